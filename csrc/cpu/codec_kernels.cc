@@ -1,6 +1,6 @@
-#include "codec_kernels.h"
+#include "cpu/codec_kernels.h"
 
-#include "isa.h"
+#include "cpu/isa.h"
 
 namespace uniaudio {
 

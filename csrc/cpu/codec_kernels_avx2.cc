@@ -1,7 +1,7 @@
 // The codec kernels for avx2.
 #include <immintrin.h>
 
-#include "codec_kernels.h"
+#include "cpu/codec_kernels.h"
 
 namespace uniaudio {
 

@@ -1,5 +1,5 @@
 // The codec kernels in plain C++: four lanes, which the compiler maps to SSE2 or NEON.
-#include "codec_kernels.h"
+#include "cpu/codec_kernels.h"
 
 namespace uniaudio {
 
