@@ -34,7 +34,7 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
     for (int v : {s.channels, s.filters, s.kernel_size, s.last_kernel_size, s.residual_kernel_size, s.residual_layers, s.dilation_base, s.compress,
                   int(s.conv_shortcut), s.lstm_layers, int(s.causal), int(s.reflect), int(s.group_norm)})
       h = mix(h, uint64_t(v));
-    h = mix(h, std::bit_cast<uint32_t>(s.trim_right_ratio));
+    h = mix(h, std::bit_cast<uint64_t>(s.trim_right_ratio));
   }
   for (size_t i = 0; i < codebooks.size(); ++i) h = mix(h, std::bit_cast<uint32_t>(codebooks[i]));
   return h;

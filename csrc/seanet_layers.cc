@@ -197,7 +197,7 @@ bool ConvLayer::plausible(const LayerState& s) const {
 
 UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride)
     : in_(in), out_(out), stride_(stride) {
-  const int trim_right = source.config->causal ? static_cast<int>(std::ceil(stride * double{source.config->trim_right_ratio})) : stride / 2;
+  const int trim_right = source.config->causal ? static_cast<int>(std::ceil(stride * source.config->trim_right_ratio)) : stride / 2;
   trim_left_ = stride - trim_right;
   const Buffer<float> weight = source.get(prefix + ".weight", {in, out, 2 * stride});
   const Buffer<float> bias = source.get(prefix + ".bias", {out});
