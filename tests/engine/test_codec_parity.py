@@ -6,6 +6,7 @@ torch's only where float64 scores prove a near-tie: a gap below what the float32
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -74,6 +75,23 @@ def build(config: CodecConfig, seed: int = 0):
     return model
 
 
+@contextlib.contextmanager
+def exact():
+    """Lets a module in float64 stay there where its code says ``.float()``."""
+    original = torch.Tensor.float
+    torch.Tensor.float = lambda self: self
+    try:
+        yield
+    finally:
+        torch.Tensor.float = original
+
+
+def double_of(config: CodecConfig, model):
+    double = build(config).double()
+    double.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
+    return double
+
+
 def channels_of(config: CodecConfig) -> int:
     return config.seanet.channels if config.seanet else 1
 
@@ -90,11 +108,14 @@ def native(config: CodecConfig, model, threads: int = 2) -> _C.Codec:
 
 def check_codes(got: np.ndarray, model, double, x: np.ndarray) -> tuple[int, int]:
     """(frames, near-ties): raises unless each frame's first differing code is a proven near-tie."""
+    if x.shape[-1] == 0:
+        return 0, 0
     t = torch.from_numpy(x)[None]
     with torch.no_grad():
         expected = model.encode(t)[0].numpy()
-        z64 = double.latent(t.double())[0].T.numpy().astype(np.float64)
         z32 = model.latent(t)[0].T.numpy()
+        with exact():
+            z64 = double.latent(t.double())[0].T.numpy()
     assert got.shape == expected.shape
     books = model.quantizer.codebooks.double().numpy()
     error = max(4 * np.abs(z32 - z64).max(initial=0.0), 1e-6 * np.abs(z64).max(initial=0.0))  # what one float32 latent may be off by
@@ -110,10 +131,14 @@ def check_codes(got: np.ndarray, model, double, x: np.ndarray) -> tuple[int, int
 
 
 def check_audio(got: np.ndarray, model, double, codes: np.ndarray) -> None:
+    if codes.shape[1] == 0:
+        assert got.shape[-1] == 0
+        return
     t = torch.from_numpy(codes.astype(np.int64))[None]
     with torch.no_grad():
         expected = model.decode(t)[0].numpy()
-        truth = double.decode(t)[0].double().numpy()
+        with exact():
+            truth = double.decode(t)[0].numpy()
     assert got.shape == expected.shape and got.dtype == np.float32
     if got.size:
         own = np.abs(expected - truth).max()
@@ -125,9 +150,7 @@ def check_audio(got: np.ndarray, model, double, codes: np.ndarray) -> None:
 def pair(request):
     config = CONFIGS[request.param]
     model = build(config)
-    double = build(config).double()
-    double.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
-    return config, model, double, native(config, model)
+    return config, model, double_of(config, model), native(config, model)
 
 
 def test_parity_at_any_length(pair):
@@ -207,8 +230,7 @@ def test_bad_arguments(pair):
 def test_bundled_shape():
     config = CodecConfig("spectral", spectral=SpectralConfig())
     model = build(config)
-    double = build(config).double()
-    double.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
+    double = double_of(config, model)
     codec = native(config, model)
     assert codec.encoder_stream().lookahead == 0 and codec.decoder_stream().lookahead == 480
     x = clip(config, 16000 * 4 + 77, 5)
