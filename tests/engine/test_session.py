@@ -12,10 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lm_tools import BASE, native_lm, torch_lm  # noqa: E402
+from uniaudio_training.models.spectral import SpectralCodec  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
 from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict  # noqa: E402
-from uniaudio_training.models.spectral import SpectralCodec  # noqa: E402
 
 CODEC = CodecConfig(
     family="spectral", frame_size=40, num_codebooks=5, codebook_size=12, codebook_dim=8,
