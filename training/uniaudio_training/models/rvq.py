@@ -38,7 +38,7 @@ class ResidualVQ(nn.Module):
         for k in range(num_codebooks or self.codebooks.shape[0]):
             codes.append(self.nearest(residual, k))
             residual = residual - self.codebooks[k][codes[-1]]
-        return torch.stack(codes).view(-1, b, t).transpose(0, 1)
+        return torch.stack(codes).view(len(codes), b, t).transpose(0, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B, K', T] (any K' <= K) -> z [B, E, T]."""
