@@ -106,14 +106,16 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = Norm(c.width, c.norm, c.norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1."""
-        pos = torch.arange(x.shape[1], device=x.device)
+    def forward(self, x: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1, or [B, T] given."""
+        pos = torch.arange(x.shape[1], device=x.device) if positions is None else positions
         rope = None
         if self.positions is not None:
             x = x + self.positions(pos)
         else:
             rope = rope_tables(pos, self.config.head_dim, self.config.rope_base)
+            if positions is not None:
+                rope = rope[0][:, None], rope[1][:, None]
         for layer in self.layers:
             x = layer(x, rope, mask)
         return self.norm(x)
@@ -145,22 +147,27 @@ class MultiScaleLM(nn.Module):
 
     def global_hidden(
         self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
-        mask: Tensor | None = None,
+        mask: Tensor | None = None, positions: Tensor | None = None, inputs: Tensor | None = None,
     ) -> Tensor:
         """Hidden h [B, T, D] that predicts each frame from the frames before it.
 
         frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none;
-        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
+        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings;
+        mask [B, 1, T, T] bool (true: may be seen), positions [B, T] and inputs [B, T, K] (the frame that each step is fed) in place
+        of plain causal order: several sequences that share a prefix in one row.
         """
-        b, _, k = frames.shape
-        e = self.embed_frames(frames)
-        for name, (values, where) in (continuous or {}).items():
-            e = torch.where(where[..., None], self.continuous[name](values), e)
-        start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
-        x = torch.cat((start, e[:, :-1]), dim=1)
+        if inputs is not None:
+            x = self.embed_frames(inputs)
+        else:
+            b, _, k = frames.shape
+            e = self.embed_frames(frames)
+            for name, (values, where) in (continuous or {}).items():
+                e = torch.where(where[..., None], self.continuous[name](values), e)
+            start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
+            x = torch.cat((start, e[:, :-1]), dim=1)
         if guide is not None and self.guide is not None:
             x = x + (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None]).sum(2)
-        return self.global_(x, mask)
+        return self.global_(x, mask, positions)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
         """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width] that predicts each slot."""
