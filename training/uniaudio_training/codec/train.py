@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, from_dict
+from uniaudio_engine.config import CodecConfig, from_dict, to_dict
 
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
@@ -79,7 +80,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     run = Run(out, s["steps"])
     run.register(model=model, phone_head=phone_head, optimizer=optimizer)
     run.resume()
-    (Path(out) / "codec.json").write_text(_json(codec_config))
+    write_config(codec_config, out)
     batches = Prefetch(lambda rng: (*data.batch(rng, s["batch"]), draw_stages(rng, codec_config.num_codebooks, s["few_stages"])), s["seed"], run.step)
     warm = 150  # steps without quantization, so that the codebooks start on latents that mean something
 
@@ -115,9 +116,6 @@ def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
     return F.cross_entropy(head(first.transpose(1, 2)).flatten(0, 1), phones.flatten(), ignore_index=NO_PHONE)
 
 
-def _json(config: CodecConfig) -> str:
-    import json
-
-    from uniaudio_engine.config import to_dict
-
-    return json.dumps(to_dict(config), indent=2)
+def write_config(config: CodecConfig, out: str | Path) -> None:
+    """``codec.json``, which names the architecture of the run's checkpoint."""
+    (Path(out) / "codec.json").write_text(json.dumps(to_dict(config), indent=2))
