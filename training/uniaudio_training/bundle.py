@@ -22,8 +22,8 @@ from .corpus import speech
 # A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a statement.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
 VOICES = (
-    "slt-102-163", "slt-086-138", "slt-110-226", "slt-118-189", "rms-094-094", "rms-102-102", "rms-110-110", "awb-094-099",
-    "awb-102-148", "awb-110-160", "awb-118-124", "kal16-086-082", "kal16-102-097", "kal16-110-143",
+    "slt-102-163", "slt-086-138", "slt-110-226", "slt-118-189", "rms-086-086", "rms-102-102", "rms-118-118", "awb-086-125",
+    "awb-102-107", "awb-110-160", "awb-118-124", "kal16-094-089", "kal16-102-133", "kal16-118-153",
 )  # fmt: skip
 
 
