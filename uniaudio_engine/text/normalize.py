@@ -237,7 +237,7 @@ def _lower_word(m: _Match) -> str:
         return word
     lower = word.lower()
     if not re.search("[aeiouy]", lower) and lower not in lexicon():
-        return spell(word)
+        return tables.UNITS[word][1] if word in tables.UNITS else spell(word)
     # Joined words: "YouTube"; not names like "McDonald", nor listed ones.
     if not word[1:].islower() and lower not in lexicon() and not re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van)[A-Z]", word):
         return re.sub(r"(?<=[a-z]{2})(?=[A-Z])", " ", word).lower()
@@ -302,8 +302,9 @@ _STEPS: list[tuple[re.Pattern[str], str | Callable[[_Match], str]]] = [
         (r"[&@#+=%/$€£¥°²³μΩ_*^~|\\<>]", lambda m: tables.SYMBOLS[m.group()]),
         # A spaced hyphen and every dash is a phrase break, written as a comma.
         (r"\s*(?:—|–|--+|\s-)\s*(?=\S)(?<![,;:(])", ", "),
+        (r"\.{2,}(?=\w)", "... "),
         (r"[—–]|--+|(?<!\w)-|-(?!\w)", " "),
-        (r"[A-Za-z]+(?!\w)", _lower_word),
+        (r"(?<!')[A-Za-z]+(?!\w)", _lower_word),
     ]
 ]
 

@@ -37,7 +37,9 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if before in _DOTTED or before.lower() in ("e.g", "i.e", "a.k.a"):
         return before in tables.MAY_END and before not in ("St", "Ave", "Jr", "Sr") or (
             before in tables.BEFORE_DIGIT and not first.isdigit())
-    # An initial ("J. Smith") or letters with stops ("the U.S. Senate", ambiguous: no end).
+    # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word follows.
+    if re.match(r"(?:The|This|That|It|He|She|We|They|I|In|But|And|There)\b", after.lstrip(_OPENERS)) and len(before) > 1:
+        return True
     return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in ("a.m", "p.m")
 
 

@@ -69,7 +69,7 @@ UNITS = {
     "V": ("volt", "volts"), "mA": ("milliamp", "milliamps"), "mAh": ("milliamp hour", "milliamp hours"),
     "Ω": ("ohm", "ohms"), "cal": ("calorie", "calories"), "kcal": ("kilocalorie", "kilocalories"),
     "ha": ("hectare", "hectares"), "px": ("pixel", "pixels"), "°C": ("degree celsius", "degrees celsius"),
-    "°F": ("degree fahrenheit", "degrees fahrenheit"), "°": ("degree", "degrees"), "%": ("percent", "percent"),
+    "°F": ("degree fahrenheit", "degrees fahrenheit"), "°": ("degree", "degrees"), "%": ("per cent", "per cent"),
 }
 
 # Currency sign: (one, many, hundredth, hundredths).
@@ -81,7 +81,7 @@ MAGNITUDES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", 
               "b": "billion", "B": "billion", "tn": "trillion", "T": "trillion"}
 
 # Symbols left when numbers are done.
-SYMBOLS = {"&": " and ", "@": " at ", "#": " hash ", "+": " plus ", "=": " equals ", "%": " percent ", "/": " slash ",
+SYMBOLS = {"&": " and ", "@": " at ", "#": " hash ", "+": " plus ", "=": " equals ", "%": " per cent ", "/": " slash ",
            "$": " dollars ", "€": " euros ", "£": " pounds ", "¥": " yen ", "°": " degrees ", "²": " squared ",
            "³": " cubed ", "μ": " micro ", "Ω": " ohms ", "_": " ", "*": " ", "^": " ", "~": " ", "|": ", ", "\\": " ",
            "<": " ", ">": " "}
@@ -110,6 +110,13 @@ SPELLED_DOMAINS = frozenset("ai io uk eu us de fr tv".split())
 
 # What stands before a capital A that is the letter, not the article.
 LETTER_CONTEXT = frozenset("vitamin grade plan type class hepatitis group section point letter an exhibit series".split())
+
+# "read" and "lead" rhyme with "need" after these and at the start (the first line is flite's), else with "red" as
+# in flite; the noun "lead" after the second set too, unlike flite.
+INFINITIVE_BEFORE = frozenset(
+    "to can can't cannot cant could couldn't couldnt will shall "
+    "would should may might must do does did don't dont didn't didnt 'll please let's and then not".split())
+NOUN_BEFORE = frozenset("the his her their our its a in".split())
 
 # Contractions whose spelling without the apostrophe flite reads as another word or by a poor rule; all others are
 # left to flite's ways (see `frontend.split_apostrophes`). These are deliberate departures.
