@@ -46,7 +46,7 @@ class Engine:
         self.folder, self.dtype, self.threads = folder, dtype, threads
         config = folder.config
         self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
-        self._fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
+        self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None
         self.capacity = 0
@@ -193,8 +193,11 @@ class Engine:
 
         A request is a mapping of ``generate``'s arguments; a key ``task`` overrides ``task``.
         """
+        return self.run_plans([self.plan(**{"task": task, **r}) for r in requests])
+
+    def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
+        """Carry out what :meth:`plan` laid out, stepped together."""
         begin = time.perf_counter()
-        plans = [self.plan(**{"task": task, **r}) for r in requests]
         parts = run_together(self, plans)
         results = []
         for plan, frames in zip(plans, parts, strict=True):
@@ -261,7 +264,7 @@ class Engine:
         source = os.path.basename(os.fspath(audio)) if isinstance(audio, (str, os.PathLike)) else ""
         codes = self.codec.encode(trimmed, 0)
         name = name or Path(source).stem or "prompt"
-        return Voice(name, codes, self._fingerprint, self.frame_rate, licence, source, tuple(notes))
+        return Voice(name, codes, self.fingerprint, self.frame_rate, licence, source, tuple(notes))
 
     def voices(self) -> list[str]:
         """Names of the voices in the model folder."""
@@ -280,7 +283,7 @@ class Engine:
     def check_voice(self, voice: Voice) -> None:
         """Raise :class:`InputError` unless the voice's codes are this codec's."""
         k = self.config.lm.num_codebooks if self.config.lm is not None else 1
-        voice.check(self.config.codec, self._fingerprint, k)
+        voice.check(self.config.codec, self.fingerprint, k)
 
     # For stream.py
 

@@ -1,4 +1,4 @@
-"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame, slot), sound is codes.
+"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame), sound is codes.
 
 It keeps the rules that the engine builds on: the same seed gives the same tokens however generation is cut, and a
 decoder that lags behind by its look-ahead until it is flushed.  It also refuses what the real one would refuse.
@@ -108,7 +108,7 @@ class LMSession:
         return other
 
 
-def generate_batch(sessions: list[LMSession], n: int, samplings: list[Sampling], guides: Any = None) -> list[np.ndarray]:
+def generate_batch(sessions: list[LMSession], n: int, samplings: list, guides: Any = None) -> list[np.ndarray]:
     guides = guides or [None] * len(sessions)
     return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, guides, strict=True)]
 
