@@ -130,7 +130,7 @@ def _from_array(
         raise InputError(f"{what}: expected float or signed integer samples, got {x.dtype}; subtract its middle first")
     if x.dtype.kind == "i":
         x = x.astype(np.float64) / -float(np.iinfo(x.dtype).min)
-    return x.reshape(len(x), -1).astype(np.float32), rate, notes, what
+    return (x if x.ndim == 2 else x[:, None]).astype(np.float32), rate, notes, what
 
 
 def _from_file(source: Any, max_seconds: float | None, what: str) -> tuple[NDArray[np.float32], int, list[str], str]:

@@ -42,7 +42,7 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
     """
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
-    piece = plan.pieces[0]
+    piece = next(iter(plan.pieces))
     frames = max(8, min(round(seconds * engine.frame_rate), engine.capacity - len(piece.shared) - len(piece.body) - 2))
 
     prefill = [_timed(lambda: _prefill(engine, piece.shared)) for _ in range(repeat)]

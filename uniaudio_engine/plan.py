@@ -6,8 +6,9 @@ once and forked.  Not responsible for running the pieces: that is ``stream.py``.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,11 +44,14 @@ class Piece:
 
 @dataclass
 class Plan:
-    """``pieces`` in order; ``meta`` is what the result will say about its inputs."""
+    """``pieces`` in order, to be iterated once: a long text is turned into phones while its beginning is spoken.
+
+    ``meta`` is what the result will say about its inputs.
+    """
 
     task: Task
     options: dict[str, Any]
-    pieces: list[Piece]
+    pieces: Iterable[Piece]
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,7 +77,7 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     parts = [layout.special("start", f"{task.name}_task")]
     shared: Ids | None = None
     body: list[Ids] = []
-    sentences: list[list[str]] = []
+    sentences: Iterator[list[str]] = iter(())
     lengths: dict[str, int] = {}
     for spec in task.inputs:
         if spec.modality == "text":
@@ -89,11 +93,9 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
         shared = np.concatenate(parts)
     seed = int(values["seed"])
     if task.length == "durations":
-        ids = [_phone_ids(engine, s) for s in sentences]
-        room = engine.capacity - len(shared) - 5
-        runs = [run for s in ids for run in split_phones(s, room // (2 + _FRAMES_A_PHONE), engine.pause_id)]
-        pieces = [phone_piece(layout, shared, p, piece_seed(seed, i)) for i, p in enumerate(runs)]
-        meta["sentences"] = len(sentences)
+        meta["sentences"] = 0
+        spoken = _spoken(engine, sentences, shared, seed, meta)
+        pieces: Iterable[Piece] = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
     else:
         frames = lengths["source"] if task.length == "source" else round(values["seconds"] * engine.frame_rate)
         tail = np.concatenate([*body, layout.special("audio_start")])
@@ -102,6 +104,18 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
             raise InputError(f"{task.name}: expected at most {most:.3g} s, got {frames / engine.frame_rate:.3g} s")
         pieces = [Piece(shared, tail, seed, None, max(1, frames))]
     return Plan(task, values, pieces, meta)
+
+
+def _spoken(
+    engine: Engine, sentences: Iterator[list[str]], shared: Ids, seed: int, meta: dict[str, Any]
+) -> Iterator[Piece]:
+    """A piece for each sentence; more where one is too long for the KV cache."""
+    most = (engine.capacity - len(shared) - 5) // (2 + _FRAMES_A_PHONE)
+    index = itertools.count()
+    for sentence in sentences:
+        meta["sentences"] += 1
+        for run in split_phones(_phone_ids(engine, sentence), most, engine.pause_id):
+            yield phone_piece(engine.layout, shared, run, piece_seed(seed, next(index)))
 
 
 def phone_piece(layout: Layout, shared: Ids, phones: Ids, seed: int) -> Piece:
@@ -120,26 +134,23 @@ def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
     return split_phones(phones[:cut], most, pause) + split_phones(phones[cut:], most, pause)
 
 
-def _sentences(given: Mapping[str, Any], name: str, meta: dict[str, Any]) -> list[list[str]]:
+def _sentences(given: Mapping[str, Any], name: str, meta: dict[str, Any]) -> Iterator[list[str]]:
     """Phones, sentence by sentence, from ``text`` or from ``phones`` (a string, one line a sentence, or a list)."""
-    from .text import parse_phones, phonemize
+    from .text import iter_sentences, parse_phones
 
     phones = given.get("phones")
     if phones is not None:
         if not isinstance(phones, (str, list, tuple)) or not all(isinstance(p, str) for p in phones):
             raise InputError(f"phones: expected phones separated by spaces, got {shown(phones)}")
         lines = phones.splitlines() if isinstance(phones, str) else [" ".join(phones)]
-        return [parse_phones(line) for line in lines if line.strip()] or [parse_phones("")]
+        return iter([parse_phones(line) for line in lines if line.strip()] or [parse_phones("")])
     text = given[name]
     if not isinstance(text, str):
         raise InputError(f"{name}: expected a string, got {type(text).__name__}")
     if not text.strip():
         raise InputError(f"{name}: expected words to speak, got an empty text; write some")
-    sentences = [list(s.phones) for s in phonemize(text)]
-    if not sentences:
-        raise InputError(f"{name}: expected words to speak, got only symbols ({shown(text)}); write words")
     meta["text"] = text
-    return sentences
+    return (s.phones for s in iter_sentences(text))
 
 
 def _phone_ids(engine: Engine, phones: Iterable[str]) -> Ids:

@@ -209,6 +209,7 @@ class AudioStream:
         compute = time.perf_counter() - begin - paused
         seconds = (position + len(samples)) / self.sample_rate
         self.meta.update(
+            **plan.meta,
             frames=frames_made,
             seconds=seconds,
             compute_seconds=round(compute, 6),
@@ -232,8 +233,8 @@ def _drive(steps: Steps) -> Iterator[Step]:
 def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> list[list[Ids]]:
     """All plans' pieces, up to ``batch`` sessions stepped together; returns each plan's audio frames, a list a plan of
     frames [n, K] a piece.  Tokens are those that each plan gives alone."""
-    waiting = [(i, j, piece_steps(engine, plan, p)) for i, plan in enumerate(plans) for j, p in enumerate(plan.pieces)]
-    waiting.reverse()
+    pieces = [(i, j, plan, piece) for i, plan in enumerate(plans) for j, piece in enumerate(plan.pieces)]
+    waiting = [(i, j, piece_steps(engine, plan, piece)) for i, j, plan, piece in reversed(pieces)]
     audio: dict[tuple[int, int], list[Ids]] = {}
     active: list[tuple[int, int, Steps, Step]] = []
 
@@ -260,7 +261,10 @@ def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> l
             if step.audio:
                 audio.setdefault((i, j), []).append(step.result())
             advance(i, j, steps, step.result())
-    return [[part for j in range(len(plan.pieces)) for part in audio[i, j]] for i, plan in enumerate(plans)]
+    parts: list[list[Ids]] = [[] for _ in plans]
+    for i, j, *_ in pieces:
+        parts[i] += audio[i, j]
+    return parts
 
 
 def decode_parts(engine: Engine, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None) -> Any:
