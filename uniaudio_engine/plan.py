@@ -150,7 +150,15 @@ def _sentences(given: Mapping[str, Any], name: str, meta: dict[str, Any]) -> Ite
     if not text.strip():
         raise InputError(f"{name}: expected words to speak, got an empty text; write some")
     meta["text"] = text
-    return (s.phones for s in iter_sentences(text))
+    return _phones_of(iter_sentences(text), name)
+
+
+def _phones_of(sentences: Iterable[Any], name: str) -> Iterator[list[str]]:
+    try:
+        for sentence in sentences:
+            yield sentence.phones
+    except ValueError as e:  # nothing in it can be spoken
+        raise InputError(f"{name}: {e}") from None
 
 
 def _phone_ids(engine: Engine, phones: Iterable[str]) -> Ids:

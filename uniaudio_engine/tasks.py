@@ -50,7 +50,8 @@ class Option:
         if value is None:
             return self.default
         what = "a whole number" if self.kind == "int" else "a number"
-        wanted = f"{self.name}: expected {what} from {self.low:.17g} to {self.high:.17g}"
+        low, high = (f"{limit:g}" if isinstance(limit, float) else limit for limit in (self.low, self.high))
+        wanted = f"{self.name}: expected {what} from {low} to {high}"
         if isinstance(value, bool) or not hasattr(value, "__index__" if self.kind == "int" else "__float__"):
             raise InputError(f"{wanted}, got {shown(value)}")
         number = int(value) if self.kind == "int" else float(value)

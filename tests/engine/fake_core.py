@@ -57,23 +57,30 @@ class LM:
 
 class LMSession:
     def __init__(self, lm: LM, capacity: int) -> None:
-        self.lm, self.capacity, self.log = lm, capacity, np.zeros((0, lm.num_codebooks), np.int32)
-        self.guide = np.zeros((0, lm.config.get("guide_slots", 0)), np.int32)
+        self.lm, self.capacity, self.frames, self.heard = lm, capacity, 0, 0
+        self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
+        self._guide = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
         self.finished = False
         self._stop = threading.Event()
 
     @property
-    def frames(self) -> int:
-        return len(self.log)
+    def log(self) -> np.ndarray:
+        return self._log[: self.frames]
+
+    @property
+    def guide(self) -> np.ndarray:
+        return self._guide[: self.frames]
 
     def _append(self, frames: np.ndarray, guide: Any) -> None:
         assert frames.dtype == np.int32 and frames.ndim == 2 and frames.shape[1] == self.lm.num_codebooks
-        if len(self.log) + len(frames) > self.capacity:
+        end = self.frames + len(frames)
+        if end > self.capacity:
             raise ValueError("over capacity")
-        rows = np.full((len(frames), self.guide.shape[1]), -1, np.int32) if guide is None else guide
-        assert rows.dtype == np.int32 and rows.shape == (len(frames), self.guide.shape[1])
-        self.log = np.concatenate((self.log, frames))
-        self.guide = np.concatenate((self.guide, rows))
+        assert guide is None or (guide.dtype == np.int32 and guide.shape == (len(frames), self._guide.shape[1]))
+        self._log[self.frames : end] = frames
+        self._guide[self.frames : end] = -1 if guide is None else guide
+        self.frames = end
+        self.heard = (self.heard * 31 + int(frames.sum())) % 997
 
     def prefill(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> None:
         self.lm.prefilled += len(frames)
@@ -91,10 +98,10 @@ class LMSession:
 
     def _one(self, s: Sampling, guide: Any) -> np.ndarray:
         k = self.lm.num_codebooks
-        draw = np.random.default_rng([s.seed, len(self.log)]).random(k)
-        context = int(self.log.sum()) % 97 / 97  # so that tokens depend on all that was heard
-        sizes = [sum(size for _, size in ranges) for ranges in s.allowed]
-        frame = [ranges[0][0] + int((d + context) % 1 * n) for d, ranges, n in zip(draw, s.allowed, sizes, strict=True)]
+        frame = []
+        for slot, ((start, size), *_) in enumerate(s.allowed):  # tokens depend on all that was heard
+            x = (s.seed * 0x9E3779B97F4A7C15 + self.frames * 0xBF58476D1CE4E5B9 + slot * 0x94D049BB133111EB) >> 7
+            frame.append(start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size)
         row = np.array([[frame[0]] * k if s.tie_slots else frame], np.int32)
         self._append(row, guide)
         return row[0]
@@ -104,7 +111,8 @@ class LMSession:
 
     def fork(self) -> LMSession:
         other = LMSession(self.lm, self.capacity)
-        other.log, other.guide = self.log.copy(), self.guide.copy()
+        other._log, other._guide = self._log.copy(), self._guide.copy()
+        other.frames, other.heard = self.frames, self.heard
         return other
 
 
