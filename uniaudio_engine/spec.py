@@ -36,8 +36,8 @@ def codec_shapes(c: CodecConfig) -> Shapes:
         bins = [(window // 2 + 1) * sub for window, sub in (
             (s.encoder_window, s.encoder_subframes), (s.decoder_window, s.decoder_subframes))]  # fmt: skip
         e, k = c.codebook_dim, s.kernel_size
-        _convnext(shapes, "encoder", bins[0], s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k)
-        _convnext(shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, 2 * bins[1], k)
+        _convnext(shapes, "encoder", 3 * bins[0], s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k)
+        _convnext(shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, 3 * bins[1], k)
     return shapes
 
 
