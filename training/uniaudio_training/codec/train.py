@@ -21,9 +21,10 @@ from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_ra
 from .data import NO_PHONE, CodecData
 from .losses import SpectralLoss
 
+# "unquantized": steps before quantization begins, so that the codebooks start on latents that mean something
 _SETTINGS: dict[str, Any] = {
     "batch": 16, "frames": 64, "steps": 20000, "lr": 8e-4, "warmup": 200, "seed": 0, "phone_weight": 0.3,
-    "magnitude_weight": 8.0, "complex_weight": 4.0, "commit_weight": 0.25, "few_stages": 4, "data": "data/corpus",
+    "magnitude_weight": 8.0, "commit_weight": 0.25, "unquantized": 400, "few_stages": 4, "data": "data/corpus",
     "weights": {"speech": 0.7, "sound": 0.15, "music": 0.15},
 }  # fmt: skip
 
@@ -82,7 +83,6 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     run.resume()
     write_config(codec_config, out)
     batches = Prefetch(lambda rng: (*data.batch(rng, s["batch"]), draw_stages(rng, codec_config.num_codebooks, s["few_stages"])), s["seed"], run.step)
-    warm = 150  # steps without quantization, so that the codebooks start on latents that mean something
 
     model.train()
     with run.progress() as bar:
@@ -92,22 +92,21 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             set_learning_rate(optimizer, learning_rate(run.step, s["steps"], s["lr"], s["warmup"]))
             with torch.autocast(device.type, torch.bfloat16):
                 z = model.latent(samples)
-            if run.step < warm:
+            if run.step < s["unquantized"]:
                 quantized, first, commit = z.float(), z.float(), z.new_zeros(())
             else:
                 quantized, first, _, commit = model.quantizer(z, stages)
             with torch.autocast(device.type, torch.bfloat16):
                 y = model.synthesize(quantized)
-            mel, magnitude, aware = loss_fn(samples, y)
-            full = stages == codec_config.num_codebooks  # with few stages there are no bits to spare for exact phases
+            mel, magnitude = loss_fn(samples, y)
             phone = phone_loss(phone_head, first, phones)
-            loss = mel + s["magnitude_weight"] * magnitude + full * s["complex_weight"] * aware + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
+            loss = mel + s["magnitude_weight"] * magnitude + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             bar.update()
-            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/complex": float(aware.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
+            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
             if not run.tick():
                 break
 

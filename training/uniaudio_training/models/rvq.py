@@ -15,7 +15,7 @@ class ResidualVQ(nn.Module):
 
     codebooks: Tensor  # [K, C, E]
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99) -> None:
+    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.98) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
@@ -92,12 +92,12 @@ class ResidualVQ(nn.Module):
         s = torch.zeros_like(self.sums[k]).index_add_(0, index, x)
         self.counts[k].mul_(self.decay).add_(n, alpha=1 - self.decay)
         self.sums[k].mul_(self.decay).add_(s, alpha=1 - self.decay)
-        dead = self.counts[k] < 0.02 * x.shape[0] / size
+        dead = self.counts[k] < 0.15 * x.shape[0] / size
         if dead.any():
             m = int(dead.sum())
             pick = torch.randint(0, x.shape[0], (m,), device=x.device)
             self.sums[k][dead] = x[pick]
-            self.counts[k][dead] = 1.0
+            self.counts[k][dead] = 1.0  # about 90 steps to prove itself
         self.codebooks[k] = self.sums[k] / self.counts[k].clamp(min=1e-5)[:, None]
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
