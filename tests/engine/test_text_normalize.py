@@ -29,6 +29,7 @@ SPOKEN = {
     "3/4/2025": "march fourth, twenty twenty five",
     "Dec. 18": "december eighteenth",
     "at 3:30 pm": "at three thirty P M",
+    "only 5 may enter on May 5": "only five may enter on may fifth",
     "12:05": "twelve oh five",
     "3:00": "three o'clock",
     "3 p.m. today": "three P M today",

@@ -18,21 +18,25 @@ _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
 _OPENERS = "\"'“‘«([¿¡"
 _CLAUSE = re.compile(r"[,;:—–)\]][\"'”’]*\s+|\s[-–—]\s|—|--")
 _FIRST_WORD = re.compile(r"(?:The|This|That|It|He|She|We|They|I|In|But|And|There)\b")
+_NEXT = re.compile(r"\s*(\S.{0,20})")
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
+_LONGEST_ABBREVIATION = 20  # characters looked at before a stop
 _SPACE = re.compile(r"\s+")
 
 
 def _is_end(text: str, match: re.Match[str]) -> bool:
     """Whether the stop found is a sentence's end rather than an abbreviation's, an initial's or a pause."""
-    stop, after = match.group(), text[match.end():].lstrip()
-    if not after:
+    stop, after = match.group(), _NEXT.match(text, match.end())
+    if after is None:
         return True
-    first = after.lstrip(_OPENERS)[:1]
+    following = after.group(1).lstrip(_OPENERS)
+    first = following[:1]
     if stop[0] in "。！？":
         return True
     if stop.rstrip("\"'”’»)]") != ".":
         # "Wait... what?" and 'he cried "Stop!" and ran' go on in lower case.
         return not first.islower()
-    word = re.search(r"[^\s(\[\"'“‘«]*$", text[:match.start()])
+    word = _LAST_WORD.search(text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
     before = word.group() if word else ""
     if first.islower():
         return False
@@ -40,7 +44,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return before in tables.MAY_END and before not in ("St", "Ave", "Jr", "Sr") or (
             before in tables.BEFORE_DIGIT and not first.isdigit())
     # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word follows.
-    if len(before) > 1 and _FIRST_WORD.match(after.lstrip(_OPENERS)):
+    if len(before) > 1 and _FIRST_WORD.match(following):
         return True
     return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in ("a.m", "p.m")
 

@@ -117,7 +117,8 @@ ACRONYM_WORDS = frozenset(
     "nasa nato unesco unicef opec aids laser radar sonar scuba ram rom pin sim sat gif bios covid yolo fifa "
     "nafta osha ansi ascii fema noaa pac swat wasp zip ira bart moma sars the and not but for are you all "
     "can has had was his her him one two our out new now who why how yes get got let see say may any big "
-    "day man men old way too use its did no so to of in on at by my we he be do go if is me or up an as".split())
+    "day man men old way too use its did no so to of in on at by my we he be do go if is me or up an "
+    "as".split())
 SPELLED = frozenset(
     "usa ussr nyse asap faq html http https imap isbn rsvp eeg ecg uefa uae ceo cfo cto ufo".split())
 

@@ -159,7 +159,7 @@ def main() -> None:
     arrays |= {"lexicon": _bytes("\n".join(lines) + "\n"), "pos": _bytes(pos_tree(voice)),
                "onsets": _bytes(clusters(voice, "", "a")), "codas": _bytes(clusters(voice, "a", ""))}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(arguments.output, **arrays)
+    np.savez_compressed(arguments.output, **arrays)  # type: ignore[arg-type]  # NumPy types its flag only
     sizes = {name: int(array.nbytes) for name, array in arrays.items()}
     print(json.dumps({"lexicon_lines": len(lines), "tree_nodes": len(arrays["feature"]),
                       "file_bytes": arguments.output.stat().st_size, "array_bytes": sizes}))

@@ -40,7 +40,9 @@ class Flite:
     """
 
     def __init__(self, voice: str = "slt") -> None:
-        load = lambda name: C.CDLL(f"lib{name}.so.1", mode=C.RTLD_GLOBAL)  # noqa: E731
+        def load(name: str) -> C.CDLL:
+            return C.CDLL(f"lib{name}.so.1", mode=C.RTLD_GLOBAL)
+
         self._core = load("flite")
         self._english = load("flite_usenglish")
         self._lexicon_lib = load("flite_cmulex")
@@ -166,7 +168,7 @@ class Flite:
             while rules[at] != _CART_LEAF:
                 branch = at + (2 if ord(window[rules[at]]) == rules[at + 1] else 4)
                 at = 6 * int.from_bytes(rules[branch:branch + 2], "little")
-            unit = answers[rules[at + 1]].decode()
+            unit = (answers[rules[at + 1]] or b"epsilon").decode()
             phones = [] if unit == "epsilon" else unit.split("-")
             units.append(" ".join(p + "0" if p[0] in "aeiou" and not p[-1].isdigit() else p for p in phones))
         return units
