@@ -1,0 +1,199 @@
+"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the trainer trains.
+
+B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S guide slots.
+Source: UniAudio (arXiv 2310.00704) section 3.3; MegaByte (arXiv 2305.07185).
+The state-dict names are the native model folder's tensor names.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uniaudio_engine.config import LMConfig, StackConfig
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm, always computed in float32."""
+
+    def __init__(self, width: int, kind: str, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if kind == "layernorm" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        if self.bias is not None:
+            return F.layer_norm(y, y.shape[-1:], self.weight, self.bias, self.eps).to(x.dtype)
+        return F.rms_norm(y, y.shape[-1:], self.weight, self.eps).to(x.dtype)
+
+
+def rope_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin [..., head_dim/2] for positions [...]; pairs are (i, i + head_dim/2)."""
+    freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim)
+    angle = positions.double()[..., None] * freq
+    return angle.cos().float(), angle.sin().float()
+
+
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [..., T, head_dim]; tables [T, head_dim/2] or broadcastable."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: StackConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = c.heads, c.num_kv_heads, c.head_dim
+        kv = self.kv_heads * self.head_dim
+        self.q = nn.Linear(c.width, c.width, bias=c.q_bias)
+        self.k = nn.Linear(c.width, kv, bias=c.k_bias)
+        self.v = nn.Linear(c.width, kv, bias=c.v_bias)
+        self.o = nn.Linear(c.width, c.width, bias=c.o_bias)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        b, t, _ = x.shape
+        q = self.q(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
+        k = self.k(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.v(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        if rope is not None:
+            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads)
+        return self.o(y.transpose(1, 2).reshape(b, t, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, c: StackConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(c.width, c.hidden, bias=c.mlp_bias)
+        self.gate = nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+        self.down = nn.Linear(c.hidden, c.width, bias=c.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up(x)
+        h = F.silu(self.gate(x)) * up if self.gate is not None else F.gelu(up)
+        return self.down(h)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, c: StackConfig) -> None:
+        super().__init__()
+        self.attn_norm = Norm(c.width, c.norm, c.norm_eps)
+        self.attn = Attention(c)
+        self.mlp_norm = Norm(c.width, c.norm, c.norm_eps)
+        self.mlp = MLP(c)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), rope)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Stack(nn.Module):
+    """Blocks, final norm and (learned) positions.  ``embed`` belongs to the stack that it feeds."""
+
+    def __init__(self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int) -> None:
+        super().__init__()
+        self.config = c
+        self.embed = nn.Embedding(vocab_size, embed_width)
+        self.positions = nn.Embedding(max_positions, c.width) if c.positions == "learned" else None
+        self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.norm = Norm(c.width, c.norm, c.norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1."""
+        pos = torch.arange(x.shape[1], device=x.device)
+        rope = None
+        if self.positions is not None:
+            x = x + self.positions(pos)
+        else:
+            rope = rope_tables(pos, self.config.head_dim, self.config.rope_base)
+        for layer in self.layers:
+            x = layer(x, rope)
+        return self.norm(x)
+
+
+class MultiScaleLM(nn.Module):
+    """Global transformer over frames, local transformer over a frame's K slots."""
+
+    def __init__(self, c: LMConfig) -> None:
+        super().__init__()
+        c.check()
+        self.config = c
+        d, k = c.global_.width, c.num_codebooks
+        self.add_module("global", Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames))
+        self.local = Stack(c.local, c.vocab_size, c.local.width, k)
+        self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
+        self.head = nn.Linear(c.local.width, c.vocab_size, bias=False)
+        self.continuous = nn.ModuleDict({name: nn.Linear(width, d) for name, width in c.continuous.items()})
+        self.guide = nn.Embedding(c.guide_vocab, d) if c.guide_slots else None
+
+    @property
+    def global_(self) -> Stack:
+        return self._modules["global"]  # type: ignore[return-value]
+
+    def embed_frames(self, frames: Tensor) -> Tensor:
+        """frames [..., K] ids -> [..., D]."""
+        e = self.global_.embed(frames)
+        return e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
+
+    def embed_guide(self, guide: Tensor) -> Tensor:
+        """guide [..., S] ids, -1 for none -> [..., D]."""
+        assert self.guide is not None
+        return (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None]).sum(-2)
+
+    def global_hidden(
+        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+    ) -> Tensor:
+        """Hidden h [B, T, D] that predicts each frame from the frames before it.
+
+        frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none;
+        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
+        """
+        b, _, k = frames.shape
+        e = self.embed_frames(frames)
+        for name, (values, where) in (continuous or {}).items():
+            e = torch.where(where[..., None], self.continuous[name](values), e)
+        start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
+        x = torch.cat((start, e[:, :-1]), dim=1)
+        if guide is not None:
+            x = x + self.embed_guide(guide)
+        return self.global_(x)
+
+    def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
+        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width] that predicts each slot."""
+        c = self.config
+        n = codes.shape[1]
+        if c.conditioning == "add":
+            first = codes.new_full((codes.shape[0], 1), c.local_start_id)
+            x = self.local.embed(torch.cat((first, codes[:, :-1]), dim=1))
+            x = x + self.bridge(h.view(h.shape[0], c.num_codebooks, -1)[:, :n])
+        else:
+            x = torch.cat((self.bridge(h)[:, None], self.local.embed(codes[:, :-1])), dim=1)
+        return self.local(x)
+
+    def forward(
+        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+    ) -> Tensor:
+        """Teacher-forced logits [B, T, K, V] of each slot given all before it."""
+        b, t, k = frames.shape
+        h = self.global_hidden(frames, guide, continuous)
+        y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
+        return self.head(y).view(b, t, k, -1)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int = 0) -> None:
+        """Normal(0, 0.02)-style init; residual outputs are scaled by depth (GPT-2)."""
+        g = torch.Generator().manual_seed(seed)
+        for name, p in self.named_parameters():
+            if p.dim() < 2:
+                continue
+            std = 0.02 if "embed" in name or "positions" in name or "guide" in name else p.shape[1] ** -0.5
+            if name.endswith(("attn.o.weight", "mlp.down.weight")):
+                depth = (self.config.global_ if name.startswith("global") else self.config.local).layers
+                std /= (2 * depth) ** 0.5
+            p.copy_(torch.randn(p.shape, generator=g) * std)
