@@ -17,10 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from uniaudio_engine.text import PAUSE, phonemize
 from uniaudio_training.text.build_lexicon import edit_distance
 from uniaudio_training.text.flite import flite
-
-from uniaudio_engine.text import PAUSE, phonemize
 
 
 def read_examples(wordnet: Path) -> list[str]:

@@ -20,12 +20,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from uniaudio_training.text.flite import Flite, flite
-from uniaudio_training.text.letters import Forest
 
 from uniaudio_engine.text.letters import LetterTrees
 from uniaudio_engine.text.lexicon import PHONE_BASE
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_training.text.flite import Flite, flite
+from uniaudio_training.text.letters import Forest
 
 _OUTPUT = Path(__file__).parents[3] / "uniaudio_engine" / "text" / "data" / "english.npz"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
