@@ -1,12 +1,11 @@
 """Text to phones: sentences, words, and what words do to each other's phones.
 
-Responsible for agreeing with flite's labels on running text: flite's speech and labels train the bundled model, so
-what flite does between words (weak forms, possessives, pauses) is done here in the same way.
+Responsible for agreeing with flite's labels on running text: flite's speech and labels train the bundled
+model, so what flite does between words (weak forms, possessives, pauses) is done here in the same way.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -126,8 +125,8 @@ def _speakable(text: str) -> Iterator[Sentence]:
 def iter_sentences(text: str) -> Iterator[Sentence]:
     """The sentences of `text`, each as soon as it is ready, so that speech can start before all is read.
 
-    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises ValueError, in one
-    line, at the end when nothing at all could be spoken; TypeError when `text` is not a string.
+    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises ValueError, in
+    one line, at the end when nothing at all could be spoken; TypeError when `text` is not a string.
     """
     if not isinstance(text, str):
         raise TypeError(f"expected text as str, got {type(text).__name__}; decode bytes first")
@@ -142,5 +141,6 @@ def iter_sentences(text: str) -> Iterator[Sentence]:
 
 
 def phonemize(text: str) -> list[Sentence]:
-    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted and raised."""
+    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted and
+    raised."""
     return list(iter_sentences(text))

@@ -1,6 +1,7 @@
 """Text to sentences.
 
-Responsible for where one sentence ends and the next begins, and for cutting what is too long at the best place.
+Responsible for where one sentence ends and the next begins, and for cutting what is too long at the best
+place.
 """
 
 from __future__ import annotations
@@ -13,24 +14,29 @@ from uniaudio_engine.text import tables
 # An end: stops, then closing quotes or brackets, then space. CJK stops need no space.
 _END = re.compile(r"""[.?!…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»)\]」』]*""")
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
-_DOTTED = frozenset(tables.DOTTED) | frozenset("Mon Sun U.S U.K".split())
+_DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
 _OPENERS = "\"'“‘«([¿¡"
 _CLAUSE = re.compile(r"[,;:—–)\]][\"'”’]*\s+|\s[-–—]\s|—|--")
+_FIRST_WORD = re.compile(r"(?:The|This|That|It|He|She|We|They|I|In|But|And|There)\b")
+_NEXT = re.compile(r"\s*(\S.{0,20})")
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
+_LONGEST_ABBREVIATION = 20  # characters looked at before a stop
 _SPACE = re.compile(r"\s+")
 
 
 def _is_end(text: str, match: re.Match[str]) -> bool:
     """Whether the stop found is a sentence's end rather than an abbreviation's, an initial's or a pause."""
-    stop, after = match.group(), text[match.end():].lstrip()
-    if not after:
+    stop, after = match.group(), _NEXT.match(text, match.end())
+    if after is None:
         return True
-    first = after.lstrip(_OPENERS)[:1]
+    following = after.group(1).lstrip(_OPENERS)
+    first = following[:1]
     if stop[0] in "。！？":
         return True
     if stop.rstrip("\"'”’»)]") != ".":
         # "Wait... what?" and 'he cried "Stop!" and ran' go on in lower case.
         return not first.islower()
-    word = re.search(r"[^\s(\[\"'“‘«]*$", text[:match.start()])
+    word = _LAST_WORD.search(text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
     before = word.group() if word else ""
     if first.islower():
         return False
@@ -38,7 +44,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return before in tables.MAY_END and before not in ("St", "Ave", "Jr", "Sr") or (
             before in tables.BEFORE_DIGIT and not first.isdigit())
     # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word follows.
-    if re.match(r"(?:The|This|That|It|He|She|We|They|I|In|But|And|There)\b", after.lstrip(_OPENERS)) and len(before) > 1:
+    if len(before) > 1 and _FIRST_WORD.match(following):
         return True
     return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in ("a.m", "p.m")
 
@@ -61,7 +67,8 @@ def split_sentences(text: str) -> list[str]:
 
 
 def halve(text: str) -> Iterator[str]:
-    """Two parts of `text`, cut at the clause punctuation nearest the middle, else the space, else anywhere."""
+    """Two parts of `text`, cut at the clause punctuation nearest the middle, else the space, else
+    anywhere."""
     middle = len(text) // 2
     for pattern, least in ((_CLAUSE, len(text) // 5), (_SPACE, 1)):
         cuts = [m.end() for m in pattern.finditer(text) if least <= m.end() <= len(text) - least]

@@ -41,7 +41,8 @@ def engine_phones(text: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--sentences", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=11)
@@ -54,7 +55,8 @@ def main() -> None:
     random.Random(arguments.seed).shuffle(texts)
     texts = texts[:arguments.sentences]
     if arguments.golden:
-        lines = [f"{text}\t{' '.join(voice.phones(text))}\n" for text in sorted(texts[:arguments.golden_size])]
+        chosen = sorted(texts[:arguments.golden_size])
+        lines = [f"{text}\t{' '.join(voice.phones(text))}\n" for text in chosen]
         arguments.golden.write_text("".join(lines), "utf-8")
     errors = pauses = phones = exact = 0
     confusions: Counter[str] = Counter()
@@ -75,7 +77,8 @@ def main() -> None:
         for tag, i, j, k, n in difflib.SequenceMatcher(None, labels, ours, autojunk=False).get_opcodes():
             if tag != "equal":
                 spoken = dict.fromkeys(w for w in words[max(0, i - (i == j)):max(j, i + 1)] if w != "0")
-                confusions[f"{' '.join(spoken)}: {' '.join(labels[i:j]) or '-'} > {' '.join(ours[k:n]) or '-'}"] += 1
+                change = f"{' '.join(labels[i:j]) or '-'} > {' '.join(ours[k:n]) or '-'}"
+                confusions[f"{' '.join(spoken)}: {change}"] += 1
     print(json.dumps({"sentences": len(texts), "phones": phones, "phone_error": errors / phones,
                       "pause_errors": pauses, "sentences_exact": exact / len(texts),
                       "ms_per_sentence": 1000 * seconds / len(texts)}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class Forest:
         counts = np.bincount(target, minlength=len(classes))
         top = int(counts.argmax())
         if counts[top] == len(target) or len(target) < 2 * least:
-            return self._leaf(int(classes[top]))
+            self._leaf(int(classes[top]))
+            return
         best, split = 1e-9, (-1, 0)
         whole = _entropy(counts[None])[0]
         for position in range(CONTEXT):
@@ -47,7 +49,8 @@ class Forest:
             if gain[letter] > best:
                 best, split = float(gain[letter]), (position, letter)
         if split[0] < 0:
-            return self._leaf(int(classes[top]))
+            self._leaf(int(classes[top]))
+            return
         mask = context[:, split[0]] == split[1]
         node = len(self.feature)
         self.feature.append(split[0])
@@ -56,7 +59,6 @@ class Forest:
         self._grow(*_compact(context[mask], target[mask], classes), least)
         self.no[node] = len(self.feature)
         self._grow(*_compact(context[~mask], target[~mask], classes), least)
-        return None
 
     def fit(self, aligned: Iterable[tuple[str, list[str]]], least: int = 1) -> None:
         """Grow one tree a letter; `least` is the smallest number of samples on either side of a question."""
@@ -82,7 +84,7 @@ def _compact(context: np.ndarray, target: np.ndarray,
     return context, renumbered, classes[kept]
 
 
-def _entropy(counts: np.ndarray) -> np.ndarray:
+def _entropy(counts: np.ndarray) -> Any:
     """Total nats of rows of counts: sum(n) * entropy."""
     counts = counts.astype(np.float64)
     total = counts.sum(1)
