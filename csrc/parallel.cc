@@ -51,7 +51,7 @@ void ThreadPool::run_erased(int64_t n, int64_t grain, Task task, void* context) 
   if (n <= 0) return;
   const int64_t pieces = n / grain;
   if (workers_.empty() || pieces < 2 || busy_.exchange(true, std::memory_order_acquire)) {
-    task(context, 0, n);
+    task(context, 0, n, 0);
     return;
   }
   const int count = threads();
@@ -95,7 +95,7 @@ void ThreadPool::take_part(int index, uint32_t loop) {
       if (index_in_loop >= end) break;
       if (!share.next.compare_exchange_strong(next, next + 1, std::memory_order_acq_rel)) continue;
       const int64_t begin = int64_t(index_in_loop) * chunk;
-      task(context, begin, std::min(n, begin + chunk));
+      task(context, begin, std::min(n, begin + chunk), index);
       // A caller that sleeps set its flag before it read left_, so whoever ends last sees the flag or it sees the zero.
       if (left_.fetch_sub(1) == 1 && caller_sleeps_.load()) left_.notify_all();
     }

@@ -24,17 +24,24 @@ class ThreadPool {
 
   int threads() const { return int(workers_.size()) + 1; }
 
-  // Calls f(begin, end) on disjoint pieces that cover [0, n), each of at least `grain` but the last.  f must not throw, and must
-  // not call `run` of the same pool.  Loops of fewer than two grains stay on the calling thread.
+  // Calls f(begin, end), or f(begin, end, thread) with thread in [0, threads()), on disjoint pieces that cover [0, n), each of at
+  // least `grain` but the last.  f must not throw, and must not call `run` of the same pool.  Loops of fewer than two grains stay
+  // on the calling thread, which is thread 0 of its own loop.
   template <class F>
   void run(int64_t n, int64_t grain, F&& f) {
     using Plain = std::remove_reference_t<F>;
-    run_erased(n, grain < 1 ? 1 : grain, [](void* g, int64_t b, int64_t e) { (*static_cast<Plain*>(g))(b, e); },
-               const_cast<void*>(static_cast<const void*>(&f)));
+    const Task task = [](void* g, int64_t b, int64_t e, int thread) {
+      if constexpr (std::is_invocable_v<Plain&, int64_t, int64_t, int>) {
+        (*static_cast<Plain*>(g))(b, e, thread);
+      } else {
+        (*static_cast<Plain*>(g))(b, e);
+      }
+    };
+    run_erased(n, grain < 1 ? 1 : grain, task, const_cast<void*>(static_cast<const void*>(&f)));
   }
 
  private:
-  using Task = void (*)(void*, int64_t, int64_t);
+  using Task = void (*)(void*, int64_t, int64_t, int);
   // Chunks [next, end) of one thread's share.  The upper half of `next` is the loop's number, so that a thread that comes late can't
   // take a chunk of a loop that it has not read.
   struct alignas(64) Share {

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bandwidth.h"
 #include "bindings.h"
 #include "cpu/isa.h"
 
@@ -16,6 +17,9 @@ PYBIND11_MODULE(_C, m) {
     for (uniaudio::Isa isa : uniaudio::available_isas()) names.emplace_back(uniaudio::isa_name(isa));
     return names;
   });
+  m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"), py::call_guard<py::gil_scoped_release>(),
+        "Memory read bandwidth measured now, in GB/s.");
+  uniaudio::python::bind_lm(m);
 #if defined(UNIAUDIO_WITH_CODEC)
   uniaudio::python::bind_codec(m);
 #endif
