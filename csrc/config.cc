@@ -163,7 +163,7 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
   double product = 1;
   for (int r : c.ratios) product *= r;
   o.require(product == frame_size, "ratios", "a product of frame_size " + std::to_string(frame_size), number(product));
-  o.require(c.trim_right_ratio >= 0 && c.trim_right_ratio <= 1, "trim_right_ratio", "0 to 1", number(double(c.trim_right_ratio)));
+  o.require(c.trim_right_ratio >= 0 && c.trim_right_ratio <= 1, "trim_right_ratio", "0 to 1", number(c.trim_right_ratio));
   return c;
 }
 

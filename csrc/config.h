@@ -50,7 +50,7 @@ struct SeanetConfig {
   int lstm_layers = 2;
   bool causal = false;
   bool reflect = true;  // pad_mode
-  float trim_right_ratio = 1.0f;
+  double trim_right_ratio = 1.0;
   bool group_norm = false;  // norm == "group"
 };
 
