@@ -11,5 +11,5 @@ from uniaudio_engine.text.normalize import normalize
 from uniaudio_engine.text.phones import PAUSE, PHONES, parse_phones
 from uniaudio_engine.text.sentences import split_sentences
 
-__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize", "parse_phones", "phonemize",
-           "split_sentences"]
+__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize", "parse_phones",
+           "phonemize", "split_sentences"]

@@ -1,12 +1,11 @@
 """Text to phones: sentences, words, and what words do to each other's phones.
 
-Responsible for agreeing with flite's labels on running text: flite's speech and labels train the bundled model, so
-what flite does between words (weak forms, possessives, pauses) is done here in the same way.
+Responsible for agreeing with flite's labels on running text: flite's speech and labels train the bundled
+model, so what flite does between words (weak forms, possessives, pauses) is done here in the same way.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from uniaudio_engine.text.lexicon import lexicon
 from uniaudio_engine.text.normalize import normalize
 from uniaudio_engine.text.phones import PAUSE, is_vowel
 from uniaudio_engine.text.sentences import halve, split_sentences
-from uniaudio_engine.text.tables import CONTRACTIONS
+from uniaudio_engine.text.tables import CONTRACTIONS, INFINITIVE_BEFORE, NOUN_BEFORE
 
 MAX_PHONES = 200  # of a sentence, pauses included: about 17 seconds of speech
 _MAX_CHARACTERS = 600  # longer text is cut before it is normalised, so that the first sentence comes soon
@@ -61,7 +60,10 @@ def _words(normalized: str) -> Iterator[tuple[list[str], bool]]:
         pause = bool(after) and (after != "'" or quoted)
         if "'" in after:
             quoted = False
-        words = [word for part in core.split("-") for word in split_apostrophes(part) if word]
+        parts = core.split("-")
+        if "a" in parts and (len(parts) > 1 or after):  # "vis-a-vis" and "a, b": the letter, not the article
+            parts = ["A" if part == "a" else part for part in parts]
+        words = [word for part in parts for word in split_apostrophes(part) if word]
         yield words, pause
 
 
@@ -79,6 +81,11 @@ def _word_phones(words: list[str], i: int, before: str) -> list[str]:
                 return ["ax0", "z"]
             return ["s"] if before in _VOICELESS else ["z"]
         return [phone] if is_vowel(before) else ["ax0", phone]
+    if word in ("read", "lead") and (i == 0 or words[i - 1] in INFINITIVE_BEFORE or
+                                     word == "lead" and words[i - 1] in NOUN_BEFORE):
+        return lexicon().pronounce(["reed" if word == "read" else "leed"], 0)
+    if word == "lead":
+        return lexicon().pronounce(["led"], 0)
     return lexicon().pronounce(words, i)
 
 
@@ -118,8 +125,8 @@ def _speakable(text: str) -> Iterator[Sentence]:
 def iter_sentences(text: str) -> Iterator[Sentence]:
     """The sentences of `text`, each as soon as it is ready, so that speech can start before all is read.
 
-    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises ValueError, in one
-    line, at the end when nothing at all could be spoken; TypeError when `text` is not a string.
+    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises ValueError, in
+    one line, at the end when nothing at all could be spoken; TypeError when `text` is not a string.
     """
     if not isinstance(text, str):
         raise TypeError(f"expected text as str, got {type(text).__name__}; decode bytes first")
@@ -134,5 +141,6 @@ def iter_sentences(text: str) -> Iterator[Sentence]:
 
 
 def phonemize(text: str) -> list[Sentence]:
-    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted and raised."""
+    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted and
+    raised."""
     return list(iter_sentences(text))

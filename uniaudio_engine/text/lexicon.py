@@ -3,9 +3,9 @@
 Responsible for the data file and for what depends on a word and its neighbours' spelling. What depends on
 neighbouring phones ("the apple", "Jess's") is `frontend`'s business.
 
-`data/english.npz` holds (see `training/uniaudio_training/text/build_lexicon.py`): the lexicon, as sorted lines
-`word TAB phones [TAB pos phones]...`, one byte a phone; the letter trees; the part-of-speech tree; and the
-consonant clusters that may start or end a pronounceable spelling.
+`data/english.npz` holds (see `training/uniaudio_training/text/build_lexicon.py`): the lexicon, as sorted
+lines `word TAB phones [TAB pos phones]...`, one byte a phone; the letter trees; the part-of-speech tree; and
+the consonant clusters that may start or end a pronounceable spelling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from uniaudio_engine.text.letters import LetterTrees
 from uniaudio_engine.text.phones import PHONES
 
-PHONE_BASE = 33  # a lexicon byte is PHONE_BASE plus the phone's place in PHONES: printable, never TAB or newline
+# A lexicon byte is PHONE_BASE plus the phone's place in PHONES: printable, never TAB or newline.
+PHONE_BASE = 33
 _VOWEL_LETTERS = frozenset("aeiouy")
 
 # Function words in classes, as the part-of-speech tree asks for them; any other word is "content".
@@ -93,11 +94,14 @@ class Lexicon:
         return self._find(word) is not None
 
     def pronounceable(self, word: str) -> bool:
-        """Whether a lower-case spelling starts and ends as words do; if not, it is spoken letter by letter."""
+        """Whether a lower-case spelling starts and ends as words do; if not, it is spoken letter by
+        letter."""
         # m and n count as one letter: the clusters are stored with n.
         letters = word.replace("m", "n")
         vowels = [i for i, letter in enumerate(letters) if letter in _VOWEL_LETTERS]
-        return bool(vowels) and letters[:vowels[0]] in self._onsets and letters[vowels[-1] + 1:] in self._codas
+        if not vowels:
+            return False
+        return letters[:vowels[0]] in self._onsets and letters[vowels[-1] + 1:] in self._codas
 
     def pronounce(self, words: Sequence[str], i: int) -> list[str]:
         """Phones of `words[i]`; the neighbours decide between noun and verb where the lexicon knows both."""
@@ -113,7 +117,8 @@ class Lexicon:
 
 @cache
 def lexicon() -> Lexicon:
-    """The English lexicon: read on first use (about 50 ms), then kept. Raises FileNotFoundError if not installed."""
+    """The English lexicon: read on first use (about 50 ms), then kept. Raises FileNotFoundError if not
+    installed."""
     with as_file(files("uniaudio_engine.text") / "data" / "english.npz") as path, np.load(path) as arrays:
         text = {name: arrays[name].tobytes() for name in ("lexicon", "pos", "onsets", "codas")}
         letters = LetterTrees.from_arrays(arrays)

@@ -1,8 +1,8 @@
 """Written English to spoken English: numbers, dates, money, units, abbreviations, acronyms, symbols.
 
-Responsible for the words and for keeping the punctuation that makes pauses. Not responsible for pronunciation.
-The steps run in the order of `_STEPS`; each is a pattern and what to put in its place. A single capital letter in
-the result is the name of that letter ("U S A"); everything else is lower case.
+Responsible for the words and for keeping the punctuation that makes pauses. Not responsible for
+pronunciation. The steps run in the order of `_STEPS`; each is a pattern and what to put in its place. A
+single capital letter in the result is the name of that letter ("U S A"); everything else is lower case.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ def _abbreviation(m: _Match) -> str:
         return m.group()
     word = tables.DOTTED[name]
     # "Main St." but "St. Paul": a saint is followed by a capital and does not follow one.
-    if name == "St" and (re.search(r"[A-Z0-9]\w*\s+$", m.string[:m.start()]) or not re.match(r"\s+[A-Z]", after)):
+    capital_before = re.search(r"[A-Z0-9]\w*\s+$", m.string[:m.start()])
+    capital_after = re.match(r"\s+[A-Z\"']", after)
+    if name == "St" and (capital_before or not capital_after):
         word = "street"
-    if name == "Dr" and not re.match(r"\s+[A-Z\"']", after) and re.search(r"[A-Z]\w*\s+$", m.string[:m.start()]):
+    if name == "Dr" and capital_before and not capital_after:
         word = "drive"
     ends = name in tables.MAY_END and not after.strip()
     return word + ("." if ends else "")
@@ -156,7 +158,7 @@ def _fraction(m: _Match) -> str:
     whole, top, bottom = m.group("whole", "top", "bottom")
     if not whole and f"{top}/{bottom}" in ("24/7", "50/50", "9/11"):
         return f"{cardinal(top)} {cardinal(bottom)}"
-    if not 1 < int(bottom) <= 100 or int(top) >= int(bottom) or top[0] == "0" or len(bottom) > 1 and bottom[0] == "0":
+    if "0" in (top[0], bottom[0]) or not int(top) < int(bottom) <= 100:
         return f"{_number(whole) + ' ' if whole else ''}{_number(top)} slash {_number(bottom)}"
     part = tables.FRACTIONS.get(int(bottom)) or ordinal(bottom)
     if int(top) > 1:
@@ -237,9 +239,10 @@ def _lower_word(m: _Match) -> str:
         return word
     lower = word.lower()
     if not re.search("[aeiouy]", lower) and lower not in lexicon():
-        return spell(word)
+        return tables.UNITS[word][1] if word in tables.UNITS else spell(word)
     # Joined words: "YouTube"; not names like "McDonald", nor listed ones.
-    if not word[1:].islower() and lower not in lexicon() and not re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van)[A-Z]", word):
+    name = re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van)[A-Z]", word)
+    if not word[1:].islower() and lower not in lexicon() and not name:
         return re.sub(r"(?<=[a-z]{2})(?=[A-Z])", " ", word).lower()
     return lower
 
@@ -248,38 +251,42 @@ def _article(m: _Match) -> str:
     """A capital A is the article unless a word like "vitamin" comes before it or it ends a phrase."""
     before = re.search(r"([A-Za-z]+)[\s\"']*$", m.string[:m.start()])
     after = m.string[m.end():]
-    letter = (before and before.group(1).lower() in tables.LETTER_CONTEXT) or not re.match(r"[\s\"'(]+[\w$€£]", after)
-    return "A" if letter and before else "a"
+    if not before:
+        return "a"
+    ends = not re.match(r"[\s\"'(]+[\w$€£]", after)
+    return "A" if ends or before.group(1).lower() in tables.LETTER_CONTEXT else "a"
 
 
 _AMOUNT = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _MONTH = "|".join(sorted(tables.MONTH_NAMES, key=len, reverse=True))
+_OF_YEAR = r"(?:,?\s+(?P<year>[12]\d{3})\b)?"
 _UNIT = "|".join(sorted(map(re.escape, tables.UNITS), key=len, reverse=True))
 _MAGNITUDE = "|".join(sorted(tables.MAGNITUDES, key=len, reverse=True))
 _DOTTED = "|".join(sorted(map(re.escape, tables.DOTTED), key=len, reverse=True))
 
 _STEPS: list[tuple[re.Pattern[str], str | Callable[[_Match], str]]] = [
     (re.compile(pattern), action) for pattern, action in [
-        (r"(?:https?://|www\.)[^\s<>\"()]*[A-Za-z0-9/]|\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b|"
+        (r"(?:https?://|www\.)[^\s<>\"()]*[A-Za-z0-9/]|"
+         r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b|"
          r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|co\.uk|de|fr|eu)\b(?:/[\w./?=&%~-]*[\w/])?", _url),
         (r"\bA\b(?!\.\w|['’]s|[&@/+-])", _article),
         (r"^[^a-z]*[A-Z][^a-z]*$", _shouting),
         (rf"\b({_DOTTED})\.(?=\W|$)", _abbreviation),
         (r"\b(?:" + "|".join(tables.UNDOTTED) + r")\b", lambda m: tables.UNDOTTED[m.group()]),
         (r"(?<=\d)\s*([aApP])\.?[mM]\b\.?", lambda m: f" {m.group(1).lower()}m"),
-        (r"\b(?:[A-Za-z]\.){2,}(?=(\s*$)?)", lambda m: spell(m.group()) + ("." if m.group(1) is not None else "")),
+        (r"\b(?:[A-Za-z]\.){2,}(?=(\s*$)?)",
+         lambda m: spell(m.group()) + ("" if m.group(1) is None else ".")),
         (r"\b([B-HJ-Z])\.(?=\s+[A-Z])", r"\1"),
         (r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b", _iso_date),
         (r"\b(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slash_date),
-        (rf"\b(?P<month>(?i:{_MONTH}))\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d)(?:,?\s+(?P<year>[12]\d{{3}})\b)?",
-         _month_day),
-        (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>(?i:{_MONTH}))\b(?:,?\s+(?P<year>[12]\d{{3}})\b)?",
-         _month_day),
+        (rf"\b(?P<month>(?i:{_MONTH}))\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d){_OF_YEAR}", _month_day),
+        (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>(?i:{_MONTH}))\b{_OF_YEAR}", _month_day),
         (r"\b(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\b(?:\s?(?P<half>[ap]m)\b)?", _time),
         (r"\b(?P<hour>\d{1,2})(?P<minute>)(?P<second>)\s?(?P<half>[ap]m)\b", _time),
         (rf"(?P<sign>-)?(?P<symbol>[$€£¥])\s?(?P<amount>{_AMOUNT})"
          rf"(?:\s?(?P<magnitude>{_MAGNITUDE}|(?:hundred|thousand|[mbtr]+illion))\b)?", _money),
-        (r"(?<!\w)(?:\+\d{1,3}[ -])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|\+\d{7,15}\b", _phone),
+        (r"(?<!\w)(?:\+\d{1,3}[ -])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|"
+         r"\+\d{7,15}\b", _phone),
         (r"(?:(?P<whole>\b\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)\b(?!/)", _fraction),
         (r"\b(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m.group(1).replace(",", ""))),
         (r"(?<!\w)'?(\d+0)'?s\b", lambda m: plural(pairs(m.group(1)))),
@@ -293,7 +300,7 @@ _STEPS: list[tuple[re.Pattern[str], str | Callable[[_Match], str]]] = [
         (r"(?<![\w.)])[-−](?=\.?\d)", "minus "),
         (r"(?<!\w)#(?=\d)", "number "),
         (r"(?<!\w)#(?=[A-Za-z])", "hashtag "),
-        (rf"(?<![\w.])(?:\d{{1,3}}(?:,\d{{3}})*|\d+)?\.\d+(?!\w)", lambda m: _number(m.group())),
+        (r"(?<![\w.])(?:\d{1,3}(?:,\d{3})*|\d+)?\.\d+(?!\w)", lambda m: _number(m.group())),
         (r"\b([A-Za-z]+)(\s+)(X{0,3}(?:IX|IV|V?I{1,3}|V)|X{1,3})\b(?!')", _roman),
         (r"\b(?:\d{1,3}(?:,\d{3})+|\d+)\b", _integer),
         (r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]+\b", _letters_digits),
@@ -302,8 +309,9 @@ _STEPS: list[tuple[re.Pattern[str], str | Callable[[_Match], str]]] = [
         (r"[&@#+=%/$€£¥°²³μΩ_*^~|\\<>]", lambda m: tables.SYMBOLS[m.group()]),
         # A spaced hyphen and every dash is a phrase break, written as a comma.
         (r"\s*(?:—|–|--+|\s-)\s*(?=\S)(?<![,;:(])", ", "),
+        (r"\.{2,}(?=\w)", "... "),
         (r"[—–]|--+|(?<!\w)-|-(?!\w)", " "),
-        (r"[A-Za-z]+(?!\w)", _lower_word),
+        (r"(?<!')[A-Za-z]+(?!\w)", _lower_word),
     ]
 ]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-         "seventeen eighteen nineteen").split()
+_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+         "sixteen seventeen eighteen nineteen").split()
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = ["", "thousand", "million", "billion", "trillion"]
-_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
-             "twelve": "twelfth"}
+_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
+             "nine": "ninth", "twelve": "twelfth"}
 LONGEST = 15  # digits of the longest number read as a number; longer ones are read digit by digit
 
 
@@ -66,7 +66,9 @@ def pairs(text: str) -> str:
     if len(text) == 4 and text[1:3] == "00":  # 2005: two thousand five
         return cardinal(text)
     if len(text) < 3:
-        return "oh " + digits(text[1]) if len(text) == 2 and text[0] == "0" and text != "00" else cardinal(text)
+        if len(text) == 2 and text[0] == "0" != text[1]:
+            return "oh " + digits(text[1])
+        return cardinal(text)
     if text[-2:] == "00":
         return pairs(text[:-2]) + " hundred"
     return f"{pairs(text[:-2])} {pairs(text[-2:])}"

@@ -1,6 +1,7 @@
 """Text to sentences.
 
-Responsible for where one sentence ends and the next begins, and for cutting what is too long at the best place.
+Responsible for where one sentence ends and the next begins, and for cutting what is too long at the best
+place.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from uniaudio_engine.text import tables
 # An end: stops, then closing quotes or brackets, then space. CJK stops need no space.
 _END = re.compile(r"""[.?!…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»)\]」』]*""")
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
-_DOTTED = frozenset(tables.DOTTED) | frozenset("Mon Sun U.S U.K".split())
+_DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
 _OPENERS = "\"'“‘«([¿¡"
 _CLAUSE = re.compile(r"[,;:—–)\]][\"'”’]*\s+|\s[-–—]\s|—|--")
+_FIRST_WORD = re.compile(r"(?:The|This|That|It|He|She|We|They|I|In|But|And|There)\b")
 _SPACE = re.compile(r"\s+")
 
 
@@ -37,7 +39,9 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if before in _DOTTED or before.lower() in ("e.g", "i.e", "a.k.a"):
         return before in tables.MAY_END and before not in ("St", "Ave", "Jr", "Sr") or (
             before in tables.BEFORE_DIGIT and not first.isdigit())
-    # An initial ("J. Smith") or letters with stops ("the U.S. Senate", ambiguous: no end).
+    # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word follows.
+    if len(before) > 1 and _FIRST_WORD.match(after.lstrip(_OPENERS)):
+        return True
     return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in ("a.m", "p.m")
 
 
@@ -59,7 +63,8 @@ def split_sentences(text: str) -> list[str]:
 
 
 def halve(text: str) -> Iterator[str]:
-    """Two parts of `text`, cut at the clause punctuation nearest the middle, else the space, else anywhere."""
+    """Two parts of `text`, cut at the clause punctuation nearest the middle, else the space, else
+    anywhere."""
     middle = len(text) // 2
     for pattern, least in ((_CLAUSE, len(text) // 5), (_SPACE, 1)):
         cuts = [m.end() for m in pattern.finditer(text) if least <= m.end() <= len(text) - least]

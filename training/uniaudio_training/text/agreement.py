@@ -17,9 +17,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from uniaudio_engine.text import PAUSE, phonemize
 from uniaudio_training.text.build_lexicon import edit_distance
 from uniaudio_training.text.flite import flite
+
+from uniaudio_engine.text import PAUSE, phonemize
 
 
 def read_examples(wordnet: Path) -> list[str]:
@@ -41,7 +42,8 @@ def engine_phones(text: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--sentences", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=11)
@@ -54,7 +56,8 @@ def main() -> None:
     random.Random(arguments.seed).shuffle(texts)
     texts = texts[:arguments.sentences]
     if arguments.golden:
-        lines = [f"{text}\t{' '.join(voice.phones(text))}\n" for text in sorted(texts[:arguments.golden_size])]
+        chosen = sorted(texts[:arguments.golden_size])
+        lines = [f"{text}\t{' '.join(voice.phones(text))}\n" for text in chosen]
         arguments.golden.write_text("".join(lines), "utf-8")
     errors = pauses = phones = exact = 0
     confusions: Counter[str] = Counter()
@@ -75,7 +78,8 @@ def main() -> None:
         for tag, i, j, k, n in difflib.SequenceMatcher(None, labels, ours, autojunk=False).get_opcodes():
             if tag != "equal":
                 spoken = dict.fromkeys(w for w in words[max(0, i - (i == j)):max(j, i + 1)] if w != "0")
-                confusions[f"{' '.join(spoken)}: {' '.join(labels[i:j]) or '-'} > {' '.join(ours[k:n]) or '-'}"] += 1
+                change = f"{' '.join(labels[i:j]) or '-'} > {' '.join(ours[k:n]) or '-'}"
+                confusions[f"{' '.join(spoken)}: {change}"] += 1
     print(json.dumps({"sentences": len(texts), "phones": phones, "phone_error": errors / phones,
                       "pause_errors": pauses, "sentences_exact": exact / len(texts),
                       "ms_per_sentence": 1000 * seconds / len(texts)}))

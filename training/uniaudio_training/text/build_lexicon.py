@@ -3,8 +3,9 @@
     python -m uniaudio_training.text.build_lexicon --help
 
 Words that flite lists go into the lexicon; words that it speaks by rule train the letter trees, together with
-made-up words (the start of one word joined to the end of another) which show the trees more contexts. Words that
-the trees still get wrong go into the lexicon too, so every word of the lists is spoken exactly as flite does.
+made-up words (the start of one word joined to the end of another) which show the trees more contexts. Words
+that the trees still get wrong go into the lexicon too, so every word of the lists is spoken exactly as flite
+does.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from uniaudio_training.text.flite import Flite, flite
+from uniaudio_training.text.letters import Forest
 
 from uniaudio_engine.text.letters import LetterTrees
 from uniaudio_engine.text.lexicon import PHONE_BASE
 from uniaudio_engine.text.phones import PHONES
-from uniaudio_training.text.flite import Flite, flite
-from uniaudio_training.text.letters import Forest
 
 _OUTPUT = Path(__file__).parents[3] / "uniaudio_engine" / "text" / "data" / "english.npz"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -50,7 +51,8 @@ def label(voice: Flite, words: Iterable[str]) -> list[tuple[str, list[str]]]:
 
 
 def invent(words: list[str], count: int, rng: random.Random) -> list[str]:
-    """`count` made-up words, none of them in `words`; beginnings and endings of real ones, 14 letters at most."""
+    """`count` made-up words, none of them in `words`; beginnings and endings of real ones, 14 letters at
+    most."""
     known, made = set(words), dict[str, None]()
     while len(made) < count:
         first, second = rng.choice(words), rng.choice(words)
@@ -123,13 +125,15 @@ def _bytes(text: str) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english"),
                         help="word list, one a line (default: Debian's wamerican)")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"),
                         help="folder of WordNet's index.* and data.* (default: Debian's wordnet-base)")
     parser.add_argument("--invented", type=int, default=300_000, help="made-up words to train on")
-    parser.add_argument("--held-out", type=int, default=5000, help="words kept from training in the test run; 0: no test")
+    parser.add_argument("--held-out", type=int, default=5000,
+                        help="words kept from training in the test run; 0: no test")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--output", type=Path, default=_OUTPUT)
     arguments = parser.parse_args()
@@ -149,7 +153,8 @@ def main() -> None:
         print(json.dumps({"listed by flite, never trained on": score(trees, voice, listed)}))
     arrays = grow(voice, by_rule, arguments.invented, arguments.seed)
     trees = LetterTrees.from_arrays(arrays)
-    # flite's own words for suffixes and single letters are listed too, and words that hold no plain letter only.
+    # flite's own words for suffixes and single letters are listed too, and words that hold no plain letter
+    # only.
     lines = lexicon_lines(voice, trees, sorted(words | set(_LETTERS)))
     arrays |= {"lexicon": _bytes("\n".join(lines) + "\n"), "pos": _bytes(pos_tree(voice)),
                "onsets": _bytes(clusters(voice, "", "a")), "codas": _bytes(clusters(voice, "a", ""))}

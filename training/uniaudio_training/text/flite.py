@@ -147,25 +147,26 @@ class Flite:
     def letter_units(self, word: str) -> list[str]:
         """What each letter of a lower-case a-z word speaks by flite's rules: "", "k" or "k s", with stress.
 
-        The rules are walked here because flite only returns the phones of all letters joined, and an alignment
-        guessed afterwards costs the trees trained on it 8 % of the words.
+        The rules are walked here because flite only returns the phones of all letters joined, and an
+        alignment guessed afterwards costs the trees trained on it 8 % of the words.
         """
         library = self._lexicon_lib
         if self._rules is None:
             # A rule is 6 bytes: position asked (255: answer), letter or answer, yes rule, no rule.
             raw = (C.c_ubyte * (6 << 16)).in_dll(library, "cmu_lts_model")
             starts = (C.c_ushort * 26).in_dll(library, "cmu_lts_letter_index")
-            self._rules = (memoryview(raw).cast("B"), list(starts), (_TEXT * 256).in_dll(library, "cmu_lts_phone_table"))
-        rules, starts_, names = self._rules
+            names = (_TEXT * 256).in_dll(library, "cmu_lts_phone_table")
+            self._rules = (memoryview(raw).cast("B"), list(starts), names)
+        rules, first, answers = self._rules
         padded = "000#" + word + "#000"
         units = []
         for i, letter in enumerate(word):
             window = padded[i:i + 4] + padded[i + 5:i + 9]
-            at = 6 * starts_[ord(letter) - 97]
+            at = 6 * first[ord(letter) - 97]
             while rules[at] != _CART_LEAF:
                 branch = at + (2 if ord(window[rules[at]]) == rules[at + 1] else 4)
                 at = 6 * int.from_bytes(rules[branch:branch + 2], "little")
-            unit = names[rules[at + 1]].decode()
+            unit = answers[rules[at + 1]].decode()
             phones = [] if unit == "epsilon" else unit.split("-")
             units.append(" ".join(p + "0" if p[0] in "aeiou" and not p[-1].isdigit() else p for p in phones))
         return units
