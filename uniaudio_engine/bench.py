@@ -59,7 +59,7 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
         factor.append(audio.meta["realtime_factor"])
     bandwidth = statistics.median(core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3))
     ms = statistics.median(lm)
-    weight_bytes = int(engine.lm.core.weight_bytes_per_frame)
+    weight_bytes = int(engine.lm.core.weight_bytes(engine.layout.codebook_size))  # of the head only a codebook's rows
     return {
         "model": engine.config.name,
         "dtype": engine.dtype,

@@ -194,7 +194,7 @@ class AudioStream:
                     if not step.audio:
                         continue
                     codes = engine.layout.frames_to_codes(frames)
-                    samples = decoder.push(np.ascontiguousarray(codes.T))
+                    samples = np.clip(decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0)
                     frames_made += n
                     now = time.perf_counter()
                     self.meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
@@ -205,7 +205,7 @@ class AudioStream:
                     steps.close()
                     self.meta["cancelled"] = True
                     return
-        samples = decoder.flush()
+        samples = np.clip(decoder.flush(), -1.0, 1.0)
         compute = time.perf_counter() - begin - paused
         seconds = (position + len(samples)) / self.sample_rate
         self.meta.update(
@@ -279,4 +279,4 @@ def decode_parts(engine: Engine, parts: Sequence[Ids], chunk_frames: Sequence[in
             out.append(decoder.push(np.ascontiguousarray(codes.T)))
             at += n
     out.append(decoder.flush())
-    return np.concatenate(out)
+    return np.clip(np.concatenate(out), -1.0, 1.0)

@@ -45,6 +45,9 @@ class LM:
         self.weight_bytes_per_frame = 1000
         self.prefilled = 0  # frames, over all sessions
 
+    def weight_bytes(self, head_rows: int = 0) -> int:
+        return self.weight_bytes_per_frame
+
     def memory_bytes(self, max_frames: int) -> int:
         return 8 * max_frames
 
