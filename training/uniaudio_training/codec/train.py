@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from uniaudio_engine.config import CodecConfig, from_dict, to_dict
 
+from ..models.rvq import ResidualVQ
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
 from .data import NO_PHONE, CodecData
@@ -75,11 +76,11 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     codec_config = from_dict(CodecConfig, config["codec"], "codec")
     model = SpectralCodec(codec_config).to(device)
     data = CodecData(s["data"], codec_config.frame_size, s["frames"], s["weights"])
-    phone_head = nn.Linear(codec_config.codebook_dim, len(data.phones)).to(device)
+    phone_head = nn.Linear(codec_config.codebook_dim, max(1, len(data.phones))).to(device)
     loss_fn = SpectralLoss(codec_config.sample_rate).to(device)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.01) + [{"params": list(phone_head.parameters())}], lr=s["lr"], betas=(0.8, 0.99))
     run = Run(out, s["steps"])
-    run.register(model=model, phone_head=phone_head, optimizer=optimizer)
+    run.register(model=model, averages=_Averages(model.quantizer), phone_head=phone_head, optimizer=optimizer)
     run.resume()
     write_config(codec_config, out)
     batches = Prefetch(lambda rng: (*data.batch(rng, s["batch"]), draw_stages(rng, codec_config.num_codebooks, s["few_stages"])), s["seed"], run.step)
@@ -111,8 +112,17 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 break
 
 
+class _Averages:
+    """The quantizer's running averages as a part of the checkpoint."""
+
+    def __init__(self, quantizer: ResidualVQ) -> None:
+        self.state_dict, self.load_state_dict = quantizer.average_state, quantizer.load_average_state
+
+
 def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
-    """Cross-entropy of the generator's phone [B, T] read from the first stage's vector [B, E, T]."""
+    """Cross-entropy of the generator's phone [B, T] read from the first stage's vector [B, E, T]; 0 where no phone is known."""
+    if not bool((phones != NO_PHONE).any()):
+        return first.new_zeros(())
     return F.cross_entropy(head(first.transpose(1, 2)).flatten(0, 1), phones.flatten(), ignore_index=NO_PHONE)
 
 

@@ -21,7 +21,7 @@ class ResidualVQ(nn.Module):
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
         self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size), persistent=False)
         self.register_buffer("sums", torch.zeros(num_codebooks, codebook_size, dim), persistent=False)
-        self.initialised = False
+        self.initialised = False  # the first training batch sets the codebooks
 
     def nearest(self, x: Tensor, stage: int) -> Tensor:
         """x [N, E] -> indices [N]: arg-max of -(x^2 - 2 x.e + e^2)."""
@@ -99,6 +99,15 @@ class ResidualVQ(nn.Module):
             self.sums[k][dead] = x[pick]
             self.counts[k][dead] = 1.0  # about 90 steps to prove itself
         self.codebooks[k] = self.sums[k] / self.counts[k].clamp(min=1e-5)[:, None]
+
+    def average_state(self) -> dict[str, object]:
+        """The running averages, which an exact resume needs and a model folder does not."""
+        return {"counts": self.counts, "sums": self.sums, "initialised": self.initialised}
+
+    def load_average_state(self, state: dict[str, object]) -> None:
+        self.counts.copy_(state["counts"])
+        self.sums.copy_(state["sums"])
+        self.initialised = bool(state["initialised"])
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
