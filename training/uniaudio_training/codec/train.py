@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, from_dict
+from uniaudio_engine.config import CodecConfig, from_dict, to_dict
 
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
@@ -22,7 +23,7 @@ from .losses import SpectralLoss
 
 _SETTINGS: dict[str, Any] = {
     "batch": 16, "frames": 64, "steps": 20000, "lr": 8e-4, "warmup": 200, "seed": 0, "phone_weight": 0.3,
-    "magnitude_weight": 8.0, "commit_weight": 0.25, "few_stages": 4, "data": "data/corpus",
+    "magnitude_weight": 8.0, "complex_weight": 4.0, "commit_weight": 0.25, "few_stages": 4, "data": "data/corpus",
     "weights": {"speech": 0.7, "sound": 0.15, "music": 0.15},
 }  # fmt: skip
 
@@ -79,7 +80,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     run = Run(out, s["steps"])
     run.register(model=model, phone_head=phone_head, optimizer=optimizer)
     run.resume()
-    (Path(out) / "codec.json").write_text(_json(codec_config))
+    write_config(codec_config, out)
     batches = Prefetch(lambda rng: (*data.batch(rng, s["batch"]), draw_stages(rng, codec_config.num_codebooks, s["few_stages"])), s["seed"], run.step)
     warm = 150  # steps without quantization, so that the codebooks start on latents that mean something
 
@@ -97,15 +98,16 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 quantized, first, _, commit = model.quantizer(z, stages)
             with torch.autocast(device.type, torch.bfloat16):
                 y = model.synthesize(quantized)
-            mel, magnitude = loss_fn(samples, y)
+            mel, magnitude, aware = loss_fn(samples, y)
+            full = stages == codec_config.num_codebooks  # with few stages there are no bits to spare for exact phases
             phone = phone_loss(phone_head, first, phones)
-            loss = mel + s["magnitude_weight"] * magnitude + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
+            loss = mel + s["magnitude_weight"] * magnitude + full * s["complex_weight"] * aware + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             bar.update()
-            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
+            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/complex": float(aware.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
             if not run.tick():
                 break
 
@@ -115,9 +117,6 @@ def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
     return F.cross_entropy(head(first.transpose(1, 2)).flatten(0, 1), phones.flatten(), ignore_index=NO_PHONE)
 
 
-def _json(config: CodecConfig) -> str:
-    import json
-
-    from uniaudio_engine.config import to_dict
-
-    return json.dumps(to_dict(config), indent=2)
+def write_config(config: CodecConfig, out: str | Path) -> None:
+    """``codec.json``, which names the architecture of the run's checkpoint."""
+    (Path(out) / "codec.json").write_text(json.dumps(to_dict(config), indent=2))

@@ -1,13 +1,12 @@
-"""Training rows of the tts LM: one voice prompt and several sentences that share it.
+"""Training batches of the tts LM: rows of one voice prompt and several sentences that share it.
 
-A row is ``[voice prefix][sentence][sentence]...``.  Each sentence sees the prefix and itself only and its positions go on from the
-prefix, so a row is exactly several independent sequences whose prompt is computed once (what the engine does too: it forks the
-prompt's cache for each sentence).
+Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is exactly several independent
+sequences whose prompt is computed once (what the engine does too: it forks the prompt's cache for each sentence).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from uniaudio_engine import sequence
 from uniaudio_engine.sequence import Layout
 
 PAD, AUDIO, DURATION = 0, 1, 2
+BUCKETS = (112, 144, 176, 208, 240, 288, 352, 448)  # sentence lengths in items; longer sentences are left out
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,14 @@ class Clip:
     phones: np.ndarray
     durations: np.ndarray
 
+    @property
+    def items(self) -> int:
+        """Length of its sentence in the sequence: phones and durations with their four borders and <audio_start>, and the audio."""
+        return 2 * len(self.phones) + 5 + len(self.codes)
+
 
 class TokenData:
-    """Token shards in memory, by speaker."""
+    """Token shards in memory, by speaker and bucket of length."""
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.speakers: dict[str, list[Clip]] = {}
@@ -46,6 +51,15 @@ class TokenData:
                     self.speakers.setdefault(str(z["speaker_names"][who]), []).append(Clip(codes[i], phones[i], durations[i]))
         self.names = sorted(self.speakers)
         self.hours = sum(len(c.codes) for clips in self.speakers.values() for c in clips) / 50 / 3600
+        self.buckets: list[dict[str, list[Clip]]] = [{} for _ in BUCKETS]
+        mass = np.zeros(len(BUCKETS))
+        for name in self.names:
+            for clip in self.speakers[name]:
+                b = int(np.searchsorted(BUCKETS, clip.items))
+                if b < len(BUCKETS):
+                    self.buckets[b].setdefault(name, []).append(clip)
+                    mass[b] += len(clip.codes)
+        self.bucket_share = mass / mass.sum()
 
     def prompt(self, rng: np.random.Generator, name: str, frames: int) -> np.ndarray:
         """``frames`` consecutive frames of one or more clips of a speaker, [frames, K]."""
@@ -53,9 +67,8 @@ class TokenData:
         parts: list[np.ndarray] = []
         have = 0
         while have < frames:
-            codes = clips[int(rng.integers(len(clips)))].codes
-            parts.append(codes)
-            have += len(codes)
+            parts.append(clips[int(rng.integers(len(clips)))].codes)
+            have += len(parts[-1])
         joined = np.concatenate(parts)
         start = int(rng.integers(len(joined) - frames + 1))
         return joined[start : start + frames]
@@ -63,65 +76,52 @@ class TokenData:
 
 @dataclass
 class Batch:
-    """frames [B, T, K] to predict; inputs [B, T, K], what each step is fed (the item before it in its own sequence); guide [B, T, S];
-    kind [B, T] (PAD, AUDIO, DURATION: what is predicted); sentence [B, T] (0: prefix, -1: pad); positions [B, T]."""
+    """B rows of a prompt of P items and n sentences of at most L.
 
-    frames: Tensor
+    prompt [B, P, K] and inputs [B, n, L, K]: what each step is fed (the item before it in its own sequence); frames [B, n, L, K] to
+    predict; guide [B, n, L, S]; kind [B, n, L]: AUDIO, DURATION, or PAD where nothing is predicted.
+    """
+
+    prompt: Tensor
     inputs: Tensor
+    frames: Tensor
     guide: Tensor
     kind: Tensor
-    sentence: Tensor
-    positions: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f).to(device, non_blocking=True) for f in ("frames", "inputs", "guide", "kind", "sentence", "positions")))
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
-    def mask(self) -> Tensor:
-        """[B, 1, T, T] bool: a step sees earlier steps of the prefix and of its own sentence."""
-        s = self.sentence
-        t = s.shape[1]
-        causal = torch.ones(t, t, dtype=torch.bool, device=s.device).tril()
-        return (causal & ((s[:, None, :] == s[:, :, None]) | (s[:, None, :] == 0)))[:, None]
+    @property
+    def seconds(self) -> float:
+        return float((self.kind == AUDIO).sum()) / 50
 
 
-def make_row(layout: Layout, data: TokenData, rng: np.random.Generator, length: int) -> tuple[np.ndarray, ...]:
-    """One row of at most ``length`` items, padded to it: frames, inputs, guide, kind, sentence, positions."""
-    name = data.names[int(rng.integers(len(data.names)))]
+def make_batch(layout: Layout, data: TokenData, rng: np.random.Generator, rows: int, items: int) -> Batch:
+    """``rows`` speakers with as many sentences of one bucket of lengths as make about ``items`` items in all."""
+    bucket = int(rng.choice(len(BUCKETS), p=data.bucket_share))
+    pool = data.buckets[bucket]
+    names = sorted(pool)
+    length = BUCKETS[bucket]
+    n = max(1, round(items / (rows * length)))
     u = rng.random()
     prompt_frames = 0 if u < 0.08 else 150 if u < 0.7 else int(rng.integers(50, 150))
-    prompt = data.prompt(rng, name, prompt_frames) if prompt_frames else None
-    prefix = sequence.voice_prefix(layout, prompt)
     k, s = layout.num_codebooks, layout.guide_slots
-    frames = np.zeros((length, k), np.int64)
-    guide = np.full((length, s), -1, np.int64)
-    kind = np.zeros(length, np.int64)
-    sentence = np.full(length, -1, np.int64)
-    positions = np.zeros(length, np.int64)
-    at = len(prefix)
-    inputs = np.zeros((length, k), np.int64)
-    inputs[0], inputs[1:at] = layout.vocabulary.special("start"), prefix[:-1]
-    frames[:at], sentence[:at], positions[:at] = prefix, 0, np.arange(at)
-    clips = data.speakers[name]
-    count = misses = 0
-    while misses < 4 and at < length:
-        clip = clips[int(rng.integers(len(clips)))]
-        seq = sequence.tts_sequence(layout, clip.phones, clip.durations, clip.codes)
-        skip = len(sequence.voice_prefix(layout, None))
-        n = len(seq.frames) - skip
-        if at + n > length:
-            misses += 1
-            continue
-        count += 1
-        inputs[at], inputs[at + 1 : at + n] = prefix[-1], seq.frames[skip:-1]
-        frames[at : at + n], guide[at : at + n] = seq.frames[skip:], seq.guide[skip:]
-        kind[at + seq.durations.start - skip : at + seq.durations.stop - skip] = DURATION
-        kind[at + seq.audio.start - skip : at + seq.audio.stop - skip] = AUDIO
-        sentence[at : at + n] = count
-        positions[at : at + n] = len(prefix) + np.arange(n)
-        at += n
-    return frames, inputs, guide, kind, sentence, positions
-
-
-def make_batch(layout: Layout, data: TokenData, rng: np.random.Generator, rows: int, length: int) -> Batch:
-    columns = zip(*(make_row(layout, data, rng, length) for _ in range(rows)), strict=True)
-    return Batch(*(torch.from_numpy(np.stack(c)) for c in columns))
+    skip = len(sequence.voice_prefix(layout, None))
+    prompt = np.zeros((rows, prompt_frames + skip, k), np.int64)
+    inputs = np.zeros((rows, n, length, k), np.int64)
+    frames = np.zeros((rows, n, length, k), np.int64)
+    guide = np.full((rows, n, length, s), -1, np.int64)
+    kind = np.full((rows, n, length), PAD, np.int64)
+    for row in range(rows):
+        name = names[int(rng.integers(len(names)))]
+        prefix = sequence.voice_prefix(layout, data.prompt(rng, name, prompt_frames) if prompt_frames else None)
+        prompt[row, 0], prompt[row, 1:] = layout.vocabulary.special("start"), prefix[:-1]
+        for i in range(n):
+            clip = pool[name][int(rng.integers(len(pool[name])))]
+            seq = sequence.tts_sequence(layout, clip.phones, clip.durations, clip.codes)
+            t = len(seq.frames) - skip
+            inputs[row, i, 0], inputs[row, i, 1:t] = prefix[-1], seq.frames[skip:-1]
+            frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
+            kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
+            kind[row, i, seq.audio.start - skip : seq.audio.stop - skip] = AUDIO
+    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)))

@@ -16,12 +16,12 @@ from uniaudio_engine.sequence import GUIDE_SLOTS, Layout, guide_vocab, make_voca
 from uniaudio_engine.text.phones import PHONES
 
 from ..codec.train import Prefetch, settings_from
-from ..models.lm import MultiScaleLM
+from ..models.lm import MultiScaleLM, apply_rope, rope_tables
 from ..run import Run, pick_device, set_learning_rate
 from .data import AUDIO, DURATION, Batch, TokenData, make_batch
 
 _SETTINGS: dict[str, Any] = {
-    "rows": 4, "length": 960, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
+    "rows": 4, "items": 3200, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
     "weight_decay": 0.05, "duration_weight": 0.3, "codebook_size": 1024, "num_codebooks": 4, "data": "data/tokens", "validate_every": 250,
 }  # fmt: skip
 
@@ -38,9 +38,38 @@ def build_config(config: dict[str, Any], codebook_size: int, num_codebooks: int)
     return lm, Layout.of(lm, vocabulary)
 
 
+def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
+    """Hidden [B, n, L, D] that predicts each item: ``MultiScaleLM.global_hidden`` over rows that share their prompt."""
+    b, p, _ = batch.prompt.shape
+    _, n, length, _ = batch.inputs.shape
+    stack, c = model.global_, model.config.global_
+    split = b * p
+    x = torch.cat((model.embed_frames(batch.prompt).flatten(0, 1), (model.embed_frames(batch.inputs) + model.embed_guide(batch.guide)).flatten(0, 2)))
+    rope = rope_tables(torch.arange(p + length, device=x.device), c.head_dim, c.rope_base)
+    before, after = tuple(r[:p] for r in rope), tuple(r[p:] for r in rope)
+    mask = torch.ones(length, p + length, dtype=torch.bool, device=x.device).tril(p)
+    for layer in stack.layers:
+        a = layer.attn
+        y = layer.attn_norm(x)
+
+        def heads(t: Tensor, rows: int, count: int) -> Tensor:
+            return t.view(rows, -1, count, c.head_dim).transpose(1, 2)
+
+        q, k, v = a.q(y), a.k(y), a.v(y)
+        kp, vp = apply_rope(heads(k[:split], b, a.kv_heads), *before), heads(v[:split], b, a.kv_heads)
+        prompt = F.scaled_dot_product_attention(apply_rope(heads(q[:split], b, a.heads), *before), kp, vp, is_causal=True, enable_gqa=a.heads != a.kv_heads)
+        ks = torch.cat((kp.repeat_interleave(n, 0), apply_rope(heads(k[split:], b * n, a.kv_heads), *after)), dim=2)
+        vs = torch.cat((vp.repeat_interleave(n, 0), heads(v[split:], b * n, a.kv_heads)), dim=2)
+        sentences = F.scaled_dot_product_attention(apply_rope(heads(q[split:], b * n, a.heads), *after), ks, vs, attn_mask=mask, enable_gqa=a.heads != a.kv_heads)
+        y = torch.cat((prompt.transpose(1, 2).reshape(split, -1), sentences.transpose(1, 2).reshape(b * n * length, -1)))
+        x = x + a.o(y)
+        x = x + layer.mlp(layer.mlp_norm(x))
+    return stack.norm(x[split:]).view(b, n, length, -1)
+
+
 def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each codebook [K] and of the durations [], in nats."""
-    h = model.global_hidden(batch.frames, batch.guide, mask=batch.mask(), positions=batch.positions, inputs=batch.inputs)
+    h = global_hidden(model, batch)
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]
     y = model.local_hidden(h[audio], codes)
@@ -76,7 +105,7 @@ def validate(model: MultiScaleLM, layout: Layout, data: TokenData, device: torch
     model.eval()
     total = np.zeros(s["num_codebooks"] + 1)
     for i in range(batches):
-        batch = make_batch(layout, data, np.random.default_rng((12345, i)), s["rows"], s["length"]).to(device)
+        batch = make_batch(layout, data, np.random.default_rng((12345, i)), s["rows"], s["items"]).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             codes, duration = losses(model, layout, batch)
         total += np.array([*codes.tolist(), float(duration)])
@@ -98,7 +127,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     run.register(model=model, **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
     run.resume()
     (Path(out) / "lm.json").write_text(json.dumps({"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary)}, indent=2))
-    batches = Prefetch(lambda rng: make_batch(layout, data, rng, s["rows"], s["length"]), s["seed"], run.step)
+    batches = Prefetch(lambda rng: make_batch(layout, data, rng, s["rows"], s["items"]), s["seed"], run.step)
     seconds = 0.0
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {data.hours:.1f} h of {len(data.names)} speakers, {device}")
     with run.progress() as bar:
@@ -114,7 +143,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             for o, _ in opts:
                 o.step()
                 o.zero_grad(set_to_none=True)
-            seconds += float((batch.kind == AUDIO).sum()) / 50
+            seconds += batch.seconds
             bar.update()
             run.log(bar, every=25, **{f"train/code{k}": float(v) for k, v in enumerate(codes.detach())}, **{"train/duration": float(duration.detach()), "train/hours": seconds / 3600})
             going = run.tick()
