@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..corpus.sentences import grammar_jsgf
-from .metrics import cosine, mel_filters, power_frames, words
+from .metrics import band_powers, cosine, mel_filters, words
 
 SAMPLE_RATE = 16000
 Samples = NDArray[np.float32]
@@ -125,7 +125,7 @@ class SpeakerEncoder(nn.Module):
         if level == 0.0:
             return np.zeros(256, np.float32)
         x = self.voiced(x * max(1.0, 10 ** (_LEVEL_DB / 20) / level))
-        mels = power_frames(x, _WINDOW, _HOP) @ mel_filters(SAMPLE_RATE, _WINDOW, _MELS, scale="slaney").T
+        mels = band_powers(x, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _MELS, scale="slaney"))
         starts = [s for s in range(0, len(mels), _PARTIAL_HOP) if s == 0 or len(mels) - s >= 0.75 * _PARTIAL]
         mels = np.pad(mels, ((0, _PARTIAL), (0, 0)))
         mean = self(torch.from_numpy(np.stack([mels[s : s + _PARTIAL] for s in starts]).astype(np.float32))).mean(0).numpy()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
@@ -125,12 +126,14 @@ def mel_filters(
     return (shape * 2.0 / (right - left)).astype(np.float32)
 
 
-def power_frames(samples: Floats, window: int, hop: int) -> NDArray[np.float32]:
-    """Hann power spectrogram [T, window // 2 + 1], windows centred on multiples of ``hop``, zeros outside the clip."""
-    x = np.pad(np.asarray(samples, np.float32), (window // 2, window // 2))
-    frames = np.lib.stride_tricks.sliding_window_view(x, window)[::hop]
-    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
-    return (np.abs(np.fft.rfft(frames * hann, axis=1)) ** 2).astype(np.float32)
+def band_powers(
+    samples: Floats, window: int, hop: int, filters: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows are centred on
+    multiples of ``hop``, zeros outside the clip.  In torch, so that ``torch.set_num_threads`` rules its threads."""
+    x = torch.from_numpy(np.pad(np.asarray(samples, np.float32), (window // 2, window // 2)))
+    spectrum = torch.view_as_real(torch.fft.rfft(x.unfold(0, window, hop) * torch.hann_window(window)))
+    return (spectrum.square().sum(-1) @ torch.from_numpy(filters).T).numpy()
 
 
 LOG_MEL_BANDS, LOG_MEL_WINDOW, LOG_MEL_HOP, LOG_MEL_FLOOR_DB = 80, 1024, 256, -80.0
@@ -140,8 +143,8 @@ def log_mel(samples: Floats, sample_rate: int) -> NDArray[np.float32]:
     """80-band log-mel spectrogram [T, 80] in dB (a full-scale sine is 0 dB), floored at -80 dB."""
     filters = mel_filters(sample_rate, LOG_MEL_WINDOW, LOG_MEL_BANDS)
     peak = filters / filters.max(1, keepdims=True)
-    power = power_frames(samples, LOG_MEL_WINDOW, LOG_MEL_HOP) * (4.0 / LOG_MEL_WINDOW) ** 2
-    return (10 * np.log10(np.maximum(power @ peak.T, 10 ** (LOG_MEL_FLOOR_DB / 10)))).astype(np.float32)
+    power = band_powers(samples, LOG_MEL_WINDOW, LOG_MEL_HOP, peak) * (4.0 / LOG_MEL_WINDOW) ** 2
+    return (10 * np.log10(np.maximum(power, 10 ** (LOG_MEL_FLOOR_DB / 10)))).astype(np.float32)
 
 
 def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
