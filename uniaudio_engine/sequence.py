@@ -87,7 +87,7 @@ class Layout:
         size = self.vocabulary.span("audio").size
         if size % self.num_codebooks:
             raise ConfigError(
-                f"vocabulary.spans.audio: expected a size that is a multiple of {self.num_codebooks} codebooks, got {size}"
+                f"vocabulary span audio: expected a multiple of {self.num_codebooks} (codebooks) as size, got {size}"
             )
 
     @classmethod

@@ -41,7 +41,7 @@ def write_folder(out: Path, name: str, codec_run: str, lm_run: str | None, card:
     """Writes the folder; the LM's and the codec's weights in bfloat16, codebooks in float32 (codes must be exact)."""
     codec = load_codec(codec_run)
     out.mkdir(parents=True, exist_ok=True)
-    state = {k: v for k, v in codec.state_dict().items()}
+    state = codec.state_dict()
     weights = to_bfloat16({k: v for k, v in state.items() if not k.startswith("quantizer.")})
     save_file({**weights, "quantizer.codebooks": state["quantizer.codebooks"].contiguous()}, out / "codec.safetensors")
     lm = vocabulary = None

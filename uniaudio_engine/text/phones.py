@@ -9,8 +9,8 @@ _VOWELS = "aa ae ah ao aw ay eh er ey ih iy ow oy uh uw".split()
 
 PHONES: tuple[str, ...] = (
     PAUSE, *_CONSONANTS, "ax0", *(vowel + stress for vowel in _VOWELS for stress in "01"))
-"""Every phone in a fixed order (a phone's place is its id in `phones.txt`): the pause, 24 consonants, the schwa
-(never stressed) and 15 vowels with stress 0 or 1. 56 in all. Source: flite 2.2's lexicon and rules."""
+"""Every phone in a fixed order (a phone's place is its id in `phones.txt`): the pause, 24 consonants, the
+schwa (never stressed) and 15 vowels with stress 0 or 1. 56 in all. Source: flite 2.2's lexicon and rules."""
 
 _KNOWN = frozenset(PHONES)
 
@@ -23,8 +23,8 @@ def is_vowel(phone: str) -> bool:
 def parse_phones(text: str) -> list[str]:
     """Phones that a user wrote out, separated by whitespace: `"hh ax0 l ow1"`.
 
-    Returns them as given (no pauses are added). Raises ValueError, in one line, when there are none or when one is
-    not in :data:`PHONES`.
+    Returns them as given (no pauses are added). Raises ValueError, in one line, when there are none or when
+    one is not in :data:`PHONES`.
     """
     phones = text.split()
     if not phones:

@@ -22,7 +22,7 @@ from .train import Prefetch, draw_stages, settings_from, write_config
 
 _SETTINGS: dict[str, Any] = {
     "batch": 12, "frames": 40, "steps": 3000, "lr": 2e-4, "discriminator_lr": 3e-4, "warmup": 100, "seed": 1, "spectral_weight": 15.0,
-    "magnitude_weight": 8.0, "complex_weight": 4.0, "feature_weight": 2.0, "few_stages": 4, "channels": 24, "data": "data/corpus",
+    "magnitude_weight": 8.0, "feature_weight": 2.0, "few_stages": 4, "channels": 24, "data": "data/corpus",
     "weights": {"speech": 0.8, "sound": 0.1, "music": 0.1},
 }  # fmt: skip
 
@@ -102,8 +102,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             opt_judge.step()
 
             judge.requires_grad_(False)
-            full = stages == codec_config.num_codebooks
-            mel, magnitude, aware = loss_fn(samples, fake)
+            mel, magnitude = loss_fn(samples, fake)
             fool = feature = torch.zeros((), device=device)
             with torch.autocast(device.type, torch.bfloat16):
                 for (_, real), (score, made) in zip(judge(samples), judge(fake), strict=True):
@@ -111,7 +110,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                     for a, b in zip(real, made, strict=True):
                         feature = feature + (a.detach() - b).float().abs().mean() / a.detach().float().abs().mean()
             n = len(judge.parts)
-            loss = s["spectral_weight"] * (mel + s["magnitude_weight"] * magnitude + full * s["complex_weight"] * aware) + fool / n + s["feature_weight"] * feature / n
+            loss = s["spectral_weight"] * (mel + s["magnitude_weight"] * magnitude) + fool / n + s["feature_weight"] * feature / n
             opt.zero_grad(set_to_none=True)
             loss.backward()
             judge.requires_grad_(True)

@@ -58,7 +58,7 @@ class CodecData:
                 gain = 10 ** (-rng.uniform(0, 20) / 20) * np.sqrt((x**2).mean() / ((other**2).mean() + 1e-9))
                 x = x + other * gain
             if rng.random() < 0.1:
-                decay = np.exp(-np.arange(3200) / rng.uniform(300, 1500)) * rng.standard_normal(3200) * rng.uniform(0.02, 0.1)
+                decay = np.exp(-np.arange(3200) / rng.uniform(300, 1500)) * rng.standard_normal(3200) * rng.uniform(0.005, 0.03)
                 decay[0] = 1.0
                 x = np.convolve(x, decay)[: len(x)]
             x = x * 10 ** (rng.uniform(-9, 3) / 20)

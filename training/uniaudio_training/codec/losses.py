@@ -18,8 +18,10 @@ def mel_filters(bins: int, mels: int, sample_rate: int) -> Tensor:
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mel, of the root of magnitudes, and of the spectrum with its magnitude's root, averaged over resolutions (window,
-    mels); hop is a quarter window."""
+    """L1 of log-mel plus L1 of the root of magnitudes, averaged over resolutions (window, mels); hop is a quarter window.
+
+    Nothing here sees phases: a phase-aware loss taught the decoder to be quiet where it could not know them (tried).
+    """
 
     def __init__(self, sample_rate: int, resolutions: tuple[tuple[int, int], ...] = ((2048, 160), (1024, 100), (512, 64), (256, 32)), floor: float = 1e-4) -> None:
         super().__init__()
@@ -28,11 +30,11 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window{window}", torch.hann_window(window))
             self.register_buffer(f"mel{window}", mel_filters(window // 2 + 1, mels, sample_rate).T.contiguous())
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, y [B, N] -> (log-mel loss, magnitude loss, phase-aware loss)."""
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x, y [B, N] -> (log-mel loss, magnitude loss)."""
         b = x.shape[0]
         both = torch.cat((x, y)).float()
-        mel_loss = magnitude_loss = complex_loss = both.new_zeros(())
+        mel_loss = magnitude_loss = both.new_zeros(())
         for window, _ in self.resolutions:
             spec = torch.stft(both, window, window // 4, window=getattr(self, f"window{window}"), return_complex=True, center=True)
             power = spec.real.square() + spec.imag.square()
@@ -41,8 +43,5 @@ class SpectralLoss(nn.Module):
             mel_loss = mel_loss + (mel[:b] - mel[b:]).abs().mean()
             compressed = (magnitude + 1e-5).sqrt()
             magnitude_loss = magnitude_loss + (compressed[:b] - compressed[b:]).abs().mean()
-            scale = (4.0 / window) / compressed
-            real, imag = spec.real * scale, spec.imag * scale
-            complex_loss = complex_loss + (real[:b] - real[b:]).abs().mean() + (imag[:b] - imag[b:]).abs().mean()
         n = len(self.resolutions)
-        return mel_loss / n, magnitude_loss / n, complex_loss / n
+        return mel_loss / n, magnitude_loss / n

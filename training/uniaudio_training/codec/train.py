@@ -16,14 +16,16 @@ from torch import Tensor, nn
 
 from uniaudio_engine.config import CodecConfig, from_dict, to_dict
 
+from ..models.rvq import ResidualVQ
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
 from .data import NO_PHONE, CodecData
 from .losses import SpectralLoss
 
+# "unquantized": steps before quantization begins, so that the codebooks start on latents that mean something
 _SETTINGS: dict[str, Any] = {
     "batch": 16, "frames": 64, "steps": 20000, "lr": 8e-4, "warmup": 200, "seed": 0, "phone_weight": 0.3,
-    "magnitude_weight": 8.0, "complex_weight": 4.0, "commit_weight": 0.25, "few_stages": 4, "data": "data/corpus",
+    "magnitude_weight": 8.0, "commit_weight": 0.25, "unquantized": 400, "few_stages": 4, "data": "data/corpus",
     "weights": {"speech": 0.7, "sound": 0.15, "music": 0.15},
 }  # fmt: skip
 
@@ -74,15 +76,14 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     codec_config = from_dict(CodecConfig, config["codec"], "codec")
     model = SpectralCodec(codec_config).to(device)
     data = CodecData(s["data"], codec_config.frame_size, s["frames"], s["weights"])
-    phone_head = nn.Linear(codec_config.codebook_dim, len(data.phones)).to(device)
+    phone_head = nn.Linear(codec_config.codebook_dim, max(1, len(data.phones))).to(device)
     loss_fn = SpectralLoss(codec_config.sample_rate).to(device)
     optimizer = torch.optim.AdamW(decay_groups(model, 0.01) + [{"params": list(phone_head.parameters())}], lr=s["lr"], betas=(0.8, 0.99))
     run = Run(out, s["steps"])
-    run.register(model=model, phone_head=phone_head, optimizer=optimizer)
+    run.register(model=model, averages=_Averages(model.quantizer), phone_head=phone_head, optimizer=optimizer)
     run.resume()
     write_config(codec_config, out)
     batches = Prefetch(lambda rng: (*data.batch(rng, s["batch"]), draw_stages(rng, codec_config.num_codebooks, s["few_stages"])), s["seed"], run.step)
-    warm = 150  # steps without quantization, so that the codebooks start on latents that mean something
 
     model.train()
     with run.progress() as bar:
@@ -92,28 +93,36 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             set_learning_rate(optimizer, learning_rate(run.step, s["steps"], s["lr"], s["warmup"]))
             with torch.autocast(device.type, torch.bfloat16):
                 z = model.latent(samples)
-            if run.step < warm:
+            if run.step < s["unquantized"]:
                 quantized, first, commit = z.float(), z.float(), z.new_zeros(())
             else:
                 quantized, first, _, commit = model.quantizer(z, stages)
             with torch.autocast(device.type, torch.bfloat16):
                 y = model.synthesize(quantized)
-            mel, magnitude, aware = loss_fn(samples, y)
-            full = stages == codec_config.num_codebooks  # with few stages there are no bits to spare for exact phases
+            mel, magnitude = loss_fn(samples, y)
             phone = phone_loss(phone_head, first, phones)
-            loss = mel + s["magnitude_weight"] * magnitude + full * s["complex_weight"] * aware + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
+            loss = mel + s["magnitude_weight"] * magnitude + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             bar.update()
-            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/complex": float(aware.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
+            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
             if not run.tick():
                 break
 
 
+class _Averages:
+    """The quantizer's running averages as a part of the checkpoint."""
+
+    def __init__(self, quantizer: ResidualVQ) -> None:
+        self.state_dict, self.load_state_dict = quantizer.average_state, quantizer.load_average_state
+
+
 def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
-    """Cross-entropy of the generator's phone [B, T] read from the first stage's vector [B, E, T]."""
+    """Cross-entropy of the generator's phone [B, T] read from the first stage's vector [B, E, T]; 0 where no phone is known."""
+    if not bool((phones != NO_PHONE).any()):
+        return first.new_zeros(())
     return F.cross_entropy(head(first.transpose(1, 2)).flatten(0, 1), phones.flatten(), ignore_index=NO_PHONE)
 
 

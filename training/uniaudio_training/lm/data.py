@@ -49,6 +49,10 @@ class TokenData:
                 phones, durations = np.split(z["phones"], cuts), np.split(z["durations"], cuts)
                 for i, who in enumerate(z["speakers"]):
                     self.speakers.setdefault(str(z["speaker_names"][who]), []).append(Clip(codes[i], phones[i], durations[i]))
+        self.index()
+
+    def index(self) -> None:
+        """Sorts the clips of ``speakers`` into buckets."""
         self.names = sorted(self.speakers)
         self.hours = sum(len(c.codes) for clips in self.speakers.values() for c in clips) / 50 / 3600
         self.buckets: list[dict[str, list[Clip]]] = [{} for _ in BUCKETS]

@@ -1,0 +1,116 @@
+// Neural codecs: samples <-> codes, in one shot and as streams with explicit state.
+//
+// The one-shot calls are the streams, run in large chunks: chunk sizes and thread counts never change a result.
+// Codes are frame-major here, [T][K]; samples are planar, [channels][N].  K' <= K codebooks may be used on both sides.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config.h"
+#include "parallel.h"
+#include "weights.h"
+
+namespace uniaudio {
+
+// Samples in, frames out.  Made by Codec; keeps its codec alive.  One stream belongs to one thread at a time.
+class EncoderStream {
+ public:
+  virtual ~EncoderStream() = default;
+
+  // Appends the frames that are complete to `codes`.  samples [channels][n], channel c at samples + c * n.
+  // Throws std::invalid_argument on NaN or infinity, before anything changes.
+  void push(const float* samples, size_t n, std::vector<int32_t>& codes);
+  // Extends the clip by its padding rule, appends the last frames and starts a new clip.
+  void flush(std::vector<int32_t>& codes);
+  virtual void reset() = 0;
+  virtual std::unique_ptr<EncoderStream> fork() const = 0;
+  std::string save() const;
+  void restore(std::string_view bytes);  // std::invalid_argument when not saved by a stream of this codec; nothing changes then
+
+  int num_codebooks() const { return num_codebooks_; }
+  // Samples that must follow a frame's end before the frame comes out, at worst.
+  int64_t lookahead() const;
+
+ protected:
+  friend class Codec;
+  virtual const class Codec& codec() const = 0;
+  // samples time-major [n][channels]; last: flush afterwards
+  virtual void run(const float* rows, int n, bool last, std::vector<int32_t>& codes) = 0;
+  virtual void write(class StateWriter&) const = 0;
+  virtual void read(class StateReader&) = 0;  // on a scratch copy: may leave it half read
+  virtual void swap_state(EncoderStream& other) = 0;
+  int num_codebooks_ = 0;
+  std::vector<float> rows_;  // scratch: a chunk of samples, time-major
+};
+
+// Frames in, samples out.
+class DecoderStream {
+ public:
+  virtual ~DecoderStream() = default;
+
+  // Appends the samples that are complete to `samples`, time-major [n][channels].  codes [t][num_codebooks].
+  // Throws std::invalid_argument on a code or a count out of range, before anything changes.
+  void push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples);
+  // Appends what the look-ahead held back and starts a new clip.
+  void flush(std::vector<float>& samples);
+  virtual void reset() = 0;
+  virtual std::unique_ptr<DecoderStream> fork() const = 0;
+  std::string save() const;
+  void restore(std::string_view bytes);
+
+  // Samples of the newest frame (and those before it) that are still held back, at worst.
+  int64_t lookahead() const;
+
+ protected:
+  friend class Codec;
+  virtual const class Codec& codec() const = 0;
+  virtual void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples) = 0;
+  virtual void write(class StateWriter&) const = 0;
+  virtual void read(class StateReader&) = 0;
+  virtual void swap_state(DecoderStream& other) = 0;
+};
+
+// Immutable, shared between threads and streams.
+class Codec : public std::enable_shared_from_this<Codec> {
+ public:
+  // std::invalid_argument when the weights do not fit the configuration.  threads >= 1.
+  static std::shared_ptr<const Codec> create(const CodecConfig& config, const Weights& weights, int threads);
+  virtual ~Codec() = default;
+
+  const CodecConfig& config() const { return config_; }
+  int channels() const { return config_.is_spectral ? 1 : config_.seanet->channels; }
+  int threads() const { return pool_.threads(); }
+  int64_t encoder_lookahead() const { return encoder_lookahead_; }
+  int64_t decoder_lookahead() const { return decoder_lookahead_; }
+
+  // num_codebooks 0: all.  std::invalid_argument when out of range, or when this codec normalises over whole clips (no streaming).
+  std::unique_ptr<EncoderStream> encoder_stream(int num_codebooks = 0) const;
+  std::unique_ptr<DecoderStream> decoder_stream() const;
+  // samples [channels][n] -> codes [T][K'], T = ceil(n / frame_size)
+  std::vector<int32_t> encode(const float* samples, size_t n, int num_codebooks = 0) const;
+  // codes [t][num_codebooks] -> samples time-major [t * frame_size][channels]
+  std::vector<float> decode(const int32_t* codes, size_t t, int num_codebooks) const;
+
+  ThreadPool& pool() const { return pool_; }
+  void check_codes(const int32_t* codes, size_t t, int num_codebooks) const;
+
+ protected:
+  Codec(const CodecConfig& config, int threads) : config_(config), pool_(threads) {}
+  virtual std::unique_ptr<EncoderStream> make_encoder() const = 0;
+  virtual std::unique_ptr<DecoderStream> make_decoder() const = 0;
+  virtual bool streams() const { return true; }  // false: whole clips only
+  friend class EncoderStream;
+  friend class DecoderStream;
+
+  CodecConfig config_;
+  mutable ThreadPool pool_;
+  int chunk_ = 32;            // frames computed at once
+  uint64_t fingerprint_ = 0;  // of configuration and codebooks: marks saved states
+  int64_t encoder_lookahead_ = 0, decoder_lookahead_ = 0;
+};
+
+}  // namespace uniaudio

@@ -1,0 +1,218 @@
+#include "config.h"
+
+#include <set>
+#include <stdexcept>
+
+#include "json.h"
+
+namespace uniaudio {
+namespace {
+
+std::string number(double v) {
+  std::string s = std::to_string(v);
+  s.erase(s.find_last_not_of('0') + 1);
+  if (!s.empty() && s.back() == '.') s.pop_back();
+  return s;
+}
+
+// Reads one JSON object; remembers which keys were asked for, so that the others can be refused.
+class Object {
+ public:
+  Object(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    if (!json.is(Json::Kind::object)) throw std::invalid_argument("config: " + where_ + ": expected an object, got " + json.kind_name());
+  }
+  void done() const {
+    for (const auto& [key, value] : json_.object) {
+      if (!known_.count(key)) throw std::invalid_argument("config: " + where_ + ": unknown key \"" + key + "\"; upgrade uniaudio-engine for newer models");
+    }
+  }
+  const Json* get(const std::string& key) {
+    known_.insert(key);
+    const Json* v = json_.find(key);
+    return v && v->is(Json::Kind::null) ? nullptr : v;
+  }
+  void require(bool ok, const std::string& key, const std::string& expected, const std::string& got) const {
+    if (!ok) throw std::invalid_argument("config: " + where_ + "." + key + ": expected " + expected + ", got " + got);
+  }
+  void integer(const std::string& key, int& out, int low, int high, bool needed = false) {
+    const Json* v = get(key);
+    if (!v) {
+      if (needed) throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
+      return;
+    }
+    require(v->is(Json::Kind::integer), key, "an integer", v->kind_name());
+    const std::string range = std::to_string(low) + " to " + std::to_string(high);
+    require(v->integer >= low && v->integer <= high, key, range, std::to_string(v->integer));
+    out = int(v->integer);
+  }
+  template <class T>
+  void real(const std::string& key, T& out) {
+    const Json* v = get(key);
+    if (!v) return;
+    require(v->is(Json::Kind::integer) || v->is(Json::Kind::real), key, "a number", v->kind_name());
+    out = T(v->real);
+  }
+  void boolean(const std::string& key, bool& out) {
+    const Json* v = get(key);
+    if (!v) return;
+    require(v->is(Json::Kind::boolean), key, "true or false", v->kind_name());
+    out = v->boolean;
+  }
+  // out = whether the value is `yes` rather than `no`.
+  void choice(const std::string& key, bool& out, const std::string& yes, const std::string& no, bool needed = false) {
+    const Json* v = get(key);
+    if (!v) {
+      if (needed) throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
+      return;
+    }
+    const std::string got = v->is(Json::Kind::string) ? v->string : v->kind_name();
+    require(v->is(Json::Kind::string) && (got == yes || got == no), key, "\"" + yes + "\" or \"" + no + "\"", "\"" + got + "\"");
+    out = got == yes;
+  }
+  const std::string& where() const { return where_; }
+
+ private:
+  const Json& json_;
+  std::string where_;
+  std::set<std::string> known_;
+};
+
+StackConfig parse_stack(const Json* json, const std::string& where) {
+  if (!json) throw std::invalid_argument("config: " + where + " is missing");
+  StackConfig c;
+  Object o(*json, where);
+  o.integer("layers", c.layers, 1, 256, true);
+  o.integer("width", c.width, 1, 16384, true);
+  o.integer("heads", c.heads, 1, 256, true);
+  o.integer("kv_heads", c.kv_heads, 0, 256);
+  o.integer("mlp_width", c.mlp_width, 0, 65536);
+  o.choice("norm", c.rmsnorm, "rmsnorm", "layernorm");
+  o.real("norm_eps", c.norm_eps);
+  o.choice("activation", c.swiglu, "swiglu", "gelu");
+  o.choice("positions", c.rope, "rope", "learned");
+  o.real("rope_base", c.rope_base);
+  o.boolean("q_bias", c.q_bias);
+  o.boolean("k_bias", c.k_bias);
+  o.boolean("v_bias", c.v_bias);
+  o.boolean("o_bias", c.o_bias);
+  o.boolean("mlp_bias", c.mlp_bias);
+  o.done();
+  o.require(c.width % c.heads == 0, "heads", "a divisor of width " + std::to_string(c.width), std::to_string(c.heads));
+  if (c.kv_heads == 0) c.kv_heads = c.heads;
+  if (c.mlp_width == 0) c.mlp_width = 4 * c.width;
+  o.require(c.heads % c.kv_heads == 0, "kv_heads", "0 or a divisor of heads " + std::to_string(c.heads), std::to_string(c.kv_heads));
+  o.require(!c.rope || c.head_dim() % 2 == 0, "head_dim", "an even number for rope", std::to_string(c.head_dim()));
+  o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1", number(double(c.norm_eps)));
+  o.require(c.rope_base > 1, "rope_base", "above 1", number(c.rope_base));
+  return c;
+}
+
+SpectralConfig parse_spectral(const Json& json, int frame_size) {
+  SpectralConfig c;
+  Object o(json, "codec.spectral");
+  o.integer("encoder_window", c.encoder_window, 1, 16384);
+  o.integer("encoder_subframes", c.encoder_subframes, 1, 64);
+  o.integer("encoder_width", c.encoder_width, 1, 16384);
+  o.integer("encoder_blocks", c.encoder_blocks, 1, 16384);
+  o.integer("encoder_hidden", c.encoder_hidden, 1, 16384);
+  o.integer("decoder_window", c.decoder_window, 1, 16384);
+  o.integer("decoder_subframes", c.decoder_subframes, 1, 64);
+  o.integer("decoder_width", c.decoder_width, 1, 16384);
+  o.integer("decoder_blocks", c.decoder_blocks, 1, 16384);
+  o.integer("decoder_hidden", c.decoder_hidden, 1, 16384);
+  o.integer("kernel_size", c.kernel_size, 1, 63);
+  o.real("log_floor", c.log_floor);
+  o.done();
+  const auto side = [&](const std::string& name, int window, int subframes) {
+    o.require(frame_size % subframes == 0, name + "_subframes", "a divisor of frame_size " + std::to_string(frame_size), std::to_string(subframes));
+    o.require(window % 2 == 0 && window >= frame_size / subframes, name + "_window",
+              "even and at least " + std::to_string(frame_size / subframes), std::to_string(window));
+  };
+  side("encoder", c.encoder_window, c.encoder_subframes);
+  side("decoder", c.decoder_window, c.decoder_subframes);
+  o.require(c.log_floor > 0, "log_floor", "above 0", number(double(c.log_floor)));
+  return c;
+}
+
+SeanetConfig parse_seanet(const Json& json, int frame_size) {
+  SeanetConfig c;
+  Object o(json, "codec.seanet");
+  o.integer("channels", c.channels, 1, 4096);
+  o.integer("filters", c.filters, 1, 4096);
+  if (const Json* r = o.get("ratios")) {
+    o.require(r->is(Json::Kind::array) && r->array.size() <= 16, "ratios", "a list of at most 16", r->kind_name());
+    c.ratios.clear();
+    for (const Json& v : r->array) {
+      o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 64, "ratios", "1 to 64 each", std::to_string(v.integer));
+      c.ratios.push_back(int(v.integer));
+    }
+  }
+  o.integer("kernel_size", c.kernel_size, 1, 4096);
+  o.integer("last_kernel_size", c.last_kernel_size, 1, 4096);
+  o.integer("residual_kernel_size", c.residual_kernel_size, 1, 4096);
+  o.integer("residual_layers", c.residual_layers, 0, 16);
+  o.integer("dilation_base", c.dilation_base, 1, 4096);
+  o.integer("compress", c.compress, 1, 4096);
+  o.boolean("conv_shortcut", c.conv_shortcut);
+  o.integer("lstm_layers", c.lstm_layers, 0, 16);
+  o.boolean("causal", c.causal);
+  o.choice("pad_mode", c.reflect, "reflect", "zero");
+  o.real("trim_right_ratio", c.trim_right_ratio);
+  o.choice("norm", c.group_norm, "group", "none");
+  o.done();
+  double product = 1;
+  for (int r : c.ratios) product *= r;
+  o.require(product == frame_size, "ratios", "a product of frame_size " + std::to_string(frame_size), number(product));
+  o.require(c.trim_right_ratio >= 0 && c.trim_right_ratio <= 1, "trim_right_ratio", "0 to 1", number(c.trim_right_ratio));
+  return c;
+}
+
+}  // namespace
+
+LmConfig parse_lm_config(std::string_view text) {
+  const Json root = parse_json(text);
+  LmConfig c;
+  Object o(root, "lm");
+  o.integer("vocab_size", c.vocab_size, 1, 1 << 20, true);
+  o.integer("num_codebooks", c.num_codebooks, 1, 64, true);
+  c.global = parse_stack(o.get("global"), "lm.global");
+  c.local = parse_stack(o.get("local"), "lm.local");
+  o.choice("embedding", c.concat, "concat", "sum");
+  o.choice("conditioning", c.add, "add", "prefix");
+  o.integer("start_id", c.start_id, 0, c.vocab_size - 1);
+  o.integer("local_start_id", c.local_start_id, 0, c.vocab_size - 1);
+  o.integer("max_frames", c.max_frames, 1, 1 << 20);
+  o.integer("guide_slots", c.guide_slots, 0, 64);
+  o.integer("guide_vocab", c.guide_vocab, 0, 1 << 20);
+  if (const Json* m = o.get("continuous")) {
+    Object sub(*m, "lm.continuous");
+    for (const auto& [name, value] : m->object) sub.integer(name, c.continuous[name], 1, 65536, true);
+  }
+  o.done();
+  o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size", std::to_string(c.local_start_id));
+  o.require(!(c.concat || c.add) || c.global.width % c.num_codebooks == 0, "global.width",
+            "a multiple of num_codebooks " + std::to_string(c.num_codebooks), std::to_string(c.global.width));
+  o.require((c.guide_slots == 0) == (c.guide_vocab == 0), "guide_vocab", "above 0 exactly when guide_slots is", std::to_string(c.guide_vocab));
+  return c;
+}
+
+CodecConfig parse_codec_config(std::string_view text) {
+  const Json root = parse_json(text);
+  CodecConfig c;
+  Object o(root, "codec");
+  o.choice("family", c.is_spectral, "spectral", "seanet", true);
+  o.integer("sample_rate", c.sample_rate, 1000, 384000);
+  o.integer("frame_size", c.frame_size, 1, 65536);
+  o.integer("num_codebooks", c.num_codebooks, 1, 64);
+  o.integer("codebook_size", c.codebook_size, 2, 65536);
+  o.integer("codebook_dim", c.codebook_dim, 1, 4096);
+  if (const Json* v = o.get("spectral")) c.spectral = parse_spectral(*v, c.frame_size);
+  if (const Json* v = o.get("seanet")) c.seanet = parse_seanet(*v, c.frame_size);
+  o.done();
+  const bool there = c.is_spectral ? c.spectral.has_value() : c.seanet.has_value();
+  const std::string family = c.is_spectral ? "spectral" : "seanet";
+  o.require(there, family, "a section for family \"" + family + "\"", "none");
+  return c;
+}
+
+}  // namespace uniaudio

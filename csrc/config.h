@@ -1,0 +1,67 @@
+// The configuration structs of uniaudio_engine/config.py, read from the same JSON with the same checks.  Unknown or missing keys,
+// wrong types and values out of range are std::invalid_argument with the key's full name.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace uniaudio {
+
+struct StackConfig {
+  int layers = 0, width = 0, heads = 0;
+  int kv_heads = 0;   // resolved: never 0 after parsing
+  int mlp_width = 0;  // resolved: never 0 after parsing
+  bool rmsnorm = true;
+  float norm_eps = 1e-5f;
+  bool swiglu = true;
+  bool rope = true;  // else learned positions
+  double rope_base = 10000.0;
+  bool q_bias = false, k_bias = false, v_bias = false, o_bias = false, mlp_bias = false;
+
+  int head_dim() const { return width / heads; }
+};
+
+struct LmConfig {
+  int vocab_size = 0, num_codebooks = 0;
+  StackConfig global, local;
+  bool concat = false;  // frame embedding: concat of K rows of D/K, else the sum of K rows of D
+  bool add = false;     // local conditioning: add slices of h, else h as prefix
+  int start_id = 0, local_start_id = 1;
+  int max_frames = 4096;
+  int guide_slots = 0, guide_vocab = 0;
+  std::map<std::string, int> continuous;
+};
+
+struct SpectralConfig {
+  int encoder_window = 640, encoder_subframes = 2, encoder_width = 256, encoder_blocks = 4, encoder_hidden = 768;
+  int decoder_window = 640, decoder_subframes = 2, decoder_width = 320, decoder_blocks = 6, decoder_hidden = 960;
+  int kernel_size = 7;
+  float log_floor = 1e-3f;
+};
+
+struct SeanetConfig {
+  int channels = 1, filters = 32;
+  std::vector<int> ratios = {8, 5, 4, 2};
+  int kernel_size = 7, last_kernel_size = 7, residual_kernel_size = 3, residual_layers = 1, dilation_base = 2, compress = 2;
+  bool conv_shortcut = true;
+  int lstm_layers = 2;
+  bool causal = false;
+  bool reflect = true;  // pad_mode
+  double trim_right_ratio = 1.0;
+  bool group_norm = false;  // norm == "group"
+};
+
+struct CodecConfig {
+  int sample_rate = 16000, frame_size = 320, num_codebooks = 8, codebook_size = 1024, codebook_dim = 64;
+  std::optional<SpectralConfig> spectral;  // exactly the one that `family` names is used
+  std::optional<SeanetConfig> seanet;
+  bool is_spectral = true;
+};
+
+LmConfig parse_lm_config(std::string_view json);
+CodecConfig parse_codec_config(std::string_view json);
+
+}  // namespace uniaudio

@@ -1,0 +1,65 @@
+// The codec's inner loops, one table per ISA.  All layouts are time-major: a signal is rows of channels.
+//
+// Every output element is one fixed chain of operations that depends on neither the number of rows, the tile it falls
+// into, nor the thread: that is what makes streaming equal to the one-shot result bit for bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace uniaudio {
+
+constexpr int kPanel = 16;  // columns of a packed weight panel
+
+// C[m, n] (+)= A[m, k] W[k, n] over the rows [k0, k1) of the packed weights and the panels [p0, p1).
+struct GemmBlock {
+  const float* a;      // A(0, k0); row r at a + r * lda
+  ptrdiff_t lda;
+  const float* w;      // panel p, row k at w + (p * k_total + k) * kPanel
+  const float* bias;   // [panels * kPanel], starts the sum where first is set; may be null for zero
+  float* c;            // C(0, 0)
+  ptrdiff_t ldc;
+  int rows;
+  int columns;         // of C in all: the last panel may be partly beyond them
+  int k_total, k0, k1;
+  int p0, p1;
+  bool first;          // start from bias instead of C
+};
+
+// One stage of a Stockham FFT of radix `radix` over `rest` groups at stride `stride`.
+struct FftStage {
+  int radix, rest, stride;
+  const float* twiddle;  // [rest][radix - 1][2]
+  const float* roots;    // [radix][2], for radices without an unrolled butterfly
+};
+
+struct CodecKernels {
+  void (*gemm)(const GemmBlock&);
+  void (*elu)(const float* x, float* y, size_t n);
+  void (*gelu)(float* x, size_t n);
+  // rows [rows, width] -> y, mean and variance over each row; y may be x
+  void (*layer_norm)(const float* x, float* y, const float* weight, const float* bias, int rows, int width, float eps);
+  // y[t, c] = bias[c] + sum_j w[j, c] x[t + j, c], w [taps, width]
+  void (*depthwise)(const float* x, float* y, const float* w, const float* bias, int rows, int taps, int width);
+  // y[i] += x[i]
+  void (*add)(const float* x, float* y, size_t n);
+  void (*subtract)(const float* x, float* y, size_t n);
+  // y[i] = x[i] * w[i]
+  void (*multiply)(const float* x, const float* w, float* y, size_t n);
+  // y[i] += x[i] * w[i]
+  void (*multiply_add)(const float* x, const float* w, float* y, size_t n);
+  // 16 units: gates [i16 f16 g16 o16] -> cell and hidden state
+  void (*lstm_cell)(const float* gates, float* cell, float* hidden, int units);
+  // index of the first largest of n values (n >= 1); NaN never wins
+  int (*argmax)(const float* x, int n);
+  // out[i] = log(scale * |re + j im| + floor)
+  void (*log_magnitude)(const float* re, const float* im, float* out, int n, float scale, float floor);
+  // re + j im = exp(min(log_magnitude, ceiling)) * exp(j phase)
+  void (*polar)(const float* log_magnitude, const float* phase, float ceiling, float* re, float* im, int n);
+  void (*fft_stage)(const FftStage&, const float* in_re, const float* in_im, float* out_re, float* out_im);
+};
+
+// The table for the ISA in force (see isa.h).
+const CodecKernels& codec_kernels();
+
+}  // namespace uniaudio

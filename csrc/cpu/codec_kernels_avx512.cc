@@ -1,0 +1,21 @@
+// The codec kernels for avx512.
+#include <immintrin.h>
+
+#include "cpu/codec_kernels.h"
+
+namespace uniaudio {
+
+#define UA_LANES 16
+#define UA_FMA(a, b, c) ((Native)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+#define UA_SQRT(a) ((Native)_mm512_maskz_sqrt_ps((__mmask16)-1, (__m512)(a)))
+#define UA_TABLE codec_kernels_avx512
+#define UA_ROWS_1 2
+#define UA_PANELS_1 8
+#define UA_ROWS_2 6
+#define UA_PANELS_2 4
+#define UA_ROWS_3 12
+#define UA_PANELS_3 2
+
+#include "codec_kernels_body.h"
+
+}  // namespace uniaudio

@@ -1,0 +1,289 @@
+// The body of the codec kernels; compiled once per ISA (codec_kernels_<isa>.cc defines UA_* and includes this).
+
+namespace {
+
+#include "codec_vec.h"
+
+// One tile: R rows by P panels.  The sums run over k in order, each a chain of fused multiply-adds.
+template <int R, int P>
+UA_INLINE void gemm_tile(const GemmBlock& g, const float* a, const float* w, float* c, const float* bias, int columns) {
+  const int depth = g.k1 - g.k0;
+  const ptrdiff_t panel_step = static_cast<ptrdiff_t>(g.k_total) * kPanel;
+  Vec acc[R][P];
+  const bool whole = columns >= P * kPanel;
+  UA_UNROLL for (int p = 0; p < P; ++p) {
+    if (g.first) {
+      const Vec start = bias ? load(bias + p * kPanel) : set(0.0f);
+      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = start;
+    } else if (whole || p < P - 1) {
+      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = load(c + r * g.ldc + p * kPanel);
+    } else {
+      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = load_part(c + r * g.ldc + p * kPanel, columns - p * kPanel);
+    }
+  }
+  for (int k = 0; k < depth; ++k) {
+    Vec b[P];
+    UA_UNROLL for (int p = 0; p < P; ++p) b[p] = load(w + p * panel_step + static_cast<ptrdiff_t>(k) * kPanel);
+    UA_UNROLL for (int r = 0; r < R; ++r) {
+      const Native x = splat(a[r * g.lda + k]);
+      UA_UNROLL for (int p = 0; p < P; ++p)
+        UA_EACH acc[r][p].v[i] = UA_FMA(x, b[p].v[i], acc[r][p].v[i]);
+    }
+  }
+  UA_UNROLL for (int p = 0; p < P; ++p) {
+    if (whole || p < P - 1) {
+      UA_UNROLL for (int r = 0; r < R; ++r) store(c + r * g.ldc + p * kPanel, acc[r][p]);
+    } else {
+      UA_UNROLL for (int r = 0; r < R; ++r) store_part(c + r * g.ldc + p * kPanel, acc[r][p], columns - p * kPanel);
+    }
+  }
+}
+
+// All rows of one group of P panels, R rows at a time.
+template <int R, int P>
+void gemm_rows(const GemmBlock& g, int panel, int row, int rows) {
+  const float* w = g.w + (static_cast<ptrdiff_t>(panel) * g.k_total + g.k0) * kPanel;
+  const float* bias = g.bias ? g.bias + panel * kPanel : nullptr;
+  const int columns = g.columns - panel * kPanel;
+  for (; rows >= R; row += R, rows -= R)
+    gemm_tile<R, P>(g, g.a + row * g.lda, w, g.c + row * g.ldc + panel * kPanel, bias, columns);
+  if constexpr (R > 1) {
+    if (rows > 0) gemm_rows<R / 2, P>(g, panel, row, rows);
+  }
+}
+
+template <int R, int P>
+void gemm_panels(const GemmBlock& g, int panel) {
+  for (; panel + P <= g.p1; panel += P) gemm_rows<R, P>(g, panel, 0, g.rows);
+  if constexpr (P > 1) {
+    if (panel < g.p1) gemm_panels<R, P / 2>(g, panel);
+  }
+}
+
+void gemm(const GemmBlock& g) {
+  // few rows: wide tiles, so that enough sums run side by side; many rows: tall ones, so that weights are reused
+  if (g.rows <= UA_ROWS_1)
+    gemm_panels<UA_ROWS_1, UA_PANELS_1>(g, g.p0);
+  else if (g.rows <= UA_ROWS_2)
+    gemm_panels<UA_ROWS_2, UA_PANELS_2>(g, g.p0);
+  else
+    gemm_panels<UA_ROWS_3, UA_PANELS_3>(g, g.p0);
+}
+
+template <class F>
+UA_INLINE void each(size_t n, F f) {  // f(offset, lanes): whole vectors, then the rest
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) f(i, 16);
+  if (i < n) f(i, static_cast<int>(n - i));
+}
+UA_INLINE Vec get(const float* p, int n) { return n == 16 ? load(p) : load_part(p, n); }
+UA_INLINE void put(float* p, Vec x, int n) {
+  if (n == 16)
+    store(p, x);
+  else
+    store_part(p, x, n);
+}
+
+void elu_all(const float* x, float* y, size_t n) {
+  each(n, [&](size_t i, int k) { put(y + i, elu(get(x + i, k)), k); });
+}
+void gelu_all(float* x, size_t n) {
+  each(n, [&](size_t i, int k) { put(x + i, gelu(get(x + i, k)), k); });
+}
+void add_all(const float* x, float* y, size_t n) {
+  each(n, [&](size_t i, int k) { put(y + i, get(y + i, k) + get(x + i, k), k); });
+}
+void subtract_all(const float* x, float* y, size_t n) {
+  each(n, [&](size_t i, int k) { put(y + i, get(y + i, k) - get(x + i, k), k); });
+}
+void multiply_all(const float* x, const float* w, float* y, size_t n) {
+  each(n, [&](size_t i, int k) { put(y + i, get(x + i, k) * get(w + i, k), k); });
+}
+void multiply_add_all(const float* x, const float* w, float* y, size_t n) {
+  each(n, [&](size_t i, int k) { put(y + i, fma(get(x + i, k), get(w + i, k), get(y + i, k)), k); });
+}
+
+void layer_norm(const float* x, float* y, const float* weight, const float* bias, int rows, int width, float eps) {
+  for (int r = 0; r < rows; ++r, x += width, y += width) {
+    Vec total = set(0.0f);
+    each(width, [&](size_t i, int k) { total = total + get(x + i, k); });
+    const Vec mean = set(sum(total) / static_cast<float>(width));
+    Vec squares = set(0.0f);
+    each(width, [&](size_t i, int k) {
+      Vec d = get(x + i, k) - mean;
+      if (k < 16) {
+        float t[16];
+        store(t, d);
+        d = load_part(t, k);  // the absent lanes are zero, not -mean
+      }
+      squares = fma(d, d, squares);
+    });
+    const Vec scale = set(1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(width) + eps));
+    each(width, [&](size_t i, int k) {
+      const Vec d = (get(x + i, k) - mean) * scale;
+      put(y + i, fma(d, get(weight + i, k), get(bias + i, k)), k);
+    });
+  }
+}
+
+void depthwise(const float* x, float* y, const float* w, const float* bias, int rows, int taps, int width) {
+  for (int t = 0; t < rows; ++t, x += width, y += width)
+    each(width, [&](size_t i, int k) {
+      Vec acc = get(bias + i, k);
+      for (int j = 0; j < taps; ++j)
+        acc = fma(get(w + static_cast<size_t>(j) * width + i, k), get(x + static_cast<size_t>(j) * width + i, k), acc);
+      put(y + i, acc, k);
+    });
+}
+
+void lstm_cell(const float* gates, float* cell, float* hidden, int units) {
+  const Vec in = sigmoid(load(gates)), forget = sigmoid(load(gates + 16));
+  const Vec candidate = tanh(load(gates + 32)), out = sigmoid(load(gates + 48));
+  const Vec c = fma(forget, get(cell, units), in * candidate);
+  put(cell, c, units);
+  put(hidden, out * tanh(c), units);
+}
+
+int argmax(const float* x, int n) {
+  Vec best = set(-__builtin_inff());
+  each(n, [&](size_t i, int k) {
+    Vec v;
+    if (k == 16) {
+      v = load(x + i);
+    } else {
+      float t[16];
+      for (int j = 0; j < 16; ++j) t[j] = j < k ? x[i + j] : -__builtin_inff();
+      v = load(t);
+    }
+    best = max(v, best);
+  });
+  float t[16];
+  store(t, best);
+  for (int j = 1; j < 16; ++j) t[0] = t[j] > t[0] ? t[j] : t[0];
+  for (int i = 0; i < n; ++i)
+    if (x[i] == t[0]) return i;
+  return 0;
+}
+
+void log_magnitude(const float* re, const float* im, float* out, int n, float scale, float floor) {
+  each(n, [&](size_t i, int k) {
+    const Vec a = get(re + i, k), b = get(im + i, k);
+    Vec power = fma(a, a, b * b);
+    for (int j = 0; j < kParts; ++j) power.v[j] = UA_SQRT(power.v[j]);
+    put(out + i, log(fma(power, set(scale), set(floor))), k);
+  });
+}
+
+void polar(const float* log_magnitude, const float* phase, float ceiling, float* re, float* im, int n) {
+  each(n, [&](size_t i, int k) {
+    const Vec angle = get(phase + i, k);
+    Vec s, c;
+    float t[16];
+    store(t, angle);
+    bool small = true;
+    for (int j = 0; j < k; ++j) small &= t[j] < 8192.0f && t[j] > -8192.0f;
+    if (small) {
+      sincos(angle, s, c);
+    } else {  // far beyond what a trained head says: exact, slow
+      float ts[16] = {}, tc[16] = {};
+      for (int j = 0; j < k; ++j) {
+        ts[j] = static_cast<float>(__builtin_sin(t[j]));
+        tc[j] = static_cast<float>(__builtin_cos(t[j]));
+      }
+      s = load(ts);
+      c = load(tc);
+    }
+    const Vec m = exp(min(get(log_magnitude + i, k), set(ceiling)));
+    put(re + i, m * c, k);
+    put(im + i, m * s, k);
+  });
+}
+
+// Radix R butterfly at compile time for 2, 3, 4, 5; run-time loops for any other prime.
+template <int R>
+void fft_radix(const FftStage& f, const float* __restrict xr, const float* __restrict xi, float* __restrict yr, float* __restrict yi) {
+  const int s = f.stride, m = f.rest;
+  const size_t step = static_cast<size_t>(s) * m;
+  for (int q = 0; q < m; ++q) {
+    const float* w = f.twiddle + static_cast<size_t>(q) * (R - 1) * 2;
+    const float *ar = xr + static_cast<size_t>(q) * s, *ai = xi + static_cast<size_t>(q) * s;
+    float *br = yr + static_cast<size_t>(q) * s * R, *bi = yi + static_cast<size_t>(q) * s * R;
+    for (int k = 0; k < s; ++k) {
+      float vr[R], vi[R], ur[R], ui[R];
+      for (int r = 0; r < R; ++r) {
+        vr[r] = ar[k + r * step];
+        vi[r] = ai[k + r * step];
+      }
+      if constexpr (R == 2) {
+        ur[0] = vr[0] + vr[1], ui[0] = vi[0] + vi[1];
+        ur[1] = vr[0] - vr[1], ui[1] = vi[0] - vi[1];
+      } else if constexpr (R == 4) {
+        const float pr = vr[0] + vr[2], pi = vi[0] + vi[2], mr = vr[0] - vr[2], mi = vi[0] - vi[2];
+        const float er = vr[1] + vr[3], ei = vi[1] + vi[3], dr = vr[1] - vr[3], di = vi[1] - vi[3];
+        ur[0] = pr + er, ui[0] = pi + ei;
+        ur[1] = mr + di, ui[1] = mi - dr;
+        ur[2] = pr - er, ui[2] = pi - ei;
+        ur[3] = mr - di, ui[3] = mi + dr;
+      } else {  // odd radices: pair r with R - r
+        constexpr int kHalf = (R - 1) / 2;
+        ur[0] = vr[0], ui[0] = vi[0];
+        for (int r = 1; r < R; ++r) ur[0] += vr[r], ui[0] += vi[r];
+        for (int j = 1; j <= kHalf; ++j) {
+          float cr = vr[0], ci = vi[0], sr = 0, si = 0;
+          for (int r = 1; r <= kHalf; ++r) {
+            const float c = f.roots[2 * (j * r % R)], z = f.roots[2 * (j * r % R) + 1];
+            cr += c * (vr[r] + vr[R - r]), ci += c * (vi[r] + vi[R - r]);
+            sr += z * (vi[r] - vi[R - r]), si += z * (vr[r] - vr[R - r]);
+          }
+          ur[j] = cr - sr, ui[j] = ci + si;
+          ur[R - j] = cr + sr, ui[R - j] = ci - si;
+        }
+      }
+      br[k] = ur[0], bi[k] = ui[0];
+      for (int r = 1; r < R; ++r) {
+        const float c = w[2 * (r - 1)], z = w[2 * (r - 1) + 1];
+        br[k + r * s] = ur[r] * c - ui[r] * z;
+        bi[k + r * s] = ur[r] * z + ui[r] * c;
+      }
+    }
+  }
+}
+
+void fft_any(const FftStage& f, const float* xr, const float* xi, float* yr, float* yi) {
+  const int s = f.stride, m = f.rest, n = f.radix;
+  const size_t step = static_cast<size_t>(s) * m;
+  for (int q = 0; q < m; ++q)
+    for (int k = 0; k < s; ++k)
+      for (int j = 0; j < n; ++j) {
+        float ur = 0, ui = 0;
+        for (int r = 0; r < n; ++r) {
+          const int e = static_cast<int>(static_cast<int64_t>(j) * r % n);
+          const float c = f.roots[2 * e], z = f.roots[2 * e + 1];
+          const float vr = xr[k + static_cast<size_t>(q) * s + r * step], vi = xi[k + static_cast<size_t>(q) * s + r * step];
+          ur += vr * c - vi * z, ui += vr * z + vi * c;
+        }
+        float c = 1, z = 0;
+        if (j > 0) {
+          const float* w = f.twiddle + (static_cast<size_t>(q) * (n - 1) + (j - 1)) * 2;
+          c = w[0], z = w[1];
+        }
+        const size_t at = k + s * (static_cast<size_t>(q) * n + j);
+        yr[at] = ur * c - ui * z, yi[at] = ur * z + ui * c;
+      }
+}
+
+void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, float* yi) {
+  switch (f.radix) {
+    case 2: return fft_radix<2>(f, xr, xi, yr, yi);
+    case 3: return fft_radix<3>(f, xr, xi, yr, yi);
+    case 4: return fft_radix<4>(f, xr, xi, yr, yi);
+    case 5: return fft_radix<5>(f, xr, xi, yr, yi);
+    default: return fft_any(f, xr, xi, yr, yi);
+  }
+}
+
+}  // namespace
+
+extern const CodecKernels UA_TABLE;
+const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
+                               multiply_all, multiply_add_all, lstm_cell, argmax,     log_magnitude, polar,   fft_stage};

@@ -1,0 +1,66 @@
+#include "cpu/isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "cpu/kernel_table.h"
+
+namespace uniaudio {
+namespace {
+
+// __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
+bool has(Isa isa) {
+#if defined(UNIAUDIO_X86)
+  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == Isa::avx512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+  }
+#endif
+  return isa == Isa::plain;
+}
+
+Isa choose() {
+  const char* forced = std::getenv("UNIAUDIO_ISA");
+  const std::vector<Isa> all = available_isas();
+  if (!forced || !*forced) return all.front();
+  std::string names;
+  for (Isa isa : all) {
+    if (std::string(forced) == isa_name(isa)) return isa;
+    names += std::string(names.empty() ? "" : ", ") + isa_name(isa);
+  }
+  throw std::runtime_error("UNIAUDIO_ISA: expected one of " + names + " on this machine, got " + forced + "; unset it to choose the best");
+}
+
+const Kernels* pick() {
+#if defined(UNIAUDIO_X86)
+  if (current_isa() == Isa::avx512) return avx512_kernels();
+  if (current_isa() == Isa::avx2) return avx2_kernels();
+#endif
+  current_isa();  // raises on a bad UNIAUDIO_ISA
+  return plain_kernels();
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain"; }
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> v;
+  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::plain}) {
+    if (has(isa)) v.push_back(isa);
+  }
+  return v;
+}
+
+Isa current_isa() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+const Kernels& kernels() {
+  static const Kernels* const table = pick();
+  return *table;
+}
+
+}  // namespace uniaudio

@@ -1,0 +1,15 @@
+// Which instruction set the kernels use: the best that this machine has, or the one that UNIAUDIO_ISA names.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace uniaudio {
+
+enum class Isa { plain, avx2, avx512 };
+
+const char* isa_name(Isa isa);
+std::vector<Isa> available_isas();  // best first; always ends with plain
+Isa current_isa();                  // decided once; std::runtime_error when UNIAUDIO_ISA names one that isn't there
+
+}  // namespace uniaudio

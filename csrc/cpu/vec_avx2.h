@@ -1,0 +1,84 @@
+// 16 floats in two registers.  Same interface and same results as vec_avx512.h and vec_plain.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#define UNIAUDIO_INLINE static inline __attribute__((always_inline))
+
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+
+constexpr int kTileRows = 4;    // 4 rows x 1 panel: 8 accumulators of the 16 registers
+constexpr int kTilePanels = 1;
+
+struct F16 { __m256 a, b; };
+struct I16 { __m256i a, b; };
+
+UNIAUDIO_INLINE F16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+UNIAUDIO_INLINE F16 load_n(const float* p, int64_t n) {
+  alignas(32) float t[16] = {};
+  for (int64_t i = 0; i < n; ++i) t[i] = p[i];
+  return {_mm256_load_ps(t), _mm256_load_ps(t + 8)};
+}
+UNIAUDIO_INLINE void store(float* p, F16 x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
+UNIAUDIO_INLINE void store_n(float* p, F16 x, int64_t n) {
+  alignas(32) float t[16];
+  _mm256_store_ps(t, x.a), _mm256_store_ps(t + 8, x.b);
+  for (int64_t i = 0; i < n; ++i) p[i] = t[i];
+}
+UNIAUDIO_INLINE F16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+UNIAUDIO_INLINE F16 add(F16 x, F16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 sub(F16 x, F16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 mul(F16 x, F16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 div(F16 x, F16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 max(F16 x, F16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 min(F16 x, F16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+UNIAUDIO_INLINE F16 abs(F16 x) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF));
+  return {_mm256_and_ps(x.a, mask), _mm256_and_ps(x.b, mask)};
+}
+UNIAUDIO_INLINE F16 fused(F16 x, F16 y, F16 z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+UNIAUDIO_INLINE __m256 scale_exponent_half(__m256 p, __m256 t) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+}
+UNIAUDIO_INLINE F16 scale_exponent(F16 p, F16 t) { return {scale_exponent_half(p.a, t.a), scale_exponent_half(p.b, t.b)}; }
+UNIAUDIO_INLINE float sum(F16 x) {
+  const __m256 b = _mm256_add_ps(x.a, x.b);
+  __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+UNIAUDIO_INLINE float largest(F16 x) {
+  const __m256 b = _mm256_max_ps(x.a, x.b);
+  __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  c = _mm_max_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_max_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
+UNIAUDIO_INLINE float square_root(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+UNIAUDIO_INLINE I16 zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+// |x| and x of four consecutive activations.  maddubs adds two products in 16 bits; with |x|, |w| <= 127 that is at most 32258,
+// so nothing saturates, which x + 128 (up to 255) would.
+struct Quad { __m256i magnitude, x; };
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
+  int32_t raw;
+  __builtin_memcpy(&raw, p, 4);
+  const __m256i x = _mm256_xor_si256(_mm256_set1_epi32(raw), _mm256_set1_epi8(-128));
+  return {_mm256_abs_epi8(x), x};
+}
+UNIAUDIO_INLINE __m256i dot_half(__m256i acc, Quad x, const int8_t* w) {
+  const __m256i signed_w = _mm256_sign_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)), x.x);
+  const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, signed_w);
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) { return {dot_half(acc.a, x, w), dot_half(acc.b, x, w + 32)}; }
+UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) { return {_mm256_cvtepi32_ps(acc.a), _mm256_cvtepi32_ps(acc.b)}; }
+UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 x) {
+  alignas(32) int32_t t[16];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(t), _mm256_cvtps_epi32(x.a));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(t + 8), _mm256_cvtps_epi32(x.b));
+  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + 128);
+}
+
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -1,0 +1,89 @@
+// 16 floats as four generic vectors of four, which compilers turn into SSE2 or NEON (or scalars).  Same interface and same results
+// as the other wrappers, except that `fused` rounds twice.
+#pragma once
+
+#include <cstdint>
+
+#define UNIAUDIO_INLINE static inline __attribute__((always_inline))
+
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+
+constexpr int kTileRows = 2;
+constexpr int kTilePanels = 1;
+
+typedef float F4 __attribute__((vector_size(16)));
+typedef int32_t I4 __attribute__((vector_size(16)));
+
+struct F16 { F4 v[4]; };
+struct I16 { I4 v[4]; };
+
+#define UNIAUDIO_EACH(expression) \
+  F16 r;                          \
+  for (int i = 0; i < 4; ++i) r.v[i] = (expression); \
+  return r
+
+UNIAUDIO_INLINE F16 load(const float* p) {
+  F16 r;
+  __builtin_memcpy(&r, p, 64);
+  return r;
+}
+UNIAUDIO_INLINE F16 load_n(const float* p, int64_t n) {
+  float t[16] = {};
+  for (int64_t i = 0; i < n; ++i) t[i] = p[i];
+  return load(t);
+}
+UNIAUDIO_INLINE void store(float* p, F16 a) { __builtin_memcpy(p, &a, 64); }
+UNIAUDIO_INLINE void store_n(float* p, F16 a, int64_t n) {
+  float t[16];
+  store(t, a);
+  for (int64_t i = 0; i < n; ++i) p[i] = t[i];
+}
+UNIAUDIO_INLINE F16 set1(float x) { UNIAUDIO_EACH((F4{x, x, x, x})); }
+UNIAUDIO_INLINE F16 add(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] + b.v[i]); }
+UNIAUDIO_INLINE F16 sub(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] - b.v[i]); }
+UNIAUDIO_INLINE F16 mul(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] * b.v[i]); }
+UNIAUDIO_INLINE F16 div(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] / b.v[i]); }
+UNIAUDIO_INLINE F4 choose(I4 mask, F4 a, F4 b) { return (F4)((mask & (I4)a) | (~mask & (I4)b)); }
+UNIAUDIO_INLINE F16 max(F16 a, F16 b) { UNIAUDIO_EACH(choose((I4)(a.v[i] > b.v[i]), a.v[i], b.v[i])); }
+UNIAUDIO_INLINE F16 min(F16 a, F16 b) { UNIAUDIO_EACH(choose((I4)(a.v[i] < b.v[i]), a.v[i], b.v[i])); }
+UNIAUDIO_INLINE F16 abs(F16 a) { UNIAUDIO_EACH((F4)((I4)a.v[i] & I4{0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF})); }
+UNIAUDIO_INLINE F16 fused(F16 a, F16 b, F16 c) { UNIAUDIO_EACH(a.v[i] * b.v[i] + c.v[i]); }
+UNIAUDIO_INLINE F16 scale_exponent(F16 p, F16 t) {
+  typedef uint32_t U4 __attribute__((vector_size(16)));
+  UNIAUDIO_EACH((F4)((U4)p.v[i] + ((U4)t.v[i] << 23)));
+}
+UNIAUDIO_INLINE float sum(F16 a) {
+  const F4 b = (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+UNIAUDIO_INLINE float largest(F16 a) {
+  float m = a.v[0][0];
+  for (int i = 1; i < 16; ++i) m = a.v[i / 4][i % 4] > m ? a.v[i / 4][i % 4] : m;
+  return m;
+}
+UNIAUDIO_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
+
+UNIAUDIO_INLINE I16 zero_i() { return I16{}; }
+struct Quad { int32_t x[4]; };
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {{p[0] - 128, p[1] - 128, p[2] - 128, p[3] - 128}}; }
+UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
+  for (int r = 0; r < 16; ++r) {
+    acc.v[r / 4][r % 4] += x.x[0] * w[4 * r] + x.x[1] * w[4 * r + 1] + x.x[2] * w[4 * r + 2] + x.x[3] * w[4 * r + 3];
+  }
+  return acc;
+}
+UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) {
+  UNIAUDIO_EACH((F4{float(acc.v[i][0]), float(acc.v[i][1]), float(acc.v[i][2]), float(acc.v[i][3])}));
+}
+UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
+  float t[16];
+  store(t, a);
+  for (int i = 0; i < 16; ++i) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
+    const volatile float rounded = t[i] + magic;
+    p[i] = uint8_t(int32_t(rounded - magic) + 128);
+  }
+}
+#undef UNIAUDIO_EACH
+
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -1,0 +1,253 @@
+#include "multiscale_lm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+namespace uniaudio {
+namespace {
+
+constexpr int64_t kLogitRows = 32;  // frames at a time in the teacher-forced pass
+
+std::vector<TensorSpec> tensors(const LmConfig& c) {
+  std::vector<TensorSpec> specs;
+  const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
+  specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
+  Transformer::add_tensors(specs, "global", c.global, c.max_frames);
+  specs.push_back({"local.embed.weight", {v, c.local.width}});
+  Transformer::add_tensors(specs, "local", c.local, k);
+  specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
+  specs.push_back({"bridge.bias", {c.local.width}});
+  specs.push_back({"head.weight", {v, c.local.width}});
+  for (const auto& [name, width] : c.continuous) {
+    specs.push_back({"continuous." + name + ".weight", {d, width}});
+    specs.push_back({"continuous." + name + ".bias", {d}});
+  }
+  if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
+  return specs;
+}
+
+const Weights& checked(const LmConfig& c, const Weights& weights) {
+  weights.check("lm", tensors(c));
+  return weights;
+}
+
+uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
+
+}  // namespace
+
+void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_rows, int64_t capacity) {
+  const LmConfig& c = lm.config();
+  const int threads = lm.pool().threads();
+  global.reserve(c.global, max_rows, capacity, threads);
+  local.reserve(c.local, local_rows, c.num_codebooks, threads);
+  linear.reserve(std::max(max_rows, local_rows * c.num_codebooks), std::max(c.global.width, c.local.width));
+  x.reserve(size_t(max_rows * c.global.width));
+  bridged.reserve(size_t(local_rows * (c.add ? c.num_codebooks : 1) * c.local.width));
+  local_x.reserve(size_t(local_rows * c.local.width));
+  logits.reserve(size_t(local_rows * c.vocab_size));
+  while (int64_t(local_caches.size()) < local_rows) local_caches.emplace_back(c.local, c.num_codebooks);
+  rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
+}
+
+MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, DType dtype, int threads)
+    : config_(c),
+      dtype_(dtype),
+      pool_(std::make_unique<ThreadPool>(threads)),
+      global_(checked(c, weights), "global", c.global, c.max_frames, dtype),
+      local_(weights, "local", c.local, c.num_codebooks, dtype),
+      embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
+  const int64_t d = c.global.width, v = c.vocab_size;
+  global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
+  local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
+  if (c.guide_slots) guide_ = weights.get("guide.weight", {c.guide_vocab, d});
+  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true, dtype);
+  head_ = make_linear(weights, "head", v, c.local.width, false, dtype);
+  for (const auto& [name, width] : c.continuous) {
+    continuous_.emplace(name, make_linear(weights, "continuous." + name, d, width, true, DType::float32));
+  }
+  // A sample of the weights is enough to tell models apart.
+  fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtype));
+  for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width), int64_t(c.global.heads)}) fingerprint_ = mix(fingerprint_, uint64_t(i));
+  for (const TensorSpec& spec : tensors(c)) {
+    const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight" ? weights.get(spec.name, spec.shape) : Buffer<float>();
+    for (size_t i = 0; i < t.size(); i += 1 + t.size() / 4096) {
+      uint32_t bits;
+      std::memcpy(&bits, &t[i], 4);
+      fingerprint_ = mix(fingerprint_, bits);
+    }
+  }
+}
+
+size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
+  const size_t k = size_t(config_.num_codebooks);
+  const size_t head = head_rows > 0 ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows) : head_.weight_bytes();
+  return global_.weight_bytes() + bridge_.weight_bytes() + k * (local_.weight_bytes() + head);
+}
+
+size_t MultiScaleLm::session_bytes(int64_t capacity) const {
+  return KvCache::bytes(config_.global, capacity) + size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
+}
+
+void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
+  const int64_t e = embed_width_;
+  for (int k = 0; k < config_.num_codebooks; ++k) {
+    const float* row = global_embed_.data() + int64_t(ids[k]) * e;
+    if (config_.concat || k == 0) {
+      std::memcpy(x + (config_.concat ? k * e : 0), row, size_t(e) * sizeof(float));
+    } else {
+      kernels().add(row, x, e);
+    }
+  }
+}
+
+void MultiScaleLm::embed_start(float* x) const {
+  int32_t ids[64];
+  std::fill_n(ids, config_.num_codebooks, config_.start_id);
+  embed_frame(ids, x);
+}
+
+void MultiScaleLm::add_guide(const int32_t* guide, float* x) const {
+  const int64_t d = config_.global.width;
+  for (int s = 0; s < config_.guide_slots; ++s) {
+    if (guide[s] >= 0) kernels().add(guide_.data() + int64_t(guide[s]) * d, x, d);
+  }
+}
+
+void MultiScaleLm::embed_continuous(const ContinuousInput& in, float* out) const {
+  const Linear& map = continuous_.at(in.name);
+  map.forward(*pool_, nullptr, in.values, map.in(), in.count, out, config_.global.width);
+}
+
+void MultiScaleLm::global_pass(LmScratch& s, int64_t count, bool cache_only) const {
+  global_.forward(*pool_, s.global, s.rows.data(), count, s.x.data(), cache_only);
+}
+
+void MultiScaleLm::bridge(LmScratch& s, int64_t count) const {
+  // In `add` the K slices of each h are K rows, so that the weights are read once.
+  const int64_t rows = config_.add ? count * config_.num_codebooks : count;
+  bridge_.forward(*pool_, &s.linear, s.x.data(), bridge_.in(), rows, s.bridged.data(), config_.local.width);
+}
+
+void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame, const int32_t* previous) const {
+  const int64_t d = config_.local.width, k = config_.num_codebooks;
+  for (int64_t i = 0; i < count; ++i) {
+    float* x = s.local_x.data() + i * d;
+    if (config_.add || slot > 0) {
+      const int64_t id = slot == 0 ? config_.local_start_id : previous[i];
+      std::memcpy(x, local_embed_.data() + id * d, size_t(d) * sizeof(float));
+      if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + slot) * d, x, d);
+    } else {
+      std::memcpy(x, s.bridged.data() + frame[i] * d, size_t(d) * sizeof(float));
+    }
+    s.rows[size_t(i)] = {&s.local_caches[size_t(frame[i])], slot};
+  }
+  local_.forward(*pool_, s.local, s.rows.data(), count, s.local_x.data(), false);
+}
+
+void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int64_t num_ranges, float* logits) const {
+  const int64_t d = config_.local.width;
+  head_.quantize(*pool_, &s.linear, s.local_x.data(), d, count);
+  for (int64_t i = 0; i < num_ranges; ++i) {
+    head_.forward_quantized(*pool_, &s.linear, s.local_x.data(), d, count, logits, config_.vocab_size, ranges[i].begin, ranges[i].end);
+  }
+}
+
+void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous, float* out) const {
+  check_frames(frames, count);
+  check_guide(guide, count);
+  check_continuous(continuous, count);
+  if (count > config_.max_frames) {
+    throw std::invalid_argument("frames: expected at most max_frames " + std::to_string(config_.max_frames) + ", got " + std::to_string(count));
+  }
+  const int64_t d = config_.global.width, k = config_.num_codebooks, v = config_.vocab_size;
+  std::vector<std::vector<float>> mapped;
+  std::vector<const float*> replaced(size_t(count), nullptr);
+  for (const ContinuousInput& in : continuous) {
+    mapped.emplace_back(size_t(in.count * d));
+    embed_continuous(in, mapped.back().data());
+    for (int64_t i = 0; i < in.count; ++i) replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
+  }
+  LmScratch s;
+  const int64_t chunk = std::min(kLogitRows, count);
+  s.reserve(*this, chunk, chunk, count);
+  KvCache cache(config_.global, count);
+  std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
+  std::vector<float> slot_logits(size_t(chunk * v));
+  const IdRange all{0, int32_t(v)};
+  for (int64_t begin = 0; begin < count; begin += chunk) {
+    const int64_t n = std::min(chunk, count - begin);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t t = begin + i;
+      float* x = s.x.data() + i * d;
+      if (t == 0) {
+        embed_start(x);
+      } else if (replaced[size_t(t - 1)]) {
+        std::memcpy(x, replaced[size_t(t - 1)], size_t(d) * sizeof(float));
+      } else {
+        embed_frame(frames + (t - 1) * k, x);
+      }
+      if (guide) add_guide(guide + t * config_.guide_slots, x);
+      s.rows[size_t(i)] = {&cache, t};
+      which[size_t(i)] = int32_t(i);
+    }
+    global_pass(s, n, false);
+    bridge(s, n);
+    for (int64_t slot = 0; slot < k; ++slot) {
+      for (int64_t i = 0; slot > 0 && i < n; ++i) previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
+      local_pass(s, int(slot), n, which.data(), previous.data());
+      head(s, n, &all, 1, slot_logits.data());
+      for (int64_t i = 0; i < n; ++i) std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v, size_t(v) * sizeof(float));
+    }
+  }
+}
+
+// --- checks ------------------------------------------------------------------------------------------------------------
+
+void MultiScaleLm::check_frames(const int32_t* frames, int64_t count) const {
+  const int64_t k = config_.num_codebooks;
+  for (int64_t i = 0; i < count * k; ++i) {
+    if (frames[i] < 0 || frames[i] >= config_.vocab_size) {
+      throw std::invalid_argument("frames[" + std::to_string(i / k) + ", " + std::to_string(i % k) + "]: expected an id from 0 to " +
+                                  std::to_string(config_.vocab_size - 1) + ", got " + std::to_string(frames[i]));
+    }
+  }
+}
+
+void MultiScaleLm::check_guide(const int32_t* guide, int64_t count) const {
+  if (!guide) return;
+  const int64_t s = config_.guide_slots;
+  if (s == 0) throw std::invalid_argument("guide: expected none, since this model has no guide slots; leave it out");
+  for (int64_t i = 0; i < count * s; ++i) {
+    if (guide[i] < -1 || guide[i] >= config_.guide_vocab) {
+      throw std::invalid_argument("guide[" + std::to_string(i / s) + ", " + std::to_string(i % s) + "]: expected an id from 0 to " +
+                                  std::to_string(config_.guide_vocab - 1) + ", or -1 for none, got " + std::to_string(guide[i]));
+    }
+  }
+}
+
+void MultiScaleLm::check_continuous(const std::vector<ContinuousInput>& inputs, int64_t frames) const {
+  std::vector<bool> taken(static_cast<size_t>(frames));
+  for (const ContinuousInput& in : inputs) {
+    const std::string where = "continuous[\"" + in.name + "\"]";
+    const auto map = continuous_.find(in.name);
+    if (map == continuous_.end()) {
+      std::string known;
+      for (const auto& [name, linear] : continuous_) known += (known.empty() ? "" : ", ") + name;
+      throw std::invalid_argument(where + ": expected one of this model's inputs (" + (known.empty() ? "it has none" : known) + ")");
+    }
+    for (int64_t i = 0; i < in.count; ++i) {
+      if (in.index[i] < 0 || in.index[i] >= frames) {
+        throw std::invalid_argument(where + ": expected frame indices from 0 to " + std::to_string(frames - 1) + ", got " + std::to_string(in.index[i]));
+      }
+      if (taken[size_t(in.index[i])]) throw std::invalid_argument(where + ": frame " + std::to_string(in.index[i]) + " is given twice; give each frame one input");
+      taken[size_t(in.index[i])] = true;
+    }
+    for (int64_t i = 0; i < in.count * map->second.in(); ++i) {
+      if (!std::isfinite(in.values[i])) throw std::invalid_argument(where + ": expected finite values, got infinity or NaN");
+    }
+  }
+}
+
+}  // namespace uniaudio

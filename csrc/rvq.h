@@ -1,0 +1,37 @@
+// Residual vector quantization (SoundStream, arXiv 2107.03312): Euclidean, lowest index on ties.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "codec_ops.h"
+#include "weights.h"
+
+namespace uniaudio {
+
+class ResidualVQ {
+ public:
+  // codebooks [K, C, E]
+  ResidualVQ(const Buffer<float>& codebooks, int num_codebooks, int codebook_size, int dim);
+
+  int num_codebooks() const { return num_; }
+  int codebook_size() const { return size_; }
+  int dim() const { return dim_; }
+
+  // z [rows, dim] -> codes [rows, stages].  Picks the first largest of x.e - e^2 / 2, each score one chain of multiply-adds in the
+  // order of the dimensions that starts at -e^2 / 2.  z is left as the residual.  `scratch` grows as needed.
+  void encode(ThreadPool& pool, float* z, int rows, int stages, int32_t* codes, Buffer<float>& scratch) const;
+  // The same by definition, one score at a time: the test's oracle.
+  void encode_plain(float* z, int rows, int stages, int32_t* codes) const;
+  // codes [rows, stages] -> z [rows, dim], summed in the order of the stages
+  void decode(const int32_t* codes, int rows, int stages, float* z) const;
+
+ private:
+  const float* codeword(int stage, int index) const { return table_.data() + (size_t(stage) * size_ + index) * dim_; }
+
+  int num_, size_, dim_;
+  Buffer<float> table_;
+  std::vector<PackedMatrix> scores_;  // per stage: codewords as columns, bias -e^2 / 2
+};
+
+}  // namespace uniaudio

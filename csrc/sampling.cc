@@ -1,0 +1,190 @@
+#include "sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+namespace uniaudio {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what, const std::string& expected, const std::string& got) {
+  throw std::invalid_argument("sampling: " + what + ": expected " + expected + ", got " + got);
+}
+
+std::vector<IdRange> merged(std::vector<IdRange> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](IdRange a, IdRange b) { return a.begin < b.begin; });
+  std::vector<IdRange> out;
+  for (IdRange r : ranges) {
+    if (!out.empty() && r.begin <= out.back().end) {
+      out.back().end = std::max(out.back().end, r.end);
+    } else {
+      out.push_back(r);
+    }
+  }
+  return out;
+}
+
+// 53 random bits in [0, 1).
+double uniform(uint64_t seed, uint64_t frame, int codebook) {
+  const auto r = philox({uint32_t(frame), uint32_t(frame >> 32), uint32_t(codebook), 0}, {uint32_t(seed), uint32_t(seed >> 32)});
+  return (double(r[0] >> 5) * 67108864.0 + double(r[1] >> 6)) / 9007199254740992.0;
+}
+
+bool before(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>& b) {
+  return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
+
+}  // namespace
+
+std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];
+    c = {uint32_t(b >> 32) ^ c[1] ^ key[0], uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ key[1], uint32_t(a)};
+    key[0] += 0x9E3779B9u;
+    key[1] += 0xBB67AE85u;
+  }
+  return c;
+}
+
+Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm) : config_(c), num_codebooks_(lm.num_codebooks) {
+  const auto number = [](double v) { return std::to_string(v); };
+  if (!(c.temperature >= 0 && c.temperature <= 100)) refuse("temperature", "0 to 100", number(c.temperature));
+  if (c.top_k < 0) refuse("top_k", "0 (all) or more", std::to_string(c.top_k));
+  if (!(c.top_p > 0 && c.top_p <= 1)) refuse("top_p", "above 0, at most 1", number(c.top_p));
+  if (c.repetition_window < 0) refuse("repetition_window", "0 (off) or more", std::to_string(c.repetition_window));
+  if (!(c.repetition_penalty >= 1 && c.repetition_penalty <= 100)) refuse("repetition_penalty", "1 (off) to 100", number(c.repetition_penalty));
+  if (c.end_id < -1 || c.end_id >= lm.vocab_size) refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size), std::to_string(c.end_id));
+  if (c.min_frames < 0) refuse("min_frames", "0 or more", std::to_string(c.min_frames));
+  if (!c.allowed.empty() && c.allowed.size() != size_t(lm.num_codebooks) && !(c.tie_slots && c.allowed.size() == 1)) {
+    refuse("allowed", "a list of ranges for each of " + std::to_string(lm.num_codebooks) + " slots", std::to_string(c.allowed.size()) + " lists");
+  }
+  for (int k = 0; k < num_codebooks_; ++k) {
+    Slot slot;
+    slot.end = c.end_id >= 0 && (c.end_slots == EndSlots::any || k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
+    if (c.allowed.empty()) {
+      slot.plain = {{0, int32_t(lm.vocab_size)}};
+    } else {
+      for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
+        if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
+          refuse("allowed[" + std::to_string(k) + "]", "ranges within 0 to " + std::to_string(lm.vocab_size) + " of at least one id",
+                 "start " + std::to_string(r.begin) + ", size " + std::to_string(int64_t(r.end) - r.begin));
+        }
+        slot.plain.push_back(r);
+      }
+      slot.plain = merged(slot.plain);
+      if (slot.plain.empty()) refuse("allowed[" + std::to_string(k) + "]", "at least one id", "none");
+    }
+    slot.with_end = slot.plain;
+    if (slot.end) {
+      slot.with_end.push_back({int32_t(c.end_id), int32_t(c.end_id) + 1});
+      slot.with_end = merged(slot.with_end);
+    }
+    slots_.push_back(std::move(slot));
+  }
+}
+
+bool Sampler::may_end(int slot, int64_t generated) const { return slots_[size_t(slot)].end && generated >= config_.min_frames; }
+
+void Sampler::Scratch::reserve(int64_t vocab_size) {
+  value.reserve(size_t(vocab_size));
+  copy.reserve(size_t(vocab_size));
+  id.reserve(size_t(vocab_size));
+  stamp.reserve(size_t(vocab_size));
+  order.resize(std::max(order.size(), size_t(vocab_size)));
+}
+
+int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, const int32_t* history, int64_t generated) const {
+  const SamplingConfig& c = config_;
+  if (c.repetition_window > 0 && c.repetition_penalty != 1.0) {
+    const float penalty = float(c.repetition_penalty);
+    if (++s.stamp_now == 0) {  // wrapped around: old stamps could be taken for new ones
+      std::fill_n(s.stamp.data(), s.stamp.size(), 0u);
+      s.stamp_now = 1;
+    }
+    for (int64_t i = std::max<int64_t>(0, generated - c.repetition_window); i < generated; ++i) {
+      const int32_t id = history[i * num_codebooks_ + slot];
+      if (s.stamp[size_t(id)] == s.stamp_now) continue;
+      s.stamp[size_t(id)] = s.stamp_now;
+      logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+    }
+  }
+
+  // Gather what may be emitted.  When the end id is out of season only `plain` ids count, unless they hold it themselves.
+  const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
+  const float temperature = greedy ? 1.0f : float(c.temperature);
+  const bool skip_end = c.end_id >= 0 && !may_end(slot, generated) && slots_[size_t(slot)].end;
+  float* const value = s.value.data();
+  int64_t n = 0;
+  bool finite = true;
+  for (const IdRange r : slots_[size_t(slot)].with_end) {
+    for (int32_t id = r.begin; id < r.end; ++id) {
+      if (skip_end && id == c.end_id) continue;
+      const float v = logits[id] / temperature;
+      finite = finite && std::fabs(v) <= std::numeric_limits<float>::max();
+      value[n] = v;
+      s.id[size_t(n++)] = id;
+    }
+  }
+  if (!finite) throw std::runtime_error("the model gave infinite or NaN logits; its weights are damaged or the temperature is too small");
+  if (n == 0) throw std::runtime_error("sampling: nothing may be emitted before min_frames but the end id; allow more ids");
+  const float peak = kernels().max(value, n);
+  if (greedy) return s.id[size_t(std::find(value, value + n, peak) - value)];
+
+  if (c.top_k > 0 && c.top_k < n) {
+    // The k-th largest value; of its equals the lowest ids stay.
+    std::copy_n(value, n, s.copy.data());
+    std::nth_element(s.copy.data(), s.copy.data() + c.top_k - 1, s.copy.data() + n, std::greater<float>());
+    const float bar = s.copy[size_t(c.top_k - 1)];
+    int64_t above = 0;
+    for (int64_t i = 0; i < n; ++i) above += value[i] > bar;
+    int64_t equals = c.top_k - above, kept = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      if (value[i] > bar || (value[i] == bar && equals-- > 0)) {
+        value[kept] = value[i];
+        s.id[size_t(kept++)] = s.id[size_t(i)];
+      }
+    }
+    n = kept;
+  }
+  const double total = double(kernels().exp_sum(value, peak, value, n));
+
+  if (c.top_p < 1) {
+    // Largest first, in growing pieces, until the mass is reached: the whole is hardly ever sorted.
+    for (int64_t i = 0; i < n; ++i) s.order[size_t(i)] = {value[i], int32_t(i)};
+    const auto begin = s.order.begin();
+    double mass = 0;
+    int64_t sorted = 0, kept = n;
+    for (int64_t piece = 32; sorted < n && kept == n; piece *= 4) {
+      const int64_t end = std::min(n, sorted + piece);
+      std::partial_sort(begin + sorted, begin + end, begin + n, before);
+      for (; sorted < end; ++sorted) {
+        mass += double(s.order[size_t(sorted)].first);
+        if (mass >= c.top_p * total) {
+          kept = sorted + 1;
+          break;
+        }
+      }
+      sorted = end;
+    }
+    std::sort(begin, begin + kept, [](const auto& a, const auto& b) { return a.second < b.second; });
+    for (int64_t i = 0; i < kept; ++i) {
+      value[i] = s.order[size_t(i)].first;
+      s.id[size_t(i)] = s.id[size_t(s.order[size_t(i)].second)];
+    }
+    n = kept;
+  }
+
+  double mass = 0;
+  for (int64_t i = 0; i < n; ++i) mass += double(value[i]);
+  const double mark = uniform(c.seed, frame, slot) * mass;
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    sum += double(value[i]);
+    if (mark < sum) return s.id[size_t(i)];
+  }
+  return s.id[size_t(n - 1)];
+}
+
+}  // namespace uniaudio

@@ -1,0 +1,418 @@
+#include "seanet_layers.h"
+
+#include <cmath>
+
+namespace uniaudio {
+
+namespace {
+
+constexpr int kTile = 96;  // rows that stay in cache between the passes of one task
+
+void copy_rows(const float* from, int64_t rows, int width, float* to) { std::copy_n(from, rows * width, to); }
+
+void elu_rows(ThreadPool& pool, const float* x, float* y, int64_t count) {
+  split(pool, count, 16, [&](int64_t a, int64_t b) { codec_kernels().elu(x + a, y + a, size_t(b - a)); }, kPanel);
+}
+
+}  // namespace
+
+// --- state -------------------------------------------------------------------------------------------------------------
+
+void LayerState::copy_from(const LayerState& o) {
+  std::copy_n(o.kept.data(), o.kept.size(), kept.data());
+  rows = o.rows;
+  skip = o.skip;
+  received = o.received;
+  started = o.started;
+  if (inner) inner->copy_from(*o.inner);
+}
+
+void Layer::write(const LayerState& s, StateWriter& w) const {
+  w.integer(s.rows);
+  w.integer(s.skip);
+  w.integer(s.received);
+  w.integer(s.started);
+  w.floats(s.kept.data(), s.kept.size());
+  if (s.inner) write(*s.inner, w);
+}
+
+void Layer::read(LayerState& s, StateReader& r) const {
+  s.rows = static_cast<int>(r.integer(0, INT32_MAX));
+  s.skip = static_cast<int>(r.integer(0, INT32_MAX));
+  s.received = r.integer(0, INT64_MAX / 4);
+  s.started = r.integer(0, 1) != 0;
+  r.floats(s.kept.data(), s.kept.size());
+  if (s.inner) read(*s.inner, r);
+}
+
+Buffer<float> LayerSource::get(const std::string& name, const std::vector<int64_t>& shape) const {
+  if (specs) specs->push_back({name, shape});
+  return weights ? weights->get(name, shape) : Buffer<float>();
+}
+
+void ClipNorm::load(const LayerSource& source, const std::string& prefix, int width) {
+  if (!source.config->group_norm) return;
+  weight = source.get(prefix + ".norm.weight", {width});
+  bias = source.get(prefix + ".norm.bias", {width});
+}
+
+void ClipNorm::run(float* x, int64_t rows, int width) const {
+  if (!present() || rows == 0) return;
+  const int64_t n = rows * width;
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i];
+  const double mean = sum / double(n);
+  for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
+  const double scale = 1.0 / std::sqrt(squares / double(n) + 1e-5);
+  for (int64_t r = 0; r < rows; ++r, x += width)
+    for (int c = 0; c < width; ++c) x[c] = static_cast<float>((x[c] - mean) * scale) * weight[c] + bias[c];
+}
+
+// --- convolution -------------------------------------------------------------------------------------------------------
+
+ConvLayer::ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel, int stride, int dilation, bool elu_first)
+    : in_(in), out_(out), kernel_(kernel), stride_(stride), dilation_(dilation), span_((kernel - 1) * dilation + 1),
+      reflect_(source.config->reflect), elu_first_(elu_first) {
+  const int total = span_ - stride_;
+  right_ = source.config->causal ? 0 : total / 2;
+  left_ = total - right_;
+  retain_ = reflect_ ? std::max(left_, right_ + stride_ - 1) + 1 : 0;
+  capacity_ = std::max(span_, retain_);
+  const Buffer<float> weight = source.get(prefix + ".weight", {out, in, kernel});
+  const Buffer<float> bias = source.get(prefix + ".bias", {out});
+  norm_.load(source, prefix, out);
+  if (!source.weights) return;
+  const auto at = [&](int o, int i, int k) { return weight[(size_t(o) * in + i) * kernel + k]; };
+  matrix_.allocate(kernel * in, out);
+  for (int o = 0; o < out; ++o) {
+    for (int k = 0; k < kernel; ++k)
+      for (int i = 0; i < in; ++i) matrix_.at(k * in + i, o) = at(o, i, k);
+    matrix_.bias[o] = bias[o];
+  }
+  if (out <= 4 && stride == 1 && dilation == 1 && in * kernel >= 32) {
+    group_ = kPanel / out;
+    banded_.allocate((group_ - 1 + kernel) * in, group_ * out);
+    for (int g = 0; g < group_; ++g)
+      for (int o = 0; o < out; ++o) {
+        for (int k = 0; k < kernel; ++k)
+          for (int i = 0; i < in; ++i) banded_.at((g + k) * in + i, g * out + o) = at(o, i, k);
+        banded_.bias[g * out + o] = bias[o];
+      }
+  }
+}
+
+std::unique_ptr<LayerState> ConvLayer::make_state() const {
+  auto s = std::make_unique<LayerState>();
+  s->kept.allocate(size_t(capacity_) * in_);
+  return s;
+}
+
+void ConvLayer::reset(LayerState& s) const {
+  s.rows = s.skip = 0;
+  s.received = 0;
+  s.started = false;
+}
+
+float* ConvLayer::input(LayerState& s, int64_t n) const {
+  // [room for the left padding][kept rows][new rows][room for the right padding]
+  s.work.reserve(size_t(left_ + capacity_ + n + right_ + stride_) * in_);
+  return s.work.data() + size_t(left_ + s.rows) * in_;
+}
+
+int ConvLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
+  float* base = s.work.data() + size_t(left_) * in_;  // kept rows, then new ones
+  if (elu_first_) elu_rows(pool, base + size_t(s.rows) * in_, base + size_t(s.rows) * in_, int64_t{n} * in_);
+  copy_rows(s.kept.data(), s.rows, in_, base);
+  s.received += n;
+  int64_t rows = s.rows + int64_t{n};
+  if (!s.started && s.received > 0 && (!reflect_ || last || s.received > left_)) {
+    // all rows are still there, so row i of the clip is row i of base
+    for (int i = 1; i <= left_; ++i) {
+      float* to = base - int64_t{i} * in_;
+      if (reflect_ && i < s.received)
+        copy_rows(base + int64_t{i} * in_, 1, in_, to);
+      else
+        std::fill_n(to, in_, 0.0f);
+    }
+    base -= int64_t{left_} * in_;
+    rows += left_;
+    s.started = true;
+  }
+  if (last && s.received > 0) {
+    const int64_t length = s.received;
+    const int pad = right_ + static_cast<int>(round_up(length, stride_) - length);
+    // reflection at the end of the clip, or of its zero extension where it is no longer than the padding
+    const int64_t extended = std::max<int64_t>(length, std::max(left_, pad) + 1);
+    for (int i = 0; i < pad; ++i) {
+      const int64_t mirror = 2 * (extended - 1) - (length + i);
+      float* to = base + (rows + i) * in_;
+      if (reflect_ && length + i >= extended && mirror < length)
+        copy_rows(base + (rows - (length - mirror)) * in_, 1, in_, to);
+      else
+        std::fill_n(to, in_, 0.0f);
+    }
+    rows += pad;
+  }
+  int count = 0;
+  if (s.started && rows - s.skip >= span_) {
+    count = static_cast<int>((rows - s.skip - span_) / stride_ + 1);
+    product(pool, base + int64_t{s.skip} * in_, count, out);
+    norm_.run(out, count, out_);
+  }
+  if (last) return count;
+  const int64_t next = s.skip + int64_t{count} * stride_;
+  const int64_t first = std::max<int64_t>(0, std::min(next, rows - retain_));
+  s.rows = static_cast<int>(rows - first);
+  s.skip = static_cast<int>(next - first);
+  copy_rows(base + first * in_, s.rows, in_, s.kept.data());
+  return count;
+}
+
+void ConvLayer::product(ThreadPool& pool, const float* a, int rows, float* out) const {
+  const int64_t step = int64_t{stride_} * in_;
+  int done = 0;
+  if (group_ > 1 && rows >= group_) {
+    done = rows / group_ * group_;
+    multiply(pool, {.m = &banded_, .a = a, .lda = group_ * step, .rows = rows / group_, .c = out, .ldc = group_ * out_});
+  }
+  multiply(pool, {.m = &matrix_, .a = a + done * step, .lda = step, .rows = rows - done, .c = out + int64_t{done} * out_, .ldc = out_,
+                  .taps = kernel_, .tap_step = int64_t{dilation_} * in_});
+}
+
+int64_t ConvLayer::ready(int64_t received) const {
+  if (received == 0 || (reflect_ && received <= left_)) return 0;
+  const int64_t rows = received + left_;
+  return rows < span_ ? 0 : (rows - span_) / stride_ + 1;
+}
+
+bool ConvLayer::plausible(const LayerState& s) const {
+  if (s.rows > capacity_) return false;
+  if (!s.started) return s.skip == 0 && s.rows == s.received && s.received <= (reflect_ ? left_ : 0);
+  const int64_t seen = s.received + left_, next = ready(s.received) * stride_;
+  const int64_t first = std::max<int64_t>(0, std::min(next, seen - retain_));
+  return s.received > 0 && s.rows == seen - first && s.skip == next - first;
+}
+
+// --- transposed convolution --------------------------------------------------------------------------------------------
+
+UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride)
+    : in_(in), out_(out), stride_(stride) {
+  const int trim_right = source.config->causal ? static_cast<int>(std::ceil(stride * source.config->trim_right_ratio)) : stride / 2;
+  trim_left_ = stride - trim_right;
+  const Buffer<float> weight = source.get(prefix + ".weight", {in, out, 2 * stride});
+  const Buffer<float> bias = source.get(prefix + ".bias", {out});
+  norm_.load(source, prefix, out);
+  if (!source.weights) return;
+  matrix_.allocate(2 * in, stride * out);
+  for (int j = 0; j < stride; ++j)
+    for (int o = 0; o < out; ++o) {
+      const int column = j * out + o;
+      for (int i = 0; i < in; ++i) {
+        const float* w = weight.data() + (size_t(i) * out + o) * 2 * stride;
+        matrix_.at(i, column) = w[stride + j];  // the row before
+        matrix_.at(in + i, column) = w[j];
+      }
+      matrix_.bias[column] = bias[o];
+    }
+}
+
+std::unique_ptr<LayerState> UpsampleLayer::make_state() const {
+  auto s = std::make_unique<LayerState>();
+  s->kept.allocate(in_);
+  s->skip = trim_left_;
+  return s;
+}
+
+void UpsampleLayer::reset(LayerState& s) const {
+  std::fill_n(s.kept.data(), s.kept.size(), 0.0f);
+  s.skip = trim_left_;
+  s.received = 0;
+}
+
+float* UpsampleLayer::input(LayerState& s, int64_t n) const {
+  s.work.reserve(size_t(n + 2) * in_);
+  return s.work.data() + in_;
+}
+
+int UpsampleLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
+  float* base = s.work.data();
+  elu_rows(pool, base + in_, base + in_, int64_t{n} * in_);
+  copy_rows(s.kept.data(), 1, in_, base);
+  s.received += n;
+  if (s.received == 0) return 0;
+  const int groups = n + last;
+  if (last) std::fill_n(base + int64_t{n + 1} * in_, in_, 0.0f);
+  multiply(pool, {.m = &matrix_, .a = base, .lda = in_, .rows = groups, .c = out, .ldc = int64_t{stride_} * out_});
+  norm_.run(out, int64_t{groups} * stride_, out_);
+  // the last group is only the tail of the row before it
+  int64_t count = int64_t{n} * stride_ + (last ? trim_left_ : 0);
+  if (s.skip > 0) {
+    const int64_t drop = std::min<int64_t>(s.skip, count);
+    std::copy(out + drop * out_, out + count * out_, out);
+    count -= drop;
+    s.skip -= static_cast<int>(drop);
+  }
+  copy_rows(base + int64_t{n} * in_, 1, in_, s.kept.data());
+  return static_cast<int>(count);
+}
+
+bool UpsampleLayer::plausible(const LayerState& s) const {
+  return s.rows == 0 && !s.started && s.skip == std::max<int64_t>(0, trim_left_ - s.received * stride_);
+}
+
+// --- residual block ----------------------------------------------------------------------------------------------------
+
+ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation)
+    : width_(width), hidden_(width / source.config->compress),
+      first_(source, prefix + ".first", width, hidden_, source.config->residual_kernel_size, 1, dilation, false),
+      conv_shortcut_(source.config->conv_shortcut) {
+  capacity_ = std::max(first_.left(), first_.right());
+  const auto pointwise = [&](const std::string& name, int in, int out, ClipNorm& norm) {
+    const Buffer<float> weight = source.get(name + ".weight", {out, in, 1}), bias = source.get(name + ".bias", {out});
+    norm.load(source, name, out);
+    return source.weights ? PackedMatrix::linear(weight, bias, out, in) : PackedMatrix();
+  };
+  second_ = pointwise(prefix + ".second", hidden_, width_, second_norm_);
+  if (conv_shortcut_) {
+    shortcut_ = pointwise(prefix + ".shortcut", width_, width_, shortcut_norm_);
+    if (source.weights && !second_norm_.present())  // the second product is added to the first: one bias serves both
+      for (int i = 0; i < width_; ++i) shortcut_.bias[i] += second_.bias[i];
+  }
+}
+
+std::unique_ptr<LayerState> ResidualLayer::make_state() const {
+  auto s = std::make_unique<LayerState>();
+  s->kept.allocate(size_t(capacity_) * width_);
+  s->inner = first_.make_state();
+  return s;
+}
+
+void ResidualLayer::reset(LayerState& s) const {
+  s.rows = 0;
+  s.received = 0;
+  first_.reset(*s.inner);
+}
+
+float* ResidualLayer::input(LayerState& s, int64_t n) const {
+  s.work.reserve(size_t(capacity_ + n) * width_);
+  return s.work.data() + size_t(s.rows) * width_;
+}
+
+int ResidualLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
+  const CodecKernels& kernels = codec_kernels();
+  float* x = s.work.data();
+  copy_rows(s.kept.data(), s.rows, width_, x);
+  const float* fresh = x + size_t(s.rows) * width_;
+  elu_rows(pool, fresh, first_.input(*s.inner, n), int64_t{n} * width_);
+  s.work2.reserve(size_t(first_.bound(n)) * hidden_);
+  float* h = s.work2.data();
+  const int count = first_.run(pool, *s.inner, n, last, h);
+  s.received += n;
+  if (second_norm_.present()) {
+    elu_rows(pool, h, h, int64_t{count} * hidden_);
+    Buffer<float> branch(size_t(count) * width_);
+    multiply(pool, {.m = &second_, .a = h, .lda = hidden_, .rows = count, .c = branch.data(), .ldc = width_});
+    second_norm_.run(branch.data(), count, width_);
+    if (conv_shortcut_) {
+      multiply(pool, {.m = &shortcut_, .a = x, .lda = width_, .rows = count, .c = out, .ldc = width_});
+      shortcut_norm_.run(out, count, width_);
+    } else {
+      copy_rows(x, count, width_, out);
+    }
+    kernels.add(branch.data(), out, size_t(count) * width_);
+  } else {
+    split(pool, count, int64_t{width_} * (hidden_ + width_ + 16), [&](int64_t begin, int64_t end) {
+      for (int64_t a = begin; a < end; a += kTile) {
+        const int rows = static_cast<int>(std::min<int64_t>(kTile, end - a));
+        float *to = out + a * width_, *mid = h + a * hidden_;
+        kernels.elu(mid, mid, size_t(rows) * hidden_);
+        if (conv_shortcut_) {
+          multiply_here({.m = &shortcut_, .a = x + a * width_, .lda = width_, .rows = rows, .c = to, .ldc = width_});
+        } else {
+          copy_rows(x + a * width_, rows, width_, to);
+          for (int r = 0; r < rows; ++r) kernels.add(second_.bias.data(), to + int64_t{r} * width_, width_);
+        }
+        multiply_here({.m = &second_, .a = mid, .lda = hidden_, .rows = rows, .c = to, .ldc = width_, .add = true});
+      }
+    }, 12);
+  }
+  if (last) return count;
+  s.rows += n - count;
+  copy_rows(x + size_t(count) * width_, s.rows, width_, s.kept.data());
+  return count;
+}
+
+bool ResidualLayer::plausible(const LayerState& s) const {
+  return s.skip == 0 && !s.started && s.inner->received == s.received && s.rows == s.received - ready(s.received) && first_.plausible(*s.inner);
+}
+
+// --- LSTM --------------------------------------------------------------------------------------------------------------
+
+LstmLayer::LstmLayer(const LayerSource& source, const std::string& prefix, int width, int layers)
+    : width_(width), layers_(layers), blocks_((width + kPanel - 1) / kPanel), input_(layers), recurrent_(layers) {
+  for (int l = 0; l < layers; ++l) {
+    const std::string end = "_l" + std::to_string(l);
+    const Buffer<float> wi = source.get(prefix + ".weight_ih" + end, {4 * width, width}), wh = source.get(prefix + ".weight_hh" + end, {4 * width, width});
+    const Buffer<float> bi = source.get(prefix + ".bias_ih" + end, {4 * width}), bh = source.get(prefix + ".bias_hh" + end, {4 * width});
+    if (!source.weights) continue;
+    input_[l].allocate(width, blocks_ * 4 * kPanel);
+    recurrent_[l].allocate(width, blocks_ * 4 * kPanel);
+    for (int gate = 0; gate < 4; ++gate)
+      for (int u = 0; u < width; ++u) {
+        const size_t row = size_t(gate) * width + u;
+        const int column = (u / kPanel * 4 + gate) * kPanel + u % kPanel;
+        for (int i = 0; i < width; ++i) {
+          input_[l].at(i, column) = wi[row * width + i];
+          recurrent_[l].at(i, column) = wh[row * width + i];
+        }
+        input_[l].bias[column] = bi[row] + bh[row];
+      }
+  }
+}
+
+std::unique_ptr<LayerState> LstmLayer::make_state() const {
+  auto s = std::make_unique<LayerState>();
+  s->kept.allocate(size_t(2) * layers_ * width_);  // per layer: hidden, cell
+  return s;
+}
+
+void LstmLayer::reset(LayerState& s) const {
+  std::fill_n(s.kept.data(), s.kept.size(), 0.0f);
+  s.received = 0;
+}
+
+float* LstmLayer::input(LayerState& s, int64_t n) const {
+  s.work.reserve(size_t(n) * width_ * 2);  // input rows, then the rows between layers
+  s.work2.reserve(size_t(n) * blocks_ * 4 * kPanel);
+  return s.work.data();
+}
+
+int LstmLayer::run(ThreadPool& pool, LayerState& s, int n, bool, float* out) const {
+  const CodecKernels& kernels = codec_kernels();
+  const int64_t wide = int64_t{blocks_} * 4 * kPanel;
+  float *x = s.work.data(), *gates = s.work2.data();
+  const float* from = x;
+  s.received += n;
+  if (n == 0) return 0;
+  for (int l = 0; l < layers_; ++l) {
+    // rows between layers alternate between `out` and the second half of `work`, so that the last ones land in `out`
+    float* to = (layers_ - 1 - l) % 2 == 0 ? out : x + int64_t{n} * width_;
+    float *hidden = s.kept.data() + size_t(2) * l * width_, *cell = hidden + width_;
+    multiply(pool, {.m = &input_[l], .a = from, .lda = width_, .rows = n, .c = gates, .ldc = wide});
+    for (int t = 0; t < n; ++t) {
+      const float* before = t == 0 ? hidden : to + int64_t{t - 1} * width_;
+      split(pool, blocks_, int64_t{width_} * 64, [&](int64_t a, int64_t b) {
+        float* g = gates + t * wide;
+        multiply_here({.m = &recurrent_[l], .a = before, .lda = width_, .rows = 1, .c = g, .ldc = wide, .add = true}, int(a) * 4, int(b) * 4);
+        for (int64_t u = a; u < b; ++u)
+          kernels.lstm_cell(g + u * 4 * kPanel, cell + u * kPanel, to + int64_t{t} * width_ + u * kPanel, std::min<int>(kPanel, width_ - int(u) * kPanel));
+      });
+    }
+    std::copy_n(to + int64_t{n - 1} * width_, width_, hidden);
+    from = to;
+  }
+  kernels.add(x, out, size_t(n) * width_);
+  return n;
+}
+
+}  // namespace uniaudio

@@ -1,0 +1,159 @@
+// The layers of the SEANet codec as streams over rows (time-major).  A chain hands each layer its rows; a layer keeps what later
+// rows still need and says how many rows it wrote.  The padding rules are those of EnCodec (arXiv 2210.13438): every layer pads
+// its own input, so the right edge is handled layer by layer when the clip ends.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "codec_ops.h"
+#include "config.h"
+#include "weights.h"
+
+namespace uniaudio {
+
+// One layer's memory in one stream, and its working space.
+struct LayerState {
+  Buffer<float> kept;     // rows that later outputs need
+  int rows = 0;           // how many of them there are
+  int skip = 0;           // rows of `kept` before the next output's first one; upsampling: output rows still to trim
+  int64_t received = 0;   // input rows so far
+  bool started = false;   // the left padding is there
+  std::unique_ptr<LayerState> inner;
+  Buffer<float> work, work2;  // not state
+
+  void copy_from(const LayerState& o);
+};
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  virtual std::unique_ptr<LayerState> make_state() const = 0;
+  virtual void reset(LayerState& s) const = 0;
+  virtual int width_in() const = 0;
+  virtual int width_out() const = 0;
+  // Most rows that `run` may write for n rows.
+  virtual int64_t bound(int64_t n) const = 0;
+  // Where to write the next (at most) n input rows before calling run.
+  virtual float* input(LayerState& s, int64_t n) const = 0;
+  // Takes n rows from there, writes the outputs that are complete; last: pads the right edge and writes all that is left.
+  virtual int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const = 0;
+  // Rows out after `received` rows in, before the end of the clip.
+  virtual int64_t ready(int64_t received) const = 0;
+  // Whether a restored state could have been left by `run`.
+  virtual bool plausible(const LayerState& s) const = 0;
+
+  void write(const LayerState& s, StateWriter& w) const;
+  void read(LayerState& s, StateReader& r) const;
+};
+
+// What a layer is made from: names are looked up under `prefix`, shapes are noted for the check that comes first.
+struct LayerSource {
+  const Weights* weights = nullptr;  // null: only note the shapes
+  std::vector<TensorSpec>* specs = nullptr;
+  const SeanetConfig* config = nullptr;
+
+  Buffer<float> get(const std::string& name, const std::vector<int64_t>& shape) const;
+};
+
+// GroupNorm over all rows and channels of a clip; absent with weight norm.
+struct ClipNorm {
+  Buffer<float> weight, bias;
+  bool present() const { return weight.size() != 0; }
+  void load(const LayerSource& source, const std::string& prefix, int width);
+  void run(float* x, int64_t rows, int width) const;
+};
+
+class ConvLayer final : public Layer {
+ public:
+  ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel, int stride, int dilation, bool elu_first);
+  std::unique_ptr<LayerState> make_state() const override;
+  void reset(LayerState& s) const override;
+  int width_in() const override { return in_; }
+  int width_out() const override { return out_; }
+  int64_t bound(int64_t n) const override { return (n + capacity_ + left_ + right_) / stride_ + 2; }
+  float* input(LayerState& s, int64_t n) const override;
+  int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
+  int64_t ready(int64_t received) const override;
+  bool plausible(const LayerState& s) const override;
+
+  int left() const { return left_; }
+  int right() const { return right_; }
+
+ private:
+  void product(ThreadPool& pool, const float* a, int rows, float* out) const;
+
+  int in_, out_, kernel_, stride_, dilation_, span_, left_, right_;
+  bool reflect_, elu_first_;
+  int capacity_;  // rows kept at most
+  int retain_;    // rows kept at least, for reflection at the right edge
+  PackedMatrix matrix_;
+  // Few output channels leave most of a panel idle, so `group_` steps are computed as one row of a banded matrix.
+  PackedMatrix banded_;
+  int group_ = 1;
+  ClipNorm norm_;
+};
+
+// Transposed convolution of kernel 2 x stride: output rows u * stride .. are x[u] W0 + x[u-1] W1.
+class UpsampleLayer final : public Layer {
+ public:
+  UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride);
+  std::unique_ptr<LayerState> make_state() const override;
+  void reset(LayerState& s) const override;
+  int width_in() const override { return in_; }
+  int width_out() const override { return out_; }
+  int64_t bound(int64_t n) const override { return (n + 1) * stride_; }
+  float* input(LayerState& s, int64_t n) const override;
+  int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
+  int64_t ready(int64_t received) const override { return received * stride_ > trim_left_ ? received * stride_ - trim_left_ : 0; }
+  bool plausible(const LayerState& s) const override;
+
+ private:
+  int in_, out_, stride_, trim_left_;
+  PackedMatrix matrix_;  // [2 in, stride x out]
+  ClipNorm norm_;
+};
+
+// shortcut(x) + second(elu(first(elu(x))))
+class ResidualLayer final : public Layer {
+ public:
+  ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation);
+  std::unique_ptr<LayerState> make_state() const override;
+  void reset(LayerState& s) const override;
+  int width_in() const override { return width_; }
+  int width_out() const override { return width_; }
+  int64_t bound(int64_t n) const override { return n + capacity_; }
+  float* input(LayerState& s, int64_t n) const override;
+  int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
+  int64_t ready(int64_t received) const override { return first_.ready(received); }
+  bool plausible(const LayerState& s) const override;
+
+ private:
+  int width_, hidden_, capacity_;
+  ConvLayer first_;
+  PackedMatrix second_, shortcut_;
+  ClipNorm second_norm_, shortcut_norm_;
+  bool conv_shortcut_;
+};
+
+// lstm(x) + x over all layers of the LSTM; one row after the other.
+class LstmLayer final : public Layer {
+ public:
+  LstmLayer(const LayerSource& source, const std::string& prefix, int width, int layers);
+  std::unique_ptr<LayerState> make_state() const override;
+  void reset(LayerState& s) const override;
+  int width_in() const override { return width_; }
+  int width_out() const override { return width_; }
+  int64_t bound(int64_t n) const override { return n; }
+  float* input(LayerState& s, int64_t n) const override;
+  int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
+  int64_t ready(int64_t received) const override { return received; }
+  bool plausible(const LayerState& s) const override { return s.rows == 0 && s.skip == 0; }
+
+ private:
+  int width_, layers_, blocks_;  // blocks of 16 units; gates of one block lie together: [i16 f16 g16 o16]
+  std::vector<PackedMatrix> input_, recurrent_;
+};
+
+}  // namespace uniaudio

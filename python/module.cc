@@ -1,0 +1,26 @@
+// uniaudio_engine._C: NumPy in and out of csrc/, nothing else.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bandwidth.h"
+#include "bindings.h"
+#include "cpu/isa.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native core of uniaudio_engine";
+  m.def("isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
+        "Instruction set in use: avx512, avx2 or plain.  RuntimeError when UNIAUDIO_ISA names one that this machine lacks.");
+  m.def("isa_available", [] {
+    std::vector<std::string> names;
+    for (uniaudio::Isa isa : uniaudio::available_isas()) names.emplace_back(uniaudio::isa_name(isa));
+    return names;
+  });
+  m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"), py::call_guard<py::gil_scoped_release>(),
+        "Memory read bandwidth measured now, in GB/s.");
+  uniaudio::python::bind_lm(m);
+#if defined(UNIAUDIO_WITH_CODEC)
+  uniaudio::python::bind_codec(m);
+#endif
+}

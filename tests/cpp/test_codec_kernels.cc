@@ -1,0 +1,216 @@
+// The codec's kernels, FFT and quantizer against their definitions.
+#include <algorithm>
+#include <complex>
+#include <numbers>
+
+#include "check.h"
+#include "codec_ops.h"
+#include "fft.h"
+#include "rvq.h"
+
+using namespace uniaudio;
+
+namespace {
+
+// Largest |f(x) - truth(x)| over many x, in units of `scale` or of |truth| where that is larger.
+template <class F, class G>
+double worst(double low, double high, double scale, F&& f, G&& truth) {
+  std::vector<float> x, y(20003);
+  for (size_t i = 0; i < y.size(); ++i) x.push_back(float(low + (high - low) * double(i) / double(y.size() - 1)));
+  f(x.data(), y.data(), x.size());
+  double error = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double t = truth(double{x[i]});
+    error = std::max(error, std::abs(y[i] - t) / std::max(scale, std::abs(t)));
+  }
+  return error;
+}
+
+}  // namespace
+
+TEST(elementwise) {
+  const CodecKernels& k = codec_kernels();
+  const double eps = 1.2e-7;
+  CHECK(worst(-100, 20, 1e-3, k.elu, [](double x) { return x > 0 ? x : std::expm1(x); }) < 4 * eps);
+  CHECK(worst(-1e-3, 1e-3, 1e-12, k.elu, [](double x) { return x > 0 ? x : std::expm1(x); }) < 4 * eps);
+  const auto gelu = [&](const float* x, float* y, size_t n) {
+    std::copy(x, x + n, y);
+    k.gelu(y, n);
+  };
+  CHECK(worst(-12, 12, 1.0, gelu, [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }) < 8 * eps);
+  // log of magnitudes from 1e-3 to 1e3, and the polar form for phases of every size
+  const auto logs = [&](const float* x, float* y, size_t n) {
+    const std::vector<float> zero(n);
+    k.log_magnitude(x, zero.data(), y, int(n), 0.5f, 1e-3f);
+  };
+  CHECK(worst(0, 4, 1.0, logs, [](double x) { return std::log(0.5 * x + double{1e-3f}); }) < 4 * eps);
+  CHECK(worst(0, 4000, 1.0, logs, [](double x) { return std::log(0.5 * x + double{1e-3f}); }) < 4 * eps);
+  for (double range : {3.2, 300.0, 8000.0, 1e6}) {
+    const auto part = [&](bool real) {
+      return [&k, real](const float* x, float* y, size_t n) {
+        std::vector<float> mag(n, 1.0f), other(n);
+        k.polar(mag.data(), x, 5.0f, real ? y : other.data(), real ? other.data() : y, int(n));
+      };
+    };
+    const double e = std::exp(1.0), bound = range > 1000 ? 2e-6 : 8 * eps;
+    CHECK(worst(-range, range, e, part(true), [&](double x) { return e * std::cos(x); }) < bound);
+    CHECK(worst(-range, range, e, part(false), [&](double x) { return e * std::sin(x); }) < bound);
+  }
+}
+
+TEST(lstm_cell) {
+  check::Random random(1);
+  for (int units : {16, 5}) {
+    std::vector<float> gates = random.normals(64), cell = random.normals(16), hidden(16, 7.0f);
+    for (float& g : gates) g *= 4;
+    const std::vector<float> before = cell;
+    codec_kernels().lstm_cell(gates.data(), cell.data(), hidden.data(), units);
+    const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+    for (int u = 0; u < 16; ++u) {
+      const double c = sigmoid(gates[16 + u]) * before[u] + sigmoid(gates[u]) * std::tanh(gates[32 + u]);
+      CHECK(std::abs(cell[u] - (u < units ? c : before[u])) < 1e-6);
+      CHECK(std::abs(hidden[u] - (u < units ? sigmoid(gates[48 + u]) * std::tanh(c) : 7.0)) < 1e-6);
+    }
+  }
+}
+
+TEST(norm_and_depthwise) {
+  check::Random random(2);
+  for (int width : {1, 7, 16, 40}) {
+    const int rows = 3, taps = 4;
+    const std::vector<float> x = random.normals(size_t(rows + taps) * width), w = random.normals(size_t(taps) * width), b = random.normals(width);
+    std::vector<float> y(size_t(rows) * width);
+    codec_kernels().depthwise(x.data(), y.data(), w.data(), b.data(), rows, taps, width);
+    for (int t = 0; t < rows; ++t)
+      for (int c = 0; c < width; ++c) {
+        double sum = b[c];
+        for (int j = 0; j < taps; ++j) sum += double{w[j * width + c]} * x[(t + j) * width + c];
+        CHECK(std::abs(y[t * width + c] - sum) < 1e-5);
+      }
+    codec_kernels().layer_norm(x.data(), y.data(), w.data(), b.data(), rows, width, 1e-6f);
+    for (int t = 0; t < rows; ++t) {
+      double mean = 0, variance = 0;
+      for (int c = 0; c < width; ++c) mean += x[t * width + c] / double(width);
+      for (int c = 0; c < width; ++c) variance += (x[t * width + c] - mean) * (x[t * width + c] - mean) / width;
+      for (int c = 0; c < width; ++c)
+        CHECK(std::abs(y[t * width + c] - ((x[t * width + c] - mean) / std::sqrt(variance + 1e-6) * w[c] + b[c])) < 2e-5);
+    }
+  }
+}
+
+TEST(fft) {
+  check::Random random(3);
+  for (int n : {2, 4, 6, 10, 14, 50, 60, 480, 512, 640, 1280, 2 * 7 * 11, 2 * 97}) {
+    const RealFft fft(n);
+    const std::vector<float> x = random.normals(n);
+    std::vector<float> re(fft.bins()), im(fft.bins()), scratch(fft.scratch_size()), back(n);
+    fft.forward(codec_kernels(), x.data(), re.data(), im.data(), scratch.data());
+    double error = 0;
+    for (int k = 0; k < fft.bins(); ++k) {
+      std::complex<double> sum = 0;
+      for (int i = 0; i < n; ++i) sum += double{x[i]} * std::polar(1.0, -2 * std::numbers::pi * (int64_t{k} * i % n) / n);
+      error = std::max(error, std::abs(sum - std::complex<double>(re[k], im[k])));
+    }
+    CHECK(error < 1e-6 * n);
+    fft.inverse(codec_kernels(), re.data(), im.data(), back.data(), scratch.data());
+    for (int i = 0; i < n; ++i) CHECK(std::abs(back[i] - x[i]) < 1e-5);
+    // what a real signal can't have in its first and last bin counts as zero
+    im[0] += 5, im[n / 2] -= 3;
+    std::vector<float> again(n);
+    fft.inverse(codec_kernels(), re.data(), im.data(), again.data(), scratch.data());
+    CHECK(again == back);
+  }
+  CHECK_THROWS(std::invalid_argument, RealFft(7), "even");
+}
+
+TEST(product_is_one_chain_per_element) {
+  check::Random random(4);
+  ThreadPool one(1), three(3);
+  for (const auto& [rows, k, n] : {std::array<int, 3>{1, 5, 3}, {1, 700, 200}, {2, 300, 257}, {5, 64, 48}, {7, 3, 16}, {64, 520, 130}, {200, 96, 16}}) {
+    PackedMatrix m;
+    m.allocate(k, n);
+    std::vector<float> w = random.normals(size_t(k) * n), a = random.normals(size_t(rows) * k);
+    for (int c = 0; c < n; ++c) {
+      for (int r = 0; r < k; ++r) m.at(r, c) = w[size_t(r) * n + c];
+      m.bias[c] = random.normal();
+    }
+    std::vector<float> y(size_t(rows) * n, -1.0f), z = y;
+    multiply(one, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = y.data(), .ldc = n});
+    multiply(three, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = z.data(), .ldc = n});
+    CHECK(y == z);
+    double error = 0;
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < n; ++c) {
+        double sum = m.bias[c];
+        for (int i = 0; i < k; ++i) sum += double{a[size_t(r) * k + i]} * w[size_t(i) * n + c];
+        error = std::max(error, std::abs(sum - y[size_t(r) * n + c]));
+      }
+    CHECK(error < 1e-6 * k);
+    // a row alone gives the same bits as among others
+    std::vector<float> alone(n);
+    for (int r : {0, rows / 2, rows - 1}) {
+      multiply(one, {.m = &m, .a = a.data() + size_t(r) * k, .lda = k, .rows = 1, .c = alone.data(), .ldc = n});
+      CHECK(std::equal(alone.begin(), alone.end(), y.begin() + int64_t{r} * n));
+    }
+    // added to what is there: twice the product without bias
+    multiply(three, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = z.data(), .ldc = n, .add = true});
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < n; ++c) CHECK(std::abs(z[size_t(r) * n + c] - (2 * y[size_t(r) * n + c] - m.bias[c])) < 4e-6 * k);
+  }
+}
+
+TEST(dilated_taps) {
+  check::Random random(5);
+  ThreadPool pool(2);
+  const int in = 6, out = 9, taps = 3, dilation = 4, rows = 20;
+  PackedMatrix m;
+  m.allocate(taps * in, out);
+  for (int r = 0; r < taps * in; ++r)
+    for (int c = 0; c < out; ++c) m.at(r, c) = random.normal();
+  const std::vector<float> x = random.normals(size_t(rows + (taps - 1) * dilation) * in);
+  std::vector<float> y(size_t(rows) * out);
+  multiply(pool, {.m = &m, .a = x.data(), .lda = in, .rows = rows, .c = y.data(), .ldc = out, .taps = taps, .tap_step = dilation * in});
+  for (int t = 0; t < rows; ++t)
+    for (int c = 0; c < out; ++c) {
+      double sum = 0;
+      for (int j = 0; j < taps; ++j)
+        for (int i = 0; i < in; ++i) sum += double{x[(t + j * dilation) * in + i]} * m.at(j * in + i, c);
+      CHECK(std::abs(y[t * out + c] - sum) < 1e-5);
+    }
+}
+
+TEST(quantizer_equals_its_definition) {
+  check::Random random(6);
+  const int stages = 4, size = 50, dim = 11, rows = 77;
+  Buffer<float> books(size_t(stages) * size * dim);
+  for (size_t i = 0; i < books.size(); ++i) books[i] = random.normal();
+  for (int d = 0; d < dim; ++d) books[size_t(33) * dim + d] = books[size_t(20) * dim + d];  // twins: the lower index must win
+  const ResidualVQ vq(books, stages, size, dim);
+  std::vector<float> z = random.normals(size_t(rows) * dim);
+  for (int d = 0; d < dim; ++d) z[d] = books[size_t(20) * dim + d];
+  std::vector<float> plain = z;
+  std::vector<int32_t> expected(size_t(rows) * stages);
+  vq.encode_plain(plain.data(), rows, stages, expected.data());
+  CHECK(expected[0] == 20);
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    std::vector<float> residual = z;
+    std::vector<int32_t> codes(expected.size());
+    Buffer<float> scratch;
+    vq.encode(pool, residual.data(), rows, stages, codes.data(), scratch);
+    if (current_isa() != Isa::plain) {  // the plain tier rounds products before adding, so near-ties may fall otherwise
+      CHECK(codes == expected);
+      CHECK(residual == plain);
+    } else {
+      int64_t same = 0;
+      for (size_t i = 0; i < codes.size(); ++i) same += codes[i] == expected[i];
+      CHECK(same >= int64_t(codes.size()) - 2 * stages);
+    }
+    // what was taken away adds up to what decoding gives back
+    std::vector<float> sum(z.size());
+    vq.decode(codes.data(), rows, stages, sum.data());
+    for (size_t i = 0; i < z.size(); ++i) CHECK(std::abs(z[i] - residual[i] - sum[i]) < 1e-5);
+  }
+}
+
+MAIN

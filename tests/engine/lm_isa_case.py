@@ -1,0 +1,27 @@
+"""Run by test_lm_parity in a process of its own, since the instruction set is chosen once: parity, and digests of int8 results."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits
+
+from uniaudio_engine import _C
+
+print("isa", _C.isa())
+logits, tokens = hashlib.sha256(), hashlib.sha256()
+for name in ("base", "everything", "reference", "wide", "odd_widths"):
+    c = CONFIGS[name]
+    model = torch_lm(c)
+    inputs = random_inputs(c, 40)
+    expected = torch_logits(model, inputs, torch.float32)
+    got = native_lm(c, model).logits(*inputs)
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max(), name
+    if name != "everything":  # its continuous inputs go through a float32 layer, which fuses where the ISA can
+        quantized = native_lm(c, model, "int8")
+        logits.update(quantized.logits(*inputs).tobytes())
+        tokens.update(quantized.session(40).generate(40, _C.Sampling(seed=3, top_p=0.9)).tobytes())
+print("int8_logits", logits.hexdigest())
+print("int8_tokens", tokens.hexdigest())

@@ -1,0 +1,96 @@
+"""The native LM against the torch module, over all options."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits  # noqa: E402
+
+from uniaudio_engine import _C  # noqa: E402
+
+
+def double_module(model, inputs):  # type: ignore[no-untyped-def]
+    """The truth: the same module in float64, norms too."""
+    import uniaudio_training.models.lm as lm
+
+    forward, tables = lm.Norm.forward, lm.rope_tables
+
+    def norm(self, x):  # type: ignore[no-untyped-def]
+        if self.bias is not None:
+            return torch.nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+    lm.Norm.forward = norm
+    try:
+        return torch_logits(model, inputs, torch.float64)
+    finally:
+        lm.Norm.forward, lm.rope_tables = forward, tables
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_float32_logits(name: str) -> None:
+    c = CONFIGS[name]
+    model = torch_lm(c)
+    inputs = random_inputs(c, 50)
+    truth = double_module(model, inputs)
+    own = np.abs(torch_logits(model, inputs, torch.float32) - truth)
+    error = np.abs(native_lm(c, model).logits(*inputs) - truth)
+    assert np.abs(truth).max() > 0.5
+    # No worse than a small multiple of the module's own float32 error, at worst and on average.
+    assert error.max() <= 4 * own.max(), (error.max(), own.max())
+    assert error.mean() <= 2 * own.mean(), (error.mean(), own.mean())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_int8_logits_and_perplexity(name: str) -> None:
+    c = CONFIGS[name]
+    model = torch_lm(c)
+    inputs = random_inputs(c, 60)
+    exact = native_lm(c, model).logits(*inputs)
+    rounded = native_lm(c, model, "int8").logits(*inputs)
+    # Both factors of every product are rounded to 1/127 of their row's peak; measured over these models the relative error is below 4 %.
+    relative = np.sqrt(np.mean((rounded - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < relative < 0.05, relative
+
+    def log_perplexity(logits: np.ndarray, ids: np.ndarray) -> float:
+        z = logits.astype(np.float64)
+        z = z - np.log(np.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=True)) - z.max(-1, keepdims=True)
+        return float(-np.take_along_axis(z, ids[..., None], -1).mean())
+
+    # Text that the exact model itself finds likely, as a trained model would; its perplexity may move by 2 %.
+    sampled = exact.argmax(-1)
+    assert abs(log_perplexity(rounded, sampled) - log_perplexity(exact, sampled)) < 0.02
+    assert abs(log_perplexity(rounded, inputs[0]) - log_perplexity(exact, inputs[0])) < 0.02
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "plain"])
+def test_every_isa(isa: str) -> None:
+    if isa not in _C.isa_available():
+        pytest.skip(f"this machine lacks {isa}")
+    here = Path(__file__)
+    env = dict(os.environ, UNIAUDIO_ISA=isa)
+    run = subprocess.run([sys.executable, here.parent / "lm_isa_case.py"], env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    digests = dict(line.split() for line in run.stdout.splitlines())
+    assert digests["isa"] == isa
+    env["UNIAUDIO_ISA"] = "plain"
+    plain = subprocess.run([sys.executable, here.parent / "lm_isa_case.py"], env=env, capture_output=True, text=True, check=True)
+    # int8 models round every product and sum at the same places on every ISA: the same bits.
+    expected = dict(line.split() for line in plain.stdout.splitlines())
+    assert digests["int8_logits"] == expected["int8_logits"]
+    assert digests["int8_tokens"] == expected["int8_tokens"]
+
+
+def test_unknown_isa_raises() -> None:
+    env = dict(os.environ, UNIAUDIO_ISA="mmx")
+    run = subprocess.run([sys.executable, "-c", "from uniaudio_engine import _C; _C.isa()"], env=env, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "expected one of" in run.stderr and "got mmx" in run.stderr
