@@ -31,7 +31,11 @@ def test_items_are_drawn_alike_and_from_test():
 
     assert items.grammar_sentences(5, 1) == items.grammar_sentences(9, 1)[:5] != items.grammar_sentences(5, 2)
     assert {split_of(s) for s in items.grammar_sentences(9)} == {"test"}
-    assert len(items.prompt(VOICE)) == 48000 and np.array_equal(items.prompt(VOICE), items.prompt(VOICE))
+    text = items.grammar_sentences(1)[0]
+    first = items.original.__wrapped__(text, VOICE).samples
+    items.original.__wrapped__("something else in between", "rms-102-102")
+    assert np.array_equal(first, items.original.__wrapped__(text, VOICE).samples)
+    assert len(items.prompt(VOICE)) == 48000
     names = [s.name for s in items.SPEAKERS if s.split == "train"]
     assert len(set(items.choose_voices(names, 10))) == 10 and items.choose_voices(["mine"], 10) == ["mine"]
 

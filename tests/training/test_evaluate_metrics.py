@@ -68,7 +68,7 @@ def test_log_mel_distance_is_zero_on_equal_and_grows_with_noise():
     assert m.log_mel_distance(x, x, 16000) == 0.0
     distances = [m.log_mel_distance(x, x + g * noise, 16000) for g in (1e-4, 1e-3, 1e-2, 1e-1)]
     assert all(a < b for a, b in zip([0.0, *distances], distances, strict=False))
-    assert m.log_mel_distance(x, x[:8000], 16000) > 5.0  # a missing half is not forgiven
+    assert m.log_mel_distance(x, x[:8000], 16000) > 2.0  # a missing half is not forgiven
 
 
 def test_log_mel_is_in_decibels_of_full_scale():

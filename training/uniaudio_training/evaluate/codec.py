@@ -37,7 +37,7 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
     """The report's rows; measures carry the number of codebooks as "@ 8"."""
     counts = sorted({subject.codebooks, subject.lm_codebooks or subject.codebooks}, reverse=True)
     rows, codes = _speech(subject, plan, counts, progress)
-    for kind in ("sound", "music"):
+    for kind in ("sound", "music") if plan.clips else ():
         distances: dict[int, list[list[float]]] = defaultdict(list)
         for clip in tqdm(items.clips(kind, plan.clips, plan.seed), desc=kind, unit="clip", disable=not progress):
             c = subject.encode(clip)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -45,7 +47,11 @@ def open_sentences(count: int, seed: int = 0) -> list[str]:
 
 @lru_cache(maxsize=512)
 def original(text: str, name: str) -> Utterance:
-    """The recording of a sentence by a virtual speaker."""
+    """The recording of a sentence by a virtual speaker: the same samples every time.
+
+    flite's excitation comes from libc's rand(), so that its seed is part of what makes a recording.
+    """
+    ctypes.CDLL(None).srand(zlib.crc32(f"{name}: {text}".encode()))
     return speak(text, _BY_NAME[name])
 
 
@@ -55,7 +61,7 @@ def prompt(name: str, seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng((seed, _PROMPT))
     parts: list[NDArray[np.float32]] = []
     while sum(map(len, parts)) < PROMPT_SECONDS * 16000:
-        u = speak(draw_sentence(rng, "valid", grammar_share=0.0), _BY_NAME[name])
+        u = original(draw_sentence(rng, "valid", grammar_share=0.0), name)
         first = u.segments[0]
         parts.append(u.samples[int(first.end * 16000) if first.phone == "pau" and not parts else 0 :])
     return np.concatenate(parts)[: int(PROMPT_SECONDS * 16000)]
