@@ -155,6 +155,19 @@ def test_bfloat16_weights_run(tmp_path: Path, real: Engine) -> None:
     assert 0 < np.abs(a - b).max() < 0.2 * np.abs(b).max()
 
 
+def test_an_isa_that_is_not_there_is_said(tiny_folder: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "UNIAUDIO_ISA": "abacus"}
+    say = ["tts", "Hello.", "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
+    for command, code in ((say, 2), (["doctor"], 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "uniaudio_engine", *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == code and "Traceback" not in done.stderr
+        assert "abacus" in done.stdout + done.stderr and done.stderr.count("\n") == (code == 2)
+    assert os.listdir(tmp_path) == []
+
+
 def test_ctrl_c_stops_the_core(tiny_folder: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT), *sys.path])
     say = ["tts", "Hello there. " * 3000, "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
