@@ -57,10 +57,19 @@ class Subject:
     sample_rate: int = 16000
 
     def say(self, text: str, seed: int, voice: str | None = None, prompt: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16 kHz)."""
+        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16 kHz).
+
+        A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
+        """
+        if prompt is None and voice is not None and voice not in self.engine.voices():
+            prompt = items.prompt(voice)
         who = {"voice": voice} if prompt is None else {"prompt": (prompt, 16000)}
         sound = self.engine.generate("tts", text=text, seed=seed, **who)
         return at_16k(sound.samples, sound.sample_rate)
+
+    def voices(self) -> list[str]:
+        """The model's own voices; of a model without any, the speakers that its training heard."""
+        return self.engine.voices() or [s.name for s in SPEAKERS if s.split == "train"]
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
         """float32 at 16 kHz -> codes [K, T]."""
@@ -184,4 +193,4 @@ def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4) -> Subject
 
 def able(subject: Subject, tasks: Sequence[str]) -> list[str]:
     """Those of ``tasks`` that the subject can be judged on."""
-    return [t for t in tasks if t != "tts" or (subject.lm_codebooks and subject.engine.voices())]
+    return [t for t in tasks if t != "tts" or (subject.lm_codebooks and not isinstance(subject.engine, CodecRun))]

@@ -114,7 +114,7 @@ class _Similarity:
 
 def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row], list[str]]:
     """The report's rows, and what went wrong."""
-    voices = items.choose_voices(subject.engine.voices(), plan.voices)
+    voices = items.choose_voices(subject.voices(), plan.voices)
     trouble = Trouble()
     rows = _grammar(subject, plan, voices, trouble, progress)
     rows += _open(subject, plan, voices, trouble, progress)
