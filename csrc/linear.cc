@@ -85,7 +85,8 @@ void Linear::pack(const std::vector<const float*>& rows, const std::vector<const
     int8_t* w = i8_.data() + r / kPanel * padded_in_ * kPanel + r % kPanel * 4;
     int32_t sum = 0;
     for (int64_t k = 0; k < in_; ++k) {
-      const int q = std::clamp(int(std::nearbyint(row[k] * inverse)), -127, 127);
+      // Adding 1.5 * 2^23 rounds to nearest even; nearbyint is a call on the x86-64 baseline.
+      const int q = int((row[k] * inverse + 12582912.0f) - 12582912.0f);
       w[k / 4 * 4 * kPanel + k % 4] = int8_t(q);
       sum += q;
     }

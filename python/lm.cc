@@ -11,6 +11,24 @@
 #include "lm_session.h"
 
 namespace uniaudio::python {
+
+// The guide of `rows` frames, or nothing.
+std::optional<std::vector<int32_t>> guide_of(const py::object& object, const LmConfig& config, int64_t rows) {
+  if (object.is_none()) return std::nullopt;
+  if (config.guide_slots == 0) throw std::invalid_argument("guide: expected none, since this model has no guide slots; leave it out");
+  IntMatrix m = int_matrix(object, "guide", config.guide_slots, "[T, S]");
+  if (m.rows != rows) {
+    throw std::invalid_argument("guide: expected one row per frame (" + std::to_string(rows) + "), got " + std::to_string(m.rows));
+  }
+  return std::move(m.values);
+}
+
+// Python's Ctrl-C handler, asked from the frame loop.
+bool interrupted() {
+  py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
 namespace {
 
 // Continuous inputs {name: (values float32 [n, width], frames int32 [n])}, copied.
@@ -47,23 +65,6 @@ Continuous continuous_of(const py::object& object, const LmConfig& config) {
   }
   for (size_t i = 0; i < c.inputs.size(); ++i) c.inputs[i].values = c.values[i].data(), c.inputs[i].index = c.index[i].data();
   return c;
-}
-
-// The guide of `rows` frames, or nothing.
-std::optional<std::vector<int32_t>> guide_of(const py::object& object, const LmConfig& config, int64_t rows) {
-  if (object.is_none()) return std::nullopt;
-  if (config.guide_slots == 0) throw std::invalid_argument("guide: expected none, since this model has no guide slots; leave it out");
-  IntMatrix m = int_matrix(object, "guide", config.guide_slots, "[T, S]");
-  if (m.rows != rows) {
-    throw std::invalid_argument("guide: expected one row per frame (" + std::to_string(rows) + "), got " + std::to_string(m.rows));
-  }
-  return std::move(m.values);
-}
-
-// Python's Ctrl-C handler, asked from the frame loop.
-bool interrupted() {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
 }
 
 SamplingConfig make_sampling(double temperature, int64_t top_k, double top_p, bool greedy, int64_t repetition_window, double repetition_penalty,

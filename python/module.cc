@@ -20,7 +20,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"), py::call_guard<py::gil_scoped_release>(),
         "Memory read bandwidth measured now, in GB/s.");
   uniaudio::python::bind_lm(m);
-#if defined(UNIAUDIO_WITH_CODEC)
   uniaudio::python::bind_codec(m);
-#endif
+  uniaudio::python::bind_session(m);
 }

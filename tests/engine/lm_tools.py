@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from uniaudio_training.models import lm as lm_module
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine import _C
@@ -101,3 +102,19 @@ def torch_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any], dtype: torch
         out = model(torch.from_numpy(ids).long()[None], None if guide is None else torch.from_numpy(guide).long()[None], dense)
         model.float()
     return out[0].numpy()
+
+
+def truth_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any]) -> np.ndarray:
+    """The same module in float64 throughout: its norms, which insist on float32, included."""
+
+    def norm(self: lm_module.Norm, x: torch.Tensor) -> torch.Tensor:
+        if self.bias is not None:
+            return torch.nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+    forward = lm_module.Norm.forward
+    lm_module.Norm.forward = norm  # type: ignore[method-assign]
+    try:
+        return torch_logits(model, inputs, torch.float64)
+    finally:
+        lm_module.Norm.forward = forward  # type: ignore[method-assign]

@@ -12,27 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits  # noqa: E402
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
-
-
-def double_module(model, inputs):  # type: ignore[no-untyped-def]
-    """The truth: the same module in float64, norms too."""
-    import uniaudio_training.models.lm as lm
-
-    forward, tables = lm.Norm.forward, lm.rope_tables
-
-    def norm(self, x):  # type: ignore[no-untyped-def]
-        if self.bias is not None:
-            return torch.nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
-        return torch.nn.functional.rms_norm(x, x.shape[-1:], self.weight, self.eps)
-
-    lm.Norm.forward = norm
-    try:
-        return torch_logits(model, inputs, torch.float64)
-    finally:
-        lm.Norm.forward, lm.rope_tables = forward, tables
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -40,7 +22,7 @@ def test_float32_logits(name: str) -> None:
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 50)
-    truth = double_module(model, inputs)
+    truth = truth_logits(model, inputs)
     own = np.abs(torch_logits(model, inputs, torch.float32) - truth)
     error = np.abs(native_lm(c, model).logits(*inputs) - truth)
     assert np.abs(truth).max() > 0.5
