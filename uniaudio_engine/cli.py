@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader of our output has gone: not our error, and nobody to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except (ValueError, OSError, MemoryError) as e:
+        except (ValueError, OSError, MemoryError, RuntimeError) as e:
             if os.environ.get("UNIAUDIO_DEBUG"):
                 raise
             return _fail(_one_line(e), 2)

@@ -16,6 +16,8 @@ def core() -> Any:
     if _module is None:
         try:
             from . import _C  # type: ignore[attr-defined]
+
+            _C.isa()  # raises where UNIAUDIO_ISA names what this machine lacks: now, not in the middle of the work
         except ImportError as e:
             raise InputError(f"the compiled core is missing ({e}); install with: pip install .") from None
         except (RuntimeError, ValueError) as e:

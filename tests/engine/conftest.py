@@ -34,8 +34,8 @@ def engine(fake: None, tiny_folder: Path) -> Engine:
 
 @pytest.fixture(scope="session")
 def real(tiny_folder: Path) -> Engine:
-    """The engine on the compiled core."""
-    return Engine.from_pretrained(tiny_folder, threads=2)
+    """The engine on the compiled core, exact."""
+    return Engine.from_pretrained(tiny_folder, dtype="float32", threads=2)
 
 
 def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio:

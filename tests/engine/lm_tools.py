@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine import _C
 from uniaudio_engine.config import LMConfig, StackConfig, to_dict
-from uniaudio_training.models.lm import MultiScaleLM
 
 GLOBAL = StackConfig(layers=2, width=24, heads=3, mlp_width=40)
 LOCAL = StackConfig(layers=2, width=20, heads=2, mlp_width=36)

@@ -89,6 +89,7 @@ def test_saved_and_restored_sessions_go_on_with_the_same_tokens(real: Engine) ->
     assert np.array_equal(by_api, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_logits_are_torch_s(real: Engine) -> None:
     import torch
     from uniaudio_training.models.lm import MultiScaleLM
@@ -148,10 +149,23 @@ def test_cancel_from_another_thread(real: Engine) -> None:
 def test_bfloat16_weights_run(tmp_path: Path, real: Engine) -> None:
     from tiny import make_tiny_model
 
-    half = Engine.from_pretrained(make_tiny_model(tmp_path / "half", dtype="bfloat16"))
+    half = Engine.from_pretrained(make_tiny_model(tmp_path / "half", dtype="bfloat16"), dtype="float32")
     prefix = seq.voice_prefix(real.layout, None)
     a, b = half.lm.logits(prefix), real.lm.logits(prefix)
     assert 0 < np.abs(a - b).max() < 0.2 * np.abs(b).max()
+
+
+def test_an_isa_that_is_not_there_is_said(tiny_folder: Path, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "UNIAUDIO_ISA": "abacus"}
+    say = ["tts", "Hello.", "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
+    for command, code in ((say, 2), (["doctor"], 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "uniaudio_engine", *command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == code and "Traceback" not in done.stderr
+        assert "abacus" in done.stdout + done.stderr and done.stderr.count("\n") == (code == 2)
+    assert os.listdir(tmp_path) == []
 
 
 def test_ctrl_c_stops_the_core(tiny_folder: Path, tmp_path: Path) -> None:

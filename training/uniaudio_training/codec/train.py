@@ -20,12 +20,12 @@ from ..models.rvq import ResidualVQ
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
 from .data import NO_PHONE, CodecData
-from .losses import SpectralLoss
+from .losses import SpectralLoss, waveform_loss
 
 # "unquantized": steps before quantization begins, so that the codebooks start on latents that mean something
 _SETTINGS: dict[str, Any] = {
-    "batch": 16, "frames": 64, "steps": 20000, "lr": 8e-4, "warmup": 200, "seed": 0, "phone_weight": 0.3,
-    "magnitude_weight": 8.0, "commit_weight": 0.25, "unquantized": 400, "few_stages": 4, "data": "data/corpus",
+    "batch": 16, "frames": 64, "steps": 20000, "lr": 1e-3, "warmup": 200, "seed": 0, "phone_weight": 0.3,
+    "magnitude_weight": 8.0, "waveform_weight": 0.5, "commit_weight": 0.25, "unquantized": 300, "few_stages": 4, "data": "data/corpus",
     "weights": {"speech": 0.7, "sound": 0.15, "music": 0.15},
 }  # fmt: skip
 
@@ -101,13 +101,15 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 y = model.synthesize(quantized)
             mel, magnitude = loss_fn(samples, y)
             phone = phone_loss(phone_head, first, phones)
-            loss = mel + s["magnitude_weight"] * magnitude + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
+            wave = waveform_loss(samples, y)
+            full = run.step < s["unquantized"] or stages == codec_config.num_codebooks  # few stages have no bits for exact phases
+            loss = mel + s["magnitude_weight"] * magnitude + full * s["waveform_weight"] * wave + s["commit_weight"] * commit.float() + s["phone_weight"] * phone
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             bar.update()
-            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
+            run.log(bar, **{"train/mel": float(mel.detach()), "train/mag": float(magnitude.detach()), "train/wave": float(wave.detach()), "train/phone": float(phone.detach()), "train/commit": float(commit.detach())})
             if not run.tick():
                 break
 

@@ -83,7 +83,8 @@ class SpectralCodec(nn.Module):
         """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins].
 
         Window s covers samples [(s+1)H - W, (s+1)H) of hop H, zeros before the start; its spectrum X is divided by W/4, so that a
-        full-scale sine peaks at 1.  Per window: ln(|X| + f), then Re X / sqrt(|X| + f), then Im X / sqrt(|X| + f), f = log_floor.
+        full-scale sine peaks at 1.  Per window: 0.25 ln(|X| + f) + 1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with
+        f = log_floor: of like size, or phases are not learned.
         """
         c = self.spectral
         hop = self.config.frame_size // c.encoder_subframes
@@ -91,8 +92,8 @@ class SpectralCodec(nn.Module):
         segments = x.unfold(1, c.encoder_window, hop) * self.encoder_window
         spectrum = torch.fft.rfft(segments.float(), dim=-1) * (4.0 / c.encoder_window)
         floored = spectrum.abs() + c.log_floor
-        scale = floored.rsqrt()
-        features = torch.cat((floored.log(), spectrum.real * scale, spectrum.imag * scale), dim=-1)
+        scale = 8 * floored.rsqrt()
+        features = torch.cat((0.25 * floored.log() + 1.25, spectrum.real * scale, spectrum.imag * scale), dim=-1)
         return features.reshape(samples.shape[0], -1, c.encoder_subframes * features.shape[-1])
 
     def latent(self, samples: Tensor) -> Tensor:
