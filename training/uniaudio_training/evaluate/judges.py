@@ -152,9 +152,11 @@ PESQ_WORST, ESTOI_WORST = 1.0, 0.0
 
 
 def pesq_wb(original: Samples, copy: Samples) -> float:
-    """PESQ wideband (ITU-T P.862.2) MOS-LQO, about 1.02 to 4.64; 1.0 where it finds no utterance at all."""
+    """PESQ wideband (ITU-T P.862.2) MOS-LQO, about 1.02 to 4.64; 1.0 where there is none at all."""
     pesq = _need("pesq", "pesq")
     a, b = _same_length(original, copy)
+    if not b.any():
+        return PESQ_WORST  # P.862 divides by the copy's level
     try:
         return float(pesq.pesq(SAMPLE_RATE, a, b, "wb"))
     except pesq.NoUtterancesError:
