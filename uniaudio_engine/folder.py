@@ -101,7 +101,8 @@ def save_folder(
     phones: Iterable[str] = (),
     dtype: str = "float32",
 ) -> None:
-    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but the vectors."""
+    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
+    (a rounded codebook would give other codes than those the LM has learned)."""
     folder = Path(path)
     phones = tuple(phones)
     config.check()
@@ -113,7 +114,7 @@ def save_folder(
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors, _ in parts:
-        save_tensors(folder / name, {k: _stored(v, dtype) for k, v in tensors.items()})
+        save_tensors(folder / name, {k: _stored(k, v, dtype) for k, v in tensors.items()})
     if phones:
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
@@ -171,8 +172,8 @@ def _load_phones(folder: Path) -> tuple[str, ...]:
     return phones
 
 
-def _stored(x: NDArray[Any], dtype: str) -> NDArray[Any]:
+def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:
     x = np.asarray(x)
-    if dtype == "bfloat16" and x.dtype == np.float32 and x.ndim > 1:
+    if dtype == "bfloat16" and x.dtype == np.float32 and x.ndim > 1 and not name.startswith("quantizer."):
         return to_bfloat16(x)
     return x

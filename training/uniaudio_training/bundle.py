@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from uniaudio_engine.config import FORMAT_VERSION, LMConfig, ModelConfig, VocabularyConfig, from_dict
 from uniaudio_engine.engine import Engine
+from uniaudio_engine.folder import save_folder
 from uniaudio_engine.text.phones import PHONES
 
 from .codec.checkpoint import load_codec
@@ -27,10 +26,6 @@ VOICES = (
 )  # fmt: skip
 
 
-def to_bfloat16(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().to(torch.bfloat16).contiguous() for k, v in state.items()}
-
-
 def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
     """The first ``seconds`` of a fixed text by a virtual speaker of the corpus: float32 [N] at 16 kHz."""
     who = next(s for s in speech.SPEAKERS if s.name == name)
@@ -38,23 +33,18 @@ def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
 
 
 def write_folder(out: Path, name: str, codec_run: str, lm_run: str | None, card: str) -> None:
-    """Writes the folder; the LM's and the codec's weights in bfloat16, codebooks in float32 (codes must be exact)."""
+    """Writes the folder, weights in bfloat16."""
     codec = load_codec(codec_run)
-    out.mkdir(parents=True, exist_ok=True)
-    state = codec.state_dict()
-    weights = to_bfloat16({k: v for k, v in state.items() if not k.startswith("quantizer.")})
-    save_file({**weights, "quantizer.codebooks": state["quantizer.codebooks"].contiguous()}, out / "codec.safetensors")
-    lm = vocabulary = None
+    lm = vocabulary = state = None
     if lm_run is not None:
         described = json.loads((Path(lm_run) / "lm.json").read_text())
         lm = from_dict(LMConfig, described["lm"], "lm")
         vocabulary = from_dict(VocabularyConfig, described["vocabulary"], "vocabulary")
         checkpoint = torch.load(Path(lm_run) / "checkpoint.pt", map_location="cpu", weights_only=False)
-        save_file(to_bfloat16(checkpoint["parts"]["model"]), out / "lm.safetensors")
-        (out / "phones.txt").write_text("\n".join(PHONES) + "\n")
+        state = {k: v.numpy() for k, v in checkpoint["parts"]["model"].items()}
     config = ModelConfig(FORMAT_VERSION, name, codec.config, lm, vocabulary, ("tts",) if lm else (), "Apache-2.0")
-    config.check()
-    (out / "config.json").write_text(config.to_json() + "\n")
+    weights = {k: v.numpy() for k, v in codec.state_dict().items()}
+    save_folder(out, config, weights, state, PHONES if lm else (), dtype="bfloat16")
     (out / "README.md").write_text(card)
 
 
@@ -71,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         engine = Engine.from_pretrained(args.out)
         (args.out / "voices").mkdir(exist_ok=True)
         for name in VOICES:
-            engine.encode_voice((voice_prompt(name), 16000)).save(args.out / "voices" / f"{name}.safetensors")
+            engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(args.out / "voices" / f"{name}.safetensors")
     size = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
     return 0
