@@ -8,7 +8,7 @@ namespace uniaudio {
 namespace {
 
 constexpr float kNormEps = 1e-6f;
-constexpr float kMaxLogMagnitude = 5.0f;
+constexpr float kMaxLogGain = 5.0f;
 constexpr double kEnvelopeFloor = 0.1;
 constexpr int kChunk = 128;  // frames at once: enough to read each weight for many rows, few enough to stay in cache
 
@@ -20,11 +20,11 @@ Buffer<float> hann(int n) {  // periodic, as torch.hann_window
 
 ConvNeXt::Shape encoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {(s.encoder_window / 2 + 1) * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
+  return {(s.encoder_window / 2 + 1) * 3 * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
 }
 ConvNeXt::Shape decoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {c.codebook_dim, s.decoder_width, s.decoder_hidden, s.decoder_blocks, (s.decoder_window / 2 + 1) * 2 * s.decoder_subframes, s.kernel_size};
+  return {c.codebook_dim, s.decoder_width, s.decoder_hidden, s.decoder_blocks, (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes, s.kernel_size};
 }
 
 }  // namespace
@@ -199,7 +199,7 @@ class SpectralEncoder final : public EncoderStream {
     const RealFft& fft = c.encoder_fft_;
     const int segments = frames * s.encoder_subframes, bins = fft.bins(), window = s.encoder_window;
     const size_t each = size_t(window) + 2 * bins + fft.scratch_size();
-    features_.reserve(size_t(segments) * bins);
+    features_.reserve(size_t(segments) * 3 * bins);
     latent_.reserve(size_t(frames) * c.config().codebook_dim);
     segment_.reserve(each * segments);
     split(c.pool(), segments, 30 * window, [&](int64_t a, int64_t b) {
@@ -207,7 +207,7 @@ class SpectralEncoder final : public EncoderStream {
       for (int64_t i = a; i < b; ++i) {
         kernels.multiply(work + i * c.encoder_hop_, c.encoder_window_.data(), x, window);
         fft.forward(kernels, x, re, im, scratch);
-        kernels.log_magnitude(re, im, features_.data() + i * bins, bins, 4.0f / static_cast<float>(window), s.log_floor);
+        kernels.spectrum_features(re, im, features_.data() + i * 3 * bins, bins, 4.0f / static_cast<float>(window), s.log_floor);
       }
     });
     c.encoder_->run(c.pool(), state_, scratch_, features_.data(), frames, latent_.data());
@@ -298,7 +298,7 @@ class SpectralDecoder final : public DecoderStream {
     const RealFft& fft = c.decoder_fft_;
     const int segments = frames * s.decoder_subframes, bins = fft.bins(), window = s.decoder_window;
     latent_.reserve(size_t(frames) * c.config().codebook_dim);
-    head_.reserve(size_t(segments) * 2 * bins);
+    head_.reserve(size_t(segments) * 3 * bins);
     segment_.reserve(size_t(segments) * window);
     const size_t each = 2 * size_t(bins) + fft.scratch_size();
     work_.reserve(each * segments);
@@ -307,8 +307,7 @@ class SpectralDecoder final : public DecoderStream {
     split(c.pool(), segments, 60 * window, [&](int64_t a, int64_t b) {
       float *re = work_.data() + a * each, *im = re + bins, *scratch = im + bins;
       for (int64_t i = a; i < b; ++i) {
-        const float* y = head_.data() + i * 2 * bins;
-        kernels.polar(y, y + bins, kMaxLogMagnitude, re, im, bins);
+        kernels.apply_gain(head_.data() + i * 3 * bins, kMaxLogGain, re, im, bins);
         fft.inverse(kernels, re, im, segment_.data() + i * window, scratch);
       }
     });

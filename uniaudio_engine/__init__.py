@@ -1,0 +1,35 @@
+"""uniaudio-engine: speech and sound from one small model, fast enough to live inside an app.
+
+Importing this loads next to nothing; the parts come when they are used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .audio import Audio, AudioChunk, read_audio
+    from .engine import Engine
+    from .errors import InputError
+    from .tokens import Sampling
+    from .voice import Voice
+
+__version__ = "0.1.0"
+__all__ = ["Audio", "AudioChunk", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
+
+_HOME = {
+    "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "Engine": "engine", "InputError": "errors",
+    "Sampling": "tokens", "Voice": "voice",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

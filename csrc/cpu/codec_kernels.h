@@ -52,10 +52,11 @@ struct CodecKernels {
   void (*lstm_cell)(const float* gates, float* cell, float* hidden, int units);
   // index of the first largest of n values (n >= 1); NaN never wins
   int (*argmax)(const float* x, int n);
-  // out[i] = log(scale * |re + j im| + floor)
-  void (*log_magnitude)(const float* re, const float* im, float* out, int n, float scale, float floor);
-  // re + j im = exp(min(log_magnitude, ceiling)) * exp(j phase)
-  void (*polar)(const float* log_magnitude, const float* phase, float ceiling, float* re, float* im, int n);
+  // The encoder's features of a spectrum X = scale (re + j im), f = |X| + floor: out [3 n] = 0.25 ln f + 1.25, 8 Re X / sqrt f,
+  // 8 Im X / sqrt f
+  void (*spectrum_features)(const float* re, const float* im, float* out, int n, float scale, float floor);
+  // re + j im = exp(min(log_gain, ceiling)) * (a + j b), y [3 n] = log_gain, a, b
+  void (*apply_gain)(const float* y, float ceiling, float* re, float* im, int n);
   void (*fft_stage)(const FftStage&, const float* in_re, const float* in_im, float* out_re, float* out_im);
 };
 

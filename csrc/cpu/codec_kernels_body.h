@@ -165,37 +165,26 @@ int argmax(const float* x, int n) {
   return 0;
 }
 
-void log_magnitude(const float* re, const float* im, float* out, int n, float scale, float floor) {
+void spectrum_features(const float* re, const float* im, float* out, int n, float scale, float floor) {
   each(n, [&](size_t i, int k) {
     const Vec a = get(re + i, k), b = get(im + i, k);
-    Vec power = fma(a, a, b * b);
-    for (int j = 0; j < kParts; ++j) power.v[j] = UA_SQRT(power.v[j]);
-    put(out + i, log(fma(power, set(scale), set(floor))), k);
+    Vec magnitude = fma(a, a, b * b);
+    for (int j = 0; j < kParts; ++j) magnitude.v[j] = UA_SQRT(magnitude.v[j]);
+    const Vec f = fma(magnitude, set(scale), set(floor));
+    Vec root = f;
+    for (int j = 0; j < kParts; ++j) root.v[j] = UA_SQRT(root.v[j]);
+    const Vec c = set(8.0f * scale) / root;
+    put(out + i, fma(set(0.25f), log(f), set(1.25f)), k);
+    put(out + n + i, a * c, k);
+    put(out + 2 * size_t(n) + i, b * c, k);
   });
 }
 
-void polar(const float* log_magnitude, const float* phase, float ceiling, float* re, float* im, int n) {
+void apply_gain(const float* y, float ceiling, float* re, float* im, int n) {
   each(n, [&](size_t i, int k) {
-    const Vec angle = get(phase + i, k);
-    Vec s, c;
-    float t[16];
-    store(t, angle);
-    bool small = true;
-    for (int j = 0; j < k; ++j) small &= t[j] < 8192.0f && t[j] > -8192.0f;
-    if (small) {
-      sincos(angle, s, c);
-    } else {  // far beyond what a trained head says: exact, slow
-      float ts[16] = {}, tc[16] = {};
-      for (int j = 0; j < k; ++j) {
-        ts[j] = static_cast<float>(__builtin_sin(t[j]));
-        tc[j] = static_cast<float>(__builtin_cos(t[j]));
-      }
-      s = load(ts);
-      c = load(tc);
-    }
-    const Vec m = exp(min(get(log_magnitude + i, k), set(ceiling)));
-    put(re + i, m * c, k);
-    put(im + i, m * s, k);
+    const Vec gain = exp(min(get(y + i, k), set(ceiling)));
+    put(re + i, gain * get(y + n + i, k), k);
+    put(im + i, gain * get(y + 2 * size_t(n) + i, k), k);
   });
 }
 
@@ -286,4 +275,4 @@ void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, f
 
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, argmax,     log_magnitude, polar,   fft_stage};
+                               multiply_all, multiply_add_all, lstm_cell, argmax,     spectrum_features, apply_gain, fft_stage};

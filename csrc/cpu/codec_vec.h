@@ -141,28 +141,6 @@ UA_INLINE Vec log(Vec x) {
   y = fma(ff, set(-0.5f), y);
   return fma(e, set(0.693359375f), f + y);
 }
-// |x| up to 8192: three-part reduction by pi/2, then polynomials (own minimax fits)
-UA_INLINE void sincos(Vec x, Vec& s, Vec& c) {
-  constexpr float kMagic = 12582912.0f;
-  const Vec t = fma(x, set(0.636619772f), set(kMagic));
-  const Vec n = t - set(kMagic);
-  Vec r = fma(n, set(-1.5703125f), x);
-  r = fma(n, set(-4.837512969970703125e-4f), r);
-  r = fma(n, set(-7.54978995489188216e-8f), r);
-  const Vec q = r * r;
-  static const float sp[] = {-0.16666651f, 0.008331973f, -0.00019494974f};
-  static const float cp[] = {0.041666646f, -0.0013887362f, 2.4437742e-05f};
-  const Vec sine = fma(r * q, poly(q, sp), r);
-  const Vec cosine = fma(q * q, poly(q, cp), fma(q, set(-0.5f), set(1.0f)));
-  UA_EACH {
-    const NativeInt quadrant = as_int(t.v[i]);
-    const NativeInt swap = (quadrant & 1) != 0;
-    const Native a = swap ? cosine.v[i] : sine.v[i];
-    const Native b = swap ? sine.v[i] : cosine.v[i];
-    s.v[i] = as_float(as_int(a) ^ ((quadrant & 2) << 30));
-    c.v[i] = as_float(as_int(b) ^ (((quadrant + 1) & 2) << 30));
-  }
-}
 // exact-form GELU, x Phi(x); erf is an own rational fit in x^2 on |x| <= 4
 UA_INLINE Vec gelu(Vec x) {
   static const float p[] = {1.1283792f, 0.19354774f, 0.053102054f, 0.0038834405f, 0.00028456518f, 1.9867282e-06f};

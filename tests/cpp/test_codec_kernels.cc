@@ -38,23 +38,30 @@ TEST(elementwise) {
     k.gelu(y, n);
   };
   CHECK(worst(-12, 12, 1.0, gelu, [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }) < 8 * eps);
-  // log of magnitudes from 1e-3 to 1e3, and the polar form for phases of every size
-  const auto logs = [&](const float* x, float* y, size_t n) {
-    const std::vector<float> zero(n);
-    k.log_magnitude(x, zero.data(), y, int(n), 0.5f, 1e-3f);
-  };
-  CHECK(worst(0, 4, 1.0, logs, [](double x) { return std::log(0.5 * x + double{1e-3f}); }) < 4 * eps);
-  CHECK(worst(0, 4000, 1.0, logs, [](double x) { return std::log(0.5 * x + double{1e-3f}); }) < 4 * eps);
-  for (double range : {3.2, 300.0, 8000.0, 1e6}) {
-    const auto part = [&](bool real) {
-      return [&k, real](const float* x, float* y, size_t n) {
-        std::vector<float> mag(n, 1.0f), other(n);
-        k.polar(mag.data(), x, 5.0f, real ? y : other.data(), real ? other.data() : y, int(n));
+  // features of spectra from silence to far beyond full scale: the log, and the two parts that keep the phase
+  for (double top : {4.0, 4000.0}) {
+    for (int part : {0, 1, 2}) {
+      const auto features = [&](const float* x, float* y, size_t n) {
+        std::vector<float> re(n), im(n), out(3 * n);
+        for (size_t i = 0; i < n; ++i) re[i] = 0.6f * x[i], im[i] = -0.8f * x[i];
+        k.spectrum_features(re.data(), im.data(), out.data(), int(n), 0.5f, 1e-3f);
+        std::copy_n(out.data() + part * n, n, y);
       };
+      CHECK(worst(0, top, 1.0, features, [&](double x) {
+        const double f = 0.5 * x + double{1e-3f};
+        return part == 0 ? 0.25 * std::log(f) + 1.25 : (part == 1 ? 0.6 : -0.8) * x * 0.5 * 8 / std::sqrt(f);
+      }) < 6 * eps);
+    }
+  }
+  for (int part : {0, 1}) {  // gains from nothing to the ceiling and beyond
+    const auto gain = [&](const float* x, float* y, size_t n) {
+      std::vector<float> in(3 * n), other(n);
+      std::copy_n(x, n, in.data());
+      std::fill_n(in.data() + n, n, 0.5f);
+      std::fill_n(in.data() + 2 * n, n, -3.0f);
+      k.apply_gain(in.data(), 5.0f, part ? other.data() : y, part ? y : other.data(), int(n));
     };
-    const double e = std::exp(1.0), bound = range > 1000 ? 2e-6 : 8 * eps;
-    CHECK(worst(-range, range, e, part(true), [&](double x) { return e * std::cos(x); }) < bound);
-    CHECK(worst(-range, range, e, part(false), [&](double x) { return e * std::sin(x); }) < bound);
+    CHECK(worst(-30, 9, 1e-12, gain, [&](double x) { return std::exp(std::min(x, 5.0)) * (part ? -3.0 : 0.5); }) < 6 * eps);
   }
 }
 

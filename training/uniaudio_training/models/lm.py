@@ -54,16 +54,14 @@ class Attention(nn.Module):
         self.v = nn.Linear(c.width, kv, bias=c.v_bias)
         self.o = nn.Linear(c.width, c.width, bias=c.o_bias)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         b, t, _ = x.shape
         q = self.q(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
         k = self.k(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
-        )
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads)
         return self.o(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -90,8 +88,8 @@ class Block(nn.Module):
         self.mlp_norm = Norm(c.width, c.norm, c.norm_eps)
         self.mlp = MLP(c)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), rope, mask)
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        x = x + self.attn(self.attn_norm(x), rope)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -106,7 +104,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = Norm(c.width, c.norm, c.norm_eps)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1."""
         pos = torch.arange(x.shape[1], device=x.device)
         rope = None
@@ -115,7 +113,7 @@ class Stack(nn.Module):
         else:
             rope = rope_tables(pos, self.config.head_dim, self.config.rope_base)
         for layer in self.layers:
-            x = layer(x, rope, mask)
+            x = layer(x, rope)
         return self.norm(x)
 
 
@@ -139,13 +137,17 @@ class MultiScaleLM(nn.Module):
         return self._modules["global"]  # type: ignore[return-value]
 
     def embed_frames(self, frames: Tensor) -> Tensor:
-        """frames [B, T, K] ids -> [B, T, D]."""
+        """frames [..., K] ids -> [..., D]."""
         e = self.global_.embed(frames)
-        return e.flatten(2) if self.config.embedding == "concat" else e.sum(2)
+        return e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
+
+    def embed_guide(self, guide: Tensor) -> Tensor:
+        """guide [..., S] ids, -1 for none -> [..., D]."""
+        assert self.guide is not None
+        return (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None]).sum(-2)
 
     def global_hidden(
-        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
-        mask: Tensor | None = None,
+        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
     ) -> Tensor:
         """Hidden h [B, T, D] that predicts each frame from the frames before it.
 
@@ -158,9 +160,9 @@ class MultiScaleLM(nn.Module):
             e = torch.where(where[..., None], self.continuous[name](values), e)
         start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
         x = torch.cat((start, e[:, :-1]), dim=1)
-        if guide is not None and self.guide is not None:
-            x = x + (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None]).sum(2)
-        return self.global_(x, mask)
+        if guide is not None:
+            x = x + self.embed_guide(guide)
+        return self.global_(x)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
         """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width] that predicts each slot."""

@@ -15,13 +15,13 @@ class ResidualVQ(nn.Module):
 
     codebooks: Tensor  # [K, C, E]
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.99) -> None:
+    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.98) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
         self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size), persistent=False)
         self.register_buffer("sums", torch.zeros(num_codebooks, codebook_size, dim), persistent=False)
-        self.initialised = False
+        self.initialised = False  # the first training batch sets the codebooks
 
     def nearest(self, x: Tensor, stage: int) -> Tensor:
         """x [N, E] -> indices [N]: arg-max of -(x^2 - 2 x.e + e^2)."""
@@ -92,13 +92,22 @@ class ResidualVQ(nn.Module):
         s = torch.zeros_like(self.sums[k]).index_add_(0, index, x)
         self.counts[k].mul_(self.decay).add_(n, alpha=1 - self.decay)
         self.sums[k].mul_(self.decay).add_(s, alpha=1 - self.decay)
-        dead = self.counts[k] < 0.02 * x.shape[0] / size
+        dead = self.counts[k] < 0.15 * x.shape[0] / size
         if dead.any():
             m = int(dead.sum())
             pick = torch.randint(0, x.shape[0], (m,), device=x.device)
             self.sums[k][dead] = x[pick]
-            self.counts[k][dead] = 1.0
+            self.counts[k][dead] = 1.0  # about 90 steps to prove itself
         self.codebooks[k] = self.sums[k] / self.counts[k].clamp(min=1e-5)[:, None]
+
+    def average_state(self) -> dict[str, object]:
+        """The running averages, which an exact resume needs and a model folder does not."""
+        return {"counts": self.counts, "sums": self.sums, "initialised": self.initialised}
+
+    def load_average_state(self, state: dict[str, object]) -> None:
+        self.counts.copy_(state["counts"])
+        self.sums.copy_(state["sums"])
+        self.initialised = bool(state["initialised"])
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)

@@ -1,0 +1,45 @@
+"""Fixtures: tiny model folders, and engines over the fake and over the real core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_core
+import numpy as np
+import pytest
+from tiny import make_tiny_model
+
+import uniaudio_engine.core
+from uniaudio_engine import Audio, Engine
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with the engine's own phones.  Read only."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The engine on the fake core."""
+    monkeypatch.setattr(uniaudio_engine.core, "_module", fake_core)
+    yield
+
+
+@pytest.fixture
+def engine(fake: None, tiny_folder: Path) -> Engine:
+    return Engine.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def real(tiny_folder: Path) -> Engine:
+    """The engine on the compiled core, exact."""
+    return Engine.from_pretrained(tiny_folder, dtype="float32", threads=2)
+
+
+def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio:
+    """A tone that swells a little, so that no two of its frames are the same."""
+    t = np.arange(round(seconds * rate)) / rate
+    x = 0.3 * np.sin(2 * np.pi * hertz * t) * (1 + 0.3 * np.sin(2 * np.pi * 1.7 * t))
+    return Audio(x.astype(np.float32), rate)

@@ -1,0 +1,319 @@
+"""The command line: every help's example runs, every bad input is one line with exit code 2, Ctrl-C leaves nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import tone
+
+import uniaudio_engine.folder
+from uniaudio_engine import Engine, read_audio
+from uniaudio_engine.cli import build_parser, main
+from uniaudio_engine.tensors import load_tensors, save_tensors
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def place(fake: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with voice.wav, and the tiny model as the bundled one."""
+    monkeypatch.setattr(uniaudio_engine.folder, "MODELS", tiny_folder.parent)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tone(1.0).save("voice.wav")
+    yield tmp_path / "here"
+
+
+def parsers() -> dict[str, Any]:
+    parser = build_parser()
+    (actions,) = [a for a in parser._actions if hasattr(a, "choices") and a.choices]
+    return {"": parser, **actions.choices}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("command", parsers())
+def test_every_help_has_an_example_that_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main([*command.split(), "--help"])
+    assert e.value.code == 0
+    text = capsys.readouterr().out
+    example = text.split("example:\n")[1].strip()
+    assert example.startswith("uniaudio ")
+    assert main(shlex.split(example)[1:]) == 0, capsys.readouterr().err
+    if " -o " in example:
+        assert os.path.getsize(example.rpartition(" ")[2]) > 100
+
+
+def test_tts_writes_what_the_engine_makes(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ["--seed", "7", "--voice", "voice.wav", "--speed", "1.5", "--json"]
+    assert main(["tts", "Hello there.", "-o", "a.wav", *how]) == 0
+    meta = json.loads(capsys.readouterr().out)
+    assert meta["seed"] == 7 and meta["output"] == "a.wav" and meta["speed"] == 1.5
+    audio = Engine.from_pretrained(tiny_folder).tts("Hello there.", seed=7, prompt="voice.wav", speed=1.5)
+    assert np.abs(read_audio("a.wav", 16000).samples - audio.samples).max() < 1e-4
+    assert sorted(os.listdir()) == ["a.wav", "voice.wav"]
+
+
+def test_all_ways_give_the_same_sound(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say = ["Hello there.", "--seed", "7"]
+    assert main(["tts", *say, "-o", "a.wav"]) == 0
+    expected = Path("a.wav").read_bytes()
+    assert main(["stream", *say, "-o", "b.wav"]) == 0
+    assert Path("b.wav").read_bytes() == expected
+    assert main(["run", "tts", "text=Hello there.", "seed=7", "-o", "c.wav"]) == 0
+    assert Path("c.wav").read_bytes() == expected
+    capsysbinary.readouterr()
+    assert main(["tts", *say, "-o", "-"]) == 0
+    assert capsysbinary.readouterr().out == expected
+    assert main(["stream", *say, "-o", "-", "--chunk-frames", "3,9"]) == 0
+    assert capsysbinary.readouterr().out[44:] == expected[44:]
+    assert main(["stream", *say, "-o", "-", "--raw"]) == 0
+    assert capsysbinary.readouterr().out == expected[44:]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello there."))
+    assert main(["tts", "-", "--seed", "7", "-o", "d.wav"]) == 0
+    assert Path("d.wav").read_bytes() == expected
+
+
+def test_jsonl(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.jsonl").write_text(
+        '{"text": "Hello.", "seed": 1, "output": "a.wav"}\n\n'
+        '{"text": "Hello there.", "speed": 2}\n{"phones": "hh ax0"}\n'
+    )
+    os.mkdir("out")
+    assert main(["run", "tts", "--jsonl", "in.jsonl", "-o", "out", "--seed", "5", "--batch", "2", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(os.listdir("out")) == ["00003.wav", "00004.wav", "a.wav"]
+    assert [line["seed"] for line in lines] == [1, 5, 5]
+    alone = Engine.from_pretrained(tiny_folder).tts("Hello there.", speed=2, seed=5)
+    assert np.abs(read_audio("out/00003.wav", 16000).samples - alone.samples).max() < 1e-4
+
+
+def test_codec_there_and_back(tiny_folder: Path) -> None:
+    engine = Engine.from_pretrained(tiny_folder)
+    assert main(["codec", "encode", "voice.wav", "-o", "c.safetensors"]) == 0
+    codes = load_tensors("c.safetensors")[0]["codes"]
+    assert np.array_equal(codes, engine.encode("voice.wav"))
+    assert main(["codec", "decode", "c.safetensors", "-o", "back.flac", "--codebooks", "2"]) == 0
+    assert np.abs(read_audio("back.flac", 16000).samples - engine.decode(codes[:2]).samples).max() < 1e-4
+
+
+def test_voices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["voices", "voice.wav", "-o", "anna.safetensors", "--name", "Anna"]) == 0
+    assert main(["tts", "Hello.", "--voice", "anna.safetensors", "-o", "a.wav", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["voice"] == "Anna"
+    assert main(["voices", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_bench_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--json", "--seconds", "1", "--repeat", "1", "--seed", "3"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    for key in (
+        "ms_per_frame", "prefill_ms", "first_chunk_ms", "realtime_factor", "weight_bytes_per_frame",
+        "bandwidth_gb_per_s", "bandwidth_fraction", "threads", "isa", "seed", "dtype",
+    ):  # fmt: skip
+        assert key in figures
+    assert figures["seed"] == 3
+
+
+def test_doctor_info_tasks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(line.split()[0] for line in lines) == "python isa threads bandwidth model text sound gpu"
+    assert "not used" in lines[-1]
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == ["tts"]
+    assert main(["tasks", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "tts"
+    monkeypatch.setattr(uniaudio_engine.folder, "MODELS", Path("none"))
+    assert main(["doctor", "--json"]) == 1
+    assert "NOT WORKING: no model is bundled" in json.loads(capsys.readouterr().out)["model"]
+
+
+SAY = ["tts", "Hello.", "-o", "a.wav"]
+BAD: dict[str, list[str]] = {
+    "no command": [],
+    "unknown command": ["sing"],
+    "unknown flag": [*SAY, "--loud"],
+    "no output": ["tts", "Hello."],
+    "no text": ["tts", "-o", "a.wav"],
+    "empty text": ["tts", "", "-o", "a.wav"],
+    "symbols": ["tts", "*** ---", "-o", "a.wav"],
+    "unknown phone": ["tts", "--phones", "hh zz", "-o", "a.wav"],
+    "zero bytes": [*SAY, "--prompt", "bad/zero.wav"],
+    "truncated": [*SAY, "--prompt", "bad/truncated.wav"],
+    "nan": [*SAY, "--prompt", "bad/nan.wav"],
+    "no sound": [*SAY, "--prompt", "bad/text.wav"],
+    "no prompt": [*SAY, "--prompt", "bad/none.wav"],
+    "no voice": [*SAY, "--voice", "nobody"],
+    "output folder": ["tts", "Hello.", "-o", "none/a.wav"],
+    "output is a folder": ["tts", "Hello.", "-o", "bad.wav"],
+    "output on /proc": ["tts", "Hello.", "-o", "/proc/a.wav"],
+    "output type": ["tts", "Hello.", "-o", "a.mp9"],
+    "seed": [*SAY, "--seed", "x"],
+    "seed sign": [*SAY, "--seed", "-1"],
+    "temperature": [*SAY, "--temperature", "9"],
+    "temperature nan": [*SAY, "--temperature", "nan"],
+    "top-p": [*SAY, "--top-p", "0"],
+    "top-k": [*SAY, "--top-k", "1.5"],
+    "speed": [*SAY, "--speed", "0"],
+    "device": [*SAY, "--device", "cuda"],
+    "dtype": [*SAY, "--dtype", "int4"],
+    "threads": [*SAY, "--threads", "0"],
+    "max-seconds": [*SAY, "--max-seconds", "0"],
+    "model": [*SAY, "-m", "none"],
+    "model hub": [*SAY, "-m", "somebody/model"],
+    "model file": [*SAY, "-m", "voice.wav"],
+    "chunk frames": ["stream", "Hello.", "-o", "a.wav", "--chunk-frames", "1,x"],
+    "chunk zero": ["stream", "Hello.", "-o", "a.wav", "--chunk-frames", "0"],
+    "stream type": ["stream", "Hello.", "-o", "a.flac"],
+    "unknown task": ["run", "dance", "-o", "a.wav"],
+    "no pair": ["run", "tts", "Hello", "-o", "a.wav"],
+    "unknown input": ["run", "tts", "txt=Hello", "-o", "a.wav"],
+    "jsonl absent": ["run", "tts", "--jsonl", "none", "-o", "out"],
+    "jsonl no folder": ["run", "tts", "--jsonl", "bad/ok.jsonl", "-o", "none"],
+    "jsonl broken": ["run", "tts", "--jsonl", "bad/broken.jsonl", "-o", "out"],
+    "jsonl list": ["run", "tts", "--jsonl", "bad/list.jsonl", "-o", "out"],
+    "jsonl empty": ["run", "tts", "--jsonl", "bad/empty.jsonl", "-o", "out"],
+    "jsonl value": ["run", "tts", "--jsonl", "bad/value.jsonl", "-o", "out"],
+    "jsonl path": ["run", "tts", "--jsonl", "bad/path.jsonl", "-o", "out"],
+    "jsonl twice": ["run", "tts", "--jsonl", "bad/twice.jsonl", "-o", "out"],
+    "jsonl binary": ["run", "tts", "--jsonl", "bad/nan.wav", "-o", "out"],
+    "encode output": ["codec", "encode", "voice.wav", "-o", "a.wav"],
+    "decode sound": ["codec", "decode", "voice.wav", "-o", "a.wav"],
+    "decode other": ["codec", "decode", "bad/other.safetensors", "-o", "a.wav"],
+    "decode range": ["codec", "decode", "bad/range.safetensors", "-o", "a.wav"],
+    "codebooks": ["codec", "encode", "voice.wav", "-o", "c.safetensors", "--codebooks", "9"],
+    "voice output": ["voices", "voice.wav", "-o", "v.wav"],
+    "voice no output": ["voices", "voice.wav"],
+    "voice no input": ["voices", "-o", "v.safetensors"],
+    "bench repeat": ["bench", "--repeat", "0"],
+    "bench seed": ["bench", "--seed", "x"],
+}
+
+
+def bad_files() -> None:
+    os.makedirs("bad")
+    os.mkdir("bad.wav")
+    os.mkdir("out")
+    Path("bad/zero.wav").write_bytes(b"")
+    Path("bad/truncated.wav").write_bytes(Path("voice.wav").read_bytes()[:9999])
+    soundfile.write("bad/nan.wav", np.array([0.1, np.nan] * 9999, np.float32), 16000, subtype="FLOAT")
+    Path("bad/text.wav").write_text("Once upon a time there was no sound.")
+    Path("bad/ok.jsonl").write_text('{"text": "Hello."}\n')
+    Path("bad/broken.jsonl").write_text('{"text": "Hello."}\n{"text": \n')
+    Path("bad/list.jsonl").write_text("[1]\n")
+    Path("bad/empty.jsonl").write_text("\n")
+    Path("bad/value.jsonl").write_text('{"text": "Hello."}\n{"text": "Hello.", "speed": 99}\n')
+    Path("bad/path.jsonl").write_text('{"text": "Hello.", "output": "../a.wav"}\n')
+    Path("bad/twice.jsonl").write_text('{"text": "Hello.", "output": "a.wav"}\n' * 2)
+    save_tensors("bad/other.safetensors", {"codes": np.zeros((2, 5), np.int32)}, {"codec": "0000"})
+    save_tensors("bad/range.safetensors", {"codes": np.full((2, 5), 16, np.int32)})
+
+
+def everything() -> set[str]:
+    return {str(p) for p in Path(".").rglob("*")}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bad_files()
+    before = everything()
+    assert main(BAD[case]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("uniaudio: error: ") and err.count("\n") == 1 and len(err) < 500, err
+    assert everything() == before
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "DOUBLE"])
+def test_odd_prompts_work_with_a_note(subtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.tile(tone(2.0, 96000).samples[:, None], (1, 5))
+    soundfile.write("odd.wav", x, 96000, subtype=subtype)
+    assert main([*SAY, "--prompt", "odd.wav"]) == 0
+    err = capsys.readouterr().err
+    assert "note: 5 channels mixed down to mono" in err and "note: resampled from 96000 Hz" in err
+    assert ("8-bit" in err) == (subtype == "PCM_U8")
+
+
+def runner(*args: str, frame_seconds: float = 0.002) -> subprocess.Popen[bytes]:
+    """The command in a process of its own, on a fake core that takes its time."""
+    code = (
+        "import sys, fake_core, uniaudio_engine.core as c\n"
+        f"c._module = fake_core; fake_core.FRAME_SECONDS = {frame_seconds}\n"
+        "from uniaudio_engine.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args], env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(condition: Any, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["tts", "stream"])
+def test_signals_leave_nothing(command: str, number: int, code: int, tiny_folder: Path) -> None:
+    process = runner(command, "Hello there. " * 200, "-m", str(tiny_folder), "-o", "a.wav")
+    wait_for(lambda: any(".a.wav." in name for name in os.listdir()))
+    time.sleep(1.0)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == b"" and err == (b"uniaudio: error: interrupted\n" if code == 130 else b"")
+    assert os.listdir() == ["voice.wav"]
+
+
+def test_a_stream_comes_while_it_is_made(tiny_folder: Path) -> None:
+    process = runner("stream", "Hello there. " * 50, "-m", str(tiny_folder), "-o", "-")
+    assert process.stdout is not None
+    assert len(process.stdout.read(44 + 2000)) == 2044
+    assert process.poll() is None
+    process.stdout.close()  # the reader goes: the writer ends, quietly
+    assert process.wait(timeout=60) == 1
+    assert process.stderr is not None and process.stderr.read() == b""
+
+
+def test_import_loads_nothing_slow() -> None:
+    code = (
+        "import sys, uniaudio_engine\n"
+        "loaded = {m.split('.')[0] for m in sys.modules}\n"
+        "print(sorted(loaded & {'torch', 'numpy', 'scipy', 'soundfile', 'soxr', 'safetensors', 'sentencepiece'}))\n"
+        "from uniaudio_engine.engine import Engine\n"
+        "import uniaudio_engine.commands\n"
+        "print('torch' in sys.modules, 'soundfile' in sys.modules, 'soxr' in sys.modules)\n"
+    )
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\nFalse False False\n"
+
+
+def test_written_waves_are_plain() -> None:
+    assert main([*SAY, "--seed", "1"]) == 0
+    with wave.open("a.wav") as w:
+        assert (w.getnchannels(), w.getsampwidth(), w.getframerate()) == (1, 2, 16000)
+        assert w.getnframes() % 320 == 0 and w.getnframes() > 0

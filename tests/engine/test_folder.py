@@ -1,0 +1,240 @@
+"""Model folders: what is written is read, and whatever is wrong with one is one line that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from tiny import make_tiny_model, random_weights, tiny_config
+
+from uniaudio_engine.config import CodecConfig, SeanetConfig, StackConfig
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.folder import find_folder, load_folder
+from uniaudio_engine.spec import codec_shapes, lm_shapes
+from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
+
+PHONES = ["sil", "AA", "B", "K"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_tiny_model(tmp_path / "model", PHONES)
+
+
+def refused(folder: Path | None, *words: str) -> None:
+    with pytest.raises(InputError) as e:
+        load_folder(folder)
+    message = str(e.value)
+    assert "\n" not in message and len(message) < 600
+    for word in words:
+        assert word in message, message
+
+
+def test_written_is_read(folder: Path) -> None:
+    model = load_folder(folder)
+    assert model.config == tiny_config(4)
+    assert model.phones == tuple(PHONES)
+    for name, value in random_weights(lm_shapes(model.config.lm), 1).items():  # type: ignore[arg-type]
+        assert model.lm[name].dtype == np.float32
+        assert (model.lm[name] == value).all()
+
+
+def test_bfloat16_is_kept_as_bits(tmp_path: Path) -> None:
+    model = load_folder(make_tiny_model(tmp_path / "m", PHONES, dtype="bfloat16"))
+    w = model.lm["head.weight"]
+    assert w.dtype == np.uint16
+    exact = random_weights(lm_shapes(model.config.lm), 1)["head.weight"]  # type: ignore[arg-type]
+    reference = torch.from_numpy(exact).bfloat16()
+    assert (w == reference.view(torch.uint16).numpy()).all()
+    assert (from_bfloat16(w) == reference.float().numpy()).all()
+    assert np.isnan(from_bfloat16(to_bfloat16(np.array([np.nan], np.float32)))).all()
+
+
+def test_the_safetensors_library_agrees(tmp_path: Path) -> None:
+    data = {"b": np.arange(6, dtype=np.int32).reshape(2, 3), "a": np.float32([[1.5]]), "c": np.arange(3, dtype="u1")}
+    save_tensors(tmp_path / "ours", data, {"k": "v"})
+    theirs = safetensors.numpy.load_file(tmp_path / "ours")
+    assert theirs.keys() == data.keys() and all((theirs[k] == data[k]).all() for k in data)
+    safetensors.numpy.save_file(data, tmp_path / "theirs", {"k": "v"})
+    ours, metadata = load_tensors(tmp_path / "theirs")
+    assert metadata == {"k": "v"}
+    assert all((ours[k] == data[k]).all() and ours[k].dtype == data[k].dtype for k in data)
+
+
+STACK = StackConfig(layers=2, width=24, heads=4)
+LM_CHANGES: list[dict[str, Any]] = [
+    {},
+    {"embedding": "concat", "conditioning": "add"},
+    {"continuous": {"text": 20}, "guide_slots": 0, "guide_vocab": 0},
+    {"global_": dataclasses.replace(STACK, norm="layernorm", activation="gelu", positions="learned", kv_heads=2)},
+    {"local": dataclasses.replace(STACK, q_bias=True, k_bias=True, v_bias=True, o_bias=True, mlp_bias=True)},
+]
+
+
+@pytest.mark.parametrize("changes", LM_CHANGES)
+def test_lm_shapes_are_the_torch_modules(changes: dict[str, Any]) -> None:
+    from uniaudio_training.models.lm import MultiScaleLM
+
+    lm = tiny_config(4, **changes).lm
+    assert lm is not None
+    assert {k: tuple(v.shape) for k, v in MultiScaleLM(lm).state_dict().items()} == lm_shapes(lm)
+
+
+@pytest.mark.parametrize(
+    "seanet",
+    [SeanetConfig(ratios=(2, 2), filters=4), SeanetConfig(ratios=(4, 1), filters=4, lstm_layers=0, conv_shortcut=False,
+     residual_layers=2, norm="group", channels=2)],
+)  # fmt: skip
+def test_seanet_shapes_are_the_torch_modules(seanet: SeanetConfig) -> None:
+    from uniaudio_training.models.seanet import SeanetCodec
+
+    c = CodecConfig("seanet", 8000, 4, 2, 8, 6, seanet=seanet)
+    assert {k: tuple(v.shape) for k, v in SeanetCodec(c).state_dict().items()} == codec_shapes(c)
+
+
+def test_spectral_shapes_are_the_torch_modules() -> None:
+    from uniaudio_training.models.spectral import SpectralCodec
+
+    c = tiny_config(4).codec
+    assert {k: tuple(v.shape) for k, v in SpectralCodec(c).state_dict().items()} == codec_shapes(c)
+
+
+def edit_tensors(change: Callable[[dict[str, Any]], Any], file: str = "lm.safetensors") -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        tensors, _ = load_tensors(folder / file)
+        change(tensors)
+        safetensors.numpy.save_file(tensors, folder / file)
+
+    return apply
+
+
+def edit_config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+def edit_header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """Rewrite the header of codec.safetensors and leave its data alone."""
+
+    def apply(folder: Path) -> None:
+        raw = (folder / "codec.safetensors").read_bytes()
+        n = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + n])
+        change(header)
+        text = json.dumps(header).encode()
+        (folder / "codec.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + n :])
+
+    return apply
+
+
+def cut(file: str, size: int) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:size]) and None
+
+
+def write(file: str, data: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / file).write_bytes(data) and None
+
+
+def set_nan(tensors: dict[str, Any]) -> None:
+    tensors["bridge.weight"][1, 1] = np.nan
+
+
+BOOKS = "quantizer.codebooks"
+CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "missing tensor": (edit_tensors(lambda t: t.pop("bridge.weight")), ["missing bridge.weight"]),
+    "extra tensor": (edit_tensors(lambda t: t.update(more=np.zeros(3, np.float32))), ["left over more"]),
+    "many": (
+        edit_tensors(lambda t: [t.pop(k) for k in list(t) if "local" in k], "lm.safetensors"),
+        ["missing local.embed.weight", "more"],
+    ),
+    "misshapen": (
+        edit_tensors(lambda t: t.update({"bridge.bias": np.zeros(3, np.float32)})),
+        ["bridge.bias [3] (expected [16])"],
+    ),
+    "dtype": (edit_tensors(lambda t: t.update({"bridge.bias": np.zeros(16, np.int32)})), ["bridge.bias int32"]),
+    "nan": (edit_tensors(set_nan), ["NaN", "bridge.weight"]),
+    "bf16 infinity": (
+        lambda f: save_tensors(f / "codec.safetensors", {
+            k: np.full(v.shape, 0x7F80, np.uint16) for k, v in load_tensors(f / "codec.safetensors")[0].items()}),
+        ["infinity"],
+    ),
+    "truncated data": (cut("lm.safetensors", 9000), ["truncated"]),
+    "truncated header": (cut("codec.safetensors", 100), ["truncated"]),
+    "empty weights": (cut("codec.safetensors", 0), ["got 0 bytes"]),
+    "no weights": (lambda f: (f / "codec.safetensors").unlink(), ["codec.safetensors"]),
+    "trailing bytes": (
+        lambda f: write("codec.safetensors", (f / "codec.safetensors").read_bytes() + b"x" * 9)(f), ["expected"]),
+    "header length": (write("codec.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"), ["header length"]),
+    "header garbage": (write("codec.safetensors", (5).to_bytes(8, "little") + b"\xff{}]["), ["JSON header"]),
+    "header nested": (
+        write("codec.safetensors", (60000).to_bytes(8, "little") + b"[" * 60000), ["JSON header"]),
+    "overlap": (edit_header(lambda h: h[BOOKS].update(data_offsets=[8, 8 + 3 * 16 * 8 * 4])), ["overlap or gap"]),
+    "huge shape": (edit_header(lambda h: h[BOOKS].update(shape=[1 << 61, 1 << 61])), ["does not fill"]),
+    "huge empty shape": (
+        edit_header(lambda h: h.update({"a": {"dtype": "F32", "shape": [1 << 61, 0], "data_offsets": [0, 0]}})),
+        ["shape"],
+    ),
+    "offsets beyond": (
+        edit_header(lambda h: h[BOOKS].update(shape=[1 << 40], data_offsets=[0, 4 << 40])), ["truncated"]),
+    "negative": (edit_header(lambda h: h[BOOKS].update(data_offsets=[-4, 0])), ["whole numbers"]),
+    "bool shape": (edit_header(lambda h: h[BOOKS].update(shape=[True])), ["whole numbers"]),
+    "odd dtype": (edit_header(lambda h: h[BOOKS].update(dtype="F8")), ["dtype"]),
+    "unknown key": (edit_config(lambda c: c.update(colour="red")), ["unknown key 'colour'"]),
+    "unknown nested key": (edit_config(lambda c: c["lm"]["global"].update(colour=1)), ["lm.global", "colour"]),
+    "missing key": (edit_config(lambda c: c["lm"].pop("vocab_size")), ["'vocab_size' is missing"]),
+    "newer format": (edit_config(lambda c: c.update(format_version=99)), ["format_version", "upgrade"]),
+    "hostile config": (edit_config(lambda c: c["lm"].update(vocab_size=1 << 40)), ["lm.vocab_size"]),
+    "larger config": (edit_config(lambda c: c["codec"]["spectral"].update(decoder_blocks=9000)), ["codec.safetensors"]),
+    "wrong type": (edit_config(lambda c: c["lm"].update(vocab_size="12")), ["lm.vocab_size", "expected int"]),
+    "not json": (write("config.json", b"{"), ["JSON"]),
+    "long number": (write("config.json", b'{"format_version": ' + b"9" * 6000 + b"}"), ["JSON"]),
+    "nested json": (write("config.json", b"[" * 100000), ["config.json"]),
+    "not utf-8": (write("config.json", b"\xff\xfe"), ["config.json"]),
+    "no config": (lambda f: (f / "config.json").unlink(), ["config.json"]),
+    "phones": (write("phones.txt", b"sil\nAA\n"), ["phones.txt 2 phones"]),
+    "phones twice": (write("phones.txt", b"sil\nAA\nB\nB\n"), ["once"]),
+    "left over lm": (
+        edit_config(lambda c: (c.pop("lm"), c.pop("vocabulary"))), ["lm.safetensors is left over"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_folders_are_one_line(case: str, folder: Path) -> None:
+    damage, words = CASES[case]
+    damage(folder)
+    refused(folder, *words)
+
+
+def test_codec_only_folder(folder: Path) -> None:
+    edit_config(lambda c: (c.pop("lm"), c.pop("vocabulary")))(folder)
+    (folder / "lm.safetensors").unlink()
+    assert load_folder(folder).lm == {}
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "expected a model folder")
+    with pytest.raises(InputError, match="hub is not supported yet"):
+        find_folder("somebody/model")
+
+
+def test_saving_wrong_weights_writes_nothing(tmp_path: Path) -> None:
+    from uniaudio_engine.folder import save_folder
+
+    config = tiny_config(4)
+    assert config.lm is not None
+    lm = random_weights(lm_shapes(config.lm))
+    lm.pop("head.weight")
+    with pytest.raises(InputError, match="missing head"):
+        save_folder(tmp_path / "m", config, random_weights(codec_shapes(config.codec)), lm, PHONES)
+    assert not (tmp_path / "m").exists()

@@ -1,0 +1,121 @@
+"""A run that was stopped and resumed ends with the very weights of one that was not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from uniaudio_training.codec import train as codec_train
+from uniaudio_training.corpus.shards import ShardSpec, make_shard
+from uniaudio_training.lm import train as lm_train
+
+from uniaudio_engine.text.phones import PHONES
+
+LM = {
+    "rows": 2, "items": 300, "codebook_size": 16, "validate_every": 1000, "warmup": 2,
+    "lm": {
+        "global": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24},
+        "local": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "positions": "learned"},
+    },
+}  # fmt: skip
+CODEC = {
+    "batch": 2, "frames": 8, "warmup": 2, "unquantized": 2, "few_stages": 2, "weights": {"sound": 1.0},
+    "codec": {
+        "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
+        "spectral": {
+            "encoder_width": 8, "encoder_blocks": 1, "encoder_hidden": 16,
+            "decoder_width": 8, "decoder_blocks": 1, "decoder_hidden": 16,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    rng = np.random.default_rng(0)
+    for split in ("train", "valid"):
+        frames = rng.integers(20, 40, 12)
+        counts = np.full(12, 10)
+        durations = []
+        for f in frames:
+            cuts = np.sort(rng.choice(np.arange(1, f), 9, replace=False))
+            durations.append(np.diff(np.concatenate(([0], cuts, [f]))))
+        np.savez(
+            folder / f"speech-{split}-0000.npz",
+            codes=rng.integers(0, 16, (frames.sum(), 4)).astype(np.uint16), frames=frames,
+            phones=rng.integers(0, len(PHONES), counts.sum()).astype(np.uint8), phone_counts=counts,
+            durations=np.concatenate(durations).astype(np.uint16), speakers=np.arange(12) % 2, speaker_names=np.array(["a", "b"]),
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    make_shard(ShardSpec("sound", "train", 0, seed=3, seconds=20), str(folder))
+    return folder
+
+
+def _weights(run):
+    return torch.load(run / "checkpoint.pt", weights_only=False)["parts"]
+
+
+def _equal(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        return all(_equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("kind", ["lm", "codec"])
+def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
+    train, config, data = (lm_train.train, LM, tokens) if kind == "lm" else (codec_train.train, CODEC, corpus)
+    config = {**config, "data": str(data), "steps": 6}
+    train(config, tmp_path / "whole", "cpu")
+
+    from uniaudio_training.run import Run
+
+    tick = Run.tick
+
+    def stop_at_three(self):
+        going = tick(self)
+        if self.step == 3:
+            self.save()
+            return False
+        return going
+
+    monkeypatch.setattr(Run, "tick", stop_at_three)
+    train(config, tmp_path / "parts", "cpu")
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 3
+    monkeypatch.setattr(Run, "tick", tick)
+    train(config, tmp_path / "parts", "cpu")
+    assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
+
+
+def test_shards_are_made_again_bit_for_bit(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        make_shard(ShardSpec("sound", "train", 7, seed=1, seconds=15), str(tmp_path / name))
+    for suffix in ("npy", "jsonl"):
+        first, second = ((tmp_path / n / f"sound-train-0007.{suffix}").read_bytes() for n in ("a", "b"))
+        assert first == second
+    (tmp_path / "c").mkdir()
+    make_shard(ShardSpec("sound", "train", 8, seed=1, seconds=15), str(tmp_path / "c"))
+    assert (tmp_path / "c" / "sound-train-0008.npy").read_bytes() != (tmp_path / "a" / "sound-train-0007.npy").read_bytes()
+
+
+def test_unknown_setting_is_refused(tmp_path, tokens):
+    with pytest.raises(ValueError, match="learning_rat"):
+        lm_train.train({**LM, "data": str(tokens), "learning_rat": 1}, tmp_path, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_described_lm_builds_again(tokens, tmp_path):
+    from uniaudio_engine.config import LMConfig, from_dict
+
+    lm_train.train({**LM, "data": str(tokens), "steps": 1}, tmp_path, "cpu")
+    described = json.loads((tmp_path / "lm.json").read_text())
+    from_dict(LMConfig, described["lm"], "lm").check()

@@ -1,0 +1,71 @@
+"""``python -m uniaudio_training.bundle``: finished runs -> a native model folder with bundled voices and a card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uniaudio_engine.config import FORMAT_VERSION, LMConfig, ModelConfig, VocabularyConfig, from_dict
+from uniaudio_engine.engine import Engine
+from uniaudio_engine.folder import save_folder
+from uniaudio_engine.text.phones import PHONES
+
+from .codec.checkpoint import load_codec
+from .corpus import speech
+
+# A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a statement.
+PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
+VOICES = (
+    "slt-102-163", "slt-086-138", "slt-110-226", "slt-118-189", "rms-086-086", "rms-102-102", "rms-118-118", "awb-086-125",
+    "awb-102-107", "awb-110-160", "awb-118-124", "kal16-094-089", "kal16-102-133", "kal16-118-153",
+)  # fmt: skip
+
+
+def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
+    """The first ``seconds`` of a fixed text by a virtual speaker of the corpus: float32 [N] at 16 kHz."""
+    who = next(s for s in speech.SPEAKERS if s.name == name)
+    return speech.speak(PROMPT_TEXT, who).samples[: int(seconds * 16000)]
+
+
+def write_folder(out: Path, name: str, codec_run: str, lm_run: str | None, card: str) -> None:
+    """Writes the folder, weights in bfloat16."""
+    codec = load_codec(codec_run)
+    lm = vocabulary = state = None
+    if lm_run is not None:
+        described = json.loads((Path(lm_run) / "lm.json").read_text())
+        lm = from_dict(LMConfig, described["lm"], "lm")
+        vocabulary = from_dict(VocabularyConfig, described["vocabulary"], "vocabulary")
+        checkpoint = torch.load(Path(lm_run) / "checkpoint.pt", map_location="cpu", weights_only=False)
+        state = {k: v.numpy() for k, v in checkpoint["parts"]["model"].items()}
+    config = ModelConfig(FORMAT_VERSION, name, codec.config, lm, vocabulary, ("tts",) if lm else (), "Apache-2.0")
+    weights = {k: v.numpy() for k, v in codec.state_dict().items()}
+    save_folder(out, config, weights, state, PHONES if lm else (), dtype="bfloat16")
+    (out / "README.md").write_text(card)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="uniaudio_training.bundle", description="Make a model folder from finished runs.", epilog="example: python -m uniaudio_training.bundle --codec runs/codec --lm runs/lm --name base --out uniaudio_engine/models/base")
+    parser.add_argument("--codec", required=True, help="codec run")
+    parser.add_argument("--lm", help="LM run (left out: a codec-only folder)")
+    parser.add_argument("--name", default="base")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--card", type=Path, default=Path(__file__).parents[1] / "card.md", help="the model card to ship (default: %(default)s)")
+    args = parser.parse_args(argv)
+    write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text())
+    if args.lm:
+        engine = Engine.from_pretrained(args.out)
+        (args.out / "voices").mkdir(exist_ok=True)
+        for name in VOICES:
+            engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(args.out / "voices" / f"{name}.safetensors")
+    size = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
+    print(f"{args.out}: {size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What is judged: a model folder through the public engine, a codec training run, or one of two fakes.
+
+The fakes are the ends of the scale: one speaks with flite itself and must score like the originals, the other makes noise and
+must fail.  A judge that cannot tell them apart judges nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..corpus.speech import SPEAKERS, speak
+from . import items
+from .judges import at_16k
+from .metrics import plain_phones
+
+
+class Sound(Protocol):
+    samples: NDArray[np.float32]
+    sample_rate: int
+
+
+class Judged(Protocol):
+    """The part of the public engine that is used."""
+
+    def generate(self, task: str, **inputs: Any) -> Sound: ...
+
+    def encode(self, audio: Any) -> NDArray[np.int32]: ...
+
+    def decode(self, codes: Any) -> Sound: ...
+
+    def voices(self) -> list[str]: ...
+
+
+@dataclass
+class _Sound:
+    samples: NDArray[np.float32]
+    sample_rate: int = 16000
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under judgement; ``lm_codebooks`` is how many of ``codebooks`` the LM uses (0: there is no LM)."""
+
+    name: str
+    engine: Judged
+    codebooks: int
+    codebook_size: int
+    lm_codebooks: int
+    sample_rate: int = 16000
+
+    def say(self, text: str, seed: int, voice: str | None = None, prompt: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16 kHz).
+
+        A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
+        """
+        if prompt is None and voice is not None and voice not in self.engine.voices():
+            prompt = items.prompt(voice)
+        who = {"voice": voice} if prompt is None else {"prompt": (prompt, 16000)}
+        sound = self.engine.generate("tts", text=text, seed=seed, **who)
+        return at_16k(sound.samples, sound.sample_rate)
+
+    def voices(self) -> list[str]:
+        """The model's own voices; of a model without any, the speakers that its training heard."""
+        return self.engine.voices() or [s.name for s in SPEAKERS if s.split == "train"]
+
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
+        """float32 at 16 kHz -> codes [K, T]."""
+        return np.asarray(self.engine.encode((samples, 16000)))
+
+    def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        sound = self.engine.decode(codes)
+        return at_16k(sound.samples, sound.sample_rate)
+
+    def through_codec(self, samples: NDArray[np.float32], num_codebooks: int) -> NDArray[np.float32]:
+        return self.decode(self.encode(samples)[:num_codebooks])
+
+    def asked_phones(self, text: str) -> list[str]:
+        """The phones that the model's front-end asks for, without stress and pauses."""
+        own = getattr(self.engine, "asked_phones", None)
+        if own is not None:
+            return plain_phones(own(text))
+        from uniaudio_engine.text import phonemize
+
+        return plain_phones([p for sentence in phonemize(text) for p in sentence.phones])
+
+
+class FliteEngine:
+    """Speaks with the corpus's own voices; its codec keeps sounds and adds noise, less with more codebooks."""
+
+    CODEBOOKS, LM_CODEBOOKS, SIZE, FRAME = 8, 4, 1024, 320
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, NDArray[np.float32]] = {}
+
+    def generate(self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0) -> Sound:
+        if prompt is not None:  # it knows a prompt by heart, not by ear
+            voice = next(s.name for s in items.HELD_OUT if np.array_equal(items.prompt(s.name), prompt[0]))
+        who = next(s for s in SPEAKERS if s.name == voice)
+        rng = np.random.default_rng(seed)
+        u = speak(text, who, f0_scale=float(rng.uniform(0.98, 1.02)), rate_scale=float(rng.uniform(0.97, 1.03)))
+        return _Sound(u.samples)
+
+    def asked_phones(self, text: str) -> list[str]:
+        return [s.phone for s in items.original(text, "slt-102-163").segments]
+
+    def encode(self, audio: Any) -> NDArray[np.int32]:
+        samples = np.asarray(audio[0], np.float32)
+        rng = np.random.default_rng(zlib.crc32(samples.tobytes()))
+        codes = rng.integers(self.SIZE, size=(self.CODEBOOKS, -(-len(samples) // self.FRAME))).astype(np.int32)
+        for k in range(1, self.CODEBOOKS + 1):
+            self._kept[codes[:k].tobytes()] = samples
+        return codes
+
+    def decode(self, codes: Any) -> Sound:
+        x = self._kept[np.ascontiguousarray(codes, np.int32).tobytes()]
+        noise = np.random.default_rng(1).standard_normal(len(x)) * x.std() * 10 ** (-(20 + 3 * len(codes)) / 20)
+        return _Sound((x + noise).astype(np.float32))
+
+    def voices(self) -> list[str]:
+        return [s.name for s in SPEAKERS if s.split == "train"]
+
+
+class NoiseEngine(FliteEngine):
+    """White noise of the right length, whatever it is asked."""
+
+    def generate(self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0) -> Sound:
+        return _Sound(self._noise(16000 + 800 * len(text), seed))
+
+    def encode(self, audio: Any) -> NDArray[np.int32]:
+        return np.zeros((self.CODEBOOKS, -(-len(audio[0]) // self.FRAME)), np.int32)
+
+    def decode(self, codes: Any) -> Sound:
+        return _Sound(self._noise(np.shape(codes)[1] * self.FRAME, 1))
+
+    @staticmethod
+    def _noise(n: int, seed: int) -> NDArray[np.float32]:
+        return (np.random.default_rng(seed).standard_normal(n) * 0.05).astype(np.float32)
+
+
+class CodecRun:
+    """A codec in training, read from its run's folder; it has no voices."""
+
+    def __init__(self, folder: Path) -> None:
+        from ..codec.checkpoint import load_codec
+
+        self.codec = load_codec(folder)
+
+    def generate(self, task: str, **inputs: Any) -> Sound:
+        raise ValueError("a codec run cannot speak; judge it with --task codec")
+
+    def encode(self, audio: Any) -> NDArray[np.int32]:
+        import torch
+
+        return self.codec.encode(torch.from_numpy(np.asarray(audio[0], np.float32))[None])[0].numpy().astype(np.int32)
+
+    def decode(self, codes: Any) -> Sound:
+        import torch
+
+        with torch.no_grad():
+            y = self.codec.decode(torch.from_numpy(np.asarray(codes)).long()[None])[0].numpy()
+        return _Sound(y, self.codec.config.sample_rate)
+
+    def voices(self) -> list[str]:
+        return []
+
+
+FAKES: dict[str, type[FliteEngine]] = {"fake:flite": FliteEngine, "fake:noise": NoiseEngine}
+
+
+def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4) -> Subject:
+    """A model folder, a codec run's folder (``codec.json``; ``lm_codebooks`` is then what its LM will use), or a fake."""
+    if model in FAKES:
+        fake = FAKES[model]
+        return Subject(model, fake(), fake.CODEBOOKS, fake.SIZE, fake.LM_CODEBOOKS)
+    if (Path(model) / "codec.json").exists():
+        run = CodecRun(Path(model))
+        c = run.codec.config
+        return Subject(model, run, c.num_codebooks, c.codebook_size, min(lm_codebooks, c.num_codebooks), c.sample_rate)
+    from uniaudio_engine import Engine
+
+    engine = Engine.from_pretrained(None if model == "bundled" else model, threads=threads)
+    c, lm = engine.config.codec, engine.config.lm
+    return Subject(model, engine, c.num_codebooks, c.codebook_size, lm.num_codebooks if lm else 0, c.sample_rate)
+
+
+def able(subject: Subject, tasks: Sequence[str]) -> list[str]:
+    """Those of ``tasks`` that the subject can be judged on."""
+    return [t for t in tasks if t != "tts" or (subject.lm_codebooks and not isinstance(subject.engine, CodecRun))]

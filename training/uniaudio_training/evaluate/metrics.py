@@ -1,0 +1,169 @@
+"""Measures on words, phones, spectra and codes: pure functions of arrays, no models.
+
+dB are of power; full scale is 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Edits between what was said and what was heard; ``reference`` is the number of units said."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference: int = 0
+
+    @property
+    def edits(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference + other.reference,
+        )
+
+
+def edit_errors(said: Sequence[str], heard: Sequence[str]) -> Errors:
+    """Fewest substitutions, deletions and insertions that turn ``said`` into ``heard`` (Levenshtein)."""
+    n, m = len(said), len(heard)
+    cost = np.zeros((n + 1, m + 1), np.int32)
+    cost[:, 0], cost[0] = np.arange(n + 1), np.arange(m + 1)
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            diagonal = cost[i - 1, j - 1] + (said[i - 1] != heard[j - 1])
+            cost[i, j] = min(diagonal, cost[i - 1, j] + 1, cost[i, j - 1] + 1)
+    substitutions = deletions = insertions = 0
+    i, j = n, m
+    while i or j:
+        if i and j and cost[i, j] == cost[i - 1, j - 1] + (said[i - 1] != heard[j - 1]):
+            substitutions += said[i - 1] != heard[j - 1]
+            i, j = i - 1, j - 1
+        elif i and cost[i, j] == cost[i - 1, j] + 1:
+            deletions, i = deletions + 1, i - 1
+        else:
+            insertions, j = insertions + 1, j - 1
+    return Errors(int(substitutions), deletions, insertions, n)
+
+
+def error_rate(rows: Sequence[Errors]) -> float:
+    """Edits per unit said, over all rows together; above 1 when more was heard than said.  NaN without units."""
+    reference = sum(r.reference for r in rows)
+    return sum(r.edits for r in rows) / reference if reference else float("nan")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of letters and inner apostrophes, as recognisers print them."""
+    return re.findall(r"[a-z]+(?:'[a-z]+)*", text.lower().replace("’", "'"))
+
+
+def plain_phones(phones: Sequence[str]) -> list[str]:
+    """Phones without stress digits and without pauses: what a listener can be asked to tell apart."""
+    return [p.rstrip("012") for p in phones if p != "pau"]
+
+
+def interval(
+    groups: Sequence[Sequence[object]], statistic: Callable[[list[object]], float], draws: int = 400, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of ``statistic`` over rows, drawing whole groups (a sentence with all its voices)."""
+    if len(groups) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        rows = [r for g in rng.integers(len(groups), size=len(groups)) for r in groups[g]]
+        values.append(statistic(rows))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def cosine(a: Floats, b: Floats) -> float:
+    """Cosine of two vectors [D]; 0 when either is all zeros."""
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.dot(a, b)) / norm if norm > 0 else 0.0
+
+
+@lru_cache(maxsize=8)
+def mel_filters(
+    sample_rate: int, window: int, bands: int, low: float = 0.0, high: float | None = None, scale: str = "htk"
+) -> NDArray[np.float32]:
+    """Triangular filters [bands, window // 2 + 1] on the power spectrum, equal-area (each sums to about one Hz-wide unit).
+
+    ``scale`` "htk" is 2595 log10(1 + f/700); "slaney" is linear below 1 kHz and logarithmic above (Auditory Toolbox).
+    """
+    high = sample_rate / 2 if high is None else high
+
+    def to_mel(f: Floats) -> Floats:
+        if scale == "htk":
+            return 2595.0 * np.log10(1.0 + f / 700.0)
+        return np.where(f < 1000.0, f * 3 / 200, 15.0 + np.log(np.maximum(f, 1e-9) / 1000.0) * 27 / np.log(6.4))
+
+    def to_hz(m: Floats) -> Floats:
+        if scale == "htk":
+            return 700.0 * (10.0 ** (m / 2595.0) - 1.0)
+        return np.where(m < 15.0, m * 200 / 3, 1000.0 * np.exp((m - 15.0) * np.log(6.4) / 27))
+
+    ends = to_mel(np.array([low, high], np.float64))
+    edges = to_hz(np.linspace(ends[0], ends[1], bands + 2))
+    f = np.arange(window // 2 + 1) * sample_rate / window
+    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    shape = np.minimum((f - left) / (centre - left), (right - f) / (right - centre)).clip(0)
+    return (shape * 2.0 / (right - left)).astype(np.float32)
+
+
+def band_powers(
+    samples: Floats, window: int, hop: int, filters: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows are centred on
+    multiples of ``hop``, zeros outside the clip.  In torch, so that ``torch.set_num_threads`` rules its threads."""
+    x = torch.from_numpy(np.pad(np.asarray(samples, np.float32), (window // 2, window // 2)))
+    spectrum = torch.view_as_real(torch.fft.rfft(x.unfold(0, window, hop) * torch.hann_window(window)))
+    return (spectrum.square().sum(-1) @ torch.from_numpy(filters).T).numpy()
+
+
+LOG_MEL_BANDS, LOG_MEL_WINDOW, LOG_MEL_HOP, LOG_MEL_FLOOR_DB = 80, 1024, 256, -80.0
+
+
+def log_mel(samples: Floats, sample_rate: int) -> NDArray[np.float32]:
+    """80-band log-mel spectrogram [T, 80] in dB (a full-scale sine is 0 dB), floored at -80 dB."""
+    filters = mel_filters(sample_rate, LOG_MEL_WINDOW, LOG_MEL_BANDS)
+    peak = filters / filters.max(1, keepdims=True)
+    power = band_powers(samples, LOG_MEL_WINDOW, LOG_MEL_HOP, peak) * (4.0 / LOG_MEL_WINDOW) ** 2
+    return (10 * np.log10(np.maximum(power, 10 ** (LOG_MEL_FLOOR_DB / 10)))).astype(np.float32)
+
+
+def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
+    """Mean absolute difference of the log-mel spectrograms in dB, over the longer clip (the other is padded with zeros)."""
+    n = max(len(a), len(b))
+    pad = [np.pad(np.asarray(x, np.float32), (0, n - len(x))) for x in (a, b)]
+    return float(np.abs(log_mel(pad[0], sample_rate) - log_mel(pad[1], sample_rate)).mean())
+
+
+def codebook_use(codes: Sequence[NDArray[np.integer]], codebook_size: int) -> tuple[list[float], list[float]]:
+    """codes [K, T] of some clips -> (share of entries used, perplexity) of each codebook.
+
+    Perplexity is exp of the entropy of the code counts: ``codebook_size`` when all are used alike, 1 when one is.
+    """
+    joined = np.concatenate([np.asarray(c) for c in codes], axis=1)
+    used, perplexity = [], []
+    for row in joined:
+        counts = np.bincount(row, minlength=codebook_size)
+        p = counts[counts > 0] / max(1, counts.sum())
+        used.append(float((counts > 0).sum() / codebook_size))
+        perplexity.append(float(np.exp(-(p * np.log(p)).sum())))
+    return used, perplexity

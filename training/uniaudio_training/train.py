@@ -1,0 +1,41 @@
+"""``uniaudio-train codec|lm --config FILE --out RUN``: trains or resumes, on CPU or GPU unchanged."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+_KINDS = {
+    "codec": ("uniaudio_training.codec.train", "the codec, spectral losses"),
+    "codec-finish": ("uniaudio_training.codec.adversarial", "the codec's decoder against discriminators, codes kept"),
+    "lm": ("uniaudio_training.lm.train", "the language model on tokens"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="uniaudio-train", description="Train a codec or LM; a run that was stopped resumes where it was.", epilog="example: uniaudio-train codec --config training/configs/codec.yaml --out runs/codec")
+    parser.add_argument("kind", choices=_KINDS, help="; ".join(f"{k}: {v[1]}" for k, v in _KINDS.items()))
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--out", required=True, help="the run's folder; its checkpoint is resumed")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    args = parser.parse_args(argv)
+
+    import torch
+
+    from .run import load_yaml
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        config = load_yaml(args.config)
+        importlib.import_module(_KINDS[args.kind][0]).train(config, args.out, args.device)
+    except (OSError, ValueError, KeyError) as e:
+        print(f"uniaudio-train: error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

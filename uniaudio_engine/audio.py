@@ -1,0 +1,278 @@
+"""Sound in and out: one mono float32 type, checked reading of anything, writing that is whole or absent.
+
+Not responsible for codes or models.  Heavy readers (soundfile, soxr) are imported when first needed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, shown
+from .files import atomic_write
+
+if TYPE_CHECKING:
+    import soundfile
+
+Samples = NDArray[np.float32]
+AudioSource = Any  # a path, the bytes of a file, (samples [N] or [N, C], rate in Hz), or an Audio
+
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+MIN_RATE, MAX_RATE = 1000, 768000  # Hz
+MAX_CHANNELS = 256
+_UNKNOWN_SIZES = 0x7FFF0000  # WAV data sizes from here on are what writers to a pipe put there
+_BLOCK = 1 << 16  # samples a read
+
+
+@dataclass
+class Audio:
+    """Mono sound.
+
+    ``samples`` float32 [N] in [-1, 1]; ``sample_rate`` in Hz; ``meta``: what is known about it (``notes``: what was
+    changed on reading; ``seed`` and timings where it was generated).
+    """
+
+    samples: Samples
+    sample_rate: int
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write .wav (16 bit), .flac or .ogg by the name's ending; the file is whole or absent."""
+        check_output(path)
+        with atomic_write(path) as f:
+            write_audio(f, self, FORMATS[Path(path).suffix.lower()])
+
+
+@dataclass
+class AudioChunk:
+    """A piece of a stream: ``samples`` float32 [n] in [-1, 1] that begin at sample ``start``, at ``sample_rate`` Hz.
+
+    ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes samples lag behind);
+    ``last`` is true for the stream's final chunk only.
+    """
+
+    samples: Samples
+    sample_rate: int
+    start: int
+    codes: NDArray[np.int32]
+    last: bool = False
+
+
+def read_audio(
+    source: AudioSource,
+    sample_rate: int,
+    max_seconds: float | None = None,
+    what: str = "audio",
+    min_seconds: float = 0.0,
+) -> Audio:
+    """Any sound file or array as mono at ``sample_rate`` Hz.
+
+    Channels are averaged, other rates resampled, peaks above 1 scaled to 1, and anything after ``max_seconds`` is not
+    even read; ``meta["notes"]`` says so.  Raises one :class:`InputError` line for a source that is missing, empty,
+    truncated, no sound, shorter than ``min_seconds``, or holds NaN or infinity.
+    """
+    if isinstance(source, Audio):
+        x, rate, notes, name = _from_array(source.samples, source.sample_rate, max_seconds, what)
+    elif isinstance(source, tuple) and len(source) == 2:
+        x, rate, notes, name = _from_array(*source, max_seconds, what)
+    elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+        x, rate, notes, name = _from_file(source, max_seconds, what)
+    else:
+        raise InputError(
+            f"{what}: expected a path, the bytes of a sound file, or (samples, rate in Hz), got {type(source).__name__}"
+        )
+    if not np.isfinite(x).all():
+        raise InputError(f"{name}: expected finite samples, got NaN or infinity; repair or re-record the sound")
+    if x.shape[1] > 1:
+        notes.append(f"{x.shape[1]} channels mixed down to mono")
+    mono = x.mean(axis=1, dtype=np.float32)
+    peak = float(np.abs(mono).max(initial=0.0))
+    if peak > 1.0:
+        notes.append(f"peak {peak:.3g} scaled to 1")
+        mono = mono / np.float32(peak)
+    if len(mono) < max(1, min_seconds * rate):
+        least = f"{max(min_seconds, 1 / rate):.3g} s"
+        raise InputError(f"{name}: expected at least {least} of sound, got {len(mono) / rate:.3g} s; record more")
+    if rate != sample_rate:
+        import soxr
+
+        notes.append(f"resampled from {rate} Hz to {sample_rate} Hz")
+        mono = soxr.resample(mono, rate, sample_rate)
+    return Audio(np.clip(mono, -1, 1).astype(np.float32), sample_rate, {"notes": notes})
+
+
+def _from_array(
+    samples: Any, rate: Any, max_seconds: float | None, what: str
+) -> tuple[NDArray[np.float32], int, list[str], str]:
+    rate = _checked_rate(rate, what)
+    x = np.asarray(samples)
+    if x.ndim not in (1, 2) or x.dtype.kind not in "iuf" or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
+        raise InputError(f"{what}: expected samples [N] or [N, channels] as numbers, got {x.dtype} {list(x.shape)}")
+    notes: list[str] = []
+    limit = len(x) if max_seconds is None else min(len(x), math.ceil(max_seconds * rate))
+    if limit < len(x):
+        notes.append(_cut_note(limit, len(x), rate))
+    x = x[:limit]
+    if x.dtype.kind == "u":
+        raise InputError(f"{what}: expected float or signed integer samples, got {x.dtype}; subtract its middle first")
+    if x.dtype.kind == "i":
+        x = x.astype(np.float64) / -float(np.iinfo(x.dtype).min)
+    return (x if x.ndim == 2 else x[:, None]).astype(np.float32), rate, notes, what
+
+
+def _from_file(source: Any, max_seconds: float | None, what: str) -> tuple[NDArray[np.float32], int, list[str], str]:
+    import soundfile
+
+    name = f"{what} {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else f"{what} ({len(source)} bytes)"
+    try:
+        is_path = isinstance(source, (str, os.PathLike))
+        f: BinaryIO = Path(source).open("rb") if is_path else io.BytesIO(source)  # noqa: SIM115 (closed below)
+    except OSError as e:
+        raise InputError(f"{name}: expected a readable sound file, got: {e.strerror or e}") from None
+    with f:
+        if not f.seekable():
+            f = io.BytesIO(f.read())
+        if f.seek(0, io.SEEK_END) == 0:
+            raise InputError(f"{name}: expected a sound file, got 0 bytes; record or copy it again")
+        _check_wav_size(f, name)
+        f.seek(0)
+        try:
+            with soundfile.SoundFile(f) as sound:
+                return (*_read_sound(sound, max_seconds, name), name)
+        except soundfile.SoundFileError as e:
+            reason = " ".join(getattr(e, "error_string", str(e)).split()).rstrip(".")
+            raise InputError(
+                f"{name}: expected WAV, FLAC, OGG, MP3 or AIFF, got: {reason}; convert or copy the file again"
+            ) from None
+
+
+def _read_sound(
+    sound: soundfile.SoundFile, max_seconds: float | None, name: str
+) -> tuple[NDArray[np.float32], int, list[str]]:
+    rate = _checked_rate(sound.samplerate, name)
+    notes: list[str] = []
+    if sound.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW"):
+        notes.append("8-bit sound: expect noise")
+    limit = sound.frames if max_seconds is None else min(sound.frames, math.ceil(max_seconds * rate))
+    if limit < sound.frames:
+        notes.append(_cut_note(limit, sound.frames, rate))
+    blocks, got = [], 0
+    while got < limit:  # in blocks: the length that a header claims is not believed before the samples are there
+        block = sound.read(min(_BLOCK, limit - got), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block)
+        got += len(block)
+    if got < limit:
+        raise InputError(f"{name}: expected {limit} samples, got {got}; the file is truncated, copy it again")
+    if not blocks:
+        raise InputError(f"{name}: expected sound, got a file without samples; record or copy it again")
+    return np.concatenate(blocks), rate, notes
+
+
+def _check_wav_size(f: BinaryIO, name: str) -> None:
+    """A RIFF/WAVE file must hold the bytes that its data chunk announces (libsndfile shortens silently)."""
+    size = f.seek(0, io.SEEK_END)
+    f.seek(0)
+    riff = f.read(12)
+    if len(riff) < 12:
+        raise InputError(f"{name}: expected a sound file, got only {size} bytes; it is truncated, copy it again")
+    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+        return
+    while len(head := f.read(8)) == 8:
+        chunk, length = struct.unpack("<4sI", head)
+        if chunk == b"data":
+            there = size - f.tell()
+            if length < _UNKNOWN_SIZES and there < length:
+                raise InputError(f"{name}: expected {length} bytes of samples, got {there}: truncated, copy it again")
+            return
+        f.seek(length + length % 2, io.SEEK_CUR)
+
+
+def _checked_rate(rate: Any, what: str) -> int:
+    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not MIN_RATE <= rate <= MAX_RATE:
+        raise InputError(f"{what}: expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {shown(rate)}")
+    return int(rate)
+
+
+def _cut_note(limit: int, total: int, rate: int) -> str:
+    return f"only the first {limit / rate:.3g} s of {total / rate:.4g} s used"
+
+
+def trim_silence(audio: Audio, floor_db: float = -50.0) -> Audio:
+    """Without leading and trailing parts whose 10 ms means stay ``floor_db`` below the loudest one."""
+    hop = max(1, audio.sample_rate // 100)
+    x = audio.samples
+    energy = np.add.reduceat(x.astype(np.float64) ** 2, np.arange(0, len(x), hop)) if len(x) else np.zeros(0)
+    loud = np.flatnonzero(energy > energy.max(initial=0.0) * 10 ** (floor_db / 10))
+    if not len(loud):
+        return Audio(x[:0], audio.sample_rate, audio.meta)
+    return Audio(x[loud[0] * hop : (loud[-1] + 1) * hop], audio.sample_rate, audio.meta)
+
+
+def to_pcm16(samples: NDArray[Any]) -> bytes:
+    """float [N] in [-1, 1] -> little-endian 16-bit PCM."""
+    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def wav_header(sample_rate: int, samples: int | None) -> bytes:
+    """44 bytes for mono 16-bit PCM; ``samples`` None: a stream whose length is not known yet."""
+    size = 0xFFFFFFFF - 36 if samples is None else min(2 * samples, 0xFFFFFFFF - 36)
+    parts = (b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16, b"data", size)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", *parts)
+
+
+def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
+    """Write the whole file of a format in :data:`FORMATS` values."""
+    if kind == "WAV":
+        f.write(wav_header(audio.sample_rate, len(audio.samples)) + to_pcm16(audio.samples))
+        return
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.samples, audio.sample_rate, format=kind)
+    f.write(buffer.getvalue())
+
+
+def write_wav_stream(f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, header: bool = True) -> int:
+    """Write chunks as they come (flushed one by one); returns the number of samples.
+
+    Where ``f`` can seek, the header gets the true length at the end.
+    """
+    if header:
+        f.write(wav_header(sample_rate, None))
+    total = 0
+    for chunk in chunks:
+        f.write(to_pcm16(chunk.samples))
+        f.flush()
+        total += len(chunk.samples)
+    if header and f.seekable():
+        f.seek(0)
+        f.write(wav_header(sample_rate, total))
+        f.seek(0, io.SEEK_END)
+    return total
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a name whose ending says no format; what can't be written is refused by :func:`atomic_write`."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: expected a name that ends in {', '.join(FORMATS)} (or - for WAV to standard output)")
+
+
+def concatenate(chunks: Iterable[AudioChunk], sample_rate: int) -> Samples:
+    """The samples of all chunks, one after the other."""
+    parts: Iterator[Samples] = (c.samples for c in chunks)
+    return np.concatenate([np.zeros(0, np.float32), *parts])

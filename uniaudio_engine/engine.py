@@ -1,0 +1,315 @@
+"""The engine: one loaded model, and everything that can be asked of it.
+
+``generate`` is ``stream``, concatenated.  An engine may be used from several threads: its models never change, and
+every call has sessions of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
+from .config import ModelConfig, to_dict
+from .core import core, default_threads
+from .errors import InputError, first_few, shown
+from .folder import ModelFolder, load_folder
+from .plan import Plan, make_plan
+from .sequence import Ids, Layout
+from .stream import AudioStream, decode_parts, run_together
+from .tasks import TASKS, Task, find_task
+from .tokens import TokenLM
+from .voice import Voice, codec_fingerprint
+
+AUTO_DTYPE = "int8"  # a quarter of the bytes that a frame has to read; float32 is the exact one
+DTYPES = ("float32", "int8")
+MAX_THREADS = 256
+MAX_SECONDS = 3600.0
+_PREFIXES = 4  # voices whose KV prefix is kept
+_TEXT_RATE = 30  # phone and duration tokens a second of speech, generously: they share the KV cache with the frames
+_PROMPT_SLACK = 4.0  # seconds read beyond a voice prompt's need, so that silence before it can be left out
+
+
+class Engine:
+    """A loaded model; make one with :meth:`from_pretrained`."""
+
+    def __init__(self, folder: ModelFolder, dtype: str, threads: int, max_seconds: float | None = None) -> None:
+        self.folder, self.dtype, self.threads = folder, dtype, threads
+        config = folder.config
+        if config.codec.seanet is not None and config.codec.family == "seanet" and config.codec.seanet.channels != 1:
+            raise InputError(f"{folder.path}: expected a mono codec, got {config.codec.seanet.channels} channels")
+        self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
+        self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
+        self._lm: TokenLM | None = None
+        self._layout: Layout | None = None
+        self.capacity = 0
+        if config.lm is not None and config.vocabulary is not None:
+            lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads)
+            if any(s.name == "audio" for s in config.vocabulary.spans):
+                self._layout = Layout.of(config.lm, config.vocabulary)
+            self._lm = TokenLM(lm, config.lm, self._layout)
+            self.capacity = config.lm.max_frames
+            if max_seconds is not None:
+                voice = max((i.max_seconds for t in TASKS.values() for i in t.inputs), default=0.0)
+                wanted = max_seconds * (self.frame_rate + _TEXT_RATE) + voice * self.frame_rate + 16
+                self.capacity = min(self.capacity, int(wanted))
+        self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
+        self._voices: dict[str, Voice] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "native",
+        max_seconds: float | None = None,
+        threads: int | None = None,
+    ) -> Engine:
+        """Load a model folder, a bundled model by name, or (None) the bundled model.
+
+        ``device`` auto|cpu; ``dtype`` auto|float32|int8: how the LM's weights are held (auto is int8, float32 exact);
+        ``max_seconds``: the longest single sentence, which sizes the KV cache (default: what the model allows);
+        ``threads`` default: the processors at hand.  What this version does not have is refused in one line, never
+        replaced in silence.
+        """
+        if device not in ("auto", "cpu"):
+            raise InputError(f"device: expected auto or cpu, got {shown(device)}; this version has the CPU only")
+        if backend != "native":
+            raise InputError(f"backend: expected native, got {shown(backend)}; this version has no other")
+        if dtype not in ("auto", *DTYPES):
+            raise InputError(f"dtype: expected auto, {' or '.join(DTYPES)}, got {shown(dtype)}; there is no other yet")
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+            raise InputError(f"threads: expected a whole number from 1 to {MAX_THREADS}, got {shown(threads)}")
+        if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
+            raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
+        folder = load_folder(path)
+        return cls(folder, AUTO_DTYPE if dtype == "auto" else dtype, threads or default_threads(), max_seconds)
+
+    # What it is
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.folder.config
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.config.codec.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Hz."""
+        return self.config.codec.frame_rate
+
+    @property
+    def lm(self) -> TokenLM:
+        if self._lm is None:
+            raise InputError(f"model {self.config.name} is a codec without a language model; choose another model")
+        return self._lm
+
+    @property
+    def layout(self) -> Layout:
+        if self._layout is None:
+            raise InputError(f"model {self.config.name} does not generate audio; choose another model")
+        return self._layout
+
+    @property
+    def phone_ids(self) -> dict[str, int]:
+        return {p: i for i, p in enumerate(self.folder.phones)}
+
+    @property
+    def pause_id(self) -> int:
+        """The pause's id, or -1: long sentences are cut there."""
+        return self.phone_ids.get("pau", -1)
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Machine-readable schema of the tasks that this model does."""
+        return [TASKS[name].schema() for name in self.config.tasks if name in TASKS]
+
+    def info(self) -> dict[str, Any]:
+        """Plain JSON values about the model and how it runs."""
+        weights = [*self.folder.codec.values(), *self.folder.lm.values()]
+        lm, codec = self.config.lm, self.config.codec
+        about: dict[str, Any] = {
+            "model": self.config.name,
+            "path": str(self.folder.path),
+            "licence": self.config.licence,
+            "parameters": sum(w.size for w in weights),
+            "tasks": list(self.config.tasks),
+            "voices": self.voices(),
+            "sample_rate": self.sample_rate,
+            "frame_rate": self.frame_rate,
+            "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
+            "dtype": self.dtype,
+            "threads": self.threads,
+            "isa": core().isa(),
+        }
+        if lm is not None:
+            about.update(
+                lm=f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x {lm.local.width}",
+                num_codebooks=lm.num_codebooks,
+                max_frames=self.capacity,
+                session_bytes=self.lm.core.memory_bytes(self.capacity),
+                weight_bytes_per_frame=self.lm.core.weight_bytes_per_frame,
+            )
+        return about
+
+    # Generating
+
+    def stream(
+        self, task: str, *, chunk_frames: Sequence[int] | None = None, voice: Any = None, **inputs: Any
+    ) -> AudioStream:
+        """Begin a task; iterate for :class:`AudioChunk`: the first chunk small, then larger.
+
+        Inputs and options are those of ``tasks()``; ``voice`` is another name for ``prompt``.  Inputs are checked
+        here, before the first chunk is asked for.  ``chunk_frames``: sizes of the chunks, the last one repeats; they
+        change when samples arrive, not which tokens they are made of.
+        """
+        begin = time.perf_counter()
+        plan = self.plan(task, voice=voice, **inputs)
+        return AudioStream(self, plan, chunk_frames, time.perf_counter() - begin)
+
+    def generate(self, task: str, **inputs: Any) -> Audio:
+        """Do a task in one go: :meth:`stream`, concatenated.  ``meta`` has the seed, timings and notes."""
+        with self.stream(task, **inputs) as stream:
+            chunks = list(stream)
+        return Audio(concatenate(chunks, stream.sample_rate), stream.sample_rate, stream.meta)
+
+    def tts(self, text: str | None = None, **inputs: Any) -> Audio:
+        """Speak a text: ``generate("tts", text=text, ...)``."""
+        return self.generate("tts", text=text, **inputs)
+
+    def generate_batch(self, requests: Sequence[Mapping[str, Any]], task: str = "tts") -> list[Audio]:
+        """Several requests stepped together: faster in sum, and each one's tokens are those that it gives alone.
+
+        A request is a mapping of ``generate``'s arguments; a key ``task`` overrides ``task``.
+        """
+        return self.run_plans([self.plan(**{"task": task, **r}) for r in requests])
+
+    def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
+        """Carry out what :meth:`plan` laid out, stepped together."""
+        begin = time.perf_counter()
+        parts = run_together(self, plans)
+        results = []
+        for plan, frames in zip(plans, parts, strict=True):
+            samples = decode_parts(self, frames)
+            meta = self.describe(plan)
+            meta.update(frames=sum(map(len, frames)), seconds=len(samples) / self.sample_rate, batch=len(plans))
+            results.append(Audio(samples, self.sample_rate, meta))
+        compute = time.perf_counter() - begin
+        for audio in results:
+            audio.meta.update(batch_compute_seconds=round(compute, 6))
+        return results
+
+    def plan(self, task: str, voice: Any = None, **inputs: Any) -> Plan:
+        """Check a request and lay it out, without running the model's language part."""
+        entry: Task = find_task(task)
+        if task not in self.config.tasks:
+            able = first_few(list(self.config.tasks), 20) or "no task"
+            raise InputError(f"model {self.config.name} was not trained for {task}; it does {able}")
+        if voice is not None:
+            if inputs.get("prompt") is not None:
+                raise InputError("expected either voice or prompt, got both")
+            inputs["prompt"] = voice
+        names = {o.name for o in entry.options}
+        options = {k: v for k, v in inputs.items() if k in names}
+        return make_plan(self, entry, {k: v for k, v in inputs.items() if k not in names}, options)
+
+    # Codec and voices
+
+    def encode(self, audio: AudioSource, num_codebooks: int = 0) -> NDArray[np.int32]:
+        """Any sound (see :func:`read_audio`) -> codes int32 [K, T]; ``num_codebooks`` 0 is all."""
+        most = self.config.codec.num_codebooks
+        if not 0 <= num_codebooks <= most:
+            raise InputError(f"num_codebooks: expected 0 (all) to {most}, got {num_codebooks}")
+        return self.codec.encode(read_audio(audio, self.sample_rate).samples, num_codebooks)
+
+    def decode(self, codes: Any) -> Audio:
+        """codes [K', T] of the first K' <= K codebooks -> sound."""
+        c = np.asarray(codes)
+        most, size = self.config.codec.num_codebooks, self.config.codec.codebook_size
+        if c.ndim != 2 or not 1 <= c.shape[0] <= most or c.dtype.kind not in "iu":
+            raise InputError(f"codes: expected whole numbers [1 to {most}, T], got {c.dtype} {list(c.shape)}")
+        if c.size and (c.min() < 0 or c.max() >= size):
+            raise InputError(f"codes: expected 0 to {size - 1}, got {c.min()} to {c.max()}")
+        samples = self.codec.decode(np.ascontiguousarray(c, np.int32))
+        return Audio(np.clip(samples, -1.0, 1.0), self.sample_rate)
+
+    def encode_voice(
+        self,
+        audio: AudioSource,
+        name: str = "",
+        *,
+        max_seconds: float = 3.0,
+        min_seconds: float = 0.5,
+        licence: str = "",
+    ) -> Voice:
+        """A voice from the first ``max_seconds`` of sound (silence before it left out, the rest not read)."""
+        sound = read_audio(audio, self.sample_rate, max_seconds + _PROMPT_SLACK, "prompt", min_seconds)
+        notes = list(sound.meta["notes"])
+        trimmed = trim_silence(sound).samples[: round(max_seconds * self.sample_rate)]
+        if len(trimmed) < min_seconds * self.sample_rate:
+            got = f"{len(trimmed) / self.sample_rate:.3g} s"
+            raise InputError(f"prompt: expected at least {min_seconds:g} s of sound, got {got} that is not silent")
+        if len(trimmed) < len(sound.samples) and not notes:
+            notes.append(f"{len(trimmed) / self.sample_rate:.3g} s of the prompt used")
+        source = os.path.basename(os.fspath(audio)) if isinstance(audio, (str, os.PathLike)) else ""
+        codes = self.codec.encode(trimmed, 0)
+        name = name or Path(source).stem or "prompt"
+        return Voice(name, codes, self.fingerprint, self.frame_rate, licence, source, tuple(notes))
+
+    def voices(self) -> list[str]:
+        """Names of the voices in the model folder."""
+        return list(self.folder.voices)
+
+    def voice(self, name: str) -> Voice:
+        """A voice of the model folder, by name."""
+        if name not in self.folder.voices:
+            raise InputError(f"there is no voice {shown(name)}; there is {first_few(self.voices(), 20) or 'none'}")
+        if name not in self._voices:
+            voice = Voice.load(self.folder.voices[name])
+            self.check_voice(voice)
+            self._voices[name] = voice
+        return self._voices[name]
+
+    def check_voice(self, voice: Voice) -> None:
+        """Raise :class:`InputError` unless the voice's codes are this codec's."""
+        k = self.config.lm.num_codebooks if self.config.lm is not None else 1
+        voice.check(self.config.codec, self.fingerprint, k)
+
+    # For stream.py
+
+    def fork_prefix(self, shared: Ids) -> Any:
+        """A session that has heard ``shared`` [n, K]; the prefill is done once for each of the latest prefixes."""
+        key = shared.tobytes()
+        with self._lock:
+            base = self._prefixes.get(key)
+            if base is None:
+                base = self.lm.session(self.capacity)
+                base.prefill(shared)
+                self._prefixes[key] = base
+                if len(self._prefixes) > _PREFIXES:
+                    self._prefixes.popitem(last=False)
+            self._prefixes.move_to_end(key)
+            return base.fork()
+
+    def describe(self, plan: Plan) -> dict[str, Any]:
+        """What every result says about how it was made."""
+        about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
+        return {**about, "dtype": self.dtype, "threads": self.threads, "isa": core().isa()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

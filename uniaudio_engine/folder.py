@@ -1,0 +1,179 @@
+"""The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
+
+Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
+Weights stay as they are stored (float32, or bfloat16 as uint16 bits); not responsible for what is computed with them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import ConfigError, ModelConfig
+from .errors import InputError, first_few
+from .files import atomic_write
+from .spec import Shapes, codec_shapes, lm_shapes
+from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
+
+MAX_CONFIG_BYTES = 1 << 20
+MODELS = Path(__file__).parent / "models"  # one folder per bundled model
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model: its configuration, its weights by tensor name, its phone list, its voices' files by name."""
+
+    path: Path
+    config: ModelConfig
+    codec: Tensors
+    lm: Tensors = field(default_factory=dict)
+    phones: tuple[str, ...] = ()
+    voices: dict[str, Path] = field(default_factory=dict)
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that came with this installation, by name."""
+    if not MODELS.is_dir():
+        return {}
+    return {p.name: p for p in sorted(MODELS.iterdir()) if (p / "config.json").is_file()}
+
+
+def find_folder(path: str | os.PathLike[str] | None) -> Path:
+    """A model folder by path, by the name of a bundled model, or (None) the bundled model."""
+    bundled = bundled_models()
+    if path is None:
+        if not bundled:
+            raise InputError("no model is bundled in this installation; name a model folder (-m FOLDER)")
+        return next(iter(bundled.values()))
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if str(path) in bundled:
+        return bundled[str(path)]
+    known = f"; bundled: {', '.join(bundled)}" if bundled else ""
+    if str(path).count("/") == 1 and not folder.exists() and not str(path).startswith((".", "/", "~")):
+        raise InputError(f"{path}: there is no such folder, and loading from a model hub is not supported yet{known}")
+    raise InputError(f"{path}: expected a model folder with a config.json, found none{known}")
+
+
+def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """``config.json`` of a folder, checked."""
+    path = Path(folder) / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InputError(f"{path}: expected at most {MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}")
+        return ModelConfig.load(path)
+    except OSError as e:
+        raise InputError(f"{path}: expected a readable config.json, got: {e.strerror or e}") from None
+    except ConfigError as e:
+        raise InputError(f"{path}: {e}") from None
+    except ValueError as e:  # not UTF-8, or numbers too long to read
+        raise InputError(f"{path}: expected JSON, got: {e}") from None
+
+
+def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
+    """Load and check a model folder (see :func:`find_folder`); one :class:`InputError` line on anything amiss."""
+    folder = find_folder(path)
+    config = load_config(folder)
+    phones = _load_phones(folder)
+    check_model(config, phones, folder)
+    codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec))
+    lm: Tensors = {}
+    if config.lm is not None:
+        lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm))
+    elif (folder / "lm.safetensors").exists():
+        raise InputError(f"{folder}: lm.safetensors is left over: config.json has no lm section; remove the file")
+    voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
+    return ModelFolder(folder, config, codec, lm, phones, voices)
+
+
+def save_folder(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    codec: Mapping[str, NDArray[Any]],
+    lm: Mapping[str, NDArray[Any]] | None = None,
+    phones: Iterable[str] = (),
+    dtype: str = "float32",
+) -> None:
+    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
+    (a rounded codebook would give other codes than those the LM has learned)."""
+    folder = Path(path)
+    phones = tuple(phones)
+    config.check()
+    check_model(config, phones, folder)
+    parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
+    if config.lm is not None:
+        parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
+    for name, tensors, shapes in parts:
+        check_weights(tensors, shapes, str(folder / name))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors, _ in parts:
+        save_tensors(folder / name, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    if phones:
+        with atomic_write(folder / "phones.txt") as f:
+            f.write("".join(f"{p}\n" for p in phones).encode())
+    with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
+        f.write((config.to_json() + "\n").encode())
+
+
+def load_weights(path: Path, shapes: Shapes) -> Tensors:
+    """Tensors of one file, exactly those in ``shapes``, float32 or bfloat16 (as uint16), all finite."""
+    expected = sum(int(np.prod(s, dtype=object)) for s in shapes.values())
+    # float32 is the widest that is accepted: a larger file is refused before any of it is read
+    tensors, _ = load_tensors(path, max_bytes=4 * expected + 256 * len(shapes) + (1 << 20))
+    check_weights(tensors, shapes, str(path))
+    return tensors
+
+
+def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: str) -> None:
+    """Names, shapes, dtypes and finiteness, or one :class:`InputError` line that lists the first offenders."""
+    require_names(tensors, set(shapes), where)
+    wrong = [f"{n} {list(tensors[n].shape)} (expected {list(s)})" for n, s in shapes.items() if tensors[n].shape != s]
+    if wrong:
+        raise InputError(f"{where}: wrong shape: {first_few(wrong)}")
+    wrong = [f"{n} {a.dtype}" for n, a in tensors.items() if a.dtype not in (np.float32, np.uint16)]
+    if wrong:
+        raise InputError(f"{where}: wrong dtype: {first_few(wrong)}; expected float32 or bfloat16")
+    wrong = [n for n, a in tensors.items() if not all_finite(a)]
+    if wrong:
+        raise InputError(f"{where}: NaN or infinity in {first_few(wrong)}; export or download the model again")
+
+
+def check_model(config: ModelConfig, phones: tuple[str, ...], where: Path) -> None:
+    """That codec, LM, vocabulary and phone list fit each other."""
+    if config.lm is None or config.vocabulary is None:
+        return
+    k, c = config.lm.num_codebooks, config.codec.codebook_size
+    spans = {s.name: s.size for s in config.vocabulary.spans}
+    if k > config.codec.num_codebooks:
+        raise InputError(f"{where}: lm.num_codebooks {k} is more than the codec's {config.codec.num_codebooks}")
+    if "audio" in spans and spans["audio"] != k * c:
+        raise InputError(f"{where}: vocabulary span audio: expected {k} x {c} ids, got {spans['audio']}")
+    if "phone" in spans and spans["phone"] != len(phones):
+        raise InputError(f"{where}: vocabulary span phone has {spans['phone']} ids, phones.txt {len(phones)} phones")
+
+
+def _load_phones(folder: Path) -> tuple[str, ...]:
+    path = folder / "phones.txt"
+    if not path.exists():
+        return ()
+    try:
+        phones = tuple(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: expected one phone a line, got: {e}") from None
+    if len(set(phones)) != len(phones):
+        raise InputError(f"{path}: expected each phone once; remove the repeated ones")
+    return phones
+
+
+def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:
+    x = np.asarray(x)
+    if dtype == "bfloat16" and x.dtype == np.float32 and x.ndim > 1 and not name.startswith("quantizer."):
+        return to_bfloat16(x)
+    return x

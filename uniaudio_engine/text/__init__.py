@@ -1,0 +1,15 @@
+"""English text front-end: text to sentences of phones with stress, needing only NumPy.
+
+    >>> phonemize("Hello there, Dr. Jones.")[0].phones
+    ['pau', 'hh', 'ax0', 'l', 'ow1', 'dh', 'eh1', 'r', 'pau', 'd', 'aa1', 'k', 't', 'er0', ...]
+
+Nothing is loaded at import; the lexicon is read at the first call.
+"""
+
+from uniaudio_engine.text.frontend import MAX_PHONES, Sentence, iter_sentences, phonemize
+from uniaudio_engine.text.normalize import normalize
+from uniaudio_engine.text.phones import PAUSE, PHONES, parse_phones
+from uniaudio_engine.text.sentences import split_sentences
+
+__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize", "parse_phones",
+           "phonemize", "split_sentences"]
