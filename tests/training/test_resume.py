@@ -121,6 +121,19 @@ def test_described_lm_builds_again(tokens, tmp_path):
     from_dict(LMConfig, described["lm"], "lm").check()
 
 
+def test_lm_starts_from_a_folder(tokens, tmp_path):
+    from safetensors.torch import save_file
+
+    lm_train.train({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first", "cpu")
+    learned = _weights(tmp_path / "first")["model"]
+    (tmp_path / "folder").mkdir()
+    save_file({k: v.to(torch.bfloat16) for k, v in learned.items()}, tmp_path / "folder" / "lm.safetensors")
+    config = {**LM, "data": str(tokens), "steps": 1, "lr": 0.0, "matrix_lr": 0.0, "init": str(tmp_path / "folder")}
+    lm_train.train(config, tmp_path / "second", "cpu")
+    for name, value in _weights(tmp_path / "second")["model"].items():
+        assert torch.equal(value, learned[name].to(torch.bfloat16).float()), name
+
+
 def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
     from uniaudio_training.codec import adversarial
     from uniaudio_training.codec.checkpoint import load_codec

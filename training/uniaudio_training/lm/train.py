@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from uniaudio_engine.config import LMConfig, StackConfig, from_dict, to_dict
@@ -114,7 +115,8 @@ def validate(model: MultiScaleLM, layout: Layout, data: TokenData, device: torch
 
 
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
-    s = settings_from(config, _SETTINGS, ("lm",))
+    """``config["init"]``, if given, is a model folder whose LM the run starts from."""
+    s = settings_from(config, _SETTINGS, ("lm", "init"))
     device = pick_device(device_name)
     torch.manual_seed(s["seed"])
     lm_config, layout = build_config(config, s["codebook_size"], s["num_codebooks"])
@@ -125,7 +127,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     opts = optimizers(model, s)
     run = Run(out, s["steps"])
     run.register(model=model, **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
-    run.resume()
+    if not run.resume() and config.get("init"):
+        model.load_state_dict(load_file(Path(config["init"]) / "lm.safetensors"))
     (Path(out) / "lm.json").write_text(json.dumps({"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary)}, indent=2))
     batches = Prefetch(lambda rng: make_batch(layout, data, rng, s["rows"], s["items"]), s["seed"], run.step)
     seconds = 0.0
