@@ -20,12 +20,13 @@ import pytest
 import soundfile
 from conftest import tone
 
+import uniaudio_engine
 import uniaudio_engine.folder
 from uniaudio_engine import Engine, read_audio
 from uniaudio_engine.cli import build_parser, main
 from uniaudio_engine.tensors import load_tensors, save_tensors
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(uniaudio_engine.__file__).parents[1]  # of the package under test, installed or in the tree
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from conftest import tone
 
+import uniaudio_engine
 from uniaudio_engine import Engine, Sampling
 from uniaudio_engine import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
-ROOT = Path(__file__).parents[2]
+ROOT = Path(uniaudio_engine.__file__).parents[1]  # of the package under test, installed or in the tree
 
 
 def codes_of(engine: Engine, **inputs: Any) -> np.ndarray:
