@@ -161,8 +161,8 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
         power = power + noise * rng.gamma(2.0, 0.5, power.shape)
     if rng.random() < 0.4:  # smeared over 20 to 40 ms, as codecs and vocoders with long windows do
         width = int(rng.integers(2, 5))
-        sums = np.cumsum(np.pad(power, ((width, 0), (0, 0))), 0)
-        power = (sums[width:] - sums[:-width]) / width
+        sums = np.cumsum(np.pad(power, ((width, 0), (0, 0))), 0, dtype=np.float64)  # quiet bands survive the difference
+        power = ((sums[width:] - sums[:-width]) / width).clip(0)
     if rng.random() < 0.7:  # wrong by some dB in patches: what quantizing an envelope does; no codec of ours is used
         across, along = int(rng.integers(1, 7)), int(rng.integers(1, 4))
         patches = rng.normal(0, rng.uniform(0.2, 0.9), (len(power) // along + 1, BANDS // across + 1))
