@@ -30,7 +30,9 @@ def test_subject_of_a_model_folder(subject):
     assert (subject.codebooks, subject.lm_codebooks, subject.codebook_size) == (3, 2, 16)
     assert able(subject, ["tts", "codec"]) == ["tts", "codec"]
     assert len(items.choose_voices(subject.voices(), 10)) == 10
-    assert subject.asked_phones("Hello there.") == [p.rstrip("012") for p in phonemize("Hello there.")[0].phones if p != "pau"]
+    assert subject.asked_phones("Hello there.") == [
+        p.rstrip("012") for p in phonemize("Hello there.")[0].phones if p != "pau"
+    ]
 
 
 def test_codec_and_speech_of_a_random_model(subject):
@@ -47,5 +49,7 @@ def test_codec_and_speech_of_a_random_model(subject):
 def test_voices_that_the_folder_lacks_are_cloned(subject, monkeypatch):
     asked = []
     monkeypatch.setattr(items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1)
-    monkeypatch.setattr(type(subject.engine), "generate", lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1]))
+    monkeypatch.setattr(
+        type(subject.engine), "generate", lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1])
+    )
     assert len(subject.say("hello", 0, voice="slt-102-163")) == 48000 and asked == ["slt-102-163"]

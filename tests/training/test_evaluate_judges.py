@@ -62,7 +62,10 @@ def test_pesq_and_estoi_fall_with_noise():
     for judge, best in ((judges.pesq_wb, codec.PESQ_BEST), (judges.estoi, 1.0)):
         clean, some, much = (judge(x, x + g * noise) for g in (0.0, 0.1, 1.0))
         assert clean == pytest.approx(best, abs=0.01) and clean > some > much
-    assert judges.pesq_wb(x, np.zeros_like(x)) == judges.PESQ_WORST and judges.estoi(x, np.zeros_like(x)) == judges.ESTOI_WORST
+    assert (
+        judges.pesq_wb(x, np.zeros_like(x)) == judges.PESQ_WORST
+        and judges.estoi(x, np.zeros_like(x)) == judges.ESTOI_WORST
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ from uniaudio_training.evaluate import recogniser as r  # noqa: E402
 
 
 def test_features_ignore_level_and_length_is_50_hz():
-    x = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * np.linspace(0, 0.3, 16000, dtype=np.float32)
+    x = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * np.linspace(
+        0, 0.3, 16000, dtype=np.float32
+    )
     a, b = (r.normalise(r.mel_power(g * x)) for g in (1.0, 0.01))
     assert a.shape == (50, 128) and np.abs(a - b).max() < 1e-2
 

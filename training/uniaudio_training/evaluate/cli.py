@@ -18,13 +18,24 @@ def _parser() -> argparse.ArgumentParser:
         description="Judge a model: each number with its count, its 95 % interval, and what the original recordings reach.",
         epilog="example: python -m uniaudio_training.evaluate --model bundled --task tts,codec --json report.json --limit 5",
     )
-    p.add_argument("--model", required=True, help="a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:noise' (the ends of the scale)")
+    p.add_argument(
+        "--model",
+        required=True,
+        help="a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:noise' (the ends of the scale)",
+    )
     p.add_argument("--task", default="tts,codec", help="what to judge, of tts, codec (default: %(default)s)")
     p.add_argument("--json", type=Path, help="write the report here too")
     p.add_argument("--limit", type=int, help="a quick look with about this many sentences a voice (default: all, 100)")
-    p.add_argument("--seed", type=int, default=0, help="draws the sentences and the model's random numbers (default: %(default)s)")
+    p.add_argument(
+        "--seed", type=int, default=0, help="draws the sentences and the model's random numbers (default: %(default)s)"
+    )
     p.add_argument("--threads", type=int, default=1, help="of the model and the judges (default: %(default)s)")
-    p.add_argument("--lm-codebooks", type=int, default=4, help="for a codec run: how many codebooks its LM will use (default: %(default)s)")
+    p.add_argument(
+        "--lm-codebooks",
+        type=int,
+        default=4,
+        help="for a codec run: how many codebooks its LM will use (default: %(default)s)",
+    )
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     return p
 

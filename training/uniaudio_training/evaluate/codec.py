@@ -45,18 +45,54 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
             for k in counts:
                 distances[k].append([log_mel_distance(clip, subject.decode(c[:k]), 16000)])
         for k in counts:
-            rows.append(mean_row("codec", f"log-mel distance in dB, {kind} @ {k}", distances[k], "clips", lower_is_better=True, ceiling=0.0, ceiling_count=plan.clips))
+            rows.append(
+                mean_row(
+                    "codec",
+                    f"log-mel distance in dB, {kind} @ {k}",
+                    distances[k],
+                    "clips",
+                    lower_is_better=True,
+                    ceiling=0.0,
+                    ceiling_count=plan.clips,
+                )
+            )
     used, perplexity = codebook_use(codes, subject.codebook_size)
     frames = sum(c.shape[1] for c in codes)
-    rows.append(Row("codec", "codebook use", mean(used), frames, "frames", ceiling=1.0, lower_is_better=False, details={"by_codebook": used}))
-    rows.append(Row("codec", "codebook perplexity", mean(perplexity), frames, "frames", ceiling=float(subject.codebook_size), lower_is_better=False, details={"by_codebook": perplexity}))
+    rows.append(
+        Row(
+            "codec",
+            "codebook use",
+            mean(used),
+            frames,
+            "frames",
+            ceiling=1.0,
+            lower_is_better=False,
+            details={"by_codebook": used},
+        )
+    )
+    rows.append(
+        Row(
+            "codec",
+            "codebook perplexity",
+            mean(perplexity),
+            frames,
+            "frames",
+            ceiling=float(subject.codebook_size),
+            lower_is_better=False,
+            details={"by_codebook": perplexity},
+        )
+    )
     return rows, []
 
 
-def _speech(subject: Subject, plan: Plan, counts: list[int], progress: bool) -> tuple[list[Row], list[NDArray[np.int32]]]:
+def _speech(
+    subject: Subject, plan: Plan, counts: list[int], progress: bool
+) -> tuple[list[Row], list[NDArray[np.int32]]]:
     names = [s.name for s in items.HELD_OUT]
     prompts = {n: speaker_encoder().embed(items.prompt(n, plan.seed)) for n in names}
-    texts = [(t, True) for t in items.grammar_sentences(plan.sentences, plan.seed)] + [(t, False) for t in items.open_sentences(plan.sentences, plan.seed)]
+    texts = [(t, True) for t in items.grammar_sentences(plan.sentences, plan.seed)] + [
+        (t, False) for t in items.open_sentences(plan.sentences, plan.seed)
+    ]
     codes: list[NDArray[np.int32]] = []
     values: dict[tuple[str, int], list[list[float]]] = defaultdict(list)  # (measure, codebooks; 0: the original)
     errors: dict[tuple[str, int], list[list]] = defaultdict(list)
@@ -80,9 +116,33 @@ def _speech(subject: Subject, plan: Plan, counts: list[int], progress: bool) -> 
     for k in counts:
         for measure in ("grammar WER", "phone error"):
             best = [e for g in errors[measure, 0] for e in g]
-            rows.append(rate_row("codec", f"{measure} @ {k}", errors[measure, k], "clips", ceiling=error_rate(best), ceiling_count=len(best)))
-        ceilings = {"PESQ-wb": PESQ_BEST, "ESTOI": 1.0, "log-mel distance in dB": 0.0, "speaker similarity": mean([v for g in values["speaker similarity", 0] for v in g])}
+            rows.append(
+                rate_row(
+                    "codec",
+                    f"{measure} @ {k}",
+                    errors[measure, k],
+                    "clips",
+                    ceiling=error_rate(best),
+                    ceiling_count=len(best),
+                )
+            )
+        ceilings = {
+            "PESQ-wb": PESQ_BEST,
+            "ESTOI": 1.0,
+            "log-mel distance in dB": 0.0,
+            "speaker similarity": mean([v for g in values["speaker similarity", 0] for v in g]),
+        }
         for measure, ceiling in ceilings.items():
             group = values[measure, k]
-            rows.append(mean_row("codec", f"{measure} @ {k}", group, "clips", lower_is_better="distance" in measure, ceiling=ceiling, ceiling_count=len(group)))
+            rows.append(
+                mean_row(
+                    "codec",
+                    f"{measure} @ {k}",
+                    group,
+                    "clips",
+                    lower_is_better="distance" in measure,
+                    ceiling=ceiling,
+                    ceiling_count=len(group),
+                )
+            )
     return rows, codes

@@ -56,7 +56,9 @@ class Subject:
     lm_codebooks: int
     sample_rate: int = 16000
 
-    def say(self, text: str, seed: int, voice: str | None = None, prompt: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    def say(
+        self, text: str, seed: int, voice: str | None = None, prompt: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16 kHz).
 
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.

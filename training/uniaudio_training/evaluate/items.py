@@ -71,7 +71,9 @@ def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the spot."""
     made = []
     for i in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), sorted(KINDS).index(kind), i)))
+        rng = np.random.default_rng(
+            np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), sorted(KINDS).index(kind), i))
+        )
         made.append(KINDS[kind](rng, "test")[0])
     return made
 

@@ -94,8 +94,12 @@ class SpeakerEncoder(nn.Module):
         self.linear = nn.Linear(256, 256)
         found = importlib.util.find_spec("resemblyzer")
         if found is None or found.origin is None:
-            raise JudgeMissing("the speaker judge needs the weights in resemblyzer; install it: pip install --no-deps resemblyzer")
-        state = torch.load(Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=True)["model_state"]
+            raise JudgeMissing(
+                "the speaker judge needs the weights in resemblyzer; install it: pip install --no-deps resemblyzer"
+            )
+        state = torch.load(Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=True)[
+            "model_state"
+        ]
         self.load_state_dict({k: v for k, v in state.items() if k.startswith(("lstm.", "linear."))})
         self._vad = _need("webrtcvad", "webrtcvad-wheels")
         self.eval()
@@ -128,7 +132,11 @@ class SpeakerEncoder(nn.Module):
         mels = band_powers(x, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _MELS, scale="slaney"))
         starts = [s for s in range(0, len(mels), _PARTIAL_HOP) if s == 0 or len(mels) - s >= 0.75 * _PARTIAL]
         mels = np.pad(mels, ((0, _PARTIAL), (0, 0)))
-        mean = self(torch.from_numpy(np.stack([mels[s : s + _PARTIAL] for s in starts]).astype(np.float32))).mean(0).numpy()
+        mean = (
+            self(torch.from_numpy(np.stack([mels[s : s + _PARTIAL] for s in starts]).astype(np.float32)))
+            .mean(0)
+            .numpy()
+        )
         return mean / max(float(np.linalg.norm(mean)), 1e-9)
 
 

@@ -126,9 +126,7 @@ def mel_filters(
     return (shape * 2.0 / (right - left)).astype(np.float32)
 
 
-def band_powers(
-    samples: Floats, window: int, hop: int, filters: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def band_powers(samples: Floats, window: int, hop: int, filters: NDArray[np.float32]) -> NDArray[np.float32]:
     """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows are centred on
     multiples of ``hop``, zeros outside the clip.  In torch, so that ``torch.set_num_threads`` rules its threads."""
     x = torch.from_numpy(np.pad(np.asarray(samples, np.float32), (window // 2, window // 2)))

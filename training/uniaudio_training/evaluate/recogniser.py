@@ -101,7 +101,9 @@ class Recogniser(nn.Module):
         from safetensors import safe_open
 
         if not Path(path).exists():
-            raise FileNotFoundError(f"no recogniser at {path}; train one: python -m uniaudio_training.evaluate.recogniser")
+            raise FileNotFoundError(
+                f"no recogniser at {path}; train one: python -m uniaudio_training.evaluate.recogniser"
+            )
         with safe_open(str(path), "pt") as f:
             phones = f.metadata()["phones"].split()
             state = {name: f.get_tensor(name).float() for name in f.keys()}  # noqa: SIM118 (not a mapping)
@@ -157,8 +159,14 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
         colour = np.exp(np.cumsum(rng.normal(0, 0.25, BANDS)))
         noise = colour / colour.mean() * power.mean() * 10 ** (-rng.uniform(1.0, 4.0))
         power = power + noise * rng.gamma(2.0, 0.5, power.shape)
-    if rng.random() < 0.5:  # what a codec does to fine structure
-        power = power * np.exp(rng.normal(0, rng.uniform(0.1, 0.7), power.shape))
+    if rng.random() < 0.4:  # smeared over 20 to 40 ms, as codecs and vocoders with long windows do
+        width = int(rng.integers(2, 5))
+        sums = np.cumsum(np.pad(power, ((width, 0), (0, 0))), 0, dtype=np.float64)  # quiet bands survive the difference
+        power = ((sums[width:] - sums[:-width]) / width).clip(0)
+    if rng.random() < 0.7:  # wrong by some dB in patches: what quantizing an envelope does; no codec of ours is used
+        across, along = int(rng.integers(1, 7)), int(rng.integers(1, 4))
+        patches = rng.normal(0, rng.uniform(0.2, 0.9), (len(power) // along + 1, BANDS // across + 1))
+        power = power * np.exp(patches.repeat(along, 0).repeat(across, 1)[: len(power), :BANDS])
     if rng.random() < 0.4:
         first = int(rng.integers(BANDS - 8))
         power = power.copy()
@@ -177,7 +185,9 @@ class _Data:
         self.clips = [(s, i) for s, shard in enumerate(self.shards) for i in range(len(shard.labels))]
         self._index = index
 
-    def example(self, clip: int, rng: np.random.Generator | None) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    def example(
+        self, clip: int, rng: np.random.Generator | None
+    ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
         s, i = self.clips[clip]
         label = self.shards[s].labels[i]
         power, stretch = mel_power(self.shards[s].clip(i)), 1.0
@@ -225,12 +235,17 @@ def train(corpus: str, out: Path, steps: int, batch: int, seed: int = 0) -> Reco
     groups = decay_groups(model, 0.01)
     for group in groups:
         group["params"] = [p for p in group["params"] if id(p) not in ids]
-    optimizers = [(torch.optim.Muon(hidden, lr=0.02, momentum=0.95, weight_decay=0.01), 0.02), (torch.optim.AdamW(groups, lr=3e-3), 3e-3)]
+    optimizers = [
+        (torch.optim.Muon(hidden, lr=0.02, momentum=0.95, weight_decay=0.01), 0.02),
+        (torch.optim.AdamW(groups, lr=3e-3), 3e-3),
+    ]
     data, valid = _Data(corpus, "train"), _Data(corpus, "valid")
     run = Run(out, steps, minutes=2.0)
     run.register(model=model, **{f"optimizer{i}": o for i, (o, _) in enumerate(optimizers)})
     run.resume()
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data.clips)} clips, {len(PHONE_SET)} phones")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data.clips)} clips, {len(PHONE_SET)} phones"
+    )
     with run.progress() as bar:
         while run.step < steps:
             features, path, lengths, phones = data.batch(np.random.default_rng((seed, run.step)), batch)
@@ -274,13 +289,24 @@ def report(model: Recogniser, corpus: str, limit: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m uniaudio_training.evaluate.recogniser", description="Train (or resume) the phone recogniser that judges speech; ends with its test errors.", epilog="example: python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser")
+    parser = argparse.ArgumentParser(
+        prog="python -m uniaudio_training.evaluate.recogniser",
+        description="Train (or resume) the phone recogniser that judges speech; ends with its test errors.",
+        epilog="example: python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser",
+    )
     parser.add_argument("--corpus", required=True, help="folder of corpus shards (speech: train, valid, test)")
-    parser.add_argument("--out", required=True, type=Path, help="the run's folder; its checkpoint is resumed; recogniser.safetensors ends up there")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="the run's folder; its checkpoint is resumed; recogniser.safetensors ends up there",
+    )
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--test-only", action="store_true", help="no training: test the weights in --out, or the bundled ones")
+    parser.add_argument(
+        "--test-only", action="store_true", help="no training: test the weights in --out, or the bundled ones"
+    )
     parser.add_argument("--test-clips", type=int, default=400)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -78,12 +78,19 @@ def rate_row(task: str, measure: str, groups: Sequence[Sequence[Errors]], unit: 
     flat = [e for g in groups for e in g]
     low, high = interval(groups, error_rate)  # type: ignore[arg-type]
     total = sum(flat, Errors())
-    details = {"substitutions": total.substitutions, "deletions": total.deletions, "insertions": total.insertions, "said": total.reference}
+    details = {
+        "substitutions": total.substitutions,
+        "deletions": total.deletions,
+        "insertions": total.insertions,
+        "said": total.reference,
+    }
     details.update(rest.pop("details", {}))
     return Row(task, measure, error_rate(flat), len(flat), unit, low, high, details=details, **rest)
 
 
-def mean_row(task: str, measure: str, groups: Sequence[Sequence[float]], unit: str, lower_is_better: bool = False, **rest: Any) -> Row:
+def mean_row(
+    task: str, measure: str, groups: Sequence[Sequence[float]], unit: str, lower_is_better: bool = False, **rest: Any
+) -> Row:
     """Mean over all; ``groups`` as in :func:`rate_row`."""
     flat = [float(v) for g in groups for v in g]
     low, high = interval(groups, mean)  # type: ignore[arg-type]
@@ -101,7 +108,25 @@ def table(rows: Sequence[Row]) -> str:
     for r in rows:
         goal, floor = r.goal or (math.nan, math.nan)
         span = "-" if math.isnan(r.low) else f"{number(r.low)} to {number(r.high)}"
-        lines.append((r.task, r.measure, number(r.value), span, f"{r.count} {r.unit}", number(r.ceiling), number(r.codec_ceiling), number(goal), number(floor), r.verdict))
+        lines.append(
+            (
+                r.task,
+                r.measure,
+                number(r.value),
+                span,
+                f"{r.count} {r.unit}",
+                number(r.ceiling),
+                number(r.codec_ceiling),
+                number(goal),
+                number(floor),
+                r.verdict,
+            )
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ["  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]
+    text = [
+        "  ".join(
+            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])

@@ -37,7 +37,14 @@ class Plan:
     def limited(cls, limit: int, seed: int = 0) -> Plan:
         """A quick look: about ``5 * limit`` clips of each kind."""
         full = cls()
-        return cls(min(limit, full.sentences), min(5, full.voices), min(4 * limit, full.open_sentences), min(max(1, limit // 3), full.clone_sentences), min(limit, full.similar_sentences), seed)
+        return cls(
+            min(limit, full.sentences),
+            min(5, full.voices),
+            min(4 * limit, full.open_sentences),
+            min(max(1, limit // 3), full.clone_sentences),
+            min(limit, full.similar_sentences),
+            seed,
+        )
 
 
 @dataclass
@@ -105,10 +112,21 @@ class _Similarity:
     def row(self, measure: str) -> Row:
         """The mean over voices of each voice's mean."""
         means = {version: [mean(values) for values in voices.values()] for version, voices in self.same.items()}
-        row = mean_row("tts", measure, [[m] for m in means[SPOKEN]], "voices", ceiling=mean(means[ORIGINAL]), codec_ceiling=mean(means[CODEC]))
+        row = mean_row(
+            "tts",
+            measure,
+            [[m] for m in means[SPOKEN]],
+            "voices",
+            ceiling=mean(means[ORIGINAL]),
+            codec_ceiling=mean(means[CODEC]),
+        )
         row.ceiling_count = len(means[ORIGINAL])
         clips = sum(map(len, self.same[SPOKEN].values()))
-        row.details = {"clips": clips, "originals_of_different_speakers": mean(self.different), "by_voice": {v: mean(x) for v, x in sorted(self.same[SPOKEN].items())}}
+        row.details = {
+            "clips": clips,
+            "originals_of_different_speakers": mean(self.different),
+            "by_voice": {v: mean(x) for v, x in sorted(self.same[SPOKEN].items())},
+        }
         return row
 
 
