@@ -160,8 +160,8 @@ TASKS: dict[str, Task] = {
             ),
             length="durations",
             options=(
-                *sampling_options(temperature=0.8, top_k=64, top_p=0.95),
-                Option("duration_temperature", "float", 0.6, 0.0, 5.0, "the same for the rhythm; 0 is the likeliest"),
+                *sampling_options(temperature=0.3, top_k=64, top_p=0.95),
+                Option("duration_temperature", "float", 0.3, 0.0, 5.0, "the same for the rhythm; 0 is the likeliest"),
                 Option("speed", "float", 1.0, 0.25, 4.0, "2 speaks twice as fast"),
             ),
             example='uniaudio tts "Hello there." -o hello.wav',

@@ -139,8 +139,8 @@ def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
     from uniaudio_training.codec.checkpoint import load_codec
 
     codec_train.train({**CODEC, "data": str(corpus), "steps": 3}, tmp_path / "codec", "cpu")
-    settings = {"batch": 2, "frames": 10, "warmup": 1, "channels": 4, "few_stages": 2, "weights": {"sound": 1.0}}
-    adversarial.train({**settings, "data": str(corpus), "steps": 2, "init": str(tmp_path / "codec")}, tmp_path / "finish", "cpu")
+    settings = {"batch": 2, "frames": 10, "warmup": 1, "channels": 4, "judge_from": 1, "few_stages": 2, "weights": {"sound": 1.0}}
+    adversarial.train({**settings, "data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")}, tmp_path / "finish", "cpu")
     before, after = load_codec(tmp_path / "codec"), load_codec(tmp_path / "finish")
     samples = 0.1 * torch.randn(1, 6400, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before.encode(samples), after.encode(samples))

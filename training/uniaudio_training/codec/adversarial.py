@@ -22,7 +22,7 @@ from .train import Prefetch, draw_stages, settings_from, write_config
 
 _SETTINGS: dict[str, Any] = {
     "batch": 12, "frames": 40, "steps": 3000, "lr": 2e-4, "discriminator_lr": 3e-4, "warmup": 100, "seed": 1, "spectral_weight": 15.0,
-    "magnitude_weight": 8.0, "feature_weight": 2.0, "few_stages": 4, "channels": 24, "data": "data/corpus",
+    "magnitude_weight": 8.0, "feature_weight": 2.0, "few_stages": 4, "channels": 24, "judge_from": 0, "data": "data/corpus",
     "weights": {"speech": 0.8, "sound": 0.1, "music": 0.1},
 }  # fmt: skip
 
@@ -61,8 +61,35 @@ class Discriminators(nn.Module):
         return [p(x) for p in self.parts]
 
 
+def learn_to_judge(judge: Discriminators, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, device: str) -> Tensor:
+    """One hinge-loss step of the discriminators; the loss, a discriminator's mean."""
+    loss = real.new_zeros(())
+    with torch.autocast(device, torch.bfloat16):
+        for (real_score, _), (fake_score, _) in zip(judge(real), judge(fake), strict=True):
+            loss = loss + (1 - real_score.float()).relu().mean() + (1 + fake_score.float()).relu().mean()
+    loss = loss / len(judge.parts)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(judge.parameters(), 10.0)
+    optimizer.step()
+    return loss
+
+
+def judged(judge: Discriminators, real: Tensor, fake: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """What the decoder is taught: to be taken for real, and to have the features of the real clip (relative L1)."""
+    fool = feature = real.new_zeros(())
+    judge.requires_grad_(False)
+    with torch.autocast(device, torch.bfloat16):
+        for (_, want), (score, made) in zip(judge(real), judge(fake), strict=True):
+            fool = fool - score.float().mean()
+            for a, b in zip(want, made, strict=True):
+                feature = feature + (a.detach() - b).float().abs().mean() / a.detach().float().abs().mean()
+    judge.requires_grad_(True)
+    return fool / len(judge.parts), feature / len(judge.parts)
+
+
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
-    """``config["init"]`` names the finished spectral run; its decoder goes on here."""
+    """``config["init"]`` names the finished spectral run; its decoder goes on here, from ``judge_from`` steps on with discriminators."""
     s = settings_from(config, _SETTINGS, ("codec", "init"))
     device = pick_device(device_name)
     torch.manual_seed(s["seed"])
@@ -89,34 +116,21 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             samples = samples.to(device, non_blocking=True)
             for o, peak in ((opt, s["lr"]), (opt_judge, s["discriminator_lr"])):
                 set_learning_rate(o, learning_rate(run.step, s["steps"], peak, s["warmup"]))
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-                z = model.quantizer.decode(model.encode(samples, stages))
+            z = model.quantizer.decode(model.encode(samples, stages))  # in float32: the codes that the engine will see
             with torch.autocast(device.type, torch.bfloat16):
                 fake = model.synthesize(z)
-                loss_judge = torch.zeros((), device=device)
-                for (real_score, _), (fake_score, _) in zip(judge(samples), judge(fake.detach()), strict=True):
-                    loss_judge = loss_judge + (1 - real_score.float()).relu().mean() + (1 + fake_score.float()).relu().mean()
-            opt_judge.zero_grad(set_to_none=True)
-            loss_judge.backward()
-            nn.utils.clip_grad_norm_(judge.parameters(), 10.0)
-            opt_judge.step()
-
-            judge.requires_grad_(False)
             mel, magnitude = loss_fn(samples, fake)
-            fool = feature = torch.zeros((), device=device)
-            with torch.autocast(device.type, torch.bfloat16):
-                for (_, real), (score, made) in zip(judge(samples), judge(fake), strict=True):
-                    fool = fool - score.float().mean()
-                    for a, b in zip(real, made, strict=True):
-                        feature = feature + (a.detach() - b).float().abs().mean() / a.detach().float().abs().mean()
-            n = len(judge.parts)
-            loss = s["spectral_weight"] * (mel + s["magnitude_weight"] * magnitude) + fool / n + s["feature_weight"] * feature / n
+            loss = s["spectral_weight"] * (mel + s["magnitude_weight"] * magnitude)
+            values = {"mel": mel, "mag": magnitude}
+            if run.step >= s["judge_from"]:
+                values["judge"] = learn_to_judge(judge, opt_judge, samples, fake.detach(), device.type)
+                values["fool"], values["feature"] = judged(judge, samples, fake, device.type)
+                loss = loss + values["fool"] + s["feature_weight"] * values["feature"]
             opt.zero_grad(set_to_none=True)
             loss.backward()
-            judge.requires_grad_(True)
             nn.utils.clip_grad_norm_(model.decoder.parameters(), 100.0)
             opt.step()
             bar.update()
-            run.log(bar, **{"finish/mel": float(mel.detach()), "finish/mag": float(magnitude.detach()), "finish/judge": float(loss_judge.detach()) / n, "finish/fool": float(fool.detach()) / n, "finish/feature": float(feature.detach()) / n})
+            run.log(bar, **{f"finish/{k}": float(v.detach()) for k, v in values.items()})
             if not run.tick():
                 break
