@@ -20,7 +20,7 @@ from .corpus import speech
 
 # A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a statement.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
-VOICES = (
+VOICES = (  # the first is the default
     "slt-102-163", "slt-086-138", "slt-110-226", "slt-118-189", "rms-086-086", "rms-102-102", "rms-118-118", "awb-086-125",
     "awb-102-107", "awb-110-160", "awb-118-124", "kal16-094-089", "kal16-102-133", "kal16-118-153",
 )  # fmt: skip
@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.lm:
         engine = Engine.from_pretrained(args.out)
         (args.out / "voices").mkdir(exist_ok=True)
-        for name in VOICES:
-            engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(args.out / "voices" / f"{name}.safetensors")
+        for file, name in (("default", VOICES[0]), *zip(VOICES, VOICES, strict=True)):
+            engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(args.out / "voices" / f"{file}.safetensors")
     size = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
     return 0
