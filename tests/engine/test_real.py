@@ -162,8 +162,9 @@ def test_an_isa_that_is_not_there_is_said(tiny_folder: Path, tmp_path: Path) -> 
     say = ["tts", "Hello.", "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
     for command, code in ((say, 2), (["doctor"], 1)):
         done = subprocess.run(
-            [sys.executable, "-m", "uniaudio_engine", *command], env=environment, capture_output=True, text=True
-        )
+            [sys.executable, "-m", "uniaudio_engine", *command],
+            env=environment, cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
         assert done.returncode == code and "Traceback" not in done.stderr
         assert "abacus" in done.stdout + done.stderr and done.stderr.count("\n") == (code == 2)
     assert os.listdir(tmp_path) == []
@@ -173,8 +174,9 @@ def test_ctrl_c_stops_the_core(tiny_folder: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT), *sys.path])
     say = ["tts", "Hello there. " * 3000, "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uniaudio_engine", *say], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-m", "uniaudio_engine", *say],
+        env={**os.environ, "PYTHONPATH": path}, cwd=tiny_folder, stderr=subprocess.PIPE,
+    )  # fmt: skip
     end = time.monotonic() + 120
     while not os.listdir(tmp_path):
         assert time.monotonic() < end, "nothing came"
