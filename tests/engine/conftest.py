@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio
     t = np.arange(round(seconds * rate)) / rate
     x = 0.3 * np.sin(2 * np.pi * hertz * t) * (1 + 0.3 * np.sin(2 * np.pi * 1.7 * t))
     return Audio(x.astype(np.float32), rate)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs the tests in an empty folder: in the repository's root, subprocesses would find the sources, which have no compiled core,
+    before the installed package."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
