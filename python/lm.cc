@@ -151,13 +151,15 @@ py::array_t<float> logits(const MultiScaleLm& lm, const py::object& frames, cons
   return out;
 }
 
-std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::dict& weights, const std::string& dtype, int threads) {
+std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::dict& weights, const std::string& dtype, int threads,
+                                      const std::string& kv_dtype) {
   std::vector<py::array> keep;
   const Weights w = weights_of(weights, keep);
   const LmConfig config = parse_lm_config(config_json);
   const DType type = parse_dtype(dtype.c_str());
+  const KvDType kv_type = parse_kv_dtype(kv_dtype.c_str());
   py::gil_scoped_release release;
-  return std::make_shared<MultiScaleLm>(config, w, type, threads);
+  return std::make_shared<MultiScaleLm>(config, w, type, threads, kv_type);
 }
 
 }  // namespace
@@ -184,7 +186,9 @@ void bind_lm(py::module_& m) {
       .def_readonly("tie_slots", &SamplingConfig::tie_slots);
 
   py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>>(m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.")
-      .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1)
+      .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1, py::arg("kv_dtype") = "float32",
+           "dtype float32|int8: how weights are held; kv_dtype float32|bfloat16|int8: how sessions hold keys and values (int8: one scale per\n"
+           "position and head).")
       .def("logits", &logits, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),
            "Teacher-forced logits [T, K, V] of frames [T, K], each slot given all before it.")
       .def("session", [](std::shared_ptr<MultiScaleLm> lm, int64_t max_frames) { return std::make_shared<LmSession>(std::move(lm), max_frames); },
@@ -203,7 +207,8 @@ void bind_lm(py::module_& m) {
       .def_property_readonly("guide_slots", [](const MultiScaleLm& lm) { return lm.config().guide_slots; })
       .def_property_readonly("max_frames", [](const MultiScaleLm& lm) { return lm.config().max_frames; })
       .def_property_readonly("threads", [](const MultiScaleLm& lm) { return lm.pool().threads(); })
-      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return std::string(dtype_name(lm.dtype())); });
+      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return std::string(dtype_name(lm.dtype())); })
+      .def_property_readonly("kv_dtype", [](const MultiScaleLm& lm) { return std::string(kv_dtype_name(lm.kv_dtype())); });
 
   py::class_<LmSession, SessionPointer>(m, "LMSession", "One sequence: known frames in, generated frames out.")
       .def("prefill", &prefill_session, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),

@@ -81,4 +81,21 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 x) {
   for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + 128);
 }
 
+// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 4, kAloneVectors = 2;
+
+UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) { return fused(a, b, c); }
+struct Pair { F16 even, odd; };
+// 32 bfloat16 values: those at even and at odd places.
+UNIAUDIO_INLINE Pair widen_bf16(const uint16_t* p) {
+  const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
+  const __m256i high = _mm256_set1_epi32(int(0xFFFF0000u));
+  return {{_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))},
+          {_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high))}};
+}
+UNIAUDIO_INLINE __m256 widen_i8_half(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) { return {widen_i8_half(p), widen_i8_half(p + 8)}; }
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -64,4 +64,18 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(i));
 }
 
+// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+constexpr int kScoreRows = 8, kScoreBlocks = 2, kValueRows = 4, kValueVectors = 2, kAloneBlocks = 8, kAloneVectors = 4;
+
+UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) { return fused(a, b, c); }
+struct Pair { F16 even, odd; };
+// 32 bfloat16 values: those at even and at odd places.
+UNIAUDIO_INLINE Pair widen_bf16(const uint16_t* p) {
+  const __m512i x = _mm512_loadu_si512(p);
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))}, {_mm512_castsi512_ps(_mm512_and_epi32(x, _mm512_set1_epi32(int(0xFFFF0000u))))}};
+}
+UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE
