@@ -85,6 +85,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* gui
     for (int64_t i = 0; i < in.count; ++i) replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
   }
   const int64_t chunk = std::min(kPrefillRows, capacity_);
+  const ThreadPool::Stretch stretch(lm_->pool());
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t n = std::min(chunk, count - begin);
     for (int64_t i = 0; i < n; ++i) {
@@ -155,6 +156,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
   }
   needed.reserve(most_ranges);
 
+  const ThreadPool::Stretch stretch(lm.pool());
   auto polled = std::chrono::steady_clock::now();
   for (int64_t f = 0; f < count; ++f) {
     if (interrupted && std::chrono::steady_clock::now() - polled >= kPollEvery) {

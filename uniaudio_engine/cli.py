@@ -150,6 +150,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
     g.add_argument("-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)")
     g.add_argument("--device", default="auto", help="auto or cpu")
     g.add_argument("--dtype", default="auto", help="how weights are held: auto, float32 or int8")
+    g.add_argument("--kv-dtype", default="auto", help="how keys and values are held: auto, float32, bfloat16 or int8")
     g.add_argument("--backend", default="native", help="native")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")

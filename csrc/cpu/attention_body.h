@@ -90,17 +90,18 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
     const uint16_t* keys = static_cast<const uint16_t*>(a.keys) + block * size;
     int64_t d = 0;
     for (; d + 2 <= a.dim; d += 2, q += 2 * a.rows) {
-      Pair k[B];
-      for (int b = 0; b < B; ++b) k[b] = widen_bf16(keys + b * size + d * 16);
+      F16 k[2][B];
+      for (int b = 0; b < B; ++b) load_bf16_pairs(keys + b * size + d * 16, k[0][b], k[1][b]);
       for (int m = 0; m < M; ++m) {
         const F16 even = set1(q[m]), odd = set1(q[a.rows + m]);
-        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(odd, k[b].odd, fused_exactly(even, k[b].even, acc[m][b]));
+        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(odd, k[1][b], fused_exactly(even, k[0][b], acc[m][b]));
       }
     }
     if (d < a.dim) {
       for (int b = 0; b < B; ++b) {
-        const Pair k = widen_bf16(keys + b * size + d * 16);
-        for (int m = 0; m < M; ++m) acc[m][b] = fused_exactly(set1(q[m]), k.even, acc[m][b]);
+        F16 k, none;
+        load_bf16_pairs(keys + b * size + d * 16, k, none);
+        for (int m = 0; m < M; ++m) acc[m][b] = fused_exactly(set1(q[m]), k, acc[m][b]);
       }
     }
   } else {
@@ -155,10 +156,7 @@ UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t
     for (int p = 0; p < P; ++p) v[p] = widen_i8(static_cast<const int8_t*>(a.values) + at + 16 * p);
   } else {
     static_assert(P % 2 == 0);
-    for (int p = 0; p < P; p += 2) {
-      const Pair pair = widen_bf16(static_cast<const uint16_t*>(a.values) + at + 16 * p);
-      v[p] = pair.even, v[p + 1] = pair.odd;
-    }
+    for (int p = 0; p < P; p += 2) load_bf16_pairs(static_cast<const uint16_t*>(a.values) + at + 16 * p, v[p], v[p + 1]);
   }
 }
 

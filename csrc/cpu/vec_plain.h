@@ -86,6 +86,45 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
 }
 #undef UNIAUDIO_EACH
 
+// bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
+UNIAUDIO_INLINE float from_bf16(uint16_t x) {
+  const uint32_t bits = uint32_t(x) << 16;
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+}
+UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) {
+  float e[16], o[16];
+  for (int r = 0; r < 16; ++r) e[r] = from_bf16(line[2 * r]), o[r] = from_bf16(line[2 * r + 1]);
+  even = load(e), odd = load(o);
+}
+UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
+  F16 f{};
+  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = from_bf16(p[r]);
+  return f;
+}
+
+// int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
+struct Bytes { uint8_t v[64]; };
+UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
+  for (int i = 0; i < 64; ++i) low.v[i] = p[i] & 15, high.v[i] = p[i] >> 4;
+}
+struct SignedQuad { int32_t x[4]; };
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}}; }
+struct G16 { I4 v[4]; };  // sums over one group of 32 inputs
+UNIAUDIO_INLINE G16 zero_group() { return G16{}; }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+  for (int r = 0; r < 16; ++r) {
+    acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] + x.x[3] * w.v[4 * r + 3];
+  }
+  return acc;
+}
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
+  F16 f{};
+  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = float(acc.v[r / 4][r % 4] - sum8);
+  return f;
+}
+
 // --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
 constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 2, kAloneVectors = 2;
 
@@ -119,15 +158,6 @@ UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) {
   for (int i = 0; i < 16; ++i) z[i] = float(s[i]);
 #endif
   return load(z);
-}
-struct Pair { F16 even, odd; };
-// 32 bfloat16 values: those at even and at odd places.
-UNIAUDIO_INLINE Pair widen_bf16(const uint16_t* p) {
-  uint32_t bits[2][16];
-  float x[2][16];
-  for (int i = 0; i < 16; ++i) bits[0][i] = uint32_t(p[2 * i]) << 16, bits[1][i] = uint32_t(p[2 * i + 1]) << 16;
-  __builtin_memcpy(x, bits, sizeof x);
-  return {load(x[0]), load(x[1])};
 }
 UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) {
   float t[16];

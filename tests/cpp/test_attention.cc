@@ -16,7 +16,7 @@ using namespace uniaudio;
 
 namespace {
 
-const KvDType kDTypes[] = {KvDType::float32, KvDType::bfloat16, KvDType::int8};
+const KvDType kKvDTypes[] = {KvDType::float32, KvDType::bfloat16, KvDType::int8};
 
 float bfloat16(float x) {
   uint32_t u;
@@ -86,7 +86,7 @@ const Case kCases[] = {{1, 1, 1}, {4, 1, 3}, {7, 15, 9}, {16, 16, 5}, {24, 17, 1
 
 TEST(attention_is_softmax_of_the_rounded_keys_and_values) {
   check::Random random(4);
-  for (KvDType dtype : kDTypes) {
+  for (KvDType dtype : kKvDTypes) {
     for (const Case c : kCases) {
       const int64_t length = c.first + c.rows - 1;
       const auto q = random.normals(size_t(c.rows * c.dim)), k = random.normals(size_t(length * c.dim)), v = random.normals(size_t(length * c.dim));
@@ -120,7 +120,7 @@ TEST(rows_together_are_as_alone_on_every_instruction_set) {
     if (isa == Isa::avx512) tables.push_back(avx512_kernels());
 #endif
   }
-  for (KvDType dtype : kDTypes) {
+  for (KvDType dtype : kKvDTypes) {
     for (const Case c : kCases) {
       const int64_t length = c.first + c.rows - 1;
       const auto q = random.normals(size_t(c.rows * c.dim)), k = random.normals(size_t(length * c.dim)), v = random.normals(size_t(length * c.dim));
@@ -204,7 +204,7 @@ TEST(caches_pack_and_check_what_they_hold) {
   check::Random random(8);
   const int64_t dim = 24, length = 21;
   size_t last = SIZE_MAX;
-  for (KvDType dtype : kDTypes) {
+  for (KvDType dtype : kKvDTypes) {
     CHECK(parse_kv_dtype(kv_dtype_name(dtype)) == dtype);
     KvCache cache = filled(kernels(), random.normals(size_t(length * dim)), random.normals(size_t(length * dim)), length, dim, dtype);
     std::string packed(cache.packed_bytes(length), 0), again = packed;
