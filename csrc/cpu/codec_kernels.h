@@ -58,6 +58,9 @@ struct CodecKernels {
   // re + j im = exp(min(log_gain, ceiling)) * (a + j b), y [3 n] = log_gain, a, b
   void (*apply_gain)(const float* y, float ceiling, float* re, float* im, int n);
   void (*fft_stage)(const FftStage&, const float* in_re, const float* in_im, float* out_re, float* out_im);
+  // Nothing but multiply-adds on registers, as many chains side by side as the ISA has registers for: what a GEMM can reach at most.
+  // sink [16] takes a result.  Returns how many floating-point operations (a multiply-add is two) were done.
+  int64_t (*fma_burn)(int64_t steps, float* sink);
 };
 
 // The table for the ISA in force (see isa.h).

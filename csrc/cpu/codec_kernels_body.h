@@ -271,8 +271,20 @@ void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, f
   }
 }
 
+int64_t fma_burn(int64_t steps, float* sink) {
+  constexpr int kChains = UA_LANES == 16 ? 24 : 12;
+  Native chain[kChains], x = splat(sink[0]), y = splat(sink[1]);
+  _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i));
+  for (int64_t step = 0; step < steps; ++step) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = UA_FMA(chain[i], x, y);
+  }
+  for (int i = 1; i < kChains; ++i) chain[0] = chain[0] + chain[i];
+  *reinterpret_cast<NativeLoose*>(sink) = chain[0];
+  return steps * kChains * UA_LANES * 2;
+}
+
 }  // namespace
 
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, argmax,     spectrum_features, apply_gain, fft_stage};
+                               multiply_all, multiply_add_all, lstm_cell, argmax,     spectrum_features, apply_gain, fft_stage, fma_burn};
