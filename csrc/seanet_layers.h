@@ -153,7 +153,8 @@ class LstmLayer final : public Layer {
 
  private:
   int width_, layers_, blocks_;  // blocks of 16 units; gates of one block lie together: [i16 f16 g16 o16]
-  std::vector<PackedMatrix> input_, recurrent_;
+  std::vector<PackedMatrix> input_;
+  std::vector<Buffer<float>> recurrent_;  // [blocks][width][64]
 };
 
 }  // namespace uniaudio

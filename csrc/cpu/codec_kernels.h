@@ -33,6 +33,17 @@ struct FftStage {
   const float* roots;    // [radix][2], for radices without an unrolled butterfly
 };
 
+// One step of one LSTM layer for the blocks [b0, b1) of 16 units each; the gates of a block lie together: [i16 f16 g16 o16].
+struct LstmStep {
+  const float* w;       // [blocks][width][64]: recurrent weights
+  const float* before;  // [width]: the hidden state of the step before
+  const float* gates;   // [blocks][64]: biases and the input's part
+  float* cell;          // [width]
+  float* hidden;        // [width]: out; another row than `before`
+  int width, b0, b1;
+  bool backwards;       // the last block first: what the step before read last is still in cache
+};
+
 struct CodecKernels {
   void (*gemm)(const GemmBlock&);
   void (*elu)(const float* x, float* y, size_t n);
@@ -50,6 +61,7 @@ struct CodecKernels {
   void (*multiply_add)(const float* x, const float* w, float* y, size_t n);
   // 16 units: gates [i16 f16 g16 o16] -> cell and hidden state
   void (*lstm_cell)(const float* gates, float* cell, float* hidden, int units);
+  void (*lstm_step)(const LstmStep&);
   // index of the first largest of n values (n >= 1); NaN never wins
   int (*argmax)(const float* x, int n);
   // The encoder's features of a spectrum X = scale (re + j im), f = |X| + floor: out [3 n] = 0.25 ln f + 1.25, 8 Re X / sqrt f,

@@ -15,6 +15,8 @@ namespace uniaudio {
 #define UA_PANELS_2 2
 #define UA_ROWS_3 6
 #define UA_PANELS_3 1
+#define UA_LSTM_BLOCKS 1
+#define UA_LSTM_GATES 4
 
 #include "codec_kernels_body.h"
 

@@ -15,6 +15,8 @@ namespace uniaudio {
 #define UA_PANELS_2 4
 #define UA_ROWS_3 12
 #define UA_PANELS_3 2
+#define UA_LSTM_BLOCKS 2
+#define UA_LSTM_GATES 4
 
 #include "codec_kernels_body.h"
 

@@ -14,6 +14,8 @@ namespace uniaudio {
 #define UA_PANELS_2 1
 #define UA_ROWS_3 2
 #define UA_PANELS_3 1
+#define UA_LSTM_BLOCKS 1
+#define UA_LSTM_GATES 2
 
 #include "codec_kernels_body.h"
 
