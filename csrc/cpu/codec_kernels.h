@@ -44,6 +44,25 @@ struct LstmStep {
   bool backwards;       // the last block first: what the step before read last is still in cache
 };
 
+constexpr int kRvqRows = 12;   // rows at most in one search
+constexpr int kRvqDim = 1024;  // their width at most: sums of 8-bit products stay exact as floats
+
+// One stage of residual vector quantization for a few rows, over codewords that are also there in 8 bits.
+struct RvqSearch {
+  const float* x;          // [rows][dim]
+  const float* codewords;  // [size][dim]
+  const uint8_t* q;        // [panels][padded / 4][16][4]: codeword / scale, rounded, + 128
+  const float* scale;      // [panels * 16], and so are the following
+  const float* bias;       // -e^2 / 2, where the sum of a score starts; -infinity beyond `size`
+  const float* norm;       // at least |e|
+  const float* error;      // at least |e - scale (q - 128)|
+  const float* slack;      // at least what rounding adds because of the bias
+  float* scratch;          // [rows][panels * 16]
+  int32_t* best;           // row r at best + r * stride
+  ptrdiff_t stride;
+  int rows, dim, padded, size, panels;  // padded: dim rounded up to 4
+};
+
 struct CodecKernels {
   void (*gemm)(const GemmBlock&);
   void (*elu)(const float* x, float* y, size_t n);
@@ -64,6 +83,10 @@ struct CodecKernels {
   void (*lstm_step)(const LstmStep&);
   // index of the first largest of n values (n >= 1); NaN never wins
   int (*argmax)(const float* x, int n);
+  // first largest exact score of each row; null where the ISA has no 8-bit products that pay
+  void (*rvq_search)(const RvqSearch&);
+  // y = rows[0] + rows[1] + ..., from the left
+  void (*sum_rows)(const float* const* rows, int n, float* y, int width);
   // The encoder's features of a spectrum X = scale (re + j im), f = |X| + floor: out [3 n] = 0.25 ln f + 1.25, 8 Re X / sqrt f,
   // 8 Im X / sqrt f
   void (*spectrum_features)(const float* re, const float* im, float* out, int n, float scale, float floor);

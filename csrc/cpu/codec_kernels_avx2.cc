@@ -15,6 +15,7 @@ namespace uniaudio {
 #define UA_ROWS_4 1
 #define UA_ROWS_2 2
 #define UA_LSTM_BLOCKS 1
+#define UA_RVQ_SEARCH nullptr
 #define UA_LSTM_GATES 4
 
 #include "codec_kernels_body.h"

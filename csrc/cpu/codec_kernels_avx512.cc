@@ -15,8 +15,10 @@ namespace uniaudio {
 #define UA_ROWS_4 6
 #define UA_ROWS_2 12
 #define UA_LSTM_BLOCKS 2
+#define UA_RVQ_SEARCH rvq_search
 #define UA_LSTM_GATES 4
 
+#define UA_EXTRA "codec_vnni.h"
 #include "codec_kernels_body.h"
 
 }  // namespace uniaudio

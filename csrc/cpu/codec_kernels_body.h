@@ -211,6 +211,14 @@ int argmax(const float* x, int n) {
   return 0;
 }
 
+void sum_rows(const float* const* rows, int n, float* y, int width) {
+  each(width, [&](size_t i, int k) {
+    Vec total = get(rows[0] + i, k);
+    for (int r = 1; r < n; ++r) total = total + get(rows[r] + i, k);
+    put(y + i, total, k);
+  });
+}
+
 void spectrum_features(const float* re, const float* im, float* out, int n, float scale, float floor) {
   each(n, [&](size_t i, int k) {
     const Vec a = get(re + i, k), b = get(im + i, k);
@@ -331,6 +339,10 @@ int64_t fma_burn(int64_t steps, float* sink) {
 
 }  // namespace
 
+#ifdef UA_EXTRA  // what only this ISA has
+#include UA_EXTRA
+#endif
+
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax,     spectrum_features, apply_gain, fft_stage, fma_burn};
+                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fma_burn};

@@ -14,6 +14,7 @@ namespace uniaudio {
 #define UA_ROWS_4 0
 #define UA_ROWS_2 1
 #define UA_LSTM_BLOCKS 1
+#define UA_RVQ_SEARCH nullptr
 #define UA_LSTM_GATES 2
 
 #include "codec_kernels_body.h"
