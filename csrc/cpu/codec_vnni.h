@@ -67,7 +67,8 @@ void search_tile(const RvqSearch& s, int panel, const int8_t* q, const SearchRow
       int four;
       __builtin_memcpy(&four, q + r * s.padded + 4 * k, 4);
       const __m512i x = _mm512_set1_epi32(four);
-      UA_UNROLL for (int p = 0; p < P; ++p) acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], e[p], x);
+      // Not the intrinsic: GCC 12 copies and spills the sums around it.
+      UA_UNROLL for (int p = 0; p < P; ++p) asm("vpdpbusd %2, %1, %0" : "+v"(acc[r][p]) : "v"(e[p]), "v"(x));
     }
   }
   UA_UNROLL for (int p = 0; p < P; ++p) {
