@@ -219,8 +219,13 @@ void bind_lm(py::module_& m) {
   m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
         "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales [out]) or \"int4\" (uint8 [out, 16 groups], bfloat16\n"
         "scales as uint16 [out, groups], groups of 32 inputs).  ValueError for anything else.");
-  m.def("lm_dtype", [](const std::string& text) { return LmDTypes::parse(text).name(); }, py::arg("text"),
-        "The shortest name of a choice of weight formats such as \"int8\" or \"int8,local=int4\".  ValueError when it is none.");
+  m.def("lm_dtype", [](const std::string& text) {
+          const LmDTypes d = LmDTypes::parse(text);
+          py::dict parts;
+          parts["global"] = dtype_name(d.global), parts["local"] = dtype_name(d.local), parts["head"] = dtype_name(d.head);
+          return py::make_tuple(d.name(), parts);
+        }, py::arg("text"),
+        "A choice of weight formats such as \"int8\" or \"int8,local=int4\": (its shortest name, {part: format}).  ValueError when it is none.");
 
   py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>>(m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.")
       .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1, py::arg("kv_dtype") = "float32",
