@@ -95,7 +95,7 @@ def test_rounded_logits_and_perplexity(name: str, dtype: str, monkeypatch: pytes
         assert abs(b - a) < BOUNDS[dtype][1], (a, b)
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "plain"])
 def test_every_isa(isa: str) -> None:
     if isa not in _C.isa_available():
         pytest.skip(f"this machine lacks {isa}")
