@@ -52,7 +52,7 @@ LmSession::LmSession(std::shared_ptr<const MultiScaleLm> lm, int64_t max_frames)
   if (max_frames < 1 || max_frames > c.max_frames) {
     throw std::invalid_argument("max_frames: expected 1 to the model's limit " + std::to_string(c.max_frames) + ", got " + std::to_string(max_frames));
   }
-  cache_ = KvCache(c.global, capacity_);
+  cache_ = KvCache(c.global, capacity_, lm_->kv_dtype());
   history_.allocate(size_t(capacity_ * c.num_codebooks));
   last_.allocate(size_t(c.global.width));
   scratch_.reserve(*lm_, std::min(kPrefillRows, capacity_), 1, capacity_);
@@ -85,6 +85,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* gui
     for (int64_t i = 0; i < in.count; ++i) replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
   }
   const int64_t chunk = std::min(kPrefillRows, capacity_);
+  const ThreadPool::Stretch stretch(lm_->pool());
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t n = std::min(chunk, count - begin);
     for (int64_t i = 0; i < n; ++i) {
@@ -155,6 +156,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
   }
   needed.reserve(most_ranges);
 
+  const ThreadPool::Stretch stretch(lm.pool());
   auto polled = std::chrono::steady_clock::now();
   for (int64_t f = 0; f < count; ++f) {
     if (interrupted && std::chrono::steady_clock::now() - polled >= kPollEvery) {
@@ -262,7 +264,7 @@ std::unique_ptr<LmSession> LmSession::fork() const {
 std::string LmSession::save() const {
   const Use use(*this);
   const size_t history = size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t), last = last_.size() * sizeof(float);
-  const size_t cache = size_t(cache_.packed_size(count_)) * sizeof(float);
+  const size_t cache = cache_.packed_bytes(count_);
   SavedHeader h{};
   std::memcpy(h.magic, kMagic, 8);
   h.fingerprint = lm_->fingerprint();
@@ -273,9 +275,7 @@ std::string LmSession::save() const {
   std::memcpy(p, &h, sizeof h);
   std::memcpy(p + sizeof h, history_.data(), history);
   std::memcpy(p + sizeof h + history, last_.data(), last);
-  std::vector<float> packed(cache / sizeof(float));
-  cache_.pack(count_, packed.data());
-  if (cache) std::memcpy(p + sizeof h + history + last, packed.data(), cache);
+  cache_.pack(count_, p + sizeof h + history + last);
   const uint64_t sum = checksum(p, h.bytes - 8);
   std::memcpy(p + h.bytes - 8, &sum, 8);
   return out;
@@ -294,7 +294,7 @@ void LmSession::restore(const std::string& bytes) {
   }
   const LmConfig& c = lm_->config();
   const size_t history = size_t(h.count * c.num_codebooks) * sizeof(int32_t), last = last_.size() * sizeof(float);
-  const size_t cache = size_t(cache_.packed_size(h.count)) * sizeof(float);
+  const size_t cache = cache_.packed_bytes(h.count);
   const size_t expected = sizeof h + history + last + cache + 8;
   uint64_t sum = 0;
   if (bytes.size() == expected) std::memcpy(&sum, bytes.data() + expected - 8, 8);
@@ -303,14 +303,15 @@ void LmSession::restore(const std::string& bytes) {
   std::vector<int32_t> ids(history / sizeof(int32_t));
   if (history) std::memcpy(ids.data(), bytes.data() + sizeof h, history);
   lm_->check_frames(ids.data(), h.count);
-  std::vector<float> packed(cache / sizeof(float) + last_.size());
-  std::memcpy(packed.data(), bytes.data() + sizeof h + history, last + cache);
-  for (float v : packed) {
-    if (!std::isfinite(v)) refuse("the saved session holds infinite or NaN values; save it again");
+  const char* const packed = bytes.data() + sizeof h + history + last;
+  std::vector<float> embedding(last_.size());
+  std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last);
+  if (!cache_.all_finite(h.count, packed) || !std::all_of(embedding.begin(), embedding.end(), [](float v) { return std::isfinite(v); })) {
+    refuse("the saved session holds infinite or NaN values; save it again");
   }
   if (history) std::memcpy(history_.data(), ids.data(), history);
-  std::memcpy(last_.data(), packed.data(), last);
-  cache_.unpack(h.count, packed.data() + last_.size());
+  std::memcpy(last_.data(), embedding.data(), last);
+  cache_.unpack(h.count, packed);
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset, finished_ = h.finished != 0;
   cancel_.store(false);
 }

@@ -88,9 +88,10 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
-MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads)
+MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads, KvDType kv_dtype)
     : config_(c),
       dtypes_(dtypes),
+      kv_dtype_(kv_dtype),
       pool_(std::make_unique<ThreadPool>(threads)),
       global_(checked(c, weights), "global", c.global, c.max_frames, dtypes.global, pool_.get()),
       local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
@@ -108,6 +109,7 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   global_.set_stream(int64_t(global_.weight_bytes() + local_.weight_bytes()) > last_level_cache());
   // A sample of the weights is enough to tell models apart.
   fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtypes.global) | uint64_t(dtypes.local) << 8 | uint64_t(dtypes.head) << 16);
+  fingerprint_ = mix(fingerprint_, uint64_t(kv_dtype));
   for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width), int64_t(c.global.heads)}) fingerprint_ = mix(fingerprint_, uint64_t(i));
   for (const TensorSpec& spec : tensors(c)) {
     const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight" ? weights.get(spec.name, spec.shape) : Buffer<float>();
@@ -126,7 +128,7 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
 }
 
 size_t MultiScaleLm::session_bytes(int64_t capacity) const {
-  return KvCache::bytes(config_.global, capacity) + size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
+  return KvCache::bytes(config_.global, capacity, kv_dtype_) + size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 
 void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
@@ -211,7 +213,7 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* g
   LmScratch s;
   const int64_t chunk = std::min(kLogitRows, count);
   s.reserve(*this, chunk, chunk, count);
-  KvCache cache(config_.global, count);
+  KvCache cache(config_.global, count, kv_dtype_);
   std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};

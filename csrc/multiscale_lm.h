@@ -57,14 +57,15 @@ struct LmScratch {
 class MultiScaleLm {
  public:
   // std::invalid_argument on weights that do not fit the config.
-  MultiScaleLm(const LmConfig& config, const Weights& weights, LmDTypes dtypes, int threads);
+  MultiScaleLm(const LmConfig& config, const Weights& weights, LmDTypes dtypes, int threads, KvDType kv_dtype = KvDType::float32);
 
   const LmConfig& config() const { return config_; }
   const LmDTypes& dtypes() const { return dtypes_; }
+  KvDType kv_dtype() const { return kv_dtype_; }  // of the global stack's caches; the local one's are short and stay float32
   ThreadPool& pool() const { return *pool_; }
   const Transformer& global() const { return global_; }
   const Transformer& local() const { return local_; }
-  uint64_t fingerprint() const { return fingerprint_; }  // of config, dtype and weights: what a saved session belongs to
+  uint64_t fingerprint() const { return fingerprint_; }  // of config, dtypes and weights: what a saved session belongs to
 
   // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot (0: all).
   size_t weight_bytes_per_frame(int64_t head_rows = 0) const;
@@ -96,6 +97,7 @@ class MultiScaleLm {
  private:
   LmConfig config_;
   LmDTypes dtypes_;
+  KvDType kv_dtype_;
   uint64_t fingerprint_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   Transformer global_, local_;

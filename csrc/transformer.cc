@@ -3,51 +3,112 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
 namespace uniaudio {
 namespace {
 
 constexpr int64_t kTableRows = 4096;  // rope positions beyond are computed as they come
+constexpr int64_t kAttentionGrain = 16384;  // positions x dimensions x rows that are worth handing to another thread
 
 }  // namespace
 
+const char* kv_dtype_name(KvDType dtype) {
+  return dtype == KvDType::int8 ? "int8" : dtype == KvDType::bfloat16 ? "bfloat16" : "float32";
+}
+
+KvDType parse_kv_dtype(const char* name) {
+  const std::string s = name;
+  for (KvDType dtype : {KvDType::float32, KvDType::bfloat16, KvDType::int8}) {
+    if (s == kv_dtype_name(dtype)) return dtype;
+  }
+  throw std::invalid_argument("kv_dtype: expected \"float32\", \"bfloat16\" or \"int8\", got \"" + s + "\"");
+}
+
 // --- cache -------------------------------------------------------------------------------------------------------------
 
-KvCache::KvCache(const StackConfig& c, int64_t capacity)
-    : layers_(c.layers), heads_(c.kv_heads), head_dim_(c.head_dim()), capacity_(capacity), value_stride_(round_up(c.head_dim(), 16)) {
-  key_size_ = key_run(capacity);
-  value_size_ = capacity * value_stride_;
-  keys_.allocate(size_t(layers_ * heads_ * key_size_));
-  values_.allocate(size_t(layers_ * heads_ * value_size_));
+KvCache::Run KvCache::run(const StackConfig& c, int64_t length, KvDType dtype) {
+  const int64_t dim = c.head_dim(), blocks = round_up(length, 16);
+  if (dtype == KvDType::bfloat16) return {size_t(blocks * round_up(dim, 2) * 2), size_t(length * round_up(dim, 32) * 2), 0};
+  const int64_t size = dtype == KvDType::float32 ? 4 : 1;
+  return {size_t(blocks * dim * size), size_t(length * round_up(dim, 16) * size), dtype == KvDType::int8 ? size_t(length) * sizeof(float) : 0};
 }
 
-size_t KvCache::bytes(const StackConfig& c, int64_t capacity) {
-  const int64_t per_head = round_up(capacity, 16) * c.head_dim() + capacity * round_up(c.head_dim(), 16);
-  return size_t(c.layers) * size_t(c.kv_heads) * size_t(per_head) * sizeof(float);
+KvCache::KvCache(const StackConfig& c, int64_t capacity, KvDType dtype) : config_(c), dtype_(dtype), capacity_(capacity) {
+  size_ = run(round_up(capacity, 16));  // scales are read sixteen at a time
+  keys_.allocate(heads() * size_.keys);
+  values_.allocate(heads() * size_.values);
+  key_scale_.allocate(heads() * size_.scales / sizeof(float));
+  value_scale_.allocate(heads() * size_.scales / sizeof(float));
 }
 
-int64_t KvCache::packed_size(int64_t length) const { return layers_ * heads_ * (key_run(length) + length * value_stride_); }
+KvCache::Head KvCache::head(int layer, int head) {
+  const size_t i = size_t(layer) * size_t(config_.kv_heads) + size_t(head), scales = i * size_.scales / sizeof(float);
+  return {keys_.data() + i * size_.keys, values_.data() + i * size_.values, size_.scales ? key_scale_.data() + scales : nullptr,
+          size_.scales ? value_scale_.data() + scales : nullptr};
+}
 
-void KvCache::pack(int64_t length, float* out) const {
-  const int64_t k = key_run(length), v = length * value_stride_;
-  for (int64_t i = 0; i < layers_ * heads_; ++i, out += k + v) {
-    std::memcpy(out, keys_.data() + i * key_size_, size_t(k) * sizeof(float));
-    std::memcpy(out + k, values_.data() + i * value_size_, size_t(v) * sizeof(float));
+size_t KvCache::bytes(const StackConfig& c, int64_t capacity, KvDType dtype) {
+  return size_t(c.layers) * size_t(c.kv_heads) * run(c, round_up(capacity, 16), dtype).sum();
+}
+
+size_t KvCache::packed_bytes(int64_t length) const { return heads() * run(length).sum(); }
+
+void KvCache::pack(int64_t length, char* out) const {
+  const Run part = run(length);
+  const auto put = [&](const void* from, size_t offset, size_t bytes) {
+    if (bytes) std::memcpy(out, static_cast<const char*>(from) + offset, bytes);
+    out += bytes;
+  };
+  for (size_t i = 0; i < heads(); ++i) {
+    put(keys_.data(), i * size_.keys, part.keys);
+    put(values_.data(), i * size_.values, part.values);
+    put(key_scale_.data(), i * size_.scales, part.scales);
+    put(value_scale_.data(), i * size_.scales, part.scales);
   }
 }
 
-void KvCache::unpack(int64_t length, const float* in) {
-  const int64_t k = key_run(length), v = length * value_stride_;
-  for (int64_t i = 0; i < layers_ * heads_; ++i, in += k + v) {
-    std::memcpy(keys_.data() + i * key_size_, in, size_t(k) * sizeof(float));
-    std::memcpy(values_.data() + i * value_size_, in + k, size_t(v) * sizeof(float));
+void KvCache::unpack(int64_t length, const char* in) {
+  const Run part = run(length);
+  const auto take = [&](void* to, size_t offset, size_t bytes) {
+    if (bytes) std::memcpy(static_cast<char*>(to) + offset, in, bytes);
+    in += bytes;
+  };
+  for (size_t i = 0; i < heads(); ++i) {
+    take(keys_.data(), i * size_.keys, part.keys);
+    take(values_.data(), i * size_.values, part.values);
+    take(key_scale_.data(), i * size_.scales, part.scales);
+    take(value_scale_.data(), i * size_.scales, part.scales);
   }
+}
+
+bool KvCache::all_finite(int64_t length, const char* packed) const {
+  const Run part = run(length);
+  // Of int8 the scales only: any byte is an element.
+  const auto finite = [](const char* p, size_t bytes, size_t size) {
+    for (size_t i = 0; i < bytes; i += size) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, p + i, size);
+      if (size == 2) bits <<= 16;
+      if ((bits & 0x7F800000u) == 0x7F800000u) return false;
+    }
+    return true;
+  };
+  const size_t size = dtype_ == KvDType::bfloat16 ? 2 : 4;
+  for (size_t i = 0; i < heads(); ++i, packed += part.sum()) {
+    if (dtype_ == KvDType::int8 ? !finite(packed + part.keys + part.values, 2 * part.scales, 4) : !finite(packed, part.keys + part.values, size)) return false;
+  }
+  return true;
 }
 
 void KvCache::copy_from(const KvCache& o, int64_t length) {
-  for (int64_t i = 0; i < layers_ * heads_; ++i) {
-    std::memcpy(keys_.data() + i * key_size_, o.keys_.data() + i * o.key_size_, size_t(key_run(length)) * sizeof(float));
-    std::memcpy(values_.data() + i * value_size_, o.values_.data() + i * o.value_size_, size_t(length * value_stride_) * sizeof(float));
+  const Run part = run(length);
+  for (size_t i = 0; i < heads() && length > 0; ++i) {
+    std::memcpy(keys_.data() + i * size_.keys, o.keys_.data() + i * o.size_.keys, part.keys);
+    std::memcpy(values_.data() + i * size_.values, o.values_.data() + i * o.size_.values, part.values);
+    if (!part.scales) continue;
+    std::memcpy(key_scale_.data() + i * size_.scales / sizeof(float), o.key_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
+    std::memcpy(value_scale_.data() + i * size_.scales / sizeof(float), o.value_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
   }
 }
 
@@ -58,8 +119,11 @@ void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t cap
   qkv.reserve(size_t(rows * (c.width + 2 * c.kv_heads * c.head_dim())));
   attended.reserve(size_t(rows * c.width));
   hidden.reserve(size_t(rows * c.mlp_width));
-  scores_stride = round_up(capacity, 16);
-  scores.reserve(size_t(threads * scores_stride));
+  // Odd multiples of 16 floats: rows at a power of two's distance would share few places of the first-level cache.
+  scores_stride = std::max(scores_stride, round_up(capacity, 32) + 16);
+  attention_stride = kAttentionRows * (scores_stride + c.head_dim()) + 16;
+  attention.reserve(size_t(threads * attention_stride));
+  if (int64_t(blocks.size()) < rows) blocks.resize(size_t(rows));
   angles.reserve(size_t(rows * c.head_dim()));
   linear.reserve(rows, std::max(c.width, c.mlp_width));
 }
@@ -158,57 +222,86 @@ void Transformer::angles(int64_t position, float* out) const {
   }
 }
 
+void Transformer::make_blocks(TransformerScratch& s, const SequenceRow* rows, int64_t count) const {
+  const int64_t most = std::max(1, kAttentionRows * config_.kv_heads / config_.heads);
+  s.block_count = 0;
+  s.alone = true;
+  for (int64_t r = 0; r < count; ++r) {
+    const bool same = r > 0 && rows[r].cache == rows[r - 1].cache;
+    s.alone = s.alone && !same;
+    if (same && s.blocks[size_t(s.block_count - 1)].rows < most) {
+      ++s.blocks[size_t(s.block_count - 1)].rows;
+    } else {
+      s.blocks[size_t(s.block_count++)] = {r, 1};
+    }
+  }
+}
+
+void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* rows, int64_t row, int head) const {
+  const int64_t dim = config_.head_dim(), group = config_.heads / config_.kv_heads;
+  float* const qkv = s.qkv.data() + row * qkv_width_;
+  const KvCache::Head to = rows[row].cache->head(layer, head);
+  PlaceArgs a;
+  a.q = qkv + head * group * dim;
+  a.k = qkv + config_.width + head * dim;
+  a.v = a.k + config_.kv_heads * dim;
+  a.query_heads = group;
+  a.angles = config_.rope ? s.angles.data() + row * dim : nullptr;
+  a.dim = dim;
+  a.dtype = rows[row].cache->dtype();
+  a.position = rows[row].position;
+  a.keys = to.keys, a.values = to.values, a.key_scale = to.key_scale, a.value_scale = to.value_scale;
+  kernels().place(a);
+}
+
 void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer, const SequenceRow* rows, int64_t count, bool cache_only) const {
   const StackConfig& c = config_;
-  const int64_t dim = c.head_dim(), d = c.width, kv = int64_t(c.kv_heads) * dim;
-  const Kernels& kernel = kernels();
-  // Rotate q and k, and put k and v where the cache keeps them.
-  pool.run(count, 1 + 16384 / qkv_width_, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      float* q = s.qkv.data() + r * qkv_width_;
-      float* k = q + d;
-      const float* v = k + kv;
-      if (c.rope) {
-        const float* angle = s.angles.data() + r * dim;
-        for (int h = 0; h < c.heads; ++h) kernel.rope(q + h * dim, angle, angle + dim / 2, dim / 2);
-        for (int h = 0; h < c.kv_heads; ++h) kernel.rope(k + h * dim, angle, angle + dim / 2, dim / 2);
+  const int64_t dim = c.head_dim(), group = c.heads / c.kv_heads;
+  // A sequence's one row is put into the cache by whoever attends to it next, head by head.  Several have to be there all before the
+  // first is attended to.
+  const bool apart = cache_only || !s.alone;
+  if (apart) {
+    pool.run(count, 1 + 16384 / qkv_width_, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        for (int h = 0; h < c.kv_heads; ++h) place(s, layer, rows, r, h);
       }
-      KvCache& cache = *rows[r].cache;
-      const int64_t t = rows[r].position;
-      for (int h = 0; h < c.kv_heads; ++h) {
-        float* keys = cache.keys(layer, h) + t / 16 * 16 * dim + t % 16;
-        for (int64_t i = 0; i < dim; ++i) keys[i * 16] = k[h * dim + i];
-        std::memcpy(cache.values(layer, h) + t * cache.value_stride(), v + h * dim, size_t(dim) * sizeof(float));
-      }
-    }
-  });
+    });
+  }
   if (cache_only) return;
-  const int group = c.heads / c.kv_heads;
-  const float scale = 1.0f / std::sqrt(float(dim));
+  const Kernels& kernel = kernels();
   int64_t longest = 0;
   for (int64_t r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
-  pool.run(count * c.heads, 1 + 65536 / (longest * dim * 8), [&](int64_t begin, int64_t end, int thread) {
+  const int64_t work = (longest + 16) * dim * group * std::min<int64_t>(count, kAttentionRows);
+  // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in its cache.
+  pool.run(s.block_count * c.kv_heads, 1 + kAttentionGrain / work, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t r = i / c.heads;
-      const int h = int(i % c.heads);
-      KvCache& cache = *rows[r].cache;
+      const int h = int(i / s.block_count);
+      const TransformerScratch::Block block = s.blocks[size_t(i % s.block_count)];
+      KvCache& cache = *rows[block.first].cache;
+      const KvCache::Head from = cache.head(layer, h);
+      if (!apart) place(s, layer, rows, block.first, h);
       AttentionArgs a;
-      a.q = s.qkv.data() + r * qkv_width_ + h * dim;
-      a.keys = cache.keys(layer, h / group);
-      a.values = cache.values(layer, h / group);
-      a.value_stride = cache.value_stride();
-      a.length = rows[r].position + 1;
+      a.keys = from.keys, a.values = from.values, a.key_scale = from.key_scale, a.value_scale = from.value_scale;
       a.dim = dim;
-      a.scale = scale;
-      a.scores = s.scores.data() + thread * s.scores_stride;
-      a.out = s.attended.data() + r * d + h * dim;
-      kernel.attention(a);
+      a.dtype = cache.dtype();
+      a.scale = 1.0f / std::sqrt(float(dim));
+      a.scratch = s.attention.data() + thread * s.attention_stride;
+      a.scratch_stride = s.scores_stride;
+      a.rows = 0;
+      for (int64_t r = block.first; r < block.first + block.rows; ++r) {
+        for (int64_t g = h * group; g < (h + 1) * group; ++g) {
+          a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim, s.attended.data() + r * c.width + g * dim, rows[r].position + 1};
+          if (a.rows == kAttentionRows) kernel.attention(a), a.rows = 0;  // groups larger than a block of rows
+        }
+      }
+      if (a.rows > 0) kernel.attention(a);
     }
   });
 }
 
 void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const SequenceRow* rows, int64_t count, float* x, bool cache_only) const {
   const int64_t d = config_.width;
+  make_blocks(s, rows, count);
   for (int64_t r = 0; r < count; ++r) {
     if (config_.rope) {
       angles(rows[r].position, s.angles.data() + r * config_.head_dim());

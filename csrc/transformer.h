@@ -11,34 +11,53 @@
 
 namespace uniaudio {
 
-// Keys and values of one sequence for every layer, allocated once.
+const char* kv_dtype_name(KvDType dtype);
+KvDType parse_kv_dtype(const char* name);  // std::invalid_argument unless "float32", "bfloat16" or "int8"
+
+// Keys and values of one sequence for every layer, allocated once.  Layouts: kernel_table.h.
 class KvCache {
  public:
+  // Where one key head's keys and values are; scales are null but for int8.
+  struct Head {
+    void *keys, *values;
+    float *key_scale, *value_scale;
+  };
+
   KvCache() = default;
-  KvCache(const StackConfig& config, int64_t capacity);
+  KvCache(const StackConfig& config, int64_t capacity, KvDType dtype = KvDType::float32);
 
   int64_t capacity() const { return capacity_; }
-  // [capacity / 16][head_dim][16]: sixteen positions side by side, so that scores need no sums across lanes.
-  float* keys(int layer, int head) { return keys_.data() + (int64_t(layer) * heads_ + head) * key_size_; }
-  // [capacity][value_stride].
-  float* values(int layer, int head) { return values_.data() + (int64_t(layer) * heads_ + head) * value_size_; }
-  int64_t value_stride() const { return value_stride_; }
+  KvDType dtype() const { return dtype_; }
+  Head head(int layer, int head);
 
-  static size_t bytes(const StackConfig& config, int64_t capacity);
+  static size_t bytes(const StackConfig& config, int64_t capacity, KvDType dtype = KvDType::float32);
 
-  // The first `length` positions as one run of floats, for save, restore and fork.
-  int64_t packed_size(int64_t length) const;
-  void pack(int64_t length, float* out) const;
-  void unpack(int64_t length, const float* in);
-  void copy_from(const KvCache& other, int64_t length);
+  // The first `length` positions as one run of bytes, for save, restore and fork.
+  size_t packed_bytes(int64_t length) const;
+  void pack(int64_t length, char* out) const;
+  void unpack(int64_t length, const char* in);
+  bool all_finite(int64_t length, const char* packed) const;
+  void copy_from(const KvCache& other, int64_t length);  // of the same stack and dtype
 
  private:
-  int64_t key_run(int64_t length) const { return (length + 15) / 16 * 16 * head_dim_; }
-  int64_t layers_ = 0, heads_ = 0, head_dim_ = 0, capacity_ = 0, value_stride_ = 0, key_size_ = 0, value_size_ = 0;
-  Buffer<float> keys_, values_;
+  // Bytes of one head's first `length` positions.
+  struct Run {
+    size_t keys, values, scales;
+    size_t sum() const { return keys + values + 2 * scales; }
+  };
+  static Run run(const StackConfig& config, int64_t length, KvDType dtype);
+  Run run(int64_t length) const { return run(config_, length, dtype_); }
+  size_t heads() const { return size_t(config_.layers) * size_t(config_.kv_heads); }
+
+  StackConfig config_;
+  KvDType dtype_ = KvDType::float32;
+  int64_t capacity_ = 0;
+  Run size_{};  // of one head, in memory
+  Buffer<char> keys_, values_;
+  Buffer<float> key_scale_, value_scale_;
 };
 
-// One row of a pass: the next position of some sequence.  Rows of one sequence must come in order of position.
+// One row of a pass: the next position of some sequence.  Rows of one sequence must be neighbours, in order of position.
 struct SequenceRow {
   KvCache* cache;
   int64_t position;
@@ -46,9 +65,16 @@ struct SequenceRow {
 
 // Buffers for one pass; reserved outside the frame loop.
 struct TransformerScratch {
-  Buffer<float> normed, qkv, attended, hidden, scores, angles;
+  // Rows of a pass that follow each other in one sequence and are attended to together.
+  struct Block {
+    int64_t first, rows;
+  };
+  Buffer<float> normed, qkv, attended, hidden, attention, angles;
   LinearScratch linear;
-  int64_t scores_stride = 0;
+  std::vector<Block> blocks;
+  int64_t block_count = 0;
+  bool alone = false;  // each sequence has one row in this pass
+  int64_t scores_stride = 0, attention_stride = 0;
   void reserve(const StackConfig& config, int64_t rows, int64_t capacity, int threads);
 };
 
@@ -70,6 +96,8 @@ class Transformer {
     Norm attn_norm, mlp_norm;
     Linear qkv, o, up, down;
   };
+  void make_blocks(TransformerScratch& scratch, const SequenceRow* rows, int64_t count) const;
+  void place(TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t row, int head) const;
   void attend(ThreadPool& pool, TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t count, bool cache_only) const;
 
   StackConfig config_;

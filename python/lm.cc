@@ -153,13 +153,15 @@ py::array_t<float> logits(const MultiScaleLm& lm, const py::object& frames, cons
   return out;
 }
 
-std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::dict& weights, const std::string& dtype, int threads) {
+std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::dict& weights, const std::string& dtype, int threads,
+                                      const std::string& kv_dtype) {
   std::vector<py::array> keep;
   const Weights w = weights_of(weights, keep);
   const LmConfig config = parse_lm_config(config_json);
   const LmDTypes types = LmDTypes::parse(dtype);
+  const KvDType kv_type = parse_kv_dtype(kv_dtype.c_str());
   py::gil_scoped_release release;
-  return std::make_shared<MultiScaleLm>(config, w, types, threads);
+  return std::make_shared<MultiScaleLm>(config, w, types, threads, kv_type);
 }
 
 // The arrays in which a model folder stores a matrix: (values, scales) as csrc/weights.h describes them.
@@ -226,7 +228,9 @@ void bind_lm(py::module_& m) {
         "A choice of weight formats such as \"int8\" or \"int8,local=int4\": (its shortest name, {part: format}).  ValueError when it is none.");
 
   py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>>(m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.")
-      .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1)
+      .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1, py::arg("kv_dtype") = "float32",
+           "dtype: how weights are held (see lm_dtype); kv_dtype float32|bfloat16|int8: how sessions hold keys and values (int8: one scale for\n"
+           "each position and head).")
       .def("logits", &logits, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),
            "Teacher-forced logits [T, K, V] of frames [T, K], each slot given all before it.")
       .def("session", [](std::shared_ptr<MultiScaleLm> lm, int64_t max_frames) { return std::make_shared<LmSession>(std::move(lm), max_frames); },
@@ -245,7 +249,8 @@ void bind_lm(py::module_& m) {
       .def_property_readonly("guide_slots", [](const MultiScaleLm& lm) { return lm.config().guide_slots; })
       .def_property_readonly("max_frames", [](const MultiScaleLm& lm) { return lm.config().max_frames; })
       .def_property_readonly("threads", [](const MultiScaleLm& lm) { return lm.pool().threads(); })
-      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return lm.dtypes().name(); });
+      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return lm.dtypes().name(); })
+      .def_property_readonly("kv_dtype", [](const MultiScaleLm& lm) { return std::string(kv_dtype_name(lm.kv_dtype())); });
 
   py::class_<LmSession, SessionPointer>(m, "LMSession", "One sequence: known frames in, generated frames out.")
       .def("prefill", &prefill_session, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),

@@ -63,6 +63,7 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
     return {
         "model": engine.config.name,
         "dtype": engine.dtype,
+        "kv_dtype": engine.kv_dtype,
         "threads": engine.threads,
         "isa": core().isa(),
         "seed": seed,
@@ -89,7 +90,7 @@ def bench_command(args: argparse.Namespace) -> int:
         raise InputError(f"expected --repeat 1 to 1000 and --seconds 0.1 to 3600, got {got}")
     engine = Engine.from_pretrained(
         args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
-        threads=args.threads,
+        threads=args.threads, kv_dtype=args.kv_dtype,
     )  # fmt: skip
     figures = measure(engine, args.seconds, args.repeat, seed)
     print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))

@@ -35,7 +35,7 @@ _CODES = "uniaudio-codes-1"
 def load_engine(args: argparse.Namespace) -> Engine:
     return Engine.from_pretrained(
         args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
-        threads=args.threads,
+        threads=args.threads, kv_dtype=args.kv_dtype,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from .tokens import TokenLM
 from .voice import Voice, codec_fingerprint
 
 AUTO_DTYPE = "int8"  # a quarter of the bytes that a frame has to read; float32 is the exact one
+KV_DTYPES = ("float32", "bfloat16", "int8")
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
 _PREFIXES = 4  # voices whose KV prefix is kept
@@ -42,8 +43,11 @@ _PROMPT_SLACK = 4.0  # seconds read beyond a voice prompt's need, so that silenc
 class Engine:
     """A loaded model; make one with :meth:`from_pretrained`."""
 
-    def __init__(self, folder: ModelFolder, dtype: str, threads: int, max_seconds: float | None = None) -> None:
+    def __init__(
+        self, folder: ModelFolder, dtype: str, threads: int, max_seconds: float | None = None, kv_dtype: str = "auto"
+    ) -> None:
         self.folder, self.dtype, self.threads = folder, dtype, threads
+        self.kv_dtype = auto_kv_dtype(dtype) if kv_dtype == "auto" else kv_dtype
         config = folder.config
         if config.codec.seanet is not None and config.codec.family == "seanet" and config.codec.seanet.channels != 1:
             raise InputError(f"{folder.path}: expected a mono codec, got {config.codec.seanet.channels} channels")
@@ -53,7 +57,7 @@ class Engine:
         self._layout: Layout | None = None
         self.capacity = 0
         if config.lm is not None and config.vocabulary is not None:
-            lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads)
+            lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads, self.kv_dtype)
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
             self._lm = TokenLM(lm, config.lm, self._layout)
@@ -76,13 +80,16 @@ class Engine:
         backend: str = "native",
         max_seconds: float | None = None,
         threads: int | None = None,
+        kv_dtype: str = "auto",
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
         ``device`` auto|cpu.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8.
-        docs/quality.md says what each costs.
+        docs/benchmarks.md says what each costs.
+        ``kv_dtype`` auto|float32|bfloat16|int8: how attention's keys and values are held, which is what long contexts
+        cost (auto: float32 beside float weights, else int8, a quarter of the bytes).
         ``max_seconds``: the longest single sentence, which sizes the KV cache (default: what the model allows);
         ``threads`` default: the processors at hand.  What this version does not have is refused in one line, never
         replaced in silence.
@@ -91,12 +98,14 @@ class Engine:
             raise InputError(f"device: expected auto or cpu, got {shown(device)}; this version has the CPU only")
         if backend != "native":
             raise InputError(f"backend: expected native, got {shown(backend)}; this version has no other")
+        if kv_dtype not in ("auto", *KV_DTYPES):
+            raise InputError(f"kv_dtype: expected auto, {', '.join(KV_DTYPES)}, got {shown(kv_dtype)}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise InputError(f"threads: expected a whole number from 1 to {MAX_THREADS}, got {shown(threads)}")
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         folder = load_folder(path)
-        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds)
+        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype)
 
     # What it is
 
@@ -154,6 +163,7 @@ class Engine:
             "frame_rate": self.frame_rate,
             "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
             "dtype": self.dtype,
+            "kv_dtype": self.kv_dtype,
             "threads": self.threads,
             "isa": core().isa(),
         }
@@ -309,7 +319,12 @@ class Engine:
     def describe(self, plan: Plan) -> dict[str, Any]:
         """What every result says about how it was made."""
         about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
-        return {**about, "dtype": self.dtype, "threads": self.threads, "isa": core().isa()}
+        return {**about, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
+
+
+def auto_kv_dtype(dtype: str) -> str:
+    """How keys and values are held beside weights in ``dtype``: with an error far below that of the weights."""
+    return "int8" if dtype.startswith("int") else "float32"  # the first name is the global stack's, whose cache it is
 
 
 def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:

@@ -2,8 +2,9 @@
 // files, so it holds nothing but plain structs (an inline function here could leak wide instructions into other files).
 //
 // Determinism: every reduction has one fixed order that depends on nothing but its length, so results are the same for any
-// batch size, thread count or chunking.  All kernels but the float32 and bfloat16 products round after each multiply and add (nothing
-// is fused), so they give the same bits on every ISA; those two fuse where the ISA can, so avx2 and avx512 agree with each other only.
+// batch size, thread count or chunking.  All kernels but the float32 and bfloat16 products give the same bits on every ISA: they round
+// after each multiply and add, except that attention fuses them, which the plain path imitates exactly.  Those two products fuse where
+// the ISA can, so avx2 and avx512 agree with each other only.
 #pragma once
 
 #include <cstdint>
@@ -53,17 +54,47 @@ struct LinearArgs {
   bool stream;  // the weights come from memory and won't be wanted again soon: leave the outer caches to others
 };
 
-// One head of one query over positions [0, length).  keys: [ceil(length/16)][dim][16]; values: [length][value_stride].
-struct AttentionArgs {
-  const float* q;
-  const float* keys;
-  const float* values;
-  int64_t value_stride;  // a multiple of 16, at least dim, padded with zeros
-  int64_t length;
+// How keys and values are held.  One (layer, key head) of the cache is
+//   float32:  keys [T / 16][dim][16], values [T][dim rounded up to 16]
+//   bfloat16: keys [T / 16][dim / 2][16][2], values [T][dim / 32][16][2], whose pair (i, h) is element 16 h + i: one load of 32 values
+//             is two vectors after a shift and a mask
+//   int8:     as float32, and one scale for each position's key and value: element = q * scale, scale = max|x| / 127
+// Sixteen keys side by side, so that scores need no sums across lanes; padding is zero.
+enum class KvDType : int { float32, bfloat16, int8 };
+
+// Puts one position's key and value of one key head into the cache, after turning (rope) the key and the queries that use it.
+struct PlaceArgs {
+  float* q;  // [query_heads][dim]
+  float* k;  // [dim]
+  const float* v;
+  int64_t query_heads;
+  const float* angles;  // cos [dim / 2], sin [dim / 2], of pairs (i, i + dim / 2); null: no rope
   int64_t dim;
+  KvDType dtype;
+  int64_t position;
+  void *keys, *values;  // of this layer and head, from position 0 on
+  float *key_scale, *value_scale;  // int8 only
+};
+
+constexpr int kAttentionRows = 8;
+
+struct AttentionRow {
+  const float* q;
+  float* out;      // [dim]
+  int64_t length;  // sees positions [0, length), at least one
+};
+
+// Up to kAttentionRows queries that share one head's keys and values: these are read once for all.
+struct AttentionArgs {
+  AttentionRow row[kAttentionRows];
+  int64_t rows;
+  const void *keys, *values;
+  const float *key_scale, *value_scale;  // int8 only
+  int64_t dim;
+  KvDType dtype;
   float scale;
-  float* scores;  // scratch [length rounded up to 16]
-  float* out;     // [dim]
+  float* scratch;          // kAttentionRows * (scratch_stride + dim) floats
+  int64_t scratch_stride;  // at least the longest row's length rounded up to 16
 };
 
 struct Kernels {
@@ -76,7 +107,7 @@ struct Kernels {
   void (*rmsnorm)(const float* x, const float* weight, float eps, float* y, int64_t n);
   void (*gelu)(const float* x, float* y, int64_t n);
   void (*add)(const float* x, float* y, int64_t n);                 // y += x
-  void (*rope)(float* x, const float* cos, const float* sin, int64_t half);  // pairs (i, i + half)
+  void (*place)(const PlaceArgs&);
   void (*attention)(const AttentionArgs&);
   float (*max)(const float* x, int64_t n);                          // n >= 1
   float (*exp_sum)(const float* x, float shift, float* y, int64_t n);  // y = exp(x - shift); returns the sum of y

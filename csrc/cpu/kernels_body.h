@@ -59,15 +59,6 @@ void add_to(const float* x, float* y, int64_t n) {
   if (i < n) store_n(y + i, add(load_n(y + i, n - i), load_n(x + i, n - i)), n - i);
 }
 
-void rope(float* x, const float* c, const float* s, int64_t half) {
-  for (int64_t i = 0; i < half; i += 16) {
-    const int64_t n = half - i < 16 ? half - i : 16;
-    const F16 a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n), sv = load_n(s + i, n);
-    store_n(x + i, sub(mul(a, cv), mul(b, sv)), n);
-    store_n(x + half + i, add(mul(b, cv), mul(a, sv)), n);
-  }
-}
-
 float max_of(const float* x, int64_t n) {
   F16 m = set1(x[0]);
   int64_t i = 0;
@@ -93,49 +84,15 @@ float exp_sum(const float* x, float shift, float* y, int64_t n) {
   return sum(total);
 }
 
-// --- attention ---------------------------------------------------------------------------------------------------------
+}  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE
 
-// Scores of 16 positions at a time, a lane each: no sums across lanes.
-template <int B>
-UNIAUDIO_INLINE void score_blocks(const AttentionArgs& a, int64_t block) {
-  const float* keys = a.keys + block * a.dim * 16;
-  F16 s[B];
-  for (int b = 0; b < B; ++b) s[b] = set1(0.0f);
-  for (int64_t d = 0; d < a.dim; ++d) {
-    const F16 q = set1(a.q[d]);
-    for (int b = 0; b < B; ++b) s[b] = add(s[b], mul(q, load(keys + (b * a.dim + d) * 16)));
-  }
-  for (int b = 0; b < B; ++b) store(a.scores + (block + b) * 16, mul(s[b], set1(a.scale)));
-}
+#include "cpu/attention_body.h"
 
-template <int B>
-UNIAUDIO_INLINE void weighted_values(const AttentionArgs& a, int64_t d, F16 inverse) {
-  F16 acc[B];
-  for (int b = 0; b < B; ++b) acc[b] = set1(0.0f);
-  for (int64_t t = 0; t < a.length; ++t) {
-    const F16 p = set1(a.scores[t]);
-    for (int b = 0; b < B; ++b) acc[b] = add(acc[b], mul(p, load(a.values + t * a.value_stride + d + 16 * b)));
-  }
-  for (int b = 0; b < B; ++b) {
-    const int64_t left = a.dim - d - 16 * b;
-    store_n(a.out + d + 16 * b, mul(acc[b], inverse), left < 16 ? left : 16);
-  }
-}
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+namespace {
 
-void attention(const AttentionArgs& a) {
-  const int64_t blocks = (a.length + 15) / 16;
-  int64_t block = 0;
-  for (; block + 4 <= blocks; block += 4) score_blocks<4>(a, block);
-  for (; block < blocks; ++block) score_blocks<1>(a, block);
-  const float total = exp_sum(a.scores, max_of(a.scores, a.length), a.scores, a.length);
-  const F16 inverse = set1(1.0f / total);
-  const int64_t padded = (a.dim + 15) / 16 * 16;
-  int64_t d = 0;
-  for (; d + 64 <= padded; d += 64) weighted_values<4>(a, d, inverse);
-  for (; d < padded; d += 16) weighted_values<1>(a, d, inverse);
-}
-
-const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>}, quantize, group_sums, layernorm, rmsnorm, gelu, add_to, rope, attention, max_of, exp_sum};
+const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>}, quantize, group_sums, layernorm, rmsnorm, gelu, add_to, place, attention, max_of, exp_sum};
 
 }  // namespace
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -118,4 +118,13 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.a, one), s)), _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.b, one), s))};
 }
 
+// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 4, kAloneVectors = 2;
+
+UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) { return fused(a, b, c); }
+UNIAUDIO_INLINE __m256 widen_i8_half(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) { return {widen_i8_half(p), widen_i8_half(p + 8)}; }
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

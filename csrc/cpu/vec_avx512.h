@@ -92,4 +92,12 @@ UNIAUDIO_INLINE G16 zero_group() { return {_mm512_setzero_si512()}; }
 UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
 UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) { return {_mm512_cvtepi32_ps(_mm512_sub_epi32(acc.v, _mm512_set1_epi32(sum8)))}; }
 
+// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+constexpr int kScoreRows = 8, kScoreBlocks = 2, kValueRows = 4, kValueVectors = 2, kAloneBlocks = 8, kAloneVectors = 4;
+
+UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) { return fused(a, b, c); }
+UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -94,8 +94,9 @@ UNIAUDIO_INLINE float from_bf16(uint16_t x) {
   return f;
 }
 UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) {
-  even = F16{}, odd = F16{};
-  for (int r = 0; r < 16; ++r) even.v[r / 4][r % 4] = from_bf16(line[2 * r]), odd.v[r / 4][r % 4] = from_bf16(line[2 * r + 1]);
+  float e[16], o[16];
+  for (int r = 0; r < 16; ++r) e[r] = from_bf16(line[2 * r]), o[r] = from_bf16(line[2 * r + 1]);
+  even = load(e), odd = load(o);
 }
 UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
   F16 f{};
@@ -122,6 +123,46 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   F16 f{};
   for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = float(acc.v[r / 4][r % 4] - sum8);
   return f;
+}
+
+// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 2, kAloneVectors = 2;
+
+// a * b + c, rounded once, without the instruction.  The product of two floats is exact in a double.  Rounding the sum to double and
+// then to float is right unless the first lands in the middle between two floats (or below their normal range): there it is rounded
+// to odd first, which can't fall on a middle (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) {
+  float x[16], y[16], z[16];
+  store(x, a), store(y, b), store(z, c);
+#if defined(__FP_FAST_FMAF)
+  for (int i = 0; i < 16; ++i) z[i] = __builtin_fmaf(x[i], y[i], z[i]);
+#else
+  double s[16];
+  for (int i = 0; i < 16; ++i) s[i] = double(x[i]) * double(y[i]) + double(z[i]);
+  uint32_t doubtful = 0;
+  for (int i = 0; i < 16; ++i) {
+    uint64_t bits;
+    __builtin_memcpy(&bits, &s[i], 8);
+    doubtful |= uint32_t((uint32_t(bits) & 0x1FFFFFFFu) == 0x10000000u) | uint32_t((uint32_t(bits >> 32) & 0x7FFFFFFFu) < 0x38100000u);
+  }
+  if (doubtful) {
+    for (int i = 0; i < 16; ++i) {
+      const double p = double(x[i]) * double(y[i]), w = double(z[i]), t = s[i] - p;
+      const double error = (p - (s[i] - t)) + (w - t);
+      uint64_t bits;
+      __builtin_memcpy(&bits, &s[i], 8);
+      if ((error > 0 || error < 0) && bits % 2 == 0) bits += (error > 0) == (s[i] > 0) ? uint64_t{1} : ~uint64_t{0};
+      __builtin_memcpy(&s[i], &bits, 8);
+    }
+  }
+  for (int i = 0; i < 16; ++i) z[i] = float(s[i]);
+#endif
+  return load(z);
+}
+UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) {
+  float t[16];
+  for (int i = 0; i < 16; ++i) t[i] = float(p[i]);
+  return load(t);
 }
 
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

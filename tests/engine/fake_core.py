@@ -39,10 +39,10 @@ class Sampling:
 
 
 class LM:
-    def __init__(self, config_json: str, weights: dict[str, np.ndarray], dtype: str, threads: int) -> None:
+    def __init__(self, config_json: str, weights: dict[str, np.ndarray], dtype: str, threads: int, kv_dtype: str) -> None:
         self.config = json.loads(config_json)
         self.num_codebooks = self.config["num_codebooks"]
-        self.vocab_size, self.threads, self.dtype = self.config["vocab_size"], threads, dtype
+        self.vocab_size, self.threads, self.dtype, self.kv_dtype = self.config["vocab_size"], threads, dtype, kv_dtype
         self.weight_bytes_per_frame = 1000
         self.prefilled = 0  # frames, over all sessions
 

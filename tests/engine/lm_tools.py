@@ -69,8 +69,10 @@ def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:
 
 
 def native_lm(c: LMConfig, model: MultiScaleLM, dtype: str = "float32", threads: int = 1) -> _C.LM:
+    """``dtype`` of the weights, or weights/keys and values: "int8/bfloat16"."""
+    dtype, _, kv_dtype = dtype.partition("/")
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
-    return _C.LM(json.dumps(to_dict(c)), weights, dtype, threads)
+    return _C.LM(json.dumps(to_dict(c)), weights, dtype, threads, kv_dtype or "float32")
 
 
 def random_inputs(c: LMConfig, frames: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray | None, dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -126,7 +126,7 @@ def test_bench_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
     figures = json.loads(capsys.readouterr().out)
     for key in (
         "ms_per_frame", "prefill_ms", "first_chunk_ms", "realtime_factor", "weight_bytes_per_frame",
-        "bandwidth_gb_per_s", "bandwidth_fraction", "threads", "isa", "seed", "dtype",
+        "bandwidth_gb_per_s", "bandwidth_fraction", "threads", "isa", "seed", "dtype", "kv_dtype",
     ):  # fmt: skip
         assert key in figures
     assert figures["seed"] == 3
@@ -175,6 +175,7 @@ BAD: dict[str, list[str]] = {
     "speed": [*SAY, "--speed", "0"],
     "device": [*SAY, "--device", "cuda"],
     "dtype": [*SAY, "--dtype", "int3"],
+    "kv-dtype": [*SAY, "--kv-dtype", "int4"],
     "threads": [*SAY, "--threads", "0"],
     "max-seconds": [*SAY, "--max-seconds", "0"],
     "model": [*SAY, "-m", "none"],

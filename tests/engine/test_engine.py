@@ -230,11 +230,21 @@ def test_bad_requests_are_one_line_before_any_work(case: str, engine: Engine) ->
 
 
 @pytest.mark.parametrize(
+    ("dtype", "kv_dtype", "held"),
+    [("auto", "auto", "int8"), ("float32", "auto", "float32"), ("float32", "int8", "int8"), ("int8", "bfloat16", "bfloat16")],
+)
+def test_keys_and_values_are_held_as_asked(dtype: str, kv_dtype: str, held: str, fake: None, tiny_folder: Path) -> None:
+    engine = Engine.from_pretrained(tiny_folder, dtype=dtype, kv_dtype=kv_dtype)
+    assert engine.lm.core.kv_dtype == engine.info()["kv_dtype"] == engine.tts("Hello.", seed=1).meta["kv_dtype"] == held
+
+
+@pytest.mark.parametrize(
     ("how", "words"),
     [
         ({"device": "cuda"}, "device: expected auto or cpu, got 'cuda'"),
         ({"dtype": "int3"}, "dtype: expected"),
         ({"dtype": "int8,local=int5"}, "dtype: expected"),
+        ({"kv_dtype": "int4"}, "kv_dtype: expected auto, float32, bfloat16, int8, got 'int4'"),
         ({"backend": "onnx"}, "backend: expected native"),
         ({"threads": 0}, "threads: expected"),
         ({"threads": 1.5}, "threads: expected"),

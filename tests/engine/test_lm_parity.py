@@ -95,6 +95,40 @@ def test_rounded_logits_and_perplexity(name: str, dtype: str, monkeypatch: pytes
         assert abs(b - a) < BOUNDS[dtype][1], (a, b)
 
 
+def cached(x: torch.Tensor, kv_dtype: str) -> torch.Tensor:
+    """Keys or values [..., head_dim] as a cache of ``kv_dtype`` gives them back."""
+    if kv_dtype == "bfloat16":
+        return x.bfloat16().to(x.dtype)
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return (x / scale.clamp(min=1e-30)).round() * scale
+
+
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the module with the global stack's keys and values rounded in the same way."""
+    c = CONFIGS[name]
+    model = torch_lm(c)
+    inputs = random_inputs(c, 50)
+    truth = torch_logits(model, inputs, torch.float32)
+    real = torch.nn.functional.scaled_dot_product_attention
+
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how: bool) -> torch.Tensor:
+        if k.shape[-2] == 50:
+            k, v = cached(k, kv_dtype), cached(v, kv_dtype)
+        return real(q, k, v, **how)
+
+    with monkeypatch.context() as m:
+        m.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+        expected = torch_logits(model, inputs, torch.float32)
+    got = native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs)
+    # Values at the edge between two steps may fall otherwise, which costs far less than the rounding itself.
+    rounding = rms(expected - truth)
+    assert rms(got - expected) < 0.1 * rounding, (rms(got - expected), rounding)
+    # These models are small and wild; the int8 weights of the same ones may cost 0.08.
+    assert 0 < rounding < (0.01 if kv_dtype == "bfloat16" else 0.03) * rms(truth)
+
+
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "plain"])
 def test_every_isa(isa: str) -> None:
     if isa not in _C.isa_available():

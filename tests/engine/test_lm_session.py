@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
 from typing import Any
@@ -18,7 +19,8 @@ from uniaudio_engine import _C  # noqa: E402
 from uniaudio_engine.config import to_dict  # noqa: E402
 
 NAMES = ["base", "reference", "guide", "everything", "one_codebook", "wide"]
-DTYPES = ["float32", "bfloat16", "int8", "int4", "int8,local=int4,head=float32"]
+# of the weights, and of keys and values
+DTYPES = ["float32", "bfloat16", "int8", "int4", "int8,local=int4,head=float32", "float32/bfloat16", "int8/int8"]
 SAMPLING: dict[str, Any] = {"temperature": 1.1, "top_k": 20, "top_p": 0.95, "seed": 11, "repetition_window": 4, "repetition_penalty": 1.3}
 
 
@@ -270,8 +272,20 @@ def test_hostile_calls_are_refused_and_change_nothing() -> None:
     assert lm.logits(np.ones((0, k), np.int32)).shape == (0, k, v)
 
 
-def test_damaged_snapshots_are_refused() -> None:
-    lm = native_lm(BASE, torch_lm(BASE))
+def sealed(body: bytes) -> bytes:
+    """With the checksum that the core would give it."""
+    h = 0xCBF29CE484222325
+    for (v,) in struct.iter_unpack("<Q", body[: len(body) // 8 * 8]):
+        h = (h ^ v) * 0x100000001B3 % 2**64
+        h ^= h >> 32
+    for b in body[len(body) // 8 * 8 :]:
+        h = (h ^ b) * 0x100000001B3 % 2**64
+    return body + struct.pack("<Q", h)
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
+def test_damaged_snapshots_are_refused(kv_dtype: str) -> None:
+    lm = native_lm(BASE, torch_lm(BASE), f"float32/{kv_dtype}")
     s = lm.session(30)
     s.generate(20, sampling())
     blob = s.save()
@@ -284,8 +298,12 @@ def test_damaged_snapshots_are_refused() -> None:
         broken[at] ^= 0x41
         refused("restore: ", s.restore, bytes(broken))
     refused("at most 19 frames, got 20", lm.session(19).restore, blob)
-    refused("of this model and dtype", native_lm(BASE, torch_lm(BASE), "int8").session(30).restore, blob)
-    refused("of this model and dtype", native_lm(BASE, torch_lm(BASE, seed=5)).session(30).restore, blob)
+    refused("of this model and dtype", native_lm(BASE, torch_lm(BASE), f"int8/{kv_dtype}").session(30).restore, blob)
+    for other in {"float32", "bfloat16", "int8"} - {kv_dtype}:
+        refused("of this model and dtype", native_lm(BASE, torch_lm(BASE), f"float32/{other}").session(30).restore, blob)
+    refused("of this model and dtype", native_lm(BASE, torch_lm(BASE, seed=5), f"float32/{kv_dtype}").session(30).restore, blob)
+    for value in (b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f"):  # a NaN and an infinity, with the checksum that fits
+        refused("restore: the saved session holds infinite", s.restore, sealed(blob[:-12] + value))
     assert s.frames == 30
     s.restore(blob)
     assert np.array_equal(s.generate(10, sampling()), expected)
@@ -303,6 +321,7 @@ def test_weights_and_config_are_checked() -> None:
     refused("expected a float32 array", _C.LM, text, {**weights, "head.weight": weights["head.weight"].astype(np.float64)})
     refused("finite", _C.LM, text, {**weights, "head.weight": weights["head.weight"] * np.inf})
     refused("dtype: expected", _C.LM, text, weights, "int3")
+    refused("kv_dtype: expected", _C.LM, text, weights, "int8", 1, "int4")
     for threads in (0, -1, 1000):
         refused("threads: expected 1 to 256", _C.LM, text, weights, "float32", threads)
     refused("JSON", _C.LM, text[:-1], weights)
@@ -324,6 +343,10 @@ def test_sizes() -> None:
     local = sum(p.numel() for n, p in torch_lm(c).named_parameters() if n.startswith(("local.layers", "local.norm", "head")))
     assert lm.weight_bytes_per_frame == 4 * (parameters + 2 * local)
     assert lm.weight_bytes(10) == lm.weight_bytes_per_frame - 3 * 43 * 20 * 4
-    assert lm.memory_bytes(64) > 64 * 2 * 2 * 24 * 4
+    assert lm.memory_bytes(64) > 64 * 2 * 2 * 24 * 4 and lm.kv_dtype == "float32"
+    wide = CONFIGS["wide"]
+    sizes = [native_lm(wide, torch_lm(wide), f"int8/{kv}").memory_bytes(64) for kv in ("float32", "bfloat16", "int8")]
+    history, values = 64 * 3 * 4, 64 * 2 * 2 * 192
+    assert sizes == [history + 4 * values, history + 2 * values, history + values + values // 64 * 4]
     assert _C.read_bandwidth(1, 8) > 0.1
     refused("megabytes", _C.read_bandwidth, 1, 0)

@@ -37,12 +37,12 @@ def voice(real: Engine) -> Any:
     return real.encode_voice(tone(2.0))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_same_seed_same_tokens(dtype: str, tiny_folder: Path, voice: Any) -> None:
+@pytest.mark.parametrize(("dtype", "kv_dtype"), [("float32", "auto"), ("int8", "auto"), ("int8", "bfloat16")])
+def test_same_seed_same_tokens(dtype: str, kv_dtype: str, tiny_folder: Path, voice: Any) -> None:
     """At 1 and 2 threads, streamed in any chunks, batched with others, and in one go."""
     how = {"text": TEXT, "seed": 11, "voice": voice}
-    one = Engine.from_pretrained(tiny_folder, dtype=dtype, threads=1)
-    two = Engine.from_pretrained(tiny_folder, dtype=dtype, threads=2)
+    one = Engine.from_pretrained(tiny_folder, dtype=dtype, kv_dtype=kv_dtype, threads=1)
+    two = Engine.from_pretrained(tiny_folder, dtype=dtype, kv_dtype=kv_dtype, threads=2)
     expected = codes_of(one, **how)
     audio = one.tts(**how)
     assert len(expected) * 320 == len(audio.samples) and len(np.unique(expected)) > 4

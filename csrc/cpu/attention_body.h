@@ -1,0 +1,262 @@
+// Attention over the key-value cache, compiled once per ISA like kernels_body.h, which includes it; see kernel_table.h for the layouts.
+// Keys and values are widened to float32 and multiplied with fused multiply-adds.  One order for every sum, however many rows share
+// the loads: a score goes through its dimensions in order; a value sums even and odd positions apart, so that one row alone is not
+// bound by the latency of its additions.
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+namespace {
+
+// --- place -------------------------------------------------------------------------------------------------------------
+
+void rope(float* x, const float* c, const float* s, int64_t half) {
+  for (int64_t i = 0; i < half; i += 16) {
+    const int64_t n = half - i < 16 ? half - i : 16;
+    const F16 a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n), sv = load_n(s + i, n);
+    store_n(x + i, sub(mul(a, cv), mul(b, sv)), n);
+    store_n(x + half + i, add(mul(b, cv), mul(a, sv)), n);
+  }
+}
+
+UNIAUDIO_INLINE uint32_t bits_of(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+
+// To nearest even; NaN stays NaN.
+UNIAUDIO_INLINE uint16_t narrow_bf16(float x) {
+  const uint32_t u = bits_of(x);
+  return uint16_t((u & 0x7FFFFFFFu) > 0x7F800000u ? u >> 16 | 0x40u : (u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+}
+
+// What int8 elements are multiplied by before rounding; *scale is what brings them back.
+UNIAUDIO_INLINE float scale_i8(const float* x, int64_t n, float* scale) {
+  F16 most = set1(0.0f);
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) most = max(most, abs(load(x + i)));
+  if (i < n) most = max(most, abs(load_n(x + i, n - i)));
+  const float peak = largest(most);
+  *scale = peak * (1.0f / 127.0f);
+  return peak > 1e-30f ? 127.0f / peak : 0.0f;
+}
+
+// To nearest even: adding 1.5 * 2^23 leaves the whole number in the low bits.
+UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) { return int8_t(bits_of(x * inverse + 12582912.0f)); }
+
+void place(const PlaceArgs& a) {
+  const int64_t dim = a.dim, t = a.position, block = t / 16, lane = t % 16;
+  if (a.angles) {
+    for (int64_t h = 0; h < a.query_heads; ++h) rope(a.q + h * dim, a.angles, a.angles + dim / 2, dim / 2);
+    rope(a.k, a.angles, a.angles + dim / 2, dim / 2);
+  }
+  if (a.dtype == KvDType::float32) {
+    float* k = static_cast<float*>(a.keys) + block * dim * 16 + lane;
+    float* v = static_cast<float*>(a.values) + t * ((dim + 15) / 16 * 16);
+    for (int64_t d = 0; d < dim; ++d) k[d * 16] = a.k[d];
+    for (int64_t d = 0; d < dim; ++d) v[d] = a.v[d];
+  } else if (a.dtype == KvDType::bfloat16) {
+    uint16_t* k = static_cast<uint16_t*>(a.keys) + block * ((dim + 1) / 2) * 32 + lane * 2;
+    uint16_t* v = static_cast<uint16_t*>(a.values) + t * ((dim + 31) / 32 * 32);
+    for (int64_t d = 0; d < dim; ++d) k[d / 2 * 32 + d % 2] = narrow_bf16(a.k[d]);
+    for (int64_t d = 0; d < dim; ++d) v[d / 32 * 32 + d % 16 * 2 + d / 16 % 2] = narrow_bf16(a.v[d]);
+  } else {
+    int8_t* k = static_cast<int8_t*>(a.keys) + block * dim * 16 + lane;
+    int8_t* v = static_cast<int8_t*>(a.values) + t * ((dim + 15) / 16 * 16);
+    const float k_inverse = scale_i8(a.k, dim, a.key_scale + t), v_inverse = scale_i8(a.v, dim, a.value_scale + t);
+    for (int64_t d = 0; d < dim; ++d) k[d * 16] = narrow_i8(a.k[d], k_inverse);
+    for (int64_t d = 0; d < dim; ++d) v[d] = narrow_i8(a.v[d], v_inverse);
+  }
+}
+
+// --- scores ------------------------------------------------------------------------------------------------------------
+
+// Queries lie transposed and scaled, [dim][rows].
+struct Scoring {
+  const AttentionArgs& a;
+  const float* q;
+  int64_t blocks;
+};
+
+// Scores of M rows with B blocks of 16 positions, a lane each: no sums across lanes.
+template <KvDType T, int M, int B>
+UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
+  const AttentionArgs& a = s.a;
+  const float* q = s.q + row;  // of dimension d
+  F16 acc[M][B];
+  for (int m = 0; m < M; ++m) {
+    for (int b = 0; b < B; ++b) acc[m][b] = set1(0.0f);
+  }
+  if constexpr (T == KvDType::bfloat16) {
+    const int64_t size = (a.dim + 1) / 2 * 32;
+    const uint16_t* keys = static_cast<const uint16_t*>(a.keys) + block * size;
+    int64_t d = 0;
+    for (; d + 2 <= a.dim; d += 2, q += 2 * a.rows) {
+      F16 k[2][B];
+      for (int b = 0; b < B; ++b) load_bf16_pairs(keys + b * size + d * 16, k[0][b], k[1][b]);
+      for (int m = 0; m < M; ++m) {
+        const F16 even = set1(q[m]), odd = set1(q[a.rows + m]);
+        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(odd, k[1][b], fused_exactly(even, k[0][b], acc[m][b]));
+      }
+    }
+    if (d < a.dim) {
+      for (int b = 0; b < B; ++b) {
+        F16 k, none;
+        load_bf16_pairs(keys + b * size + d * 16, k, none);
+        for (int m = 0; m < M; ++m) acc[m][b] = fused_exactly(set1(q[m]), k, acc[m][b]);
+      }
+    }
+  } else {
+    const int64_t size = a.dim * 16, at = block * size;
+    for (int64_t d = 0; d < a.dim; ++d, q += a.rows) {
+      F16 k[B];
+      for (int b = 0; b < B; ++b) {
+        if constexpr (T == KvDType::float32) k[b] = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
+        if constexpr (T == KvDType::int8) k[b] = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
+      }
+      for (int m = 0; m < M; ++m) {
+        const F16 x = set1(q[m]);
+        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(x, k[b], acc[m][b]);
+      }
+    }
+  }
+  for (int b = 0; b < B; ++b) {
+    for (int m = 0; m < M; ++m) {
+      if constexpr (T == KvDType::int8) acc[m][b] = mul(acc[m][b], load(a.key_scale + (block + b) * 16));
+      store(a.scratch + (row + m) * a.scratch_stride + (block + b) * 16, acc[m][b]);
+    }
+  }
+}
+
+template <KvDType T, int M, int B>
+UNIAUDIO_INLINE void all_blocks(const Scoring& s, int64_t row) {
+  int64_t block = 0;
+  for (; block + B <= s.blocks; block += B) score_tile<T, M, B>(s, row, block);
+  if constexpr (B > 4) {
+    if (block + 4 <= s.blocks) score_tile<T, M, 4>(s, row, block), block += 4;
+  }
+  for (; block < s.blocks; ++block) score_tile<T, M, 1>(s, row, block);
+}
+
+template <KvDType T, int M>
+UNIAUDIO_INLINE void scores_tail(const Scoring& s, int64_t row) {
+  if constexpr (M > 0) {
+    if (s.a.rows - row == M) return all_blocks<T, M, M == 1 ? kAloneBlocks : kScoreBlocks>(s, row);
+    scores_tail<T, M - 1>(s, row);
+  }
+}
+
+// --- values ------------------------------------------------------------------------------------------------------------
+
+// P vectors of position t, from element d on.
+template <KvDType T, int P>
+UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t t, int64_t d, F16 (&v)[P]) {
+  const int64_t at = t * stride + d;
+  if constexpr (T == KvDType::float32) {
+    for (int p = 0; p < P; ++p) v[p] = load(static_cast<const float*>(a.values) + at + 16 * p);
+  } else if constexpr (T == KvDType::int8) {
+    for (int p = 0; p < P; ++p) v[p] = widen_i8(static_cast<const int8_t*>(a.values) + at + 16 * p);
+  } else {
+    static_assert(P % 2 == 0);
+    for (int p = 0; p < P; p += 2) load_bf16_pairs(static_cast<const uint16_t*>(a.values) + at + 16 * p, v[p], v[p + 1]);
+  }
+}
+
+template <KvDType T, int M, int P>
+UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row, int64_t d) {
+  const int64_t stride = T == KvDType::bfloat16 ? (a.dim + 31) / 32 * 32 : (a.dim + 15) / 16 * 16;
+  const float* p = a.scratch + row * a.scratch_stride;
+  F16 even[M][P], odd[M][P];
+  for (int m = 0; m < M; ++m) {
+    for (int i = 0; i < P; ++i) even[m][i] = odd[m][i] = set1(0.0f);
+  }
+  int64_t t = 0;
+  for (; t + 2 <= length; t += 2) {
+    F16 v[P], w[P];
+    load_values<T, P>(a, stride, t, d, v);
+    load_values<T, P>(a, stride, t + 1, d, w);
+    for (int m = 0; m < M; ++m) {
+      const F16 x = set1(p[m * a.scratch_stride + t]), y = set1(p[m * a.scratch_stride + t + 1]);
+      for (int i = 0; i < P; ++i) even[m][i] = fused_exactly(x, v[i], even[m][i]), odd[m][i] = fused_exactly(y, w[i], odd[m][i]);
+    }
+  }
+  if (t < length) {
+    F16 v[P];
+    load_values<T, P>(a, stride, t, d, v);
+    for (int m = 0; m < M; ++m) {
+      for (int i = 0; i < P; ++i) even[m][i] = fused_exactly(set1(p[m * a.scratch_stride + t]), v[i], even[m][i]);
+    }
+  }
+  for (int m = 0; m < M; ++m) {
+    for (int i = 0; i < P; ++i) {
+      const int64_t left = a.dim - d - 16 * i;
+      const F16 y = mul(add(even[m][i], odd[m][i]), set1(inverse[row + m]));
+      float* out = a.row[row + m].out + d + 16 * i;
+      if (left >= 16) {
+        store(out, y);
+      } else if (left > 0) {
+        store_n(out, y, left);
+      }
+    }
+  }
+}
+
+template <KvDType T, int M, int P>
+UNIAUDIO_INLINE void all_dims(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row) {
+  constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
+  int64_t d = 0;
+  for (; d + 16 * P <= a.dim; d += 16 * P) value_tile<T, M, P>(a, inverse, length, row, d);
+  for (; d < a.dim; d += 16 * kLeast) value_tile<T, M, kLeast>(a, inverse, length, row, d);
+}
+
+template <KvDType T, int M>
+UNIAUDIO_INLINE void values_tail(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row) {
+  constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
+  if constexpr (M > 0) {
+    if (a.rows - row == M) return all_dims<T, M, M == 1 ? kAloneVectors : (kValueVectors > kLeast ? kValueVectors : kLeast)>(a, inverse, length, row);
+    values_tail<T, M - 1>(a, inverse, length, row);
+  }
+}
+
+// --- both --------------------------------------------------------------------------------------------------------------
+
+template <KvDType T>
+void attend(const AttentionArgs& a) {
+  float* const q = a.scratch + kAttentionRows * a.scratch_stride;
+  int64_t length = 0;
+  for (int64_t m = 0; m < a.rows; ++m) {
+    for (int64_t d = 0; d < a.dim; ++d) q[d * a.rows + m] = a.row[m].q[d] * a.scale;
+    length = a.row[m].length > length ? a.row[m].length : length;
+  }
+  const Scoring s = {a, q, (length + 15) / 16};
+  int64_t row = 0;
+  for (; row + kScoreRows <= a.rows; row += kScoreRows) all_blocks<T, kScoreRows, kScoreBlocks>(s, row);
+  scores_tail<T, kScoreRows - 1>(s, row);
+
+  float inverse[kAttentionRows];
+  for (int64_t m = 0; m < a.rows; ++m) {
+    float* p = a.scratch + m * a.scratch_stride;
+    const int64_t n = a.row[m].length;
+    inverse[m] = 1.0f / exp_sum(p, max_of(p, n), p, n);
+    for (int64_t t = n; t < length; ++t) p[t] = 0.0f;  // positions that only later rows see
+    if constexpr (T == KvDType::int8) {
+      for (int64_t t = 0; t < length; t += 16) store(p + t, mul(load(p + t), load(a.value_scale + t)));
+    }
+  }
+
+  constexpr int kRows = T == KvDType::bfloat16 && kValueVectors < 2 ? (kValueRows > 1 ? kValueRows / 2 : 1) : kValueRows;
+  constexpr int kVectors = T == KvDType::bfloat16 && kValueVectors < 2 ? 2 : kValueVectors;
+  for (row = 0; row + kRows <= a.rows; row += kRows) all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(a, inverse, length, row);
+  values_tail<T, kRows - 1>(a, inverse, length, row);
+}
+
+void attention(const AttentionArgs& a) {
+  if (a.dtype == KvDType::float32) {
+    attend<KvDType::float32>(a);
+  } else if (a.dtype == KvDType::bfloat16) {
+    attend<KvDType::bfloat16>(a);
+  } else {
+    attend<KvDType::int8>(a);
+  }
+}
+
+}  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE
