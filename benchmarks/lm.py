@@ -1,0 +1,248 @@
+"""The language model against its peers: ms per 20 ms frame by streams and context, prefill, and the cost of a busy neighbour.
+
+Every engine runs in a process of its own with the same weights, and they take turns in every round (A B C, A B C, ...), so
+that what the machine does meanwhile falls on all of them; ratios are taken within rounds.  Before the clock starts, each
+engine's logits, from the very steps that are timed, are held against the native float32 ones.  Bandwidth and arithmetic are
+measured in the same rounds.
+
+Engines that generate choose each frame's ids: the native one samples (top-k 30), the peers take the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+import lm_table
+import numpy as np
+from common import say
+from models import NAMES
+from peers.base import Spec
+from peers.worker import KINDS, Worker, missing, workers
+
+from uniaudio_engine import engine as engine_module
+from uniaudio_engine.errors import InputError
+
+ROWS = ("1@150", "4@150", "8@150", "16@150", "1@1500", "1@3000", "prefill@150", "neighbour@150")
+PEERS = {
+    "torch": ("float32", "bfloat16", "int8"),
+    "onnx": ("int8", "int8blocks", "int4"),
+    "llama": ("q8_0", "q4_K"),
+}
+CHECK_KNOWN, CHECK_STEPS = 16, 8
+# Largest rms error of logits, in units of their standard deviation, with which an engine still counts as the same model.
+EXACT, ROUNDED = 1e-3, 0.3
+PAUSE = 0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
+EPILOG = """examples:
+  python benchmarks/lm.py                                     all rows, all engines that are installed
+  python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
+  python benchmarks/lm.py --model base --rows 1@150
+  python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
+  python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
+rows: STREAMS@CONTEXT, prefill@FRAMES, neighbour@CONTEXT (one stream beside one busy process)
+peers: pip install torch onnxruntime onnx llama-cpp-python gguf (those that are absent are left out, and named)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """``kind``: frames, prefill or neighbour."""
+
+    kind: str
+    streams: int
+    context: int
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        found = re.fullmatch(r"(prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
+        if not found or found[1] in ("0", "00") or int(found[2]) < 1:
+            raise InputError(f"--rows: expected STREAMS@CONTEXT, prefill@FRAMES or neighbour@CONTEXT, got {text!r}")
+        kind = "frames" if found[1].isdigit() else found[1]
+        return cls(kind, int(found[1]) if kind == "frames" else 1, int(found[2]))
+
+    @property
+    def name(self) -> str:
+        return f"{self.streams if self.kind == 'frames' else self.kind}@{self.context}"
+
+
+def native_dtypes() -> tuple[str, ...]:
+    return tuple(engine_module.DTYPES)
+
+
+def choose(text: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+    """``native,torch-int8`` -> (kind, dtype) of each engine; a kind alone is all of its formats."""
+    known = {"native": tuple(dtypes), **PEERS}
+    chosen = []
+    for word in text.split(","):
+        kind, _, dtype = word.partition("-")
+        if kind not in known:
+            raise InputError(f"--engines: expected {', '.join(known)}, or one of their formats as in torch-int8, got {word!r}")
+        chosen += [(kind, d) for d in ([dtype] if dtype else known[kind])]
+    return list(dict.fromkeys(chosen))
+
+
+def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[str, Any]]:
+    """Error of each engine's stepped logits against the native float32; raises where an engine computes another function."""
+    model = reference.spec.find_model()
+    frames = model.frames(CHECK_KNOWN + CHECK_STEPS, seed + 1)
+    truth = reference.call("logits", frames, CHECK_KNOWN)
+    found = {}
+    for worker in ready:
+        got = worker.call("logits", frames, CHECK_KNOWN)
+        if got.shape != truth.shape:
+            raise InputError(f"{worker.name}: expected logits {list(truth.shape)}, got {list(got.shape)}")
+        error = (got - truth) / truth.std()
+        rms, exact = float(np.sqrt(np.mean(error**2))), worker.spec.dtype == "float32"
+        found[worker.name] = about = {
+            "max": float(np.abs(error).max()), "rms": rms, "top1": float((got.argmax(-1) == truth.argmax(-1)).mean()),
+            "version": worker.version, "weight_bytes": worker.call("weight_bytes"),
+        }  # fmt: skip
+        if worker.spec.kind == "native":
+            about["greedy"] = worker.call("greedy_agreement", CHECK_KNOWN, CHECK_STEPS)
+            if about["greedy"] < (1.0 if exact else 0.9):
+                raise InputError(f"{worker.name}: its steps choose other ids than its logits ({about['greedy']:.2f} the same)")
+        say(f"  {worker.name:<22} error of logits / their std: rms {rms:.2g}, max {about['max']:.2g}, best id {about['top1']:.3f}")
+        if not rms <= (EXACT if exact else ROUNDED):
+            raise InputError(f"{worker.name}: expected the native logits within {EXACT if exact else ROUNDED} std, got {rms:.3g}")
+    return found
+
+
+def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict[str, Any]:
+    """Times of every engine over ``args.rounds`` rounds; ms a frame, or ms of the whole prefill."""
+    say(f"{args.model} {row.name}")
+    most = args.frames
+    room = next(w for w in ready).spec.find_model().config.max_frames - row.context - 4
+    if room < 1:
+        raise InputError(f"--rows: {row.name}: expected a context of at most {row.context + room - 1} frames for {args.model}")
+    most = min(most, room)
+    counts: dict[str, int] = {}
+    engines: dict[str, dict[str, list[float]]] = {}
+    about: dict[str, Any] = {"bandwidth": [], "arithmetic": {}}
+    for worker in list(ready):
+        try:
+            if row.kind != "prefill":
+                worker.call("prepare", row.streams, row.context, most)
+                worker.call("frames", 1)
+                seconds = worker.call("frames", 2) / 2
+                counts[worker.name] = max(2, min(most, round(args.seconds / seconds)))
+            else:
+                worker.call("prefill", row.context)
+        except InputError as e:
+            say(f"  left out: {e}")
+            continue
+        engines[worker.name] = {"ms": []} if row.kind != "neighbour" else {"ms": [], "alone": []}
+    for n in range(args.rounds):
+        about["bandwidth"].append(common.bandwidth(args.threads, args.megabytes))
+        for name, value in common.arithmetic(args.threads).items():
+            about["arithmetic"].setdefault(name, []).append(value)
+        for worker in ready:
+            times = engines.get(worker.name)
+            if times is None:
+                continue
+            time.sleep(PAUSE)
+            if row.kind == "prefill":
+                worker.call("prefill", row.context)  # threads awake, weights where they will be
+                times["ms"].append(1e3 * worker.call("prefill", row.context))
+                continue
+            count = counts[worker.name]
+            alone = 1e3 * worker.call("frames", count) / count
+            if row.kind == "frames":
+                times["ms"].append(alone)
+                continue
+            times["alone"].append(alone)
+            with Neighbour():
+                times["ms"].append(1e3 * worker.call("frames", count) / count)
+        say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {t['ms'][-1]:.2f}" for k, t in engines.items()))
+    rounded = {e: {k: [round(x, 4) for x in v] for k, v in t.items()} for e, t in engines.items()}
+    bandwidth = [round(x, 2) for x in about["bandwidth"]]
+    return {"date": common.today(), "engines": rounded, "bandwidth": bandwidth, "arithmetic": about["arithmetic"]}
+
+
+class Neighbour:
+    """A process that computes without pause, as long as the block lasts."""
+
+    def __enter__(self) -> Neighbour:
+        code = "print('.', flush=True)\nwhile True: pass"
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()  # it runs from here on
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def run(args: argparse.Namespace) -> None:
+    rows = [Row.parse(r) for r in args.rows.split(",")]
+    chosen = choose(args.engines, args.dtypes.split(",") if args.dtypes else native_dtypes())
+    absent = {kind: missing(kind) for kind in KINDS if missing(kind)}
+    for kind in sorted({k for k, _ in chosen if k in absent}):
+        say(f"{kind}: left out, because {absent[kind]} is not installed")
+    chosen = [(k, d) for k, d in chosen if k not in absent]
+    if ("native", "float32") not in chosen:
+        chosen.insert(0, ("native", "float32"))  # what the others are held against
+    args.cache.mkdir(parents=True, exist_ok=True)
+    specs = [Spec(k, d, args.model, args.seed, args.threads, args.cache.resolve()) for k, d in chosen]
+    results = common.load_results(args.results)
+    if args.prepare:
+        for spec in specs:  # one by one: each may need much memory while it converts
+            say(f"preparing {spec.name}")
+            with workers([spec]) as (_, failed):
+                for why in failed.values():
+                    say(f"  left out: {why}")
+        return
+    say(f"loading {', '.join(s.name for s in specs)}")
+    with workers(specs[:1]) as (first, failed_first):  # alone first: it makes the weights that the others read
+        if failed_first:
+            raise InputError(next(iter(failed_first.values())))
+        with workers(specs[1:]) as (others, failed):
+            for why in failed.values():
+                say(f"  left out: {why}")
+            ready = [*first, *others]
+            ready.sort(key=lambda w: [s.name for s in specs].index(w.name))
+            reference = next(w for w in ready if w.name == "native-float32")
+            checks = check(ready, reference, args.seed)
+            results.setdefault("checks", {}).update(checks)
+            results.update(model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed)
+            for row in rows:
+                measured = measure_row(row, ready, args)
+                results.setdefault("rows", {})[row.name] = measured
+                common.save_results(args.results, results)
+                print(lm_table.row_text(row.name, measured, checks), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lm.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common.add_common(parser, "lm-MODEL.json")
+    parser.add_argument("--model", choices=NAMES, default="v1", help="v1: the UniAudio-v1 shape; base: the bundled model")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
+    parser.add_argument("--engines", default="native,torch,onnx,llama", help="which, separated by commas")
+    parser.add_argument("--dtypes", default="", help="the native formats, separated by commas (all that the engine has)")
+    parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
+    parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")
+    parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for weights and peers' files")
+    parser.add_argument("--prepare", action="store_true", help="fill --cache and measure nothing")
+    args = parser.parse_args(argv)
+    args.results = Path(str(args.results).replace("MODEL", args.model))
+    if args.write:
+        lm_table.write(args.docs, args.results)
+        say(f"wrote the section of {args.results.name} into {args.docs}")
+        return 0
+    run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(common.run_main(main))
