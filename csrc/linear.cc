@@ -1,9 +1,7 @@
 #include "linear.h"
 
 #include <algorithm>
-#include <cmath>
-#include <stdexcept>
-#include <string>
+#include <cstring>
 
 namespace uniaudio {
 namespace {
@@ -13,113 +11,129 @@ constexpr int64_t kGrainBytes = 48 * 1024;
 
 }  // namespace
 
-const char* dtype_name(DType dtype) { return dtype == DType::int8 ? "int8" : "float32"; }
-
-DType parse_dtype(const char* name) {
-  const std::string s = name;
-  if (s == "float32") return DType::float32;
-  if (s == "int8") return DType::int8;
-  throw std::invalid_argument("dtype: expected \"float32\" or \"int8\", got \"" + s + "\"");
-}
-
-Linear::Linear(const std::vector<Part>& parts, int64_t in, DType dtype) : dtype_(dtype), in_(in) {
-  std::vector<const float*> rows;
-  std::vector<const float*> biases;
+Linear::Linear(const std::vector<Part>& parts, DType dtype) : dtype_(dtype), in_(parts.at(0).weight->in) {
+  std::vector<Row> rows;
+  bool bias = false;
   for (const Part& p : parts) {
-    out_ += p.out;
-    for (int64_t i = 0; i < p.out; ++i) {
-      rows.push_back(p.weight + i * in);
-      biases.push_back(p.bias ? p.bias + i : nullptr);
-    }
+    append(p, 0, p.weight->out, rows);
+    out_ += p.weight->out;
+    bias = bias || p.bias;
   }
-  pack(rows, biases);
+  pack(rows, bias);
 }
 
-Linear Linear::gated(const Part& gate, const Part& up, int64_t in, DType dtype) {
+Linear::Linear(const float* weight, const float* bias, int64_t out, int64_t in, DType dtype) {
+  Matrix m;
+  m.out = out, m.in = in;
+  m.values.allocate(size_t(out * in));
+  std::copy_n(weight, size_t(out * in), m.values.data());
+  if (dtype == DType::int8 || dtype == DType::int4) m = quantize_matrix(weight, out, in, dtype);
+  *this = Linear({{&m, bias}}, dtype);
+}
+
+Linear Linear::gated(const Part& gate, const Part& up, DType dtype) {
   Linear l;
   l.dtype_ = dtype;
-  l.in_ = in;
-  l.out_ = gate.out;
+  l.in_ = gate.weight->in;
+  l.out_ = gate.weight->out;
   l.gated_ = true;
-  std::vector<const float*> rows;
-  std::vector<const float*> biases;
-  for (int64_t begin = 0; begin < gate.out; begin += kPanel) {
-    for (const Part* p : {&gate, &up}) {
-      for (int64_t i = begin; i < begin + kPanel; ++i) {
-        rows.push_back(i < p->out ? p->weight + i * in : nullptr);
-        biases.push_back(i < p->out && p->bias ? p->bias + i : nullptr);
-      }
-    }
+  std::vector<Row> rows;
+  for (int64_t begin = 0; begin < l.out_; begin += kPanel) {
+    append(gate, begin, begin + kPanel, rows);
+    append(up, begin, begin + kPanel, rows);
   }
-  l.pack(rows, biases);
+  l.pack(rows, gate.bias || up.bias);
   return l;
 }
 
-void Linear::pack(const std::vector<const float*>& rows, const std::vector<const float*>& biases) {
+// Rows [begin, end) of a part; those beyond its last are zeros.
+void Linear::append(const Part& part, int64_t begin, int64_t end, std::vector<Row>& rows) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (i < part.weight->out) {
+      rows.push_back({part.weight, i, part.bias ? part.bias[i] : 0.0f});
+    } else {
+      rows.push_back({});
+    }
+  }
+}
+
+int64_t Linear::panel_bytes() const {
+  const int64_t of_16[kDTypes] = {padded_in_ * 64, padded_in_ * 32, padded_in_ * 16, padded_in_ / kGroup * kGroupBytes};
+  return of_16[int(dtype_)];
+}
+
+void Linear::pack(const std::vector<Row>& rows, bool bias) {
+  constexpr int64_t kMultiple[kDTypes] = {1, 2, 4, 2 * kGroup};
   const int64_t count = int64_t(rows.size());
   panels_ = round_up(count, kPanel) / kPanel;
-  const int64_t padded = panels_ * kPanel;
-  padded_in_ = dtype_ == DType::int8 ? round_up(in_, 4) : in_;
-  if (std::any_of(biases.begin(), biases.end(), [](const float* b) { return b != nullptr; })) {
-    bias_.allocate(size_t(padded));
-    for (int64_t r = 0; r < count; ++r) bias_[size_t(r)] = biases[size_t(r)] ? *biases[size_t(r)] : 0.0f;
-  }
-  if (dtype_ == DType::float32) {
-    f32_.allocate(size_t(padded * in_));
-    for (int64_t r = 0; r < count; ++r) {
-      if (!rows[size_t(r)]) continue;
-      float* w = f32_.data() + r / kPanel * in_ * kPanel + r % kPanel;
-      for (int64_t k = 0; k < in_; ++k) w[k * kPanel] = rows[size_t(r)][k];
+  padded_in_ = round_up(in_, kMultiple[int(dtype_)]);
+  packed_.allocate(size_t(panels_ * panel_bytes()));
+  const size_t padded = size_t(panels_ * kPanel);
+  if (bias) bias_.allocate(padded);
+  if (dtype_ == DType::int8) scale_.allocate(padded), sum_.allocate(padded);
+  if (dtype_ == DType::int4) std::fill_n(packed_.data(), packed_.size(), uint8_t{0x88});  // zeros; their scales are set below
+  for (int64_t r = 0; r < panels_ * kPanel; ++r) {
+    const Row row = r < count ? rows[size_t(r)] : Row{};
+    if (bias) bias_[size_t(r)] = row.bias;
+    uint8_t* const panel = packed_.data() + r / kPanel * panel_bytes();
+    const int64_t lane = r % kPanel, in = row.matrix ? in_ : 0;
+    const float* w = row.matrix && !integer() ? row.matrix->values.data() + row.index * in_ : nullptr;
+    const int8_t* q = row.matrix && integer() ? row.matrix->q.data() + row.index * in_ : nullptr;
+    if (dtype_ == DType::float32) {
+      float* to = reinterpret_cast<float*>(panel) + lane;
+      for (int64_t k = 0; k < in; ++k) to[k * kPanel] = w[k];
+    } else if (dtype_ == DType::bfloat16) {
+      uint16_t* to = reinterpret_cast<uint16_t*>(panel) + 2 * lane;
+      for (int64_t k = 0; k < in; ++k) to[k / 2 * 2 * kPanel + k % 2] = to_bfloat16(w[k]);
+    } else if (dtype_ == DType::int8) {
+      int32_t sum = 0;
+      for (int64_t k = 0; k < in; ++k) panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k]), sum += q[k];
+      scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
+      sum_[size_t(r)] = 128 * sum;
+    } else {
+      for (int64_t k = 0; k < in; ++k) {
+        uint8_t& to = panel[k / 64 * 2 * kGroupBytes + k % 64 / 8 * 64 + 4 * lane + k % 4];
+        const uint8_t nibble = uint8_t(q[k] + 8);
+        to = k % 8 < 4 ? uint8_t((to & 0xF0) | nibble) : uint8_t((to & 0x0F) | nibble << 4);
+      }
+      for (int64_t g = 0; g < padded_in_ / kGroup; ++g) {
+        const bool used = row.matrix && g < row.matrix->groups();
+        const uint16_t scale = used ? to_bfloat16(row.matrix->scale[size_t(row.index * row.matrix->groups() + g)]) : 0;
+        std::memcpy(panel + g / 2 * 2 * kGroupBytes + 512 + g % 2 * 32 + 2 * lane, &scale, 2);
+      }
     }
-    return;
-  }
-  i8_.allocate(size_t(padded * padded_in_));
-  scale_.allocate(size_t(padded));
-  sum_.allocate(size_t(padded));
-  for (int64_t r = 0; r < count; ++r) {
-    const float* row = rows[size_t(r)];
-    if (!row) continue;
-    float peak = 0;
-    for (int64_t k = 0; k < in_; ++k) peak = std::max(peak, std::fabs(row[k]));
-    const float scale = peak / 127.0f, inverse = peak > 1e-30f ? 127.0f / peak : 0.0f;
-    int8_t* w = i8_.data() + r / kPanel * padded_in_ * kPanel + r % kPanel * 4;
-    int32_t sum = 0;
-    for (int64_t k = 0; k < in_; ++k) {
-      // Adding 1.5 * 2^23 rounds to nearest even; nearbyint is a call on the x86-64 baseline.
-      const int q = int((row[k] * inverse + 12582912.0f) - 12582912.0f);
-      w[k / 4 * 4 * kPanel + k % 4] = int8_t(q);
-      sum += q;
-    }
-    scale_[size_t(r)] = scale;
-    sum_[size_t(r)] = 128 * sum;
   }
 }
 
 size_t Linear::weight_bytes() const {
-  const size_t row = bytes_per_row() + (dtype_ == DType::int8 ? 8 : 0) + (bias_.size() ? 4 : 0);
-  return row * size_t(out_) * (gated_ ? 2 : 1);
+  const size_t per_panel = size_t(panel_bytes()) + (dtype_ == DType::int8 ? 8 * kPanel : 0) + (bias_.size() ? 4 * kPanel : 0);
+  return per_panel * size_t(out_) * (gated_ ? 2 : 1) / kPanel;
 }
 
 void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows) const {
-  if (dtype_ != DType::int8) return;
+  if (!integer()) return;
   const Kernels& kernel = kernels();
   uint8_t* q = scratch->q.data();
   float* scale = scratch->scale.data();
+  int32_t* sums = scratch->sums.data();
   pool.run(rows, 1 + 16384 / in_, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) scale[r] = kernel.quantize(x + r * xstride, in_, padded_in_, q + r * padded_in_);
+    for (int64_t r = begin; r < end; ++r) {
+      scale[r] = kernel.quantize(x + r * xstride, in_, padded_in_, q + r * padded_in_);
+      if (dtype_ == DType::int4) kernel.group_sums(q + r * padded_in_, padded_in_, sums + r * (padded_in_ / kGroup));
+    }
   });
 }
 
 void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows,
                                float* y, int64_t ystride, int64_t begin, int64_t end, Epilogue epilogue) const {
-  const bool int8 = dtype_ == DType::int8;
   LinearArgs args{};
   args.x = x;
-  args.xstride = int8 ? padded_in_ : xstride;
-  args.w = int8 ? static_cast<const void*>(i8_.data()) : f32_.data();
-  if (int8) {
+  args.xstride = integer() ? padded_in_ : xstride;
+  args.w = packed_.data();
+  if (integer()) {
     args.xq = scratch->q.data();
     args.xscale = scratch->scale.data();
+    args.xsum = scratch->sums.data();
     args.wscale = scale_.data();
     args.wsum = sum_.data();
   }
@@ -128,15 +142,16 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
   args.ystride = ystride;
   args.rows = rows;
   args.k = padded_in_;
+  args.k_used = in_;
+  args.stream = stream_;
   args.n = out_;
   args.epilogue = epilogue;
-  const Kernels& kernel = kernels();
-  const auto run = int8 ? kernel.linear_i8 : kernel.linear_f32;
+  const auto run = kernels().linear[int(dtype_)];
   // A unit is what may not be split: a panel, or a gate with its up panel.
   const int64_t unit = gated_ ? 2 : 1;
   const int64_t first = begin / kPanel, last = (end + kPanel - 1) / kPanel;
-  const int64_t unit_bytes = unit * kPanel * int64_t(bytes_per_row());
-  const int64_t cost = unit_bytes + unit_bytes * (rows - 1) / (int8 ? 4 : 8);
+  const int64_t unit_bytes = unit * panel_bytes();
+  const int64_t cost = unit_bytes + unit_bytes * (rows - 1) / (integer() ? 4 : 8);
   pool.run(last - first, 1 + kGrainBytes / cost, [&](int64_t b, int64_t e) {
     LinearArgs part = args;
     part.panel_begin = (first + b) * unit;

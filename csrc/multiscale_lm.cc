@@ -5,6 +5,8 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "cpu/isa.h"
+
 namespace uniaudio {
 namespace {
 
@@ -37,6 +39,41 @@ uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ 
 
 }  // namespace
 
+LmDTypes LmDTypes::parse(const std::string& text) {
+  LmDTypes d(DType::int8);
+  bool seen[3] = {};
+  const auto refuse = [&] {
+    throw std::invalid_argument("dtype: expected float32, bfloat16, int8, int4, or parts of these like \"int8,local=int4\" (global, local, head), got \"" + text + "\"");
+  };
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, end - begin);
+    const size_t equals = item.find('=');
+    const std::string value = equals == std::string::npos ? item : item.substr(equals + 1);
+    if (value != "float32" && value != "bfloat16" && value != "int8" && value != "int4") refuse();
+    if (equals == std::string::npos) {
+      if (begin != 0) refuse();
+      d = LmDTypes(parse_dtype(value));
+    } else {
+      const std::string part = item.substr(0, equals);
+      const int index = part == "global" ? 0 : part == "local" ? 1 : part == "head" ? 2 : -1;
+      if (index < 0 || seen[index]) refuse();
+      seen[index] = true;
+      (index == 0 ? d.global : index == 1 ? d.local : d.head) = parse_dtype(value);
+    }
+    begin = end + 1;
+  }
+  return d;
+}
+
+std::string LmDTypes::name() const {
+  const LmDTypes all(global);
+  std::string s = dtype_name(global);
+  if (local != all.local) s += std::string(",local=") + dtype_name(local);
+  if (head != all.head) s += std::string(",head=") + dtype_name(head);
+  return s;
+}
+
 void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_rows, int64_t capacity) {
   const LmConfig& c = lm.config();
   const int threads = lm.pool().threads();
@@ -51,24 +88,26 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
-MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, DType dtype, int threads)
+MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads)
     : config_(c),
-      dtype_(dtype),
+      dtypes_(dtypes),
       pool_(std::make_unique<ThreadPool>(threads)),
-      global_(checked(c, weights), "global", c.global, c.max_frames, dtype),
-      local_(weights, "local", c.local, c.num_codebooks, dtype),
+      global_(checked(c, weights), "global", c.global, c.max_frames, dtypes.global, pool_.get()),
+      local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
       embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
   const int64_t d = c.global.width, v = c.vocab_size;
   global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
   if (c.guide_slots) guide_ = weights.get("guide.weight", {c.guide_vocab, d});
-  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true, dtype);
-  head_ = make_linear(weights, "head", v, c.local.width, false, dtype);
+  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true, dtypes.head, pool_.get());
+  head_ = make_linear(weights, "head", v, c.local.width, false, dtypes.head, pool_.get());
   for (const auto& [name, width] : c.continuous) {
     continuous_.emplace(name, make_linear(weights, "continuous." + name, d, width, true, DType::float32));
   }
+  // The local stack is read K times a frame: where not all weights fit, those that are read once leave it the cache.
+  global_.set_stream(int64_t(global_.weight_bytes() + local_.weight_bytes()) > last_level_cache());
   // A sample of the weights is enough to tell models apart.
-  fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtype));
+  fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtypes.global) | uint64_t(dtypes.local) << 8 | uint64_t(dtypes.head) << 16);
   for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width), int64_t(c.global.heads)}) fingerprint_ = mix(fingerprint_, uint64_t(i));
   for (const TensorSpec& spec : tensors(c)) {
     const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight" ? weights.get(spec.name, spec.shape) : Buffer<float>();

@@ -28,6 +28,17 @@ struct ContinuousInput {
 
 class MultiScaleLm;
 
+// How the weights of each part are held.  The head stands for what is small: the bridge too.
+struct LmDTypes {
+  DType global = DType::float32, local = DType::float32, head = DType::float32;
+  LmDTypes() = default;
+  LmDTypes(DType all) : global(all), local(all), head(all == DType::int4 ? DType::int8 : all) {}
+  // A name ("int4" keeps the head in int8), or parts by name: "global=int8,local=int4,head=int8", each at most once and the rest as
+  // `all`'s, "int8" when it is not given first: "int4,global=int8".  std::invalid_argument otherwise.
+  static LmDTypes parse(const std::string& text);
+  std::string name() const;  // the shortest text that parses to this
+};
+
 // What a pass needs besides the weights; owned by a session, reserved outside the frame loop.
 struct LmScratch {
   TransformerScratch global, local;
@@ -46,10 +57,10 @@ struct LmScratch {
 class MultiScaleLm {
  public:
   // std::invalid_argument on weights that do not fit the config.
-  MultiScaleLm(const LmConfig& config, const Weights& weights, DType dtype, int threads);
+  MultiScaleLm(const LmConfig& config, const Weights& weights, LmDTypes dtypes, int threads);
 
   const LmConfig& config() const { return config_; }
-  DType dtype() const { return dtype_; }
+  const LmDTypes& dtypes() const { return dtypes_; }
   ThreadPool& pool() const { return *pool_; }
   const Transformer& global() const { return global_; }
   const Transformer& local() const { return local_; }
@@ -84,7 +95,7 @@ class MultiScaleLm {
 
  private:
   LmConfig config_;
-  DType dtype_;
+  LmDTypes dtypes_;
   uint64_t fingerprint_ = 0;
   std::unique_ptr<ThreadPool> pool_;
   Transformer global_, local_;

@@ -20,10 +20,10 @@ void Norm::forward(ThreadPool& pool, const float* x, int64_t xstride, int64_t ro
   });
 }
 
-Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias, DType dtype) {
-  const Buffer<float> w = weights.get(name + ".weight", {out, in});
+Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias, DType dtype, ThreadPool* pool) {
+  const Matrix w = weights.matrix(name + ".weight", out, in, dtype, pool);
   const Buffer<float> b = bias ? weights.get(name + ".bias", {out}) : Buffer<float>();
-  return Linear(w.data(), bias ? b.data() : nullptr, out, in, dtype);
+  return Linear({{&w, b.data()}}, dtype);
 }
 
 void gelu(ThreadPool& pool, const float* x, float* y, int64_t n) {

@@ -28,7 +28,7 @@ class Norm {
 };
 
 // NAME.weight [out, in] and, when `bias`, NAME.bias [out].
-Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias, DType dtype);
+Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias, DType dtype, ThreadPool* pool = nullptr);
 
 // y = gelu(x) (erf form), n values; in place when y == x.
 void gelu(ThreadPool& pool, const float* x, float* y, int64_t n);

@@ -125,10 +125,11 @@ Weights SafetensorsFile::weights(const std::string& prefix) const {
   Weights w;
   for (const auto& [name, e] : entries_) {
     if (name.compare(0, prefix.size(), prefix) != 0) continue;
-    if (e.dtype != "F32" && e.dtype != "BF16") {
-      throw std::invalid_argument(path_ + ": tensor " + name + ": expected F32 or BF16, got " + e.dtype);
-    }
-    w.add(name.substr(prefix.size()), {e.dtype == "F32" ? StoredType::float32 : StoredType::bfloat16, e.shape, e.data});
+    static const std::map<std::string, StoredType> types = {
+        {"F32", StoredType::float32}, {"BF16", StoredType::bfloat16}, {"I8", StoredType::int8}, {"U8", StoredType::int4}};
+    const auto type = types.find(e.dtype);
+    if (type == types.end()) throw std::invalid_argument(path_ + ": tensor " + name + ": expected F32, BF16, I8 or U8 (int4), got " + e.dtype);
+    w.add(name.substr(prefix.size()), {type->second, e.shape, e.data});
   }
   return w;
 }

@@ -29,7 +29,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const Entry& at(const std::string& name) const;
 
-  // All tensors whose names start with `prefix`, which is cut off.  They must be F32 or BF16.  Views into this file.
+  // All tensors whose names start with `prefix`, which is cut off.  They must be F32, BF16, I8 or U8 (int4).  Views into this file.
   Weights weights(const std::string& prefix = "") const;
   // Copies of one tensor's values; the dtype must match (F32; I32).
   std::vector<float> floats(const std::string& name) const;

@@ -90,7 +90,7 @@ void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string&
   norm(prefix + ".norm");
 }
 
-Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c, int64_t max_positions, DType dtype)
+Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c, int64_t max_positions, DType dtype, ThreadPool* pool)
     : config_(c), norm_(weights, prefix + ".norm", c.width, c.rmsnorm, c.norm_eps) {
   const int64_t d = c.width, kv = int64_t(c.kv_heads) * c.head_dim();
   qkv_width_ = d + 2 * kv;
@@ -105,27 +105,33 @@ Transformer::Transformer(const Weights& weights, const std::string& prefix, cons
   for (int i = 0; i < c.layers; ++i) {
     const std::string name = prefix + ".layers." + std::to_string(i);
     struct Read {
-      Buffer<float> weight, bias;
-      int64_t out;
-      Linear::Part part() const { return {weight.data(), bias.size() ? bias.data() : nullptr, out}; }
+      Matrix weight;
+      Buffer<float> bias;
+      Linear::Part part() const { return {&weight, bias.data()}; }
     };
     const auto read = [&](const std::string& part, int64_t out, int64_t in, bool bias) {
-      return Read{weights.get(name + part + ".weight", {out, in}), bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>(), out};
+      return Read{weights.matrix(name + part + ".weight", out, in, dtype, pool), bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>()};
     };
     Layer layer;
     layer.attn_norm = Norm(weights, name + ".attn_norm", d, c.rmsnorm, c.norm_eps);
     layer.mlp_norm = Norm(weights, name + ".mlp_norm", d, c.rmsnorm, c.norm_eps);
     const Read q = read(".attn.q", d, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias), v = read(".attn.v", kv, d, c.v_bias);
-    layer.qkv = Linear({q.part(), k.part(), v.part()}, d, dtype);
-    layer.o = make_linear(weights, name + ".attn.o", d, d, c.o_bias, dtype);
+    layer.qkv = Linear({q.part(), k.part(), v.part()}, dtype);
+    layer.o = make_linear(weights, name + ".attn.o", d, d, c.o_bias, dtype, pool);
     const Read up = read(".mlp.up", c.mlp_width, d, c.mlp_bias);
     if (c.swiglu) {
-      layer.up = Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), d, dtype);
+      layer.up = Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), dtype);
     } else {
-      layer.up = Linear({up.part()}, d, dtype);
+      layer.up = Linear({up.part()}, dtype);
     }
-    layer.down = make_linear(weights, name + ".mlp.down", d, c.mlp_width, c.mlp_bias, dtype);
+    layer.down = make_linear(weights, name + ".mlp.down", d, c.mlp_width, c.mlp_bias, dtype, pool);
     layers_.push_back(std::move(layer));
+  }
+}
+
+void Transformer::set_stream(bool stream) {
+  for (Layer& l : layers_) {
+    for (Linear* linear : {&l.qkv, &l.o, &l.up, &l.down}) linear->set_stream(stream);
   }
 }
 

@@ -54,11 +54,12 @@ struct TransformerScratch {
 
 class Transformer {
  public:
-  Transformer(const Weights& weights, const std::string& prefix, const StackConfig& config, int64_t max_positions, DType dtype);
+  Transformer(const Weights& weights, const std::string& prefix, const StackConfig& config, int64_t max_positions, DType dtype, ThreadPool* pool = nullptr);
   static void add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix, const StackConfig& config, int64_t max_positions);
 
   const StackConfig& config() const { return config_; }
   size_t weight_bytes() const;
+  void set_stream(bool stream);  // see Linear::set_stream
 
   // x [rows, width] holds the rows' inputs; learned positions are added here.  On return it holds the normalised hidden rows, or,
   // when only the cache is wanted (`cache_only`), nothing of use.  Each row sees the positions of its cache up to its own.

@@ -4,7 +4,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -56,20 +58,24 @@ inline IntMatrix int_matrix(const py::handle& object, const std::string& name, i
   return m;
 }
 
-// Weights of a dict of float32 or bfloat16 (as uint16) arrays; `keep` holds what the views point into.
+// Weights of a dict of arrays: float32, bfloat16 (as uint16), int8, or int4 (as uint8); `keep` holds what the views point into.
 inline Weights weights_of(const py::dict& dict, std::vector<py::array>& keep) {
+  const std::pair<py::dtype, StoredType> types[] = {{py::dtype::of<float>(), StoredType::float32},
+                                                    {py::dtype::of<uint16_t>(), StoredType::bfloat16},
+                                                    {py::dtype::of<int8_t>(), StoredType::int8},
+                                                    {py::dtype::of<uint8_t>(), StoredType::int4}};
   Weights w;
   for (const auto& [key, value] : dict) {
     const std::string name = py::str(key);
     py::array a = py::array::ensure(value, py::array::c_style);
-    const bool f32 = a && a.dtype().is(py::dtype::of<float>());
-    if (!f32 && !(a && a.dtype().is(py::dtype::of<uint16_t>()))) {
+    const auto* const type = std::find_if(std::begin(types), std::end(types), [&](const auto& t) { return a && a.dtype().is(t.first); });
+    if (type == std::end(types)) {
       PyErr_Clear();
-      throw std::invalid_argument("tensor " + name + ": expected a float32 array, or bfloat16 as uint16, got " +
+      throw std::invalid_argument("tensor " + name + ": expected a float32 array, bfloat16 as uint16, int8, or int4 as uint8, got " +
                                   (a ? std::string(py::str(a.dtype())) : std::string(py::str(py::type::of(value)))));
     }
     keep.push_back(a);
-    w.add(name, {f32 ? StoredType::float32 : StoredType::bfloat16, std::vector<int64_t>(a.shape(), a.shape() + a.ndim()), a.data()});
+    w.add(name, {type->second, std::vector<int64_t>(a.shape(), a.shape() + a.ndim()), a.data()});
   }
   return w;
 }

@@ -3,6 +3,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -155,9 +157,38 @@ std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::
   std::vector<py::array> keep;
   const Weights w = weights_of(weights, keep);
   const LmConfig config = parse_lm_config(config_json);
-  const DType type = parse_dtype(dtype.c_str());
+  const LmDTypes types = LmDTypes::parse(dtype);
   py::gil_scoped_release release;
-  return std::make_shared<MultiScaleLm>(config, w, type, threads);
+  return std::make_shared<MultiScaleLm>(config, w, types, threads);
+}
+
+// The arrays in which a model folder stores a matrix: (values, scales) as csrc/weights.h describes them.
+py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forcecast>& w, const std::string& dtype) {
+  if (w.ndim() != 2) throw std::invalid_argument("quantize: expected a matrix [out, in], got shape " + array_shape(w));
+  for (py::ssize_t i = 0; i < w.size(); ++i) {
+    if (!std::isfinite(w.data()[i])) throw std::invalid_argument("quantize: expected finite values, got infinity or NaN");
+  }
+  const Matrix m = quantize_matrix(w.data(), w.shape(0), w.shape(1), parse_dtype(dtype));
+  const py::ssize_t out = m.out, in = m.in, groups = m.groups();
+  if (m.dtype == DType::int8) {
+    py::array_t<int8_t> q({out, in});
+    std::copy_n(m.q.data(), m.q.size(), q.mutable_data());
+    py::array_t<float> scale(out);
+    std::copy_n(m.scale.data(), m.scale.size(), scale.mutable_data());
+    return py::make_tuple(q, scale);
+  }
+  py::array_t<uint8_t> q({out, groups * kGroup / 2});
+  std::fill_n(q.mutable_data(), q.size(), uint8_t{0x88});
+  for (py::ssize_t r = 0; r < out; ++r) {
+    for (py::ssize_t k = 0; k < in; ++k) {
+      uint8_t& b = q.mutable_at(r, k / 2);
+      const uint8_t nibble = uint8_t(m.q[size_t(r * in + k)] + 8);
+      b = k % 2 ? uint8_t((b & 0x0F) | nibble << 4) : uint8_t((b & 0xF0) | nibble);
+    }
+  }
+  py::array_t<uint16_t> scale({out, groups});
+  std::transform(m.scale.data(), m.scale.data() + m.scale.size(), scale.mutable_data(), to_bfloat16);
+  return py::make_tuple(q, scale);
 }
 
 }  // namespace
@@ -183,6 +214,17 @@ void bind_lm(py::module_& m) {
       .def_readonly("seed", &SamplingConfig::seed)
       .def_readonly("tie_slots", &SamplingConfig::tie_slots);
 
+  m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
+        "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales [out]) or \"int4\" (uint8 [out, 16 groups], bfloat16\n"
+        "scales as uint16 [out, groups], groups of 32 inputs).  ValueError for anything else.");
+  m.def("lm_dtype", [](const std::string& text) {
+          const LmDTypes d = LmDTypes::parse(text);
+          py::dict parts;
+          parts["global"] = dtype_name(d.global), parts["local"] = dtype_name(d.local), parts["head"] = dtype_name(d.head);
+          return py::make_tuple(d.name(), parts);
+        }, py::arg("text"),
+        "A choice of weight formats such as \"int8\" or \"int8,local=int4\": (its shortest name, {part: format}).  ValueError when it is none.");
+
   py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>>(m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.")
       .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"), py::arg("dtype") = "float32", py::arg("threads") = 1)
       .def("logits", &logits, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),
@@ -203,7 +245,7 @@ void bind_lm(py::module_& m) {
       .def_property_readonly("guide_slots", [](const MultiScaleLm& lm) { return lm.config().guide_slots; })
       .def_property_readonly("max_frames", [](const MultiScaleLm& lm) { return lm.config().max_frames; })
       .def_property_readonly("threads", [](const MultiScaleLm& lm) { return lm.pool().threads(); })
-      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return std::string(dtype_name(lm.dtype())); });
+      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return lm.dtypes().name(); });
 
   py::class_<LmSession, SessionPointer>(m, "LMSession", "One sequence: known frames in, generated frames out.")
       .def("prefill", &prefill_session, py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),

@@ -81,6 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", help="of the speech that is made (default 0)")
     p.add_argument("--seconds", type=float, default=10.0, help="about how much speech to make (default 10)")
     p.add_argument("--repeat", type=int, default=5, help="of which the median is taken (default 5)")
+    p = add("quantize", "write a model folder with smaller weights", "uniaudio quantize --dtype int4 -o small")
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
     add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
     add("info", "about a model", "uniaudio info")
     add("doctor", "what runs here, what does not, and why", "uniaudio doctor")
@@ -149,7 +151,11 @@ def _add_model(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("model")
     g.add_argument("-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)")
     g.add_argument("--device", default="auto", help="auto or cpu")
-    g.add_argument("--dtype", default="auto", help="how weights are held: auto, float32 or int8")
+    g.add_argument(
+        "--dtype",
+        default="auto",
+        help="how weights are held: auto, float32, bfloat16, int8, int4, or parts: int8,local=int4",
+    )
     g.add_argument("--backend", default="native", help="native")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")

@@ -18,14 +18,15 @@ from .engine import Engine
 from .errors import InputError, shown
 from .files import atomic_write
 from .folder import bundled_models, find_folder, load_config
+from .quantize import quantize_folder
 from .stream import AudioStream
 from .tasks import TASKS, Option, Task, find_task
 from .tensors import load_tensors, save_tensors
 from .voice import Voice
 
 __all__ = [
-    "bench_command", "codec_command", "doctor_command", "info_command", "run_command", "stream_command", "task_command",
-    "tasks_command", "voices_command",
+    "bench_command", "codec_command", "doctor_command", "info_command", "quantize_command", "run_command", "stream_command",
+    "task_command", "tasks_command", "voices_command",
 ]  # fmt: skip
 
 _CODES = "uniaudio-codes-1"
@@ -36,6 +37,15 @@ def load_engine(args: argparse.Namespace) -> Engine:
         args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
         threads=args.threads,
     )  # fmt: skip
+
+
+def quantize_command(args: argparse.Namespace) -> int:
+    """A copy of a model folder whose LM is stored as ``--dtype`` says."""
+    about = quantize_folder(args.model, args.output, args.dtype)
+    before, after = about["lm_bytes_before"] / 1e6, about["lm_bytes"] / 1e6
+    line = f"{args.output}: {about['model']} as {about['dtype']}, LM {before:.1f} MB -> {after:.1f} MB"
+    print(json.dumps(about) if args.json else line)
+    return 0
 
 
 def task_command(args: argparse.Namespace) -> int:

@@ -22,16 +22,16 @@ from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .config import ModelConfig, to_dict
 from .core import core, default_threads
 from .errors import InputError, first_few, shown
-from .folder import ModelFolder, load_folder
+from .folder import ModelFolder, load_folder, stored_dtypes
 from .plan import Plan, make_plan
 from .sequence import Ids, Layout
+from .spec import PARTS
 from .stream import AudioStream, decode_parts, run_together
 from .tasks import TASKS, Task, find_task
 from .tokens import TokenLM
 from .voice import Voice, codec_fingerprint
 
 AUTO_DTYPE = "int8"  # a quarter of the bytes that a frame has to read; float32 is the exact one
-DTYPES = ("float32", "int8")
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
 _PREFIXES = 4  # voices whose KV prefix is kept
@@ -79,7 +79,10 @@ class Engine:
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
-        ``device`` auto|cpu; ``dtype`` auto|float32|int8: how the LM's weights are held (auto is int8, float32 exact);
+        ``device`` auto|cpu.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
+        folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
+        as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8.
+        docs/quality.md says what each costs.
         ``max_seconds``: the longest single sentence, which sizes the KV cache (default: what the model allows);
         ``threads`` default: the processors at hand.  What this version does not have is refused in one line, never
         replaced in silence.
@@ -88,14 +91,12 @@ class Engine:
             raise InputError(f"device: expected auto or cpu, got {shown(device)}; this version has the CPU only")
         if backend != "native":
             raise InputError(f"backend: expected native, got {shown(backend)}; this version has no other")
-        if dtype not in ("auto", *DTYPES):
-            raise InputError(f"dtype: expected auto, {' or '.join(DTYPES)}, got {shown(dtype)}; there is no other yet")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise InputError(f"threads: expected a whole number from 1 to {MAX_THREADS}, got {shown(threads)}")
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         folder = load_folder(path)
-        return cls(folder, AUTO_DTYPE if dtype == "auto" else dtype, threads or default_threads(), max_seconds)
+        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds)
 
     # What it is
 
@@ -309,6 +310,19 @@ class Engine:
         """What every result says about how it was made."""
         about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
         return {**about, "dtype": self.dtype, "threads": self.threads, "isa": core().isa()}
+
+
+def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:
+    """A choice of weight formats for this folder: its shortest name, and the format of each part (``spec.PARTS``)."""
+    parts = dict.fromkeys(PARTS, AUTO_DTYPE) | stored_dtypes(folder.lm)
+    wanted = ",".join(f"{p}={d}" for p, d in parts.items()) if dtype == "auto" else dtype
+    native = core()
+    try:
+        name, parts = native.lm_dtype(wanted)
+    except (TypeError, ValueError):
+        known = 'auto, float32, bfloat16, int8, int4, or parts such as "int8,local=int4"'
+        raise InputError(f"dtype: expected {known}, got {shown(dtype)}") from None
+    return str(name), dict(parts)
 
 
 def _is_number(value: Any) -> bool:

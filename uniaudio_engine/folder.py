@@ -1,7 +1,7 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
 
 Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
-Weights stay as they are stored (float32, or bfloat16 as uint16 bits); not responsible for what is computed with them.
+Weights stay as they are stored (float32; bfloat16 as uint16 bits; the LM's matrices also int8, or int4 as uint8); not responsible for what is computed with them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from .config import ConfigError, ModelConfig
 from .errors import InputError, first_few
 from .files import atomic_write
-from .spec import Shapes, codec_shapes, lm_shapes
+from .spec import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
 
 MAX_CONFIG_BYTES = 1 << 20
 MODELS = Path(__file__).parent / "models"  # one folder per bundled model
+
+
+_FLOATS: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.uint16))
+_QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 
 
 @dataclass(frozen=True)
@@ -123,26 +127,39 @@ def save_folder(
 
 
 def load_weights(path: Path, shapes: Shapes) -> Tensors:
-    """Tensors of one file, exactly those in ``shapes``, float32 or bfloat16 (as uint16), all finite."""
+    """Tensors of one file, exactly those in ``shapes`` (and the scales of quantized ones), all finite."""
     expected = sum(int(np.prod(s, dtype=object)) for s in shapes.values())
     # float32 is the widest that is accepted: a larger file is refused before any of it is read
-    tensors, _ = load_tensors(path, max_bytes=4 * expected + 256 * len(shapes) + (1 << 20))
+    tensors, _ = load_tensors(path, max_bytes=4 * expected + 512 * len(shapes) + (1 << 20))
     check_weights(tensors, shapes, str(path))
     return tensors
 
 
 def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: str) -> None:
     """Names, shapes, dtypes and finiteness, or one :class:`InputError` line that lists the first offenders."""
+    stored: dict[str, tuple[np.dtype[Any], ...]] = dict.fromkeys(shapes, _FLOATS)
+    shapes = dict(shapes)
+    for name, shape in list(shapes.items()):
+        dtype = _QUANTIZED.get(tensors[name].dtype) if name in tensors and matrix_part(name) else None
+        if dtype:
+            shapes[name], shapes[f"{name}_scale"] = quantized_shapes(shape, dtype)
+            stored[name] = (tensors[name].dtype,)
+            stored[f"{name}_scale"] = _FLOATS[:1] if dtype == "int8" else _FLOATS[1:]
     require_names(tensors, set(shapes), where)
     wrong = [f"{n} {list(tensors[n].shape)} (expected {list(s)})" for n, s in shapes.items() if tensors[n].shape != s]
     if wrong:
         raise InputError(f"{where}: wrong shape: {first_few(wrong)}")
-    wrong = [f"{n} {a.dtype}" for n, a in tensors.items() if a.dtype not in (np.float32, np.uint16)]
+    wrong = [f"{n} {a.dtype}" for n, a in tensors.items() if a.dtype not in stored[n]]
     if wrong:
         raise InputError(f"{where}: wrong dtype: {first_few(wrong)}; expected float32 or bfloat16")
     wrong = [n for n, a in tensors.items() if not all_finite(a)]
     if wrong:
         raise InputError(f"{where}: NaN or infinity in {first_few(wrong)}; export or download the model again")
+
+
+def stored_dtypes(lm: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """The parts of the LM (``spec.PARTS``) that are stored quantized -> "int8" or "int4"."""
+    return {str(matrix_part(n)): _QUANTIZED[a.dtype] for n, a in lm.items() if matrix_part(n) and a.dtype in _QUANTIZED}
 
 
 def check_model(config: ModelConfig, phones: tuple[str, ...], where: Path) -> None:

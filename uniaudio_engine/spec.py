@@ -11,6 +11,30 @@ from .config import CodecConfig, LMConfig, SeanetConfig, StackConfig
 Shapes = dict[str, tuple[int, ...]]
 
 
+GROUP = 32  # inputs that share a scale in int4
+PARTS = ("global", "local", "head")
+
+
+def matrix_part(name: str) -> str | None:
+    """The part of the LM whose ``dtype`` the matrix follows (``bridge`` goes with the head); None for all that stays in
+    floats: embeddings, vectors, continuous inputs."""
+    stack = name.partition(".")[0]
+    if stack in ("global", "local") and name.endswith(".weight") and (".attn." in name or ".mlp." in name):
+        return stack
+    return "head" if name in ("head.weight", "bridge.weight") else None
+
+
+def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Stored shapes of a quantized matrix [out, in] and of its scales (``NAME_scale``).
+
+    int8: int8 [out, in] and float32 [out].  int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs a byte, the low
+    nibble first, each the value + 8; and bfloat16 [out, G].
+    """
+    out, dim_in = shape
+    groups = -(-dim_in // GROUP)
+    return (shape, (out,)) if dtype == "int8" else ((out, groups * GROUP // 2), (out, groups))
+
+
 def lm_shapes(c: LMConfig) -> Shapes:
     """Tensors of ``lm.safetensors``."""
     d, k = c.global_.width, c.num_codebooks

@@ -2,6 +2,9 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#if defined(__unix__)
+#include <unistd.h>
+#endif
 
 #include "cpu/kernel_table.h"
 
@@ -56,6 +59,14 @@ std::vector<Isa> available_isas() {
 Isa current_isa() {
   static const Isa isa = choose();
   return isa;
+}
+
+int64_t last_level_cache() {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  if (bytes > 0) return bytes;
+#endif
+  return int64_t{16} << 20;
 }
 
 const Kernels& kernels() {

@@ -2,8 +2,8 @@
 // files, so it holds nothing but plain structs (an inline function here could leak wide instructions into other files).
 //
 // Determinism: every reduction has one fixed order that depends on nothing but its length, so results are the same for any
-// batch size, thread count or chunking.  All kernels but linear_f32 round after each multiply and add (nothing is fused), so they
-// give the same bits on every ISA; linear_f32 fuses where the ISA can, so avx2 and avx512 agree with each other only.
+// batch size, thread count or chunking.  All kernels but the float32 and bfloat16 products round after each multiply and add (nothing
+// is fused), so they give the same bits on every ISA; those two fuse where the ISA can, so avx2 and avx512 agree with each other only.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,24 @@ enum class Epilogue : int {
   swiglu,  // panels alternate gate, up: y = silu(gate) * up, and y has half as many columns
 };
 
-// y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w.
-// float32: w is [panels][k][16].  int8: w is [panels][k/4][16][4], k a multiple of 4; x is quantized to q + 128.
+// How weights are held.
+enum class DType : int { float32, bfloat16, int8, int4 };
+constexpr int kDTypes = 4;
+
+constexpr int kGroup = 32;         // inputs that share a scale in int4
+constexpr int kGroupBytes = 288;   // of one panel: 16 x 32 nibbles and 16 scales
+
+// y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w.  Per panel of 16 output rows:
+//   float32   [k][16]
+//   bfloat16  [k / 2][16][2], k even
+//   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q + 128
+//   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs 8 i .. 8 i + 3 and high ones the next four,
+//             each the value + 8; then 2 x 16 bfloat16 scales }, k a multiple of 64; x is quantized to q, signed
 struct LinearArgs {
-  const float* x;       // float32 only
-  const uint8_t* xq;    // int8 only
-  const float* xscale;  // int8 only: one per row
+  const float* x;       // float32 and bfloat16
+  const uint8_t* xq;    // int8 and int4
+  const float* xscale;  // int8 and int4: one per row
+  const int32_t* xsum;  // int4: [rows][k / 32], 8 x the sum of a group's q
   int64_t xstride;      // elements from row to row of x or xq
   const void* w;
   const float* wscale;  // int8 only: one per output row, padded to whole panels
@@ -33,10 +45,12 @@ struct LinearArgs {
   float* y;
   int64_t ystride;
   int64_t rows;
-  int64_t k;
-  int64_t n;  // columns of y; panels beyond are cut
+  int64_t k;       // padded
+  int64_t k_used;  // before padding
+  int64_t n;       // columns of y; panels beyond are cut
   int64_t panel_begin, panel_end;
   Epilogue epilogue;
+  bool stream;  // the weights come from memory and won't be wanted again soon: leave the outer caches to others
 };
 
 // One head of one query over positions [0, length).  keys: [ceil(length/16)][dim][16]; values: [length][value_stride].
@@ -53,10 +67,11 @@ struct AttentionArgs {
 };
 
 struct Kernels {
-  void (*linear_f32)(const LinearArgs&);
-  void (*linear_i8)(const LinearArgs&);
+  void (*linear[kDTypes])(const LinearArgs&);
   // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded.  Returns the scale max|x| / 127.
   float (*quantize)(const float* x, int64_t k, int64_t k_padded, uint8_t* q);
+  // For int4: q + 128 becomes q in place, and sums[g] = 8 x the sum of group g.  k is a multiple of 32.
+  void (*group_sums)(uint8_t* q, int64_t k, int32_t* sums);
   void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y, int64_t n);
   void (*rmsnorm)(const float* x, const float* weight, float eps, float* y, int64_t n);
   void (*gelu)(const float* x, float* y, int64_t n);

@@ -2,139 +2,10 @@
 // Includes nothing but plain structs and the vector wrapper: an inline function shared with other files could be kept by the
 // linker in its wide version and crash older machines.
 #include "cpu/kernel_table.h"
-#include "cpu/math_body.h"
+#include "cpu/linear_body.h"
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
-
-constexpr int kRowBlock = 96;  // rows of x that stay in the second-level cache while the weights pass by
-
-// --- linear ------------------------------------------------------------------------------------------------------------
-
-// One panel or several against M rows: out[m][p] = the 16 dot products, one accumulator each, k ascending.
-template <int M, int P>
-UNIAUDIO_INLINE void tile_f32(const LinearArgs& a, const float* x, int64_t panel, F16 (&out)[M][P]) {
-  const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
-  for (int m = 0; m < M; ++m) {
-    for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
-  }
-  for (int64_t k = 0; k < a.k; ++k) {
-    F16 wk[P];
-    for (int p = 0; p < P; ++p) wk[p] = load(w + (p * a.k + k) * kPanel);
-    for (int m = 0; m < M; ++m) {
-      const F16 xk = set1(x[m * a.xstride + k]);
-      for (int p = 0; p < P; ++p) out[m][p] = fused(xk, wk[p], out[m][p]);
-    }
-  }
-}
-
-template <int M, int P>
-UNIAUDIO_INLINE void tile_i8(const LinearArgs& a, const uint8_t* x, const float* xscale, int64_t panel, F16 (&out)[M][P]) {
-  const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
-  I16 acc[M][P];
-  for (int m = 0; m < M; ++m) {
-    for (int p = 0; p < P; ++p) acc[m][p] = zero_i();
-  }
-  for (int64_t k = 0; k < a.k; k += 4) {
-    for (int m = 0; m < M; ++m) {
-      const Quad xk = load_quad(x + m * a.xstride + k);
-      for (int p = 0; p < P; ++p) acc[m][p] = dot(acc[m][p], xk, w + (p * a.k + k) * kPanel);
-    }
-  }
-  for (int p = 0; p < P; ++p) {
-    const F16 wscale = load(a.wscale + (panel + p) * kPanel);
-    for (int m = 0; m < M; ++m) {
-      out[m][p] = mul(finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel), mul(wscale, set1(xscale[m])));
-    }
-  }
-}
-
-UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, F16 v) {
-  const int64_t left = a.n - column;
-  if (left >= kPanel) {
-    store(y + column, a.epilogue == Epilogue::add ? add(load(y + column), v) : v);
-  } else if (left > 0) {
-    store_n(y + column, a.epilogue == Epilogue::add ? add(load_n(y + column, left), v) : v, left);
-  }
-}
-
-// P panels from `panel` on, for M rows from `row` on.
-template <bool kInt8, int M, int P>
-UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
-  F16 out[M][P];
-  if constexpr (kInt8) {
-    tile_i8<M, P>(a, a.xq + row * a.xstride, a.xscale + row, panel, out);
-  } else {
-    tile_f32<M, P>(a, a.x + row * a.xstride, panel, out);
-  }
-  for (int m = 0; m < M; ++m) {
-    float* y = a.y + (row + m) * a.ystride;
-    for (int p = 0; p < P; ++p) {
-      if (a.bias) out[m][p] = add(out[m][p], load(a.bias + (panel + p) * kPanel));
-      if (a.epilogue == Epilogue::gelu) out[m][p] = gelu16(out[m][p]);
-      if (a.epilogue != Epilogue::swiglu) write(a, y, (panel + p) * kPanel, out[m][p]);
-    }
-    if constexpr (P % 2 == 0) {
-      if (a.epilogue == Epilogue::swiglu) {
-        for (int p = 0; p < P; p += 2) write(a, y, (panel + p) / 2 * kPanel, mul(silu16(out[m][p]), out[m][p + 1]));
-      }
-    }
-  }
-}
-
-template <bool kInt8, int P, int M>
-UNIAUDIO_INLINE void rows_tail(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
-  if constexpr (M > 0) {
-    if (rows == M) return tile<kInt8, M, P>(a, row, panel);
-    rows_tail<kInt8, P, M - 1>(a, row, rows, panel);
-  }
-}
-
-template <bool kInt8, int P>
-UNIAUDIO_INLINE void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
-  for (; row + kTileRows <= row_end; row += kTileRows) tile<kInt8, kTileRows, P>(a, row, panel);
-  rows_tail<kInt8, P, kTileRows - 1>(a, row, row_end - row, panel);
-}
-
-template <bool kInt8>
-void linear(const LinearArgs& a) {
-  int64_t panel = a.panel_begin;
-  if (a.rows == 1) {
-    for (; panel + 4 <= a.panel_end; panel += 4) tile<kInt8, 1, 4>(a, 0, panel);
-    for (; panel + 2 <= a.panel_end; panel += 2) tile<kInt8, 1, 2>(a, 0, panel);
-    if (panel < a.panel_end) tile<kInt8, 1, 1>(a, 0, panel);
-    return;
-  }
-  constexpr int kPairs = kTilePanels == 2 ? 2 : 1;
-  for (int64_t row = 0; row < a.rows; row += kRowBlock) {
-    const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
-    panel = a.panel_begin;
-    if (kPairs == 2 || a.epilogue == Epilogue::swiglu) {
-      for (; panel + 2 <= a.panel_end; panel += 2) all_rows<kInt8, 2>(a, row, row_end, panel);
-    }
-    for (; panel < a.panel_end; ++panel) all_rows<kInt8, 1>(a, row, row_end, panel);
-  }
-}
-
-void linear_f32(const LinearArgs& a) { linear<false>(a); }
-void linear_i8(const LinearArgs& a) { linear<true>(a); }
-
-float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {
-  F16 most = set1(0.0f);
-  int64_t i = 0;
-  for (; i + 16 <= k; i += 16) most = max(most, abs(load(x + i)));
-  if (i < k) most = max(most, abs(load_n(x + i, k - i)));
-  const float peak = largest(most);
-  const F16 inverse = set1(peak > 1e-30f ? 127.0f / peak : 0.0f);
-  for (i = 0; i + 16 <= k; i += 16) store_quantized(q + i, mul(load(x + i), inverse));
-  if (i < k) {
-    uint8_t t[16];
-    store_quantized(t, mul(load_n(x + i, k - i), inverse));
-    for (int64_t j = 0; i < k; ++i, ++j) q[i] = t[j];
-  }
-  for (; i < k_padded; ++i) q[i] = 128;
-  return peak > 1e-30f ? peak * (1.0f / 127.0f) : 0.0f;
-}
 
 // --- norms and elementwise ---------------------------------------------------------------------------------------------
 
@@ -264,7 +135,7 @@ void attention(const AttentionArgs& a) {
   for (; d < padded; d += 16) weighted_values<1>(a, d, inverse);
 }
 
-const Kernels table = {linear_f32, linear_i8, quantize, layernorm, rmsnorm, gelu, add_to, rope, attention, max_of, exp_sum};
+const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>}, quantize, group_sums, layernorm, rmsnorm, gelu, add_to, rope, attention, max_of, exp_sum};
 
 }  // namespace
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

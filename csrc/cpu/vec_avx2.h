@@ -81,4 +81,41 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 x) {
   for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + 128);
 }
 
+// bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
+UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) {
+  const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line)), b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + 16));
+  const __m256i mask = _mm256_set1_epi32(int(0xFFFF0000));
+  even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+  odd = {_mm256_castsi256_ps(_mm256_and_si256(a, mask)), _mm256_castsi256_ps(_mm256_and_si256(b, mask))};
+}
+UNIAUDIO_INLINE __m256 load_bf16_half(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16));
+}
+UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) { return {load_bf16_half(p), load_bf16_half(p + 8)}; }
+
+// int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
+struct Bytes { __m256i a, b; };
+UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
+  const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32));
+  const __m256i mask = _mm256_set1_epi8(15);
+  low = {_mm256_and_si256(a, mask), _mm256_and_si256(b, mask)};
+  high = {_mm256_and_si256(_mm256_srli_epi16(a, 4), mask), _mm256_and_si256(_mm256_srli_epi16(b, 4), mask)};
+}
+struct SignedQuad { __m256i v; };
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
+  int32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return {_mm256_set1_epi32(x)};
+}
+// Sums over one group of 32 inputs, two a row, in 16 bits: at most 8 x 2 x 15 x 127 = 30480.
+struct G16 { __m256i a, b; };
+UNIAUDIO_INLINE G16 zero_group() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+  return {_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x.v)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x.v))};
+}
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
+  const __m256i one = _mm256_set1_epi16(1), s = _mm256_set1_epi32(sum8);
+  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.a, one), s)), _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.b, one), s))};
+}
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

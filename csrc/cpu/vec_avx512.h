@@ -64,4 +64,32 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(i));
 }
 
+// bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
+UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) {
+  const __m512i w = _mm512_loadu_si512(line);
+  even = {_mm512_castsi512_ps(_mm512_slli_epi32(w, 16))};
+  odd = {_mm512_castsi512_ps(_mm512_and_epi32(w, _mm512_set1_epi32(int(0xFFFF0000))))};
+}
+UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
+}
+
+// int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
+struct Bytes { __m512i v; };
+UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
+  const __m512i raw = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+  low = {_mm512_and_si512(raw, mask)};
+  high = {_mm512_and_si512(_mm512_srli_epi16(raw, 4), mask)};
+}
+struct SignedQuad { __m512i v; };
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
+  int32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return {_mm512_set1_epi32(x)};
+}
+struct G16 { __m512i v; };  // sums over one group of 32 inputs
+UNIAUDIO_INLINE G16 zero_group() { return {_mm512_setzero_si512()}; }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) { return {_mm512_cvtepi32_ps(_mm512_sub_epi32(acc.v, _mm512_set1_epi32(sum8)))}; }
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -86,4 +86,42 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
 }
 #undef UNIAUDIO_EACH
 
+// bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
+UNIAUDIO_INLINE float from_bf16(uint16_t x) {
+  const uint32_t bits = uint32_t(x) << 16;
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+}
+UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) {
+  even = F16{}, odd = F16{};
+  for (int r = 0; r < 16; ++r) even.v[r / 4][r % 4] = from_bf16(line[2 * r]), odd.v[r / 4][r % 4] = from_bf16(line[2 * r + 1]);
+}
+UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
+  F16 f{};
+  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = from_bf16(p[r]);
+  return f;
+}
+
+// int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
+struct Bytes { uint8_t v[64]; };
+UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
+  for (int i = 0; i < 64; ++i) low.v[i] = p[i] & 15, high.v[i] = p[i] >> 4;
+}
+struct SignedQuad { int32_t x[4]; };
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}}; }
+struct G16 { I4 v[4]; };  // sums over one group of 32 inputs
+UNIAUDIO_INLINE G16 zero_group() { return G16{}; }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+  for (int r = 0; r < 16; ++r) {
+    acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] + x.x[3] * w.v[4 * r + 3];
+  }
+  return acc;
+}
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
+  F16 f{};
+  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = float(acc.v[r / 4][r % 4] - sum8);
+  return f;
+}
+
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -219,13 +219,135 @@ TEST(linear_int8_is_exact_integers) {
   }
 }
 
+TEST(linear_bfloat16_is_float32_over_rounded_weights) {
+  check::Random random(12);
+  ThreadPool pool(2);
+  for (int64_t k : {1, 5, 16, 67}) {
+    const int64_t n = 37, rows = 11;
+    const auto w = random.normals(size_t(n * k)), b = random.normals(size_t(n)), x = random.normals(size_t(rows * k));
+    std::vector<float> rounded(w.size());
+    for (size_t i = 0; i < w.size(); ++i) {
+      const uint32_t bits = uint32_t(to_bfloat16(w[i])) << 16;
+      std::memcpy(&rounded[i], &bits, 4);
+      CHECK(std::fabs(rounded[i] - w[i]) <= std::fabs(w[i]) / 256);
+    }
+    const Linear half(w.data(), b.data(), n, k, DType::bfloat16), full(rounded.data(), b.data(), n, k, DType::float32);
+    std::vector<float> y(size_t(rows * n)), z(size_t(rows * n));
+    half.forward(pool, nullptr, x.data(), k, rows, y.data(), n);
+    full.forward(pool, nullptr, x.data(), k, rows, z.data(), n);
+    CHECK(y == z);
+    half.forward(pool, nullptr, x.data(), k, 1, z.data(), n);
+    CHECK(std::equal(y.begin(), y.begin() + n, z.begin()));
+  }
+}
+
+TEST(linear_int4_sums_groups_exactly) {
+  check::Random random(13);
+  ThreadPool pool(2);
+  for (int64_t k : {3, 32, 64, 70, 160}) {
+    const int64_t n = 37, rows = 11, groups = (k + kGroup - 1) / kGroup;
+    // Whole numbers from -8 to 7 times a power of two that differs from group to group; every group has a -8.
+    std::vector<float> w(size_t(n * k)), x(size_t(rows * k));
+    for (size_t i = 0; i < w.size(); ++i) {
+      const int64_t column = int64_t(i) % k;
+      w[i] = (column % kGroup == 0 ? -8.0f : float(random.below(16)) - 8.0f) * std::ldexp(1.0f, int(column / kGroup) - 1);
+    }
+    for (size_t i = 0; i < x.size(); ++i) x[i] = i % size_t(k) == 0 ? 127.0f : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127) : random.below(255) - 127);
+    const Matrix m = quantize_matrix(w.data(), n, k, DType::int4);
+    const Buffer<float> back = dequantize_matrix(m);
+    CHECK(std::equal(w.begin(), w.end(), back.data()));
+    CHECK(int64_t(m.scale.size()) == n * groups);
+    const Linear l(w.data(), nullptr, n, k, DType::int4);
+    LinearScratch scratch;
+    scratch.reserve(rows, k);
+    std::vector<float> y(size_t(rows * n)), alone(static_cast<size_t>(n));
+    l.forward(pool, &scratch, x.data(), k, rows, y.data(), n);
+    bool exact = true, same = true;
+    for (int64_t r = 0; r < rows; ++r) {
+      l.forward(pool, &scratch, x.data() + r * k, k, 1, alone.data(), n);
+      for (int64_t i = 0; i < n; ++i) {
+        double dot = 0;
+        for (int64_t j = 0; j < k; ++j) dot += double(x[size_t(r * k + j)]) * double(w[size_t(i * k + j)]);
+        exact = exact && double(y[size_t(r * n + i)]) == dot;
+        same = same && y[size_t(r * n + i)] == alone[size_t(i)];
+      }
+    }
+    CHECK(exact);
+    CHECK(same);
+  }
+}
+
+TEST(int4_scales_are_searched) {
+  check::Random random(14);
+  const int64_t out = 8, in = 320;
+  const auto w = random.normals(size_t(out * in));
+  const Buffer<float> back = dequantize_matrix(quantize_matrix(w.data(), out, in, DType::int4));
+  double error = 0, plain = 0;
+  for (int64_t g = 0; g < out * in / kGroup; ++g) {
+    float peak = 0;
+    for (int64_t i = 0; i < kGroup; ++i) peak = std::fabs(w[size_t(g * kGroup + i)]) > std::fabs(peak) ? w[size_t(g * kGroup + i)] : peak;
+    for (int64_t i = 0; i < kGroup; ++i) {  // the peak at -8, as simple quantizers have it
+      const float v = w[size_t(g * kGroup + i)], scale = -peak / 8;
+      const double p = double(v - scale * std::min(7.0f, std::round(v / scale))), e = double(v - back[size_t(g * kGroup + i)]);
+      plain += p * p, error += e * e;
+    }
+  }
+  CHECK(error < 0.93 * plain);
+  CHECK(error / double(out * in) < 0.0095);  // of variance 1
+}
+
+TEST(stored_quantized_weights) {
+  check::Random random(15);
+  const int64_t out = 5, in = 40;
+  const auto w = random.normals(size_t(out * in));
+  for (DType dtype : {DType::int8, DType::int4}) {
+    const Matrix m = quantize_matrix(w.data(), out, in, dtype);
+    const int64_t width = dtype == DType::int8 ? in : 32;
+    std::vector<uint8_t> bytes(size_t(out * width), 0x88);
+    std::vector<uint16_t> halves(m.scale.size());
+    for (size_t i = 0; i < m.scale.size(); ++i) halves[i] = to_bfloat16(m.scale[i]);
+    for (int64_t r = 0; r < out; ++r) {
+      for (int64_t k = 0; k < in; ++k) {
+        const int8_t q = m.q[size_t(r * in + k)];
+        uint8_t& b = bytes[size_t(r * width + (dtype == DType::int8 ? k : k / 2))];
+        b = dtype == DType::int8 ? uint8_t(q) : k % 2 ? uint8_t((b & 0x0F) | (q + 8) << 4) : uint8_t((b & 0xF0) | (q + 8));
+      }
+    }
+    Weights stored;
+    const StoredTensor scale = dtype == DType::int8 ? StoredTensor{StoredType::float32, {out}, m.scale.data()} : StoredTensor{StoredType::bfloat16, {out, 2}, halves.data()};
+    stored.add("a", {dtype == DType::int8 ? StoredType::int8 : StoredType::int4, {out, width}, bytes.data()});
+    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out, in}}}), "missing: a_scale");
+    stored.add("a_scale", scale);
+    stored.check("lm", {{"a", {out, in}}});
+    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out, in + 32}}}), "wrong shape: a");
+    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out * in}}}), "expected floats, got integers");
+    const Matrix as_stored = stored.matrix("a", out, in, dtype);
+    CHECK(as_stored.dtype == dtype && std::equal(m.q.data(), m.q.data() + m.q.size(), as_stored.q.data()));
+    CHECK(std::equal(m.scale.data(), m.scale.data() + m.scale.size(), as_stored.scale.data()));
+    const Buffer<float> expected = dequantize_matrix(m), got = stored.get("a", {out, in});
+    CHECK(std::equal(expected.data(), expected.data() + expected.size(), got.data()));
+    const Matrix widened = stored.matrix("a", out, in, DType::float32);
+    CHECK(widened.dtype == DType::float32 && widened.values[7] == expected[7]);
+    bytes[0] = 0x80;
+    if (dtype == DType::int8) CHECK_THROWS(std::invalid_argument, stored.matrix("a", out, in, dtype), "-128");
+  }
+}
+
 TEST(epilogues_and_ranges) {
   check::Random random(3);
   ThreadPool pool(3);
   const int64_t n = 50, k = 24, rows = 5;
   const auto gate = random.normals(size_t(n * k)), up = random.normals(size_t(n * k)), b = random.normals(size_t(n)), x = random.normals(size_t(rows * k));
   const std::vector<float> none(size_t(n), 0.0f);
-  const Linear g = Linear::gated({gate.data(), b.data(), n}, {up.data(), nullptr, n}, k, DType::float32);
+  const auto matrix = [&](const std::vector<float>& values) {
+    Matrix m;
+    m.out = n, m.in = k;
+    m.values.allocate(values.size());
+    std::copy(values.begin(), values.end(), m.values.data());
+    return m;
+  };
+  const Matrix gate_matrix = matrix(gate), up_matrix = matrix(up);
+  const Linear g = Linear::gated({&gate_matrix, b.data()}, {&up_matrix, nullptr}, DType::float32);
   const Linear u(up.data(), b.data(), n, k, DType::float32);
   std::vector<float> y(size_t(rows * n)), z(size_t(rows * n)), s(size_t(rows * n), -7.0f), full(size_t(rows * n));
   g.forward(pool, nullptr, x.data(), k, rows, y.data(), n, Epilogue::swiglu);

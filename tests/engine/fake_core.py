@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import numpy as np
+from uniaudio_engine._C import lm_dtype, quantize  # noqa: F401  pure functions, as good here as a fake
 
 LOOKAHEAD = 100
 FRAME_SECONDS = 0.0  # a test may slow the fake down

@@ -174,7 +174,7 @@ BAD: dict[str, list[str]] = {
     "top-k": [*SAY, "--top-k", "1.5"],
     "speed": [*SAY, "--speed", "0"],
     "device": [*SAY, "--device", "cuda"],
-    "dtype": [*SAY, "--dtype", "int4"],
+    "dtype": [*SAY, "--dtype", "int3"],
     "threads": [*SAY, "--threads", "0"],
     "max-seconds": [*SAY, "--max-seconds", "0"],
     "model": [*SAY, "-m", "none"],

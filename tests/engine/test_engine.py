@@ -233,8 +233,8 @@ def test_bad_requests_are_one_line_before_any_work(case: str, engine: Engine) ->
     ("how", "words"),
     [
         ({"device": "cuda"}, "device: expected auto or cpu, got 'cuda'"),
-        ({"dtype": "int4"}, "dtype: expected"),
-        ({"dtype": "bfloat16"}, "dtype: expected"),
+        ({"dtype": "int3"}, "dtype: expected"),
+        ({"dtype": "int8,local=int5"}, "dtype: expected"),
         ({"backend": "onnx"}, "backend: expected native"),
         ({"threads": 0}, "threads: expected"),
         ({"threads": 1.5}, "threads: expected"),

@@ -1,0 +1,245 @@
+// y = x W^T in every weight format, compiled once per ISA inside that ISA's namespace; see kernel_table.h for the layouts.
+// A tile is M rows of x against P panels of 16 output rows, one accumulator a (row, panel): the weights of a panel are read once for
+// all rows of the tile.  Each output's sum has one order (k ascending), whatever M and P are, so a row's result never depends on the
+// rows beside it.  No include guard: each ISA's kernel file includes it once.
+#include "cpu/kernel_table.h"
+#include "cpu/math_body.h"
+
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+namespace {
+
+constexpr int kRowBlock = 96;        // rows of x that stay in the second-level cache while the weights pass by
+constexpr int64_t kAhead = 2048;     // bytes of each panel that are asked for before they are needed
+
+// Software prefetch for P panels that are read side by side: hardware follows that many streams badly (int4 from memory: half the speed).
+// Near the end of its panel each stream goes on in the panel that is next in its place.  kStream: without a stay in the outer caches.
+template <int P, bool kStream>
+struct Ahead {
+  const char* first;     // the first panel
+  int64_t panel_bytes;
+  UNIAUDIO_INLINE void line(const Ahead& a, int64_t offset, int p) {
+    const int64_t at = p * a.panel_bytes + offset + kAhead + (offset + kAhead >= a.panel_bytes ? (P - 1) * a.panel_bytes : 0);
+    __builtin_prefetch(a.first + at, 0, kStream ? 0 : 3);
+  }
+};
+
+struct Float32 {
+  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
+  template <int M, int P, bool kStream>
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+    const float* x = a.x + row * a.xstride;
+    const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
+    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4};
+    for (int m = 0; m < M; ++m) {
+      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+    }
+    for (int64_t k = 0; k < a.k; ++k) {
+      F16 wk[P];
+      for (int p = 0; p < P; ++p) wk[p] = load(w + (p * a.k + k) * kPanel), next.line(next, k * 64, p);
+      for (int m = 0; m < M; ++m) {
+        const F16 xk = set1(x[m * a.xstride + k]);
+        for (int p = 0; p < P; ++p) out[m][p] = fused(xk, wk[p], out[m][p]);
+      }
+    }
+  }
+};
+
+// The same sums as Float32 over the rounded weights: where they were stored as bfloat16 the results are float32's, bit for bit.
+struct Bfloat16 {
+  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
+  template <int M, int P, bool kStream>
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+    const float* x = a.x + row * a.xstride;
+    const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
+    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2};
+    for (int m = 0; m < M; ++m) {
+      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+    }
+    for (int64_t k = 0; k < a.k; k += 2) {
+      F16 even[P] = {}, odd[P] = {};
+      for (int p = 0; p < P; ++p) {
+        const uint16_t* line = w + (p * a.k + k) * kPanel;
+        next.line(next, k * 32, p);
+        load_bf16_pairs(line, even[p], odd[p]);
+      }
+      for (int m = 0; m < M; ++m) {
+        const float* xm = x + m * a.xstride + k;
+        // An odd width ends in a zero weight, whose x must not be read.
+        const F16 x0 = set1(xm[0]), x1 = set1(k + 1 < a.k_used ? xm[1] : 0.0f);
+        for (int p = 0; p < P; ++p) out[m][p] = fused(x1, odd[p], fused(x0, even[p], out[m][p]));
+      }
+    }
+  }
+};
+
+struct Int8 {
+  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
+  template <int M, int P, bool kStream>
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+    const uint8_t* x = a.xq + row * a.xstride;
+    const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
+    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel};
+    I16 acc[M][P];
+    for (int m = 0; m < M; ++m) {
+      for (int p = 0; p < P; ++p) acc[m][p] = zero_i();
+    }
+    for (int64_t k = 0; k < a.k; k += 4) {
+      for (int p = 0; p < P; ++p) next.line(next, k * 16, p);
+      for (int m = 0; m < M; ++m) {
+        const Quad xk = load_quad(x + m * a.xstride + k);
+        for (int p = 0; p < P; ++p) acc[m][p] = dot(acc[m][p], xk, w + (p * a.k + k) * kPanel);
+      }
+    }
+    for (int p = 0; p < P; ++p) {
+      const F16 wscale = load(a.wscale + (panel + p) * kPanel);
+      for (int m = 0; m < M; ++m) {
+        out[m][p] = mul(finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel), mul(wscale, set1(a.xscale[row + m])));
+      }
+    }
+  }
+};
+
+// Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
+struct Int4 {
+  static constexpr int kRows = kTileRows, kPanels = kTilePanels > 1 ? 2 : 1;
+  template <int M, int P, bool kStream>
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+    const uint8_t* x = a.xq + row * a.xstride;
+    const int64_t groups = a.k / kGroup, panel_bytes = groups * kGroupBytes;
+    const int32_t* xsum = a.xsum + row * groups;
+    const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
+    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), panel_bytes};
+    for (int m = 0; m < M; ++m) {
+      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      // Two groups share nine lines: four and four of nibbles, one of scales.
+      const int64_t at = g / 2 * 2 * kGroupBytes;
+      const uint8_t* base = w + at + g % 2 * 256;
+      G16 acc[M][P] = {};
+      for (int m = 0; m < M; ++m) {
+        for (int p = 0; p < P; ++p) acc[m][p] = zero_group();
+      }
+      for (int line = 0; line < 4; ++line) {
+        Bytes low[P] = {}, high[P] = {};
+        for (int p = 0; p < P; ++p) {
+          next.line(next, at + g % 2 * 256 + line * 64, p);
+          load_nibbles(base + p * panel_bytes + line * 64, low[p], high[p]);
+        }
+        for (int m = 0; m < M; ++m) {
+          const uint8_t* xm = x + m * a.xstride + g * kGroup + line * 8;
+          const SignedQuad x0 = load_signed_quad(xm), x1 = load_signed_quad(xm + 4);
+          for (int p = 0; p < P; ++p) acc[m][p] = dot_group(dot_group(acc[m][p], low[p], x0), high[p], x1);
+        }
+      }
+      for (int p = 0; p < P; ++p) {
+        const F16 scale = load_bf16(reinterpret_cast<const uint16_t*>(w + at + p * panel_bytes + 512 + g % 2 * 32));
+        for (int m = 0; m < M; ++m) out[m][p] = add(out[m][p], mul(finish_group(acc[m][p], xsum[m * groups + g]), scale));
+      }
+    }
+    for (int m = 0; m < M; ++m) {
+      for (int p = 0; p < P; ++p) out[m][p] = mul(out[m][p], set1(a.xscale[row + m]));
+    }
+  }
+};
+
+UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, F16 v) {
+  const int64_t left = a.n - column;
+  if (left >= kPanel) {
+    store(y + column, a.epilogue == Epilogue::add ? add(load(y + column), v) : v);
+  } else if (left > 0) {
+    store_n(y + column, a.epilogue == Epilogue::add ? add(load_n(y + column, left), v) : v, left);
+  }
+}
+
+// P panels from `panel` on, for M rows from `row` on.
+template <class Format, int M, int P, bool kStream>
+UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
+  F16 out[M][P];
+  Format::template tile<M, P, kStream>(a, row, panel, out);
+  for (int m = 0; m < M; ++m) {
+    float* y = a.y + (row + m) * a.ystride;
+    for (int p = 0; p < P; ++p) {
+      if (a.bias) out[m][p] = add(out[m][p], load(a.bias + (panel + p) * kPanel));
+      if (a.epilogue == Epilogue::gelu) out[m][p] = gelu16(out[m][p]);
+      if (a.epilogue != Epilogue::swiglu) write(a, y, (panel + p) * kPanel, out[m][p]);
+    }
+    if constexpr (P % 2 == 0) {
+      if (a.epilogue == Epilogue::swiglu) {
+        for (int p = 0; p < P; p += 2) write(a, y, (panel + p) / 2 * kPanel, mul(silu16(out[m][p]), out[m][p + 1]));
+      }
+    }
+  }
+}
+
+template <class Format, int P, int M, bool kStream>
+UNIAUDIO_INLINE void rows_tail(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+  if constexpr (M > 0) {
+    if (rows == M) return tile<Format, M, P, kStream>(a, row, panel);
+    rows_tail<Format, P, M - 1, kStream>(a, row, rows, panel);
+  }
+}
+
+template <class Format, int P, bool kStream>
+UNIAUDIO_INLINE void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
+  constexpr int M = Format::kRows;
+  for (; row + M <= row_end; row += M) tile<Format, M, P, kStream>(a, row, panel);
+  rows_tail<Format, P, M - 1, kStream>(a, row, row_end - row, panel);
+}
+
+template <class Format, bool kStream>
+UNIAUDIO_INLINE void one_row(const LinearArgs& a) {
+  int64_t panel = a.panel_begin;
+  for (; panel + 4 <= a.panel_end; panel += 4) tile<Format, 1, 4, kStream>(a, 0, panel);
+  for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2, kStream>(a, 0, panel);
+  if (panel < a.panel_end) tile<Format, 1, 1, kStream>(a, 0, panel);
+}
+
+template <class Format, bool kStream>
+UNIAUDIO_INLINE void several_rows(const LinearArgs& a) {
+  for (int64_t row = 0; row < a.rows; row += kRowBlock) {
+    const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
+    int64_t panel = a.panel_begin;
+    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu) {
+      for (; panel + 2 <= a.panel_end; panel += 2) all_rows<Format, 2, kStream>(a, row, row_end, panel);
+    }
+    for (; panel < a.panel_end; ++panel) all_rows<Format, 1, kStream>(a, row, row_end, panel);
+  }
+}
+
+template <class Format>
+void linear(const LinearArgs& a) {
+  if (a.rows == 1) return a.stream ? one_row<Format, true>(a) : one_row<Format, false>(a);
+  a.stream ? several_rows<Format, true>(a) : several_rows<Format, false>(a);
+}
+
+float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {
+  F16 most = set1(0.0f);
+  int64_t i = 0;
+  for (; i + 16 <= k; i += 16) most = max(most, abs(load(x + i)));
+  if (i < k) most = max(most, abs(load_n(x + i, k - i)));
+  const float peak = largest(most);
+  const F16 inverse = set1(peak > 1e-30f ? 127.0f / peak : 0.0f);
+  for (i = 0; i + 16 <= k; i += 16) store_quantized(q + i, mul(load(x + i), inverse));
+  if (i < k) {
+    uint8_t t[16];
+    store_quantized(t, mul(load_n(x + i, k - i), inverse));
+    for (int64_t j = 0; i < k; ++i, ++j) q[i] = t[j];
+  }
+  for (; i < k_padded; ++i) q[i] = 128;
+  return peak > 1e-30f ? peak * (1.0f / 127.0f) : 0.0f;
+}
+
+void group_sums(uint8_t* q, int64_t k, int32_t* sums) {
+  for (int64_t g = 0; g < k / kGroup; ++g) {
+    int32_t s = 0;
+    for (int i = 0; i < kGroup; ++i) {
+      q[g * kGroup + i] ^= 128;
+      s += int8_t(q[g * kGroup + i]);
+    }
+    sums[g] = 8 * s;
+  }
+}
+
+}  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -1,0 +1,36 @@
+// Weight matrices before they are packed for the kernels: float32, or quantized in a plain row-major form, which is also how a model
+// folder stores them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/kernel_table.h"
+#include "parallel.h"
+#include "tensor.h"
+
+namespace uniaudio {
+
+const char* dtype_name(DType dtype);
+DType parse_dtype(const std::string& name);  // std::invalid_argument unless "float32", "bfloat16", "int8" or "int4"
+
+// int8: w = q * scale[row], q in [-127, 127].  int4: w = q * scale[row, column / 32], q in [-8, 7], scales representable in bfloat16.
+struct Matrix {
+  DType dtype = DType::float32;  // float32, int8 or int4
+  int64_t out = 0, in = 0;
+  Buffer<float> values;  // float32: [out, in]
+  Buffer<int8_t> q;      // else [out, in]
+  Buffer<float> scale;   // int8 [out], int4 [out, ceil(in / 32)]
+
+  int64_t groups() const { return (in + kGroup - 1) / kGroup; }
+};
+
+// Rounds values [out, in] to the nearest; int4 also searches each group's scale for the least squared error.
+Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype, ThreadPool* pool = nullptr);
+Buffer<float> dequantize_matrix(const Matrix& m);  // [out, in]
+
+// `x` to the nearest bfloat16 (ties to even), as its 16 bits.  x is finite.
+uint16_t to_bfloat16(float x);
+
+}  // namespace uniaudio
