@@ -24,19 +24,21 @@ import common
 import lm_table
 import numpy as np
 from common import say
-from models import NAMES
+from models import NAMES, find_model
 from peers.base import Spec
 from peers.worker import KINDS, Worker, missing, workers
 
-from uniaudio_engine import engine as engine_module
 from uniaudio_engine.errors import InputError
 
-ROWS = ("1@150", "4@150", "8@150", "16@150", "1@1500", "1@3000", "prefill@150", "neighbour@150")
-PEERS = {
+ROWS = ("1@150", "4@150", "8@150", "16@150", "context@1500", "context@3000", "prefill@150", "neighbour@150")
+ENGINES = {
+    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else float32
+    "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=int8", "int4+kv=int8"),
     "torch": ("float32", "bfloat16", "int8"),
     "onnx": ("int8", "int8blocks", "int4"),
     "llama": ("q8_0", "q4_K"),
 }
+SHORT = 150  # frames of context that longer ones are compared with
 CHECK_KNOWN, CHECK_STEPS = 16, 8
 # Largest rms error of logits, in units of their standard deviation, with which an engine still counts as the same model.
 EXACT, ROUNDED = 1e-3, 0.3
@@ -44,17 +46,19 @@ PAUSE = 0.15  # seconds: OpenMP threads of the engine before, which spin for a t
 EPILOG = """examples:
   python benchmarks/lm.py                                     all rows, all engines that are installed
   python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
+  python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of the engine's own dtype "int8,local=int4")
   python benchmarks/lm.py --model base --rows 1@150
   python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
   python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
-rows: STREAMS@CONTEXT, prefill@FRAMES, neighbour@CONTEXT (one stream beside one busy process)
+rows: STREAMS@CONTEXT; context@CONTEXT (one stream, and with 150 frames of context in the same round); prefill@FRAMES;
+neighbour@CONTEXT (one stream, alone and beside one busy process in the same round)
 peers: pip install torch onnxruntime onnx llama-cpp-python gguf (those that are absent are left out, and named)
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """``kind``: frames, prefill or neighbour."""
+    """``kind``: frames, context, prefill or neighbour."""
 
     kind: str
     streams: int
@@ -62,9 +66,9 @@ class Row:
 
     @classmethod
     def parse(cls, text: str) -> Row:
-        found = re.fullmatch(r"(prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
+        found = re.fullmatch(r"(context|prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
         if not found or found[1] in ("0", "00") or int(found[2]) < 1:
-            raise InputError(f"--rows: expected STREAMS@CONTEXT, prefill@FRAMES or neighbour@CONTEXT, got {text!r}")
+            raise InputError(f"--rows: expected STREAMS@CONTEXT, or context, prefill or neighbour@FRAMES, got {text!r}")
         kind = "frames" if found[1].isdigit() else found[1]
         return cls(kind, int(found[1]) if kind == "frames" else 1, int(found[2]))
 
@@ -73,19 +77,15 @@ class Row:
         return f"{self.streams if self.kind == 'frames' else self.kind}@{self.context}"
 
 
-def native_dtypes() -> tuple[str, ...]:
-    return tuple(engine_module.DTYPES)
-
-
-def choose(text: str, dtypes: Sequence[str]) -> list[tuple[str, str]]:
+def choose(text: str) -> list[tuple[str, str]]:
     """``native,torch-int8`` -> (kind, dtype) of each engine; a kind alone is all of its formats."""
-    known = {"native": tuple(dtypes), **PEERS}
     chosen = []
     for word in text.split(","):
         kind, _, dtype = word.partition("-")
-        if kind not in known:
-            raise InputError(f"--engines: expected {', '.join(known)}, or one of their formats as in torch-int8, got {word!r}")
-        chosen += [(kind, d) for d in ([dtype] if dtype else known[kind])]
+        if kind not in ENGINES:
+            expected = f"{', '.join(ENGINES)}, or one of their formats as in torch-int8"
+            raise InputError(f"--engines: expected {expected}, got {word!r}")
+        chosen += [(kind, d) for d in ([dtype] if dtype else ENGINES[kind])]
     return list(dict.fromkeys(chosen))
 
 
@@ -116,54 +116,73 @@ def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[s
 
 
 def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict[str, Any]:
-    """Times of every engine over ``args.rounds`` rounds; ms a frame, or ms of the whole prefill."""
+    """Times of every engine over ``args.rounds`` rounds: ``ms`` a frame, or of the whole prefill; ``base`` is what a context or a
+    neighbour is compared with, measured just before."""
     say(f"{args.model} {row.name}")
-    most = args.frames
-    room = next(w for w in ready).spec.find_model().config.max_frames - row.context - 4
-    if room < 1:
-        raise InputError(f"--rows: {row.name}: expected a context of at most {row.context + room - 1} frames for {args.model}")
-    most = min(most, room)
-    counts: dict[str, int] = {}
-    engines: dict[str, dict[str, list[float]]] = {}
-    about: dict[str, Any] = {"bandwidth": [], "arithmetic": {}}
-    for worker in list(ready):
+    room = find_model(args.model).config.max_frames - row.context - 4
+    if room < 2:
+        raise InputError(f"--rows: {row.name}: expected at most {row.context + room - 2} frames for {args.model}")
+    cells: dict[str, Cell] = {}
+    for worker in ready:
         try:
-            if row.kind != "prefill":
-                worker.call("prepare", row.streams, row.context, most)
-                worker.call("frames", 1)
-                seconds = worker.call("frames", 2) / 2
-                counts[worker.name] = max(2, min(most, round(args.seconds / seconds)))
-            else:
-                worker.call("prefill", row.context)
+            cells[worker.name] = Cell(row, worker, min(args.frames, room), args.seconds)
         except InputError as e:
             say(f"  left out: {e}")
-            continue
-        engines[worker.name] = {"ms": []} if row.kind != "neighbour" else {"ms": [], "alone": []}
+    bandwidth: list[float] = []
+    arithmetic: dict[str, list[float]] = {}
     for n in range(args.rounds):
-        about["bandwidth"].append(common.bandwidth(args.threads, args.megabytes))
+        bandwidth.append(round(common.bandwidth(args.threads, args.megabytes), 2))
         for name, value in common.arithmetic(args.threads).items():
-            about["arithmetic"].setdefault(name, []).append(value)
-        for worker in ready:
-            times = engines.get(worker.name)
-            if times is None:
-                continue
+            arithmetic.setdefault(name, []).append(value)
+        for cell in cells.values():
             time.sleep(PAUSE)
-            if row.kind == "prefill":
-                worker.call("prefill", row.context)  # threads awake, weights where they will be
-                times["ms"].append(1e3 * worker.call("prefill", row.context))
-                continue
-            count = counts[worker.name]
-            alone = 1e3 * worker.call("frames", count) / count
-            if row.kind == "frames":
-                times["ms"].append(alone)
-                continue
-            times["alone"].append(alone)
-            with Neighbour():
-                times["ms"].append(1e3 * worker.call("frames", count) / count)
-        say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {t['ms'][-1]:.2f}" for k, t in engines.items()))
-    rounded = {e: {k: [round(x, 4) for x in v] for k, v in t.items()} for e, t in engines.items()}
-    bandwidth = [round(x, 2) for x in about["bandwidth"]]
-    return {"date": common.today(), "engines": rounded, "bandwidth": bandwidth, "arithmetic": about["arithmetic"]}
+            cell.measure()
+        say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {c.times['ms'][-1]:.2f}" for k, c in cells.items()))
+    engines = {e: {k: [round(x, 4) for x in v] for k, v in c.times.items()} for e, c in cells.items()}
+    return {"date": common.today(), "engines": engines, "bandwidth": bandwidth, "arithmetic": arithmetic}
+
+
+class Cell:
+    """One engine in one row; ``times`` are ms."""
+
+    def __init__(self, row: Row, worker: Worker, most: int, seconds: float) -> None:
+        """``most`` frames in ``seconds`` seconds, whichever is less, are a timing."""
+        self.row, self.worker, self.most = row, worker, most
+        self.times: dict[str, list[float]] = {"ms": []}
+        if row.kind == "prefill":
+            worker.call("prefill", row.context)
+            return
+        if row.kind != "frames":
+            self.times["base"] = []
+        worker.call("prepare", row.streams, row.context, most)
+        worker.call("frames", 1)
+        self.count = max(2, min(most, round(seconds / (worker.call("frames", 2) / 2))))
+
+    def measure(self) -> None:
+        """One round."""
+        if self.row.kind == "prefill":
+            self.worker.call("prefill", self.row.context)  # threads awake, weights where they will be
+            self.times["ms"].append(1e3 * self.worker.call("prefill", self.row.context))
+            return
+        if self.row.kind == "context":
+            self.times["base"].append(self.prepared(min(SHORT, self.row.context)))
+            self.times["ms"].append(self.prepared(self.row.context))
+            return
+        alone = self.frames()
+        if self.row.kind == "frames":
+            self.times["ms"].append(alone)
+            return
+        self.times["base"].append(alone)
+        with Neighbour():
+            self.times["ms"].append(self.frames())
+
+    def frames(self) -> float:
+        return 1e3 * float(self.worker.call("frames", self.count)) / self.count
+
+    def prepared(self, context: int) -> float:
+        self.worker.call("prepare", 1, context, self.most)
+        self.worker.call("frames", 1)
+        return self.frames()
 
 
 class Neighbour:
@@ -183,7 +202,7 @@ class Neighbour:
 
 def run(args: argparse.Namespace) -> None:
     rows = [Row.parse(r) for r in args.rows.split(",")]
-    chosen = choose(args.engines, args.dtypes.split(",") if args.dtypes else native_dtypes())
+    chosen = choose(args.engines)
     absent = {kind: missing(kind) for kind in KINDS if missing(kind)}
     for kind in sorted({k for k, _ in chosen if k in absent}):
         say(f"{kind}: left out, because {absent[kind]} is not installed")
@@ -228,7 +247,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", choices=NAMES, default="v1", help="v1: the UniAudio-v1 shape; base: the bundled model")
     parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
     parser.add_argument("--engines", default="native,torch,onnx,llama", help="which, separated by commas")
-    parser.add_argument("--dtypes", default="", help="the native formats, separated by commas (all that the engine has)")
     parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
     parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
     parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")

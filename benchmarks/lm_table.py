@@ -15,10 +15,12 @@ LABELS = {"native": "**uniaudio-engine**", "torch": "PyTorch", "onnx": "ONNX Run
 FORMATS = {"int8blocks": "int8 in blocks (MatMulNBits)", "onnx-int4": "int4 (MatMulNBits)", "onnx-int8": "dynamic int8", "torch-int8": "dynamic int8"}
 TITLES = {"v1": "UniAudio-v1 shape, random weights", "base": "bundled model", "tiny": "tiny model (a test of the benchmark)"}
 
+REFERENCES = ("native-int8", "native-int4")  # what the peers are compared with
+
 
 def label(engine: str) -> str:
     kind, _, dtype = engine.partition("-")
-    return f"{LABELS[kind]} {FORMATS.get(engine, FORMATS.get(dtype, dtype))}"
+    return f"{LABELS[kind]} {FORMATS.get(engine, FORMATS.get(dtype, dtype)).replace('+', ', ')}"
 
 
 def title(row: str) -> str:
@@ -27,6 +29,8 @@ def title(row: str) -> str:
         return f"prefill of {context}"
     if what == "neighbour":
         return "busy neighbour, ×"
+    if what == "context":
+        return f"1 stream @ {context}"
     return f"{what} stream{'s' if what != '1' else ''} @ {context}"
 
 
@@ -37,13 +41,15 @@ def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
 
 
 def value(name: str, row: Mapping[str, Any], engine: str) -> str:
-    """A cell: median and (min) of ms; for the neighbour how many times as long as alone."""
+    """A cell: median and (min) of ms; for a context also how many times as long as 150 frames of it, for the
+    neighbour how many times as long as alone."""
     times = row["engines"].get(engine)
     if times is None:
         return ""
     if name.startswith("neighbour"):
-        return f"{median(ratios(times['ms'], times['alone'])):.2f}"
-    return f"{short(median(times['ms']))} ({short(min(times['ms']))})"
+        return f"{median(ratios(times['ms'], times['base'])):.2f}"
+    grown = f", {median(ratios(times['ms'], times['base'])):.2f} ×" if name.startswith("context") else ""
+    return f"{short(median(times['ms']))} ({short(min(times['ms']))}){grown}"
 
 
 def short(ms: float) -> str:
@@ -82,7 +88,7 @@ def section(results: Mapping[str, Any]) -> str:
         f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}, {common.machine_line(results['machine'])}; "
         f"{results['threads']} threads, seed {results['seed']}, {' or '.join(map(str, rounds))} rounds; {'; '.join(versions)}. Measured in the same rounds: "
         f"memory reads {median(bandwidths):.1f} GB/s (from {min(bandwidths):.1f} to {max(bandwidths):.1f}), {peaks}.",
-        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). *busy neighbour*: time beside one process that "
+        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). Longer contexts: × the time at 150 frames in the same round. *busy neighbour*: time beside one process that "
         "computes without pause, over the time without it in the same round.",
         common.table(
             ["engine", "MB of weights / frame", *map(title, rows)],
@@ -99,7 +105,7 @@ def section(results: Mapping[str, Any]) -> str:
             ),
         ]
     peers = [e for e in engines if e not in natives]
-    for native in [n for n in natives if n != "native-float32"] or natives:
+    for native in [n for n in natives if n in REFERENCES] or natives[:1]:
         if peers and timed:
             out += [
                 f"Times as long as {label(native)} (within rounds, median):",

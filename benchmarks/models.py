@@ -88,6 +88,16 @@ def find_model(name: str) -> Model:
     return Model(name, config, tuple(((V1_AUDIO_END, 1), (128 + k * 32, 32)) for k in range(3)))
 
 
+def split_format(text: str) -> tuple[str, dict[str, str]]:
+    """A native format as the benchmarks write it -> the engine's dtype and its other options.
+
+    + stands for the comma of the engine's own strings, and ``kv=`` names the cache's format: ``int8+local=int4+kv=int8``.
+    """
+    parts = text.split("+")
+    kv = [p.removeprefix("kv=") for p in parts if p.startswith("kv=")]
+    return ",".join(p for p in parts if not p.startswith("kv=")), {"kv_dtype": kv[-1]} if kv else {}
+
+
 def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.float32]]:
     """float32 tensors by name; random ones are made once and kept in ``cache``."""
     if model.name == "base":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
-from models import load_weights
+from models import load_weights, split_format
 from numpy.typing import NDArray
 
 from uniaudio_engine import __version__
@@ -16,13 +17,11 @@ from .base import Spec
 WARM_UP = 2  # frames before the clock starts: threads awake, what belongs in the caches in them
 
 
-def make_lm(spec: Spec):
-    """The compiled LM of a spec.  A dtype is the engine's own string, with ``+kv=FORMAT`` for the format of the KV cache."""
+def make_lm(spec: Spec) -> Any:
+    """The compiled LM of a spec, whose dtype is as ``models.split_format`` reads it."""
     model = spec.find_model()
-    dtype, _, kv = spec.dtype.partition("+kv=")
-    options = {"kv_dtype": kv} if kv else {}
-    weights = load_weights(model, spec.seed, spec.cache)
-    return core().LM(model.json, weights, dtype, spec.threads, **options)
+    dtype, options = split_format(spec.dtype)
+    return core().LM(model.json, load_weights(model, spec.seed, spec.cache), dtype, spec.threads, **options)
 
 
 class Native:
