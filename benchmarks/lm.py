@@ -49,6 +49,7 @@ EPILOG = """examples:
   python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of the engine's own dtype "int8,local=int4")
   python benchmarks/lm.py --model base --rows 1@150
   python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
+  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two rounds more
   python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
 rows: STREAMS@CONTEXT; context@CONTEXT (one stream, and with 150 frames of context in the same round); prefill@FRAMES;
 neighbour@CONTEXT (one stream, alone and beside one busy process in the same round)
@@ -140,6 +141,16 @@ def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict
         say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {c.times['ms'][-1]:.2f}" for k, c in cells.items()))
     engines = {e: {k: [round(x, 4) for x in v] for k, v in c.times.items()} for e, c in cells.items()}
     return {"date": common.today(), "engines": engines, "bandwidth": bandwidth, "arithmetic": arithmetic}
+
+
+def appended(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The rounds of two runs of a row as one; of the engines that are in both."""
+    if old is None:
+        return new
+    both = [e for e in old["engines"] if e in new["engines"]]
+    engines = {e: {k: v + new["engines"][e][k] for k, v in old["engines"][e].items()} for e in both}
+    arithmetic = {k: old["arithmetic"].get(k, []) + v for k, v in new["arithmetic"].items()}
+    return {**new, "engines": engines, "bandwidth": old["bandwidth"] + new["bandwidth"], "arithmetic": arithmetic}
 
 
 class Cell:
@@ -234,6 +245,8 @@ def run(args: argparse.Namespace) -> None:
             results.update(model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed)
             for row in rows:
                 measured = measure_row(row, ready, args)
+                if args.append:
+                    measured = appended(results.get("rows", {}).get(row.name), measured)
                 results.setdefault("rows", {})[row.name] = measured
                 common.save_results(args.results, results)
                 print(lm_table.row_text(row.name, measured, checks), flush=True)
@@ -251,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
     parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")
     parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for weights and peers' files")
+    parser.add_argument("--append", action="store_true", help="add the rounds to those of earlier runs of the same rows")
     parser.add_argument("--prepare", action="store_true", help="fill --cache and measure nothing")
     args = parser.parse_args(argv)
     args.results = Path(str(args.results).replace("MODEL", args.model))

@@ -93,11 +93,11 @@ def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict
     return paths
 
 
-class Context:
-    """A model file with room for ``streams`` sequences of ``room`` positions each."""
+class ModelFile:
+    """A loaded GGUF; ``bytes`` are those of its matrices."""
 
     def __init__(self, path: Path, width: int, threads: int) -> None:
-        self.width, self.threads, self.ctx = width, threads, None
+        self.width, self.threads = width, threads
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -107,26 +107,28 @@ class Context:
         self.bytes = sum(int(t.n_bytes) for t in tensors if t.name.startswith(("blk", "output")))
         self.head_bytes = sum(int(t.n_bytes) for t in tensors if t.name.startswith("output."))
 
-    def open(self, streams: int, room: int, embeddings: bool) -> None:
-        self.close()
+
+class Context:
+    """Room for ``streams`` sequences of ``room`` positions each."""
+
+    def __init__(self, file: ModelFile, streams: int, room: int, embeddings: bool) -> None:
+        self.width = file.width
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = streams * (-(-room // 256) * 256)
         params.n_seq_max = streams
         params.n_batch = params.n_ubatch = max(UBATCH, streams)
-        params.n_threads = params.n_threads_batch = self.threads
+        params.n_threads = params.n_threads_batch = file.threads
         params.kv_unified = False
         params.embeddings = embeddings
-        self.ctx = llama_cpp.llama_init_from_model(self.model, params)
+        self.ctx = llama_cpp.llama_init_from_model(file.model, params)
         if not self.ctx:
             raise InputError(f"llama.cpp could not make a context of {streams} x {room}")
         self.memory = llama_cpp.llama_get_memory(self.ctx)
         self.batch = llama_cpp.llama_batch_init(max(UBATCH, streams), self.width, 1)
 
     def close(self) -> None:
-        if self.ctx:
-            llama_cpp.llama_batch_free(self.batch)
-            llama_cpp.llama_free(self.ctx)
-            self.ctx = None
+        llama_cpp.llama_batch_free(self.batch)
+        llama_cpp.llama_free(self.ctx)
 
     def run(self, x: NDArray[np.float32], places: NDArray, streams: NDArray, all_out: bool) -> None:
         """x [n, width] at ``places`` [n] of sequences ``streams`` [n]; outputs of all of them, or of the last."""
@@ -160,8 +162,8 @@ class LlamaPeer:
         self.version = f"llama-cpp-python {llama_cpp.__version__}"
         self.w = load_weights(self.model, spec.seed, spec.cache)
         paths = files(self.model, self.w, cache_folder(self.model, spec.seed, spec.cache), spec.dtype)
-        self.global_ = Context(paths["global"], c.global_.width, spec.threads)
-        self.local = Context(paths["local"], c.local.width, spec.threads)
+        self.files = {n: ModelFile(paths[n], s.width, spec.threads) for n, s in (("global", c.global_), ("local", c.local))}
+        self.kept: dict[tuple[int, ...], tuple[Context, Context]] = {}
         self.rows = [self.model.rows(k) for k in range(c.num_codebooks)]
         self.start = np.full((1, c.num_codebooks), c.start_id)
 
@@ -174,11 +176,11 @@ class LlamaPeer:
         """[B, D] -> [B, K, width]."""
         return h.reshape(len(h), self.c.num_codebooks, -1) @ self.w["bridge.weight"].T + self.w["bridge.bias"]
 
-    def hear(self, stream: int, frames: NDArray, first: int = 0) -> None:
+    def hear(self, stream: int, frames: NDArray) -> None:
         """Known frames [T, K] of a stream; the last one is heard with the next step."""
         x = self.embed(np.concatenate((self.start, frames[:-1])))
         llama_cpp.llama_set_embeddings(self.global_.ctx, False)  # else every position would go through the head
-        for at in range(first, len(x), UBATCH):
+        for at in range(0, len(x), UBATCH):
             n = min(UBATCH, len(x) - at)
             self.global_.run(x[at : at + n], np.arange(at, at + n), np.full(n, stream), False)
         llama_cpp.llama_set_embeddings(self.global_.ctx, True)
@@ -201,12 +203,26 @@ class LlamaPeer:
             chosen.append(ids)
         return np.stack(chosen, axis=1)
 
+    def open(self, streams: int, room: int, hidden: bool = False) -> None:
+        """Contexts of both stacks; ``hidden``: the local one gives its hidden values too."""
+        self.global_ = Context(self.files["global"], streams, room, True)
+        self.local = Context(self.files["local"], streams, self.c.num_codebooks, hidden)
+
+    def close(self) -> None:
+        self.global_.close()
+        self.local.close()
+
     def prepare(self, streams: int, context: int, count: int) -> None:
-        self.global_.open(streams, context + count + WARM_UP, True)
-        self.local.open(streams, self.c.num_codebooks, False)
-        known = self.model.frames(context, self.spec.seed)
-        for s in range(streams):
-            self.hear(s, known)
+        key, known = (streams, context, count), self.model.frames(context, self.spec.seed)
+        if key not in self.kept:
+            while len(self.kept) > 1:  # two stay: a row may compare two contexts
+                for old in self.kept.pop(next(iter(self.kept))):
+                    old.close()
+            self.open(streams, context + count + WARM_UP)
+            for s in range(streams):
+                self.hear(s, known)
+            self.kept[key] = (self.global_, self.local)
+        self.global_, self.local = self.kept[key]
         self.last, self.context, self.streams = np.tile(known[-1], (streams, 1)), context, streams
 
     def frames(self, count: int) -> float:
@@ -221,23 +237,26 @@ class LlamaPeer:
         return time.perf_counter() - begin
 
     def prefill(self, count: int) -> float:
-        self.global_.open(1, count, True)
+        self.open(1, count)
         frames = self.model.frames(count, self.spec.seed)
         self.hear(0, frames)  # allocates the graph
         llama_cpp.llama_memory_clear(self.global_.memory, False)
         begin = time.perf_counter()
         self.hear(0, frames)
         llama_cpp.llama_synchronize(self.global_.ctx)
-        return time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        self.close()
+        return seconds
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        self.global_.open(1, len(frames), True)
-        self.local.open(1, self.c.num_codebooks, True)
+        self.open(1, len(frames), hidden=True)
         self.hear(0, frames[:known])
         out: list[NDArray[np.float32]] = []
         for t in range(known, len(frames)):
             self.step(frames[t - 1 : t], t, frames[t : t + 1], out)
+        self.close()
         return np.concatenate(out).reshape(len(frames) - known, frames.shape[1], -1)
 
     def weight_bytes(self) -> int:
-        return self.global_.bytes - self.global_.head_bytes + self.c.num_codebooks * self.local.bytes
+        a, b = self.files["global"], self.files["local"]
+        return a.bytes - a.head_bytes + self.c.num_codebooks * b.bytes

@@ -29,6 +29,7 @@ class Native:
         self.model, self.seed = spec.find_model(), spec.seed
         self.version = f"uniaudio-engine {__version__}, {core().isa()}"
         self.lm = make_lm(spec)
+        self.kept: dict[tuple[int, int], Any] = {}
         # The engine draws, as a user's call does; peers take the best id, which costs less.
         self.samplings = [
             core().Sampling(temperature=0.8, top_k=30, seed=self.seed + i, allowed=[list(r) for r in self.model.allowed])
@@ -36,9 +37,13 @@ class Native:
         ]
 
     def prepare(self, streams: int, context: int, count: int) -> None:
-        base = self.lm.session(context + count + WARM_UP)
-        base.prefill(self.model.frames(context, self.seed), self.model.guide(context))
-        self.base, self.streams = base, streams
+        if (context, count) not in self.kept:
+            while len(self.kept) > 1:  # two stay: a row may compare two contexts
+                del self.kept[next(iter(self.kept))]
+            session = self.lm.session(context + count + WARM_UP)
+            session.prefill(self.model.frames(context, self.seed), self.model.guide(context))
+            self.kept[context, count] = session
+        self.base, self.streams = self.kept[context, count], streams
 
     def frames(self, count: int) -> float:
         sessions = [self.base.fork() for _ in range(self.streams)]

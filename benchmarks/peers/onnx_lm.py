@@ -25,14 +25,14 @@ class Stepper:
         self.places = any(i.name == "place" for i in session.get_inputs())
 
     def begin(self, streams: int, room: int) -> None:
-        rng = np.random.default_rng(0)
+        shape = (streams, self.c.num_kv_heads, room, self.c.head_dim)
+        some = np.random.default_rng(0).standard_normal(shape, np.float32)  # as if something had been heard
         self.streams, self.at = streams, 0
         self.binding = self.session.io_binding()
         self.caches = []
         for i in range(self.c.layers):
             for side in "kv":
-                shape = (streams, self.c.num_kv_heads, room, self.c.head_dim)
-                buffer = ort.OrtValue.ortvalue_from_numpy(rng.standard_normal(shape, np.float32))
+                buffer = ort.OrtValue.ortvalue_from_numpy(some.copy())  # which it does not copy
                 self.caches.append(buffer)
                 self.binding.bind_ortvalue_input(f"{side}_{i}", buffer)
                 self.binding.bind_ortvalue_output(f"new_{side}_{i}", buffer)  # the same memory: updated in place

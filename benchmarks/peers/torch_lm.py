@@ -130,7 +130,8 @@ class Stack(nn.Module):
 
     def cache(self, streams: int, room: int) -> list[tuple[Tensor, Tensor]]:
         shape = (streams, self.config.num_kv_heads, room, self.config.head_dim)
-        return [(torch.randn(shape).to(self.embed.dtype), torch.randn(shape).to(self.embed.dtype)) for _ in self.layers]
+        some = torch.randn(shape, dtype=self.embed.dtype)
+        return [(some.clone(), some.clone()) for _ in self.layers]
 
     def forward(self, x: Tensor, cache: list[tuple[Tensor, Tensor]], at: int) -> Tensor:
         rope = None
