@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/codec_kernels.h"
 #include "parallel.h"
 #include "tensor.h"
 
@@ -34,6 +35,24 @@ double read_bandwidth(int threads, int megabytes) {
     best = std::max(best, double(words) * 8 / seconds / 1e9);
   }
   return sink.load() == 1 ? best * 1.0000001 : best;  // keeps the loads
+}
+
+double fma_peak(int threads) {
+  ThreadPool pool(threads);
+  const CodecKernels& kernels = codec_kernels();
+  std::atomic<int64_t> done{0};
+  double best = 0;
+  for (int pass = 0; pass < 12; ++pass) {
+    done = 0;
+    const auto start = std::chrono::steady_clock::now();
+    pool.run(threads * 64, 1, [&](int64_t begin, int64_t end) {
+      float sink[16] = {0.999f, 0.001f};
+      for (int64_t i = begin; i < end; ++i) done += kernels.fma_burn(5000, sink);
+    });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, double(done.load()) / seconds / 1e9);
+  }
+  return best;
 }
 
 }  // namespace uniaudio

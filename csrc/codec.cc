@@ -13,7 +13,7 @@ namespace uniaudio {
 
 namespace {
 
-constexpr int64_t kMagic = 0x31304345444f4355;  // "UCODEC01"
+constexpr int64_t kMagic = 0x32304345444f4355;  // "UCODEC02"
 
 uint64_t mix(uint64_t h, uint64_t v) {  // FNV-1a over eight bytes
   for (int i = 0; i < 8; ++i) h = (h ^ (v >> (8 * i) & 255)) * 1099511628211ull;
@@ -67,7 +67,7 @@ void EncoderStream::push(const float* samples, size_t n, std::vector<int32_t>& c
   const Codec& c = codec();
   const int channels = c.channels();
   check_finite(samples, n, channels);
-  const size_t chunk = size_t(c.chunk_) * c.config().frame_size;
+  const size_t chunk = c.even_chunk((n + size_t(c.config().frame_size) - 1) / size_t(c.config().frame_size)) * size_t(c.config().frame_size);
   for (size_t at = 0; at < n; at += chunk) {
     const size_t m = std::min(chunk, n - at);
     if (channels == 1) {
@@ -109,8 +109,8 @@ int64_t EncoderStream::lookahead() const { return codec().encoder_lookahead(); }
 void DecoderStream::push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples) {
   const Codec& c = codec();
   c.check_codes(codes, t, num_codebooks);
-  for (size_t at = 0; at < t; at += c.chunk_)
-    run(codes + at * num_codebooks, int(std::min<size_t>(c.chunk_, t - at)), num_codebooks, false, samples);
+  const size_t chunk = c.even_chunk(t);
+  for (size_t at = 0; at < t; at += chunk) run(codes + at * num_codebooks, int(std::min(chunk, t - at)), num_codebooks, false, samples);
 }
 
 void DecoderStream::flush(std::vector<float>& samples) {

@@ -106,6 +106,12 @@ class Codec : public std::enable_shared_from_this<Codec> {
   friend class EncoderStream;
   friend class DecoderStream;
 
+  // Frames to compute at once, so that `frames` come in equal chunks of at most chunk_: a short last one would read all weights for little.
+  size_t even_chunk(size_t frames) const {
+    const size_t most = size_t(chunk_), chunks = (frames + most - 1) / most;
+    return chunks == 0 ? 1 : (frames + chunks - 1) / chunks;
+  }
+
   CodecConfig config_;
   mutable ThreadPool pool_;
   int chunk_ = 32;            // frames computed at once

@@ -6,6 +6,7 @@ namespace uniaudio {
 
 namespace {
 constexpr int kDepth = 256;    // rows of weights per pass: two panels of it stay in the first-level cache
+constexpr int kFewRows = 12;
 constexpr int kRowBlock = 96;  // rows of A per task
 }  // namespace
 
@@ -44,11 +45,12 @@ void multiply_here(const Product& p, int p0, int p1) {
   // taps that follow one another in memory are one longer run
   const bool joined = p.taps == 1 || p.tap_step * p.taps == p.m->k;
   const int runs = joined ? 1 : p.taps, run = p.m->k / runs;
+  const int depth = p.rows <= kFewRows ? run : kDepth;  // few rows read each weight once
   for (int tap = 0; tap < runs; ++tap)
-    for (int k = 0; k < run; k += kDepth) {
+    for (int k = 0; k < run; k += depth) {
       g.a = p.a + tap * p.tap_step + k;
       g.k0 = tap * run + k;
-      g.k1 = tap * run + std::min(run, k + kDepth);
+      g.k1 = tap * run + std::min(run, k + depth);
       kernels.gemm(g);
       g.first = false;
     }
@@ -63,7 +65,7 @@ void multiply(ThreadPool& pool, const Product& p) {
   if (blocks < 4 * threads) {
     // few rows: share out the columns first, so that each weight is read by one thread only
     const int wanted = 2 * threads;
-    groups = std::min((panels + 7) / 8, wanted);
+    groups = std::clamp(panels / 4, 1, wanted);
     if (groups * blocks < wanted) blocks = std::min((wanted + groups - 1) / groups, std::max(1, p.rows / 12));
   }
   const int rows = static_cast<int>(round_up((p.rows + blocks - 1) / blocks, 12));

@@ -19,7 +19,8 @@ class ResidualVQ {
   int dim() const { return dim_; }
 
   // z [rows, dim] -> codes [rows, stages].  Picks the first largest of x.e - e^2 / 2, each score one chain of multiply-adds in the
-  // order of the dimensions that starts at -e^2 / 2.  z is left as the residual.  `scratch` grows as needed.
+  // order of the dimensions that starts at -e^2 / 2.  z is left as the residual.  `scratch` grows as needed.  Where the ISA has fast 8-bit
+  // products they rule out most codewords first (see codec_vnni.h), which never changes a code.
   void encode(ThreadPool& pool, float* z, int rows, int stages, int32_t* codes, Buffer<float>& scratch) const;
   // The same by definition, one score at a time: the test's oracle.
   void encode_plain(float* z, int rows, int stages, int32_t* codes) const;
@@ -31,7 +32,15 @@ class ResidualVQ {
 
   int num_, size_, dim_;
   Buffer<float> table_;
+  // A codebook in 8 bits with the bounds of its errors; see RvqSearch.
+  struct Coarse {
+    Buffer<uint8_t> q;
+    Buffer<float> scale, bias, norm, error, slack;
+  };
+  void make_coarse(int stage);
+
   std::vector<PackedMatrix> scores_;  // per stage: codewords as columns, bias -e^2 / 2
+  std::vector<Coarse> coarse_;        // per stage, or empty
 };
 
 }  // namespace uniaudio

@@ -122,7 +122,7 @@ SeanetCodec::SeanetCodec(const CodecConfig& config, const Weights& weights, int 
     throw std::invalid_argument("config: codec.seanet: expected at most 16 ratios, at most 65536 channels and compress up to filters");
   }
   if (streams())
-    chunk_ = std::max(1, 10240 / config.frame_size);
+    chunk_ = std::max(1, 40960 / config.frame_size);
   const std::vector<int64_t> codebooks = {config.num_codebooks, config.codebook_size, config.codebook_dim};
   std::vector<TensorSpec> specs;
   build({nullptr, &specs, &s});  // first only the shapes, so that all that is wrong is said before anything is read
@@ -140,11 +140,14 @@ void SeanetCodec::build(const LayerSource& source) {
   const auto conv = [&](LayerChain& chain, const std::string& name, int in, int out, int kernel, int stride, bool elu_first) {
     chain.add(std::make_unique<ConvLayer>(source, name, in, out, kernel, stride, 1, elu_first));
   };
-  const auto blocks = [&](LayerChain& chain, const std::string& stage, int width) {
+  // With residual blocks the last one of a stage does the elu that its resampling (or the output) starts with.
+  const bool elu_inside = s.residual_layers > 0;
+  const auto blocks = [&](LayerChain& chain, const std::string& stage, int width, bool elu_after) {
     int dilation = 1;
     for (int j = 0; j < s.residual_layers; ++j, dilation *= s.dilation_base) {
       if (int64_t{dilation} * s.residual_kernel_size > 1 << 20) throw std::invalid_argument("config: codec.seanet: the dilation grows beyond 1048576 samples");
-      chain.add(std::make_unique<ResidualLayer>(source, stage + ".blocks." + std::to_string(j), width, dilation));
+      chain.add(std::make_unique<ResidualLayer>(source, stage + ".blocks." + std::to_string(j), width, dilation,
+                                                elu_after && j + 1 == s.residual_layers));
     }
   };
   const auto lstm = [&](LayerChain& chain, const std::string& name, int width) {
@@ -156,8 +159,8 @@ void SeanetCodec::build(const LayerSource& source) {
   for (int i = 0; i < stages; ++i, width *= 2) {
     const std::string name = "encoder.stages." + std::to_string(i);
     const int ratio = s.ratios[stages - 1 - i];
-    blocks(encoder_, name, width);
-    conv(encoder_, name + ".down", width, 2 * width, 2 * ratio, ratio, true);
+    blocks(encoder_, name, width, true);
+    conv(encoder_, name + ".down", width, 2 * width, 2 * ratio, ratio, !elu_inside);
   }
   lstm(encoder_, "encoder.lstm", width);
   conv(encoder_, "encoder.output", width, config_.codebook_dim, s.last_kernel_size, 1, true);
@@ -166,10 +169,10 @@ void SeanetCodec::build(const LayerSource& source) {
   lstm(decoder_, "decoder.lstm", width);
   for (int i = 0; i < stages; ++i, width /= 2) {
     const std::string name = "decoder.stages." + std::to_string(i);
-    decoder_.add(std::make_unique<UpsampleLayer>(source, name + ".up", width, width / 2, s.ratios[i]));
-    blocks(decoder_, name, width / 2);
+    decoder_.add(std::make_unique<UpsampleLayer>(source, name + ".up", width, width / 2, s.ratios[i], i == 0 || !elu_inside));
+    blocks(decoder_, name, width / 2, true);
   }
-  conv(decoder_, "decoder.output", width, s.channels, s.last_kernel_size, 1, true);
+  conv(decoder_, "decoder.output", width, s.channels, s.last_kernel_size, 1, stages == 0 || !elu_inside);
 }
 
 void SeanetCodec::measure_lookahead() {

@@ -6,7 +6,7 @@ namespace uniaudio {
 
 namespace {
 
-constexpr int kTile = 96;  // rows that stay in cache between the passes of one task
+constexpr int kTile = 96;  // most rows that one task takes through all passes at once: they stay in cache
 
 void copy_rows(const float* from, int64_t rows, int width, float* to) { std::copy_n(from, rows * width, to); }
 
@@ -24,7 +24,6 @@ void LayerState::copy_from(const LayerState& o) {
   skip = o.skip;
   received = o.received;
   started = o.started;
-  if (inner) inner->copy_from(*o.inner);
 }
 
 void Layer::write(const LayerState& s, StateWriter& w) const {
@@ -33,7 +32,6 @@ void Layer::write(const LayerState& s, StateWriter& w) const {
   w.integer(s.received);
   w.integer(s.started);
   w.floats(s.kept.data(), s.kept.size());
-  if (s.inner) write(*s.inner, w);
 }
 
 void Layer::read(LayerState& s, StateReader& r) const {
@@ -42,7 +40,6 @@ void Layer::read(LayerState& s, StateReader& r) const {
   s.received = r.integer(0, INT64_MAX / 4);
   s.started = r.integer(0, 1) != 0;
   r.floats(s.kept.data(), s.kept.size());
-  if (s.inner) read(*s.inner, r);
 }
 
 Buffer<float> LayerSource::get(const std::string& name, const std::vector<int64_t>& shape) const {
@@ -120,8 +117,18 @@ float* ConvLayer::input(LayerState& s, int64_t n) const {
 }
 
 int ConvLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
+  if (elu_first_) {
+    float* fresh = s.work.data() + size_t(left_ + s.rows) * in_;
+    elu_rows(pool, fresh, fresh, int64_t{n} * in_);
+  }
+  const Window window = open(s, n, last);
+  if (window.count > 0) convolve(pool, window.first, window.count, out);
+  close(s, window);
+  return window.count;
+}
+
+ConvLayer::Window ConvLayer::open(LayerState& s, int n, bool last) const {
   float* base = s.work.data() + size_t(left_) * in_;  // kept rows, then new ones
-  if (elu_first_) elu_rows(pool, base + size_t(s.rows) * in_, base + size_t(s.rows) * in_, int64_t{n} * in_);
   copy_rows(s.kept.data(), s.rows, in_, base);
   s.received += n;
   int64_t rows = s.rows + int64_t{n};
@@ -153,30 +160,37 @@ int ConvLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out
     }
     rows += pad;
   }
-  int count = 0;
+  Window window{.base = base, .rows = rows};
   if (s.started && rows - s.skip >= span_) {
-    count = static_cast<int>((rows - s.skip - span_) / stride_ + 1);
-    product(pool, base + int64_t{s.skip} * in_, count, out);
-    norm_.run(out, count, out_);
+    window.first = base + int64_t{s.skip} * in_;
+    window.count = static_cast<int>((rows - s.skip - span_) / stride_ + 1);
   }
-  if (last) return count;
-  const int64_t next = s.skip + int64_t{count} * stride_;
-  const int64_t first = std::max<int64_t>(0, std::min(next, rows - retain_));
-  s.rows = static_cast<int>(rows - first);
-  s.skip = static_cast<int>(next - first);
-  copy_rows(base + first * in_, s.rows, in_, s.kept.data());
-  return count;
+  return window;
 }
 
-void ConvLayer::product(ThreadPool& pool, const float* a, int rows, float* out) const {
+void ConvLayer::close(LayerState& s, const Window& window) const {
+  const int64_t next = s.skip + int64_t{window.count} * stride_;
+  const int64_t first = std::clamp<int64_t>(std::min(next, window.rows - retain_), 0, window.rows);
+  s.rows = static_cast<int>(window.rows - first);
+  s.skip = static_cast<int>(next - first);
+  if (s.rows <= capacity_) copy_rows(window.base + first * in_, s.rows, in_, s.kept.data());  // more only where the clip has ended
+}
+
+void ConvLayer::convolve_here(const float* first, int count, float* out) const {
+  multiply_here({.m = &matrix_, .a = first, .lda = int64_t{stride_} * in_, .rows = count, .c = out, .ldc = out_, .taps = kernel_,
+                 .tap_step = int64_t{dilation_} * in_});
+}
+
+void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* out) const {
   const int64_t step = int64_t{stride_} * in_;
   int done = 0;
   if (group_ > 1 && rows >= group_) {
     done = rows / group_ * group_;
-    multiply(pool, {.m = &banded_, .a = a, .lda = group_ * step, .rows = rows / group_, .c = out, .ldc = group_ * out_});
+    multiply(pool, {.m = &banded_, .a = first, .lda = group_ * step, .rows = rows / group_, .c = out, .ldc = group_ * out_});
   }
-  multiply(pool, {.m = &matrix_, .a = a + done * step, .lda = step, .rows = rows - done, .c = out + int64_t{done} * out_, .ldc = out_,
+  multiply(pool, {.m = &matrix_, .a = first + done * step, .lda = step, .rows = rows - done, .c = out + int64_t{done} * out_, .ldc = out_,
                   .taps = kernel_, .tap_step = int64_t{dilation_} * in_});
+  norm_.run(out, rows, out_);
 }
 
 int64_t ConvLayer::ready(int64_t received) const {
@@ -195,8 +209,8 @@ bool ConvLayer::plausible(const LayerState& s) const {
 
 // --- transposed convolution --------------------------------------------------------------------------------------------
 
-UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride)
-    : in_(in), out_(out), stride_(stride) {
+UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride, bool elu_first)
+    : in_(in), out_(out), stride_(stride), elu_first_(elu_first) {
   const int trim_right = source.config->causal ? static_cast<int>(std::ceil(stride * source.config->trim_right_ratio)) : stride / 2;
   trim_left_ = stride - trim_right;
   const Buffer<float> weight = source.get(prefix + ".weight", {in, out, 2 * stride});
@@ -236,7 +250,7 @@ float* UpsampleLayer::input(LayerState& s, int64_t n) const {
 
 int UpsampleLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
   float* base = s.work.data();
-  elu_rows(pool, base + in_, base + in_, int64_t{n} * in_);
+  if (elu_first_) elu_rows(pool, base + in_, base + in_, int64_t{n} * in_);
   copy_rows(s.kept.data(), 1, in_, base);
   s.received += n;
   if (s.received == 0) return 0;
@@ -262,11 +276,10 @@ bool UpsampleLayer::plausible(const LayerState& s) const {
 
 // --- residual block ----------------------------------------------------------------------------------------------------
 
-ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation)
+ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation, bool elu_after)
     : width_(width), hidden_(width / source.config->compress),
       first_(source, prefix + ".first", width, hidden_, source.config->residual_kernel_size, 1, dilation, false),
-      conv_shortcut_(source.config->conv_shortcut) {
-  capacity_ = std::max(first_.left(), first_.right());
+      conv_shortcut_(source.config->conv_shortcut), elu_after_(elu_after) {
   const auto pointwise = [&](const std::string& name, int in, int out, ClipNorm& norm) {
     const Buffer<float> weight = source.get(name + ".weight", {out, in, 1}), bias = source.get(name + ".bias", {out});
     norm.load(source, name, out);
@@ -280,70 +293,79 @@ ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefi
   }
 }
 
-std::unique_ptr<LayerState> ResidualLayer::make_state() const {
-  auto s = std::make_unique<LayerState>();
-  s->kept.allocate(size_t(capacity_) * width_);
-  s->inner = first_.make_state();
-  return s;
-}
-
-void ResidualLayer::reset(LayerState& s) const {
-  s.rows = 0;
-  s.received = 0;
-  first_.reset(*s.inner);
-}
-
-float* ResidualLayer::input(LayerState& s, int64_t n) const {
-  s.work.reserve(size_t(capacity_ + n) * width_);
-  return s.work.data() + size_t(s.rows) * width_;
-}
-
 int ResidualLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
-  const CodecKernels& kernels = codec_kernels();
-  float* x = s.work.data();
-  copy_rows(s.kept.data(), s.rows, width_, x);
-  const float* fresh = x + size_t(s.rows) * width_;
-  elu_rows(pool, fresh, first_.input(*s.inner, n), int64_t{n} * width_);
-  s.work2.reserve(size_t(first_.bound(n)) * hidden_);
-  float* h = s.work2.data();
-  const int count = first_.run(pool, *s.inner, n, last, h);
-  s.received += n;
-  if (second_norm_.present()) {
-    elu_rows(pool, h, h, int64_t{count} * hidden_);
-    Buffer<float> branch(size_t(count) * width_);
-    multiply(pool, {.m = &second_, .a = h, .lda = hidden_, .rows = count, .c = branch.data(), .ldc = width_});
-    second_norm_.run(branch.data(), count, width_);
-    if (conv_shortcut_) {
-      multiply(pool, {.m = &shortcut_, .a = x, .lda = width_, .rows = count, .c = out, .ldc = width_});
-      shortcut_norm_.run(out, count, width_);
-    } else {
-      copy_rows(x, count, width_, out);
-    }
-    kernels.add(branch.data(), out, size_t(count) * width_);
-  } else {
-    split(pool, count, int64_t{width_} * (hidden_ + width_ + 16), [&](int64_t begin, int64_t end) {
-      for (int64_t a = begin; a < end; a += kTile) {
-        const int rows = static_cast<int>(std::min<int64_t>(kTile, end - a));
-        float *to = out + a * width_, *mid = h + a * hidden_;
-        kernels.elu(mid, mid, size_t(rows) * hidden_);
-        if (conv_shortcut_) {
-          multiply_here({.m = &shortcut_, .a = x + a * width_, .lda = width_, .rows = rows, .c = to, .ldc = width_});
-        } else {
-          copy_rows(x + a * width_, rows, width_, to);
-          for (int r = 0; r < rows; ++r) kernels.add(second_.bias.data(), to + int64_t{r} * width_, width_);
-        }
-        multiply_here({.m = &second_, .a = mid, .lda = hidden_, .rows = rows, .c = to, .ldc = width_, .add = true});
-      }
-    }, 12);
+  const ConvLayer::Window window = first_.open(s, n, last);
+  // Many rows: tiles of them.  Few: the columns are shared out, so that each weight is read by one thread only.
+  if (window.count > 0) {
+    if (second_norm_.present() || (pool.threads() > 1 && window.count < 12 * pool.threads()))
+      columns(pool, s, window.first, window.count, out);
+    else
+      tiles(pool, s, window.first, window.count, out);
   }
-  if (last) return count;
-  s.rows += n - count;
-  copy_rows(x + size_t(count) * width_, s.rows, width_, s.kept.data());
-  return count;
+  first_.close(s, window);
+  return window.count;
 }
 
-bool ResidualLayer::plausible(const LayerState& s) const {
-  return s.skip == 0 && !s.started && s.inner->received == s.received && s.rows == s.received - ready(s.received) && first_.plausible(*s.inner);
+void ResidualLayer::tiles(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const {
+  const CodecKernels& kernels = codec_kernels();
+  const int threads = pool.threads(), before = first_.span() - 1;
+  // no more rows than a fair share, no fewer than the rows before each tile that are computed again
+  const int64_t share = std::clamp<int64_t>(round_up((count + 2 * threads - 1) / (2 * threads), 12), 12, kTile);
+  const int tile = static_cast<int>(std::max<int64_t>(share, round_up(before, 12)));
+  const size_t activated = size_t(tile + before) * width_, each = size_t(round_up(activated + size_t(tile) * hidden_, 1024)) + 64;
+  s.work2.reserve(each * threads);
+  pool.run((count + tile - 1) / tile, 1, [&](int64_t begin, int64_t end, int thread) {
+    float *x = s.work2.data() + each * thread, *mid = x + activated;
+    for (int64_t a = begin * tile; a < std::min<int64_t>(count, end * tile); a += tile) {
+      const int rows = static_cast<int>(std::min<int64_t>(tile, count - a));
+      const float* from = first + a * width_;
+      const float* centre = from + int64_t{first_.left()} * width_;
+      float* to = out + a * width_;
+      kernels.elu(from, x, size_t(rows + before) * width_);
+      first_.convolve_here(x, rows, mid);
+      kernels.elu(mid, mid, size_t(rows) * hidden_);
+      if (conv_shortcut_) {
+        multiply_here({.m = &shortcut_, .a = centre, .lda = width_, .rows = rows, .c = to, .ldc = width_});
+      } else {
+        copy_rows(centre, rows, width_, to);
+        for (int r = 0; r < rows; ++r) kernels.add(second_.bias.data(), to + int64_t{r} * width_, width_);
+      }
+      multiply_here({.m = &second_, .a = mid, .lda = hidden_, .rows = rows, .c = to, .ldc = width_, .add = true});
+      if (elu_after_) kernels.elu(to, to, size_t(rows) * width_);
+    }
+  });
+}
+
+void ResidualLayer::columns(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const {
+  const CodecKernels& kernels = codec_kernels();
+  const size_t activated = size_t(count + first_.span() - 1) * width_, total = size_t(count) * width_;
+  s.work2.reserve(activated + size_t(count) * hidden_);
+  float *x = s.work2.data(), *mid = x + activated;
+  const float* centre = first + int64_t{first_.left()} * width_;
+  elu_rows(pool, first, x, int64_t(activated));
+  first_.convolve(pool, x, count, mid);
+  elu_rows(pool, mid, mid, int64_t{count} * hidden_);
+  if (conv_shortcut_) {
+    multiply(pool, {.m = &shortcut_, .a = centre, .lda = width_, .rows = count, .c = out, .ldc = width_});
+    shortcut_norm_.run(out, count, width_);
+  } else {
+    copy_rows(centre, count, width_, out);
+  }
+  const Product second{.m = &second_, .a = mid, .lda = hidden_, .rows = count, .c = out, .ldc = width_, .add = true};
+  if (second_norm_.present()) {
+    Buffer<float> branch(total);
+    Product alone = second;
+    alone.c = branch.data();
+    alone.add = false;
+    multiply(pool, alone);
+    second_norm_.run(branch.data(), count, width_);
+    kernels.add(branch.data(), out, total);
+  } else {
+    if (!conv_shortcut_)
+      for (int r = 0; r < count; ++r) kernels.add(second_.bias.data(), out + int64_t{r} * width_, width_);
+    multiply(pool, second);
+  }
+  if (elu_after_) elu_rows(pool, out, out, int64_t(total));
 }
 
 // --- LSTM --------------------------------------------------------------------------------------------------------------
@@ -356,14 +378,14 @@ LstmLayer::LstmLayer(const LayerSource& source, const std::string& prefix, int w
     const Buffer<float> bi = source.get(prefix + ".bias_ih" + end, {4 * width}), bh = source.get(prefix + ".bias_hh" + end, {4 * width});
     if (!source.weights) continue;
     input_[l].allocate(width, blocks_ * 4 * kPanel);
-    recurrent_[l].allocate(width, blocks_ * 4 * kPanel);
+    recurrent_[l].allocate(size_t(blocks_) * width * 4 * kPanel);
     for (int gate = 0; gate < 4; ++gate)
       for (int u = 0; u < width; ++u) {
         const size_t row = size_t(gate) * width + u;
         const int column = (u / kPanel * 4 + gate) * kPanel + u % kPanel;
         for (int i = 0; i < width; ++i) {
           input_[l].at(i, column) = wi[row * width + i];
-          recurrent_[l].at(i, column) = wh[row * width + i];
+          recurrent_[l][(size_t(u / kPanel) * width + i) * 4 * kPanel + gate * kPanel + u % kPanel] = wh[row * width + i];
         }
         input_[l].bias[column] = bi[row] + bh[row];
       }
@@ -399,14 +421,28 @@ int LstmLayer::run(ThreadPool& pool, LayerState& s, int n, bool, float* out) con
     float* to = (layers_ - 1 - l) % 2 == 0 ? out : x + int64_t{n} * width_;
     float *hidden = s.kept.data() + size_t(2) * l * width_, *cell = hidden + width_;
     multiply(pool, {.m = &input_[l], .a = from, .lda = width_, .rows = n, .c = gates, .ldc = wide});
+    // Every step reads all recurrent weights.  A thread keeps its share of them and reads it to and fro, so that the end of one
+    // step is in its cache at the start of the next.
+    const int threads = pool.threads() > 1 && int64_t{width_} * width_ >= 16384 ? pool.threads() : 1;
+    const int pieces = 2 * threads, size = (blocks_ + pieces - 1) / pieces;
+    LstmStep step{.w = recurrent_[l].data(), .cell = cell, .width = width_};
     for (int t = 0; t < n; ++t) {
-      const float* before = t == 0 ? hidden : to + int64_t{t - 1} * width_;
-      split(pool, blocks_, int64_t{width_} * 64, [&](int64_t a, int64_t b) {
-        float* g = gates + t * wide;
-        multiply_here({.m = &recurrent_[l], .a = before, .lda = width_, .rows = 1, .c = g, .ldc = wide, .add = true}, int(a) * 4, int(b) * 4);
-        for (int64_t u = a; u < b; ++u)
-          kernels.lstm_cell(g + u * 4 * kPanel, cell + u * kPanel, to + int64_t{t} * width_ + u * kPanel, std::min<int>(kPanel, width_ - int(u) * kPanel));
-      });
+      step.before = t == 0 ? hidden : to + int64_t{t - 1} * width_;
+      step.gates = gates + t * wide;
+      step.hidden = to + int64_t{t} * width_;
+      step.backwards = (s.received + t) % 2 != 0;
+      const auto piece = [&](int task) {
+        LstmStep part = step;
+        const int index = step.backwards ? task ^ 1 : task;  // the two pieces of a thread in turn
+        part.b0 = std::min(blocks_, index * size);
+        part.b1 = std::min(blocks_, part.b0 + size);
+        kernels.lstm_step(part);
+      };
+      if (threads > 1) {
+        run_tasks(pool, pieces, piece);
+      } else {
+        for (int task = 0; task < pieces; ++task) piece(task);
+      }
     }
     std::copy_n(to + int64_t{n - 1} * width_, width_, hidden);
     from = to;

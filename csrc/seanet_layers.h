@@ -20,7 +20,6 @@ struct LayerState {
   int skip = 0;           // rows of `kept` before the next output's first one; upsampling: output rows still to trim
   int64_t received = 0;   // input rows so far
   bool started = false;   // the left padding is there
-  std::unique_ptr<LayerState> inner;
   Buffer<float> work, work2;  // not state
 
   void copy_from(const LayerState& o);
@@ -78,11 +77,25 @@ class ConvLayer final : public Layer {
   int64_t ready(int64_t received) const override;
   bool plausible(const LayerState& s) const override;
 
+  // The outputs that one push completes: output i is a product over the rows from `first` + i * stride on.
+  struct Window {
+    const float* base = nullptr;  // padded rows that are there
+    int64_t rows = 0;
+    const float* first = nullptr;
+    int count = 0;
+  };
+  // Takes in n new rows (see `input`) and pads; `close` then remembers what later outputs need.
+  Window open(LayerState& s, int n, bool last) const;
+  void close(LayerState& s, const Window& window) const;
+  // The outputs themselves, from rows of one such window; with the norm, if there is one.
+  void convolve(ThreadPool& pool, const float* first, int count, float* out) const;
+  // The same on the calling thread; without norm.
+  void convolve_here(const float* first, int count, float* out) const;
+
   int left() const { return left_; }
-  int right() const { return right_; }
+  int span() const { return span_; }
 
  private:
-  void product(ThreadPool& pool, const float* a, int rows, float* out) const;
 
   int in_, out_, kernel_, stride_, dilation_, span_, left_, right_;
   bool reflect_, elu_first_;
@@ -98,7 +111,7 @@ class ConvLayer final : public Layer {
 // Transposed convolution of kernel 2 x stride: output rows u * stride .. are x[u] W0 + x[u-1] W1.
 class UpsampleLayer final : public Layer {
  public:
-  UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride);
+  UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride, bool elu_first);
   std::unique_ptr<LayerState> make_state() const override;
   void reset(LayerState& s) const override;
   int width_in() const override { return in_; }
@@ -111,30 +124,35 @@ class UpsampleLayer final : public Layer {
 
  private:
   int in_, out_, stride_, trim_left_;
+  bool elu_first_;
   PackedMatrix matrix_;  // [2 in, stride x out]
   ClipNorm norm_;
 };
 
-// shortcut(x) + second(elu(first(elu(x))))
+// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants that.  The rows go through all of it
+// in tiles that stay in cache; what a stream remembers is the input of the first convolution, before its elu.
 class ResidualLayer final : public Layer {
  public:
-  ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation);
-  std::unique_ptr<LayerState> make_state() const override;
-  void reset(LayerState& s) const override;
+  ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation, bool elu_after);
+  std::unique_ptr<LayerState> make_state() const override { return first_.make_state(); }
+  void reset(LayerState& s) const override { first_.reset(s); }
   int width_in() const override { return width_; }
   int width_out() const override { return width_; }
-  int64_t bound(int64_t n) const override { return n + capacity_; }
-  float* input(LayerState& s, int64_t n) const override;
+  int64_t bound(int64_t n) const override { return first_.bound(n); }
+  float* input(LayerState& s, int64_t n) const override { return first_.input(s, n); }
   int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
   int64_t ready(int64_t received) const override { return first_.ready(received); }
-  bool plausible(const LayerState& s) const override;
+  bool plausible(const LayerState& s) const override { return first_.plausible(s); }
 
  private:
-  int width_, hidden_, capacity_;
+  void tiles(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const;
+  void columns(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const;
+
+  int width_, hidden_;
   ConvLayer first_;
   PackedMatrix second_, shortcut_;
   ClipNorm second_norm_, shortcut_norm_;
-  bool conv_shortcut_;
+  bool conv_shortcut_, elu_after_;
 };
 
 // lstm(x) + x over all layers of the LSTM; one row after the other.
@@ -153,7 +171,8 @@ class LstmLayer final : public Layer {
 
  private:
   int width_, layers_, blocks_;  // blocks of 16 units; gates of one block lie together: [i16 f16 g16 o16]
-  std::vector<PackedMatrix> input_, recurrent_;
+  std::vector<PackedMatrix> input_;
+  std::vector<Buffer<float>> recurrent_;  // [blocks][width][64]
 };
 
 }  // namespace uniaudio

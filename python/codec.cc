@@ -7,6 +7,8 @@
 
 #include "bindings.h"
 #include "codec.h"
+#include "fft.h"
+#include "rvq.h"
 
 namespace py = pybind11;
 
@@ -101,6 +103,32 @@ struct Guarded {
 using Encoder = Guarded<EncoderStream>;
 using Decoder = Guarded<DecoderStream>;
 
+// A quantizer by itself, with threads of its own.
+struct Quantizer {
+  ResidualVQ vq;
+  ThreadPool pool;
+  std::mutex mutex;
+
+  // z [T, E] -> codes [T, K']
+  Ints encode(const Floats& z, int stages, bool plain) {
+    if (z.ndim() != 2 || z.shape(1) != vq.dim()) throw py::value_error("z: expected float32 [T, " + std::to_string(vq.dim()) + "], got " + describe(z));
+    if (stages < 0 || stages > vq.num_codebooks()) throw py::value_error("num_codebooks: expected 0 (all) to " + std::to_string(vq.num_codebooks()));
+    if (stages == 0) stages = vq.num_codebooks();
+    const int rows = int(z.shape(0));
+    std::vector<float> residual(z.data(), z.data() + z.size());
+    Ints codes({py::ssize_t(rows), py::ssize_t(stages)});
+    int32_t* to = codes.mutable_data();
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (plain)
+      vq.encode_plain(residual.data(), rows, stages, to);
+    else
+      vq.encode(pool, residual.data(), rows, stages, to, scratch);
+    return codes;
+  }
+  Buffer<float> scratch;
+};
+
 Weights weights_argument(const py::dict& dict) {
   Weights weights;
   for (const auto& item : dict) {
@@ -176,6 +204,29 @@ void bind_codec(py::module_& m) {
         s.with([&](DecoderStream& d) { d.restore(bytes); });
       }, py::arg("state"))
       .def_property_readonly("lookahead", [](const Decoder& s) { return s.stream->lookahead(); }, "Samples held back behind the newest frame, at worst.");
+
+  py::class_<Quantizer>(m, "ResidualVQ", "A residual vector quantizer by itself, for tests and measurements.")
+      .def(py::init([](const Floats& books, int threads) {
+        if (books.ndim() != 3 || books.size() == 0) throw py::value_error("codebooks: expected float32 [K, C, E], got " + describe(books));
+        Buffer<float> copy(size_t(books.size()));
+        std::copy_n(books.data(), books.size(), copy.data());
+        return new Quantizer{ResidualVQ(copy, int(books.shape(0)), int(books.shape(1)), int(books.shape(2))), ThreadPool(threads), {}, {}};
+      }), py::arg("codebooks"), py::arg("threads"))
+      .def("encode", [](Quantizer& q, const Floats& z, int num_codebooks) { return q.encode(z, num_codebooks, false); }, py::arg("z"),
+           py::arg("num_codebooks") = 0, "z float32 [T, E] -> codes int32 [T, K]")
+      .def("encode_plain", [](Quantizer& q, const Floats& z, int num_codebooks) { return q.encode(z, num_codebooks, true); }, py::arg("z"),
+           py::arg("num_codebooks") = 0, "The same by definition, one score at a time.");
+
+  m.def("rfft", [](const Floats& x) {
+    if (x.ndim() != 2) throw py::value_error("x: expected float32 [rows, length], got " + describe(x));
+    const RealFft fft(int(x.shape(1)));
+    const py::ssize_t rows = x.shape(0), bins = fft.bins();
+    Floats out({rows, py::ssize_t(2), bins});
+    std::vector<float> scratch(fft.scratch_size());
+    for (py::ssize_t r = 0; r < rows; ++r)
+      fft.forward(codec_kernels(), x.data(r, 0), out.mutable_data(r, 0, 0), out.mutable_data(r, 1, 0), scratch.data());
+    return out;
+  }, py::arg("x"), "The codec's FFT: float32 [rows, length] -> [rows, 2, length / 2 + 1], real and imaginary parts; on one thread.");
 
   // Held by a pointer to mutable, because pybind11 has no const holders; nothing of a Codec can be changed.
   py::class_<Codec, std::shared_ptr<Codec>>(m, "Codec", "A neural codec (spectral or seanet); immutable, shared between threads and streams.")

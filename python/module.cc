@@ -19,6 +19,8 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"), py::call_guard<py::gil_scoped_release>(),
         "Memory read bandwidth measured now, in GB/s.");
+  m.def("fma_peak", &uniaudio::fma_peak, py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
+        "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can reach at most.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);
   uniaudio::python::bind_session(m);

@@ -33,6 +33,36 @@ struct FftStage {
   const float* roots;    // [radix][2], for radices without an unrolled butterfly
 };
 
+// One step of one LSTM layer for the blocks [b0, b1) of 16 units each; the gates of a block lie together: [i16 f16 g16 o16].
+struct LstmStep {
+  const float* w;       // [blocks][width][64]: recurrent weights
+  const float* before;  // [width]: the hidden state of the step before
+  const float* gates;   // [blocks][64]: biases and the input's part
+  float* cell;          // [width]
+  float* hidden;        // [width]: out; another row than `before`
+  int width, b0, b1;
+  bool backwards;       // the last block first: what the step before read last is still in cache
+};
+
+constexpr int kRvqRows = 12;   // rows at most in one search
+constexpr int kRvqDim = 1024;  // their width at most: sums of 8-bit products stay exact as floats
+
+// One stage of residual vector quantization for a few rows, over codewords that are also there in 8 bits.
+struct RvqSearch {
+  const float* x;          // [rows][dim]
+  const float* codewords;  // [size][dim]
+  const uint8_t* q;        // [panels][padded / 4][16][4]: codeword / scale, rounded, + 128
+  const float* scale;      // [panels * 16], and so are the following
+  const float* bias;       // -e^2 / 2, where the sum of a score starts; -infinity beyond `size`
+  const float* norm;       // at least |e|
+  const float* error;      // at least |e - scale (q - 128)|
+  const float* slack;      // at least what rounding adds because of the bias
+  float* scratch;          // [rows][panels * 16]
+  int32_t* best;           // row r at best + r * stride
+  ptrdiff_t stride;
+  int rows, dim, padded, size, panels;  // padded: dim rounded up to 4
+};
+
 struct CodecKernels {
   void (*gemm)(const GemmBlock&);
   void (*elu)(const float* x, float* y, size_t n);
@@ -50,14 +80,22 @@ struct CodecKernels {
   void (*multiply_add)(const float* x, const float* w, float* y, size_t n);
   // 16 units: gates [i16 f16 g16 o16] -> cell and hidden state
   void (*lstm_cell)(const float* gates, float* cell, float* hidden, int units);
+  void (*lstm_step)(const LstmStep&);
   // index of the first largest of n values (n >= 1); NaN never wins
   int (*argmax)(const float* x, int n);
+  // first largest exact score of each row; null where the ISA has no 8-bit products that pay
+  void (*rvq_search)(const RvqSearch&);
+  // y = rows[0] + rows[1] + ..., from the left
+  void (*sum_rows)(const float* const* rows, int n, float* y, int width);
   // The encoder's features of a spectrum X = scale (re + j im), f = |X| + floor: out [3 n] = 0.25 ln f + 1.25, 8 Re X / sqrt f,
   // 8 Im X / sqrt f
   void (*spectrum_features)(const float* re, const float* im, float* out, int n, float scale, float floor);
   // re + j im = exp(min(log_gain, ceiling)) * (a + j b), y [3 n] = log_gain, a, b
   void (*apply_gain)(const float* y, float ceiling, float* re, float* im, int n);
   void (*fft_stage)(const FftStage&, const float* in_re, const float* in_im, float* out_re, float* out_im);
+  // Nothing but multiply-adds on registers, as many chains side by side as the ISA has registers for: what a GEMM can reach at most.
+  // sink [16] takes a result.  Returns how many floating-point operations (a multiply-add is two) were done.
+  int64_t (*fma_burn)(int64_t steps, float* sink);
 };
 
 // The table for the ISA in force (see isa.h).

@@ -4,9 +4,14 @@ namespace {
 
 #include "codec_vec.h"
 
-// One tile: R rows by P panels.  The sums run over k in order, each a chain of fused multiply-adds.
-template <int R, int P>
-UA_INLINE void gemm_tile(const GemmBlock& g, const float* a, const float* w, float* c, const float* bias, int columns) {
+// One tile: R rows by P panels.  The sums run over k in order, each a chain of fused multiply-adds.  `fetch`: these weights were not
+// read just now by another tile, and the hardware's prefetchers leave a fifth of the outer caches' bandwidth.
+template <int R, int P, bool fetch>
+void gemm_tile(const GemmBlock& g, int panel, int row) {
+  const float *a = g.a + row * g.lda, *w = g.w + (static_cast<ptrdiff_t>(panel) * g.k_total + g.k0) * kPanel;
+  const float* bias = g.bias ? g.bias + panel * kPanel : nullptr;
+  float* c = g.c + row * g.ldc + panel * kPanel;
+  const int columns = g.columns - panel * kPanel;
   const int depth = g.k1 - g.k0;
   const ptrdiff_t panel_step = static_cast<ptrdiff_t>(g.k_total) * kPanel;
   Vec acc[R][P];
@@ -23,7 +28,11 @@ UA_INLINE void gemm_tile(const GemmBlock& g, const float* a, const float* w, flo
   }
   for (int k = 0; k < depth; ++k) {
     Vec b[P];
-    UA_UNROLL for (int p = 0; p < P; ++p) b[p] = load(w + p * panel_step + static_cast<ptrdiff_t>(k) * kPanel);
+    UA_UNROLL for (int p = 0; p < P; ++p) {
+      const float* from = w + p * panel_step + static_cast<ptrdiff_t>(k) * kPanel;
+      b[p] = load(from);
+      if constexpr (fetch) __builtin_prefetch(from + 16 * kPanel);
+    }
     UA_UNROLL for (int r = 0; r < R; ++r) {
       const Native x = splat(a[r * g.lda + k]);
       UA_UNROLL for (int p = 0; p < P; ++p)
@@ -39,35 +48,36 @@ UA_INLINE void gemm_tile(const GemmBlock& g, const float* a, const float* w, flo
   }
 }
 
-// All rows of one group of P panels, R rows at a time.
-template <int R, int P>
-void gemm_rows(const GemmBlock& g, int panel, int row, int rows) {
-  const float* w = g.w + (static_cast<ptrdiff_t>(panel) * g.k_total + g.k0) * kPanel;
-  const float* bias = g.bias ? g.bias + panel * kPanel : nullptr;
-  const int columns = g.columns - panel * kPanel;
-  for (; rows >= R; row += R, rows -= R)
-    gemm_tile<R, P>(g, g.a + row * g.lda, w, g.c + row * g.ldc + panel * kPanel, bias, columns);
-  if constexpr (R > 1) {
-    if (rows > 0) gemm_rows<R / 2, P>(g, panel, row, rows);
-  }
-}
+using GemmTile = void (*)(const GemmBlock&, int panel, int row);
 
-template <int R, int P>
-void gemm_panels(const GemmBlock& g, int panel) {
-  for (; panel + P <= g.p1; panel += P) gemm_rows<R, P>(g, panel, 0, g.rows);
-  if constexpr (P > 1) {
-    if (panel < g.p1) gemm_panels<R, P / 2>(g, panel);
-  }
+// The tile of R rows by P panels, or null where it would need more registers than there are.
+template <int R, int P, bool fetch>
+constexpr GemmTile tile_of() {
+  if constexpr (R * P <= UA_TILE)
+    return gemm_tile<R, P, fetch>;
+  else
+    return nullptr;
 }
+#define UA_TILES_3(R, P) {tile_of<R, P, false>(), tile_of<R, P, true>()}
+#define UA_TILES_2(R) {UA_TILES_3(R, 1), UA_TILES_3(R, 2), UA_TILES_3(R, 4), UA_TILES_3(R, 8)}
+constexpr GemmTile kTiles[13][4][2] = {{},            UA_TILES_2(1), UA_TILES_2(2), UA_TILES_2(3), UA_TILES_2(4),  UA_TILES_2(5),  UA_TILES_2(6),
+                                       UA_TILES_2(7), UA_TILES_2(8), UA_TILES_2(9), UA_TILES_2(10), UA_TILES_2(11), UA_TILES_2(12)};
 
 void gemm(const GemmBlock& g) {
-  // few rows: wide tiles, so that enough sums run side by side; many rows: tall ones, so that weights are reused
-  if (g.rows <= UA_ROWS_1)
-    gemm_panels<UA_ROWS_1, UA_PANELS_1>(g, g.p0);
-  else if (g.rows <= UA_ROWS_2)
-    gemm_panels<UA_ROWS_2, UA_PANELS_2>(g, g.p0);
-  else
-    gemm_panels<UA_ROWS_3, UA_PANELS_3>(g, g.p0);
+  // Tiles of equal height, as few as the registers allow; few rows: wide tiles, so that enough sums run side by side, many rows: tall
+  // ones, so that weights are reused.
+  const int tiles = (g.rows + UA_TILE_ROWS - 1) / UA_TILE_ROWS, height = g.rows / tiles, taller = g.rows % tiles;
+  const int most = taller ? height + 1 : height;
+  int wide = most <= UA_ROWS_8 ? 3 : most <= UA_ROWS_4 ? 2 : most <= UA_ROWS_2 ? 1 : 0;
+  for (int panel = g.p0; panel < g.p1; panel += 1 << wide) {
+    while (panel + (1 << wide) > g.p1) --wide;
+    int row = 0;
+    for (int t = 0; t < tiles; ++t) {
+      const int rows = t < taller ? height + 1 : height;
+      kTiles[rows][wide][t == 0](g, panel, row);
+      row += rows;
+    }
+  }
 }
 
 template <class F>
@@ -144,6 +154,42 @@ void lstm_cell(const float* gates, float* cell, float* hidden, int units) {
   put(hidden, out * tanh(c), units);
 }
 
+// The recurrent products of B blocks at once, so that enough sums run side by side, G of their gates at a time.
+template <int B, int G>
+UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
+  const ptrdiff_t block_size = static_cast<ptrdiff_t>(s.width) * 64;
+  const float *w = s.w + block * block_size, *start = s.gates + block * 64;
+  float gates[B * 64];
+  for (int g = 0; g < 4; g += G) {
+    Vec acc[B][G];
+    UA_UNROLL for (int b = 0; b < B; ++b)
+      UA_UNROLL for (int j = 0; j < G; ++j) acc[b][j] = load(start + b * 64 + (g + j) * 16);
+    for (int k = 0; k < s.width; ++k) {
+      const Native x = splat(s.before[k]);
+      // The hardware's prefetchers leave a fifth of the cache's bandwidth; the end of a block is followed by the next one.
+      UA_UNROLL for (int b = 0; b < B; ++b)
+        UA_UNROLL for (int j = 0; j < G; ++j) __builtin_prefetch(w + b * block_size + (k + 12) * 64 + (g + j) * 16);
+      UA_UNROLL for (int b = 0; b < B; ++b)
+        UA_UNROLL for (int j = 0; j < G; ++j) {
+          const Vec v = load(w + b * block_size + k * 64 + (g + j) * 16);
+          UA_EACH acc[b][j].v[i] = UA_FMA(x, v.v[i], acc[b][j].v[i]);
+        }
+    }
+    UA_UNROLL for (int b = 0; b < B; ++b)
+      UA_UNROLL for (int j = 0; j < G; ++j) store(gates + b * 64 + (g + j) * 16, acc[b][j]);
+  }
+  for (int b = 0; b < B; ++b) {
+    const int unit = (block + b) * 16, units = s.width - unit < 16 ? s.width - unit : 16;
+    lstm_cell(gates + b * 64, s.cell + unit, s.hidden + unit, units);
+  }
+}
+
+void lstm_step(const LstmStep& s) {
+  const int n = s.b1 - s.b0, groups = n / UA_LSTM_BLOCKS;
+  for (int i = 0; i < groups; ++i) lstm_blocks<UA_LSTM_BLOCKS, UA_LSTM_GATES>(s, s.b0 + (s.backwards ? groups - 1 - i : i) * UA_LSTM_BLOCKS);
+  for (int block = s.b0 + groups * UA_LSTM_BLOCKS; block < s.b1; ++block) lstm_blocks<1, UA_LSTM_GATES>(s, block);
+}
+
 int argmax(const float* x, int n) {
   Vec best = set(-__builtin_inff());
   each(n, [&](size_t i, int k) {
@@ -163,6 +209,14 @@ int argmax(const float* x, int n) {
   for (int i = 0; i < n; ++i)
     if (x[i] == t[0]) return i;
   return 0;
+}
+
+void sum_rows(const float* const* rows, int n, float* y, int width) {
+  each(width, [&](size_t i, int k) {
+    Vec total = get(rows[0] + i, k);
+    for (int r = 1; r < n; ++r) total = total + get(rows[r] + i, k);
+    put(y + i, total, k);
+  });
 }
 
 void spectrum_features(const float* re, const float* im, float* out, int n, float scale, float floor) {
@@ -271,8 +325,24 @@ void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, f
   }
 }
 
+int64_t fma_burn(int64_t steps, float* sink) {
+  constexpr int kChains = UA_LANES == 16 ? 24 : 12;
+  Native chain[kChains], x = splat(sink[0]), y = splat(sink[1]);
+  _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i));
+  for (int64_t step = 0; step < steps; ++step) {
+    _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = UA_FMA(chain[i], x, y);
+  }
+  for (int i = 1; i < kChains; ++i) chain[0] = chain[0] + chain[i];
+  *reinterpret_cast<NativeLoose*>(sink) = chain[0];
+  return steps * kChains * UA_LANES * 2;
+}
+
 }  // namespace
+
+#ifdef UA_EXTRA  // what only this ISA has
+#include UA_EXTRA
+#endif
 
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, argmax,     spectrum_features, apply_gain, fft_stage};
+                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fma_burn};

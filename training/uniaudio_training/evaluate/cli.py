@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="draws the sentences and the model's random numbers (default: %(default)s)"
     )
     p.add_argument("--threads", type=int, default=1, help="of the model and the judges (default: %(default)s)")
+    p.add_argument("--dtype", default="auto", help="how a model folder's LM is held, as in the engine (default: %(default)s)")
     p.add_argument(
         "--lm-codebooks",
         type=int,
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.json is not None:
             args.json.parent.mkdir(parents=True, exist_ok=True)
-        subject = load_subject(args.model, args.threads, args.lm_codebooks)
+        subject = load_subject(args.model, args.threads, args.lm_codebooks, args.dtype)
         can = able(subject, tasks)
         rows: list[Row] = []
         trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"! {line}")
     if args.json is not None:
         report = {
-            "model": args.model, "seed": args.seed, "limit": args.limit, "codebooks": subject.codebooks, "lm_codebooks": subject.lm_codebooks,
+            "model": args.model, "dtype": args.dtype, "seed": args.seed, "limit": args.limit, "codebooks": subject.codebooks, "lm_codebooks": subject.lm_codebooks,
             "seconds": round(time.monotonic() - begin, 1), "judges": _versions(), "rows": [r.as_json() for r in rows], "trouble": trouble,
         }  # fmt: skip
         part = args.json.with_name(f".{args.json.name}.{os.getpid()}")

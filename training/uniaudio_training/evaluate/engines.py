@@ -177,8 +177,8 @@ class CodecRun:
 FAKES: dict[str, type[FliteEngine]] = {"fake:flite": FliteEngine, "fake:noise": NoiseEngine}
 
 
-def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4) -> Subject:
-    """A model folder, a codec run's folder (``codec.json``; ``lm_codebooks`` is then what its LM will use), or a fake."""
+def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4, dtype: str = "auto") -> Subject:
+    """A model folder (its LM held as ``dtype``), a codec run's folder (``codec.json``; ``lm_codebooks`` is then what its LM will use), or a fake."""
     if model in FAKES:
         fake = FAKES[model]
         return Subject(model, fake(), fake.CODEBOOKS, fake.SIZE, fake.LM_CODEBOOKS)
@@ -188,7 +188,7 @@ def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4) -> Subject
         return Subject(model, run, c.num_codebooks, c.codebook_size, min(lm_codebooks, c.num_codebooks), c.sample_rate)
     from uniaudio_engine import Engine
 
-    engine = Engine.from_pretrained(None if model == "bundled" else model, threads=threads)
+    engine = Engine.from_pretrained(None if model == "bundled" else model, threads=threads, dtype=dtype)
     c, lm = engine.config.codec, engine.config.lm
     return Subject(model, engine, c.num_codebooks, c.codebook_size, lm.num_codebooks if lm else 0, c.sample_rate)
 
