@@ -126,7 +126,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     rounding = rms(expected - truth)
     assert rms(got - expected) < 0.1 * rounding, (rms(got - expected), rounding)
     # These models are small and wild; the int8 weights of the same ones may cost 0.08.
-    assert 0 < rounding < (0.01 if kv_dtype == "bfloat16" else 0.03) * rms(truth)
+    assert 0 < rounding < (0.02 if kv_dtype == "bfloat16" else 0.03) * rms(truth)
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "plain"])
