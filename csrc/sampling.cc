@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -32,8 +33,60 @@ double uniform(uint64_t seed, uint64_t frame, int codebook) {
   return (double(r[0] >> 5) * 67108864.0 + double(r[1] >> 6)) / 9007199254740992.0;
 }
 
+constexpr int kBuckets = 2048;
+
+// The k-th largest of n values, 1 <= k < n; peak is the largest.  A histogram finds the few values among which it lies.
+float kth_largest(Sampler::Scratch& s, const float* value, int64_t n, int64_t k, float peak) {
+  constexpr float kPerUnit = 32.0f;  // buckets; they end 64 below the peak, where exp is 1e-28
+  uint16_t* const bucket = s.bucket.data();
+  for (int64_t i = 0; i < n; ++i) bucket[i] = uint16_t(int32_t(std::min((peak - value[i]) * kPerUnit, float(kBuckets - 1))));
+  std::fill_n(s.count.data(), kBuckets, 0u);
+  for (int64_t i = 0; i < n; ++i) ++s.count[bucket[i]];
+  int64_t above = 0;
+  uint16_t b = 0;
+  while (above + s.count[b] < k) above += s.count[b++];
+  int64_t here = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    s.copy[size_t(here)] = value[i];
+    here += bucket[i] == b;
+  }
+  float* const copy = s.copy.data();
+  std::nth_element(copy, copy + (k - above - 1), copy + here, std::greater<float>());
+  return copy[k - above - 1];
+}
+
 bool before(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>& b) {
   return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
+
+// What top_p keeps of n probabilities: those before a (probability, index) in falling order, that one included.  The whole is never
+// sorted: a histogram of their leading bits finds the few among which the mass is reached.
+std::pair<float, int32_t> last_kept(Sampler::Scratch& s, const float* p, int64_t n, double wanted) {
+  constexpr int kShift = 19;  // sign, exponent and four bits; 1, the largest, lands in 2032
+  constexpr int kTop = 0x3F800000 >> kShift;
+  static_assert(kTop < kBuckets);
+  uint16_t* const bucket = s.bucket.data();
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, p + i, 4);
+    bucket[i] = uint16_t(bits >> kShift);
+  }
+  std::fill_n(s.mass.data(), kBuckets, 0.0);
+  for (int64_t i = 0; i < n; ++i) s.mass[bucket[i]] += double(p[i]);
+  double mass = 0;
+  int b = kTop;
+  while (b >= 0 && mass + s.mass[size_t(b)] < wanted) mass += s.mass[size_t(b--)];
+  if (b < 0) return {0.0f, int32_t(n)};  // all: rounding kept the sum below
+  size_t here = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    s.order[here] = {p[i], int32_t(i)};
+    here += bucket[i] == b;
+  }
+  const auto begin = s.order.begin();
+  std::sort(begin, begin + std::ptrdiff_t(here), before);
+  size_t last = 0;
+  for (mass += double(begin->first); mass < wanted && last + 1 < here;) mass += double(s.order[++last].first);
+  return s.order[last];
 }
 
 }  // namespace
@@ -91,6 +144,9 @@ void Sampler::Scratch::reserve(int64_t vocab_size) {
   value.reserve(size_t(vocab_size));
   copy.reserve(size_t(vocab_size));
   id.reserve(size_t(vocab_size));
+  bucket.reserve(size_t(vocab_size));
+  count.reserve(kBuckets);
+  mass.reserve(kBuckets);
   stamp.reserve(size_t(vocab_size));
   order.resize(std::max(order.size(), size_t(vocab_size)));
 }
@@ -118,13 +174,23 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
   float* const value = s.value.data();
   int64_t n = 0;
   bool finite = true;
+  const auto gather = [&](int32_t begin, int32_t end) {
+    int bad = 0;
+    for (int32_t i = 0; i < end - begin; ++i) {
+      const float v = logits[begin + i] / temperature;
+      bad |= !(std::fabs(v) <= std::numeric_limits<float>::max());
+      value[n + i] = v;
+    }
+    for (int32_t i = 0; i < end - begin; ++i) s.id[size_t(n + i)] = begin + i;
+    finite = finite && bad == 0;
+    n += end - begin;
+  };
   for (const IdRange r : slots_[size_t(slot)].with_end) {
-    for (int32_t id = r.begin; id < r.end; ++id) {
-      if (skip_end && id == c.end_id) continue;
-      const float v = logits[id] / temperature;
-      finite = finite && std::fabs(v) <= std::numeric_limits<float>::max();
-      value[n] = v;
-      s.id[size_t(n++)] = id;
+    if (skip_end && r.begin <= c.end_id && c.end_id < r.end) {
+      gather(r.begin, int32_t(c.end_id));
+      gather(int32_t(c.end_id) + 1, r.end);
+    } else {
+      gather(r.begin, r.end);
     }
   }
   if (!finite) throw std::runtime_error("the model gave infinite or NaN logits; its weights are damaged or the temperature is too small");
@@ -134,44 +200,30 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
 
   if (c.top_k > 0 && c.top_k < n) {
     // The k-th largest value; of its equals the lowest ids stay.
-    std::copy_n(value, n, s.copy.data());
-    std::nth_element(s.copy.data(), s.copy.data() + c.top_k - 1, s.copy.data() + n, std::greater<float>());
-    const float bar = s.copy[size_t(c.top_k - 1)];
+    const float bar = kth_largest(s, value, n, c.top_k, peak);
     int64_t above = 0;
     for (int64_t i = 0; i < n; ++i) above += value[i] > bar;
     int64_t equals = c.top_k - above, kept = 0;
     for (int64_t i = 0; i < n; ++i) {
-      if (value[i] > bar || (value[i] == bar && equals-- > 0)) {
-        value[kept] = value[i];
-        s.id[size_t(kept++)] = s.id[size_t(i)];
-      }
+      const float v = value[i];
+      const bool equal = v == bar, keep = v > bar || (equal && equals > 0);
+      value[kept] = v;
+      s.id[size_t(kept)] = s.id[size_t(i)];
+      equals -= equal;
+      kept += keep;
     }
     n = kept;
   }
   const double total = double(kernels().exp_sum(value, peak, value, n));
 
   if (c.top_p < 1) {
-    // Largest first, in growing pieces, until the mass is reached: the whole is hardly ever sorted.
-    for (int64_t i = 0; i < n; ++i) s.order[size_t(i)] = {value[i], int32_t(i)};
-    const auto begin = s.order.begin();
-    double mass = 0;
-    int64_t sorted = 0, kept = n;
-    for (int64_t piece = 32; sorted < n && kept == n; piece *= 4) {
-      const int64_t end = std::min(n, sorted + piece);
-      std::partial_sort(begin + sorted, begin + end, begin + n, before);
-      for (; sorted < end; ++sorted) {
-        mass += double(s.order[size_t(sorted)].first);
-        if (mass >= c.top_p * total) {
-          kept = sorted + 1;
-          break;
-        }
-      }
-      sorted = end;
-    }
-    std::sort(begin, begin + kept, [](const auto& a, const auto& b) { return a.second < b.second; });
-    for (int64_t i = 0; i < kept; ++i) {
-      value[i] = s.order[size_t(i)].first;
-      s.id[size_t(i)] = s.id[size_t(s.order[size_t(i)].second)];
+    const auto [least, last] = last_kept(s, value, n, c.top_p * total);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const float v = value[i];
+      value[kept] = v;
+      s.id[size_t(kept)] = s.id[size_t(i)];
+      kept += v > least || (v == least && i <= last);
     }
     n = kept;
   }

@@ -46,6 +46,9 @@ class Sampler {
   struct Scratch {
     Buffer<float> value, copy;
     Buffer<int32_t> id;
+    Buffer<uint16_t> bucket;  // of each value in the histogram that finds where top_k or top_p cuts
+    Buffer<uint32_t> count;
+    Buffer<double> mass;
     std::vector<std::pair<float, int32_t>> order;
     Buffer<uint32_t> stamp;
     uint32_t stamp_now = 0;

@@ -19,7 +19,7 @@ from uniaudio_engine import _C  # noqa: E402
 from uniaudio_engine.config import to_dict  # noqa: E402
 
 NAMES = ["base", "reference", "guide", "everything", "one_codebook", "wide"]
-# of the weights, and of keys and values
+# Of the weights, and of keys and values after a slash.
 DTYPES = ["float32", "bfloat16", "int8", "int4", "int8,local=int4,head=float32", "float32/bfloat16", "int8/int8"]
 SAMPLING: dict[str, Any] = {"temperature": 1.1, "top_k": 20, "top_p": 0.95, "seed": 11, "repetition_window": 4, "repetition_penalty": 1.3}
 
