@@ -7,8 +7,11 @@ codebooks of 1024, a vocabulary of 4212), with random weights from a seed: no re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,17 @@ def cache_folder(model: Model, seed: int, cache: Path) -> Path:
     folder = cache / f"{model.name}-seed{seed}-{recipe}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes ``path`` when the block ends well; several processes may make the same file at once."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]]:
