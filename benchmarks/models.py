@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from uniaudio_engine.config import LMConfig, StackConfig, to_dict
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import load_folder
+from uniaudio_engine.folder import bundled_models, load_folder
 from uniaudio_engine.sequence import Layout
 from uniaudio_engine.spec import lm_shapes
 from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors
@@ -65,9 +65,14 @@ class Model:
         return json.dumps(to_dict(self.config))
 
 
+def bundled() -> Path:
+    """The bundled model's own folder: a name alone would be any folder called so in the current directory."""
+    return bundled_models()["base"]
+
+
 def find_model(name: str) -> Model:
     if name == "base":
-        folder = load_folder("base")
+        folder = load_folder(bundled())
         if folder.config.lm is None or folder.config.vocabulary is None:
             raise InputError("base: expected a model with a language model")
         layout = Layout.of(folder.config.lm, folder.config.vocabulary)
@@ -104,7 +109,7 @@ def split_format(text: str) -> tuple[str, dict[str, str]]:
 def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.float32]]:
     """float32 tensors by name; random ones are made once and kept in ``cache``."""
     if model.name == "base":
-        tensors = load_folder("base").lm
+        tensors = load_folder(bundled()).lm
         return {k: from_bfloat16(v) if v.dtype == np.uint16 else v for k, v in tensors.items()}
     path = cache_folder(model, seed, cache) / "weights.safetensors"
     if not path.exists():
