@@ -19,7 +19,7 @@ from typing import Any
 import common
 import numpy as np
 from common import say
-from models import NAMES, Model, find_model
+from models import NAMES, Model, bundled, find_model
 from numpy.typing import NDArray
 from peers.base import Spec
 from peers.native import make_lm
@@ -61,7 +61,7 @@ class Item:
 
 def own_speech(seed: int, sentences: int) -> Iterator[Item]:
     """Sentences that the bundled model says in float32, sampled at its default settings, in its voices by turns."""
-    engine = Engine.from_pretrained("base", dtype="float32")
+    engine = Engine.from_pretrained(bundled(), dtype="float32")
     layout = engine.layout
     voices = engine.voices()
     for i in range(sentences):
@@ -91,7 +91,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
     paths = sorted(folder.glob("speech-valid-*.npz"))
     if not paths:
         raise InputError(f"--tokens: expected speech-valid-*.npz in {folder}, found none; leave the option out")
-    layout = Engine.from_pretrained("base", dtype="float32").layout
+    layout = Engine.from_pretrained(bundled(), dtype="float32").layout
     left = clips
     for path in paths:
         with np.load(path) as z:

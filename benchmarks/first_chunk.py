@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import common
 from common import median, say
-from models import split_format
+from models import bundled, split_format
 
 from uniaudio_engine import Engine, __version__
 from uniaudio_engine.bench import measure
@@ -30,7 +31,7 @@ a format is the engine's dtype with + for each comma; kv= is the key-value cache
 """
 
 
-def make_engine(text: str, model: str, threads: int) -> Engine:
+def make_engine(text: str, model: Path, threads: int) -> Engine:
     dtype, options = split_format(text)
     return Engine.from_pretrained(model, dtype=dtype, threads=threads, **cast(Any, options))
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="first_chunk.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     common.add_common(parser, "first_chunk.json")
-    parser.add_argument("--model", default="base", help="a model folder, or the name of a bundled model")
+    parser.add_argument("--model", type=Path, default=bundled(), help="a model folder (the bundled one)")
     parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the timed speech (10)")
     parser.add_argument("--repeat", type=int, default=3, help="repeats within a round (3)")

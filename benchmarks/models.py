@@ -7,8 +7,11 @@ codebooks of 1024, a vocabulary of 4212), with random weights from a seed: no re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 
 from uniaudio_engine.config import LMConfig, StackConfig, to_dict
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import load_folder
+from uniaudio_engine.folder import bundled_models, load_folder
 from uniaudio_engine.sequence import Layout
 from uniaudio_engine.spec import lm_shapes
 from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors
@@ -62,9 +65,14 @@ class Model:
         return json.dumps(to_dict(self.config))
 
 
+def bundled() -> Path:
+    """The bundled model's own folder: a name alone would be any folder called so in the current directory."""
+    return bundled_models()["base"]
+
+
 def find_model(name: str) -> Model:
     if name == "base":
-        folder = load_folder("base")
+        folder = load_folder(bundled())
         if folder.config.lm is None or folder.config.vocabulary is None:
             raise InputError("base: expected a model with a language model")
         layout = Layout.of(folder.config.lm, folder.config.vocabulary)
@@ -101,7 +109,7 @@ def split_format(text: str) -> tuple[str, dict[str, str]]:
 def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.float32]]:
     """float32 tensors by name; random ones are made once and kept in ``cache``."""
     if model.name == "base":
-        tensors = load_folder("base").lm
+        tensors = load_folder(bundled()).lm
         return {k: from_bfloat16(v) if v.dtype == np.uint16 else v for k, v in tensors.items()}
     path = cache_folder(model, seed, cache) / "weights.safetensors"
     if not path.exists():
@@ -115,6 +123,17 @@ def cache_folder(model: Model, seed: int, cache: Path) -> Path:
     folder = cache / f"{model.name}-seed{seed}-{recipe}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes ``path`` when the block ends well; several processes may make the same file at once."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]]:

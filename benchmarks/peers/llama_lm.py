@@ -15,7 +15,7 @@ from typing import Any
 import gguf
 import llama_cpp
 import numpy as np
-from models import Model, cache_folder, load_weights
+from models import Model, cache_folder, load_weights, whole_file
 from numpy.typing import NDArray
 
 from uniaudio_engine.config import StackConfig
@@ -80,16 +80,15 @@ def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict
         paths[name] = path = folder / f"{name}-{dtype}.gguf"
         if path.exists():
             continue
-        source, part = folder / f"{name}-float32.gguf", path.with_suffix(".part")
+        source = folder / f"{name}-float32.gguf"
         if not source.exists():
-            half = source.with_suffix(".part")
-            write_stack(half, name, stack, w, positions, rows)
-            half.replace(source)
+            with whole_file(source) as part:
+                write_stack(part, name, stack, w, positions, rows)
         params = llama_cpp.llama_model_quantize_default_params()
         params.ftype, params.pure, params.nthread = FILE_TYPES[dtype], True, 2
-        if llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), ctypes.byref(params)) != 0:
-            raise InputError(f"llama.cpp could not quantize {source.name} to {dtype}")
-        part.replace(path)
+        with whole_file(path) as part:
+            if llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), ctypes.byref(params)) != 0:
+                raise InputError(f"llama.cpp could not quantize {source.name} to {dtype}")
     return paths
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from models import Model
+from models import Model, whole_file
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -166,16 +166,13 @@ def graphs(model: Model, w: Weights, folder: Path, dtype: str) -> dict[str, Path
     for name, path in paths.items():
         if path.exists():
             continue
-        part = path.with_suffix(".part.onnx")
-        if dtype == "float32":
-            if name.startswith("head"):
-                graph = head_graph(model, w, int(name[4:]))
+        with whole_file(path) as part:
+            if dtype != "float32":
+                quantize(graphs(model, w, folder, "float32")[name], part, dtype)
+            elif name.startswith("head"):
+                head_graph(model, w, int(name[4:])).save(part)
             else:
-                graph = global_graph(model, w) if name == "global" else local_graph(model, w)
-            graph.save(part)
-        else:
-            quantize(graphs(model, w, folder, "float32")[name], part, dtype)
-        part.replace(path)
+                (global_graph if name == "global" else local_graph)(model, w).save(part)
     return paths
 
 

@@ -47,6 +47,10 @@ def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
         for times in row["engines"].values():
             assert all(len(t) == 2 and min(t) > 0 for t in times.values())
             assert ("base" in times) == name.startswith(("context", "neighbour"))
+    ok("lm.py", *common, "--engines", "native-int8", "--rows", "1@20", "--append", where=tmp_path)
+    row = json.loads(results.read_text())["rows"]["1@20"]  # two rounds more, of the engines that both runs had
+    assert {e: len(t["ms"]) for e, t in row["engines"].items()} == {"native-float32": 4, "native-int8": 4}
+    assert len(row["bandwidth"]) == 4
     checks = found["checks"]
     assert checks["native-float32"]["greedy"] == 1.0
     order = ["native-bfloat16", "native-int8", "native-int4"]
@@ -183,6 +187,7 @@ def test_help_has_examples(command: str, tmp_path: Path) -> None:
 
 def test_all_lists_every_table(tmp_path: Path) -> None:
     listed = run("all.py", "--list", where=tmp_path).stderr
+    assert "error: --only: expected lm" in run("all.py", "--only", "gpu", where=tmp_path).stderr
     for part in ("lm.py --model v1 --prepare", "lm.py --model base --rows 1@150", "first_chunk.py --write", "accuracy.py --write"):
         assert part in listed
 
