@@ -68,7 +68,8 @@ void multiply(ThreadPool& pool, const Product& p) {
     groups = std::clamp(panels / 4, 1, wanted);
     if (groups * blocks < wanted) blocks = std::min((wanted + groups - 1) / groups, std::max(1, p.rows / 12));
   }
-  const int rows = static_cast<int>(round_up((p.rows + blocks - 1) / blocks, 12));
+  if (groups == 1) blocks = std::min(static_cast<int>(round_up(blocks, threads)), p.rows);  // as much for one thread as for the other
+  const int rows = (p.rows + blocks - 1) / blocks;
   blocks = (p.rows + rows - 1) / rows;
   const int width = (panels + groups - 1) / groups;
   run_tasks(pool, blocks * groups, [&](int task) {

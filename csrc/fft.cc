@@ -10,7 +10,7 @@ namespace uniaudio {
 RealFft::RealFft(int length) : half_(length / 2) {
   if (length < 2 || length % 2) throw std::invalid_argument("FFT length: expected an even number from 2, got " + std::to_string(length));
   int rest = half_, stride = 1;
-  tables_.reserve(64);
+  tables_.reserve(96);
   while (rest > 1) {
     int radix = 0;
     for (int r : {4, 5, 3, 2})
@@ -21,7 +21,7 @@ RealFft::RealFft(int length) : half_(length / 2) {
     for (int r = 7; radix == 0; r += 2)
       if (rest % r == 0) radix = r;
     const int groups = rest / radix;
-    std::vector<float> twiddle, roots;
+    std::vector<float> twiddle, roots, wide;
     const double turn = -2 * std::numbers::pi;
     for (int q = 0; q < groups; ++q)
       for (int j = 1; j < radix; ++j) {
@@ -33,9 +33,18 @@ RealFft::RealFft(int length) : half_(length / 2) {
       roots.push_back(static_cast<float>(std::cos(turn * e / radix)));
       roots.push_back(static_cast<float>(std::sin(turn * e / radix)));
     }
-    tables_.push_back(std::move(twiddle));
-    tables_.push_back(std::move(roots));
-    stages_.push_back({radix, groups, stride, tables_[tables_.size() - 2].data(), tables_.back().data()});
+    if (radix == 4 && (stride == 1 || stride == 4))
+      for (int part = 0; part < 2 * (radix - 1); ++part)
+        for (int i = 0; i < groups * stride; ++i) wide.push_back(twiddle[static_cast<size_t>(i / stride) * 2 * (radix - 1) + part]);
+    FftStage stage{.radix = radix, .rest = groups, .stride = stride};
+    const auto keep = [&](std::vector<float>& table) {
+      tables_.push_back(std::move(table));
+      return tables_.back().data();
+    };
+    stage.twiddle = keep(twiddle);
+    stage.roots = keep(roots);
+    stage.wide = wide.empty() ? nullptr : keep(wide);
+    stages_.push_back(stage);
     rest = groups;
     stride *= radix;
   }
@@ -55,41 +64,16 @@ float* RealFft::transform(const CodecKernels& kernels, float* scratch) const {
 }
 
 void RealFft::forward(const CodecKernels& kernels, const float* x, float* re, float* im, float* scratch) const {
-  for (int k = 0; k < half_; ++k) {
-    scratch[k] = x[2 * k];
-    scratch[half_ + k] = x[2 * k + 1];
-  }
-  const float* zr = transform(kernels, scratch);
-  const float* zi = zr + half_;
-  re[0] = zr[0] + zi[0], im[0] = 0;
-  re[half_] = zr[0] - zi[0], im[half_] = 0;
-  for (int k = 1; k < half_; ++k) {
-    // even part (Z[k] + conj Z[h-k]) / 2; odd part (Z[k] - conj Z[h-k]) / 2j, turned by exp(-2 pi j k / length)
-    const float er = 0.5f * (zr[k] + zr[half_ - k]), ei = 0.5f * (zi[k] - zi[half_ - k]);
-    const float odd_re = 0.5f * (zi[k] + zi[half_ - k]), odd_im = 0.5f * (zr[half_ - k] - zr[k]);
-    re[k] = er + (odd_re * cos_[k] + odd_im * sin_[k]);
-    im[k] = ei + (odd_im * cos_[k] - odd_re * sin_[k]);
-  }
+  kernels.fft_split(x, scratch, scratch + half_, half_);
+  const float* z = transform(kernels, scratch);
+  kernels.fft_forward_end(z, z + half_, cos_.data(), sin_.data(), re, im, half_);
 }
 
 void RealFft::inverse(const CodecKernels& kernels, const float* re, const float* im, float* x, float* scratch) const {
   // The inverse transform is the forward one with real and imaginary parts exchanged on both sides.
-  float *zi = scratch, *zr = scratch + half_;
-  zr[0] = re[0] + re[half_], zi[0] = re[0] - re[half_];
-  for (int k = 1; k < half_; ++k) {
-    const float er = re[k] + re[half_ - k], ei = im[k] - im[half_ - k];
-    const float dr = re[k] - re[half_ - k], di = im[k] + im[half_ - k];
-    // odd part d exp(+2 pi j k / length); Z = even + j odd
-    const float odd_re = dr * cos_[k] - di * sin_[k], odd_im = dr * sin_[k] + di * cos_[k];
-    zr[k] = er - odd_im;
-    zi[k] = ei + odd_re;
-  }
-  const float* result = transform(kernels, scratch);
-  const float scale = 1.0f / static_cast<float>(2 * half_);
-  for (int k = 0; k < half_; ++k) {
-    x[2 * k] = result[half_ + k] * scale;
-    x[2 * k + 1] = result[k] * scale;
-  }
+  kernels.fft_inverse_begin(re, im, cos_.data(), sin_.data(), scratch + half_, scratch, half_);
+  const float* z = transform(kernels, scratch);
+  kernels.fft_join(z + half_, z, 1.0f / static_cast<float>(2 * half_), x, half_);
 }
 
 }  // namespace uniaudio

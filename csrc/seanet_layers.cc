@@ -309,9 +309,9 @@ int ResidualLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float*
 void ResidualLayer::tiles(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const {
   const CodecKernels& kernels = codec_kernels();
   const int threads = pool.threads(), before = first_.span() - 1;
-  // no more rows than a fair share, no fewer than the rows before each tile that are computed again
-  const int64_t share = std::clamp<int64_t>(round_up((count + 2 * threads - 1) / (2 * threads), 12), 12, kTile);
-  const int tile = static_cast<int>(std::max<int64_t>(share, round_up(before, 12)));
+  // As many tiles for one thread as for the other, and no fewer rows in one than the rows before it, which are computed again.
+  const int64_t wanted = round_up((count + kTile - 1) / kTile, 2 * threads);
+  const int tile = static_cast<int>(std::max<int64_t>({(count + wanted - 1) / wanted, before, 8}));
   const size_t activated = size_t(tile + before) * width_, each = size_t(round_up(activated + size_t(tile) * hidden_, 1024)) + 64;
   s.work2.reserve(each * threads);
   pool.run((count + tile - 1) / tile, 1, [&](int64_t begin, int64_t end, int thread) {

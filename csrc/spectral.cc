@@ -122,7 +122,7 @@ void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float
         kernels.gelu(u.c, size_t(b - a) * hidden);
         add_bias(a, b);
         multiply_here(d);
-      }, 12);
+      });
     } else {
       multiply(pool, up);
       split(pool, int64_t{rows} * hidden, 20, [&](int64_t a, int64_t b) { kernels.gelu(h + a, size_t(b - a)); }, kPanel);
@@ -250,20 +250,33 @@ class SpectralDecoder final : public DecoderStream {
     const SpectralCodec& c = *codec_;
     const SpectralConfig& s = *c.config().spectral;
     const int hop = c.decoder_hop_, length = frames * c.config().frame_size;
+    // add[i] is sample position_ - past_ + i; what lies before sample 0 is the run-in of the first windows
     add_.reserve(size_t(past_) + length);
     float* add = add_.data();
-    std::copy_n(overlap_.data(), past_, add);
-    std::fill_n(add + past_, length, 0.0f);
-    if (frames > 0) {
-      synthesize(codes, frames, num_codebooks);
-      for (int i = 0; i < frames * s.decoder_subframes; ++i)
-        codec_kernels().multiply_add(segment_.data() + size_t(i) * s.decoder_window, c.decoder_window_.data(), add + int64_t{i} * hop, s.decoder_window);
-    }
-    // add[i] is sample position_ - past_ + i; what lies before sample 0 is the run-in of the first windows
-    const int64_t first = std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_));
-    size_t at = out.size();
+    if (frames > 0) synthesize(codes, frames, num_codebooks);
+    const int segments = frames * s.decoder_subframes, window = s.decoder_window;
+    const int first = static_cast<int>(std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_)));
+    const size_t at = out.size();
     out.resize(at + size_t(length - first));
-    for (int64_t i = first; i < length; ++i) out[at++] = add[i] * c.steady_[(position_ - past_ + i) % hop];
+    const int phase = static_cast<int>((position_ + int64_t{past_} * (hop - 1)) % hop);  // of add[0] in a hop
+    const CodecKernels& kernels = codec_kernels();
+    // Each piece takes the windows over it in their order, so that pieces don't change a sum.
+    split(c.pool(), (past_ + length + hop - 1) / hop, 4 * window, [&](int64_t a, int64_t b) {
+      const int begin = static_cast<int>(a) * hop, end = std::min(past_ + length, static_cast<int>(b) * hop);
+      const int old = std::clamp(past_ - begin, 0, end - begin);
+      std::copy_n(overlap_.data() + begin, old, add + begin);
+      std::fill_n(add + begin + old, end - begin - old, 0.0f);
+      for (int i = std::max(0, (begin - window) / hop); i < segments && i * hop < end; ++i) {
+        const int low = std::max(begin, i * hop), high = std::min(end, i * hop + window);
+        if (low < high)
+          kernels.multiply_add(segment_.data() + size_t(i) * window + (low - i * hop), c.decoder_window_.data() + (low - i * hop), add + low, size_t(high - low));
+      }
+      for (int i = std::max(begin, first); i < std::min(end, length);) {
+        const int p = (phase + i) % hop, n = std::min({hop - p, end - i, length - i});
+        kernels.multiply(add + i, c.steady_.data() + p, out.data() + at + (i - first), size_t(n));
+        i += n;
+      }
+    });
     position_ += length;
     if (last) {
       const int64_t skip = std::max<int64_t>(0, past_ - position_);

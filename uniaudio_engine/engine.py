@@ -87,9 +87,9 @@ class Engine:
         ``device`` auto|cpu.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8.
-        docs/quality.md says what each costs.
+        docs/benchmarks.md says what each costs.
         ``kv_dtype`` auto|float32|bfloat16|int8: how attention's keys and values are held, which is what long contexts
-        cost (auto: as exact as the weights, that is float32 or bfloat16 beside such weights, else int8).
+        cost (auto: float32 beside float weights, else int8, a quarter of the bytes).
         ``max_seconds``: the longest single sentence, which sizes the KV cache (default: what the model allows);
         ``threads`` default: the processors at hand.  What this version does not have is refused in one line, never
         replaced in silence.
@@ -324,8 +324,7 @@ class Engine:
 
 def auto_kv_dtype(dtype: str) -> str:
     """How keys and values are held beside weights in ``dtype``: with an error far below that of the weights."""
-    first = dtype.split(",")[0]  # the global stack's, which the cache belongs to
-    return first if first in ("float32", "bfloat16") else "int8"
+    return "int8" if dtype.startswith("int") else "float32"  # the first name is the global stack's, whose cache it is
 
 
 def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:

@@ -31,6 +31,7 @@ struct FftStage {
   int radix, rest, stride;
   const float* twiddle;  // [rest][radix - 1][2]
   const float* roots;    // [radix][2], for radices without an unrolled butterfly
+  const float* wide;     // radix 4 and stride 1 or 4: [radix - 1][2][rest * stride], a twiddle for each element; else null
 };
 
 // One step of one LSTM layer for the blocks [b0, b1) of 16 units each; the gates of a block lie together: [i16 f16 g16 o16].
@@ -93,6 +94,12 @@ struct CodecKernels {
   // re + j im = exp(min(log_gain, ceiling)) * (a + j b), y [3 n] = log_gain, a, b
   void (*apply_gain)(const float* y, float ceiling, float* re, float* im, int n);
   void (*fft_stage)(const FftStage&, const float* in_re, const float* in_im, float* out_re, float* out_im);
+  // x[2 i], x[2 i + 1] -> re[i], im[i] for i in [0, n), and back, scaled
+  void (*fft_split)(const float* x, float* re, float* im, int n);
+  void (*fft_join)(const float* re, const float* im, float scale, float* x, int n);
+  // Between a real signal's transform (bins 0 .. half) and the complex one of half its length; cosine, sine of pi k / half.
+  void (*fft_forward_end)(const float* zr, const float* zi, const float* cosine, const float* sine, float* re, float* im, int half);
+  void (*fft_inverse_begin)(const float* re, const float* im, const float* cosine, const float* sine, float* zr, float* zi, int half);
   // Nothing but multiply-adds on registers, as many chains side by side as the ISA has registers for: what a GEMM can reach at most.
   // sink [16] takes a result.  Returns how many floating-point operations (a multiply-add is two) were done.
   int64_t (*fma_burn)(int64_t steps, float* sink);

@@ -242,88 +242,7 @@ void apply_gain(const float* y, float ceiling, float* re, float* im, int n) {
   });
 }
 
-// Radix R butterfly at compile time for 2, 3, 4, 5; run-time loops for any other prime.
-template <int R>
-void fft_radix(const FftStage& f, const float* __restrict xr, const float* __restrict xi, float* __restrict yr, float* __restrict yi) {
-  const int s = f.stride, m = f.rest;
-  const size_t step = static_cast<size_t>(s) * m;
-  for (int q = 0; q < m; ++q) {
-    const float* w = f.twiddle + static_cast<size_t>(q) * (R - 1) * 2;
-    const float *ar = xr + static_cast<size_t>(q) * s, *ai = xi + static_cast<size_t>(q) * s;
-    float *br = yr + static_cast<size_t>(q) * s * R, *bi = yi + static_cast<size_t>(q) * s * R;
-    for (int k = 0; k < s; ++k) {
-      float vr[R], vi[R], ur[R], ui[R];
-      for (int r = 0; r < R; ++r) {
-        vr[r] = ar[k + r * step];
-        vi[r] = ai[k + r * step];
-      }
-      if constexpr (R == 2) {
-        ur[0] = vr[0] + vr[1], ui[0] = vi[0] + vi[1];
-        ur[1] = vr[0] - vr[1], ui[1] = vi[0] - vi[1];
-      } else if constexpr (R == 4) {
-        const float pr = vr[0] + vr[2], pi = vi[0] + vi[2], mr = vr[0] - vr[2], mi = vi[0] - vi[2];
-        const float er = vr[1] + vr[3], ei = vi[1] + vi[3], dr = vr[1] - vr[3], di = vi[1] - vi[3];
-        ur[0] = pr + er, ui[0] = pi + ei;
-        ur[1] = mr + di, ui[1] = mi - dr;
-        ur[2] = pr - er, ui[2] = pi - ei;
-        ur[3] = mr - di, ui[3] = mi + dr;
-      } else {  // odd radices: pair r with R - r
-        constexpr int kHalf = (R - 1) / 2;
-        ur[0] = vr[0], ui[0] = vi[0];
-        for (int r = 1; r < R; ++r) ur[0] += vr[r], ui[0] += vi[r];
-        for (int j = 1; j <= kHalf; ++j) {
-          float cr = vr[0], ci = vi[0], sr = 0, si = 0;
-          for (int r = 1; r <= kHalf; ++r) {
-            const float c = f.roots[2 * (j * r % R)], z = f.roots[2 * (j * r % R) + 1];
-            cr += c * (vr[r] + vr[R - r]), ci += c * (vi[r] + vi[R - r]);
-            sr += z * (vi[r] - vi[R - r]), si += z * (vr[r] - vr[R - r]);
-          }
-          ur[j] = cr - sr, ui[j] = ci + si;
-          ur[R - j] = cr + sr, ui[R - j] = ci - si;
-        }
-      }
-      br[k] = ur[0], bi[k] = ui[0];
-      for (int r = 1; r < R; ++r) {
-        const float c = w[2 * (r - 1)], z = w[2 * (r - 1) + 1];
-        br[k + r * s] = ur[r] * c - ui[r] * z;
-        bi[k + r * s] = ur[r] * z + ui[r] * c;
-      }
-    }
-  }
-}
-
-void fft_any(const FftStage& f, const float* xr, const float* xi, float* yr, float* yi) {
-  const int s = f.stride, m = f.rest, n = f.radix;
-  const size_t step = static_cast<size_t>(s) * m;
-  for (int q = 0; q < m; ++q)
-    for (int k = 0; k < s; ++k)
-      for (int j = 0; j < n; ++j) {
-        float ur = 0, ui = 0;
-        for (int r = 0; r < n; ++r) {
-          const int e = static_cast<int>(static_cast<int64_t>(j) * r % n);
-          const float c = f.roots[2 * e], z = f.roots[2 * e + 1];
-          const float vr = xr[k + static_cast<size_t>(q) * s + r * step], vi = xi[k + static_cast<size_t>(q) * s + r * step];
-          ur += vr * c - vi * z, ui += vr * z + vi * c;
-        }
-        float c = 1, z = 0;
-        if (j > 0) {
-          const float* w = f.twiddle + (static_cast<size_t>(q) * (n - 1) + (j - 1)) * 2;
-          c = w[0], z = w[1];
-        }
-        const size_t at = k + s * (static_cast<size_t>(q) * n + j);
-        yr[at] = ur * c - ui * z, yi[at] = ur * z + ui * c;
-      }
-}
-
-void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, float* yi) {
-  switch (f.radix) {
-    case 2: return fft_radix<2>(f, xr, xi, yr, yi);
-    case 3: return fft_radix<3>(f, xr, xi, yr, yi);
-    case 4: return fft_radix<4>(f, xr, xi, yr, yi);
-    case 5: return fft_radix<5>(f, xr, xi, yr, yi);
-    default: return fft_any(f, xr, xi, yr, yi);
-  }
-}
+#include "codec_fft.h"
 
 int64_t fma_burn(int64_t steps, float* sink) {
   constexpr int kChains = UA_LANES == 16 ? 24 : 12;
@@ -345,4 +264,4 @@ int64_t fma_burn(int64_t steps, float* sink) {
 
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fma_burn};
+                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fft_split, fft_join, fft_forward_end, fft_inverse_begin, fma_burn};

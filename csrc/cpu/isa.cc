@@ -5,6 +5,10 @@
 #if defined(__unix__)
 #include <unistd.h>
 #endif
+#if defined(UNIAUDIO_ARM64) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "cpu/kernel_table.h"
 
@@ -19,6 +23,10 @@ bool has(Isa isa) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
   }
+#elif defined(UNIAUDIO_ARM64) && defined(__linux__)
+  if (isa == Isa::neon) return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;  // dot products
+#elif defined(UNIAUDIO_ARM64)
+  if (isa == Isa::neon) return true;  // every 64-bit Apple machine has them
 #endif
   return isa == Isa::plain;
 }
@@ -39,6 +47,8 @@ const Kernels* pick() {
 #if defined(UNIAUDIO_X86)
   if (current_isa() == Isa::avx512) return avx512_kernels();
   if (current_isa() == Isa::avx2) return avx2_kernels();
+#elif defined(UNIAUDIO_ARM64)
+  if (current_isa() == Isa::neon) return neon_kernels();
 #endif
   current_isa();  // raises on a bad UNIAUDIO_ISA
   return plain_kernels();
@@ -46,11 +56,14 @@ const Kernels* pick() {
 
 }  // namespace
 
-const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain"; }
+const char* isa_name(Isa isa) {
+  constexpr const char* names[] = {"plain", "avx2", "avx512", "neon"};
+  return names[int(isa)];
+}
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> v;
-  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::plain}) {
+  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::neon, Isa::plain}) {
     if (has(isa)) v.push_back(isa);
   }
   return v;

@@ -7,7 +7,7 @@
 
 namespace uniaudio {
 
-enum class Isa { plain, avx2, avx512 };
+enum class Isa { plain, avx2, avx512, neon };
 
 const char* isa_name(Isa isa);
 std::vector<Isa> available_isas();  // best first; always ends with plain

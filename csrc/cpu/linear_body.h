@@ -12,24 +12,30 @@ constexpr int kRowBlock = 96;        // rows of x that stay in the second-level 
 constexpr int64_t kAhead = 2048;     // bytes of each panel that are asked for before they are needed
 
 // Software prefetch for P panels that are read side by side: hardware follows that many streams badly (int4 from memory: half the speed).
-// Near the end of its panel each stream goes on in the panel that is next in its place.  kStream: without a stay in the outer caches.
-template <int P, bool kStream>
+// Near the end of its panel each stream goes on in the panel that is next in its place.  With `stream` they get no stay
+// in the outer caches.
+template <int P>
 struct Ahead {
   const char* first;     // the first panel
   int64_t panel_bytes;
+  bool stream;
   UNIAUDIO_INLINE void line(const Ahead& a, int64_t offset, int p) {
     const int64_t at = p * a.panel_bytes + offset + kAhead + (offset + kAhead >= a.panel_bytes ? (P - 1) * a.panel_bytes : 0);
-    __builtin_prefetch(a.first + at, 0, kStream ? 0 : 3);
+    if (a.stream) {
+      __builtin_prefetch(a.first + at, 0, 0);
+    } else {
+      __builtin_prefetch(a.first + at, 0, 3);
+    }
   }
 };
 
 struct Float32 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P, bool kStream>
+  template <int M, int P>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4};
+    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4, a.stream};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
     }
@@ -47,11 +53,11 @@ struct Float32 {
 // The same sums as Float32 over the rounded weights: where they were stored as bfloat16 the results are float32's, bit for bit.
 struct Bfloat16 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P, bool kStream>
+  template <int M, int P>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2};
+    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2, a.stream};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
     }
@@ -74,11 +80,11 @@ struct Bfloat16 {
 
 struct Int8 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P, bool kStream>
+  template <int M, int P>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), a.k * kPanel};
+    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel, a.stream};
     I16 acc[M][P];
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) acc[m][p] = zero_i();
@@ -102,13 +108,13 @@ struct Int8 {
 // Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
 struct Int4 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels > 1 ? 2 : 1;
-  template <int M, int P, bool kStream>
+  template <int M, int P>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int64_t groups = a.k / kGroup, panel_bytes = groups * kGroupBytes;
     const int32_t* xsum = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
-    const Ahead<P, kStream> next{reinterpret_cast<const char*>(w), panel_bytes};
+    const Ahead<P> next{reinterpret_cast<const char*>(w), panel_bytes, a.stream};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
     }
@@ -153,10 +159,10 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, F16 v)
 }
 
 // P panels from `panel` on, for M rows from `row` on.
-template <class Format, int M, int P, bool kStream>
+template <class Format, int M, int P>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   F16 out[M][P];
-  Format::template tile<M, P, kStream>(a, row, panel, out);
+  Format::template tile<M, P>(a, row, panel, out);
   for (int m = 0; m < M; ++m) {
     float* y = a.y + (row + m) * a.ystride;
     for (int p = 0; p < P; ++p) {
@@ -172,45 +178,44 @@ UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   }
 }
 
-template <class Format, int P, int M, bool kStream>
+template <class Format, int P, int M>
 UNIAUDIO_INLINE void rows_tail(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
   if constexpr (M > 0) {
-    if (rows == M) return tile<Format, M, P, kStream>(a, row, panel);
-    rows_tail<Format, P, M - 1, kStream>(a, row, rows, panel);
+    if (rows == M) return tile<Format, M, P>(a, row, panel);
+    rows_tail<Format, P, M - 1>(a, row, rows, panel);
   }
 }
 
-template <class Format, int P, bool kStream>
+template <class Format, int P>
 UNIAUDIO_INLINE void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
   constexpr int M = Format::kRows;
-  for (; row + M <= row_end; row += M) tile<Format, M, P, kStream>(a, row, panel);
-  rows_tail<Format, P, M - 1, kStream>(a, row, row_end - row, panel);
-}
-
-template <class Format, bool kStream>
-UNIAUDIO_INLINE void one_row(const LinearArgs& a) {
-  int64_t panel = a.panel_begin;
-  for (; panel + 4 <= a.panel_end; panel += 4) tile<Format, 1, 4, kStream>(a, 0, panel);
-  for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2, kStream>(a, 0, panel);
-  if (panel < a.panel_end) tile<Format, 1, 1, kStream>(a, 0, panel);
-}
-
-template <class Format, bool kStream>
-UNIAUDIO_INLINE void several_rows(const LinearArgs& a) {
-  for (int64_t row = 0; row < a.rows; row += kRowBlock) {
-    const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
-    int64_t panel = a.panel_begin;
-    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu) {
-      for (; panel + 2 <= a.panel_end; panel += 2) all_rows<Format, 2, kStream>(a, row, row_end, panel);
-    }
-    for (; panel < a.panel_end; ++panel) all_rows<Format, 1, kStream>(a, row, row_end, panel);
-  }
+  for (; row + M <= row_end; row += M) tile<Format, M, P>(a, row, panel);
+  rows_tail<Format, P, M - 1>(a, row, row_end - row, panel);
 }
 
 template <class Format>
 void linear(const LinearArgs& a) {
-  if (a.rows == 1) return a.stream ? one_row<Format, true>(a) : one_row<Format, false>(a);
-  a.stream ? several_rows<Format, true>(a) : several_rows<Format, false>(a);
+  int64_t panel = a.panel_begin;
+  if (a.rows == 1) {
+    for (; panel + 4 <= a.panel_end; panel += 4) tile<Format, 1, 4>(a, 0, panel);
+    for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2>(a, 0, panel);
+    if (panel < a.panel_end) tile<Format, 1, 1>(a, 0, panel);
+    return;
+  }
+  for (int64_t row = 0; row < a.rows; row += kRowBlock) {
+    const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
+    panel = a.panel_begin;
+    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu) {
+      for (; panel + 2 <= a.panel_end; panel += 2) all_rows<Format, 2>(a, row, row_end, panel);
+    }
+    for (; panel < a.panel_end; ++panel) {
+      if constexpr (Format::kPanels == 2) {  // the odd last one: not worth code of its own for every number of rows
+        for (int64_t r = row; r < row_end; ++r) tile<Format, 1, 1>(a, r, panel);
+      } else {
+        all_rows<Format, 1>(a, row, row_end, panel);
+      }
+    }
+  }
 }
 
 float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {

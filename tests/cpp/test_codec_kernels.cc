@@ -166,6 +166,69 @@ TEST(product_is_one_chain_per_element) {
   }
 }
 
+TEST(any_number_of_rows) {  // every height and width of tile: each row alone, alike to the bit
+  check::Random random(11);
+  ThreadPool one(1), two(2);
+  for (int n : {5, 16, 100, 144}) {
+    const int k = 300, most = 27;
+    PackedMatrix m;
+    m.allocate(k, n);
+    for (int r = 0; r < k; ++r)
+      for (int c = 0; c < n; ++c) m.at(r, c) = random.normal();
+    const std::vector<float> a = random.normals(size_t(most) * k);
+    std::vector<float> alone(size_t(most) * n);
+    for (int r = 0; r < most; ++r) multiply(one, {.m = &m, .a = a.data() + size_t(r) * k, .lda = k, .rows = 1, .c = alone.data() + size_t(r) * n, .ldc = n});
+    for (int c = 0; c < n; ++c) {
+      double sum = 0;
+      for (int i = 0; i < k; ++i) sum += double{a[size_t(i)]} * m.at(i, c);
+      CHECK(std::abs(alone[size_t(c)] - sum) < 1e-6 * k);
+    }
+    for (int rows = 1; rows <= most; ++rows) {
+      std::vector<float> y(size_t(rows) * n);
+      multiply(rows % 2 ? one : two, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = y.data(), .ldc = n});
+      CHECK(std::equal(y.begin(), y.end(), alone.begin()));
+    }
+  }
+}
+
+TEST(lstm_step) {
+  check::Random random(12);
+  for (int width : {5, 16, 40, 100}) {
+    const int blocks = (width + 15) / 16;
+    std::vector<float> w(size_t(blocks) * width * 64), gates = random.normals(size_t(blocks) * 64);
+    for (int u = 0; u < width; ++u)
+      for (int k = 0; k < width; ++k)
+        for (int g = 0; g < 4; ++g) w[(size_t(u / 16) * width + k) * 64 + g * 16 + u % 16] = 0.3f * random.normal();
+    const std::vector<float> before = random.normals(width), cell = random.normals(width);
+    std::vector<float> first(width), c1 = cell;
+    codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c1.data(), .hidden = first.data(), .width = width,
+                               .b0 = 0, .b1 = blocks, .backwards = false});
+    const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+    for (int u = 0; u < width; ++u) {
+      double g[4];
+      for (int i = 0; i < 4; ++i) {
+        g[i] = gates[size_t(u / 16) * 64 + i * 16 + u % 16];
+        for (int k = 0; k < width; ++k) g[i] += double{w[(size_t(u / 16) * width + k) * 64 + i * 16 + u % 16]} * before[k];
+      }
+      const double c = sigmoid(g[1]) * cell[u] + sigmoid(g[0]) * std::tanh(g[2]);
+      CHECK(std::abs(c1[u] - c) < 1e-5);
+      CHECK(std::abs(first[u] - sigmoid(g[3]) * std::tanh(c)) < 1e-5);
+    }
+    // block by block, and the other way round: the same bits
+    std::vector<float> second(width), c2 = cell;
+    for (int b = blocks; b-- > 0;)
+      codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c2.data(), .hidden = second.data(), .width = width,
+                                 .b0 = b, .b1 = b + 1, .backwards = true});
+    CHECK(first == second);
+    CHECK(c1 == c2);
+    c2 = cell;
+    codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c2.data(), .hidden = second.data(), .width = width,
+                               .b0 = 0, .b1 = blocks, .backwards = true});
+    CHECK(first == second);
+    CHECK(c1 == c2);
+  }
+}
+
 TEST(dilated_taps) {
   check::Random random(5);
   ThreadPool pool(2);
@@ -217,6 +280,68 @@ TEST(quantizer_equals_its_definition) {
     std::vector<float> sum(z.size());
     vq.decode(codes.data(), rows, stages, sum.data());
     for (size_t i = 0; i < z.size(); ++i) CHECK(std::abs(z[i] - residual[i] - sum[i]) < 1e-5);
+  }
+}
+
+// Codewords and rows that a search with rounded products could confuse: near-ties, twins, extremes of size.
+TEST(quantizer_is_exact_in_hard_cases) {
+  check::Random random(13);
+  const int rows = 61;
+  for (const auto& [size, dim] : {std::array<int, 2>{1024, 128}, {300, 64}, {17, 5}, {1, 3}, {40, 1030}}) {
+    for (int kind = 0; kind < 5; ++kind) {
+      const int stages = 2;
+      Buffer<float> books(size_t(stages) * size * dim);
+      const std::vector<float> centre = random.normals(dim);
+      for (size_t i = 0; i < books.size(); ++i) {
+        const float x = random.normal();
+        const size_t d = i % size_t(dim), c = i / size_t(dim) % size_t(size);
+        if (kind == 0) books[i] = x;                                          // spread out
+        if (kind == 1) books[i] = centre[d] + 1e-6f * x;                      // all but equal
+        if (kind == 2) books[i] = c % 3 ? books[d] : x;                       // many twins of the first
+        if (kind == 3) books[i] = x * std::pow(10.0f, float(int(c % 9) - 4));  // norms from 1e-4 to 1e4
+        if (kind == 4) books[i] = c == 7 % size_t(size) ? 0.0f : d == c % size_t(dim) ? 1.0f : 1e-12f * x;
+      }
+      const ResidualVQ vq(books, stages, size, dim);
+      std::vector<float> z = random.normals(size_t(rows) * dim);
+      for (int d = 0; d < dim; ++d) {
+        z[d] = 0;
+        z[dim + d] *= 1e-20f;
+        z[2 * dim + d] *= 1e-33f;
+        z[3 * dim + d] *= 1e14f;
+        z[4 * dim + d] *= 1e17f;  // beyond what the bounds are for
+        z[5 * dim + d] = books[size_t(size / 2) * dim + d];
+        z[6 * dim + d] = 0.5f * (books[d] + books[size_t(size - 1) * dim + d]);
+      }
+      std::vector<float> plain = z;
+      std::vector<int32_t> expected(size_t(rows) * stages);
+      vq.encode_plain(plain.data(), rows, stages, expected.data());
+      for (int threads : {1, 2}) {
+        ThreadPool pool(threads);
+        for (int step : {1, 5, rows}) {
+          std::vector<float> residual = z;
+          std::vector<int32_t> codes(expected.size());
+          Buffer<float> scratch;
+          for (int r = 0; r < rows; r += step)
+            vq.encode(pool, residual.data() + size_t(r) * dim, std::min(step, rows - r), stages, codes.data() + size_t(r) * stages, scratch);
+          if (current_isa() != Isa::plain) {
+            CHECK(codes == expected);
+            CHECK(residual == plain);
+            continue;
+          }
+          for (int r = 0; r < rows; ++r) {  // unfused sums: another code must be as near, but for what rounding moves
+            const int a = codes[size_t(r) * stages], b = expected[size_t(r) * stages];
+            double score[2] = {}, sizes = 0;
+            for (int i = 0; i < 2; ++i)
+              for (int d = 0; d < dim; ++d) {
+                const double e = books[size_t(i ? b : a) * dim + d], x = z[size_t(r) * dim + d];
+                score[i] += x * e - 0.5 * e * e;
+                sizes += std::abs(x * e) + 0.5 * e * e;
+              }
+            CHECK(std::abs(score[0] - score[1]) <= 2 * (dim + 4) * 6e-8 * sizes);
+          }
+        }
+      }
+    }
   }
 }
 

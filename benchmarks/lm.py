@@ -1,0 +1,280 @@
+"""The language model against its peers: ms per 20 ms frame by streams and context, prefill, and the cost of a busy neighbour.
+
+Every engine runs in a process of its own with the same weights, and they take turns in every round (A B C, A B C, ...), so
+that what the machine does meanwhile falls on all of them; ratios are taken within rounds.  Before the clock starts, each
+engine's logits, from the very steps that are timed, are held against the native float32 ones.  Bandwidth and arithmetic are
+measured in the same rounds.
+
+Engines that generate choose each frame's ids: the native one samples (top-k 30), the peers take the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+import lm_table
+import numpy as np
+from common import say
+from models import NAMES, find_model
+from peers.base import Spec
+from peers.worker import KINDS, Worker, missing, workers
+
+from uniaudio_engine.errors import InputError
+
+ROWS = ("1@150", "4@150", "8@150", "16@150", "context@1500", "context@3000", "prefill@150", "neighbour@150")
+ENGINES = {
+    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else float32
+    "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=int8", "int4+kv=int8"),
+    "torch": ("float32", "bfloat16", "int8"),
+    "onnx": ("int8", "int8blocks", "int4"),
+    "llama": ("q8_0", "q4_K"),
+}
+SHORT = 150  # frames of context that longer ones are compared with
+CHECK_KNOWN, CHECK_STEPS = 16, 8
+# Largest rms error of logits, in units of their standard deviation, with which an engine still counts as the same model.
+EXACT, ROUNDED = 1e-3, 0.3
+PAUSE = 0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
+EPILOG = """examples:
+  python benchmarks/lm.py                                     all rows, all engines that are installed
+  python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
+  python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of the engine's own dtype "int8,local=int4")
+  python benchmarks/lm.py --model base --rows 1@150
+  python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
+  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two rounds more
+  python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
+rows: STREAMS@CONTEXT; context@CONTEXT (one stream, and with 150 frames of context in the same round); prefill@FRAMES;
+neighbour@CONTEXT (one stream, alone and beside one busy process in the same round)
+peers: pip install torch onnxruntime onnx llama-cpp-python gguf (those that are absent are left out, and named)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """``kind``: frames, context, prefill or neighbour."""
+
+    kind: str
+    streams: int
+    context: int
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        found = re.fullmatch(r"(context|prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
+        if not found or found[1] in ("0", "00") or int(found[2]) < 1:
+            raise InputError(f"--rows: expected STREAMS@CONTEXT, or context, prefill or neighbour@FRAMES, got {text!r}")
+        kind = "frames" if found[1].isdigit() else found[1]
+        return cls(kind, int(found[1]) if kind == "frames" else 1, int(found[2]))
+
+    @property
+    def name(self) -> str:
+        return f"{self.streams if self.kind == 'frames' else self.kind}@{self.context}"
+
+
+def choose(text: str) -> list[tuple[str, str]]:
+    """``native,torch-int8`` -> (kind, dtype) of each engine; a kind alone is all of its formats."""
+    chosen = []
+    for word in text.split(","):
+        kind, _, dtype = word.partition("-")
+        if kind not in ENGINES:
+            expected = f"{', '.join(ENGINES)}, or one of their formats as in torch-int8"
+            raise InputError(f"--engines: expected {expected}, got {word!r}")
+        chosen += [(kind, d) for d in ([dtype] if dtype else ENGINES[kind])]
+    return list(dict.fromkeys(chosen))
+
+
+def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[str, Any]]:
+    """Error of each engine's stepped logits against the native float32; raises where an engine computes another function."""
+    model = reference.spec.find_model()
+    frames = model.frames(CHECK_KNOWN + CHECK_STEPS, seed + 1)
+    truth = reference.call("logits", frames, CHECK_KNOWN)
+    found = {}
+    for worker in ready:
+        got = worker.call("logits", frames, CHECK_KNOWN)
+        if got.shape != truth.shape:
+            raise InputError(f"{worker.name}: expected logits {list(truth.shape)}, got {list(got.shape)}")
+        error = (got - truth) / truth.std()
+        rms, exact = float(np.sqrt(np.mean(error**2))), worker.spec.dtype == "float32"
+        found[worker.name] = about = {
+            "max": float(np.abs(error).max()), "rms": rms, "top1": float((got.argmax(-1) == truth.argmax(-1)).mean()),
+            "version": worker.version, "weight_bytes": worker.call("weight_bytes"),
+        }  # fmt: skip
+        if worker.spec.kind == "native":
+            about["greedy"] = worker.call("greedy_agreement", CHECK_KNOWN, CHECK_STEPS)
+            if about["greedy"] < (1.0 if exact else 0.9):
+                raise InputError(f"{worker.name}: its steps choose other ids than its logits ({about['greedy']:.2f} the same)")
+        say(f"  {worker.name:<22} error of logits / their std: rms {rms:.2g}, max {about['max']:.2g}, best id {about['top1']:.3f}")
+        if not rms <= (EXACT if exact else ROUNDED):
+            raise InputError(f"{worker.name}: expected the native logits within {EXACT if exact else ROUNDED} std, got {rms:.3g}")
+    return found
+
+
+def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict[str, Any]:
+    """Times of every engine over ``args.rounds`` rounds: ``ms`` a frame, or of the whole prefill; ``base`` is what a context or a
+    neighbour is compared with, measured just before."""
+    say(f"{args.model} {row.name}")
+    room = find_model(args.model).config.max_frames - row.context - 4
+    if room < 2:
+        raise InputError(f"--rows: {row.name}: expected at most {row.context + room - 2} frames for {args.model}")
+    cells: dict[str, Cell] = {}
+    for worker in ready:
+        try:
+            cells[worker.name] = Cell(row, worker, min(args.frames, room), args.seconds)
+        except InputError as e:
+            say(f"  left out: {e}")
+    bandwidth: list[float] = []
+    arithmetic: dict[str, list[float]] = {}
+    for n in range(args.rounds):
+        bandwidth.append(round(common.bandwidth(args.threads, args.megabytes), 2))
+        for name, value in common.arithmetic(args.threads).items():
+            arithmetic.setdefault(name, []).append(value)
+        for cell in cells.values():
+            time.sleep(PAUSE)
+            cell.measure()
+        say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {c.times['ms'][-1]:.2f}" for k, c in cells.items()))
+    engines = {e: {k: [round(x, 4) for x in v] for k, v in c.times.items()} for e, c in cells.items()}
+    return {"date": common.today(), "engines": engines, "bandwidth": bandwidth, "arithmetic": arithmetic}
+
+
+def appended(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The rounds of two runs of a row as one; of the engines that are in both."""
+    if old is None:
+        return new
+    both = [e for e in old["engines"] if e in new["engines"]]
+    engines = {e: {k: v + new["engines"][e][k] for k, v in old["engines"][e].items()} for e in both}
+    arithmetic = {k: old["arithmetic"].get(k, []) + v for k, v in new["arithmetic"].items()}
+    return {**new, "engines": engines, "bandwidth": old["bandwidth"] + new["bandwidth"], "arithmetic": arithmetic}
+
+
+class Cell:
+    """One engine in one row; ``times`` are ms."""
+
+    def __init__(self, row: Row, worker: Worker, most: int, seconds: float) -> None:
+        """``most`` frames in ``seconds`` seconds, whichever is less, are a timing."""
+        self.row, self.worker, self.most = row, worker, most
+        self.times: dict[str, list[float]] = {"ms": []}
+        if row.kind == "prefill":
+            worker.call("prefill", row.context)
+            return
+        if row.kind != "frames":
+            self.times["base"] = []
+        worker.call("prepare", row.streams, row.context, most)
+        worker.call("frames", 1)
+        self.count = max(2, min(most, round(seconds / (worker.call("frames", 2) / 2))))
+
+    def measure(self) -> None:
+        """One round."""
+        if self.row.kind == "prefill":
+            self.worker.call("prefill", self.row.context)  # threads awake, weights where they will be
+            self.times["ms"].append(1e3 * self.worker.call("prefill", self.row.context))
+            return
+        if self.row.kind == "context":
+            self.times["base"].append(self.prepared(min(SHORT, self.row.context)))
+            self.times["ms"].append(self.prepared(self.row.context))
+            return
+        alone = self.frames()
+        if self.row.kind == "frames":
+            self.times["ms"].append(alone)
+            return
+        self.times["base"].append(alone)
+        with Neighbour():
+            self.times["ms"].append(self.frames())
+
+    def frames(self) -> float:
+        return 1e3 * float(self.worker.call("frames", self.count)) / self.count
+
+    def prepared(self, context: int) -> float:
+        self.worker.call("prepare", 1, context, self.most)
+        self.worker.call("frames", 1)
+        return self.frames()
+
+
+class Neighbour:
+    """A process that computes without pause, as long as the block lasts."""
+
+    def __enter__(self) -> Neighbour:
+        code = "print('.', flush=True)\nwhile True: pass"
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()  # it runs from here on
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def run(args: argparse.Namespace) -> None:
+    rows = [Row.parse(r) for r in args.rows.split(",")]
+    chosen = choose(args.engines)
+    absent = {kind: missing(kind) for kind in KINDS if missing(kind)}
+    for kind in sorted({k for k, _ in chosen if k in absent}):
+        say(f"{kind}: left out, because {absent[kind]} is not installed")
+    chosen = [(k, d) for k, d in chosen if k not in absent]
+    if ("native", "float32") not in chosen:
+        chosen.insert(0, ("native", "float32"))  # what the others are held against
+    args.cache.mkdir(parents=True, exist_ok=True)
+    specs = [Spec(k, d, args.model, args.seed, args.threads, args.cache.resolve()) for k, d in chosen]
+    results = common.load_results(args.results)
+    if args.prepare:
+        for spec in specs:  # one by one: each may need much memory while it converts
+            say(f"preparing {spec.name}")
+            with workers([spec]) as (_, failed):
+                for why in failed.values():
+                    say(f"  left out: {why}")
+        return
+    say(f"loading {', '.join(s.name for s in specs)}")
+    with workers(specs[:1]) as (first, failed_first):  # alone first: it makes the weights that the others read
+        if failed_first:
+            raise InputError(next(iter(failed_first.values())))
+        with workers(specs[1:]) as (others, failed):
+            for why in failed.values():
+                say(f"  left out: {why}")
+            ready = [*first, *others]
+            ready.sort(key=lambda w: [s.name for s in specs].index(w.name))
+            reference = next(w for w in ready if w.name == "native-float32")
+            checks = check(ready, reference, args.seed)
+            results.setdefault("checks", {}).update(checks)
+            results.update(model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed)
+            for row in rows:
+                measured = measure_row(row, ready, args)
+                if args.append:
+                    measured = appended(results.get("rows", {}).get(row.name), measured)
+                results.setdefault("rows", {})[row.name] = measured
+                common.save_results(args.results, results)
+                print(lm_table.row_text(row.name, measured, checks), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lm.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    common.add_common(parser, "lm-MODEL.json")
+    parser.add_argument("--model", choices=NAMES, default="v1", help="v1: the UniAudio-v1 shape; base: the bundled model")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
+    parser.add_argument("--engines", default="native,torch,onnx,llama", help="which, separated by commas")
+    parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
+    parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")
+    parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for weights and peers' files")
+    parser.add_argument("--append", action="store_true", help="add the rounds to those of earlier runs of the same rows")
+    parser.add_argument("--prepare", action="store_true", help="fill --cache and measure nothing")
+    args = parser.parse_args(argv)
+    args.results = Path(str(args.results).replace("MODEL", args.model))
+    if args.write:
+        lm_table.write(args.docs, args.results)
+        say(f"wrote the section of {args.results.name} into {args.docs}")
+        return 0
+    run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(common.run_main(main))

@@ -1,0 +1,153 @@
+"""ONNX Runtime on the graphs of ``onnx_graph``: one thread pool for all of them, key-value buffers bound once and updated in place."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import onnxruntime as ort
+from models import cache_folder, load_weights
+from numpy.typing import NDArray
+
+from uniaudio_engine.config import StackConfig
+
+from .base import Spec
+from .onnx_graph import graphs
+
+WARM_UP = 2
+
+
+class Stepper:
+    """A stack's session with its caches; ``at`` frames are in them."""
+
+    def __init__(self, session: ort.InferenceSession, c: StackConfig, output: str) -> None:
+        self.session, self.c, self.output = session, c, output
+        self.places = any(i.name == "place" for i in session.get_inputs())
+
+    def begin(self, streams: int, room: int) -> None:
+        shape = (streams, self.c.num_kv_heads, room, self.c.head_dim)
+        some = np.random.default_rng(0).standard_normal(shape, np.float32)  # as if something had been heard
+        self.streams, self.at = streams, 0
+        self.binding = self.session.io_binding()
+        self.caches = []
+        for i in range(self.c.layers):
+            for side in "kv":
+                buffer = ort.OrtValue.ortvalue_from_numpy(some.copy())  # which it does not copy
+                self.caches.append(buffer)
+                self.binding.bind_ortvalue_input(f"{side}_{i}", buffer)
+                self.binding.bind_ortvalue_output(f"new_{side}_{i}", buffer)  # the same memory: updated in place
+        self.binding.bind_output(self.output, "cpu")
+
+    def run(self, count: int, **inputs: NDArray) -> NDArray[np.float32]:
+        """``count`` new positions."""
+        total = self.at + count
+        inputs["seqlens"] = np.full(self.streams, total - 1, np.int32)
+        inputs["total"] = np.array(total, np.int32)
+        if self.places:
+            inputs["place"] = np.arange(self.at, total, dtype=np.int64)
+        for name, value in inputs.items():
+            self.binding.bind_cpu_input(name, value)
+        self.session.run_with_iobinding(self.binding)
+        self.at = total
+        return self.binding.get_outputs()[-1].numpy()
+
+
+class OnnxPeer:
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.model = spec, spec.find_model()
+        self.c = c = self.model.config
+        self.version = f"onnxruntime {ort.__version__}"
+        weights = load_weights(self.model, spec.seed, spec.cache)
+        paths = graphs(self.model, weights, cache_folder(self.model, spec.seed, spec.cache), spec.dtype)
+        ort.set_default_logger_severity(3)
+        ort.set_global_thread_pool_sizes(spec.threads, 1)  # else each of these sessions would spin threads of its own
+        options = ort.SessionOptions()
+        options.use_per_session_threads = False
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        sessions = {n: ort.InferenceSession(str(p), options, ["CPUExecutionProvider"]) for n, p in paths.items()}
+        self.global_ = Stepper(sessions["global"], c.global_, "h")
+        self.local = Stepper(sessions["local"], c.local, "y")
+        self.heads = [sessions[f"head{k}"] for k in range(c.num_codebooks)]
+        self.rows = [self.model.rows(k) for k in range(c.num_codebooks)]
+        self.bytes = sum(self._weight_bytes(n, p) for n, p in paths.items())
+
+    def _weight_bytes(self, name: str, path) -> int:
+        """Of a frame: the local graph runs K times; embeddings and positions are not read whole."""
+        uses = self.c.num_codebooks if name == "local" else 1
+        tables = ("embed", "positions", "guides", "cos", "sin")
+        import onnx
+
+        return uses * sum(
+            len(t.raw_data) for t in onnx.load(str(path)).graph.initializer if not t.name.endswith(tables)
+        )
+
+    def begin(self, streams: int, room: int) -> None:
+        k = self.c.num_codebooks
+        self.global_.begin(streams, room)
+        self.local.begin(streams, k)
+        self.streams = streams
+        self.last = np.full((streams, 1, k), self.c.start_id, np.int64)
+        self.no_ids = np.full((streams, 1), self.c.local_start_id, np.int64)
+        self.nothing = np.zeros((streams, 1, self.c.local.width), np.float32)
+
+    def hear(self, frames: NDArray[np.int64]) -> None:
+        """Append known frames [T, K] of one stream; the last of them is heard with the next step."""
+        ids = np.concatenate((self.last, frames[None, :-1]), axis=1)
+        self.global_.run(len(frames), ids=ids, **self._guide(len(frames)))
+        self.last = frames[None, -1:]
+
+    def _guide(self, count: int) -> dict[str, NDArray]:
+        guide = self.model.guide(count)
+        return {} if guide is None else {"guide": np.tile(guide.astype(np.int64), (self.streams, 1, 1))}
+
+    def step(self, forced: NDArray[np.int64] | None = None, out: list | None = None) -> None:
+        """The next frame of every stream: the best ids, or ``forced`` [B, K]."""
+        c = self.c
+        h = self.global_.run(1, ids=self.last, **self._guide(1))
+        self.local.at = 0
+        ids, chosen = self.no_ids, []
+        for k in range(c.num_codebooks):
+            if c.conditioning == "add":
+                given, scale = h[:, k : k + 1], 1.0
+            else:
+                given, scale = (h, 0.0) if k == 0 else (self.nothing, 1.0)
+            given = np.ascontiguousarray(given)
+            y = self.local.run(1, ids=ids, h=given, embed_scale=np.array([scale], np.float32))
+            logits, best = self.heads[k].run(None, {"y": y})
+            if out is not None:
+                out.append(logits)
+            ids = (self.rows[k][best] if forced is None else forced[:, k])[:, None]
+            chosen.append(ids)
+        self.last = np.stack(chosen, axis=2)
+
+    def prepare(self, streams: int, context: int, count: int) -> None:
+        self.begin(streams, context + count + WARM_UP)
+        self.context = context
+
+    def frames(self, count: int) -> float:
+        self.global_.at = self.context
+        for _ in range(WARM_UP):
+            self.step()
+        begin = time.perf_counter()
+        for _ in range(count):
+            self.step()
+        return time.perf_counter() - begin
+
+    def prefill(self, count: int) -> float:
+        frames = self.model.frames(count, self.spec.seed).astype(np.int64)
+        self.begin(1, count)
+        begin = time.perf_counter()
+        self.hear(frames)
+        return time.perf_counter() - begin
+
+    def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
+        ids = frames.astype(np.int64)
+        self.begin(1, len(frames))
+        self.hear(ids[:known])
+        out: list[NDArray[np.float32]] = []
+        for t in range(known, len(frames)):
+            self.step(ids[t : t + 1], out)
+        return np.concatenate(out).reshape(len(frames) - known, frames.shape[1], -1)
+
+    def weight_bytes(self) -> int:
+        return self.bytes

@@ -1,0 +1,121 @@
+"""An engine in a process of its own, driven through a pipe; the parent lets one work at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from uniaudio_engine.errors import InputError
+
+from .base import Spec
+
+# kind -> (module, class, the packages that it needs)
+KINDS = {
+    "native": ("peers.native", "Native", ()),
+    "torch": ("peers.torch_lm", "TorchPeer", ("torch",)),
+    "onnx": ("peers.onnx_lm", "OnnxPeer", ("onnxruntime", "onnx")),
+    "llama": ("peers.llama_lm", "LlamaPeer", ("llama_cpp", "gguf")),
+}
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def missing(kind: str) -> str:
+    """The first package that this kind of peer lacks here, or nothing."""
+    import importlib.util
+
+    return next((p for p in KINDS[kind][2] if importlib.util.find_spec(p) is None), "")
+
+
+def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
+    """Child: make the engine, then answer (method, arguments) with (True, value) or (False, message)."""
+    try:
+        module, name, _ = KINDS[spec.kind]
+        peer = getattr(importlib.import_module(module), name)(spec)
+        pipe.send((True, peer.version))
+        while True:
+            method, args = pipe.recv()
+            try:
+                pipe.send((True, getattr(peer, method)(*args)))
+            except (ValueError, RuntimeError, OSError, MemoryError) as e:
+                pipe.send((False, f"{type(e).__name__}: {e}"))
+    except (EOFError, KeyboardInterrupt):
+        pass
+    except Exception as e:  # whatever a peer's package does at import or load: the parent reports it and goes on without
+        with contextlib.suppress(OSError):
+            pipe.send((False, f"{type(e).__name__}: {e}"))
+
+
+class Worker:
+    """Parent's side; methods of the peer are called by name."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.name, self.version = spec, spec.name, ""
+        context = multiprocessing.get_context("spawn")
+        self.pipe, child = context.Pipe()
+        with _environment(spec.threads):
+            self.process = context.Process(target=serve, args=(child, spec), daemon=True)
+            self.process.start()
+        child.close()
+
+    def call(self, method: str, *args: Any) -> Any:
+        try:
+            self.pipe.send((method, args))
+        except OSError:
+            raise InputError(f"{self.name}: its process is gone") from None
+        return self.answer()
+
+    def answer(self) -> Any:
+        try:
+            ok, value = self.pipe.recv()
+        except (EOFError, OSError):
+            raise InputError(f"{self.name}: its process ended (code {self.process.exitcode})") from None
+        if not ok:
+            raise InputError(f"{self.name}: {' '.join(str(value).split())[:300]}")
+        return value
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+
+
+@contextlib.contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """Thread counts for libraries that read them when they are loaded.
+
+    OpenBLAS, NumPy's, has one: it only does the glue around a peer, and its idle threads would spin beside the peer's own.
+    """
+    before = {k: os.environ.get(k) for k in (*_THREADS, "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)), OPENBLAS_NUM_THREADS="1")
+    try:
+        yield
+    finally:
+        for k, v in before.items():
+            if v is None:
+                del os.environ[k]
+            else:
+                os.environ[k] = v
+
+
+@contextlib.contextmanager
+def workers(specs: Sequence[Spec]) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+    """Workers that started, and for those that did not, name -> why."""
+    started, failed = [Worker(s) for s in specs], {}
+    try:
+        ready = []
+        for worker in started:
+            try:
+                worker.version = worker.answer()
+                ready.append(worker)
+            except InputError as e:
+                failed[worker.name] = str(e)
+        yield ready, failed
+    finally:
+        for worker in started:
+            worker.close()
