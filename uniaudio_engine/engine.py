@@ -31,7 +31,6 @@ from .tasks import TASKS, Task, find_task
 from .tokens import TokenLM
 from .voice import Voice, codec_fingerprint
 
-AUTO_DTYPE = "int8"  # a quarter of the bytes that a frame has to read; float32 is the exact one
 KV_DTYPES = ("float32", "bfloat16", "int8")
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
@@ -86,7 +85,8 @@ class Engine:
 
         ``device`` auto|cpu.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
-        as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8.
+        as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8
+        (float32 on machines without vector instructions).
         docs/benchmarks.md says what each costs.
         ``kv_dtype`` auto|float32|bfloat16|int8: how attention's keys and values are held, which is what long contexts
         cost (auto: float32 beside float weights, else int8, a quarter of the bytes).
@@ -322,6 +322,14 @@ class Engine:
         return {**about, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
 
 
+def auto_dtype() -> str:
+    """How weights are held by default: within 0.002 nats a code of float32 (docs/benchmarks.md), and fastest.
+
+    int8 is a quarter of the bytes that a frame has to read; without vector instructions float32 is the faster one.
+    """
+    return "float32" if core().isa() == "plain" else "int8"
+
+
 def auto_kv_dtype(dtype: str) -> str:
     """How keys and values are held beside weights in ``dtype``: with an error far below that of the weights."""
     return "int8" if dtype.startswith("int") else "float32"  # the first name is the global stack's, whose cache it is
@@ -329,7 +337,7 @@ def auto_kv_dtype(dtype: str) -> str:
 
 def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:
     """A choice of weight formats for this folder: its shortest name, and the format of each part (``spec.PARTS``)."""
-    parts = dict.fromkeys(PARTS, AUTO_DTYPE) | stored_dtypes(folder.lm)
+    parts = dict.fromkeys(PARTS, auto_dtype()) | stored_dtypes(folder.lm)
     wanted = ",".join(f"{p}={d}" for p, d in parts.items()) if dtype == "auto" else dtype
     native = core()
     try:

@@ -19,11 +19,11 @@ FRAME_SECONDS = 0.0  # a test may slow the fake down
 
 
 def isa() -> str:
-    return "plain"
+    return "avx2"
 
 
 def isa_available() -> list[str]:
-    return ["plain"]
+    return ["avx2", "plain"]
 
 
 def read_bandwidth(threads: int, megabytes: int) -> float:
