@@ -30,7 +30,7 @@ from uniaudio_engine.errors import InputError
 from uniaudio_engine.stream import piece_steps
 
 FORMATS = (
-    "bfloat16", "int8", "int4", "int8+local=int4", "int8+head=float32", "float32+kv=bfloat16", "float32+kv=int8", "int8+kv=int8",
+    "bfloat16", "int8", "int4", "int8+local=int4", "int8+head=float32", "float32+kv=bfloat16", "float32+kv=int8", "int8+kv=float32",
 )  # fmt: skip
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",

@@ -32,8 +32,8 @@ from uniaudio_engine.errors import InputError
 
 ROWS = ("1@150", "4@150", "8@150", "16@150", "context@1500", "context@3000", "prefill@150", "neighbour@150")
 ENGINES = {
-    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else float32
-    "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=int8", "int4+kv=int8"),
+    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else the engine's choice
+    "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=float32"),
     "torch": ("float32", "bfloat16", "int8"),
     "onnx": ("int8", "int8blocks", "int4"),
     "llama": ("q8_0", "q4_K"),

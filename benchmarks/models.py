@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniaudio_engine.config import LMConfig, StackConfig, to_dict
+from uniaudio_engine.engine import auto_kv_dtype
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.folder import bundled_models, load_folder
 from uniaudio_engine.sequence import Layout
@@ -99,11 +100,13 @@ def find_model(name: str) -> Model:
 def split_format(text: str) -> tuple[str, dict[str, str]]:
     """A native format as the benchmarks write it -> the engine's dtype and its other options.
 
-    + stands for the comma of the engine's own strings, and ``kv=`` names the cache's format: ``int8+local=int4+kv=int8``.
+    + stands for the comma of the engine's own strings, and ``kv=`` names the cache's format, by default the engine's
+    own choice beside those weights: ``int8+local=int4+kv=float32``.
     """
     parts = text.split("+")
     kv = [p.removeprefix("kv=") for p in parts if p.startswith("kv=")]
-    return ",".join(p for p in parts if not p.startswith("kv=")), {"kv_dtype": kv[-1]} if kv else {}
+    dtype = ",".join(p for p in parts if not p.startswith("kv="))
+    return dtype, {"kv_dtype": kv[-1] if kv else auto_kv_dtype(dtype)}
 
 
 def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.float32]]:
