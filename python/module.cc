@@ -11,7 +11,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of uniaudio_engine";
   m.def("isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
-        "Instruction set in use: avx512, avx2, neon or plain.  RuntimeError when UNIAUDIO_ISA names one that this machine lacks.");
+        "Instruction set in use: avx512, avxvnni, avx2, neon or plain.  RuntimeError when UNIAUDIO_ISA names one that this machine lacks.");
   m.def("isa_available", [] {
     std::vector<std::string> names;
     for (uniaudio::Isa isa : uniaudio::available_isas()) names.emplace_back(uniaudio::isa_name(isa));

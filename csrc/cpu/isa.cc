@@ -2,6 +2,9 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#if defined(UNIAUDIO_X86)
+#include <cpuid.h>
+#endif
 #if defined(__unix__)
 #include <unistd.h>
 #endif
@@ -15,10 +18,19 @@
 namespace uniaudio {
 namespace {
 
+#if defined(UNIAUDIO_X86)
+// Leaf 7, subleaf 1, bit 4 of EAX; not all compilers' __builtin_cpu_supports know the name.
+bool has_avxvnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
+
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 bool has(Isa isa) {
 #if defined(UNIAUDIO_X86)
   if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == Isa::avxvnni) return has(Isa::avx2) && has_avxvnni();
   if (isa == Isa::avx512) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
@@ -46,6 +58,7 @@ Isa choose() {
 const Kernels* pick() {
 #if defined(UNIAUDIO_X86)
   if (current_isa() == Isa::avx512) return avx512_kernels();
+  if (current_isa() == Isa::avxvnni) return avxvnni_kernels();
   if (current_isa() == Isa::avx2) return avx2_kernels();
 #elif defined(UNIAUDIO_ARM64)
   if (current_isa() == Isa::neon) return neon_kernels();
@@ -57,13 +70,13 @@ const Kernels* pick() {
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  constexpr const char* names[] = {"plain", "avx2", "avx512", "neon"};
+  constexpr const char* names[] = {"plain", "avx2", "avxvnni", "avx512", "neon"};
   return names[int(isa)];
 }
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> v;
-  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::neon, Isa::plain}) {
+  for (Isa isa : {Isa::avx512, Isa::avxvnni, Isa::avx2, Isa::neon, Isa::plain}) {
     if (has(isa)) v.push_back(isa);
   }
   return v;

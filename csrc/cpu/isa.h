@@ -7,7 +7,7 @@
 
 namespace uniaudio {
 
-enum class Isa { plain, avx2, avx512, neon };
+enum class Isa { plain, avx2, avxvnni, avx512, neon };  // avxvnni: AVX2 with 8-bit dot products
 
 const char* isa_name(Isa isa);
 std::vector<Isa> available_isas();  // best first; always ends with plain

@@ -117,6 +117,7 @@ const Kernels& kernels();  // of the current ISA
 
 const Kernels* plain_kernels();
 const Kernels* avx2_kernels();
+const Kernels* avxvnni_kernels();
 const Kernels* neon_kernels();
 const Kernels* avx512_kernels();
 

@@ -1,4 +1,4 @@
-// 16 floats in two registers.  Same interface and same results as vec_avx512.h and vec_plain.h.
+// 16 floats in two registers, for AVX2 and, where it is compiled for AVX-VNNI, with its dot products.  Same interface and same results as vec_avx512.h and vec_plain.h.
 #pragma once
 
 #include <immintrin.h>
@@ -58,6 +58,22 @@ UNIAUDIO_INLINE float largest(F16 x) {
 UNIAUDIO_INLINE float square_root(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
 
 UNIAUDIO_INLINE I16 zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+#if defined(__AVXVNNI__)
+// Four consecutive x (stored + 128), repeated for all 16 output rows; the 128 is taken out again by finish_dot.
+struct Quad { __m256i v; };
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
+  int32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return {_mm256_set1_epi32(x)};
+}
+UNIAUDIO_INLINE __m256i dot_half(__m256i acc, Quad x, const int8_t* w) {
+  return _mm256_dpbusd_avx_epi32(acc, x.v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)));
+}
+UNIAUDIO_INLINE __m256 finish_half(__m256i acc, const int32_t* wsum) {
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(wsum))));
+}
+UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t* wsum) { return {finish_half(acc.a, wsum), finish_half(acc.b, wsum + 8)}; }
+#else
 // |x| and x of four consecutive activations.  maddubs adds two products in 16 bits; with |x|, |w| <= 127 that is at most 32258,
 // so nothing saturates, which x + 128 (up to 255) would.
 struct Quad { __m256i magnitude, x; };
@@ -72,8 +88,9 @@ UNIAUDIO_INLINE __m256i dot_half(__m256i acc, Quad x, const int8_t* w) {
   const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, signed_w);
   return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) { return {dot_half(acc.a, x, w), dot_half(acc.b, x, w + 32)}; }
 UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) { return {_mm256_cvtepi32_ps(acc.a), _mm256_cvtepi32_ps(acc.b)}; }
+#endif
+UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) { return {dot_half(acc.a, x, w), dot_half(acc.b, x, w + 32)}; }
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 x) {
   alignas(32) int32_t t[16];
   _mm256_store_si256(reinterpret_cast<__m256i*>(t), _mm256_cvtps_epi32(x.a));
@@ -107,6 +124,17 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm256_set1_epi32(x)};
 }
+#if defined(__AVXVNNI__)
+struct G16 { __m256i a, b; };  // sums over one group of 32 inputs
+UNIAUDIO_INLINE G16 zero_group() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+  return {_mm256_dpbusd_avx_epi32(acc.a, w.a, x.v), _mm256_dpbusd_avx_epi32(acc.b, w.b, x.v)};
+}
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
+  const __m256i s = _mm256_set1_epi32(sum8);
+  return {_mm256_cvtepi32_ps(_mm256_sub_epi32(acc.a, s)), _mm256_cvtepi32_ps(_mm256_sub_epi32(acc.b, s))};
+}
+#else
 // Sums over one group of 32 inputs, two a row, in 16 bits: at most 8 x 2 x 15 x 127 = 30480.
 struct G16 { __m256i a, b; };
 UNIAUDIO_INLINE G16 zero_group() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
@@ -117,6 +145,7 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   const __m256i one = _mm256_set1_epi16(1), s = _mm256_set1_epi32(sum8);
   return {_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.a, one), s)), _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_madd_epi16(acc.b, one), s))};
 }
+#endif
 
 // --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
 constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 4, kAloneVectors = 2;

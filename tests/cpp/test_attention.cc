@@ -117,6 +117,7 @@ TEST(rows_together_are_as_alone_on_every_instruction_set) {
     if (isa == Isa::plain) tables.push_back(plain_kernels());
 #if defined(UNIAUDIO_X86)
     if (isa == Isa::avx2) tables.push_back(avx2_kernels());
+    if (isa == Isa::avxvnni) tables.push_back(avxvnni_kernels());
     if (isa == Isa::avx512) tables.push_back(avx512_kernels());
 #endif
   }

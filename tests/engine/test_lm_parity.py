@@ -129,7 +129,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     assert 0 < rounding < 0.03 * rms(truth)
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "neon", "plain"])
+@pytest.mark.parametrize("isa", ["avx512", "avxvnni", "avx2", "neon", "plain"])
 def test_every_isa(isa: str) -> None:
     if isa not in _C.isa_available():
         pytest.skip(f"this machine lacks {isa}")
