@@ -127,7 +127,7 @@ TEST(rows_together_are_as_alone_on_every_instruction_set) {
       const auto q = random.normals(size_t(c.rows * c.dim)), k = random.normals(size_t(length * c.dim)), v = random.normals(size_t(length * c.dim));
       KvCache cache = filled(*plain_kernels(), k, v, length, c.dim, dtype);
       const auto expected = attended(*plain_kernels(), cache, q, c.rows, c.first, c.dim, 1);
-      std::string packed(cache.packed_bytes(length), 0), other = packed;
+      std::string packed(size_t(cache.packed_bytes(length)), '\0'), other = packed;
       cache.pack(length, packed.data());
       for (const Kernels* kernel : tables) {
         KvCache mine = filled(*kernel, k, v, length, c.dim, dtype);
@@ -208,7 +208,7 @@ TEST(caches_pack_and_check_what_they_hold) {
   for (KvDType dtype : kKvDTypes) {
     CHECK(parse_kv_dtype(kv_dtype_name(dtype)) == dtype);
     KvCache cache = filled(kernels(), random.normals(size_t(length * dim)), random.normals(size_t(length * dim)), length, dim, dtype);
-    std::string packed(cache.packed_bytes(length), 0), again = packed;
+    std::string packed(size_t(cache.packed_bytes(length)), '\0'), again = packed;
     cache.pack(length, packed.data());
     CHECK(cache.all_finite(length, packed.data()));
     KvCache larger(stack(dim), 50, dtype), copy(stack(dim), 33, dtype);
