@@ -213,7 +213,7 @@ class Neighbour:
 
 def run(args: argparse.Namespace) -> None:
     rows = [Row.parse(r) for r in args.rows.split(",")]
-    chosen = choose(args.engines)
+    chosen = choose(args.engines or ("native,torch" if args.model == "base" else "native,torch,onnx,llama"))
     absent = {kind: missing(kind) for kind in KINDS if missing(kind)}
     for kind in sorted({k for k, _ in chosen if k in absent}):
         say(f"{kind}: left out, because {absent[kind]} is not installed")
@@ -259,7 +259,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_common(parser, "lm-MODEL.json")
     parser.add_argument("--model", choices=NAMES, default="v1", help="v1: the UniAudio-v1 shape; base: the bundled model")
     parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
-    parser.add_argument("--engines", default="native,torch,onnx,llama", help="which, separated by commas")
+    which = "which, separated by commas (all; for base native and torch: the other peers are written for the v1 shape)"
+    parser.add_argument("--engines", help=which)
     parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
     parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
     parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")
