@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
+from setuptools import Extension, find_namespace_packages, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -27,7 +27,7 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    packages=find_packages(include=["uniaudio_engine*"]) + find_packages("training", include=["uniaudio_training*"]),
+    packages=find_namespace_packages(include=["uniaudio_engine*"], exclude=["*__pycache__*"]) + find_packages("training", include=["uniaudio_training*"]),
     package_dir={"uniaudio_training": "training/uniaudio_training"},
     ext_modules=[Extension("uniaudio_engine._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -28,21 +28,21 @@ struct GemmBlock {
 
 // One stage of a Stockham FFT of radix `radix` over `rest` groups at stride `stride`.
 struct FftStage {
-  int radix, rest, stride;
-  const float* twiddle;  // [rest][radix - 1][2]
-  const float* roots;    // [radix][2], for radices without an unrolled butterfly
-  const float* wide;     // radix 4 and stride 1 or 4: [radix - 1][2][rest * stride], a twiddle for each element; else null
+  int radix = 0, rest = 0, stride = 0;
+  const float* twiddle = nullptr;  // [rest][radix - 1][2]
+  const float* roots = nullptr;    // [radix][2], for radices without an unrolled butterfly
+  const float* wide = nullptr;     // radix 4 and stride 1 or 4: [radix - 1][2][rest * stride], a twiddle for each element; else null
 };
 
 // One step of one LSTM layer for the blocks [b0, b1) of 16 units each; the gates of a block lie together: [i16 f16 g16 o16].
 struct LstmStep {
-  const float* w;       // [blocks][width][64]: recurrent weights
-  const float* before;  // [width]: the hidden state of the step before
-  const float* gates;   // [blocks][64]: biases and the input's part
-  float* cell;          // [width]
-  float* hidden;        // [width]: out; another row than `before`
-  int width, b0, b1;
-  bool backwards;       // the last block first: what the step before read last is still in cache
+  const float* w = nullptr;       // [blocks][width][64]: recurrent weights
+  const float* before = nullptr;  // [width]: the hidden state of the step before
+  const float* gates = nullptr;   // [blocks][64]: biases and the input's part
+  float* cell = nullptr;          // [width]
+  float* hidden = nullptr;        // [width]: out; another row than `before`
+  int width = 0, b0 = 0, b1 = 0;
+  bool backwards = false;         // the last block first: what the step before read last is still in cache
 };
 
 constexpr int kRvqRows = 12;   // rows at most in one search
