@@ -122,4 +122,18 @@ Buffer<float> dequantize_matrix(const Matrix& m) {
   return w;
 }
 
+Buffer<uint8_t> stored_nibbles(const Matrix& m) {
+  const int64_t width = m.groups() * kGroup / 2;
+  Buffer<uint8_t> bytes(size_t(m.out * width));
+  std::fill_n(bytes.data(), bytes.size(), uint8_t{0x88});  // zeros
+  for (int64_t r = 0; r < m.out; ++r) {
+    for (int64_t k = 0; k < m.in; ++k) {
+      uint8_t& b = bytes[size_t(r * width + k / 2)];
+      const uint8_t nibble = uint8_t(m.q[size_t(r * m.in + k)] + 8);
+      b = k % 2 ? uint8_t((b & 0x0F) | nibble << 4) : uint8_t((b & 0xF0) | nibble);
+    }
+  }
+  return bytes;
+}
+
 }  // namespace uniaudio

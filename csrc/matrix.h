@@ -30,6 +30,9 @@ struct Matrix {
 Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype, ThreadPool* pool = nullptr);
 Buffer<float> dequantize_matrix(const Matrix& m);  // [out, in]
 
+// q of an int4 matrix as a model folder stores it (csrc/weights.h): [out, 16 ceil(in / 32)].
+Buffer<uint8_t> stored_nibbles(const Matrix& m);
+
 // `x` to the nearest bfloat16 (ties to even), as its 16 bits.  x is finite.
 uint16_t to_bfloat16(float x);
 

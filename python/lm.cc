@@ -179,15 +179,9 @@ py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forc
     std::copy_n(m.scale.data(), m.scale.size(), scale.mutable_data());
     return py::make_tuple(q, scale);
   }
+  const Buffer<uint8_t> bytes = stored_nibbles(m);
   py::array_t<uint8_t> q({out, groups * kGroup / 2});
-  std::fill_n(q.mutable_data(), q.size(), uint8_t{0x88});
-  for (py::ssize_t r = 0; r < out; ++r) {
-    for (py::ssize_t k = 0; k < in; ++k) {
-      uint8_t& b = q.mutable_at(r, k / 2);
-      const uint8_t nibble = uint8_t(m.q[size_t(r * in + k)] + 8);
-      b = k % 2 ? uint8_t((b & 0x0F) | nibble << 4) : uint8_t((b & 0xF0) | nibble);
-    }
-  }
+  std::copy_n(bytes.data(), bytes.size(), q.mutable_data());
   py::array_t<uint16_t> scale({out, groups});
   std::transform(m.scale.data(), m.scale.data() + m.scale.size(), scale.mutable_data(), to_bfloat16);
   return py::make_tuple(q, scale);
