@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from peers.base import Spec
 from peers.native import make_lm
 
-from uniaudio_engine import Engine, sequence
+from uniaudio_engine import Engine, guides, sequence
 from uniaudio_engine.core import core
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.stream import piece_steps
@@ -104,7 +104,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
             others = [j for j in np.flatnonzero(speakers == speakers[i]) if j != i]
             if left == 0 or not others or len(codes[i]) > 800:
                 continue
-            s = sequence.tts_sequence(layout, phones[i], durations[i], codes[i], codes[others[0]][:150])
+            s = guides.tts_sequence(layout, phones[i], durations[i], codes[i], codes[others[0]][:150])
             left -= 1
             yield Item(s.frames, s.guide, s.audio)
 

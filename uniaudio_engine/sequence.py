@@ -3,28 +3,23 @@
 Pure NumPy and no state; not responsible for text, audio or models.  K slots a frame (the LM's codebooks), T frames,
 S guide slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line numbers of the model's ``phones.txt``).
 
-A tts sequence, one row of K ids per item::
+A sequence, one row of K ids per item; each part is there or not as its task has it::
 
-    <start> <tts_task> <audio_prompt_start> prompt frames <audio_prompt_end>     the voice: shared by all its sentences
-    <phone_start> phones <phone_end> <duration_start> durations <duration_end> <audio_start> audio frames
+    <start> <TASK_task> <audio_prompt_start> prompt frames <audio_prompt_end>    the voice: shared by all its sentences
+    <caption_start> pieces <caption_end>                                         what is described or instructed
+    <phone_start> phones <phone_end> <duration_start> durations <duration_end>   what is spoken: durations are predicted
+    <audio_start> audio frames
 
 The part in the first line without prompt frames (start and end adjacent) is "no voice given".  Every item but an audio
 frame fills all K slots with one id.  Codebook k's code c has id ``span("audio").start + k * codebook_size + c``;
 phone p ``span("phone").start + p``; a duration of d frames (1 .. span size, longer is clipped)
-``span("duration").start + d - 1``.
-
-Row t of the guide rides beside the step that predicts frame t; -1 adds nothing.  Its S = 4 slots are
-(phone_now, phone_next, phone_next2, frames_left), each with its own ``guide_span``:
-
-- an audio frame inside phone i: (p[i], p[i+1], p[i+2], min(left, frames_left.size) - 1), where ``left`` counts the
-  frames that remain in this phone, this one included (so the last frame of a phone has value 0);
-- the duration token of phone i: (p[i], p[i+1], p[i+2], -1);
-- every other item: all -1.  Phones beyond the sentence's end are -1.
+``span("duration").start + d - 1``.  What goes along with the target in time is not in the sequence but beside it: see
+``guides.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +44,14 @@ def make_vocabulary(
     num_phones: int,
     tasks: tuple[str, ...] = ("tts",),
     segments: tuple[str, ...] = (),
+    captions: int = 0,
+    guides: Callable[[int], tuple[Span, ...]] = lambda start: (),
 ) -> VocabularyConfig:
     """The vocabulary of a new model.  ``start`` has id 0 (``LMConfig.start_id``), ``local_start`` id 1.
 
     ``tasks`` become ``<task>_task`` tokens, ``segments`` (beyond audio, audio_prompt, phone, duration) become
-    ``<segment>_start`` and ``<segment>_end``.
+    ``<segment>_start`` and ``<segment>_end``.  ``captions``: pieces of the caption tokenizer.  ``guides``: the guide
+    spans beyond those of phones, from an id on.
     """
     around = tuple(f"{s}_{side}" for s in _SEGMENTS + segments for side in ("start", "end"))
     specials = _COMMON + around + tuple(f"{t}_task" for t in tasks)
@@ -64,7 +62,10 @@ def make_vocabulary(
     duration = Span("duration", phone.start + phone.size, MAX_DURATION)
     guide = [Span(name, i * num_phones, num_phones) for i, name in enumerate(GUIDE_SLOTS[:3])]
     guide.append(Span(GUIDE_SLOTS[3], 3 * num_phones, FRAMES_LEFT))
-    return VocabularyConfig(specials, (audio, phone, duration), tuple(guide))
+    spans = [audio, phone, duration]
+    if captions:
+        spans.append(Span("caption", duration.start + duration.size, captions))
+    return VocabularyConfig(specials, tuple(spans), (*guide, *guides(3 * num_phones + FRAMES_LEFT)))
 
 
 def vocab_size(vocabulary: VocabularyConfig) -> int:
@@ -115,18 +116,23 @@ class Layout:
     def tokens(self, span: str, values: Any) -> Ids:
         """values [n] in 0 .. size-1 of a span -> frames [n, K]."""
         s = self.vocabulary.span(span)
-        return self.fill(_checked(values, s.size, f"{span} ids") + s.start)
+        return self.fill(checked(values, s.size, f"{span} ids") + s.start)
 
     def codes_to_frames(self, codes: Any) -> Ids:
         """codes [T, K] in 0 .. codebook_size-1 -> audio frames [T, K] of ids."""
         c = np.asarray(codes)
         if c.ndim != 2 or c.shape[1] != self.num_codebooks:
             raise ValueError(f"codes: expected shape [T, {self.num_codebooks}], got {list(c.shape)}")
-        return (_checked(c, self.codebook_size, "codes") + self._offsets()).astype(np.int32)
+        return (checked(c, self.codebook_size, "codes") + self._offsets()).astype(np.int32)
 
     def frames_to_codes(self, frames: Ids) -> Ids:
         """Audio frames [T, K] of ids -> codes [T, K]."""
         return (frames - self._offsets()).astype(np.int32)
+
+    def guide_column(self, name: str) -> int:
+        """The slot of a guide span."""
+        self.vocabulary.guide_span(name)
+        return [s.name for s in self.vocabulary.guide_spans].index(name)
 
     def no_guide(self, n: int) -> Ids:
         """[n, S] of -1."""
@@ -200,18 +206,6 @@ def audio_begin(layout: Layout) -> Ids:
     return layout.special("duration_end", "audio_start")
 
 
-def tts_prefix(layout: Layout, phones: Any, durations: Any | None = None, prompt: Any | None = None) -> Ids:
-    """Everything known before the audio: phones [P], prompt codes [T, K].
-
-    Without durations it ends with ``<duration_start>`` (the duration tokens come next); with durations [P] in frames
-    it ends with ``<audio_start>``.
-    """
-    parts = [voice_prefix(layout, prompt), phone_segment(layout, phones)]
-    if durations is not None:
-        parts += [duration_tokens(layout, durations), audio_begin(layout)]
-    return np.concatenate(parts)
-
-
 def duration_tokens(layout: Layout, durations: Any) -> Ids:
     """durations [P] in frames, at least 1 each -> frames [P, K]; longer than the span is clipped."""
     d = np.asarray(durations, np.int64)
@@ -237,29 +231,6 @@ def scale_durations(durations: Any, speed: float) -> Ids:
     return np.maximum(np.diff(ends, prepend=0), 1).astype(np.int32)
 
 
-def phone_features(layout: Layout, phones: Any) -> Ids:
-    """phones [P] -> [P, S]: the guide rows of their duration tokens (fourth slot -1)."""
-    spans = [layout.vocabulary.guide_span(name) for name in GUIDE_SLOTS[:3]]
-    p = _checked(phones, spans[0].size, "phone ids")
-    rows = layout.no_guide(len(p))
-    for ahead, s in enumerate(spans):
-        rows[: len(p) - ahead, ahead] = p[ahead:] + s.start
-    return rows
-
-
-def guide_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
-    """phones [P], durations [P] in frames (at least 1, not clipped) -> the audio frames' guide [sum(durations), S]."""
-    d = np.asarray(durations, np.int64)
-    features = phone_features(layout, phones)
-    if d.shape != (len(features),) or (d < 1).any():
-        raise ValueError(f"durations: expected one for each of {len(features)} phones, each at least 1 frame")
-    rows = np.repeat(features, d, axis=0)
-    left = np.repeat(np.cumsum(d), d) - np.arange(len(rows))
-    span = layout.vocabulary.guide_span("frames_left")
-    rows[:, GUIDE_SLOTS.index("frames_left")] = span.start + np.minimum(left, span.size) - 1
-    return rows
-
-
 @dataclass(frozen=True)
 class Sequence:
     """``frames`` [T, K], ``guide`` [T, S], and where the two predicted parts lie in T."""
@@ -270,23 +241,51 @@ class Sequence:
     audio: slice
 
 
-def tts_sequence(layout: Layout, phones: Any, durations: Any, codes: Any, prompt: Any | None = None) -> Sequence:
-    """The whole training sequence: phones [P], durations [P] of sum T', codes [T', K], prompt codes [T, K] or None."""
+def build_sequence(
+    layout: Layout,
+    task: str,
+    codes: Any,
+    rows: Ids,
+    *,
+    prompt: Any | None = None,
+    caption: Any | None = None,
+    phones: Any | None = None,
+    durations: Any | None = None,
+    duration_rows: Ids | None = None,
+) -> Sequence:
+    """The whole training sequence of any task, as the engine lays it out.
+
+    ``codes`` [T, K] with their guide ``rows`` [T, S]; ``prompt`` codes [T', K], empty for "no voice given", None where the
+    task has no voice; ``caption`` ids of the span of that name; ``phones`` [P] with ``durations`` [P] in frames, where
+    durations are predicted, and the guide rows [P, S] of their tokens.
+    """
     audio = layout.codes_to_frames(codes)
-    guide = guide_rows(layout, phones, durations)
-    if len(guide) != len(audio):
-        raise ValueError(f"durations: expected a sum of {len(audio)} audio frames, got {len(guide)}")
-    prefix = tts_prefix(layout, phones, None, prompt)
-    middle = audio_begin(layout)
-    features = phone_features(layout, phones)
-    frames = np.concatenate((prefix, duration_tokens(layout, durations), middle, audio))
-    rows = np.concatenate((layout.no_guide(len(prefix)), features, layout.no_guide(len(middle)), guide))
-    first = len(prefix)
-    begin = first + len(features) + len(middle)
-    return Sequence(frames, rows, slice(first, first + len(features)), slice(begin, begin + len(audio)))
+    if len(rows) != len(audio):
+        raise ValueError(f"rows: expected {len(audio)}, one a frame, got {len(rows)}")
+    parts = [layout.special("start", f"{task}_task")]
+    if prompt is not None:
+        parts.append(segment(layout, "audio_prompt", layout.codes_to_frames(prompt) if len(prompt) else layout.fill([])))
+    if caption is not None:
+        parts.append(segment(layout, "caption", layout.tokens("caption", caption)))
+    if phones is not None:
+        parts.append(phone_segment(layout, phones))
+    first = sum(map(len, parts))
+    count = 0
+    if phones is not None:
+        parts += [duration_tokens(layout, durations), audio_begin(layout)]
+        count = len(parts[-2])
+    else:
+        parts.append(layout.special("audio_start"))
+    begin = sum(map(len, parts))
+    guide = layout.no_guide(begin + len(audio))
+    if duration_rows is not None:
+        guide[first : first + count] = duration_rows
+    guide[begin:] = rows
+    return Sequence(np.concatenate([*parts, audio]), guide, slice(first, first + count), slice(begin, begin + len(audio)))
 
 
-def _checked(values: Any, size: int, what: str) -> Ids:
+def checked(values: Any, size: int, what: str) -> Ids:
+    """Whole numbers in 0 .. size - 1, or ValueError."""
     v = np.asarray(values)
     if v.size and (v.dtype.kind not in "iu" or v.min() < 0 or v.max() >= size):
         raise ValueError(f"{what}: expected whole numbers in 0 .. {size - 1}, got {v.min()} .. {v.max()} ({v.dtype})")

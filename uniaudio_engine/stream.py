@@ -16,13 +16,12 @@ import numpy as np
 from .audio import AudioChunk
 from .core import core
 from .errors import InputError, shown
+from .guides import phone_features, phone_rows
 from .plan import Piece, Plan, phone_piece, piece_seed, split_phones
 from .sequence import (
     Ids,
     audio_begin,
     duration_tokens,
-    guide_rows,
-    phone_features,
     scale_durations,
     token_durations,
 )
@@ -94,7 +93,7 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     planner = session if options["speed"] == 1.0 else session.fork()
     frames = yield Step(planner, n, duration_sampling(engine, options, piece.seed), features, False)
     durations = scale_durations(token_durations(layout, frames), options["speed"])
-    guide = guide_rows(layout, piece.phones, durations)
+    guide = phone_rows(layout, piece.phones, durations)
     if known + n + 2 + len(guide) > engine.capacity:
         if n == 1:
             raise InputError(f"speed {options['speed']:g} needs more than the model's {engine.capacity} frames")

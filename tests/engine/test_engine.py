@@ -16,7 +16,7 @@ import pytest
 from conftest import tone
 from tiny import make_tiny_model, tiny_config
 
-from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
+from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice, guides
 from uniaudio_engine import sequence as seq
 from uniaudio_engine.plan import piece_seed, split_phones
 from uniaudio_engine.stream import run_together
@@ -65,7 +65,7 @@ def test_the_model_hears_the_trainer_s_sequence(engine: Engine, monkeypatch: pyt
         phones = [engine.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
         first = len(voice.codes[0]) + 4 + 6 + 3
         durations = seq.token_durations(engine.layout, session.log[first : first + 6])
-        expected = seq.tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
+        expected = guides.tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
         assert np.array_equal(session.log, expected.frames)
         assert np.array_equal(session.guide, expected.guide)
 

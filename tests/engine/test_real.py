@@ -16,7 +16,7 @@ import pytest
 from conftest import tone
 
 import uniaudio_engine
-from uniaudio_engine import Engine, Sampling
+from uniaudio_engine import Engine, Sampling, guides
 from uniaudio_engine import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
@@ -100,7 +100,7 @@ def test_logits_are_torch_s(real: Engine) -> None:
     module = MultiScaleLM(config).eval()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in real.folder.lm.items()})
     rng = np.random.default_rng(0)
-    sequence = seq.tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
+    sequence = guides.tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
     with torch.no_grad():
         expected = module(torch.from_numpy(sequence.frames)[None].long(), torch.from_numpy(sequence.guide)[None].long())
         exact = module.double()(

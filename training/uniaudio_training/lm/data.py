@@ -1,4 +1,4 @@
-"""Training batches of the tts LM: rows of one voice prompt and several sentences that share it.
+"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a voice, one voice prompt.
 
 Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is exactly several independent
 sequences whose prompt is computed once (what the engine does too: it forks the prompt's cache for each sentence).
@@ -6,6 +6,7 @@ sequences whose prompt is computed once (what the engine does too: it forks the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,69 +14,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniaudio_engine import sequence
+from uniaudio_engine.captions import CaptionTokenizer
 from uniaudio_engine.sequence import Layout
 
+from .items import SHARED, SINGING, VOICED, Item, item_sequence, read_items
+
 PAD, AUDIO, DURATION = 0, 1, 2
-BUCKETS = (112, 144, 176, 208, 240, 288, 352, 448)  # sentence lengths in items; longer sentences are left out
+BUCKETS = (32, 56, 80, 112, 144, 176, 208, 240, 288, 352, 448, 560)  # sentence lengths in items; longer sentences are left out
+PROMPT = 150  # frames of a voice prompt
 
 
-@dataclass(frozen=True)
-class Clip:
-    """codes [T, K], phones [P], durations [P] in frames."""
-
-    codes: np.ndarray
-    phones: np.ndarray
-    durations: np.ndarray
-
-    @property
-    def items(self) -> int:
-        """Length of its sentence in the sequence: phones and durations with their four borders and <audio_start>, and the audio."""
-        return 2 * len(self.phones) + 5 + len(self.codes)
+def items_length(item: Item) -> int:
+    """Length of its sentence in the sequence: all but the task and the voice prompt."""
+    caption = 0 if item.caption is None else len(item.caption) + 2
+    phones = 2 * len(item.phones) + 4 if item.predicts_durations and item.phones is not None else 0
+    return caption + phones + 1 + len(item.codes)
 
 
-class TokenData:
-    """Token shards in memory, by speaker and bucket of length."""
+class TaskData:
+    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts."""
 
-    def __init__(self, folder: str | Path, split: str = "train") -> None:
-        self.speakers: dict[str, list[Clip]] = {}
-        paths = sorted(Path(folder).glob(f"speech-{split}-*.npz"))
-        if not paths:
-            raise FileNotFoundError(f"no speech-{split} token shards in {folder}; make them with: python -m uniaudio_training.lm.tokens")
-        for path in paths:
-            with np.load(path) as z:
-                codes = np.split(z["codes"], np.cumsum(z["frames"])[:-1])
-                cuts = np.cumsum(z["phone_counts"])[:-1]
-                phones, durations = np.split(z["phones"], cuts), np.split(z["durations"], cuts)
-                for i, who in enumerate(z["speakers"]):
-                    self.speakers.setdefault(str(z["speaker_names"][who]), []).append(Clip(codes[i], phones[i], durations[i]))
-        self.index()
+    def __init__(self, task: str, items: list[Item]) -> None:
+        self.task = task
+        self.buckets: list[list[Item]] = [[] for _ in BUCKETS]
+        self.speakers: dict[str, list[np.ndarray]] = {}
+        for item in items:
+            b = int(np.searchsorted(BUCKETS, items_length(item)))
+            if b < len(BUCKETS):
+                self.buckets[b].append(item)
+            if task in SHARED:
+                self.speakers.setdefault(item.speaker, []).append(item.codes)
+        mass = np.array([sum(len(i.codes) for i in b) for b in self.buckets], float)
+        if not mass.sum():
+            raise ValueError(f"{task}: expected examples of up to {BUCKETS[-1]} items, got none of {len(items)}")
+        self.share = mass / mass.sum()
+        self.hours = mass.sum() / 50 / 3600
 
-    def index(self) -> None:
-        """Sorts the clips of ``speakers`` into buckets."""
-        self.names = sorted(self.speakers)
-        self.hours = sum(len(c.codes) for clips in self.speakers.values() for c in clips) / 50 / 3600
-        self.buckets: list[dict[str, list[Clip]]] = [{} for _ in BUCKETS]
-        mass = np.zeros(len(BUCKETS))
-        for name in self.names:
-            for clip in self.speakers[name]:
-                b = int(np.searchsorted(BUCKETS, clip.items))
-                if b < len(BUCKETS):
-                    self.buckets[b].setdefault(name, []).append(clip)
-                    mass[b] += len(clip.codes)
-        self.bucket_share = mass / mass.sum()
-
-    def prompt(self, rng: np.random.Generator, name: str, frames: int) -> np.ndarray:
-        """``frames`` consecutive frames of one or more clips of a speaker, [frames, K]."""
-        clips = self.speakers[name]
-        parts: list[np.ndarray] = []
-        have = 0
+    def prompt(self, rng: np.random.Generator, speaker: str, frames: int) -> np.ndarray:
+        """``frames`` consecutive frames of one or more clips of a speaker, [frames, K']."""
+        clips, parts, have = self.speakers[speaker], [], 0
         while have < frames:
-            parts.append(clips[int(rng.integers(len(clips)))].codes)
+            parts.append(clips[int(rng.integers(len(clips)))])
             have += len(parts[-1])
         joined = np.concatenate(parts)
         start = int(rng.integers(len(joined) - frames + 1))
         return joined[start : start + frames]
+
+
+def load_tasks(folder: str | Path, split: str, tasks: Mapping[str, float], captions: CaptionTokenizer | None) -> dict[str, TaskData]:
+    """The data of each task of the mix."""
+    return {task: TaskData(task, list(read_items(folder, task, split, captions))) for task in tasks}
 
 
 @dataclass
@@ -91,41 +79,77 @@ class Batch:
     frames: Tensor
     guide: Tensor
     kind: Tensor
+    task: str
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        moved = (getattr(self, f.name) for f in fields(self)[:-1])
+        return Batch(*(t.to(device, non_blocking=True) for t in moved), self.task)
 
     @property
     def seconds(self) -> float:
         return float((self.kind == AUDIO).sum()) / 50
 
 
-def make_batch(layout: Layout, data: TokenData, rng: np.random.Generator, rows: int, items: int) -> Batch:
-    """``rows`` speakers with as many sentences of one bucket of lengths as make about ``items`` items in all."""
-    bucket = int(rng.choice(len(BUCKETS), p=data.bucket_share))
-    pool = data.buckets[bucket]
-    names = sorted(pool)
-    length = BUCKETS[bucket]
-    n = max(1, round(items / (rows * length)))
+def make_batch(layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int) -> Batch:
+    """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
+    names = sorted(data)
+    share = np.array([weights[n] for n in names], float)
+    task = names[int(rng.choice(len(names), p=share / share.sum()))]
+    return task_batch(layout, data[task], rng, rows, items)
+
+
+def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int) -> Batch:
+    """A batch of one task."""
+    bucket = int(rng.choice(len(BUCKETS), p=data.share))
+    pool, length = data.buckets[bucket], BUCKETS[bucket]
+    shared = data.task in SHARED
+    frames = _prompt_frames(rng, data.task)
+    if shared:
+        by_speaker: dict[str, list[Item]] = {}
+        for item in pool:
+            by_speaker.setdefault(item.speaker, []).append(item)
+        speakers = sorted(by_speaker)
+        n = max(1, round(items / (rows * length)))
+        chosen = []
+        for _ in range(rows):
+            speaker = speakers[int(rng.integers(len(speakers)))]
+            prompt = data.prompt(rng, speaker, frames) if frames else None
+            chosen.append((prompt, [by_speaker[speaker][int(rng.integers(len(by_speaker[speaker])))] for _ in range(n)]))
+    else:
+        rows = max(1, round(items / (length + frames)))
+        picked = [pool[int(rng.integers(len(pool)))] for _ in range(rows)]
+        if frames:
+            frames = min(frames, *(len(i.prompt) for i in picked if i.prompt is not None))
+        # the end of a context is what leads up to the edit; an enrolment may begin anywhere
+        chosen = [(None if i.prompt is None or not frames else i.prompt[len(i.prompt) - frames :], [i]) for i in picked]
+    return _fill(layout, data.task, chosen, length, frames)
+
+
+def _prompt_frames(rng: np.random.Generator, task: str) -> int:
+    if task not in VOICED:
+        return 0
+    if task not in SHARED or task == SINGING:
+        return PROMPT
     u = rng.random()
-    prompt_frames = 0 if u < 0.08 else 150 if u < 0.7 else int(rng.integers(50, 150))
+    return 0 if u < 0.08 else PROMPT if u < 0.7 else int(rng.integers(50, PROMPT))
+
+
+def _fill(layout: Layout, task: str, chosen: list[tuple[np.ndarray | None, list[Item]]], length: int, prompt_frames: int) -> Batch:
     k, s = layout.num_codebooks, layout.guide_slots
-    skip = len(sequence.voice_prefix(layout, None))
-    prompt = np.zeros((rows, prompt_frames + skip, k), np.int64)
-    inputs = np.zeros((rows, n, length, k), np.int64)
-    frames = np.zeros((rows, n, length, k), np.int64)
+    rows, n = len(chosen), len(chosen[0][1])
+    skip = 4 + prompt_frames if task in VOICED else 2
+    prompt = np.zeros((rows, skip, k), np.int64)
+    inputs, frames = np.zeros((rows, n, length, k), np.int64), np.zeros((rows, n, length, k), np.int64)
     guide = np.full((rows, n, length, s), -1, np.int64)
     kind = np.full((rows, n, length), PAD, np.int64)
-    for row in range(rows):
-        name = names[int(rng.integers(len(names)))]
-        prefix = sequence.voice_prefix(layout, data.prompt(rng, name, prompt_frames) if prompt_frames else None)
-        prompt[row, 0], prompt[row, 1:] = layout.vocabulary.special("start"), prefix[:-1]
-        for i in range(n):
-            clip = pool[name][int(rng.integers(len(pool[name])))]
-            seq = sequence.tts_sequence(layout, clip.phones, clip.durations, clip.codes)
+    for row, (voice, items) in enumerate(chosen):
+        for i, item in enumerate(items):
+            seq = item_sequence(layout, item, voice)
             t = len(seq.frames) - skip
-            inputs[row, i, 0], inputs[row, i, 1:t] = prefix[-1], seq.frames[skip:-1]
+            if i == 0:
+                prompt[row, 0], prompt[row, 1:] = layout.vocabulary.special("start"), seq.frames[: skip - 1]
+            inputs[row, i, :t] = seq.frames[skip - 1 : -1]
             frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
             kind[row, i, seq.audio.start - skip : seq.audio.stop - skip] = AUDIO
-    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)))
+    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), task)

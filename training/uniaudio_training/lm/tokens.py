@@ -1,98 +1,77 @@
-"""Speech shards -> token shards: codes, phones and their durations in frames; 1.4 MB an hour and codebook count of 4.
+"""Corpus shards -> token shards: every track's codes beside the shard's labels; 1.4 MB an hour and 4 codebooks.
 
-``<name>.npz``: ``codes`` uint16 [sum T, K], ``frames`` [clips] T of each clip, ``phones`` and ``durations`` [sum P], ``phone_counts``
-[clips], ``speakers`` [clips] (index into ``speaker_names``).
+``<name>.npz``: ``codes`` uint16 [sum T, K] of all tracks, ``frames`` int32 [n] T of each, in the order of the labels' tracks;
+``units`` int16 [sum T] where a semantic encoder was given (else absent).  ``<name>.jsonl``: the labels, as they are.
+Made with the engine's own codec, so that training sees the very codes that the engine will give.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine import Engine
 
-from ..codec.checkpoint import load_codec
-from ..corpus.shards import Shard, open_shards
-from ..models.spectral import SpectralCodec
+from ..corpus.reading import Shard, open_corpus
 
-_PHONE_ID = {p: i for i, p in enumerate(PHONES)}
+Encode = Callable[[NDArray[np.float32]], NDArray[np.int32]]
 
 
-def frame_durations(ends: np.ndarray, frames: int, frame_rate: float) -> np.ndarray | None:
-    """Phone end times [P] in s -> frames of each [P], at least 1, summing to ``frames``; None where they cannot fit."""
-    count = len(ends)
-    if count == 0 or frames < count:
-        return None
-    bounds = np.round(ends * frame_rate).astype(np.int64)
-    bounds[-1] = frames
-    for i in range(count):  # forwards: every phone has a frame; backwards: room for those that follow
-        bounds[i] = max(bounds[i], (bounds[i - 1] if i else 0) + 1)
-    bounds[-1] = frames
-    for i in range(count - 2, -1, -1):
-        bounds[i] = min(bounds[i], bounds[i + 1] - 1)
-    return np.diff(bounds, prepend=0)
+def tokenize(shard: Shard, encode: Encode, units: Encode | None = None) -> dict[str, NDArray[np.generic]]:
+    """Arrays of one token shard.  ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T].
 
-
-@torch.no_grad()
-def tokenize(shard: Shard, codec: SpectralCodec, num_codebooks: int, batch: int = 16) -> dict[str, np.ndarray]:
-    """Arrays of one token shard; clips whose phones cannot be aligned to frames are left out."""
-    device = next(codec.parameters()).device
-    size, rate = codec.config.frame_size, codec.config.frame_rate
-    order = sorted(range(len(shard.labels)), key=lambda i: shard.labels[i]["samples"])
-    codes: dict[int, np.ndarray] = {}
-    for first in range(0, len(order), batch):
-        group = order[first : first + batch]
-        longest = max(shard.labels[i]["samples"] for i in group)
-        samples = np.zeros((len(group), longest), np.float32)
-        for row, i in enumerate(group):
-            samples[row, : shard.labels[i]["samples"]] = shard.clip(i)
-        out = codec.encode(torch.from_numpy(samples).to(device), num_codebooks).cpu().numpy()
-        for row, i in enumerate(group):  # the codec is causal: what follows a clip does not change its codes
-            codes[i] = out[row, :, : -(-shard.labels[i]["samples"] // size)].T.astype(np.uint16)
-    rows: dict[str, list[np.ndarray]] = {"codes": [], "phones": [], "durations": []}
-    frames, counts, speakers, names = [], [], [], []
-    for i, label in enumerate(shard.labels):
-        ends = np.array([e for _, e in label["phones"]])
-        durations = frame_durations(ends, len(codes[i]), rate)
-        if durations is None:
-            continue
-        if label["speaker"] not in names:
-            names.append(label["speaker"])
-        rows["codes"].append(codes[i])
-        rows["phones"].append(np.array([_PHONE_ID[p] for p, _ in label["phones"]], np.uint8))
-        rows["durations"].append(durations.astype(np.uint16))
-        frames.append(len(codes[i]))
-        counts.append(len(durations))
-        speakers.append(names.index(label["speaker"]))
-    return {
-        **{k: np.concatenate(v) for k, v in rows.items()}, "frames": np.array(frames), "phone_counts": np.array(counts),
-        "speakers": np.array(speakers), "speaker_names": np.array(names),
-    }  # fmt: skip
+    Tracks that several examples share are encoded once.
+    """
+    codes, frames, found = [], [], {}
+    for example in shard:
+        for role, track in example.label.tracks.items():
+            key = (track.offset, track.samples)
+            if key not in found:
+                samples = example.audio(role)
+                c = encode(samples).T.astype(np.uint16)
+                u = units(samples)[: len(c)].astype(np.int16) if units else None
+                found[key] = (c, u)
+            codes.append(found[key])
+            frames.append(len(found[key][0]))
+    arrays: dict[str, NDArray[np.generic]] = {"codes": np.concatenate([c for c, _ in codes]), "frames": np.array(frames, np.int32)}
+    if units:
+        arrays["units"] = np.concatenate([u for _, u in codes if u is not None])
+    return arrays
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="uniaudio-tokenize", description="Tokenize speech shards with a trained codec.", epilog="example: python -m uniaudio_training.lm.tokens --codec runs/codec --corpus data/corpus --out data/tokens")
-    parser.add_argument("--codec", required=True, help="a codec run's folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m uniaudio_training.lm.tokens", description="Corpus shards to token shards, with a model folder's codec.",
+        epilog="example: python -m uniaudio_training.lm.tokens --model uniaudio_engine/models/base --corpus data/corpus --out data/tokens",
+    )  # fmt: skip
+    parser.add_argument("--model", help="a model folder (the bundled model)")
     parser.add_argument("--corpus", required=True)
-    parser.add_argument("--split", default="train")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--codebooks", type=int, default=4)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tasks", help="which, separated by commas (all that the corpus has)")
+    parser.add_argument("--units", action="store_true", help="also the semantic units of the model's encoder")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
-    codec = load_codec(args.codec).to(args.device).eval()
+    engine = Engine.from_pretrained(args.model, threads=args.threads)
+    corpus = open_corpus(args.corpus)
     args.out.mkdir(parents=True, exist_ok=True)
-    for shard in tqdm(list(open_shards(args.corpus, "speech", args.split)), unit="shard"):
+    tasks = args.tasks.split(",") if args.tasks else corpus.tasks
+    shards = [s for task, split in corpus if task in tasks for s in corpus.shards(task, split)]
+    for shard in tqdm(shards, unit="shard"):
+        assert isinstance(shard, Shard)
         path = args.out / f"{shard.name}.npz"
         if path.exists():
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(part, **tokenize(shard, codec, args.codebooks))
+        np.savez(part, **tokenize(shard, engine.codec.encode, engine.semantic if args.units else None))  # type: ignore[arg-type]
+        shutil.copyfile(shard.path, path.with_suffix(".jsonl"))
         part.replace(path)
     return 0
 

@@ -1,40 +1,52 @@
-"""Trains the multi-scale LM on token shards: cross-entropy of each codebook over its own rows, and of the durations."""
+"""Trains the multi-scale LM on all tasks jointly: cross-entropy of each codebook over its own rows, and of the durations."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from uniaudio_engine import guides
+from uniaudio_engine.captions import CaptionTokenizer
 from uniaudio_engine.config import LMConfig, StackConfig, from_dict, to_dict
-from uniaudio_engine.sequence import GUIDE_SLOTS, Layout, guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.sequence import Layout, guide_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.text.phones import PHONES
 
 from ..codec.train import Prefetch, settings_from
 from ..models.lm import MultiScaleLM, apply_rope, rope_tables
 from ..run import Run, pick_device, set_learning_rate
-from .data import AUDIO, DURATION, Batch, TokenData, make_batch
+from .data import AUDIO, DURATION, Batch, TaskData, load_tasks, make_batch, task_batch
+from .warm import start_from
 
 _SETTINGS: dict[str, Any] = {
     "rows": 4, "items": 3200, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
     "weight_decay": 0.05, "duration_weight": 0.3, "codebook_size": 1024, "num_codebooks": 4, "data": "data/tokens", "validate_every": 250,
+    "validation_batches": 3, "units": 512, "captions": "", "minutes": 0.0, "threads": 0,
 }  # fmt: skip
+TASKS = ("tts", "vc", "se", "tse", "svs", "t2s", "t2m", "a_edit", "sd", "i_tts", "s_edit")
 
 
-def build_config(config: dict[str, Any], codebook_size: int, num_codebooks: int) -> tuple[LMConfig, Layout]:
-    """The LM's config from a training config's ``lm`` section (global and local stacks) and the vocabulary."""
-    vocabulary = make_vocabulary(num_codebooks, codebook_size, len(PHONES))
+def build_config(config: dict[str, Any], codebook_size: int, num_codebooks: int, captions: int, units: int) -> tuple[LMConfig, Layout]:
+    """The LM's config from a training config's ``lm`` section (global and local stacks) and the vocabulary of all tasks.
+
+    The vocabulary is that of all eleven tasks whichever are trained, so that a model can go on with more of them.
+    """
+    def spans(start: int) -> tuple[Any, ...]:
+        return guides.joint_spans(start, codebook_size, units)
+
+    vocabulary = make_vocabulary(num_codebooks, codebook_size, len(PHONES), TASKS, ("caption",), captions, spans)
     stacks = {side: from_dict(StackConfig, config["lm"][side], f"lm.{side}") for side in ("global", "local")}
     lm = LMConfig(
         vocab_size=vocab_size(vocabulary), num_codebooks=num_codebooks, global_=stacks["global"], local=stacks["local"],
         embedding="sum", conditioning="prefix", start_id=vocabulary.special("start"), local_start_id=vocabulary.special("local_start"),
-        guide_slots=len(GUIDE_SLOTS), guide_vocab=guide_vocab(vocabulary),
+        guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary),
     )  # fmt: skip
     return lm, Layout.of(lm, vocabulary)
 
@@ -69,7 +81,7 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
 
 
 def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each codebook [K] and of the durations [], in nats."""
+    """Cross-entropy of each codebook [K] and of the durations [] (nan where there are none), in nats."""
     h = global_hidden(model, batch)
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]
@@ -78,16 +90,12 @@ def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, T
     for k, [(start, size)] in enumerate(layout.audio_ranges()):
         logits = F.linear(y[:, k], model.head.weight[start : start + size])
         per_codebook.append(F.cross_entropy(logits.float(), codes[:, k] - start))
+    if not bool(duration.any()):
+        return torch.stack(per_codebook), torch.full((), torch.nan)
     span = layout.vocabulary.span("duration")
     tokens = batch.frames[duration][:, :1]
     logits = F.linear(model.local_hidden(h[duration], tokens)[:, 0], model.head.weight[span.start : span.start + span.size])
     return torch.stack(per_codebook), F.cross_entropy(logits.float(), tokens[:, 0] - span.start)
-
-
-def stable_then_decay(step: int, steps: int, warmup: int, decay_share: float) -> float:
-    """Warm-up, constant, then linear to 0 over the last share of the run."""
-    decay = int(steps * decay_share)
-    return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (steps - step) / max(1, decay)))
 
 
 def optimizers(model: MultiScaleLM, s: dict[str, Any]) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -101,46 +109,62 @@ def optimizers(model: MultiScaleLM, s: dict[str, Any]) -> list[tuple[torch.optim
 
 
 @torch.no_grad()
-def validate(model: MultiScaleLM, layout: Layout, data: TokenData, device: torch.device, s: dict[str, Any], batches: int = 6) -> list[float]:
-    """Mean losses over fixed validation rows: K codebooks, then duration."""
+def validate(
+    model: MultiScaleLM, layout: Layout, data: Mapping[str, TaskData], device: torch.device, s: dict[str, Any]
+) -> dict[str, list[float]]:
+    """Mean losses of each task over fixed validation batches: K codebooks, then durations (nan where a task has none)."""
     model.eval()
-    total = np.zeros(s["num_codebooks"] + 1)
-    for i in range(batches):
-        batch = make_batch(layout, data, np.random.default_rng((12345, i)), s["rows"], s["items"]).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
-            codes, duration = losses(model, layout, batch)
-        total += np.array([*codes.tolist(), float(duration)])
+    found = {}
+    for task, of_task in data.items():
+        total = np.zeros(s["num_codebooks"] + 1)
+        for i in range(s["validation_batches"]):
+            batch = task_batch(layout, of_task, np.random.default_rng((12345, i)), s["rows"], s["items"]).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                codes, duration = losses(model, layout, batch)
+            total += np.array([*codes.tolist(), float(duration)])
+        found[task] = list(total / s["validation_batches"])
     model.train()
-    return list(total / batches)
+    return found
 
 
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
-    """``config["init"]``, if given, is a model folder whose LM the run starts from."""
-    s = settings_from(config, _SETTINGS, ("lm", "init"))
+    """``config["tasks"]``: task -> its share of the batches.  ``config["init"]``, if given, is a model folder whose LM the run
+    starts from (``warm.py``).  ``minutes`` > 0 ends the run by the clock: the learning rate follows whichever of steps and
+    minutes is further on."""
+    s = settings_from(config, _SETTINGS, ("lm", "init", "tasks"))
     device = pick_device(device_name)
+    if s["threads"]:
+        torch.set_num_threads(s["threads"])
     torch.manual_seed(s["seed"])
-    lm_config, layout = build_config(config, s["codebook_size"], s["num_codebooks"])
+    captions = CaptionTokenizer(Path(s["captions"]).read_bytes(), s["captions"]) if s["captions"] else None
+    lm_config, layout = build_config(config, s["codebook_size"], s["num_codebooks"], captions.size if captions else 0, s["units"])
+    weights = {task: float(share) for task, share in config["tasks"].items()}
+    data, valid = (load_tasks(s["data"], split, weights, captions) for split in ("train", "valid"))
     model = MultiScaleLM(lm_config)
     model.init_weights(s["seed"])
-    model.to(device).train()
-    data, valid = TokenData(s["data"]), TokenData(s["data"], "valid")
-    opts = optimizers(model, s)
+    opts_model = model.to(device).train()
+    opts = optimizers(opts_model, s)
     run = Run(out, s["steps"])
-    run.register(model=model, **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
+    clock = _Clock(60 * s["minutes"])
+    run.register(model=model, clock=clock, **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
     if not run.resume() and config.get("init"):
-        model.load_state_dict(load_file(Path(config["init"]) / "lm.safetensors"))
-    (Path(out) / "lm.json").write_text(json.dumps({"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary)}, indent=2))
-    batches = Prefetch(lambda rng: make_batch(layout, data, rng, s["rows"], s["items"]), s["seed"], run.step)
+        print(start_from(model, layout.vocabulary, Path(config["init"]), s["seed"]))
+    about = {"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary), "tasks": list(weights)}
+    (Path(out) / "lm.json").write_text(json.dumps(about, indent=2))
+    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, s["rows"], s["items"]), s["seed"], run.step)
     seconds = 0.0
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {data.hours:.1f} h of {len(data.names)} speakers, {device}")
+    hours = ", ".join(f"{t} {d.hours:.1f} h" for t, d in data.items())
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {hours}, {device}")
     with run.progress() as bar:
         while True:
             batch = batches.next().to(device)
+            done = max(run.step / s["steps"], clock.share())
             for o, peak in opts:
-                set_learning_rate(o, peak * stable_then_decay(run.step, s["steps"], s["warmup"], s["decay_share"]))
+                rate = min(1.0, (run.step + 1) / s["warmup"]) * min(1.0, max(0.0, (1 - done) / max(1e-9, s["decay_share"])))
+                set_learning_rate(o, peak * rate)
             with torch.autocast(device.type, torch.bfloat16):
                 codes, duration = losses(model, layout, batch)
-            loss = codes.mean() + s["duration_weight"] * duration
+            loss = codes.mean() + s["duration_weight"] * torch.nan_to_num(duration)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for o, _ in opts:
@@ -148,12 +172,37 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 o.zero_grad(set_to_none=True)
             seconds += batch.seconds
             bar.update()
-            run.log(bar, every=25, **{f"train/code{k}": float(v) for k, v in enumerate(codes.detach())}, **{"train/duration": float(duration.detach()), "train/hours": seconds / 3600})
+            run.log(bar, every=25, **{f"train/{batch.task}": float(codes.detach().mean()), "train/hours": seconds / 3600})
+            if clock.over():
+                run.stopping = True
             going = run.tick()
             if run.step % s["validate_every"] == 0 or not going:
-                values = validate(model, layout, valid, device, s)
-                for name, v in zip([f"code{k}" for k in range(len(values) - 1)] + ["duration"], values, strict=True):
-                    run.writer.add_scalar(f"valid/{name}", v, run.step)
-                bar.write(f"step {run.step}: valid " + " ".join(f"{v:.3f}" for v in values))
+                found = validate(model, layout, valid, device, s)
+                for task, values in found.items():
+                    for name, v in zip([f"code{k}" for k in range(len(values) - 1)] + ["duration"], values, strict=True):
+                        run.writer.add_scalar(f"valid-{task}/{name}", v, run.step)
+                bar.write(f"step {run.step}: valid " + "; ".join(f"{t} {' '.join(f'{v:.3f}' for v in values if v == v)}" for t, values in found.items()))
             if not going:
                 break
+
+
+class _Clock:
+    """Seconds of training, over all resumes, of a run that ends by the clock; 0 seconds: never."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.before, self.begin = limit, 0.0, time.monotonic()
+
+    def spent(self) -> float:
+        return self.before + time.monotonic() - self.begin
+
+    def share(self) -> float:
+        return self.spent() / self.limit if self.limit else 0.0
+
+    def over(self) -> bool:
+        return bool(self.limit) and self.spent() >= self.limit
+
+    def state_dict(self) -> dict[str, float]:
+        return {"spent": self.spent()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.before, self.begin = state["spent"], time.monotonic()

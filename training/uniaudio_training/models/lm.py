@@ -144,7 +144,11 @@ class MultiScaleLM(nn.Module):
     def embed_guide(self, guide: Tensor) -> Tensor:
         """guide [..., S] ids, -1 for none -> [..., D]."""
         assert self.guide is not None
-        return (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None]).sum(-2)
+        there = guide >= 0
+        flat = F.embedding_bag(
+            guide.clamp(min=0).flatten(0, -2), self.guide.weight, mode="sum", per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype)
+        )
+        return flat.view(*guide.shape[:-1], -1)
 
     def global_hidden(
         self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None

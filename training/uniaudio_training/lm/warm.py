@@ -1,0 +1,75 @@
+"""Starting a model from one with fewer tasks, ids or layers: what both have is taken over, what is new starts without harm.
+
+New layers write nothing at first (their last matrices are zero), so a deeper model begins as the shallower one was; new ids get
+small embeddings; the columns of a source sound get the codec's own codebooks through one random map, so that sounds that are
+alike look alike from the first step.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from uniaudio_engine.config import ModelConfig, VocabularyConfig
+
+from ..models.lm import MultiScaleLM
+
+_STD = 0.02  # of new rows
+_SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
+
+
+@torch.no_grad()
+def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, seed: int = 0) -> str:
+    """Fill ``model`` from a model folder; returns a line that says what was taken.  ValueError for other widths."""
+    old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
+    assert old_config.lm is not None and old_config.vocabulary is not None
+    old = {k: v.float() for k, v in load_file(folder / "lm.safetensors").items()}
+    g = torch.Generator().manual_seed(seed)
+    ids = _moves(old_config.vocabulary, vocabulary, guide=False)
+    guide_ids = _moves(old_config.vocabulary, vocabulary, guide=True)
+    fresh = 0
+    for name, p in model.named_parameters():
+        table = guide_ids if name == "guide.weight" else ids if name in ("global.embed.weight", "local.embed.weight", "head.weight") else None
+        if table is not None:
+            if old[name].shape[1] != p.shape[1]:
+                raise ValueError(f"{folder}: {name}: expected width {p.shape[1]}, got {old[name].shape[1]}")
+            p.copy_(torch.randn(p.shape, generator=g) * _STD)
+            for begin, old_begin, size in table:
+                p[begin : begin + size] = old[name][old_begin : old_begin + size]
+        elif name in old:
+            if old[name].shape != p.shape:
+                raise ValueError(f"{folder}: {name}: expected shape {list(p.shape)}, got {list(old[name].shape)}")
+            p.copy_(old[name])
+        elif name.endswith(("attn.o.weight", "mlp.down.weight")):
+            p.zero_()
+            fresh += name.endswith("attn.o.weight")
+    if model.guide is not None:
+        _source_rows(model.guide.weight, vocabulary, load_file(folder / "codec.safetensors")["quantizer.codebooks"].float(), g)
+    return json.dumps({"from": str(folder), "new layers": fresh, "rows taken": sum(n for *_, n in ids), "guide rows taken": sum(n for *_, n in guide_ids)})
+
+
+def _moves(old: VocabularyConfig, new: VocabularyConfig, guide: bool) -> list[tuple[int, int, int]]:
+    """(id, old id, how many) of what both vocabularies have, by name."""
+    moves = []
+    if not guide:
+        moves += [(new.specials.index(name), i, 1) for i, name in enumerate(old.specials) if name in new.specials]
+    spans = {s.name: s for s in (new.guide_spans if guide else new.spans)}
+    for s in old.guide_spans if guide else old.spans:
+        if s.name in spans:
+            moves.append((spans[s.name].start, s.start, min(s.size, spans[s.name].size)))
+    return moves
+
+
+def _source_rows(table: Tensor, vocabulary: VocabularyConfig, codebooks: Tensor, g: torch.Generator) -> None:
+    """Rows of source0.. and ahead0.. from codebooks [K, C, E]."""
+    for prefix in ("source", "ahead"):
+        names = [s for s in vocabulary.guide_spans if s.name.startswith(prefix)]
+        through = torch.randn(codebooks.shape[2], table.shape[1], generator=g)
+        rows = [codebooks[k] @ through for k in range(len(names))]
+        scale = _SOURCE_STD / sum(r.var() for r in rows).sqrt() if rows else 1.0
+        for s, r in zip(names, rows, strict=True):
+            table[s.start : s.start + s.size] = r * scale
