@@ -268,7 +268,7 @@ class Engine:
         parts = run_together(self, plans)
         results = []
         for plan, frames in zip(plans, parts, strict=True):
-            samples = decode_parts(self, frames)
+            samples = decode_parts(self, plan, frames)
             meta = self.describe(plan)
             meta.update(frames=sum(map(len, frames)), seconds=len(samples) / self.sample_rate, batch=len(plans))
             results.append(Audio(samples, self.sample_rate, meta))

@@ -187,8 +187,9 @@ def check_model(
     for name, given in (labels or {}).items():
         if spans.get(name) != len(given):
             raise InputError(f"{where}: vocabulary span {name} has {spans.get(name, 0)} ids, labels/{name}.txt {len(given)}")
+    known = {*config.vocabulary.specials, *spans, *config.lm.continuous, *(s.name for s in config.vocabulary.guide_spans)}
     for task in config.task_table.values():
-        missing = sorted(task.needs - {*config.vocabulary.specials, *spans, *config.lm.continuous})
+        missing = sorted(task.needs - known)
         if missing:
             raise InputError(f"{where}: task {task.name} needs {first_few(missing)}, which the vocabulary does not have")
 

@@ -21,6 +21,7 @@ from .sequence import GUIDE_SLOTS, Ids, Layout, Sequence, build_sequence, checke
 
 LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` are ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
+CONTEXT_BEFORE, CONTEXT_AFTER = 100, 50  # frames around a speech edit that are its voice prompt
 SOURCE, AHEAD = 8, 4  # codebooks of the source that a row holds, of now and of LOOKAHEAD frames later
 
 
@@ -85,6 +86,11 @@ def put_source(layout: Layout, rows: Ids, codes: Any, hidden: Any | None = None)
         put(layout, rows, f"source{k}", c[:, k])
     for k in range(min(AHEAD, c.shape[1])):
         put(layout, rows, f"ahead{k}", later[:, k])
+
+
+def edit_context(codes: Any, begin: int, end: int) -> Any:
+    """What is around an edited span [begin, end) of codes [T, K]: first what follows it, then what leads up to it."""
+    return np.concatenate((codes[end : end + CONTEXT_AFTER], codes[max(0, begin - CONTEXT_BEFORE) : begin]))
 
 
 def put_units(layout: Layout, rows: Ids, units: Any) -> None:

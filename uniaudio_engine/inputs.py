@@ -6,15 +6,18 @@ before the model has run.  Not responsible for text that is spoken sentence by s
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import read_audio
+from . import guides
+from .audio import Audio, read_audio
 from .errors import InputError, first_few, shown
 from .sequence import Ids, Prefix
 from .tasks import Input
@@ -48,6 +51,57 @@ def hide_span(engine: Engine, spec: Input, value: Any, source: Prefix, meta: Met
     mask = np.repeat(engine.layout.tokens("audio_mask", [0]), count, axis=0)
     meta[spec.name] = [first / rate, (first + count) / rate]
     return Prefix(np.concatenate((source.frames[:first], mask, source.frames[last:])))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What goes beside the target: guide ``rows`` [T, S], and of a sound its ``samples`` [N] and ``codes`` [T, K']."""
+
+    rows: Ids
+    samples: NDArray[np.float32] | None = None
+    codes: Ids | None = None
+
+
+def read_beside(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
+    """The input that goes beside the target."""
+    layout = engine.layout
+    if spec.modality == "score":
+        from .score import score_rows
+
+        return Beside(score_rows(engine, spec, value, meta))
+    sound = _sound(engine, spec, value, meta)
+    if spec.modality == "units":
+        units = engine.semantic(sound)
+        rows = layout.no_guide(len(units))
+        guides.put_units(layout, rows, units)
+        return Beside(rows, sound.samples)
+    codes = np.ascontiguousarray(engine.encode(sound).T)
+    rows = layout.no_guide(len(codes))
+    guides.put_source(layout, rows, codes)
+    return Beside(rows, sound.samples, codes)
+
+
+def read_span(engine: Engine, spec: Input, value: Any, frames: int, meta: Meta) -> tuple[int, int]:
+    """Frames [begin, end) of a part of a sound of ``frames`` frames, given in seconds as "begin:end" or a pair."""
+    rate = engine.frame_rate
+    parts = value.split(":") if isinstance(value, str) else value
+    wanted = f"{spec.name}: expected begin:end in seconds, within the sound's {frames / rate:.4g} s"
+    try:
+        begin, end = (float(v) for v in parts)
+        first, last = math.floor(begin * rate + 1e-6), math.ceil(end * rate - 1e-6)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{wanted}, got {shown(value)}") from None
+    if not 0 <= first < last <= frames:
+        raise InputError(f"{wanted}, got {shown(value)}")
+    meta[spec.name] = [first / rate, last / rate]
+    return first, last
+
+
+def read_context(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
+    """A sound that is to be changed in a part, whole: its samples and codes."""
+    sound = _sound(engine, spec, value, meta)
+    codes = np.ascontiguousarray(engine.encode(sound).T)
+    return Beside(engine.layout.no_guide(0), sound.samples, codes)
 
 
 def token_ids(engine: Engine, spec: Input, value: Any) -> Ids:
@@ -85,11 +139,21 @@ def _voice(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
     return Prefix(layout.codes_to_frames(voice.codes[: layout.num_codebooks].T))
 
 
-def _audio(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
+def _sound(engine: Engine, spec: Input, value: Any, meta: Meta) -> Audio:
     audio = read_audio(value, engine.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds)
     meta["notes"] += audio.meta["notes"]
-    codes = engine.encode(audio, engine.layout.num_codebooks)
+    return audio
+
+
+def _audio(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
+    codes = engine.encode(_sound(engine, spec, value, meta), engine.layout.num_codebooks)
     return Prefix(engine.layout.codes_to_frames(codes.T))
+
+
+def _caption(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
+    ids = engine.captions.encode(value, spec.name)
+    meta[spec.name] = value
+    return Prefix(engine.layout.tokens(spec.segment, ids))
 
 
 def _tokens(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
@@ -122,7 +186,7 @@ def _states(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
 
 
 _READERS: dict[str, Callable[[Engine, Input, Any, Meta], Prefix]] = {
-    "voice": _voice, "audio": _audio, "tokens": _tokens, "states": _states,
+    "voice": _voice, "audio": _audio, "caption": _caption, "tokens": _tokens, "states": _states,
 }  # fmt: skip
 
 

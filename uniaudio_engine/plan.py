@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import guides
 from .errors import InputError, first_few, shown
-from .inputs import hide_span, read_segment
+from .inputs import Beside, hide_span, read_beside, read_context, read_segment, read_span
 from .sequence import Ids, Layout, Prefix, join, phone_segment, segment
 from .tasks import MAX_SEED, Input, Task
 
@@ -30,7 +31,7 @@ class Piece:
     """One run of the model: feed ``shared`` and ``body``, then generate.
 
     With ``phones`` [P]: a duration for each, then the audio.  Without: exactly ``frames`` frames, or where ``least`` is
-    not None between ``least`` and ``frames``, until the model ends it.
+    not None between ``least`` and ``frames``, until the model ends it; ``guide`` [frames, S] rides beside them.
     """
 
     shared: Prefix
@@ -39,6 +40,7 @@ class Piece:
     phones: Ids | None = None
     frames: int = 0
     least: int | None = None
+    guide: Ids | None = None
     rest: Prefix | None = None  # of a piece with phones: what stands between `shared` and them
 
 
@@ -46,13 +48,16 @@ class Piece:
 class Plan:
     """``pieces`` in order, to be iterated once: a long text is turned into phones while its beginning is spoken.
 
-    ``meta`` is what the result will say about its inputs.
+    ``meta`` is what the result will say about its inputs.  For tasks that finish on their source: its samples [N], its codes
+    [T, K'], and the frames [begin, end) that are replaced.
     """
 
     task: Task
     options: dict[str, Any]
     pieces: Iterable[Piece]
     meta: dict[str, Any] = field(default_factory=dict)
+    source: Beside | None = None
+    span: tuple[int, int] | None = None
 
 
 def piece_seed(seed: int, index: int) -> int:
@@ -79,37 +84,67 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     shared, before, after = [Prefix(layout.special("start", task.special))], [], []  # type: ignore[var-annotated]
     part = shared
     text: Input | None = None
+    beside: Beside | None = None
+    span: tuple[int, int] | None = None
     source_frames = 0
     for spec in task.inputs:
+        value = given.get(spec.name)
         if spec.modality == "span":
             continue
         if spec.modality == "text":
             text, part = spec, after
             continue
+        hides = next((i for i in task.inputs if i.modality == "span" and i.segment == spec.name), None)
+        if spec.place == "guide":
+            beside = read_beside(engine, spec, value, meta)
+            source_frames = len(beside.rows)
+            if hides is not None:
+                span = (0, source_frames)
+                if given.get(hides.name) is not None:
+                    span = read_span(engine, hides, given[hides.name], source_frames, meta)
+                guides.put_edit(layout, beside.rows, *span)
+            continue
+        if spec.modality == "context":
+            beside = read_context(engine, spec, value, meta)
+            assert hides is not None and beside.codes is not None
+            span = read_span(engine, hides, given[hides.name], len(beside.codes), meta)
+            around = guides.edit_context(beside.codes, *span)[:, : layout.num_codebooks]
+            part.append(_segment(layout, spec.segment, Prefix(layout.codes_to_frames(around))))
+            continue
         if spec.modality != "voice" and part is shared:
             part = before
-        if given.get(spec.name) is None and spec.modality != "voice":
-            tokens = Prefix(np.zeros((0, layout.num_codebooks), np.int32))
+        if value is None and spec.modality != "voice":
+            tokens = Prefix(layout.fill([]))
         else:
-            tokens = read_segment(engine, spec, given.get(spec.name), meta)
-        for hidden in task.inputs:
-            if hidden.modality == "span" and hidden.segment == spec.name and given.get(hidden.name) is not None:
-                tokens = hide_span(engine, hidden, given[hidden.name], tokens, meta)
+            tokens = read_segment(engine, spec, value, meta)
+        if hides is not None and given.get(hides.name) is not None:
+            tokens = hide_span(engine, hides, given[hides.name], tokens, meta)
         if spec.name == "source":
             source_frames = len(tokens)
-        around = (Prefix(layout.special(f"{spec.segment}_{side}")) for side in ("start", "end"))
-        part.append(join([next(around), tokens, next(around)]))
+        part.append(_segment(layout, spec.segment, tokens))
     if task.length != "durations":
         after.append(Prefix(layout.special(f"{task.target}_start")))
     prefix = join(shared)
     seed = int(values["seed"])
     if text is None:
-        body = join(before + after)
-        pieces: Iterable[Piece] = [_piece(engine, task, values, prefix, body, seed, source_frames)]
-        return Plan(task, values, pieces, meta)
+        piece = _piece(engine, task, values, prefix, join(before + after), seed, source_frames)
+        guide = None if beside is None else beside.rows
+        if span is not None and guide is not None:  # what comes after the part to be changed need not be made
+            guide = guide[: span[1]]
+            piece = replace(piece, frames=len(guide))
+        if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):
+            guide = layout.no_guide(piece.frames)
+            guides.put_time_left(layout, guide)
+        return Plan(task, values, [replace(piece, guide=guide)], meta, beside, span)
     meta["sentences"] = 0
     spoken = _spoken(engine, task, text, values, _sentences(engine, given, text, meta), prefix, before, after, meta)
-    return Plan(task, values, itertools.chain([next(spoken)], spoken), meta)  # the first at once: it shows bad input
+    pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
+    return Plan(task, values, pieces, meta, beside, span)
+
+
+def _segment(layout: Layout, name: str, tokens: Prefix) -> Prefix:
+    """``<name_start> tokens <name_end>``."""
+    return join([Prefix(layout.special(f"{name}_start")), tokens, Prefix(layout.special(f"{name}_end"))])
 
 
 def _piece(

@@ -1,7 +1,6 @@
 """Running a plan: model steps, decoding, chunks.  The one-shot call is this stream, concatenated.
 
-One decoder stream runs through all pieces of a plan, so that joints between sentences are as smooth as any frame
-border.  Not responsible for what the pieces are: that is ``plan.py``.
+Not responsible for what the pieces are (``plan.py``) nor for samples (``finish.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 from .audio import AudioChunk
 from .core import core
 from .errors import InputError, shown
+from .finish import Decoding
 from .guides import phone_features, phone_rows
 from .plan import Piece, Plan, phone_piece, piece_seed, split_phones
 from .sequence import (
@@ -85,7 +85,7 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     session.prefill(piece.body.frames, None, piece.body.continuous or None)
     known = len(piece.shared) + len(piece.body)
     if piece.phones is None:
-        yield Step(session, piece.frames, target_sampling(engine, plan, piece), None, True)
+        yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.guide, True)
         return
     features = phone_features(layout, piece.phones)
     n = len(features)
@@ -205,8 +205,15 @@ class AudioStream:
 
     def _run(self, engine: Engine, plan: Plan, sizes: ChunkSizes) -> Generator[AudioChunk, None, None]:
         begin, paused = time.perf_counter() - self._planned, 0.0
-        decoder = engine.codec.decoder_stream()
+        decoding = Decoding(engine, plan)
         position, frames_made = 0, 0
+        head = decoding.head()
+        if len(head):
+            self.meta["first_chunk_ms"] = round(1000 * (time.perf_counter() - begin), 3)
+            now = time.perf_counter()
+            yield AudioChunk(head, self.sample_rate, 0, np.zeros((0, engine.layout.num_codebooks), np.int32))
+            paused += time.perf_counter() - now
+            position = len(head)
         for piece in plan.pieces:
             steps = piece_steps(engine, plan, piece)
             for step in _drive(steps):
@@ -223,7 +230,7 @@ class AudioStream:
                     if not step.target or not len(frames):
                         continue
                     codes = engine.layout.frames_to_codes(frames)
-                    samples = np.clip(decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0)
+                    samples = decoding.push(codes)
                     frames_made += len(frames)
                     now = time.perf_counter()
                     self.meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
@@ -234,7 +241,7 @@ class AudioStream:
                     steps.close()
                     self.meta["cancelled"] = True
                     return
-        samples = np.clip(decoder.flush(), -1.0, 1.0)
+        samples = decoding.flush()
         compute = time.perf_counter() - begin - paused
         seconds = (position + len(samples)) / self.sample_rate
         self.meta.update(
@@ -302,16 +309,14 @@ def run_tokens(engine: Engine, plan: Plan) -> tuple[int, ...]:
     return tuple(int(t) for t in frames[:, 0] - engine.layout.vocabulary.span(plan.task.target).start)
 
 
-def decode_parts(engine: Engine, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None) -> Any:
-    """Audio frames [n, K] of successive pieces -> samples [N], decoded in the stream's own chunks."""
-    sizes, decoder = ChunkSizes(chunk_frames), engine.codec.decoder_stream()
-    out = [np.zeros(0, np.float32)]
+def decode_parts(engine: Engine, plan: Plan, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None) -> Any:
+    """Audio frames [n, K] of a plan's successive pieces -> samples [N], decoded in the stream's own chunks."""
+    sizes, decoding = ChunkSizes(chunk_frames), Decoding(engine, plan)
+    out = [np.zeros(0, np.float32), decoding.head()]
     for frames in parts:
         at = 0
         while at < len(frames):
             n = sizes.next()
-            codes = engine.layout.frames_to_codes(frames[at : at + n])
-            out.append(decoder.push(np.ascontiguousarray(codes.T)))
+            out.append(decoding.push(engine.layout.frames_to_codes(frames[at : at + n])))
             at += n
-    out.append(decoder.flush())
-    return np.clip(np.concatenate(out), -1.0, 1.0)
+    return np.concatenate([*out, decoding.flush()])

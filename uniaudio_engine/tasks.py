@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .errors import InputError, first_few, shown
@@ -32,14 +32,18 @@ class Input:
     - ``text``: English text, as phones; ``phones=`` may be given in its place.  ``collapse`` makes one token of a run.
     - ``tokens``: ids of the vocabulary span ``segment``, or its labels where the folder has them; ``rate`` a second.
     - ``states``: float32 [n, width] of an external encoder, one a frame, through the LM's continuous input ``segment``.
+    - ``caption``: English text, as pieces of the caption tokenizer.
+    - ``units``: a sound, as semantic units; ``score``: notes and words (``score.py``).  Both go beside the target.
+    - ``context``: a sound of which a ``span`` is to be spoken anew; what is around it is the voice prompt.
     - ``span``: begin and end in seconds of the part of input ``segment`` that is hidden from the model, and how long the
       hidden part is to be, where that differs.
 
+    ``place``: in the sequence, or beside the target frame by frame (``guides.py``).
     ``encoder`` names the optional encoder (``encoders.py``) that makes ``tokens`` of a sound or ``states`` of a text.
     """
 
     name: str
-    modality: Literal["voice", "audio", "text", "tokens", "states", "span"]
+    modality: Literal["voice", "audio", "text", "caption", "tokens", "states", "units", "score", "context", "span"]
     segment: str
     help: str
     required: bool = True
@@ -49,6 +53,7 @@ class Input:
     rate: float = 0.0  # tokens: how many a second; 0 where they are not in time
     max_count: int = 0  # tokens and states: at most so many; 0 for no limit
     encoder: str = ""
+    place: Literal["sequence", "guide"] = "sequence"
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,15 @@ class Task:
     """``length`` says how many frames are made:
 
     - ``durations``: a planned duration for each phone, then exactly their sum;
-    - ``source``: as many as the input named source has;
+    - ``source``: as many as the input named source has, or the one that goes beside the target;
     - ``seconds``: the option of that name;
     - ``end``: until the model says so, between ``min_ratio`` and ``max_ratio`` times the input's frames;
     - ``one``: a single token.
 
     ``target``: ``audio``, or the vocabulary span whose tokens are the answer (``Engine.understand``).
     ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults.
+    ``finish``: ``length`` gives exactly as many samples as the source has; ``span`` puts what was made into the source's
+    span, and every sample outside of it stays as it was.  ``verb``: its name on the command line and in Python.
     """
 
     name: str
@@ -134,6 +141,8 @@ class Task:
     top_p: float = 1.0
     target: str = "audio"
     token: str = ""
+    finish: Literal["", "length", "span"] = ""
+    verb: str = ""
 
     @property
     def special(self) -> str:
@@ -157,12 +166,17 @@ class Task:
         if len(inputs) != len(self.inputs) or clash or len([i for i in self.inputs if i.modality == "text"]) > 1:
             raise InputError(f"task {self.name}: expected distinct names of inputs and options and at most one text")
         for i in self.inputs:
-            if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality != "audio"):
+            if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality not in ("audio", "context")):
                 raise InputError(f"task {self.name}: input {i.name}: expected the name of an audio input as segment, got {shown(i.segment)}")
+            if (i.place == "guide") != (i.modality in ("units", "score")) and i.modality != "audio":
+                raise InputError(f"task {self.name}: input {i.name}: {i.modality} cannot be in place {i.place}")
             if not (0 <= i.min_seconds <= 3600 and 0 <= i.max_seconds <= 3600 and 0 <= i.rate <= 1e5 and 0 <= i.max_count <= 1 << 20):
                 raise InputError(f"task {self.name}: input {i.name}: expected limits from 0 up, got {i}")
-        if (self.length == "source" and "source" not in inputs) or (self.length == "durations" and not self.text_input):
+        beside = [i for i in self.inputs if i.place == "guide"]
+        if (self.length == "source" and "source" not in inputs and not beside) or (self.length == "durations" and not self.text_input):
             raise InputError(f"task {self.name}: length {self.length}: expected an input named source, or for durations a text")
+        if len(beside) > 1 or (beside and self.length != "source") or (self.finish and "source" not in inputs):
+            raise InputError(f"task {self.name}: expected one input beside the target, its length source, and to finish an input named source")
         for o in self.options:
             o.check(o.default)
 
@@ -196,12 +210,17 @@ class Task:
 
     @property
     def needs(self) -> set[str]:
-        """Names of the special tokens, vocabulary spans and continuous inputs that its sequence is made of."""
-        segments = [i.segment for i in self.inputs if i.modality != "span"] + [self.target]
-        names = {"start", self.special, self.target} | {f"{s}_{side}" for s in segments for side in ("start", "end")}
+        """Names of the special tokens, vocabulary spans, guide spans and continuous inputs that its sequence is made of."""
+        names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
-            names |= {"voice": {"audio"}, "audio": {"audio"}, "span": {"audio_mask"}}.get(i.modality, {i.segment})
-            names |= {"continuous_token"} if i.modality == "states" else set()
+            if i.place == "guide":
+                names |= {"audio": {"source0", "ahead0"}, "units": {"unit"}, "score": {"note", "phone_now"}}[i.modality]
+            elif i.modality == "span":
+                masked = any(o.name == i.segment and o.modality == "audio" and o.place == "sequence" for o in self.inputs)
+                names |= {"audio_mask"} if masked else set()
+            else:
+                names |= {f"{i.segment}_start", f"{i.segment}_end", "audio" if i.modality in ("voice", "audio", "context") else i.segment}
+                names |= {"continuous_token"} if i.modality == "states" else set()
         return names | ({"duration", "duration_start", "duration_end"} if self.length == "durations" else set())
 
     @property
@@ -230,21 +249,43 @@ class Task:
         }  # fmt: skip
 
 
+_VOICE = Input("prompt", "voice", "audio_prompt", "a voice's name or file, or a sound to take the voice from", required=False,
+               min_seconds=0.5, max_seconds=3.0)  # fmt: skip
+_THIS_VOICE = replace(_VOICE, required=True)
+_TEXT = Input("text", "text", "phone", "English text")
+_CAPTION = Input("text", "caption", "caption", "what it is to sound like, in English")
+_INSTRUCTION = Input("instruction", "caption", "caption", "what to do, in English")
+_BESIDE = Input("source", "audio", "source", "the sound", place="guide")
+_SPAN = Input("span", "span", "source", "the part to change, as begin:end in seconds")
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task(
-            name="tts",
-            help="speak a text in a given voice",
-            inputs=(
-                Input("prompt", "voice", "audio_prompt", "a voice's name or file, or a sound to take the voice from",
-                      required=False, min_seconds=0.5, max_seconds=3.0),
-                Input("text", "text", "phone", "English text"),
-            ),
-            length="durations",
-            example='uniaudio tts "Hello there." -o hello.wav',
-            temperature=0.3, top_k=64, top_p=0.95,
-        ),
+        Task("tts", "speak a text in a given voice", (_VOICE, _TEXT), "durations", 'uniaudio tts "Hello there." -o hello.wav',
+             0.3, 64, 0.95, verb="tts"),
+        Task("vc", "say the same in another voice", (
+            _THIS_VOICE, Input("source", "units", "unit", "the speech", place="guide"),
+        ), "source", "uniaudio convert --source speech.wav --voice anna.wav -o out.wav", 0.3, 64, 0.95, finish="length", verb="convert"),
+        Task("se", "take the noise out of speech", (_BESIDE,), "source", "uniaudio enhance --source noisy.wav -o clean.wav",
+             0.3, 64, 0.95, finish="length", verb="enhance"),
+        Task("tse", "pull one speaker out of a mixture", (_THIS_VOICE, _BESIDE), "source",
+             "uniaudio extract --source mixture.wav --voice anna.wav -o anna-alone.wav", 0.3, 64, 0.95, finish="length", verb="extract"),
+        Task("svs", "sing a score", (_VOICE, Input("score", "score", "note", "notes and words: .txt, .mid or .musicxml", place="guide")),
+             "source", "uniaudio sing --score song.txt -o song.wav", 0.3, 64, 0.95, verb="sing"),
+        Task("t2s", "make the sound of a caption", (_CAPTION,), "seconds", 'uniaudio sound "three knocks on wood" -o knocks.wav',
+             0.8, 128, 0.98, verb="sound"),
+        Task("t2m", "make the music of a caption", (_CAPTION,), "seconds", 'uniaudio music "slow piano in C major" -o music.wav',
+             0.8, 128, 0.98, verb="music"),
+        Task("a_edit", "change a sound as an instruction says", (_INSTRUCTION, _BESIDE, replace(_SPAN, required=False)), "source",
+             'uniaudio edit "add a bell" --source rain.wav --span 1:2 -o out.wav', 0.5, 64, 0.95, finish="span", verb="edit"),
+        Task("sd", "take the room out of speech", (_BESIDE,), "source", "uniaudio dereverb --source hall.wav -o dry.wav",
+             0.3, 64, 0.95, finish="length", verb="dereverb"),
+        Task("i_tts", "speak a text as an instruction says", (_INSTRUCTION, _TEXT), "durations",
+             'uniaudio instruct "a low voice, slowly" --text "Hello there." -o hello.wav', 0.3, 64, 0.95, verb="instruct"),
+        Task("s_edit", "speak a part of a recording anew", (
+            Input("source", "context", "audio_prompt", "the recording", min_seconds=0.5), _SPAN, replace(_TEXT, help="the words for that part"),
+        ), "durations", 'uniaudio speech-edit "seven" --source numbers.wav --span 0.8:1.3 -o out.wav', 0.3, 64, 0.95, finish="span",
+            verb="speech-edit"),
     )
 }  # fmt: skip
 

@@ -23,7 +23,6 @@ from ..corpus.schema import Label, Phone
 VOICED = ("tts", "vc", "tse", "svs", "s_edit")  # tasks whose sequence has a voice prompt
 SHARED = ("tts", "vc", "svs")  # of these, any other clip of the speaker will do as prompt
 SINGING = "svs"  # singers' prompts are sung: they are a pool of their own
-CONTEXT_BEFORE, CONTEXT_AFTER = 100, 50  # frames around a speech edit that are its voice prompt
 FRAME_RATE = 50.0
 _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
@@ -136,15 +135,10 @@ def _speech_edit(label: Label, codes: np.ndarray, more: dict[str, Any]) -> Item 
     durations = frame_durations((np.minimum(ends[inside], end) - begin) / FRAME_RATE, end - begin)
     if durations is None:
         return None
-    prompt = edit_context(codes, begin, end)
+    prompt = guides.edit_context(codes, begin, end)
     if len(prompt) < 25:
         return None
     return Item("s_edit", codes[begin:end], prompt=prompt, phones=phone_ids(target.phones)[inside], durations=durations, **more)
-
-
-def edit_context(codes: np.ndarray, begin: int, end: int) -> np.ndarray:
-    """What is around an edited span [begin, end): first what follows it, then what leads up to it."""
-    return np.concatenate((codes[end : end + CONTEXT_AFTER], codes[max(0, begin - CONTEXT_BEFORE) : begin]))
 
 
 def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None) -> Sequence:
