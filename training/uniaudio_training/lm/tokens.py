@@ -18,7 +18,7 @@ from tqdm import tqdm
 from uniaudio_engine.text.phones import PHONES
 
 from ..codec.checkpoint import load_codec
-from ..corpus.shards import Shard, open_shards
+from ..corpus.reading import Examples, open_corpus
 from ..models.spectral import SpectralCodec
 
 _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
@@ -40,36 +40,37 @@ def frame_durations(ends: np.ndarray, frames: int, frame_rate: float) -> np.ndar
 
 
 @torch.no_grad()
-def tokenize(shard: Shard, codec: SpectralCodec, num_codebooks: int, batch: int = 16) -> dict[str, np.ndarray]:
+def tokenize(shard: Examples, codec: SpectralCodec, num_codebooks: int, batch: int = 16) -> dict[str, np.ndarray]:
     """Arrays of one token shard; clips whose phones cannot be aligned to frames are left out."""
     device = next(codec.parameters()).device
     size, rate = codec.config.frame_size, codec.config.frame_rate
-    order = sorted(range(len(shard.labels)), key=lambda i: shard.labels[i]["samples"])
+    tracks = [e.track() for e in shard]
+    order = sorted(range(len(tracks)), key=lambda i: tracks[i].samples)
     codes: dict[int, np.ndarray] = {}
     for first in range(0, len(order), batch):
         group = order[first : first + batch]
-        longest = max(shard.labels[i]["samples"] for i in group)
+        longest = max(tracks[i].samples for i in group)
         samples = np.zeros((len(group), longest), np.float32)
         for row, i in enumerate(group):
-            samples[row, : shard.labels[i]["samples"]] = shard.clip(i)
+            samples[row, : tracks[i].samples] = shard[i].audio()
         out = codec.encode(torch.from_numpy(samples).to(device), num_codebooks).cpu().numpy()
         for row, i in enumerate(group):  # the codec is causal: what follows a clip does not change its codes
-            codes[i] = out[row, :, : -(-shard.labels[i]["samples"] // size)].T.astype(np.uint16)
+            codes[i] = out[row, :, : -(-tracks[i].samples // size)].T.astype(np.uint16)
     rows: dict[str, list[np.ndarray]] = {"codes": [], "phones": [], "durations": []}
     frames, counts, speakers, names = [], [], [], []
-    for i, label in enumerate(shard.labels):
-        ends = np.array([e for _, e in label["phones"]])
+    for i, track in enumerate(tracks):
+        ends = np.array([p.end for p in track.phones])
         durations = frame_durations(ends, len(codes[i]), rate)
         if durations is None:
             continue
-        if label["speaker"] not in names:
-            names.append(label["speaker"])
+        if track.speaker not in names:
+            names.append(track.speaker)
         rows["codes"].append(codes[i])
-        rows["phones"].append(np.array([_PHONE_ID[p] for p, _ in label["phones"]], np.uint8))
+        rows["phones"].append(np.array([_PHONE_ID[p] for p, _ in track.phones], np.uint8))
         rows["durations"].append(durations.astype(np.uint16))
         frames.append(len(codes[i]))
         counts.append(len(durations))
-        speakers.append(names.index(label["speaker"]))
+        speakers.append(names.index(track.speaker))
     return {
         **{k: np.concatenate(v) for k, v in rows.items()}, "frames": np.array(frames), "phone_counts": np.array(counts),
         "speakers": np.array(speakers), "speaker_names": np.array(names),
@@ -87,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     codec = load_codec(args.codec).to(args.device).eval()
     args.out.mkdir(parents=True, exist_ok=True)
-    for shard in tqdm(list(open_shards(args.corpus, "speech", args.split)), unit="shard"):
-        path = args.out / f"{shard.name}.npz"
+    for i, shard in enumerate(tqdm(open_corpus(args.corpus).shards("tts", args.split), unit="shard")):
+        path = args.out / f"speech-{args.split}-{i:04d}.npz"
         if path.exists():
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
