@@ -10,9 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from torch.nn.utils import parametrize  # noqa: E402
 from uniaudio_training.models.seanet import SeanetCodec  # noqa: E402
 
 from uniaudio_engine.config import CodecConfig, SeanetConfig  # noqa: E402
+from uniaudio_engine.importers.seanet import seanet_tensors  # noqa: E402
 
 CASES = {
     "24 kHz": {},
@@ -23,52 +25,13 @@ CASES = {
 }
 
 
-def modules(model) -> dict[str, dict[str, torch.Tensor]]:
-    """Plain tensors of each convolution (weight norm folded) and LSTM."""
-    found = {}
-    for name, m in model.named_modules():
-        if type(m).__name__ in ("EncodecConv1d", "EncodecConvTranspose1d"):
-            found[name] = {"weight": m.conv.weight.detach(), "bias": m.conv.bias.detach()}
-            if hasattr(m, "norm"):
-                found[name] |= {f"norm.{k}": v for k, v in m.norm.state_dict().items()}
-        elif type(m).__name__ == "EncodecLSTM":
-            found[name] = m.lstm.state_dict()
-    return found
-
-
 def state_dict(model, c: SeanetConfig) -> dict[str, torch.Tensor]:
-    found, out = modules(model), {}
-
-    def put(target: str, source: str) -> None:
-        out.update({f"{target}.{k}": v for k, v in found[source].items()})
-
-    for side in ("encoder", "decoder"):
-        layer = f"{side}.layers"
-        put(f"{side}.input", f"{layer}.0")
-        i = 1
-        if side == "decoder":
-            put("decoder.lstm", f"{layer}.1")
-            i = 2
-        for s in range(len(c.ratios)):
-            if side == "decoder":
-                put(f"decoder.stages.{s}.up", f"{layer}.{i + 1}")
-                i += 2
-            for j in range(c.residual_layers):
-                block = f"{side}.stages.{s}.blocks.{j}"
-                put(f"{block}.first", f"{layer}.{i}.block.1")
-                put(f"{block}.second", f"{layer}.{i}.block.3")
-                if c.conv_shortcut:
-                    put(f"{block}.shortcut", f"{layer}.{i}.shortcut")
-                i += 1
-            if side == "encoder":
-                put(f"encoder.stages.{s}.down", f"{layer}.{i + 1}")
-                i += 2
-        if side == "encoder":
-            put("encoder.lstm", f"{layer}.{i}")
-            i += 1
-        put(f"{side}.output", f"{layer}.{i + 1}")
-    out["quantizer.codebooks"] = torch.stack([stage.codebook.embed for stage in model.quantizer.layers])
-    return out
+    """The model's weights under our names; weight norm is folded by torch, so that the bits can be compared."""
+    for m in model.modules():
+        if parametrize.is_parametrized(m):
+            parametrize.remove_parametrizations(m, "weight")
+    state = {k: v.numpy() for k, v in model.state_dict().items()}
+    return {k: torch.from_numpy(v) for k, v in seanet_tensors(c, "transformers", state).items()}
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
