@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
+from .captions import CaptionTokenizer
 from .config import ModelConfig, to_dict
 from .core import core, default_threads
 from .encoders import ENCODERS, Encoder, check_encoders
@@ -82,6 +83,7 @@ class Engine:
         self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
+        self._captions: CaptionTokenizer | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -177,6 +179,20 @@ class Engine:
                 "phone dictionary (uniaudio import uniaudio --phones FILE)"
             )
         return iter_sentences(text)
+
+    @property
+    def captions(self) -> CaptionTokenizer:
+        """The tokenizer of captions and instructions.  Raises :class:`InputError` where the model has none."""
+        if self._captions is None:
+            path = self.folder.path / "text.model"
+            if not self.folder.captions:
+                raise InputError(f"model {self.config.name} reads no captions: there is no {path}")
+            tokenizer = CaptionTokenizer(self.folder.captions, str(path))
+            if tokenizer.size != self.layout.vocabulary.span("caption").size:
+                wanted = self.layout.vocabulary.span("caption").size
+                raise InputError(f"{path}: expected {wanted} pieces, as the vocabulary has, got {tokenizer.size}")
+            self._captions = tokenizer
+        return self._captions
 
     def encoder(self, name: str, what: str, wanted: str) -> Encoder:
         """An optional encoder, loaded at its first use; ``what`` and ``wanted`` are for the message where it is absent."""

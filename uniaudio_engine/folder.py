@@ -1,6 +1,6 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
 
-Also, where a model brings them: labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
+Also, where a model brings them: text.model (the caption tokenizer, sentencepiece), labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
 the labels of phones.txt).
 
 Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
@@ -46,6 +46,7 @@ class ModelFolder:
     voices: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lexicon: str = ""
+    captions: bytes = b""
 
 
 def bundled_models() -> dict[str, Path]:
@@ -102,7 +103,7 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     elif (folder / "lm.safetensors").exists():
         raise InputError(f"{folder}: lm.safetensors is left over: config.json has no lm section; remove the file")
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
-    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"))
+    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model"))
 
 
 def save_folder(
@@ -112,6 +113,7 @@ def save_folder(
     lm: Mapping[str, NDArray[Any]] | None = None,
     phones: Iterable[str] = (),
     dtype: str = "float32",
+    captions: bytes = b"",
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
     (a rounded codebook would give other codes than those the LM has learned)."""
@@ -130,6 +132,9 @@ def save_folder(
     if phones:
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
+    if captions:
+        with atomic_write(folder / "text.model") as f:
+            f.write(captions)
     with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
         f.write((config.to_json() + "\n").encode())
 
@@ -203,14 +208,22 @@ def _load_labels(path: Path) -> tuple[str, ...]:
 
 
 def _read_text(path: Path) -> str:
+    try:
+        return _read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: expected a UTF-8 text, got: {e}") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """What a file holds; nothing where there is none."""
     if not path.exists():
-        return ""
+        return b""
     try:
         if path.stat().st_size > MAX_TEXT_BYTES:
             raise InputError(f"{path}: expected at most {MAX_TEXT_BYTES} bytes, got {path.stat().st_size}")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: expected a readable UTF-8 text, got: {e}") from None
+        return path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
 
 
 def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -19,7 +19,7 @@ LM = {
     },
 }  # fmt: skip
 CODEC = {
-    "batch": 2, "frames": 8, "warmup": 2, "unquantized": 2, "few_stages": 2, "weights": {"sound": 1.0},
+    "batch": 2, "frames": 8, "warmup": 2, "unquantized": 2, "few_stages": 2, "weights": {"t2s": 1.0},
     "codec": {
         "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
         "spectral": {
@@ -53,7 +53,7 @@ def tokens(tmp_path_factory):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    make_shard(ShardSpec("sound", "train", 0, seed=3, seconds=20), str(folder))
+    make_shard(ShardSpec("t2s", "train", 0, seed=3, seconds=20), str(folder))
     return folder
 
 
@@ -98,13 +98,13 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
 def test_shards_are_made_again_bit_for_bit(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        make_shard(ShardSpec("sound", "train", 7, seed=1, seconds=15), str(tmp_path / name))
+        make_shard(ShardSpec("t2s", "train", 7, seed=1, seconds=15), str(tmp_path / name))
     for suffix in ("npy", "jsonl"):
-        first, second = ((tmp_path / n / f"sound-train-0007.{suffix}").read_bytes() for n in ("a", "b"))
+        first, second = ((tmp_path / n / f"t2s-train-0007.{suffix}").read_bytes() for n in ("a", "b"))
         assert first == second
     (tmp_path / "c").mkdir()
-    make_shard(ShardSpec("sound", "train", 8, seed=1, seconds=15), str(tmp_path / "c"))
-    assert (tmp_path / "c" / "sound-train-0008.npy").read_bytes() != (tmp_path / "a" / "sound-train-0007.npy").read_bytes()
+    make_shard(ShardSpec("t2s", "train", 8, seed=1, seconds=15), str(tmp_path / "c"))
+    assert (tmp_path / "c" / "t2s-train-0008.npy").read_bytes() != (tmp_path / "a" / "t2s-train-0007.npy").read_bytes()
 
 
 def test_unknown_setting_is_refused(tmp_path, tokens):
@@ -139,7 +139,7 @@ def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
     from uniaudio_training.codec.checkpoint import load_codec
 
     codec_train.train({**CODEC, "data": str(corpus), "steps": 3}, tmp_path / "codec", "cpu")
-    settings = {"batch": 2, "frames": 10, "warmup": 1, "channels": 4, "judge_from": 1, "few_stages": 2, "weights": {"sound": 1.0}}
+    settings = {"batch": 2, "frames": 10, "warmup": 1, "channels": 4, "judge_from": 1, "few_stages": 2, "weights": {"t2s": 1.0}}
     adversarial.train({**settings, "data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")}, tmp_path / "finish", "cpu")
     before, after = load_codec(tmp_path / "codec"), load_codec(tmp_path / "finish")
     samples = 0.1 * torch.randn(1, 6400, generator=torch.Generator().manual_seed(0))

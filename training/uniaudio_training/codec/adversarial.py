@@ -23,7 +23,7 @@ from .train import Prefetch, draw_stages, settings_from, write_config
 _SETTINGS: dict[str, Any] = {
     "batch": 12, "frames": 40, "steps": 3000, "lr": 2e-4, "discriminator_lr": 3e-4, "warmup": 100, "seed": 1, "spectral_weight": 15.0,
     "magnitude_weight": 8.0, "feature_weight": 2.0, "few_stages": 4, "channels": 24, "judge_from": 0, "data": "data/corpus",
-    "weights": {"speech": 0.8, "sound": 0.1, "music": 0.1},
+    "weights": {"tts": 0.8, "t2s": 0.1, "t2m": 0.1},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Random crops of the corpus for the codec, with the phone at each frame where the generator knows it."""
+"""Random crops of the corpus for the codec, with the phone at each frame where the corpus knows it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..corpus.shards import Shard, open_shards
+from uniaudio_engine.text.phones import PHONES
+
+from ..corpus.reading import Examples, open_corpus
+from ..corpus.schema import TASKS
 
 NO_PHONE = -1
+_SPEECH = frozenset(TASKS) - {"t2s", "t2m", "a_edit"}
 
 
 class CodecData:
-    """Draws batches of crops; ``weights`` is the share of each kind."""
+    """Draws batches of crops; ``weights`` is the share of each task's targets (and sources, where it has them)."""
 
     def __init__(self, folder: str | Path, frame_size: int, frames: int, weights: dict[str, float], split: str = "train") -> None:
         self.frame_size, self.frames = frame_size, frames
-        self.kinds = list(weights)
-        self.weights = np.array([weights[k] for k in self.kinds])
+        self.tasks = list(weights)
+        self.weights = np.array([weights[t] for t in self.tasks])
         self.weights /= self.weights.sum()
-        self.shards: dict[str, list[Shard]] = {k: list(open_shards(folder, k, split)) for k in self.kinds}
-        names = {p.rstrip("012") for s in self.shards.get("speech", []) for label in s.labels for p, _ in label["phones"]}
-        self.phones = sorted(names)
+        corpus = open_corpus(folder)
+        self.examples: dict[str, Examples] = {t: corpus[t, split] for t in self.tasks}
+        self.phones = sorted({p.rstrip("012") for p in PHONES}) if _SPEECH & set(self.tasks) else []
         self._index = {p: i for i, p in enumerate(self.phones)}
 
-    def crop(self, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def crop(self, rng: np.random.Generator, task: str) -> tuple[np.ndarray, np.ndarray]:
         """float32 [frames * frame_size] and phone ids [frames] (NO_PHONE where unknown)."""
         n = self.frames * self.frame_size
-        shard = self.shards[kind][int(rng.integers(len(self.shards[kind])))]
-        i = int(rng.integers(len(shard.labels)))
-        clip = shard.clip(i)
+        examples = self.examples[task]
+        example = examples[int(rng.integers(len(examples)))]
+        roles = [r for r in ("target", "source") if r in example.roles]
+        role = roles[int(rng.integers(len(roles)))] if len(roles) > 1 else roles[0]
+        clip, track = example.audio(role), example.track(role)
         start = int(rng.integers(-self.frame_size, max(1, len(clip) - n // 2)))
         out = np.zeros(n, np.float32)
         lo, hi = max(start, 0), min(start + n, len(clip))
         out[lo - start : hi - start] = clip[lo:hi]
         phones = np.full(self.frames, NO_PHONE, np.int64)
-        if kind == "speech":
-            label = shard.labels[i]
-            ends = np.array([e for _, e in label["phones"]])
-            ids = np.array([self._index[p.rstrip("012")] for p, _ in label["phones"]])
+        if track.phones:
+            ends = np.array([p.end for p in track.phones])
+            ids = np.array([self._index[p.phone.rstrip("012")] for p in track.phones])
             centre = (start + (np.arange(self.frames) + 0.5) * self.frame_size) / 16000
             at = np.searchsorted(ends, centre)
             inside = (centre >= 0) & (at < len(ends))
@@ -51,10 +56,11 @@ class CodecData:
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """samples [B, N] in [-1, 1], phone ids [B, T].  Some speech is mixed with sound or music, echoed, or made quieter."""
         rows: list[Any] = []
-        for kind in rng.choice(len(self.kinds), size, p=self.weights):
-            x, phones = self.crop(rng, self.kinds[kind])
-            if self.kinds[kind] == "speech" and rng.random() < 0.2 and len(self.kinds) > 1:
-                other, _ = self.crop(rng, self.kinds[1 + int(rng.integers(len(self.kinds) - 1))])
+        others = [t for t in self.tasks if t not in _SPEECH]
+        for task in rng.choice(len(self.tasks), size, p=self.weights):
+            x, phones = self.crop(rng, self.tasks[task])
+            if self.tasks[task] in _SPEECH and others and rng.random() < 0.2:
+                other, _ = self.crop(rng, others[int(rng.integers(len(others)))])
                 gain = 10 ** (-rng.uniform(0, 20) / 20) * np.sqrt((x**2).mean() / ((other**2).mean() + 1e-9))
                 x = x + other * gain
             if rng.random() < 0.1:

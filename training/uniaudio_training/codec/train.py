@@ -26,7 +26,7 @@ from .losses import SpectralLoss, waveform_loss
 _SETTINGS: dict[str, Any] = {
     "batch": 16, "frames": 64, "steps": 20000, "lr": 1e-3, "warmup": 200, "seed": 0, "phone_weight": 0.3,
     "magnitude_weight": 8.0, "waveform_weight": 0.5, "commit_weight": 0.25, "unquantized": 300, "few_stages": 4, "data": "data/corpus",
-    "weights": {"speech": 0.7, "sound": 0.15, "music": 0.15},
+    "weights": {"tts": 0.7, "t2s": 0.15, "t2m": 0.15},
 }  # fmt: skip
 
 

@@ -27,11 +27,15 @@ class _Voice(C.Structure):
 
 @dataclass(frozen=True)
 class Segment:
-    """A phone with its stress digit on vowels ("ah1"), its end in seconds, and the word that it belongs to ("" in pauses)."""
+    """A phone with its stress digit on vowels ("ah1"), its end in seconds, and the word that it belongs to ("" in pauses).
+
+    ``begins``: "word" on the first phone of a word, "syllable" on the first of its other syllables, else "".
+    """
 
     phone: str
     end: float
     word: str
+    begins: str = ""
 
 
 VOWELS = frozenset("aa ae ah ao aw ax axr ay eh er ey ih iy ow oy uh uw".split())
@@ -62,6 +66,8 @@ class Flite:
         self._fstring = fn("ffeature_string", C.c_char_p, p, C.c_char_p)
         self._set = fn("feat_set_float", None, p, C.c_char_p, C.c_float)
         self._remove = fn("feat_remove", C.c_int, p, C.c_char_p)
+        self._srand = C.CDLL(None).srand
+        self._srand.restype, self._srand.argtypes = None, (C.c_uint,)
         self._delete = fn("delete_utterance", None, p)
         self._voices = {}
         for voice in VOICES:
@@ -76,11 +82,14 @@ class Flite:
         except OSError as e:
             raise RuntimeError(f"the corpus needs flite 2.2: {e}; install it (Debian: apt-get install libflite1)") from None
 
-    def say(self, text: str, voice: str, f0: float | None = None, stretch: float = 1.0) -> tuple[np.ndarray, list[Segment]]:
+    def say(self, text: str, voice: str, f0: float | None = None, stretch: float = 1.0, noise_seed: int | None = None) -> tuple[np.ndarray, list[Segment]]:
         """Speaks ``text`` -> (float32 samples [N] at 16 kHz, its segments).
 
-        ``f0`` Hz is the mean of the intonation (``rms`` ignores it); ``stretch`` multiplies durations.
+        ``f0`` Hz is the mean of the intonation (``rms`` ignores it); ``stretch`` multiplies durations.  ``noise_seed`` makes
+        the samples a function of the arguments: flite's excitation comes from libc's rand(), wherever that stands otherwise.
         """
+        if noise_seed is not None:
+            self._srand(noise_seed)
         handle = self._voices[voice]
         features = C.cast(handle, C.POINTER(_Voice)).contents.features
         self._set(features, b"duration_stretch", stretch)
@@ -101,7 +110,10 @@ class Flite:
                 word = self._fstring(item, b"R:SylStructure.parent.parent.name").decode()
                 if phone in VOWELS:
                     phone += self._fstring(item, b"R:SylStructure.parent.stress").decode()
-                segments.append(Segment(phone, float(self._float(item, b"end")), "" if word == "0" else word))
+                begins = ""
+                if word != "0" and self._fstring(item, b"R:SylStructure.p.name") == b"0":
+                    begins = "word" if self._fstring(item, b"R:SylStructure.parent.p.daughter.name") == b"0" else "syllable"
+                segments.append(Segment(phone, float(self._float(item, b"end")), "" if word == "0" else word, begins))
                 item = self._next(item)
             return samples, segments
         finally:

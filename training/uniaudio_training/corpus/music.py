@@ -16,17 +16,16 @@ INSTRUMENTS = {
     "piano": 0, "vibraphone": 11, "organ": 19, "accordion": 21, "guitar": 24, "electric guitar": 27, "violin": 40, "cello": 42,
     "strings": 48, "trumpet": 56, "saxophone": 65, "clarinet": 71, "flute": 73, "harp": 46, "synth": 80, "marimba": 12,
 }  # fmt: skip
-_KEYS = ("C", "D flat", "D", "E flat", "E", "F", "G flat", "G", "A flat", "A", "B flat", "B")
-_SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+KEYS = ("C", "D flat", "D", "E flat", "E", "F", "G flat", "G", "A flat", "A", "B flat", "B")
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 0, 3, 4))
 
 
 @dataclass(frozen=True)
 class Music:
-    """float32 samples [N] at 16 kHz mono, caption, and the parameters that the caption names."""
+    """float32 samples [N] at 16 kHz mono, and the parameters that a caption names (``captions.music``)."""
 
     samples: np.ndarray
-    caption: str
     parameters: dict[str, Any]
 
 
@@ -50,7 +49,7 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
     key, mode = int(rng.integers(12)), ("major", "minor")[int(rng.integers(2))]
     tempo = int(rng.choice([70, 85, 100, 115, 130, 150]))
     drums, chords = bool(rng.random() < 0.5), bool(rng.random() < 0.6)
-    scale = [_SCALES[mode][i % 7] + 12 * (i // 7) for i in range(21)]
+    scale = [SCALES[mode][i % 7] + 12 * (i // 7) for i in range(21)]
     root = 48 + key
     beat = 60.0 / tempo
 
@@ -80,7 +79,6 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
                 note(9, i * beat / 2, beat / 4, h, 90)
 
     synth, font = _synth()
-    synth.sounds_off_all() if hasattr(synth, "sounds_off_all") else None
     synth.program_select(0, font, 0, INSTRUMENTS[lead])
     backing = ("piano", "strings", "organ")[int(rng.integers(3))]
     synth.program_select(1, font, 0, INSTRUMENTS[backing])
@@ -95,16 +93,12 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
             synth.noteon(channel, pitch, velocity)
         else:
             synth.noteoff(channel, pitch)
-    for channel in (0, 1, 9):
-        synth.notes_off(channel) if hasattr(synth, "notes_off") else None
     tail = int(seconds * SAMPLE_RATE) - now
     if tail > 0:
         out.append(np.frombuffer(bytes(synth.generate(tail)), dtype=np.float32).reshape(-1, 2).mean(1))
     x = np.concatenate(out) if out else np.zeros(int(seconds * SAMPLE_RATE), np.float32)
-    synth.generate(SAMPLE_RATE * 3)  # let the voices die, so that the next clip starts from silence
+    synth.sounds_off()
+    synth.generate(SAMPLE_RATE * 3)  # let the voices die: the next clip must not depend on this one
     level = 10 ** (rng.uniform(-26, -16) / 20)
     x = x * min(level / (float(np.sqrt((x**2).mean())) + 1e-9), 0.95 / (float(np.abs(x).max()) + 1e-9))
-    pace = "slow" if tempo < 90 else "fast" if tempo > 120 else "medium"
-    caption = f"{pace} {lead} music in {_KEYS[key]} {mode}, {tempo} beats per minute"
-    caption += (f", with {backing} chords" if chords else "") + (", with drums" if drums else "")
-    return Music(x.astype(np.float32), caption, {"instrument": lead, "key": key, "mode": mode, "tempo": tempo, "chords": backing if chords else "", "drums": drums, "seconds": round(seconds, 3)})
+    return Music(x.astype(np.float32), {"instrument": lead, "key": key, "mode": mode, "tempo": tempo, "chords": backing if chords else "", "drums": drums, "seconds": round(seconds, 3)})

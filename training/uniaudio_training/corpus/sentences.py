@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -111,3 +113,42 @@ def draw_sentence(rng: np.random.Generator, split: str, grammar_share: float = 0
                 return s
     pool = _wordnet_split(split)
     return pool[int(rng.integers(len(pool)))]
+
+
+_CLASSES = (_NAMES, _PEOPLE, _ADJECTIVES, _THING_ADJECTIVES, _THINGS, _VERBS, _PLACES, _NUMBERS)
+
+
+@lru_cache(maxsize=1)
+def _vocabulary() -> tuple[str, ...]:
+    """Words of 4 to 10 letters that occur in WordNet's sentences at least three times."""
+    counts = Counter(w for s in wordnet_sentences() for w in re.findall(r"[a-z]{4,10}", s))
+    return tuple(sorted(w for w, n in counts.items() if n >= 3))
+
+
+def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, str]:
+    """A sentence and the same with one or two words in a row replaced, both of ``split``: (before, after, removed, added).
+
+    Half are the grammar's, with words of the same class; in WordNet's sentences any longer word may take the place.
+    """
+
+    def pick(words: Sequence[str]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    while True:
+        grammar = rng.random() < 0.5
+        before = draw_sentence(rng, split, grammar_share=float(grammar))
+        words = before.split()
+        inner = [i for i in range(len(words)) if re.fullmatch("[a-z]{3,}" if grammar else "[a-z]{4,10}", words[i])]
+        inner = [i for i in inner if not grammar or any(words[i] in c for c in _CLASSES)]
+        if not inner:
+            continue
+        i = pick(inner)  # type: ignore[arg-type]
+        count = 2 if i + 1 in inner and rng.random() < 0.35 else 1
+        for _ in range(200):
+            new = list(words)
+            for j in range(i, i + count):
+                pool = next(c for c in _CLASSES if words[j] in c) if grammar else _vocabulary()
+                new[j] = pick(pool)
+            after = " ".join(new)
+            if all(new[j] != words[j] for j in range(i, i + count)) and split_of(after) == split and not _OFFENSIVE.search(after):
+                return before, after, " ".join(words[i : i + count]), " ".join(new[i : i + count])

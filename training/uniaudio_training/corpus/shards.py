@@ -1,112 +1,164 @@
-"""Corpus shards: ``<kind>-<split>-<index>.npy`` (int16 mono PCM, clips end to end) and ``.jsonl`` (a label line per clip).
+"""Shards: ``<task>-<split>-<index>.npy`` (int16 mono PCM, tracks end to end) and ``.jsonl`` (a ``schema.Label`` line per example).
 
-Every shard is made from ``SeedSequence((seed, kind, split, index))`` alone, so any one can be made again bit for bit, alone or in
-parallel; one that is there already is kept, which is what makes a run resumable.
+Every shard is made from ``SeedSequence((seed, task, split, index))`` alone, so any one can be made again bit for bit, alone or in
+parallel; one that is there already is kept, which is what makes a run resumable.  ``manifest.json`` beside them says how the corpus
+was made, from which sources under which licences, and what each shard holds and hashes to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import music, sentences, sounds, speech
+from . import recipes
+from .schema import FORMAT, SAMPLE_RATE, SPLITS, TASKS, Label, Track
 
-SAMPLE_RATE = 16000
-SHARD_SECONDS = 600.0
-SPLITS = ("train", "valid", "test")
+# Seconds of target audio in a shard.  Part of what a shard is: it does not depend on how many hours are asked for.
+SHARD_SECONDS = {"train": 600.0, "valid": 120.0, "test": 120.0}
+MANIFEST = "manifest.json"
 
-_Clip = tuple[np.ndarray, dict[str, Any]]
-
-
-def _speech_clip(rng: np.random.Generator, split: str) -> _Clip:
-    """Test sentences are also spoken by held-out speakers: half by those that training knows, half by those that it does not."""
-    pool = [s for s in speech.SPEAKERS if s.split == "train" or (split == "test" and rng.random() < 0.5)]
-    if split == "test" and rng.random() < 0.5:
-        pool = [s for s in speech.SPEAKERS if s.split == "test"]
-    who = pool[int(rng.integers(len(pool)))]
-    u = speech.speak(sentences.draw_sentence(rng, split), who)
-    return u.samples, {"text": u.text, "speaker": u.speaker, "phones": [(s.phone, round(s.end, 4)) for s in u.segments]}
-
-
-def _sound_clip(rng: np.random.Generator, split: str) -> _Clip:
-    s = sounds.make(rng)
-    return s.samples, {"caption": s.caption, "class": s.name, "parameters": s.parameters}
-
-
-def _music_clip(rng: np.random.Generator, split: str) -> _Clip:
-    m = music.make(rng)
-    return m.samples, {"caption": m.caption, "parameters": m.parameters}
-
-
-KINDS: dict[str, Callable[[np.random.Generator, str], _Clip]] = {"speech": _speech_clip, "sound": _sound_clip, "music": _music_clip}
+SOURCES: dict[str, dict[str, Any]] = {
+    "flite": {
+        "what": "base voices slt, rms, awb, kal16 and CMU's lexicon, spoken by virtual speakers", "version": "2.2",
+        "licence": "BSD-like (Carnegie Mellon University: free to use and distribute)", "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
+    },
+    "wordnet": {
+        "what": "example sentences", "version": "3.0", "licence": "WordNet licence (Princeton University: free to use, copy, modify and distribute)",
+        "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
+    },
+    "FluidR3_GM": {"what": "instrument samples of music", "version": "3.1", "licence": "MIT (Frank Wen)", "tasks": ["t2m", "se"]},
+    "tinysoundfont": {"what": "plays the instrument samples", "licence": "MIT", "tasks": ["t2m", "se"]},
+    "uniaudio_training": {
+        "what": "grammar, sounds, noises, rooms, melodies, singing, captions", "licence": "that of this repository", "tasks": list(TASKS),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ShardSpec:
-    kind: str
+    task: str
     split: str
     index: int
     seed: int
-    seconds: float = SHARD_SECONDS
+    seconds: float = 0.0  # of target audio; 0 for what its split has
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.split}-{self.index:04d}"
+        return f"{self.task}-{self.split}-{self.index:04d}"
 
 
-def make_shard(spec: ShardSpec, folder: str) -> float:
-    """Makes one shard unless it is there; returns its seconds of audio."""
-    path = Path(folder) / f"{spec.name}.jsonl"
-    if path.exists():
-        with path.open() as f:
-            return sum(json.loads(line)["samples"] for line in f) / SAMPLE_RATE
-    entropy = (spec.seed, zlib.crc32(spec.kind.encode()), SPLITS.index(spec.split), spec.index)
-    rng = np.random.default_rng(np.random.SeedSequence(entropy))
-    clips, lines, total = [], [], 0
-    while total < spec.seconds * SAMPLE_RATE:
-        samples, label = KINDS[spec.kind](rng, spec.split)
-        pcm = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
-        lines.append(json.dumps({"offset": total, "samples": len(pcm), **label}))
-        clips.append(pcm)
-        total += len(pcm)
-    audio = Path(folder) / f"{spec.name}.npy"
-    for target, write in ((audio, lambda f: np.save(f, np.concatenate(clips))), (path, lambda f: f.write(("\n".join(lines) + "\n").encode()))):
-        part = target.with_name(f".{target.name}.{os.getpid()}")
+def parse_name(name: str) -> tuple[str, str, int]:
+    """``a_edit-train-0003`` -> task, split, index.  Raises ValueError for what is no shard's name."""
+    found = re.fullmatch(rf"({'|'.join(TASKS)})-({'|'.join(SPLITS)})-(\d{{4,6}})", name)
+    if not found:
+        raise ValueError(f"expected the name of a shard such as tts-train-0003, got {name[:60]!r}")
+    return found[1], found[2], int(found[3])
+
+
+def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
+    """All that is in a shard, from its spec alone."""
+    rng = np.random.default_rng(np.random.SeedSequence((spec.seed, zlib.crc32(spec.task.encode()), SPLITS.index(spec.split), spec.index)))
+    bench = recipes.Bench(spec.split)
+    stored: list[NDArray[np.int16]] = []
+    places: dict[int, int] = {}
+    kept: list[recipes.Take] = []  # so that no take's id is given to another
+    labels: list[Label] = []
+    total = wanted = 0
+    seconds = spec.seconds or SHARD_SECONDS[spec.split]
+    while wanted < seconds * SAMPLE_RATE:
+        for draft in recipes.RECIPES[spec.task](rng, spec.split, bench):
+            tracks = {}
+            for role, take in draft.takes.items():
+                if id(take) not in places:
+                    places[id(take)] = total
+                    kept.append(take)
+                    stored.append(take.pcm)
+                    total += len(take.pcm)
+                tracks[role] = Track(places[id(take)], len(take.pcm), take.text, take.speaker, take.phones, take.words)
+            labels.append(Label(f"{spec.name}-{len(labels):04d}", spec.task, spec.split, tracks, **draft.labels))
+            wanted += len(draft.takes["target"].pcm)
+    return np.concatenate(stored), labels
+
+
+def make_shard(spec: ShardSpec, folder: str) -> str:
+    """Makes one shard unless it is there; returns its name.  A shard with labels is whole: they are written last."""
+    labels_path = Path(folder) / f"{spec.name}.jsonl"
+    if labels_path.exists():
+        return spec.name
+    pcm, labels = draw_shard(spec)
+
+    def write(path: Path, save: Any) -> None:
+        part = path.with_name(f".{path.name}.{os.getpid()}")
         with part.open("wb") as f:
-            write(f)
-        part.replace(target)  # the labels come last: a shard with labels is whole
-    return total / SAMPLE_RATE
+            save(f)
+        part.replace(path)
+
+    write(labels_path.with_suffix(".npy"), lambda f: np.save(f, pcm))
+    write(labels_path, lambda f: f.write(("\n".join(label.line() for label in labels) + "\n").encode()))
+    return spec.name
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One shard opened for reading; ``pcm`` is a memory map."""
-
-    name: str
-    pcm: np.ndarray
-    labels: list[dict[str, Any]]
-
-    def clip(self, i: int) -> np.ndarray:
-        """float32 [N] in [-1, 1] of clip i."""
-        label = self.labels[i]
-        return self.pcm[label["offset"] : label["offset"] + label["samples"]].astype(np.float32) / 32767.0
+def describe_shard(folder: Path, name: str) -> dict[str, Any]:
+    """A shard's entry of the manifest."""
+    labels = [Label.parse(line) for line in (folder / f"{name}.jsonl").read_bytes().splitlines()]
+    digest = hashlib.sha256()
+    for suffix in (".npy", ".jsonl"):
+        digest.update((folder / f"{name}{suffix}").read_bytes())
+    seconds = sum(label.tracks["target"].samples for label in labels) / SAMPLE_RATE
+    return {"examples": len(labels), "seconds": round(seconds, 2), "sha256": digest.hexdigest()}
 
 
-def open_shards(folder: str | Path, kind: str, split: str) -> Iterator[Shard]:
-    """Shards of a kind and split, in order.  Raises FileNotFoundError when there is none."""
-    paths = sorted(Path(folder).glob(f"{kind}-{split}-*.jsonl"))
-    if not paths:
-        raise FileNotFoundError(f"no {kind}-{split} shards in {folder}; make them with: uniaudio-corpus make --out {folder}")
-    for path in paths:
-        with path.open() as f:
-            labels = [json.loads(line) for line in f]
-        yield Shard(path.stem, np.load(path.with_suffix(".npy"), mmap_mode="r"), labels)
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
 
 
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a corpus folder; None without one.  Raises ValueError for one that cannot be read."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("seed"), int) or not isinstance(found.get("shards"), dict):
+            raise ValueError(f"expected a corpus manifest of format {FORMAT}")
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{path}: {str(e)[:100]}; was the folder made by another version? make the corpus in a new one") from None
+    return found
+
+
+def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
+    """Describes every shard in the folder (those described before are not read again) and writes ``manifest.json``."""
+    before = read_manifest(folder) or {}
+    known = before.get("shards", {})
+    names = sorted(p.stem for p in folder.glob("*.jsonl") if not p.name.startswith("."))
+    shards = {name: known.get(name) or describe_shard(folder, name) for name in names}
+    hours: dict[str, dict[str, float]] = {}
+    for name, entry in shards.items():
+        task, split, _ = parse_name(name)
+        row = hours.setdefault(task, dict.fromkeys(SPLITS, 0.0))
+        row[split] = round(row[split] + entry["seconds"] / 3600, 4)
+    tasks = [t for t in TASKS if t in hours]
+    manifest = {
+        "format": FORMAT, "seed": seed, "sample_rate": SAMPLE_RATE,
+        "hours": {t: hours[t] for t in tasks},
+        "sources": {name: {**s, "tasks": [t for t in s["tasks"] if t in hours]} for name, s in SOURCES.items()},
+        "packages": {name: _package(name) for name in ("numpy", "scipy", "soxr", "tinysoundfont")},
+        "shards": shards,
+    }  # fmt: skip
+    part = folder / f".{MANIFEST}.{os.getpid()}"
+    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / MANIFEST)
+    return manifest

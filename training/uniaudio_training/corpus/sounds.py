@@ -1,4 +1,4 @@
-"""Ten classes of everyday sounds by plain DSP, each with a caption made from its parameters.
+"""Ten classes of everyday sounds by plain DSP, each with the parameters that its captions name.
 
 Every generator draws its parameters first, then its samples, so that a clip is a function of the random state alone.
 """
@@ -17,16 +17,14 @@ SAMPLE_RATE = 16000
 
 @dataclass(frozen=True)
 class Sound:
-    """float32 samples [N] at 16 kHz, class name, caption, and the parameters that the caption names."""
+    """float32 samples [N] at 16 kHz, class name, and the parameters that a caption names (``captions.sound``)."""
 
     name: str
     samples: np.ndarray
-    caption: str
     parameters: dict[str, Any]
 
 
-_COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-_Made = tuple[np.ndarray, str, dict[str, Any]]
+_Made = tuple[np.ndarray, dict[str, Any]]
 
 
 def _time(seconds: float) -> np.ndarray:
@@ -38,8 +36,18 @@ def _band(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarr
     return sosfilt(sos, rng.standard_normal(n))
 
 
-def _pitch_word(hz: float, low: float, high: float) -> str:
+# Hz up to which a pitch is called low, and from which high.
+PITCH_BORDERS = {"siren": (560.0, 690.0), "bell": (450.0, 900.0), "beep": (700.0, 1500.0), "engine": (45.0, 68.0)}
+
+
+def _pitch_word(name: str, hz: float) -> str:
+    low, high = PITCH_BORDERS[name]
     return "low" if hz < low else "high" if hz > high else "medium"
+
+
+def is_clear(name: str, parameters: dict[str, Any]) -> bool:
+    """False where a pitch lies within 5 % of the border between two words for it: nobody could judge that caption."""
+    return all(abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ()))
 
 
 def _scatter(rng: np.random.Generator, seconds: float, count: int, event: Callable[[], np.ndarray]) -> np.ndarray:
@@ -61,7 +69,7 @@ def _siren(rng: np.random.Generator, s: float) -> _Made:
     phase = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE
     x = np.sin(phase) + 0.4 * np.sin(2 * phase) + 0.2 * np.sin(3 * phase)
     speed = {0.4: "slow", 1.0: "steady", 2.5: "fast"}[float(rate)]
-    return x, f"a {speed} {_pitch_word(base, 560, 690)} siren", {"speed": speed, "hz": float(base)}
+    return x, {"speed": speed, "hz": float(base), "pitch": _pitch_word("siren", base)}
 
 
 def _bell(rng: np.random.Generator, s: float) -> _Made:
@@ -73,8 +81,7 @@ def _bell(rng: np.random.Generator, s: float) -> _Made:
         amps = np.array([0.3, 1, 0.6, 0.4, 0.5, 0.3, 0.2])
         return sum(a * np.exp(-t / (decay / r**0.5)) * np.sin(2 * np.pi * hz * r * t) for a, r in zip(amps, ratios, strict=True))
 
-    word = _pitch_word(hz, 450, 900)
-    return _scatter(rng, s, count, strike), f"a {word} bell rings {_COUNTS[count]} time{'s' * (count > 1)}", {"count": count, "hz": hz}
+    return _scatter(rng, s, count, strike), {"count": count, "hz": hz, "pitch": _pitch_word("bell", hz)}
 
 
 def _beep(rng: np.random.Generator, s: float) -> _Made:
@@ -84,7 +91,7 @@ def _beep(rng: np.random.Generator, s: float) -> _Made:
         t = _time(length)
         return np.sin(2 * np.pi * hz * t) * np.minimum(1, np.minimum(t, length - t) / 0.005)
 
-    return _scatter(rng, s, count, beep), f"{_COUNTS[count]} {_pitch_word(hz, 700, 1500)} beep{'s' * (count > 1)}", {"count": count, "hz": hz}
+    return _scatter(rng, s, count, beep), {"count": count, "hz": hz, "pitch": _pitch_word("beep", hz)}
 
 
 def _rain(rng: np.random.Generator, s: float) -> _Made:
@@ -94,7 +101,7 @@ def _rain(rng: np.random.Generator, s: float) -> _Made:
     hits = (rng.random(n) < drops / SAMPLE_RATE) * rng.exponential(1.0, n)
     x += sosfilt(butter(2, (1500, 6000), "bandpass", fs=SAMPLE_RATE, output="sos"), hits * 8)
     word = "light" if drops < 80 else "heavy" if drops > 250 else "steady"
-    return x, f"{word} rain", {"strength": word}
+    return x, {"strength": word}
 
 
 def _wind(rng: np.random.Generator, s: float) -> _Made:
@@ -104,7 +111,7 @@ def _wind(rng: np.random.Generator, s: float) -> _Made:
     slow = 0.5 + 0.5 * np.sin(2 * np.pi * gust * t + rng.uniform(0, 6.28)) * np.sin(2 * np.pi * gust * 0.37 * t + rng.uniform(0, 6.28))
     low, high = _band(rng, n, 80, 400), _band(rng, n, 400, 1500)
     word = {0.15: "calm", 0.5: "gusty", 1.2: "stormy"}[gust]
-    return low * (0.4 + slow) + 0.5 * high * slow**2, f"{word} wind", {"strength": word}
+    return low * (0.4 + slow) + 0.5 * high * slow**2, {"strength": word}
 
 
 def _engine(rng: np.random.Generator, s: float) -> _Made:
@@ -115,7 +122,7 @@ def _engine(rng: np.random.Generator, s: float) -> _Made:
     x = sum(np.sin(k * phase + rng.uniform(0, 6.28)) / k**0.8 for k in range(1, 25))
     x = x * (1 + 0.2 * np.sin(phase / 2)) + 0.3 * _band(rng, len(t), 100, 2000)
     word = {0.6: "slowing down", 1.0: "running", 1.7: "speeding up"}[float(change)]
-    return x, f"a {_pitch_word(hz, 45, 68)} engine {word}", {"change": word, "hz": float(hz)}
+    return x, {"change": word, "hz": float(hz), "pitch": _pitch_word("engine", float(hz))}
 
 
 def _knock(rng: np.random.Generator, s: float) -> _Made:
@@ -125,7 +132,7 @@ def _knock(rng: np.random.Generator, s: float) -> _Made:
         t = _time(0.15)
         return np.exp(-t / 0.02) * (np.sin(2 * np.pi * hz * t) + 0.6 * np.sin(2 * np.pi * hz * 2.3 * t)) + 0.5 * np.exp(-t / 0.004) * rng.standard_normal(len(t))
 
-    return _scatter(rng, s, count, knock), f"{_COUNTS[count]} knock{'s' * (count > 1)} on a door", {"count": count}
+    return _scatter(rng, s, count, knock), {"count": count}
 
 
 def _chirp(rng: np.random.Generator, s: float) -> _Made:
@@ -136,7 +143,7 @@ def _chirp(rng: np.random.Generator, s: float) -> _Made:
         sweep = hz * (1 + (0.35 if up else -0.3) * t / t[-1]) + 60 * np.sin(2 * np.pi * 28 * t)
         return np.sin(2 * np.pi * np.cumsum(sweep) / SAMPLE_RATE) * np.hanning(len(t))
 
-    return _scatter(rng, s, count, chirp), f"a bird chirps {_COUNTS[count]} times, {'rising' if up else 'falling'}", {"count": count, "up": up}
+    return _scatter(rng, s, count, chirp), {"count": count, "up": up}
 
 
 def _drip(rng: np.random.Generator, s: float) -> _Made:
@@ -146,7 +153,7 @@ def _drip(rng: np.random.Generator, s: float) -> _Made:
         t, hz = _time(0.09), rng.uniform(600, 1100)
         return np.exp(-t / 0.02) * np.sin(2 * np.pi * np.cumsum(hz * (1 + 9 * t)) / SAMPLE_RATE)
 
-    return _scatter(rng, s, count, drip), f"water drips {_COUNTS[count]} times", {"count": count}
+    return _scatter(rng, s, count, drip), {"count": count}
 
 
 def _clock(rng: np.random.Generator, s: float) -> _Made:
@@ -159,8 +166,7 @@ def _clock(rng: np.random.Generator, s: float) -> _Made:
         start = int(i / per_second * SAMPLE_RATE)
         tick = tick[: len(out) - start]
         out[start : start + len(tick)] += tick
-    word = {1.0: "slowly", 2.0: "steadily", 4.0: "quickly"}[per_second]
-    return out, f"a clock ticks {word}", {"per_second": per_second}
+    return out, {"per_second": per_second}
 
 
 CLASSES: dict[str, Callable[[np.random.Generator, float], _Made]] = {
@@ -173,9 +179,9 @@ def make(rng: np.random.Generator, name: str | None = None, seconds: float | Non
     """One clip of 2 to 5 s (or ``seconds``) of a random class (or ``name``), at -14 to -28 dBFS RMS, with a faint noise floor."""
     name = name or list(CLASSES)[int(rng.integers(len(CLASSES)))]
     seconds = seconds or float(rng.uniform(2, 5))
-    x, caption, parameters = CLASSES[name](rng, seconds)
+    x, parameters = CLASSES[name](rng, seconds)
     x = lfilter([1, -1], [1, -0.995], x)  # no DC
     level = 10 ** (rng.uniform(-28, -14) / 20)
     x = x * min(level / (np.sqrt((x**2).mean()) + 1e-9), 0.95 / (np.abs(x).max() + 1e-9))
     x = x + 10 ** (-75 / 20) * rng.standard_normal(len(x))
-    return Sound(name, x.astype(np.float32), caption, {"seconds": round(seconds, 3), **parameters})
+    return Sound(name, x.astype(np.float32), {"seconds": round(seconds, 3), **parameters})

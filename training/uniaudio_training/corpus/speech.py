@@ -6,7 +6,7 @@ longer or shorter vocal tract does; durations and F0 are set so that they come o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
@@ -29,6 +29,7 @@ class Speaker:
 # Mean F0 that suits each base (Hz, before resampling).  rms ignores the target and speaks at about 100 Hz.
 _BASES = {"slt": (160.0, 205.0), "rms": (100.0,), "awb": (105.0, 145.0), "kal16": (95.0, 130.0)}
 _ALPHAS = (0.86, 0.94, 1.02, 1.10, 1.18)  # closer steps are not told apart by a speaker encoder
+_VALID = (("slt", 0.90, 182.0), ("slt", 1.06, 182.0), ("awb", 0.98, 125.0), ("awb", 1.14, 125.0))  # two of a base: vc needs pairs
 _HELD_OUT = (("slt", 0.98, 182.0), ("rms", 1.06, 100.0), ("awb", 0.90, 125.0), ("kal16", 1.14, 112.0), ("slt", 1.14, 170.0), ("awb", 1.06, 118.0))
 
 
@@ -39,8 +40,9 @@ def _speakers() -> tuple[Speaker, ...]:
             for f0 in f0s:
                 rate = 1.0 + 0.12 * (((len(rows) * 7) % 5) - 2) / 2  # speakers differ in pace too: 0.88 to 1.12
                 rows.append(Speaker(f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}", base, alpha, f0 * alpha, round(rate, 2)))
-    for base, alpha, f0 in _HELD_OUT:
-        rows.append(Speaker(f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}", base, alpha, f0 * alpha, 1.0, "test"))
+    for split, held_out in (("test", _HELD_OUT), ("valid", _VALID)):
+        for base, alpha, f0 in held_out:
+            rows.append(Speaker(f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}", base, alpha, f0 * alpha, 1.0, split))
     return tuple(rows)
 
 
@@ -57,25 +59,42 @@ class Utterance:
     segments: tuple[Segment, ...]
 
 
-def speak(text: str, speaker: Speaker, f0_scale: float = 1.0, rate_scale: float = 1.0, level_db: float = -23.0) -> Utterance:
-    """One sentence by one virtual speaker, at ``level_db`` dBFS RMS over its loud part."""
+def speakers(split: str) -> tuple[Speaker, ...]:
+    """The speakers of a split; no speaker is in two."""
+    return tuple(s for s in SPEAKERS if s.split == split)
+
+
+def speak(
+    text: str, speaker: Speaker, f0_scale: float = 1.0, rate_scale: float = 1.0, level_db: float | None = -23.0, noise_seed: int | None = None
+) -> Utterance:
+    """One sentence by one virtual speaker, at ``level_db`` dBFS RMS over its loud part (None: as it comes).
+
+    With ``noise_seed`` it is the same bit for bit whatever was spoken before.
+    """
     f0 = speaker.f0 * f0_scale / speaker.alpha
     stretch = speaker.alpha / (speaker.rate * rate_scale)
-    samples, segments = flite().say(text, speaker.base, f0, stretch)
+    samples, segments = flite().say(text, speaker.base, f0, stretch, noise_seed)
     if speaker.alpha != 1.0:
         samples = soxr.resample(samples, SAMPLE_RATE * speaker.alpha, SAMPLE_RATE).astype(np.float32)
-    segments = [Segment(s.phone, s.end / speaker.alpha, s.word) for s in segments]
-    return Utterance(text, speaker.name, set_level(samples, level_db), tuple(segments))
+    segments = [replace(s, end=s.end / speaker.alpha) for s in segments]
+    return Utterance(text, speaker.name, samples if level_db is None else set_level(samples, level_db), tuple(segments))
 
 
 def set_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     """Scales to ``level_db`` dBFS RMS over the frames within 30 dB of the loudest, with the peak kept below 0.99."""
-    if len(samples) < 320:
+    now = loud_level(samples)
+    if now < -100:
         return samples
+    gain = 10 ** ((level_db - now) / 20)
+    return (samples * min(gain, 0.99 / np.abs(samples).max())).astype(np.float32)
+
+
+def loud_level(samples: np.ndarray) -> float:
+    """dBFS RMS over the 20 ms frames within 30 dB of the loudest; -120 for silence and for less than a frame."""
+    if len(samples) < 320:
+        return -120.0
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320)
     power = (frames**2).mean(1)
-    loud = power[power > power.max() * 1e-3]
     if power.max() < 1e-10:
-        return samples
-    gain = 10 ** (level_db / 20) / np.sqrt(loud.mean())
-    return (samples * min(gain, 0.99 / np.abs(samples).max())).astype(np.float32)
+        return -120.0
+    return float(10 * np.log10(power[power > power.max() * 1e-3].mean()))

@@ -10,8 +10,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ..corpus import music, sounds
+from ..corpus.schema import SPLITS
 from ..corpus.sentences import draw_sentence, grammar_sentence, split_of
-from ..corpus.shards import KINDS, SPLITS
 from ..corpus.speech import SPEAKERS, Speaker, Utterance, speak
 
 PROMPT_SECONDS = 3.0
@@ -69,12 +70,11 @@ def prompt(name: str, seed: int = 0) -> NDArray[np.float32]:
 
 def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the spot."""
+    make, stream = {"music": (music.make, 0), "sound": (sounds.make, 1)}[kind]
     made = []
     for i in range(count):
-        rng = np.random.default_rng(
-            np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), sorted(KINDS).index(kind), i))
-        )
-        made.append(KINDS[kind](rng, "test")[0])
+        rng = np.random.default_rng(np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), stream, i)))
+        made.append(make(rng).samples)
     return made
 
 

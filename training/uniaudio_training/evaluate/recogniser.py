@@ -175,33 +175,33 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
 
 
 class _Data:
-    """Clips of the corpus as (features, CTC path, phone ids)."""
+    """The corpus' tts clips as (features, CTC path, phone ids)."""
 
     def __init__(self, folder: str | Path, split: str) -> None:
-        from ..corpus.shards import open_shards
+        from ..corpus.reading import open_corpus
 
         index = {p: i + 1 for i, p in enumerate(PHONE_SET)}
-        self.shards = list(open_shards(folder, "speech", split))
-        self.clips = [(s, i) for s, shard in enumerate(self.shards) for i in range(len(shard.labels))]
+        self.examples = open_corpus(folder)["tts", split]
+        self.clips = range(len(self.examples))
         self._index = index
 
     def example(
         self, clip: int, rng: np.random.Generator | None
     ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-        s, i = self.clips[clip]
-        label = self.shards[s].labels[i]
-        power, stretch = mel_power(self.shards[s].clip(i)), 1.0
+        example = self.examples[clip]
+        track = example.track()
+        power, stretch = mel_power(example.audio()), 1.0
         if rng is not None:
             power, stretch = augment(power, rng)
         x = normalise(power)
-        ids = np.array([self._index.get(p.rstrip("012"), 0) for p, _ in label["phones"]])
-        ends = np.array([e for _, e in label["phones"]]) * stretch
+        ids = np.array([self._index.get(p.rstrip("012"), 0) for p, _ in track.phones])
+        ends = np.array([p.end for p in track.phones]) * stretch
         return x, alignment(ids, ends, len(x)), ids[ids > 0]
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """features [B, T, 128], CTC path [B, T] (-1 beyond the clip), lengths [B], phone ids; clips of like length."""
         draw = rng.integers(len(self.clips), size=size * 4)
-        lengths = [self.shards[s].labels[i]["samples"] for s, i in (self.clips[c] for c in draw)]
+        lengths = [self.examples[int(c)].track().samples for c in draw]
         start = int(rng.integers(3 * size + 1))
         rows = [self.example(int(c), rng) for c in draw[np.argsort(lengths)[start : start + size]]]
         longest = max(len(x) for x, _, _ in rows)
@@ -216,10 +216,11 @@ def shard_errors(model: Recogniser, data: _Data, limit: int) -> dict[str, list[E
     """Phone errors on the first ``limit`` clips, by speaker."""
     rows: dict[str, list[Errors]] = {}
     model.eval()
-    for s, i in data.clips[:limit]:
-        label = data.shards[s].labels[i]
-        errors = edit_errors(plain_phones([p for p, _ in label["phones"]]), model.hear(data.shards[s].clip(i)))
-        rows.setdefault(label["speaker"], []).append(errors)
+    for i in data.clips[:limit]:
+        example = data.examples[i]
+        track = example.track()
+        errors = edit_errors(plain_phones([p for p, _ in track.phones]), model.hear(example.audio()))
+        rows.setdefault(track.speaker, []).append(errors)
     model.train()
     return rows
 
@@ -294,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Train (or resume) the phone recogniser that judges speech; ends with its test errors.",
         epilog="example: python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser",
     )
-    parser.add_argument("--corpus", required=True, help="folder of corpus shards (speech: train, valid, test)")
+    parser.add_argument("--corpus", required=True, help="folder of corpus shards (tts: train, valid, test)")
     parser.add_argument(
         "--out",
         required=True,

@@ -1,0 +1,187 @@
+"""What trainers and judges read: ``open_corpus(folder or manifest.jsonl)`` -> examples by task and split.
+
+    corpus = open_corpus("data/corpus")
+    examples = corpus["vc", "train"]                # a sequence: len(), [i], for ... in
+    examples[0].audio("source"), examples[0].label  # float32 [N] at 16 kHz, schema.Label
+
+Nothing is loaded before it is asked for: labels are parsed when an example is taken, audio is memory-mapped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .schema import SPLITS, TASKS, Label, SchemaError, Track
+
+
+class CorpusError(ValueError):
+    """A corpus or manifest that cannot be used: what was expected, what came, what to do.  One line."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example; ``label.tracks`` names its tracks."""
+
+    label: Label
+    load: Callable[[Track], NDArray[np.int16]]
+
+    @property
+    def id(self) -> str:
+        return self.label.id
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self.label.tracks)
+
+    def track(self, role: str = "target") -> Track:
+        try:
+            return self.label.tracks[role]
+        except KeyError:
+            raise CorpusError(f"{self.id}: no {role} track; it has {', '.join(self.roles)}") from None
+
+    def pcm(self, role: str = "target") -> NDArray[np.int16]:
+        """int16 [N] at 16 kHz, a view of the shard where it comes from one."""
+        return self.load(self.track(role))
+
+    def audio(self, role: str = "target") -> NDArray[np.float32]:
+        """float32 [N] in [-1, 1] at 16 kHz."""
+        return self.pcm(role).astype(np.float32) / 32767.0
+
+
+class Examples(Sequence[Example]):
+    """Examples in a fixed order, taken one at a time."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def take(self, i: int) -> Example:
+        """Example i, 0 <= i < len."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, i: int) -> Example: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Example]: ...
+    def __getitem__(self, i: int | slice) -> Example | list[Example]:
+        if isinstance(i, slice):
+            return [self.take(k) for k in range(*i.indices(len(self)))]
+        k = i + len(self) if i < 0 else i
+        if not 0 <= k < len(self):
+            raise IndexError(f"example {i} of {len(self)}")
+        return self.take(k)
+
+
+class Shard(Examples):
+    """One shard on disk; ``pcm`` is a memory map, opened at first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.stem
+        self.lines = path.read_bytes().splitlines()
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @cached_property
+    def samples(self) -> NDArray[np.int16]:
+        path = self.path.with_suffix(".npy")
+        try:
+            pcm = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as e:
+            raise CorpusError(f"{path}: expected the audio of a shard ({e}); remove {self.name}.* and make it again") from None
+        if pcm.dtype != np.int16 or pcm.ndim != 1:
+            raise CorpusError(f"{path}: expected int16 [N], got {pcm.dtype} {list(pcm.shape)}")
+        return pcm
+
+    def __getstate__(self) -> dict[str, object]:  # a worker process maps the file itself
+        return {k: v for k, v in self.__dict__.items() if k != "samples"}
+
+    def _load(self, track: Track) -> NDArray[np.int16]:
+        if not 0 <= track.offset <= track.offset + track.samples <= len(self.samples):
+            raise CorpusError(f"{self.path}: a track lies outside the shard's audio; remove {self.name}.* and make it again")
+        return self.samples[track.offset : track.offset + track.samples]
+
+    def take(self, i: int) -> Example:
+        try:
+            return Example(Label.parse(self.lines[i]), self._load)
+        except SchemaError as e:
+            raise CorpusError(f"{self.path}, line {i + 1}: {e}") from None
+
+
+class Joined(Examples):
+    """The examples of some shards, one after another."""
+
+    def __init__(self, parts: Sequence[Examples]) -> None:
+        self.parts = parts
+        self._ends = list(np.cumsum([len(p) for p in parts])) if parts else []
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._ends else 0
+
+    def take(self, i: int) -> Example:
+        part = bisect_right(self._ends, i)
+        return self.parts[part].take(i - (int(self._ends[part - 1]) if part else 0))
+
+
+class Corpus:
+    """Examples by task and split.  ``folder`` is where they come from."""
+
+    def __init__(self, folder: Path, groups: dict[tuple[str, str], Joined]) -> None:
+        self.folder = folder
+        self._groups = {key: groups[key] for key in sorted(groups, key=lambda k: (TASKS.index(k[0]), SPLITS.index(k[1])))}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that have examples, in the order of ``schema.TASKS``."""
+        return tuple(dict.fromkeys(task for task, _ in self._groups))
+
+    def splits(self, task: str) -> tuple[str, ...]:
+        return tuple(s for t, s in self._groups if t == task)
+
+    def __getitem__(self, key: tuple[str, str]) -> Examples:
+        """``corpus[task, split]``; CorpusError, with the remedy, where there is none."""
+        if key not in self._groups:
+            task, split = key
+            have = ", ".join(f"{t} ({'/'.join(self.splits(t))})" for t in self.tasks) or "nothing"
+            raise CorpusError(f"{self.folder}: no {task} examples for {split}; it has {have}; make them: uniaudio-corpus make --tasks {task} --out {self.folder}")
+        return self._groups[key]
+
+    def shards(self, task: str, split: str) -> Sequence[Examples]:
+        """The same by shard, for what is done shard by shard."""
+        self[task, split]
+        return self._groups[task, split].parts
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._groups)
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see ``recordings.py``)."""
+    path = Path(path)
+    if path.is_file():
+        from .recordings import open_recordings
+
+        return open_recordings(path)
+    if not path.is_dir():
+        raise CorpusError(f"{path}: expected a folder of uniaudio-corpus make or a manifest of recordings (.jsonl); there is nothing")
+    from .shards import parse_name
+
+    groups: dict[tuple[str, str], list[Shard]] = {}
+    for file in sorted(path.glob("*.jsonl")):
+        if file.name.startswith("."):
+            continue
+        try:
+            task, split, _ = parse_name(file.stem)
+        except ValueError as e:
+            raise CorpusError(f"{path}: {e}") from None
+        groups.setdefault((task, split), []).append(Shard(file))
+    if not groups:
+        raise CorpusError(f"{path}: no shards; make them: uniaudio-corpus make --out {path}")
+    return Corpus(path, {key: Joined(parts) for key, parts in groups.items()})
