@@ -2,17 +2,19 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from joint_items import write_shards
+from safetensors.torch import save_file
 from uniaudio_training.codec import train as codec_train
 from uniaudio_training.corpus.shards import ShardSpec, make_shard
 from uniaudio_training.lm import train as lm_train
+from uniaudio_training.models.lm import MultiScaleLM
 
-from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, VocabularyConfig, from_dict
 
 LM = {
-    "rows": 2, "items": 300, "codebook_size": 16, "validate_every": 1000, "warmup": 2,
+    "tasks": {"tts": 2.0, "svs": 1.0, "se": 1.0}, "rows": 2, "items": 300, "codebook_size": 16, "units": 32, "validate_every": 1000, "warmup": 2,
     "lm": {
         "global": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24},
         "local": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "positions": "learned"},
@@ -33,20 +35,7 @@ CODEC = {
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokens")
-    rng = np.random.default_rng(0)
-    for split in ("train", "valid"):
-        frames = rng.integers(20, 40, 12)
-        counts = np.full(12, 10)
-        durations = []
-        for f in frames:
-            cuts = np.sort(rng.choice(np.arange(1, f), 9, replace=False))
-            durations.append(np.diff(np.concatenate(([0], cuts, [f]))))
-        np.savez(
-            folder / f"speech-{split}-0000.npz",
-            codes=rng.integers(0, 16, (frames.sum(), 4)).astype(np.uint16), frames=frames,
-            phones=rng.integers(0, len(PHONES), counts.sum()).astype(np.uint8), phone_counts=counts,
-            durations=np.concatenate(durations).astype(np.uint16), speakers=np.arange(12) % 2, speaker_names=np.array(["a", "b"]),
-        )  # fmt: skip
+    write_shards(folder, ("tts", "svs", "se"))
     return folder
 
 
@@ -114,24 +103,45 @@ def test_unknown_setting_is_refused(tmp_path, tokens):
 
 
 def test_described_lm_builds_again(tokens, tmp_path):
-    from uniaudio_engine.config import LMConfig, from_dict
-
     lm_train.train({**LM, "data": str(tokens), "steps": 1}, tmp_path, "cpu")
     described = json.loads((tmp_path / "lm.json").read_text())
     from_dict(LMConfig, described["lm"], "lm").check()
 
 
-def test_lm_starts_from_a_folder(tokens, tmp_path):
-    from safetensors.torch import save_file
+def _folder(run, path):
+    """A model folder of a run's LM and a random codec."""
+    described = json.loads((run / "lm.json").read_text())
+    codec = from_dict(CodecConfig, {**CODEC["codec"], "num_codebooks": 8, "codebook_size": 16}, "codec")
+    config = ModelConfig(1, "old", codec, from_dict(LMConfig, described["lm"], "lm"), from_dict(VocabularyConfig, described["vocabulary"], "v"), ("tts",))
+    path.mkdir()
+    (path / "config.json").write_text(config.to_json())
+    save_file({k: v.to(torch.bfloat16) for k, v in _weights(run)["model"].items()}, path / "lm.safetensors")
+    save_file({"quantizer.codebooks": torch.randn(8, 16, 4)}, path / "codec.safetensors")
+    return path
 
+
+def test_lm_starts_from_a_folder(tokens, tmp_path):
+    """A deeper model with more guide ids starts as the old one: the same logits wherever the new ids are not used."""
     lm_train.train({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first", "cpu")
     learned = _weights(tmp_path / "first")["model"]
-    (tmp_path / "folder").mkdir()
-    save_file({k: v.to(torch.bfloat16) for k, v in learned.items()}, tmp_path / "folder" / "lm.safetensors")
-    config = {**LM, "data": str(tokens), "steps": 1, "lr": 0.0, "matrix_lr": 0.0, "init": str(tmp_path / "folder")}
+    folder = _folder(tmp_path / "first", tmp_path / "folder")
+    deeper = {**LM["lm"], "global": {**LM["lm"]["global"], "layers": 2}}
+    config = {**LM, "data": str(tokens), "steps": 1, "lr": 0.0, "matrix_lr": 0.0, "init": str(folder), "lm": deeper, "units": 48}
     lm_train.train(config, tmp_path / "second", "cpu")
-    for name, value in _weights(tmp_path / "second")["model"].items():
-        assert torch.equal(value, learned[name].to(torch.bfloat16).float()), name
+    models = []
+    for run, layers in (("first", 1), ("second", 2)):
+        described = from_dict(LMConfig, json.loads((tmp_path / run / "lm.json").read_text())["lm"], "lm")
+        assert described.global_.layers == layers
+        models.append(MultiScaleLM(described).eval())
+        models[-1].load_state_dict(_weights(tmp_path / run)["model"])
+    models[0].load_state_dict({k: v.to(torch.bfloat16).float() for k, v in learned.items()})
+    frames = torch.randint(64, 100, (1, 9, 4), generator=torch.Generator().manual_seed(0))
+    guide = torch.full((1, 9, models[0].config.guide_slots), -1)
+    guide[..., 0] = 5  # a phone
+    with torch.no_grad():
+        # ids below 64 that nothing is called are new rows in each
+        torch.testing.assert_close(models[0](frames, guide)[..., 64:], models[1](frames, guide)[..., 64:])
+    assert models[1].config.guide_vocab > models[0].config.guide_vocab
 
 
 def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):

@@ -1,50 +1,112 @@
-"""Rows that share a prompt are the same sequences as single ones."""
+"""Rows that share a prompt are the same sequences as single ones, for every task; and labels become the right items."""
 
 import numpy as np
+import pytest
 import torch
-from uniaudio_training.lm.data import AUDIO, DURATION, Clip, TokenData, make_batch
-from uniaudio_training.lm.tokens import frame_durations
-from uniaudio_training.lm.train import build_config, global_hidden
+from joint_items import CODEBOOKS, SIZE, random_items, random_label, tokenizer
+from uniaudio_training.lm.data import AUDIO, DURATION, PAD, TaskData, make_batch, task_batch
+from uniaudio_training.lm.items import frame_durations, item_sequence, make_item, song_notes
+from uniaudio_training.lm.train import TASKS, build_config, global_hidden
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine.config import StackConfig
 
 
-def _data() -> TokenData:
-    rng = np.random.default_rng(1)
-    data = TokenData.__new__(TokenData)
-    clips = []
-    for _ in range(8):
-        durations = rng.integers(1, 8, 9)
-        clips.append(Clip(rng.integers(0, 16, (durations.sum(), 4)), rng.integers(0, 56, 9), durations))
-    data.speakers = {"a": clips[:4], "b": clips[4:]}
-    data.index()
-    return data
+@pytest.fixture(scope="module")
+def captions():
+    return tokenizer()
 
 
-def test_shared_prompt_equals_single_sequences():
+@pytest.fixture(scope="module")
+def model(captions):
     stacks = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2}
-    config, layout = build_config({"lm": {"global": stacks, "local": {"layers": 1, "width": 16, "heads": 2}}}, 16, 4)
+    config, layout = build_config({"lm": {"global": stacks, "local": {"layers": 1, "width": 16, "heads": 2}}}, SIZE, 4, captions.size, 32)
     assert isinstance(config.global_, StackConfig)
     model = MultiScaleLM(config).eval()
     model.init_weights(3)
-    batch = make_batch(layout, _data(), np.random.default_rng(5), rows=2, items=900)
+    return model, layout
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shared_prompt_equals_single_sequences(task, model, captions):
+    lm, layout = model
+    batch = task_batch(layout, TaskData(task, random_items(task, captions)), np.random.default_rng(5), rows=2, items=600)
     with torch.no_grad():
-        packed = global_hidden(model, batch)
+        packed = global_hidden(lm, batch)
         prompt = batch.prompt.shape[1]
-        for row in range(2):
+        for row in range(len(batch.prompt)):
             for i in range(batch.inputs.shape[1]):
                 inputs = torch.cat((batch.prompt[row], batch.inputs[row, i]))
                 frames = torch.cat((inputs[1:], batch.frames[row, i, -1:]))[None]  # what follows each input
                 none = torch.full((prompt, batch.guide.shape[-1]), -1)
-                single = model.global_hidden(frames, torch.cat((none, batch.guide[row, i]))[None])[0, prompt:]
-                used = batch.kind[row, i] > 0
-                assert (batch.kind[row, i] == AUDIO).any() and (batch.kind[row, i] == DURATION).sum() == 9
+                single = lm.global_hidden(frames, torch.cat((none, batch.guide[row, i]))[None])[0, prompt:]
+                used = batch.kind[row, i] != PAD
+                assert (batch.kind[row, i] == AUDIO).any()
+                assert bool((batch.kind[row, i] == DURATION).any()) == (task in ("tts", "i_tts", "s_edit"))
                 torch.testing.assert_close(packed[row, i][used], single[used], rtol=1e-4, atol=1e-5)
 
 
+def test_the_mix_follows_its_weights(model, captions):
+    _, layout = model
+    data = {t: TaskData(t, random_items(t, captions)) for t in ("se", "t2s", "tts")}
+    rng = np.random.default_rng(0)
+    drawn = [make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100).task for _ in range(80)]
+    assert drawn.count("tts") == 0 and 45 <= drawn.count("t2s") <= 75
+
+
+def columns(layout, seq, name):
+    span = layout.vocabulary.guide_span(name)
+    values = seq.guide[seq.audio, layout.guide_column(name)]
+    return np.where(values >= 0, values - span.start, -1)
+
+
+def test_a_source_rides_beside_its_target(model, captions):
+    _, layout = model
+    (item, *_) = random_items("se", captions)
+    seq = item_sequence(layout, item, None)
+    for k in range(8):
+        assert np.array_equal(columns(layout, seq, f"source{k}"), item.source[:, k])
+    assert np.array_equal(columns(layout, seq, "ahead2")[:-3], item.source[3:, 2]) and (columns(layout, seq, "ahead2")[-3:] == -1).all()
+    assert np.array_equal(layout.frames_to_codes(seq.frames[seq.audio]), item.codes[:, :4])
+    assert (seq.guide[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
+
+
+def test_a_song_s_notes_and_rests(model, captions):
+    _, layout = model
+    label, (frames, _) = random_label(np.random.default_rng(0), "svs", 0)
+    pitches, counts = song_notes(label, frames)
+    assert pitches.tolist() == [0, 60, 64, 0] and counts.tolist() == [5, 15, 10, frames - 30]
+    codes = np.zeros((frames, CODEBOOKS), int)
+    item = make_item(label, {"target": codes, "prompt": codes}, None, captions)
+    seq = item_sequence(layout, item, codes[:20])
+    assert columns(layout, seq, "note").tolist() == [0] * 5 + [25] * 15 + [29] * 10 + [0] * (frames - 30)
+    assert columns(layout, seq, "note_left")[5:20].tolist() == list(range(14, -1, -1))
+    assert (columns(layout, seq, "phone_now") >= 0).all() and seq.durations.start == seq.durations.stop
+
+
+def test_a_speech_edit_is_its_span_in_its_surroundings(model, captions):
+    _, layout = model
+    label, (frames, _) = random_label(np.random.default_rng(1), "s_edit", 0)
+    codes = np.arange(frames)[:, None].repeat(CODEBOOKS, 1) % SIZE
+    item = make_item(label, {"target": codes, "source": codes}, None, captions)
+    assert np.array_equal(item.codes, codes[20:34]) and item.durations.sum() == 14
+    assert np.array_equal(item.prompt, np.concatenate((codes[34:], codes[:20])))
+
+
+def test_labels_that_cannot_be_items(captions):
+    label, (frames,) = random_label(np.random.default_rng(1), "i_tts", 0)
+    assert make_item(label, {"target": np.zeros((3, CODEBOOKS), int)}, None, captions) is None  # fewer frames than phones
+    with pytest.raises(ValueError, match="expected a caption tokenizer"):
+        make_item(label, {"target": np.zeros((frames, CODEBOOKS), int)}, None, None)
+    label, frames = random_label(np.random.default_rng(1), "se", 0)
+    with pytest.raises(ValueError, match="expected source of"):
+        make_item(label, {"target": np.zeros((frames[0], 8), int), "source": np.zeros((3, 8), int)}, None, None)
+    with pytest.raises(ValueError, match="expected examples of up to"):
+        TaskData("se", [])
+
+
 def test_durations_fill_the_clip():
-    assert frame_durations(np.array([0.101, 0.105, 0.5]), 25, 50).tolist() == [5, 1, 19]  # a phone too short still has a frame
-    assert frame_durations(np.array([0.3, 0.48, 0.49]), 24, 50).tolist() == [15, 8, 1]  # room is kept for the last
-    assert frame_durations(np.array([0.1, 0.2, 0.3]), 2, 50) is None
-    assert frame_durations(np.array([]), 5, 50) is None
+    assert frame_durations([0.101, 0.105, 0.5], 25).tolist() == [5, 1, 19]  # a phone too short still has a frame
+    assert frame_durations([0.3, 0.48, 0.49], 24).tolist() == [15, 8, 1]  # room is kept for the last
+    assert frame_durations([0.1, 0.2, 0.3], 2) is None
+    assert frame_durations([], 5) is None

@@ -142,11 +142,11 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     data, valid = (load_tasks(s["data"], split, weights, captions) for split in ("train", "valid"))
     model = MultiScaleLM(lm_config)
     model.init_weights(s["seed"])
-    opts_model = model.to(device).train()
-    opts = optimizers(opts_model, s)
+    model.to(device).train()
+    opts = optimizers(model, s)
     run = Run(out, s["steps"])
     clock = _Clock(60 * s["minutes"])
-    run.register(model=model, clock=clock, **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
+    run.register(model=model, **({"clock": clock} if s["minutes"] else {}), **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
     if not run.resume() and config.get("init"):
         print(start_from(model, layout.vocabulary, Path(config["init"]), s["seed"]))
     about = {"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary), "tasks": list(weights)}
