@@ -49,10 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         return p
 
     for task in TASKS.values():
-        p = add(task.name, task.help, task.example)
+        p = add(task.verb or task.name, task.help, task.example)
         p.set_defaults(run=_command("task"), task=task.name)
         _add_inputs(p, task)
         _add_output(p)
+        p.add_argument("--plot", metavar="PNG", help="also a picture of waveform and spectrogram, before and after")
     p = add("stream", "speak a text while it is being made", 'uniaudio stream "Hello there." -o hello.wav')
     p.set_defaults(task="tts")
     _add_inputs(p, TASKS["tts"])
@@ -175,15 +176,21 @@ def _add_model(p: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
-    """Flags that follow from the task's entry."""
+    """Flags that follow from the task's entry; the first words that it takes need none."""
+    words = [i.name for i in task.inputs if i.modality in ("text", "caption")]
     for i in task.inputs:
-        if i.modality == "text":
-            p.add_argument(i.name, nargs="?", metavar=i.name.upper(), help=f"{i.help}; - reads standard input")
-            p.add_argument("--phones", help=f"phones separated by spaces, instead of {i.name.upper()}")
+        flag = f"--{i.name}"
+        if i.modality in ("text", "caption"):
+            if i.name == words[0]:
+                p.add_argument(i.name, nargs="?", metavar=i.name.upper(), help=f"{i.help}; - reads standard input")
+            else:
+                p.add_argument(flag, help=i.help)
+            if i.modality == "text":
+                p.add_argument("--phones", help=f"phones separated by spaces, instead of {i.name.upper()}")
         elif i.modality == "voice":
-            p.add_argument("--voice", f"--{i.name}", dest=i.name, metavar="VOICE", help=i.help)
+            p.add_argument("--voice", flag, dest=i.name, metavar="VOICE", help=i.help)
         else:
-            p.add_argument(f"--{i.name}", metavar="FILE", required=i.required, help=i.help)
+            p.add_argument(flag, metavar="BEGIN:END" if i.modality == "span" else "FILE", help=i.help)
     for o in task.options:
         default = "" if o.default is None else f" (default {o.default:g})"
         p.add_argument(f"--{o.name.replace('_', '-')}", metavar="N", help=f"{o.help}{default}")

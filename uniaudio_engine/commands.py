@@ -12,12 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .audio import FORMATS, Audio, AudioChunk, check_output, write_audio, write_wav_stream
+from .audio import FORMATS, Audio, AudioChunk, check_output, read_audio, write_audio, write_wav_stream
 from .bench import bench_command, doctor_command
 from .engine import Engine
 from .errors import InputError, first_few, shown
 from .files import atomic_write
 from .folder import bundled_models, find_folder, load_config
+from .plot import write_plot
 from .quantize import quantize_folder
 from .stream import AudioStream
 from .tasks import TASKS, Option, Task
@@ -62,8 +63,12 @@ def task_command(args: argparse.Namespace) -> int:
     task = model_task(args.model, args.task)
     values = _given(args, task)
     with open_output(args.output) as f:
-        audio = _generate(load_engine(args), task, values)
+        engine = load_engine(args)
+        audio = _generate(engine, task, values)
         write_audio(f, audio, _kind(args.output))
+        if args.plot is not None:
+            before = {"before": read_audio(values["source"], engine.sample_rate)} if isinstance(values.get("source"), str) else {}
+            write_plot(args.plot, {**before, "after" if before else task.name: audio})
     _report(args, audio.meta | {"output": args.output})
     return 0
 
@@ -313,8 +318,7 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
         values["phones"] = args.phones
-        if values[flags.text_input.name] == "-":
-            values[flags.text_input.name] = sys.stdin.read()
+    values.update({i.name: sys.stdin.read() for i in flags.inputs if i.modality in ("text", "caption") and values[i.name] == "-"})
     return {k: v for k, v in values.items() if v is not None}
 
 

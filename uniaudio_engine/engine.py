@@ -33,6 +33,7 @@ from .tasks import Task
 from .text import PAUSE, Sentence, iter_sentences
 from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
 from .tokens import TokenLM
+from .verbs import Verbs
 from .voice import Voice, codec_fingerprint
 
 KV_DTYPES = ("float32", "bfloat16", "int8")
@@ -43,7 +44,7 @@ _TEXT_RATE = 30  # phone and duration tokens a second of speech, generously: the
 _PROMPT_SLACK = 4.0  # seconds read beyond a voice prompt's need, so that silence before it can be left out
 
 
-class Engine:
+class Engine(Verbs):
     """A loaded model; make one with :meth:`from_pretrained`."""
 
     def __init__(
@@ -266,10 +267,6 @@ class Engine:
         with self.stream(task, **inputs) as stream:
             chunks = list(stream)
         return Audio(concatenate(chunks, stream.sample_rate), stream.sample_rate, stream.meta)
-
-    def tts(self, text: str | None = None, **inputs: Any) -> Audio:
-        """Speak a text: ``generate("tts", text=text, ...)``."""
-        return self.generate("tts", text=text, **inputs)
 
     def generate_batch(self, requests: Sequence[Mapping[str, Any]], task: str = "tts") -> list[Audio]:
         """Several requests stepped together: faster in sum, and each one's tokens are those that it gives alone.
