@@ -164,6 +164,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
         help="how weights are held: auto, float32, bfloat16, int8, int4, or parts: int8,local=int4",
     )
     g.add_argument("--kv-dtype", default="auto", help="how keys and values are held: auto, float32, bfloat16 or int8")
+    g.add_argument("--encoder", action="append", metavar="NAME=FOLDER", help="weights of t5 or hubert, for imported models")
     g.add_argument("--backend", default="native", help="native")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from .errors import InputError, shown
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The families and their arguments; ``args.run(args)`` does the work and returns the exit code."""
@@ -33,14 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--codec-config", metavar="FILE", help="the codec's config.yaml, likewise; without one: 16 kHz")
     p.add_argument("--phones", metavar="FILE", help="the phone dictionary of the training: a label at the start of each line")
     p.add_argument("--lexicon", metavar="FILE", help="pronunciations in these phones: WORD PHONE PHONE … on each line")
+    p.add_argument("--labels", action="append", default=[], metavar="SPAN=FILE", help="labels of other tokens, such as sing_phone=dict_phone.txt")
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
     from .importers.uniaudio import import_uniaudio  # late: --help needs none of it
 
+    labels = {}
+    for pair in args.labels:
+        span, equals, path = pair.partition("=")
+        if not equals or span in labels:
+            raise InputError(f"--labels: expected SPAN=FILE, once for each span, got {shown(pair)}; such as sing_phone=dict_phone.txt")
+        labels[span] = path
     about = import_uniaudio(
         args.lm, args.codec, args.output, config=args.config, codec_config=args.codec_config, phones=args.phones,
-        lexicon=args.lexicon, dtype=args.dtype, progress=progress,
+        lexicon=args.lexicon, labels=labels, dtype=args.dtype, progress=progress,
     )  # fmt: skip
     report(args, about)
     return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig, ConfigError, LMConfig, ModelConfig, SeanetConfig, StackConfig
+from ..config import CodecConfig, ConfigError, LMConfig, ModelConfig, SeanetConfig, StackConfig, VocabularyConfig
 from ..errors import InputError, first_few, shown
 from ..files import atomic_write
 from ..folder import load_folder, save_folder
@@ -32,12 +32,14 @@ from .checkpoint import load_checkpoint
 from .output import new_folder, sha256
 from .pickle_machine import brief
 from .seanet import seanet_tensors
-from .vocabulary import read_lexicon, read_phones, read_vocabulary
+from .uniaudio_tasks import available_tasks
+from .vocabulary import read_labels, read_lexicon, read_phones, read_vocabulary
 from .yaml_file import load_yaml
 
 SAMPLE_RATE = 16000  # Hz; the codec's class and config
 MAX_LOCAL_LAYERS = 8  # the reference makes min(8, n_layer // 2) local layers, in earlier revisions always 8
 _BUFFERS = ("causal_mask",)  # computed, not learned
+_NO_TASKS = "trained without task tokens (use_task_id: false): no tasks, but the language model and the codec by themselves"
 _NAMES = {  # ours -> theirs, inside a stack
     "attn_norm": "attn_ln", "mlp_norm": "mlp_ln", "attn.q": "attn.query", "attn.k": "attn.key", "attn.v": "attn.value",
     "attn.o": "attn.out", "mlp.up": "mlp.0", "mlp.down": "mlp.2",
@@ -54,6 +56,7 @@ def import_uniaudio(
     codec_config: str | os.PathLike[str] | None = None,
     phones: str | os.PathLike[str] | None = None,
     lexicon: str | os.PathLike[str] | None = None,
+    labels: Mapping[str, str | os.PathLike[str]] | None = None,
     dtype: str = "float32",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
@@ -61,7 +64,8 @@ def import_uniaudio(
 
     ``lm``, ``codec``: a checkpoint, or a folder or zip with it (and its config.yaml, where ``config`` or
     ``codec_config`` is not given; the codec can do without).  ``phones``: the phone dictionary of the training;
-    ``lexicon``: pronunciations in its phones.  ``dtype`` float32 or bfloat16, as in :func:`save_folder`.
+    ``lexicon``: pronunciations in its phones; ``labels``: span -> dictionary of its labels, such as those of
+    ``sing_phone``.  ``dtype`` float32 or bfloat16, as in :func:`save_folder`.
     Raises :class:`InputError` in one line, and then leaves nothing behind.
     """
     if dtype not in ("float32", "bfloat16"):
@@ -81,27 +85,32 @@ def import_uniaudio(
         progress("reading the codec")
         codec_part, codec_tensors = read_codec(members["codec"])
         progress("reading the language model")
-        lm_part, vocabulary, lm_tensors, notes = read_lm(members["lm"], codec_part)
-        labels: list[str] = []
-        span = next((s for s in vocabulary.spans if s.name == "phone"), None)
+        settings = read_settings(members["lm"]["config"])
+        lm_part, vocabulary, lm_tensors = read_lm(members["lm"], settings, codec_part)
+        notes = [] if settings["use_task_id"] else [_NO_TASKS]
+        spans = {s.name: s for s in vocabulary.spans}
+        phone_labels: list[str] = []
         if phones is not None:
-            labels = read_phones(Path(phones), span, members["lm"]["config"].name)
-        elif span is not None:
-            notes.append(f"no phone dictionary was given: the {span.size} phones are numbers only, and text cannot be spoken")
+            phone_labels = read_phones(Path(phones), spans.get("phone"), members["lm"]["config"].name)
+        elif "phone" in spans:
+            notes.append(f"no phone dictionary was given: the {spans['phone'].size} phones are numbers only, and text cannot be spoken")
         if lexicon is not None:
-            entries, more = read_lexicon(Path(lexicon), labels)
+            entries, more = read_lexicon(Path(lexicon), phone_labels)
             notes += more
-            with atomic_write(shop.model / "lexicon.txt") as f:
-                f.write("".join(f"{w} {' '.join(p)}\n" for w, p in entries).encode())
+            _write_lines(shop.model / "lexicon.txt", (f"{w} {' '.join(p)}" for w, p in entries))
+        for name, path in (labels or {}).items():
+            (shop.model / "labels").mkdir(exist_ok=True)
+            _write_lines(shop.model / "labels" / f"{name}.txt", read_labels(Path(path), name, spans))
         target = Path(output)
-        model = ModelConfig(1, target.name, codec_part, lm_part, vocabulary, licence=LICENCE_UNKNOWN)
-        model = replace(model, tasks=_tasks(model))
+        names = {*vocabulary.specials, *(s.name for s in vocabulary.spans), *lm_part.continuous}
+        tasks = available_tasks(names) if settings["use_task_id"] else ()
+        model = ModelConfig(1, target.name, codec_part, lm_part, vocabulary, tasks, LICENCE_UNKNOWN)
         progress("writing")
         try:
-            save_folder(shop.model, model, codec_tensors, lm_tensors, labels, dtype)
+            save_folder(shop.model, model, codec_tensors, lm_tensors, phone_labels, dtype)
         except ConfigError as e:
             raise InputError(f"{members['lm']['config'].name}: {e}") from None
-        origins = _origins(members, phones, lexicon, progress)
+        origins = _origins(members, {"phones": phones, "lexicon": lexicon, **(labels or {})}, progress)
         write_card(shop.model, target.name, _about(model), origins, [f"Weights are stored as {dtype}.", *notes])
         progress("checking what was written")
         load_folder(shop.model)
@@ -111,7 +120,7 @@ def import_uniaudio(
         "parameters": sum(int(a.size) for t in (lm_tensors, codec_tensors) for a in t.values()),
         "vocabulary": {s.name: s.size for s in vocabulary.spans},
         "num_codebooks": lm_part.num_codebooks, "max_frames": lm_part.max_frames,
-        "tasks": list(model.tasks), "files": [vars(o) for o in origins], "notes": notes,
+        "tasks": [t.name for t in tasks], "files": [vars(o) for o in origins], "notes": notes,
     }  # fmt: skip
 
 
@@ -119,21 +128,17 @@ def import_uniaudio(
 
 
 def read_lm(
-    members: Mapping[str, Member], codec: CodecConfig
-) -> tuple[LMConfig, Any, Tensors, list[str]]:
-    """(LM configuration, vocabulary, float32 tensors by our names, notes) of a checkpoint and its config.yaml."""
+    members: Mapping[str, Member], settings: Mapping[str, Any], codec: CodecConfig
+) -> tuple[LMConfig, VocabularyConfig, Tensors]:
+    """(LM configuration, vocabulary, float32 tensors by our names) of a checkpoint and its :func:`read_settings`."""
     where, config_name = members["checkpoint"].name, members["config"].name
-    settings = read_settings(members["config"])
     state = _state(load_checkpoint(members["checkpoint"].path), "model", "g_emb.weight", where, "a UniAudio language model")
     c = lm_config(settings, state, where, config_name)
     if c.num_codebooks > codec.num_codebooks:
         raise InputError(f"{where}: has {c.num_codebooks} codes a frame, the codec makes {codec.num_codebooks}; is it this model's codec?")
     vocabulary = read_vocabulary(settings["token_list"], c.num_codebooks, codec.codebook_size, config_name)
     c = replace(c, start_id=vocabulary.special("mega_global"), local_start_id=vocabulary.special("mega_local"))
-    notes = []
-    if not settings["use_task_id"]:
-        notes.append("trained without task tokens (use_task_id: false): no tasks, but the language model and the codec by themselves")
-    return c, vocabulary, lm_tensors(c, state, where), notes
+    return c, vocabulary, lm_tensors(c, state, where)
 
 
 _SETTINGS: dict[str, type] = {
@@ -352,10 +357,6 @@ def _count(state: Mapping[str, Any], pattern: str) -> int:
     return 1 + max((int(m[1]) for n in state if (m := re.match(pattern, n)) and len(m[1]) < 5), default=-1)
 
 
-def _tasks(model: ModelConfig) -> tuple[str, ...]:
-    return ()
-
-
 def _about(model: ModelConfig) -> str:
     lm, c = model.lm, model.codec
     assert lm is not None
@@ -367,11 +368,14 @@ def _about(model: ModelConfig) -> str:
     )
 
 
-def _origins(
-    members: Mapping[str, Mapping[str, Member]], phones: Any, lexicon: Any, progress: Progress
-) -> list[Origin]:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_write(path) as f:
+        f.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _origins(members: Mapping[str, Mapping[str, Member]], texts: Mapping[str, Any], progress: Progress) -> list[Origin]:
     files = {f"{part} {role}": m for part, roles in members.items() for role, m in roles.items()}
-    files |= {k: Member(Path(p), Path(p).name, Path(p)) for k, p in (("phones", phones), ("lexicon", lexicon)) if p is not None}
+    files |= {k: Member(Path(p), Path(p).name, Path(p)) for k, p in texts.items() if p is not None}
     sums: dict[Path, str] = {}
     for m in files.values():
         if m.source not in sums:

@@ -9,15 +9,17 @@ Source: UniAudio/utils/dataloader.py and tools/tokenizer of the reference reposi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import Span, VocabularyConfig
 from ..errors import InputError, first_few, shown
+from ..folder import MAX_TEXT_BYTES
 
 MAX_TOKENS = 1 << 20
 MAX_LABELS_BYTES = 1 << 20
-MAX_LEXICON_BYTES = 64 << 20
+MAX_LEXICON_BYTES = MAX_TEXT_BYTES
 UNKNOWN_PHONE = "<UNK>"  # what the reference appends to its phone dictionary
 AUDIO_MASK = "audio_mask"
 _NUMBERED = re.compile(r"<(.{1,40})_(0|[1-9][0-9]{0,6})>", re.DOTALL)
@@ -95,7 +97,7 @@ def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
     once, and ``<UNK>`` behind them, as its tokenizer numbers them."""
     if span is None:
         raise InputError(f"{path}: phone labels are of no use: {where} has no tokens <phone_0>, …")
-    labels = list(dict.fromkeys(words[0] for words in _lines(path, MAX_LABELS_BYTES) if words))
+    labels = _first_words(path)
     if UNKNOWN_PHONE in labels:
         raise InputError(f"{path}: expected a dictionary without {UNKNOWN_PHONE}, which the reference adds itself; remove the line")
     labels.append(UNKNOWN_PHONE)
@@ -105,6 +107,21 @@ def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
             "is it the dictionary that the model was trained with?"
         )
     return labels
+
+
+def read_labels(path: Path, name: str, spans: Mapping[str, Span]) -> list[str]:
+    """Labels of another span than ``phone``: the first word of each line, repeated ones once."""
+    if name not in spans or name in ("phone", "audio", AUDIO_MASK):
+        able = first_few([s for s in spans if s not in ("phone", "audio", AUDIO_MASK)], 10) or "none"
+        raise InputError(f"labels: expected the name of a span that can have labels ({able}), got {shown(name)}")
+    labels = _first_words(path)
+    if len(labels) != spans[name].size:
+        raise InputError(f"{path}: expected {spans[name].size} labels for {name}, got {len(labels)}; is it the training's dictionary?")
+    return labels
+
+
+def _first_words(path: Path) -> list[str]:
+    return list(dict.fromkeys(words[0] for words in _lines(path, MAX_LABELS_BYTES) if words))
 
 
 def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
