@@ -76,7 +76,7 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
                 made = step.result()
                 frames.append(made)
                 guides.append(layout.no_guide(len(made)) if step.guide is None else step.guide)
-                if step.audio:
+                if step.target:
                     break
                 frames.append(sequence.audio_begin(layout))
                 guides.append(layout.no_guide(len(frames[-1])))

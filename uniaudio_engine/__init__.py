@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from .audio import Audio, AudioChunk, read_audio
     from .engine import Engine
     from .errors import InputError
+    from .stream import Answer
     from .tokens import Sampling
     from .voice import Voice
 
 __version__ = "0.1.0"
-__all__ = ["Audio", "AudioChunk", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
+__all__ = ["Answer", "Audio", "AudioChunk", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
 
 _HOME = {
-    "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "Engine": "engine", "InputError": "errors",
+    "Answer": "stream", "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "Engine": "engine", "InputError": "errors",
     "Sampling": "tokens", "Voice": "voice",
 }  # fmt: skip
 

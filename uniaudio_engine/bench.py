@@ -28,7 +28,7 @@ from .folder import bundled_models, find_folder, load_config
 from .plan import Piece, Plan
 from .sequence import Ids
 from .stream import audio_sampling
-from .tasks import SEED, find_task
+from .tasks import SEED
 
 _BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
@@ -45,7 +45,7 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
     piece = next(iter(plan.pieces))
     frames = max(8, min(round(seconds * engine.frame_rate), engine.capacity - len(piece.shared) - len(piece.body) - 2))
 
-    prefill = [_timed(lambda: _prefill(engine, piece.shared)) for _ in range(repeat)]
+    prefill = [_timed(lambda: _prefill(engine, piece.shared.frames)) for _ in range(repeat)]
     lm, decode = [], []
     for _ in range(repeat):
         codes, ms = _timed_frames(engine, plan, piece, frames)
@@ -139,10 +139,10 @@ def _prefill(engine: Engine, frames: Ids) -> Any:
 def _timed_frames(engine: Engine, plan: Plan, piece: Piece, n: int) -> tuple[Ids, float]:
     """n frames as speech has them, with some guide; returns them and ms a frame."""
     session = engine.fork_prefix(piece.shared)
-    session.prefill(piece.body)
+    session.prefill(piece.body.frames)
     guide = engine.layout.no_guide(n)
     guide[:] = [s.start for s in engine.layout.vocabulary.guide_spans]
-    sampling = audio_sampling(engine, find_task("tts").check_options(plan.options), piece.seed)
+    sampling = audio_sampling(engine, plan.task.check_options(plan.options), piece.seed)
     begin = time.perf_counter()
     frames = session.generate(n, sampling, guide)
     return frames, 1000 * (time.perf_counter() - begin) / n
@@ -167,7 +167,7 @@ def _model(path: str | None) -> str:
     config = load_config(folder)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
     others = f"; bundled: {', '.join(bundled_models())}" if bundled_models() else ""
-    return f"{config.name} in {folder}, {size:.1f} MB, tasks: {', '.join(config.tasks) or 'none'}{others}"
+    return f"{config.name} in {folder}, {size:.1f} MB, tasks: {', '.join(config.task_table) or 'none'}{others}"
 
 
 def _text() -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .errors import InputError
+from .import_command import add_arguments as add_import
 from .tasks import TASKS, Task
 
 
@@ -83,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--repeat", type=int, default=5, help="of which the median is taken (default 5)")
     p = add("quantize", "write a model folder with smaller weights", "uniaudio quantize --dtype int4 -o small")
     p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
+    p = commands.add_parser(
+        "import", help="make a model folder from another project's checkpoints",
+        description="Make a model folder from another project's checkpoints.",
+        epilog="example:\n  uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip -o uniaudio-v1",
+    )  # fmt: skip
+    add_import(p)
     add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
     add("info", "about a model", "uniaudio info")
     add("doctor", "what runs here, what does not, and why", "uniaudio doctor")
@@ -157,6 +164,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
         help="how weights are held: auto, float32, bfloat16, int8, int4, or parts: int8,local=int4",
     )
     g.add_argument("--kv-dtype", default="auto", help="how keys and values are held: auto, float32, bfloat16 or int8")
+    g.add_argument("--encoder", action="append", metavar="NAME=FOLDER", help="weights of t5 or hubert, for imported models")
     g.add_argument("--backend", default="native", help="native")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")

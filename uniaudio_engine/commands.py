@@ -15,12 +15,12 @@ import numpy as np
 from .audio import FORMATS, Audio, AudioChunk, check_output, write_audio, write_wav_stream
 from .bench import bench_command, doctor_command
 from .engine import Engine
-from .errors import InputError, shown
+from .errors import InputError, first_few, shown
 from .files import atomic_write
 from .folder import bundled_models, find_folder, load_config
 from .quantize import quantize_folder
 from .stream import AudioStream
-from .tasks import TASKS, Option, Task, find_task
+from .tasks import TASKS, Option, Task
 from .tensors import load_tensors, save_tensors
 from .voice import Voice
 
@@ -35,8 +35,17 @@ _CODES = "uniaudio-codes-1"
 def load_engine(args: argparse.Namespace) -> Engine:
     return Engine.from_pretrained(
         args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
-        threads=args.threads, kv_dtype=args.kv_dtype,
+        threads=args.threads, kv_dtype=args.kv_dtype, encoders=_encoders(args.encoder),
     )  # fmt: skip
+
+
+def model_task(model: str | None, name: str) -> Task:
+    """A task as the model's configuration has it, before its weights are loaded."""
+    config = load_config(find_folder(model))
+    tasks = config.task_table
+    if name not in tasks:
+        raise InputError(f"model {config.name} was not trained for {shown(name)}; it does {first_few(list(tasks), 20) or 'no task'}")
+    return tasks[name]
 
 
 def quantize_command(args: argparse.Namespace) -> int:
@@ -50,7 +59,7 @@ def quantize_command(args: argparse.Namespace) -> int:
 
 def task_command(args: argparse.Namespace) -> int:
     """``uniaudio tts …``: one task, one sound file."""
-    task = find_task(args.task)
+    task = model_task(args.model, args.task)
     values = _given(args, task)
     with open_output(args.output) as f:
         audio = _generate(load_engine(args), task, values)
@@ -61,7 +70,7 @@ def task_command(args: argparse.Namespace) -> int:
 
 def stream_command(args: argparse.Namespace) -> int:
     """The same, written chunk by chunk."""
-    task = find_task(args.task)
+    task = model_task(args.model, args.task)
     values = _given(args, task)
     if _kind(args.output) != "WAV":
         raise InputError(f"{args.output}: expected a name that ends in .wav, or -, for a stream")
@@ -76,7 +85,7 @@ def stream_command(args: argparse.Namespace) -> int:
 
 def run_command(args: argparse.Namespace) -> int:
     """Any task by name, once or for a file of requests."""
-    task = find_task(args.task)
+    task = model_task(args.model, args.task)
     if args.jsonl is not None:
         return _run_file(args, task)
     values = {"seed": _number(args.seed, task.option("seed"))} if args.seed is not None else {}
@@ -85,10 +94,25 @@ def run_command(args: argparse.Namespace) -> int:
         if not equals:
             raise InputError(f"expected NAME=VALUE, got {shown(pair)}; for example: text=Hello")
         values[name] = _typed(task, name, value)
+    if task.target != "audio":
+        return _answer(args, task, values)
     with open_output(args.output) as f:
         audio = _generate(load_engine(args), task, values)
         write_audio(f, audio, _kind(args.output))
     _report(args, audio.meta | {"output": args.output})
+    return 0
+
+
+def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int:
+    """A task whose answer is not sound: its words or numbers as a line of text."""
+    if args.output != "-" and Path(args.output).suffix != ".txt":
+        raise InputError(f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}")
+    with contextlib.nullcontext(sys.stdout.buffer) if args.output == "-" else atomic_write(args.output) as f:
+        answer = load_engine(args).understand(task.name, **values)
+        f.write(f"{answer}\n".encode())
+    if args.json:
+        about = answer.meta | {"tokens": answer.tokens, "labels": answer.labels, "output": args.output}
+        print(json.dumps(about), file=sys.stderr if args.output == "-" else sys.stdout)
     return 0
 
 
@@ -201,10 +225,10 @@ def voices_command(args: argparse.Namespace) -> int:
 
 def tasks_command(args: argparse.Namespace) -> int:
     """The schema of the model's tasks (without any model: of all tasks of this version)."""
-    names: Iterable[str] = TASKS
+    tasks: Iterable[Task] = TASKS.values()
     if args.model is not None or bundled_models():
-        names = [n for n in load_config(find_folder(args.model)).tasks if n in TASKS]
-    schemas = [TASKS[n].schema() for n in names]
+        tasks = load_config(find_folder(args.model)).task_table.values()
+    schemas = [t.schema() for t in tasks]
     lines = []
     for s in schemas:
         lines.append(f"{s['name']}: {s['help']}")
@@ -283,13 +307,24 @@ def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
 
 def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """Inputs and options from the flags that the task's entry made."""
-    values: dict[str, Any] = {o.name: _number(getattr(args, o.name), o) for o in task.options}
-    values.update({i.name: getattr(args, i.name) for i in task.inputs})
-    if task.text_input is not None:
+    flags = TASKS[args.task]  # another model's entry of this name may know more, or less: what was given decides
+    options = {o.name: o for o in (*flags.options, *task.options)}
+    values: dict[str, Any] = {o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options}
+    values.update({i.name: getattr(args, i.name) for i in flags.inputs})
+    if flags.text_input is not None:
         values["phones"] = args.phones
-        if values[task.text_input.name] == "-":
-            values[task.text_input.name] = sys.stdin.read()
+        if values[flags.text_input.name] == "-":
+            values[flags.text_input.name] = sys.stdin.read()
     return {k: v for k, v in values.items() if v is not None}
+
+
+def _encoders(given: list[str] | None) -> dict[str, str]:
+    """``--encoder NAME=FOLDER``, as often as wanted."""
+    pairs = [text.partition("=") for text in given or ()]
+    wrong = [name for name, equals, folder in pairs if not equals or not folder]
+    if wrong:
+        raise InputError(f"--encoder: expected NAME=FOLDER, got {shown(wrong[0])}")
+    return {name: folder for name, _, folder in pairs}
 
 
 def _number(text: str | None, option: Option) -> int | float | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from .tasks import Task, task_table
+
 FORMAT_VERSION = 1
 MAX_CHUNK = 1 << 20  # samples
 MAX_CHUNK_ROWS = 1 << 26  # samples x channels of the widest signal: all of it is in memory
@@ -315,7 +317,7 @@ class ModelConfig:
     codec: CodecConfig
     lm: LMConfig | None = None
     vocabulary: VocabularyConfig | None = None
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str | Task, ...] = ()  # names of built-in tasks, or whole entries
     licence: str = ""
 
     def check(self) -> None:
@@ -325,6 +327,15 @@ class ModelConfig:
         if self.lm is not None and self.vocabulary is not None:
             self.lm.check()
             self.vocabulary.check(self.lm)
+        names = [t if isinstance(t, str) else t.name for t in self.tasks]
+        _require(len(set(names)) == len(names), "tasks", "distinct names", names)
+        for task in self.task_table.values():
+            task.check()
+
+    @property
+    def task_table(self) -> dict[str, Task]:
+        """The tasks that this version can do with this model, by name."""
+        return task_table(self.tasks)
 
     def to_json(self) -> str:
         return json.dumps(to_dict(self), indent=2)
@@ -375,8 +386,11 @@ def from_dict(cls: type[_T], data: Any, where: str = "config") -> _T:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        inner = [a for a in args if a is not type(None)]
-        return None if value is None else _convert(inner[0], value, where)
+        if value is None and type(None) in args:
+            return None
+        if isinstance(value, str) and str in args:
+            return value
+        return _convert(next(a for a in args if a not in (type(None), str)), value, where)
     if origin is Literal:
         if value not in args:
             raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}")

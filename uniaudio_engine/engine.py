@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .config import ModelConfig, to_dict
 from .core import core, default_threads
+from .encoders import ENCODERS, Encoder, check_encoders
 from .errors import InputError, first_few, shown
 from .folder import ModelFolder, load_folder, stored_dtypes
 from .plan import Plan, make_plan
-from .sequence import Ids, Layout
+from .sequence import Layout, Prefix
 from .spec import PARTS
-from .stream import AudioStream, decode_parts, run_together
-from .tasks import TASKS, Task, find_task
+from .stream import Answer, AudioStream, decode_parts, run_together, run_tokens
+from .tasks import Task
+from .text import PAUSE, Sentence, iter_sentences
+from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
 from .tokens import TokenLM
 from .voice import Voice, codec_fingerprint
 
@@ -43,11 +46,22 @@ class Engine:
     """A loaded model; make one with :meth:`from_pretrained`."""
 
     def __init__(
-        self, folder: ModelFolder, dtype: str, threads: int, max_seconds: float | None = None, kv_dtype: str = "auto"
+        self,
+        folder: ModelFolder,
+        dtype: str,
+        threads: int,
+        max_seconds: float | None = None,
+        kv_dtype: str = "auto",
+        encoders: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> None:
         self.folder, self.dtype, self.threads = folder, dtype, threads
         self.kv_dtype = auto_kv_dtype(dtype) if kv_dtype == "auto" else kv_dtype
         config = folder.config
+        self._tasks = config.task_table
+        self._encoder_folders = check_encoders(encoders or {})
+        self._encoders: dict[str, Encoder] = {}
+        self._labels = {"phone": folder.phones} | folder.labels
+        self._label_ids: dict[str, dict[str, int]] = {}
         if config.codec.seanet is not None and config.codec.family == "seanet" and config.codec.seanet.channels != 1:
             raise InputError(f"{folder.path}: expected a mono codec, got {config.codec.seanet.channels} channels")
         self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
@@ -62,11 +76,12 @@ class Engine:
             self._lm = TokenLM(lm, config.lm, self._layout)
             self.capacity = config.lm.max_frames
             if max_seconds is not None:
-                voice = max((i.max_seconds for t in TASKS.values() for i in t.inputs), default=0.0)
+                voice = max((i.max_seconds for t in self._tasks.values() for i in t.inputs), default=0.0)
                 wanted = max_seconds * (self.frame_rate + _TEXT_RATE) + voice * self.frame_rate + 16
                 self.capacity = min(self.capacity, int(wanted))
         self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
         self._voices: dict[str, Voice] = {}
+        self._lexicon: dict[str, list[str]] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -80,6 +95,7 @@ class Engine:
         max_seconds: float | None = None,
         threads: int | None = None,
         kv_dtype: str = "auto",
+        encoders: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
@@ -91,7 +107,8 @@ class Engine:
         ``kv_dtype`` auto|float32|bfloat16|int8: how attention's keys and values are held, which is what long contexts
         cost (auto: float32 beside float weights, else int8, a quarter of the bytes).
         ``max_seconds``: the longest single sentence, which sizes the KV cache (default: what the model allows);
-        ``threads`` default: the processors at hand.  What this version does not have is refused in one line, never
+        ``threads`` default: the processors at hand.  ``encoders``: local folders of the optional encoders "t5" and
+        "hubert" for imported models that need them (``encoders.py``).  What this version does not have is refused in one line, never
         replaced in silence.
         """
         if device not in ("auto", "cpu"):
@@ -105,7 +122,7 @@ class Engine:
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         folder = load_folder(path)
-        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype)
+        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype, encoders)
 
     # What it is
 
@@ -135,18 +152,54 @@ class Engine:
             raise InputError(f"model {self.config.name} does not generate audio; choose another model")
         return self._layout
 
-    @property
-    def phone_ids(self) -> dict[str, int]:
-        return {p: i for i, p in enumerate(self.folder.phones)}
+    def label_ids(self, span: str) -> dict[str, int]:
+        """The labels of a vocabulary span's tokens -> their numbers in it; empty where the folder has none."""
+        if span not in self._label_ids:
+            self._label_ids[span] = {label: i for i, label in enumerate(self._labels.get(span, ()))}
+        return self._label_ids[span]
 
     @property
     def pause_id(self) -> int:
         """The pause's id, or -1: long sentences are cut there."""
-        return self.phone_ids.get("pau", -1)
+        ids = self.label_ids("phone")
+        return ids.get(PAUSE, ids.get(SILENCE, -1))
+
+    def sentences(self, text: str) -> Iterator[Sentence]:
+        """The sentences of a text, in this model's phones.  Raises :class:`InputError` where it has none for English."""
+        labels = self.label_ids("phone")
+        if uses_positions(labels):
+            if self._lexicon is None:
+                self._lexicon = parse_lexicon(self.folder.lexicon, str(self.folder.path / "lexicon.txt"))
+            return position_sentences(text, labels, self._lexicon)
+        if PAUSE not in labels:
+            raise InputError(
+                f"model {self.config.name} has no phone labels for English text; give phones=, or import it with its "
+                "phone dictionary (uniaudio import uniaudio --phones FILE)"
+            )
+        return iter_sentences(text)
+
+    def encoder(self, name: str, what: str, wanted: str) -> Encoder:
+        """An optional encoder, loaded at its first use; ``what`` and ``wanted`` are for the message where it is absent."""
+        with self._lock:
+            if name not in self._encoders:
+                if name not in self._encoder_folders:
+                    raise InputError(
+                        f"{what}: {wanted} needs the encoder {name}: from_pretrained(encoders={{{name!r}: FOLDER}}) or "
+                        f"--encoder {name}=FOLDER; or give what it would make as an array or .npy file"
+                    )
+                self._encoders[name] = ENCODERS[name](self._encoder_folders[name])
+            return self._encoders[name]
 
     def tasks(self) -> list[dict[str, Any]]:
         """Machine-readable schema of the tasks that this model does."""
-        return [TASKS[name].schema() for name in self.config.tasks if name in TASKS]
+        return [task.schema() for task in self._tasks.values()]
+
+    def task(self, name: str) -> Task:
+        """A task's entry.  Raises :class:`InputError` for one that this model was not trained for."""
+        if name in self._tasks:
+            return self._tasks[name]
+        able = first_few(list(self._tasks), 20) or "no task"
+        raise InputError(f"model {self.config.name} was not trained for {shown(name)}; it does {able}")
 
     def info(self) -> dict[str, Any]:
         """Plain JSON values about the model and how it runs."""
@@ -157,7 +210,7 @@ class Engine:
             "path": str(self.folder.path),
             "licence": self.config.licence,
             "parameters": sum(w.size for w in weights),
-            "tasks": list(self.config.tasks),
+            "tasks": list(self._tasks),
             "voices": self.voices(),
             "sample_rate": self.sample_rate,
             "frame_rate": self.frame_rate,
@@ -189,7 +242,7 @@ class Engine:
         change when samples arrive, not which tokens they are made of.
         """
         begin = time.perf_counter()
-        plan = self.plan(task, voice=voice, **inputs)
+        plan = self._audio_plan(task, voice=voice, **inputs)
         return AudioStream(self, plan, chunk_frames, time.perf_counter() - begin)
 
     def generate(self, task: str, **inputs: Any) -> Audio:
@@ -207,7 +260,7 @@ class Engine:
 
         A request is a mapping of ``generate``'s arguments; a key ``task`` overrides ``task``.
         """
-        return self.run_plans([self.plan(**{"task": task, **r}) for r in requests])
+        return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
 
     def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
         """Carry out what :meth:`plan` laid out, stepped together."""
@@ -224,12 +277,23 @@ class Engine:
             audio.meta.update(batch_compute_seconds=round(compute, 6))
         return results
 
+    def understand(self, task: str, **inputs: Any) -> Answer:
+        """Do a task whose answer is not sound, such as ``asr`` or ``sv`` of an imported model."""
+        if self.task(task).target == "audio":
+            raise InputError(f"{task} makes sound; ask for it with generate or stream")
+        plan = self.plan(task, **inputs)
+        tokens = run_tokens(self, plan)
+        labels = self._labels.get(plan.task.target, ())
+        return Answer(tokens, tuple(labels[t] for t in tokens) if labels else (), self.describe(plan))
+
+    def _audio_plan(self, task: str, **inputs: Any) -> Plan:
+        if self.task(task).target != "audio":
+            raise InputError(f"{task} makes no sound; ask for its answer with understand")
+        return self.plan(task, **inputs)
+
     def plan(self, task: str, voice: Any = None, **inputs: Any) -> Plan:
         """Check a request and lay it out, without running the model's language part."""
-        entry: Task = find_task(task)
-        if task not in self.config.tasks:
-            able = first_few(list(self.config.tasks), 20) or "no task"
-            raise InputError(f"model {self.config.name} was not trained for {task}; it does {able}")
+        entry = self.task(task)
         if voice is not None:
             if inputs.get("prompt") is not None:
                 raise InputError("expected either voice or prompt, got both")
@@ -302,14 +366,14 @@ class Engine:
 
     # For stream.py
 
-    def fork_prefix(self, shared: Ids) -> Any:
-        """A session that has heard ``shared`` [n, K]; the prefill is done once for each of the latest prefixes."""
-        key = shared.tobytes()
+    def fork_prefix(self, shared: Prefix) -> Any:
+        """A session that has heard ``shared``; the prefill is done once for each of the latest prefixes."""
+        key = shared.key()
         with self._lock:
             base = self._prefixes.get(key)
             if base is None:
                 base = self.lm.session(self.capacity)
-                base.prefill(shared)
+                base.prefill(shared.frames, None, shared.continuous or None)
                 self._prefixes[key] = base
                 if len(self._prefixes) > _PREFIXES:
                     self._prefixes.popitem(last=False)

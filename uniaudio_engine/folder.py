@@ -1,5 +1,8 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
 
+Also, where a model brings them: labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
+the labels of phones.txt).
+
 Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
 Weights stay as they are stored (float32; bfloat16 as uint16 bits; the LM's matrices also int8, or int4 as uint8); not responsible for what is computed with them.
 """
@@ -21,7 +24,8 @@ from .files import atomic_write
 from .spec import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 4 << 20
+MAX_TEXT_BYTES = 32 << 20
 MODELS = Path(__file__).parent / "models"  # one folder per bundled model
 
 
@@ -31,7 +35,8 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model: its configuration, its weights by tensor name, its phone list, its voices' files by name."""
+    """A checked model: its configuration, its weights by tensor name, its phone list, its voices' files by name, the
+    labels of other spans, and the text of its lexicon."""
 
     path: Path
     config: ModelConfig
@@ -39,6 +44,8 @@ class ModelFolder:
     lm: Tensors = field(default_factory=dict)
     phones: tuple[str, ...] = ()
     voices: dict[str, Path] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lexicon: str = ""
 
 
 def bundled_models() -> dict[str, Path]:
@@ -85,8 +92,9 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     """Load and check a model folder (see :func:`find_folder`); one :class:`InputError` line on anything amiss."""
     folder = find_folder(path)
     config = load_config(folder)
-    phones = _load_phones(folder)
-    check_model(config, phones, folder)
+    phones = _load_labels(folder / "phones.txt")
+    labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
+    check_model(config, phones, folder, labels)
     codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec))
     lm: Tensors = {}
     if config.lm is not None:
@@ -94,7 +102,7 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     elif (folder / "lm.safetensors").exists():
         raise InputError(f"{folder}: lm.safetensors is left over: config.json has no lm section; remove the file")
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
-    return ModelFolder(folder, config, codec, lm, phones, voices)
+    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"))
 
 
 def save_folder(
@@ -162,8 +170,10 @@ def stored_dtypes(lm: Mapping[str, NDArray[Any]]) -> dict[str, str]:
     return {str(matrix_part(n)): _QUANTIZED[a.dtype] for n, a in lm.items() if matrix_part(n) and a.dtype in _QUANTIZED}
 
 
-def check_model(config: ModelConfig, phones: tuple[str, ...], where: Path) -> None:
-    """That codec, LM, vocabulary and phone list fit each other."""
+def check_model(
+    config: ModelConfig, phones: tuple[str, ...], where: Path, labels: Mapping[str, tuple[str, ...]] | None = None
+) -> None:
+    """That codec, LM, vocabulary, tasks and labels fit each other."""
     if config.lm is None or config.vocabulary is None:
         return
     k, c = config.lm.num_codebooks, config.codec.codebook_size
@@ -172,21 +182,34 @@ def check_model(config: ModelConfig, phones: tuple[str, ...], where: Path) -> No
         raise InputError(f"{where}: lm.num_codebooks {k} is more than the codec's {config.codec.num_codebooks}")
     if "audio" in spans and spans["audio"] != k * c:
         raise InputError(f"{where}: vocabulary span audio: expected {k} x {c} ids, got {spans['audio']}")
-    if "phone" in spans and spans["phone"] != len(phones):
-        raise InputError(f"{where}: vocabulary span phone has {spans['phone']} ids, phones.txt {len(phones)} phones")
+    if phones and spans.get("phone") != len(phones):
+        raise InputError(f"{where}: vocabulary span phone has {spans.get('phone', 0)} ids, phones.txt {len(phones)} phones")
+    for name, given in (labels or {}).items():
+        if spans.get(name) != len(given):
+            raise InputError(f"{where}: vocabulary span {name} has {spans.get(name, 0)} ids, labels/{name}.txt {len(given)}")
+    for task in config.task_table.values():
+        missing = sorted(task.needs - {*config.vocabulary.specials, *spans, *config.lm.continuous})
+        if missing:
+            raise InputError(f"{where}: task {task.name} needs {first_few(missing)}, which the vocabulary does not have")
 
 
-def _load_phones(folder: Path) -> tuple[str, ...]:
-    path = folder / "phones.txt"
+def _load_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, each once; none where there is no such file."""
+    labels = tuple(_read_text(path).split())
+    if len(set(labels)) != len(labels):
+        raise InputError(f"{path}: expected each label once; remove the repeated ones")
+    return labels
+
+
+def _read_text(path: Path) -> str:
     if not path.exists():
-        return ()
+        return ""
     try:
-        phones = tuple(path.read_text(encoding="utf-8").split())
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise InputError(f"{path}: expected at most {MAX_TEXT_BYTES} bytes, got {path.stat().st_size}")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: expected one phone a line, got: {e}") from None
-    if len(set(phones)) != len(phones):
-        raise InputError(f"{path}: expected each phone once; remove the repeated ones")
-    return phones
+        raise InputError(f"{path}: expected a readable UTF-8 text, got: {e}") from None
 
 
 def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:

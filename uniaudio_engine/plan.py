@@ -7,19 +7,16 @@ once and forked.  Not responsible for running the pieces: that is ``stream.py``.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .audio import read_audio
 from .errors import InputError, first_few, shown
-from .sequence import Ids, Layout, phone_segment, segment
+from .inputs import hide_span, read_segment
+from .sequence import Ids, Layout, Prefix, join, phone_segment, segment
 from .tasks import MAX_SEED, Input, Task
-from .voice import Voice
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -30,16 +27,19 @@ _FRAMES_A_PHONE = 10
 
 @dataclass(frozen=True)
 class Piece:
-    """One run of the model: feed ``shared`` and ``body`` [n, K], then generate.
+    """One run of the model: feed ``shared`` and ``body``, then generate.
 
-    With ``phones`` [P]: a duration for each, then the audio.  Without: exactly ``frames`` audio frames.
+    With ``phones`` [P]: a duration for each, then the audio.  Without: exactly ``frames`` frames, or where ``least`` is
+    not None between ``least`` and ``frames``, until the model ends it.
     """
 
-    shared: Ids
-    body: Ids
+    shared: Prefix
+    body: Prefix
     seed: int
     phones: Ids | None = None
     frames: int = 0
+    least: int | None = None
+    rest: Prefix | None = None  # of a piece with phones: what stands between `shared` and them
 
 
 @dataclass
@@ -74,52 +74,91 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     values = task.check_options(options)
     layout = engine.layout
     meta: dict[str, Any] = {"notes": []}
-    parts = [layout.special("start", f"{task.name}_task")]
-    shared: Ids | None = None
-    body: list[Ids] = []
-    sentences: Iterator[list[str]] = iter(())
-    lengths: dict[str, int] = {}
+    # What all pieces have in common is heard once: the task, and the voice where it comes first.  `before` and `after`
+    # are the rest, around the text where there is one.
+    shared, before, after = [Prefix(layout.special("start", task.special))], [], []  # type: ignore[var-annotated]
+    part = shared
+    text: Input | None = None
+    source_frames = 0
     for spec in task.inputs:
-        if spec.modality == "text":
-            sentences = _sentences(given, spec.name, meta)
-            shared, body = np.concatenate(parts + body), []
+        if spec.modality == "span":
             continue
-        codes = _codes(engine, spec, given.get(spec.name), meta)
-        lengths[spec.name] = len(codes)
-        body.append(segment(layout, spec.segment, layout.codes_to_frames(codes)))
-        if shared is None and spec.modality == "voice":
-            parts, body = parts + body, []
-    if shared is None:
-        shared = np.concatenate(parts)
+        if spec.modality == "text":
+            text, part = spec, after
+            continue
+        if spec.modality != "voice" and part is shared:
+            part = before
+        if given.get(spec.name) is None and spec.modality != "voice":
+            tokens = Prefix(np.zeros((0, layout.num_codebooks), np.int32))
+        else:
+            tokens = read_segment(engine, spec, given.get(spec.name), meta)
+        for hidden in task.inputs:
+            if hidden.modality == "span" and hidden.segment == spec.name and given.get(hidden.name) is not None:
+                tokens = hide_span(engine, hidden, given[hidden.name], tokens, meta)
+        if spec.name == "source":
+            source_frames = len(tokens)
+        around = (Prefix(layout.special(f"{spec.segment}_{side}")) for side in ("start", "end"))
+        part.append(join([next(around), tokens, next(around)]))
+    if task.length != "durations":
+        after.append(Prefix(layout.special(f"{task.target}_start")))
+    prefix = join(shared)
     seed = int(values["seed"])
-    if task.length == "durations":
-        meta["sentences"] = 0
-        spoken = _spoken(engine, sentences, shared, seed, meta)
-        pieces: Iterable[Piece] = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
-    else:
-        frames = lengths["source"] if task.length == "source" else round(values["seconds"] * engine.frame_rate)
-        tail = np.concatenate([*body, layout.special("audio_start")])
-        if len(shared) + len(tail) + frames > engine.capacity:
-            most = (engine.capacity - len(shared) - len(tail)) / engine.frame_rate
-            raise InputError(f"{task.name}: expected at most {most:.3g} s, got {frames / engine.frame_rate:.3g} s")
-        pieces = [Piece(shared, tail, seed, None, max(1, frames))]
-    return Plan(task, values, pieces, meta)
+    if text is None:
+        body = join(before + after)
+        pieces: Iterable[Piece] = [_piece(engine, task, values, prefix, body, seed, source_frames)]
+        return Plan(task, values, pieces, meta)
+    meta["sentences"] = 0
+    spoken = _spoken(engine, task, text, values, _sentences(engine, given, text, meta), prefix, before, after, meta)
+    return Plan(task, values, itertools.chain([next(spoken)], spoken), meta)  # the first at once: it shows bad input
+
+
+def _piece(
+    engine: Engine, task: Task, values: Mapping[str, Any], shared: Prefix, body: Prefix, seed: int, source: int
+) -> Piece:
+    """A piece without planned durations: how many frames it makes follows from the task's length rule."""
+    known = len(shared) + len(body)
+    room = engine.capacity - known
+    least: int | None = None
+    if task.length == "one":
+        frames = 1
+    elif task.length == "source":
+        frames = source
+    elif values["seconds"] is not None:
+        frames = max(1, round(values["seconds"] * engine.frame_rate))
+    else:  # the frames before the target's start token count, as in UniAudio's inference
+        frames = min(room, int((known - 1) * values["max_ratio"]))
+        least = max(0, min(frames, int((known - 1) * values["min_ratio"]) - 1))
+    if not 1 <= frames <= room:
+        most = max(0, room) / engine.frame_rate
+        raise InputError(f"{task.name}: expected up to {most:.3g} s beside this input, got {frames / engine.frame_rate:.3g} s")
+    return Piece(shared, body, seed, None, frames, least)
 
 
 def _spoken(
-    engine: Engine, sentences: Iterator[list[str]], shared: Ids, seed: int, meta: dict[str, Any]
-) -> Iterator[Piece]:
+    engine: Engine, task: Task, spec: Input, values: Mapping[str, Any], sentences: Iterator[list[str]], shared: Prefix,
+    before: list[Prefix], after: list[Prefix], meta: dict[str, Any],
+) -> Iterator[Piece]:  # fmt: skip
     """A piece for each sentence; more where one is too long for the KV cache."""
-    most = (engine.capacity - len(shared) - 5) // (2 + _FRAMES_A_PHONE)
+    layout, seed = engine.layout, int(values["seed"])
+    most = (engine.capacity - len(shared) - sum(map(len, before + after)) - 5) // (2 + _FRAMES_A_PHONE)
     index = itertools.count()
     for sentence in sentences:
         meta["sentences"] += 1
         for run in split_phones(_phone_ids(engine, sentence), most, engine.pause_id):
-            yield phone_piece(engine.layout, shared, run, piece_seed(seed, next(index)))
+            one = piece_seed(seed, next(index))
+            if task.length == "durations":
+                yield phone_piece(layout, shared, run, one, join([*before, *after]) if before or after else None)
+                continue
+            if spec.collapse:
+                run = run[np.concatenate(([True], run[1:] != run[:-1]))]
+            phones = Prefix(segment(layout, spec.segment, layout.tokens(spec.segment, run)))
+            yield _piece(engine, task, values, shared, join([*before, phones, *after]), one, 0)
 
 
-def phone_piece(layout: Layout, shared: Ids, phones: Ids, seed: int) -> Piece:
-    return Piece(shared, phone_segment(layout, phones), seed, phones)
+def phone_piece(layout: Layout, shared: Prefix, phones: Ids, seed: int, rest: Prefix | None = None) -> Piece:
+    """A sentence whose durations are to be planned; ``rest``: what comes between the voice and the phones."""
+    body = Prefix(phone_segment(layout, phones))
+    return Piece(shared, body if rest is None else join([rest, body]), seed, phones, rest=rest)
 
 
 def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
@@ -134,79 +173,42 @@ def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
     return split_phones(phones[:cut], most, pause) + split_phones(phones[cut:], most, pause)
 
 
-def _sentences(given: Mapping[str, Any], name: str, meta: dict[str, Any]) -> Iterator[list[str]]:
+def _sentences(engine: Engine, given: Mapping[str, Any], spec: Input, meta: dict[str, Any]) -> Iterator[list[str]]:
     """Phones, sentence by sentence, from ``text`` or from ``phones`` (a string, one line a sentence, or a list)."""
-    from .text import iter_sentences, parse_phones
-
     phones = given.get("phones")
     if phones is not None:
         if not isinstance(phones, (str, list, tuple)) or not all(isinstance(p, str) for p in phones):
             raise InputError(f"phones: expected phones separated by spaces, got {shown(phones)}")
-        lines = phones.splitlines() if isinstance(phones, str) else [" ".join(phones)]
-        return iter([parse_phones(line) for line in lines if line.strip()] or [parse_phones("")])
-    text = given[name]
+        lines = [line.split() for line in phones.splitlines()] if isinstance(phones, str) else [list(phones)]
+        if not any(lines):
+            raise InputError("phones: expected phones separated by spaces, got none; write for example 'hh ax0 l ow1'")
+        return iter([line for line in lines if line])
+    text = given[spec.name]
     if not isinstance(text, str):
-        raise InputError(f"{name}: expected a string, got {type(text).__name__}")
+        raise InputError(f"{spec.name}: expected a string, got {type(text).__name__}")
     if not text.strip():
-        raise InputError(f"{name}: expected words to speak, got an empty text; write some")
+        raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
     meta["text"] = text
-    return _phones_of(iter_sentences(text), name)
+    return _phones_of(engine.sentences(text), spec.name)
 
 
 def _phones_of(sentences: Iterable[Any], name: str) -> Iterator[list[str]]:
     try:
         for sentence in sentences:
             yield sentence.phones
+    except InputError:
+        raise
     except ValueError as e:  # nothing in it can be spoken
         raise InputError(f"{name}: {e}") from None
 
 
 def _phone_ids(engine: Engine, phones: Iterable[str]) -> Ids:
-    index = engine.phone_ids
-    phones = list(phones)
-    unknown = sorted({p for p in phones if p not in index})
+    """Ids of phones by label; whole numbers stand for themselves."""
+    index, phones = engine.label_ids("phone"), list(phones)
+    size = engine.layout.vocabulary.span("phone").size
+    numbers = [index.get(p, int(p) if p.isdecimal() and len(p) < 9 else -1) for p in phones]
+    unknown = sorted({shown(p) for p, n in zip(phones, numbers, strict=True) if not 0 <= n < size})
     if unknown:
-        raise InputError(f"phones: this model does not know {first_few(unknown)}; it has {' '.join(index)}")
-    return np.array([index[p] for p in phones], np.int32)
-
-
-def _codes(engine: Engine, spec: Input, value: Any, meta: dict[str, Any]) -> Ids:
-    """codes [T, K of the LM] of a voice or a sound; an absent voice is the model's default, or empty."""
-    k = engine.layout.num_codebooks
-    if spec.modality == "voice":
-        voice = find_voice(engine, value, spec)
-        if voice is None:
-            meta["voice"] = None
-            return np.zeros((0, k), np.int32)
-        meta["voice"] = voice.name
-        meta["notes"] += voice.notes
-        if voice.codes.shape[1] > engine.capacity // 2:
-            most = engine.capacity // 2 / engine.frame_rate
-            raise InputError(f"voice {shown(voice.name)}: expected at most {most:.3g} s, got {voice.seconds:.3g} s")
-        return np.ascontiguousarray(voice.codes[:k].T)
-    audio = read_audio(value, engine.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds)
-    meta["notes"] += audio.meta["notes"]
-    return np.ascontiguousarray(engine.encode(audio)[:k].T)
-
-
-def find_voice(engine: Engine, value: Any, spec: Input) -> Voice | None:
-    """A voice by name, by file, or made from a sound; None gives the default voice, if the model has any."""
-    if isinstance(value, Voice):
-        voice = value
-    elif value is None:
-        names = engine.voices()
-        if not names:
-            return None
-        voice = engine.voice("default" if "default" in names else names[0])
-    elif isinstance(value, str) and value in engine.voices():
-        voice = engine.voice(value)
-    elif isinstance(value, (str, os.PathLike)) and Path(value).suffix == ".safetensors":
-        voice = Voice.load(value)
-    elif isinstance(value, str) and not os.path.exists(value) and not Path(value).suffix:
-        names = engine.voices()
-        known = f"the model's voices ({first_few(names, 20)})" if names else "a file (the model brings no voices)"
-        raise InputError(f"{spec.name}: there is neither a voice nor a file {shown(value)}; expected {known}")
-    else:
-        return engine.encode_voice(value, max_seconds=spec.max_seconds, min_seconds=spec.min_seconds)
-    engine.check_voice(voice)
-    return voice
+        known = " ".join(index) if len(index) < 100 else f"its {len(index)} labels" if index else f"numbers up to {size - 1}"
+        raise InputError(f"phones: this model does not know {first_few(unknown)}; it has {known}")
+    return np.array(numbers, np.int32)

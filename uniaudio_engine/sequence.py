@@ -24,7 +24,8 @@ Row t of the guide rides beside the step that predicts frame t; -1 adds nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,35 @@ class Layout:
     def _offsets(self) -> Ids:
         start = self.vocabulary.span("audio").start
         return (start + np.arange(self.num_codebooks) * self.codebook_size).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Known frames [n, K], and the external states that stand in for some of them: name -> (values float32 [m, width],
+    the m frames that they replace)."""
+
+    frames: Ids
+    continuous: dict[str, tuple[NDArray[np.float32], Ids]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def key(self) -> bytes:
+        """Equal for equal prefixes only."""
+        states = [(name, v.tobytes(), where.tobytes()) for name, (v, where) in sorted(self.continuous.items())]
+        return b"".join([self.frames.tobytes(), *(name.encode() + b"\0" + v + where for name, v, where in states)])
+
+
+def join(parts: Iterable[Prefix]) -> Prefix:
+    """One prefix after the other."""
+    parts = list(parts)
+    begins = np.cumsum([0, *map(len, parts)])
+    states: dict[str, list[tuple[NDArray[np.float32], Ids]]] = {}
+    for part, begin in zip(parts, begins[:-1], strict=True):
+        for name, (values, where) in part.continuous.items():
+            states.setdefault(name, []).append((values, where + np.int32(begin)))
+    joined = {n: (np.concatenate([v for v, _ in s]), np.concatenate([w for _, w in s])) for n, s in states.items()}
+    return Prefix(np.concatenate([p.frames for p in parts]), joined)
 
 
 def segment(layout: Layout, name: str, frames: Ids) -> Ids:

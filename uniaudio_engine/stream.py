@@ -31,18 +31,33 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 CHUNK_FRAMES = (4, 8, 16, 32, 50)  # the first chunk is small for a quick start; the last size repeats
+_TOGETHER = 50  # frames between looks at which sessions have ended and which may begin
 BATCH = 8  # sessions that are stepped together; beyond about eight the arithmetic binds, not the memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task whose target is not sound has to say: ``tokens`` of its span (from 0), and their ``labels`` where the
+    model folder names them.  ``meta`` has the seed and the options."""
+
+    tokens: tuple[int, ...]
+    labels: tuple[str, ...]
+    meta: dict[str, Any]
+
+    def __str__(self) -> str:
+        return " ".join(self.labels or map(str, self.tokens))
 
 
 @dataclass
 class Step:
-    """Generate ``n`` frames in ``session``; ``guide`` [n, S].  ``audio``: they are sound (else durations)."""
+    """Generate up to ``n`` frames in ``session``: fewer when the model ends them.  ``guide`` [n, S].  ``target``: they are
+    what was asked for (else durations)."""
 
     session: Any
     n: int
     sampling: Any
     guide: Ids | None
-    audio: bool
+    target: bool
     parts: list[Ids] = field(default_factory=list)
     done: int = 0
 
@@ -52,6 +67,10 @@ class Step:
     def add(self, frames: Ids) -> None:
         self.parts.append(frames)
         self.done += len(frames)
+
+    @property
+    def over(self) -> bool:
+        return self.done == self.n or bool(self.session.finished)
 
     def result(self) -> Ids:
         return np.concatenate(self.parts)
@@ -64,10 +83,10 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     """What one piece asks the model for: yields steps, is sent their frames."""
     layout, options = engine.layout, plan.options
     session = engine.fork_prefix(piece.shared)
-    session.prefill(piece.body)
+    session.prefill(piece.body.frames, None, piece.body.continuous or None)
     known = len(piece.shared) + len(piece.body)
     if piece.phones is None:
-        yield Step(session, piece.frames, audio_sampling(engine, options, piece.seed), None, True)
+        yield Step(session, piece.frames, target_sampling(engine, plan, piece), None, True)
         return
     features = phone_features(layout, piece.phones)
     n = len(features)
@@ -80,7 +99,7 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
         if n == 1:
             raise InputError(f"speed {options['speed']:g} needs more than the model's {engine.capacity} frames")
         for i, half in enumerate(split_phones(piece.phones, (n + 1) // 2, engine.pause_id)):
-            part = phone_piece(layout, piece.shared, half, piece_seed(piece.seed, i))
+            part = phone_piece(layout, piece.shared, half, piece_seed(piece.seed, i), piece.rest)
             yield from piece_steps(engine, plan, part)
         return
     if planner is not session:
@@ -92,6 +111,17 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
 def audio_sampling(engine: Engine, options: dict[str, Any], seed: int) -> Any:
     """The core's sampling for audio frames."""
     return make_sampling(options, seed, options["temperature"], engine.layout.audio_ranges())
+
+
+def target_sampling(engine: Engine, plan: Plan, piece: Piece) -> Any:
+    """The core's sampling for a piece without phones.  Where the model may end it, the end token is allowed in every
+    slot, and the frame that holds it is not part of the answer: UniAudio's inference cuts there, too."""
+    layout, target = engine.layout, plan.task.target
+    ranges = layout.audio_ranges() if target == "audio" else layout.span_ranges(target)
+    more: dict[str, Any] = {}
+    if piece.least is not None:
+        more.update(end_id=layout.vocabulary.special(f"{target}_end"), end_slots="any", min_frames=piece.least)
+    return make_sampling(plan.options, piece.seed, plan.options["temperature"], ranges, **more)
 
 
 def duration_sampling(engine: Engine, options: dict[str, Any], seed: int) -> Any:
@@ -181,21 +211,21 @@ class AudioStream:
         for piece in plan.pieces:
             steps = piece_steps(engine, plan, piece)
             for step in _drive(steps):
-                while step.done < step.n:
-                    n = min(sizes.next(), step.n - step.done) if step.audio else step.n - step.done
+                while not step.over:
+                    n = min(sizes.next(), step.n - step.done) if step.target else step.n - step.done
                     self._session = step.session  # before the look at the flag: cancel() sets the flag first
                     if self.cancelled:
                         break
                     frames = step.session.generate(n, step.sampling, step.rows(n))
-                    if self.cancelled or len(frames) < n:
+                    if self.cancelled or (len(frames) < n and not step.session.finished):
                         self.cancelled = True
                         break
                     step.add(frames)
-                    if not step.audio:
+                    if not step.target or not len(frames):
                         continue
                     codes = engine.layout.frames_to_codes(frames)
                     samples = np.clip(decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0)
-                    frames_made += n
+                    frames_made += len(frames)
                     now = time.perf_counter()
                     self.meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
                     yield AudioChunk(samples, self.sample_rate, position, codes)
@@ -248,23 +278,29 @@ def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> l
     while waiting or active:
         while waiting and len(active) < batch:
             advance(*waiting.pop(), None)
-        n = min(step.n - step.done for *_, step in active)
+        n = min(_TOGETHER, *(step.n - step.done for *_, step in active))  # one that ends sooner waits until then
         made = core().generate_batch(
             [s.session for *_, s in active], n, [s.sampling for *_, s in active], [s.rows(n) for *_, s in active]
         )
         running, active = active, []
         for (i, j, steps, step), frames in zip(running, made, strict=True):
             step.add(frames)
-            if step.done < step.n:
+            if not step.over:
                 active.append((i, j, steps, step))
                 continue
-            if step.audio:
+            if step.target:
                 audio.setdefault((i, j), []).append(step.result())
             advance(i, j, steps, step.result())
     parts: list[list[Ids]] = [[] for _ in plans]
     for i, j, *_ in pieces:
         parts[i] += audio[i, j]
     return parts
+
+
+def run_tokens(engine: Engine, plan: Plan) -> tuple[int, ...]:
+    """The tokens of a plan whose target is not sound, numbered from the start of their span."""
+    frames = np.concatenate([f for parts in run_together(engine, [plan]) for f in parts])
+    return tuple(int(t) for t in frames[:, 0] - engine.layout.vocabulary.span(plan.task.target).start)
 
 
 def decode_parts(engine: Engine, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None) -> Any:

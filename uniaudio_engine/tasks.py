@@ -1,12 +1,14 @@
 """Tasks are data: what goes in, in which order, what comes out, how long it is, and how it is sampled.
 
-A new task is an entry in :data:`TASKS` (and a model trained for it); the engine, the CLI and the schema follow from
-the entry.  Not responsible for turning inputs into tokens: that is ``plan.py``.
+A new task is an entry (and a model trained for it); the engine, the CLI and the schema follow from the entry.  A model's
+``config.json`` lists its tasks: by name those of :data:`TASKS`, and whole entries for those of its own, so that a
+folder says by itself how its model is to be asked.  Not responsible for turning inputs into tokens: that is ``inputs.py``.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,23 +18,37 @@ from .errors import InputError, first_few, shown
 
 Number = int | float | None
 MAX_SEED = (1 << 63) - 1
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True)
 class Input:
     """One input.  ``segment`` names its tokens: ``<segment_start> … <segment_end>``.
 
-    Modalities: ``voice`` (a voice's name or file, or a sound to take the voice from), ``audio`` (a sound), ``text``
-    (English text; ``phones=`` may be given in its place).
+    Modalities:
+
+    - ``voice``: a voice's name or file, or a sound to take the voice from.
+    - ``audio``: a sound, as codes.
+    - ``text``: English text, as phones; ``phones=`` may be given in its place.  ``collapse`` makes one token of a run.
+    - ``tokens``: ids of the vocabulary span ``segment``, or its labels where the folder has them; ``rate`` a second.
+    - ``states``: float32 [n, width] of an external encoder, one a frame, through the LM's continuous input ``segment``.
+    - ``span``: begin and end in seconds of the part of input ``segment`` that is hidden from the model, and how long the
+      hidden part is to be, where that differs.
+
+    ``encoder`` names the optional encoder (``encoders.py``) that makes ``tokens`` of a sound or ``states`` of a text.
     """
 
     name: str
-    modality: Literal["voice", "audio", "text"]
+    modality: Literal["voice", "audio", "text", "tokens", "states", "span"]
     segment: str
     help: str
     required: bool = True
     min_seconds: float = 0.0
     max_seconds: float = 0.0  # audio and voice: what is beyond is not used; 0 for no limit
+    collapse: bool = False
+    rate: float = 0.0  # tokens: how many a second; 0 where they are not in time
+    max_count: int = 0  # tokens and states: at most so many; 0 for no limit
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,21 +76,95 @@ class Option:
         return number
 
 
+SEED = Option("seed", "int", None, 0, MAX_SEED, "same seed, same sound; random when left out, and reported")
+REPETITION = (
+    Option("repetition_window", "int", 0, 0, 4096, "frames back in which a repeated code is made less likely"),
+    Option("repetition_penalty", "float", 1.0, 1.0, 10.0, "how much less likely; 1 is off"),
+)
+_SECONDS = Option("seconds", "float", None, 0.02, 3600.0, "exactly this long, instead of where the model ends")
+# What each length rule lets a caller set.
+LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
+    "durations": (
+        Option("duration_temperature", "float", 0.3, 0.0, 5.0, "the same for the rhythm; 0 is the likeliest"),
+        Option("speed", "float", 1.0, 0.25, 4.0, "2 speaks twice as fast"),
+    ),
+    "source": (),
+    "seconds": (Option("seconds", "float", 4.0, 0.02, 3600.0, "how much sound to make"),),
+    "end": (
+        Option("min_ratio", "float", 0.5, 0.0, 1000.0, "no end before so many frames for each frame of input"),
+        Option("max_ratio", "float", 7.0, 0.0, 1000.0, "an end at the latest after so many frames for each of input"),
+        _SECONDS,
+    ),
+    "one": (),
+}
+
+
+def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
+    """The options that every sampled task has, with this task's defaults."""
+    return (
+        SEED,
+        Option("temperature", "float", temperature, 0.0, 5.0, "0 takes the most probable code, higher is more varied"),
+        Option("top_k", "int", top_k, 0, 1 << 20, "sample from the k most probable codes only; 0 is all"),
+        Option("top_p", "float", top_p, 0.001, 1.0, "sample from the most probable codes of this total probability"),
+        *REPETITION,
+    )
+
+
 @dataclass(frozen=True)
 class Task:
-    """``length`` says how many frames are made: ``durations`` (a planned duration for each phone, then exactly their
-    sum), ``source`` (as many as the input named source has), ``seconds`` (the option of that name)."""
+    """``length`` says how many frames are made:
+
+    - ``durations``: a planned duration for each phone, then exactly their sum;
+    - ``source``: as many as the input named source has;
+    - ``seconds``: the option of that name;
+    - ``end``: until the model says so, between ``min_ratio`` and ``max_ratio`` times the input's frames;
+    - ``one``: a single token.
+
+    ``target``: ``audio``, or the vocabulary span whose tokens are the answer (``Engine.understand``).
+    ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults.
+    """
 
     name: str
     help: str
     inputs: tuple[Input, ...]
-    length: Literal["durations", "source", "seconds"]
-    options: tuple[Option, ...]
+    length: Literal["durations", "source", "seconds", "end", "one"]
     example: str
-    target: Literal["audio"] = "audio"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    target: str = "audio"
+    token: str = ""
+
+    @property
+    def special(self) -> str:
+        return self.token or f"{self.name}_task"
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        return (*sampling_options(self.temperature, self.top_k, self.top_p), *LENGTH_OPTIONS[self.length])
 
     def option(self, name: str) -> Option:
         return next(o for o in self.options if o.name == name)
+
+    def check(self) -> None:
+        """That the entry makes sense by itself; entries come from files, too."""
+        inputs = {i.name: i for i in self.inputs}
+        for what, name in [("name", self.name), ("target", self.target), ("token", self.special), *(("input", i.name) for i in self.inputs),
+                           *(("segment", i.segment) for i in self.inputs)]:  # fmt: skip
+            if not _NAME.fullmatch(name):
+                raise InputError(f"task {shown(self.name)}: {what}: expected a short name of letters, digits and _, got {shown(name)}")
+        clash = set(inputs) & {o.name for o in self.options} | ({"phones"} & set(inputs) if self.text_input else set())
+        if len(inputs) != len(self.inputs) or clash or len([i for i in self.inputs if i.modality == "text"]) > 1:
+            raise InputError(f"task {self.name}: expected distinct names of inputs and options and at most one text")
+        for i in self.inputs:
+            if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality != "audio"):
+                raise InputError(f"task {self.name}: input {i.name}: expected the name of an audio input as segment, got {shown(i.segment)}")
+            if not (0 <= i.min_seconds <= 3600 and 0 <= i.max_seconds <= 3600 and 0 <= i.rate <= 1e5 and 0 <= i.max_count <= 1 << 20):
+                raise InputError(f"task {self.name}: input {i.name}: expected limits from 0 up, got {i}")
+        if (self.length == "source" and "source" not in inputs) or (self.length == "durations" and not self.text_input):
+            raise InputError(f"task {self.name}: length {self.length}: expected an input named source, or for durations a text")
+        for o in self.options:
+            o.check(o.default)
 
     def check_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with their values; defaults filled in, a random seed drawn where none is given."""
@@ -105,6 +195,16 @@ class Task:
             raise InputError(f"{self.name}: input {first_few(missing)} is missing; for example: {self.example}")
 
     @property
+    def needs(self) -> set[str]:
+        """Names of the special tokens, vocabulary spans and continuous inputs that its sequence is made of."""
+        segments = [i.segment for i in self.inputs if i.modality != "span"] + [self.target]
+        names = {"start", self.special, self.target} | {f"{s}_{side}" for s in segments for side in ("start", "end")}
+        for i in self.inputs:
+            names |= {"voice": {"audio"}, "audio": {"audio"}, "span": {"audio_mask"}}.get(i.modality, {i.segment})
+            names |= {"continuous_token"} if i.modality == "states" else set()
+        return names | ({"duration", "duration_start", "duration_end"} if self.length == "durations" else set())
+
+    @property
     def text_input(self) -> Input | None:
         return next((i for i in self.inputs if i.modality == "text"), None)
 
@@ -115,6 +215,7 @@ class Task:
             entry: dict[str, Any] = {"name": i.name, "modality": i.modality, "required": i.required, "help": i.help}
             if i.max_seconds:
                 entry.update(min_seconds=i.min_seconds, max_seconds=i.max_seconds)
+            entry.update({k: v for k in ("rate", "max_count", "encoder") if (v := getattr(i, k))})
             inputs.append(entry)
             if i.modality == "text":
                 instead = f"phones separated by spaces, instead of {i.name}"
@@ -129,24 +230,6 @@ class Task:
         }  # fmt: skip
 
 
-SEED = Option("seed", "int", None, 0, MAX_SEED, "same seed, same sound; random when left out, and reported")
-REPETITION = (
-    Option("repetition_window", "int", 0, 0, 4096, "frames back in which a repeated code is made less likely"),
-    Option("repetition_penalty", "float", 1.0, 1.0, 10.0, "how much less likely; 1 is off"),
-)
-
-
-def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
-    """The options that every sampled task has, with this task's defaults."""
-    return (
-        SEED,
-        Option("temperature", "float", temperature, 0.0, 5.0, "0 takes the most probable code, higher is more varied"),
-        Option("top_k", "int", top_k, 0, 1 << 20, "sample from the k most probable codes only; 0 is all"),
-        Option("top_p", "float", top_p, 0.001, 1.0, "sample from the most probable codes of this total probability"),
-        *REPETITION,
-    )
-
-
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -159,18 +242,14 @@ TASKS: dict[str, Task] = {
                 Input("text", "text", "phone", "English text"),
             ),
             length="durations",
-            options=(
-                *sampling_options(temperature=0.3, top_k=64, top_p=0.95),
-                Option("duration_temperature", "float", 0.3, 0.0, 5.0, "the same for the rhythm; 0 is the likeliest"),
-                Option("speed", "float", 1.0, 0.25, 4.0, "2 speaks twice as fast"),
-            ),
             example='uniaudio tts "Hello there." -o hello.wav',
+            temperature=0.3, top_k=64, top_p=0.95,
         ),
     )
 }  # fmt: skip
 
 
-def find_task(name: str) -> Task:
-    if name not in TASKS:
-        raise InputError(f"unknown task {shown(name)}; there is {', '.join(sorted(TASKS))}")
-    return TASKS[name]
+def task_table(entries: tuple[str | Task, ...]) -> dict[str, Task]:
+    """The tasks of a model's configuration by name; names that this version does not know are left out."""
+    known = [TASKS.get(e) if isinstance(e, str) else e for e in entries]
+    return {t.name: t for t in known if t is not None}

@@ -20,7 +20,7 @@ from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
 from uniaudio_engine import sequence as seq
 from uniaudio_engine.plan import piece_seed, split_phones
 from uniaudio_engine.stream import run_together
-from uniaudio_engine.tasks import TASKS, Input, Option, Task, sampling_options
+from uniaudio_engine.tasks import Input, Task
 from uniaudio_engine.tensors import load_tensors, save_tensors
 
 TEXT = "Hello there. This is a second sentence, and it is longer."
@@ -62,7 +62,7 @@ def test_the_model_hears_the_trainer_s_sequence(engine: Engine, monkeypatch: pyt
         sessions.clear()
         codes = codes_of(engine, phones="pau hh ax0 l ow1 pau", voice=voice, seed=3, speed=speed)
         (session,) = [s for s in sessions if s.frames > 100]
-        phones = [engine.phone_ids[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
+        phones = [engine.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
         first = len(voice.codes[0]) + 4 + 6 + 3
         durations = seq.token_durations(engine.layout, session.log[first : first + 6])
         expected = seq.tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
@@ -260,7 +260,7 @@ def test_what_is_not_there_is_said(how: dict[str, Any], words: str, fake: None, 
 
 
 def test_unknown_tasks(engine: Engine) -> None:
-    with pytest.raises(InputError, match="unknown task 'dance'; there is"):
+    with pytest.raises(InputError, match="not trained for 'dance'; it does tts"):
         engine.generate("dance")
 
 
@@ -394,16 +394,13 @@ def test_schema(engine: Engine) -> None:
 
 
 @pytest.fixture
-def more_tasks(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def more_tasks(fake: None, tmp_path: Path) -> Engine:
     """A model of two more tasks, each of which is nothing but an entry."""
     source = Input("source", "audio", "audio_source", "the sound to clean", max_seconds=2.0)
-    options = sampling_options(0.8, 0, 1.0)
-    seconds = Option("seconds", "float", 1.0, 0.1, 30.0, "how long")
-    monkeypatch.setitem(TASKS, "se", Task("se", "clean", (source,), "source", options, "uniaudio se"))
-    monkeypatch.setitem(TASKS, "hum", Task("hum", "hum", (), "seconds", (*options, seconds), "uniaudio hum"))
+    tasks = (Task("se", "clean", (source,), "source", "uniaudio se"), Task("hum", "hum", (), "seconds", "uniaudio hum"))
     config = tiny_config(4)
     vocabulary = seq.make_vocabulary(2, 16, 4, ("tts", "se", "hum"), ("audio_source",))
-    config = dataclasses.replace(config, vocabulary=vocabulary, tasks=("se", "hum"))
+    config = dataclasses.replace(config, vocabulary=vocabulary, tasks=tasks)
     folder = make_tiny_model(tmp_path / "m", ["pau", "a", "b", "c"])
     (folder / "config.json").write_text(config.to_json())
     return Engine.from_pretrained(folder)
@@ -417,9 +414,9 @@ def test_a_task_is_an_entry(more_tasks: Engine) -> None:
     assert more_tasks.generate("hum", seconds=0.5, seed=1).seconds == 0.5
     with pytest.raises(InputError, match="input source is missing"):
         more_tasks.generate("se")
-    with pytest.raises(InputError, match="not trained for tts; it does se, hum"):
+    with pytest.raises(InputError, match="not trained for 'tts'; it does se, hum"):
         more_tasks.tts("Hello.")
-    with pytest.raises(InputError, match="expected at most"):
+    with pytest.raises(InputError, match="expected up to"):
         more_tasks.generate("hum", seconds=29.0)
 
 

@@ -1,1 +1,1 @@
-"""Weights of other projects -> native model folders.  Names of other projects live here and nowhere else."""
+"""Foreign checkpoints -> model folders.  Nothing here is needed to run a model, and nothing of a file is ever run."""

@@ -6,7 +6,7 @@ model, so what flite does between words (weak forms, possessives, pauses) is don
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from uniaudio_engine.text.lexicon import lexicon
@@ -89,26 +89,39 @@ def _word_phones(words: list[str], i: int, before: str) -> list[str]:
     return lexicon().pronounce(words, i)
 
 
-def sentence_phones(text: str) -> list[str]:
-    """Phones of one sentence with its pauses, of any length; [] when nothing in it can be spoken."""
+def sentence_words(text: str, own: Mapping[str, list[str]] | None = None) -> list[list[str]]:
+    """Phones of one sentence of any length, word by word; a pause is a word of its own, one is first and one last.
+
+    ``own``: pronunciations that go before ours.  [] when nothing in it can be spoken.
+    """
     tokens = list(_words(normalize(text)))
     words = [word if word == "A" else word.lower() for group, _ in tokens for word in group]
-    phones, i = [PAUSE], 0
-    the = -1  # where the vowel of a "the" waits for the next phone
+    spoken: list[list[str]] = [[PAUSE]]
+    i = 0
+    the = -1  # which word is a "the" whose vowel waits for the next phone
     for group, pause in tokens:
         for _ in group:
-            spoken = _word_phones(words, i, phones[-1])
-            if spoken:
-                if the == len(phones) - 1 and is_vowel(spoken[0]):
-                    phones[the] = "iy0"
-                phones += spoken
-                the = len(phones) - 1 if words[i] == "the" else -1
+            given = own.get(words[i]) if own else None
+            phones = given or _word_phones(words, i, spoken[-1][-1])
+            if phones:
+                if the == len(spoken) - 1 and is_vowel(phones[0]):
+                    spoken[the][-1] = "iy0"
+                if words[i] in _SUFFIXES and spoken[-1] != [PAUSE]:
+                    spoken[-1] += phones  # "Anna's" is one word
+                else:
+                    spoken.append(list(phones))
+                the = len(spoken) - 1 if words[i] == "the" and not given else -1
             i += 1
-        if pause and phones[-1] != PAUSE:
-            phones.append(PAUSE)
-    if len(phones) == 1:
+        if pause and spoken[-1] != [PAUSE]:
+            spoken.append([PAUSE])
+    if len(spoken) == 1:
         return []
-    return phones if phones[-1] == PAUSE else [*phones, PAUSE]
+    return spoken if spoken[-1] == [PAUSE] else [*spoken, [PAUSE]]
+
+
+def sentence_phones(text: str) -> list[str]:
+    """Phones of one sentence with its pauses, of any length; [] when nothing in it can be spoken."""
+    return [phone for word in sentence_words(text) for phone in word]
 
 
 def _speakable(text: str) -> Iterator[Sentence]:
