@@ -63,7 +63,8 @@ def main() -> None:
             pcm = model.decode(codes, *scales)
         tensors = {f"weights.{k}": v.contiguous() for k, v in model.state_dict().items()}
         tensors |= {"samples": samples[0].contiguous(), "codes": codes[0].int().contiguous(), "pcm": pcm[0].contiguous()}
-        tensors |= {"scales": s[0].contiguous() for s in scales}
+        if scales:
+            tensors["scales"] = scales[0][0].contiguous()
         save_file(tensors, Path(__file__).parent / f"codec_{name}.safetensors", metadata={"config": json.dumps(to_dict(config))})
 
 
