@@ -95,6 +95,8 @@ def import_uniaudio(
         elif "phone" in spans:
             notes.append(f"no phone dictionary was given: the {spans['phone'].size} phones are numbers only, and text cannot be spoken")
         if lexicon is not None:
+            if phones is None:
+                raise InputError(f"{lexicon}: a lexicon is of use with the labels of its phones only; name them with --phones")
             entries, more = read_lexicon(Path(lexicon), phone_labels)
             notes += more
             _write_lines(shop.model / "lexicon.txt", (f"{w} {' '.join(p)}" for w, p in entries))

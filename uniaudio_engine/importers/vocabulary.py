@@ -147,7 +147,7 @@ def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[st
             raise InputError(f"{path}: expected a word and its phones on each line, {shown(word)} has none")
         notes.append(f"lexicon: {len(entries) - len(full)} words without phones left out, such as {shown(word)}")
     known = {label[: len(label) - len(s)] for label in phones for s in _SUFFIXES if label.endswith(s)}
-    strange = [(w, p) for w, pron in full for p in pron if p not in known] if phones else []
+    strange = [(w, p) for w, pron in full for p in pron if p not in known]
     if strange:
         word, phone = strange[0]
         words_hit = len({w for w, _ in strange})
