@@ -50,7 +50,11 @@ def write_yaml(path: Path, data: dict[str, Any]) -> Path:
 
 
 def save_training(path: Path, state: Any, prefix: str = "", **options: Any) -> Path:
-    """A checkpoint as the trainer saves it: a reporter of its own classes beside the weights."""
+    """A checkpoint as the trainer saves it, with the optimizer and a reporter beside the weights; the reporter's numbers are
+    NumPy's, its times ``datetime``'s, and here some are of a class that cannot be imported."""
+    import datetime
+
+    import numpy as np
     import torch
 
     module = types.ModuleType("utils.reporter")
@@ -58,7 +62,7 @@ def save_training(path: Path, state: Any, prefix: str = "", **options: Any) -> P
     average.__module__, module.WeightedAverage = "utils.reporter", average  # type: ignore[attr-defined]
     stats = defaultdict(lambda: None)
     stats.default_factory = None
-    stats["train"] = {"loss": average(2.5, 10.0)}
+    stats["train"] = {"loss": average(2.5, 10.0), "seq_len": np.float64(3), "time": datetime.timedelta(seconds=3)}
     model = OrderedDict((prefix + k, v) for k, v in state.items())
     moments = {k: {"step": torch.tensor(3.0), "exp_avg": torch.zeros_like(v, dtype=torch.float32)} for k, v in model.items() if v.dim() == 1}
     checkpoint = {

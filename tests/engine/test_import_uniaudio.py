@@ -163,6 +163,7 @@ def test_v1_shape(tmp_path: Path) -> None:
 FACTS: dict[str, tuple[type, str, Callable[..., Any]]] = {
     "both queries and keys are scaled": (Attention, "scale", lambda self: (self.query.out_features // self.heads) ** -0.125),
     "scaled by the width of a head": (Attention, "scale", lambda self: self.query.out_features**-0.25),
+    "plainly causal": (Attention, "hidden", lambda self, new, all_: torch.zeros(new, all_, dtype=torch.bool)),
     "exact gelu": (Block, "activation", lambda self, x: torch.nn.functional.gelu(x, approximate="tanh")),
     "norms have eps 1e-5": (Block, "norm", lambda self, layer, x: torch.nn.functional.layer_norm(x, layer.weight.shape, layer.weight, layer.bias, 1e-2)),
     "slots concatenated in order": (ReferenceLM, "frame_embedding", lambda self, f: self.g_emb(f.flip(-1)).flatten(2)),
