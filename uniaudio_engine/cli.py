@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("direction", choices=("encode", "decode"))
     p.add_argument("input", metavar="FILE", help="a sound file, or codes that encode wrote")
     p.add_argument("--codebooks", type=int, default=0, metavar="K", help="use the first K codebooks only (default all)")
+    p.add_argument("--bandwidth", type=float, metavar="KBPS", help="or as many as fit these kbit/s; one that the codec names")
     p.add_argument("--seed", help="taken and ignored: the codec draws no random numbers")
     _add_output(p)
     p = add("voices", "list the voices, or make one from a sound", "uniaudio voices voice.wav -o anna.safetensors")

@@ -36,12 +36,14 @@ def quiet(text: str) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """What is looked for: a file of one of these names, or (lower case) endings; ``max_bytes`` bounds it."""
+    """What is looked for: a file of one of these names, or (lower case) endings; ``max_bytes`` bounds it.  ``ranked``: where
+    a folder has several of the names, the first of them is meant."""
 
     what: str
     names: tuple[str, ...] = ()
     endings: tuple[str, ...] = ()
     max_bytes: int = MAX_BYTES
+    ranked: bool = False
 
     def fits(self, name: str) -> bool:
         return name in self.names or name.lower().endswith(self.endings or ("\0",))
@@ -117,6 +119,9 @@ def _choose(source: Path, names: list[str], roles: Mapping[str, Role]) -> dict[s
         if key != first:  # beside the first one, where there are several
             beside = [n for n in fits if PurePosixPath(n).parent == PurePosixPath(found[first]).parent]
             fits = beside or fits
+        if role.ranked and fits:
+            best = next(n for n in role.names if any(PurePosixPath(f).name == n for f in fits))
+            fits = [f for f in fits if PurePosixPath(f).name == best]
         if len(fits) > 1:
             raise InputError(f"{source}: expected one {role.what}, found {first_few(fits)}; name the one that is meant")
         if fits:
