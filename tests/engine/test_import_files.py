@@ -494,3 +494,55 @@ def test_hostile_checkpoint_through_the_command(place: Path, capsys: pytest.Capt
     assert main(["import", "uniaudio", "--lm", "evil.zip", "--codec", "universal_model.zip", "-o", "out"]) == 2
     assert "expected a UniAudio language model" in capsys.readouterr().err
     assert sorted(os.listdir()) == before
+
+
+def test_the_page_of_the_released_weights(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands and the Python of docs/reference-weights.md run (on random weights, so the figures mean nothing)."""
+    import re
+
+    import numpy as np
+
+    page = Path(__file__).parents[2] / "docs/reference-weights.md"
+    text = page.read_text(encoding="utf-8")
+    command = next(line for line in text.splitlines() if line.startswith("uniaudio import uniaudio"))
+    assert main(shlex.split(command)[1:]) == 0
+    from uniaudio_engine import Audio
+
+    Audio((np.random.default_rng(0).normal(size=4800) * 0.1).astype(np.float32), 16000).save("voice.wav")
+    scope: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, scope)
+    out = capsys.readouterr().out
+    assert out.count("codebooks: distance") == 4 and out.count("nats a code") == 3
+    assert "nan" not in out
+
+
+def test_encodec_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its help's example, and what is refused; what it makes of a checkpoint is test_import_encodec.py's matter."""
+    import numpy as np
+    from encodec_case import COMMON, codec_of, hf_state, write_hf
+
+    from uniaudio_engine.spec import codec_shapes
+
+    monkeypatch.chdir(tmp_path)
+    config = COMMON | {"num_filters": 2, "upsampling_ratios": [3, 2], "hidden_size": 5, "codebook_dim": 5, "codebook_size": 16,
+                       "sampling_rate": 6000, "target_bandwidths": [4.0, 12.0]}  # fmt: skip
+    codec = codec_of(config, tmp_path)
+    os.unlink("codec_of.json")
+    rng = np.random.default_rng(0)
+    write_hf(tmp_path / "encodec_24khz", config, hf_state(codec, {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}))
+    with pytest.raises(SystemExit):
+        main(["import", "encodec", "--help"])
+    words = shlex.split(capsys.readouterr().out.split("example:\n")[1].strip())[1:]
+    assert main([*words, "--json", "--licence", "none given"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["output"] == "encodec-24khz" and about["sample_rate"] == 6000
+    assert main(["info", "-m", "encodec-24khz"]) == 0 and "none given" in capsys.readouterr().out
+    for bad in (words, ["import", "encodec", "none", "-o", "new"], ["import", "encodec"], [*words[:-1], "new", "--dtype", "int8"]):
+        assert main(bad) == 2
+        out, err = capsys.readouterr()
+        assert not out and err.startswith("uniaudio: error: ") and err.count("\n") == 1
+    assert sorted(os.listdir()) == ["encodec-24khz", "encodec_24khz"]
+    assert families().keys() == {"uniaudio", "encodec"}
