@@ -243,7 +243,7 @@ def tasks_command(args: argparse.Namespace) -> int:
 def info_command(args: argparse.Namespace) -> int:
     """About a model, loaded and checked."""
     about = load_engine(args).info()
-    _print(args, about, [f"{k}: {', '.join(v) if isinstance(v, list) else v}" for k, v in about.items()])
+    _print(args, about, [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()])
     return 0
 
 

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--phones", metavar="FILE", help="the phone dictionary of the training: a label at the start of each line")
     p.add_argument("--lexicon", metavar="FILE", help="pronunciations in these phones: WORD PHONE PHONE … on each line")
     p.add_argument("--labels", action="append", default=[], metavar="SPAN=FILE", help="labels of other tokens, such as sing_phone=dict_phone.txt")
+    p = add("encodec", "an EnCodec codec, as transformers stores it", "uniaudio import encodec encodec_24khz -o encodec-24khz", _encodec)
+    p.add_argument("source", metavar="DIR_OR_FILE", help="a folder or zip with config.json and the weights, or the weights beside it")
+    p.add_argument("--licence", default="", help="noted in the new folder; the files do not state one")
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
@@ -52,6 +55,13 @@ def _uniaudio(args: argparse.Namespace) -> int:
         lexicon=args.lexicon, labels=labels, dtype=args.dtype, progress=progress,
     )  # fmt: skip
     report(args, about)
+    return 0
+
+
+def _encodec(args: argparse.Namespace) -> int:
+    from .importers.encodec import import_encodec
+
+    report(args, import_encodec(args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress))
     return 0
 
 

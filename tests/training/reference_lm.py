@@ -31,14 +31,16 @@ class Attention(nn.Module):
         """Applied to queries and to keys, each."""
         return (self.query.out_features // self.heads) ** -0.25
 
+    def hidden(self, new: int, all_: int) -> Tensor:
+        """[new, all] bool: what each of the newest positions does not see, which is what comes after it."""
+        return torch.ones(new, all_, dtype=torch.bool).triu(all_ - new + 1)
+
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         scores = (q * self.scale()) @ (k * self.scale()).transpose(-1, -2)
-        new, all_ = q.shape[2], k.shape[2]
-        later = torch.ones(new, all_, dtype=torch.bool).triu(all_ - new + 1)
-        weights = scores.masked_fill(later, -torch.inf).softmax(-1)
+        weights = scores.masked_fill(self.hidden(q.shape[2], k.shape[2]), -torch.inf).softmax(-1)
         return self.out((weights @ v).transpose(1, 2).flatten(2)), (k, v)
 
 

@@ -9,6 +9,7 @@ Source: github.com/yangdongchao/UniAudio, UniAudio/model.py and codec/ (facts; n
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -20,7 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig, ConfigError, LMConfig, ModelConfig, SeanetConfig, StackConfig, VocabularyConfig
+from ..config import (
+    CodecConfig,
+    ConfigError,
+    LMConfig,
+    ModelConfig,
+    SeanetConfig,
+    StackConfig,
+    VocabularyConfig,
+    to_dict,
+)
+from ..core import core
 from ..errors import InputError, first_few, shown
 from ..files import atomic_write
 from ..folder import load_folder, save_folder
@@ -95,6 +106,8 @@ def import_uniaudio(
         elif "phone" in spans:
             notes.append(f"no phone dictionary was given: the {spans['phone'].size} phones are numbers only, and text cannot be spoken")
         if lexicon is not None:
+            if phones is None:
+                raise InputError(f"{lexicon}: a lexicon is of use with the labels of its phones only; name them with --phones")
             entries, more = read_lexicon(Path(lexicon), phone_labels)
             notes += more
             _write_lines(shop.model / "lexicon.txt", (f"{w} {' '.join(p)}" for w, p in entries))
@@ -113,7 +126,11 @@ def import_uniaudio(
         origins = _origins(members, {"phones": phones, "lexicon": lexicon, **(labels or {})}, progress)
         write_card(shop.model, target.name, _about(model), origins, [f"Weights are stored as {dtype}.", *notes])
         progress("checking what was written")
-        load_folder(shop.model)
+        written = load_folder(shop.model)
+        try:
+            core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
+        except ValueError as e:  # what only the core can tell
+            raise InputError(f"{members['codec']['checkpoint'].name}: {e}") from None
         progress("")
     return {
         "output": str(target), "model": target.name, "dtype": dtype,

@@ -22,7 +22,7 @@ MAX_LABELS_BYTES = 1 << 20
 MAX_LEXICON_BYTES = MAX_TEXT_BYTES
 UNKNOWN_PHONE = "<UNK>"  # what the reference appends to its phone dictionary
 AUDIO_MASK = "audio_mask"
-_NUMBERED = re.compile(r"<(.{1,40})_(0|[1-9][0-9]{0,6})>", re.DOTALL)
+_NUMBERED = re.compile(r"<([A-Za-z][A-Za-z0-9_]{0,39})_(0|[1-9][0-9]{0,6})>")
 _UNUSED = "unused_special_token"
 _NEEDED = ("pad", "start", "end", "mega_global", "mega_local", "audio_start", "audio_end")
 _SUFFIXES = ("", "_B", "_I", "_E", "_S")  # positions in a word: begin, inside, end, single
@@ -147,7 +147,7 @@ def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[st
             raise InputError(f"{path}: expected a word and its phones on each line, {shown(word)} has none")
         notes.append(f"lexicon: {len(entries) - len(full)} words without phones left out, such as {shown(word)}")
     known = {label[: len(label) - len(s)] for label in phones for s in _SUFFIXES if label.endswith(s)}
-    strange = [(w, p) for w, pron in full for p in pron if p not in known] if phones else []
+    strange = [(w, p) for w, pron in full for p in pron if p not in known]
     if strange:
         word, phone = strange[0]
         words_hit = len({w for w, _ in strange})
