@@ -1,6 +1,6 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
 
-Also, where a model brings them: labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
+Also, where a model brings them: semantic.safetensors (the semantic tokenizer), labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
 the labels of phones.txt).
 
 Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
@@ -36,7 +36,7 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 @dataclass(frozen=True)
 class ModelFolder:
     """A checked model: its configuration, its weights by tensor name, its phone list, its voices' files by name, the
-    labels of other spans, and the text of its lexicon."""
+    labels of other spans, the text of its lexicon, and the weights of its semantic tokenizer."""
 
     path: Path
     config: ModelConfig
@@ -46,6 +46,7 @@ class ModelFolder:
     voices: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lexicon: str = ""
+    semantic: Tensors = field(default_factory=dict)
 
 
 def bundled_models() -> dict[str, Path]:
@@ -99,10 +100,14 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     lm: Tensors = {}
     if config.lm is not None:
         lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm))
-    elif (folder / "lm.safetensors").exists():
-        raise InputError(f"{folder}: lm.safetensors is left over: config.json has no lm section; remove the file")
+    semantic: Tensors = {}
+    if config.semantic is not None:
+        semantic = load_weights(folder / "semantic.safetensors", codec_shapes(config.semantic.encoder))
+    for part in ("lm", "semantic"):
+        if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
+            raise InputError(f"{folder}: {part}.safetensors is left over: config.json has no {part} section; remove the file")
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
-    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"))
+    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"), semantic)
 
 
 def save_folder(
@@ -112,6 +117,7 @@ def save_folder(
     lm: Mapping[str, NDArray[Any]] | None = None,
     phones: Iterable[str] = (),
     dtype: str = "float32",
+    semantic: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
     (a rounded codebook would give other codes than those the LM has learned)."""
@@ -122,6 +128,8 @@ def save_folder(
     parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
     if config.lm is not None:
         parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
+    if config.semantic is not None:
+        parts.append(("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder)))
     for name, tensors, shapes in parts:
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
