@@ -9,6 +9,7 @@ Weights stay as they are stored (float32; bfloat16 as uint16 bits; the LM's matr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import ConfigError, ModelConfig
+from .config import ConfigError, ModelConfig, SemanticConfig
 from .errors import InputError, first_few
 from .files import atomic_write
 from .spec import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
@@ -139,6 +140,23 @@ def save_folder(
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
     with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
+        f.write((config.to_json() + "\n").encode())
+
+
+def add_semantic(
+    path: str | os.PathLike[str],
+    semantic: SemanticConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    dtype: str = "bfloat16",
+) -> None:
+    """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace the one that is there."""
+    folder = find_folder(path)
+    config = dataclasses.replace(load_config(folder), semantic=semantic)
+    config.check()
+    file = folder / "semantic.safetensors"
+    check_weights(tensors, codec_shapes(semantic.encoder), str(file))
+    save_tensors(file, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    with atomic_write(folder / "config.json") as f:
         f.write((config.to_json() + "\n").encode())
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tiny import random_weights, tiny_config
 
-from uniaudio_engine import Engine, _C
-from uniaudio_engine.config import CodecConfig, ConfigError, ModelConfig, SemanticConfig, SpectralConfig, to_dict
+from uniaudio_engine import _C, Engine
+from uniaudio_engine.config import CodecConfig, ConfigError, ModelConfig, SemanticConfig, SpectralConfig
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.folder import load_folder, save_folder
 from uniaudio_engine.semantic import SemanticEncoder
