@@ -87,7 +87,7 @@ def units(model: SpectralCodec, samples: np.ndarray, delay: int) -> np.ndarray:
     return model.encode(x[None])[0, 0, delay:].numpy()
 
 
-def tidy_accuracy(table: np.ndarray) -> tuple[float, float]:
+def best_map_accuracy(table: np.ndarray) -> tuple[float, float]:
     """Counts [units, phones] -> share of frames whose unit's best phone is right, with stress and without."""
     plain = np.zeros((len(table), len(_PLAIN)))
     np.add.at(plain.T, PLAIN_IDS.numpy(), table.T)
@@ -116,7 +116,7 @@ def validate(model: SpectralCodec, data: SemanticData, delay: int, clips: int = 
         v = units(model, sound_view(np.random.default_rng((7, c)), clip, None, data.chances), delay)
         same, total = same + int((u == v).sum()), total + len(u)
     model.train()
-    stress, plain = tidy_accuracy(table)
+    stress, plain = best_map_accuracy(table)
     p = table.sum(1) / table.sum()
     entropy = float(-(p[p > 0] * np.log(p[p > 0])).sum())
     return {"accuracy": stress, "accuracy_plain": plain, "bits": mutual_information(table), "perplexity": float(np.exp(entropy)), "same": same / total}
