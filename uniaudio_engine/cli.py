@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     with _Terminated():
         try:
-            args = build_parser().parse_args(argv)
+            args = _parse(argv)
             return int(args.run(args))
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
@@ -104,6 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             if os.environ.get("UNIAUDIO_DEBUG"):
                 raise
             return _fail(_one_line(e), 2)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments, NAME=VALUE pairs also after flags: argparse takes them in one place only."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "values") or any(r.startswith("-") for r in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.values += rest
+    return args
 
 
 class _Terminated:

@@ -65,6 +65,7 @@ class LMSession:
         self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
         self._guide = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
         self.finished = False
+        self.continuous: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of the last prefill that had some, frames counted from the start
         self._stop = threading.Event()
 
     @property
@@ -88,6 +89,10 @@ class LMSession:
 
     def prefill(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> None:
         self.lm.prefilled += len(frames)
+        for name, (values, where) in (continuous or {}).items():
+            assert values.dtype == np.float32 and values.shape == (len(where), self.lm.config["continuous"][name])
+            assert where.dtype == np.int32 and where.min() >= 0 and where.max() < len(frames)
+            self.continuous[name] = (values, where + self.frames)
         self._append(frames, guide)
 
     def generate(self, n: int, sampling: Sampling, guide: Any = None) -> np.ndarray:
