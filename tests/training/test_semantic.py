@@ -12,6 +12,7 @@ from uniaudio_training.semantic import train as trainer  # noqa: E402
 from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view  # noqa: E402
 from uniaudio_training.semantic.checkpoint import load_semantic  # noqa: E402
 from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels  # noqa: E402
+from uniaudio_training.semantic.reader import open_noises, open_speech  # noqa: E402
 
 from uniaudio_engine.semantic import SemanticEncoder  # noqa: E402
 from uniaudio_engine.text.phones import PHONES  # noqa: E402
@@ -80,6 +81,25 @@ def test_frame_labels():
     assert before.now[2:].tolist() == labels.now[:10].tolist() and before.now[:2].tolist() == [PAUSE_ID] * 2
     fast = frame_labels(phones, 6, speed=2.0)  # middles at 20, 60, 100 ms ... of the clip
     assert fast.now.tolist() == [PAUSE_ID, s, ah, ah, ah, PAUSE_ID]
+
+
+def test_reads_tracks(corpus, tmp_path):
+    """The same shard as the labels of tasks have it: clips as tracks, some of them twice."""
+    pcm = np.load(corpus / "speech-valid-0000.npy")
+    np.save(tmp_path / "tts-valid-0000.npy", pcm)
+    np.save(tmp_path / "t2s-valid-0000.npy", pcm[:500])
+    (tmp_path / "t2s-valid-0000.jsonl").write_text('{"tracks": {"target": {"offset": 0, "samples": 500}}}\n')
+    clips = [json.loads(line) for line in (corpus / "speech-valid-0000.jsonl").read_text().splitlines()]
+    rows = [{"id": "x", "task": "tts", "tracks": {"target": a, "prompt": b}} for a, b in zip(clips, clips[1:], strict=False)]
+    (tmp_path / "tts-valid-0000.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    plain, tracks = open_speech(corpus, "valid"), open_speech(tmp_path, "valid")
+    assert len(plain) == len(tracks) == len(clips) == 6
+    for a, b in zip(plain, tracks, strict=True):
+        assert a.speaker == b.speaker and a.phones == b.phones
+        np.testing.assert_array_equal(a.samples(), b.samples())
+    assert [len(n) for n in open_noises(tmp_path, "valid")] == [500]
+    with pytest.raises(FileNotFoundError, match="no test speech"):
+        open_speech(tmp_path, "test")
 
 
 def test_crops_keep_their_labels(corpus):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from uniaudio_engine.text.phones import PAUSE, PHONES
 
-from ..corpus.shards import Shard, open_shards
 from .augment import SAMPLE_RATE, Chances, sound_view
+from .reader import open_noises, open_speech
 
 _IDS = {p: i for i, p in enumerate(PHONES)}
 PAUSE_ID = _IDS[PAUSE]
@@ -60,46 +60,42 @@ class SemanticData:
 
     def __init__(self, folder: str | Path, frame_size: int, frames: int, split: str = "train", chances: Chances | None = None) -> None:
         self.frame_size, self.frames, self.chances = frame_size, frames, chances or Chances()
-        self.speech = list(open_shards(folder, "speech", split))
-        self.speakers = sorted({label["speaker"] for s in self.speech for label in s.labels})
+        self.clips = open_speech(folder, split)
+        self.speakers = sorted({c.speaker for c in self.clips})
         self._speaker_ids = {name: i for i, name in enumerate(self.speakers)}
-        self.noises: list[Shard] = []
-        for kind in ("sound", "music"):
-            if list(Path(folder).glob(f"{kind}-{split}-*.jsonl")):
-                self.noises += open_shards(folder, kind, split)
-        self._clips = [(s, i) for s, shard in enumerate(self.speech) for i in range(len(shard.labels))]
+        self.noises = open_noises(folder, split)
 
     @property
     def hours(self) -> float:
-        return sum(label["samples"] for s in self.speech for label in s.labels) / SAMPLE_RATE / 3600
+        return sum(len(c.pcm) for c in self.clips) / SAMPLE_RATE / 3600
 
     def crop(self, rng: np.random.Generator) -> tuple[np.ndarray, Labels, int]:
         """A crop [N] at a random speed (pitch, formants and durations together), its labels, its speaker."""
         n = self.frames * self.frame_size
-        s, i = self._clips[int(rng.integers(len(self._clips)))]
-        label = self.speech[s].labels[i]
+        spoken = self.clips[int(rng.integers(len(self.clips)))]
         speed = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.6 else 1.0
         length = int(n * speed) + 8
-        free = label["samples"] - length
+        free = len(spoken.pcm) - length
         # from up to 0.3 s before the clip: the silence that a causal encoder starts in
         start = int(rng.integers(-4800, 1)) if free <= 0 else int(rng.integers(-4800, free))
-        clip = self.speech[s].clip(i)
         x = np.zeros(length, np.float32)
-        lo, hi = max(start, 0), min(start + length, len(clip))
-        x[lo - start : hi - start] = clip[lo:hi]
+        lo, hi = max(start, 0), min(start + length, len(spoken.pcm))
+        x[lo - start : hi - start] = spoken.pcm[lo:hi].astype(np.float32) / 32767
         if speed != 1.0:
             x = soxr.resample(x, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
         x = np.pad(x, (0, max(0, n - len(x))))[:n].astype(np.float32)
-        labels = frame_labels(label["phones"], self.frames, start / SAMPLE_RATE, speed, self.frame_size / SAMPLE_RATE)
-        return x, labels, self._speaker_ids[label["speaker"]]
+        labels = frame_labels(spoken.phones, self.frames, start / SAMPLE_RATE, speed, self.frame_size / SAMPLE_RATE)
+        return x, labels, self._speaker_ids[spoken.speaker]
 
     def other(self, rng: np.random.Generator) -> np.ndarray:
         """Something else that sounds, [N]: a sound or music, or other people."""
         n = self.frames * self.frame_size
-        shards = self.noises if self.noises and rng.random() < 0.7 else self.speech
-        shard = shards[int(rng.integers(len(shards)))]
-        start = int(rng.integers(max(1, len(shard.pcm) - n)))
-        x = shard.pcm[start : start + n].astype(np.float32) / 32767
+        if self.noises and rng.random() < 0.7:
+            pcm = self.noises[int(rng.integers(len(self.noises)))]
+        else:
+            pcm = self.clips[int(rng.integers(len(self.clips)))].pcm
+        start = int(rng.integers(max(1, len(pcm) - n)))
+        x = pcm[start : start + n].astype(np.float32) / 32767
         return np.pad(x, (0, n - len(x)))
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:

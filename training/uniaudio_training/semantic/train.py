@@ -108,11 +108,10 @@ def validate(model: SpectralCodec, data: SemanticData, delay: int, clips: int = 
     model.eval()
     table = np.zeros((model.config.codebook_size, len(PHONES)))
     same = total = 0
-    for c in range(min(clips, len(data._clips))):
-        s, i = data._clips[c]
-        clip = data.speech[s].clip(i)
+    for c, spoken in enumerate(data.clips[:clips]):
+        clip = spoken.samples()
         u = units(model, clip, delay)
-        np.add.at(table, (u, frame_labels(data.speech[s].labels[i]["phones"], len(u)).now), 1)
+        np.add.at(table, (u, frame_labels(spoken.phones, len(u)).now), 1)
         v = units(model, sound_view(np.random.default_rng((7, c)), clip, None, data.chances), delay)
         same, total = same + int((u == v).sum()), total + len(u)
     model.train()
@@ -136,7 +135,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     c, delay = semantic.encoder, semantic.delay
     model.to(device).train()
     data = SemanticData(s["data"], c.frame_size, s["frames"])
-    valid = SemanticData(s["data"], c.frame_size, s["frames"], "valid") if list(Path(s["data"]).glob("speech-valid-*.jsonl")) else None
+    valid = SemanticData(s["data"], c.frame_size, s["frames"], "valid")
     assert c.spectral is not None
     warp = VoiceWarp(c.spectral.encoder_window // 2 + 1).to(device)
     heads = Heads(c.codebook_dim, len(data.speakers)).to(device)
@@ -172,7 +171,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             values = {"phone": phone, "neighbours": neighbours, "commit": commit, "pair": pair, "speaker": speaker, "same": same}
             run.log(bar, **{f"train/{k}": float(v.detach()) for k, v in values.items()})
             going = run.tick()
-            if valid is not None and run.step > s["unquantized"] and (run.step % s["validate_every"] == 0 or not going):
+            if run.step > s["unquantized"] and (run.step % s["validate_every"] == 0 or not going):
                 report = validate(model, valid, delay)
                 for name, v in report.items():
                     run.writer.add_scalar(f"valid/{name}", v, run.step)
