@@ -209,10 +209,6 @@ class CodecConfig:
     def frame_rate(self) -> float:
         return self.sample_rate / self.frame_size
 
-    @property
-    def has_decoder(self) -> bool:
-        return self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
-
     def check(self) -> None:
         _require(1000 <= self.sample_rate <= 384000, "codec.sample_rate", "1000 to 384000 Hz", self.sample_rate)
         _require(1 <= self.frame_size <= 65536, "codec.frame_size", "1 to 65536 samples", self.frame_size)
@@ -223,6 +219,10 @@ class CodecConfig:
         if part is None:
             raise ConfigError(f"config: codec.{self.family} is missing for family {self.family!r}; add that section")
         part.check(self.frame_size)
+
+    @property
+    def has_decoder(self) -> bool:
+        return self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
 
 
 @dataclass(frozen=True)

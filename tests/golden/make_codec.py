@@ -1,5 +1,4 @@
-"""Writes codec_<name>.safetensors beside this file: a tiny random codec of each kind, a clip, its codes and their decoding (none for
-the semantic encoder).
+"""Writes codec_<name>.safetensors beside this file: a tiny random codec of each kind, a clip, its codes and their decoding.
 
 The C++ tests read them, so that they need no torch.  Run again (``python tests/golden/make_codec.py``) after a change of the
 torch modules that is meant to change results, and say so in the commit.
@@ -28,9 +27,6 @@ CONFIGS = {
         **SEANET, causal=True, lstm_layers=1, conv_shortcut=False, trim_right_ratio=0.7)),
     "seanet_zero": CodecConfig("seanet", frame_size=8, **COMMON, seanet=SeanetConfig(**SEANET, pad_mode="zero", lstm_layers=0)),
     "seanet_group": CodecConfig("seanet", frame_size=8, **COMMON, seanet=SeanetConfig(**SEANET, channels=2, norm="group")),
-    "semantic": CodecConfig("spectral", frame_size=40, num_codebooks=1, codebook_size=17, codebook_dim=6, spectral=SpectralConfig(
-        encoder_window=60, encoder_subframes=2, encoder_width=12, encoder_blocks=2, encoder_hidden=20, encoder_phases=False,
-        decoder_blocks=0, kernel_size=4)),
 }
 
 
@@ -58,7 +54,7 @@ def main() -> None:
         samples = torch.randn(1, channels, 9 * config.frame_size + 3) * 0.3
         with torch.no_grad():
             codes = model.encode(samples[:, 0] if channels == 1 else samples)
-            pcm = model.decode(codes) if config.has_decoder else samples[:, :0]
+            pcm = model.decode(codes)
         tensors = {f"weights.{k}": v.contiguous() for k, v in model.state_dict().items()}
         tensors |= {"samples": samples[0].contiguous(), "codes": codes[0].int().contiguous(), "pcm": pcm[0].contiguous()}
         save_file(tensors, Path(__file__).parent / f"codec_{name}.safetensors", metadata={"config": json.dumps(to_dict(config))})
