@@ -29,6 +29,7 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
     for (int v : {s.encoder_window, s.encoder_subframes, s.encoder_width, s.encoder_blocks, s.encoder_hidden, s.decoder_window, s.decoder_subframes,
                   s.decoder_width, s.decoder_blocks, s.decoder_hidden, s.kernel_size})
       h = mix(h, uint64_t(v));
+    if (!s.encoder_phases) h = mix(h, 1);
   } else {
     const SeanetConfig& s = *c.seanet;
     for (int v : s.ratios) h = mix(h, uint64_t(v));

@@ -118,10 +118,11 @@ SpectralConfig parse_spectral(const Json& json, int frame_size) {
   o.integer("decoder_window", c.decoder_window, 1, 16384);
   o.integer("decoder_subframes", c.decoder_subframes, 1, 64);
   o.integer("decoder_width", c.decoder_width, 1, 16384);
-  o.integer("decoder_blocks", c.decoder_blocks, 1, 16384);
+  o.integer("decoder_blocks", c.decoder_blocks, 0, 16384);  // 0: an encoder without a decoder
   o.integer("decoder_hidden", c.decoder_hidden, 1, 16384);
   o.integer("kernel_size", c.kernel_size, 1, 63);
   o.real("log_floor", c.log_floor);
+  o.boolean("encoder_phases", c.encoder_phases);
   o.done();
   const auto side = [&](const std::string& name, int window, int subframes) {
     o.require(frame_size % subframes == 0, name + "_subframes", "a divisor of frame_size " + std::to_string(frame_size), std::to_string(subframes));

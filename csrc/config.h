@@ -40,6 +40,9 @@ struct SpectralConfig {
   int decoder_window = 640, decoder_subframes = 2, decoder_width = 320, decoder_blocks = 6, decoder_hidden = 960;
   int kernel_size = 7;
   float log_floor = 1e-3f;
+  bool encoder_phases = true;  // false: log-magnitudes only
+
+  bool has_decoder() const { return decoder_blocks > 0; }
 };
 
 struct SeanetConfig {

@@ -22,7 +22,8 @@ for split in train valid; do
   python -m uniaudio_training.lm.tokens --codec runs/codec --corpus data/corpus --out data/tokens --split "$split" --device cuda
 done
 uniaudio-train codec-finish --config codec-finish.yaml --out runs/codec-finish
+uniaudio-train semantic --config "$root/training/configs/semantic.yaml" --out runs/semantic
 uniaudio-train lm --config lm.yaml --out runs/lm
-python -m uniaudio_training.bundle --codec runs/codec-finish --lm runs/lm --out "$out/base" --card "$root/training/card.md"
+python -m uniaudio_training.bundle --codec runs/codec-finish --lm runs/lm --semantic runs/semantic --out "$out/base" --card "$root/training/card.md"
 python -m uniaudio_training.evaluate --model "$out/base" --task tts,codec --json "$out/quality.json" || true
 tar -C "$out" -czf "$out/base.tar.gz" base

@@ -125,6 +125,9 @@ class SpectralConfig:
     subframe, so the encoder looks ahead by nothing beyond its frame.  The decoder writes ``decoder_subframes``
     synthesis windows per frame; sample n is complete when every window over it is there, so the decoder looks ahead by
     ``decoder_window - frame_size / decoder_subframes`` samples.
+
+    ``encoder_phases`` false: the encoder reads log-magnitudes only, which is all that phones need.
+    ``decoder_blocks`` 0: there is no decoder, and codes are units that nothing makes sound of (see :class:`SemanticConfig`).
     """
 
     encoder_window: int = 640
@@ -139,6 +142,12 @@ class SpectralConfig:
     decoder_hidden: int = 960
     kernel_size: int = 7
     log_floor: float = 1e-3
+    encoder_phases: bool = True
+
+    @property
+    def features(self) -> int:
+        """Inputs of the encoder, a frame."""
+        return (self.encoder_window // 2 + 1) * self.encoder_subframes * (3 if self.encoder_phases else 1)
 
     def check(self, frame_size: int) -> None:
         for side in ("encoder", "decoder"):
@@ -147,7 +156,8 @@ class SpectralConfig:
             _require(window % 2 == 0 and frame_size // sub <= window <= 16384, f"codec.spectral.{side}_window", f"even, {frame_size // sub} to 16384", window)
             for part in ("width", "blocks", "hidden"):
                 value = getattr(self, f"{side}_{part}")
-                _require(1 <= value <= 16384, f"codec.spectral.{side}_{part}", "1 to 16384", value)
+                least = 0 if (side, part) == ("decoder", "blocks") else 1
+                _require(least <= value <= 16384, f"codec.spectral.{side}_{part}", f"{least} to 16384", value)
         _require(1 <= self.kernel_size <= 63, "codec.spectral.kernel_size", "1 to 63", self.kernel_size)
         _require(self.log_floor > 0, "codec.spectral.log_floor", "above 0", self.log_floor)
 
@@ -262,6 +272,31 @@ class CodecConfig:
             raise ConfigError(f"config: codec.{self.family} is missing for family {self.family!r}; add that section")
         part.check(self.frame_size)
 
+    @property
+    def has_decoder(self) -> bool:
+        return self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """The semantic tokenizer: units that say which phone is spoken and not by whom, one a frame of the codec.
+
+    ``encoder``: an encoder without a decoder, with one codebook.  ``delay`` frames pass before it says what a frame
+    was: its code at frame t + delay is the unit of frame t, so it looks ahead by ``delay * frame_size`` samples.
+    """
+
+    encoder: CodecConfig
+    delay: int = 4
+
+    def check(self, codec: CodecConfig) -> None:
+        e = self.encoder
+        e.check()
+        _require(not e.has_decoder, "semantic.encoder.spectral.decoder_blocks", "0 (units are never decoded)", e.spectral and e.spectral.decoder_blocks)
+        _require(e.num_codebooks == 1, "semantic.encoder.num_codebooks", "1", e.num_codebooks)
+        _require(0 <= self.delay <= 64, "semantic.delay", "0 to 64 frames", self.delay)
+        for name in ("sample_rate", "frame_size"):
+            _require(getattr(e, name) == getattr(codec, name), f"semantic.encoder.{name}", f"the codec's {getattr(codec, name)}", getattr(e, name))
+
 
 @dataclass(frozen=True)
 class Span:
@@ -319,10 +354,14 @@ class ModelConfig:
     vocabulary: VocabularyConfig | None = None
     tasks: tuple[str | Task, ...] = ()  # names of built-in tasks, or whole entries
     licence: str = ""
+    semantic: SemanticConfig | None = None
 
     def check(self) -> None:
         _require(1 <= self.format_version <= FORMAT_VERSION, "format_version", f"1 to {FORMAT_VERSION} (upgrade uniaudio-engine for newer folders)", self.format_version)
         self.codec.check()
+        _require(self.codec.has_decoder, "codec.spectral.decoder_blocks", "1 to 16384 (a model's codec has a decoder)", 0)
+        if self.semantic is not None:
+            self.semantic.check(self.codec)
         _require((self.lm is None) == (self.vocabulary is None), "vocabulary", "present exactly when lm is", self.vocabulary)
         if self.lm is not None and self.vocabulary is not None:
             self.lm.check()

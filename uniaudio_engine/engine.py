@@ -27,6 +27,7 @@ from .encoders import ENCODERS, Encoder, check_encoders
 from .errors import InputError, first_few, shown
 from .folder import ModelFolder, load_folder, stored_dtypes
 from .plan import Plan, make_plan
+from .semantic import SemanticEncoder, SemanticStream
 from .sequence import Layout, Prefix
 from .spec import PARTS
 from .stream import Answer, AudioStream, decode_parts, run_together, run_tokens
@@ -86,6 +87,7 @@ class Engine(Verbs):
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
+        self._semantic = SemanticEncoder(config.semantic, folder.semantic, threads) if config.semantic is not None else None
         self._lock = threading.Lock()
 
     @classmethod
@@ -221,7 +223,7 @@ class Engine(Verbs):
 
     def info(self) -> dict[str, Any]:
         """Plain JSON values about the model and how it runs."""
-        weights = [*self.folder.codec.values(), *self.folder.lm.values()]
+        weights = [*self.folder.codec.values(), *self.folder.lm.values(), *self.folder.semantic.values()]
         lm, codec = self.config.lm, self.config.codec
         about: dict[str, Any] = {
             "model": self.config.name,
@@ -240,6 +242,8 @@ class Engine(Verbs):
             "threads": self.threads,
             "isa": core().isa(),
         }
+        if self._semantic is not None:
+            about.update(semantic=f"{self._semantic.num_units} units, look-ahead {self._semantic.lookahead} samples")
         if lm is not None:
             about.update(
                 lm=f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x {lm.local.width}",
@@ -384,6 +388,24 @@ class Engine(Verbs):
         if encoded is not None:
             samples = samples[..., : encoded.samples]
         return Audio(np.clip(samples, -1.0, 1.0), self.sample_rate)
+
+    @property
+    def semantic_encoder(self) -> SemanticEncoder:
+        """The semantic tokenizer.  Raises :class:`InputError` where the model has none."""
+        if self._semantic is None:
+            raise InputError(f"model {self.config.name} has no semantic tokenizer; choose another model")
+        return self._semantic
+
+    def semantic(self, audio: AudioSource) -> NDArray[np.int32]:
+        """Any sound (see :func:`read_audio`) -> units int32 [T] that say what is spoken and not by whom; unit t is that of
+        frame t of :meth:`encode`."""
+        encoder = self.semantic_encoder
+        return encoder.encode(read_audio(audio, self.sample_rate).samples)
+
+    def semantic_stream(self) -> SemanticStream:
+        """Units as sound comes: ``push`` float32 samples [N] at ``sample_rate``, then ``flush``; they come ``lookahead``
+        samples after the end of their frame, and are together what :meth:`semantic` gives."""
+        return self.semantic_encoder.stream()
 
     def encode_voice(
         self,
