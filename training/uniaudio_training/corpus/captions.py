@@ -199,6 +199,7 @@ def position(rng: Rng, start: float, end: float, length: float) -> str:
 
 def edit(rng: Rng, operation: str, removed: str, added: str, where: str, background: str) -> str:
     """An a_edit instruction."""
+    words: tuple[str, ...]
     if operation == "add":
         words = (f"{pick(rng, ('add', 'insert', 'put in', 'mix in'))} {added} {where}", f"{where}, {pick(rng, ('add', 'insert'))} {added}", f"{added} should be heard {where}")
     elif operation == "drop":

@@ -261,7 +261,8 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 
     first, second = placed(event, start), placed(other, start) if operation == "replace" else np.zeros(count)
     bystander = _event(rng)
-    extra, stays = "", np.zeros(count)
+    extra = ""
+    stays: NDArray[np.floating] = np.zeros(count)
     free = [s for s in (0, count - len(bystander.samples)) if s + len(bystander.samples) <= span.start or s >= span.end]
     if operation not in ("inpaint", "super_resolve") and free and rng.random() < 0.4:
         extra, stays = bystander.name, placed(bystander, pick(rng, free))  # it stays, so that the instruction has to be read

@@ -171,12 +171,12 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
         raise _Bad(f"{task} needs source: the path of its input")
     path, samples = files.check(row["audio"], "audio")
     seconds = samples / SAMPLE_RATE
-    phones = []
+    phones: list[Phone] = []
     for phone, end in _rows(row.get("phones", []), "phones", 2, "[phone, end]"):
-        if phone not in _PHONES:
+        if not isinstance(phone, str) or phone not in _PHONES:
             raise _Bad(f"phones: expected the engine's phones, got {_shown(phone)}")
         phones.append(Phone(phone, _number(end, "phones", phones[-1].end if phones else 0.0, seconds + 0.05)))
-    notes = []
+    notes: list[Note] = []
     for pitch, start, duration, lyric in _rows(row.get("score", []), "score", 4, "[pitch, start, duration, syllable]"):
         begin = _number(start, "score start", notes[-1].start if notes else 0.0, seconds)
         notes.append(Note(int(_number(pitch, "score pitch", 0, 127)), begin, _number(duration, "score duration", 0.01, MAX_SECONDS), _text(lyric, "score syllable")))
@@ -199,7 +199,7 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
             both.append(Span(round(first * SAMPLE_RATE), round(_number(end, "spans", first, tracks[role].seconds) * SAMPLE_RATE)))
         if len(both) != 2 or len(row["spans"]) != 2:
             raise _Bad("spans: expected two, that of source and that of audio")
-        edit = Edit("replace", *both)
+        edit = Edit("replace", both[0], both[1])
     label = Label(f"{name}-{number:06d}", task, split, tracks, _text(row.get("caption", ""), "caption"), notes=tuple(notes), edit=edit)
     return label, paths
 
