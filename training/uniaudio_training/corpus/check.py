@@ -161,7 +161,10 @@ def check(corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[
         found = _measure(task, examples)
         if listen and examples[0].track().text:
             found["grammar_wer"] = _listen(_spread(corpus[task, split], 4 * count))
-        say(f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, {len(wrong)} wrong" + "".join(f"  {k} {v:.3g}" for k, v in found.items()))
+        say(
+            f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, {len(wrong)} wrong"
+            + "".join(f"  {k} {v:.3g}" for k, v in found.items())
+        )
         for which, why in wrong[:3]:
             say(f"  {which}: {why}")
     manifest = read_manifest(corpus.folder) if own and remake else None

@@ -194,9 +194,14 @@ def svs(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 def t2s(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     while True:
         s = sounds.make(rng)
-        if sounds.is_clear(s.name, s.parameters):
+        if sounds.is_clear(s.name, s.parameters, s.parameters["seconds"]):
             break
-    return [Draft({"target": Take(to_pcm(s.samples))}, {"caption": captions.sound(rng, s.name, s.parameters), "parameters": {"class": s.name, **s.parameters}})]
+    return [
+        Draft(
+            {"target": Take(to_pcm(s.samples))},
+            {"caption": captions.sound(rng, s.name, s.parameters), "parameters": {"class": s.name, **s.parameters}},
+        )
+    ]
 
 
 def _music_caption(rng: Rng, m: music.Music) -> str:
@@ -225,8 +230,9 @@ def _event(rng: Rng, not_this: str = "") -> _Event:
     """0.8 to 1.8 s of one class, one to three times, at an RMS of 1."""
     name = pick(rng, [n for n in EVENTS if n != not_this])
     while True:
-        x, parameters = sounds.CLASSES[name](rng, float(rng.uniform(0.8, 1.8)))
-        if parameters["count"] <= 3 and sounds.is_clear(name, parameters):
+        seconds = float(rng.uniform(0.8, 1.8))
+        x, parameters = sounds.CLASSES[name](rng, seconds)
+        if parameters["count"] <= 3 and sounds.is_clear(name, parameters, seconds):
             break
     n = 80
     x[:n] *= np.linspace(0, 1, n)
@@ -300,7 +306,12 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     if extra:
         parameters["stays"] = extra
     edit = Edit(operation, span, span, removed, added)
-    return [Draft({"target": Take(target.astype(np.int16)), "source": Take(source.astype(np.int16))}, {"caption": caption, "edit": edit, "parameters": parameters})]
+    return [
+        Draft(
+            {"target": Take(target.astype(np.int16)), "source": Take(source.astype(np.int16))},
+            {"caption": caption, "edit": edit, "parameters": parameters},
+        )
+    ]
 
 
 # Bins of i_tts: (low below, medium from, medium to, high above); what lies between belongs to none and is not used.
