@@ -80,6 +80,8 @@ def _wrong(example: Example) -> str:
         return "prompt is not another sentence of the speaker"
     if label.task in ("vc", "se", "tse", "sd") and len(example.pcm("source")) != len(example.pcm("target")):
         return "lengths differ"
+    if label.task == "vc" and any(abs(a.end - b.end) > recipes.VC_DRIFT + 1e-5 for a, b in zip(example.track("source").phones, example.track().phones, strict=True)):
+        return "source and target are not aligned"
     if label.task in ("a_edit", "s_edit") and not outside_equal(example):
         return "samples outside the span differ"
     snr = label.noise or label.interferer
