@@ -8,9 +8,7 @@ out=${OUT:-$work}
 mkdir -p "$work" "$out"
 cd "$work"
 
-uniaudio-corpus make --kinds speech=25,sound=2,music=2 --out data/corpus
-uniaudio-corpus make --kinds speech=0.3 --split valid --out data/corpus
-uniaudio-corpus make --kinds speech=0.5,sound=0.2,music=0.2 --split test --out data/corpus
+uniaudio-corpus make --tasks tts=25,t2s=2,t2m=2 --out data/corpus
 
 # The same configs with the step counts that a GPU affords.
 sed 's/^steps: .*/steps: 20000/; s/^batch: .*/batch: 32/' "$root/training/configs/codec.yaml" > codec.yaml
