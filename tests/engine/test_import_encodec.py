@@ -375,7 +375,7 @@ def test_there_and_back_through_the_cli(case: Case, tmp_path: Path, capsys: pyte
     about = json.loads(capsys.readouterr().out)
     assert about["samples"] == n and about["codebooks"] == case.codec.codebooks_for(bandwidth) and about["notes"] == []
     encoded = EncodedAudio.load("c.safetensors")
-    assert encoded == encoded and encoded.seconds == n / rate and (encoded.scales is not None) == case.codec.normalizes
+    assert encoded.seconds == n / rate and (encoded.scales is not None) == case.codec.normalizes
     assert main(["codec", "decode", "c.safetensors", "-o", "out.wav", "--json", *model]) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] == n / rate
     out, got_rate = soundfile.read("out.wav", dtype="float32", always_2d=True)
