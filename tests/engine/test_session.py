@@ -131,4 +131,4 @@ def test_a_codec_that_normalises_loudness_is_refused(models: tuple[Any, Any]) ->
     config = CodecConfig("seanet", 16000, 6, 5, 12, 8, seanet=SeanetConfig(filters=2, ratios=(3, 2), normalize=True, chunk_size=60, chunk_stride=60))
     weights = {k: np.ones(s, np.float32) for k, s in codec_shapes(config).items()}
     with pytest.raises(ValueError, match="session: expected a codec that codes loudness too"):
-        _C.Session(models[0], _C.Codec(json.dumps(to_dict(config)), weights, 1), 100)
+        _C.Session(models[0], _C.Codec(json.dumps(to_dict(config)), weights, 1), 50)
