@@ -388,7 +388,7 @@ def _about(model: ModelConfig) -> str:
         "A language model of the UniAudio project (arXiv 2310.00704) and its codec, converted from the authors' checkpoint "
         f"for uniaudio-engine: {lm.global_.layers} global and {lm.local.layers} local layers of width {lm.global_.width}, "
         f"{lm.num_codebooks} codes a frame, {c.sample_rate} Hz, {c.frame_rate:g} frames a second.  The weights are the authors'; "
-        "the conversion changes their names and layout only."
+        "the conversion folds weight norm and changes names and layout only."
     )
 
 
