@@ -160,7 +160,7 @@ class SpectralEncoder final : public EncoderStream {
   }
 
  protected:
-  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes) override {
+  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes, std::vector<float>*) override {
     const int frame = codec_->config().frame_size;
     const int total = pending_ + n;
     const int frames = last ? (total + frame - 1) / frame : total / frame;
@@ -250,7 +250,7 @@ class SpectralDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out) override {
+  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out, std::span<const float>&) override {
     const SpectralCodec& c = *codec_;
     const SpectralConfig& s = *c.config().spectral;
     const int hop = c.decoder_hop_, length = frames * c.config().frame_size;

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .errors import InputError
+from .import_command import add_arguments as add_import
 from .tasks import TASKS, Task
 
 
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("direction", choices=("encode", "decode"))
     p.add_argument("input", metavar="FILE", help="a sound file, or codes that encode wrote")
     p.add_argument("--codebooks", type=int, default=0, metavar="K", help="use the first K codebooks only (default all)")
+    p.add_argument("--bandwidth", type=float, metavar="KBPS", help="or as many as fit these kbit/s; one that the codec names")
     p.add_argument("--seed", help="taken and ignored: the codec draws no random numbers")
     _add_output(p)
     p = add("voices", "list the voices, or make one from a sound", "uniaudio voices voice.wav -o anna.safetensors")
@@ -83,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--repeat", type=int, default=5, help="of which the median is taken (default 5)")
     p = add("quantize", "write a model folder with smaller weights", "uniaudio quantize --dtype int4 -o small")
     p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
+    p = commands.add_parser(
+        "import", help="make a model folder from another project's checkpoints",
+        description="Make a model folder from another project's checkpoints.",
+        epilog="example:\n  uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip -o uniaudio-v1",
+    )  # fmt: skip
+    add_import(p)
     add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
     add("info", "about a model", "uniaudio info")
     add("doctor", "what runs here, what does not, and why", "uniaudio doctor")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any, Literal, TypeVar
 from .tasks import Task, task_table
 
 FORMAT_VERSION = 1
+MAX_CHUNK = 1 << 20  # samples
+MAX_CHUNK_ROWS = 1 << 26  # samples x channels of the widest signal: all of it is in memory
 
 _T = TypeVar("_T")
 
@@ -178,6 +181,11 @@ class SeanetConfig:
     pad_mode: Literal["zero", "reflect"] = "reflect"
     trim_right_ratio: float = 1.0
     norm: Literal["none", "group"] = "none"  # weight norm is folded at conversion; "group" is the time-group-norm of EnCodec 48 kHz
+    # EnCodec 48 kHz works in chunks of ``chunk_size`` samples, one every ``chunk_stride``, each coded by itself and joined by
+    # linear cross-fades; 0: the whole clip is one.
+    chunk_size: int = 0
+    chunk_stride: int = 0
+    normalize: bool = False  # each chunk is divided by its loudness (RMS of the channels' mean), which travels beside its codes
 
     def check(self, frame_size: int) -> None:
         product = 1
@@ -190,6 +198,11 @@ class SeanetConfig:
         for name in ("residual_layers", "lstm_layers"):
             _require(0 <= getattr(self, name) <= 16, f"codec.seanet.{name}", "0 to 16", getattr(self, name))
         _require(0 <= self.trim_right_ratio <= 1, "codec.seanet.trim_right_ratio", "0 to 1", self.trim_right_ratio)
+        _require(0 <= self.chunk_size <= MAX_CHUNK, "codec.seanet.chunk_size", f"0 to {MAX_CHUNK} samples", self.chunk_size)
+        _require(self.chunk_size * max(self.channels, self.filters) <= MAX_CHUNK_ROWS, "codec.seanet.chunk_size", f"at most {MAX_CHUNK_ROWS} / channels or filters", self.chunk_size)
+        # no more than eight chunks over a sample: what comes out is bounded by what comes in
+        least = -(-self.chunk_size // 8)
+        _require(least <= self.chunk_stride <= self.chunk_size, "codec.seanet.chunk_stride", f"{least} to chunk_size {self.chunk_size}", self.chunk_stride)
 
 
 @dataclass(frozen=True)
@@ -204,10 +217,47 @@ class CodecConfig:
     codebook_dim: int = 64
     spectral: SpectralConfig | None = None
     seanet: SeanetConfig | None = None
+    bandwidths: tuple[float, ...] = ()  # kbit/s that it was trained for, ascending; a choice of one is a choice of codebooks
 
     @property
     def frame_rate(self) -> float:
+        """Hz; of a codec that works in chunks, within a chunk."""
         return self.sample_rate / self.frame_size
+
+    @property
+    def channels(self) -> int:
+        return self.seanet.channels if self.family == "seanet" and self.seanet is not None else 1
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether codes are only half of the sound: the chunks' loudness (``scales``) is the other."""
+        return self.family == "seanet" and self.seanet is not None and self.seanet.normalize
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """(size, stride) in samples of the chunks that it works in, or (0, 0): whole clips."""
+        s = self.seanet if self.family == "seanet" else None
+        return (s.chunk_size, s.chunk_stride) if s is not None else (0, 0)
+
+    def frames(self, samples: int) -> int:
+        """Frames T of a clip of that many samples (each channel)."""
+        size, stride = self.chunk
+        if size:
+            return -(-samples // stride) * -(-size // self.frame_size)
+        return -(-samples // self.frame_size)
+
+    def codebooks_for(self, bandwidth: float) -> int:
+        """Codebooks K' of a bandwidth in kbit/s, by EnCodec's rule: as many as fit, at least one.
+
+        Raises :class:`ConfigError` for a bandwidth that is none of ``bandwidths``.
+        """
+        known = ", ".join(f"{b:g}" for b in self.bandwidths)
+        if not self.bandwidths:
+            raise ConfigError(f"bandwidth: this codec names none; choose a number of codebooks, 1 to {self.num_codebooks}")
+        if isinstance(bandwidth, bool) or not isinstance(bandwidth, (int, float)) or bandwidth not in self.bandwidths:
+            raise ConfigError(f"bandwidth: expected one of {known} (kbit/s), got {bandwidth!r}")
+        each = math.log2(self.codebook_size) * -(-self.sample_rate // self.frame_size)  # bit/s of one codebook
+        return min(self.num_codebooks, max(1, math.floor(bandwidth * 1000 / each)))
 
     def check(self) -> None:
         _require(1000 <= self.sample_rate <= 384000, "codec.sample_rate", "1000 to 384000 Hz", self.sample_rate)
@@ -215,6 +265,8 @@ class CodecConfig:
         _require(1 <= self.num_codebooks <= 64, "codec.num_codebooks", "1 to 64", self.num_codebooks)
         _require(2 <= self.codebook_size <= 65536, "codec.codebook_size", "2 to 65536", self.codebook_size)
         _require(1 <= self.codebook_dim <= 4096, "codec.codebook_dim", "1 to 4096", self.codebook_dim)
+        ascending = all(a < b for a, b in zip((0.0, *self.bandwidths), self.bandwidths, strict=False))
+        _require(len(self.bandwidths) <= 64 and ascending and max(self.bandwidths, default=0) < 1e6, "codec.bandwidths", "at most 64 ascending numbers of kbit/s", self.bandwidths)
         part = self.spectral if self.family == "spectral" else self.seanet
         if part is None:
             raise ConfigError(f"config: codec.{self.family} is missing for family {self.family!r}; add that section")

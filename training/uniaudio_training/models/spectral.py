@@ -100,6 +100,8 @@ class SpectralCodec(nn.Module):
 
     def latent(self, samples: Tensor) -> Tensor:
         """samples [B, N] -> [B, E, T], before quantization; the clip is extended with zeros to whole frames."""
+        if samples.shape[1] == 0:
+            return samples.new_zeros(samples.shape[0], self.config.codebook_dim, 0)
         extra = -samples.shape[1] % self.config.frame_size
         return self.encoder(self.features(F.pad(samples, (0, extra)))).transpose(1, 2)
 
@@ -119,6 +121,8 @@ class SpectralCodec(nn.Module):
         """
         c = self.spectral
         b, _, t = z.shape
+        if t == 0:
+            return z.new_zeros(b, 0)
         sub, w = c.decoder_subframes, c.decoder_window
         hop = self.config.frame_size // sub
         y = self.decoder(z.transpose(1, 2)).float().view(b, t * sub, 3, w // 2 + 1)
