@@ -20,6 +20,7 @@ COMMANDS = {
     "first_chunk": [["first_chunk.py"]],
     "codec": [["codec.py"]],
     "accuracy": [["accuracy.py"]],
+    "imported": [["imported.py", "--model", "v1"], ["imported.py", "--model", "1b", "--seconds", "4", "--rounds", "3"]],
 }
 EPILOG = """examples:
   python benchmarks/all.py

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,15 @@ class Pair:
             for start, size in ranges:
                 mask[k, start : start + size] = True
         return mask
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """torch's threads wait for one another longer than tiny operations take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -367,15 +376,27 @@ def test_weights_of_another_model(tmp_path: Path, case: str) -> None:
 
 def test_files_in_each_others_place(tmp_path: Path) -> None:
     tiny_files(tmp_path)
+    (tmp_path / "loose.pt").symlink_to(tmp_path / "lm/ep1.checkpoint")
     for lm, codec, message in (
         ("codec", "codec", "lacks n_layer"), ("lm", "lm/ep1.checkpoint", "expected UniAudio's codec"),
-        ("codec/model.pth", "lm", "expected the training's config.yaml"),
+        ("codec/model.pth", "codec", "it looks like the codec's"), ("loose.pt", "codec", "expected the training's config.yaml"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message) as e:
             import_uniaudio(tmp_path / lm, tmp_path / codec, tmp_path / "out")
         assert "\n" not in str(e.value)
     with pytest.raises(InputError, match=r"expected a UniAudio language model with the tensor g_emb.weight, found 'codec_model'"):
         import_uniaudio(tmp_path / "codec/model.pth", tmp_path / "codec", tmp_path / "out", config=tmp_path / "lm/config.yaml")
+
+
+def test_all_files_in_one_folder(tmp_path: Path) -> None:
+    """The config of the language model beside both: the codec does without."""
+    tiny_files(tmp_path)
+    (tmp_path / "codec/model.pth").rename(tmp_path / "lm/model.pth")
+    about = import_uniaudio(tmp_path / "lm/ep1.checkpoint", tmp_path / "lm/model.pth", tmp_path / "out")
+    assert any("config.yaml beside it is not the codec's" in n for n in about["notes"])
+    assert [f["role"] for f in about["files"]] == ["lm checkpoint", "lm config", "codec checkpoint"]
+    with pytest.raises(InputError, match=r"expected one checkpoint, found ep1.checkpoint, model.pth; name the one that is meant"):
+        import_uniaudio(tmp_path / "lm", tmp_path / "lm/model.pth", tmp_path / "out2")
 
 
 def test_plain_state_dict_and_safetensors(tmp_path: Path) -> None:

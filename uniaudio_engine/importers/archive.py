@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError, first_few, shown
 from .checkpoint import MAX_BYTES
@@ -28,6 +28,7 @@ _MAX_DEPTH = 8
 _CHUNK = 1 << 20
 
 Progress = Callable[[str], None]
+_T = TypeVar("_T")
 
 
 def quiet(text: str) -> None:
@@ -61,11 +62,21 @@ class Member:
     name: str
     source: Path
 
+    def read(self, reader: Callable[[Path], _T]) -> _T:
+        """What ``reader`` makes of it; errors name what the user knows, not where it was unpacked."""
+        try:
+            return reader(self.path)
+        except InputError as e:
+            if self.path == self.source:
+                raise
+            raise InputError(str(e).replace(str(self.path), self.name)) from None
+
 
 def find_members(
     source: str | os.PathLike[str], roles: Mapping[str, Role], scratch: Path, progress: Progress = quiet
 ) -> dict[str, Member]:
-    """Role -> member, of those that ``source`` has; a file that is no archive fills the first role.
+    """Role -> member, of those that ``source`` has; a file that is no archive fills the first role, and files beside it
+    that have the very name of another role fill that.
 
     Members of a zip are extracted into ``scratch``, an existing private folder.  Raises :class:`InputError` where
     nothing fills the first role, several files could fill one, or a zip is not to be trusted.
@@ -80,7 +91,12 @@ def find_members(
         raise InputError(f"{source}: expected a file, a folder or a zip, got something else")
     if _is_archive(source):
         return _from_zip(source, roles, scratch, progress)
-    return {first: Member(source, source.name, source)}
+    members = {first: Member(source, source.name, source)}
+    for key, role in roles.items():
+        beside = [p for n in role.names if (p := source.with_name(n)).is_file() and p != source]
+        if key != first and beside:
+            members[key] = Member(beside[0], beside[0].name, beside[0])
+    return members
 
 
 def _is_archive(path: Path) -> bool:

@@ -93,12 +93,17 @@ def import_uniaudio(
                 members[name]["config"] = Member(Path(given), Path(given).name, Path(given))
         if "config" not in members["lm"]:
             raise InputError(f"{lm}: expected the training's config.yaml beside the checkpoint; name it with --config")
+        notes = []
+        beside = members["codec"].get("config")
+        if beside and not codec_config and "generator" not in beside.read(load_yaml):
+            notes.append(f"codec: {beside.name} beside it is not the codec's, and was left aside")
+            del members["codec"]["config"]
         progress("reading the codec")
         codec_part, codec_tensors = read_codec(members["codec"])
         progress("reading the language model")
         settings = read_settings(members["lm"]["config"])
         lm_part, vocabulary, lm_tensors = read_lm(members["lm"], settings, codec_part)
-        notes = [] if settings["use_task_id"] else [_NO_TASKS]
+        notes += [] if settings["use_task_id"] else [_NO_TASKS]
         spans = {s.name: s for s in vocabulary.spans}
         phone_labels: list[str] = []
         if phones is not None:
@@ -149,7 +154,7 @@ def read_lm(
 ) -> tuple[LMConfig, VocabularyConfig, Tensors]:
     """(LM configuration, vocabulary, float32 tensors by our names) of a checkpoint and its :func:`read_settings`."""
     where, config_name = members["checkpoint"].name, members["config"].name
-    state = _state(load_checkpoint(members["checkpoint"].path), "model", "g_emb.weight", where, "a UniAudio language model")
+    state = _state(members["checkpoint"].read(load_checkpoint), "model", "g_emb.weight", where, "a UniAudio language model")
     c = lm_config(settings, state, where, config_name)
     if c.num_codebooks > codec.num_codebooks:
         raise InputError(f"{where}: has {c.num_codebooks} codes a frame, the codec makes {codec.num_codebooks}; is it this model's codec?")
@@ -166,7 +171,7 @@ _SETTINGS: dict[str, type] = {
 
 def read_settings(member: Member) -> dict[str, Any]:
     """The training's arguments that say what the model is."""
-    data = load_yaml(member.path)
+    data = member.read(load_yaml)
     missing = [k for k in _SETTINGS if k not in data]
     if missing:
         hint = "; it looks like the codec's" if "generator" in data else ""
@@ -266,7 +271,7 @@ def lm_tensors(config: LMConfig, state: Mapping[str, NDArray[Any]], where: str) 
 def read_codec(members: Mapping[str, Member]) -> tuple[CodecConfig, Tensors]:
     """(codec configuration, float32 tensors by our names) of a SoundStream checkpoint, and of its config where given."""
     where = members["checkpoint"].name
-    state = _state(load_checkpoint(members["checkpoint"].path), "codec_model", "encoder.model.0.conv.conv.bias", where, "UniAudio's codec")
+    state = _state(members["checkpoint"].read(load_checkpoint), "codec_model", "encoder.model.0.conv.conv.bias", where, "UniAudio's codec")
     seanet = seanet_config(state, where)
     sample_rate, causal = SAMPLE_RATE, False
     if "config" in members:
@@ -321,7 +326,7 @@ def _last(state: Mapping[str, NDArray[Any]]) -> int:
 
 def _codec_settings(member: Member, seanet: SeanetConfig, state: Mapping[str, NDArray[Any]], where: str) -> tuple[int, bool]:
     """(sample rate, causal) of the codec's config.yaml, after holding it against the weights."""
-    data: Any = load_yaml(member.path)
+    data: Any = member.read(load_yaml)
     for key in ("generator", "config"):
         data = data.get(key) if isinstance(data, dict) else None
     if not isinstance(data, dict):
