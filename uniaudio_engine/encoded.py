@@ -19,7 +19,7 @@ from .tensors import load_tensors, save_tensors
 _FORMAT = "uniaudio-codes-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncodedAudio:
     """``codes`` int32 [K, T] of ``samples`` samples (each channel) at ``sample_rate`` Hz.
 

@@ -135,7 +135,7 @@ import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_codec_parity as t
 out = {}
-for name in ("spectral", "seanet-v1", "seanet-zero-causal"):
+for name in ("spectral", "seanet-v1", "seanet-zero-causal", "seanet-encodec48"):
     config = t.CONFIGS[name]
     codec = t.native(config, t.build(config))
     codes = codec.encode(t.clip(config, 40 * config.frame_size + 5, 8))

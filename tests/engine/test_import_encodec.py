@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from uniaudio_engine.cli import main  # noqa: E402
 from uniaudio_engine.config import CodecConfig  # noqa: E402
 from uniaudio_engine.folder import load_config, load_folder  # noqa: E402
 from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
+from uniaudio_engine.spec import codec_shapes  # noqa: E402
 
 Config = dict[str, Any]
 SMALL = {"num_filters": 6, "hidden_size": 24, "codebook_dim": 24, "codebook_size": 64}
@@ -66,8 +68,6 @@ def tiny(tmp_path: Path, **changes: Any) -> tuple[Path, Config, dict[str, np.nda
                                "sampling_rate": 6000, "target_bandwidths": [4.0, 12.0]} | changes  # fmt: skip
     codec = codec_of(config, tmp_path)
     rng = np.random.default_rng(0)
-    from uniaudio_engine.spec import codec_shapes
-
     state = hf_state(codec, {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()})
     return write_hf(tmp_path / "source", config, state), config, state
 
@@ -375,7 +375,7 @@ def test_there_and_back_through_the_cli(case: Case, tmp_path: Path, capsys: pyte
     about = json.loads(capsys.readouterr().out)
     assert about["samples"] == n and about["codebooks"] == case.codec.codebooks_for(bandwidth) and about["notes"] == []
     encoded = EncodedAudio.load("c.safetensors")
-    assert encoded == encoded and encoded.seconds == n / rate and (encoded.scales is not None) == case.codec.normalizes
+    assert encoded.seconds == n / rate and (encoded.scales is not None) == case.codec.normalizes
     assert main(["codec", "decode", "c.safetensors", "-o", "out.wav", "--json", *model]) == 0
     assert json.loads(capsys.readouterr().out)["seconds"] == n / rate
     out, got_rate = soundfile.read("out.wav", dtype="float32", always_2d=True)
@@ -435,6 +435,32 @@ def test_mono_and_surround_to_stereo(stereo: Case) -> None:
     six = stereo.engine.encode_audio((np.stack([mono] * 6, 1), 24000))
     assert six.notes == ("6 channels mixed down to mono", "resampled from 24000 Hz to 48000 Hz", "mono duplicated to 2 channels")
     assert abs(six.samples - 8000) <= 1
+
+
+def test_the_page_of_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands and the Python of docs/codecs.md run, on small models."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "codecs.md").read_text(encoding="utf-8")
+    for name in ("24 kHz", "48 kHz"):
+        config = PUBLISHED[name] | {"num_filters": 2, "hidden_size": 8, "codebook_dim": 8}
+        codec = codec_of(config, tmp_path)
+        rng = np.random.default_rng(0)
+        state = hf_state(codec, {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()})
+        write_hf(tmp_path / f"encodec_{codec.sample_rate // 1000}khz", config, state)
+    soundfile.write("song.flac", rng.uniform(-0.5, 0.5, (50000, 2)), 48000)
+    commands = [line.partition("  #")[0].replace("[", "").replace("]", "") for line in text.splitlines() if line.startswith("uniaudio ")]
+    assert main(["import", "encodec", "encodec_48khz", "-o", "encodec-48khz"]) == 0
+    for command in commands:
+        assert main(command.split()[1:]) == 0
+    played: list[np.ndarray] = []
+    scope: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(blocks[0], scope)
+    assert scope["sound"].samples.shape == (2, 50000) and soundfile.info("back.wav").frames == 50000
+    x = rng.uniform(-0.5, 0.5, 5000).astype(np.float32)
+    scope |= {"engine": Engine.from_pretrained("encodec-24khz"), "microphone": np.array_split(x, 7), "play": played.append}
+    exec(blocks[1], scope)
+    assert np.array_equal(np.concatenate(played), scope["codec"].decode(scope["codec"].encode(x)))
 
 
 def test_info(stereo: Case) -> None:
