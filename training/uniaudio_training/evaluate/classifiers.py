@@ -36,7 +36,7 @@ NONE = "none"
 LABELS: dict[str, tuple[str, ...]] = {"sound": tuple(CLASSES), "event": (NONE, *EVENTS), "instrument": tuple(INSTRUMENTS)}
 TASKS = {"sound": "t2s", "event": "a_edit", "instrument": "t2m"}  # whose examples each is trained on
 _BANDS, _WINDOW, _HOP, _RANGE = 40, 512, 160, 6.0  # _RANGE: decades below the loudest
-_HIDDEN, _STEPS, _COPIES = 48, 500, 2
+_HIDDEN, _STEPS, _COPIES = 80, 900, 1
 
 
 def log_mel(samples: Floats) -> NDArray[np.float32]:
@@ -132,8 +132,8 @@ def train(pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: in
     optimizer = torch.optim.AdamW([up, up_bias, down, down_bias], lr=4e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=_STEPS)
     for _ in range(_STEPS):
-        rows_now = torch.randint(len(x), (1024,), generator=dice)
-        noisy = x[rows_now] + 0.5 * torch.randn((len(rows_now), x.shape[1]), generator=dice)
+        rows_now = torch.randint(len(x), (512,), generator=dice)
+        noisy = x[rows_now] + 0.3 * torch.randn((len(rows_now), x.shape[1]), generator=dice)
         loss = F.cross_entropy(F.linear(F.gelu(F.linear(noisy, up, up_bias)), down, down_bias), y[rows_now])
         optimizer.zero_grad()
         loss.backward()

@@ -21,7 +21,6 @@ from . import items
 from .judges import at_16k
 from .metrics import plain_phones
 
-
 SPOKEN = ("tts",)  # what the fakes that have no list of tasks can do
 
 

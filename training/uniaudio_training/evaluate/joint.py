@@ -232,12 +232,9 @@ def judge_task(
         rows = [v for g in groups for v in g]
         low, high = interval(groups, of, 100 if measure == FRECHET else 400, plan.seed)
         scores.append(Score(task, measure, who, of(rows), low, high, len(rows)))
-    scores.sort(key=lambda s: (s.measure not in GOALS[task], _order(found, s.measure), WHO.index(s.who)))
+    order = list(dict.fromkeys((*GOALS[task], *(measure for measure, _ in found))))
+    scores.sort(key=lambda s: (order.index(s.measure), WHO.index(s.who)))
     return Judged(task, scores, trouble, len(chosen), round(time.monotonic() - begin, 1), round(took.audio_seconds, 1), round(took.seconds, 1))
-
-
-def _order(found: dict[tuple[str, str], Any], measure: str) -> int:
-    return next(i for i, (m, _) in enumerate(found) if m == measure)
 
 
 def blind(scores: Sequence[Score]) -> list[str]:
