@@ -33,7 +33,8 @@ from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier  # noqa: 
 from uniaudio_training.evaluate.cli import main  # noqa: E402
 from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
 
-SECONDS = {"tts": 16.0, "vc": 8.0, "tse": 8.0, "svs": 16.0, "t2s": 24.0, "t2m": 20.0, "a_edit": 24.0, "i_tts": 12.0, "s_edit": 12.0}
+SECONDS = {"tts": 16.0, "vc": 8.0, "t2s": 24.0, "t2m": 30.0, "a_edit": 24.0, "i_tts": 10.0, "s_edit": 10.0}
+ITEMS = {"tts": 4, "t2s": 8, "t2m": 6, "a_edit": 6}  # of other tasks 3
 # What the truth scores at worst, and the floor at best.
 BOUNDS = {
     "tts": {"phone error": (0.25, 0.6), "speaker similarity": (0.75, 0.75)},
@@ -71,7 +72,7 @@ def judged(corpus, echo):
 
     def of(task):
         if task not in found:
-            found[task] = joint.judge_task(task, echo, corpus, joint.Plan(6), progress=False)
+            found[task] = joint.judge_task(task, echo, corpus, joint.Plan(ITEMS.get(task, 3)), progress=False)
         return found[task]
 
     return of
@@ -92,10 +93,10 @@ def test_truth_passes_and_the_floor_fails(task, judged):
             assert sign * floor >= sign * at_best, (measure, floor)
     words = [m for m in ("grammar WER", "phone error", "WER of the new words", "phone error of the new words") if (m, joint.TRUTH) in by]
     for measure in words:
-        assert by[measure, joint.TRUTH].value < 0.35
+        assert by[measure, joint.TRUTH].value < (0.5 if task == "svs" else 0.35)
         if task not in ("vc", "sd"):  # their input says the same words
             assert by[measure, joint.FLOOR].value > by[measure, joint.TRUTH].value + 0.2
-    assert any(w in by or (w, joint.TRUTH) in by for w in [*BOUNDS[task], *words])
+    assert any((w, joint.TRUTH) in by for w in [*BOUNDS[task], *words])
 
 
 @pytest.mark.parametrize("task", ["vc", "se", "sd", "a_edit", "s_edit"])
@@ -103,7 +104,7 @@ def test_an_echo_scores_as_the_input_does(task, judged):
     by = {(s.measure, s.who): s.value for s in judged(task).scores}
     for (measure, who), value in by.items():
         if who == joint.MODEL:
-            assert value == by[measure, joint.FLOOR], measure
+            assert value == pytest.approx(by[measure, joint.FLOOR], abs=1e-9), measure
 
 
 def test_noise_is_mixed_at_exactly_what_is_judged(corpus):

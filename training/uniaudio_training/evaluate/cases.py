@@ -224,9 +224,10 @@ def _svs_cases(chosen: list[Example]) -> Iterator[Case]:
 
 def _svs(case: Case, sound: Samples) -> Measurements:
     assert case.prompt is not None
-    for hit in signals.notes_hit(sound, case.label.notes)[0]:
+    f0 = signals.song_f0(sound)
+    for hit in signals.notes_hit(f0, case.label.notes):
         yield "notes within 50 cents", float(hit)
-    yield "F0 error in cents", signals.melody_cents(sound, case.label.notes, case.label.vibrato)
+    yield "F0 error in cents", signals.melody_cents(f0, case.label.notes, case.label.vibrato)
     yield from _words_heard(case, sound)
     yield "speaker similarity", cosine(speaker_encoder().embed(sound), case.voice_of("prompt", case.prompt))
 

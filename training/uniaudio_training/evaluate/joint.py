@@ -230,8 +230,10 @@ def judge_task(
         of = statistic.of(measure)
         groups = list(items.values())
         rows = [v for g in groups for v in g]
-        low, high = interval(groups, of, 100 if measure == FRECHET else 400, plan.seed)
-        scores.append(Score(task, measure, who, of(rows), low, high, len(rows)))
+        value = of(rows)
+        known = not math.isnan(value)
+        low, high = interval(groups, of, 100 if measure == FRECHET else 400, plan.seed) if known else (math.nan, math.nan)
+        scores.append(Score(task, measure, who, value, low, high, len(rows)))
     order = list(dict.fromkeys((*GOALS[task], *(measure for measure, _ in found))))
     scores.sort(key=lambda s: (order.index(s.measure), WHO.index(s.who)))
     return Judged(task, scores, trouble, len(chosen), round(time.monotonic() - begin, 1), round(took.audio_seconds, 1), round(took.seconds, 1))

@@ -66,14 +66,14 @@ def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]
 
 def edit_errors(said: Sequence[str], heard: Sequence[str], first: int = 0, last: int | None = None) -> Errors:
     """Substitutions, deletions and insertions of :func:`alignment`; with ``first`` and ``last`` only those of said[first:last], and
-    what was inserted within it."""
+    what was inserted within it or at its ends."""
     last = len(said) if last is None else last
     substitutions = deletions = insertions = at = 0
     for i, j in alignment(said, heard):
         if i >= 0:
             at = i + 1
         if i < 0:
-            insertions += first < at < last or (first, last) == (0, len(said))
+            insertions += first <= at <= last
         elif first <= i < last:
             deletions += j < 0
             substitutions += j >= 0 and said[i] != heard[j]

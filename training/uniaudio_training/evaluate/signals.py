@@ -168,28 +168,25 @@ def tempo(x: Floats) -> float:
     return float(beats[(at(half) + 0.3 * at(2 * half) + 0.4 * at(half / 2)).argmax()])
 
 
-def _song_f0(x: Floats) -> Floats:
+def song_f0(x: Floats) -> Floats:
+    """F0 in Hz every 5 ms, 0 where unvoiced."""
     return f0_track(np.asarray(x), 55.0, 600.0)[0]
 
 
-def notes_hit(x: Floats, notes: Sequence[Note], limit: float = 50.0) -> tuple[list[bool], float]:
-    """For each note: is the median F0 of its voiced frames within ``limit`` cents?  And the median distance of notes, NaN where none is voiced."""
-    f0 = _song_f0(x)
-    hits, off = [], []
+def notes_hit(f0: Floats, notes: Sequence[Note], limit: float = 50.0) -> list[bool]:
+    """For each note: is the median F0 (:func:`song_f0`) of its voiced frames within ``limit`` cents?"""
+    hits = []
     for n in notes:
         part = f0[int(n.start * SAMPLE_RATE / HOP) : int((n.start + n.duration) * SAMPLE_RATE / HOP)]
         part = part[part > 0]
-        away = abs(float(np.median(cents(part, float(hz(n.pitch)))))) if len(part) >= 3 else float("inf")
-        hits.append(away < limit)
-        off.append(away)
-    return hits, float(np.median(off))
+        hits.append(len(part) >= 3 and abs(float(np.median(cents(part, float(hz(n.pitch)))))) < limit)
+    return hits
 
 
-def melody_cents(x: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -> float:
+def melody_cents(f0: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -> float:
     """Median distance in cents of the F0 from the drawn melody, over voiced frames within notes; 1200 where nothing is voiced."""
-    f0 = _song_f0(x)
-    wanted = contour(notes, vibrato or Vibrato(0.0, 5.0), max(len(x), round((notes[-1].start + notes[-1].duration) * SAMPLE_RATE)))
-    at = np.minimum(np.arange(len(f0)) * HOP, len(wanted) - 1)
+    wanted = contour(notes, vibrato or Vibrato(0.0, 5.0), max(len(f0) * HOP, round((notes[-1].start + notes[-1].duration) * SAMPLE_RATE)))
+    at = np.arange(len(f0)) * HOP
     sung = np.zeros(len(f0), bool)
     for n in notes:
         sung |= (at >= n.start * SAMPLE_RATE) & (at < (n.start + n.duration) * SAMPLE_RATE)
