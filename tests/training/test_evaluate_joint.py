@@ -34,7 +34,7 @@ from uniaudio_training.evaluate.cli import main  # noqa: E402
 from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
 
 SECONDS = {"tts": 16.0, "vc": 8.0, "t2s": 24.0, "t2m": 30.0, "a_edit": 24.0, "i_tts": 10.0, "s_edit": 10.0}
-ITEMS = {"tts": 4, "t2s": 8, "t2m": 6, "a_edit": 6}  # of other tasks 3
+ITEMS = {"tts": 4, "t2s": 8, "t2m": 6, "a_edit": 6}  # of other tasks 2
 # What the truth scores at worst, and the floor at best.
 BOUNDS = {
     "tts": {"phone error": (0.25, 0.6), "speaker similarity": (0.75, 0.75)},
@@ -72,7 +72,7 @@ def judged(corpus, echo):
 
     def of(task):
         if task not in found:
-            found[task] = joint.judge_task(task, echo, corpus, joint.Plan(ITEMS.get(task, 3)), progress=False)
+            found[task] = joint.judge_task(task, echo, corpus, joint.Plan(ITEMS.get(task, 2)), progress=False)
         return found[task]
 
     return of
@@ -188,10 +188,11 @@ def test_classifiers_are_small_and_hear_nothing_in_silence():
 def test_errors_of_a_part():
     said, heard = "the old man saw two red boats".split(), "the man saw ten big red boats here".split()
     assert m.edit_errors(said, heard, 4, 6).edits == 2 and m.edit_errors(said, heard, 4, 6).reference == 2
-    assert m.edit_errors(said, heard, 0, 3).deletions == 1 and m.edit_errors(said, heard, 6, 7).edits == 0
+    assert m.edit_errors(said, heard, 0, 3).deletions == 1 and m.edit_errors(said, heard, 5, 6).substitutions == 0
+    assert m.edit_errors(said, heard, 6, 7).insertions == 1 and m.edit_errors(said, heard, 2, 3).edits == 0
     parts = sum((m.edit_errors(said, said, i, i + 1) for i in range(len(said))), m.Errors())
     assert (parts.edits, parts.reference) == (0, len(said))
-    assert m.alignment("a b".split(), "b c".split()) == [(0, -1), (1, 0), (-1, 1)]
+    assert m.alignment("a b c".split(), "b c d".split()) == [(0, -1), (1, 0), (2, 1), (-1, 2)]
 
 
 def test_frechet_distance_of_known_distributions():

@@ -174,7 +174,7 @@ class EchoEngine(NoiseEngine):
 
     def generate(self, task: str, seed: int = 0, **inputs: Any) -> Sound:  # type: ignore[override]
         source = inputs.get("source")
-        return _Sound(self._noise(int(16000 * inputs.get("seconds", 3.0)), seed) if source is None else np.asarray(source[0]))
+        return _Sound(self._noise(int(16000 * inputs.get("seconds", 1.0)), seed) if source is None else np.asarray(source[0]))
 
     encode, decode = FliteEngine.encode, FliteEngine.decode
 

@@ -232,7 +232,7 @@ def judge_task(
         rows = [v for g in groups for v in g]
         value = of(rows)
         known = not math.isnan(value)
-        low, high = interval(groups, of, 100 if measure == FRECHET else 400, plan.seed) if known else (math.nan, math.nan)
+        low, high = interval(groups, of, 50 if measure == FRECHET else 400, plan.seed) if known else (math.nan, math.nan)
         scores.append(Score(task, measure, who, value, low, high, len(rows)))
     order = list(dict.fromkeys((*GOALS[task], *(measure for measure, _ in found))))
     scores.sort(key=lambda s: (order.index(s.measure), WHO.index(s.who)))
