@@ -5,6 +5,7 @@
 #include <climits>
 #include <cmath>
 
+#include "chunked.h"
 #include "codec_ops.h"
 #include "seanet.h"
 #include "spectral.h"
@@ -28,6 +29,7 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
     for (int v : {s.encoder_window, s.encoder_subframes, s.encoder_width, s.encoder_blocks, s.encoder_hidden, s.decoder_window, s.decoder_subframes,
                   s.decoder_width, s.decoder_blocks, s.decoder_hidden, s.kernel_size})
       h = mix(h, uint64_t(v));
+    if (!s.encoder_phases) h = mix(h, 1);
   } else {
     const SeanetConfig& s = *c.seanet;
     for (int v : s.ratios) h = mix(h, uint64_t(v));
@@ -35,6 +37,8 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
                   int(s.conv_shortcut), s.lstm_layers, int(s.causal), int(s.reflect), int(s.group_norm)})
       h = mix(h, uint64_t(v));
     h = mix(h, std::bit_cast<uint64_t>(s.trim_right_ratio));
+    if (s.chunk_size > 0 || s.normalize)  // others keep the fingerprint that they had before there were chunks
+      for (int v : {s.chunk_size, s.chunk_stride, int(s.normalize)}) h = mix(h, uint64_t(v));
   }
   for (size_t i = 0; i < codebooks.size(); ++i) h = mix(h, std::bit_cast<uint32_t>(codebooks[i]));
   return h;
@@ -63,26 +67,28 @@ void check_header(StateReader& r, uint64_t fingerprint, int64_t kind) {
 
 // --- encoder stream ----------------------------------------------------------------------------------------------------
 
-void EncoderStream::push(const float* samples, size_t n, std::vector<int32_t>& codes) {
+void EncoderStream::push(const float* samples, size_t n, std::vector<int32_t>& codes, std::vector<float>* scales) {
   const Codec& c = codec();
   const int channels = c.channels();
+  c.want_scales(scales);
   check_finite(samples, n, channels);
   const size_t chunk = c.even_chunk((n + size_t(c.config().frame_size) - 1) / size_t(c.config().frame_size)) * size_t(c.config().frame_size);
   for (size_t at = 0; at < n; at += chunk) {
     const size_t m = std::min(chunk, n - at);
     if (channels == 1) {
-      run(samples + at, int(m), false, codes);
+      run(samples + at, int(m), false, codes, scales);
     } else {
       rows_.resize(m * channels);
       for (size_t i = 0; i < m; ++i)
         for (int ch = 0; ch < channels; ++ch) rows_[i * channels + ch] = samples[ch * n + at + i];
-      run(rows_.data(), int(m), false, codes);
+      run(rows_.data(), int(m), false, codes, scales);
     }
   }
 }
 
-void EncoderStream::flush(std::vector<int32_t>& codes) {
-  run(nullptr, 0, true, codes);
+void EncoderStream::flush(std::vector<int32_t>& codes, std::vector<float>* scales) {
+  codec().want_scales(scales);
+  run(nullptr, 0, true, codes, scales);
   reset();
 }
 
@@ -96,7 +102,7 @@ std::string EncoderStream::save() const {
 void EncoderStream::restore(std::string_view bytes) {
   StateReader r(bytes);
   check_header(r, codec().fingerprint_, num_codebooks_);
-  const std::unique_ptr<EncoderStream> fresh = codec().make_encoder();
+  const std::unique_ptr<EncoderStream> fresh = codec().encoder_stream(num_codebooks_);
   fresh->read(r);
   r.end();
   swap_state(*fresh);
@@ -106,15 +112,19 @@ int64_t EncoderStream::lookahead() const { return codec().encoder_lookahead(); }
 
 // --- decoder stream ----------------------------------------------------------------------------------------------------
 
-void DecoderStream::push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples) {
+void DecoderStream::push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples, std::span<const float> scales) {
   const Codec& c = codec();
   c.check_codes(codes, t, num_codebooks);
+  check(t, num_codebooks, scales);
   const size_t chunk = c.even_chunk(t);
-  for (size_t at = 0; at < t; at += chunk) run(codes + at * num_codebooks, int(std::min(chunk, t - at)), num_codebooks, false, samples);
+  for (size_t at = 0; at < t; at += chunk) run(codes + at * num_codebooks, int(std::min(chunk, t - at)), num_codebooks, false, samples, scales);
 }
 
+void DecoderStream::check(size_t, int, std::span<const float> scales) const { codec().check_scales(0, scales); }
+
 void DecoderStream::flush(std::vector<float>& samples) {
-  run(nullptr, 0, 1, true, samples);
+  std::span<const float> none;
+  run(nullptr, 0, 1, true, samples, none);
   reset();
 }
 
@@ -128,7 +138,7 @@ std::string DecoderStream::save() const {
 void DecoderStream::restore(std::string_view bytes) {
   StateReader r(bytes);
   check_header(r, codec().fingerprint_, -1);
-  const std::unique_ptr<DecoderStream> fresh = codec().make_decoder();
+  const std::unique_ptr<DecoderStream> fresh = codec().decoder_stream();
   fresh->read(r);
   r.end();
   swap_state(*fresh);
@@ -148,56 +158,86 @@ std::shared_ptr<const Codec> Codec::create(const CodecConfig& config, const Weig
   return codec;
 }
 
-std::unique_ptr<EncoderStream> Codec::encoder_stream(int num_codebooks) const {
+int Codec::chunk_frames() const {
+  const int size = config_.is_spectral ? 0 : config_.seanet->chunk_size;
+  return (size + config_.frame_size - 1) / config_.frame_size;
+}
+
+size_t Codec::frames(size_t n) const {
+  if (chunk_frames() == 0) return (n + size_t(config_.frame_size) - 1) / size_t(config_.frame_size);
+  const size_t stride = size_t(config_.seanet->chunk_stride);
+  return (n + stride - 1) / stride * size_t(chunk_frames());
+}
+
+int Codec::checked_codebooks(int num_codebooks) const {
   if (num_codebooks < 0 || num_codebooks > config_.num_codebooks) {
     throw std::invalid_argument("num_codebooks: expected 0 (all) to " + std::to_string(config_.num_codebooks) + ", got " + std::to_string(num_codebooks));
   }
+  return num_codebooks ? num_codebooks : config_.num_codebooks;
+}
+
+void Codec::want_scales(const std::vector<float>* scales) const {
+  if (normalizes() && !scales) throw std::invalid_argument("this codec normalises loudness, so codes alone are only half of the sound; take the scales with them");
+}
+
+std::unique_ptr<EncoderStream> Codec::encoder_stream(int num_codebooks) const {
+  const int k = checked_codebooks(num_codebooks);
   if (!streams()) throw std::invalid_argument("this codec normalises over whole clips, so it cannot stream; use encode and decode");
   std::unique_ptr<EncoderStream> stream = make_encoder();
-  stream->num_codebooks_ = num_codebooks ? num_codebooks : config_.num_codebooks;
+  if (chunk_frames() > 0) stream = make_chunked_encoder(shared_from_this(), std::move(stream));
+  stream->num_codebooks_ = k;
   return stream;
 }
 
 std::unique_ptr<DecoderStream> Codec::decoder_stream() const {
   if (!streams()) throw std::invalid_argument("this codec normalises over whole clips, so it cannot stream; use encode and decode");
-  return make_decoder();
+  return chunk_frames() > 0 ? make_chunked_decoder(shared_from_this(), make_decoder()) : make_decoder();
 }
 
-std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codebooks) const {
+std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codebooks, std::vector<float>* scales) const {
   std::vector<int32_t> codes;
   if (streams()) {
     const std::unique_ptr<EncoderStream> stream = encoder_stream(num_codebooks);
-    codes.reserve((n / config_.frame_size + 1) * stream->num_codebooks());
-    stream->push(samples, n, codes);
-    stream->flush(codes);
+    codes.reserve((frames(n) + 1) * stream->num_codebooks());
+    stream->push(samples, n, codes, scales);
+    stream->flush(codes, scales);
     return codes;
   }
-  if (num_codebooks < 0 || num_codebooks > config_.num_codebooks) {
-    throw std::invalid_argument("num_codebooks: expected 0 (all) to " + std::to_string(config_.num_codebooks) + ", got " + std::to_string(num_codebooks));
-  }
+  const int k = checked_codebooks(num_codebooks);
+  want_scales(scales);
   check_finite(samples, n, channels());
   if (n > size_t{INT_MAX} / 64) throw std::invalid_argument("samples: this codec takes whole clips only, and this one is too long; cut it");
+  if (n == 0) return codes;
   std::unique_ptr<EncoderStream> stream = make_encoder();
-  stream->num_codebooks_ = num_codebooks ? num_codebooks : config_.num_codebooks;
+  stream->num_codebooks_ = k;
   std::vector<float> rows(n * channels());
   for (size_t i = 0; i < n; ++i)
     for (int ch = 0; ch < channels(); ++ch) rows[i * channels() + ch] = samples[ch * n + i];
-  stream->run(rows.data(), int(n), true, codes);
+  if (normalizes()) {
+    const float scale = loudness(rows.data(), n, channels());
+    scales->push_back(scale);
+    for (float& x : rows) x /= scale;
+  }
+  stream->run(rows.data(), int(n), true, codes, nullptr);
   return codes;
 }
 
-std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codebooks) const {
+std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codebooks, std::span<const float> scales) const {
   std::vector<float> samples;
   samples.reserve(t * config_.frame_size * channels());
   if (streams()) {
     const std::unique_ptr<DecoderStream> stream = decoder_stream();
-    stream->push(codes, t, num_codebooks, samples);
+    stream->push(codes, t, num_codebooks, samples, scales);
     stream->flush(samples);
     return samples;
   }
   check_codes(codes, t, num_codebooks);
+  check_scales(t > 0 ? 1 : 0, scales);
   if (t > size_t{INT_MAX} / 64 / config_.frame_size) throw std::invalid_argument("codes: this codec takes whole clips only, and this one is too long; cut it");
-  make_decoder()->run(codes, int(t), num_codebooks, true, samples);
+  std::span<const float> none;
+  make_decoder()->run(codes, int(t), num_codebooks, true, samples, none);
+  if (normalizes())
+    for (float& x : samples) x *= scales[0];
   return samples;
 }
 
@@ -210,6 +250,18 @@ void Codec::check_codes(const int32_t* codes, size_t t, int num_codebooks) const
       throw std::invalid_argument("codes: expected 0 to " + std::to_string(config_.codebook_size - 1) + ", got " + std::to_string(codes[i]) + " at frame " +
                                   std::to_string(i / num_codebooks) + ", codebook " + std::to_string(i % num_codebooks));
     }
+}
+
+void Codec::check_scales(size_t expected, std::span<const float> scales) const {
+  if (!normalizes()) expected = 0;
+  if (scales.size() != expected) {
+    const std::string got = ", got " + std::to_string(scales.size());
+    if (!normalizes()) throw std::invalid_argument("scales: expected none, since this codec does not normalise loudness" + got);
+    throw std::invalid_argument("scales: expected " + std::to_string(expected) + ", one for each chunk of these codes" + got +
+                                "; this codec normalises loudness, so codes alone are only half of the sound");
+  }
+  for (const float s : scales)
+    if (!(s > 0) || !std::isfinite(s)) throw std::invalid_argument("scales: expected finite numbers above 0, got " + std::to_string(s));
 }
 
 }  // namespace uniaudio

@@ -1,11 +1,17 @@
 // Neural codecs: samples <-> codes, in one shot and as streams with explicit state.
 //
 // The one-shot calls are the streams, run in large chunks: chunk sizes and thread counts never change a result.
-// Codes are frame-major here, [T][K]; samples are planar, [channels][N].  K' <= K codebooks may be used on both sides.
+// Codes are frame-major here, [T][K]; samples go in planar, [channels][N], and come out time-major, [N][channels].  K' <= K codebooks may
+// be used on both sides.
+//
+// Some codecs work in chunks (chunked.h): their frames come in runs of chunk_frames(), and streams give them chunk by chunk.  A codec
+// that normalises loudness gives a scale for each chunk (or for the whole clip, where it has no chunks): codes are then only half of the
+// sound, so whoever encodes must take the scales and whoever decodes must give them.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,10 +28,11 @@ class EncoderStream {
   virtual ~EncoderStream() = default;
 
   // Appends the frames that are complete to `codes`.  samples [channels][n], channel c at samples + c * n.
+  // scales: gets those of the chunks that the new frames begin; not null where the codec normalises.
   // Throws std::invalid_argument on NaN or infinity, before anything changes.
-  void push(const float* samples, size_t n, std::vector<int32_t>& codes);
+  void push(const float* samples, size_t n, std::vector<int32_t>& codes, std::vector<float>* scales = nullptr);
   // Extends the clip by its padding rule, appends the last frames and starts a new clip.
-  void flush(std::vector<int32_t>& codes);
+  void flush(std::vector<int32_t>& codes, std::vector<float>* scales = nullptr);
   virtual void reset() = 0;
   virtual std::unique_ptr<EncoderStream> fork() const = 0;
   std::string save() const;
@@ -37,9 +44,10 @@ class EncoderStream {
 
  protected:
   friend class Codec;
+  friend class ChunkedEncoder;
   virtual const class Codec& codec() const = 0;
-  // samples time-major [n][channels]; last: flush afterwards
-  virtual void run(const float* rows, int n, bool last, std::vector<int32_t>& codes) = 0;
+  // samples time-major [n][channels]; last: flush afterwards.  Only chunked streams give scales.
+  virtual void run(const float* rows, int n, bool last, std::vector<int32_t>& codes, std::vector<float>* scales) = 0;
   virtual void write(class StateWriter&) const = 0;
   virtual void read(class StateReader&) = 0;  // on a scratch copy: may leave it half read
   virtual void swap_state(EncoderStream& other) = 0;
@@ -53,8 +61,9 @@ class DecoderStream {
   virtual ~DecoderStream() = default;
 
   // Appends the samples that are complete to `samples`, time-major [n][channels].  codes [t][num_codebooks].
-  // Throws std::invalid_argument on a code or a count out of range, before anything changes.
-  void push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples);
+  // scales: of the chunks that these frames begin, where the codec normalises.
+  // Throws std::invalid_argument on a code, a scale or a count out of range, before anything changes.
+  void push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples, std::span<const float> scales = {});
   // Appends what the look-ahead held back and starts a new clip.
   void flush(std::vector<float>& samples);
   virtual void reset() = 0;
@@ -67,8 +76,11 @@ class DecoderStream {
 
  protected:
   friend class Codec;
+  friend class ChunkedDecoder;
   virtual const class Codec& codec() const = 0;
-  virtual void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples) = 0;
+  virtual void check(size_t t, int num_codebooks, std::span<const float> scales) const;  // std::invalid_argument
+  // Only chunked streams read the scales; they take from the front those that they have used.
+  virtual void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples, std::span<const float>& scales) = 0;
   virtual void write(class StateWriter&) const = 0;
   virtual void read(class StateReader&) = 0;
   virtual void swap_state(DecoderStream& other) = 0;
@@ -86,23 +98,33 @@ class Codec : public std::enable_shared_from_this<Codec> {
   int threads() const { return pool_.threads(); }
   int64_t encoder_lookahead() const { return encoder_lookahead_; }
   int64_t decoder_lookahead() const { return decoder_lookahead_; }
+  bool normalizes() const { return !config_.is_spectral && config_.seanet->normalize; }
+  // Frames of a chunk, or 0: this codec works on whole clips.
+  int chunk_frames() const;
+  // Frames of a clip of n samples: ceil(n / frame_size), or of a codec in chunks ceil(n / chunk_stride) * chunk_frames().
+  size_t frames(size_t n) const;
 
   // num_codebooks 0: all.  std::invalid_argument when out of range, or when this codec normalises over whole clips (no streaming).
   std::unique_ptr<EncoderStream> encoder_stream(int num_codebooks = 0) const;
   std::unique_ptr<DecoderStream> decoder_stream() const;
-  // samples [channels][n] -> codes [T][K'], T = ceil(n / frame_size)
-  std::vector<int32_t> encode(const float* samples, size_t n, int num_codebooks = 0) const;
-  // codes [t][num_codebooks] -> samples time-major [t * frame_size][channels]
-  std::vector<float> decode(const int32_t* codes, size_t t, int num_codebooks) const;
+  // samples [channels][n] -> codes [frames(n)][K']; scales: gets one a chunk, not null where this codec normalises
+  std::vector<int32_t> encode(const float* samples, size_t n, int num_codebooks = 0, std::vector<float>* scales = nullptr) const;
+  // codes [t][num_codebooks] -> samples time-major [n][channels], n = t * frame_size, or of a codec in chunks as far as the last chunk
+  // reaches: at least as many as were encoded.  scales: one a chunk, where this codec normalises.
+  std::vector<float> decode(const int32_t* codes, size_t t, int num_codebooks, std::span<const float> scales = {}) const;
 
   ThreadPool& pool() const { return pool_; }
   void check_codes(const int32_t* codes, size_t t, int num_codebooks) const;
+  // std::invalid_argument unless there are `expected` scales (none where this codec does not normalise), all above zero and finite.
+  void check_scales(size_t expected, std::span<const float> scales) const;
 
  protected:
   Codec(const CodecConfig& config, int threads) : config_(config), pool_(threads) {}
   virtual std::unique_ptr<EncoderStream> make_encoder() const = 0;
   virtual std::unique_ptr<DecoderStream> make_decoder() const = 0;
   virtual bool streams() const { return true; }  // false: whole clips only
+  int checked_codebooks(int num_codebooks) const;
+  void want_scales(const std::vector<float>* scales) const;
   friend class EncoderStream;
   friend class DecoderStream;
 

@@ -118,10 +118,11 @@ SpectralConfig parse_spectral(const Json& json, int frame_size) {
   o.integer("decoder_window", c.decoder_window, 1, 16384);
   o.integer("decoder_subframes", c.decoder_subframes, 1, 64);
   o.integer("decoder_width", c.decoder_width, 1, 16384);
-  o.integer("decoder_blocks", c.decoder_blocks, 1, 16384);
+  o.integer("decoder_blocks", c.decoder_blocks, 0, 16384);  // 0: an encoder without a decoder
   o.integer("decoder_hidden", c.decoder_hidden, 1, 16384);
   o.integer("kernel_size", c.kernel_size, 1, 63);
   o.real("log_floor", c.log_floor);
+  o.boolean("encoder_phases", c.encoder_phases);
   o.done();
   const auto side = [&](const std::string& name, int window, int subframes) {
     o.require(frame_size % subframes == 0, name + "_subframes", "a divisor of frame_size " + std::to_string(frame_size), std::to_string(subframes));
@@ -159,6 +160,11 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
   o.choice("pad_mode", c.reflect, "reflect", "zero");
   o.real("trim_right_ratio", c.trim_right_ratio);
   o.choice("norm", c.group_norm, "group", "none");
+  o.integer("chunk_size", c.chunk_size, 0, 1 << 20);
+  o.require(int64_t{c.chunk_size} * std::max(c.channels, c.filters) <= 1 << 26, "chunk_size", "at most 67108864 / channels or filters",
+            std::to_string(c.chunk_size));  // a layer's rows are all in memory
+  o.integer("chunk_stride", c.chunk_stride, (c.chunk_size + 7) / 8, c.chunk_size, c.chunk_size > 0);
+  o.boolean("normalize", c.normalize);
   o.done();
   double product = 1;
   for (int r : c.ratios) product *= r;
@@ -208,6 +214,15 @@ CodecConfig parse_codec_config(std::string_view text) {
   o.integer("codebook_dim", c.codebook_dim, 1, 4096);
   if (const Json* v = o.get("spectral")) c.spectral = parse_spectral(*v, c.frame_size);
   if (const Json* v = o.get("seanet")) c.seanet = parse_seanet(*v, c.frame_size);
+  if (const Json* list = o.get("bandwidths")) {
+    o.require(list->is(Json::Kind::array) && list->array.size() <= 64, "bandwidths", "a list of at most 64", list->kind_name());
+    for (const Json& v : list->array) {
+      const bool numeric = v.is(Json::Kind::integer) || v.is(Json::Kind::real);
+      o.require(numeric, "bandwidths", "numbers", v.kind_name());
+      o.require(v.real > (c.bandwidths.empty() ? 0 : c.bandwidths.back()) && v.real < 1e6, "bandwidths", "ascending numbers of kbit/s", number(v.real));
+      c.bandwidths.push_back(v.real);
+    }
+  }
   o.done();
   const bool there = c.is_spectral ? c.spectral.has_value() : c.seanet.has_value();
   const std::string family = c.is_spectral ? "spectral" : "seanet";

@@ -40,6 +40,9 @@ struct SpectralConfig {
   int decoder_window = 640, decoder_subframes = 2, decoder_width = 320, decoder_blocks = 6, decoder_hidden = 960;
   int kernel_size = 7;
   float log_floor = 1e-3f;
+  bool encoder_phases = true;  // false: log-magnitudes only
+
+  bool has_decoder() const { return decoder_blocks > 0; }
 };
 
 struct SeanetConfig {
@@ -52,6 +55,8 @@ struct SeanetConfig {
   bool reflect = true;  // pad_mode
   double trim_right_ratio = 1.0;
   bool group_norm = false;  // norm == "group"
+  int chunk_size = 0, chunk_stride = 0;  // samples; 0: the whole clip is one chunk
+  bool normalize = false;                // each chunk is divided by its loudness
 };
 
 struct CodecConfig {
@@ -59,6 +64,7 @@ struct CodecConfig {
   std::optional<SpectralConfig> spectral;  // exactly the one that `family` names is used
   std::optional<SeanetConfig> seanet;
   bool is_spectral = true;
+  std::vector<double> bandwidths;  // kbit/s, ascending; only named here, see CodecConfig.codebooks_for in Python
 };
 
 LmConfig parse_lm_config(std::string_view json);

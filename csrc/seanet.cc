@@ -66,7 +66,7 @@ class SeanetEncoder final : public EncoderStream {
   }
 
  protected:
-  void run(const float* rows, int n, bool last, std::vector<int32_t>& codes) override {
+  void run(const float* rows, int n, bool last, std::vector<int32_t>& codes, std::vector<float>*) override {
     const SeanetCodec& c = *codec_;
     float* to = c.encoder_.input(states_, n);
     if (n > 0) std::copy_n(rows, size_t(n) * c.channels(), to);
@@ -97,7 +97,7 @@ class SeanetDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples) override {
+  void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples, std::span<const float>&) override {
     const SeanetCodec& c = *codec_;
     float* to = c.decoder_.input(states_, t);
     c.quantizer_->decode(codes, t, num_codebooks, to);
@@ -177,6 +177,12 @@ void SeanetCodec::build(const LayerSource& source) {
 
 void SeanetCodec::measure_lookahead() {
   const int64_t frame = config_.frame_size, limit = int64_t{1} << 40;
+  if (const int64_t size = config_.seanet->chunk_size; size > 0) {  // chunk by chunk; what a clip's end completes is not waited for
+    const int64_t length = chunk_frames() * frame;
+    encoder_lookahead_ = std::max<int64_t>(0, size - frame);
+    decoder_lookahead_ = std::max(length - frame, length - config_.seanet->chunk_stride);
+    return;
+  }
   // the smallest count in [1, limit] whose f is at least `wanted`; f never falls
   const auto smallest = [&](const LayerChain& chain, int64_t wanted) {
     int64_t low = 1, high = limit;

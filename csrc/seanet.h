@@ -39,7 +39,8 @@ class SeanetCodec final : public Codec {
  protected:
   std::unique_ptr<EncoderStream> make_encoder() const override;
   std::unique_ptr<DecoderStream> make_decoder() const override;
-  bool streams() const override { return !config_.seanet->group_norm; }
+  // Group norm and loudness look at whole clips, but a chunk is a clip.
+  bool streams() const override { return config_.seanet->chunk_size > 0 || !(config_.seanet->group_norm || config_.seanet->normalize); }
 
  private:
   friend class SeanetEncoder;

@@ -53,16 +53,33 @@ void ClipNorm::load(const LayerSource& source, const std::string& prefix, int wi
   bias = source.get(prefix + ".norm.bias", {width});
 }
 
-void ClipNorm::run(float* x, int64_t rows, int width) const {
-  if (!present() || rows == 0) return;
-  const int64_t n = rows * width;
+void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add, bool activate) const {
+  if (rows == 0) return;
+  const CodecKernels& kernels = codec_kernels();
+  constexpr int64_t kBlock = 16384;  // fixed, so that the sums do not depend on the threads
+  const int64_t n = rows * width, blocks = (n + kBlock - 1) / kBlock;
+  std::vector<double> sums(size_t(blocks) * 2);
+  split(pool, blocks, kBlock, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i)
+      kernels.moments(x + i * kBlock, size_t(std::min(kBlock, n - i * kBlock)), &sums[size_t(i) * 2], &sums[size_t(i) * 2 + 1]);
+  });
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i];
-  const double mean = sum / double(n);
-  for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
-  const double scale = 1.0 / std::sqrt(squares / double(n) + 1e-5);
-  for (int64_t r = 0; r < rows; ++r, x += width)
-    for (int c = 0; c < width; ++c) x[c] = static_cast<float>((x[c] - mean) * scale) * weight[c] + bias[c];
+  for (int64_t i = 0; i < blocks; ++i) sum += sums[size_t(i) * 2], squares += sums[size_t(i) * 2 + 1];
+  const double mean = sum / double(n), scale = 1.0 / std::sqrt(std::max(0.0, squares / double(n) - mean * mean) + 1e-5);
+  // a row of few channels would leave most of a vector idle: several rows are taken as one
+  const int repeat = static_cast<int>(std::clamp<int64_t>(64 / width, 1, rows)), wide = repeat * width;
+  std::vector<float> a(size_t{2} * wide);
+  float* const b = a.data() + wide;
+  for (int i = 0; i < wide; ++i) {
+    const double factor = scale * weight[i % width];
+    a[i] = static_cast<float>(factor);
+    b[i] = static_cast<float>(bias[i % width] - mean * factor);
+  }
+  split(pool, rows / repeat, wide, [&](int64_t from, int64_t to) {
+    kernels.affine(x + from * wide, a.data(), b, y + from * wide, int(to - from), wide, add, activate);
+  });
+  const int64_t done = rows / repeat * repeat * width;
+  kernels.affine(x + done, a.data(), b, y + done, int(rows % repeat), width, add, activate);
 }
 
 // --- convolution -------------------------------------------------------------------------------------------------------
@@ -181,7 +198,7 @@ void ConvLayer::convolve_here(const float* first, int count, float* out) const {
                  .tap_step = int64_t{dilation_} * in_});
 }
 
-void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* out) const {
+void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* out, bool activate) const {
   const int64_t step = int64_t{stride_} * in_;
   int done = 0;
   if (group_ > 1 && rows >= group_) {
@@ -190,7 +207,10 @@ void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* 
   }
   multiply(pool, {.m = &matrix_, .a = first + done * step, .lda = step, .rows = rows - done, .c = out + int64_t{done} * out_, .ldc = out_,
                   .taps = kernel_, .tap_step = int64_t{dilation_} * in_});
-  norm_.run(out, rows, out_);
+  if (norm_.present())
+    norm_.run(pool, out, rows, out_, out, false, activate);
+  else if (activate)
+    elu_rows(pool, out, out, int64_t{rows} * out_);
 }
 
 int64_t ConvLayer::ready(int64_t received) const {
@@ -257,7 +277,7 @@ int UpsampleLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float*
   const int groups = n + last;
   if (last) std::fill_n(base + int64_t{n + 1} * in_, in_, 0.0f);
   multiply(pool, {.m = &matrix_, .a = base, .lda = in_, .rows = groups, .c = out, .ldc = int64_t{stride_} * out_});
-  norm_.run(out, int64_t{groups} * stride_, out_);
+  if (norm_.present()) norm_.run(pool, out, int64_t{groups} * stride_, out_, out);
   // the last group is only the tail of the row before it
   int64_t count = int64_t{n} * stride_ + (last ? trim_left_ : 0);
   if (s.skip > 0) {
@@ -343,28 +363,22 @@ void ResidualLayer::columns(ThreadPool& pool, LayerState& s, const float* first,
   float *x = s.work2.data(), *mid = x + activated;
   const float* centre = first + int64_t{first_.left()} * width_;
   elu_rows(pool, first, x, int64_t(activated));
-  first_.convolve(pool, x, count, mid);
-  elu_rows(pool, mid, mid, int64_t{count} * hidden_);
-  if (conv_shortcut_) {
+  first_.convolve(pool, x, count, mid, true);
+  if (conv_shortcut_)
     multiply(pool, {.m = &shortcut_, .a = centre, .lda = width_, .rows = count, .c = out, .ldc = width_});
-    shortcut_norm_.run(out, count, width_);
-  } else {
+  else
     copy_rows(centre, count, width_, out);
-  }
-  const Product second{.m = &second_, .a = mid, .lda = hidden_, .rows = count, .c = out, .ldc = width_, .add = true};
+  Product second{.m = &second_, .a = mid, .lda = hidden_, .rows = count, .c = out, .ldc = width_, .add = true};
   if (second_norm_.present()) {
-    Buffer<float> branch(total);
-    Product alone = second;
-    alone.c = branch.data();
-    alone.add = false;
-    multiply(pool, alone);
-    second_norm_.run(branch.data(), count, width_);
-    kernels.add(branch.data(), out, total);
-  } else {
-    if (!conv_shortcut_)
-      for (int r = 0; r < count; ++r) kernels.add(second_.bias.data(), out + int64_t{r} * width_, width_);
+    if (conv_shortcut_) shortcut_norm_.run(pool, out, count, width_, out);
+    second.c = x;  // which nobody needs any more
+    second.add = false;
     multiply(pool, second);
+    return second_norm_.run(pool, x, count, width_, out, true, elu_after_);
   }
+  if (!conv_shortcut_)
+    for (int r = 0; r < count; ++r) kernels.add(second_.bias.data(), out + int64_t{r} * width_, width_);
+  multiply(pool, second);
   if (elu_after_) elu_rows(pool, out, out, int64_t(total));
 }
 

@@ -61,7 +61,8 @@ struct ClipNorm {
   Buffer<float> weight, bias;
   bool present() const { return weight.size() != 0; }
   void load(const LayerSource& source, const std::string& prefix, int width);
-  void run(float* x, int64_t rows, int width) const;
+  // x [rows, width] -> y (which may be x); `add`: to what is in y; `activate`: then elu.  Works with its norm only.
+  void run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add = false, bool activate = false) const;
 };
 
 class ConvLayer final : public Layer {
@@ -87,8 +88,8 @@ class ConvLayer final : public Layer {
   // Takes in n new rows (see `input`) and pads; `close` then remembers what later outputs need.
   Window open(LayerState& s, int n, bool last) const;
   void close(LayerState& s, const Window& window) const;
-  // The outputs themselves, from rows of one such window; with the norm, if there is one.
-  void convolve(ThreadPool& pool, const float* first, int count, float* out) const;
+  // The outputs themselves, from rows of one such window; with the norm, if there is one, and an elu where that is asked for.
+  void convolve(ThreadPool& pool, const float* first, int count, float* out, bool activate = false) const;
   // The same on the calling thread; without norm.
   void convolve_here(const float* first, int count, float* out) const;
 

@@ -12,6 +12,7 @@ Session::Session(std::shared_ptr<const MultiScaleLm> lm, std::shared_ptr<const C
     throw std::invalid_argument("session: expected a codec of at least the LM's " + std::to_string(lm->config().num_codebooks) + " codebooks, got " +
                                 std::to_string(codec_->config().num_codebooks) + "; load the codec that this LM was trained with");
   }
+  if (codec_->normalizes()) throw std::invalid_argument("session: expected a codec that codes loudness too, got one that normalises it; an LM's codes have no scales");
 }
 
 int64_t Session::generate_audio(int64_t count, const SamplingConfig& sampling, const int32_t* guide, bool flush, std::vector<int32_t>& codes,

@@ -20,7 +20,7 @@ Buffer<float> hann(int n) {  // periodic, as torch.hann_window
 
 ConvNeXt::Shape encoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {(s.encoder_window / 2 + 1) * 3 * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
+  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
 }
 ConvNeXt::Shape decoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
@@ -160,7 +160,7 @@ class SpectralEncoder final : public EncoderStream {
   }
 
  protected:
-  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes) override {
+  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes, std::vector<float>*) override {
     const int frame = codec_->config().frame_size;
     const int total = pending_ + n;
     const int frames = last ? (total + frame - 1) / frame : total / frame;
@@ -198,8 +198,9 @@ class SpectralEncoder final : public EncoderStream {
     const CodecKernels& kernels = codec_kernels();
     const RealFft& fft = c.encoder_fft_;
     const int segments = frames * s.encoder_subframes, bins = fft.bins(), window = s.encoder_window;
-    const size_t each = size_t(window) + 2 * bins + fft.scratch_size();
-    features_.reserve(size_t(segments) * 3 * bins);
+    const int width = s.encoder_phases ? 3 * bins : bins;
+    const size_t each = size_t(window) + 2 * bins + std::max<size_t>(fft.scratch_size(), 3 * size_t(bins));
+    features_.reserve(size_t(segments) * width);
     latent_.reserve(size_t(frames) * c.config().codebook_dim);
     segment_.reserve(each * segments);
     split(c.pool(), segments, 30 * window, [&](int64_t a, int64_t b) {
@@ -207,7 +208,10 @@ class SpectralEncoder final : public EncoderStream {
       for (int64_t i = a; i < b; ++i) {
         kernels.multiply(work + i * c.encoder_hop_, c.encoder_window_.data(), x, window);
         fft.forward(kernels, x, re, im, scratch);
-        kernels.spectrum_features(re, im, features_.data() + i * 3 * bins, bins, 4.0f / static_cast<float>(window), s.log_floor);
+        // without phases they are computed all the same, beside the row, and left there: one kernel serves both
+        float* features = s.encoder_phases ? features_.data() + i * width : scratch;
+        kernels.spectrum_features(re, im, features, bins, 4.0f / static_cast<float>(window), s.log_floor);
+        if (!s.encoder_phases) std::copy_n(features, bins, features_.data() + i * width);
       }
     });
     c.encoder_->run(c.pool(), state_, scratch_, features_.data(), frames, latent_.data());
@@ -246,7 +250,7 @@ class SpectralDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out) override {
+  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out, std::span<const float>&) override {
     const SpectralCodec& c = *codec_;
     const SpectralConfig& s = *c.config().spectral;
     const int hop = c.decoder_hop_, length = frames * c.config().frame_size;
@@ -349,12 +353,14 @@ SpectralCodec::SpectralCodec(const CodecConfig& config, const Weights& weights, 
   const std::vector<int64_t> codebooks = {config.num_codebooks, config.codebook_size, config.codebook_dim};
   std::vector<TensorSpec> specs;
   ConvNeXt::specs("encoder", encoder_shape(config), specs);
-  ConvNeXt::specs("decoder", decoder_shape(config), specs);
+  if (config.spectral->has_decoder()) ConvNeXt::specs("decoder", decoder_shape(config), specs);
   specs.push_back({"quantizer.codebooks", codebooks});
   weights.check("codec", specs);
   encoder_ = std::make_unique<ConvNeXt>(weights, "encoder", encoder_shape(config));
-  decoder_ = std::make_unique<ConvNeXt>(weights, "decoder", decoder_shape(config));
   quantizer_ = std::make_unique<ResidualVQ>(weights.get("quantizer.codebooks", codebooks), config.num_codebooks, config.codebook_size, config.codebook_dim);
+  encoder_lookahead_ = 0;
+  if (!config.spectral->has_decoder()) return;
+  decoder_ = std::make_unique<ConvNeXt>(weights, "decoder", decoder_shape(config));
 
   // Envelope: the sum of the squared windows over a sample, floored at a share of its mean.
   const int window = config.spectral->decoder_window, hop = decoder_hop_;
@@ -372,7 +378,6 @@ SpectralCodec::SpectralCodec(const CodecConfig& config, const Weights& weights, 
   // i of the tail is the clip's last one, at its sample hop + i.
   for (int p = 0; p < hop; ++p) steady_[p] = over((window - hop + p) % hop);
   for (int i = 0; i < window - hop; ++i) tail_[i] = over(hop + i);
-  encoder_lookahead_ = 0;
   decoder_lookahead_ = window - hop;
 }
 
@@ -380,6 +385,7 @@ std::unique_ptr<EncoderStream> SpectralCodec::make_encoder() const {
   return std::make_unique<SpectralEncoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
 }
 std::unique_ptr<DecoderStream> SpectralCodec::make_decoder() const {
+  if (!decoder_) throw std::invalid_argument("this is an encoder without a decoder: its codes are units, not sound; decode with a codec");
   return std::make_unique<SpectralDecoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
 }
 

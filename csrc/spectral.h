@@ -1,4 +1,5 @@
-// The spectral codec: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame rate.
+// The spectral codec: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame rate.  With `decoder_blocks` 0 it ends at
+// the codes: the semantic tokenizer.
 // The truth is training/uniaudio_training/models/spectral.py; the heads follow Vocos (arXiv 2306.00814).
 #pragma once
 
@@ -64,7 +65,7 @@ class SpectralCodec final : public Codec {
 
   int encoder_hop_, decoder_hop_;
   RealFft encoder_fft_, decoder_fft_;
-  std::unique_ptr<ConvNeXt> encoder_, decoder_;
+  std::unique_ptr<ConvNeXt> encoder_, decoder_;  // no decoder where config has none
   std::unique_ptr<ResidualVQ> quantizer_;
   Buffer<float> encoder_window_, decoder_window_;
   Buffer<float> steady_;  // [hop]: 1 / envelope where every window is there

@@ -83,6 +83,18 @@ Floats samples_result(const std::vector<float>& rows, int channels) {
   return out;
 }
 
+// None, or float32 [chunks].
+std::vector<float> scales_argument(const py::object& value) {
+  if (value.is_none()) return {};
+  const py::array a = py::array::ensure(value);
+  if (!a) PyErr_Clear();
+  if (!a || a.ndim() != 1 || a.dtype().kind() != 'f') throw py::value_error("scales: expected float32 [chunks], got " + describe(value));
+  const Floats f = Floats::ensure(a);
+  return {f.data(), f.data() + f.size()};
+}
+
+Floats scales_result(const std::vector<float>& scales) { return Floats(py::ssize_t(scales.size()), scales.data()); }
+
 // A stream is one thread's at a time; Python may call it from several.
 template <class Stream>
 struct Guarded {
@@ -102,6 +114,32 @@ struct Guarded {
 };
 using Encoder = Guarded<EncoderStream>;
 using Decoder = Guarded<DecoderStream>;
+
+// The next frames of a stream; `scales` null: those of a codec that normalises are refused.
+Ints push_samples(Encoder& s, const py::object& samples, std::vector<float>* scales) {
+  const Floats x = samples_argument(samples, s.channels);
+  const float* data = x.data();
+  const size_t n = size_t(x.shape(x.ndim() - 1));
+  std::vector<int32_t> codes;
+  s.with([&](EncoderStream& e) { e.push(data, n, codes, scales); });
+  return codes_result(codes, s.stream->num_codebooks());
+}
+Ints flush_samples(Encoder& s, std::vector<float>* scales) {
+  std::vector<int32_t> codes;
+  s.with([&](EncoderStream& e) { e.flush(codes, scales); });
+  return codes_result(codes, s.stream->num_codebooks());
+}
+Ints encode_clip(const Codec& c, const py::object& samples, int num_codebooks, std::vector<float>* scales) {
+  const Floats x = samples_argument(samples, c.channels());
+  const float* data = x.data();
+  const size_t n = size_t(x.shape(x.ndim() - 1));
+  std::vector<int32_t> codes;
+  {
+    py::gil_scoped_release release;
+    codes = c.encode(data, n, num_codebooks, scales);
+  }
+  return codes_result(codes, num_codebooks ? num_codebooks : c.config().num_codebooks);
+}
 
 // A quantizer by itself, with threads of its own.
 struct Quantizer {
@@ -153,19 +191,19 @@ Weights weights_argument(const py::dict& dict) {
 
 void bind_codec(py::module_& m) {
   py::class_<Encoder>(m, "EncoderStream", "Samples in, complete frames out; concatenated pushes and flush equal encode().")
-      .def("push", [](Encoder& s, const py::object& samples) {
-        const Floats x = samples_argument(samples, s.channels);
-        const float* data = x.data();
-        const size_t n = size_t(x.shape(x.ndim() - 1));
-        std::vector<int32_t> codes;
-        s.with([&](EncoderStream& e) { e.push(data, n, codes); });
-        return codes_result(codes, s.stream->num_codebooks());
-      }, py::arg("samples"), "samples float32 [N] ([C, N]) -> codes int32 [K, t], maybe t = 0.  ValueError on NaN or a wrong shape; nothing changes then.")
-      .def("flush", [](Encoder& s) {
-        std::vector<int32_t> codes;
-        s.with([&](EncoderStream& e) { e.flush(codes); });
-        return codes_result(codes, s.stream->num_codebooks());
-      }, "Ends the clip: the remaining frames int32 [K, t].  The next push starts a new clip.")
+      .def("push", [](Encoder& s, const py::object& samples) { return push_samples(s, samples, nullptr); }, py::arg("samples"),
+           "samples float32 [N] ([C, N]) -> codes int32 [K, t], maybe t = 0.  ValueError on NaN or a wrong shape; nothing changes then.")
+      .def("flush", [](Encoder& s) { return flush_samples(s, nullptr); }, "Ends the clip: the remaining frames int32 [K, t].  The next push starts a new clip.")
+      .def("push_scaled", [](Encoder& s, const py::object& samples) {
+        std::vector<float> scales;
+        const Ints codes = push_samples(s, samples, &scales);
+        return py::make_tuple(codes, scales_result(scales));
+      }, py::arg("samples"), "As push, with the loudness of the chunks that the frames begin: (codes int32 [K, t], scales float32 [chunks]).")
+      .def("flush_scaled", [](Encoder& s) {
+        std::vector<float> scales;
+        const Ints codes = flush_samples(s, &scales);
+        return py::make_tuple(codes, scales_result(scales));
+      }, "As flush, with the loudness of the chunks that the frames begin.")
       .def("reset", [](Encoder& s) { s.with([](EncoderStream& e) { e.reset(); }); })
       .def("fork", [](Encoder& s) {
         auto copy = s.with([](EncoderStream& e) { return e.fork(); });
@@ -180,14 +218,17 @@ void bind_codec(py::module_& m) {
       .def_property_readonly("num_codebooks", [](const Encoder& s) { return s.stream->num_codebooks(); });
 
   py::class_<Decoder>(m, "DecoderStream", "Frames in, complete samples out; concatenated pushes and flush equal decode().")
-      .def("push", [](Decoder& s, const py::object& codes) {
+      .def("push", [](Decoder& s, const py::object& codes, const py::object& scales) {
+        const std::vector<float> loudness = scales_argument(scales);
         const auto a = codes_argument(codes, s.codec->config().num_codebooks);
         const std::vector<int32_t> frames = frames_of(a);
         const size_t k = size_t(a.shape(0)), t = size_t(a.shape(1));
         std::vector<float> samples;
-        s.with([&](DecoderStream& d) { d.push(frames.data(), t, int(k), samples); });
+        s.with([&](DecoderStream& d) { d.push(frames.data(), t, int(k), samples, loudness); });
         return samples_result(samples, s.channels);
-      }, py::arg("codes"), "codes [K', t], K' <= K -> samples float32 [n] ([C, n]).  ValueError on a code out of range; nothing changes then.")
+      }, py::arg("codes"), py::arg("scales") = py::none(),
+      "codes [K', t], K' <= K, and the scales of the chunks that they begin -> samples float32 [n] ([C, n]).  ValueError on a code out of range; nothing "
+      "changes then.")
       .def("flush", [](Decoder& s) {
         std::vector<float> samples;
         s.with([&](DecoderStream& d) { d.flush(samples); });
@@ -236,29 +277,30 @@ void bind_codec(py::module_& m) {
         py::gil_scoped_release release;
         return std::const_pointer_cast<Codec>(Codec::create(config, w, threads));
       }), py::arg("config_json"), py::arg("weights"), py::arg("threads"))
-      .def("encode", [](const Codec& c, const py::object& samples, int num_codebooks) {
-        const Floats x = samples_argument(samples, c.channels());
-        const float* data = x.data();
-        const size_t n = size_t(x.shape(x.ndim() - 1));
-        std::vector<int32_t> codes;
-        {
-          py::gil_scoped_release release;
-          codes = c.encode(data, n, num_codebooks);
-        }
-        return codes_result(codes, num_codebooks ? num_codebooks : c.config().num_codebooks);
+      .def("encode", [](const Codec& c, const py::object& samples, int num_codebooks) { return encode_clip(c, samples, num_codebooks, nullptr); },
+           py::arg("samples"), py::arg("num_codebooks") = 0,
+           "samples float32 [N] ([C, N]) at the codec's rate -> codes int32 [K, frames(N)]; num_codebooks 0: all.  ValueError where the codec normalises.")
+      .def("encode_scaled", [](const Codec& c, const py::object& samples, int num_codebooks) {
+        std::vector<float> scales;
+        const Ints codes = encode_clip(c, samples, num_codebooks, &scales);
+        return py::make_tuple(codes, scales_result(scales));
       }, py::arg("samples"), py::arg("num_codebooks") = 0,
-      "samples float32 [N] ([C, N]) at the codec's rate -> codes int32 [K, ceil(N / frame_size)]; num_codebooks 0: all.")
-      .def("decode", [](const Codec& c, const py::object& codes) {
+      "As encode, for any codec: (codes, scales float32 [chunks]), the loudness of each chunk (of the clip, without chunks); none where it does not normalise.")
+      .def("decode", [](const Codec& c, const py::object& codes, const py::object& scales) {
+        const std::vector<float> loudness = scales_argument(scales);
         const auto a = codes_argument(codes, c.config().num_codebooks);
         const std::vector<int32_t> frames = frames_of(a);
         const size_t k = size_t(a.shape(0)), t = size_t(a.shape(1));
         std::vector<float> samples;
         {
           py::gil_scoped_release release;
-          samples = c.decode(frames.data(), t, int(k));
+          samples = c.decode(frames.data(), t, int(k), loudness);
         }
         return samples_result(samples, c.channels());
-      }, py::arg("codes"), "codes [K', T], K' <= K -> samples float32 [T * frame_size] ([C, T * frame_size]).")
+      }, py::arg("codes"), py::arg("scales") = py::none(),
+      "codes [K', T], K' <= K, and their scales where the codec normalises -> samples float32 [n] ([C, n]); n is T * frame_size, or of a codec in chunks as "
+      "far as the last one reaches: at least as many as were encoded.")
+      .def("frames", &Codec::frames, py::arg("samples"), "Frames T of a clip of that many samples.")
       .def("encoder_stream", [](const std::shared_ptr<Codec>& c, int num_codebooks) { return std::make_unique<Encoder>(c, c->encoder_stream(num_codebooks)); },
            py::arg("num_codebooks") = 0)
       .def("decoder_stream", [](const std::shared_ptr<Codec>& c) { return std::make_unique<Decoder>(c, c->decoder_stream()); })
@@ -269,6 +311,8 @@ void bind_codec(py::module_& m) {
       .def_property_readonly("num_codebooks", [](const Codec& c) { return c.config().num_codebooks; })
       .def_property_readonly("codebook_size", [](const Codec& c) { return c.config().codebook_size; })
       .def_property_readonly("channels", &Codec::channels)
+      .def_property_readonly("normalizes", &Codec::normalizes, "Whether codes need their scales: see encode_scaled.")
+      .def_property_readonly("chunk_frames", &Codec::chunk_frames, "Frames of each chunk, or 0: the codec works on whole clips.")
       .def_property_readonly("threads", &Codec::threads);
 }
 

@@ -8,9 +8,7 @@ out=${OUT:-$work}
 mkdir -p "$work" "$out"
 cd "$work"
 
-uniaudio-corpus make --kinds speech=25,sound=2,music=2 --out data/corpus
-uniaudio-corpus make --kinds speech=0.3 --split valid --out data/corpus
-uniaudio-corpus make --kinds speech=0.5,sound=0.2,music=0.2 --split test --out data/corpus
+uniaudio-corpus make --tasks tts=25,t2s=2,t2m=2 --out data/corpus
 
 # The same configs with the step counts that a GPU affords.
 sed 's/^steps: .*/steps: 20000/; s/^batch: .*/batch: 32/' "$root/training/configs/codec.yaml" > codec.yaml
@@ -22,7 +20,8 @@ for split in train valid; do
   python -m uniaudio_training.lm.tokens --codec runs/codec --corpus data/corpus --out data/tokens --split "$split" --device cuda
 done
 uniaudio-train codec-finish --config codec-finish.yaml --out runs/codec-finish
+uniaudio-train semantic --config "$root/training/configs/semantic.yaml" --out runs/semantic
 uniaudio-train lm --config lm.yaml --out runs/lm
-python -m uniaudio_training.bundle --codec runs/codec-finish --lm runs/lm --out "$out/base" --card "$root/training/card.md"
+python -m uniaudio_training.bundle --codec runs/codec-finish --lm runs/lm --semantic runs/semantic --out "$out/base" --card "$root/training/card.md"
 python -m uniaudio_training.evaluate --model "$out/base" --task tts,codec --json "$out/quality.json" || true
 tar -C "$out" -czf "$out/base.tar.gz" base

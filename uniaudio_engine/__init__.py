@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audio import Audio, AudioChunk, read_audio
+    from .encoded import EncodedAudio
     from .engine import Engine
     from .errors import InputError
     from .stream import Answer
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from .voice import Voice
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Audio", "AudioChunk", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
+__all__ = ["Answer", "Audio", "AudioChunk", "EncodedAudio", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
 
 _HOME = {
-    "Answer": "stream", "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "Engine": "engine", "InputError": "errors",
+    "Answer": "stream", "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "EncodedAudio": "encoded", "Engine": "engine", "InputError": "errors",
     "Sampling": "tokens", "Voice": "voice",
 }  # fmt: skip
 

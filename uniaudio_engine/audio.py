@@ -1,4 +1,4 @@
-"""Sound in and out: one mono float32 type, checked reading of anything, writing that is whole or absent.
+"""Sound in and out: one float32 type, checked reading of anything, writing that is whole or absent.
 
 Not responsible for codes or models.  Heavy readers (soundfile, soxr) are imported when first needed.
 """
@@ -9,7 +9,7 @@ import io
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -35,10 +35,10 @@ _BLOCK = 1 << 16  # samples a read
 
 @dataclass
 class Audio:
-    """Mono sound.
+    """Sound.
 
-    ``samples`` float32 [N] in [-1, 1]; ``sample_rate`` in Hz; ``meta``: what is known about it (``notes``: what was
-    changed on reading; ``seed`` and timings where it was generated).
+    ``samples`` float32 [N] (mono), or [C, N] of several channels, in [-1, 1]; ``sample_rate`` in Hz; ``meta``: what is
+    known about it (``notes``: what was changed on reading; ``seed`` and timings where it was generated).
     """
 
     samples: Samples
@@ -47,7 +47,11 @@ class Audio:
 
     @property
     def seconds(self) -> float:
-        return len(self.samples) / self.sample_rate
+        return self.samples.shape[-1] / self.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.samples.ndim == 1 else len(self.samples)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write .wav (16 bit), .flac or .ogg by the name's ending; the file is whole or absent."""
@@ -58,7 +62,7 @@ class Audio:
 
 @dataclass
 class AudioChunk:
-    """A piece of a stream: ``samples`` float32 [n] in [-1, 1] that begin at sample ``start``, at ``sample_rate`` Hz.
+    """A piece of a stream: ``samples`` float32 [n] (or [C, n]) in [-1, 1] that begin at sample ``start``, at ``sample_rate`` Hz.
 
     ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes samples lag behind);
     ``last`` is true for the stream's final chunk only.
@@ -77,15 +81,17 @@ def read_audio(
     max_seconds: float | None = None,
     what: str = "audio",
     min_seconds: float = 0.0,
+    channels: int = 1,
 ) -> Audio:
-    """Any sound file or array as mono at ``sample_rate`` Hz.
+    """Any sound file or array at ``sample_rate`` Hz: mono [N], or with ``channels`` above 1 that many, [C, N].
 
-    Channels are averaged, other rates resampled, peaks above 1 scaled to 1, and anything after ``max_seconds`` is not
-    even read; ``meta["notes"]`` says so.  Raises one :class:`InputError` line for a source that is missing, empty,
-    truncated, no sound, shorter than ``min_seconds``, or holds NaN or infinity.
+    A source of as many channels is taken as it is; any other is averaged to mono, which every channel then gets.  Other
+    rates are resampled, peaks above 1 scaled to 1, and anything after ``max_seconds`` is not even read;
+    ``meta["notes"]`` says so.  Raises one :class:`InputError` line for a source that is missing, empty, truncated, no
+    sound, shorter than ``min_seconds``, or holds NaN or infinity.
     """
     if isinstance(source, Audio):
-        x, rate, notes, name = _from_array(source.samples, source.sample_rate, max_seconds, what)
+        x, rate, notes, name = _from_array(np.asarray(source.samples).T, source.sample_rate, max_seconds, what)
     elif isinstance(source, tuple) and len(source) == 2:
         x, rate, notes, name = _from_array(*source, max_seconds, what)
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
@@ -96,22 +102,28 @@ def read_audio(
         )
     if not np.isfinite(x).all():
         raise InputError(f"{name}: expected finite samples, got NaN or infinity; repair or re-record the sound")
-    if x.shape[1] > 1:
-        notes.append(f"{x.shape[1]} channels mixed down to mono")
-    mono = x.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max(initial=0.0))
+    given = x.shape[1]
+    if given != channels:
+        if given > 1:
+            notes.append(f"{given} channels mixed down to mono")
+        x = x.mean(axis=1, keepdims=True, dtype=np.float32)
+    peak = float(np.abs(x).max(initial=0.0))
     if peak > 1.0:
         notes.append(f"peak {peak:.3g} scaled to 1")
-        mono = mono / np.float32(peak)
-    if len(mono) < max(1, min_seconds * rate):
+        x = x / np.float32(peak)
+    if len(x) < max(1, min_seconds * rate):
         least = f"{max(min_seconds, 1 / rate):.3g} s"
-        raise InputError(f"{name}: expected at least {least} of sound, got {len(mono) / rate:.3g} s; record more")
+        raise InputError(f"{name}: expected at least {least} of sound, got {len(x) / rate:.3g} s; record more")
     if rate != sample_rate:
         import soxr
 
         notes.append(f"resampled from {rate} Hz to {sample_rate} Hz")
-        mono = soxr.resample(mono, rate, sample_rate)
-    return Audio(np.clip(mono, -1, 1).astype(np.float32), sample_rate, {"notes": notes})
+        x = soxr.resample(x, rate, sample_rate)
+    if given != channels and channels > 1:
+        notes.append(f"mono duplicated to {channels} channels")
+        x = np.repeat(x, channels, axis=1)
+    x = np.clip(x, -1, 1).astype(np.float32)
+    return Audio(x[:, 0] if channels == 1 else np.ascontiguousarray(x.T), sample_rate, {"notes": notes})
 
 
 def _from_array(
@@ -216,52 +228,56 @@ def trim_silence(audio: Audio, floor_db: float = -50.0) -> Audio:
     """Without leading and trailing parts whose 10 ms means stay ``floor_db`` below the loudest one."""
     hop = max(1, audio.sample_rate // 100)
     x = audio.samples
-    energy = np.add.reduceat(x.astype(np.float64) ** 2, np.arange(0, len(x), hop)) if len(x) else np.zeros(0)
+    power = (np.atleast_2d(x).astype(np.float64) ** 2).sum(0)
+    energy = np.add.reduceat(power, np.arange(0, len(power), hop)) if len(power) else np.zeros(0)
     loud = np.flatnonzero(energy > energy.max(initial=0.0) * 10 ** (floor_db / 10))
     if not len(loud):
-        return Audio(x[:0], audio.sample_rate, audio.meta)
-    return Audio(x[loud[0] * hop : (loud[-1] + 1) * hop], audio.sample_rate, audio.meta)
+        return Audio(x[..., :0], audio.sample_rate, audio.meta)
+    return Audio(x[..., loud[0] * hop : (loud[-1] + 1) * hop], audio.sample_rate, audio.meta)
 
 
 def to_pcm16(samples: NDArray[Any]) -> bytes:
-    """float [N] in [-1, 1] -> little-endian 16-bit PCM."""
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    """float [N] or [C, N] in [-1, 1] -> little-endian 16-bit PCM, the channels of a sample side by side."""
+    return np.rint(np.clip(samples.T, -1, 1) * 32767).astype("<i2").tobytes()
 
 
-def wav_header(sample_rate: int, samples: int | None) -> bytes:
-    """44 bytes for mono 16-bit PCM; ``samples`` None: a stream whose length is not known yet."""
-    size = 0xFFFFFFFF - 36 if samples is None else min(2 * samples, 0xFFFFFFFF - 36)
-    parts = (b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16, b"data", size)
+def wav_header(sample_rate: int, samples: int | None, channels: int = 1) -> bytes:
+    """44 bytes for 16-bit PCM; ``samples`` (of each channel) None: a stream whose length is not known yet."""
+    width = 2 * channels
+    size = 0xFFFFFFFF - 36 if samples is None else min(width * samples, 0xFFFFFFFF - 36)
+    parts = (b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, channels, sample_rate, width * sample_rate, width, 16, b"data", size)
     return struct.pack("<4sI4s4sIHHIIHH4sI", *parts)
 
 
 def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
     """Write the whole file of a format in :data:`FORMATS` values."""
     if kind == "WAV":
-        f.write(wav_header(audio.sample_rate, len(audio.samples)) + to_pcm16(audio.samples))
+        f.write(wav_header(audio.sample_rate, audio.samples.shape[-1], audio.channels) + to_pcm16(audio.samples))
         return
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio.samples, audio.sample_rate, format=kind)
+    soundfile.write(buffer, audio.samples.T, audio.sample_rate, format=kind)
     f.write(buffer.getvalue())
 
 
-def write_wav_stream(f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, header: bool = True) -> int:
-    """Write chunks as they come (flushed one by one); returns the number of samples.
+def write_wav_stream(
+    f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, header: bool = True, channels: int = 1
+) -> int:
+    """Write chunks as they come (flushed one by one); returns the number of samples (of each channel).
 
     Where ``f`` can seek, the header gets the true length at the end.
     """
     if header:
-        f.write(wav_header(sample_rate, None))
+        f.write(wav_header(sample_rate, None, channels))
     total = 0
     for chunk in chunks:
         f.write(to_pcm16(chunk.samples))
         f.flush()
-        total += len(chunk.samples)
+        total += chunk.samples.shape[-1]
     if header and f.seekable():
         f.seek(0)
-        f.write(wav_header(sample_rate, total))
+        f.write(wav_header(sample_rate, total, channels))
         f.seek(0, io.SEEK_END)
     return total
 
@@ -274,5 +290,5 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 def concatenate(chunks: Iterable[AudioChunk], sample_rate: int) -> Samples:
     """The samples of all chunks, one after the other."""
-    parts: Iterator[Samples] = (c.samples for c in chunks)
-    return np.concatenate([np.zeros(0, np.float32), *parts])
+    parts = [c.samples for c in chunks]
+    return np.concatenate(parts, axis=-1) if parts else np.zeros(0, np.float32)

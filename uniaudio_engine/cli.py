@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .errors import InputError
+from .import_command import add_arguments as add_import
 from .tasks import TASKS, Task
 
 
@@ -49,10 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
         return p
 
     for task in TASKS.values():
-        p = add(task.name, task.help, task.example)
+        p = add(task.verb or task.name, task.help, task.example)
         p.set_defaults(run=_command("task"), task=task.name)
         _add_inputs(p, task)
         _add_output(p)
+        p.add_argument("--plot", metavar="PNG", help="also a picture of waveform and spectrogram, before and after")
     p = add("stream", "speak a text while it is being made", 'uniaudio stream "Hello there." -o hello.wav')
     p.set_defaults(task="tts")
     _add_inputs(p, TASKS["tts"])
@@ -70,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("direction", choices=("encode", "decode"))
     p.add_argument("input", metavar="FILE", help="a sound file, or codes that encode wrote")
     p.add_argument("--codebooks", type=int, default=0, metavar="K", help="use the first K codebooks only (default all)")
+    p.add_argument("--bandwidth", type=float, metavar="KBPS", help="or as many as fit these kbit/s; one that the codec names")
     p.add_argument("--seed", help="taken and ignored: the codec draws no random numbers")
     _add_output(p)
     p = add("voices", "list the voices, or make one from a sound", "uniaudio voices voice.wav -o anna.safetensors")
@@ -83,6 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--repeat", type=int, default=5, help="of which the median is taken (default 5)")
     p = add("quantize", "write a model folder with smaller weights", "uniaudio quantize --dtype int4 -o small")
     p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
+    p = commands.add_parser(
+        "import", help="make a model folder from another project's checkpoints",
+        description="Make a model folder from another project's checkpoints.",
+        epilog="example:\n  uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip -o uniaudio-v1",
+    )  # fmt: skip
+    add_import(p)
     add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
     add("info", "about a model", "uniaudio info")
     add("doctor", "what runs here, what does not, and why", "uniaudio doctor")
@@ -175,15 +184,21 @@ def _add_model(p: argparse.ArgumentParser) -> None:
 
 
 def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
-    """Flags that follow from the task's entry."""
+    """Flags that follow from the task's entry; the first words that it takes need none."""
+    words = [i.name for i in task.inputs if i.modality in ("text", "caption")]
     for i in task.inputs:
-        if i.modality == "text":
-            p.add_argument(i.name, nargs="?", metavar=i.name.upper(), help=f"{i.help}; - reads standard input")
-            p.add_argument("--phones", help=f"phones separated by spaces, instead of {i.name.upper()}")
+        flag = f"--{i.name}"
+        if i.modality in ("text", "caption"):
+            if i.name == words[0]:
+                p.add_argument(i.name, nargs="?", metavar=i.name.upper(), help=f"{i.help}; - reads standard input")
+            else:
+                p.add_argument(flag, help=i.help)
+            if i.modality == "text":
+                p.add_argument("--phones", help=f"phones separated by spaces, instead of {i.name.upper()}")
         elif i.modality == "voice":
-            p.add_argument("--voice", f"--{i.name}", dest=i.name, metavar="VOICE", help=i.help)
+            p.add_argument("--voice", flag, dest=i.name, metavar="VOICE", help=i.help)
         else:
-            p.add_argument(f"--{i.name}", metavar="FILE", required=i.required, help=i.help)
+            p.add_argument(flag, metavar="BEGIN:END" if i.modality == "span" else "FILE", help=i.help)
     for o in task.options:
         default = "" if o.default is None else f" (default {o.default:g})"
         p.add_argument(f"--{o.name.replace('_', '-')}", metavar="N", help=f"{o.help}{default}")

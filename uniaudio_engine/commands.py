@@ -12,24 +12,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .audio import FORMATS, Audio, AudioChunk, check_output, write_audio, write_wav_stream
+from .audio import FORMATS, Audio, AudioChunk, check_output, read_audio, write_audio, write_wav_stream
 from .bench import bench_command, doctor_command
+from .encoded import EncodedAudio
 from .engine import Engine
 from .errors import InputError, first_few, shown
 from .files import atomic_write
 from .folder import bundled_models, find_folder, load_config
+from .plot import write_plot
 from .quantize import quantize_folder
 from .stream import AudioStream
 from .tasks import TASKS, Option, Task
-from .tensors import load_tensors, save_tensors
 from .voice import Voice
 
 __all__ = [
     "bench_command", "codec_command", "doctor_command", "info_command", "quantize_command", "run_command", "stream_command",
     "task_command", "tasks_command", "voices_command",
 ]  # fmt: skip
-
-_CODES = "uniaudio-codes-1"
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
@@ -62,8 +61,12 @@ def task_command(args: argparse.Namespace) -> int:
     task = model_task(args.model, args.task)
     values = _given(args, task)
     with open_output(args.output) as f:
-        audio = _generate(load_engine(args), task, values)
+        engine = load_engine(args)
+        audio = _generate(engine, task, values)
         write_audio(f, audio, _kind(args.output))
+        if args.plot is not None:
+            before = {"before": read_audio(values["source"], engine.sample_rate)} if isinstance(values.get("source"), str) else {}
+            write_plot(args.plot, {**before, "after" if before else task.name: audio})
     _report(args, audio.meta | {"output": args.output})
     return 0
 
@@ -176,34 +179,35 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def codec_command(args: argparse.Namespace) -> int:
-    """Sound to codes (a safetensors file with ``codes`` int32 [K, T]) and back."""
+    """Sound to codes (:class:`EncodedAudio`'s file) and back, as many samples as there were."""
     if args.direction == "encode":
         if Path(args.output).suffix != ".safetensors":
             raise InputError(f"{args.output}: expected a name for the codes that ends in .safetensors")
-        engine = load_engine(args)
-        codes = engine.encode(args.input, args.codebooks)
-        meta = {"format": _CODES, "codec": engine.fingerprint, "sample_rate": str(engine.sample_rate)}
-        save_tensors(args.output, {"codes": codes}, meta)
-        seconds = codes.shape[1] / engine.frame_rate
+        encoded = load_engine(args).encode_audio(args.input, args.codebooks, args.bandwidth)
+        encoded.save(args.output)
+        seconds = encoded.seconds
     else:
         with open_output(args.output) as f:
             engine = load_engine(args)
-            codes = _load_codes(args.input, engine)[: args.codebooks or None]
-            audio = engine.decode(codes)
+            encoded = _load_codes(args.input, engine)
+            if args.codebooks or args.bandwidth is not None:
+                encoded = encoded.first(engine.num_codebooks(args.codebooks, args.bandwidth))
+            audio = engine.decode(encoded)
             write_audio(f, audio, _kind(args.output))
         seconds = audio.seconds
-    _report(args, {"output": args.output, "codebooks": codes.shape[0], "frames": codes.shape[1], "seconds": seconds})
+    k, t = encoded.codes.shape
+    about = {"output": args.output, "codebooks": k, "frames": t, "samples": encoded.samples, "seconds": seconds}
+    _report(args, about | {"notes": list(encoded.notes)})
     return 0
 
 
-def _load_codes(path: str, engine: Engine) -> np.ndarray[Any, Any]:
-    tensors, metadata = load_tensors(path)
-    if set(tensors) != {"codes"}:
-        raise InputError(f"{path}: expected a file with the tensor codes, got {shown(sorted(tensors))}")
-    if metadata.get("codec", engine.fingerprint) != engine.fingerprint:
-        made = metadata["codec"]
-        raise InputError(f"{path}: these codes are of another codec ({made}, this model's is {engine.fingerprint})")
-    return tensors["codes"]
+def _load_codes(path: str, engine: Engine) -> EncodedAudio:
+    encoded = EncodedAudio.load(path)
+    try:
+        encoded.check(engine.config.codec, engine.fingerprint)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    return encoded
 
 
 def voices_command(args: argparse.Namespace) -> int:
@@ -244,7 +248,7 @@ def tasks_command(args: argparse.Namespace) -> int:
 def info_command(args: argparse.Namespace) -> int:
     """About a model, loaded and checked."""
     about = load_engine(args).info()
-    _print(args, about, [f"{k}: {', '.join(v) if isinstance(v, list) else v}" for k, v in about.items()])
+    _print(args, about, [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()])
     return 0
 
 
@@ -313,8 +317,7 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
         values["phones"] = args.phones
-        if values[flags.text_input.name] == "-":
-            values[flags.text_input.name] = sys.stdin.read()
+    values.update({i.name: sys.stdin.read() for i in flags.inputs if i.modality in ("text", "caption") and values[i.name] == "-"})
     return {k: v for k, v in values.items() if v is not None}
 
 

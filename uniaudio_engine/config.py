@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any, Literal, TypeVar
 from .tasks import Task, task_table
 
 FORMAT_VERSION = 1
+MAX_CHUNK = 1 << 20  # samples
+MAX_CHUNK_ROWS = 1 << 26  # samples x channels of the widest signal: all of it is in memory
 
 _T = TypeVar("_T")
 
@@ -122,6 +125,9 @@ class SpectralConfig:
     subframe, so the encoder looks ahead by nothing beyond its frame.  The decoder writes ``decoder_subframes``
     synthesis windows per frame; sample n is complete when every window over it is there, so the decoder looks ahead by
     ``decoder_window - frame_size / decoder_subframes`` samples.
+
+    ``encoder_phases`` false: the encoder reads log-magnitudes only, which is all that phones need.
+    ``decoder_blocks`` 0: there is no decoder, and codes are units that nothing makes sound of (see :class:`SemanticConfig`).
     """
 
     encoder_window: int = 640
@@ -136,6 +142,12 @@ class SpectralConfig:
     decoder_hidden: int = 960
     kernel_size: int = 7
     log_floor: float = 1e-3
+    encoder_phases: bool = True
+
+    @property
+    def features(self) -> int:
+        """Inputs of the encoder, a frame."""
+        return (self.encoder_window // 2 + 1) * self.encoder_subframes * (3 if self.encoder_phases else 1)
 
     def check(self, frame_size: int) -> None:
         for side in ("encoder", "decoder"):
@@ -144,7 +156,8 @@ class SpectralConfig:
             _require(window % 2 == 0 and frame_size // sub <= window <= 16384, f"codec.spectral.{side}_window", f"even, {frame_size // sub} to 16384", window)
             for part in ("width", "blocks", "hidden"):
                 value = getattr(self, f"{side}_{part}")
-                _require(1 <= value <= 16384, f"codec.spectral.{side}_{part}", "1 to 16384", value)
+                least = 0 if (side, part) == ("decoder", "blocks") else 1
+                _require(least <= value <= 16384, f"codec.spectral.{side}_{part}", f"{least} to 16384", value)
         _require(1 <= self.kernel_size <= 63, "codec.spectral.kernel_size", "1 to 63", self.kernel_size)
         _require(self.log_floor > 0, "codec.spectral.log_floor", "above 0", self.log_floor)
 
@@ -168,6 +181,11 @@ class SeanetConfig:
     pad_mode: Literal["zero", "reflect"] = "reflect"
     trim_right_ratio: float = 1.0
     norm: Literal["none", "group"] = "none"  # weight norm is folded at conversion; "group" is the time-group-norm of EnCodec 48 kHz
+    # EnCodec 48 kHz works in chunks of ``chunk_size`` samples, one every ``chunk_stride``, each coded by itself and joined by
+    # linear cross-fades; 0: the whole clip is one.
+    chunk_size: int = 0
+    chunk_stride: int = 0
+    normalize: bool = False  # each chunk is divided by its loudness (RMS of the channels' mean), which travels beside its codes
 
     def check(self, frame_size: int) -> None:
         product = 1
@@ -180,6 +198,11 @@ class SeanetConfig:
         for name in ("residual_layers", "lstm_layers"):
             _require(0 <= getattr(self, name) <= 16, f"codec.seanet.{name}", "0 to 16", getattr(self, name))
         _require(0 <= self.trim_right_ratio <= 1, "codec.seanet.trim_right_ratio", "0 to 1", self.trim_right_ratio)
+        _require(0 <= self.chunk_size <= MAX_CHUNK, "codec.seanet.chunk_size", f"0 to {MAX_CHUNK} samples", self.chunk_size)
+        _require(self.chunk_size * max(self.channels, self.filters) <= MAX_CHUNK_ROWS, "codec.seanet.chunk_size", f"at most {MAX_CHUNK_ROWS} / channels or filters", self.chunk_size)
+        # no more than eight chunks over a sample: what comes out is bounded by what comes in
+        least = -(-self.chunk_size // 8)
+        _require(least <= self.chunk_stride <= self.chunk_size, "codec.seanet.chunk_stride", f"{least} to chunk_size {self.chunk_size}", self.chunk_stride)
 
 
 @dataclass(frozen=True)
@@ -194,10 +217,47 @@ class CodecConfig:
     codebook_dim: int = 64
     spectral: SpectralConfig | None = None
     seanet: SeanetConfig | None = None
+    bandwidths: tuple[float, ...] = ()  # kbit/s that it was trained for, ascending; a choice of one is a choice of codebooks
 
     @property
     def frame_rate(self) -> float:
+        """Hz; of a codec that works in chunks, within a chunk."""
         return self.sample_rate / self.frame_size
+
+    @property
+    def channels(self) -> int:
+        return self.seanet.channels if self.family == "seanet" and self.seanet is not None else 1
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether codes are only half of the sound: the chunks' loudness (``scales``) is the other."""
+        return self.family == "seanet" and self.seanet is not None and self.seanet.normalize
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """(size, stride) in samples of the chunks that it works in, or (0, 0): whole clips."""
+        s = self.seanet if self.family == "seanet" else None
+        return (s.chunk_size, s.chunk_stride) if s is not None else (0, 0)
+
+    def frames(self, samples: int) -> int:
+        """Frames T of a clip of that many samples (each channel)."""
+        size, stride = self.chunk
+        if size:
+            return -(-samples // stride) * -(-size // self.frame_size)
+        return -(-samples // self.frame_size)
+
+    def codebooks_for(self, bandwidth: float) -> int:
+        """Codebooks K' of a bandwidth in kbit/s, by EnCodec's rule: as many as fit, at least one.
+
+        Raises :class:`ConfigError` for a bandwidth that is none of ``bandwidths``.
+        """
+        known = ", ".join(f"{b:g}" for b in self.bandwidths)
+        if not self.bandwidths:
+            raise ConfigError(f"bandwidth: this codec names none; choose a number of codebooks, 1 to {self.num_codebooks}")
+        if isinstance(bandwidth, bool) or not isinstance(bandwidth, (int, float)) or bandwidth not in self.bandwidths:
+            raise ConfigError(f"bandwidth: expected one of {known} (kbit/s), got {bandwidth!r}")
+        each = math.log2(self.codebook_size) * -(-self.sample_rate // self.frame_size)  # bit/s of one codebook
+        return min(self.num_codebooks, max(1, math.floor(bandwidth * 1000 / each)))
 
     def check(self) -> None:
         _require(1000 <= self.sample_rate <= 384000, "codec.sample_rate", "1000 to 384000 Hz", self.sample_rate)
@@ -205,10 +265,37 @@ class CodecConfig:
         _require(1 <= self.num_codebooks <= 64, "codec.num_codebooks", "1 to 64", self.num_codebooks)
         _require(2 <= self.codebook_size <= 65536, "codec.codebook_size", "2 to 65536", self.codebook_size)
         _require(1 <= self.codebook_dim <= 4096, "codec.codebook_dim", "1 to 4096", self.codebook_dim)
+        ascending = all(a < b for a, b in zip((0.0, *self.bandwidths), self.bandwidths, strict=False))
+        _require(len(self.bandwidths) <= 64 and ascending and max(self.bandwidths, default=0) < 1e6, "codec.bandwidths", "at most 64 ascending numbers of kbit/s", self.bandwidths)
         part = self.spectral if self.family == "spectral" else self.seanet
         if part is None:
             raise ConfigError(f"config: codec.{self.family} is missing for family {self.family!r}; add that section")
         part.check(self.frame_size)
+
+    @property
+    def has_decoder(self) -> bool:
+        return self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """The semantic tokenizer: units that say which phone is spoken and not by whom, one a frame of the codec.
+
+    ``encoder``: an encoder without a decoder, with one codebook.  ``delay`` frames pass before it says what a frame
+    was: its code at frame t + delay is the unit of frame t, so it looks ahead by ``delay * frame_size`` samples.
+    """
+
+    encoder: CodecConfig
+    delay: int = 4
+
+    def check(self, codec: CodecConfig) -> None:
+        e = self.encoder
+        e.check()
+        _require(not e.has_decoder, "semantic.encoder.spectral.decoder_blocks", "0 (units are never decoded)", e.spectral and e.spectral.decoder_blocks)
+        _require(e.num_codebooks == 1, "semantic.encoder.num_codebooks", "1", e.num_codebooks)
+        _require(0 <= self.delay <= 64, "semantic.delay", "0 to 64 frames", self.delay)
+        for name in ("sample_rate", "frame_size"):
+            _require(getattr(e, name) == getattr(codec, name), f"semantic.encoder.{name}", f"the codec's {getattr(codec, name)}", getattr(e, name))
 
 
 @dataclass(frozen=True)
@@ -267,10 +354,14 @@ class ModelConfig:
     vocabulary: VocabularyConfig | None = None
     tasks: tuple[str | Task, ...] = ()  # names of built-in tasks, or whole entries
     licence: str = ""
+    semantic: SemanticConfig | None = None
 
     def check(self) -> None:
         _require(1 <= self.format_version <= FORMAT_VERSION, "format_version", f"1 to {FORMAT_VERSION} (upgrade uniaudio-engine for newer folders)", self.format_version)
         self.codec.check()
+        _require(self.codec.has_decoder, "codec.spectral.decoder_blocks", "1 to 16384 (a model's codec has a decoder)", 0)
+        if self.semantic is not None:
+            self.semantic.check(self.codec)
         _require((self.lm is None) == (self.vocabulary is None), "vocabulary", "present exactly when lm is", self.vocabulary)
         if self.lm is not None and self.vocabulary is not None:
             self.lm.check()

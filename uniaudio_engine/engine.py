@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .captions import CaptionTokenizer
-from .config import ModelConfig, to_dict
+from .config import ConfigError, ModelConfig, to_dict
 from .core import core, default_threads
+from .encoded import EncodedAudio
 from .encoders import ENCODERS, Encoder, check_encoders
 from .errors import InputError, first_few, shown
 from .folder import ModelFolder, load_folder, stored_dtypes
 from .plan import Plan, make_plan
+from .semantic import SemanticEncoder, SemanticStream
 from .sequence import Layout, Prefix
 from .spec import PARTS
 from .stream import Answer, AudioStream, decode_parts, run_together, run_tokens
@@ -33,6 +35,7 @@ from .tasks import Task
 from .text import PAUSE, Sentence, iter_sentences
 from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
 from .tokens import TokenLM
+from .verbs import Verbs
 from .voice import Voice, codec_fingerprint
 
 KV_DTYPES = ("float32", "bfloat16", "int8")
@@ -43,7 +46,7 @@ _TEXT_RATE = 30  # phone and duration tokens a second of speech, generously: the
 _PROMPT_SLACK = 4.0  # seconds read beyond a voice prompt's need, so that silence before it can be left out
 
 
-class Engine:
+class Engine(Verbs):
     """A loaded model; make one with :meth:`from_pretrained`."""
 
     def __init__(
@@ -63,8 +66,8 @@ class Engine:
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": folder.phones} | folder.labels
         self._label_ids: dict[str, dict[str, int]] = {}
-        if config.codec.seanet is not None and config.codec.family == "seanet" and config.codec.seanet.channels != 1:
-            raise InputError(f"{folder.path}: expected a mono codec, got {config.codec.seanet.channels} channels")
+        if config.lm is not None and (config.codec.channels != 1 or config.codec.normalizes or config.codec.chunk[0]):
+            raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
         self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
         self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
         self._lm: TokenLM | None = None
@@ -84,6 +87,7 @@ class Engine:
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
+        self._semantic = SemanticEncoder(config.semantic, folder.semantic, threads) if config.semantic is not None else None
         self._lock = threading.Lock()
 
     @classmethod
@@ -219,7 +223,7 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """Plain JSON values about the model and how it runs."""
-        weights = [*self.folder.codec.values(), *self.folder.lm.values()]
+        weights = [*self.folder.codec.values(), *self.folder.lm.values(), *self.folder.semantic.values()]
         lm, codec = self.config.lm, self.config.codec
         about: dict[str, Any] = {
             "model": self.config.name,
@@ -231,11 +235,15 @@ class Engine:
             "sample_rate": self.sample_rate,
             "frame_rate": self.frame_rate,
             "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
+            "channels": codec.channels,
+            "bandwidths": list(codec.bandwidths),
             "dtype": self.dtype,
             "kv_dtype": self.kv_dtype,
             "threads": self.threads,
             "isa": core().isa(),
         }
+        if self._semantic is not None:
+            about.update(semantic=f"{self._semantic.num_units} units, look-ahead {self._semantic.lookahead} samples")
         if lm is not None:
             about.update(
                 lm=f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x {lm.local.width}",
@@ -266,10 +274,6 @@ class Engine:
         with self.stream(task, **inputs) as stream:
             chunks = list(stream)
         return Audio(concatenate(chunks, stream.sample_rate), stream.sample_rate, stream.meta)
-
-    def tts(self, text: str | None = None, **inputs: Any) -> Audio:
-        """Speak a text: ``generate("tts", text=text, ...)``."""
-        return self.generate("tts", text=text, **inputs)
 
     def generate_batch(self, requests: Sequence[Mapping[str, Any]], task: str = "tts") -> list[Audio]:
         """Several requests stepped together: faster in sum, and each one's tokens are those that it gives alone.
@@ -320,23 +324,88 @@ class Engine:
 
     # Codec and voices
 
-    def encode(self, audio: AudioSource, num_codebooks: int = 0) -> NDArray[np.int32]:
-        """Any sound (see :func:`read_audio`) -> codes int32 [K, T]; ``num_codebooks`` 0 is all."""
-        most = self.config.codec.num_codebooks
-        if not 0 <= num_codebooks <= most:
-            raise InputError(f"num_codebooks: expected 0 (all) to {most}, got {num_codebooks}")
-        return self.codec.encode(read_audio(audio, self.sample_rate).samples, num_codebooks)
+    def encode(self, audio: AudioSource, num_codebooks: int = 0, bandwidth: float | None = None) -> NDArray[np.int32]:
+        """Any sound (see :func:`read_audio`) -> codes int32 [K, T] of the first codebooks: ``num_codebooks`` of them (0:
+        all), or as many as ``bandwidth`` in kbit/s says, one of those that the codec names.
 
-    def decode(self, codes: Any) -> Audio:
-        """codes [K', T] of the first K' <= K codebooks -> sound."""
-        c = np.asarray(codes)
-        most, size = self.config.codec.num_codebooks, self.config.codec.codebook_size
+        Raises :class:`InputError` where the codec normalises loudness: codes alone are then half of the sound, and
+        :meth:`encode_audio` gives the whole.
+        """
+        if self.config.codec.normalizes:
+            raise InputError(f"the codec of {self.config.name} normalises loudness, so codes alone are half of the sound; use encode_audio")
+        return self.encode_audio(audio, num_codebooks, bandwidth).codes
+
+    def encode_audio(self, audio: AudioSource, num_codebooks: int = 0, bandwidth: float | None = None) -> EncodedAudio:
+        """Any sound -> all that brings it back, for every codec: codes, loudness, length.  :meth:`decode` then gives as
+        many samples as there were at the codec's rate.  Options as those of :meth:`encode`."""
+        k = self.num_codebooks(num_codebooks, bandwidth)
+        codec = self.config.codec
+        sound = read_audio(audio, codec.sample_rate, channels=codec.channels)
+        scales = None
+        if codec.normalizes:
+            codes, scales = self.codec.encode_scaled(sound.samples, k)
+        else:
+            codes = self.codec.encode(sound.samples, k)
+        return EncodedAudio(codes, codec.sample_rate, sound.samples.shape[-1], self.fingerprint, scales, tuple(sound.meta["notes"]))
+
+    def num_codebooks(self, num_codebooks: int = 0, bandwidth: float | None = None) -> int:
+        """The number of codebooks that a choice means; one :class:`InputError` line for a choice that the codec has not."""
+        codec = self.config.codec
+        if bandwidth is None:
+            if type(num_codebooks) is not int or not 0 <= num_codebooks <= codec.num_codebooks:
+                raise InputError(f"num_codebooks: expected 0 (all) to {codec.num_codebooks}, got {shown(num_codebooks)}")
+            return num_codebooks or codec.num_codebooks
+        if num_codebooks:
+            raise InputError("expected either num_codebooks or bandwidth, got both")
+        try:
+            return codec.codebooks_for(bandwidth)
+        except ConfigError as e:
+            raise InputError(str(e)) from None
+
+    def decode(self, codes: EncodedAudio | NDArray[Any] | Any) -> Audio:
+        """What :meth:`encode_audio` gave, or codes [K', T] of the first K' <= K codebooks -> sound.
+
+        :class:`EncodedAudio` comes back at its length, to the sample; bare codes as all that their frames hold (and a
+        codec that normalises loudness refuses them: their other half is missing).
+        """
+        codec = self.config.codec
+        encoded = codes if isinstance(codes, EncodedAudio) else None
+        if encoded is not None:
+            encoded.check(codec, self.fingerprint)
+        elif codec.normalizes:
+            raise InputError(f"the codec of {self.config.name} normalises loudness: expected what encode_audio gave, got codes without scales")
+        c = np.asarray(codes if encoded is None else encoded.codes)
+        most, size = codec.num_codebooks, codec.codebook_size
         if c.ndim != 2 or not 1 <= c.shape[0] <= most or c.dtype.kind not in "iu":
             raise InputError(f"codes: expected whole numbers [1 to {most}, T], got {c.dtype} {list(c.shape)}")
         if c.size and (c.min() < 0 or c.max() >= size):
             raise InputError(f"codes: expected 0 to {size - 1}, got {c.min()} to {c.max()}")
-        samples = self.codec.decode(np.ascontiguousarray(c, np.int32))
+        c = np.ascontiguousarray(c, np.int32)
+        try:
+            samples = self.codec.decode(c) if encoded is None or encoded.scales is None else self.codec.decode(c, encoded.scales)
+        except ValueError as e:  # scales
+            raise InputError(str(e)) from None
+        if encoded is not None:
+            samples = samples[..., : encoded.samples]
         return Audio(np.clip(samples, -1.0, 1.0), self.sample_rate)
+
+    @property
+    def semantic_encoder(self) -> SemanticEncoder:
+        """The semantic tokenizer.  Raises :class:`InputError` where the model has none."""
+        if self._semantic is None:
+            raise InputError(f"model {self.config.name} has no semantic tokenizer; choose another model")
+        return self._semantic
+
+    def semantic(self, audio: AudioSource) -> NDArray[np.int32]:
+        """Any sound (see :func:`read_audio`) -> units int32 [T] that say what is spoken and not by whom; unit t is that of
+        frame t of :meth:`encode`."""
+        encoder = self.semantic_encoder
+        return encoder.encode(read_audio(audio, self.sample_rate).samples)
+
+    def semantic_stream(self) -> SemanticStream:
+        """Units as sound comes: ``push`` float32 samples [N] at ``sample_rate``, then ``flush``; they come ``lookahead``
+        samples after the end of their frame, and are together what :meth:`semantic` gives."""
+        return self.semantic_encoder.stream()
 
     def encode_voice(
         self,
@@ -348,6 +417,8 @@ class Engine:
         licence: str = "",
     ) -> Voice:
         """A voice from the first ``max_seconds`` of sound (silence before it left out, the rest not read)."""
+        if self.config.codec.channels != 1 or self.config.codec.normalizes:
+            raise InputError(f"the codec of {self.config.name} is no language model's, which a voice is for; choose another model")
         sound = read_audio(audio, self.sample_rate, max_seconds + _PROMPT_SLACK, "prompt", min_seconds)
         notes = list(sound.meta["notes"])
         trimmed = trim_silence(sound).samples[: round(max_seconds * self.sample_rate)]

@@ -1,6 +1,7 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt, voices/*.safetensors, README.md.
 
-Also, where a model brings them: text.model (the caption tokenizer, sentencepiece), labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
+Also, where a model brings them: semantic.safetensors (the semantic tokenizer), text.model (the caption tokenizer,
+sentencepiece), labels/SPAN.txt (names of another span's tokens, one a line) and lexicon.txt (words in
 the labels of phones.txt).
 
 Loading checks everything before it gives anything: a folder is either whole and sane, or one :class:`InputError` line.
@@ -9,6 +10,7 @@ Weights stay as they are stored (float32; bfloat16 as uint16 bits; the LM's matr
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import ConfigError, ModelConfig
+from .config import ConfigError, ModelConfig, SemanticConfig
 from .errors import InputError, first_few
 from .files import atomic_write
 from .spec import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
@@ -36,7 +38,7 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 @dataclass(frozen=True)
 class ModelFolder:
     """A checked model: its configuration, its weights by tensor name, its phone list, its voices' files by name, the
-    labels of other spans, and the text of its lexicon."""
+    labels of other spans, the text of its lexicon, and the weights of its semantic tokenizer."""
 
     path: Path
     config: ModelConfig
@@ -47,6 +49,7 @@ class ModelFolder:
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lexicon: str = ""
     captions: bytes = b""
+    semantic: Tensors = field(default_factory=dict)
 
 
 def bundled_models() -> dict[str, Path]:
@@ -100,10 +103,15 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     lm: Tensors = {}
     if config.lm is not None:
         lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm))
-    elif (folder / "lm.safetensors").exists():
-        raise InputError(f"{folder}: lm.safetensors is left over: config.json has no lm section; remove the file")
+    semantic: Tensors = {}
+    if config.semantic is not None:
+        semantic = load_weights(folder / "semantic.safetensors", codec_shapes(config.semantic.encoder))
+    for part in ("lm", "semantic"):
+        if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
+            raise InputError(f"{folder}: {part}.safetensors is left over: config.json has no {part} section; remove the file")
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
-    return ModelFolder(folder, config, codec, lm, phones, voices, labels, _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model"))
+    texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
+    return ModelFolder(folder, config, codec, lm, phones, voices, labels, *texts, semantic)
 
 
 def save_folder(
@@ -114,6 +122,7 @@ def save_folder(
     phones: Iterable[str] = (),
     dtype: str = "float32",
     captions: bytes = b"",
+    semantic: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
     (a rounded codebook would give other codes than those the LM has learned)."""
@@ -124,6 +133,8 @@ def save_folder(
     parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
     if config.lm is not None:
         parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
+    if config.semantic is not None:
+        parts.append(("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder)))
     for name, tensors, shapes in parts:
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +147,23 @@ def save_folder(
         with atomic_write(folder / "text.model") as f:
             f.write(captions)
     with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
+        f.write((config.to_json() + "\n").encode())
+
+
+def add_semantic(
+    path: str | os.PathLike[str],
+    semantic: SemanticConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    dtype: str = "bfloat16",
+) -> None:
+    """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace the one that is there."""
+    folder = find_folder(path)
+    config = dataclasses.replace(load_config(folder), semantic=semantic)
+    config.check()
+    file = folder / "semantic.safetensors"
+    check_weights(tensors, codec_shapes(semantic.encoder), str(file))
+    save_tensors(file, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    with atomic_write(folder / "config.json") as f:
         f.write((config.to_json() + "\n").encode())
 
 

@@ -51,17 +51,17 @@ def lm_shapes(c: LMConfig) -> Shapes:
 
 
 def codec_shapes(c: CodecConfig) -> Shapes:
-    """Tensors of ``codec.safetensors``."""
+    """Tensors of ``codec.safetensors``, or of ``semantic.safetensors`` for the encoder of ``semantic``."""
     shapes: Shapes = {"quantizer.codebooks": (c.num_codebooks, c.codebook_size, c.codebook_dim)}
     if c.seanet is not None and c.family == "seanet":
         _seanet(shapes, c.seanet, c.codebook_dim)
     elif c.spectral is not None:
         s = c.spectral
-        bins = [(window // 2 + 1) * sub for window, sub in (
-            (s.encoder_window, s.encoder_subframes), (s.decoder_window, s.decoder_subframes))]  # fmt: skip
         e, k = c.codebook_dim, s.kernel_size
-        _convnext(shapes, "encoder", 3 * bins[0], s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k)
-        _convnext(shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, 3 * bins[1], k)
+        _convnext(shapes, "encoder", s.features, s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k)
+        if c.has_decoder:
+            out = 3 * (s.decoder_window // 2 + 1) * s.decoder_subframes
+            _convnext(shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, out, k)
     return shapes
 
 

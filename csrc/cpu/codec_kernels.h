@@ -72,6 +72,10 @@ struct CodecKernels {
   void (*layer_norm)(const float* x, float* y, const float* weight, const float* bias, int rows, int width, float eps);
   // y[t, c] = bias[c] + sum_j w[j, c] x[t + j, c], w [taps, width]
   void (*depthwise)(const float* x, float* y, const float* w, const float* bias, int rows, int taps, int width);
+  // sum [1] and squares [1] of n values, in double precision: sixteen chains side by side, then from the left
+  void (*moments)(const float* x, size_t n, double* sum, double* squares);
+  // y[r, c] = x[r, c] * a[c] + b[c]; `add`: that plus what is in y; `activate`: then elu.  y may be x.
+  void (*affine)(const float* x, const float* a, const float* b, float* y, int rows, int width, bool add, bool activate);
   // y[i] += x[i]
   void (*add)(const float* x, float* y, size_t n);
   void (*subtract)(const float* x, float* y, size_t n);

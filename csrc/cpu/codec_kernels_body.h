@@ -136,6 +136,42 @@ void layer_norm(const float* x, float* y, const float* weight, const float* bias
   }
 }
 
+void moments(const float* x, size_t n, double* sum, double* squares) {
+  typedef double Doubles __attribute__((vector_size(64)));
+  typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
+  Doubles s[2] = {}, q[2] = {};
+  float rest[16] = {};
+  for (size_t i = n - n % 16; i < n; ++i) rest[i % 16] = x[i];
+  for (size_t i = 0; i < n; i += 16) {
+    const float* from = i + 16 <= n ? x + i : rest;
+    for (int h = 0; h < 2; ++h) {
+      const Doubles d = __builtin_convertvector(*reinterpret_cast<const Floats*>(from + 8 * h), Doubles);
+      s[h] += d;
+      q[h] += d * d;  // exact: 48 bits
+    }
+  }
+  *sum = *squares = 0;
+  for (int j = 0; j < 16; ++j) {
+    *sum += s[j / 8][j % 8];
+    *squares += q[j / 8][j % 8];
+  }
+}
+
+template <bool add, bool activate>
+void affine_rows(const float* x, const float* a, const float* b, float* y, int rows, int width) {
+  for (int r = 0; r < rows; ++r, x += width, y += width)
+    each(width, [&](size_t i, int k) {
+      Vec v = fma(get(x + i, k), get(a + i, k), get(b + i, k));
+      if constexpr (add) v = get(y + i, k) + v;
+      if constexpr (activate) v = elu(v);
+      put(y + i, v, k);
+    });
+}
+void affine(const float* x, const float* a, const float* b, float* y, int rows, int width, bool add, bool activate) {
+  const auto run = add ? activate ? affine_rows<true, true> : affine_rows<true, false> : activate ? affine_rows<false, true> : affine_rows<false, false>;
+  run(x, a, b, y, rows, width);
+}
+
 void depthwise(const float* x, float* y, const float* w, const float* bias, int rows, int taps, int width) {
   for (int t = 0; t < rows; ++t, x += width, y += width)
     each(width, [&](size_t i, int k) {
@@ -263,5 +299,5 @@ int64_t fma_burn(int64_t steps, float* sink) {
 #endif
 
 extern const CodecKernels UA_TABLE;
-const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     add_all, subtract_all,
+const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     moments, affine, add_all, subtract_all,
                                multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fft_split, fft_join, fft_forward_end, fft_inverse_begin, fma_burn};

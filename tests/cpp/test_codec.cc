@@ -66,6 +66,34 @@ TEST(golden) {
   }
 }
 
+TEST(encoder_alone) {
+  const Golden g("semantic");
+  const auto codec = g.codec(2);
+  CHECK(codec->encode(g.samples.data(), g.n) == g.codes);
+  CHECK(codec->encoder_lookahead() == 0);
+  const std::vector<float> x = noise(300 * size_t(g.config.frame_size) + 7, 3);
+  const std::vector<int32_t> codes = codec->encode(x.data(), x.size());
+  check::Random random(9);
+  auto stream = g.codec()->encoder_stream();
+  std::vector<int32_t> streamed;
+  for (size_t at = 0; at < x.size();) {
+    const size_t m = std::min(x.size() - at, size_t(random.below(3 * g.config.frame_size)));
+    stream->push(x.data() + at, m, streamed);
+    at += m;
+    if (random.below(10) == 0) {
+      const std::string state = stream->save();
+      stream = g.codec()->encoder_stream();
+      stream->restore(state);
+    }
+  }
+  stream->flush(streamed);
+  CHECK(streamed == codes);
+  CHECK_THROWS(std::invalid_argument, codec->decode(codes.data(), codes.size(), 1), "without a decoder");
+  CHECK_THROWS(std::invalid_argument, codec->decoder_stream(), "without a decoder");
+  // a state of the same sizes with phases is another codec's
+  CHECK_THROWS(std::invalid_argument, Golden("spectral").codec()->encoder_stream(1)->restore(stream->save()), "stream state");
+}
+
 TEST(any_length_and_codebooks) {
   for (const char* name : kNames) {
     const Golden g(name);

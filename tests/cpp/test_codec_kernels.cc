@@ -105,6 +105,37 @@ TEST(norm_and_depthwise) {
   }
 }
 
+TEST(moments_and_affine) {
+  check::Random random(9);
+  const CodecKernels& k = codec_kernels();
+  for (size_t n : {size_t{0}, size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{1000}}) {
+    std::vector<float> x = random.normals(n);
+    for (float& v : x) v += 100;
+    double sum = -1, squares = -1, s = 0, q = 0;
+    k.moments(x.data(), n, &sum, &squares);
+    for (const float v : x) s += v, q += double{v} * v;
+    CHECK(std::abs(sum - s) <= 1e-12 * s && std::abs(squares - q) <= 1e-12 * q);
+  }
+  for (int width : {1, 2, 16, 19, 64}) {
+    const int rows = 5;
+    const size_t n = size_t(rows) * width;
+    const std::vector<float> x = random.normals(n), a = random.normals(width), b = random.normals(width), before = random.normals(n);
+    for (bool add : {false, true})
+      for (bool activate : {false, true}) {
+        std::vector<float> y = before, in_place = x;
+        k.affine(x.data(), a.data(), b.data(), y.data(), rows, width, add, activate);
+        for (size_t i = 0; i < n; ++i) {
+          double v = double{x[i]} * a[i % width] + b[i % width] + (add ? double{before[i]} : 0.0);
+          if (activate && v < 0) v = std::expm1(v);
+          CHECK(std::abs(y[i] - v) < 2e-6);
+        }
+        if (add) continue;
+        k.affine(in_place.data(), a.data(), b.data(), in_place.data(), rows, width, false, activate);
+        CHECK(in_place == y);
+      }
+  }
+}
+
 TEST(fft) {
   check::Random random(3);
   for (int n : {2, 4, 6, 10, 14, 50, 60, 480, 512, 640, 1280, 2 * 7 * 11, 2 * 97}) {

@@ -15,7 +15,7 @@ import soundfile
 from conftest import tone
 
 from uniaudio_engine import Audio, AudioChunk, InputError, read_audio
-from uniaudio_engine.audio import trim_silence, wav_header, write_wav_stream
+from uniaudio_engine.audio import concatenate, trim_silence, wav_header, write_wav_stream
 from uniaudio_engine.files import atomic_write
 
 
@@ -72,6 +72,40 @@ def test_five_channels_are_mixed_down_with_a_note(tmp_path: Path) -> None:
     audio = read_audio(written(tmp_path / "a.wav", x, subtype="FLOAT"), 16000)
     assert audio.meta["notes"] == ["5 channels mixed down to mono"]
     assert np.abs(audio.samples - x.mean(1)).max() < 1e-6
+
+
+def test_stereo_stays_stereo_where_it_is_wanted(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 2)).astype(np.float32)
+    path = written(tmp_path / "a.wav", x, subtype="FLOAT")
+    for source in (path, (x, 16000), Audio(np.ascontiguousarray(x.T), 16000)):
+        audio = read_audio(source, 16000, channels=2)
+        assert np.array_equal(audio.samples, x.T) and audio.samples.flags.c_contiguous and audio.meta["notes"] == []
+        assert (audio.channels, audio.seconds) == (2, 0.05)
+        assert np.abs(read_audio(source, 16000).samples - x.mean(1)).max() < 1e-6
+    loud = read_audio((x * [1, 8], 16000), 16000, channels=2)  # one factor for both
+    assert np.abs(loud.samples[1]).max() == 1 and np.abs(loud.samples[0]).max() < 0.2
+    slow = read_audio((x, 8000), 16000, channels=2)
+    assert np.abs(slow.samples[1] - read_audio((x[:, 1], 8000), 16000).samples).max() < 1e-6
+    mono = read_audio((x[:, 0], 16000), 16000, channels=2)
+    assert mono.meta["notes"] == ["mono duplicated to 2 channels"] and np.array_equal(mono.samples, np.stack((x[:, 0], x[:, 0])))
+    assert np.array_equal(trim_silence(Audio(np.pad(x.T, ((0, 0), (800, 160))), 16000)).samples, x.T)
+    with pytest.raises(InputError, match="at least"):
+        read_audio((x[:0], 16000), 16000, channels=2)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_stereo_is_written_interleaved(tmp_path: Path, name: str) -> None:
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 999)).astype(np.float32)
+    Audio(x, 44100).save(tmp_path / name)
+    back, rate = soundfile.read(tmp_path / name, dtype="float32")
+    assert rate == 44100 and back.shape == (999, 2) and np.abs(back.T - x).max() <= 2.0**-14
+    chunks = [AudioChunk(x[:, i : i + 100], 44100, i, np.zeros((1, 2), np.int32)) for i in range(0, 999, 100)]
+    file = io.BytesIO()
+    assert write_wav_stream(file, chunks, 44100, channels=2) == 999
+    Audio(concatenate(chunks, 44100), 44100).save(tmp_path / "b.wav")
+    assert file.getvalue() == (tmp_path / "b.wav").read_bytes()
+    with wave.open(io.BytesIO(file.getvalue())) as w:
+        assert (w.getnchannels(), w.getsampwidth(), w.getframerate(), w.getnframes()) == (2, 2, 44100, 999)
 
 
 def test_loud_floats_are_scaled_with_a_note() -> None:

@@ -45,7 +45,7 @@ def parsers() -> dict[str, Any]:
     return {"": parser, **actions.choices}  # type: ignore[dict-item]
 
 
-@pytest.mark.parametrize("command", parsers())
+@pytest.mark.parametrize("command", sorted(parsers().keys() - {"import"}))  # its files are in test_import_files.py
 def test_every_help_has_an_example_that_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main([*command.split(), "--help"])

@@ -1,12 +1,7 @@
-"""The C++ codecs against the torch modules, over their options; streams, threads and ISAs against one another.
-
-Tolerance: the torch module's own float32 error (against itself in float64) times a small factor.  A code may differ from
-torch's only where float64 scores prove a near-tie: a gap below what the float32 error of the latents can move.
-"""
+"""The C++ codecs against the torch modules, over their options; streams, threads and ISAs against one another."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,27 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from uniaudio_training.models.seanet import SeanetCodec  # noqa: E402
-from uniaudio_training.models.spectral import SpectralCodec  # noqa: E402
+from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, spectral  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict  # noqa: E402
-
-TINY = {"num_codebooks": 3, "codebook_size": 33, "codebook_dim": 10}
-
-
-def spectral(**options) -> CodecConfig:
-    defaults = {"encoder_window": 96, "encoder_width": 20, "encoder_blocks": 2, "encoder_hidden": 36, "decoder_window": 96, "decoder_width": 24, "decoder_blocks": 2,
-                    "decoder_hidden": 40, "kernel_size": 5}
-    frame_size = options.pop("frame_size", 64)
-    return CodecConfig("spectral", frame_size=frame_size, **TINY, spectral=SpectralConfig(**(defaults | options)))
-
-
-def seanet(**options) -> CodecConfig:
-    defaults = {"filters": 6, "ratios": (5, 4, 2), "kernel_size": 7, "last_kernel_size": 7}
-    c = SeanetConfig(**(defaults | options))
-    return CodecConfig("seanet", frame_size=int(np.prod(c.ratios)), **TINY, seanet=c)
-
+from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict  # noqa: E402
 
 CONFIGS = {
     "spectral": spectral(),
@@ -57,94 +35,6 @@ CONFIGS = {
     "seanet-even-kernels": seanet(kernel_size=4, last_kernel_size=2, residual_kernel_size=2, ratios=(3, 3)),
     "seanet-wide": seanet(filters=40, ratios=(3, 2), lstm_layers=2, compress=2),
 }
-
-
-def build(config: CodecConfig, seed: int = 0):
-    torch.manual_seed(seed)
-    model = (SpectralCodec if config.family == "spectral" else SeanetCodec)(config).eval()
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.ndim > 1:
-                p.mul_(1.5)
-            elif name.endswith("norm.bias") or name.endswith("norm.weight"):
-                p.add_(0.1 * torch.randn_like(p))
-        z = model.latent(torch.from_numpy(clip(config, 60 * config.frame_size, 99))[None])
-        for k in range(config.num_codebooks):  # codewords lie where the latents lie, so that all are used
-            model.quantizer.codebooks[k] = torch.randn_like(model.quantizer.codebooks[k]) * z.std(dim=(0, 2)) * 0.8**k
-        model.quantizer.codebooks[0] += z.mean(dim=(0, 2))
-    return model
-
-
-@contextlib.contextmanager
-def exact():
-    """Lets a module in float64 stay there where its code says ``.float()``."""
-    original = torch.Tensor.float
-    torch.Tensor.float = lambda self: self
-    try:
-        yield
-    finally:
-        torch.Tensor.float = original
-
-
-def double_of(config: CodecConfig, model):
-    double = build(config).double()
-    double.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
-    return double
-
-
-def channels_of(config: CodecConfig) -> int:
-    return config.seanet.channels if config.seanet else 1
-
-
-def clip(config: CodecConfig, n: int, seed: int) -> np.ndarray:
-    channels = channels_of(config)
-    x = np.random.default_rng(seed).normal(size=(channels, n)).astype(np.float32) * 0.3
-    return x[0] if channels == 1 else x
-
-
-def native(config: CodecConfig, model, threads: int = 2) -> _C.Codec:
-    return _C.Codec(json.dumps(to_dict(config)), {k: np.ascontiguousarray(v.float().numpy()) for k, v in model.state_dict().items()}, threads)
-
-
-def check_codes(got: np.ndarray, model, double, x: np.ndarray) -> tuple[int, int]:
-    """(frames, near-ties): raises unless each frame's first differing code is a proven near-tie."""
-    if x.shape[-1] == 0:
-        return 0, 0
-    t = torch.from_numpy(x)[None]
-    with torch.no_grad():
-        expected = model.encode(t)[0].numpy()
-        z32 = model.latent(t)[0].T.numpy()
-        with exact():
-            z64 = double.latent(t.double())[0].T.numpy()
-    assert got.shape == expected.shape
-    books = model.quantizer.codebooks.double().numpy()
-    error = max(4 * np.abs(z32 - z64).max(initial=0.0), 1e-6 * np.abs(z64).max(initial=0.0))  # what one float32 latent may be off by
-    ties = 0
-    for j in np.nonzero((got != expected).any(0))[0]:
-        k = int(np.nonzero(got[:, j] != expected[:, j])[0][0])
-        residual = z64[j] - sum(books[i][expected[i, j]] for i in range(k))
-        a, b = books[k][got[k, j]], books[k][expected[k, j]]
-        gap = abs(((residual - a) ** 2).sum() - ((residual - b) ** 2).sum())
-        assert gap <= 2 * error * np.abs(a - b).sum() + 1e-5 * (residual**2).sum(), f"frame {j}, codebook {k}: a difference of {gap} is no near-tie"
-        ties += 1
-    return expected.shape[1], ties
-
-
-def check_audio(got: np.ndarray, model, double, codes: np.ndarray) -> None:
-    if codes.shape[1] == 0:
-        assert got.shape[-1] == 0
-        return
-    t = torch.from_numpy(codes.astype(np.int64))[None]
-    with torch.no_grad():
-        expected = model.decode(t)[0].numpy()
-        with exact():
-            truth = double.decode(t)[0].numpy()
-    assert got.shape == expected.shape and got.dtype == np.float32
-    if got.size:
-        own = np.abs(expected - truth).max()
-        scale = np.abs(truth).max()
-        assert np.abs(got - truth).max() <= 4 * own + 1e-6 * scale, f"{np.abs(got - truth).max() / scale} of full scale; torch's own error is {own / scale}"
-
 
 @pytest.fixture(scope="module", params=list(CONFIGS), ids=list(CONFIGS))
 def pair(request):
@@ -208,7 +98,7 @@ def test_bad_arguments(pair):
     bad = good.copy()
     bad[..., 5] = np.nan
     rank3 = np.zeros((1, 1, 10), np.float32)
-    wrong_channels = np.zeros((channels_of(config) + 1, 10), np.float32)
+    wrong_channels = np.zeros((config.channels + 1, 10), np.float32)
     for x in (bad, rank3, wrong_channels, "text", None, np.array(["a"]), good.astype(np.complex64)):
         with pytest.raises(ValueError, match="samples: expected") as e:
             codec.encode(x)
@@ -245,7 +135,7 @@ import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
 import test_codec_parity as t
 out = {}
-for name in ("spectral", "seanet-v1", "seanet-zero-causal"):
+for name in ("spectral", "seanet-v1", "seanet-zero-causal", "seanet-encodec48"):
     config = t.CONFIGS[name]
     codec = t.native(config, t.build(config))
     codes = codec.encode(t.clip(config, 40 * config.frame_size + 5, 8))

@@ -15,7 +15,8 @@ from lm_tools import BASE, native_lm, torch_lm  # noqa: E402
 from uniaudio_training.models.spectral import SpectralCodec  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict  # noqa: E402
+from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict  # noqa: E402
+from uniaudio_engine.spec import codec_shapes  # noqa: E402
 
 CODEC = CodecConfig(
     family="spectral", frame_size=40, num_codebooks=5, codebook_size=12, codebook_dim=8,
@@ -123,3 +124,11 @@ def test_refusals(models: tuple[Any, Any]) -> None:
         with pytest.raises(ValueError, match=match):
             call()
     assert s.save() == before
+
+
+def test_a_codec_that_normalises_loudness_is_refused(models: tuple[Any, Any]) -> None:
+    """An LM's codes have no scales."""
+    config = CodecConfig("seanet", 16000, 6, 5, 12, 8, seanet=SeanetConfig(filters=2, ratios=(3, 2), normalize=True, chunk_size=60, chunk_stride=60))
+    weights = {k: np.ones(s, np.float32) for k, s in codec_shapes(config).items()}
+    with pytest.raises(ValueError, match="session: expected a codec that codes loudness too"):
+        _C.Session(models[0], _C.Codec(json.dumps(to_dict(config)), weights, 1), 50)

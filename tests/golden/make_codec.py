@@ -27,6 +27,8 @@ CONFIGS = {
         **SEANET, causal=True, lstm_layers=1, conv_shortcut=False, trim_right_ratio=0.7)),
     "seanet_zero": CodecConfig("seanet", frame_size=8, **COMMON, seanet=SeanetConfig(**SEANET, pad_mode="zero", lstm_layers=0)),
     "seanet_group": CodecConfig("seanet", frame_size=8, **COMMON, seanet=SeanetConfig(**SEANET, channels=2, norm="group")),
+    "seanet_chunked": CodecConfig("seanet", frame_size=8, **COMMON, seanet=SeanetConfig(
+        **SEANET, channels=2, norm="group", chunk_size=28, chunk_stride=19, normalize=True)),
 }
 
 
@@ -53,10 +55,16 @@ def main() -> None:
         channels = config.seanet.channels if config.seanet else 1
         samples = torch.randn(1, channels, 9 * config.frame_size + 3) * 0.3
         with torch.no_grad():
-            codes = model.encode(samples[:, 0] if channels == 1 else samples)
-            pcm = model.decode(codes)
+            x, scales = samples[:, 0] if channels == 1 else samples, ()
+            if config.normalizes:
+                codes, *scales = model.encode_scaled(x)
+            else:
+                codes = model.encode(x)
+            pcm = model.decode(codes, *scales)
         tensors = {f"weights.{k}": v.contiguous() for k, v in model.state_dict().items()}
         tensors |= {"samples": samples[0].contiguous(), "codes": codes[0].int().contiguous(), "pcm": pcm[0].contiguous()}
+        if scales:
+            tensors["scales"] = scales[0][0].contiguous()
         save_file(tensors, Path(__file__).parent / f"codec_{name}.safetensors", metadata={"config": json.dumps(to_dict(config))})
 
 

@@ -12,11 +12,12 @@ import torch
 
 from uniaudio_engine.config import FORMAT_VERSION, LMConfig, ModelConfig, VocabularyConfig, from_dict
 from uniaudio_engine.engine import Engine
-from uniaudio_engine.folder import save_folder
+from uniaudio_engine.folder import add_semantic, save_folder
 from uniaudio_engine.text.phones import PHONES
 
 from .codec.checkpoint import load_codec
 from .corpus import speech
+from .semantic.checkpoint import load_semantic
 
 # A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a statement.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
@@ -48,15 +49,27 @@ def write_folder(out: Path, name: str, codec_run: str, lm_run: str | None, card:
     (out / "README.md").write_text(card)
 
 
+def add_semantic_run(folder: Path, run: str) -> None:
+    """Puts a finished semantic run into a model folder, weights in bfloat16."""
+    config, model = load_semantic(run)
+    add_semantic(folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()})
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="uniaudio_training.bundle", description="Make a model folder from finished runs.", epilog="example: python -m uniaudio_training.bundle --codec runs/codec --lm runs/lm --name base --out uniaudio_engine/models/base")
-    parser.add_argument("--codec", required=True, help="codec run")
+    parser.add_argument("--codec", help="codec run (left out: --out is a model folder already, which --semantic goes into)")
+    parser.add_argument("--semantic", help="semantic run")
     parser.add_argument("--lm", help="LM run (left out: a codec-only folder)")
     parser.add_argument("--name", default="base")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--card", type=Path, default=Path(__file__).parents[1] / "card.md", help="the model card to ship (default: %(default)s)")
     args = parser.parse_args(argv)
-    write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text())
+    if args.codec is None and (args.semantic is None or args.lm is not None):
+        parser.error("--codec is missing; without it, --semantic alone goes into the folder that is there")
+    if args.codec is not None:
+        write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text())
+    if args.semantic is not None:
+        add_semantic_run(args.out, args.semantic)
     if args.lm:
         engine = Engine.from_pretrained(args.out)
         (args.out / "voices").mkdir(exist_ok=True)

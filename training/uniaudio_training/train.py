@@ -1,4 +1,4 @@
-"""``uniaudio-train codec|lm --config FILE --out RUN``: trains or resumes, on CPU or GPU unchanged."""
+"""``uniaudio-train codec|semantic|lm --config FILE --out RUN``: trains or resumes, on CPU or GPU unchanged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 _KINDS = {
     "codec": ("uniaudio_training.codec.train", "the codec, spectral losses"),
     "codec-finish": ("uniaudio_training.codec.adversarial", "the codec's decoder against discriminators, codes kept"),
+    "semantic": ("uniaudio_training.semantic.train", "the semantic tokenizer: units that say the phone"),
     "lm": ("uniaudio_training.lm.train", "the language model on tokens"),
 }
 

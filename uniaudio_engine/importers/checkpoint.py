@@ -3,9 +3,9 @@
 A torch checkpoint is a zip of one pickle (``NAME/data.pkl``) and of raw storages (``NAME/data/KEY``), stored without
 compression; before torch 1.6 it was a row of pickles and raw storages.  The pickle is read by the machine of
 ``pickle_machine.py``, in which every class and function that is not a tensor's becomes an inert :class:`StandIn`.
-That matters for the checkpoints that UniAudio's trainer writes: beside the weights they hold a ``reporter`` with
-defaultdicts and with dataclasses of the reference's own modules, so that ``torch.load`` with ``weights_only=True`` refuses
-them, and without it would import those modules.
+That matters for the checkpoints that UniAudio's trainer writes: beside the weights they hold a ``reporter`` with NumPy
+scalars and ``datetime`` spans, so that ``torch.load`` with ``weights_only=True`` refuses them, and without it would run
+whatever a file says.
 
 Tensors are read-only views of the memory-mapped file, so parts that nobody looks at (an optimizer's state) cost nothing.
 Checksums of the zip entries are not compared: torch can be told to write none, and its own reader ignores them.

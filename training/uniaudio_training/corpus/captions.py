@@ -40,7 +40,12 @@ def _a(words: str) -> str:
 
 
 def _siren(rng: Rng, p: dict[str, Any]) -> str:
-    speed = pick(rng, {"slow": ("slow", "slowly wailing", "lazy"), "steady": ("steady", "steadily wailing", "even"), "fast": ("fast", "rapid", "quickly yelping")}[p["speed"]])
+    speed = pick(
+        rng,
+        {"slow": ("slow", "slowly wailing", "lazy"), "steady": ("steady", "steadily wailing", "even"), "fast": ("fast", "rapid", "quickly yelping")}[
+            p["speed"]
+        ],
+    )
     pitch, noun = pick(rng, _PITCH[p["pitch"]]), pick(rng, ("siren", "alarm siren", "emergency siren", "police siren"))
     return str(pick(rng, (_a(f"{speed}, {pitch} {noun}"), f"{_a(pitch)} {noun}, {speed}", f"{_a(f'{speed} {noun}')} at {_a(p['pitch'])} pitch")))
 
@@ -66,17 +71,43 @@ def _beep(rng: Rng, p: dict[str, Any]) -> str:
 
 
 def _rain(rng: Rng, p: dict[str, Any]) -> str:
-    how = pick(rng, {"light": ("light", "gentle", "soft", "thin"), "steady": ("steady", "moderate", "constant"), "heavy": ("heavy", "pouring", "hard", "strong")}[p["strength"]])
-    return str(pick(rng, (f"{how} rain", f"{how} rain falling", f"the sound of {how} rain", f"{how} rainfall", f"it rains, {how}", f"{how} raindrops on {pick(rng, ('a roof', 'leaves', 'the street'))}")))
+    how = pick(
+        rng,
+        {"light": ("light", "gentle", "soft", "thin"), "steady": ("steady", "moderate", "constant"), "heavy": ("heavy", "pouring", "hard", "strong")}[
+            p["strength"]
+        ],
+    )
+    return str(
+        pick(
+            rng,
+            (
+                f"{how} rain",
+                f"{how} rain falling",
+                f"the sound of {how} rain",
+                f"{how} rainfall",
+                f"it rains, {how}",
+                f"{how} raindrops on {pick(rng, ('a roof', 'leaves', 'the street'))}",
+            ),
+        )
+    )
 
 
 def _wind(rng: Rng, p: dict[str, Any]) -> str:
-    how = pick(rng, {"calm": ("calm", "gentle", "slow"), "gusty": ("gusty", "blustery", "fresh"), "stormy": ("stormy", "raging", "violent")}[p["strength"]])
+    how = pick(
+        rng, {"calm": ("calm", "gentle", "slow"), "gusty": ("gusty", "blustery", "fresh"), "stormy": ("stormy", "raging", "violent")}[p["strength"]]
+    )
     return str(pick(rng, (f"{how} wind", f"{_a(how)} wind blows", f"the sound of {how} wind", f"wind blowing, {how}", f"{how} wind outdoors")))
 
 
 def _engine(rng: Rng, p: dict[str, Any]) -> str:
-    change = pick(rng, {"slowing down": ("slowing down", "losing speed", "winding down"), "running": ("running", "running evenly", "idling steadily"), "speeding up": ("speeding up", "accelerating", "revving up")}[p["change"]])
+    change = pick(
+        rng,
+        {
+            "slowing down": ("slowing down", "losing speed", "winding down"),
+            "running": ("running", "running evenly", "idling steadily"),
+            "speeding up": ("speeding up", "accelerating", "revving up"),
+        }[p["change"]],
+    )
     pitch, noun = pick(rng, _PITCH[p["pitch"]][:3]), pick(rng, ("engine", "motor", "machine engine"))
     return str(pick(rng, (f"{_a(pitch)} {noun} {change}", f"{_a(noun)} {change}, {pitch}", f"the sound of {_a(pitch)} {noun}, {change}")))
 
@@ -108,7 +139,14 @@ def _drip(rng: Rng, p: dict[str, Any]) -> str:
 
 
 def _clock(rng: Rng, p: dict[str, Any]) -> str:
-    how = pick(rng, {1.0: ("slowly", "once a second", "at a slow pace"), 2.0: ("steadily", "twice a second", "at a steady pace"), 4.0: ("quickly", "four times a second", "at a fast pace")}[p["per_second"]])
+    how = pick(
+        rng,
+        {
+            1.0: ("slowly", "once a second", "at a slow pace"),
+            2.0: ("steadily", "twice a second", "at a steady pace"),
+            4.0: ("quickly", "four times a second", "at a fast pace"),
+        }[p["per_second"]],
+    )
     noun = pick(rng, ("clock", "wall clock", "old clock", "watch"))
     return str(pick(rng, (f"{_a(noun)} ticks {how}", f"{_a(noun)} ticking {how}", f"the ticking of {_a(noun)}, {how}")))
 
@@ -193,20 +231,46 @@ def instruction(rng: Rng, voice: str, f0: str, rate: str, gain: str) -> str:
 def position(rng: Rng, start: float, end: float, length: float) -> str:
     """Where in a clip an event lies, by thirds of its centre."""
     third = int(3 * 0.5 * (start + end) / length)
-    near = (("at the beginning", "near the start", "at the start"), ("in the middle", "halfway through", "around the middle"), ("at the end", "near the end", "towards the end"))[min(third, 2)]
+    near = (
+        ("at the beginning", "near the start", "at the start"),
+        ("in the middle", "halfway through", "around the middle"),
+        ("at the end", "near the end", "towards the end"),
+    )[min(third, 2)]
     return str(pick(rng, near))
 
 
 def edit(rng: Rng, operation: str, removed: str, added: str, where: str, background: str) -> str:
     """An a_edit instruction."""
+    words: tuple[str, ...]
     if operation == "add":
-        words = (f"{pick(rng, ('add', 'insert', 'put in', 'mix in'))} {added} {where}", f"{where}, {pick(rng, ('add', 'insert'))} {added}", f"{added} should be heard {where}")
+        words = (
+            f"{pick(rng, ('add', 'insert', 'put in', 'mix in'))} {added} {where}",
+            f"{where}, {pick(rng, ('add', 'insert'))} {added}",
+            f"{added} should be heard {where}",
+        )
     elif operation == "drop":
-        words = (f"{pick(rng, ('remove', 'drop', 'take out', 'delete'))} {removed} {where}", f"{pick(rng, ('get rid of', 'cut'))} {removed}, {where}", f"{where}, remove {removed}")
+        words = (
+            f"{pick(rng, ('remove', 'drop', 'take out', 'delete'))} {removed} {where}",
+            f"{pick(rng, ('get rid of', 'cut'))} {removed}, {where}",
+            f"{where}, remove {removed}",
+        )
     elif operation == "replace":
-        words = (f"replace {removed} {where} {pick(rng, ('with', 'by'))} {added}", f"{pick(rng, ('turn', 'change'))} {removed} {where} into {added}", f"{added} instead of {removed}, {where}")
+        words = (
+            f"replace {removed} {where} {pick(rng, ('with', 'by'))} {added}",
+            f"{pick(rng, ('turn', 'change'))} {removed} {where} into {added}",
+            f"{added} instead of {removed}, {where}",
+        )
     elif operation == "inpaint":
-        words = (f"fill in the {pick(rng, ('gap', 'missing part', 'hole'))} {where}: {background}", f"{pick(rng, ('restore', 'complete'))} the missing part of {background}", f"{background}: {pick(rng, ('repair', 'fill'))} the {pick(rng, ('silence', 'gap'))} {where}")
+        words = (
+            f"fill in the {pick(rng, ('gap', 'missing part', 'hole'))} {where}: {background}",
+            f"{pick(rng, ('restore', 'complete'))} the missing part of {background}",
+            f"{background}: {pick(rng, ('repair', 'fill'))} the {pick(rng, ('silence', 'gap'))} {where}",
+        )
     else:
-        words = (f"{pick(rng, ('restore', 'bring back', 'add'))} the high frequencies of {background}", f"{pick(rng, ('increase', 'raise'))} the resolution of {background}", f"super-resolve {background}", f"make {background} {pick(rng, ('brighter', 'full band', 'clear'))} again")
+        words = (
+            f"{pick(rng, ('restore', 'bring back', 'add'))} the high frequencies of {background}",
+            f"{pick(rng, ('increase', 'raise'))} the resolution of {background}",
+            f"super-resolve {background}",
+            f"make {background} {pick(rng, ('brighter', 'full band', 'clear'))} again",
+        )
     return str(pick(rng, words))

@@ -80,6 +80,8 @@ def _wrong(example: Example) -> str:
         return "prompt is not another sentence of the speaker"
     if label.task in ("vc", "se", "tse", "sd") and len(example.pcm("source")) != len(example.pcm("target")):
         return "lengths differ"
+    if label.task == "vc" and any(abs(a.end - b.end) > recipes.VC_DRIFT + 1e-5 for a, b in zip(example.track("source").phones, example.track().phones, strict=True)):
+        return "source and target are not aligned"
     if label.task in ("a_edit", "s_edit") and not outside_equal(example):
         return "samples outside the span differ"
     snr = label.noise or label.interferer
@@ -161,7 +163,10 @@ def check(corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[
         found = _measure(task, examples)
         if listen and examples[0].track().text:
             found["grammar_wer"] = _listen(_spread(corpus[task, split], 4 * count))
-        say(f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, {len(wrong)} wrong" + "".join(f"  {k} {v:.3g}" for k, v in found.items()))
+        say(
+            f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, {len(wrong)} wrong"
+            + "".join(f"  {k} {v:.3g}" for k, v in found.items())
+        )
         for which, why in wrong[:3]:
             say(f"  {which}: {why}")
     manifest = read_manifest(corpus.folder) if own and remake else None

@@ -32,7 +32,9 @@ def _hours(text: str, default: float) -> dict[str, float]:
         except ValueError:
             value = math.nan
         if task not in TASKS or not 0 < value <= 10000:
-            raise CorpusError(f"expected TASK or TASK=HOURS with a task of {', '.join(TASKS)} and hours from 0 to 10000, got {part[:40]!r}; for example: {EXAMPLE}")
+            raise CorpusError(
+                f"expected TASK or TASK=HOURS with a task of {', '.join(TASKS)} and hours from 0 to 10000, got {part[:40]!r}; for example: {EXAMPLE}"
+            )
         hours[task] = value
     return hours
 
@@ -93,21 +95,41 @@ def _is_shard(name: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="uniaudio-corpus", description="The procedural corpus: sound with exact labels for all eleven tasks.", epilog=f"example: {EXAMPLE}")
+    parser = argparse.ArgumentParser(
+        prog="uniaudio-corpus", description="The procedural corpus: sound with exact labels for all eleven tasks.", epilog=f"example: {EXAMPLE}"
+    )
     sub = parser.add_subparsers(dest="command", required=True)
-    p = sub.add_parser("make", help="make shards (those that are there are kept)", description="Makes train, valid and test shards of each task; a run that was stopped goes on where it was.", epilog=f"example: {EXAMPLE}")
+    p = sub.add_parser(
+        "make",
+        help="make shards (those that are there are kept)",
+        description="Makes train, valid and test shards of each task; a run that was stopped goes on where it was.",
+        epilog=f"example: {EXAMPLE}",
+    )
     p.add_argument("--tasks", default=",".join(TASKS), help="tasks, each with its own hours where =HOURS follows (default: all eleven)")
-    p.add_argument("--hours", type=float, default=1.0, help="hours of train for each task without hours of its own; valid and test get a twentieth each (default: %(default)s)")
+    p.add_argument(
+        "--hours",
+        type=float,
+        default=1.0,
+        help="hours of train for each task without hours of its own; valid and test get a twentieth each (default: %(default)s)",
+    )
     p.add_argument("--splits", default=",".join(SPLITS), help="only these (default: %(default)s)")
     p.add_argument("--out", required=True, type=Path, help="folder of the shards")
     p.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: %(default)s)")
     p.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; the shards do not depend on it (default: %(default)s)")
-    p = sub.add_parser("check", help="measure a corpus against its labels", epilog="example: uniaudio-corpus check data/corpus --examples 20 --remake 2")
+    p = sub.add_parser(
+        "check", help="measure a corpus against its labels", epilog="example: uniaudio-corpus check data/corpus --examples 20 --remake 2"
+    )
     p.add_argument("corpus", type=Path, help="folder of shards, or a manifest of recordings (checked for errors only)")
     p.add_argument("--examples", type=int, default=20, help="examples of each task and split to measure (default: %(default)s)")
-    p.add_argument("--remake", type=int, default=0, metavar="N", help="make N shards of each task again and compare them bit for bit (default: %(default)s)")
+    p.add_argument(
+        "--remake", type=int, default=0, metavar="N", help="make N shards of each task again and compare them bit for bit (default: %(default)s)"
+    )
     p.add_argument("--listen", action="store_true", help="word errors of the speech too (needs the evaluate extra)")
-    p = sub.add_parser("show", help="write examples as WAV files and spectrograms (PNG)", epilog="example: uniaudio-corpus show data/corpus --task vc --count 2 --out pictures")
+    p = sub.add_parser(
+        "show",
+        help="write examples as WAV files and spectrograms (PNG)",
+        epilog="example: uniaudio-corpus show data/corpus --task vc --count 2 --out pictures",
+    )
     p.add_argument("corpus", type=Path)
     p.add_argument("--task", required=True, choices=TASKS)
     p.add_argument("--split", default="train", choices=SPLITS)

@@ -90,7 +90,8 @@ def _images(rng: np.random.Generator, size: NDArray, source: NDArray, ear: NDArr
         place = np.where(k % 2 == 0, k * size[d] + source[d], (k + 1) * size[d] - source[d])
         axes.append((place - ear[d], np.abs(k)))
     dx, dy, dz = np.meshgrid(*(a[0] for a in axes), indexing="ij")
-    bounces = sum(np.meshgrid(*(a[1] for a in axes), indexing="ij"))
+    bx, by, bz = np.meshgrid(*(a[1] for a in axes), indexing="ij")
+    bounces = bx + by + bz
     distance = np.sqrt(dx**2 + dy**2 + dz**2).ravel()
     return distance, reflection ** bounces.ravel() / np.maximum(distance, 0.1)
 

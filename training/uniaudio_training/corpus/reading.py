@@ -150,7 +150,9 @@ class Corpus:
         if key not in self._groups:
             task, split = key
             have = ", ".join(f"{t} ({'/'.join(self.splits(t))})" for t in self.tasks) or "nothing"
-            raise CorpusError(f"{self.folder}: no {task} examples for {split}; it has {have}; make them: uniaudio-corpus make --tasks {task} --out {self.folder}")
+            raise CorpusError(
+                f"{self.folder}: no {task} examples for {split}; it has {have}; make them: uniaudio-corpus make --tasks {task} --out {self.folder}"
+            )
         return self._groups[key]
 
     def shards(self, task: str, split: str) -> Sequence[Examples]:

@@ -44,7 +44,15 @@ MAX_FILE = 1 << 30
 MAX_TEXT = 4000  # characters
 _KEYS = ("audio", "task", "split", "text", "speaker", "caption", "score", "phones", "source", "prompt", "spans")
 _PHONES = frozenset(PHONES)
-_NEEDS = {"tts": ("text",), "svs": ("score",), "t2s": ("caption",), "t2m": ("caption",), "i_tts": ("text", "caption"), "a_edit": ("caption",), "s_edit": ("text",)}
+_NEEDS = {
+    "tts": ("text",),
+    "svs": ("score",),
+    "t2s": ("caption",),
+    "t2m": ("caption",),
+    "i_tts": ("text", "caption"),
+    "a_edit": ("caption",),
+    "s_edit": ("text",),
+}
 
 
 class _Bad(ValueError):
@@ -160,7 +168,9 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
         raise _Bad("audio is missing")
     task = row.get("task") or ("svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None)
     if task not in TASKS:
-        raise _Bad(f"task: expected one of {', '.join(TASKS)}, got {_shown(task)}" if "task" in row else "expected text, caption, score or task beside audio")
+        raise _Bad(
+            f"task: expected one of {', '.join(TASKS)}, got {_shown(task)}" if "task" in row else "expected text, caption, score or task beside audio"
+        )
     split = row.get("split", "train")
     if split not in SPLITS:
         raise _Bad(f"split: expected one of {', '.join(SPLITS)}, got {_shown(split)}")
@@ -171,15 +181,22 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
         raise _Bad(f"{task} needs source: the path of its input")
     path, samples = files.check(row["audio"], "audio")
     seconds = samples / SAMPLE_RATE
-    phones = []
+    phones: list[Phone] = []
     for phone, end in _rows(row.get("phones", []), "phones", 2, "[phone, end]"):
-        if phone not in _PHONES:
+        if not isinstance(phone, str) or phone not in _PHONES:
             raise _Bad(f"phones: expected the engine's phones, got {_shown(phone)}")
         phones.append(Phone(phone, _number(end, "phones", phones[-1].end if phones else 0.0, seconds + 0.05)))
-    notes = []
+    notes: list[Note] = []
     for pitch, start, duration, lyric in _rows(row.get("score", []), "score", 4, "[pitch, start, duration, syllable]"):
         begin = _number(start, "score start", notes[-1].start if notes else 0.0, seconds)
-        notes.append(Note(int(_number(pitch, "score pitch", 0, 127)), begin, _number(duration, "score duration", 0.01, MAX_SECONDS), _text(lyric, "score syllable")))
+        notes.append(
+            Note(
+                int(_number(pitch, "score pitch", 0, 127)),
+                begin,
+                _number(duration, "score duration", 0.01, MAX_SECONDS),
+                _text(lyric, "score syllable"),
+            )
+        )
     speaker, text = _text(row.get("speaker", ""), "speaker"), _text(row.get("text", ""), "text")
     tracks = {"target": Track(0, samples, text, speaker, tuple(phones))}
     paths = {"target": path}
@@ -199,7 +216,7 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
             both.append(Span(round(first * SAMPLE_RATE), round(_number(end, "spans", first, tracks[role].seconds) * SAMPLE_RATE)))
         if len(both) != 2 or len(row["spans"]) != 2:
             raise _Bad("spans: expected two, that of source and that of audio")
-        edit = Edit("replace", *both)
+        edit = Edit("replace", both[0], both[1])
     label = Label(f"{name}-{number:06d}", task, split, tracks, _text(row.get("caption", ""), "caption"), notes=tuple(notes), edit=edit)
     return label, paths
 

@@ -142,7 +142,7 @@ def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, 
         inner = [i for i in inner if not grammar or any(words[i] in c for c in _CLASSES)]
         if not inner:
             continue
-        i = pick(inner)  # type: ignore[arg-type]
+        i = inner[int(rng.integers(len(inner)))]
         count = 2 if i + 1 in inner and rng.random() < 0.35 else 1
         for _ in range(200):
             new = list(words)

@@ -45,9 +45,10 @@ def _pitch_word(name: str, hz: float) -> str:
     return "low" if hz < low else "high" if hz > high else "medium"
 
 
-def is_clear(name: str, parameters: dict[str, Any]) -> bool:
-    """False where a pitch lies within 5 % of the border between two words for it: nobody could judge that caption."""
-    return all(abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ()))
+def is_clear(name: str, parameters: dict[str, Any], seconds: float) -> bool:
+    """False where nobody could judge a caption: a pitch within 5 % of the border between two words for it, or so many events in
+    ``seconds`` that two may run into one."""
+    return parameters.get("count", 1) * 0.4 <= seconds and all(abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ()))
 
 
 def _scatter(rng: np.random.Generator, seconds: float, count: int, event: Callable[[], np.ndarray]) -> np.ndarray:

@@ -34,7 +34,7 @@ _HELD_OUT = (("slt", 0.98, 182.0), ("rms", 1.06, 100.0), ("awb", 0.90, 125.0), (
 
 
 def _speakers() -> tuple[Speaker, ...]:
-    rows = []
+    rows: list[Speaker] = []
     for base, f0s in _BASES.items():
         for alpha in _ALPHAS:
             for f0 in f0s:

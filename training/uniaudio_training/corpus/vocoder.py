@@ -75,9 +75,7 @@ def _at(frames: Floats, where: Floats) -> Floats:
     return frames[i] * (1 - share) + frames[i + 1] * share
 
 
-def synthesize(
-    rng: np.random.Generator, envelope: Floats, source_time: Floats, f0: Floats, noisy: Floats, count: int
-) -> NDArray[np.float32]:
+def synthesize(rng: np.random.Generator, envelope: Floats, source_time: Floats, f0: Floats, noisy: Floats, count: int) -> NDArray[np.float32]:
     """Sound [count] from ``envelope`` [T, 513].
 
     ``source_time`` s and ``f0`` Hz (> 0) are given for each output sample [count]; ``noisy`` [count] is the corner in Hz above which

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists():
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(part, **tokenize(shard, engine.codec.encode, engine.semantic if args.units else None))  # type: ignore[arg-type]
+        np.savez(part, **tokenize(shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None))
         shutil.copyfile(shard.path, path.with_suffix(".jsonl"))
         part.replace(path)
     return 0

@@ -175,7 +175,12 @@ class SeanetDecoder(nn.Module):
 
 
 class SeanetCodec(nn.Module):
-    """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N] (mono) or [B, C, N]."""
+    """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N] (mono) or [B, C, N].
+
+    With ``chunk_size`` each chunk is a clip of its own (T: their frames one after the other), and decoded chunks are
+    joined by linear cross-fades.  With ``normalize`` a chunk's loudness is taken out first: ``encode_scaled`` gives it
+    and ``decode`` needs it.  ``latent`` and ``synthesize``, which training uses, are one chunk's, without loudness.
+    """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -194,12 +199,45 @@ class SeanetCodec(nn.Module):
             return x.new_zeros(x.shape[0], self.config.codebook_dim, 0)
         return self.encoder(x)
 
+    def chunks(self, samples: Tensor) -> list[Tensor]:
+        """samples [B, N] or [B, C, N] -> [B, C, chunk_size] each, zeros behind the clip's end; one chunk a stride."""
+        x = samples[:, None] if samples.ndim == 2 else samples
+        size, stride = self.config.chunk
+        if not size:
+            return [x] if x.shape[-1] else []
+        pieces = [x[..., at : at + size] for at in range(0, x.shape[-1], stride)]
+        return [F.pad(p, (0, size - p.shape[-1])) for p in pieces]
+
     @torch.no_grad()
     def encode(self, samples: Tensor, num_codebooks: int | None = None) -> Tensor:
-        return self.quantizer.encode(self.latent(samples), num_codebooks)
+        assert not self.seanet.normalize, "codes without their loudness are half of the sound: encode_scaled"
+        return self.encode_scaled(samples, num_codebooks)[0]
 
-    def decode(self, codes: Tensor) -> Tensor:
-        return self.synthesize(self.quantizer.decode(codes))
+    @torch.no_grad()
+    def encode_scaled(self, samples: Tensor, num_codebooks: int | None = None) -> tuple[Tensor, Tensor]:
+        """(codes [B, K, T], scales [B, chunks]); no scales ([B, 0]) without ``normalize``."""
+        codes, scales = [samples.new_zeros(samples.shape[0], num_codebooks or self.config.num_codebooks, 0).long()], []
+        for x in self.chunks(samples):
+            if self.seanet.normalize:
+                scale = x.mean(1).square().mean(-1).sqrt() + 1e-8
+                x = x / scale[:, None, None]
+                scales.append(scale)
+            codes.append(self.quantizer.encode(self.latent(x), num_codebooks))
+        return torch.cat(codes, -1), torch.stack(scales, -1) if scales else samples.new_zeros(samples.shape[0], 0)
+
+    def decode(self, codes: Tensor, scales: Tensor | None = None) -> Tensor:
+        """codes [B, K', T] and scales [B, chunks] -> samples of all T frames; a clip of N samples is the first N of them."""
+        size, stride = self.config.chunk
+        frames = -(-size // self.config.frame_size) or max(codes.shape[-1], 1)
+        parts = [self.synthesize(self.quantizer.decode(c)) for c in codes.split(frames, -1) if c.shape[-1]]
+        wanted = len(parts) if self.seanet.normalize else 0
+        if (0 if scales is None else scales.shape[-1]) != wanted:
+            raise ValueError(f"scales: expected [B, {wanted}], got {None if scales is None else list(scales.shape)}")
+        if scales is not None and wanted:
+            parts = [p * s.reshape(-1, *[1] * (p.ndim - 1)) for p, s in zip(parts, scales.unbind(-1), strict=True)]
+        if not parts:
+            return self.synthesize(codes.new_zeros(codes.shape[0], self.config.codebook_dim, 0, dtype=self.quantizer.codebooks.dtype))
+        return overlap_add(parts, stride) if size else parts[0]
 
     def synthesize(self, z: Tensor) -> Tensor:
         """Quantized latents [B, E, T] -> samples [B, T * frame_size] (mono) or [B, C, T * frame_size]."""
@@ -208,3 +246,17 @@ class SeanetCodec(nn.Module):
         else:
             y = self.decoder(z)
         return y[:, 0] if self.seanet.channels == 1 else y
+
+
+def overlap_add(parts: list[Tensor], stride: int) -> Tensor:
+    """Chunks [..., n], one every ``stride`` samples, weighted by a triangle over the first one's length and divided by
+    the sum of the weights (EnCodec's linear cross-fade)."""
+    n = parts[0].shape[-1]
+    weight = 0.5 - (torch.linspace(0, 1, n + 2, dtype=parts[0].dtype, device=parts[0].device)[1:-1] - 0.5).abs()
+    total = max(i * stride + p.shape[-1] for i, p in enumerate(parts))
+    out, weights = parts[0].new_zeros(*parts[0].shape[:-1], total), parts[0].new_zeros(total)
+    for i, p in enumerate(parts):
+        at = slice(i * stride, i * stride + p.shape[-1])
+        out[..., at] += weight[: p.shape[-1]] * p
+        weights[at] += weight[: p.shape[-1]]
+    return out / weights

@@ -71,20 +71,20 @@ class SpectralCodec(nn.Module):
         self.config = config
         c: SpectralConfig = config.spectral
         self.spectral = c
-        enc_bins = c.encoder_window // 2 + 1
         dec_bins = c.decoder_window // 2 + 1
-        self.encoder = ConvNeXt(3 * enc_bins * c.encoder_subframes, c.encoder_width, c.encoder_hidden, c.encoder_blocks, config.codebook_dim, c.kernel_size)
+        self.encoder = ConvNeXt(c.features, c.encoder_width, c.encoder_hidden, c.encoder_blocks, config.codebook_dim, c.kernel_size)
         self.quantizer = ResidualVQ(config.num_codebooks, config.codebook_size, config.codebook_dim)
-        self.decoder = ConvNeXt(config.codebook_dim, c.decoder_width, c.decoder_hidden, c.decoder_blocks, dec_bins * 3 * c.decoder_subframes, c.kernel_size)
+        if config.has_decoder:
+            self.decoder = ConvNeXt(config.codebook_dim, c.decoder_width, c.decoder_hidden, c.decoder_blocks, dec_bins * 3 * c.decoder_subframes, c.kernel_size)
         self.register_buffer("encoder_window", torch.hann_window(c.encoder_window), persistent=False)
         self.register_buffer("decoder_window", torch.hann_window(c.decoder_window), persistent=False)
 
     def features(self, samples: Tensor) -> Tensor:
-        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins].
+        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or [B, T, subframes * bins] without phases.
 
         Window s covers samples [(s+1)H - W, (s+1)H) of hop H, zeros before the start; its spectrum X is divided by W/4, so that a
         full-scale sine peaks at 1.  Per window: 0.25 ln(|X| + f) + 1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with
-        f = log_floor: of like size, or phases are not learned.
+        f = log_floor: of like size, or phases are not learned.  Without ``encoder_phases`` the logarithm alone.
         """
         c = self.spectral
         hop = self.config.frame_size // c.encoder_subframes
@@ -92,12 +92,16 @@ class SpectralCodec(nn.Module):
         segments = x.unfold(1, c.encoder_window, hop) * self.encoder_window
         spectrum = torch.fft.rfft(segments.float(), dim=-1) * (4.0 / c.encoder_window)
         floored = spectrum.abs() + c.log_floor
+        if not c.encoder_phases:
+            return (0.25 * floored.log() + 1.25).reshape(samples.shape[0], -1, c.features)
         scale = 8 * floored.rsqrt()
         features = torch.cat((0.25 * floored.log() + 1.25, spectrum.real * scale, spectrum.imag * scale), dim=-1)
         return features.reshape(samples.shape[0], -1, c.encoder_subframes * features.shape[-1])
 
     def latent(self, samples: Tensor) -> Tensor:
         """samples [B, N] -> [B, E, T], before quantization; the clip is extended with zeros to whole frames."""
+        if samples.shape[1] == 0:
+            return samples.new_zeros(samples.shape[0], self.config.codebook_dim, 0)
         extra = -samples.shape[1] % self.config.frame_size
         return self.encoder(self.features(F.pad(samples, (0, extra)))).transpose(1, 2)
 
@@ -117,6 +121,8 @@ class SpectralCodec(nn.Module):
         """
         c = self.spectral
         b, _, t = z.shape
+        if t == 0:
+            return z.new_zeros(b, 0)
         sub, w = c.decoder_subframes, c.decoder_window
         hop = self.config.frame_size // sub
         y = self.decoder(z.transpose(1, 2)).float().view(b, t * sub, 3, w // 2 + 1)

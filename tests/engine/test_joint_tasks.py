@@ -1,0 +1,228 @@
+"""The eleven tasks of a joint model: the engine lays out what the trainer trains, and finishes the sound as the task says."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import fake_core
+import numpy as np
+import pytest
+from conftest import tone
+from tiny import random_weights, tiny_config
+from uniaudio_training.lm.captions import train_captions
+from uniaudio_training.lm.items import Item, item_sequence
+
+from uniaudio_engine import Audio, Engine, InputError, guides
+from uniaudio_engine.captions import CaptionTokenizer
+from uniaudio_engine.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
+from uniaudio_engine.folder import save_folder
+from uniaudio_engine.score import lay_out, read_score
+from uniaudio_engine.sequence import guide_vocab, make_vocabulary, token_durations, vocab_size
+from uniaudio_engine.spec import codec_shapes, lm_shapes
+from uniaudio_engine.tasks import TASKS
+from uniaudio_engine.text import PHONES
+
+K, SIZE, UNITS = 4, 16, 20
+CAPTIONS = ["a low voice, slowly", "three knocks on wood", "add a bell", "slow piano in c major"] * 20
+SCORE = "C4 1 hello\nE4 1 -\nR 0.5\nG4 1 you\n"
+
+
+def joint_config(captions: int) -> ModelConfig:
+    def spans(start: int) -> Any:
+        return guides.joint_spans(start, SIZE, UNITS)
+
+    config = tiny_config(len(PHONES))
+    vocabulary = make_vocabulary(K, SIZE, len(PHONES), tuple(TASKS), ("caption",), captions, spans)
+    assert config.lm is not None
+    lm = dataclasses.replace(
+        config.lm, num_codebooks=K, vocab_size=vocab_size(vocabulary), guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary)
+    )
+    encoder = CodecConfig("spectral", num_codebooks=1, codebook_size=UNITS, codebook_dim=8,
+                          spectral=SpectralConfig(encoder_width=16, encoder_blocks=1, encoder_hidden=24, encoder_phases=False, decoder_blocks=0))  # fmt: skip
+    codec = dataclasses.replace(config.codec, num_codebooks=8)
+    return dataclasses.replace(config, codec=codec, lm=lm, vocabulary=vocabulary, tasks=tuple(TASKS), semantic=SemanticConfig(encoder, 2))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "joint"
+    model = train_captions(CAPTIONS, 300)
+    config = joint_config(CaptionTokenizer(model).size)
+    assert config.lm is not None and config.semantic is not None
+    codec = random_weights(codec_shapes(config.codec))
+    codec["decoder.output.bias"] -= 2.0
+    save_folder(path, config, codec, random_weights(lm_shapes(config.lm), 1), PHONES, captions=model,
+                semantic=random_weights(codec_shapes(config.semantic.encoder), 2))  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def engine(fake: None, folder: Path) -> Engine:
+    return Engine.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def real_one(folder: Path) -> Engine:
+    return Engine.from_pretrained(folder, dtype="float32", threads=2)
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
+    made: list[fake_core.LMSession] = []
+    original = Engine.fork_prefix
+
+    def kept(self: Engine, shared: Any) -> Any:
+        made.append(original(self, shared))
+        return made[-1]
+
+    monkeypatch.setattr(Engine, "fork_prefix", kept)
+    return made
+
+
+VOICE = tone(1.0, hertz=330.0)
+REQUESTS: dict[str, dict[str, Any]] = {
+    "tts": {"phones": "pau hh ax0 l ow1 pau", "prompt": VOICE},
+    "vc": {"source": tone(0.7), "prompt": VOICE},
+    "se": {"source": tone(0.7)},
+    "tse": {"source": tone(0.7), "prompt": VOICE},
+    "svs": {"score": SCORE, "prompt": VOICE},
+    "t2s": {"text": "Three knocks on wood.", "seconds": 0.5},
+    "t2m": {"text": "slow piano", "seconds": 0.5},
+    "a_edit": {"instruction": "add a bell", "source": tone(1.0), "span": "0.3:0.62"},
+    "sd": {"source": tone(0.7)},
+    "i_tts": {"instruction": "a low voice", "phones": "pau hh ax0 l ow1 pau"},
+    "s_edit": {"source": tone(2.0), "span": (1.1, 1.4), "phones": "w ah1 n"},
+}
+
+
+def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | None]:
+    """The trainer's item of a request, its target being what the engine made, and its voice prompt."""
+    layout, given = e.layout, REQUESTS[task]
+    begin = int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("audio_start"))[-1]) + 1
+    codes = layout.frames_to_codes(log[begin:])
+    more: dict[str, Any] = {}
+    prompt = e.encode(VOICE).T if "prompt" in given else None
+    if task in ("tts", "i_tts", "s_edit"):
+        first = int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("duration_start"))[-1]) + 1
+        phones = [e.label_ids("phone")[p] for p in given["phones"].split()]
+        more = {"phones": np.array(phones), "durations": token_durations(layout, log[first : first + len(phones)])}
+    if task in ("se", "tse", "sd", "a_edit"):
+        more["source"] = e.encode(given["source"]).T[: len(codes)]
+    if task == "a_edit":  # the rows look ahead into the source beyond what is made
+        more["edit"] = (15, 31)
+    if task == "vc":
+        more["units"] = e.semantic(given["source"])
+    if task == "svs":
+        song = lay_out(read_score(SCORE), 50.0)
+        more = {"phones": np.array([e.label_ids("phone")[p] for p in song.phones]), "durations": np.array(song.durations),
+                "pitches": np.array(song.pitches), "note_frames": np.array(song.note_frames)}  # fmt: skip
+    if task == "s_edit":
+        prompt = guides.edit_context(e.encode(given["source"]).T, 55, 70)
+    for name in ("text", "instruction"):
+        if name in given and task != "tts":
+            more["caption"] = e.captions.encode(given[name])
+    return Item(task, codes, **more), prompt
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_engine_lays_out_what_the_trainer_trains(task: str, engine: Engine, sessions: list[fake_core.LMSession]) -> None:
+    engine.generate(task, seed=3, **REQUESTS[task])
+    (session,) = sessions
+    item, prompt = trained(engine, task, session.log)
+    expected = item_sequence(engine.layout, item, prompt)
+    assert np.array_equal(session.log, expected.frames)
+    guide = expected.guide.copy()
+    if task == "a_edit":  # the trainer's source ends where this one goes on
+        for k in range(guides.AHEAD):
+            c = engine.layout.guide_column(f"ahead{k}")
+            guide[-guides.LOOKAHEAD :, c] = session.guide[-guides.LOOKAHEAD :, c]
+            assert (session.guide[-guides.LOOKAHEAD :, c] >= 0).all()
+    assert np.array_equal(session.guide, guide)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_generate_is_the_stream_and_the_batch(task: str, real_one: Engine) -> None:
+    request = {**REQUESTS[task], "seed": 5}
+    whole = real_one.generate(task, **request)
+    chunks = list(real_one.stream(task, chunk_frames=[3, 11], **request))
+    assert np.array_equal(np.concatenate([c.samples for c in chunks]), whole.samples)
+    ends = np.cumsum([0] + [len(c.samples) for c in chunks])
+    assert [c.start for c in chunks] == ends[:-1].tolist()
+    (batched,) = real_one.generate_batch([request], task)
+    assert np.array_equal(batched.samples, whole.samples) and np.isfinite(whole.samples).all()
+
+
+@pytest.mark.parametrize("task", ["vc", "se", "tse", "sd"])
+@pytest.mark.parametrize("samples", [1, 319, 320, 9999])
+def test_aligned_tasks_keep_every_sample_of_length(task: str, samples: int, real_one: Engine) -> None:
+    source = Audio(tone(1.0).samples[:samples], 16000)
+    assert len(real_one.generate(task, **{**REQUESTS[task], "source": source, "seed": 1}).samples) == samples
+
+
+@pytest.mark.parametrize("task", ["a_edit", "s_edit"])
+def test_no_sample_outside_an_edit_changes(task: str, real_one: Engine) -> None:
+    request = REQUESTS[task]
+    source = request["source"].samples
+    made = real_one.generate(task, **{**request, "seed": 1})
+    begin, end = (round(t * 16000) for t in made.meta["span"])
+    grown = len(made.samples) - len(source)
+    assert task == "s_edit" or grown == 0
+    assert np.array_equal(made.samples[:begin], source[:begin])
+    assert np.array_equal(made.samples[end + grown :], source[end:])
+    assert not np.array_equal(made.samples[begin : end + grown], source[begin : end + grown])
+    assert abs(float(made.samples[begin] - source[begin])) < 0.1  # faded in
+
+
+def test_an_edit_without_a_span_is_the_whole(real_one: Engine) -> None:
+    source = tone(0.7)
+    made = real_one.generate("a_edit", instruction="add a bell", source=source, seed=1)
+    assert len(made.samples) == len(source.samples) and made.meta["frames"] == 35
+
+
+def test_verbs_are_the_tasks(real_one: Engine) -> None:
+    made = {
+        "vc": real_one.convert(tone(0.7), VOICE, seed=5), "se": real_one.enhance(tone(0.7), seed=5), "sd": real_one.dereverb(tone(0.7), seed=5),
+        "tse": real_one.extract(tone(0.7), VOICE, seed=5), "svs": real_one.sing(SCORE, prompt=VOICE, seed=5),
+        "t2s": real_one.sound("Three knocks on wood.", seconds=0.5, seed=5), "t2m": real_one.music("slow piano", seconds=0.5, seed=5),
+        "a_edit": real_one.edit("add a bell", tone(1.0), span="0.3:0.62", seed=5),
+        "i_tts": real_one.instruct("a low voice", phones="pau hh ax0 l ow1 pau", seed=5),
+        "s_edit": real_one.speech_edit(tone(2.0), (1.1, 1.4), phones="w ah1 n", seed=5),
+    }  # fmt: skip
+    for task, audio in made.items():
+        assert np.array_equal(audio.samples, real_one.generate(task, **{**REQUESTS[task], "seed": 5}).samples), task
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no caption": ("t2s", {"text": "  "}, "expected words that describe the sound"),
+    "a long caption": ("t2s", {"text": "knock " * 300}, "expected at most 96 pieces"),
+    "a caption of numbers": ("t2s", {"text": 7}, "text: expected a string, got int"),
+    "no score": ("svs", {"score": "la la"}, "score line 1"),
+    "a span backwards": ("a_edit", {"instruction": "add a bell", "source": tone(1.0), "span": "0.6:0.3"}, "expected begin:end in seconds"),
+    "a span too far": ("s_edit", {"source": tone(1.0), "span": "0.5:3", "text": "one"}, "within the sound's 1 s"),
+    "no span": ("s_edit", {"source": tone(1.0), "text": "one"}, "input span is missing"),
+    "nobody's voice": ("vc", {"source": tone(1.0)}, "input prompt is missing"),
+    "no sound": ("se", {"source": Audio(np.zeros(0, np.float32), 16000)}, "expected at least"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_requests_are_one_line(case: str, engine: Engine) -> None:
+    task, inputs, words = REFUSED[case]
+    with pytest.raises(InputError) as e:
+        engine.generate(task, **inputs)
+    assert words in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_model_without_captions_says_so(fake: None, folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for f in folder.iterdir():
+        if f.name != "text.model":
+            (copy / f.name).symlink_to(f)
+    with pytest.raises(InputError, match="reads no captions"):
+        Engine.from_pretrained(copy).sound("rain")
+    (copy / "text.model").write_bytes(b"no model")
+    with pytest.raises(InputError, match="expected a sentencepiece model"):
+        Engine.from_pretrained(copy).sound("rain")

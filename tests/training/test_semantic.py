@@ -1,0 +1,353 @@
+"""The semantic tokenizer's trainer and judge, on a made-up language: phone p is a noise band, its speakers are levels."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from uniaudio_training.evaluate import semantic as judge  # noqa: E402
+from uniaudio_training.semantic import train as trainer  # noqa: E402
+from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view  # noqa: E402
+from uniaudio_training.semantic.checkpoint import load_semantic  # noqa: E402
+from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels  # noqa: E402
+from uniaudio_training.semantic.reader import open_noises, open_speech  # noqa: E402
+
+from uniaudio_engine.semantic import SemanticEncoder  # noqa: E402
+from uniaudio_engine.text.phones import PHONES  # noqa: E402
+
+SPOKEN = ("s", "m", "ah1", "iy0", "sh")
+SETTINGS = {
+    "batch": 4, "frames": 24, "warmup": 2, "unquantized": 2, "validate_every": 100, "speaker_weight": 0.1,
+    "semantic": {
+        "delay": 2,
+        "encoder": {
+            "family": "spectral", "num_codebooks": 1, "codebook_size": 24, "codebook_dim": 8,
+            "spectral": {
+                "encoder_window": 400, "encoder_width": 24, "encoder_blocks": 1, "encoder_hidden": 32,
+                "encoder_phases": False, "decoder_blocks": 0,
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def tone(hz, n, rng):
+    return np.sin(2 * np.pi * hz * np.arange(n) / 16000 + rng.uniform(0, 6)) * np.float32(0.5)
+
+
+def write_shard(folder, split, clips, seed):
+    """A phone is a tone of its own (so that a test can read it back); speakers are a little sharper or flatter."""
+    rng = np.random.default_rng(seed)
+    pcm, lines, offset = [], [], 0
+    for c in range(clips):
+        who = c % 3
+        phones, parts, end = [], [], 0
+        for _ in range(12):
+            p = int(rng.integers(-1, len(SPOKEN)))
+            n = int(rng.integers(900, 2600))
+            end += n
+            phones.append(("pau" if p < 0 else SPOKEN[p], end / 16000))
+            parts.append(np.zeros(n) if p < 0 else tone((500 + 1000 * p) * (1 + 0.01 * who), n, rng))
+        x = np.round(np.concatenate(parts) * 32767).astype(np.int16)
+        lines.append(json.dumps({"offset": offset, "samples": len(x), "text": "", "speaker": f"tone-{who}", "phones": phones}))
+        pcm.append(x)
+        offset += len(x)
+    np.save(folder / f"speech-{split}-0000.npy", np.concatenate(pcm))
+    (folder / f"speech-{split}-0000.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for seed, (split, clips) in enumerate((("train", 60), ("valid", 6), ("test", 30))):
+        write_shard(folder, split, clips, seed)
+    return folder
+
+
+# Data
+
+
+def test_frame_labels():
+    phones = [("pau", 0.045), ("s", 0.085), ("ah1", 0.2)]
+    labels = frame_labels(phones, 12)
+    s, ah = PHONES.index("s"), PHONES.index("ah1")
+    # middles at 10, 30, 50 ms ...
+    assert labels.now.tolist() == [PAUSE_ID] * 2 + [s] * 2 + [ah] * 6 + [PAUSE_ID] * 2
+    assert labels.before.tolist() == [PAUSE_ID] * 4 + [s] * 6 + [ah] * 2
+    assert labels.after.tolist() == [s] * 2 + [ah] * 2 + [PAUSE_ID] * 8
+    before = frame_labels(phones, 12, start=-0.04)
+    assert before.now[2:].tolist() == labels.now[:10].tolist() and before.now[:2].tolist() == [PAUSE_ID] * 2
+    fast = frame_labels(phones, 6, speed=2.0)  # middles at 20, 60, 100 ms ... of the clip
+    assert fast.now.tolist() == [PAUSE_ID, s, ah, ah, ah, PAUSE_ID]
+
+
+def test_reads_tracks(corpus, tmp_path):
+    """The same shard as the labels of tasks have it: clips as tracks, some of them twice."""
+    pcm = np.load(corpus / "speech-valid-0000.npy")
+    np.save(tmp_path / "tts-valid-0000.npy", pcm)
+    np.save(tmp_path / "t2s-valid-0000.npy", pcm[:500])
+    (tmp_path / "t2s-valid-0000.jsonl").write_text('{"tracks": {"target": {"offset": 0, "samples": 500}}}\n')
+    clips = [json.loads(line) for line in (corpus / "speech-valid-0000.jsonl").read_text().splitlines()]
+    rows = [{"id": "x", "task": "tts", "tracks": {"target": a, "prompt": b}} for a, b in zip(clips, clips[1:], strict=False)]
+    (tmp_path / "tts-valid-0000.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    plain, tracks = open_speech(corpus, "valid"), open_speech(tmp_path, "valid")
+    assert len(plain) == len(tracks) == len(clips) == 6
+    for a, b in zip(plain, tracks, strict=True):
+        assert a.speaker == b.speaker and a.phones == b.phones
+        np.testing.assert_array_equal(a.samples(), b.samples())
+    assert [len(n) for n in open_noises(tmp_path, "valid")] == [500]
+    with pytest.raises(FileNotFoundError, match="no test speech"):
+        open_speech(tmp_path, "test")
+
+
+def test_crops_keep_their_labels(corpus):
+    """At any speed and start: the frames that a label calls a phone hold that phone's tone."""
+    data = SemanticData(corpus, 320, 40)
+    rng = np.random.default_rng(0)
+    right = total = 0
+    for _ in range(40):
+        x, labels, _ = data.crop(rng)
+        assert x.shape == (40 * 320,) and x.dtype == np.float32
+        power = np.abs(np.fft.rfft(x.reshape(40, 320) * np.hanning(320), axis=1))
+        for t in range(1, 39):
+            if len({int(v) for v in labels.now[t - 1 : t + 2]}) > 1:
+                continue  # at a border
+            total += 1
+            if labels.now[t] == PAUSE_ID:
+                right += power[t].max() < 1.0
+            else:
+                p = SPOKEN.index(PHONES[labels.now[t]])
+                right += 0.84 < power[t].argmax() * 50 / (500 + 1000 * p) < 1.22
+    assert total > 300 and right > 0.97 * total
+
+
+def test_batches_are_pairs_and_the_seeds_alone(corpus):
+    data = SemanticData(corpus, 320, 24)
+    a, b = (data.batch(np.random.default_rng(5), 6) for _ in range(2))
+    for name, value in vars(a).items():
+        assert torch.equal(value, getattr(b, name)), name
+    assert torch.equal(a.now[0::2], a.now[1::2]) and torch.equal(a.speaker[0::2], a.speaker[1::2])
+    assert not torch.equal(a.samples[0::2], a.samples[1::2])
+    assert a.samples.abs().max() <= 1 and torch.isfinite(a.samples).all()
+
+
+# Augmentation
+
+
+def test_noise_is_as_loud_as_asked():
+    rng = np.random.default_rng(0)
+    x = np.sin(np.arange(16000) * 0.3).astype(np.float32)
+    noise = add_at(x, rng.standard_normal(16000).astype(np.float32) * 7, 10.0) - x
+    assert 10 * np.log10((x**2).mean() / (noise**2).mean()) == pytest.approx(10, abs=0.05)
+    assert np.isfinite(add_at(np.zeros(3200, np.float32), noise[:3200], 10.0)).all()
+
+
+def test_views_keep_time():
+    """Rooms and equalizers leave the direct path where it was."""
+    x = np.zeros(8000, np.float32)
+    x[4000] = 0.5
+    everything = Chances(noise=0, other=0, room=1, equalizer=1, telephone=0)
+    for seed in range(20):
+        y = sound_view(np.random.default_rng(seed), x, None, everything)
+        assert abs(int(np.abs(y).argmax()) - 4000) <= 1 and np.abs(y).max() <= 1
+
+
+def test_harmonics_and_formants_move_apart():
+    warp = VoiceWarp(201)
+    hz = torch.arange(201) * 40.0
+    envelope = 0.5 * torch.exp(-(((hz - 2000) / 700) ** 2))
+    comb = 0.2 * torch.cos(2 * torch.pi * hz / 240)  # harmonics of 240 Hz
+    x = (envelope + comb)[None, None]
+    one = torch.ones(1)
+    torch.testing.assert_close(warp(x, one, one), x, atol=2e-3, rtol=0)
+    higher = warp(x, one * 1.25, one)[0, 0]
+    moved = envelope + 0.2 * torch.cos(2 * torch.pi * hz / 300)
+    assert (higher - moved)[5:150].abs().max() < 0.06 < (x[0, 0] - moved)[5:150].abs().max()
+    wider = warp(x, one, one * 1.15)[0, 0]
+    moved = 0.5 * torch.exp(-(((hz / 1.15 - 2000) / 700) ** 2)) + comb
+    assert (wider - moved)[5:180].abs().max() < 0.05
+
+
+# Training
+
+
+def _weights(run):
+    return torch.load(run / "checkpoint.pt", weights_only=False)["parts"]
+
+
+def _equal(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        return all(_equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_resume_is_exact(corpus, tmp_path, monkeypatch):
+    config = {**SETTINGS, "data": str(corpus), "steps": 6}
+    trainer.train(config, tmp_path / "whole", "cpu")
+
+    from uniaudio_training.run import Run
+
+    tick = Run.tick
+
+    def stop_at_three(self):
+        going = tick(self)
+        if self.step == 3:
+            self.save()
+            return False
+        return going
+
+    monkeypatch.setattr(Run, "tick", stop_at_three)
+    trainer.train(config, tmp_path / "parts", "cpu")
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 3
+    monkeypatch.setattr(Run, "tick", tick)
+    trainer.train(config, tmp_path / "parts", "cpu")
+    assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
+
+
+def test_unknown_setting_is_refused(tmp_path, corpus):
+    with pytest.raises(ValueError, match="pair_wait"):
+        trainer.train({**SETTINGS, "data": str(corpus), "pair_wait": 1}, tmp_path, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(corpus, tmp_path_factory):
+    """120 steps, enough for tones."""
+    folder = tmp_path_factory.mktemp("run")
+    config = {**SETTINGS, "data": str(corpus), "steps": 120, "unquantized": 20, "warmup": 5, "lr": 4e-3, "frames": 48}
+    trainer.train(config, folder, "cpu")
+    return folder
+
+
+def test_learns_and_the_core_says_the_same(run, corpus):
+    config, model = load_semantic(run)
+    encoder = SemanticEncoder(config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1)
+    clips = judge.read_clips(corpus, "test", 30)
+    units = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
+    fitted = judge.Map(judge.tokenized(judge.read_clips(corpus, "train", 60), units), 24)
+    heard = judge.tokenized(clips, units)
+    hits = np.array([fitted.right(c, True) for c in heard]).sum(0)
+    assert hits[0] > 0.75 * hits[1]
+    agree = [np.mean(c.ids == trainer.units(model, c.samples, config.delay)) for c in heard]
+    assert np.mean(agree) > 0.99  # near-ties may differ
+
+
+def test_bundled_into_a_folder(run, tmp_path):
+    from uniaudio_training.bundle import main
+
+    from uniaudio_engine import Engine
+    from uniaudio_engine.config import CodecConfig, ModelConfig, SpectralConfig
+    from uniaudio_engine.folder import save_folder
+    from uniaudio_engine.spec import codec_shapes
+
+    codec = CodecConfig("spectral", num_codebooks=2, codebook_size=8, codebook_dim=4, spectral=SpectralConfig(
+        encoder_width=8, encoder_blocks=1, encoder_hidden=16, decoder_width=8, decoder_blocks=1, decoder_hidden=16))  # fmt: skip
+    rng = np.random.default_rng(0)
+    weights = {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}
+    save_folder(tmp_path / "m", ModelConfig(1, "m", codec), weights)
+    for _ in range(2):  # again replaces it
+        assert main(["--semantic", str(run), "--out", str(tmp_path / "m")]) == 0
+    engine = Engine.from_pretrained(tmp_path / "m")
+    assert engine.semantic((np.zeros(16000, np.float32), 16000)).shape == (50,)
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "m")])
+
+
+# Judging
+
+
+def clip_of(ids, now, who="a", said=()):
+    return judge.Clip(np.zeros(len(ids) * 320, np.float32), who, list(said), np.array(now), np.array(ids))
+
+
+def test_map_and_spelling():
+    s, ah1, ah0 = (PHONES.index(p) for p in ("s", "ah1", "ah0"))
+    fitted = judge.Map([clip_of([0] * 5 + [1] * 6 + [2] * 4 + [1], [PAUSE_ID] * 5 + [s] * 6 + [ah1] * 3 + [ah0] + [ah0])], 4)
+    assert fitted.right(clip_of([0, 1, 2, 2], [PAUSE_ID, s, ah1, ah0]), True) == (3, 4)
+    assert fitted.right(clip_of([0, 1, 2, 2], [PAUSE_ID, s, ah1, ah0]), False) == (4, 4)
+    assert fitted.heard(np.array([0, 0, 1, 1, 2, 1, 1, 2, 2, 0, 0])) == ["s", "ah"]  # the single 2 is voted away
+    assert fitted.heard(np.array([], np.int64)) == []
+
+
+def test_bits_are_a_lower_bound():
+    rng = np.random.default_rng(0)
+    now = rng.integers(0, 16, 20000)
+    perfect, nothing = clip_of(now, now), clip_of(rng.integers(0, 512, 20000), now)
+    half = clip_of(now // 2, now)
+    bits, entropy = judge.Map([perfect], 512).bits([perfect])
+    assert entropy == pytest.approx(4, abs=0.01) and bits == pytest.approx(4, abs=0.03)
+    assert judge.Map([half], 512).bits([half])[0] == pytest.approx(3, abs=0.03)
+    other = clip_of(rng.integers(0, 512, 20000), rng.integers(0, 16, 20000))
+    assert -0.6 < judge.Map([nothing], 512).bits([other])[0] < 0.05
+
+
+def test_attack_finds_a_speaker_who_is_there():
+    rng = np.random.default_rng(0)
+
+    def clips(lean):
+        return [clip_of(np.where(rng.random(600) < lean, w, rng.integers(0, 40, 600)), np.zeros(600, int), f"v{w}") for w in range(5) for _ in range(5)]
+
+    assert judge.attack(clips(0.2), clips(0.2), 40)[0] > 0.95
+    score, windows = judge.attack(clips(0.0), clips(0.0), 40)
+    assert windows == 100 and score < 0.4  # chance .2, the best of four
+
+
+def test_frames_of_two_speakers_are_laid_together():
+    a, b = [("pau", 0.1), ("s", 0.2), ("m", 0.4)], [("pau", 0.2), ("s", 0.24), ("m", 0.84)]
+    to = judge.aligned(a, b, 20, 42)
+    assert to[:5].tolist() == [1, 3, 5, 7, 9] and 10 <= to[5] <= 12 and to[9] == 11 and to[19] == 40
+    assert judge.aligned(a, [("pau", 1.0)], 20, 50) is None
+
+
+def test_the_report_of_a_perfect_and_a_deaf_tokenizer(corpus, monkeypatch):
+    from uniaudio_training.corpus import speech
+
+    who = [speech.Speaker(f"tone-{i}", "tone", 1.0, 100.0, split="test" if i == 2 else "train") for i in range(3)]
+    monkeypatch.setattr(speech, "SPEAKERS", tuple(who))
+    monkeypatch.setattr(judge, "two_speakers", lambda *a: {})
+
+    def perfect(x):
+        frames = np.pad(x, (0, -len(x) % 320)).reshape(-1, 320)
+        power = np.abs(np.fft.rfft(frames * np.hanning(320), axis=1))
+        return np.where(power.max(1) < 2, 5, np.clip(np.round((power.argmax(1) * 50 - 500) / 1000), 0, 4)).astype(np.int64)
+
+    lines = judge.judge(perfect, lambda x: np.zeros(-(-len(x) // 320), np.int64), 6, 3, corpus, judge.Sizes(60, 20, 4, 60, 1), lambda s: None)
+    by_name = {x.measure: x for x in lines}
+    accuracy = by_name["frame phone accuracy"]
+    assert accuracy.value > 0.9 and accuracy.low <= accuracy.value <= accuracy.high and accuracy.codec < 0.4
+    assert by_name["phone error of the units spelt out"].value < 0.25 and by_name["phone error of the units spelt out"].codec > 0.8
+    assert by_name["bits told of the phone"].value > 1.5 and abs(by_name["bits told of the phone"].codec) < 0.1
+    text = judge.table(lines)
+    assert text.count("\n") == len(lines) + 1 and "nan" not in text
+
+
+def test_pairs_by_flite():
+    from uniaudio_training.corpus.flite import flite
+
+    try:
+        flite()
+    except RuntimeError as e:
+        pytest.skip(str(e))
+    constant = lambda x: np.zeros(-(-len(x) // 320), np.int64)  # noqa: E731
+    counting = lambda x: np.arange(-(-len(x) // 320))  # noqa: E731
+    pairs = judge.two_speakers([constant, counting], 1)
+    assert set(pairs) == {"of one base voice", "of two base voices", "one, half a frame later"}
+    for kind, ((same, n), (other, _)) in pairs.items():
+        assert same == 1.0 and n > 50, kind
+        # durations of one base voice scale as a whole, those of two do not
+        assert other < 0.7 if kind == "of two base voices" else other == 1.0, kind
+
+
+def test_section_is_replaced(tmp_path):
+    path = tmp_path / "quality.md"
+    path.write_text("# Quality\n\nabove\n")
+    for text in ("one", "two"):
+        judge.write_section(path, text)
+    path.write_text(path.read_text() + "below\n")
+    judge.write_section(path, "three")
+    assert path.read_text() == f"# Quality\n\nabove\n\n{judge.BEGIN}\nthree\n{judge.END}\nbelow\n"
