@@ -77,7 +77,8 @@ def choose(examples: Examples, count: int) -> list[Example]:
     every = list(examples)
     easy = [e for e in every if e.track().text and in_grammar(e.track().text)]
     share = min(len(easy), max(count - (len(every) - len(easy)), count // 2)) if easy else 0
-    rest = [e for e in every if e not in easy] if easy else every
+    taken = {e.id for e in easy}
+    rest = [e for e in every if e.id not in taken]
 
     def spread(items: list[Example], n: int) -> list[Example]:
         return [items[int(i)] for i in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))]

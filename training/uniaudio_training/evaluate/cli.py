@@ -128,7 +128,8 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
     print(f"written: {report.path} ({sum(j.seconds for j in results):.0f} s of judging)")
     if args.write:
         said = ", ".join(f"{k} {v}" for k, v in (("limit", plan.limit), ("seed", plan.seed), ("dtype", args.dtype)))
-        write_section(markdown(results, f"python -m uniaudio_training.evaluate {shlex.join(argv)}", said))
+        command = " ".join(shlex.quote(Path(a).name if os.path.isabs(a) else a) for a in argv)  # no machine's paths in the repository
+        write_section(markdown(results, f"python -m uniaudio_training.evaluate {command}", said))
         print("written: docs/quality.md")
     return 0
 
