@@ -83,13 +83,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         subject = load_subject(args.model, args.threads, args.lm_codebooks, args.dtype)
         if args.corpus is not None:
-            return _judge_corpus(args, subject, tasks, singles, sys.argv[1:] if argv is None else argv)
+            return _judge_corpus(args, subject, tasks, singles)
         return _judge_sentences(args, subject, tasks)
     except (JudgeMissing, OSError, RuntimeError, ValueError) as e:
         return _error(str(e))
 
 
-def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str], argv: list[str]) -> int:
+def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str]) -> int:
     """Every task on the corpus' test split, those that were judged before left alone."""
     from ..corpus.reading import open_corpus
     from .engines import load_subject
@@ -127,11 +127,24 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
         print(f"! {line}")
     print(f"written: {report.path} ({sum(j.seconds for j in results):.0f} s of judging)")
     if args.write:
-        said = ", ".join(f"{k} {v}" for k, v in (("limit", plan.limit), ("seed", plan.seed), ("dtype", args.dtype)))
-        command = " ".join(shlex.quote(Path(a).name if os.path.isabs(a) else a) for a in argv)  # no machine's paths in the repository
-        write_section(markdown(results, f"python -m uniaudio_training.evaluate {command}", said))
+        said = f"{plan.limit} examples a task, seed {plan.seed}, dtype {args.dtype}"
+        write_section(markdown(results, _command(args), said))
         print("written: docs/quality.md")
     return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes these tables again, without a machine's paths."""
+    parts = ["--model", args.model if ":" in args.model else Path(args.model).name, "--corpus", args.corpus.name]
+    for flag in ("task", "limit", "seed"):
+        if (value := getattr(args, flag)) not in (None, 0):
+            parts += [f"--{flag}", str(value)]
+    if args.dtype != "auto":
+        parts += ["--dtype", args.dtype]
+    for single in args.single:
+        task, _, folder = single.partition("=")
+        parts += ["--single", f"{task}={Path(folder).name}"]
+    return f"python -m uniaudio_training.evaluate {shlex.join(parts)} --write"
 
 
 def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str]) -> int:

@@ -72,7 +72,7 @@ class Report:
 
 
 def _number(x: float) -> str:
-    return "–" if math.isnan(x) else f"{x:.3f}" if abs(x) < 100 else f"{x:.0f}"
+    return "–" if math.isnan(x) else f"{0.0 if abs(x) < 5e-4 else x:.3f}" if abs(x) < 100 else f"{x:.0f}"
 
 
 def _wanted(task: str, measure: str, which: int) -> str:
@@ -129,8 +129,9 @@ def joint_against_single(results: Iterable[Judged]) -> tuple[int, int]:
 def markdown(results: Sequence[Judged], command: str, about: str) -> str:
     """Two tables: a row a task with the issue's goals and its reference rows, and all measures."""
     out = [
-        f"Written by `{command}` ({about}). Intervals: 95 %, by bootstrap over items. *Ceiling*: the truth through the codec with the LM's",
-        "codebooks. *Floor*: what a model that does nothing scores. *Truth*: the original recordings, by the same judge.", "",
+        f"Written by `{command}`",
+        f"({about}; the number of examples is beside each task). Intervals: 95 %, by bootstrap over items. *Ceiling*: the truth through the codec with",
+        "the LM's codebooks. *Floor*: what a model that does nothing scores. *Truth*: the original recordings, by the same judge.", "",
         "| task | judged by, of whom | value (95 % interval) | goal | at least | verdict |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for j in results:
@@ -162,7 +163,7 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
 
 
 def _with_interval(s: Score) -> str:
-    return _number(s.value) if math.isnan(s.low) or s.low == s.high else f"{_number(s.value)} ({_number(s.low)} to {_number(s.high)})"
+    return _number(s.value) if math.isnan(s.low) or s.high - s.low < 1e-9 else f"{_number(s.value)} ({_number(s.low)} to {_number(s.high)})"
 
 
 def write_section(text: str, path: Path = QUALITY) -> None:
