@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .engines import Subject
+    from .rows import Row
 
 TASKS = ("tts", "codec")
 
@@ -16,16 +22,25 @@ def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m uniaudio_training.evaluate",
         description="Judge a model: each number with its count, its 95 % interval, and what the original recordings reach.",
-        epilog="example: python -m uniaudio_training.evaluate --model bundled --task tts,codec --json report.json --limit 5",
+        epilog="example: python -m uniaudio_training.evaluate --model bundled --corpus data/corpus --write",
     )
     p.add_argument(
         "--model",
         required=True,
-        help="a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:noise' (the ends of the scale)",
+        help="a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:echo' / 'fake:noise' (the ends of the scale)",
     )
-    p.add_argument("--task", default="tts,codec", help="what to judge, of tts, codec (default: %(default)s)")
-    p.add_argument("--json", type=Path, help="write the report here too")
-    p.add_argument("--limit", type=int, help="a quick look with about this many sentences a voice (default: all, 100)")
+    p.add_argument(
+        "--corpus", type=Path, help="judge all tasks on the test split of this folder of uniaudio-corpus make, beside ceiling, floor and truth"
+    )
+    p.add_argument("--task", help="what to judge: with --corpus some of its tasks (default: all), without one of tts, codec (default: both)")
+    p.add_argument(
+        "--single", action="append", default=[], metavar="TASK=FOLDER",
+        help="with --corpus: a model of the same size trained on this task alone, to compare with; may be repeated",
+    )  # fmt: skip
+    p.add_argument("--json", type=Path, help="write the report here too; with --corpus it is kept task by task, and a run that was stopped goes on "
+                   "(default: judged/MODEL.json in the corpus folder)")  # fmt: skip
+    p.add_argument("--write", action="store_true", help="with --corpus: write the tables into docs/quality.md")
+    p.add_argument("--limit", type=int, help="with --corpus about so many examples a task (default: 48); without, sentences a voice (default: 100)")
     p.add_argument(
         "--seed", type=int, default=0, help="draws the sentences and the model's random numbers (default: %(default)s)"
     )
@@ -44,37 +59,112 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 with a report, 2 with one line that says what was wrong."""
     args = _parser().parse_args(argv)
-    tasks = [t for t in args.task.split(",") if t]
-    if not tasks or set(tasks) - set(TASKS):
-        return _error(f"--task: expected some of {', '.join(TASKS)}, got {args.task!r}")
+    known = TASKS
+    if args.corpus is not None:
+        from ..corpus.schema import TASKS as known  # type: ignore[assignment]
+    tasks = list(known) if args.task is None else [t for t in args.task.split(",") if t]
+    if not tasks or set(tasks) - set(known):
+        return _error(f"--task: expected some of {', '.join(known)}, got {args.task!r}")
     if args.limit is not None and args.limit < 1:
         return _error(f"--limit: expected 1 or more, got {args.limit}")
+    singles = dict(s.partition("=")[::2] for s in args.single)
+    if not all(task in known and folder for task, folder in singles.items()):
+        return _error(f"--single: expected TASK=FOLDER with a task of {', '.join(known)}, got {args.single}")
+    if args.corpus is None and (args.write or singles):
+        return _error(f"{'--write' if args.write else '--single'}: expected --corpus DIR with it")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy is there
 
     import torch
 
-    from . import codec, tts
-    from .engines import able, load_subject
+    from .engines import load_subject
     from .judges import JudgeMissing
-    from .rows import Row, table
 
     torch.set_num_threads(args.threads)
-    begin = time.monotonic()
     try:
-        if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
         subject = load_subject(args.model, args.threads, args.lm_codebooks, args.dtype)
-        can = able(subject, tasks)
-        rows: list[Row] = []
-        trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
-        for task, module in (("tts", tts), ("codec", codec)):
-            if task in can:
-                plan = module.Plan.limited(args.limit, args.seed) if args.limit else module.Plan(seed=args.seed)  # type: ignore[attr-defined]
-                more, lines = module.judge(subject, plan, not args.quiet)  # type: ignore[attr-defined]
-                rows += more
-                trouble += lines
+        if args.corpus is not None:
+            return _judge_corpus(args, subject, tasks, singles)
+        return _judge_sentences(args, subject, tasks)
     except (JudgeMissing, OSError, RuntimeError, ValueError) as e:
         return _error(str(e))
+
+
+def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str]) -> int:
+    """Every task on the corpus' test split, those that were judged before left alone."""
+    from ..corpus.reading import open_corpus
+    from .engines import load_subject
+    from .joint import LIMIT, Judged, Plan, blind, judge_task
+    from .report import Report, corpus_digest, digest, markdown, table, write_section
+
+    corpus = open_corpus(args.corpus)
+    if not corpus.folder.is_dir():
+        raise ValueError(f"--corpus: expected a folder of uniaudio-corpus make, got {args.corpus}")
+    plan = Plan(args.limit or LIMIT, args.seed)
+    name = args.model.replace(":", "-") if args.model.startswith("fake:") else Path(args.model).resolve().name
+    report = Report(args.json or args.corpus / "judged" / f"{name}.json")
+    results: list[Judged] = []
+    trouble: list[str] = []
+    about = {"model": digest(subject), "dtype": args.dtype, "limit": plan.limit, "seed": plan.seed}
+    for task in tasks:
+        if "test" not in corpus.splits(task):
+            trouble.append(f"{task}: {args.corpus} has no test examples")
+            continue
+        single = load_subject(singles[task], args.threads, args.lm_codebooks, args.dtype) if task in singles else None
+        key = {**about, "single": digest(single), "corpus": corpus_digest(corpus, task)}
+        judged = report.find(task, key)
+        if judged is not None:
+            print(f"{task}: judged before, in {report.path}", file=sys.stderr)
+        else:
+            judged = judge_task(task, subject, corpus, plan, single, not args.quiet)
+            report.add(key, judged)
+        results.append(judged)
+        trouble += judged.trouble
+        trouble += [f"{task}: {measure} rates the floor as well as the truth" for measure in blind(judged.scores)]
+    if not results:
+        raise ValueError(f"{args.corpus}: no test examples of {', '.join(tasks)}; make them: uniaudio-corpus make")
+    print(table(results))
+    for line in trouble:
+        print(f"! {line}")
+    print(f"written: {report.path} ({sum(j.seconds for j in results):.0f} s of judging)")
+    if args.write:
+        said = f"{plan.limit} examples a task, seed {plan.seed}, dtype {args.dtype}"
+        write_section(markdown(results, _command(args), said))
+        print("written: docs/quality.md")
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What makes these tables again, without a machine's paths."""
+    parts = ["--model", args.model if ":" in args.model else Path(args.model).name, "--corpus", args.corpus.name]
+    for flag in ("task", "limit", "seed"):
+        if (value := getattr(args, flag)) not in (None, 0):
+            parts += [f"--{flag}", str(value)]
+    if args.dtype != "auto":
+        parts += ["--dtype", args.dtype]
+    for single in args.single:
+        task, _, folder = single.partition("=")
+        parts += ["--single", f"{task}={Path(folder).name}"]
+    return f"python -m uniaudio_training.evaluate {shlex.join(parts)} --write"
+
+
+def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str]) -> int:
+    """Speech and codec on sentences that are recorded on the spot; no corpus is needed."""
+    from . import codec, tts
+    from .engines import able
+    from .rows import table
+
+    begin = time.monotonic()
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+    can = able(subject, tasks)
+    rows: list[Row] = []
+    trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
+    for task, module in (("tts", tts), ("codec", codec)):
+        if task in can:
+            plan = module.Plan.limited(args.limit, args.seed) if args.limit else module.Plan(seed=args.seed)  # type: ignore[attr-defined]
+            more, lines = module.judge(subject, plan, not args.quiet)  # type: ignore[attr-defined]
+            rows += more
+            trouble += lines
     print(table(rows))
     for line in trouble:
         print(f"! {line}")

@@ -15,10 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..corpus.schema import TASKS
 from ..corpus.speech import SPEAKERS, speak
 from . import items
 from .judges import at_16k
 from .metrics import plain_phones
+
+SPOKEN = ("tts",)  # what the fakes that have no list of tasks can do
 
 
 class Sound(Protocol):
@@ -68,6 +71,22 @@ class Subject:
         who = {"voice": voice} if prompt is None else {"prompt": (prompt, 16000)}
         sound = self.engine.generate("tts", text=text, seed=seed, **who)
         return at_16k(sound.samples, sound.sample_rate)
+
+    def make(self, task: str, requests: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
+        """The answers to some requests of one task, float32 at 16 kHz, stepped together where the engine can."""
+        together = getattr(self.engine, "generate_batch", None)
+        if together is not None:
+            sounds = together(requests, task=task)
+        else:
+            sounds = [self.engine.generate(task, **r) for r in requests]
+        return [at_16k(s.samples, s.sample_rate) for s in sounds]
+
+    def tasks(self) -> list[str]:
+        """Names of the tasks that it can do."""
+        if isinstance(self.engine, CodecRun) or not self.lm_codebooks:
+            return []
+        known = getattr(self.engine, "tasks", None)
+        return list(SPOKEN) if known is None else [t["name"] for t in known()]
 
     def voices(self) -> list[str]:
         """The model's own voices; of a model without any, the speakers that its training heard."""
@@ -147,6 +166,19 @@ class NoiseEngine(FliteEngine):
         return (np.random.default_rng(seed).standard_normal(n) * 0.05).astype(np.float32)
 
 
+class EchoEngine(NoiseEngine):
+    """Gives back what it was given: the source as it is, otherwise noise of the length that was asked for.  Its codec is flite's."""
+
+    def tasks(self) -> list[dict[str, str]]:
+        return [{"name": name} for name in TASKS]
+
+    def generate(self, task: str, seed: int = 0, **inputs: Any) -> Sound:  # type: ignore[override]
+        source = inputs.get("source")
+        return _Sound(self._noise(int(16000 * inputs.get("seconds", 1.0)), seed) if source is None else np.asarray(source[0]))
+
+    encode, decode = FliteEngine.encode, FliteEngine.decode
+
+
 class CodecRun:
     """A codec in training, read from its run's folder; it has no voices."""
 
@@ -174,7 +206,7 @@ class CodecRun:
         return []
 
 
-FAKES: dict[str, type[FliteEngine]] = {"fake:flite": FliteEngine, "fake:noise": NoiseEngine}
+FAKES: dict[str, type[FliteEngine]] = {"fake:flite": FliteEngine, "fake:noise": NoiseEngine, "fake:echo": EchoEngine}
 
 
 def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4, dtype: str = "auto") -> Subject:

@@ -39,8 +39,9 @@ class Errors:
         )
 
 
-def edit_errors(said: Sequence[str], heard: Sequence[str]) -> Errors:
-    """Fewest substitutions, deletions and insertions that turn ``said`` into ``heard`` (Levenshtein)."""
+def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]]:
+    """The fewest edits that turn ``said`` into ``heard`` (Levenshtein), in order: (place in said, place in heard) of a pair that is
+    equal or a substitution, (i, -1) a deletion, (-1, j) an insertion."""
     n, m = len(said), len(heard)
     cost = np.zeros((n + 1, m + 1), np.int32)
     cost[:, 0], cost[0] = np.arange(n + 1), np.arange(m + 1)
@@ -48,17 +49,35 @@ def edit_errors(said: Sequence[str], heard: Sequence[str]) -> Errors:
         for j in range(1, m + 1):
             diagonal = cost[i - 1, j - 1] + (said[i - 1] != heard[j - 1])
             cost[i, j] = min(diagonal, cost[i - 1, j] + 1, cost[i, j - 1] + 1)
-    substitutions = deletions = insertions = 0
+    steps = []
     i, j = n, m
     while i or j:
         if i and j and cost[i, j] == cost[i - 1, j - 1] + (said[i - 1] != heard[j - 1]):
-            substitutions += said[i - 1] != heard[j - 1]
             i, j = i - 1, j - 1
+            steps.append((i, j))
         elif i and cost[i, j] == cost[i - 1, j] + 1:
-            deletions, i = deletions + 1, i - 1
+            i -= 1
+            steps.append((i, -1))
         else:
-            insertions, j = insertions + 1, j - 1
-    return Errors(int(substitutions), deletions, insertions, n)
+            j -= 1
+            steps.append((-1, j))
+    return steps[::-1]
+
+
+def edit_errors(said: Sequence[str], heard: Sequence[str], first: int = 0, last: int | None = None) -> Errors:
+    """Substitutions, deletions and insertions of :func:`alignment`; with ``first`` and ``last`` only those of said[first:last], and
+    what was inserted within it or at its ends."""
+    last = len(said) if last is None else last
+    substitutions = deletions = insertions = at = 0
+    for i, j in alignment(said, heard):
+        if i >= 0:
+            at = i + 1
+        if i < 0:
+            insertions += first <= at <= last
+        elif first <= i < last:
+            deletions += j < 0
+            substitutions += j >= 0 and said[i] != heard[j]
+    return Errors(int(substitutions), int(deletions), int(insertions), last - first)
 
 
 def error_rate(rows: Sequence[Errors]) -> float:
@@ -165,3 +184,33 @@ def codebook_use(codes: Sequence[NDArray[np.integer]], codebook_size: int) -> tu
         used.append(float((counts > 0).sum() / codebook_size))
         perplexity.append(float(np.exp(-(p * np.log(p)).sum())))
     return used, perplexity
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of some frames [n, D]: their number, sum [D] and sum of outer products [D, D]; added up they are those of all frames."""
+
+    count: int
+    total: Floats
+    outer: Floats
+
+    @classmethod
+    def of(cls, frames: Floats) -> Moments:
+        x = np.asarray(frames, np.float64)
+        return cls(len(x), x.sum(0), x.T @ x)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    def mean_and_covariance(self) -> tuple[Floats, Floats]:
+        mean = self.total / max(1, self.count)
+        return mean, self.outer / max(1, self.count) - np.outer(mean, mean)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Between the normal distributions of two sets of frames: |mean difference|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)."""
+    (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
+    values, vectors = np.linalg.eigh(cov_a)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    inner = np.linalg.eigvalsh(root @ cov_b @ root)
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(np.maximum(inner, 0)).sum())

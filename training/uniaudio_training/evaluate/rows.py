@@ -56,14 +56,15 @@ class Row:
         d = asdict(self)
         if self.goal is not None:
             d.update(goal=self.goal[0], floor=self.goal[1], verdict=self.verdict)
-        return _plain(d)
+        return plain(d)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain JSON values: NaN is null, numbers have five digits behind the point."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 5)
     return value

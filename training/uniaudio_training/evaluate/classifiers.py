@@ -1,0 +1,171 @@
+"""What is heard: which of ten sounds, which event over a background, which instrument.  Small networks on log-mel statistics.
+
+They hear the recordings of the corpus' train split, and copies of them blurred and noised in the log-mel domain so that a codec's
+traces do not count; their weights lie beside this file, so that everyone measures alike.
+
+``python -m uniaudio_training.evaluate.classifiers --corpus data/corpus`` trains them again, in minutes, and says what they score on the
+test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..corpus.music import INSTRUMENTS
+from ..corpus.reading import Corpus, CorpusError, open_corpus
+from ..corpus.recipes import EVENTS
+from ..corpus.sounds import CLASSES
+from .metrics import band_powers, mel_filters
+
+Floats = NDArray[np.floating]
+
+SAMPLE_RATE = 16000
+WEIGHTS = Path(__file__).with_name("classifiers.safetensors")
+NONE = "none"
+LABELS: dict[str, tuple[str, ...]] = {"sound": tuple(CLASSES), "event": (NONE, *EVENTS), "instrument": tuple(INSTRUMENTS)}
+TASKS = {"sound": "t2s", "event": "a_edit", "instrument": "t2m"}  # whose examples each is trained on
+_BANDS, _WINDOW, _HOP, _RANGE = 40, 512, 160, 6.0  # _RANGE: decades below the loudest
+_HIDDEN, _STEPS, _COPIES = 80, 900, 1
+
+
+def log_mel(samples: Floats) -> NDArray[np.float32]:
+    """[T, 40] at 100 Hz, decades below the loudest, at least -6."""
+    power = band_powers(samples, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _BANDS, 50.0, 7600.0))
+    level = np.log10(power + max(float(power.max(initial=0.0)), 1e-10) * 10**-_RANGE)
+    return (level - level.max()).astype(np.float32)
+
+
+def blurred(level: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The same smeared over a few frames and bands, noised, tilted and with a higher floor."""
+    power = 10.0 ** torch.from_numpy(level)[None, None]
+    frames, bands = int(rng.integers(0, 3)), int(rng.integers(0, 2))
+    power = F.avg_pool2d(power, (2 * frames + 1, 2 * bands + 1), 1, (frames, bands), count_include_pad=False)[0, 0].numpy()
+    level = np.log10(power + power.max() * 10 ** -rng.uniform(3, _RANGE))
+    level = level + rng.uniform(0, 0.2) * rng.standard_normal(level.shape) + np.cumsum(rng.standard_normal(_BANDS)) * rng.uniform(0, 0.08)
+    return (level - level.max()).astype(np.float32)
+
+
+def statistics(level: NDArray[np.float32]) -> NDArray[np.float32]:
+    """log-mel [T, 40] -> [361]: per band its mean, spread, percentiles and changes, and the length."""
+    change = np.abs(np.diff(level, axis=0)) if len(level) > 1 else np.zeros_like(level)
+    across = np.abs(np.diff(level, axis=1, append=level[:, -1:]))
+    parts = (level.mean(0), level.std(0), *np.percentile(level, [10, 50, 90, 100], axis=0), change.mean(0), np.percentile(change, 95, axis=0), across.mean(0))
+    return np.concatenate((*parts, [min(len(level) / 100.0, 8.0)])).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """``labels`` by a two-layer network on standardised statistics."""
+
+    labels: tuple[str, ...]
+    state: dict[str, Tensor]
+
+    def __call__(self, samples: Floats) -> str:
+        """float32 [N] at 16 kHz -> the likeliest label; silence is none of them ("none" where that is one)."""
+        if not np.any(samples):
+            return NONE
+        return self.labels[int(self.scores(torch.from_numpy(statistics(log_mel(samples)))[None])[0].argmax())]
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        s = self.state
+        return F.linear(F.gelu(F.linear((x - s["mean"]) / s["scale"], s["up"], s["up_bias"])), s["down"], s["down_bias"])
+
+
+@lru_cache(maxsize=4)
+def classifier(name: str, path: Path = WEIGHTS) -> Classifier:
+    """ "sound", "event" or "instrument"."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"no classifiers at {path}; train them: python -m uniaudio_training.evaluate.classifiers")
+    with safe_open(str(path), "pt") as f:
+        labels = tuple(f.metadata()[name].split(","))
+        return Classifier(labels, {k.partition(".")[2]: f.get_tensor(k).float() for k in f.keys() if k.startswith(name)})  # noqa: SIM118
+
+
+def examples(corpus: Corpus, name: str, split: str) -> Iterator[tuple[Floats, str]]:
+    """(samples, label) of a classifier's task."""
+    for e in corpus[TASKS[name], split]:
+        label = e.label
+        if name != "event":
+            yield e.audio(), str(label.parameters["class" if name == "sound" else "instrument"])
+            continue
+        assert label.edit is not None
+        span = slice(*label.edit.target)
+        if label.edit.operation == "inpaint":
+            yield e.audio()[span], NONE
+        elif label.edit.operation != "super_resolve":
+            yield e.audio("source")[span], str(label.parameters.get("removed", NONE))
+            yield e.audio()[span], str(label.parameters.get("added", NONE))
+
+
+def train(pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: int = 0) -> dict[str, Tensor]:
+    """The same weights every time from the same recordings."""
+    rng = np.random.default_rng(seed)
+    rows, targets = [], []
+    for samples, label in pairs:
+        level = log_mel(samples)
+        rows += [statistics(level), *(statistics(blurred(level, rng)) for _ in range(_COPIES))]
+        targets += [labels.index(label)] * (1 + _COPIES)
+    x, y = torch.from_numpy(np.stack(rows)), torch.tensor(targets)
+    mean, scale = x.mean(0), x.std(0) + 1e-3
+    x = (x - mean) / scale
+    dice = torch.Generator().manual_seed(seed)
+
+    def start(*shape: int) -> Tensor:
+        return (torch.randn(shape, generator=dice) / shape[-1] ** 0.5).requires_grad_()
+
+    up, down = start(_HIDDEN, x.shape[1]), start(len(labels), _HIDDEN)
+    up_bias, down_bias = torch.zeros(_HIDDEN, requires_grad=True), torch.zeros(len(labels), requires_grad=True)
+    optimizer = torch.optim.AdamW([up, up_bias, down, down_bias], lr=4e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=_STEPS)
+    for _ in range(_STEPS):
+        rows_now = torch.randint(len(x), (512,), generator=dice)
+        noisy = x[rows_now] + 0.3 * torch.randn((len(rows_now), x.shape[1]), generator=dice)
+        loss = F.cross_entropy(F.linear(F.gelu(F.linear(noisy, up, up_bias)), down, down_bias), y[rows_now])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return {k: v.detach() for k, v in (("mean", mean), ("scale", scale), ("up", up), ("up_bias", up_bias), ("down", down), ("down_bias", down_bias))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    from safetensors.torch import save_file
+
+    p = argparse.ArgumentParser(prog="python -m uniaudio_training.evaluate.classifiers", description="Train the classifiers of sounds, events and instruments.")
+    p.add_argument("--corpus", type=Path, required=True, help="a folder of uniaudio-corpus make with t2s, t2m and a_edit")
+    p.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: beside this module)")
+    args = p.parse_args(argv)
+    torch.set_num_threads(1)
+    tensors: dict[str, Tensor] = {}
+    try:
+        corpus = open_corpus(args.corpus)
+        for name, labels in LABELS.items():
+            state = {k: v.half() for k, v in train(list(examples(corpus, name, "train")), labels).items()}
+            tensors.update({f"{name}.{k}": v.contiguous() for k, v in state.items()})
+            hear = Classifier(labels, {k: v.float() for k, v in state.items()})
+            right = [hear(x) == label for x, label in examples(corpus, name, "test")]
+            print(f"{name}: {sum(right)} of {len(right)} test recordings right", flush=True)
+    except CorpusError as e:
+        print(f"classifiers: error: {e}", file=sys.stderr)
+        return 2
+    save_file(tensors, str(args.out), {"format": "uniaudio-classifiers-1", **{name: ",".join(labels) for name, labels in LABELS.items()}})
+    print(f"written: {args.out} ({args.out.stat().st_size} bytes)")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
