@@ -68,7 +68,7 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
         voice = voices[i % len(voices)] if voices else None
         plan = engine.plan("tts", text=TEXTS[i % len(TEXTS)], seed=seed + i, voice=voice)
         for piece in plan.pieces:
-            frames, guides = [piece.shared, piece.body], [layout.no_guide(len(piece.shared) + len(piece.body))]
+            frames, guides = [piece.shared.frames, piece.body.frames], [layout.no_guide(len(piece.shared) + len(piece.body))]
             steps = piece_steps(engine, plan, piece)
             step = next(steps)
             while True:

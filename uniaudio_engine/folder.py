@@ -121,8 +121,8 @@ def save_folder(
     lm: Mapping[str, NDArray[Any]] | None = None,
     phones: Iterable[str] = (),
     dtype: str = "float32",
-    captions: bytes = b"",
     semantic: Mapping[str, NDArray[Any]] | None = None,
+    captions: bytes = b"",
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
     (a rounded codebook would give other codes than those the LM has learned)."""

@@ -205,3 +205,21 @@ def test_sections_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ValueError, match="repair or remove"):
         common.write_section(page, "one", "fourth")
     assert "third" in page.read_text()
+
+
+def test_imported_shapes_are_folders_that_load() -> None:
+    """The configurations that are measured pass the folder's own checks, with the tasks of the released model."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import imported
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    for name, layers in (("v1", 16), ("1b", 24)):
+        config = imported.config_of(name)
+        config.check()
+        assert config.lm is not None and config.lm.global_.layers == layers and {"tts", "se"} <= set(config.task_table)
+    text = imported.section("v1", {
+        "date": "2026-01-01", "machine": {"cpu": "x", "cores": 2, "isa": "plain"}, "threads": 2, "seed": 0, "version": "0", "seconds": 10, "rounds": 3,
+        "bandwidth_gb_per_s": [40.0], "weight_bytes": {"int8": 200e6}, "rows": {"tts int8": {"factor": [2.0], "first_ms": [50.0], "ms_per_frame": [10.0]}},
+    })  # fmt: skip
+    assert "| tts | int8 | 2.00 | 0.50 | 50 | 10.00 | 5.00 | 0.50 |" in text

@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import tone
+from joint import make_joint_model
 
 import uniaudio_engine
 import uniaudio_engine.folder
 from uniaudio_engine import Engine, read_audio
 from uniaudio_engine.cli import build_parser, main
+from uniaudio_engine.tasks import TASKS
 from uniaudio_engine.tensors import load_tensors, save_tensors
 
 ROOT = Path(uniaudio_engine.__file__).parents[1]  # of the package under test, installed or in the tree
@@ -45,8 +47,20 @@ def parsers() -> dict[str, Any]:
     return {"": parser, **actions.choices}  # type: ignore[dict-item]
 
 
+@pytest.fixture(scope="session")
+def joint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
+
+
 @pytest.mark.parametrize("command", sorted(parsers().keys() - {"import"}))  # its files are in test_import_files.py
-def test_every_help_has_an_example_that_runs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_help_has_an_example_that_runs(
+    command: str, joint_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if command in {t.verb for t in TASKS.values()} - {"tts"}:  # with a model that does all tasks, and the files that they name
+        monkeypatch.setattr(uniaudio_engine.folder, "MODELS", joint_folder.parent)
+        for name in ("speech", "anna", "noisy", "mixture", "rain", "hall", "numbers"):
+            tone(2.5).save(f"{name}.wav")
+        Path("song.txt").write_text("tempo 100\nC4 1 hello\nE4 1 -\n")
     with pytest.raises(SystemExit) as e:
         main([*command.split(), "--help"])
     assert e.value.code == 0

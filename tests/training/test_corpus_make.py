@@ -323,8 +323,9 @@ def test_help_has_an_example(extra, capsys):
 def test_trainers_read_it(corpus):
     """The codec's crops carry the phone of each frame; token shards keep a clip's phones."""
     _need(corpus, "tts", "se")
-    torch = pytest.importorskip("torch", reason="the trainers need torch")
+    pytest.importorskip("torch", reason="the trainers need torch")
     from uniaudio_training.codec.data import NO_PHONE, CodecData
+    from uniaudio_training.lm.items import make_item
     from uniaudio_training.lm.tokens import tokenize
 
     data = CodecData(corpus.folder, 320, 40, {"tts": 0.4, "se": 0.3, "t2s": 0.3})
@@ -333,18 +334,16 @@ def test_trainers_read_it(corpus):
     known = phones[phones != NO_PHONE]
     assert len(known) > 40 and known.max() < len(data.phones) and (phones == NO_PHONE).all(1).any()
 
-    class Codec(torch.nn.Module):
-        class config:
-            frame_size, frame_rate = 320, 50
-
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def encode(self, x, k):
-            return torch.zeros(len(x), k, -(-x.shape[1] // 320), dtype=torch.long)
+    def encode(samples):
+        return np.full((8, -(-len(samples) // 320)), len(samples) % 1024, np.int32)
 
     (shard,) = corpus.shards("tts", "train")
-    tokens = tokenize(shard, Codec(), 2)
-    assert len(tokens["frames"]) == len(shard) and tokens["durations"].sum() == tokens["frames"].sum()
-    assert tokens["phone_counts"].tolist() == [len(e.track().phones) for e in shard]
+    tokens = tokenize(shard, encode, lambda samples: encode(samples)[0] + 1)
+    lengths = [len(e.audio(role)) for e in shard for role in e.roles]
+    assert tokens["frames"].tolist() == [-(-n // 320) for n in lengths]
+    assert tokens["codes"].shape == (tokens["frames"].sum(), 8) and np.array_equal(tokens["units"], tokens["codes"][:, 0] + 1)
+    assert tokens["codes"][0, 0] == lengths[0] % 1024
+    label = shard[0].label
+    tracks = dict(zip(label.tracks, np.split(tokens["codes"], np.cumsum(tokens["frames"]))[: len(label.tracks)], strict=True))
+    item = make_item(label, tracks, None, None)
+    assert item.durations.sum() == len(item.codes) and len(item.phones) == len(label.tracks["target"].phones)

@@ -12,7 +12,7 @@ import torch
 
 from uniaudio_engine.config import FORMAT_VERSION, LMConfig, ModelConfig, VocabularyConfig, from_dict
 from uniaudio_engine.engine import Engine
-from uniaudio_engine.folder import add_semantic, save_folder
+from uniaudio_engine.folder import add_semantic, load_folder, save_folder
 from uniaudio_engine.text.phones import PHONES
 
 from .codec.checkpoint import load_codec
@@ -33,19 +33,31 @@ def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
     return speech.speak(PROMPT_TEXT, who).samples[: int(seconds * 16000)]
 
 
-def write_folder(out: Path, name: str, codec_run: str, lm_run: str | None, card: str) -> None:
-    """Writes the folder, weights in bfloat16."""
-    codec = load_codec(codec_run)
+def write_folder(
+    out: Path, name: str, codec_run: str | None, lm_run: str | None, card: str, base: Path | None = None, captions: bytes = b""
+) -> None:
+    """Writes the folder, weights in bfloat16.  Without ``codec_run`` the codec, the semantic tokenizer and (unless given) the
+    caption tokenizer are those of the model folder ``base``."""
+    if codec_run is not None:
+        codec = load_codec(codec_run)
+        codec_config, weights = codec.config, {k: v.numpy() for k, v in codec.state_dict().items()}
+        semantic_config, semantic = None, None
+    else:
+        assert base is not None
+        old = load_folder(base)
+        codec_config, weights, captions = old.config.codec, old.codec, captions or old.captions
+        semantic_config, semantic = old.config.semantic, old.semantic
     lm = vocabulary = state = None
+    tasks: tuple[str, ...] = ()
     if lm_run is not None:
         described = json.loads((Path(lm_run) / "lm.json").read_text())
         lm = from_dict(LMConfig, described["lm"], "lm")
         vocabulary = from_dict(VocabularyConfig, described["vocabulary"], "vocabulary")
+        tasks = tuple(described["tasks"])
         checkpoint = torch.load(Path(lm_run) / "checkpoint.pt", map_location="cpu", weights_only=False)
         state = {k: v.numpy() for k, v in checkpoint["parts"]["model"].items()}
-    config = ModelConfig(FORMAT_VERSION, name, codec.config, lm, vocabulary, ("tts",) if lm else (), "Apache-2.0")
-    weights = {k: v.numpy() for k, v in codec.state_dict().items()}
-    save_folder(out, config, weights, state, PHONES if lm else (), dtype="bfloat16")
+    config = ModelConfig(FORMAT_VERSION, name, codec_config, lm, vocabulary, tasks, "Apache-2.0", semantic=semantic_config)
+    save_folder(out, config, weights, state, PHONES if lm else (), "bfloat16", semantic, captions)
     (out / "README.md").write_text(card)
 
 
@@ -56,18 +68,21 @@ def add_semantic_run(folder: Path, run: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="uniaudio_training.bundle", description="Make a model folder from finished runs.", epilog="example: python -m uniaudio_training.bundle --codec runs/codec --lm runs/lm --name base --out uniaudio_engine/models/base")
-    parser.add_argument("--codec", help="codec run (left out: --out is a model folder already, which --semantic goes into)")
+    parser = argparse.ArgumentParser(prog="uniaudio_training.bundle", description="Make a model folder from finished runs.", epilog="example: python -m uniaudio_training.bundle --base runs/tokenizers --lm runs/lm --captions data/tokens/text.model --out uniaudio_engine/models/base")
+    parser.add_argument("--codec", help="codec run (left out: that of --base, or --out is a model folder already, which --semantic goes into)")
+    parser.add_argument("--base", type=Path, help="a model folder whose codec, semantic and caption tokenizer are taken")
+    parser.add_argument("--captions", type=Path, help="the caption tokenizer's file")
     parser.add_argument("--semantic", help="semantic run")
     parser.add_argument("--lm", help="LM run (left out: a codec-only folder)")
     parser.add_argument("--name", default="base")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--card", type=Path, default=Path(__file__).parents[1] / "card.md", help="the model card to ship (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.codec is None and (args.semantic is None or args.lm is not None):
-        parser.error("--codec is missing; without it, --semantic alone goes into the folder that is there")
-    if args.codec is not None:
-        write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text())
+    if (args.codec is None) == (args.base is None) and (args.semantic is None or args.lm is not None or args.codec is not None):
+        parser.error("expected one of --codec and --base; without both, --semantic alone goes into the folder that is there")
+    if args.codec is not None or args.base is not None:
+        captions = args.captions.read_bytes() if args.captions else b""
+        write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text(), args.base, captions)
     if args.semantic is not None:
         add_semantic_run(args.out, args.semantic)
     if args.lm:

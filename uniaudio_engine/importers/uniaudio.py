@@ -128,6 +128,8 @@ def import_uniaudio(
             save_folder(shop.model, model, codec_tensors, lm_tensors, phone_labels, dtype)
         except ConfigError as e:
             raise InputError(f"{members['lm']['config'].name}: {e}") from None
+        parameters = sum(int(a.size) for t in (lm_tensors, codec_tensors) for a in t.values())
+        del lm_tensors, codec_tensors  # the new folder is read next: a large model need not be held twice
         origins = _origins(members, {"phones": phones, "lexicon": lexicon, **(labels or {})}, progress)
         write_card(shop.model, target.name, _about(model), origins, [f"Weights are stored as {dtype}.", *notes])
         progress("checking what was written")
@@ -139,7 +141,7 @@ def import_uniaudio(
         progress("")
     return {
         "output": str(target), "model": target.name, "dtype": dtype,
-        "parameters": sum(int(a.size) for t in (lm_tensors, codec_tensors) for a in t.values()),
+        "parameters": parameters,
         "vocabulary": {s.name: s.size for s in vocabulary.spans},
         "num_codebooks": lm_part.num_codebooks, "max_frames": lm_part.max_frames,
         "tasks": [t.name for t in tasks], "files": [vars(o) for o in origins], "notes": notes,
@@ -386,7 +388,7 @@ def _about(model: ModelConfig) -> str:
         "A language model of the UniAudio project (arXiv 2310.00704) and its codec, converted from the authors' checkpoint "
         f"for uniaudio-engine: {lm.global_.layers} global and {lm.local.layers} local layers of width {lm.global_.width}, "
         f"{lm.num_codebooks} codes a frame, {c.sample_rate} Hz, {c.frame_rate:g} frames a second.  The weights are the authors'; "
-        "the conversion changes their names and layout only."
+        "the conversion folds weight norm and changes names and layout only."
     )
 
 

@@ -24,11 +24,17 @@ _SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
 
 @torch.no_grad()
 def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, seed: int = 0) -> str:
-    """Fill ``model`` from a model folder; returns a line that says what was taken.  ValueError for other widths."""
+    """Fill ``model`` from a model folder; returns a line that says what was taken.  ValueError for other widths.
+
+    A folder without a language model gives the codec's codebooks only.
+    """
     old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
-    assert old_config.lm is not None and old_config.vocabulary is not None
-    old = {k: v.float() for k, v in load_file(folder / "lm.safetensors").items()}
     g = torch.Generator().manual_seed(seed)
+    if old_config.lm is None or old_config.vocabulary is None:
+        if model.guide is not None:
+            _source_rows(model.guide.weight, vocabulary, load_file(folder / "codec.safetensors")["quantizer.codebooks"].float(), g)
+        return json.dumps({"from": str(folder), "codebooks": old_config.codec.num_codebooks})
+    old = {k: v.float() for k, v in load_file(folder / "lm.safetensors").items()}
     ids = _moves(old_config.vocabulary, vocabulary, guide=False)
     guide_ids = _moves(old_config.vocabulary, vocabulary, guide=True)
     fresh = 0
