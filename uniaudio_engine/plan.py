@@ -18,6 +18,7 @@ from .errors import InputError, first_few, shown
 from .inputs import Beside, hide_span, read_beside, read_context, read_segment, read_span
 from .sequence import Ids, Layout, Prefix, join, phone_segment, segment
 from .tasks import MAX_SEED, Input, Task
+from .text import PAUSE
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -137,7 +138,10 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
             guides.put_time_left(layout, guide)
         return Plan(task, values, [replace(piece, guide=guide)], meta, beside, span)
     meta["sentences"] = 0
-    spoken = _spoken(engine, task, text, values, _sentences(engine, given, text, meta), prefix, before, after, meta)
+    sentences = _sentences(engine, given, text, meta)
+    if span is not None and given.get("phones") is None:  # words in the middle of a sentence: no pauses around them
+        sentences = (_without_pauses(s) for s in sentences)
+    spoken = _spoken(engine, task, text, values, sentences, prefix, before, after, meta)
     pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
     return Plan(task, values, pieces, meta, beside, span)
 
@@ -225,6 +229,13 @@ def _sentences(engine: Engine, given: Mapping[str, Any], spec: Input, meta: dict
         raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
     meta["text"] = text
     return _phones_of(engine.sentences(text), spec.name)
+
+
+def _without_pauses(phones: list[str]) -> list[str]:
+    """Without the pause that a sentence begins with, and the one that it ends with."""
+    begin = 1 if len(phones) > 1 and phones[0] == PAUSE else 0
+    end = len(phones) - (1 if len(phones) > begin + 1 and phones[-1] == PAUSE else 0)
+    return phones[begin:end]
 
 
 def _phones_of(sentences: Iterable[Any], name: str) -> Iterator[list[str]]:

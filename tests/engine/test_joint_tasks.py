@@ -142,6 +142,12 @@ def test_no_sample_outside_an_edit_changes(task: str, real_one: Engine) -> None:
     assert abs(float(made.samples[begin] - source[begin])) < 0.1  # faded in
 
 
+def test_words_of_an_edit_have_no_pauses_around_them(engine: Engine, sessions: list[fake_core.LMSession]) -> None:
+    for given in ({"text": "one"}, {"phones": "w ah1 n"}):
+        engine.generate("s_edit", seed=3, source=tone(2.0), span=(1.1, 1.4), **given)
+    assert np.array_equal(sessions[0].log, sessions[1].log)
+
+
 def test_an_edit_without_a_span_is_the_whole(real_one: Engine) -> None:
     source = tone(0.7)
     made = real_one.generate("a_edit", instruction="add a bell", source=source, seed=1)
