@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniaudio_engine.config import LMConfig, StackConfig, to_dict
-from uniaudio_engine.engine import auto_kv_dtype
+from uniaudio_engine.dtypes import auto_kv_dtype
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.folder import bundled_models, load_folder
 from uniaudio_engine.sequence import Layout

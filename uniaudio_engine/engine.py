@@ -22,14 +22,14 @@ from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig, to_dict
 from .core import core, default_threads
+from .dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from .encoded import EncodedAudio
 from .encoders import ENCODERS, Encoder, check_encoders
 from .errors import InputError, first_few, shown
-from .folder import ModelFolder, load_folder, stored_dtypes
+from .folder import ModelFolder, load_folder
 from .plan import Plan, make_plan
 from .semantic import SemanticEncoder, SemanticStream
 from .sequence import Layout, Prefix
-from .spec import PARTS
 from .stream import Answer, AudioStream, decode_parts, run_together, run_tokens
 from .tasks import Task
 from .text import PAUSE, Sentence, iter_sentences
@@ -38,7 +38,6 @@ from .tokens import TokenLM
 from .verbs import Verbs
 from .voice import Voice, codec_fingerprint
 
-KV_DTYPES = ("float32", "bfloat16", "int8")
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
 _PREFIXES = 4  # voices whose KV prefix is kept
@@ -471,32 +470,6 @@ class Engine(Verbs):
         """What every result says about how it was made."""
         about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
         return {**about, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
-
-
-def auto_dtype() -> str:
-    """How weights are held by default: within 0.002 nats a code of float32 (docs/benchmarks.md), and fastest.
-
-    int8 is a quarter of the bytes that a frame has to read; without vector instructions float32 is the faster one.
-    """
-    return "float32" if core().isa() == "plain" else "int8"
-
-
-def auto_kv_dtype(dtype: str) -> str:
-    """How keys and values are held beside weights in ``dtype``: with an error far below that of the weights."""
-    return "int8" if dtype.startswith("int") else "float32"  # the first name is the global stack's, whose cache it is
-
-
-def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:
-    """A choice of weight formats for this folder: its shortest name, and the format of each part (``spec.PARTS``)."""
-    parts = dict.fromkeys(PARTS, auto_dtype()) | stored_dtypes(folder.lm)
-    wanted = ",".join(f"{p}={d}" for p, d in parts.items()) if dtype == "auto" else dtype
-    native = core()
-    try:
-        name, parts = native.lm_dtype(wanted)
-    except (TypeError, ValueError):
-        known = 'auto, float32, bfloat16, int8, int4, or parts such as "int8,local=int4"'
-        raise InputError(f"dtype: expected {known}, got {shown(dtype)}") from None
-    return str(name), dict(parts)
 
 
 def _is_number(value: Any) -> bool:

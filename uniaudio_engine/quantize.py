@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .core import core
-from .engine import weight_format
+from .dtypes import weight_format
 from .errors import InputError
 from .folder import load_folder
 from .spec import matrix_part

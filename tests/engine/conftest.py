@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_core
 import numpy as np
@@ -31,6 +32,20 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def engine(fake: None, tiny_folder: Path) -> Engine:
     return Engine.from_pretrained(tiny_folder)
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
+    """The sessions that the engine runs, as they are made."""
+    made: list[fake_core.LMSession] = []
+    original = Engine.fork_prefix
+
+    def kept(self: Engine, shared: Any) -> Any:
+        made.append(original(self, shared))
+        return made[-1]
+
+    monkeypatch.setattr(Engine, "fork_prefix", kept)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -35,19 +35,6 @@ def real_one(folder: Path) -> Engine:
     return Engine.from_pretrained(folder, dtype="float32", threads=2)
 
 
-@pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
-    made: list[fake_core.LMSession] = []
-    original = Engine.fork_prefix
-
-    def kept(self: Engine, shared: Any) -> Any:
-        made.append(original(self, shared))
-        return made[-1]
-
-    monkeypatch.setattr(Engine, "fork_prefix", kept)
-    return made
-
-
 VOICE = tone(1.0, hertz=330.0)
 REQUESTS: dict[str, dict[str, Any]] = {
     "tts": {"phones": "pau hh ax0 l ow1 pau", "prompt": VOICE},

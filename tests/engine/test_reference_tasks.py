@@ -65,20 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
-    """The sessions that the engine runs, as they are made."""
-    made: list[fake_core.LMSession] = []
-    original = Engine.fork_prefix
-
-    def kept(self: Engine, shared: Any) -> Any:
-        made.append(original(self, shared))
-        return made[-1]
-
-    monkeypatch.setattr(Engine, "fork_prefix", kept)
-    return made
-
-
-@pytest.fixture
 def engine(fake: None, folder: Path) -> Engine:
     return Engine.from_pretrained(folder)
 
