@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from peers.base import Spec
 from peers.native import make_lm
 
-from uniaudio_engine import Engine, guides, sequence
+from uniaudio_engine import Engine, sequence
 from uniaudio_engine.core import core
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.stream import piece_steps
@@ -87,26 +87,22 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
 
 
 def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
-    """Tokenized validation speech, each clip prompted with another one of its speaker."""
-    paths = sorted(folder.glob("speech-valid-*.npz"))
-    if not paths:
-        raise InputError(f"--tokens: expected speech-valid-*.npz in {folder}, found none; leave the option out")
+    """Tokenized validation speech of ``uniaudio_training.lm.tokens``, each clip prompted with another one of its speaker."""
+    from uniaudio_training.lm.items import item_sequence, read_items
+
     layout = Engine.from_pretrained(bundled(), dtype="float32").layout
+    try:
+        clip_list = list(read_items(folder, "tts", "valid", None))
+    except FileNotFoundError:
+        raise InputError(f"--tokens: expected tts-valid-*.npz in {folder}, found none; leave the option out") from None
     left = clips
-    for path in paths:
-        with np.load(path) as z:
-            ends = np.cumsum(z["frames"])[:-1]
-            codes = np.split(z["codes"][:, : layout.num_codebooks].astype(np.int32), ends)
-            phones = np.split(z["phones"].astype(np.int32), np.cumsum(z["phone_counts"])[:-1])
-            durations = np.split(z["durations"].astype(np.int64), np.cumsum(z["phone_counts"])[:-1])
-            speakers = z["speakers"]
-        for i in range(len(codes)):
-            others = [j for j in np.flatnonzero(speakers == speakers[i]) if j != i]
-            if left == 0 or not others or len(codes[i]) > 800:
-                continue
-            s = guides.tts_sequence(layout, phones[i], durations[i], codes[i], codes[others[0]][:150])
-            left -= 1
-            yield Item(s.frames, s.guide, s.audio)
+    for item in clip_list:
+        others = [o for o in clip_list if o.speaker == item.speaker and o is not item]
+        if left == 0 or not others or len(item.codes) > 800:
+            continue
+        s = item_sequence(layout, item, others[0].codes[:150])
+        left -= 1
+        yield Item(s.frames, s.guide, s.audio)
 
 
 def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> Iterator[Item]:
@@ -225,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
     parser.add_argument("--sequences", type=int, default=16, help="how many of each kind (16)")
     parser.add_argument("--frames", type=int, default=200, help="length of the v1 shape's sequences (200)")
-    parser.add_argument("--tokens", type=Path, help="folder of speech-valid-*.npz, made by uniaudio_training.lm.tokens")
+    parser.add_argument("--tokens", type=Path, help="folder of tts-valid-*.npz, made by uniaudio_training.lm.tokens")
     parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for random weights")
     args = parser.parse_args(argv)
     results = common.load_results(args.results)

@@ -165,7 +165,7 @@ def test_first_chunk(tmp_path: Path) -> None:
         ("lm.py", ["--write", "--results", "damaged.json"], "expected results as JSON"),
         ("accuracy.py", ["--models", "big"], "expected --models of"),
         ("accuracy.py", ["--models", "base", "--formats", "int3", "--sequences", "1"], "does not take 'int3'"),
-        ("accuracy.py", ["--models", "base", "--tokens", "nowhere"], "expected speech-valid-*.npz"),
+        ("accuracy.py", ["--models", "base", "--tokens", "nowhere"], "expected tts-valid-*.npz"),
         ("first_chunk.py", ["--formats", "int3"], "dtype: expected"),
     ],
 )

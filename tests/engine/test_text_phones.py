@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uniaudio_engine.text import MAX_PHONES, PAUSE, PHONES, iter_sentences, parse_phones, phonemize
+from uniaudio_engine.text import MAX_PHONES, PAUSE, PHONES, iter_sentences, phonemize
 from uniaudio_engine.text.lexicon import lexicon
 
 GOLDEN = Path(__file__).with_name("text_golden.tsv")
@@ -87,14 +87,6 @@ def test_text_without_words_is_one_clear_error(text: str) -> None:
 def test_bytes_are_refused() -> None:
     with pytest.raises(TypeError, match="expected text as str, got bytes"):
         phonemize(b"hello")  # type: ignore[arg-type]
-
-
-def test_parse_phones() -> None:
-    assert parse_phones(" hh ax0  l ow1\n") == ["hh", "ax0", "l", "ow1"]
-    with pytest.raises(ValueError, match=r"^expected phones, got 'ax1'; use only: pau b ch [^\n]* uw1$"):
-        parse_phones("hh ax1")
-    with pytest.raises(ValueError, match="got none"):
-        parse_phones("  ")
 
 
 def test_long_sentences_are_cut_at_clauses_then_at_words() -> None:

@@ -8,8 +8,8 @@ Nothing is loaded at import; the lexicon is read at the first call.
 
 from uniaudio_engine.text.frontend import MAX_PHONES, Sentence, iter_sentences, phonemize, sentence_words
 from uniaudio_engine.text.normalize import normalize
-from uniaudio_engine.text.phones import PAUSE, PHONES, parse_phones
+from uniaudio_engine.text.phones import PAUSE, PHONES
 from uniaudio_engine.text.sentences import split_sentences
 
-__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize", "parse_phones",
+__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize",
            "phonemize", "sentence_words", "split_sentences"]

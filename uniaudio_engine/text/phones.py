@@ -12,24 +12,7 @@ PHONES: tuple[str, ...] = (
 """Every phone in a fixed order (a phone's place is its id in `phones.txt`): the pause, 24 consonants, the
 schwa (never stressed) and 15 vowels with stress 0 or 1. 56 in all. Source: flite 2.2's lexicon and rules."""
 
-_KNOWN = frozenset(PHONES)
-
 
 def is_vowel(phone: str) -> bool:
     """True for vowels, with or without their stress digit."""
     return phone[0] in "aeiou"
-
-
-def parse_phones(text: str) -> list[str]:
-    """Phones that a user wrote out, separated by whitespace: `"hh ax0 l ow1"`.
-
-    Returns them as given (no pauses are added). Raises ValueError, in one line, when there are none or when
-    one is not in :data:`PHONES`.
-    """
-    phones = text.split()
-    if not phones:
-        raise ValueError("expected phones separated by spaces, got none; write for example 'hh ax0 l ow1'")
-    for phone in phones:
-        if phone not in _KNOWN:
-            raise ValueError(f"expected phones, got {phone[:20]!r}; use only: {' '.join(PHONES)}")
-    return phones
