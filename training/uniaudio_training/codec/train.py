@@ -63,10 +63,10 @@ class Prefetch:
         return item
 
 
-def draw_stages(rng: np.random.Generator, total: int, few: int) -> int:
-    """How many RVQ stages a step uses: all, or ``few`` (what the LM models), seldom any number (quantizer dropout)."""
+def draw_stages(rng: np.random.Generator, total: int, few: int, few_share: float = 0.45) -> int:
+    """How many RVQ stages a step uses: ``few`` (what the LM models), seldom any number (quantizer dropout), else all."""
     u = rng.random()
-    return total if u < 0.45 else few if u < 0.9 else int(rng.integers(1, total + 1))
+    return few if u >= 1 - few_share else int(rng.integers(1, total + 1)) if u >= 0.9 - few_share else total
 
 
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
