@@ -84,6 +84,18 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
+def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
+    """Two processes: their own batches, one model; stopped and resumed it is the model of a run that was not."""
+    config = {**LM, "data": str(tokens), "processes": 2}
+    lm_train.train({**config, "steps": 4, "decay_share": 1e-9}, tmp_path / "whole", "cpu")
+    for steps in (2, 4):
+        lm_train.train({**config, "steps": steps, "decay_share": 1e-9}, tmp_path / "parts", "cpu")
+    lm_train.train({**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone", "cpu")
+    whole, parts, alone = (_weights(tmp_path / name)["model"] for name in ("whole", "parts", "alone"))
+    assert _equal(whole, parts)
+    assert not _equal(whole, alone)
+
+
 def test_shards_are_made_again_bit_for_bit(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
