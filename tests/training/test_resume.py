@@ -114,6 +114,22 @@ def test_unknown_setting_is_refused(tmp_path, tokens):
     assert not list(tmp_path.iterdir())
 
 
+def test_settings_of_the_command_line(tokens, tmp_path, capsys):
+    from uniaudio_training.train import main
+
+    config = tmp_path / "lm.yaml"
+    config.write_text(json.dumps({**LM, "data": str(tokens), "steps": 50}))
+    command = ["lm", "--config", str(config), "--out", str(tmp_path / "run"), "--device", "cpu", "--set"]
+    assert main([*command, "steps=1", "tasks={se: 1}"]) == 0
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)["step"] == 1
+    assert json.loads((tmp_path / "run" / "lm.json").read_text())["tasks"] == ["se"]
+    for wrong, named in (("steps", "NAME=VALUE"), ("stepz=1", "stepz"), ("tasks={se: [", "YAML")):
+        capsys.readouterr()
+        assert main([*command, wrong]) == 2
+        error = capsys.readouterr().err
+        assert named in error and error.count("\n") == 1
+
+
 def test_described_lm_builds_again(tokens, tmp_path):
     lm_train.train({**LM, "data": str(tokens), "steps": 1}, tmp_path, "cpu")
     described = json.loads((tmp_path / "lm.json").read_text())

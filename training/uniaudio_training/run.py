@@ -30,6 +30,20 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def overridden(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """The config with settings "NAME=VALUE" in place of its own; values are YAML.  What a name means is the trainer's to check."""
+    found = dict(config)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--set: expected NAME=VALUE, got {setting!r}")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {name}: expected a YAML value, got {value!r}") from None
+    return found
+
+
 class Run:
     """One training run in ``folder``: ``checkpoint.pt`` (weights, optimizers, step, random states), ``tensorboard/``.
 
