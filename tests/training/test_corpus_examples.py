@@ -1,6 +1,5 @@
 """The shipped examples are what the corpus' code draws."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
