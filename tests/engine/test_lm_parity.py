@@ -13,7 +13,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits  # noqa: E402
-
 from uniaudio_training.models import lm  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
