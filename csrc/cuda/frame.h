@@ -1,0 +1,872 @@
+// Frames of the multi-scale LM by one kernel that stays: blocks hold their rows of every matrix, weights stream in (stream.h), activations
+// go round by exchanges (exchange.h), and every block keeps the residual of its own.  docs/cuda.md says why.
+//
+// `Frames::step` runs one phase and says whether it could; the device calls it until the launch is done, the host calls it for blocks in
+// random order.  Phases of a layer, each beginning with the gather of what the one before put:
+//
+//   kQkv     x (in: the frame's embedding, or x of the layer before) -> norm -> q, k, v            all blocks: rows of W
+//   kAttend  global stack: positions of one key head in kSplits parts -> partial sums              a block for each (head, split)
+//   kO       partial sums, or the local stack's few positions -> attended -> x + o                  all blocks
+//   kUp      x -> norm -> hidden                                                                    all blocks
+//   kDown    hidden -> x                                                                            all blocks
+//
+// After the global layers kEnd (final norm); for each slot kBridge (where the slot takes h in), the local layers, kHead (logits of
+// the rows that the slot may emit), kSample and, with several columns, kIds.
+//
+// Exchange buffers and who may still read them: kO and kDown have at least one row tile for every block (plan.h), so a block that has
+// gathered x knows that all others have put theirs, and so have read all that came before.  Each buffer's next use lies behind such a gather.
+#pragma once
+
+#include "exchange.h"
+#include "linear.h"
+#include "sample.h"
+
+namespace uniaudio::cuda {
+
+constexpr int kSplits = 4;         // of a head's positions among blocks: fixed, so that a sum's order is the same on every device
+constexpr int kChunk = 16;         // neighbouring positions of one split
+constexpr int kMaxHeadDim = 128;
+constexpr int kGroups = kThreads / 8;  // of eight lanes, which take one position at a time
+
+struct LayerParams {
+  const float *attn_norm, *attn_norm_bias, *mlp_norm, *mlp_norm_bias;
+  const float *qkv_bias, *o_bias, *up_bias, *down_bias;      // or null; of gated layers in the order of the tiles
+  const float *qkv_scale, *o_scale, *up_scale, *down_scale;  // int8
+};
+
+struct StackParams {
+  const LayerParams* layer;
+  const float *norm, *norm_bias;
+  const float* positions;  // learned: [max][width], or null
+  const float* angles;     // rope: [max][dim], cosines then sines, or null
+  int layers, width, heads, kv_heads, dim, hidden, qkv, up_rows;
+  float eps;
+  bool rmsnorm, swiglu;
+  Format format;
+};
+
+// A stream of a launch, or a position of the one stream that is being prefilled.
+struct Column {
+  char *keys, *values;   // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
+  int32_t* history;      // [capacity][K]
+  float* last;           // [D]: embedding of the last known frame
+  const float* rows;     // prefill: inputs [rounds][columns][D] of all columns, this one's first
+  const int32_t* guide;  // [rounds][S] or null
+  const int32_t* forced; // [rounds][K], ids that are taken instead of sampled ones, or null
+  float* logits;         // with forced: [rounds][K][8 row tiles of the head's list]
+  int32_t* result;       // frames made, ended, error
+  int64_t capacity, position, generated, key_frame;  // position: of round 0; key_frame: added to the position for random numbers
+  Sampling sampling;
+};
+
+struct FrameParams {
+  StackParams global, local;
+  const float *global_embed, *local_embed, *guide_embed, *bridge_bias, *bridge_scale, *head_scale;
+  int embed_width, vocab, codebooks, guide_slots, local_start;
+  bool concat, add, kv_half;
+  Format head_format;
+
+  const Job* jobs;  // of a round
+  int job_count, rounds, columns, slots;  // slots: 0 for prefill, 1 where all ids of a frame are tied, else K
+  const Column* column;
+  uint32_t epoch;
+
+  Word *qkv, *part, *x1, *hidden, *x2, *local_qkv, *bridged, *logits, *ids;
+  // bytes from the start of shared memory
+  int at_x, at_local_x, at_operand, at_parts, at_scale, at_codes, at_attend, at_sample, at_ring;
+};
+
+UA_HD int even(int n) { return n + n % 2; }
+UA_HD int padded_dim(int dim) { return (dim + 7) / 8 * 8; }
+
+enum class Phase : int { kQkv, kAttend, kO, kUp, kDown, kEnd, kBridge, kHead, kSample, kIds };
+
+template <int kColumns, int kDepth>
+struct Frames {
+  Ring<kDepth> ring;
+  uint32_t epoch;  // of the latest exchange
+  int round, slot, layer, job;  // slot -1: global stack; job: the next product of this round
+  Phase phase;
+
+  UA_HD void start(Block& block, const FrameParams& p) {
+    ring.start(block.smem + p.at_ring, p.jobs, p.job_count, p.rounds, block.index, block.count);
+    epoch = p.epoch;
+    round = 0, slot = -1, layer = 0, job = 0;
+    phase = Phase::kQkv;
+    int32_t* const state = codes(block, p);
+    block.threads([&](int tid) {
+      for (int i = tid; i < state_size(p); i += kThreads) state[i] = 0;
+    });
+    block.sync();
+  }
+  UA_HD bool done(const FrameParams& p) const { return round == p.rounds; }
+
+  UA_HD bool step(Block& block, const FrameParams& p) {
+    const StackParams& s = slot < 0 ? p.global : p.local;
+    switch (phase) {
+      case Phase::kQkv: return qkv(block, p, s);
+      case Phase::kAttend: return attend(block, p);
+      case Phase::kO: return output(block, p, s);
+      case Phase::kUp: return up(block, p, s);
+      case Phase::kDown: return down(block, p, s);
+      case Phase::kEnd: return end(block, p);
+      case Phase::kBridge: return bridge(block, p);
+      case Phase::kHead: return head(block, p);
+      case Phase::kSample: return sample_slot(block, p);
+      case Phase::kIds: return gather_ids(block, p);
+    }
+    return true;
+  }
+
+ private:
+  // --- shared memory -----------------------------------------------------------------------------------------------------
+  // codes [columns][K] of the last frame that counts, then new ones [columns][K], then per column: made, ended, error
+  static UA_HD int32_t* codes(Block& b, const FrameParams& p) { return reinterpret_cast<int32_t*>(b.smem + p.at_codes); }
+  static UA_HD int32_t* fresh(Block& b, const FrameParams& p) { return codes(b, p) + p.columns * p.codebooks; }
+  static UA_HD int32_t* made(Block& b, const FrameParams& p) { return fresh(b, p) + p.columns * p.codebooks; }
+  static UA_HD int state_size(const FrameParams& p) { return p.columns * (2 * p.codebooks + 3); }
+  UA_HD float* x_of(Block& b, const FrameParams& p) const { return reinterpret_cast<float*>(b.smem + (slot < 0 ? p.at_x : p.at_local_x)); }
+  static UA_HD float* parts_of(Block& b, const FrameParams& p) { return reinterpret_cast<float*>(b.smem + p.at_parts); }
+  static UA_HD float* scale_of(Block& b, const FrameParams& p) { return reinterpret_cast<float*>(b.smem + p.at_scale); }  // [3][kMaxColumns]
+
+  UA_HD Operand operand(Block& b, const FrameParams& p, Format format, const Job& j) const {
+    return {b.smem + p.at_operand, scale_of(b, p), operand_stride(format, j.k_tiles), format};
+  }
+
+  // --- operands ----------------------------------------------------------------------------------------------------------
+  // x [columns][stride] -> operand, normalised where `weight` is given.  Ends with a barrier.
+  UA_HD void fill(Block& block, const FrameParams& p, const Operand& o, const Job& j, const float* x, int stride, int n, const StackParams* norm, const float* weight,
+                  const float* bias) {
+    float* const stats = scale_of(block, p);  // scale, mean, inverse
+    pad_operand(block, o, p.columns, n, j.k_tiles);
+    if (norm || o.format == Format::int8) {
+      block.warps([&](int warp) {
+        for (int c = warp; c < p.columns; c += kWarps) {
+          const float* from = x + c * stride;
+          float mean = 0, inverse = 1;
+          if (norm) moments(from, n, norm->rmsnorm, norm->eps, mean, inverse);
+          Lane<float> most;
+          if (o.format == Format::int8) {
+            UA_LANES(lane) {
+              float m = 0;
+              for (int i = lane; i < n; i += 32) {
+                const float v = value(from[i], i, mean, inverse, norm, weight, bias), size = v < 0 ? -v : v;
+                m = size > m ? size : m;
+              }
+              most[lane] = m;
+            }
+            warp_max(most);
+          }
+          UA_LANES(lane) {
+            if (lane == 0) {
+              stats[kMaxColumns + c] = mean, stats[2 * kMaxColumns + c] = inverse;
+              if (o.format == Format::int8) stats[c] = most[lane];
+            }
+          }
+        }
+      });
+      block.sync();
+    }
+    block.threads([&](int tid) {
+      for (int i = tid; i < p.columns * n; i += kThreads) {
+        const int c = i / n, at = i % n;
+        const float v = norm ? value(x[c * stride + at], at, stats[kMaxColumns + c], stats[2 * kMaxColumns + c], norm, weight, bias) : x[c * stride + at];
+        set(o, p.columns, c, at, v, stats[c]);
+      }
+    });
+    block.sync();
+    if (o.format == Format::int8) {  // from the largest value to what a unit of the integers stands for
+      block.threads([&](int tid) {
+        if (tid < p.columns) stats[tid] = stats[tid] > 1e-30f ? stats[tid] * (1.0f / 127.0f) : 0.0f;
+      });
+      block.sync();
+    }
+  }
+  static UA_HD float value(float x, int i, float mean, float inverse, const StackParams* norm, const float* weight, const float* bias) {
+    if (!norm) return x;
+    return norm->rmsnorm ? (x * inverse) * weight[i] : ((x - mean) * inverse) * weight[i] + bias[i];
+  }
+  static UA_HD void set(const Operand& o, int columns, int c, int i, float v, float peak) {
+    if (o.format == Format::float32) {
+      set_float(o, c, i, v);
+    } else if (o.format == Format::bfloat16) {
+      set_bf16(o, columns, c, i, v);
+    } else {
+      set_int8(o, c, i, v, peak > 1e-30f ? 127.0f / peak : 0.0f);
+    }
+  }
+  static UA_HD void moments(const float* x, int n, bool rmsnorm, float eps, float& mean, float& inverse) {
+    mean = 0;
+    if (!rmsnorm) {
+      Lane<float> sum;
+      UA_LANES(lane) {
+        float s = 0;
+        for (int i = lane; i < n; i += 32) s += x[i];
+        sum[lane] = s;
+      }
+      warp_sum(sum);
+      mean = sum[0] / float(n);
+    }
+    Lane<float> squares;
+    UA_LANES(lane) {
+      float s = 0;
+      for (int i = lane; i < n; i += 32) {
+        const float d = x[i] - mean;
+        s += d * d;
+      }
+      squares[lane] = s;
+    }
+    warp_sum(squares);
+    inverse = 1.0f / square_root(squares[0] / float(n) + eps);
+  }
+
+  // --- products ----------------------------------------------------------------------------------------------------------
+  // Calls out(column, row, sum) for the block's rows below `rows`, from any thread, and goes on to the next job.  `parts` is free again after.
+  template <class F>
+  UA_HD void multiply(Block& block, const FrameParams& p, const Job& j, const Operand& o, const float* scale, int rows, F out) {
+    float* const parts = parts_of(block, p);
+    product<kColumns>(block, ring, j, o, p.columns, parts);
+    const int begin = range_begin(block.index, block.count, j.row_tiles) * kTileRows, end = range_begin(block.index + 1, block.count, j.row_tiles) * kTileRows;
+    const int count = (end < rows ? end : rows) - begin;
+    block.threads([&](int tid) {
+      for (int i = tid; i < count * p.columns; i += kThreads) out(i / count, begin + i % count, total<kColumns>(parts, o, i % count, i / count, scale, begin + i % count));
+    });
+    ++job;
+    ++epoch;
+    block.sync();
+  }
+
+  // --- phases ------------------------------------------------------------------------------------------------------------
+  UA_HD bool qkv(Block& block, const FrameParams& p, const StackParams& s) {
+    float* const x = x_of(block, p);
+    const int d = s.width;
+    if (layer > 0) {
+      if (!gather(block, p.x2, p.columns, d, even(d), epoch, [&](int c, int i, float v) { x[c * d + i] = v; })) return false;
+    } else if (slot < 0) {
+      begin_frame(block, p, x);
+    } else if (!begin_slot(block, p, x)) {
+      return false;
+    }
+    block.sync();
+    const LayerParams& l = s.layer[layer];
+    const Job j = p.jobs[job];
+    const Operand o = operand(block, p, s.format, j);
+    fill(block, p, o, j, x, d, d, &s, l.attn_norm, l.attn_norm_bias);
+    const int stride = even(s.qkv);
+    Word* const to = slot < 0 ? p.qkv : p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
+    multiply(block, p, j, o, l.qkv_scale, s.qkv, [&](int c, int row, float v) { put(to + c * stride + row, l.qkv_bias ? v + l.qkv_bias[row] : v, epoch + 1); });
+    phase = slot < 0 ? Phase::kAttend : Phase::kO;
+    return true;
+  }
+
+  // The input of the global stack: x [columns][D].
+  UA_HD void begin_frame(Block& block, const FrameParams& p, float* x) {
+    const int d = p.global.width;
+    const int32_t* const ids = codes(block, p);
+    block.threads([&](int tid) {
+      for (int i = tid; i < p.columns * d; i += kThreads) {
+        const int c = i / d, at = i % d;
+        const Column& column = p.column[c];
+        if (p.slots == 0) {
+          x[i] = column.rows[size_t(round) * p.columns * d + at];
+        } else {
+          float v = round == 0 || made(block, p)[3 * c] == 0 ? column.last[at] : embedding(p, ids + c * p.codebooks, at);
+          if (column.guide) {
+            for (int g = 0; g < p.guide_slots; ++g) {
+              const int32_t id = column.guide[size_t(round) * p.guide_slots + g];
+              if (id >= 0) v = v + p.guide_embed[size_t(id) * d + at];
+            }
+          }
+          x[i] = v;
+        }
+        if (p.global.positions) x[i] = x[i] + p.global.positions[size_t(position(p, c)) * d + at];
+      }
+    });
+  }
+  static UA_HD float embedding(const FrameParams& p, const int32_t* ids, int at) {
+    if (p.concat) return p.global_embed[size_t(ids[at / p.embed_width]) * p.embed_width + at % p.embed_width];
+    float v = p.global_embed[size_t(ids[0]) * p.embed_width + at];
+    for (int k = 1; k < p.codebooks; ++k) v = v + p.global_embed[size_t(ids[k]) * p.embed_width + at];
+    return v;
+  }
+  UA_HD int64_t position(const FrameParams& p, int c) const { return p.column[c].position + int64_t(round) * (p.slots == 0 ? p.columns : 1); }
+
+  // The input of the local stack at this slot.
+  UA_HD bool begin_slot(Block& block, const FrameParams& p, float* x) {
+    const int d = p.local.width;
+    const bool bridged = p.add || slot == 0, embedded = p.add || slot > 0;
+    const int32_t* const ids = fresh(block, p);
+    if (bridged && !gather(block, p.bridged, p.columns, d, even(d), epoch, [&](int c, int i, float v) { x[c * d + i] = v; })) return false;
+    block.sync();
+    block.threads([&](int tid) {
+      for (int i = tid; i < p.columns * d; i += kThreads) {
+        const int c = i / d, at = i % d;
+        float v = 0;
+        if (embedded) v = p.local_embed[size_t(slot == 0 ? p.local_start : ids[c * p.codebooks + slot - 1]) * d + at];
+        if (bridged) v = embedded ? v + x[i] : x[i];
+        if (p.local.positions) v = v + p.local.positions[size_t(slot) * d + at];
+        x[i] = v;
+      }
+    });
+    return true;
+  }
+
+  // --- attention of the global stack -----------------------------------------------------------------------------------------
+  static UA_HD int splits_at(int64_t position) {  // that hold any of the positions up to this one
+    const int64_t chunks = position / kChunk + 1;
+    return chunks < kSplits ? int(chunks) : kSplits;
+  }
+  static UA_HD int64_t owned(int64_t length, int split) {  // positions below `length` of a split
+    const int64_t chunks = length / kChunk, rest = length % kChunk, whole = chunks > split ? (chunks - split + kSplits - 1) / kSplits : 0;
+    return whole * kChunk + (chunks % kSplits == split ? rest : 0);
+  }
+  static UA_HD float turned(const float* x, int i, int dim, const float* angles) {  // rope
+    if (!angles) return x[i];
+    const int half = dim / 2;
+    return i < half ? x[i] * angles[i] - x[half + i] * angles[half + i] : x[i] * angles[i - half] + x[i - half] * angles[i];
+  }
+  static UA_HD float load_cache(const char* at, size_t i, bool half) {
+    return half ? from_bf16(reinterpret_cast<const uint16_t*>(at)[i]) : reinterpret_cast<const float*>(at)[i];
+  }
+  // Four neighbours, at a multiple of four.
+  static UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
+    if (half) {
+      struct alignas(8) Two {
+        uint32_t v[2];
+      };
+      const Two u = *reinterpret_cast<const Two*>(at + 2 * i);
+      v[0] = from_bf16(u.v[0] & 0xFFFFu), v[1] = from_bf16(u.v[0] >> 16), v[2] = from_bf16(u.v[1] & 0xFFFFu), v[3] = from_bf16(u.v[1] >> 16);
+    } else {
+      const Vec4 u = *reinterpret_cast<const Vec4*>(at + 4 * i);
+      UA_UNROLL
+      for (int e = 0; e < 4; ++e) v[e] = float_of(u.v[e]);
+    }
+  }
+
+  UA_HD bool attend(Block& block, const FrameParams& p) {
+    const StackParams& s = p.global;
+    const int dim = s.dim, wide = padded_dim(dim), group = s.heads / s.kv_heads, units = s.kv_heads * kSplits, stride = even(s.qkv), part = even(dim + 2);
+    float* const raw = reinterpret_cast<float*>(block.smem + p.at_attend);      // [columns][group + 2][wide]: queries, key, value as they come
+    float* const ready = raw + p.columns * (group + 2) * wide;                  // the same, turned
+    float* const subs = ready + p.columns * (group + 2) * wide;                 // [kGroups][wide + 4]
+    for (int unit = block.index; unit < units; unit += block.count) {
+      const int kv = unit / kSplits, split = unit % kSplits;
+      // Three runs of each column's q, k, v.
+      const int from[3] = {kv * group * dim, s.heads * dim + kv * dim, (s.heads + s.kv_heads) * dim + kv * dim};
+      for (int run = 0; run < 3; ++run) {
+        const int count = run == 0 ? group * dim : dim, to = run == 0 ? 0 : (group + run - 1) * wide;
+        if (!gather_run(block, p.qkv + from[run], p.columns, count, stride, [&](int c, int i, float v) {
+              raw[c * (group + 2) * wide + to + i / dim * wide + i % dim] = v;
+            })) {
+          return false;
+        }
+      }
+      block.sync();
+      const float scale = 1.0f / square_root(float(dim));
+      block.threads([&](int tid) {
+        for (int i = tid; i < p.columns * (group + 2) * wide; i += kThreads) {
+          const int c = i / ((group + 2) * wide), h = i / wide % (group + 2), at = i % wide;
+          const float* angles = s.angles && h <= group ? s.angles + size_t(position(p, c)) * dim : nullptr;
+          float v = at < dim ? turned(raw + c * (group + 2) * wide + h * wide, at, dim, angles) : 0.0f;
+          ready[i] = h < group ? v * scale : v;
+        }
+      });
+      block.sync();
+      // The newest positions go into the cache by the block that reads them back: no other ever does.
+      block.threads([&](int tid) {
+        for (int i = tid; i < p.columns * 2 * wide; i += kThreads) {
+          const int c = i / (2 * wide), which = i / wide % 2, at = i % wide;
+          const int64_t t = position(p, c);
+          if (t / kChunk % kSplits != split) continue;
+          const Column& column = p.column[c];
+          const size_t to = ((size_t(layer) * s.kv_heads + kv) * size_t(column.capacity) + size_t(t)) * wide + at;
+          const float v = ready[c * (group + 2) * wide + (group + which) * wide + at];
+          char* const cache = which ? column.values : column.keys;
+          if (p.kv_half) {
+            reinterpret_cast<uint16_t*>(cache)[to] = uint16_t(to_bf16(v));
+          } else {
+            reinterpret_cast<float*>(cache)[to] = v;
+          }
+        }
+      });
+      block.sync();
+      for (int c = 0; c < p.columns; ++c) {
+        const int64_t t = position(p, c);
+        if (split >= splits_at(t)) continue;
+        for (int g = 0; g < group; ++g) {
+          attend_head(block, p, p.column[c], kv, split, t + 1, ready + (c * (group + 2) + g) * wide, subs);
+          Word* const to = p.part + (size_t(c * s.heads + kv * group + g) * kSplits + split) * part;
+          block.threads([&](int tid) {
+            float most = -infinity();
+            for (int i = 0; i < kGroups; ++i) most = subs[i * (wide + 4)] > most ? subs[i * (wide + 4)] : most;
+            for (int at = tid; at < dim + 2; at += kThreads) {
+              if (at == dim) {
+                put(to + at, most, epoch + 1);
+                continue;
+              }
+              float sum = 0;
+              for (int i = 0; i < kGroups; ++i) {
+                const float* sub = subs + i * (wide + 4);
+                if (sub[1] > 0) sum += exp_of(sub[0] - most) * (at < dim ? sub[4 + at] : sub[1]);
+              }
+              put(to + at, sum, epoch + 1);
+            }
+          });
+          block.sync();
+        }
+      }
+    }
+    ++epoch;
+    phase = Phase::kO;
+    return true;
+  }
+
+  // As gather, for runs that begin and end anywhere.
+  template <class F>
+  UA_HD bool gather_run(Block& block, const Word* from, int columns, int n, int stride, F sink) {
+#ifdef UA_DEVICE
+    for (int i = int(threadIdx.x); i < columns * n; i += kThreads) {
+      Word w;
+      do {
+        w = peek(from + i / n * stride + i % n);
+      } while (!arrived(w, epoch));
+      sink(i / n, i % n, value_of(w));
+    }
+    return true;
+#else
+    return gather(block, from, columns, n, stride, epoch, sink);
+#endif
+  }
+
+  // One query [wide] over a split's positions below `length`: subs [kGroups][4 + wide] = (largest score, sum, -, -, weighted values).  Ends with a barrier.
+  UA_HD void attend_head(Block& block, const FrameParams& p, const Column& column, int kv, int split, int64_t length, const float* query, float* subs) {
+    const StackParams& s = p.global;
+    const int wide = padded_dim(s.dim);
+    const size_t base = (size_t(layer) * s.kv_heads + kv) * size_t(column.capacity);
+    const int64_t count = owned(length, split);
+    constexpr int kVectors = kMaxHeadDim / 32;  // of four values, a lane
+    block.warps([&](int warp) {
+      Lane<float> most, sum, q[kVectors][4], o[kVectors][4];
+      UA_LANES(lane) {
+        most[lane] = -infinity(), sum[lane] = 0;
+        UA_UNROLL
+        for (int j = 0; j < kVectors; ++j) {
+          const int at = 32 * j + 4 * (lane % 8);
+          UA_UNROLL
+          for (int e = 0; e < 4; ++e) q[j][e][lane] = at < wide ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
+        }
+      }
+      UA_ROLLED
+      for (int64_t i0 = warp * 4; i0 < count; i0 += kGroups) {
+        Lane<float> score, val[kVectors][4];
+        UA_LANES(lane) {
+          const int64_t i = i0 + lane / 8 < count ? i0 + lane / 8 : count - 1;
+          const int64_t t = (i / kChunk * kSplits + split) * kChunk + i % kChunk;
+          float dot = 0;
+          UA_UNROLL
+          for (int j = 0; j < kVectors; ++j) {
+            const int at = 32 * j + 4 * (lane % 8);
+            float k4[4] = {0, 0, 0, 0}, v4[4] = {0, 0, 0, 0};
+            if (at < wide) {
+              load_cache4(column.keys, (base + size_t(t)) * wide + at, p.kv_half, k4);
+              load_cache4(column.values, (base + size_t(t)) * wide + at, p.kv_half, v4);
+            }
+            UA_UNROLL
+            for (int e = 0; e < 4; ++e) dot = fused(q[j][e][lane], k4[e], dot), val[j][e][lane] = v4[e];
+          }
+          score[lane] = dot;
+        }
+        warp_sum(score, 1, 8);
+        UA_LANES(lane) {
+          if (i0 + lane / 8 < count) {
+            const float next = score[lane] > most[lane] ? score[lane] : most[lane];
+            const float keep = most[lane] > -infinity() ? exp_of(most[lane] - next) : 0.0f, weight = exp_of(score[lane] - next);
+            most[lane] = next;
+            sum[lane] = sum[lane] * keep + weight;
+            UA_UNROLL
+            for (int j = 0; j < kVectors; ++j) {
+              UA_UNROLL
+              for (int e = 0; e < 4; ++e) o[j][e][lane] = fused(weight, val[j][e][lane], o[j][e][lane] * keep);
+            }
+          }
+        }
+      }
+      UA_LANES(lane) {
+        float* const sub = subs + (warp * 4 + lane / 8) * (wide + 4);
+        if (lane % 8 == 0) sub[0] = most[lane], sub[1] = sum[lane];
+        UA_UNROLL
+        for (int j = 0; j < kVectors; ++j) {
+          const int at = 32 * j + 4 * (lane % 8);
+          if (at < wide) {
+            UA_UNROLL
+            for (int e = 0; e < 4; ++e) sub[4 + at + e] = o[j][e][lane];
+          }
+        }
+      }
+    });
+    block.sync();
+  }
+
+  // --- the rest of a layer -----------------------------------------------------------------------------------------------------
+  UA_HD bool output(Block& block, const FrameParams& p, const StackParams& s) {
+    const Job j = p.jobs[job];
+    const Operand o = operand(block, p, s.format, j);
+    float* const flat = reinterpret_cast<float*>(block.smem + p.at_attend);  // [columns][width], attended
+    if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
+    block.sync();
+    fill(block, p, o, j, flat, s.width, s.width, nullptr, nullptr, nullptr);
+    return add(block, p, s, j, o, s.layer[layer].o_scale, s.layer[layer].o_bias, p.x1, Phase::kUp);
+  }
+
+  // Puts x + product.
+  UA_HD bool add(Block& block, const FrameParams& p, const StackParams& s, const Job& j, const Operand& o, const float* scale, const float* bias, Word* to, Phase next) {
+    const float* const x = x_of(block, p);
+    const int d = s.width, stride = even(d);
+    multiply(block, p, j, o, scale, d, [&](int c, int row, float v) { put(to + c * stride + row, x[c * d + row] + (bias ? v + bias[row] : v), epoch + 1); });
+    phase = next;
+    return true;
+  }
+
+  // The splits' partial sums -> attended.
+  UA_HD bool join(Block& block, const FrameParams& p, float* flat) {
+    const StackParams& s = p.global;
+    const int dim = s.dim, part = even(dim + 2), n = s.heads * dim;
+#ifndef UA_DEVICE
+    for (int c = 0; c < p.columns; ++c) {
+      for (int i = 0; i < s.heads * kSplits; ++i) {
+        for (int at = 0; i % kSplits < splits_at(position(p, c)) && at < dim + 2; ++at) {
+          if (!host_ready(block.host, p.part[size_t(c * s.heads * kSplits + i) * part + at], epoch)) return false;
+        }
+      }
+    }
+#endif
+    block.threads([&](int tid) {
+      for (int i = tid; i < p.columns * n; i += kThreads) {
+        const int c = i / n, h = i % n / dim, at = i % dim, splits = splits_at(position(p, c));
+        const Word* from = p.part + size_t(c * s.heads + h) * kSplits * part;
+        Word most[kSplits], sum[kSplits], value[kSplits];
+        bool again = true;
+        while (again) {
+          again = false;
+          UA_UNROLL
+          for (int k = 0; k < kSplits; ++k) {
+            if (k < splits) most[k] = peek(from + k * part + dim), sum[k] = peek(from + k * part + dim + 1), value[k] = peek(from + k * part + at);
+          }
+          UA_UNROLL
+          for (int k = 0; k < kSplits; ++k) again = again || (k < splits && !(arrived(most[k], epoch) && arrived(sum[k], epoch) && arrived(value[k], epoch)));
+        }
+        float top = -infinity(), below = 0, above = 0;
+        UA_UNROLL
+        for (int k = 0; k < kSplits; ++k) top = k < splits && value_of(most[k]) > top ? value_of(most[k]) : top;
+        UA_UNROLL
+        for (int k = 0; k < kSplits; ++k) {
+          if (k >= splits) continue;
+          const float weight = exp_of(value_of(most[k]) - top);
+          below += weight * value_of(sum[k]);
+          above = fused(weight, value_of(value[k]), above);
+        }
+        flat[i] = above / below;
+      }
+    });
+    return true;
+  }
+
+  // The local stack sees at most K positions: each block attends to all of them by itself, out of the exchanges of this frame's slots.
+  UA_HD bool attend_local(Block& block, const FrameParams& p, float* flat) {
+    const StackParams& s = p.local;
+    const int dim = s.dim, stride = even(s.qkv), group = s.heads / s.kv_heads;
+    float* const now = flat + p.columns * s.width;  // [columns][stride]
+    const Word* const here = p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
+    if (!gather(block, here, p.columns, s.qkv, stride, epoch, [&](int c, int i, float v) { now[c * stride + i] = v; })) return false;
+    block.sync();
+    const float scale = 1.0f / square_root(float(dim));
+    constexpr int kVectors = kMaxHeadDim / 32;
+    block.warps([&](int warp) {
+      for (int i = warp; i < p.columns * s.heads; i += kWarps) {
+        const int c = i / s.heads, h = i % s.heads, kv = h / group;
+        const float* const own = now + c * stride;
+        Lane<float> q[kVectors], o[kVectors];
+        UA_LANES(lane) {
+          UA_UNROLL
+          for (int j = 0; j < kVectors; ++j) {
+            const int at = lane + 32 * j;
+            q[j][lane] = at < dim ? turned(own + h * dim, at, dim, s.angles ? s.angles + slot * dim : nullptr) * scale : 0.0f;
+            o[j][lane] = 0.0f;
+          }
+        }
+        float most = -infinity(), sum = 0;
+        UA_ROLLED
+        for (int t = 0; t <= slot; ++t) {
+          const Word* const then = p.local_qkv + (size_t(t * s.layers + layer) * p.columns + c) * stride;
+          const int key = (s.heads + kv) * dim, val = key + s.kv_heads * dim;
+          const float* const angles = s.angles ? s.angles + t * dim : nullptr;
+          Lane<float> score;
+          Lane<float> v[kVectors];
+          UA_LANES(lane) {
+            float dot = 0;
+            UA_UNROLL
+            for (int j = 0; j < kVectors; ++j) {
+              const int at = lane + 32 * j;
+              v[j][lane] = 0.0f;
+              if (at >= dim) continue;
+              float k = t == slot ? own[key + at] : value_of(peek(then + key + at));
+              v[j][lane] = t == slot ? own[val + at] : value_of(peek(then + val + at));
+              if (angles) {
+                const int half = dim / 2, pair = at < half ? at + half : at - half;
+                const float other = t == slot ? own[key + pair] : value_of(peek(then + key + pair));
+                k = at < half ? k * angles[at] - other * angles[half + at] : k * angles[at - half] + other * angles[at];
+              }
+              dot = fused(q[j][lane], k, dot);
+            }
+            score[lane] = dot;
+          }
+          warp_sum(score);
+          const float next = score[0] > most ? score[0] : most;
+          const float keep = t > 0 ? exp_of(most - next) : 0.0f, weight = exp_of(score[0] - next);
+          most = next;
+          sum = sum * keep + weight;
+          UA_LANES(lane) {
+            UA_UNROLL
+            for (int j = 0; j < kVectors; ++j) o[j][lane] = fused(weight, v[j][lane], o[j][lane] * keep);
+          }
+        }
+        UA_LANES(lane) {
+          UA_UNROLL
+          for (int j = 0; j < kVectors; ++j) {
+            if (lane + 32 * j < dim) flat[c * s.width + h * dim + lane + 32 * j] = o[j][lane] / sum;
+          }
+        }
+      }
+    });
+    return true;
+  }
+
+  UA_HD bool up(Block& block, const FrameParams& p, const StackParams& s) {
+    float* const x = x_of(block, p);
+    const int d = s.width, stride = even(s.hidden);
+    if (!gather(block, p.x1, p.columns, d, even(d), epoch, [&](int c, int i, float v) { x[c * d + i] = v; })) return false;
+    block.sync();
+    const LayerParams& l = s.layer[layer];
+    const Job j = p.jobs[job];
+    const Operand o = operand(block, p, s.format, j);
+    fill(block, p, o, j, x, d, d, &s, l.mlp_norm, l.mlp_norm_bias);
+    if (!s.swiglu) {
+      multiply(block, p, j, o, l.up_scale, s.hidden, [&](int c, int row, float v) { put(p.hidden + c * stride + row, gelu_of(l.up_bias ? v + l.up_bias[row] : v), epoch + 1); });
+    } else {
+      // A tile holds four gates and the four rows that they open.
+      const float* const parts = parts_of(block, p);
+      const int first = range_begin(block.index, block.count, j.row_tiles) * kTileRows;
+      multiply(block, p, j, o, l.up_scale, s.up_rows, [&](int c, int row, float v) {
+        const int unit = row / kTileRows * 4 + row % 4;
+        if (row % kTileRows >= 4 || unit >= s.hidden) return;
+        const float u = total<kColumns>(parts, o, row + 4 - first, c, l.up_scale, row + 4);
+        const float gate = l.up_bias ? v + l.up_bias[row] : v, open = l.up_bias ? u + l.up_bias[row + 4] : u;
+        put(p.hidden + c * stride + unit, silu_of(gate) * open, epoch + 1);
+      });
+    }
+    phase = Phase::kDown;
+    return true;
+  }
+
+  UA_HD bool down(Block& block, const FrameParams& p, const StackParams& s) {
+    const Job j = p.jobs[job];
+    const Operand o = operand(block, p, s.format, j);
+    const int n = s.hidden;
+    if (o.format == Format::int8) {  // its scale has to be known first
+      float* const flat = reinterpret_cast<float*>(block.smem + p.at_attend);
+      if (!gather(block, p.hidden, p.columns, n, even(n), epoch, [&](int c, int i, float v) { flat[c * n + i] = v; })) return false;
+      block.sync();
+      fill(block, p, o, j, flat, n, n, nullptr, nullptr, nullptr);
+    } else {
+      if (!gather(block, p.hidden, p.columns, n, even(n), epoch, [&](int c, int i, float v) { set(o, p.columns, c, i, v, 0.0f); })) return false;
+      pad_operand(block, o, p.columns, n, j.k_tiles);
+      block.sync();
+    }
+    const LayerParams& l = s.layer[layer];
+    add(block, p, s, j, o, l.down_scale, l.down_bias, p.x2, Phase::kQkv);
+    if (++layer == s.layers) layer = 0, phase = slot < 0 ? Phase::kEnd : Phase::kHead;
+    return true;
+  }
+
+  UA_HD bool end(Block& block, const FrameParams& p) {
+    const StackParams& s = p.global;
+    float* const x = x_of(block, p);
+    const int d = s.width;
+    if (!gather(block, p.x2, p.columns, d, even(d), epoch, [&](int c, int i, float v) { x[c * d + i] = v; })) return false;
+    block.sync();
+    if (p.slots == 0) return next_round(p);
+    normalise(block, p, s, x);
+    slot = 0;
+    phase = Phase::kBridge;
+    return true;
+  }
+  // The final norm of a stack, in place.
+  UA_HD void normalise(Block& block, const FrameParams& p, const StackParams& s, float* x) {
+    const int d = s.width;
+    float* const stats = scale_of(block, p);
+    block.warps([&](int warp) {
+      for (int c = warp; c < p.columns; c += kWarps) {
+        float mean, inverse;
+        moments(x + c * d, d, s.rmsnorm, s.eps, mean, inverse);
+        UA_LANES(lane) {
+          if (lane == 0) stats[kMaxColumns + c] = mean, stats[2 * kMaxColumns + c] = inverse;
+        }
+      }
+    });
+    block.sync();
+    block.threads([&](int tid) {
+      for (int i = tid; i < p.columns * d; i += kThreads) x[i] = value(x[i], i % d, stats[kMaxColumns + i / d], stats[2 * kMaxColumns + i / d], &s, s.norm, s.norm_bias);
+    });
+    block.sync();
+  }
+  UA_HD bool next_round(const FrameParams&) {
+    ++round;
+    slot = -1, layer = 0, job = 0;
+    phase = Phase::kQkv;
+    return true;
+  }
+
+  UA_HD bool bridge(Block& block, const FrameParams& p) {
+    if (p.add || slot == 0) {
+      const Job j = p.jobs[job];
+      const Operand o = operand(block, p, p.head_format, j);
+      const int n = p.add ? p.global.width / p.codebooks : p.global.width, stride = even(p.local.width);
+      const float* const h = reinterpret_cast<const float*>(block.smem + p.at_x) + (p.add ? slot * n : 0);
+      fill(block, p, o, j, h, p.global.width, n, nullptr, nullptr, nullptr);
+      multiply(block, p, j, o, p.bridge_scale, p.local.width, [&](int c, int row, float v) { put(p.bridged + c * stride + row, v + p.bridge_bias[row], epoch + 1); });
+    }
+    phase = Phase::kQkv;
+    return true;
+  }
+
+  UA_HD bool head(Block& block, const FrameParams& p) {
+    const StackParams& s = p.local;
+    float* const x = x_of(block, p);
+    const int d = s.width;
+    if (!gather(block, p.x2, p.columns, d, even(d), epoch, [&](int c, int i, float v) { x[c * d + i] = v; })) return false;
+    block.sync();
+    const Job j = p.jobs[job];
+    const Operand o = operand(block, p, p.head_format, j);
+    fill(block, p, o, j, x, d, d, &s, s.norm, s.norm_bias);
+    const int n = j.row_tiles * kTileRows;
+    // scales lie by id, logits by their place in the list
+    const float* const parts = parts_of(block, p);
+    const int first = range_begin(block.index, block.count, j.row_tiles) * kTileRows;
+    multiply(block, p, j, o, nullptr, 0, [](int, int, float) {});
+    const int count = range_begin(block.index + 1, block.count, j.row_tiles) * kTileRows - first;
+    block.threads([&](int tid) {
+      for (int i = tid; i < count * p.columns; i += kThreads) {
+        const int c = i / count, r = i % count, at = first + r;
+        put(p.logits + size_t(c) * n + at, total<kColumns>(parts, o, r, c, p.head_scale, j.list[at / kTileRows] * kTileRows + at % kTileRows), epoch);
+      }
+    });
+    block.sync();
+    phase = Phase::kSample;
+    return true;
+  }
+
+  UA_HD bool sample_slot(Block& block, const FrameParams& p) {
+    const Job& j = p.jobs[job - 1];
+    const int n = j.row_tiles * kTileRows;
+    SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem + p.at_sample);
+    uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + p.at_sample + kSampleBytes);
+    float* const v = reinterpret_cast<float*>(marks + (p.vocab + 31) / 32);
+    int32_t *const ids = fresh(block, p), *const state = made(block, p);
+    const bool alone = p.columns == 1;  // then every block samples, which saves an exchange
+    // Nothing below may run twice: all of a block's columns have to be there.
+    for (int c = 0; c < p.columns; ++c) {
+      if (!alone && c % block.count != block.index) continue;
+#ifndef UA_DEVICE
+      for (int i = 0; i < n; ++i) {
+        if (!host_ready(block.host, p.logits[size_t(c) * n + i], epoch)) return false;
+      }
+#endif
+    }
+    for (int c = 0; c < p.columns; ++c) {
+      if (!alone && c % block.count != block.index) continue;
+      const Column& column = p.column[c];
+      gather(block, p.logits + size_t(c) * n, 1, n, n, epoch, [&](int, int i, float x) { v[i] = x; });
+      block.sync();
+      const int64_t t = position(p, c), generated = column.generated + round;
+      int32_t* const history = column.history + t * p.codebooks;
+      const bool tied = column.sampling.tie && slot > 0;
+      int32_t id = tied ? ids[c * p.codebooks] : 0;
+      uint32_t bad = 0;
+      if (column.forced) {
+        id = column.forced[size_t(round) * p.codebooks + slot];
+        float* const out = column.logits + (size_t(round) * p.codebooks + slot) * n;
+        block.threads([&](int tid) {
+          for (int i = tid; i < n; i += kThreads) out[i] = v[i];
+        });
+      } else if (!tied) {
+        id = sample(block, scratch, marks, p.vocab, v, n, j.list, column.sampling, slot, uint64_t(column.key_frame + t), history - generated * p.codebooks + slot,
+                    p.codebooks, generated);
+        bad = scratch.bad;
+      }
+      block.threads([&](int tid) {
+        if (tid != 0) return;
+        if (alone) {
+          ids[slot] = id;
+          if (bad && state[2] == 0) state[2] = int32_t(bad);
+        } else {
+          put(p.ids + 2 * c, float_of(uint32_t(id)), epoch + 1);
+          put(p.ids + 2 * c + 1, float_of(bad), epoch + 1);
+        }
+        history[slot] = id;
+        if (column.sampling.tie) {
+          for (int k = slot; k < p.codebooks; ++k) history[k] = id;
+        }
+      });
+      block.sync();
+    }
+    if (!alone) ++epoch;
+    phase = Phase::kIds;
+    return true;
+  }
+
+  UA_HD bool gather_ids(Block& block, const FrameParams& p) {
+    int32_t *const ids = fresh(block, p), *const state = made(block, p);
+    if (p.columns > 1) {
+      if (!gather(block, p.ids, p.columns, 2, 2, epoch, [&](int c, int i, float v) {
+            if (i == 0) ids[c * p.codebooks + slot] = int32_t(bits_of(v));
+            if (i == 1 && bits_of(v) && state[3 * c + 2] == 0) state[3 * c + 2] = int32_t(bits_of(v));
+          })) {
+        return false;
+      }
+      block.sync();
+    }
+    const bool last = slot + 1 == p.slots;
+    block.threads([&](int tid) {
+      if (tid >= p.columns) return;
+      const int c = tid;
+      const Sampling& s = p.column[c].sampling;
+      const int32_t id = ids[c * p.codebooks + slot];
+      if (s.tie && slot == 0) {
+        for (int k = 1; k < p.codebooks; ++k) ids[c * p.codebooks + k] = id;
+      }
+      if (id == s.end_id && s.end_slot[slot] && (slot == 0 || !s.tie)) state[3 * c + 1] = 1;
+      if (!last || state[3 * c + 1] || state[3 * c + 2]) return;
+      for (int k = 0; k < p.codebooks; ++k) codes(block, p)[c * p.codebooks + k] = ids[c * p.codebooks + k];
+      ++state[3 * c];
+    });
+    block.sync();
+    if (!last) {
+      ++slot;
+      phase = Phase::kBridge;
+      return true;
+    }
+    const bool finished = round + 1 == p.rounds;
+    if (finished && block.index == 0) {
+      const int d = p.global.width;
+      block.threads([&](int tid) {
+        for (int i = tid; i < p.columns * d; i += kThreads) {
+          if (state[i / d * 3] > 0) p.column[i / d].last[i % d] = embedding(p, codes(block, p) + i / d * p.codebooks, i % d);
+        }
+        for (int i = tid; i < p.columns * 3; i += kThreads) p.column[i / 3].result[i % 3] = state[i];
+      });
+    }
+    return next_round(p);
+  }
+};
+
+}  // namespace uniaudio::cuda

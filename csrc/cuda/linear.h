@@ -1,0 +1,157 @@
+// y = x W^T for the block's row tiles and a few columns (streams, or positions of one), each weight read once for all of them.
+//
+// Activations (the operand) lie in shared memory in the form that the weights want:
+//   float32   as they are; fused multiply-adds
+//   bfloat16  as two bfloat16, the value and what it leaves: 16 bits of it take part.  Tensor cores, float32 sums
+//   int8      quantized per column as cpu/linear_body.h does.  Tensor cores, exact integer sums
+// Every column's result is its own: the same bits alone and beside others.
+#pragma once
+
+#include "stream.h"
+
+namespace uniaudio::cuda {
+
+constexpr int kMaxColumns = 8;
+
+// Room for the operand of one product; `columns` rows, padded so that eight columns' 16-byte reads fall into different banks.
+struct Operand {
+  char* data;     // [parts][columns][stride]
+  float* scale;   // int8: [kMaxColumns]
+  int stride;     // bytes
+  Format format;
+};
+UA_HD int operand_stride(Format format, int k_tiles) { return (k_tiles + k_tiles % 2) * kTileRowBytes + 64 + 0 * int(format); }
+UA_HD int operand_bytes(Format format, int k_tiles, int columns) {
+  return operand_stride(format, k_tiles) * columns * (format == Format::bfloat16 ? 2 : 1);
+}
+
+UA_HD void set_float(const Operand& o, int column, int i, float v) { reinterpret_cast<float*>(o.data + column * o.stride)[i] = v; }
+UA_HD void set_bf16(const Operand& o, int columns, int column, int i, float v) {
+  const uint32_t high = to_bf16(v);
+  reinterpret_cast<uint16_t*>(o.data + column * o.stride)[i] = uint16_t(high);
+  reinterpret_cast<uint16_t*>(o.data + (columns + column) * o.stride)[i] = uint16_t(to_bf16(v - from_bf16(high)));
+}
+UA_HD void set_int8(const Operand& o, int column, int i, float v, float inverse) {
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
+  reinterpret_cast<int8_t*>(o.data + column * o.stride)[i] = int8_t(int32_t((v * inverse + magic) - magic));
+}
+
+// Zeros from input n to the end of the last tile.
+UA_HD void pad_operand(Block& block, const Operand& o, int columns, int n, int k_tiles) {
+  const int size = o.format == Format::float32 ? 4 : o.format == Format::bfloat16 ? 2 : 1;
+  const int rows = o.format == Format::bfloat16 ? 2 * columns : columns, from = n * size, bytes = k_tiles * kTileRowBytes - from;
+  block.threads([&](int tid) {
+    for (int i = tid; i < rows * bytes; i += kThreads) o.data[i / bytes * o.stride + from + i % bytes] = 0;
+  });
+}
+
+// Partial sums of one warp over its k tiles of one row tile: 8 rows x kColumns, float or int32 by format.
+template <int kColumns, class Ring>
+UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& o, int columns, float* out) {
+  if (o.format == Format::float32) {
+    Lane<float> acc[kColumns];
+    UA_UNROLL
+    for (int c = 0; c < kColumns; ++c) UA_LANES(lane) acc[c][lane] = 0.0f;
+    for (int k = 0; k < tiles; ++k) {
+      Lane<Vec4> w;
+      ring.take(warp, w);
+      UA_UNROLL
+      for (int c = 0; c < kColumns; ++c) {
+        if (c >= columns) continue;
+        UA_LANES(lane) {
+          const Vec4 x = *reinterpret_cast<const Vec4*>(o.data + c * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16);
+          float sum = acc[c][lane];
+          UA_UNROLL
+          for (int i = 0; i < 4; ++i) sum = fused(float_of(x.v[i]), float_of(w[lane].v[i]), sum);
+          acc[c][lane] = sum;
+        }
+      }
+    }
+    UA_UNROLL
+    for (int c = 0; c < kColumns; ++c) {
+      warp_sum(acc[c], 1, 4);
+      UA_LANES(lane) {
+        if (lane % 4 == 0) out[c * kTileRows + lane / 4] = acc[c][lane];
+      }
+    }
+  } else if (o.format == Format::bfloat16) {
+    Lane<Acc4> acc[4];  // value and rest, each of two halves of a tile: four sums that do not wait for each other
+    UA_UNROLL
+    for (int i = 0; i < 4; ++i) UA_LANES(lane) acc[i][lane] = Acc4{{0, 0, 0, 0}};
+    const int rest = columns * o.stride;
+    for (int k = 0; k < tiles; ++k) {
+      Lane<Vec4> w, high, low;
+      ring.take(warp, w);
+      UA_LANES(lane) {
+        const char* x = o.data + lane / 4 * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16;
+        const bool real = lane / 4 < columns;
+        high[lane] = real ? *reinterpret_cast<const Vec4*>(x) : Vec4{{0, 0, 0, 0}};
+        low[lane] = real ? *reinterpret_cast<const Vec4*>(x + rest) : Vec4{{0, 0, 0, 0}};
+      }
+      mma_bf16(acc[0], high, w, 0);
+      mma_bf16(acc[1], high, w, 2);
+      mma_bf16(acc[2], low, w, 0);
+      mma_bf16(acc[3], low, w, 2);
+    }
+    UA_LANES(lane) {
+      if (lane / 4 < kColumns) {
+        UA_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          out[lane / 4 * kTileRows + 2 * (lane % 4) + h] = (acc[0][lane].v[h] + acc[1][lane].v[h]) + (acc[2][lane].v[h] + acc[3][lane].v[h]);
+        }
+      }
+    }
+  } else {
+    Lane<AccI4> acc[2];
+    UA_UNROLL
+    for (int i = 0; i < 2; ++i) UA_LANES(lane) acc[i][lane] = AccI4{{0, 0, 0, 0}};
+    for (int k = 0; k < tiles; ++k) {
+      Lane<Vec4> w, x;
+      ring.take(warp, w);
+      UA_LANES(lane) {
+        const char* from = o.data + lane / 4 * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16;
+        x[lane] = lane / 4 < columns ? *reinterpret_cast<const Vec4*>(from) : Vec4{{0, 0, 0, 0}};
+      }
+      mma_int8(acc[0], x, w, 0);
+      mma_int8(acc[1], x, w, 2);
+    }
+    UA_LANES(lane) {
+      if (lane / 4 < kColumns) {
+        UA_UNROLL
+        for (int h = 0; h < 2; ++h) out[lane / 4 * kTileRows + 2 * (lane % 4) + h] = float_of(uint32_t(acc[0][lane].v[h] + acc[1][lane].v[h]));
+      }
+    }
+  }
+}
+
+// The block's part of a product: partial sums to parts [row tiles of this block][kWarps][kColumns][8], then a barrier.
+template <int kColumns, class Ring>
+UA_HD void product(Block& block, Ring& ring, const Job& job, const Operand& o, int columns, float* parts) {
+  const int begin = range_begin(block.index, block.count, job.row_tiles), end = range_begin(block.index + 1, block.count, job.row_tiles);
+  block.warps([&](int warp) {
+    const int first = range_begin(warp, kWarps, job.k_tiles), tiles = range_begin(warp + 1, kWarps, job.k_tiles) - first;
+    UA_ROLLED
+    for (int r = begin; r < end; ++r) {
+      warp_tile<kColumns>(ring, warp, tiles, first, o, columns, parts + ((r - begin) * kWarps + warp) * (kColumns * kTileRows));
+    }
+  });
+  block.sync();
+}
+
+// Sum over the warps, in their order, of row `r` (counted from the block's first) and one column.
+template <int kColumns>
+UA_HD float total(const float* parts, const Operand& o, int r, int column, const float* row_scale, int row) {
+  const float* p = parts + (r / kTileRows * kWarps * kColumns + column) * kTileRows + r % kTileRows;
+  if (o.format == Format::int8) {
+    int32_t sum = 0;
+    UA_UNROLL
+    for (int w = 0; w < kWarps; ++w) sum += int32_t(bits_of(p[w * kColumns * kTileRows]));
+    return float(sum) * (row_scale[row] * o.scale[column]);
+  }
+  float sum = 0;
+  UA_UNROLL
+  for (int w = 0; w < kWarps; ++w) sum += p[w * kColumns * kTileRows];
+  return sum;
+}
+
+}  // namespace uniaudio::cuda

@@ -1,0 +1,138 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace uniaudio::cuda {
+namespace {
+
+// One multiprocessor takes in at most about this share of the memory's bandwidth: with fewer blocks than that, memory is not the bound.
+constexpr int64_t kShare = 64;
+
+int tiles_of(int block, int blocks, int row_tiles) { return range_begin(block + 1, blocks, row_tiles) - range_begin(block, blocks, row_tiles); }
+int most_tiles(int blocks, int row_tiles) { return (row_tiles + blocks - 1) / blocks; }
+
+struct Repeated {
+  TileShape shape;
+  int times;
+};
+
+std::vector<Repeated> frame_jobs(const LmConfig& c, const Formats& f) {
+  std::vector<Repeated> jobs;
+  const auto stack = [&](const StackConfig& s, Format format, int times) {
+    const StackShape shape = stack_shape(s, format);
+    for (const TileShape& t : {shape.qkv, shape.o, shape.up, shape.down}) jobs.push_back({t, s.layers * times});
+  };
+  stack(c.global, f.global, 1);
+  stack(c.local, f.local, c.num_codebooks);
+  jobs.push_back({tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head), c.add ? c.num_codebooks : 1});
+  // Slots emit one codebook's ids, typically: the K-th part of the vocabulary.
+  jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head), c.num_codebooks});
+  return jobs;
+}
+
+int round16(int n) { return (n + 15) / 16 * 16; }
+
+}  // namespace
+
+TileShape tile_shape(int64_t out, int64_t in, Format format) {
+  return {int((out + kTileRows - 1) / kTileRows), int((in + tile_inputs(format) - 1) / tile_inputs(format))};
+}
+TileShape gated_shape(int64_t out, int64_t in, Format format) { return tile_shape((out + 3) / 4 * kTileRows, in, format); }
+
+StackShape stack_shape(const StackConfig& c, Format format) {
+  const int64_t kv = int64_t(c.kv_heads) * c.head_dim();
+  return {tile_shape(c.width + 2 * kv, c.width, format), tile_shape(c.width, c.width, format),
+          c.swiglu ? gated_shape(c.mlp_width, c.width, format) : tile_shape(c.mlp_width, c.width, format), tile_shape(c.width, c.mlp_width, format)};
+}
+
+std::vector<int64_t> block_bytes(const LmConfig& c, const Formats& f, int blocks) {
+  std::vector<int64_t> bytes(size_t(blocks), 0);
+  for (const Repeated& j : frame_jobs(c, f)) {
+    for (int b = 0; b < blocks; ++b) bytes[size_t(b)] += int64_t(tiles_of(b, blocks, j.shape.row_tiles)) * j.shape.k_tiles * j.times * kTileBytes;
+  }
+  return bytes;
+}
+
+SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int columns, int head_tiles, int depth) {
+  const StackShape g = stack_shape(c.global, f.global), l = stack_shape(c.local, f.local);
+  const TileShape bridge = tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head), head = tile_shape(8, c.local.width, f.head);
+  int operand = 0, tiles = 0;
+  const auto use = [&](const TileShape& t, Format format, int row_tiles) {
+    operand = std::max(operand, operand_bytes(format, t.k_tiles, columns));
+    tiles = std::max(tiles, most_tiles(blocks, row_tiles));
+  };
+  for (const TileShape& t : {g.qkv, g.o, g.up, g.down}) use(t, f.global, t.row_tiles);
+  for (const TileShape& t : {l.qkv, l.o, l.up, l.down}) use(t, f.local, t.row_tiles);
+  use(bridge, f.head, bridge.row_tiles);
+  use(head, f.head, head_tiles);
+  const int wide = padded_dim(c.global.head_dim()), group = c.global.heads / c.global.kv_heads;
+  int attend = std::max(2 * columns * (group + 2) * wide + kGroups * (wide + 4), columns * c.global.width);
+  attend = std::max(attend, columns * (c.local.width + even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim())));
+  if (f.global == Format::int8) attend = std::max(attend, columns * c.global.mlp_width);
+  if (f.local == Format::int8) attend = std::max(attend, columns * c.local.mlp_width);
+
+  SharedLayout s{};
+  int at = 0;
+  const auto place = [&](int bytes) {
+    const int here = at;
+    at += round16(bytes);
+    return here;
+  };
+  s.x = place(columns * c.global.width * 4);
+  s.local_x = place(columns * c.local.width * 4);
+  s.scale = place(3 * kMaxColumns * 4);
+  s.codes = place(columns * (2 * c.num_codebooks + 3) * 4);
+  const int padded = columns > 1 ? kMaxColumns : 1;
+  s.parts = place(tiles * kWarps * padded * kTileRows * 4);
+  // Sampling begins when products are done: it takes their place.
+  s.sample = s.operand = place(operand);
+  s.attend = place(attend * 4);
+  const int sample = kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4;
+  at = std::max(at, s.sample + round16(sample));
+  at = (at + 127) / 128 * 128;
+  s.ring = place(depth * kThreads * 16);
+  s.bytes = at;
+  return s;
+}
+
+int ring_depth(const LmConfig& c, const Formats& f, const DeviceLimits& limits, int blocks, int columns, int head_tiles) {
+  for (int depth : kDepths) {
+    if (shared_layout(c, f, blocks, columns, head_tiles, depth).bytes <= limits.shared_bytes) return depth;
+  }
+  return 0;
+}
+
+Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) {
+  for (const StackConfig* s : {&c.global, &c.local}) {
+    if (s->head_dim() > kMaxHeadDim) {
+      throw std::invalid_argument("cuda: expected heads of at most " + std::to_string(kMaxHeadDim) + " dimensions, got " + std::to_string(s->head_dim()) + "; use device cpu");
+    }
+  }
+  // Every block has a row tile of what comes after each gather: the exchanges' buffers rely on it (frame.h).
+  const int most = std::min({limits.blocks, (c.global.width + kTileRows - 1) / kTileRows, (c.local.width + kTileRows - 1) / kTileRows});
+  Plan plan;
+  int64_t best = INT64_MAX;
+  for (int blocks = 1; blocks <= most; ++blocks) {
+    const std::vector<int64_t> bytes = block_bytes(c, f, blocks);
+    int64_t total = 0, busiest = 0;
+    for (int64_t b : bytes) total += b, busiest = std::max(busiest, b);
+    const int64_t time = std::max(total, busiest * kShare);
+    if (time > best || (time == best && plan.blocks > 0)) continue;
+    best = time;
+    plan.blocks = blocks;
+    plan.balance = double(total) / double(blocks) / double(busiest);
+  }
+  const int head_tiles = tile_shape(c.vocab_size, c.local.width, f.head).row_tiles;
+  for (int columns = 1; columns <= kMaxColumns; ++columns) {
+    if (ring_depth(c, f, limits, plan.blocks, columns, head_tiles)) plan.most_columns = columns;
+  }
+  if (plan.most_columns == 0) {
+    const int need = shared_layout(c, f, plan.blocks, 1, head_tiles, kDepths[1]).bytes;
+    throw std::invalid_argument("cuda: this model needs " + std::to_string(need) + " bytes of shared memory a block, the device has " + std::to_string(limits.shared_bytes) +
+                                "; use device cpu");
+  }
+  return plan;
+}
+
+}  // namespace uniaudio::cuda

@@ -1,0 +1,102 @@
+// Small random language models, as csrc/ reads them, and the same on a device.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "cuda/lm.h"
+
+namespace models {
+
+using namespace uniaudio;
+
+inline StackConfig stack(int layers, int width, int heads, int mlp) {
+  StackConfig s;
+  s.layers = layers, s.width = width, s.heads = heads, s.kv_heads = heads, s.mlp_width = mlp;
+  return s;
+}
+
+inline LmConfig base() {
+  LmConfig c;
+  c.vocab_size = 53, c.num_codebooks = 3;
+  c.global = stack(2, 24, 3, 40);
+  c.local = stack(2, 20, 2, 36);
+  c.start_id = 2, c.local_start_id = 3, c.max_frames = 400;
+  return c;
+}
+
+// Everything that the reference checkpoint of UniAudio has.
+inline LmConfig reference() {
+  LmConfig c = base();
+  for (StackConfig* s : {&c.global, &c.local}) {
+    s->rmsnorm = s->swiglu = s->rope = false;
+    s->q_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
+  }
+  c.concat = c.add = true;
+  return c;
+}
+
+inline LmConfig grouped() {
+  LmConfig c = base();
+  c.global = stack(2, 96, 4, 72), c.global.kv_heads = 2;
+  c.local = stack(3, 64, 4, 50), c.local.kv_heads = 1, c.local.rope = false;
+  c.guide_slots = 2, c.guide_vocab = 7;
+  c.vocab_size = 300;
+  return c;
+}
+
+// Its weights, kept alive beside the views.
+struct Model {
+  LmConfig config;
+  std::vector<std::vector<float>> data;
+  Weights weights;
+
+  Model(const LmConfig& c, uint64_t seed) : config(c) {
+    std::vector<TensorSpec> specs;
+    const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
+    specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
+    Transformer::add_tensors(specs, "global", c.global, c.max_frames);
+    specs.push_back({"local.embed.weight", {v, c.local.width}});
+    Transformer::add_tensors(specs, "local", c.local, k);
+    specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
+    specs.push_back({"bridge.bias", {c.local.width}});
+    specs.push_back({"head.weight", {v, c.local.width}});
+    if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
+    check::Random random(seed);
+    for (const TensorSpec& s : specs) {
+      size_t n = 1;
+      for (int64_t i : s.shape) n *= size_t(i);
+      std::vector<float> x = random.normals(n);
+      const bool embedding = s.name.find("embed") != std::string::npos || s.name.find("positions") != std::string::npos || s.name.find("guide") != std::string::npos;
+      const float scale = s.shape.size() == 1 ? 0.2f : embedding ? 0.5f : 1.5f / std::sqrt(float(s.shape[1]));
+      const bool one = s.shape.size() == 1 && s.name.find("norm") != std::string::npos && s.name.find("weight") != std::string::npos;
+      for (float& f : x) f = f * scale + (one ? 1.0f : 0.0f);
+      data.push_back(std::move(x));
+      weights.add(s.name, {StoredType::float32, s.shape, data.back().data()});
+    }
+  }
+  std::vector<int32_t> frames(int64_t count, uint64_t seed) const {
+    check::Random random(seed);
+    std::vector<int32_t> ids(size_t(count * config.num_codebooks));
+    for (int32_t& i : ids) i = random.below(config.vocab_size);
+    return ids;
+  }
+  std::vector<int32_t> guide(int64_t count, uint64_t seed) const {
+    check::Random random(seed);
+    std::vector<int32_t> ids(size_t(count * config.guide_slots));
+    for (int32_t& i : ids) i = random.below(config.guide_vocab + 1) - 1;
+    return ids;
+  }
+};
+
+inline double relative(const std::vector<float>& a, const std::vector<float>& b) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) error += (double(a[i]) - b[i]) * (double(a[i]) - b[i]), size += double(b[i]) * b[i];
+  return std::sqrt(error / size);  // NaN stays NaN
+}
+
+}  // namespace models

@@ -1,0 +1,214 @@
+// The device's language model against the CPU's: logits, tokens, sessions.  Here the device is played by the host (device_host.cc), block by block
+// in random order; benchmarks/gpu.sh runs the same file against a GPU.
+#include <cstdlib>
+
+#include "models.h"
+
+using namespace uniaudio;
+using cuda::Lm;
+using models::Model;
+
+namespace {
+
+struct Both {
+  std::shared_ptr<const MultiScaleLm> cpu;
+  std::shared_ptr<const Lm> gpu;
+  Both(const Model& m, DType dtype, KvDType kv = KvDType::float32)
+      : cpu(std::make_shared<MultiScaleLm>(m.config, m.weights, dtype, 1, kv)), gpu(std::make_shared<Lm>(cuda::open_device(0), m.config, m.weights, dtype, kv)) {}
+};
+
+void blocks(int n) { setenv("UNIAUDIO_CUDA_HOST_BLOCKS", std::to_string(n).c_str(), 1); }
+
+std::vector<float> logits_of(const auto& lm, const Model& m, const std::vector<int32_t>& frames, const std::vector<int32_t>& guide) {
+  const int64_t count = int64_t(frames.size()) / m.config.num_codebooks;
+  std::vector<float> out(frames.size() * size_t(m.config.vocab_size));
+  lm.logits(frames.data(), count, guide.empty() ? nullptr : guide.data(), {}, out.data());
+  return out;
+}
+
+double logits_error(const Model& m, DType dtype, int64_t count, KvDType kv = KvDType::float32) {
+  const Both both(m, dtype, kv);
+  const auto frames = m.frames(count, 5), guide = m.guide(count, 6);
+  return models::relative(logits_of(*both.gpu, m, frames, guide), logits_of(*both.cpu, m, frames, guide));
+}
+
+std::vector<int32_t> cpu_tokens(const Both& b, const Model& m, const SamplingConfig& s, int64_t known, int64_t count) {
+  LmSession session(b.cpu, known + count);
+  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
+  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
+  const int64_t made = session.generate(count, s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots, out.data());
+  out.resize(size_t(made * m.config.num_codebooks));
+  return out;
+}
+
+std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingConfig& s, int64_t known, int64_t count) {
+  cuda::Session session(b.gpu, known + count);
+  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
+  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
+  std::vector<cuda::Session::Request> requests = {{&session, &s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots, out.data()}};
+  cuda::Session::generate(requests, count, {});
+  out.resize(size_t(requests[0].made * m.config.num_codebooks));
+  return out;
+}
+
+SamplingConfig drawn(uint64_t seed) {
+  SamplingConfig s;
+  s.temperature = 0.9, s.top_k = 20, s.top_p = 0.9, s.seed = seed;
+  s.repetition_window = 4, s.repetition_penalty = 1.3;
+  return s;
+}
+
+}  // namespace
+
+TEST(float32_logits_are_the_cpus) {
+  for (int n : {1, 2, 7}) {
+    blocks(n);
+    CHECK(logits_error(Model(models::base(), 1), DType::float32, 20) < 2e-6);
+    CHECK(logits_error(Model(models::reference(), 2), DType::float32, 20) < 2e-6);
+    CHECK(logits_error(Model(models::grouped(), 3), DType::float32, 20) < 2e-6);
+  }
+}
+
+TEST(bfloat16_logits_are_the_cpus_but_for_16_bits_of_the_activations) {
+  blocks(5);
+  CHECK(logits_error(Model(models::base(), 1), DType::bfloat16, 20) < 1e-4);
+  CHECK(logits_error(Model(models::reference(), 2), DType::bfloat16, 20) < 1e-4);
+  CHECK(logits_error(Model(models::grouped(), 3), DType::bfloat16, 20, KvDType::bfloat16) < 1e-3);
+}
+
+TEST(int8_logits_are_the_cpus_but_for_roundings_that_fall_the_other_way) {
+  blocks(5);
+  CHECK(logits_error(Model(models::base(), 1), DType::int8, 20) < 5e-3);
+  CHECK(logits_error(Model(models::reference(), 2), DType::int8, 20) < 5e-3);
+  CHECK(logits_error(Model(models::grouped(), 3), DType::int8, 20) < 5e-3);
+}
+
+TEST(greedy_and_drawn_tokens_are_the_cpus) {
+  blocks(6);
+  for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+    const Model m(c, 11);
+    const Both both(m, DType::float32);
+    SamplingConfig greedy;
+    greedy.greedy = true;
+    CHECK(gpu_tokens(both, m, greedy, 30, 60) == cpu_tokens(both, m, greedy, 30, 60));
+    for (uint64_t seed = 0; seed < 3; ++seed) CHECK(gpu_tokens(both, m, drawn(seed), 30, 40) == cpu_tokens(both, m, drawn(seed), 30, 40));
+    SamplingConfig plain;
+    plain.seed = 77;
+    CHECK(gpu_tokens(both, m, plain, 1, 40) == cpu_tokens(both, m, plain, 1, 40));
+  }
+}
+
+TEST(two_hundred_greedy_frames) {
+  blocks(7);
+  const Model m(models::grouped(), 21);
+  const Both both(m, DType::float32);
+  SamplingConfig greedy;
+  greedy.greedy = true;
+  CHECK(gpu_tokens(both, m, greedy, 5, 200) == cpu_tokens(both, m, greedy, 5, 200));
+}
+
+TEST(ends_ranges_and_tied_slots_follow_the_cpus_rules) {
+  blocks(4);
+  const Model m(models::base(), 31);
+  const Both both(m, DType::float32);
+  for (EndSlots where : {EndSlots::first, EndSlots::last, EndSlots::any}) {
+    SamplingConfig s = drawn(5);
+    s.end_id = 9, s.end_slots = where, s.min_frames = 3, s.repetition_window = 0;
+    s.allowed = {{{4, 12}}, {{5, 9}, {20, 31}}, {{0, 50}}};
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+      s.seed = seed;
+      CHECK(gpu_tokens(both, m, s, 10, 40) == cpu_tokens(both, m, s, 10, 40));
+    }
+  }
+  SamplingConfig tied = drawn(6);
+  tied.tie_slots = true;
+  tied.allowed = {{{7, 40}}};
+  CHECK(gpu_tokens(both, m, tied, 10, 20) == cpu_tokens(both, m, tied, 10, 20));
+}
+
+TEST(batched_streams_give_what_each_gives_alone) {
+  for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+    blocks(6);
+    const Model m(models::base(), 41);
+    const Both both(m, dtype);
+    constexpr int kStreams = 11;  // more than go together
+    const int64_t count = 12;
+    std::vector<std::unique_ptr<cuda::Session>> sessions;
+    std::vector<SamplingConfig> samplings;
+    std::vector<std::vector<int32_t>> out(kStreams, std::vector<int32_t>(size_t(count * m.config.num_codebooks)));
+    std::vector<cuda::Session::Request> requests;
+    for (int i = 0; i < kStreams; ++i) {
+      SamplingConfig s = drawn(uint64_t(i));
+      s.tie_slots = i % 5 == 4;
+      samplings.push_back(s);
+    }
+    for (int i = 0; i < kStreams; ++i) {
+      sessions.push_back(std::make_unique<cuda::Session>(both.gpu, 40 + i));
+      const int64_t known = 3 + 2 * i;
+      sessions.back()->prefill(m.frames(known, 3).data(), known, nullptr, {});
+      requests.push_back({sessions.back().get(), &samplings[size_t(i)], nullptr, out[size_t(i)].data()});
+    }
+    cuda::Session::generate(requests, count, {});
+    for (int i = 0; i < kStreams; ++i) CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
+  }
+}
+
+TEST(the_number_of_blocks_changes_no_bit) {
+  const Model m(models::grouped(), 51);
+  const auto frames = m.frames(12, 1), guide = m.guide(12, 2);
+  for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+    std::vector<float> first;
+    for (int n : {1, 3, 8}) {
+      blocks(n);
+      const auto out = logits_of(*Both(m, dtype).gpu, m, frames, guide);
+      if (first.empty()) first = out;
+      CHECK(out == first);
+    }
+  }
+}
+
+TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
+  blocks(5);
+  const Model m(models::base(), 61);
+  const Both both(m, DType::float32);
+  const SamplingConfig s = drawn(9);
+  const auto known = m.frames(37, 3);
+  const int64_t k = m.config.num_codebooks;
+  const auto whole = gpu_tokens(both, m, s, 37, 30);
+  cuda::Session session(both.gpu, 100);
+  session.prefill(known.data(), 20, nullptr, {});
+  session.prefill(known.data() + 20 * k, 17, nullptr, {});
+  std::vector<int32_t> out(size_t(30 * k));
+  const auto more = [&](cuda::Session& from, int64_t at, int64_t n) {
+    std::vector<cuda::Session::Request> requests = {{&from, &s, nullptr, out.data() + at * k}};
+    cuda::Session::generate(requests, n, {});
+    CHECK(requests[0].made == n);
+  };
+  more(session, 0, 3);
+  const auto fork = session.fork();
+  more(session, 3, 27);
+  CHECK(out == whole);
+  std::fill(out.begin() + 3 * k, out.end(), 0);
+  more(*fork, 3, 10), more(*fork, 13, 17);
+  CHECK(out == whole);
+}
+
+TEST(refusals_are_one_line) {
+  blocks(5);
+  const Model m(models::base(), 71);
+  CHECK_THROWS(std::invalid_argument, Both(m, DType::int4), "int4");
+  CHECK_THROWS(std::invalid_argument, Lm(cuda::open_device(0), m.config, m.weights, DType::float32, KvDType::int8), "kv_dtype");
+  const Both both(m, DType::float32);
+  CHECK_THROWS(std::invalid_argument, cuda::Session(both.gpu, 401), "max_frames");
+  cuda::Session session(both.gpu, 10);
+  const std::vector<int32_t> wrong = {1, 2, 53};
+  CHECK_THROWS(std::invalid_argument, session.prefill(wrong.data(), 1, nullptr, {}), "53");
+  LmConfig wide = models::base();
+  wide.global = models::stack(1, 260, 2, 40);
+  const Model w(wide, 1);
+  CHECK_THROWS(std::invalid_argument, Lm(cuda::open_device(0), wide, w.weights, DType::float32, KvDType::float32), "130");
+}
+
+MAIN
