@@ -10,6 +10,7 @@
 #include "frame.h"
 #include "plan.h"
 #include "rvq.h"
+#include "tensor.h"
 
 namespace uniaudio::cuda {
 

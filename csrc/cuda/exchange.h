@@ -45,6 +45,16 @@ UA_HD Word peek(const Word* from) {
 UA_HD bool arrived(Word w, uint32_t epoch) { return uint32_t(w >> 32) == epoch; }
 UA_HD float value_of(Word w) { return float_of(uint32_t(w)); }
 
+// A wait that never ends would hold the device for ever: after seconds the kernel gives up, and the launch is an error.
+struct Patience {
+  uint32_t polls = 0;
+  UA_HD void more() {
+#ifdef UA_DEVICE
+    if (++polls > (1u << 24)) __trap();
+#endif
+  }
+};
+
 #ifndef UA_DEVICE
 // On the host nobody waits: the phase stops and is run again.  A later epoch than the wanted one was put over what this block had not read.
 inline bool host_ready(HostRun* host, Word w, uint32_t epoch) {
@@ -65,7 +75,7 @@ UA_HD bool gather(Block& block, const Word* from, int columns, int n, int stride
   for (int i = int(threadIdx.x); i < pairs; i += kThreads * kTogether) {
     Pair p[kTogether];
     bool again = true;
-    while (again) {
+    for (Patience patience; again; patience.more()) {
       again = false;
       UA_UNROLL
       for (int u = 0; u < kTogether; ++u) {

@@ -426,10 +426,8 @@ struct Frames {
   UA_HD bool gather_run(Block& block, const Word* from, int columns, int n, int stride, F sink) {
 #ifdef UA_DEVICE
     for (int i = int(threadIdx.x); i < columns * n; i += kThreads) {
-      Word w;
-      do {
-        w = peek(from + i / n * stride + i % n);
-      } while (!arrived(w, epoch));
+      Word w = peek(from + i / n * stride + i % n);
+      for (Patience patience; !arrived(w, epoch); patience.more()) w = peek(from + i / n * stride + i % n);
       sink(i / n, i % n, value_of(w));
     }
     return true;
@@ -546,7 +544,7 @@ struct Frames {
         const Word* from = p.part + size_t(c * s.heads + h) * kSplits * part;
         Word most[kSplits], sum[kSplits], value[kSplits];
         bool again = true;
-        while (again) {
+        for (Patience patience; again; patience.more()) {
           again = false;
           UA_UNROLL
           for (int k = 0; k < kSplits; ++k) {

@@ -1,0 +1,180 @@
+// A GPU through the CUDA runtime, which is linked statically and finds the driver when it is first asked.
+#include <cuda_runtime.h>
+
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "device.h"
+
+namespace uniaudio::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // compute capability: mma of bfloat16, cp.async
+
+template <int kColumns, int kDepth>
+__global__ void __launch_bounds__(kThreads, 1) frames_kernel(const __grid_constant__ FrameParams p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  Frames<kColumns, kDepth> frames;
+  frames.start(block, p);
+  while (!frames.done(p)) frames.step(block, p);
+}
+
+__global__ void __launch_bounds__(kThreads) rvq_encode_kernel(const __grid_constant__ RvqEncode p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  rvq_encode(block, p);
+}
+__global__ void __launch_bounds__(kThreads) rvq_decode_kernel(const __grid_constant__ RvqDecode p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  rvq_decode(block, p);
+}
+
+void check(cudaError_t e, const char* what) {
+  if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
+}
+
+std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index) : index_(index) {
+    use();
+    check(cudaGetDeviceProperties(&properties_, index), "device");
+    if (properties_.major < kOldestMajor) {
+      throw DeviceError(std::string("cuda: expected a device of compute capability 8.0 or newer, got ") + properties_.name + " of " + std::to_string(properties_.major) + "." +
+                        std::to_string(properties_.minor) + "; use device cpu");
+    }
+    int cooperative = 0;
+    check(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index), "device");
+    if (!cooperative) throw DeviceError(std::string("cuda: ") + properties_.name + " can't keep a grid's blocks together (cooperative launch), as under some virtual machines; use device cpu");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+  }
+  ~CudaDevice() override {
+    cudaSetDevice(index_);
+    cudaStreamDestroy(stream_);
+  }
+  std::string name() const override { return properties_.name; }
+  DeviceLimits limits() const override { return {properties_.multiProcessorCount, int(properties_.sharedMemPerBlockOptin)}; }
+  size_t free_bytes() const override {
+    use();
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "memory");
+    return free;
+  }
+
+  void* allocate(size_t bytes) override {
+    use();
+    void* p = nullptr;
+    const cudaError_t e = cudaMalloc(&p, bytes);
+    if (e == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // not for the next call
+      throw DeviceError("cuda: out of memory on " + name() + ": wanted " + std::to_string(bytes >> 20) + " MiB, free " + std::to_string(free_bytes() >> 20) +
+                        " MiB; use a smaller max_seconds or dtype");
+    }
+    check(e, "memory");
+    return p;
+  }
+  void release(void* p) override {
+    cudaSetDevice(index_);
+    cudaStreamSynchronize(stream_);
+    cudaFree(p);
+  }
+  void upload(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "upload");
+    check(cudaStreamSynchronize(stream_), "upload");  // `from` is the caller's again
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    check(cudaStreamSynchronize(stream_), "a kernel or download");
+  }
+  void zero(void* p, size_t bytes) override {
+    use();
+    check(cudaMemsetAsync(p, 0, bytes, stream_), "zero");
+  }
+  void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) override {
+    use();
+    if (rows == 1) pitch = width;
+    check(cudaMemcpy2DAsync(to, pitch, from, pitch, width, rows, cudaMemcpyDeviceToDevice, stream_), "copy");
+    check(cudaStreamSynchronize(stream_), "copy");
+  }
+
+  void frames(const FrameParams& p, int blocks, int depth, int shared_bytes) override {
+    const bool one = p.columns == 1, deep = depth == kDepths[0];
+    if (!deep && depth != kDepths[1]) throw DeviceError("cuda: no kernel with a ring of this depth");
+    const void* const kernel = one ? (deep ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[0]>) : reinterpret_cast<const void*>(&frames_kernel<1, kDepths[1]>))
+                                   : (deep ? reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[0]>) : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>));
+    FrameParams copy = p;
+    void* arguments[] = {&copy};
+    launch(kernel, blocks, shared_bytes, arguments, true);
+  }
+  void rvq_encode(const RvqEncode& p) override {
+    RvqEncode copy = p;
+    void* arguments[] = {&copy};
+    launch(reinterpret_cast<const void*>(&rvq_encode_kernel), (p.rows + kRvqRows - 1) / kRvqRows, int(rvq_smem(p.books.dim)), arguments, false);
+  }
+  void rvq_decode(const RvqDecode& p) override {
+    RvqDecode copy = p;
+    void* arguments[] = {&copy};
+    launch(reinterpret_cast<const void*>(&rvq_decode_kernel), (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, int(rvq_decode_smem(p.books.dim)), arguments, false);
+  }
+
+ private:
+  void use() const { check(cudaSetDevice(index_), "device"); }
+
+  // together: all blocks must be there at once, or this throws; else blocks come and go.
+  void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together) {
+    if (blocks <= 0) return;
+    use();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      int& allowed = shared_of_[kernel];
+      if (shared_bytes > allowed) {
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
+        allowed = shared_bytes;
+      }
+    }
+    if (together) {
+      check(cudaLaunchCooperativeKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream_), "launch");
+    } else {
+      check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream_), "launch");
+    }
+  }
+
+  int index_;
+  cudaDeviceProp properties_{};
+  cudaStream_t stream_ = nullptr;
+  std::mutex mutex_;
+  std::map<const void*, int> shared_of_;
+};
+
+}  // namespace
+
+int device_count() {
+  int count = 0, driver = 0, runtime = 0;
+  const cudaError_t e = cudaGetDeviceCount(&count);
+  if (e == cudaSuccess && count > 0) return count;
+  cudaGetLastError();
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  if (driver == 0) throw DeviceError("cuda: no NVIDIA driver is installed here (libcuda.so.1); use device cpu");
+  if (e == cudaErrorInsufficientDriver) {
+    throw DeviceError("cuda: the NVIDIA driver is too old: it serves CUDA " + version_text(driver) + ", this library needs " + version_text(runtime) + "; update the driver");
+  }
+  if (e == cudaSuccess || e == cudaErrorNoDevice) throw DeviceError("cuda: a driver is there, but no device that this process may use; see nvidia-smi and CUDA_VISIBLE_DEVICES");
+  throw DeviceError(std::string("cuda: the driver answers: ") + cudaGetErrorString(e));
+}
+
+std::shared_ptr<Device> open_device(int index) {
+  const int count = device_count();
+  if (index < 0 || index >= count) throw DeviceError("cuda: expected a device from 0 to " + std::to_string(count - 1) + ", got " + std::to_string(index));
+  return std::make_shared<CudaDevice>(index);
+}
+
+const char* backend() { return "cuda"; }
+
+}  // namespace uniaudio::cuda
