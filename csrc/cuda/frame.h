@@ -73,7 +73,7 @@ struct FrameParams {
 
   Word *qkv, *part, *x1, *hidden, *x2, *local_qkv, *bridged, *logits, *ids;
   // bytes from the start of shared memory
-  int at_x, at_local_x, at_operand, at_parts, at_scale, at_codes, at_attend, at_sample, at_ring;
+  int at_x, at_local_x, at_operand, at_flat, at_parts, at_scale, at_codes, at_ring;  // attention and sampling work in the operand's place
 };
 
 UA_HD int even(int n) { return n + n % 2; }
@@ -175,12 +175,14 @@ struct Frames {
       }
     });
     block.sync();
-    if (o.format == Format::int8) {  // from the largest value to what a unit of the integers stands for
-      block.threads([&](int tid) {
-        if (tid < p.columns) stats[tid] = stats[tid] > 1e-30f ? stats[tid] * (1.0f / 127.0f) : 0.0f;
-      });
-      block.sync();
-    }
+    if (o.format == Format::int8) finish_scales(block, p, stats);
+  }
+  // From the largest value to what a unit of the integers stands for.
+  static UA_HD void finish_scales(Block& block, const FrameParams& p, float* stats) {
+    block.threads([&](int tid) {
+      if (tid < p.columns) stats[tid] = stats[tid] > 1e-30f ? stats[tid] * (1.0f / 127.0f) : 0.0f;
+    });
+    block.sync();
   }
   static UA_HD float value(float x, int i, float mean, float inverse, const StackParams* norm, const float* weight, const float* bias) {
     if (!norm) return x;
@@ -346,7 +348,7 @@ struct Frames {
   UA_HD bool attend(Block& block, const FrameParams& p) {
     const StackParams& s = p.global;
     const int dim = s.dim, wide = padded_dim(dim), group = s.heads / s.kv_heads, units = s.kv_heads * kSplits, stride = even(s.qkv), part = even(dim + 2);
-    float* const raw = reinterpret_cast<float*>(block.smem + p.at_attend);      // [columns][group + 2][wide]: queries, key, value as they come
+    float* const raw = reinterpret_cast<float*>(block.smem + p.at_operand);     // [columns][group + 2][wide]: queries, key, value as they come
     float* const ready = raw + p.columns * (group + 2) * wide;                  // the same, turned
     float* const subs = ready + p.columns * (group + 2) * wide;                 // [kGroups][wide + 4]
     for (int unit = block.index; unit < units; unit += block.count) {
@@ -509,7 +511,7 @@ struct Frames {
   UA_HD bool output(Block& block, const FrameParams& p, const StackParams& s) {
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, s.format, j);
-    float* const flat = reinterpret_cast<float*>(block.smem + p.at_attend);  // [columns][width], attended
+    float* const flat = reinterpret_cast<float*>(block.smem + p.at_flat);  // [columns][width], attended
     if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
     block.sync();
     fill(block, p, o, j, flat, s.width, s.width, nullptr, nullptr, nullptr);
@@ -573,7 +575,7 @@ struct Frames {
   UA_HD bool attend_local(Block& block, const FrameParams& p, float* flat) {
     const StackParams& s = p.local;
     const int dim = s.dim, stride = even(s.qkv), group = s.heads / s.kv_heads;
-    float* const now = flat + p.columns * s.width;  // [columns][stride]
+    float* const now = reinterpret_cast<float*>(block.smem + p.at_operand);  // [columns][stride]
     const Word* const here = p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
     if (!gather(block, here, p.columns, s.qkv, stride, epoch, [&](int c, int i, float v) { now[c * stride + i] = v; })) return false;
     block.sync();
@@ -670,16 +672,21 @@ struct Frames {
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, s.format, j);
     const int n = s.hidden;
-    if (o.format == Format::int8) {  // its scale has to be known first
-      float* const flat = reinterpret_cast<float*>(block.smem + p.at_attend);
-      if (!gather(block, p.hidden, p.columns, n, even(n), epoch, [&](int c, int i, float v) { flat[c * n + i] = v; })) return false;
+    float* const stats = scale_of(block, p);
+    const auto read = [&](auto sink) { return gather(block, p.hidden, p.columns, n, even(n), epoch, sink); };
+    if (o.format == Format::int8) {  // the largest has to be known first; what has come is read again for that rather than kept
+      uint32_t* const most = reinterpret_cast<uint32_t*>(stats);
+      block.threads([&](int tid) {
+        if (tid < p.columns) most[tid] = 0;
+      });
       block.sync();
-      fill(block, p, o, j, flat, n, n, nullptr, nullptr, nullptr);
-    } else {
-      if (!gather(block, p.hidden, p.columns, n, even(n), epoch, [&](int c, int i, float v) { set(o, p.columns, c, i, v, 0.0f); })) return false;
-      pad_operand(block, o, p.columns, n, j.k_tiles);
+      if (!read([&](int c, int, float v) { max_shared(&most[c], bits_of(v) & 0x7FFFFFFFu); })) return false;
       block.sync();
     }
+    if (!read([&](int c, int i, float v) { set(o, p.columns, c, i, v, stats[c]); })) return false;
+    pad_operand(block, o, p.columns, n, j.k_tiles);
+    block.sync();
+    if (o.format == Format::int8) finish_scales(block, p, stats);
     const LayerParams& l = s.layer[layer];
     add(block, p, s, j, o, l.down_scale, l.down_bias, p.x2, Phase::kQkv);
     if (++layer == s.layers) layer = 0, phase = slot < 0 ? Phase::kEnd : Phase::kHead;
@@ -766,8 +773,8 @@ struct Frames {
   UA_HD bool sample_slot(Block& block, const FrameParams& p) {
     const Job& j = p.jobs[job - 1];
     const int n = j.row_tiles * kTileRows;
-    SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem + p.at_sample);
-    uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + p.at_sample + kSampleBytes);
+    SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem + p.at_operand);
+    uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + p.at_operand + kSampleBytes);
     float* const v = reinterpret_cast<float*>(marks + (p.vocab + 31) / 32);
     int32_t *const ids = fresh(block, p), *const state = made(block, p);
     const bool alone = p.columns == 1;  // then every block samples, which saves an exchange

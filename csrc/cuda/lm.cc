@@ -317,7 +317,7 @@ void Lm::run(FrameParams& p, const std::vector<Job>& jobs, const std::vector<Col
   const int depth = ring_depth(config_, formats_, device_->limits(), plan_.blocks, p.columns, head_tiles);
   const SharedLayout s = shared_layout(config_, formats_, plan_.blocks, p.columns, head_tiles, depth);
   p.at_x = s.x, p.at_local_x = s.local_x, p.at_operand = s.operand, p.at_parts = s.parts, p.at_scale = s.scale, p.at_codes = s.codes;
-  p.at_attend = s.attend, p.at_sample = s.sample, p.at_ring = s.ring;
+  p.at_flat = s.flat, p.at_ring = s.ring;
   p.job_count = int(jobs.size());
   // Every phase but a few makes one exchange; the bound need not be sharp.
   const uint64_t most = uint64_t(p.rounds) * (jobs.size() * 3 + 64);

@@ -7,7 +7,7 @@ namespace uniaudio::cuda {
 namespace {
 
 // One multiprocessor takes in at most about this share of the memory's bandwidth: with fewer blocks than that, memory is not the bound.
-constexpr int64_t kShare = 64;
+constexpr int64_t kShare = 96;
 
 int tiles_of(int block, int blocks, int row_tiles) { return range_begin(block + 1, blocks, row_tiles) - range_begin(block, blocks, row_tiles); }
 int most_tiles(int blocks, int row_tiles) { return (row_tiles + blocks - 1) / blocks; }
@@ -67,10 +67,10 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   use(bridge, f.head, bridge.row_tiles);
   use(head, f.head, head_tiles);
   const int wide = padded_dim(c.global.head_dim()), group = c.global.heads / c.global.kv_heads;
-  int attend = std::max(2 * columns * (group + 2) * wide + kGroups * (wide + 4), columns * c.global.width);
-  attend = std::max(attend, columns * (c.local.width + even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim())));
-  if (f.global == Format::int8) attend = std::max(attend, columns * c.global.mlp_width);
-  if (f.local == Format::int8) attend = std::max(attend, columns * c.local.mlp_width);
+  const int local_qkv = even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim());
+  operand = std::max({operand, 4 * (2 * columns * (group + 2) * wide + kGroups * (wide + 4)), 4 * columns * local_qkv,
+                      kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4});
+  const int flat = columns * std::max(c.global.width, c.local.width);
 
   SharedLayout s{};
   int at = 0;
@@ -85,11 +85,8 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   s.codes = place(columns * (2 * c.num_codebooks + 3) * 4);
   const int padded = columns > 1 ? kMaxColumns : 1;
   s.parts = place(tiles * kWarps * padded * kTileRows * 4);
-  // Sampling begins when products are done: it takes their place.
-  s.sample = s.operand = place(operand);
-  s.attend = place(attend * 4);
-  const int sample = kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4;
-  at = std::max(at, s.sample + round16(sample));
+  s.operand = place(operand);
+  s.flat = place(flat * 4);
   at = (at + 127) / 128 * 128;
   s.ring = place(depth * kThreads * 16);
   s.bytes = at;

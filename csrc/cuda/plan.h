@@ -31,7 +31,7 @@ StackShape stack_shape(const StackConfig& config, Format format);
 
 // Places in shared memory and their sum, for so many columns and rows of the head (a slot's list in row tiles).
 struct SharedLayout {
-  int x, local_x, operand, parts, scale, codes, attend, sample, ring, bytes;
+  int x, local_x, operand, flat, parts, scale, codes, ring, bytes;
 };
 
 struct Formats {

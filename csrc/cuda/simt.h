@@ -297,6 +297,14 @@ UA_HD void min_shared(uint32_t* at, uint32_t n) {
 #endif
 }
 
+UA_HD void max_shared(uint32_t* at, uint32_t n) {
+#ifdef UA_DEVICE
+  atomicMax(at, n);
+#else
+  if (n > *at) *at = n;
+#endif
+}
+
 // What the lanes below this one hold together.
 UA_HD void warp_exclusive(Lane<uint64_t>& x) {
 #ifdef UA_DEVICE
