@@ -208,7 +208,22 @@ void bind_lm(py::module_& m) {
       .def_readonly("top_p", &SamplingConfig::top_p)
       .def_readonly("greedy", &SamplingConfig::greedy)
       .def_readonly("seed", &SamplingConfig::seed)
-      .def_readonly("tie_slots", &SamplingConfig::tie_slots);
+      .def_readonly("repetition_window", &SamplingConfig::repetition_window)
+      .def_readonly("repetition_penalty", &SamplingConfig::repetition_penalty)
+      .def_readonly("end_id", &SamplingConfig::end_id)
+      .def_readonly("min_frames", &SamplingConfig::min_frames)
+      .def_readonly("tie_slots", &SamplingConfig::tie_slots)
+      .def_property_readonly("end_slots", [](const SamplingConfig& c) {
+             return std::string(c.end_slots == EndSlots::first ? "first" : c.end_slots == EndSlots::last ? "last" : "any");
+           })
+      .def_property_readonly("allowed", [](const SamplingConfig& c) {
+             std::vector<std::vector<std::pair<int64_t, int64_t>>> slots;
+             for (const auto& slot : c.allowed) {
+               slots.emplace_back();
+               for (IdRange r : slot) slots.back().emplace_back(r.begin, r.end - r.begin);
+             }
+             return slots;
+           }, "Per slot (start, size) ranges; empty: everything everywhere.");
 
   m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
         "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales [out]) or \"int4\" (uint8 [out, 16 groups], bfloat16\n"

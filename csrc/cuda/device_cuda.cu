@@ -105,9 +105,10 @@ class CudaDevice final : public Device {
 
   void frames(const FrameParams& p, int blocks, int depth, int shared_bytes) override {
     const bool one = p.columns == 1, deep = depth == kDepths[0];
-    if (!deep && depth != kDepths[1]) throw DeviceError("cuda: no kernel with a ring of this depth");
-    const void* const kernel = one ? (deep ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[0]>) : reinterpret_cast<const void*>(&frames_kernel<1, kDepths[1]>))
-                                   : (deep ? reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[0]>) : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>));
+    if (!(deep && one) && depth != kDepths[1]) throw DeviceError("cuda: no kernel with a ring of this depth");
+    const void* const kernel = deep  ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[0]>)
+                               : one ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[1]>)
+                                     : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>);
     FrameParams copy = p;
     void* arguments[] = {&copy};
     launch(kernel, blocks, shared_bytes, arguments, true);

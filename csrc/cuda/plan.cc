@@ -95,6 +95,7 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
 
 int ring_depth(const LmConfig& c, const Formats& f, const DeviceLimits& limits, int blocks, int columns, int head_tiles) {
   for (int depth : kDepths) {
+    if (columns > 1 && depth != kDepths[1]) continue;
     if (shared_layout(c, f, blocks, columns, head_tiles, depth).bytes <= limits.shared_bytes) return depth;
   }
   return 0;

@@ -44,7 +44,7 @@ struct Plan {
   double balance = 0;    // the mean block's weight bytes over the busiest one's
 };
 
-constexpr int kDepths[] = {32, 8};  // of the ring: what the kernels are compiled for
+constexpr int kDepths[] = {32, 8};  // of the ring: what the kernels are compiled for; with several columns the second only
 
 // std::invalid_argument, in one line, when this device can't hold even one column.
 Plan make_plan(const LmConfig& config, const Formats& formats, const DeviceLimits& limits);

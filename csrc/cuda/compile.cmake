@@ -1,0 +1,36 @@
+# Compiles device_cuda.cu for all targets, and fails when a kernel spills more registers than it may.
+# -D NVCC CXX ARCHITECTURES SPILLS ROOT OUT
+set(targets "")
+foreach(a ${ARCHITECTURES})
+  list(APPEND targets -gencode arch=compute_${a},code=sm_${a})
+  set(newest ${a})
+endforeach()
+list(APPEND targets -gencode arch=compute_${newest},code=compute_${newest})
+# No contraction: multiply-adds are fused only where the code says so, as in the rest of csrc/.
+execute_process(
+  COMMAND ${NVCC} -std=c++20 -O3 --fmad=false -I${ROOT}/csrc -ccbin ${CXX} -cudart static -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off -Xptxas -v ${targets}
+          -c ${ROOT}/csrc/cuda/device_cuda.cu -o ${OUT}.part
+  OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE status)
+file(WRITE ${OUT}.log "${log}")
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${log}")
+endif()
+string(REGEX MATCHALL "[0-9]+ bytes spill stores, [0-9]+ bytes spill loads" spills "${log}")
+if(NOT spills)
+  message(FATAL_ERROR "ptxas said nothing about spills; see ${OUT}.log")
+endif()
+set(worst 0)
+foreach(s ${spills})
+  string(REGEX MATCH "^[0-9]+" stores "${s}")
+  string(REGEX REPLACE ".*, ([0-9]+) bytes spill loads" "\\1" loads "${s}")
+  math(EXPR sum "${stores} + ${loads}")
+  if(sum GREATER worst)
+    set(worst ${sum})
+  endif()
+endforeach()
+list(LENGTH spills kernels)
+message(STATUS "${kernels} kernels (each target counted), at most ${worst} bytes of registers spilled, ${SPILLS} allowed")
+if(worst GREATER SPILLS)
+  message(FATAL_ERROR "registers spill beyond the budget; see ${OUT}.log")
+endif()
+file(RENAME ${OUT}.part ${OUT})
