@@ -10,17 +10,14 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, cuda
 from .core import core, default_threads
 from .engine import Engine
 from .errors import InputError
@@ -107,7 +104,7 @@ def doctor_command(args: argparse.Namespace) -> int:
         "model": lambda: _model(args.model),
         "text": _text,
         "sound": _sound_files,
-        "gpu": _gpu,
+        "gpu": cuda.status,
     }
     found, ok = {}, True
     for name, check in checks.items():
@@ -181,10 +178,3 @@ def _sound_files() -> str:
     import soxr
 
     return f"soundfile {soundfile.__version__}, soxr {soxr.__version__}"
-
-
-def _gpu() -> str:
-    why = "not used: this version computes on the CPU only"
-    if sys.platform.startswith("linux") and Path("/dev/nvidiactl").exists():
-        return f"{why} (an NVIDIA device is here)"
-    return why + (" (nvidia-smi is here)" if shutil.which("nvidia-smi") else " (and no NVIDIA device was found)")

@@ -174,7 +174,7 @@ def _command(name: str) -> Any:
 def _add_model(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("model")
     g.add_argument("-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)")
-    g.add_argument("--device", default="auto", help="auto or cpu")
+    g.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N: where the language model runs (auto is the CPU)")
     g.add_argument(
         "--dtype",
         default="auto",

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, byref, c_char, c_char_p, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "rvq_release": (None, [c_void_p]),
     "rvq_encode": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_void_p, c_void_p]),
     "rvq_decode": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p]),
+    "bandwidth": (c_int32, [c_int32, c_int64, POINTER(c_double)]),
+    "rvq_time": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, POINTER(c_double)]),
 }
 
 _lock = threading.Lock()
@@ -168,6 +170,13 @@ def status() -> str:
     if info.free_bytes < 1 << 28:
         return f"not used: {info.name.decode()} has {free:.2f} GiB of memory free, which is too little"
     return f"{info.name.decode()}, {info.multiprocessors} multiprocessors, {free:.1f} GiB free; used with device=\"cuda\""
+
+
+def bandwidth(index: int = 0, megabytes: int = 1024) -> float:
+    """GB/s read and written by copies within the device, measured now."""
+    found = c_double()
+    _call(library(), "bandwidth", index, megabytes, byref(found))
+    return found.value
 
 
 def _pointer(array: NDArray[Any] | None) -> c_void_p | None:
@@ -412,6 +421,12 @@ class CudaRVQ:
         codes = np.empty((len(x), stages or self.shape[0]), np.int32)
         _call(self._lib, "rvq_encode", self._handle, _pointer(x), len(x), codes.shape[1], _pointer(codes), None)
         return codes
+
+    def encode_microseconds(self, z: NDArray[np.float32], stages: int, repeats: int = 20) -> float:
+        """What encoding takes on the device, without the copies: the median."""
+        x, us = np.ascontiguousarray(z, np.float32), c_double()
+        _call(self._lib, "rvq_time", self._handle, _pointer(x), len(x), stages, repeats, byref(us))
+        return us.value
 
     def decode(self, codes: Any) -> NDArray[np.float32]:
         """codes [T, stages] -> z [T, E]."""

@@ -18,8 +18,10 @@ def auto_dtype() -> str:
     return "float32" if core().isa() == "plain" else "int8"
 
 
-def auto_kv_dtype(dtype: str) -> str:
+def auto_kv_dtype(dtype: str, device: str = "cpu") -> str:
     """How keys and values are held beside weights in ``dtype``: with an error far below that of the weights."""
+    if device != "cpu":
+        return "float32" if dtype.startswith("float32") else "bfloat16"
     return "int8" if dtype.startswith("int") else "float32"  # the first name is the global stack's, whose cache it is
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import cuda
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig, to_dict
@@ -56,9 +57,10 @@ class Engine(Verbs):
         max_seconds: float | None = None,
         kv_dtype: str = "auto",
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
+        device: str = "cpu",
     ) -> None:
-        self.folder, self.dtype, self.threads = folder, dtype, threads
-        self.kv_dtype = auto_kv_dtype(dtype) if kv_dtype == "auto" else kv_dtype
+        self.folder, self.dtype, self.threads, self.device = folder, dtype, threads, device
+        self.kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
         config = folder.config
         self._tasks = config.task_table
         self._encoder_folders = check_encoders(encoders or {})
@@ -73,7 +75,11 @@ class Engine(Verbs):
         self._layout: Layout | None = None
         self.capacity = 0
         if config.lm is not None and config.vocabulary is not None:
-            lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads, self.kv_dtype)
+            lm: Any
+            if device == "cpu":
+                lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads, self.kv_dtype)
+            else:
+                lm = cuda.CudaLM(config.lm, folder.lm, dtype, self.kv_dtype, cuda.device_index(device))
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
             self._lm = TokenLM(lm, config.lm, self._layout)
@@ -104,7 +110,8 @@ class Engine(Verbs):
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
-        ``device`` auto|cpu.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
+        ``device`` auto|cpu|cuda|cuda:N: where the language model runs; auto is the CPU.  The codec runs on the CPU
+        beside either.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8
         (float32 on machines without vector instructions).
@@ -116,8 +123,9 @@ class Engine(Verbs):
         "hubert" for imported models that need them (``encoders.py``).  What this version does not have is refused in one line, never
         replaced in silence.
         """
-        if device not in ("auto", "cpu"):
-            raise InputError(f"device: expected auto or cpu, got {shown(device)}; this version has the CPU only")
+        device = "cpu" if device == "auto" else device
+        if device != "cpu":
+            cuda.check_device(device)
         if backend != "native":
             raise InputError(f"backend: expected native, got {shown(backend)}; this version has no other")
         if kv_dtype not in ("auto", *KV_DTYPES):
@@ -127,7 +135,7 @@ class Engine(Verbs):
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         folder = load_folder(path)
-        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype, encoders)
+        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype, encoders, device)
 
     # What it is
 
@@ -236,6 +244,7 @@ class Engine(Verbs):
             "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
             "channels": codec.channels,
             "bandwidths": list(codec.bandwidths),
+            "device": self.device,
             "dtype": self.dtype,
             "kv_dtype": self.kv_dtype,
             "threads": self.threads,
@@ -469,7 +478,7 @@ class Engine(Verbs):
     def describe(self, plan: Plan) -> dict[str, Any]:
         """What every result says about how it was made."""
         about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
-        return {**about, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
+        return {**about, "device": self.device, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
 
 
 def _is_number(value: Any) -> bool:

@@ -285,7 +285,7 @@ def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> l
         while waiting and len(active) < batch:
             advance(*waiting.pop(), None)
         n = min(_TOGETHER, *(step.n - step.done for *_, step in active))  # one that ends sooner waits until then
-        made = core().generate_batch(
+        made = engine.lm.generate_batch(
             [s.session for *_, s in active], n, [s.sampling for *_, s in active], [s.rows(n) for *_, s in active]
         )
         running, active = active, []

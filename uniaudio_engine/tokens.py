@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import cuda
 from .config import LMConfig
 from .core import core
 from .errors import InputError
@@ -89,6 +90,11 @@ class TokenLM:
     def session(self, max_frames: int | None = None) -> Any:
         """A new session of the compiled core: prefill, generate, fork, save, restore, cancel, reset."""
         return self.core.session(max_frames or self.config.max_frames)
+
+    def generate_batch(self, sessions: Sequence[Any], n: int, samplings: Sequence[Any], guides: Sequence[Any]) -> list[Ids]:
+        """Up to ``n`` frames of each session, stepped together; each one's are the same as alone."""
+        step = cuda.generate_batch if isinstance(self.core, cuda.CudaLM) else core().generate_batch
+        return list(step(list(sessions), n, list(samplings), list(guides)))
 
     @staticmethod
     def sampling(temperature: float = 1.0, **values: Any) -> Any:

@@ -192,4 +192,22 @@ int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, 
   return guarded([&] { rvq->rvq->decode(codes, rows, stages, channel_major != 0, z); });
 }
 
+
+int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s) {
+  return guarded([&] {
+    const auto d = shared_device(device);
+    const size_t bytes = size_t(std::clamp<int64_t>(megabytes, 1, 16384)) << 20;
+    const cuda::DeviceBuffer<char> a(d, bytes), b(d, bytes);
+    d->zero(a.data(), bytes);
+    *gb_per_s = 0;
+    for (int i = 0; i < 8; ++i) {
+      const double us = d->timed([&] { d->copy(b.data(), a.data(), 0, bytes, 1); });
+      *gb_per_s = std::max(*gb_per_s, 2e-3 * double(bytes) / us);
+    }
+  });
+}
+int32_t uniaudio_cuda_rvq_time(const uniaudio_rvq* rvq, const float* z, int64_t rows, int32_t stages, int32_t repeats, double* microseconds) {
+  return guarded([&] { *microseconds = rvq->rvq->time_encode(z, rows, stages, repeats); });
+}
+
 }  // extern "C"

@@ -106,6 +106,11 @@ UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_encode(const uniaudio_rvq* rvq, cons
 /* codes [rows, stages] -> z [rows, E], or [E, rows] where channel_major */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, int64_t rows, int32_t stages, int32_t channel_major, float* z);
 
+
+/* For benchmarks.  Bytes read and written by copies within the device, GB/s, the best of some; microseconds of the encoding kernel, the median. */
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s);
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_time(const uniaudio_rvq* rvq, const float* z, int64_t rows, int32_t stages, int32_t repeats, double* microseconds);
+
 #ifdef __cplusplus
 }
 #endif

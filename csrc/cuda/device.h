@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <stdexcept>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,6 +39,9 @@ class Device {
   virtual void frames(const FrameParams& params, int blocks, int depth, int shared_bytes) = 0;
   virtual void rvq_encode(const RvqEncode& params) = 0;
   virtual void rvq_decode(const RvqDecode& params) = 0;
+
+  // Microseconds that `work` took on the device.
+  virtual double timed(const std::function<void()>& work) = 0;
 };
 
 // Device number `index`.  DeviceError: no driver, too old a driver, no such device, too old a device.

@@ -123,6 +123,21 @@ class CudaDevice final : public Device {
     void* arguments[] = {&copy};
     launch(reinterpret_cast<const void*>(&rvq_decode_kernel), (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, int(rvq_decode_smem(p.books.dim)), arguments, false);
   }
+  double timed(const std::function<void()>& work) override {
+    use();
+    cudaEvent_t begin, end;
+    check(cudaEventCreate(&begin), "event");
+    check(cudaEventCreate(&end), "event");
+    check(cudaEventRecord(begin, stream_), "event");
+    work();
+    check(cudaEventRecord(end, stream_), "event");
+    check(cudaEventSynchronize(end), "a kernel");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin, end), "event");
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    return 1000.0 * double(milliseconds);
+  }
 
  private:
   void use() const { check(cudaSetDevice(index_), "device"); }

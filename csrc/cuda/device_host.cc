@@ -1,6 +1,7 @@
 // A device played by the CPU, for tests of everything above and below this line but the hardware: the same phases, block by block in random
 // order.  Memory and shared memory begin as NaN.  A block whose inputs have not come yet is tried again later; that no block can go on, or
 // that data are overwritten before all have read them, is an error.
+#include <chrono>
 #include <cstdlib>
 #include <utility>
 #include <stdexcept>
@@ -53,6 +54,11 @@ class HostDevice final : public Device {
   }
   void rvq_decode(const RvqDecode& p) override {
     each_block((p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, rvq_decode_smem(p.books.dim), [&](Block& b) { cuda::rvq_decode(b, p); });
+  }
+  double timed(const std::function<void()>& work) override {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
   }
 
  private:
@@ -114,7 +120,7 @@ class HostDevice final : public Device {
 }  // namespace
 
 std::shared_ptr<Device> open_device(int index) {
-  if (index != 0) throw DeviceError("cuda: expected device 0, got " + std::to_string(index));
+  if (index != 0) throw DeviceError("cuda: expected a device from 0 to 0, got " + std::to_string(index));
   return std::make_shared<HostDevice>();
 }
 int device_count() { return 1; }

@@ -1,5 +1,6 @@
 #include "rvq_device.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -42,6 +43,20 @@ void Rvq::encode(const float* z, int64_t rows, int stages, int32_t* codes, float
   device_->rvq_encode({books_, x.data(), out.data(), int(rows), stages});
   device_->download(codes, out.data(), out.size() * sizeof(int32_t));
   if (residual) device_->download(residual, x.data(), n * sizeof(float));
+}
+
+double Rvq::time_encode(const float* z, int64_t rows, int stages, int repeats) const {
+  check(rows, stages);
+  const size_t n = size_t(rows) * size_t(books_.dim);
+  const DeviceBuffer<float> x(device_, n);
+  const DeviceBuffer<int32_t> out(device_, size_t(rows) * size_t(stages));
+  std::vector<double> times;
+  for (int i = 0; i < std::max(1, repeats) + 1; ++i) {  // the first is not counted
+    device_->upload(x.data(), z, n * sizeof(float));  // the kernel leaves residuals there
+    times.push_back(device_->timed([&] { device_->rvq_encode({books_, x.data(), out.data(), int(rows), stages}); }));
+  }
+  std::sort(times.begin() + 1, times.end());
+  return times[1 + (times.size() - 1) / 2];
 }
 
 void Rvq::decode(const int32_t* codes, int64_t rows, int stages, bool channel_major, float* z) const {

@@ -1,0 +1,179 @@
+"""``device="cuda"`` through the public engine, over the library whose device the CPU plays; and what it says where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import make_tiny_model
+
+from uniaudio_engine import Engine, cuda
+from uniaudio_engine.cli import main
+from uniaudio_engine.core import core
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.tokens import Sampling
+
+TEXT = "Hello there. This is the second sentence."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def engines(folder: Path, **options: Any) -> tuple[Engine, Engine]:
+    return tuple(Engine.from_pretrained(folder, device=d, threads=1, **options) for d in ("cpu", "cuda"))  # type: ignore[return-value]
+
+
+def test_speech_is_the_cpus(host: Any, folder: Path) -> None:
+    cpu, gpu = engines(folder, dtype="float32")
+    for options in ({"seed": 3}, {"seed": 4, "temperature": 0.0}, {"seed": 5, "top_k": 5, "top_p": 0.8, "speed": 1.3}):
+        a, b = cpu.generate("tts", text=TEXT, **options), gpu.generate("tts", text=TEXT, **options)
+        assert len(a.samples) > 16000
+        np.testing.assert_array_equal(a.samples, b.samples)
+        assert (a.meta["device"], b.meta["device"]) == ("cpu", "cuda")
+
+
+def test_streams_and_batches_are_the_one_shot_call(host: Any, folder: Path) -> None:
+    gpu = Engine.from_pretrained(folder, device="cuda", dtype="int8", threads=1)
+    assert gpu.info()["kv_dtype"] == "bfloat16" and gpu.info()["device"] == "cuda"
+    requests = [{"text": TEXT, "seed": s} for s in range(3)]
+    alone = [gpu.generate("tts", **r).samples for r in requests]
+    with gpu.stream("tts", chunk_frames=(3, 5), **requests[0]) as stream:
+        np.testing.assert_array_equal(np.concatenate([c.samples for c in stream]), alone[0])
+    for a, b in zip(gpu.generate_batch(requests), alone, strict=True):
+        np.testing.assert_allclose(a.samples, b, atol=1e-5)  # decoded in other chunks
+
+
+def test_the_lm_for_those_who_work_on_tokens(host: Any, folder: Path) -> None:
+    cpu, gpu = engines(folder, dtype="float32")
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, cpu.lm.config.vocab_size, (12, cpu.lm.config.num_codebooks)).astype(np.int32)
+    np.testing.assert_allclose(gpu.lm.logits(frames), cpu.lm.logits(frames), atol=2e-4)
+    for sampling in (Sampling(0.0), Sampling(0.8, 10, 0.9, 4, 1.2)):
+        made = [e.lm.generate(frames, 30, sampling, seed=9) for e in (cpu, gpu)]
+        np.testing.assert_array_equal(*made)
+    assert gpu.lm.core.weight_bytes_per_frame > 0
+    assert gpu.lm.core.memory_bytes(100) > 0
+    assert gpu.lm.core.most_streams == 8
+
+
+def test_sessions(host: Any, folder: Path) -> None:
+    gpu = Engine.from_pretrained(folder, device="cuda", dtype="float32", threads=1)
+    k = gpu.lm.config.num_codebooks
+    sampling = gpu.lm.sampling(0.9, seed=1)
+    session = gpu.lm.session(40)
+    assert (session.frames, session.capacity, session.finished, session.frame_offset) == (0, 40, False, 0)
+    session.prefill(np.zeros((3, k), np.int32))
+    fork = session.fork()
+    a = session.generate(20, sampling)
+    session.cancel()
+    assert len(session.generate(5, sampling)) == 0  # and the request is used up
+    assert len(session.generate(5, sampling)) == 5
+    np.testing.assert_array_equal(fork.generate(20, sampling), a)
+    fork.reset()
+    fork.prefill(np.zeros((3, k), np.int32))
+    np.testing.assert_array_equal(fork.generate(20, sampling), a)
+    fork.reset()
+    fork.frame_offset = 100
+    fork.prefill(np.zeros((3, k), np.int32))
+    assert not np.array_equal(fork.generate(20, sampling), a)
+    with pytest.raises(InputError, match="at most 12 more frames"):
+        session.generate(13, sampling)
+    with pytest.raises(InputError, match="frames: expected whole numbers"):
+        session.prefill(np.zeros((3, k + 1), np.int32))
+    with pytest.raises(InputError, match="expected an id from 0"):
+        session.prefill(np.full((1, k), -1))
+
+
+def test_continuous_inputs(host: Any) -> None:
+    from tiny import random_weights, tiny_config
+
+    from uniaudio_engine.spec import lm_shapes
+
+    config = dataclasses.replace(tiny_config(10).lm, continuous={"text": 5})  # type: ignore[type-var]
+    weights = random_weights(lm_shapes(config))
+    gpu = cuda.CudaLM(config, weights, "float32", "float32")
+    import json
+
+    from uniaudio_engine.config import to_dict
+
+    cpu = core().LM(json.dumps(to_dict(config)), weights, "float32", 1)
+    rng = np.random.default_rng(2)
+    frames = rng.integers(0, config.vocab_size, (9, config.num_codebooks)).astype(np.int32)
+    guide = rng.integers(-1, config.guide_vocab, (9, config.guide_slots)).astype(np.int32)
+    values = {"text": (rng.standard_normal((3, 5)).astype(np.float32), np.array([1, 4, 8], np.int32))}
+    made = []
+    for lm in (cpu, gpu):
+        session = lm.session(60)
+        session.prefill(frames, guide, values)
+        made.append(session.generate(40, core().Sampling(seed=3)))
+    np.testing.assert_array_equal(*made)
+    with pytest.raises(InputError, match="given twice"):
+        gpu.session(20).prefill(frames, None, {"text": (values["text"][0], np.array([1, 1, 8]))})
+
+
+def test_the_quantizers_codes_are_the_cpus(host: Any, folder: Path) -> None:
+    cpu = Engine.from_pretrained(folder)
+    books = np.asarray(cpu.folder.codec["quantizer.codebooks"], np.float32)
+    rvq = cuda.CudaRVQ(books)
+    z = np.random.default_rng(1).standard_normal((50, books.shape[2])).astype(np.float32)
+    codes = rvq.encode(z)
+    rest = z.copy()
+    for s, book in enumerate(books):
+        distance = ((rest[:, None, :].astype(np.float64) - book[None].astype(np.float64)) ** 2).sum(-1)
+        np.testing.assert_array_equal(codes[:, s], distance.argmin(1))
+        rest -= book[codes[:, s]]
+    np.testing.assert_allclose(rvq.decode(codes), z - rest, atol=1e-5)
+
+
+def test_what_it_refuses(host: Any, host_file: Path, folder: Path, tmp_path: Path) -> None:
+    def refused(why: str, **options: Any) -> None:
+        with pytest.raises(InputError, match=why) as e:
+            Engine.from_pretrained(folder, **options)
+        assert "\n" not in str(e.value)
+
+    refused("expected auto, cpu, cuda or cuda:N", device="gpu")
+    refused("expected auto, cpu, cuda or cuda:N", device="cuda:x")
+    refused("expected a device from 0 to [0-9]+, got 300", device="cuda:300")
+    refused("int4", device="cuda", dtype="int4")
+    refused("kv_dtype", device="cuda", kv_dtype="int8")
+    # A library of the tests is never taken for a GPU, nor is any other file.
+    with pytest.raises(InputError, match="expected a library for cuda, got one for host"):
+        cuda.load(host_file)
+    other = tmp_path / "other.so"
+    other.write_bytes(b"no library")
+    with pytest.raises(InputError, match="expected the engine's CUDA library"):
+        cuda.load(other)
+    with pytest.raises(InputError, match="no CUDA library"):
+        cuda.load(tmp_path / "none.so")
+
+
+def test_without_a_device_there_is_one_line_and_no_fallback(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cuda, "_library", None)
+    status = cuda.status()
+    if not status.startswith("not used: "):
+        pytest.skip(f"a GPU is here: {status}")
+    with pytest.raises(InputError, match="use device cpu|update the driver|CUDA_VISIBLE_DEVICES") as e:
+        Engine.from_pretrained(folder, device="cuda")
+    assert "\n" not in str(e.value)
+    assert main(["tts", "Hello.", "-m", str(folder), "--device", "cuda", "-o", "-"]) == 2
+    assert main(["doctor", "-m", str(folder)]) == 0
+    assert any(line.startswith("gpu ") and "not used" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.skipif(not cuda.LIBRARY.exists() or not sys.platform.startswith("linux"), reason="no CUDA library was built here")
+def test_the_library_stands_alone() -> None:
+    """It needs neither torch nor cuBLAS, nor the driver before it is asked."""
+    out = subprocess.run(["readelf", "-d", "-W", str(cuda.LIBRARY)], capture_output=True, text=True, check=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(.+)\]", out)
+    assert needed and all(n.startswith(("libc.", "libm.", "libstdc++.", "libgcc_s.", "libpthread.", "libdl.", "librt.", "ld-linux")) for n in needed), needed
+    names = subprocess.run(["nm", "-D", "--defined-only", str(cuda.LIBRARY)], capture_output=True, text=True, check=True).stdout
+    exported = [line.split()[-1] for line in names.splitlines() if " T " in line]
+    assert exported and all(n.startswith("uniaudio_cuda_") for n in exported), exported
