@@ -1,0 +1,323 @@
+"""The CUDA library on one GPU: floors, times, parity, soak.  ``gpu.sh`` builds it and runs this.
+
+``--floors`` needs no GPU: the bytes of weights that a frame has to read, and the time that takes at a bandwidth.
+Nothing here needs the compiled core but the bundled model's first audio and the CPU's tokens; what is absent is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from uniaudio_engine import cuda  # noqa: E402
+from uniaudio_engine.config import LMConfig, StackConfig  # noqa: E402
+from uniaudio_engine.folder import bundled_models, load_config  # noqa: E402
+from uniaudio_engine.spec import lm_shapes, matrix_part  # noqa: E402
+
+H100 = 3000.0  # GB/s, what issue 6's floors are counted with
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+FRAME_US = 20000.0
+GOALS = {("v1", "bfloat16"): 260, ("1B", "bfloat16"): 1180, ("1B", "int8"): 680}  # µs a frame, one stream, H100
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    config: LMConfig
+    allowed: tuple[tuple[tuple[int, int], ...], ...]  # per slot (start, size)
+
+    @property
+    def head_rows(self) -> int:
+        return max(sum(size for _, size in slot) for slot in self.allowed)
+
+
+def shapes() -> list[Shape]:
+    """The UniAudio-v1 shape, the 1 B recipe's and the bundled model's."""
+    biases = {"q_bias": True, "v_bias": True, "o_bias": True, "mlp_bias": True}
+    kind: dict[str, Any] = {"norm": "layernorm", "activation": "gelu", "positions": "learned", **biases}
+    v1 = LMConfig(
+        vocab_size=4212, num_codebooks=3, embedding="concat", conditioning="add", start_id=23, local_start_id=24, max_frames=3328,
+        global_=StackConfig(layers=16, width=768, heads=12, **kind), local=StackConfig(layers=8, width=768, heads=12, **kind),
+    )  # fmt: skip
+    wide = {"width": 1536, "heads": 16}
+    large = replace(v1, global_=replace(v1.global_, layers=24, **wide), local=replace(v1.local, **wide))
+    allowed = tuple(((9, 1), (128 + k * 1024, 1024)) for k in range(3))
+    found = [Shape("v1", v1, allowed), Shape("1B", large, allowed)]
+    bundled = bundled_models().get("base")
+    config = load_config(bundled) if bundled else None
+    if config is not None and config.lm is not None and config.vocabulary is not None:
+        start = next(s.start for s in config.vocabulary.spans if s.name == "audio")
+        size = config.codec.codebook_size
+        slots = tuple(((start + k * size, size),) for k in range(config.lm.num_codebooks))
+        found.append(Shape("bundled", config.lm, slots))
+    return found
+
+
+def frame_bytes(shape: Shape, dtype: str) -> int:
+    """Bytes of matrices that one frame reads: the global stack once, the local one and the head's needed rows K times."""
+    c, total = shape.config, 0
+    for name, dims in lm_shapes(c).items():
+        part = matrix_part(name)
+        if part is None:
+            continue
+        times = 1 if part == "global" or (name == "bridge.weight" and c.conditioning == "prefix") else c.num_codebooks
+        rows = shape.head_rows if name == "head.weight" else dims[0]
+        total += times * rows * int(np.prod(dims[1:])) * BYTES[dtype]
+    return total
+
+
+def exchanges(c: LMConfig) -> int:
+    """Trips of data between blocks in one frame."""
+    bridges = c.num_codebooks if c.conditioning == "add" else 1
+    return 5 * c.global_.layers + c.num_codebooks * (4 * c.local.layers + 1) + bridges
+
+
+def print_floors(bandwidth: float) -> None:
+    print(f"Floors at {bandwidth:.0f} GB/s, one stream: every weight that a frame uses, read once for each use")
+    print("model    weights   MB a frame   µs   exchanges   µs left for each at the goal")
+    for shape in shapes():
+        for dtype in ("bfloat16", "int8"):
+            moved, trips = frame_bytes(shape, dtype), exchanges(shape.config)
+            floor, goal = moved / bandwidth * 1e-3, GOALS.get((shape.name, dtype))
+            left = f"{(goal - floor) / trips:.2f}" if goal else "-"
+            print(f"{shape.name:8} {dtype:9} {moved / 1e6:8.1f} {floor:9.1f} {trips:8}     {left}")
+
+
+def random_weights(c: LMConfig, seed: int) -> dict[str, np.ndarray]:
+    """As benchmarks/models.py makes them: logits as peaked as a trained model's."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, dims in lm_shapes(c).items():
+        x = rng.standard_normal(dims, np.float32)
+        if len(dims) == 1:
+            x = 0.02 * x + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        elif name == "head.weight":
+            x *= 2.5 / np.sqrt(dims[1])
+        else:
+            x *= 0.02 if len(dims) == 2 and ("embed" in name or "positions" in name or "guide" in name) else 1 / np.sqrt(dims[-1])
+        out[name] = x.astype(np.float32)
+    return out
+
+
+def sampling(shape: Shape, seed: int, greedy: bool = False) -> Any:
+    return SimpleNamespace(
+        temperature=1.0, top_k=0 if greedy else 30, top_p=1.0, greedy=greedy, repetition_window=0, repetition_penalty=1.0, seed=seed,
+        allowed=[list(s) for s in shape.allowed], end_id=-1, end_slots="first", min_frames=0, tie_slots=False,
+    )  # fmt: skip
+
+
+def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.integers(s[-1][0], s[-1][0] + s[-1][1], count) for s in shape.allowed], axis=1).astype(np.int32)
+
+
+def time_frames(lm: cuda.CudaLM, shape: Shape, streams: int, frames: int, repeats: int) -> dict[str, float]:
+    """µs of one frame of all streams, the clock around ``generate``: launches, arguments and results included."""
+    known = prefix(shape, 150, 0)
+    sessions = [lm.session(150 + 16 + frames * repeats) for _ in range(streams)]
+    begin = time.perf_counter()
+    for s in sessions:
+        s.prefill(known)
+    sessions[0].generate(1, sampling(shape, 0))  # waits for all of it
+    prefill = (time.perf_counter() - begin) / streams
+    samplings = [sampling(shape, i) for i in range(streams)]
+    cuda.generate_batch(sessions, 8, samplings)
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        cuda.generate_batch(sessions, frames, samplings)
+        times.append((time.perf_counter() - begin) / frames * 1e6)
+    return {"us": statistics.median(times), "best_us": min(times), "prefill_150_ms": prefill * 1e3}
+
+
+def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
+    bandwidth = out["bandwidth_gb_per_s"] = round(cuda.bandwidth(), 1)
+    rows = out["lm"] = []
+    for shape in shapes():
+        if args.models and shape.name not in args.models:
+            continue
+        weights = random_weights(shape.config, 7)
+        for dtype in ("bfloat16", "int8"):
+            lm = cuda.CudaLM(shape.config, weights, dtype, "bfloat16")
+            floor = frame_bytes(shape, dtype) / bandwidth * 1e-3
+            for streams in args.streams:
+                row = {"model": shape.name, "dtype": dtype, "streams": streams, "floor_us": round(floor, 1), "together": lm.most_streams}
+                try:
+                    row |= time_frames(lm, shape, streams, args.frames, args.repeats)
+                except cuda.InputError as e:  # out of memory, or worse: the table says so
+                    row["error"] = str(e)
+                else:
+                    row["fraction"], row["realtime"] = floor / row["us"], streams * FRAME_US / row["us"]
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    local = replace(shapes()[0].config, global_=replace(shapes()[0].config.global_, layers=1))
+    alone = Shape("v1, one global layer", local, shapes()[0].allowed)
+    lm = cuda.CudaLM(local, random_weights(local, 7), "bfloat16", "bfloat16")
+    row = time_frames(lm, alone, 1, args.frames, args.repeats)
+    out["local_loop"] = {"us": row["us"], "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"]}
+    rng = np.random.default_rng(1)
+    rvq = cuda.CudaRVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
+    out["rvq_encode_us"] = rvq.encode_microseconds(rng.standard_normal((500, 64)).astype(np.float32), 12)
+
+
+def soak(frames: int, out: dict[str, Any]) -> None:
+    """The same thousand frames again and again: every run's tokens must be the first's."""
+    shape = shapes()[0]
+    lm = cuda.CudaLM(shape.config, random_weights(shape.config, 7), "int8", "bfloat16")
+    session, first = lm.session(1200), None
+    done, differ = 0, 0
+    while done < frames:
+        session.reset()
+        session.prefill(prefix(shape, 150, 0))
+        made = session.generate(1000, sampling(shape, 5))
+        first = made if first is None else first
+        differ += not np.array_equal(made, first)
+        done += len(made)
+    out["soak"] = {"frames": done, "runs_that_differ": differ}
+
+
+def parity(out: dict[str, Any]) -> None:
+    """Greedy tokens of 200 frames, v1 shape in float32, against the CPU core."""
+    try:
+        from uniaudio_engine import _C  # type: ignore[attr-defined]
+    except ImportError as e:
+        out["parity"] = f"left out: the compiled core is not here ({e})"
+        return
+    from uniaudio_engine.config import to_dict
+
+    shape = shapes()[0]
+    weights = random_weights(shape.config, 7)
+    known = prefix(shape, 20, 0)
+    cpu = _C.LM(json.dumps(to_dict(shape.config)), weights, "float32", min(8, os.cpu_count() or 1)).session(256)
+    cpu.prefill(known)
+    expected = cpu.generate(200, _C.Sampling(greedy=True, allowed=[list(s) for s in shape.allowed]))
+    gpu = cuda.CudaLM(shape.config, weights, "float32", "float32").session(256)
+    gpu.prefill(known)
+    made = gpu.generate(200, sampling(shape, 0, greedy=True))
+    out["parity"] = {"greedy_tokens": int(expected.size), "that_differ": int((made != expected).sum())}
+
+
+def first_audio(out: dict[str, Any]) -> None:
+    try:
+        from uniaudio_engine import Engine
+
+        engine = Engine.from_pretrained(device="cuda")
+    except (ImportError, ValueError) as e:
+        out["first_audio"] = f"left out: {e}"
+        return
+    times = []
+    for seed in range(7):
+        with engine.stream("tts", text="The engine speaks.", seed=seed) as stream:
+            next(iter(stream))
+            times.append(float(stream.meta["first_chunk_ms"]))
+    out["first_audio"] = {"bundled_ms": statistics.median(times[1:])}
+
+
+def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
+    """The torch modules' own steps, eager and as a CUDA graph: what a frame costs there (bfloat16, one stream, no cache growth)."""
+    try:
+        import torch
+    except ImportError:
+        out["torch"] = "left out: torch is not here"
+        return
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+    from uniaudio_training.models.lm import MultiScaleLM
+
+    shape = shapes()[0]
+    torch.set_grad_enabled(False)
+    model = MultiScaleLM(shape.config).eval().to("cuda", torch.bfloat16)
+    # The smallest honest step: each stack once over its newest rows, caches left out, in favour of torch.
+    x = torch.randn(1, 1, shape.config.global_.width, device="cuda", dtype=torch.bfloat16)
+    y = torch.randn(1, 1, shape.config.local.width, device="cuda", dtype=torch.bfloat16)
+    rows = torch.arange(shape.head_rows, device="cuda")
+
+    def frame() -> Any:
+        h, logits = model.global_.norm(_through(model.global_, x)), None
+        for _ in range(shape.config.num_codebooks):
+            logits = model.local.norm(_through(model.local, y)) @ model.head.weight[rows].T
+        return h, logits
+
+    def clock(run: Any) -> float:
+        times = []
+        for _ in range(20):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(1000 * begin.elapsed_time(end))
+        return statistics.median(times)
+
+    for _ in range(3):
+        frame()
+    torch.cuda.synchronize()
+    found = {"eager_us": clock(frame)}
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        frame()
+    found["graph_us"] = clock(graph.replay)
+    out["torch"] = found
+
+
+def _through(stack: Any, x: Any) -> Any:
+    for block in stack.layers:
+        x = block(x, None)
+    return x
+
+
+def table(out: dict[str, Any]) -> None:
+    print(f"\n{out['device']}, {out['date']}; {out['bandwidth_gb_per_s']} GB/s copied within the device, measured in this run")
+    print("model    weights  streams     µs   floor  of it  ×realtime")
+    for r in out["lm"]:
+        if "error" in r:
+            print(f"{r['model']:8} {r['dtype']:9} {r['streams']:4}  {r['error']}")
+        else:
+            print(f"{r['model']:8} {r['dtype']:9} {r['streams']:4} {r['us']:9.0f} {r['floor_us']:7.0f} {r['fraction']:5.0%} {r['realtime']:9.0f}")
+    for key in ("local_loop", "rvq_encode_us", "torch", "parity", "soak", "first_audio"):
+        print(f"{key}: {out.get(key)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--floors", action="store_true", help="print the bandwidth bounds and end; needs no GPU")
+    parser.add_argument("--models", nargs="*", help="of v1, 1B, bundled (default all)")
+    parser.add_argument("--streams", nargs="*", type=int, default=[1, 8, 32, 64])
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--soak", type=int, default=100_000, help="frames")
+    parser.add_argument("--out", default=os.environ.get("OUT", "."), help="folder for gpu.json")
+    args = parser.parse_args()
+    if args.floors:
+        print_floors(H100)
+        return 0
+    cuda.check_device("cuda")
+    out: dict[str, Any] = {"device": cuda.status().partition(",")[0], "date": time.strftime("%Y-%m-%d")}
+    failed = 0
+    for part in (parity, lambda o: measure(args, o), lambda o: torch_steps(args, o), first_audio, lambda o: soak(args.soak, o)):
+        begin = time.perf_counter()
+        try:
+            part(out)
+        except Exception as e:  # the others' figures must not be lost
+            failed += 1
+            out.setdefault("failed", []).append(f"{type(e).__name__}: {e}")
+            print(out["failed"][-1], flush=True)
+        print(f"{time.perf_counter() - begin:.1f} s", flush=True)
+        Path(args.out, "gpu.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
+    table(out)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# All that one GPU has to show, without a network and in less than 9 minutes: builds the CUDA library, runs its tests on the GPU (again under
+# compute-sanitizer), holds tokens against the CPU's, lets it run for 100 000 frames, and times it.  A short table comes last; everything else goes
+# to the folder OUT.
+#
+#   OUT=results benchmarks/gpu.sh
+#   DRY=1 benchmarks/gpu.sh      without a GPU: builds, runs the tests on the device that the CPU plays, prints the floors
+#
+# ARCHITECTURES (default 90), JOBS (default all processors), PYTHON (default python3), BUILD (default build-gpu), NVCC.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=$(mkdir -p "${OUT:-gpu-results}" && cd "${OUT:-gpu-results}" && pwd)
+build=${BUILD:-build-gpu}
+jobs=${JOBS:-$(nproc)}
+python=${PYTHON:-python3}
+failed=0
+
+part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log
+  local name=$1 limit=$2 begin=$SECONDS
+  shift 2
+  if timeout "$limit" "$@" >"$out/$name.log" 2>&1; then
+    echo "ok    $name ($((SECONDS - begin)) s)"
+  else
+    echo "FAIL  $name ($((SECONDS - begin)) s), the end of $name.log:"
+    tail -n 5 "$out/$name.log"
+    failed=1
+    return 1
+  fi
+}
+
+{ date -u +%Y-%m-%d; nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no GPU"; } >"$out/machine.txt"
+bindings=OFF
+"$python" -c 'import pybind11' 2>/dev/null && bindings=ON
+configure=(cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DUNIAUDIO_PYTHON=$bindings -DUNIAUDIO_CUDA=ON "-DUNIAUDIO_CUDA_ARCHITECTURES=${ARCHITECTURES:-90}" "-DPython_EXECUTABLE=$(command -v "$python")")
+[ -n "${NVCC:-}" ] && configure+=("-DUNIAUDIO_NVCC=$NVCC")
+part configure 60 "${configure[@]}" || exit 1
+targets=(uniaudio_cuda)
+[ $bindings = ON ] && targets+=(_C)
+tests=(cuda_kernels cuda_rvq cuda_lm)
+for t in "${tests[@]}"; do
+  targets+=("test_$t")
+  [ -n "${DRY:-}" ] || targets+=("gpu_$t")
+done
+part build "${BUILD_LIMIT:-240}" cmake --build "$build" -j "$jobs" --target "${targets[@]}" || exit 1
+grep -h "spilled" "$out/build.log" | tail -1
+
+if [ -n "${DRY:-}" ]; then
+  for t in "${tests[@]}"; do part "$t" 300 "$build/test_$t"; done
+  "$python" benchmarks/gpu.py --floors
+  exit $failed
+fi
+
+for t in "${tests[@]}"; do part "$t" 60 "$build/gpu_$t"; done
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck initcheck synccheck; do
+    for t in cuda_rvq cuda_lm; do
+      SANITIZED=1 part "$tool-$t" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/gpu_$t"
+    done
+  done
+else
+  echo "NOT TRIED: compute-sanitizer is not here"
+fi
+timeout "${MEASURE_LIMIT:-300}" "$python" benchmarks/gpu.py --out "$out" >"$out/measure.log" 2>&1 || failed=1
+sed -n '/GB\/s copied/,$p' "$out/measure.log"
+[ $failed = 0 ] && echo "all passed" || { tail -n 3 "$out/measure.log"; echo "something FAILED; see $out"; }
+exit $failed
