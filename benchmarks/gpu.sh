@@ -52,9 +52,9 @@ fi
 
 for t in "${tests[@]}"; do part "$t" 60 "$build/gpu_$t"; done
 if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck initcheck synccheck; do
+  for tool in memcheck initcheck synccheck racecheck; do
     for t in cuda_rvq cuda_lm; do
-      SANITIZED=1 part "$tool-$t" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/gpu_$t"
+      part "$tool-$t" 90 env SANITIZED=1 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/gpu_$t"
     done
   done
 else

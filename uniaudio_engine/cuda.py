@@ -341,6 +341,11 @@ def generate_batch(sessions: Sequence[CudaSession], n: int, samplings: Sequence[
     parts: list[list[Ids]] = [[] for _ in sessions]
     going = list(range(len(sessions)))
     with _Use(*sessions):
+        for s in sessions:  # all of it at once, so that a refused request changes nothing
+            info = s._info()
+            if n > info.capacity - info.frames:
+                left = f"at most {info.capacity - info.frames} more frames (capacity {info.capacity}, {info.frames} used)"
+                raise InputError(f"generate: expected {left}, got {n}; make the session with a larger max_frames")
         for at in range(0, n, _TOGETHER):  # between two calls Python sees to its signals
             count = min(_TOGETHER, n - at)
             requests, outs = (_Request * len(going))(), []

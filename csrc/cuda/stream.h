@@ -25,7 +25,8 @@ struct Job {
   const int32_t* list;  // the row tiles that are wanted, or null: all
 };
 
-UA_HD int range_begin(int index, int parts, int total) { return int(int64_t(index) * total / parts); }
+// Where part `index` of `parts` begins in `total`; index x total is below 2^31 for any model (2^17 row tiles, some hundred blocks).
+UA_HD int range_begin(int index, int parts, int total) { return int(uint32_t(index) * uint32_t(total) / uint32_t(parts)); }
 
 // A warp's place in its stream.  All its lanes agree.
 struct Cursor {

@@ -19,7 +19,7 @@ from uniaudio_engine.core import core
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.tokens import Sampling
 
-TEXT = "Hello there. This is the second sentence."
+TEXT = "Hello. Yes."
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_speech_is_the_cpus(host: Any, folder: Path) -> None:
     cpu, gpu = engines(folder, dtype="float32")
     for options in ({"seed": 3}, {"seed": 4, "temperature": 0.0}, {"seed": 5, "top_k": 5, "top_p": 0.8, "speed": 1.3}):
         a, b = cpu.generate("tts", text=TEXT, **options), gpu.generate("tts", text=TEXT, **options)
-        assert len(a.samples) > 16000
+        assert len(a.samples) > 4000
         np.testing.assert_array_equal(a.samples, b.samples)
         assert (a.meta["device"], b.meta["device"]) == ("cpu", "cuda")
 
@@ -43,7 +43,7 @@ def test_speech_is_the_cpus(host: Any, folder: Path) -> None:
 def test_streams_and_batches_are_the_one_shot_call(host: Any, folder: Path) -> None:
     gpu = Engine.from_pretrained(folder, device="cuda", dtype="int8", threads=1)
     assert gpu.info()["kv_dtype"] == "bfloat16" and gpu.info()["device"] == "cuda"
-    requests = [{"text": TEXT, "seed": s} for s in range(3)]
+    requests = [{"text": TEXT, "seed": s} for s in range(2)]
     alone = [gpu.generate("tts", **r).samples for r in requests]
     with gpu.stream("tts", chunk_frames=(3, 5), **requests[0]) as stream:
         np.testing.assert_array_equal(np.concatenate([c.samples for c in stream]), alone[0])
