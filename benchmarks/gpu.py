@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from uniaudio_engine import cuda  # noqa: E402
 from uniaudio_engine.config import LMConfig, StackConfig  # noqa: E402
+from uniaudio_engine.cuda_codec import CudaRVQ  # noqa: E402
 from uniaudio_engine.folder import bundled_models, load_config  # noqa: E402
 from uniaudio_engine.spec import lm_shapes, matrix_part  # noqa: E402
 
@@ -168,7 +169,7 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
     row = time_frames(lm, alone, 1, args.frames, args.repeats)
     out["local_loop"] = {"us": row["us"], "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"]}
     rng = np.random.default_rng(1)
-    rvq = cuda.CudaRVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
+    rvq = CudaRVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
     out["rvq_encode_us"] = rvq.encode_microseconds(rng.standard_normal((500, 64)).astype(np.float32), 12)
 
 

@@ -36,7 +36,7 @@ configure=(cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DUNIAUDIO_PYTHON=$
 part configure 60 "${configure[@]}" || exit 1
 targets=(uniaudio_cuda)
 [ $bindings = ON ] && targets+=(_C)
-tests=(cuda_kernels cuda_rvq cuda_lm)
+tests=(cuda_kernels cuda_rvq cuda_codec cuda_lm)
 for t in "${tests[@]}"; do
   targets+=("test_$t")
   [ -n "${DRY:-}" ] || targets+=("gpu_$t")
@@ -53,7 +53,7 @@ fi
 for t in "${tests[@]}"; do part "$t" 60 "$build/gpu_$t"; done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck initcheck synccheck racecheck; do
-    for t in cuda_rvq cuda_lm; do
+    for t in cuda_rvq cuda_codec cuda_lm; do
       part "$tool-$t" 90 env SANITIZED=1 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/gpu_$t"
     done
   done

@@ -90,6 +90,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "rvq_release": (None, [c_void_p]),
     "rvq_encode": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_void_p, c_void_p]),
     "rvq_decode": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p]),
+    "codec_create": (c_void_p, [c_int32, c_char_p, POINTER(_Tensor), c_int64]),
+    "codec_release": (None, [c_void_p]),
+    "decoder_create": (c_void_p, [c_void_p]),
+    "decoder_release": (None, [c_void_p]),
+    "decoder_fork": (c_void_p, [c_void_p]),
+    "decoder_reset": (c_int32, [c_void_p]),
+    "decoder_push": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, POINTER(c_int64)]),
     "bandwidth": (c_int32, [c_int32, c_int64, POINTER(c_double)]),
     "rvq_time": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, POINTER(c_double)]),
 }
@@ -130,12 +137,12 @@ def _fail(lib: Any) -> InputError:
     return InputError(lib.error().decode("utf-8", "replace"))
 
 
-def _call(lib: Any, name: str, *arguments: Any) -> None:
+def call(lib: Any, name: str, *arguments: Any) -> None:
     if getattr(lib, name)(*arguments):
         raise _fail(lib)
 
 
-def _made(lib: Any, name: str, *arguments: Any) -> c_void_p:
+def made(lib: Any, name: str, *arguments: Any) -> c_void_p:
     handle = getattr(lib, name)(*arguments)
     if not handle:
         raise _fail(lib)
@@ -153,8 +160,8 @@ def device_index(device: str) -> int:
 def check_device(device: str) -> int:
     """The index of a device that can be used now.  Raises :class:`InputError` with the reason where it cannot."""
     index, lib, count = device_index(device), library(), c_int32()
-    _call(lib, "device_count", byref(count))
-    _call(lib, "device", index, byref(_DeviceInfo()))
+    call(lib, "device_count", byref(count))
+    call(lib, "device", index, byref(_DeviceInfo()))
     return index
 
 
@@ -162,8 +169,8 @@ def status() -> str:
     """One line for ``uniaudio doctor``: the device that would be used, or why there is none.  Raises nothing."""
     try:
         lib, info = library(), _DeviceInfo()
-        _call(lib, "device_count", byref(c_int32()))
-        _call(lib, "device", 0, byref(info))
+        call(lib, "device_count", byref(c_int32()))
+        call(lib, "device", 0, byref(info))
     except InputError as e:
         return f"not used: {str(e).removeprefix('cuda: ')}"
     free = info.free_bytes / 2**30
@@ -175,12 +182,26 @@ def status() -> str:
 def bandwidth(index: int = 0, megabytes: int = 1024) -> float:
     """GB/s read and written by copies within the device, measured now."""
     found = c_double()
-    _call(library(), "bandwidth", index, megabytes, byref(found))
+    call(library(), "bandwidth", index, megabytes, byref(found))
     return found.value
 
 
-def _pointer(array: NDArray[Any] | None) -> c_void_p | None:
+def pointer(array: NDArray[Any] | None) -> c_void_p | None:
     return None if array is None else c_void_p(array.ctypes.data)
+
+
+def tensors_of(weights: Mapping[str, NDArray[Any]]) -> tuple[Any, list[Any]]:
+    """Arrays by name as the library reads them, and what they point into."""
+    keep: list[Any] = []
+    tensors = (_Tensor * len(weights))()
+    for t, (name, value) in zip(tensors, weights.items(), strict=True):
+        array = np.ascontiguousarray(value)
+        if array.dtype not in _TYPES:
+            raise InputError(f"tensor {name}: expected float32, bfloat16, int8 or int4, got {array.dtype}")
+        shape = (c_int64 * array.ndim)(*array.shape)
+        keep.append((array, shape))
+        t.name, t.type, t.rank, t.shape, t.data = name.encode(), _TYPES[array.dtype], array.ndim, shape, array.ctypes.data
+    return tensors, keep
 
 
 class CudaLM:
@@ -189,16 +210,9 @@ class CudaLM:
     def __init__(self, config: LMConfig, weights: Mapping[str, NDArray[Any]], dtype: str, kv_dtype: str, index: int = 0, lib: Any = None) -> None:
         self.config, self.dtype, self.kv_dtype = config, dtype, kv_dtype
         self._lib = lib if lib is not None else library()
-        keep, tensors = [], (_Tensor * len(weights))()
-        for t, (name, value) in zip(tensors, weights.items(), strict=True):
-            array = np.ascontiguousarray(value)
-            if array.dtype not in _TYPES:
-                raise InputError(f"tensor {name}: expected float32, bfloat16, int8 or int4, got {array.dtype}")
-            shape = (c_int64 * array.ndim)(*array.shape)
-            keep.append((array, shape))
-            t.name, t.type, t.rank, t.shape, t.data = name.encode(), _TYPES[array.dtype], array.ndim, shape, array.ctypes.data
+        tensors, _keep = tensors_of(weights)
         text = json.dumps(to_dict(config)).encode()
-        self._handle = _made(self._lib, "lm_create", index, text, tensors, len(weights), dtype.encode(), kv_dtype.encode())
+        self._handle = made(self._lib, "lm_create", index, text, tensors, len(weights), dtype.encode(), kv_dtype.encode())
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -207,7 +221,7 @@ class CudaLM:
 
     def _info(self, head_rows: int = 0) -> _LMInfo:
         info = _LMInfo()
-        _call(self._lib, "lm_info", self._handle, head_rows, byref(info))
+        call(self._lib, "lm_info", self._handle, head_rows, byref(info))
         return info
 
     def weight_bytes(self, head_rows: int = 0) -> int:
@@ -233,11 +247,11 @@ class CudaLM:
             raise InputError("logits: continuous inputs are not there on cuda; use device cpu")
         f, g = np.ascontiguousarray(frames, np.int32), _rows(guide)
         out = np.empty((*f.shape, self.config.vocab_size), np.float32)
-        _call(self._lib, "lm_logits", self._handle, _pointer(f), len(f), _pointer(g), _pointer(out))
+        call(self._lib, "lm_logits", self._handle, pointer(f), len(f), pointer(g), pointer(out))
         return out
 
     def session(self, max_frames: int) -> CudaSession:
-        return CudaSession(self, _made(self._lib, "session_create", self._handle, max_frames))
+        return CudaSession(self, made(self._lib, "session_create", self._handle, max_frames))
 
 
 class CudaSession:
@@ -254,7 +268,7 @@ class CudaSession:
 
     def _info(self) -> _SessionInfo:
         info = _SessionInfo()
-        _call(self._lib, "session_info", self._handle, byref(info))
+        call(self._lib, "session_info", self._handle, byref(info))
         return info
 
     @property
@@ -276,7 +290,7 @@ class CudaSession:
 
     @frame_offset.setter
     def frame_offset(self, offset: int) -> None:
-        _call(self._lib, "session_set_offset", self._handle, offset)
+        call(self._lib, "session_set_offset", self._handle, offset)
 
     def prefill(self, frames: Ids, guide: Ids | None = None, continuous: Mapping[str, tuple[Any, Any]] | None = None) -> None:
         """Append known frames [n, K], with guides [n, S] and continuous inputs name -> (values [m, width], frames [m])."""
@@ -291,7 +305,7 @@ class CudaSession:
             keep.append((v, i))
             item.name, item.values, item.index, item.count = name.encode(), v.ctypes.data, i.ctypes.data, len(v)
         with _Use(self):
-            _call(self._lib, "session_prefill", self._handle, _pointer(f), len(f), _pointer(g), inputs, len(inputs))
+            call(self._lib, "session_prefill", self._handle, pointer(f), len(f), pointer(g), inputs, len(inputs))
 
     def generate(self, n: int, sampling: Any, guide: Ids | None = None) -> Ids:
         """Up to n new frames [m, K]; fewer when the end id came (``finished``) or after ``cancel``."""
@@ -303,11 +317,11 @@ class CudaSession:
 
     def reset(self) -> None:
         with _Use(self):
-            _call(self._lib, "session_reset", self._handle)
+            call(self._lib, "session_reset", self._handle)
 
     def fork(self) -> CudaSession:
         with _Use(self):
-            return CudaSession(self.lm, _made(self._lib, "session_fork", self._handle))
+            return CudaSession(self.lm, made(self._lib, "session_fork", self._handle))
 
 
 class _Use:
@@ -355,7 +369,7 @@ def generate_batch(sessions: Sequence[CudaSession], n: int, samplings: Sequence[
                 guide = rows[i]
                 r.session, r.sampling, r.out = sessions[i]._handle, ctypes.pointer(structs[i][0]), out.ctypes.data
                 r.guide = None if guide is None else guide[at:].ctypes.data
-            _call(lib, "generate", requests, len(going), count)
+            call(lib, "generate", requests, len(going), count)
             for i, r, out in zip(going, requests, outs, strict=True):
                 parts[i].append(out[: r.made])
             going = [i for i, r in zip(going, requests, strict=True) if r.made == count]
@@ -400,44 +414,3 @@ def _guide(guide: Any, config: LMConfig, rows: int) -> Ids | None:
 
 def _rows(guide: Any) -> Ids | None:
     return None if guide is None else np.ascontiguousarray(guide, np.int32)
-
-
-class CudaRVQ:
-    """A codec's codebooks [K, C, E] on a device: the codes are the CPU's."""
-
-    def __init__(self, codebooks: NDArray[np.float32], index: int = 0, lib: Any = None) -> None:
-        self._lib = lib if lib is not None else library()
-        books = np.ascontiguousarray(codebooks, np.float32)
-        if books.ndim != 3:
-            raise InputError(f"codebooks: expected [K, C, E], got {list(books.shape)}")
-        self.shape = books.shape
-        self._handle = _made(self._lib, "rvq_create", index, _pointer(books), *books.shape)
-
-    def __del__(self) -> None:
-        handle = getattr(self, "_handle", None)
-        if handle:
-            self._lib.rvq_release(handle)
-
-    def encode(self, z: NDArray[np.float32], stages: int = 0) -> Ids:
-        """z [T, E] -> codes [T, stages] (0: all)."""
-        x = np.ascontiguousarray(z, np.float32)
-        if x.ndim != 2 or x.shape[1] != self.shape[2]:
-            raise InputError(f"z: expected [T, {self.shape[2]}], got {list(x.shape)}")
-        codes = np.empty((len(x), stages or self.shape[0]), np.int32)
-        _call(self._lib, "rvq_encode", self._handle, _pointer(x), len(x), codes.shape[1], _pointer(codes), None)
-        return codes
-
-    def encode_microseconds(self, z: NDArray[np.float32], stages: int, repeats: int = 20) -> float:
-        """What encoding takes on the device, without the copies: the median."""
-        x, us = np.ascontiguousarray(z, np.float32), c_double()
-        _call(self._lib, "rvq_time", self._handle, _pointer(x), len(x), stages, repeats, byref(us))
-        return us.value
-
-    def decode(self, codes: Any) -> NDArray[np.float32]:
-        """codes [T, stages] -> z [T, E]."""
-        c = np.ascontiguousarray(codes, np.int32)
-        if c.ndim != 2:
-            raise InputError(f"codes: expected [T, stages], got {list(c.shape)}")
-        z = np.empty((len(c), self.shape[2]), np.float32)
-        _call(self._lib, "rvq_decode", self._handle, _pointer(c), len(c), c.shape[1], 0, _pointer(z))
-        return z

@@ -23,6 +23,7 @@ from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig, to_dict
 from .core import core, default_threads
+from .cuda_codec import CudaCodec
 from .dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from .encoded import EncodedAudio
 from .encoders import ENCODERS, Encoder, check_encoders
@@ -70,6 +71,8 @@ class Engine(Verbs):
         if config.lm is not None and (config.codec.channels != 1 or config.codec.normalizes or config.codec.chunk[0]):
             raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
         self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
+        if device != "cpu" and config.codec.family == "spectral":
+            self.codec = CudaCodec(config.codec, folder.codec, self.codec, cuda.device_index(device))
         self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None
@@ -110,8 +113,8 @@ class Engine(Verbs):
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
-        ``device`` auto|cpu|cuda|cuda:N: where the language model runs; auto is the CPU.  The codec runs on the CPU
-        beside either.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
+        ``device`` auto|cpu|cuda|cuda:N: where the language model runs, and the decoder of a spectral codec;
+        auto is the CPU.  Encoders, and other codecs, run on the CPU beside either.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8
         (float32 on machines without vector instructions).

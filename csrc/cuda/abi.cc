@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "codec.h"
 #include "lm.h"
 #include "rvq_device.h"
 
@@ -23,6 +24,12 @@ struct uniaudio_session {
 };
 struct uniaudio_rvq {
   std::unique_ptr<cuda::Rvq> rvq;
+};
+struct uniaudio_codec {
+  std::shared_ptr<const cuda::SpectralDecoder> codec;
+};
+struct uniaudio_decoder {
+  std::unique_ptr<cuda::DecoderStream> stream;
 };
 
 namespace {
@@ -72,6 +79,16 @@ std::shared_ptr<cuda::Device> shared_device(int index) {
   return device;
 }
 
+Weights weights_of(const uniaudio_tensor* tensors, int64_t count) {
+  Weights weights;
+  for (int64_t i = 0; i < count; ++i) {
+    const uniaudio_tensor& t = tensors[i];
+    if (t.type < 0 || t.type > 3) throw std::invalid_argument(std::string("tensor ") + t.name + ": expected type 0 to 3, got " + std::to_string(t.type));
+    weights.add(t.name, {StoredType(t.type), std::vector<int64_t>(t.shape, t.shape + t.rank), t.data});
+  }
+  return weights;
+}
+
 SamplingConfig config_of(const uniaudio_sampling& s) {
   SamplingConfig c;
   c.temperature = s.temperature, c.top_p = s.top_p, c.repetition_penalty = s.repetition_penalty;
@@ -111,12 +128,7 @@ int32_t uniaudio_cuda_device(int32_t device, uniaudio_device_info* info) {
 
 uniaudio_lm* uniaudio_cuda_lm_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count, const char* dtype, const char* kv_dtype) {
   return made<uniaudio_lm>([&] {
-    Weights weights;
-    for (int64_t i = 0; i < count; ++i) {
-      const uniaudio_tensor& t = tensors[i];
-      if (t.type < 0 || t.type > 3) throw std::invalid_argument(std::string("tensor ") + t.name + ": expected type 0 to 3, got " + std::to_string(t.type));
-      weights.add(t.name, {StoredType(t.type), std::vector<int64_t>(t.shape, t.shape + t.rank), t.data});
-    }
+    const Weights weights = weights_of(tensors, count);
     const LmConfig config = parse_lm_config(config_json);
     return std::make_shared<cuda::Lm>(shared_device(device), config, weights, LmDTypes::parse(dtype), parse_kv_dtype(kv_dtype));
   });
@@ -192,6 +204,31 @@ int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, 
   return guarded([&] { rvq->rvq->decode(codes, rows, stages, channel_major != 0, z); });
 }
 
+
+uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count) {
+  return made<uniaudio_codec>([&] { return std::make_shared<cuda::SpectralDecoder>(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
+}
+void uniaudio_cuda_codec_release(uniaudio_codec* codec) { delete codec; }
+uniaudio_decoder* uniaudio_cuda_decoder_create(const uniaudio_codec* codec) {
+  return made<uniaudio_decoder>([&] { return std::make_unique<cuda::DecoderStream>(codec->codec); });
+}
+void uniaudio_cuda_decoder_release(uniaudio_decoder* decoder) { delete decoder; }
+uniaudio_decoder* uniaudio_cuda_decoder_fork(const uniaudio_decoder* decoder) {
+  return made<uniaudio_decoder>([&] { return decoder->stream->fork(); });
+}
+int32_t uniaudio_cuda_decoder_reset(uniaudio_decoder* decoder) {
+  return guarded([&] { decoder->stream->reset(); });
+}
+int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, float* out, int64_t* made) {
+  *made = 0;
+  return guarded([&] {
+    std::vector<float> samples;
+    if (count > 0) decoder->stream->push(codes, count, num_codebooks, samples);
+    if (flush) decoder->stream->flush(samples);
+    std::copy(samples.begin(), samples.end(), out);
+    *made = int64_t(samples.size());
+  });
+}
 
 int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s) {
   return guarded([&] {

@@ -22,6 +22,8 @@ enum { UNIAUDIO_OK = 0, UNIAUDIO_BAD_ARGUMENT = 1, UNIAUDIO_FAILED = 2, UNIAUDIO
 typedef struct uniaudio_lm uniaudio_lm;
 typedef struct uniaudio_session uniaudio_session;
 typedef struct uniaudio_rvq uniaudio_rvq;
+typedef struct uniaudio_codec uniaudio_codec;
+typedef struct uniaudio_decoder uniaudio_decoder;
 
 typedef struct {
   const char* name;
@@ -106,6 +108,17 @@ UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_encode(const uniaudio_rvq* rvq, cons
 /* codes [rows, stages] -> z [rows, E], or [E, rows] where channel_major */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, int64_t rows, int32_t stages, int32_t channel_major, float* z);
 
+
+/* The decoder of a spectral codec; streams of it are used from one thread at a time. */
+UNIAUDIO_CUDA_API uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count);
+UNIAUDIO_CUDA_API void uniaudio_cuda_codec_release(uniaudio_codec* codec);
+UNIAUDIO_CUDA_API uniaudio_decoder* uniaudio_cuda_decoder_create(const uniaudio_codec* codec);
+UNIAUDIO_CUDA_API void uniaudio_cuda_decoder_release(uniaudio_decoder* decoder);
+UNIAUDIO_CUDA_API uniaudio_decoder* uniaudio_cuda_decoder_fork(const uniaudio_decoder* decoder);
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_decoder_reset(uniaudio_decoder* decoder);
+/* codes [count, num_codebooks]; `flush` ends the clip after them.  out has room for count frames and a window of samples; *made of it are set. */
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, float* out,
+                                                     int64_t* made);
 
 /* For benchmarks.  Bytes read and written by copies within the device, GB/s, the best of some; microseconds of the encoding kernel, the median. */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "dense.h"
 #include "frame.h"
 #include "plan.h"
 #include "rvq.h"
@@ -39,6 +40,9 @@ class Device {
   virtual void frames(const FrameParams& params, int blocks, int depth, int shared_bytes) = 0;
   virtual void rvq_encode(const RvqEncode& params) = 0;
   virtual void rvq_decode(const RvqDecode& params) = 0;
+  virtual void dense(const Dense& params) = 0;
+  virtual void row_norm(const RowNorm& params) = 0;
+  virtual void overlap_add(const OverlapAdd& params) = 0;
 
   // Microseconds that `work` took on the device.
   virtual double timed(const std::function<void()>& work) = 0;

@@ -32,6 +32,20 @@ __global__ void __launch_bounds__(kThreads) rvq_decode_kernel(const __grid_const
   rvq_decode(block, p);
 }
 
+__global__ void __launch_bounds__(kThreads) dense_kernel(const __grid_constant__ Dense p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  dense(block, p);
+}
+__global__ void __launch_bounds__(kThreads) row_norm_kernel(const __grid_constant__ RowNorm p) {
+  Block block{int(blockIdx.x), int(gridDim.x), nullptr};
+  row_norm(block, p);
+}
+__global__ void __launch_bounds__(kThreads) overlap_add_kernel(const __grid_constant__ OverlapAdd p) {
+  Block block{int(blockIdx.x), int(gridDim.x), nullptr};
+  overlap_add(block, p);
+}
+
 void check(cudaError_t e, const char* what) {
   if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
 }
@@ -114,15 +128,15 @@ class CudaDevice final : public Device {
     launch(kernel, blocks, shared_bytes, arguments, true);
   }
   void rvq_encode(const RvqEncode& p) override {
-    RvqEncode copy = p;
-    void* arguments[] = {&copy};
-    launch(reinterpret_cast<const void*>(&rvq_encode_kernel), (p.rows + kRvqRows - 1) / kRvqRows, int(rvq_smem(p.books.dim)), arguments, false);
+    run(&rvq_encode_kernel, p, (p.rows + kRvqRows - 1) / kRvqRows, int(rvq_smem(p.books.dim)));
   }
   void rvq_decode(const RvqDecode& p) override {
-    RvqDecode copy = p;
-    void* arguments[] = {&copy};
-    launch(reinterpret_cast<const void*>(&rvq_decode_kernel), (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, int(rvq_decode_smem(p.books.dim)), arguments, false);
+    run(&rvq_decode_kernel, p, (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, int(rvq_decode_smem(p.books.dim)));
   }
+  void dense(const Dense& p) override { run(&dense_kernel, p, dense_blocks(p), int(dense_smem(p))); }
+  void row_norm(const RowNorm& p) override { run(&row_norm_kernel, p, row_norm_blocks(p), 0); }
+  void overlap_add(const OverlapAdd& p) override { run(&overlap_add_kernel, p, overlap_blocks(p), 0); }
+
   double timed(const std::function<void()>& work) override {
     use();
     cudaEvent_t begin, end;
@@ -141,6 +155,12 @@ class CudaDevice final : public Device {
 
  private:
   void use() const { check(cudaSetDevice(index_), "device"); }
+
+  template <class P>
+  void run(void (*kernel)(P), P p, int blocks, int shared_bytes) {
+    void* arguments[] = {&p};
+    launch(reinterpret_cast<const void*>(kernel), blocks, shared_bytes, arguments, false);
+  }
 
   // together: all blocks must be there at once, or this throws; else blocks come and go.
   void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together) {

@@ -55,6 +55,16 @@ class HostDevice final : public Device {
   void rvq_decode(const RvqDecode& p) override {
     each_block((p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, rvq_decode_smem(p.books.dim), [&](Block& b) { cuda::rvq_decode(b, p); });
   }
+  void dense(const Dense& p) override {
+    each_block(dense_blocks(p), dense_smem(p), [&](Block& b) { cuda::dense(b, p); });
+  }
+  void row_norm(const RowNorm& p) override {
+    each_block(row_norm_blocks(p), 16, [&](Block& b) { cuda::row_norm(b, p); });
+  }
+  void overlap_add(const OverlapAdd& p) override {
+    each_block(overlap_blocks(p), 16, [&](Block& b) { cuda::overlap_add(b, p); });
+  }
+
   double timed(const std::function<void()>& work) override {
     const auto begin = std::chrono::steady_clock::now();
     work();

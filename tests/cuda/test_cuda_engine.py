@@ -16,6 +16,7 @@ from tiny import make_tiny_model
 from uniaudio_engine import Engine, cuda
 from uniaudio_engine.cli import main
 from uniaudio_engine.core import core
+from uniaudio_engine.cuda_codec import CudaRVQ
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.tokens import Sampling
 
@@ -36,7 +37,7 @@ def test_speech_is_the_cpus(host: Any, folder: Path) -> None:
     for options in ({"seed": 3}, {"seed": 4, "temperature": 0.0}, {"seed": 5, "top_k": 5, "top_p": 0.8, "speed": 1.3}):
         a, b = cpu.generate("tts", text=TEXT, **options), gpu.generate("tts", text=TEXT, **options)
         assert len(a.samples) > 4000
-        np.testing.assert_array_equal(a.samples, b.samples)
+        np.testing.assert_allclose(a.samples, b.samples, atol=1e-5)  # the same tokens, decoded on the device
         assert (a.meta["device"], b.meta["device"]) == ("cpu", "cuda")
 
 
@@ -119,10 +120,29 @@ def test_continuous_inputs(host: Any) -> None:
         gpu.session(20).prefill(frames, None, {"text": (values["text"][0], np.array([1, 1, 8]))})
 
 
+def test_decoding(host: Any, folder: Path) -> None:
+    cpu, gpu = engines(folder)
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (3, 40)).astype(np.int32)
+    np.testing.assert_allclose(gpu.decode(codes).samples, cpu.decode(codes).samples, atol=1e-5)
+    sound = np.sin(np.arange(8000) / 9).astype(np.float32), 16000
+    np.testing.assert_array_equal(gpu.encode(sound), cpu.encode(sound))
+    stream = gpu.codec.decoder_stream()
+    parts = [stream.push(codes[:, :7])]
+    fork = stream.fork()
+    for s in (stream, fork):
+        whole = np.concatenate([*parts, s.push(codes[:, 7:8]), s.push(codes[:, 8:]), s.flush()])
+        np.testing.assert_array_equal(whole, gpu.codec.decode(codes))
+    with pytest.raises(InputError, match="expected 0 to 15, got 16"):
+        stream.push(np.full((3, 1), 16))
+    with pytest.raises(InputError, match="codes: expected whole numbers"):
+        stream.push(np.zeros((4, 1), np.int32))
+
+
 def test_the_quantizers_codes_are_the_cpus(host: Any, folder: Path) -> None:
     cpu = Engine.from_pretrained(folder)
     books = np.asarray(cpu.folder.codec["quantizer.codebooks"], np.float32)
-    rvq = cuda.CudaRVQ(books)
+    rvq = CudaRVQ(books)
     z = np.random.default_rng(1).standard_normal((50, books.shape[2])).astype(np.float32)
     codes = rvq.encode(z)
     rest = z.copy()

@@ -1,0 +1,122 @@
+"""Codecs on an NVIDIA device: the spectral codec's decoder, and the quantizer by itself.
+
+:class:`CudaCodec` stands in for ``_C.Codec``: what the device does not do (encoding) is asked of the compiled core's codec,
+which it is made beside.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from ctypes import byref, c_double, c_int64, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import CodecConfig, to_dict
+from .cuda import Ids, call, library, made, pointer, tensors_of
+from .errors import InputError
+
+
+class CudaCodec:
+    """A spectral codec whose decoder runs on a device, beside ``cpu``, the same codec of the compiled core."""
+
+    def __init__(self, config: CodecConfig, weights: Mapping[str, NDArray[Any]], cpu: Any, index: int = 0, lib: Any = None) -> None:
+        self.config, self.cpu = config, cpu
+        self._lib = lib if lib is not None else library()
+        tensors, _keep = tensors_of(weights)
+        self._handle = made(self._lib, "codec_create", index, json.dumps(to_dict(config)).encode(), tensors, len(weights))
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle:
+            self._lib.codec_release(handle)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cpu, name)
+
+    def decoder_stream(self) -> CudaDecoder:
+        return CudaDecoder(self, made(self._lib, "decoder_create", self._handle))
+
+    def decode(self, codes: Ids) -> NDArray[np.float32]:
+        """codes [K', T] -> samples float32 [T x frame_size]."""
+        return self.decoder_stream().push(codes, flush=True)
+
+
+class CudaDecoder:
+    """One clip: frames in, complete samples out, as ``_C.DecoderStream``."""
+
+    def __init__(self, codec: CudaCodec, handle: c_void_p) -> None:
+        self.codec, self._lib, self._handle, self._lock = codec, codec._lib, handle, threading.Lock()
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle:
+            self._lib.decoder_release(handle)
+
+    def push(self, codes: Any, flush: bool = False) -> NDArray[np.float32]:
+        """codes [K', t] -> the samples that are complete; ``flush``: and the rest."""
+        c, config = np.asarray(codes), self.codec.config
+        if c.ndim != 2 or not 1 <= len(c) <= config.num_codebooks or c.dtype.kind not in "iu":
+            raise InputError(f"codes: expected whole numbers [1 to {config.num_codebooks}, t], got {c.dtype} {list(c.shape)}")
+        rows = np.ascontiguousarray(c.T, np.int32)
+        assert config.spectral is not None
+        out, n = np.empty(len(rows) * config.frame_size + config.spectral.decoder_window, np.float32), c_int64()
+        with self._lock:
+            call(self._lib, "decoder_push", self._handle, pointer(rows), len(rows), len(c), flush, pointer(out), byref(n))
+        return out[: n.value].copy()
+
+    def flush(self) -> NDArray[np.float32]:
+        """What the look-ahead held back; the next push begins a new clip."""
+        return self.push(np.zeros((1, 0), np.int32), flush=True)
+
+    def reset(self) -> None:
+        with self._lock:
+            call(self._lib, "decoder_reset", self._handle)
+
+    def fork(self) -> CudaDecoder:
+        with self._lock:
+            return CudaDecoder(self.codec, made(self._lib, "decoder_fork", self._handle))
+
+
+class CudaRVQ:
+    """A codec's codebooks [K, C, E] on a device: the codes are the CPU's."""
+
+    def __init__(self, codebooks: NDArray[np.float32], index: int = 0, lib: Any = None) -> None:
+        self._lib = lib if lib is not None else library()
+        books = np.ascontiguousarray(codebooks, np.float32)
+        if books.ndim != 3:
+            raise InputError(f"codebooks: expected [K, C, E], got {list(books.shape)}")
+        self.shape = books.shape
+        self._handle = made(self._lib, "rvq_create", index, pointer(books), *books.shape)
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle:
+            self._lib.rvq_release(handle)
+
+    def encode(self, z: NDArray[np.float32], stages: int = 0) -> Ids:
+        """z [T, E] -> codes [T, stages] (0: all)."""
+        x = np.ascontiguousarray(z, np.float32)
+        if x.ndim != 2 or x.shape[1] != self.shape[2]:
+            raise InputError(f"z: expected [T, {self.shape[2]}], got {list(x.shape)}")
+        codes = np.empty((len(x), stages or self.shape[0]), np.int32)
+        call(self._lib, "rvq_encode", self._handle, pointer(x), len(x), codes.shape[1], pointer(codes), None)
+        return codes
+
+    def encode_microseconds(self, z: NDArray[np.float32], stages: int, repeats: int = 20) -> float:
+        """What encoding takes on the device, without the copies: the median."""
+        x, us = np.ascontiguousarray(z, np.float32), c_double()
+        call(self._lib, "rvq_time", self._handle, pointer(x), len(x), stages, repeats, byref(us))
+        return us.value
+
+    def decode(self, codes: Any) -> NDArray[np.float32]:
+        """codes [T, stages] -> z [T, E]."""
+        c = np.ascontiguousarray(codes, np.int32)
+        if c.ndim != 2:
+            raise InputError(f"codes: expected [T, stages], got {list(c.shape)}")
+        z = np.empty((len(c), self.shape[2]), np.float32)
+        call(self._lib, "rvq_decode", self._handle, pointer(c), len(c), c.shape[1], 0, pointer(z))
+        return z
