@@ -2,7 +2,7 @@
 //
 // Kernel phases are templates over nothing but this file.  On the device `Block` is the running block, `threads` and `warps` run their
 // body once in each thread, and `sync` is the block's barrier.  On the host the same calls run every thread (warp) in turn, in an order
-// drawn anew each time, so that a missing `sync` shows as a wrong result.  Values that a warp's lanes hold are `Lane<T>`: one register
+// drawn anew each time; a missing `sync` between two calls does not show there: compute-sanitizer's racecheck looks for those.  Values that a warp's lanes hold are `Lane<T>`: one register
 // on the device, 32 entries on the host.  Multiplications and additions are never contracted (nvcc --fmad=false); `fma` says where they are.
 #pragma once
 
