@@ -84,6 +84,18 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
+def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
+    """Two processes: their own batches, one model; stopped and resumed it is the model of a run that was not."""
+    config = {**LM, "data": str(tokens), "processes": 2}
+    lm_train.train({**config, "steps": 4, "decay_share": 1e-9}, tmp_path / "whole", "cpu")
+    for steps in (2, 4):
+        lm_train.train({**config, "steps": steps, "decay_share": 1e-9}, tmp_path / "parts", "cpu")
+    lm_train.train({**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone", "cpu")
+    whole, parts, alone = (_weights(tmp_path / name)["model"] for name in ("whole", "parts", "alone"))
+    assert _equal(whole, parts)
+    assert not _equal(whole, alone)
+
+
 def test_shards_are_made_again_bit_for_bit(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -100,6 +112,22 @@ def test_unknown_setting_is_refused(tmp_path, tokens):
     with pytest.raises(ValueError, match="learning_rat"):
         lm_train.train({**LM, "data": str(tokens), "learning_rat": 1}, tmp_path, "cpu")
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_command_line(tokens, tmp_path, capsys):
+    from uniaudio_training.train import main
+
+    config = tmp_path / "lm.yaml"
+    config.write_text(json.dumps({**LM, "data": str(tokens), "steps": 50}))
+    command = ["lm", "--config", str(config), "--out", str(tmp_path / "run"), "--device", "cpu", "--set"]
+    assert main([*command, "steps=1", "tasks={se: 1}"]) == 0
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)["step"] == 1
+    assert json.loads((tmp_path / "run" / "lm.json").read_text())["tasks"] == ["se"]
+    for wrong, named in (("steps", "NAME=VALUE"), ("stepz=1", "stepz"), ("tasks={se: [", "YAML")):
+        capsys.readouterr()
+        assert main([*command, wrong]) == 2
+        error = capsys.readouterr().err
+        assert named in error and error.count("\n") == 1
 
 
 def test_described_lm_builds_again(tokens, tmp_path):

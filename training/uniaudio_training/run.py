@@ -30,20 +30,35 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def overridden(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """The config with settings "NAME=VALUE" in place of its own; values are YAML.  What a name means is the trainer's to check."""
+    found = dict(config)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--set: expected NAME=VALUE, got {setting!r}")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--set {name}: expected a YAML value, got {value!r}") from None
+    return found
+
+
 class Run:
     """One training run in ``folder``: ``checkpoint.pt`` (weights, optimizers, step, random states), ``tensorboard/``.
 
     A checkpoint is written every ``minutes`` and when the process is asked to stop (SIGTERM, Ctrl-C); writing is atomic.
     """
 
-    def __init__(self, folder: str | Path, steps: int, minutes: float = 4.0) -> None:
+    def __init__(self, folder: str | Path, steps: int, minutes: float = 4.0, leads: bool = True) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "checkpoint.pt"
         self.steps, self.minutes = steps, minutes
         self.step = 0
         self.parts: dict[str, Any] = {}
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+        self.leads = leads  # of several processes one writes
+        self.writer = SummaryWriter(str(self.folder / "tensorboard")) if leads else None
         self.stopping = False
         self._saved = time.monotonic()
         self._means: dict[str, tuple[float, int]] = {}
@@ -71,6 +86,9 @@ class Run:
         return True
 
     def save(self) -> None:
+        """Writes the checkpoint, whole or not at all; only where this process leads."""
+        if not self.leads:
+            return
         state = {
             "step": self.step,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
@@ -82,14 +100,14 @@ class Run:
         self._saved = time.monotonic()
 
     def progress(self, unit: str = "step") -> tqdm:
-        return tqdm(total=self.steps, initial=self.step, unit=unit, smoothing=0.05, mininterval=5)
+        return tqdm(total=self.steps, initial=self.step, unit=unit, smoothing=0.05, mininterval=5, disable=not self.leads)
 
     def log(self, bar: tqdm | None = None, every: int = 50, **values: float) -> None:
         """Averages values over ``every`` steps, then writes them."""
         for name, value in values.items():
             total, count = self._means.get(name, (0.0, 0))
             self._means[name] = (total + value, count + 1)
-        if self.step % every == 0:
+        if self.step % every == 0 and self.writer is not None:
             means = {name: total / count for name, (total, count) in self._means.items()}
             self._means.clear()
             for name, value in means.items():

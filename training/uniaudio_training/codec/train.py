@@ -39,16 +39,17 @@ def settings_from(config: dict[str, Any], defaults: dict[str, Any], parts: tuple
 
 
 class Prefetch:
-    """Makes the batch of each step ahead in a thread; step i's batch depends on (seed, i) alone, so that a resume is exact."""
+    """Makes the batch of each step ahead in a thread; step i's batch depends on (*seed, i) alone, so that a resume is exact."""
 
-    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int, first: int, depth: int = 4) -> None:
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int | tuple[int, ...], first: int, depth: int = 4) -> None:
+        key = (seed,) if isinstance(seed, int) else seed
         self._queue: queue.Queue[Any] = queue.Queue(depth)
 
         def work() -> None:
             step = first
             while True:
                 try:
-                    item = make(np.random.default_rng(np.random.SeedSequence((seed, step))))
+                    item = make(np.random.default_rng(np.random.SeedSequence((*key, step))))
                 except Exception as e:
                     item = e
                 self._queue.put(item)

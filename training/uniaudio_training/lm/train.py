@@ -23,12 +23,14 @@ from ..codec.train import Prefetch, settings_from
 from ..models.lm import MultiScaleLM, apply_rope, rope_tables
 from ..run import Run, pick_device, set_learning_rate
 from .data import AUDIO, DURATION, Batch, TaskData, load_tasks, make_batch, task_batch
+from .samples import Samples
+from .team import Team, run_team
 from .warm import start_from
 
 _SETTINGS: dict[str, Any] = {
     "rows": 4, "items": 3200, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
     "weight_decay": 0.05, "duration_weight": 0.3, "codebook_size": 1024, "num_codebooks": 4, "data": "data/tokens", "validate_every": 250,
-    "validation_batches": 3, "units": 512, "captions": "", "minutes": 0.0, "threads": 0,
+    "validation_batches": 3, "units": 512, "captions": "", "minutes": 0.0, "threads": 0, "processes": 1, "corpus": "",
 }  # fmt: skip
 TASKS = ("tts", "vc", "se", "tse", "svs", "t2s", "t2m", "a_edit", "sd", "i_tts", "s_edit")
 
@@ -130,11 +132,16 @@ def validate(
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
     """``config["tasks"]``: task -> its share of the batches.  ``config["init"]``, if given, is a model folder whose LM the run
     starts from (``warm.py``).  ``minutes`` > 0 ends the run by the clock: the learning rate follows whichever of steps and
-    minutes is further on."""
+    minutes is further on.  ``processes`` share each step's items: on a CPU, one process a core does more than one with all
+    cores.  ``corpus``, if given: samples of its validation split as the engine answers them go to tensorboard."""
     s = settings_from(config, _SETTINGS, ("lm", "init", "tasks"))
+    run_team(_train, s["processes"], config, s, out, device_name)
+
+
+def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Path, device_name: str) -> None:
     device = pick_device(device_name)
-    if s["threads"]:
-        torch.set_num_threads(s["threads"])
+    if s["threads"] or team.size > 1:
+        torch.set_num_threads(s["threads"] or 1)
     torch.manual_seed(s["seed"])
     captions = CaptionTokenizer(Path(s["captions"]).read_bytes(), s["captions"]) if s["captions"] else None
     lm_config, layout = build_config(config, s["codebook_size"], s["num_codebooks"], captions.size if captions else 0, s["units"])
@@ -144,21 +151,27 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     model.init_weights(s["seed"])
     model.to(device).train()
     opts = optimizers(model, s)
-    run = Run(out, s["steps"])
+    run = Run(out, s["steps"], leads=team.leads)
     clock = _Clock(60 * s["minutes"])
     run.register(model=model, **({"clock": clock} if s["minutes"] else {}), **{f"optimizer{i}": o for i, (o, _) in enumerate(opts)})
     if not run.resume() and config.get("init"):
-        print(start_from(model, layout.vocabulary, Path(config["init"]), s["seed"]))
-    about = {"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary), "tasks": list(weights)}
-    (Path(out) / "lm.json").write_text(json.dumps(about, indent=2))
-    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, s["rows"], s["items"]), s["seed"], run.step)
-    seconds = 0.0
-    hours = ", ".join(f"{t} {d.hours:.1f} h" for t, d in data.items())
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {hours}, {device}")
+        taken = start_from(model, layout.vocabulary, Path(config["init"]), s["seed"])
+        if team.leads:
+            print(taken)
+    samples = None
+    if team.leads:
+        about = {"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary), "tasks": list(weights)}
+        (Path(out) / "lm.json").write_text(json.dumps(about, indent=2))
+        hours = ", ".join(f"{t} {d.hours:.1f} h" for t, d in data.items())
+        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {hours}, {device}")
+        samples = Samples(s["corpus"], config["init"], s["captions"], weights) if s["corpus"] else None
+    rows, items = max(1, s["rows"] // team.size), s["items"] // team.size
+    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items), team.seed(s["seed"]), run.step)
+    seconds, share = 0.0, clock.share(clock.before)
     with run.progress() as bar:
         while True:
             batch = batches.next().to(device)
-            done = max(run.step / s["steps"], clock.share())
+            done = max(run.step / s["steps"], share)
             for o, peak in opts:
                 rate = min(1.0, (run.step + 1) / s["warmup"]) * min(1.0, max(0.0, (1 - done) / max(1e-9, s["decay_share"])))
                 set_learning_rate(o, peak * rate)
@@ -166,22 +179,23 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 codes, duration = losses(model, layout, batch)
             loss = codes.mean() + s["duration_weight"] * torch.nan_to_num(duration)
             loss.backward()
+            run.stopping, share = team.average(model, run.stopping or clock.over(), clock.share(clock.spent()))
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for o, _ in opts:
                 o.step()
                 o.zero_grad(set_to_none=True)
-            seconds += batch.seconds
+            seconds += batch.seconds * team.size
             bar.update()
             run.log(bar, every=25, **{f"train/{batch.task}": float(codes.detach().mean()), "train/hours": seconds / 3600})
-            if clock.over():
-                run.stopping = True
             going = run.tick()
-            if run.step % s["validate_every"] == 0 or not going:
+            if team.leads and (run.step % s["validate_every"] == 0 or not going):
                 found = validate(model, layout, valid, device, s)
                 for task, values in found.items():
                     for name, v in zip([f"code{k}" for k in range(len(values) - 1)] + ["duration"], values, strict=True):
                         run.writer.add_scalar(f"valid-{task}/{name}", v, run.step)
                 bar.write(f"step {run.step}: valid " + "; ".join(f"{t} {' '.join(f'{v:.3f}' for v in values if v == v)}" for t, values in found.items()))
+                for line in samples.write(run) if samples else ():
+                    bar.write(f"step {run.step}: no sample of {line}")
             if not going:
                 break
 
@@ -195,8 +209,8 @@ class _Clock:
     def spent(self) -> float:
         return self.before + time.monotonic() - self.begin
 
-    def share(self) -> float:
-        return self.spent() / self.limit if self.limit else 0.0
+    def share(self, spent: float) -> float:
+        return spent / self.limit if self.limit else 0.0
 
     def over(self) -> bool:
         return bool(self.limit) and self.spent() >= self.limit
