@@ -107,7 +107,7 @@ def read_context(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
 def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> Ids:
     """Whole numbers [n] of the span ``spec.segment``, which has ``size`` ids and perhaps ``labels`` for them, from numbers,
     labels, ``LABEL:SECONDS`` parts, or a file of them."""
-    what = f"{spec.name}: expected {_kind(spec, size, bool(labels))}"
+    what = f"{spec.name}: expected {_kind(spec, size, labels)}"
     value = _file(spec.name, value)
     if isinstance(value, str):
         value = value.split()
@@ -190,8 +190,8 @@ _READERS: dict[str, Callable[[Engine, Input, Any, Meta], Prefix]] = {
 }  # fmt: skip
 
 
-def _kind(spec: Input, size: int, labelled: bool) -> str:
-    parts = f"whole numbers from 0 to {size - 1}" + (" or labels" if labelled else "")
+def _kind(spec: Input, size: int, labels: Mapping[str, int]) -> str:
+    parts = f"whole numbers from 0 to {size - 1}" + (f" or labels ({first_few(list(labels), 12)})" if labels else "")
     parts += f", {spec.rate:.4g} a second" if spec.rate else ""
     parts += " (or LABEL:SECONDS parts)" if spec.rate else ""
     return parts + (f", or a sound for the {spec.encoder} encoder" if spec.encoder else "")

@@ -19,7 +19,8 @@ phone p ``span("phone").start + p``; a duration of d frames (1 .. span size, lon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,23 +75,25 @@ def vocab_size(vocabulary: VocabularyConfig) -> int:
 
 
 def extend_vocabulary(
-    vocabulary: VocabularyConfig, specials: Iterable[str], spans: dict[str, int], guides: Callable[[int], tuple[Span, ...]] = lambda start: ()
+    vocabulary: VocabularyConfig, specials: Iterable[str], spans: Mapping[str, int], guide_spans: Mapping[str, int]
 ) -> VocabularyConfig:
     """The vocabulary of a trained model with more in it; no id that it has moves.
 
-    ``specials`` take free ids before the first span, ``spans`` (name -> size) and the ``guides`` from an id on come after the last.
+    ``specials`` take free ids before the first span; ``spans`` and ``guide_spans`` (name -> size) come after the last.
     Raises :class:`ConfigError` where the ids before the first span are used up.
     """
     names = (*vocabulary.specials, *specials)
     room = min(s.start for s in vocabulary.spans)
     if len(names) > room:
         raise ConfigError(f"vocabulary: expected at most {room} special tokens, got {len(names)}; give the new task fewer segments of its own")
-    added = []
-    start = vocab_size(vocabulary)
-    for name, size in spans.items():
-        added.append(Span(name, start, size))
-        start += size
-    return VocabularyConfig(names, (*vocabulary.spans, *added), (*vocabulary.guide_spans, *guides(guide_vocab(vocabulary))))
+    added = _in_line(vocab_size(vocabulary), spans), _in_line(guide_vocab(vocabulary), guide_spans)
+    return VocabularyConfig(names, (*vocabulary.spans, *added[0]), (*vocabulary.guide_spans, *added[1]))
+
+
+def _in_line(start: int, sizes: Mapping[str, int]) -> list[Span]:
+    """Spans one after another."""
+    ends = itertools.accumulate(sizes.values(), initial=start)
+    return [Span(name, begin, size) for begin, (name, size) in zip(ends, sizes.items(), strict=False)]
 
 
 def guide_vocab(vocabulary: VocabularyConfig) -> int:
