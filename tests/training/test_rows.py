@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from joint_items import CODEBOOKS, SIZE, random_items, random_label, tokenizer
+from joint_items import CODEBOOKS, ENTRIES, SIZE, given, random_items, random_label, tokenizer
+from uniaudio_training.corpus.schema import TASKS
 from uniaudio_training.lm.data import AUDIO, DURATION, PAD, TaskData, make_batch, task_batch
 from uniaudio_training.lm.items import frame_durations, item_sequence, make_item, song_notes
-from uniaudio_training.lm.train import TASKS, build_config, global_hidden
+from uniaudio_training.lm.setup import build_config
+from uniaudio_training.lm.train import global_hidden
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine.config import StackConfig
@@ -30,7 +32,7 @@ def model(captions):
 @pytest.mark.parametrize("task", TASKS)
 def test_shared_prompt_equals_single_sequences(task, model, captions):
     lm, layout = model
-    batch = task_batch(layout, TaskData(task, random_items(task, captions)), np.random.default_rng(5), rows=2, items=600)
+    batch = task_batch(layout, TaskData(ENTRIES[task], random_items(task, captions)), np.random.default_rng(5), rows=2, items=600)
     with torch.no_grad():
         packed = global_hidden(lm, batch)
         prompt = batch.prompt.shape[1]
@@ -48,7 +50,7 @@ def test_shared_prompt_equals_single_sequences(task, model, captions):
 
 def test_the_mix_follows_its_weights(model, captions):
     _, layout = model
-    data = {t: TaskData(t, random_items(t, captions)) for t in ("se", "t2s", "tts")}
+    data = {t: TaskData(ENTRIES[t], random_items(t, captions)) for t in ("se", "t2s", "tts")}
     rng = np.random.default_rng(0)
     drawn = [make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100).task for _ in range(80)]
     assert drawn.count("tts") == 0 and 45 <= drawn.count("t2s") <= 75
@@ -65,8 +67,8 @@ def test_a_source_rides_beside_its_target(model, captions):
     (item, *_) = random_items("se", captions)
     seq = item_sequence(layout, item, None)
     for k in range(8):
-        assert np.array_equal(columns(layout, seq, f"source{k}"), item.source[:, k])
-    assert np.array_equal(columns(layout, seq, "ahead2")[:-3], item.source[3:, 2]) and (columns(layout, seq, "ahead2")[-3:] == -1).all()
+        assert np.array_equal(columns(layout, seq, f"source{k}"), item.inputs["source"][:, k])
+    assert np.array_equal(columns(layout, seq, "ahead2")[:-3], item.inputs["source"][3:, 2]) and (columns(layout, seq, "ahead2")[-3:] == -1).all()
     assert np.array_equal(layout.frames_to_codes(seq.frames[seq.audio]), item.codes[:, :4])
     assert (seq.guide[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
 
@@ -77,7 +79,7 @@ def test_a_song_s_notes_and_rests(model, captions):
     pitches, counts = song_notes(label, frames)
     assert pitches.tolist() == [0, 60, 64, 0] and counts.tolist() == [5, 15, 10, frames - 30]
     codes = np.zeros((frames, CODEBOOKS), int)
-    item = make_item(label, {"target": codes, "prompt": codes}, None, captions)
+    item = make_item(given(label, {"target": codes, "prompt": codes}))
     seq = item_sequence(layout, item, codes[:20])
     assert columns(layout, seq, "note").tolist() == [0] * 5 + [25] * 15 + [29] * 10 + [0] * (frames - 30)
     assert columns(layout, seq, "note_left")[5:20].tolist() == list(range(14, -1, -1))
@@ -88,21 +90,21 @@ def test_a_speech_edit_is_its_span_in_its_surroundings(model, captions):
     _, layout = model
     label, (frames, _) = random_label(np.random.default_rng(1), "s_edit", 0)
     codes = np.arange(frames)[:, None].repeat(CODEBOOKS, 1) % SIZE
-    item = make_item(label, {"target": codes, "source": codes}, None, captions)
-    assert np.array_equal(item.codes, codes[20:34]) and item.durations.sum() == 14
-    assert np.array_equal(item.prompt, np.concatenate((codes[34:], codes[:20])))
+    item = make_item(given(label, {"target": codes, "source": codes}))
+    assert np.array_equal(item.codes, codes[20:34]) and item.inputs["text"].durations.sum() == 14
+    assert np.array_equal(item.inputs["source"], np.concatenate((codes[34:], codes[:20])))
 
 
 def test_labels_that_cannot_be_items(captions):
     label, (frames,) = random_label(np.random.default_rng(1), "i_tts", 0)
-    assert make_item(label, {"target": np.zeros((3, CODEBOOKS), int)}, None, captions) is None  # fewer frames than phones
+    assert make_item(given(label, {"target": np.zeros((3, CODEBOOKS), int)}, captions=captions)) is None  # fewer frames than phones
     with pytest.raises(ValueError, match="expected a caption tokenizer"):
-        make_item(label, {"target": np.zeros((frames, CODEBOOKS), int)}, None, None)
+        make_item(given(label, {"target": np.zeros((frames, CODEBOOKS), int)}))
     label, frames = random_label(np.random.default_rng(1), "se", 0)
     with pytest.raises(ValueError, match="expected source of"):
-        make_item(label, {"target": np.zeros((frames[0], 8), int), "source": np.zeros((3, 8), int)}, None, None)
+        make_item(given(label, {"target": np.zeros((frames[0], 8), int), "source": np.zeros((3, 8), int)}))
     with pytest.raises(ValueError, match="expected examples of up to"):
-        TaskData("se", [])
+        TaskData(ENTRIES["se"], [])
 
 
 def test_durations_fill_the_clip():
