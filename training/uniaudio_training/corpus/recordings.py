@@ -214,7 +214,6 @@ def _span(start: Any, end: Any, key: str, seconds: float) -> Span:
 
 def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, UserTask]) -> Label:
     """A line for one of the eleven tasks."""
-    _known(row, _KEYS)
     task = row.get("task") or ("svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None)
     if task not in TASKS:
         own = f"{', '.join(users)}, which the task files bring, or " if users else ""
@@ -222,6 +221,7 @@ def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, U
         raise _Bad(
             f"task: expected {own}one of {', '.join(TASKS)}, got {_shown(task)}{more}" if "task" in row else "expected text, caption, score or task beside audio"
         )
+    _known(row, _KEYS)
     split = _split(row)
     for key in _NEEDS.get(task, ()):
         if key not in row:

@@ -1,7 +1,7 @@
 """Starting a model from one with fewer tasks, ids or layers: what both have is taken over, what is new starts without harm.
 
 New layers write nothing at first (their last matrices are zero), so a deeper model begins as the shallower one was; new ids get
-small embeddings; the columns of a source sound, where they are new, get the codec's own codebooks through one random map, so that
+embeddings of the size that the old ones have, so that a new task's labels are heard from the first step; the columns of a source sound, where they are new, get the codec's own codebooks through one random map, so that
 sounds that are alike look alike from the first step.
 """
 
@@ -18,7 +18,6 @@ from uniaudio_engine.config import ModelConfig, VocabularyConfig
 
 from ..models.lm import MultiScaleLM
 
-_STD = 0.02  # of new rows
 _SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
 
 
@@ -45,7 +44,8 @@ def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, 
         if table is not None:
             if old[name].shape[1] != p.shape[1]:
                 raise ValueError(f"{folder}: {name}: expected width {p.shape[1]}, got {old[name].shape[1]}")
-            p.copy_(torch.randn(p.shape, generator=g) * _STD)
+            taken = torch.cat([old[name][i : i + n] for _, i, n in table])
+            p.copy_(torch.randn(p.shape, generator=g) * taken.std())
             for begin, old_begin, size in table:
                 p[begin : begin + size] = old[name][old_begin : old_begin + size]
         elif name in old:
