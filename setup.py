@@ -26,9 +26,11 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(build)], check=True)
 
 
+packages = find_namespace_packages(include=["uniaudio_engine*"], exclude=["*__pycache__*"])
+packages += find_packages("training", include=["uniaudio_training*"])
 setup(
-    packages=find_namespace_packages(include=["uniaudio_engine*"], exclude=["*__pycache__*"]) + find_packages("training", include=["uniaudio_training*"]),
-    package_dir={"uniaudio_training": "training/uniaudio_training"},
+    packages=[*packages, "uniaudio_engine.examples"],  # `uniaudio examples` finds them inside the installed package
+    package_dir={"uniaudio_training": "training/uniaudio_training", "uniaudio_engine.examples": "examples"},
     ext_modules=[Extension("uniaudio_engine._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -236,9 +236,14 @@ def trim_silence(audio: Audio, floor_db: float = -50.0) -> Audio:
     return Audio(x[..., loud[0] * hop : (loud[-1] + 1) * hop], audio.sample_rate, audio.meta)
 
 
+def to_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
+    """float [N] or [C, N] in [-1, 1] -> int16 [N] or [N, C]; samples that were read from 16 bits are what they were."""
+    return np.clip(np.rint(samples.T * 32768.0), -32768, 32767).astype(np.int16)
+
+
 def to_pcm16(samples: NDArray[Any]) -> bytes:
     """float [N] or [C, N] in [-1, 1] -> little-endian 16-bit PCM, the channels of a sample side by side."""
-    return np.rint(np.clip(samples.T, -1, 1) * 32767).astype("<i2").tobytes()
+    return to_int16(samples).astype("<i2").tobytes()
 
 
 def wav_header(sample_rate: int, samples: int | None, channels: int = 1) -> bytes:
@@ -257,7 +262,8 @@ def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio.samples.T, audio.sample_rate, format=kind)
+    samples = to_int16(audio.samples) if kind == "FLAC" else audio.samples.T  # libsndfile's own rounding is one off here and there
+    soundfile.write(buffer, samples, audio.sample_rate, format=kind)
     f.write(buffer.getvalue())
 
 

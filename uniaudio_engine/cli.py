@@ -40,8 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, help: str, example: str, model: bool = True) -> argparse.ArgumentParser:
+        files = "\nits files are those of: uniaudio examples" if "examples/" in example else ""
         p: argparse.ArgumentParser = commands.add_parser(
-            name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example:\n  {example}"
+            name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example:\n  {example}{files}"
         )
         p.set_defaults(run=_command(name))
         p.add_argument("--json", action="store_true", help="print what was done, or found, as JSON")
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         p.set_defaults(run=_command("task"), task=task.name)
         _add_inputs(p, task)
         _add_output(p)
-        p.add_argument("--plot", metavar="PNG", help="also a picture of waveform and spectrogram, before and after")
+        p.add_argument("--plot", metavar="PNG", help="also a picture of waveform and spectrogram, of the source as well where there is one")
     p = add("stream", "speak a text while it is being made", 'uniaudio stream "Hello there." -o hello.wav')
     p.set_defaults(task="tts")
     _add_inputs(p, TASKS["tts"])
@@ -68,14 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", help="for every request that has none of its own")
     p.add_argument("--batch", type=int, default=8, metavar="N", help="requests made together (default 8)")
     _add_output(p, "sound file, - for standard output, or with --jsonl the folder for the sound files")
-    p = add("codec", "sound to codes and back", "uniaudio codec encode voice.wav -o voice.codes.safetensors")
+    p = add("codec", "sound to codes and back", "uniaudio codec encode examples/speech.flac -o speech.safetensors")
     p.add_argument("direction", choices=("encode", "decode"))
     p.add_argument("input", metavar="FILE", help="a sound file, or codes that encode wrote")
     p.add_argument("--codebooks", type=int, default=0, metavar="K", help="use the first K codebooks only (default all)")
     p.add_argument("--bandwidth", type=float, metavar="KBPS", help="or as many as fit these kbit/s; one that the codec names")
     p.add_argument("--seed", help="taken and ignored: the codec draws no random numbers")
     _add_output(p)
-    p = add("voices", "list the voices, or make one from a sound", "uniaudio voices voice.wav -o anna.safetensors")
+    p = add("voices", "list the voices, or make one from a sound", "uniaudio voices examples/voice.flac -o voice.safetensors")
     p.add_argument("input", nargs="?", metavar="SOUND", help="a sound to make a voice from")
     p.add_argument("--name", default="", help="what the voice is called (default: the file's name)")
     p.add_argument("--licence", default="", help="noted in the voice file")
@@ -92,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example:\n  uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip -o uniaudio-v1",
     )  # fmt: skip
     add_import(p)
+    p = add("examples", "copy the files that the examples of these helps use", "uniaudio examples", model=False)
+    p.add_argument("folder", nargs="?", default="examples", metavar="DIR", help="where to (default ./examples); made where it is not there")
+    p.add_argument("--force", action="store_true", help="overwrite files of the same names with other contents")
     add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
     add("info", "about a model", "uniaudio info")
     add("doctor", "what runs here, what does not, and why", "uniaudio doctor")

@@ -14,20 +14,21 @@ import numpy as np
 
 from .audio import FORMATS, Audio, AudioChunk, check_output, read_audio, write_audio, write_wav_stream
 from .bench import bench_command, doctor_command
+from .copy_examples import examples_command
 from .encoded import EncodedAudio
 from .engine import Engine
 from .errors import InputError, first_few, shown
 from .files import atomic_write
 from .folder import bundled_models, find_folder, load_config
-from .plot import write_plot
+from .plot import open_plot, write_plot
 from .quantize import quantize_folder
 from .stream import AudioStream
 from .tasks import TASKS, Option, Task
 from .voice import Voice
 
 __all__ = [
-    "bench_command", "codec_command", "doctor_command", "info_command", "quantize_command", "run_command", "stream_command",
-    "task_command", "tasks_command", "voices_command",
+    "bench_command", "codec_command", "doctor_command", "examples_command", "info_command", "quantize_command", "run_command",
+    "stream_command", "task_command", "tasks_command", "voices_command",
 ]  # fmt: skip
 
 
@@ -60,13 +61,13 @@ def task_command(args: argparse.Namespace) -> int:
     """``uniaudio tts …``: one task, one sound file."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
-    with open_output(args.output) as f:
+    with open_output(args.output) as f, contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture:
         engine = load_engine(args)
+        before = {"before": read_audio(values["source"], engine.sample_rate)} if picture is not None and "source" in values else {}
         audio = _generate(engine, task, values)
         write_audio(f, audio, _kind(args.output))
-        if args.plot is not None:
-            before = {"before": read_audio(values["source"], engine.sample_rate)} if isinstance(values.get("source"), str) else {}
-            write_plot(args.plot, {**before, "after" if before else task.name: audio})
+        if picture is not None:
+            write_plot(picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span"))
     _report(args, audio.meta | {"output": args.output})
     return 0
 

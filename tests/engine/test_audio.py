@@ -203,6 +203,16 @@ def test_integers_are_scaled() -> None:
     assert read_audio((x, 16000), 16000).samples.tolist() == [-1.0, 0.0, 0.5]
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_sixteen_bits_come_back_as_they_were(tmp_path: Path, name: str) -> None:
+    x = np.arange(-32768, 32768).astype(np.int16)
+    soundfile.write(tmp_path / "source.flac", x, 16000)
+    read_audio(tmp_path / "source.flac", 16000).save(tmp_path / name)
+    assert np.array_equal(soundfile.read(tmp_path / name, dtype="int16")[0], x)
+    Audio(np.array([-1.0, 1.0], np.float32), 16000).save(tmp_path / name)
+    assert soundfile.read(tmp_path / name, dtype="int16")[0].tolist() == [-32768, 32767]
+
+
 def test_trim_silence() -> None:
     x = np.concatenate((np.zeros(8000), tone(0.5).samples, 1e-5 * np.ones(4000))).astype(np.float32)
     trimmed = trim_silence(Audio(x, 16000))

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits  # noqa: E402
+from uniaudio_training.models import lm  # noqa: E402
 
 from uniaudio_engine import _C  # noqa: E402
 
@@ -111,15 +112,15 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     model = torch_lm(c)
     inputs = random_inputs(c, 50)
     truth = torch_logits(model, inputs, torch.float32)
-    real = torch.nn.functional.scaled_dot_product_attention
+    real = lm.attend
 
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how: bool) -> torch.Tensor:
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if k.shape[-2] == 50:
             k, v = cached(k, kv_dtype), cached(v, kv_dtype)
-        return real(q, k, v, **how)
+        return real(q, k, v, mask)
 
     with monkeypatch.context() as m:
-        m.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+        m.setattr(lm, "attend", attention)
         expected = torch_logits(model, inputs, torch.float32)
     got = native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs)
     # Values at the edge between two steps may fall otherwise, which costs far less than the rounding itself.

@@ -1,9 +1,11 @@
 """What is heard: which of ten sounds, which event over a background, which instrument.  Small networks on log-mel statistics.
 
-They hear the recordings of the corpus' train split, and copies of them blurred and noised in the log-mel domain so that a codec's
-traces do not count; their weights lie beside this file, so that everyone measures alike.
+They hear the recordings of the corpus' train split, copies of them blurred and noised in the log-mel domain, and copies through a
+codec: what is asked is which sound it is, not whether a codec has left traces (the codec's own judges measure that).  Blur alone does
+not do: a codec of 2 kbit/s jitters and dulls in ways of its own (instruments through it .37 right by a judge that had only heard
+recordings, .76 by one that had heard it as well, .87 and .91 of the recordings).  Their weights lie beside this file, so that everyone measures alike.
 
-``python -m uniaudio_training.evaluate.classifiers --corpus data/heard`` trains them again, in minutes, and says what they score on the
+``python -m uniaudio_training.evaluate.classifiers --corpus data/heard --through FOLDER`` trains them again and says what they score on the
 test split; those here heard ``uniaudio-corpus make --tasks t2s=1.5,a_edit=2,t2m=4 --seed 1 --out data/heard``.
 """
 
@@ -21,11 +23,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from ..corpus.music import INSTRUMENTS
 from ..corpus.reading import Corpus, CorpusError, open_corpus
 from ..corpus.recipes import EVENTS
 from ..corpus.sounds import CLASSES
+from .engines import Subject, load_subject
 from .metrics import band_powers, mel_filters
 
 Floats = NDArray[np.floating]
@@ -37,6 +41,7 @@ LABELS: dict[str, tuple[str, ...]] = {"sound": tuple(CLASSES), "event": (NONE, *
 TASKS = {"sound": "t2s", "event": "a_edit", "instrument": "t2m"}  # whose examples each is trained on
 _BANDS, _WINDOW, _HOP, _RANGE = 40, 512, 160, 6.0  # _RANGE: decades below the loudest
 _HIDDEN, _STEPS, _COPIES = 80, 900, 1
+_SHORTEST = 640  # samples: two frames
 
 
 def log_mel(samples: Floats) -> NDArray[np.float32]:
@@ -111,6 +116,14 @@ def examples(corpus: Corpus, name: str, split: str) -> Iterator[tuple[Floats, st
             yield e.audio()[span], str(label.parameters.get("added", NONE))
 
 
+def heard_through(pairs: Sequence[tuple[Floats, str]], subject: Subject) -> list[tuple[Floats, str]]:
+    """The recordings as the model's codec gives them back, with the LM's codebooks; those that are shorter than two frames are left out."""
+    return [
+        (subject.through_codec(x, subject.lm_codebooks or subject.codebooks)[: len(x)], label)
+        for x, label in tqdm(pairs, desc="through the codec", unit="clip") if len(x) > _SHORTEST
+    ]  # fmt: skip
+
+
 def train(pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: int = 0) -> dict[str, Tensor]:
     """The same weights every time from the same recordings."""
     rng = np.random.default_rng(seed)
@@ -147,19 +160,23 @@ def main(argv: list[str] | None = None) -> int:
 
     p = argparse.ArgumentParser(prog="python -m uniaudio_training.evaluate.classifiers", description="Train the classifiers of sounds, events and instruments.")
     p.add_argument("--corpus", type=Path, required=True, help="a folder of uniaudio-corpus make with t2s, t2m and a_edit")
+    p.add_argument("--through", required=True, help="a model folder, or a codec run's, through whose codec copies are heard")
     p.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: beside this module)")
     args = p.parse_args(argv)
     torch.set_num_threads(1)
     tensors: dict[str, Tensor] = {}
     try:
         corpus = open_corpus(args.corpus)
+        subject = load_subject(args.through)
         for name, labels in LABELS.items():
-            state = {k: v.half() for k, v in train(list(examples(corpus, name, "train")), labels).items()}
+            recordings = list(examples(corpus, name, "train"))
+            state = {k: v.half() for k, v in train(recordings + heard_through(recordings, subject), labels).items()}
             tensors.update({f"{name}.{k}": v.contiguous() for k, v in state.items()})
             hear = Classifier(labels, {k: v.float() for k, v in state.items()})
-            right = [hear(x) == label for x, label in examples(corpus, name, "test")]
-            print(f"{name}: {sum(right)} of {len(right)} test recordings right", flush=True)
-    except CorpusError as e:
+            unheard = list(examples(corpus, name, "test"))
+            for what, pairs in (("recordings", unheard), ("recordings through the codec", heard_through(unheard, subject))):
+                print(f"{name}: {sum(hear(x) == label for x, label in pairs)} of {len(pairs)} test {what} right", flush=True)
+    except (CorpusError, OSError, ValueError) as e:
         print(f"classifiers: error: {e}", file=sys.stderr)
         return 2
     save_file(tensors, str(args.out), {"format": "uniaudio-classifiers-1", **{name: ",".join(labels) for name, labels in LABELS.items()}})

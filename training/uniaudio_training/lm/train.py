@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from uniaudio_engine.sequence import Layout
 
 from ..codec.train import Prefetch, settings_from
-from ..models.lm import MultiScaleLM, apply_rope, rope_tables
+from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
 from ..run import Run, pick_device, set_learning_rate
 from .data import AUDIO, DURATION, Batch, TaskData, load_tasks, make_batch, task_batch
 from .samples import Samples
@@ -43,6 +43,7 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
     rope = rope_tables(torch.arange(p + length, device=x.device), c.head_dim, c.rope_base)
     before, after = tuple(r[:p] for r in rope), tuple(r[p:] for r in rope)
     mask = torch.ones(length, p + length, dtype=torch.bool, device=x.device).tril(p)
+    causal = torch.ones(p, p, dtype=torch.bool, device=x.device).tril()
     for layer in stack.layers:
         a = layer.attn
         y = layer.attn_norm(x)
@@ -52,10 +53,10 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
 
         q, k, v = a.q(y), a.k(y), a.v(y)
         kp, vp = apply_rope(heads(k[:split], b, a.kv_heads), *before), heads(v[:split], b, a.kv_heads)
-        prompt = F.scaled_dot_product_attention(apply_rope(heads(q[:split], b, a.heads), *before), kp, vp, is_causal=True, enable_gqa=a.heads != a.kv_heads)
+        prompt = attend(apply_rope(heads(q[:split], b, a.heads), *before), kp, vp, causal)
         ks = torch.cat((kp.repeat_interleave(n, 0), apply_rope(heads(k[split:], b * n, a.kv_heads), *after)), dim=2)
         vs = torch.cat((vp.repeat_interleave(n, 0), heads(v[split:], b * n, a.kv_heads)), dim=2)
-        sentences = F.scaled_dot_product_attention(apply_rope(heads(q[split:], b * n, a.heads), *after), ks, vs, attn_mask=mask, enable_gqa=a.heads != a.kv_heads)
+        sentences = attend(apply_rope(heads(q[split:], b * n, a.heads), *after), ks, vs, mask)
         y = torch.cat((prompt.transpose(1, 2).reshape(split, -1), sentences.transpose(1, 2).reshape(b * n * length, -1)))
         x = x + a.o(y)
         x = x + layer.mlp(layer.mlp_norm(x))

@@ -1,0 +1,173 @@
+"""``python -m uniaudio_training.corpus.examples``: the files of ``examples/`` that the engine's helps use, from the corpus' code alone.
+
+Every clip is a track of a test shard that ``ShardSpec(task, "test", 0, seed=0)`` draws: no voice, sentence or seed of it was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from .schema import SAMPLE_RATE, Label
+from .shards import SOURCES, ShardSpec, draw_shard
+
+SPOKEN = ("flite", "wordnet", "uniaudio_training")
+OWN = ("uniaudio_training",)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Track ``role`` of example ``index`` of the task's first test shard; ``what`` it is, for the table."""
+
+    task: str
+    index: int
+    role: str
+    what: Callable[[Label], str]
+    sources: tuple[str, ...] = SPOKEN
+
+
+def _said(role: str, by: str = "a speaker") -> Callable[[Label], str]:
+    return lambda label: f"{by} ({label.tracks[role].speaker}): “{label.tracks[role].text}”"
+
+
+def _noisy(label: Label) -> str:
+    assert label.noise is not None
+    return f"{_said('source')(label)}, in {label.noise.kind} noise at {label.noise.snr_db:.0f} dB"
+
+
+def _mixture(label: Label) -> str:
+    assert label.interferer is not None
+    return f"{_said('source', 'the speaker of `wanted.flac`')(label)}, with {label.interferer.speaker} over it at {label.interferer.snr_db:.1f} dB"
+
+
+def _hall(label: Label) -> str:
+    assert label.room is not None
+    return f"{_said('source')(label)}, {label.room.distance:g} m away in a room of {label.room.rt60:g} s reverberation time"
+
+
+def _rain(label: Label) -> str:
+    assert label.edit is not None
+    begin, end = (t / SAMPLE_RATE for t in label.edit.source)
+    return f"rain; the corpus' instruction for it is “{label.caption}”, from {begin:.2f} to {end:.2f} s"
+
+
+def _sentence(label: Label) -> str:
+    assert label.edit is not None
+    (word,) = [w for w in label.tracks["source"].words if w.word == label.edit.removed]
+    return f"{_said('source')(label)}; “{word.word}” is at {word.start:.2f} to {word.end:.2f} s"
+
+
+def _song(label: Label) -> str:
+    return f"notes and words of “{label.tracks['target'].text}”, lengths to the half beat"
+
+
+CLIPS = {
+    "speech.flac": Clip("vc", 9, "source", _said("source")),
+    "voice.flac": Clip("vc", 9, "prompt", _said("prompt", "another speaker")),
+    "noisy.flac": Clip("se", 14, "source", _noisy),
+    "mixture.flac": Clip("tse", 18, "source", _mixture),
+    "wanted.flac": Clip("tse", 18, "prompt", _said("prompt")),
+    "hall.flac": Clip("sd", 33, "source", _hall),
+    "singer.flac": Clip("svs", 10, "prompt", _said("prompt", "a singer")),
+    "rain.flac": Clip("a_edit", 19, "source", _rain, OWN),
+    "sentence.flac": Clip("s_edit", 15, "source", _sentence),
+}
+SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
+TEMPO = 132  # beats a minute; one of the corpus'
+SCRIPTS = {
+    "play_stream.py": "speaks a text while it is made, as an app that plays it would: every chunk with the time at which it came",
+    "convert_folder.py": "says every recording of a folder in another voice, several at once",
+}
+
+
+@lru_cache
+def _shard(task: str) -> tuple[NDArray[np.int16], list[Label]]:
+    return draw_shard(ShardSpec(task, "test", 0, seed=0))
+
+
+def draw(clip: Clip) -> tuple[NDArray[np.int16], Label]:
+    """int16 samples [N] at 16 kHz, and the label of the example that they are of."""
+    pcm, labels = _shard(clip.task)
+    label = labels[clip.index]
+    track = label.tracks[clip.role]
+    return pcm[track.offset : track.offset + track.samples], label
+
+
+def song_notes() -> list[tuple[int, float, str]]:
+    """(MIDI pitch, beats, word or "-") of the song."""
+    label = _shard(SONG.task)[1][SONG.index]
+    beat = 60 / label.parameters["tempo"]
+    return [(n.pitch, max(0.5, round(2 * n.duration / beat) / 2), n.lyric) for n in label.notes]
+
+
+_STEPS = "C C# D D# E F F# G G# A A# B".split()
+
+
+def song_text() -> str:
+    """The score as text (``uniaudio_engine/score.py``)."""
+    lines = [f"{_STEPS[pitch % 12]}{pitch // 12 - 1} {beats:g} {word}" for pitch, beats, word in song_notes()]
+    return "\n".join([f"tempo {TEMPO}", *lines]) + "\n"
+
+
+def song_musicxml() -> str:
+    """The same as one unmeasured bar of MusicXML; a word stands whole on its first note."""
+    notes = []
+    for pitch, beats, word in song_notes():
+        step = _STEPS[pitch % 12]
+        alter = "<alter>1</alter>" if step.endswith("#") else ""
+        lyric = "" if word == "-" else f"<lyric><syllabic>single</syllabic><text>{word}</text></lyric>"
+        place = f"<pitch><step>{step[0]}</step>{alter}<octave>{pitch // 12 - 1}</octave></pitch>"
+        notes.append(f"      <note>{place}<duration>{round(2 * beats)}</duration>{lyric}</note>\n")
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<score-partwise version="4.0">\n'
+        '  <part-list><score-part id="P1"><part-name>Voice</part-name></score-part></part-list>\n'
+        '  <part id="P1">\n    <measure number="1">\n'
+        "      <attributes><divisions>2</divisions><time><senza-misura/></time></attributes>\n"
+        f'      <sound tempo="{TEMPO}"/>\n{"".join(notes)}    </measure>\n  </part>\n</score-partwise>\n'
+    )
+
+
+def readme() -> str:
+    """The table of the folder."""
+    rows = []
+    for name, clip in {**CLIPS, "song.txt": SONG, "song.musicxml": SONG}.items():
+        pcm, label = draw(clip)
+        what = clip.what(label) + (f", {len(pcm) / SAMPLE_RATE:.1f} s" if name in CLIPS else "")
+        rows.append(f"| `{name}` | {what} | `{label.id}`, {clip.role} | {', '.join(clip.sources)} |")
+    licences = [f"- {name} ({SOURCES[name]['what']}): {SOURCES[name]['licence']}." for name in SPOKEN]
+    scripts = [f"- `{name}` {what}." for name, what in SCRIPTS.items()]
+    return (
+        "# Examples\n\nThe files that `uniaudio COMMAND --help` uses; `uniaudio examples` copies them into `./examples`.\n\n"
+        "All sound is synthetic, 16 kHz mono, and drawn by the corpus' own code from its test split (voices, sentences and seeds that are\n"
+        "in no training). `python -m uniaudio_training.corpus.examples --out examples` makes it again, and this page with it; shard\n"
+        '`TASK-test-0000` below is `ShardSpec(TASK, "test", 0, seed=0)` of `uniaudio_training/corpus/shards.py`.\n\n'
+        "| file | what it is | drawn as | made from |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\nLicences of what they are made from:\n\n"
+        + "\n".join(licences) + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n" + "\n".join(scripts) + "\n"
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="uniaudio_training.corpus.examples", description="Make the files of examples/ again.",
+        epilog="example: python -m uniaudio_training.corpus.examples --out examples",
+    )  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, help="their folder")
+    out: Path = parser.parse_args(argv).out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, clip in CLIPS.items():
+        sf.write(out / name, draw(clip)[0], SAMPLE_RATE, subtype="PCM_16")
+    for name, text in (("song.txt", song_text()), ("song.musicxml", song_musicxml()), ("README.md", readme())):
+        (out / name).write_text(text, encoding="utf-8")
+    print(f"{out}: {sum(p.stat().st_size for p in out.iterdir() if p.is_file()) / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
