@@ -281,7 +281,7 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
         elif spec.modality == "span":
             if not isinstance(value, list) or len(value) != 2:
                 raise _Bad(f"{name}: expected {_FORMS['span']}, got {_shown(value)}")
-            span = _span(*value, name, seconds)
+            span = _span(value[0], value[1], name, seconds)
             more["edit"] = Edit("replace", span, span)
     if not phones and (task.length == "durations" or any(i.modality == "score" for i in task.inputs)):
         raise _Bad(f"{task.name} needs phones: [phone, end s] in order, since it plans how long each is; an aligner finds them")
