@@ -1,4 +1,4 @@
-"""Recordings for the walk-through of docs/new-task.md: clean speech of a corpus, what a bad line made of it, and their manifest.
+"""Recordings for the walk-through of docs/new-task.md: clean speech of a corpus, what bad equipment made of it, and their manifest.
 
     python training/new-task/recordings.py --corpus data/old --out data/mine
 
@@ -13,27 +13,25 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-from scipy.signal import butter, sosfiltfilt
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.corpus.schema import SAMPLE_RATE
 
 TASK = "restore"
 
 
-def telephone(x: np.ndarray) -> np.ndarray:
-    """300 to 3400 Hz, in the 8 bits of a digital line (mu-law)."""
-    y = sosfiltfilt(butter(4, (300, 3400), "bandpass", fs=SAMPLE_RATE, output="sos"), x)
-    steps = np.round(127 * np.sign(y) * np.log1p(255 * np.abs(np.clip(y, -1, 1))) / np.log(256)) / 127
-    return np.sign(steps) * (256 ** np.abs(steps) - 1) / 255
+def buzz(x: np.ndarray) -> np.ndarray:
+    """As loud as the speech: the buzz of a bad ground, a square wave of 100 Hz."""
+    wave = np.sign(np.sin(2 * np.pi * 100 * np.arange(len(x)) / SAMPLE_RATE))
+    return 0.7 * (x + np.sqrt(np.mean(x**2)) * wave)
 
 
-def clipped(x: np.ndarray) -> np.ndarray:
-    """Far too loud for the line: what is above a tenth of the peak is cut off; then as loud as it was."""
-    y = np.clip(x, -0.1 * np.abs(x).max(), 0.1 * np.abs(x).max())
+def overdriven(x: np.ndarray) -> np.ndarray:
+    """Far too loud for the microphone: what is above a fiftieth of the peak is cut off; then as loud as it was."""
+    y = np.clip(x, -0.02 * np.abs(x).max(), 0.02 * np.abs(x).max())
     return y * np.sqrt(np.mean(x**2) / max(1e-12, np.mean(y**2)))
 
 
-FAULTS = {"telephone": telephone, "clipped": clipped}
+FAULTS = {"buzz": buzz, "overdriven": overdriven}
 
 
 def main() -> None:
