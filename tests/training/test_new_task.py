@@ -135,14 +135,14 @@ def test_a_third_task_from_a_file(tmp_path, capsys):
 
 def test_the_example_of_the_walk_through_is_whole():
     """Its task file, labels, settings and recordings fit each other; running it takes minutes (docs/new-task.md)."""
-    user = read_user_tasks([EXAMPLE / "restore.json"])["restore"]
+    user = read_user_tasks([EXAMPLE / "effect.json"])["effect"]
     spec = importlib.util.spec_from_file_location("recordings_of_the_example", EXAMPLE / "recordings.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    assert tuple(example.FAULTS) == user.labels["fault"] and example.TASK == "restore"
+    assert tuple(example.EFFECTS) == user.labels["effect"] and example.TASK == "effect"
     x = 0.3 * np.random.default_rng(0).standard_normal(16000)
-    for fault in example.FAULTS.values():
-        y = fault(x)
+    for effect in example.EFFECTS.values():
+        y = effect(x)
         assert y.shape == x.shape and np.isfinite(y).all() and np.abs(y - x).max() > 0.05
     config = yaml.safe_load((EXAMPLE / "finetune.yaml").read_text())
-    assert settings_from(config, lm_train._SETTINGS, ("lm", "init", "tasks"))["old"] == 0.05 and config["tasks"] == {"restore": 0.95}
+    assert settings_from(config, lm_train._SETTINGS, ("lm", "init", "tasks"))["old"] == 0.05 and config["tasks"] == {"effect": 0.95}

@@ -1,6 +1,6 @@
 """How near a model comes to the truth of a manifest's test recordings, for any task: log-mel distance in dB, lower is better.
 
-    python training/new-task/judge.py --model runs/restore-folder --task restore --manifest data/mine/mine.jsonl
+    python training/new-task/judge.py --model runs/effect-folder --task effect --manifest data/mine/mine.jsonl
 
 Beside it stand what was given (for tasks with a source) and the codec's own copy of the truth, which no answer in its codes can beat by much.
 """
