@@ -7,7 +7,7 @@ import pytest
 import torch
 from joint_items import CODEBOOKS, ENTRIES, SIZE, given, random_items, random_label, tokenizer
 from uniaudio_training.corpus.schema import TASKS
-from uniaudio_training.lm.data import AUDIO, DURATION, PAD, TaskData, make_batch, task_batch
+from uniaudio_training.lm.data import AUDIO, DURATION, PAD, Noise, TaskData, make_batch, task_batch, with_noise
 from uniaudio_training.lm.items import frame_durations, item_sequence, make_item, song_notes
 from uniaudio_training.lm.setup import build_config
 from uniaudio_training.lm.train import global_hidden
@@ -82,8 +82,28 @@ def test_the_mix_follows_its_weights(model, captions):
     _, layout = model
     data = {t: TaskData(ENTRIES[t], random_items(t, captions)) for t in ("se", "t2s", "tts")}
     rng = np.random.default_rng(0)
-    drawn = [make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100).task for _ in range(80)]
+    drawn = [make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100, Noise()).task for _ in range(80)]
     assert drawn.count("tts") == 0 and 45 <= drawn.count("t2s") <= 75
+
+
+@pytest.mark.parametrize("task", ["se", "tts"])
+def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
+    _, layout = model
+    data = TaskData(ENTRIES[task], random_items(task, captions))
+    noise = Noise(beside=0.8, others=0.2)
+    clean, wrong = (task_batch(layout, data, np.random.default_rng(4), 2, 3000) for _ in range(2))
+    wrong = with_noise(wrong, np.random.default_rng(5), noise.of(ENTRIES[task]))
+    for name in ("prompt", "frames", "guide", "kind"):
+        assert torch.equal(getattr(clean, name), getattr(wrong, name))
+    changed = (clean.inputs != wrong.inputs).any(-1)
+    fed_back = (clean.kind == AUDIO) & (clean.kind.roll(1, -1) == AUDIO)
+    assert not (changed & ~fed_back).any()
+    share = float(changed.sum() / fed_back.sum())
+    most = noise.of(ENTRIES[task])
+    assert 0.25 * most < share < 0.75 * most  # up to most a sentence: half of it on average
+    for at in np.ndindex(*changed.shape[:2]):
+        own = {tuple(f.tolist()) for f in wrong.frames[at][wrong.kind[at] == AUDIO]}
+        assert all(tuple(f.tolist()) in own for f in wrong.inputs[at][changed[at]])
 
 
 def columns(layout, seq, name):

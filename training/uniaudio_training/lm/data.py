@@ -100,12 +100,40 @@ class Batch:
         return float((self.kind == AUDIO).sum()) / 50
 
 
-def make_batch(layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int) -> Batch:
+@dataclass(frozen=True)
+class Noise:
+    """How much of what was made so far is wrong: of each sentence, up to this share of the frames that the model is fed back.
+
+    A model that has only ever seen true frames goes on from its own ones as if they were true, and hardly looks at a source that says
+    otherwise; with a sound beside the target (se, tse, sd, a_edit) that source tells more than the past does.
+    """
+
+    beside: float = 0.0  # tasks with a sound beside the target
+    others: float = 0.0
+
+    def of(self, task: Task) -> float:
+        return self.beside if any(i.modality == "audio" and i.place == "guide" for i in task.inputs) else self.others
+
+
+def make_batch(
+    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise
+) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
-    return task_batch(layout, data[task], rng, rows, items)
+    return with_noise(task_batch(layout, data[task], rng, rows, items), rng, noise.of(data[task].task))
+
+
+def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
+    """Some of the audio frames among ``inputs`` replaced, in place, by others of the same sentence: plausible, and wrong."""
+    inputs, frames = batch.inputs.numpy(), batch.frames.numpy()
+    for at in np.ndindex(*inputs.shape[:2]) if most else ():
+        audio = np.flatnonzero(batch.kind.numpy()[at] == AUDIO)
+        fed = audio[1:]  # the first of them is predicted from what stands before the sound
+        wrong = fed[rng.random(len(fed)) < most * rng.random()]
+        inputs[at][wrong] = frames[at][rng.choice(audio, len(wrong))]
+    return batch
 
 
 def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int) -> Batch:
