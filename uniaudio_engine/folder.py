@@ -123,13 +123,14 @@ def save_folder(
     dtype: str = "float32",
     semantic: Mapping[str, NDArray[Any]] | None = None,
     captions: bytes = b"",
+    labels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all but vectors and codebooks
     (a rounded codebook would give other codes than those the LM has learned)."""
     folder = Path(path)
     phones = tuple(phones)
     config.check()
-    check_model(config, phones, folder)
+    check_model(config, phones, folder, labels)
     parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
     if config.lm is not None:
         parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
@@ -146,6 +147,10 @@ def save_folder(
     if captions:
         with atomic_write(folder / "text.model") as f:
             f.write(captions)
+    for span, names in (labels or {}).items():
+        (folder / "labels").mkdir(exist_ok=True)
+        with atomic_write(folder / "labels" / f"{span}.txt") as f:
+            f.write("".join(f"{name}\n" for name in names).encode())
     with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
         f.write((config.to_json() + "\n").encode())
 

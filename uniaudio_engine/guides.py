@@ -114,7 +114,8 @@ def put_edit(layout: Layout, rows: Ids, begin: int, end: int) -> None:
 
 def tts_sequence(layout: Layout, phones: Any, durations: Any, codes: Any, prompt: Any | None = None) -> Sequence:
     """A whole tts sequence: phones [P], durations [P] of sum T', codes [T', K], prompt codes [T, K] or None for no voice."""
+    voice = layout.fill([]) if prompt is None or not len(prompt) else layout.codes_to_frames(prompt)
     return build_sequence(
-        layout, "tts", codes, phone_rows(layout, phones, durations), prompt=() if prompt is None else prompt, phones=phones,
+        layout, "tts_task", [("audio_prompt", voice)], codes, phone_rows(layout, phones, durations), phones=phones,
         durations=durations, duration_rows=phone_features(layout, phones),
     )  # fmt: skip

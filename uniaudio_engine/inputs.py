@@ -104,11 +104,10 @@ def read_context(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
     return Beside(engine.layout.no_guide(0), sound.samples, codes)
 
 
-def token_ids(engine: Engine, spec: Input, value: Any) -> Ids:
-    """Whole numbers [n] of the span ``spec.segment`` from numbers, labels, ``LABEL:SECONDS`` parts, or a file of them."""
-    size = engine.layout.vocabulary.span(spec.segment).size
-    labels = engine.label_ids(spec.segment)
-    what = f"{spec.name}: expected {_kind(spec, size, bool(labels))}"
+def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> Ids:
+    """Whole numbers [n] of the span ``spec.segment``, which has ``size`` ids and perhaps ``labels`` for them, from numbers,
+    labels, ``LABEL:SECONDS`` parts, or a file of them."""
+    what = f"{spec.name}: expected {_kind(spec, size, labels)}"
     value = _file(spec.name, value)
     if isinstance(value, str):
         value = value.split()
@@ -162,7 +161,8 @@ def _tokens(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
         audio = read_audio(value, encoder.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds)
         meta["notes"] += audio.meta["notes"]
         value = encoder.units(audio.samples)
-    return Prefix(engine.layout.tokens(spec.segment, token_ids(engine, spec, value)))
+    size = engine.layout.vocabulary.span(spec.segment).size
+    return Prefix(engine.layout.tokens(spec.segment, token_ids(spec, value, size, engine.label_ids(spec.segment))))
 
 
 def _states(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
@@ -190,8 +190,8 @@ _READERS: dict[str, Callable[[Engine, Input, Any, Meta], Prefix]] = {
 }  # fmt: skip
 
 
-def _kind(spec: Input, size: int, labelled: bool) -> str:
-    parts = f"whole numbers from 0 to {size - 1}" + (" or labels" if labelled else "")
+def _kind(spec: Input, size: int, labels: Mapping[str, int]) -> str:
+    parts = f"whole numbers from 0 to {size - 1}" + (f" or labels ({first_few(list(labels), 12)})" if labels else "")
     parts += f", {spec.rate:.4g} a second" if spec.rate else ""
     parts += " (or LABEL:SECONDS parts)" if spec.rate else ""
     return parts + (f", or a sound for the {spec.encoder} encoder" if spec.encoder else "")

@@ -129,14 +129,10 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     seed = int(values["seed"])
     if text is None:
         piece = _piece(engine, task, values, prefix, join(before + after), seed, source_frames)
-        guide = None if beside is None else beside.rows
-        if span is not None and guide is not None:  # what comes after the part to be changed need not be made
-            guide = guide[: span[1]]
-            piece = replace(piece, frames=len(guide))
-        if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):
-            guide = layout.no_guide(piece.frames)
-            guides.put_time_left(layout, guide)
-        return Plan(task, values, [replace(piece, guide=guide)], meta, beside, span)
+        if beside is not None:  # what comes after the part to be changed need not be made
+            guide = beside.rows if span is None else beside.rows[: span[1]]
+            piece = replace(piece, frames=len(guide), guide=guide)
+        return Plan(task, values, [piece], meta, beside, span)
     meta["sentences"] = 0
     sentences = _sentences(engine, given, text, meta)
     if span is not None and given.get("phones") is None:  # words in the middle of a sentence: no pauses around them
@@ -170,7 +166,11 @@ def _piece(
     if not 1 <= frames <= room:
         most = max(0, room) / engine.frame_rate
         raise InputError(f"{task.name}: expected up to {most:.3g} s beside this input, got {frames / engine.frame_rate:.3g} s")
-    return Piece(shared, body, seed, None, frames, least)
+    guide = None
+    if task.length == "seconds" and any(s.name == "time_left" for s in engine.layout.vocabulary.guide_spans):
+        guide = engine.layout.no_guide(frames)
+        guides.put_time_left(engine.layout, guide)
+    return Piece(shared, body, seed, None, frames, least, guide)
 
 
 def _spoken(

@@ -6,7 +6,7 @@ S guide slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line numbe
 A sequence, one row of K ids per item; each part is there or not as its task has it::
 
     <start> <TASK_task> <audio_prompt_start> prompt frames <audio_prompt_end>    the voice: shared by all its sentences
-    <caption_start> pieces <caption_end>                                         what is described or instructed
+    <caption_start> pieces <caption_end>                                         what is described or instructed; any other input
     <phone_start> phones <phone_end> <duration_start> durations <duration_end>   what is spoken: durations are predicted
     <audio_start> audio frames
 
@@ -19,7 +19,8 @@ phone p ``span("phone").start + p``; a duration of d frames (1 .. span size, lon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,28 @@ def make_vocabulary(
 def vocab_size(vocabulary: VocabularyConfig) -> int:
     """``LMConfig.vocab_size`` for this vocabulary."""
     return max([len(vocabulary.specials)] + [s.start + s.size for s in vocabulary.spans])
+
+
+def extend_vocabulary(
+    vocabulary: VocabularyConfig, specials: Iterable[str], spans: Mapping[str, int], guide_spans: Mapping[str, int]
+) -> VocabularyConfig:
+    """The vocabulary of a trained model with more in it; no id that it has moves.
+
+    ``specials`` take free ids before the first span; ``spans`` and ``guide_spans`` (name -> size) come after the last.
+    Raises :class:`ConfigError` where the ids before the first span are used up.
+    """
+    names = (*vocabulary.specials, *specials)
+    room = min(s.start for s in vocabulary.spans)
+    if len(names) > room:
+        raise ConfigError(f"vocabulary: expected at most {room} special tokens, got {len(names)}; give the new task fewer segments of its own")
+    added = _in_line(vocab_size(vocabulary), spans), _in_line(guide_vocab(vocabulary), guide_spans)
+    return VocabularyConfig(names, (*vocabulary.spans, *added[0]), (*vocabulary.guide_spans, *added[1]))
+
+
+def _in_line(start: int, sizes: Mapping[str, int]) -> list[Span]:
+    """Spans one after another."""
+    ends = itertools.accumulate(sizes.values(), initial=start)
+    return [Span(name, begin, size) for begin, (name, size) in zip(ends, sizes.items(), strict=False)]
 
 
 def guide_vocab(vocabulary: VocabularyConfig) -> int:
@@ -243,30 +266,29 @@ class Sequence:
 
 def build_sequence(
     layout: Layout,
-    task: str,
+    token: str,
+    segments: Iterable[tuple[str, Ids]],
     codes: Any,
     rows: Ids,
     *,
-    prompt: Any | None = None,
-    caption: Any | None = None,
     phones: Any | None = None,
     durations: Any | None = None,
     duration_rows: Ids | None = None,
+    ends: bool = False,
 ) -> Sequence:
     """The whole training sequence of any task, as the engine lays it out.
 
-    ``codes`` [T, K] with their guide ``rows`` [T, S]; ``prompt`` codes [T', K], empty for "no voice given", None where the
-    task has no voice; ``caption`` ids of the span of that name; ``phones`` [P] with ``durations`` [P] in frames, where
-    durations are predicted, and the guide rows [P, S] of their tokens.
+    ``token``: the task's special token; ``segments``: names and frames [n, K] of what stands before the target, in order;
+    ``codes`` [T, K] of the target with their guide ``rows`` [T, S]; ``phones`` [P] with ``durations`` [P] in frames, where
+    durations are predicted, and the guide rows [P, S] of their tokens.  ``ends``: the model is to say where the target ends,
+    so that ``<audio_end>`` is the last of its frames.
     """
     audio = layout.codes_to_frames(codes)
     if len(rows) != len(audio):
         raise ValueError(f"rows: expected {len(audio)}, one a frame, got {len(rows)}")
-    parts = [layout.special("start", f"{task}_task")]
-    if prompt is not None:
-        parts.append(segment(layout, "audio_prompt", layout.codes_to_frames(prompt) if len(prompt) else layout.fill([])))
-    if caption is not None:
-        parts.append(segment(layout, "caption", layout.tokens("caption", caption)))
+    if ends:
+        audio, rows = np.concatenate((audio, layout.special("audio_end"))), np.concatenate((rows, layout.no_guide(1)))
+    parts = [layout.special("start", token), *(segment(layout, name, frames) for name, frames in segments)]
     if phones is not None:
         parts.append(phone_segment(layout, phones))
     first = sum(map(len, parts))

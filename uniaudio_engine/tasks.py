@@ -175,8 +175,16 @@ class Task:
         beside = [i for i in self.inputs if i.place == "guide"]
         if (self.length == "source" and "source" not in inputs and not beside) or (self.length == "durations" and not self.text_input):
             raise InputError(f"task {self.name}: length {self.length}: expected an input named source, or for durations a text")
-        if len(beside) > 1 or (beside and self.length != "source") or (self.finish and "source" not in inputs):
-            raise InputError(f"task {self.name}: expected one input beside the target, its length source, and to finish an input named source")
+        if len(beside) > 1 or (beside and self.length != "source"):
+            raise InputError(f"task {self.name}: expected one input beside the target, its length source")
+        if self.length == "source" and self.text_input:
+            raise InputError(f"task {self.name}: a text and length source: its sentences are as long as they are spoken; choose durations, end or seconds")
+        kept = next((i for i in self.inputs if i.name == "source" and (i.place == "guide" or i.modality == "context")), None)
+        spanned = any(i.modality == "span" and i.segment == "source" for i in self.inputs)
+        if self.finish and (kept is None or kept.modality == "score" or (self.finish == "span" and (kept.modality == "units" or not spanned))):
+            raise InputError(
+                f"task {self.name}: finish {self.finish}: expected a sound named source that is beside the target or a context, and for span an input of its span"
+            )
         for o in self.options:
             o.check(o.default)
 
@@ -216,12 +224,17 @@ class Task:
             if i.place == "guide":
                 names |= {"audio": {"source0", "ahead0"}, "units": {"unit"}, "score": {"note", "phone_now"}}[i.modality]
             elif i.modality == "span":
-                masked = any(o.name == i.segment and o.modality == "audio" and o.place == "sequence" for o in self.inputs)
-                names |= {"audio_mask"} if masked else set()
+                place = next((o.place for o in self.inputs if o.name == i.segment and o.modality == "audio"), "")
+                names |= {"guide": {"edit"}, "sequence": {"audio_mask"}}.get(place, set())
             else:
                 names |= {f"{i.segment}_start", f"{i.segment}_end", "audio" if i.modality in ("voice", "audio", "context") else i.segment}
                 names |= {"continuous_token"} if i.modality == "states" else set()
         return names | ({"duration", "duration_start", "duration_end"} if self.length == "durations" else set())
+
+    @property
+    def lead(self) -> Input | None:
+        """The voice, or what is around an edit, where the sequence begins with it: sentences share it."""
+        return next((i for i in self.inputs[:1] if i.modality in ("voice", "context")), None)
 
     @property
     def text_input(self) -> Input | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import tone
 from joint import make_joint_model
-from uniaudio_training.lm.items import Item, item_sequence
+from uniaudio_training.lm.items import Item, Spoken, Sung, item_sequence
 
 from uniaudio_engine import Audio, Engine, InputError, guides
 from uniaudio_engine.score import lay_out, read_score
@@ -56,28 +56,28 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
     layout, given = e.layout, REQUESTS[task]
     begin = int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("audio_start"))[-1]) + 1
     codes = layout.frames_to_codes(log[begin:])
-    more: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     prompt = e.encode(VOICE).T if "prompt" in given else None
     if task in ("tts", "i_tts", "s_edit"):
         first = int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("duration_start"))[-1]) + 1
         phones = [e.label_ids("phone")[p] for p in given["phones"].split()]
-        more = {"phones": np.array(phones), "durations": token_durations(layout, log[first : first + len(phones)])}
+        inputs["text"] = Spoken(np.array(phones), token_durations(layout, log[first : first + len(phones)]))
     if task in ("se", "tse", "sd", "a_edit"):
-        more["source"] = e.encode(given["source"]).T[: len(codes)]
+        inputs["source"] = e.encode(given["source"]).T[: len(codes)]
     if task == "a_edit":  # the rows look ahead into the source beyond what is made
-        more["edit"] = (15, 31)
+        inputs["span"] = (15, 31)
     if task == "vc":
-        more["units"] = e.semantic(given["source"])
+        inputs["source"] = e.semantic(given["source"])
     if task == "svs":
         song = lay_out(read_score(SCORE), 50.0)
-        more = {"phones": np.array([e.label_ids("phone")[p] for p in song.phones]), "durations": np.array(song.durations),
-                "pitches": np.array(song.pitches), "note_frames": np.array(song.note_frames)}  # fmt: skip
+        phones = [e.label_ids("phone")[p] for p in song.phones]
+        inputs["score"] = Sung(*(np.array(v) for v in (phones, song.durations, song.pitches, song.note_frames)))
     if task == "s_edit":
         prompt = guides.edit_context(e.encode(given["source"]).T, 55, 70)
     for name in ("text", "instruction"):
         if name in given and task != "tts":
-            more["caption"] = e.captions.encode(given[name])
-    return Item(task, codes, **more), prompt
+            inputs[name] = e.captions.encode(given[name])
+    return Item(TASKS[task], codes, inputs), prompt
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from uniaudio_training.corpus.schema import Edit, Label, Note, Phone, Span, Track
-from uniaudio_training.lm.items import make_item
-from uniaudio_training.lm.train import TASKS
+from uniaudio_training.corpus.schema import TASKS, Edit, Label, Note, Phone, Span, Track
+from uniaudio_training.lm.items import Given, Item, make_item
 
 from uniaudio_engine.captions import CaptionTokenizer
+from uniaudio_engine.tasks import TASKS as ENTRIES
 from uniaudio_engine.text.phones import PHONES
 
 CODEBOOKS, SIZE = 8, 16
@@ -42,13 +42,17 @@ def random_label(rng: np.random.Generator, task: str, index: int) -> tuple[Label
     return Label(f"{task}-train-0000-{index}", task, "train", tracks, **more), [frames] * len(roles)
 
 
-def random_items(task: str, captions: CaptionTokenizer, count: int = 8) -> list:
+def given(label: Label, codes: dict, units: dict | None = None, captions: CaptionTokenizer | None = None) -> Given:
+    return Given(ENTRIES[label.task], label, codes, units or {}, captions, {})
+
+
+def random_items(task: str, captions: CaptionTokenizer, count: int = 8) -> list[Item]:
     rng = np.random.default_rng(TASKS.index(task))
     items = []
     for i in range(count):
         label, frames = random_label(rng, task, i)
         tracks = {r: rng.integers(0, SIZE, (n, CODEBOOKS)) for r, n in zip(label.tracks, frames, strict=True)}
-        items.append(make_item(label, tracks, rng.integers(0, 32, frames[0]), captions))
+        items.append(make_item(given(label, tracks, {"source": rng.integers(0, 32, frames[0])}, captions)))
     return [i for i in items if i is not None]
 
 

@@ -325,8 +325,10 @@ def test_trainers_read_it(corpus):
     _need(corpus, "tts", "se")
     pytest.importorskip("torch", reason="the trainers need torch")
     from uniaudio_training.codec.data import NO_PHONE, CodecData
-    from uniaudio_training.lm.items import make_item
+    from uniaudio_training.lm.items import Given, make_item
     from uniaudio_training.lm.tokens import tokenize
+
+    from uniaudio_engine.tasks import TASKS as ENTRIES
 
     data = CodecData(corpus.folder, 320, 40, {"tts": 0.4, "se": 0.3, "t2s": 0.3})
     samples, phones = data.batch(np.random.default_rng(0), 12)
@@ -345,5 +347,6 @@ def test_trainers_read_it(corpus):
     assert tokens["codes"][0, 0] == lengths[0] % 1024
     label = shard[0].label
     tracks = dict(zip(label.tracks, np.split(tokens["codes"], np.cumsum(tokens["frames"]))[: len(label.tracks)], strict=True))
-    item = make_item(label, tracks, None, None)
-    assert item.durations.sum() == len(item.codes) and len(item.phones) == len(label.tracks["target"].phones)
+    item = make_item(Given(ENTRIES["tts"], label, tracks, {}, None, {}))
+    spoken = item.inputs["text"]
+    assert spoken.durations.sum() == len(item.codes) and len(spoken) == len(label.tracks["target"].phones)

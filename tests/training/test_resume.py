@@ -170,6 +170,11 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
         # ids below 64 that nothing is called are new rows in each
         torch.testing.assert_close(models[0](frames, guide)[..., 64:], models[1](frames, guide)[..., 64:])
     assert models[1].config.guide_vocab > models[0].config.guide_vocab
+    # what was learned about sources stays, though their ids moved
+    vocabularies = [from_dict(VocabularyConfig, json.loads((tmp_path / run / "lm.json").read_text())["vocabulary"], "v") for run in ("first", "second")]
+    for name in ("source0", "ahead3"):
+        rows = [m.guide.weight[s.start : s.start + s.size] for m, v in zip(models, vocabularies, strict=True) for s in [v.guide_span(name)]]
+        assert torch.equal(*rows)
 
 
 def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):

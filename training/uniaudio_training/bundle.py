@@ -13,6 +13,7 @@ import torch
 from uniaudio_engine.config import FORMAT_VERSION, LMConfig, ModelConfig, VocabularyConfig, from_dict
 from uniaudio_engine.engine import Engine
 from uniaudio_engine.folder import add_semantic, load_folder, save_folder
+from uniaudio_engine.tasks import Task
 from uniaudio_engine.text.phones import PHONES
 
 from .codec.checkpoint import load_codec
@@ -48,16 +49,18 @@ def write_folder(
         codec_config, weights, captions = old.config.codec, old.codec, captions or old.captions
         semantic_config, semantic = old.config.semantic, old.semantic
     lm = vocabulary = state = None
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str | Task, ...] = ()
+    labels: dict[str, tuple[str, ...]] = {}
     if lm_run is not None:
         described = json.loads((Path(lm_run) / "lm.json").read_text())
         lm = from_dict(LMConfig, described["lm"], "lm")
         vocabulary = from_dict(VocabularyConfig, described["vocabulary"], "vocabulary")
-        tasks = tuple(described["tasks"])
+        tasks = tuple(t if isinstance(t, str) else from_dict(Task, t, "tasks") for t in described["tasks"])
+        labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
         checkpoint = torch.load(Path(lm_run) / "checkpoint.pt", map_location="cpu", weights_only=False)
         state = {k: v.numpy() for k, v in checkpoint["parts"]["model"].items()}
     config = ModelConfig(FORMAT_VERSION, name, codec_config, lm, vocabulary, tasks, "Apache-2.0", semantic=semantic_config)
-    save_folder(out, config, weights, state, PHONES if lm else (), "bfloat16", semantic, captions)
+    save_folder(out, config, weights, state, PHONES if lm else (), "bfloat16", semantic, captions, labels)
     (out / "README.md").write_text(card)
 
 
@@ -65,6 +68,20 @@ def add_semantic_run(folder: Path, run: str) -> None:
     """Puts a finished semantic run into a model folder, weights in bfloat16."""
     config, model = load_semantic(run)
     add_semantic(folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()})
+
+
+def write_voices(folder: Path, base: Path | None) -> None:
+    """The voices of the model folder ``base``, which has the same codec; where there are none, virtual speakers of the corpus."""
+    voices = folder / "voices"
+    voices.mkdir(exist_ok=True)
+    kept = [] if base is None else sorted((base / "voices").glob("*.safetensors"))
+    for path in kept:
+        (voices / path.name).write_bytes(path.read_bytes())
+    if kept:
+        return
+    engine = Engine.from_pretrained(folder)
+    for file, name in (("default", VOICES[0]), *zip(VOICES, VOICES, strict=True)):
+        engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(voices / f"{file}.safetensors")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,10 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.semantic is not None:
         add_semantic_run(args.out, args.semantic)
     if args.lm:
-        engine = Engine.from_pretrained(args.out)
-        (args.out / "voices").mkdir(exist_ok=True)
-        for file, name in (("default", VOICES[0]), *zip(VOICES, VOICES, strict=True)):
-            engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(args.out / "voices" / f"{file}.safetensors")
+        write_voices(args.out, args.base if args.codec is None else None)
     size = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
     return 0

@@ -10,16 +10,19 @@ Nothing is loaded before it is asked for: labels are parsed when an example is t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .schema import SPLITS, TASKS, Label, SchemaError, Track
+
+if TYPE_CHECKING:
+    from ..user_tasks import UserTask
 
 
 class CorpusError(ValueError):
@@ -135,11 +138,12 @@ class Corpus:
 
     def __init__(self, folder: Path, groups: dict[tuple[str, str], Joined]) -> None:
         self.folder = folder
-        self._groups = {key: groups[key] for key in sorted(groups, key=lambda k: (TASKS.index(k[0]), SPLITS.index(k[1])))}
+        order = {task: n for n, task in enumerate((*TASKS, *(task for task, _ in groups if task not in TASKS)))}
+        self._groups = {key: groups[key] for key in sorted(groups, key=lambda k: (order[k[0]], SPLITS.index(k[1])))}
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Those that have examples, in the order of ``schema.TASKS``."""
+        """Those that have examples, in the order of ``schema.TASKS``, a user's own after them."""
         return tuple(dict.fromkeys(task for task, _ in self._groups))
 
     def splits(self, task: str) -> tuple[str, ...]:
@@ -164,13 +168,14 @@ class Corpus:
         return iter(self._groups)
 
 
-def open_corpus(path: str | Path) -> Corpus:
-    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see ``recordings.py``)."""
+def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
+    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see ``recordings.py``), perhaps of
+    tasks of their own (``users``)."""
     path = Path(path)
     if path.is_file():
         from .recordings import open_recordings
 
-        return open_recordings(path)
+        return open_recordings(path, users)
     if not path.is_dir():
         raise CorpusError(f"{path}: expected a folder of uniaudio-corpus make or a manifest of recordings (.jsonl); there is nothing")
     from .shards import parse_name

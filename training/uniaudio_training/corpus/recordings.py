@@ -16,14 +16,19 @@ key            meaning
 ``spans``      s_edit and a_edit: [[start s, end s] in source, [start s, end s] in audio] of what was edited
 =============  =====================================================================================================================
 
+A task of the user's own (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker``, ``phones``, and its inputs by their names: a path
+for voice, audio and units (a voice that is left out is another recording of the speaker), text for text and caption, labels or
+numbers for tokens, a list of notes as above for score, [start s, end s] in ``audio`` for span.  A context is ``audio`` itself, and not given.
+
 The files are checked when the manifest is opened (they exist, are sound, are not too long) and read when they are asked for.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,8 +38,11 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from uniaudio_engine.inputs import token_ids
+from uniaudio_engine.tasks import Input
 from uniaudio_engine.text.phones import PHONES
 
+from ..user_tasks import UserTask
 from .reading import Corpus, CorpusError, Example, Examples, Joined
 from .schema import SAMPLE_RATE, SPLITS, TASK_ROLES, TASKS, Edit, Label, Note, Phone, Span, Track
 
@@ -42,6 +50,8 @@ MAX_SECONDS = 600.0
 MAX_LINE = 1 << 20  # bytes
 MAX_FILE = 1 << 30
 MAX_TEXT = 4000  # characters
+_FRAME = 320  # samples: lengths that differ within a frame make no difference
+SHARD_SECONDS = 600.0  # of a shard, as in a made corpus
 _KEYS = ("audio", "task", "split", "text", "speaker", "caption", "score", "phones", "source", "prompt", "spans")
 _PHONES = frozenset(PHONES)
 _NEEDS = {
@@ -82,14 +92,18 @@ def _rows(value: Any, key: str, width: int, what: str) -> list[list[Any]]:
 
 
 class _Files:
-    """Audio files of a manifest: checked once, read as they are needed."""
+    """Audio files of a manifest: checked once, read as they are needed.  A track's ``offset`` is its file's number here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._checked: dict[str, tuple[Path, int]] = {}
+        self.paths: list[Path] = []
+        self._checked: dict[str, tuple[int, int]] = {}
 
-    def check(self, name: Any, key: str) -> tuple[Path, int]:
-        """Path and samples at 16 kHz."""
+    def __call__(self, track: Track) -> NDArray[np.int16]:
+        return _read(self.paths[track.offset])
+
+    def track(self, name: Any, key: str, text: str = "", speaker: str = "", phones: tuple[Phone, ...] = ()) -> Track:
+        """The file as a track, its samples counted at 16 kHz."""
         name = _text(name, key)
         if name not in self._checked:
             path = self.folder / name
@@ -106,8 +120,9 @@ class _Files:
             seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
             if not 0.02 <= seconds <= MAX_SECONDS:
                 raise _Bad(f"{key}: expected a sound of 0.02 to {MAX_SECONDS:g} s, got {seconds:.6g} s in {_shown(name)}")
-            self._checked[name] = path, _resampled_length(info.frames, info.samplerate)
-        return self._checked[name]
+            self._checked[name] = len(self.paths), _resampled_length(info.frames, info.samplerate)
+            self.paths.append(path)
+        return Track(*self._checked[name], text, speaker, phones)
 
 
 def _resampled_length(frames: int, rate: int) -> int:
@@ -130,29 +145,24 @@ def _read(path: Path) -> NDArray[np.int16]:
     return pcm
 
 
-class _Recordings(Examples):
-    def __init__(self, rows: list[tuple[Label, dict[int, Path]]]) -> None:
-        self.rows = rows
+class Recordings(Examples):
+    """Some recordings of one task and split; as a shard, it has the labels' ``lines``."""
+
+    def __init__(self, name: str, labels: list[Label], files: _Files) -> None:
+        self.name, self.labels, self.files = name, labels, files
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.labels)
 
     def take(self, i: int) -> Example:
-        label, paths = self.rows[i]
-        return Example(label, _Loader(paths))
+        return Example(self.labels[i], self.files)
+
+    @property
+    def lines(self) -> list[bytes]:
+        return [label.line().encode() for label in self.labels]
 
 
-class _Loader:
-    """Tracks of recordings have their place among the example's files as ``offset``."""
-
-    def __init__(self, paths: dict[int, Path]) -> None:
-        self.paths = paths
-
-    def __call__(self, track: Track) -> NDArray[np.int16]:
-        return _read(self.paths[track.offset])
-
-
-def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Label, dict[str, Path]]:
+def _object(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE:
         raise _Bad(f"expected at most {MAX_LINE} bytes a line, got {len(line)}")
     try:
@@ -161,50 +171,71 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
         raise _Bad(f'expected a JSON object such as {{"audio": "a.wav", "text": "hello"}}, got {line[:40]!r}') from None
     if not isinstance(row, dict):
         raise _Bad(f"expected a JSON object, got {type(row).__name__}")
-    unknown = sorted(set(row) - set(_KEYS))
+    return row
+
+
+def _known(row: dict[str, Any], keys: tuple[str, ...]) -> None:
+    unknown = sorted(set(row) - set(keys))
     if unknown:
-        raise _Bad(f"unknown key {_shown(unknown[0])}; expected {', '.join(_KEYS)}")
+        raise _Bad(f"unknown key {_shown(unknown[0])}; expected {', '.join(keys)}")
     if "audio" not in row:
         raise _Bad("audio is missing")
-    task = row.get("task") or ("svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None)
-    if task not in TASKS:
-        raise _Bad(
-            f"task: expected one of {', '.join(TASKS)}, got {_shown(task)}" if "task" in row else "expected text, caption, score or task beside audio"
-        )
+
+
+def _split(row: dict[str, Any]) -> str:
     split = row.get("split", "train")
     if split not in SPLITS:
         raise _Bad(f"split: expected one of {', '.join(SPLITS)}, got {_shown(split)}")
-    for key in _NEEDS.get(task, ()):
-        if key not in row:
-            raise _Bad(f"{task} needs {key}")
-    if "source" in TASK_ROLES[task] and "source" not in row:
-        raise _Bad(f"{task} needs source: the path of its input")
-    path, samples = files.check(row["audio"], "audio")
-    seconds = samples / SAMPLE_RATE
+    return str(split)
+
+
+def _phones(row: dict[str, Any], seconds: float) -> tuple[Phone, ...]:
     phones: list[Phone] = []
     for phone, end in _rows(row.get("phones", []), "phones", 2, "[phone, end]"):
         if not isinstance(phone, str) or phone not in _PHONES:
             raise _Bad(f"phones: expected the engine's phones, got {_shown(phone)}")
         phones.append(Phone(phone, _number(end, "phones", phones[-1].end if phones else 0.0, seconds + 0.05)))
+    return tuple(phones)
+
+
+def _notes(value: Any, key: str, seconds: float) -> tuple[Note, ...]:
     notes: list[Note] = []
-    for pitch, start, duration, lyric in _rows(row.get("score", []), "score", 4, "[pitch, start, duration, syllable]"):
-        begin = _number(start, "score start", notes[-1].start if notes else 0.0, seconds)
-        notes.append(
-            Note(
-                int(_number(pitch, "score pitch", 0, 127)),
-                begin,
-                _number(duration, "score duration", 0.01, MAX_SECONDS),
-                _text(lyric, "score syllable"),
-            )
+    for pitch, start, duration, lyric in _rows(value, key, 4, "[pitch, start, duration, syllable]"):
+        begin = _number(start, f"{key} start", notes[-1].start if notes else 0.0, seconds)
+        length = _number(duration, f"{key} duration", 0.01, MAX_SECONDS)
+        notes.append(Note(int(_number(pitch, f"{key} pitch", 0, 127)), begin, length, _text(lyric, f"{key} syllable")))
+    return tuple(notes)
+
+
+def _span(start: Any, end: Any, key: str, seconds: float) -> Span:
+    first = _number(start, key, 0.0, seconds)
+    return Span(round(first * SAMPLE_RATE), round(_number(end, key, first, seconds) * SAMPLE_RATE))
+
+
+def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, UserTask]) -> Label:
+    """A line for one of the eleven tasks."""
+    task = row.get("task") or ("svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None)
+    if task not in TASKS:
+        own = f"{', '.join(users)}, which the task files bring, or " if users else ""
+        more = "" if users else "; a task of your own needs its task file"
+        raise _Bad(
+            f"task: expected {own}one of {', '.join(TASKS)}, got {_shown(task)}{more}" if "task" in row else "expected text, caption, score or task beside audio"
         )
+    _known(row, _KEYS)
+    split = _split(row)
+    for key in _NEEDS.get(task, ()):
+        if key not in row:
+            raise _Bad(f"{task} needs {key}")
+    if "source" in TASK_ROLES[task] and "source" not in row:
+        raise _Bad(f"{task} needs source: the path of its input")
+    seconds = files.track(row["audio"], "audio").seconds
+    phones, notes = _phones(row, seconds), _notes(row.get("score", []), "score", seconds)
     speaker, text = _text(row.get("speaker", ""), "speaker"), _text(row.get("text", ""), "text")
-    tracks = {"target": Track(0, samples, text, speaker, tuple(phones))}
-    paths = {"target": path}
-    for place, role in ((1, "source"), (2, "prompt")):
+    tracks = {"target": files.track(row["audio"], "audio", text, speaker, phones)}
+    for role in ("source", "prompt"):
         if role in row and role in TASK_ROLES[task]:
-            paths[role], length = files.check(row[role], role)
-            tracks[role] = Track(place, length, speaker=speaker if role == "prompt" else "")
-    if task in ("se", "tse", "sd") and tracks["source"].samples != samples:
+            tracks[role] = files.track(row[role], role, speaker=speaker if role == "prompt" else "")
+    if task in ("se", "tse", "sd") and tracks["source"].samples != tracks["target"].samples:
         raise _Bad(f"{task}: expected source and audio of one length, got {tracks['source'].seconds:.3f} s and {seconds:.3f} s")
     edit = None
     if "spans" in row:
@@ -212,47 +243,122 @@ def _parse_line(line: bytes, number: int, files: _Files, name: str) -> tuple[Lab
         for (start, end), role in zip(_rows(row["spans"], "spans", 2, "[start, end]"), ("source", "target"), strict=False):
             if role not in tracks:
                 raise _Bad(f"spans: {task} has no {role}")
-            first = _number(start, "spans", 0.0, tracks[role].seconds)
-            both.append(Span(round(first * SAMPLE_RATE), round(_number(end, "spans", first, tracks[role].seconds) * SAMPLE_RATE)))
+            both.append(_span(start, end, "spans", tracks[role].seconds))
         if len(both) != 2 or len(row["spans"]) != 2:
             raise _Bad("spans: expected two, that of source and that of audio")
         edit = Edit("replace", both[0], both[1])
-    label = Label(f"{name}-{number:06d}", task, split, tracks, _text(row.get("caption", ""), "caption"), notes=tuple(notes), edit=edit)
-    return label, paths
+    return Label(id, task, split, tracks, _text(row.get("caption", ""), "caption"), notes=notes, edit=edit)
 
 
-def open_recordings(path: Path) -> Corpus:
-    """Reads and checks a manifest.  Raises CorpusError, in one line, with the number of the line that is wrong."""
+def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
+    """A line for a task of the user's own: its inputs by their names."""
+    task = user.task
+    inputs = {i.name: i for i in task.inputs if i.modality != "context"}
+    _known(row, tuple(dict.fromkeys(("audio", "task", "split", "speaker", "phones", *inputs))))
+    target = files.track(row["audio"], "audio")
+    seconds = target.seconds
+    phones, speaker = _phones(row, seconds), _text(row.get("speaker", ""), "speaker")
+    text, tracks, rest = "", {}, {}
+    more: dict[str, Any] = {}
+    for name, spec in inputs.items():
+        value = row.get(name)
+        if value is None:
+            aligned = spec.modality == "text" and phones
+            if spec.required and not aligned and not (spec.modality == "voice" and speaker):
+                raise _Bad(f"{task.name} needs {name}: {_FORMS[spec.modality]}")
+        elif spec.modality in ("voice", "audio", "units"):
+            tracks[name] = files.track(value, name, speaker=speaker if spec.modality == "voice" else "")
+            if spec.place == "guide" and -(-tracks[name].samples // _FRAME) != -(-target.samples // _FRAME):
+                raise _Bad(f"{name}: expected the length of audio, {seconds:.3f} s, since it goes beside it, got {tracks[name].seconds:.3f} s")
+        elif spec.modality == "text":
+            text = _text(value, name)
+        elif spec.modality == "caption":
+            rest[name] = _text(value, name)
+        elif spec.modality == "tokens":
+            rest[name] = _tokens(spec, value, user)
+        elif spec.modality == "score":
+            more["notes"] = _notes(value, name, seconds)
+        elif spec.modality == "span":
+            if not isinstance(value, list) or len(value) != 2:
+                raise _Bad(f"{name}: expected {_FORMS['span']}, got {_shown(value)}")
+            span = _span(value[0], value[1], name, seconds)
+            more["edit"] = Edit("replace", span, span)
+    if not phones and (task.length == "durations" or any(i.modality == "score" for i in task.inputs)):
+        raise _Bad(f"{task.name} needs phones: [phone, end s] in order, since it plans how long each is; an aligner finds them")
+    spoken = dataclasses.replace(target, text=text, speaker=speaker, phones=phones)
+    return Label(id, task.name, _split(row), {"target": spoken, **tracks}, inputs=rest, **more)
+
+
+_FORMS = {
+    "voice": "the path of a sound, or a speaker with other recordings", "audio": "the path of a sound", "units": "the path of a sound", "text": "what is said",
+    "caption": "a text", "tokens": "labels or numbers", "score": "a list of [pitch, start, duration, syllable]", "span": "[start s, end s] in audio",
+}  # fmt: skip
+
+
+def _tokens(spec: Input, value: Any, user: UserTask) -> Any:
+    """Labels or numbers, as they are, once they are known to be of the span."""
+    labels = user.labels.get(spec.segment, tuple(PHONES))
+    if isinstance(value, str):
+        value = _text(value, spec.name).split()
+    if not isinstance(value, list):
+        raise _Bad(f"{spec.name}: expected labels or numbers, got {_shown(value)}")
+    try:
+        token_ids(spec, value, len(labels), {label: n for n, label in enumerate(labels)})
+    except ValueError as e:
+        raise _Bad(str(e)) from None
+    return value
+
+
+def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
+    """Reads and checks a manifest; ``users``: the tasks that are not among the eleven, by name.
+
+    Raises CorpusError, in one line, with the number of the line that is wrong.
+    """
     if path.suffix != ".jsonl" or path.stat().st_size > MAX_FILE:
         raise CorpusError(f"{path}: expected a manifest of recordings, a .jsonl file of at most {MAX_FILE >> 20} MB")
-    files = _Files(path.parent)
-    found: list[tuple[Label, dict[str, Path]]] = []
+    files, users = _Files(path.parent), users or {}
+    found: list[Label] = []
     with path.open("rb") as f:
         for number, line in enumerate(iter(_lines(f), b""), 1):
             if not line.strip():
                 continue
             try:
-                found.append(_parse_line(line, number, files, path.stem))
+                row, id = _object(line), f"{path.stem}-{number:06d}"
+                user = users.get(str(row.get("task")))
+                found.append(_built_in(row, files, id, users) if user is None else _own(row, files, id, user))
             except _Bad as e:
                 raise CorpusError(f"{path}, line {number}: {e}") from None
     if not found:
         raise CorpusError(f'{path}: no recordings; expected a line for each, such as {{"audio": "a.wav", "text": "hello", "speaker": "me"}}')
-    by_speaker: dict[tuple[str, str], list[int]] = {}
-    for i, (label, _) in enumerate(found):
-        if label.tracks["target"].speaker:
-            by_speaker.setdefault((label.split, label.tracks["target"].speaker), []).append(i)
+    by_speaker: dict[tuple[str, str, str], list[int]] = {}
+    for i, label in enumerate(found):
+        if label.tracks["target"].speaker:  # a task of one's own has its own recordings of a speaker
+            group = label.task if label.task in users else ""
+            by_speaker.setdefault((group, label.split, label.tracks["target"].speaker), []).append(i)
     following = {i: same[(k + 1) % len(same)] for same in by_speaker.values() for k, i in enumerate(same) if len(same) > 1}
-    groups: dict[tuple[str, str], list[tuple[Label, dict[int, Path]]]] = {}
-    for i, (label, paths) in enumerate(found):
+    groups: dict[tuple[str, str], list[Label]] = {}
+    for i, label in enumerate(found):
+        voices = [s for s in users[label.task].task.inputs if s.modality == "voice"] if label.task in users else []
+        wanted = [s.name for s in voices] if label.task in users else [r for r in TASK_ROLES[label.task] if r == "prompt"]
         tracks = dict(label.tracks)
-        if "prompt" in TASK_ROLES[label.task] and "prompt" not in tracks and i in following:
-            other, other_paths = found[following[i]]
-            o = other.tracks["target"]
-            tracks["prompt"] = Track(2, o.samples, o.text, o.speaker, o.phones)
-            paths = {**paths, "prompt": other_paths["target"]}
-        whole = Label(label.id, label.task, label.split, tracks, label.caption, notes=label.notes, edit=label.edit)
-        groups.setdefault((label.task, label.split), []).append((whole, {tracks[r].offset: p for r, p in paths.items()}))
-    return Corpus(path, {key: Joined([_Recordings(rows)]) for key, rows in groups.items()})
+        for role in wanted:
+            if role not in tracks and i in following:
+                tracks[role] = found[following[i]].tracks["target"]
+            elif role not in tracks and any(s.name == role and s.required for s in voices):
+                raise CorpusError(f"{path}, {label.id}: {label.task} needs {role}, and {label.split} has no other recording of its speaker; give the path of a sound")
+        groups.setdefault((label.task, label.split), []).append(dataclasses.replace(label, tracks=tracks))
+    return Corpus(path, {key: Joined(_shards(*key, labels, files)) for key, labels in groups.items()})
+
+
+def _shards(task: str, split: str, labels: list[Label], files: _Files) -> list[Recordings]:
+    """Runs of labels of about SHARD_SECONDS, named as a made corpus' shards are."""
+    total, parts = 0.0, [[labels[0]]]
+    for label in labels[1:]:
+        total += label.tracks["target"].seconds
+        if total > SHARD_SECONDS:
+            total, parts = 0.0, [*parts, []]
+        parts[-1].append(label)
+    return [Recordings(f"{task}-{split}-{n:04d}", part, files) for n, part in enumerate(parts)]
 
 
 def _lines(f: Any) -> Callable[[], bytes]:

@@ -18,6 +18,7 @@ i_tts    target                   ``caption`` (the instruction), ``instruction``
 s_edit   source, target           ``edit`` with both spans; bit for bit equal outside them; phones and words of both
 =======  =======================  ==============================================================================================
 
+An example of a user's own task has a track for each input that is a sound, by the input's name, and target; the rest is in ``inputs``.
 Times are in seconds from the start of their track, spans in samples, everything at 16 kHz mono int16.
 """
 
@@ -151,7 +152,7 @@ class Vibrato:
 
 @dataclass(frozen=True)
 class Label:
-    """One example.  ``id`` is ``<task>-<split>-<shard>-<example>``."""
+    """One example.  ``id`` is ``<task>-<split>-<shard>-<example>``.  ``inputs``: of a user's own task, those that are no sound, by name."""
 
     id: str
     task: str
@@ -166,6 +167,7 @@ class Label:
     room: Room | None = None
     edit: Edit | None = None
     instruction: Instruction | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
         """The JSONL line, without its newline; fields at their defaults are left out."""

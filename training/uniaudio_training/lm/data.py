@@ -6,9 +6,8 @@ sequences whose prompt is computed once (what the engine does too: it forks the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,39 +15,48 @@ from torch import Tensor
 
 from uniaudio_engine.captions import CaptionTokenizer
 from uniaudio_engine.sequence import Layout
+from uniaudio_engine.tasks import Task
 
-from .items import SHARED, SINGING, VOICED, Item, item_sequence, read_items
+from .items import Item, item_sequence, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
 BUCKETS = (32, 56, 80, 112, 144, 176, 208, 240, 288, 352, 448, 560)  # sentence lengths in items; longer sentences are left out
 PROMPT = 150  # frames of a voice prompt
 
 
-def items_length(item: Item) -> int:
-    """Length of its sentence in the sequence: all but the task and the voice prompt."""
-    caption = 0 if item.caption is None else len(item.caption) + 2
-    phones = 2 * len(item.phones) + 4 if item.predicts_durations and item.phones is not None else 0
-    return caption + phones + 1 + len(item.codes)
-
-
 class TaskData:
-    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts."""
+    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts.
 
-    def __init__(self, task: str, items: list[Item]) -> None:
+    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do for it.
+    """
+
+    def __init__(self, task: Task, items: list[Item]) -> None:
         self.task = task
+        self.voiced = task.lead is not None
+        self.shared = any(task.lead is not None and i.inputs[task.lead.name] is None for i in items)
         self.buckets: list[list[Item]] = [[] for _ in BUCKETS]
         self.speakers: dict[str, list[np.ndarray]] = {}
         for item in items:
-            b = int(np.searchsorted(BUCKETS, items_length(item)))
+            b = int(np.searchsorted(BUCKETS, item.length))
             if b < len(BUCKETS):
                 self.buckets[b].append(item)
-            if task in SHARED:
+            if self.shared:
                 self.speakers.setdefault(item.speaker, []).append(item.codes)
         mass = np.array([sum(len(i.codes) for i in b) for b in self.buckets], float)
         if not mass.sum():
-            raise ValueError(f"{task}: expected examples of up to {BUCKETS[-1]} items, got none of {len(items)}")
+            raise ValueError(f"{task.name}: expected examples of up to {BUCKETS[-1]} items, got none of {len(items)}")
         self.share = mass / mass.sum()
         self.hours = mass.sum() / 50 / 3600
+        self.too_long = len(items) - sum(map(len, self.buckets))
+
+    def __str__(self) -> str:
+        return f"{self.task.name} {self.hours:.2g} h" + (f" ({self.too_long} left out: too long)" if self.too_long else "")
+
+    def own_prompt(self, item: Item) -> np.ndarray:
+        """The voice, or surroundings, that an item brings: codes [T', K'], perhaps empty."""
+        assert self.task.lead is not None
+        own: np.ndarray = item.inputs[self.task.lead.name]
+        return own
 
     def prompt(self, rng: np.random.Generator, speaker: str, frames: int) -> np.ndarray:
         """``frames`` consecutive frames of one or more clips of a speaker, [frames, K']."""
@@ -61,9 +69,11 @@ class TaskData:
         return joined[start : start + frames]
 
 
-def load_tasks(folder: str | Path, split: str, tasks: Mapping[str, float], captions: CaptionTokenizer | None) -> dict[str, TaskData]:
-    """The data of each task of the mix."""
-    return {task: TaskData(task, list(read_items(folder, task, split, captions))) for task in tasks}
+def load_tasks(
+    folders: str | Sequence[str], split: str, tasks: Iterable[Task], captions: CaptionTokenizer | None, labels: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, TaskData]:
+    """The data of each task of the mix, by its name."""
+    return {task.name: TaskData(task, list(read_items(folders, task, split, captions, labels))) for task in tasks}
 
 
 @dataclass
@@ -90,21 +100,48 @@ class Batch:
         return float((self.kind == AUDIO).sum()) / 50
 
 
-def make_batch(layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int) -> Batch:
+@dataclass(frozen=True)
+class Noise:
+    """How much of what was made so far is wrong: of each sentence, up to this share of the frames that the model is fed back.
+
+    A model that has only ever seen true frames goes on from its own ones as if they were true, and hardly looks at a source that says
+    otherwise; with a sound beside the target (se, tse, sd, a_edit) that source tells more than the past does.
+    """
+
+    beside: float = 0.0  # tasks with a sound beside the target
+    others: float = 0.0
+
+    def of(self, task: Task) -> float:
+        return self.beside if any(i.modality == "audio" and i.place == "guide" for i in task.inputs) else self.others
+
+
+def make_batch(
+    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise
+) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
-    return task_batch(layout, data[task], rng, rows, items)
+    return with_noise(task_batch(layout, data[task], rng, rows, items), rng, noise.of(data[task].task))
+
+
+def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
+    """Some of the audio frames among ``inputs`` replaced, in place, by others of the same sentence: plausible, and wrong."""
+    inputs, frames = batch.inputs.numpy(), batch.frames.numpy()
+    for at in np.ndindex(*inputs.shape[:2]) if most else ():
+        audio = np.flatnonzero(batch.kind.numpy()[at] == AUDIO)
+        fed = audio[1:]  # the first of them is predicted from what stands before the sound
+        wrong = fed[rng.random(len(fed)) < most * rng.random()]
+        inputs[at][wrong] = frames[at][rng.choice(audio, len(wrong))]
+    return batch
 
 
 def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int) -> Batch:
     """A batch of one task."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
-    shared = data.task in SHARED
-    frames = _prompt_frames(rng, data.task)
-    if shared:
+    frames = _prompt_frames(rng, data)
+    if data.shared:
         by_speaker: dict[str, list[Item]] = {}
         for item in pool:
             by_speaker.setdefault(item.speaker, []).append(item)
@@ -117,27 +154,30 @@ def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: i
             chosen.append((prompt, [by_speaker[speaker][int(rng.integers(len(by_speaker[speaker])))] for _ in range(n)]))
     else:
         rows = max(1, round(items / (length + frames)))
-        picked = [pool[int(rng.integers(len(pool)))] for _ in range(rows)]
-        if frames:
-            frames = min(frames, *(len(i.prompt) for i in picked if i.prompt is not None))
+        picked = [pool[int(rng.integers(len(pool)))]]
+        if data.voiced:  # rows with a voice, or rows without one
+            pool = [i for i in pool if (len(data.own_prompt(i)) > 0) == (len(data.own_prompt(picked[0])) > 0)]
+        picked += [pool[int(rng.integers(len(pool)))] for _ in range(rows - 1)]
+        if data.voiced:
+            frames = min([frames, *(len(data.own_prompt(i)) for i in picked)])
         # the end of a context is what leads up to the edit; an enrolment may begin anywhere
-        chosen = [(None if i.prompt is None or not frames else i.prompt[len(i.prompt) - frames :], [i]) for i in picked]
-    return _fill(layout, data.task, chosen, length, frames)
+        chosen = [(data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i]) for i in picked]
+    return _fill(layout, data, chosen, length, frames)
 
 
-def _prompt_frames(rng: np.random.Generator, task: str) -> int:
-    if task not in VOICED:
+def _prompt_frames(rng: np.random.Generator, data: TaskData) -> int:
+    if not data.voiced:
         return 0
-    if task not in SHARED or task == SINGING:
+    if not data.shared or any(i.modality == "score" for i in data.task.inputs):
         return PROMPT
     u = rng.random()
     return 0 if u < 0.08 else PROMPT if u < 0.7 else int(rng.integers(50, PROMPT))
 
 
-def _fill(layout: Layout, task: str, chosen: list[tuple[np.ndarray | None, list[Item]]], length: int, prompt_frames: int) -> Batch:
+def _fill(layout: Layout, data: TaskData, chosen: list[tuple[np.ndarray | None, list[Item]]], length: int, prompt_frames: int) -> Batch:
     k, s = layout.num_codebooks, layout.guide_slots
     rows, n = len(chosen), len(chosen[0][1])
-    skip = 4 + prompt_frames if task in VOICED else 2
+    skip = 4 + prompt_frames if data.voiced else 2
     prompt = np.zeros((rows, skip, k), np.int64)
     inputs, frames = np.zeros((rows, n, length, k), np.int64), np.zeros((rows, n, length, k), np.int64)
     guide = np.full((rows, n, length, s), -1, np.int64)
@@ -152,4 +192,4 @@ def _fill(layout: Layout, task: str, chosen: list[tuple[np.ndarray | None, list[
             frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
             kind[row, i, seq.audio.start - skip : seq.audio.stop - skip] = AUDIO
-    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), task)
+    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), data.task.name)

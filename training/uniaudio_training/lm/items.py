@@ -1,12 +1,13 @@
 """Token shards -> training items: what each task's sequence is made of, in frames and ids, and the sequence itself.
 
-The one place that says how a corpus label becomes a sequence; the engine's ``plan.py`` makes the same one from a request, and
-``tests/engine/test_joint_tasks.py`` holds the two together.
+Both follow from the task's entry, one function for each modality of its inputs.  This is the one place that says how a corpus label
+becomes a sequence; the engine's ``plan.py`` makes the same one from a request, and ``tests/engine/test_joint_tasks.py`` holds
+the two together, for built-in tasks and a user's own.  T frames, K' codebooks of the codec (the LM uses the first K).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,42 +15,85 @@ from typing import Any
 import numpy as np
 
 from uniaudio_engine import guides
+from uniaudio_engine import sequence as seq
 from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.sequence import Layout, Sequence, build_sequence
+from uniaudio_engine.inputs import token_ids
+from uniaudio_engine.sequence import Ids, Layout
+from uniaudio_engine.tasks import TASKS, Input, Task
+from uniaudio_engine.text import iter_sentences
 from uniaudio_engine.text.phones import PHONES
 
 from ..corpus.schema import Label, Phone
 
-VOICED = ("tts", "vc", "tse", "svs", "s_edit")  # tasks whose sequence has a voice prompt
-SHARED = ("tts", "vc", "svs")  # of these, any other clip of the speaker will do as prompt
-SINGING = "svs"  # singers' prompts are sung: they are a pool of their own
+ANY_CLIP = ("tts", "vc", "svs")  # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their own
 FRAME_RATE = 50.0
+FRAME = 320  # samples
+_LEAST_CONTEXT = 25  # frames around an edit
 _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
 
 @dataclass(frozen=True)
-class Item:
-    """One example, ready to become a sequence.  ``codes`` [T, K'] of the target, K' >= the LM's K.
+class Spoken:
+    """Phones [P] as ids, and the frames of each; empty where they are in no time."""
 
-    ``prompt`` [T', K'] is given where only this one fits; tasks in ``SHARED`` take one of the ``speaker``.
+    phones: np.ndarray
+    durations: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.phones)
+
+
+@dataclass(frozen=True)
+class Sung(Spoken):
+    """And what they are sung on: MIDI pitches in order (0 for rests), frames of each."""
+
+    pitches: np.ndarray
+    note_frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example of a task, ready to become a sequence.  ``codes`` [T, K'] of the target.
+
+    ``inputs``: by the name of the entry's input, in the form of its modality: ``voice``, ``audio`` and ``context`` codes [T', K'] (a
+    voice None where any clip of the ``speaker`` will do), ``units`` [T], ``caption`` and ``tokens`` ids [n], ``text`` Spoken,
+    ``score`` Sung, ``span`` (begin, end) in frames.  What the example does not have is empty, or for a span absent.
     """
 
-    task: str
+    task: Task
     codes: np.ndarray
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     speaker: str = ""
-    prompt: np.ndarray | None = None
-    source: np.ndarray | None = None  # codes [T, K'] that go along with the target
-    units: np.ndarray | None = None  # semantic units [T] of the source
-    caption: np.ndarray | None = None  # ids
-    phones: np.ndarray | None = None
-    durations: np.ndarray | None = None  # frames of each phone
-    pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # notes and rests in order
-    note_frames: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    edit: tuple[int, int] | None = None  # frames that are made anew
 
     @property
-    def predicts_durations(self) -> bool:
-        return self.phones is not None and self.task != SINGING
+    def length(self) -> int:
+        """Of its sentence in the sequence: all but the task's token and the voice that it begins with."""
+        count = 1 + len(self.codes) + (self.task.length == "end")
+        for i in self.task.inputs:
+            if in_sequence(i) and i is not self.task.lead:
+                timed = i.modality == "text" and self.task.length == "durations"
+                count += 2 * len(self.inputs[i.name]) + 4 if timed else len(self.inputs[i.name]) + 2
+        return count
+
+
+def in_sequence(spec: Input) -> bool:
+    return spec.place == "sequence" and spec.modality != "span"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What an example's inputs are read from: its label, codes [T, K'] and units [T] by role, and the tokenizers."""
+
+    task: Task
+    label: Label
+    codes: Mapping[str, np.ndarray]
+    units: Mapping[str, np.ndarray]
+    captions: CaptionTokenizer | None
+    labels: Mapping[str, Sequence[str]]  # of vocabulary spans
+
+
+class Skip(Exception):
+    """An example that cannot be an item: there is no room for its phones, or too little around its edit."""
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
@@ -86,101 +130,194 @@ def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(pitches), np.diff(np.maximum.accumulate(np.array(bounds)), prepend=0)
 
 
-def make_item(label: Label, tracks: dict[str, np.ndarray], units: np.ndarray | None, captions: CaptionTokenizer | None) -> Item | None:
-    """The item of one label; ``tracks``: role -> codes [T, K'].  None where it cannot be one (no room for its phones)."""
-    codes, task = tracks["target"], label.task
-    target = label.tracks["target"]
-    more: dict[str, Any] = {"speaker": target.speaker}
-    if task in ("tts", "i_tts", "svs"):
-        durations = frame_durations([p.end for p in target.phones], len(codes))
-        if durations is None:
-            return None
-        more.update(phones=phone_ids(target.phones), durations=durations)
-    if label.caption:
-        if captions is None:
-            raise ValueError(f"{label.id}: expected a caption tokenizer for a task with captions, got none")
-        more["caption"] = captions.encode(label.caption)
-    if task in ("se", "tse", "sd", "a_edit"):
-        more["source"] = tracks["source"]
-    if task == "tse":
-        more["prompt"] = tracks["prompt"]
-    if task == "svs":
-        more["pitches"], more["note_frames"] = song_notes(label, len(codes))
-    if task == "vc":
-        if units is None:
-            return None
-        more["units"] = units
-    if task == "a_edit" and label.edit is not None:
-        begin, end = label.edit.target.start // 320, -(-label.edit.target.end // 320)
-        more["edit"] = (begin, min(end, len(codes)))
-    if task == "s_edit":
-        return _speech_edit(label, codes, more)
-    for name in ("source", "units"):
-        if name in more and len(more[name]) != len(codes):
-            raise ValueError(f"{label.id}: expected {name} of {len(codes)} frames, got {len(more[name])}")
-    return Item(task, codes, **more)
+# From an example to its inputs, by modality
 
 
-def _speech_edit(label: Label, codes: np.ndarray, more: dict[str, Any]) -> Item | None:
-    """The words of the edited span alone; what is around them is their voice prompt, what comes before last."""
-    assert label.edit is not None
-    span = label.edit.target
-    begin, end = span.start // 320, min(len(codes), -(-span.end // 320))
-    target = label.tracks["target"]
-    ends = np.array([p.end for p in target.phones]) * FRAME_RATE
-    starts = np.concatenate(([0.0], ends[:-1]))
-    inside = np.flatnonzero((np.minimum(ends, end) - np.maximum(starts, begin)) > 0.25)
-    if end - begin < 2 or not len(inside):
+def _voice(g: Given, i: Input) -> np.ndarray | None:
+    if g.task.name in ANY_CLIP:
         return None
-    durations = frame_durations((np.minimum(ends[inside], end) - begin) / FRAME_RATE, end - begin)
-    if durations is None:
-        return None
-    prompt = guides.edit_context(codes, begin, end)
-    if len(prompt) < 25:
-        return None
-    return Item("s_edit", codes[begin:end], prompt=prompt, phones=phone_ids(target.phones)[inside], durations=durations, **more)
+    return g.codes.get(i.name, g.codes["target"][:0]) if i is g.task.lead else _heard(g, i)
 
 
-def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None) -> Sequence:
-    """The sequence of an item; ``prompt`` codes [T', K'] for tasks that have a voice, empty for "no voice given"."""
-    k = layout.num_codebooks
-    frames = len(item.codes)
-    if item.phones is not None:
-        rows = guides.phone_rows(layout, item.phones, item.durations)
+def _heard(g: Given, i: Input) -> np.ndarray:
+    """A sound's codes, as much of it as the engine would use; empty where there is none."""
+    codes = g.codes.get(i.name, g.codes["target"][:0])
+    return codes[: round(i.max_seconds * FRAME_RATE)] if i.max_seconds else codes
+
+
+def _audio(g: Given, i: Input) -> np.ndarray:
+    codes = _heard(g, i)
+    return _aligned(g, i, codes) if i.place == "guide" else codes
+
+
+def _units(g: Given, i: Input) -> np.ndarray:
+    if i.name not in g.units:
+        raise ValueError(f"{g.label.id}: expected semantic units of {i.name}, got none; make the tokens with --units")
+    return _aligned(g, i, g.units[i.name])
+
+
+def _aligned(g: Given, i: Input, values: np.ndarray) -> np.ndarray:
+    if len(values) != len(g.codes["target"]):
+        raise ValueError(f"{g.label.id}: expected {i.name} of {len(g.codes['target'])} frames, as the target has, got {len(values)}")
+    return values
+
+
+def _caption(g: Given, i: Input) -> np.ndarray:
+    text = g.label.inputs.get(i.name, g.label.caption)
+    if not text and not i.required:
+        return np.zeros(0, np.int32)
+    if g.captions is None:
+        raise ValueError(f"{g.label.id}: expected a caption tokenizer for a task with captions, got none")
+    return g.captions.encode(text, i.name)
+
+
+def _tokens(g: Given, i: Input) -> np.ndarray:
+    labels = g.labels.get(i.segment, ())
+    if i.name not in g.label.inputs:
+        return np.zeros(0, np.int32)
+    return token_ids(i, g.label.inputs[i.name], len(labels), {label: n for n, label in enumerate(labels)})
+
+
+def _text(g: Given, i: Input) -> Spoken:
+    """The phones of the target, or of its edited part."""
+    codes, phones = g.codes["target"], g.label.tracks["target"].phones
+    if g.task.length != "durations":
+        spoken = [p.phone for p in phones] or [p for s in iter_sentences(g.label.tracks["target"].text) for p in s.phones]
+        ids = np.array([_PHONE_ID[p] for p in spoken], np.int64)
+        return Spoken(ids[np.concatenate(([True], ids[1:] != ids[:-1]))] if i.collapse else ids, ids[:0])
+    ends = np.array([p.end for p in phones])
+    if any(o.modality == "context" for o in g.task.inputs):
+        begin, end = edited(g)
+        starts = np.concatenate(([0.0], ends[:-1]))
+        inside = np.flatnonzero((np.minimum(ends * FRAME_RATE, end) - np.maximum(starts * FRAME_RATE, begin)) > 0.25)
+        if end - begin < 2 or not len(inside):
+            raise Skip
+        durations = frame_durations((np.minimum(ends[inside] * FRAME_RATE, end) - begin) / FRAME_RATE, end - begin)
+        ids = phone_ids(phones)[inside]
     else:
-        rows = layout.no_guide(frames)
-    if len(item.pitches):
-        guides.put_notes(layout, rows, item.pitches, item.note_frames)
-    if item.units is not None:
-        guides.put_units(layout, rows, item.units)
-    if item.source is not None:
-        guides.put_source(layout, rows, item.source)
-    if item.edit is not None:
-        guides.put_edit(layout, rows, *item.edit)
-    if item.task in ("t2s", "t2m"):
-        guides.put_time_left(layout, rows)
+        durations, ids = frame_durations(ends, len(codes)), phone_ids(phones)
+    if durations is None:
+        raise Skip
+    return Spoken(ids, durations)
+
+
+def _score(g: Given, i: Input) -> Sung:
+    target = g.label.tracks["target"]
+    frames = len(g.codes["target"])
+    durations = frame_durations([p.end for p in target.phones], frames)
+    if durations is None:
+        raise Skip
+    return Sung(phone_ids(target.phones), durations, *song_notes(g.label, frames))
+
+
+def _context(g: Given, i: Input) -> np.ndarray:
+    around = guides.edit_context(g.codes["target"], *edited(g))
+    if len(around) < _LEAST_CONTEXT:
+        raise Skip
+    return around
+
+
+def edited(g: Given) -> tuple[int, int]:
+    """Frames [begin, end) of the target that are made anew; all where the label has no edit."""
+    frames = len(g.codes["target"])
+    if g.label.edit is None:
+        return 0, frames
+    span = g.label.edit.target
+    return span.start // FRAME, min(frames, -(-span.end // FRAME))
+
+
+READ: dict[str, Callable[[Given, Input], Any]] = {
+    "voice": _voice, "audio": _audio, "units": _units, "caption": _caption, "tokens": _tokens, "text": _text, "score": _score,
+    "context": _context, "span": lambda g, i: edited(g),
+}  # fmt: skip
+
+
+def make_item(g: Given) -> Item | None:
+    """The item of one example.  None where it cannot be one; ValueError where its data do not fit its task."""
+    try:
+        inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
+    except Skip:
+        return None
+    codes = g.codes["target"]
+    if any(i.modality == "context" for i in g.task.inputs):  # what is around the edit stays as it is
+        codes = codes[slice(*edited(g))]
+    return Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
+
+
+# From inputs to the sequence
+
+
+def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None = None) -> seq.Sequence:
+    """The sequence of an item; ``prompt``: codes [T', K'] of the voice that it begins with, empty or None for "no voice given"."""
+    task = item.task
+    segments = []
+    for i in task.inputs:
+        if in_sequence(i) and not (i.modality == "text" and task.length == "durations"):  # those come last
+            segments.append((i.segment, _frames(layout, i, prompt if i is task.lead else item.inputs[i.name])))
     more: dict[str, Any] = {}
-    if item.predicts_durations:
-        more = {"phones": item.phones, "durations": item.durations, "duration_rows": guides.phone_features(layout, item.phones)}
-    if item.task in VOICED:
-        more["prompt"] = np.zeros((0, k), np.int64) if prompt is None else prompt[:, :k]
-    return build_sequence(layout, item.task, item.codes[:, :k], rows, caption=item.caption, **more)
+    if task.length == "durations" and task.text_input is not None:
+        spoken = item.inputs[task.text_input.name]
+        more = {"phones": spoken.phones, "durations": spoken.durations, "duration_rows": guides.phone_features(layout, spoken.phones)}
+    codes = item.codes[:, : layout.num_codebooks]
+    return seq.build_sequence(layout, task.special, segments, codes, item_rows(layout, item), ends=task.length == "end", **more)
 
 
-def read_items(folder: str | Path, task: str, split: str, captions: CaptionTokenizer | None) -> Iterator[Item]:
-    """All items of a task and split of a folder of token shards; FileNotFoundError, with the remedy, where there is none."""
-    paths = sorted(Path(folder).glob(f"{task}-{split}-*.npz"))
+def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
+    """Frames [n, K] of an input in the sequence."""
+    if value is None or not len(value):
+        return layout.fill([])
+    if spec.modality in ("voice", "audio", "context"):
+        return layout.codes_to_frames(value[:, : layout.num_codebooks])
+    return layout.tokens(spec.segment, value.phones if isinstance(value, Spoken) else value)
+
+
+def item_rows(layout: Layout, item: Item) -> Ids:
+    """What rides beside the target: guide rows [T, S]."""
+    task = item.task
+    rows = layout.no_guide(len(item.codes))
+    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "guide"]
+    if task.length == "durations" and task.text_input is not None:
+        beside.append(("text", item.inputs[task.text_input.name]))
+    for modality, value in beside:
+        if modality in ("text", "score"):
+            rows = guides.phone_rows(layout, value.phones, value.durations)
+        if modality == "score":
+            guides.put_notes(layout, rows, value.pitches, value.note_frames)
+        if modality == "units":
+            guides.put_units(layout, rows, value)
+        if modality == "audio":
+            guides.put_source(layout, rows, value)
+    for i in task.inputs:
+        if i.modality == "span" and any(o.name == i.segment and o.place == "guide" for o in task.inputs):
+            guides.put_edit(layout, rows, *item.inputs[i.name])
+    if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):
+        guides.put_time_left(layout, rows)
+    return rows
+
+
+def read_items(
+    folders: str | Path | Sequence[str | Path], task: str | Task, split: str, captions: CaptionTokenizer | None,
+    labels: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Item]:  # fmt: skip
+    """All items of a task and split of folders of token shards; FileNotFoundError, with the remedy, where there is none.
+
+    ``task``: the name of a built-in one, or an entry; ``labels`` of the spans that its ``tokens`` inputs are of.
+    """
+    entry = TASKS[task] if isinstance(task, str) else task
+    folders = [folders] if isinstance(folders, (str, Path)) else folders
+    paths = sorted(p for folder in folders for p in Path(folder).glob(f"{entry.name}-{split}-*.npz"))
     if not paths:
-        raise FileNotFoundError(f"no {task}-{split} token shards in {folder}; make them: python -m uniaudio_training.lm.tokens")
+        where = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"no {entry.name}-{split} token shards in {where}; make them: python -m uniaudio_training.lm.tokens")
     for path in paths:
-        labels = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
+        found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
         with np.load(path) as z:
             cuts = np.cumsum(z["frames"])[:-1]
             codes = iter(np.split(z["codes"], cuts))
             units = iter(np.split(z["units"], cuts)) if "units" in z else None
-        for label in labels:
+        for label in found:
             tracks = {role: next(codes) for role in label.tracks}
             spoken = {role: next(units) for role in label.tracks} if units is not None else {}
-            item = make_item(label, tracks, spoken.get("source"), captions)
+            item = make_item(Given(entry, label, tracks, spoken, captions, labels or {}))
             if item is not None:
                 yield item

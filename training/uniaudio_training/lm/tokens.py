@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +20,13 @@ from tqdm import tqdm
 from uniaudio_engine import Engine
 
 from ..corpus.reading import Shard, open_corpus
+from ..corpus.recordings import Recordings
+from ..user_tasks import read_user_tasks
 
 Encode = Callable[[NDArray[np.float32]], NDArray[np.int32]]
 
 
-def tokenize(shard: Shard, encode: Encode, units: Encode | None = None) -> dict[str, NDArray[np.generic]]:
+def tokenize(shard: Shard | Recordings, encode: Encode, units: Encode | None = None) -> dict[str, NDArray[np.generic]]:
     """Arrays of one token shard.  ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T].
 
     Tracks that several examples share are encoded once.
@@ -53,25 +54,31 @@ def main(argv: list[str] | None = None) -> int:
         epilog="example: python -m uniaudio_training.lm.tokens --model uniaudio_engine/models/base --corpus data/corpus --out data/tokens",
     )  # fmt: skip
     parser.add_argument("--model", help="a model folder (the bundled model)")
-    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make, or a manifest of recordings")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--tasks", help="which, separated by commas (all that the corpus has)")
     parser.add_argument("--units", action="store_true", help="also the semantic units of the model's encoder")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--task-files", nargs="+", default=[], metavar="FILE", help="tasks of your own that the manifest has recordings of (docs/new-task.md)")
     args = parser.parse_args(argv)
-    engine = Engine.from_pretrained(args.model, threads=args.threads)
-    corpus = open_corpus(args.corpus)
+    try:
+        engine = Engine.from_pretrained(args.model, threads=args.threads)
+        corpus = open_corpus(args.corpus, read_user_tasks(args.task_files))
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
     args.out.mkdir(parents=True, exist_ok=True)
     tasks = args.tasks.split(",") if args.tasks else corpus.tasks
     shards = [s for task, split in corpus if task in tasks for s in corpus.shards(task, split)]
     for shard in tqdm(shards, unit="shard"):
-        assert isinstance(shard, Shard)
+        assert isinstance(shard, (Shard, Recordings))
         path = args.out / f"{shard.name}.npz"
-        if path.exists():
+        labels = b"".join(line + b"\n" for line in shard.lines)
+        if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
         np.savez(part, **tokenize(shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None))
-        shutil.copyfile(shard.path, path.with_suffix(".jsonl"))
+        path.with_suffix(".jsonl").write_bytes(labels)
         part.replace(path)
     return 0
 

@@ -13,44 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine import guides
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.config import LMConfig, StackConfig, from_dict, to_dict
-from uniaudio_engine.sequence import Layout, guide_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.config import from_dict
+from uniaudio_engine.sequence import Layout
 
 from ..codec.train import Prefetch, settings_from
 from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
 from ..run import Run, pick_device, set_learning_rate
-from .data import AUDIO, DURATION, Batch, TaskData, load_tasks, make_batch, task_batch
+from .data import AUDIO, DURATION, Batch, Noise, TaskData, load_tasks, make_batch, task_batch
 from .samples import Samples
+from .setup import set_up
 from .team import Team, run_team
+from .validation import Record
 from .warm import start_from
 
 _SETTINGS: dict[str, Any] = {
     "rows": 4, "items": 3200, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
     "weight_decay": 0.05, "duration_weight": 0.3, "codebook_size": 1024, "num_codebooks": 4, "data": "data/tokens", "validate_every": 250,
     "validation_batches": 3, "units": 512, "captions": "", "minutes": 0.0, "threads": 0, "processes": 1, "corpus": "",
+    "task_files": [], "old": 0.0, "bound": 0.0, "noise": {},
 }  # fmt: skip
-TASKS = ("tts", "vc", "se", "tse", "svs", "t2s", "t2m", "a_edit", "sd", "i_tts", "s_edit")
-
-
-def build_config(config: dict[str, Any], codebook_size: int, num_codebooks: int, captions: int, units: int) -> tuple[LMConfig, Layout]:
-    """The LM's config from a training config's ``lm`` section (global and local stacks) and the vocabulary of all tasks.
-
-    The vocabulary is that of all eleven tasks whichever are trained, so that a model can go on with more of them.
-    """
-    def spans(start: int) -> tuple[Any, ...]:
-        return guides.joint_spans(start, codebook_size, units)
-
-    vocabulary = make_vocabulary(num_codebooks, codebook_size, len(PHONES), TASKS, ("caption",), captions, spans)
-    stacks = {side: from_dict(StackConfig, config["lm"][side], f"lm.{side}") for side in ("global", "local")}
-    lm = LMConfig(
-        vocab_size=vocab_size(vocabulary), num_codebooks=num_codebooks, global_=stacks["global"], local=stacks["local"],
-        embedding="sum", conditioning="prefix", start_id=vocabulary.special("start"), local_start_id=vocabulary.special("local_start"),
-        guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary),
-    )  # fmt: skip
-    return lm, Layout.of(lm, vocabulary)
 
 
 def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
@@ -89,10 +70,15 @@ def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, T
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]
     y = model.local_hidden(h[audio], codes)
+    end = layout.vocabulary.special("audio_end")
+    ended = codes[:, 0] == end  # in tasks that say themselves where they end
+    some = bool(ended.any())
     per_codebook = []
     for k, [(start, size)] in enumerate(layout.audio_ranges()):
-        logits = F.linear(y[:, k], model.head.weight[start : start + size])
-        per_codebook.append(F.cross_entropy(logits.float(), codes[:, k] - start))
+        rows, target = model.head.weight[start : start + size], codes[:, k] - start
+        if some:
+            rows, target = torch.cat((rows, model.head.weight[end : end + 1])), target.masked_fill(ended, size)
+        per_codebook.append(F.cross_entropy(F.linear(y[:, k], rows).float(), target))
     if not bool(duration.any()):
         return torch.stack(per_codebook), torch.full((), torch.nan)
     span = layout.vocabulary.span("duration")
@@ -119,7 +105,7 @@ def validate(
     model.eval()
     found = {}
     for task, of_task in data.items():
-        total = np.zeros(s["num_codebooks"] + 1)
+        total = np.zeros(layout.num_codebooks + 1)
         for i in range(s["validation_batches"]):
             batch = task_batch(layout, of_task, np.random.default_rng((12345, i)), s["rows"], s["items"]).to(device)
             with torch.autocast(device.type, torch.bfloat16):
@@ -134,7 +120,9 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     """``config["tasks"]``: task -> its share of the batches.  ``config["init"]``, if given, is a model folder whose LM the run
     starts from (``warm.py``).  ``minutes`` > 0 ends the run by the clock: the learning rate follows whichever of steps and
     minutes is further on.  ``processes`` share each step's items: on a CPU, one process a core does more than one with all
-    cores.  ``corpus``, if given: samples of its validation split as the engine answers them go to tensorboard."""
+    cores.  ``noise`` (:class:`Noise`) is put into what the model is fed back.  ``corpus``, if given: samples of its validation split
+    as the engine answers them go to tensorboard.  A run with a user's tasks (``setup.py``) ends with what the old ones lost; more
+    than ``bound`` nats a code is a ValueError."""
     s = settings_from(config, _SETTINGS, ("lm", "init", "tasks"))
     run_team(_train, s["processes"], config, s, out, device_name)
 
@@ -144,11 +132,10 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
     if s["threads"] or team.size > 1:
         torch.set_num_threads(s["threads"] or 1)
     torch.manual_seed(s["seed"])
-    captions = CaptionTokenizer(Path(s["captions"]).read_bytes(), s["captions"]) if s["captions"] else None
-    lm_config, layout = build_config(config, s["codebook_size"], s["num_codebooks"], captions.size if captions else 0, s["units"])
-    weights = {task: float(share) for task, share in config["tasks"].items()}
-    data, valid = (load_tasks(s["data"], split, weights, captions) for split in ("train", "valid"))
-    model = MultiScaleLM(lm_config)
+    setup = set_up(config, s)
+    layout, weights = setup.layout, setup.weights
+    data, valid = (load_tasks(s["data"], split, setup.tasks.values(), setup.captions, setup.labels) for split in ("train", "valid"))
+    model = MultiScaleLM(setup.lm)
     model.init_weights(s["seed"])
     model.to(device).train()
     opts = optimizers(model, s)
@@ -161,13 +148,15 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
             print(taken)
     samples = None
     if team.leads:
-        about = {"lm": to_dict(lm_config), "vocabulary": to_dict(layout.vocabulary), "tasks": list(weights)}
-        (Path(out) / "lm.json").write_text(json.dumps(about, indent=2))
-        hours = ", ".join(f"{t} {d.hours:.1f} h" for t, d in data.items())
-        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {hours}, {device}")
+        (Path(out) / "lm.json").write_text(json.dumps(setup.about(), indent=2))
+        print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {', '.join(map(str, data.values()))}, {device}")
         samples = Samples(s["corpus"], config["init"], s["captions"], weights) if s["corpus"] else None
+    record = Record(out, setup.old)
+    if team.leads and run.step == 0 and setup.old:
+        record.add(0, validate(model, layout, valid, device, s))
+    noise = from_dict(Noise, s["noise"], "noise")
     rows, items = max(1, s["rows"] // team.size), s["items"] // team.size
-    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items), team.seed(s["seed"]), run.step)
+    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items, noise), team.seed(s["seed"]), run.step)
     seconds, share = 0.0, clock.share(clock.before)
     with run.progress() as bar:
         while True:
@@ -191,6 +180,7 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
             going = run.tick()
             if team.leads and (run.step % s["validate_every"] == 0 or not going):
                 found = validate(model, layout, valid, device, s)
+                record.add(run.step, found)
                 for task, values in found.items():
                     for name, v in zip([f"code{k}" for k in range(len(values) - 1)] + ["duration"], values, strict=True):
                         run.writer.add_scalar(f"valid-{task}/{name}", v, run.step)
@@ -199,6 +189,10 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
                     bar.write(f"step {run.step}: no sample of {line}")
             if not going:
                 break
+    if team.leads and record.summary():
+        print(record.summary())
+    if team.leads and (run.step >= s["steps"] or clock.over()):
+        record.check(s["bound"])
 
 
 class _Clock:

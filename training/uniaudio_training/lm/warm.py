@@ -1,8 +1,8 @@
 """Starting a model from one with fewer tasks, ids or layers: what both have is taken over, what is new starts without harm.
 
 New layers write nothing at first (their last matrices are zero), so a deeper model begins as the shallower one was; new ids get
-small embeddings; the columns of a source sound get the codec's own codebooks through one random map, so that sounds that are
-alike look alike from the first step.
+embeddings of the size that the old ones have, so that a new task's labels are heard from the first step; the columns of a source sound, where they are new, get the codec's own codebooks through one random map, so that
+sounds that are alike look alike from the first step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from uniaudio_engine.config import ModelConfig, VocabularyConfig
 
 from ..models.lm import MultiScaleLM
 
-_STD = 0.02  # of new rows
 _SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
 
 
@@ -32,9 +31,11 @@ def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, 
     g = torch.Generator().manual_seed(seed)
     if old_config.lm is None or old_config.vocabulary is None:
         if model.guide is not None:
-            _source_rows(model.guide.weight, vocabulary, load_file(folder / "codec.safetensors")["quantizer.codebooks"].float(), g)
+            _source_rows(model.guide.weight, vocabulary, (), folder, g)
         return json.dumps({"from": str(folder), "codebooks": old_config.codec.num_codebooks})
     old = {k: v.float() for k, v in load_file(folder / "lm.safetensors").items()}
+    if any(k.endswith("_scale") for k in old):
+        raise ValueError(f"{folder}: expected weights in float32 or bfloat16, got quantized ones; start from the folder that was quantized")
     ids = _moves(old_config.vocabulary, vocabulary, guide=False)
     guide_ids = _moves(old_config.vocabulary, vocabulary, guide=True)
     fresh = 0
@@ -43,7 +44,8 @@ def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, 
         if table is not None:
             if old[name].shape[1] != p.shape[1]:
                 raise ValueError(f"{folder}: {name}: expected width {p.shape[1]}, got {old[name].shape[1]}")
-            p.copy_(torch.randn(p.shape, generator=g) * _STD)
+            taken = torch.cat([old[name][i : i + n] for _, i, n in table])
+            p.copy_(torch.randn(p.shape, generator=g) * taken.std())
             for begin, old_begin, size in table:
                 p[begin : begin + size] = old[name][old_begin : old_begin + size]
         elif name in old:
@@ -54,7 +56,7 @@ def start_from(model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, 
             p.zero_()
             fresh += name.endswith("attn.o.weight")
     if model.guide is not None:
-        _source_rows(model.guide.weight, vocabulary, load_file(folder / "codec.safetensors")["quantizer.codebooks"].float(), g)
+        _source_rows(model.guide.weight, vocabulary, tuple(s.name for s in old_config.vocabulary.guide_spans), folder, g)
     return json.dumps({"from": str(folder), "new layers": fresh, "rows taken": sum(n for *_, n in ids), "guide rows taken": sum(n for *_, n in guide_ids)})
 
 
@@ -70,10 +72,13 @@ def _moves(old: VocabularyConfig, new: VocabularyConfig, guide: bool) -> list[tu
     return moves
 
 
-def _source_rows(table: Tensor, vocabulary: VocabularyConfig, codebooks: Tensor, g: torch.Generator) -> None:
-    """Rows of source0.. and ahead0.. from codebooks [K, C, E]."""
+def _source_rows(table: Tensor, vocabulary: VocabularyConfig, learned: tuple[str, ...], folder: Path, g: torch.Generator) -> None:
+    """Rows of source0.. and ahead0.. from the codec's codebooks [K, C, E], but not those that have been ``learned``."""
+    codebooks = load_file(folder / "codec.safetensors")["quantizer.codebooks"].float()
     for prefix in ("source", "ahead"):
         names = [s for s in vocabulary.guide_spans if s.name.startswith(prefix)]
+        if any(s.name in learned for s in names):
+            continue
         through = torch.randn(codebooks.shape[2], table.shape[1], generator=g)
         rows = [codebooks[k] @ through for k in range(len(names))]
         scale = _SOURCE_STD / sum(r.var() for r in rows).sqrt() if rows else 1.0
