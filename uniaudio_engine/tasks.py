@@ -162,9 +162,9 @@ class Task:
                            *(("segment", i.segment) for i in self.inputs)]:  # fmt: skip
             if not _NAME.fullmatch(name):
                 raise InputError(f"task {shown(self.name)}: {what}: expected a short name of letters, digits and _, got {shown(name)}")
-        clash = set(inputs) & {o.name for o in self.options} | ({"phones"} & set(inputs) if self.text_input else set())
+        clash = set(inputs) & {"task", "voice", "chunk_frames", *(o.name for o in self.options), *(("phones",) if self.text_input else ())}
         if len(inputs) != len(self.inputs) or clash or len([i for i in self.inputs if i.modality == "text"]) > 1:
-            raise InputError(f"task {self.name}: expected distinct names of inputs and options and at most one text")
+            raise InputError(f"task {self.name}: expected distinct names of inputs and options, none of task, voice and chunk_frames, and at most one text")
         for i in self.inputs:
             if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality not in ("audio", "context")):
                 raise InputError(f"task {self.name}: input {i.name}: expected the name of an audio input as segment, got {shown(i.segment)}")
@@ -175,8 +175,8 @@ class Task:
         beside = [i for i in self.inputs if i.place == "guide"]
         if (self.length == "source" and "source" not in inputs and not beside) or (self.length == "durations" and not self.text_input):
             raise InputError(f"task {self.name}: length {self.length}: expected an input named source, or for durations a text")
-        if len(beside) > 1 or (beside and self.length != "source"):
-            raise InputError(f"task {self.name}: expected one input beside the target, its length source")
+        if len(beside) > 1 or (beside and (self.length != "source" or not beside[0].required)):
+            raise InputError(f"task {self.name}: expected one input beside the target, required, its length source")
         if self.length == "source" and self.text_input:
             raise InputError(f"task {self.name}: a text and length source: its sentences are as long as they are spoken; choose durations, end or seconds")
         kept = next((i for i in self.inputs if i.name == "source" and (i.place == "guide" or i.modality == "context")), None)
