@@ -54,6 +54,7 @@ class Input:
     max_count: int = 0  # tokens and states: at most so many; 0 for no limit
     encoder: str = ""
     place: Literal["sequence", "guide"] = "sequence"
+    units: bool = False  # audio beside the target: its semantic units as well, which say what is spoken in it
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ class Task:
         for i in self.inputs:
             if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality not in ("audio", "context")):
                 raise InputError(f"task {self.name}: input {i.name}: expected the name of an audio input as segment, got {shown(i.segment)}")
+            if i.units and (i.place != "guide" or i.modality != "audio"):
+                raise InputError(f"task {self.name}: input {i.name}: units: expected a sound (modality audio) beside the target (place guide) to take them of")
             if (i.place == "guide") != (i.modality in ("units", "score")) and i.modality != "audio":
                 raise InputError(f"task {self.name}: input {i.name}: {i.modality} cannot be in place {i.place}")
             if not (0 <= i.min_seconds <= 3600 and 0 <= i.max_seconds <= 3600 and 0 <= i.rate <= 1e5 and 0 <= i.max_count <= 1 << 20):
@@ -223,6 +226,7 @@ class Task:
         for i in self.inputs:
             if i.place == "guide":
                 names |= {"audio": {"source0", "ahead0"}, "units": {"unit"}, "score": {"note", "phone_now"}}[i.modality]
+                names |= {"unit"} if i.units else set()
             elif i.modality == "span":
                 place = next((o.place for o in self.inputs if o.name == i.segment and o.modality == "audio"), "")
                 names |= {"guide": {"edit"}, "sequence": {"audio_mask"}}.get(place, set())
@@ -269,6 +273,7 @@ _TEXT = Input("text", "text", "phone", "English text")
 _CAPTION = Input("text", "caption", "caption", "what it is to sound like, in English")
 _INSTRUCTION = Input("instruction", "caption", "caption", "what to do, in English")
 _BESIDE = Input("source", "audio", "source", "the sound", place="guide")
+_SPEECH = replace(_BESIDE, units=True)
 _SPAN = Input("span", "span", "source", "the part to change, as begin:end in seconds")
 
 TASKS: dict[str, Task] = {
@@ -279,9 +284,9 @@ TASKS: dict[str, Task] = {
         Task("vc", "say the same in another voice", (
             _THIS_VOICE, Input("source", "units", "unit", "the speech", place="guide"),
         ), "source", "uniaudio convert --source examples/speech.flac --voice examples/voice.flac -o converted.wav", 0.3, 64, 0.95, finish="length", verb="convert"),
-        Task("se", "take the noise out of speech", (_BESIDE,), "source", "uniaudio enhance --source examples/noisy.flac -o clean.wav",
+        Task("se", "take the noise out of speech", (_SPEECH,), "source", "uniaudio enhance --source examples/noisy.flac -o clean.wav",
              0.3, 64, 0.95, finish="length", verb="enhance"),
-        Task("tse", "pull one speaker out of a mixture", (_THIS_VOICE, _BESIDE), "source",
+        Task("tse", "pull one speaker out of a mixture", (_THIS_VOICE, _SPEECH), "source",
              "uniaudio extract --source examples/mixture.flac --voice examples/wanted.flac -o alone.wav", 0.3, 64, 0.95, finish="length", verb="extract"),
         Task("svs", "sing a score", (_VOICE, Input("score", "score", "note", "notes and words: .txt, .mid or .musicxml", place="guide")),
              "source", "uniaudio sing --score examples/song.txt --voice examples/singer.flac -o song.wav", 0.3, 64, 0.95, verb="sing"),
@@ -291,7 +296,7 @@ TASKS: dict[str, Task] = {
              0.8, 128, 0.98, verb="music"),
         Task("a_edit", "change a sound as an instruction says", (_INSTRUCTION, _BESIDE, replace(_SPAN, required=False)), "source",
              'uniaudio edit "around the middle, add birdsong, 2 falling chirps" --source examples/rain.flac --span 1.14:2.84 -o birds.wav', 0.5, 64, 0.95, finish="span", verb="edit"),
-        Task("sd", "take the room out of speech", (_BESIDE,), "source", "uniaudio dereverb --source examples/hall.flac -o dry.wav",
+        Task("sd", "take the room out of speech", (_SPEECH,), "source", "uniaudio dereverb --source examples/hall.flac -o dry.wav",
              0.3, 64, 0.95, finish="length", verb="dereverb"),
         Task("i_tts", "speak a text as an instruction says", (_INSTRUCTION, _TEXT), "durations",
              'uniaudio instruct "a low-pitched man, speaking slowly" --text "Hello there." -o low.wav', 0.3, 64, 0.95, verb="instruct"),

@@ -64,6 +64,8 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
         inputs["text"] = Spoken(np.array(phones), token_durations(layout, log[first : first + len(phones)]))
     if task in ("se", "tse", "sd", "a_edit"):
         inputs["source"] = e.encode(given["source"]).T[: len(codes)]
+        if task != "a_edit":
+            inputs["source, units"] = e.semantic(given["source"])
     if task == "a_edit":  # the rows look ahead into the source beyond what is made
         inputs["span"] = (15, 31)
     if task == "vc":

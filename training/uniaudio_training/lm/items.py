@@ -232,10 +232,16 @@ READ: dict[str, Callable[[Given, Input], Any]] = {
 }  # fmt: skip
 
 
+def units_of(spec: Input) -> str:
+    """The key of an input's units among an item's inputs, where they go along with it."""
+    return f"{spec.name}, units"
+
+
 def make_item(g: Given) -> Item | None:
     """The item of one example.  None where it cannot be one; ValueError where its data do not fit its task."""
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
+        inputs |= {units_of(i): _units(g, i) for i in g.task.inputs if i.units}
     except Skip:
         return None
     codes = g.codes["target"]
@@ -288,6 +294,8 @@ def item_rows(layout: Layout, item: Item) -> Ids:
         if modality == "audio":
             guides.put_source(layout, rows, value)
     for i in task.inputs:
+        if i.units:
+            guides.put_units(layout, rows, item.inputs[units_of(i)])
         if i.modality == "span" and any(o.name == i.segment and o.place == "guide" for o in task.inputs):
             guides.put_edit(layout, rows, *item.inputs[i.name])
     if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):
