@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Single-task models to hold the joint one against: the same size, from nothing, each with as many batches of its task as the joint
 # model had of it over both stages (the configs' steps times shares).  Resumable; a task's folder is runs/single/TASK-folder.
-# usage: training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
+# A joint step is two batches, made by two processes; here one process makes both, and JOBS models are trained at a time.
+# usage: [JOBS=2] training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
 set -euo pipefail
 configs=$(cd "$(dirname "$0")" && pwd)/configs
 steps=$(
@@ -16,7 +17,12 @@ for task in sys.argv[2:] or steps:
     print(task, round(steps[task]))
 PY
 )
-while read -r task count; do
-  uniaudio-train lm --config "$configs/lm.yaml" --out "runs/single/$task" --set "tasks={$task: 1}" "steps=$count" "validate_every=$count"
-  python -m uniaudio_training.bundle --base runs/tokenizers --lm "runs/single/$task" --captions data/tokens/text.model --out "runs/single/$task-folder"
-done <<<"$steps"
+export configs
+one() {
+  uniaudio-train lm --config "$configs/lm.yaml" --out "runs/single/$1" \
+    --set "tasks={$1: 1}" "steps=$2" "validate_every=$2" processes=1 rows=12 items=9600 > "runs/single/$1.log" 2>&1
+  python -m uniaudio_training.bundle --base runs/tokenizers --lm "runs/single/$1" --captions data/tokens/text.model --out "runs/single/$1-folder"
+}
+export -f one
+mkdir -p runs/single
+xargs -P "${JOBS:-2}" -L 1 bash -euc 'one "$0" "$1"' <<<"$steps"
