@@ -106,6 +106,26 @@ def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
         assert all(tuple(f.tolist()) in own for f in wrong.inputs[at][changed[at]])
 
 
+@pytest.mark.parametrize("task", ["t2s", "a_edit", "tts"])
+def test_some_captions_are_left_out(task, model, captions):
+    _, layout = model
+    data = TaskData(ENTRIES[task], random_items(task, captions))
+    told, some, none = (task_batch(layout, data, np.random.default_rng(4), 2, 3000, untold) for untold in (0.0, 0.4, 1.0))
+    begin, end = (layout.vocabulary.special(f"caption_{side}") for side in ("start", "end"))
+
+    def empty(batch):
+        """Of each example: is the end of its caption fed right after its beginning?"""
+        ids = torch.cat((batch.prompt[:, None, :, 0].expand(-1, batch.inputs.shape[1], -1), batch.inputs[..., 0]), -1)
+        return ((ids[..., :-1] == begin) & (ids[..., 1:] == end)).any(-1)
+
+    if task == "tts":
+        assert torch.equal(told.inputs, none.inputs) and torch.equal(told.frames, some.frames)
+    else:
+        assert not empty(told).any() and empty(none).all() and 0.1 < empty(some).float().mean() < 0.7
+    for batch in (some, none):
+        assert torch.equal(batch.frames[batch.kind == AUDIO], told.frames[told.kind == AUDIO])
+
+
 def columns(layout, seq, name):
     span = layout.vocabulary.guide_span(name)
     values = seq.guide[seq.audio, layout.guide_column(name)]

@@ -7,7 +7,7 @@ sequences whose prompt is computed once (what the engine does too: it forks the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -116,13 +116,14 @@ class Noise:
 
 
 def make_batch(
-    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise
+    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise,
+    untold: float = 0.0,
 ) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
-    return with_noise(task_batch(layout, data[task], rng, rows, items), rng, noise.of(data[task].task))
+    return with_noise(task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task))
 
 
 def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
@@ -136,8 +137,14 @@ def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
     return batch
 
 
-def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int) -> Batch:
-    """A batch of one task."""
+def without_caption(item: Item) -> Item:
+    """The same example with its caption left empty, as guidance asks the model in inference (arXiv 2207.12598)."""
+    captions = {i.name: np.zeros(0, np.int64) for i in item.task.inputs if i.modality == "caption"}
+    return replace(item, inputs={**item.inputs, **captions}) if captions else item
+
+
+def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int, untold: float = 0.0) -> Batch:
+    """A batch of one task; ``untold``: the share of its examples whose captions are left out."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -162,6 +169,8 @@ def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: i
             frames = min([frames, *(len(data.own_prompt(i)) for i in picked)])
         # the end of a context is what leads up to the edit; an enrolment may begin anywhere
         chosen = [(data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i]) for i in picked]
+    if untold:
+        chosen = [(voice, [without_caption(i) if rng.random() < untold else i for i in picked]) for voice, picked in chosen]
     return _fill(layout, data, chosen, length, frames)
 
 
