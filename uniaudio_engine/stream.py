@@ -82,7 +82,11 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     """What one piece asks the model for: yields steps, is sent their frames."""
     layout, options = engine.layout, plan.options
     session = engine.fork_prefix(piece.shared)
+    plain = None if piece.plain is None else session.fork()
     session.prefill(piece.body.frames, None, piece.body.continuous or None)
+    if plain is not None and piece.plain is not None:
+        plain.prefill(piece.plain.frames, None, piece.plain.continuous or None)
+        session.set_guidance(plain, options["guidance"])
     known = len(piece.shared) + len(piece.body)
     if piece.phones is None:
         yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.guide, True)

@@ -105,6 +105,11 @@ LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
 }
 
 
+def guidance_option(default: float) -> Option:
+    """Of tasks that have a caption; a model must have been trained with some captions left out."""
+    return Option("guidance", "float", default, 0.0, 20.0, "how much what the caption changes is exaggerated; 1 is the model as it is")
+
+
 def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
     """The options that every sampled task has, with this task's defaults."""
     return (
@@ -127,7 +132,8 @@ class Task:
     - ``one``: a single token.
 
     ``target``: ``audio``, or the vocabulary span whose tokens are the answer (``Engine.understand``).
-    ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults.
+    ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults, and
+    ``guidance`` (classifier-free, arXiv 2207.12598) that of tasks with a caption; other than 1 it costs a second pass.
     ``finish``: ``length`` gives exactly as many samples as the source has; ``span`` puts what was made into the source's
     span, and every sample outside of it stays as it was.  ``verb``: its name on the command line and in Python.
     """
@@ -144,6 +150,7 @@ class Task:
     token: str = ""
     finish: Literal["", "length", "span"] = ""
     verb: str = ""
+    guidance: float = 1.0
 
     @property
     def special(self) -> str:
@@ -151,7 +158,8 @@ class Task:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        return (*sampling_options(self.temperature, self.top_k, self.top_p), *LENGTH_OPTIONS[self.length])
+        guidance = (guidance_option(self.guidance),) if any(i.modality == "caption" for i in self.inputs) else ()
+        return (*sampling_options(self.temperature, self.top_k, self.top_p), *guidance, *LENGTH_OPTIONS[self.length])
 
     def option(self, name: str) -> Option:
         return next(o for o in self.options if o.name == name)
