@@ -20,7 +20,7 @@ PY
 export configs
 one() {
   uniaudio-train lm --config "$configs/lm.yaml" --out "runs/single/$1" \
-    --set "tasks={$1: 1}" "steps=$2" "validate_every=$2" processes=1 rows=12 items=9600 > "runs/single/$1.log" 2>&1
+    --set "tasks={$1: 1}" "steps=$2" "validate_every=$2" "warmup=$(($2 < 1000 ? $2 / 10 : 100))" processes=1 rows=12 items=9600 > "runs/single/$1.log" 2>&1
   python -m uniaudio_training.bundle --base runs/tokenizers --lm "runs/single/$1" --captions data/tokens/text.model --out "runs/single/$1-folder"
 }
 export -f one

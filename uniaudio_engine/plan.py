@@ -36,6 +36,7 @@ class Piece:
     With ``phones`` [P]: a duration for each, then the audio.  Without: exactly ``frames`` frames, or where ``least`` is
     not None between ``least`` and ``frames``, until the model ends it; ``guide`` [frames, S] rides beside them.
 
+    ``lead``: frames [n, K] of the target that are known, and their guide [n, S]; they come before those that are generated.
     ``plain``, under guidance: ``body`` without what is in its captions.  ``rest``, of a piece with phones: what stands between
     ``shared`` and them, in ``body`` and in ``plain``.
     """
@@ -48,6 +49,7 @@ class Piece:
     least: int | None = None
     guide: Ids | None = None
     plain: Prefix | None = None
+    lead: tuple[Ids, Ids] | None = None
     rest: Sides = ([], None)
 
 
@@ -140,9 +142,12 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     seed = int(values["seed"])
     if text is None:
         piece = _piece(engine, task, values, prefix, _sides(before + after, guided), seed, source_frames)
-        if beside is not None:  # what comes after the part to be changed need not be made
-            guide = beside.rows if span is None else beside.rows[: span[1]]
-            piece = replace(piece, frames=len(guide), guide=guide)
+        if beside is not None:
+            begin, end = span if span is not None and task.finish == "span" else (0, len(beside.rows))
+            piece = replace(piece, frames=end - begin, guide=beside.rows[begin:end])
+            if begin:  # an edit goes on from the source as it is
+                assert beside.codes is not None
+                piece = replace(piece, lead=(layout.codes_to_frames(beside.codes[:begin, : layout.num_codebooks]), beside.rows[:begin]))
         return Plan(task, values, [piece], meta, beside, span)
     meta["sentences"] = 0
     sentences = _sentences(engine, given, text, meta)

@@ -88,6 +88,8 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
         plain.prefill(piece.plain.frames, None, piece.plain.continuous or None)
         session.set_guidance(plain, options["guidance"])
     known = len(piece.shared) + len(piece.body)
+    if piece.lead is not None:
+        session.prefill(*piece.lead)
     if piece.phones is None:
         yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.guide, True)
         return

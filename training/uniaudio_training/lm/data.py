@@ -17,7 +17,7 @@ from uniaudio_engine.captions import CaptionTokenizer
 from uniaudio_engine.sequence import Layout
 from uniaudio_engine.tasks import Task
 
-from .items import Item, item_sequence, read_items
+from .items import Item, item_sequence, predicted, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
 BUCKETS = (32, 56, 80, 112, 144, 176, 208, 240, 288, 352, 448, 560)  # sentence lengths in items; longer sentences are left out
@@ -200,5 +200,7 @@ def _fill(layout: Layout, data: TaskData, chosen: list[tuple[np.ndarray | None, 
             inputs[row, i, :t] = seq.frames[skip - 1 : -1]
             frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
-            kind[row, i, seq.audio.start - skip : seq.audio.stop - skip] = AUDIO
+            begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
+            last = seq.audio.stop if end == len(item.codes) else seq.audio.start + end  # with the frame that ends it, where there is one
+            kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
     return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), data.task.name)

@@ -8,7 +8,7 @@ the two together, for built-in tasks and a user's own.  T frames, K' codebooks o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,14 @@ def units_of(spec: Input) -> str:
     return f"{spec.name}, units"
 
 
+def predicted(item: Item) -> tuple[int, int]:
+    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of its span."""
+    if item.task.finish == "span" and any(i.modality == "audio" and i.place == "guide" for i in item.task.inputs):
+        begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
+        return begin, end
+    return 0, len(item.codes)
+
+
 def make_item(g: Given) -> Item | None:
     """The item of one example.  None where it cannot be one; ValueError where its data do not fit its task."""
     try:
@@ -247,7 +255,14 @@ def make_item(g: Given) -> Item | None:
     codes = g.codes["target"]
     if any(i.modality == "context" for i in g.task.inputs):  # what is around the edit stays as it is
         codes = codes[slice(*edited(g))]
-    return Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
+    item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
+    begin, end = predicted(item)
+    if begin >= end:
+        return None
+    if (begin, end) != (0, len(codes)):  # around its span an edit goes on from the source's codes, as the engine does
+        source = next(inputs[i.name] for i in g.task.inputs if i.modality == "audio" and i.place == "guide")
+        codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
+    return replace(item, codes=codes)
 
 
 # From inputs to the sequence
