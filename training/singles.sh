@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Single-task models to hold the joint one against: the same size, from nothing, each with as many batches of its task as the joint
+# Single-task models to hold the joint one against: the same size, from nothing, each with as many steps of its task as the joint
 # model had of it over both stages (the configs' steps times shares).  Resumable; a task's folder is runs/single/TASK-folder.
-# A joint step is two batches, one from each of two processes; here a step is one, of one process, and JOBS models are trained at a time.
+# A step has as many items, but from one process, and JOBS models are trained at a time: they don't wait for one another.
 # usage: [JOBS=2] training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
 set -euo pipefail
 configs=$(cd "$(dirname "$0")" && pwd)/configs
@@ -12,7 +12,7 @@ stages = [yaml.safe_load(open(f"{sys.argv[1]}/{name}.yaml")) for name in ("lm", 
 steps = {}
 for stage in stages:
     for task, share in stage["tasks"].items():
-        steps[task] = steps.get(task, 0) + stage["steps"] * stage["processes"] * share / sum(stage["tasks"].values())
+        steps[task] = steps.get(task, 0) + stage["steps"] * share / sum(stage["tasks"].values())
 for task in sys.argv[2:] or steps:
     print(task, round(steps[task]))
 PY
