@@ -249,6 +249,11 @@ class Task:
         return next((i for i in self.inputs[:1] if i.modality in ("voice", "context")), None)
 
     @property
+    def sound_beside(self) -> Input | None:
+        """The sound that rides beside the target frame by frame, where there is one."""
+        return next((i for i in self.inputs if i.place == "guide" and i.modality == "audio"), None)
+
+    @property
     def text_input(self) -> Input | None:
         return next((i for i in self.inputs if i.modality == "text"), None)
 

@@ -112,7 +112,7 @@ class Noise:
     others: float = 0.0
 
     def of(self, task: Task) -> float:
-        return self.beside if any(i.modality == "audio" and i.place == "guide" for i in task.inputs) else self.others
+        return self.others if task.sound_beside is None else self.beside
 
 
 def make_batch(

@@ -239,7 +239,7 @@ def units_of(spec: Input) -> str:
 
 def predicted(item: Item) -> tuple[int, int]:
     """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of its span."""
-    if item.task.finish == "span" and any(i.modality == "audio" and i.place == "guide" for i in item.task.inputs):
+    if item.task.finish == "span" and item.task.sound_beside is not None:
         begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
         return begin, end
     return 0, len(item.codes)
@@ -259,8 +259,8 @@ def make_item(g: Given) -> Item | None:
     begin, end = predicted(item)
     if begin >= end:
         return None
-    if (begin, end) != (0, len(codes)):  # around its span an edit goes on from the source's codes, as the engine does
-        source = next(inputs[i.name] for i in g.task.inputs if i.modality == "audio" and i.place == "guide")
+    if g.task.sound_beside is not None and (begin, end) != (0, len(codes)):  # an edit goes on from the source's codes, as the engine does
+        source = inputs[g.task.sound_beside.name]
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
 

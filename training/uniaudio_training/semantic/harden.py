@@ -22,7 +22,7 @@ from ..codec.train import Prefetch, settings_from
 from ..corpus import degrade
 from ..models.spectral import SpectralCodec
 from ..run import Run, decay_groups, pick_device, set_learning_rate
-from .augment import room
+from .augment import place, room
 from .checkpoint import load_semantic
 from .data import SemanticData
 from .train import schedule, units
@@ -45,15 +45,14 @@ class Degraded:
         if kind < 3:
             return np.asarray((degrade.white, degrade.pink, degrade.hum)[kind](rng, n), np.float32)
         if kind == 3:
-            return sum((self.data.crop(rng)[0] for _ in range(int(rng.integers(4, 7)))), np.zeros(n, np.float32))
+            return degrade.babble(rng, n, [self.data.crop(rng)[0] for _ in range(int(rng.integers(4, 7)))]).astype(np.float32)
         return self.data.other(rng)
 
     def worse(self, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
         """x [N] in a room, in noise, in both or in neither."""
         if rng.random() < self.reverberant:
             taps = room(rng) if rng.random() < 0.3 else degrade.room(rng).taps
-            n_fft = 1 << (len(x) + len(taps)).bit_length()
-            x = np.fft.irfft(np.fft.rfft(x, n_fft) * np.fft.rfft(taps, n_fft))[: len(x)].astype(np.float32)
+            x = place(x, taps, None, 1 << (len(x) + len(taps)).bit_length())
         if rng.random() < self.noisy:
             noise = self.noise(rng, len(x))
             power, other = float((x**2).mean()), float((noise**2).mean())
@@ -85,7 +84,7 @@ def validate(model: SpectralCodec, teacher: SpectralCodec, degraded: Degraded, d
     for spoken in degraded.data.clips[:clips]:
         x = spoken.samples()
         wanted = units(teacher, x, delay)
-        babble = sum((degrade.loop(rng, len(x), c.samples()) for c in degraded.data.clips[-4:]), np.zeros(len(x)))
+        babble = degrade.babble(rng, len(x), [c.samples() for c in degraded.data.clips[-4:]])
         heard = {
             "clean": x, "room": degrade.reverberate(x, degrade.room(rng, 0.6))[1] / 32767,
             "white10": degrade.mix_at(x, degrade.white(rng, len(x)), 10)[1] / 32767,
@@ -114,7 +113,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     degraded = Degraded(data, s["noisy"], s["reverberant"])
     valid = Degraded(SemanticData(s["data"], frame, s["frames"], "valid"), 1, 1)
     run = Run(out, s["steps"])
-    run.register(model=model, sharpness=_Scalar(sharpness), optimizer=optimizer)
+    run.register(model=model, sharpness=nn.ParameterList([sharpness]), optimizer=optimizer)
     run.resume()
     (Path(out) / "semantic.json").write_text(json.dumps(to_dict(semantic), indent=2))
     batches = Prefetch(lambda rng: degraded.batch(rng, s["batch"]), s["seed"], run.step)
@@ -145,11 +144,3 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 bar.write(f"step {run.step}: valid " + " ".join(f"{k} {v:.3f}" for k, v in report.items()))
             if not going:
                 break
-
-
-class _Scalar(nn.Module):
-    """A parameter by itself, with the state_dict that a run saves."""
-
-    def __init__(self, value: nn.Parameter) -> None:
-        super().__init__()
-        self.value = value
