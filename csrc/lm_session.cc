@@ -66,14 +66,39 @@ void LmSession::set_frame_offset(int64_t offset) {
   frame_offset_ = offset;
 }
 
+void LmSession::check_room(const char* what, int64_t count) const {
+  if (count > capacity_ - count_) {
+    throw std::invalid_argument(std::string(what) + ": expected at most " + std::to_string(capacity_ - count_) + " more frames (capacity " +
+                                std::to_string(capacity_) + ", " + std::to_string(count_) + " used), got " + std::to_string(count) +
+                                "; make the session with a larger max_frames");
+  }
+  if (plain_) plain_->check_room(what, count);
+}
+
+void LmSession::append(const int32_t* frame) {
+  const int64_t k = lm_->config().num_codebooks;
+  embed_last(frame);
+  std::memcpy(history_.data() + count_ * k, frame, size_t(k) * sizeof(int32_t));
+  ++count_;
+  ++generated_;
+}
+
+void LmSession::set_guidance(const LmSession& plain, double scale) {
+  if (&plain == this || plain.lm_ != lm_ || plain.plain_) {
+    throw std::invalid_argument("set_guidance: expected another session of the same LM that is not guided itself");
+  }
+  if (!(scale >= 0 && scale <= 100)) throw std::invalid_argument("set_guidance: expected a scale from 0 to 100, got " + std::to_string(scale));
+  std::unique_ptr<LmSession> fork = plain.fork();
+  const Use use(*this);
+  plain_ = std::move(fork);
+  guidance_ = float(scale);
+}
+
 void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous) {
   const Use use(*this);
   const LmConfig& c = lm_->config();
   const int64_t d = c.global.width, k = c.num_codebooks;
-  if (count > capacity_ - count_) {
-    throw std::invalid_argument("prefill: expected at most " + std::to_string(capacity_ - count_) + " more frames (capacity " + std::to_string(capacity_) +
-                                ", " + std::to_string(count_) + " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
-  }
+  check_room("prefill", count);
   lm_->check_frames(frames, count);
   lm_->check_guide(guide, count);
   lm_->check_continuous(continuous, count);
@@ -105,6 +130,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* gui
   count_ += count;
   generated_ = 0;
   finished_ = false;
+  if (plain_) plain_->prefill(frames, count, guide, continuous);
 }
 
 int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const int32_t* guide, int32_t* out, const std::function<bool()>& interrupted) {
@@ -126,23 +152,23 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
     if (&s.lm() != &lm) throw std::invalid_argument("generate_batch: expected sessions of one LM, got several");
     uses.push_back(std::make_unique<Use>(s));
     samplers.emplace_back(*job.sampling, c);
-    if (count > s.capacity_ - s.count_) {
-      throw std::invalid_argument("generate: expected at most " + std::to_string(s.capacity_ - s.count_) + " more frames (capacity " + std::to_string(s.capacity_) +
-                                  ", " + std::to_string(s.count_) + " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
-    }
+    s.check_room("generate", count);
     lm.check_guide(job.guide, count);
     job.made = 0;
   }
-  // One session's buffers serve all; they grow here, before the loop.
-  const int64_t most = int64_t(jobs.size());
+  // One session's buffers serve all; they grow here, before the loop.  Rows: the jobs' sessions, then those that go along with them.
+  int64_t most = int64_t(jobs.size()), longest = 0;
   LmScratch& scratch = jobs[0].session->scratch_;
-  int64_t longest = 0;
-  for (const Job& job : jobs) longest = std::max(longest, job.session->capacity_);
+  for (const Job& job : jobs) {
+    const LmSession& s = *job.session;
+    longest = std::max({longest, s.capacity_, s.plain_ ? s.plain_->capacity_ : 0});
+    most += s.plain_ ? 1 : 0;
+  }
   scratch.reserve(lm, std::max(most, std::min(kPrefillRows, jobs[0].session->capacity_)), most, longest);
   std::vector<Job*> active;             // sessions still generating
   std::vector<const Sampler*> sampler;  // theirs
-  std::vector<int32_t> codes(size_t(most * k)), which(static_cast<size_t>(most)), previous(static_cast<size_t>(most));
-  std::vector<char> ended(static_cast<size_t>(most));
+  std::vector<int32_t> codes(jobs.size() * size_t(k)), which(static_cast<size_t>(most)), previous(static_cast<size_t>(most)), along(jobs.size());
+  std::vector<char> ended(jobs.size());
   std::vector<IdRange> needed;
   active.reserve(jobs.size());
   sampler.reserve(jobs.size());
@@ -175,16 +201,22 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
     if (kept == 0) return;
 
     const int64_t n = int64_t(kept);
-    for (int64_t i = 0; i < n; ++i) {
-      LmSession& s = *active[size_t(i)]->session;
-      float* x = scratch.x.data() + i * d;
+    int64_t rows = n;
+    const auto feed = [&](LmSession& s, const Job& job, int64_t row) {
+      float* x = scratch.x.data() + row * d;
       std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
-      if (active[size_t(i)]->guide) lm.add_guide(active[size_t(i)]->guide + f * c.guide_slots, x);
-      scratch.rows[size_t(i)] = {&s.cache_, s.count_};
+      if (job.guide) lm.add_guide(job.guide + f * c.guide_slots, x);
+      scratch.rows[size_t(row)] = {&s.cache_, s.count_};
+    };
+    for (int64_t i = 0; i < n; ++i) {
+      const Job& job = *active[size_t(i)];
+      feed(*job.session, job, i);
+      along[size_t(i)] = job.session->plain_ ? int32_t(rows) : -1;
+      if (job.session->plain_) feed(*job.session->plain_, job, rows++);
       ended[size_t(i)] = 0;
     }
-    lm.global_pass(scratch, n, false);
-    lm.bridge(scratch, n);
+    lm.global_pass(scratch, rows, false);
+    lm.bridge(scratch, rows);
     for (int slot = 0; slot < k; ++slot) {
       int64_t m = 0;
       needed.clear();
@@ -197,6 +229,13 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
         needed.insert(needed.end(), ranges.begin(), ranges.end());
       }
       if (m == 0) break;
+      int64_t pass = m;  // and those that go along, in the same order
+      for (int64_t j = 0; j < m; ++j) {
+        if (const int32_t row = along[size_t(which[size_t(j)])]; row >= 0) {
+          which[size_t(pass)] = row;
+          previous[size_t(pass++)] = previous[size_t(j)];
+        }
+      }
       if (m > 1) {  // the union: one pass over the head serves all
         std::sort(needed.begin(), needed.end(), [](IdRange a, IdRange b) { return a.begin < b.begin; });
         size_t last = 0;
@@ -209,11 +248,19 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
         }
         needed.resize(last + 1);
       }
-      lm.local_pass(scratch, slot, m, which.data(), previous.data());
-      lm.head(scratch, m, needed.data(), int64_t(needed.size()), scratch.logits.data());
+      lm.local_pass(scratch, slot, pass, which.data(), previous.data());
+      lm.head(scratch, pass, needed.data(), int64_t(needed.size()), scratch.logits.data());
+      int64_t other = m;
       for (int64_t j = 0; j < m; ++j) {
         const int64_t i = which[size_t(j)];
         LmSession& s = *active[size_t(i)]->session;
+        if (s.plain_) {
+          float* own = scratch.logits.data() + j * v;
+          const float* plain = scratch.logits.data() + other++ * v;
+          for (const IdRange& range : sampler[size_t(i)]->needed(slot)) {
+            for (int32_t id = range.begin; id < range.end; ++id) own[id] = plain[id] + s.guidance_ * (own[id] - plain[id]);
+          }
+        }
         const int32_t* history = s.history_.data() + (s.count_ - s.generated_) * k;
         const int32_t id = sampler[size_t(i)]->sample(s.sampling_, scratch.logits.data() + j * v, slot, uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
         codes[size_t(i * k + slot)] = id;
@@ -229,12 +276,10 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count, const std:
         continue;
       }
       const int32_t* frame = codes.data() + i * k;
-      s.embed_last(frame);
-      std::memcpy(s.history_.data() + s.count_ * k, frame, size_t(k) * sizeof(int32_t));
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
-      ++s.count_;
-      ++s.generated_;
+      s.append(frame);
+      if (s.plain_) s.plain_->append(frame);
     }
   }
 }
@@ -243,6 +288,7 @@ void LmSession::reset() {
   const Use use(*this);
   count_ = generated_ = frame_offset_ = 0;
   finished_ = false;
+  plain_.reset();
   cancel_.store(false);
   lm_->embed_start(last_.data());
 }
@@ -257,12 +303,15 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   s->cache_.copy_from(cache_, count_);
   std::memcpy(s->history_.data(), history_.data(), size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
+  if (plain_) s->plain_ = plain_->fork();
+  s->guidance_ = guidance_;
   return s;
 }
 
 // Header, history, last embedding, cache, checksum of all before it.
 std::string LmSession::save() const {
   const Use use(*this);
+  if (plain_) throw std::invalid_argument("save: expected a session without guidance; save it before set_guidance");
   const size_t history = size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t), last = last_.size() * sizeof(float);
   const size_t cache = cache_.packed_bytes(count_);
   SavedHeader h{};
@@ -313,6 +362,7 @@ void LmSession::restore(const std::string& bytes) {
   std::memcpy(last_.data(), embedding.data(), last);
   cache_.unpack(h.count, packed);
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset, finished_ = h.finished != 0;
+  plain_.reset();
   cancel_.store(false);
 }
 

@@ -39,10 +39,16 @@ class LmSession {
   // Stops a running `generate` before its next frame, or the next one at once; that call takes the request back.  Any thread.
   void cancel() { cancel_.store(true, std::memory_order_relaxed); }
 
-  void reset();  // to no frames, same capacity
+  // Classifier-free guidance (arXiv 2207.12598): from here on ids are drawn from plain + scale (own - plain), logit by logit.  `plain`
+  // has the same sequence without what is to be followed; a fork of it goes along and takes in all that this session does.
+  // std::invalid_argument on another LM's session, one that is guided itself, or a scale outside 0 .. 100.
+  void set_guidance(const LmSession& plain, double scale);
+  bool guided() const { return plain_ != nullptr; }
+
+  void reset();  // to no frames and no guidance, same capacity
   std::unique_ptr<LmSession> fork() const;
-  std::string save() const;
-  // std::invalid_argument, and no change, when the bytes are damaged, of another model, or more than this capacity.
+  std::string save() const;  // std::invalid_argument where it is guided
+  // Ends guidance.  std::invalid_argument, and no change, when the bytes are damaged, of another model, or more than this capacity.
   void restore(const std::string& bytes);
 
   struct Job {
@@ -58,6 +64,9 @@ class LmSession {
  private:
   class Use;  // one call at a time
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
+  void append(const int32_t* frame);  // one that was generated
+  // std::invalid_argument where `count` more frames do not fit into this session or the one that goes along.
+  void check_room(const char* what, int64_t count) const;
 
   std::shared_ptr<const MultiScaleLm> lm_;
   int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
@@ -67,6 +76,8 @@ class LmSession {
   Buffer<float> last_;       // embedding of the last known frame, which the next step takes in
   LmScratch scratch_;
   Sampler::Scratch sampling_;
+  std::unique_ptr<LmSession> plain_;  // under guidance: what goes along
+  float guidance_ = 1.0f;
   std::atomic<bool> cancel_{false};
   mutable std::atomic<bool> in_use_{false};
 };

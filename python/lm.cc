@@ -267,6 +267,12 @@ void bind_lm(py::module_& m) {
       .def("generate", &generate, py::arg("n"), py::arg("sampling"), py::arg("guide") = py::none(),
            "Up to n new frames [m, K]; fewer when the end id came (.finished) or after cancel().")
       .def("cancel", &LmSession::cancel, "Stops a running generate before its next frame, or else the next generate at once; any thread.")
+      .def("set_guidance", [](LmSession& s, const LmSession& plain, double scale) {
+             py::gil_scoped_release release;
+             s.set_guidance(plain, scale);
+           }, py::arg("plain"), py::arg("scale"),
+           "From here on ids are drawn from plain + scale (own - plain), logit by logit; plain is the same sequence without what is to be followed.")
+      .def_property_readonly("guided", &LmSession::guided)
       .def("reset", &LmSession::reset)
       .def("fork", [](const LmSession& s) {
              py::gil_scoped_release release;

@@ -15,7 +15,8 @@ configs=$root/training/configs
 uniaudio-train codec --config "$configs/codec.yaml" --out runs/codec --set steps=20000 batch=32
 uniaudio-train codec-finish --config "$configs/codec-finish.yaml" --out runs/codec-finish --set steps=12000
 uniaudio-train semantic --config "$configs/semantic.yaml" --out runs/semantic
-python -m uniaudio_training.bundle --codec runs/codec-finish --semantic runs/semantic --out runs/tokenizers
+uniaudio-train semantic-harden --config "$configs/semantic-harden.yaml" --out runs/semantic-hard
+python -m uniaudio_training.bundle --codec runs/codec-finish --semantic runs/semantic-hard --out runs/tokenizers
 python -m uniaudio_training.lm.captions --corpus data/corpus --out data/tokens/text.model
 python -m uniaudio_training.lm.tokens --model runs/tokenizers --corpus data/corpus --out data/tokens --units --threads 4
 uniaudio-train lm --config "$configs/lm.yaml" --out runs/lm --set steps=6000 rows=8 items=25600 processes=1

@@ -68,8 +68,6 @@ class Decoding:
         assert plan.span is not None and plan.source is not None and plan.source.codes is not None
         begin, end = plan.span
         new = np.concatenate(self._edit) if self._edit else np.zeros((0, self.engine.layout.num_codebooks), np.int32)
-        if plan.task.length == "source":  # the whole source was made again up to the end of the edit
-            new = new[begin:]
         codes = plan.source.codes[:, : new.shape[1]]
         before = codes[max(0, begin - _CONTEXT) : begin]
         around = np.concatenate((before, new, codes[end : end + _CONTEXT]))

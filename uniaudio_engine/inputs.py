@@ -78,6 +78,8 @@ def read_beside(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
     codes = np.ascontiguousarray(engine.encode(sound).T)
     rows = layout.no_guide(len(codes))
     guides.put_source(layout, rows, codes)
+    if spec.units:
+        guides.put_units(layout, rows, engine.semantic(sound))
     return Beside(rows, sound.samples, codes)
 
 

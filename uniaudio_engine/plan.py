@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A sentence is cut before its durations are known when even this many frames a phone (0.2 s at 50 Hz) would not fit.
 _FRAMES_A_PHONE = 10
+_Part = tuple[Prefix, Prefix]  # of the sequence, and the same with its caption left empty
+Sides = tuple[list[Prefix], "list[Prefix] | None"]  # successive parts, and under guidance the same without captions
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Piece:
 
     With ``phones`` [P]: a duration for each, then the audio.  Without: exactly ``frames`` frames, or where ``least`` is
     not None between ``least`` and ``frames``, until the model ends it; ``guide`` [frames, S] rides beside them.
+
+    ``lead``: frames [n, K] of the target that are known, and their guide [n, S]; they come before those that are generated.
+    ``plain``, under guidance: ``body`` without what is in its captions.  ``rest``, of a piece with phones: what stands between
+    ``shared`` and them, in ``body`` and in ``plain``.
     """
 
     shared: Prefix
@@ -42,7 +48,9 @@ class Piece:
     frames: int = 0
     least: int | None = None
     guide: Ids | None = None
-    rest: Prefix | None = None  # of a piece with phones: what stands between `shared` and them
+    plain: Prefix | None = None
+    lead: tuple[Ids, Ids] | None = None
+    rest: Sides = ([], None)
 
 
 @dataclass
@@ -82,7 +90,10 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
     meta: dict[str, Any] = {"notes": []}
     # What all pieces have in common is heard once: the task, and the voice where it comes first.  `before` and `after`
     # are the rest, around the text where there is one.
-    shared, before, after = [Prefix(layout.special("start", task.special))], [], []  # type: ignore[var-annotated]
+    start = Prefix(layout.special("start", task.special))
+    shared: list[_Part] = [(start, start)]
+    before: list[_Part] = []
+    after: list[_Part] = []
     part = shared
     text: Input | None = None
     beside: Beside | None = None
@@ -110,7 +121,7 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
             assert hides is not None and beside.codes is not None
             span = read_span(engine, hides, given[hides.name], len(beside.codes), meta)
             around = guides.edit_context(beside.codes, *span)[:, : layout.num_codebooks]
-            part.append(_segment(layout, spec.segment, Prefix(layout.codes_to_frames(around))))
+            part.append(_segment(layout, spec.segment, Prefix(layout.codes_to_frames(around)), spec.modality))
             continue
         if spec.modality != "voice" and part is shared:
             part = before
@@ -122,35 +133,52 @@ def make_plan(engine: Engine, task: Task, inputs: Mapping[str, Any], options: Ma
             tokens = hide_span(engine, hides, given[hides.name], tokens, meta)
         if spec.name == "source":
             source_frames = len(tokens)
-        part.append(_segment(layout, spec.segment, tokens))
+        part.append(_segment(layout, spec.segment, tokens, spec.modality))
     if task.length != "durations":
-        after.append(Prefix(layout.special(f"{task.target}_start")))
-    prefix = join(shared)
+        target = Prefix(layout.special(f"{task.target}_start"))
+        after.append((target, target))
+    prefix = join(p for p, _ in shared)
+    guided = values.get("guidance", 1.0) != 1.0
     seed = int(values["seed"])
     if text is None:
-        piece = _piece(engine, task, values, prefix, join(before + after), seed, source_frames)
-        if beside is not None:  # what comes after the part to be changed need not be made
-            guide = beside.rows if span is None else beside.rows[: span[1]]
-            piece = replace(piece, frames=len(guide), guide=guide)
+        piece = _piece(engine, task, values, prefix, _sides(before + after, guided), seed, source_frames)
+        if beside is not None:
+            begin, end = span if span is not None and task.finish == "span" else (0, len(beside.rows))
+            piece = replace(piece, frames=end - begin, guide=beside.rows[begin:end])
+            if begin:  # an edit goes on from the source as it is
+                assert beside.codes is not None
+                piece = replace(piece, lead=(layout.codes_to_frames(beside.codes[:begin, : layout.num_codebooks]), beside.rows[:begin]))
         return Plan(task, values, [piece], meta, beside, span)
     meta["sentences"] = 0
     sentences = _sentences(engine, given, text, meta)
     if span is not None and given.get("phones") is None:  # words in the middle of a sentence: no pauses around them
         sentences = (_without_pauses(s) for s in sentences)
-    spoken = _spoken(engine, task, text, values, sentences, prefix, before, after, meta)
+    spoken = _spoken(engine, task, text, values, sentences, prefix, before, after, guided, meta)
     pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
     return Plan(task, values, pieces, meta, beside, span)
 
 
-def _segment(layout: Layout, name: str, tokens: Prefix) -> Prefix:
+def _segment(layout: Layout, name: str, tokens: Prefix, modality: str) -> _Part:
     """``<name_start> tokens <name_end>``."""
-    return join([Prefix(layout.special(f"{name}_start")), tokens, Prefix(layout.special(f"{name}_end"))])
+    begin, end = (Prefix(layout.special(f"{name}_{side}")) for side in ("start", "end"))
+    whole = join([begin, tokens, end])
+    return whole, join([begin, end]) if modality == "caption" else whole
+
+
+def _sides(parts: list[_Part], guided: bool) -> Sides:
+    return [p for p, _ in parts], [p for _, p in parts] if guided else None
+
+
+def _joined(sides: Sides) -> tuple[Prefix, Prefix | None]:
+    told, untold = sides
+    return join(told), None if untold is None else join(untold)
 
 
 def _piece(
-    engine: Engine, task: Task, values: Mapping[str, Any], shared: Prefix, body: Prefix, seed: int, source: int
+    engine: Engine, task: Task, values: Mapping[str, Any], shared: Prefix, sides: Sides, seed: int, source: int
 ) -> Piece:
     """A piece without planned durations: how many frames it makes follows from the task's length rule."""
+    body, plain = _joined(sides)
     known = len(shared) + len(body)
     room = engine.capacity - known
     least: int | None = None
@@ -170,34 +198,37 @@ def _piece(
     if task.length == "seconds" and any(s.name == "time_left" for s in engine.layout.vocabulary.guide_spans):
         guide = engine.layout.no_guide(frames)
         guides.put_time_left(engine.layout, guide)
-    return Piece(shared, body, seed, None, frames, least, guide)
+    return Piece(shared, body, seed, None, frames, least, guide, plain)
 
 
 def _spoken(
     engine: Engine, task: Task, spec: Input, values: Mapping[str, Any], sentences: Iterator[list[str]], shared: Prefix,
-    before: list[Prefix], after: list[Prefix], meta: dict[str, Any],
+    before: list[_Part], after: list[_Part], guided: bool, meta: dict[str, Any],
 ) -> Iterator[Piece]:  # fmt: skip
     """A piece for each sentence; more where one is too long for the KV cache."""
     layout, seed = engine.layout, int(values["seed"])
-    most = (engine.capacity - len(shared) - sum(map(len, before + after)) - 5) // (2 + _FRAMES_A_PHONE)
+    rest = _sides(before + after, guided)
+    most = (engine.capacity - len(shared) - sum(map(len, rest[0])) - 5) // (2 + _FRAMES_A_PHONE)
     index = itertools.count()
     for sentence in sentences:
         meta["sentences"] += 1
         for run in split_phones(_phone_ids(engine, sentence), most, engine.pause_id):
             one = piece_seed(seed, next(index))
             if task.length == "durations":
-                yield phone_piece(layout, shared, run, one, join([*before, *after]) if before or after else None)
+                yield phone_piece(layout, shared, run, one, rest)
                 continue
             if spec.collapse:
                 run = run[np.concatenate(([True], run[1:] != run[:-1]))]
             phones = Prefix(segment(layout, spec.segment, layout.tokens(spec.segment, run)))
-            yield _piece(engine, task, values, shared, join([*before, phones, *after]), one, 0)
+            yield _piece(engine, task, values, shared, _sides([*before, (phones, phones), *after], guided), one, 0)
 
 
-def phone_piece(layout: Layout, shared: Prefix, phones: Ids, seed: int, rest: Prefix | None = None) -> Piece:
+def phone_piece(layout: Layout, shared: Prefix, phones: Ids, seed: int, rest: Sides) -> Piece:
     """A sentence whose durations are to be planned; ``rest``: what comes between the voice and the phones."""
-    body = Prefix(phone_segment(layout, phones))
-    return Piece(shared, body if rest is None else join([rest, body]), seed, phones, rest=rest)
+    spoken = Prefix(phone_segment(layout, phones))
+    told, untold = rest
+    body, plain = _joined(([*told, spoken], None if untold is None else [*untold, spoken]))
+    return Piece(shared, body, seed, phones, plain=plain, rest=rest)
 
 
 def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:

@@ -82,8 +82,16 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     """What one piece asks the model for: yields steps, is sent their frames."""
     layout, options = engine.layout, plan.options
     session = engine.fork_prefix(piece.shared)
-    session.prefill(piece.body.frames, None, piece.body.continuous or None)
+    if piece.plain is None:
+        session.prefill(piece.body.frames, None, piece.body.continuous or None)
+    else:
+        plain = session.fork()
+        for side, prefix in ((session, piece.body), (plain, piece.plain)):
+            side.prefill(prefix.frames, None, prefix.continuous or None)
+        session.set_guidance(plain, options["guidance"])
     known = len(piece.shared) + len(piece.body)
+    if piece.lead is not None:
+        session.prefill(*piece.lead)
     if piece.phones is None:
         yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.guide, True)
         return

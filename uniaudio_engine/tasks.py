@@ -54,6 +54,7 @@ class Input:
     max_count: int = 0  # tokens and states: at most so many; 0 for no limit
     encoder: str = ""
     place: Literal["sequence", "guide"] = "sequence"
+    units: bool = False  # audio beside the target: its semantic units as well, which say what is spoken in it
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
 }
 
 
+def guidance_option(default: float) -> Option:
+    """Of tasks that have a caption; a model must have been trained with some captions left out."""
+    return Option("guidance", "float", default, 0.0, 20.0, "how much what the caption changes is exaggerated; 1 is the model as it is")
+
+
 def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
     """The options that every sampled task has, with this task's defaults."""
     return (
@@ -126,7 +132,8 @@ class Task:
     - ``one``: a single token.
 
     ``target``: ``audio``, or the vocabulary span whose tokens are the answer (``Engine.understand``).
-    ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults.
+    ``token`` is the task's special token, by default ``NAME_task``.  ``temperature``, ``top_k``, ``top_p``: the defaults, and
+    ``guidance`` (classifier-free, arXiv 2207.12598) that of tasks with a caption; other than 1 it costs a second pass.
     ``finish``: ``length`` gives exactly as many samples as the source has; ``span`` puts what was made into the source's
     span, and every sample outside of it stays as it was.  ``verb``: its name on the command line and in Python.
     """
@@ -143,6 +150,7 @@ class Task:
     token: str = ""
     finish: Literal["", "length", "span"] = ""
     verb: str = ""
+    guidance: float = 1.0
 
     @property
     def special(self) -> str:
@@ -150,7 +158,8 @@ class Task:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        return (*sampling_options(self.temperature, self.top_k, self.top_p), *LENGTH_OPTIONS[self.length])
+        guidance = (guidance_option(self.guidance),) if any(i.modality == "caption" for i in self.inputs) else ()
+        return (*sampling_options(self.temperature, self.top_k, self.top_p), *guidance, *LENGTH_OPTIONS[self.length])
 
     def option(self, name: str) -> Option:
         return next(o for o in self.options if o.name == name)
@@ -162,12 +171,14 @@ class Task:
                            *(("segment", i.segment) for i in self.inputs)]:  # fmt: skip
             if not _NAME.fullmatch(name):
                 raise InputError(f"task {shown(self.name)}: {what}: expected a short name of letters, digits and _, got {shown(name)}")
-        clash = set(inputs) & {o.name for o in self.options} | ({"phones"} & set(inputs) if self.text_input else set())
+        clash = set(inputs) & {"task", "voice", "chunk_frames", *(o.name for o in self.options), *(("phones",) if self.text_input else ())}
         if len(inputs) != len(self.inputs) or clash or len([i for i in self.inputs if i.modality == "text"]) > 1:
-            raise InputError(f"task {self.name}: expected distinct names of inputs and options and at most one text")
+            raise InputError(f"task {self.name}: expected distinct names of inputs and options, none of task, voice and chunk_frames, and at most one text")
         for i in self.inputs:
             if i.modality == "span" and (i.segment not in inputs or inputs[i.segment].modality not in ("audio", "context")):
                 raise InputError(f"task {self.name}: input {i.name}: expected the name of an audio input as segment, got {shown(i.segment)}")
+            if i.units and (i.place != "guide" or i.modality != "audio"):
+                raise InputError(f"task {self.name}: input {i.name}: units: expected a sound (modality audio) beside the target (place guide) to take them of")
             if (i.place == "guide") != (i.modality in ("units", "score")) and i.modality != "audio":
                 raise InputError(f"task {self.name}: input {i.name}: {i.modality} cannot be in place {i.place}")
             if not (0 <= i.min_seconds <= 3600 and 0 <= i.max_seconds <= 3600 and 0 <= i.rate <= 1e5 and 0 <= i.max_count <= 1 << 20):
@@ -175,8 +186,8 @@ class Task:
         beside = [i for i in self.inputs if i.place == "guide"]
         if (self.length == "source" and "source" not in inputs and not beside) or (self.length == "durations" and not self.text_input):
             raise InputError(f"task {self.name}: length {self.length}: expected an input named source, or for durations a text")
-        if len(beside) > 1 or (beside and self.length != "source"):
-            raise InputError(f"task {self.name}: expected one input beside the target, its length source")
+        if len(beside) > 1 or (beside and (self.length != "source" or not beside[0].required)):
+            raise InputError(f"task {self.name}: expected one input beside the target, required, its length source")
         if self.length == "source" and self.text_input:
             raise InputError(f"task {self.name}: a text and length source: its sentences are as long as they are spoken; choose durations, end or seconds")
         kept = next((i for i in self.inputs if i.name == "source" and (i.place == "guide" or i.modality == "context")), None)
@@ -223,6 +234,7 @@ class Task:
         for i in self.inputs:
             if i.place == "guide":
                 names |= {"audio": {"source0", "ahead0"}, "units": {"unit"}, "score": {"note", "phone_now"}}[i.modality]
+                names |= {"unit"} if i.units else set()
             elif i.modality == "span":
                 place = next((o.place for o in self.inputs if o.name == i.segment and o.modality == "audio"), "")
                 names |= {"guide": {"edit"}, "sequence": {"audio_mask"}}.get(place, set())
@@ -235,6 +247,11 @@ class Task:
     def lead(self) -> Input | None:
         """The voice, or what is around an edit, where the sequence begins with it: sentences share it."""
         return next((i for i in self.inputs[:1] if i.modality in ("voice", "context")), None)
+
+    @property
+    def sound_beside(self) -> Input | None:
+        """The sound that rides beside the target frame by frame, where there is one."""
+        return next((i for i in self.inputs if i.place == "guide" and i.modality == "audio"), None)
 
     @property
     def text_input(self) -> Input | None:
@@ -269,6 +286,7 @@ _TEXT = Input("text", "text", "phone", "English text")
 _CAPTION = Input("text", "caption", "caption", "what it is to sound like, in English")
 _INSTRUCTION = Input("instruction", "caption", "caption", "what to do, in English")
 _BESIDE = Input("source", "audio", "source", "the sound", place="guide")
+_SPEECH = replace(_BESIDE, units=True)
 _SPAN = Input("span", "span", "source", "the part to change, as begin:end in seconds")
 
 TASKS: dict[str, Task] = {
@@ -279,22 +297,22 @@ TASKS: dict[str, Task] = {
         Task("vc", "say the same in another voice", (
             _THIS_VOICE, Input("source", "units", "unit", "the speech", place="guide"),
         ), "source", "uniaudio convert --source examples/speech.flac --voice examples/voice.flac -o converted.wav", 0.3, 64, 0.95, finish="length", verb="convert"),
-        Task("se", "take the noise out of speech", (_BESIDE,), "source", "uniaudio enhance --source examples/noisy.flac -o clean.wav",
+        Task("se", "take the noise out of speech", (_SPEECH,), "source", "uniaudio enhance --source examples/noisy.flac -o clean.wav",
              0.3, 64, 0.95, finish="length", verb="enhance"),
-        Task("tse", "pull one speaker out of a mixture", (_THIS_VOICE, _BESIDE), "source",
+        Task("tse", "pull one speaker out of a mixture", (_THIS_VOICE, _SPEECH), "source",
              "uniaudio extract --source examples/mixture.flac --voice examples/wanted.flac -o alone.wav", 0.3, 64, 0.95, finish="length", verb="extract"),
         Task("svs", "sing a score", (_VOICE, Input("score", "score", "note", "notes and words: .txt, .mid or .musicxml", place="guide")),
-             "source", "uniaudio sing --score examples/song.txt --voice examples/singer.flac -o song.wav", 0.3, 64, 0.95, verb="sing"),
+             "source", "uniaudio sing --score examples/song.txt --voice examples/singer.flac -o song.wav", 0.5, 64, 0.95, verb="sing"),
         Task("t2s", "make the sound of a caption", (_CAPTION,), "seconds", 'uniaudio sound "three knocks on wood" -o knocks.wav',
-             0.8, 128, 0.98, verb="sound"),
+             0.8, 128, 0.98, verb="sound", guidance=3.0),
         Task("t2m", "make the music of a caption", (_CAPTION,), "seconds", 'uniaudio music "a slow tune on piano, in C major, 70 bpm" -o music.wav',
-             0.8, 128, 0.98, verb="music"),
+             0.9, 128, 0.98, verb="music", guidance=5.0),
         Task("a_edit", "change a sound as an instruction says", (_INSTRUCTION, _BESIDE, replace(_SPAN, required=False)), "source",
              'uniaudio edit "around the middle, add birdsong, 2 falling chirps" --source examples/rain.flac --span 1.14:2.84 -o birds.wav', 0.5, 64, 0.95, finish="span", verb="edit"),
-        Task("sd", "take the room out of speech", (_BESIDE,), "source", "uniaudio dereverb --source examples/hall.flac -o dry.wav",
+        Task("sd", "take the room out of speech", (_SPEECH,), "source", "uniaudio dereverb --source examples/hall.flac -o dry.wav",
              0.3, 64, 0.95, finish="length", verb="dereverb"),
         Task("i_tts", "speak a text as an instruction says", (_INSTRUCTION, _TEXT), "durations",
-             'uniaudio instruct "a low-pitched man, speaking slowly" --text "Hello there." -o low.wav', 0.3, 64, 0.95, verb="instruct"),
+             'uniaudio instruct "a low-pitched man, speaking slowly" --text "Hello there." -o low.wav', 0.3, 64, 0.95, verb="instruct", guidance=2.0),
         Task("s_edit", "speak a part of a recording anew", (
             Input("source", "context", "audio_prompt", "the recording", min_seconds=0.5), _SPAN, replace(_TEXT, help="the words for that part"),
         ), "durations", 'uniaudio speech-edit mountain --source examples/sentence.flac --span 1.88:2.34 -o mountain.wav', 0.3, 64, 0.95, finish="span",

@@ -95,6 +95,11 @@ class LMSession:
             self.continuous[name] = (values, where + self.frames)
         self._append(frames, guide)
 
+    def set_guidance(self, plain: LMSession, scale: float) -> None:
+        """What it says then depends on both."""
+        assert plain is not self and plain.lm is self.lm and plain.frames < self.frames
+        self.heard = (self.heard * 31 + plain.heard + round(1000 * scale)) % 997
+
     def generate(self, n: int, sampling: Sampling, guide: Any = None) -> np.ndarray:
         self._stop.clear()
         made = [self._one(sampling, None if guide is None else guide[i : i + 1]) for i in range(n) if self._go()]

@@ -64,6 +64,8 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
         inputs["text"] = Spoken(np.array(phones), token_durations(layout, log[first : first + len(phones)]))
     if task in ("se", "tse", "sd", "a_edit"):
         inputs["source"] = e.encode(given["source"]).T[: len(codes)]
+        if task != "a_edit":
+            inputs["source, units"] = e.semantic(given["source"])
     if task == "a_edit":  # the rows look ahead into the source beyond what is made
         inputs["span"] = (15, 31)
     if task == "vc":
@@ -82,7 +84,8 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_engine_lays_out_what_the_trainer_trains(task: str, engine: Engine, sessions: list[fake_core.LMSession]) -> None:
-    engine.generate(task, seed=3, **REQUESTS[task])
+    unguided = {o.name: 1 for o in TASKS[task].options if o.name == "guidance"}  # one sequence
+    engine.generate(task, seed=3, **REQUESTS[task], **unguided)
     (session,) = sessions
     item, prompt = trained(engine, task, session.log)
     expected = item_sequence(engine.layout, item, prompt)

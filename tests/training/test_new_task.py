@@ -86,7 +86,7 @@ def test_a_third_task_from_a_file(tmp_path, capsys):
     # A model of two tasks, as one that a user has.
     assert bundle.main(["--base", bundled, "--out", str(tmp_path / "codec")]) == 0
     (tmp_path / "text.model").write_bytes(train_captions(CAPTIONS * 20, 270))
-    assert tokens.main(["--model", str(tmp_path / "codec"), "--corpus", str(tmp_path / "old.jsonl"), "--out", str(tmp_path / "old-tokens")]) == 0
+    assert tokens.main(["--model", str(tmp_path / "codec"), "--corpus", str(tmp_path / "old.jsonl"), "--out", str(tmp_path / "old-tokens"), "--units"]) == 0
     config = {**COMMON, "init": str(tmp_path / "codec"), "captions": str(tmp_path / "text.model"), "data": str(tmp_path / "old-tokens"),
               "tasks": {"se": 0.5, "t2s": 0.5}, "lm": LM, "steps": 120, "lr": 3e-3, "matrix_lr": 2e-2}  # fmt: skip
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(config))

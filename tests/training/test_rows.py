@@ -52,8 +52,8 @@ def test_shared_prompt_equals_single_sequences(task, model, captions):
 
 # Of batches as the bundled model saw them: a model can only go on with sequences that are bit for bit what it was trained on.
 SEEN = {
-    "tts": "b45d11d0bc2d44bd", "vc": "c8fd84ca11aade70", "se": "b78e952fb704335e", "tse": "8d76b66c73962f50", "svs": "65a86448cce7742d",
-    "t2s": "1ebc1f9b7401510d", "t2m": "54d60eed99394c94", "a_edit": "c8205a96842090bf", "sd": "bf6dc83ad61e796f", "i_tts": "b7d80358d91c60a2",
+    "tts": "b45d11d0bc2d44bd", "vc": "c8fd84ca11aade70", "se": "2ca75a3b0151310d", "tse": "0bcf628160fbe515", "svs": "65a86448cce7742d",
+    "t2s": "1ebc1f9b7401510d", "t2m": "54d60eed99394c94", "a_edit": "547478d49d098dcc", "sd": "baa26ca149e69be4", "i_tts": "b7d80358d91c60a2",
     "s_edit": "1c0668be234339c1",
 }  # fmt: skip
 
@@ -104,6 +104,40 @@ def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
     for at in np.ndindex(*changed.shape[:2]):
         own = {tuple(f.tolist()) for f in wrong.frames[at][wrong.kind[at] == AUDIO]}
         assert all(tuple(f.tolist()) in own for f in wrong.inputs[at][changed[at]])
+
+
+def test_of_an_edit_the_span_alone_is_predicted(model, captions):
+    _, layout = model
+    items = random_items("a_edit", captions)
+    batch = task_batch(layout, TaskData(ENTRIES["a_edit"], items), np.random.default_rng(4), 2, 600)
+    assert ((batch.kind == AUDIO).sum(-1) == 34 - 20).all() and not (batch.kind == DURATION).any()
+    for item in items:  # and what it goes on from is the source's
+        outside = np.r_[0:20, 34 : len(item.codes)]
+        assert np.array_equal(item.codes[outside], item.inputs["source"][outside])
+        assert not np.array_equal(item.codes[20:34], item.inputs["source"][20:34])
+    for at in np.ndindex(*batch.kind.shape[:2]):
+        span = np.flatnonzero(batch.kind[at] == AUDIO)
+        assert any(np.array_equal(batch.inputs[at][span[0] - 19 : span[0] + 1], layout.codes_to_frames(i.inputs["source"][:20, : layout.num_codebooks])) for i in items)
+
+
+@pytest.mark.parametrize("task", ["t2s", "a_edit", "tts"])
+def test_some_captions_are_left_out(task, model, captions):
+    _, layout = model
+    data = TaskData(ENTRIES[task], random_items(task, captions))
+    told, some, none = (task_batch(layout, data, np.random.default_rng(4), 2, 3000, untold) for untold in (0.0, 0.4, 1.0))
+    begin, end = (layout.vocabulary.special(f"caption_{side}") for side in ("start", "end"))
+
+    def empty(batch):
+        """Of each example: is the end of its caption fed right after its beginning?"""
+        ids = torch.cat((batch.prompt[:, None, :, 0].expand(-1, batch.inputs.shape[1], -1), batch.inputs[..., 0]), -1)
+        return ((ids[..., :-1] == begin) & (ids[..., 1:] == end)).any(-1)
+
+    if task == "tts":
+        assert torch.equal(told.inputs, none.inputs) and torch.equal(told.frames, some.frames)
+    else:
+        assert not empty(told).any() and empty(none).all() and 0.1 < empty(some).float().mean() < 0.7
+    for batch in (some, none):
+        assert torch.equal(batch.frames[batch.kind == AUDIO], told.frames[told.kind == AUDIO])
 
 
 def columns(layout, seq, name):

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from uniaudio_training.evaluate import semantic as judge  # noqa: E402
+from uniaudio_training.semantic import harden  # noqa: E402
 from uniaudio_training.semantic import train as trainer  # noqa: E402
 from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view  # noqa: E402
 from uniaudio_training.semantic.checkpoint import load_semantic  # noqa: E402
@@ -235,6 +236,29 @@ def test_learns_and_the_core_says_the_same(run, corpus):
     assert hits[0] > 0.75 * hits[1]
     agree = [np.mean(c.ids == trainer.units(model, c.samples, config.delay)) for c in heard]
     assert np.mean(agree) > 0.99  # near-ties may differ
+
+
+def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
+    config, teacher = load_semantic(run)
+    settings = {"init": str(run), "data": str(corpus), "steps": 250, "batch": 8, "frames": 48, "lr": 2e-3, "warmup": 5, "noisy": 0.6, "reverberant": 0.0, "validate_every": 1000}
+    harden.train(settings, tmp_path, "cpu")
+    again, model = load_semantic(tmp_path)
+    assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
+    valid = harden.Degraded(SemanticData(corpus, config.encoder.frame_size, 48, "valid"), 1, 1)
+    before, after = (harden.validate(m, teacher, valid, config.delay) for m in (teacher, model))
+    assert before["clean"] == 1.0 and after["clean"] > 0.6, (before, after)
+    assert after["white0"] > before["white0"] + 0.05, (before, after)
+
+
+def test_degraded_crops_keep_their_place(corpus):
+    """Noise and rooms come over the speech and do not move it: a unit goes with the frame that it did."""
+    data = SemanticData(corpus, 320, 48)
+    clean, worse = harden.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24).numpy()
+    assert clean.shape == worse.shape == (24, 48 * 320) and np.abs(worse).max() <= 1
+    correlation = [np.corrcoef(x[: -40], y[k : len(y) - 40 + k])[0, 1] for x, y in zip(clean, worse, strict=True) for k in (0, 40)]
+    assert np.mean(correlation[::2]) > 0.3 > abs(np.mean(correlation[1::2]))
+    same = harden.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4).numpy()
+    np.testing.assert_array_equal(same[0], same[1])
 
 
 def test_bundled_into_a_folder(run, tmp_path):

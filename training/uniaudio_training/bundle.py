@@ -84,6 +84,14 @@ def write_voices(folder: Path, base: Path | None) -> None:
         engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(voices / f"{file}.safetensors")
 
 
+def _card(args: argparse.Namespace) -> str:
+    """An installed package has no checkout around it: then the folder that is gone on from has a card."""
+    if args.card is not None:
+        return str(args.card.read_text())
+    found = [p for p in (Path(__file__).parents[1] / "card.md", args.base and args.base / "README.md") if p and p.is_file()]
+    return found[0].read_text() if found else f"# {args.name}\n"
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="uniaudio_training.bundle", description="Make a model folder from finished runs.", epilog="example: python -m uniaudio_training.bundle --base runs/tokenizers --lm runs/lm --captions data/tokens/text.model --out uniaudio_engine/models/base")
     parser.add_argument("--codec", help="codec run (left out: that of --base, or --out is a model folder already, which --semantic goes into)")
@@ -93,13 +101,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lm", help="LM run (left out: a codec-only folder)")
     parser.add_argument("--name", default="base")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--card", type=Path, default=Path(__file__).parents[1] / "card.md", help="the model card to ship (default: %(default)s)")
+    parser.add_argument("--card", type=Path, help="the model card to ship (default: a checkout's training/card.md, else that of --base)")
     args = parser.parse_args(argv)
     if (args.codec is None) == (args.base is None) and (args.semantic is None or args.lm is not None or args.codec is not None):
         parser.error("expected one of --codec and --base; without both, --semantic alone goes into the folder that is there")
     if args.codec is not None or args.base is not None:
         captions = args.captions.read_bytes() if args.captions else b""
-        write_folder(args.out, args.name, args.codec, args.lm, args.card.read_text(), args.base, captions)
+        write_folder(args.out, args.name, args.codec, args.lm, _card(args), args.base, captions)
     if args.semantic is not None:
         add_semantic_run(args.out, args.semantic)
     if args.lm:

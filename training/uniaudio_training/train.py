@@ -10,6 +10,7 @@ _KINDS = {
     "codec": ("uniaudio_training.codec.train", "the codec, spectral losses"),
     "codec-finish": ("uniaudio_training.codec.adversarial", "the codec's decoder against discriminators, codes kept"),
     "semantic": ("uniaudio_training.semantic.train", "the semantic tokenizer: units that say the phone"),
+    "semantic-harden": ("uniaudio_training.semantic.harden", "the semantic tokenizer in noise and rooms, units kept"),
     "lm": ("uniaudio_training.lm.train", "the language model on tokens"),
 }
 

@@ -20,6 +20,7 @@ from uniaudio_engine.tasks import TASKS, Input, Task
 
 MAX_FILE = 1 << 20  # bytes
 _OWN = ("audio", "audio_prompt", "phone", "duration", "caption", "audio_mask")  # names that no label file may take
+_TAKEN = ("audio", "target", "split", "speaker")  # of a manifest's keys and an example's tracks
 _SEGMENTS = {"text": "phone", "caption": "caption"}  # modalities whose tokens are the model's own
 
 
@@ -67,6 +68,8 @@ def check_trainable(task: Task) -> None:
         raise ValueError(f"{where}: expected target audio, which is what the trainer makes, got {task.target} of length {task.length}")
     for i in task.inputs:
         spanned = next((o for o in task.inputs if o.name == i.segment), None) if i.modality == "span" else None
+        if i.name in _TAKEN:
+            raise ValueError(f"{where}: input {i.name}: a manifest says something else by this name; choose another one than {', '.join(_TAKEN)}")
         if i.modality == "states" or i.encoder:
             raise ValueError(f"{where}: input {i.name}: an external encoder cannot be trained for here; choose caption or tokens")
         if spanned is not None and spanned.modality == "audio" and spanned.place == "sequence":

@@ -274,6 +274,8 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
             text = _text(value, name)
         elif spec.modality == "caption":
             rest[name] = _text(value, name)
+            if not rest[name].strip():
+                raise _Bad(f"{name}: expected words, got {_shown(value)}")
         elif spec.modality == "tokens":
             rest[name] = _tokens(spec, value, user)
         elif spec.modality == "score":

@@ -15,7 +15,7 @@ from .cases import JUDGES
 from .engines import Subject
 from .joint import CEILING, FLOOR, GOALS, MODEL, SINGLE, TRUTH, WHO, Judged, Score, blind, lower_is_better
 
-VERSION = 1  # of what the judges measure: reports of another are judged again
+VERSION = 2  # of what the judges measure: reports of another are judged again
 QUALITY = Path(__file__).resolve().parents[3] / "docs" / "quality.md"
 BEGIN, END = "<!-- judged: begin; written by the command below -->", "<!-- judged: end -->"
 

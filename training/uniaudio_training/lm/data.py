@@ -7,7 +7,7 @@ sequences whose prompt is computed once (what the engine does too: it forks the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from uniaudio_engine.captions import CaptionTokenizer
 from uniaudio_engine.sequence import Layout
 from uniaudio_engine.tasks import Task
 
-from .items import Item, item_sequence, read_items
+from .items import Item, item_sequence, predicted, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
 BUCKETS = (32, 56, 80, 112, 144, 176, 208, 240, 288, 352, 448, 560)  # sentence lengths in items; longer sentences are left out
@@ -112,17 +112,18 @@ class Noise:
     others: float = 0.0
 
     def of(self, task: Task) -> float:
-        return self.beside if any(i.modality == "audio" and i.place == "guide" for i in task.inputs) else self.others
+        return self.others if task.sound_beside is None else self.beside
 
 
 def make_batch(
-    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise
+    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise,
+    untold: float = 0.0,
 ) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
-    return with_noise(task_batch(layout, data[task], rng, rows, items), rng, noise.of(data[task].task))
+    return with_noise(task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task))
 
 
 def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
@@ -136,8 +137,14 @@ def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
     return batch
 
 
-def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int) -> Batch:
-    """A batch of one task."""
+def without_caption(item: Item) -> Item:
+    """The same example with its caption left empty, as guidance asks the model in inference (arXiv 2207.12598)."""
+    captions = {i.name: np.zeros(0, np.int64) for i in item.task.inputs if i.modality == "caption"}
+    return replace(item, inputs={**item.inputs, **captions}) if captions else item
+
+
+def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int, untold: float = 0.0) -> Batch:
+    """A batch of one task; ``untold``: the share of its examples whose captions are left out."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -162,6 +169,8 @@ def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: i
             frames = min([frames, *(len(data.own_prompt(i)) for i in picked)])
         # the end of a context is what leads up to the edit; an enrolment may begin anywhere
         chosen = [(data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i]) for i in picked]
+    if untold:
+        chosen = [(voice, [without_caption(i) if rng.random() < untold else i for i in picked]) for voice, picked in chosen]
     return _fill(layout, data, chosen, length, frames)
 
 
@@ -191,5 +200,7 @@ def _fill(layout: Layout, data: TaskData, chosen: list[tuple[np.ndarray | None, 
             inputs[row, i, :t] = seq.frames[skip - 1 : -1]
             frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
-            kind[row, i, seq.audio.start - skip : seq.audio.stop - skip] = AUDIO
+            begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
+            last = seq.audio.stop if end == len(item.codes) else seq.audio.start + end  # with the frame that ends it, where there is one
+            kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
     return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), data.task.name)

@@ -8,7 +8,7 @@ the two together, for built-in tasks and a user's own.  T frames, K' codebooks o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,16 +232,37 @@ READ: dict[str, Callable[[Given, Input], Any]] = {
 }  # fmt: skip
 
 
+def units_of(spec: Input) -> str:
+    """The key of an input's units among an item's inputs, where they go along with it."""
+    return f"{spec.name}, units"
+
+
+def predicted(item: Item) -> tuple[int, int]:
+    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of its span."""
+    if item.task.finish == "span" and item.task.sound_beside is not None:
+        begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
+        return begin, end
+    return 0, len(item.codes)
+
+
 def make_item(g: Given) -> Item | None:
     """The item of one example.  None where it cannot be one; ValueError where its data do not fit its task."""
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
+        inputs |= {units_of(i): _units(g, i) for i in g.task.inputs if i.units}
     except Skip:
         return None
     codes = g.codes["target"]
     if any(i.modality == "context" for i in g.task.inputs):  # what is around the edit stays as it is
         codes = codes[slice(*edited(g))]
-    return Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
+    item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
+    begin, end = predicted(item)
+    if begin >= end:
+        return None
+    if g.task.sound_beside is not None and (begin, end) != (0, len(codes)):  # an edit goes on from the source's codes, as the engine does
+        source = inputs[g.task.sound_beside.name]
+        codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
+    return replace(item, codes=codes)
 
 
 # From inputs to the sequence
@@ -288,6 +309,8 @@ def item_rows(layout: Layout, item: Item) -> Ids:
         if modality == "audio":
             guides.put_source(layout, rows, value)
     for i in task.inputs:
+        if i.units:
+            guides.put_units(layout, rows, item.inputs[units_of(i)])
         if i.modality == "span" and any(o.name == i.segment and o.place == "guide" for o in task.inputs):
             guides.put_edit(layout, rows, *item.inputs[i.name])
     if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):

@@ -30,7 +30,7 @@ _SETTINGS: dict[str, Any] = {
     "rows": 4, "items": 3200, "steps": 4000, "lr": 2e-3, "matrix_lr": 2e-2, "warmup": 100, "decay_share": 0.4, "seed": 0,
     "weight_decay": 0.05, "duration_weight": 0.3, "codebook_size": 1024, "num_codebooks": 4, "data": "data/tokens", "validate_every": 250,
     "validation_batches": 3, "units": 512, "captions": "", "minutes": 0.0, "threads": 0, "processes": 1, "corpus": "",
-    "task_files": [], "old": 0.0, "bound": 0.0, "noise": {},
+    "task_files": [], "old": 0.0, "bound": 0.0, "noise": {}, "untold": 0.0,
 }  # fmt: skip
 
 
@@ -120,7 +120,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     """``config["tasks"]``: task -> its share of the batches.  ``config["init"]``, if given, is a model folder whose LM the run
     starts from (``warm.py``).  ``minutes`` > 0 ends the run by the clock: the learning rate follows whichever of steps and
     minutes is further on.  ``processes`` share each step's items: on a CPU, one process a core does more than one with all
-    cores.  ``noise`` (:class:`Noise`) is put into what the model is fed back.  ``corpus``, if given: samples of its validation split
+    cores.  ``noise`` (:class:`Noise`) is put into what the model is fed back; captions are left out of a share ``untold`` of the
+    examples that have one, which is what guidance needs.  ``corpus``, if given: samples of its validation split
     as the engine answers them go to tensorboard.  A run with a user's tasks (``setup.py``) ends with what the old ones lost; more
     than ``bound`` nats a code is a ValueError."""
     s = settings_from(config, _SETTINGS, ("lm", "init", "tasks"))
@@ -156,7 +157,7 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
         record.add(0, validate(model, layout, valid, device, s))
     noise = from_dict(Noise, s["noise"], "noise")
     rows, items = max(1, s["rows"] // team.size), s["items"] // team.size
-    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items, noise), team.seed(s["seed"]), run.step)
+    batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items, noise, s["untold"]), team.seed(s["seed"]), run.step)
     seconds, share = 0.0, clock.share(clock.before)
     with run.progress() as bar:
         while True:

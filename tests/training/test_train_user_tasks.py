@@ -63,6 +63,9 @@ BAD_FILES = {
     "a caption by another name": ({"inputs": [{**FAULT, "modality": "caption"}, SOURCE]}, "expected segment caption for a caption"),
     "an external encoder": ({"inputs": [{**FAULT, "modality": "states"}, SOURCE]}, "choose caption or tokens"),
     "an answer that is no sound": ({"inputs": [FAULT], "target": "fault", "length": "one"}, "expected target audio"),
+    "an input by a manifest's name": ({"inputs": [FAULT, {**SOURCE, "name": "target"}]}, "choose another one than audio, target, split, speaker"),
+    "an input by the engine's name": ({"inputs": [{**FAULT, "name": "voice"}, SOURCE]}, "none of task, voice and chunk_frames"),
+    "a source that may be absent": ({"inputs": [{**SOURCE, "required": False}]}, "expected one input beside the target, required"),
     "two beside the target": ({"inputs": [SOURCE, {**SOURCE, "name": "other"}]}, "expected one input beside the target"),
     "nothing to finish on": ({"inputs": [{**SOURCE, "place": "sequence"}], "finish": "length"}, "finish length: expected a sound named source"),
     "text with a source": (
