@@ -59,7 +59,7 @@ class _LMInfo(ctypes.Structure):
 
 
 class _SessionInfo(ctypes.Structure):
-    _fields_ = [("frames", c_int64), ("capacity", c_int64), ("frame_offset", c_int64), ("finished", c_int32)]
+    _fields_ = [("frames", c_int64), ("capacity", c_int64), ("frame_offset", c_int64), ("finished", c_int32), ("guided", c_int32)]
 
 
 class _DeviceInfo(ctypes.Structure):
@@ -82,6 +82,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "session_fork": (c_void_p, [c_void_p]),
     "session_info": (c_int32, [c_void_p, POINTER(_SessionInfo)]),
     "session_set_offset": (c_int32, [c_void_p, c_int64]),
+    "session_set_guidance": (c_int32, [c_void_p, c_void_p, c_double]),
     "session_reset": (c_int32, [c_void_p]),
     "session_cancel": (None, [c_void_p]),
     "session_prefill": (c_int32, [c_void_p, c_void_p, c_int64, c_void_p, POINTER(_Continuous), c_int64]),
@@ -314,6 +315,17 @@ class CudaSession:
     def cancel(self) -> None:
         """Stop a running generate within some frames, or else the next one at once; any thread."""
         self._lib.session_cancel(self._handle)
+
+    def set_guidance(self, plain: CudaSession, scale: float) -> None:
+        """From here on ids are drawn from plain + scale (own - plain), logit by logit; a fork of ``plain`` goes along."""
+        if plain is self:
+            raise InputError("set_guidance: expected another session of the same LM that is not guided itself")
+        with _Use(self, plain):
+            call(self._lib, "session_set_guidance", self._handle, plain._handle, scale)
+
+    @property
+    def guided(self) -> bool:
+        return bool(self._info().guided)
 
     def reset(self) -> None:
         with _Use(self):

@@ -156,11 +156,14 @@ uniaudio_session* uniaudio_cuda_session_fork(const uniaudio_session* session) {
 }
 int32_t uniaudio_cuda_session_info(const uniaudio_session* session, uniaudio_session_info* info) {
   const cuda::Session& s = *session->session;
-  *info = {s.frames(), s.capacity(), s.frame_offset(), s.finished()};
+  *info = {s.frames(), s.capacity(), s.frame_offset(), s.finished(), s.guided()};
   return UNIAUDIO_OK;
 }
 int32_t uniaudio_cuda_session_set_offset(uniaudio_session* session, int64_t offset) {
   return guarded([&] { session->session->set_frame_offset(offset); });
+}
+int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const uniaudio_session* plain, double scale) {
+  return guarded([&] { session->session->set_guidance(*plain->session, scale); });
 }
 int32_t uniaudio_cuda_session_reset(uniaudio_session* session) {
   return guarded([&] { session->session->reset(); });

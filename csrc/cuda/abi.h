@@ -65,7 +65,7 @@ typedef struct {
 
 typedef struct {
   int64_t frames, capacity, frame_offset;
-  int32_t finished;
+  int32_t finished, guided;
 } uniaudio_session_info;
 
 typedef struct {
@@ -93,6 +93,8 @@ UNIAUDIO_CUDA_API void uniaudio_cuda_session_release(uniaudio_session* session);
 UNIAUDIO_CUDA_API uniaudio_session* uniaudio_cuda_session_fork(const uniaudio_session* session);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_info(const uniaudio_session* session, uniaudio_session_info* info);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_set_offset(uniaudio_session* session, int64_t offset);
+/* From here on ids are drawn from plain + scale (own - plain); a fork of `plain` goes along.  Another session of the same model. */
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const uniaudio_session* plain, double scale);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_reset(uniaudio_session* session);
 UNIAUDIO_CUDA_API void uniaudio_cuda_session_cancel(uniaudio_session* session);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames, int64_t count, const int32_t* guide,

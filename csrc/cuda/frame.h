@@ -56,6 +56,8 @@ struct Column {
   float* logits;         // with forced: [rounds][K][8 row tiles of the head's list]
   int32_t* result;       // frames made, ended, error
   int64_t capacity, position, generated, key_frame;  // position: of round 0; key_frame: added to the position for random numbers
+  int32_t plain, lead;   // under guidance: the column that goes along; of that one: the column whose ids it takes; else -1
+  float guidance;        // ids are drawn from plain + guidance (own - plain)
   Sampling sampling;
 };
 
@@ -779,19 +781,26 @@ struct Frames {
     int32_t *const ids = fresh(block, p), *const state = made(block, p);
     const bool alone = p.columns == 1;  // then every block samples, which saves an exchange
     // Nothing below may run twice: all of a block's columns have to be there.
+    const auto here = [&](int c) { return p.column[c].lead < 0 && (alone || c % block.count == block.index); };
     for (int c = 0; c < p.columns; ++c) {
-      if (!alone && c % block.count != block.index) continue;
+      if (!here(c)) continue;
 #ifndef UA_DEVICE
       for (int i = 0; i < n; ++i) {
         if (!host_ready(block.host, p.logits[size_t(c) * n + i], epoch)) return false;
+        if (p.column[c].plain >= 0 && !host_ready(block.host, p.logits[size_t(p.column[c].plain) * n + i], epoch)) return false;
       }
 #endif
     }
     for (int c = 0; c < p.columns; ++c) {
-      if (!alone && c % block.count != block.index) continue;
+      if (!here(c)) continue;
       const Column& column = p.column[c];
       gather(block, p.logits + size_t(c) * n, 1, n, n, epoch, [&](int, int i, float x) { v[i] = x; });
       block.sync();
+      if (column.plain >= 0) {
+        const float scale = column.guidance;
+        gather(block, p.logits + size_t(column.plain) * n, 1, n, n, epoch, [&](int, int i, float x) { v[i] = x + scale * (v[i] - x); });
+        block.sync();
+      }
       const int64_t t = position(p, c), generated = column.generated + round;
       int32_t* const history = column.history + t * p.codebooks;
       const bool tied = column.sampling.tie && slot > 0;
@@ -810,17 +819,21 @@ struct Frames {
       }
       block.threads([&](int tid) {
         if (tid != 0) return;
-        if (alone) {
-          ids[slot] = id;
-          if (bad && state[2] == 0) state[2] = int32_t(bad);
-        } else {
-          put(p.ids + 2 * c, float_of(uint32_t(id)), epoch + 1);
-          put(p.ids + 2 * c + 1, float_of(bad), epoch + 1);
-        }
-        history[slot] = id;
-        if (column.sampling.tie) {
-          for (int k = slot; k < p.codebooks; ++k) history[k] = id;
-        }
+        const auto tell = [&](int to, int32_t* past) {
+          if (alone) {
+            ids[slot] = id;
+            if (bad && state[2] == 0) state[2] = int32_t(bad);
+          } else {
+            put(p.ids + 2 * to, float_of(uint32_t(id)), epoch + 1);
+            put(p.ids + 2 * to + 1, float_of(bad), epoch + 1);
+          }
+          past[slot] = id;
+          if (column.sampling.tie) {
+            for (int k = slot; k < p.codebooks; ++k) past[k] = id;
+          }
+        };
+        tell(c, history);
+        if (column.plain >= 0) tell(column.plain, p.column[column.plain].history + position(p, column.plain) * p.codebooks);
       });
       block.sync();
     }

@@ -346,6 +346,7 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
     column.keys = s.keys_.data(), column.values = s.values_.data();
     column.rows = rows + c * config_.global.width;
     column.capacity = s.capacity_, column.position = s.count_ + c;
+    column.plain = column.lead = -1;
   }
   Bytes bytes;
   const size_t at_jobs = bytes.add(jobs.data(), jobs.size()), at_columns = bytes.add(list.data(), list.size());
@@ -418,6 +419,9 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     Sampling& d = column.sampling;
     d.top_p = c.top_p, d.seed = c.seed, d.temperature = greedy ? 1.0f : float(c.temperature), d.penalty = float(c.repetition_penalty);
     d.top_k = int32_t(std::min<int64_t>(c.top_k, INT32_MAX)), d.greedy = greedy, d.window = int32_t(std::min<int64_t>(c.repetition_window, INT32_MAX));
+    column.plain = column.lead = -1;
+    if (i + 1 < steps.size() && steps[i + 1]->goes_along) column.plain = int32_t(i + 1), column.guidance = s.guidance_;
+    if (step.goes_along) column.lead = int32_t(i - 1);
     d.end_id = int32_t(c.end_id), d.min_frames = int32_t(std::min<int64_t>(c.min_frames, INT32_MAX)), d.tie = c.tie_slots;
   }
   const size_t at_jobs = bytes.add(jobs.data(), jobs.size()), at_columns = bytes.add(columns.data(), columns.size());
@@ -507,6 +511,7 @@ void Session::reset() {
   const LmConfig& c = lm_->config();
   count_ = generated_ = frame_offset_ = 0;
   finished_ = false;
+  plain_.reset();
   cancel_.store(false);
   const std::vector<int32_t> start(size_t(c.num_codebooks), c.start_id);
   std::vector<float> x(size_t(c.global.width));
@@ -517,10 +522,8 @@ void Session::reset() {
 void Session::prefill(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous) {
   const LmConfig& c = lm_->config();
   const int64_t d = c.global.width, k = c.num_codebooks;
-  if (count > capacity_ - count_) {
-    throw std::invalid_argument("prefill: expected at most " + std::to_string(capacity_ - count_) + " more frames (capacity " + std::to_string(capacity_) + ", " +
-                                std::to_string(count_) + " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
-  }
+  check_room("prefill", count);
+  const int64_t all = count;
   lm_->check_frames(frames, count);
   lm_->check_guide(guide, count);
   std::vector<std::vector<float>> mapped;
@@ -575,6 +578,25 @@ void Session::prefill(const int32_t* frames, int64_t count, const int32_t* guide
   }
   generated_ = 0;
   finished_ = false;
+  if (plain_) plain_->prefill(frames, all, guide, continuous);
+}
+
+void Session::check_room(const char* what, int64_t count) const {
+  if (count > capacity_ - count_) {
+    throw std::invalid_argument(std::string(what) + ": expected at most " + std::to_string(capacity_ - count_) + " more frames (capacity " + std::to_string(capacity_) +
+                                ", " + std::to_string(count_) + " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
+  }
+  if (plain_) plain_->check_room(what, count);
+}
+
+void Session::set_guidance(const Session& plain, double scale) {
+  if (&plain == this || plain.lm_ != lm_ || plain.plain_) {
+    throw std::invalid_argument("set_guidance: expected another session of the same LM that is not guided itself");
+  }
+  if (!(scale >= 0 && scale <= 100)) throw std::invalid_argument("set_guidance: expected a scale from 0 to 100, got " + std::to_string(scale));
+  if (lm_->plan_.most_columns < 2) throw std::invalid_argument("cuda: this device takes one stream of this model at a time, guidance needs two; use device cpu");
+  plain_ = plain.fork();
+  guidance_ = float(scale);
 }
 
 std::unique_ptr<Session> Session::fork() const {
@@ -589,6 +611,8 @@ std::unique_ptr<Session> Session::fork() const {
     device.copy(s->history_.data(), history_.data(), 0, size_t(count_ * c.num_codebooks) * sizeof(int32_t), 1);
   }
   device.copy(s->last_.data(), last_.data(), 0, last_.size() * sizeof(float), 1);
+  if (plain_) s->plain_ = plain_->fork();
+  s->guidance_ = guidance_;
   return s;
 }
 
@@ -605,10 +629,7 @@ void Session::generate(std::vector<Request>& requests, int64_t count, const std:
       if (requests[j].session == &s) throw std::invalid_argument("generate_batch: expected distinct sessions, got one twice");
     }
     samplers.emplace_back(*requests[i].sampling, lm.config());
-    if (count > s.capacity_ - s.count_) {
-      throw std::invalid_argument("generate: expected at most " + std::to_string(s.capacity_ - s.count_) + " more frames (capacity " + std::to_string(s.capacity_) + ", " +
-                                  std::to_string(s.count_) + " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
-    }
+    s.check_room("generate", count);
     lm.check_guide(requests[i].guide, count);
     requests[i].made = 0;
   }
@@ -628,14 +649,23 @@ void Session::generate(std::vector<Request>& requests, int64_t count, const std:
       const int32_t* const guide = requests[i].guide ? requests[i].guide + f * lm.config().guide_slots : nullptr;
       steps.push_back({&s, requests[i].sampling, &samplers[i], guide});
       whose.push_back(i);
+      if (s.plain_) {
+        steps.push_back({s.plain_.get(), requests[i].sampling, &samplers[i], guide});
+        steps.back().goes_along = true;
+        whose.push_back(i);
+      }
     }
     if (steps.empty()) return;
-    for (size_t first = 0; first < steps.size(); first += size_t(lm.plan_.most_columns)) {
+    for (size_t first = 0; first < steps.size();) {
       std::vector<Lm::Step*> together;
-      for (size_t i = first; i < std::min(steps.size(), first + size_t(lm.plan_.most_columns)); ++i) together.push_back(&steps[i]);
+      for (size_t most = std::min(steps.size(), first + size_t(lm.plan_.most_columns)); first < most; ++first) {
+        if (first + 1 == most && most < steps.size() && steps[most].goes_along) break;  // a pair stays together
+        together.push_back(&steps[first]);
+      }
       lm.launch(together, rounds);
     }
     for (size_t i = 0; i < steps.size(); ++i) {
+      if (steps[i].goes_along) continue;
       Request& r = requests[whose[i]];
       const int64_t made = steps[i].made;
       if (made > 0) {

@@ -75,7 +75,7 @@ class Lm {
     const int32_t* forced = nullptr;
     float* logits = nullptr;  // device
     int64_t made = 0;
-    bool over = false;
+    bool goes_along = false;  // with the step before it, whose ids it takes
   };
   void launch(std::vector<Step*>& steps, int64_t rounds) const;                                        // generate
   void launch_prefill(Session& s, const float* rows, int64_t count, int columns) const;                // rows: device
@@ -118,7 +118,10 @@ class Session {
 
   void prefill(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous);
   void cancel() { cancel_.store(true); }
-  void reset();
+  // As LmSession::set_guidance; also std::invalid_argument where the device takes one stream at a time.
+  void set_guidance(const Session& plain, double scale);
+  bool guided() const { return plain_ != nullptr; }
+  void reset();  // ends guidance, too
   std::unique_ptr<Session> fork() const;
 
   struct Request {
@@ -134,12 +137,15 @@ class Session {
  private:
   friend class Lm;
   size_t cache_row() const;  // bytes of a head's position
+  void check_room(const char* what, int64_t count) const;
   std::shared_ptr<const Lm> lm_;
   int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
   bool finished_ = false;
   DeviceBuffer<char> keys_, values_;
   DeviceBuffer<int32_t> history_, result_;
   DeviceBuffer<float> last_;
+  std::unique_ptr<Session> plain_;  // under guidance: what goes along
+  float guidance_ = 1.0f;
   std::atomic<bool> cancel_{false};
 };
 

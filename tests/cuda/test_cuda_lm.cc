@@ -198,6 +198,59 @@ TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
   CHECK(out == whole);
 }
 
+TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
+  blocks(6);
+  for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+    const Model m(c, 81);
+    const Both both(m, DType::float32);
+    const int64_t k = c.num_codebooks, count = 30;
+    const auto known = m.frames(20, 3), other = m.frames(14, 8), more = m.frames(5, 9), guide = m.guide(5 + count, 4);
+    const int32_t* const first = guide.empty() ? nullptr : guide.data();
+    const int32_t* const rest = first ? first + 5 * c.guide_slots : nullptr;
+    const auto start = [&](auto& session, auto& plain, double scale) {
+      session.prefill(known.data(), 20, nullptr, {});
+      plain.prefill(other.data(), 14, nullptr, {});
+      session.set_guidance(plain, scale);
+      session.prefill(more.data(), 5, first, {});  // what is known of the target goes to both
+    };
+    const auto cpu = [&](const SamplingConfig& s, double scale) {
+      LmSession session(both.cpu, 60), plain(both.cpu, 60);
+      start(session, plain, scale);
+      std::vector<int32_t> out(size_t(count * k));
+      CHECK(session.generate(count, s, rest, out.data()) == count);
+      return out;
+    };
+    SamplingConfig greedy;
+    greedy.greedy = true;
+    const std::vector<std::pair<SamplingConfig, double>> cases = {{greedy, 3.0}, {drawn(1), 2.5}, {drawn(2), 0.0}, {drawn(3), 1.5}, {drawn(4), 4.0}};
+    std::vector<std::unique_ptr<cuda::Session>> sessions;
+    std::vector<std::vector<int32_t>> out(cases.size() + 1, std::vector<int32_t>(size_t(count * k)));
+    std::vector<cuda::Session::Request> requests;
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const auto& [s, scale] = cases[i];
+      cuda::Session session(both.gpu, 60), plain(both.gpu, 60);
+      start(session, plain, scale);
+      sessions.push_back(session.fork());
+      CHECK(sessions.back()->guided());
+      requests.push_back({sessions.back().get(), &s, rest, out[i].data()});
+    }
+    cuda::Session alone(both.gpu, 60);  // five pairs and one without: more than go together
+    alone.prefill(known.data(), 20, nullptr, {});
+    requests.insert(requests.begin() + 2, {&alone, &cases[3].first, rest, out.back().data()});
+    cuda::Session::generate(requests, count, {});
+    for (size_t i = 0; i < cases.size(); ++i) CHECK(out[i] == cpu(cases[i].first, cases[i].second));
+    CHECK(out[3] != out.back());
+    cuda::Session full(both.gpu, 60), narrow(both.gpu, 20);
+    narrow.prefill(other.data(), 14, nullptr, {});
+    full.set_guidance(narrow, 2.0);
+    CHECK_THROWS(std::invalid_argument, full.prefill(known.data(), 20, nullptr, {}), "at most 6 more frames");
+    CHECK_THROWS(std::invalid_argument, full.set_guidance(full, 2.0), "another session");
+    CHECK_THROWS(std::invalid_argument, narrow.set_guidance(full, 2.0), "not guided itself");
+    full.reset();
+    CHECK(!full.guided());
+  }
+}
+
 TEST(refusals_are_one_line) {
   blocks(5);
   const Model m(models::base(), 71);
