@@ -1,7 +1,6 @@
-"""Codecs on an NVIDIA device: the spectral codec's decoder, and the quantizer by itself.
+"""Codecs on an NVIDIA device: the spectral codec, and the quantizer by itself.
 
-:class:`CudaCodec` stands in for ``_C.Codec``: what the device does not do (encoding) is asked of the compiled core's codec,
-which it is made beside.
+:class:`CudaCodec` stands in for ``_C.Codec``; its sizes and look-aheads are asked of the compiled core's codec, which it is made beside.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .errors import InputError
 
 
 class CudaCodec:
-    """A spectral codec whose decoder runs on a device, beside ``cpu``, the same codec of the compiled core."""
+    """A spectral codec, or a tokenizer that ends at its codes, on a device, beside ``cpu``, the same of the compiled core."""
 
     def __init__(self, config: CodecConfig, weights: Mapping[str, NDArray[Any]], cpu: Any, index: int = 0, lib: Any = None) -> None:
         self.config, self.cpu = config, cpu
@@ -37,12 +36,55 @@ class CudaCodec:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cpu, name)
 
+    def encoder_stream(self, num_codebooks: int = 0) -> CudaEncoder:
+        return CudaEncoder(self, made(self._lib, "encoder_create", self._handle, num_codebooks), num_codebooks or self.config.num_codebooks)
+
+    def encode(self, samples: Any, num_codebooks: int = 0) -> Ids:
+        """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)]."""
+        return self.encoder_stream(num_codebooks).push(samples, flush=True)
+
     def decoder_stream(self) -> CudaDecoder:
         return CudaDecoder(self, made(self._lib, "decoder_create", self._handle))
 
     def decode(self, codes: Ids) -> NDArray[np.float32]:
         """codes [K', T] -> samples float32 [T x frame_size]."""
         return self.decoder_stream().push(codes, flush=True)
+
+
+class CudaEncoder:
+    """One clip: samples in, complete frames out, as ``_C.EncoderStream``."""
+
+    def __init__(self, codec: CudaCodec, handle: c_void_p, num_codebooks: int) -> None:
+        self.codec, self.num_codebooks, self._lib, self._handle, self._lock = codec, num_codebooks, codec._lib, handle, threading.Lock()
+
+    def __del__(self) -> None:
+        handle = getattr(self, "_handle", None)
+        if handle:
+            self._lib.encoder_release(handle)
+
+    def push(self, samples: Any, flush: bool = False) -> Ids:
+        """samples float32 [n] -> the frames that are complete, int32 [K', t]; ``flush``: and the rest."""
+        x = np.ascontiguousarray(samples, np.float32)
+        if x.ndim == 2 and len(x) == 1:
+            x = x[0]
+        if x.ndim != 1:
+            raise InputError(f"samples: expected [N] or [1, N], got {list(x.shape)}")
+        out, t = np.empty((len(x) // self.codec.config.frame_size + 2, self.num_codebooks), np.int32), c_int64()
+        with self._lock:
+            call(self._lib, "encoder_push", self._handle, pointer(x), len(x), flush, pointer(out), byref(t))
+        return np.ascontiguousarray(out[: t.value].T)
+
+    def flush(self) -> Ids:
+        """The last frames of the clip; the next push begins a new one."""
+        return self.push(np.zeros(0, np.float32), flush=True)
+
+    def reset(self) -> None:
+        with self._lock:
+            call(self._lib, "encoder_reset", self._handle)
+
+    def fork(self) -> CudaEncoder:
+        with self._lock:
+            return CudaEncoder(self.codec, made(self._lib, "encoder_fork", self._handle), self.num_codebooks)
 
 
 class CudaDecoder:

@@ -95,7 +95,7 @@ class Engine(Verbs):
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
-        self._semantic = SemanticEncoder(config.semantic, folder.semantic, threads) if config.semantic is not None else None
+        self._semantic = SemanticEncoder(config.semantic, folder.semantic, threads, device) if config.semantic is not None else None
         self._lock = threading.Lock()
 
     @classmethod

@@ -26,7 +26,10 @@ struct uniaudio_rvq {
   std::unique_ptr<cuda::Rvq> rvq;
 };
 struct uniaudio_codec {
-  std::shared_ptr<const cuda::SpectralDecoder> codec;
+  std::shared_ptr<const cuda::SpectralCodec> codec;
+};
+struct uniaudio_encoder {
+  std::unique_ptr<cuda::EncoderStream> stream;
 };
 struct uniaudio_decoder {
   std::unique_ptr<cuda::DecoderStream> stream;
@@ -209,9 +212,29 @@ int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, 
 
 
 uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count) {
-  return made<uniaudio_codec>([&] { return std::make_shared<cuda::SpectralDecoder>(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
+  return made<uniaudio_codec>([&] { return std::make_shared<cuda::SpectralCodec>(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
 }
 void uniaudio_cuda_codec_release(uniaudio_codec* codec) { delete codec; }
+uniaudio_encoder* uniaudio_cuda_encoder_create(const uniaudio_codec* codec, int32_t num_codebooks) {
+  return made<uniaudio_encoder>([&] { return std::make_unique<cuda::EncoderStream>(codec->codec, num_codebooks); });
+}
+void uniaudio_cuda_encoder_release(uniaudio_encoder* encoder) { delete encoder; }
+uniaudio_encoder* uniaudio_cuda_encoder_fork(const uniaudio_encoder* encoder) {
+  return made<uniaudio_encoder>([&] { return encoder->stream->fork(); });
+}
+int32_t uniaudio_cuda_encoder_reset(uniaudio_encoder* encoder) {
+  return guarded([&] { encoder->stream->reset(); });
+}
+int32_t uniaudio_cuda_encoder_push(uniaudio_encoder* encoder, const float* samples, int64_t count, int32_t flush, int32_t* out, int64_t* made) {
+  *made = 0;
+  return guarded([&] {
+    std::vector<int32_t> codes;
+    if (count > 0) encoder->stream->push(samples, count, codes);
+    if (flush) encoder->stream->flush(codes);
+    std::copy(codes.begin(), codes.end(), out);
+    *made = int64_t(codes.size()) / encoder->stream->num_codebooks();
+  });
+}
 uniaudio_decoder* uniaudio_cuda_decoder_create(const uniaudio_codec* codec) {
   return made<uniaudio_decoder>([&] { return std::make_unique<cuda::DecoderStream>(codec->codec); });
 }

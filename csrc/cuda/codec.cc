@@ -10,112 +10,261 @@ namespace {
 
 constexpr float kNormEps = 1e-6f, kMaxLogGain = 5.0f;  // csrc/spectral.cc
 constexpr double kEnvelopeFloor = 0.1;
-constexpr int kFramesAtOnce = 128;  // frames at once
+constexpr int kFramesAtOnce = 128;
+
+std::vector<float> hann(int n) {  // periodic
+  std::vector<float> w(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) w[size_t(i)] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
+  return w;
+}
+
+DeviceBuffer<float> floats(const std::shared_ptr<Device>& device, const Buffer<float>& b) { return {device, b.data(), b.size()}; }
+
+// Rows are frames in both; csrc/spectral.cc has the same.
+Network::Shape encoder_shape(const CodecConfig& c) {
+  const SpectralConfig& s = *c.spectral;
+  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
+}
+Network::Shape decoder_shape(const CodecConfig& c) {
+  const SpectralConfig& s = *c.spectral;
+  return {c.codebook_dim, s.decoder_width, s.decoder_hidden, s.decoder_blocks, (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes, s.kernel_size};
+}
+
+const CodecConfig& spectral_only(const CodecConfig& c) {
+  if (!c.is_spectral) throw std::invalid_argument("cuda: expected a spectral codec; use device cpu");
+  return c;
+}
+
+// The transform of a window as one matrix, the window's shape in it: real parts, then imaginary ones.
+DenseMatrix forward_matrix(const std::shared_ptr<Device>& device, int window) {
+  const int bins = window / 2 + 1;
+  const std::vector<float> shape = hann(window);
+  std::vector<float> m(size_t(2 * bins) * size_t(window));
+  for (int b = 0; b < bins; ++b) {
+    for (int n = 0; n < window; ++n) {
+      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window, v = shape[size_t(n)];
+      m[size_t(b) * size_t(window) + size_t(n)] = float(v * std::cos(angle));
+      m[size_t(bins + b) * size_t(window) + size_t(n)] = float(-v * std::sin(angle));
+    }
+  }
+  return {device, m.data(), nullptr, 2 * bins, window};
+}
+
+// And back, without a shape; the imaginary parts of the first and last bin count as zero.
+DenseMatrix inverse_matrix(const std::shared_ptr<Device>& device, int window) {
+  const int bins = window / 2 + 1;
+  std::vector<float> m(size_t(window) * size_t(2 * bins));
+  for (int n = 0; n < window; ++n) {
+    for (int b = 0; b < bins; ++b) {
+      const bool edge = b == 0 || b == bins - 1;
+      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window, scale = (edge ? 1.0 : 2.0) / window;
+      m[size_t(n) * size_t(2 * bins) + size_t(b)] = float(scale * std::cos(angle));
+      m[size_t(n) * size_t(2 * bins) + size_t(bins + b)] = edge ? 0.0f : float(-scale * std::sin(angle));
+    }
+  }
+  return {device, m.data(), nullptr, window, 2 * bins};
+}
 
 }  // namespace
 
-SpectralDecoder::Matrix SpectralDecoder::matrix(const float* weight, const float* bias, int out, int in) const {
-  Matrix m;
+// --- networks ----------------------------------------------------------------------------------------------------------
+
+DenseMatrix::DenseMatrix(const std::shared_ptr<Device>& device, const float* weight, const float* bias, int out, int in) : in_(in), out_(out) {
   const int per = tile_inputs(Format::float32);
-  m.in = in, m.out = out, m.row_tiles = (out + kTileRows - 1) / kTileRows, m.k_tiles = (in + per - 1) / per;
-  std::vector<float> tiles(size_t(m.row_tiles) * size_t(m.k_tiles) * kTileBytes / 4, 0.0f), padded(size_t(m.row_tiles) * kTileRows, 0.0f);
+  row_tiles_ = (out + kTileRows - 1) / kTileRows, k_tiles_ = (in + per - 1) / per;
+  std::vector<float> tiles(size_t(row_tiles_) * size_t(k_tiles_) * kTileBytes / 4, 0.0f), padded(size_t(row_tiles_) * kTileRows, 0.0f);
   for (int r = 0; r < out; ++r) {
-    float* const row = tiles.data() + size_t(r / kTileRows) * size_t(m.k_tiles) * (kTileBytes / 4) + size_t(r % kTileRows) * (kTileRowBytes / 4);
+    float* const row = tiles.data() + size_t(r / kTileRows) * size_t(k_tiles_) * (kTileBytes / 4) + size_t(r % kTileRows) * (kTileRowBytes / 4);
     for (int k = 0; k < in; ++k) row[k / per * (kTileBytes / 4) + k % per] = weight[size_t(r) * size_t(in) + size_t(k)];
     if (bias) padded[size_t(r)] = bias[r];
   }
-  m.tiles = {device_, reinterpret_cast<const unsigned char*>(tiles.data()), tiles.size() * 4};
-  if (bias) m.bias = {device_, padded.data(), padded.size()};
-  return m;
+  tiles_ = {device, reinterpret_cast<const unsigned char*>(tiles.data()), tiles.size() * 4};
+  if (bias) bias_ = {device, padded.data(), padded.size()};
 }
 
-Dense SpectralDecoder::product(const Matrix& m, const float* x, int xstride, int rows, float* y, int ystride) const {
+Dense DenseMatrix::product(const float* x, int xstride, int rows, float* y, int ystride) const {
   Dense d{};
-  d.tiles = m.tiles.data(), d.bias = m.bias.data(), d.row_tiles = m.row_tiles, d.k_tiles = m.k_tiles, d.in = m.in, d.out = m.out;
+  d.tiles = tiles_.data(), d.bias = bias_.data(), d.row_tiles = row_tiles_, d.k_tiles = k_tiles_, d.in = in_, d.out = out_;
   d.x = x, d.xstride = xstride, d.rows = rows, d.y = y, d.ystride = ystride;
   d.eps = kNormEps, d.most_gain = kMaxLogGain;
   return d;
 }
 
-SpectralDecoder::SpectralDecoder(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights) : device_(std::move(device)), config_(config) {
-  if (!config.is_spectral || !config.spectral->has_decoder()) throw std::invalid_argument("cuda: expected a spectral codec with a decoder; use device cpu");
-  const SpectralConfig& s = *config.spectral;
-  const int width = s.decoder_width, hidden = s.decoder_hidden, bins = s.decoder_window / 2 + 1, out = 3 * bins * s.decoder_subframes;
-  window_ = s.decoder_window, hop_ = config.frame_size / s.decoder_subframes;
-  const auto vector = [&](const std::string& name, int n) {
-    const Buffer<float> b = weights.get("decoder." + name, {n});
-    return DeviceBuffer<float>(device_, b.data(), b.size());
-  };
+Network::Network(const std::shared_ptr<Device>& device, const Weights& weights, const std::string& p, const Shape& s) : shape_(s) {
   const auto linear = [&](const std::string& name, int n, int k) {
-    const Buffer<float> w = weights.get("decoder." + name + ".weight", {n, k}), b = weights.get("decoder." + name + ".bias", {n});
-    return matrix(w.data(), b.data(), n, k);
+    return DenseMatrix(device, weights.get(name + ".weight", {n, k}).data(), weights.get(name + ".bias", {n}).data(), n, k);
   };
-  const auto norm = [&](const std::string& name) { return Norm{vector(name + ".weight", width), vector(name + ".bias", width)}; };
-  input_ = linear("input", width, config.codebook_dim);
-  input_norm_ = norm("input_norm");
-  for (int i = 0; i < s.decoder_blocks; ++i) {
-    const std::string name = "blocks." + std::to_string(i);
-    const Buffer<float> w = weights.get("decoder." + name + ".depthwise.weight", {width, 1, s.kernel_size});
+  const auto norm = [&](const std::string& name) {
+    return Norm{floats(device, weights.get(name + ".weight", {s.width})), floats(device, weights.get(name + ".bias", {s.width}))};
+  };
+  input_ = linear(p + ".input", s.width, s.in);
+  input_norm_ = norm(p + ".input_norm");
+  for (int i = 0; i < s.blocks; ++i) {
+    const std::string name = p + ".blocks." + std::to_string(i);
+    const Buffer<float> w = weights.get(name + ".depthwise.weight", {s.width, 1, s.taps});
     std::vector<float> turned(w.size());
-    for (int c = 0; c < width; ++c) {
-      for (int j = 0; j < s.kernel_size; ++j) turned[size_t(j * width + c)] = w[size_t(c * s.kernel_size + j)];
+    for (int c = 0; c < s.width; ++c) {
+      for (int j = 0; j < s.taps; ++j) turned[size_t(j * s.width + c)] = w[size_t(c * s.taps + j)];
     }
-    Stage stage;
-    stage.depthwise = {device_, turned.data(), turned.size()};
-    stage.depthwise_bias = vector(name + ".depthwise.bias", width);
-    stage.norm = norm(name + ".norm");
-    stage.up = linear(name + ".up", hidden, width);
-    stage.down = linear(name + ".down", width, hidden);
-    stages_.push_back(std::move(stage));
+    blocks_.push_back({{device, turned.data(), turned.size()}, floats(device, weights.get(name + ".depthwise.bias", {s.width})), norm(name + ".norm"),
+                       linear(name + ".up", s.hidden, s.width), linear(name + ".down", s.width, s.hidden)});
   }
-  norm_ = norm("norm");
-  output_ = linear("output", out, width);
-  const Buffer<float> books = weights.get("quantizer.codebooks", {config.num_codebooks, config.codebook_size, config.codebook_dim});
-  table_ = {device_, books.data(), books.size()};
+  norm_ = norm(p + ".norm");
+  output_ = linear(p + ".output", s.out, s.width);
+}
 
-  // The inverse transform as one matrix; the imaginary parts of the first and last bin count as zero.
-  std::vector<float> inverse(size_t(window_) * size_t(2 * bins));
-  for (int n = 0; n < window_; ++n) {
-    for (int b = 0; b < bins; ++b) {
-      const bool edge = b == 0 || b == bins - 1;
-      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window_) / window_, scale = (edge ? 1.0 : 2.0) / window_;
-      inverse[size_t(n) * size_t(2 * bins) + size_t(b)] = float(scale * std::cos(angle));
-      inverse[size_t(n) * size_t(2 * bins) + size_t(bins + b)] = edge ? 0.0f : float(-scale * std::sin(angle));
-    }
+Network::State Network::state(const std::shared_ptr<Device>& device, int rows) const {
+  const size_t history = size_t(shape_.blocks) * size_t(shape_.taps - 1) * size_t(shape_.width);
+  return {{{device, history}, {device, history}}, {device, size_t(rows) * size_t(shape_.width)}, {device, size_t(rows) * size_t(shape_.hidden)}};
+}
+
+void Network::reset(Device& device, State& state) const {
+  if (state.history[0].size()) device.zero(state.history[0].data(), state.history[0].size() * sizeof(float));
+}
+
+void Network::copy(Device& device, State& to, const State& from) const {
+  if (to.history[0].size()) device.copy(to.history[0].data(), from.history[0].data(), 0, to.history[0].size() * sizeof(float), 1);
+}
+
+void Network::run(Device& d, State& state, const float* in, int rows, float* out) const {
+  const int width = shape_.width, hidden = shape_.hidden;
+  const size_t kept = size_t(shape_.taps - 1) * size_t(width);
+  float *const x = state.x.data(), *const h = state.hidden.data();
+  d.dense(input_.product(in, shape_.in, rows, x, width));
+  d.row_norm({x, input_norm_.weight.data(), input_norm_.bias.data(), rows, width, kNormEps});
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const Block& block = blocks_[i];
+    Dense up = block.up.product(x, width, rows, h, hidden);
+    up.load = Load::convolved, up.store = Store::gelu, up.taps = shape_.taps;
+    up.norm = block.norm.weight.data(), up.norm_bias = block.norm.bias.data();
+    up.depthwise = block.depthwise.data(), up.depthwise_bias = block.depthwise_bias.data();
+    up.history = state.history[0].data() + i * kept, up.next_history = state.history[1].data() + i * kept;
+    d.dense(up);
+    Dense down = block.down.product(h, hidden, rows, x, width);
+    down.store = Store::add;
+    d.dense(down);
   }
-  inverse_ = matrix(inverse.data(), nullptr, window_, 2 * bins);
+  Dense last = output_.product(x, width, rows, out, shape_.out);
+  last.load = Load::norm, last.norm = norm_.weight.data(), last.norm_bias = norm_.bias.data();
+  d.dense(last);
+  std::swap(state.history[0], state.history[1]);
+}
 
+SpectralCodec::SpectralCodec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights)
+    : device_(std::move(device)),
+      config_(spectral_only(config)),
+      encoder_hop_(config.frame_size / config.spectral->encoder_subframes),
+      rvq_(device_, weights.get("quantizer.codebooks", {config.num_codebooks, config.codebook_size, config.codebook_dim}).data(), config.num_codebooks, config.codebook_size,
+           config.codebook_dim),
+      encoder_(device_, weights, "encoder", encoder_shape(config)),
+      forward_(forward_matrix(device_, config.spectral->encoder_window)) {
+  const SpectralConfig& s = *config.spectral;
+  if (!s.has_decoder()) return;
+  const int window = s.decoder_window;
+  hop_ = config.frame_size / s.decoder_subframes;
+  decoder_ = Network(device_, weights, "decoder", decoder_shape(config));
+  inverse_ = inverse_matrix(device_, window);
   // Window and envelopes: csrc/spectral.cc.
-  std::vector<float> shape(static_cast<size_t>(window_)), steady(static_cast<size_t>(hop_));
-  for (int i = 0; i < window_; ++i) shape[size_t(i)] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / window_));
+  const std::vector<float> shape = hann(window);
+  std::vector<float> steady(static_cast<size_t>(hop_));
   double mean = 0;
   for (float v : shape) mean += double{v} * v / hop_;
   const auto over = [&](int first) {
     double sum = 0;
-    for (int i = first; i < window_; i += hop_) sum += double{shape[size_t(i)]} * shape[size_t(i)];
+    for (int i = first; i < window; i += hop_) sum += double{shape[size_t(i)]} * shape[size_t(i)];
     return static_cast<float>(1.0 / std::max(sum, kEnvelopeFloor * mean));
   };
-  for (int p = 0; p < hop_; ++p) steady[size_t(p)] = over((window_ - hop_ + p) % hop_);
-  for (int i = 0; i < window_ - hop_; ++i) tail_.push_back(over(hop_ + i));
+  for (int p = 0; p < hop_; ++p) steady[size_t(p)] = over((window - hop_ + p) % hop_);
+  for (int i = 0; i < window - hop_; ++i) tail_.push_back(over(hop_ + i));
   shape_ = {device_, shape.data(), shape.size()};
   steady_ = {device_, steady.data(), steady.size()};
 }
 
-DecoderStream::DecoderStream(std::shared_ptr<const SpectralDecoder> codec) : codec_(std::move(codec)), past_(codec_->window_ - codec_->hop_) {
+// --- samples in --------------------------------------------------------------------------------------------------------
+
+EncoderStream::EncoderStream(std::shared_ptr<const SpectralCodec> codec, int num_codebooks)
+    : codec_(std::move(codec)), num_codebooks_(num_codebooks), past_(size_t(codec_->config().spectral->encoder_window - codec_->encoder_hop_)) {
   const CodecConfig& c = codec_->config();
   const SpectralConfig& s = *c.spectral;
-  const size_t history = size_t(s.decoder_blocks) * size_t(s.kernel_size - 1) * size_t(s.decoder_width), rows = kFramesAtOnce, windows = rows * size_t(s.decoder_subframes);
+  if (num_codebooks_ == 0) num_codebooks_ = c.num_codebooks;
+  if (num_codebooks_ < 1 || num_codebooks_ > c.num_codebooks) {
+    throw std::invalid_argument("num_codebooks: expected 0 to " + std::to_string(c.num_codebooks) + ", got " + std::to_string(num_codebooks));
+  }
   const std::shared_ptr<Device>& d = codec_->device_;
-  for (int i = 0; i < 2; ++i) history_[i] = {d, history}, overlap_[i] = {d, size_t(past_)};
-  latent_ = {d, rows * size_t(c.codebook_dim)}, x_ = {d, rows * size_t(s.decoder_width)}, hidden_ = {d, rows * size_t(s.decoder_hidden)};
-  head_ = {d, rows * size_t(codec_->output_.out)}, segment_ = {d, windows * size_t(codec_->window_)}, out_ = {d, rows * size_t(c.frame_size)};
-  codes_ = {d, rows * size_t(c.num_codebooks)};
+  const size_t rows = kFramesAtOnce, windows = rows * size_t(s.encoder_subframes), bins = size_t(s.encoder_window / 2 + 1);
+  state_ = codec_->encoder_.state(d, kFramesAtOnce);
+  samples_ = {d, past_ + rows * size_t(c.frame_size)}, spectrum_ = {d, windows * 2 * bins}, features_ = {d, windows * (s.encoder_phases ? 3 : 1) * bins};
+  latent_ = {d, rows * size_t(c.codebook_dim)}, codes_ = {d, rows * size_t(num_codebooks_)};
+  reset();
+}
+
+void EncoderStream::reset() {
+  held_.assign(past_, 0.0f);
+  codec_->encoder_.reset(*codec_->device_, state_);
+}
+
+void EncoderStream::push(const float* samples, int64_t n, std::vector<int32_t>& codes) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (!std::isfinite(samples[i])) throw std::invalid_argument("samples: expected finite values, got infinity or NaN");
+  }
+  held_.insert(held_.end(), samples, samples + n);
+  const size_t frame = size_t(codec_->config().frame_size);
+  while (held_.size() >= past_ + frame) run(int(std::min<size_t>(kFramesAtOnce, (held_.size() - past_) / frame)), codes);
+}
+
+void EncoderStream::flush(std::vector<int32_t>& codes) {
+  if (held_.size() > past_) {
+    held_.resize(past_ + size_t(codec_->config().frame_size), 0.0f);
+    run(1, codes);
+  }
+  reset();
+}
+
+// The next `frames` frames of held_, which then gives up what is behind them.
+void EncoderStream::run(int frames, std::vector<int32_t>& codes) {
+  const SpectralCodec& m = *codec_;
+  const CodecConfig& c = m.config();
+  const SpectralConfig& s = *c.spectral;
+  Device& d = *m.device_;
+  const int windows = frames * s.encoder_subframes, bins = s.encoder_window / 2 + 1;
+  const size_t used = size_t(frames) * size_t(c.frame_size);
+  d.upload(samples_.data(), held_.data(), (past_ + used) * sizeof(float));
+  d.dense(m.forward_.product(samples_.data(), m.encoder_hop_, windows, spectrum_.data(), 2 * bins));
+  d.features({spectrum_.data(), features_.data(), windows, bins, s.encoder_phases, 4.0f / static_cast<float>(s.encoder_window), s.log_floor});
+  m.encoder_.run(d, state_, features_.data(), frames, latent_.data());
+  d.rvq_encode({m.rvq_.books(), latent_.data(), codes_.data(), frames, num_codebooks_});
+  const size_t at = codes.size(), made = size_t(frames) * size_t(num_codebooks_);
+  codes.resize(at + made);
+  d.download(codes.data() + at, codes_.data(), made * sizeof(int32_t));
+  held_.erase(held_.begin(), held_.begin() + std::ptrdiff_t(used));
+}
+
+std::unique_ptr<EncoderStream> EncoderStream::fork() const {
+  auto copy = std::make_unique<EncoderStream>(codec_, num_codebooks_);
+  copy->held_ = held_;
+  codec_->encoder_.copy(*codec_->device_, copy->state_, state_);
+  return copy;
+}
+
+// --- codes in ----------------------------------------------------------------------------------------------------------
+
+DecoderStream::DecoderStream(std::shared_ptr<const SpectralCodec> codec) : codec_(std::move(codec)) {
+  const CodecConfig& c = codec_->config();
+  const SpectralConfig& s = *c.spectral;
+  if (!s.has_decoder()) throw std::invalid_argument("this is an encoder without a decoder: its codes are units, not sound; decode with a codec");
+  past_ = s.decoder_window - codec_->hop_;
+  const size_t rows = kFramesAtOnce, windows = rows * size_t(s.decoder_subframes), bins = size_t(s.decoder_window / 2 + 1);
+  const std::shared_ptr<Device>& d = codec_->device_;
+  state_ = codec_->decoder_.state(d, kFramesAtOnce);
+  for (DeviceBuffer<float>& overlap : overlap_) overlap = {d, size_t(past_)};
+  latent_ = {d, rows * size_t(c.codebook_dim)}, head_ = {d, windows * 3 * bins}, segment_ = {d, windows * size_t(s.decoder_window)};
+  out_ = {d, rows * size_t(c.frame_size)}, codes_ = {d, rows * size_t(c.num_codebooks)};
   reset();
 }
 
 void DecoderStream::reset() {
   Device& d = *codec_->device_;
-  if (history_[0].size()) d.zero(history_[0].data(), history_[0].size() * sizeof(float));
+  codec_->decoder_.reset(d, state_);
   if (past_) d.zero(overlap_[0].data(), overlap_[0].size() * sizeof(float));
   position_ = 0;
 }
@@ -133,42 +282,23 @@ void DecoderStream::push(const int32_t* codes, int64_t t, int num_codebooks, std
 }
 
 void DecoderStream::run(const int32_t* codes, int t, int num_codebooks, std::vector<float>& samples) {
-  const SpectralDecoder& m = *codec_;
+  const SpectralCodec& m = *codec_;
   const CodecConfig& c = m.config();
   const SpectralConfig& s = *c.spectral;
   Device& d = *m.device_;
-  const int width = s.decoder_width, hidden = s.decoder_hidden, bins = m.window_ / 2 + 1;
+  const int window = s.decoder_window, bins = window / 2 + 1, windows = t * s.decoder_subframes, length = t * c.frame_size;
   d.upload(codes_.data(), codes, size_t(t) * size_t(num_codebooks) * sizeof(int32_t));
-  d.rvq_decode({{m.table_.data(), nullptr, nullptr, c.num_codebooks, c.codebook_size, c.codebook_dim}, codes_.data(), latent_.data(), t, num_codebooks, false});
-  d.dense(m.product(m.input_, latent_.data(), c.codebook_dim, t, x_.data(), width));
-  d.row_norm({x_.data(), m.input_norm_.weight.data(), m.input_norm_.bias.data(), t, width, kNormEps});
-  const size_t kept = size_t(s.kernel_size - 1) * size_t(width);
-  for (size_t i = 0; i < m.stages_.size(); ++i) {
-    const SpectralDecoder::Stage& stage = m.stages_[i];
-    Dense up = m.product(stage.up, x_.data(), width, t, hidden_.data(), hidden);
-    up.load = Load::convolved, up.store = Store::gelu, up.taps = s.kernel_size;
-    up.norm = stage.norm.weight.data(), up.norm_bias = stage.norm.bias.data();
-    up.depthwise = stage.depthwise.data(), up.depthwise_bias = stage.depthwise_bias.data();
-    up.history = history_[0].data() + i * kept, up.next_history = history_[1].data() + i * kept;
-    d.dense(up);
-    Dense down = m.product(stage.down, hidden_.data(), hidden, t, x_.data(), width);
-    down.store = Store::add;
-    d.dense(down);
-  }
-  Dense head = m.product(m.output_, x_.data(), width, t, head_.data(), m.output_.out);
-  head.load = Load::norm, head.norm = m.norm_.weight.data(), head.norm_bias = m.norm_.bias.data();
-  d.dense(head);
-  const int windows = t * s.decoder_subframes, length = t * c.frame_size;
-  Dense inverse = m.product(m.inverse_, head_.data(), 3 * bins, windows, segment_.data(), m.window_);
+  d.rvq_decode({m.rvq_.books(), codes_.data(), latent_.data(), t, num_codebooks, false});
+  m.decoder_.run(d, state_, latent_.data(), t, head_.data());
+  Dense inverse = m.inverse_.product(head_.data(), 3 * bins, windows, segment_.data(), window);
   inverse.load = Load::spectrum;
   d.dense(inverse);
   OverlapAdd o{};
   o.segment = segment_.data(), o.shape = m.shape_.data(), o.steady = m.steady_.data(), o.overlap = overlap_[0].data(), o.next_overlap = overlap_[1].data(), o.out = out_.data();
-  o.windows = windows, o.window = m.window_, o.hop = m.hop_, o.past = past_, o.length = length;
+  o.windows = windows, o.window = window, o.hop = m.hop_, o.past = past_, o.length = length;
   o.first = int(std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_)));
   o.phase = int((position_ + int64_t{past_} * (m.hop_ - 1)) % m.hop_);
   d.overlap_add(o);
-  std::swap(history_[0], history_[1]);
   std::swap(overlap_[0], overlap_[1]);
   position_ += length;
   const size_t at = samples.size(), made = size_t(length - o.first);
@@ -186,7 +316,7 @@ void DecoderStream::flush(std::vector<float>& samples) {
 std::unique_ptr<DecoderStream> DecoderStream::fork() const {
   auto copy = std::make_unique<DecoderStream>(codec_);
   Device& d = *codec_->device_;
-  if (history_[0].size()) d.copy(copy->history_[0].data(), history_[0].data(), 0, history_[0].size() * sizeof(float), 1);
+  codec_->decoder_.copy(d, copy->state_, state_);
   if (past_) d.copy(copy->overlap_[0].data(), overlap_[0].data(), 0, overlap_[0].size() * sizeof(float), 1);
   copy->position_ = position_;
   return copy;

@@ -168,6 +168,31 @@ UA_HD void row_norm(Block& block, const RowNorm& p) {
   });
 }
 
+// A spectrum's rows [2 bins] -> what an encoder reads of it, [3 bins], or [bins] without phases: csrc/cpu/codec_kernels.h's spectrum_features.
+struct Features {
+  const float* spectrum;
+  float* out;
+  int rows, bins;
+  bool phases;
+  float scale, floor;
+};
+inline int features_blocks(const Features& p) { return (p.rows * p.bins + kThreads - 1) / kThreads; }
+UA_HD void features(Block& block, const Features& p) {
+  block.threads([&](int tid) {
+    const int i = block.index * kThreads + tid;
+    if (i >= p.rows * p.bins) return;
+    const int row = i / p.bins, bin = i % p.bins;
+    const float re = p.spectrum[size_t(row) * 2 * p.bins + bin], im = p.spectrum[size_t(row) * 2 * p.bins + p.bins + bin];
+    const float f = fused(square_root(fused(re, re, im * im)), p.scale, p.floor);
+    float* const out = p.out + size_t(row) * (p.phases ? 3 : 1) * p.bins + bin;
+    out[0] = fused(0.25f, log_of(f), 1.25f);
+    if (!p.phases) return;
+    const float c = 8.0f * p.scale / square_root(f);
+    out[p.bins] = re * c;
+    out[2 * size_t(p.bins)] = im * c;
+  });
+}
+
 // Windows, one every `hop` samples, over what the last call left: out [length - first], and what the next call will find.
 struct OverlapAdd {
   const float* segment;  // [windows][window]

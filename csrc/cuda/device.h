@@ -43,6 +43,7 @@ class Device {
   virtual void dense(const Dense& params) = 0;
   virtual void row_norm(const RowNorm& params) = 0;
   virtual void overlap_add(const OverlapAdd& params) = 0;
+  virtual void features(const Features& params) = 0;
 
   // Microseconds that `work` took on the device.
   virtual double timed(const std::function<void()>& work) = 0;

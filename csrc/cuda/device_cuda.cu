@@ -45,6 +45,10 @@ __global__ void __launch_bounds__(kThreads) overlap_add_kernel(const __grid_cons
   Block block{int(blockIdx.x), int(gridDim.x), nullptr};
   overlap_add(block, p);
 }
+__global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constant__ Features p) {
+  Block block{int(blockIdx.x), int(gridDim.x), nullptr};
+  features(block, p);
+}
 
 void check(cudaError_t e, const char* what) {
   if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
@@ -136,6 +140,7 @@ class CudaDevice final : public Device {
   void dense(const Dense& p) override { run(&dense_kernel, p, dense_blocks(p), int(dense_smem(p))); }
   void row_norm(const RowNorm& p) override { run(&row_norm_kernel, p, row_norm_blocks(p), 0); }
   void overlap_add(const OverlapAdd& p) override { run(&overlap_add_kernel, p, overlap_blocks(p), 0); }
+  void features(const Features& p) override { run(&features_kernel, p, features_blocks(p), 0); }
 
   double timed(const std::function<void()>& work) override {
     use();

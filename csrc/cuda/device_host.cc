@@ -64,6 +64,9 @@ class HostDevice final : public Device {
   void overlap_add(const OverlapAdd& p) override {
     each_block(overlap_blocks(p), 16, [&](Block& b) { cuda::overlap_add(b, p); });
   }
+  void features(const Features& p) override {
+    each_block(features_blocks(p), 16, [&](Block& b) { cuda::features(b, p); });
+  }
 
   double timed(const std::function<void()>& work) override {
     const auto begin = std::chrono::steady_clock::now();

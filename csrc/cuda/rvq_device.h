@@ -18,6 +18,8 @@ class Rvq {
   // codes [rows, stages] -> z [rows, E], or [E, rows].  std::invalid_argument on a code out of range.
   void decode(const int32_t* codes, int64_t rows, int stages, bool channel_major, float* z) const;
 
+  const RvqBooks& books() const { return books_; }  // for launches of one's own
+
   // Microseconds of the encoding kernel alone, the median of `repeats`.
   double time_encode(const float* z, int64_t rows, int stages, int repeats) const;
 

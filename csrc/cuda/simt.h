@@ -158,6 +158,14 @@ UA_HD float exp_of(float x) {
   return float_of(bits_of(p) + (bits_of(t) << 23));
 }
 
+UA_HD float log_of(float x) {
+#ifdef UA_DEVICE
+  return logf(x);
+#else
+  return std::log(x);
+#endif
+}
+
 UA_HD float gelu_of(float v) {
   float x = v * 0.70710678118654752f;
   x = x > -4.0f ? x : -4.0f;

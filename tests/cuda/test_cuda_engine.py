@@ -28,6 +28,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("uniaudio_training", reason="the folder's caption tokenizer is trained")
+    from joint import make_joint_model
+
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
+
+
 def engines(folder: Path, **options: Any) -> tuple[Engine, Engine]:
     return tuple(Engine.from_pretrained(folder, device=d, threads=1, **options) for d in ("cpu", "cuda"))  # type: ignore[return-value]
 
@@ -125,8 +133,6 @@ def test_decoding(host: Any, folder: Path) -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 16, (3, 40)).astype(np.int32)
     np.testing.assert_allclose(gpu.decode(codes).samples, cpu.decode(codes).samples, atol=1e-5)
-    sound = np.sin(np.arange(8000) / 9).astype(np.float32), 16000
-    np.testing.assert_array_equal(gpu.encode(sound), cpu.encode(sound))
     stream = gpu.codec.decoder_stream()
     parts = [stream.push(codes[:, :7])]
     fork = stream.fork()
@@ -137,6 +143,49 @@ def test_decoding(host: Any, folder: Path) -> None:
         stream.push(np.full((3, 1), 16))
     with pytest.raises(InputError, match="codes: expected whole numbers"):
         stream.push(np.zeros((4, 1), np.int32))
+
+
+def test_encoding(host: Any, joint: Path) -> None:
+    """Codes and units of sound: the CPU's but for sums in another order, which a random model's close codewords show more than a trained one's."""
+    cpu, gpu = engines(joint)
+    rng = np.random.default_rng(3)
+    sound = (0.2 * rng.standard_normal(16000 + 77)).astype(np.float32)
+    for ours, theirs in ((gpu.encode((sound, 16000)), cpu.encode((sound, 16000))), (gpu.semantic((sound, 16000)), cpu.semantic((sound, 16000)))):
+        assert ours.shape == theirs.shape and np.mean(np.asarray(ours) == np.asarray(theirs)) > 0.98
+    stream, parts = gpu.codec.encoder_stream(3), []
+    for at in range(0, 16000, 700):
+        parts.append(stream.push(sound[at : at + 700]))
+        if at == 7000:
+            fork, early = stream.fork(), list(parts)
+        elif at > 7000:
+            early.append(fork.push(sound[at : at + 700]))
+    whole = gpu.codec.encode(sound[:16100], 3)
+    for s, p in ((stream, parts), (fork, early)):
+        np.testing.assert_array_equal(np.concatenate([*p, s.flush()], 1), whole)
+    units = gpu.semantic_stream()
+    np.testing.assert_array_equal(np.concatenate([units.push(sound[:5000]), units.push(sound[5000:]), units.flush()]), gpu.semantic((sound, 16000)))
+    for wrong, why in ((np.full(400, np.nan), "finite"), (np.zeros((2, 400)), r"expected \[N\] or \[1, N\]")):
+        with pytest.raises(InputError, match=why):
+            stream.push(wrong)
+    with pytest.raises(InputError, match="num_codebooks: expected 0 to 8, got 9"):
+        gpu.codec.encoder_stream(9)
+
+
+def test_every_task_and_guidance(host: Any, joint: Path) -> None:
+    """The same tokens from the same sources; a guided task's two sequences go along in one launch, alone and in batches."""
+    cpu, gpu = engines(joint, dtype="float32")
+    for options in ({"seed": 1, "seconds": 0.5}, {"seed": 2, "seconds": 0.4, "guidance": 1.0}, {"seed": 3, "seconds": 0.3, "guidance": 4.0, "temperature": 0.0}):
+        a, b = (e.generate("t2s", text="a low bell", **options) for e in (cpu, gpu))
+        np.testing.assert_allclose(a.samples, b.samples, atol=1e-5)
+    requests = [{"text": t, "seconds": 0.4, "seed": i, "guidance": 1.0 + i} for i, t in enumerate(["a bell", "three knocks", "a low voice"])]
+    for made, request in zip(gpu.generate_batch(requests, task="t2s"), requests, strict=True):
+        np.testing.assert_allclose(made.samples, gpu.generate("t2s", **request).samples, atol=1e-5)
+    source = (0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32), 16000)
+    answer = gpu.generate("se", source=source, seed=1)
+    assert len(answer.samples) == 8000 and np.isfinite(answer.samples).all()
+    with pytest.raises(InputError, match="another session"):
+        s = gpu.lm.session(20)
+        s.set_guidance(s, 2.0)
 
 
 def test_the_quantizers_codes_are_the_cpus(host: Any, folder: Path) -> None:
