@@ -1,4 +1,4 @@
-"""Codecs on an NVIDIA device: the spectral codec, and the quantizer by itself.
+"""Codecs on an NVIDIA device, and the quantizer by itself.
 
 :class:`CudaCodec` stands in for ``_C.Codec``; its sizes and look-aheads are asked of the compiled core's codec, which it is made beside.
 """
@@ -20,7 +20,13 @@ from .errors import InputError
 
 
 class CudaCodec:
-    """A spectral codec, or a tokenizer that ends at its codes, on a device, beside ``cpu``, the same of the compiled core."""
+    """A codec, or a tokenizer that ends at its codes, on a device, beside ``cpu``, the same of the compiled core."""
+
+    @staticmethod
+    def fits(config: CodecConfig) -> bool:
+        """Whether a device does it: chunks, group norm and loudness look at whole clips, and stay on the CPU with codecs of several channels."""
+        s = config.seanet
+        return s is None or config.family == "spectral" or not (s.channels > 1 or s.norm == "group" or s.normalize or s.chunk_size)
 
     def __init__(self, config: CodecConfig, weights: Mapping[str, NDArray[Any]], cpu: Any, index: int = 0, lib: Any = None) -> None:
         self.config, self.cpu = config, cpu
@@ -69,7 +75,8 @@ class CudaEncoder:
             x = x[0]
         if x.ndim != 1:
             raise InputError(f"samples: expected [N] or [1, N], got {list(x.shape)}")
-        out, t = np.empty((len(x) // self.codec.config.frame_size + 2, self.num_codebooks), np.int32), c_int64()
+        most = (len(x) + self.codec.cpu.encoder_lookahead) // self.codec.config.frame_size + 2
+        out, t = np.empty((most, self.num_codebooks), np.int32), c_int64()
         with self._lock:
             call(self._lib, "encoder_push", self._handle, pointer(x), len(x), flush, pointer(out), byref(t))
         return np.ascontiguousarray(out[: t.value].T)
@@ -104,8 +111,7 @@ class CudaDecoder:
         if c.ndim != 2 or not 1 <= len(c) <= config.num_codebooks or c.dtype.kind not in "iu":
             raise InputError(f"codes: expected whole numbers [1 to {config.num_codebooks}, t], got {c.dtype} {list(c.shape)}")
         rows = np.ascontiguousarray(c.T, np.int32)
-        assert config.spectral is not None
-        out, n = np.empty(len(rows) * config.frame_size + config.spectral.decoder_window, np.float32), c_int64()
+        out, n = np.empty((len(rows) + 1) * config.frame_size + self.codec.cpu.decoder_lookahead, np.float32), c_int64()
         with self._lock:
             call(self._lib, "decoder_push", self._handle, pointer(rows), len(rows), len(c), flush, pointer(out), byref(n))
         return out[: n.value].copy()

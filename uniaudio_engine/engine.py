@@ -71,7 +71,7 @@ class Engine(Verbs):
         if config.lm is not None and (config.codec.channels != 1 or config.codec.normalizes or config.codec.chunk[0]):
             raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
         self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
-        if device != "cpu" and config.codec.family == "spectral":
+        if device != "cpu" and CudaCodec.fits(config.codec):
             self.codec = CudaCodec(config.codec, folder.codec, self.codec, cuda.device_index(device))
         self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
         self._lm: TokenLM | None = None

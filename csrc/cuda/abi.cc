@@ -26,7 +26,7 @@ struct uniaudio_rvq {
   std::unique_ptr<cuda::Rvq> rvq;
 };
 struct uniaudio_codec {
-  std::shared_ptr<const cuda::SpectralCodec> codec;
+  std::shared_ptr<const cuda::Codec> codec;
 };
 struct uniaudio_encoder {
   std::unique_ptr<cuda::EncoderStream> stream;
@@ -212,11 +212,11 @@ int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, 
 
 
 uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count) {
-  return made<uniaudio_codec>([&] { return std::make_shared<cuda::SpectralCodec>(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
+  return made<uniaudio_codec>([&] { return cuda::Codec::create(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
 }
 void uniaudio_cuda_codec_release(uniaudio_codec* codec) { delete codec; }
 uniaudio_encoder* uniaudio_cuda_encoder_create(const uniaudio_codec* codec, int32_t num_codebooks) {
-  return made<uniaudio_encoder>([&] { return std::make_unique<cuda::EncoderStream>(codec->codec, num_codebooks); });
+  return made<uniaudio_encoder>([&] { return codec->codec->encoder(num_codebooks); });
 }
 void uniaudio_cuda_encoder_release(uniaudio_encoder* encoder) { delete encoder; }
 uniaudio_encoder* uniaudio_cuda_encoder_fork(const uniaudio_encoder* encoder) {
@@ -236,7 +236,7 @@ int32_t uniaudio_cuda_encoder_push(uniaudio_encoder* encoder, const float* sampl
   });
 }
 uniaudio_decoder* uniaudio_cuda_decoder_create(const uniaudio_codec* codec) {
-  return made<uniaudio_decoder>([&] { return std::make_unique<cuda::DecoderStream>(codec->codec); });
+  return made<uniaudio_decoder>([&] { return codec->codec->decoder(); });
 }
 void uniaudio_cuda_decoder_release(uniaudio_decoder* decoder) { delete decoder; }
 uniaudio_decoder* uniaudio_cuda_decoder_fork(const uniaudio_decoder* decoder) {

@@ -112,7 +112,7 @@ UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_encode(const uniaudio_rvq* rvq, cons
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, int64_t rows, int32_t stages, int32_t channel_major, float* z);
 
 
-/* A spectral codec, or a tokenizer that ends at its codes; streams of it are used from one thread at a time. */
+/* A codec, or a tokenizer that ends at its codes; streams of it are used from one thread at a time. */
 UNIAUDIO_CUDA_API uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count);
 UNIAUDIO_CUDA_API void uniaudio_cuda_codec_release(uniaudio_codec* codec);
 /* num_codebooks 0: all. */
@@ -120,7 +120,7 @@ UNIAUDIO_CUDA_API uniaudio_encoder* uniaudio_cuda_encoder_create(const uniaudio_
 UNIAUDIO_CUDA_API void uniaudio_cuda_encoder_release(uniaudio_encoder* encoder);
 UNIAUDIO_CUDA_API uniaudio_encoder* uniaudio_cuda_encoder_fork(const uniaudio_encoder* encoder);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_encoder_reset(uniaudio_encoder* encoder);
-/* samples [count] -> frames [made][K'] that are complete, with `flush` all; out has room for count / frame_size + 2 frames. */
+/* samples [count] -> frames [made][K'] that are complete, with `flush` all; out has room for (count + look-ahead) / frame_size + 2 frames. */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_encoder_push(uniaudio_encoder* encoder, const float* samples, int64_t count, int32_t flush, int32_t* out, int64_t* made);
 UNIAUDIO_CUDA_API uniaudio_decoder* uniaudio_cuda_decoder_create(const uniaudio_codec* codec);
 UNIAUDIO_CUDA_API void uniaudio_cuda_decoder_release(uniaudio_decoder* decoder);

@@ -46,8 +46,9 @@ inline size_t dense_smem(const Dense& p) {
 struct Direct {
 #ifdef UA_DEVICE
   const unsigned char* at;
-  UA_HD void start(const unsigned char* tiles, int row, int k_tiles) {
-    at = tiles + (size_t(row) * size_t(k_tiles) + size_t(range_begin(int(threadIdx.x) >> 5, kWarps, k_tiles))) * kTileBytes + (threadIdx.x & 31) * 16;
+  // `tiles` from the row's first one on, shared out among the warps
+  UA_HD void start(const unsigned char* tiles, int count) {
+    at = tiles + size_t(range_begin(int(threadIdx.x) >> 5, kWarps, count)) * kTileBytes + (threadIdx.x & 31) * 16;
   }
   UA_HD void take(int, Lane<Vec4>& out) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(at));
@@ -56,8 +57,8 @@ struct Direct {
   }
 #else
   const unsigned char* at[kWarps];
-  void start(const unsigned char* tiles, int row, int k_tiles) {
-    for (int w = 0; w < kWarps; ++w) at[w] = tiles + (size_t(row) * size_t(k_tiles) + size_t(range_begin(w, kWarps, k_tiles))) * kTileBytes;
+  void start(const unsigned char* tiles, int count) {
+    for (int w = 0; w < kWarps; ++w) at[w] = tiles + size_t(range_begin(w, kWarps, count)) * kTileBytes;
   }
   void take(int warp, Lane<Vec4>& out) {
     for (int lane = 0; lane < 32; ++lane) std::memcpy(out[lane].v, at[warp] + lane * 16, 16);
@@ -137,7 +138,7 @@ UA_HD void dense(Block& block, const Dense& p) {
     block.sync();
   }
   Direct source;
-  source.start(p.tiles, tile, p.k_tiles);
+  source.start(p.tiles + size_t(tile) * size_t(p.k_tiles) * kTileBytes, p.k_tiles);
   block.warps([&](int warp) {
     const int from = range_begin(warp, kWarps, p.k_tiles), tiles = range_begin(warp + 1, kWarps, p.k_tiles) - from;
     warp_tile<kDenseRows>(source, warp, tiles, from, o, rows, parts + warp * kDenseRows * kTileRows);
@@ -150,6 +151,104 @@ UA_HD void dense(Block& block, const Dense& p) {
     if (p.bias) v += p.bias[at];
     float& y = p.y[size_t(first + r) * p.ystride + at];
     y = p.store == Store::gelu ? gelu_of(v) : p.store == Store::add ? y + v : v;
+  });
+}
+
+// y = W x + b where row r of x is `taps` rows of a signal [..][channels], `dilation` apart, from r * stride on: a convolution, and with one
+// tap of two neighbours a transposed one.  Inputs go through shared memory in parts, so that any kernel fits.
+struct Conv {
+  const unsigned char* tiles;
+  const float* bias;
+  int row_tiles, k_tiles, out, rows;
+  const float* x;
+  int channels, taps, stride, dilation;
+  bool elu_in, elu_out;
+  float* y;
+  int ystride;
+  bool add;  // to what is in y
+};
+constexpr int kConvTiles = 64;  // inputs at once: 1024
+constexpr size_t kConvSmem = size_t(kConvTiles * kTileRowBytes + 64) * kDenseRows + (kWarps + 1) * kDenseRows * kTileRows * 4;
+inline int conv_blocks(const Conv& p) { return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows); }
+
+UA_HD float elu_of(float x) { return x > 0 ? x : exp_of(x) - 1.0f; }
+
+UA_HD void conv(Block& block, const Conv& p) {
+  const int tile = block.index % p.row_tiles, first = block.index / p.row_tiles * kDenseRows;
+  const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows, in = p.taps * p.channels;
+  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, kConvTiles), Format::float32};
+  float* const parts = reinterpret_cast<float*>(block.smem + o.stride * kDenseRows);
+  float* const sums = parts + kWarps * kDenseRows * kTileRows;
+  block.threads([&](int tid) {
+    if (tid < kDenseRows * kTileRows) sums[tid] = 0;
+  });
+  for (int begin = 0; begin < p.k_tiles; begin += kConvTiles) {
+    const int count = p.k_tiles - begin < kConvTiles ? p.k_tiles - begin : kConvTiles, inputs = count * tile_inputs(Format::float32);
+    block.threads([&](int tid) {
+      for (int i = tid; i < rows * inputs; i += kThreads) {
+        const int r = i / inputs, at = begin * tile_inputs(Format::float32) + i % inputs;
+        float v = 0;
+        if (at < in) {
+          v = p.x[(size_t(first + r) * p.stride + size_t(at / p.channels) * p.dilation) * p.channels + at % p.channels];
+          if (p.elu_in) v = elu_of(v);
+        }
+        set_float(o, r, i % inputs, v);
+      }
+    });
+    block.sync();
+    Direct source;
+    source.start(p.tiles + (size_t(tile) * size_t(p.k_tiles) + size_t(begin)) * kTileBytes, count);
+    block.warps([&](int warp) {
+      const int from = range_begin(warp, kWarps, count), tiles = range_begin(warp + 1, kWarps, count) - from;
+      warp_tile<kDenseRows>(source, warp, tiles, from, o, rows, parts + warp * kDenseRows * kTileRows);
+    });
+    block.sync();
+    block.threads([&](int tid) {
+      if (tid < rows * kTileRows) sums[tid] += total<kDenseRows>(parts, o, tid % kTileRows, tid / kTileRows, nullptr, 0);
+    });
+    block.sync();
+  }
+  block.threads([&](int tid) {
+    const int r = tid / kTileRows, at = tile * kTileRows + tid % kTileRows;
+    if (r >= rows || at >= p.out) return;
+    float v = sums[tid];
+    if (p.bias) v += p.bias[at];
+    float& y = p.y[size_t(first + r) * p.ystride + at];
+    if (p.add) v += y;
+    y = p.elu_out ? elu_of(v) : v;
+  });
+}
+
+// One step of an LSTM: gates [4 width] (in, forget, new, out) -> cell and hidden [width].
+struct LstmCell {
+  const float* gates;
+  float *cell, *hidden;
+  int width;
+};
+inline int lstm_cell_blocks(const LstmCell& p) { return (p.width + kThreads - 1) / kThreads; }
+UA_HD void lstm_cell(Block& block, const LstmCell& p) {
+  block.threads([&](int tid) {
+    const int i = block.index * kThreads + tid;
+    if (i >= p.width) return;
+    const float in = 1.0f / (1.0f + exp_of(-p.gates[i])), forget = 1.0f / (1.0f + exp_of(-p.gates[p.width + i]));
+    const float fresh = tanh_of(p.gates[2 * p.width + i]), out = 1.0f / (1.0f + exp_of(-p.gates[3 * p.width + i]));
+    const float cell = forget * p.cell[i] + in * fresh;
+    p.cell[i] = cell;
+    p.hidden[i] = out * tanh_of(cell);
+  });
+}
+
+// y += x
+struct Add {
+  const float* x;
+  float* y;
+  int count;
+};
+inline int add_blocks(const Add& p) { return (p.count + kThreads - 1) / kThreads; }
+UA_HD void add_all(Block& block, const Add& p) {
+  block.threads([&](int tid) {
+    const int i = block.index * kThreads + tid;
+    if (i < p.count) p.y[i] += p.x[i];
   });
 }
 

@@ -44,6 +44,9 @@ class Device {
   virtual void row_norm(const RowNorm& params) = 0;
   virtual void overlap_add(const OverlapAdd& params) = 0;
   virtual void features(const Features& params) = 0;
+  virtual void conv(const Conv& params) = 0;
+  virtual void lstm_cell(const LstmCell& params) = 0;
+  virtual void add(const Add& params) = 0;
 
   // Microseconds that `work` took on the device.
   virtual double timed(const std::function<void()>& work) = 0;

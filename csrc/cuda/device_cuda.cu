@@ -49,6 +49,19 @@ __global__ void __launch_bounds__(kThreads) features_kernel(const __grid_constan
   Block block{int(blockIdx.x), int(gridDim.x), nullptr};
   features(block, p);
 }
+__global__ void __launch_bounds__(kThreads) conv_kernel(const __grid_constant__ Conv p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  conv(block, p);
+}
+__global__ void __launch_bounds__(kThreads) lstm_cell_kernel(const __grid_constant__ LstmCell p) {
+  Block block{int(blockIdx.x), int(gridDim.x), nullptr};
+  lstm_cell(block, p);
+}
+__global__ void __launch_bounds__(kThreads) add_kernel(const __grid_constant__ Add p) {
+  Block block{int(blockIdx.x), int(gridDim.x), nullptr};
+  add_all(block, p);
+}
 
 void check(cudaError_t e, const char* what) {
   if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
@@ -118,7 +131,6 @@ class CudaDevice final : public Device {
     use();
     if (rows == 1) pitch = width;
     check(cudaMemcpy2DAsync(to, pitch, from, pitch, width, rows, cudaMemcpyDeviceToDevice, stream_), "copy");
-    check(cudaStreamSynchronize(stream_), "copy");
   }
 
   void frames(const FrameParams& p, int blocks, int depth, int shared_bytes) override {
@@ -141,6 +153,9 @@ class CudaDevice final : public Device {
   void row_norm(const RowNorm& p) override { run(&row_norm_kernel, p, row_norm_blocks(p), 0); }
   void overlap_add(const OverlapAdd& p) override { run(&overlap_add_kernel, p, overlap_blocks(p), 0); }
   void features(const Features& p) override { run(&features_kernel, p, features_blocks(p), 0); }
+  void conv(const Conv& p) override { run(&conv_kernel, p, conv_blocks(p), int(kConvSmem)); }
+  void lstm_cell(const LstmCell& p) override { run(&lstm_cell_kernel, p, lstm_cell_blocks(p), 0); }
+  void add(const Add& p) override { run(&add_kernel, p, add_blocks(p), 0); }
 
   double timed(const std::function<void()>& work) override {
     use();

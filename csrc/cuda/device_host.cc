@@ -67,6 +67,15 @@ class HostDevice final : public Device {
   void features(const Features& p) override {
     each_block(features_blocks(p), 16, [&](Block& b) { cuda::features(b, p); });
   }
+  void conv(const Conv& p) override {
+    each_block(conv_blocks(p), kConvSmem, [&](Block& b) { cuda::conv(b, p); });
+  }
+  void lstm_cell(const LstmCell& p) override {
+    each_block(lstm_cell_blocks(p), 16, [&](Block& b) { cuda::lstm_cell(b, p); });
+  }
+  void add(const Add& p) override {
+    each_block(add_blocks(p), 16, [&](Block& b) { cuda::add_all(b, p); });
+  }
 
   double timed(const std::function<void()>& work) override {
     const auto begin = std::chrono::steady_clock::now();

@@ -166,6 +166,14 @@ UA_HD float log_of(float x) {
 #endif
 }
 
+UA_HD float tanh_of(float x) {
+#ifdef UA_DEVICE
+  return tanhf(x);
+#else
+  return std::tanh(x);
+#endif
+}
+
 UA_HD float gelu_of(float v) {
   float x = v * 0.70710678118654752f;
   x = x > -4.0f ? x : -4.0f;
