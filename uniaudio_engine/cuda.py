@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import LMConfig, to_dict
+from .cuda_array import CudaArray
 from .errors import InputError, shown
 
 ABI = 1
@@ -103,6 +104,12 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "decoder_fork": (c_void_p, [c_void_p]),
     "decoder_reset": (c_int32, [c_void_p]),
     "decoder_push": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, POINTER(c_int64)]),
+    "decoder_push_array": (c_void_p, [c_void_p, c_void_p, c_int64, c_int32, c_int32, c_int64]),
+    "session_known": (c_void_p, [c_void_p, c_int64, c_int64]),
+    "array_release": (None, [c_void_p]),
+    "array_info": (c_int32, [c_void_p, POINTER(c_int64), POINTER(c_int32), POINTER(c_int32), POINTER(c_int32)]),
+    "array_download": (c_int32, [c_void_p, c_void_p]),
+    "array_dlpack": (c_void_p, [c_void_p, c_uint64]),
     "bandwidth": (c_int32, [c_int32, c_int64, POINTER(c_double)]),
     "rvq_time": (c_int32, [c_void_p, c_void_p, c_int64, c_int32, c_int32, POINTER(c_double)]),
 }
@@ -316,6 +323,11 @@ class CudaSession:
     def generate(self, n: int, sampling: Any, guide: Ids | None = None) -> Ids:
         """Up to n new frames [m, K]; fewer when the end id came (``finished``) or after ``cancel``."""
         return generate_batch([self], n, [sampling], [guide])[0]
+
+    def known(self, first: int, count: int) -> CudaArray:
+        """Frames [first, first + count), int32 [count, K], as they lie on the device."""
+        with _Use(self):
+            return CudaArray(self._lib, made(self._lib, "session_known", self._handle, first, count))
 
     def cancel(self) -> None:
         """Stop a running generate within some frames, or else the next one at once; any thread."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .config import CodecConfig, to_dict
 from .cuda import Ids, call, library, made, pointer, tensors_of
+from .cuda_array import CudaArray
 from .errors import InputError
 
 
@@ -51,6 +52,10 @@ class CudaCodec:
 
     def decoder_stream(self) -> CudaDecoder:
         return CudaDecoder(self, made(self._lib, "decoder_create", self._handle))
+
+    def decode_array(self, codes: Ids) -> CudaArray:
+        """As :meth:`decode`; the samples stay on the device."""
+        return self.decoder_stream().push_array(codes, flush=True)
 
     def decode(self, codes: Ids) -> NDArray[np.float32]:
         """codes [K', T] -> samples float32 [T x frame_size]."""
@@ -107,14 +112,24 @@ class CudaDecoder:
 
     def push(self, codes: Any, flush: bool = False) -> NDArray[np.float32]:
         """codes [K', t] -> the samples that are complete; ``flush``: and the rest."""
+        rows, k, most = self._rows(codes)
+        out, n = np.empty(most, np.float32), c_int64()
+        with self._lock:
+            call(self._lib, "decoder_push", self._handle, pointer(rows), len(rows), k, flush, pointer(out), byref(n))
+        return out[: n.value].copy()
+
+    def _rows(self, codes: Any) -> tuple[Ids, int, int]:
+        """codes [K', t] -> [t, K'], K', and the samples that may come out at most."""
         c, config = np.asarray(codes), self.codec.config
         if c.ndim != 2 or not 1 <= len(c) <= config.num_codebooks or c.dtype.kind not in "iu":
             raise InputError(f"codes: expected whole numbers [1 to {config.num_codebooks}, t], got {c.dtype} {list(c.shape)}")
-        rows = np.ascontiguousarray(c.T, np.int32)
-        out, n = np.empty((len(rows) + 1) * config.frame_size + self.codec.cpu.decoder_lookahead, np.float32), c_int64()
+        return np.ascontiguousarray(c.T, np.int32), len(c), (c.shape[1] + 1) * config.frame_size + self.codec.cpu.decoder_lookahead
+
+    def push_array(self, codes: Any, flush: bool = False) -> CudaArray:
+        """As :meth:`push`, but the samples stay on the device: torch.from_dlpack(...) and others read them there."""
+        rows, k, most = self._rows(codes)
         with self._lock:
-            call(self._lib, "decoder_push", self._handle, pointer(rows), len(rows), len(c), flush, pointer(out), byref(n))
-        return out[: n.value].copy()
+            return CudaArray(self._lib, made(self._lib, "decoder_push_array", self._handle, pointer(rows), len(rows), k, flush, most))
 
     def flush(self) -> NDArray[np.float32]:
         """What the look-ahead held back; the next push begins a new clip."""

@@ -34,6 +34,9 @@ struct uniaudio_encoder {
 struct uniaudio_decoder {
   std::unique_ptr<cuda::DecoderStream> stream;
 };
+struct uniaudio_array {
+  std::shared_ptr<cuda::Array> array;
+};
 
 namespace {
 
@@ -171,6 +174,9 @@ int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const unia
 int32_t uniaudio_cuda_session_reset(uniaudio_session* session) {
   return guarded([&] { session->session->reset(); });
 }
+uniaudio_array* uniaudio_cuda_session_known(const uniaudio_session* session, int64_t first, int64_t count) {
+  return made<uniaudio_array>([&] { return session->session->known(first, count); });
+}
 void uniaudio_cuda_session_cancel(uniaudio_session* session) { session->session->cancel(); }
 
 int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames, int64_t count, const int32_t* guide, const uniaudio_continuous* continuous,
@@ -254,6 +260,39 @@ int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* cod
     std::copy(samples.begin(), samples.end(), out);
     *made = int64_t(samples.size());
   });
+}
+
+uniaudio_array* uniaudio_cuda_decoder_push_array(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, int64_t most) {
+  return made<uniaudio_array>([&] {
+    if (most < 0) throw std::invalid_argument("array: expected 0 or more samples, got " + std::to_string(most));
+    const auto array = std::make_shared<cuda::Array>(decoder->stream->device(), std::vector<int64_t>{most}, false);
+    cuda::ArraySink sink(*array);
+    if (count > 0) decoder->stream->push(codes, count, num_codebooks, sink);
+    if (flush) decoder->stream->flush(sink);
+    array->shorten(int64_t(sink.size()));
+    return array;
+  });
+}
+
+void uniaudio_cuda_array_release(uniaudio_array* array) { delete array; }
+int32_t uniaudio_cuda_array_info(const uniaudio_array* array, int64_t* shape, int32_t* rank, int32_t* integers, int32_t* device) {
+  const cuda::Array& a = *array->array;
+  std::copy(a.shape().begin(), a.shape().end(), shape);
+  *rank = int32_t(a.shape().size()), *integers = a.integers(), device[0] = a.device()->dlpack_type(), device[1] = a.device()->index();
+  return UNIAUDIO_OK;
+}
+int32_t uniaudio_cuda_array_download(const uniaudio_array* array, void* to) {
+  return guarded([&] {
+    if (array->array->bytes() > 0) array->array->device()->download(to, array->array->data(), array->array->bytes());
+  });
+}
+void* uniaudio_cuda_array_dlpack(const uniaudio_array* array, uint64_t stream) {
+  void* managed = nullptr;
+  guarded([&] {
+    if (stream) array->array->device()->order(stream);
+    managed = cuda::Array::share(array->array);
+  });
+  return managed;
 }
 
 int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s) {

@@ -25,6 +25,7 @@ typedef struct uniaudio_rvq uniaudio_rvq;
 typedef struct uniaudio_codec uniaudio_codec;
 typedef struct uniaudio_encoder uniaudio_encoder;
 typedef struct uniaudio_decoder uniaudio_decoder;
+typedef struct uniaudio_array uniaudio_array; /* float32 or int32, on the device */
 
 typedef struct {
   const char* name;
@@ -97,6 +98,8 @@ UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_set_offset(uniaudio_session* ses
 /* From here on ids are drawn from plain + scale (own - plain); a fork of `plain` goes along.  Another session of the same model. */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const uniaudio_session* plain, double scale);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_reset(uniaudio_session* session);
+/* Frames [first, first + count) of what a session knows: int32 [count, K]. */
+UNIAUDIO_CUDA_API uniaudio_array* uniaudio_cuda_session_known(const uniaudio_session* session, int64_t first, int64_t count);
 UNIAUDIO_CUDA_API void uniaudio_cuda_session_cancel(uniaudio_session* session);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames, int64_t count, const int32_t* guide,
                                                         const uniaudio_continuous* continuous, int64_t continuous_count);
@@ -129,6 +132,18 @@ UNIAUDIO_CUDA_API int32_t uniaudio_cuda_decoder_reset(uniaudio_decoder* decoder)
 /* codes [count, num_codebooks]; `flush` ends the clip after them.  out has room for count frames and a window of samples; *made of it are set. */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, float* out,
                                                      int64_t* made);
+/* The same, but the samples stay on the device: float32 [n].  most: n at most. */
+UNIAUDIO_CUDA_API uniaudio_array* uniaudio_cuda_decoder_push_array(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush,
+                                                                   int64_t most);
+
+UNIAUDIO_CUDA_API void uniaudio_cuda_array_release(uniaudio_array* array);
+/* shape [4] takes `rank` sizes; device [2]: DLPack's device type and number. */
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_array_info(const uniaudio_array* array, int64_t* shape, int32_t* rank, int32_t* integers, int32_t* device);
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_array_download(const uniaudio_array* array, void* to);
+/* A DLManagedTensor that keeps the memory alive until its deleter is called.  What comes to `stream` (a handle; 1 and 2: the legacy and the
+ * per-thread default stream; 0: no order is asked for) waits until the values are there. */
+UNIAUDIO_CUDA_API void* uniaudio_cuda_array_dlpack(const uniaudio_array* array, uint64_t stream);
+
 
 /* For benchmarks.  Bytes read and written by copies within the device, GB/s, the best of some; microseconds of the encoding kernel, the median. */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_per_s);

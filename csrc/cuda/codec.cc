@@ -80,7 +80,36 @@ void EncoderStream::flush(std::vector<int32_t>& codes) {
   reset();
 }
 
+void HostSink::from_device(Device& device, const float* samples, size_t n) {
+  const size_t at = to_.size();
+  to_.resize(at + n);
+  if (n > 0) device.download(to_.data() + at, samples, n * sizeof(float));
+}
+void HostSink::from_host(Device&, const float* samples, size_t n) { to_.insert(to_.end(), samples, samples + n); }
+
+float* ArraySink::place(size_t n) {
+  if ((size_ + n) * sizeof(float) > to_.bytes()) throw std::invalid_argument("array: expected room for " + std::to_string(size_ + n) + " samples");
+  float* const at = reinterpret_cast<float*>(to_.data()) + size_;
+  size_ += n;
+  return at;
+}
+void ArraySink::from_device(Device& device, const float* samples, size_t n) {
+  if (n > 0) device.copy(place(n), samples, 0, n * sizeof(float), 1);
+}
+void ArraySink::from_host(Device& device, const float* samples, size_t n) {
+  if (n > 0) device.upload(place(n), samples, n * sizeof(float));
+}
+
 void DecoderStream::push(const int32_t* codes, int64_t t, int num_codebooks, std::vector<float>& samples) {
+  HostSink sink(samples);
+  push(codes, t, num_codebooks, sink);
+}
+void DecoderStream::flush(std::vector<float>& samples) {
+  HostSink sink(samples);
+  flush(sink);
+}
+
+void DecoderStream::push(const int32_t* codes, int64_t t, int num_codebooks, Sink& out) {
   if (num_codebooks < 1 || num_codebooks > config_.num_codebooks) {
     throw std::invalid_argument("codes: expected 1 to " + std::to_string(config_.num_codebooks) + " codebooks, got " + std::to_string(num_codebooks));
   }
@@ -88,7 +117,7 @@ void DecoderStream::push(const int32_t* codes, int64_t t, int num_codebooks, std
     if (codes[i] >= 0 && codes[i] < config_.codebook_size) continue;
     throw std::invalid_argument("codes: expected 0 to " + std::to_string(config_.codebook_size - 1) + ", got " + std::to_string(codes[i]));
   }
-  for (int64_t at = 0; at < t; at += frames_) run(codes + at * num_codebooks, int(std::min<int64_t>(frames_, t - at)), num_codebooks, samples);
+  for (int64_t at = 0; at < t; at += frames_) run(codes + at * num_codebooks, int(std::min<int64_t>(frames_, t - at)), num_codebooks, out);
 }
 
 }  // namespace uniaudio::cuda

@@ -5,12 +5,15 @@
 #include <string>
 #include <vector>
 
+#include "array.h"
 #include "config.h"
 #include "device.h"
 #include "rvq_device.h"
 #include "weights.h"
 
 namespace uniaudio::cuda {
+
+class DecoderStream;
 
 // One clip, samples in.  One call at a time.
 class EncoderStream {
@@ -29,23 +32,6 @@ class EncoderStream {
   int num_codebooks_;
 };
 
-// One clip, codes in.  One call at a time.
-class DecoderStream {
- public:
-  virtual ~DecoderStream() = default;
-  // codes [t][num_codebooks] -> the samples that are complete, appended.  std::invalid_argument on a code out of range.
-  void push(const int32_t* codes, int64_t t, int num_codebooks, std::vector<float>& samples);
-  virtual void flush(std::vector<float>& samples) = 0;  // what was held back; a new clip begins
-  virtual void reset() = 0;
-  virtual std::unique_ptr<DecoderStream> fork() const = 0;
-
- protected:
-  DecoderStream(const CodecConfig& config, int frames) : config_(config), frames_(frames) {}
-  virtual void run(const int32_t* codes, int t, int num_codebooks, std::vector<float>& samples) = 0;
-  const CodecConfig& config_;
-  int frames_;  // most at once
-};
-
 // Immutable, shared by its streams.
 class Codec : public std::enable_shared_from_this<Codec> {
  public:
@@ -53,6 +39,7 @@ class Codec : public std::enable_shared_from_this<Codec> {
   static std::shared_ptr<const Codec> create(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights);
   virtual ~Codec() = default;
   const CodecConfig& config() const { return config_; }
+  const std::shared_ptr<Device>& device() const { return device_; }
   std::unique_ptr<EncoderStream> encoder(int num_codebooks) const;  // 0: all.  std::invalid_argument out of range
   virtual std::unique_ptr<DecoderStream> decoder() const = 0;       // std::invalid_argument where there is none
 
@@ -64,6 +51,56 @@ class Codec : public std::enable_shared_from_this<Codec> {
   std::shared_ptr<Device> device_;
   CodecConfig config_;
   Rvq rvq_;
+};
+
+// Where a decoder's samples go, one piece after the other.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  virtual void from_device(Device& device, const float* samples, size_t n) = 0;
+  virtual void from_host(Device& device, const float* samples, size_t n) = 0;
+};
+class HostSink final : public Sink {
+ public:
+  explicit HostSink(std::vector<float>& to) : to_(to) {}
+  void from_device(Device& device, const float* samples, size_t n) override;
+  void from_host(Device& device, const float* samples, size_t n) override;
+
+ private:
+  std::vector<float>& to_;
+};
+class ArraySink final : public Sink {  // std::invalid_argument where the array is full
+ public:
+  explicit ArraySink(Array& to) : to_(to) {}
+  void from_device(Device& device, const float* samples, size_t n) override;
+  void from_host(Device& device, const float* samples, size_t n) override;
+  size_t size() const { return size_; }
+
+ private:
+  float* place(size_t n);
+  Array& to_;
+  size_t size_ = 0;
+};
+
+// One clip, codes in.  One call at a time.
+class DecoderStream {
+ public:
+  virtual ~DecoderStream() = default;
+  // codes [t][num_codebooks] -> the samples that are complete, appended.  std::invalid_argument on a code out of range.
+  void push(const int32_t* codes, int64_t t, int num_codebooks, Sink& out);
+  void push(const int32_t* codes, int64_t t, int num_codebooks, std::vector<float>& samples);
+  virtual void flush(Sink& out) = 0;  // what was held back; a new clip begins
+  void flush(std::vector<float>& samples);
+  virtual void reset() = 0;
+  virtual std::unique_ptr<DecoderStream> fork() const = 0;
+  const std::shared_ptr<Device>& device() const { return device_; }
+
+ protected:
+  DecoderStream(const Codec& codec, int frames) : config_(codec.config()), device_(codec.device()), frames_(frames) {}
+  virtual void run(const int32_t* codes, int t, int num_codebooks, Sink& out) = 0;
+  const CodecConfig& config_;
+  std::shared_ptr<Device> device_;
+  int frames_;  // most at once
 };
 
 // A matrix in the tiles of dense.h, with its bias if it has one.

@@ -26,6 +26,8 @@ class Device {
   virtual ~Device() = default;
   virtual std::string name() const = 0;
   virtual DeviceLimits limits() const = 0;
+  virtual int index() const = 0;
+  virtual int dlpack_type() const = 0;  // kDLCUDA, or kDLCPU where the CPU plays it
   virtual size_t free_bytes() const = 0;
 
   virtual void* allocate(size_t bytes) = 0;  // DeviceError, with what was asked and what is free
@@ -34,6 +36,8 @@ class Device {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
   virtual void zero(void* p, size_t bytes) = 0;
+  // Work that comes to another stream (its handle, or 1 and 2 as DLPack names the default ones) waits for all that was asked for here so far.
+  virtual void order(uint64_t stream) = 0;
   // `rows` runs of `width` bytes, `pitch` apart.
   virtual void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) = 0;
 

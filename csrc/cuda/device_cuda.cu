@@ -1,6 +1,7 @@
 // A GPU through the CUDA runtime, which is linked statically and finds the driver when it is first asked.
 #include <cuda_runtime.h>
 
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -85,6 +86,7 @@ class CudaDevice final : public Device {
   }
   ~CudaDevice() override {
     cudaSetDevice(index_);
+    cudaFreeHost(pinned_);
     cudaStreamDestroy(stream_);
   }
   std::string name() const override { return properties_.name; }
@@ -120,8 +122,22 @@ class CudaDevice final : public Device {
   }
   void download(void* to, const void* from, size_t bytes) override {
     use();
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    // Small results, which is what a stream gives, come through pinned memory: straight, not by the driver's own staging.
+    const std::unique_lock<std::mutex> lock = bytes <= kPinned ? std::unique_lock(pinned_mutex_) : std::unique_lock<std::mutex>();
+    if (lock && !pinned_) check(cudaMallocHost(&pinned_, kPinned), "pinned memory");
+    check(cudaMemcpyAsync(lock ? pinned_ : to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
     check(cudaStreamSynchronize(stream_), "a kernel or download");
+    if (lock) std::memcpy(to, pinned_, bytes);
+  }
+  int index() const override { return index_; }
+  int dlpack_type() const override { return 2; }
+  void order(uint64_t stream) override {
+    use();
+    cudaEvent_t done;
+    check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "event");
+    check(cudaEventRecord(done, stream_), "event");
+    check(cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(stream), done, 0), "event");  // 1 and 2 are cudaStreamLegacy and cudaStreamPerThread
+    check(cudaEventDestroy(done), "event");
   }
   void zero(void* p, size_t bytes) override {
     use();
@@ -206,6 +222,9 @@ class CudaDevice final : public Device {
   cudaStream_t stream_ = nullptr;
   std::mutex mutex_;
   std::map<const void*, int> shared_of_;
+  static constexpr size_t kPinned = size_t{1} << 20;
+  std::mutex pinned_mutex_;
+  void* pinned_ = nullptr;
 };
 
 }  // namespace

@@ -26,6 +26,9 @@ class HostDevice final : public Device {
     return {int(seed_of("UNIAUDIO_CUDA_HOST_BLOCKS", 7)), int(seed_of("UNIAUDIO_CUDA_HOST_SHARED", 227 * 1024))};
   }
   size_t free_bytes() const override { return size_t{8} << 30; }
+  int index() const override { return 0; }
+  int dlpack_type() const override { return 1; }
+  void order(uint64_t) override {}
 
   void* allocate(size_t bytes) override {
     void* p = std::malloc(bytes);

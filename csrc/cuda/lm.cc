@@ -616,6 +616,16 @@ std::unique_ptr<Session> Session::fork() const {
   return s;
 }
 
+std::shared_ptr<Array> Session::known(int64_t first, int64_t count) const {
+  if (first < 0 || count < 0 || count > count_ - first) {
+    throw std::invalid_argument("frames: expected some of the " + std::to_string(count_) + " known ones, got " + std::to_string(count) + " from " + std::to_string(first) + " on");
+  }
+  const int64_t k = lm_->config().num_codebooks;
+  auto array = std::make_shared<Array>(lm_->device_, std::vector<int64_t>{count, k}, true);
+  if (count > 0) lm_->device_->copy(array->data(), history_.data() + first * k, 0, array->bytes(), 1);
+  return array;
+}
+
 void Session::generate(std::vector<Request>& requests, int64_t count, const std::function<bool()>& interrupted) {
   if (requests.empty()) return;
   const std::shared_ptr<const Lm> shared = requests[0].session->lm_;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "array.h"
 #include "device.h"
 #include "lm_session.h"
 #include "multiscale_lm.h"
@@ -123,6 +124,8 @@ class Session {
   bool guided() const { return plain_ != nullptr; }
   void reset();  // ends guidance, too
   std::unique_ptr<Session> fork() const;
+  // Frames [first, first + count) as they lie on the device: int32 [count, K].  std::invalid_argument where they are not known yet.
+  std::shared_ptr<Array> known(int64_t first, int64_t count) const;
 
   struct Request {
     Session* session;

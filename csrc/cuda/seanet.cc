@@ -376,11 +376,12 @@ class SeanetEncoder final : public EncoderStream {
 class SeanetDecoder final : public DecoderStream {
  public:
   explicit SeanetDecoder(std::shared_ptr<const SeanetCodec> codec)
-      : DecoderStream(codec->config(), codec->frames_), codec_(std::move(codec)), states_(codec_->decoder_.make_states()),
+      : DecoderStream(*codec, codec->frames_), codec_(std::move(codec)), states_(codec_->decoder_.make_states()),
         codes_(codec_->device_, size_t(codec_->frames_) * size_t(codec_->config().num_codebooks)) {}
   void reset() override { codec_->decoder_.reset(states_); }
-  void flush(std::vector<float>& samples) override {
-    synthesize(0, true, samples);
+  using DecoderStream::flush;
+  void flush(Sink& out) override {
+    synthesize(0, true, out);
     reset();
   }
   std::unique_ptr<DecoderStream> fork() const override {
@@ -390,22 +391,20 @@ class SeanetDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int t, int num_codebooks, std::vector<float>& samples) override {
+  void run(const int32_t* codes, int t, int num_codebooks, Sink& out) override {
     const SeanetCodec& c = *codec_;
     float* const to = c.decoder_.input(states_, t);
     c.device_->upload(codes_.data(), codes, size_t(t) * size_t(num_codebooks) * sizeof(int32_t));
     c.device_->rvq_decode({c.rvq_.books(), codes_.data(), to, t, num_codebooks, false});
-    synthesize(t, false, samples);
+    synthesize(t, false, out);
   }
 
  private:
-  void synthesize(int t, bool last, std::vector<float>& samples) {
+  void synthesize(int t, bool last, Sink& out) {
     const SeanetCodec& c = *codec_;
     if (last) c.decoder_.input(states_, 0);
     const int n = c.decoder_.run(c.device_, states_, t, last, pcm_);
-    const size_t at = samples.size();
-    samples.resize(at + size_t(n));
-    if (n > 0) c.device_->download(samples.data() + at, pcm_.data(), size_t(n) * sizeof(float));
+    out.from_device(*c.device_, pcm_.data(), size_t(n));
   }
 
   std::shared_ptr<const SeanetCodec> codec_;

@@ -217,7 +217,7 @@ class SpectralEncoder final : public EncoderStream {
 
 class SpectralDecoder final : public DecoderStream {
  public:
-  explicit SpectralDecoder(std::shared_ptr<const SpectralCodec> codec) : DecoderStream(codec->config(), kFramesAtOnce), codec_(std::move(codec)) {
+  explicit SpectralDecoder(std::shared_ptr<const SpectralCodec> codec) : DecoderStream(*codec, kFramesAtOnce), codec_(std::move(codec)) {
     const CodecConfig& c = codec_->config();
     const SpectralConfig& s = *c.spectral;
     past_ = s.decoder_window - codec_->hop_;
@@ -235,10 +235,13 @@ class SpectralDecoder final : public DecoderStream {
     if (past_) d.zero(overlap_[0].data(), overlap_[0].size() * sizeof(float));
     position_ = 0;
   }
-  void flush(std::vector<float>& samples) override {
+  using DecoderStream::flush;
+  void flush(Sink& out) override {
     std::vector<float> rest(static_cast<size_t>(past_));
     if (past_) codec_->device_->download(rest.data(), overlap_[0].data(), rest.size() * sizeof(float));
-    for (int64_t i = std::max<int64_t>(0, past_ - position_); i < past_; ++i) samples.push_back(rest[size_t(i)] * codec_->tail_[size_t(i)]);
+    for (size_t i = 0; i < rest.size(); ++i) rest[i] *= codec_->tail_[i];
+    const size_t first = size_t(std::max<int64_t>(0, past_ - position_));
+    out.from_host(*codec_->device_, rest.data() + first, rest.size() - first);
     reset();
   }
   std::unique_ptr<DecoderStream> fork() const override {
@@ -251,7 +254,7 @@ class SpectralDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int t, int num_codebooks, std::vector<float>& samples) override {
+  void run(const int32_t* codes, int t, int num_codebooks, Sink& out) override {
     const SpectralCodec& m = *codec_;
     const CodecConfig& c = m.config();
     const SpectralConfig& s = *c.spectral;
@@ -271,9 +274,7 @@ class SpectralDecoder final : public DecoderStream {
     d.overlap_add(o);
     std::swap(overlap_[0], overlap_[1]);
     position_ += length;
-    const size_t at = samples.size(), made = size_t(length - o.first);
-    samples.resize(at + made);
-    if (made) d.download(samples.data() + at, out_.data(), made * sizeof(float));
+    out.from_device(d, out_.data(), size_t(length - o.first));
   }
 
  private:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from tiny import make_tiny_model
 
-from uniaudio_engine import Engine, cuda
+from uniaudio_engine import Engine, cuda, cuda_array
 from uniaudio_engine.cli import main
 from uniaudio_engine.core import core
 from uniaudio_engine.cuda_codec import CudaCodec, CudaRVQ
@@ -193,6 +194,49 @@ def test_a_seanet_codec(host: Any, changes: dict[str, Any]) -> None:
     np.testing.assert_allclose(gpu.decode(codes), np.ravel(sound), atol=1e-5 * np.abs(sound).max())
     heard = [decoder.push(codes[:, t : t + 1]) for t in range(codes.shape[1])]
     np.testing.assert_allclose(np.concatenate([*heard, decoder.flush()]), np.ravel(sound), atol=1e-5 * np.abs(sound).max())
+
+
+def test_results_stay_on_the_device(host: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What DLPack lends is the very memory, for as long as anybody has it; a capsule that nobody takes gives it back."""
+    gpu = Engine.from_pretrained(folder, device="cuda", dtype="float32", threads=1)
+    codes = np.random.default_rng(0).integers(0, 16, (3, 30)).astype(np.int32)
+    pcm = gpu.codec.decode_array(codes)
+    assert pcm.dtype == np.float32 and len(pcm) == 30 * gpu.codec.frame_size
+    np.testing.assert_array_equal(pcm.numpy(), gpu.codec.decode(codes))
+    session = gpu.lm.session(40)
+    session.prefill(np.zeros((3, gpu.lm.config.num_codebooks), np.int32))
+    made = session.generate(10, gpu.lm.sampling(0.9, seed=1))
+    known = session.known(3, 10)
+    np.testing.assert_array_equal(known.numpy(), made)
+    for first, count in ((0, 14), (-1, 2), (13, 1), (4, -1)):
+        with pytest.raises(InputError, match="expected some of the 13 known ones"):
+            session.known(first, count)
+    device = pcm.__dlpack_device__()
+    if device[0] == 1:  # the CPU plays the device: NumPy may look
+        seen = np.from_dlpack(pcm)
+        np.testing.assert_array_equal(seen, pcm.numpy())
+        codes_seen = np.from_dlpack(known)
+        assert codes_seen.dtype == np.int32 and not seen.flags.writeable
+        expected = pcm.numpy()
+        del pcm, known, session
+        gc.collect()
+        np.testing.assert_array_equal(seen, expected)
+        np.testing.assert_array_equal(codes_seen, made)
+    array = gpu.codec.decode_array(codes)
+    released: list[int] = []
+    monkeypatch.setattr(cuda_array, "_release", lambda tensor, release=cuda_array._release: (released.append(tensor), release(tensor)))
+    capsule = array.__dlpack__(stream=-1)
+    assert not released
+    del capsule
+    gc.collect()
+    assert len(released) == 1
+    with pytest.raises(BufferError, match="lent where it lies"):
+        array.__dlpack__(copy=True)
+    with pytest.raises(BufferError, match="lent where it lies"):
+        array.__dlpack__(dl_device=(device[0] + 1, 0))
+    torch = pytest.importorskip("torch")
+    if device[0] == 1 or torch.cuda.is_available():
+        assert torch.equal(torch.from_dlpack(array).cpu(), torch.from_numpy(array.numpy()))
 
 
 def test_every_task_and_guidance(host: Any, joint: Path) -> None:
