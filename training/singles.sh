@@ -5,6 +5,7 @@
 # are trained at a time, which don't wait for one another.
 # usage: [JOBS=2] training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
 set -euo pipefail
+case "${1:-}" in -*) sed -n "2,/^set/{/^# /s/^# //p}" "$0"; exit ;; esac
 configs=$(cd "$(dirname "$0")" && pwd)/configs
 steps=$(
   python - "$configs" "$@" <<'PY'
