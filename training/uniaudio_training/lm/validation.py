@@ -50,8 +50,8 @@ class Record:
 def walk_back(run: Run, model: nn.Module, start: nn.Module, record: Record, bound: float, measure: Callable[[], Mapping[str, Sequence[float]]]) -> float:
     """Keeps as much of the way from ``start`` to ``model`` as costs no old task more than ``bound`` nats a code; the share kept.
 
-    The straight line between a model and its fine-tuned self loses little of the new and much of the damage (weight-space ensembles,
-    arXiv 2109.01903): what the old tasks lose grows with the square of the way, so that one or two measurements find the place.
+    On the straight line between a model and its fine-tuned self (weight-space ensembles, arXiv 2109.01903) what the old tasks lose grows
+    about with the square of the way, so that one or two measurements find the place.  The new task pays for it: docs/new-task.md has how much.
     """
     begin, end = start.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
     kept = 1.0
