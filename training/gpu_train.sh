@@ -22,6 +22,8 @@ python -m uniaudio_training.lm.tokens --model runs/tokenizers --corpus data/corp
 uniaudio-train lm --config "$configs/lm.yaml" --out runs/lm --set steps=6000 rows=8 items=25600 processes=1
 python -m uniaudio_training.bundle --base runs/tokenizers --lm runs/lm --captions data/tokens/text.model --out runs/lm-folder
 uniaudio-train lm --config "$configs/lm-eleven.yaml" --out runs/lm-eleven --set steps=2000 rows=8 items=25600 processes=1
-python -m uniaudio_training.bundle --base runs/lm-folder --lm runs/lm-eleven --out "$out/base" --card "$root/training/card.md"
+python -m uniaudio_training.bundle --base runs/lm-folder --lm runs/lm-eleven --out runs/lm-eleven-folder
+uniaudio-train lm --config "$configs/lm-longer.yaml" --out runs/lm-longer --set steps=2000 rows=8 items=25600 processes=1
+python -m uniaudio_training.bundle --base runs/lm-folder --lm runs/lm-longer --out "$out/base" --card "$root/training/card.md"
 python -m uniaudio_training.evaluate --model "$out/base" --corpus data/corpus --json "$out/quality.json" || true
 tar -C "$out" -czf "$out/base.tar.gz" base

@@ -1,29 +1,45 @@
 #!/usr/bin/env bash
-# Single-task models to hold the joint one against: the same size, from nothing, each with as many batches of its task as the joint
-# model had of it over both stages (the configs' steps times shares).  Resumable; a task's folder is runs/single/TASK-folder.
+# Single-task models to hold the joint one against: the same size, each with as many batches of its task as the joint model had of it: those of
+# the first two stages from nothing, those of the third from there (the configs' steps times shares).  Resumable; a task's folder is runs/single/TASK-folder.
 # A joint step is two batches of 2400 items, one from each of two processes (4 GB each); here a step is one such batch, and JOBS models
 # are trained at a time, which don't wait for one another.
 # usage: [JOBS=2] training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
 set -euo pipefail
+case "${1:-}" in -*) sed -n "2,/^set/{/^# /s/^# //p}" "$0"; exit ;; esac
 configs=$(cd "$(dirname "$0")" && pwd)/configs
 steps=$(
   python - "$configs" "$@" <<'PY'
 import sys, yaml
-stages = [yaml.safe_load(open(f"{sys.argv[1]}/{name}.yaml")) for name in ("lm", "lm-eleven")]
-steps = {}
-for stage in stages:
-    for task, share in stage["tasks"].items():
-        steps[task] = steps.get(task, 0) + stage["steps"] * stage["processes"] * share / sum(stage["tasks"].values())
-for task in sys.argv[2:] or steps:
-    print(task, round(steps[task]))
+def batches(*names):
+    found = {}
+    for stage in (yaml.safe_load(open(f"{sys.argv[1]}/{name}.yaml")) for name in names):
+        for task, share in stage["tasks"].items():
+            found[task] = found.get(task, 0) + stage["steps"] * stage["processes"] * share / sum(stage["tasks"].values())
+    return found
+first, more = batches("lm", "lm-eleven"), batches("lm-longer")
+for task in sys.argv[2:] or first:
+    print(task, round(first[task]), round(more[task]))
 PY
 )
 export configs
-one() {
-  uniaudio-train lm --config "$configs/lm.yaml" --out "runs/single/$1" \
-    --set "tasks={$1: 1}" "steps=$2" "validate_every=$2" "warmup=$(($2 < 1000 ? $2 / 10 : 100))" processes=1 rows=3 items=2400 > "runs/single/$1.log" 2>&1
-  python -m uniaudio_training.bundle --base runs/tokenizers --lm "runs/single/$1" --captions data/tokens/text.model --out "runs/single/$1-folder"
+# stage CONFIG TASK STEPS OUT [SETTING …]: trains, unless that is done, and makes OUT-folder
+stage() {
+  local config=$1 task=$2 steps=$3 out=$4
+  shift 4
+  [ -d "$out-folder" ] && return
+  uniaudio-train lm --config "$configs/$config.yaml" --out "$out" \
+    --set "tasks={$task: 1}" "steps=$steps" "validate_every=$steps" "warmup=$((steps < 1000 ? steps / 10 : 100))" processes=1 rows=3 items=2400 corpus= "$@" >> "$out.log" 2>&1
+  python - "$out" "$steps" <<'PY' || return # stopped: it goes on next time
+import sys, torch
+sys.exit(torch.load(f"{sys.argv[1]}/checkpoint.pt", weights_only=False)["step"] < int(sys.argv[2]))
+PY
+  python -m uniaudio_training.bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model --out "$out-part"
+  mv "$out-part" "$out-folder"
 }
-export -f one
+one() {
+  stage lm "$1" "$2" "runs/single/$1-first"
+  stage lm-longer "$1" "$3" "runs/single/$1" init="runs/single/$1-first-folder"
+}
+export -f stage one
 mkdir -p runs/single
-xargs -P "${JOBS:-2}" -L 1 bash -euc 'one "$0" "$1"' <<<"$steps"
+xargs -P "${JOBS:-2}" -L 1 bash -euc 'one "$0" "$1" "$2"' <<<"$steps"

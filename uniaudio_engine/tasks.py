@@ -308,7 +308,7 @@ TASKS: dict[str, Task] = {
         Task("t2m", "make the music of a caption", (_CAPTION,), "seconds", 'uniaudio music "a slow tune on piano, in C major, 70 bpm" -o music.wav',
              0.9, 128, 0.98, verb="music", guidance=5.0),
         Task("a_edit", "change a sound as an instruction says", (_INSTRUCTION, _BESIDE, replace(_SPAN, required=False)), "source",
-             'uniaudio edit "around the middle, add birdsong, 2 falling chirps" --source examples/rain.flac --span 1.14:2.84 -o birds.wav', 0.5, 64, 0.95, finish="span", verb="edit"),
+             'uniaudio edit "around the middle, add birdsong, 2 falling chirps" --source examples/rain.flac --span 1.14:2.84 -o birds.wav', 0.5, 64, 0.95, finish="span", verb="edit", guidance=4.0),
         Task("sd", "take the room out of speech", (_SPEECH,), "source", "uniaudio dereverb --source examples/hall.flac -o dry.wav",
              0.3, 64, 0.95, finish="length", verb="dereverb"),
         Task("i_tts", "speak a text as an instruction says", (_INSTRUCTION, _TEXT), "durations",

@@ -274,7 +274,7 @@ def test_a_model_that_fails_is_silent_and_named(corpus):
     subject.engine.generate = fail
     result = joint.judge_task("a_edit", subject, corpus, joint.Plan(2), subject, progress=False)
     assert len(result.trouble) == 2 * result.items and all("ValueError: no" in line for line in result.trouble)
-    assert {s.who for s in result.scores} == set(joint.WHO)
+    assert {s.who for s in result.scores} == {*joint.WHO, joint.GAIN}
 
 
 def test_a_codec_alone_has_references_only(corpus):
@@ -298,7 +298,9 @@ def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
     assert "event right" in out.out and "a_edit: judged before" in out.err
     assert main([*command, "--task", "a_edit", "--seed", "1"]) == 0 and asked[2:] == ["a_edit"]
     entries = json.loads(kept.read_text())["tasks"]
-    assert set(entries) == {"a_edit", "t2s"} and entries["t2s"]["judged"]["scores"]
+    assert set(entries) == {"a_edit", "t2s"}
+    gains = [s for s in entries["t2s"]["judged"]["scores"] if s["who"] == joint.GAIN]
+    assert [s["measure"] for s in gains] == list(joint.GOALS["t2s"]) and all(s["value"] == 0 and not s["low"] and not s["high"] for s in gains)  # of itself
     text = page.read_text()
     assert text.startswith("# Quality\n\nOlder.\n") and text.count(report.BEGIN) == text.count(report.END) == 1
     assert "| **a_edit** (2) | event right · largest change outside the span |" in text and "--seed 1" in text
@@ -307,12 +309,24 @@ def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
 def test_joint_against_single():
     def task(name, measure, ours, theirs):
         scores = [joint.Score(name, measure, who, v, v, v, 1) for who, v in (("model", ours), ("single", theirs))]
-        return joint.Judged(name, scores, [], 1, 0.0)
+        gain = ours - theirs
+        return joint.Judged(name, [*scores, joint.Score(name, measure, joint.GAIN, gain, gain - 0.02, gain + 0.02, 1)], [], 1, 0.0)
 
-    results = [task("tts", "grammar WER", 0.1, 0.2), task("sd", "ESTOI gain", 0.1, 0.2), task("se", "ESTOI gain at 0 dB", 0.2, 0.2)]
-    assert report.joint_against_single(results) == (2, 3)
-    assert [r.scores[0].verdict for r in results] == ["floor", "floor", "goal"]
-    assert "at least as good as the single-task one on the first measure of 2 of 3 tasks" in report.markdown(results, "x", "y")
+    results = [task("tts", "grammar WER", 0.1, 0.2), task("sd", "ESTOI gain", 0.1, 0.2), task("se", "ESTOI gain at 0 dB", 0.2, 0.2), task("vc", "grammar WER", 0.11, 0.1)]
+    line = "at least as good as the single-task one on the first measure of 2 of 4 tasks (better than chance explains: tts; worse than chance explains: sd)."
+    assert line in report.joint_against_single(results) and line in report.markdown(results, "x", "y")
+    assert [r.scores[0].verdict for r in results] == ["floor", "floor", "goal", "floor"]
+    assert report.joint_against_single([]) == "" and "single" not in report.joint_against_single([joint.Judged("tts", results[0].scores[:2], [], 1, 0.0)])
+
+
+def test_the_gain_is_of_the_same_items():
+    """Items that differ widely, each a tenth better: the difference is certain though both intervals overlap."""
+    rng = np.random.default_rng(0)
+    theirs = {f"i{n}": [float(rng.normal(0, 5))] for n in range(30)}
+    ours = {item: [v + 0.1 for v in values] for item, values in theirs.items()}
+    mean = joint._Statistic(None).of("ESTOI gain")
+    score = joint._gain("sd", "ESTOI gain", ours, theirs, mean, 0)
+    assert (score.who, score.count) == (joint.GAIN, 30) and (score.value, score.low, score.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
 @pytest.mark.parametrize(

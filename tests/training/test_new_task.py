@@ -13,12 +13,12 @@ pytest.importorskip("torch", reason="the trainers need torch")
 yaml = pytest.importorskip("yaml")
 
 from uniaudio_training import bundle  # noqa: E402
-from uniaudio_training.codec.train import settings_from  # noqa: E402
 from uniaudio_training.evaluate.metrics import log_mel_distance  # noqa: E402
 from uniaudio_training.lm import tokens  # noqa: E402
 from uniaudio_training.lm import train as lm_train  # noqa: E402
 from uniaudio_training.lm.captions import train_captions  # noqa: E402
 from uniaudio_training.lm.validation import FILE, Record  # noqa: E402
+from uniaudio_training.run import settings_from  # noqa: E402
 from uniaudio_training.train import main as train_main  # noqa: E402
 from uniaudio_training.user_tasks import read_user_tasks  # noqa: E402
 
@@ -145,4 +145,4 @@ def test_the_example_of_the_walk_through_is_whole():
         y = effect(x)
         assert y.shape == x.shape and np.isfinite(y).all() and np.abs(y - x).max() > 0.05
     config = yaml.safe_load((EXAMPLE / "finetune.yaml").read_text())
-    assert settings_from(config, lm_train._SETTINGS, ("lm", "init", "tasks"))["old"] == 0.05 and config["tasks"] == {"effect": 0.95}
+    assert settings_from(config, lm_train._SETTINGS, ("lm", "init", "tasks"))["bound"] == 0.1 and config["tasks"] == {"effect": 0.6}

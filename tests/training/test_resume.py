@@ -82,6 +82,9 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "tick", tick)
     train(config, tmp_path / "parts", "cpu")
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
+    train(config, tmp_path / "parts", "cpu")  # a run that is done is not trained on
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 6
+    assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
 def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
@@ -120,10 +123,10 @@ def test_settings_of_the_command_line(tokens, tmp_path, capsys):
     config = tmp_path / "lm.yaml"
     config.write_text(json.dumps({**LM, "data": str(tokens), "steps": 50}))
     command = ["lm", "--config", str(config), "--out", str(tmp_path / "run"), "--device", "cpu", "--set"]
-    assert main([*command, "steps=1", "tasks={se: 1}"]) == 0
+    assert main([*command, "steps=1", "tasks={se: 1}", "lr=1e-3"]) == 0  # which YAML takes for a text
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)["step"] == 1
     assert json.loads((tmp_path / "run" / "lm.json").read_text())["tasks"] == ["se"]
-    for wrong, named in (("steps", "NAME=VALUE"), ("stepz=1", "stepz"), ("tasks={se: [", "YAML")):
+    for wrong, named in (("steps", "NAME=VALUE"), ("stepz=1", "stepz"), ("tasks={se: [", "YAML"), ("lr=fast", "lr: expected a number"), ("steps=1.5", "steps: expected a whole")):
         capsys.readouterr()
         assert main([*command, wrong]) == 2
         error = capsys.readouterr().err

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import random
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,55 @@ def overridden(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ValueError(f"--set {name}: expected a YAML value, got {value!r}") from None
     return found
+
+
+def settings_from(config: dict[str, Any], defaults: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    """Defaults overlaid with the config's settings; a misspelt one is an error, never ignored."""
+    unknown = set(config) - set(defaults) - set(parts)
+    if unknown:
+        raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; known: {', '.join(sorted(defaults))}, {', '.join(parts)}")
+    given = {k: _number(k, v, defaults[k]) for k, v in config.items() if k not in parts}
+    return {**defaults, **given}
+
+
+def _number(name: str, value: Any, default: Any) -> Any:
+    """The value, where it is of the default's kind; YAML 1.1 takes 2e-4, without a point, for a text."""
+    if type(default) not in (int, float):
+        return value
+    try:
+        number = float(value)
+        if isinstance(value, bool) or (isinstance(default, int) and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"{name}: expected {kind}, as in {name}: {default}, got {value!r}") from None
+    return type(default)(number)
+
+
+class Prefetch:
+    """Makes the batch of each step ahead in a thread; step i's batch depends on (*seed, i) alone, so that a resume is exact."""
+
+    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int | tuple[int, ...], first: int, depth: int = 4) -> None:
+        key = (seed,) if isinstance(seed, int) else seed
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+
+        def work() -> None:
+            step = first
+            while True:
+                try:
+                    item = make(np.random.default_rng(np.random.SeedSequence((*key, step))))
+                except Exception as e:
+                    item = e
+                self._queue.put(item)
+                step += 1
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def next(self) -> Any:
+        item = self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
 
 
 class Run:

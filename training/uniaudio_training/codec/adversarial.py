@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from uniaudio_engine.config import CodecConfig, from_dict
 
-from ..run import Run, learning_rate, pick_device, set_learning_rate
+from ..run import Prefetch, Run, learning_rate, pick_device, set_learning_rate, settings_from
 from .checkpoint import load_codec
 from .data import CodecData
 from .losses import SpectralLoss
-from .train import Prefetch, draw_stages, settings_from, write_config
+from .train import draw_stages, write_config
 
 _SETTINGS: dict[str, Any] = {
     "batch": 12, "frames": 40, "steps": 3000, "lr": 2e-4, "discriminator_lr": 3e-4, "warmup": 100, "seed": 1, "spectral_weight": 15.0,
@@ -133,7 +133,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     batches = Prefetch(lambda rng: (data.batch(rng, s["batch"])[0], draw_stages(rng, codec_config.num_codebooks, s["few_stages"], s["few_share"])), s["seed"], run.step)
     model.eval()  # the codebooks must not move
     with run.progress() as bar:
-        while True:
+        while run.step < s["steps"]:
             samples, stages = batches.next()
             samples = samples.to(device, non_blocking=True)
             for o, peak in ((opt, s["lr"]), (opt_judge, s["discriminator_lr"])):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from uniaudio_engine.config import CodecConfig, from_dict, to_dict
 
 from ..models.rvq import ResidualVQ
 from ..models.spectral import SpectralCodec
-from ..run import Run, decay_groups, learning_rate, pick_device, set_learning_rate
+from ..run import Prefetch, Run, decay_groups, learning_rate, pick_device, set_learning_rate, settings_from
 from .data import NO_PHONE, CodecData
 from .losses import SpectralLoss, waveform_loss
 
@@ -28,40 +25,6 @@ _SETTINGS: dict[str, Any] = {
     "magnitude_weight": 8.0, "waveform_weight": 0.5, "commit_weight": 0.25, "unquantized": 300, "few_stages": 4, "data": "data/corpus",
     "weights": {"tts": 0.7, "t2s": 0.15, "t2m": 0.15},
 }  # fmt: skip
-
-
-def settings_from(config: dict[str, Any], defaults: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
-    """Defaults overlaid with the config's settings; a misspelt one is an error, never ignored."""
-    unknown = set(config) - set(defaults) - set(parts)
-    if unknown:
-        raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; known: {', '.join(sorted(defaults))}, {', '.join(parts)}")
-    return {**defaults, **{k: v for k, v in config.items() if k not in parts}}
-
-
-class Prefetch:
-    """Makes the batch of each step ahead in a thread; step i's batch depends on (*seed, i) alone, so that a resume is exact."""
-
-    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int | tuple[int, ...], first: int, depth: int = 4) -> None:
-        key = (seed,) if isinstance(seed, int) else seed
-        self._queue: queue.Queue[Any] = queue.Queue(depth)
-
-        def work() -> None:
-            step = first
-            while True:
-                try:
-                    item = make(np.random.default_rng(np.random.SeedSequence((*key, step))))
-                except Exception as e:
-                    item = e
-                self._queue.put(item)
-                step += 1
-
-        threading.Thread(target=work, daemon=True).start()
-
-    def next(self) -> Any:
-        item = self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
 
 
 def draw_stages(rng: np.random.Generator, total: int, few: int, few_share: float = 0.45) -> int:
@@ -88,7 +51,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
 
     model.train()
     with run.progress() as bar:
-        while True:
+        while run.step < s["steps"]:
             samples, phones, stages = batches.next()
             samples, phones = samples.to(device, non_blocking=True), phones.to(device, non_blocking=True)
             set_learning_rate(optimizer, learning_rate(run.step, s["steps"], s["lr"], s["warmup"]))

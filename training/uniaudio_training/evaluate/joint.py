@@ -26,6 +26,7 @@ from .rows import plain
 
 MODEL, SINGLE, CEILING, FLOOR, TRUTH = "model", "single", "ceiling", "floor", "truth"
 WHO = (MODEL, SINGLE, CEILING, FLOOR, TRUTH)
+GAIN = "model - single"  # of measures with a goal; its interval is over the same items for both
 LIMIT = 48  # examples a task by default: all eleven tasks in a quarter of an hour on two cores
 _BATCH = 8
 _REFERENCE_CLIPS = 150  # of the train split, for distances between distributions
@@ -234,9 +235,23 @@ def judge_task(
         known = not math.isnan(value)
         low, high = interval(groups, of, 50 if measure == FRECHET else 400, plan.seed) if known else (math.nan, math.nan)
         scores.append(Score(task, measure, who, value, low, high, len(rows)))
+    for measure in GOALS[task]:
+        if (measure, MODEL) in found and (measure, SINGLE) in found:
+            scores.append(_gain(task, measure, found[measure, MODEL], found[measure, SINGLE], statistic.of(measure), plan.seed))
     order = list(dict.fromkeys((*GOALS[task], *(measure for measure, _ in found))))
-    scores.sort(key=lambda s: (order.index(s.measure), WHO.index(s.who)))
+    scores.sort(key=lambda s: (order.index(s.measure), (*WHO, GAIN).index(s.who)))
     return Judged(task, scores, trouble, len(chosen), round(time.monotonic() - begin, 1), round(took.audio_seconds, 1), round(took.seconds, 1))
+
+
+def _gain(task: str, measure: str, ours: dict[str, list[Any]], theirs: dict[str, list[Any]], of: Callable[[list[Any]], float], seed: int) -> Score:
+    """How much more the model has than the single-task one; items are drawn for both together."""
+    groups = [[(MODEL, v) for v in ours.get(item, [])] + [(SINGLE, v) for v in theirs.get(item, [])] for item in {**ours, **theirs}]
+
+    def gain(rows: list[Any]) -> float:
+        return of([v for who, v in rows if who == MODEL]) - of([v for who, v in rows if who == SINGLE])
+
+    low, high = interval(groups, gain, 400, seed)
+    return Score(task, measure, GAIN, gain([row for g in groups for row in g]), low, high, len(groups))
 
 
 def blind(scores: Sequence[Score]) -> list[str]:

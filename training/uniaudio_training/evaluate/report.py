@@ -13,7 +13,7 @@ from typing import Any
 from ..corpus.reading import Corpus
 from .cases import JUDGES
 from .engines import Subject
-from .joint import CEILING, FLOOR, GOALS, MODEL, SINGLE, TRUTH, WHO, Judged, Score, blind, lower_is_better
+from .joint import CEILING, FLOOR, GAIN, GOALS, MODEL, SINGLE, TRUTH, WHO, Judged, Score, blind, lower_is_better
 
 VERSION = 2  # of what the judges measure: reports of another are judged again
 QUALITY = Path(__file__).resolve().parents[3] / "docs" / "quality.md"
@@ -113,17 +113,24 @@ def table(results: Sequence[Judged]) -> str:
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
-def joint_against_single(results: Iterable[Judged]) -> tuple[int, int]:
-    """(tasks on whose first measure the joint model is at least as good, tasks that were compared)."""
-    at_least = compared = 0
+def joint_against_single(results: Iterable[Judged]) -> str:
+    """On how many tasks the joint model is at least as good by the first measure, and on which the difference is beyond chance."""
+    at_least, compared = 0, 0
+    beyond: dict[str, list[str]] = {"better": [], "worse": []}
     for j in results:
         by = _by(j)
         first = next(iter(GOALS[j.task]))
-        if (first, MODEL) in by and (first, SINGLE) in by:
-            sign = 1 if lower_is_better(first) else -1
-            at_least += sign * by[first, MODEL].value <= sign * by[first, SINGLE].value
-            compared += 1
-    return at_least, compared
+        if (first, GAIN) not in by:
+            continue
+        sign, gain = 1 if lower_is_better(first) else -1, by[first, GAIN]
+        compared += 1
+        at_least += sign * gain.value <= 0
+        if gain.low > 0 or gain.high < 0:
+            beyond["better" if sign * gain.value < 0 else "worse"].append(j.task)
+    if not compared:
+        return ""
+    named = "; ".join(f"{word} than chance explains: {', '.join(tasks) or 'none'}" for word, tasks in beyond.items())
+    return f"The joint model is at least as good as the single-task one on the first measure of {at_least} of {compared} tasks ({named})."
 
 
 def markdown(results: Sequence[Judged], command: str, about: str) -> str:
@@ -144,11 +151,9 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
         verdicts = " · ".join(by[m, MODEL].verdict or "–" if (m, MODEL) in by else "–" for m in goals)
         wanted = [" · ".join(_wanted(j.task, m, i) for m in goals) for i in (0, 1)]
         out.append(f"| **{j.task}** ({j.items}) | {' · '.join(goals)} | **{cells(MODEL)}** | {wanted[0]} | {wanted[1]} | {verdicts} |")
-        names = {SINGLE: "single-task model of the same size", CEILING: "ceiling", FLOOR: f"floor: {JUDGES[j.task].floor}", TRUTH: "truth"}
-        out += [f"| | {names[who]} | {cells(who)} | | | |" for who in (SINGLE, CEILING, FLOOR, TRUTH) if any((m, who) in by for m in goals)]
-    at_least, compared = joint_against_single(results)
-    if compared:
-        out += ["", f"The joint model is at least as good as the single-task one on the first measure of {at_least} of {compared} tasks."]
+        names = {SINGLE: "single-task model of the same size", GAIN: "what the joint one has more", CEILING: "ceiling", FLOOR: f"floor: {JUDGES[j.task].floor}", TRUTH: "truth"}
+        out += [f"| | {names[who]} | {cells(who)} | | | |" for who in (SINGLE, GAIN, CEILING, FLOOR, TRUTH) if any((m, who) in by for m in goals)]
+    out += ["", compared] if (compared := joint_against_single(results)) else []
     out += ["", "All measures:", "", "| task | measure | count | model | single | ceiling | floor | truth |", "|---|---|---|---|---|---|---|---|"]
     for j in results:
         by = _by(j)

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from uniaudio_engine.config import from_dict
 from uniaudio_engine.sequence import Layout
 
-from ..codec.train import Prefetch, settings_from
 from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
-from ..run import Run, pick_device, set_learning_rate
+from ..run import Prefetch, Run, pick_device, set_learning_rate, settings_from
 from .data import AUDIO, DURATION, Batch, Noise, TaskData, load_tasks, make_batch, task_batch
 from .samples import Samples
 from .setup import set_up
 from .team import Team, run_team
-from .validation import Record
+from .validation import Record, walk_back
 from .warm import start_from
 
 _SETTINGS: dict[str, Any] = {
@@ -122,8 +121,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     minutes is further on.  ``processes`` share each step's items: on a CPU, one process a core does more than one with all
     cores.  ``noise`` (:class:`Noise`) is put into what the model is fed back; captions are left out of a share ``untold`` of the
     examples that have one, which is what guidance needs.  ``corpus``, if given: samples of its validation split
-    as the engine answers them go to tensorboard.  A run with a user's tasks (``setup.py``) ends with what the old ones lost; more
-    than ``bound`` nats a code is a ValueError."""
+    as the engine answers them go to tensorboard.  A run with a user's tasks (``setup.py``) ends with what the old ones lost.  With a
+    ``bound`` (nats a code) the weights then go back towards ``init`` as far as it takes to keep it (:func:`walk_back`)."""
     s = settings_from(config, _SETTINGS, ("lm", "init", "tasks"))
     run_team(_train, s["processes"], config, s, out, device_name)
 
@@ -160,7 +159,7 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
     batches = Prefetch(lambda rng: make_batch(layout, data, weights, rng, rows, items, noise, s["untold"]), team.seed(s["seed"]), run.step)
     seconds, share = 0.0, clock.share(clock.before)
     with run.progress() as bar:
-        while True:
+        while run.step < s["steps"] and share < 1:
             batch = batches.next().to(device)
             done = max(run.step / s["steps"], share)
             for o, peak in opts:
@@ -190,10 +189,15 @@ def _train(team: Team, config: dict[str, Any], s: dict[str, Any], out: str | Pat
                     bar.write(f"step {run.step}: no sample of {line}")
             if not going:
                 break
-    if team.leads and record.summary():
+    if team.leads and setup.old and (run.step >= s["steps"] or clock.over()):
+        if s["bound"]:
+            start = MultiScaleLM(setup.lm)
+            start.init_weights(s["seed"])
+            start_from(start, layout.vocabulary, Path(config["init"]), s["seed"])
+            kept = walk_back(run, model, start.to(device), record, s["bound"], lambda: validate(model, layout, valid, device, s))
+            if kept < 1:
+                print(f"the old tasks had lost more than {s['bound']:g} nats a code: {kept:.0%} of the way from {config['init']} kept")
         print(record.summary())
-    if team.leads and (run.step >= s["steps"] or clock.over()):
-        record.check(s["bound"])
 
 
 class _Clock:

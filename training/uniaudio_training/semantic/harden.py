@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from uniaudio_engine.config import to_dict
 
-from ..codec.train import Prefetch, settings_from
 from ..corpus import degrade
 from ..models.spectral import SpectralCodec
-from ..run import Run, decay_groups, pick_device, set_learning_rate
+from ..run import Prefetch, Run, decay_groups, pick_device, set_learning_rate, settings_from
 from .augment import place, room
 from .checkpoint import load_semantic
 from .data import SemanticData
@@ -119,7 +118,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     batches = Prefetch(lambda rng: degraded.batch(rng, s["batch"]), s["seed"], run.step)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {data.hours:.1f} h of speech, {device}")
     with run.progress() as bar:
-        while True:
+        while run.step < s["steps"]:
             clean, worse = batches.next().to(device)
             set_learning_rate(optimizer, s["lr"] * schedule(run.step, s["steps"], s["warmup"], s["decay_share"]))
             with torch.no_grad():

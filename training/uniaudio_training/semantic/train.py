@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from uniaudio_engine.config import SemanticConfig, from_dict, to_dict
 from uniaudio_engine.text.phones import PHONES
 
-from ..codec.train import Prefetch, _Averages, settings_from
+from ..codec.train import _Averages
 from ..models.spectral import SpectralCodec
-from ..run import Run, decay_groups, pick_device, set_learning_rate
+from ..run import Prefetch, Run, decay_groups, pick_device, set_learning_rate, settings_from
 from .augment import VoiceWarp, sound_view
 from .data import Batch, SemanticData, frame_labels
 
@@ -147,7 +147,7 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     batches = Prefetch(lambda rng: data.batch(rng, s["batch"]), s["seed"], run.step)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {data.hours:.1f} h of {len(data.speakers)} speakers, {device}")
     with run.progress() as bar:
-        while True:
+        while run.step < s["steps"]:
             batch = batches.next().to(device)
             for o, peak in opts:
                 set_learning_rate(o, peak * schedule(run.step, s["steps"], s["warmup"], s["decay_share"]))
