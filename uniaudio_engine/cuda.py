@@ -77,6 +77,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lm_release": (None, [c_void_p]),
     "lm_info": (c_int32, [c_void_p, c_int64, POINTER(_LMInfo)]),
     "lm_session_bytes": (c_int64, [c_void_p, c_int64]),
+    "lm_set_wide_from": (c_int32, [c_void_p, c_int32]),
     "lm_logits": (c_int32, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
     "session_create": (c_void_p, [c_void_p, c_int64]),
     "session_release": (None, [c_void_p]),
@@ -249,6 +250,15 @@ class CudaLM:
     def most_streams(self) -> int:
         """Sessions (or positions of a prefill) that one pass over the weights serves."""
         return int(self._info().most_columns)
+
+    def set_wide_from(self, streams: int) -> None:
+        """Steps ``streams`` and more together by plain launches (64 at most), fewer by the kernel that stays (8 at most).  Only the speed
+        changes: either gives the same bits.  Not while another thread uses the model.  The default is 9, or one more than the kernel that stays has room for.
+
+        Raises:
+            InputError: fewer than one.
+        """
+        call(self._lib, "lm_set_wide_from", self._handle, streams)
 
     def memory_bytes(self, max_frames: int) -> int:
         """Bytes of KV cache and history that a session of ``max_frames`` keeps, on the device."""

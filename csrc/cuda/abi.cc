@@ -17,7 +17,7 @@
 using namespace uniaudio;
 
 struct uniaudio_lm {
-  std::shared_ptr<const cuda::Lm> lm;
+  std::shared_ptr<cuda::Lm> lm;
 };
 struct uniaudio_session {
   std::unique_ptr<cuda::Session> session;
@@ -144,8 +144,11 @@ void uniaudio_cuda_lm_release(uniaudio_lm* lm) { delete lm; }
 int32_t uniaudio_cuda_lm_info(const uniaudio_lm* lm, int64_t head_rows, uniaudio_lm_info* info) {
   return guarded([&] {
     const cuda::Plan& plan = lm->lm->plan();
-    *info = {plan.blocks, plan.most_columns, int64_t(lm->lm->weight_bytes(head_rows)), int64_t(lm->lm->device().free_bytes()), plan.balance};
+    *info = {plan.blocks, lm->lm->most_columns(), int64_t(lm->lm->weight_bytes(head_rows)), int64_t(lm->lm->device().free_bytes()), plan.balance};
   });
+}
+int32_t uniaudio_cuda_lm_set_wide_from(uniaudio_lm* lm, int32_t streams) {
+  return guarded([&] { lm->lm->set_wide_from(streams); });
 }
 int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames) { return int64_t(lm->lm->session_bytes(max_frames)); }
 

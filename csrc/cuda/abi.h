@@ -87,6 +87,9 @@ UNIAUDIO_CUDA_API uniaudio_lm* uniaudio_cuda_lm_create(int32_t device, const cha
 UNIAUDIO_CUDA_API void uniaudio_cuda_lm_release(uniaudio_lm* lm);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_lm_info(const uniaudio_lm* lm, int64_t head_rows, uniaudio_lm_info* info);
 UNIAUDIO_CUDA_API int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames);
+/* So many streams (or positions of a prefill) and more are stepped by plain launches, up to 64 together, fewer by the kernel that stays (8 at most).
+ * Either gives the same bits. */
+UNIAUDIO_CUDA_API int32_t uniaudio_cuda_lm_set_wide_from(uniaudio_lm* lm, int32_t streams);
 /* out [count, K, V] */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_lm_logits(const uniaudio_lm* lm, const int32_t* frames, int64_t count, const int32_t* guide, float* out);
 

@@ -13,6 +13,7 @@
 #include "plan.h"
 #include "rvq.h"
 #include "tensor.h"
+#include "wide.h"
 
 namespace uniaudio::cuda {
 
@@ -42,6 +43,8 @@ class Device {
   virtual void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) = 0;
 
   virtual void frames(const FrameParams& params, int blocks, int depth, int shared_bytes) = 0;
+  // One after the other, all of them `times` times.
+  virtual void sequence(const std::vector<WideOp>& ops, int times) = 0;
   virtual void rvq_encode(const RvqEncode& params) = 0;
   virtual void rvq_decode(const RvqDecode& params) = 0;
   virtual void dense(const Dense& params) = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <type_traits>
 #include <utility>
 
 #include "device.h"
@@ -64,6 +65,22 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const __grid_constant__ A
   add_all(block, p);
 }
 
+template <class P>
+__global__ void __launch_bounds__(kThreads, 1) wide_kernel(const __grid_constant__ P p) {
+  extern __shared__ __align__(128) char shared[];
+  Block block{int(blockIdx.x), int(gridDim.x), shared};
+  wide_run(block, p);
+}
+
+bool same(const std::vector<WideOp>& a, const std::vector<WideOp>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].index() != b[i].index()) return false;
+    if (!std::visit([&](const auto& p) { return std::memcmp(&p, std::get_if<std::decay_t<decltype(p)>>(&b[i]), sizeof p) == 0; }, a[i])) return false;
+  }
+  return true;
+}
+
 void check(cudaError_t e, const char* what) {
   if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
 }
@@ -83,9 +100,12 @@ class CudaDevice final : public Device {
     check(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index), "device");
     if (!cooperative) throw DeviceError(std::string("cuda: ") + properties_.name + " can't keep a grid's blocks together (cooperative launch), as under some virtual machines; use device cpu");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    check(cudaStreamCreateWithFlags(&recorder_, cudaStreamNonBlocking), "stream");
   }
   ~CudaDevice() override {
     cudaSetDevice(index_);
+    if (recorded_) cudaGraphExecDestroy(recorded_);
+    cudaStreamDestroy(recorder_);
     cudaFreeHost(pinned_);
     cudaStreamDestroy(stream_);
   }
@@ -157,7 +177,42 @@ class CudaDevice final : public Device {
                                      : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>);
     FrameParams copy = p;
     void* arguments[] = {&copy};
-    launch(kernel, blocks, shared_bytes, arguments, true);
+    launch(kernel, blocks, shared_bytes, arguments, true, stream_);
+  }
+  // Recorded once, on a stream that nobody else uses, and played again while the list stays as it is: hundreds of launches for one.
+  void sequence(const std::vector<WideOp>& ops, int times) override {
+    use();
+    const std::lock_guard<std::mutex> lock(record_mutex_);
+    if (!recorded_ || !same(ops, recorded_ops_)) {
+      if (recorded_) check(cudaGraphExecDestroy(std::exchange(recorded_, nullptr)), "graph");
+      check(cudaStreamBeginCapture(recorder_, cudaStreamCaptureModeThreadLocal), "recording");
+      std::string wrong;
+      try {
+        for (const WideOp& op : ops) {
+          std::visit(
+              [&](const auto& p) {
+                auto copy = p;
+                void* arguments[] = {&copy};
+                launch(reinterpret_cast<const void*>(&wide_kernel<std::decay_t<decltype(p)>>), wide_blocks(p), int(wide_smem(p)), arguments, false, recorder_);
+              },
+              op);
+        }
+      } catch (const DeviceError& e) {
+        wrong = e.what();
+      }
+      cudaGraph_t graph = nullptr;
+      const cudaError_t ended = cudaStreamEndCapture(recorder_, &graph);
+      if (!wrong.empty()) {
+        if (graph) cudaGraphDestroy(graph);
+        throw DeviceError(wrong);
+      }
+      check(ended, "recording");
+      const cudaError_t made = cudaGraphInstantiate(&recorded_, graph, 0);
+      cudaGraphDestroy(graph);
+      check(made, "graph");
+      recorded_ops_ = ops;
+    }
+    for (int i = 0; i < times; ++i) check(cudaGraphLaunch(recorded_, stream_), "launch");
   }
   void rvq_encode(const RvqEncode& p) override {
     run(&rvq_encode_kernel, p, (p.rows + kRvqRows - 1) / kRvqRows, int(rvq_smem(p.books.dim)));
@@ -195,11 +250,11 @@ class CudaDevice final : public Device {
   template <class P>
   void run(void (*kernel)(P), P p, int blocks, int shared_bytes) {
     void* arguments[] = {&p};
-    launch(reinterpret_cast<const void*>(kernel), blocks, shared_bytes, arguments, false);
+    launch(reinterpret_cast<const void*>(kernel), blocks, shared_bytes, arguments, false, stream_);
   }
 
   // together: all blocks must be there at once, or this throws; else blocks come and go.
-  void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together) {
+  void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together, cudaStream_t stream) {
     if (blocks <= 0) return;
     use();
     {
@@ -211,15 +266,18 @@ class CudaDevice final : public Device {
       }
     }
     if (together) {
-      check(cudaLaunchCooperativeKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream_), "launch");
+      check(cudaLaunchCooperativeKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream), "launch");
     } else {
-      check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream_), "launch");
+      check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream), "launch");
     }
   }
 
   int index_;
   cudaDeviceProp properties_{};
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, recorder_ = nullptr;
+  std::mutex record_mutex_;
+  cudaGraphExec_t recorded_ = nullptr;
+  std::vector<WideOp> recorded_ops_;
   std::mutex mutex_;
   std::map<const void*, int> shared_of_;
   static constexpr size_t kPinned = size_t{1} << 20;

@@ -52,6 +52,13 @@ class HostDevice final : public Device {
       run_frames<kMaxColumns>(p, blocks, shared_bytes);
     }
   }
+  void sequence(const std::vector<WideOp>& ops, int times) override {
+    for (int i = 0; i < times; ++i) {
+      for (const WideOp& op : ops) {
+        std::visit([&](const auto& p) { each_block(wide_blocks(p), wide_smem(p), [&](Block& b) { wide_run(b, p); }); }, op);
+      }
+    }
+  }
   void rvq_encode(const RvqEncode& p) override {
     each_block((p.rows + kRvqRows - 1) / kRvqRows, rvq_smem(p.books.dim), [&](Block& b) { cuda::rvq_encode(b, p); });
   }

@@ -17,16 +17,12 @@
 // gathered x knows that all others have put theirs, and so have read all that came before.  Each buffer's next use lies behind such a gather.
 #pragma once
 
+#include "attention.h"
 #include "exchange.h"
 #include "linear.h"
 #include "sample.h"
 
 namespace uniaudio::cuda {
-
-constexpr int kSplits = 4;         // of a head's positions among blocks: fixed, so that a sum's order is the same on every device
-constexpr int kChunk = 16;         // neighbouring positions of one split
-constexpr int kMaxHeadDim = 128;
-constexpr int kGroups = kThreads / 8;  // of eight lanes, which take one position at a time
 
 struct LayerParams {
   const float *attn_norm, *attn_norm_bias, *mlp_norm, *mlp_norm_bias;
@@ -45,6 +41,8 @@ struct StackParams {
   Format format;
 };
 
+UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias) { return {weight, bias, s.eps, s.rmsnorm}; }
+
 // A stream of a launch, or a position of the one stream that is being prefilled.
 struct Column {
   char *keys, *values;   // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
@@ -61,11 +59,25 @@ struct Column {
   Sampling sampling;
 };
 
+// Of a frame's ids, for the global stack.
+struct Embedding {
+  const float* table;  // [V][width]
+  int width, codebooks;
+  bool concat;
+};
+UA_HD float embedding(const Embedding& e, const int32_t* ids, int at) {
+  if (e.concat) return e.table[size_t(ids[at / e.width]) * e.width + at % e.width];
+  float v = e.table[size_t(ids[0]) * e.width + at];
+  for (int k = 1; k < e.codebooks; ++k) v = v + e.table[size_t(ids[k]) * e.width + at];
+  return v;
+}
+
 struct FrameParams {
   StackParams global, local;
-  const float *global_embed, *local_embed, *guide_embed, *bridge_bias, *bridge_scale, *head_scale;
-  int embed_width, vocab, codebooks, guide_slots, local_start;
-  bool concat, add, kv_half;
+  Embedding embed;
+  const float *local_embed, *guide_embed, *bridge_bias, *bridge_scale, *head_scale;
+  int vocab, codebooks, guide_slots, local_start;
+  bool add, kv_half;
   Format head_format;
 
   const Job* jobs;  // of a round
@@ -79,7 +91,6 @@ struct FrameParams {
 };
 
 UA_HD int even(int n) { return n + n % 2; }
-UA_HD int padded_dim(int dim) { return (dim + 7) / 8 * 8; }
 
 enum class Phase : int { kQkv, kAttend, kO, kUp, kDown, kEnd, kBridge, kHead, kSample, kIds };
 
@@ -136,23 +147,22 @@ struct Frames {
   }
 
   // --- operands ----------------------------------------------------------------------------------------------------------
-  // x [columns][stride] -> operand, normalised where `weight` is given.  Ends with a barrier.
-  UA_HD void fill(Block& block, const FrameParams& p, const Operand& o, const Job& j, const float* x, int stride, int n, const StackParams* norm, const float* weight,
-                  const float* bias) {
+  // x [columns][stride] -> operand.  Ends with a barrier.
+  UA_HD void fill(Block& block, const FrameParams& p, const Operand& o, const Job& j, const float* x, int stride, int n, const Norm& norm) {
     float* const stats = scale_of(block, p);  // scale, mean, inverse
     pad_operand(block, o, p.columns, n, j.k_tiles);
-    if (norm || o.format == Format::int8) {
+    if (norm.weight || o.format == Format::int8) {
       block.warps([&](int warp) {
         for (int c = warp; c < p.columns; c += kWarps) {
           const float* from = x + c * stride;
           float mean = 0, inverse = 1;
-          if (norm) moments(from, n, norm->rmsnorm, norm->eps, mean, inverse);
+          if (norm.weight) moments(from, n, norm, mean, inverse);
           Lane<float> most;
           if (o.format == Format::int8) {
             UA_LANES(lane) {
               float m = 0;
               for (int i = lane; i < n; i += 32) {
-                const float v = value(from[i], i, mean, inverse, norm, weight, bias), size = v < 0 ? -v : v;
+                const float v = normalised(norm, from[i], i, mean, inverse), size = v < 0 ? -v : v;
                 m = size > m ? size : m;
               }
               most[lane] = m;
@@ -172,8 +182,8 @@ struct Frames {
     block.threads([&](int tid) {
       for (int i = tid; i < p.columns * n; i += kThreads) {
         const int c = i / n, at = i % n;
-        const float v = norm ? value(x[c * stride + at], at, stats[kMaxColumns + c], stats[2 * kMaxColumns + c], norm, weight, bias) : x[c * stride + at];
-        set(o, p.columns, c, at, v, stats[c]);
+        const float v = normalised(norm, x[c * stride + at], at, stats[kMaxColumns + c], stats[2 * kMaxColumns + c]);
+        set_operand(o, p.columns, c, at, v, stats[c]);
       }
     });
     block.sync();
@@ -182,46 +192,9 @@ struct Frames {
   // From the largest value to what a unit of the integers stands for.
   static UA_HD void finish_scales(Block& block, const FrameParams& p, float* stats) {
     block.threads([&](int tid) {
-      if (tid < p.columns) stats[tid] = stats[tid] > 1e-30f ? stats[tid] * (1.0f / 127.0f) : 0.0f;
+      if (tid < p.columns) stats[tid] = unit_of(stats[tid]);
     });
     block.sync();
-  }
-  static UA_HD float value(float x, int i, float mean, float inverse, const StackParams* norm, const float* weight, const float* bias) {
-    if (!norm) return x;
-    return norm->rmsnorm ? (x * inverse) * weight[i] : ((x - mean) * inverse) * weight[i] + bias[i];
-  }
-  static UA_HD void set(const Operand& o, int columns, int c, int i, float v, float peak) {
-    if (o.format == Format::float32) {
-      set_float(o, c, i, v);
-    } else if (o.format == Format::bfloat16) {
-      set_bf16(o, columns, c, i, v);
-    } else {
-      set_int8(o, c, i, v, peak > 1e-30f ? 127.0f / peak : 0.0f);
-    }
-  }
-  static UA_HD void moments(const float* x, int n, bool rmsnorm, float eps, float& mean, float& inverse) {
-    mean = 0;
-    if (!rmsnorm) {
-      Lane<float> sum;
-      UA_LANES(lane) {
-        float s = 0;
-        for (int i = lane; i < n; i += 32) s += x[i];
-        sum[lane] = s;
-      }
-      warp_sum(sum);
-      mean = sum[0] / float(n);
-    }
-    Lane<float> squares;
-    UA_LANES(lane) {
-      float s = 0;
-      for (int i = lane; i < n; i += 32) {
-        const float d = x[i] - mean;
-        s += d * d;
-      }
-      squares[lane] = s;
-    }
-    warp_sum(squares);
-    inverse = 1.0f / square_root(squares[0] / float(n) + eps);
   }
 
   // --- products ----------------------------------------------------------------------------------------------------------
@@ -255,7 +228,7 @@ struct Frames {
     const LayerParams& l = s.layer[layer];
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, s.format, j);
-    fill(block, p, o, j, x, d, d, &s, l.attn_norm, l.attn_norm_bias);
+    fill(block, p, o, j, x, d, d, norm_of(s, l.attn_norm, l.attn_norm_bias));
     const int stride = even(s.qkv);
     Word* const to = slot < 0 ? p.qkv : p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
     multiply(block, p, j, o, l.qkv_scale, s.qkv, [&](int c, int row, float v) { put(to + c * stride + row, l.qkv_bias ? v + l.qkv_bias[row] : v, epoch + 1); });
@@ -274,7 +247,7 @@ struct Frames {
         if (p.slots == 0) {
           x[i] = column.rows[size_t(round) * p.columns * d + at];
         } else {
-          float v = round == 0 || made(block, p)[3 * c] == 0 ? column.last[at] : embedding(p, ids + c * p.codebooks, at);
+          float v = round == 0 || made(block, p)[3 * c] == 0 ? column.last[at] : embedding(p.embed, ids + c * p.codebooks, at);
           if (column.guide) {
             for (int g = 0; g < p.guide_slots; ++g) {
               const int32_t id = column.guide[size_t(round) * p.guide_slots + g];
@@ -286,12 +259,6 @@ struct Frames {
         if (p.global.positions) x[i] = x[i] + p.global.positions[size_t(position(p, c)) * d + at];
       }
     });
-  }
-  static UA_HD float embedding(const FrameParams& p, const int32_t* ids, int at) {
-    if (p.concat) return p.global_embed[size_t(ids[at / p.embed_width]) * p.embed_width + at % p.embed_width];
-    float v = p.global_embed[size_t(ids[0]) * p.embed_width + at];
-    for (int k = 1; k < p.codebooks; ++k) v = v + p.global_embed[size_t(ids[k]) * p.embed_width + at];
-    return v;
   }
   UA_HD int64_t position(const FrameParams& p, int c) const { return p.column[c].position + int64_t(round) * (p.slots == 0 ? p.columns : 1); }
 
@@ -316,37 +283,6 @@ struct Frames {
   }
 
   // --- attention of the global stack -----------------------------------------------------------------------------------------
-  static UA_HD int splits_at(int64_t position) {  // that hold any of the positions up to this one
-    const int64_t chunks = position / kChunk + 1;
-    return chunks < kSplits ? int(chunks) : kSplits;
-  }
-  static UA_HD int64_t owned(int64_t length, int split) {  // positions below `length` of a split
-    const int64_t chunks = length / kChunk, rest = length % kChunk, whole = chunks > split ? (chunks - split + kSplits - 1) / kSplits : 0;
-    return whole * kChunk + (chunks % kSplits == split ? rest : 0);
-  }
-  static UA_HD float turned(const float* x, int i, int dim, const float* angles) {  // rope
-    if (!angles) return x[i];
-    const int half = dim / 2;
-    return i < half ? x[i] * angles[i] - x[half + i] * angles[half + i] : x[i] * angles[i - half] + x[i - half] * angles[i];
-  }
-  static UA_HD float load_cache(const char* at, size_t i, bool half) {
-    return half ? from_bf16(reinterpret_cast<const uint16_t*>(at)[i]) : reinterpret_cast<const float*>(at)[i];
-  }
-  // Four neighbours, at a multiple of four.
-  static UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
-    if (half) {
-      struct alignas(8) Two {
-        uint32_t v[2];
-      };
-      const Two u = *reinterpret_cast<const Two*>(at + 2 * i);
-      v[0] = from_bf16(u.v[0] & 0xFFFFu), v[1] = from_bf16(u.v[0] >> 16), v[2] = from_bf16(u.v[1] & 0xFFFFu), v[3] = from_bf16(u.v[1] >> 16);
-    } else {
-      const Vec4 u = *reinterpret_cast<const Vec4*>(at + 4 * i);
-      UA_UNROLL
-      for (int e = 0; e < 4; ++e) v[e] = float_of(u.v[e]);
-    }
-  }
-
   UA_HD bool attend(Block& block, const FrameParams& p) {
     const StackParams& s = p.global;
     const int dim = s.dim, wide = padded_dim(dim), group = s.heads / s.kv_heads, units = s.kv_heads * kSplits, stride = even(s.qkv), part = even(dim + 2);
@@ -384,13 +320,7 @@ struct Frames {
           if (t / kChunk % kSplits != split) continue;
           const Column& column = p.column[c];
           const size_t to = ((size_t(layer) * s.kv_heads + kv) * size_t(column.capacity) + size_t(t)) * wide + at;
-          const float v = ready[c * (group + 2) * wide + (group + which) * wide + at];
-          char* const cache = which ? column.values : column.keys;
-          if (p.kv_half) {
-            reinterpret_cast<uint16_t*>(cache)[to] = uint16_t(to_bf16(v));
-          } else {
-            reinterpret_cast<float*>(cache)[to] = v;
-          }
+          store_cache(which ? column.values : column.keys, to, p.kv_half, ready[c * (group + 2) * wide + (group + which) * wide + at]);
         }
       });
       block.sync();
@@ -398,23 +328,11 @@ struct Frames {
         const int64_t t = position(p, c);
         if (split >= splits_at(t)) continue;
         for (int g = 0; g < group; ++g) {
-          attend_head(block, p, p.column[c], kv, split, t + 1, ready + (c * (group + 2) + g) * wide, subs);
+          const size_t base = (size_t(layer) * s.kv_heads + kv) * size_t(p.column[c].capacity);
+          attend_head(block, {p.column[c].keys, p.column[c].values, base, dim, p.kv_half}, split, t + 1, ready + (c * (group + 2) + g) * wide, subs);
           Word* const to = p.part + (size_t(c * s.heads + kv * group + g) * kSplits + split) * part;
           block.threads([&](int tid) {
-            float most = -infinity();
-            for (int i = 0; i < kGroups; ++i) most = subs[i * (wide + 4)] > most ? subs[i * (wide + 4)] : most;
-            for (int at = tid; at < dim + 2; at += kThreads) {
-              if (at == dim) {
-                put(to + at, most, epoch + 1);
-                continue;
-              }
-              float sum = 0;
-              for (int i = 0; i < kGroups; ++i) {
-                const float* sub = subs + i * (wide + 4);
-                if (sub[1] > 0) sum += exp_of(sub[0] - most) * (at < dim ? sub[4 + at] : sub[1]);
-              }
-              put(to + at, sum, epoch + 1);
-            }
+            for (int at = tid; at < dim + 2; at += kThreads) put(to + at, of_groups(subs, wide, dim, at), epoch + 1);
           });
           block.sync();
         }
@@ -440,75 +358,6 @@ struct Frames {
 #endif
   }
 
-  // One query [wide] over a split's positions below `length`: subs [kGroups][4 + wide] = (largest score, sum, -, -, weighted values).  Ends with a barrier.
-  UA_HD void attend_head(Block& block, const FrameParams& p, const Column& column, int kv, int split, int64_t length, const float* query, float* subs) {
-    const StackParams& s = p.global;
-    const int wide = padded_dim(s.dim);
-    const size_t base = (size_t(layer) * s.kv_heads + kv) * size_t(column.capacity);
-    const int64_t count = owned(length, split);
-    constexpr int kVectors = kMaxHeadDim / 32;  // of four values, a lane
-    block.warps([&](int warp) {
-      Lane<float> most, sum, q[kVectors][4], o[kVectors][4];
-      UA_LANES(lane) {
-        most[lane] = -infinity(), sum[lane] = 0;
-        UA_UNROLL
-        for (int j = 0; j < kVectors; ++j) {
-          const int at = 32 * j + 4 * (lane % 8);
-          UA_UNROLL
-          for (int e = 0; e < 4; ++e) q[j][e][lane] = at < wide ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
-        }
-      }
-      UA_ROLLED
-      for (int64_t i0 = warp * 4; i0 < count; i0 += kGroups) {
-        Lane<float> score, val[kVectors][4];
-        UA_LANES(lane) {
-          const int64_t i = i0 + lane / 8 < count ? i0 + lane / 8 : count - 1;
-          const int64_t t = (i / kChunk * kSplits + split) * kChunk + i % kChunk;
-          float dot = 0;
-          UA_UNROLL
-          for (int j = 0; j < kVectors; ++j) {
-            const int at = 32 * j + 4 * (lane % 8);
-            float k4[4] = {0, 0, 0, 0}, v4[4] = {0, 0, 0, 0};
-            if (at < wide) {
-              load_cache4(column.keys, (base + size_t(t)) * wide + at, p.kv_half, k4);
-              load_cache4(column.values, (base + size_t(t)) * wide + at, p.kv_half, v4);
-            }
-            UA_UNROLL
-            for (int e = 0; e < 4; ++e) dot = fused(q[j][e][lane], k4[e], dot), val[j][e][lane] = v4[e];
-          }
-          score[lane] = dot;
-        }
-        warp_sum(score, 1, 8);
-        UA_LANES(lane) {
-          if (i0 + lane / 8 < count) {
-            const float next = score[lane] > most[lane] ? score[lane] : most[lane];
-            const float keep = most[lane] > -infinity() ? exp_of(most[lane] - next) : 0.0f, weight = exp_of(score[lane] - next);
-            most[lane] = next;
-            sum[lane] = sum[lane] * keep + weight;
-            UA_UNROLL
-            for (int j = 0; j < kVectors; ++j) {
-              UA_UNROLL
-              for (int e = 0; e < 4; ++e) o[j][e][lane] = fused(weight, val[j][e][lane], o[j][e][lane] * keep);
-            }
-          }
-        }
-      }
-      UA_LANES(lane) {
-        float* const sub = subs + (warp * 4 + lane / 8) * (wide + 4);
-        if (lane % 8 == 0) sub[0] = most[lane], sub[1] = sum[lane];
-        UA_UNROLL
-        for (int j = 0; j < kVectors; ++j) {
-          const int at = 32 * j + 4 * (lane % 8);
-          if (at < wide) {
-            UA_UNROLL
-            for (int e = 0; e < 4; ++e) sub[4 + at + e] = o[j][e][lane];
-          }
-        }
-      }
-    });
-    block.sync();
-  }
-
   // --- the rest of a layer -----------------------------------------------------------------------------------------------------
   UA_HD bool output(Block& block, const FrameParams& p, const StackParams& s) {
     const Job j = p.jobs[job];
@@ -516,7 +365,7 @@ struct Frames {
     float* const flat = reinterpret_cast<float*>(block.smem + p.at_flat);  // [columns][width], attended
     if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
     block.sync();
-    fill(block, p, o, j, flat, s.width, s.width, nullptr, nullptr, nullptr);
+    fill(block, p, o, j, flat, s.width, s.width, Norm{});
     return add(block, p, s, j, o, s.layer[layer].o_scale, s.layer[layer].o_bias, p.x1, Phase::kUp);
   }
 
@@ -557,17 +406,12 @@ struct Frames {
           UA_UNROLL
           for (int k = 0; k < kSplits; ++k) again = again || (k < splits && !(arrived(most[k], epoch) && arrived(sum[k], epoch) && arrived(value[k], epoch)));
         }
-        float top = -infinity(), below = 0, above = 0;
-        UA_UNROLL
-        for (int k = 0; k < kSplits; ++k) top = k < splits && value_of(most[k]) > top ? value_of(most[k]) : top;
+        float parts[3][kSplits];
         UA_UNROLL
         for (int k = 0; k < kSplits; ++k) {
-          if (k >= splits) continue;
-          const float weight = exp_of(value_of(most[k]) - top);
-          below += weight * value_of(sum[k]);
-          above = fused(weight, value_of(value[k]), above);
+          if (k < splits) parts[0][k] = value_of(most[k]), parts[1][k] = value_of(sum[k]), parts[2][k] = value_of(value[k]);
         }
-        flat[i] = above / below;
+        flat[i] = of_splits(parts, splits);
       }
     });
     return true;
@@ -576,68 +420,17 @@ struct Frames {
   // The local stack sees at most K positions: each block attends to all of them by itself, out of the exchanges of this frame's slots.
   UA_HD bool attend_local(Block& block, const FrameParams& p, float* flat) {
     const StackParams& s = p.local;
-    const int dim = s.dim, stride = even(s.qkv), group = s.heads / s.kv_heads;
+    const int dim = s.dim, stride = even(s.qkv);
     float* const now = reinterpret_cast<float*>(block.smem + p.at_operand);  // [columns][stride]
     const Word* const here = p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
     if (!gather(block, here, p.columns, s.qkv, stride, epoch, [&](int c, int i, float v) { now[c * stride + i] = v; })) return false;
     block.sync();
-    const float scale = 1.0f / square_root(float(dim));
-    constexpr int kVectors = kMaxHeadDim / 32;
     block.warps([&](int warp) {
       for (int i = warp; i < p.columns * s.heads; i += kWarps) {
-        const int c = i / s.heads, h = i % s.heads, kv = h / group;
-        const float* const own = now + c * stride;
-        Lane<float> q[kVectors], o[kVectors];
-        UA_LANES(lane) {
-          UA_UNROLL
-          for (int j = 0; j < kVectors; ++j) {
-            const int at = lane + 32 * j;
-            q[j][lane] = at < dim ? turned(own + h * dim, at, dim, s.angles ? s.angles + slot * dim : nullptr) * scale : 0.0f;
-            o[j][lane] = 0.0f;
-          }
-        }
-        float most = -infinity(), sum = 0;
-        UA_ROLLED
-        for (int t = 0; t <= slot; ++t) {
-          const Word* const then = p.local_qkv + (size_t(t * s.layers + layer) * p.columns + c) * stride;
-          const int key = (s.heads + kv) * dim, val = key + s.kv_heads * dim;
-          const float* const angles = s.angles ? s.angles + t * dim : nullptr;
-          Lane<float> score;
-          Lane<float> v[kVectors];
-          UA_LANES(lane) {
-            float dot = 0;
-            UA_UNROLL
-            for (int j = 0; j < kVectors; ++j) {
-              const int at = lane + 32 * j;
-              v[j][lane] = 0.0f;
-              if (at >= dim) continue;
-              float k = t == slot ? own[key + at] : value_of(peek(then + key + at));
-              v[j][lane] = t == slot ? own[val + at] : value_of(peek(then + val + at));
-              if (angles) {
-                const int half = dim / 2, pair = at < half ? at + half : at - half;
-                const float other = t == slot ? own[key + pair] : value_of(peek(then + key + pair));
-                k = at < half ? k * angles[at] - other * angles[half + at] : k * angles[at - half] + other * angles[at];
-              }
-              dot = fused(q[j][lane], k, dot);
-            }
-            score[lane] = dot;
-          }
-          warp_sum(score);
-          const float next = score[0] > most ? score[0] : most;
-          const float keep = t > 0 ? exp_of(most - next) : 0.0f, weight = exp_of(score[0] - next);
-          most = next;
-          sum = sum * keep + weight;
-          UA_LANES(lane) {
-            UA_UNROLL
-            for (int j = 0; j < kVectors; ++j) o[j][lane] = fused(weight, v[j][lane], o[j][lane] * keep);
-          }
-        }
-        UA_LANES(lane) {
-          UA_UNROLL
-          for (int j = 0; j < kVectors; ++j) {
-            if (lane + 32 * j < dim) flat[c * s.width + h * dim + lane + 32 * j] = o[j][lane] / sum;
-          }
-        }
+        const int c = i / s.heads, h = i % s.heads;
+        attend_few(s.heads, s.kv_heads, dim, s.angles, slot, h, flat + c * s.width + h * dim, [&](int t, int at) {
+          return t == slot ? now[c * stride + at] : value_of(peek(p.local_qkv + (size_t(t * s.layers + layer) * p.columns + c) * stride + at));
+        });
       }
     });
     return true;
@@ -651,7 +444,7 @@ struct Frames {
     const LayerParams& l = s.layer[layer];
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, s.format, j);
-    fill(block, p, o, j, x, d, d, &s, l.mlp_norm, l.mlp_norm_bias);
+    fill(block, p, o, j, x, d, d, norm_of(s, l.mlp_norm, l.mlp_norm_bias));
     if (!s.swiglu) {
       multiply(block, p, j, o, l.up_scale, s.hidden, [&](int c, int row, float v) { put(p.hidden + c * stride + row, gelu_of(l.up_bias ? v + l.up_bias[row] : v), epoch + 1); });
     } else {
@@ -685,7 +478,7 @@ struct Frames {
       if (!read([&](int c, int, float v) { max_shared(&most[c], bits_of(v) & 0x7FFFFFFFu); })) return false;
       block.sync();
     }
-    if (!read([&](int c, int i, float v) { set(o, p.columns, c, i, v, stats[c]); })) return false;
+    if (!read([&](int c, int i, float v) { set_operand(o, p.columns, c, i, v, stats[c]); })) return false;
     pad_operand(block, o, p.columns, n, j.k_tiles);
     block.sync();
     if (o.format == Format::int8) finish_scales(block, p, stats);
@@ -714,7 +507,7 @@ struct Frames {
     block.warps([&](int warp) {
       for (int c = warp; c < p.columns; c += kWarps) {
         float mean, inverse;
-        moments(x + c * d, d, s.rmsnorm, s.eps, mean, inverse);
+        moments(x + c * d, d, norm_of(s, s.norm, s.norm_bias), mean, inverse);
         UA_LANES(lane) {
           if (lane == 0) stats[kMaxColumns + c] = mean, stats[2 * kMaxColumns + c] = inverse;
         }
@@ -722,7 +515,7 @@ struct Frames {
     });
     block.sync();
     block.threads([&](int tid) {
-      for (int i = tid; i < p.columns * d; i += kThreads) x[i] = value(x[i], i % d, stats[kMaxColumns + i / d], stats[2 * kMaxColumns + i / d], &s, s.norm, s.norm_bias);
+      for (int i = tid; i < p.columns * d; i += kThreads) x[i] = normalised(norm_of(s, s.norm, s.norm_bias), x[i], i % d, stats[kMaxColumns + i / d], stats[2 * kMaxColumns + i / d]);
     });
     block.sync();
   }
@@ -739,7 +532,7 @@ struct Frames {
       const Operand o = operand(block, p, p.head_format, j);
       const int n = p.add ? p.global.width / p.codebooks : p.global.width, stride = even(p.local.width);
       const float* const h = reinterpret_cast<const float*>(block.smem + p.at_x) + (p.add ? slot * n : 0);
-      fill(block, p, o, j, h, p.global.width, n, nullptr, nullptr, nullptr);
+      fill(block, p, o, j, h, p.global.width, n, Norm{});
       multiply(block, p, j, o, p.bridge_scale, p.local.width, [&](int c, int row, float v) { put(p.bridged + c * stride + row, v + p.bridge_bias[row], epoch + 1); });
     }
     phase = Phase::kQkv;
@@ -754,7 +547,7 @@ struct Frames {
     block.sync();
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, p.head_format, j);
-    fill(block, p, o, j, x, d, d, &s, s.norm, s.norm_bias);
+    fill(block, p, o, j, x, d, d, norm_of(s, s.norm, s.norm_bias));
     const int n = j.row_tiles * kTileRows;
     // scales lie by id, logits by their place in the list
     const float* const parts = parts_of(block, p);
@@ -878,7 +671,7 @@ struct Frames {
       const int d = p.global.width;
       block.threads([&](int tid) {
         for (int i = tid; i < p.columns * d; i += kThreads) {
-          if (state[i / d * 3] > 0) p.column[i / d].last[i % d] = embedding(p, codes(block, p) + i / d * p.codebooks, i % d);
+          if (state[i / d * 3] > 0) p.column[i / d].last[i % d] = embedding(p.embed, codes(block, p) + i / d * p.codebooks, i % d);
         }
         for (int i = tid; i < p.columns * 3; i += kThreads) p.column[i / 3].result[i % 3] = state[i];
       });

@@ -36,6 +36,54 @@ UA_HD void set_int8(const Operand& o, int column, int i, float v, float inverse)
   reinterpret_cast<int8_t*>(o.data + column * o.stride)[i] = int8_t(int32_t((v * inverse + magic) - magic));
 }
 
+// From a column's largest value to what a unit of its integers stands for.
+UA_HD float unit_of(float peak) { return peak > 1e-30f ? peak * (1.0f / 127.0f) : 0.0f; }
+UA_HD void set_operand(const Operand& o, int columns, int column, int i, float v, float peak) {
+  if (o.format == Format::float32) {
+    set_float(o, column, i, v);
+  } else if (o.format == Format::bfloat16) {
+    set_bf16(o, columns, column, i, v);
+  } else {
+    set_int8(o, column, i, v, peak > 1e-30f ? 127.0f / peak : 0.0f);
+  }
+}
+
+// What happens to x on its way into a product; without weights nothing does.
+struct Norm {
+  const float *weight, *bias;
+  float eps;
+  bool rmsnorm;
+};
+UA_HD float normalised(const Norm& norm, float x, int i, float mean, float inverse) {
+  if (!norm.weight) return x;
+  return norm.rmsnorm ? (x * inverse) * norm.weight[i] : ((x - mean) * inverse) * norm.weight[i] + norm.bias[i];
+}
+// By one warp.
+UA_HD void moments(const float* x, int n, const Norm& norm, float& mean, float& inverse) {
+  mean = 0;
+  if (!norm.rmsnorm) {
+    Lane<float> sum;
+    UA_LANES(lane) {
+      float s = 0;
+      for (int i = lane; i < n; i += 32) s += x[i];
+      sum[lane] = s;
+    }
+    warp_sum(sum);
+    mean = sum[0] / float(n);
+  }
+  Lane<float> squares;
+  UA_LANES(lane) {
+    float s = 0;
+    for (int i = lane; i < n; i += 32) {
+      const float d = x[i] - mean;
+      s += d * d;
+    }
+    squares[lane] = s;
+  }
+  warp_sum(squares);
+  inverse = 1.0f / square_root(squares[0] / float(n) + norm.eps);
+}
+
 // Zeros from input n to the end of the last tile.
 UA_HD void pad_operand(Block& block, const Operand& o, int columns, int n, int k_tiles) {
   const int size = o.format == Format::float32 ? 4 : o.format == Format::bfloat16 ? 2 : 1;
@@ -45,9 +93,9 @@ UA_HD void pad_operand(Block& block, const Operand& o, int columns, int n, int k
   });
 }
 
-// Partial sums of one warp over its k tiles of one row tile: 8 rows x kColumns, float or int32 by format.
+// Partial sums of one warp over its k tiles of one row tile: 8 rows x `columns` of kColumns, float or int32 by format.
 template <int kColumns, class Ring>
-UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& o, int columns, float* out) {
+UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& o, int columns, float* out, int out_stride = kTileRows) {
   if (o.format == Format::float32) {
     Lane<float> acc[kColumns];
     UA_UNROLL
@@ -71,7 +119,7 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
     for (int c = 0; c < kColumns; ++c) {
       warp_sum(acc[c], 1, 4);
       UA_LANES(lane) {
-        if (lane % 4 == 0) out[c * kTileRows + lane / 4] = acc[c][lane];
+        if (lane % 4 == 0 && c < columns) out[c * out_stride + lane / 4] = acc[c][lane];
       }
     }
   } else if (o.format == Format::bfloat16) {
@@ -79,6 +127,8 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
     UA_UNROLL
     for (int i = 0; i < 4; ++i) UA_LANES(lane) acc[i][lane] = Acc4{{0, 0, 0, 0}};
     const int rest = columns * o.stride;
+    Lane<Vec4> none;  // columns 8 to 15
+    UA_LANES(lane) none[lane] = Vec4{{0, 0, 0, 0}};
     for (int k = 0; k < tiles; ++k) {
       Lane<Vec4> w, high, low;
       ring.take(warp, w);
@@ -88,16 +138,16 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
         high[lane] = real ? *reinterpret_cast<const Vec4*>(x) : Vec4{{0, 0, 0, 0}};
         low[lane] = real ? *reinterpret_cast<const Vec4*>(x + rest) : Vec4{{0, 0, 0, 0}};
       }
-      mma_bf16(acc[0], high, w, 0);
-      mma_bf16(acc[1], high, w, 2);
-      mma_bf16(acc[2], low, w, 0);
-      mma_bf16(acc[3], low, w, 2);
+      mma_bf16(acc[0], high, none, w, 0);
+      mma_bf16(acc[1], high, none, w, 2);
+      mma_bf16(acc[2], low, none, w, 0);
+      mma_bf16(acc[3], low, none, w, 2);
     }
     UA_LANES(lane) {
       if (lane / 4 < kColumns) {
         UA_UNROLL
         for (int h = 0; h < 2; ++h) {
-          out[lane / 4 * kTileRows + 2 * (lane % 4) + h] = (acc[0][lane].v[h] + acc[1][lane].v[h]) + (acc[2][lane].v[h] + acc[3][lane].v[h]);
+          out[lane / 4 * out_stride + 2 * (lane % 4) + h] = (acc[0][lane].v[h] + acc[1][lane].v[h]) + (acc[2][lane].v[h] + acc[3][lane].v[h]);
         }
       }
     }
@@ -105,6 +155,8 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
     Lane<AccI4> acc[2];
     UA_UNROLL
     for (int i = 0; i < 2; ++i) UA_LANES(lane) acc[i][lane] = AccI4{{0, 0, 0, 0}};
+    Lane<Vec4> none;
+    UA_LANES(lane) none[lane] = Vec4{{0, 0, 0, 0}};
     for (int k = 0; k < tiles; ++k) {
       Lane<Vec4> w, x;
       ring.take(warp, w);
@@ -112,13 +164,13 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
         const char* from = o.data + lane / 4 * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16;
         x[lane] = lane / 4 < columns ? *reinterpret_cast<const Vec4*>(from) : Vec4{{0, 0, 0, 0}};
       }
-      mma_int8(acc[0], x, w, 0);
-      mma_int8(acc[1], x, w, 2);
+      mma_int8(acc[0], x, none, w, 0);
+      mma_int8(acc[1], x, none, w, 2);
     }
     UA_LANES(lane) {
       if (lane / 4 < kColumns) {
         UA_UNROLL
-        for (int h = 0; h < 2; ++h) out[lane / 4 * kTileRows + 2 * (lane % 4) + h] = float_of(uint32_t(acc[0][lane].v[h] + acc[1][lane].v[h]));
+        for (int h = 0; h < 2; ++h) out[lane / 4 * out_stride + 2 * (lane % 4) + h] = float_of(uint32_t(acc[0][lane].v[h] + acc[1][lane].v[h]));
       }
     }
   }

@@ -20,6 +20,9 @@ namespace uniaudio::cuda {
 
 class Session;
 
+constexpr int64_t kRounds = 8;          // frames of a launch: between launches cancel() is heeded
+constexpr int64_t kPrefillRounds = 64;  // of one launch
+
 class Lm {
  public:
   // std::invalid_argument on weights that do not fit, or on what kernels do not have (int4, kv int8); DeviceError.
@@ -31,6 +34,10 @@ class Lm {
   KvDType kv_dtype() const { return kv_dtype_; }
   size_t weight_bytes(int64_t head_rows = 0) const;  // read for a frame, as MultiScaleLm::weight_bytes_per_frame counts
   size_t session_bytes(int64_t capacity) const;
+  // Columns of one launch: streams of it, or positions of a prefill.
+  int most_columns() const { return wide_columns_ > plan_.most_columns && wide_from_ <= wide_columns_ ? wide_columns_ : plan_.most_columns; }
+  // From so many columns on launches are wide.h's; below they are frame.h's, which takes the plan's at most.  Never changes a bit.
+  void set_wide_from(int columns);
 
   // Teacher-forced logits [T, K, V]; guide [T, S] or null.
   void logits(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous, float* out) const;
@@ -61,6 +68,8 @@ class Lm {
     DeviceBuffer<LayerParams> table;
     StackParams params{};
   };
+  size_t cache_row() const;  // bytes of a head's position
+  bool wide(int64_t columns) const { return columns >= wide_from_ && wide_columns_ > 0; }
   DeviceBuffer<float> floats(const Buffer<float>& b) const { return {device_, b.data(), b.size()}; }
   Packed pack(const std::vector<Part>& parts, DType dtype, bool gated) const;
   Stack make_stack(const Weights& weights, const std::string& name, const StackConfig& c, int64_t max_positions, DType dtype) const;
@@ -81,7 +90,9 @@ class Lm {
   void launch(std::vector<Step*>& steps, int64_t rounds) const;                                        // generate
   void launch_prefill(Session& s, const float* rows, int64_t count, int columns) const;                // rows: device
   FrameParams params(int columns) const;
-  void run(FrameParams& p, const std::vector<Job>& jobs, const std::vector<Column>& columns, int head_tiles) const;
+  void run(FrameParams& p, const std::vector<Job>& jobs, int head_tiles) const;
+  void run_wide(const FrameParams& p, const std::vector<Job>& jobs, const std::vector<Column>& columns) const;
+  int widest_columns() const;
 
   std::shared_ptr<Device> device_;
   LmConfig config_;
@@ -104,6 +115,8 @@ class Lm {
     size_t qkv, part, x1, hidden, x2, local_qkv, bridged, logits, ids, all;
   } places_{};
   mutable DeviceBuffer<char> arguments_;
+  int wide_columns_ = 0, wide_from_ = 0;
+  mutable DeviceBuffer<char> wide_memory_;  // when first needed
 };
 
 // One sequence.  One call at a time, cancel() excepted.
@@ -139,7 +152,6 @@ class Session {
 
  private:
   friend class Lm;
-  size_t cache_row() const;  // bytes of a head's position
   void check_room(const char* what, int64_t count) const;
   std::shared_ptr<const Lm> lm_;
   int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;

@@ -224,30 +224,31 @@ struct AccI4 {
   int32_t v[4];
 };
 
-// c [16][8] += a [16][16] b [16][8] of bfloat16, where the rows 8 to 15 of a are zeros.  Lane 4 g + t holds row g of a at 2 t, 2 t + 1
-// (a0) and 2 t + 8, 2 t + 9 (a1), column g of b at the same places, and c[g][2 t], c[g][2 t + 1].
-UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& b, int at) {
+// c [16][8] += a [16][16] b [16][8] of bfloat16.  Lane 4 g + t holds row g of a at 2 t, 2 t + 1 (a.v[at]) and 2 t + 8, 2 t + 9 (a.v[at + 1]),
+// row g + 8 in a8, column g of b at the same places; and c[g][2 t], c[g][2 t + 1], c[g + 8][2 t], c[g + 8][2 t + 1].
+UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b, int at) {
 #ifdef UA_DEVICE
   float* d = c.value.v;
-  const uint32_t zero = 0;
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a.value.v[at]), "r"(zero), "r"(a.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
+               : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
 #else
-  float x[8][16], w[8][16];
+  float x[16][16], w[8][16];
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int r = 0; r < 2; ++r) {
       for (int h = 0; h < 2; ++h) {
-        x[g][8 * r + 2 * t + h] = from_bf16(a.value[lane].v[at + r] >> (16 * h) & 0xFFFFu);
-        w[g][8 * r + 2 * t + h] = from_bf16(b.value[lane].v[at + r] >> (16 * h) & 0xFFFFu);
+        const int k = 8 * r + 2 * t + h;
+        x[g][k] = from_bf16(a.value[lane].v[at + r] >> (16 * h) & 0xFFFFu);
+        x[g + 8][k] = from_bf16(a8.value[lane].v[at + r] >> (16 * h) & 0xFFFFu);
+        w[g][k] = from_bf16(b.value[lane].v[at + r] >> (16 * h) & 0xFFFFu);
       }
     }
   }
   for (int lane = 0; lane < 32; ++lane) {
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < 4; ++h) {
       float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += x[lane / 4][k] * w[2 * (lane % 4) + h][k];
+      for (int k = 0; k < 16; ++k) sum += x[lane / 4 + h / 2 * 8][k] * w[2 * (lane % 4) + h % 2][k];
       c.value[lane].v[h] += sum;
     }
   }
@@ -255,33 +256,34 @@ UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& b, int
 }
 
 // The same of int8 over 32 inputs: lane 4 g + t holds four bytes at 4 t and four at 4 t + 16.  Exact.
-UA_HD void mma_int8(Lane<AccI4>& c, const Lane<Vec4>& a, const Lane<Vec4>& b, int at) {
+UA_HD void mma_int8(Lane<AccI4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b, int at) {
 #ifdef UA_DEVICE
   int32_t* d = c.value.v;
-  const uint32_t zero = 0;
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %2, %3};"
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a.value.v[at]), "r"(zero), "r"(a.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
+               : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
 #else
-  int32_t x[8][32], w[8][32];
+  int32_t x[16][32], w[8][32];
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int r = 0; r < 2; ++r) {
       for (int h = 0; h < 4; ++h) {
-        x[g][16 * r + 4 * t + h] = int8_t(a.value[lane].v[at + r] >> (8 * h));
-        w[g][16 * r + 4 * t + h] = int8_t(b.value[lane].v[at + r] >> (8 * h));
+        const int k = 16 * r + 4 * t + h;
+        x[g][k] = int8_t(a.value[lane].v[at + r] >> (8 * h));
+        x[g + 8][k] = int8_t(a8.value[lane].v[at + r] >> (8 * h));
+        w[g][k] = int8_t(b.value[lane].v[at + r] >> (8 * h));
       }
     }
   }
   for (int lane = 0; lane < 32; ++lane) {
-    for (int h = 0; h < 2; ++h) {
-      for (int k = 0; k < 32; ++k) c.value[lane].v[h] += x[lane / 4][k] * w[2 * (lane % 4) + h][k];
+    for (int h = 0; h < 4; ++h) {
+      for (int k = 0; k < 32; ++k) c.value[lane].v[h] += x[lane / 4 + h / 2 * 8][k] * w[2 * (lane % 4) + h % 2][k];
     }
   }
 #endif
 }
 
-// --- shared counters: integers only, so that the order of the additions does not matter -----------------------------------------
+// --- counters in shared or global memory: integers only, so that the order does not matter ------------------------------------------
 
 UA_HD void add_shared(uint32_t* at, uint32_t n) {
 #ifdef UA_DEVICE

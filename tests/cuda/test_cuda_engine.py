@@ -60,6 +60,12 @@ def test_streams_and_batches_are_the_one_shot_call(host: Any, folder: Path) -> N
         np.testing.assert_array_equal(np.concatenate([c.samples for c in stream]), alone[0])
     for a, b in zip(gpu.generate_batch(requests), alone, strict=True):
         np.testing.assert_allclose(a.samples, b, atol=1e-5)  # decoded in other chunks
+    gpu.lm.core.set_wide_from(1)  # the other kind of launch
+    np.testing.assert_array_equal(gpu.generate("tts", **requests[0]).samples, alone[0])
+    for a, b in zip(gpu.generate_batch(requests), alone, strict=True):
+        np.testing.assert_allclose(a.samples, b, atol=1e-5)
+    with pytest.raises(InputError, match="wide_from: expected 1 or more, got 0"):
+        gpu.lm.core.set_wide_from(0)
 
 
 def test_the_lm_for_those_who_work_on_tokens(host: Any, folder: Path) -> None:
@@ -72,7 +78,7 @@ def test_the_lm_for_those_who_work_on_tokens(host: Any, folder: Path) -> None:
         np.testing.assert_array_equal(*made)
     assert gpu.lm.core.weight_bytes_per_frame > 0
     assert gpu.lm.core.memory_bytes(100) > 0
-    assert gpu.lm.core.most_streams == 8
+    assert gpu.lm.core.most_streams == 64
 
 
 def test_sessions(host: Any, folder: Path) -> None:

@@ -12,7 +12,7 @@ namespace {
 
 struct Both {
   std::shared_ptr<const MultiScaleLm> cpu;
-  std::shared_ptr<const Lm> gpu;
+  std::shared_ptr<Lm> gpu;
   Both(const Model& m, DType dtype, KvDType kv = KvDType::float32)
       : cpu(std::make_shared<MultiScaleLm>(m.config, m.weights, dtype, 1, kv)), gpu(std::make_shared<Lm>(cuda::open_device(0), m.config, m.weights, dtype, kv)) {}
 };
@@ -155,6 +155,62 @@ TEST(batched_streams_give_what_each_gives_alone) {
     }
     cuda::Session::generate(requests, count, {});
     for (int i = 0; i < kStreams; ++i) CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
+  }
+}
+
+// By plain launches (wide.h), from one column to more than 64, with and without guidance: the bits of the kernel that stays.
+TEST(wide_launches_give_the_same_bits) {
+  for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
+    for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+      blocks(5);
+      const Model m(c, 91);
+      const Both both(m, dtype, dtype == DType::int8 ? KvDType::bfloat16 : KvDType::float32);
+      const int64_t k = c.num_codebooks, count = 11, known = 70;
+      const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
+      const int32_t* const first = guide.empty() ? nullptr : guide.data();
+      const auto run = [&](int streams, int from) {
+        both.gpu->set_wide_from(from);
+        std::vector<std::unique_ptr<cuda::Session>> sessions;
+        std::vector<SamplingConfig> samplings;
+        std::vector<std::vector<int32_t>> out(size_t(streams), std::vector<int32_t>(size_t(count * k)));
+        std::vector<cuda::Session::Request> requests;
+        for (int i = 0; i < streams; ++i) {
+          SamplingConfig s = drawn(uint64_t(i));
+          s.greedy = i % 7 == 3;
+          if (i % 4 == 1) s.end_id = 9, s.min_frames = 2;
+          s.tie_slots = i % 5 == 4;
+          samplings.push_back(s);
+        }
+        for (int i = 0; i < streams; ++i) {
+          const int64_t length = i == 0 ? known : 2 + i % 23;
+          sessions.push_back(std::make_unique<cuda::Session>(both.gpu, known + count + i % 3));
+          sessions.back()->prefill(frames.data(), length, first, {});
+          if (i % 6 == 5) {
+            cuda::Session plain(both.gpu, known + count + i % 3);
+            plain.prefill(frames.data() + k, 4, first, {});
+            sessions.back()->set_guidance(plain, 2.0);
+          }
+          requests.push_back({sessions.back().get(), &samplings[size_t(i)], first ? first + length * c.guide_slots : nullptr, out[size_t(i)].data()});
+        }
+        cuda::Session::generate(requests, 5, {});
+        std::vector<int64_t> made;
+        for (size_t i = 0; i < requests.size(); ++i) {
+          made.push_back(requests[i].made);
+          requests[i].out += requests[i].made * k;
+          if (requests[i].guide) requests[i].guide += 5 * c.guide_slots;
+        }
+        cuda::Session::generate(requests, count - 5, {});
+        for (size_t i = 0; i < requests.size(); ++i) out[i].resize(size_t((made[i] + requests[i].made) * k));
+        return out;
+      };
+      const int streams = int(some(dtype == DType::int8 ? 66 : 20));
+      const auto truth = run(streams, 1000), wide = run(streams, 1);
+      CHECK(wide == truth);
+      size_t frames_made = 0;
+      for (const auto& o : truth) frames_made += o.size();
+      CHECK(frames_made > size_t(streams * k));
+      CHECK(run(1, 1) == std::vector(truth.begin(), truth.begin() + 1));
+    }
   }
 }
 
