@@ -8,7 +8,7 @@ endforeach()
 list(APPEND targets -gencode arch=compute_${newest},code=compute_${newest})
 # No contraction: multiply-adds are fused only where the code says so, as in the rest of csrc/.
 execute_process(
-  COMMAND ${NVCC} -std=c++20 -O3 --fmad=false -I${ROOT}/csrc -ccbin ${CXX} -cudart static -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off -Xptxas -v ${targets}
+  COMMAND ${NVCC} -std=c++20 -O3 --fmad=false -I${ROOT}/csrc -ccbin ${CXX} -cudart static --threads 0 -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off -Xptxas -v ${targets}
           -c ${ROOT}/csrc/cuda/device_cuda.cu -o ${OUT}.part
   OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE status)
 file(WRITE ${OUT}.log "${log}")
