@@ -164,6 +164,29 @@ std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::
   return std::make_shared<MultiScaleLm>(config, w, types, threads, kv_type);
 }
 
+// A sampler with its buffers, one call at a time.
+struct DrawnSlots {
+  DrawnSlots(const SamplingConfig& sampling, const LmConfig& lm) : sampler(sampling, lm), codebooks(lm.num_codebooks), vocab(lm.vocab_size) { scratch.reserve(vocab); }
+
+  int32_t sample(const py::array_t<float, py::array::c_style | py::array::forcecast>& logits, int slot, uint64_t frame,
+                 const py::array_t<int32_t, py::array::c_style | py::array::forcecast>& history) {
+    if (logits.ndim() != 1 || logits.shape(0) != vocab) throw std::invalid_argument("logits: expected [" + std::to_string(vocab) + "], got " + array_shape(logits));
+    if (history.ndim() != 2 || history.shape(1) != codebooks) throw std::invalid_argument("history: expected [n, " + std::to_string(codebooks) + "], got " + array_shape(history));
+    if (slot < 0 || slot >= codebooks) throw std::invalid_argument("slot: expected 0 to " + std::to_string(codebooks - 1) + ", got " + std::to_string(slot));
+    const int32_t* const known = history.data();
+    for (py::ssize_t i = 0; i < history.size(); ++i) {
+      if (known[i] < 0 || known[i] >= vocab) throw std::invalid_argument("history: expected ids from 0 to " + std::to_string(vocab - 1) + ", got " + std::to_string(known[i]));
+    }
+    values.assign(logits.data(), logits.data() + vocab);  // the repetition guard changes them
+    return sampler.sample(scratch, values.data(), slot, frame, known, history.shape(0));
+  }
+
+  Sampler sampler;
+  Sampler::Scratch scratch;
+  int codebooks, vocab;
+  std::vector<float> values;
+};
+
 // The arrays in which a model folder stores a matrix: (values, scales) as csrc/weights.h describes them.
 py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forcecast>& w, const std::string& dtype) {
   if (w.ndim() != 2) throw std::invalid_argument("quantize: expected a matrix [out, in], got shape " + array_shape(w));
@@ -224,6 +247,14 @@ void bind_lm(py::module_& m) {
              }
              return slots;
            }, "Per slot (start, size) ranges; empty: everything everywhere.");
+
+  py::class_<DrawnSlots>(m, "Sampler", "The rules of Sampling for one LM, over logits that something else computed.")
+      .def(py::init([](const SamplingConfig& sampling, const std::string& config_json) { return std::make_unique<DrawnSlots>(sampling, parse_lm_config(config_json)); }),
+           py::arg("sampling"), py::arg("config_json"))
+      .def("sample", &DrawnSlots::sample, py::arg("logits"), py::arg("slot"), py::arg("frame"), py::arg("history"),
+           "The id of a slot from float32 logits [V]; `frame` keys the random numbers; history int32 [n, K]: frames generated so far.  RuntimeError\n"
+           "where a logit that may be emitted is not finite.")
+      .def("ends", [](const DrawnSlots& s, int slot, int32_t id) { return s.sampler.ends(slot, id); }, py::arg("slot"), py::arg("id"));
 
   m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
         "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales [out]) or \"int4\" (uint8 [out, 16 groups], bfloat16\n"

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .errors import InputError
+from .export_command import add_arguments as add_export
 from .import_command import add_arguments as add_import
 from .tasks import TASKS, Task
 
@@ -93,6 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example:\n  uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip -o uniaudio-v1",
     )  # fmt: skip
     add_import(p)
+    p = commands.add_parser(
+        "export", help="a model as graphs for other runtimes: ONNX",
+        description="A model as graphs for other runtimes: ONNX.", epilog="example:\n  uniaudio export onnx -o speech-onnx --verify",
+    )  # fmt: skip
+    add_export(p)
     p = add("examples", "copy the files that the examples of these helps use", "uniaudio examples", model=False)
     p.add_argument("folder", nargs="?", default="examples", metavar="DIR", help="where to (default ./examples); made where it is not there")
     p.add_argument("--force", action="store_true", help="overwrite files of the same names with other contents")
@@ -182,7 +188,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument("--kv-dtype", default="auto", help="how keys and values are held: auto, float32, bfloat16 or int8")
     g.add_argument("--encoder", action="append", metavar="NAME=FOLDER", help="weights of t5 or hubert, for imported models")
-    g.add_argument("--backend", default="native", help="native")
+    g.add_argument("--backend", default="native", help="native, or onnx for a folder that export wrote")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")
 

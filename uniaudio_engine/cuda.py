@@ -273,6 +273,10 @@ class CudaLM:
         call(self._lib, "lm_logits", self._handle, pointer(f), len(f), pointer(g), pointer(out))
         return out
 
+    @staticmethod
+    def generate_batch(sessions: Sequence[CudaSession], n: int, samplings: Sequence[Any], guides: Sequence[Ids | None] | None = None) -> list[Ids]:
+        return generate_batch(sessions, n, samplings, guides)
+
     def session(self, max_frames: int) -> CudaSession:
         return CudaSession(self, made(self._lib, "session_create", self._handle, max_frames))
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from . import cuda
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
+from .backends.onnx_folder import Exported, is_exported
+from .backends.parts import BACKENDS, Parts, native_parts, onnx_parts
 from .captions import CaptionTokenizer
-from .config import ConfigError, ModelConfig, to_dict
+from .config import ConfigError, ModelConfig
 from .core import core, default_threads
-from .cuda_codec import CudaCodec
 from .dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from .encoded import EncodedAudio
 from .encoders import ENCODERS, Encoder, check_encoders
@@ -38,7 +39,7 @@ from .text import PAUSE, Sentence, iter_sentences
 from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
 from .tokens import TokenLM
 from .verbs import Verbs
-from .voice import Voice, codec_fingerprint
+from .voice import Voice
 
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
@@ -53,6 +54,7 @@ class Engine(Verbs):
     def __init__(
         self,
         folder: ModelFolder,
+        parts: Parts,
         dtype: str,
         threads: int,
         max_seconds: float | None = None,
@@ -60,32 +62,23 @@ class Engine(Verbs):
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.folder, self.dtype, self.threads, self.device = folder, dtype, threads, device
-        self.kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
+        self.folder, self.dtype, self.threads, self.device, self.kv_dtype, self.backend = folder, dtype, threads, device, kv_dtype, parts.backend
         config = folder.config
         self._tasks = config.task_table
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": folder.phones} | folder.labels
         self._label_ids: dict[str, dict[str, int]] = {}
-        if config.lm is not None and (config.codec.channels != 1 or config.codec.normalizes or config.codec.chunk[0]):
-            raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
-        self.codec: Any = core().Codec(json.dumps(to_dict(config.codec)), folder.codec, threads)
-        if device != "cpu" and CudaCodec.fits(config.codec):
-            self.codec = CudaCodec(config.codec, folder.codec, self.codec, cuda.device_index(device))
-        self.fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
+        self.codec: Any = parts.codec
+        self.fingerprint = parts.fingerprint
+        self._parameters = parts.parameters
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None
         self.capacity = 0
         if config.lm is not None and config.vocabulary is not None:
-            lm: Any
-            if device == "cpu":
-                lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads, self.kv_dtype)
-            else:
-                lm = cuda.CudaLM(config.lm, folder.lm, dtype, self.kv_dtype, cuda.device_index(device))
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
-            self._lm = TokenLM(lm, config.lm, self._layout)
+            self._lm = TokenLM(parts.lm, config.lm, self._layout)
             self.capacity = config.lm.max_frames
             if max_seconds is not None:
                 voice = max((i.max_seconds for t in self._tasks.values() for i in t.inputs), default=0.0)
@@ -95,7 +88,7 @@ class Engine(Verbs):
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
-        self._semantic = SemanticEncoder(config.semantic, folder.semantic, threads, device) if config.semantic is not None else None
+        self._semantic = SemanticEncoder(config.semantic, parts.semantic) if config.semantic is not None else None
         self._lock = threading.Lock()
 
     @classmethod
@@ -127,18 +120,36 @@ class Engine(Verbs):
         replaced in silence.
         """
         device = "cpu" if device == "auto" else device
-        if device != "cpu":
+        if backend not in BACKENDS:
+            raise InputError(f"backend: expected {' or '.join(BACKENDS)}, got {shown(backend)}")
+        if device != "cpu" and backend == "native":
             cuda.check_device(device)
-        if backend != "native":
-            raise InputError(f"backend: expected native, got {shown(backend)}; this version has no other")
         if kv_dtype not in ("auto", *KV_DTYPES):
             raise InputError(f"kv_dtype: expected auto, {', '.join(KV_DTYPES)}, got {shown(kv_dtype)}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise InputError(f"threads: expected a whole number from 1 to {MAX_THREADS}, got {shown(threads)}")
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
+        threads = threads or default_threads()
+        if backend == "onnx":
+            if dtype != "auto" or kv_dtype != "auto":
+                raise InputError("dtype and kv_dtype: expected auto with backend onnx, since the export has fixed them; export with another --dtype")
+            if not is_exported(path):
+                raise InputError(f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER")
+            if device != "cpu":
+                cuda.device_index(device)  # that it names one
+            exported = Exported(os.fspath(path or ""), device, threads)
+            held = "float16" if exported.dtype == "float16" else "float32"
+            return cls(exported.folder, onnx_parts(exported), exported.dtype, threads, max_seconds, held, encoders, device)
+        if is_exported(path):
+            raise InputError(f"{path}: expected a model folder, got graphs that were exported; use backend onnx")
         folder = load_folder(path)
-        return cls(folder, weight_format(dtype, folder)[0], threads or default_threads(), max_seconds, kv_dtype, encoders, device)
+        c = folder.config.codec
+        if folder.config.lm is not None and (c.channels != 1 or c.normalizes or c.chunk[0]):
+            raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
+        dtype = weight_format(dtype, folder)[0]
+        kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
+        return cls(folder, native_parts(folder, dtype, kv_dtype, threads, device), dtype, threads, max_seconds, kv_dtype, encoders, device)
 
     # What it is
 
@@ -233,13 +244,12 @@ class Engine(Verbs):
 
     def info(self) -> dict[str, Any]:
         """Plain JSON values about the model and how it runs."""
-        weights = [*self.folder.codec.values(), *self.folder.lm.values(), *self.folder.semantic.values()]
         lm, codec = self.config.lm, self.config.codec
         about: dict[str, Any] = {
             "model": self.config.name,
             "path": str(self.folder.path),
             "licence": self.config.licence,
-            "parameters": sum(w.size for w in weights),
+            "parameters": self._parameters,
             "tasks": list(self._tasks),
             "voices": self.voices(),
             "sample_rate": self.sample_rate,
@@ -247,6 +257,7 @@ class Engine(Verbs):
             "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
             "channels": codec.channels,
             "bandwidths": list(codec.bandwidths),
+            "backend": self.backend,
             "device": self.device,
             "dtype": self.dtype,
             "kv_dtype": self.kv_dtype,
@@ -481,7 +492,7 @@ class Engine(Verbs):
     def describe(self, plan: Plan) -> dict[str, Any]:
         """What every result says about how it was made."""
         about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
-        return {**about, "device": self.device, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
+        return {**about, "backend": self.backend, "device": self.device, "dtype": self.dtype, "kv_dtype": self.kv_dtype, "threads": self.threads, "isa": core().isa()}
 
 
 def _is_number(value: Any) -> bool:

@@ -94,11 +94,8 @@ def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
 
 def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     """Load and check a model folder (see :func:`find_folder`); one :class:`InputError` line on anything amiss."""
-    folder = find_folder(path)
-    config = load_config(folder)
-    phones = _load_labels(folder / "phones.txt")
-    labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
-    check_model(config, phones, folder, labels)
+    described = load_described(find_folder(path))
+    folder, config = described.path, described.config
     codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec))
     lm: Tensors = {}
     if config.lm is not None:
@@ -109,9 +106,18 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
     for part in ("lm", "semantic"):
         if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
             raise InputError(f"{folder}: {part}.safetensors is left over: config.json has no {part} section; remove the file")
+    return dataclasses.replace(described, codec=codec, lm=lm, semantic=semantic)
+
+
+def load_described(folder: Path) -> ModelFolder:
+    """All of a folder but its weights, checked."""
+    config = load_config(folder)
+    phones = _load_labels(folder / "phones.txt")
+    labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
+    check_model(config, phones, folder, labels)
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
     texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
-    return ModelFolder(folder, config, codec, lm, phones, voices, labels, *texts, semantic)
+    return ModelFolder(folder, config, {}, {}, phones, voices, labels, *texts)
 
 
 def save_folder(

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .config import SemanticConfig, to_dict
 from .core import core
-from .cuda import device_index
-from .cuda_codec import CudaCodec
 
 Units = NDArray[np.int32]
 
@@ -24,12 +22,14 @@ Units = NDArray[np.int32]
 class SemanticEncoder:
     """Immutable; may be used from several threads."""
 
-    def __init__(self, config: SemanticConfig, weights: Mapping[str, NDArray[Any]], threads: int, device: str = "cpu") -> None:
-        """``weights`` by the names of ``semantic.safetensors``.  Raises ValueError where they do not fit the config."""
-        self.config = config
-        self.core: Any = core().Codec(json.dumps(to_dict(config.encoder)), dict(weights), threads)
-        if device != "cpu":
-            self.core = CudaCodec(config.encoder, weights, self.core, device_index(device))
+    def __init__(self, config: SemanticConfig, codec: Any) -> None:
+        """``codec``: what runs ``config.encoder``, as ``_C.Codec`` does."""
+        self.config, self.core = config, codec
+
+    @classmethod
+    def native(cls, config: SemanticConfig, weights: Mapping[str, NDArray[Any]], threads: int) -> SemanticEncoder:
+        """On the compiled core; ``weights`` by the names of ``semantic.safetensors``.  Raises ValueError where they do not fit."""
+        return cls(config, core().Codec(json.dumps(to_dict(config.encoder)), dict(weights), threads))
 
     @property
     def num_units(self) -> int:

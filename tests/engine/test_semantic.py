@@ -47,7 +47,7 @@ def sound(n: int, seed: int = 0) -> np.ndarray:
 
 def make_encoder(threads: int = 2, seed: int = 0) -> SemanticEncoder:
     config = semantic_config()
-    return SemanticEncoder(config, random_weights(codec_shapes(config.encoder), seed), threads)
+    return SemanticEncoder.native(config, random_weights(codec_shapes(config.encoder), seed), threads)
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def run(corpus, tmp_path_factory):
 
 def test_learns_and_the_core_says_the_same(run, corpus):
     config, model = load_semantic(run)
-    encoder = SemanticEncoder(config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1)
+    encoder = SemanticEncoder.native(config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1)
     clips = judge.read_clips(corpus, "test", 30)
     units = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
     fitted = judge.Map(judge.tokenized(judge.read_clips(corpus, "train", 60), units), 24)

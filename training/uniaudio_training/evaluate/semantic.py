@@ -347,7 +347,7 @@ def tokenizers(model: str | None, run: str | None, threads: int) -> tuple[Tokeni
         from ..semantic.checkpoint import load_semantic
 
         config, module = load_semantic(run)
-        encoder = SemanticEncoder(config, {k: np.ascontiguousarray(v.numpy()) for k, v in module.state_dict().items()}, threads)
+        encoder = SemanticEncoder.native(config, {k: np.ascontiguousarray(v.numpy()) for k, v in module.state_dict().items()}, threads)
     else:
         encoder = engine.semantic_encoder
     units: Tokenize = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731

@@ -1,0 +1,70 @@
+"""``uniaudio export``: a model folder as graphs that another runtime can load, and the proof that they are right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from .errors import InputError
+from .import_command import progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The kinds of export; ``args.run(args)`` does the work and returns the exit code."""
+    kinds = parser.add_subparsers(metavar="WHAT", required=True)
+
+    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+        p: argparse.ArgumentParser = kinds.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"example:\n  {example}")
+        p.set_defaults(run=run)
+        p.add_argument("--json", action="store_true", help="print what was done, or found, as JSON")
+        return p
+
+    p = add("onnx", "write ONNX graphs, their weights, and a program that speaks with them", "uniaudio export onnx -o speech-onnx --verify", _onnx)
+    p.add_argument("-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)")
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
+    p.add_argument("--dtype", default="float32", help="of the language model: float32 (default), float16, or int8 (weights alone); codecs stay in float32")
+    p.add_argument("--verify", action="store_true", help="compare with the golden vectors and the native backend afterwards")
+    p.add_argument("--threads", type=int, default=1, help="of the verification (default 1)")
+    p = add("verify", "compare a folder of graphs with its golden vectors and with the native backend", "uniaudio export verify speech-onnx", _verify)
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that was exported (default: the bundled model, where it is that)")
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N: where ONNX Runtime runs (default cpu)")
+    p.add_argument("--threads", type=int, default=1, help="default 1")
+
+
+def _onnx(args: argparse.Namespace) -> int:
+    try:
+        from uniaudio_training.export.write import export_onnx  # late: torch is not the engine's
+    except ImportError as e:
+        raise InputError(f"export needs torch, onnx and onnxscript ({e}): pip install 'uniaudio-engine[export]'") from None
+    about = export_onnx(args.model, args.output, args.dtype, progress)
+    progress("")
+    if not args.json:
+        print(f"{args.output}: {about['model']} as {about['dtype']}, {len(about['graphs'])} graphs, opset {about['opset']}")
+    if not args.verify:
+        if args.json:
+            print(json.dumps({"output": args.output, **about}))
+        return 0
+    return _verified(args, args.output, args.model, "cpu")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    return _verified(args, args.folder, args.model, args.device)
+
+
+def _verified(args: argparse.Namespace, folder: str, model: str | None, device: str) -> int:
+    from .backends.verify import table, verify
+
+    rows = verify(folder, model, args.threads, device, progress)
+    progress("")
+    fine = all(r.fine is not False for r in rows)
+    if args.json:
+        print(json.dumps({"folder": folder, "fine": fine, "rows": [vars(r) for r in rows]}))
+    else:
+        print(table(rows))
+        if all(r.against == "golden vectors" for r in rows):
+            print("not compared with the native backend: it is not the bundled model; name its folder with -m")
+    if not fine:
+        raise InputError(f"{folder}: out of bounds; see the table")
+    return 0
