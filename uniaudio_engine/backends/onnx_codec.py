@@ -116,7 +116,10 @@ class OnnxEncoderStream:
 
 
 class OnnxDecoderStream:
-    """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's graph a frame."""
+    """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's graph a frame.
+
+    A graph says its samples late.  The rest comes from its ``tail``, or (codecs that look ahead) from further steps that are told the clip's length.
+    """
 
     def __init__(self, codec: OnnxCodec) -> None:
         assert codec.step is not None
@@ -130,16 +133,21 @@ class OnnxDecoderStream:
         self._state = dict(self._zeros)
         self._tail: Samples = np.zeros(0, np.float32)
         self._skip = self.codec.decoder_lookahead  # samples still to come that are before the clip
+        self._steps = 0
 
     def push(self, codes: Any) -> Samples:
         """codes [K', t] -> the samples that are complete."""
         c = self.codec._codes(codes)
         return self._cut([self._step(c[:, t : t + 1]) for t in range(c.shape[1])])
 
-    def _step(self, codes: NDArray[np.int64]) -> Samples:
-        out = self.graph.run({"codes": codes, **self._state})
+    def _step(self, codes: NDArray[np.int64], length: int | None = None) -> Samples:
+        inputs: dict[str, NDArray[Any]] = {"codes": codes, **self._state}
+        if "unknown" in self.graph.about:
+            inputs |= {"position": np.array([self._steps]), "length": np.array([length or self.graph.about["unknown"]])}
+        out = self.graph.run(inputs)
         self._state = {n: out[f"{n}_out"] for n in self._names}
-        self._tail = out["tail"]
+        self._tail = out.get("tail", self._tail)
+        self._steps += 1
         return out["samples"]
 
     def _cut(self, parts: list[Samples]) -> Samples:
@@ -150,13 +158,18 @@ class OnnxDecoderStream:
 
     def flush(self) -> Samples:
         """What the look-ahead held back; the next push begins a new clip."""
-        rest = self._cut([self._tail])
+        parts, late, frames = [self._tail], self.codec.decoder_lookahead, self._steps
+        if "unknown" in self.graph.about and frames:
+            none = np.full((self.codec.config.num_codebooks, 1), -1, np.int64)
+            parts = [self._step(none, frames) for _ in range(-(-late // self.codec.config.frame_size))]
+            parts = [np.concatenate(parts)[:late]] if parts else []
+        rest = self._cut(parts)
         self.reset()
         return rest
 
     def fork(self) -> OnnxDecoderStream:
         other = OnnxDecoderStream(self.codec)
-        other._state, other._tail, other._skip = dict(self._state), self._tail, self._skip
+        other._state, other._tail, other._skip, other._steps = dict(self._state), self._tail, self._skip, self._steps
         return other
 
 

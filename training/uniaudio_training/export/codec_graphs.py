@@ -6,6 +6,7 @@ know a Fourier transform then; overlap-add and the inverse transform are one tra
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.rvq import ResidualVQ
-from ..models.seanet import SeanetCodec
+from ..models.seanet import Conv, SeanetCodec, SkipLSTM, Upsample
 from ..models.spectral import ENVELOPE_FLOOR, MAX_LOG_GAIN, ConvNeXtBlock, SpectralCodec
 
 
@@ -157,12 +158,44 @@ class SpectralDecoderStep(nn.Module):
         return (samples / self.meeting, overlap / self.ending, *out, overlap)
 
 
+class WholeLSTM(nn.Module):
+    """A SkipLSTM whose graph is ONNX's own LSTM, a node a layer: the exporter would unroll it over a length that it doesn't know."""
+
+    def __init__(self, lstm: SkipLSTM) -> None:
+        super().__init__()
+        self.hidden, self.layers = lstm.hidden_size, lstm.num_layers
+        for i in range(lstm.num_layers):
+            ih, hh, bi, bh = (getattr(lstm, f"{n}_l{i}").detach() for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            order = [torch.cat([x.chunk(4)[g] for g in (0, 3, 1, 2)]) for x in (ih, hh, bi, bh)]  # gates i f g o -> i o f g
+            self.register_buffer(f"w{i}", order[0][None].clone())
+            self.register_buffer(f"r{i}", order[1][None].clone())
+            self.register_buffer(f"b{i}", torch.cat(order[2:])[None])
+        self.plain = lstm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [1, C, N]."""
+        if not torch.compiler.is_exporting():
+            return self.plain(x)
+        y = x.permute(2, 0, 1)
+        for i in range(self.layers):
+            weights = (getattr(self, f"{n}{i}") for n in "wrb")
+            y = torch.onnx.ops.symbolic("LSTM", (y, *weights), {"hidden_size": self.hidden}, dtype=y.dtype, shape=(y.shape[0], 1, 1, self.hidden))[:, 0]
+        return (y + x.permute(2, 0, 1)).permute(1, 2, 0)
+
+
+def with_whole_lstm(part: nn.Module) -> nn.Module:
+    part = copy.deepcopy(part)
+    if isinstance(part.lstm, SkipLSTM):
+        part.lstm = WholeLSTM(part.lstm)
+    return part
+
+
 class SeanetEncoderGraph(nn.Module):
     """``samples`` float [N] -> ``codes`` int64 [K, ceil(N / H)]; N at least the longest padding (one frame is enough)."""
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
-        self.codec_encoder, self.quantize = codec.encoder, Quantize(codec.quantizer)
+        self.codec_encoder, self.quantize = with_whole_lstm(codec.encoder), Quantize(codec.quantizer)
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.quantize(self.codec_encoder(samples[None, None])[0].T)
@@ -173,7 +206,112 @@ class SeanetDecoderGraph(nn.Module):
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
-        self.codec_decoder, self.dequantize = codec.decoder, Dequantize(codec.quantizer)
+        self.codec_decoder, self.dequantize = with_whole_lstm(codec.decoder), Dequantize(codec.quantizer)
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.codec_decoder(self.dequantize(codes).T[None])[0, 0]
+
+
+UNKNOWN = 1 << 28  # a clip's length in frames while it is not over: 62 days of 20 ms
+
+
+class SeanetDecoderStep(nn.Module):
+    """One frame of the same: ``codes`` int64 [K, 1]; ``position`` int64 [1], frames before it; ``length`` int64 [1], the clip's frames, or UNKNOWN
+    until its last frame was given; the state, zeros at the start.  Output ``samples`` [H], ``late`` samples late: when all frames were given,
+    further calls (their codes don't matter) bring the rest.
+
+    What a convolution sees beyond a clip's ends follows from where in the clip it is: each one knows by how much its signal is late, so indices say
+    what is mirrored and what is silence.  One that mirrors waits for as many samples as it mirrors.
+    """
+
+    def __init__(self, codec: SeanetCodec) -> None:
+        super().__init__()
+        self.dequantize, self.net = Dequantize(codec.quantizer), codec.decoder
+        self.state_shapes: list[tuple[int, ...]] = []
+        with torch.no_grad():  # a run over nothing, which finds the state's shapes and the delay
+            self.recording = True
+            _, self.late = self._run(torch.zeros(codec.config.num_codebooks, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.tensor([UNKNOWN]), [], [])
+            self.recording = False
+
+    def forward(self, codes: Tensor, position: Tensor, length: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
+        out: list[Tensor] = []
+        samples, _ = self._run(codes, position, length, list(state), out)
+        return (samples, *out)
+
+    def _take(self, state: list[Tensor], *shape: int) -> Tensor:
+        if self.recording:
+            self.state_shapes.append(shape)
+            return torch.zeros(shape)
+        return state.pop(0)
+
+    def _run(self, codes: Tensor, position: Tensor, length: Tensor, state: list[Tensor], out: list[Tensor]) -> tuple[Tensor, int]:
+        x, place = self.dequantize(codes).T, _Place(position, length)
+        net = self.net
+        x, _ = self._conv(net.input, x, place, state, out, elu=False)
+        if isinstance(net.lstm, nn.LSTM):
+            x = self._lstm(net.lstm, x, place, state, out)
+        for stage in net.stages:
+            x = self._up(stage.up, x, place, state, out)  # type: ignore[arg-type]
+            for block in stage.blocks:  # type: ignore[union-attr]
+                y, same = self._conv(block.first, x, place, state, out, elu=True)
+                y = F.conv1d(F.elu(y)[None], block.second.weight, block.second.bias)[0]
+                skip = F.conv1d(same[None], block.shortcut.weight, block.shortcut.bias)[0] if isinstance(block.shortcut, Conv) else same
+                x = skip + y
+        x, _ = self._conv(net.output, x, place, state, out, elu=True)
+        return x[0], place.late
+
+    def _conv(self, conv: Conv, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor], elu: bool) -> tuple[Tensor, Tensor]:
+        """x [C, n] -> (its convolution, x itself as late)."""
+        n, (left, right) = x.shape[1], conv.padding(conv.stride * x.shape[1])
+        delay = max(left, right) if conv.pad_mode == "reflect" else right
+        if delay + left:
+            x = torch.cat((self._take(state, x.shape[0], delay + left), x), dim=1)
+            out.append(x[:, n:])
+        first = place.position - delay - left  # of what is in x
+        place.wait(delay)
+        index = first + torch.arange(n + left + right)
+        known = place.length
+        if conv.pad_mode == "reflect":
+            end = torch.clamp(known, min=max(left, right) + 1)
+            index = index.abs()
+            index = torch.where(index >= end, 2 * (end - 1) - index, index)
+        there = (index >= 0) & (index < known)
+        window = torch.where(there, x[:, (index - first).clamp(0, x.shape[1] - 1)], 0.0)
+        y = F.conv1d((F.elu(window) if elu else window)[None], conv.weight, conv.bias, dilation=conv.dilation)[0]
+        return y, x[:, left : left + n]
+
+    def _lstm(self, lstm: nn.LSTM, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]) -> Tensor:
+        """x [C, 1]; beyond the clip's ends nothing changes."""
+        there = (place.position >= 0) & (place.position < place.length)
+        y = x[:, 0]
+        for i in range(lstm.num_layers):
+            h, c = self._take(state, lstm.hidden_size), self._take(state, lstm.hidden_size)
+            w = [getattr(lstm, f"{name}_l{i}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
+            take, forget, new, give = (F.linear(y, w[0], w[1]) + F.linear(h, w[2], w[3])).chunk(4)
+            cell = forget.sigmoid() * c + take.sigmoid() * new.tanh()
+            y = give.sigmoid() * cell.tanh()
+            out += [torch.where(there, y, h), torch.where(there, cell, c)]
+        return (y + x[:, 0])[:, None]
+
+    def _up(self, up: Upsample, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]) -> Tensor:
+        n, s = x.shape[1], up.stride
+        index = place.position + torch.arange(n)
+        x = F.elu(torch.where((index >= 0) & (index < place.length), x, 0.0))
+        x = torch.cat((self._take(state, x.shape[0], 1), x), dim=1)
+        out.append(x[:, -1:])
+        place.times(s)
+        place.wait(s - up.trim_right)
+        return F.conv_transpose1d(x[None], up.weight, up.bias, stride=s)[0, :, s : s + n * s]
+
+
+class _Place:
+    """Where in its clip a signal is: the index of the next sample, the clip's length, and by how many samples it is late."""
+
+    def __init__(self, position: Tensor, length: Tensor) -> None:
+        self.position, self.length, self.late = position, length, 0
+
+    def wait(self, samples: int) -> None:
+        self.position, self.late = self.position - samples, self.late + samples
+
+    def times(self, factor: int) -> None:
+        self.position, self.length, self.late = self.position * factor, self.length * factor, self.late * factor

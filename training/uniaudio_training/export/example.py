@@ -112,6 +112,8 @@ def main():
     rows = np.repeat(features, durations, axis=0)
     left = np.repeat(np.cumsum(durations), durations) - np.arange(len(rows))
     rows[:, COLUMNS.index("frames_left")] = np.minimum(left, SPANS["frames_left"]["size"]) - 1 + SPANS["frames_left"]["start"]
+    if model.position + len(rows) > CAPACITY:
+        raise SystemExit(f"expected at most {CAPACITY} frames in all, got {model.position + len(rows)}; give fewer phones")
     allowed = (ids >= offsets[:, None]) & (ids < offsets[:, None] + size)
     frames = np.array([model.say(row[None], allowed, 0.8) for row in rows])
     codes = np.full((CONFIG["codec"]["num_codebooks"], len(frames)), -1)

@@ -19,7 +19,15 @@ from uniaudio_engine.tensors import from_bfloat16
 from ..models.lm import MultiScaleLM, Norm
 from ..models.seanet import SeanetCodec
 from ..models.spectral import SpectralCodec
-from .codec_graphs import SeanetDecoderGraph, SeanetEncoderGraph, SpectralDecoder, SpectralDecoderStep, SpectralEncoder
+from .codec_graphs import (
+    UNKNOWN,
+    SeanetDecoderGraph,
+    SeanetDecoderStep,
+    SeanetEncoderGraph,
+    SpectralDecoder,
+    SpectralDecoderStep,
+    SpectralEncoder,
+)
 from .lm_graphs import GlobalSteps, LocalFrame, LocalStep
 
 
@@ -101,6 +109,13 @@ def codec_graphs(codec: SpectralCodec | SeanetCodec) -> Iterator[Graph]:
     axes = {"codes": {1: "frames"}}
     if isinstance(codec, SeanetCodec):
         yield Graph("codec_decoder", SeanetDecoderGraph(codec), (codes,), ["codes"], ["samples"], axes, {})
+        whole = SeanetDecoderStep(codec)
+        state = [f"state_{i}" for i in range(len(whole.state_shapes))]
+        arguments = (codes[:, :1], torch.tensor([9]), torch.tensor([UNKNOWN]), [state_of(*s) for s in whole.state_shapes])
+        yield Graph(
+            "codec_decoder_step", whole, arguments, ["codes", "position", "length", *state], ["samples", *(f"{s}_out" for s in state)], {},
+            {"state": state, "late": whole.late, "unknown": UNKNOWN},
+        )  # fmt: skip
         return
     yield Graph("codec_decoder", SpectralDecoder(codec), (codes,), ["codes"], ["samples"], axes, {})
     step = SpectralDecoderStep(codec)
@@ -126,14 +141,15 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
 
     for name, n in (("global_prefill", 5), ("global_step", 1)):
         previous = torch.from_numpy(rng.integers(0, c.vocab_size, (n, k)))
-        guide = torch.from_numpy(rng.integers(-1, c.guide_vocab, (n, c.guide_slots))) if c.guide_slots else None
-        extra = [(torch.from_numpy(rng.standard_normal((n, width)).astype(np.float32)), torch.arange(n) % 2 == 1) for width in c.continuous.values()]
-        given = ["previous", "position", *(["guide"] if guide is not None else []), *(f"{w}_{x}" for x in c.continuous for w in ("continuous", "is"))]
+        beside = [torch.from_numpy(rng.integers(-1, c.guide_vocab, (n, c.guide_slots)))] if c.guide_slots else []
+        for width in c.continuous.values():
+            beside += [torch.from_numpy(rng.standard_normal((n, width)).astype(np.float32)), torch.arange(n) % 2 == 1]
+        given = ["previous", "position", *(["guide"] if c.guide_slots else []), *(f"{w}_{x}" for x in c.continuous for w in ("continuous", "is"))]
         kept = cache_names(g.layers)
         axes: dict[str, dict[int, str]] = {i: {0: "capacity"} for i in kept}
         if n > 1:
             axes |= {i: {0: "steps"} for i in given if i != "position"}
-        arguments = (previous, torch.tensor([0 if n > 1 else 5]), guide, extra, caches(g, 16))
+        arguments = (previous, torch.tensor([0 if n > 1 else 5]), beside, caches(g, 16))
         yield Graph(name, GlobalSteps(lm), arguments, given + kept, ["hidden", *(f"{i}_out" for i in kept)], axes, {"state": kept})
 
     hidden = torch.from_numpy(rng.standard_normal((3, g.width)).astype(np.float32))

@@ -59,14 +59,17 @@ class GlobalSteps(nn.Module):
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
-    def forward(self, previous: Tensor, position: Tensor, guide: Tensor | None, continuous: list[tuple[Tensor, Tensor]], caches: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, previous: Tensor, position: Tensor, beside: list[Tensor], caches: list[Tensor]) -> tuple[Tensor, ...]:
+        """``beside``: the guide and the continuous inputs, as far as the model has them."""
         stack = self.stack
         e = stack.embed(previous)
         x = e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
-        for name, (values, here) in zip(self.config.continuous, continuous, strict=True):
+        given = iter(beside)
+        guide = next(given) if self.guide is not None else None
+        for name in self.config.continuous:
+            values, here = next(given), next(given)
             x = torch.where(here[:, None], self.continuous[name](values.to(x.dtype)), x)
-        if guide is not None:
-            assert self.guide is not None
+        if self.guide is not None and guide is not None:
             x = x + (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None].to(x.dtype)).sum(1)
         positions = position + torch.arange(previous.shape[0])
         rope = None

@@ -34,7 +34,7 @@ def pad_time(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     the same number of samples off the end (EnCodec's rule)."""
     if mode == "zero":
         return F.pad(x, (left, right))
-    short = max(0, max(left, right) - x.shape[-1] + 1)
+    short = torch.sym_max(0, torch.sym_max(left, right) - x.shape[-1] + 1)  # sym_max: lengths are symbols where this is exported
     y = F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")
     return y[..., : y.shape[-1] - short]
 
@@ -55,7 +55,7 @@ class Conv(nn.Module):
     def padding(self, length: int) -> tuple[int, int]:
         """(left, right) for an input of ``length`` samples; the right side also fills the last stride."""
         total = self.span - self.stride
-        extra = -(-length // self.stride) * self.stride - length
+        extra = (length + self.stride - 1) // self.stride * self.stride - length  # nothing negative: ONNX divides towards 0
         right = 0 if self.causal else total // 2
         return total - right, right + extra
 
