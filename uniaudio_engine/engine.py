@@ -6,7 +6,6 @@ every call has sessions of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time

@@ -1,13 +1,20 @@
-"""``device="cuda"`` through the public engine, over the library whose device the CPU plays; and what it says where there is none."""
+"""``device="cuda"`` through the public engine, over the library whose device the CPU plays; and what it says where there is none.
+
+The library (csrc/cuda/device_host.cc) is built once, with CMake, into ``build-cuda-tests``; UNIAUDIO_CUDA_HOST_LIBRARY names one that is there already, and
+UNIAUDIO_CUDA_TESTS=gpu runs the same tests on a GPU.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,29 @@ from uniaudio_engine.errors import InputError
 from uniaudio_engine.tokens import Sampling
 
 TEXT = "Hello. Yes."
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def host_file() -> Path:
+    given = os.environ.get("UNIAUDIO_CUDA_HOST_LIBRARY")
+    if given:
+        return Path(given)
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake to build the library of the tests with")
+    build = ROOT / "build-cuda-tests"
+    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DUNIAUDIO_PYTHON=OFF", "-DUNIAUDIO_CUDA=OFF"]
+    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", str(build), "--target", "uniaudio_cuda_host"], check=True, stdout=subprocess.DEVNULL)
+    return build / "libuniaudio_cuda_host.so"
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The engine's library is the one of the tests."""
+    lib = cuda.load(cuda.LIBRARY) if os.environ.get("UNIAUDIO_CUDA_TESTS") == "gpu" else cuda.load(request.getfixturevalue("host_file"), "host")
+    monkeypatch.setattr(cuda, "_library", lib)
+    yield lib
 
 
 @pytest.fixture(scope="module")
