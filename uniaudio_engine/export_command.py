@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from .errors import InputError
+from .files import atomic_write
 from .import_command import progress
 
 
@@ -31,6 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that was exported (default: the bundled model, where it is that)")
     p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N: where ONNX Runtime runs (default cpu)")
     p.add_argument("--threads", type=int, default=1, help="default 1")
+    p = add("request", "write a sentence as the tokens that example.cc and programs like it read", 'uniaudio export request speech-onnx "Hello there." -o hello.txt', _request)
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("text", help="its first sentence is taken")
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="a text file")
+    p.add_argument("--seed", type=int, default=0, help="of the durations and of the sound (default 0)")
+
+
+def _request(args: argparse.Namespace) -> int:
+    from .backends.request import spoken_request
+    from .engine import Engine
+
+    text = spoken_request(Engine.from_pretrained(args.folder, backend="onnx"), args.text, args.seed)
+    with atomic_write(args.output) as f:
+        f.write(text.encode())
+    frames = next(line for line in text.splitlines() if line.startswith("target ")).split()[1]
+    print(json.dumps({"output": args.output, "frames": int(frames)}) if args.json else f"{args.output}: {frames} frames to make")
+    return 0
 
 
 def _onnx(args: argparse.Namespace) -> int:

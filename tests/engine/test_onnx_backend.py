@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -301,3 +302,30 @@ def test_the_folders_own_program_speaks(tmp_path: Path) -> None:
     assert soundfile.info(str(out)).duration > 0.5
     source = (tmp_path / "graphs/example.py").read_text()
     assert "uniaudio_engine" not in source and "torch" not in source
+
+
+def test_the_folders_cpp_program_speaks(joint: tuple[Path, Path], tmp_path: Path) -> None:
+    """Against ONNX Runtime's library as PyPI has it; its headers are not there: ONNXRUNTIME_INCLUDE names them (1.12 or newer)."""
+    import onnxruntime
+
+    include, compiler = os.environ.get("ONNXRUNTIME_INCLUDE"), shutil.which("c++") or shutil.which("g++")
+    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    request = tmp_path / "hello.txt"
+    assert main(["export", "request", str(joint[1]), "Hello.", "-o", str(request)]) == 0
+    lines = request.read_text().splitlines()
+    known, target = (next(int(x.split()[1]) for x in lines if x.startswith(w)) for w in ("known ", "target "))
+    assert lines[0] == "uniaudio-request-1" and len(lines) == 6 + known + target
+    if not (include and compiler and libraries):
+        pytest.skip("ONNXRUNTIME_INCLUDE does not name ONNX Runtime's headers, or there is no compiler")
+    (tmp_path / "libonnxruntime.so").symlink_to(libraries[0])
+    (tmp_path / libraries[0].name[: len("libonnxruntime.so.1")]).symlink_to(libraries[0])
+    command = [compiler, "-std=c++17", "-w", str(joint[1] / "example.cc"), "-I", include, "-L", str(tmp_path), "-lonnxruntime", "-o", str(tmp_path / "speak")]
+    subprocess.run(command, check=True)
+    done = subprocess.run(
+        [str(tmp_path / "speak"), str(joint[1]), str(request), str(tmp_path / "out.wav")], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    import soundfile
+
+    info = soundfile.info(str(tmp_path / "out.wav"))
+    assert (info.samplerate, info.frames) == (16000, 320 * target)

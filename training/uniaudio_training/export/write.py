@@ -1,7 +1,7 @@
 """``uniaudio export onnx``: a model folder -> a folder of ONNX graphs that share one file of weights.
 
 ``OUT/``: a graph a file; ``weights.bin``, every larger tensor once; ``export.json``, what there is, with a checksum of each file;
-``golden.safetensors``, inputs and outputs of each graph; the model's ``config.json``, tokenizers, labels and voices; ``example.py``.
+``golden.safetensors``, inputs and outputs of each graph; the model's ``config.json``, tokenizers, labels and voices; ``example.py`` and ``example.cc``.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _write(folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str],
             shutil.copytree(folder.path / name, out / name)
         elif (folder.path / name).exists():
             shutil.copyfile(folder.path / name, out / name)
-    shutil.copyfile(Path(__file__).with_name("example.py"), out / "example.py")
+    for name in ("example.py", "example.cc"):
+        shutil.copyfile(Path(__file__).with_name(name), out / name)
     sums = {p.name: _sha256(p) for p in sorted(out.iterdir()) if p.suffix in (".onnx", ".bin", ".safetensors", ".json")}
     about = {
         **metadata, "opset": OPSET, "codec": codec_fingerprint(folder.codec["quantizer.codebooks"]),
