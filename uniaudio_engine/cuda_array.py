@@ -28,7 +28,9 @@ _pointer.restype, _pointer.argtypes = c_void_p, [c_void_p, c_char_p]
 
 
 def _release(tensor: int) -> None:
-    ctypes.CFUNCTYPE(None, c_void_p)(c_void_p.from_address(tensor + _DELETER).value)(tensor)
+    deleter = c_void_p.from_address(tensor + _DELETER).value
+    if deleter:  # DLPack allows none
+        ctypes.CFUNCTYPE(None, c_void_p)(deleter)(tensor)
 
 
 @ctypes.PYFUNCTYPE(None, c_void_p)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from typing import Any
 
@@ -53,10 +54,10 @@ def _request(args: argparse.Namespace) -> int:
 
 def _onnx(args: argparse.Namespace) -> int:
     try:
-        from uniaudio_training.export.write import export_onnx  # late: torch is not the engine's
+        write = importlib.import_module("uniaudio_training.export.write")  # by name: torch is not the engine's
     except ImportError as e:
         raise InputError(f"export needs torch, onnx and onnxscript ({e}): pip install 'uniaudio-engine[export]'") from None
-    about = export_onnx(args.model, args.output, args.dtype, progress)
+    about = write.export_onnx(args.model, args.output, args.dtype, progress)
     progress("")
     if not args.json:
         print(f"{args.output}: {about['model']} as {about['dtype']}, {len(about['graphs'])} graphs, opset {about['opset']}")

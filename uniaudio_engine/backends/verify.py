@@ -103,7 +103,8 @@ def _golden(exported: Exported, progress: Callable[[str], None]) -> Iterator[Row
 
 def _inputs(graph: Graph, stored: dict[str, NDArray[Any]], exported: Exported) -> dict[str, NDArray[Any]]:
     """A graph's golden inputs in its own types."""
-    found, sizes = {}, {}
+    found: dict[str, NDArray[Any]] = {}
+    sizes: dict[str, int] = {}
     ports = graph.session.get_inputs()
     for p in ports:
         value = stored.get(f"{graph.name}.in.{p.name}")
@@ -161,7 +162,7 @@ def _native(exported: Exported, folder: Path, threads: int, progress: Callable[[
     same = _agreement(drawn[0], drawn[1])
     yield Row(f"tokens, {count} drawn frames", "native float32", None, same, None, same == 1 if exact else None)
     tasks = {t["name"] for t in native.tasks()}
-    requests = [("tts", {"text": TEXT})] if "tts" in tasks and native.config.semantic is not None else []
+    requests: list[tuple[str, dict[str, Any]]] = [("tts", {"text": TEXT})] if "tts" in tasks and native.config.semantic is not None else []
     requests += [(t, {"source": (signal, native.sample_rate)}) for t in ("se",) if t in tasks and native.config.semantic is not None]
     for task, inputs in requests:
         progress(f"{task}: native backend")
