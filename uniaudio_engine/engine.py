@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from . import cuda
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
-from .backends.onnx_folder import Exported, is_exported
-from .backends.parts import BACKENDS, Parts, native_parts, onnx_parts
+from .backends.onnx_folder import OnnxFolder, is_exported
+from .backends.parts import BACKENDS, Parts, graph_parts, native_parts
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig
 from .core import core, default_threads
@@ -137,9 +137,9 @@ class Engine(Verbs):
                 raise InputError(f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER")
             if device != "cpu":
                 cuda.device_index(device)  # that it names one
-            exported = Exported(os.fspath(path or ""), device, threads)
+            exported = OnnxFolder(os.fspath(path or ""), device, threads)
             held = "float16" if exported.dtype == "float16" else "float32"
-            return cls(exported.folder, onnx_parts(exported), exported.dtype, threads, max_seconds, held, encoders, device)
+            return cls(exported.folder, graph_parts(exported, backend), exported.dtype, threads, max_seconds, held, encoders, device)
         if is_exported(path):
             raise InputError(f"{path}: expected a model folder, got graphs that were exported; use backend onnx")
         folder = load_folder(path)

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +20,64 @@ from ..errors import InputError, first_few, shown
 from ..folder import MAX_CONFIG_BYTES, ModelFolder, load_described
 
 FORMAT = "uniaudio-onnx-1"
-TYPES: dict[str, Any] = {
-    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(bool)": np.bool_,
-}  # fmt: skip
-_NAMES = {"float": "tensor(float)", "float16": "tensor(float16)", "double": "tensor(double)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
+TYPES: dict[str, Any] = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64, "bool": np.bool_}  # export.json's names
+
+
+class Memory(Protocol):
+    """Where an array lies for a graph to read and write."""
+
+    def pointer(self) -> int: ...
+
+    def array(self) -> NDArray[Any]: ...
+
+
+class Graph(Protocol):
+    """What runs one graph.  ``ports``: input -> (dtype, shape with names of what is dynamic); ``about`` as in export.json."""
+
+    name: str
+    about: Mapping[str, Any]
+    ports: Mapping[str, tuple[Any, tuple[Any, ...]]]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs."""
+
+    def run_in_place(self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], rows: int, output: str) -> NDArray[np.float32]:
+        """One output; the first ``rows`` rows of each state are read and written where they lie."""
+
+
+class Exported(Protocol):
+    """A folder of graphs with what runs them.  ``capacity``: rows of the caches where they are fixed, else 0."""
+
+    path: Path
+    about: dict[str, Any]
+    folder: ModelFolder
+    device: str
+    capacity: int
+
+    @property
+    def dtype(self) -> str: ...
+
+    def graph(self, name: str) -> Graph: ...
+
+    def memory(self, array: NDArray[Any]) -> Memory: ...
+
+
+def ports_of(about: Mapping[str, Any]) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    return {name: (TYPES[kind], tuple(shape)) for name, (kind, *shape) in about["inputs"].items()}
 
 
 def is_exported(path: str | os.PathLike[str] | None) -> bool:
     return path is not None and (Path(path) / "export.json").is_file()
 
 
-class Exported:
-    """Immutable; its sessions may be run from several threads.  ``about`` is ``export.json``."""
+class OnnxFolder:
+    """An exported folder on ONNX Runtime.  Immutable; its sessions may be run from several threads.  ``about`` is ``export.json``."""
+
+    capacity = 0
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int = 1) -> None:
         self.path, self.device, self.threads = Path(path), device, threads
-        self.about = _load_about(self.path)
-        self.folder: ModelFolder = load_described(self.path)
-        _check_sums(self.path, self.about["sha256"])
-        missing = sorted(wanted_graphs(self.folder) - set(self.about["graphs"]))
-        if missing:
-            raise InputError(f"{self.path}: the graph {first_few(missing)} is missing; export the model again")
+        self.about, self.folder = load_exported(self.path)
         self._runtime = runtime()
         self._providers = _providers(self._runtime, device)
         self._sessions = {name: self._open(name) for name in self.about["graphs"]}
@@ -49,13 +86,15 @@ class Exported:
     def dtype(self) -> str:
         return str(self.about["dtype"])
 
-    def graph(self, name: str) -> Graph:
+    def graph(self, name: str) -> OnnxGraph:
         return self._sessions[name]
 
-    def has(self, name: str) -> bool:
-        return name in self._sessions
+    def memory(self, array: NDArray[Any]) -> Memory:
+        if self.device == "cpu":
+            return HostMemory(array)
+        return OrtMemory(self._runtime.OrtValue.ortvalue_from_numpy(array, "cuda", int(self.device.partition(":")[2] or 0)))
 
-    def _open(self, name: str) -> Graph:
+    def _open(self, name: str) -> OnnxGraph:
         file = self.path / f"{name}.onnx"
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = self.threads, 1, 3
@@ -67,17 +106,19 @@ class Exported:
             raise InputError(f"{file}: ONNX Runtime can't load it: {shown(' '.join(str(e).split()), 200)}") from None
         if self.device != "cpu" and session.get_providers()[0] != self._providers[0][0]:
             raise InputError(f"{file}: expected to run on {self.device}, but ONNX Runtime chose {session.get_providers()[0]}; use device cpu")
-        return Graph(name, session, self.about["graphs"][name], str(file), self.device)
+        return OnnxGraph(name, session, self.about["graphs"][name], str(file), self.device)
 
 
-class Graph:
-    """One graph: ``run`` for arrays, ``bind`` for memory that stays where it is."""
+class OnnxGraph:
+    """One graph on ONNX Runtime."""
 
     def __init__(self, name: str, session: Any, about: Mapping[str, Any], where: str, device: str) -> None:
-        self.name, self.session, self.about, self.device = name, session, about, device
+        self.name, self.session, self.about = name, session, about
+        self.ports: Mapping[str, tuple[Any, tuple[Any, ...]]] = ports_of(about)
+        self.device, self.device_id = device.partition(":")[0], int(device.partition(":")[2] or 0)
         for kind, ports, given in (("input", session.get_inputs(), about["inputs"]), ("output", session.get_outputs(), about["outputs"])):
             found = {p.name: (p.type, *p.shape) for p in ports}
-            wanted = {n: (_NAMES[t[0]], *t[1:]) for n, t in given.items()}
+            wanted = {n: (f"tensor({t[0]})", *t[1:]) for n, t in given.items()}
             if found != wanted:
                 wrong = [f"{n} {found.get(n, 'missing')} (expected {wanted.get(n, 'none')})" for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)]
                 raise InputError(f"{where}: {kind}s differ from export.json: {first_few(wrong, 2)}; export the model again")
@@ -85,6 +126,54 @@ class Graph:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self.outputs, self.session.run(self.outputs, dict(inputs)), strict=True))
+
+    def run_in_place(self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], rows: int, output: str) -> NDArray[np.float32]:
+        binding = self.session.io_binding()
+        binding.bind_output(output, "cpu")  # the first output that is bound is the first of get_outputs
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name, memory in state.items():
+            dtype, shape = self.ports[name]
+            place = (self.device, self.device_id, dtype, (rows, *shape[1:]), memory.pointer())
+            binding.bind_input(name, *place)
+            binding.bind_output(f"{name}_out", *place)
+        self.session.run_with_iobinding(binding)
+        return np.asarray(binding.get_outputs()[0].numpy(), np.float32)  # the state stays where it is
+
+
+class HostMemory:
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+
+    def pointer(self) -> int:
+        return int(self._array.ctypes.data)
+
+    def array(self) -> NDArray[Any]:
+        return self._array
+
+
+class OrtMemory:
+    """On the device of ONNX Runtime's provider."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def pointer(self) -> int:
+        return int(self._value.data_ptr())
+
+    def array(self) -> NDArray[Any]:
+        return np.asarray(self._value.numpy())
+
+
+def load_exported(path: Path) -> tuple[dict[str, Any], ModelFolder]:
+    """``export.json`` and all but the weights, checked: checksums, and that no graph is missing."""
+    about = _load_about(path)
+    folder = load_described(path)
+    _check_sums(path, about["sha256"])
+    missing = sorted(wanted_graphs(folder) - set(about["graphs"]))
+    if missing:
+        raise InputError(f"{path}: the graph {first_few(missing)} is missing; export the model again")
+    return about, folder
 
 
 def wanted_graphs(folder: ModelFolder) -> set[str]:
@@ -139,7 +228,7 @@ def _load_about(path: Path) -> dict[str, Any]:
 
 
 def _fine_ports(ports: Any) -> bool:
-    return isinstance(ports, dict) and all(isinstance(t, list) and t and t[0] in _NAMES for t in ports.values())
+    return isinstance(ports, dict) and all(isinstance(t, list) and t and t[0] in TYPES for t in ports.values())
 
 
 def _check_sums(path: Path, sums: Mapping[str, str]) -> None:

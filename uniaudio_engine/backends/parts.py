@@ -12,9 +12,9 @@ from ..core import core
 from ..cuda_codec import CudaCodec
 from ..folder import ModelFolder
 from ..voice import codec_fingerprint
-from .onnx_codec import OnnxCodec
+from .graph_codec import GraphCodec
+from .graph_lm import GraphLM
 from .onnx_folder import Exported
-from .onnx_lm import OnnxLM
 
 BACKENDS = ("native", "onnx")
 
@@ -49,9 +49,9 @@ def native_parts(folder: ModelFolder, dtype: str, kv_dtype: str, threads: int, d
     return Parts("native", codec(config.codec, folder.codec), lm, semantic, codec_fingerprint(folder.codec["quantizer.codebooks"]), parameters)
 
 
-def onnx_parts(exported: Exported) -> Parts:
-    """ONNX Runtime, over the graphs of an exported folder."""
+def graph_parts(exported: Exported, backend: str) -> Parts:
+    """The graphs of an exported folder, by what runs them."""
     config = exported.folder.config
-    lm = OnnxLM(exported) if config.lm is not None else None
-    semantic = OnnxCodec(exported, config.semantic.encoder, "semantic_encoder", decoder=False) if config.semantic is not None else None
-    return Parts("onnx", OnnxCodec(exported, config.codec), lm, semantic, str(exported.about["codec"]), int(exported.about.get("parameters", 0)))
+    lm = GraphLM(exported) if config.lm is not None else None
+    semantic = GraphCodec(exported, config.semantic.encoder, "semantic_encoder", decoder=False) if config.semantic is not None else None
+    return Parts(backend, GraphCodec(exported, config.codec), lm, semantic, str(exported.about["codec"]), int(exported.about.get("parameters", 0)))

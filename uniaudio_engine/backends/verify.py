@@ -21,7 +21,7 @@ from ..folder import bundled_models
 from ..sequence import Ids
 from ..tensors import load_tensors
 from ..tokens import Sampling
-from .onnx_folder import TYPES, Exported, Graph
+from .onnx_folder import Exported, Graph, OnnxFolder
 
 BOUNDS = {"float32": 1e-4, "int8": 1e-4, "float16": 2e-2}  # of the largest value, against a module of the same weights
 AGREEMENT = 0.999  # of codes, where two codewords may be equally near
@@ -57,7 +57,7 @@ def verify(
     ``model``: the folder that was exported, to compare with; None: the bundled one where it is that, else the golden vectors alone.  Raises
     :class:`InputError` for a folder that cannot be loaded, or where ``model`` is another model's.
     """
-    exported = Exported(path, device, threads)
+    exported = OnnxFolder(path, device, threads)
     rows = list(_golden(exported, progress))
     native = _source(exported, model)
     if native is not None:
@@ -105,20 +105,19 @@ def _inputs(graph: Graph, stored: dict[str, NDArray[Any]], exported: Exported) -
     """A graph's golden inputs in its own types."""
     found: dict[str, NDArray[Any]] = {}
     sizes: dict[str, int] = {}
-    ports = graph.session.get_inputs()
-    for p in ports:
-        value = stored.get(f"{graph.name}.in.{p.name}")
+    for name, (dtype, ports) in graph.ports.items():
+        value = stored.get(f"{graph.name}.in.{name}")
         if value is not None:
-            found[p.name] = value.astype(TYPES[p.type])
-            sizes |= {d: n for d, n in zip(p.shape, value.shape, strict=True) if isinstance(d, str)}
-    for p in ports:
-        if p.name in found:
+            found[name] = value.astype(dtype)
+            sizes |= {d: n for d, n in zip(ports, value.shape, strict=True) if isinstance(d, str)}
+    for name, (dtype, ports) in graph.ports.items():
+        if name in found:
             continue
-        if p.name not in graph.about.get("state", ()):
-            raise InputError(f"{exported.path / 'golden.safetensors'}: expected an input {p.name} of {graph.name}, found none; export the model again")
-        out = stored.get(f"{graph.name}.out.{p.name}_out")
-        shape = tuple(out.shape) if out is not None else tuple(sizes.get(d, d) for d in p.shape)
-        found[p.name] = example_state(shape).astype(TYPES[p.type])
+        if name not in graph.about.get("state", ()):
+            raise InputError(f"{exported.path / 'golden.safetensors'}: expected an input {name} of {graph.name}, found none; export the model again")
+        out = stored.get(f"{graph.name}.out.{name}_out")
+        shape = tuple(out.shape) if out is not None else tuple(sizes.get(d, d) for d in ports)
+        found[name] = example_state(shape).astype(dtype)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The language model of an exported folder on ONNX Runtime, behind the interface of the compiled core's.
+"""The language model of an exported folder, behind the interface of the compiled core's; whatever runs its graphs (``onnx_folder.py``, ``tensorrt.py``).
 
 The keys and values of a session lie in buffers of its own, on the device, which each step is bound to as input and as output: the graph writes the new
 rows and copies nothing.  A graph sees the first rows of a buffer only, as many hundred as are in use.  Ids are chosen by the compiled core's own
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from ..config import LMConfig, StackConfig, to_dict
 from ..core import core
 from ..errors import InputError, shown
-from .onnx_folder import TYPES, Exported
+from .onnx_folder import Exported, Graph
 
 Ids = NDArray[np.int32]
 _BUCKET = 128  # rows by which the part of a cache that a graph sees grows
 _PREFILL = 256  # steps of one call: its scores are [heads, steps, capacity]
 
 
-class OnnxLM:
+class GraphLM:
     """Stands in for ``_C.LM``."""
 
     def __init__(self, exported: Exported) -> None:
@@ -38,10 +38,10 @@ class OnnxLM:
         self.local_state: list[str] = list(self.local.about["state"])
         _check(self.step, self.state, self.config.global_, [])
         _check(self.local, self.local_state, self.config.local, [self.config.num_codebooks])
-        self.dtype = TYPES[{p.name: p.type for p in self.step.session.get_inputs()}[self.state[0]]]
+        self.dtype = self.step.ports[self.state[0]][0]
 
-    def session(self, max_frames: int) -> OnnxSession:
-        return OnnxSession(self, max_frames)
+    def session(self, max_frames: int) -> GraphSession:
+        return GraphSession(self, max_frames)
 
     def memory_bytes(self, max_frames: int) -> int:
         """Bytes of keys, values and history that a session of ``max_frames`` keeps."""
@@ -64,7 +64,7 @@ class OnnxLM:
     def logits(self, frames: Ids, guide: Ids | None = None, continuous: Mapping[str, tuple[Any, Any]] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits [T, K, V] of frames [T, K]."""
         f = np.ascontiguousarray(frames, np.int64)
-        session = OnnxSession(self, len(f))
+        session = GraphSession(self, len(f))
         hidden = session.advance(f, guide, continuous)
         caches = self.local_caches(len(f))
         out = np.empty((*f.shape, self.config.vocab_size), np.float32)
@@ -84,7 +84,7 @@ class OnnxLM:
         return out["logits"]
 
     @staticmethod
-    def generate_batch(sessions: Sequence[OnnxSession], n: int, samplings: Sequence[Any], guides: Sequence[Ids | None] | None = None) -> list[Ids]:
+    def generate_batch(sessions: Sequence[GraphSession], n: int, samplings: Sequence[Any], guides: Sequence[Ids | None] | None = None) -> list[Ids]:
         """Each session's frames [m, K]; one after the other, since a graph's step is one stream's."""
         if len(set(map(id, sessions))) < len(sessions):
             raise InputError("generate_batch: expected distinct sessions, got one twice")
@@ -93,16 +93,17 @@ class OnnxLM:
         return [s.generate(n, sampling, guide) for s, sampling, guide in zip(sessions, samplings, guides or [None] * len(sessions), strict=True)]
 
 
-class OnnxSession:
+class GraphSession:
     """One sequence, as ``_C.LMSession``: known frames in, generated frames out."""
 
-    def __init__(self, lm: OnnxLM, max_frames: int) -> None:
+    def __init__(self, lm: GraphLM, max_frames: int) -> None:
         c = lm.config
-        if type(max_frames) is not int or not 1 <= max_frames <= c.max_frames:
-            raise InputError(f"max_frames: expected 1 to the model's limit {c.max_frames}, got {shown(max_frames)}")
+        most = min(c.max_frames, lm.exported.capacity or c.max_frames)
+        if type(max_frames) is not int or not 1 <= max_frames <= most:
+            raise InputError(f"max_frames: expected 1 to the limit {most}, got {shown(max_frames)}")
         self.lm, self.capacity = lm, max_frames
         self._busy = threading.Lock()
-        self._plain: OnnxSession | None = None
+        self._plain: GraphSession | None = None
         self._scale = 1.0
         self._buffers: dict[str, _Buffer] = {}
         self._history = np.zeros((max_frames, c.num_codebooks), np.int64)
@@ -164,7 +165,7 @@ class OnnxSession:
                 out.append(frame)
             return np.array(out, np.int32).reshape(-1, c.num_codebooks)
 
-    def _both(self) -> list[OnnxSession]:
+    def _both(self) -> list[GraphSession]:
         return [self] if self._plain is None else [self, self._plain]
 
     def _draw(self, sampler: Any, sampling: Any, hidden: list[NDArray[np.float32]]) -> NDArray[np.int64] | None:
@@ -188,7 +189,7 @@ class OnnxSession:
         """Stop a running generate after its frame, or else the next one at once; any thread."""
         self._cancelled = True
 
-    def set_guidance(self, plain: OnnxSession, scale: float) -> None:
+    def set_guidance(self, plain: GraphSession, scale: float) -> None:
         """From here on ids are drawn from plain + scale (own - plain), logit by logit; a fork of ``plain`` goes along."""
         if plain is self or plain.lm is not self.lm or plain.guided:
             raise InputError("set_guidance: expected another session of the same LM that is not guided itself")
@@ -202,9 +203,9 @@ class OnnxSession:
             self._start()
             self._plain = None
 
-    def fork(self) -> OnnxSession:
+    def fork(self) -> GraphSession:
         with self._use():
-            s = OnnxSession(self.lm, self.capacity)
+            s = GraphSession(self.lm, self.capacity)
             s._history[: self.frames] = self._history[: self.frames]
             s._buffers = {n: b.copy(self.frames) for n, b in self._buffers.items()}
             s.frames, s._generated, s._offset, s.finished = self.frames, self._generated, self._offset, self.finished
@@ -262,22 +263,15 @@ class OnnxSession:
     def _run(self, name: str, inputs: dict[str, NDArray[Any]], n: int) -> NDArray[np.float32]:
         lm = self.lm
         graph = lm.prefill if name == "global_prefill" else lm.step
-        rows = min(-(-(self.frames + n) // _BUCKET) * _BUCKET, max(self.capacity, self.frames + n))
-        binding = graph.session.io_binding()
-        binding.bind_output("hidden", "cpu")  # the first output that is bound is the first of get_outputs
-        for key, value in {**inputs, "position": np.array([self.frames])}.items():
-            binding.bind_cpu_input(key, np.ascontiguousarray(value))
+        rows = lm.exported.capacity or min(-(-(self.frames + n) // _BUCKET) * _BUCKET, self.capacity)
+        state = {}
         for key in lm.state:
             buffer = self._buffers.get(key)
             if buffer is None:
                 g = lm.config.global_
                 buffer = self._buffers[key] = _Buffer(lm.exported, (g.num_kv_heads, g.head_dim), lm.dtype)
-            pointer = buffer.grown(rows, self.frames, self.capacity)
-            shape = (rows, *buffer.row)
-            binding.bind_input(key, buffer.device, buffer.device_id, lm.dtype, shape, pointer)
-            binding.bind_output(f"{key}_out", buffer.device, buffer.device_id, lm.dtype, shape, pointer)
-        graph.session.run_with_iobinding(binding)
-        return np.asarray(binding.get_outputs()[0].numpy(), np.float32)  # the caches stay where they are
+            state[key] = buffer.grown(rows, self.frames, self.capacity)
+        return graph.run_in_place({**inputs, "position": np.array([self.frames])}, state, rows, "hidden")
 
     # Checks
 
@@ -350,43 +344,34 @@ class _Use:
 
 
 class _Buffer:
-    """Rows of keys or values on the graph's device, zeros where nothing was written (a masked row still has to be finite); grows by doubling."""
+    """Rows of keys or values in the graphs' memory, zeros where nothing was written (a masked row still has to be finite); grows by doubling."""
 
     def __init__(self, exported: Exported, row: tuple[int, ...], dtype: Any) -> None:
-        self.exported, self.row, self.dtype = exported, row, dtype
-        self.device = "cpu" if exported.device == "cpu" else "cuda"
-        self.device_id = int(exported.device.partition(":")[2] or 0)
-        self.rows = 0
-        self._value: Any = None  # an OrtValue, or on the CPU an array
+        self.exported, self.row, self.dtype, self.rows = exported, row, dtype, 0
+        self._memory: Any = None
 
-    def grown(self, rows: int, used: int, most: int) -> int:
-        """The address of at least ``rows`` rows, the first ``used`` of them as they were."""
+    def grown(self, rows: int, used: int, most: int) -> Any:
+        """Memory of at least ``rows`` rows, the first ``used`` of them as they were."""
         if rows > self.rows:
-            old, self.rows = self._value, max(rows, min(2 * self.rows, most))
-            self._value = self._of(self._array(old)[:used] if old is not None else np.zeros((0, *self.row), self.dtype))
-        return int(self._value.ctypes.data if self.device == "cpu" else self._value.data_ptr())
+            old, self.rows = self._memory, max(rows, min(2 * self.rows, most))
+            self._memory = self._of(old.array()[:used] if old is not None else np.zeros((0, *self.row), self.dtype))
+        return self._memory
 
     def copy(self, used: int) -> _Buffer:
         other = _Buffer(self.exported, self.row, self.dtype)
         other.rows = self.rows
-        if self._value is not None:
-            other._value = other._of(self._array(self._value)[:used])
+        if self._memory is not None:
+            other._memory = other._of(self._memory.array()[:used])
         return other
 
     def _of(self, first: NDArray[Any]) -> Any:
         array = np.zeros((self.rows, *self.row), self.dtype)
         array[: len(first)] = first
-        if self.device == "cpu":
-            return array
-        return self.exported._runtime.OrtValue.ortvalue_from_numpy(array, "cuda", self.device_id)
-
-    def _array(self, value: Any) -> NDArray[Any]:
-        return value if self.device == "cpu" else value.numpy()
+        return self.exported.memory(array)
 
 
-def _check(graph: Any, state: Sequence[str], stack: StackConfig, between: list[int]) -> None:
+def _check(graph: Graph, state: Sequence[str], stack: StackConfig, between: list[int]) -> None:
     """That a graph's caches are those of the configuration."""
-    shapes = {p.name: list(p.shape) for p in graph.session.get_inputs()}
     for name in state:
-        if shapes.get(name, [])[1:] != [*between, stack.num_kv_heads, stack.head_dim] or len(state) != 2 * stack.layers:
-            raise InputError(f"{graph.name}.onnx: {name} {shapes.get(name)} is not of this config.json; export the model again")
+        if list(graph.ports[name][1][1:]) != [*between, stack.num_kv_heads, stack.head_dim] or len(state) != 2 * stack.layers:
+            raise InputError(f"{graph.name}.onnx: {name} {graph.ports[name][1]} is not of this config.json; export the model again")

@@ -1,4 +1,4 @@
-"""Codecs of an exported folder on ONNX Runtime, behind the interface of ``_C.Codec``."""
+"""Codecs of an exported folder, behind the interface of ``_C.Codec``; whatever runs its graphs (``onnx_folder.py``, ``tensorrt.py``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Codes = NDArray[np.int32]
 Samples = NDArray[np.float32]
 
 
-class OnnxCodec:
+class GraphCodec:
     """A codec, or (``decoder`` false) a tokenizer that ends at its codes.  Immutable."""
 
     def __init__(self, exported: Exported, config: CodecConfig, encoder: str = "codec_encoder", decoder: bool = True) -> None:
@@ -54,11 +54,11 @@ class OnnxCodec:
         assert self.decoder is not None
         return self.decoder.run({"codes": c})["samples"] if c.shape[1] else np.zeros(0, np.float32)
 
-    def encoder_stream(self, num_codebooks: int = 0) -> OnnxEncoderStream:
-        return OnnxEncoderStream(self, num_codebooks or self.config.num_codebooks)
+    def encoder_stream(self, num_codebooks: int = 0) -> GraphEncoderStream:
+        return GraphEncoderStream(self, num_codebooks or self.config.num_codebooks)
 
-    def decoder_stream(self) -> OnnxDecoderStream:
-        return OnnxDecoderStream(self)
+    def decoder_stream(self) -> GraphDecoderStream:
+        return GraphDecoderStream(self)
 
     def _codes(self, codes: Any) -> NDArray[np.int64]:
         """codes [K', T] -> [K, T], -1 for those that are left out."""
@@ -72,15 +72,15 @@ class OnnxCodec:
         return out
 
 
-class OnnxEncoderStream:
+class GraphEncoderStream:
     """One clip: samples in, complete frames out, as ``_C.EncoderStream``.
 
     The graph takes whole clips and is causal, so each push runs it over the new frames and those before them that they hear.
     """
 
-    def __init__(self, codec: OnnxCodec, num_codebooks: int) -> None:
+    def __init__(self, codec: GraphCodec, num_codebooks: int) -> None:
         if "context" not in codec.encoder.about:
-            raise InputError("this codec's encoder looks ahead, and has no stream on backend onnx; use encode, or backend native")
+            raise InputError("this codec's encoder looks ahead, and has no stream here; use encode, or backend native")
         self.codec, self.num_codebooks, self.context = codec, num_codebooks, int(codec.encoder.about["context"])
         self.reset()
 
@@ -109,24 +109,23 @@ class OnnxEncoderStream:
         self.reset()
         return codes
 
-    def fork(self) -> OnnxEncoderStream:
-        other = OnnxEncoderStream(self.codec, self.num_codebooks)
+    def fork(self) -> GraphEncoderStream:
+        other = GraphEncoderStream(self.codec, self.num_codebooks)
         other._known, other._done = self._known, self._done
         return other
 
 
-class OnnxDecoderStream:
+class GraphDecoderStream:
     """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's graph a frame.
 
     A graph says its samples late.  The rest comes from its ``tail``, or (codecs that look ahead) from further steps that are told the clip's length.
     """
 
-    def __init__(self, codec: OnnxCodec) -> None:
+    def __init__(self, codec: GraphCodec) -> None:
         assert codec.step is not None
         self.codec, self.graph = codec, codec.step
         self._names: list[str] = list(self.graph.about["state"])
-        shapes = {p.name: tuple(p.shape) for p in self.graph.session.get_inputs()}
-        self._zeros = {n: np.zeros(shapes[n], np.float32) for n in self._names}
+        self._zeros = {n: np.zeros(self.graph.ports[n][1], np.float32) for n in self._names}
         self.reset()
 
     def reset(self) -> None:
@@ -167,8 +166,8 @@ class OnnxDecoderStream:
         self.reset()
         return rest
 
-    def fork(self) -> OnnxDecoderStream:
-        other = OnnxDecoderStream(self.codec)
+    def fork(self) -> GraphDecoderStream:
+        other = GraphDecoderStream(self.codec)
         other._state, other._tail, other._skip, other._steps = dict(self._state), self._tail, self._skip, self._steps
         return other
 
