@@ -95,8 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_import(p)
     p = commands.add_parser(
-        "export", help="a model as graphs for other runtimes: ONNX",
-        description="A model as graphs for other runtimes: ONNX.", epilog="example:\n  uniaudio export onnx -o speech-onnx --verify",
+        "export", help="a model as graphs for other runtimes: ONNX, TensorRT",
+        description="A model as graphs for other runtimes: ONNX, TensorRT.", epilog="example:\n  uniaudio export onnx -o speech-onnx --verify",
     )  # fmt: skip
     add_export(p)
     p = add("examples", "copy the files that the examples of these helps use", "uniaudio examples", model=False)
@@ -188,7 +188,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument("--kv-dtype", default="auto", help="how keys and values are held: auto, float32, bfloat16 or int8")
     g.add_argument("--encoder", action="append", metavar="NAME=FOLDER", help="weights of t5 or hubert, for imported models")
-    g.add_argument("--backend", default="native", help="native, or onnx for a folder that export wrote")
+    g.add_argument("--backend", default="native", help="native, or onnx or tensorrt for a folder that export wrote")
     g.add_argument("--threads", type=int, help="default: the processors at hand")
     g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")
 

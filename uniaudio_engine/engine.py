@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from . import cuda
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
-from .backends.onnx_folder import OnnxFolder, is_exported
+from .backends.onnx_folder import Exported, OnnxFolder, is_exported
 from .backends.parts import BACKENDS, Parts, graph_parts, native_parts
+from .backends.tensorrt import TrtFolder
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig
 from .core import core, default_threads
@@ -78,7 +79,7 @@ class Engine(Verbs):
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
-            self.capacity = config.lm.max_frames
+            self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:
                 voice = max((i.max_seconds for t in self._tasks.values() for i in t.inputs), default=0.0)
                 wanted = max_seconds * (self.frame_rate + _TEXT_RATE) + voice * self.frame_rate + 16
@@ -130,18 +131,23 @@ class Engine(Verbs):
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         threads = threads or default_threads()
-        if backend == "onnx":
+        if backend != "native":
             if dtype != "auto" or kv_dtype != "auto":
-                raise InputError("dtype and kv_dtype: expected auto with backend onnx, since the export has fixed them; export with another --dtype")
-            if not is_exported(path):
+                raise InputError(f"dtype and kv_dtype: expected auto with backend {backend}, since the export has fixed them; export with another --dtype")
+            exported: Exported
+            if backend == "tensorrt":
+                exported = TrtFolder(os.fspath(path or ""), "cuda" if device == "cpu" else device)
+            elif not is_exported(path):
                 raise InputError(f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER")
-            if device != "cpu":
-                cuda.device_index(device)  # that it names one
-            exported = OnnxFolder(os.fspath(path or ""), device, threads)
+            else:
+                if device != "cpu":
+                    cuda.device_index(device)  # that it names one
+                exported = OnnxFolder(os.fspath(path or ""), device, threads)
+            device = exported.device
             held = "float16" if exported.dtype == "float16" else "float32"
             return cls(exported.folder, graph_parts(exported, backend), exported.dtype, threads, max_seconds, held, encoders, device)
         if is_exported(path):
-            raise InputError(f"{path}: expected a model folder, got graphs that were exported; use backend onnx")
+            raise InputError(f"{path}: expected a model folder, got graphs that were exported; use backend onnx (or tensorrt)")
         folder = load_folder(path)
         c = folder.config.codec
         if folder.config.lm is not None and (c.channels != 1 or c.normalizes or c.chunk[0]):

@@ -38,6 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("text", help="its first sentence is taken")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="a text file")
     p.add_argument("--seed", type=int, default=0, help="of the durations and of the sound (default 0)")
+    p = add("tensorrt", "build TensorRT plans of a folder of graphs, for this machine's GPU", "uniaudio export tensorrt speech-onnx -o speech-trt", _tensorrt)
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("-o", "--output", required=True, metavar="PLANS", help="the new folder")
+    p.add_argument("--profile", action="append", default=[], metavar="NAME=A:B:C", help="least, typical and most steps, frames or samples of long inputs; capacity=N: frames of a session (default 1024)")
+    p.add_argument("--version-compatible", action="store_true", help="plans that later versions of TensorRT with the same first number load, too")
+    p.add_argument("--timing-cache", metavar="FILE", help="read where it is there, and written: the next build is faster")
+    p.add_argument("--device", type=int, default=0, help="number of the GPU (default 0)")
+
+
+def _tensorrt(args: argparse.Namespace) -> int:
+    try:
+        build = importlib.import_module("uniaudio_training.export.tensorrt")
+    except ImportError as e:
+        raise InputError(f"export needs onnx ({e}): pip install 'uniaudio-engine[export]'") from None
+    made = build.export_tensorrt(args.folder, args.output, args.profile, args.device, args.version_compatible, args.timing_cache, progress)
+    progress("")
+    print(json.dumps({"output": args.output, **made}) if args.json else f"{args.output}: {len(made['plans'])} plans for TensorRT {made['tensorrt']} on {made['gpu']}")
+    return 0
 
 
 def _request(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from .graph_codec import GraphCodec
 from .graph_lm import GraphLM
 from .onnx_folder import Exported
 
-BACKENDS = ("native", "onnx")
+BACKENDS = ("native", "onnx", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Parts:
     semantic: Any
     fingerprint: str
     parameters: int
+    capacity: int = 0  # frames of a session, where what runs the graphs has fixed them
 
 
 def native_parts(folder: ModelFolder, dtype: str, kv_dtype: str, threads: int, device: str) -> Parts:
@@ -54,4 +55,4 @@ def graph_parts(exported: Exported, backend: str) -> Parts:
     config = exported.folder.config
     lm = GraphLM(exported) if config.lm is not None else None
     semantic = GraphCodec(exported, config.semantic.encoder, "semantic_encoder", decoder=False) if config.semantic is not None else None
-    return Parts(backend, GraphCodec(exported, config.codec), lm, semantic, str(exported.about["codec"]), int(exported.about.get("parameters", 0)))
+    return Parts(backend, GraphCodec(exported, config.codec), lm, semantic, str(exported.about["codec"]), int(exported.about.get("parameters", 0)), exported.capacity)
