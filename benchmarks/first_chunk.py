@@ -27,6 +27,7 @@ EPILOG = """examples:
   python benchmarks/first_chunk.py
   python benchmarks/first_chunk.py --formats int8,int4 --rounds 3
   python benchmarks/first_chunk.py --write                 the table into docs/benchmarks.md
+  uniaudio export onnx -o build/onnx; python benchmarks/first_chunk.py --onnx build/onnx --formats float32,int8
 a format is the engine's dtype with + for each comma; kv= is the key-value cache's
 """
 
@@ -38,6 +39,9 @@ def make_engine(text: str, model: Path, threads: int) -> Engine:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     engines = {f: make_engine(f, args.model, args.threads) for f in args.formats.split(",")}
+    if args.onnx:
+        graphs = Engine.from_pretrained(args.onnx, backend="onnx", threads=args.threads)
+        engines[f"ONNX Runtime {graphs.dtype}"] = graphs
     found: dict[str, Any] = {f: {k: [] for k in FIGURES} for f in engines}
     for n in range(args.rounds):
         for name, engine in engines.items():
@@ -78,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_common(parser, "first_chunk.json")
     parser.add_argument("--model", type=Path, default=bundled(), help="a model folder (the bundled one)")
     parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
+    parser.add_argument("--onnx", type=Path, metavar="FOLDER", help="what export onnx made of the same model, as another engine")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the timed speech (10)")
     parser.add_argument("--repeat", type=int, default=3, help="repeats within a round (3)")
     args = parser.parse_args(argv)

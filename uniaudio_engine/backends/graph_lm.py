@@ -50,7 +50,10 @@ class GraphLM:
 
     @property
     def weight_bytes_per_frame(self) -> int:
-        """Bytes of matrices that a frame reads: the global stack's once, the local stack's and the head's K times."""
+        return self.weight_bytes()
+
+    def weight_bytes(self, head_rows: int = 0) -> int:
+        """Bytes of matrices that a frame reads: the global stack's once, the local stack's and the head's K times, of which the graph reads every row."""
         c = self.config
 
         def stack(s: StackConfig) -> int:
