@@ -105,6 +105,7 @@ def doctor_command(args: argparse.Namespace) -> int:
         "text": _text,
         "sound": _sound_files,
         "gpu": cuda.status,
+        "onnx": _onnx,
     }
     found, ok = {}, True
     for name, check in checks.items():
@@ -171,6 +172,14 @@ def _text() -> str:
     from .text import PHONES, phonemize
 
     return f"English, {len(PHONES)} phones; hello is {' '.join(phonemize('hello')[0].phones)}"
+
+
+def _onnx() -> str:
+    try:
+        import onnxruntime
+    except ImportError as e:
+        return f"not here ({e}), so there is no backend onnx: pip install onnxruntime"
+    return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
 
 
 def _sound_files() -> str:
