@@ -122,8 +122,8 @@ def test_bench_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_info_tasks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert " ".join(line.split()[0] for line in lines) == "python isa threads bandwidth model text sound gpu"
-    assert "not used" in lines[-1]
+    assert " ".join(line.split()[0] for line in lines) == "python isa threads bandwidth model text sound gpu onnx"
+    assert "not used" in lines[-2]
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"] == ["tts"]
     assert main(["tasks", "--json"]) == 0

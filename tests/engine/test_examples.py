@@ -99,7 +99,7 @@ def test_every_help_has_an_example_that_runs(command: str, joint: Path, capsys: 
     elif command == "voices":
         assert Voice.load(output).seconds > 1
     else:
-        assert command == "quantize" and load_config(output).tasks == load_config(model).tasks
+        assert command in ("quantize", "export") and load_config(output).tasks == load_config(model).tasks
 
 
 def check_sound(task: Task, words: list[str], model: Path) -> None:
