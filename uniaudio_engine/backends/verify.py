@@ -27,7 +27,7 @@ BOUNDS = {"float32": 1e-4, "int8": 1e-4, "float16": 2e-2}  # of the largest valu
 AGREEMENT = 0.999  # of codes, where two codewords may be equally near
 AUDIO = 1e-4  # between backends that speak the same tokens
 SECONDS = 10.0
-TEXT = "This is a sentence of the kind that a voice is tried with. It goes on for a while, until ten seconds are over, and then it ends, as all sentences do at last."
+TEXT = "This is a sentence of the kind that a voice is tried with. It goes on for a while, until ten seconds are over, and a little longer so as to be sure, and then it ends, as all sentences do at last."
 
 
 def example_state(shape: tuple[int, ...]) -> NDArray[np.float32]:
