@@ -19,7 +19,7 @@ class GraphCodec:
     """A codec, or (``decoder`` false) a tokenizer that ends at its codes.  Immutable."""
 
     def __init__(self, exported: Exported, config: CodecConfig, encoder: str = "codec_encoder", decoder: bool = True) -> None:
-        self.config = config
+        self.config, self.exported = config, exported
         self.encoder: Graph = exported.graph(encoder)
         self.decoder: Graph | None = exported.graph("codec_decoder") if decoder else None
         self.step: Graph | None = exported.graph("codec_decoder_step") if decoder else None
@@ -125,11 +125,13 @@ class GraphDecoderStream:
         assert codec.step is not None
         self.codec, self.graph = codec, codec.step
         self._names: list[str] = list(self.graph.about["state"])
-        self._zeros = {n: np.zeros(self.graph.ports[n][1], np.float32) for n in self._names}
+        self._wanted = [n for n in ("samples", "tail") if n in self.graph.about["outputs"]]
         self.reset()
 
     def reset(self) -> None:
-        self._state = dict(self._zeros)
+        # Twice: a step reads one and writes the other, since its outputs are its inputs moved on.
+        zeros = {n: np.zeros(self.graph.ports[n][1], np.float32) for n in self._names}
+        self._state, self._next = ({n: self.codec.exported.memory(a.copy()) for n, a in zeros.items()} for _ in range(2))
         self._tail: Samples = np.zeros(0, np.float32)
         self._skip = self.codec.decoder_lookahead  # samples still to come that are before the clip
         self._steps = 0
@@ -140,11 +142,11 @@ class GraphDecoderStream:
         return self._cut([self._step(c[:, t : t + 1]) for t in range(c.shape[1])])
 
     def _step(self, codes: NDArray[np.int64], length: int | None = None) -> Samples:
-        inputs: dict[str, NDArray[Any]] = {"codes": codes, **self._state}
+        inputs: dict[str, NDArray[Any]] = {"codes": codes}
         if "unknown" in self.graph.about:
             inputs |= {"position": np.array([self._steps]), "length": np.array([length or self.graph.about["unknown"]])}
-        out = self.graph.run(inputs)
-        self._state = {n: out[f"{n}_out"] for n in self._names}
+        out = self.graph.run_state(inputs, self._state, self._next, self._wanted)
+        self._state, self._next = self._next, self._state
         self._tail = out.get("tail", self._tail)
         self._steps += 1
         return out["samples"]
@@ -168,7 +170,8 @@ class GraphDecoderStream:
 
     def fork(self) -> GraphDecoderStream:
         other = GraphDecoderStream(self.codec)
-        other._state, other._tail, other._skip, other._steps = dict(self._state), self._tail, self._skip, self._steps
+        other._state = {n: self.codec.exported.memory(m.array().copy()) for n, m in self._state.items()}
+        other._tail, other._skip, other._steps = self._tail, self._skip, self._steps
         return other
 
 

@@ -274,7 +274,8 @@ class GraphSession:
                 g = lm.config.global_
                 buffer = self._buffers[key] = _Buffer(lm.exported, (g.num_kv_heads, g.head_dim), lm.dtype)
             state[key] = buffer.grown(rows, self.frames, self.capacity)
-        return graph.run_in_place({**inputs, "position": np.array([self.frames])}, state, rows, "hidden")
+        hidden = graph.run_state({**inputs, "position": np.array([self.frames])}, state, state, ["hidden"], rows)["hidden"]
+        return np.asarray(hidden, np.float32)
 
     # Checks
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,8 +41,11 @@ class Graph(Protocol):
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs."""
 
-    def run_in_place(self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], rows: int, output: str) -> NDArray[np.float32]:
-        """One output; the first ``rows`` rows of each state are read and written where they lie."""
+    def run_state(
+        self, inputs: Mapping[str, NDArray[Any]], read: Mapping[str, Memory], write: Mapping[str, Memory], outputs: Sequence[str], rows: int = 0
+    ) -> dict[str, NDArray[Any]]:
+        """These outputs.  State is read from ``read`` and written to ``write``, which may be the same where the graph writes rows of it (caches: the
+        first ``rows`` rows take part); its names are the inputs'."""
 
 
 class Exported(Protocol):
@@ -127,18 +130,22 @@ class OnnxGraph:
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self.outputs, self.session.run(self.outputs, dict(inputs)), strict=True))
 
-    def run_in_place(self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], rows: int, output: str) -> NDArray[np.float32]:
+    def run_state(
+        self, inputs: Mapping[str, NDArray[Any]], read: Mapping[str, Memory], write: Mapping[str, Memory], outputs: Sequence[str], rows: int = 0
+    ) -> dict[str, NDArray[Any]]:
         binding = self.session.io_binding()
-        binding.bind_output(output, "cpu")  # the first output that is bound is the first of get_outputs
+        for name in outputs:
+            binding.bind_output(name, "cpu")  # those that are bound first are the first of get_outputs
         for name, value in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        for name, memory in state.items():
+        for name, memory in read.items():
             dtype, shape = self.ports[name]
-            place = (self.device, self.device_id, dtype, (rows, *shape[1:]), memory.pointer())
-            binding.bind_input(name, *place)
-            binding.bind_output(f"{name}_out", *place)
+            shape = (rows, *shape[1:]) if rows else shape
+            binding.bind_input(name, self.device, self.device_id, dtype, shape, memory.pointer())
+            binding.bind_output(f"{name}_out", self.device, self.device_id, dtype, shape, write[name].pointer())
         self.session.run_with_iobinding(binding)
-        return np.asarray(binding.get_outputs()[0].numpy(), np.float32)  # the state stays where it is
+        made = binding.get_outputs()  # the state stays where it is
+        return {name: np.asarray(made[i].numpy()) for i, name in enumerate(outputs)}
 
 
 class HostMemory:

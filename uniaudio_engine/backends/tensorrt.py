@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +136,20 @@ class TrtGraph:
         self._buffers: dict[str, DeviceMemory] = {}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return self._run(inputs, {}, {}, self.plan.outputs)
+        return self.run_state(inputs, {}, {}, self.plan.outputs)
 
-    def run_in_place(self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], rows: int, output: str) -> NDArray[np.float32]:
-        shapes = {n: (rows, *self.ports[n][1][1:]) for n in state}
-        return np.asarray(self._run(inputs, state, shapes, [output])[output], np.float32)
-
-    def _run(
-        self, inputs: Mapping[str, NDArray[Any]], state: Mapping[str, Memory], state_shapes: Mapping[str, tuple[int, ...]], wanted: list[str]
+    def run_state(
+        self, inputs: Mapping[str, NDArray[Any]], read: Mapping[str, Memory], write: Mapping[str, Memory], outputs: Sequence[str], rows: int = 0
     ) -> dict[str, NDArray[Any]]:
         arrays = {n: np.ascontiguousarray(v, self.ports[n][0]) for n, v in inputs.items()}
-        shapes = {**{n: a.shape for n, a in arrays.items()}, **state_shapes}
+        shapes = {n: a.shape for n, a in arrays.items()}
+        for n in read:
+            shape = self.ports[n][1]
+            shapes[n] = (rows, *shape[1:]) if rows else shape
         profile = fitting(self.profiles, self.ports, shapes)
         with self.api.lock:
             out = self.plan.shapes(profile, shapes)
-            places = {n: m.pointer() for n, m in state.items()} | {f"{n}_out": m.pointer() for n, m in state.items()}
+            places = {n: m.pointer() for n, m in read.items()} | {f"{n}_out": m.pointer() for n, m in write.items()}
             for name, array in arrays.items():
                 buffer = self._buffer(name, array.shape, array.dtype)
                 buffer.write(array)
@@ -159,7 +158,7 @@ class TrtGraph:
                 if name not in places:
                     places[name] = self._buffer(name, shape, self.plan.output_dtype(name)).pointer()
             self.plan.run(profile, places, self.static)
-            return {n: self._buffers[n].read(out[n]) for n in wanted}
+            return {n: self._buffers[n].read(out[n]) for n in outputs}
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: Any) -> DeviceMemory:
         buffer = self._buffers.get(name)

@@ -112,7 +112,8 @@ class DeviceMemory:
         api.check(api.cuda.cudaStreamSynchronize(api.stream), "upload")  # the array may go
 
     def array(self) -> NDArray[Any]:
-        return self.read(self.shape)
+        with self.api.lock:
+            return self.read(self.shape)
 
     def read(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """The first values, in this shape."""
