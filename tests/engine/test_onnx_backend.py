@@ -326,6 +326,16 @@ def test_the_folders_own_program_speaks(tmp_path: Path) -> None:
     assert "uniaudio_engine" not in source and "torch" not in source
 
 
+def test_the_program_of_the_page(joint: tuple[Path, Path], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/export.md").read_text()
+    program = page.split("```python\n")[1].split("```")[0]
+    assert 'backend="onnx"' in program
+    (tmp_path / "speech-onnx").symlink_to(joint[1])
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("samples\n") and (tmp_path / "hello.wav").stat().st_size > 1000
+
+
 def test_the_folders_cpp_program_speaks(joint: tuple[Path, Path], tmp_path: Path) -> None:
     """Against ONNX Runtime's library as PyPI has it; its headers are not there: ONNXRUNTIME_INCLUDE names them (1.12 or newer)."""
     import onnxruntime
