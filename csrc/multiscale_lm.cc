@@ -12,7 +12,16 @@ namespace {
 
 constexpr int64_t kLogitRows = 32;  // frames at a time in the teacher-forced pass
 
-std::vector<TensorSpec> tensors(const LmConfig& c) {
+const Weights& checked(const LmConfig& c, const Weights& weights) {
+  weights.check("lm", lm_tensors(c));
+  return weights;
+}
+
+uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
+
+}  // namespace
+
+std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   std::vector<TensorSpec> specs;
   const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
   specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
@@ -29,15 +38,6 @@ std::vector<TensorSpec> tensors(const LmConfig& c) {
   if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
   return specs;
 }
-
-const Weights& checked(const LmConfig& c, const Weights& weights) {
-  weights.check("lm", tensors(c));
-  return weights;
-}
-
-uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
-
-}  // namespace
 
 LmDTypes LmDTypes::parse(const std::string& text) {
   LmDTypes d(DType::int8);
@@ -111,7 +111,7 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtypes.global) | uint64_t(dtypes.local) << 8 | uint64_t(dtypes.head) << 16);
   fingerprint_ = mix(fingerprint_, uint64_t(kv_dtype));
   for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width), int64_t(c.global.heads)}) fingerprint_ = mix(fingerprint_, uint64_t(i));
-  for (const TensorSpec& spec : tensors(c)) {
+  for (const TensorSpec& spec : lm_tensors(c)) {
     const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight" ? weights.get(spec.name, spec.shape) : Buffer<float>();
     for (size_t i = 0; i < t.size(); i += 1 + t.size() / 4096) {
       uint32_t bits;

@@ -28,6 +28,9 @@ struct ContinuousInput {
 
 class MultiScaleLm;
 
+// The tensors that a model of this configuration consists of.
+std::vector<TensorSpec> lm_tensors(const LmConfig& config);
+
 // How the weights of each part are held.  The head stands for what is small: the bridge too.
 struct LmDTypes {
   DType global = DType::float32, local = DType::float32, head = DType::float32;

@@ -16,25 +16,6 @@ Format format_of(DType dtype, const char* part) {
   return dtype == DType::float32 ? Format::float32 : dtype == DType::bfloat16 ? Format::bfloat16 : Format::int8;
 }
 
-// The tensors of csrc/multiscale_lm.cc, checked by the same rule.
-void check_weights(const LmConfig& c, const Weights& weights) {
-  std::vector<TensorSpec> specs;
-  const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
-  specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
-  Transformer::add_tensors(specs, "global", c.global, c.max_frames);
-  specs.push_back({"local.embed.weight", {v, c.local.width}});
-  Transformer::add_tensors(specs, "local", c.local, k);
-  specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
-  specs.push_back({"bridge.bias", {c.local.width}});
-  specs.push_back({"head.weight", {v, c.local.width}});
-  for (const auto& [name, width] : c.continuous) {
-    specs.push_back({"continuous." + name + ".weight", {d, width}});
-    specs.push_back({"continuous." + name + ".bias", {d}});
-  }
-  if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
-  weights.check("lm", specs);
-}
-
 // Jobs of a head: the row tiles that hold `ranges`, and how many of them.
 std::vector<int32_t> tiles_of(const std::vector<IdRange>& ranges) {
   std::vector<int32_t> tiles;
@@ -184,7 +165,7 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
       formats_{format_of(dtypes.global, "global"), format_of(dtypes.local, "local"), format_of(dtypes.head, "head")},
       embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
   if (kv_dtype == KvDType::int8) throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
-  check_weights(c, weights);
+  weights.check("lm", lm_tensors(c));
   plan_ = make_plan(c, formats_, device_->limits());
   const int64_t d = c.global.width, v = c.vocab_size;
   host_embed_ = weights.get("global.embed.weight", {v, embed_width_});

@@ -56,18 +56,8 @@ struct Model {
   Weights weights;
 
   Model(const LmConfig& c, uint64_t seed) : config(c) {
-    std::vector<TensorSpec> specs;
-    const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
-    specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
-    Transformer::add_tensors(specs, "global", c.global, c.max_frames);
-    specs.push_back({"local.embed.weight", {v, c.local.width}});
-    Transformer::add_tensors(specs, "local", c.local, k);
-    specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
-    specs.push_back({"bridge.bias", {c.local.width}});
-    specs.push_back({"head.weight", {v, c.local.width}});
-    if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
     check::Random random(seed);
-    for (const TensorSpec& s : specs) {
+    for (const TensorSpec& s : lm_tensors(c)) {
       size_t n = 1;
       for (int64_t i : s.shape) n *= size_t(i);
       std::vector<float> x = random.normals(n);
