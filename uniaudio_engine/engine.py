@@ -106,8 +106,8 @@ class Engine(Verbs):
     ) -> Engine:
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
-        ``device`` auto|cpu|cuda|cuda:N: where the language model runs, and the decoder of a spectral codec;
-        auto is the CPU.  Encoders, and other codecs, run on the CPU beside either.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
+        ``device`` auto|cpu|cuda|cuda:N: where it runs; auto is the CPU.  Codecs that look at whole clips run on the CPU beside cuda.
+        ``backend`` native, or onnx or tensorrt for a folder that export wrote, whose dtype and kv_dtype are fixed.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
         folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8
         (float32 on machines without vector instructions).

@@ -1,7 +1,7 @@
 """A folder of TensorRT plans that ``uniaudio export tensorrt`` wrote, behind the interface of an exported folder's graphs.
 
-Plans are keyed by graph, weights, TensorRT's version, GPU and profile: another machine's are refused when they are loaded.  Keys, values and codec state
-stay on the device; static steps are recorded as CUDA graphs.  All calls into the library are in ``trt_api.py``.
+Plans are keyed by graph, weights, TensorRT's version, GPU and profile: another machine's are refused when they are loaded.  The global stack's keys
+and values and the codec's state stay on the device; static steps are recorded as CUDA graphs.  All calls into the library are in ``trt_api.py``.
 """
 
 from __future__ import annotations
