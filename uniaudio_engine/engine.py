@@ -107,8 +107,8 @@ class Engine(Verbs):
         """Load a model folder, a bundled model by name, or (None) the bundled model.
 
         ``device`` auto|cpu|cuda|cuda:N: where it runs; auto is the CPU.  Codecs that look at whole clips run on the CPU beside cuda.
-        ``backend`` native, or onnx or tensorrt for a folder that export wrote, whose dtype and kv_dtype are fixed.  ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the
-        folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
+        ``backend`` native, or onnx or tensorrt for a folder that export wrote, whose dtype and kv_dtype are fixed (tensorrt: auto is cuda).
+        ``dtype``: how the LM's weights are held: float32, bfloat16 (float32's results where the folder stores bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by part
         as in "int8,local=int4" (global, local, head); auto is what the folder stores where it is quantized, else int8
         (float32 on machines without vector instructions).
         docs/benchmarks.md says what each costs.
@@ -119,7 +119,7 @@ class Engine(Verbs):
         "hubert" for imported models that need them (``encoders.py``).  What this version does not have is refused in one line, never
         replaced in silence.
         """
-        device = "cpu" if device == "auto" else device
+        chosen, device = device != "auto", "cpu" if device == "auto" else device
         if backend not in BACKENDS:
             raise InputError(f"backend: expected {' or '.join(BACKENDS)}, got {shown(backend)}")
         if device != "cpu" and backend == "native":
@@ -136,7 +136,7 @@ class Engine(Verbs):
                 raise InputError(f"dtype and kv_dtype: expected auto with backend {backend}, since the export has fixed them; export with another --dtype")
             exported: Exported
             if backend == "tensorrt":
-                exported = TrtFolder(os.fspath(path or ""), "cuda" if device == "cpu" else device)
+                exported = TrtFolder(os.fspath(path or ""), device if chosen else "cuda")
             elif not is_exported(path):
                 raise InputError(f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER")
             else:

@@ -95,6 +95,7 @@ def test_plans_of_another_machine_are_refused(graphs: tuple[Path, Path], tmp_pat
     refused("build the plans here", "compatible")
     install(monkeypatch)
     refused("error 101", device="cuda:1")
+    refused("expected device cuda or cuda:N, got 'cpu'", device="cpu")
     shutil.copytree(tmp_path / "plans", tmp_path / "changed")
     with (tmp_path / "changed/local_step.plan").open("ab") as f:
         f.write(b" ")

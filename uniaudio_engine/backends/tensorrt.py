@@ -167,10 +167,6 @@ class TrtGraph:
         return buffer
 
 
-def is_plans(path: Any) -> bool:
-    return path is not None and (Path(path) / "plans.json").is_file()
-
-
 def _load_plans(path: Path) -> dict[str, Any]:
     file = path / "plans.json"
     try:
