@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "config.h"
-#include "frame.h"
+#include "params.h"
 
 namespace uniaudio::cuda {
 

@@ -15,7 +15,7 @@
 
 #include <variant>
 
-#include "frame.h"
+#include "params.h"
 #include "wide_product.h"
 
 namespace uniaudio::cuda {

@@ -59,15 +59,13 @@ inline size_t wide_smem(const WideProduct& p) { return size_t(operand_bytes(p.fo
 // A warp's tiles of one row tile, some ahead.
 struct Straight {
 #ifdef UA_DEVICE
-  UA_HD void take(int, Lane<Vec4>& out) { load(out); }
-  UA_HD void load(Lane<Vec4>& out) {
+  UA_HD void take(int, Lane<Vec4>& out) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(at + (threadIdx.x & 31) * 16));
     out.value = Vec4{{v.x, v.y, v.z, v.w}};
     at += kTileBytes;
   }
 #else
-  void take(int, Lane<Vec4>& out) { load(out); }
-  void load(Lane<Vec4>& out) {
+  void take(int, Lane<Vec4>& out) {
     for (int lane = 0; lane < 32; ++lane) std::memcpy(out[lane].v, at + lane * 16, 16);
     at += kTileBytes;
   }
@@ -85,7 +83,7 @@ UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns
     for (int k = 0; k < kAhead; ++k) {
       UA_UNROLL
       for (int e = 0; e < kEach; ++e) {
-        if (k0 + k < tiles) source[e].load(w[e][k]);
+        if (k0 + k < tiles) source[e].take(0, w[e][k]);
       }
     }
     UA_UNROLL
