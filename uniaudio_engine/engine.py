@@ -17,19 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cuda
 from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
-from .backends.onnx_folder import Exported, OnnxFolder, is_exported
-from .backends.parts import BACKENDS, Parts, graph_parts, native_parts
-from .backends.tensorrt import TrtFolder
+from .backends.parts import Parts, load_parts
 from .captions import CaptionTokenizer
 from .config import ConfigError, ModelConfig
 from .core import core, default_threads
-from .dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from .encoded import EncodedAudio
 from .encoders import ENCODERS, Encoder, check_encoders
 from .errors import InputError, first_few, shown
-from .folder import ModelFolder, load_folder
 from .plan import Plan, make_plan
 from .semantic import SemanticEncoder, SemanticStream
 from .sequence import Layout, Prefix
@@ -53,21 +48,18 @@ class Engine(Verbs):
 
     def __init__(
         self,
-        folder: ModelFolder,
         parts: Parts,
-        dtype: str,
         threads: int,
         max_seconds: float | None = None,
-        kv_dtype: str = "auto",
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
-        device: str = "cpu",
     ) -> None:
-        self.folder, self.dtype, self.threads, self.device, self.kv_dtype, self.backend = folder, dtype, threads, device, kv_dtype, parts.backend
-        config = folder.config
+        self.folder, self.backend, self.device, self.threads = parts.folder, parts.backend, parts.device, threads
+        self.dtype, self.kv_dtype = parts.dtype, parts.kv_dtype
+        config = self.folder.config
         self._tasks = config.task_table
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
-        self._labels = {"phone": folder.phones} | folder.labels
+        self._labels = {"phone": self.folder.phones} | self.folder.labels
         self._label_ids: dict[str, dict[str, int]] = {}
         self.codec: Any = parts.codec
         self.fingerprint = parts.fingerprint
@@ -119,42 +111,12 @@ class Engine(Verbs):
         "hubert" for imported models that need them (``encoders.py``).  What this version does not have is refused in one line, never
         replaced in silence.
         """
-        chosen, device = device != "auto", "cpu" if device == "auto" else device
-        if backend not in BACKENDS:
-            raise InputError(f"backend: expected {' or '.join(BACKENDS)}, got {shown(backend)}")
-        if device != "cpu" and backend == "native":
-            cuda.check_device(device)
-        if kv_dtype not in ("auto", *KV_DTYPES):
-            raise InputError(f"kv_dtype: expected auto, {', '.join(KV_DTYPES)}, got {shown(kv_dtype)}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise InputError(f"threads: expected a whole number from 1 to {MAX_THREADS}, got {shown(threads)}")
         if max_seconds is not None and not (_is_number(max_seconds) and 1 <= max_seconds <= MAX_SECONDS):
             raise InputError(f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got {shown(max_seconds)}")
         threads = threads or default_threads()
-        if backend != "native":
-            if dtype != "auto" or kv_dtype != "auto":
-                raise InputError(f"dtype and kv_dtype: expected auto with backend {backend}, since the export has fixed them; export with another --dtype")
-            exported: Exported
-            if backend == "tensorrt":
-                exported = TrtFolder(os.fspath(path or ""), device if chosen else "cuda")
-            elif not is_exported(path):
-                raise InputError(f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER")
-            else:
-                if device != "cpu":
-                    cuda.device_index(device)  # that it names one
-                exported = OnnxFolder(os.fspath(path or ""), device, threads)
-            device = exported.device
-            held = "float16" if exported.dtype == "float16" else "float32"
-            return cls(exported.folder, graph_parts(exported, backend), exported.dtype, threads, max_seconds, held, encoders, device)
-        if is_exported(path):
-            raise InputError(f"{path}: expected a model folder, got graphs that were exported; use backend onnx (or tensorrt)")
-        folder = load_folder(path)
-        c = folder.config.codec
-        if folder.config.lm is not None and (c.channels != 1 or c.normalizes or c.chunk[0]):
-            raise InputError(f"{folder.path}: expected a mono codec of whole clips beside the language model, got one of several channels, in chunks or without loudness")
-        dtype = weight_format(dtype, folder)[0]
-        kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
-        return cls(folder, native_parts(folder, dtype, kv_dtype, threads, device), dtype, threads, max_seconds, kv_dtype, encoders, device)
+        return cls(load_parts(path, device, dtype, backend, kv_dtype, threads), threads, max_seconds, encoders)
 
     # What it is
 
