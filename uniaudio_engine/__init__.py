@@ -17,12 +17,29 @@ if TYPE_CHECKING:
     from .voice import Voice
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Audio", "AudioChunk", "EncodedAudio", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
+__all__ = [
+    "Answer",
+    "Audio",
+    "AudioChunk",
+    "EncodedAudio",
+    "Engine",
+    "InputError",
+    "Sampling",
+    "Voice",
+    "read_audio",
+]
 
 _HOME = {
-    "Answer": "stream", "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "EncodedAudio": "encoded", "Engine": "engine", "InputError": "errors",
-    "Sampling": "tokens", "Voice": "voice",
-}  # fmt: skip
+    "Answer": "stream",
+    "Audio": "audio",
+    "AudioChunk": "audio",
+    "read_audio": "audio",
+    "EncodedAudio": "encoded",
+    "Engine": "engine",
+    "InputError": "errors",
+    "Sampling": "tokens",
+    "Voice": "voice",
+}
 
 
 def __getattr__(name: str) -> Any:

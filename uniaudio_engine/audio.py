@@ -1,6 +1,6 @@
 """Sound in and out: one float32 type, checked reading of anything, writing that is whole or absent.
 
-Not responsible for codes or models.  Heavy readers (soundfile, soxr) are imported when first needed.
+Not responsible for codes or models. Heavy readers (soundfile, soxr) are imported when first needed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _BLOCK = 1 << 16  # samples a read
 class Audio:
     """Sound.
 
-    ``samples`` float32 [N] (mono), or [C, N] of several channels, in [-1, 1]; ``sample_rate`` in Hz; ``meta``: what is
-    known about it (``notes``: what was changed on reading; ``seed`` and timings where it was generated).
+    ``samples`` float32 [N] (mono), or [C, N] of several channels, in [-1, 1]; ``sample_rate`` in
+    Hz; ``meta``: what is known about it (``notes``: what was changed on reading; ``seed`` and
+    timings where it was generated).
     """
 
     samples: Samples
@@ -62,10 +63,11 @@ class Audio:
 
 @dataclass
 class AudioChunk:
-    """A piece of a stream: ``samples`` float32 [n] (or [C, n]) in [-1, 1] that begin at sample ``start``, at ``sample_rate`` Hz.
+    """A piece of a stream: ``samples`` float32 [n] (or [C, n]) in [-1, 1] that begin at sample
+    ``start``, at ``sample_rate`` Hz.
 
-    ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes samples lag behind);
-    ``last`` is true for the stream's final chunk only.
+    ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes
+    samples lag behind); ``last`` is true for the stream's final chunk only.
     """
 
     samples: Samples
@@ -83,25 +85,32 @@ def read_audio(
     min_seconds: float = 0.0,
     channels: int = 1,
 ) -> Audio:
-    """Any sound file or array at ``sample_rate`` Hz: mono [N], or with ``channels`` above 1 that many, [C, N].
+    """Any sound file or array at ``sample_rate`` Hz: mono [N], or with ``channels`` above 1 that
+    many, [C, N].
 
-    A source of as many channels is taken as it is; any other is averaged to mono, which every channel then gets.  Other
-    rates are resampled, peaks above 1 scaled to 1, and anything after ``max_seconds`` is not even read;
-    ``meta["notes"]`` says so.  Raises one :class:`InputError` line for a source that is missing, empty, truncated, no
-    sound, shorter than ``min_seconds``, or holds NaN or infinity.
+    A source of as many channels is taken as it is; any other is averaged to mono, which every
+    channel then gets. Other rates are resampled, peaks above 1 scaled to 1, and anything after
+    ``max_seconds`` is not even read; ``meta["notes"]`` says so. Raises one :class:`InputError` line
+    for a source that is missing, empty, truncated, no sound, shorter than ``min_seconds``, or holds
+    NaN or infinity.
     """
     if isinstance(source, Audio):
-        x, rate, notes, name = _from_array(np.asarray(source.samples).T, source.sample_rate, max_seconds, what)
+        x, rate, notes, name = _from_array(
+            np.asarray(source.samples).T, source.sample_rate, max_seconds, what
+        )
     elif isinstance(source, tuple) and len(source) == 2:
         x, rate, notes, name = _from_array(*source, max_seconds, what)
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
         x, rate, notes, name = _from_file(source, max_seconds, what)
     else:
         raise InputError(
-            f"{what}: expected a path, the bytes of a sound file, or (samples, rate in Hz), got {type(source).__name__}"
+            f"{what}: expected a path, the bytes of a sound file, or (samples, rate in Hz), got "
+            f"{type(source).__name__}"
         )
     if not np.isfinite(x).all():
-        raise InputError(f"{name}: expected finite samples, got NaN or infinity; repair or re-record the sound")
+        raise InputError(
+            f"{name}: expected finite samples, got NaN or infinity; repair or re-record the sound"
+        )
     given = x.shape[1]
     if given != channels:
         if given > 1:
@@ -113,7 +122,9 @@ def read_audio(
         x = x / np.float32(peak)
     if len(x) < max(1, min_seconds * rate):
         least = f"{max(min_seconds, 1 / rate):.3g} s"
-        raise InputError(f"{name}: expected at least {least} of sound, got {len(x) / rate:.3g} s; record more")
+        raise InputError(
+            f"{name}: expected at least {least} of sound, got {len(x) / rate:.3g} s; record more"
+        )
     if rate != sample_rate:
         import soxr
 
@@ -123,7 +134,9 @@ def read_audio(
         notes.append(f"mono duplicated to {channels} channels")
         x = np.repeat(x, channels, axis=1)
     x = np.clip(x, -1, 1).astype(np.float32)
-    return Audio(x[:, 0] if channels == 1 else np.ascontiguousarray(x.T), sample_rate, {"notes": notes})
+    return Audio(
+        x[:, 0] if channels == 1 else np.ascontiguousarray(x.T), sample_rate, {"notes": notes}
+    )
 
 
 def _from_array(
@@ -131,29 +144,47 @@ def _from_array(
 ) -> tuple[NDArray[np.float32], int, list[str], str]:
     rate = _checked_rate(rate, what)
     x = np.asarray(samples)
-    if x.ndim not in (1, 2) or x.dtype.kind not in "iuf" or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
-        raise InputError(f"{what}: expected samples [N] or [N, channels] as numbers, got {x.dtype} {list(x.shape)}")
+    if (
+        x.ndim not in (1, 2)
+        or x.dtype.kind not in "iuf"
+        or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS)
+    ):
+        raise InputError(
+            f"{what}: expected samples [N] or [N, channels] as numbers, got {x.dtype} "
+            f"{list(x.shape)}"
+        )
     notes: list[str] = []
     limit = len(x) if max_seconds is None else min(len(x), math.ceil(max_seconds * rate))
     if limit < len(x):
         notes.append(_cut_note(limit, len(x), rate))
     x = x[:limit]
     if x.dtype.kind == "u":
-        raise InputError(f"{what}: expected float or signed integer samples, got {x.dtype}; subtract its middle first")
+        raise InputError(
+            f"{what}: expected float or signed integer samples, got {x.dtype}; subtract its "
+            "middle first"
+        )
     if x.dtype.kind == "i":
         x = x.astype(np.float64) / -float(np.iinfo(x.dtype).min)
     return (x if x.ndim == 2 else x[:, None]).astype(np.float32), rate, notes, what
 
 
-def _from_file(source: Any, max_seconds: float | None, what: str) -> tuple[NDArray[np.float32], int, list[str], str]:
+def _from_file(
+    source: Any, max_seconds: float | None, what: str
+) -> tuple[NDArray[np.float32], int, list[str], str]:
     import soundfile
 
-    name = f"{what} {os.fspath(source)}" if isinstance(source, (str, os.PathLike)) else f"{what} ({len(source)} bytes)"
+    name = (
+        f"{what} {os.fspath(source)}"
+        if isinstance(source, (str, os.PathLike))
+        else f"{what} ({len(source)} bytes)"
+    )
     try:
         is_path = isinstance(source, (str, os.PathLike))
         f: BinaryIO = Path(source).open("rb") if is_path else io.BytesIO(source)  # noqa: SIM115 (closed below)
     except OSError as e:
-        raise InputError(f"{name}: expected a readable sound file, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{name}: expected a readable sound file, got: {e.strerror or e}"
+        ) from None
     with f:
         if not f.seekable():
             f = io.BytesIO(f.read())
@@ -167,7 +198,8 @@ def _from_file(source: Any, max_seconds: float | None, what: str) -> tuple[NDArr
         except soundfile.SoundFileError as e:
             reason = " ".join(getattr(e, "error_string", str(e)).split()).rstrip(".")
             raise InputError(
-                f"{name}: expected WAV, FLAC, OGG, MP3 or AIFF, got: {reason}; convert or copy the file again"
+                f"{name}: expected WAV, FLAC, OGG, MP3 or AIFF, got: {reason}; convert or copy "
+                "the file again"
             ) from None
 
 
@@ -178,30 +210,42 @@ def _read_sound(
     notes: list[str] = []
     if sound.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW"):
         notes.append("8-bit sound: expect noise")
-    limit = sound.frames if max_seconds is None else min(sound.frames, math.ceil(max_seconds * rate))
+    limit = (
+        sound.frames if max_seconds is None else min(sound.frames, math.ceil(max_seconds * rate))
+    )
     if limit < sound.frames:
         notes.append(_cut_note(limit, sound.frames, rate))
     blocks, got = [], 0
-    while got < limit:  # in blocks: the length that a header claims is not believed before the samples are there
+    while (
+        got < limit
+    ):  # in blocks: the length that a header claims is not believed before the samples are there
         block = sound.read(min(_BLOCK, limit - got), dtype="float32", always_2d=True)
         if not len(block):
             break
         blocks.append(block)
         got += len(block)
     if got < limit:
-        raise InputError(f"{name}: expected {limit} samples, got {got}; the file is truncated, copy it again")
+        raise InputError(
+            f"{name}: expected {limit} samples, got {got}; the file is truncated, copy it again"
+        )
     if not blocks:
-        raise InputError(f"{name}: expected sound, got a file without samples; record or copy it again")
+        raise InputError(
+            f"{name}: expected sound, got a file without samples; record or copy it again"
+        )
     return np.concatenate(blocks), rate, notes
 
 
 def _check_wav_size(f: BinaryIO, name: str) -> None:
-    """A RIFF/WAVE file must hold the bytes that its data chunk announces (libsndfile shortens silently)."""
+    """A RIFF/WAVE file must hold the bytes that its data chunk announces (libsndfile shortens
+    silently).
+    """
     size = f.seek(0, io.SEEK_END)
     f.seek(0)
     riff = f.read(12)
     if len(riff) < 12:
-        raise InputError(f"{name}: expected a sound file, got only {size} bytes; it is truncated, copy it again")
+        raise InputError(
+            f"{name}: expected a sound file, got only {size} bytes; it is truncated, copy it again"
+        )
     if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
         return
     while len(head := f.read(8)) == 8:
@@ -209,14 +253,23 @@ def _check_wav_size(f: BinaryIO, name: str) -> None:
         if chunk == b"data":
             there = size - f.tell()
             if length < _UNKNOWN_SIZES and there < length:
-                raise InputError(f"{name}: expected {length} bytes of samples, got {there}: truncated, copy it again")
+                raise InputError(
+                    f"{name}: expected {length} bytes of samples, got {there}: truncated, copy it "
+                    "again"
+                )
             return
         f.seek(length + length % 2, io.SEEK_CUR)
 
 
 def _checked_rate(rate: Any, what: str) -> int:
-    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not MIN_RATE <= rate <= MAX_RATE:
-        raise InputError(f"{what}: expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {shown(rate)}")
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, (int, np.integer))
+        or not MIN_RATE <= rate <= MAX_RATE
+    ):
+        raise InputError(
+            f"{what}: expected a sample rate of {MIN_RATE} to {MAX_RATE} Hz, got {shown(rate)}"
+        )
     return int(rate)
 
 
@@ -237,40 +290,70 @@ def trim_silence(audio: Audio, floor_db: float = -50.0) -> Audio:
 
 
 def to_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
-    """float [N] or [C, N] in [-1, 1] -> int16 [N] or [N, C]; samples that were read from 16 bits are what they were."""
+    """float [N] or [C, N] in [-1, 1] -> int16 [N] or [N, C]; samples that were read from 16 bits
+    are what they were.
+    """
     return np.clip(np.rint(samples.T * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def to_pcm16(samples: NDArray[Any]) -> bytes:
-    """float [N] or [C, N] in [-1, 1] -> little-endian 16-bit PCM, the channels of a sample side by side."""
+    """float [N] or [C, N] in [-1, 1] -> little-endian 16-bit PCM, the channels of a sample side by
+    side.
+    """
     return to_int16(samples).astype("<i2").tobytes()
 
 
 def wav_header(sample_rate: int, samples: int | None, channels: int = 1) -> bytes:
-    """44 bytes for 16-bit PCM; ``samples`` (of each channel) None: a stream whose length is not known yet."""
+    """44 bytes for 16-bit PCM; ``samples`` (of each channel) None: a stream whose length is not
+    known yet.
+    """
     width = 2 * channels
     size = 0xFFFFFFFF - 36 if samples is None else min(width * samples, 0xFFFFFFFF - 36)
-    parts = (b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, channels, sample_rate, width * sample_rate, width, 16, b"data", size)
+    parts = (
+        b"RIFF",
+        size + 36,
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        channels,
+        sample_rate,
+        width * sample_rate,
+        width,
+        16,
+        b"data",
+        size,
+    )
     return struct.pack("<4sI4s4sIHHIIHH4sI", *parts)
 
 
 def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
     """Write the whole file of a format in :data:`FORMATS` values."""
     if kind == "WAV":
-        f.write(wav_header(audio.sample_rate, audio.samples.shape[-1], audio.channels) + to_pcm16(audio.samples))
+        f.write(
+            wav_header(audio.sample_rate, audio.samples.shape[-1], audio.channels)
+            + to_pcm16(audio.samples)
+        )
         return
     import soundfile
 
     buffer = io.BytesIO()
-    samples = to_int16(audio.samples) if kind == "FLAC" else audio.samples.T  # libsndfile's own rounding is one off here and there
+    samples = (
+        to_int16(audio.samples) if kind == "FLAC" else audio.samples.T
+    )  # libsndfile's own rounding is one off here and there
     soundfile.write(buffer, samples, audio.sample_rate, format=kind)
     f.write(buffer.getvalue())
 
 
 def write_wav_stream(
-    f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, header: bool = True, channels: int = 1
+    f: BinaryIO,
+    chunks: Iterable[AudioChunk],
+    sample_rate: int,
+    header: bool = True,
+    channels: int = 1,
 ) -> int:
-    """Write chunks as they come (flushed one by one); returns the number of samples (of each channel).
+    """Write chunks as they come (flushed one by one); returns the number of samples (of each
+    channel).
 
     Where ``f`` can seek, the header gets the true length at the end.
     """
@@ -289,9 +372,14 @@ def write_wav_stream(
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a name whose ending says no format; what can't be written is refused by :func:`atomic_write`."""
+    """Refuse a name whose ending says no format; what can't be written is refused by
+    :func:`atomic_write`.
+    """
     if Path(path).suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: expected a name that ends in {', '.join(FORMATS)} (or - for WAV to standard output)")
+        raise InputError(
+            f"{path}: expected a name that ends in {', '.join(FORMATS)} (or - for WAV to standard "
+            "output)"
+        )
 
 
 def concatenate(chunks: Iterable[AudioChunk], sample_rate: int) -> Samples:

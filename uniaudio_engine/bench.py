@@ -1,7 +1,7 @@
 """``uniaudio bench`` and ``uniaudio doctor``: what this machine does with this model, measured now.
 
-A frame reads every weight that it uses once, so the memory's bandwidth is the floor; the benchmark says which part
-of it is reached.  Not responsible for comparing with other programs.
+A frame reads every weight that it uses once, so the memory's bandwidth is the floor; the benchmark
+says which part of it is reached. Not responsible for comparing with other programs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
 
 
-def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 0) -> dict[str, Any]:
+def measure(
+    engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 0
+) -> dict[str, Any]:
     """All figures of ``uniaudio bench``; times in ms are medians of ``repeat`` runs.
 
     ``ms_per_frame`` is the LM's part (all K codes of a frame), ``decode_ms_per_frame`` the codec's;
@@ -40,7 +42,13 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
     piece = next(iter(plan.pieces))
-    frames = max(8, min(round(seconds * engine.frame_rate), engine.capacity - len(piece.shared) - len(piece.body) - 2))
+    frames = max(
+        8,
+        min(
+            round(seconds * engine.frame_rate),
+            engine.capacity - len(piece.shared) - len(piece.body) - 2,
+        ),
+    )
 
     prefill = [_timed(lambda: _prefill(engine, piece.shared.frames)) for _ in range(repeat)]
     lm, decode = [], []
@@ -48,15 +56,21 @@ def measure(engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 
         codes, ms = _timed_frames(engine, plan, piece, frames)
         lm.append(ms)
         decode.append(_timed(lambda c=codes: _decode(engine, c)) / len(codes))  # type: ignore[misc]
-    engine.fork_prefix(piece.shared)  # from here on the voice is known, as it is to an app after its first sentence
+    engine.fork_prefix(
+        piece.shared
+    )  # from here on the voice is known, as it is to an app after its first sentence
     first, factor = [], []
     for _ in range(repeat):
         audio = engine.generate("tts", text=_TEXT, **options)
         first.append(audio.meta["first_chunk_ms"])
         factor.append(audio.meta["realtime_factor"])
-    bandwidth = statistics.median(core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3))
+    bandwidth = statistics.median(
+        core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3)
+    )
     ms = statistics.median(lm)
-    weight_bytes = int(engine.lm.core.weight_bytes(engine.layout.codebook_size))  # of the head only a codebook's rows
+    weight_bytes = int(
+        engine.lm.core.weight_bytes(engine.layout.codebook_size)
+    )  # of the head only a codebook's rows
     return {
         "model": engine.config.name,
         "dtype": engine.dtype,
@@ -86,21 +100,34 @@ def bench_command(args: argparse.Namespace) -> int:
         got = f"{args.repeat} and {args.seconds}"
         raise InputError(f"expected --repeat 1 to 1000 and --seconds 0.1 to 3600, got {got}")
     engine = Engine.from_pretrained(
-        args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
-        threads=args.threads, kv_dtype=args.kv_dtype,
-    )  # fmt: skip
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_seconds=args.max_seconds,
+        threads=args.threads,
+        kv_dtype=args.kv_dtype,
+    )
     figures = measure(engine, args.seconds, args.repeat, seed)
-    print(json.dumps(figures, indent=2) if args.json else "\n".join(f"{k}: {v}" for k, v in figures.items()))
+    print(
+        json.dumps(figures, indent=2)
+        if args.json
+        else "\n".join(f"{k}: {v}" for k, v in figures.items())
+    )
     return 0
 
 
 def doctor_command(args: argparse.Namespace) -> int:
     """One line for each thing; exit code 1 where something needed does not work."""
     checks: dict[str, Callable[[], str]] = {
-        "python": lambda: f"{platform.python_version()}, uniaudio-engine {__version__}, {platform.platform()}",
+        "python": lambda: (
+            f"{platform.python_version()}, uniaudio-engine {__version__}, {platform.platform()}"
+        ),
         "isa": _isa,
         "threads": lambda: f"{default_threads()} used by default of {os.cpu_count()} processors",
-        "bandwidth": lambda: f"{core().read_bandwidth(default_threads(), _BANDWIDTH_MB):.1f} GB/s measured now",
+        "bandwidth": lambda: (
+            f"{core().read_bandwidth(default_threads(), _BANDWIDTH_MB):.1f} GB/s measured now"
+        ),
         "model": lambda: _model(args.model),
         "text": _text,
         "sound": _sound_files,
@@ -113,7 +140,11 @@ def doctor_command(args: argparse.Namespace) -> int:
             found[name] = check()
         except (ValueError, OSError, ImportError) as e:
             found[name], ok = "NOT WORKING: " + " ".join(str(e).split()), False
-    print(json.dumps(found, indent=2) if args.json else "\n".join(f"{k:<10} {v}" for k, v in found.items()))
+    print(
+        json.dumps(found, indent=2)
+        if args.json
+        else "\n".join(f"{k:<10} {v}" for k, v in found.items())
+    )
     return 0 if ok else 1
 
 

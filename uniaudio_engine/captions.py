@@ -1,6 +1,7 @@
 """Captions and instructions -> pieces: sentencepiece with byte fallback, so that any text has some.
 
-The model (``text.model`` in the model folder) was trained on the corpus' captions (``uniaudio_training.lm.captions``).
+The model (``text.model`` in the model folder) was trained on the corpus' captions
+(``uniaudio_training.lm.captions``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ MAX_PIECES = 96  # of a caption
 
 
 class CaptionTokenizer:
-    """Pieces of a caption; ``size`` of them exist.  Raises :class:`InputError` for a model that is none."""
+    """Pieces of a caption; ``size`` of them exist.
+
+    Raises :class:`InputError` for a model that is none.
+    """
 
     def __init__(self, model: bytes, where: str = "text.model") -> None:
         import sentencepiece
@@ -25,7 +29,9 @@ class CaptionTokenizer:
         try:
             self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, ValueError, TypeError):
-            raise InputError(f"{where}: expected a sentencepiece model, got {len(model)} bytes of something else") from None
+            raise InputError(
+                f"{where}: expected a sentencepiece model, got {len(model)} bytes of something else"
+            ) from None
         self.size = int(self._model.get_piece_size())
 
     def encode(self, text: Any, name: str = "text") -> NDArray[np.int32]:
@@ -37,7 +43,10 @@ class CaptionTokenizer:
             raise InputError(f"{name}: expected words that describe the sound, got {shown(text)}")
         ids = self._model.encode(plain)
         if len(ids) > MAX_PIECES:
-            raise InputError(f"{name}: expected at most {MAX_PIECES} pieces of text, got {len(ids)}; say it in fewer words")
+            raise InputError(
+                f"{name}: expected at most {MAX_PIECES} pieces of text, got {len(ids)}; say it in "
+                "fewer words"
+            )
         return np.array(ids, np.int32)
 
     def decode(self, ids: Any) -> str:

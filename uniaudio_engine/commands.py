@@ -1,4 +1,7 @@
-"""What the subcommands of ``uniaudio`` do; each returns an exit code.  Arguments and errors are ``cli.py``'s."""
+"""What the subcommands of ``uniaudio`` do; each returns an exit code.
+
+Arguments and errors are ``cli.py``'s.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .audio import FORMATS, Audio, AudioChunk, check_output, read_audio, write_audio, write_wav_stream
+from .audio import (
+    FORMATS,
+    Audio,
+    AudioChunk,
+    check_output,
+    read_audio,
+    write_audio,
+    write_wav_stream,
+)
 from .bench import bench_command, doctor_command
 from .copy_examples import examples_command
 from .encoded import EncodedAudio
@@ -27,16 +38,31 @@ from .tasks import TASKS, Option, Task
 from .voice import Voice
 
 __all__ = [
-    "bench_command", "codec_command", "doctor_command", "examples_command", "info_command", "quantize_command", "run_command",
-    "stream_command", "task_command", "tasks_command", "voices_command",
-]  # fmt: skip
+    "bench_command",
+    "codec_command",
+    "doctor_command",
+    "examples_command",
+    "info_command",
+    "quantize_command",
+    "run_command",
+    "stream_command",
+    "task_command",
+    "tasks_command",
+    "voices_command",
+]
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
     return Engine.from_pretrained(
-        args.model, device=args.device, dtype=args.dtype, backend=args.backend, max_seconds=args.max_seconds,
-        threads=args.threads, kv_dtype=args.kv_dtype, encoders=_encoders(args.encoder),
-    )  # fmt: skip
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_seconds=args.max_seconds,
+        threads=args.threads,
+        kv_dtype=args.kv_dtype,
+        encoders=_encoders(args.encoder),
+    )
 
 
 def model_task(model: str | None, name: str) -> Task:
@@ -44,7 +70,10 @@ def model_task(model: str | None, name: str) -> Task:
     config = load_config(find_folder(model))
     tasks = config.task_table
     if name not in tasks:
-        raise InputError(f"model {config.name} was not trained for {shown(name)}; it does {first_few(list(tasks), 20) or 'no task'}")
+        raise InputError(
+            f"model {config.name} was not trained for {shown(name)}; it does "
+            f"{first_few(list(tasks), 20) or 'no task'}"
+        )
     return tasks[name]
 
 
@@ -52,7 +81,9 @@ def quantize_command(args: argparse.Namespace) -> int:
     """A copy of a model folder whose LM is stored as ``--dtype`` says."""
     about = quantize_folder(args.model, args.output, args.dtype)
     before, after = about["lm_bytes_before"] / 1e6, about["lm_bytes"] / 1e6
-    line = f"{args.output}: {about['model']} as {about['dtype']}, LM {before:.1f} MB -> {after:.1f} MB"
+    line = (
+        f"{args.output}: {about['model']} as {about['dtype']}, LM {before:.1f} MB -> {after:.1f} MB"
+    )
     print(json.dumps(about) if args.json else line)
     return 0
 
@@ -61,13 +92,22 @@ def task_command(args: argparse.Namespace) -> int:
     """``uniaudio tts …``: one task, one sound file."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
-    with open_output(args.output) as f, contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture:
+    with (
+        open_output(args.output) as f,
+        contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture,
+    ):
         engine = load_engine(args)
-        before = {"before": read_audio(values["source"], engine.sample_rate)} if picture is not None and "source" in values else {}
+        before = (
+            {"before": read_audio(values["source"], engine.sample_rate)}
+            if picture is not None and "source" in values
+            else {}
+        )
         audio = _generate(engine, task, values)
         write_audio(f, audio, _kind(args.output))
         if picture is not None:
-            write_plot(picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span"))
+            write_plot(
+                picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span")
+            )
     _report(args, audio.meta | {"output": args.output})
     return 0
 
@@ -110,25 +150,41 @@ def run_command(args: argparse.Namespace) -> int:
 def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int:
     """A task whose answer is not sound: its words or numbers as a line of text."""
     if args.output != "-" and Path(args.output).suffix != ".txt":
-        raise InputError(f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}")
-    with contextlib.nullcontext(sys.stdout.buffer) if args.output == "-" else atomic_write(args.output) as f:
+        raise InputError(
+            f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}"
+        )
+    with (
+        contextlib.nullcontext(sys.stdout.buffer)
+        if args.output == "-"
+        else atomic_write(args.output) as f
+    ):
         answer = load_engine(args).understand(task.name, **values)
         f.write(f"{answer}\n".encode())
     if args.json:
-        about = answer.meta | {"tokens": answer.tokens, "labels": answer.labels, "output": args.output}
+        about = answer.meta | {
+            "tokens": answer.tokens,
+            "labels": answer.labels,
+            "output": args.output,
+        }
         print(json.dumps(about), file=sys.stderr if args.output == "-" else sys.stdout)
     return 0
 
 
 def _run_file(args: argparse.Namespace, task: Task) -> int:
-    """Everything is checked before the first request is made; then batch by batch, each file whole or absent."""
+    """Everything is checked before the first request is made; then batch by batch, each file whole
+    or absent.
+    """
     if args.values:
-        raise InputError(f"expected either NAME=VALUE or --jsonl, got both ({shown(args.values[0])})")
+        raise InputError(
+            f"expected either NAME=VALUE or --jsonl, got both ({shown(args.values[0])})"
+        )
     if not 1 <= args.batch <= 1024:
         raise InputError(f"--batch: expected 1 to 1024, got {args.batch}")
     folder = Path(args.output)
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder for the sound files, got none; make it first")
+        raise InputError(
+            f"{folder}: expected a folder for the sound files, got none; make it first"
+        )
     requests = read_requests(args.jsonl)
     engine = load_engine(args)
     seen: set[str] = set()
@@ -137,7 +193,9 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
         with _line(args.jsonl, number):
             name = request.pop("output", f"{number:05d}.wav")
             if not isinstance(name, str) or Path(name).name != name or name in seen:
-                raise InputError(f"output: expected a file name of its own, without folders, got {shown(name)}")
+                raise InputError(
+                    f"output: expected a file name of its own, without folders, got {shown(name)}"
+                )
             seen.add(name)
             check_output(name)
             if args.seed is not None:
@@ -159,9 +217,15 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
 def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
     """(line number, request) of a JSONL file; - is standard input.  Empty lines are skipped."""
     try:
-        lines = sys.stdin.readlines() if path == "-" else Path(path).read_text(encoding="utf-8").splitlines()
+        lines = (
+            sys.stdin.readlines()
+            if path == "-"
+            else Path(path).read_text(encoding="utf-8").splitlines()
+        )
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: expected a readable UTF-8 file of JSON lines, got: {e}") from None
+        raise InputError(
+            f"{path}: expected a readable UTF-8 file of JSON lines, got: {e}"
+        ) from None
     requests = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -175,7 +239,9 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
                 raise InputError(f"expected a JSON object, got {shown(request)}")
             requests.append((number, request))
     if not requests:
-        raise InputError(f"{path}: expected at least one request, got none; write one JSON object a line")
+        raise InputError(
+            f"{path}: expected at least one request, got none; write one JSON object a line"
+        )
     return requests
 
 
@@ -183,7 +249,9 @@ def codec_command(args: argparse.Namespace) -> int:
     """Sound to codes (:class:`EncodedAudio`'s file) and back, as many samples as there were."""
     if args.direction == "encode":
         if Path(args.output).suffix != ".safetensors":
-            raise InputError(f"{args.output}: expected a name for the codes that ends in .safetensors")
+            raise InputError(
+                f"{args.output}: expected a name for the codes that ends in .safetensors"
+            )
         encoded = load_engine(args).encode_audio(args.input, args.codebooks, args.bandwidth)
         encoded.save(args.output)
         seconds = encoded.seconds
@@ -197,7 +265,13 @@ def codec_command(args: argparse.Namespace) -> int:
             write_audio(f, audio, _kind(args.output))
         seconds = audio.seconds
     k, t = encoded.codes.shape
-    about = {"output": args.output, "codebooks": k, "frames": t, "samples": encoded.samples, "seconds": seconds}
+    about = {
+        "output": args.output,
+        "codebooks": k,
+        "frames": t,
+        "samples": encoded.samples,
+        "seconds": seconds,
+    }
     _report(args, about | {"notes": list(encoded.notes)})
     return 0
 
@@ -218,13 +292,32 @@ def voices_command(args: argparse.Namespace) -> int:
             raise InputError("expected an output for the voice; add -o NAME.safetensors")
         voice = load_engine(args).encode_voice(args.input, args.name, licence=args.licence)
         voice.save(args.output)
-        _report(args, {"output": args.output, "name": voice.name, "seconds": voice.seconds, "notes": list(voice.notes)})
+        _report(
+            args,
+            {
+                "output": args.output,
+                "name": voice.name,
+                "seconds": voice.seconds,
+                "notes": list(voice.notes),
+            },
+        )
         return 0
     if args.output is not None:
-        raise InputError("expected a sound to make a voice from, got none; see: uniaudio voices --help")
-    voices = [Voice.load(p) for p in sorted((find_folder(args.model) / "voices").glob("*.safetensors"))]
-    rows = [{"name": v.name, "seconds": v.seconds, "licence": v.licence, "source": v.source} for v in voices]
-    _print(args, rows, [f"{v.name}  {v.seconds:.2f} s  {v.licence}".rstrip() for v in voices] or ["no voices"])
+        raise InputError(
+            "expected a sound to make a voice from, got none; see: uniaudio voices --help"
+        )
+    voices = [
+        Voice.load(p) for p in sorted((find_folder(args.model) / "voices").glob("*.safetensors"))
+    ]
+    rows = [
+        {"name": v.name, "seconds": v.seconds, "licence": v.licence, "source": v.source}
+        for v in voices
+    ]
+    _print(
+        args,
+        rows,
+        [f"{v.name}  {v.seconds:.2f} s  {v.licence}".rstrip() for v in voices] or ["no voices"],
+    )
     return 0
 
 
@@ -238,9 +331,13 @@ def tasks_command(args: argparse.Namespace) -> int:
     for s in schemas:
         lines.append(f"{s['name']}: {s['help']}")
         for i in s["inputs"]:
-            lines.append(f"  {i['name']} ({i['modality']}{', needed' if i['required'] else ''}): {i['help']}")
+            lines.append(
+                f"  {i['name']} ({i['modality']}{', needed' if i['required'] else ''}): {i['help']}"
+            )
         for o in s["options"]:
-            lines.append(f"  {o['name']} ({o['min']:g} to {o['max']:g}, default {o['default']}): {o['help']}")
+            lines.append(
+                f"  {o['name']} ({o['min']:g} to {o['max']:g}, default {o['default']}): {o['help']}"
+            )
         lines.append(f"  example: {s['example']}")
     _print(args, schemas, lines)
     return 0
@@ -249,7 +346,11 @@ def tasks_command(args: argparse.Namespace) -> int:
 def info_command(args: argparse.Namespace) -> int:
     """About a model, loaded and checked."""
     about = load_engine(args).info()
-    _print(args, about, [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()])
+    _print(
+        args,
+        about,
+        [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()],
+    )
     return 0
 
 
@@ -261,7 +362,10 @@ def open_output(path: str) -> Iterator[BinaryIO]:
     """The output, refused before any work where it cannot be written; - is standard output."""
     if path == "-":
         if sys.stdout.isatty():
-            raise InputError("expected a pipe or file for the sound, got a terminal; redirect it, or use -o NAME.wav")
+            raise InputError(
+                "expected a pipe or file for the sound, got a terminal; redirect it, or use -o "
+                "NAME.wav"
+            )
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
@@ -294,7 +398,9 @@ def _progress(text: str) -> None:
 
 
 def _report(args: argparse.Namespace, meta: dict[str, Any]) -> None:
-    """What was made: JSON on standard output (or error, when that is taken), else one line on standard error."""
+    """What was made: JSON on standard output (or error, when that is taken), else one line on
+    standard error.
+    """
     if args.json:
         print(json.dumps(meta), file=sys.stderr if meta["output"] == "-" else sys.stdout)
         return
@@ -312,13 +418,23 @@ def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
 
 def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """Inputs and options from the flags that the task's entry made."""
-    flags = TASKS[args.task]  # another model's entry of this name may know more, or less: what was given decides
+    flags = TASKS[
+        args.task
+    ]  # another model's entry of this name may know more, or less: what was given decides
     options = {o.name: o for o in (*flags.options, *task.options)}
-    values: dict[str, Any] = {o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options}
+    values: dict[str, Any] = {
+        o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options
+    }
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
         values["phones"] = args.phones
-    values.update({i.name: sys.stdin.read() for i in flags.inputs if i.modality in ("text", "caption") and values[i.name] == "-"})
+    values.update(
+        {
+            i.name: sys.stdin.read()
+            for i in flags.inputs
+            if i.modality in ("text", "caption") and values[i.name] == "-"
+        }
+    )
     return {k: v for k, v in values.items() if v is not None}
 
 
@@ -352,7 +468,9 @@ def _chunk_frames(text: str | None) -> list[int] | None:
     try:
         return [int(n) for n in text.split(",")]
     except ValueError:
-        raise InputError(f"--chunk-frames: expected whole numbers such as 4,8,16, got {shown(text)}") from None
+        raise InputError(
+            f"--chunk-frames: expected whole numbers such as 4,8,16, got {shown(text)}"
+        ) from None
 
 
 @contextlib.contextmanager

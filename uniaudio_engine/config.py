@@ -1,7 +1,8 @@
 """Model configuration: the one place that names every choice a model can make.
 
-The engine (C++), the torch reference modules and the importers all read these dataclasses; the C++ core
-receives the same JSON.  Unknown keys are errors, so that a newer model never runs half-understood.
+The engine (C++), the torch reference modules and the importers all read these dataclasses; the C++
+core receives the same JSON. Unknown keys are errors, so that a newer model never runs
+half-understood.
 """
 
 from __future__ import annotations
@@ -63,10 +64,25 @@ class StackConfig:
     def check(self, where: str) -> None:
         _require(1 <= self.layers <= 256, f"{where}.layers", "1 to 256", self.layers)
         _require(1 <= self.width <= 16384, f"{where}.width", "1 to 16384", self.width)
-        _require(1 <= self.heads <= 256 and self.width % self.heads == 0, f"{where}.heads", "a divisor of width", self.heads)
-        _require(0 <= self.kv_heads <= self.heads and self.heads % self.num_kv_heads == 0, f"{where}.kv_heads", "0 or a divisor of heads", self.kv_heads)
+        _require(
+            1 <= self.heads <= 256 and self.width % self.heads == 0,
+            f"{where}.heads",
+            "a divisor of width",
+            self.heads,
+        )
+        _require(
+            0 <= self.kv_heads <= self.heads and self.heads % self.num_kv_heads == 0,
+            f"{where}.kv_heads",
+            "0 or a divisor of heads",
+            self.kv_heads,
+        )
         _require(0 <= self.mlp_width <= 65536, f"{where}.mlp_width", "0 to 65536", self.mlp_width)
-        _require(self.positions != "rope" or self.head_dim % 2 == 0, f"{where}.head_dim", "an even number for rope", self.head_dim)
+        _require(
+            self.positions != "rope" or self.head_dim % 2 == 0,
+            f"{where}.head_dim",
+            "an even number for rope",
+            self.head_dim,
+        )
         _require(0 < self.norm_eps < 1, f"{where}.norm_eps", "between 0 and 1", self.norm_eps)
         _require(self.rope_base > 1, f"{where}.rope_base", "above 1", self.rope_base)
 
@@ -75,17 +91,18 @@ class StackConfig:
 class LMConfig:
     """The multi-scale language model (UniAudio section 3.3; MegaByte-style).
 
-    A step is one frame of ``num_codebooks`` slots.  The global stack sees frames < t (shifted right by one
-    frame of ``start_id``); the local stack then predicts frame t's slots one by one.
+    A step is one frame of ``num_codebooks`` slots. The global stack sees frames < t (shifted right
+    by one frame of ``start_id``); the local stack then predicts frame t's slots one by one.
 
-    ``embedding``: how a frame's K slot ids become one global input of width D: ``concat`` of K rows of width
-    D/K, or ``sum`` of K rows of width D.
-    ``conditioning``: how the local stack sees the global output h [D]: ``add`` views h as K slices of D/K, maps
-    each by ``bridge`` to the local width and adds it at its slot; the local input at slot 0 is the embedding of
-    ``local_start_id``.  ``prefix`` maps the whole h by ``bridge`` and uses it in place of that embedding at slot 0.
-    ``guide_slots``/``guide_vocab``: a time-aligned source (phones, notes, units) that rides beside the target: S ids
-    per frame, embedded, summed and added to the global input of the step that predicts that frame; id -1 adds nothing.
-    ``continuous``: name -> width of external embeddings that replace a frame's embedding through a linear map.
+    ``embedding``: how a frame's K slot ids become one global input of width D: ``concat`` of K rows
+    of width D/K, or ``sum`` of K rows of width D. ``conditioning``: how the local stack sees the
+    global output h [D]: ``add`` views h as K slices of D/K, maps each by ``bridge`` to the local
+    width and adds it at its slot; the local input at slot 0 is the embedding of ``local_start_id``.
+    ``prefix`` maps the whole h by ``bridge`` and uses it in place of that embedding at slot 0.
+    ``guide_slots``/``guide_vocab``: a time-aligned source (phones, notes, units) that rides beside
+    the target: S ids per frame, embedded, summed and added to the global input of the step that
+    predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
+    that replace a frame's embedding through a linear map.
     """
 
     vocab_size: int
@@ -96,7 +113,9 @@ class LMConfig:
     conditioning: Literal["add", "prefix"] = "prefix"
     start_id: int = 0
     local_start_id: int = 1
-    max_frames: int = 4096  # learned positions: the table's length; rope: a limit on the KV cache only
+    max_frames: int = (
+        4096  # learned positions: the table's length; rope: a limit on the KV cache only
+    )
     guide_slots: int = 0
     guide_vocab: int = 0
     continuous: dict[str, int] = field(default_factory=dict)
@@ -106,28 +125,53 @@ class LMConfig:
         self.local.check("lm.local")
         _require(1 <= self.vocab_size <= 1 << 20, "lm.vocab_size", "1 to 1048576", self.vocab_size)
         _require(1 <= self.num_codebooks <= 64, "lm.num_codebooks", "1 to 64", self.num_codebooks)
-        _require(self.max_frames >= 1 and self.max_frames <= 1 << 20, "lm.max_frames", "1 to 1048576", self.max_frames)
+        _require(
+            self.max_frames >= 1 and self.max_frames <= 1 << 20,
+            "lm.max_frames",
+            "1 to 1048576",
+            self.max_frames,
+        )
         for name in ("start_id", "local_start_id"):
-            _require(0 <= getattr(self, name) < self.vocab_size, f"lm.{name}", f"an id below vocab_size {self.vocab_size}", getattr(self, name))
+            _require(
+                0 <= getattr(self, name) < self.vocab_size,
+                f"lm.{name}",
+                f"an id below vocab_size {self.vocab_size}",
+                getattr(self, name),
+            )
         needs_slices = self.embedding == "concat" or self.conditioning == "add"
-        _require(not needs_slices or self.global_.width % self.num_codebooks == 0, "lm.global.width", f"a multiple of num_codebooks {self.num_codebooks}", self.global_.width)
-        _require((self.guide_slots == 0) == (self.guide_vocab == 0) and 0 <= self.guide_slots <= 64 and 0 <= self.guide_vocab <= 1 << 20, "lm.guide_vocab", "above 0 exactly when guide_slots is", self.guide_vocab)
+        _require(
+            not needs_slices or self.global_.width % self.num_codebooks == 0,
+            "lm.global.width",
+            f"a multiple of num_codebooks {self.num_codebooks}",
+            self.global_.width,
+        )
+        _require(
+            (self.guide_slots == 0) == (self.guide_vocab == 0)
+            and 0 <= self.guide_slots <= 64
+            and 0 <= self.guide_vocab <= 1 << 20,
+            "lm.guide_vocab",
+            "above 0 exactly when guide_slots is",
+            self.guide_vocab,
+        )
         for name, width in self.continuous.items():
             _require(1 <= width <= 65536, f"lm.continuous.{name}", "1 to 65536", width)
 
 
 @dataclass(frozen=True)
 class SpectralConfig:
-    """Codec at frame rate: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT (Vocos-like heads).
+    """Codec at frame rate: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT (Vocos-like
+    heads).
 
-    Everything is at frame rate, so that the arithmetic is dense matrix products.  Each frame holds
-    ``encoder_subframes`` analysis windows (hop = frame_size / encoder_subframes), each ending at the end of its
-    subframe, so the encoder looks ahead by nothing beyond its frame.  The decoder writes ``decoder_subframes``
-    synthesis windows per frame; sample n is complete when every window over it is there, so the decoder looks ahead by
-    ``decoder_window - frame_size / decoder_subframes`` samples.
+    Everything is at frame rate, so that the arithmetic is dense matrix products. Each frame holds
+    ``encoder_subframes`` analysis windows (hop = frame_size / encoder_subframes), each ending at
+    the end of its subframe, so the encoder looks ahead by nothing beyond its frame. The decoder
+    writes ``decoder_subframes`` synthesis windows per frame; sample n is complete when every window
+    over it is there, so the decoder looks ahead by ``decoder_window - frame_size /
+    decoder_subframes`` samples.
 
     ``encoder_phases`` false: the encoder reads log-magnitudes only, which is all that phones need.
-    ``decoder_blocks`` 0: there is no decoder, and codes are units that nothing makes sound of (see :class:`SemanticConfig`).
+    ``decoder_blocks`` 0: there is no decoder, and codes are units that nothing makes sound of (see
+    :class:`SemanticConfig`).
     """
 
     encoder_window: int = 640
@@ -147,18 +191,39 @@ class SpectralConfig:
     @property
     def features(self) -> int:
         """Inputs of the encoder, a frame."""
-        return (self.encoder_window // 2 + 1) * self.encoder_subframes * (3 if self.encoder_phases else 1)
+        return (
+            (self.encoder_window // 2 + 1)
+            * self.encoder_subframes
+            * (3 if self.encoder_phases else 1)
+        )
 
     def check(self, frame_size: int) -> None:
         for side in ("encoder", "decoder"):
             window, sub = getattr(self, f"{side}_window"), getattr(self, f"{side}_subframes")
-            _require(1 <= sub <= 64 and frame_size % sub == 0, f"codec.spectral.{side}_subframes", f"a divisor of frame_size {frame_size}", sub)
-            _require(window % 2 == 0 and frame_size // sub <= window <= 16384, f"codec.spectral.{side}_window", f"even, {frame_size // sub} to 16384", window)
+            _require(
+                1 <= sub <= 64 and frame_size % sub == 0,
+                f"codec.spectral.{side}_subframes",
+                f"a divisor of frame_size {frame_size}",
+                sub,
+            )
+            _require(
+                window % 2 == 0 and frame_size // sub <= window <= 16384,
+                f"codec.spectral.{side}_window",
+                f"even, {frame_size // sub} to 16384",
+                window,
+            )
             for part in ("width", "blocks", "hidden"):
                 value = getattr(self, f"{side}_{part}")
                 least = 0 if (side, part) == ("decoder", "blocks") else 1
-                _require(least <= value <= 16384, f"codec.spectral.{side}_{part}", f"{least} to 16384", value)
-        _require(1 <= self.kernel_size <= 63, "codec.spectral.kernel_size", "1 to 63", self.kernel_size)
+                _require(
+                    least <= value <= 16384,
+                    f"codec.spectral.{side}_{part}",
+                    f"{least} to 16384",
+                    value,
+                )
+        _require(
+            1 <= self.kernel_size <= 63, "codec.spectral.kernel_size", "1 to 63", self.kernel_size
+        )
         _require(self.log_floor > 0, "codec.spectral.log_floor", "above 0", self.log_floor)
 
 
@@ -180,29 +245,77 @@ class SeanetConfig:
     causal: bool = False
     pad_mode: Literal["zero", "reflect"] = "reflect"
     trim_right_ratio: float = 1.0
-    norm: Literal["none", "group"] = "none"  # weight norm is folded at conversion; "group" is the time-group-norm of EnCodec 48 kHz
-    # EnCodec 48 kHz works in chunks of ``chunk_size`` samples, one every ``chunk_stride``, each coded by itself and joined by
-    # linear cross-fades; 0: the whole clip is one.
+    norm: Literal["none", "group"] = (
+        # weight norm is folded at conversion; "group" is the time-group-norm of EnCodec 48 kHz
+        "none"
+    )
+    # EnCodec 48 kHz works in chunks of ``chunk_size`` samples, one every ``chunk_stride``, each
+    # coded by itself and joined by linear cross-fades; 0: the whole clip is one.
     chunk_size: int = 0
     chunk_stride: int = 0
-    normalize: bool = False  # each chunk is divided by its loudness (RMS of the channels' mean), which travels beside its codes
+    # each chunk is divided by its loudness (RMS of the channels' mean), which travels beside its
+    # codes
+    normalize: bool = False
 
     def check(self, frame_size: int) -> None:
         product = 1
         for r in self.ratios:
             _require(1 <= r <= 64, "codec.seanet.ratios", "1 to 64 each", r)
             product *= r
-        _require(product == frame_size, "codec.seanet.ratios", f"a product of frame_size {frame_size}", product)
-        for name in ("channels", "filters", "kernel_size", "last_kernel_size", "residual_kernel_size", "dilation_base", "compress"):
-            _require(1 <= getattr(self, name) <= 4096, f"codec.seanet.{name}", "1 to 4096", getattr(self, name))
+        _require(
+            product == frame_size,
+            "codec.seanet.ratios",
+            f"a product of frame_size {frame_size}",
+            product,
+        )
+        for name in (
+            "channels",
+            "filters",
+            "kernel_size",
+            "last_kernel_size",
+            "residual_kernel_size",
+            "dilation_base",
+            "compress",
+        ):
+            _require(
+                1 <= getattr(self, name) <= 4096,
+                f"codec.seanet.{name}",
+                "1 to 4096",
+                getattr(self, name),
+            )
         for name in ("residual_layers", "lstm_layers"):
-            _require(0 <= getattr(self, name) <= 16, f"codec.seanet.{name}", "0 to 16", getattr(self, name))
-        _require(0 <= self.trim_right_ratio <= 1, "codec.seanet.trim_right_ratio", "0 to 1", self.trim_right_ratio)
-        _require(0 <= self.chunk_size <= MAX_CHUNK, "codec.seanet.chunk_size", f"0 to {MAX_CHUNK} samples", self.chunk_size)
-        _require(self.chunk_size * max(self.channels, self.filters) <= MAX_CHUNK_ROWS, "codec.seanet.chunk_size", f"at most {MAX_CHUNK_ROWS} / channels or filters", self.chunk_size)
+            _require(
+                0 <= getattr(self, name) <= 16,
+                f"codec.seanet.{name}",
+                "0 to 16",
+                getattr(self, name),
+            )
+        _require(
+            0 <= self.trim_right_ratio <= 1,
+            "codec.seanet.trim_right_ratio",
+            "0 to 1",
+            self.trim_right_ratio,
+        )
+        _require(
+            0 <= self.chunk_size <= MAX_CHUNK,
+            "codec.seanet.chunk_size",
+            f"0 to {MAX_CHUNK} samples",
+            self.chunk_size,
+        )
+        _require(
+            self.chunk_size * max(self.channels, self.filters) <= MAX_CHUNK_ROWS,
+            "codec.seanet.chunk_size",
+            f"at most {MAX_CHUNK_ROWS} / channels or filters",
+            self.chunk_size,
+        )
         # no more than eight chunks over a sample: what comes out is bounded by what comes in
         least = -(-self.chunk_size // 8)
-        _require(least <= self.chunk_stride <= self.chunk_size, "codec.seanet.chunk_stride", f"{least} to chunk_size {self.chunk_size}", self.chunk_stride)
+        _require(
+            least <= self.chunk_stride <= self.chunk_size,
+            "codec.seanet.chunk_stride",
+            f"{least} to chunk_size {self.chunk_size}",
+            self.chunk_stride,
+        )
 
 
 @dataclass(frozen=True)
@@ -217,7 +330,9 @@ class CodecConfig:
     codebook_dim: int = 64
     spectral: SpectralConfig | None = None
     seanet: SeanetConfig | None = None
-    bandwidths: tuple[float, ...] = ()  # kbit/s that it was trained for, ascending; a choice of one is a choice of codebooks
+    bandwidths: tuple[
+        float, ...
+    ] = ()  # kbit/s that it was trained for, ascending; a choice of one is a choice of codebooks
 
     @property
     def frame_rate(self) -> float:
@@ -253,36 +368,75 @@ class CodecConfig:
         """
         known = ", ".join(f"{b:g}" for b in self.bandwidths)
         if not self.bandwidths:
-            raise ConfigError(f"bandwidth: this codec names none; choose a number of codebooks, 1 to {self.num_codebooks}")
-        if isinstance(bandwidth, bool) or not isinstance(bandwidth, (int, float)) or bandwidth not in self.bandwidths:
+            raise ConfigError(
+                "bandwidth: this codec names none; choose a number of codebooks, 1 to "
+                f"{self.num_codebooks}"
+            )
+        if (
+            isinstance(bandwidth, bool)
+            or not isinstance(bandwidth, (int, float))
+            or bandwidth not in self.bandwidths
+        ):
             raise ConfigError(f"bandwidth: expected one of {known} (kbit/s), got {bandwidth!r}")
-        each = math.log2(self.codebook_size) * -(-self.sample_rate // self.frame_size)  # bit/s of one codebook
+        each = math.log2(self.codebook_size) * -(
+            -self.sample_rate // self.frame_size
+        )  # bit/s of one codebook
         return min(self.num_codebooks, max(1, math.floor(bandwidth * 1000 / each)))
 
     def check(self) -> None:
-        _require(1000 <= self.sample_rate <= 384000, "codec.sample_rate", "1000 to 384000 Hz", self.sample_rate)
-        _require(1 <= self.frame_size <= 65536, "codec.frame_size", "1 to 65536 samples", self.frame_size)
-        _require(1 <= self.num_codebooks <= 64, "codec.num_codebooks", "1 to 64", self.num_codebooks)
-        _require(2 <= self.codebook_size <= 65536, "codec.codebook_size", "2 to 65536", self.codebook_size)
-        _require(1 <= self.codebook_dim <= 4096, "codec.codebook_dim", "1 to 4096", self.codebook_dim)
-        ascending = all(a < b for a, b in zip((0.0, *self.bandwidths), self.bandwidths, strict=False))
-        _require(len(self.bandwidths) <= 64 and ascending and max(self.bandwidths, default=0) < 1e6, "codec.bandwidths", "at most 64 ascending numbers of kbit/s", self.bandwidths)
+        _require(
+            1000 <= self.sample_rate <= 384000,
+            "codec.sample_rate",
+            "1000 to 384000 Hz",
+            self.sample_rate,
+        )
+        _require(
+            1 <= self.frame_size <= 65536, "codec.frame_size", "1 to 65536 samples", self.frame_size
+        )
+        _require(
+            1 <= self.num_codebooks <= 64, "codec.num_codebooks", "1 to 64", self.num_codebooks
+        )
+        _require(
+            2 <= self.codebook_size <= 65536,
+            "codec.codebook_size",
+            "2 to 65536",
+            self.codebook_size,
+        )
+        _require(
+            1 <= self.codebook_dim <= 4096, "codec.codebook_dim", "1 to 4096", self.codebook_dim
+        )
+        ascending = all(
+            a < b for a, b in zip((0.0, *self.bandwidths), self.bandwidths, strict=False)
+        )
+        _require(
+            len(self.bandwidths) <= 64 and ascending and max(self.bandwidths, default=0) < 1e6,
+            "codec.bandwidths",
+            "at most 64 ascending numbers of kbit/s",
+            self.bandwidths,
+        )
         part = self.spectral if self.family == "spectral" else self.seanet
         if part is None:
-            raise ConfigError(f"config: codec.{self.family} is missing for family {self.family!r}; add that section")
+            raise ConfigError(
+                f"config: codec.{self.family} is missing for family {self.family!r}; add that "
+                "section"
+            )
         part.check(self.frame_size)
 
     @property
     def has_decoder(self) -> bool:
-        return self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
+        return (
+            self.family != "spectral" or self.spectral is None or self.spectral.decoder_blocks > 0
+        )
 
 
 @dataclass(frozen=True)
 class SemanticConfig:
-    """The semantic tokenizer: units that say which phone is spoken and not by whom, one a frame of the codec.
+    """The semantic tokenizer: units that say which phone is spoken and not by whom, one a frame of
+    the codec.
 
-    ``encoder``: an encoder without a decoder, with one codebook.  ``delay`` frames pass before it says what a frame
-    was: its code at frame t + delay is the unit of frame t, so it looks ahead by ``delay * frame_size`` samples.
+    ``encoder``: an encoder without a decoder, with one codebook. ``delay`` frames pass before it
+    says what a frame was: its code at frame t + delay is the unit of frame t, so it looks ahead by
+    ``delay * frame_size`` samples.
     """
 
     encoder: CodecConfig
@@ -291,11 +445,21 @@ class SemanticConfig:
     def check(self, codec: CodecConfig) -> None:
         e = self.encoder
         e.check()
-        _require(not e.has_decoder, "semantic.encoder.spectral.decoder_blocks", "0 (units are never decoded)", e.spectral and e.spectral.decoder_blocks)
+        _require(
+            not e.has_decoder,
+            "semantic.encoder.spectral.decoder_blocks",
+            "0 (units are never decoded)",
+            e.spectral and e.spectral.decoder_blocks,
+        )
         _require(e.num_codebooks == 1, "semantic.encoder.num_codebooks", "1", e.num_codebooks)
         _require(0 <= self.delay <= 64, "semantic.delay", "0 to 64 frames", self.delay)
         for name in ("sample_rate", "frame_size"):
-            _require(getattr(e, name) == getattr(codec, name), f"semantic.encoder.{name}", f"the codec's {getattr(codec, name)}", getattr(e, name))
+            _require(
+                getattr(e, name) == getattr(codec, name),
+                f"semantic.encoder.{name}",
+                f"the codec's {getattr(codec, name)}",
+                getattr(e, name),
+            )
 
 
 @dataclass(frozen=True)
@@ -309,7 +473,9 @@ class Span:
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """Special tokens (ids 0..n-1 in order) and the spans of the discrete tokenizers; guide spans have their own ids."""
+    """Special tokens (ids 0..n-1 in order) and the spans of the discrete tokenizers; guide spans
+    have their own ids.
+    """
 
     specials: tuple[str, ...]
     spans: tuple[Span, ...]
@@ -319,13 +485,18 @@ class VocabularyConfig:
         for s in self.spans:
             if s.name == name:
                 return s
-        raise ConfigError(f"vocabulary has no span {name!r}; it has {', '.join(s.name for s in self.spans)}")
+        raise ConfigError(
+            f"vocabulary has no span {name!r}; it has {', '.join(s.name for s in self.spans)}"
+        )
 
     def guide_span(self, name: str) -> Span:
         for s in self.guide_spans:
             if s.name == name:
                 return s
-        raise ConfigError(f"vocabulary has no guide span {name!r}; it has {', '.join(s.name for s in self.guide_spans)}")
+        raise ConfigError(
+            f"vocabulary has no guide span {name!r}; it has "
+            f"{', '.join(s.name for s in self.guide_spans)}"
+        )
 
     def special(self, name: str) -> int:
         try:
@@ -336,10 +507,18 @@ class VocabularyConfig:
     def check(self, lm: LMConfig) -> None:
         names = list(self.specials) + [s.name for s in self.spans]
         _require(len(set(names)) == len(names), "vocabulary", "unique names", "duplicates")
-        for spans, limit, first, what in ((self.spans, lm.vocab_size, len(self.specials), "spans"), (self.guide_spans, lm.guide_vocab, 0, "guide_spans")):
+        for spans, limit, first, what in (
+            (self.spans, lm.vocab_size, len(self.specials), "spans"),
+            (self.guide_spans, lm.guide_vocab, 0, "guide_spans"),
+        ):
             end = first
             for s in sorted(spans, key=lambda s: s.start):
-                _require(s.size >= 1 and s.start >= end and s.start + s.size <= limit, f"vocabulary.{what}.{s.name}", f"a free range below {limit}", (s.start, s.size))
+                _require(
+                    s.size >= 1 and s.start >= end and s.start + s.size <= limit,
+                    f"vocabulary.{what}.{s.name}",
+                    f"a free range below {limit}",
+                    (s.start, s.size),
+                )
                 end = s.start + s.size
 
 
@@ -357,12 +536,27 @@ class ModelConfig:
     semantic: SemanticConfig | None = None
 
     def check(self) -> None:
-        _require(1 <= self.format_version <= FORMAT_VERSION, "format_version", f"1 to {FORMAT_VERSION} (upgrade uniaudio-engine for newer folders)", self.format_version)
+        _require(
+            1 <= self.format_version <= FORMAT_VERSION,
+            "format_version",
+            f"1 to {FORMAT_VERSION} (upgrade uniaudio-engine for newer folders)",
+            self.format_version,
+        )
         self.codec.check()
-        _require(self.codec.has_decoder, "codec.spectral.decoder_blocks", "1 to 16384 (a model's codec has a decoder)", 0)
+        _require(
+            self.codec.has_decoder,
+            "codec.spectral.decoder_blocks",
+            "1 to 16384 (a model's codec has a decoder)",
+            0,
+        )
         if self.semantic is not None:
             self.semantic.check(self.codec)
-        _require((self.lm is None) == (self.vocabulary is None), "vocabulary", "present exactly when lm is", self.vocabulary)
+        _require(
+            (self.lm is None) == (self.vocabulary is None),
+            "vocabulary",
+            "present exactly when lm is",
+            self.vocabulary,
+        )
         if self.lm is not None and self.vocabulary is not None:
             self.lm.check()
             self.vocabulary.check(self.lm)
@@ -395,7 +589,9 @@ class ModelConfig:
 
 
 def to_dict(obj: Any) -> Any:
-    """Dataclass -> plain JSON values; ``global_`` is written as ``global`` (a Python keyword), absent parts are left out."""
+    """Dataclass -> plain JSON values; ``global_`` is written as ``global`` (a Python keyword),
+    absent parts are left out.
+    """
     if dataclasses.is_dataclass(obj):
         pairs = ((f.name.rstrip("_"), getattr(obj, f.name)) for f in dataclasses.fields(obj))
         return {k: to_dict(v) for k, v in pairs if v is not None}
@@ -405,14 +601,20 @@ def to_dict(obj: Any) -> Any:
 
 
 def from_dict(cls: type[_T], data: Any, where: str = "config") -> _T:
-    """Plain JSON values -> dataclass.  Raises :class:`ConfigError` on unknown or missing keys and wrong types."""
+    """Plain JSON values -> dataclass.
+
+    Raises :class:`ConfigError` on unknown or missing keys and wrong types.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected an object, got {type(data).__name__}")
     hints = typing.get_type_hints(cls)
     fields = {f.name.rstrip("_"): f for f in dataclasses.fields(typing.cast(Any, cls))}
     unknown = sorted(set(data) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; this version of uniaudio-engine knows {', '.join(sorted(fields))}")
+        raise ConfigError(
+            f"{where}: unknown key {unknown[0]!r}; this version of uniaudio-engine knows "
+            f"{', '.join(sorted(fields))}"
+        )
     values = {}
     for key, f in fields.items():
         if key in data:
@@ -432,7 +634,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(a for a in args if a not in (type(None), str)), value, where)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}")
+            raise ConfigError(
+                f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}"
+            )
         return value
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)

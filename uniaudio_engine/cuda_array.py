@@ -1,7 +1,8 @@
-"""Results that stay on an NVIDIA device, for other libraries there: the DLPack protocol of Python's array API, without any of them.
+"""Results that stay on an NVIDIA device, for other libraries there: the DLPack protocol of Python's
+array API, without any of them.
 
-``torch.from_dlpack(array)``, ``cupy.from_dlpack(array)`` and ``jax.dlpack.from_dlpack(array)`` read the very memory; what they do next waits
-for the values on the device, not on the host.
+``torch.from_dlpack(array)``, ``cupy.from_dlpack(array)`` and ``jax.dlpack.from_dlpack(array)`` read
+the very memory; what they do next waits for the values on the device, not on the host.
 """
 
 from __future__ import annotations
@@ -69,8 +70,18 @@ class CudaArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.device
 
-    def __dlpack__(self, *, stream: int | None = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None) -> Any:
-        """A capsule that owns a share of the memory.  ``stream``: of the consumer, as the protocol numbers them; -1: no order is asked for."""
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: Any = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule that owns a share of the memory.
+
+        ``stream``: of the consumer, as the protocol numbers them; -1: no order is asked for.
+        """
         if copy or (dl_device is not None and tuple(dl_device) != self.device):
             raise BufferError("a CudaArray is lent where it lies; use numpy() for a copy")
         order = _LEGACY if stream is None else 0 if stream == _NO_ORDER else int(stream)

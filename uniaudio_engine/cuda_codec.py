@@ -1,6 +1,7 @@
 """Codecs on an NVIDIA device, and the quantizer by itself.
 
-:class:`CudaCodec` stands in for ``_C.Codec``; its sizes and look-aheads are asked of the compiled core's codec, which it is made beside.
+:class:`CudaCodec` stands in for ``_C.Codec``; its sizes and look-aheads are asked of the compiled
+core's codec, which it is made beside.
 """
 
 from __future__ import annotations
@@ -21,19 +22,41 @@ from .errors import InputError
 
 
 class CudaCodec:
-    """A codec, or a tokenizer that ends at its codes, on a device, beside ``cpu``, the same of the compiled core."""
+    """A codec, or a tokenizer that ends at its codes, on a device, beside ``cpu``, the same of the
+    compiled core.
+    """
 
     @staticmethod
     def fits(config: CodecConfig) -> bool:
-        """Whether a device does it: chunks, group norm and loudness look at whole clips, and stay on the CPU with codecs of several channels."""
+        """Whether a device does it: chunks, group norm and loudness look at whole clips, and stay
+        on the CPU with codecs of several channels.
+        """
         s = config.seanet
-        return s is None or config.family == "spectral" or not (s.channels > 1 or s.norm == "group" or s.normalize or s.chunk_size)
+        return (
+            s is None
+            or config.family == "spectral"
+            or not (s.channels > 1 or s.norm == "group" or s.normalize or s.chunk_size)
+        )
 
-    def __init__(self, config: CodecConfig, weights: Mapping[str, NDArray[Any]], cpu: Any, index: int = 0, lib: Any = None) -> None:
+    def __init__(
+        self,
+        config: CodecConfig,
+        weights: Mapping[str, NDArray[Any]],
+        cpu: Any,
+        index: int = 0,
+        lib: Any = None,
+    ) -> None:
         self.config, self.cpu = config, cpu
         self._lib = lib if lib is not None else library()
         tensors, _keep = tensors_of(weights)
-        self._handle = made(self._lib, "codec_create", index, json.dumps(to_dict(config)).encode(), tensors, len(weights))
+        self._handle = made(
+            self._lib,
+            "codec_create",
+            index,
+            json.dumps(to_dict(config)).encode(),
+            tensors,
+            len(weights),
+        )
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -44,7 +67,11 @@ class CudaCodec:
         return getattr(self.cpu, name)
 
     def encoder_stream(self, num_codebooks: int = 0) -> CudaEncoder:
-        return CudaEncoder(self, made(self._lib, "encoder_create", self._handle, num_codebooks), num_codebooks or self.config.num_codebooks)
+        return CudaEncoder(
+            self,
+            made(self._lib, "encoder_create", self._handle, num_codebooks),
+            num_codebooks or self.config.num_codebooks,
+        )
 
     def encode(self, samples: Any, num_codebooks: int = 0) -> Ids:
         """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)]."""
@@ -66,7 +93,13 @@ class CudaEncoder:
     """One clip: samples in, complete frames out, as ``_C.EncoderStream``."""
 
     def __init__(self, codec: CudaCodec, handle: c_void_p, num_codebooks: int) -> None:
-        self.codec, self.num_codebooks, self._lib, self._handle, self._lock = codec, num_codebooks, codec._lib, handle, threading.Lock()
+        self.codec, self.num_codebooks, self._lib, self._handle, self._lock = (
+            codec,
+            num_codebooks,
+            codec._lib,
+            handle,
+            threading.Lock(),
+        )
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -74,7 +107,9 @@ class CudaEncoder:
             self._lib.encoder_release(handle)
 
     def push(self, samples: Any, flush: bool = False) -> Ids:
-        """samples float32 [n] -> the frames that are complete, int32 [K', t]; ``flush``: and the rest."""
+        """samples float32 [n] -> the frames that are complete, int32 [K', t]; ``flush``: and the
+        rest.
+        """
         x = np.ascontiguousarray(samples, np.float32)
         if x.ndim == 2 and len(x) == 1:
             x = x[0]
@@ -83,7 +118,16 @@ class CudaEncoder:
         most = (len(x) + self.codec.cpu.encoder_lookahead) // self.codec.config.frame_size + 2
         out, t = np.empty((most, self.num_codebooks), np.int32), c_int64()
         with self._lock:
-            call(self._lib, "encoder_push", self._handle, pointer(x), len(x), flush, pointer(out), byref(t))
+            call(
+                self._lib,
+                "encoder_push",
+                self._handle,
+                pointer(x),
+                len(x),
+                flush,
+                pointer(out),
+                byref(t),
+            )
         return np.ascontiguousarray(out[: t.value].T)
 
     def flush(self) -> Ids:
@@ -96,14 +140,21 @@ class CudaEncoder:
 
     def fork(self) -> CudaEncoder:
         with self._lock:
-            return CudaEncoder(self.codec, made(self._lib, "encoder_fork", self._handle), self.num_codebooks)
+            return CudaEncoder(
+                self.codec, made(self._lib, "encoder_fork", self._handle), self.num_codebooks
+            )
 
 
 class CudaDecoder:
     """One clip: frames in, complete samples out, as ``_C.DecoderStream``."""
 
     def __init__(self, codec: CudaCodec, handle: c_void_p) -> None:
-        self.codec, self._lib, self._handle, self._lock = codec, codec._lib, handle, threading.Lock()
+        self.codec, self._lib, self._handle, self._lock = (
+            codec,
+            codec._lib,
+            handle,
+            threading.Lock(),
+        )
 
     def __del__(self) -> None:
         handle = getattr(self, "_handle", None)
@@ -115,21 +166,52 @@ class CudaDecoder:
         rows, k, most = self._rows(codes)
         out, n = np.empty(most, np.float32), c_int64()
         with self._lock:
-            call(self._lib, "decoder_push", self._handle, pointer(rows), len(rows), k, flush, pointer(out), byref(n))
+            call(
+                self._lib,
+                "decoder_push",
+                self._handle,
+                pointer(rows),
+                len(rows),
+                k,
+                flush,
+                pointer(out),
+                byref(n),
+            )
         return out[: n.value].copy()
 
     def _rows(self, codes: Any) -> tuple[Ids, int, int]:
         """codes [K', t] -> [t, K'], K', and the samples that may come out at most."""
         c, config = np.asarray(codes), self.codec.config
         if c.ndim != 2 or not 1 <= len(c) <= config.num_codebooks or c.dtype.kind not in "iu":
-            raise InputError(f"codes: expected whole numbers [1 to {config.num_codebooks}, t], got {c.dtype} {list(c.shape)}")
-        return np.ascontiguousarray(c.T, np.int32), len(c), (c.shape[1] + 1) * config.frame_size + self.codec.cpu.decoder_lookahead
+            raise InputError(
+                f"codes: expected whole numbers [1 to {config.num_codebooks}, t], got {c.dtype} "
+                f"{list(c.shape)}"
+            )
+        return (
+            np.ascontiguousarray(c.T, np.int32),
+            len(c),
+            (c.shape[1] + 1) * config.frame_size + self.codec.cpu.decoder_lookahead,
+        )
 
     def push_array(self, codes: Any, flush: bool = False) -> CudaArray:
-        """As :meth:`push`, but the samples stay on the device: torch.from_dlpack(...) and others read them there."""
+        """As :meth:`push`, but the samples stay on the device: torch.from_dlpack(...) and others
+        read them there.
+        """
         rows, k, most = self._rows(codes)
         with self._lock:
-            return CudaArray(self._lib, made(self._lib, "decoder_push_array", self._handle, pointer(rows), len(rows), k, flush, most))
+            return CudaArray(
+                self._lib,
+                made(
+                    self._lib,
+                    "decoder_push_array",
+                    self._handle,
+                    pointer(rows),
+                    len(rows),
+                    k,
+                    flush,
+                    most,
+                ),
+            )
 
     def flush(self) -> NDArray[np.float32]:
         """What the look-ahead held back; the next push begins a new clip."""
@@ -166,7 +248,16 @@ class CudaRVQ:
         if x.ndim != 2 or x.shape[1] != self.shape[2]:
             raise InputError(f"z: expected [T, {self.shape[2]}], got {list(x.shape)}")
         codes = np.empty((len(x), stages or self.shape[0]), np.int32)
-        call(self._lib, "rvq_encode", self._handle, pointer(x), len(x), codes.shape[1], pointer(codes), None)
+        call(
+            self._lib,
+            "rvq_encode",
+            self._handle,
+            pointer(x),
+            len(x),
+            codes.shape[1],
+            pointer(codes),
+            None,
+        )
         return codes
 
     def encode_microseconds(self, z: NDArray[np.float32], stages: int, repeats: int = 20) -> float:

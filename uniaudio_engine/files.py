@@ -15,10 +15,11 @@ from .errors import InputError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that appears under ``path`` when the block ends well, and leaves nothing behind when it does not.
+    """A binary file that appears under ``path`` when the block ends well, and leaves nothing behind
+    when it does not.
 
-    Entering already creates the temporary file, so an output that cannot be written is refused before any work.
-    What exists and is no regular file (/dev/null, a pipe) is written in place.
+    Entering already creates the temporary file, so an output that cannot be written is refused
+    before any work. What exists and is no regular file (/dev/null, a pipe) is written in place.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -29,7 +30,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary = _temporary(target, Path(path))
         f = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b")
     except OSError as e:
-        raise InputError(f"{path}: cannot write there: {e.strerror or e}; choose another output") from None
+        raise InputError(
+            f"{path}: cannot write there: {e.strerror or e}; choose another output"
+        ) from None
     done = False
     try:
         with f:
@@ -37,8 +40,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
         done = True
     except OSError as e:
-        if e.filename is None:  # a write that failed, such as a full disk; other errors pass through as they are
-            raise InputError(f"{path}: cannot write there: {e.strerror or e}; choose another output") from None
+        if (
+            e.filename is None
+        ):  # a write that failed, such as a full disk; other errors pass through as they are
+            raise InputError(
+                f"{path}: cannot write there: {e.strerror or e}; choose another output"
+            ) from None
         raise
     finally:
         if not done:
@@ -48,9 +55,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _temporary(target: Path, named: Path) -> Path:
     if target.is_dir():
-        raise InputError(f"{named}: expected a file name as output, got a directory; add a name such as out.wav")
+        raise InputError(
+            f"{named}: expected a file name as output, got a directory; add a name such as out.wav"
+        )
     if not target.parent.is_dir():
-        raise InputError(f"{named}: the folder {named.parent} does not exist; make it first, or choose another output")
+        raise InputError(
+            f"{named}: the folder {named.parent} does not exist; make it first, or choose another "
+            "output"
+        )
     if target.exists() and not os.access(target, os.W_OK):
         raise InputError(f"{named}: the file there is write-protected; choose another output")
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")

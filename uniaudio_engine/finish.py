@@ -1,6 +1,8 @@
-"""From a plan's audio frames to samples: decoded as they come, cut to the source's length, or put into the source.
+"""From a plan's audio frames to samples: decoded as they come, cut to the source's length, or put
+into the source.
 
-One decoder stream runs through all pieces of a plan, so that joints between sentences are as smooth as any frame border.
+One decoder stream runs through all pieces of a plan, so that joints between sentences are as smooth
+as any frame border.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 Samples = NDArray[np.float32]
-_CONTEXT = 50  # frames decoded on either side of an edit, so that the decoder is settled where it begins
+_CONTEXT = (
+    50  # frames decoded on either side of an edit, so that the decoder is settled where it begins
+)
 _FADE = 0.01  # s, inside the edit
 
 
 class Decoding:
-    """Frames in, samples out, as the plan's task finishes: ``head`` at once, then ``push`` and ``flush``."""
+    """Frames in, samples out, as the plan's task finishes: ``head`` at once, then ``push`` and
+    ``flush``.
+    """
 
     def __init__(self, engine: Engine, plan: Plan) -> None:
         self.engine, self.plan = engine, plan
@@ -63,15 +69,23 @@ class Decoding:
         return samples
 
     def _pasted(self) -> Samples:
-        """The edit, faded in and out within itself, and the source after it: no sample outside the edit changes."""
+        """The edit, faded in and out within itself, and the source after it: no sample outside the
+        edit changes.
+        """
         plan, size = self.plan, self.engine.config.codec.frame_size
         assert plan.span is not None and plan.source is not None and plan.source.codes is not None
         begin, end = plan.span
-        new = np.concatenate(self._edit) if self._edit else np.zeros((0, self.engine.layout.num_codebooks), np.int32)
+        new = (
+            np.concatenate(self._edit)
+            if self._edit
+            else np.zeros((0, self.engine.layout.num_codebooks), np.int32)
+        )
         codes = plan.source.codes[:, : new.shape[1]]
         before = codes[max(0, begin - _CONTEXT) : begin]
         around = np.concatenate((before, new, codes[end : end + _CONTEXT]))
-        decoded = np.clip(self.engine.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0)
+        decoded = np.clip(
+            self.engine.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0
+        )
         edit = decoded[len(before) * size : (len(before) + len(new)) * size].copy()
         source = self._source
         rest = source[end * size :]
@@ -82,5 +96,7 @@ class Decoding:
         if begin > 0:
             edit[:fade] = up * edit[:fade] + (1 - up) * source[begin * size : begin * size + fade]
         if len(rest) and fade:
-            edit[-fade:] = up[::-1] * edit[-fade:] + (1 - up[::-1]) * source[end * size - fade : end * size]
+            edit[-fade:] = (
+                up[::-1] * edit[-fade:] + (1 - up[::-1]) * source[end * size - fade : end * size]
+            )
         return np.concatenate((edit, rest)).astype(np.float32)

@@ -1,7 +1,8 @@
 """From an input's value to its tokens: one function for each modality of ``tasks.Input``.
 
-Each gives the :class:`Prefix` that stands between the segment's start and end tokens, or raises :class:`InputError`
-before the model has run.  Not responsible for text that is spoken sentence by sentence: that is ``plan.py``.
+Each gives the :class:`Prefix` that stands between the segment's start and end tokens, or raises
+:class:`InputError` before the model has run. Not responsible for text that is spoken sentence by
+sentence: that is ``plan.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def read_segment(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
 
 
 def hide_span(engine: Engine, spec: Input, value: Any, source: Prefix, meta: Meta) -> Prefix:
-    """The codes of a sound with those of a span of time replaced by mask tokens, as many or for another length."""
+    """The codes of a sound with those of a span of time replaced by mask tokens, as many or for
+    another length.
+    """
     seconds, rate = len(source) / engine.frame_rate, engine.frame_rate
     wanted = f"{spec.name}: expected begin:end or begin:end:new length in seconds, within the sound's {seconds:.4g} s"
     parts = value.split(":") if isinstance(value, str) else value
@@ -55,7 +58,9 @@ def hide_span(engine: Engine, spec: Input, value: Any, source: Prefix, meta: Met
 
 @dataclass(frozen=True)
 class Beside:
-    """What goes beside the target: guide ``rows`` [T, S], and of a sound its ``samples`` [N] and ``codes`` [T, K']."""
+    """What goes beside the target: guide ``rows`` [T, S], and of a sound its ``samples`` [N] and
+    ``codes`` [T, K'].
+    """
 
     rows: Ids
     samples: NDArray[np.float32] | None = None
@@ -84,7 +89,9 @@ def read_beside(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
 
 
 def read_span(engine: Engine, spec: Input, value: Any, frames: int, meta: Meta) -> tuple[int, int]:
-    """Frames [begin, end) of a part of a sound of ``frames`` frames, given in seconds as "begin:end" or a pair."""
+    """Frames [begin, end) of a part of a sound of ``frames`` frames, given in seconds as
+    "begin:end" or a pair.
+    """
     rate = engine.frame_rate
     parts = value.split(":") if isinstance(value, str) else value
     wanted = f"{spec.name}: expected begin:end in seconds, within the sound's {frames / rate:.4g} s"
@@ -107,8 +114,9 @@ def read_context(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
 
 
 def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> Ids:
-    """Whole numbers [n] of the span ``spec.segment``, which has ``size`` ids and perhaps ``labels`` for them, from numbers,
-    labels, ``LABEL:SECONDS`` parts, or a file of them."""
+    """Whole numbers [n] of the span ``spec.segment``, which has ``size`` ids and perhaps ``labels``
+    for them, from numbers, labels, ``LABEL:SECONDS`` parts, or a file of them.
+    """
     what = f"{spec.name}: expected {_kind(spec, size, labels)}"
     value = _file(spec.name, value)
     if isinstance(value, str):
@@ -116,8 +124,18 @@ def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> 
     if isinstance(value, (list, tuple)) and any(isinstance(v, (str, list, tuple)) for v in value):
         value = np.array(_timed(spec, value, labels, what), np.int64)
     ids = np.asarray(value)
-    if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= size:
-        got = shown(value) if ids.ndim != 1 or not len(ids) else f"{ids.dtype} from {ids.min()} to {ids.max()}"
+    if (
+        ids.ndim != 1
+        or not len(ids)
+        or ids.dtype.kind not in "iu"
+        or ids.min() < 0
+        or ids.max() >= size
+    ):
+        got = (
+            shown(value)
+            if ids.ndim != 1 or not len(ids)
+            else f"{ids.dtype} from {ids.min()} to {ids.max()}"
+        )
         raise InputError(f"{what}, got {got}")
     if spec.max_count and len(ids) > spec.max_count:
         raise InputError(f"{spec.name}: expected at most {spec.max_count} tokens, got {len(ids)}")
@@ -136,12 +154,16 @@ def _voice(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
     meta["notes"] += voice.notes
     if voice.codes.shape[1] > engine.capacity // 2:
         most = engine.capacity // 2 / engine.frame_rate
-        raise InputError(f"voice {shown(voice.name)}: expected at most {most:.3g} s, got {voice.seconds:.3g} s")
+        raise InputError(
+            f"voice {shown(voice.name)}: expected at most {most:.3g} s, got {voice.seconds:.3g} s"
+        )
     return Prefix(layout.codes_to_frames(voice.codes[: layout.num_codebooks].T))
 
 
 def _sound(engine: Engine, spec: Input, value: Any, meta: Meta) -> Audio:
-    audio = read_audio(value, engine.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds)
+    audio = read_audio(
+        value, engine.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds
+    )
     meta["notes"] += audio.meta["notes"]
     return audio
 
@@ -160,11 +182,17 @@ def _caption(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
 def _tokens(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
     if spec.encoder and _is_sound(value):
         encoder = engine.encoder(spec.encoder, spec.name, "a sound")
-        audio = read_audio(value, encoder.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds)
+        audio = read_audio(
+            value, encoder.sample_rate, spec.max_seconds or None, spec.name, spec.min_seconds
+        )
         meta["notes"] += audio.meta["notes"]
         value = encoder.units(audio.samples)
     size = engine.layout.vocabulary.span(spec.segment).size
-    return Prefix(engine.layout.tokens(spec.segment, token_ids(spec, value, size, engine.label_ids(spec.segment))))
+    return Prefix(
+        engine.layout.tokens(
+            spec.segment, token_ids(spec, value, size, engine.label_ids(spec.segment))
+        )
+    )
 
 
 def _states(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
@@ -177,9 +205,14 @@ def _states(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
         meta[spec.name] = value
         value = engine.encoder(spec.encoder, spec.name, "a text").states(value)
     states = np.asarray(value)
-    good = states.ndim == 2 and states.shape[1] == width and len(states) and states.dtype.kind == "f"
+    good = (
+        states.ndim == 2 and states.shape[1] == width and len(states) and states.dtype.kind == "f"
+    )
     if not good or (spec.max_count and len(states) > spec.max_count):
-        raise InputError(f"{spec.name}: expected rows{limit} of {width} numbers, got {states.dtype} {list(states.shape)}")
+        raise InputError(
+            f"{spec.name}: expected rows{limit} of {width} numbers, got {states.dtype} "
+            f"{list(states.shape)}"
+        )
     states = np.ascontiguousarray(states, np.float32)
     if not np.isfinite(states).all():
         raise InputError(f"{spec.name}: expected finite numbers, got NaN or infinity")
@@ -188,12 +221,18 @@ def _states(engine: Engine, spec: Input, value: Any, meta: Meta) -> Prefix:
 
 
 _READERS: dict[str, Callable[[Engine, Input, Any, Meta], Prefix]] = {
-    "voice": _voice, "audio": _audio, "caption": _caption, "tokens": _tokens, "states": _states,
-}  # fmt: skip
+    "voice": _voice,
+    "audio": _audio,
+    "caption": _caption,
+    "tokens": _tokens,
+    "states": _states,
+}
 
 
 def _kind(spec: Input, size: int, labels: Mapping[str, int]) -> str:
-    parts = f"whole numbers from 0 to {size - 1}" + (f" or labels ({first_few(list(labels), 12)})" if labels else "")
+    parts = f"whole numbers from 0 to {size - 1}" + (
+        f" or labels ({first_few(list(labels), 12)})" if labels else ""
+    )
     parts += f", {spec.rate:.4g} a second" if spec.rate else ""
     parts += " (or LABEL:SECONDS parts)" if spec.rate else ""
     return parts + (f", or a sound for the {spec.encoder} encoder" if spec.encoder else "")
@@ -207,7 +246,9 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
     ids: list[int] = []
     end = 0.0
     for part in parts:
-        label, seconds = part if isinstance(part, (list, tuple)) and len(part) == 2 else (part, None)
+        label, seconds = (
+            part if isinstance(part, (list, tuple)) and len(part) == 2 else (part, None)
+        )
         if isinstance(label, str) and seconds is None and spec.rate and ":" in label:
             label, _, seconds = label.rpartition(":")
         number = labels.get(label) if isinstance(label, str) else label
@@ -239,7 +280,9 @@ def _file(name: str, value: Any) -> Any:
         return os.fspath(value)
     try:
         if path.stat().st_size > _MAX_FILE:
-            raise InputError(f"{name}: {path}: expected at most {_MAX_FILE} bytes, got {path.stat().st_size}")
+            raise InputError(
+                f"{name}: {path}: expected at most {_MAX_FILE} bytes, got {path.stat().st_size}"
+            )
         if path.suffix == ".txt":
             return path.read_text(encoding="utf-8")
         loaded: NDArray[Any] = np.load(path, allow_pickle=False)
@@ -247,11 +290,16 @@ def _file(name: str, value: Any) -> Any:
     except InputError:
         raise
     except (OSError, ValueError, EOFError) as e:
-        raise InputError(f"{name}: {path}: expected a readable .npy or .txt file, got: {' '.join(str(e).split())}") from None
+        raise InputError(
+            f"{name}: {path}: expected a readable .npy or .txt file, got: "
+            f"{' '.join(str(e).split())}"
+        ) from None
 
 
 def _is_sound(value: Any) -> bool:
-    """Whether a value for tokens is a sound to be encoded: a file that is no table of tokens, or samples."""
+    """Whether a value for tokens is a sound to be encoded: a file that is no table of tokens, or
+    samples.
+    """
     if isinstance(value, (str, os.PathLike)):
         return Path(value).suffix.lower() in (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
     if isinstance(value, tuple):
@@ -260,7 +308,9 @@ def _is_sound(value: Any) -> bool:
 
 
 def find_voice(engine: Engine, value: Any, spec: Input) -> Voice | None:
-    """A voice by name, by file, or made from a sound; None gives the default voice, if the model has any."""
+    """A voice by name, by file, or made from a sound; None gives the default voice, if the model
+    has any.
+    """
     if isinstance(value, Voice):
         voice = value
     elif value is None:
@@ -274,9 +324,17 @@ def find_voice(engine: Engine, value: Any, spec: Input) -> Voice | None:
         voice = Voice.load(value)
     elif isinstance(value, str) and not os.path.exists(value) and not Path(value).suffix:
         names = engine.voices()
-        known = f"the model's voices ({first_few(names, 20)})" if names else "a file (the model brings no voices)"
-        raise InputError(f"{spec.name}: there is neither a voice nor a file {shown(value)}; expected {known}")
+        known = (
+            f"the model's voices ({first_few(names, 20)})"
+            if names
+            else "a file (the model brings no voices)"
+        )
+        raise InputError(
+            f"{spec.name}: there is neither a voice nor a file {shown(value)}; expected {known}"
+        )
     else:
-        return engine.encode_voice(value, max_seconds=spec.max_seconds, min_seconds=spec.min_seconds)
+        return engine.encode_voice(
+            value, max_seconds=spec.max_seconds, min_seconds=spec.min_seconds
+        )
     engine.check_voice(voice)
     return voice

@@ -1,7 +1,9 @@
-"""Model folders with smaller weights: the LM's matrices stored as int8 or int4, everything else as it was.
+"""Model folders with smaller weights: the LM's matrices stored as int8 or int4, everything else as
+it was.
 
-A quantized folder speaks exactly as its source does with the same ``dtype`` chosen at load time: the numbers are the same,
-they are only made once.  The formats are ``spec.quantized_shapes``; rounding is the core's (csrc/matrix.cc).
+A quantized folder speaks exactly as its source does with the same ``dtype`` chosen at load time:
+the numbers are the same, they are only made once. The formats are ``spec.quantized_shapes``;
+rounding is the core's (csrc/matrix.cc).
 """
 
 from __future__ import annotations
@@ -23,19 +25,24 @@ from .tensors import Tensors, from_bfloat16, save_tensors, to_bfloat16
 def quantize_folder(
     source: str | os.PathLike[str] | None, output: str | os.PathLike[str], dtype: str = "int8"
 ) -> dict[str, Any]:
-    """Write ``output``, a copy of the model folder ``source`` (None: the bundled one), with the LM held as ``dtype``.
+    """Write ``output``, a copy of the model folder ``source`` (None: the bundled one), with the LM
+    held as ``dtype``.
 
-    ``dtype`` as in :meth:`Engine.from_pretrained`; float32 parts stay as they are stored.  Returns model, dtype and
-    bytes before and after.  Raises :class:`InputError` when there is something at ``output`` already, or the source
-    has no LM or is quantized already (rounding twice would lose twice); on any error nothing is left behind.
+    ``dtype`` as in :meth:`Engine.from_pretrained`; float32 parts stay as they are stored. Returns
+    model, dtype and bytes before and after. Raises :class:`InputError` when there is something at
+    ``output`` already, or the source has no LM or is quantized already (rounding twice would lose
+    twice); on any error nothing is left behind.
     """
     folder, target = load_folder(source), Path(output)
     if folder.config.lm is None:
         raise InputError(
-            f"{folder.path}: expected a model with an LM, found a codec only; there is nothing to quantize"
+            f"{folder.path}: expected a model with an LM, found a codec only; there is nothing to "
+            "quantize"
         )
     if any(n.endswith("_scale") for n in folder.lm):
-        raise InputError(f"{folder.path}: is quantized already; quantize the model that it was made from")
+        raise InputError(
+            f"{folder.path}: is quantized already; quantize the model that it was made from"
+        )
     if target.exists():
         raise InputError(f"{target}: exists already; choose another name, or remove it first")
     if not target.parent.is_dir():
@@ -55,11 +62,16 @@ def quantize_folder(
         save_tensors(temporary / "lm.safetensors", tensors)
         temporary.rename(target)
     except OSError as e:
-        raise InputError(f"{target}: cannot write there: {e.strerror or e}; choose another output") from None
+        raise InputError(
+            f"{target}: cannot write there: {e.strerror or e}; choose another output"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sizes = {f: (f / "lm.safetensors").stat().st_size for f in (folder.path, target)}
     return {
-        "model": folder.config.name, "dtype": name, "output": str(target),
-        "lm_bytes_before": sizes[folder.path], "lm_bytes": sizes[target],
-    }  # fmt: skip
+        "model": folder.config.name,
+        "dtype": name,
+        "output": str(target),
+        "lm_bytes_before": sizes[folder.path],
+        "lm_bytes": sizes[target],
+    }

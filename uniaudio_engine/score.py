@@ -1,4 +1,5 @@
-"""Scores: notes with words -> what rides beside a song: phones, how long each still lasts, the note, how long it lasts.
+"""Scores: notes with words -> what rides beside a song: phones, how long each still lasts, the
+note, how long it lasts.
 
 A score is a list of :class:`Note` in order.  As text, one note a line, ``PITCH BEATS WORD``::
 
@@ -8,7 +9,8 @@ A score is a list of :class:`Note` in order.  As text, one note a line, ``PITCH 
     R  1             a rest
     67 1.5 you       MIDI numbers will do
 
-MIDI files (lyrics in lyric events) and MusicXML are read by ``score_files.py``.  Not responsible for singing.
+MIDI files (lyrics in lyric events) and MusicXML are read by ``score_files.py``. Not responsible for
+singing.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _PITCH = re.compile(r"([a-g])(#{0,2}|b{0,2})(-?\d)")
 
 @dataclass(frozen=True)
 class Note:
-    """``pitch`` is a MIDI number (69 is 440 Hz), 0 a rest; ``seconds`` long; ``word`` on its first note, "-" where it goes on."""
+    """``pitch`` is a MIDI number (69 is 440 Hz), 0 a rest; ``seconds`` long; ``word`` on its first
+    note, "-" where it goes on.
+    """
 
     pitch: int
     seconds: float
@@ -50,7 +54,9 @@ class Note:
 
 @dataclass(frozen=True)
 class Song:
-    """``phones`` labels with ``durations`` frames each, ``pitches`` with ``note_frames`` each: both of the same length."""
+    """``phones`` labels with ``durations`` frames each, ``pitches`` with ``note_frames`` each: both
+    of the same length.
+    """
 
     phones: tuple[str, ...]
     durations: tuple[int, ...]
@@ -65,7 +71,9 @@ def score_rows(engine: Engine, spec: Any, value: Any, meta: dict[str, Any]) -> I
     index = engine.label_ids("phone")
     unknown = sorted(set(song.phones) - set(index))
     if unknown:
-        raise InputError(f"{spec.name}: the model's phones.txt has no {unknown[0]}; it cannot sing these words")
+        raise InputError(
+            f"{spec.name}: the model's phones.txt has no {unknown[0]}; it cannot sing these words"
+        )
     rows = guides.phone_rows(engine.layout, [index[p] for p in song.phones], song.durations)
     guides.put_notes(engine.layout, rows, song.pitches, song.note_frames)
     meta["notes_sung"] = sum(p > 0 for p in song.pitches)
@@ -73,8 +81,16 @@ def score_rows(engine: Engine, spec: Any, value: Any, meta: dict[str, Any]) -> I
 
 
 def read_score(value: Any, name: str = "score") -> list[Note]:
-    """Notes from a file (.txt, .mid, .midi, .musicxml, .xml), a text, or a sequence of notes or (pitch, seconds, word)."""
-    if isinstance(value, (str, os.PathLike)) and Path(value).suffix.lower() in (".txt", ".mid", ".midi", ".musicxml", ".xml"):
+    """Notes from a file (.txt, .mid, .midi, .musicxml, .xml), a text, or a sequence of notes or
+    (pitch, seconds, word).
+    """
+    if isinstance(value, (str, os.PathLike)) and Path(value).suffix.lower() in (
+        ".txt",
+        ".mid",
+        ".midi",
+        ".musicxml",
+        ".xml",
+    ):
         from .score_files import read_file
 
         return _checked(read_file(Path(value), name), name)
@@ -87,7 +103,9 @@ def read_score(value: Any, name: str = "score") -> list[Note]:
         try:
             notes.append(n if isinstance(n, Note) else Note(*n))
         except TypeError:
-            raise InputError(f"{name}: expected notes as (pitch, seconds, word), got {shown(n)}") from None
+            raise InputError(
+                f"{name}: expected notes as (pitch, seconds, word), got {shown(n)}"
+            ) from None
     return _checked(notes, name)
 
 
@@ -103,11 +121,16 @@ def parse_score(text: str, name: str = "score") -> list[Note]:
             tempo = _number(parts[1], where, 10.0, 1000.0)
             continue
         if len(parts) not in (2, 3):
-            raise InputError(f"{where}: expected PITCH BEATS WORD, as in C4 1 hello, got {shown(line.strip())}")
+            raise InputError(
+                f"{where}: expected PITCH BEATS WORD, as in C4 1 hello, got {shown(line.strip())}"
+            )
         beats = _number(parts[1], where, 0.01, 64.0)
         pitch = parse_pitch(parts[0], where)
         if pitch and len(parts) == 2:
-            raise InputError(f"{where}: expected a word after the length, or - where the last one goes on; got {shown(line.strip())}")
+            raise InputError(
+                f"{where}: expected a word after the length, or - where the last one goes on; got "
+                f"{shown(line.strip())}"
+            )
         notes.append(Note(pitch, 60 * beats / tempo, parts[2] if len(parts) == 3 and pitch else ""))
     if not notes:
         raise InputError(f"{name}: expected notes, one a line, as in C4 1 hello; got none")
@@ -125,18 +148,25 @@ def parse_pitch(text: str, where: str) -> int:
         return 12 * (int(octave) + 1) + _STEPS[step] + bend.count("#") - bend.count("b")
     if low.isdecimal() and int(low) < 128:
         return int(low)
-    raise InputError(f"{where}: expected a pitch such as C4, F#3, Bb4, a MIDI number, or R for a rest, got {shown(text)}")
+    raise InputError(
+        f"{where}: expected a pitch such as C4, F#3, Bb4, a MIDI number, or R for a rest, got "
+        f"{shown(text)}"
+    )
 
 
 def lay_out(notes: Sequence[Note], frame_rate: float, name: str = "score") -> Song:
-    """Words over notes, phones over frames: a syllable a note, its consonants short and its vowel as long as the note.
+    """Words over notes, phones over frames: a syllable a note, its consonants short and its vowel
+    as long as the note.
 
     Rests become pauses; one is added before and after.
     """
     groups: list[list[Note]] = []  # the notes of each word, or one rest
     for note in notes:
         if note.pitch and note.word in ("-", "") and (not groups or not groups[-1][0].pitch):
-            raise InputError(f"{name}: expected a word on the first note after a rest, got {note.word or 'none'!r}")
+            raise InputError(
+                f"{name}: expected a word on the first note after a rest, got "
+                f"{note.word or 'none'!r}"
+            )
         if note.pitch and note.word in ("-", ""):
             groups[-1].append(note)
         else:
@@ -165,7 +195,9 @@ def lay_out(notes: Sequence[Note], frame_rate: float, name: str = "score") -> So
             continue
         syllables = _over_notes(_syllables(_word_phones(group[0].word, name)), bounds)
         for syllable, length in syllables:
-            for phone, count in zip(syllable, _lengths(syllable, length, frame_rate, group[0].word, name), strict=True):
+            for phone, count in zip(
+                syllable, _lengths(syllable, length, frame_rate, group[0].word, name), strict=True
+            ):
                 phones.append(phone)
                 durations.append(count)
     return Song(tuple(phones), tuple(durations), tuple(pitches), tuple(frames))
@@ -187,7 +219,9 @@ def _syllables(phones: list[str]) -> list[list[str]]:
 
 
 def _over_notes(syllables: list[list[str]], notes: list[int]) -> list[tuple[list[str], int]]:
-    """(phones, frames): a syllable a note; left-over notes prolong the last one, left-over syllables share the last note."""
+    """(phones, frames): a syllable a note; left-over notes prolong the last one, left-over
+    syllables share the last note.
+    """
     n = min(len(syllables), len(notes))
     out = [(syllables[i], notes[i]) for i in range(n - 1)]
     last = [p for s in syllables[n - 1 :] for p in s]
@@ -195,12 +229,19 @@ def _over_notes(syllables: list[list[str]], notes: list[int]) -> list[tuple[list
 
 
 def _lengths(phones: list[str], frames: int, frame_rate: float, word: str, name: str) -> list[int]:
-    """Frames of each phone: at least one, consonants no more than their time and share, vowels the rest."""
+    """Frames of each phone: at least one, consonants no more than their time and share, vowels the
+    rest.
+    """
     if frames < len(phones):
-        raise InputError(f"{name}: expected notes of {len(phones) / frame_rate:.2g} s or more for {word!r}, got {frames / frame_rate:.2g} s")
+        raise InputError(
+            f"{name}: expected notes of {len(phones) / frame_rate:.2g} s or more for {word!r}, "
+            f"got {frames / frame_rate:.2g} s"
+        )
     vowels = [i for i, p in enumerate(phones) if is_vowel(p)]
     others = len(phones) - len(vowels)
-    each = max(1, min(round(_CONSONANT * frame_rate), int(_SHARE * frames / others) if others else 0))
+    each = max(
+        1, min(round(_CONSONANT * frame_rate), int(_SHARE * frames / others) if others else 0)
+    )
     left = frames - each * others
     if left < len(vowels):
         each = 1
@@ -214,9 +255,20 @@ def _lengths(phones: list[str], frames: int, frame_rate: float, word: str, name:
 
 def _checked(notes: list[Note], name: str) -> list[Note]:
     for n in notes:
-        good = isinstance(n.pitch, (int, np.integer)) and isinstance(n.seconds, (int, float)) and isinstance(n.word, str)
-        if not good or not (n.pitch == 0 or _LOW <= n.pitch <= _HIGH) or not 0.02 <= n.seconds <= 60:
-            raise InputError(f"{name}: expected MIDI pitches {_LOW} to {_HIGH} (0: rest) of 0.02 to 60 s with a word, got {shown(n)}")
+        good = (
+            isinstance(n.pitch, (int, np.integer))
+            and isinstance(n.seconds, (int, float))
+            and isinstance(n.word, str)
+        )
+        if (
+            not good
+            or not (n.pitch == 0 or _LOW <= n.pitch <= _HIGH)
+            or not 0.02 <= n.seconds <= 60
+        ):
+            raise InputError(
+                f"{name}: expected MIDI pitches {_LOW} to {_HIGH} (0: rest) of 0.02 to 60 s with "
+                f"a word, got {shown(n)}"
+            )
     return notes
 
 

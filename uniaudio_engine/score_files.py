@@ -1,4 +1,5 @@
-"""Score files: the text form, MIDI (formats 0 and 1, the track with lyric events) and MusicXML (the first part's first voice).
+"""Score files: the text form, MIDI (formats 0 and 1, the track with lyric events) and MusicXML (the
+first part's first voice).
 
 Sources: the Standard MIDI Files specification (RP-001, lyric events RP-017) and W3C MusicXML 4.0.
 """
@@ -19,10 +20,14 @@ def read_file(path: Path, name: str) -> list[Note]:
     """Notes of a score file.  Raises :class:`InputError` in one line for what is none."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{name}: {path}: expected at most {_MAX_BYTES} bytes, got {path.stat().st_size}")
+            raise InputError(
+                f"{name}: {path}: expected at most {_MAX_BYTES} bytes, got {path.stat().st_size}"
+            )
         data = path.read_bytes()
     except OSError as e:
-        raise InputError(f"{name}: {path}: expected a readable score, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{name}: {path}: expected a readable score, got: {e.strerror or e}"
+        ) from None
     if path.suffix.lower() in (".mid", ".midi"):
         return read_midi(data, f"{name}: {path}")
     try:
@@ -30,19 +35,30 @@ def read_file(path: Path, name: str) -> list[Note]:
     except UnicodeDecodeError:
         kind = "a compressed score; unpack it" if zipfile.is_zipfile(path) else "other bytes"
         raise InputError(f"{name}: {path}: expected UTF-8 text, got {kind}") from None
-    return read_musicxml(text, f"{name}: {path}") if path.suffix.lower() != ".txt" else parse_score(text, f"{name}: {path}")
+    return (
+        read_musicxml(text, f"{name}: {path}")
+        if path.suffix.lower() != ".txt"
+        else parse_score(text, f"{name}: {path}")
+    )
 
 
 def read_midi(data: bytes, where: str) -> list[Note]:
-    """The track with lyrics: its notes one after the other (of chords the last begun), each with the lyric at its start."""
+    """The track with lyrics: its notes one after the other (of chords the last begun), each with
+    the lyric at its start.
+    """
     try:
         division, tracks = _midi_tracks(data)
     except (IndexError, ValueError):
-        raise InputError(f"{where}: expected a whole MIDI file with ticks per beat, got a broken or another one") from None
+        raise InputError(
+            f"{where}: expected a whole MIDI file with ticks per beat, got a broken or another one"
+        ) from None
     tempos = sorted((t, int(v)) for track in tracks for t, kind, v in track if kind == "tempo")
     sung = [t for t in tracks if any(kind == "lyric" for _, kind, _ in t)]
     if not sung:
-        raise InputError(f"{where}: expected lyric events with the notes, got none; put words into the file, or use the text form")
+        raise InputError(
+            f"{where}: expected lyric events with the notes, got none; put words into the file, "
+            "or use the text form"
+        )
 
     def seconds(tick: int) -> float:
         total, last, tempo = 0.0, 0, 500000
@@ -68,13 +84,21 @@ def read_midi(data: bytes, where: str) -> list[Note]:
     for start, end, pitch in spans:
         if start > now and seconds(start) - seconds(now) >= 0.03:
             notes.append(Note(0, seconds(start) - seconds(now)))
-        notes.append(Note(pitch, seconds(end) - seconds(start), _syllable_word(lyrics, start, [s for s, *_ in spans])))
+        notes.append(
+            Note(
+                pitch,
+                seconds(end) - seconds(start),
+                _syllable_word(lyrics, start, [s for s, *_ in spans]),
+            )
+        )
         now = end
     return notes
 
 
 def _syllable_word(lyrics: dict[int, str], start: int, starts: list[int]) -> str:
-    """The whole word on its first note: lyric events hold syllables, "hel-" goes on in the next one; "-" after the first."""
+    """The whole word on its first note: lyric events hold syllables, "hel-" goes on in the next
+    one; "-" after the first.
+    """
     order = [t for t in starts if lyrics.get(t, "").strip()]
     if start not in order:
         return "-"
@@ -112,7 +136,9 @@ def _midi_tracks(data: bytes) -> tuple[int, list[list[tuple[int, str, int | str]
 
 
 def _midi_events(data: bytes) -> list[tuple[int, str, int | str]]:
-    """(tick, kind, value): on and off with the pitch, lyric with its text, tempo in microseconds a beat."""
+    """(tick, kind, value): on and off with the pitch, lyric with its text, tempo in microseconds a
+    beat.
+    """
     events: list[tuple[int, str, int | str]] = []
     at = tick = status = 0
 
@@ -129,7 +155,9 @@ def _midi_events(data: bytes) -> list[tuple[int, str, int | str]]:
 
     while at < len(data):
         tick += number()
-        if data[at] >= 0xF0:  # meta and exclusive events; some writers go on with the running status after them
+        if (
+            data[at] >= 0xF0
+        ):  # meta and exclusive events; some writers go on with the running status after them
             meta = data[at] == 0xFF
             kind = data[at + 1] if meta else 0
             at += 2 if meta else 1
@@ -160,7 +188,9 @@ def _midi_events(data: bytes) -> list[tuple[int, str, int | str]]:
 
 
 def read_musicxml(text: str, where: str) -> list[Note]:
-    """The first part's first voice; chords by their first note, ties joined, tempo from <sound tempo>."""
+    """The first part's first voice; chords by their first note, ties joined, tempo from <sound
+    tempo>.
+    """
     if "<!ENTITY" in text:
         raise InputError(f"{where}: expected MusicXML without entity definitions, got some")
     try:
@@ -173,7 +203,9 @@ def read_musicxml(text: str, where: str) -> list[Note]:
     try:
         return _part_notes(part)
     except (ValueError, ZeroDivisionError, AttributeError, TypeError):
-        raise InputError(f"{where}: expected whole MusicXML notes with pitch and duration, got a broken score") from None
+        raise InputError(
+            f"{where}: expected whole MusicXML notes with pitch and duration, got a broken score"
+        ) from None
 
 
 def _part_notes(part: ElementTree.Element) -> list[Note]:
@@ -185,7 +217,12 @@ def _part_notes(part: ElementTree.Element) -> list[Note]:
             divisions = float(e.text or 1)
         elif e.tag == "sound" and e.get("tempo"):
             tempo = float(e.get("tempo") or tempo)
-        elif e.tag != "note" or e.find("chord") is not None or e.find("grace") is not None or e.findtext("voice", "1") != "1":
+        elif (
+            e.tag != "note"
+            or e.find("chord") is not None
+            or e.find("grace") is not None
+            or e.findtext("voice", "1") != "1"
+        ):
             continue
         else:
             seconds = float(e.findtext("duration") or "") / divisions * 60 / tempo
@@ -195,8 +232,16 @@ def _part_notes(part: ElementTree.Element) -> list[Note]:
                 word = None
                 continue
             step, octave = pitch.findtext("step") or "", int(pitch.findtext("octave") or "")
-            midi = 12 * (octave + 1) + {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}.get(step, -99) + int(float(pitch.findtext("alter") or 0))
-            if any(t.get("type") == "stop" for t in e.findall("tie")) and notes and notes[-1].pitch == midi:
+            midi = (
+                12 * (octave + 1)
+                + {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}.get(step, -99)
+                + int(float(pitch.findtext("alter") or 0))
+            )
+            if (
+                any(t.get("type") == "stop" for t in e.findall("tie"))
+                and notes
+                and notes[-1].pitch == midi
+            ):
                 notes[-1] = Note(midi, notes[-1].seconds + seconds, notes[-1].word)
                 continue
             lyric = e.find("lyric")

@@ -1,7 +1,7 @@
 """Which tensors a model consists of: names and shapes, derived from its configuration alone.
 
-The frozen weight contract of the model folder.  The names are the state-dict names of ``uniaudio_training.models``;
-``tests/engine/test_folder.py`` holds the two together.
+The frozen weight contract of the model folder. The names are the state-dict names of
+``uniaudio_training.models``; ``tests/engine/test_folder.py`` holds the two together.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ PARTS = ("global", "local", "head")
 
 
 def matrix_part(name: str) -> str | None:
-    """The part of the LM whose ``dtype`` the matrix follows (``bridge`` goes with the head); None for all that stays in
-    floats: embeddings, vectors, continuous inputs."""
+    """The part of the LM whose ``dtype`` the matrix follows (``bridge`` goes with the head); None
+    for all that stays in floats: embeddings, vectors, continuous inputs.
+    """
     stack = name.partition(".")[0]
-    if stack in ("global", "local") and name.endswith(".weight") and (".attn." in name or ".mlp." in name):
+    if (
+        stack in ("global", "local")
+        and name.endswith(".weight")
+        and (".attn." in name or ".mlp." in name)
+    ):
         return stack
     return "head" if name in ("head.weight", "bridge.weight") else None
 
@@ -27,8 +32,8 @@ def matrix_part(name: str) -> str | None:
 def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Stored shapes of a quantized matrix [out, in] and of its scales (``NAME_scale``).
 
-    int8: int8 [out, in] and float32 [out].  int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs a byte, the low
-    nibble first, each the value + 8; and bfloat16 [out, G].
+    int8: int8 [out, in] and float32 [out]. int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs a
+    byte, the low nibble first, each the value + 8; and bfloat16 [out, G].
     """
     out, dim_in = shape
     groups = -(-dim_in // GROUP)
@@ -39,7 +44,14 @@ def lm_shapes(c: LMConfig) -> Shapes:
     """Tensors of ``lm.safetensors``."""
     d, k = c.global_.width, c.num_codebooks
     shapes: Shapes = {}
-    _stack(shapes, "global", c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames)
+    _stack(
+        shapes,
+        "global",
+        c.global_,
+        c.vocab_size,
+        d // k if c.embedding == "concat" else d,
+        c.max_frames,
+    )
     _stack(shapes, "local", c.local, c.vocab_size, c.local.width, k)
     _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
     shapes["head.weight"] = (c.vocab_size, c.local.width)
@@ -51,17 +63,23 @@ def lm_shapes(c: LMConfig) -> Shapes:
 
 
 def codec_shapes(c: CodecConfig) -> Shapes:
-    """Tensors of ``codec.safetensors``, or of ``semantic.safetensors`` for the encoder of ``semantic``."""
+    """Tensors of ``codec.safetensors``, or of ``semantic.safetensors`` for the encoder of
+    ``semantic``.
+    """
     shapes: Shapes = {"quantizer.codebooks": (c.num_codebooks, c.codebook_size, c.codebook_dim)}
     if c.seanet is not None and c.family == "seanet":
         _seanet(shapes, c.seanet, c.codebook_dim)
     elif c.spectral is not None:
         s = c.spectral
         e, k = c.codebook_dim, s.kernel_size
-        _convnext(shapes, "encoder", s.features, s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k)
+        _convnext(
+            shapes, "encoder", s.features, s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k
+        )
         if c.has_decoder:
             out = 3 * (s.decoder_window // 2 + 1) * s.decoder_subframes
-            _convnext(shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, out, k)
+            _convnext(
+                shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, out, k
+            )
     return shapes
 
 
@@ -77,7 +95,9 @@ def _norm(shapes: Shapes, name: str, width: int, bias: bool = True) -> None:
         shapes[f"{name}.bias"] = (width,)
 
 
-def _stack(shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: int, positions: int) -> None:
+def _stack(
+    shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: int, positions: int
+) -> None:
     shapes[f"{name}.embed.weight"] = (vocab, embed_width)
     if c.positions == "learned":
         shapes[f"{name}.positions.weight"] = (positions, c.width)
@@ -99,7 +119,14 @@ def _stack(shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: i
 
 
 def _convnext(
-    shapes: Shapes, name: str, dim_in: int, width: int, hidden: int, blocks: int, dim_out: int, kernel: int
+    shapes: Shapes,
+    name: str,
+    dim_in: int,
+    width: int,
+    hidden: int,
+    blocks: int,
+    dim_out: int,
+    kernel: int,
 ) -> None:
     _linear(shapes, f"{name}.input", dim_in, width)
     _norm(shapes, f"{name}.input_norm", width)
@@ -116,7 +143,9 @@ def _convnext(
 
 def _seanet(shapes: Shapes, c: SeanetConfig, dim: int) -> None:
     def conv(name: str, dim_in: int, dim_out: int, kernel: int, transposed: bool = False) -> None:
-        shapes[f"{name}.weight"] = (dim_in, dim_out, kernel) if transposed else (dim_out, dim_in, kernel)
+        shapes[f"{name}.weight"] = (
+            (dim_in, dim_out, kernel) if transposed else (dim_out, dim_in, kernel)
+        )
         shapes[f"{name}.bias"] = (dim_out,)
         if c.norm == "group":
             _norm(shapes, f"{name}.norm", dim_out)

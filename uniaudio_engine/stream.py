@@ -29,15 +29,24 @@ from .sequence import (
 if TYPE_CHECKING:
     from .engine import Engine
 
-CHUNK_FRAMES = (4, 8, 16, 32, 50)  # the first chunk is small for a quick start; the last size repeats
+CHUNK_FRAMES = (
+    4,
+    8,
+    16,
+    32,
+    50,
+)  # the first chunk is small for a quick start; the last size repeats
 _TOGETHER = 50  # frames between looks at which sessions have ended and which may begin
-BATCH = 8  # sessions that are stepped together; beyond about eight the arithmetic binds, not the memory
+BATCH = (
+    8  # sessions that are stepped together; beyond about eight the arithmetic binds, not the memory
+)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a task whose target is not sound has to say: ``tokens`` of its span (from 0), and their ``labels`` where the
-    model folder names them.  ``meta`` has the seed and the options."""
+    """What a task whose target is not sound has to say: ``tokens`` of its span (from 0), and their
+    ``labels`` where the model folder names them. ``meta`` has the seed and the options.
+    """
 
     tokens: tuple[int, ...]
     labels: tuple[str, ...]
@@ -49,8 +58,9 @@ class Answer:
 
 @dataclass
 class Step:
-    """Generate up to ``n`` frames in ``session``: fewer when the model ends them.  ``guide`` [n, S].  ``target``: they are
-    what was asked for (else durations)."""
+    """Generate up to ``n`` frames in ``session``: fewer when the model ends them. ``guide`` [n, S].
+    ``target``: they are what was asked for (else durations).
+    """
 
     session: Any
     n: int
@@ -97,14 +107,17 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
         return
     features = phone_features(layout, piece.phones)
     n = len(features)
-    # At another speed the durations that the model hears are the scaled ones: plan them in a fork, feed them here.
+    # At another speed the durations that the model hears are the scaled ones: plan them in a fork,
+    # feed them here.
     planner = session if options["speed"] == 1.0 else session.fork()
     frames = yield Step(planner, n, duration_sampling(engine, options, piece.seed), features, False)
     durations = scale_durations(token_durations(layout, frames), options["speed"])
     guide = phone_rows(layout, piece.phones, durations)
     if known + n + 2 + len(guide) > engine.capacity:
         if n == 1:
-            raise InputError(f"speed {options['speed']:g} needs more than the model's {engine.capacity} frames")
+            raise InputError(
+                f"speed {options['speed']:g} needs more than the model's {engine.capacity} frames"
+            )
         for i, half in enumerate(split_phones(piece.phones, (n + 1) // 2, engine.pause_id)):
             part = phone_piece(layout, piece.shared, half, piece_seed(piece.seed, i), piece.rest)
             yield from piece_steps(engine, plan, part)
@@ -121,13 +134,19 @@ def audio_sampling(engine: Engine, options: dict[str, Any], seed: int) -> Any:
 
 
 def target_sampling(engine: Engine, plan: Plan, piece: Piece) -> Any:
-    """The core's sampling for a piece without phones.  Where the model may end it, the end token is allowed in every
-    slot, and the frame that holds it is not part of the answer: UniAudio's inference cuts there, too."""
+    """The core's sampling for a piece without phones. Where the model may end it, the end token is
+    allowed in every slot, and the frame that holds it is not part of the answer: UniAudio's
+    inference cuts there, too.
+    """
     layout, target = engine.layout, plan.task.target
     ranges = layout.audio_ranges() if target == "audio" else layout.span_ranges(target)
     more: dict[str, Any] = {}
     if piece.least is not None:
-        more.update(end_id=layout.vocabulary.special(f"{target}_end"), end_slots="any", min_frames=piece.least)
+        more.update(
+            end_id=layout.vocabulary.special(f"{target}_end"),
+            end_slots="any",
+            min_frames=piece.least,
+        )
     return make_sampling(plan.options, piece.seed, plan.options["temperature"], ranges, **more)
 
 
@@ -139,7 +158,11 @@ def duration_sampling(engine: Engine, options: dict[str, Any], seed: int) -> Any
 
 
 def make_sampling(
-    options: dict[str, Any], seed: int, temperature: float, allowed: list[list[tuple[int, int]]], **more: Any
+    options: dict[str, Any],
+    seed: int,
+    temperature: float,
+    allowed: list[list[tuple[int, int]]],
+    **more: Any,
 ) -> Any:
     """``_C.Sampling`` from checked options; temperature 0 is greedy."""
     return core().Sampling(
@@ -161,7 +184,10 @@ class ChunkSizes:
     def __init__(self, sizes: Sequence[int] | None) -> None:
         self.sizes = tuple(CHUNK_FRAMES if sizes is None else sizes)
         if not self.sizes or not all(type(n) is int and n >= 1 for n in self.sizes):
-            raise InputError(f"chunk_frames: expected whole numbers of frames, each at least 1, got {shown(sizes)}")
+            raise InputError(
+                "chunk_frames: expected whole numbers of frames, each at least 1, got "
+                f"{shown(sizes)}"
+            )
         self.used = 0
 
     def next(self) -> int:
@@ -173,13 +199,18 @@ class ChunkSizes:
 class AudioStream:
     """Iterator of :class:`AudioChunk`.
 
-    ``close()`` (or leaving the ``with`` block, or garbage collection) stops the work; ``cancel()`` does so from any
-    thread, within a frame.  ``meta`` fills up while it runs; its ``first_chunk_ms`` and ``compute_seconds`` count the
-    planning too (``planned`` seconds: text to phones, the voice), but not the consumer.
+    ``close()`` (or leaving the ``with`` block, or garbage collection) stops the work; ``cancel()``
+    does so from any thread, within a frame. ``meta`` fills up while it runs; its ``first_chunk_ms``
+    and ``compute_seconds`` count the planning too (``planned`` seconds: text to phones, the voice),
+    but not the consumer.
     """
 
     def __init__(
-        self, engine: Engine, plan: Plan, chunk_frames: Sequence[int] | None = None, planned: float = 0.0
+        self,
+        engine: Engine,
+        plan: Plan,
+        chunk_frames: Sequence[int] | None = None,
+        planned: float = 0.0,
     ) -> None:
         self.sample_rate = engine.sample_rate
         self.meta: dict[str, Any] = engine.describe(plan)
@@ -211,7 +242,9 @@ class AudioStream:
         """Stop and free the sessions.  From the thread that iterates."""
         self._chunks.close()
 
-    def _run(self, engine: Engine, plan: Plan, sizes: ChunkSizes) -> Generator[AudioChunk, None, None]:
+    def _run(
+        self, engine: Engine, plan: Plan, sizes: ChunkSizes
+    ) -> Generator[AudioChunk, None, None]:
         begin, paused = time.perf_counter() - self._planned, 0.0
         decoding = Decoding(engine, plan)
         position, frames_made = 0, 0
@@ -219,7 +252,9 @@ class AudioStream:
         if len(head):
             self.meta["first_chunk_ms"] = round(1000 * (time.perf_counter() - begin), 3)
             now = time.perf_counter()
-            yield AudioChunk(head, self.sample_rate, 0, np.zeros((0, engine.layout.num_codebooks), np.int32))
+            yield AudioChunk(
+                head, self.sample_rate, 0, np.zeros((0, engine.layout.num_codebooks), np.int32)
+            )
             paused += time.perf_counter() - now
             position = len(head)
         for piece in plan.pieces:
@@ -227,7 +262,9 @@ class AudioStream:
             for step in _drive(steps):
                 while not step.over:
                     n = min(sizes.next(), step.n - step.done) if step.target else step.n - step.done
-                    self._session = step.session  # before the look at the flag: cancel() sets the flag first
+                    self._session = (
+                        step.session
+                    )  # before the look at the flag: cancel() sets the flag first
                     if self.cancelled:
                         break
                     frames = step.session.generate(n, step.sampling, step.rows(n))
@@ -275,9 +312,12 @@ def _drive(steps: Steps) -> Iterator[Step]:
 
 
 def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> list[list[Ids]]:
-    """All plans' pieces, up to ``batch`` sessions stepped together; returns each plan's audio frames, a list a plan of
-    frames [n, K] a piece.  Tokens are those that each plan gives alone."""
-    pieces = [(i, j, plan, piece) for i, plan in enumerate(plans) for j, piece in enumerate(plan.pieces)]
+    """All plans' pieces, up to ``batch`` sessions stepped together; returns each plan's audio
+    frames, a list a plan of frames [n, K] a piece. Tokens are those that each plan gives alone.
+    """
+    pieces = [
+        (i, j, plan, piece) for i, plan in enumerate(plans) for j, piece in enumerate(plan.pieces)
+    ]
     waiting = [(i, j, piece_steps(engine, plan, piece)) for i, j, plan, piece in reversed(pieces)]
     audio: dict[tuple[int, int], list[Ids]] = {}
     active: list[tuple[int, int, Steps, Step]] = []
@@ -292,9 +332,14 @@ def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> l
     while waiting or active:
         while waiting and len(active) < batch:
             advance(*waiting.pop(), None)
-        n = min(_TOGETHER, *(step.n - step.done for *_, step in active))  # one that ends sooner waits until then
+        n = min(
+            _TOGETHER, *(step.n - step.done for *_, step in active)
+        )  # one that ends sooner waits until then
         made = engine.lm.generate_batch(
-            [s.session for *_, s in active], n, [s.sampling for *_, s in active], [s.rows(n) for *_, s in active]
+            [s.session for *_, s in active],
+            n,
+            [s.sampling for *_, s in active],
+            [s.rows(n) for *_, s in active],
         )
         running, active = active, []
         for (i, j, steps, step), frames in zip(running, made, strict=True):
@@ -314,11 +359,17 @@ def run_together(engine: Engine, plans: Sequence[Plan], batch: int = BATCH) -> l
 def run_tokens(engine: Engine, plan: Plan) -> tuple[int, ...]:
     """The tokens of a plan whose target is not sound, numbered from the start of their span."""
     frames = np.concatenate([f for parts in run_together(engine, [plan]) for f in parts])
-    return tuple(int(t) for t in frames[:, 0] - engine.layout.vocabulary.span(plan.task.target).start)
+    return tuple(
+        int(t) for t in frames[:, 0] - engine.layout.vocabulary.span(plan.task.target).start
+    )
 
 
-def decode_parts(engine: Engine, plan: Plan, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None) -> Any:
-    """Audio frames [n, K] of a plan's successive pieces -> samples [N], decoded in the stream's own chunks."""
+def decode_parts(
+    engine: Engine, plan: Plan, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None
+) -> Any:
+    """Audio frames [n, K] of a plan's successive pieces -> samples [N], decoded in the stream's own
+    chunks.
+    """
     sizes, decoding = ChunkSizes(chunk_frames), Decoding(engine, plan)
     out = [np.zeros(0, np.float32), decoding.head()]
     for frames in parts:

@@ -1,8 +1,10 @@
-"""Reading and writing safetensors files, checked: nothing in a file is believed before it is compared with the file.
+"""Reading and writing safetensors files, checked: nothing in a file is believed before it is
+compared with the file.
 
-bfloat16 has no NumPy type, so BF16 tensors are uint16 arrays here, and uint16 arrays are written as BF16.  The format:
-8 bytes little-endian header length, a JSON header (name -> dtype, shape, data_offsets), then the data, without gaps.
-Source: the format's own description (huggingface/safetensors README).
+bfloat16 has no NumPy type, so BF16 tensors are uint16 arrays here, and uint16 arrays are written as
+BF16. The format: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
+data_offsets), then the data, without gaps. Source: the format's own description
+(huggingface/safetensors README).
 """
 
 from __future__ import annotations
@@ -31,23 +33,29 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
 }
 _NAMES = {v: k for k, v in DTYPES.items()}
-MAX_HEADER = 16 << 20  # bytes; a header holds names and shapes only, 1 MB describes some ten thousand tensors
+MAX_HEADER = (
+    16 << 20
+)  # bytes; a header holds names and shapes only, 1 MB describes some ten thousand tensors
 
 Tensors = dict[str, NDArray[Any]]
 
 
-def load_tensors(path: str | os.PathLike[str], max_bytes: int | None = None) -> tuple[Tensors, dict[str, str]]:
+def load_tensors(
+    path: str | os.PathLike[str], max_bytes: int | None = None
+) -> tuple[Tensors, dict[str, str]]:
     """All tensors of a file and its ``__metadata__``.
 
-    Raises :class:`InputError` in one line where the file is missing, truncated, or says anything about itself that is
-    not so; sizes are checked against the file before memory is taken.
+    Raises :class:`InputError` in one line where the file is missing, truncated, or says anything
+    about itself that is not so; sizes are checked against the file before memory is taken.
     """
     path = Path(path)
     try:
         with path.open("rb") as f:
             size = os.fstat(f.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
-                raise InputError(f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?")
+                raise InputError(
+                    f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?"
+                )
             header, start = _header(f, path, size)
             metadata = _metadata(header.pop("__metadata__", {}), path)
             entries = _entries(header, path, size - start)
@@ -56,12 +64,16 @@ def load_tensors(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
                 f.seek(start + begin)
                 tensors[name] = _read(f, path, name, dtype, shape)
     except OSError as e:
-        raise InputError(f"{path}: expected a readable safetensors file, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{path}: expected a readable safetensors file, got: {e.strerror or e}"
+        ) from None
     return tensors, metadata
 
 
 def save_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write all or nothing (temporary file, then rename).  uint16 arrays become BF16."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -70,8 +82,14 @@ def save_tensors(
         a = np.ascontiguousarray(tensors[name])
         kind = _NAMES.get(a.dtype.newbyteorder("<") if a.dtype.itemsize > 1 else a.dtype)
         if kind is None:
-            raise InputError(f"tensor {name!r}: expected dtype {', '.join(map(str, _NAMES))}, got {a.dtype}")
-        header[name] = {"dtype": kind, "shape": list(a.shape), "data_offsets": [offset, offset + a.nbytes]}
+            raise InputError(
+                f"tensor {name!r}: expected dtype {', '.join(map(str, _NAMES))}, got {a.dtype}"
+            )
+        header[name] = {
+            "dtype": kind,
+            "shape": list(a.shape),
+            "data_offsets": [offset, offset + a.nbytes],
+        }
         offset += a.nbytes
         arrays.append(a.astype(DTYPES[kind], copy=False))
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -104,17 +122,22 @@ def all_finite(x: NDArray[Any]) -> bool:
 def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
     first = f.read(8)
     if len(first) < 8:
-        raise InputError(f"{path}: expected a safetensors file, got {size} bytes; copy or download it again")
+        raise InputError(
+            f"{path}: expected a safetensors file, got {size} bytes; copy or download it again"
+        )
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER or 8 + length > size:
         raise InputError(
-            f"{path}: expected a header within the file's {size} bytes, got a header length of {length}; "
+            f"{path}: expected a header within the file's {size} bytes, got a header length of "
+            f"{length}; "
             "it is truncated or no safetensors file, copy or download it again"
         )
     try:
         header = json.loads(f.read(length).decode("utf-8"))
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: expected a JSON header, got: {shown(str(e))}; copy or download it again") from None
+        raise InputError(
+            f"{path}: expected a JSON header, got: {shown(str(e))}; copy or download it again"
+        ) from None
     if not isinstance(header, dict):
         raise InputError(f"{path}: expected a JSON object as header, got {type(header).__name__}")
     return header, 8 + length
@@ -122,12 +145,18 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
 
 def _metadata(data: Any, path: Path) -> dict[str, str]:
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
-        raise InputError(f"{path}: expected __metadata__ to map strings to strings, got {shown(data)}")
+        raise InputError(
+            f"{path}: expected __metadata__ to map strings to strings, got {shown(data)}"
+        )
     return data
 
 
-def _entries(header: dict[str, Any], path: Path, size: int) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """(name, dtype, shape, begin) in file order; every byte of the data part belongs to exactly one tensor."""
+def _entries(
+    header: dict[str, Any], path: Path, size: int
+) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """(name, dtype, shape, begin) in file order; every byte of the data part belongs to exactly one
+    tensor.
+    """
     rows = []
     for name, entry in header.items():
         what = f"{path}: tensor {shown(name)}"
@@ -137,24 +166,35 @@ def _entries(header: dict[str, Any], path: Path, size: int) -> list[tuple[str, s
         if dtype not in DTYPES:
             raise InputError(f"{what}: expected dtype {', '.join(DTYPES)}, got {shown(dtype)}")
         if not _whole(shape) or len(shape) > 8 or not _whole(offsets) or len(offsets) != 2:
-            raise InputError(f"{what}: expected whole numbers in shape and data_offsets, got {shown(entry)}")
+            raise InputError(
+                f"{what}: expected whole numbers in shape and data_offsets, got {shown(entry)}"
+            )
         begin, end = offsets
         count = math.prod(shape)  # Python integers: no product of hostile sizes wraps around
         if count * DTYPES[dtype].itemsize != end - begin:
-            raise InputError(f"{what}: shape {shown(shape)} of {dtype} does not fill bytes {begin} to {end}")
+            raise InputError(
+                f"{what}: shape {shown(shape)} of {dtype} does not fill bytes {begin} to {end}"
+            )
         if end > size:
             raise InputError(
-                f"{what}: expected {end} bytes of data, the file has {size}; it is truncated, copy or download it again"
+                f"{what}: expected {end} bytes of data, the file has {size}; it is truncated, "
+                "copy or download it again"
             )
         rows.append((begin, end, name, dtype, tuple(shape)))
     rows.sort(key=lambda r: r[:2])
     reached = 0
     for begin, end, name, _, _ in rows:
         if begin != reached:
-            raise InputError(f"{path}: tensor {shown(name)} begins at byte {begin}, expected {reached}: overlap or gap")
+            raise InputError(
+                f"{path}: tensor {shown(name)} begins at byte {begin}, expected {reached}: "
+                "overlap or gap"
+            )
         reached = end
     if reached != size:
-        raise InputError(f"{path}: expected {reached} bytes of data, the file has {size}; copy or download it again")
+        raise InputError(
+            f"{path}: expected {reached} bytes of data, the file has {size}; copy or download it "
+            "again"
+        )
     return [(name, dtype, shape, begin) for begin, _, name, dtype, shape in rows]
 
 
@@ -167,10 +207,14 @@ def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]
     try:
         out = np.empty(shape, kind)
     except ValueError:  # such as [2**61, 0]
-        raise InputError(f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}") from None
+        raise InputError(
+            f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}"
+        ) from None
     got = f.readinto(out.reshape(-1).view(np.uint8).data) if out.nbytes else 0  # type: ignore[attr-defined]
     if got != out.nbytes:
-        raise InputError(f"{path}: tensor {shown(name)} is truncated; copy or download the file again")
+        raise InputError(
+            f"{path}: tensor {shown(name)} is truncated; copy or download the file again"
+        )
     return out
 
 

@@ -1,4 +1,6 @@
-"""Voices: a few seconds of codes that a model continues in the same voice; saved as safetensors files."""
+"""Voices: a few seconds of codes that a model continues in the same voice; saved as safetensors
+files.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,13 @@ class Voice:
         if Path(path).suffix != ".safetensors":
             raise InputError(f"{path}: expected a voice file name that ends in .safetensors")
         metadata = {
-            "format": _FORMAT, "name": self.name, "codec": self.codec, "frame_rate": repr(float(self.frame_rate)),
-            "licence": self.licence, "source": self.source,
-        }  # fmt: skip
+            "format": _FORMAT,
+            "name": self.name,
+            "codec": self.codec,
+            "frame_rate": repr(float(self.frame_rate)),
+            "licence": self.licence,
+            "source": self.source,
+        }
         save_tensors(path, {"codes": self.codes.astype(np.int32)}, metadata)
 
     @classmethod
@@ -50,28 +56,45 @@ class Voice:
         """Read a voice file.  Raises one :class:`InputError` line on anything that is no voice."""
         tensors, metadata = load_tensors(path, max_bytes=_MAX_BYTES)
         if metadata.get("format") != _FORMAT or set(metadata) != _KEYS or set(tensors) != {"codes"}:
-            raise InputError(f"{path}: expected a voice file ({_FORMAT}), got another; make one: uniaudio voices")
+            raise InputError(
+                f"{path}: expected a voice file ({_FORMAT}), got another; make one: uniaudio voices"
+            )
         codes = tensors["codes"]
         if codes.dtype != np.int32 or codes.ndim != 2 or 0 in codes.shape or codes.min() < 0:
-            raise InputError(f"{path}: expected codes int32 [K, T] from 0 up, got {codes.dtype} {list(codes.shape)}")
+            raise InputError(
+                f"{path}: expected codes int32 [K, T] from 0 up, got {codes.dtype} "
+                f"{list(codes.shape)}"
+            )
         try:
             rate = float(metadata["frame_rate"])
         except ValueError:
             rate = 0.0
         if not 0.1 <= rate <= 1e5:
-            raise InputError(f"{path}: expected a frame rate in Hz, got {shown(metadata['frame_rate'])}")
-        return cls(metadata["name"], codes, metadata["codec"], rate, metadata["licence"], metadata["source"])
+            raise InputError(
+                f"{path}: expected a frame rate in Hz, got {shown(metadata['frame_rate'])}"
+            )
+        return cls(
+            metadata["name"],
+            codes,
+            metadata["codec"],
+            rate,
+            metadata["licence"],
+            metadata["source"],
+        )
 
     def check(self, codec: CodecConfig, fingerprint: str, min_codebooks: int) -> None:
         """That this voice's codes are codes of that codec."""
         k = self.codes.shape[0]
         if self.codec != fingerprint:
             raise InputError(
-                f"voice {shown(self.name)} was made with another codec ({self.codec}, this model's is {fingerprint}); "
+                f"voice {shown(self.name)} was made with another codec ({self.codec}, this "
+                f"model's is {fingerprint}); "
                 "make it again from its sound: uniaudio voices SOUND -o VOICE.safetensors"
             )
         if not min_codebooks <= k <= codec.num_codebooks or self.codes.max() >= codec.codebook_size:
-            wanted = f"{min_codebooks} to {codec.num_codebooks} codebooks of {codec.codebook_size} codes"
+            wanted = (
+                f"{min_codebooks} to {codec.num_codebooks} codebooks of {codec.codebook_size} codes"
+            )
             got = f"{k} with codes up to {self.codes.max()}"
             raise InputError(f"voice {shown(self.name)}: expected {wanted}, got {got}")
 

@@ -21,7 +21,9 @@ def make_lm(spec: Spec) -> Any:
     """The compiled LM of a spec, whose dtype is as ``models.split_format`` reads it."""
     model = spec.find_model()
     dtype, options = split_format(spec.dtype)
-    return core().LM(model.json, load_weights(model, spec.seed, spec.cache), dtype, spec.threads, **options)
+    return core().LM(
+        model.json, load_weights(model, spec.seed, spec.cache), dtype, spec.threads, **options
+    )
 
 
 class Native:
@@ -32,7 +34,12 @@ class Native:
         self.kept: dict[tuple[int, int], Any] = {}
         # The engine draws, as a user's call does; peers take the best id, which costs less.
         self.samplings = [
-            core().Sampling(temperature=0.8, top_k=30, seed=self.seed + i, allowed=[list(r) for r in self.model.allowed])
+            core().Sampling(
+                temperature=0.8,
+                top_k=30,
+                seed=self.seed + i,
+                allowed=[list(r) for r in self.model.allowed],
+            )
             for i in range(64)
         ]
 
@@ -53,7 +60,9 @@ class Native:
         return time.perf_counter() - begin
 
     def _step(self, sessions: list, count: int) -> None:
-        guides = [self.model.guide(count)] * len(sessions) if self.model.config.guide_slots else None
+        guides = (
+            [self.model.guide(count)] * len(sessions) if self.model.config.guide_slots else None
+        )
         core().generate_batch(sessions, count, self.samplings[: len(sessions)], guides)
 
     def prefill(self, count: int) -> float:
@@ -68,7 +77,9 @@ class Native:
         return np.stack([out[:, k, self.model.rows(k)] for k in range(frames.shape[1])], axis=1)
 
     def greedy_agreement(self, known: int, count: int) -> float:
-        """Share of ids of a greedy generation that are the best of the teacher-forced pass: the timed steps compute the same."""
+        """Share of ids of a greedy generation that are the best of the teacher-forced pass: the
+        timed steps compute the same.
+        """
         frames = self.model.frames(known, self.seed)
         guide = self.model.guide(known + count)
         session = self.lm.session(known + count)

@@ -1,8 +1,10 @@
 """The same model in PyTorch, as someone would write it who wants it fast: the peer to beat.
 
-Weights are those of ``uniaudio_training.models.lm`` (whose names they have); query, key and value are one product, the key-value
-cache is preallocated, attention is ``scaled_dot_product_attention``, the head has only the rows that a slot may emit, and weights
-are packed for oneDNN.  dtypes: float32, bfloat16, and int8 by ``torch.ao.quantization.quantize_dynamic`` (weights per row, activations per call).
+Weights are those of ``uniaudio_training.models.lm`` (whose names they have); query, key and value
+are one product, the key-value cache is preallocated, attention is ``scaled_dot_product_attention``,
+the head has only the rows that a slot may emit, and weights are packed for oneDNN. dtypes: float32,
+bfloat16, and int8 by ``torch.ao.quantization.quantize_dynamic`` (weights per row, activations per
+call).
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class Packed(nn.Module):
-    """A linear layer with its weight in oneDNN's own order, as ``torch.compile`` with freezing has it: up to twice as fast."""
+    """A linear layer with its weight in oneDNN's own order, as ``torch.compile`` with freezing has
+    it: up to twice as fast.
+    """
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
@@ -60,7 +64,12 @@ def fused(w: dict[str, Tensor], names: list[str]) -> nn.Linear:
     biases = [w.get(f"{n}.bias") for n in names]
     bias = None
     if any(b is not None for b in biases):
-        bias = torch.cat([x.new_zeros(x.shape[0]) if b is None else b for x, b in zip(weights, biases, strict=True)])
+        bias = torch.cat(
+            [
+                x.new_zeros(x.shape[0]) if b is None else b
+                for x, b in zip(weights, biases, strict=True)
+            ]
+        )
     return linear(torch.cat(weights), bias)
 
 
@@ -69,7 +78,9 @@ class Norm(nn.Module):
         super().__init__()
         self.eps, self.shape = c.norm_eps, (c.width,)
         self.weight = nn.Parameter(w[f"{name}.weight"], requires_grad=False)
-        self.bias = nn.Parameter(w[f"{name}.bias"], requires_grad=False) if c.norm == "layernorm" else None
+        self.bias = (
+            nn.Parameter(w[f"{name}.bias"], requires_grad=False) if c.norm == "layernorm" else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None:
@@ -82,15 +93,21 @@ class Block(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = c.heads, c.num_kv_heads, c.head_dim
         self.sizes = [n * c.head_dim for n in (c.heads, c.num_kv_heads, c.num_kv_heads)]
-        self.attn_norm, self.mlp_norm = Norm(w, f"{name}.attn_norm", c), Norm(w, f"{name}.mlp_norm", c)
+        self.attn_norm, self.mlp_norm = (
+            Norm(w, f"{name}.attn_norm", c),
+            Norm(w, f"{name}.mlp_norm", c),
+        )
         self.qkv = fused(w, [f"{name}.attn.{x}" for x in "qkv"])
         self.o, self.down = fused(w, [f"{name}.attn.o"]), fused(w, [f"{name}.mlp.down"])
         self.gated = c.activation == "swiglu"
         self.up = fused(w, [f"{name}.mlp.{x}" for x in (["gate", "up"] if self.gated else ["up"])])
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim] are written there.
-        T > 1 only from position 0 on."""
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim]
+        are written there. T > 1 only from position 0 on.
+        """
         b, t, d = x.shape
         parts = self.qkv(self.attn_norm(x)).split(self.sizes, dim=-1)
         q, k, v = (p.view(b, t, -1, self.head_dim).transpose(1, 2) for p in parts)
@@ -98,7 +115,9 @@ class Block(nn.Module):
             q, k = rotate(q, *rope), rotate(k, *rope)
         keys[:, :, at : at + t], values[:, :, at : at + t] = k, v
         k, v = keys[:, :, : at + t], values[:, :, : at + t]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1, enable_gqa=self.kv_heads != self.heads)
+        y = F.scaled_dot_product_attention(
+            q, k, v, is_causal=t > 1, enable_gqa=self.kv_heads != self.heads
+        )
         x = x + self.o(y.transpose(1, 2).reshape(b, t, d))
         h = self.up(self.mlp_norm(x))
         if self.gated:
@@ -147,7 +166,9 @@ class Stack(nn.Module):
 class TorchLM(nn.Module):
     """``step`` is the whole of a frame for B streams."""
 
-    def __init__(self, model: Model, weights: dict[str, NDArray[np.float32]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Model, weights: dict[str, NDArray[np.float32]], dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.c = c = model.config
         w = {k: torch.from_numpy(np.array(v)).to(dtype) for k, v in weights.items()}
@@ -159,9 +180,14 @@ class TorchLM(nn.Module):
         self.guide = w.get("guide.weight")
 
     def begin(self, streams: int, room: int) -> None:
-        """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if they had heard something."""
+        """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if
+        they had heard something.
+        """
         self.at = 0
-        self.cache, self.local_cache = self.global_.cache(streams, room), self.local.cache(streams, self.c.num_codebooks)
+        self.cache, self.local_cache = (
+            self.global_.cache(streams, room),
+            self.local.cache(streams, self.c.num_codebooks),
+        )
         self.last = self.embed(torch.full((streams, 1, self.c.num_codebooks), self.c.start_id))
 
     def embed(self, frames: Tensor) -> Tensor:
@@ -181,8 +207,12 @@ class TorchLM(nn.Module):
         assert self.guide is not None
         return F.embedding(guide, self.guide).sum(-2)
 
-    def step(self, guide: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None) -> Tensor:
-        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R] of each slot go to ``out``."""
+    def step(
+        self, guide: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None
+    ) -> Tensor:
+        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R]
+        of each slot go to ``out``.
+        """
         c = self.c
         x = self.last if guide is None else self.last + self.embed_guide(guide)
         h = self.global_(x, self.cache, self.at)
@@ -213,9 +243,13 @@ class TorchPeer:
         self.version = f"torch {torch.__version__}"
         weights: dict[str, Any] = load_weights(self.model, spec.seed, spec.cache)
         with torch.inference_mode():
-            lm: nn.Module = TorchLM(self.model, weights, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32)
+            lm: nn.Module = TorchLM(
+                self.model, weights, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
+            )
             if spec.dtype == "int8":
-                torch.backends.quantized.engine = "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
+                torch.backends.quantized.engine = (
+                    "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
+                )
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     lm = torch.ao.quantization.quantize_dynamic(lm, {nn.Linear}, dtype=torch.qint8)

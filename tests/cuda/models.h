@@ -61,9 +61,14 @@ struct Model {
       size_t n = 1;
       for (int64_t i : s.shape) n *= size_t(i);
       std::vector<float> x = random.normals(n);
-      const bool embedding = s.name.find("embed") != std::string::npos || s.name.find("positions") != std::string::npos || s.name.find("guide") != std::string::npos;
-      const float scale = s.shape.size() == 1 ? 0.2f : embedding ? 0.5f : 1.5f / std::sqrt(float(s.shape[1]));
-      const bool one = s.shape.size() == 1 && s.name.find("norm") != std::string::npos && s.name.find("weight") != std::string::npos;
+      const bool embedding = s.name.find("embed") != std::string::npos ||
+                             s.name.find("positions") != std::string::npos ||
+                             s.name.find("guide") != std::string::npos;
+      const float scale = s.shape.size() == 1 ? 0.2f
+                          : embedding         ? 0.5f
+                                              : 1.5f / std::sqrt(float(s.shape[1]));
+      const bool one = s.shape.size() == 1 && s.name.find("norm") != std::string::npos &&
+                       s.name.find("weight") != std::string::npos;
       for (float& f : x) f = f * scale + (one ? 1.0f : 0.0f);
       data.push_back(std::move(x));
       weights.add(s.name, {StoredType::float32, s.shape, data.back().data()});
@@ -85,7 +90,8 @@ struct Model {
 
 inline double relative(const std::vector<float>& a, const std::vector<float>& b) {
   double error = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) error += (double(a[i]) - b[i]) * (double(a[i]) - b[i]), size += double(b[i]) * b[i];
+  for (size_t i = 0; i < a.size(); ++i)
+    error += (double(a[i]) - b[i]) * (double(a[i]) - b[i]), size += double(b[i]) * b[i];
   return std::sqrt(error / size);  // NaN stays NaN
 }
 

@@ -1,7 +1,9 @@
-"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame), sound is codes.
+"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame),
+sound is codes.
 
-It keeps the rules that the engine builds on: the same seed gives the same tokens however generation is cut, and a
-decoder that lags behind by its look-ahead until it is flushed.  It also refuses what the real one would refuse.
+It keeps the rules that the engine builds on: the same seed gives the same tokens however generation
+is cut, and a decoder that lags behind by its look-ahead until it is flushed. It also refuses what
+the real one would refuse.
 """
 
 from __future__ import annotations
@@ -32,17 +34,40 @@ def read_bandwidth(threads: int, megabytes: int) -> float:
 
 class Sampling:
     def __init__(
-        self, temperature=1.0, top_k=0, top_p=1.0, greedy=False, repetition_window=0, repetition_penalty=1.0, seed=0,
-        allowed=None, end_id=-1, end_slots="first", min_frames=0, tie_slots=False,
-    ) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
+        self,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        greedy=False,
+        repetition_window=0,
+        repetition_penalty=1.0,
+        seed=0,
+        allowed=None,
+        end_id=-1,
+        end_slots="first",
+        min_frames=0,
+        tie_slots=False,
+    ) -> None:  # type: ignore[no-untyped-def]
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
 
 
 class LM:
-    def __init__(self, config_json: str, weights: dict[str, np.ndarray], dtype: str, threads: int, kv_dtype: str) -> None:
+    def __init__(
+        self,
+        config_json: str,
+        weights: dict[str, np.ndarray],
+        dtype: str,
+        threads: int,
+        kv_dtype: str,
+    ) -> None:
         self.config = json.loads(config_json)
         self.num_codebooks = self.config["num_codebooks"]
-        self.vocab_size, self.threads, self.dtype, self.kv_dtype = self.config["vocab_size"], threads, dtype, kv_dtype
+        self.vocab_size, self.threads, self.dtype, self.kv_dtype = (
+            self.config["vocab_size"],
+            threads,
+            dtype,
+            kv_dtype,
+        )
         self.weight_bytes_per_frame = 1000
         self.prefilled = 0  # frames, over all sessions
 
@@ -65,7 +90,9 @@ class LMSession:
         self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
         self._guide = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
         self.finished = False
-        self.continuous: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of the last prefill that had some, frames counted from the start
+        self.continuous: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # of the last prefill that had some, frames counted from the start
         self._stop = threading.Event()
 
     @property
@@ -77,11 +104,17 @@ class LMSession:
         return self._guide[: self.frames]
 
     def _append(self, frames: np.ndarray, guide: Any) -> None:
-        assert frames.dtype == np.int32 and frames.ndim == 2 and frames.shape[1] == self.lm.num_codebooks
+        assert (
+            frames.dtype == np.int32
+            and frames.ndim == 2
+            and frames.shape[1] == self.lm.num_codebooks
+        )
         end = self.frames + len(frames)
         if end > self.capacity:
             raise ValueError("over capacity")
-        assert guide is None or (guide.dtype == np.int32 and guide.shape == (len(frames), self._guide.shape[1]))
+        assert guide is None or (
+            guide.dtype == np.int32 and guide.shape == (len(frames), self._guide.shape[1])
+        )
         self._log[self.frames : end] = frames
         self._guide[self.frames : end] = -1 if guide is None else guide
         self.frames = end
@@ -90,7 +123,10 @@ class LMSession:
     def prefill(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> None:
         self.lm.prefilled += len(frames)
         for name, (values, where) in (continuous or {}).items():
-            assert values.dtype == np.float32 and values.shape == (len(where), self.lm.config["continuous"][name])
+            assert values.dtype == np.float32 and values.shape == (
+                len(where),
+                self.lm.config["continuous"][name],
+            )
             assert where.dtype == np.int32 and where.min() >= 0 and where.max() < len(frames)
             self.continuous[name] = (values, where + self.frames)
         self._append(frames, guide)
@@ -102,7 +138,11 @@ class LMSession:
 
     def generate(self, n: int, sampling: Sampling, guide: Any = None) -> np.ndarray:
         self._stop.clear()
-        made = [self._one(sampling, None if guide is None else guide[i : i + 1]) for i in range(n) if self._go()]
+        made = [
+            self._one(sampling, None if guide is None else guide[i : i + 1])
+            for i in range(n)
+            if self._go()
+        ]
         return np.array(made, np.int32).reshape(-1, self.lm.num_codebooks)
 
     def _go(self) -> bool:
@@ -113,9 +153,17 @@ class LMSession:
     def _one(self, s: Sampling, guide: Any) -> np.ndarray:
         k = self.lm.num_codebooks
         frame = []
-        for slot, ((start, size), *_) in enumerate(s.allowed):  # tokens depend on all that was heard
-            x = (s.seed * 0x9E3779B97F4A7C15 + self.frames * 0xBF58476D1CE4E5B9 + slot * 0x94D049BB133111EB) >> 7
-            frame.append(start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size)
+        for slot, ((start, size), *_) in enumerate(
+            s.allowed
+        ):  # tokens depend on all that was heard
+            x = (
+                s.seed * 0x9E3779B97F4A7C15
+                + self.frames * 0xBF58476D1CE4E5B9
+                + slot * 0x94D049BB133111EB
+            ) >> 7
+            frame.append(
+                start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size
+            )
         row = np.array([[frame[0]] * k if s.tie_slots else frame], np.int32)
         self._append(row, guide)
         return row[0]
@@ -130,7 +178,9 @@ class LMSession:
         return other
 
 
-def generate_batch(sessions: list[LMSession], n: int, samplings: list, guides: Any = None) -> list[np.ndarray]:
+def generate_batch(
+    sessions: list[LMSession], n: int, samplings: list, guides: Any = None
+) -> list[np.ndarray]:
     guides = guides or [None] * len(sessions)
     return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, guides, strict=True)]
 

@@ -19,7 +19,12 @@ from uniaudio_engine.tasks import TASKS
 from uniaudio_engine.text import PHONES
 
 K, SIZE, UNITS = 4, 16, 20
-CAPTIONS = ["a low voice, slowly", "three knocks on wood", "add a bell", "slow piano in c major"] * 20
+CAPTIONS = [
+    "a low voice, slowly",
+    "three knocks on wood",
+    "add a bell",
+    "slow piano in c major",
+] * 20
 
 
 def joint_config(captions: int) -> ModelConfig:
@@ -30,12 +35,34 @@ def joint_config(captions: int) -> ModelConfig:
     vocabulary = make_vocabulary(K, SIZE, len(PHONES), tuple(TASKS), ("caption",), captions, spans)
     assert config.lm is not None
     lm = dataclasses.replace(
-        config.lm, num_codebooks=K, vocab_size=vocab_size(vocabulary), guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary)
+        config.lm,
+        num_codebooks=K,
+        vocab_size=vocab_size(vocabulary),
+        guide_slots=len(vocabulary.guide_spans),
+        guide_vocab=guide_vocab(vocabulary),
     )
-    encoder = CodecConfig("spectral", num_codebooks=1, codebook_size=UNITS, codebook_dim=8,
-                          spectral=SpectralConfig(encoder_width=16, encoder_blocks=1, encoder_hidden=24, encoder_phases=False, decoder_blocks=0))  # fmt: skip
+    encoder = CodecConfig(
+        "spectral",
+        num_codebooks=1,
+        codebook_size=UNITS,
+        codebook_dim=8,
+        spectral=SpectralConfig(
+            encoder_width=16,
+            encoder_blocks=1,
+            encoder_hidden=24,
+            encoder_phases=False,
+            decoder_blocks=0,
+        ),
+    )
     codec = dataclasses.replace(config.codec, num_codebooks=8)
-    return dataclasses.replace(config, codec=codec, lm=lm, vocabulary=vocabulary, tasks=tuple(TASKS), semantic=SemanticConfig(encoder, 2))
+    return dataclasses.replace(
+        config,
+        codec=codec,
+        lm=lm,
+        vocabulary=vocabulary,
+        tasks=tuple(TASKS),
+        semantic=SemanticConfig(encoder, 2),
+    )
 
 
 def make_joint_model(path: Path) -> Path:
@@ -45,6 +72,13 @@ def make_joint_model(path: Path) -> Path:
     assert config.lm is not None and config.semantic is not None
     codec = random_weights(codec_shapes(config.codec))
     codec["decoder.output.bias"] -= 2.0
-    save_folder(path, config, codec, random_weights(lm_shapes(config.lm), 1), PHONES, captions=model,
-                semantic=random_weights(codec_shapes(config.semantic.encoder), 2))  # fmt: skip
+    save_folder(
+        path,
+        config,
+        codec,
+        random_weights(lm_shapes(config.lm), 1),
+        PHONES,
+        captions=model,
+        semantic=random_weights(codec_shapes(config.semantic.encoder), 2),
+    )
     return path

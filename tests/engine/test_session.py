@@ -19,12 +19,23 @@ from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to
 from uniaudio_engine.spec import codec_shapes  # noqa: E402
 
 CODEC = CodecConfig(
-    family="spectral", frame_size=40, num_codebooks=5, codebook_size=12, codebook_dim=8,
+    family="spectral",
+    frame_size=40,
+    num_codebooks=5,
+    codebook_size=12,
+    codebook_dim=8,
     spectral=SpectralConfig(
-        encoder_window=80, encoder_width=16, encoder_blocks=1, encoder_hidden=24,
-        decoder_window=80, decoder_width=16, decoder_blocks=2, decoder_hidden=24, kernel_size=3,
+        encoder_window=80,
+        encoder_width=16,
+        encoder_blocks=1,
+        encoder_hidden=24,
+        decoder_window=80,
+        decoder_width=16,
+        decoder_blocks=2,
+        decoder_hidden=24,
+        kernel_size=3,
     ),
-)  # fmt: skip
+)
 LM = replace(BASE, guide_slots=2, guide_vocab=7)
 ALLOWED = [[(10 + 12 * k, 12)] for k in range(3)]
 
@@ -112,14 +123,27 @@ def test_refusals(models: tuple[Any, Any]) -> None:
     before = s.save()
     for match, call in (
         ("one allowed range for each of 3 slots", lambda: s.generate_audio(1, _C.Sampling())),
-        ("one range of at most 12 ids", lambda: s.generate_audio(1, sampling(allowed=[[(0, 13)]] * 3))),
-        ("one range of at most 12 ids", lambda: s.generate_audio(1, sampling(allowed=[[(0, 3), (6, 3)]] * 3))),
+        (
+            "one range of at most 12 ids",
+            lambda: s.generate_audio(1, sampling(allowed=[[(0, 13)]] * 3)),
+        ),
+        (
+            "one range of at most 12 ids",
+            lambda: s.generate_audio(1, sampling(allowed=[[(0, 3), (6, 3)]] * 3)),
+        ),
         ("tie_slots off", lambda: s.generate_audio(1, sampling(tie_slots=True))),
         ("at most 8 more frames", lambda: s.generate_audio(9, sampling())),
         ("0 or more frames", lambda: s.generate_audio(-1, sampling())),
         ("codes", lambda: s.decode(np.full((2, 3), 12, np.int32), False)),
         ("codes: expected shape", lambda: s.decode(np.zeros((2, 4), np.int32), False)),
-        ("at least the LM's 6 codebooks", lambda: _C.Session(native_lm(replace(LM, num_codebooks=6), torch_lm(replace(LM, num_codebooks=6))), codec, 8)),
+        (
+            "at least the LM's 6 codebooks",
+            lambda: _C.Session(
+                native_lm(replace(LM, num_codebooks=6), torch_lm(replace(LM, num_codebooks=6))),
+                codec,
+                8,
+            ),
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             call()
@@ -128,7 +152,17 @@ def test_refusals(models: tuple[Any, Any]) -> None:
 
 def test_a_codec_that_normalises_loudness_is_refused(models: tuple[Any, Any]) -> None:
     """An LM's codes have no scales."""
-    config = CodecConfig("seanet", 16000, 6, 5, 12, 8, seanet=SeanetConfig(filters=2, ratios=(3, 2), normalize=True, chunk_size=60, chunk_stride=60))
+    config = CodecConfig(
+        "seanet",
+        16000,
+        6,
+        5,
+        12,
+        8,
+        seanet=SeanetConfig(
+            filters=2, ratios=(3, 2), normalize=True, chunk_size=60, chunk_stride=60
+        ),
+    )
     weights = {k: np.ones(s, np.float32) for k, s in codec_shapes(config).items()}
     with pytest.raises(ValueError, match="session: expected a codec that codes loudness too"):
         _C.Session(models[0], _C.Codec(json.dumps(to_dict(config)), weights, 1), 50)

@@ -1,6 +1,7 @@
-"""Writes lm_*.safetensors: tiny random LMs with inputs and the torch module's float64 logits, so that C++ tests run without torch.
+"""Writes lm_*.safetensors: tiny random LMs with inputs and the torch module's float64 logits, so
+that C++ tests run without torch.
 
-    PYTHONPATH=.:training:tests/engine python tests/golden/make_lm.py
+PYTHONPATH=.:training:tests/engine python tests/golden/make_lm.py
 """
 
 from __future__ import annotations

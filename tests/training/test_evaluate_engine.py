@@ -20,7 +20,9 @@ from uniaudio_engine.text import phonemize  # noqa: E402
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "engine" / "tiny.py")
+    spec = importlib.util.spec_from_file_location(
+        "tiny", Path(__file__).parents[1] / "engine" / "tiny.py"
+    )
     tiny = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny)
     return load_subject(str(tiny.make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")))
@@ -48,8 +50,12 @@ def test_codec_and_speech_of_a_random_model(subject):
 
 def test_voices_that_the_folder_lacks_are_cloned(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr(items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1)
     monkeypatch.setattr(
-        type(subject.engine), "generate", lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1])
+        items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1
+    )
+    monkeypatch.setattr(
+        type(subject.engine),
+        "generate",
+        lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1]),
     )
     assert len(subject.say("hello", 0, voice="slt-102-163")) == 48000 and asked == ["slt-102-163"]

@@ -1,4 +1,5 @@
-"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the trainer trains.
+"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the
+trainer trains.
 
 B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S guide slots.
 Source: UniAudio (arXiv 2310.00704) section 3.3; MegaByte (arXiv 2305.07185).
@@ -32,7 +33,9 @@ class Norm(nn.Module):
 
 def rope_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin [..., head_dim/2] for positions [...]; pairs are (i, i + head_dim/2)."""
-    freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim)
+    freq = base ** (
+        -torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
+    )
     angle = positions.double()[..., None] * freq
     return angle.cos().float(), angle.sin().float()
 
@@ -45,11 +48,14 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S] True where a query sees -> [B, heads, L, d]; softmax in float32."""
+    """q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S] True where a query sees -> [B,
+    heads, L, d]; softmax in float32.
+    """
     gqa = q.shape[1] != k.shape[1]
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    # Plain products: with sequences as short as a frame's slots, or a few hundred frames, twice as fast on a CPU as its fused kernel.
+    # Plain products: with sequences as short as a frame's slots, or a few hundred frames, twice as
+    # fast on a CPU as its fused kernel.
     if gqa:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
@@ -81,7 +87,9 @@ class MLP(nn.Module):
     def __init__(self, c: StackConfig) -> None:
         super().__init__()
         self.up = nn.Linear(c.width, c.hidden, bias=c.mlp_bias)
-        self.gate = nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+        self.gate = (
+            nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+        )
         self.down = nn.Linear(c.hidden, c.width, bias=c.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +116,9 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks, final norm and (learned) positions.  ``embed`` belongs to the stack that it feeds."""
 
-    def __init__(self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int) -> None:
+    def __init__(
+        self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int
+    ) -> None:
         super().__init__()
         self.config = c
         self.embed = nn.Embedding(vocab_size, embed_width)
@@ -137,11 +147,16 @@ class MultiScaleLM(nn.Module):
         c.check()
         self.config = c
         d, k = c.global_.width, c.num_codebooks
-        self.add_module("global", Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames))
+        self.add_module(
+            "global",
+            Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames),
+        )
         self.local = Stack(c.local, c.vocab_size, c.local.width, k)
         self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
         self.head = nn.Linear(c.local.width, c.vocab_size, bias=False)
-        self.continuous = nn.ModuleDict({name: nn.Linear(width, d) for name, width in c.continuous.items()})
+        self.continuous = nn.ModuleDict(
+            {name: nn.Linear(width, d) for name, width in c.continuous.items()}
+        )
         self.guide = nn.Embedding(c.guide_vocab, d) if c.guide_slots else None
 
     @property
@@ -158,17 +173,23 @@ class MultiScaleLM(nn.Module):
         assert self.guide is not None
         there = guide >= 0
         flat = F.embedding_bag(
-            guide.clamp(min=0).flatten(0, -2), self.guide.weight, mode="sum", per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype)
+            guide.clamp(min=0).flatten(0, -2),
+            self.guide.weight,
+            mode="sum",
+            per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype),
         )
         return flat.view(*guide.shape[:-1], -1)
 
     def global_hidden(
-        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        frames: Tensor,
+        guide: Tensor | None = None,
+        continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Hidden h [B, T, D] that predicts each frame from the frames before it.
 
-        frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none;
-        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
+        frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none; continuous:
+        name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
         """
         b, _, k = frames.shape
         e = self.embed_frames(frames)
@@ -181,7 +202,9 @@ class MultiScaleLM(nn.Module):
         return self.global_(x)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
-        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width] that predicts each slot."""
+        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width]
+        that predicts each slot.
+        """
         c = self.config
         n = codes.shape[1]
         if c.conditioning == "add":
@@ -193,7 +216,10 @@ class MultiScaleLM(nn.Module):
         return self.local(x)
 
     def forward(
-        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        frames: Tensor,
+        guide: Tensor | None = None,
+        continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Teacher-forced logits [B, T, K, V] of each slot given all before it."""
         b, t, k = frames.shape
@@ -208,8 +234,14 @@ class MultiScaleLM(nn.Module):
         for name, p in self.named_parameters():
             if p.dim() < 2:
                 continue
-            std = 0.02 if "embed" in name or "positions" in name or "guide" in name else p.shape[1] ** -0.5
+            std = (
+                0.02
+                if "embed" in name or "positions" in name or "guide" in name
+                else p.shape[1] ** -0.5
+            )
             if name.endswith(("attn.o.weight", "mlp.down.weight")):
-                depth = (self.config.global_ if name.startswith("global") else self.config.local).layers
+                depth = (
+                    self.config.global_ if name.startswith("global") else self.config.local
+                ).layers
                 std /= (2 * depth) ** 0.5
             p.copy_(torch.randn(p.shape, generator=g) * std)
