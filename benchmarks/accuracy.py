@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from peers.base import Spec
 from peers.native import make_lm
 
-from uniaudio_engine import Engine, sequence
-from uniaudio_engine.core import core
+from uniaudio_engine import Engine
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.stream import piece_steps
+from uniaudio_engine.request import sequence
+from uniaudio_engine.request.stream import piece_steps
 
 FORMATS = (
     "bfloat16",

@@ -28,9 +28,9 @@ except ImportError:
     scipy_fft = None
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-from uniaudio_engine.folder import find_folder, load_folder
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+from uniaudio_engine.storage.folder import find_folder, load_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
 V1 = CodecConfig(

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.core import core
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.storage.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

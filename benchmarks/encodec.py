@@ -18,8 +18,8 @@ import numpy as np
 from codec import V1, cpu_name, median, seanet_macs
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
 SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and how many codebooks are used

@@ -17,7 +17,7 @@ from common import median, say
 from models import bundled, split_format
 
 from uniaudio_engine import Engine, __version__
-from uniaudio_engine.bench import measure
+from uniaudio_engine.cli.bench import measure
 from uniaudio_engine.errors import InputError
 
 FORMATS = ("float32", "bfloat16", "int8", "int4", "int8+local=int4")

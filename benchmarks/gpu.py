@@ -22,11 +22,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from uniaudio_engine import cuda  # noqa: E402
-from uniaudio_engine.config import LMConfig, StackConfig  # noqa: E402
-from uniaudio_engine.cuda_codec import CudaRVQ  # noqa: E402
-from uniaudio_engine.folder import bundled_models, load_config  # noqa: E402
-from uniaudio_engine.spec import lm_shapes, matrix_part  # noqa: E402
+from uniaudio_engine.backends import cuda  # noqa: E402
+from uniaudio_engine.backends.cuda_codec import CudaRVQ  # noqa: E402
+from uniaudio_engine.storage.config import LMConfig, StackConfig  # noqa: E402
+from uniaudio_engine.storage.folder import bundled_models, load_config  # noqa: E402
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part  # noqa: E402
 
 H100 = 3000.0  # GB/s, what issue 6's floors are counted with
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -265,7 +265,7 @@ def parity(out: dict[str, Any]) -> None:
     except ImportError as e:
         out["parity"] = f"left out: the compiled core is not here ({e})"
         return
-    from uniaudio_engine.config import to_dict
+    from uniaudio_engine.storage.config import to_dict
 
     shape = shapes()[0]
     weights = random_weights(shape.config, 7)

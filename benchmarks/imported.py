@@ -22,7 +22,9 @@ import numpy as np
 from common import median, say
 
 from uniaudio_engine import Audio, Engine, __version__
-from uniaudio_engine.config import (
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.importers.uniaudio_tasks import available_tasks
+from uniaudio_engine.storage.config import (
     CodecConfig,
     LMConfig,
     ModelConfig,
@@ -30,10 +32,8 @@ from uniaudio_engine.config import (
     Span,
     VocabularyConfig,
 )
-from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.importers.uniaudio_tasks import available_tasks
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 # The first special ids of the repository's vocabulary that its generation tasks use, and its spans.
 SPECIALS = {

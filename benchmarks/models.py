@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import LMConfig, StackConfig, to_dict
-from uniaudio_engine.dtypes import auto_kv_dtype
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import bundled_models, load_folder
-from uniaudio_engine.sequence import Layout
-from uniaudio_engine.spec import lm_shapes
-from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.storage.config import LMConfig, StackConfig, to_dict
+from uniaudio_engine.storage.dtypes import auto_kv_dtype
+from uniaudio_engine.storage.folder import bundled_models, load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import lm_shapes
 
 NAMES = ("v1", "base", "tiny")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .audio import Audio, AudioChunk, read_audio
-    from .encoded import EncodedAudio
+    from .audio.encoded import EncodedAudio
+    from .audio.sound import Audio, AudioChunk, read_audio
+    from .audio.voice import Voice
+    from .backends.token_lm import Sampling
     from .engine import Engine
     from .errors import InputError
-    from .stream import Answer
-    from .tokens import Sampling
-    from .voice import Voice
+    from .request.stream import Answer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "Answer": "stream",
+    "Answer": "request.stream",
     "Audio": "audio",
     "AudioChunk": "audio",
     "read_audio": "audio",
-    "EncodedAudio": "encoded",
+    "EncodedAudio": "audio",
     "Engine": "engine",
     "InputError": "errors",
-    "Sampling": "tokens",
-    "Voice": "voice",
+    "Sampling": "backends.token_lm",
+    "Voice": "audio",
 }
 
 

@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Audio, AudioSource, concatenate, read_audio, trim_silence
-from .backends.parts import Parts, load_parts
-from .captions import CaptionTokenizer
-from .config import ConfigError, ModelConfig
-from .core import core, default_threads
-from .encoded import EncodedAudio
-from .encoders import ENCODERS, Encoder, check_encoders
+from .audio.encoded import EncodedAudio
+from .audio.sound import Audio, AudioSource, concatenate, read_audio, trim_silence
+from .audio.voice import Voice
+from .backends.core import core, default_threads
+from .backends.load import Parts, load_parts
+from .backends.token_lm import TokenLM
 from .errors import InputError, first_few, shown
-from .plan import Plan, make_plan
-from .semantic import SemanticEncoder, SemanticStream
-from .sequence import Layout, Prefix
-from .stream import Answer, AudioStream, decode_parts, run_together, run_tokens
-from .tasks import Task
+from .request.plan import Plan, make_plan
+from .request.sequence import Layout, Prefix
+from .request.stream import Answer, AudioStream, decode_parts, run_together, run_tokens
+from .request.tasks import Task
+from .storage.config import ConfigError, ModelConfig
 from .text import PAUSE, Sentence, iter_sentences
 from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
-from .tokens import TokenLM
+from .tokenizers.captions import CaptionTokenizer
+from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
+from .tokenizers.semantic import SemanticEncoder, SemanticStream
 from .verbs import Verbs
-from .voice import Voice
 
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0

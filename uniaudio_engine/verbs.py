@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .audio import Audio
+from .audio.sound import Audio
 
 
 class Verbs:

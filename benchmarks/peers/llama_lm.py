@@ -20,8 +20,8 @@ import numpy as np
 from models import Model, cache_folder, load_weights, whole_file
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import StackConfig
 from uniaudio_engine.errors import InputError
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 

@@ -10,7 +10,7 @@ from models import load_weights, split_format
 from numpy.typing import NDArray
 
 from uniaudio_engine import __version__
-from uniaudio_engine.core import core
+from uniaudio_engine.backends.core import core
 
 from .base import Spec
 

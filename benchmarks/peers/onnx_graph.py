@@ -18,7 +18,7 @@ from models import Model, whole_file
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 OPSET, MICROSOFT = 20, "com.microsoft"
 Weights = dict[str, NDArray[np.float32]]

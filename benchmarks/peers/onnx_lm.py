@@ -11,7 +11,7 @@ import onnxruntime as ort
 from models import cache_folder, load_weights
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 from .onnx_graph import graphs

@@ -20,7 +20,7 @@ from models import Model, load_weights
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 

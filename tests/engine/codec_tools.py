@@ -17,7 +17,7 @@ from uniaudio_training.models.seanet import SeanetCodec
 from uniaudio_training.models.spectral import SpectralCodec
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict
 
 TINY = {"num_codebooks": 3, "codebook_size": 33, "codebook_dim": 10}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import make_tiny_model
 
-import uniaudio_engine.core
+import uniaudio_engine.backends.core
 from uniaudio_engine import Audio, Engine
 
 
@@ -35,7 +35,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The engine on the fake core."""
-    monkeypatch.setattr(uniaudio_engine.core, "_module", fake_core)
+    monkeypatch.setattr(uniaudio_engine.backends.core, "_module", fake_core)
     yield
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.config import CodecConfig
 from uniaudio_engine.importers.archive import Member
 from uniaudio_engine.importers.encodec import read_config
 from uniaudio_engine.importers.seanet import seanet_names
-from uniaudio_engine.tensors import save_tensors
+from uniaudio_engine.storage.config import CodecConfig
+from uniaudio_engine.storage.tensors import save_tensors
 
 # config.json of facebook/encodec_24khz, _32khz and _48khz, as far as they say something about the
 # model

@@ -9,14 +9,14 @@ from typing import Any
 from tiny import random_weights, tiny_config
 from uniaudio_training.lm.captions import train_captions
 
-from uniaudio_engine import guides
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tasks import TASKS
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 K, SIZE, UNITS = 4, 16, 20
 CAPTIONS = [

@@ -12,7 +12,7 @@ from uniaudio_training.models import lm as lm_module
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import LMConfig, StackConfig, to_dict
+from uniaudio_engine.storage.config import LMConfig, StackConfig, to_dict
 
 GLOBAL = StackConfig(layers=2, width=24, heads=3, mlp_width=40)
 LOCAL = StackConfig(layers=2, width=20, heads=2, mlp_width=36)

@@ -15,8 +15,8 @@ import soundfile
 from conftest import tone
 
 from uniaudio_engine import Audio, AudioChunk, InputError, read_audio
-from uniaudio_engine.audio import concatenate, trim_silence, wav_header, write_wav_stream
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.audio.sound import concatenate, trim_silence, wav_header, write_wav_stream
+from uniaudio_engine.storage.files import atomic_write
 
 
 def refused(source: Any, *words: str, **more: Any) -> None:

@@ -24,11 +24,11 @@ from conftest import tone
 from joint import make_joint_model
 
 import uniaudio_engine
-import uniaudio_engine.folder
+import uniaudio_engine.storage.folder
 from uniaudio_engine import Engine, read_audio
-from uniaudio_engine.cli import main
-from uniaudio_engine.tasks import TASKS
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine.cli.main import main
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 ROOT = Path(uniaudio_engine.__file__).parents[
     1
@@ -40,7 +40,7 @@ def place(
     fake: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """An empty folder with voice.wav, and the tiny model as the bundled one."""
-    monkeypatch.setattr(uniaudio_engine.folder, "MODELS", tiny_folder.parent)
+    monkeypatch.setattr(uniaudio_engine.storage.folder, "MODELS", tiny_folder.parent)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     tone(1.0).save("voice.wav")
@@ -174,7 +174,7 @@ def test_doctor_info_tasks(
     assert json.loads(capsys.readouterr().out)["tasks"] == ["tts"]
     assert main(["tasks", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == "tts"
-    monkeypatch.setattr(uniaudio_engine.folder, "MODELS", Path("none"))
+    monkeypatch.setattr(uniaudio_engine.storage.folder, "MODELS", Path("none"))
     assert main(["doctor", "--json"]) == 1
     assert "NOT WORKING: no model is bundled" in json.loads(capsys.readouterr().out)["model"]
 

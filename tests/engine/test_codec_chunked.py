@@ -18,7 +18,7 @@ from codec_tools import (
     native,
     seanet,
     torch_encode,
-)  # noqa: E402
+)
 
 GROUP = {"channels": 2, "norm": "group"}
 CONFIGS = {

@@ -14,10 +14,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, spectral  # noqa: E402
+from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, spectral
 
-from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict  # noqa: E402
+from uniaudio_engine import _C
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig, to_dict
 
 CONFIGS = {
     "spectral": spectral(),

@@ -24,12 +24,13 @@ import numpy as np
 import pytest
 from tiny import make_tiny_model
 
-from uniaudio_engine import Engine, cuda, cuda_array
-from uniaudio_engine.cli import main
-from uniaudio_engine.core import core
-from uniaudio_engine.cuda_codec import CudaCodec, CudaRVQ
+from uniaudio_engine import Engine
+from uniaudio_engine.backends import cuda, cuda_array
+from uniaudio_engine.backends.core import core
+from uniaudio_engine.backends.cuda_codec import CudaCodec, CudaRVQ
+from uniaudio_engine.backends.token_lm import Sampling
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.tokens import Sampling
 
 TEXT = "Hello. Yes."
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,12 +176,12 @@ def test_sessions(host: Any, folder: Path) -> None:
 def test_continuous_inputs(host: Any) -> None:
     from tiny import random_weights, tiny_config
 
-    from uniaudio_engine.spec import lm_shapes
+    from uniaudio_engine.storage.weight_shapes import lm_shapes
 
     config = dataclasses.replace(tiny_config(10).lm, continuous={"text": 5})  # type: ignore[type-var]
     weights = random_weights(lm_shapes(config))
     gpu = cuda.CudaLM(config, weights, "float32", "float32")
-    from uniaudio_engine.config import to_dict
+    from uniaudio_engine.storage.config import to_dict
 
     cpu = core().LM(json.dumps(to_dict(config)), weights, "float32", 1)
     rng = np.random.default_rng(2)
@@ -262,8 +263,8 @@ def test_a_seanet_codec(host: Any, changes: dict[str, Any]) -> None:
     """
     from tiny import random_weights
 
-    from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-    from uniaudio_engine.spec import codec_shapes
+    from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+    from uniaudio_engine.storage.weight_shapes import codec_shapes
 
     config = CodecConfig(
         "seanet",

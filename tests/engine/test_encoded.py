@@ -14,10 +14,10 @@ from conftest import tone
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import EncodedAudio, Engine, InputError
-from uniaudio_engine.config import CodecConfig, SeanetConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 
 def test_saved_is_loaded(real: Engine, tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ import pytest
 from conftest import tone
 from tiny import make_tiny_model, tiny_config
 
-from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice, guides
-from uniaudio_engine import sequence as seq
-from uniaudio_engine.plan import piece_seed, split_phones
-from uniaudio_engine.stream import run_together
-from uniaudio_engine.tasks import Input, Task
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.plan import piece_seed, split_phones
+from uniaudio_engine.request.stream import run_together
+from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 TEXT = "Hello there. This is a second sentence, and it is longer."
 

@@ -24,13 +24,13 @@ import soundfile
 from joint import make_joint_model
 
 from uniaudio_engine import Audio, Engine
-from uniaudio_engine.cli import build_parser, main
-from uniaudio_engine.copy_examples import example_files
-from uniaudio_engine.encoded import EncodedAudio
-from uniaudio_engine.folder import find_folder, load_config
-from uniaudio_engine.score import lay_out, read_score
-from uniaudio_engine.tasks import TASKS, Task
-from uniaudio_engine.voice import Voice
+from uniaudio_engine.audio.encoded import EncodedAudio
+from uniaudio_engine.audio.voice import Voice
+from uniaudio_engine.cli.examples import example_files
+from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.request.tasks import TASKS, Task
+from uniaudio_engine.score.reading import lay_out, read_score
+from uniaudio_engine.storage.folder import find_folder, load_config
 
 README = Path(__file__).parents[2] / "README.md"
 VERBS = {t.verb: t for t in TASKS.values()}

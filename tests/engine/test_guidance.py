@@ -11,11 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from joint import make_joint_model  # noqa: E402
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm  # noqa: E402
+from joint import make_joint_model
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm
 
-from uniaudio_engine import _C, Engine, InputError  # noqa: E402
-from uniaudio_engine.tasks import TASKS  # noqa: E402
+from uniaudio_engine import _C, Engine, InputError
+from uniaudio_engine.request.tasks import TASKS
 
 GREEDY: dict[str, Any] = {"greedy": True}
 DRAWN: dict[str, Any] = {

@@ -19,12 +19,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
 
-from import_tools import tiny_files, write_codec, write_yaml  # noqa: E402
-from reference_codec import Codebook, Conv, ReferenceCodec, SkipLSTM, Upsample, Weights  # noqa: E402
+from import_tools import tiny_files, write_codec, write_yaml
+from reference_codec import Codebook, Conv, ReferenceCodec, SkipLSTM, Upsample, Weights
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.errors import InputError  # noqa: E402
-from uniaudio_engine.importers.uniaudio import import_uniaudio  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.importers.uniaudio import import_uniaudio
 
 SHAPES: dict[str, dict[str, Any]] = {
     "released": {},  # 32 filters, 128 wide, 12 x 1024

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 import uniaudio_engine
-from uniaudio_engine.cli import build_parser, main
+from uniaudio_engine.cli.main import build_parser, main
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
 
-from import_tools import tiny_files  # noqa: E402
+from import_tools import tiny_files
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_encodec_by_the_command(
     import numpy as np
     from encodec_case import COMMON, codec_of, hf_state, write_hf
 
-    from uniaudio_engine.spec import codec_shapes
+    from uniaudio_engine.storage.weight_shapes import codec_shapes
 
     monkeypatch.chdir(tmp_path)
     config = COMMON | {

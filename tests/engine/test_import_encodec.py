@@ -19,15 +19,15 @@ import soundfile
 
 torch = pytest.importorskip("torch")
 
-from codec_tools import build, check_audio, check_codes, clip, double_of  # noqa: E402
-from encodec_case import COMMON, PUBLISHED, codec_of, hf_state, write_hf  # noqa: E402
+from codec_tools import build, check_audio, check_codes, clip, double_of
+from encodec_case import COMMON, PUBLISHED, codec_of, hf_state, write_hf
 
-from uniaudio_engine import EncodedAudio, Engine, InputError  # noqa: E402
-from uniaudio_engine.cli import main  # noqa: E402
-from uniaudio_engine.config import CodecConfig  # noqa: E402
-from uniaudio_engine.folder import load_config, load_folder  # noqa: E402
-from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
-from uniaudio_engine.spec import codec_shapes  # noqa: E402
+from uniaudio_engine import EncodedAudio, Engine, InputError
+from uniaudio_engine.cli.main import main
+from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.storage.config import CodecConfig
+from uniaudio_engine.storage.folder import load_config, load_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 Config = dict[str, Any]
 SMALL = {"num_filters": 6, "hidden_size": 24, "codebook_dim": 24, "codebook_size": 64}

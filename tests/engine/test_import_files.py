@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from import_tools import PHONES, SPECIALS, token_list
 
-from uniaudio_engine.config import Span
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.importers import archive
 from uniaudio_engine.importers.archive import CHECKPOINT, CONFIG, find_members
@@ -29,6 +28,7 @@ from uniaudio_engine.importers.vocabulary import (
     read_vocabulary,
 )
 from uniaudio_engine.importers.yaml_file import load_yaml
+from uniaudio_engine.storage.config import Span
 
 ROLES = {"checkpoint": CHECKPOINT, "config": CONFIG}
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.importers.seanet import Layout, seanet_names, seanet_tensors
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 TINY = SeanetConfig(filters=4, ratios=(3, 2), lstm_layers=2)
 EMBED = {

@@ -18,7 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
 
-from import_tools import (  # noqa: E402
+from import_tools import (
     PHONES,
     read_json,
     save_training,
@@ -29,14 +29,14 @@ from import_tools import (  # noqa: E402
     write_lm,
     write_yaml,
 )
-from reference_codec import ReferenceCodec  # noqa: E402
-from reference_lm import Attention, Block, ReferenceLM  # noqa: E402
+from reference_codec import ReferenceCodec
+from reference_lm import Attention, Block, ReferenceLM
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.errors import InputError  # noqa: E402
-from uniaudio_engine.importers.uniaudio import import_uniaudio  # noqa: E402
-from uniaudio_engine.quantize import quantize_folder  # noqa: E402
-from uniaudio_engine.tokens import Sampling  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.backends.token_lm import Sampling
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.importers.uniaudio import import_uniaudio
+from uniaudio_engine.storage.quantize import quantize_folder
 
 SHAPES: dict[str, dict[str, int]] = {  # of the mirror, with codes a codebook
     "k3": {"slots": 3, "width": 36, "heads": 3, "layers": 4, "codes": 16, "context": 300},
@@ -606,7 +606,7 @@ def test_all_files_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_plain_state_dict_and_safetensors(tmp_path: Path) -> None:
-    from uniaudio_engine.tensors import save_tensors
+    from uniaudio_engine.storage.tensors import save_tensors
 
     lm, codec = tiny_files(tmp_path)
     torch.save(lm.state_dict(), tmp_path / "plain.pt")

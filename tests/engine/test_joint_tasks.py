@@ -14,10 +14,11 @@ from conftest import tone
 from joint import make_joint_model
 from uniaudio_training.lm.items import Item, Spoken, Sung, item_sequence
 
-from uniaudio_engine import Audio, Engine, InputError, guides
-from uniaudio_engine.score import lay_out, read_score
-from uniaudio_engine.sequence import token_durations
-from uniaudio_engine.tasks import TASKS
+from uniaudio_engine import Audio, Engine, InputError
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request.sequence import token_durations
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.score.reading import lay_out, read_score
 
 SCORE = "C4 1 hello\nE4 1 -\nR 0.5\nG4 1 you\n"
 

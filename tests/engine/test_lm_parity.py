@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits  # noqa: E402
-from uniaudio_training.models import lm  # noqa: E402
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits
+from uniaudio_training.models import lm
 
-from uniaudio_engine import _C  # noqa: E402
+from uniaudio_engine import _C
 
 
 @pytest.mark.parametrize("name", CONFIGS)

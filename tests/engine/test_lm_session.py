@@ -15,10 +15,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import BASE, CONFIGS, native_lm, random_inputs, torch_lm  # noqa: E402
+from lm_tools import BASE, CONFIGS, native_lm, random_inputs, torch_lm
 
-from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import to_dict  # noqa: E402
+from uniaudio_engine import _C
+from uniaudio_engine.storage.config import to_dict
 
 NAMES = ["base", "reference", "guide", "everything", "one_codebook", "wide"]
 # Of the weights, and of keys and values after a slash.

@@ -20,22 +20,22 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from conftest import tone  # noqa: E402
-from encodec_case import PUBLISHED, codec_of, hf_state, write_hf  # noqa: E402
-from import_tools import token_list, write_codec, write_lm  # noqa: E402
-from joint import make_joint_model  # noqa: E402
-from reference_codec import ReferenceCodec  # noqa: E402
-from reference_lm import ReferenceLM  # noqa: E402
-from tiny import make_tiny_model, random_weights  # noqa: E402
-from uniaudio_training.export.write import export_onnx  # noqa: E402
+from conftest import tone
+from encodec_case import PUBLISHED, codec_of, hf_state, write_hf
+from import_tools import token_list, write_codec, write_lm
+from joint import make_joint_model
+from reference_codec import ReferenceCodec
+from reference_lm import ReferenceLM
+from tiny import make_tiny_model, random_weights
+from uniaudio_training.export.write import export_onnx
 
-from uniaudio_engine import Engine, InputError  # noqa: E402
-from uniaudio_engine.backends.verify import table, verify  # noqa: E402
-from uniaudio_engine.cli import main  # noqa: E402
-from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
-from uniaudio_engine.importers.uniaudio import import_uniaudio  # noqa: E402
-from uniaudio_engine.spec import codec_shapes  # noqa: E402
-from uniaudio_engine.tokens import Sampling  # noqa: E402
+from uniaudio_engine import Engine, InputError
+from uniaudio_engine.backends.token_lm import Sampling
+from uniaudio_engine.backends.verify import table, verify
+from uniaudio_engine.cli.main import main
+from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.importers.uniaudio import import_uniaudio
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 
 @pytest.fixture(scope="module")

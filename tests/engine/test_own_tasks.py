@@ -21,12 +21,12 @@ from uniaudio_training.lm.items import Given, Item, item_sequence, make_item
 from uniaudio_training.user_tasks import extend, read_user_tasks
 
 from uniaudio_engine import Engine
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.sequence import Layout, guide_vocab, token_durations, vocab_size
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tasks import TASKS
+from uniaudio_engine.request.sequence import Layout, guide_vocab, token_durations, vocab_size
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 LABELS = {"fault": "telephone\nmuffled\n", "mood": "calm\nglad\nangry\n"}
 PHONES_OF = "pau hh ax0 l ow1 pau"
@@ -305,7 +305,7 @@ def test_a_voice_is_another_recording_of_the_speaker(engine: Engine, work: Path)
 def test_the_folder_says_what_can_be_asked(
     engine: Engine, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from uniaudio_engine.cli import main
+    from uniaudio_engine.cli.main import main
 
     schema = next(t for t in engine.tasks() if t["name"] == "restore")
     assert [(i["name"], i["modality"], i["required"]) for i in schema["inputs"]] == [

@@ -13,10 +13,10 @@ import pytest
 from tiny import make_tiny_model
 
 from uniaudio_engine import _C, Engine, InputError
-from uniaudio_engine.folder import load_folder
-from uniaudio_engine.quantize import quantize_folder
-from uniaudio_engine.spec import lm_shapes, matrix_part
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.quantize import quantize_folder
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part
 
 
 @pytest.fixture

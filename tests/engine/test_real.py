@@ -18,8 +18,9 @@ import pytest
 from conftest import tone
 
 import uniaudio_engine
-from uniaudio_engine import Engine, Sampling, guides
-from uniaudio_engine import sequence as seq
+from uniaudio_engine import Engine, Sampling
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
 ROOT = Path(uniaudio_engine.__file__).parents[

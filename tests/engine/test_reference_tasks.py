@@ -19,11 +19,11 @@ from conftest import tone
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import Engine, InputError
-from uniaudio_engine.cli import main
-from uniaudio_engine.config import ModelConfig, Span, StackConfig, VocabularyConfig
-from uniaudio_engine.folder import save_folder
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.importers.uniaudio_tasks import available_tasks
-from uniaudio_engine.spec import codec_shapes, lm_shapes
+from uniaudio_engine.storage.config import ModelConfig, Span, StackConfig, VocabularyConfig
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 LABELS = ("<unk>", "SIL", "HH_B", "AH0_I", "L_I", "OW1_E", "AY1_S", "<UNK>")
 SPECIALS = """pad continuous_token start end phone_start phone_end text_start text_end audio_start audio_end audio_prompt_start

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uniaudio_engine import InputError
-from uniaudio_engine.score import Note, lay_out, parse_pitch, parse_score, read_score
+from uniaudio_engine.score.reading import Note, lay_out, parse_pitch, parse_score, read_score
 
 TEXT = "tempo 120\nR 1\nC4 1 hello  # the first syllable\nE4 1 -\nG4 2 you\n"
 NOTES = [Note(0, 0.5), Note(60, 0.5, "hello"), Note(64, 0.5, "-"), Note(67, 1.0, "you")]

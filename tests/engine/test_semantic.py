@@ -14,18 +14,18 @@ import pytest
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import _C, Engine
-from uniaudio_engine.config import (
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.storage.config import (
     CodecConfig,
     ConfigError,
     ModelConfig,
     SemanticConfig,
     SpectralConfig,
 )
-from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import load_folder, save_folder
-from uniaudio_engine.semantic import SemanticEncoder
-from uniaudio_engine.spec import codec_shapes, lm_shapes
+from uniaudio_engine.storage.folder import load_folder, save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
+from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
 
 def encoder_config(**options: object) -> CodecConfig:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniaudio_engine import guides
-from uniaudio_engine import sequence as seq
-from uniaudio_engine.config import ConfigError
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.storage.config import ConfigError
 
 LAYOUT = seq.Layout(seq.make_vocabulary(num_codebooks=2, codebook_size=8, num_phones=5), 2)
 V = LAYOUT.vocabulary

@@ -11,12 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import BASE, native_lm, torch_lm  # noqa: E402
-from uniaudio_training.models.spectral import SpectralCodec  # noqa: E402
+from lm_tools import BASE, native_lm, torch_lm
+from uniaudio_training.models.spectral import SpectralCodec
 
-from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict  # noqa: E402
-from uniaudio_engine.spec import codec_shapes  # noqa: E402
+from uniaudio_engine import _C
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 CODEC = CodecConfig(
     family="spectral",

@@ -19,21 +19,21 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-import fake_tensorrt  # noqa: E402
-from conftest import tone  # noqa: E402
-from joint import make_joint_model  # noqa: E402
-from uniaudio_training.export.tensorrt import OPERATORS, export_tensorrt, unsupported  # noqa: E402
-from uniaudio_training.export.write import export_onnx  # noqa: E402
+import fake_tensorrt
+from conftest import tone
+from joint import make_joint_model
+from uniaudio_training.export.tensorrt import OPERATORS, export_tensorrt, unsupported
+from uniaudio_training.export.write import export_onnx
 
-from uniaudio_engine import Engine, InputError  # noqa: E402
+from uniaudio_engine import Engine, InputError
 from uniaudio_engine.backends.tensorrt import (
     changed_profiles,
     default_profiles,
     fitting,
     plan_key,
     shapes_of,
-)  # noqa: E402
-from uniaudio_engine.cli import main  # noqa: E402
+)
+from uniaudio_engine.cli.main import main
 
 
 def install(

@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, SpectralConfig, StackConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.spec import Shapes, codec_shapes, lm_shapes
+from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    LMConfig,
+    ModelConfig,
+    SpectralConfig,
+    StackConfig,
+)
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import Shapes, codec_shapes, lm_shapes
 
 
 def tiny_config(phones: int, codebooks: int = 2, **lm_changes: Any) -> ModelConfig:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from uniaudio_training.models.seanet import SeanetCodec
 from uniaudio_training.models.spectral import SpectralCodec
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, SpectralConfig, to_dict
 
 SEANET = {
     "filters": 4,

@@ -14,7 +14,7 @@ import torch
 from lm_tools import CONFIGS, random_inputs, torch_lm, torch_logits, truth_logits
 from safetensors.numpy import save_file
 
-from uniaudio_engine.config import to_dict
+from uniaudio_engine.storage.config import to_dict
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("base", "reference", "everything", "gqa")

@@ -15,7 +15,7 @@ import torch
 from make_codec import build
 from safetensors.torch import save_file
 
-from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig, to_dict
 
 CONFIG = CodecConfig(
     "spectral",

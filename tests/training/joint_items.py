@@ -8,9 +8,9 @@ import numpy as np
 from uniaudio_training.corpus.schema import TASKS, Edit, Label, Note, Phone, Span, Track
 from uniaudio_training.lm.items import Given, Item, make_item
 
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.tasks import TASKS as ENTRIES
+from uniaudio_engine.request.tasks import TASKS as ENTRIES
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 CODEBOOKS, SIZE = 8, 16
 CAPTIONS = [

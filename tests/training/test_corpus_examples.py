@@ -6,12 +6,12 @@ import soundfile
 
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import examples  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.sentences import WORDNET  # noqa: E402
+from uniaudio_training.corpus import examples
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.sentences import WORDNET
 
-from uniaudio_engine.copy_examples import example_files  # noqa: E402
-from uniaudio_engine.tasks import TASKS  # noqa: E402
+from uniaudio_engine.cli.examples import example_files
+from uniaudio_engine.request.tasks import TASKS
 
 SHIPPED = {p.name: p for p in example_files()}
 

@@ -14,19 +14,19 @@ import pytest
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 pytest.importorskip("tqdm", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import captions, check, cli, degrade, recipes, singing, speech  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.music import SOUNDFONT  # noqa: E402
-from uniaudio_training.corpus.reading import CorpusError, open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import SPLITS, TASK_ROLES, TASKS  # noqa: E402
-from uniaudio_training.corpus.sentences import WORDNET, split_of  # noqa: E402
+from uniaudio_training.corpus import captions, check, cli, degrade, recipes, singing, speech
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.music import SOUNDFONT
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.schema import SPLITS, TASK_ROLES, TASKS
+from uniaudio_training.corpus.sentences import WORDNET, split_of
 from uniaudio_training.corpus.shards import (
     ShardSpec,
     draw_shard,
     make_shard,
     read_manifest,
     write_manifest,
-)  # noqa: E402
+)
 
 PLAIN = ("t2s", "a_edit")  # need nothing but NumPy
 SPOKEN = ("tts", "vc", "tse", "sd", "svs", "i_tts", "s_edit")
@@ -445,7 +445,7 @@ def test_trainers_read_it(corpus):
     from uniaudio_training.lm.items import Given, make_item
     from uniaudio_training.lm.tokens import tokenize
 
-    from uniaudio_engine.tasks import TASKS as ENTRIES
+    from uniaudio_engine.request.tasks import TASKS as ENTRIES
 
     data = CodecData(corpus.folder, 320, 40, {"tts": 0.4, "se": 0.3, "t2s": 0.3})
     samples, phones = data.batch(np.random.default_rng(0), 12)

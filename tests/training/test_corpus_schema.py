@@ -8,9 +8,9 @@ import pytest
 sf = pytest.importorskip("soundfile")
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus.pitch import cents, f0_track  # noqa: E402
-from uniaudio_training.corpus.reading import CorpusError, open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import (  # noqa: E402
+from uniaudio_training.corpus.pitch import cents, f0_track
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.schema import (
     TASK_ROLES,
     TASKS,
     Edit,

@@ -20,12 +20,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-from codec_tools import check_near_ties  # noqa: E402
-from encodec_case import PUBLISHED  # noqa: E402
-from torch.nn.utils import parametrize  # noqa: E402
+from codec_tools import check_near_ties
+from encodec_case import PUBLISHED
+from torch.nn.utils import parametrize
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.importers.encodec import import_encodec
 
 LENGTHS = {
     "24 kHz": [1, 7, 319, 320, 321, 5003],

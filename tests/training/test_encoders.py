@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
-from uniaudio_engine import InputError  # noqa: E402
-from uniaudio_engine.encoders import HubertUnits, T5States, check_encoders  # noqa: E402
+from uniaudio_engine import InputError
+from uniaudio_engine.tokenizers.encoders import HubertUnits, T5States, check_encoders
 
 
 @pytest.fixture(scope="module")

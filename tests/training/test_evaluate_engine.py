@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 pytest.importorskip("uniaudio_engine._C", reason="the engine's core is not built")
 
-from uniaudio_training.evaluate import items  # noqa: E402
-from uniaudio_training.evaluate.engines import able, load_subject  # noqa: E402
-from uniaudio_training.evaluate.metrics import edit_errors, error_rate  # noqa: E402
-from uniaudio_training.evaluate.recogniser import recogniser  # noqa: E402
+from uniaudio_training.evaluate import items
+from uniaudio_training.evaluate.engines import able, load_subject
+from uniaudio_training.evaluate.metrics import edit_errors, error_rate
+from uniaudio_training.evaluate.recogniser import recogniser
 
-from uniaudio_engine import Audio  # noqa: E402
-from uniaudio_engine.text import phonemize  # noqa: E402
+from uniaudio_engine import Audio
+from uniaudio_engine.text import phonemize
 
 
 @pytest.fixture(scope="module")

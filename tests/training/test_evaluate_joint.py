@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
-import importlib.util  # noqa: E402
+import importlib.util
 
 for _package in (
     "pocketsphinx",
@@ -26,12 +26,12 @@ for _package in (
             f"the corpus or evaluate extra is not installed ({_package})", allow_module_level=True
         )
 
-from uniaudio_training.corpus import music, sounds  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.reading import open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import TASKS  # noqa: E402
-from uniaudio_training.corpus.sentences import wordnet_sentences  # noqa: E402
-from uniaudio_training.corpus.shards import ShardSpec, make_shard, write_manifest  # noqa: E402
+from uniaudio_training.corpus import music, sounds
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.reading import open_corpus
+from uniaudio_training.corpus.schema import TASKS
+from uniaudio_training.corpus.sentences import wordnet_sentences
+from uniaudio_training.corpus.shards import ShardSpec, make_shard, write_manifest
 
 try:
     flite()
@@ -40,11 +40,11 @@ try:
 except RuntimeError as e:
     pytest.skip(str(e), allow_module_level=True)
 
-from uniaudio_training.evaluate import cases, joint, report, signals  # noqa: E402
-from uniaudio_training.evaluate import metrics as m  # noqa: E402
-from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier  # noqa: E402
-from uniaudio_training.evaluate.cli import main  # noqa: E402
-from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
+from uniaudio_training.evaluate import cases, joint, report, signals
+from uniaudio_training.evaluate import metrics as m
+from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier
+from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.engines import load_subject
 
 SECONDS = {
     "tts": 16.0,
@@ -161,7 +161,7 @@ def test_scores_are_whole_songs(corpus):
 
 def test_the_engine_reads_such_scores(corpus):
     engine_score = pytest.importorskip(
-        "uniaudio_engine.score", reason="the engine does not sing yet"
+        "uniaudio_engine.score.reading", reason="the engine does not sing yet"
     )
     for e in corpus["svs", "test"]:
         song = engine_score.lay_out(engine_score.read_score(cases.score(e.label)), 50.0)
@@ -237,13 +237,13 @@ def random_model(corpus, tmp_path_factory):
 
     from uniaudio_training.lm.captions import train_captions
 
-    from uniaudio_engine import guides
-    from uniaudio_engine.captions import CaptionTokenizer
-    from uniaudio_engine.config import CodecConfig, SemanticConfig, SpectralConfig
-    from uniaudio_engine.folder import save_folder
-    from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-    from uniaudio_engine.spec import codec_shapes, lm_shapes
+    from uniaudio_engine.request import aligned as guides
+    from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+    from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, SpectralConfig
+    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
     from uniaudio_engine.text import PHONES
+    from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
     spec = importlib.util.spec_from_file_location(
         "tiny", Path(__file__).parents[1] / "engine" / "tiny.py"

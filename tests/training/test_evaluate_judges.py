@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
-import importlib.util  # noqa: E402
+import importlib.util
 
 for _package in ("pocketsphinx", "resemblyzer", "webrtcvad", "pesq", "pystoi"):
     if importlib.util.find_spec(_package) is None:
         pytest.skip(f"the evaluate extra is not installed ({_package})", allow_module_level=True)
 
-from uniaudio_training.corpus.flite import flite  # noqa: E402
+from uniaudio_training.corpus.flite import flite
 
 try:
     flite()
 except RuntimeError as e:
     pytest.skip(str(e), allow_module_level=True)
 
-from uniaudio_training.evaluate import codec, items, judges, tts  # noqa: E402
-from uniaudio_training.evaluate.cli import main  # noqa: E402
-from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
+from uniaudio_training.evaluate import codec, items, judges, tts
+from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.engines import load_subject
 
 VOICE = "slt-102-163"
 

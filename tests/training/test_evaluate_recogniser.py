@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 
-import torch  # noqa: E402
-from uniaudio_training.evaluate import recogniser as r  # noqa: E402
+import torch
+from uniaudio_training.evaluate import recogniser as r
 
 
 def test_features_ignore_level_and_length_is_50_hz():

@@ -14,19 +14,19 @@ sf = pytest.importorskip("soundfile")
 pytest.importorskip("torch", reason="the trainers need torch")
 yaml = pytest.importorskip("yaml")
 
-from uniaudio_training import bundle  # noqa: E402
-from uniaudio_training.evaluate.metrics import log_mel_distance  # noqa: E402
-from uniaudio_training.lm import tokens  # noqa: E402
-from uniaudio_training.lm import train as lm_train  # noqa: E402
-from uniaudio_training.lm.captions import train_captions  # noqa: E402
-from uniaudio_training.lm.validation import FILE, Record  # noqa: E402
-from uniaudio_training.run import settings_from  # noqa: E402
-from uniaudio_training.train import main as train_main  # noqa: E402
-from uniaudio_training.user_tasks import read_user_tasks  # noqa: E402
+from uniaudio_training import bundle
+from uniaudio_training.evaluate.metrics import log_mel_distance
+from uniaudio_training.lm import tokens
+from uniaudio_training.lm import train as lm_train
+from uniaudio_training.lm.captions import train_captions
+from uniaudio_training.lm.validation import FILE, Record
+from uniaudio_training.run import settings_from
+from uniaudio_training.train import main as train_main
+from uniaudio_training.user_tasks import read_user_tasks
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.cli import main as uniaudio  # noqa: E402
-from uniaudio_engine.folder import bundled_models  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.cli.main import main as uniaudio
+from uniaudio_engine.storage.folder import bundled_models
 
 BOUND = 0.05  # nats a code that no old task may lose
 EXAMPLE = Path(__file__).parents[2] / "training" / "new-task"

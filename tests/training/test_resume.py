@@ -11,7 +11,13 @@ from uniaudio_training.corpus.shards import ShardSpec, make_shard
 from uniaudio_training.lm import train as lm_train
 from uniaudio_training.models.lm import MultiScaleLM
 
-from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, VocabularyConfig, from_dict
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    LMConfig,
+    ModelConfig,
+    VocabularyConfig,
+    from_dict,
+)
 
 LM = {
     "tasks": {"tts": 2.0, "svs": 1.0, "se": 1.0},

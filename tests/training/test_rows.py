@@ -24,7 +24,7 @@ from uniaudio_training.lm.setup import build_config
 from uniaudio_training.lm.train import global_hidden
 from uniaudio_training.models.lm import MultiScaleLM
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 
 @pytest.fixture(scope="module")

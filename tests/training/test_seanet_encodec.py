@@ -11,11 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from torch.nn.utils import parametrize  # noqa: E402
-from uniaudio_training.models.seanet import SeanetCodec  # noqa: E402
+from torch.nn.utils import parametrize
+from uniaudio_training.models.seanet import SeanetCodec
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig  # noqa: E402
-from uniaudio_engine.importers.seanet import seanet_tensors  # noqa: E402
+from uniaudio_engine.importers.seanet import seanet_tensors
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
 
 CASES = {
     "24 kHz": {},

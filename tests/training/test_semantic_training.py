@@ -9,16 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from uniaudio_training.evaluate import semantic as judge  # noqa: E402
-from uniaudio_training.semantic import harden  # noqa: E402
-from uniaudio_training.semantic import train as trainer  # noqa: E402
-from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view  # noqa: E402
-from uniaudio_training.semantic.checkpoint import load_semantic  # noqa: E402
-from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels  # noqa: E402
-from uniaudio_training.semantic.reader import open_noises, open_speech  # noqa: E402
+from uniaudio_training.evaluate import semantic as judge
+from uniaudio_training.semantic import harden
+from uniaudio_training.semantic import train as trainer
+from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view
+from uniaudio_training.semantic.checkpoint import load_semantic
+from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels
+from uniaudio_training.semantic.reader import open_noises, open_speech
 
-from uniaudio_engine.semantic import SemanticEncoder  # noqa: E402
-from uniaudio_engine.text.phones import PHONES  # noqa: E402
+from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
 SPOKEN = ("s", "m", "ah1", "iy0", "sh")
 SETTINGS = {
@@ -330,9 +330,9 @@ def test_bundled_into_a_folder(run, tmp_path):
     from uniaudio_training.bundle import main
 
     from uniaudio_engine import Engine
-    from uniaudio_engine.config import CodecConfig, ModelConfig, SpectralConfig
-    from uniaudio_engine.folder import save_folder
-    from uniaudio_engine.spec import codec_shapes
+    from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SpectralConfig
+    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.weight_shapes import codec_shapes
 
     codec = CodecConfig(
         "spectral",

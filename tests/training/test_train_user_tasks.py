@@ -11,21 +11,21 @@ import pytest
 sf = pytest.importorskip("soundfile")
 torch = pytest.importorskip("torch", reason="the trainers need torch")
 
-from joint_items import write_shards  # noqa: E402
-from uniaudio_training.corpus.reading import CorpusError, open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import TASKS as JOINT  # noqa: E402
-from uniaudio_training.lm import train as lm_train  # noqa: E402
-from uniaudio_training.lm.data import AUDIO, TaskData, task_batch  # noqa: E402
-from uniaudio_training.lm.items import Item  # noqa: E402
-from uniaudio_training.lm.setup import build_config  # noqa: E402
-from uniaudio_training.lm.validation import Record, walk_back  # noqa: E402
-from uniaudio_training.models.lm import MultiScaleLM  # noqa: E402
-from uniaudio_training.run import Run  # noqa: E402
-from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks  # noqa: E402
+from joint_items import write_shards
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.schema import TASKS as JOINT
+from uniaudio_training.lm import train as lm_train
+from uniaudio_training.lm.data import AUDIO, TaskData, task_batch
+from uniaudio_training.lm.items import Item
+from uniaudio_training.lm.setup import build_config
+from uniaudio_training.lm.validation import Record, walk_back
+from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.run import Run
+from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks
 
-from uniaudio_engine.sequence import Layout, guide_vocab, make_vocabulary, vocab_size  # noqa: E402
-from uniaudio_engine.tasks import TASKS, Input, Task  # noqa: E402
-from uniaudio_engine.text.phones import PHONES  # noqa: E402
+from uniaudio_engine.request.sequence import Layout, guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.text.phones import PHONES
 
 FAULT = {"name": "fault", "modality": "tokens", "segment": "fault", "help": "what is wrong"}
 SOURCE = {
@@ -485,16 +485,19 @@ def test_old_tasks_lose_no_more_than_the_bound(tmp_path):
     torch.manual_seed(0)
     start, model = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     end = {name: value.clone() for name, value in model.state_dict().items()}
+
     def way():
         return float(
             (model.weight - start.weight).detach().norm()
             / (end["weight"] - start.weight).detach().norm()
         )  # noqa: E731
+
     def measure():
         return {
             "se": [1.0 + 0.6 * way() ** 1.5, float("nan")],
             "new": [9.0 - 5.0 * way(), float("nan")],
         }  # noqa: E731
+
     run, record = Run(tmp_path, 10), Record(tmp_path, ("se",))
     run.register(model=model)
     record.add(0, {"se": [1.0, float("nan")]})

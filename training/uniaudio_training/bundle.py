@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uniaudio_engine.config import (
+from uniaudio_engine.engine import Engine
+from uniaudio_engine.request.tasks import Task
+from uniaudio_engine.storage.config import (
     FORMAT_VERSION,
     LMConfig,
     ModelConfig,
     VocabularyConfig,
     from_dict,
 )
-from uniaudio_engine.engine import Engine
-from uniaudio_engine.folder import add_semantic, load_folder, save_folder
-from uniaudio_engine.tasks import Task
+from uniaudio_engine.storage.folder import add_semantic, load_folder, save_folder
 from uniaudio_engine.text.phones import PHONES
 
 from .codec.checkpoint import load_codec

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from uniaudio_engine import guides
-from uniaudio_engine.config import VocabularyConfig, from_dict
 from uniaudio_engine.errors import first_few, shown
-from uniaudio_engine.sequence import Layout, extend_vocabulary
-from uniaudio_engine.tasks import TASKS, Input, Task
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request.sequence import Layout, extend_vocabulary
+from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.storage.config import VocabularyConfig, from_dict
 
 MAX_FILE = 1 << 20  # bytes
 _OWN = (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig
 from ..errors import InputError
+from ..storage.config import CodecConfig
 from .onnx_folder import Exported, Graph
 
 Codes = NDArray[np.int32]

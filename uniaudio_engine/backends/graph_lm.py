@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import LMConfig, StackConfig, to_dict
-from ..core import core
 from ..errors import InputError, shown
+from ..storage.config import LMConfig, StackConfig, to_dict
+from .core import core
 from .onnx_folder import Exported, Graph
 
 Ids = NDArray[np.int32]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
-from ..folder import MAX_CONFIG_BYTES, ModelFolder, load_described
+from ..storage.folder import MAX_CONFIG_BYTES, ModelFolder, load_described
 
 FORMAT = "uniaudio-onnx-1"
 TYPES: dict[str, Any] = {

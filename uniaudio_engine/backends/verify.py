@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..folder import bundled_models
-from ..sequence import Ids
-from ..tensors import load_tensors
-from ..tokens import Sampling
+from ..request.sequence import Ids
+from ..storage.folder import bundled_models
+from ..storage.tensors import load_tensors
 from .onnx_folder import Exported, Graph, OnnxFolder
+from .token_lm import Sampling
 
 BOUNDS = {
     "float32": 1e-4,

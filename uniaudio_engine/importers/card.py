@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import atomic_write
+from ..storage.files import atomic_write
 
 LICENCE_UNKNOWN = "unknown: the authors do not state one for these weights"
 

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
-from ..tensors import from_bfloat16, load_tensors
+from ..storage.tensors import from_bfloat16, load_tensors
 from .pickle_machine import Global, PickleError, StandIn, brief, unpickle
 from .zips import data_begin, open_zip
 

@@ -18,11 +18,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, SeanetConfig, to_dict
-from ..core import core
+from ..backends.core import core
 from ..errors import InputError, first_few, shown
-from ..folder import load_folder, save_folder
-from ..tensors import Tensors
+from ..storage.config import (
+    FORMAT_VERSION,
+    CodecConfig,
+    ConfigError,
+    ModelConfig,
+    SeanetConfig,
+    to_dict,
+)
+from ..storage.folder import load_folder, save_folder
+from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
 from .checkpoint import load_checkpoint

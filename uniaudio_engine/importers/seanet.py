@@ -22,10 +22,10 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig, SeanetConfig
 from ..errors import InputError, first_few
-from ..spec import codec_shapes
-from ..tensors import Tensors, from_bfloat16
+from ..storage.config import CodecConfig, SeanetConfig
+from ..storage.tensors import Tensors, from_bfloat16
+from ..storage.weight_shapes import codec_shapes
 
 Layout = Literal["soundstream", "transformers"]
 

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import (
+from ..backends.core import core
+from ..errors import InputError, first_few, shown
+from ..storage.config import (
     CodecConfig,
     ConfigError,
     LMConfig,
@@ -32,12 +34,10 @@ from ..config import (
     VocabularyConfig,
     to_dict,
 )
-from ..core import core
-from ..errors import InputError, first_few, shown
-from ..files import atomic_write
-from ..folder import load_folder, save_folder
-from ..spec import Shapes, lm_shapes
-from ..tensors import Tensors, all_finite
+from ..storage.files import atomic_write
+from ..storage.folder import load_folder, save_folder
+from ..storage.tensors import Tensors, all_finite
+from ..storage.weight_shapes import Shapes, lm_shapes
 from .archive import CHECKPOINT, CONFIG, Member, Progress, find_members, quiet
 from .card import LICENCE_UNKNOWN, Origin, write_card
 from .checkpoint import load_checkpoint

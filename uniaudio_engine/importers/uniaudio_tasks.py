@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from ..tasks import Input, Task
+from ..request.tasks import Input, Task
 
 PHONE_RATE = (
     100 / 3

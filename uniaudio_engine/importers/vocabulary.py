@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import Span, VocabularyConfig
 from ..errors import InputError, first_few, shown
-from ..folder import MAX_TEXT_BYTES
+from ..storage.config import Span, VocabularyConfig
+from ..storage.folder import MAX_TEXT_BYTES
 
 MAX_TOKENS = 1 << 20
 MAX_LABELS_BYTES = 1 << 20

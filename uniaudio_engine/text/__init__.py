@@ -6,16 +6,10 @@
 Nothing is loaded at import; the lexicon is read at the first call.
 """
 
-from uniaudio_engine.text.frontend import (
-    MAX_PHONES,
-    Sentence,
-    iter_sentences,
-    phonemize,
-    sentence_words,
-)
-from uniaudio_engine.text.normalize import normalize
-from uniaudio_engine.text.phones import PAUSE, PHONES
-from uniaudio_engine.text.sentences import split_sentences
+from .frontend import MAX_PHONES, Sentence, iter_sentences, phonemize, sentence_words
+from .normalize import normalize
+from .phones import PAUSE, PHONES
+from .sentences import split_sentences
 
 __all__ = [
     "MAX_PHONES",

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from uniaudio_engine.text.lexicon import lexicon
-from uniaudio_engine.text.normalize import normalize
-from uniaudio_engine.text.phones import PAUSE, is_vowel
-from uniaudio_engine.text.sentences import halve, split_sentences
-from uniaudio_engine.text.tables import CONTRACTIONS, INFINITIVE_BEFORE, NOUN_BEFORE
+from .lexicon import lexicon
+from .normalize import normalize
+from .phones import PAUSE, is_vowel
+from .sentences import halve, split_sentences
+from .tables import CONTRACTIONS, INFINITIVE_BEFORE, NOUN_BEFORE
 
 MAX_PHONES = 200  # of a sentence, pauses included: about 17 seconds of speech
 _MAX_CHARACTERS = (

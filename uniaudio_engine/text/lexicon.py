@@ -17,8 +17,8 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from uniaudio_engine.text.letters import LetterTrees
-from uniaudio_engine.text.phones import PHONES
+from .letters import LetterTrees
+from .phones import PHONES
 
 # A lexicon byte is PHONE_BASE plus the phone's place in PHONES: printable, never TAB or newline.
 PHONE_BASE = 33

@@ -13,9 +13,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from uniaudio_engine.text import tables
-from uniaudio_engine.text.lexicon import lexicon
-from uniaudio_engine.text.numbers import cardinal, decimal, digits, ordinal, pairs, plural, roman
+from . import tables
+from .lexicon import lexicon
+from .numbers import cardinal, decimal, digits, ordinal, pairs, plural, roman
 
 _Match = re.Match[str]
 _NEAR = 40  # characters of neighbouring text that a decision looks at

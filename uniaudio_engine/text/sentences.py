@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from uniaudio_engine.text import tables
+from . import tables
 
 # An end: stops, then closing quotes or brackets, then space. CJK stops need no space.
 _END = re.compile(r"""[.?!…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»)\]」』]*""")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, from_dict
+from uniaudio_engine.storage.config import CodecConfig, from_dict
 
 from ..run import Prefetch, Run, learning_rate, pick_device, set_learning_rate, settings_from
 from .checkpoint import load_codec

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, from_dict, to_dict
+from uniaudio_engine.storage.config import CodecConfig, from_dict, to_dict
 
 from ..models.rvq import ResidualVQ
 from ..models.spectral import SpectralCodec

@@ -42,8 +42,8 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from uniaudio_engine.inputs import token_ids
-from uniaudio_engine.tasks import Input
+from uniaudio_engine.request.inputs import token_ids
+from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
 
 from ..user_tasks import UserTask

@@ -472,7 +472,7 @@ def tokenizers(
     instead where one is named.
     """
     from uniaudio_engine import Engine
-    from uniaudio_engine.semantic import SemanticEncoder
+    from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
     engine = Engine.from_pretrained(None if model in (None, "bundled") else model, threads=threads)
     if run is not None:

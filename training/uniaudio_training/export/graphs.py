@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.backends.verify import example_state
-from uniaudio_engine.config import CodecConfig, LMConfig
-from uniaudio_engine.core import core
-from uniaudio_engine.folder import ModelFolder
-from uniaudio_engine.tensors import from_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, LMConfig
+from uniaudio_engine.storage.folder import ModelFolder
+from uniaudio_engine.storage.tensors import from_bfloat16
 
 from ..models.lm import MultiScaleLM, Norm
 from ..models.seanet import SeanetCodec

@@ -27,11 +27,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from uniaudio_engine import __version__
-from uniaudio_engine.core import core
+from uniaudio_engine.audio.voice import codec_fingerprint
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError, shown
-from uniaudio_engine.folder import ModelFolder, load_folder
-from uniaudio_engine.tensors import save_tensors
-from uniaudio_engine.voice import codec_fingerprint
+from uniaudio_engine.storage.folder import ModelFolder, load_folder
+from uniaudio_engine.storage.tensors import save_tensors
 
 from .graphs import Graph, model_graphs
 

@@ -10,8 +10,8 @@ import io
 import sys
 from pathlib import Path
 
-from uniaudio_engine.captions import CaptionTokenizer, plain_caption
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.storage.files import atomic_write
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer, plain_caption
 
 from ..corpus.reading import Corpus, open_corpus
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.sequence import Layout
-from uniaudio_engine.tasks import Task
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.request.tasks import Task
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from .items import Item, item_sequence, predicted, read_items
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine import guides
-from uniaudio_engine import sequence as seq
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.inputs import token_ids
-from uniaudio_engine.sequence import Ids, Layout
-from uniaudio_engine.tasks import TASKS, Input, Task
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.inputs import token_ids
+from uniaudio_engine.request.sequence import Ids, Layout
+from uniaudio_engine.request.tasks import TASKS, Input, Task
 from uniaudio_engine.text import iter_sentences
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
 

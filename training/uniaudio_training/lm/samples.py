@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from uniaudio_engine import Engine
-from uniaudio_engine.plot import spectrogram_db
+from uniaudio_engine.cli.plot import spectrogram_db
 
 from ..bundle import write_folder
 from ..corpus.reading import open_corpus

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniaudio_engine import guides
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.config import LMConfig, ModelConfig, StackConfig, from_dict, to_dict
 from uniaudio_engine.errors import first_few
-from uniaudio_engine.folder import ModelFolder, load_config, load_folder
-from uniaudio_engine.sequence import (
+from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request.sequence import (
     Layout,
     extend_vocabulary,
     guide_vocab,
     make_vocabulary,
     vocab_size,
 )
-from uniaudio_engine.tasks import TASKS, Task
+from uniaudio_engine.request.tasks import TASKS, Task
+from uniaudio_engine.storage.config import LMConfig, ModelConfig, StackConfig, from_dict, to_dict
+from uniaudio_engine.storage.folder import ModelFolder, load_config, load_folder
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import TASKS as JOINT
 from ..user_tasks import check_trainable, extend, read_user_tasks

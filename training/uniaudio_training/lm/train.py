@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import from_dict
-from uniaudio_engine.sequence import Layout
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.storage.config import from_dict
 
 from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
 from ..run import Prefetch, Run, pick_device, set_learning_rate, settings_from

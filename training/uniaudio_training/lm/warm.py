@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uniaudio_engine.config import ModelConfig, VocabularyConfig
+from uniaudio_engine.storage.config import ModelConfig, VocabularyConfig
 
 from ..models.lm import MultiScaleLM
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import LMConfig, StackConfig
+from uniaudio_engine.storage.config import LMConfig, StackConfig
 
 
 class Norm(nn.Module):

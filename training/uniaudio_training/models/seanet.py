@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
 
 from .rvq import ResidualVQ
 

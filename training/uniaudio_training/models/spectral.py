@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, SpectralConfig
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig
 
 from .rvq import ResidualVQ
 

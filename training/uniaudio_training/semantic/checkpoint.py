@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from uniaudio_engine.config import SemanticConfig, from_dict
+from uniaudio_engine.storage.config import SemanticConfig, from_dict
 
 from ..models.spectral import SpectralCodec
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import to_dict
+from uniaudio_engine.storage.config import to_dict
 
 from ..corpus import degrade
 from ..models.spectral import SpectralCodec

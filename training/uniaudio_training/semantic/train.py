@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import SemanticConfig, from_dict, to_dict
+from uniaudio_engine.storage.config import SemanticConfig, from_dict, to_dict
 from uniaudio_engine.text.phones import PHONES
 
 from ..codec.train import _Averages
