@@ -62,10 +62,10 @@ a format is the engine's dtype with + for each comma; kv= is the cache's: int8+l
 
 @dataclass(frozen=True)
 class Item:
-    """One sequence: frames [T, K], guide [T, S] or None, and where its audio is."""
+    """One sequence: frames [T, K], aligned rows [T, S] or None, and where its audio is."""
 
     frames: NDArray[np.int32]
-    guide: NDArray[np.int32] | None
+    aligned: NDArray[np.int32] | None
     audio: slice
 
 
@@ -80,26 +80,30 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
         voice = voices[i % len(voices)] if voices else None
         plan = engine.plan("tts", text=TEXTS[i % len(TEXTS)], seed=seed + i, voice=voice)
         for piece in plan.pieces:
-            frames, guides = (
+            frames, aligned_rows = (
                 [piece.shared.frames, piece.body.frames],
-                [layout.no_guide(len(piece.shared) + len(piece.body))],
+                [layout.no_aligned(len(piece.shared) + len(piece.body))],
             )
             steps = piece_steps(engine, plan, piece)
             step = next(steps)
             while True:
-                step.add(step.session.generate(step.n, step.sampling, step.guide))
+                step.add(step.session.generate(step.n, step.sampling, step.aligned))
                 made = step.result()
                 frames.append(made)
-                guides.append(layout.no_guide(len(made)) if step.guide is None else step.guide)
+                aligned_rows.append(
+                    layout.no_aligned(len(made)) if step.aligned is None else step.aligned
+                )
                 if step.target:
                     break
                 frames.append(sequence.audio_begin(layout))
-                guides.append(layout.no_guide(len(frames[-1])))
+                aligned_rows.append(layout.no_aligned(len(frames[-1])))
                 step = steps.send(made)
             steps.close()
             total = sum(map(len, frames))
             yield Item(
-                np.concatenate(frames), np.concatenate(guides), slice(total - len(made), total)
+                np.concatenate(frames),
+                np.concatenate(aligned_rows),
+                slice(total - len(made), total),
             )
 
 
@@ -123,7 +127,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
             continue
         s = item_sequence(layout, item, others[0].codes[:150])
         left -= 1
-        yield Item(s.frames, s.guide, s.audio)
+        yield Item(s.frames, s.aligned, s.audio)
 
 
 def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> Iterator[Item]:
@@ -139,7 +143,7 @@ def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> It
 
 def audio_logits(model: Model, lm: Any, item: Item) -> NDArray[np.float64]:
     """[n, K, R]: of the audio frames, and of the ids that each slot may emit."""
-    logits = lm.logits(item.frames, item.guide)[item.audio]
+    logits = lm.logits(item.frames, item.aligned)[item.audio]
     return np.stack([logits[:, k, model.rows(k)] for k in range(logits.shape[1])], axis=1).astype(
         np.float64
     )

@@ -63,11 +63,11 @@ class Model:
         columns = [rng.choice(self.rows(k), count) for k in range(self.config.num_codebooks)]
         return np.stack(columns, axis=1).astype(np.int32)
 
-    def guide(self, count: int) -> NDArray[np.int32] | None:
-        """A guide [count, S] for frames; its ids do not change the time."""
-        if not self.config.guide_slots:
+    def aligned(self, count: int) -> NDArray[np.int32] | None:
+        """Aligned rows [count, S] for frames; its ids do not change the time."""
+        if not self.config.aligned_slots:
             return None
-        ids = np.arange(self.config.guide_slots) % self.config.guide_vocab
+        ids = np.arange(self.config.aligned_slots) % self.config.aligned_vocab
         return np.tile(ids.astype(np.int32), (count, 1))
 
     @property

@@ -210,8 +210,8 @@ LmConfig parse_lm_config(std::string_view text) {
   o.integer("start_id", c.start_id, 0, c.vocab_size - 1);
   o.integer("local_start_id", c.local_start_id, 0, c.vocab_size - 1);
   o.integer("max_frames", c.max_frames, 1, 1 << 20);
-  o.integer("guide_slots", c.guide_slots, 0, 64);
-  o.integer("guide_vocab", c.guide_vocab, 0, 1 << 20);
+  o.integer("guide_slots", c.aligned_slots, 0, 64);
+  o.integer("guide_vocab", c.aligned_vocab, 0, 1 << 20);
   if (const Json* m = o.get("continuous")) {
     Object sub(*m, "lm.continuous");
     for (const auto& [name, value] : m->object)
@@ -223,8 +223,8 @@ LmConfig parse_lm_config(std::string_view text) {
   o.require(!(c.concat || c.add) || c.global.width % c.num_codebooks == 0, "global.width",
             "a multiple of num_codebooks " + std::to_string(c.num_codebooks),
             std::to_string(c.global.width));
-  o.require((c.guide_slots == 0) == (c.guide_vocab == 0), "guide_vocab",
-            "above 0 exactly when guide_slots is", std::to_string(c.guide_vocab));
+  o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
+            "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;
 }
 

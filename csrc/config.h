@@ -32,7 +32,7 @@ struct LmConfig {
   bool add = false;     // local conditioning: add slices of h, else h as prefix
   int start_id = 0, local_start_id = 1;
   int max_frames = 4096;
-  int guide_slots = 0, guide_vocab = 0;
+  int aligned_slots = 0, aligned_vocab = 0;
   std::map<std::string, int> continuous;
 };
 

@@ -104,14 +104,14 @@ void LmSession::set_guidance(const LmSession& plain, double scale) {
   guidance_ = float(scale);
 }
 
-void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* guide,
+void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                         const std::vector<ContinuousInput>& continuous) {
   const Use use(*this);
   const LmConfig& c = lm_->config();
   const int64_t d = c.global.width, k = c.num_codebooks;
   check_room("prefill", count);
   lm_->check_frames(frames, count);
-  lm_->check_guide(guide, count);
+  lm_->check_aligned(aligned, count);
   lm_->check_continuous(continuous, count);
   std::vector<std::vector<float>> mapped;
   std::vector<const float*> replaced(continuous.empty() ? 0 : size_t(count), nullptr);
@@ -128,7 +128,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* gui
     for (int64_t i = 0; i < n; ++i) {
       float* x = scratch_.x.data() + i * d;
       std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
-      if (guide) lm_->add_guide(guide + (begin + i) * c.guide_slots, x);
+      if (aligned) lm_->add_aligned(aligned + (begin + i) * c.aligned_slots, x);
       scratch_.rows[size_t(i)] = {&cache_, count_ + begin + i};
       if (!replaced.empty() && replaced[size_t(begin + i)]) {
         std::memcpy(last_.data(), replaced[size_t(begin + i)], size_t(d) * sizeof(float));
@@ -143,12 +143,12 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* gui
   count_ += count;
   generated_ = 0;
   finished_ = false;
-  if (plain_) plain_->prefill(frames, count, guide, continuous);
+  if (plain_) plain_->prefill(frames, count, aligned, continuous);
 }
 
-int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const int32_t* guide,
+int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                             int32_t* out, const std::function<bool()>& interrupted) {
-  std::vector<Job> jobs{{this, &sampling, guide, out, 0}};
+  std::vector<Job> jobs{{this, &sampling, aligned, out, 0}};
   generate_batch(jobs, count, interrupted);
   return jobs[0].made;
 }
@@ -171,7 +171,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
     uses.push_back(std::make_unique<Use>(s));
     samplers.emplace_back(*job.sampling, c);
     s.check_room("generate", count);
-    lm.check_guide(job.guide, count);
+    lm.check_aligned(job.aligned, count);
     job.made = 0;
   }
   // One session's buffers serve all; they grow here, before the loop. Rows: the jobs' sessions,
@@ -226,7 +226,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
     const auto feed = [&](LmSession& s, const Job& job, int64_t row) {
       float* x = scratch.x.data() + row * d;
       std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
-      if (job.guide) lm.add_guide(job.guide + f * c.guide_slots, x);
+      if (job.aligned) lm.add_aligned(job.aligned + f * c.aligned_slots, x);
       scratch.rows[size_t(row)] = {&s.cache_, s.count_};
     };
     for (int64_t i = 0; i < n; ++i) {

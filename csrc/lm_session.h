@@ -32,15 +32,15 @@ class LmSession {
   // added to the frame index that keys the random numbers; 0 or more
   void set_frame_offset(int64_t offset);
 
-  // Appends `count` known frames [count, K] with guides [count, S] or null. Nothing changes when it
-  // throws.
-  void prefill(const int32_t* frames, int64_t count, const int32_t* guide,
+  // Appends `count` known frames [count, K] with aligned rows [count, S] or null. Nothing changes
+  // when it throws.
+  void prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                const std::vector<ContinuousInput>& continuous);
 
   // Generates up to `count` frames into out [count, K] and returns how many: fewer when the end id
-  // came or `cancel` was called. guide [count, S] or null; `interrupted` (may be empty) is asked at
-  // most every 10 ms between frames, and true stops too.
-  int64_t generate(int64_t count, const SamplingConfig& sampling, const int32_t* guide,
+  // came or `cancel` was called. aligned rows [count, S] or null; `interrupted` (may be empty) is
+  // asked at most every 10 ms between frames, and true stops too.
+  int64_t generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                    int32_t* out, const std::function<bool()>& interrupted = {});
 
   // Stops a running `generate` before its next frame, or the next one at once; that call takes the
@@ -64,7 +64,7 @@ class LmSession {
   struct Job {
     LmSession* session;
     const SamplingConfig* sampling;
-    const int32_t* guide;
+    const int32_t* aligned;
     int32_t* out;
     int64_t made = 0;
   };

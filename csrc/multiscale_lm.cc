@@ -35,7 +35,7 @@ std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
     specs.push_back({"continuous." + name + ".bias", {d}});
   }
-  if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
+  if (c.aligned_slots) specs.push_back({"guide.weight", {c.aligned_vocab, d}});
   return specs;
 }
 
@@ -106,7 +106,7 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   const int64_t d = c.global.width, v = c.vocab_size;
   global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
-  if (c.guide_slots) guide_ = weights.get("guide.weight", {c.guide_vocab, d});
+  if (c.aligned_slots) aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
   bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
                         dtypes.head, pool_.get());
   head_ = make_linear(weights, "head", v, c.local.width, false, dtypes.head, pool_.get());
@@ -168,10 +168,10 @@ void MultiScaleLm::embed_start(float* x) const {
   embed_frame(ids, x);
 }
 
-void MultiScaleLm::add_guide(const int32_t* guide, float* x) const {
+void MultiScaleLm::add_aligned(const int32_t* aligned, float* x) const {
   const int64_t d = config_.global.width;
-  for (int s = 0; s < config_.guide_slots; ++s) {
-    if (guide[s] >= 0) kernels().add(guide_.data() + int64_t(guide[s]) * d, x, d);
+  for (int s = 0; s < config_.aligned_slots; ++s) {
+    if (aligned[s] >= 0) kernels().add(aligned_.data() + int64_t(aligned[s]) * d, x, d);
   }
 }
 
@@ -218,10 +218,10 @@ void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int6
   }
 }
 
-void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* guide,
+void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
                           const std::vector<ContinuousInput>& continuous, float* out) const {
   check_frames(frames, count);
-  check_guide(guide, count);
+  check_aligned(aligned, count);
   check_continuous(continuous, count);
   if (count > config_.max_frames) {
     throw std::invalid_argument("frames: expected at most max_frames " +
@@ -256,7 +256,7 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* g
       } else {
         embed_frame(frames + (t - 1) * k, x);
       }
-      if (guide) add_guide(guide + t * config_.guide_slots, x);
+      if (aligned) add_aligned(aligned + t * config_.aligned_slots, x);
       s.rows[size_t(i)] = {&cache, t};
       which[size_t(i)] = int32_t(i);
     }
@@ -288,18 +288,18 @@ void MultiScaleLm::check_frames(const int32_t* frames, int64_t count) const {
   }
 }
 
-void MultiScaleLm::check_guide(const int32_t* guide, int64_t count) const {
-  if (!guide) return;
-  const int64_t s = config_.guide_slots;
+void MultiScaleLm::check_aligned(const int32_t* aligned, int64_t count) const {
+  if (!aligned) return;
+  const int64_t s = config_.aligned_slots;
   if (s == 0)
     throw std::invalid_argument(
-        "guide: expected none, since this model has no guide slots; leave it out");
+        "aligned: expected none, since this model has no aligned slots; leave it out");
   for (int64_t i = 0; i < count * s; ++i) {
-    if (guide[i] < -1 || guide[i] >= config_.guide_vocab) {
-      throw std::invalid_argument("guide[" + std::to_string(i / s) + ", " + std::to_string(i % s) +
-                                  "]: expected an id from 0 to " +
-                                  std::to_string(config_.guide_vocab - 1) +
-                                  ", or -1 for none, got " + std::to_string(guide[i]));
+    if (aligned[i] < -1 || aligned[i] >= config_.aligned_vocab) {
+      throw std::invalid_argument("aligned[" + std::to_string(i / s) + ", " +
+                                  std::to_string(i % s) + "]: expected an id from 0 to " +
+                                  std::to_string(config_.aligned_vocab - 1) +
+                                  ", or -1 for none, got " + std::to_string(aligned[i]));
     }
   }
 }

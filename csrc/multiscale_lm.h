@@ -84,8 +84,8 @@ class MultiScaleLm {
   // --- pieces of a step; x, h: [rows, D] in scratch.x --------------------------------------------
   void embed_frame(const int32_t* ids, float* x) const;  // x [D] = E(ids [K])
   void embed_start(float* x) const;                      // x [D] = E(start frame)
-  // x [D] += guides [S]; -1 adds nothing
-  void add_guide(const int32_t* guide, float* x) const;
+  // x [D] += aligned rows [S]; -1 adds nothing
+  void add_aligned(const int32_t* aligned, float* x) const;
   void embed_continuous(const ContinuousInput& input, float* out) const;  // out [count, D]
   // Appends scratch.rows (count of them) to their caches; scratch.x becomes h unless cache_only.
   void global_pass(LmScratch& scratch, int64_t count, bool cache_only) const;
@@ -100,14 +100,14 @@ class MultiScaleLm {
   void head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges,
             float* logits) const;
 
-  // Teacher-forced logits [T, K, V] of frames [T, K]; guide [T, S] or null.
-  void logits(const int32_t* frames, int64_t count, const int32_t* guide,
+  // Teacher-forced logits [T, K, V] of frames [T, K]; aligned rows [T, S] or null.
+  void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
               const std::vector<ContinuousInput>& continuous, float* out) const;
 
-  // std::invalid_argument with one line when ids, guides or continuous inputs are not what this
-  // model takes.
+  // std::invalid_argument with one line when ids, aligned rows or continuous inputs are not what
+  // this model takes.
   void check_frames(const int32_t* frames, int64_t count) const;
-  void check_guide(const int32_t* guide, int64_t count) const;
+  void check_aligned(const int32_t* aligned, int64_t count) const;
   void check_continuous(const std::vector<ContinuousInput>& inputs, int64_t frames) const;
 
  private:
@@ -118,7 +118,7 @@ class MultiScaleLm {
   std::unique_ptr<ThreadPool> pool_;
   Transformer global_, local_;
   int64_t embed_width_;
-  Buffer<float> global_embed_, local_embed_, guide_;
+  Buffer<float> global_embed_, local_embed_, aligned_;
   Linear bridge_, head_;
   // always float32: outside embeddings may have wide ranges
   std::map<std::string, Linear> continuous_;

@@ -23,8 +23,8 @@ Session::Session(std::shared_ptr<const MultiScaleLm> lm, std::shared_ptr<const C
         "codes have no scales");
 }
 
-int64_t Session::generate_audio(int64_t count, const SamplingConfig& sampling, const int32_t* guide,
-                                bool flush, std::vector<int32_t>& codes,
+int64_t Session::generate_audio(int64_t count, const SamplingConfig& sampling,
+                                const int32_t* aligned, bool flush, std::vector<int32_t>& codes,
                                 std::vector<float>& samples,
                                 const std::function<bool()>& interrupted) {
   const int64_t k = lm_->lm().config().num_codebooks;
@@ -48,7 +48,7 @@ int64_t Session::generate_audio(int64_t count, const SamplingConfig& sampling, c
   // generate refuses these before it writes
   if (count < 0 || count > lm_->capacity()) count = count < 0 ? -1 : lm_->capacity() + 1;
   std::vector<int32_t> ids(size_t(std::min(std::max<int64_t>(count, 0), lm_->capacity()) * k));
-  const int64_t made = lm_->generate(count, sampling, guide, ids.data(), interrupted);
+  const int64_t made = lm_->generate(count, sampling, aligned, ids.data(), interrupted);
   for (int64_t i = 0; i < made * k; ++i) ids[size_t(i)] -= sampling.allowed[size_t(i % k)][0].begin;
   ids.resize(size_t(made * k));
   codes.insert(codes.end(), ids.begin(), ids.end());

@@ -29,7 +29,7 @@ class Session {
   // `samples`. `flush` drains the decoder after the last of them, unless cancelled; the end id
   // always drains it. Returns m. sampling.allowed must hold one range of at most codebook_size ids
   // per slot.
-  int64_t generate_audio(int64_t count, const SamplingConfig& sampling, const int32_t* guide,
+  int64_t generate_audio(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                          bool flush, std::vector<int32_t>& codes, std::vector<float>& samples,
                          const std::function<bool()>& interrupted = {});
   // Decodes given codes [count, K] in the same stream.

@@ -14,16 +14,16 @@
 
 namespace uniaudio::python {
 
-// The guide of `rows` frames, or nothing.
-std::optional<std::vector<int32_t>> guide_of(const py::object& object, const LmConfig& config,
-                                             int64_t rows) {
+// The aligned rows of `rows` frames, or nothing.
+std::optional<std::vector<int32_t>> aligned_of(const py::object& object, const LmConfig& config,
+                                               int64_t rows) {
   if (object.is_none()) return std::nullopt;
-  if (config.guide_slots == 0)
+  if (config.aligned_slots == 0)
     throw std::invalid_argument(
-        "guide: expected none, since this model has no guide slots; leave it out");
-  IntMatrix m = int_matrix(object, "guide", config.guide_slots, "[T, S]");
+        "aligned: expected none, since this model has no aligned slots; leave it out");
+  IntMatrix m = int_matrix(object, "aligned", config.aligned_slots, "[T, S]");
   if (m.rows != rows) {
-    throw std::invalid_argument("guide: expected one row per frame (" + std::to_string(rows) +
+    throw std::invalid_argument("aligned: expected one row per frame (" + std::to_string(rows) +
                                 "), got " + std::to_string(m.rows));
   }
   return std::move(m.values);
@@ -121,10 +121,10 @@ std::vector<int32_t> room(const LmSession& s, int64_t n) {
 }
 
 py::array_t<int32_t> generate(LmSession& s, int64_t n, const SamplingConfig& sampling,
-                              const py::object& guide) {
+                              const py::object& aligned) {
   if (n < 0)
     throw std::invalid_argument("generate: expected 0 or more frames, got " + std::to_string(n));
-  const auto ids = guide_of(guide, s.lm().config(), n);
+  const auto ids = aligned_of(aligned, s.lm().config(), n);
   std::vector<int32_t> out = room(s, n);
   int64_t made = 0;
   {
@@ -138,21 +138,22 @@ py::array_t<int32_t> generate(LmSession& s, int64_t n, const SamplingConfig& sam
 std::vector<py::array_t<int32_t>> generate_batch(
     const std::vector<SessionPointer>& sessions, int64_t n,
     const std::vector<SamplingConfig>& samplings,
-    const std::optional<std::vector<py::object>>& guides) {
+    const std::optional<std::vector<py::object>>& aligned_rows) {
   if (n < 0)
     throw std::invalid_argument("generate: expected 0 or more frames, got " + std::to_string(n));
-  if (samplings.size() != sessions.size() || (guides && guides->size() != sessions.size())) {
+  if (samplings.size() != sessions.size() ||
+      (aligned_rows && aligned_rows->size() != sessions.size())) {
     throw std::invalid_argument(
-        "generate_batch: expected one sampling and one guide per session (" +
+        "generate_batch: expected one sampling and one set of aligned rows per session (" +
         std::to_string(sessions.size()) + "), got " + std::to_string(samplings.size()) +
-        (guides ? " and " + std::to_string(guides->size()) : ""));
+        (aligned_rows ? " and " + std::to_string(aligned_rows->size()) : ""));
   }
   std::vector<std::optional<std::vector<int32_t>>> ids(sessions.size());
   std::vector<std::vector<int32_t>> out;
   std::vector<LmSession::Job> jobs;
   for (size_t i = 0; i < sessions.size(); ++i) {
     if (!sessions[i]) throw std::invalid_argument("generate_batch: expected sessions, got None");
-    if (guides) ids[i] = guide_of((*guides)[i], sessions[i]->lm().config(), n);
+    if (aligned_rows) ids[i] = aligned_of((*aligned_rows)[i], sessions[i]->lm().config(), n);
     out.push_back(room(*sessions[i], n));
   }
   for (size_t i = 0; i < sessions.size(); ++i)
@@ -169,11 +170,11 @@ std::vector<py::array_t<int32_t>> generate_batch(
   return result;
 }
 
-py::array_t<float> logits(const MultiScaleLm& lm, const py::object& frames, const py::object& guide,
-                          const py::object& continuous) {
+py::array_t<float> logits(const MultiScaleLm& lm, const py::object& frames,
+                          const py::object& aligned, const py::object& continuous) {
   const LmConfig& c = lm.config();
   const IntMatrix m = int_matrix(frames, "frames", c.num_codebooks, "[T, K]");
-  const auto ids = guide_of(guide, c, m.rows);
+  const auto ids = aligned_of(aligned, c, m.rows);
   const Continuous inputs = continuous_of(continuous, c);
   py::array_t<float> out(
       {py::ssize_t(m.rows), py::ssize_t(c.num_codebooks), py::ssize_t(c.vocab_size)});
@@ -263,11 +264,11 @@ py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forc
 
 }  // namespace
 
-void prefill_session(LmSession& s, const py::object& frames, const py::object& guide,
+void prefill_session(LmSession& s, const py::object& frames, const py::object& aligned,
                      const py::object& continuous) {
   const LmConfig& c = s.lm().config();
   const IntMatrix m = int_matrix(frames, "frames", c.num_codebooks, "[n, K]");
-  const auto ids = guide_of(guide, c, m.rows);
+  const auto ids = aligned_of(aligned, c, m.rows);
   const Continuous inputs = continuous_of(continuous, c);
   py::gil_scoped_release release;
   s.prefill(m.values.data(), m.rows, ids ? ids->data() : nullptr, inputs.inputs);
@@ -350,7 +351,7 @@ void bind_lm(py::module_& m) {
            "dtype: how weights are held (see lm_dtype); kv_dtype float32|bfloat16|int8: how "
            "sessions hold keys and values (int8: one scale for\n"
            "each position and head).")
-      .def("logits", &logits, py::arg("frames"), py::arg("guide") = py::none(),
+      .def("logits", &logits, py::arg("frames"), py::arg("aligned") = py::none(),
            py::arg("continuous") = py::none(),
            "Teacher-forced logits [T, K, V] of frames [T, K], each slot given all before it.")
       .def(
@@ -380,8 +381,8 @@ void bind_lm(py::module_& m) {
                              [](const MultiScaleLm& lm) { return lm.config().vocab_size; })
       .def_property_readonly("num_codebooks",
                              [](const MultiScaleLm& lm) { return lm.config().num_codebooks; })
-      .def_property_readonly("guide_slots",
-                             [](const MultiScaleLm& lm) { return lm.config().guide_slots; })
+      .def_property_readonly("aligned_slots",
+                             [](const MultiScaleLm& lm) { return lm.config().aligned_slots; })
       .def_property_readonly("max_frames",
                              [](const MultiScaleLm& lm) { return lm.config().max_frames; })
       .def_property_readonly("threads", [](const MultiScaleLm& lm) { return lm.pool().threads(); })
@@ -392,9 +393,10 @@ void bind_lm(py::module_& m) {
 
   py::class_<LmSession, SessionPointer>(m, "LMSession",
                                         "One sequence: known frames in, generated frames out.")
-      .def("prefill", &prefill_session, py::arg("frames"), py::arg("guide") = py::none(),
+      .def("prefill", &prefill_session, py::arg("frames"), py::arg("aligned") = py::none(),
            py::arg("continuous") = py::none(), "Appends known frames [n, K].")
-      .def("generate", &generate, py::arg("n"), py::arg("sampling"), py::arg("guide") = py::none(),
+      .def("generate", &generate, py::arg("n"), py::arg("sampling"),
+           py::arg("aligned") = py::none(),
            "Up to n new frames [m, K]; fewer when the end id came (.finished) or after cancel().")
       .def("cancel", &LmSession::cancel,
            "Stops a running generate before its next frame, or else the next generate at once; any "
@@ -439,7 +441,7 @@ void bind_lm(py::module_& m) {
                     "Added to the frame index that keys the random numbers.");
 
   m.def("generate_batch", &generate_batch, py::arg("sessions"), py::arg("n"), py::arg("samplings"),
-        py::arg("guides") = py::none(),
+        py::arg("aligned_rows") = py::none(),
         "Steps several sessions of one LM together; each one's frames are the same as alone.");
 }
 

@@ -38,11 +38,11 @@ py::array_t<float> pcm_of(const std::vector<float>& rows, int channels) {
 }
 
 py::tuple generate_audio(JoinedSession& s, int64_t n, const SamplingConfig& sampling,
-                         const py::object& guide, bool flush) {
+                         const py::object& aligned, bool flush) {
   if (n < 0)
     throw std::invalid_argument("generate_audio: expected 0 or more frames, got " +
                                 std::to_string(n));
-  const auto ids = guide_of(guide, s.session->lm().lm().config(), n);
+  const auto ids = aligned_of(aligned, s.session->lm().lm().config(), n);
   std::vector<int32_t> codes;
   std::vector<float> samples;
   const int64_t made = s.with([&](Session& x) {
@@ -78,22 +78,22 @@ void bind_session(py::module_& m) {
           "The LM's part, for generate_batch.")
       .def(
           "prefill",
-          [](JoinedSession& s, const py::object& frames, const py::object& guide,
+          [](JoinedSession& s, const py::object& frames, const py::object& aligned,
              const py::object& continuous) {
-            prefill_session(s.session->lm(), frames, guide, continuous);
+            prefill_session(s.session->lm(), frames, aligned, continuous);
           },
-          py::arg("frames"), py::arg("guide") = py::none(), py::arg("continuous") = py::none(),
+          py::arg("frames"), py::arg("aligned") = py::none(), py::arg("continuous") = py::none(),
           "Appends known frames [n, K].")
       .def(
           "generate",
           [](py::object self, const py::object& n, const py::object& sampling,
-             const py::object& guide) {
-            return self.attr("lm_session").attr("generate")(n, sampling, guide);
+             const py::object& aligned) {
+            return self.attr("lm_session").attr("generate")(n, sampling, aligned);
           },
-          py::arg("n"), py::arg("sampling"), py::arg("guide") = py::none(),
+          py::arg("n"), py::arg("sampling"), py::arg("aligned") = py::none(),
           "Frames [m, K] without decoding them.")
       .def("generate_audio", &generate_audio, py::arg("n"), py::arg("sampling"),
-           py::arg("guide") = py::none(), py::arg("flush") = false,
+           py::arg("aligned") = py::none(), py::arg("flush") = false,
            "(codes int32 [m, K], pcm float32 [*]) of up to n frames; flush drains the decoder's "
            "look-ahead after them, the end id always does.")
       .def("decode", &decode, py::arg("codes"), py::arg("flush") = false,

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .audio.encoded import EncodedAudio
-    from .audio.sound import Audio, AudioChunk, read_audio
-    from .audio.voice import Voice
+    from .audio import Audio, AudioChunk, EncodedAudio, Voice, read_audio
     from .backends.token_lm import Sampling
     from .engine import Engine
     from .errors import InputError

@@ -182,7 +182,7 @@ class LlamaPeer:
             raise InputError(
                 f"q4_K needs widths in multiples of 256, and this model's is {c.local.width}"
             )
-        if c.global_.norm != "layernorm" or c.conditioning != "add" or c.guide_slots:
+        if c.global_.norm != "layernorm" or c.conditioning != "add" or c.aligned_slots:
             raise InputError(f"llama.cpp has no model type that fits {self.model.name}")
         llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()

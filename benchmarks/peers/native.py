@@ -48,7 +48,7 @@ class Native:
             while len(self.kept) > 1:  # two stay: a row may compare two contexts
                 del self.kept[next(iter(self.kept))]
             session = self.lm.session(context + count + WARM_UP)
-            session.prefill(self.model.frames(context, self.seed), self.model.guide(context))
+            session.prefill(self.model.frames(context, self.seed), self.model.aligned(context))
             self.kept[context, count] = session
         self.base, self.streams = self.kept[context, count], streams
 
@@ -60,20 +60,20 @@ class Native:
         return time.perf_counter() - begin
 
     def _step(self, sessions: list, count: int) -> None:
-        guides = (
-            [self.model.guide(count)] * len(sessions) if self.model.config.guide_slots else None
+        aligned_rows = (
+            [self.model.aligned(count)] * len(sessions) if self.model.config.aligned_slots else None
         )
-        core().generate_batch(sessions, count, self.samplings[: len(sessions)], guides)
+        core().generate_batch(sessions, count, self.samplings[: len(sessions)], aligned_rows)
 
     def prefill(self, count: int) -> float:
         session = self.lm.session(count)
-        frames, guide = self.model.frames(count, self.seed), self.model.guide(count)
+        frames, aligned = self.model.frames(count, self.seed), self.model.aligned(count)
         begin = time.perf_counter()
-        session.prefill(frames, guide)
+        session.prefill(frames, aligned)
         return time.perf_counter() - begin
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        out = self.lm.logits(frames, self.model.guide(len(frames)))[known:]
+        out = self.lm.logits(frames, self.model.aligned(len(frames)))[known:]
         return np.stack([out[:, k, self.model.rows(k)] for k in range(frames.shape[1])], axis=1)
 
     def greedy_agreement(self, known: int, count: int) -> float:
@@ -81,11 +81,11 @@ class Native:
         timed steps compute the same.
         """
         frames = self.model.frames(known, self.seed)
-        guide = self.model.guide(known + count)
+        aligned = self.model.aligned(known + count)
         session = self.lm.session(known + count)
-        session.prefill(frames, None if guide is None else guide[:known])
+        session.prefill(frames, None if aligned is None else aligned[:known])
         greedy = core().Sampling(greedy=True, allowed=[list(r) for r in self.model.allowed])
-        made = session.generate(count, greedy, None if guide is None else guide[known:])
+        made = session.generate(count, greedy, None if aligned is None else aligned[known:])
         best = self.logits(np.concatenate((frames, made)), known).argmax(-1)
         ids = np.stack([self.model.rows(k)[best[:, k]] for k in range(best.shape[1])], axis=1)
         return float((ids == made).mean())

@@ -145,8 +145,8 @@ class Graph:
 
 
 def global_graph(model: Model, w: Weights) -> Graph:
-    """ids [B, T, K] (and guide [B, T, S]) of the frames heard -> ``h`` [B, K or 1, local width],
-    bridged, of the last one.
+    """ids [B, T, K] (and aligned rows [B, T, S]) of the frames heard -> ``h`` [B, K or 1, local
+    width], bridged, of the last one.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", "T", c.num_codebooks])
@@ -155,9 +155,9 @@ def global_graph(model: Model, w: Weights) -> Graph:
         x = g.op("Reshape", e, g.constant("flat", np.array([0, 0, -1], np.int64)))
     else:
         x = g.op("ReduceSum", e, g.constant("axis", np.array([2], np.int64)), keepdims=0)
-    if c.guide_slots:
-        guide = g.input("guide", TensorProto.INT64, ["B", "T", c.guide_slots])
-        rows = g.op("Gather", g.constant("guides", w["guide.weight"]), guide)
+    if c.aligned_slots:
+        aligned = g.input("guide", TensorProto.INT64, ["B", "T", c.aligned_slots])
+        rows = g.op("Gather", g.constant("aligned_rows", w["guide.weight"]), aligned)
         x = g.op(
             "Add",
             x,

@@ -87,7 +87,7 @@ class OnnxPeer:
     def _weight_bytes(self, name: str, path) -> int:
         """Of a frame: the local graph runs K times; embeddings and positions are not read whole."""
         uses = self.c.num_codebooks if name == "local" else 1
-        tables = ("embed", "positions", "guides", "cos", "sin")
+        tables = ("embed", "positions", "aligned_rows", "cos", "sin")
         import onnx
 
         return uses * sum(
@@ -108,21 +108,21 @@ class OnnxPeer:
     def hear(self, frames: NDArray[np.int64]) -> None:
         """Append known frames [T, K] of one stream; the last of them is heard with the next step."""
         ids = np.concatenate((self.last, frames[None, :-1]), axis=1)
-        self.global_.run(len(frames), ids=ids, **self._guide(len(frames)))
+        self.global_.run(len(frames), ids=ids, **self._aligned(len(frames)))
         self.last = frames[None, -1:]
 
-    def _guide(self, count: int) -> dict[str, NDArray]:
-        guide = self.model.guide(count)
+    def _aligned(self, count: int) -> dict[str, NDArray]:
+        aligned = self.model.aligned(count)
         return (
             {}
-            if guide is None
-            else {"guide": np.tile(guide.astype(np.int64), (self.streams, 1, 1))}
+            if aligned is None
+            else {"guide": np.tile(aligned.astype(np.int64), (self.streams, 1, 1))}
         )
 
     def step(self, forced: NDArray[np.int64] | None = None, out: list | None = None) -> None:
         """The next frame of every stream: the best ids, or ``forced`` [B, K]."""
         c = self.c
-        h = self.global_.run(1, ids=self.last, **self._guide(1))
+        h = self.global_.run(1, ids=self.last, **self._aligned(1))
         self.local.at = 0
         ids, chosen = self.no_ids, []
         for k in range(c.num_codebooks):

@@ -177,7 +177,7 @@ class TorchLM(nn.Module):
         self.bridge = fused(w, ["bridge"])
         self.rows = [torch.from_numpy(model.rows(k)) for k in range(c.num_codebooks)]
         self.heads = nn.ModuleList(linear(w["head.weight"][rows], None) for rows in self.rows)
-        self.guide = w.get("guide.weight")
+        self.aligned = w.get("guide.weight")
 
     def begin(self, streams: int, room: int) -> None:
         """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if
@@ -195,26 +195,26 @@ class TorchLM(nn.Module):
         e = F.embedding(frames, self.global_.embed)
         return e.flatten(-2) if self.c.embedding == "concat" else e.sum(-2)
 
-    def hear(self, frames: Tensor, guide: Tensor | None) -> None:
-        """Append known frames [B, T, K]; guide [T, S]."""
+    def hear(self, frames: Tensor, aligned: Tensor | None) -> None:
+        """Append known frames [B, T, K]; aligned rows [T, S]."""
         e = self.embed(frames)
         x = torch.cat((self.last, e[:, :-1]), dim=1)
-        self.global_(x if guide is None else x + self.embed_guide(guide), self.cache, self.at)
+        self.global_(x if aligned is None else x + self.embed_aligned(aligned), self.cache, self.at)
         self.at += frames.shape[1]
         self.last = e[:, -1:]
 
-    def embed_guide(self, guide: Tensor) -> Tensor:
-        assert self.guide is not None
-        return F.embedding(guide, self.guide).sum(-2)
+    def embed_aligned(self, aligned: Tensor) -> Tensor:
+        assert self.aligned is not None
+        return F.embedding(aligned, self.aligned).sum(-2)
 
     def step(
-        self, guide: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None
+        self, aligned: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None
     ) -> Tensor:
         """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R]
         of each slot go to ``out``.
         """
         c = self.c
-        x = self.last if guide is None else self.last + self.embed_guide(guide)
+        x = self.last if aligned is None else self.last + self.embed_aligned(aligned)
         h = self.global_(x, self.cache, self.at)
         b = h.shape[0]
         bridged = self.bridge(h.view(b, c.num_codebooks, -1) if c.conditioning == "add" else h)
@@ -256,8 +256,8 @@ class TorchPeer:
             elif torch.backends.mkldnn.is_available():
                 pack(lm)
             self.lm = lm.eval()
-        guide = self.model.guide(1)
-        self.guide = None if guide is None else torch.from_numpy(guide).long()
+        aligned = self.model.aligned(1)
+        self.aligned = None if aligned is None else torch.from_numpy(aligned).long()
 
     @torch.inference_mode()
     def prepare(self, streams: int, context: int, count: int) -> None:
@@ -268,17 +268,17 @@ class TorchPeer:
     def frames(self, count: int) -> float:
         self.lm.at = self.context
         for _ in range(WARM_UP):
-            self.lm.step(self.guide)
+            self.lm.step(self.aligned)
         begin = time.perf_counter()
         for _ in range(count):
-            self.lm.step(self.guide)
+            self.lm.step(self.aligned)
         return time.perf_counter() - begin
 
     @torch.inference_mode()
     def prefill(self, count: int) -> float:
         frames = torch.from_numpy(self.model.frames(count, self.spec.seed)).long()[None]
-        guide = self.model.guide(count)
-        rows = None if guide is None else torch.from_numpy(guide).long()
+        aligned = self.model.aligned(count)
+        rows = None if aligned is None else torch.from_numpy(aligned).long()
         self.lm.begin(1, count)
         begin = time.perf_counter()
         self.lm.hear(frames, rows)
@@ -287,12 +287,12 @@ class TorchPeer:
     @torch.inference_mode()
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
         ids = torch.from_numpy(frames).long()[None]
-        guide = self.model.guide(known)
+        aligned = self.model.aligned(known)
         self.lm.begin(1, len(frames))
-        self.lm.hear(ids[:, :known], None if guide is None else torch.from_numpy(guide).long())
+        self.lm.hear(ids[:, :known], None if aligned is None else torch.from_numpy(aligned).long())
         out: list[Tensor] = []
         for t in range(known, len(frames)):
-            self.lm.step(self.guide, ids[:, t], out)
+            self.lm.step(self.aligned, ids[:, t], out)
         k = frames.shape[1]
         return torch.cat(out).float().view(len(frames) - known, k, -1).numpy()
 

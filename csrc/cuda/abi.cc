@@ -167,8 +167,8 @@ int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames
 }
 
 int32_t uniaudio_cuda_lm_logits(const uniaudio_lm* lm, const int32_t* frames, int64_t count,
-                                const int32_t* guide, float* out) {
-  return guarded([&] { lm->lm->logits(frames, count, guide, {}, out); });
+                                const int32_t* aligned, float* out) {
+  return guarded([&] { lm->lm->logits(frames, count, aligned, {}, out); });
 }
 
 uniaudio_session* uniaudio_cuda_session_create(const uniaudio_lm* lm, int64_t max_frames) {
@@ -201,7 +201,7 @@ uniaudio_array* uniaudio_cuda_session_known(const uniaudio_session* session, int
 void uniaudio_cuda_session_cancel(uniaudio_session* session) { session->session->cancel(); }
 
 int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames,
-                                      int64_t count, const int32_t* guide,
+                                      int64_t count, const int32_t* aligned,
                                       const uniaudio_continuous* continuous,
                                       int64_t continuous_count) {
   return guarded([&] {
@@ -212,7 +212,7 @@ int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* 
     for (int64_t i = 0; i < continuous_count; ++i)
       inputs.push_back(
           {continuous[i].name, continuous[i].values, continuous[i].index, continuous[i].count});
-    session->session->prefill(frames, count, guide, inputs);
+    session->session->prefill(frames, count, aligned, inputs);
   });
 }
 
@@ -226,7 +226,7 @@ int32_t uniaudio_cuda_generate(uniaudio_request* requests, int64_t request_count
     std::vector<cuda::Session::Request> list;
     for (int64_t i = 0; i < request_count; ++i) {
       samplings.push_back(config_of(*requests[i].sampling));
-      list.push_back({requests[i].session->session.get(), &samplings.back(), requests[i].guide,
+      list.push_back({requests[i].session->session.get(), &samplings.back(), requests[i].aligned,
                       requests[i].out});
       requests[i].made = 0;
     }

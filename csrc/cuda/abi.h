@@ -55,9 +55,9 @@ typedef struct { /* SamplingConfig of csrc/sampling.h */
 typedef struct {
   uniaudio_session* session;
   const uniaudio_sampling* sampling;
-  const int32_t* guide; /* [count, S] or null */
-  int32_t* out;         /* [count, K] */
-  int64_t made;         /* set by the call */
+  const int32_t* aligned; /* [count, S] or null */
+  int32_t* out;           /* [count, K] */
+  int64_t made;           /* set by the call */
 } uniaudio_request;
 
 typedef struct {
@@ -96,7 +96,8 @@ UNIAUDIO_CUDA_API int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, 
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_lm_set_wide_from(uniaudio_lm* lm, int32_t streams);
 /* out [count, K, V] */
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_lm_logits(const uniaudio_lm* lm, const int32_t* frames,
-                                                  int64_t count, const int32_t* guide, float* out);
+                                                  int64_t count, const int32_t* aligned,
+                                                  float* out);
 
 UNIAUDIO_CUDA_API uniaudio_session* uniaudio_cuda_session_create(const uniaudio_lm* lm,
                                                                  int64_t max_frames);
@@ -117,7 +118,7 @@ UNIAUDIO_CUDA_API uniaudio_array* uniaudio_cuda_session_known(const uniaudio_ses
 UNIAUDIO_CUDA_API void uniaudio_cuda_session_cancel(uniaudio_session* session);
 UNIAUDIO_CUDA_API int32_t uniaudio_cuda_session_prefill(uniaudio_session* session,
                                                         const int32_t* frames, int64_t count,
-                                                        const int32_t* guide,
+                                                        const int32_t* aligned,
                                                         const uniaudio_continuous* continuous,
                                                         int64_t continuous_count);
 /* Distinct sessions of one model, stepped together by up to `count` frames. */

@@ -209,10 +209,10 @@ struct Frames {
           float v = round == 0 || made(block, p)[3 * c] == 0
                         ? column.last[at]
                         : embedding(p.embed, ids + c * p.codebooks, at);
-          if (column.guide) {
-            for (int g = 0; g < p.guide_slots; ++g) {
-              const int32_t id = column.guide[size_t(round) * p.guide_slots + g];
-              if (id >= 0) v = v + p.guide_embed[size_t(id) * d + at];
+          if (column.aligned) {
+            for (int g = 0; g < p.aligned_slots; ++g) {
+              const int32_t id = column.aligned[size_t(round) * p.aligned_slots + g];
+              if (id >= 0) v = v + p.aligned_embed[size_t(id) * d + at];
             }
           }
           x[i] = v;

@@ -195,9 +195,9 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   host_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   global_embed_ = floats(host_embed_);
   local_embed_ = floats(weights.get("local.embed.weight", {v, c.local.width}));
-  if (c.guide_slots) {
-    host_guide_ = weights.get("guide.weight", {c.guide_vocab, d});
-    guide_embed_ = floats(host_guide_);
+  if (c.aligned_slots) {
+    host_aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
+    aligned_embed_ = floats(host_aligned_);
   }
   for (const auto& [name, width] : c.continuous) {
     continuous_.emplace(name, std::pair(weights.get("continuous." + name + ".weight", {d, width}),
@@ -276,17 +276,17 @@ void Lm::check_frames(const int32_t* frames, int64_t count) const {
   }
 }
 
-void Lm::check_guide(const int32_t* guide, int64_t count) const {
-  if (!guide) return;
-  if (config_.guide_slots == 0)
+void Lm::check_aligned(const int32_t* aligned, int64_t count) const {
+  if (!aligned) return;
+  if (config_.aligned_slots == 0)
     throw std::invalid_argument(
-        "guide: expected none, since this model has no guide slots; leave it out");
-  for (int64_t i = 0; i < count * config_.guide_slots; ++i) {
-    if (guide[i] >= -1 && guide[i] < config_.guide_vocab) continue;
-    throw std::invalid_argument("guide[" + std::to_string(i / config_.guide_slots) +
+        "aligned: expected none, since this model has no aligned slots; leave it out");
+  for (int64_t i = 0; i < count * config_.aligned_slots; ++i) {
+    if (aligned[i] >= -1 && aligned[i] < config_.aligned_vocab) continue;
+    throw std::invalid_argument("aligned[" + std::to_string(i / config_.aligned_slots) +
                                 "]: expected an id from 0 to " +
-                                std::to_string(config_.guide_vocab - 1) + ", or -1 for none, got " +
-                                std::to_string(guide[i]));
+                                std::to_string(config_.aligned_vocab - 1) +
+                                ", or -1 for none, got " + std::to_string(aligned[i]));
   }
 }
 
@@ -323,11 +323,11 @@ FrameParams Lm::params(int columns) const {
   FrameParams p{};
   p.global = global_.params, p.local = local_.params;
   p.embed = {global_embed_.data(), embed_width_, config_.num_codebooks, config_.concat};
-  p.local_embed = local_embed_.data(), p.guide_embed = guide_embed_.data();
+  p.local_embed = local_embed_.data(), p.aligned_embed = aligned_embed_.data();
   p.bridge_bias = bridge_.bias.data(), p.bridge_scale = bridge_.scale.data(),
   p.head_scale = head_.scale.data();
   p.vocab = config_.vocab_size, p.codebooks = config_.num_codebooks;
-  p.guide_slots = config_.guide_slots, p.local_start = config_.local_start_id;
+  p.aligned_slots = config_.aligned_slots, p.local_start = config_.local_start_id;
   p.add = config_.add, p.kv_half = kv_dtype_ == KvDType::bfloat16;
   p.head_format = formats_.head;
   p.columns = columns;
@@ -427,7 +427,7 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     jobs.push_back(head);
   }
   struct Places {
-    size_t ranges, begin, ends, guide, forced;
+    size_t ranges, begin, ends, aligned, forced;
   };
   std::vector<Places> at(steps.size());
   std::vector<Column> columns(steps.size());
@@ -446,7 +446,7 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     begin.push_back(int32_t(ranges.size()));
     at[i] = {bytes.add(ranges.data(), ranges.size()), bytes.add(begin.data(), begin.size()),
              bytes.add(ends.data(), ends.size()),
-             step.guide ? bytes.add(step.guide, size_t(rounds * config_.guide_slots)) : 0,
+             step.aligned ? bytes.add(step.aligned, size_t(rounds * config_.aligned_slots)) : 0,
              step.forced ? bytes.add(step.forced, size_t(rounds * k)) : 0};
     Column& column = columns[i];
     column = {};
@@ -484,7 +484,8 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     column[i].sampling.ranges = reinterpret_cast<const Range*>(base + at[i].ranges);
     column[i].sampling.range_begin = reinterpret_cast<const int32_t*>(base + at[i].begin);
     column[i].sampling.end_slot = reinterpret_cast<const uint8_t*>(base + at[i].ends);
-    if (steps[i]->guide) column[i].guide = reinterpret_cast<const int32_t*>(base + at[i].guide);
+    if (steps[i]->aligned)
+      column[i].aligned = reinterpret_cast<const int32_t*>(base + at[i].aligned);
     if (steps[i]->forced) column[i].forced = reinterpret_cast<const int32_t*>(base + at[i].forced);
   }
   device_->upload(base, bytes.data(), bytes.size());
@@ -513,10 +514,10 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
   }
 }
 
-void Lm::logits(const int32_t* frames, int64_t count, const int32_t* guide,
+void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
                 const std::vector<ContinuousInput>& continuous, float* out) const {
   check_frames(frames, count);
-  check_guide(guide, count);
+  check_aligned(aligned, count);
   if (count > config_.max_frames) {
     throw std::invalid_argument("frames: expected at most max_frames " +
                                 std::to_string(config_.max_frames) + ", got " +
@@ -536,7 +537,7 @@ void Lm::logits(const int32_t* frames, int64_t count, const int32_t* guide,
   for (int64_t at = 0; at < count; at += kRounds) {
     const int64_t rounds = std::min(kRounds, count - at);
     Step step{&session,        &all,
-              &sampler,        guide ? guide + at * config_.guide_slots : nullptr,
+              &sampler,        aligned ? aligned + at * config_.aligned_slots : nullptr,
               frames + at * k, buffer.data()};
     std::vector<Step*> steps = {&step};
     launch(steps, rounds);

@@ -47,12 +47,12 @@ class Lm {
   // at most. Never changes a bit.
   void set_wide_from(int columns);
 
-  // Teacher-forced logits [T, K, V]; guide [T, S] or null.
-  void logits(const int32_t* frames, int64_t count, const int32_t* guide,
+  // Teacher-forced logits [T, K, V]; aligned rows [T, S] or null.
+  void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
               const std::vector<ContinuousInput>& continuous, float* out) const;
 
   void check_frames(const int32_t* frames, int64_t count) const;
-  void check_guide(const int32_t* guide, int64_t count) const;
+  void check_aligned(const int32_t* aligned, int64_t count) const;
 
  private:
   friend class Session;
@@ -91,7 +91,7 @@ class Lm {
     Session* session;
     const SamplingConfig* sampling;
     const Sampler* sampler;
-    const int32_t* guide;
+    const int32_t* aligned;
     const int32_t* forced = nullptr;
     float* logits = nullptr;  // device
     int64_t made = 0;
@@ -114,11 +114,11 @@ class Lm {
   Formats formats_;
   Plan plan_;
   int embed_width_;
-  Buffer<float> host_embed_, host_guide_;
+  Buffer<float> host_embed_, host_aligned_;
   std::map<std::string, std::pair<Buffer<float>, Buffer<float>>> continuous_;
   Stack global_, local_;
   Packed bridge_, head_;
-  DeviceBuffer<float> global_embed_, local_embed_, guide_embed_;
+  DeviceBuffer<float> global_embed_, local_embed_, aligned_embed_;
 
   // What launches share: one at a time.
   mutable std::mutex mutex_;
@@ -143,7 +143,7 @@ class Session {
   void set_frame_offset(int64_t offset);
   const Lm& lm() const { return *lm_; }
 
-  void prefill(const int32_t* frames, int64_t count, const int32_t* guide,
+  void prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                const std::vector<ContinuousInput>& continuous);
   void cancel() { cancel_.store(true); }
   // As LmSession::set_guidance; also std::invalid_argument where the device takes one stream at a
@@ -159,7 +159,7 @@ class Session {
   struct Request {
     Session* session;
     const SamplingConfig* sampling;
-    const int32_t* guide;
+    const int32_t* aligned;
     int32_t* out;
     int64_t made = 0;
   };

@@ -34,14 +34,14 @@ UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias)
 
 // A stream of a launch, or a position of the one stream that is being prefilled.
 struct Column {
-  char *keys, *values;    // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
-  int32_t* history;       // [capacity][K]
-  float* last;            // [D]: embedding of the last known frame
-  const float* rows;      // prefill: inputs [rounds][columns][D] of all columns, this one's first
-  const int32_t* guide;   // [rounds][S] or null
-  const int32_t* forced;  // [rounds][K], ids that are taken instead of sampled ones, or null
-  float* logits;          // with forced: [rounds][K][8 row tiles of the head's list]
-  int32_t* result;        // frames made, ended, error
+  char *keys, *values;     // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
+  int32_t* history;        // [capacity][K]
+  float* last;             // [D]: embedding of the last known frame
+  const float* rows;       // prefill: inputs [rounds][columns][D] of all columns, this one's first
+  const int32_t* aligned;  // [rounds][S] or null
+  const int32_t* forced;   // [rounds][K], ids that are taken instead of sampled ones, or null
+  float* logits;           // with forced: [rounds][K][8 row tiles of the head's list]
+  int32_t* result;         // frames made, ended, error
   // position: of round 0; key_frame: added to the position for random numbers
   int64_t capacity, position, generated, key_frame;
   // under guidance: the column that goes along; of that one: the column whose ids it takes; else -1
@@ -66,8 +66,8 @@ UA_HD float embedding(const Embedding& e, const int32_t* ids, int at) {
 struct FrameParams {
   StackParams global, local;
   Embedding embed;
-  const float *local_embed, *guide_embed, *bridge_bias, *bridge_scale, *head_scale;
-  int vocab, codebooks, guide_slots, local_start;
+  const float *local_embed, *aligned_embed, *bridge_bias, *bridge_scale, *head_scale;
+  int vocab, codebooks, aligned_slots, local_start;
   bool add, kv_half;
   Format head_format;
 

@@ -43,14 +43,14 @@ void Session::reset() {
   lm_->device_->upload(last_.data(), x.data(), x.size() * sizeof(float));
 }
 
-void Session::prefill(const int32_t* frames, int64_t count, const int32_t* guide,
+void Session::prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                       const std::vector<ContinuousInput>& continuous) {
   const LmConfig& c = lm_->config();
   const int64_t d = c.global.width, k = c.num_codebooks;
   check_room("prefill", count);
   const int64_t all = count;
   lm_->check_frames(frames, count);
-  lm_->check_guide(guide, count);
+  lm_->check_aligned(aligned, count);
   std::vector<std::vector<float>> mapped;
   std::vector<const float*> replaced(size_t(count), nullptr);
   for (const ContinuousInput& in : continuous) {
@@ -90,11 +90,11 @@ void Session::prefill(const int32_t* frames, int64_t count, const int32_t* guide
       }
     }
     lm_->device_->upload(last_.data(), rows.data() + count * d, size_t(d) * sizeof(float));
-    for (int64_t i = 0; guide && i < count; ++i) {
-      for (int s = 0; s < c.guide_slots; ++s) {
-        const int32_t id = guide[i * c.guide_slots + s];
+    for (int64_t i = 0; aligned && i < count; ++i) {
+      for (int s = 0; s < c.aligned_slots; ++s) {
+        const int32_t id = aligned[i * c.aligned_slots + s];
         for (int64_t j = 0; id >= 0 && j < d; ++j)
-          rows[size_t(i * d + j)] += lm_->host_guide_[size_t(id * d + j)];
+          rows[size_t(i * d + j)] += lm_->host_aligned_[size_t(id * d + j)];
       }
     }
     lm_->device_->upload(history_.data() + count_ * k, frames, size_t(count * k) * sizeof(int32_t));
@@ -114,7 +114,7 @@ void Session::prefill(const int32_t* frames, int64_t count, const int32_t* guide
   }
   generated_ = 0;
   finished_ = false;
-  if (plain_) plain_->prefill(frames, all, guide, continuous);
+  if (plain_) plain_->prefill(frames, all, aligned, continuous);
 }
 
 void Session::check_room(const char* what, int64_t count) const {
@@ -193,7 +193,7 @@ void Session::generate(std::vector<Request>& requests, int64_t count,
     }
     samplers.emplace_back(*requests[i].sampling, lm.config());
     s.check_room("generate", count);
-    lm.check_guide(requests[i].guide, count);
+    lm.check_aligned(requests[i].aligned, count);
     requests[i].made = 0;
   }
   const int k = lm.config().num_codebooks;
@@ -209,12 +209,12 @@ void Session::generate(std::vector<Request>& requests, int64_t count,
         stopped[i] = true;
         continue;
       }
-      const int32_t* const guide =
-          requests[i].guide ? requests[i].guide + f * lm.config().guide_slots : nullptr;
-      steps.push_back({&s, requests[i].sampling, &samplers[i], guide});
+      const int32_t* const aligned =
+          requests[i].aligned ? requests[i].aligned + f * lm.config().aligned_slots : nullptr;
+      steps.push_back({&s, requests[i].sampling, &samplers[i], aligned});
       whose.push_back(i);
       if (s.plain_) {
-        steps.push_back({s.plain_.get(), requests[i].sampling, &samplers[i], guide});
+        steps.push_back({s.plain_.get(), requests[i].sampling, &samplers[i], aligned});
         steps.back().goes_along = true;
         whose.push_back(i);
       }

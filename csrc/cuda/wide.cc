@@ -147,8 +147,8 @@ void Lm::run_wide(const FrameParams& p, const std::vector<Job>& jobs,
 
   float *const x = memory + m.x, *const local_x = memory + m.local_x, *const h = memory + m.h;
   WideRow begin = row(Row::begin, g.width, Totals{}, nullptr, x, first_norm(global_), g.format);
-  begin.positions = g.positions, begin.guide_embed = p.guide_embed,
-  begin.guide_slots = p.guide_slots, begin.prefill = p.slots == 0;
+  begin.positions = g.positions, begin.aligned_embed = p.aligned_embed,
+  begin.aligned_slots = p.aligned_slots, begin.prefill = p.slots == 0;
   ops.emplace_back(begin);
   const int slices = p.add ? k : 1;
   layers(global_, x, -1, norm_of(g, g.norm, g.norm_bias), p.head_format,

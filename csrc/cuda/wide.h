@@ -48,10 +48,10 @@ struct WideRow {
   bool peaks;
   float* stats;
   // begin, slot
-  const float *positions, *embed, *guide_embed;
+  const float *positions, *embed, *aligned_embed;
   const Column* column;
   const int32_t* state;
-  int codebooks, guide_slots, slot, start_id;
+  int codebooks, aligned_slots, slot, start_id;
   bool prefill, bridged, embedded;
   // the end of a stack: what is normalised itself, and the largest values of its slices
   float *out, *slice_peaks;
@@ -82,10 +82,10 @@ UA_HD float wide_value(const WideRow& p, int c, int i) {
     const int round = ids[p.codebooks + kRound];
     position = size_t(column.position + round);
     v = p.prefill ? column.rows[i] : column.last[i];
-    if (!p.prefill && column.guide) {
-      for (int g = 0; g < p.guide_slots; ++g) {
-        const int32_t id = column.guide[size_t(round) * p.guide_slots + g];
-        if (id >= 0) v = v + p.guide_embed[size_t(id) * p.width + i];
+    if (!p.prefill && column.aligned) {
+      for (int g = 0; g < p.aligned_slots; ++g) {
+        const int32_t id = column.aligned[size_t(round) * p.aligned_slots + g];
+        if (id >= 0) v = v + p.aligned_embed[size_t(id) * p.width + i];
       }
     }
   }

@@ -18,7 +18,7 @@ const char* const kNames[] = {"base", "reference", "everything", "gqa"};
 struct Golden {
   SafetensorsFile file;
   LmConfig config;
-  std::vector<int32_t> frames, guide;
+  std::vector<int32_t> frames, aligned;
   std::vector<std::vector<float>> values;
   std::vector<std::vector<int32_t>> index;
   std::vector<ContinuousInput> continuous;
@@ -29,7 +29,7 @@ struct Golden {
         config(parse_lm_config(file.metadata().at("config"))),
         frames(file.ints("frames")) {
     count = int64_t(frames.size()) / config.num_codebooks;
-    if (config.guide_slots) guide = file.ints("guide");
+    if (config.aligned_slots) aligned = file.ints("guide");
     for (const auto& [key, width] : config.continuous) {
       values.push_back(file.floats("continuous." + key + ".values"));
       index.push_back(file.ints("continuous." + key + ".index"));
@@ -40,13 +40,13 @@ struct Golden {
       ++i;
     }
   }
-  const int32_t* guides() const { return guide.empty() ? nullptr : guide.data(); }
+  const int32_t* aligned_rows() const { return aligned.empty() ? nullptr : aligned.data(); }
   std::shared_ptr<const MultiScaleLm> lm(DType dtype, int threads) const {
     return std::make_shared<MultiScaleLm>(config, file.weights("lm."), dtype, threads);
   }
   std::unique_ptr<LmSession> session(const std::shared_ptr<const MultiScaleLm>& lm) const {
     auto s = std::make_unique<LmSession>(lm, 40);
-    s->prefill(frames.data(), count, guides(), continuous);
+    s->prefill(frames.data(), count, aligned_rows(), continuous);
     return s;
   }
 };
@@ -54,7 +54,8 @@ struct Golden {
 std::vector<float> logits_of(const Golden& g, DType dtype, int threads) {
   std::vector<float> out(size_t(g.count) * size_t(g.config.num_codebooks) *
                          size_t(g.config.vocab_size));
-  g.lm(dtype, threads)->logits(g.frames.data(), g.count, g.guides(), g.continuous, out.data());
+  g.lm(dtype, threads)
+      ->logits(g.frames.data(), g.count, g.aligned_rows(), g.continuous, out.data());
   return out;
 }
 

@@ -44,7 +44,7 @@ inline LmConfig grouped() {
   LmConfig c = base();
   c.global = stack(2, 96, 4, 72), c.global.kv_heads = 2;
   c.local = stack(3, 64, 4, 50), c.local.kv_heads = 1, c.local.rope = false;
-  c.guide_slots = 2, c.guide_vocab = 7;
+  c.aligned_slots = 2, c.aligned_vocab = 7;
   c.vocab_size = 300;
   return c;
 }
@@ -80,10 +80,10 @@ struct Model {
     for (int32_t& i : ids) i = random.below(config.vocab_size);
     return ids;
   }
-  std::vector<int32_t> guide(int64_t count, uint64_t seed) const {
+  std::vector<int32_t> aligned(int64_t count, uint64_t seed) const {
     check::Random random(seed);
-    std::vector<int32_t> ids(size_t(count * config.guide_slots));
-    for (int32_t& i : ids) i = random.below(config.guide_vocab + 1) - 1;
+    std::vector<int32_t> ids(size_t(count * config.aligned_slots));
+    for (int32_t& i : ids) i = random.below(config.aligned_vocab + 1) - 1;
     return ids;
   }
 };

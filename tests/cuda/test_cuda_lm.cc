@@ -25,28 +25,29 @@ int64_t some(int64_t frames) { return std::getenv("SANITIZED") ? (frames + 4) / 
 void blocks(int n) { setenv("UNIAUDIO_CUDA_HOST_BLOCKS", std::to_string(n).c_str(), 1); }
 
 std::vector<float> logits_of(const auto& lm, const Model& m, const std::vector<int32_t>& frames,
-                             const std::vector<int32_t>& guide) {
+                             const std::vector<int32_t>& aligned) {
   const int64_t count = int64_t(frames.size()) / m.config.num_codebooks;
   std::vector<float> out(frames.size() * size_t(m.config.vocab_size));
-  lm.logits(frames.data(), count, guide.empty() ? nullptr : guide.data(), {}, out.data());
+  lm.logits(frames.data(), count, aligned.empty() ? nullptr : aligned.data(), {}, out.data());
   return out;
 }
 
 double logits_error(const Model& m, DType dtype, int64_t count, KvDType kv = KvDType::float32) {
   const Both both(m, dtype, kv);
-  const auto frames = m.frames(count, 5), guide = m.guide(count, 6);
-  return models::relative(logits_of(*both.gpu, m, frames, guide),
-                          logits_of(*both.cpu, m, frames, guide));
+  const auto frames = m.frames(count, 5), aligned = m.aligned(count, 6);
+  return models::relative(logits_of(*both.gpu, m, frames, aligned),
+                          logits_of(*both.cpu, m, frames, aligned));
 }
 
 std::vector<int32_t> cpu_tokens(const Both& b, const Model& m, const SamplingConfig& s,
                                 int64_t known, int64_t count) {
   LmSession session(b.cpu, known + count);
-  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+  session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
   const int64_t made = session.generate(
-      count, s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots, out.data());
+      count, s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
+      out.data());
   out.resize(size_t(made * m.config.num_codebooks));
   return out;
 }
@@ -54,11 +55,11 @@ std::vector<int32_t> cpu_tokens(const Both& b, const Model& m, const SamplingCon
 std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingConfig& s,
                                 int64_t known, int64_t count) {
   cuda::Session session(b.gpu, known + count);
-  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+  session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
   std::vector<cuda::Session::Request> requests = {
-      {&session, &s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots,
+      {&session, &s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
        out.data()}};
   cuda::Session::generate(requests, count, {});
   out.resize(size_t(requests[0].made * m.config.num_codebooks));
@@ -181,8 +182,8 @@ TEST(wide_launches_give_the_same_bits) {
       const Model m(c, 91);
       const Both both(m, dtype, dtype == DType::int8 ? KvDType::bfloat16 : KvDType::float32);
       const int64_t k = c.num_codebooks, count = 11, known = 70;
-      const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-      const int32_t* const first = guide.empty() ? nullptr : guide.data();
+      const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+      const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
       const auto run = [&](int streams, int from) {
         both.gpu->set_wide_from(from);
         std::vector<std::unique_ptr<cuda::Session>> sessions;
@@ -207,7 +208,7 @@ TEST(wide_launches_give_the_same_bits) {
             sessions.back()->set_guidance(plain, 2.0);
           }
           requests.push_back({sessions.back().get(), &samplings[size_t(i)],
-                              first ? first + length * c.guide_slots : nullptr,
+                              first ? first + length * c.aligned_slots : nullptr,
                               out[size_t(i)].data()});
         }
         cuda::Session::generate(requests, 5, {});
@@ -215,7 +216,7 @@ TEST(wide_launches_give_the_same_bits) {
         for (size_t i = 0; i < requests.size(); ++i) {
           made.push_back(requests[i].made);
           requests[i].out += requests[i].made * k;
-          if (requests[i].guide) requests[i].guide += 5 * c.guide_slots;
+          if (requests[i].aligned) requests[i].aligned += 5 * c.aligned_slots;
         }
         cuda::Session::generate(requests, count - 5, {});
         for (size_t i = 0; i < requests.size(); ++i)
@@ -235,12 +236,12 @@ TEST(wide_launches_give_the_same_bits) {
 
 TEST(the_number_of_blocks_changes_no_bit) {
   const Model m(models::grouped(), 51);
-  const auto frames = m.frames(12, 1), guide = m.guide(12, 2);
+  const auto frames = m.frames(12, 1), aligned = m.aligned(12, 2);
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     std::vector<float> first;
     for (int n : {1, 3, 8}) {
       blocks(n);
-      const auto out = logits_of(*Both(m, dtype).gpu, m, frames, guide);
+      const auto out = logits_of(*Both(m, dtype).gpu, m, frames, aligned);
       if (first.empty()) first = out;
       CHECK(out == first);
     }
@@ -280,9 +281,9 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     const Both both(m, DType::float32);
     const int64_t k = c.num_codebooks, count = 30;
     const auto known = m.frames(20, 3), other = m.frames(14, 8), more = m.frames(5, 9),
-               guide = m.guide(5 + count, 4);
-    const int32_t* const first = guide.empty() ? nullptr : guide.data();
-    const int32_t* const rest = first ? first + 5 * c.guide_slots : nullptr;
+               aligned = m.aligned(5 + count, 4);
+    const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
+    const int32_t* const rest = first ? first + 5 * c.aligned_slots : nullptr;
     const auto start = [&](auto& session, auto& plain, double scale) {
       session.prefill(known.data(), 20, nullptr, {});
       plain.prefill(other.data(), 14, nullptr, {});

@@ -80,7 +80,7 @@ class LM:
     def session(self, max_frames: int) -> LMSession:
         return LMSession(self, max_frames)
 
-    def logits(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> np.ndarray:
+    def logits(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> np.ndarray:
         return np.zeros((*frames.shape, self.vocab_size), np.float32)
 
 
@@ -88,7 +88,7 @@ class LMSession:
     def __init__(self, lm: LM, capacity: int) -> None:
         self.lm, self.capacity, self.frames, self.heard = lm, capacity, 0, 0
         self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
-        self._guide = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
+        self._aligned = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
         self.finished = False
         self.continuous: dict[
             str, tuple[np.ndarray, np.ndarray]
@@ -100,10 +100,10 @@ class LMSession:
         return self._log[: self.frames]
 
     @property
-    def guide(self) -> np.ndarray:
-        return self._guide[: self.frames]
+    def aligned(self) -> np.ndarray:
+        return self._aligned[: self.frames]
 
-    def _append(self, frames: np.ndarray, guide: Any) -> None:
+    def _append(self, frames: np.ndarray, aligned: Any) -> None:
         assert (
             frames.dtype == np.int32
             and frames.ndim == 2
@@ -112,15 +112,15 @@ class LMSession:
         end = self.frames + len(frames)
         if end > self.capacity:
             raise ValueError("over capacity")
-        assert guide is None or (
-            guide.dtype == np.int32 and guide.shape == (len(frames), self._guide.shape[1])
+        assert aligned is None or (
+            aligned.dtype == np.int32 and aligned.shape == (len(frames), self._aligned.shape[1])
         )
         self._log[self.frames : end] = frames
-        self._guide[self.frames : end] = -1 if guide is None else guide
+        self._aligned[self.frames : end] = -1 if aligned is None else aligned
         self.frames = end
         self.heard = (self.heard * 31 + int(frames.sum())) % 997
 
-    def prefill(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> None:
+    def prefill(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> None:
         self.lm.prefilled += len(frames)
         for name, (values, where) in (continuous or {}).items():
             assert values.dtype == np.float32 and values.shape == (
@@ -129,17 +129,17 @@ class LMSession:
             )
             assert where.dtype == np.int32 and where.min() >= 0 and where.max() < len(frames)
             self.continuous[name] = (values, where + self.frames)
-        self._append(frames, guide)
+        self._append(frames, aligned)
 
     def set_guidance(self, plain: LMSession, scale: float) -> None:
         """What it says then depends on both."""
         assert plain is not self and plain.lm is self.lm and plain.frames < self.frames
         self.heard = (self.heard * 31 + plain.heard + round(1000 * scale)) % 997
 
-    def generate(self, n: int, sampling: Sampling, guide: Any = None) -> np.ndarray:
+    def generate(self, n: int, sampling: Sampling, aligned: Any = None) -> np.ndarray:
         self._stop.clear()
         made = [
-            self._one(sampling, None if guide is None else guide[i : i + 1])
+            self._one(sampling, None if aligned is None else aligned[i : i + 1])
             for i in range(n)
             if self._go()
         ]
@@ -150,7 +150,7 @@ class LMSession:
             time.sleep(FRAME_SECONDS)
         return not self._stop.is_set()
 
-    def _one(self, s: Sampling, guide: Any) -> np.ndarray:
+    def _one(self, s: Sampling, aligned: Any) -> np.ndarray:
         k = self.lm.num_codebooks
         frame = []
         for slot, ((start, size), *_) in enumerate(
@@ -165,7 +165,7 @@ class LMSession:
                 start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size
             )
         row = np.array([[frame[0]] * k if s.tie_slots else frame], np.int32)
-        self._append(row, guide)
+        self._append(row, aligned)
         return row[0]
 
     def cancel(self) -> None:
@@ -173,16 +173,16 @@ class LMSession:
 
     def fork(self) -> LMSession:
         other = LMSession(self.lm, self.capacity)
-        other._log, other._guide = self._log.copy(), self._guide.copy()
+        other._log, other._aligned = self._log.copy(), self._aligned.copy()
         other.frames, other.heard = self.frames, self.heard
         return other
 
 
 def generate_batch(
-    sessions: list[LMSession], n: int, samplings: list, guides: Any = None
+    sessions: list[LMSession], n: int, samplings: list, aligned_rows: Any = None
 ) -> list[np.ndarray]:
-    guides = guides or [None] * len(sessions)
-    return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, guides, strict=True)]
+    aligned_rows = aligned_rows or [None] * len(sessions)
+    return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, aligned_rows, strict=True)]
 
 
 class Codec:

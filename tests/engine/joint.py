@@ -9,8 +9,8 @@ from typing import Any
 from tiny import random_weights, tiny_config
 from uniaudio_training.lm.captions import train_captions
 
-from uniaudio_engine.request import aligned as guides
-from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.request.tasks import TASKS
 from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
 from uniaudio_engine.storage.folder import save_folder
@@ -29,7 +29,7 @@ CAPTIONS = [
 
 def joint_config(captions: int) -> ModelConfig:
     def spans(start: int) -> Any:
-        return guides.joint_spans(start, SIZE, UNITS)
+        return aligned_rows.joint_spans(start, SIZE, UNITS)
 
     config = tiny_config(len(PHONES))
     vocabulary = make_vocabulary(K, SIZE, len(PHONES), tuple(TASKS), ("caption",), captions, spans)
@@ -38,8 +38,8 @@ def joint_config(captions: int) -> ModelConfig:
         config.lm,
         num_codebooks=K,
         vocab_size=vocab_size(vocabulary),
-        guide_slots=len(vocabulary.guide_spans),
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     encoder = CodecConfig(
         "spectral",

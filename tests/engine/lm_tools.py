@@ -32,7 +32,7 @@ def both(c: LMConfig, **options: Any) -> LMConfig:
 
 
 BIASES = {f"{name}_bias": True for name in ("q", "k", "v", "o", "mlp")}
-GUIDED = replace(BASE, guide_slots=2, guide_vocab=7)
+WITH_ALIGNED = replace(BASE, aligned_slots=2, aligned_vocab=7)
 CONFIGS: dict[str, LMConfig] = {
     "base": BASE,
     "layernorm": both(BASE, norm="layernorm"),
@@ -52,7 +52,7 @@ CONFIGS: dict[str, LMConfig] = {
     "mqa": replace(BASE, global_=replace(GLOBAL, kv_heads=1)),
     "concat": replace(BASE, embedding="concat"),
     "add": replace(BASE, conditioning="add"),
-    "guide": GUIDED,
+    "aligned": WITH_ALIGNED,
     "continuous": replace(BASE, continuous={"text": 11, "style": 5}),
     "one_codebook": replace(BASE, num_codebooks=1),
     "odd_widths": replace(
@@ -76,8 +76,8 @@ CONFIGS: dict[str, LMConfig] = {
         both(BASE, norm="layernorm", **BIASES),
         embedding="concat",
         conditioning="add",
-        guide_slots=2,
-        guide_vocab=7,
+        aligned_slots=2,
+        aligned_vocab=7,
         continuous={"text": 11},
         global_=replace(
             GLOBAL, width=36, heads=6, kv_heads=3, norm="layernorm", rope_base=500.0, **BIASES
@@ -125,12 +125,12 @@ def native_lm(c: LMConfig, model: MultiScaleLM, dtype: str = "float32", threads:
 def random_inputs(
     c: LMConfig, frames: int, seed: int = 1
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """frames [T, K], guide [T, S] or None, continuous inputs."""
+    """frames [T, K], aligned rows [T, S] or None, continuous inputs."""
     r = np.random.default_rng(seed)
     ids = r.integers(0, c.vocab_size, (frames, c.num_codebooks)).astype(np.int32)
-    guide = (
-        r.integers(-1, c.guide_vocab, (frames, c.guide_slots)).astype(np.int32)
-        if c.guide_slots
+    aligned = (
+        r.integers(-1, c.aligned_vocab, (frames, c.aligned_slots)).astype(np.int32)
+        if c.aligned_slots
         else None
     )
     where = r.permutation(frames)
@@ -138,14 +138,14 @@ def random_inputs(
     for i, (name, width) in enumerate(c.continuous.items()):
         index = np.sort(where[i * 3 : i * 3 + 3]).astype(np.int32)
         continuous[name] = (r.standard_normal((len(index), width)).astype(np.float32), index)
-    return ids, guide, continuous
+    return ids, aligned, continuous
 
 
 def torch_logits(
     model: MultiScaleLM, inputs: tuple[Any, Any, Any], dtype: torch.dtype
 ) -> np.ndarray:
     """Logits [T, K, V] of the torch module computed in `dtype`."""
-    ids, guide, continuous = inputs
+    ids, aligned, continuous = inputs
     t = len(ids)
     dense = {}
     for name, (values, index) in continuous.items():
@@ -158,7 +158,7 @@ def torch_logits(
         model = model.to(dtype)
         out = model(
             torch.from_numpy(ids).long()[None],
-            None if guide is None else torch.from_numpy(guide).long()[None],
+            None if aligned is None else torch.from_numpy(aligned).long()[None],
             dense,
         )
         model.float()

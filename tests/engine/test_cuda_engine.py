@@ -186,14 +186,14 @@ def test_continuous_inputs(host: Any) -> None:
     cpu = core().LM(json.dumps(to_dict(config)), weights, "float32", 1)
     rng = np.random.default_rng(2)
     frames = rng.integers(0, config.vocab_size, (9, config.num_codebooks)).astype(np.int32)
-    guide = rng.integers(-1, config.guide_vocab, (9, config.guide_slots)).astype(np.int32)
+    aligned = rng.integers(-1, config.aligned_vocab, (9, config.aligned_slots)).astype(np.int32)
     values = {
         "text": (rng.standard_normal((3, 5)).astype(np.float32), np.array([1, 4, 8], np.int32))
     }
     made = []
     for lm in (cpu, gpu):
         session = lm.session(60)
-        session.prefill(frames, guide, values)
+        session.prefill(frames, aligned, values)
         made.append(session.generate(40, core().Sampling(seed=3)))
     np.testing.assert_array_equal(*made)
     with pytest.raises(InputError, match="given twice"):

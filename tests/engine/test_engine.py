@@ -19,7 +19,7 @@ from conftest import tone
 from tiny import make_tiny_model, tiny_config
 
 from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request import sequence as seq
 from uniaudio_engine.request.plan import piece_seed, split_phones
 from uniaudio_engine.request.stream import run_together
@@ -70,9 +70,11 @@ def test_the_model_hears_the_trainer_s_sequence(
         phones = [engine.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
         first = len(voice.codes[0]) + 4 + 6 + 3
         durations = seq.token_durations(engine.layout, session.log[first : first + 6])
-        expected = guides.tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
+        expected = aligned_rows.tts_sequence(
+            engine.layout, phones, durations, codes, voice.codes[:2].T
+        )
         assert np.array_equal(session.log, expected.frames)
-        assert np.array_equal(session.guide, expected.guide)
+        assert np.array_equal(session.aligned, expected.aligned)
 
 
 def test_speed_changes_the_length(engine: Engine) -> None:
@@ -427,8 +429,8 @@ def test_token_api(engine: Engine) -> None:
         lambda lm, p: lm.generate(p, 3, seed=-1),
         lambda lm, p: lm.generate(p, 3, Sampling(top_p=2.0)),
         lambda lm, p: lm.generate(p, 3, Sampling(temperature=-1)),
-        lambda lm, p: lm.generate(p, 3, guide=np.zeros((6, 4), int)),
-        lambda lm, p: lm.generate(p, 3, guide=np.full((7, 4), 9999)),
+        lambda lm, p: lm.generate(p, 3, aligned=np.zeros((6, 4), int)),
+        lambda lm, p: lm.generate(p, 3, aligned=np.full((7, 4), 9999)),
         lambda lm, p: lm.logits(np.zeros((2000, 2), int)),
         lambda lm, p: lm.logits([1, 2]),
     ],

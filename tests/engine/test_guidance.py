@@ -41,21 +41,23 @@ def pair(
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-@pytest.mark.parametrize("name", ["base", "reference", "guide", "everything", "one_codebook"])
+@pytest.mark.parametrize("name", ["base", "reference", "aligned", "everything", "one_codebook"])
 def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
     c, lm, s, plain, own_given, plain_given = pair(name)
-    guide = (
-        np.random.default_rng(9).integers(-1, c.guide_vocab, (20, c.guide_slots)).astype(np.int32)
-        if c.guide_slots
+    aligned = (
+        np.random.default_rng(9)
+        .integers(-1, c.aligned_vocab, (20, c.aligned_slots))
+        .astype(np.int32)
+        if c.aligned_slots
         else None
     )
     s.set_guidance(plain, scale)
-    out = s.generate(20, _C.Sampling(**GREEDY), guide)
+    out = s.generate(20, _C.Sampling(**GREEDY), aligned)
     assert s.guided and out.shape == (20, c.num_codebooks)
 
     def logits(given: list[Any]) -> np.ndarray:
-        frames, known_guide, continuous = given
-        whole = None if guide is None else np.concatenate((known_guide, guide))
+        frames, known_aligned, continuous = given
+        whole = None if aligned is None else np.concatenate((known_aligned, aligned))
         return lm.logits(np.concatenate((frames, out)), whole, continuous)[len(frames) :]
 
     a, b = logits(own_given), logits(plain_given)
@@ -63,7 +65,7 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
     assert not np.array_equal(a.argmax(-1), b.argmax(-1))  # the sides do differ
     if scale == 1.0:
         c, _, alone, *_ = pair(name)
-        assert np.array_equal(alone.generate(20, _C.Sampling(**GREEDY), guide), out)
+        assert np.array_equal(alone.generate(20, _C.Sampling(**GREEDY), aligned), out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])

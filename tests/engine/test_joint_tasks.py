@@ -15,7 +15,7 @@ from joint import make_joint_model
 from uniaudio_training.lm.items import Item, Spoken, Sung, item_sequence
 
 from uniaudio_engine import Audio, Engine, InputError
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import token_durations
 from uniaudio_engine.request.tasks import TASKS
 from uniaudio_engine.score.reading import lay_out, read_score
@@ -84,7 +84,7 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
             *(np.array(v) for v in (phones, song.durations, song.pitches, song.note_frames))
         )
     if task == "s_edit":
-        prompt = guides.edit_context(e.encode(given["source"]).T, 55, 70)
+        prompt = aligned_rows.edit_context(e.encode(given["source"]).T, 55, 70)
     for name in ("text", "instruction"):
         if name in given and task != "tts":
             inputs[name] = e.captions.encode(given[name])
@@ -101,13 +101,13 @@ def test_the_engine_lays_out_what_the_trainer_trains(
     item, prompt = trained(engine, task, session.log)
     expected = item_sequence(engine.layout, item, prompt)
     assert np.array_equal(session.log, expected.frames)
-    guide = expected.guide.copy()
+    aligned = expected.aligned.copy()
     if task == "a_edit":  # the trainer's source ends where this one goes on
-        for k in range(guides.AHEAD):
-            c = engine.layout.guide_column(f"ahead{k}")
-            guide[-guides.LOOKAHEAD :, c] = session.guide[-guides.LOOKAHEAD :, c]
-            assert (session.guide[-guides.LOOKAHEAD :, c] >= 0).all()
-    assert np.array_equal(session.guide, guide)
+        for k in range(aligned_rows.AHEAD):
+            c = engine.layout.aligned_column(f"ahead{k}")
+            aligned[-aligned_rows.LOOKAHEAD :, c] = session.aligned[-aligned_rows.LOOKAHEAD :, c]
+            assert (session.aligned[-aligned_rows.LOOKAHEAD :, c] >= 0).all()
+    assert np.array_equal(session.aligned, aligned)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -20,7 +20,7 @@ from lm_tools import BASE, CONFIGS, native_lm, random_inputs, torch_lm
 from uniaudio_engine import _C
 from uniaudio_engine.storage.config import to_dict
 
-NAMES = ["base", "reference", "guide", "everything", "one_codebook", "wide"]
+NAMES = ["base", "reference", "aligned", "everything", "one_codebook", "wide"]
 # Of the weights, and of keys and values after a slash.
 DTYPES = [
     "float32",
@@ -45,16 +45,18 @@ def sampling(**more: Any) -> _C.Sampling:
     return _C.Sampling(**{**SAMPLING, **more})
 
 
-def guide_for(c: Any, n: int, seed: int = 9) -> np.ndarray | None:
+def aligned_for(c: Any, n: int, seed: int = 9) -> np.ndarray | None:
     return (
-        np.random.default_rng(seed).integers(-1, c.guide_vocab, (n, c.guide_slots)).astype(np.int32)
-        if c.guide_slots
+        np.random.default_rng(seed)
+        .integers(-1, c.aligned_vocab, (n, c.aligned_slots))
+        .astype(np.int32)
+        if c.aligned_slots
         else None
     )
 
 
-def cut(guide: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
-    return None if guide is None else guide[begin:end]
+def cut(aligned: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
+    return None if aligned is None else aligned[begin:end]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -62,33 +64,33 @@ def cut(guide: np.ndarray | None, begin: int, end: int) -> np.ndarray | None:
 def test_same_seed_same_tokens(name: str, dtype: str) -> None:
     c = CONFIGS[name]
     model = torch_lm(c)
-    frames, prompt_guide, continuous = random_inputs(c, 20)
-    guide = guide_for(c, 30)
+    frames, prompt_aligned, continuous = random_inputs(c, 20)
+    aligned = aligned_for(c, 30)
     lm = native_lm(c, model, dtype)
 
     def start(lm: _C.LM) -> _C.LMSession:
         s = lm.session(64)
-        s.prefill(frames, prompt_guide, continuous)
+        s.prefill(frames, prompt_aligned, continuous)
         return s
 
-    expected = start(lm).generate(30, sampling(), guide)
+    expected = start(lm).generate(30, sampling(), aligned)
     assert expected.shape == (30, c.num_codebooks)
     assert len(np.unique(expected)) > 5
 
     for threads in (2, 3):
         assert np.array_equal(
-            start(native_lm(c, model, dtype, threads)).generate(30, sampling(), guide), expected
+            start(native_lm(c, model, dtype, threads)).generate(30, sampling(), aligned), expected
         )
 
     # Cut into calls, with known frames in pieces too.
     s = lm.session(50)
     if not continuous:
         for begin, end in ((0, 1), (1, 8), (8, 20)):
-            s.prefill(frames[begin:end], cut(prompt_guide, begin, end))
+            s.prefill(frames[begin:end], cut(prompt_aligned, begin, end))
     else:
-        s.prefill(frames, prompt_guide, continuous)
+        s.prefill(frames, prompt_aligned, continuous)
     pieces = [
-        s.generate(n, sampling(), cut(guide, begin, begin + n))
+        s.generate(n, sampling(), cut(aligned, begin, begin + n))
         for begin, n in ((0, 1), (1, 0), (1, 7), (8, 22))
     ]
     assert np.array_equal(np.concatenate(pieces), expected)
@@ -96,25 +98,25 @@ def test_same_seed_same_tokens(name: str, dtype: str) -> None:
 
     # Fork, save, restore in the middle.
     s = start(lm)
-    first = s.generate(13, sampling(), cut(guide, 0, 13))
+    first = s.generate(13, sampling(), cut(aligned, 0, 13))
     blob = s.save()
     twin = s.fork()
-    rest = s.generate(17, sampling(), cut(guide, 13, 30))
+    rest = s.generate(17, sampling(), cut(aligned, 13, 30))
     assert np.array_equal(np.concatenate((first, rest)), expected)
-    assert np.array_equal(twin.generate(17, sampling(), cut(guide, 13, 30)), rest)
+    assert np.array_equal(twin.generate(17, sampling(), cut(aligned, 13, 30)), rest)
     back = lm.session(60)
     back.generate(5, sampling(seed=1))
     back.restore(blob)
     assert back.frames == 33
-    assert np.array_equal(back.generate(17, sampling(), cut(guide, 13, 30)), rest)
+    assert np.array_equal(back.generate(17, sampling(), cut(aligned, 13, 30)), rest)
 
     # After a reset a session is as new.
     s.reset()
-    s.prefill(frames, prompt_guide, continuous)
-    assert np.array_equal(s.generate(30, sampling(), guide), expected)
+    s.prefill(frames, prompt_aligned, continuous)
+    assert np.array_equal(s.generate(30, sampling(), aligned), expected)
 
     # Another seed says something else.
-    assert not np.array_equal(start(lm).generate(30, sampling(seed=12), guide), expected)
+    assert not np.array_equal(start(lm).generate(30, sampling(seed=12), aligned), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -140,15 +142,15 @@ def test_batched_equals_alone(name: str, threads: int, dtype: str) -> None:
 
     def start(i: int) -> _C.LMSession:
         s = lm.session(40)
-        frames, guide, continuous = random_inputs(c, 3 * i + 6, seed=i)
-        s.prefill(frames[: 3 * i + 6], guide, continuous)
+        frames, aligned, continuous = random_inputs(c, 3 * i + 6, seed=i)
+        s.prefill(frames[: 3 * i + 6], aligned, continuous)
         return s
 
     n = 9
-    alone = [start(i).generate(n, s, guide_for(c, n, i)) for i, s in enumerate(samplings)]
+    alone = [start(i).generate(n, s, aligned_for(c, n, i)) for i, s in enumerate(samplings)]
     sessions = [start(i) for i in range(len(samplings))]
     together = _C.generate_batch(
-        sessions, n, samplings, [guide_for(c, n, i) for i in range(len(samplings))]
+        sessions, n, samplings, [aligned_for(c, n, i) for i in range(len(samplings))]
     )
     for i, (a, b) in enumerate(zip(alone, together, strict=True)):
         assert np.array_equal(a, b), i
@@ -158,14 +160,14 @@ def test_batched_equals_alone(name: str, threads: int, dtype: str) -> None:
     # They go on alone where the batch left them.
     assert np.array_equal(
         sessions[0].generate(4, samplings[0]),
-        _continued(start(0), n, samplings[0], guide_for(c, n, 0)),
+        _continued(start(0), n, samplings[0], aligned_for(c, n, 0)),
     )
 
 
 def _continued(
-    s: _C.LMSession, n: int, sampling: _C.Sampling, guide: np.ndarray | None
+    s: _C.LMSession, n: int, sampling: _C.Sampling, aligned: np.ndarray | None
 ) -> np.ndarray:
-    s.generate(n, sampling, guide)
+    s.generate(n, sampling, aligned)
     return s.generate(4, sampling)
 
 
@@ -177,15 +179,17 @@ def test_greedy_follows_teacher_forced_logits(name: str, dtype: str) -> None:
     """
     c = CONFIGS[name]
     lm = native_lm(c, torch_lm(c), dtype)
-    frames, prompt_guide, continuous = random_inputs(c, 20)
-    guide = guide_for(c, 20)
+    frames, prompt_aligned, continuous = random_inputs(c, 20)
+    aligned = aligned_for(c, 20)
     s = lm.session(40)
-    s.prefill(frames, prompt_guide, continuous)
-    out = s.generate(20, _C.Sampling(greedy=True), guide)
-    whole_guide = (
-        None if guide is None or prompt_guide is None else np.concatenate((prompt_guide, guide))
+    s.prefill(frames, prompt_aligned, continuous)
+    out = s.generate(20, _C.Sampling(greedy=True), aligned)
+    whole_aligned = (
+        None
+        if aligned is None or prompt_aligned is None
+        else np.concatenate((prompt_aligned, aligned))
     )
-    logits = lm.logits(np.concatenate((frames, out)), whole_guide, continuous)
+    logits = lm.logits(np.concatenate((frames, out)), whole_aligned, continuous)
     assert np.array_equal(logits[20:].argmax(-1), out)
 
 
@@ -361,7 +365,7 @@ def test_hostile_calls_are_refused_and_change_nothing() -> None:
     refused("max_frames: expected 1 to", lm.session, 0)
     refused("max_frames: expected 1 to", lm.session, 65)
     refused("at most max_frames", lm.logits, np.ones((65, k), np.int32))
-    refused("one sampling and one guide per session", _C.generate_batch, [s], 1, [])
+    refused("one sampling and one set of aligned rows per session", _C.generate_batch, [s], 1, [])
     refused(
         "sessions of one LM",
         _C.generate_batch,

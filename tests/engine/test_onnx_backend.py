@@ -200,7 +200,7 @@ def test_sessions(joint: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="frames: expected an id from 0"):
         session.prefill(np.full((1, k), -1))
     with pytest.raises(InputError, match="expected one row per frame"):
-        session.prefill(frames[:2], np.zeros((1, native.lm.config.guide_slots), np.int32))
+        session.prefill(frames[:2], np.zeros((1, native.lm.config.aligned_slots), np.int32))
     with pytest.raises(InputError, match="another session of the same LM"):
         session.set_guidance(session, 2.0)
     with pytest.raises(InputError, match="max_frames"):

@@ -21,7 +21,7 @@ from uniaudio_training.lm.items import Given, Item, item_sequence, make_item
 from uniaudio_training.user_tasks import extend, read_user_tasks
 
 from uniaudio_engine import Engine
-from uniaudio_engine.request.sequence import Layout, guide_vocab, token_durations, vocab_size
+from uniaudio_engine.request.sequence import Layout, aligned_vocab, token_durations, vocab_size
 from uniaudio_engine.request.tasks import TASKS
 from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
@@ -35,7 +35,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "restore": {
         "inputs": [
             {"name": "fault", "modality": "tokens", "segment": "fault", "help": "what is wrong"},
-            {**SOURCE, "segment": "source", "place": "guide"},
+            {**SOURCE, "segment": "source", "place": "aligned"},
         ],
         "length": "source",
         "finish": "length",
@@ -105,7 +105,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
                 "name": "source",
                 "modality": "units",
                 "segment": "unit",
-                "place": "guide",
+                "place": "aligned",
                 "help": "the speech",
             }
         ],
@@ -114,7 +114,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     },
     "patch": {
         "inputs": [
-            {**SOURCE, "segment": "source", "place": "guide"},
+            {**SOURCE, "segment": "source", "place": "aligned"},
             {
                 "name": "hole",
                 "modality": "span",
@@ -172,8 +172,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lm = dataclasses.replace(
         config.lm,
         vocab_size=vocab_size(vocabulary),
-        guide_slots=len(vocabulary.guide_spans),
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     entries = (*config.tasks, *(u.task for u in users.values()))
     config = dataclasses.replace(config, lm=lm, vocabulary=vocabulary, tasks=entries)
@@ -254,14 +254,14 @@ def test_the_engine_lays_out_what_the_trainer_trains(
         inputs["text"] = dataclasses.replace(inputs["text"], durations=drawn)
     voice = inputs["who"] if item.task.lead is not None else None
     sequence = item_sequence(layout, dataclasses.replace(item, codes=codes, inputs=inputs), voice)
-    frames, guide = sequence.frames, sequence.guide
+    frames, aligned = sequence.frames, sequence.aligned
     if (
         task == "answer"
     ):  # the trainer's last frame says that this is the end; the fake core never says so
         assert (frames[-1] == layout.vocabulary.special("audio_end")).all()
-        frames, guide = frames[:-1], guide[:-1]
+        frames, aligned = frames[:-1], aligned[:-1]
     assert np.array_equal(session.log, frames)
-    assert np.array_equal(session.guide, guide)
+    assert np.array_equal(session.aligned, aligned)
     assert np.isfinite(made.samples).all() and sequence.frames.shape[1] == K
     if ENTRIES[task].get("finish"):
         assert len(made.samples) == len(SOUNDS["source.wav"].samples)

@@ -19,7 +19,7 @@ from conftest import tone
 
 import uniaudio_engine
 from uniaudio_engine import Engine, Sampling
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
@@ -115,19 +115,21 @@ def test_logits_are_torch_s(real: Engine) -> None:
     module = MultiScaleLM(config).eval()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in real.folder.lm.items()})
     rng = np.random.default_rng(0)
-    sequence = guides.tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
+    sequence = aligned_rows.tts_sequence(
+        real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2))
+    )
     with torch.no_grad():
         expected = module(
             torch.from_numpy(sequence.frames)[None].long(),
-            torch.from_numpy(sequence.guide)[None].long(),
+            torch.from_numpy(sequence.aligned)[None].long(),
         )
         exact = module.double()(
             torch.from_numpy(sequence.frames)[None].long(),
-            torch.from_numpy(sequence.guide)[None].long(),
+            torch.from_numpy(sequence.aligned)[None].long(),
         )
     # norms and rope tables stay float32 in the module: its own float32 error is the yardstick
     error = (expected - exact).abs().max().item()
-    found = real.lm.logits(sequence.frames, sequence.guide)
+    found = real.lm.logits(sequence.frames, sequence.aligned)
     assert np.abs(found - exact[0].numpy()).max() <= max(10 * error, 1e-5)
 
 

@@ -73,8 +73,8 @@ def reference_config() -> ModelConfig:
         start_id=SPECIALS.index("mega_global"),
         local_start_id=SPECIALS.index("mega_local"),
         max_frames=400,
-        guide_slots=0,
-        guide_vocab=0,
+        aligned_slots=0,
+        aligned_vocab=0,
         continuous={"text_t5": WIDTH},
     )
     vocabulary = VocabularyConfig(tuple(SPECIALS), tuple(spans))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request import sequence as seq
 from uniaudio_engine.storage.config import ConfigError
 
@@ -21,12 +21,12 @@ def test_vocabulary_spans_leave_room_for_specials() -> None:
         ("duration", 85, 64),
     ]
     assert seq.vocab_size(V) == 149
-    assert [(s.start, s.size) for s in V.guide_spans] == [(0, 5), (5, 5), (10, 5), (15, 32)]
-    assert seq.guide_vocab(V) == 47
+    assert [(s.start, s.size) for s in V.aligned_spans] == [(0, 5), (5, 5), (10, 5), (15, 32)]
+    assert seq.aligned_vocab(V) == 47
 
 
 def test_tts_sequence_by_hand() -> None:
-    s = guides.tts_sequence(
+    s = aligned_rows.tts_sequence(
         LAYOUT, [3, 0, 4], [1, 2, 1], [[0, 1], [2, 3], [4, 5], [6, 7]], prompt=[[7, 0], [0, 7]]
     )
     name = V.special
@@ -54,9 +54,9 @@ def test_tts_sequence_by_hand() -> None:
         (70, 79),
     ]
     assert s.frames.tolist() == [list(row) for row in expected]
-    assert s.frames.dtype == s.guide.dtype == np.int32
+    assert s.frames.dtype == s.aligned.dtype == np.int32
     nothing = [-1] * 4
-    assert s.guide.tolist() == [nothing] * 12 + [
+    assert s.aligned.tolist() == [nothing] * 12 + [
         [3, 5 + 0, 10 + 4, -1],
         [0, 5 + 4, -1, -1],
         [4, -1, -1, -1],
@@ -82,7 +82,7 @@ def test_codes_and_durations_round_trip() -> None:
 
 
 def test_frames_left_is_clipped_but_the_frames_are_all_there() -> None:
-    rows = guides.phone_rows(LAYOUT, [2], [70])
+    rows = aligned_rows.phone_rows(LAYOUT, [2], [70])
     assert rows.shape == (70, 4)
     assert rows[:, 3].tolist() == [15 + min(left, 32) - 1 for left in range(70, 0, -1)]
 
@@ -112,8 +112,8 @@ def test_speed_keeps_the_total(speed: float) -> None:
         lambda: LAYOUT.codes_to_frames([[0, 8]]),
         lambda: LAYOUT.codes_to_frames([0, 1]),
         lambda: seq.duration_tokens(LAYOUT, [0]),
-        lambda: guides.phone_rows(LAYOUT, [1, 2], [3]),
-        lambda: guides.tts_sequence(LAYOUT, [1], [2], [[0, 0]]),
+        lambda: aligned_rows.phone_rows(LAYOUT, [1, 2], [3]),
+        lambda: aligned_rows.tts_sequence(LAYOUT, [1], [2], [[0, 0]]),
     ],
 )
 def test_values_out_of_range_are_refused(call) -> None:  # type: ignore[no-untyped-def]

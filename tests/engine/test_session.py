@@ -36,7 +36,7 @@ CODEC = CodecConfig(
         kernel_size=3,
     ),
 )
-LM = replace(BASE, guide_slots=2, guide_vocab=7)
+LM = replace(BASE, aligned_slots=2, aligned_vocab=7)
 ALLOWED = [[(10 + 12 * k, 12)] for k in range(3)]
 
 
@@ -52,7 +52,7 @@ def sampling(**more: Any) -> Any:
     return _C.Sampling(**{"seed": 4, "allowed": ALLOWED, "top_p": 0.95, **more})
 
 
-GUIDE = np.random.default_rng(0).integers(-1, 7, (30, 2)).astype(np.int32)
+ALIGNED = np.random.default_rng(0).integers(-1, 7, (30, 2)).astype(np.int32)
 
 
 def test_stream_equals_offline(models: tuple[Any, Any]) -> None:
@@ -60,10 +60,10 @@ def test_stream_equals_offline(models: tuple[Any, Any]) -> None:
     prompt = np.full((5, 3), 1, np.int32)
     s = _C.Session(lm, codec, 64)
     s.prefill(prompt)
-    codes, pcm = s.generate_audio(30, sampling(), GUIDE, flush=True)
+    codes, pcm = s.generate_audio(30, sampling(), ALIGNED, flush=True)
     plain = lm.session(64)
     plain.prefill(prompt)
-    ids = plain.generate(30, sampling(), GUIDE)
+    ids = plain.generate(30, sampling(), ALIGNED)
     assert np.array_equal(codes, ids - np.array([10, 22, 34]))
     offline = codec.decode(np.ascontiguousarray(codes.T))
     assert pcm.shape == offline.shape == (30 * 40,) and pcm.dtype == np.float32
@@ -74,7 +74,7 @@ def test_stream_equals_offline(models: tuple[Any, Any]) -> None:
     s.prefill(prompt)
     pieces, at = [], 0
     for n in (1, 2, 0, 7, 20):
-        c, p = s.generate_audio(n, sampling(), GUIDE[at : at + n], flush=at + n == 30)
+        c, p = s.generate_audio(n, sampling(), ALIGNED[at : at + n], flush=at + n == 30)
         assert np.array_equal(c, codes[at : at + n])
         pieces.append(p)
         at += n
@@ -89,14 +89,14 @@ def test_stream_equals_offline(models: tuple[Any, Any]) -> None:
 def test_fork_save_restore(models: tuple[Any, Any]) -> None:
     lm, codec = models
     s = _C.Session(lm, codec, 64)
-    s.generate_audio(9, sampling(), GUIDE[:9])
+    s.generate_audio(9, sampling(), ALIGNED[:9])
     blob, twin = s.save(), s.fork()
-    expected = s.generate_audio(8, sampling(), GUIDE[9:17], flush=True)
+    expected = s.generate_audio(8, sampling(), ALIGNED[9:17], flush=True)
     other = _C.Session(lm, codec, 32)
     other.restore(blob)
     for t in (twin, other):
         assert t.frames == 9
-        got = t.generate_audio(8, sampling(), GUIDE[9:17], flush=True)
+        got = t.generate_audio(8, sampling(), ALIGNED[9:17], flush=True)
         assert np.array_equal(got[0], expected[0]) and np.array_equal(got[1], expected[1])
     before = other.save()
     for bad in (b"", blob[:20], blob[:-1], blob + b"x", b"\xff" * len(blob)):

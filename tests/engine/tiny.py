@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.storage.config import (
     CodecConfig,
     LMConfig,
@@ -43,8 +43,8 @@ def tiny_config(phones: int, codebooks: int = 2, **lm_changes: Any) -> ModelConf
         global_=StackConfig(layers=2, width=32, heads=2, mlp_width=48),
         local=StackConfig(layers=1, width=16, heads=2, mlp_width=32),
         max_frames=1024,
-        guide_slots=4,
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=4,
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     lm = dataclasses.replace(lm, **lm_changes)
     return ModelConfig(1, "tiny", codec, lm, vocabulary, ("tts",), "CC0-1.0")

@@ -25,14 +25,14 @@ def main() -> None:
         c = CONFIGS[name]
         model = torch_lm(c)
         inputs = random_inputs(c, 12)
-        frames, guide, continuous = inputs
+        frames, aligned, continuous = inputs
         truth = truth_logits(model, inputs)
         own = float(np.abs(torch_logits(model, inputs, torch.float32) - truth).max())
         tensors = {f"lm.{k}": v.numpy() for k, v in model.state_dict().items()}
         tensors["frames"] = frames
         tensors["logits"] = truth.astype(np.float32)
-        if guide is not None:
-            tensors["guide"] = guide
+        if aligned is not None:
+            tensors["guide"] = aligned
         for key, (values, index) in continuous.items():
             tensors[f"continuous.{key}.values"] = values
             tensors[f"continuous.{key}.index"] = index

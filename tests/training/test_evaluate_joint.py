@@ -237,8 +237,8 @@ def random_model(corpus, tmp_path_factory):
 
     from uniaudio_training.lm.captions import train_captions
 
-    from uniaudio_engine.request import aligned as guides
-    from uniaudio_engine.request.sequence import guide_vocab, make_vocabulary, vocab_size
+    from uniaudio_engine.request import aligned as aligned_rows
+    from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
     from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, SpectralConfig
     from uniaudio_engine.storage.folder import save_folder
     from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
@@ -263,14 +263,14 @@ def random_model(corpus, tmp_path_factory):
         TASKS,
         ("caption",),
         CaptionTokenizer(words).size,
-        lambda start: guides.joint_spans(start, 16, 20),
+        lambda start: aligned_rows.joint_spans(start, 16, 20),
     )
     lm = dataclasses.replace(
         config.lm,
         num_codebooks=4,
         vocab_size=vocab_size(vocabulary),
-        guide_slots=len(vocabulary.guide_spans),
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     spectral = SpectralConfig(
         encoder_width=16,

@@ -45,7 +45,7 @@ SHIFT = {
             "name": "source",
             "modality": "audio",
             "segment": "source",
-            "place": "guide",
+            "place": "aligned",
             "help": "the melody",
         },
     ],

@@ -217,7 +217,7 @@ def _folder(run, path):
 
 
 def test_lm_starts_from_a_folder(tokens, tmp_path):
-    """A deeper model with more guide ids starts as the old one: the same logits wherever the new
+    """A deeper model with more aligned ids starts as the old one: the same logits wherever the new
     ids are not used.
     """
     lm_train.train({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first", "cpu")
@@ -245,14 +245,14 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
         models[-1].load_state_dict(_weights(tmp_path / run)["model"])
     models[0].load_state_dict({k: v.to(torch.bfloat16).float() for k, v in learned.items()})
     frames = torch.randint(64, 100, (1, 9, 4), generator=torch.Generator().manual_seed(0))
-    guide = torch.full((1, 9, models[0].config.guide_slots), -1)
-    guide[..., 0] = 5  # a phone
+    aligned = torch.full((1, 9, models[0].config.aligned_slots), -1)
+    aligned[..., 0] = 5  # a phone
     with torch.no_grad():
         # ids below 64 that nothing is called are new rows in each
         torch.testing.assert_close(
-            models[0](frames, guide)[..., 64:], models[1](frames, guide)[..., 64:]
+            models[0](frames, aligned)[..., 64:], models[1](frames, aligned)[..., 64:]
         )
-    assert models[1].config.guide_vocab > models[0].config.guide_vocab
+    assert models[1].config.aligned_vocab > models[0].config.aligned_vocab
     # what was learned about sources stays, though their ids moved
     vocabularies = [
         from_dict(
@@ -266,7 +266,7 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
         rows = [
             m.guide.weight[s.start : s.start + s.size]
             for m, v in zip(models, vocabularies, strict=True)
-            for s in [v.guide_span(name)]
+            for s in [v.aligned_span(name)]
         ]
         assert torch.equal(*rows)
 

@@ -67,8 +67,8 @@ def test_shared_prompt_equals_single_sequences(task, model, captions):
                 frames = torch.cat((inputs[1:], batch.frames[row, i, -1:]))[
                     None
                 ]  # what follows each input
-                none = torch.full((prompt, batch.guide.shape[-1]), -1)
-                single = lm.global_hidden(frames, torch.cat((none, batch.guide[row, i]))[None])[
+                none = torch.full((prompt, batch.aligned.shape[-1]), -1)
+                single = lm.global_hidden(frames, torch.cat((none, batch.aligned[row, i]))[None])[
                     0, prompt:
                 ]
                 used = batch.kind[row, i] != PAD
@@ -110,7 +110,7 @@ def test_sequences_stay_what_they_were(task, model):
     h = hashlib.sha256()
     for i in range(3):
         b = task_batch(layout, data, np.random.default_rng((1, i)), 2, 600)
-        for tensor in (b.prompt, b.inputs, b.frames, b.guide, b.kind):
+        for tensor in (b.prompt, b.inputs, b.frames, b.aligned, b.kind):
             a = tensor.numpy().astype(np.int32)
             h.update(str(a.shape).encode() + a.tobytes())
     assert h.hexdigest()[:16] == SEEN[task]
@@ -134,7 +134,7 @@ def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
     noise = Noise(beside=0.8, others=0.2)
     clean, wrong = (task_batch(layout, data, np.random.default_rng(4), 2, 3000) for _ in range(2))
     wrong = with_noise(wrong, np.random.default_rng(5), noise.of(ENTRIES[task]))
-    for name in ("prompt", "frames", "guide", "kind"):
+    for name in ("prompt", "frames", "aligned", "kind"):
         assert torch.equal(getattr(clean, name), getattr(wrong, name))
     changed = (clean.inputs != wrong.inputs).any(-1)
     fed_back = (clean.kind == AUDIO) & (clean.kind.roll(1, -1) == AUDIO)
@@ -199,8 +199,8 @@ def test_some_captions_are_left_out(task, model, captions):
 
 
 def columns(layout, seq, name):
-    span = layout.vocabulary.guide_span(name)
-    values = seq.guide[seq.audio, layout.guide_column(name)]
+    span = layout.vocabulary.aligned_span(name)
+    values = seq.aligned[seq.audio, layout.aligned_column(name)]
     return np.where(values >= 0, values - span.start, -1)
 
 
@@ -215,7 +215,7 @@ def test_a_source_rides_beside_its_target(model, captions):
         and (columns(layout, seq, "ahead2")[-3:] == -1).all()
     )
     assert np.array_equal(layout.frames_to_codes(seq.frames[seq.audio]), item.codes[:, :4])
-    assert (seq.guide[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
+    assert (seq.aligned[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
 
 
 def test_a_song_s_notes_and_rests(model, captions):

@@ -23,7 +23,7 @@ from uniaudio_training.models.lm import MultiScaleLM
 from uniaudio_training.run import Run
 from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks
 
-from uniaudio_engine.request.sequence import Layout, guide_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.sequence import Layout, aligned_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.request.tasks import TASKS, Input, Task
 from uniaudio_engine.text.phones import PHONES
 
@@ -32,7 +32,7 @@ SOURCE = {
     "name": "source",
     "modality": "audio",
     "segment": "source",
-    "place": "guide",
+    "place": "aligned",
     "help": "the sound",
 }
 RESTORE = {
@@ -66,7 +66,7 @@ def test_a_task_file_is_an_entry_and_its_labels(folder):
     assert (
         user.labels == {"fault": ("telephone", "clipped")} and user.task.special == "restore_task"
     )
-    assert user.task.inputs[1] == Input("source", "audio", "source", "the sound", place="guide")
+    assert user.task.inputs[1] == Input("source", "audio", "source", "the sound", place="aligned")
 
 
 BAD_FILES = {
@@ -134,7 +134,7 @@ BAD_FILES = {
                 {"name": "hole", "modality": "span", "segment": "source", "help": "where"},
             ]
         },
-        "put source in place guide",
+        "put source in place aligned",
     ),
 }
 
@@ -271,7 +271,9 @@ def test_no_id_moves(folder):
         "heard_start",
         "heard_end",
     )
-    assert new.spans[:-1] == old.vocabulary.spans and new.guide_spans == old.vocabulary.guide_spans
+    assert (
+        new.spans[:-1] == old.vocabulary.spans and new.aligned_spans == old.vocabulary.aligned_spans
+    )
     assert (new.spans[-1].name, new.spans[-1].start, new.spans[-1].size) == (
         "fault",
         vocab_size(old.vocabulary),
@@ -284,10 +286,10 @@ def test_a_model_of_speech_alone_gains_what_goes_beside_the_target(folder):
     old = Layout(make_vocabulary(4, 16, len(PHONES)), 4)
     user = read_user_tasks([task_file(folder)])["restore"]
     new, _ = extend(old, [user], {"tts": TASKS["tts"]}, {"phone": tuple(PHONES)}, 0)
-    names = [s.name for s in new.guide_spans]
+    names = [s.name for s in new.aligned_spans]
     assert {"source0", "source7", "ahead3", "edit"} <= set(names) and "unit" not in names
-    assert new.guide_spans[: len(old.vocabulary.guide_spans)] == old.vocabulary.guide_spans
-    assert guide_vocab(new) == guide_vocab(old.vocabulary) + 64 + 64 + 64 + 2 + 12 * 16
+    assert new.aligned_spans[: len(old.vocabulary.aligned_spans)] == old.vocabulary.aligned_spans
+    assert aligned_vocab(new) == aligned_vocab(old.vocabulary) + 64 + 64 + 64 + 2 + 12 * 16
 
 
 def entry(name="mine", segment="fault", labels=("a", "b"), **more):
@@ -348,7 +350,7 @@ def test_what_a_model_lacks_is_named():
         Task(
             "respeak",
             "help",
-            (Input("source", "units", "unit", "x", place="guide"),),
+            (Input("source", "units", "unit", "x", place="aligned"),),
             "source",
             "x",
         )

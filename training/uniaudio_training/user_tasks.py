@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uniaudio_engine.errors import first_few, shown
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import Layout, extend_vocabulary
 from uniaudio_engine.request.tasks import TASKS, Input, Task
 from uniaudio_engine.storage.config import VocabularyConfig, from_dict
@@ -107,7 +107,7 @@ def check_trainable(task: Task) -> None:
         if spanned is not None and spanned.modality == "audio" and spanned.place == "sequence":
             raise ValueError(
                 f"{where}: input {i.name}: a span of a sound in the sequence cannot be trained "
-                f"for here; put {spanned.name} in place guide"
+                f"for here; put {spanned.name} in place aligned"
             )
         if i.segment != _SEGMENTS.get(i.modality, i.segment):
             raise ValueError(
@@ -194,10 +194,10 @@ def extend(
             if name not in vocabulary.specials
         ]
         own = {span: len(names) for span, names in user.labels.items() if span not in spans}
-        have = {s.name for s in vocabulary.guide_spans}
+        have = {s.name for s in vocabulary.aligned_spans}
         beside = [
             s
-            for s in guides.joint_spans(0, layout.codebook_size, units)
+            for s in aligned_rows.joint_spans(0, layout.codebook_size, units)
             if s.size and s.name not in have
         ]
         if not {s.name for s in beside} & (
@@ -209,7 +209,7 @@ def extend(
             task.needs
             - {
                 *vocabulary.specials,
-                *(s.name for s in (*vocabulary.spans, *vocabulary.guide_spans)),
+                *(s.name for s in (*vocabulary.spans, *vocabulary.aligned_spans)),
             }
         )
         if missing:

@@ -77,7 +77,7 @@ class _Request(ctypes.Structure):
     _fields_ = [
         ("session", c_void_p),
         ("sampling", POINTER(_Sampling)),
-        ("guide", c_void_p),
+        ("aligned", c_void_p),
         ("out", c_void_p),
         ("made", c_int64),
     ]
@@ -374,12 +374,12 @@ class CudaLM:
         return int(self._lib.lm_session_bytes(self._handle, max_frames))
 
     def logits(
-        self, frames: Ids, guide: Ids | None = None, continuous: Any = None
+        self, frames: Ids, aligned: Ids | None = None, continuous: Any = None
     ) -> NDArray[np.float32]:
         """Teacher-forced logits [T, K, V] of frames [T, K]."""
         if continuous:
             raise InputError("logits: continuous inputs are not there on cuda; use device cpu")
-        f, g = np.ascontiguousarray(frames, np.int32), _rows(guide)
+        f, g = np.ascontiguousarray(frames, np.int32), _rows(aligned)
         out = np.empty((*f.shape, self.config.vocab_size), np.float32)
         call(self._lib, "lm_logits", self._handle, pointer(f), len(f), pointer(g), pointer(out))
         return out
@@ -389,9 +389,9 @@ class CudaLM:
         sessions: Sequence[CudaSession],
         n: int,
         samplings: Sequence[Any],
-        guides: Sequence[Ids | None] | None = None,
+        aligned_rows: Sequence[Ids | None] | None = None,
     ) -> list[Ids]:
-        return generate_batch(sessions, n, samplings, guides)
+        return generate_batch(sessions, n, samplings, aligned_rows)
 
     def session(self, max_frames: int) -> CudaSession:
         return CudaSession(self, made(self._lib, "session_create", self._handle, max_frames))
@@ -441,14 +441,14 @@ class CudaSession:
     def prefill(
         self,
         frames: Ids,
-        guide: Ids | None = None,
+        aligned: Ids | None = None,
         continuous: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
-        """Append known frames [n, K], with guides [n, S] and continuous inputs name -> (values [m,
-        width], frames [m]).
+        """Append known frames [n, K], with aligned rows [n, S] and continuous inputs name ->
+        (values [m, width], frames [m]).
         """
         c = self.lm.config
-        f, g = _matrix(frames, "frames", c.num_codebooks), _guide(guide, c, len(frames))
+        f, g = _matrix(frames, "frames", c.num_codebooks), _aligned(aligned, c, len(frames))
         inputs, keep = (_Continuous * len(continuous or {}))(), []
         for item, (name, (values, index)) in zip(inputs, (continuous or {}).items(), strict=True):
             v, i = np.ascontiguousarray(values, np.float32), np.ascontiguousarray(index, np.int32)
@@ -477,9 +477,9 @@ class CudaSession:
                 len(inputs),
             )
 
-    def generate(self, n: int, sampling: Any, guide: Ids | None = None) -> Ids:
+    def generate(self, n: int, sampling: Any, aligned: Ids | None = None) -> Ids:
         """Up to n new frames [m, K]; fewer when the end id came (``finished``) or after ``cancel``."""
-        return generate_batch([self], n, [sampling], [guide])[0]
+        return generate_batch([self], n, [sampling], [aligned])[0]
 
     def known(self, first: int, count: int) -> CudaArray:
         """Frames [first, first + count), int32 [count, K], as they lie on the device."""
@@ -540,16 +540,16 @@ def generate_batch(
     sessions: Sequence[CudaSession],
     n: int,
     samplings: Sequence[Any],
-    guides: Sequence[Ids | None] | None = None,
+    aligned_rows: Sequence[Ids | None] | None = None,
 ) -> list[Ids]:
     """Step several sessions of one LM together; each one's frames [m, K] are the same as alone."""
-    guides = [None] * len(sessions) if guides is None else guides
+    aligned_rows = [None] * len(sessions) if aligned_rows is None else aligned_rows
     if not sessions:
         return []
     if type(n) is not int or n < 0:
         raise InputError(f"generate: expected 0 or more frames, got {shown(n)}")
     lm, lib = sessions[0].lm, sessions[0]._lib
-    rows = [_guide(g, lm.config, n) for g in guides]
+    rows = [_aligned(g, lm.config, n) for g in aligned_rows]
     structs = [_sampling(s) for s in samplings]
     parts: list[list[Ids]] = [[] for _ in sessions]
     going = list(range(len(sessions)))
@@ -567,13 +567,13 @@ def generate_batch(
             for r, i in zip(requests, going, strict=True):
                 out = np.empty((count, lm.config.num_codebooks), np.int32)
                 outs.append(out)
-                guide = rows[i]
+                aligned = rows[i]
                 r.session, r.sampling, r.out = (
                     sessions[i]._handle,
                     ctypes.pointer(structs[i][0]),
                     out.ctypes.data,
                 )
-                r.guide = None if guide is None else guide[at:].ctypes.data
+                r.aligned = None if aligned is None else aligned[at:].ctypes.data
             call(lib, "generate", requests, len(going), count)
             for i, r, out in zip(going, requests, outs, strict=True):
                 parts[i].append(out[: r.made])
@@ -620,16 +620,18 @@ def _matrix(values: Any, what: str, columns: int) -> Ids:
     return np.ascontiguousarray(a, np.int32)
 
 
-def _guide(guide: Any, config: LMConfig, rows: int) -> Ids | None:
-    if guide is None:
+def _aligned(aligned: Any, config: LMConfig, rows: int) -> Ids | None:
+    if aligned is None:
         return None
-    if not config.guide_slots:
-        raise InputError("guide: expected none, since this model has no guide slots; leave it out")
-    g = _matrix(guide, "guide", config.guide_slots)
+    if not config.aligned_slots:
+        raise InputError(
+            "aligned: expected none, since this model has no aligned slots; leave it out"
+        )
+    g = _matrix(aligned, "aligned", config.aligned_slots)
     if len(g) != rows:
-        raise InputError(f"guide: expected one row per frame ({rows}), got {len(g)}")
+        raise InputError(f"aligned: expected one row per frame ({rows}), got {len(g)}")
     return g
 
 
-def _rows(guide: Any) -> Ids | None:
-    return None if guide is None else np.ascontiguousarray(guide, np.int32)
+def _rows(aligned: Any) -> Ids | None:
+    return None if aligned is None else np.ascontiguousarray(aligned, np.int32)

@@ -84,13 +84,13 @@ class GraphLM:
     def logits(
         self,
         frames: Ids,
-        guide: Ids | None = None,
+        aligned: Ids | None = None,
         continuous: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> NDArray[np.float32]:
         """Teacher-forced logits [T, K, V] of frames [T, K]."""
         f = np.ascontiguousarray(frames, np.int64)
         session = GraphSession(self, len(f))
-        hidden = session.advance(f, guide, continuous)
+        hidden = session.advance(f, aligned, continuous)
         caches = self.local_caches(len(f))
         out = np.empty((*f.shape, self.config.vocab_size), np.float32)
         for slot in range(self.config.num_codebooks):
@@ -129,7 +129,7 @@ class GraphLM:
         sessions: Sequence[GraphSession],
         n: int,
         samplings: Sequence[Any],
-        guides: Sequence[Ids | None] | None = None,
+        aligned_rows: Sequence[Ids | None] | None = None,
     ) -> list[Ids]:
         """Each session's frames [m, K]; one after the other, since a graph's step is one stream's."""
         if len(set(map(id, sessions))) < len(sessions):
@@ -137,9 +137,9 @@ class GraphLM:
         for s in sessions:
             s.check_room("generate", n)
         return [
-            s.generate(n, sampling, guide)
-            for s, sampling, guide in zip(
-                sessions, samplings, guides or [None] * len(sessions), strict=True
+            s.generate(n, sampling, aligned)
+            for s, sampling, aligned in zip(
+                sessions, samplings, aligned_rows or [None] * len(sessions), strict=True
             )
         ]
 
@@ -194,28 +194,28 @@ class GraphSession:
     def prefill(
         self,
         frames: Any,
-        guide: Any = None,
+        aligned: Any = None,
         continuous: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
-        """Append known frames [n, K], with guides [n, S] and continuous inputs name -> (values [m,
-        width], frames [m]).
+        """Append known frames [n, K], with aligned rows [n, S] and continuous inputs name ->
+        (values [m, width], frames [m]).
         """
         with self._use():
             f = self._ids(
                 frames, "frames", self.lm.config.num_codebooks, 0, self.lm.config.vocab_size
             )
             self.check_room("prefill", len(f))
-            self.advance(f, guide, continuous)
+            self.advance(f, aligned, continuous)
             self._generated, self.finished = 0, False
             if self._plain is not None:
-                self._plain.prefill(f, guide, continuous)
+                self._plain.prefill(f, aligned, continuous)
 
-    def generate(self, n: int, sampling: Any, guide: Any = None) -> Ids:
+    def generate(self, n: int, sampling: Any, aligned: Any = None) -> Ids:
         """Up to n new frames [m, K]; fewer when the end id came (``finished``) or after ``cancel``."""
         with self._use():
             self.check_room("generate", n)
             c = self.lm.config
-            g = self._guide(guide, n)
+            g = self._aligned(aligned, n)
             sampler = core().Sampler(sampling, self.lm.config_json)
             out: list[NDArray[np.int64]] = []
             for i in range(n):
@@ -301,20 +301,20 @@ class GraphSession:
     def advance(
         self,
         frames: NDArray[np.int64],
-        guide: Any,
+        aligned: Any,
         continuous: Mapping[str, tuple[Any, Any]] | None,
     ) -> NDArray[np.float32]:
         """Appends known frames [n, K]; returns what the model knew before each of them, [n, D]."""
-        g, given = self._guide(guide, len(frames)), self._continuous(continuous, len(frames))
+        g, given = self._aligned(aligned, len(frames)), self._continuous(continuous, len(frames))
         hidden = [np.zeros((0, self.lm.config.global_.width), np.float32)]
         for at in range(0, len(frames), _PREFILL):
             part = slice(at, min(at + _PREFILL, len(frames)))
             n = part.stop - at
             previous = np.concatenate((self._last()[None], frames[part][:-1]))
             inputs: dict[str, NDArray[Any]] = {"previous": previous}
-            if self.lm.config.guide_slots:
+            if self.lm.config.aligned_slots:
                 inputs["guide"] = (
-                    np.full((n, self.lm.config.guide_slots), -1) if g is None else g[part]
+                    np.full((n, self.lm.config.aligned_slots), -1) if g is None else g[part]
                 )
             after: dict[str, NDArray[np.float32]] = {}
             for name, (values, here) in given.items():
@@ -333,15 +333,15 @@ class GraphSession:
             self._append(frames[part])
         return np.concatenate(hidden)
 
-    def _step(self, guide: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    def _step(self, aligned: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """What the model knows before the next frame, [1, D].
 
         The frame itself is appended by the caller.
         """
         c = self.lm.config
         inputs: dict[str, NDArray[Any]] = {"previous": self._last()[None]}
-        if c.guide_slots:
-            inputs["guide"] = np.full((1, c.guide_slots), -1) if guide is None else guide
+        if c.aligned_slots:
+            inputs["guide"] = np.full((1, c.aligned_slots), -1) if aligned is None else aligned
         for name, width in c.continuous.items():
             last = self._last_continuous.get(name)
             inputs[f"continuous_{name}"] = (
@@ -397,17 +397,17 @@ class GraphSession:
         if self._plain is not None:
             self._plain.check_room(what, n)
 
-    def _guide(self, guide: Any, rows: int) -> NDArray[np.int64] | None:
+    def _aligned(self, aligned: Any, rows: int) -> NDArray[np.int64] | None:
         c = self.lm.config
-        if guide is None:
+        if aligned is None:
             return None
-        if not c.guide_slots:
+        if not c.aligned_slots:
             raise InputError(
-                "guide: expected none, since this model has no guide slots; leave it out"
+                "aligned: expected none, since this model has no aligned slots; leave it out"
             )
-        g = self._ids(guide, "guide", c.guide_slots, -1, c.guide_vocab)
+        g = self._ids(aligned, "aligned", c.aligned_slots, -1, c.aligned_vocab)
         if len(g) != rows:
-            raise InputError(f"guide: expected one row per frame ({rows}), got {len(g)}")
+            raise InputError(f"aligned: expected one row per frame ({rows}), got {len(g)}")
         return g
 
     def _continuous(

@@ -55,18 +55,18 @@ class TokenLM:
     def logits(
         self,
         frames: Any,
-        guide: Any | None = None,
+        aligned: Any | None = None,
         continuous: Mapping[str, tuple[NDArray[np.float32], Ids]] | None = None,
     ) -> NDArray[np.float32]:
         """Teacher-forced: frames [T, K] -> [T, K, V], the logits of each slot given all slots
         before it.
 
-        ``guide`` [T, S] (-1: nothing); ``continuous``: name -> (values [n, width], the n frames
+        ``aligned`` [T, S] (-1: nothing); ``continuous``: name -> (values [n, width], the n frames
         that they replace).
         """
         f = self._frames(frames, "frames")
         return self.core.logits(
-            f, self._guide(guide, len(f)), dict(continuous) if continuous else None
+            f, self._aligned(aligned, len(f)), dict(continuous) if continuous else None
         )
 
     def generate(
@@ -75,16 +75,16 @@ class TokenLM:
         max_frames: int,
         sampling: Sampling | None = None,
         seed: int | None = None,
-        guide: Any | None = None,
+        aligned: Any | None = None,
         allowed: Ranges | None = None,
         end_id: int = -1,
     ) -> Ids:
         """Continue prefix [T, K] by up to ``max_frames`` frames; returns ids [m, K].
 
-        ``guide`` [T + max_frames, S] covers prefix and continuation. ``allowed``: for each slot the
-        (start, size) ranges of ids that may come; by default the audio codes of that slot where the
-        vocabulary has them, else all. With ``end_id`` it stops before a frame that begins with that
-        id.
+        ``aligned`` [T + max_frames, S] covers prefix and continuation. ``allowed``: for each slot
+        the (start, size) ranges of ids that may come; by default the audio codes of that slot where
+        the vocabulary has them, else all. With ``end_id`` it stops before a frame that begins with
+        that id.
         """
         values = (sampling or Sampling()).checked()
         seed = (
@@ -102,7 +102,7 @@ class TokenLM:
                 f"prefix and max_frames: expected at most {most} frames, got {len(f)} + "
                 f"{max_frames}"
             )
-        rows = self._guide(guide, len(f) + max_frames)
+        rows = self._aligned(aligned, len(f) + max_frames)
         session = self.session(len(f) + max_frames)
         session.prefill(f, None if rows is None else rows[: len(f)])
         if allowed is None:
@@ -119,13 +119,13 @@ class TokenLM:
         return self.core.session(max_frames or self.config.max_frames)
 
     def generate_batch(
-        self, sessions: Sequence[Any], n: int, samplings: Sequence[Any], guides: Sequence[Any]
+        self, sessions: Sequence[Any], n: int, samplings: Sequence[Any], aligned_rows: Sequence[Any]
     ) -> list[Ids]:
         """Up to ``n`` frames of each session, stepped together; each one's are the same as alone."""
         step = (
             getattr(self.core, "generate_batch", None) or core().generate_batch
         )  # other backends bring their own
-        return list(step(list(sessions), n, list(samplings), list(guides)))
+        return list(step(list(sessions), n, list(samplings), list(aligned_rows)))
 
     @staticmethod
     def sampling(temperature: float = 1.0, **values: Any) -> Any:
@@ -155,18 +155,18 @@ class TokenLM:
             )
         return np.ascontiguousarray(f, np.int32)
 
-    def _guide(self, guide: Any | None, frames: int) -> Ids | None:
-        if guide is None:
+    def _aligned(self, aligned: Any | None, frames: int) -> Ids | None:
+        if aligned is None:
             return None
-        g = np.asarray(guide)
-        s, v = self.config.guide_slots, self.config.guide_vocab
+        g = np.asarray(aligned)
+        s, v = self.config.aligned_slots, self.config.aligned_vocab
         if (
             g.shape != (frames, s)
             or g.dtype.kind not in "iu"
             or (g.size and (g.min() < -1 or g.max() >= v))
         ):
             raise InputError(
-                f"guide: expected ids from -1 to {v - 1} of shape [{frames}, {s}], got "
+                f"aligned: expected ids from -1 to {v - 1} of shape [{frames}, {s}], got "
                 f"{list(g.shape)}"
             )
         return np.ascontiguousarray(g, np.int32)

@@ -167,14 +167,14 @@ def _prefill(engine: Engine, frames: Ids) -> Any:
 
 
 def _timed_frames(engine: Engine, plan: Plan, piece: Piece, n: int) -> tuple[Ids, float]:
-    """n frames as speech has them, with some guide; returns them and ms a frame."""
+    """n frames as speech has them, with some aligned rows; returns them and ms a frame."""
     session = engine.fork_prefix(piece.shared)
     session.prefill(piece.body.frames)
-    guide = engine.layout.no_guide(n)
-    guide[:] = [s.start for s in engine.layout.vocabulary.guide_spans]
+    aligned = engine.layout.no_aligned(n)
+    aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
     sampling = audio_sampling(engine, plan.task.check_options(plan.options), piece.seed)
     begin = time.perf_counter()
-    frames = session.generate(n, sampling, guide)
+    frames = session.generate(n, sampling, aligned)
     return frames, 1000 * (time.perf_counter() - begin) / n
 
 

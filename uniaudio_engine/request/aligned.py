@@ -1,13 +1,13 @@
-"""Guide rows: sources that are aligned with the target in time ride beside it, one row of ids with
-each frame.
+"""Aligned rows: sources that are aligned with the target in time ride beside it, one row of ids
+with each frame.
 
 Row t goes with the step that predicts frame t: the LM embeds its ids, sums them and adds the sum to
 that step's input, so a time-aligned source costs no sequence at all (concatenating it would double
-the frames). Each column has its own ``guide_span``; -1 adds nothing. A row may look ahead
+the frames). Each column has its own ``aligned_span``; -1 adds nothing. A row may look ahead
 (``ahead*``, ``unit_next``), as far as streaming may wait. Pure NumPy and no state; T frames, S
 columns, P phones.
 
-Of the phones' columns (``GUIDE_SLOTS``) an audio frame inside phone i has (p[i], p[i+1], p[i+2],
+Of the phones' columns (``ALIGNED_SLOTS``) an audio frame inside phone i has (p[i], p[i+1], p[i+2],
 min(left, size) - 1), where ``left`` counts the frames that remain in this phone, this one included;
 the duration token of phone i has (p[i], p[i+1], p[i+2], -1); phones beyond the sentence's end are
 -1, and so is all else.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.config import Span
-from .sequence import GUIDE_SLOTS, Ids, Layout, Sequence, build_sequence, checked
+from .sequence import ALIGNED_SLOTS, Ids, Layout, Sequence, build_sequence, checked
 
 LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` are ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
@@ -32,7 +32,7 @@ SOURCE, AHEAD = (
 
 
 def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
-    """The guide spans that the tasks beyond tts need, from id ``start`` on."""
+    """The aligned spans that the tasks beyond tts need, from id ``start`` on."""
     sizes = {
         "note": 64,
         "note_left": 64,
@@ -52,27 +52,27 @@ def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
 
 
 def put(layout: Layout, rows: Ids, name: str, values: Any) -> None:
-    """Write a column: values [T] of the guide span ``name`` from 0, or -1."""
-    span = layout.vocabulary.guide_span(name)
+    """Write a column: values [T] of the aligned span ``name`` from 0, or -1."""
+    span = layout.vocabulary.aligned_span(name)
     v = np.asarray(values)
     checked(v[v >= 0], span.size, name)
-    rows[:, layout.guide_column(name)] = np.where(v >= 0, v + span.start, -1)
+    rows[:, layout.aligned_column(name)] = np.where(v >= 0, v + span.start, -1)
 
 
 def phone_features(layout: Layout, phones: Any) -> Ids:
-    """phones [P] -> [P, S]: the guide rows of their duration tokens (only the phone and the two
+    """phones [P] -> [P, S]: the aligned rows of their duration tokens (only the phone and the two
     after it).
     """
-    p = checked(phones, layout.vocabulary.guide_span(GUIDE_SLOTS[0]).size, "phone ids")
-    rows = layout.no_guide(len(p))
-    for ahead, name in enumerate(GUIDE_SLOTS[:3]):
+    p = checked(phones, layout.vocabulary.aligned_span(ALIGNED_SLOTS[0]).size, "phone ids")
+    rows = layout.no_aligned(len(p))
+    for ahead, name in enumerate(ALIGNED_SLOTS[:3]):
         put(layout, rows, name, np.concatenate((p[ahead:], np.full(min(ahead, len(p)), -1))))
     return rows
 
 
 def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
-    """phones [P], durations [P] in frames (at least 1, not clipped) -> the audio frames' guide
-    [sum(durations), S].
+    """phones [P], durations [P] in frames (at least 1, not clipped) -> the audio frames' aligned
+    rows [sum(durations), S].
     """
     d = np.asarray(durations, np.int64)
     features = phone_features(layout, phones)
@@ -86,7 +86,7 @@ def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
         layout,
         rows,
         "frames_left",
-        np.minimum(left, layout.vocabulary.guide_span("frames_left").size) - 1,
+        np.minimum(left, layout.vocabulary.aligned_span("frames_left").size) - 1,
     )
     return rows
 

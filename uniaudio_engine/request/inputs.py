@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..audio.sound import Audio, read_audio
 from ..audio.voice import Voice
 from ..errors import InputError, first_few, shown
-from . import aligned as guides
+from . import aligned as aligned_rows
 from .sequence import Ids, Prefix
 from .tasks import Input
 
@@ -58,8 +58,8 @@ def hide_span(engine: Engine, spec: Input, value: Any, source: Prefix, meta: Met
 
 @dataclass(frozen=True)
 class Beside:
-    """What goes beside the target: guide ``rows`` [T, S], and of a sound its ``samples`` [N] and
-    ``codes`` [T, K'].
+    """What goes beside the target: aligned rows ``rows`` [T, S], and of a sound its ``samples`` [N]
+    and ``codes`` [T, K'].
     """
 
     rows: Ids
@@ -77,14 +77,14 @@ def read_beside(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
     sound = _sound(engine, spec, value, meta)
     if spec.modality == "units":
         units = engine.semantic(sound)
-        rows = layout.no_guide(len(units))
-        guides.put_units(layout, rows, units)
+        rows = layout.no_aligned(len(units))
+        aligned_rows.put_units(layout, rows, units)
         return Beside(rows, sound.samples)
     codes = np.ascontiguousarray(engine.encode(sound).T)
-    rows = layout.no_guide(len(codes))
-    guides.put_source(layout, rows, codes)
+    rows = layout.no_aligned(len(codes))
+    aligned_rows.put_source(layout, rows, codes)
     if spec.units:
-        guides.put_units(layout, rows, engine.semantic(sound))
+        aligned_rows.put_units(layout, rows, engine.semantic(sound))
     return Beside(rows, sound.samples, codes)
 
 
@@ -110,7 +110,7 @@ def read_context(engine: Engine, spec: Input, value: Any, meta: Meta) -> Beside:
     """A sound that is to be changed in a part, whole: its samples and codes."""
     sound = _sound(engine, spec, value, meta)
     codes = np.ascontiguousarray(engine.encode(sound).T)
-    return Beside(engine.layout.no_guide(0), sound.samples, codes)
+    return Beside(engine.layout.no_aligned(0), sound.samples, codes)
 
 
 def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> Ids:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError, first_few, shown
 from ..text import PAUSE
-from . import aligned as guides
+from . import aligned as aligned_rows
 from .inputs import Beside, hide_span, read_beside, read_context, read_segment, read_span
 from .sequence import Ids, Layout, Prefix, join, phone_segment, segment
 from .tasks import MAX_SEED, Input, Task
@@ -38,13 +38,13 @@ class Piece:
     """One run of the model: feed ``shared`` and ``body``, then generate.
 
     With ``phones`` [P]: a duration for each, then the audio. Without: exactly ``frames`` frames, or
-    where ``least`` is not None between ``least`` and ``frames``, until the model ends it; ``guide``
-    [frames, S] rides beside them.
+    where ``least`` is not None between ``least`` and ``frames``, until the model ends it;
+    ``aligned`` [frames, S] rides beside them.
 
-    ``lead``: frames [n, K] of the target that are known, and their guide [n, S]; they come before
-    those that are generated. ``plain``, under guidance: ``body`` without what is in its captions.
-    ``rest``, of a piece with phones: what stands between ``shared`` and them, in ``body`` and in
-    ``plain``.
+    ``lead``: frames [n, K] of the target that are known, and their aligned rows [n, S]; they come
+    before those that are generated. ``plain``, under guidance: ``body`` without what is in its
+    captions. ``rest``, of a piece with phones: what stands between ``shared`` and them, in ``body``
+    and in ``plain``.
     """
 
     shared: Prefix
@@ -53,7 +53,7 @@ class Piece:
     phones: Ids | None = None
     frames: int = 0
     least: int | None = None
-    guide: Ids | None = None
+    aligned: Ids | None = None
     plain: Prefix | None = None
     lead: tuple[Ids, Ids] | None = None
     rest: Sides = ([], None)
@@ -121,20 +121,20 @@ def make_plan(
         hides = next(
             (i for i in task.inputs if i.modality == "span" and i.segment == spec.name), None
         )
-        if spec.place == "guide":
+        if spec.place == "aligned":
             beside = read_beside(engine, spec, value, meta)
             source_frames = len(beside.rows)
             if hides is not None:
                 span = (0, source_frames)
                 if given.get(hides.name) is not None:
                     span = read_span(engine, hides, given[hides.name], source_frames, meta)
-                guides.put_edit(layout, beside.rows, *span)
+                aligned_rows.put_edit(layout, beside.rows, *span)
             continue
         if spec.modality == "context":
             beside = read_context(engine, spec, value, meta)
             assert hides is not None and beside.codes is not None
             span = read_span(engine, hides, given[hides.name], len(beside.codes), meta)
-            around = guides.edit_context(beside.codes, *span)[:, : layout.num_codebooks]
+            around = aligned_rows.edit_context(beside.codes, *span)[:, : layout.num_codebooks]
             part.append(
                 _segment(
                     layout, spec.segment, Prefix(layout.codes_to_frames(around)), spec.modality
@@ -166,7 +166,7 @@ def make_plan(
             begin, end = (
                 span if span is not None and task.finish == "span" else (0, len(beside.rows))
             )
-            piece = replace(piece, frames=end - begin, guide=beside.rows[begin:end])
+            piece = replace(piece, frames=end - begin, aligned=beside.rows[begin:end])
             if begin:  # an edit goes on from the source as it is
                 assert beside.codes is not None
                 piece = replace(
@@ -235,13 +235,13 @@ def _piece(
             f"{task.name}: expected up to {most:.3g} s beside this input, got "
             f"{frames / engine.frame_rate:.3g} s"
         )
-    guide = None
+    aligned = None
     if task.length == "seconds" and any(
-        s.name == "time_left" for s in engine.layout.vocabulary.guide_spans
+        s.name == "time_left" for s in engine.layout.vocabulary.aligned_spans
     ):
-        guide = engine.layout.no_guide(frames)
-        guides.put_time_left(engine.layout, guide)
-    return Piece(shared, body, seed, None, frames, least, guide, plain)
+        aligned = engine.layout.no_aligned(frames)
+        aligned_rows.put_time_left(engine.layout, aligned)
+    return Piece(shared, body, seed, None, frames, least, aligned, plain)
 
 
 def _spoken(

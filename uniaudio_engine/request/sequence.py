@@ -2,7 +2,7 @@
 numbers.
 
 Pure NumPy and no state; not responsible for text, audio or models. K slots a frame (the LM's
-codebooks), T frames, S guide slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line
+codebooks), T frames, S aligned slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line
 numbers of the model's ``phones.txt``).
 
 A sequence, one row of K ids per item; each part is there or not as its task has it::
@@ -16,7 +16,7 @@ The part in the first line without prompt frames (start and end adjacent) is "no
 item but an audio frame fills all K slots with one id. Codebook k's code c has id
 ``span("audio").start + k * codebook_size + c``; phone p ``span("phone").start + p``; a duration of
 d frames (1 .. span size, longer is clipped) ``span("duration").start + d - 1``. What goes along
-with the target in time is not in the sequence but beside it: see ``guides.py``.
+with the target in time is not in the sequence but beside it: see ``aligned.py``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from ..storage.config import ConfigError, LMConfig, Span, VocabularyConfig
 Ids = NDArray[np.int32]
 
 MAX_DURATION = 64  # frames a phone: the duration span's size
-FRAMES_LEFT = 32  # the frames_left guide span's size
+FRAMES_LEFT = 32  # the frames_left aligned span's size
 # spans start here, so that special tokens can be added to a trained model without moving its ids
 FIRST_SPAN = 64
-GUIDE_SLOTS = ("phone_now", "phone_next", "phone_next2", "frames_left")
+ALIGNED_SLOTS = ("phone_now", "phone_next", "phone_next2", "frames_left")
 _COMMON = ("start", "local_start", "end")
 _SEGMENTS = ("audio", "audio_prompt", "phone", "duration")
 
@@ -49,14 +49,14 @@ def make_vocabulary(
     tasks: tuple[str, ...] = ("tts",),
     segments: tuple[str, ...] = (),
     captions: int = 0,
-    guides: Callable[[int], tuple[Span, ...]] = lambda start: (),
+    aligned_rows: Callable[[int], tuple[Span, ...]] = lambda start: (),
 ) -> VocabularyConfig:
     """The vocabulary of a new model. ``start`` has id 0 (``LMConfig.start_id``), ``local_start`` id
     1.
 
     ``tasks`` become ``<task>_task`` tokens, ``segments`` (beyond audio, audio_prompt, phone,
     duration) become ``<segment>_start`` and ``<segment>_end``. ``captions``: pieces of the caption
-    tokenizer. ``guides``: the guide spans beyond those of phones, from an id on.
+    tokenizer. ``aligned_rows``: the aligned spans beyond those of phones, from an id on.
     """
     around = tuple(f"{s}_{side}" for s in _SEGMENTS + segments for side in ("start", "end"))
     specials = _COMMON + around + tuple(f"{t}_task" for t in tasks)
@@ -67,12 +67,14 @@ def make_vocabulary(
     audio = Span("audio", FIRST_SPAN, num_codebooks * codebook_size)
     phone = Span("phone", audio.start + audio.size, num_phones)
     duration = Span("duration", phone.start + phone.size, MAX_DURATION)
-    guide = [Span(name, i * num_phones, num_phones) for i, name in enumerate(GUIDE_SLOTS[:3])]
-    guide.append(Span(GUIDE_SLOTS[3], 3 * num_phones, FRAMES_LEFT))
+    aligned = [Span(name, i * num_phones, num_phones) for i, name in enumerate(ALIGNED_SLOTS[:3])]
+    aligned.append(Span(ALIGNED_SLOTS[3], 3 * num_phones, FRAMES_LEFT))
     spans = [audio, phone, duration]
     if captions:
         spans.append(Span("caption", duration.start + duration.size, captions))
-    return VocabularyConfig(specials, tuple(spans), (*guide, *guides(3 * num_phones + FRAMES_LEFT)))
+    return VocabularyConfig(
+        specials, tuple(spans), (*aligned, *aligned_rows(3 * num_phones + FRAMES_LEFT))
+    )
 
 
 def vocab_size(vocabulary: VocabularyConfig) -> int:
@@ -84,11 +86,11 @@ def extend_vocabulary(
     vocabulary: VocabularyConfig,
     specials: Iterable[str],
     spans: Mapping[str, int],
-    guide_spans: Mapping[str, int],
+    aligned_spans: Mapping[str, int],
 ) -> VocabularyConfig:
     """The vocabulary of a trained model with more in it; no id that it has moves.
 
-    ``specials`` take free ids before the first span; ``spans`` and ``guide_spans`` (name -> size)
+    ``specials`` take free ids before the first span; ``spans`` and ``aligned_spans`` (name -> size)
     come after the last. Raises :class:`ConfigError` where the ids before the first span are used
     up.
     """
@@ -99,9 +101,12 @@ def extend_vocabulary(
             f"vocabulary: expected at most {room} special tokens, got {len(names)}; give the new "
             "task fewer segments of its own"
         )
-    added = _in_line(vocab_size(vocabulary), spans), _in_line(guide_vocab(vocabulary), guide_spans)
+    added = (
+        _in_line(vocab_size(vocabulary), spans),
+        _in_line(aligned_vocab(vocabulary), aligned_spans),
+    )
     return VocabularyConfig(
-        names, (*vocabulary.spans, *added[0]), (*vocabulary.guide_spans, *added[1])
+        names, (*vocabulary.spans, *added[0]), (*vocabulary.aligned_spans, *added[1])
     )
 
 
@@ -113,9 +118,9 @@ def _in_line(start: int, sizes: Mapping[str, int]) -> list[Span]:
     ]
 
 
-def guide_vocab(vocabulary: VocabularyConfig) -> int:
-    """``LMConfig.guide_vocab`` for this vocabulary."""
-    return max([0] + [s.start + s.size for s in vocabulary.guide_spans])
+def aligned_vocab(vocabulary: VocabularyConfig) -> int:
+    """``LMConfig.aligned_vocab`` for this vocabulary."""
+    return max([0] + [s.start + s.size for s in vocabulary.aligned_spans])
 
 
 @dataclass(frozen=True)
@@ -144,8 +149,8 @@ class Layout:
         return self.vocabulary.span("audio").size // self.num_codebooks
 
     @property
-    def guide_slots(self) -> int:
-        return len(self.vocabulary.guide_spans)
+    def aligned_slots(self) -> int:
+        return len(self.vocabulary.aligned_spans)
 
     def fill(self, ids: Any) -> Ids:
         """ids [n] -> frames [n, K], each id in all K slots."""
@@ -174,14 +179,14 @@ class Layout:
         """Audio frames [T, K] of ids -> codes [T, K]."""
         return (frames - self._offsets()).astype(np.int32)
 
-    def guide_column(self, name: str) -> int:
-        """The slot of a guide span."""
-        self.vocabulary.guide_span(name)
-        return [s.name for s in self.vocabulary.guide_spans].index(name)
+    def aligned_column(self, name: str) -> int:
+        """The slot of a aligned span."""
+        self.vocabulary.aligned_span(name)
+        return [s.name for s in self.vocabulary.aligned_spans].index(name)
 
-    def no_guide(self, n: int) -> Ids:
+    def no_aligned(self, n: int) -> Ids:
         """[n, S] of -1."""
-        return np.full((n, self.guide_slots), -1, np.int32)
+        return np.full((n, self.aligned_slots), -1, np.int32)
 
     def audio_ranges(self) -> list[list[tuple[int, int]]]:
         """Per slot k the id ranges (start, size) that an audio frame may hold."""
@@ -305,10 +310,10 @@ def scale_durations(durations: Any, speed: float) -> Ids:
 
 @dataclass(frozen=True)
 class Sequence:
-    """``frames`` [T, K], ``guide`` [T, S], and where the two predicted parts lie in T."""
+    """``frames`` [T, K], ``aligned`` [T, S], and where the two predicted parts lie in T."""
 
     frames: Ids
-    guide: Ids
+    aligned: Ids
     durations: slice
     audio: slice
 
@@ -328,9 +333,9 @@ def build_sequence(
     """The whole training sequence of any task, as the engine lays it out.
 
     ``token``: the task's special token; ``segments``: names and frames [n, K] of what stands before
-    the target, in order; ``codes`` [T, K] of the target with their guide ``rows`` [T, S];
-    ``phones`` [P] with ``durations`` [P] in frames, where durations are predicted, and the guide
-    rows [P, S] of their tokens. ``ends``: the model is to say where the target ends, so that
+    the target, in order; ``codes`` [T, K] of the target with their aligned rows ``rows`` [T, S];
+    ``phones`` [P] with ``durations`` [P] in frames, where durations are predicted, and the aligned
+    rows rows [P, S] of their tokens. ``ends``: the model is to say where the target ends, so that
     ``<audio_end>`` is the last of its frames.
     """
     audio = layout.codes_to_frames(codes)
@@ -339,7 +344,7 @@ def build_sequence(
     if ends:
         audio, rows = (
             np.concatenate((audio, layout.special("audio_end"))),
-            np.concatenate((rows, layout.no_guide(1))),
+            np.concatenate((rows, layout.no_aligned(1))),
         )
     parts = [
         layout.special("start", token),
@@ -355,13 +360,13 @@ def build_sequence(
     else:
         parts.append(layout.special("audio_start"))
     begin = sum(map(len, parts))
-    guide = layout.no_guide(begin + len(audio))
+    aligned = layout.no_aligned(begin + len(audio))
     if duration_rows is not None:
-        guide[first : first + count] = duration_rows
-    guide[begin:] = rows
+        aligned[first : first + count] = duration_rows
+    aligned[begin:] = rows
     return Sequence(
         np.concatenate([*parts, audio]),
-        guide,
+        aligned,
         slice(first, first + count),
         slice(begin, begin + len(audio)),
     )

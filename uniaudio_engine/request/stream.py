@@ -52,20 +52,20 @@ class Answer:
 
 @dataclass
 class Step:
-    """Generate up to ``n`` frames in ``session``: fewer when the model ends them. ``guide`` [n, S].
-    ``target``: they are what was asked for (else durations).
+    """Generate up to ``n`` frames in ``session``: fewer when the model ends them. ``aligned`` [n,
+    S]. ``target``: they are what was asked for (else durations).
     """
 
     session: Any
     n: int
     sampling: Any
-    guide: Ids | None
+    aligned: Ids | None
     target: bool
     parts: list[Ids] = field(default_factory=list)
     done: int = 0
 
     def rows(self, n: int) -> Ids | None:
-        return None if self.guide is None else self.guide[self.done : self.done + n]
+        return None if self.aligned is None else self.aligned[self.done : self.done + n]
 
     def add(self, frames: Ids) -> None:
         self.parts.append(frames)
@@ -97,7 +97,7 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     if piece.lead is not None:
         session.prefill(*piece.lead)
     if piece.phones is None:
-        yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.guide, True)
+        yield Step(session, piece.frames, target_sampling(engine, plan, piece), piece.aligned, True)
         return
     features = phone_features(layout, piece.phones)
     n = len(features)
@@ -106,8 +106,8 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     planner = session if options["speed"] == 1.0 else session.fork()
     frames = yield Step(planner, n, duration_sampling(engine, options, piece.seed), features, False)
     durations = scale_durations(token_durations(layout, frames), options["speed"])
-    guide = phone_rows(layout, piece.phones, durations)
-    if known + n + 2 + len(guide) > engine.capacity:
+    aligned = phone_rows(layout, piece.phones, durations)
+    if known + n + 2 + len(aligned) > engine.capacity:
         if n == 1:
             raise InputError(
                 f"speed {options['speed']:g} needs more than the model's {engine.capacity} frames"
@@ -119,7 +119,7 @@ def piece_steps(engine: Engine, plan: Plan, piece: Piece) -> Steps:
     if planner is not session:
         session.prefill(duration_tokens(layout, durations), features)
     session.prefill(audio_begin(layout))
-    yield Step(session, len(guide), audio_sampling(engine, options, piece.seed), guide, True)
+    yield Step(session, len(aligned), audio_sampling(engine, options, piece.seed), aligned, True)
 
 
 def audio_sampling(engine: Engine, options: dict[str, Any], seed: int) -> Any:

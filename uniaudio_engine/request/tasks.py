@@ -45,7 +45,7 @@ class Input:
     - ``span``: begin and end in seconds of the part of input ``segment`` that is hidden from the
       model, and how long the hidden part is to be, where that differs.
 
-    ``place``: in the sequence, or beside the target frame by frame (``guides.py``). ``encoder``
+    ``place``: in the sequence, or beside the target frame by frame (``aligned.py``). ``encoder``
     names the optional encoder (``encoders.py``) that makes ``tokens`` of a sound or ``states`` of a
     text.
     """
@@ -63,7 +63,7 @@ class Input:
     rate: float = 0.0  # tokens: how many a second; 0 where they are not in time
     max_count: int = 0  # tokens and states: at most so many; 0 for no limit
     encoder: str = ""
-    place: Literal["sequence", "guide"] = "sequence"
+    place: Literal["sequence", "aligned"] = "sequence"
     units: bool = (
         False  # audio beside the target: its semantic units as well, which say what is spoken in it
     )
@@ -290,12 +290,14 @@ class Task:
                     f"task {self.name}: input {i.name}: expected the name of an audio input as "
                     f"segment, got {shown(i.segment)}"
                 )
-            if i.units and (i.place != "guide" or i.modality != "audio"):
+            if i.units and (i.place != "aligned" or i.modality != "audio"):
                 raise InputError(
                     f"task {self.name}: input {i.name}: units: expected a sound (modality audio) "
-                    "beside the target (place guide) to take them of"
+                    "beside the target (place aligned) to take them of"
                 )
-            if (i.place == "guide") != (i.modality in ("units", "score")) and i.modality != "audio":
+            if (i.place == "aligned") != (
+                i.modality in ("units", "score")
+            ) and i.modality != "audio":
                 raise InputError(
                     f"task {self.name}: input {i.name}: {i.modality} cannot be in place {i.place}"
                 )
@@ -308,7 +310,7 @@ class Task:
                 raise InputError(
                     f"task {self.name}: input {i.name}: expected limits from 0 up, got {i}"
                 )
-        beside = [i for i in self.inputs if i.place == "guide"]
+        beside = [i for i in self.inputs if i.place == "aligned"]
         if (self.length == "source" and "source" not in inputs and not beside) or (
             self.length == "durations" and not self.text_input
         ):
@@ -330,7 +332,7 @@ class Task:
             (
                 i
                 for i in self.inputs
-                if i.name == "source" and (i.place == "guide" or i.modality == "context")
+                if i.name == "source" and (i.place == "aligned" or i.modality == "context")
             ),
             None,
         )
@@ -389,12 +391,12 @@ class Task:
 
     @property
     def needs(self) -> set[str]:
-        """Names of the special tokens, vocabulary spans, guide spans and continuous inputs that its
-        sequence is made of.
+        """Names of the special tokens, vocabulary spans, aligned spans and continuous inputs that
+        its sequence is made of.
         """
         names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
-            if i.place == "guide":
+            if i.place == "aligned":
                 names |= {
                     "audio": {"source0", "ahead0"},
                     "units": {"unit"},
@@ -406,7 +408,7 @@ class Task:
                     (o.place for o in self.inputs if o.name == i.segment and o.modality == "audio"),
                     "",
                 )
-                names |= {"guide": {"edit"}, "sequence": {"audio_mask"}}.get(place, set())
+                names |= {"aligned": {"edit"}, "sequence": {"audio_mask"}}.get(place, set())
             else:
                 names |= {
                     f"{i.segment}_start",
@@ -428,7 +430,9 @@ class Task:
     @property
     def sound_beside(self) -> Input | None:
         """The sound that rides beside the target frame by frame, where there is one."""
-        return next((i for i in self.inputs if i.place == "guide" and i.modality == "audio"), None)
+        return next(
+            (i for i in self.inputs if i.place == "aligned" and i.modality == "audio"), None
+        )
 
     @property
     def text_input(self) -> Input | None:
@@ -488,7 +492,7 @@ _THIS_VOICE = replace(_VOICE, required=True)
 _TEXT = Input("text", "text", "phone", "English text")
 _CAPTION = Input("text", "caption", "caption", "what it is to sound like, in English")
 _INSTRUCTION = Input("instruction", "caption", "caption", "what to do, in English")
-_BESIDE = Input("source", "audio", "source", "the sound", place="guide")
+_BESIDE = Input("source", "audio", "source", "the sound", place="aligned")
 _SPEECH = replace(_BESIDE, units=True)
 _SPAN = Input("span", "span", "source", "the part to change, as begin:end in seconds")
 
@@ -511,7 +515,7 @@ TASKS: dict[str, Task] = {
             "say the same in another voice",
             (
                 _THIS_VOICE,
-                Input("source", "units", "unit", "the speech", place="guide"),
+                Input("source", "units", "unit", "the speech", place="aligned"),
             ),
             "source",
             "uniaudio convert --source examples/speech.flac --voice examples/voice.flac -o "
@@ -557,7 +561,7 @@ TASKS: dict[str, Task] = {
                     "score",
                     "note",
                     "notes and words: .txt, .mid or .musicxml",
-                    place="guide",
+                    place="aligned",
                 ),
             ),
             "source",

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, shown
-from ..request import aligned as guides
+from ..request import aligned as aligned_rows
 from ..request.sequence import Ids
 from ..text import PAUSE, sentence_words
 from ..text.phones import is_vowel
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 REST = 0.2  # s of silence before and after a song
-_LOW, _HIGH = 36, 98  # MIDI pitches that the guide tells apart
+_LOW, _HIGH = 36, 98  # MIDI pitches that the aligned rows tells apart
 _CONSONANT = 0.09  # s of a consonant, where the note has room
 _SHARE = 0.55  # of a note at most goes to its consonants
 _STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
@@ -65,7 +65,7 @@ class Song:
 
 
 def score_rows(engine: Engine, spec: Any, value: Any, meta: dict[str, Any]) -> Ids:
-    """The guide rows of a score given as a file, a text, or notes."""
+    """The aligned rows of a score given as a file, a text, or notes."""
     notes = read_score(value, spec.name)
     song = lay_out(notes, engine.frame_rate, spec.name)
     index = engine.label_ids("phone")
@@ -74,8 +74,8 @@ def score_rows(engine: Engine, spec: Any, value: Any, meta: dict[str, Any]) -> I
         raise InputError(
             f"{spec.name}: the model's phones.txt has no {unknown[0]}; it cannot sing these words"
         )
-    rows = guides.phone_rows(engine.layout, [index[p] for p in song.phones], song.durations)
-    guides.put_notes(engine.layout, rows, song.pitches, song.note_frames)
+    rows = aligned_rows.phone_rows(engine.layout, [index[p] for p in song.phones], song.durations)
+    aligned_rows.put_notes(engine.layout, rows, song.pitches, song.note_frames)
     meta["notes_sung"] = sum(p > 0 for p in song.pitches)
     return rows
 

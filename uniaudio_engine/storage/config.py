@@ -99,10 +99,10 @@ class LMConfig:
     global output h [D]: ``add`` views h as K slices of D/K, maps each by ``bridge`` to the local
     width and adds it at its slot; the local input at slot 0 is the embedding of ``local_start_id``.
     ``prefix`` maps the whole h by ``bridge`` and uses it in place of that embedding at slot 0.
-    ``guide_slots``/``guide_vocab``: a time-aligned source (phones, notes, units) that rides beside
-    the target: S ids per frame, embedded, summed and added to the global input of the step that
-    predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
-    that replace a frame's embedding through a linear map.
+    ``aligned_slots``/``aligned_vocab``: a time-aligned source (phones, notes, units) that rides
+    beside the target: S ids per frame, embedded, summed and added to the global input of the step
+    that predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external
+    embeddings that replace a frame's embedding through a linear map.
     """
 
     vocab_size: int
@@ -116,8 +116,8 @@ class LMConfig:
     max_frames: int = (
         4096  # learned positions: the table's length; rope: a limit on the KV cache only
     )
-    guide_slots: int = 0
-    guide_vocab: int = 0
+    aligned_slots: int = 0
+    aligned_vocab: int = 0
     continuous: dict[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -146,12 +146,12 @@ class LMConfig:
             self.global_.width,
         )
         _require(
-            (self.guide_slots == 0) == (self.guide_vocab == 0)
-            and 0 <= self.guide_slots <= 64
-            and 0 <= self.guide_vocab <= 1 << 20,
+            (self.aligned_slots == 0) == (self.aligned_vocab == 0)
+            and 0 <= self.aligned_slots <= 64
+            and 0 <= self.aligned_vocab <= 1 << 20,
             "lm.guide_vocab",
             "above 0 exactly when guide_slots is",
-            self.guide_vocab,
+            self.aligned_vocab,
         )
         for name, width in self.continuous.items():
             _require(1 <= width <= 65536, f"lm.continuous.{name}", "1 to 65536", width)
@@ -473,13 +473,13 @@ class Span:
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """Special tokens (ids 0..n-1 in order) and the spans of the discrete tokenizers; guide spans
+    """Special tokens (ids 0..n-1 in order) and the spans of the discrete tokenizers; aligned spans
     have their own ids.
     """
 
     specials: tuple[str, ...]
     spans: tuple[Span, ...]
-    guide_spans: tuple[Span, ...] = ()
+    aligned_spans: tuple[Span, ...] = ()
 
     def span(self, name: str) -> Span:
         for s in self.spans:
@@ -489,13 +489,13 @@ class VocabularyConfig:
             f"vocabulary has no span {name!r}; it has {', '.join(s.name for s in self.spans)}"
         )
 
-    def guide_span(self, name: str) -> Span:
-        for s in self.guide_spans:
+    def aligned_span(self, name: str) -> Span:
+        for s in self.aligned_spans:
             if s.name == name:
                 return s
         raise ConfigError(
-            f"vocabulary has no guide span {name!r}; it has "
-            f"{', '.join(s.name for s in self.guide_spans)}"
+            f"vocabulary has no aligned span {name!r}; it has "
+            f"{', '.join(s.name for s in self.aligned_spans)}"
         )
 
     def special(self, name: str) -> int:
@@ -509,7 +509,7 @@ class VocabularyConfig:
         _require(len(set(names)) == len(names), "vocabulary", "unique names", "duplicates")
         for spans, limit, first, what in (
             (self.spans, lm.vocab_size, len(self.specials), "spans"),
-            (self.guide_spans, lm.guide_vocab, 0, "guide_spans"),
+            (self.aligned_spans, lm.aligned_vocab, 0, "guide_spans"),
         ):
             end = first
             for s in sorted(spans, key=lambda s: s.start):
@@ -588,12 +588,21 @@ class ModelConfig:
         return ModelConfig.from_json(Path(path).read_text(encoding="utf-8"))
 
 
+# The file format is older than some names of the code, and ``global`` is a Python keyword.
+_KEYS = {
+    "global_": "global",
+    "aligned_slots": "guide_slots",
+    "aligned_vocab": "guide_vocab",
+    "aligned_spans": "guide_spans",
+}
+_OLD_VALUES = {"guide": "aligned"}  # a task input's ``place``
+
+
 def to_dict(obj: Any) -> Any:
-    """Dataclass -> plain JSON values; ``global_`` is written as ``global`` (a Python keyword),
-    absent parts are left out.
-    """
+    """Dataclass -> plain JSON values under the file format's keys; absent parts are left out."""
     if dataclasses.is_dataclass(obj):
-        pairs = ((f.name.rstrip("_"), getattr(obj, f.name)) for f in dataclasses.fields(obj))
+        fields = dataclasses.fields(obj)
+        pairs = ((_KEYS.get(f.name, f.name), getattr(obj, f.name)) for f in fields)
         return {k: to_dict(v) for k, v in pairs if v is not None}
     if isinstance(obj, (tuple, list)):
         return [to_dict(v) for v in obj]
@@ -608,7 +617,7 @@ def from_dict(cls: type[_T], data: Any, where: str = "config") -> _T:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected an object, got {type(data).__name__}")
     hints = typing.get_type_hints(cls)
-    fields = {f.name.rstrip("_"): f for f in dataclasses.fields(typing.cast(Any, cls))}
+    fields = {_KEYS.get(f.name, f.name): f for f in dataclasses.fields(typing.cast(Any, cls))}
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise ConfigError(
@@ -633,6 +642,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return value
         return _convert(next(a for a in args if a not in (type(None), str)), value, where)
     if origin is Literal:
+        if isinstance(value, str) and value not in args:
+            value = _OLD_VALUES.get(value, value)
         if value not in args:
             raise ConfigError(
                 f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}"

@@ -294,7 +294,7 @@ def check_model(
         *config.vocabulary.specials,
         *spans,
         *config.lm.continuous,
-        *(s.name for s in config.vocabulary.guide_spans),
+        *(s.name for s in config.vocabulary.aligned_spans),
     }
     for task in config.task_table.values():
         missing = sorted(task.needs - known)

@@ -57,8 +57,8 @@ def lm_shapes(c: LMConfig) -> Shapes:
     shapes["head.weight"] = (c.vocab_size, c.local.width)
     for name, width in c.continuous.items():
         _linear(shapes, f"continuous.{name}", width, d)
-    if c.guide_slots:
-        shapes["guide.weight"] = (c.guide_vocab, d)
+    if c.aligned_slots:
+        shapes["guide.weight"] = (c.aligned_vocab, d)
     return shapes
 
 

@@ -329,7 +329,7 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
             tracks[name] = files.track(
                 value, name, speaker=speaker if spec.modality == "voice" else ""
             )
-            if spec.place == "guide" and -(-tracks[name].samples // _FRAME) != -(
+            if spec.place == "aligned" and -(-tracks[name].samples // _FRAME) != -(
                 -target.samples // _FRAME
             ):
                 raise _Bad(

@@ -47,12 +47,13 @@ struct Caches {
   }
 };
 // n steps from `position` on: what the model knows before the frame that follows the last one, [D].
-std::vector<float> hear(Ort::Session& s, Caches& c, Ids previous, Ids guide, int64_t position,
+std::vector<float> hear(Ort::Session& s, Caches& c, Ids previous, Ids aligned, int64_t position,
                         int64_t k, int64_t slots) {
   const int64_t n = int64_t(previous.size()) / k;
   Ids at = {position};
   Ort::IoBinding binding(s);
-  const Ort::Value p = tensor(previous, {n, k}), g = tensor(guide, {n, slots}), t = tensor(at, {1});
+  const Ort::Value p = tensor(previous, {n, k}), g = tensor(aligned, {n, slots}),
+                   t = tensor(at, {1});
   binding.BindInput("previous", p), binding.BindInput("guide", g), binding.BindInput("position", t);
   binding.BindOutput("hidden", kMemory);
   std::vector<Ort::Value> kept;
@@ -79,7 +80,7 @@ int main(int argc, char** argv) try {
     return std::cerr << argv[2] << ": expected uniaudio-request-1\n", 2;
   in >> word >> k >> slots >> vocab >> codebooks >> start >> rate >> word >> temperature >> top_k >>
       top_p >> seed >> word;
-  Ids first(static_cast<size_t>(k)), size(first), frames, guide;
+  Ids first(static_cast<size_t>(k)), size(first), frames, aligned;
   std::vector<uint8_t> mask(size_t(k * vocab), 0);
   for (int64_t i = 0; i < k; ++i) {
     in >> first[size_t(i)] >> size[size_t(i)];
@@ -87,7 +88,7 @@ int main(int argc, char** argv) try {
   }
   in >> word >> n;
   for (int64_t i = 0, id; i < n * (k + slots) && in >> id; ++i)
-    (i % (k + slots) < k ? frames : guide).push_back(id);
+    (i % (k + slots) < k ? frames : aligned).push_back(id);
   in >> word >> m;
   Ids target(static_cast<size_t>(m * slots));
   for (int64_t& id : target) in >> id;
@@ -102,7 +103,7 @@ int main(int argc, char** argv) try {
   Caches caches(step, n + m);
   Ids previous(size_t(k), start);  // each step hears the frame before it
   previous.insert(previous.end(), frames.begin(), frames.end() - k);
-  hear(prefill, caches, previous, guide, 0, k, slots);
+  hear(prefill, caches, previous, aligned, 0, k, slots);
   Ids last(frames.end() - k, frames.end()), codes(size_t(codebooks * m), -1), top = {top_k};
   std::vector<float> heat = {float(temperature)};
   std::vector<double> share = {top_p}, noise(static_cast<size_t>(k));

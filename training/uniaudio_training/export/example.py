@@ -34,7 +34,7 @@ def special(*names):
     return np.repeat([[VOCABULARY["specials"].index(n)] for n in names], K, axis=1)
 
 
-def guide(n, **columns):
+def aligned(n, **columns):
     """Rows [n, S]: the given columns' ids, -1 elsewhere."""
     rows = np.full((n, LM["guide_slots"]), -1)
     for name, values in columns.items():
@@ -134,8 +134,8 @@ model, known = (
     ],
 )
 known = np.concatenate([*known, special("phone_end", "duration_start")])
-model.hear(known, guide(len(known)))
-features = guide(
+model.hear(known, aligned(len(known)))
+features = aligned(
     len(phones),
     **{
         n: np.append(phones[i:], [-1] * i).astype(int)
@@ -145,7 +145,7 @@ features = guide(
 first, count = SPANS["duration"]["start"], SPANS["duration"]["size"]
 planned = np.repeat(((first <= IDS) & (first + count > IDS))[None], K, axis=0)
 durations = [model.say(row, planned, 0.7, tied=True)[0] - first + 1 for row in features]
-model.hear(special("duration_end", "audio_start"), guide(2))
+model.hear(special("duration_end", "audio_start"), aligned(2))
 rows, left = (
     np.repeat(features, durations, axis=0),
     np.repeat(np.cumsum(durations), durations) - np.arange(sum(durations)),

@@ -197,8 +197,8 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
     for name, n in (("global_prefill", 5), ("global_step", 1)):
         previous = torch.from_numpy(rng.integers(0, c.vocab_size, (n, k)))
         beside = (
-            [torch.from_numpy(rng.integers(-1, c.guide_vocab, (n, c.guide_slots)))]
-            if c.guide_slots
+            [torch.from_numpy(rng.integers(-1, c.aligned_vocab, (n, c.aligned_slots)))]
+            if c.aligned_slots
             else []
         )
         for width in c.continuous.values():
@@ -209,7 +209,7 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
         given = [
             "previous",
             "position",
-            *(["guide"] if c.guide_slots else []),
+            *(["guide"] if c.aligned_slots else []),
             *(f"{w}_{x}" for x in c.continuous for w in ("continuous", "is")),
         ]
         kept = cache_names(g.layers)

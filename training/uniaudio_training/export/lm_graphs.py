@@ -1,7 +1,7 @@
 """The language model as graphs of one step each, all state explicit: the modules that the exporter
 traces.
 
-n steps of one call, C capacity of the cache, K codebooks, V vocabulary, D width, S guide slots, B
+n steps of one call, C capacity of the cache, K codebooks, V vocabulary, D width, S aligned slots, B
 rows of the local stack.
 
 Caches lie by time, ``[C, kv_heads, head_dim]`` a layer: the first rows of a larger buffer are a
@@ -61,17 +61,17 @@ class GlobalSteps(nn.Module):
     """n steps of the global stack.
 
     Inputs: ``previous`` int64 [n, K], the frame before each step's (start ids before the first);
-    ``position`` int64 [1] of the first step; ``guide`` int64 [n, S], -1 for none (models with
-    guides); for each continuous input ``continuous_NAME`` float [n, width] and ``is_NAME`` bool
-    [n], where it stands in place of ``previous``; then ``keys_i``, ``values_i`` a layer. Outputs:
-    ``hidden`` float [n, D], normalised; the caches.
+    ``position`` int64 [1] of the first step; ``aligned`` int64 [n, S], -1 for none (models with
+    aligned rows); for each continuous input ``continuous_NAME`` float [n, width] and ``is_NAME``
+    bool [n], where it stands in place of ``previous``; then ``keys_i``, ``values_i`` a layer.
+    Outputs: ``hidden`` float [n, D], normalised; the caches.
     """
 
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
         self.config = lm.config
         # Not the model itself: its part "global" has a name that traced code can't say.
-        self.stack, self.guide, self.continuous = lm.global_, lm.guide, lm.continuous
+        self.stack, self.aligned, self.continuous = lm.global_, lm.guide, lm.continuous
         c = lm.config.global_
         if c.positions == "rope":
             cos, sin = rope_tables(torch.arange(lm.config.max_frames), c.head_dim, c.rope_base)
@@ -81,17 +81,19 @@ class GlobalSteps(nn.Module):
     def forward(
         self, previous: Tensor, position: Tensor, beside: list[Tensor], caches: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        """``beside``: the guide and the continuous inputs, as far as the model has them."""
+        """``beside``: the aligned rows and the continuous inputs, as far as the model has them."""
         stack = self.stack
         e = stack.embed(previous)
         x = e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
         given = iter(beside)
-        guide = next(given) if self.guide is not None else None
+        aligned = next(given) if self.aligned is not None else None
         for name in self.config.continuous:
             values, here = next(given), next(given)
             x = torch.where(here[:, None], self.continuous[name](values.to(x.dtype)), x)
-        if self.guide is not None and guide is not None:
-            x = x + (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None].to(x.dtype)).sum(1)
+        if self.aligned is not None and aligned is not None:
+            x = x + (
+                self.aligned(aligned.clamp(min=0)) * (aligned >= 0)[..., None].to(x.dtype)
+            ).sum(1)
         positions = position + torch.arange(previous.shape[0])
         rope = None
         if stack.positions is not None:

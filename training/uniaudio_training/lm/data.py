@@ -109,14 +109,14 @@ class Batch:
     """B rows of a prompt of P items and n sentences of at most L.
 
     prompt [B, P, K] and inputs [B, n, L, K]: what each step is fed (the item before it in its own
-    sequence); frames [B, n, L, K] to predict; guide [B, n, L, S]; kind [B, n, L]: AUDIO, DURATION,
-    or PAD where nothing is predicted.
+    sequence); frames [B, n, L, K] to predict; aligned rows [B, n, L, S]; kind [B, n, L]: AUDIO,
+    DURATION, or PAD where nothing is predicted.
     """
 
     prompt: Tensor
     inputs: Tensor
     frames: Tensor
-    guide: Tensor
+    aligned: Tensor
     kind: Tensor
     task: str
 
@@ -260,7 +260,7 @@ def _fill(
     length: int,
     prompt_frames: int,
 ) -> Batch:
-    k, s = layout.num_codebooks, layout.guide_slots
+    k, s = layout.num_codebooks, layout.aligned_slots
     rows, n = len(chosen), len(chosen[0][1])
     skip = 4 + prompt_frames if data.voiced else 2
     prompt = np.zeros((rows, skip, k), np.int64)
@@ -268,7 +268,7 @@ def _fill(
         np.zeros((rows, n, length, k), np.int64),
         np.zeros((rows, n, length, k), np.int64),
     )
-    guide = np.full((rows, n, length, s), -1, np.int64)
+    aligned = np.full((rows, n, length, s), -1, np.int64)
     kind = np.full((rows, n, length), PAD, np.int64)
     for row, (voice, items) in enumerate(chosen):
         for i, item in enumerate(items):
@@ -280,7 +280,7 @@ def _fill(
                     seq.frames[: skip - 1],
                 )
             inputs[row, i, :t] = seq.frames[skip - 1 : -1]
-            frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
+            frames[row, i, :t], aligned[row, i, :t] = seq.frames[skip:], seq.aligned[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
             begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
             last = (
@@ -288,5 +288,5 @@ def _fill(
             )  # with the frame that ends it, where there is one
             kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
     return Batch(
-        *(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), data.task.name
+        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request import sequence as seq
 from uniaudio_engine.request.inputs import token_ids
 from uniaudio_engine.request.sequence import Ids, Layout
@@ -31,8 +31,8 @@ ANY_CLIP = (
     "tts",
     "vc",
     "svs",
-    # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their
-    # own
+    # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring
+    # their own
 )
 FRAME_RATE = 50.0
 FRAME = 320  # samples
@@ -170,7 +170,7 @@ def _heard(g: Given, i: Input) -> np.ndarray:
 
 def _audio(g: Given, i: Input) -> np.ndarray:
     codes = _heard(g, i)
-    return _aligned(g, i, codes) if i.place == "guide" else codes
+    return _aligned(g, i, codes) if i.place == "aligned" else codes
 
 
 def _units(g: Given, i: Input) -> np.ndarray:
@@ -252,7 +252,7 @@ def _score(g: Given, i: Input) -> Sung:
 
 
 def _context(g: Given, i: Input) -> np.ndarray:
-    around = guides.edit_context(g.codes["target"], *edited(g))
+    around = aligned_rows.edit_context(g.codes["target"], *edited(g))
     if len(around) < _LEAST_CONTEXT:
         raise Skip
     return around
@@ -345,7 +345,7 @@ def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None = None) 
         more = {
             "phones": spoken.phones,
             "durations": spoken.durations,
-            "duration_rows": guides.phone_features(layout, spoken.phones),
+            "duration_rows": aligned_rows.phone_features(layout, spoken.phones),
         }
     codes = item.codes[:, : layout.num_codebooks]
     return seq.build_sequence(
@@ -369,32 +369,32 @@ def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
 
 
 def item_rows(layout: Layout, item: Item) -> Ids:
-    """What rides beside the target: guide rows [T, S]."""
+    """What rides beside the target: aligned rows [T, S]."""
     task = item.task
-    rows = layout.no_guide(len(item.codes))
-    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "guide"]
+    rows = layout.no_aligned(len(item.codes))
+    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "aligned"]
     if task.length == "durations" and task.text_input is not None:
         beside.append(("text", item.inputs[task.text_input.name]))
     for modality, value in beside:
         if modality in ("text", "score"):
-            rows = guides.phone_rows(layout, value.phones, value.durations)
+            rows = aligned_rows.phone_rows(layout, value.phones, value.durations)
         if modality == "score":
-            guides.put_notes(layout, rows, value.pitches, value.note_frames)
+            aligned_rows.put_notes(layout, rows, value.pitches, value.note_frames)
         if modality == "units":
-            guides.put_units(layout, rows, value)
+            aligned_rows.put_units(layout, rows, value)
         if modality == "audio":
-            guides.put_source(layout, rows, value)
+            aligned_rows.put_source(layout, rows, value)
     for i in task.inputs:
         if i.units:
-            guides.put_units(layout, rows, item.inputs[units_of(i)])
+            aligned_rows.put_units(layout, rows, item.inputs[units_of(i)])
         if i.modality == "span" and any(
-            o.name == i.segment and o.place == "guide" for o in task.inputs
+            o.name == i.segment and o.place == "aligned" for o in task.inputs
         ):
-            guides.put_edit(layout, rows, *item.inputs[i.name])
+            aligned_rows.put_edit(layout, rows, *item.inputs[i.name])
     if task.length == "seconds" and any(
-        s.name == "time_left" for s in layout.vocabulary.guide_spans
+        s.name == "time_left" for s in layout.vocabulary.aligned_spans
     ):
-        guides.put_time_left(layout, rows)
+        aligned_rows.put_time_left(layout, rows)
     return rows
 
 

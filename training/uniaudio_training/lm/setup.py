@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from uniaudio_engine.errors import first_few
-from uniaudio_engine.request import aligned as guides
+from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import (
     Layout,
+    aligned_vocab,
     extend_vocabulary,
-    guide_vocab,
     make_vocabulary,
     vocab_size,
 )
@@ -65,7 +65,7 @@ def build_config(
     """
 
     def spans(start: int) -> tuple[Any, ...]:
-        return guides.joint_spans(start, codebook_size, units)
+        return aligned_rows.joint_spans(start, codebook_size, units)
 
     vocabulary = make_vocabulary(
         num_codebooks, codebook_size, len(PHONES), JOINT, ("caption",), captions, spans
@@ -83,8 +83,8 @@ def build_config(
         conditioning="prefix",
         start_id=vocabulary.special("start"),
         local_start_id=vocabulary.special("local_start"),
-        guide_slots=len(vocabulary.guide_spans),
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     return lm, Layout.of(lm, vocabulary)
 
@@ -134,8 +134,8 @@ def set_up(config: dict[str, Any], s: dict[str, Any]) -> Setup:
     lm = dataclasses.replace(
         lm,
         vocab_size=vocab_size(vocabulary),
-        guide_slots=len(vocabulary.guide_spans),
-        guide_vocab=guide_vocab(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
     lm.check()
     entries = known | {name: user.task for name, user in users.items()}

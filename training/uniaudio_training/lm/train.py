@@ -68,7 +68,7 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
     x = torch.cat(
         (
             model.embed_frames(batch.prompt).flatten(0, 1),
-            (model.embed_frames(batch.inputs) + model.embed_guide(batch.guide)).flatten(0, 2),
+            (model.embed_frames(batch.inputs) + model.embed_aligned(batch.aligned)).flatten(0, 2),
         )
     )
     rope = rope_tables(torch.arange(p + length, device=x.device), c.head_dim, c.rope_base)

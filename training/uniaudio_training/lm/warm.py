@@ -45,12 +45,12 @@ def start_from(
             f"{folder}: expected weights in float32 or bfloat16, got quantized ones; start from "
             "the folder that was quantized"
         )
-    ids = _moves(old_config.vocabulary, vocabulary, guide=False)
-    guide_ids = _moves(old_config.vocabulary, vocabulary, guide=True)
+    ids = _moves(old_config.vocabulary, vocabulary, aligned=False)
+    aligned_ids = _moves(old_config.vocabulary, vocabulary, aligned=True)
     fresh = 0
     for name, p in model.named_parameters():
         table = (
-            guide_ids
+            aligned_ids
             if name == "guide.weight"
             else ids
             if name in ("global.embed.weight", "local.embed.weight", "head.weight")
@@ -78,7 +78,7 @@ def start_from(
         _source_rows(
             model.guide.weight,
             vocabulary,
-            tuple(s.name for s in old_config.vocabulary.guide_spans),
+            tuple(s.name for s in old_config.vocabulary.aligned_spans),
             folder,
             g,
         )
@@ -87,22 +87,24 @@ def start_from(
             "from": str(folder),
             "new layers": fresh,
             "rows taken": sum(n for *_, n in ids),
-            "guide rows taken": sum(n for *_, n in guide_ids),
+            "aligned rows taken": sum(n for *_, n in aligned_ids),
         }
     )
 
 
-def _moves(old: VocabularyConfig, new: VocabularyConfig, guide: bool) -> list[tuple[int, int, int]]:
+def _moves(
+    old: VocabularyConfig, new: VocabularyConfig, aligned: bool
+) -> list[tuple[int, int, int]]:
     """(id, old id, how many) of what both vocabularies have, by name."""
     moves = []
-    if not guide:
+    if not aligned:
         moves += [
             (new.specials.index(name), i, 1)
             for i, name in enumerate(old.specials)
             if name in new.specials
         ]
-    spans = {s.name: s for s in (new.guide_spans if guide else new.spans)}
-    for s in old.guide_spans if guide else old.spans:
+    spans = {s.name: s for s in (new.aligned_spans if aligned else new.spans)}
+    for s in old.aligned_spans if aligned else old.spans:
         if s.name in spans:
             moves.append((spans[s.name].start, s.start, min(s.size, spans[s.name].size)))
     return moves
@@ -121,7 +123,7 @@ def _source_rows(
     """
     codebooks = load_file(folder / "codec.safetensors")["quantizer.codebooks"].float()
     for prefix in ("source", "ahead"):
-        names = [s for s in vocabulary.guide_spans if s.name.startswith(prefix)]
+        names = [s for s in vocabulary.aligned_spans if s.name.startswith(prefix)]
         if any(s.name in learned for s in names):
             continue
         through = torch.randn(codebooks.shape[2], table.shape[1], generator=g)

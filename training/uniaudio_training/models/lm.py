@@ -1,7 +1,7 @@
 """The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the
 trainer trains.
 
-B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S guide slots.
+B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S aligned slots.
 Source: UniAudio (arXiv 2310.00704) section 3.3; MegaByte (arXiv 2305.07185).
 The state-dict names are the native model folder's tensor names.
 """
@@ -157,7 +157,7 @@ class MultiScaleLM(nn.Module):
         self.continuous = nn.ModuleDict(
             {name: nn.Linear(width, d) for name, width in c.continuous.items()}
         )
-        self.guide = nn.Embedding(c.guide_vocab, d) if c.guide_slots else None
+        self.guide = nn.Embedding(c.aligned_vocab, d) if c.aligned_slots else None
 
     @property
     def global_(self) -> Stack:
@@ -168,28 +168,29 @@ class MultiScaleLM(nn.Module):
         e = self.global_.embed(frames)
         return e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
 
-    def embed_guide(self, guide: Tensor) -> Tensor:
-        """guide [..., S] ids, -1 for none -> [..., D]."""
+    def embed_aligned(self, aligned: Tensor) -> Tensor:
+        """aligned rows [..., S] ids, -1 for none -> [..., D]."""
         assert self.guide is not None
-        there = guide >= 0
+        there = aligned >= 0
         flat = F.embedding_bag(
-            guide.clamp(min=0).flatten(0, -2),
+            aligned.clamp(min=0).flatten(0, -2),
             self.guide.weight,
             mode="sum",
             per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype),
         )
-        return flat.view(*guide.shape[:-1], -1)
+        return flat.view(*aligned.shape[:-1], -1)
 
     def global_hidden(
         self,
         frames: Tensor,
-        guide: Tensor | None = None,
+        aligned: Tensor | None = None,
         continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Hidden h [B, T, D] that predicts each frame from the frames before it.
 
-        frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none; continuous:
-        name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
+        frames [B, T, K]; aligned rows [B, T, S] ids of the frame being predicted, -1 for none;
+        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames'
+        embeddings.
         """
         b, _, k = frames.shape
         e = self.embed_frames(frames)
@@ -197,8 +198,8 @@ class MultiScaleLM(nn.Module):
             e = torch.where(where[..., None], self.continuous[name](values), e)
         start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
         x = torch.cat((start, e[:, :-1]), dim=1)
-        if guide is not None:
-            x = x + self.embed_guide(guide)
+        if aligned is not None:
+            x = x + self.embed_aligned(aligned)
         return self.global_(x)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
@@ -218,12 +219,12 @@ class MultiScaleLM(nn.Module):
     def forward(
         self,
         frames: Tensor,
-        guide: Tensor | None = None,
+        aligned: Tensor | None = None,
         continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Teacher-forced logits [B, T, K, V] of each slot given all before it."""
         b, t, k = frames.shape
-        h = self.global_hidden(frames, guide, continuous)
+        h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
         return self.head(y).view(b, t, k, -1)
 
