@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .backends.token_lm import Sampling
     from .engine import Engine
     from .errors import InputError
-    from .request.stream import Answer
+    from .request.batch import Answer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Answer": "request.stream",
+    "Answer": "request.batch",
     "Audio": "audio",
     "AudioChunk": "audio",
     "read_audio": "audio",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..storage.config import Span
-from .sequence import ALIGNED_SLOTS, Ids, Layout, Sequence, build_sequence, checked
+from .sequence import ALIGNED_SLOTS, Ids, Layout, checked
 
 LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` are ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
@@ -151,22 +151,3 @@ def put_edit(layout: Layout, rows: Ids, begin: int, end: int) -> None:
     """Marks which frames are to be made anew (begin <= t < end) and which are to be as they were."""
     t = np.arange(len(rows))
     put(layout, rows, "edit", ((t >= begin) & (t < end)).astype(np.int64))
-
-
-def tts_sequence(
-    layout: Layout, phones: Any, durations: Any, codes: Any, prompt: Any | None = None
-) -> Sequence:
-    """A whole tts sequence: phones [P], durations [P] of sum T', codes [T', K], prompt codes [T, K]
-    or None for no voice.
-    """
-    voice = layout.fill([]) if prompt is None or not len(prompt) else layout.codes_to_frames(prompt)
-    return build_sequence(
-        layout,
-        "tts_task",
-        [("audio_prompt", voice)],
-        codes,
-        phone_rows(layout, phones, durations),
-        phones=phones,
-        durations=durations,
-        duration_rows=phone_features(layout, phones),
-    )

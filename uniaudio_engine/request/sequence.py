@@ -244,42 +244,10 @@ def join(parts: Iterable[Prefix]) -> Prefix:
     return Prefix(np.concatenate([p.frames for p in parts]), joined)
 
 
-def segment(layout: Layout, name: str, frames: Ids) -> Ids:
-    """``<name_start> frames <name_end>``: frames [n, K] -> [n + 2, K]."""
-    return np.concatenate((layout.special(f"{name}_start"), frames, layout.special(f"{name}_end")))
-
-
-def voice_prefix(layout: Layout, prompt: Any | None, task: str = "tts") -> Ids:
-    """``<start> <TASK_task> <audio_prompt_start> prompt <audio_prompt_end>``; prompt: codes [T, K],
-    or None for none.
-
-    Returns [T + 4, K]. It depends on the voice alone, so its KV cache is computed once and forked
-    for each sentence.
-    """
-    frames = (
-        np.zeros((0, layout.num_codebooks), np.int32)
-        if prompt is None
-        else layout.codes_to_frames(prompt)
-    )
-    return np.concatenate(
-        (layout.special("start", f"{task}_task"), segment(layout, "audio_prompt", frames))
-    )
-
-
-def phone_segment(layout: Layout, phones: Any) -> Ids:
-    """``<phone_start> phones <phone_end> <duration_start>``: what comes between the voice and the
-    duration tokens.
-    """
-    return np.concatenate(
-        (segment(layout, "phone", layout.tokens("phone", phones)), layout.special("duration_start"))
-    )
-
-
-def audio_begin(layout: Layout) -> Ids:
-    """``<duration_end> <audio_start>``: what comes between the duration tokens and the audio
-    frames.
-    """
-    return layout.special("duration_end", "audio_start")
+def segment(layout: Layout, name: str, tokens: Prefix) -> Prefix:
+    """``<name_start> tokens <name_end>``."""
+    begin, end = (Prefix(layout.special(f"{name}_{side}")) for side in ("start", "end"))
+    return join([begin, tokens, end])
 
 
 def duration_tokens(layout: Layout, durations: Any) -> Ids:
@@ -306,70 +274,6 @@ def scale_durations(durations: Any, speed: float) -> Ids:
         return d.astype(np.int32)
     ends = np.floor(np.cumsum(d) / speed + 0.5).astype(np.int64)
     return np.maximum(np.diff(ends, prepend=0), 1).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """``frames`` [T, K], ``aligned`` [T, S], and where the two predicted parts lie in T."""
-
-    frames: Ids
-    aligned: Ids
-    durations: slice
-    audio: slice
-
-
-def build_sequence(
-    layout: Layout,
-    token: str,
-    segments: Iterable[tuple[str, Ids]],
-    codes: Any,
-    rows: Ids,
-    *,
-    phones: Any | None = None,
-    durations: Any | None = None,
-    duration_rows: Ids | None = None,
-    ends: bool = False,
-) -> Sequence:
-    """The whole training sequence of any task, as the engine lays it out.
-
-    ``token``: the task's special token; ``segments``: names and frames [n, K] of what stands before
-    the target, in order; ``codes`` [T, K] of the target with their aligned rows ``rows`` [T, S];
-    ``phones`` [P] with ``durations`` [P] in frames, where durations are predicted, and the aligned
-    rows rows [P, S] of their tokens. ``ends``: the model is to say where the target ends, so that
-    ``<audio_end>`` is the last of its frames.
-    """
-    audio = layout.codes_to_frames(codes)
-    if len(rows) != len(audio):
-        raise ValueError(f"rows: expected {len(audio)}, one a frame, got {len(rows)}")
-    if ends:
-        audio, rows = (
-            np.concatenate((audio, layout.special("audio_end"))),
-            np.concatenate((rows, layout.no_aligned(1))),
-        )
-    parts = [
-        layout.special("start", token),
-        *(segment(layout, name, frames) for name, frames in segments),
-    ]
-    if phones is not None:
-        parts.append(phone_segment(layout, phones))
-    first = sum(map(len, parts))
-    count = 0
-    if phones is not None:
-        parts += [duration_tokens(layout, durations), audio_begin(layout)]
-        count = len(parts[-2])
-    else:
-        parts.append(layout.special("audio_start"))
-    begin = sum(map(len, parts))
-    aligned = layout.no_aligned(begin + len(audio))
-    if duration_rows is not None:
-        aligned[first : first + count] = duration_rows
-    aligned[begin:] = rows
-    return Sequence(
-        np.concatenate([*parts, audio]),
-        aligned,
-        slice(first, first + count),
-        slice(begin, begin + len(audio)),
-    )
 
 
 def checked(values: Any, size: int, what: str) -> Ids:

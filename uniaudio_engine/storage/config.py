@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ..request.tasks import Task, task_table
+from ..request.task_table import task_table
+from ..request.tasks import Task
 
 FORMAT_VERSION = 1
 MAX_CHUNK = 1 << 20  # samples
