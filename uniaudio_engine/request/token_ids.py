@@ -18,8 +18,11 @@ _MAX_FILE = 64 << 20  # bytes of a file of tokens or states
 
 
 def token_ids(spec: Input, value: Any, size: int, labels: Mapping[str, int]) -> Ids:
-    """Whole numbers [n] of the span ``spec.segment``, which has ``size`` ids and perhaps ``labels``
-    for them, from numbers, labels, ``LABEL:SECONDS`` parts, or a file of them.
+    """Ids [n] within the span ``spec.segment`` from numbers, labels, ``LABEL:SECONDS`` parts, or a
+    file of them.
+
+    ``size``: ids of the span. ``labels``: label -> id, empty where it has none. Raises
+    :class:`InputError` for anything else.
     """
     what = f"{spec.name}: expected {_kind(spec, size, labels)}"
     value = read_file(spec.name, value)
@@ -58,9 +61,9 @@ def _kind(spec: Input, size: int, labels: Mapping[str, int]) -> str:
 
 
 def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: str) -> list[int]:
-    """Labels, numbers, and (label, seconds) pairs -> ids, one for each frame of ``spec.rate``.
+    """Labels, numbers, and (label, seconds) pairs -> ids at ``spec.rate`` per second.
 
-    A pair lasts until the frame nearest to its end, so rounding never adds up.
+    A pair lasts until the frame nearest to its end, so rounding errors do not add up.
     """
     ids: list[int] = []
     end = 0.0
@@ -91,7 +94,7 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
 
 
 def read_file(name: str, value: Any) -> Any:
-    """What an .npy file (never pickled) or a .txt file holds; any other value as it is."""
+    """The contents of an .npy file (never pickled) or a .txt file; other values unchanged."""
     if not isinstance(value, (str, os.PathLike)):
         return value
     path = Path(value)
