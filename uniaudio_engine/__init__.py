@@ -1,6 +1,6 @@
 """uniaudio-engine: speech and sound from one small model, fast enough to live inside an app.
 
-Importing this loads next to nothing; the parts come when they are used.
+Importing it loads next to nothing; its parts load when they are used.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "read_audio",
 ]
 
+# The module of each public name; it is imported at first use.
 _HOME = {
     "Answer": "request.batch",
     "Audio": "audio",
