@@ -1,6 +1,6 @@
 """A user's own task: its file, and what a trained model's vocabulary has to gain for it.
 
-A task file is one entry of ``uniaudio_engine.tasks`` as JSON (docs/tasks.md). The labels of a span
+A task file is one entry of ``uniaudio_engine.request.tasks`` as JSON (docs/tasks.md). The labels of a span
 of its own stand beside it, as in a model folder: ``labels/SPAN.txt``, one a line. Not responsible
 for recordings (``corpus/recordings.py``) nor for what becomes of them in a sequence
 (``lm/items.py``).
