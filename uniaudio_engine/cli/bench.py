@@ -153,17 +153,16 @@ def _seed(text: str) -> int:
     return int(SEED.check(int(text) if text.isascii() and text.isdigit() else text) or 0)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     """Milliseconds."""
     begin = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - begin)
 
 
-def _prefill(engine: Engine, frames: Ids) -> Any:
+def _prefill(engine: Engine, frames: Ids) -> None:
     session = engine.lm.session(engine.capacity)
     session.prefill(frames)
-    return session
 
 
 def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) -> tuple[Ids, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError, shown
@@ -17,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all families; ``args.run(args)`` does the work and returns the exit code."""
     families = parser.add_subparsers(metavar="FAMILY", required=True)
 
-    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+    def add(
+        name: str, help: str, example: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
         p: argparse.ArgumentParser = families.add_parser(
             name,
             help=help,
