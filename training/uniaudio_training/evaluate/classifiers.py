@@ -9,7 +9,7 @@ heard recordings, .76 by one that had heard it as well, .87 and .91 of the recor
 weights lie beside this file, so that everyone measures alike.
 
 ``python -m uniaudio_training.evaluate.classifiers --corpus data/heard --through FOLDER`` trains
-them again and says what they score on the test split; those here heard ``uniaudio-corpus make
+them again and says what they score on the test split; those here heard ``uniaudio-train corpus make
 --tasks t2s=1.5,a_edit=2,t2m=4 --seed 1 --out data/heard``.
 """
 
@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         "--corpus",
         type=Path,
         required=True,
-        help="a folder of uniaudio-corpus make with t2s, t2m and a_edit",
+        help="a folder of uniaudio-train corpus make with t2s, t2m and a_edit",
     )
     p.add_argument(
         "--through",

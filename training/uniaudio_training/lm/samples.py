@@ -17,7 +17,7 @@ from uniaudio_engine.cli.plot import spectrogram_db
 from ..bundle import write_folder
 from ..corpus.reading import open_corpus
 from ..evaluate.cases import JUDGES, choose
-from ..run import Run
+from ..loop import Run
 
 _PEAK = 0.99
 
