@@ -127,7 +127,9 @@ INSTALL = "pip install ./training brings all that the trainers need"
 
 def describe(kind: type) -> str:
     """A settings class for the terminal: its docstring, then a line for each setting."""
-    lines = [textwrap.fill(part, 100) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
+    lines = [
+        textwrap.fill(part, 100) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    ]
     for f in dataclasses.fields(kind):
         default = f.default
         if f.default_factory is not dataclasses.MISSING:

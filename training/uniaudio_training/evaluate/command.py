@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TASKS = ("tts", "codec")
+# judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
+OTHERS = {"units": "units", "recogniser": "train_recogniser", "classifiers": "classifiers"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,7 +26,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="uniaudio-train evaluate",
         description=(
             "Judge a model: each number with its count, its 95 % interval, and what the "
-            "original recordings reach."
+            "original recordings reach. `evaluate units` judges semantic units; `evaluate "
+            "recogniser` and `evaluate classifiers` train the judges."
         ),
         epilog=("example: uniaudio-train evaluate --model bundled --corpus data/corpus --write"),
     )
@@ -105,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 with a report, 2 with one line that says what was wrong."""
-    if (given := list(sys.argv[1:] if argv is None else argv))[:1] == ["units"]:
-        from . import units
-
-        return units.main(given[1:])
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in OTHERS:
+        other = importlib.import_module(f".{OTHERS[given[0]]}", __package__)
+        return int(other.main(given[1:]))
     args = _parser().parse_args(given)
     known = TASKS
     if args.corpus is not None:

@@ -83,7 +83,8 @@ class Score:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:
-        return cls(**{k: math.nan if v is None else v for k, v in data.items()})
+        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        return cls(**values)
 
 
 @dataclass

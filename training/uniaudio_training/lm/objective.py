@@ -34,7 +34,7 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
     before, after = (cos[:p], sin[:p]), (cos[p:], sin[p:])
     mask = torch.ones(length, p + length, dtype=torch.bool, device=x.device).tril(p)
     causal = torch.ones(p, p, dtype=torch.bool, device=x.device).tril()
-    for layer in stack.layers:
+    for layer in stack.blocks():
         a = layer.attn
         y = layer.attn_norm(x)
 

@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(
+        np.savez(  # type: ignore[arg-type]  # its stub knows no keywords but allow_pickle
             part,
             **tokenize(
                 shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None
