@@ -205,27 +205,27 @@ def every(draw: Callable[[Any], str]) -> Iterator[str]:
 
 
 def test_captions_are_ones_that_the_corpus_makes() -> None:
-    from uniaudio_training.corpus import captions
+    from uniaudio_training.corpus import wordings
 
     said = {t: shlex.split(TASKS[t].example)[2] for t in ("t2s", "t2m", "i_tts", "a_edit")}
-    assert said["t2s"] in every(lambda rng: captions.sound(rng, "knock", {"count": 3}))
+    assert said["t2s"] in every(lambda rng: wordings.sound(rng, "knock", {"count": 3}))
     music = {"tempo": 70, "instrument": "piano", "mode": "major", "chords": "", "drums": False}
-    assert said["t2m"] in every(lambda rng: captions.music(rng, music, "C"))
+    assert said["t2m"] in every(lambda rng: wordings.music(rng, music, "C"))
     assert said["i_tts"] in every(
-        lambda rng: captions.instruction(rng, "man", "low", "slow", "medium")
+        lambda rng: wordings.instruction(rng, "man", "low", "slow", "medium")
     )
-    chirps = set(every(lambda rng: captions.sound_noun(rng, "chirp", {"count": 2, "up": False})))
+    chirps = set(every(lambda rng: wordings.sound_noun(rng, "chirp", {"count": 2, "up": False})))
     begin, end = (
         float(t) for t in after(shlex.split(TASKS["a_edit"].example), "--span").split(":")
     )
     where = set(
         every(
-            lambda rng: captions.position(
+            lambda rng: wordings.position(
                 rng, begin, end, soundfile.info("examples/rain.flac").duration
             )
         )
     )
-    ways = set(every(lambda rng: captions.edit(rng, "add", "", "{what}", "{where}", "rain")))
+    ways = set(every(lambda rng: wordings.edit(rng, "add", "", "{what}", "{where}", "rain")))
     assert said["a_edit"] in {
         way.format(what=c, where=w) for way in ways for c in chirps for w in where
     }

@@ -327,8 +327,7 @@ def read_items(
     if not paths:
         where = ", ".join(map(str, folders))
         raise FileNotFoundError(
-            f"no {entry.name}-{split} token shards in {where}; make them: python -m "
-            "uniaudio_training.lm.tokens"
+            f"no {entry.name}-{split} token shards in {where}; make them: uniaudio-train tokenize"
         )
     for path in paths:
         found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]

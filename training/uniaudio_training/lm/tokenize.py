@@ -58,10 +58,10 @@ def tokenize(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.lm.tokens",
+        prog="uniaudio-train tokenize",
         description="Corpus shards to token shards, with a model folder's codec.",
         epilog=(
-            "example: python -m uniaudio_training.lm.tokens --model "
+            "example: uniaudio-train tokenize --model "
             "uniaudio_engine/models/base --corpus data/corpus --out data/tokens"
         ),
     )
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--corpus",
         required=True,
-        help="a folder of uniaudio-corpus make, or a manifest of recordings",
+        help="a folder of uniaudio-train corpus make, or a manifest of recordings",
     )
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--tasks", help="which, separated by commas (all that the corpus has)")
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(
+        np.savez(  # type: ignore[arg-type]  # its stub knows no keywords but allow_pickle
             part,
             **tokenize(
                 shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None

@@ -1,4 +1,4 @@
-"""``uniaudio-corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show``
+"""``uniaudio-train corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show``
 examples as WAV and PNG.
 """
 
@@ -29,7 +29,7 @@ from .shards import (
 )
 
 HELD_OUT_SHARE = 0.05  # hours of valid and of test per hour of train
-EXAMPLE = "uniaudio-corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpus"
+EXAMPLE = "uniaudio-train corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpus"
 
 
 def _hours(text: str, default: float) -> dict[str, float]:
@@ -127,7 +127,7 @@ def _is_shard(name: str) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus",
+        prog="uniaudio-train corpus",
         description="The procedural corpus: sound with exact labels for all eleven tasks.",
         epilog=f"example: {EXAMPLE}",
     )
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         help="make shards (those that are there are kept)",
         description=(
             "Makes train, valid and test shards of each task; a run that was stopped "
-            "goes on where it was."
+            "resumes where it was."
         ),
         epilog=f"example: {EXAMPLE}",
     )
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     p = sub.add_parser(
         "check",
         help="measure a corpus against its labels",
-        epilog="example: uniaudio-corpus check data/corpus --examples 20 --remake 2",
+        epilog="example: uniaudio-train corpus check data/corpus --examples 20 --remake 2",
     )
     p.add_argument(
         "corpus",
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     p = sub.add_parser(
         "show",
         help="write examples as WAV files and spectrograms (PNG)",
-        epilog="example: uniaudio-corpus show data/corpus --task vc --count 2 --out pictures",
+        epilog="example: uniaudio-train corpus show data/corpus --task vc --count 2 --out pictures",
     )
     p.add_argument("corpus", type=Path)
     p.add_argument("--task", required=True, choices=TASKS)
@@ -236,10 +236,10 @@ def main(argv: list[str] | None = None) -> int:
             for path in show(open_corpus(args.corpus)[args.task, args.split], args.count, args.out):
                 print(path)
     except (CorpusError, ValueError, RuntimeError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("uniaudio-corpus: stopped; the same command goes on from here", file=sys.stderr)
+        print("uniaudio-train corpus: stopped; the same command resumes", file=sys.stderr)
         return 130
     return 0
 

@@ -128,6 +128,8 @@ def _source_rows(
             continue
         through = torch.randn(codebooks.shape[2], table.shape[1], generator=g)
         rows = [codebooks[k] @ through for k in range(len(names))]
-        scale = _SOURCE_STD / sum(r.var() for r in rows).sqrt() if rows else 1.0
+        if not rows:
+            continue
+        scale = _SOURCE_STD / torch.stack([r.var() for r in rows]).sum().sqrt()
         for s, r in zip(names, rows, strict=True):
             table[s.start : s.start + s.size] = r * scale

@@ -41,7 +41,9 @@ EFFECTS = {"megaphone": megaphone, "robot": robot}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make with tts")
+    parser.add_argument(
+        "--corpus", required=True, help="a folder of uniaudio-train corpus make with tts"
+    )
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument(
         "--clips", default="300,20,20", help="of train, valid and test (%(default)s)"

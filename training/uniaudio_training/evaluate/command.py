@@ -1,8 +1,9 @@
-"""``python -m uniaudio_training.evaluate``: judges a model folder and writes a report."""
+"""``uniaudio-train evaluate``: judges a model folder and writes a report."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TASKS = ("tts", "codec")
+# judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
+OTHERS = {"units": "units", "recogniser": "train_recogniser", "classifiers": "classifiers"}
 
 
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.evaluate",
+        prog="uniaudio-train evaluate",
         description=(
             "Judge a model: each number with its count, its 95 % interval, and what the "
-            "original recordings reach."
+            "original recordings reach. `evaluate units` judges semantic units; `evaluate "
+            "recogniser` and `evaluate classifiers` train the judges."
         ),
-        epilog=(
-            "example: python -m uniaudio_training.evaluate --model bundled --corpus "
-            "data/corpus --write"
-        ),
+        epilog=("example: uniaudio-train evaluate --model bundled --corpus data/corpus --write"),
     )
     p.add_argument(
         "--model",
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus",
         type=Path,
         help=(
-            "judge all tasks on the test split of this folder of uniaudio-corpus make, beside "
+            "judge all tasks on the test split of this folder of uniaudio-train corpus make, beside "
             "ceiling, floor and truth"
         ),
     )
@@ -108,7 +109,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 with a report, 2 with one line that says what was wrong."""
-    args = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in OTHERS:
+        other = importlib.import_module(f".{OTHERS[given[0]]}", __package__)
+        return int(other.main(given[1:]))
+    args = _parser().parse_args(given)
     known = TASKS
     if args.corpus is not None:
         from ..corpus.schema import TASKS as known  # type: ignore[assignment]
@@ -152,7 +157,9 @@ def _judge_corpus(
 
     corpus = open_corpus(args.corpus)
     if not corpus.folder.is_dir():
-        raise ValueError(f"--corpus: expected a folder of uniaudio-corpus make, got {args.corpus}")
+        raise ValueError(
+            f"--corpus: expected a folder of uniaudio-train corpus make, got {args.corpus}"
+        )
     plan = Plan(args.limit or LIMIT, args.seed)
     name = (
         args.model.replace(":", "-")
@@ -187,8 +194,8 @@ def _judge_corpus(
         ]
     if not results:
         raise ValueError(
-            f"{args.corpus}: no test examples of {', '.join(tasks)}; make them: uniaudio-corpus "
-            "make"
+            f"{args.corpus}: no test examples of {', '.join(tasks)}; make them: "
+            "uniaudio-train corpus make"
         )
     print(table(results))
     for line in trouble:
@@ -217,12 +224,12 @@ def _command(args: argparse.Namespace) -> str:
     for single in args.single:
         task, _, folder = single.partition("=")
         parts += ["--single", f"{task}={Path(folder).name}"]
-    return f"python -m uniaudio_training.evaluate {shlex.join(parts)} --write"
+    return f"uniaudio-train evaluate {shlex.join(parts)} --write"
 
 
 def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str]) -> int:
     """Speech and codec on sentences that are recorded on the spot; no corpus is needed."""
-    from . import codec, tts
+    from . import codec_quality, tts
     from .engines import able
     from .rows import table
 
@@ -232,7 +239,7 @@ def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str
     can = able(subject, tasks)
     rows: list[Row] = []
     trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
-    for task, module in (("tts", tts), ("codec", codec)):
+    for task, module in (("tts", tts), ("codec", codec_quality)):
         if task in can:
             plan = (
                 module.Plan.limited(args.limit, args.seed)
@@ -286,5 +293,5 @@ def _versions() -> dict[str, str]:
 
 
 def _error(text: str) -> int:
-    print(f"evaluate: error: {text}", file=sys.stderr)
+    print(f"uniaudio-train evaluate: error: {text}", file=sys.stderr)
     return 2

@@ -61,7 +61,7 @@ def open_speech(folder: str | Path, split: str) -> list[Spoken]:
                     clips.append(Spoken(pcm[place[0] : sum(place)], track["speaker"], phones))
     if not clips:
         raise FileNotFoundError(
-            f"no {split} speech with phone times in {folder}; make some: uniaudio-corpus make "
+            f"no {split} speech with phone times in {folder}; make some: uniaudio-train corpus make "
             f"--out {folder}"
         )
     return clips

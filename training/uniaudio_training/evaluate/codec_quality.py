@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import items
+from . import originals
 from .engines import Subject
 from .judges import estoi, listener, pesq_wb, speaker_encoder
 from .metrics import codebook_use, cosine, edit_errors, error_rate, log_mel_distance, words
@@ -44,7 +44,10 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
     for kind in ("sound", "music") if plan.clips else ():
         distances: dict[int, list[list[float]]] = defaultdict(list)
         for clip in tqdm(
-            items.clips(kind, plan.clips, plan.seed), desc=kind, unit="clip", disable=not progress
+            originals.clips(kind, plan.clips, plan.seed),
+            desc=kind,
+            unit="clip",
+            disable=not progress,
         ):
             c = subject.encode(clip)
             codes.append(c)
@@ -94,10 +97,10 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
 def _speech(
     subject: Subject, plan: Plan, counts: list[int], progress: bool
 ) -> tuple[list[Row], list[NDArray[np.int32]]]:
-    names = [s.name for s in items.HELD_OUT]
-    prompts = {n: speaker_encoder().embed(items.prompt(n, plan.seed)) for n in names}
-    texts = [(t, True) for t in items.grammar_sentences(plan.sentences, plan.seed)] + [
-        (t, False) for t in items.open_sentences(plan.sentences, plan.seed)
+    names = [s.name for s in originals.HELD_OUT]
+    prompts = {n: speaker_encoder().embed(originals.prompt(n, plan.seed)) for n in names}
+    texts = [(t, True) for t in originals.grammar_sentences(plan.sentences, plan.seed)] + [
+        (t, False) for t in originals.open_sentences(plan.sentences, plan.seed)
     ]
     codes: list[NDArray[np.int32]] = []
     values: dict[tuple[str, int], list[list[float]]] = defaultdict(
@@ -107,7 +110,7 @@ def _speech(
     for i, (text, grammar) in enumerate(
         tqdm(texts, desc="codec on speech", unit="clip", disable=not progress)
     ):
-        u = items.original(text, names[i % len(names)])
+        u = originals.original(text, names[i % len(names)])
         c = subject.encode(u.samples)
         codes.append(c)
         for k in (0, *counts):

@@ -15,7 +15,7 @@ from torch import Tensor
 from uniaudio_engine.text.phones import PAUSE, PHONES
 
 from .augment import SAMPLE_RATE, Chances, sound_view
-from .reader import open_noises, open_speech
+from .speech_clips import open_noises, open_speech
 
 _IDS = {p: i for i, p in enumerate(PHONES)}
 PAUSE_ID = _IDS[PAUSE]

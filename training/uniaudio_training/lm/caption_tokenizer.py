@@ -1,6 +1,6 @@
 """Trains the caption tokenizer on the corpus' captions; ``text.model`` of a model folder.
 
-python -m uniaudio_training.lm.captions --corpus data/corpus --out runs/captions/text.model
+uniaudio-train captions --corpus data/corpus --out runs/captions/text.model
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def train_captions(captions: list[str], size: int) -> bytes:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.lm.captions", description=__doc__.splitlines()[0]
+        prog="uniaudio-train captions", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make")
+    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-train corpus make")
     parser.add_argument("--out", required=True, type=Path, help="the tokenizer's file")
     parser.add_argument("--size", type=int, default=1024, help="pieces (1024)")
     args = parser.parse_args(argv)
