@@ -194,7 +194,7 @@ def test_old_model_folders_load(tmp_path: Path) -> None:
     engine = Engine.from_pretrained(tmp_path / "a")
     assert engine.config.codec.chunk == (0, 0) and not engine.config.codec.normalizes
     assert engine.encode((np.zeros(100), 6000)).shape == (3, 17)
-    with pytest.raises(InputError, match="bandwidth: this codec names none"):
+    with pytest.raises(InputError, match="bandwidth: this codec offers none"):
         engine.encode((np.zeros(100), 6000), bandwidth=4.0)
     data["codec"]["seanet"]["chunk_sise"] = 5
     path.write_text(json.dumps(data))

@@ -214,9 +214,9 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     write_hf(source, config, state)
     (tmp_path / "there").write_text("mine")
     for output, words in (
-        ("there", "exists already"),
+        ("there", "already exists"),
         ("no/where", "does not exist"),
-        ("source", "exists already"),
+        ("source", "already exists"),
     ):
         with pytest.raises(InputError, match=words):
             import_encodec(source, tmp_path / output)
