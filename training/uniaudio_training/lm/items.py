@@ -22,8 +22,8 @@ from uniaudio_engine.request.sequence_builder import (
     TaskSequence,
     Value,
     build,
-    in_sequence,
     predicted,
+    sentence_length,
     units_key,
     without_captions,
 )
@@ -61,15 +61,8 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Items of its sentence: all but the task's token and the shared prompt."""
-        count = 1 + len(self.codes) + (self.task.length == "end")
-        for i in self.task.inputs:
-            if in_sequence(i) and i is not self.task.shared_prompt:
-                planned = i.modality == "text" and self.task.length == "durations"
-                count += (
-                    2 * len(self.inputs[i.name]) + 4 if planned else len(self.inputs[i.name]) + 2
-                )
-        return count
+        """Rows of its sequence after the shared part."""
+        return sentence_length(self.task, self.inputs, len(self.codes))
 
     def sequence(self, layout: Layout, prompt: np.ndarray | None = None) -> TaskSequence:
         """Its sequence. ``prompt``: codes [T', K'] of the voice it begins with; empty or None for
