@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import uniaudio_engine
-from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.cli.arguments import build_parser
+from uniaudio_engine.cli.main import main
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
