@@ -159,7 +159,7 @@ class TaskSequence:
             if spec.place == "aligned" or (spec.modality == "text" and task.length == "durations"):
                 rows = _put_aligned(layout, rows, spec.modality, value)
             if spec.units:
-                aligned.put_units(layout, rows, self.values[units_key(spec)])
+                aligned.put_units(layout, rows, _array(self.values[units_key(spec)]))
             if spec.modality == "span" and value is not None and task.hides_aligned(spec):
                 aligned.put_edit(layout, rows, *_span(value))
         if self._counts_time_left:
@@ -310,9 +310,9 @@ def _put_aligned(layout: Layout, rows: Ids, modality: str, value: Value) -> Ids:
     if isinstance(value, Sung):
         aligned.put_notes(layout, rows, value.pitches, value.note_frames)
     elif modality == "units":
-        aligned.put_units(layout, rows, value)
+        aligned.put_units(layout, rows, _array(value))
     elif modality == "audio":
-        aligned.put_source(layout, rows, value)
+        aligned.put_source(layout, rows, _array(value))
     return rows
 
 

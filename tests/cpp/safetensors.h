@@ -1,6 +1,6 @@
-// Checked reader of safetensors files (8-byte header length, JSON header, raw little-endian data),
-// for use without Python and for golden files. Every offset is checked against the file's size
-// before anything is touched; std::invalid_argument otherwise.
+// A reader of safetensors files (8-byte header length, JSON header, raw little-endian data), for
+// golden files. Every offset is checked against the file's size before it is used;
+// std::invalid_argument otherwise.
 #pragma once
 
 #include <cstdint>

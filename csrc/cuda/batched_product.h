@@ -1,19 +1,20 @@
-// y = W f(x) for up to 64 columns, each weight read once for all of them: a block has 8 or 16 row
-// tiles and one of kWarps ranges of the inputs, as a warp has in linear.h, and the ranges' sums go
-// to memory. The same mma instructions over the same tiles: a column's bits are those of linear.h.
+// The batched path's product: y = W f(x) for up to 64 columns, each weight read once for all of
+// them. A block has 8 or 16 row tiles and one of kWarps ranges of the inputs, as a warp has in
+// linear.h; the ranges' sums go to memory. The mma instructions and tiles are the same, so a
+// column's bits are those of linear.h.
 #pragma once
 
 #include "linear.h"
 
 namespace uniaudio::cuda {
 
-constexpr int kWideColumns = 64;
+constexpr int kBatchedColumns = 64;
 
 // Of each column's x: mean, inverse deviation, the largest value that the next product reads; the
 // largest attended value.
 enum { kMean, kInverse, kPeak, kAttended, kStats };
 
-// What a product gave: parts [kWarps][columns][rows] of float32 or int32.
+// A product's result: parts [kWarps][columns][rows] of float32 or int32.
 struct Totals {
   const float* parts;
   int columns, rows;
@@ -41,7 +42,7 @@ UA_HD float total_of(const Totals& t, const float* bias, int column, int row) {
   return bias ? v + bias[row] : v;
 }
 
-struct WideProduct {
+struct BatchedProduct {
   Job job;
   const float* x;  // [columns][stride]
   int stride, n;
@@ -55,16 +56,16 @@ struct WideProduct {
   int each;
   float* parts;
 };
-inline int wide_blocks(const WideProduct& p) {
+inline int batched_blocks(const BatchedProduct& p) {
   return (p.job.row_tiles + kWarps * p.each - 1) / (kWarps * p.each) * kWarps;
 }
-UA_HD int wide_range(int k_tiles) { return (k_tiles + kWarps - 1) / kWarps; }
-inline size_t wide_smem(const WideProduct& p) {
-  return size_t(operand_bytes(p.format, wide_range(p.job.k_tiles), p.columns));
+UA_HD int batched_range(int k_tiles) { return (k_tiles + kWarps - 1) / kWarps; }
+inline size_t batched_smem(const BatchedProduct& p) {
+  return size_t(operand_bytes(p.format, batched_range(p.job.k_tiles), p.columns));
 }
 
-// A warp's tiles of one row tile, some ahead.
-struct Straight {
+// A warp's tiles of one row tile, read straight from memory.
+struct TileReader {
 #ifdef UA_DEVICE
   UA_HD void take(int, Lane<Vec4>& out) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(at + (threadIdx.x & 31) * 16));
@@ -83,8 +84,8 @@ struct Straight {
 // Sums of kEach row tiles over a range's tiles, of all columns. Parts: value and rest of bfloat16
 // operands, or one of integers.
 template <int kEach, class Acc, int kParts, class Mma>
-UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns,
-                      Lane<Acc> (&acc)[kEach][kWideColumns / 16][2 * kParts], Mma mma) {
+UA_HD void batched_tiles(TileReader* source, int tiles, const Operand& o, int columns,
+                         Lane<Acc> (&acc)[kEach][kBatchedColumns / 16][2 * kParts], Mma mma) {
   constexpr int kAhead = 4;
   for (int k0 = 0; k0 < tiles; k0 += kAhead) {
     Lane<Vec4> w[kEach][kAhead];
@@ -99,7 +100,7 @@ UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns
     for (int k = 0; k < kAhead; ++k) {
       if (k0 + k >= tiles) continue;
       UA_UNROLL
-      for (int g = 0; g < kWideColumns / 16; ++g) {
+      for (int g = 0; g < kBatchedColumns / 16; ++g) {
         if (16 * g >= columns) continue;
         UA_UNROLL
         for (int part = 0; part < kParts; ++part) {
@@ -129,10 +130,10 @@ UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns
 // By one warp: `count` of kEach row tiles from `tile` on, over `tiles` k tiles, to parts
 // [columns][rows] of this range.
 template <int kEach>
-UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count, int first,
-                     int tiles, float* parts) {
+UA_HD void batched_warp(const BatchedProduct& p, const Operand& o, int tile, int count, int first,
+                        int tiles, float* parts) {
   const int rows = p.job.row_tiles * kTileRows;
-  Straight source[kEach];
+  TileReader source[kEach];
   UA_UNROLL
   for (int e = 0; e < kEach; ++e) {
     const int r = tile + (e < count ? e : 0);
@@ -140,7 +141,7 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
                                   size_t(first)) *
                                      kTileBytes;
   }
-  constexpr int kGroups16 = kWideColumns / 16;
+  constexpr int kGroups16 = kBatchedColumns / 16;
   const auto store = [&](int e, int g, int lane, const float(&v)[4]) {
     UA_UNROLL
     for (int h = 0; h < 4; ++h) {
@@ -154,7 +155,7 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
     for (int e = 0; e < count; ++e) {
       UA_ROLLED
       for (int c = 0; c < p.columns; c += kMaxColumns) {
-        Straight again = source[e];
+        TileReader again = source[e];
         const Operand some = {o.data + c * o.stride, nullptr, o.stride, o.format};
         warp_tile<kMaxColumns>(again, 0, tiles, 0, some,
                                p.columns - c < kMaxColumns ? p.columns - c : kMaxColumns,
@@ -166,10 +167,9 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
     UA_UNROLL
     for (int i = 0; i < kEach * kGroups16 * 4; ++i)
       UA_LANES (lane) acc[i / (4 * kGroups16)][i / 4 % kGroups16][i % 4][lane] = Acc4{{0, 0, 0, 0}};
-    wide_tiles<kEach, Acc4, 2>(source, tiles, o, p.columns, acc,
-                               [](auto& c, const auto& a, const auto& a8, const auto& b, int at) {
-                                 mma_bf16(c, a, a8, b, at);
-                               });
+    batched_tiles<kEach, Acc4, 2>(source, tiles, o, p.columns, acc,
+                                  [](auto& c, const auto& a, const auto& a8, const auto& b,
+                                     int at) { mma_bf16(c, a, a8, b, at); });
     UA_UNROLL
     for (int i = 0; i < kEach * kGroups16; ++i) {
       UA_LANES (lane) {
@@ -187,10 +187,9 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
     for (int i = 0; i < kEach * kGroups16 * 2; ++i)
       UA_LANES (lane)
         acc[i / (2 * kGroups16)][i / 2 % kGroups16][i % 2][lane] = AccI4{{0, 0, 0, 0}};
-    wide_tiles<kEach, AccI4, 1>(source, tiles, o, p.columns, acc,
-                                [](auto& c, const auto& a, const auto& a8, const auto& b, int at) {
-                                  mma_int8(c, a, a8, b, at);
-                                });
+    batched_tiles<kEach, AccI4, 1>(source, tiles, o, p.columns, acc,
+                                   [](auto& c, const auto& a, const auto& a8, const auto& b,
+                                      int at) { mma_int8(c, a, a8, b, at); });
     UA_UNROLL
     for (int i = 0; i < kEach * kGroups16; ++i) {
       UA_LANES (lane) {
@@ -204,13 +203,12 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
   }
 }
 
-UA_HD void wide_run(Block& block, const WideProduct& p) {
+UA_HD void batched_run(Block& block, const BatchedProduct& p) {
   const int range = block.index % kWarps, group = block.index / kWarps;
   const int first = range_begin(range, kWarps, p.job.k_tiles),
             tiles = range_begin(range + 1, kWarps, p.job.k_tiles) - first;
   const int per = tile_inputs(p.format), begin = first * per, inputs = tiles * per;
-  const Operand o = {block.smem, nullptr, operand_stride(p.format, wide_range(p.job.k_tiles)),
-                     p.format};
+  const Operand o = {block.smem, nullptr, operand_stride(batched_range(p.job.k_tiles)), p.format};
   block.threads([&](int tid) {
     for (int i = tid; i < p.columns * inputs; i += kThreads) {
       const int c = i / inputs, at = i % inputs, k = begin + at;
@@ -227,9 +225,9 @@ UA_HD void wide_run(Block& block, const WideProduct& p) {
     const int tile = (group * kWarps + warp) * p.each, left = p.job.row_tiles - tile;
     if (left <= 0) return;
     if (p.each == 1) {
-      wide_warp<1>(p, o, tile, 1, first, tiles, parts);
+      batched_warp<1>(p, o, tile, 1, first, tiles, parts);
     } else {
-      wide_warp<2>(p, o, tile, left < 2 ? left : 2, first, tiles, parts);
+      batched_warp<2>(p, o, tile, left < 2 ? left : 2, first, tiles, parts);
     }
   });
 }

@@ -1,26 +1,27 @@
-// Frames of up to 64 streams (or 64 positions of a prefill) by plain launches, one after the other,
-// each weight read once for all of them.
+// The batched path: frames of up to 64 streams (or 64 positions of a prefill) as ordinary launches,
+// one after the other, each weight read once for all streams.
 //
-// The kernel that stays (frame.h) keeps all activations in every block's shared memory, which 8
-// columns fill. Here a product's blocks hold a part of the inputs each, as its warps do there:
-// kWarps ranges of k tiles, whose sums go to memory and are added in the same order. The same mma
-// instructions over the same tiles, the same norms and attention: a stream's bits are those that it
+// The persistent kernel (persistent.h) keeps all activations in every block's shared memory, which
+// 8 columns fill. Here each block of a product holds one part of the inputs, as a warp does there:
+// there are kWarps ranges of k tiles, whose sums go to memory and are added in the same order. The
+// mma instructions, tiles, norms and attention are the same, so a stream's bits are those that it
 // gives alone.
 //
-//   product    x -> norm -> partial sums                    a block: 8 or 16 row tiles, one range of inputs, all columns
-//   row        partial sums -> x of the next, its moments    a block: one column
-//   attend     partial sums -> q, k, v -> attended           a block: one column, one key head (global stack)
-//   few        the same of the local stack                   a block: one column
-//   sample     partial sums -> logits -> id                  a block: one column
+//   launch     computes                                    a block takes
+//   product    x -> norm -> partial sums                   8 or 16 row tiles, one range
+//   row        partial sums -> next x, its moments         one column
+//   attend     partial sums -> q, k, v -> attended         one column, one key head (global stack)
+//   few        the same for the local stack                one column
+//   sample     partial sums -> logits -> id                one column
 //
-// All arguments but memory are the same for each frame, so that a device may record the launches
-// once and play them again.
+// Nothing but memory differs from frame to frame, so a device may record the launches once and play
+// them again.
 #pragma once
 
 #include <variant>
 
 #include "params.h"
-#include "wide_product.h"
+#include "batched_product.h"
 
 namespace uniaudio::cuda {
 
@@ -38,7 +39,7 @@ enum class Row : int {
   gated,   // silu(gate) * up; a tile holds four gates and the four rows that they open
 };
 
-struct WideRow {
+struct BatchedRow {
   Row how;
   int columns, width;
   Totals from;
@@ -57,10 +58,10 @@ struct WideRow {
   float *out, *slice_peaks;
   int slices;
 };
-inline int wide_blocks(const WideRow& p) { return p.columns; }
-inline size_t wide_smem(const WideRow& p) { return size_t(p.width) * 4 + 16; }
+inline int batched_blocks(const BatchedRow& p) { return p.columns; }
+inline size_t batched_smem(const BatchedRow& p) { return size_t(p.width) * 4 + 16; }
 
-UA_HD float wide_value(const WideRow& p, int c, int i) {
+UA_HD float batched_value(const BatchedRow& p, int c, int i) {
   const size_t at = size_t(c) * p.width + i;
   if (p.how == Row::add) return p.x[at] + total_of(p.from, p.bias, c, i);
   if (p.how == Row::hidden) return gelu_of(total_of(p.from, p.bias, c, i));
@@ -92,14 +93,14 @@ UA_HD float wide_value(const WideRow& p, int c, int i) {
   return p.positions ? v + p.positions[position * p.width + i] : v;
 }
 
-UA_HD void wide_run(Block& block, const WideRow& p) {
+UA_HD void batched_run(Block& block, const BatchedRow& p) {
   const int c = block.index;
   float* const row = reinterpret_cast<float*>(block.smem);
   float* const found = row + p.width;  // mean, inverse
   uint32_t* const peak = reinterpret_cast<uint32_t*>(found + 2);
   block.threads([&](int tid) {
     for (int i = tid; i < p.width; i += kThreads)
-      p.x[size_t(c) * p.width + i] = row[i] = wide_value(p, c, i);
+      p.x[size_t(c) * p.width + i] = row[i] = batched_value(p, c, i);
     if (tid == 0) found[0] = 0, found[1] = 1, *peak = 0;
     if (p.out && tid < p.slices) p.slice_peaks[c * p.slices + tid] = 0;
   });
@@ -140,7 +141,7 @@ UA_HD void wide_run(Block& block, const WideRow& p) {
 
 // --- attention -----------------------------------------------------------------------------------
 
-struct WideAttend {
+struct BatchedAttend {
   Totals qkv;
   const float* bias;
   int columns, heads, kv_heads, dim, layer, codebooks;
@@ -151,26 +152,26 @@ struct WideAttend {
   bool half, write, attend;
   float *out, *stats;  // [columns][heads dim]
 };
-inline int wide_blocks(const WideAttend& p) { return p.columns * p.kv_heads; }
-inline size_t wide_smem(const WideAttend& p) {
-  const int wide = padded_dim(p.dim), group = p.heads / p.kv_heads;
-  return size_t(2 * (group + 2) * wide + kGroups * (wide + 4) + kSplits * (p.dim + 2)) * 4;
+inline int batched_blocks(const BatchedAttend& p) { return p.columns * p.kv_heads; }
+inline size_t batched_smem(const BatchedAttend& p) {
+  const int padded = padded_dim(p.dim), group = p.heads / p.kv_heads;
+  return size_t(2 * (group + 2) * padded + kGroups * (padded + 4) + kSplits * (p.dim + 2)) * 4;
 }
 
-UA_HD void wide_run(Block& block, const WideAttend& p) {
+UA_HD void batched_run(Block& block, const BatchedAttend& p) {
   const int c = block.index / p.kv_heads, kv = block.index % p.kv_heads, dim = p.dim,
-            wide = padded_dim(dim), group = p.heads / p.kv_heads;
-  // [group + 2][wide]: queries, key, value
+            padded = padded_dim(dim), group = p.heads / p.kv_heads;
+  // [group + 2][padded]: queries, key, value
   float* const raw = reinterpret_cast<float*>(block.smem);
-  float* const ready = raw + (group + 2) * wide;     // the same, turned
-  float* const subs = ready + (group + 2) * wide;    // [kGroups][wide + 4]
-  float* const parts = subs + kGroups * (wide + 4);  // [kSplits][dim + 2]
+  float* const ready = raw + (group + 2) * padded;     // the same, turned
+  float* const subs = ready + (group + 2) * padded;    // [kGroups][padded + 4]
+  float* const parts = subs + kGroups * (padded + 4);  // [kSplits][dim + 2]
   const Column& column = p.column[c];
   const int64_t t = column.position + p.state[c * state_stride(p.codebooks) + p.codebooks + kRound];
   const size_t base = (size_t(p.layer) * p.kv_heads + kv) * size_t(column.capacity);
   block.threads([&](int tid) {
-    for (int i = tid; i < (group + 2) * wide; i += kThreads) {
-      const int h = i / wide, at = i % wide;
+    for (int i = tid; i < (group + 2) * padded; i += kThreads) {
+      const int h = i / padded, at = i % padded;
       const int row = (h < group    ? kv * group + h
                        : h == group ? p.heads + kv
                                     : p.heads + p.kv_heads + kv) *
@@ -182,15 +183,15 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
   block.sync();
   const float scale = 1.0f / square_root(float(dim));
   block.threads([&](int tid) {
-    for (int i = tid; i < (group + 2) * wide; i += kThreads) {
-      const int h = i / wide, at = i % wide;
+    for (int i = tid; i < (group + 2) * padded; i += kThreads) {
+      const int h = i / padded, at = i % padded;
       const float v = at < dim
-                          ? turned(raw + h * wide, at, dim,
+                          ? turned(raw + h * padded, at, dim,
                                    p.angles && h <= group ? p.angles + size_t(t) * dim : nullptr)
                           : 0.0f;
       ready[i] = h < group ? v * scale : v;
       if (p.write && h >= group)
-        store_cache(h == group ? column.keys : column.values, (base + size_t(t)) * wide + at,
+        store_cache(h == group ? column.keys : column.values, (base + size_t(t)) * padded + at,
                     p.half, v);
     }
   });
@@ -200,10 +201,10 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
   for (int g = 0; g < group; ++g) {
     for (int split = 0; split < splits; ++split) {
       attend_head(block, {column.keys, column.values, base, dim, p.half}, split, t + 1,
-                  ready + g * wide, subs);
+                  ready + g * padded, subs);
       block.threads([&](int tid) {
         for (int at = tid; at < dim + 2; at += kThreads)
-          parts[split * (dim + 2) + at] = of_groups(subs, wide, dim, at);
+          parts[split * (dim + 2) + at] = of_groups(subs, padded, dim, at);
       });
       block.sync();
     }
@@ -225,7 +226,7 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
   }
 }
 
-struct WideFew {
+struct BatchedAttendFew {
   Totals qkv;
   const float* bias;
   int columns, heads, kv_heads, dim, width, layer, layers, slot;
@@ -233,10 +234,10 @@ struct WideFew {
   float* known;        // [slots][layers][columns][qkv]: of this frame's slots
   float *out, *stats;  // [columns][heads dim]
 };
-inline int wide_blocks(const WideFew& p) { return p.columns; }
-inline size_t wide_smem(const WideFew&) { return 16; }
+inline int batched_blocks(const BatchedAttendFew& p) { return p.columns; }
+inline size_t batched_smem(const BatchedAttendFew&) { return 16; }
 
-UA_HD void wide_run(Block& block, const WideFew& p) {
+UA_HD void batched_run(Block& block, const BatchedAttendFew& p) {
   const int c = block.index;
   const auto of_slot = [&](int t) {
     return p.known + (size_t(t * p.layers + p.layer) * p.columns + c) * p.width;
@@ -265,7 +266,7 @@ UA_HD void wide_run(Block& block, const WideFew& p) {
 
 // --- ids -----------------------------------------------------------------------------------------
 
-struct WideSample {
+struct BatchedSample {
   Totals logits;
   const int32_t* list;
   int columns, vocab, codebooks, slot, width;
@@ -274,15 +275,15 @@ struct WideSample {
   int32_t* state;
   Embedding embed;
 };
-inline int wide_blocks(const WideSample& p) { return p.columns; }
-inline size_t wide_smem(const WideSample& p) {
+inline int batched_blocks(const BatchedSample& p) { return p.columns; }
+inline size_t batched_smem(const BatchedSample& p) {
   return size_t(kSampleBytes + (p.vocab + 31) / 32 * 4 + p.logits.rows * 4);
 }
 
-UA_HD void wide_run(Block& block, const WideSample& p) {
+UA_HD void batched_run(Block& block, const BatchedSample& p) {
   const int c = block.index, n = p.logits.rows;
   const Column& column = p.column[c];
-  if (column.lead >= 0) return;
+  if (column.conditional >= 0) return;
   SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem);
   uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + kSampleBytes);
   float* const v = reinterpret_cast<float*>(marks + (p.vocab + 31) / 32);
@@ -290,8 +291,8 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
     for (int i = tid; i < n; i += kThreads) {
       const int row = p.list[i / kTileRows] * kTileRows + i % kTileRows;
       v[i] = total_of(p.logits, c, i, row);
-      if (column.plain >= 0) {
-        const float x = total_of(p.logits, column.plain, i, row);
+      if (column.unconditional >= 0) {
+        const float x = total_of(p.logits, column.unconditional, i, row);
         v[i] = x + column.guidance * (v[i] - x);
       }
     }
@@ -310,10 +311,10 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
     bad = scratch.bad;
   }
   block.sync();  // round and id are read
-  const int both = column.plain >= 0 ? 2 : 1;
+  const int both = column.unconditional >= 0 ? 2 : 1;
   block.threads([&](int tid) {
     if (tid >= both) return;
-    const int to = tid == 0 ? c : column.plain;
+    const int to = tid == 0 ? c : column.unconditional;
     const Column& whose = p.column[to];
     int32_t* const ids = p.state + to * state_stride(p.codebooks);
     int32_t* const place = ids + p.codebooks;
@@ -332,7 +333,7 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
   block.sync();
   if (!p.last) return;
   for (int i = 0; i < both; ++i) {
-    const int to = i == 0 ? c : column.plain;
+    const int to = i == 0 ? c : column.unconditional;
     const int32_t* const ids = p.state + to * state_stride(p.codebooks);
     if (ids[p.codebooks + kEnded] || ids[p.codebooks + kError]) continue;
     block.threads([&](int tid) {
@@ -342,6 +343,7 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
   }
 }
 
-using WideOp = std::variant<WideProduct, WideRow, WideAttend, WideFew, WideSample>;
+using BatchedOp =
+    std::variant<BatchedProduct, BatchedRow, BatchedAttend, BatchedAttendFew, BatchedSample>;
 
 }  // namespace uniaudio::cuda

@@ -1,15 +1,15 @@
-// The weights of a launch as one stream of tiles for each warp, and the ring through which they
-// come.
+// The weight ring: each warp reads the weights of a launch as one stream of tiles, copied ahead of
+// their use into a ring in shared memory.
 //
 // A tile is 8 output rows of 64 bytes: 16 inputs in float32, 32 in bfloat16, 64 in int8; lane 4 g +
 // t reads bytes 16 t to 16 t + 15 of row g. A matrix lies as [row tiles][k tiles][512 bytes]. A
 // block has a contiguous range of row tiles, and each warp a contiguous range of the k tiles of all
 // of them, so that a sum has one order whatever the number of blocks is.
 //
-// Which tiles come never depends on activations. So each thread copies its own 16 bytes of the
-// tiles ahead into a ring of its own in shared memory (cp.async, no barrier: nobody else reads
-// them), right through the exchanges between blocks, and memory stays busy while activations
-// travel.
+// Which tiles are needed never depends on activations. Each thread therefore copies its own 16
+// bytes of the tiles ahead into a private ring (cp.async; no barrier, since no other thread reads
+// them). Copies continue through the exchanges between blocks, so memory stays busy while
+// activations travel.
 #pragma once
 
 #include "simt.h"
@@ -75,9 +75,9 @@ struct Cursor {
   }
 };
 
-// kDepth slots of kThreads x 16 bytes at `slots`.
+// A ring of kDepth slots of kThreads x 16 bytes, at `slots`.
 template <int kDepth>
-struct Ring {
+struct WeightRing {
 #ifdef UA_DEVICE
   Cursor cursor;
   uint32_t mine;  // the shared address of this thread's part of slot 0
