@@ -135,7 +135,7 @@ def test_rows_know_their_goal():
 def test_wrong_arguments_give_one_line(arguments, says, capsys):
     assert main(arguments) == 2
     out = capsys.readouterr()
-    assert out.out == "" and out.err == f"evaluate: error: {says}\n"
+    assert out.out == "" and out.err == f"uniaudio-train evaluate: error: {says}\n"
 
 
 def test_missing_judges_are_named_at_once(monkeypatch, capsys):
