@@ -18,7 +18,8 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from .schema import SAMPLE_RATE, Label
-from .shards import SOURCES, ShardSpec, draw_shard
+from .shards import ShardSpec, draw_shard
+from .sources import SOURCES
 
 SPOKEN = ("flite", "wordnet", "uniaudio_training")
 OWN = ("uniaudio_training",)

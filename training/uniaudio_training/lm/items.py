@@ -121,7 +121,8 @@ def phone_ids(phones: tuple[Phone, ...]) -> np.ndarray:
 
 def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Pitches and frames of a song's notes, with rests as pitch 0; ``frames`` in all."""
-    pitches, bounds = [], []
+    pitches: list[int] = []
+    bounds: list[int] = []
     for note in label.notes:
         start, end = (
             min(frames, round(t * FRAME_RATE)) for t in (note.start, note.start + note.duration)
@@ -283,6 +284,7 @@ def make_item(g: Given) -> Item | None:
     sound = g.task.aligned_sound
     if sound is not None and (begin, end) != (0, len(codes)):  # an edit continues the source
         source = inputs[sound.name]
+        assert isinstance(source, np.ndarray)
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
 
