@@ -1,4 +1,4 @@
-"""Score files: MIDI, MusicXML (also compressed) and the text form, told apart by what is in them."""
+"""Score files: MIDI, MusicXML (also compressed) and the text form."""
 
 from __future__ import annotations
 
