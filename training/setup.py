@@ -18,7 +18,7 @@ def version() -> str:
         return str(message_from_string(recorded.read_text(encoding="utf-8"))["Version"])
     found = re.search(r'^__version__ = "(.+)"$', engine.read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
-        raise SystemExit(f"{engine}: expected a line __version__ = \"...\", found none")
+        raise SystemExit(f'{engine}: expected a line __version__ = "...", found none')
     return found[1]
 
 
