@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .characters import OVERRIDE
+from .documents import blocks
 from .heteronyms import heteronym
 from .lexicon import lexicon
-from .markup import Block, Override, blocks
+from .markup import Block, Override
 from .normalize import spoken
 from .phones import PAUSE, is_vowel
 from .scan import Normalized
@@ -111,9 +112,7 @@ def _pieces(
         for first, last in ((-1, 1), (-1, 0), (0, 1)):
             lead, whole = begin + first, begin + len(core) + last
             apart = said.text[max(start, lead) : whole]
-            if apart in SAID_APART or (
-                (first, last) == (0, 1) and not quoted and _drops_g(apart)
-            ):
+            if apart in SAID_APART or ((first, last) == (0, 1) and not quoted and _drops_g(apart)):
                 begin, core = max(start, lead), apart
                 break
         before = token[: begin - start]
