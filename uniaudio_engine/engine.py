@@ -78,6 +78,7 @@ class Engine(Verbs):
         if config.lm is not None and config.vocabulary is not None:
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
+            assert parts.lm is not None
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
             self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:

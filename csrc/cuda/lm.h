@@ -34,6 +34,7 @@ class Lm {
   const LmConfig& config() const { return config_; }
   const Plan& plan() const { return plan_; }
   Device& device() const { return *device_; }
+  const LmDTypes& dtypes() const { return dtypes_; }
   KvDType kv_dtype() const { return kv_dtype_; }
   // read for a frame, as MultiScaleLm::weight_bytes_per_frame counts
   size_t weight_bytes(int64_t head_rows = 0) const;
