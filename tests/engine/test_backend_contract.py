@@ -4,8 +4,6 @@ exported graphs on ONNX Runtime and TensorRT (a stand-in) run the same checks on
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -218,21 +216,11 @@ def test_what_a_session_refuses(parts: Parts) -> None:
 
 def test_one_call_at_a_time(parts: Parts) -> None:
     s = started(parts, 1024)
-    done = threading.Event()
-
-    def work() -> None:
-        s.generate(1000, sampling())
-        done.set()
-
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=s.generate, args=(1000, sampling()))
     thread.start()
-    while not done.is_set():
-        try:
-            s.fork()
-        except InputError as e:
-            assert "one call at a time" in str(e)
-            break
-    assert not done.is_set()
+    while thread.is_alive() and s.frames == 9:
+        pass
+    refused("one call at a time", s.fork)
     s.cancel()
     thread.join()
     s.fork()
@@ -311,7 +299,8 @@ def test_continuous_inputs_are_refused_alike(
     """The rules in Python (``session_rules.py``) and those in C++ agree on every input."""
     from uniaudio_engine.backends.session_rules import continuous_rows
 
-    config = dataclasses.replace(json_config(reference), continuous={"text": WIDTH})
+    config, lm = reference.folder.config.lm, reference.lm
+    assert config is not None and lm is not None
     width = data.draw(st.sampled_from([WIDTH, WIDTH, WIDTH, WIDTH - 1]))
     values = np.zeros((count, width), np.float32)
     if count and data.draw(st.booleans()):
@@ -319,8 +308,6 @@ def test_continuous_inputs_are_refused_alike(
     index = np.array(data.draw(st.lists(st.integers(-1, n + 1), min_size=count, max_size=count)))
     name = data.draw(st.sampled_from(["text", "text", "text", "other"]))
     given_ = {name: (values, index.astype(np.int32))}
-    lm = reference.lm
-    assert lm is not None
     verdicts = []
     for call in (
         lambda: continuous_rows(given_, config, n),
@@ -332,9 +319,3 @@ def test_continuous_inputs_are_refused_alike(
         except InputError:
             verdicts.append(False)
     assert verdicts[0] == verdicts[1], given_
-
-
-def json_config(parts: Parts) -> Any:
-    assert parts.folder.config.lm is not None
-    assert json.dumps(parts.folder.config.lm.continuous)
-    return parts.folder.config.lm
