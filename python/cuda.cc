@@ -8,8 +8,6 @@
 #include "cuda/rvq_device.h"
 
 #include <algorithm>
-#include <atomic>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,93 +47,6 @@ std::shared_ptr<cuda::Lm> make_lm(const std::string& config_json, const py::dict
   py::gil_scoped_release release;
   return std::make_shared<cuda::Lm>(shared_device(device), config, w, types, kv_type);
 }
-
-// A cuda::Session with a guard: one call at a time, as csrc/lm_session.h has it.
-class GuardedSession {
- public:
-  struct Job {
-    GuardedSession* session;
-    const SamplingConfig* sampling;
-    const int32_t* aligned;
-    int32_t* out;
-    int64_t made = 0;
-  };
-
-  GuardedSession(std::shared_ptr<const cuda::Lm> lm, int64_t max_frames)
-      : session_(std::make_unique<cuda::Session>(std::move(lm), max_frames)) {}
-  explicit GuardedSession(std::unique_ptr<cuda::Session> session) : session_(std::move(session)) {}
-
-  const cuda::Lm& lm() const { return session_->lm(); }
-  int64_t frames() const { return session_->frames(); }
-  int64_t capacity() const { return session_->capacity(); }
-  bool finished() const { return session_->finished(); }
-  bool guided() const { return session_->guided(); }
-  int64_t frame_offset() const { return session_->frame_offset(); }
-  void cancel() { session_->cancel(); }
-
-  void set_frame_offset(int64_t offset) {
-    const Use use(*this);
-    session_->set_frame_offset(offset);
-  }
-  void prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
-               const std::vector<ContinuousInput>& continuous) {
-    const Use use(*this);
-    session_->prefill(frames, count, aligned, continuous);
-  }
-  void set_guidance(const GuardedSession& unconditional, double scale) {
-    if (&unconditional == this)
-      throw std::invalid_argument(
-          "set_guidance: expected another session of the same LM that is not guided itself");
-    const Use use(*this), other(unconditional);
-    session_->set_guidance(*unconditional.session_, scale);
-  }
-  void reset() {
-    const Use use(*this);
-    session_->reset();
-  }
-  std::unique_ptr<GuardedSession> fork() const {
-    const Use use(*this);
-    return std::make_unique<GuardedSession>(session_->fork());
-  }
-  std::shared_ptr<cuda::Array> known(int64_t first, int64_t count) const {
-    const Use use(*this);
-    return session_->known(first, count);
-  }
-  static void generate_batch(std::vector<Job>& jobs, int64_t count,
-                             const std::function<bool()>& interrupted) {
-    std::vector<std::unique_ptr<Use>> uses;
-    std::vector<cuda::Session::Request> requests;
-    for (size_t i = 0; i < jobs.size(); ++i) {
-      for (size_t j = 0; j < i; ++j)
-        if (jobs[j].session == jobs[i].session)
-          throw std::invalid_argument("generate_batch: expected distinct sessions, got one twice");
-      uses.push_back(std::make_unique<Use>(*jobs[i].session));
-      requests.push_back(
-          {jobs[i].session->session_.get(), jobs[i].sampling, jobs[i].aligned, jobs[i].out});
-    }
-    cuda::Session::generate(requests, count, interrupted);
-    for (size_t i = 0; i < jobs.size(); ++i) jobs[i].made = requests[i].made;
-  }
-
- private:
-  class Use {
-   public:
-    explicit Use(const GuardedSession& s) : s_(s) {
-      if (s.in_use_.exchange(true, std::memory_order_acquire))
-        throw std::invalid_argument(
-            "session: expected one call at a time, but another thread is using it; fork it or "
-            "wait");
-    }
-    ~Use() { s_.in_use_.store(false, std::memory_order_release); }
-    Use(const Use&) = delete;
-
-   private:
-    const GuardedSession& s_;
-  };
-
-  std::unique_ptr<cuda::Session> session_;
-  mutable std::atomic<bool> in_use_{false};
-};
 
 // --- arrays
 
@@ -294,9 +205,9 @@ void bind_lm(py::module_& m) {
   py::class_<cuda::Lm, std::shared_ptr<cuda::Lm>> lm(
       m, "LM", py::module_local(),
       "The multi-scale LM on a device; immutable, shared by its sessions and by threads.");
-  py::class_<GuardedSession, std::shared_ptr<GuardedSession>> session(
+  py::class_<cuda::Session, std::shared_ptr<cuda::Session>> session(
       m, "LMSession", py::module_local(), "One sequence, whose state lives on the device.");
-  bind_model<cuda::Lm, GuardedSession>(lm);
+  bind_model<cuda::Lm, cuda::Session>(lm);
   lm.def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"),
          py::arg("dtype") = "float32", py::arg("kv_dtype") = "float32", py::arg("device") = 0,
          "dtype and kv_dtype as _C.LM has them, but for int4 weights and int8 keys and values.")
@@ -308,13 +219,13 @@ void bind_lm(py::module_& m) {
       .def_property_readonly("most_streams", &cuda::Lm::most_columns,
                              "Sessions, or positions of a prefill, that one pass over the weights "
                              "serves.")
-      .def("set_batched_from", &cuda::Lm::set_wide_from, py::arg("streams"),
+      .def("set_batched_from", &cuda::Lm::set_batched_from, py::arg("streams"),
            "Steps this many streams and more by the batched path (64 at most), fewer by the "
            "persistent kernel (8 at most).  Only the speed changes: both give the same bits.  Not "
            "while another thread uses the model.  The default is 9, or one more than the "
            "persistent kernel has room for.");
   bind_session(session);
-  session.def("known", &GuardedSession::known, py::arg("first"), py::arg("count"),
+  session.def("known", &cuda::Session::known, py::arg("first"), py::arg("count"),
               "Frames [first, first + count), an int32 Array [count, K] on the device.");
 }
 

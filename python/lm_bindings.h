@@ -1,7 +1,7 @@
 // What the sessions of every device share in Python: arguments checked, NumPy in and out, the GIL
 // released while computing.
 //
-// A session class S has the interface of csrc/lm_session.h.
+// A session class S is a SessionState (csrc/session_rules.h) with the interface of LmSession.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -19,6 +19,7 @@
 #include "config.h"
 #include "multiscale_lm.h"
 #include "sampling.h"
+#include "session_rules.h"
 
 namespace uniaudio::python {
 
@@ -224,7 +225,7 @@ void bind_session(py::class_<S, Options...>& session) {
       .def("generate", &generate<S>, py::arg("n"), py::arg("sampling"),
            py::arg("aligned") = py::none(),
            "Up to n new frames [m, K]; fewer when the end id came (.finished) or after cancel().")
-      .def("cancel", &S::cancel,
+      .def("cancel", [](S& s) { s.cancel(); },
            "Stops a running generate within some frames, or else the next one at once; any thread.")
       .def(
           "set_guidance",
@@ -244,12 +245,14 @@ void bind_session(py::class_<S, Options...>& session) {
             return std::shared_ptr<S>(s.fork());
           },
           "A copy that continues on its own.")
-      .def_property_readonly("guided", &S::guided)
-      .def_property_readonly("finished", &S::finished)
-      .def_property_readonly("frames", &S::frames)
-      .def_property_readonly("capacity", &S::capacity)
-      .def_property("frame_offset", &S::frame_offset, &S::set_frame_offset,
-                    "Added to the frame index that keys the random numbers.");
+      .def_property_readonly("guided", [](const S& s) { return s.guided(); })
+      .def_property_readonly("finished", [](const S& s) { return s.finished(); })
+      .def_property_readonly("frames", [](const S& s) { return s.frames(); })
+      .def_property_readonly("capacity", [](const S& s) { return s.capacity(); })
+      .def_property(
+          "frame_offset", [](const S& s) { return s.frame_offset(); },
+          [](S& s, int64_t offset) { s.set_frame_offset(offset); },
+          "Added to the frame index that keys the random numbers.");
 }
 
 }  // namespace uniaudio::python

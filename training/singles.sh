@@ -33,7 +33,7 @@ stage() {
 import sys, torch
 sys.exit(torch.load(f"{sys.argv[1]}/checkpoint.pt", weights_only=False)["step"] < int(sys.argv[2]))
 PY
-  python -m uniaudio_training.bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model --out "$out-part"
+  uniaudio-train bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model --out "$out-part"
   mv "$out-part" "$out-folder"
 }
 one() {

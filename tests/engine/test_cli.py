@@ -27,7 +27,7 @@ import uniaudio_engine
 import uniaudio_engine.storage.folder
 from uniaudio_engine import Engine, read_audio
 from uniaudio_engine.cli.main import main
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 ROOT = Path(uniaudio_engine.__file__).parents[
@@ -529,9 +529,9 @@ def test_odd_prompts_work_with_a_note(subtype: str, capsys: pytest.CaptureFixtur
 def runner(*args: str, frame_seconds: float = 0.002) -> subprocess.Popen[bytes]:
     """The command in a process of its own, on a fake core that takes its time."""
     code = (
-        "import sys, fake_core, uniaudio_engine.core as c\n"
+        "import sys, fake_core, uniaudio_engine.backends.core as c\n"
         f"c._module = fake_core; fake_core.FRAME_SECONDS = {frame_seconds}\n"
-        "from uniaudio_engine.cli import main\n"
+        "from uniaudio_engine.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent), *sys.path])
@@ -580,7 +580,7 @@ def test_import_loads_nothing_slow() -> None:
         "print(sorted(loaded & {'torch', 'numpy', 'scipy', 'soundfile', 'soxr', 'safetensors', "
         "'sentencepiece'}))\n"
         "from uniaudio_engine.engine import Engine\n"
-        "import uniaudio_engine.commands\n"
+        "import uniaudio_engine.cli.commands\n"
         "print('torch' in sys.modules, 'soundfile' in sys.modules, 'soxr' in sys.modules)\n"
     )
     path = os.pathsep.join([str(ROOT), *sys.path])

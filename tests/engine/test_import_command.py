@@ -161,7 +161,7 @@ def test_ctrl_c_leaves_nothing(
 def test_signals_leave_nothing(place: Path) -> None:
     """A real process, stopped while it works."""
     code = (
-        "import sys, time, uniaudio_engine.importers.uniaudio as m; from uniaudio_engine.cli "
+        "import sys, time, uniaudio_engine.importers.uniaudio as m; from uniaudio_engine.cli.main "
         "import main\n"
         "def slow(*a, **k):\n    print('here', flush=True); time.sleep(60)\n"
         "m.save_folder = slow\nsys.exit(main(sys.argv[1:]))"

@@ -112,7 +112,7 @@ REFUSED = {
     "starts with nothing": ("C4 1 -", "expected a word on the first note after a rest"),
     "rests only": ("R 1", "expected at least one note"),
     "too short for its phones": ("tempo 240\nC4 0.2 strengths", "expected notes of"),
-    "no word at all": ("C4 1 ???", "expected a word that can be sung"),
+    "no word at all": ("C4 1 ???", "expected a word in Latin letters"),
 }
 
 

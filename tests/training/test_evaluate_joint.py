@@ -43,7 +43,7 @@ except RuntimeError as e:
 from uniaudio_training.evaluate import cases, joint, report, signals
 from uniaudio_training.evaluate import metrics as m
 from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier
-from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.command import main
 from uniaudio_training.evaluate.engines import load_subject
 
 SECONDS = {
@@ -235,7 +235,7 @@ def random_model(corpus, tmp_path_factory):
     import dataclasses
     import sys
 
-    from uniaudio_training.lm.captions import train_captions
+    from uniaudio_training.lm.caption_tokenizer import train_captions
 
     from uniaudio_engine.request import aligned as aligned_rows
     from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size

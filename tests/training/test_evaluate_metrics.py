@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 
 from uniaudio_training.evaluate import metrics as m
-from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.command import main
 from uniaudio_training.evaluate.rows import Row, mean_row, rate_row, table
 
 

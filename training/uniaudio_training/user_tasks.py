@@ -1,6 +1,6 @@
 """A user's own task: its file, and what a trained model's vocabulary has to gain for it.
 
-A task file is one entry of ``uniaudio_engine.tasks`` as JSON (docs/tasks.md). The labels of a span
+A task file is one entry of ``uniaudio_engine.request.tasks`` as JSON (docs/tasks.md). The labels of a span
 of its own stand beside it, as in a model folder: ``labels/SPAN.txt``, one a line. Not responsible
 for recordings (``corpus/recordings.py``) nor for what becomes of them in a sequence
 (``lm/items.py``).
@@ -16,7 +16,8 @@ from pathlib import Path
 from uniaudio_engine.errors import first_few, shown
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import Layout, extend_vocabulary
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.storage.config import VocabularyConfig, from_dict
 
 MAX_FILE = 1 << 20  # bytes

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from ..request.options import MAX_SEED, Option, sampling_options
 from ..request.sequence import Layout
-from ..request.tasks import MAX_SEED, Option, sampling_options
 from ..storage.config import LMConfig
 from .core import core
 from .protocols import Continuous, Ids, LanguageModel, Session

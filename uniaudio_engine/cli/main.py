@@ -1,7 +1,6 @@
-"""The command ``uniaudio``: its arguments, and its manners (one-line errors, exit codes, Ctrl-C).
+"""The command ``uniaudio``: its arguments, one-line errors, exit codes and Ctrl-C.
 
-What the subcommands do is in ``commands.py``. Exit codes: 0 done, 2 a request that cannot be met,
-130 Ctrl-C.
+``commands.py`` has what the subcommands do. Exit codes: 0 success, 2 a bad request, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,19 +9,20 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
-from ..request.tasks import TASKS, Task
+from ..request.task_table import TASKS
+from ..request.tasks import Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors on one line; the example at the end of each help is kept as written."""
+    """Errors on one line; the example at the end of each help text keeps its line breaks."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All subcommands; ``args.run(args)`` does the work and returns the exit code."""
+    """The parser of all subcommands; ``args.run(args)`` does the work and returns the exit code."""
     parser = _Parser(
         prog="uniaudio",
         description="Speech and sound from one small model, on this machine.",
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, help: str, example: str, model: bool = True) -> argparse.ArgumentParser:
-        files = "\nits files are those of: uniaudio examples" if "examples/" in example else ""
+        files = "\nget the example files: uniaudio examples" if "examples/" in example else ""
         p: argparse.ArgumentParser = commands.add_parser(
             name,
             help=help,
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"example:\n  {example}{files}",
         )
         p.set_defaults(run=_command(name))
-        p.add_argument("--json", action="store_true", help="print what was done, or found, as JSON")
+        p.add_argument("--json", action="store_true", help="print the result as JSON")
         if model:
             _add_model(p)
         return p
@@ -65,14 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
         p.add_argument(
             "--plot",
             metavar="PNG",
-            help=(
-                "also a picture of waveform and spectrogram, of the source as well where there "
-                "is one"
-            ),
+            help="also draw waveform and spectrogram, and those of the source if there is one",
         )
     p = add(
         "stream",
-        "speak a text while it is being made",
+        "speak a text, with the sound written as it is generated",
         'uniaudio stream "Hello there." -o hello.wav',
     )
     p.set_defaults(task="tts")
@@ -82,48 +79,50 @@ def build_parser() -> argparse.ArgumentParser:
         "--raw", action="store_true", help="16-bit little-endian samples without a WAV header"
     )
     p.add_argument(
-        "--chunk-frames", metavar="N,N,…", help="frames in each chunk; the last number repeats"
+        "--chunk-frames", metavar="N,N,…", help="frames of each chunk; the last number repeats"
     )
     p = add(
         "run",
-        "do a task, once or for each line of a file",
+        "run a task, once or for each line of a file",
         "uniaudio run tts text=Hello seed=7 -o hello.wav",
     )
-    p.add_argument("task", metavar="TASK", help="a task of: uniaudio tasks")
+    p.add_argument("task", metavar="TASK", help="one of the tasks that uniaudio tasks lists")
     p.add_argument("values", nargs="*", metavar="NAME=VALUE", help="its inputs and options")
     p.add_argument(
         "--jsonl",
         metavar="FILE",
-        help='one request a line, such as {"text": "Hello", "output": "a.wav"}',
+        help='one request per line, such as {"text": "Hello", "output": "a.wav"}',
     )
-    p.add_argument("--seed", help="for every request that has none of its own")
+    p.add_argument("--seed", help="seed of the requests that have none of their own")
     p.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="requests made together (default 8)"
+        "--batch", type=int, default=8, metavar="N", help="requests run together (default 8)"
     )
     _add_output(
-        p, "sound file, - for standard output, or with --jsonl the folder for the sound files"
+        p, "sound file, or - for standard output; with --jsonl a folder for the sound files"
     )
     p = add(
         "codec",
-        "sound to codes and back",
+        "encode sound as codes, or decode codes to sound",
         "uniaudio codec encode examples/speech.flac -o speech.safetensors",
     )
     p.add_argument("direction", choices=("encode", "decode"))
-    p.add_argument("input", metavar="FILE", help="a sound file, or codes that encode wrote")
+    p.add_argument(
+        "input", metavar="FILE", help="a sound file to encode, or a codes file to decode"
+    )
     p.add_argument(
         "--codebooks",
         type=int,
         default=0,
         metavar="K",
-        help="use the first K codebooks only (default all)",
+        help="use only the first K codebooks (default all)",
     )
     p.add_argument(
         "--bandwidth",
         type=float,
         metavar="KBPS",
-        help="or as many as fit these kbit/s; one that the codec names",
+        help="use as many codebooks as fit; a bandwidth that the codec was trained for",
     )
-    p.add_argument("--seed", help="taken and ignored: the codec draws no random numbers")
+    p.add_argument("--seed", help="ignored: the codec draws no random numbers")
     _add_output(p)
     p = add(
         "voices",
@@ -131,19 +130,24 @@ def build_parser() -> argparse.ArgumentParser:
         "uniaudio voices examples/voice.flac -o voice.safetensors",
     )
     p.add_argument("input", nargs="?", metavar="SOUND", help="a sound to make a voice from")
-    p.add_argument("--name", default="", help="what the voice is called (default: the file's name)")
-    p.add_argument("--licence", default="", help="noted in the voice file")
-    p.add_argument("-o", "--output", metavar="FILE", help="the voice file, .safetensors")
+    p.add_argument("--name", default="", help="name of the voice (default: name of the sound file)")
+    p.add_argument("--licence", default="", help="licence to store in the voice file")
+    p.add_argument("-o", "--output", metavar="FILE", help="voice file to write, .safetensors")
     p = add(
         "bench",
-        "measure this machine with this model",
+        "measure the model's speed on this machine",
         "uniaudio bench --json --seconds 2 --repeat 1",
     )
-    p.add_argument("--seed", help="of the speech that is made (default 0)")
+    p.add_argument("--seed", help="seed of the generated speech (default 0)")
     p.add_argument(
-        "--seconds", type=float, default=10.0, help="about how much speech to make (default 10)"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="approximate length of the generated speech (default 10)",
     )
-    p.add_argument("--repeat", type=int, default=5, help="of which the median is taken (default 5)")
+    p.add_argument(
+        "--repeat", type=int, default=5, help="number of runs; medians are reported (default 5)"
+    )
     p = add(
         "quantize",
         "write a model folder with smaller weights",
@@ -162,14 +166,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_import(p)
     p = commands.add_parser(
         "export",
-        help="a model as graphs for other runtimes: ONNX, TensorRT",
-        description="A model as graphs for other runtimes: ONNX, TensorRT.",
+        help="export a model as graphs for other runtimes: ONNX, TensorRT",
+        description="Export a model as graphs for other runtimes: ONNX, TensorRT.",
         epilog="example:\n  uniaudio export onnx -o speech-onnx --verify",
     )
     add_export(p)
     p = add(
         "examples",
-        "copy the files that the examples of these helps use",
+        "copy the files that the examples in these help texts use",
         "uniaudio examples",
         model=False,
     )
@@ -178,14 +182,12 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         default="examples",
         metavar="DIR",
-        help="where to (default ./examples); made where it is not there",
+        help="target folder (default ./examples); created if absent",
     )
-    p.add_argument(
-        "--force", action="store_true", help="overwrite files of the same names with other contents"
-    )
-    add("tasks", "what the model can do, with all inputs and options", "uniaudio tasks --json")
-    add("info", "about a model", "uniaudio info")
-    add("doctor", "what runs here, what does not, and why", "uniaudio doctor")
+    p.add_argument("--force", action="store_true", help="overwrite existing files that differ")
+    add("tasks", "list the model's tasks with their inputs and options", "uniaudio tasks --json")
+    add("info", "show what a model is and how it runs", "uniaudio info")
+    add("doctor", "show what works on this machine, what does not, and why", "uniaudio doctor")
     return parser
 
 
@@ -197,9 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.run(args))
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
-        except (
-            BrokenPipeError
-        ):  # the reader of our output has gone: not our error, and nobody to tell
+        except BrokenPipeError:  # the reader of our output is gone, so there is nobody to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (ValueError, OSError, MemoryError, RuntimeError) as e:
@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments, NAME=VALUE pairs also after flags: argparse takes them in one place only."""
+    """Parse arguments; NAME=VALUE pairs may also follow flags, which argparse does not support."""
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and (not hasattr(args, "values") or any(r.startswith("-") for r in rest)):
@@ -220,9 +220,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Terminated:
-    """SIGTERM as an exception, so that half-written files are removed (only where signals can be
-    set).
-    """
+    """SIGTERM as an exception, so that partial files are removed; only in the main thread."""
 
     def __enter__(self) -> None:
         self._before: Any = None
@@ -247,15 +245,15 @@ def _fail(message: str, code: int) -> int:
 
 def _one_line(e: BaseException) -> str:
     if isinstance(e, MemoryError):
-        return "not enough memory; a lower --max-seconds takes less"
+        return "not enough memory; a lower --max-seconds needs less"
     if isinstance(e, OSError) and e.strerror:
         return f"{e.filename}: {e.strerror}" if e.filename else e.strerror
     return " ".join(str(e).split()) or type(e).__name__
 
 
-def _command(name: str) -> Any:
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
-        from . import commands  # late: --help needs none of it
+        from . import commands  # imported late, so that --help is fast
 
         return int(getattr(commands, f"{name}_command")(args))
 
@@ -265,40 +263,42 @@ def _command(name: str) -> Any:
 def _add_model(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("model")
     g.add_argument(
-        "-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)"
+        "-m", "--model", metavar="FOLDER", help="model folder (default: the bundled model)"
     )
     g.add_argument(
         "--device",
         default="auto",
-        help="auto, cpu, cuda or cuda:N: where the language model runs (auto is the CPU)",
+        help="auto, cpu, cuda or cuda:N; auto is the CPU",
     )
     g.add_argument(
         "--dtype",
         default="auto",
-        help="how weights are held: auto, float32, bfloat16, int8, int4, or parts: int8,local=int4",
+        help="type of weights: auto, float32, bfloat16, int8, int4, or by part: int8,local=int4",
     )
     g.add_argument(
         "--kv-dtype",
         default="auto",
-        help="how keys and values are held: auto, float32, bfloat16 or int8",
+        help="type of attention keys and values: auto, float32, bfloat16 or int8",
     )
     g.add_argument(
         "--encoder",
         action="append",
         metavar="NAME=FOLDER",
-        help="weights of t5 or hubert, for imported models",
+        help="folder with the weights of t5 or hubert, for imported models",
     )
     g.add_argument(
         "--backend",
         default="native",
-        help="native, or onnx or tensorrt for a folder that export wrote",
+        help="native; or onnx or tensorrt for an exported folder",
     )
-    g.add_argument("--threads", type=int, help="default: the processors at hand")
-    g.add_argument("--max-seconds", type=float, help="longest sentence, which sizes the memory")
+    g.add_argument("--threads", type=int, help="default: the available processors")
+    g.add_argument(
+        "--max-seconds", type=float, help="longest sentence, which decides the memory needed"
+    )
 
 
 def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
-    """Flags that follow from the task's entry; the first words that it takes need none."""
+    """Flags for a task's inputs and options; its first text is a positional argument."""
     words = [i.name for i in task.inputs if i.modality in ("text", "caption")]
     for i in task.inputs:
         flag = f"--{i.name}"
@@ -328,7 +328,8 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
 
 
 def _add_output(
-    p: argparse.ArgumentParser, help: str = "sound file (.wav, .flac, .ogg); - is standard output"
+    p: argparse.ArgumentParser,
+    help: str = "sound file (.wav, .flac, .ogg), or - for standard output",
 ) -> None:
     p.add_argument("-o", "--output", required=True, metavar="OUT", help=help)
 

@@ -101,7 +101,7 @@ def fit(samples: Samples, count: int) -> Samples:
 
 
 def _case(e: Example, request: dict[str, Any], floor: Samples, **more: Any) -> Case:
-    have = {
+    have: dict[str, Any] = {
         role: e.audio(role) for role in ("source", "prompt") if role in e.roles and role not in more
     }
     return Case(e.id, request, e.label, e.audio(), floor, **have, **more)

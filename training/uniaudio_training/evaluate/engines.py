@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..corpus.schema import TASKS
 from ..corpus.speech import SPEAKERS, speak
-from . import items
+from . import originals
 from .judges import at_16k
 from .metrics import plain_phones
 
@@ -75,7 +75,7 @@ class Subject:
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
         """
         if prompt is None and voice is not None and voice not in self.engine.voices():
-            prompt = items.prompt(voice)
+            prompt = originals.prompt(voice)
         who = {"voice": voice} if prompt is None else {"prompt": (prompt, 16000)}
         sound = self.engine.generate("tts", text=text, seed=seed, **who)
         return at_16k(sound.samples, sound.sample_rate)
@@ -140,7 +140,9 @@ class FliteEngine:
     ) -> Sound:
         if prompt is not None:  # it knows a prompt by heart, not by ear
             voice = next(
-                s.name for s in items.HELD_OUT if np.array_equal(items.prompt(s.name), prompt[0])
+                s.name
+                for s in originals.HELD_OUT
+                if np.array_equal(originals.prompt(s.name), prompt[0])
             )
         who = next(s for s in SPEAKERS if s.name == voice)
         rng = np.random.default_rng(seed)
@@ -153,7 +155,7 @@ class FliteEngine:
         return _Sound(u.samples)
 
     def asked_phones(self, text: str) -> list[str]:
-        return [s.phone for s in items.original(text, "slt-102-163").segments]
+        return [s.phone for s in originals.original(text, "slt-102-163").segments]
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
         samples = np.asarray(audio[0], np.float32)
@@ -222,7 +224,7 @@ class CodecRun:
     """A codec in training, read from its run's folder; it has no voices."""
 
     def __init__(self, folder: Path) -> None:
-        from ..codec.checkpoint import load_codec
+        from ..checkpoints import load_codec
 
         self.codec = load_codec(folder)
 
