@@ -58,7 +58,7 @@ class Model:
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None
         self.capacity = 0
-        if config.lm is not None and config.vocabulary is not None:
+        if parts.lm is not None and config.lm is not None and config.vocabulary is not None:
             if any(s.name == "audio" for s in config.vocabulary.spans):
                 self._layout = Layout.of(config.lm, config.vocabulary)
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
