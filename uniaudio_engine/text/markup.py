@@ -87,14 +87,17 @@ class Builder:
         self.origin += range(place, place + len(text)) if span is None else [place] * len(text)
         self.end = place + (len(text) if span is None else span)
 
-    def override(self, override: Override, place: int, span: int) -> None:
-        """A word with a given reading, apart from its neighbours."""
+    def override(self, override: Override, place: int, span: int, owner: bool = False) -> None:
+        """A word with a given reading, apart from its neighbours; ``owner``: but for "'s"."""
         self.put(" ", place, 0)
         self.overrides[len(self.origin)] = override
         self.put(OVERRIDE, place, span)
-        self.put(" ", place + span, 0)
+        if not owner:
+            self.put(" ", place + span, 0)
 
-    def block(self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False) -> Block:
+    def block(
+        self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False
+    ) -> Block:
         """What was put together; the builder is empty afterwards."""
         made = Block(
             "".join(self.chars), [*self.origin, self.end], self.overrides, pause, rate, paragraph
@@ -208,14 +211,18 @@ def _markdown_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     fenced = False
     inline = _Inline(text)
-    for run, paragraph in _paragraphs(text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))):
+    for run, paragraph in _paragraphs(
+        text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))
+    ):
         made: list[Block] = []
         a, b = run[0]
         if _FENCE.match(text, a, b):
             fenced = not fenced
             run = run[1:]
         if fenced:
-            made = [Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)]
+            made = [
+                Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)
+            ]
         else:
             for i, (a, b) in enumerate(run):
                 inline.line(a, b, first=i == 0)
@@ -272,7 +279,7 @@ class _Inline:
             if self.made:
                 self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
             else:
-                self.made.append(Block("", [0], pause=pause))
+                self.made.append(Block("", [self.builder.end], pause=pause))
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
@@ -281,11 +288,7 @@ class _Inline:
             self.builder.put(" ", a, 0)
         quote = _QUOTE.match(text, a, b)
         a = quote.end() if quote else a
-        if (
-            _RULE.match(text, a, b)
-            or _TABLE_RULE.match(text, a, b)
-            or _REFERENCE.match(text, a, b)
-        ):
+        if _RULE.match(text, a, b) or _TABLE_RULE.match(text, a, b) or _REFERENCE.match(text, a, b):
             return
         row = text[a : a + 1] == "|"
         heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, _ITEM, _NUMBERED))
@@ -332,7 +335,11 @@ class _Inline:
         elif m["note"] or m["comment"] or m["silent"]:
             put(" ", a, b - a)
         elif m["link"]:
-            put(text[m.start("link") : m.end("link")].removeprefix("mailto:"), m.start("link"), b - a)
+            put(
+                text[m.start("link") : m.end("link")].removeprefix("mailto:"),
+                m.start("link"),
+                b - a,
+            )
         elif m["tag"]:
             tag = m["tag"].lower()
             if tag in _BLOCK_TAGS:
@@ -355,7 +362,10 @@ class _Inline:
         if inside and (" " in inside or not inside.isascii() or inside.lower() in PHONES):
             phones = read_phones(inside, f"[{m['label']}](/…/)")
             self.builder.override(
-                Override(m["label"], m["label"], phones), m.start(), m.end() - m.start()
+                Override(m["label"], m["label"], phones),
+                m.start(),
+                m.end() - m.start(),
+                self.text.startswith("'s", m.end()),
             )
         else:
             self.inline(*m.span("label"))
