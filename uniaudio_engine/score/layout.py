@@ -147,6 +147,12 @@ def _word_phones(word: str, where: str) -> tuple[str, ...]:
     return phones
 
 
+def syllable_count(word: str) -> int:
+    """How many syllables a word is sung with; 0 where nothing in it can be sung."""
+    phones = _spoken(word) if len(word) <= _LONGEST_WORD else ()
+    return len(_nuclei(phones)) if phones else 0
+
+
 @lru_cache(4096)
 def _spoken(word: str) -> tuple[str, ...]:
     """Phones of a word or hummed sound; none where nothing in it can be sung."""
