@@ -26,8 +26,9 @@ from joint import make_joint_model
 from uniaudio_engine import Audio, Engine
 from uniaudio_engine.audio.encoded import EncodedAudio
 from uniaudio_engine.audio.voice import Voice
+from uniaudio_engine.cli.arguments import build_parser
 from uniaudio_engine.cli.examples import example_files
-from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.score.reading import lay_out, read_score

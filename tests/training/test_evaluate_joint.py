@@ -505,4 +505,4 @@ def test_the_gain_is_of_the_same_items():
 )
 def test_wrong_arguments_give_one_line(arguments, says, capsys):
     assert main(["--model", "fake:echo", *arguments]) == 2
-    assert capsys.readouterr().err == f"evaluate: error: {says}\n"
+    assert capsys.readouterr().err == f"uniaudio-train evaluate: error: {says}\n"

@@ -434,7 +434,7 @@ SETTINGS = {
         {"tasks": {"opera": 1.0}},
         f"unknown task opera; the model knows {', '.join(JOINT)}",
     ),
-    "no tasks": ({"tasks": None}, "tasks: expected shares by name"),
+    "no tasks": ({"tasks": {}}, "tasks: expected shares by name"),
     "old tasks of nobody": (
         {"old": 0.05},
         "old: expected an init folder whose model does other tasks",

@@ -250,6 +250,20 @@ def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
     return TaskSequence(layout, task, values, join(shared), join(body))
 
 
+def sentence_length(task: Task, values: Values, frames: int) -> int:
+    """Rows of a complete sequence after its shared part, with a target of ``frames`` frames."""
+    length = 1 + frames + (task.length == "end")  # with the target's start, and its end
+    for spec in task.inputs:
+        if not in_sequence(spec) or spec is task.shared_prompt:
+            continue
+        value = values.get(spec.name)
+        count = 0 if value is None else len(value)
+        length += count + 2
+        if spec.modality == "text" and task.length == "durations":
+            length += count + 2
+    return length
+
+
 def predicted(task: Task, values: Values, frames: int) -> tuple[int, int]:
     """Frames [begin, end) that the model predicts, of a target of ``frames`` frames.
 

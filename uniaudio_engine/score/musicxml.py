@@ -17,7 +17,7 @@ from ..errors import InputError, shown
 from .lyrics import Sung, Syllable, clean, notes, written
 from .notes import MOST_NOTES, Note
 from .playback import Marks, order
-from .reading import STEPS
+from .text_form import STEPS
 from .xml import read_tree
 
 _TEMPO = 120.0  # quarter notes a minute, where the score has none

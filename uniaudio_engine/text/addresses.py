@@ -41,7 +41,7 @@ def sign_by_sign(text: str) -> str:
     for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|.", text):
         lower = part.lower()
         if part.isalpha():
-            spelled = lower in tables.SPELLED_PARTS or not (
+            spelled = len(part) == 1 or lower in tables.SPELLED_PARTS or not (
                 lower in tables.SPOKEN_PARTS
                 or (part.isupper() and len(part) < 4 and lower in tables.ACRONYM_WORDS)
                 or (not (part.isupper() and len(part) < 4) and lexicon().pronounceable(lower))

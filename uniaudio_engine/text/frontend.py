@@ -31,6 +31,7 @@ _SIBILANTS = frozenset("s z sh zh ch jh".split())
 _VOICELESS = frozenset("p t k f th hh".split())
 _SUFFIXES = {"'s": "z", "'ll": "l", "'ve": "v", "'d": "d"}
 _TOKEN = re.compile(r"\S+")
+_PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*")
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,16 @@ def _read(
     text: str, overrides: Mapping[int, Override], own: Mapping[str, Sequence[str]]
 ) -> tuple[list[Word], str]:
     """The words of one sentence, with their places in it, and what was left out."""
-    given = {word: word for word in own} if own else None
+    # A word with signs in it ("c++") goes through the rules as one character.
+    given = {word: word if _PLAIN.fullmatch(word) else OVERRIDE for word in own} if own else None
     said, unread = spoken(text, given)
+    if own and OVERRIDE in said.text:
+        signs = dict(overrides)
+        for i, c in enumerate(said.text):
+            written = text[said.begin[i] : said.end[i]]
+            if c == OVERRIDE and said.begin[i] not in signs and written.lower() in own:
+                signs[said.begin[i]] = Override(written, written, tuple(own[written.lower()]))
+        overrides = signs
     return _speak(list(_pieces(said, overrides)), own), unread
 
 
@@ -259,32 +268,36 @@ def _speakable(
     if begin == end:
         return
     text = block.text[begin:end]
-    words: list[Word] = []
-    count, unread = MAX_PHONES + 1, ""
     if len(text) <= _MAX_CHARACTERS:
-        inside = {at - begin: o for at, o in block.overrides.items() if begin <= at < end}
-        words, unread = _read(text, inside, own)
-        count = sum(len(word.phones) for word in words)
-        written = "".join(inside[i].written if c == OVERRIDE and i in inside else c for i, c in enumerate(text)) if inside else text
-    if count > MAX_PHONES:
-        cut = cut_near_middle(block.text, begin, end)
-        yield from _speakable(block, begin, cut, own)
-        yield from _speakable(block, cut, end, own)
-    elif words or unread:
-        places = tuple(
-            replace(w, begin=block.origin[begin + w.begin], end=_end(block, begin + w.begin, begin + w.end))
-            for w in words
-        )
-        yield Sentence(
-            " ".join(written.split(" ")) if inside else text,
-            [phone for word in words for phone in word.phones],
-            places,
-            block.origin[begin],
-            _end(block, begin, end),
-            None,
-            block.rate,
-            unread,
-        )
+        overrides = {at - begin: o for at, o in block.overrides.items() if begin <= at < end}
+        words, unread = _read(text, overrides, own)
+        phones = [phone for word in words for phone in word.phones]
+        if len(phones) <= MAX_PHONES:
+            if words or unread:
+                written = "".join(
+                    overrides[i].written if i in overrides else c for i, c in enumerate(text)
+                )
+                yield Sentence(
+                    " ".join(written.split()) if overrides else written,
+                    phones,
+                    tuple(
+                        replace(
+                            w,
+                            begin=block.origin[begin + w.begin],
+                            end=_end(block, begin + w.begin, begin + w.end),
+                        )
+                        for w in words
+                    ),
+                    block.origin[begin],
+                    _end(block, begin, end),
+                    None,
+                    block.rate,
+                    unread,
+                )
+            return
+    cut = cut_near_middle(block.text, begin, end)
+    yield from _speakable(block, begin, cut, own)
+    yield from _speakable(block, cut, end, own)
 
 
 def _end(block: Block, begin: int, end: int) -> int:

@@ -136,6 +136,8 @@ def _goes_on(text: str, line: tuple[int, int], following: tuple[int, int]) -> bo
     """Whether a sentence runs from one line into the next."""
     a, b = line
     c, d = following
+    quoted = _QUOTE.match(text, c, d)
+    c = quoted.end() if quoted else c
     if _OPEN_END.search(text, max(a, b - 12), b):
         return text[b - 1] != ":" or not _MARKED.match(text, c, d)
     words, next_words = text.count(" ", a, b) + 1, text.count(" ", c, d) + 1
@@ -181,7 +183,7 @@ _ITEM = re.compile(r"[-*+•‣▪●○]\s+(?:\[[ xX]\]\s+)?")
 _NUMBERED = re.compile(r"\d{1,3}([.)])\s+")
 _HEADING = re.compile(r"#{1,6}\s+")
 _HEADING_END = re.compile(r"\s+#+$")
-_QUOTE = re.compile(r"(?:>\s?)+")
+_QUOTE = re.compile(r"(?:>\s?)*>(?:\s+|(?=[A-Za-z\"'*_\[(]))")
 _RULE = re.compile(r"(?:[-*_=]\s?){3,}$|=+$|-{2,}$")
 _TABLE_RULE = re.compile(r"\|?(?:\s*:?-{2,}:?\s*\|)+\s*:?-*:?\s*$")
 _FENCE = re.compile(r"(?:```|~~~)")
@@ -234,14 +236,14 @@ _INLINE_TAGS = frozenset(
 )
 _PIECE = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
-    r"|(?P<code>`{1,2})(?P<coded>[^`]+)(?P=code)"
+    r"|(?P<code>`{1,2})(?!\w+')(?P<coded>[^`]+)(?P=code)"
     r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
     r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
     r"|(?P<reference>\[(?P<named>[^\[\]\n]{1,200})\]\[[^\[\]\n]{0,80}\])"
     r"|(?P<note>\[\^[^\]\s]{1,20}\])"
     r"|<(?P<link>(?:https?://|mailto:)[^\s<>]{1,2000})>"
     r"|(?P<comment><!--(?:.|\n){0,5000}?-->)"
-    r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,20000}?</(?P=raw)\s*>)"
+    r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,5000}?</(?P=raw)\s*>)"
     r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9]{0,15})(?:\s[^<>]{0,1000})?/?>"
     r"|(?P<entity>&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,20});)"
     r"|(?<![\w*])(?P<star>\*{1,3})(?P<starred>[^\s*](?:[^*]{0,500}?|[^\n]{0,300}?)(?<=[^\s*])|[^\s*])(?P=star)(?![\w*])"

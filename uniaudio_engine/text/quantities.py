@@ -7,7 +7,7 @@ import re
 from . import tables
 from .dates import year
 from .numbers import cardinal, decimal, digits, ordinal, pairs
-from .scan import Match, Rule, after, before
+from .scan import Match, Rule, adjective, after, before
 
 AMOUNT = (
     r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])"
@@ -66,9 +66,10 @@ def integer(text: str) -> str:
 # Money
 
 
-def _money(amount: str, magnitude: str | None, symbol: str) -> str:
+def _money(amount: str, magnitude: str | None, symbol: str, single: bool = False) -> str:
     one, many, cent, cents = tables.CURRENCIES[tables.CURRENCY_CODES.get(symbol, symbol)]
     amount = plain_number(amount)
+    many = one if single else many
     if magnitude:
         return f"{decimal(amount)} {tables.MAGNITUDES.get(magnitude, magnitude.lower())} {many}"
     whole, _, part = amount.partition(".")
@@ -83,7 +84,7 @@ def _money(amount: str, magnitude: str | None, symbol: str) -> str:
 
 
 def _price(m: Match) -> str:
-    return _money(m["amount"], m["magnitude"], m["symbol"])
+    return _money(m["amount"], m["magnitude"], m["symbol"], adjective(m))
 
 
 def _prices(m: Match) -> str:
@@ -139,8 +140,8 @@ def unit_name(unit: str, power: str | None, single: bool) -> str:
 
 def _measure(m: Match) -> str:
     text, low = m["number"], m["low"]
-    adjective = m["joint"] == "-" and bool(re.match(r"\s+[a-z]|-", after(m)))
-    single = plain_number(text) == "1" and not low or adjective
+    joined = m["joint"] == "-" and bool(re.match(r"\s+[a-z]|-", after(m)))
+    single = plain_number(text) == "1" and not low or joined or adjective(m)
     words = f"{number(text)} {unit_name(m['unit'], m['power'], single)}"
     if not low:
         return words
@@ -187,14 +188,14 @@ MEASURES: list[Rule] = [
     ("0", r"(\d+(?:\.\d+)?)\"(?!\w)", _inches),
     (
         "0.",
-        rf"(?<![\w.])(?:(?P<low>{_PRICE})\s?(?P<lowunit>{_UNIT})?(?:{_DASH}|\s+to\s+))?"
-        rf"(?P<number>{_PRICE})(?P<joint>[ -]?)(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w°])",
+        rf"(?<![\w.])(?:(?P<low>{AMOUNT})(?P<lowunit>)(?:{_DASH}))?(?P<number>{AMOUNT})"
+        rf"(?P<joint>[ -]?)(?P<unit>{_STOPPED_UNIT})(?P<power>)\.(?=\s*[^A-Z\s])(?!\w)",
         _measure,
     ),
     (
         "0.",
-        rf"(?<![\w.])(?:(?P<low>{AMOUNT})(?P<lowunit>)(?:{_DASH}))?(?P<number>{AMOUNT})"
-        rf"(?P<joint>[ -]?)(?P<unit>{_STOPPED_UNIT})(?P<power>)\.(?=\s*[^A-Z\s])(?!\w)",
+        rf"(?<![\w.])(?:(?P<low>{_PRICE})\s?(?P<lowunit>{_UNIT})?(?:{_DASH}|\s+to\s+))?"
+        rf"(?P<number>{_PRICE})(?P<joint>[ -]?)(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w°])",
         _measure,
     ),
     (
@@ -215,7 +216,7 @@ def _range(m: Match) -> str | None:
     if re.match(r"\s?=", after(m)) or (dash.strip() == "-" and re.search(r"[=+*/]\s?$", before(m))):
         return f"{integer(low)} minus {integer(high)}"
     if low.isdigit() and high.isdigit() and len(low) > 2 and int(high) < int(low):
-        return f"{integer(low)} {integer(high)}"
+        return f"{pairs(low)} {pairs(high)}"
     return f"{integer(low) if low.isdigit() else number(low)} to " + (
         integer(high) if high.isdigit() else number(high)
     )
@@ -302,12 +303,17 @@ NUMBERS: list[Rule] = [
         rf"(?<![\w.])(?P<low>{AMOUNT})(?P<dash>{_DASH})(?P<high>{AMOUNT})(?![\w]|-\d)",
         _range,
     ),
+    ("0", r"\d{1,3}(?:\.\d{3})+,\d+(?!\w)|\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda m: number(m[0])),
+    (
+        "0",
+        r"(?<![\d ] )[1-9]\d{0,2}(?: \d{3})*?(?: 000)(?: \d{3})*\b(?! ?\d)",
+        lambda m: number(m[0].replace(" ", "")),
+    ),
     ("0", rf"{AMOUNT}(?:\s?[xX×]\s?{AMOUNT})+(?!\w)", _mixed),
     ("a0", r"(?<!\w)(?:[vV](?=\d+\.\d)\d+(?:\.\d+)+|\d+(?:\.\d+){2,})(?!\w)", _version),
     ("0", rf"({AMOUNT})[eE]([-+]?\d+)(?!\w)", _scientific),
     ("^", r"\^[{(]?(?P<exponent>-?\d+|[A-Za-z])(?:[})]|(?!\w))", _power),
     ("0.", rf"(?<![\w.])({AMOUNT})\s?(k|K|M|m|bn|B|b|T|tn|mn)(?![\w])", _scaled),
     ("0.", r"(?<![\w.])(?:\d{1,3}(?:,\d{3})*|\d+)?\.\d+(?!\w)", lambda m: number(m.group())),
-    ("0", r"\d{1,3}(?:\.\d{3})+,\d+(?!\w)|\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda m: number(m[0])),
     ("0", r"(?:\d{1,3}(?:,\d{3})+|\d+)\b", lambda m: integer(m.group())),
 ]

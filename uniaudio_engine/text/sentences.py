@@ -14,7 +14,7 @@ from . import tables
 # An end: stops, then closing quotes or brackets, then space or a capital. CJK stops need neither.
 _CLOSERS = r"[\"'”’»)\]]*"
 _END = re.compile(
-    rf"[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])|[。！？]+[\"'”’»)\]」』]*"
+    rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])|[。！？]+[\"'”’»)\]」』]*"
 )
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
 _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
@@ -58,6 +58,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return (
             before in tables.MAY_END
             and before not in ("St", "Ave", "Jr", "Sr")
+            and not first.isdigit()
             or (before in tables.BEFORE_DIGIT and not first.isdigit())
         )
     if before in tables.NUMBERED or (before in tables.STOPPED_UNITS and first.isdigit()):

@@ -253,7 +253,7 @@ UNITS = {
     "Mbps": ("megabit per second", "megabits per second"),
     "Gbps": ("gigabit per second", "gigabits per second"),
     "Wh": ("watt hour", "watt hours"),
-    "kΩ": ("kiloohm", "kiloohms"),
+    "kΩ": ("kilohm", "kilohms"),
     "μA": ("microamp", "microamps"),
     "ns": ("nanosecond", "nanoseconds"),
     "°K": ("kelvin", "kelvins"),
@@ -436,7 +436,8 @@ ACRONYM_WORDS = frozenset(
     "as".split()
 )
 SPELLED = frozenset(
-    "usa ussr nyse asap faq html http https imap isbn rsvp eeg ecg uefa uae ceo cfo cto ufo".split()
+    "usa ussr nyse asap faq html http https imap isbn rsvp eeg ecg uefa uae ceo cfo cto cio ufo cia eu "
+    "ai ui api isp ip ioc iou eta aka diy esp gop lol omg tba vip vat sos un uk tv id io oecd iaea".split()
 )
 
 # Parts of addresses and file names: spelled, and read as words though they cannot be pronounced.
@@ -549,6 +550,7 @@ SAID = {
     "yaml": "y ae1 m ax0 l",
     "yml": "y ae1 m ax0 l",
     "json": "jh ey1 s ax0 n",
+    "github": "g ih1 t hh ah1 b",
     "wifi": "w ay1 f ay1",
 }
 # Of these, the ones with an apostrophe on the outside.

@@ -16,6 +16,10 @@ _DOTTED = "|".join(sorted(map(re.escape, tables.DOTTED), key=len, reverse=True))
 _STREET = r"(?:\s+[A-Z]\w*)*\s+(?:St|Ave|Rd|Blvd|Dr|Hwy|Ln|Street|Avenue|Road|Boulevard|Drive)\b"
 
 
+# A word of capitals that is no part of a code or an abbreviation.
+_CAPITALS = re.compile(r"(?<![\w.@/&'-])[A-Z](?:[A-Z']*[A-Z])?(?![\w@/&]|[.-]\w)")
+
+
 def is_acronym_word(token: str) -> bool:
     """Whether a run of capitals inside ordinary text is read as a word."""
     lower = token.lower()
@@ -30,26 +34,27 @@ def lower_shouting(text: str) -> str:
     """A sentence in capitals only is read as words, where they are words; of the same length."""
     if re.search("[a-z]", text):
         return text
-    words = re.findall(r"(?<![\w.])[A-Z](?:[A-Z']*[A-Z])?(?![\w.]?[A-Z])", text)
+    words = _CAPITALS.findall(text)
     long = [w for w in words if len(w) > 1]
     plain = [w for w in long if _is_plain(w)]
     if len(words) < 2 or not long or len(plain) < 0.6 * len(long):
         return text
     if len(plain) < 3 and not any(w.lower() in tables.COMMON or len(w) > 4 for w in plain):
         return text
-    spoken = set(plain) | ({"I", "A"} & set(words))
-    return re.sub(
-        r"(?<![\w.])[A-Z](?:[A-Z']*[A-Z])?(?![\w.]?[A-Z])",
-        lambda w: w[0].lower() if w[0] in spoken and w[0] != "I" else w[0],
-        text,
-    )
+    spoken = {w for w in long if _is_plain(w) or _can_be_word(w)} | {"A"}
+    return _CAPITALS.sub(lambda w: w[0].lower() if w[0] in spoken else w[0], text)
+
+
+def _can_be_word(token: str) -> bool:
+    lower = token.lower()
+    return lower not in tables.SPELLED and lexicon().pronounceable(lower.replace("'", ""))
 
 
 def _is_plain(token: str) -> bool:
     lower = token.lower()
     if len(token) < 4 or lower in tables.COMMON:
         return lower in tables.COMMON or lower in tables.ACRONYM_WORDS
-    return lower not in tables.SPELLED and lexicon().pronounceable(lower.replace("'", ""))
+    return _can_be_word(token)
 
 
 def _abbreviation(m: Match) -> str | None:
@@ -139,6 +144,8 @@ def _letters_digits(m: Match) -> str:
 
 def _interjection(m: Match) -> str | None:
     word = m.group().lower()
+    if m.group().isupper() and len(word) < 4:
+        return None
     for pattern, said in tables.INTERJECTIONS:
         if re.fullmatch(pattern, word):
             return said

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TASKS = ("tts", "codec")
+NO_OUTSIDE_JUDGE = {"t2s", "t2m", "a_edit"}  # judged by classifiers of our own alone
 # judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
 OTHERS = {"units": "units", "recogniser": "train_recogniser", "classifiers": "classifiers"}
 
@@ -134,10 +135,12 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from .engines import load_subject
-    from .judges import JudgeMissing
+    from .judges import JudgeMissing, require_judges
 
     torch.set_num_threads(args.threads)
     try:
+        if set(tasks) - NO_OUTSIDE_JUDGE:
+            require_judges()
         subject = load_subject(args.model, args.threads, args.lm_codebooks, args.dtype)
         if args.corpus is not None:
             return _judge_corpus(args, subject, tasks, singles)

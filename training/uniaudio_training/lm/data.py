@@ -9,7 +9,7 @@ forks the prompt's cache for each sentence).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -124,8 +124,17 @@ class Batch:
     task: str
 
     def to(self, device: torch.device) -> Batch:
-        moved = (getattr(self, f.name) for f in fields(self)[:-1])
-        return Batch(*(t.to(device, non_blocking=True) for t in moved), self.task)
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return Batch(
+            moved(self.prompt),
+            moved(self.inputs),
+            moved(self.frames),
+            moved(self.aligned),
+            moved(self.kind),
+            self.task,
+        )
 
     @property
     def seconds(self) -> float:
@@ -284,6 +293,12 @@ def _fill(
             begin, end = sequence.predicted(len(item.codes))
             last = audio.stop if end == len(item.codes) else audio.start + end
             kind[row, i, audio.start + begin - skip : last - skip] = AUDIO
+    tensor = torch.from_numpy
     return Batch(
-        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
+        tensor(prompt),
+        tensor(inputs),
+        tensor(frames),
+        tensor(aligned),
+        tensor(kind),
+        data.task.name,
     )

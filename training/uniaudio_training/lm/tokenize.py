@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         engine = Engine.from_pretrained(args.model, threads=args.threads)
         corpus = open_corpus(args.corpus, read_user_tasks(args.task_files))
     except ValueError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"uniaudio-train tokenize: error: {e}", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     tasks = args.tasks.split(",") if args.tasks else corpus.tasks
@@ -101,12 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(  # type: ignore[arg-type]  # its stub knows no keywords but allow_pickle
-            part,
-            **tokenize(
-                shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None
-            ),
-        )
+        units = engine.semantic_encoder.encode if args.units else None
+        arrays = tokenize(shard, engine.codec.encode, units)
+        np.savez(part, **arrays)  # type: ignore[arg-type]  # the stub thinks of allow_pickle
         path.with_suffix(".jsonl").write_bytes(labels)
         part.replace(path)
     return 0
