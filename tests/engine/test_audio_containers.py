@@ -5,6 +5,7 @@ headers say, and what is cut off is refused or noted.
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_flac_of_a_stream(seconds: float) -> None:
     assert np.array_equal(read_audio(bytes(data), RATE).samples, whole)
     data[26:42] = bytes(16)
     assert np.array_equal(read_audio(bytes(data), RATE).samples, whole)
+
+
+def test_decoders_are_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    count, frames = mp3("CONSTANT", rate=48000)  # all frames are equally long
+    damaged = bytearray(count + frames)
+    for at in range(20 * len(count), len(damaged) - len(count), 10 * len(count)):
+        damaged[at + 6 : at + 30] = b"\xff" * 24
+    soundfile.read(io.BytesIO(damaged))
+    assert "mpg123" in capfd.readouterr().err
+    before = os.fstat(2)
+    read_audio(bytes(damaged), RATE)
+    assert capfd.readouterr().err == "" and os.fstat(2) == before
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 def test_changing_rates_are_refused() -> None:

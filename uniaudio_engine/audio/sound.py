@@ -11,7 +11,8 @@ import math
 import os
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -221,7 +222,7 @@ def _from_file(
             raise InputError(f"{name}: expected a sound file, got 0 bytes; record or copy it again")
         parts, notes = pieces(f, name)
         try:
-            with contextlib.ExitStack() as opened:
+            with _quiet(), contextlib.ExitStack() as opened:
                 sounds = [opened.enter_context(soundfile.SoundFile(p)) for p in parts]
                 x, rate, more = _read_sounds(sounds, max_seconds, name)
         except soundfile.SoundFileError as e:
@@ -231,6 +232,31 @@ def _from_file(
                 "the file again"
             ) from None
     return x, rate, notes + more, name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what libmpg123 writes about a damaged frame off standard error.
+
+    Does nothing where other threads run: the descriptor is the whole process's, and theirs would
+    be lost.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _opened(source: Any, what: str) -> tuple[BinaryIO, str]:
