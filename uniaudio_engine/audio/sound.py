@@ -162,24 +162,40 @@ def read_audio(
     )
 
 
-def _mixed_down(x: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
-    """[N, C] -> [N, 1]: the mean of the channels that carry sound, or the loudest one where the
-    others cancel it.
+def channel_weights(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """samples [N, C] -> the share [C] of each channel when mixed down: the mean of the channels that
+    carry sound, or the loudest one alone where the others cancel it.
     """
+    power = np.array([np.square(c, dtype=np.float64).mean() if len(c) else 0.0 for c in x.T])
+    sounding = power > power.max() * 10 ** (_SILENT_DB / 10)
+    if not sounding.any():
+        sounding[:] = True
+    weights = (sounding / sounding.sum()).astype(np.float32)
+    mean = x[:, sounding].mean(axis=1, dtype=np.float32)
+    if np.square(mean, dtype=np.float64).sum() < _CANCELLED * power.max() * len(x):
+        weights[:] = 0
+        weights[int(power.argmax())] = 1
+    return weights
+
+
+def _mixed_down(x: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
+    """samples [N, C] -> [N, 1]."""
     given = x.shape[1]
     if given == 1:
         return x
-    power = np.array([np.square(c, dtype=np.float64).mean() if len(c) else 0.0 for c in x.T])
-    sounding = power > power.max() * 10 ** (_SILENT_DB / 10)
-    mixed = x[:, sounding] if sounding.any() else x
-    mean = mixed.mean(axis=1, keepdims=True, dtype=np.float32)
-    if np.square(mean, dtype=np.float64).sum() < _CANCELLED * power.max() * len(x):
-        loudest = int(power.argmax())
-        notes.append(f"{given} channels cancel when mixed down: only channel {loudest + 1} is used")
-        return x[:, loudest : loudest + 1]
-    silent = f", without {given - mixed.shape[1]} silent" if mixed.shape[1] < given else ""
+    weights = channel_weights(x)
+    used = np.flatnonzero(weights)
+    if len(used) == 1 and given > 1:
+        loudest = int(used[0])
+        others = np.square(np.delete(x, loudest, axis=1), dtype=np.float64).sum()
+        if others > _CANCELLED * np.square(x[:, loudest], dtype=np.float64).sum():
+            notes.append(
+                f"{given} channels cancel when mixed down: only channel {loudest + 1} is used"
+            )
+            return x[:, loudest : loudest + 1]
+    silent = f", without {given - len(used)} silent" if len(used) < given else ""
     notes.append(f"{given} channels mixed down to mono{silent}")
-    return mean
+    return x[:, used].mean(axis=1, keepdims=True, dtype=np.float32)
 
 
 def _from_array(
@@ -216,7 +232,7 @@ def _from_file(
 ) -> tuple[NDArray[np.float32], int, list[str], str]:
     import soundfile
 
-    f, name = _opened(source, what)
+    f, name = open_source(source, what)
     with f:
         if f.seek(0, io.SEEK_END) == 0:
             raise InputError(f"{name}: expected a sound file, got 0 bytes; record or copy it again")
@@ -259,7 +275,7 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _opened(source: Any, what: str) -> tuple[BinaryIO, str]:
+def open_source(source: Any, what: str) -> tuple[BinaryIO, str]:
     """A source as a file that can seek, and what an error message calls it."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return io.BytesIO(source), f"{what} ({len(source)} bytes)"

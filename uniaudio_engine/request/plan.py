@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ import numpy as np
 from ..errors import InputError, first_few, shown
 from ..model import Model
 from ..text import PAUSE, Sentence
-from .inputs import RequestInputs, SourceSound, read_inputs
+from .inputs import RequestInputs, SourceSound, read_inputs, window_values
 from .options import MAX_SEED
 from .sequence import Ids
 from .sequence_builder import Guided, Spoken, Values, build
 from .tasks import Input, Task
+from .windows import SourceWindows, Window
 
 # Before a sentence's durations are known, each phone is assumed to take this many frames (0.2 s at
 # 50 Hz); a sentence that would not fit is split.
@@ -41,6 +42,7 @@ class Piece:
     seed: int
     frames: int = 0
     min_frames: int | None = None
+    window: Window | None = None  # the part of a long source that it is about
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Plan:
     meta: dict[str, Any] = field(default_factory=dict)
     source: SourceSound | None = None
     span: tuple[int, int] | None = None
+    windows: SourceWindows | None = None  # of a source that is too long to be heard at once
 
     def describe(self, model: Model) -> dict[str, Any]:
         """What a result says about how it was made."""
@@ -98,11 +101,15 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
     pieces: Iterable[Piece]
     if task.text_input is None:
         sequence = _sequence(model, task, options, inputs.values)
-        pieces = [_piece(model, options, sequence, int(options["seed"]))]
+        if inputs.windows is None:
+            pieces = [_piece(model, options, sequence, int(options["seed"]))]
+        else:
+            windowed = _window_pieces(model, options, sequence, inputs.windows)
+            pieces = itertools.chain([next(windowed)], windowed)
     else:
         spoken = _spoken_pieces(model, task, options, inputs, given, task.text_input)
         pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
-    return Plan(task, options, pieces, meta, inputs.source, inputs.span)
+    return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows)
 
 
 def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:
@@ -132,6 +139,19 @@ def _piece(model: Model, options: Mapping[str, Any], sequence: Guided, seed: int
             f"{frames / model.frame_rate:.3g} s"
         )
     return Piece(sequence, seed, frames, min_frames)
+
+
+def _window_pieces(
+    model: Model, options: Mapping[str, Any], sequence: Guided, windows: SourceWindows
+) -> Iterator[Piece]:
+    """A piece for each window of a long source."""
+    spec = sequence.conditional.task.aligned_input
+    assert spec is not None
+    for index, window in enumerate(windows):
+        if index:
+            sequence = sequence.changed(window_values(model, spec, window))
+        piece = _piece(model, options, sequence, piece_seed(int(options["seed"]), index))
+        yield replace(piece, window=window)
 
 
 # Spoken text

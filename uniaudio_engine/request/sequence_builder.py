@@ -216,14 +216,18 @@ class Guided:
     conditional: TaskSequence
     unconditional: TaskSequence | None = None
 
-    def with_phones(self, phones: Ids) -> Guided:
-        """Both sequences with other phones [P] as their text."""
-        text, other = self.conditional.task.text_input, self.unconditional
-        assert text is not None
-        values = {text.name: Spoken(phones)}
+    def changed(self, values: Values) -> Guided:
+        """Both sequences with some values replaced."""
+        other = self.unconditional
         return Guided(
             self.conditional.changed(values), None if other is None else other.changed(values)
         )
+
+    def with_phones(self, phones: Ids) -> Guided:
+        """Both sequences with other phones [P] as their text."""
+        text = self.conditional.task.text_input
+        assert text is not None
+        return self.changed({text.name: Spoken(phones)})
 
 
 def build(layout: Layout, task: Task, values: Values) -> TaskSequence:

@@ -62,6 +62,8 @@ class AudioStream:
         self.sample_rate = model.sample_rate
         self.meta: dict[str, Any] = plan.describe(model)
         self.cancelled = False
+        # Seconds of the source, where it is long; for a progress bar.
+        self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._session: Session | None = None
         self._planned = planned
         self._chunks = self._run(model, plan, ChunkSizes(chunk_frames))
@@ -104,6 +106,10 @@ class AudioStream:
             paused += time.perf_counter() - now
             position = len(head)
         for piece in plan.pieces:
+            samples = decoding.begin(piece)
+            if len(samples):
+                yield AudioChunk(samples, self.sample_rate, position, no_codes)
+                position += len(samples)
             steps = piece_steps(model, plan, piece)
             for step in run_steps(steps):
                 while not step.over:
