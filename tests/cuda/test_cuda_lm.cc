@@ -354,7 +354,7 @@ TEST(refusals_are_one_line) {
   // a call that comes while another is in progress
   const auto during = [&](const auto& call) {
     cuda::Session::generate_batch(one, 1, [&] {
-      CHECK_THROWS(std::runtime_error, call(), "another thread is using it");
+      CHECK_THROWS(std::invalid_argument, call(), "another thread is using it");
       return true;
     });
   };

@@ -199,7 +199,9 @@ def test_what_a_session_refuses(parts: Parts) -> None:
     refused("an id from 0", s.prefill, np.full((1, k), -1))
     refused("one row per frame", s.prefill, one, aligned(parts, 2))
     refused("one row per frame", s.generate, 3, sampling(), aligned(parts, 2))
-    refused(f"-1 to {c.aligned_vocab - 1}", s.prefill, one, np.full((1, 4), c.aligned_vocab))
+    refused(
+        f"an id from .* {c.aligned_vocab - 1}", s.prefill, one, np.full((1, 4), c.aligned_vocab)
+    )
     refused("frame_offset: expected 0 or more", setattr, s, "frame_offset", -1)
     row, first = np.zeros((1, WIDTH), np.float32), np.array([0])
     for why, continuous in (
@@ -252,8 +254,8 @@ def test_codecs(parts: Parts, reference: Parts) -> None:
     assert codec.decoder_lookahead == reference.codec.decoder_lookahead
     refused("finite", codec.encode, np.full(400, np.nan, np.float32))
     refused(r"float32 \[N\]", codec.encode, np.zeros((2, 400), np.float32))
-    refused("num_codebooks: expected 0 to 3", codec.encode, sound, 4)
-    refused("num_codebooks: expected 0 to 3", codec.encoder_stream, 4)
+    refused(r"num_codebooks: expected 0 (\(all\) )?to 3", codec.encode, sound, 4)
+    refused(r"num_codebooks: expected 0 (\(all\) )?to 3", codec.encoder_stream, 4)
     refused("codes: expected", codec.decode, np.zeros((4, 1), np.int32))
     refused("codes: expected", codec.decode, np.zeros((3, 1)))
     refused("expected 0 to 15, got 16", codec.decode, np.full((3, 1), 16))

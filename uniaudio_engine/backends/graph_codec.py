@@ -78,7 +78,8 @@ class GraphCodec:
     def _codebooks(self, num_codebooks: int) -> int:
         if not 0 <= num_codebooks <= self.config.num_codebooks:
             raise InputError(
-                f"num_codebooks: expected 0 to {self.config.num_codebooks}, got {num_codebooks}"
+                f"num_codebooks: expected 0 (all) to {self.config.num_codebooks}, got "
+                f"{num_codebooks}"
             )
         return num_codebooks or self.config.num_codebooks
 

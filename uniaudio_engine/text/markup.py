@@ -63,12 +63,13 @@ class Builder:
         self.origin += range(place, place + len(text)) if span is None else [place] * len(text)
         self.end = place + (len(text) if span is None else span)
 
-    def override(self, override: Override, place: int, span: int) -> None:
-        """A word with a given reading, apart from its neighbours."""
+    def override(self, override: Override, place: int, span: int, owner: bool = False) -> None:
+        """A word with a given reading, apart from its neighbours; ``owner``: but for "'s"."""
         self.put(" ", place, 0)
         self.overrides[len(self.origin)] = override
         self.put(OVERRIDE, place, span)
-        self.put(" ", place + span, 0)
+        if not owner:
+            self.put(" ", place + span, 0)
 
     def block(
         self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False
@@ -254,7 +255,7 @@ class _Inline:
             if self.made:
                 self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
             else:
-                self.made.append(Block("", [0], pause=pause))
+                self.made.append(Block("", [self.builder.end], pause=pause))
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
@@ -337,7 +338,10 @@ class _Inline:
         if inside and (" " in inside or not inside.isascii() or inside.lower() in PHONES):
             phones = read_phones(inside, f"[{m['label']}](/…/)")
             self.builder.override(
-                Override(m["label"], m["label"], phones), m.start(), m.end() - m.start()
+                Override(m["label"], m["label"], phones),
+                m.start(),
+                m.end() - m.start(),
+                self.text.startswith("'s", m.end()),
             )
         else:
             self.inline(*m.span("label"))
