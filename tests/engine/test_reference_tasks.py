@@ -384,7 +384,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "unit out of range": (
         "vc",
         {"source": [30], "prompt": tone(1.0)},
-        "expected whole numbers from 0 to 29, 50 a second",
+        "expected whole numbers from 0 to 29, 50 per second",
     ),
     "units of floats": (
         "vc",
