@@ -11,6 +11,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
+from cuda_host import host, host_file  # noqa: F401  fixtures of the CUDA module's tests
 from tiny import make_tiny_model
 
 import uniaudio_engine.backends.core
