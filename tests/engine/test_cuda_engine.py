@@ -32,6 +32,8 @@ from uniaudio_engine.backends.token_lm import Sampling
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.errors import InputError
 
+pytestmark = pytest.mark.slow  # the emulator is compiled first, and emulates every thread
+
 TEXT = "Hello. Yes."
 ROOT = Path(__file__).resolve().parents[2]
 
