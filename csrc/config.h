@@ -1,4 +1,4 @@
-// The configuration structs of uniaudio_engine/config.py, read from the same JSON with the same
+// The configuration structs of uniaudio_engine/storage/config.py, read from the same JSON with the same
 // checks. Unknown or missing keys, wrong types and values out of range are std::invalid_argument
 // with the key's full name.
 #pragma once

@@ -1,6 +1,6 @@
-// The device's language model against the CPU's: logits, tokens, sessions. Here the device is
-// played by the host (device_host.cc), block by block in random order; benchmarks/gpu.sh runs the
-// same file against a GPU.
+// The device's language model against the CPU's: logits, tokens, sessions. Here the device is the
+// emulator (device_host.cc), which runs blocks in random order; benchmarks/gpu.sh runs this file on
+// a GPU.
 #include <cstdlib>
 
 #include "models.h"
@@ -58,10 +58,10 @@ std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingCon
   const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
   session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
-  std::vector<cuda::Session::Request> requests = {
+  std::vector<cuda::Session::Job> requests = {
       {&session, &s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
        out.data()}};
-  cuda::Session::generate(requests, count, {});
+  cuda::Session::generate_batch(requests, count, {});
   out.resize(size_t(requests[0].made * m.config.num_codebooks));
   return out;
 }
@@ -109,9 +109,9 @@ TEST(greedy_and_drawn_tokens_are_the_cpus) {
     for (uint64_t seed = 0; seed < 3; ++seed)
       CHECK(gpu_tokens(both, m, drawn(seed), 30, some(40)) ==
             cpu_tokens(both, m, drawn(seed), 30, some(40)));
-    SamplingConfig plain;
-    plain.seed = 77;
-    CHECK(gpu_tokens(both, m, plain, 1, some(40)) == cpu_tokens(both, m, plain, 1, some(40)));
+    SamplingConfig simple;
+    simple.seed = 77;
+    CHECK(gpu_tokens(both, m, simple, 1, some(40)) == cpu_tokens(both, m, simple, 1, some(40)));
   }
 }
 
@@ -154,7 +154,7 @@ TEST(batched_streams_give_what_each_gives_alone) {
     std::vector<SamplingConfig> samplings;
     std::vector<std::vector<int32_t>> out(
         kStreams, std::vector<int32_t>(size_t(count * m.config.num_codebooks)));
-    std::vector<cuda::Session::Request> requests;
+    std::vector<cuda::Session::Job> requests;
     for (int i = 0; i < kStreams; ++i) {
       SamplingConfig s = drawn(uint64_t(i));
       s.tie_slots = i % 5 == 4;
@@ -167,15 +167,15 @@ TEST(batched_streams_give_what_each_gives_alone) {
       requests.push_back(
           {sessions.back().get(), &samplings[size_t(i)], nullptr, out[size_t(i)].data()});
     }
-    cuda::Session::generate(requests, count, {});
+    cuda::Session::generate_batch(requests, count, {});
     for (int i = 0; i < kStreams; ++i)
       CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
   }
 }
 
-// By plain launches (wide.h), from one column to more than 64, with and without guidance: the bits
-// of the kernel that stays.
-TEST(wide_launches_give_the_same_bits) {
+// The batched path (batched.h), from one column to more than 64, with and without guidance, gives
+// the bits of the persistent kernel.
+TEST(the_batched_path_gives_the_same_bits) {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
       blocks(5);
@@ -185,12 +185,12 @@ TEST(wide_launches_give_the_same_bits) {
       const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
       const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
       const auto run = [&](int streams, int from) {
-        both.gpu->set_wide_from(from);
+        both.gpu->set_batched_from(from);
         std::vector<std::unique_ptr<cuda::Session>> sessions;
         std::vector<SamplingConfig> samplings;
         std::vector<std::vector<int32_t>> out(size_t(streams),
                                               std::vector<int32_t>(size_t(count * k)));
-        std::vector<cuda::Session::Request> requests;
+        std::vector<cuda::Session::Job> requests;
         for (int i = 0; i < streams; ++i) {
           SamplingConfig s = drawn(uint64_t(i));
           s.greedy = i % 7 == 3;
@@ -203,29 +203,29 @@ TEST(wide_launches_give_the_same_bits) {
           sessions.push_back(std::make_unique<cuda::Session>(both.gpu, known + count + i % 3));
           sessions.back()->prefill(frames.data(), length, first, {});
           if (i % 6 == 5) {
-            cuda::Session plain(both.gpu, known + count + i % 3);
-            plain.prefill(frames.data() + k, 4, first, {});
-            sessions.back()->set_guidance(plain, 2.0);
+            cuda::Session unconditional(both.gpu, known + count + i % 3);
+            unconditional.prefill(frames.data() + k, 4, first, {});
+            sessions.back()->set_guidance(unconditional, 2.0);
           }
           requests.push_back({sessions.back().get(), &samplings[size_t(i)],
                               first ? first + length * c.aligned_slots : nullptr,
                               out[size_t(i)].data()});
         }
-        cuda::Session::generate(requests, 5, {});
+        cuda::Session::generate_batch(requests, 5, {});
         std::vector<int64_t> made;
         for (size_t i = 0; i < requests.size(); ++i) {
           made.push_back(requests[i].made);
           requests[i].out += requests[i].made * k;
           if (requests[i].aligned) requests[i].aligned += 5 * c.aligned_slots;
         }
-        cuda::Session::generate(requests, count - 5, {});
+        cuda::Session::generate_batch(requests, count - 5, {});
         for (size_t i = 0; i < requests.size(); ++i)
           out[i].resize(size_t((made[i] + requests[i].made) * k));
         return out;
       };
       const int streams = int(some(dtype == DType::int8 ? 66 : 20));
-      const auto truth = run(streams, 1000), wide = run(streams, 1);
-      CHECK(wide == truth);
+      const auto truth = run(streams, 1000), batched = run(streams, 1);
+      CHECK(batched == truth);
       size_t frames_made = 0;
       for (const auto& o : truth) frames_made += o.size();
       CHECK(frames_made > size_t(streams * k));
@@ -261,8 +261,8 @@ TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
   session.prefill(known.data() + 20 * k, 17, nullptr, {});
   std::vector<int32_t> out(size_t(30 * k));
   const auto more = [&](cuda::Session& from, int64_t at, int64_t n) {
-    std::vector<cuda::Session::Request> requests = {{&from, &s, nullptr, out.data() + at * k}};
-    cuda::Session::generate(requests, n, {});
+    std::vector<cuda::Session::Job> requests = {{&from, &s, nullptr, out.data() + at * k}};
+    cuda::Session::generate_batch(requests, n, {});
     CHECK(requests[0].made == n);
   };
   more(session, 0, 3);
@@ -284,15 +284,15 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
                aligned = m.aligned(5 + count, 4);
     const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
     const int32_t* const rest = first ? first + 5 * c.aligned_slots : nullptr;
-    const auto start = [&](auto& session, auto& plain, double scale) {
+    const auto start = [&](auto& session, auto& unconditional, double scale) {
       session.prefill(known.data(), 20, nullptr, {});
-      plain.prefill(other.data(), 14, nullptr, {});
-      session.set_guidance(plain, scale);
+      unconditional.prefill(other.data(), 14, nullptr, {});
+      session.set_guidance(unconditional, scale);
       session.prefill(more.data(), 5, first, {});  // what is known of the target goes to both
     };
     const auto cpu = [&](const SamplingConfig& s, double scale) {
-      LmSession session(both.cpu, 60), plain(both.cpu, 60);
-      start(session, plain, scale);
+      LmSession session(both.cpu, 60), unconditional(both.cpu, 60);
+      start(session, unconditional, scale);
       std::vector<int32_t> out(size_t(count * k));
       CHECK(session.generate(count, s, rest, out.data()) == count);
       return out;
@@ -304,11 +304,11 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     std::vector<std::unique_ptr<cuda::Session>> sessions;
     std::vector<std::vector<int32_t>> out(cases.size() + 1,
                                           std::vector<int32_t>(size_t(count * k)));
-    std::vector<cuda::Session::Request> requests;
+    std::vector<cuda::Session::Job> requests;
     for (size_t i = 0; i < cases.size(); ++i) {
       const auto& [s, scale] = cases[i];
-      cuda::Session session(both.gpu, 60), plain(both.gpu, 60);
-      start(session, plain, scale);
+      cuda::Session session(both.gpu, 60), unconditional(both.gpu, 60);
+      start(session, unconditional, scale);
       sessions.push_back(session.fork());
       CHECK(sessions.back()->guided());
       requests.push_back({sessions.back().get(), &s, rest, out[i].data()});
@@ -316,7 +316,7 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     cuda::Session alone(both.gpu, 60);  // five pairs and one without: more than go together
     alone.prefill(known.data(), 20, nullptr, {});
     requests.insert(requests.begin() + 2, {&alone, &cases[3].first, rest, out.back().data()});
-    cuda::Session::generate(requests, count, {});
+    cuda::Session::generate_batch(requests, count, {});
     for (size_t i = 0; i < cases.size(); ++i) CHECK(out[i] == cpu(cases[i].first, cases[i].second));
     CHECK(out[3] != out.back());
     cuda::Session full(both.gpu, 60), narrow(both.gpu, 20);
@@ -343,11 +343,32 @@ TEST(refusals_are_one_line) {
   cuda::Session session(both.gpu, 10);
   const std::vector<int32_t> wrong = {1, 2, 53};
   CHECK_THROWS(std::invalid_argument, session.prefill(wrong.data(), 1, nullptr, {}), "53");
-  LmConfig wide = models::base();
-  wide.global = models::stack(1, 260, 2, 40);
-  const Model w(wide, 1);
+  CHECK_THROWS(std::invalid_argument, session.set_frame_offset(-1), "0 or more, got -1");
+  const SamplingConfig s;
+  std::vector<int32_t> out(size_t(20 * m.config.num_codebooks));
+  std::vector<cuda::Session::Job> twice(2, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(twice, 2, {}), "distinct sessions");
+  std::vector<cuda::Session::Job> one(1, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, -1, {}), "got -1");
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, 11, {}), "at most 10 more");
+  // a call that comes while another is in progress
+  const auto during = [&](const auto& call) {
+    cuda::Session::generate_batch(one, 1, [&] {
+      CHECK_THROWS(std::invalid_argument, call(), "another thread is using it");
+      return true;
+    });
+  };
+  during([&] { session.prefill(out.data(), 1, nullptr, {}); });
+  during([&] { session.fork(); });
+  during([&] { session.reset(); });
+  during([&] { session.known(0, 0); });
+  during([&] { session.set_frame_offset(1); });
+  during([&] { cuda::Session::generate_batch(one, 1, {}); });
+  LmConfig odd = models::base();
+  odd.global = models::stack(1, 260, 2, 40);
+  const Model w(odd, 1);
   CHECK_THROWS(std::invalid_argument,
-               Lm(cuda::open_device(0), wide, w.weights, DType::float32, KvDType::float32), "130");
+               Lm(cuda::open_device(0), odd, w.weights, DType::float32, KvDType::float32), "130");
 }
 
 MAIN

@@ -1,9 +1,8 @@
-"""A user's own task: its file, and what a trained model's vocabulary has to gain for it.
+"""A user's own task: its file, and what it adds to a trained model's vocabulary.
 
-A task file is one entry of ``uniaudio_engine.tasks`` as JSON (docs/tasks.md). The labels of a span
-of its own stand beside it, as in a model folder: ``labels/SPAN.txt``, one a line. Not responsible
-for recordings (``corpus/recordings.py``) nor for what becomes of them in a sequence
-(``lm/items.py``).
+A task file is one task as JSON (docs/tasks.md). The labels of its own spans are in
+``labels/SPAN.txt`` next to it, one a line, as in a model folder. ``corpus/recordings.py`` reads the
+recordings, ``lm/items.py`` makes training items of them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from pathlib import Path
 from uniaudio_engine.errors import first_few, shown
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import Layout, extend_vocabulary
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.storage.config import VocabularyConfig, from_dict
 
 MAX_FILE = 1 << 20  # bytes

@@ -1,7 +1,7 @@
-"""``uniaudio bench`` and ``uniaudio doctor``: what this machine does with this model, measured now.
+"""``uniaudio bench`` and ``uniaudio doctor``: measurements and checks of this machine.
 
-A frame reads every weight that it uses once, so the memory's bandwidth is the floor; the benchmark
-says which part of it is reached. Not responsible for comparing with other programs.
+A frame reads each weight that it uses once, so memory bandwidth is the limit; the benchmark reports
+the fraction of it that is reached. Not responsible for comparing with other programs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from ..backends import cuda
 from ..backends.core import core, default_threads
 from ..engine import Engine
 from ..errors import InputError
-from ..request.plan import Piece, Plan
+from ..request.options import SEED
+from ..request.plan import Plan
+from ..request.sampling import audio_sampling
 from ..request.sequence import Ids
-from ..request.stream import audio_sampling
-from ..request.tasks import SEED
+from ..request.sequence_builder import TaskSequence
 from ..storage.folder import bundled_models, find_folder, load_config
 
-_BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
+_BANDWIDTH_MB = 256  # read per measurement; far more than any last-level cache holds
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
 
 
@@ -43,23 +44,23 @@ def measure(
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
     piece = next(iter(plan.pieces))
+    sequence = piece.sequence.conditional
     frames = max(
         8,
         min(
             round(seconds * engine.frame_rate),
-            engine.capacity - len(piece.shared) - len(piece.body) - 2,
+            engine.capacity - len(sequence) - 2,
         ),
     )
 
-    prefill = [_timed(lambda: _prefill(engine, piece.shared.frames)) for _ in range(repeat)]
+    prefill = [_timed(lambda: _prefill(engine, sequence.shared.frames)) for _ in range(repeat)]
     lm, decode = [], []
     for _ in range(repeat):
-        codes, ms = _timed_frames(engine, plan, piece, frames)
+        codes, ms = _timed_frames(engine, plan, sequence, frames)
         lm.append(ms)
         decode.append(_timed(lambda c=codes: _decode(engine, c)) / len(codes))  # type: ignore[misc]
-    engine.fork_prefix(
-        piece.shared
-    )  # from here on the voice is known, as it is to an app after its first sentence
+    # From here on the voice is cached, as it is for an app after its first sentence.
+    engine.model.fork_prefix(sequence.shared)
     first, factor = [], []
     for _ in range(repeat):
         audio = engine.generate("tts", text=_TEXT, **options)
@@ -69,9 +70,8 @@ def measure(
         core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3)
     )
     ms = statistics.median(lm)
-    weight_bytes = int(
-        engine.lm.core.weight_bytes(engine.layout.codebook_size)
-    )  # of the head only a codebook's rows
+    # of the output head a frame reads only the rows of its codebook
+    weight_bytes = int(engine.lm.core.weight_bytes(engine.layout.codebook_size))
     return {
         "model": engine.config.name,
         "dtype": engine.dtype,
@@ -83,7 +83,7 @@ def measure(
         "repeat": repeat,
         "ms_per_frame": round(ms, 4),
         "decode_ms_per_frame": round(statistics.median(decode), 4),
-        "prefill_frames": len(piece.shared),
+        "prefill_frames": len(sequence.shared),
         "prefill_ms": round(statistics.median(prefill), 3),
         "first_chunk_ms": round(statistics.median(first), 3),
         "realtime_factor": round(statistics.median(factor), 3),
@@ -119,7 +119,7 @@ def bench_command(args: argparse.Namespace) -> int:
 
 
 def doctor_command(args: argparse.Namespace) -> int:
-    """One line for each thing; exit code 1 where something needed does not work."""
+    """``uniaudio doctor``: one line per check; exit code 1 if something required does not work."""
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: (
             f"{platform.python_version()}, uniaudio-engine {__version__}, {platform.platform()}"
@@ -153,26 +153,26 @@ def _seed(text: str) -> int:
     return int(SEED.check(int(text) if text.isascii() and text.isdigit() else text) or 0)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     """Milliseconds."""
     begin = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - begin)
 
 
-def _prefill(engine: Engine, frames: Ids) -> Any:
+def _prefill(engine: Engine, frames: Ids) -> None:
     session = engine.lm.session(engine.capacity)
     session.prefill(frames)
-    return session
 
 
-def _timed_frames(engine: Engine, plan: Plan, piece: Piece, n: int) -> tuple[Ids, float]:
-    """n frames as speech has them, with some aligned rows; returns them and ms a frame."""
-    session = engine.fork_prefix(piece.shared)
-    session.prefill(piece.body.frames)
+def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) -> tuple[Ids, float]:
+    """Generate n frames with aligned rows, as speech has them; returns them and ms per frame."""
+    session = engine.model.fork_prefix(sequence.shared)
+    session.prefill(sequence.body.frames)
     aligned = engine.layout.no_aligned(n)
     aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
-    sampling = audio_sampling(engine, plan.task.check_options(plan.options), piece.seed)
+    seed = int(plan.options["seed"])
+    sampling = audio_sampling(engine.layout, plan.task.check_options(plan.options), seed)
     begin = time.perf_counter()
     frames = session.generate(n, sampling, aligned)
     return frames, 1000 * (time.perf_counter() - begin) / n
@@ -210,7 +210,7 @@ def _onnx() -> str:
     try:
         import onnxruntime
     except ImportError as e:
-        return f"not here ({e}), so there is no backend onnx: pip install onnxruntime"
+        return f"not installed ({e}), needed for backend onnx: pip install onnxruntime"
     return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
 
 

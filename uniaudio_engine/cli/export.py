@@ -158,9 +158,11 @@ def _tensorrt(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> int:
     from ..engine import Engine
-    from ..request.spoken import spoken_request
+    from ..request.request_file import spoken_request
 
-    text = spoken_request(Engine.from_pretrained(args.folder, backend="onnx"), args.text, args.seed)
+    text = spoken_request(
+        Engine.from_pretrained(args.folder, backend="onnx").model, args.text, args.seed
+    )
     with atomic_write(args.output) as f:
         f.write(text.encode())
     frames = next(line for line in text.splitlines() if line.startswith("target ")).split()[1]

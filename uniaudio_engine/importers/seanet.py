@@ -10,7 +10,7 @@ Two layouts, of the same running order of layers:
   (models/encodec/modeling_encodec.py): ``encoder.layers.N.conv``,
   ``quantizer.layers.i.codebook.embed``.
 
-Our names are those of :mod:`uniaudio_engine.spec`.  Not responsible for files or configurations.
+Our names are those of :mod:`uniaudio_engine.storage.weight_shapes`.  Not responsible for files or configurations.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Judges a model folder on the test split of a corpus, task by task, each number beside what it is
-to be read against.
+"""Judges a model folder on the test split of a corpus, task by task.
 
-Five answers to the same cases are measured alike: the model's; that of a model of the same size
-trained on the one task (where one is given); the truth through the model's codec with as many
-codebooks as the LM has (the ceiling); the input as it is, or another item of the split (the floor);
-and the truth. A judge whose truth and floor score alike judges nothing: :func:`blind` names such.
+Five answers to the same cases are measured alike: the model's; that of a single-task model of the
+same size (if one is given); the truth through the model's codec with as many codebooks as the LM has
+(the ceiling); the unchanged input, or another item of the split (the floor); and the truth. A judge
+that scores truth and floor alike judges nothing; :func:`blind` names such judges.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from tqdm import tqdm
 from ..corpus.reading import Corpus, Examples
 from .cases import FRECHET, JUDGES, Case, Judge, Samples, choose, fit
 from .engines import Subject
-from .items import item_seed
 from .metrics import Errors, Moments, error_rate, frechet_distance, interval, log_mel
+from .originals import item_seed
 from .rows import plain
 
 MODEL, SINGLE, CEILING, FLOOR, TRUTH = "model", "single", "ceiling", "floor", "truth"
@@ -83,7 +82,8 @@ class Score:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:
-        return cls(**{k: math.nan if v is None else v for k, v in data.items()})
+        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        return cls(**values)
 
 
 @dataclass

@@ -1,15 +1,15 @@
-"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a
-voice, one voice prompt.
+"""Training batches of the joint LM: rows of one task, of one length and, if its sentences share a
+voice, with one voice prompt.
 
-Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is
-exactly several independent sequences whose prompt is computed once (what the engine does too: it
-forks the prompt's cache for each sentence).
+Each sentence sees only the prompt and itself, and its positions continue from the prompt. So a row
+is several independent sequences whose prompt is computed once. The engine does the same: it forks
+the prompt's cache for each sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from uniaudio_engine.request.sequence import Layout
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
-from .items import Item, item_sequence, predicted, read_items
+from .items import Item, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
 BUCKETS = (
@@ -40,16 +40,19 @@ PROMPT = 150  # frames of a voice prompt
 
 
 class TaskData:
-    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts.
+    """The items of one task in memory, by bucket of length, and the speakers' clips for prompts.
 
-    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do
-    for it.
+    ``voiced``: its sequences begin with a voice prompt. ``shared``: any clip of the speaker may be
+    the prompt.
     """
 
     def __init__(self, task: Task, items: list[Item]) -> None:
         self.task = task
-        self.voiced = task.lead is not None
-        self.shared = any(task.lead is not None and i.inputs[task.lead.name] is None for i in items)
+        self.voiced = task.shared_prompt is not None
+        self.shared = any(
+            task.shared_prompt is not None and i.inputs[task.shared_prompt.name] is None
+            for i in items
+        )
         self.buckets: list[list[Item]] = [[] for _ in BUCKETS]
         self.speakers: dict[str, list[np.ndarray]] = {}
         for item in items:
@@ -75,8 +78,8 @@ class TaskData:
 
     def own_prompt(self, item: Item) -> np.ndarray:
         """The voice, or surroundings, that an item brings: codes [T', K'], perhaps empty."""
-        assert self.task.lead is not None
-        own: np.ndarray = item.inputs[self.task.lead.name]
+        assert self.task.shared_prompt is not None
+        own: np.ndarray = item.inputs[self.task.shared_prompt.name]
         return own
 
     def prompt(self, rng: np.random.Generator, speaker: str, frames: int) -> np.ndarray:
@@ -121,8 +124,17 @@ class Batch:
     task: str
 
     def to(self, device: torch.device) -> Batch:
-        moved = (getattr(self, f.name) for f in fields(self)[:-1])
-        return Batch(*(t.to(device, non_blocking=True) for t in moved), self.task)
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return Batch(
+            moved(self.prompt),
+            moved(self.inputs),
+            moved(self.frames),
+            moved(self.aligned),
+            moved(self.kind),
+            self.task,
+        )
 
     @property
     def seconds(self) -> float:
@@ -131,19 +143,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of what was made so far is wrong: of each sentence, up to this share of the frames
-    that the model is fed back.
+    """The share of wrong frames, at most, among those that the model is fed back.
 
-    A model that has only ever seen true frames goes on from its own ones as if they were true, and
-    hardly looks at a source that says otherwise; with a sound beside the target (se, tse, sd,
-    a_edit) that source tells more than the past does.
+    A model that has only seen true frames trusts its own past, and hardly looks at a source that
+    says otherwise. Where a sound is aligned with the target (se, tse, sd, a_edit), that source
+    tells more than the past does.
     """
 
-    beside: float = 0.0  # tasks with a sound beside the target
+    aligned: float = 0.0  # tasks with a sound aligned with the target
     others: float = 0.0
 
     def of(self, task: Task) -> float:
-        return self.others if task.sound_beside is None else self.beside
+        return self.others if task.aligned_sound is None else self.aligned
 
 
 def make_batch(
@@ -154,7 +165,7 @@ def make_batch(
     rows: int,
     items: int,
     noise: Noise,
-    untold: float = 0.0,
+    caption_dropout: float = 0.0,
 ) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows
     where they share voices.
@@ -163,7 +174,9 @@ def make_batch(
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
     return with_noise(
-        task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task)
+        task_batch(layout, data[task], rng, rows, items, caption_dropout),
+        rng,
+        noise.of(data[task].task),
     )
 
 
@@ -180,23 +193,15 @@ def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
     return batch
 
 
-def without_caption(item: Item) -> Item:
-    """The same example with its caption left empty, as guidance asks the model in inference (arXiv
-    2207.12598).
-    """
-    captions = {i.name: np.zeros(0, np.int64) for i in item.task.inputs if i.modality == "caption"}
-    return replace(item, inputs={**item.inputs, **captions}) if captions else item
-
-
 def task_batch(
     layout: Layout,
     data: TaskData,
     rng: np.random.Generator,
     rows: int,
     items: int,
-    untold: float = 0.0,
+    caption_dropout: float = 0.0,
 ) -> Batch:
-    """A batch of one task; ``untold``: the share of its examples whose captions are left out."""
+    """A batch of one task; ``caption_dropout``: the share of its examples whose captions are left out."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -236,9 +241,9 @@ def task_batch(
             (data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i])
             for i in picked
         ]
-    if untold:
+    if caption_dropout:
         chosen = [
-            (voice, [without_caption(i) if rng.random() < untold else i for i in picked])
+            (voice, [i.without_captions() if rng.random() < caption_dropout else i for i in picked])
             for voice, picked in chosen
         ]
     return _fill(layout, data, chosen, length, frames)
@@ -272,21 +277,28 @@ def _fill(
     kind = np.full((rows, n, length), PAD, np.int64)
     for row, (voice, items) in enumerate(chosen):
         for i, item in enumerate(items):
-            seq = item_sequence(layout, item, voice)
-            t = len(seq.frames) - skip
+            sequence = item.sequence(layout, voice)
+            whole = sequence.complete(item.codes)
+            t = len(whole.frames) - skip
             if i == 0:
                 prompt[row, 0], prompt[row, 1:] = (
                     layout.vocabulary.special("start"),
-                    seq.frames[: skip - 1],
+                    whole.frames[: skip - 1],
                 )
-            inputs[row, i, :t] = seq.frames[skip - 1 : -1]
-            frames[row, i, :t], aligned[row, i, :t] = seq.frames[skip:], seq.aligned[skip:]
-            kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
-            begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
-            last = (
-                seq.audio.stop if end == len(item.codes) else seq.audio.start + end
-            )  # with the frame that ends it, where there is one
-            kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
+            inputs[row, i, :t] = whole.frames[skip - 1 : -1]
+            frames[row, i, :t], aligned[row, i, :t] = whole.frames[skip:], whole.aligned[skip:]
+            planned, audio = whole.durations, whole.audio
+            kind[row, i, planned.start - skip : planned.stop - skip] = DURATION
+            # the known part of an edit's target is fed, not predicted; the end token is predicted
+            begin, end = sequence.predicted(len(item.codes))
+            last = audio.stop if end == len(item.codes) else audio.start + end
+            kind[row, i, audio.start + begin - skip : last - skip] = AUDIO
+    tensor = torch.from_numpy
     return Batch(
-        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
+        tensor(prompt),
+        tensor(inputs),
+        tensor(frames),
+        tensor(aligned),
+        tensor(kind),
+        data.task.name,
     )

@@ -1,10 +1,8 @@
-"""Token shards -> training items: what each task's sequence is made of, in frames and ids, and the
-sequence itself.
+"""Token shards -> training items: the values of a task's inputs, in frames and ids.
 
-Both follow from the task's entry, one function for each modality of its inputs. This is the one
-place that says how a corpus label becomes a sequence; the engine's ``plan.py`` makes the same one
-from a request, and ``tests/engine/test_joint_tasks.py`` holds the two together, for built-in tasks
-and a user's own. T frames, K' codebooks of the codec (the LM uses the first K).
+One function for each modality reads a value from a corpus label. The sequence is built from the
+values by the engine's own ``sequence_builder.py``. T frames, K' codebooks of the codec (the LM uses
+the first K).
 """
 
 from __future__ import annotations
@@ -16,57 +14,44 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.request import aligned as aligned_rows
-from uniaudio_engine.request import sequence as seq
-from uniaudio_engine.request.inputs import token_ids
-from uniaudio_engine.request.sequence import Ids, Layout
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.aligned import edit_context
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.request.sequence_builder import (
+    Spoken,
+    Sung,
+    TaskSequence,
+    Value,
+    build,
+    predicted,
+    sentence_length,
+    units_key,
+    without_captions,
+)
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.request.token_ids import token_ids
 from uniaudio_engine.text import iter_sentences
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
 
-ANY_CLIP = (
-    "tts",
-    "vc",
-    "svs",
-    # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring
-    # their own
-)
+# Tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their
+# own.
+ANY_CLIP = ("tts", "vc", "svs")
 FRAME_RATE = 50.0
 FRAME = 320  # samples
-_LEAST_CONTEXT = 25  # frames around an edit
+_MIN_CONTEXT = 25  # frames around an edit
 _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """Phones [P] as ids, and the frames of each; empty where they are in no time."""
-
-    phones: np.ndarray
-    durations: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.phones)
-
-
-@dataclass(frozen=True)
-class Sung(Spoken):
-    """And what they are sung on: MIDI pitches in order (0 for rests), frames of each."""
-
-    pitches: np.ndarray
-    note_frames: np.ndarray
-
-
-@dataclass(frozen=True)
 class Item:
-    """One example of a task, ready to become a sequence.  ``codes`` [T, K'] of the target.
+    """One example of a task. ``codes`` [T, K'] of the target.
 
-    ``inputs``: by the name of the entry's input, in the form of its modality: ``voice``, ``audio``
-    and ``context`` codes [T', K'] (a voice None where any clip of the ``speaker`` will do),
-    ``units`` [T], ``caption`` and ``tokens`` ids [n], ``text`` Spoken, ``score`` Sung, ``span``
-    (begin, end) in frames. What the example does not have is empty, or for a span absent.
+    ``inputs``: values by the name of the input, as ``sequence_builder.py`` defines them. A voice is
+    None where any clip of the ``speaker`` will do. What the example does not have is empty; a span
+    that it does not have is absent.
     """
 
     task: Task
@@ -76,26 +61,28 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Of its sentence in the sequence: all but the task's token and the voice that it begins
-        with.
+        """Rows of its sequence after the shared part."""
+        return sentence_length(self.task, self.inputs, len(self.codes))
+
+    def sequence(self, layout: Layout, prompt: np.ndarray | None = None) -> TaskSequence:
+        """Its sequence. ``prompt``: codes [T', K'] of the voice it begins with; empty or None for
+        no voice.
         """
-        count = 1 + len(self.codes) + (self.task.length == "end")
-        for i in self.task.inputs:
-            if in_sequence(i) and i is not self.task.lead:
-                timed = i.modality == "text" and self.task.length == "durations"
-                count += 2 * len(self.inputs[i.name]) + 4 if timed else len(self.inputs[i.name]) + 2
-        return count
+        shared = self.task.shared_prompt
+        given = {} if shared is None else {shared.name: prompt}
+        return build(layout, self.task, {**self.inputs, **given})
 
-
-def in_sequence(spec: Input) -> bool:
-    return spec.place == "sequence" and spec.modality != "span"
+    def without_captions(self) -> Item:
+        """The same example with its captions left empty, as in the unconditional pass of
+        classifier-free guidance (arXiv 2207.12598).
+        """
+        captions = without_captions(self.task)
+        return replace(self, inputs={**self.inputs, **captions}) if captions else self
 
 
 @dataclass(frozen=True)
 class Given:
-    """What an example's inputs are read from: its label, codes [T, K'] and units [T] by role, and
-    the tokenizers.
-    """
+    """An example: its label, codes [T, K'] and units [T] by role, and the tokenizers."""
 
     task: Task
     label: Label
@@ -106,23 +93,21 @@ class Given:
 
 
 class Skip(Exception):
-    """An example that cannot be an item: there is no room for its phones, or too little around its
-    edit.
-    """
+    """An example that cannot be used: too short for its phones, or too little around its edit."""
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
-    """End times [P] in s -> frames of each [P], at least 1, summing to ``frames``; None where they
-    cannot fit.
+    """End times [P] in seconds -> durations [P] of at least 1 frame that sum to ``frames``.
+
+    None where there are more ends than frames.
     """
     count = len(ends)
     if count == 0 or frames < count:
         return None
     bounds = np.round(np.asarray(ends) * FRAME_RATE).astype(np.int64)
     bounds[-1] = frames
-    for i in range(
-        count
-    ):  # forwards: every phone has a frame; backwards: room for those that follow
+    # forwards: give every phone a frame; backwards: leave room for those that follow
+    for i in range(count):
         bounds[i] = max(bounds[i], (bounds[i - 1] if i else 0) + 1)
     bounds[-1] = frames
     for i in range(count - 2, -1, -1):
@@ -135,10 +120,9 @@ def phone_ids(phones: tuple[Phone, ...]) -> np.ndarray:
 
 
 def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pitches, frames each) of a song, rests between its notes as pitch 0, together ``frames``
-    long.
-    """
-    pitches, bounds = [], []
+    """Pitches and frames of a song's notes, with rests as pitch 0; ``frames`` in all."""
+    pitches: list[int] = []
+    bounds: list[int] = []
     for note in label.notes:
         start, end = (
             min(frames, round(t * FRAME_RATE)) for t in (note.start, note.start + note.duration)
@@ -159,11 +143,11 @@ def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
 def _voice(g: Given, i: Input) -> np.ndarray | None:
     if g.task.name in ANY_CLIP:
         return None
-    return g.codes.get(i.name, g.codes["target"][:0]) if i is g.task.lead else _heard(g, i)
+    return g.codes.get(i.name, g.codes["target"][:0]) if i is g.task.shared_prompt else _heard(g, i)
 
 
 def _heard(g: Given, i: Input) -> np.ndarray:
-    """A sound's codes, as much of it as the engine would use; empty where there is none."""
+    """A sound's codes, cut as the engine would cut it; empty where there is none."""
     codes = g.codes.get(i.name, g.codes["target"][:0])
     return codes[: round(i.max_seconds * FRAME_RATE)] if i.max_seconds else codes
 
@@ -252,14 +236,14 @@ def _score(g: Given, i: Input) -> Sung:
 
 
 def _context(g: Given, i: Input) -> np.ndarray:
-    around = aligned_rows.edit_context(g.codes["target"], *edited(g))
-    if len(around) < _LEAST_CONTEXT:
+    around = edit_context(g.codes["target"], *edited(g))
+    if len(around) < _MIN_CONTEXT:
         raise Skip
     return around
 
 
 def edited(g: Given) -> tuple[int, int]:
-    """Frames [begin, end) of the target that are made anew; all where the label has no edit."""
+    """Frames [begin, end) of the target that are edited; all where the label has no edit."""
     frames = len(g.codes["target"])
     if g.label.edit is None:
         return 0, frames
@@ -267,7 +251,7 @@ def edited(g: Given) -> tuple[int, int]:
     return span.start // FRAME, min(frames, -(-span.end // FRAME))
 
 
-READ: dict[str, Callable[[Given, Input], Any]] = {
+READ: dict[str, Callable[[Given, Input], Value]] = {
     "voice": _voice,
     "audio": _audio,
     "units": _units,
@@ -280,122 +264,29 @@ READ: dict[str, Callable[[Given, Input], Any]] = {
 }
 
 
-def units_of(spec: Input) -> str:
-    """The key of an input's units among an item's inputs, where they go along with it."""
-    return f"{spec.name}, units"
-
-
-def predicted(item: Item) -> tuple[int, int]:
-    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of
-    its span.
-    """
-    if item.task.finish == "span" and item.task.sound_beside is not None:
-        begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
-        return begin, end
-    return 0, len(item.codes)
-
-
 def make_item(g: Given) -> Item | None:
-    """The item of one example.
+    """The item of one example, or None where it cannot be used.
 
-    None where it cannot be one; ValueError where its data do not fit its task.
+    Raises ValueError where its data do not fit its task.
     """
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
-        inputs |= {units_of(i): _units(g, i) for i in g.task.inputs if i.units}
+        inputs |= {units_key(i): _units(g, i) for i in g.task.inputs if i.units}
     except Skip:
         return None
     codes = g.codes["target"]
-    if any(
-        i.modality == "context" for i in g.task.inputs
-    ):  # what is around the edit stays as it is
+    if any(i.modality == "context" for i in g.task.inputs):  # only the edit is predicted
         codes = codes[slice(*edited(g))]
     item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
-    begin, end = predicted(item)
+    begin, end = predicted(g.task, inputs, len(codes))
     if begin >= end:
         return None
-    if g.task.sound_beside is not None and (begin, end) != (
-        0,
-        len(codes),
-    ):  # an edit goes on from the source's codes, as the engine does
-        source = inputs[g.task.sound_beside.name]
+    sound = g.task.aligned_sound
+    if sound is not None and (begin, end) != (0, len(codes)):  # an edit continues the source
+        source = inputs[sound.name]
+        assert isinstance(source, np.ndarray)
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
-
-
-# From inputs to the sequence
-
-
-def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None = None) -> seq.Sequence:
-    """The sequence of an item; ``prompt``: codes [T', K'] of the voice that it begins with, empty
-    or None for "no voice given".
-    """
-    task = item.task
-    segments = []
-    for i in task.inputs:
-        if in_sequence(i) and not (
-            i.modality == "text" and task.length == "durations"
-        ):  # those come last
-            segments.append(
-                (i.segment, _frames(layout, i, prompt if i is task.lead else item.inputs[i.name]))
-            )
-    more: dict[str, Any] = {}
-    if task.length == "durations" and task.text_input is not None:
-        spoken = item.inputs[task.text_input.name]
-        more = {
-            "phones": spoken.phones,
-            "durations": spoken.durations,
-            "duration_rows": aligned_rows.phone_features(layout, spoken.phones),
-        }
-    codes = item.codes[:, : layout.num_codebooks]
-    return seq.build_sequence(
-        layout,
-        task.special,
-        segments,
-        codes,
-        item_rows(layout, item),
-        ends=task.length == "end",
-        **more,
-    )
-
-
-def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
-    """Frames [n, K] of an input in the sequence."""
-    if value is None or not len(value):
-        return layout.fill([])
-    if spec.modality in ("voice", "audio", "context"):
-        return layout.codes_to_frames(value[:, : layout.num_codebooks])
-    return layout.tokens(spec.segment, value.phones if isinstance(value, Spoken) else value)
-
-
-def item_rows(layout: Layout, item: Item) -> Ids:
-    """What rides beside the target: aligned rows [T, S]."""
-    task = item.task
-    rows = layout.no_aligned(len(item.codes))
-    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "aligned"]
-    if task.length == "durations" and task.text_input is not None:
-        beside.append(("text", item.inputs[task.text_input.name]))
-    for modality, value in beside:
-        if modality in ("text", "score"):
-            rows = aligned_rows.phone_rows(layout, value.phones, value.durations)
-        if modality == "score":
-            aligned_rows.put_notes(layout, rows, value.pitches, value.note_frames)
-        if modality == "units":
-            aligned_rows.put_units(layout, rows, value)
-        if modality == "audio":
-            aligned_rows.put_source(layout, rows, value)
-    for i in task.inputs:
-        if i.units:
-            aligned_rows.put_units(layout, rows, item.inputs[units_of(i)])
-        if i.modality == "span" and any(
-            o.name == i.segment and o.place == "aligned" for o in task.inputs
-        ):
-            aligned_rows.put_edit(layout, rows, *item.inputs[i.name])
-    if task.length == "seconds" and any(
-        s.name == "time_left" for s in layout.vocabulary.aligned_spans
-    ):
-        aligned_rows.put_time_left(layout, rows)
-    return rows
 
 
 def read_items(
@@ -405,11 +296,10 @@ def read_items(
     captions: CaptionTokenizer | None,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Item]:
-    """All items of a task and split of folders of token shards; FileNotFoundError, with the remedy,
-    where there is none.
+    """All items of a task and split in folders of token shards.
 
-    ``task``: the name of a built-in one, or an entry; ``labels`` of the spans that its ``tokens``
-    inputs are of.
+    ``task``: a definition, or the name of a built-in task. ``labels``: those of the spans of its
+    ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders
@@ -419,8 +309,7 @@ def read_items(
     if not paths:
         where = ", ".join(map(str, folders))
         raise FileNotFoundError(
-            f"no {entry.name}-{split} token shards in {where}; make them: python -m "
-            "uniaudio_training.lm.tokens"
+            f"no {entry.name}-{split} token shards in {where}; make them: uniaudio-train tokenize"
         )
     for path in paths:
         found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
