@@ -66,7 +66,7 @@ def test_extras_that_errors_and_pages_name_exist() -> None:
         "uniaudio-engine": ENGINE["project"]["optional-dependencies"],
         "uniaudio-training": TRAINING["project"]["optional-dependencies"],
     }
-    named = re.compile(r"(uniaudio-(?:engine|training)|\.|\./training)\[([a-z,-]+)\]")
+    named = re.compile(r"""["'](uniaudio-(?:engine|training)|\.|\./training)\[([a-z,-]+)\]["']""")
     places = {".": "uniaudio-engine", "./training": "uniaudio-training"}
     pages = [ROOT / "README.md", ROOT / "training" / "README.md", *(ROOT / "docs").glob("*.md")]
     sources = [
