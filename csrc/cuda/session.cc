@@ -136,7 +136,7 @@ std::shared_ptr<Array> Session::known(int64_t first, int64_t count) const {
 }
 
 void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
-                       const std::function<bool()>& interrupted) {
+                             const std::function<bool()>& interrupted) {
   if (jobs.empty()) return;
   const std::shared_ptr<const Lm> shared = jobs[0].session->lm_;
   const Lm& lm = *shared;
