@@ -41,10 +41,14 @@ def sign_by_sign(text: str) -> str:
     for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|.", text):
         lower = part.lower()
         if part.isalpha():
-            spelled = len(part) == 1 or lower in tables.SPELLED_PARTS or not (
-                lower in tables.SPOKEN_PARTS
-                or (part.isupper() and len(part) < 4 and lower in tables.ACRONYM_WORDS)
-                or (not (part.isupper() and len(part) < 4) and lexicon().pronounceable(lower))
+            spelled = (
+                len(part) == 1
+                or lower in tables.SPELLED_PARTS
+                or not (
+                    lower in tables.SPOKEN_PARTS
+                    or (part.isupper() and len(part) < 4 and lower in tables.ACRONYM_WORDS)
+                    or (not (part.isupper() and len(part) < 4) and lexicon().pronounceable(lower))
+                )
             )
             words.append(spell(part) if spelled else lower)
         elif part.isdigit():
@@ -59,7 +63,7 @@ def _address(m: Match) -> str:
 
 
 def _dotted(m: Match) -> str | None:
-    """"config.toml", "Node.js": a stop inside a word that is no abbreviation's."""
+    """ "config.toml", "Node.js": a stop inside a word that is no abbreviation's."""
     *_, last = m.group().split(".")
     if all(len(part) == 1 for part in m.group().split(".")):
         return None
@@ -105,7 +109,7 @@ def _vanity(m: Match) -> str | None:
 
 
 def _account(m: Match) -> str:
-    """"DE89 3704 0044": letters and digits in groups."""
+    """ "DE89 3704 0044": letters and digits in groups."""
     return ", ".join(spell(group) for group in m.group().split())
 
 

@@ -18,13 +18,17 @@ _DAY = "(?:" + "|".join(sorted(tables.DAY_NAMES, key=len, reverse=True)) + r")\b
 _OF_YEAR = r"(?:,?\s+(?P<year>[12]\d{3})\b(?![:.,]\d))?"
 _TO = r"\s?[-–—]\s?"
 # The stop of "p.m." is its own where the sentence goes on.
-_STOP = r"(?:\.(?=\s+(?:[^A-Z\s]|" + "|".join([*tables.DAY_NAMES, *map(str.capitalize, tables.MONTHS)]) + r")))?"
+_STOP = (
+    r"(?:\.(?=\s+(?:[^A-Z\s]|"
+    + "|".join([*tables.DAY_NAMES, *map(str.capitalize, tables.MONTHS)])
+    + r")))?"
+)
 _HALF = rf"\s?(?P<half>[aApP])(?:m|M|\.\s?[mM])\b{_STOP}"
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:]|\.\d)"
 
 
 def year(text: str) -> str:
-    """"1984", "2005", "2026" as years."""
+    """ "1984", "2005", "2026" as years."""
     if text.startswith("20") and text[2] == "0":
         return cardinal(text)
     return pairs(text)
@@ -88,7 +92,7 @@ def _month_year(m: Match) -> str:
 
 
 def _names(m: Match) -> str:
-    """"Oct-Dec", "Mon–Fri"."""
+    """ "Oct-Dec", "Mon–Fri"."""
     return " to ".join(
         tables.MONTH_NAMES.get(name.lower()) or tables.DAY_NAMES[name]
         for name in re.findall("[A-Za-z]+", m.group())
@@ -189,5 +193,9 @@ TIMES: list[Rule] = [
     ("0'", r"(?<![\w'])'?(\d+0)'?s\b", _decade),
     ("'", r"(?<!\w)'(\d\d)\b(?!'|\w)", lambda m: pairs(m.group(1))),
     ("a", rf"(?<![\w.])([aApP])\.\s?[mM]\b{_STOP}", _half_day),
-    ("0", r"(\d+)'s\b", lambda m: (pairs(m.group(1)) if len(m.group(1)) < 5 else digits(m[1])) + "'s"),
+    (
+        "0",
+        r"(\d+)'s\b",
+        lambda m: (pairs(m.group(1)) if len(m.group(1)) < 5 else digits(m[1])) + "'s",
+    ),
 ]

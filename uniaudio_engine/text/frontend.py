@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .characters import OVERRIDE
+from .documents import blocks
 from .heteronyms import heteronym
 from .lexicon import lexicon
-from .markup import Block, Override, blocks
+from .markup import MAX_PAUSE, Block, Override
 from .normalize import spoken
 from .phones import PAUSE, is_vowel
 from .scan import Normalized
@@ -52,7 +53,8 @@ class Sentence:
     """A stretch of text to be spoken in one go.
 
     text    as given, trimmed, without its markup
-    phones  of `PHONES`, at most MAX_PHONES, the first and the last of them `pau`
+    phones  of `PHONES`, at most MAX_PHONES, the first and the last of them `pau`; one `pau` alone
+            where the text begins with a pause
     words   whose phones, joined, are ``phones``; the pauses are words, too
     begin, end  the characters [begin, end) of the input
     pause   seconds of silence that are to follow; None where nothing is asked for
@@ -111,9 +113,7 @@ def _pieces(
         for first, last in ((-1, 1), (-1, 0), (0, 1)):
             lead, whole = begin + first, begin + len(core) + last
             apart = said.text[max(start, lead) : whole]
-            if apart in SAID_APART or (
-                (first, last) == (0, 1) and not quoted and _drops_g(apart)
-            ):
+            if apart in SAID_APART or ((first, last) == (0, 1) and not quoted and _drops_g(apart)):
                 begin, core = max(start, lead), apart
                 break
         before = token[: begin - start]
@@ -150,9 +150,11 @@ def _overridden(
     override = overrides.get(begin)
     if override is None:
         return
-    pause = bool(after.strip("-"))
+    owner = after.startswith("'s")
+    pause = bool(after[2 * owner :].strip("-"))
+    suffix = [_Piece("'s", end, end + 2, "'s")] if owner else []
     if override.phones is not None:
-        yield [_Piece(override.said, begin, end, override.said, override.phones)], pause
+        yield [_Piece(override.said, begin, end, override.said, override.phones), *suffix], pause
         return
     inner = override.said
     groups = list(_pieces(Normalized(inner, [begin] * len(inner), [end] * len(inner)), {}))
@@ -344,6 +346,7 @@ def _sentences(
 ) -> Iterator[Sentence]:
     """A sentence is held back until it is known whether a pause follows it."""
     held: Sentence | None = None
+    asked: float | None = None  # seconds of silence after the held one
     for block in blocks(text, markup):
         for begin, end in sentence_spans(block.text):
             for sentence in _speakable(block, begin, end, own):
@@ -353,13 +356,15 @@ def _sentences(
                     continue
                 if held is not None:
                     yield held
-                held = sentence
-        pause = block.pause
-        if pause is None and block.paragraph:
-            pause = paragraph_pause
-        if held is not None and pause is not None:
-            yield replace(held, pause=pause)
-            held = None
+                held, asked = sentence, None
+        if block.pause is not None:
+            asked = min(MAX_PAUSE, (asked or 0.0) + block.pause)
+            if held is None:  # silence before the first word
+                pause = Word("", (PAUSE,), block.origin[0], block.origin[0])
+                held = Sentence("", [PAUSE], (pause,), block.origin[0], block.origin[0])
+            held = replace(held, pause=asked)
+        elif block.paragraph and held is not None and asked is None:
+            held = replace(held, pause=paragraph_pause)
     if held is not None:
         yield held
 

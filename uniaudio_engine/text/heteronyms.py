@@ -86,17 +86,26 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("r eh1 d", "*"),
     ],
     "lead": [
-        ("l eh1 d", ">pipe,pipes,paint,poisoning,acid,shot,bullet,bullets,crystal,ore,glass,pencil,"
-         "weight,weights,apron,sheet,sheets,solder,balloon,foil,contamination,dust,lined,free,based"),
+        (
+            "l eh1 d",
+            ">pipe,pipes,paint,poisoning,acid,shot,bullet,bullets,crystal,ore,glass,pencil,"
+            "weight,weights,apron,sheet,sheets,solder,balloon,foil,contamination,dust,lined,free,based",
+        ),
         ("l eh1 d", "<as <<heavy,dense,soft,grey,gray"),
         ("l eh1 d", "<of,contains,contain,containing,unleaded,melted,molten $"),
         ("l eh1 d", "~" + _METAL),
         ("l iy1 d", "*"),
     ],
     "wound": [
-        ("w aw1 n d", ">" + _GALE + " <HE,THEY,who,he,she,it,was,were,been,river,road,path,be,had,has"),
+        (
+            "w aw1 n d",
+            ">" + _GALE + " <HE,THEY,who,he,she,it,was,were,been,river,road,path,be,had,has",
+        ),
         ("w aw1 n d", ">up,around,through,round,back,along,down,tightly"),
-        ("w aw1 n d", "<he,she,i,we,they >the >>clock,watch,rope,string,yarn,wool,bandage,toy,key,cord,thread"),
+        (
+            "w aw1 n d",
+            "<he,she,i,we,they >the >>clock,watch,rope,string,yarn,wool,bandage,toy,key,cord,thread",
+        ),
         ("w uw1 n d", "*"),
     ],
     "bass": [("b ae1 s", "~" + _FISH), ("b ey1 s", "*")],
@@ -105,11 +114,17 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
     "bow": [
         ("b ow1", ">and >>arrow,arrows,arow"),
         ("b ow1", ">tie,ties,string,legged,window,hunting,saw"),
-        ("b ow1", "~arrow,arrows,violin,cello,viola,fiddle,archer,ribbon,hair,shoelace,shoelaces,gift,cupid,quiver"),
+        (
+            "b ow1",
+            "~arrow,arrows,violin,cello,viola,fiddle,archer,ribbon,hair,shoelace,shoelaces,gift,cupid,quiver",
+        ),
         ("b aw1", "~" + _SHIP),
         ("b aw1", "<TO"),
         ("b aw1", "<MODAL"),
-        ("b aw1", "<a,final,deep,low,their,his,her,polite <<take,took,takes,taking,make,made,with,a,final"),
+        (
+            "b aw1",
+            "<a,final,deep,low,their,his,her,polite <<take,took,takes,taking,make,made,with,a,final",
+        ),
         ("b aw1", ">down,before,out,to,politely,deeply,low"),
         ("b ow1", "<DET"),
         ("b aw1", "*"),
@@ -119,26 +134,41 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("b aw1 z", "*"),
     ],
     "minute": [
-        ("m ay0 n uw1 t", ">detail,details,amount,amounts,quantity,quantities,particle,particles,"
-         "difference,differences,change,changes,trace,traces,fraction,fractions,creatures,organisms,"
-         "crystals,variations,doses,inspection,examination,attention,scale,holes,cracks"),
+        (
+            "m ay0 n uw1 t",
+            ">detail,details,amount,amounts,quantity,quantities,particle,particles,"
+            "difference,differences,change,changes,trace,traces,fraction,fractions,creatures,organisms,"
+            "crystals,variations,doses,inspection,examination,attention,scale,holes,cracks",
+        ),
         ("m ay0 n uw1 t", "<so,too,extremely,incredibly,almost,infinitely,most,more $"),
         ("m ih1 n ax0 t", "*"),
     ],
     "live": [
-        ("l ay1 v", ">music,show,shows,concert,concerts,audience,stream,streams,streaming,broadcast,"
-         "broadcasts,tv,television,event,events,entertainment,performance,performances,band,bands,album,recording,"
-         "coverage,chat,video,feed,action,wire,wires,ammunition,animals,bait,updates,report,version,"
-         "demo,sports,theater,session,sessions,blog,caption,captions,captioning,today,tonight"),
-        ("l ay1 v", "<go,goes,going,went,gone,watch,broadcast,streamed,recorded,performed,perform,"
-         "performing,streaming,reporting,you,coming >from,at,on,tonight,today,in"),
-        ("l ay1 v", "<go,goes,going,went,gone,broadcast,streamed,recorded,performed,watch,is,are,'re,re,were,was"),
+        (
+            "l ay1 v",
+            ">music,show,shows,concert,concerts,audience,stream,streams,streaming,broadcast,"
+            "broadcasts,tv,television,event,events,entertainment,performance,performances,band,bands,album,recording,"
+            "coverage,chat,video,feed,action,wire,wires,ammunition,animals,bait,updates,report,version,"
+            "demo,sports,theater,session,sessions,blog,caption,captions,captioning,today,tonight",
+        ),
+        (
+            "l ay1 v",
+            "<go,goes,going,went,gone,watch,broadcast,streamed,recorded,performed,perform,"
+            "performing,streaming,reporting,you,coming >from,at,on,tonight,today,in",
+        ),
+        (
+            "l ay1 v",
+            "<go,goes,going,went,gone,broadcast,streamed,recorded,performed,watch,is,are,'re,re,were,was",
+        ),
         ("l ay1 v", "<a"),
         ("l ih1 v", "<TO"),
         ("l ih1 v", "<MODAL"),
         ("l ih1 v", "<DO"),
         ("l ih1 v", "<i,we,they,who,you,people,not,never,long,and,that,which"),
-        ("l ih1 v", ">in,at,on,with,near,here,there,by,without,through,together,alone,up,under,like"),
+        (
+            "l ih1 v",
+            ">in,at,on,with,near,here,there,by,without,through,together,alone,up,under,like",
+        ),
     ],
     "tear": [
         ("t eh1 r", "<and <<wear"),
@@ -157,8 +187,11 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("t ih1 r z", "*"),
     ],
     "close": [
-        ("=n", ">to,by,friend,friends,enough,up,call,range,together,behind,attention,look,"
-         "relationship,ties,contact,race,second,game,relatives,knit,at,proximity,quarters,family"),
+        (
+            "=n",
+            ">to,by,friend,friends,enough,up,call,range,together,behind,attention,look,"
+            "relationship,ties,contact,race,second,game,relatives,knit,at,proximity,quarters,family",
+        ),
         ("=v", "<TO"),
         ("=v", "<MODAL"),
         ("=v", "<DO"),
@@ -174,8 +207,11 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("=n", "*"),
     ],
     "use": [
-        ("=n", "<the,a,an,of,no,its,their,my,your,our,any,little,much,in,for,into,daily,heavy,"
-         "first,regular,public,common,constant,land,drug,energy,water"),
+        (
+            "=n",
+            "<the,a,an,of,no,its,their,my,your,our,any,little,much,in,for,into,daily,heavy,"
+            "first,regular,public,common,constant,land,drug,energy,water",
+        ),
         ("=n", "<his,her,this,that"),
         ("=v", "*"),
     ],
@@ -194,7 +230,10 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("=n", "*"),
     ],
     "winds": [
-        ("w ay1 n d z", ">through,around,along,up,down,its,across <river,road,path,trail,street,stream,it,that,which,stairway,staircase"),
+        (
+            "w ay1 n d z",
+            ">through,around,along,up,down,its,across <river,road,path,trail,street,stream,it,that,which,stairway,staircase",
+        ),
         ("w ih1 n d z", "*"),
     ],
     "dove": [
@@ -209,7 +248,13 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("s ow1", ">seeds,seed,the,wheat,corn,discord,doubt"),
         ("s aw1", "*"),
     ],
-    "row": [("r aw1", "<a,the,terrible,huge,blazing,bitter ~argument,neighbors,neighbours,quarrel,angry"), ("r ow1", "*")],
+    "row": [
+        (
+            "r aw1",
+            "<a,the,terrible,huge,blazing,bitter ~argument,neighbors,neighbours,quarrel,angry",
+        ),
+        ("r ow1", "*"),
+    ],
     "invalid": [
         ("=n", "<an,the >$,'s,who"),
         ("ih0 n v ae1 l ax0 d", "*"),
@@ -241,7 +286,10 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
     "lives": [
         ("l ih1 v z", "<he,she,it,who,that,which,everyone,nobody,somebody,here,there"),
         ("l ay1 v z", "<DET"),
-        ("l ay1 v z", "<of,many,save,saved,saves,two,three,nine,both,lost,human,daily,whose,people's"),
+        (
+            "l ay1 v z",
+            "<of,many,save,saved,saves,two,three,nine,both,lost,human,daily,whose,people's",
+        ),
         ("l ih1 v z", ">in,on,at,with,near,here,there,alone,by,next"),
         ("l ay1 v z", "*"),
     ],

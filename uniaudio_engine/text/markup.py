@@ -2,7 +2,7 @@
 inline commands say about the words.
 
 A block's text is what is heard, and every character of it knows its place in the input. Not
-responsible for sentences or words. SSML is read by `ssml.py`.
+responsible for sentences or words. `ssml.py` reads SSML, `documents.py` chooses between the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .characters import OVERRIDE
 from .ipa import read_phones
 from .phones import PHONES
 
-MARKUPS = ("auto", "plain", "markdown", "ssml")
 MAX_PAUSE = 10.0  # s
 
 
@@ -49,29 +48,6 @@ class Block:
     paragraph: bool = False
 
 
-def blocks(text: str, markup: str = "auto") -> Iterator[Block]:
-    """The blocks of a document, each as soon as its lines are read.
-
-    ``markup``: "plain" takes every sign as it stands; "markdown" reads Markdown, HTML tags and
-    entities, ``[pause 0.5]`` and ``[word](/phones/)``; "ssml" an SSML document; "auto" is "ssml"
-    where the text begins with ``<speak``, else "markdown".
-
-    Raises :class:`InputError` for a command that cannot be followed.
-    """
-    if markup not in MARKUPS:
-        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
-    if markup == "ssml" or (markup == "auto" and is_ssml(text)):
-        from .ssml import ssml_blocks
-
-        return ssml_blocks(text)
-    return _plain_blocks(text) if markup == "plain" else _markdown_blocks(text)
-
-
-def is_ssml(text: str) -> bool:
-    """Whether the text is an SSML document."""
-    return bool(re.match(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<speak[\s>/]", text))
-
-
 class Builder:
     """A block in the making."""
 
@@ -87,14 +63,17 @@ class Builder:
         self.origin += range(place, place + len(text)) if span is None else [place] * len(text)
         self.end = place + (len(text) if span is None else span)
 
-    def override(self, override: Override, place: int, span: int) -> None:
-        """A word with a given reading, apart from its neighbours."""
+    def override(self, override: Override, place: int, span: int, owner: bool = False) -> None:
+        """A word with a given reading, apart from its neighbours; ``owner``: but for "'s"."""
         self.put(" ", place, 0)
         self.overrides[len(self.origin)] = override
         self.put(OVERRIDE, place, span)
-        self.put(" ", place + span, 0)
+        if not owner:
+            self.put(" ", place + span, 0)
 
-    def block(self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False) -> Block:
+    def block(
+        self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False
+    ) -> Block:
         """What was put together; the builder is empty afterwards."""
         made = Block(
             "".join(self.chars), [*self.origin, self.end], self.overrides, pause, rate, paragraph
@@ -170,7 +149,7 @@ def _paragraphs(
         yield run, True
 
 
-def _plain_blocks(text: str) -> Iterator[Block]:
+def plain_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     for run, paragraph in _paragraphs(text, lambda text, a, b: False):
         a, b = run[0][0], run[-1][1]
@@ -204,18 +183,22 @@ def _own_line(text: str, a: int, b: int) -> bool:
     return c == "|" or (c == "[" and bool(_REFERENCE.match(text, a, b)))
 
 
-def _markdown_blocks(text: str) -> Iterator[Block]:
+def markdown_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     fenced = False
     inline = _Inline(text)
-    for run, paragraph in _paragraphs(text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))):
+    for run, paragraph in _paragraphs(
+        text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))
+    ):
         made: list[Block] = []
         a, b = run[0]
         if _FENCE.match(text, a, b):
             fenced = not fenced
             run = run[1:]
         if fenced:
-            made = [Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)]
+            made = [
+                Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)
+            ]
         else:
             for i, (a, b) in enumerate(run):
                 inline.line(a, b, first=i == 0)
@@ -272,7 +255,7 @@ class _Inline:
             if self.made:
                 self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
             else:
-                self.made.append(Block("", [0], pause=pause))
+                self.made.append(Block("", [self.builder.end], pause=pause))
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
@@ -281,11 +264,7 @@ class _Inline:
             self.builder.put(" ", a, 0)
         quote = _QUOTE.match(text, a, b)
         a = quote.end() if quote else a
-        if (
-            _RULE.match(text, a, b)
-            or _TABLE_RULE.match(text, a, b)
-            or _REFERENCE.match(text, a, b)
-        ):
+        if _RULE.match(text, a, b) or _TABLE_RULE.match(text, a, b) or _REFERENCE.match(text, a, b):
             return
         row = text[a : a + 1] == "|"
         heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, _ITEM, _NUMBERED))
@@ -332,7 +311,11 @@ class _Inline:
         elif m["note"] or m["comment"] or m["silent"]:
             put(" ", a, b - a)
         elif m["link"]:
-            put(text[m.start("link") : m.end("link")].removeprefix("mailto:"), m.start("link"), b - a)
+            put(
+                text[m.start("link") : m.end("link")].removeprefix("mailto:"),
+                m.start("link"),
+                b - a,
+            )
         elif m["tag"]:
             tag = m["tag"].lower()
             if tag in _BLOCK_TAGS:
@@ -355,7 +338,10 @@ class _Inline:
         if inside and (" " in inside or not inside.isascii() or inside.lower() in PHONES):
             phones = read_phones(inside, f"[{m['label']}](/…/)")
             self.builder.override(
-                Override(m["label"], m["label"], phones), m.start(), m.end() - m.start()
+                Override(m["label"], m["label"], phones),
+                m.start(),
+                m.end() - m.start(),
+                self.text.startswith("'s", m.end()),
             )
         else:
             self.inline(*m.span("label"))

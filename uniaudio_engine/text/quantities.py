@@ -23,11 +23,13 @@ def _names(table: dict[str, object] | dict[str, str] | dict[str, tuple[str, str]
 
 _UNIT = _names(tables.UNITS)
 _STOPPED_UNIT = "|".join(
-    sorted((re.escape(u).replace(r"\ ", r"\s?") for u in tables.STOPPED_UNITS), key=len, reverse=True)
+    sorted(
+        (re.escape(u).replace(r"\ ", r"\s?") for u in tables.STOPPED_UNITS), key=len, reverse=True
+    )
 )
-_SYMBOL = _names({s: "" for s in tables.CURRENCIES})
+_SYMBOL = _names(dict.fromkeys(tables.CURRENCIES, ""))
 _TRAILING = _names({s: "" for s in tables.CURRENCIES if len(s) == 1})
-_CODE = _names({c: "" for c in tables.CURRENCY_CODES})
+_CODE = _names(dict.fromkeys(tables.CURRENCY_CODES, ""))
 _MAGNITUDE = (
     rf"(?:\s?(?P<magnitude>{_names(tables.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
 )
@@ -88,7 +90,7 @@ def _price(m: Match) -> str:
 
 
 def _prices(m: Match) -> str:
-    """"$5-10" has one name of the currency, "$5-$10" two."""
+    """ "$5-10" has one name of the currency, "$5-$10" two."""
     last = _money(m["amount"], m["magnitude"], m["symbol"])
     if m["again"]:
         return f"{_money(m['low'], m['lowmagnitude'], m['symbol'])} to {last}"
@@ -153,7 +155,9 @@ def _measure(m: Match) -> str:
 
 def _feet_inches(m: Match) -> str:
     feet, inches = m.groups()
-    return f"{number(feet)} {'foot' if inches else 'feet'}" + (f" {number(inches)}" if inches else "")
+    return f"{number(feet)} {'foot' if inches else 'feet'}" + (
+        f" {number(inches)}" if inches else ""
+    )
 
 
 def _inches(m: Match) -> str | None:
@@ -163,7 +167,7 @@ def _inches(m: Match) -> str | None:
     return f"{number(m.group(1))} inch" + ("" if re.match(r"\s[a-z]", after(m)) else "es")
 
 
-_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | {w: "" for w in tables.PER})
+_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | dict.fromkeys(tables.PER, ""))
 
 
 def _per(m: Match) -> str | None:
@@ -223,7 +227,7 @@ def _range(m: Match) -> str | None:
 
 
 def _hyphened(m: Match) -> str:
-    """"4-3-3"; long groups are codes."""
+    """ "4-3-3"; long groups are codes."""
     groups = m.group().split("-")
     if max(map(len, groups)) > 2:
         return ", ".join(map(digits, groups))
@@ -295,7 +299,11 @@ NUMBERS: list[Rule] = [
         r"(?:(?P<whole>\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)\b(?!/|\.\d)",
         _fraction,
     ),
-    ("0", r"(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m[1].replace(",", ""))),
+    (
+        "0",
+        r"(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b",
+        lambda m: ordinal(m[1].replace(",", "")),
+    ),
     ("0", r"\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+(?!\w)", _ratio),
     ("0", r"\d+(?:-\d+){2,}(?!\w)", _hyphened),
     (

@@ -72,7 +72,7 @@ class Rules:
         """The words of what stands at `place`, and where it ends."""
         c = text[place]
         for pattern, action in self._by_first.get(
-            "a" if c.isalpha() else "0" if c in _DIGITS else c, ()
+            "a" if c.isascii() and c.isalpha() else "0" if c in _DIGITS else c, ()
         ):
             m = pattern.match(text, place)
             if m and m.end() > place:
@@ -160,7 +160,9 @@ def _given(text: str, place: int, given: Mapping[str, str]) -> tuple[str, int] |
     word = m.group()
     while word:
         if word.lower() in given:
-            return given[word.lower()], place + len(word)
+            end = place + len(word)
+            owner = re.compile(r"'[sS](?!\w)").match(text, end)
+            return given[word.lower()] + ("'s" if owner else ""), owner.end() if owner else end
         shorter = word[:-1].rstrip(".'-") if word[-1] in ".'-" else re.sub(r"('s?|-.*)$", "", word)
         if shorter == word:
             return None

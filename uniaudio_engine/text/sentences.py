@@ -73,7 +73,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
 
 
 def _ends_without_space(text: str, place: int, before: str, following: str) -> bool:
-    """"the end.Next we": a stop between a word and a capital."""
+    """ "the end.Next we": a stop between a word and a capital."""
     token = before + text[place - 1] + _TOKEN_END.match(text, place).group()  # type: ignore[union-attr]
     if _NO_TEXT.search(token):
         return False
@@ -83,7 +83,12 @@ def _ends_without_space(text: str, place: int, before: str, following: str) -> b
     before = before.rstrip(".?!")
     if stop != ".":
         return True
-    if before in _DOTTED or before in tables.NUMBERED or len(before) < 2 or not before[-1].islower():
+    if (
+        before in _DOTTED
+        or before in tables.NUMBERED
+        or len(before) < 2
+        or not before[-1].islower()
+    ):
         return False
     ending = re.match(r"\w*", following)
     if ending and ending.group().lower() in tables.CAPITAL_ENDINGS:

@@ -109,7 +109,9 @@ DOTTED = {
     "p": "page",
 }
 # Read so only before a digit: "No. 5", "p. 12", "Jan. 3"; elsewhere the stop ends a sentence.
-BEFORE_DIGIT = frozenset("No no p pp vol Vol fig Fig Mar Sun Mon ed ch Ch sec Sec eq Eq ver Ref max".split())
+BEFORE_DIGIT = frozenset(
+    "No no p pp vol Vol fig Fig Mar Sun Mon ed ch Ch sec Sec eq Eq ver Ref max".split()
+)
 # Where one of these ends a line or stands before a capital, a sentence may end there.
 MAY_END = frozenset("etc Jr Sr Inc Ltd Corp Co Bros St Ave Blvd Rd Hwy Ln Pkwy al Ph.D".split())
 # Read without a full stop too.

@@ -74,7 +74,7 @@ def _abbreviation(m: Match) -> str | None:
 
 
 def _address_part(m: Match) -> str | None:
-    """"123 Main St", "Sunset Blvd": without a stop, after a name with a capital."""
+    """ "123 Main St", "Sunset Blvd": without a stop, after a name with a capital."""
     name, said, follows = m.group(), before(m), after(m)
     if name == "St" and not re.search(r"[A-Z\d]\w*\s$", said) and re.match(r"\s[A-Z]", follows):
         return "saint"
@@ -93,7 +93,7 @@ def _direction(m: Match) -> str | None:
 
 
 def _numbered(m: Match) -> str:
-    """"Apt. 4B", "Ch. 5"."""
+    """ "Apt. 4B", "Ch. 5"."""
     return tables.NUMBERED[m.group(1)]
 
 
@@ -153,7 +153,7 @@ def _interjection(m: Match) -> str | None:
 
 
 def _drawn_out(m: Match) -> str | None:
-    """"Sooo", "yesss": a letter held on."""
+    """ "Sooo", "yesss": a letter held on."""
     word = m.group().lower()
     twice = re.sub(r"(.)\1{2,}", r"\1\1", word)
     once = re.sub(r"(.)\1{2,}", r"\1", word)
@@ -175,7 +175,9 @@ def _word(m: Match) -> str:
     # Joined words: "YouTube"; not names like "McDonald", nor listed ones.
     name = re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van|O')[A-Z]", word)
     if not word[1:].islower() and lower not in lexicon() and not name:
-        parts = re.sub(r"(?<=[a-z]{2})(?=[A-Z])|(?<=^[ie])(?=[A-Z][a-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", word)
+        parts = re.sub(
+            r"(?<=[a-z]{2})(?=[A-Z])|(?<=^[ie])(?=[A-Z][a-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", word
+        )
         return " ".join(
             spell(p) if (p.isupper() and len(p) > 1) or p in ("i", "e") else p.lower()
             for p in parts.split()
@@ -192,7 +194,14 @@ def _article(m: Match) -> str:
     return "A" if ends or found[1].lower() in tables.LETTER_CONTEXT else "a"
 
 
-_FUNCTIONS = {"sin": "sine", "cos": "cosine", "tan": "tangent", "log": "log", "ln": "L N", "exp": "exponential"}
+_FUNCTIONS = {
+    "sin": "sine",
+    "cos": "cosine",
+    "tan": "tangent",
+    "log": "log",
+    "ln": "L N",
+    "exp": "exponential",
+}
 
 
 def _function(m: Match) -> str:
@@ -211,7 +220,9 @@ def _star(m: Match) -> str:
     said, follows = before(m).rstrip(), after(m).lstrip()
     if len(m.group()) > 1:
         return ", " if not said[-1:].isalnum() or not follows[:1].isalnum() else " "
-    if re.search(r"(?:\d|(?<![A-Za-z])[A-Za-z]|\))$", said) and re.match(r"\d|[A-Za-z](?![A-Za-z])|\(", follows):
+    if re.search(r"(?:\d|(?<![A-Za-z])[A-Za-z]|\))$", said) and re.match(
+        r"\d|[A-Za-z](?![A-Za-z])|\(", follows
+    ):
         return " times "
     return " asterisk "
 
@@ -252,7 +263,11 @@ EARLY: list[Rule] = [
     ),
     ("a", r"(?<!\w)(?:" + "|".join(tables.STREETS) + r")\b(?!\.)", _address_part),
     ("a", rf"(?<![\w.])({_DOTTED})\.(?=[^a-z0-9_]|$)", _abbreviation),
-    ("a", r"(?<!\w)(?:" + "|".join(tables.UNDOTTED) + r")\b(?!')", lambda m: tables.UNDOTTED[m.group()]),
+    (
+        "a",
+        r"(?<!\w)(?:" + "|".join(tables.UNDOTTED) + r")\b(?!')",
+        lambda m: tables.UNDOTTED[m.group()],
+    ),
     ("a", r"(?<!\w)(?:[A-Za-z]\.){2,}(?:[A-Z](?![\w.]))?", _stopped_letters),
     ("a", r"(?<!\w)([B-HJ-Z])\.(?=\s+[A-Z])", lambda m: m.group(1)),
     ("a", r"(?<!\w)([A-Za-z])\.(\d{1,4})(?![\w.])", _section),
@@ -264,7 +279,9 @@ WORDS: list[Rule] = [
     ("a", r"(?<!\w)([CF])#(?!\w)", lambda m: f"{m.group(1)} sharp"),
     (
         "a'",
-        r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, tables.SAID_APART), key=len, reverse=True)) + r")(?!\w)",
+        r"(?<!\w)(?:"
+        + "|".join(sorted(map(re.escape, tables.SAID_APART), key=len, reverse=True))
+        + r")(?!\w)",
         lambda m: m.group().lower(),
     ),
     ("a0", r"(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]+(?![A-Za-z])", _letters_digits),
@@ -285,7 +302,11 @@ SIGNS: list[Rule] = [
     ("~", r"(?<!\w)~\s?(?=[$€£.]?\d)", lambda m: "about "),
     ("*", r"\*+", _star),
     ("<>", r"[<>]", _compare),
-    ("_", r"_{2,}", lambda m: " " if before(m)[-1:].isalnum() or after(m)[:1].isalnum() else " blank "),
+    (
+        "_",
+        r"_{2,}",
+        lambda m: " " if before(m)[-1:].isalnum() or after(m)[:1].isalnum() else " blank ",
+    ),
     ("_", r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])", lambda m: " underscore "),
     ("&@#+=%/$€£¥¢₹₿₩₽₺₪₫₦₱฿°²³μΩ_^~|\\", r".", lambda m: tables.SYMBOLS[m.group()]),
     # A spaced hyphen and every dash is a phrase break, written as a comma.
