@@ -27,9 +27,9 @@ _STOPPED_UNIT = "|".join(
         (re.escape(u).replace(r"\ ", r"\s?") for u in tables.STOPPED_UNITS), key=len, reverse=True
     )
 )
-_SYMBOL = _names({s: "" for s in tables.CURRENCIES})
+_SYMBOL = _names(dict.fromkeys(tables.CURRENCIES, ""))
 _TRAILING = _names({s: "" for s in tables.CURRENCIES if len(s) == 1})
-_CODE = _names({c: "" for c in tables.CURRENCY_CODES})
+_CODE = _names(dict.fromkeys(tables.CURRENCY_CODES, ""))
 _MAGNITUDE = (
     rf"(?:\s?(?P<magnitude>{_names(tables.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
 )
@@ -167,7 +167,7 @@ def _inches(m: Match) -> str | None:
     return f"{number(m.group(1))} inch" + ("" if re.match(r"\s[a-z]", after(m)) else "es")
 
 
-_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | {w: "" for w in tables.PER})
+_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | dict.fromkeys(tables.PER, ""))
 
 
 def _per(m: Match) -> str | None:
