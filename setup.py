@@ -39,7 +39,7 @@ class BuildCore(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         made = BUILD / "module"
-        shutil.rmtree(made, ignore_errors=True)  # a CUDA library of an earlier build, for one
+        shutil.rmtree(made, ignore_errors=True)  # a CUDA module of an earlier build, for one
         forget_configuration()
         configure = [
             "cmake",
@@ -60,7 +60,7 @@ class BuildCore(build_ext):
         for path in libraries:
             shutil.copy2(path, target)
         if target != source and os.access(source, os.W_OK):
-            for stale in source.glob("*uniaudio_cuda*"):
+            for stale in source.glob(f"_cuda*{libraries[0].suffix}"):
                 stale.unlink()
             for path in libraries:
                 replace(path, source)

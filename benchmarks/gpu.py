@@ -1,8 +1,7 @@
-"""The CUDA library on one GPU: floors, times, parity, soak.  ``gpu.sh`` builds it and runs this.
+"""The CUDA module on one GPU: lower bounds, times, parity, soak.  ``gpu.sh`` builds it and runs this.
 
-``--floors`` needs no GPU: the bytes of weights that a frame has to read, and the time that takes at
-a bandwidth. Nothing here needs the compiled core but the bundled model's first audio and the CPU's
-tokens; what is absent is left out and named.
+``--floors`` needs no GPU: it prints the bytes of weights that a frame has to read, and the time
+that this takes at a bandwidth. Parts that cannot run here are left out and named.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,15 +21,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from uniaudio_engine.backends import cuda  # noqa: E402
-from uniaudio_engine.backends.cuda_codec import CudaRVQ  # noqa: E402
-from uniaudio_engine.storage.config import LMConfig, StackConfig  # noqa: E402
+from uniaudio_engine.backends.core import core  # noqa: E402
+from uniaudio_engine.storage.config import LMConfig, StackConfig, to_dict  # noqa: E402
 from uniaudio_engine.storage.folder import bundled_models, load_config  # noqa: E402
 from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part  # noqa: E402
 
-H100 = 3000.0  # GB/s, what issue 6's floors are counted with
+H100 = 3000.0  # GB/s, for the lower bounds
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 FRAME_US = 20000.0
-STAYS = 8  # streams that the kernel that stays has room for
+PERSISTENT = 8  # streams that the persistent kernel has room for
 GOALS = {
     ("v1", "bfloat16"): 260,
     ("1B", "bfloat16"): 1180,
@@ -113,10 +111,10 @@ def exchanges(c: LMConfig) -> int:
 
 def print_floors(bandwidth: float) -> None:
     print(
-        f"Floors at {bandwidth:.0f} GB/s, one stream: every weight that a frame uses, read once "
-        "for each use"
+        f"Lower bounds at {bandwidth:.0f} GB/s, one stream: every weight that a frame uses, read "
+        "once per use"
     )
-    print("model    weights   MB a frame   µs   exchanges   µs left for each at the goal")
+    print("model    weights   MB per frame  µs   exchanges   µs left for each at the goal")
     for shape in shapes():
         for dtype in ("bfloat16", "int8"):
             moved, trips = frame_bytes(shape, dtype), exchanges(shape.config)
@@ -146,20 +144,16 @@ def random_weights(c: LMConfig, seed: int) -> dict[str, np.ndarray]:
 
 
 def sampling(shape: Shape, seed: int, greedy: bool = False) -> Any:
-    return SimpleNamespace(
-        temperature=1.0,
+    return core().Sampling(
         top_k=0 if greedy else 30,
-        top_p=1.0,
         greedy=greedy,
-        repetition_window=0,
-        repetition_penalty=1.0,
         seed=seed,
         allowed=[list(s) for s in shape.allowed],
-        end_id=-1,
-        end_slots="first",
-        min_frames=0,
-        tie_slots=False,
     )
+
+
+def cuda_lm(config: LMConfig, weights: dict[str, np.ndarray], dtype: str, kv_dtype: str) -> Any:
+    return cuda.module().LM(json.dumps(to_dict(config)), weights, dtype, kv_dtype)
 
 
 def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
@@ -169,9 +163,7 @@ def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
     ).astype(np.int32)
 
 
-def time_frames(
-    lm: cuda.CudaLM, shape: Shape, streams: int, frames: int, repeats: int
-) -> dict[str, float]:
+def time_frames(lm: Any, shape: Shape, streams: int, frames: int, repeats: int) -> dict[str, float]:
     """µs of one frame of all streams, the clock around ``generate``: launches, arguments and
     results included.
     """
@@ -183,24 +175,24 @@ def time_frames(
     sessions[0].generate(1, sampling(shape, 0))  # waits for all of it
     prefill = (time.perf_counter() - begin) / streams
     samplings = [sampling(shape, i) for i in range(streams)]
-    cuda.generate_batch(sessions, 8, samplings)
+    lm.generate_batch(sessions, 8, samplings)
     times = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        cuda.generate_batch(sessions, frames, samplings)
+        lm.generate_batch(sessions, frames, samplings)
         times.append((time.perf_counter() - begin) / frames * 1e6)
     return {"us": statistics.median(times), "best_us": min(times), "prefill_150_ms": prefill * 1e3}
 
 
 def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
-    bandwidth = out["bandwidth_gb_per_s"] = round(cuda.bandwidth(), 1)
+    bandwidth = out["bandwidth_gb_per_s"] = round(cuda.module().bandwidth(), 1)
     rows = out["lm"] = []
     for shape in shapes():
         if args.models and shape.name not in args.models:
             continue
         weights = random_weights(shape.config, 7)
         for dtype in ("bfloat16", "int8"):
-            lm = cuda.CudaLM(shape.config, weights, dtype, "bfloat16")
+            lm = cuda_lm(shape.config, weights, dtype, "bfloat16")
             floor = frame_bytes(shape, dtype) / bandwidth * 1e-3
             for streams in args.streams:
                 row = {
@@ -212,12 +204,12 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
                 }
                 try:
                     row |= time_frames(lm, shape, streams, args.frames, args.repeats)
-                    if streams > 1:  # the other kind of launch, for the border between them
-                        lm.set_wide_from(1 if streams <= STAYS else 10**6)
+                    if streams > 1:  # the other path too, for where the border between them lies
+                        lm.set_batched_from(1 if streams <= PERSISTENT else 10**6)
                         row["other_us"] = time_frames(
                             lm, shape, streams, args.frames, args.repeats
                         )["us"]
-                        lm.set_wide_from(STAYS + 1)
+                        lm.set_batched_from(PERSISTENT + 1)
                 except cuda.InputError as e:  # out of memory, or worse: the table says so
                     row["error"] = str(e)
                 else:
@@ -229,14 +221,14 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
                 print(json.dumps(row), flush=True)
     local = replace(shapes()[0].config, global_=replace(shapes()[0].config.global_, layers=1))
     alone = Shape("v1, one global layer", local, shapes()[0].allowed)
-    lm = cuda.CudaLM(local, random_weights(local, 7), "bfloat16", "bfloat16")
+    lm = cuda_lm(local, random_weights(local, 7), "bfloat16", "bfloat16")
     row = time_frames(lm, alone, 1, args.frames, args.repeats)
     out["local_loop"] = {
         "us": row["us"],
         "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"],
     }
     rng = np.random.default_rng(1)
-    rvq = CudaRVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
+    rvq = cuda.module().ResidualVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
     out["rvq_encode_us"] = rvq.encode_microseconds(
         rng.standard_normal((500, 64)).astype(np.float32), 12
     )
@@ -245,7 +237,7 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
 def soak(frames: int, out: dict[str, Any]) -> None:
     """The same thousand frames again and again: every run's tokens must be the first's."""
     shape = shapes()[0]
-    lm = cuda.CudaLM(shape.config, random_weights(shape.config, 7), "int8", "bfloat16")
+    lm = cuda_lm(shape.config, random_weights(shape.config, 7), "int8", "bfloat16")
     session, first = lm.session(1200), None
     done, differ = 0, 0
     while done < frames:
@@ -260,22 +252,17 @@ def soak(frames: int, out: dict[str, Any]) -> None:
 
 def parity(out: dict[str, Any]) -> None:
     """Greedy tokens of 200 frames, v1 shape in float32, against the CPU core."""
-    try:
-        from uniaudio_engine import _C  # type: ignore[attr-defined]
-    except ImportError as e:
-        out["parity"] = f"left out: the compiled core is not here ({e})"
-        return
-    from uniaudio_engine.storage.config import to_dict
-
     shape = shapes()[0]
     weights = random_weights(shape.config, 7)
     known = prefix(shape, 20, 0)
-    cpu = _C.LM(
-        json.dumps(to_dict(shape.config)), weights, "float32", min(8, os.cpu_count() or 1)
-    ).session(256)
+    cpu = (
+        core()
+        .LM(json.dumps(to_dict(shape.config)), weights, "float32", min(8, os.cpu_count() or 1))
+        .session(256)
+    )
     cpu.prefill(known)
-    expected = cpu.generate(200, _C.Sampling(greedy=True, allowed=[list(s) for s in shape.allowed]))
-    gpu = cuda.CudaLM(shape.config, weights, "float32", "float32").session(256)
+    expected = cpu.generate(200, sampling(shape, 0, greedy=True))
+    gpu = cuda_lm(shape.config, weights, "float32", "float32").session(256)
     gpu.prefill(known)
     made = gpu.generate(200, sampling(shape, 0, greedy=True))
     out["parity"] = {
@@ -301,7 +288,7 @@ def first_audio(out: dict[str, Any]) -> None:
 
 
 def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
-    """The torch modules' own steps, eager and as a CUDA graph: what a frame costs there (bfloat16,
+    """The torch modules' own steps, eager and as a CUDA graph: the time of a frame there (bfloat16,
     one stream, no cache growth).
     """
     try:
@@ -315,8 +302,7 @@ def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
     shape = shapes()[0]
     torch.set_grad_enabled(False)
     model = MultiScaleLM(shape.config).eval().to("cuda", torch.bfloat16)
-    # The smallest honest step: each stack once over its newest rows, caches left out, in favour of
-    # torch.
+    # A lower bound of a step, in torch's favour: each stack once over its newest rows, no caches.
     x = torch.randn(1, 1, shape.config.global_.width, device="cuda", dtype=torch.bfloat16)
     y = torch.randn(1, 1, shape.config.local.width, device="cuda", dtype=torch.bfloat16)
     rows = torch.arange(shape.head_rows, device="cuda")
@@ -360,10 +346,7 @@ def table(out: dict[str, Any]) -> None:
         f"\n{out['device']}, {out['date']}; {out['bandwidth_gb_per_s']} GB/s copied within the "
         "device, measured in this run"
     )
-    print(
-        "model    weights  streams     µs   floor  of it  ×realtime  by the other kind of "
-        "launch, µs"
-    )
+    print("model    weights  streams     µs   bound  of it  ×realtime  by the other path, µs")
     for r in out["lm"]:
         if "error" in r:
             print(f"{r['model']:8} {r['dtype']:9} {r['streams']:4}  {r['error']}")

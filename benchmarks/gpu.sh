@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# All that one GPU has to show, without a network and in less than 9 minutes: builds the CUDA library, runs its tests on the GPU (again under
-# compute-sanitizer), holds tokens against the CPU's, lets it run for 100 000 frames, and times it.  A short table comes last; everything else goes
-# to the folder OUT.
+# Everything to check and measure on one GPU, offline and in less than 9 minutes.  Builds the CUDA
+# module, runs its tests on the GPU (again under compute-sanitizer), compares tokens with the CPU's,
+# runs 100 000 frames, and takes the times.  A short table comes last; the folder OUT gets the rest.
 #
 #   OUT=results benchmarks/gpu.sh
-#   DRY=1 benchmarks/gpu.sh      without a GPU: builds, runs the tests on the device that the CPU plays, prints the floors
+#   DRY=1 benchmarks/gpu.sh      without a GPU: builds, runs the tests in the CPU emulator, prints
+#                                the lower bounds
 #
-# ARCHITECTURES (default 90), JOBS (default all processors), PYTHON (default python3), BUILD (default build-gpu), NVCC.
+# ARCHITECTURES (default 90), JOBS (default all processors), PYTHON (default python3; needs NumPy and
+# pybind11), BUILD (default build-gpu), NVCC.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${OUT:-gpu-results}" && cd "${OUT:-gpu-results}" && pwd)
@@ -28,14 +30,16 @@ part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log
   fi
 }
 
-{ date -u +%Y-%m-%d; nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no GPU"; } >"$out/machine.txt"
-bindings=OFF
-"$python" -c 'import pybind11' 2>/dev/null && bindings=ON
-configure=(cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DUNIAUDIO_PYTHON=$bindings -DUNIAUDIO_CUDA=ON "-DUNIAUDIO_CUDA_ARCHITECTURES=${ARCHITECTURES:-90}" "-DPython_EXECUTABLE=$(command -v "$python")")
+{
+  date -u +%Y-%m-%d
+  nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no GPU"
+} >"$out/machine.txt"
+"$python" -c 'import numpy, pybind11' || { echo "$python: expected NumPy and pybind11; pip install numpy pybind11"; exit 2; }
+configure=(cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DUNIAUDIO_CUDA=ON
+  "-DUNIAUDIO_CUDA_ARCHITECTURES=${ARCHITECTURES:-90}" "-DPython_EXECUTABLE=$(command -v "$python")")
 [ -n "${NVCC:-}" ] && configure+=("-DUNIAUDIO_NVCC=$NVCC")
 part configure 60 "${configure[@]}" || exit 1
-targets=(uniaudio_cuda)
-[ $bindings = ON ] && targets+=(_C)
+targets=(_C _cuda)
 tests=(cuda_kernels cuda_rvq cuda_codec cuda_lm)
 for t in "${tests[@]}"; do
   targets+=("test_$t")

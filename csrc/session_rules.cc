@@ -81,7 +81,7 @@ void check_logits(const LmConfig& config, const int32_t* frames, int64_t count,
 
 SessionState::Use::Use(const SessionState& session) : session_(&session) {
   if (session.in_use_.exchange(true, std::memory_order_acquire)) {
-    throw std::runtime_error(
+    throw std::invalid_argument(
         "session: expected one call at a time, but another thread is using it; fork it or wait");
   }
 }

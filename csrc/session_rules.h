@@ -81,7 +81,7 @@ class SessionState {
   virtual const void* model() const = 0;                  // sessions of one LM have the same
   virtual const SessionState* unconditional() const = 0;  // the other half under guidance, or null
 
-  // A call in progress. std::runtime_error where another thread is in one.
+  // A call in progress. std::invalid_argument where another thread is in one.
   class Use {
    public:
     explicit Use(const SessionState& session);

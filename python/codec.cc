@@ -8,88 +8,13 @@
 
 #include "bindings.h"
 #include "codec.h"
+#include "codec_bindings.h"
 #include "fft.h"
 #include "rvq.h"
-
-namespace py = pybind11;
 
 namespace uniaudio::python {
 
 namespace {
-
-using Floats = py::array_t<float, py::array::c_style>;
-using Ints = py::array_t<int32_t, py::array::c_style>;
-
-std::string describe(const py::handle& value) {
-  if (!py::isinstance<py::array>(value)) return py::str(py::type::of(value).attr("__name__"));
-  const auto a = py::reinterpret_borrow<py::array>(value);
-  std::string s = py::str(a.dtype());
-  s += " [";
-  for (py::ssize_t i = 0; i < a.ndim(); ++i) s += (i ? ", " : "") + std::to_string(a.shape(i));
-  return s + "]";
-}
-
-// float32 [N], or [C, N] with the codec's channels; other float and integer kinds are converted,
-// the rest refused.
-Floats samples_argument(const py::object& value, int channels) {
-  const std::string expected =
-      channels == 1 ? "float32 [N] or [1, N]" : "float32 [" + std::to_string(channels) + ", N]";
-  const py::array a = py::array::ensure(value);
-  if (!a) PyErr_Clear();
-  const bool shaped =
-      a && ((a.ndim() == 1 && channels == 1) || (a.ndim() == 2 && a.shape(0) == channels));
-  if (!shaped || (a.dtype().kind() != 'f' && a.dtype().kind() != 'i')) {
-    throw py::value_error("samples: expected " + expected + ", got " + describe(value) +
-                          "; mix down or reshape first");
-  }
-  return Floats::ensure(a);
-}
-
-// integers [K', T]
-py::array_t<int64_t, py::array::c_style> codes_argument(const py::object& value,
-                                                        int num_codebooks) {
-  const py::array a = py::array::ensure(value);
-  if (!a) PyErr_Clear();
-  const bool integral = a && (a.dtype().kind() == 'i' || a.dtype().kind() == 'u');
-  if (!integral || a.ndim() != 2 || a.shape(0) < 1 || a.shape(0) > num_codebooks) {
-    throw py::value_error("codes: expected integers [K, T] with K from 1 to " +
-                          std::to_string(num_codebooks) + ", got " + describe(value));
-  }
-  return py::array_t<int64_t, py::array::c_style>::ensure(a);
-}
-
-// [K', T] -> frame-major; anything beyond 32 bits becomes -1, which the range check then names
-std::vector<int32_t> frames_of(const py::array_t<int64_t, py::array::c_style>& codes) {
-  const size_t k = size_t(codes.shape(0)), t = size_t(codes.shape(1));
-  const int64_t* from = codes.data();
-  std::vector<int32_t> out(k * t);
-  for (size_t i = 0; i < k; ++i)
-    for (size_t j = 0; j < t; ++j) {
-      const int64_t v = from[i * t + j];
-      out[j * k + i] = v < INT32_MIN || v > INT32_MAX ? -1 : int32_t(v);
-    }
-  return out;
-}
-
-Ints codes_result(const std::vector<int32_t>& frames, int num_codebooks) {
-  const size_t k = size_t(num_codebooks), t = frames.size() / k;
-  Ints out({py::ssize_t(k), py::ssize_t(t)});
-  int32_t* to = out.mutable_data();
-  for (size_t j = 0; j < t; ++j)
-    for (size_t i = 0; i < k; ++i) to[i * t + j] = frames[j * k + i];
-  return out;
-}
-
-Floats samples_result(const std::vector<float>& rows, int channels) {
-  if (channels == 1) return Floats(py::ssize_t(rows.size()), rows.data());
-  const size_t n = rows.size() / size_t(channels);
-  Floats out({py::ssize_t(channels), py::ssize_t(n)});
-  float* to = out.mutable_data();
-  for (size_t i = 0; i < n; ++i)
-    for (int c = 0; c < channels; ++c)
-      to[size_t(c) * n + i] = rows[i * size_t(channels) + size_t(c)];
-  return out;
-}
 
 // None, or float32 [chunks].
 std::vector<float> scales_argument(const py::object& value) {
@@ -106,30 +31,12 @@ Floats scales_result(const std::vector<float>& scales) {
   return Floats(py::ssize_t(scales.size()), scales.data());
 }
 
-// A stream is one thread's at a time; Python may call it from several.
-template <class Stream>
-struct Guarded {
-  std::shared_ptr<const Codec> codec;
-  std::unique_ptr<Stream> stream;
-  std::mutex mutex;
-  int channels;
-
-  Guarded(std::shared_ptr<const Codec> c, std::unique_ptr<Stream> s)
-      : codec(std::move(c)), stream(std::move(s)), channels(codec->channels()) {}
-
-  template <class F>
-  auto with(F&& f) {
-    py::gil_scoped_release release;
-    std::lock_guard<std::mutex> lock(mutex);
-    return f(*stream);
-  }
-};
-using Encoder = Guarded<EncoderStream>;
-using Decoder = Guarded<DecoderStream>;
+using Encoder = Guarded<Codec, EncoderStream>;
+using Decoder = Guarded<Codec, DecoderStream>;
 
 // The next frames of a stream; `scales` null: those of a codec that normalises are refused.
 Ints push_samples(Encoder& s, const py::object& samples, std::vector<float>* scales) {
-  const Floats x = samples_argument(samples, s.channels);
+  const Floats x = samples_argument(samples, s.codec->channels());
   const float* data = x.data();
   const size_t n = size_t(x.shape(x.ndim() - 1));
   std::vector<int32_t> codes;
@@ -184,38 +91,14 @@ struct Quantizer {
   Buffer<float> scratch;
 };
 
-Weights weights_argument(const py::dict& dict) {
-  Weights weights;
-  for (const auto& item : dict) {
-    const std::string name = py::cast<std::string>(item.first);
-    if (!py::isinstance<py::array>(item.second))
-      throw py::value_error("tensor " + name + ": expected a NumPy array, got " +
-                            describe(item.second));
-    const auto a = py::reinterpret_borrow<py::array>(item.second);
-    const bool f32 =
-        a.dtype().is(py::dtype::of<float>()) || a.dtype().equal(py::dtype::of<float>());
-    const bool bf16 = a.dtype().equal(py::dtype::of<uint16_t>());
-    if ((!f32 && !bf16) || !(a.flags() & py::array::c_style)) {
-      throw py::value_error(
-          "tensor " + name +
-          ": expected a contiguous float32 or uint16 (bfloat16 bits) array, got " +
-          describe(item.second));
-    }
-    StoredTensor t;
-    t.type = f32 ? StoredType::float32 : StoredType::bfloat16;
-    t.shape.assign(a.shape(), a.shape() + a.ndim());
-    t.data = a.data();
-    weights.add(name, t);
-  }
-  return weights;
-}
-
 }  // namespace
 
 void bind_codec(py::module_& m) {
-  py::class_<Encoder>(
+  py::class_<Encoder> encoder(
       m, "EncoderStream",
-      "Samples in, complete frames out; concatenated pushes and flush equal encode().")
+      "Samples in, complete frames out; concatenated pushes and flush equal encode().");
+  bind_stream(encoder);
+  encoder
       .def(
           "push",
           [](Encoder& s, const py::object& samples) { return push_samples(s, samples, nullptr); },
@@ -243,12 +126,6 @@ void bind_codec(py::module_& m) {
             return py::make_tuple(codes, scales_result(scales));
           },
           "As flush, with the loudness of the chunks that the frames begin.")
-      .def("reset", [](Encoder& s) { s.with([](EncoderStream& e) { e.reset(); }); })
-      .def("fork",
-           [](Encoder& s) {
-             auto copy = s.with([](EncoderStream& e) { return e.fork(); });
-             return std::make_unique<Encoder>(s.codec, std::move(copy));
-           })
       .def("save",
            [](Encoder& s) { return py::bytes(s.with([](EncoderStream& e) { return e.save(); })); })
       .def(
@@ -264,19 +141,21 @@ void bind_codec(py::module_& m) {
       .def_property_readonly("num_codebooks",
                              [](const Encoder& s) { return s.stream->num_codebooks(); });
 
-  py::class_<Decoder>(
+  py::class_<Decoder> decoder(
       m, "DecoderStream",
-      "Frames in, complete samples out; concatenated pushes and flush equal decode().")
+      "Frames in, complete samples out; concatenated pushes and flush equal decode().");
+  bind_stream(decoder);
+  decoder
       .def(
           "push",
           [](Decoder& s, const py::object& codes, const py::object& scales) {
             const std::vector<float> loudness = scales_argument(scales);
-            const auto a = codes_argument(codes, s.codec->config().num_codebooks);
-            const std::vector<int32_t> frames = frames_of(a);
-            const size_t k = size_t(a.shape(0)), t = size_t(a.shape(1));
+            const CodeFrames c = frames_argument(codes, s.codec->config().num_codebooks);
             std::vector<float> samples;
-            s.with([&](DecoderStream& d) { d.push(frames.data(), t, int(k), samples, loudness); });
-            return samples_result(samples, s.channels);
+            s.with([&](DecoderStream& d) {
+              d.push(c.values.data(), size_t(c.count), c.num_codebooks, samples, loudness);
+            });
+            return samples_result(samples, s.codec->channels());
           },
           py::arg("codes"), py::arg("scales") = py::none(),
           "codes [K', t], K' <= K, and the scales of the chunks that they begin -> samples float32 "
@@ -287,16 +166,10 @@ void bind_codec(py::module_& m) {
           [](Decoder& s) {
             std::vector<float> samples;
             s.with([&](DecoderStream& d) { d.flush(samples); });
-            return samples_result(samples, s.channels);
+            return samples_result(samples, s.codec->channels());
           },
           "Ends the clip: the samples that the look-ahead held back.  The next push starts a new "
           "clip.")
-      .def("reset", [](Decoder& s) { s.with([](DecoderStream& d) { d.reset(); }); })
-      .def("fork",
-           [](Decoder& s) {
-             auto copy = s.with([](DecoderStream& d) { return d.fork(); });
-             return std::make_unique<Decoder>(s.codec, std::move(copy));
-           })
       .def("save",
            [](Decoder& s) { return py::bytes(s.with([](DecoderStream& d) { return d.save(); })); })
       .def(
@@ -391,13 +264,11 @@ void bind_codec(py::module_& m) {
           "decode",
           [](const Codec& c, const py::object& codes, const py::object& scales) {
             const std::vector<float> loudness = scales_argument(scales);
-            const auto a = codes_argument(codes, c.config().num_codebooks);
-            const std::vector<int32_t> frames = frames_of(a);
-            const size_t k = size_t(a.shape(0)), t = size_t(a.shape(1));
+            const CodeFrames f = frames_argument(codes, c.config().num_codebooks);
             std::vector<float> samples;
             {
               py::gil_scoped_release release;
-              samples = c.decode(frames.data(), t, int(k), loudness);
+              samples = c.decode(f.values.data(), size_t(f.count), f.num_codebooks, loudness);
             }
             return samples_result(samples, c.channels());
           },

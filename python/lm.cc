@@ -1,85 +1,16 @@
 // LM, LMSession and Sampling for Python.
-#include <pybind11/functional.h>
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
+#include "lm_session.h"
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
 
-#include "arrays.h"
 #include "bindings.h"
-#include "lm_session.h"
+#include "lm_bindings.h"
 
 namespace uniaudio::python {
-
-// The aligned rows of `rows` frames, or nothing.
-std::optional<std::vector<int32_t>> aligned_of(const py::object& object, const LmConfig& config,
-                                               int64_t rows) {
-  if (object.is_none()) return std::nullopt;
-  if (config.aligned_slots == 0)
-    throw std::invalid_argument(
-        "aligned: expected none, since this model has no aligned slots; leave it out");
-  IntMatrix m = int_matrix(object, "aligned", config.aligned_slots, "[T, S]");
-  if (m.rows != rows) {
-    throw std::invalid_argument("aligned: expected one row per frame (" + std::to_string(rows) +
-                                "), got " + std::to_string(m.rows));
-  }
-  return std::move(m.values);
-}
-
-// Python's Ctrl-C handler, asked from the frame loop.
-bool interrupted() {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
 namespace {
-
-// Continuous inputs {name: (values float32 [n, width], frames int32 [n])}, copied.
-struct Continuous {
-  std::vector<std::vector<float>> values;
-  std::vector<std::vector<int32_t>> index;
-  std::vector<ContinuousInput> inputs;
-};
-
-Continuous continuous_of(const py::object& object, const LmConfig& config) {
-  Continuous c;
-  if (object.is_none()) return c;
-  if (!py::isinstance<py::dict>(object))
-    throw std::invalid_argument("continuous: expected a dict of name -> (values, frames)");
-  for (const auto& [key, value] : py::cast<py::dict>(object)) {
-    const std::string name = py::str(key), where = "continuous[\"" + name + "\"]";
-    if (!py::isinstance<py::tuple>(value) || py::len(value) != 2)
-      throw std::invalid_argument(where + ": expected a tuple (values [n, width], frames [n])");
-    const auto pair = py::cast<py::tuple>(value);
-    const auto width = config.continuous.find(name);
-    auto values = py::array_t < float,
-         py::array::c_style | py::array::forcecast > ::ensure(pair[0]);
-    auto index = py::array::ensure(pair[1]);
-    if (!values || !index) {
-      PyErr_Clear();
-      throw std::invalid_argument(where + ": expected arrays");
-    }
-    if (width != config.continuous.end() &&
-        (values.ndim() != 2 || values.shape(1) != width->second)) {
-      throw std::invalid_argument(where + ": expected values of shape [n, " +
-                                  std::to_string(width->second) + "], got " + array_shape(values));
-    }
-    if (index.ndim() != 1 || (values.ndim() > 0 && index.shape(0) != values.shape(0))) {
-      throw std::invalid_argument(
-          where + ": expected one frame index per row of values, got shape " + array_shape(index));
-    }
-    c.index.push_back(
-        int_matrix(index.reshape({py::ssize_t(-1), py::ssize_t(1)}), where, 1, "[n]").values);
-    c.values.emplace_back(values.data(), values.data() + values.size());
-    c.inputs.push_back({name, nullptr, nullptr, int64_t(c.index.back().size())});
-  }
-  for (size_t i = 0; i < c.inputs.size(); ++i)
-    c.inputs[i].values = c.values[i].data(), c.inputs[i].index = c.index[i].data();
-  return c;
-}
 
 SamplingConfig make_sampling(
     double temperature, int64_t top_k, double top_p, bool greedy, int64_t repetition_window,
@@ -110,80 +41,6 @@ SamplingConfig make_sampling(
     }
   }
   return c;
-}
-
-using SessionPointer = std::shared_ptr<LmSession>;
-
-// Room for what generate may write; the session itself refuses counts beyond its capacity.
-std::vector<int32_t> room(const LmSession& s, int64_t n) {
-  return std::vector<int32_t>(
-      size_t(std::clamp<int64_t>(n, 0, s.capacity()) * s.lm().config().num_codebooks));
-}
-
-py::array_t<int32_t> generate(LmSession& s, int64_t n, const SamplingConfig& sampling,
-                              const py::object& aligned) {
-  if (n < 0)
-    throw std::invalid_argument("generate: expected 0 or more frames, got " + std::to_string(n));
-  const auto ids = aligned_of(aligned, s.lm().config(), n);
-  std::vector<int32_t> out = room(s, n);
-  int64_t made = 0;
-  {
-    py::gil_scoped_release release;
-    made = s.generate(n, sampling, ids ? ids->data() : nullptr, out.data(), interrupted);
-  }
-  if (PyErr_Occurred()) throw py::error_already_set();
-  return array_of(out, {made, s.lm().config().num_codebooks});
-}
-
-std::vector<py::array_t<int32_t>> generate_batch(
-    const std::vector<SessionPointer>& sessions, int64_t n,
-    const std::vector<SamplingConfig>& samplings,
-    const std::optional<std::vector<py::object>>& aligned_rows) {
-  if (n < 0)
-    throw std::invalid_argument("generate: expected 0 or more frames, got " + std::to_string(n));
-  if (samplings.size() != sessions.size() ||
-      (aligned_rows && aligned_rows->size() != sessions.size())) {
-    throw std::invalid_argument(
-        "generate_batch: expected one sampling and one set of aligned rows per session (" +
-        std::to_string(sessions.size()) + "), got " + std::to_string(samplings.size()) +
-        (aligned_rows ? " and " + std::to_string(aligned_rows->size()) : ""));
-  }
-  std::vector<std::optional<std::vector<int32_t>>> ids(sessions.size());
-  std::vector<std::vector<int32_t>> out;
-  std::vector<LmSession::Job> jobs;
-  for (size_t i = 0; i < sessions.size(); ++i) {
-    if (!sessions[i]) throw std::invalid_argument("generate_batch: expected sessions, got None");
-    if (aligned_rows) ids[i] = aligned_of((*aligned_rows)[i], sessions[i]->lm().config(), n);
-    out.push_back(room(*sessions[i], n));
-  }
-  for (size_t i = 0; i < sessions.size(); ++i)
-    jobs.push_back(
-        {sessions[i].get(), &samplings[i], ids[i] ? ids[i]->data() : nullptr, out[i].data(), 0});
-  {
-    py::gil_scoped_release release;
-    LmSession::generate_batch(jobs, n, interrupted);
-  }
-  if (PyErr_Occurred()) throw py::error_already_set();
-  std::vector<py::array_t<int32_t>> result;
-  for (size_t i = 0; i < jobs.size(); ++i)
-    result.push_back(array_of(out[i], {jobs[i].made, sessions[i]->lm().config().num_codebooks}));
-  return result;
-}
-
-py::array_t<float> logits(const MultiScaleLm& lm, const py::object& frames,
-                          const py::object& aligned, const py::object& continuous) {
-  const LmConfig& c = lm.config();
-  const IntMatrix m = int_matrix(frames, "frames", c.num_codebooks, "[T, K]");
-  const auto ids = aligned_of(aligned, c, m.rows);
-  const Continuous inputs = continuous_of(continuous, c);
-  py::array_t<float> out(
-      {py::ssize_t(m.rows), py::ssize_t(c.num_codebooks), py::ssize_t(c.vocab_size)});
-  float* data = out.mutable_data();
-  {
-    py::gil_scoped_release release;
-    lm.logits(m.values.data(), m.rows, ids ? ids->data() : nullptr, inputs.inputs, data);
-  }
-  return out;
 }
 
 std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::dict& weights,
@@ -264,16 +121,6 @@ py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forc
 
 }  // namespace
 
-void prefill_session(LmSession& s, const py::object& frames, const py::object& aligned,
-                     const py::object& continuous) {
-  const LmConfig& c = s.lm().config();
-  const IntMatrix m = int_matrix(frames, "frames", c.num_codebooks, "[n, K]");
-  const auto ids = aligned_of(aligned, c, m.rows);
-  const Continuous inputs = continuous_of(continuous, c);
-  py::gil_scoped_release release;
-  s.prefill(m.values.data(), m.rows, ids ? ids->data() : nullptr, inputs.inputs);
-}
-
 void bind_lm(py::module_& m) {
   py::class_<SamplingConfig>(m, "Sampling",
                              "How ids are chosen from logits.  `allowed`: per slot, (start, size) "
@@ -344,88 +191,35 @@ void bind_lm(py::module_& m) {
       "A choice of weight formats such as \"int8\" or \"int8,local=int4\": (its shortest name, "
       "{part: format}).  ValueError when it is none.");
 
-  py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>>(
-      m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.")
-      .def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"),
-           py::arg("dtype") = "float32", py::arg("threads") = 1, py::arg("kv_dtype") = "float32",
-           "dtype: how weights are held (see lm_dtype); kv_dtype float32|bfloat16|int8: how "
-           "sessions hold keys and values (int8: one scale for\n"
-           "each position and head).")
-      .def("logits", &logits, py::arg("frames"), py::arg("aligned") = py::none(),
-           py::arg("continuous") = py::none(),
-           "Teacher-forced logits [T, K, V] of frames [T, K], each slot given all before it.")
-      .def(
-          "session",
-          [](std::shared_ptr<MultiScaleLm> lm, int64_t max_frames) {
-            return std::make_shared<LmSession>(std::move(lm), max_frames);
-          },
-          py::arg("max_frames"))
-      .def(
-          "memory_bytes",
-          [](const MultiScaleLm& lm, int64_t max_frames) {
-            if (max_frames < 1 || max_frames > lm.config().max_frames) {
-              throw std::invalid_argument("max_frames: expected 1 to " +
-                                          std::to_string(lm.config().max_frames) + ", got " +
-                                          std::to_string(max_frames));
-            }
-            return lm.session_bytes(max_frames);
-          },
-          py::arg("max_frames"),
-          "Bytes of KV cache and history that a session of max_frames keeps.")
+  py::class_<MultiScaleLm, std::shared_ptr<MultiScaleLm>> lm(
+      m, "LM", "The multi-scale LM; immutable, shared by its sessions and by threads.");
+  py::class_<LmSession, std::shared_ptr<LmSession>> session(
+      m, "LMSession", "One sequence: known frames in, generated frames out.");
+  bind_model<MultiScaleLm, LmSession>(lm);
+  lm.def(py::init(&make_lm), py::arg("config_json"), py::arg("weights"),
+         py::arg("dtype") = "float32", py::arg("threads") = 1, py::arg("kv_dtype") = "float32",
+         "dtype: how weights are held (see lm_dtype); kv_dtype float32|bfloat16|int8: how "
+         "sessions hold keys and values (int8: one scale for each position and head).")
       .def("weight_bytes", &MultiScaleLm::weight_bytes_per_frame, py::arg("head_rows") = 0,
-           "Bytes of weights read per frame when head_rows rows of the output head are used per "
-           "slot (0: all).")
+           "Bytes of weights read per frame when each slot uses head_rows rows of the output head "
+           "(0: all).")
       .def_property_readonly("weight_bytes_per_frame",
-                             [](const MultiScaleLm& lm) { return lm.weight_bytes_per_frame(); })
-      .def_property_readonly("vocab_size",
-                             [](const MultiScaleLm& lm) { return lm.config().vocab_size; })
-      .def_property_readonly("num_codebooks",
-                             [](const MultiScaleLm& lm) { return lm.config().num_codebooks; })
-      .def_property_readonly("aligned_slots",
-                             [](const MultiScaleLm& lm) { return lm.config().aligned_slots; })
-      .def_property_readonly("max_frames",
-                             [](const MultiScaleLm& lm) { return lm.config().max_frames; })
-      .def_property_readonly("threads", [](const MultiScaleLm& lm) { return lm.pool().threads(); })
-      .def_property_readonly("dtype", [](const MultiScaleLm& lm) { return lm.dtypes().name(); })
-      .def_property_readonly("kv_dtype", [](const MultiScaleLm& lm) {
-        return std::string(kv_dtype_name(lm.kv_dtype()));
-      });
+                             [](const MultiScaleLm& x) { return x.weight_bytes_per_frame(); })
+      .def_property_readonly("threads", [](const MultiScaleLm& x) { return x.pool().threads(); });
 
-  py::class_<LmSession, SessionPointer>(m, "LMSession",
-                                        "One sequence: known frames in, generated frames out.")
-      .def("prefill", &prefill_session, py::arg("frames"), py::arg("aligned") = py::none(),
-           py::arg("continuous") = py::none(), "Appends known frames [n, K].")
-      .def("generate", &generate, py::arg("n"), py::arg("sampling"),
-           py::arg("aligned") = py::none(),
-           "Up to n new frames [m, K]; fewer when the end id came (.finished) or after cancel().")
-      .def("cancel", &LmSession::cancel,
-           "Stops a running generate before its next frame, or else the next generate at once; any "
-           "thread.")
+  bind_session(session);
+  session
       .def(
-          "set_guidance",
-          [](LmSession& s, const LmSession& plain, double scale) {
-            py::gil_scoped_release release;
-            s.set_guidance(plain, scale);
+          "save",
+          [](const LmSession& s) {
+            std::string bytes;
+            {
+              py::gil_scoped_release release;
+              bytes = s.save();
+            }
+            return py::bytes(bytes);
           },
-          py::arg("plain"), py::arg("scale"),
-          "From here on ids are drawn from plain + scale (own - plain), logit by logit; plain is "
-          "the same sequence without what is to be followed.")
-      .def_property_readonly("guided", &LmSession::guided)
-      .def("reset", &LmSession::reset)
-      .def("fork",
-           [](const LmSession& s) {
-             py::gil_scoped_release release;
-             return SessionPointer(s.fork());
-           })
-      .def("save",
-           [](const LmSession& s) {
-             std::string bytes;
-             {
-               py::gil_scoped_release release;
-               bytes = s.save();
-             }
-             return py::bytes(bytes);
-           })
+          "The state as bytes; an error where the session is guided.")
       .def(
           "restore",
           [](LmSession& s, const py::bytes& bytes) {
@@ -433,16 +227,8 @@ void bind_lm(py::module_& m) {
             py::gil_scoped_release release;
             s.restore(copy);
           },
-          py::arg("bytes"))
-      .def_property_readonly("finished", &LmSession::finished)
-      .def_property_readonly("frames", &LmSession::frames)
-      .def_property_readonly("capacity", &LmSession::capacity)
-      .def_property("frame_offset", &LmSession::frame_offset, &LmSession::set_frame_offset,
-                    "Added to the frame index that keys the random numbers.");
-
-  m.def("generate_batch", &generate_batch, py::arg("sessions"), py::arg("n"), py::arg("samplings"),
-        py::arg("aligned_rows") = py::none(),
-        "Steps several sessions of one LM together; each one's frames are the same as alone.");
+          py::arg("bytes"),
+          "Takes in a state that a session of this model saved; ends guidance.");
 }
 
 }  // namespace uniaudio::python

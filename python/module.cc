@@ -5,11 +5,14 @@
 #include "bandwidth.h"
 #include "bindings.h"
 #include "cpu/isa.h"
+#include "errors.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of uniaudio_engine";
+  uniaudio::python::translate_errors();
+  m.attr("sampling_layout") = UNIAUDIO_SAMPLING_LAYOUT;  // what _cuda must have been built with
   m.def(
       "isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
       "Instruction set in use: avx512, avxvnni, avx2, neon or plain.  RuntimeError when "
@@ -28,5 +31,4 @@ PYBIND11_MODULE(_C, m) {
         "reach at most.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);
-  uniaudio::python::bind_session(m);
 }

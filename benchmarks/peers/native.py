@@ -63,7 +63,7 @@ class Native:
         aligned_rows = (
             [self.model.aligned(count)] * len(sessions) if self.model.config.aligned_slots else None
         )
-        core().generate_batch(sessions, count, self.samplings[: len(sessions)], aligned_rows)
+        self.lm.generate_batch(sessions, count, self.samplings[: len(sessions)], aligned_rows)
 
     def prefill(self, count: int) -> float:
         session = self.lm.session(count)

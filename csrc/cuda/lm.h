@@ -162,7 +162,7 @@ class Session final : public SessionState {
   // where they are not known yet.
   std::shared_ptr<Array> known(int64_t first, int64_t count) const;
 
-  struct Request {
+  struct Job {
     Session* session;
     const SamplingConfig* sampling;
     const int32_t* aligned;
@@ -170,7 +170,7 @@ class Session final : public SessionState {
     int64_t made = 0;
   };
   // Steps distinct sessions of one model together; each one's frames are the same as alone.
-  static void generate(std::vector<Request>& requests, int64_t count,
+  static void generate_batch(std::vector<Job>& jobs, int64_t count,
                        const std::function<bool()>& interrupted);
 
  private:
@@ -181,7 +181,7 @@ class Session final : public SessionState {
   // have: [count + 1, D].
   std::vector<float> input_rows(const int32_t* frames, int64_t count, const int32_t* aligned,
                                 const std::vector<ContinuousInput>& continuous) const;
-  static void take_frames(Request& request, int64_t made);
+  static void take_frames(Job& job, int64_t made);
 
   std::shared_ptr<const Lm> lm_;
   DeviceBuffer<char> keys_, values_;

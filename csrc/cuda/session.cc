@@ -135,36 +135,36 @@ std::shared_ptr<Array> Session::known(int64_t first, int64_t count) const {
   return array;
 }
 
-void Session::generate(std::vector<Request>& requests, int64_t count,
+void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
                        const std::function<bool()>& interrupted) {
-  if (requests.empty()) return;
-  const std::shared_ptr<const Lm> shared = requests[0].session->lm_;
+  if (jobs.empty()) return;
+  const std::shared_ptr<const Lm> shared = jobs[0].session->lm_;
   const Lm& lm = *shared;
-  const std::vector<Use> uses = begin_generate(requests, lm.config(), count);
+  const std::vector<Use> uses = begin_generate(jobs, lm.config(), count);
   std::vector<Sampler> samplers;
-  samplers.reserve(requests.size());
-  for (Request& r : requests) {
+  samplers.reserve(jobs.size());
+  for (Job& r : jobs) {
     samplers.emplace_back(*r.sampling, lm.config());
     r.made = 0;
   }
-  std::vector<bool> stopped(requests.size());
+  std::vector<bool> stopped(jobs.size());
   for (int64_t f = 0; f < count;) {
     if (interrupted && interrupted()) return;
     const int64_t rounds = std::min(kRounds, count - f);
     std::vector<Lm::Step> steps;
     std::vector<size_t> owner;  // of each step: the request
-    for (size_t i = 0; i < requests.size(); ++i) {
-      Session& s = *requests[i].session;
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      Session& s = *jobs[i].session;
       if (stopped[i] || s.finished_ || s.take_cancel()) {
         stopped[i] = true;
         continue;
       }
       const int32_t* const aligned =
-          requests[i].aligned ? requests[i].aligned + f * lm.config().aligned_slots : nullptr;
-      steps.push_back({&s, requests[i].sampling, &samplers[i], aligned});
+          jobs[i].aligned ? jobs[i].aligned + f * lm.config().aligned_slots : nullptr;
+      steps.push_back({&s, jobs[i].sampling, &samplers[i], aligned});
       owner.push_back(i);
       if (s.guided()) {
-        steps.push_back({s.unconditional_.get(), requests[i].sampling, &samplers[i], aligned});
+        steps.push_back({s.unconditional_.get(), jobs[i].sampling, &samplers[i], aligned});
         steps.back().unconditional = true;
         owner.push_back(i);
       }
@@ -172,14 +172,14 @@ void Session::generate(std::vector<Request>& requests, int64_t count,
     if (steps.empty()) return;
     lm.launch_all(steps, rounds);
     for (size_t i = 0; i < steps.size(); ++i) {
-      if (!steps[i].unconditional) take_frames(requests[owner[i]], steps[i].made);
+      if (!steps[i].unconditional) take_frames(jobs[owner[i]], steps[i].made);
     }
     f += rounds;
   }
 }
 
 // The last `made` frames of a session, for its request.
-void Session::take_frames(Request& request, int64_t made) {
+void Session::take_frames(Job& job, int64_t made) {
   if (made == 0) return;
   const Session& s = *request.session;
   const int64_t k = s.lm_->config().num_codebooks;

@@ -189,7 +189,7 @@ TEST(one_call_at_a_time) {
     while (!stop) {
       try {
         s->fork();
-      } catch (const std::runtime_error& e) {
+      } catch (const std::invalid_argument& e) {
         if (std::string(e.what()).find("another thread is using it") != std::string::npos)
           ++refused;
       }

@@ -58,10 +58,10 @@ std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingCon
   const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
   session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
-  std::vector<cuda::Session::Request> requests = {
+  std::vector<cuda::Session::Job> requests = {
       {&session, &s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
        out.data()}};
-  cuda::Session::generate(requests, count, {});
+  cuda::Session::generate_batch(requests, count, {});
   out.resize(size_t(requests[0].made * m.config.num_codebooks));
   return out;
 }
@@ -154,7 +154,7 @@ TEST(batched_streams_give_what_each_gives_alone) {
     std::vector<SamplingConfig> samplings;
     std::vector<std::vector<int32_t>> out(
         kStreams, std::vector<int32_t>(size_t(count * m.config.num_codebooks)));
-    std::vector<cuda::Session::Request> requests;
+    std::vector<cuda::Session::Job> requests;
     for (int i = 0; i < kStreams; ++i) {
       SamplingConfig s = drawn(uint64_t(i));
       s.tie_slots = i % 5 == 4;
@@ -167,7 +167,7 @@ TEST(batched_streams_give_what_each_gives_alone) {
       requests.push_back(
           {sessions.back().get(), &samplings[size_t(i)], nullptr, out[size_t(i)].data()});
     }
-    cuda::Session::generate(requests, count, {});
+    cuda::Session::generate_batch(requests, count, {});
     for (int i = 0; i < kStreams; ++i)
       CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
   }
@@ -190,7 +190,7 @@ TEST(the_batched_path_gives_the_same_bits) {
         std::vector<SamplingConfig> samplings;
         std::vector<std::vector<int32_t>> out(size_t(streams),
                                               std::vector<int32_t>(size_t(count * k)));
-        std::vector<cuda::Session::Request> requests;
+        std::vector<cuda::Session::Job> requests;
         for (int i = 0; i < streams; ++i) {
           SamplingConfig s = drawn(uint64_t(i));
           s.greedy = i % 7 == 3;
@@ -211,14 +211,14 @@ TEST(the_batched_path_gives_the_same_bits) {
                               first ? first + length * c.aligned_slots : nullptr,
                               out[size_t(i)].data()});
         }
-        cuda::Session::generate(requests, 5, {});
+        cuda::Session::generate_batch(requests, 5, {});
         std::vector<int64_t> made;
         for (size_t i = 0; i < requests.size(); ++i) {
           made.push_back(requests[i].made);
           requests[i].out += requests[i].made * k;
           if (requests[i].aligned) requests[i].aligned += 5 * c.aligned_slots;
         }
-        cuda::Session::generate(requests, count - 5, {});
+        cuda::Session::generate_batch(requests, count - 5, {});
         for (size_t i = 0; i < requests.size(); ++i)
           out[i].resize(size_t((made[i] + requests[i].made) * k));
         return out;
@@ -261,8 +261,8 @@ TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
   session.prefill(known.data() + 20 * k, 17, nullptr, {});
   std::vector<int32_t> out(size_t(30 * k));
   const auto more = [&](cuda::Session& from, int64_t at, int64_t n) {
-    std::vector<cuda::Session::Request> requests = {{&from, &s, nullptr, out.data() + at * k}};
-    cuda::Session::generate(requests, n, {});
+    std::vector<cuda::Session::Job> requests = {{&from, &s, nullptr, out.data() + at * k}};
+    cuda::Session::generate_batch(requests, n, {});
     CHECK(requests[0].made == n);
   };
   more(session, 0, 3);
@@ -304,7 +304,7 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     std::vector<std::unique_ptr<cuda::Session>> sessions;
     std::vector<std::vector<int32_t>> out(cases.size() + 1,
                                           std::vector<int32_t>(size_t(count * k)));
-    std::vector<cuda::Session::Request> requests;
+    std::vector<cuda::Session::Job> requests;
     for (size_t i = 0; i < cases.size(); ++i) {
       const auto& [s, scale] = cases[i];
       cuda::Session session(both.gpu, 60), unconditional(both.gpu, 60);
@@ -316,7 +316,7 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     cuda::Session alone(both.gpu, 60);  // five pairs and one without: more than go together
     alone.prefill(known.data(), 20, nullptr, {});
     requests.insert(requests.begin() + 2, {&alone, &cases[3].first, rest, out.back().data()});
-    cuda::Session::generate(requests, count, {});
+    cuda::Session::generate_batch(requests, count, {});
     for (size_t i = 0; i < cases.size(); ++i) CHECK(out[i] == cpu(cases[i].first, cases[i].second));
     CHECK(out[3] != out.back());
     cuda::Session full(both.gpu, 60), narrow(both.gpu, 20);
@@ -346,15 +346,15 @@ TEST(refusals_are_one_line) {
   CHECK_THROWS(std::invalid_argument, session.set_frame_offset(-1), "0 or more, got -1");
   const SamplingConfig s;
   std::vector<int32_t> out(size_t(20 * m.config.num_codebooks));
-  std::vector<cuda::Session::Request> twice(2, {&session, &s, nullptr, out.data()});
-  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(twice, 2, {}), "distinct sessions");
-  std::vector<cuda::Session::Request> one(1, {&session, &s, nullptr, out.data()});
-  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(one, -1, {}), "got -1");
-  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(one, 11, {}), "at most 10 more");
+  std::vector<cuda::Session::Job> twice(2, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(twice, 2, {}), "distinct sessions");
+  std::vector<cuda::Session::Job> one(1, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, -1, {}), "got -1");
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, 11, {}), "at most 10 more");
   // a call that comes while another is in progress
   const auto during = [&](const auto& call) {
-    cuda::Session::generate(one, 1, [&] {
-      CHECK_THROWS(std::runtime_error, call(), "another thread is using it");
+    cuda::Session::generate_batch(one, 1, [&] {
+      CHECK_THROWS(std::invalid_argument, call(), "another thread is using it");
       return true;
     });
   };
@@ -363,7 +363,7 @@ TEST(refusals_are_one_line) {
   during([&] { session.reset(); });
   during([&] { session.known(0, 0); });
   during([&] { session.set_frame_offset(1); });
-  during([&] { cuda::Session::generate(one, 1, {}); });
+  during([&] { cuda::Session::generate_batch(one, 1, {}); });
   LmConfig odd = models::base();
   odd.global = models::stack(1, 260, 2, 40);
   const Model w(odd, 1);

@@ -11,6 +11,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
+from cuda_host import host, host_file  # noqa: F401  fixtures of the CUDA module's tests
 from tiny import make_tiny_model
 
 import uniaudio_engine.backends.core
@@ -21,11 +22,13 @@ from uniaudio_engine.model import Model
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Ctrl-C as from a terminal: a shell starts what it puts into the background deaf to it, and
-    that is handed on to all children.
+    """Ctrl-C and hang-up as from a terminal: a shell starts what it puts into the background deaf
+    to the one, nohup to the other, and that is handed on to all children.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,31 @@
-"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame),
-sound is codes.
+"""A fake ``_C`` without arithmetic: tokens are hashes of (seed, frame), sound is codes.
 
 It keeps the rules that the engine builds on: the same seed gives the same tokens however generation
-is cut, and a decoder that lags behind by its look-ahead until it is flushed. It also refuses what
-the real one would refuse.
+is cut, and a decoder holds back its look-ahead until it is flushed. It refuses what the real one
+refuses.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import Any
 
 import numpy as np
-from uniaudio_engine._C import lm_dtype, quantize  # noqa: F401  pure functions, as good here as a fake
+
+from uniaudio_engine._C import (  # noqa: F401  as good here as a fake
+    lm_dtype,
+    quantize,
+    sampling_layout,
+)
+from uniaudio_engine.backends.session_rules import (
+    SessionRules,
+    aligned_matrix,
+    check_batch,
+    continuous_rows,
+    frame_matrix,
+)
+from uniaudio_engine.storage.config import LMConfig, from_dict
 
 LOOKAHEAD = 100
 FRAME_SECONDS = 0.0  # a test may slow the fake down
@@ -60,14 +71,9 @@ class LM:
         threads: int,
         kv_dtype: str,
     ) -> None:
-        self.config = json.loads(config_json)
-        self.num_codebooks = self.config["num_codebooks"]
-        self.vocab_size, self.threads, self.dtype, self.kv_dtype = (
-            self.config["vocab_size"],
-            threads,
-            dtype,
-            kv_dtype,
-        )
+        self.config = from_dict(LMConfig, json.loads(config_json), "lm")
+        self.num_codebooks, self.vocab_size = self.config.num_codebooks, self.config.vocab_size
+        self.threads, self.dtype, self.kv_dtype = threads, dtype, kv_dtype
         self.weight_bytes_per_frame = 1000
         self.prefilled = 0  # frames, over all sessions
 
@@ -83,17 +89,28 @@ class LM:
     def logits(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> np.ndarray:
         return np.zeros((*frames.shape, self.vocab_size), np.float32)
 
+    @staticmethod
+    def generate_batch(
+        sessions: list[LMSession], n: int, samplings: list, aligned_rows: Any = None
+    ) -> list[np.ndarray]:
+        check_batch(sessions, samplings, aligned_rows)
+        rows = aligned_rows or [None] * len(sessions)
+        jobs = zip(sessions, samplings, rows, strict=True)
+        return [s.generate(n, sampling, aligned) for s, sampling, aligned in jobs]
 
-class LMSession:
+
+class LMSession(SessionRules):
     def __init__(self, lm: LM, capacity: int) -> None:
-        self.lm, self.capacity, self.frames, self.heard = lm, capacity, 0, 0
+        super().__init__(lm, capacity, lm.config.max_frames)
+        self.lm = lm
         self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
-        self._aligned = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
-        self.finished = False
-        self.continuous: dict[
-            str, tuple[np.ndarray, np.ndarray]
-        ] = {}  # of the last prefill that had some, frames counted from the start
-        self._stop = threading.Event()
+        self._aligned = np.zeros((capacity, lm.config.aligned_slots), np.int32)
+
+    def _start(self) -> None:
+        super()._start()
+        self.heard = 0
+        # of the last prefill that had some, frames counted from the start
+        self.continuous: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def log(self) -> np.ndarray:
@@ -103,59 +120,55 @@ class LMSession:
     def aligned(self) -> np.ndarray:
         return self._aligned[: self.frames]
 
-    def _append(self, frames: np.ndarray, aligned: Any) -> None:
-        assert (
-            frames.dtype == np.int32
-            and frames.ndim == 2
-            and frames.shape[1] == self.lm.num_codebooks
-        )
+    def _append(self, frames: np.ndarray, aligned: np.ndarray | None) -> None:
         end = self.frames + len(frames)
-        if end > self.capacity:
-            raise ValueError("over capacity")
-        assert aligned is None or (
-            aligned.dtype == np.int32 and aligned.shape == (len(frames), self._aligned.shape[1])
-        )
         self._log[self.frames : end] = frames
         self._aligned[self.frames : end] = -1 if aligned is None else aligned
         self.frames = end
         self.heard = (self.heard * 31 + int(frames.sum())) % 997
 
     def prefill(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> None:
-        self.lm.prefilled += len(frames)
-        for name, (values, where) in (continuous or {}).items():
-            assert values.dtype == np.float32 and values.shape == (
-                len(where),
-                self.lm.config["continuous"][name],
-            )
-            assert where.dtype == np.int32 and where.min() >= 0 and where.max() < len(frames)
-            self.continuous[name] = (values, where + self.frames)
-        self._append(frames, aligned)
+        assert frames.dtype == np.int32 and (aligned is None or aligned.dtype == np.int32)
+        with self._use():
+            f, config = frame_matrix(frames, self.lm.config), self.lm.config
+            self.check_room("prefill", len(f))
+            given = continuous_rows(continuous, config, len(f))
+            for name, (values, here) in given.items():
+                if here.any():
+                    where = np.flatnonzero(here)
+                    self.continuous[name] = (values[where], where + self.frames)
+            self._append(f, aligned_matrix(aligned, config, len(f)))
+            self.lm.prefilled += len(f)
 
-    def set_guidance(self, plain: LMSession, scale: float) -> None:
+    def set_guidance(self, unconditional: LMSession, scale: float) -> None:
         """What it says then depends on both."""
-        assert plain is not self and plain.lm is self.lm and plain.frames < self.frames
-        self.heard = (self.heard * 31 + plain.heard + round(1000 * scale)) % 997
+        super().set_guidance(unconditional, scale)
+        assert unconditional.frames < self.frames
+        self.heard = (self.heard * 31 + unconditional.heard + round(1000 * scale)) % 997
+        self._unconditional = None  # this session's tokens say enough
 
     def generate(self, n: int, sampling: Sampling, aligned: Any = None) -> np.ndarray:
-        self._stop.clear()
-        made = [
-            self._one(sampling, None if aligned is None else aligned[i : i + 1])
-            for i in range(n)
-            if self._go()
-        ]
-        return np.array(made, np.int32).reshape(-1, self.lm.num_codebooks)
+        with self._use():
+            self.check_room("generate", n)
+            rows = aligned_matrix(aligned, self.lm.config, n)
+            self._cancelled = False
+            made = [
+                self._one(sampling, None if rows is None else rows[i : i + 1])
+                for i in range(n)
+                if self._go()
+            ]
+            return np.array(made, np.int32).reshape(-1, self.lm.num_codebooks)
 
     def _go(self) -> bool:
         if FRAME_SECONDS:
             time.sleep(FRAME_SECONDS)
-        return not self._stop.is_set()
+        return not self._cancelled
 
-    def _one(self, s: Sampling, aligned: Any) -> np.ndarray:
+    def _one(self, s: Sampling, aligned: np.ndarray | None) -> np.ndarray:
         k = self.lm.num_codebooks
         frame = []
-        for slot, ((start, size), *_) in enumerate(
-            s.allowed
-        ):  # tokens depend on all that was heard
+        # tokens depend on all that was heard
+        for slot, ((start, size), *_) in enumerate(s.allowed):
             x = (
                 s.seed * 0x9E3779B97F4A7C15
                 + self.frames * 0xBF58476D1CE4E5B9
@@ -168,21 +181,12 @@ class LMSession:
         self._append(row, aligned)
         return row[0]
 
-    def cancel(self) -> None:
-        self._stop.set()
-
     def fork(self) -> LMSession:
-        other = LMSession(self.lm, self.capacity)
-        other._log, other._aligned = self._log.copy(), self._aligned.copy()
-        other.frames, other.heard = self.frames, self.heard
-        return other
-
-
-def generate_batch(
-    sessions: list[LMSession], n: int, samplings: list, aligned_rows: Any = None
-) -> list[np.ndarray]:
-    aligned_rows = aligned_rows or [None] * len(sessions)
-    return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, aligned_rows, strict=True)]
+        with self._use():
+            other = self._copied_to(LMSession(self.lm, self.capacity))
+            other._log, other._aligned = self._log.copy(), self._aligned.copy()
+            other.heard = self.heard
+            return other
 
 
 class Codec:

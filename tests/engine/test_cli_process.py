@@ -40,7 +40,9 @@ def wait_for(condition: Any, seconds: float = 120.0) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @pytest.mark.parametrize("command", ["tts", "stream"])
 def test_signals_leave_nothing(command: str, number: int, code: int, tiny_folder: Path) -> None:
     process = runner(command, "Hello there. " * 200, "-m", str(tiny_folder), "-o", "a.wav")

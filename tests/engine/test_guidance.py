@@ -98,7 +98,7 @@ def test_the_same_alone_forked_in_parts_and_in_a_batch(threads: int, dtype: str)
     end = {**DRAWN, "top_k": 0, "temperature": 3.0, "end_id": 4, "end_slots": "first"}
     without = lm.session(64)
     without.prefill(*random_inputs(c, 12, seed=1))
-    made = _C.generate_batch(
+    made = _C.LM.generate_batch(
         [ends, without, a], 24, [_C.Sampling(**end), _C.Sampling(**DRAWN), _C.Sampling(**DRAWN)]
     )
     assert np.array_equal(made[2], expected) and np.array_equal(made[1], unguided)

@@ -149,7 +149,7 @@ def test_batched_equals_alone(name: str, threads: int, dtype: str) -> None:
     n = 9
     alone = [start(i).generate(n, s, aligned_for(c, n, i)) for i, s in enumerate(samplings)]
     sessions = [start(i) for i in range(len(samplings))]
-    together = _C.generate_batch(
+    together = _C.LM.generate_batch(
         sessions, n, samplings, [aligned_for(c, n, i) for i in range(len(samplings))]
     )
     for i, (a, b) in enumerate(zip(alone, together, strict=True)):
@@ -278,7 +278,7 @@ def test_one_call_at_a_time_and_threads_sharing_a_model() -> None:
         assert np.array_equal(got[i], expected[i])
     s = lm.session(8)
     with pytest.raises(ValueError, match="distinct sessions, got one twice"):
-        _C.generate_batch([s, s], 2, [sampling(), sampling()])
+        _C.LM.generate_batch([s, s], 2, [sampling(), sampling()])
     assert len(s.generate(2, sampling())) == 2
 
 
@@ -365,10 +365,12 @@ def test_hostile_calls_are_refused_and_change_nothing() -> None:
     refused("max_frames: expected 1 to", lm.session, 0)
     refused("max_frames: expected 1 to", lm.session, 65)
     refused("at most max_frames", lm.logits, np.ones((65, k), np.int32))
-    refused("one sampling and one set of aligned rows per session", _C.generate_batch, [s], 1, [])
+    refused(
+        "one sampling and one set of aligned rows per session", _C.LM.generate_batch, [s], 1, []
+    )
     refused(
         "sessions of one LM",
-        _C.generate_batch,
+        _C.LM.generate_batch,
         [s, native_lm(c, torch_lm(c)).session(10)],
         1,
         [_C.Sampling()] * 2,

@@ -89,6 +89,8 @@ def test_a_wrong_config_gets_one_line(text, said, tmp_path, capsys):
 def test_numbers_without_a_point(tmp_path):
     config = tmp_path / "lm.yaml"
     config.write_text("lr: 2e-4\nmatrix_lr: 1\n")
-    settings = read_settings(settings_class("lm"), config, ["old=1e-1", "tasks={se: 2e-1}", "corpus="])
+    settings = read_settings(
+        settings_class("lm"), config, ["old=1e-1", "tasks={se: 2e-1}", "corpus="]
+    )
     assert (settings.lr, settings.matrix_lr, settings.old) == (2e-4, 1.0, 0.1)
     assert settings.tasks == {"se": 0.2} and settings.corpus == ""

@@ -1,24 +1,20 @@
-"""Codecs of an exported folder, behind the interface of ``_C.Codec``; whatever runs its graphs
-(``onnx_folder.py``, ``tensorrt.py``).
-"""
+"""Codecs of an exported folder, whatever runs its graphs (``onnx_folder.py``, ``tensorrt.py``)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from ..storage.config import CodecConfig
 from .onnx_folder import Exported, Graph
-
-Codes = NDArray[np.int32]
-Samples = NDArray[np.float32]
+from .protocols import Ids, Samples
 
 
 class GraphCodec:
-    """A codec, or (``decoder`` false) a tokenizer that ends at its codes.  Immutable."""
+    """A :class:`~.protocols.Codec`; with ``decoder`` false, a tokenizer that ends at its codes."""
 
     def __init__(
         self,
@@ -46,33 +42,49 @@ class GraphCodec:
         """Samples that a frame's sound is late."""
         return int(self.step.about["late"]) if self.step is not None else 0
 
-    def encode(self, samples: Any, num_codebooks: int = 0) -> Codes:
-        """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)].
+    def encode(self, samples: ArrayLike, num_codebooks: int = 0) -> Ids:
+        """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)]; 0 codebooks: all.
 
-        Raises ValueError on NaN, infinity or another shape.
+        Raises :class:`InputError` for NaN, infinity or another shape.
         """
-        x = _samples(samples)
-        k = num_codebooks or self.config.num_codebooks
+        x, k = _samples(samples), self._codebooks(num_codebooks)
         if not len(x):
             return np.zeros((k, 0), np.int32)
         if self.config.family == "spectral":
             x = np.concatenate((x, np.zeros(-len(x) % self.config.frame_size, np.float32)))
         return np.ascontiguousarray(self.encoder.run({"samples": x})["codes"][:k], np.int32)
 
-    def decode(self, codes: Any) -> Samples:
-        """codes [K', T] -> samples float32 [T x frame_size]."""
+    def encode_scaled(
+        self, samples: ArrayLike, num_codebooks: int = 0
+    ) -> tuple[Ids, NDArray[np.float32]]:
+        """As :meth:`encode`: (codes, scales float32 [0]); codecs that normalize have no export."""
+        return self.encode(samples, num_codebooks), np.zeros(0, np.float32)
+
+    def decode(self, codes: ArrayLike, scales: ArrayLike | None = None) -> Samples:
+        """codes [K', T] -> samples float32 [T x frame_size]; ``scales``: none."""
+        if scales is not None:
+            raise InputError("scales: expected none, since this codec does not normalize")
         c = self._codes(codes)
-        assert self.decoder is not None
+        if self.decoder is None:
+            raise InputError("this codec ends at its codes; it has no decoder")
         return self.decoder.run({"codes": c})["samples"] if c.shape[1] else np.zeros(0, np.float32)
 
     def encoder_stream(self, num_codebooks: int = 0) -> GraphEncoderStream:
-        return GraphEncoderStream(self, num_codebooks or self.config.num_codebooks)
+        return GraphEncoderStream(self, self._codebooks(num_codebooks))
 
     def decoder_stream(self) -> GraphDecoderStream:
         return GraphDecoderStream(self)
 
-    def _codes(self, codes: Any) -> NDArray[np.int64]:
-        """codes [K', T] -> [K, T], -1 for those that are left out."""
+    def _codebooks(self, num_codebooks: int) -> int:
+        if not 0 <= num_codebooks <= self.config.num_codebooks:
+            raise InputError(
+                f"num_codebooks: expected 0 (all) to {self.config.num_codebooks}, got "
+                f"{num_codebooks}"
+            )
+        return num_codebooks or self.config.num_codebooks
+
+    def _codes(self, codes: ArrayLike) -> NDArray[np.int64]:
+        """codes [K', T] -> [K, T], -1 for the codebooks that are left out."""
         c = np.asarray(codes)
         if c.ndim != 2 or not 1 <= len(c) <= self.config.num_codebooks or c.dtype.kind not in "iu":
             raise InputError(
@@ -89,17 +101,17 @@ class GraphCodec:
 
 
 class GraphEncoderStream:
-    """One clip: samples in, complete frames out, as ``_C.EncoderStream``.
+    """A :class:`~.protocols.EncoderStream`.
 
-    The graph takes whole clips and is causal, so each push runs it over the new frames and those
-    before them that they hear.
+    The graph takes whole clips and is causal: each push runs it over the new frames and the frames
+    before them that they depend on.
     """
 
     def __init__(self, codec: GraphCodec, num_codebooks: int) -> None:
         if "context" not in codec.encoder.about:
             raise InputError(
-                "this codec's encoder looks ahead, and has no stream here; use encode, or "
-                "backend native"
+                "this codec's encoder looks ahead and has no stream here; use encode, or backend "
+                "native"
             )
         self.codec, self.num_codebooks, self.context = (
             codec,
@@ -109,15 +121,15 @@ class GraphEncoderStream:
         self.reset()
 
     def reset(self) -> None:
-        self._known = np.zeros(
-            0, np.float32
-        )  # the context's samples, then those of no whole frame yet
-        self._done = 0  # frames at its start that have been given
+        """Forget the clip."""
+        # the context's samples, then those that are no whole frame yet
+        self._known = np.zeros(0, np.float32)
+        self._done = 0  # frames at the start of _known that push has returned
 
-    def push(self, samples: Any) -> Codes:
+    def push(self, samples: ArrayLike) -> Ids:
         """samples float32 [n] -> the frames that are complete, int32 [K', t].
 
-        Raises ValueError on NaN or infinity; nothing changes then.
+        Raises :class:`InputError` for NaN or infinity; nothing changes then.
         """
         x = np.concatenate((self._known, _samples(samples)))
         size = self.codec.config.frame_size
@@ -130,7 +142,7 @@ class GraphEncoderStream:
         self._known, self._done = x[(whole - kept) * size :], kept
         return np.ascontiguousarray(codes)
 
-    def flush(self) -> Codes:
+    def flush(self) -> Ids:
         """The last frames of the clip; the next push begins a new one."""
         size = self.codec.config.frame_size
         rest = len(self._known) - self._done * size
@@ -143,37 +155,39 @@ class GraphEncoderStream:
         return codes
 
     def fork(self) -> GraphEncoderStream:
+        """A copy that continues on its own."""
         other = GraphEncoderStream(self.codec, self.num_codebooks)
         other._known, other._done = self._known, self._done
         return other
 
 
 class GraphDecoderStream:
-    """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's
-    graph a frame.
+    """A :class:`~.protocols.DecoderStream`: one run of the step's graph per frame.
 
-    A graph says its samples late. The rest comes from its ``tail``, or (codecs that look ahead)
-    from further steps that are told the clip's length.
+    A graph returns its samples late. The last ones come from its ``tail``, or, where the codec
+    looks ahead, from further steps that are told the clip's length.
     """
 
     def __init__(self, codec: GraphCodec) -> None:
-        assert codec.step is not None
+        if codec.step is None:
+            raise InputError("this codec ends at its codes; it has no decoder")
         self.codec, self.graph = codec, codec.step
         self._names: list[str] = list(self.graph.about["state"])
         self._wanted = [n for n in ("samples", "tail") if n in self.graph.about["outputs"]]
         self.reset()
 
     def reset(self) -> None:
-        # Twice: a step reads one and writes the other, since its outputs are its inputs moved on.
+        """Forget the clip."""
+        # Two sets of buffers: a step reads one and writes the other.
         zeros = {n: np.zeros(self.graph.ports[n][1], np.float32) for n in self._names}
         self._state, self._next = (
             {n: self.codec.exported.memory(a.copy()) for n, a in zeros.items()} for _ in range(2)
         )
         self._tail: Samples = np.zeros(0, np.float32)
-        self._skip = self.codec.decoder_lookahead  # samples still to come that are before the clip
+        self._skip = self.codec.decoder_lookahead  # samples still to come from before the clip
         self._steps = 0
 
-    def push(self, codes: Any) -> Samples:
+    def push(self, codes: ArrayLike) -> Samples:
         """codes [K', t] -> the samples that are complete."""
         c = self.codec._codes(codes)
         return self._cut([self._step(c[:, t : t + 1]) for t in range(c.shape[1])])
@@ -211,6 +225,7 @@ class GraphDecoderStream:
         return rest
 
     def fork(self) -> GraphDecoderStream:
+        """A copy that continues on its own."""
         other = GraphDecoderStream(self.codec)
         other._state = {
             n: self.codec.exported.memory(m.array().copy()) for n, m in self._state.items()
@@ -219,7 +234,7 @@ class GraphDecoderStream:
         return other
 
 
-def _samples(samples: Any) -> Samples:
+def _samples(samples: ArrayLike) -> Samples:
     x = np.asarray(samples)
     if x.ndim == 2 and len(x) == 1:
         x = x[0]

@@ -1,25 +1,28 @@
-"""What an engine is made of, whatever runs it: a codec, a language model, a semantic tokenizer,
-behind the compiled core's interfaces.
+"""Choosing what runs a model: the compiled core, a device, or exported graphs, each behind the
+protocols of ``protocols.py``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ..audio.voice import codec_fingerprint
 from ..errors import InputError, shown
-from ..storage.config import to_dict
+from ..storage.config import CodecConfig, to_dict
 from ..storage.dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from ..storage.folder import ModelFolder, load_folder
 from . import cuda
 from .core import core
-from .cuda_codec import CudaCodec
 from .graph_codec import GraphCodec
 from .graph_lm import GraphLM
 from .onnx_folder import Exported, OnnxFolder, is_exported
+from .protocols import Codec, LanguageModel
 from .tensorrt import TrtFolder
 
 BACKENDS = ("native", "onnx", "tensorrt")
@@ -27,23 +30,22 @@ BACKENDS = ("native", "onnx", "tensorrt")
 
 @dataclass(frozen=True)
 class Parts:
-    """``codec`` as ``_C.Codec``; ``lm`` as ``_C.LM`` and ``semantic`` as ``_C.Codec``, where the
-    model has them; ``fingerprint`` of the codec.
-
-    ``dtype``, ``kv_dtype`` and ``device`` are what runs, never auto.
-    """
+    """A loaded model.  ``dtype``, ``kv_dtype`` and ``device`` are what runs, never auto."""
 
     folder: ModelFolder
     backend: str
     device: str
     dtype: str
     kv_dtype: str
-    codec: Any
-    lm: Any
-    semantic: Any
+    codec: Codec
+    lm: LanguageModel | None
+    semantic: Codec | None
+    """Runs the semantic tokenizer's encoder."""
     fingerprint: str
+    """Of the codec, as voices are marked with it."""
     parameters: int
-    capacity: int = 0  # frames of a session, where what runs the graphs has fixed them
+    capacity: int = 0
+    """Frames of a session where the exported graphs fix them, else 0."""
 
 
 def load_parts(
@@ -54,10 +56,10 @@ def load_parts(
     kv_dtype: str,
     threads: int,
 ) -> Parts:
-    """What ``Engine.from_pretrained`` asks for, each of ``device``, ``dtype`` and ``kv_dtype``
-    perhaps auto.
+    """The model in the folder ``path``; ``device``, ``dtype`` and ``kv_dtype`` may be "auto".
 
-    Raises :class:`InputError` for what cannot be had.
+    Raises :class:`InputError` for a choice that this machine, the backend or the model does not
+    support.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend: expected {' or '.join(BACKENDS)}, got {shown(backend)}")
@@ -79,7 +81,7 @@ def load_parts(
             f"{path}: expected a folder of graphs; make one: uniaudio export onnx -o FOLDER"
         )
     if device not in ("auto", "cpu"):
-        cuda.device_index(device)  # that it names one
+        cuda.device_index(device)  # raises unless it names one
     return _graph_parts(
         OnnxFolder(os.fspath(path or ""), "cpu" if device == "auto" else device, threads), backend
     )
@@ -88,8 +90,9 @@ def load_parts(
 def _native_parts(
     path: str | os.PathLike[str] | None, device: str, dtype: str, kv_dtype: str, threads: int
 ) -> Parts:
-    """The compiled core, or the CUDA library where ``device`` is one; codecs that look at whole
-    clips run on the CPU beside it.
+    """The compiled core, or the CUDA module where ``device`` is one.
+
+    Codecs that a device does not run (see :func:`cuda.fits`) run on the CPU.
     """
     if device != "cpu":
         cuda.check_device(device)
@@ -109,19 +112,21 @@ def _native_parts(
     dtype = weight_format(dtype, folder)[0]
     kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
 
-    def codec(c: Any, weights: Any) -> Any:
-        cpu = core().Codec(json.dumps(to_dict(c)), dict(weights), threads)
-        return (
-            CudaCodec(c, weights, cpu, cuda.device_index(device))
-            if device != "cpu" and CudaCodec.fits(c)
-            else cpu
-        )
+    index = None if device == "cpu" else cuda.device_index(device)
 
-    lm: Any = None
-    if config.lm is not None and device == "cpu":
-        lm = core().LM(json.dumps(to_dict(config.lm)), folder.lm, dtype, threads, kv_dtype)
-    elif config.lm is not None:
-        lm = cuda.CudaLM(config.lm, folder.lm, dtype, kv_dtype, cuda.device_index(device))
+    def codec(c: CodecConfig, weights: Mapping[str, NDArray[Any]]) -> Codec:
+        text = json.dumps(to_dict(c))
+        if index is not None and cuda.fits(c):
+            return cuda.module().Codec(text, dict(weights), index)
+        return core().Codec(text, dict(weights), threads)
+
+    lm: LanguageModel | None = None
+    if config.lm is not None:
+        text, weights = json.dumps(to_dict(config.lm)), dict(folder.lm)
+        if index is None:
+            lm = core().LM(text, weights, dtype, threads, kv_dtype)
+        else:
+            lm = cuda.module().LM(text, weights, dtype, kv_dtype, index)
     semantic = (
         codec(config.semantic.encoder, folder.semantic) if config.semantic is not None else None
     )

@@ -1,20 +1,25 @@
-"""The language model for those who work on tokens: teacher-forced logits and plain continuation."""
+"""``engine.lm``: the language model for work on tokens, teacher-forced logits and continuation."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from ..request.options import MAX_SEED, Option, sampling_options
-from ..request.sequence import Ids, Layout
+from ..request.sequence import Layout
 from ..storage.config import LMConfig
 from .core import core
+from .protocols import Continuous, Ids, LanguageModel, Session
+from .session_rules import aligned_matrix, frame_matrix
+
+if TYPE_CHECKING:
+    from .. import _C
 
 Ranges = Sequence[Sequence[tuple[int, int]]]
 
@@ -42,40 +47,42 @@ class Sampling:
 
 
 class TokenLM:
-    """``engine.lm``.
+    """A :class:`~.protocols.LanguageModel` with checked arguments and the engine's defaults.
 
-    Ids are the model's own (``engine.layout`` makes and reads them); T frames of K slots, V ids.
+    Ids are the model's own (``engine.layout`` makes and reads them). Shapes: T frames of K slots,
+    V ids, S aligned slots.
     """
 
-    def __init__(self, lm: Any, config: LMConfig, layout: Layout | None) -> None:
-        self.core = lm  # the compiled model
+    def __init__(self, lm: LanguageModel, config: LMConfig, layout: Layout | None) -> None:
+        self.core = lm
         self.config = config
         self._layout = layout
 
     def logits(
         self,
-        frames: Any,
-        aligned: Any | None = None,
-        continuous: Mapping[str, tuple[NDArray[np.float32], Ids]] | None = None,
+        frames: ArrayLike,
+        aligned: ArrayLike | None = None,
+        continuous: Continuous | None = None,
     ) -> NDArray[np.float32]:
-        """Teacher-forced: frames [T, K] -> [T, K, V], the logits of each slot given all slots
-        before it.
+        """Teacher-forced logits [T, K, V] of frames [T, K]: each slot given all slots before it.
 
         ``aligned`` [T, S] (-1: nothing); ``continuous``: name -> (values [n, width], the n frames
-        that they replace).
+        that they replace). Raises :class:`InputError` for other shapes and ids.
         """
         f = self._frames(frames, "frames")
         return self.core.logits(
-            f, self._aligned(aligned, len(f)), dict(continuous) if continuous else None
+            f,
+            aligned_matrix(aligned, self.config, len(f)),
+            dict(continuous) if continuous else None,
         )
 
     def generate(
         self,
-        prefix: Any,
+        prefix: ArrayLike,
         max_frames: int,
         sampling: Sampling | None = None,
         seed: int | None = None,
-        aligned: Any | None = None,
+        aligned: ArrayLike | None = None,
         allowed: Ranges | None = None,
         end_id: int = -1,
     ) -> Ids:
@@ -84,7 +91,7 @@ class TokenLM:
         ``aligned`` [T + max_frames, S] covers prefix and continuation. ``allowed``: for each slot
         the (start, size) ranges of ids that may come; by default the audio codes of that slot where
         the vocabulary has them, else all. With ``end_id`` it stops before a frame that begins with
-        that id.
+        that id. Raises :class:`InputError` for anything out of range.
         """
         values = (sampling or Sampling()).checked()
         seed = (
@@ -102,7 +109,7 @@ class TokenLM:
                 f"prefix and max_frames: expected at most {most} frames, got {len(f)} + "
                 f"{max_frames}"
             )
-        rows = self._aligned(aligned, len(f) + max_frames)
+        rows = aligned_matrix(aligned, self.config, len(f) + max_frames)
         session = self.session(len(f) + max_frames)
         session.prefill(f, None if rows is None else rows[: len(f)])
         if allowed is None:
@@ -112,23 +119,24 @@ class TokenLM:
         )
         return session.generate(max_frames, drawn, None if rows is None else rows[len(f) :])
 
-    def session(self, max_frames: int | None = None) -> Any:
-        """A new session of the compiled core: prefill, generate, fork, save, restore, cancel,
-        reset.
-        """
+    def session(self, max_frames: int | None = None) -> Session:
+        """A new session; by default as long as the model allows."""
         return self.core.session(max_frames or self.config.max_frames)
 
     def generate_batch(
-        self, sessions: Sequence[Any], n: int, samplings: Sequence[Any], aligned_rows: Sequence[Any]
+        self,
+        sessions: Sequence[Session],
+        n: int,
+        samplings: Sequence[_C.Sampling],
+        aligned_rows: Sequence[ArrayLike | None],
     ) -> list[Ids]:
         """Up to ``n`` frames of each session, stepped together; each one's are the same as alone."""
-        step = (
-            getattr(self.core, "generate_batch", None) or core().generate_batch
-        )  # other backends bring their own
-        return list(step(list(sessions), n, list(samplings), list(aligned_rows)))
+        return list(
+            self.core.generate_batch(list(sessions), n, list(samplings), list(aligned_rows))
+        )
 
     @staticmethod
-    def sampling(temperature: float = 1.0, **values: Any) -> Any:
+    def sampling(temperature: float = 1.0, **values: Any) -> _C.Sampling:
         """The core's own sampling object, for use with :meth:`session`; temperature 0 is greedy."""
         return core().Sampling(temperature=temperature or 1.0, greedy=temperature == 0, **values)
 
@@ -139,34 +147,8 @@ class TokenLM:
             return self._layout.audio_ranges()
         return [[(0, self.config.vocab_size)]] * self.config.num_codebooks
 
-    def _frames(self, frames: Any, what: str) -> Ids:
-        f = np.asarray(frames)
-        k, v = self.config.num_codebooks, self.config.vocab_size
-        if f.ndim != 2 or f.shape[1] != k or not len(f) or f.dtype.kind not in "iu":
-            raise InputError(
-                f"{what}: expected whole numbers [T, {k}], T at least 1, got {f.dtype} "
-                f"{list(f.shape)}"
-            )
-        if f.min() < 0 or f.max() >= v:
-            raise InputError(f"{what}: expected ids from 0 to {v - 1}, got {f.min()} to {f.max()}")
-        if len(f) > self.config.max_frames:
-            raise InputError(
-                f"{what}: expected at most {self.config.max_frames} frames, got {len(f)}"
-            )
-        return np.ascontiguousarray(f, np.int32)
-
-    def _aligned(self, aligned: Any | None, frames: int) -> Ids | None:
-        if aligned is None:
-            return None
-        g = np.asarray(aligned)
-        s, v = self.config.aligned_slots, self.config.aligned_vocab
-        if (
-            g.shape != (frames, s)
-            or g.dtype.kind not in "iu"
-            or (g.size and (g.min() < -1 or g.max() >= v))
-        ):
-            raise InputError(
-                f"aligned: expected ids from -1 to {v - 1} of shape [{frames}, {s}], got "
-                f"{list(g.shape)}"
-            )
-        return np.ascontiguousarray(g, np.int32)
+    def _frames(self, frames: ArrayLike, what: str) -> Ids:
+        f = frame_matrix(frames, self.config, what)
+        if not 1 <= len(f) <= self.config.max_frames:
+            raise InputError(f"{what}: expected 1 to {self.config.max_frames} frames, got {len(f)}")
+        return f

@@ -346,6 +346,6 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
 
 def _add_output(
     p: argparse.ArgumentParser,
-    help: str = "sound file (.wav, .flac, .ogg), or - for standard output",
+    help: str = "sound file (.wav, .flac, .ogg, .opus, .mp3), or - for standard output",
 ) -> None:
     p.add_argument("-o", "--output", required=True, metavar="OUT", help=help)

@@ -46,18 +46,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Terminated:
-    """SIGTERM as an exception, so that partial files are removed; only in the main thread."""
+    """Signals that end a process as an exception, so that partial files are removed; only in the
+    main thread.  A signal that is ignored, as under ``nohup``, stays so.
+    """
 
     def __enter__(self) -> None:
-        self._before: Any = None
-        try:
-            self._before = signal.signal(signal.SIGTERM, self._raise)
-        except ValueError:  # not the main thread
-            return
+        self._before: dict[signal.Signals, Any] = {}
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is None or signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            try:
+                self._before[number] = signal.signal(number, self._raise)
+            except ValueError:  # not the main thread
+                return
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     @staticmethod
     def _raise(number: int, frame: FrameType | None) -> NoReturn:

@@ -6,8 +6,6 @@ One decoder stream runs through all pieces of a plan, so that sentences join as 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +28,7 @@ class Decoding:
     def __init__(self, model: Model, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
-        self._decoder: Any = model.codec.decoder_stream()
+        self._decoder = model.codec.decoder_stream()
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .characters import OVERRIDE
+from .documents import blocks
 from .heteronyms import heteronym
 from .lexicon import lexicon
-from .markup import MAX_PAUSE, Block, Override, blocks
+from .markup import MAX_PAUSE, Block, Override
 from .normalize import spoken
 from .phones import PAUSE, is_vowel
 from .scan import Normalized

@@ -2,7 +2,7 @@
 inline commands say about the words.
 
 A block's text is what is heard, and every character of it knows its place in the input. Not
-responsible for sentences or words. SSML is read by `ssml.py`.
+responsible for sentences or words. `ssml.py` reads SSML, `documents.py` chooses between the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .characters import OVERRIDE
 from .ipa import read_phones
 from .phones import PHONES
 
-MARKUPS = ("auto", "plain", "markdown", "ssml")
 MAX_PAUSE = 10.0  # s
 
 
@@ -47,29 +46,6 @@ class Block:
     pause: float | None = None
     rate: float = 1.0
     paragraph: bool = False
-
-
-def blocks(text: str, markup: str = "auto") -> Iterator[Block]:
-    """The blocks of a document, each as soon as its lines are read.
-
-    ``markup``: "plain" takes every sign as it stands; "markdown" reads Markdown, HTML tags and
-    entities, ``[pause 0.5]`` and ``[word](/phones/)``; "ssml" an SSML document; "auto" is "ssml"
-    where the text begins with ``<speak``, else "markdown".
-
-    Raises :class:`InputError` for a command that cannot be followed.
-    """
-    if markup not in MARKUPS:
-        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
-    if markup == "ssml" or (markup == "auto" and is_ssml(text)):
-        from .ssml import ssml_blocks
-
-        return ssml_blocks(text)
-    return _plain_blocks(text) if markup == "plain" else _markdown_blocks(text)
-
-
-def is_ssml(text: str) -> bool:
-    """Whether the text is an SSML document."""
-    return bool(re.match(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<speak[\s>/]", text))
 
 
 class Builder:
@@ -173,7 +149,7 @@ def _paragraphs(
         yield run, True
 
 
-def _plain_blocks(text: str) -> Iterator[Block]:
+def plain_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     for run, paragraph in _paragraphs(text, lambda text, a, b: False):
         a, b = run[0][0], run[-1][1]
@@ -207,7 +183,7 @@ def _own_line(text: str, a: int, b: int) -> bool:
     return c == "|" or (c == "[" and bool(_REFERENCE.match(text, a, b)))
 
 
-def _markdown_blocks(text: str) -> Iterator[Block]:
+def markdown_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     fenced = False
     inline = _Inline(text)

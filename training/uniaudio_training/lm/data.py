@@ -1,9 +1,9 @@
-"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a
-voice, one voice prompt.
+"""Training batches of the joint LM: rows of one task, of one length and, if its sentences share a
+voice, with one voice prompt.
 
-Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is
-exactly several independent sequences whose prompt is computed once (what the engine does too: it
-forks the prompt's cache for each sentence).
+Each sentence sees only the prompt and itself, and its positions continue from the prompt. So a row
+is several independent sequences whose prompt is computed once. The engine does the same: it forks
+the prompt's cache for each sentence.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ PROMPT = 150  # frames of a voice prompt
 
 
 class TaskData:
-    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts.
+    """The items of one task in memory, by bucket of length, and the speakers' clips for prompts.
 
-    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do
-    for it.
+    ``voiced``: its sequences begin with a voice prompt. ``shared``: any clip of the speaker may be
+    the prompt.
     """
 
     def __init__(self, task: Task, items: list[Item]) -> None:
