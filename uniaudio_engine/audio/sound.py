@@ -415,30 +415,53 @@ def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
             + to_pcm16(audio.samples)
         )
         return
-    import soundfile
-
-    x, rate = audio.samples.T, audio.sample_rate
-    if rate not in _RATES.get(kind, (rate,)):
-        import soxr
-
-        better = next((r for r in _RATES[kind] if r > rate), _RATES[kind][-1])
-        x, rate = soxr.resample(x, rate, better), better
-    if kind == "FLAC":  # libsndfile's own rounding is one off here and there
-        x = to_int16(audio.samples)
-    container, subtype = ("OGG", "OPUS") if kind == "OPUS" else (kind, None)
     buffer = io.BytesIO()
+    x = audio.samples
+    # Encoders take the stack for a whole write.
+    blocks = (x[..., i : i + _BLOCK] for i in range(0, x.shape[-1], _BLOCK))
+    _encode(buffer, blocks, audio.sample_rate, audio.channels, kind)
+    f.write(buffer.getvalue())
+
+
+def write_audio_stream(
+    f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, kind: str = "WAV"
+) -> None:
+    """Write mono chunks as they come, in a format of :data:`FORMATS` values."""
+    if kind == "WAV":
+        write_wav_stream(f, chunks, sample_rate)
+    else:
+        _encode(f, (c.samples for c in chunks), sample_rate, 1, kind)
+
+
+def _encode(
+    f: BinaryIO, blocks: Iterable[Samples], sample_rate: int, channels: int, kind: str
+) -> None:
+    """Encode blocks of samples [n] or [C, n]; at a rate that the format can hold."""
+    import soundfile
+    import soxr
+
+    rate = sample_rate
+    if rate not in _RATES.get(kind, (rate,)):
+        rate = next((r for r in _RATES[kind] if r > rate), _RATES[kind][-1])
+    resampler = soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
+    container, subtype = ("OGG", "OPUS") if kind == "OPUS" else (kind, None)
     try:
         with soundfile.SoundFile(
-            buffer, "w", rate, audio.channels, format=container, subtype=subtype
+            f, "w", rate, channels, format=container, subtype=subtype
         ) as sound:
-            for begin in range(0, len(x), _BLOCK):  # encoders take the stack for a whole write
-                sound.write(x[begin : begin + _BLOCK])
+            for x in blocks:
+                if rate != sample_rate:
+                    sound.write(resampler.resample_chunk(np.ascontiguousarray(x.T)))
+                else:  # libsndfile's own rounding to 16 bits is one off here and there
+                    sound.write(to_int16(x) if kind == "FLAC" else x.T)
+            if rate != sample_rate:
+                end = np.zeros((0, channels) if channels > 1 else 0, np.float32)
+                sound.write(resampler.resample_chunk(end, last=True))
     except soundfile.SoundFileError:
         raise InputError(
-            f"expected a sound that {kind} can hold, got {audio.channels} channels at "
-            f"{audio.sample_rate} Hz; choose .wav or .flac"
+            f"expected a sound that {kind} can hold, got {channels} channels at {sample_rate} Hz; "
+            "choose .wav or .flac"
         ) from None
-    f.write(buffer.getvalue())
 
 
 def write_wav_stream(

@@ -96,7 +96,9 @@ def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
     for plan, pieces in zip(plans, run_together(model, plans), strict=True):
         samples = decode_frames(model, plan, pieces)
         meta = plan.describe(model)
+        words = plan.word_times(model.frame_rate)
         meta.update(
+            {"words": words} if words else {},
             frames=sum(len(f) for _, parts in pieces for f in parts),
             seconds=len(samples) / model.sample_rate,
             batch=len(plans),
