@@ -58,6 +58,9 @@ __all__ = [
 ]
 
 
+_BARE = (".pcm", ".raw")  # names of files without a header
+
+
 def load_engine(args: argparse.Namespace) -> Engine:
     return Engine.from_pretrained(
         args.model,
@@ -126,15 +129,25 @@ def stream_command(args: argparse.Namespace) -> int:
     """``uniaudio stream``: the same, written chunk by chunk."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
-    if _kind(args.output) != "WAV":
-        raise InputError(f"{args.output}: expected a name that ends in .wav, or -, for a stream")
+    if args.raw and args.output != "-" and Path(args.output).suffix.lower() not in _BARE:
+        raise InputError(
+            f"{args.output}: --raw writes samples without a header; expected -, or a name that ends "
+            f"in {' or '.join(_BARE)}"
+        )
     sizes = _chunk_frames(args.chunk_frames)
     if args.times is not None:
         check_times_file(args.times)
-    with open_output(args.output) as f:
+    with (
+        atomic_write(args.output)
+        if args.raw and args.output != "-"
+        else open_output(args.output) as f
+    ):
         engine = load_engine(args)
         with engine.stream(task.name, chunk_frames=sizes, **values) as stream:
-            write_wav_stream(f, _watched(stream), engine.sample_rate, header=not args.raw)
+            if args.raw:
+                write_wav_stream(f, _watched(stream), engine.sample_rate, header=False)
+            else:
+                write_audio_stream(f, _watched(stream), engine.sample_rate, _kind(args.output))
     if args.times is not None:
         write_times(args.times, stream.meta.get("words", []))
     _report(args, stream.meta | {"output": args.output})

@@ -19,6 +19,8 @@ Samples = NDArray[np.float32]
 # Frames decoded on either side of an edit, so that the decoder has settled where it begins.
 _CONTEXT = 50
 _FADE = 0.01  # seconds, inside the edit
+_LOUD = 0.003  # RMS (-50 dBFS); speech must not break off above it
+_PAUSE = 0.05  # seconds of silence after speech that did
 
 
 class Decoding:
@@ -69,7 +71,9 @@ class Decoding:
         """The remaining samples."""
         if self.finish == "span":
             return self._pasted()
-        return self._fitted(self._decoder.flush())
+        rest = self._fitted(self._decoder.flush())
+        spoken = self.plan.task.length == "durations" and not self.finish
+        return _ending_quietly(rest, self.model.sample_rate) if spoken else rest
 
     def _fitted(self, samples: Samples) -> Samples:
         """Decoded samples at the source's level, and not more than its own."""
@@ -113,3 +117,13 @@ class Decoding:
                 up[::-1] * edit[-fade:] + (1 - up[::-1]) * source[end * size - fade : end * size]
             )
         return np.concatenate((edit, rest)).astype(np.float32)
+
+
+def _ending_quietly(samples: Samples, sample_rate: int) -> Samples:
+    """The last samples of speech; where they break off in a loud sound, faded and with silence."""
+    n = min(round(_FADE * sample_rate), len(samples))
+    if not n or np.sqrt(np.square(samples[-n:], dtype=np.float64).mean()) < _LOUD:
+        return samples
+    fade = np.linspace(1.0, 0.0, n, dtype=np.float32)
+    silence = np.zeros(round(_PAUSE * sample_rate), np.float32)
+    return np.concatenate((samples[:-n], samples[-n:] * fade, silence))

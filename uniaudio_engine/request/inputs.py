@@ -137,7 +137,13 @@ def _read_span(inputs: RequestInputs, sound: Input, spec: Input, value: Any) -> 
 def _span_frames(inputs: RequestInputs, spec: Input, value: Any, frames: int) -> tuple[int, int]:
     """Frames [begin, end) of a sound of ``frames`` frames, from "begin:end" or a pair in seconds."""
     rate = inputs.model.frame_rate
-    wanted = f"{spec.name}: expected begin:end in seconds, within the sound's {frames / rate:.4g} s"
+    assert inputs.source is not None
+    seconds = len(inputs.source.samples) / inputs.model.sample_rate
+    # Rounded down: what the message allows must be accepted.
+    wanted = (
+        f"{spec.name}: expected begin:end in seconds, within the sound's "
+        f"{math.floor(seconds * 1000) / 1000:g} s"
+    )
     parts = value.split(":") if isinstance(value, str) else value
     try:
         begin, end = (float(v) for v in parts)

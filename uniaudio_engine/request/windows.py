@@ -97,7 +97,7 @@ class Joiner:
         samples = np.concatenate((self._held, samples))
         safe = max(0, len(samples) - self._overlap)
         self._held = samples[safe:]
-        return samples[:safe]
+        return samples[:safe].copy()  # a view would keep what is held alive
 
     def _joined(self, before: Samples, after: Samples) -> Samples:
         """Two results [n] of the same part of the source, cross-faded where it is quietest."""
