@@ -178,7 +178,7 @@ def test_a_long_text_is_read_sentence_by_sentence() -> None:
             Watched.seen += len(piece)
             return piece
 
-        def replace(self, *args: object) -> "Watched":  # type: ignore[override]
+        def replace(self, *args: object) -> Watched:  # type: ignore[override]
             return self
 
     text = Watched("One. " + "Two words here. " * 5000 + "\n\n" + "Next one. " * 100_000)
