@@ -275,7 +275,7 @@ YAMLS: dict[str, tuple[bytes, str]] = {
     "deep": (b"a: " + b"[" * 100_000, "nest"),
     "deep blocks": (
         "\n".join("  " * i + "a:" for i in range(200)).encode(),
-        "nest",
+        "nested at most 32 deep",
     ),
     "many": (b"[" + b"1," * 500_000 + b"]", "values"),
     "code": (b"a: !!python/object/apply:os.system ['touch canary']", "expected a YAML file"),
