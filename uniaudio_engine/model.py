@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .audio.voice import Voice
@@ -197,8 +197,15 @@ class Model:
         ids = self.label_ids("phone")
         return ids.get(PAUSE, ids.get(SILENCE, -1))
 
-    def sentences(self, text: str) -> Iterator[Sentence]:
-        """The sentences of a text, in this model's phones.
+    def sentences(
+        self,
+        text: str,
+        *,
+        markup: str = "auto",
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        paragraph_pause: float | None = None,
+    ) -> Iterator[Sentence]:
+        """The sentences of a text, in this model's phones; see :func:`text.iter_sentences`.
 
         Raises :class:`InputError` where the model has no phones for English.
         """
@@ -208,13 +215,16 @@ class Model:
                 self._lexicon = parse_lexicon(
                     self.folder.lexicon, str(self.folder.path / "lexicon.txt")
                 )
-            return position_sentences(text, labels, self._lexicon)
+            own = {**self._lexicon, **(lexicon or {})}
+            return position_sentences(
+                text, labels, own, markup=markup, paragraph_pause=paragraph_pause
+            )
         if PAUSE not in labels:
             raise InputError(
                 f"model {self.config.name} has no phone labels for English text; give phones=, or "
                 "import it with its phone dictionary (uniaudio import uniaudio --phones FILE)"
             )
-        return iter_sentences(text)
+        return iter_sentences(text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause)
 
     @property
     def captions(self) -> CaptionTokenizer:

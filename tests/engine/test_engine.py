@@ -446,8 +446,9 @@ def test_token_api_refuses(call: Any, engine: Engine) -> None:
 
 def test_schema(engine: Engine) -> None:
     (tts,) = engine.tasks()
-    assert [i["name"] for i in tts["inputs"]] == ["prompt", "text", "phones"]
-    assert [i["required"] for i in tts["inputs"]] == [False, True, False]
+    names = ["prompt", "text", "phones", "markup", "lexicon"]
+    assert [i["name"] for i in tts["inputs"]] == names
+    assert [i["name"] for i in tts["inputs"] if i["required"]] == ["text"]
     assert {"seed", "temperature", "speed"} <= {o["name"] for o in tts["options"]}
     assert tts["target"] == "audio" and tts["length"] == "durations"
 

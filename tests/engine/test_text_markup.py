@@ -170,6 +170,14 @@ def test_ssml_that_is_refused(inside: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["One <break time='1s'/> two", "<say-as interpret-as='x'>1</say-as>"]
+)
+def test_ssml_tags_without_a_document(text: str) -> None:
+    with pytest.raises(InputError, match="expected SSML tags only inside <speak>"):
+        phonemize(text)
+
+
 def test_ssml_entities_cannot_grow_or_open_files() -> None:
     for entity in ('<!ENTITY a "b">', '<!ENTITY a SYSTEM "file:///etc/passwd">'):
         with pytest.raises(InputError, match="expected no document type"):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import InputError
 from ..request.task_table import TASKS
-from ..request.tasks import Task
+from ..request.tasks import TEXT_INPUTS, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
 
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_verbs(add)
     _add_stream(add)
+    _add_say_as(add)
     _add_run(add)
     _add_codec(add)
     _add_voices(add)
@@ -96,6 +97,20 @@ def _add_stream(add: Add) -> None:
     p.add_argument(
         "--chunk-frames", metavar="N,N,…", help="frames of each chunk; the last number repeats"
     )
+
+
+def _add_say_as(add: Add) -> None:
+    p = _with_json(
+        add(
+            "say-as",
+            "show a text as it will be spoken: words, pauses and phones",
+            'uniaudio say-as "Dr. Lee paid $5.20 on 3/4/2025."',
+            command="say_as",
+        )
+    )
+    p.add_argument("text", metavar="TEXT", help="what to speak; - reads standard input")
+    for name in ("markup", "lexicon"):
+        p.add_argument(f"--{name}", help=TEXT_INPUTS[name])
 
 
 def _add_run(add: Add) -> None:
@@ -311,8 +326,12 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
             else:
                 p.add_argument(flag, help=i.help)
             if i.modality == "text":
+                for name, help in TEXT_INPUTS.items():
+                    p.add_argument(f"--{name}", help=help)
                 p.add_argument(
-                    "--phones", help=f"phones separated by spaces, instead of {i.name.upper()}"
+                    "--times",
+                    metavar="FILE",
+                    help="also write when each word is spoken: .srt subtitles, or .json with phones",
                 )
         elif i.modality == "voice":
             p.add_argument("--voice", flag, dest=i.name, metavar="VOICE", help=i.help)

@@ -31,13 +31,15 @@ from ..errors import InputError, first_few, shown
 from ..request.options import Option
 from ..request.stream import AudioStream
 from ..request.task_table import TASKS
-from ..request.tasks import Task
+from ..request.tasks import TEXT_INPUTS, Task
+from ..request.timing import check_times_file, write_times
 from ..storage.files import atomic_write
 from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
 from .plot import open_plot, write_plot
+from .say_as import say_as_command, standard_input
 
 __all__ = [
     "bench_command",
@@ -47,6 +49,7 @@ __all__ = [
     "info_command",
     "quantize_command",
     "run_command",
+    "say_as_command",
     "stream_command",
     "task_command",
     "tasks_command",
@@ -94,6 +97,9 @@ def task_command(args: argparse.Namespace) -> int:
     """``uniaudio tts …``: one task, one sound file."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
+    times = getattr(args, "times", None)
+    if times is not None:
+        check_times_file(times)
     with (
         open_output(args.output) as f,
         contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture,
@@ -110,6 +116,8 @@ def task_command(args: argparse.Namespace) -> int:
             write_plot(
                 picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span")
             )
+    if times is not None:
+        write_times(times, audio.meta.get("words", []))
     _report(args, audio.meta | {"output": args.output})
     return 0
 
@@ -121,10 +129,14 @@ def stream_command(args: argparse.Namespace) -> int:
     if _kind(args.output) != "WAV":
         raise InputError(f"{args.output}: expected a name that ends in .wav, or -, for a stream")
     sizes = _chunk_frames(args.chunk_frames)
+    if args.times is not None:
+        check_times_file(args.times)
     with open_output(args.output) as f:
         engine = load_engine(args)
         with engine.stream(task.name, chunk_frames=sizes, **values) as stream:
             write_wav_stream(f, _watched(stream), engine.sample_rate, header=not args.raw)
+    if args.times is not None:
+        write_times(args.times, stream.meta.get("words", []))
     _report(args, stream.meta | {"output": args.output})
     return 0
 
@@ -218,7 +230,7 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
     """(line number, request) of a JSONL file, or of standard input for -. Skips empty lines."""
     try:
         lines = (
-            sys.stdin.readlines()
+            standard_input().splitlines()
             if path == "-"
             else Path(path).read_text(encoding="utf-8").splitlines()
         )
@@ -426,10 +438,10 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     }
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
-        values["phones"] = args.phones
+        values.update({name: getattr(args, name) for name in TEXT_INPUTS})
     values.update(
         {
-            i.name: sys.stdin.read()
+            i.name: standard_input()
             for i in flags.inputs
             if i.modality in ("text", "caption") and values[i.name] == "-"
         }

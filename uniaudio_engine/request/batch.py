@@ -93,7 +93,9 @@ def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
     for plan, frames in zip(plans, run_together(model, plans), strict=True):
         samples = decode_frames(model, plan, frames)
         meta = plan.describe(model)
+        words = plan.word_times(model.frame_rate)
         meta.update(
+            {"words": words} if words else {},
             frames=sum(map(len, frames)),
             seconds=len(samples) / model.sample_rate,
             batch=len(plans),

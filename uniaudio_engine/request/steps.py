@@ -7,7 +7,7 @@ several pieces together (``batch.py``).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ..backends.protocols import Session
 from ..errors import InputError
 from ..model import Model
-from .plan import Piece, Plan, piece_seed, split_phones
+from .plan import Piece, Plan, split_phones
 from .sampling import audio_sampling, duration_sampling, target_sampling
 from .sequence import Ids, scale_durations, token_durations
 from .sequence_builder import Guided
@@ -112,22 +112,27 @@ def _spoken_steps(model: Model, session: Session, plan: Plan, piece: Piece) -> S
     assert spoken is not None
     n = len(spoken)
     rows = sequence.duration_rows()
-    # The model must read the durations as they are spoken. At another speed they are planned in a
-    # fork, scaled, and then prefilled here.
-    planner = session if options["speed"] == 1.0 else session.fork()
+    # The model must read the durations as they are spoken. At another speed, or with a pause of a
+    # given length, they are planned in a fork, changed, and then prefilled here.
+    speed = options["speed"] * piece.rate
+    planner = session if speed == 1.0 and piece.pause is None else session.fork()
     planned = yield Step(planner, n, duration_sampling(layout, options, piece.seed), rows, False)
-    durations = scale_durations(token_durations(layout, planned), options["speed"])
+    durations = scale_durations(token_durations(layout, planned), speed)
+    if piece.pause is not None:
+        durations[-1] = max(1, round(piece.pause * model.frame_rate))
     frames = int(durations.sum())
     if len(sequence) + n + 2 + frames > model.capacity:
         if n == 1:
-            raise InputError(
-                f"speed {options['speed']:g} needs more than the model's {model.capacity} frames"
-            )
-        for i, half in enumerate(split_phones(spoken.phones, (n + 1) // 2, model.pause_id)):
-            seed = piece_seed(piece.seed, i)
-            part = replace(piece, sequence=piece.sequence.with_phones(half), seed=seed)
+            what = f"speed {speed:g}" if piece.pause is None else f"a pause of {piece.pause:g} s"
+            raise InputError(f"{what} needs more than the model's {model.capacity} frames")
+        halves = split_phones(spoken.phones, (n + 1) // 2, model.pause_id)
+        begin = 0
+        for i, half in enumerate(halves):
+            part = piece.part(i, begin, half, i == len(halves) - 1)
             yield from piece_steps(model, plan, part)
+            begin += len(half)
         return
+    plan.spoken[piece.order] = piece.labels, durations
     sequence = sequence.with_durations(durations)
     if planner is not session:
         session.prefill(sequence.duration_frames(), rows)

@@ -128,8 +128,10 @@ class AudioStream:
         samples = decoding.flush()
         compute = time.perf_counter() - begin - paused
         seconds = (position + len(samples)) / self.sample_rate
+        words = plan.word_times(model.frame_rate)
         self.meta.update(
             **plan.meta,
+            **({"words": words} if words else {}),
             frames=frames_made,
             seconds=seconds,
             compute_seconds=round(compute, 6),

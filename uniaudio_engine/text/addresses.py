@@ -121,7 +121,7 @@ _CODE = re.compile(
 _ROOM = re.compile(
     r"(?i)\b(?:room|flight|route|highway|interstate|bus|suite|apartment|apt\.?)\s+[A-Z#]*$"
 )
-_STATE = re.compile(r"\b[A-Z]{2}\s$")
+_STATE = re.compile(r"\b(?:[A-Z]{2}|[A-Z]\.[A-Z]\.)\s$")
 
 
 def _code(m: Match) -> str | None:

@@ -21,7 +21,7 @@ from .normalize import spoken
 from .phones import PAUSE, is_vowel
 from .scan import Normalized
 from .sentences import cut_near_middle, sentence_spans
-from .tables import CONTRACTIONS, SAID, SAID_APART
+from .spoken_forms import CONTRACTIONS, SAID, SAID_APART
 
 MAX_PHONES = 200  # of a sentence, pauses included: about 17 seconds of speech
 _MAX_CHARACTERS = (

@@ -207,6 +207,7 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("=n", "*"),
     ],
     "use": [
+        ("=n", ">of"),
         (
             "=n",
             "<the,a,an,of,no,its,their,my,your,our,any,little,much,in,for,into,daily,heavy,"
@@ -232,7 +233,8 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
     "winds": [
         (
             "w ay1 n d z",
-            ">through,around,along,up,down,its,across <river,road,path,trail,street,stream,it,that,which,stairway,staircase",
+            ">through,around,along,up,down,its,across <river,road,path,trail,street,"
+            "stream,it,that,which,stairway,staircase",
         ),
         ("w ih1 n d z", "*"),
     ],
@@ -315,7 +317,9 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
 }
 # Words whose noun and verb the lexicon tells apart.
 _NOUN_VERB = frozenset(
-    "record contract conduct conflict contest convert convict decrease export extract import increase insult permit produce progress project protest rebel refuse reject subject suspect transport upset abuse excuse estimate graduate duplicate advocate".split()
+    "abuse advocate conduct conflict contest contract convert convict decrease duplicate estimate "
+    "excuse export extract graduate import increase insult permit progress project protest rebel "
+    "record refuse reject subject suspect transport upset".split()
 )
 _Cue = Callable[[Sequence[str], int], bool]
 

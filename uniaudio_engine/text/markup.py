@@ -217,17 +217,19 @@ _INLINE_TAGS = frozenset(
     "img input label button time center tt strike wbr iframe video audio source svg path details "
     "summary meta link".split()
 )
+_SSML_TAGS = frozenset("speak break say-as phoneme prosody".split())
 _PIECE = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
-    r"|(?P<code>`{1,2})(?!\w+')(?P<coded>[^`]+)(?P=code)"
+    r"|(?P<code>`{1,2})(?![^`']*\w'(?!\w))(?P<coded>[^`]+)(?P=code)"
     r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
-    r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
+    r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]"
+    r"\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
     r"|(?P<reference>\[(?P<named>[^\[\]\n]{1,200})\]\[[^\[\]\n]{0,80}\])"
     r"|(?P<note>\[\^[^\]\s]{1,20}\])"
     r"|<(?P<link>(?:https?://|mailto:)[^\s<>]{1,2000})>"
     r"|(?P<comment><!--(?:.|\n){0,5000}?-->)"
     r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,5000}?</(?P=raw)\s*>)"
-    r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9]{0,15})(?:\s[^<>]{0,1000})?/?>"
+    r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9-]{0,15})(?:\s[^<>]{0,1000})?/?>"
     r"|(?P<entity>&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,20});)"
     r"|(?<![\w*])(?P<star>\*{1,3})(?P<starred>[^\s*](?:[^*]{0,500}?|[^\n]{0,300}?)(?<=[^\s*])|[^\s*])(?P=star)(?![\w*])"
     r"|(?<![\w/])(?P<bar>_{1,3})(?P<barred>[^\s_](?:[^_]{0,500}?|[^\n]{0,300}?)(?<=[^\s_])|[^\s_])(?P=bar)(?!\w)"
@@ -318,6 +320,11 @@ class _Inline:
             )
         elif m["tag"]:
             tag = m["tag"].lower()
+            if tag in _SSML_TAGS:
+                raise InputError(
+                    f"text: expected SSML tags only inside <speak>, got <{tag}>; write "
+                    "<speak>…</speak> around the text, or markup plain to have the signs read"
+                )
             if tag in _BLOCK_TAGS:
                 self.finish()
             elif tag in ("td", "th"):

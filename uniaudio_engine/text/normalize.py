@@ -29,6 +29,7 @@ def _rules() -> Rules:
             *words.EARLY,
             *addresses.NUMBERS,
             *quantities.TRAILING_MONEY,
+            *quantities.PARTS,
             *quantities.MEASURES,
             *quantities.NUMBERS,
             *words.WORDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import tables
+from . import tables, units
 from .dates import year
 from .numbers import cardinal, decimal, digits, ordinal, pairs
 from .scan import Match, Rule, adjective, after, before
@@ -21,17 +21,17 @@ def _names(table: dict[str, object] | dict[str, str] | dict[str, tuple[str, str]
     return "|".join(sorted(map(re.escape, table), key=len, reverse=True))
 
 
-_UNIT = _names(tables.UNITS)
+_UNIT = _names(units.UNITS)
 _STOPPED_UNIT = "|".join(
     sorted(
-        (re.escape(u).replace(r"\ ", r"\s?") for u in tables.STOPPED_UNITS), key=len, reverse=True
+        (re.escape(u).replace(r"\ ", r"\s?") for u in units.STOPPED_UNITS), key=len, reverse=True
     )
 )
-_SYMBOL = _names(dict.fromkeys(tables.CURRENCIES, ""))
-_TRAILING = _names({s: "" for s in tables.CURRENCIES if len(s) == 1})
-_CODE = _names(dict.fromkeys(tables.CURRENCY_CODES, ""))
+_SYMBOL = _names(dict.fromkeys(units.CURRENCIES, ""))
+_TRAILING = _names({s: "" for s in units.CURRENCIES if len(s) == 1})
+_CODE = _names(dict.fromkeys(units.CURRENCY_CODES, ""))
 _MAGNITUDE = (
-    rf"(?:\s?(?P<magnitude>{_names(tables.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
+    rf"(?:\s?(?P<magnitude>{_names(units.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
 )
 _DASH = r"\s?[-–—]\s?"
 
@@ -69,11 +69,11 @@ def integer(text: str) -> str:
 
 
 def _money(amount: str, magnitude: str | None, symbol: str, single: bool = False) -> str:
-    one, many, cent, cents = tables.CURRENCIES[tables.CURRENCY_CODES.get(symbol, symbol)]
+    one, many, cent, cents = units.CURRENCIES[units.CURRENCY_CODES.get(symbol, symbol)]
     amount = plain_number(amount)
     many = one if single else many
     if magnitude:
-        return f"{decimal(amount)} {tables.MAGNITUDES.get(magnitude, magnitude.lower())} {many}"
+        return f"{decimal(amount)} {units.MAGNITUDES.get(magnitude, magnitude.lower())} {many}"
     whole, _, part = amount.partition(".")
     if len(part) != 2 or not cent:
         return f"{decimal(amount)} {one if amount == '1' else many}"
@@ -95,15 +95,15 @@ def _prices(m: Match) -> str:
     if m["again"]:
         return f"{_money(m['low'], m['lowmagnitude'], m['symbol'])} to {last}"
     scale = m["lowmagnitude"]
-    low = number(m["low"]) + (f" {tables.MAGNITUDES.get(scale, scale)}" if scale else "")
+    low = number(m["low"]) + (f" {units.MAGNITUDES.get(scale, scale)}" if scale else "")
     return f"{low} to {last}"
 
 
-_MONEY_FIRSTS = "a" + "".join({s[0] for s in tables.CURRENCIES if not s[0].isalpha()})
+_MONEY_FIRSTS = "a" + "".join({s[0] for s in units.CURRENCIES if not s[0].isalpha()})
 MONEY: list[Rule] = [
     (
         _MONEY_FIRSTS,
-        rf"(?<!\w)(?P<symbol>{_SYMBOL})\s?(?P<low>{_PRICE})(?:(?P<lowmagnitude>{_names(tables.MAGNITUDES)})"
+        rf"(?<!\w)(?P<symbol>{_SYMBOL})\s?(?P<low>{_PRICE})(?:(?P<lowmagnitude>{_names(units.MAGNITUDES)})"
         rf"(?!\w))?{_DASH}(?P<again>(?P=symbol))?\s?(?P<amount>{_PRICE}){_MAGNITUDE}(?![\w]|-\d)",
         _prices,
     ),
@@ -131,7 +131,7 @@ _POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
 
 def unit_name(unit: str, power: str | None, single: bool) -> str:
     """A unit in words, such as "square kilometers"."""
-    one, many = tables.UNITS.get(unit) or tables.STOPPED_UNITS[" ".join(unit.rstrip(".").split())]
+    one, many = units.UNITS.get(unit) or units.STOPPED_UNITS[" ".join(unit.rstrip(".").split())]
     name = one if single else many
     if not power:
         return name
@@ -167,7 +167,7 @@ def _inches(m: Match) -> str | None:
     return f"{number(m.group(1))} inch" + ("" if re.match(r"\s[a-z]", after(m)) else "es")
 
 
-_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | dict.fromkeys(tables.PER, ""))
+_OVER = _names({u: "" for u in units.UNITS if u not in ("%", "°")} | dict.fromkeys(units.PER, ""))
 
 
 def _per(m: Match) -> str | None:
@@ -177,9 +177,9 @@ def _per(m: Match) -> str | None:
     if not re.search(unit, said):
         return None
     name = m["unit"]
-    if name in tables.UNITS:
+    if name in units.UNITS:
         return " per " + unit_name(name, m["power"], True)
-    return f" per {tables.PER[name]}"
+    return f" per {units.PER[name]}"
 
 
 def _bare_unit(m: Match) -> str | None:
@@ -249,6 +249,23 @@ def _fraction(m: Match) -> str:
     )
 
 
+def _part_of_unit(m: Match) -> str | None:
+    """ "3/4 tsp" is "three quarters of a teaspoon"."""
+    words = _fraction(m)
+    if "slash" in words:
+        return None
+    if m["whole"]:
+        return f"{words} {unit_name(m['unit'], None, False)}"
+    one = unit_name(m["unit"], None, True)
+    article = "an" if one[0] in "aeiou" else "a"
+    return f"{'half' if words == 'one half' else words + ' of'} {article} {one}"
+
+
+def _feet_and_inches(m: Match) -> str:
+    feet = "foot" if m[1] == "1" else "feet"
+    return f"{number(m[1])} {feet} {number(m[2])} inch" + ("" if m[2] == "1" else "es")
+
+
 def _power(m: Match) -> str:
     exponent = m["exponent"]
     words = {"2": "squared", "3": "cubed"}.get(exponent)
@@ -257,7 +274,7 @@ def _power(m: Match) -> str:
         name = exponent.lstrip("-")
         words = f"to the power of {sign}{cardinal(name) if name.isdigit() else name.upper()}"
     # After a word it is a note's number.
-    if re.search(r"[A-Za-z]{2}$", before(m)) and exponent.isdigit():
+    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdigit():
         return ", " + cardinal(exponent)
     return " " + words
 
@@ -273,7 +290,7 @@ def _scaled(m: Match) -> str | None:
         return f"{cardinal(amount)} K"
     if scale in ("m", "b", "T") or (amount.isdigit() and scale != "bn"):
         return None
-    return f"{number(amount)} {tables.MAGNITUDES[scale]}"
+    return f"{number(amount)} {units.MAGNITUDES[scale]}"
 
 
 def _mixed(m: Match) -> str:
@@ -293,6 +310,16 @@ def _percent_list(m: Match) -> str:
     return ", ".join(map(integer, m.group().split(",")))
 
 
+_RATIO_PART = r"(?:(?P<whole>\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)"
+PARTS: list[Rule] = [
+    ("0", rf"{_RATIO_PART}\s?(?P<unit>{_UNIT})(?![\w/°])", _part_of_unit),
+    (
+        "0",
+        rf"{_RATIO_PART}\s?(?P<unit>{_STOPPED_UNIT})\.(?=\s*[^A-Z\s])(?!\w)",
+        _part_of_unit,
+    ),
+    ("0", r"(\d+)\s?ft\.?\s(\d{1,2}(?:\.\d)?)\s?in\b(?:\.(?=\s*[^A-Z\s]))?", _feet_and_inches),
+]
 NUMBERS: list[Rule] = [
     (
         "0",

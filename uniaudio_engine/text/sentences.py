@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import tables
+from . import tables, units
 
 # An end: stops, then closing quotes or brackets, then space or a capital. CJK stops need neither.
 _CLOSERS = r"[\"'”’»)\]]*"
@@ -46,7 +46,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if stop[:1] and stop[0] in "。！？":
         return True
     word = _LAST_WORD.search(text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
-    before = word.group() if word else ""
+    before = re.split("[–—/-]", word.group())[-1] if word else ""
     if not stop:
         return _ends_without_space(text, match.end(), before, following)
     if stop.rstrip("\"'”’»)]") != ".":
@@ -59,9 +59,9 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
             before in tables.MAY_END
             and before not in ("St", "Ave", "Jr", "Sr")
             and not first.isdigit()
-            or (before in tables.BEFORE_DIGIT and not first.isdigit())
+            or (before in tables.BEFORE_DIGIT and not tables.is_counted(before, following))
         )
-    if before in tables.NUMBERED or (before in tables.STOPPED_UNITS and first.isdigit()):
+    if before in tables.NUMBERED or (before in units.STOPPED_UNITS and first.isdigit()):
         return False
     if before.lower() in ("a.m", "p.m"):
         return re.split(r"\W", following)[0] not in _DATE_NAMES

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from . import tables
+from . import spoken_forms, tables, units
 from .addresses import spell
 from .lexicon import lexicon
 from .numbers import cardinal, digits, ordinal, pairs, roman
@@ -39,7 +39,7 @@ def lower_shouting(text: str) -> str:
     plain = [w for w in long if _is_plain(w)]
     if len(words) < 2 or not long or len(plain) < 0.6 * len(long):
         return text
-    if len(plain) < 3 and not any(w.lower() in tables.COMMON or len(w) > 4 for w in plain):
+    if len(plain) < 3 and not any(w.lower() in spoken_forms.COMMON or len(w) > 4 for w in plain):
         return text
     spoken = {w for w in long if _is_plain(w) or _can_be_word(w)} | {"A"}
     return _CAPITALS.sub(lambda w: w[0].lower() if w[0] in spoken else w[0], text)
@@ -52,14 +52,14 @@ def _can_be_word(token: str) -> bool:
 
 def _is_plain(token: str) -> bool:
     lower = token.lower()
-    if len(token) < 4 or lower in tables.COMMON:
-        return lower in tables.COMMON or lower in tables.ACRONYM_WORDS
+    if len(token) < 4 or lower in spoken_forms.COMMON:
+        return lower in spoken_forms.COMMON or lower in tables.ACRONYM_WORDS
     return _can_be_word(token)
 
 
 def _abbreviation(m: Match) -> str | None:
     name, follows = m.group(1), after(m)
-    if name in tables.BEFORE_DIGIT and not re.match(r"\s*\d", follows):
+    if name in tables.BEFORE_DIGIT and not tables.is_counted(name, follows):
         return None
     word = tables.DOTTED[name]
     # "Main St." but "St. Paul": a saint is followed by a capital and does not follow one.
@@ -99,7 +99,10 @@ def _numbered(m: Match) -> str:
 
 def _stopped_letters(m: Match) -> str:
     ends = not after(m).strip() or re.match(r"\s+[A-Z]", after(m)) and len(m.group()) > 4
-    return spell(m.group()) + ("." if ends and not after(m).strip() else "")
+    owner = "'s" if m.group().endswith("'s") else ""
+    return (
+        spell(m.group().removesuffix("'s")) + owner + ("." if ends and not after(m).strip() else "")
+    )
 
 
 def _section(m: Match) -> str:
@@ -108,7 +111,7 @@ def _section(m: Match) -> str:
 
 
 def _roman(m: Match) -> str | None:
-    found = re.search(r"([A-Za-z]+)\s+$", before(m))
+    found = re.search(r"([A-Za-z]+)\.?\s+$", before(m))
     if not found or after(m)[:1] == "'":
         return None
     name, value = found[1].lower(), str(roman(m.group()))
@@ -146,7 +149,7 @@ def _interjection(m: Match) -> str | None:
     word = m.group().lower()
     if m.group().isupper() and len(word) < 4:
         return None
-    for pattern, said in tables.INTERJECTIONS:
+    for pattern, said in spoken_forms.INTERJECTIONS:
         if re.fullmatch(pattern, word):
             return said
     return None
@@ -158,7 +161,7 @@ def _drawn_out(m: Match) -> str | None:
     twice = re.sub(r"(.)\1{2,}", r"\1\1", word)
     once = re.sub(r"(.)\1{2,}", r"\1", word)
     for candidate in (once, twice):
-        if candidate in tables.COMMON or candidate in lexicon():
+        if candidate in spoken_forms.COMMON or candidate in lexicon():
             return candidate
     return once
 
@@ -170,14 +173,20 @@ def _word(m: Match) -> str:
         return word
     lower = word.lower()
     bare = lower.replace("'", "")
-    if not re.search("[aeiouy]", lower) and bare not in lexicon() and lower not in tables.SAID:
-        return tables.UNITS[word][1] if word in tables.UNITS else spell(word)
+    if (
+        not re.search("[aeiouy]", lower)
+        and bare not in lexicon()
+        and lower not in spoken_forms.SAID
+    ):
+        return units.UNITS[word][1] if word in units.UNITS else spell(word)
     # Joined words: "YouTube"; not names like "McDonald", nor listed ones.
     name = re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van|O')[A-Z]", word)
     if not word[1:].islower() and lower not in lexicon() and not name:
         parts = re.sub(
             r"(?<=[a-z]{2})(?=[A-Z])|(?<=^[ie])(?=[A-Z][a-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", word
         )
+        if " " not in parts and not lexicon().pronounceable(lower):
+            return spell(word)  # "NaCl"
         return " ".join(
             spell(p) if (p.isupper() and len(p) > 1) or p in ("i", "e") else p.lower()
             for p in parts.split()
@@ -268,7 +277,7 @@ EARLY: list[Rule] = [
         r"(?<!\w)(?:" + "|".join(tables.UNDOTTED) + r")\b(?!')",
         lambda m: tables.UNDOTTED[m.group()],
     ),
-    ("a", r"(?<!\w)(?:[A-Za-z]\.){2,}(?:[A-Z](?![\w.]))?", _stopped_letters),
+    ("a", r"(?<!\w)(?:[A-Za-z]\.){2,}(?:[A-Z](?![\w.]))?(?:'s\b)?", _stopped_letters),
     ("a", r"(?<!\w)([B-HJ-Z])\.(?=\s+[A-Z])", lambda m: m.group(1)),
     ("a", r"(?<!\w)([A-Za-z])\.(\d{1,4})(?![\w.])", _section),
     ("a", r"(?<!\w)(?:[A-Z]|sin|cos|tan|log|ln|exp|[f-h])(?=\([^()\s]{1,12}\))", _function),
@@ -280,7 +289,7 @@ WORDS: list[Rule] = [
     (
         "a'",
         r"(?<!\w)(?:"
-        + "|".join(sorted(map(re.escape, tables.SAID_APART), key=len, reverse=True))
+        + "|".join(sorted(map(re.escape, spoken_forms.SAID_APART), key=len, reverse=True))
         + r")(?!\w)",
         lambda m: m.group().lower(),
     ),
@@ -296,6 +305,7 @@ SIGNS: list[Rule] = [
     ("-", r"(?<![\w.)])-(?=[.]?\d|[$€£¥₹]\s?\d)", lambda m: " minus "),
     ("-", r"(?:(?<=[=(+*/^])|(?<=[=(+*/^] ))-(?=[a-z]\b)", lambda m: " minus "),
     ("-", r"(?<=[A-Za-z])-(?=[A-Za-z])", lambda m: "-"),
+    ("-", r"(?<!\S)-(?=[A-Za-z](?!\w))", lambda m: " dash "),
     ("<>!=-&|", "|".join(map(re.escape, _OPERATORS)), lambda m: _OPERATORS[m.group()]),
     ("#", r"(?<!\w)#(?=\d)", lambda m: "number "),
     ("#", r"(?<!\w)#(?=[A-Za-z])", lambda m: "hashtag "),
