@@ -60,7 +60,7 @@ class BuildCore(build_ext):
         for path in libraries:
             shutil.copy2(path, target)
         if target != source and os.access(source, os.W_OK):
-            for stale in source.glob(f"_cuda*{libraries[0].suffix}"):
+            for stale in source.glob(f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"):
                 stale.unlink()
             for path in libraries:
                 replace(path, source)

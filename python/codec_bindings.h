@@ -47,7 +47,7 @@ inline Floats samples_argument(const py::object& value, int channels) {
 
 // integers [K', T]
 inline py::array_t<int64_t, py::array::c_style> codes_argument(const py::object& value,
-                                                        int num_codebooks) {
+                                                               int num_codebooks) {
   const py::array a = py::array::ensure(value);
   if (!a) PyErr_Clear();
   const bool integral = a && (a.dtype().kind() == 'i' || a.dtype().kind() == 'u');
@@ -146,8 +146,8 @@ struct Guarded {
 // What the streams of every device have; G is a Guarded stream.
 template <class G, class... Options>
 void bind_stream(py::class_<G, Options...>& stream) {
-  stream
-      .def("reset", [](G& s) { s.with([](auto& x) { x.reset(); }); }, "Forgets the clip.")
+  stream.def(
+            "reset", [](G& s) { s.with([](auto& x) { x.reset(); }); }, "Forgets the clip.")
       .def(
           "fork",
           [](G& s) {

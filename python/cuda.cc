@@ -1,4 +1,4 @@
-// uniaudio_engine._cuda: the models of csrc/cuda/ for Python, with the methods that _C's have.  Over
+// uniaudio_engine._cuda: the models of csrc/cuda/ for Python, with the methods that _C's have. Over
 // csrc/cuda/device_host.cc the same file is the tests' module _cuda_host, whose device is the CPU.
 //
 // It takes _C.Sampling, so both modules must come from one build: cuda.py compares
@@ -331,8 +331,8 @@ void bind_codec(py::module_& m) {
       .def(
           "decode",
           [](const Quantizer& q, const py::object& codes) {
-            const auto c =
-                py::array_t < int32_t, py::array::c_style | py::array::forcecast > ::ensure(codes);
+            const auto c = py::array_t < int32_t,
+                       py::array::c_style | py::array::forcecast > ::ensure(codes);
             if (!c) PyErr_Clear();
             if (!c || c.ndim() != 2)
               throw std::invalid_argument("codes: expected int32 [T, K], got " + describe(codes));
@@ -367,7 +367,8 @@ PYBIND11_MODULE(UNIAUDIO_CUDA_MODULE, m) {
       "float32 or int32 values on a device.  torch.from_dlpack(array), cupy.from_dlpack(array) and "
       "jax.dlpack.from_dlpack(array) read the same memory; their stream waits for the values, the "
       "host does not.")
-      .def_property_readonly("shape", [](const cuda::Array& a) { return py::tuple(py::cast(a.shape())); })
+      .def_property_readonly("shape",
+                             [](const cuda::Array& a) { return py::tuple(py::cast(a.shape())); })
       .def_property_readonly("dtype",
                              [](const cuda::Array& a) {
                                return a.integers() ? py::dtype::of<int32_t>()

@@ -227,8 +227,7 @@ void bind_lm(py::module_& m) {
             py::gil_scoped_release release;
             s.restore(copy);
           },
-          py::arg("bytes"),
-          "Takes in a state that a session of this model saved; ends guidance.");
+          py::arg("bytes"), "Takes in a state that a session of this model saved; ends guidance.");
 }
 
 }  // namespace uniaudio::python

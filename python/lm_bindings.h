@@ -212,8 +212,8 @@ void bind_model(py::class_<M, Options...>& model) {
       .def_property_readonly("aligned_slots", [](const M& lm) { return lm.config().aligned_slots; })
       .def_property_readonly("max_frames", [](const M& lm) { return lm.config().max_frames; })
       .def_property_readonly("dtype", [](const M& lm) { return lm.dtypes().name(); })
-      .def_property_readonly(
-          "kv_dtype", [](const M& lm) { return std::string(kv_dtype_name(lm.kv_dtype())); });
+      .def_property_readonly("kv_dtype",
+                             [](const M& lm) { return std::string(kv_dtype_name(lm.kv_dtype())); });
 }
 
 // What every session has.
@@ -225,8 +225,9 @@ void bind_session(py::class_<S, Options...>& session) {
       .def("generate", &generate<S>, py::arg("n"), py::arg("sampling"),
            py::arg("aligned") = py::none(),
            "Up to n new frames [m, K]; fewer when the end id came (.finished) or after cancel().")
-      .def("cancel", [](S& s) { s.cancel(); },
-           "Stops a running generate within some frames, or else the next one at once; any thread.")
+      .def(
+          "cancel", [](S& s) { s.cancel(); },
+          "Stops a running generate within some frames, or else the next one at once; any thread.")
       .def(
           "set_guidance",
           [](S& s, const S& unconditional, double scale) {
@@ -237,7 +238,8 @@ void bind_session(py::class_<S, Options...>& session) {
           "From here on ids are drawn from the logits unconditional + scale (own - "
           "unconditional).  The unconditional session holds the same sequence without the "
           "condition; a fork of it takes in all that this session takes in.")
-      .def("reset", [](S& s) { s.reset(); }, "Back to no frames and no guidance.")
+      .def(
+          "reset", [](S& s) { s.reset(); }, "Back to no frames and no guidance.")
       .def(
           "fork",
           [](const S& s) {

@@ -171,7 +171,7 @@ class Session final : public SessionState {
   };
   // Steps distinct sessions of one model together; each one's frames are the same as alone.
   static void generate_batch(std::vector<Job>& jobs, int64_t count,
-                       const std::function<bool()>& interrupted);
+                             const std::function<bool()>& interrupted);
 
  private:
   friend class Lm;

@@ -136,7 +136,7 @@ std::shared_ptr<Array> Session::known(int64_t first, int64_t count) const {
 }
 
 void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
-                       const std::function<bool()>& interrupted) {
+                             const std::function<bool()>& interrupted) {
   if (jobs.empty()) return;
   const std::shared_ptr<const Lm> shared = jobs[0].session->lm_;
   const Lm& lm = *shared;
@@ -178,15 +178,14 @@ void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
   }
 }
 
-// The last `made` frames of a session, for its request.
+// The last `made` frames of a session, for its job.
 void Session::take_frames(Job& job, int64_t made) {
   if (made == 0) return;
-  const Session& s = *request.session;
+  const Session& s = *job.session;
   const int64_t k = s.lm_->config().num_codebooks;
-  s.lm_->device_->download(request.out + request.made * k,
-                           s.history_.data() + (s.count_ - made) * k,
+  s.lm_->device_->download(job.out + job.made * k, s.history_.data() + (s.count_ - made) * k,
                            size_t(made * k) * sizeof(int32_t));
-  request.made += made;
+  job.made += made;
 }
 
 }  // namespace uniaudio::cuda

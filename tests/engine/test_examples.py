@@ -351,10 +351,9 @@ def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     os.utime(kept, (0, 0))
     assert main(["examples", str(there)]) == 2
     out, err = capsys.readouterr()
-    assert (
-        not out
-        and err
-        == f"uniaudio: error: {there}: song.txt exists with other contents; choose another folder, or overwrite with --force\n"
+    assert not out and err == (
+        f"uniaudio: error: {there}: song.txt exists with other contents; choose another folder, "
+        "or overwrite with --force\n"
     )
     assert changed.read_text() == "C4 1 mine\n" and not (there / "noisy.flac").exists()
     assert main(["examples", str(there), "--force"]) == 0

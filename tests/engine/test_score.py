@@ -120,7 +120,7 @@ def test_humming(word: str) -> None:
     assert song.phones == ("pau", "m", "pau") and song.durations == (10, 100, 10)
 
 
-@pytest.mark.parametrize("word", ["schwebt", "tes", "cleft", "kle", "veux", "caf\u00e9"])
+@pytest.mark.parametrize("word", ["schwebt", "tes", "cleft", "kle", "veux", "eux", "caf\u00e9"])
 def test_every_word_with_a_vowel_is_sung_on_one(word: str) -> None:
     song = lay_out([Note(60, 1.0, word)], 50.0)
     assert any(p[0] in "aeiou" for p in song.phones)

@@ -25,7 +25,16 @@ PROGRAMS = {
 # what makes a command of the page small enough for a test: all else is as on the page
 SMALL = {
     "uniaudio-train lm": [
-        *("--device", "cpu", "--set", "steps=2", "items=300", "validation_batches=1"),
+        *(
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--set",
+            "steps=2",
+            "items=300",
+            "validation_batches=1",
+        ),
         *("validate_every=2", "bound=0"),
     ],
     "make_recordings.py": ["--clips", "12,4,2"],

@@ -159,7 +159,7 @@ def _spoken(word: str) -> tuple[str, ...]:
     if _HUMMED.fullmatch(word):
         return ("m",)
     phones = [p for w in sentence_words(word) for p in w if w != [PAUSE]]
-    if phones and not any(is_vowel(p) for p in phones):  # a note needs one: that of its letters
+    if not any(is_vowel(p) for p in phones):  # a note needs one: that of its letters
         found = _VOWEL.search(unicodedata.normalize("NFD", word.lower()))
         if found is None:
             return ()
