@@ -273,7 +273,7 @@ def test_all_files_in_one_folder(tmp_path: Path) -> None:
     about = import_uniaudio(
         tmp_path / "lm/ep1.checkpoint", tmp_path / "lm/model.pth", tmp_path / "out"
     )
-    assert any("config.yaml beside it is not the codec's" in n for n in about["notes"])
+    assert any("config.yaml, which is not the codec's" in n for n in about["notes"])
     assert [f["role"] for f in about["files"]] == ["lm checkpoint", "lm config", "codec checkpoint"]
     with pytest.raises(
         InputError,

@@ -217,10 +217,11 @@ _INLINE_TAGS = frozenset(
     "img input label button time center tt strike wbr iframe video audio source svg path details "
     "summary meta link".split()
 )
+_SILENT_START = re.compile(r"(?i)<!--|<(?:script|style)\b")
 _SSML_TAGS = frozenset("speak break say-as phoneme prosody".split())
 _PIECE = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
-    r"|(?P<code>`{1,2})(?![^`']*\w'(?!\w))(?P<coded>[^`]+)(?P=code)"
+    r"|(?P<code>`{1,2})(?![^`]*?\w'(?!\w))(?P<coded>[^`]+)(?P=code)"
     r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
     r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]"
     r"\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
@@ -244,6 +245,8 @@ class _Inline:
         self.text = text
         self.builder = Builder()
         self.made: list[Block] = []
+        self.silent_to = 0  # where a comment or script that runs over lines ends
+        self.unclosed: set[str] = set()
 
     def take(self) -> list[Block]:
         self.finish()
@@ -261,6 +264,8 @@ class _Inline:
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
+        if b <= self.silent_to:
+            return
         text = self.text
         if not first:
             self.builder.put(" ", a, 0)
@@ -288,14 +293,36 @@ class _Inline:
 
     def inline(self, a: int, b: int) -> None:
         """`text[a:b]` without its marks."""
+        a = max(a, self.silent_to)
+        if a >= b:
+            return
         place = a
         for m in _PIECE.finditer(self.text, a, b):
             if m.start() < place:
                 continue
+            if m["tag"] and (opened := _SILENT_START.match(m.group())) and self._silence(opened, m):
+                b = m.start()
+                break
             self.builder.put(self.text[place : m.start()], place)
             place = m.end()
             self._piece(m)
+        opened = _SILENT_START.search(self.text, place, b)
+        if opened and self._silence(opened, opened):
+            b = opened.start()
         self.builder.put(self.text[place:b], place)
+
+    def _silence(self, opened: re.Match[str], whole: re.Match[str]) -> bool:
+        """Whether what is opened here ends in a later line; nothing is heard until there."""
+        name = opened.group().lower()
+        close = "-->" if name == "<!--" else f"</{name[1:]}>"
+        if close in self.unclosed:
+            return False
+        end = self.text.find(close, whole.end())
+        if end < 0:
+            self.unclosed.add(close)
+            return False
+        self.silent_to = end + len(close)
+        return True
 
     def _piece(self, m: re.Match[str]) -> None:
         text, put = self.text, self.builder.put

@@ -160,6 +160,13 @@ def _feet_inches(m: Match) -> str:
     )
 
 
+def _feet(m: Match) -> str | None:
+    """5' is a length unless a quotation is open."""
+    if re.search(r"(?:^|[\s(])'[^']*$", m.string[: m.start()]):
+        return None
+    return f"{number(m[1])} {'foot' if m[1] == '1' or adjective(m) else 'feet'}"
+
+
 def _inches(m: Match) -> str | None:
     """12" is a length unless a quotation is open."""
     if m.string[: m.start()].count('"') % 2:
@@ -190,6 +197,7 @@ def _bare_unit(m: Match) -> str | None:
 MEASURES: list[Rule] = [
     ("0", r"(\d+)['′]\s?(\d{1,2})(?:\"|'')", _feet_inches),
     ("0", r"(\d+(?:\.\d+)?)\"(?!\w)", _inches),
+    ("0", r"(\d+(?:\.\d+)?)'(?![\w'])", _feet),
     (
         "0.",
         rf"(?<![\w.])(?:(?P<low>{AMOUNT})(?P<lowunit>)(?:{_DASH}))?(?P<number>{AMOUNT})"
@@ -226,6 +234,20 @@ def _range(m: Match) -> str | None:
     )
 
 
+_SINCE = re.compile(r"(?i)\b(?:in|since|until|year|from|by|after|before|around|circa)\s$")
+
+
+def _early_year(m: Match) -> str | None:
+    return pairs(m.group()) if _SINCE.search(before(m)) else None
+
+
+def _season(m: Match) -> str | None:
+    """ "2020/21"."""
+    if (int(m[1]) + 1) % 100 != int(m[2]):
+        return None
+    return f"{year(m[1])} {pairs(m[2])}"
+
+
 def _hyphened(m: Match) -> str:
     """ "4-3-3"; long groups are codes."""
     groups = m.group().split("-")
@@ -238,6 +260,8 @@ def _fraction(m: Match) -> str:
     whole, top, bottom = m["whole"], m["top"], m["bottom"]
     if not whole and f"{top}/{bottom}" in ("24/7", "50/50", "9/11"):
         return f"{cardinal(top)} {cardinal(bottom)}"
+    if not whole and top == bottom and top[0] != "0":
+        return f"{cardinal(top)} out of {cardinal(bottom)}"
     if "0" in (top[0], bottom[0]) or not int(top) < int(bottom) <= 100:
         return f"{number(whole) + ' ' if whole else ''}{number(top)} slash {number(bottom)}"
     part = tables.FRACTIONS.get(int(bottom)) or ordinal(bottom)
@@ -294,7 +318,8 @@ def _scaled(m: Match) -> str | None:
 
 
 def _mixed(m: Match) -> str:
-    return " by ".join(map(number, re.findall(AMOUNT, m.group())))
+    sign = " times " if re.match(r"\s?=", after(m)) else " by "
+    return sign.join(map(number, re.findall(AMOUNT, m.group())))
 
 
 def _version(m: Match) -> str:
@@ -321,6 +346,13 @@ PARTS: list[Rule] = [
     ("0", r"(\d+)\s?ft\.?\s(\d{1,2}(?:\.\d)?)\s?in\b(?:\.(?=\s*[^A-Z\s]))?", _feet_and_inches),
 ]
 NUMBERS: list[Rule] = [
+    ("0", r"((?:19|20)\d\d)/(\d\d)\b(?!/)", _season),
+    ("0", r"10[1-9]\d\b(?![.,:/%-]\d)", _early_year),
+    (
+        "0",
+        r"\d+,\d{1,2}(?=\s(?:thousand|million|billion|trillion)\b)",
+        lambda m: number(m.group()),
+    ),
     (
         "0",
         r"(?:(?P<whole>\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)\b(?!/|\.\d)",
@@ -335,7 +367,7 @@ NUMBERS: list[Rule] = [
     ("0", r"\d+(?:-\d+){2,}(?!\w)", _hyphened),
     (
         "0.",
-        rf"(?<![\w.])(?P<low>{AMOUNT})(?P<dash>{_DASH})(?P<high>{AMOUNT})(?![\w]|-\d)",
+        rf"(?<![\w.])(?P<low>{AMOUNT})(?P<dash>{_DASH})(?P<high>{AMOUNT})(?!\d|[A-Za-z_](?<![xkK])|[xkK]\w|-\d)",
         _range,
     ),
     ("0", r"\d{1,3}(?:\.\d{3})+,\d+(?!\w)|\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda m: number(m[0])),

@@ -258,7 +258,7 @@ _OPERATORS = {
 }
 
 EARLY: list[Rule] = [
-    ("a", r"(?<![\w.])A\b(?!\.\w|['’]s|[&@/+-])", _article),
+    ("a", r"(?<![\w.&/+-])A\b(?!\.\w|['’]s|[&@/+-])", _article),
     ("a", r"(?<!\w)(?i:w/o)(?!\w)", lambda m: "without"),
     ("a", r"(?<!\w)(?i:c/o)(?!\w)", lambda m: "care of"),
     ("a", r"(?<!\w)(?i:b/c)(?!\w)", lambda m: "because"),
@@ -305,6 +305,8 @@ SIGNS: list[Rule] = [
     ("-", r"(?<![\w.)])-(?=[.]?\d|[$€£¥₹]\s?\d)", lambda m: " minus "),
     ("-", r"(?:(?<=[=(+*/^])|(?<=[=(+*/^] ))-(?=[a-z]\b)", lambda m: " minus "),
     ("-", r"(?<=[A-Za-z])-(?=[A-Za-z])", lambda m: "-"),
+    ("/", r"(?<=\d )/(?= \d)", lambda m: " divided by "),
+    ("-", r"(?<=(?<!\w)[A-FO])-(?=[\s.,;:!?)]|$)(?!\s(?:and|or|to)\b)", lambda m: " minus "),
     ("-", r"(?<!\S)-(?=[A-Za-z](?!\w))", lambda m: " dash "),
     ("<>!=-&|", "|".join(map(re.escape, _OPERATORS)), lambda m: _OPERATORS[m.group()]),
     ("#", r"(?<!\w)#(?=\d)", lambda m: "number "),
