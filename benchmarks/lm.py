@@ -43,7 +43,8 @@ ROWS = (
     "neighbour@150",
 )
 ENGINES = {
-    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else the engine's choice
+    # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache,
+    # by default the engine's choice
     "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=float32"),
     "torch": ("float32", "bfloat16", "int8"),
     "onnx": ("int8", "int8blocks", "int4"),
@@ -60,7 +61,7 @@ PAUSE = (
 EPILOG = """examples:
   python benchmarks/lm.py                                     all rows, all engines that are installed
   python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
-  python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of the engine's own dtype "int8,local=int4")
+  python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of a dtype)
   python benchmarks/lm.py --model base --rows 1@150
   python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
   python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two rounds more

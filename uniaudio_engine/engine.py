@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio.encoded import EncodedAudio
-from .audio.sound import Audio, AudioSource, read_audio
+from .audio.reading import AudioSource, read_audio
+from .audio.sound import Audio
 from .audio.voice import Voice
 from .backends.core import default_threads
 from .backends.protocols import Codec

@@ -440,7 +440,8 @@ def test_weights_and_config_are_checked() -> None:
     bad["bridge.bias"] = bad["bridge.bias"][:-1]
     bad["extra"] = np.zeros((2, 2), np.float32)
     refused(
-        r"missing: head.weight \[53, 20\]; wrong shape: bridge.bias \(expected \[20\], got \[19\]\); left over: extra \[2, 2\];",
+        r"missing: head.weight \[53, 20\]; wrong shape: bridge.bias \(expected \[20\], got "
+        r"\[19\]\); left over: extra \[2, 2\];",
         _C.LM,
         text,
         bad,

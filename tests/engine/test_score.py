@@ -46,11 +46,16 @@ MIDI = midi(
     b"\x00\x43\x40",
     b"\x87\x40\x43\x00",
 )
-XML = """<?xml version="1.0"?><score-partwise><part id="P1"><measure><attributes><divisions>2</divisions></attributes><sound tempo="120"/>
+XML = """<?xml version="1.0"?><score-partwise><part id="P1"><measure>
+<attributes><divisions>2</divisions></attributes>
+<sound tempo="120"/>
 <note><rest/><duration>2</duration></note>
-<note><pitch><step>C</step><octave>4</octave></pitch><duration>2</duration><lyric><syllabic>begin</syllabic><text>hel</text></lyric></note>
-<note><pitch><step>E</step><octave>4</octave></pitch><duration>2</duration><lyric><syllabic>end</syllabic><text>lo</text></lyric></note>
-<note><pitch><step>G</step><octave>4</octave></pitch><duration>2</duration><tie type="start"/><lyric><syllabic>single</syllabic><text>you</text></lyric></note>
+<note><pitch><step>C</step><octave>4</octave></pitch><duration>2</duration>
+<lyric><syllabic>begin</syllabic><text>hel</text></lyric></note>
+<note><pitch><step>E</step><octave>4</octave></pitch><duration>2</duration>
+<lyric><syllabic>end</syllabic><text>lo</text></lyric></note>
+<note><pitch><step>G</step><octave>4</octave></pitch><duration>2</duration><tie type="start"/>
+<lyric><syllabic>single</syllabic><text>you</text></lyric></note>
 <note><pitch><step>G</step><octave>4</octave></pitch><duration>2</duration><tie type="stop"/></note>
 </measure></part></score-partwise>"""
 

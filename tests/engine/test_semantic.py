@@ -36,7 +36,8 @@ def encoder_config(**options: object) -> CodecConfig:
         "encoder_hidden": 36,
         "kernel_size": 5,
     }
-    spectral = SpectralConfig(**(shape | {"encoder_phases": False, "decoder_blocks": 0} | options))  # type: ignore[arg-type]
+    given = shape | {"encoder_phases": False, "decoder_blocks": 0} | options
+    spectral = SpectralConfig(**given)  # type: ignore[arg-type]
     return CodecConfig(
         "spectral", num_codebooks=1, codebook_size=33, codebook_dim=10, spectral=spectral
     )

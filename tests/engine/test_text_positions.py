@@ -47,7 +47,10 @@ def test_words_are_the_phones_in_order() -> None:
 
 
 def test_a_model_s_lexicon_goes_first() -> None:
-    lexicon = ";;; a comment\nHELLO  0.99 HH EH1 L OW1\nHELLO(2) HH AH0 L OW1\nanna's AE1 N AH0 Z\nHere HH_B IY1_I R_E\n"
+    lexicon = (
+        ";;; a comment\nHELLO  0.99 HH EH1 L OW1\nHELLO(2) HH AH0 L OW1\nanna's AE1 N AH0 Z\nHere"
+        " HH_B IY1_I R_E\n"
+    )
     assert said("Hello, here", lexicon) == ["SIL HH_B EH1_I L_I OW1_E SIL HH_B IY1_I R_E SIL"]
     assert said("Hello you", lexicon) == [
         "SIL HH_B EH1_I L_I OW1_E Y_B UW1_E SIL"

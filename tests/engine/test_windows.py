@@ -18,7 +18,7 @@ from joint import make_joint_model
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine.audio.blocks import SoundReader, open_sound
 from uniaudio_engine.audio.level import gain_to, level_db
-from uniaudio_engine.audio.sound import read_audio
+from uniaudio_engine.audio.reading import read_audio
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.windows import Joiner, SourceWindows
 from uniaudio_engine.storage.config import ModelConfig

@@ -16,7 +16,7 @@ import numpy as np
 from uniaudio_training.evaluate.metrics import log_mel_distance
 
 from uniaudio_engine import Engine
-from uniaudio_engine.audio.sound import read_audio
+from uniaudio_engine.audio.reading import read_audio
 
 COLUMNS = ("model", "source", "codec")
 

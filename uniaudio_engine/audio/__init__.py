@@ -1,7 +1,8 @@
 """Sound in and out: files and arrays, encoded audio, voices."""
 
 from .encoded import EncodedAudio
-from .sound import Audio, AudioChunk, AudioSource, concatenate, read_audio, trim_silence
+from .reading import AudioSource, read_audio
+from .sound import Audio, AudioChunk, concatenate, trim_silence
 from .voice import Voice, codec_fingerprint
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from . import sound as files
+from . import reading as files
 from .containers import pieces
 
 Samples = NDArray[np.float32]

@@ -32,7 +32,11 @@ BOUNDS = {
 AGREEMENT = 0.999  # of codes, where two codewords may be equally near
 AUDIO = 1e-4  # between backends that speak the same tokens
 SECONDS = 10.0
-TEXT = "This is a sentence of the kind that a voice is tried with. It goes on for a while, until ten seconds are over, and a little longer so as to be sure, and then it ends, as all sentences do at last."
+TEXT = (
+    "This is a sentence of the kind that a voice is tried with. It goes on for a while, until ten"
+    " seconds are over, and a little longer so as to be sure, and then it ends, as all sentences "
+    "do at last."
+)
 
 
 def example_state(shape: tuple[int, ...]) -> NDArray[np.float32]:

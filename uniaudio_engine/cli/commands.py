@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..audio.encoded import EncodedAudio
+from ..audio.reading import read_audio
 from ..audio.sound import (
     FORMATS,
     Audio,
     AudioChunk,
     check_output,
-    read_audio,
     write_audio,
     write_audio_stream,
     write_wav_stream,
@@ -40,6 +40,7 @@ from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
 from .plot import open_plot, write_plot
+from .requests import in_line, read_requests
 from .say_as import say_as_command, standard_input
 
 __all__ = [
@@ -214,7 +215,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
     seen: set[str] = set()
     targets, plans = [], []
     for number, request in requests:
-        with _line(args.jsonl, number):
+        with in_line(args.jsonl, number):
             name = request.pop("output", f"{number:05d}.wav")
             if not isinstance(name, str) or Path(name).name != name or name in seen:
                 raise InputError(
@@ -236,37 +237,6 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
         _progress(f"{at + len(group)} of {len(plans)}")
     _progress("")
     return 0
-
-
-def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, request) of a JSONL file, or of standard input for -. Skips empty lines."""
-    try:
-        lines = (
-            standard_input().splitlines()
-            if path == "-"
-            else Path(path).read_text(encoding="utf-8").splitlines()
-        )
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(
-            f"{path}: expected a readable UTF-8 file of JSON lines, got: {e}"
-        ) from None
-    requests = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        with _line(path, number):
-            try:
-                request = json.loads(line)
-            except (ValueError, RecursionError) as e:
-                raise InputError(f"expected a JSON object, got: {e}") from None
-            if not isinstance(request, dict):
-                raise InputError(f"expected a JSON object, got {shown(request)}")
-            requests.append((number, request))
-    if not requests:
-        raise InputError(
-            f"{path}: expected at least one request, got none; write one JSON object per line"
-        )
-    return requests
 
 
 def codec_command(args: argparse.Namespace) -> int:
@@ -507,11 +477,3 @@ def _chunk_frames(text: str | None) -> list[int] | None:
         raise InputError(
             f"--chunk-frames: expected whole numbers such as 4,8,16, got {shown(text)}"
         ) from None
-
-
-@contextlib.contextmanager
-def _line(path: str, number: int) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError) as e:
-        raise InputError(f"{path} line {number}: {e}") from None

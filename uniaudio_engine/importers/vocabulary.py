@@ -3,8 +3,8 @@ that go with it.
 
 The trainer writes the whole vocabulary into config.yaml as strings: special tokens such as
 ``<audio_start>`` (128 of them, the last ones all called ``<unused_special_token>``), then for each
-discrete tokenizer a run ``<NAME_0>``,
-``<NAME_1>``, …  Which tokenizers there are, and in which order, differs from training to training: nothing is assumed.
+discrete tokenizer a run ``<NAME_0>``, ``<NAME_1>``, … The tokenizers and their order differ from
+training to training, so nothing is assumed.
 Source: UniAudio/utils/dataloader.py and tools/tokenizer of the reference repository.
 """
 

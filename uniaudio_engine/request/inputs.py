@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ..audio.blocks import open_sound
 from ..audio.level import gain_to, scaled
-from ..audio.sound import Audio, read_audio
+from ..audio.reading import read_audio
+from ..audio.sound import Audio
 from ..audio.voice import Voice
 from ..errors import InputError, first_few, shown
 from ..model import Model

@@ -14,7 +14,8 @@ from . import tables, units
 # An end: stops, then closing quotes or brackets, then space or a capital. CJK stops need neither.
 _CLOSERS = r"[\"'”’»)\]]*"
 _END = re.compile(
-    rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])|[。！？]+[\"'”’»)\]」』]*"
+    rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])"
+    r"|[。！？]+[\"'”’»)\]」』]*"
 )
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
 _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..audio.encoded import EncodedAudio
 from ..audio.level import gain_to, scaled
-from ..audio.sound import Audio, AudioSource, read_audio, trim_silence
+from ..audio.reading import AudioSource, read_audio
+from ..audio.sound import Audio, trim_silence
 from ..audio.voice import Voice
 from ..backends.protocols import Codec
 from ..errors import InputError, shown

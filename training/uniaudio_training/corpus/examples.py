@@ -49,12 +49,14 @@ def _noisy(label: Label) -> str:
 
 def _mixture(label: Label) -> str:
     assert label.interferer is not None
-    return f"{_said('source', 'the speaker of `wanted.flac`')(label)}, with {label.interferer.speaker} over it at {label.interferer.snr_db:.1f} dB"
+    said, other = _said("source", "the speaker of `wanted.flac`")(label), label.interferer
+    return f"{said}, with {other.speaker} over it at {other.snr_db:.1f} dB"
 
 
 def _hall(label: Label) -> str:
     assert label.room is not None
-    return f"{_said('source')(label)}, {label.room.distance:g} m away in a room of {label.room.rt60:g} s reverberation time"
+    said, room = _said("source")(label), label.room
+    return f"{said}, {room.distance:g} m away in a room of {room.rt60:g} s reverberation time"
 
 
 def _rain(label: Label) -> str:
@@ -87,7 +89,10 @@ CLIPS = {
 SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
 TEMPO = 132  # beats a minute; one of the corpus'
 SCRIPTS = {
-    "play_stream.py": "speaks a text while it is made, as an app that plays it would: every chunk with the time at which it came",
+    "play_stream.py": (
+        "speaks a text while it is made, as an app that plays it would: every chunk with the time "
+        "at which it came"
+    ),
     "convert_folder.py": "says every recording of a folder in another voice, several at once",
 }
 

@@ -1,10 +1,10 @@
 """A user's own recordings as a corpus: a manifest of one JSON object a line, next to or pointing at
 audio files.
 
-=============  =====================================================================================================================
+=============  ================================================================================
 key            meaning
-=============  =====================================================================================================================
-``audio``      path of the recording, relative to the manifest (required); any format and rate that soundfile reads, <= 10 minutes
+=============  ================================================================================
+``audio``      path of the recording (required), relative to the manifest; at most 10 minutes
 ``task``       one of the eleven; without it: svs with ``score``, tts with ``text``, t2s with ``caption``
 ``split``      train (default), valid or test
 ``text``       what is said or sung (tts, vc, svs, i_tts, s_edit)
@@ -15,7 +15,7 @@ key            meaning
 ``source``     path of the input of vc, se, tse, a_edit, sd, s_edit
 ``prompt``     path of a voice prompt; without it another recording of the speaker
 ``spans``      s_edit and a_edit: [[start s, end s] in source, [start s, end s] in audio] of what was edited
-=============  =====================================================================================================================
+=============  ================================================================================
 
 A task of the user's own (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker``,
 ``phones``, and its inputs by their names: a path for voice, audio and units (a voice that is left

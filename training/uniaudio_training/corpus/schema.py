@@ -3,11 +3,11 @@ This is the whole schema.
 
 An example has named tracks (sounds with what is said or sung in them) and the labels of its task:
 
-=======  =======================  ==============================================================================================
+=======  =======================  ======================================================================
 task     tracks                   labels
-=======  =======================  ==============================================================================================
+=======  =======================  ======================================================================
 tts      target, prompt           phones and words with times; prompt: the same speaker, another sentence
-vc       source, target, prompt   source and target have one length and one timing, other speakers; prompt: the target's speaker
+vc       source, target, prompt   equal length and timing, other speakers; prompt: the target's speaker
 se       source, target           ``noise``; source - target is the noise, sample by sample
 tse      source, target, prompt   ``interferer``; source - target is the interferer; prompt: the target's speaker
 svs      target, prompt           ``notes``, phones and words with times; prompt: the same singer, another song
@@ -15,9 +15,9 @@ t2s      target                   ``caption``, ``parameters`` (class, count, pit
 t2m      target                   ``caption``, ``parameters`` (instrument, key, mode, tempo, chords, drums)
 a_edit   source, target           ``caption`` (the instruction), ``edit``; equal outside the edited span
 sd       source, target           ``room``; the direct sound of source lies on target
-i_tts    target                   ``caption`` (the instruction), ``instruction`` (bins and what was measured), phones and words
+i_tts    target                   ``caption``, ``instruction`` (bins, measurements), phones and words
 s_edit   source, target           ``edit`` with both spans; bit for bit equal outside them; phones and words of both
-=======  =======================  ==============================================================================================
+=======  =======================  ======================================================================
 
 An example of a user's own task has a track for each input that is a sound, by the input's name, and
 target; the rest is in ``inputs``. Times are in seconds from the start of their track, spans in

@@ -22,20 +22,37 @@ WORDNET = Path(
 # Sentences with these stems are left out: the bundled voice's training text should not embarrass
 # anyone.
 _OFFENSIVE = re.compile(
-    r"\b(fuck|shit|cunt|nigg|whore|slut|rape|rapis|bastard|bitch|bugger|piss|crap|damn|hell|kill|murder|suicid|sex|naked|nude|"
-    r"breast|penis|vagin|negro|nazi|jew|queer|fag|dyke|prostitut|corpse|drug|cocaine|heroin|terroris|massacre|execut|slave)",
+    r"\b(fuck|shit|cunt|nigg|whore|slut|rape|rapis|bastard|bitch|bugger|piss|crap|damn|hell|"
+    r"kill|murder|suicid|sex|naked|nude|"
+    r"breast|penis|vagin|negro|nazi|jew|queer|fag|dyke|prostitut|corpse|drug|cocaine|heroin|"
+    r"terroris|massacre|execut|slave)",
     re.I,
 )
 
 # A grammar that a recogniser can be held to: each slot is one word, and "a" is left out (it is what
 # recognisers confuse most).
 _NAMES = "anna peter maria david lucy martin sarah george helen robert".split()
-_PEOPLE = "teacher doctor farmer driver sailor painter singer baker child mother father brother sister woman neighbor captain".split()
+_PEOPLE = (
+    "teacher doctor farmer driver sailor painter singer baker child mother father brother sister "
+    "woman neighbor captain"
+).split()
 _ADJECTIVES = "happy young old tall quiet clever brave tired friendly little".split()
-_THING_ADJECTIVES = "red green blue white yellow big small heavy broken new wooden golden empty beautiful strange cheap".split()
-_THINGS = "table window garden bottle letter picture basket blanket candle mirror ladder pencil hammer button bicycle engine camera kettle carpet pillow".split()
-_VERBS = "found carried painted opened washed moved sold bought wanted liked dropped fixed needed noticed borrowed covered".split()
-_PLACES = "kitchen school market harbor station forest village office museum library mountain river bridge castle church hotel".split()
+_THING_ADJECTIVES = (
+    "red green blue white yellow big small heavy broken new wooden golden empty beautiful strange"
+    " cheap"
+).split()
+_THINGS = (
+    "table window garden bottle letter picture basket blanket candle mirror ladder pencil hammer "
+    "button bicycle engine camera kettle carpet pillow"
+).split()
+_VERBS = (
+    "found carried painted opened washed moved sold bought wanted liked dropped fixed needed "
+    "noticed borrowed covered"
+).split()
+_PLACES = (
+    "kitchen school market harbor station forest village office museum library mountain river "
+    "bridge castle church hotel"
+).split()
 _PREPOSITIONS = "near behind inside beside under above".split()
 _TIMES = "yesterday today tonight before after during always often never later".split()
 _WHEN = "breakfast lunch dinner winter summer monday friday sunday morning evening".split()

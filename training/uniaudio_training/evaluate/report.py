@@ -201,7 +201,10 @@ def joint_against_single(results: Iterable[Judged]) -> str:
         f"{word} than chance explains: {', '.join(tasks) or 'none'}"
         for word, tasks in beyond.items()
     )
-    return f"The joint model is at least as good as the single-task one on the first measure of {at_least} of {compared} tasks ({named})."
+    return (
+        f"The joint model is at least as good as the single-task one on the first measure of "
+        f"{at_least} of {compared} tasks ({named})."
+    )
 
 
 def markdown(results: Sequence[Judged], command: str, about: str) -> str:

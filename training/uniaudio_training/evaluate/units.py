@@ -329,17 +329,20 @@ def main(argv: list[str] | None = None) -> int:
 
 SECTION = """## Semantic units
 
-Measured with `uniaudio-train evaluate units --model bundled --corpus data/corpus --docs docs/quality.md`, on test sentences that no training
-has seen and, where nothing else is said, by six voices that it has not heard.
+Measured with `uniaudio-train evaluate units --model bundled --corpus data/corpus --docs
+docs/quality.md`, on test sentences that no training has seen and, unless stated otherwise, by six
+voices that it has not heard.
 
 {table}
 
-- The map from unit to phone is counted on training clips. Phones spelt out: the best phone of each frame, single odd frames voted away, runs once; a phone
-  said twice in a row counts as an error. Bits: a lower bound (see `Map.bits`), the same for both columns.
-- Speaker named: the best of naive Bayes and three logistic regressions on histograms of 3 s of units, fitted on half of the clips. Part of what they find is
-  what voices do differently (pace, pauses, reduced vowels): the generator's own phones name the speaker as often as stands beside it.
-- Same unit: frames laid on one another by the generator's phone times, without pauses. The row of one speaker half a frame later shows what the
-  grid of frames alone costs."""
+- The map from unit to phone is counted on training clips. Phones spelt out: the best phone of each
+  frame; single odd frames are outvoted, and runs count once. A phone said twice in a row counts as
+  an error. Bits: a lower bound (see `Map.bits`), the same for both columns.
+- Speaker named: the best of naive Bayes and three logistic regressions on histograms of 3 s of
+  units, fitted on half of the clips. Part of what they find are habits of the voices (pace, pauses,
+  reduced vowels): the generator's own phones name the speaker as often as the last column says.
+- Same unit: frames aligned by the generator's phone times, without pauses. The row of one speaker
+  half a frame later shows what the frame grid alone costs."""
 
 
 if __name__ == "__main__":

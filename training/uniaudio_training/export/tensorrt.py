@@ -30,11 +30,14 @@ from uniaudio_engine.backends.trt_api import Api
 from uniaudio_engine.errors import InputError, first_few
 
 OPERATORS = frozenset(
-    """Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum DequantizeLinear Div Einsum Elu Equal Erf Exp
-    Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity If LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax Loop LSTM MatMul Max Mean Min Mod Mul Neg NonZero Not OneHot Or Pad Pow PRelu QuantizeLinear Range Reciprocal ReduceL2 ReduceMax ReduceMean
-    ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape ScatterElements ScatterND Shape Sigmoid Sign Sin Size Slice Softmax Softplus Split Sqrt Squeeze
-    Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where Xor""".split()
+    """Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose
+    Cos CumSum DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
+    GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity If LayerNormalization
+    LeakyRelu Less LessOrEqual Log LogSoftmax Loop LSTM MatMul Max Mean Min Mod Mul Neg NonZero
+    Not OneHot Or Pad Pow PRelu QuantizeLinear Range Reciprocal ReduceL2 ReduceMax ReduceMean
+    ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape ScatterElements ScatterND Shape
+    Sigmoid Sign Sin Size Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK
+    Transpose Trilu Unsqueeze Where Xor""".split()
 )
 TYPES = frozenset(
     {

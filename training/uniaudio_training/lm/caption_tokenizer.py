@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if not captions:
         print(
-            f"uniaudio-train captions: error: {args.corpus}: expected captions of {', '.join(CAPTION_TASKS)}, found none",
+            f"uniaudio-train captions: error: {args.corpus}: expected captions of "
+            f"{', '.join(CAPTION_TASKS)}, found none",
             file=sys.stderr,
         )
         return 2
