@@ -15,6 +15,7 @@ from typing import Any
 from .audio.voice import Voice
 from .backends.core import core
 from .backends.load import Parts, load_parts
+from .backends.protocols import Codec, Session
 from .backends.token_lm import TokenLM
 from .errors import InputError, first_few, shown
 from .request.sequence import Layout, Prefix
@@ -67,14 +68,14 @@ class Model:
                 self.capacity = min(self.capacity, self._frames_for(max_seconds))
         self._semantic = (
             SemanticEncoder(config.semantic, parts.semantic)
-            if config.semantic is not None
+            if config.semantic is not None and parts.semantic is not None
             else None
         )
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": self.folder.phones} | self.folder.labels
         self._label_ids: dict[str, dict[str, int]] = {}
-        self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, Session] = OrderedDict()
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
@@ -131,7 +132,7 @@ class Model:
     # Backends
 
     @property
-    def codec(self) -> Any:
+    def codec(self) -> Codec:
         """The bare codec, as the backend runs it."""
         return self.audio.codec
 
@@ -154,7 +155,7 @@ class Model:
             )
         return self._semantic
 
-    def fork_prefix(self, shared: Prefix) -> Any:
+    def fork_prefix(self, shared: Prefix) -> Session:
         """A new session with ``shared`` [T, K] prefilled.
 
         The prefill runs once for each of the last few prefixes; sessions are forks of it.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..audio.encoded import EncodedAudio
 from ..audio.sound import Audio, AudioSource, read_audio, trim_silence
 from ..audio.voice import Voice
+from ..backends.protocols import Codec
 from ..errors import InputError, shown
 from ..storage.config import ConfigError, ModelConfig
 
@@ -25,7 +26,7 @@ _PROMPT_SLACK = 4.0
 class AudioTokenizer:
     """The codec of one model. Immutable; safe to share between threads."""
 
-    def __init__(self, config: ModelConfig, codec: Any, fingerprint: str) -> None:
+    def __init__(self, config: ModelConfig, codec: Codec, fingerprint: str) -> None:
         """``codec`` runs the arithmetic, with the interface of ``_C.Codec``."""
         self.config, self.codec, self.fingerprint = config.codec, codec, fingerprint
         self._model = config.name

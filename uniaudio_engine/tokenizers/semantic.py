@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.core import core
+from ..backends.protocols import Codec
 from ..storage.config import SemanticConfig, to_dict
 
 Units = NDArray[np.int32]
@@ -24,7 +25,7 @@ Units = NDArray[np.int32]
 class SemanticEncoder:
     """Immutable; safe to share between threads."""
 
-    def __init__(self, config: SemanticConfig, codec: Any) -> None:
+    def __init__(self, config: SemanticConfig, codec: Codec) -> None:
         """``codec`` runs ``config.encoder``, with the interface of ``_C.Codec``."""
         self.config, self.core = config, codec
 
