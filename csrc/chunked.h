@@ -1,6 +1,6 @@
 // Codecs that work in chunks (EnCodec 48 kHz): each chunk of samples is a clip of its own, padded
 // with zeros to full length; decoded chunks are joined by linear cross-fades. A chunk's loudness
-// may be taken out before coding: its scale then travels beside the codes.
+// may be divided out before coding: its scale is then stored with the codes.
 //
 // Chunk i covers the samples [i * stride, i * stride + size), for every i with i * stride < N; its
 // frames follow those of chunk i - 1.

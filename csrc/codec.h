@@ -4,10 +4,10 @@
 // change a result. Codes are frame-major here, [T][K]; samples go in planar, [channels][N], and
 // come out time-major, [N][channels]. K' <= K codebooks may be used on both sides.
 //
-// Some codecs work in chunks (chunked.h): their frames come in runs of chunk_frames(), and streams
-// give them chunk by chunk. A codec that normalises loudness gives a scale for each chunk (or for
-// the whole clip, where it has no chunks): codes are then only half of the sound, so whoever
-// encodes must take the scales and whoever decodes must give them.
+// Some codecs work in chunks (chunked.h): streams emit their frames chunk by chunk, in runs of
+// chunk_frames(). A codec that normalises loudness has a scale for each chunk (or for the whole
+// clip, where it has no chunks). Codes alone are then not enough: the encoder's caller must keep
+// the scales and pass them to the decoder.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ class EncoderStream {
   void restore(std::string_view bytes);
 
   int num_codebooks() const { return num_codebooks_; }
-  // Samples that must follow a frame's end before the frame comes out, at worst.
+  // The most samples that must follow a frame's end before the frame comes out.
   int64_t lookahead() const;
 
  protected:
@@ -78,7 +78,7 @@ class DecoderStream {
   std::string save() const;
   void restore(std::string_view bytes);
 
-  // Samples of the newest frame (and those before it) that are still held back, at worst.
+  // The most samples that are held back (of the newest frame and those before it).
   int64_t lookahead() const;
 
  protected:

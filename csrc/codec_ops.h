@@ -1,5 +1,5 @@
-// What both codec families are made of: packed matrices, blocked products over the thread pool, and
-// state in bytes.
+// Common to both codec families: packed matrices, blocked products over the thread pool, and state
+// as bytes.
 #pragma once
 
 #include <algorithm>
@@ -88,7 +88,7 @@ class StateReader {
   int64_t integer(int64_t low, int64_t high);  // std::invalid_argument when outside
   void floats(float* p, size_t n);             // exactly n, all finite
   void end() const;                            // nothing may be left
-  [[noreturn]] static void refuse();           // for values that no stream would have saved
+  [[noreturn]] static void refuse();           // on values that no stream saves
  private:
   const char* take(size_t n);
   std::string_view bytes_;

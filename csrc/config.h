@@ -1,6 +1,6 @@
-// The configuration structs of uniaudio_engine/storage/config.py, read from the same JSON with the same
-// checks. Unknown or missing keys, wrong types and values out of range are std::invalid_argument
-// with the key's full name.
+// The configuration structs of uniaudio_engine/storage/config.py, read from the same JSON with the
+// same checks. Unknown or missing keys, wrong types and values out of range are
+// std::invalid_argument with the key's full name.
 #pragma once
 
 #include <map>
@@ -69,7 +69,7 @@ struct CodecConfig {
   std::optional<SpectralConfig> spectral;  // exactly the one that `family` names is used
   std::optional<SeanetConfig> seanet;
   bool is_spectral = true;
-  // kbit/s, ascending; only named here, see CodecConfig.codebooks_for in Python
+  // kbit/s, ascending; CodecConfig.codebooks_for in Python uses them
   std::vector<double> bandwidths;
 };
 

@@ -12,8 +12,8 @@
 
 namespace uniaudio {
 
-// Where quantized activations go: reserve once, outside the frame loop, for the most rows and the
-// widest input.
+// Room for quantized activations: reserve it once, outside the frame loop, for the most rows and
+// the widest input.
 struct LinearScratch {
   Buffer<uint8_t> q;
   Buffer<float> scale;
@@ -45,7 +45,7 @@ class Linear {
   int64_t out() const { return out_; }  // columns of y
   DType dtype() const { return dtype_; }
   size_t weight_bytes() const;  // read for each use (weights, scales)
-  // Weights that are read once in a long while should not drive others out of the outer caches.
+  // For weights that are read rarely: keeps them from evicting others from the outer caches.
   void set_stream(bool stream) { stream_ = stream; }
 
   // x [rows, in] with xstride elements from row to row, y [rows, out] likewise. Each row's result

@@ -1,5 +1,5 @@
-// Weight matrices before they are packed for the kernels: float32, or quantized in a plain
-// row-major form, which is also how a model folder stores them.
+// Weight matrices before they are packed for the kernels: float32, or quantized, in row-major
+// order, as a model folder stores them.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The multi-scale LM: a global transformer over frames and a local one over a frame's slots.
-// Immutable and shared by sessions. Torch truth: MultiScaleLM in uniaudio_training/models/lm.py.
+// Immutable and shared by sessions. Reference: MultiScaleLM in uniaudio_training/models/lm.py.
 #pragma once
 
 #include <cstdint>
@@ -24,19 +24,19 @@ class MultiScaleLm;
 // The tensors that a model of this configuration consists of.
 std::vector<TensorSpec> lm_tensors(const LmConfig& config);
 
-// How the weights of each part are held.  The head stands for what is small: the bridge too.
+// How the weights of each part are held. The bridge, which is small too, follows the head.
 struct LmDTypes {
   DType global = DType::float32, local = DType::float32, head = DType::float32;
   LmDTypes() = default;
   LmDTypes(DType all) : global(all), local(all), head(all == DType::int4 ? DType::int8 : all) {}
-  // A name ("int4" keeps the head in int8), or parts by name: "global=int8,local=int4,head=int8",
-  // each at most once and the rest as `all`'s, "int8" when it is not given first:
-  // "int4,global=int8". std::invalid_argument otherwise.
+  // One name for all parts ("int4" keeps the head in int8), or parts by name, each at most once:
+  // "global=int8,local=int4,head=int8". A leading name sets the other parts, "int8" by default:
+  // "int4,global=int8". std::invalid_argument on other text.
   static LmDTypes parse(const std::string& text);
   std::string name() const;  // the shortest text that parses to this
 };
 
-// What a pass needs besides the weights; owned by a session, reserved outside the frame loop.
+// A pass's working memory; owned by a session, reserved outside the frame loop.
 struct LmScratch {
   TransformerScratch global, local;
   LinearScratch linear;
@@ -60,12 +60,12 @@ class MultiScaleLm {
 
   const LmConfig& config() const { return config_; }
   const LmDTypes& dtypes() const { return dtypes_; }
-  // of the global stack's caches; the local one's are short and stay float32
+  // of the global stack's caches; the local stack's are short and stay float32
   KvDType kv_dtype() const { return kv_dtype_; }
   ThreadPool& pool() const { return *pool_; }
   const Transformer& global() const { return global_; }
   const Transformer& local() const { return local_; }
-  // of config, dtypes and weights: what a saved session belongs to
+  // of config, dtypes and weights: identifies the model of a saved session
   uint64_t fingerprint() const { return fingerprint_; }
 
   // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot

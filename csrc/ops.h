@@ -1,5 +1,5 @@
-// The op surface that models are written in: rows of floats in, rows of floats out, threads and
-// instruction sets hidden.
+// The operations that models are written in: rows of floats in, rows of floats out; threads and
+// instruction sets are hidden.
 #pragma once
 
 #include <cstdint>

@@ -1,15 +1,15 @@
-// A pool of threads for loops over output rows. Work is cut into chunks; each thread starts with
-// its own share (so that its weights stay in its own cache) and then takes over chunks that others
-// have not begun, so that a busy neighbour on one core costs its fair share and not a stall. Who
-// computes a chunk never changes what is computed.
+// A pool of threads for loops over output rows. Work is cut into chunks. Each thread starts with
+// its own share, so that its weights stay in its own cache, and then takes over chunks that others
+// have not begun. A busy core thus costs its fair share and does not stall the loop. Which thread
+// computes a chunk never changes the result.
 //
 // Waiting is a short spin, then sleep. Nothing allocates. Several threads may call `run` on one
-// pool: the loser of the race for the helpers does its loop alone.
+// pool: the one that does not get the helpers does its loop alone.
 //
-// Other programs on the same cores: a thread that is put off its core in the middle of a chunk
-// holds everybody up for a time slice of the operating system. So workers offer their core to
-// others by themselves, now and then, while they hold no chunk; and a worker that sees the caller
-// put off its core in the middle of a stretch (below) gives it its own one.
+// Other programs may use the same cores: a thread that is preempted in the middle of a chunk delays
+// all others by a time slice of the operating system. Workers therefore yield their core now and
+// then while they hold no chunk. A worker that sees the caller preempted in the middle of a stretch
+// (below) gives up its own core to it.
 #pragma once
 
 #include <atomic>

@@ -24,7 +24,7 @@ class ResidualVQ {
   // codewords first (see codec_vnni.h), which never changes a code.
   void encode(ThreadPool& pool, float* z, int rows, int stages, int32_t* codes,
               Buffer<float>& scratch) const;
-  // The same by definition, one score at a time: the test's oracle.
+  // The same by definition, one score at a time: the tests' reference.
   void encode_plain(float* z, int rows, int stages, int32_t* codes) const;
   // codes [rows, stages] -> z [rows, dim], summed in the order of the stages
   void decode(const int32_t* codes, int rows, int stages, float* z) const;

@@ -190,8 +190,8 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
     }
   }
 
-  // Gather what may be emitted. When the end id is out of season only the others count, unless
-  // they hold it themselves.
+  // Gather the ids that may be emitted. Before min_frames the end id is left out, in those slots
+  // where it would end the sequence.
   const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
   const float temperature = greedy ? 1.0f : float(c.temperature);
   const bool skip_end = c.end_id >= 0 && !may_end(slot, generated) && slots_[size_t(slot)].end;

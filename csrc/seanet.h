@@ -1,5 +1,5 @@
 // The SEANet codec (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438) in the time domain.
-// The truth, and the tensor names, are in training/uniaudio_training/models/seanet.py.
+// The reference, with the tensor names, is training/uniaudio_training/models/seanet.py.
 #pragma once
 
 #include <memory>

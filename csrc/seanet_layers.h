@@ -1,5 +1,5 @@
 // The layers of the SEANet codec as streams over rows (time-major). A chain hands each layer its
-// rows; a layer keeps what later rows still need and says how many rows it wrote. The padding rules
+// rows; a layer keeps the rows that later outputs need and returns how many it wrote. Padding rules
 // are those of EnCodec (arXiv 2210.13438): every layer pads its own input, so the right edge is
 // handled layer by layer when the clip ends.
 #pragma once
@@ -14,7 +14,7 @@
 
 namespace uniaudio {
 
-// One layer's memory in one stream, and its working space.
+// One layer's state in one stream, and its working memory.
 struct LayerState {
   Buffer<float> kept;  // rows that later outputs need
   int rows = 0;        // how many of them there are
@@ -96,8 +96,8 @@ class ConvLayer final : public Layer {
   // Takes in n new rows (see `input`) and pads; `close` then remembers what later outputs need.
   Window open(LayerState& s, int n, bool last) const;
   void close(LayerState& s, const Window& window) const;
-  // The outputs themselves, from rows of one such window; with the norm, if there is one, and an
-  // elu where that is asked for.
+  // The outputs themselves, from rows of one such window; with the norm, if there is one, and elu
+  // where `activate`.
   void convolve(ThreadPool& pool, const float* first, int count, float* out,
                 bool activate = false) const;
   // The same on the calling thread; without norm.
@@ -143,9 +143,9 @@ class UpsampleLayer final : public Layer {
   ClipNorm norm_;
 };
 
-// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants
-// that. The rows go through all of it in tiles that stay in cache; what a stream remembers is the
-// input of the first convolution, before its elu.
+// shortcut(x) + second(elu(first(elu(x)))), with a last elu where the next layer starts with one.
+// Rows go through the whole block in tiles that stay in cache. A stream's state is the input of the
+// first convolution, before its elu.
 class ResidualLayer final : public Layer {
  public:
   ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation,

@@ -1,5 +1,5 @@
 // The spectral codec: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame
-// rate. With `decoder_blocks` 0 it ends at the codes: the semantic tokenizer. The truth is
+// rate. With `decoder_blocks` 0 it ends at the codes: the semantic tokenizer. Reference:
 // training/uniaudio_training/models/spectral.py; the heads follow Vocos (arXiv 2306.00814).
 #pragma once
 
@@ -19,7 +19,7 @@ class ConvNeXt {
   struct Shape {
     int in, width, hidden, blocks, out, taps;
   };
-  // What one stream remembers, and what it computes in.
+  // One stream's state and working memory.
   struct State {
     Buffer<float> history;  // [blocks][taps - 1][width]
   };

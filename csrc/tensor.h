@@ -25,7 +25,7 @@ inline std::string shape_string(const std::vector<int64_t>& shape) {
   return s + "]";
 }
 
-// Zero-initialised, 64-byte aligned array of a plain type.  Allocated once, never grows by itself.
+// Zero-initialised, 64-byte aligned array of a trivial type. Never grows by itself.
 template <class T>
 class Buffer {
  public:

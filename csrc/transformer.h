@@ -1,5 +1,5 @@
 // A stack of pre-norm transformer blocks over rows, and its key-value cache. Used by the global and
-// the local stack. Torch truth: Stack in uniaudio_training/models/lm.py (without its embedding).
+// the local stack. Reference: Stack in uniaudio_training/models/lm.py (without its embedding).
 #pragma once
 
 #include <cstdint>

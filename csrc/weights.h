@@ -1,5 +1,5 @@
-// Checked weight lookup. A model first states every tensor it needs (name and shape); `check` then
-// reports all that is missing, misshapen or left over in one error, and only then are tensors read.
+// Checked weight lookup. A model first lists every tensor it needs (name and shape). `check` then
+// reports all missing, misshapen and left-over tensors in one error before any is read.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ struct Matrix;
 class ThreadPool;
 
 // float32 and bfloat16 stand alone. int8 [out, in] and int4 (uint8 [out, 16 ceil(in / 32)]: byte j
-// of a row holds inputs 2 j and 2 j + 1, low nibble first, each the value + 8, padded with 8) come
-// with their scales beside them, named NAME_scale: float32 [out] or bfloat16 [out, ceil(in / 32)].
+// of a row holds inputs 2 j and 2 j + 1, low nibble first, each the value + 8, padded with 8) have
+// their scales in NAME_scale: float32 [out] or bfloat16 [out, ceil(in / 32)].
 enum class StoredType { float32, bfloat16, int8, int4 };
 
 // A tensor as it is stored; the bytes belong to whoever made the map (an mmap, a NumPy array).

@@ -1,4 +1,4 @@
-// uniaudio_engine._cuda: the models of csrc/cuda/ for Python, with the methods that _C's have.  Over
+// uniaudio_engine._cuda: the models of csrc/cuda/ for Python, with the methods that _C's have. Over
 // csrc/cuda/device_host.cc the same file is the tests' module _cuda_host, whose device is the CPU.
 //
 // It takes _C.Sampling, so both modules must come from one build: cuda.py compares

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from email import message_from_string
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 
@@ -22,8 +24,17 @@ def version() -> str:
     return found[1]
 
 
+class BuildPython(build_py):
+    def run(self) -> None:
+        # As in the engine's setup.py: no modules of an earlier build.
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 setup(
     version=version(),
+    cmdclass={"build_py": BuildPython},
     install_requires=[
         f"uniaudio-engine=={version()}",
         "numpy>=1.23",

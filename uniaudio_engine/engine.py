@@ -18,6 +18,7 @@ from .audio.encoded import EncodedAudio
 from .audio.sound import Audio, AudioSource, read_audio
 from .audio.voice import Voice
 from .backends.core import default_threads
+from .backends.protocols import Codec
 from .backends.token_lm import TokenLM
 from .errors import InputError, shown
 from .model import Model
@@ -151,7 +152,7 @@ class Engine(Verbs):
         return self.model.audio.fingerprint
 
     @property
-    def codec(self) -> Any:
+    def codec(self) -> Codec:
         """The bare codec, as the backend runs it: samples [N] <-> codes [K, T]."""
         return self.model.codec
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .audio.voice import Voice
@@ -66,11 +66,9 @@ class Model:
             self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:
                 self.capacity = min(self.capacity, self._frames_for(max_seconds))
-        self._semantic = (
-            SemanticEncoder(config.semantic, parts.semantic)
-            if config.semantic is not None and parts.semantic is not None
-            else None
-        )
+        self._semantic: SemanticEncoder | None = None
+        if config.semantic is not None and parts.semantic is not None:
+            self._semantic = SemanticEncoder(config.semantic, parts.semantic)
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": self.folder.phones} | self.folder.labels
@@ -199,8 +197,15 @@ class Model:
         ids = self.label_ids("phone")
         return ids.get(PAUSE, ids.get(SILENCE, -1))
 
-    def sentences(self, text: str) -> Iterator[Sentence]:
-        """The sentences of a text, in this model's phones.
+    def sentences(
+        self,
+        text: str,
+        *,
+        markup: str = "auto",
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        paragraph_pause: float | None = None,
+    ) -> Iterator[Sentence]:
+        """The sentences of a text, in this model's phones; see :func:`text.iter_sentences`.
 
         Raises :class:`InputError` where the model has no phones for English.
         """
@@ -210,13 +215,16 @@ class Model:
                 self._lexicon = parse_lexicon(
                     self.folder.lexicon, str(self.folder.path / "lexicon.txt")
                 )
-            return position_sentences(text, labels, self._lexicon)
+            own = {**self._lexicon, **(lexicon or {})}
+            return position_sentences(
+                text, labels, own, markup=markup, paragraph_pause=paragraph_pause
+            )
         if PAUSE not in labels:
             raise InputError(
                 f"model {self.config.name} has no phone labels for English text; give phones=, or "
                 "import it with its phone dictionary (uniaudio import uniaudio --phones FILE)"
             )
-        return iter_sentences(text)
+        return iter_sentences(text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause)
 
     @property
     def captions(self) -> CaptionTokenizer:

@@ -4,27 +4,40 @@
 UA_INLINE Native fetch(const float* p) { return *reinterpret_cast<const NativeLoose*>(p); }
 UA_INLINE void put_native(float* p, Native x) { *reinterpret_cast<NativeLoose*>(p) = x; }
 
-// Lanes a0 b0 a1 b1 ... of two registers, first and second half; even and odd lanes; lanes in
-// reverse.
-// start, start + b_offset, start + a_step, ...
-UA_INLINE NativeInt lane_map(int start, int a_step, int b_offset) {
-  NativeInt m = {};
-  for (int i = 0; i < UA_LANES; ++i) m[i] = start + i / 2 * a_step + i % 2 * b_offset;
-  return m;
+template <int...>
+struct Sequence {};
+#if UA_LANES == 16
+using LaneNumbers = Sequence<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif UA_LANES == 8
+using LaneNumbers = Sequence<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using LaneNumbers = Sequence<0, 1, 2, 3>;
+#endif
+#if __has_builtin(__builtin_shufflevector)
+#define UA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else  // GCC before 12
+#define UA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, NativeInt{__VA_ARGS__})
+#endif
+
+// Pairs of lanes, counted through a and then b: start, start + second; then both by `step` on.
+template <int kStart, int kStep, int kSecond, int... I>
+UA_INLINE Native pairs(Native a, Native b, Sequence<I...>) {
+  return UA_SHUFFLE(a, b, (kStart + I / 2 * kStep + I % 2 * kSecond)...);
 }
+template <int... I>
+UA_INLINE Native reversed(Native a, Sequence<I...>) {
+  return UA_SHUFFLE(a, a, (UA_LANES - 1 - I)...);
+}
+// a0 b0 a1 b1 ..., first and second half
 UA_INLINE Native low_pairs(Native a, Native b) {
-  return __builtin_shuffle(a, b, lane_map(0, 1, UA_LANES));
+  return pairs<0, 1, UA_LANES>(a, b, LaneNumbers{});
 }
 UA_INLINE Native high_pairs(Native a, Native b) {
-  return __builtin_shuffle(a, b, lane_map(UA_LANES / 2, 1, UA_LANES));
+  return pairs<UA_LANES / 2, 1, UA_LANES>(a, b, LaneNumbers{});
 }
-UA_INLINE Native evens(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(0, 4, 2)); }
-UA_INLINE Native odds(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(1, 4, 2)); }
-UA_INLINE Native reversed(Native a) {
-  NativeInt m = {};
-  for (int i = 0; i < UA_LANES; ++i) m[i] = UA_LANES - 1 - i;
-  return __builtin_shuffle(a, m);
-}
+UA_INLINE Native evens(Native a, Native b) { return pairs<0, 4, 2>(a, b, LaneNumbers{}); }
+UA_INLINE Native odds(Native a, Native b) { return pairs<1, 4, 2>(a, b, LaneNumbers{}); }
+UA_INLINE Native reversed(Native a) { return reversed(a, LaneNumbers{}); }
 
 // v -> u: a transform of R points, V one float or a register of them.
 template <int R, class V>

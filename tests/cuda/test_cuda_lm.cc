@@ -347,10 +347,12 @@ TEST(refusals_are_one_line) {
   const SamplingConfig s;
   std::vector<int32_t> out(size_t(20 * m.config.num_codebooks));
   std::vector<cuda::Session::Job> twice(2, {&session, &s, nullptr, out.data()});
-  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(twice, 2, {}), "distinct sessions");
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(twice, 2, {}),
+               "distinct sessions");
   std::vector<cuda::Session::Job> one(1, {&session, &s, nullptr, out.data()});
   CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, -1, {}), "got -1");
-  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, 11, {}), "at most 10 more");
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate_batch(one, 11, {}),
+               "at most 10 more");
   // a call that comes while another is in progress
   const auto during = [&](const auto& call) {
     cuda::Session::generate_batch(one, 1, [&] {

@@ -31,6 +31,8 @@ from uniaudio_engine.errors import InputError
 from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
+pytestmark = pytest.mark.slow  # the emulator is compiled first, and emulates every thread
+
 TEXT = "Hello. Yes."
 
 

@@ -99,7 +99,7 @@ def test_seeds(engine: Engine) -> None:
 def test_sentences_of_one_text_differ(engine: Engine) -> None:
     codes = codes_of(engine, phones="pau hh\npau hh", seed=4)
     plan = engine.plan("tts", phones="pau hh", seed=4)
-    first = run_together(engine.model, [plan])[0][0]
+    first = run_together(engine.model, [plan])[0][0][1][0]
     assert np.array_equal(codes[: len(first)], engine.layout.frames_to_codes(first))
     assert not np.array_equal(codes[len(first) : 2 * len(first)], codes[: len(first)])
 
@@ -446,8 +446,9 @@ def test_token_api_refuses(call: Any, engine: Engine) -> None:
 
 def test_schema(engine: Engine) -> None:
     (tts,) = engine.tasks()
-    assert [i["name"] for i in tts["inputs"]] == ["prompt", "text", "phones"]
-    assert [i["required"] for i in tts["inputs"]] == [False, True, False]
+    names = ["prompt", "text", "phones", "markup", "lexicon"]
+    assert [i["name"] for i in tts["inputs"]] == names
+    assert [i["name"] for i in tts["inputs"] if i["required"]] == ["text"]
     assert {"seed", "temperature", "speed"} <= {o["name"] for o in tts["options"]}
     assert tts["target"] == "audio" and tts["length"] == "durations"
 

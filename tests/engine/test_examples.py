@@ -26,8 +26,9 @@ from joint import make_joint_model
 from uniaudio_engine import Audio, Engine
 from uniaudio_engine.audio.encoded import EncodedAudio
 from uniaudio_engine.audio.voice import Voice
+from uniaudio_engine.cli.arguments import build_parser
 from uniaudio_engine.cli.examples import example_files
-from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.score.reading import lay_out, read_score
@@ -350,10 +351,9 @@ def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     os.utime(kept, (0, 0))
     assert main(["examples", str(there)]) == 2
     out, err = capsys.readouterr()
-    assert (
-        not out
-        and err
-        == f"uniaudio: error: {there}: song.txt exists with other contents; choose another folder, or overwrite with --force\n"
+    assert not out and err == (
+        f"uniaudio: error: {there}: song.txt exists with other contents; choose another folder, "
+        "or overwrite with --force\n"
     )
     assert changed.read_text() == "C4 1 mine\n" and not (there / "noisy.flac").exists()
     assert main(["examples", str(there), "--force"]) == 0

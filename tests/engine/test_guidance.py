@@ -1,5 +1,5 @@
-"""Guidance: ids come from plain + scale (own - plain), however they are made; and the engine's
-plain side lacks the caption alone.
+"""Classifier-free guidance: ids come from unconditional + scale (own - unconditional) logits, and the
+engine's unconditional sequence lacks only the caption.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def pair(
     """A session of 12 known frames and one of 7 others, with what they were fed."""
     c = CONFIGS[name]
     lm = native_lm(c, torch_lm(c), dtype, threads)
-    own, plain = random_inputs(c, 12, seed=1), random_inputs(c, 7, seed=2)
+    own, unconditional = random_inputs(c, 12, seed=1), random_inputs(c, 7, seed=2)
     sessions = [lm.session(n) for n in (64, 50)]
-    for s, given in zip(sessions, (own, plain), strict=True):
+    for s, given in zip(sessions, (own, unconditional), strict=True):
         s.prefill(*given)
-    return c, lm, *sessions, list(own), list(plain)
+    return c, lm, *sessions, list(own), list(unconditional)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 @pytest.mark.parametrize("name", ["base", "reference", "aligned", "everything", "one_codebook"])
 def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
-    c, lm, s, plain, own_given, plain_given = pair(name)
+    c, lm, s, unconditional, own_given, unconditional_given = pair(name)
     aligned = (
         np.random.default_rng(9)
         .integers(-1, c.aligned_vocab, (20, c.aligned_slots))
@@ -51,7 +51,7 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
         if c.aligned_slots
         else None
     )
-    s.set_guidance(plain, scale)
+    s.set_guidance(unconditional, scale)
     out = s.generate(20, _C.Sampling(**GREEDY), aligned)
     assert s.guided and out.shape == (20, c.num_codebooks)
 
@@ -60,7 +60,7 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
         whole = None if aligned is None else np.concatenate((known_aligned, aligned))
         return lm.logits(np.concatenate((frames, out)), whole, continuous)[len(frames) :]
 
-    a, b = logits(own_given), logits(plain_given)
+    a, b = logits(own_given), logits(unconditional_given)
     assert np.array_equal((b + np.float32(scale) * (a - b)).argmax(-1), out)
     assert not np.array_equal(a.argmax(-1), b.argmax(-1))  # the sides do differ
     if scale == 1.0:
@@ -72,8 +72,8 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_alone_forked_in_parts_and_in_a_batch(threads: int, dtype: str) -> None:
     def start() -> _C.LMSession:
-        *_, s, plain, _, _ = pair("base", dtype, threads)[1:]
-        s.set_guidance(plain, 1.7)
+        *_, s, unconditional, _, _ = pair("base", dtype, threads)[1:]
+        s.set_guidance(unconditional, 1.7)
         s.prefill(np.full((2, 3), 5, np.int32))  # both sides hear it
         return s
 
@@ -87,9 +87,9 @@ def test_the_same_alone_forked_in_parts_and_in_a_batch(threads: int, dtype: str)
             np.concatenate((first, one.generate(14, _C.Sampling(**DRAWN)))), expected
         )
 
-    c, lm, a, plain, *_ = pair("base", dtype, threads)
+    c, lm, a, unconditional, *_ = pair("base", dtype, threads)
     unguided = a.fork().generate(24, _C.Sampling(**DRAWN))
-    a.set_guidance(plain, 1.7)
+    a.set_guidance(unconditional, 1.7)
     a.prefill(np.full((2, 3), 5, np.int32))
     ends, alone = (
         a.fork(),
@@ -107,16 +107,16 @@ def test_the_same_alone_forked_in_parts_and_in_a_batch(threads: int, dtype: str)
 
 
 def test_bad_guidance_is_refused_and_changes_nothing() -> None:
-    c, lm, s, plain, *_ = pair("base")
+    c, lm, s, unconditional, *_ = pair("base")
     other = pair("base")[3]
     guided = s.fork()
-    guided.set_guidance(plain, 2.0)
+    guided.set_guidance(unconditional, 2.0)
     for wrong in (s, other, guided):
         with pytest.raises(ValueError, match="another session of the same LM"):
             s.set_guidance(wrong, 2.0)
     for scale in (-1.0, 101.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="a scale from 0 to 100"):
-            s.set_guidance(plain, scale)
+            s.set_guidance(unconditional, scale)
     assert not s.guided
     with pytest.raises(ValueError, match="without guidance"):
         guided.save()
@@ -129,7 +129,7 @@ def test_bad_guidance_is_refused_and_changes_nothing() -> None:
     assert guided.frames == 12 and len(guided.generate(43, _C.Sampling())) == 43
     guided.restore(s.save())
     assert not guided.guided
-    guided.set_guidance(plain, 2.0)
+    guided.set_guidance(unconditional, 2.0)
     guided.reset()
     assert not guided.guided and guided.frames == 0
 

@@ -12,33 +12,31 @@ MOST_NAMES = 20
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """All modules of a package by their full names, the compiled one included."""
+    """All modules of a package by their full names; compiled ones by their stubs."""
     found = {}
     for path in (*root.rglob("*.py"), *root.rglob("*.pyi")):
         parts = path.relative_to(root.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    for compiled in ("_C", "_cuda"):
-        found.setdefault(f"{root.name}.{compiled}", root / f"{compiled}.pyi")
     return found
 
 
 def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
-    """Modules of the package that a module imports anywhere, under TYPE_CHECKING too."""
+    """Modules of the package that a module imports anywhere, under TYPE_CHECKING too.
+
+    Compiled modules import none; what their stubs import is for type checkers only.
+    """
+    if path.suffix == ".pyi":
+        return set()
     found: set[str] = set()
-    package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    for node in ast.walk(
-        ast.parse(path.read_text(encoding="utf-8")) if path.exists() else ast.Module([], [])
-    ):
+    package = (name if path.stem == "__init__" else name.rpartition(".")[0]).split(".")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join(
-                [*(above if node.level else []), *([node.module] if node.module else [])]
-            )
-            for alias in node.names:
-                inner = f"{base}.{alias.name}"
-                found.add(inner if inner in known else base)
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            inner = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {i if i in known else base for i in inner}
     return (found & set(known)) - {name}
 
 

@@ -425,6 +425,7 @@ def test_the_program_of_the_page(joint: tuple[Path, Path], tmp_path: Path) -> No
     assert done.stdout.endswith("samples\n") and (tmp_path / "hello.wav").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_folders_cpp_program_speaks(joint: tuple[Path, Path], tmp_path: Path) -> None:
     """Against ONNX Runtime's library as PyPI has it; its headers are not there: ONNXRUNTIME_INCLUDE
     names them (1.12 or newer).

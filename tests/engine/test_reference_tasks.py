@@ -26,10 +26,13 @@ from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 LABELS = ("<unk>", "SIL", "HH_B", "AH0_I", "L_I", "OW1_E", "AY1_S", "<UNK>")
-SPECIALS = """pad continuous_token start end phone_start phone_end text_start text_end audio_start audio_end audio_prompt_start
-audio_prompt_end semantic_start semantic_end tts_task mega_global mega_local asr_task VC_task Spex_task TSS_task text_t5_start
-text_t5_end SV_task sv_bool_start sv_bool_end SE_task sing_task sing_phone_start sing_phone_end sing_midi_start sing_midi_end
-TTM_task Audit_task InstructTTS_task Speech_RIR_task speech_edit_task""".split()
+SPECIALS = """
+pad continuous_token start end phone_start phone_end text_start text_end audio_start audio_end
+audio_prompt_start audio_prompt_end semantic_start semantic_end tts_task mega_global mega_local
+asr_task VC_task Spex_task TSS_task text_t5_start text_t5_end SV_task sv_bool_start sv_bool_end
+SE_task sing_task sing_phone_start sing_phone_end sing_midi_start sing_midi_end TTM_task
+Audit_task InstructTTS_task Speech_RIR_task speech_edit_task
+""".split()
 SIZES = {
     "audio": 48,
     "audio_mask": 1,
@@ -381,7 +384,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "unit out of range": (
         "vc",
         {"source": [30], "prompt": tone(1.0)},
-        "expected whole numbers from 0 to 29, 50 a second",
+        "expected whole numbers from 0 to 29, 50 per second",
     ),
     "units of floats": (
         "vc",

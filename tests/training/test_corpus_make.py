@@ -14,7 +14,15 @@ import pytest
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 pytest.importorskip("tqdm", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import check, degrade, make, recipes, singing, speech, wordings
+from uniaudio_training.corpus import (
+    check,
+    degrade,
+    make,
+    recipes,
+    singing,
+    speech,
+    wordings,
+)
 from uniaudio_training.corpus.flite import flite
 from uniaudio_training.corpus.music import SOUNDFONT
 from uniaudio_training.corpus.reading import CorpusError, open_corpus
@@ -361,23 +369,6 @@ def test_corpus_is_read_lazily_and_across_processes(corpus):
         corpus["t2s", "valid"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--tasks", "opera"], "expected TASK or TASK=HOURS"),
-        (["--tasks", "t2s=x"], "expected TASK or TASK=HOURS"),
-        (["--tasks", "t2s=-1"], "expected TASK or TASK=HOURS"),
-        (["--tasks", "t2s", "--hours", "nan"], "expected TASK or TASK=HOURS"),
-        (["--tasks", "t2s", "--splits", "dev"], "--splits"),
-        (["--tasks", "t2s", "--workers", "0"], "--workers"),
-    ],
-)
-def test_wrong_arguments_get_one_line(arguments, message, tmp_path, capsys):
-    assert make.main(["make", *arguments, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
-
-
 def test_folder_of_another_seed_or_kind_is_left_alone(corpus, tmp_path, capsys):
     assert (
         make.main(
@@ -428,13 +419,6 @@ def test_check_and_show(corpus, tmp_path, capsys):
         == 0
     )
     assert {p.suffix for p in tmp_path.iterdir()} == {".wav", ".png"}
-
-
-@pytest.mark.parametrize("extra", [[], ["make"], ["check"], ["show"]])
-def test_help_has_an_example(extra, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        make.main([*extra, "--help"])
-    assert stopped.value.code == 0 and "example: uniaudio-train corpus" in capsys.readouterr().out
 
 
 def test_trainers_read_it(corpus):

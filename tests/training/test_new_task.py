@@ -131,6 +131,7 @@ def recordings(folder):
     return [line for line in new if line["split"] == "test"]
 
 
+@pytest.mark.slow
 def test_a_third_task_from_a_file(tmp_path, capsys):
     test = recordings(tmp_path)
     bundled = str(next(iter(bundled_models().values())))

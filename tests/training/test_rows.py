@@ -171,7 +171,7 @@ def test_of_an_edit_the_span_alone_is_predicted(model, captions):
 def test_some_captions_are_left_out(task, model, captions):
     _, layout = model
     data = TaskData(ENTRIES[task], random_items(task, captions))
-    told, some, none = (
+    complete, some, none = (
         task_batch(layout, data, np.random.default_rng(4), 2, 3000, dropout)
         for dropout in (0.0, 0.4, 1.0)
     )
@@ -189,13 +189,19 @@ def test_some_captions_are_left_out(task, model, captions):
         return ((ids[..., :-1] == begin) & (ids[..., 1:] == end)).any(-1)
 
     if task == "tts":
-        assert torch.equal(told.inputs, none.inputs) and torch.equal(told.frames, some.frames)
+        assert torch.equal(complete.inputs, none.inputs) and torch.equal(
+            complete.frames, some.frames
+        )
     else:
         assert (
-            not empty(told).any() and empty(none).all() and 0.1 < empty(some).float().mean() < 0.7
+            not empty(complete).any()
+            and empty(none).all()
+            and 0.1 < empty(some).float().mean() < 0.7
         )
     for batch in (some, none):
-        assert torch.equal(batch.frames[batch.kind == AUDIO], told.frames[told.kind == AUDIO])
+        assert torch.equal(
+            batch.frames[batch.kind == AUDIO], complete.frames[complete.kind == AUDIO]
+        )
 
 
 def columns(layout, seq, name):
@@ -204,7 +210,7 @@ def columns(layout, seq, name):
     return np.where(values >= 0, values - span.start, -1)
 
 
-def test_a_source_rides_beside_its_target(model, captions):
+def test_a_source_is_aligned_with_its_target(model, captions):
     _, layout = model
     (item, *_) = random_items("se", captions)
     seq = item.sequence(layout).complete(item.codes)

@@ -1,9 +1,8 @@
-"""Recordings for the walk-through of docs/new-task.md: speech of a corpus, and what two effects
-make of it.
+"""Makes the recordings of docs/new-task.md: speech of a corpus, and the same through two effects.
 
-    python training/new-task/recordings.py --corpus data/old --out data/mine
+    python training/new-task/make_recordings.py --corpus data/old --out data/mine
 
-In place of a user's own recordings: with those, only mine.jsonl has to be written.
+With recordings of your own, only mine.jsonl has to be written.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ TASK = "effect"
 
 
 def megaphone(x: np.ndarray) -> np.ndarray:
-    """500 to 3500 Hz, and far too loud for it: what is above a thirtieth of the peak is cut off;
-    then as loud as it was.
-    """
+    """x [N] at 500 to 3500 Hz, clipped at 3 % of its peak, and as loud as before."""
     y = sosfiltfilt(butter(2, (500, 3500), "bandpass", fs=SAMPLE_RATE, output="sos"), x)
     peak = 0.03 * np.abs(y).max()
     y = np.clip(y, -peak, peak)
@@ -32,7 +29,7 @@ def megaphone(x: np.ndarray) -> np.ndarray:
 
 
 def robot(x: np.ndarray) -> np.ndarray:
-    """Every other 10 ms upside down: the speech times a square wave of 50 Hz."""
+    """x [N] times a square wave of 50 Hz: every other 10 ms is inverted."""
     return 0.9 * x * np.sign(np.sin(2 * np.pi * 50 * np.arange(len(x)) / SAMPLE_RATE))
 
 
@@ -42,11 +39,13 @@ EFFECTS = {"megaphone": megaphone, "robot": robot}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--corpus", required=True, help="a folder of uniaudio-train corpus make with tts"
+        "--corpus", required=True, help="a folder of uniaudio-train corpus make, with tts"
     )
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument(
-        "--clips", default="300,20,20", help="of train, valid and test (%(default)s)"
+        "--clips",
+        default="300,20,20",
+        help="how many of train, valid and test (default: %(default)s)",
     )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

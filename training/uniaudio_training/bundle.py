@@ -1,6 +1,4 @@
-"""``uniaudio-train bundle``: finished runs -> a native model folder with bundled
-voices and a card.
-"""
+"""``uniaudio-train bundle``: makes a model folder, with voices and a card, from finished runs."""
 
 from __future__ import annotations
 
@@ -27,8 +25,7 @@ from uniaudio_engine.text.phones import PHONES
 from .checkpoints import load_codec, load_semantic
 from .corpus import speech
 
-# A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a
-# statement.
+# A prompt that shows a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
 VOICES = (  # the first is the default
     "slt-102-163",
@@ -49,9 +46,7 @@ VOICES = (  # the first is the default
 
 
 def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
-    """The first ``seconds`` of a fixed text by a virtual speaker of the corpus: float32 [N] at 16
-    kHz.
-    """
+    """The first ``seconds`` of PROMPT_TEXT by a speaker of the corpus: float32 [N] at 16 kHz."""
     who = next(s for s in speech.SPEAKERS if s.name == name)
     return speech.speak(PROMPT_TEXT, who).samples[: int(seconds * 16000)]
 
@@ -65,8 +60,10 @@ def write_folder(
     base: Path | None = None,
     captions: bytes = b"",
 ) -> None:
-    """Writes the folder, weights in bfloat16. Without ``codec_run`` the codec, the semantic
-    tokenizer and (unless given) the caption tokenizer are those of the model folder ``base``.
+    """Writes a model folder with weights in bfloat16.
+
+    Without ``codec_run``, the codec and the semantic tokenizer are those of the model folder
+    ``base``, and so is the caption tokenizer unless ``captions`` has one.
     """
     if codec_run is not None:
         codec = load_codec(codec_run)
@@ -117,9 +114,7 @@ def add_semantic_run(folder: Path, run: str) -> None:
 
 
 def write_voices(folder: Path, base: Path | None) -> None:
-    """The voices of the model folder ``base``, which has the same codec; where there are none,
-    virtual speakers of the corpus.
-    """
+    """Writes the voices of ``base``, which has the same codec, or else speakers of the corpus."""
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
     kept = [] if base is None else sorted((base / "voices").glob("*.safetensors"))
@@ -135,9 +130,7 @@ def write_voices(folder: Path, base: Path | None) -> None:
 
 
 def _card(args: argparse.Namespace) -> str:
-    """An installed package has no checkout around it: then the folder that is gone on from has a
-    card.
-    """
+    """The model card's text: --card's, a checkout's, or that of --base."""
     if args.card is not None:
         return str(args.card.read_text())
     found = [
@@ -160,20 +153,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--codec",
         help=(
-            "codec run (left out: that of --base, or --out is a model folder already, which "
-            "--semantic goes into)"
+            "codec run; without it, --base gives the codec, or --semantic alone goes into the "
+            "existing folder --out"
         ),
     )
     parser.add_argument(
         "--base",
         type=Path,
-        help="a model folder whose codec, semantic and caption tokenizer are taken",
+        help="a model folder that gives the codec, semantic and caption tokenizers",
     )
     parser.add_argument("--captions", type=Path, help="the caption tokenizer's file")
     parser.add_argument("--semantic", help="semantic run")
-    parser.add_argument("--lm", help="LM run (left out: a codec-only folder)")
-    parser.add_argument("--name", default="base")
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--lm", help="LM run; without it, the folder has no LM")
+    parser.add_argument("--name", default="base", help="the model's name (default: base)")
+    parser.add_argument("--out", required=True, type=Path, help="the model folder")
     parser.add_argument(
         "--card",
         type=Path,
@@ -184,16 +177,20 @@ def main(argv: list[str] | None = None) -> int:
         args.semantic is None or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base; without both, --semantic alone goes into the "
-            "folder that is there"
+            "expected one of --codec and --base, or --semantic alone, which goes into the existing "
+            "folder --out"
         )
-    if args.codec is not None or args.base is not None:
-        captions = args.captions.read_bytes() if args.captions else b""
-        write_folder(args.out, args.name, args.codec, args.lm, _card(args), args.base, captions)
-    if args.semantic is not None:
-        add_semantic_run(args.out, args.semantic)
-    if args.lm:
-        write_voices(args.out, args.base if args.codec is None else None)
+    try:
+        if args.codec is not None or args.base is not None:
+            captions = args.captions.read_bytes() if args.captions else b""
+            write_folder(args.out, args.name, args.codec, args.lm, _card(args), args.base, captions)
+        if args.semantic is not None:
+            add_semantic_run(args.out, args.semantic)
+        if args.lm:
+            write_voices(args.out, args.base if args.codec is None else None)
+    except (OSError, ValueError, RuntimeError) as e:
+        print(f"uniaudio-train bundle: error: {e}", file=sys.stderr)
+        return 2
     size = sum(p.stat().st_size for p in args.out.rglob("*") if p.is_file())
     print(f"{args.out}: {size / 1e6:.1f} MB")
     return 0

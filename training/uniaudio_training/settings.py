@@ -77,7 +77,7 @@ def read_settings(
         if not name or not equals:
             raise ConfigError(f"--set: expected NAME=VALUE, got {override!r}")
         try:
-            data[name] = _yaml(value)
+            data[name] = _yaml(value) if value else ""
         except yaml.YAMLError:
             raise ConfigError(f"--set {name}: expected a YAML value, got {value!r}") from None
     return settings_from(kind, data, str(path))

@@ -1,9 +1,8 @@
-"""A user's own task: its file, and what a trained model's vocabulary has to gain for it.
+"""A user's own task: its file, and what it adds to a trained model's vocabulary.
 
-A task file is one entry of ``uniaudio_engine.request.tasks`` as JSON (docs/tasks.md). The labels of a span
-of its own stand beside it, as in a model folder: ``labels/SPAN.txt``, one a line. Not responsible
-for recordings (``corpus/recordings.py``) nor for what becomes of them in a sequence
-(``lm/items.py``).
+A task file is one task as JSON (docs/tasks.md). The labels of its own spans are in
+``labels/SPAN.txt`` next to it, one a line, as in a model folder. ``corpus/recordings.py`` reads the
+recordings, ``lm/items.py`` makes training items of them.
 """
 
 from __future__ import annotations

@@ -5,11 +5,14 @@ Not responsible for codes or models. Heavy readers (soundfile, soxr) are importe
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import struct
-from collections.abc import Iterable
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,18 +22,26 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, shown
 from ..storage.files import atomic_write
+from .containers import pieces
 
 if TYPE_CHECKING:
     import soundfile
 
 Samples = NDArray[np.float32]
-AudioSource = Any  # a path, the bytes of a file, (samples [N] or [N, C], rate in Hz), or an Audio
+# A path (- is standard input), the bytes of a file, a file object, (samples [N] or [N, C], rate in
+# Hz), or an Audio.
+AudioSource = Any
 
-FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".opus": "OPUS", ".mp3": "MP3"}
+_RATES = {  # Hz that a format can hold, where that is not any
+    "MP3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "OPUS": (8000, 12000, 16000, 24000, 48000),
+}
 MIN_RATE, MAX_RATE = 1000, 768000  # Hz
 MAX_CHANNELS = 256
-_UNKNOWN_SIZES = 0x7FFF0000  # WAV data sizes from here on are what writers to a pipe put there
-_BLOCK = 1 << 16  # samples a read
+_BLOCK = 1 << 16  # samples a read or write
+_SILENT_DB = -50.0  # a channel this far below the loudest one carries no sound
+_CANCELLED = 0.01  # of the loudest channel's power is left by channels that cancel
 
 
 @dataclass
@@ -54,8 +65,19 @@ class Audio:
     def channels(self) -> int:
         return 1 if self.samples.ndim == 1 else len(self.samples)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .wav (16 bit), .flac or .ogg by the name's ending; the file is whole or absent."""
+    def save(self, path: str | os.PathLike[str] | BinaryIO, kind: str | None = None) -> None:
+        """Write .wav (16 bit), .flac, .ogg (Vorbis), .opus or .mp3.
+
+        ``kind``: one of those endings; that of the name where it is not given. A file at a path is
+        whole or absent. A file object opened for binary writing needs a ``kind``.
+        """
+        if kind is not None and f".{kind.lower().lstrip('.')}" not in FORMATS:
+            raise InputError(f"kind: expected one of {', '.join(FORMATS)}, got {shown(kind)}")
+        if not isinstance(path, (str, os.PathLike)):
+            if kind is None:
+                raise InputError("kind: expected the format of a file object, such as wav")
+            write_audio(path, self, FORMATS[f".{kind.lower().lstrip('.')}"])
+            return
         check_output(path)
         with atomic_write(path) as f:
             write_audio(f, self, FORMATS[Path(path).suffix.lower()])
@@ -100,12 +122,14 @@ def read_audio(
         )
     elif isinstance(source, tuple) and len(source) == 2:
         x, rate, notes, name = _from_array(*source, max_seconds, what)
-    elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+    elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
+        source, "read"
+    ):
         x, rate, notes, name = _from_file(source, max_seconds, what)
     else:
         raise InputError(
-            f"{what}: expected a path, the bytes of a sound file, or (samples, rate in Hz), got "
-            f"{type(source).__name__}"
+            f"{what}: expected a path, the bytes of a sound file, a file object, or (samples, rate "
+            f"in Hz), got {type(source).__name__}"
         )
     if not np.isfinite(x).all():
         raise InputError(
@@ -113,9 +137,7 @@ def read_audio(
         )
     given = x.shape[1]
     if given != channels:
-        if given > 1:
-            notes.append(f"{given} channels mixed down to mono")
-        x = x.mean(axis=1, keepdims=True, dtype=np.float32)
+        x = _mixed_down(x, notes)
     peak = float(np.abs(x).max(initial=0.0))
     if peak > 1.0:
         notes.append(f"peak {peak:.3g} scaled to 1")
@@ -129,7 +151,8 @@ def read_audio(
         import soxr
 
         notes.append(f"resampled from {rate} Hz to {sample_rate} Hz")
-        x = soxr.resample(x, rate, sample_rate)
+        y = soxr.resample(x, rate, sample_rate)
+        x = y if len(y) else x[:1]  # a sound of a sample or two is still one
     if given != channels and channels > 1:
         notes.append(f"mono duplicated to {channels} channels")
         x = np.repeat(x, channels, axis=1)
@@ -137,6 +160,42 @@ def read_audio(
     return Audio(
         x[:, 0] if channels == 1 else np.ascontiguousarray(x.T), sample_rate, {"notes": notes}
     )
+
+
+def channel_weights(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """samples [N, C] -> the share [C] of each channel when mixed down: the mean of the channels that
+    carry sound, or the loudest one alone where the others cancel it.
+    """
+    power = np.array([np.square(c, dtype=np.float64).mean() if len(c) else 0.0 for c in x.T])
+    sounding = power > power.max() * 10 ** (_SILENT_DB / 10)
+    if not sounding.any():
+        sounding[:] = True
+    weights = (sounding / sounding.sum()).astype(np.float32)
+    mean = x[:, sounding].mean(axis=1, dtype=np.float32)
+    if np.square(mean, dtype=np.float64).sum() < _CANCELLED * power.max() * len(x):
+        weights[:] = 0
+        weights[int(power.argmax())] = 1
+    return weights
+
+
+def _mixed_down(x: NDArray[np.float32], notes: list[str]) -> NDArray[np.float32]:
+    """samples [N, C] -> [N, 1]."""
+    given = x.shape[1]
+    if given == 1:
+        return x
+    weights = channel_weights(x)
+    used = np.flatnonzero(weights)
+    if len(used) == 1 and given > 1:
+        loudest = int(used[0])
+        others = np.square(np.delete(x, loudest, axis=1), dtype=np.float64).sum()
+        if others > _CANCELLED * np.square(x[:, loudest], dtype=np.float64).sum():
+            notes.append(
+                f"{given} channels cancel when mixed down: only channel {loudest + 1} is used"
+            )
+            return x[:, loudest : loudest + 1]
+    silent = f", without {given - len(used)} silent" if len(used) < given else ""
+    notes.append(f"{given} channels mixed down to mono{silent}")
+    return x[:, used].mean(axis=1, keepdims=True, dtype=np.float32)
 
 
 def _from_array(
@@ -173,92 +232,113 @@ def _from_file(
 ) -> tuple[NDArray[np.float32], int, list[str], str]:
     import soundfile
 
-    name = (
-        f"{what} {os.fspath(source)}"
-        if isinstance(source, (str, os.PathLike))
-        else f"{what} ({len(source)} bytes)"
-    )
-    try:
-        is_path = isinstance(source, (str, os.PathLike))
-        f: BinaryIO = Path(source).open("rb") if is_path else io.BytesIO(source)  # noqa: SIM115 (closed below)
-    except OSError as e:
-        raise InputError(
-            f"{name}: expected a readable sound file, got: {e.strerror or e}"
-        ) from None
+    f, name = open_source(source, what)
     with f:
-        if not f.seekable():
-            f = io.BytesIO(f.read())
         if f.seek(0, io.SEEK_END) == 0:
             raise InputError(f"{name}: expected a sound file, got 0 bytes; record or copy it again")
-        _check_wav_size(f, name)
-        f.seek(0)
+        parts, notes = pieces(f, name)
         try:
-            with soundfile.SoundFile(f) as sound:
-                return (*_read_sound(sound, max_seconds, name), name)
+            with _quiet(), contextlib.ExitStack() as opened:
+                sounds = [opened.enter_context(soundfile.SoundFile(p)) for p in parts]
+                x, rate, more = _read_sounds(sounds, max_seconds, name)
         except soundfile.SoundFileError as e:
             reason = " ".join(getattr(e, "error_string", str(e)).split()).rstrip(".")
             raise InputError(
                 f"{name}: expected WAV, FLAC, OGG, MP3 or AIFF, got: {reason}; convert or copy "
                 "the file again"
             ) from None
+    return x, rate, notes + more, name
 
 
-def _read_sound(
-    sound: soundfile.SoundFile, max_seconds: float | None, name: str
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what libmpg123 writes about a damaged frame off standard error.
+
+    Does nothing where other threads run: the descriptor is the whole process's, and theirs would
+    be lost.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def open_source(source: Any, what: str) -> tuple[BinaryIO, str]:
+    """A source as a file that can seek, and what an error message calls it."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return io.BytesIO(source), f"{what} ({len(source)} bytes)"
+    if hasattr(source, "read"):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise InputError(
+                f"{what}: expected a file opened in binary mode, got {type(data).__name__} from it"
+            )
+        return io.BytesIO(data), f"{what} ({len(data)} bytes)"
+    name = f"{what} {os.fspath(source)}"
+    try:
+        if os.fspath(source) == "-":
+            if sys.stdin is None:
+                raise InputError(f"{what}: expected a sound on standard input, which is closed")
+            return io.BytesIO(sys.stdin.buffer.read()), f"{what} (standard input)"
+        with Path(source).open("rb") as file:
+            raw = Path(source).suffix.lower() == ".raw"  # soundfile would not look into it
+            if raw or not file.seekable():
+                return io.BytesIO(file.read()), name
+        return Path(source).open("rb"), name
+    except (OSError, ValueError) as e:  # ValueError: a path with a NUL
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+        raise InputError(f"{name}: expected a readable sound file, got: {reason}") from None
+
+
+def _read_sounds(
+    sounds: Sequence[soundfile.SoundFile], max_seconds: float | None, name: str
 ) -> tuple[NDArray[np.float32], int, list[str]]:
-    rate = _checked_rate(sound.samplerate, name)
+    """The sounds one after the other, up to ``max_seconds``."""
+    first = sounds[0]
+    rate = _checked_rate(first.samplerate, name)
     notes: list[str] = []
-    if sound.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW"):
-        notes.append("8-bit sound: expect noise")
-    limit = (
-        sound.frames if max_seconds is None else min(sound.frames, math.ceil(max_seconds * rate))
-    )
-    if limit < sound.frames:
-        notes.append(_cut_note(limit, sound.frames, rate))
-    blocks, got = [], 0
-    while (
-        got < limit
-    ):  # in blocks: the length that a header claims is not believed before the samples are there
-        block = sound.read(min(_BLOCK, limit - got), dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        blocks.append(block)
-        got += len(block)
-    if got < limit:
+    if any((s.samplerate, s.channels) != (rate, first.channels) for s in sounds):
         raise InputError(
-            f"{name}: expected {limit} samples, got {got}; the file is truncated, copy it again"
+            f"{name}: expected one rate and number of channels, got a file that changes them; "
+            "convert it"
         )
+    if first.subtype in ("PCM_U8", "PCM_S8", "ULAW", "ALAW"):
+        notes.append("8-bit sound: expect noise")
+    if len(sounds) > 1:
+        notes.append(f"{len(sounds)} sounds in one file, joined")
+    total = sum(s.frames for s in sounds)
+    limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
+    if limit < total:
+        notes.append(_cut_note(limit, total, rate))
+    blocks, got = [], 0
+    for sound in sounds:
+        end = min(limit, got + sound.frames)
+        while got < end:  # in blocks: memory is not set aside for what a header claims
+            block = sound.read(min(_BLOCK, end - got), dtype="float32", always_2d=True)
+            if not len(block):
+                raise InputError(
+                    f"{name}: expected {total} samples, got {got}; the file is truncated, copy it "
+                    "again"
+                )
+            blocks.append(block)
+            got += len(block)
     if not blocks:
         raise InputError(
             f"{name}: expected sound, got a file without samples; record or copy it again"
         )
     return np.concatenate(blocks), rate, notes
-
-
-def _check_wav_size(f: BinaryIO, name: str) -> None:
-    """A RIFF/WAVE file must hold the bytes that its data chunk announces (libsndfile shortens
-    silently).
-    """
-    size = f.seek(0, io.SEEK_END)
-    f.seek(0)
-    riff = f.read(12)
-    if len(riff) < 12:
-        raise InputError(
-            f"{name}: expected a sound file, got only {size} bytes; it is truncated, copy it again"
-        )
-    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
-        return
-    while len(head := f.read(8)) == 8:
-        chunk, length = struct.unpack("<4sI", head)
-        if chunk == b"data":
-            there = size - f.tell()
-            if length < _UNKNOWN_SIZES and there < length:
-                raise InputError(
-                    f"{name}: expected {length} bytes of samples, got {there}: truncated, copy it "
-                    "again"
-                )
-            return
-        f.seek(length + length % 2, io.SEEK_CUR)
 
 
 def _checked_rate(rate: Any, what: str) -> int:
@@ -335,14 +415,53 @@ def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
             + to_pcm16(audio.samples)
         )
         return
-    import soundfile
-
     buffer = io.BytesIO()
-    samples = (
-        to_int16(audio.samples) if kind == "FLAC" else audio.samples.T
-    )  # libsndfile's own rounding is one off here and there
-    soundfile.write(buffer, samples, audio.sample_rate, format=kind)
+    x = audio.samples
+    # Encoders take the stack for a whole write.
+    blocks = (x[..., i : i + _BLOCK] for i in range(0, x.shape[-1], _BLOCK))
+    _encode(buffer, blocks, audio.sample_rate, audio.channels, kind)
     f.write(buffer.getvalue())
+
+
+def write_audio_stream(
+    f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, kind: str = "WAV"
+) -> None:
+    """Write mono chunks as they come, in a format of :data:`FORMATS` values."""
+    if kind == "WAV":
+        write_wav_stream(f, chunks, sample_rate)
+    else:
+        _encode(f, (c.samples for c in chunks), sample_rate, 1, kind)
+
+
+def _encode(
+    f: BinaryIO, blocks: Iterable[Samples], sample_rate: int, channels: int, kind: str
+) -> None:
+    """Encode blocks of samples [n] or [C, n]; at a rate that the format can hold."""
+    import soundfile
+    import soxr
+
+    rate = sample_rate
+    if rate not in _RATES.get(kind, (rate,)):
+        rate = next((r for r in _RATES[kind] if r > rate), _RATES[kind][-1])
+    resampler = soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
+    container, subtype = ("OGG", "OPUS") if kind == "OPUS" else (kind, None)
+    try:
+        with soundfile.SoundFile(
+            f, "w", rate, channels, format=container, subtype=subtype
+        ) as sound:
+            for x in blocks:
+                if rate != sample_rate:
+                    sound.write(resampler.resample_chunk(np.ascontiguousarray(x.T)))
+                else:  # libsndfile's own rounding to 16 bits is one off here and there
+                    sound.write(to_int16(x) if kind == "FLAC" else x.T)
+            if rate != sample_rate:
+                end = np.zeros((0, channels) if channels > 1 else 0, np.float32)
+                sound.write(resampler.resample_chunk(end, last=True))
+    except soundfile.SoundFileError:
+        raise InputError(
+            f"expected a sound that {kind} can hold, got {channels} channels at {sample_rate} Hz; "
+            "choose .wav or .flac"
+        ) from None
 
 
 def write_wav_stream(

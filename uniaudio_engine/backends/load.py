@@ -72,9 +72,14 @@ def load_parts(
             f"dtype and kv_dtype: expected auto with backend {backend}, since the export has "
             "fixed them; export with another --dtype"
         )
+    if path is None:
+        raise InputError(
+            f"backend {backend}: expected a folder of graphs (-m FOLDER), got none; make one: "
+            "uniaudio export onnx -o FOLDER"
+        )
     if backend == "tensorrt":
         return _graph_parts(
-            TrtFolder(os.fspath(path or ""), "cuda" if device == "auto" else device), backend
+            TrtFolder(os.fspath(path), "cuda" if device == "auto" else device), backend
         )
     if not is_exported(path):
         raise InputError(
@@ -83,7 +88,7 @@ def load_parts(
     if device not in ("auto", "cpu"):
         cuda.device_index(device)  # raises unless it names one
     return _graph_parts(
-        OnnxFolder(os.fspath(path or ""), "cpu" if device == "auto" else device, threads), backend
+        OnnxFolder(os.fspath(path), "cpu" if device == "auto" else device, threads), backend
     )
 
 

@@ -196,8 +196,9 @@ def _model(path: str | None) -> str:
     folder = find_folder(path)
     config = load_config(folder)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+    tasks = ", ".join(config.task_table) or "none"
     others = f"; bundled: {', '.join(bundled_models())}" if bundled_models() else ""
-    return f"{config.name} in {folder}, {size:.1f} MB, tasks: {', '.join(config.task_table) or 'none'}{others}"
+    return f"{config.name} in {folder}, {size:.1f} MB, tasks: {tasks}{others}"
 
 
 def _text() -> str:

@@ -23,6 +23,7 @@ from ..audio.sound import (
     check_output,
     read_audio,
     write_audio,
+    write_audio_stream,
     write_wav_stream,
 )
 from ..audio.voice import Voice
@@ -31,13 +32,15 @@ from ..errors import InputError, first_few, shown
 from ..request.options import Option
 from ..request.stream import AudioStream
 from ..request.task_table import TASKS
-from ..request.tasks import Task
+from ..request.tasks import TEXT_INPUTS, Task
+from ..request.timing import check_times_file, write_times
 from ..storage.files import atomic_write
 from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
 from .plot import open_plot, write_plot
+from .say_as import say_as_command, standard_input
 
 __all__ = [
     "bench_command",
@@ -47,11 +50,15 @@ __all__ = [
     "info_command",
     "quantize_command",
     "run_command",
+    "say_as_command",
     "stream_command",
     "task_command",
     "tasks_command",
     "voices_command",
 ]
+
+
+_BARE = (".pcm", ".raw")  # names of files without a header
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
@@ -94,6 +101,9 @@ def task_command(args: argparse.Namespace) -> int:
     """``uniaudio tts …``: one task, one sound file."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
+    times = getattr(args, "times", None)
+    if times is not None:
+        check_times_file(times)
     with (
         open_output(args.output) as f,
         contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture,
@@ -104,13 +114,14 @@ def task_command(args: argparse.Namespace) -> int:
             if picture is not None and "source" in values
             else {}
         )
-        audio = _generate(engine, task, values)
-        write_audio(f, audio, _kind(args.output))
-        if picture is not None:
+        audio, meta = _generate(engine, task, values, f, _kind(args.output), picture is not None)
+        if picture is not None and audio is not None:
             write_plot(
-                picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span")
+                picture, {**before, "after" if before else task.name: audio}, meta.get("span")
             )
-    _report(args, audio.meta | {"output": args.output})
+    if times is not None:
+        write_times(times, meta.get("words", []))
+    _report(args, meta | {"output": args.output})
     return 0
 
 
@@ -118,13 +129,27 @@ def stream_command(args: argparse.Namespace) -> int:
     """``uniaudio stream``: the same, written chunk by chunk."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
-    if _kind(args.output) != "WAV":
-        raise InputError(f"{args.output}: expected a name that ends in .wav, or -, for a stream")
+    if args.raw and args.output != "-" and Path(args.output).suffix.lower() not in _BARE:
+        raise InputError(
+            f"{args.output}: --raw writes samples without a header; expected -, or a name that ends "
+            f"in {' or '.join(_BARE)}"
+        )
     sizes = _chunk_frames(args.chunk_frames)
-    with open_output(args.output) as f:
+    if args.times is not None:
+        check_times_file(args.times)
+    with (
+        atomic_write(args.output)
+        if args.raw and args.output != "-"
+        else open_output(args.output) as f
+    ):
         engine = load_engine(args)
         with engine.stream(task.name, chunk_frames=sizes, **values) as stream:
-            write_wav_stream(f, _watched(stream), engine.sample_rate, header=not args.raw)
+            if args.raw:
+                write_wav_stream(f, _watched(stream), engine.sample_rate, header=False)
+            else:
+                write_audio_stream(f, _watched(stream), engine.sample_rate, _kind(args.output))
+    if args.times is not None:
+        write_times(args.times, stream.meta.get("words", []))
     _report(args, stream.meta | {"output": args.output})
     return 0
 
@@ -143,9 +168,8 @@ def run_command(args: argparse.Namespace) -> int:
     if task.target != "audio":
         return _answer(args, task, values)
     with open_output(args.output) as f:
-        audio = _generate(load_engine(args), task, values)
-        write_audio(f, audio, _kind(args.output))
-    _report(args, audio.meta | {"output": args.output})
+        _, meta = _generate(load_engine(args), task, values, f, _kind(args.output), False)
+    _report(args, meta | {"output": args.output})
     return 0
 
 
@@ -218,7 +242,7 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
     """(line number, request) of a JSONL file, or of standard input for -. Skips empty lines."""
     try:
         lines = (
-            sys.stdin.readlines()
+            standard_input().splitlines()
             if path == "-"
             else Path(path).read_text(encoding="utf-8").splitlines()
         )
@@ -378,17 +402,30 @@ def _kind(path: str) -> str:
     return FORMATS.get(Path(path).suffix.lower(), "WAV")
 
 
-def _generate(engine: Engine, task: Task, values: dict[str, Any]) -> Audio:
+def _generate(
+    engine: Engine, task: Task, values: dict[str, Any], f: BinaryIO, kind: str, keep: bool
+) -> tuple[Audio | None, dict[str, Any]]:
+    """Do a task and write its sound; returns what the result says about itself, and the sound.
+
+    The result of a long source is written as it is made, and returned only on ``keep``.
+    """
     with engine.stream(task.name, **values) as stream:
+        if stream.expected_seconds is not None and not keep:
+            write_audio_stream(f, _watched(stream), engine.sample_rate, kind)
+            return None, stream.meta
         chunks = [c.samples for c in _watched(stream)]
-    return Audio(np.concatenate(chunks), engine.sample_rate, stream.meta)
+    audio = Audio(np.concatenate(chunks), engine.sample_rate, stream.meta)
+    write_audio(f, audio, kind)
+    return audio, stream.meta
 
 
 def _watched(stream: AudioStream) -> Iterator[AudioChunk]:
     """The chunks; progress is shown on standard error if that is a terminal."""
     for chunk in stream:
         yield chunk
-        _progress(f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f} s of sound")
+        done = f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f}"
+        whole = stream.expected_seconds
+        _progress(f"{done} s of sound" if whole is None else f"{done} of {whole:.1f} s of sound")
     _progress("")
 
 
@@ -426,10 +463,10 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     }
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
-        values["phones"] = args.phones
+        values.update({name: getattr(args, name) for name in TEXT_INPUTS})
     values.update(
         {
-            i.name: sys.stdin.read()
+            i.name: standard_input()
             for i in flags.inputs
             if i.modality in ("text", "caption") and values[i.name] == "-"
         }

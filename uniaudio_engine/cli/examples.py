@@ -64,9 +64,9 @@ def examples_command(args: argparse.Namespace) -> int:
     copies = copy_examples(Path(args.folder), args.force)
     size = sum(p.stat().st_size for p in copies)
     about = {"output": args.folder, "files": [p.name for p in copies], "bytes": size}
-    print(
-        json.dumps(about)
-        if args.json
-        else f"{args.folder}: {len(copies)} files, {size / 1e6:.2f} MB; {Path(args.folder) / 'README.md'} describes them"
+    line = (
+        f"{args.folder}: {len(copies)} files, {size / 1e6:.2f} MB; "
+        f"{Path(args.folder) / 'README.md'} describes them"
     )
+    print(json.dumps(about) if args.json else line)
     return 0

@@ -1,12 +1,12 @@
 """The tasks of the UniAudio repository's models, under this engine's names, with that repository's
 sequences.
 
-Read from its ``utils/task_definition.py`` (which inputs in which order), ``utils/dataloader.py``
-(the tokens around them), the tokenizers (what is one token, prompt length) and ``infer.py`` with
-the recipes' ``run.sh`` (sampling, length): top-k 30 at temperature 1; a prompt of 3 s; sound ends
-where the model says so, not before 0.5 and not after 7 times the input's frames. Where source and
-target are the same sound (cleaning, extraction, editing) the length is the source's, which is
-``infer.py``'s ``--fixed_length``.
+Sources: ``utils/task_definition.py`` (inputs and their order), ``utils/dataloader.py`` (the tokens
+around them), the tokenizers (what one token is, prompt length), and ``infer.py`` with the recipes'
+``run.sh`` (sampling and length). Sampling is top-k 30 at temperature 1, a prompt has 3 s, and the
+model ends the sound after 0.5 to 7 times the input's frames. Where source and target are the same
+sound (cleaning, extraction, editing), the target is as long as the source, which is ``infer.py``'s
+``--fixed_length``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from functools import partial
 
 from ..request.tasks import Input, Task
 
-PHONE_RATE = (
-    100 / 3
-)  # labels a second: the repository's alignments have a label every 30 ms (its AudioTokenizer.py)
+# Labels per second: the repository's alignments have one every 30 ms (its AudioTokenizer.py).
+PHONE_RATE = 100 / 3
 UNIT_RATE = 50.0  # HuBERT
 MAX_STATES = 100  # T5 tokens
 
@@ -42,7 +41,7 @@ _UNITS = Input(
     "source",
     "tokens",
     "semantic",
-    "HuBERT k-means units of the speech, 50 a second",
+    "HuBERT k-means units of the speech, 50 per second",
     rate=UNIT_RATE,
     encoder="hubert",
 )
@@ -68,7 +67,7 @@ _SPAN = Input(
     "span",
     "span",
     "source",
-    "the part to be spoken anew, as begin:end or begin:end:new length in seconds",
+    "the part to speak again, as begin:end or begin:end:new length in seconds",
 )
 
 _task = partial(Task, temperature=1.0, top_k=30)
@@ -177,7 +176,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "sv",
-        "tell whether two recordings are of one speaker (1) or not (0)",
+        "tell whether two recordings have the same speaker (1) or not (0)",
         (_SHORT, _PROMPT),
         "one",
         "uniaudio run sv source=a.wav prompt=b.wav -o same.txt",
@@ -188,7 +187,7 @@ TASKS: tuple[Task, ...] = (
 
 
 def available_tasks(names: Collection[str]) -> tuple[Task, ...]:
-    """The tasks for which a vocabulary has all tokens; ``names``: its special tokens, spans and
-    continuous inputs.
+    """The tasks whose tokens a vocabulary has; ``names``: its special tokens, spans and continuous
+    inputs.
     """
     return tuple(t for t in TASKS if t.needs <= set(names))

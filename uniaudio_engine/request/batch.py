@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..audio.sound import Audio
 from ..model import Model
 from .decoding import Decoding
-from .plan import Plan
+from .plan import Piece, Plan
 from .sequence import Ids
 from .steps import Step, Steps, piece_steps
 from .stream import ChunkSizes
@@ -40,11 +40,14 @@ class Answer:
         return " ".join(self.labels or map(str, self.tokens))
 
 
-def run_together(model: Model, plans: Sequence[Plan], batch: int = BATCH) -> list[list[Ids]]:
+Made = list[tuple[Piece, list[Ids]]]  # the pieces of a plan, and the target frames [n, K] of each
+
+
+def run_together(model: Model, plans: Sequence[Plan], batch: int = BATCH) -> list[Made]:
     """Run all pieces of all plans, up to ``batch`` sessions at a time.
 
-    Returns for each plan a list of its pieces' target frames [n, K]. Tokens are identical to
-    running each plan alone.
+    Returns for each plan its pieces with their target frames. Tokens are identical to running each
+    plan alone.
     """
     pieces = [
         (i, j, plan, piece) for i, plan in enumerate(plans) for j, piece in enumerate(plan.pieces)
@@ -80,9 +83,9 @@ def run_together(model: Model, plans: Sequence[Plan], batch: int = BATCH) -> lis
             if step.is_target:
                 made.setdefault((i, j), []).append(step.result())
             advance(i, j, steps, step.result())
-    results: list[list[Ids]] = [[] for _ in plans]
-    for i, j, *_ in pieces:
-        results[i] += made[i, j]
+    results: list[Made] = [[] for _ in plans]
+    for i, j, _, piece in pieces:
+        results[i].append((piece, made[i, j]))
     return results
 
 
@@ -90,11 +93,13 @@ def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
     """The sounds of several plans, run together."""
     begin = time.perf_counter()
     results = []
-    for plan, frames in zip(plans, run_together(model, plans), strict=True):
-        samples = decode_frames(model, plan, frames)
+    for plan, pieces in zip(plans, run_together(model, plans), strict=True):
+        samples = decode_frames(model, plan, pieces)
         meta = plan.describe(model)
+        words = plan.word_times(model.frame_rate)
         meta.update(
-            frames=sum(map(len, frames)),
+            {"words": words} if words else {},
+            frames=sum(len(f) for _, parts in pieces for f in parts),
             seconds=len(samples) / model.sample_rate,
             batch=len(plans),
         )
@@ -108,7 +113,8 @@ def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
 def run_tokens(model: Model, plan: Plan) -> Answer:
     """The answer of a plan whose target is not sound."""
     target = plan.task.target
-    frames = np.concatenate([f for parts in run_together(model, [plan]) for f in parts])
+    (pieces,) = run_together(model, [plan])
+    frames = np.concatenate([f for _, parts in pieces for f in parts])
     start = model.layout.vocabulary.span(target).start
     tokens = tuple(int(t) - start for t in frames[:, 0])
     labels = model.labels(target)
@@ -117,18 +123,20 @@ def run_tokens(model: Model, plan: Plan) -> Answer:
 
 
 def decode_frames(
-    model: Model, plan: Plan, parts: Sequence[Ids], chunk_frames: Sequence[int] | None = None
+    model: Model, plan: Plan, pieces: Made, chunk_frames: Sequence[int] | None = None
 ) -> NDArray[np.float32]:
-    """Audio frames [n, K] of a plan's successive pieces -> samples [N].
+    """Audio frames of a plan's successive pieces -> samples [N].
 
     They are decoded in the same chunks as in a stream.
     """
     sizes, decoding = ChunkSizes(chunk_frames), Decoding(model, plan)
     out = [np.zeros(0, np.float32), decoding.head()]
-    for frames in parts:
-        at = 0
-        while at < len(frames):
-            n = sizes.next()
-            out.append(decoding.push(model.layout.frames_to_codes(frames[at : at + n])))
-            at += n
+    for piece, parts in pieces:
+        out.append(decoding.begin(piece))
+        for frames in parts:
+            at = 0
+            while at < len(frames):
+                n = sizes.next()
+                out.append(decoding.push(model.layout.frames_to_codes(frames[at : at + n])))
+                at += n
     return np.concatenate([*out, decoding.flush()])

@@ -6,33 +6,39 @@ One decoder stream runs through all pieces of a plan, so that sentences join as 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.level import scaled
 from ..model import Model
-from .plan import Plan
+from .plan import Piece, Plan
 from .sequence import Ids
+from .windows import Joiner
 
 Samples = NDArray[np.float32]
 # Frames decoded on either side of an edit, so that the decoder has settled where it begins.
 _CONTEXT = 50
 _FADE = 0.01  # seconds, inside the edit
+_LOUD = 0.003  # RMS (-50 dBFS); speech must not break off above it
+_PAUSE = 0.05  # seconds of silence after speech that did
 
 
 class Decoding:
     """Frames in, samples out, fitted to the source as the plan's task says.
 
-    Call ``head`` once, then ``push`` for the frames, then ``flush``.
+    Call ``head`` once, ``begin`` for each piece and ``push`` for its frames, then ``flush``.
     """
 
     def __init__(self, model: Model, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
-        self._decoder: Any = model.codec.decoder_stream()
+        self._decoder = model.codec.decoder_stream()
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
+        self._gain = 1.0 if plan.source is None else plan.source.gain
+        self._joiner: Joiner | None = None
+        if plan.windows is not None:
+            self._joiner = Joiner(plan.windows.overlap, model.sample_rate)
 
     @property
     def _source(self) -> Samples:
@@ -45,25 +51,37 @@ class Decoding:
             return np.zeros(0, np.float32)
         return self._source[: self.plan.span[0] * self.model.config.codec.frame_size]
 
+    def begin(self, piece: Piece) -> Samples:
+        """The samples that are complete now that a piece begins, perhaps none."""
+        if self._joiner is None or piece.window is None:
+            return np.zeros(0, np.float32)
+        ended = np.zeros(0, np.float32) if piece.window.is_first else self.flush()
+        self._joiner.begin(piece.window)
+        self._left, self._gain = len(piece.window.samples), piece.window.gain
+        return ended
+
     def push(self, codes: Ids) -> Samples:
         """codes [n, K] -> the samples that they complete, perhaps none."""
         if self.finish == "span":
             self._edit.append(codes)
             return np.zeros(0, np.float32)
-        return self._cut(np.clip(self._decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0))
+        return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
 
     def flush(self) -> Samples:
         """The remaining samples."""
         if self.finish == "span":
             return self._pasted()
-        return self._cut(np.clip(self._decoder.flush(), -1.0, 1.0))
+        rest = self._fitted(self._decoder.flush())
+        spoken = self.plan.task.length == "durations" and not self.finish
+        return _ending_quietly(rest, self.model.sample_rate) if spoken else rest
 
-    def _cut(self, samples: Samples) -> Samples:
-        if self._left is None:
-            return samples
-        samples = samples[: self._left]
-        self._left -= len(samples)
-        return samples
+    def _fitted(self, samples: Samples) -> Samples:
+        """Decoded samples at the source's level, and not more than its own."""
+        samples = np.clip(scaled(np.clip(samples, -1.0, 1.0), 1 / self._gain), -1.0, 1.0)
+        if self._left is not None:
+            samples = samples[: self._left]
+            self._left -= len(samples)
+        return samples if self._joiner is None else self._joiner.push(samples)
 
     def _pasted(self) -> Samples:
         """The edit and the source after it.
@@ -84,6 +102,7 @@ class Decoding:
         decoded = np.clip(
             self.model.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0
         )
+        decoded = np.clip(scaled(decoded, 1 / self._gain), -1.0, 1.0)
         edit = decoded[len(before) * size : (len(before) + len(new)) * size].copy()
         source = self._source
         rest = source[end * size :]
@@ -98,3 +117,13 @@ class Decoding:
                 up[::-1] * edit[-fade:] + (1 - up[::-1]) * source[end * size - fade : end * size]
             )
         return np.concatenate((edit, rest)).astype(np.float32)
+
+
+def _ending_quietly(samples: Samples, sample_rate: int) -> Samples:
+    """The last samples of speech; where they break off in a loud sound, faded and with silence."""
+    n = min(round(_FADE * sample_rate), len(samples))
+    if not n or np.sqrt(np.square(samples[-n:], dtype=np.float64).mean()) < _LOUD:
+        return samples
+    fade = np.linspace(1.0, 0.0, n, dtype=np.float32)
+    silence = np.zeros(round(_PAUSE * sample_rate), np.float32)
+    return np.concatenate((samples[:-n], samples[-n:] * fade, silence))

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.blocks import open_sound
+from ..audio.level import gain_to, scaled
 from ..audio.sound import Audio, read_audio
 from ..audio.voice import Voice
 from ..errors import InputError, first_few, shown
@@ -27,16 +29,21 @@ from .sequence import Ids
 from .sequence_builder import Sung, Value, units_key
 from .tasks import Input, Task
 from .token_ids import read_file, token_ids
+from .windows import WINDOW_SECONDS, SourceWindows, Window
 
 _SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
 
 @dataclass(frozen=True)
 class SourceSound:
-    """A source that the result is fitted to: ``samples`` [N], and ``codes`` [T, K'] for edits."""
+    """A source that the result is fitted to: ``samples`` [N], and ``codes`` [T, K'] for edits.
+
+    The model hears the samples times ``gain``.
+    """
 
     samples: NDArray[np.float32]
     codes: Ids | None = None
+    gain: float = 1.0
 
 
 @dataclass
@@ -44,14 +51,20 @@ class RequestInputs:
     """The values of a request's inputs, by name, and what else was learned while reading them.
 
     ``meta``: what the result says about its inputs. ``span``: frames [begin, end) of the source
-    that are replaced.
+    that are replaced. ``windows``: those of a source that is too long to be heard at once.
     """
 
     model: Model
+    task: Task
     meta: dict[str, Any]
     values: dict[str, Value] = field(default_factory=dict)
     source: SourceSound | None = None
     span: tuple[int, int] | None = None
+    windows: SourceWindows | None = None
+
+    def level_gain(self, samples: NDArray[np.float32]) -> float:
+        """What brings samples [N] to the level that the model was trained on."""
+        return gain_to(samples, self.model.sample_rate, self.model.config.level)
 
     def sound(self, spec: Input, value: Any, rate: int | None = None) -> Audio:
         """A sound at ``rate`` Hz (None: the model's), within the input's limits."""
@@ -70,7 +83,7 @@ def read_inputs(
     model: Model, task: Task, given: Mapping[str, Any], meta: dict[str, Any]
 ) -> RequestInputs:
     """Read all inputs but spoken text; an absent optional one has the value None."""
-    inputs = RequestInputs(model, meta)
+    inputs = RequestInputs(model, task, meta)
     for spec in task.inputs:
         if spec.modality in ("text", "span"):  # a span is read with the sound that it is a part of
             continue
@@ -103,15 +116,34 @@ def _read_span(inputs: RequestInputs, sound: Input, spec: Input, value: Any) -> 
     span = (0, len(codes))
     if value is not None:
         span = _span_frames(inputs, spec, value, len(codes))
-    inputs.span = inputs.values[spec.name] = span
+    inputs.span = span
+    # Of a long sound the model hears the surroundings of the span.
+    around = round(WINDOW_SECONDS * inputs.model.frame_rate)
+    begin, end = 0, len(codes)
+    if len(codes) > around:
+        margin = max(0, around - (span[1] - span[0])) // 2
+        begin, end = max(0, span[0] - margin), min(len(codes), span[1] + margin)
+    inputs.values[spec.name] = span = (span[0] - begin, span[1] - begin)
     if sound.modality == "context":
-        inputs.values[sound.name] = edit_context(codes, *span)
+        inputs.values[sound.name] = edit_context(codes[begin:end], *span)
+        return
+    inputs.values[sound.name] = codes[begin:end]
+    if sound.units:
+        units = inputs.values[units_key(sound)]
+        assert isinstance(units, np.ndarray)
+        inputs.values[units_key(sound)] = units[begin:end]
 
 
 def _span_frames(inputs: RequestInputs, spec: Input, value: Any, frames: int) -> tuple[int, int]:
     """Frames [begin, end) of a sound of ``frames`` frames, from "begin:end" or a pair in seconds."""
     rate = inputs.model.frame_rate
-    wanted = f"{spec.name}: expected begin:end in seconds, within the sound's {frames / rate:.4g} s"
+    assert inputs.source is not None
+    seconds = len(inputs.source.samples) / inputs.model.sample_rate
+    # Rounded down: what the message allows must be accepted.
+    wanted = (
+        f"{spec.name}: expected begin:end in seconds, within the sound's "
+        f"{math.floor(seconds * 1000) / 1000:g} s"
+    )
     parts = value.split(":") if isinstance(value, str) else value
     try:
         begin, end = (float(v) for v in parts)
@@ -165,28 +197,61 @@ def _voice(inputs: RequestInputs, spec: Input, value: Any) -> Value:
 
 
 def _audio(inputs: RequestInputs, spec: Input, value: Any) -> Value:
-    sound = inputs.sound(spec, value)
+    model = inputs.model
     if spec.place == "sequence":
-        return inputs.model.audio.encode(sound, inputs.model.layout.num_codebooks).T
-    codes = np.ascontiguousarray(inputs.model.audio.encode(sound).T)
-    if spec.units:
-        inputs.values[units_key(spec)] = inputs.model.semantic.encode(sound.samples)
-    inputs.source = SourceSound(sound.samples, codes)
-    return codes
+        sound = inputs.sound(spec, value)
+        gain = inputs.level_gain(sound.samples)
+        if spec.name == "source" and gain != 1.0:
+            inputs.source = SourceSound(sound.samples, None, gain)
+        heard = Audio(scaled(sound.samples, gain), model.sample_rate)
+        return model.audio.encode(heard, model.layout.num_codebooks).T
+    return _aligned(inputs, spec, value)
 
 
 def _context(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     """All of the sound's codes; they are cut to the surroundings of the span once it is known."""
     sound = inputs.sound(spec, value)
-    codes = np.ascontiguousarray(inputs.model.audio.encode(sound).T)
-    inputs.source = SourceSound(sound.samples, codes)
+    gain = inputs.level_gain(sound.samples)
+    heard = Audio(scaled(sound.samples, gain), inputs.model.sample_rate)
+    codes = np.ascontiguousarray(inputs.model.audio.encode(heard).T)
+    inputs.source = SourceSound(sound.samples, codes, gain)
     return codes
 
 
-def _units(inputs: RequestInputs, spec: Input, value: Any) -> Value:
-    sound = inputs.sound(spec, value)
-    inputs.source = SourceSound(sound.samples)
-    return inputs.model.semantic.encode(sound.samples)
+def _aligned(inputs: RequestInputs, spec: Input, value: Any) -> Value:
+    """A source whose frames are the target's: codes, or units. A long one is read in windows."""
+    model = inputs.model
+    if inputs.task.finish != "length" or spec.max_seconds:
+        sound = inputs.sound(spec, value)
+        gain = inputs.level_gain(sound.samples)
+        window = Window(sound.samples, gain, True, True)
+    else:
+        reader = open_sound(value, model.sample_rate, spec.name, spec.min_seconds)
+        inputs.meta["notes"] += reader.notes
+        frame_size = model.config.codec.frame_size
+        windows = SourceWindows(reader, model.sample_rate, frame_size, model.config.level)
+        window = windows.first
+        if not window.is_last:
+            inputs.windows = windows
+            inputs.meta["source_seconds"] = round(windows.seconds, 3)
+    values = window_values(model, spec, window)
+    inputs.values |= values
+    codes = values[spec.name] if spec.modality == "audio" else None
+    assert codes is None or isinstance(codes, np.ndarray)
+    inputs.source = SourceSound(window.samples, codes, window.gain)
+    return values[spec.name]
+
+
+def window_values(model: Model, spec: Input, window: Window) -> dict[str, Value]:
+    """The values of an aligned source in one of its windows."""
+    samples = scaled(window.samples, window.gain)
+    if spec.modality == "units":
+        return {spec.name: model.semantic.encode(samples)}
+    codes = np.ascontiguousarray(model.audio.encode(Audio(samples, model.sample_rate)).T)
+    values: dict[str, Value] = {spec.name: codes}
+    if spec.units:
+        values[units_key(spec)] = model.semantic.encode(samples)
+    return values
 
 
 def _score(inputs: RequestInputs, spec: Input, value: Any) -> Value:
@@ -241,7 +306,7 @@ _READERS: dict[str, Callable[[RequestInputs, Input, Any], Value]] = {
     "voice": _voice,
     "audio": _audio,
     "context": _context,
-    "units": _units,
+    "units": _aligned,
     "score": _score,
     "caption": _caption,
     "tokens": _tokens,

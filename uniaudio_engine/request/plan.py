@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, first_few, shown
 from ..model import Model
-from ..text import PAUSE, Sentence
-from .inputs import RequestInputs, SourceSound, read_inputs
+from ..text import Sentence, read_pronunciations
+from .inputs import RequestInputs, SourceSound, read_inputs, window_values
 from .options import MAX_SEED
 from .sequence import Ids
 from .sequence_builder import Guided, Spoken, Values, build
 from .tasks import Input, Task
+from .timing import Label, phone_labels, word_times
+from .windows import SourceWindows, Window
 
 # Before a sentence's durations are known, each phone is assumed to take this many frames (0.2 s at
 # 50 Hz); a sentence that would not fit is split.
 _FRAMES_PER_PHONE = 10
+_MOST_UNREAD = 20  # characters that a note names
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,32 @@ class Piece:
     A sequence with spoken phones is followed by a duration for each, then by the audio. Any other
     is followed by a target of exactly ``frames`` frames; or, with ``min_frames``, by one of
     ``min_frames`` to ``frames``, which the model ends.
+
+    Of spoken phones, ``labels`` has each phone's word and name; ``rate`` is that of the speech, 1
+    the voice's own; ``pause`` the length in seconds of the last phone, which is a pause, where that
+    is given. ``order`` sorts the pieces of a plan.
     """
 
     sequence: Guided
     seed: int
     frames: int = 0
     min_frames: int | None = None
+    window: Window | None = None  # the part of a long source that it is about
+    labels: tuple[Label, ...] = ()
+    rate: float = 1.0
+    pause: float | None = None
+    order: tuple[int, ...] = ()
+
+    def part(self, i: int, begin: int, phones: Ids, is_last: bool) -> Piece:
+        """The piece of the phones from ``begin`` on; ``i`` counts the parts."""
+        return replace(
+            self,
+            sequence=self.sequence.with_phones(phones),
+            seed=piece_seed(self.seed, i),
+            labels=self.labels[begin : begin + len(phones)],
+            pause=self.pause if is_last else None,
+            order=(*self.order, i),
+        )
 
 
 @dataclass
@@ -50,7 +73,8 @@ class Plan:
 
     ``options``: all options of the task with their values. ``meta``: what the result says about its
     inputs. ``source`` and ``span``: for tasks whose result is fitted to a source, the sound and the
-    frames [begin, end) of it that are replaced.
+    frames [begin, end) of it that are replaced. ``spoken``: filled while the plan is run, by the
+    order of its pieces, with the phones and their durations in frames.
     """
 
     task: Task
@@ -59,6 +83,18 @@ class Plan:
     meta: dict[str, Any] = field(default_factory=dict)
     source: SourceSound | None = None
     span: tuple[int, int] | None = None
+    windows: SourceWindows | None = None  # of a source that is too long to be heard at once
+    spoken: dict[tuple[int, ...], tuple[tuple[Label, ...], Ids]] = field(default_factory=dict)
+
+    def word_times(self, frame_rate: float) -> list[dict[str, Any]]:
+        """When each word of a plan that was run is spoken; see :func:`timing.word_times`."""
+        parts = [self.spoken[order] for order in sorted(self.spoken)]
+        if not parts:
+            return []
+        labels = [label for part, _ in parts for label in part]
+        durations = np.concatenate([frames for _, frames in parts])
+        begin = self.span[0] / frame_rate if self.span is not None else 0.0
+        return word_times(labels, durations, frame_rate, begin)
 
     def describe(self, model: Model) -> dict[str, Any]:
         """What a result says about how it was made."""
@@ -98,11 +134,15 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
     pieces: Iterable[Piece]
     if task.text_input is None:
         sequence = _sequence(model, task, options, inputs.values)
-        pieces = [_piece(model, options, sequence, int(options["seed"]))]
+        if inputs.windows is None:
+            pieces = [_piece(model, options, sequence, int(options["seed"]))]
+        else:
+            windowed = _window_pieces(model, options, sequence, inputs.windows)
+            pieces = itertools.chain([next(windowed)], windowed)
     else:
         spoken = _spoken_pieces(model, task, options, inputs, given, task.text_input)
         pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
-    return Plan(task, options, pieces, meta, inputs.source, inputs.span)
+    return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows)
 
 
 def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:
@@ -134,6 +174,19 @@ def _piece(model: Model, options: Mapping[str, Any], sequence: Guided, seed: int
     return Piece(sequence, seed, frames, min_frames)
 
 
+def _window_pieces(
+    model: Model, options: Mapping[str, Any], sequence: Guided, windows: SourceWindows
+) -> Iterator[Piece]:
+    """A piece for each window of a long source."""
+    spec = sequence.conditional.task.aligned_input
+    assert spec is not None
+    for index, window in enumerate(windows):
+        if index:
+            sequence = sequence.changed(window_values(model, spec, window))
+        piece = _piece(model, options, sequence, piece_seed(int(options["seed"]), index))
+        yield replace(piece, window=window)
+
+
 # Spoken text
 
 
@@ -152,15 +205,27 @@ def _spoken_pieces(
     room = model.capacity - len(sequence.conditional) - 2
     most = room // (1 + 1 + _FRAMES_PER_PHONE)  # a phone, its duration, its frames
     seed, index = int(options["seed"]), itertools.count()
-    for sentence in _sentences(model, given, spec, inputs.meta):
+    for sentence in _sentences(model, given, spec, options, inputs.meta):
         # An edit speaks words in the middle of a sentence, without pauses around them.
         is_edit = inputs.span is not None and given.get("phones") is None
-        phones = _without_pauses(sentence) if is_edit else sentence
+        labels = phone_labels(sentence, inputs.meta["sentences"])
+        labels = _without_pauses(labels) if is_edit else labels
         inputs.meta["sentences"] += 1
-        for run in split_phones(_phone_ids(model, phones), most, model.pause_id):
-            one = piece_seed(seed, next(index))
+        runs = split_phones(_phone_ids(model, [p for _, p, _ in labels]), most, model.pause_id)
+        begin = 0
+        for i, run in enumerate(runs):
+            order = next(index)
+            one = piece_seed(seed, order)
             if task.length == "durations":
-                yield Piece(sequence.with_phones(run), one)
+                yield Piece(
+                    sequence.with_phones(run),
+                    one,
+                    labels=tuple(labels[begin : begin + len(run)]),
+                    rate=sentence.rate,
+                    pause=sentence.pause if i == len(runs) - 1 and not is_edit else None,
+                    order=(order,),
+                )
+                begin += len(run)
                 continue
             if spec.collapse:
                 run = run[np.concatenate(([True], run[1:] != run[:-1]))]
@@ -182,11 +247,13 @@ def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
 
 
 def _sentences(
-    model: Model, given: Mapping[str, Any], spec: Input, meta: dict[str, Any]
-) -> Iterator[list[str]]:
-    """The phones of each sentence, from the text or from ``phones``: a string with one sentence per
-    line, or a list.
-    """
+    model: Model,
+    given: Mapping[str, Any],
+    spec: Input,
+    options: Mapping[str, Any],
+    meta: dict[str, Any],
+) -> Iterator[Sentence]:
+    """The sentences of the text, or of ``phones``: a string with one sentence per line, or a list."""
     phones = given.get("phones")
     if phones is not None:
         if not isinstance(phones, (str, list, tuple)) or not all(
@@ -203,27 +270,41 @@ def _sentences(
                 "phones: expected phones separated by spaces, got none; write for example 'hh "
                 "ax0 l ow1'"
             )
-        return iter([line for line in lines if line])
+        return iter([Sentence("", line) for line in lines if line])
     text = given[spec.name]
     if not isinstance(text, str):
         raise InputError(f"{spec.name}: expected a string, got {type(text).__name__}")
     if not text.strip():
         raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
     meta["text"] = text
-    return _phones_of(model.sentences(text), spec.name)
+    sentences = model.sentences(
+        text,
+        markup=given.get("markup", "auto"),
+        lexicon=read_pronunciations(given["lexicon"]) if "lexicon" in given else None,
+        paragraph_pause=options.get("paragraph_pause"),
+    )
+    return _checked(sentences, spec.name, meta)
 
 
-def _without_pauses(phones: list[str]) -> list[str]:
+def _without_pauses(labels: list[Label]) -> list[Label]:
     """Without a pause at the beginning or at the end."""
-    begin = 1 if len(phones) > 1 and phones[0] == PAUSE else 0
-    end = len(phones) - (1 if len(phones) > begin + 1 and phones[-1] == PAUSE else 0)
-    return phones[begin:end]
+    begin = 1 if len(labels) > 1 and not labels[0][0].text else 0
+    end = len(labels) - (1 if len(labels) > begin + 1 and not labels[-1][0].text else 0)
+    return labels[begin:end]
 
 
-def _phones_of(sentences: Iterable[Sentence], name: str) -> Iterator[list[str]]:
+def _checked(sentences: Iterable[Sentence], name: str, meta: dict[str, Any]) -> Iterator[Sentence]:
+    """The sentences; notes what was left out of them."""
+    unread, at = "", 0
     try:
         for sentence in sentences:
-            yield sentence.phones
+            if sentence.unread and len(unread) < _MOST_UNREAD:
+                notes: list[str] = meta["notes"]
+                at = len(notes) if not unread else at
+                unread += sentence.unread[: _MOST_UNREAD - len(unread)]
+                note = f"{name}: left out {shown(unread)}, which has no English reading"
+                notes[at : at + 1] = [note]
+            yield sentence
     except InputError:
         raise
     except ValueError as e:  # nothing in it can be spoken

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.core import core
 from .sequence import Layout
 from .tasks import Task
 
+if TYPE_CHECKING:
+    from .._C import Sampling
+
 Ranges = list[list[tuple[int, int]]]
 Options = Mapping[str, Any]  # checked options of a request: whole numbers, floats, None
 
 
-def audio_sampling(layout: Layout, options: Options, seed: int) -> Any:
+def audio_sampling(layout: Layout, options: Options, seed: int) -> Sampling:
     """For audio frames of a known number."""
     return make_sampling(options, seed, options["temperature"], layout.audio_ranges())
 
 
 def target_sampling(
     layout: Layout, task: Task, options: Options, seed: int, min_frames: int | None
-) -> Any:
+) -> Sampling:
     """For the frames of a task's target.
 
     With ``min_frames`` the model may end the target after that many: the end token is then allowed
@@ -42,7 +45,7 @@ def target_sampling(
     )
 
 
-def duration_sampling(layout: Layout, options: Options, seed: int) -> Any:
+def duration_sampling(layout: Layout, options: Options, seed: int) -> Sampling:
     """For duration tokens: one id in all slots."""
     return make_sampling(
         {"top_k": 0, "top_p": options["top_p"]},
@@ -55,7 +58,7 @@ def duration_sampling(layout: Layout, options: Options, seed: int) -> Any:
 
 def make_sampling(
     options: Options, seed: int, temperature: float, allowed: Ranges, **more: Any
-) -> Any:
+) -> Sampling:
     """``_C.Sampling`` from checked options; temperature 0 is greedy.
 
     ``allowed``: per slot the id ranges (start, size) that may be drawn.

@@ -216,14 +216,18 @@ class Guided:
     conditional: TaskSequence
     unconditional: TaskSequence | None = None
 
-    def with_phones(self, phones: Ids) -> Guided:
-        """Both sequences with other phones [P] as their text."""
-        text, other = self.conditional.task.text_input, self.unconditional
-        assert text is not None
-        values = {text.name: Spoken(phones)}
+    def changed(self, values: Values) -> Guided:
+        """Both sequences with some values replaced."""
+        other = self.unconditional
         return Guided(
             self.conditional.changed(values), None if other is None else other.changed(values)
         )
+
+    def with_phones(self, phones: Ids) -> Guided:
+        """Both sequences with other phones [P] as their text."""
+        text = self.conditional.task.text_input
+        assert text is not None
+        return self.changed({text.name: Spoken(phones)})
 
 
 def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
@@ -248,6 +252,20 @@ def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
     next_token = "duration_start" if task.length == "durations" else f"{task.target}_start"
     body = [*body, *planned, Prefix(layout.special(next_token))]
     return TaskSequence(layout, task, values, join(shared), join(body))
+
+
+def sentence_length(task: Task, values: Values, frames: int) -> int:
+    """Rows of a complete sequence after its shared part, with a target of ``frames`` frames."""
+    length = 1 + frames + (task.length == "end")  # with the target's start, and its end
+    for spec in task.inputs:
+        if not in_sequence(spec) or spec is task.shared_prompt:
+            continue
+        value = values.get(spec.name)
+        count = 0 if value is None else len(value)
+        length += count + 2
+        if spec.modality == "text" and task.length == "durations":
+            length += count + 2
+    return length
 
 
 def predicted(task: Task, values: Values, frames: int) -> tuple[int, int]:

@@ -7,17 +7,21 @@ several pieces together (``batch.py``).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..backends.protocols import Session
 from ..errors import InputError
 from ..model import Model
-from .plan import Piece, Plan, piece_seed, split_phones
+from .plan import Piece, Plan, split_phones
 from .sampling import audio_sampling, duration_sampling, target_sampling
 from .sequence import Ids, scale_durations, token_durations
 from .sequence_builder import Guided
+
+if TYPE_CHECKING:
+    from .._C import Sampling
 
 
 @dataclass
@@ -28,9 +32,9 @@ class Step:
     asked for; otherwise they are durations.
     """
 
-    session: Any
+    session: Session
     n: int
-    sampling: Any
+    sampling: Sampling
     aligned: Ids | None
     is_target: bool
     parts: list[Ids] = field(default_factory=list)
@@ -46,7 +50,7 @@ class Step:
 
     @property
     def over(self) -> bool:
-        return self.done == self.n or bool(self.session.finished)
+        return self.done == self.n or self.session.finished
 
     def result(self) -> Ids:
         return np.concatenate(self.parts)
@@ -75,7 +79,7 @@ def run_steps(steps: Steps) -> Iterator[Step]:
             return
 
 
-def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Any:
+def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Session:
     """A session that has read the known part of a sequence, guided where the plan says so."""
     session = model.fork_prefix(sequence.conditional.shared)
     unconditional = None if sequence.unconditional is None else session.fork()
@@ -87,7 +91,7 @@ def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Any:
     return session
 
 
-def _target_step(session: Any, plan: Plan, piece: Piece) -> Step:
+def _target_step(session: Session, plan: Plan, piece: Piece) -> Step:
     """The target of a piece without spoken phones."""
     sequence = piece.sequence.conditional
     rows = sequence.target_rows(piece.frames) if sequence.is_aligned else None
@@ -101,29 +105,34 @@ def _target_step(session: Any, plan: Plan, piece: Piece) -> Step:
     return Step(session, end - begin, sampling, rows, True)
 
 
-def _spoken_steps(model: Model, session: Any, plan: Plan, piece: Piece) -> Steps:
+def _spoken_steps(model: Model, session: Session, plan: Plan, piece: Piece) -> Steps:
     """Durations for the phones of a piece, then as many audio frames as they say."""
     sequence, options = piece.sequence.conditional, plan.options
     layout, spoken = sequence.layout, sequence.spoken
     assert spoken is not None
     n = len(spoken)
     rows = sequence.duration_rows()
-    # The model must read the durations as they are spoken. At another speed they are planned in a
-    # fork, scaled, and then prefilled here.
-    planner = session if options["speed"] == 1.0 else session.fork()
+    # The model must read the durations as they are spoken. At another speed, or with a pause of a
+    # given length, they are planned in a fork, changed, and then prefilled here.
+    speed = options["speed"] * piece.rate
+    planner = session if speed == 1.0 and piece.pause is None else session.fork()
     planned = yield Step(planner, n, duration_sampling(layout, options, piece.seed), rows, False)
-    durations = scale_durations(token_durations(layout, planned), options["speed"])
+    durations = scale_durations(token_durations(layout, planned), speed)
+    if piece.pause is not None:
+        durations[-1] = max(1, round(piece.pause * model.frame_rate))
     frames = int(durations.sum())
     if len(sequence) + n + 2 + frames > model.capacity:
         if n == 1:
-            raise InputError(
-                f"speed {options['speed']:g} needs more than the model's {model.capacity} frames"
-            )
-        for i, half in enumerate(split_phones(spoken.phones, (n + 1) // 2, model.pause_id)):
-            seed = piece_seed(piece.seed, i)
-            part = replace(piece, sequence=piece.sequence.with_phones(half), seed=seed)
+            what = f"speed {speed:g}" if piece.pause is None else f"a pause of {piece.pause:g} s"
+            raise InputError(f"{what} needs more than the model's {model.capacity} frames")
+        halves = split_phones(spoken.phones, (n + 1) // 2, model.pause_id)
+        begin = 0
+        for i, half in enumerate(halves):
+            part = piece.part(i, begin, half, i == len(halves) - 1)
             yield from piece_steps(model, plan, part)
+            begin += len(half)
         return
+    plan.spoken[piece.order] = piece.labels, durations
     sequence = sequence.with_durations(durations)
     if planner is not session:
         session.prefill(sequence.duration_frames(), rows)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..audio.sound import Audio, AudioChunk, concatenate
+from ..backends.protocols import Session
 from ..errors import InputError, shown
 from ..model import Model
 from .decoding import Decoding
 from .plan import Plan
+from .sequence import Ids
 from .steps import Step, piece_steps, run_steps
 
 # Frames of successive chunks: the first is small for a quick start; the last size repeats.
@@ -60,7 +62,9 @@ class AudioStream:
         self.sample_rate = model.sample_rate
         self.meta: dict[str, Any] = plan.describe(model)
         self.cancelled = False
-        self._session: Any = None
+        # Seconds of the source, where it is long; for a progress bar.
+        self.expected_seconds: float | None = plan.meta.get("source_seconds")
+        self._session: Session | None = None
         self._planned = planned
         self._chunks = self._run(model, plan, ChunkSizes(chunk_frames))
 
@@ -102,11 +106,15 @@ class AudioStream:
             paused += time.perf_counter() - now
             position = len(head)
         for piece in plan.pieces:
+            samples = decoding.begin(piece)
+            if len(samples):
+                yield AudioChunk(samples, self.sample_rate, position, no_codes)
+                position += len(samples)
             steps = piece_steps(model, plan, piece)
             for step in run_steps(steps):
                 while not step.over:
                     frames = self._generate(step, sizes)
-                    if self.cancelled:
+                    if frames is None:
                         break
                     step.add(frames)
                     if not step.is_target or not len(frames):
@@ -126,8 +134,10 @@ class AudioStream:
         samples = decoding.flush()
         compute = time.perf_counter() - begin - paused
         seconds = (position + len(samples)) / self.sample_rate
+        words = plan.word_times(model.frame_rate)
         self.meta.update(
             **plan.meta,
+            **({"words": words} if words else {}),
             frames=frames_made,
             seconds=seconds,
             compute_seconds=round(compute, 6),
@@ -135,8 +145,8 @@ class AudioStream:
         )
         yield AudioChunk(samples, self.sample_rate, position, no_codes, last=True)
 
-    def _generate(self, step: Step, sizes: ChunkSizes) -> Any:
-        """The frames [n, K] of the next chunk, or of all durations; None where it was cancelled."""
+    def _generate(self, step: Step, sizes: ChunkSizes) -> Ids | None:
+        """The frames [n, K] of the next chunk, or of all durations; None once it is cancelled."""
         left = step.n - step.done
         n = min(sizes.next(), left) if step.is_target else left
         # cancel() sets the flag first and then looks for the session; here the order is reversed
@@ -146,7 +156,7 @@ class AudioStream:
         frames = step.session.generate(n, step.sampling, step.rows(n))
         if len(frames) < n and not step.session.finished:
             self.cancelled = True
-        return frames
+        return None if self.cancelled else frames
 
 
 def collect(stream: AudioStream) -> Audio:

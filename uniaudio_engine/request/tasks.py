@@ -24,6 +24,14 @@ Modality = Literal[
 ]
 
 
+# What every task with a text also takes.
+TEXT_INPUTS = {
+    "phones": "phones separated by spaces, instead of the text",
+    "markup": "how the text is written: auto, plain, markdown or ssml",
+    "lexicon": "your own pronunciations: a file with WORD PHONE PHONE … on each line",
+}
+
+
 @dataclass(frozen=True)
 class Input:
     """One input. ``segment`` names its tokens: ``<segment_start> … <segment_end>``.
@@ -198,7 +206,7 @@ class Task:
         inputs = {i.name: i for i in self.inputs}
         taken = {"task", "voice", "chunk_frames", *(o.name for o in self.options)}
         if self.text_input is not None:
-            taken.add("phones")
+            taken |= set(TEXT_INPUTS)
         texts = [i for i in self.inputs if i.modality == "text"]
         if len(inputs) != len(self.inputs) or set(inputs) & taken or len(texts) > 1:
             yield (
@@ -279,7 +287,7 @@ class Task:
         names = {i.name for i in self.inputs}
         missing = [i.name for i in self.inputs if i.required and given.get(i.name) is None]
         if self.text_input is not None:
-            names |= {"phones"}
+            names |= set(TEXT_INPUTS)
             text, phones = given.get(self.text_input.name), given.get("phones")
             if text is not None and phones is not None:
                 raise InputError(
@@ -313,10 +321,10 @@ class Task:
             entry.update({k: v for k in ("rate", "max_count", "encoder") if (v := getattr(i, k))})
             inputs.append(entry)
             if i.modality == "text":
-                instead = f"phones separated by spaces, instead of {i.name}"
-                inputs.append(
-                    {"name": "phones", "modality": "phones", "required": False, "help": instead}
-                )
+                inputs += [
+                    {"name": name, "modality": name, "required": False, "help": help}
+                    for name, help in TEXT_INPUTS.items()
+                ]
         return {
             "name": self.name,
             "help": self.help,

@@ -55,7 +55,7 @@ def _kind(spec: Input, size: int, labels: Mapping[str, int]) -> str:
     parts = f"whole numbers from 0 to {size - 1}" + (
         f" or labels ({first_few(list(labels), 12)})" if labels else ""
     )
-    parts += f", {spec.rate:.4g} a second" if spec.rate else ""
+    parts += f", {spec.rate:.4g} per second" if spec.rate else ""
     parts += " (or LABEL:SECONDS parts)" if spec.rate else ""
     return parts + (f", or a sound for the {spec.encoder} encoder" if spec.encoder else "")
 

@@ -1,4 +1,4 @@
-"""Score files: MIDI, MusicXML (also compressed) and the text form, told apart by what is in them."""
+"""Score files: MIDI, MusicXML (also compressed) and the text form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .lyrics import decode
 from .midi import read_midi
 from .musicxml import read_musicxml
 from .notes import Note
-from .reading import parse_score
+from .text_form import parse_score
 
 _MAX_BYTES = 16 << 20  # of a file, and of a score in a compressed one
 _MAX_MIDI_BYTES = 4 << 20

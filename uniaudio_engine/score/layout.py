@@ -147,13 +147,19 @@ def _word_phones(word: str, where: str) -> tuple[str, ...]:
     return phones
 
 
+def syllable_count(word: str) -> int:
+    """How many syllables a word is sung with; 0 where nothing in it can be sung."""
+    phones = _spoken(word) if len(word) <= _LONGEST_WORD else ()
+    return len(_nuclei(phones)) if phones else 0
+
+
 @lru_cache(4096)
 def _spoken(word: str) -> tuple[str, ...]:
     """Phones of a word or hummed sound; none where nothing in it can be sung."""
     if _HUMMED.fullmatch(word):
         return ("m",)
     phones = [p for w in sentence_words(word) for p in w if w != [PAUSE]]
-    if phones and not any(is_vowel(p) for p in phones):  # a note needs one: that of its letters
+    if not any(is_vowel(p) for p in phones):  # a note needs one: that of its letters
         found = _VOWEL.search(unicodedata.normalize("NFD", word.lower()))
         if found is None:
             return ()

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .layout import syllable_count
 from .notes import ELISION, HOLD, NEXT, SHORTEST, Note
 
 _GAP = 0.03  # s; a shorter one between two notes is sung through
@@ -141,29 +142,41 @@ def notes(line: Iterable[Sung]) -> list[Note]:
             now = e.start
         following = events[i + 1].start if i + 1 < len(events) else e.end
         end = following if 0 < following - e.end < _GAP else e.end
-        end = max(end, now + SHORTEST)
-        out.append(Note(e.pitch, end - now, word, e.where))
-        now = end
+        out.append(Note(e.pitch, max(end - now, SHORTEST), word, e.where))
+        now = max(end, now + SHORTEST)
     return out
 
 
 def _words(events: Sequence[Sung]) -> list[str]:
-    """The word of each note, as :class:`Note` has it."""
+    """The word of each note, as :class:`Note` has it.
+
+    A word that is not split into syllables has one on each of its notes if it has as many.
+    """
     tokens: list[
         list[list[str]]
     ] = []  # for each note; a token is a word's letters, or NEXT or HOLD
     word: list[str] = []
+    held: list[list[str]] = []  # the HOLDs of that word
+
+    def close() -> None:
+        if len(word) == 1 and held and syllable_count(word[0]) == 1 + len(held):
+            for token in held:
+                token[0] = NEXT
+        held.clear()
+
     for e in events:
         mine: list[list[str]] = []
-        for s in e.syllables:
+        for s in e.syllables or ((Syllable("ah"),) if not word else ()):
             if s.joined and word:
                 word.append(s.text)
                 mine.append([NEXT])
             else:
+                close()
                 word = [s.text]
                 mine.append(word)
-        if not mine and not word:
-            word = ["ah"]
-            mine.append(word)
-        tokens.append(mine or [[HOLD]])
+        if not mine:
+            mine.append([HOLD])
+            held += mine
+        tokens.append(mine)
+    close()
     return [ELISION.join("".join(letters) for letters in mine) for mine in tokens]

@@ -17,7 +17,7 @@ from ..errors import InputError, shown
 from .lyrics import Sung, Syllable, clean, notes, written
 from .notes import MOST_NOTES, Note
 from .playback import Marks, order
-from .reading import STEPS
+from .text_form import STEPS
 from .xml import read_tree
 
 _TEMPO = 120.0  # quarter notes a minute, where the score has none
@@ -177,7 +177,7 @@ class _Part:
             if e.find("rest") is not None:
                 return self.measure
             raise InputError(
-                f"{self.bar_where}: expected a duration or type of each note, got none"
+                f"{self.bar_where}: expected a duration or a type of each note, got none"
             )
         length = _QUARTERS[kind] * (2 - 0.5 ** min(len(e.findall("dot")), 8))
         change = e.find("time-modification")
@@ -266,7 +266,7 @@ class _Part:
         if value is None or not low <= value <= high:
             got = "none" if empty else shown((text or "").strip())
             raise InputError(
-                f"{self.bar_where}: expected a {tag} from {low:g} to {high:g}, got {got}"
+                f"{self.bar_where}: expected {tag} from {low:g} to {high:g}, got {got}"
             )
         return value
 

@@ -46,6 +46,8 @@ class ModelConfig:
     tasks: tuple[str | Task, ...] = ()  # names of built-in tasks, or whole entries
     licence: str = ""
     semantic: SemanticConfig | None = None
+    # dBFS that sources and voice prompts are brought to, as in training; None: they stay as they are
+    level: float | None = None
 
     def check(self) -> None:
         require_within(
@@ -64,6 +66,8 @@ class ModelConfig:
         )
         if self.semantic is not None:
             self.semantic.check(self.codec)
+        if self.level is not None:
+            require_within("level", -60, self.level, 0, "dBFS")
         require(
             (self.lm is None) == (self.vocabulary is None),
             "vocabulary",

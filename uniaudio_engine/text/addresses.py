@@ -41,10 +41,14 @@ def sign_by_sign(text: str) -> str:
     for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|.", text):
         lower = part.lower()
         if part.isalpha():
-            spelled = lower in tables.SPELLED_PARTS or not (
-                lower in tables.SPOKEN_PARTS
-                or (part.isupper() and len(part) < 4 and lower in tables.ACRONYM_WORDS)
-                or (not (part.isupper() and len(part) < 4) and lexicon().pronounceable(lower))
+            spelled = (
+                len(part) == 1
+                or lower in tables.SPELLED_PARTS
+                or not (
+                    lower in tables.SPOKEN_PARTS
+                    or (part.isupper() and len(part) < 4 and lower in tables.ACRONYM_WORDS)
+                    or (not (part.isupper() and len(part) < 4) and lexicon().pronounceable(lower))
+                )
             )
             words.append(spell(part) if spelled else lower)
         elif part.isdigit():
@@ -59,7 +63,7 @@ def _address(m: Match) -> str:
 
 
 def _dotted(m: Match) -> str | None:
-    """"config.toml", "Node.js": a stop inside a word that is no abbreviation's."""
+    """ "config.toml", "Node.js": a stop inside a word that is no abbreviation's."""
     *_, last = m.group().split(".")
     if all(len(part) == 1 for part in m.group().split(".")):
         return None
@@ -105,7 +109,7 @@ def _vanity(m: Match) -> str | None:
 
 
 def _account(m: Match) -> str:
-    """"DE89 3704 0044": letters and digits in groups."""
+    """ "DE89 3704 0044": letters and digits in groups."""
     return ", ".join(spell(group) for group in m.group().split())
 
 
@@ -117,7 +121,7 @@ _CODE = re.compile(
 _ROOM = re.compile(
     r"(?i)\b(?:room|flight|route|highway|interstate|bus|suite|apartment|apt\.?)\s+[A-Z#]*$"
 )
-_STATE = re.compile(r"\b[A-Z]{2}\s$")
+_STATE = re.compile(r"\b(?:[A-Z]{2}|[A-Z]\.[A-Z]\.)\s$")
 
 
 def _code(m: Match) -> str | None:
@@ -145,6 +149,7 @@ NUMBERS: list[Rule] = [
         _groups,
     ),
     ("0", r"0\d{2,4}[ -]\d{3,4}[ -]\d{3,4}\b", _groups),
+    ("0", r"0\d{3,4}[ -]\d{5,6}\b", _groups),
     ("0", r"\d{3}-\d{4}\b(?!-)", _groups),
     ("0", r"97[89]-\d{1,5}-\d+-\d+-\d\b", _groups),
     ("0", r"\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)", _internet_number),
@@ -161,6 +166,7 @@ ADDRESSES: list[Rule] = [
     ),
     ("a", r"[A-Za-z]:\\[\w.\\-]*[\w\\]", _address),
     ("/~", r"(?<![\w/])~?(?:/[\w.-]*\w){2,}/?|~/[\w./-]*\w", _address),
+    (".", r"(?<![\w.])\.{1,2}/[\w./-]*\w", _address),
     ("a", r"[\w.-]+(?:/[\w.-]+)+\.[a-z]\w{0,4}\b", _address),
     (
         "a0",

@@ -117,6 +117,7 @@ KEPT = frozenset("–—°²³μΩ€£¥$¢₹₿₩₽₺₪₫₦₱฿" + OV
 _SUPERSCRIPTS = frozenset("⁰¹⁴⁵⁶⁷⁸⁹²³⁻")
 # Box drawing and geometric bullets only mark off; whatever else is a symbol is named.
 _DECORATION = frozenset("▪▫■□●○◦‣◆◇▶►▸▹◀◄❖➢➤➔➜") | frozenset(map(chr, range(0x2500, 0x25A0)))
+_THIN_SPACES = frozenset("\u00a0\u2009\u202f")
 _EMOJI = 0x1F000  # from here on, pictures
 
 
@@ -178,7 +179,9 @@ def fold(text: str) -> Folded:
     at: list[int] = []
     unread: list[str] = []
     for i, c in enumerate(text):
-        if c.isascii():
+        if c in _THIN_SPACES and text[i - 1 : i].isdigit() and text[i + 1 : i + 4].isdigit():
+            piece = ","  # between groups of three digits
+        elif c.isascii():
             piece = c if c.isprintable() else " "
         else:
             known = _folded(c)

@@ -17,12 +17,18 @@ MONTH = (
 _DAY = "(?:" + "|".join(sorted(tables.DAY_NAMES, key=len, reverse=True)) + r")\b\.?"
 _OF_YEAR = r"(?:,?\s+(?P<year>[12]\d{3})\b(?![:.,]\d))?"
 _TO = r"\s?[-–—]\s?"
-_HALF = r"\s?(?P<half>[aApP])(?:m|M|\.\s?[mM])\b(?:\.(?=\s+[^A-Z\s]))?"
+# The stop of "p.m." is its own where the sentence goes on.
+_STOP = (
+    r"(?:\.(?=\s+(?:[^A-Z\s]|"
+    + "|".join([*tables.DAY_NAMES, *map(str.capitalize, tables.MONTHS)])
+    + r")))?"
+)
+_HALF = rf"\s?(?P<half>[aApP])(?:m|M|\.\s?[mM])\b{_STOP}"
 _CLOCK = r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![\d:]|\.\d)"
 
 
 def year(text: str) -> str:
-    """"1984", "2005", "2026" as years."""
+    """ "1984", "2005", "2026" as years."""
     if text.startswith("20") and text[2] == "0":
         return cardinal(text)
     return pairs(text)
@@ -72,12 +78,21 @@ def _month_day(m: Match) -> str | None:
     return _day_month(m["day"], _month(m["month"]), m["year"], m["last"])
 
 
+def _day_of_month(m: Match) -> str | None:
+    if re.search(r"(?i)\b(?:the|this)\s$", before(m)) or m["of"]:
+        if not 1 <= int(m["day"]) <= 31 or m["last"]:
+            return None
+        words = f"{ordinal(m['day'])} of {_month(m['month'])}"
+        return f"{words}, {year(m['year'])}" if m["year"] else words
+    return _month_day(m)
+
+
 def _month_year(m: Match) -> str:
     return f"{_month(m['month'])} {year(m['of'])}"
 
 
 def _names(m: Match) -> str:
-    """"Oct-Dec", "Mon–Fri"."""
+    """ "Oct-Dec", "Mon–Fri"."""
     return " to ".join(
         tables.MONTH_NAMES.get(name.lower()) or tables.DAY_NAMES[name]
         for name in re.findall("[A-Za-z]+", m.group())
@@ -140,7 +155,7 @@ def _half_day(m: Match) -> str:
 
 DATES: list[Rule] = [
     ("0", r"(\d{4})-(\d{1,2})-(\d{1,2})(?!\d|-)(?=\b|T)", _iso),
-    ("T", r"T(?=\d\d:\d\d)", lambda m: " "),
+    ("a", r"(?<=\d)T(?=\d\d:\d\d)", lambda m: " "),
     ("0", r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b(?!/)", _slashed),
     ("0", r"(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})\b(?!\.\d)", _stopped),
     (
@@ -152,8 +167,8 @@ DATES: list[Rule] = [
     (
         "0",
         rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:{_TO}(?P<last>\d{{1,2}})(?:st|nd|rd|th)?)?"
-        rf"\s+(?:of\s+)?(?P<month>{MONTH}){_OF_YEAR}",
-        _month_day,
+        rf"\s+(?P<of>of\s+)?(?P<month>{MONTH}){_OF_YEAR}",
+        _day_of_month,
     ),
     ("a", rf"(?<!\w)(?P<month>{MONTH})\s+(?P<of>(?:1[1-9]|20)\d\d)\b(?![,.:-]\d)", _month_year),
     ("a", rf"(?<!\w){MONTH}{_TO}{MONTH}(?!\w)", _names),
@@ -169,7 +184,7 @@ TIMES: list[Rule] = [
     (
         "0",
         rf"(?P<one>\d{{1,2}}(?::[0-5]\d)?(?:\s?[aApP]\.?[mM]\b\.?)?){_TO}"
-        r"(?P<two>\d{1,2}(?::[0-5]\d)?\s?[aApP](?:m|M|\.[mM])\b)(?:\.(?=\s+[^A-Z\s]))?",
+        rf"(?P<two>\d{{1,2}}(?::[0-5]\d)?\s?[aApP](?:m|M|\.[mM])\b){_STOP}",
         _times,
     ),
     ("0", rf"{_CLOCK}(?:{_HALF})?", _time),
@@ -177,6 +192,10 @@ TIMES: list[Rule] = [
     ("0", r"((?:1[1-9]|20)\d\d)\s?[-–—]\s?(\d\d(?:\d\d)?)\b(?!-?\d|\s?[=%])", _years),
     ("0'", r"(?<![\w'])'?(\d+0)'?s\b", _decade),
     ("'", r"(?<!\w)'(\d\d)\b(?!'|\w)", lambda m: pairs(m.group(1))),
-    ("a", r"(?<![\w.])([aApP])\.\s?[mM]\b(?:\.(?=\s+[^A-Z\s]))?", _half_day),
-    ("0", r"(\d+)'s\b", lambda m: (pairs(m.group(1)) if len(m.group(1)) < 5 else digits(m[1])) + "'s"),
+    ("a", rf"(?<![\w.])([aApP])\.\s?[mM]\b{_STOP}", _half_day),
+    (
+        "0",
+        r"(\d+)'s\b",
+        lambda m: (pairs(m.group(1)) if len(m.group(1)) < 5 else digits(m[1])) + "'s",
+    ),
 ]

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .characters import OVERRIDE
+from .documents import blocks
 from .heteronyms import heteronym
 from .lexicon import lexicon
-from .markup import Block, Override, blocks
+from .markup import MAX_PAUSE, Block, Override
 from .normalize import spoken
 from .phones import PAUSE, is_vowel
 from .scan import Normalized
 from .sentences import cut_near_middle, sentence_spans
-from .tables import CONTRACTIONS, SAID, SAID_APART
+from .spoken_forms import CONTRACTIONS, SAID, SAID_APART
 
 MAX_PHONES = 200  # of a sentence, pauses included: about 17 seconds of speech
 _MAX_CHARACTERS = (
@@ -31,6 +32,7 @@ _SIBILANTS = frozenset("s z sh zh ch jh".split())
 _VOICELESS = frozenset("p t k f th hh".split())
 _SUFFIXES = {"'s": "z", "'ll": "l", "'ve": "v", "'d": "d"}
 _TOKEN = re.compile(r"\S+")
+_PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Sentence:
     """A stretch of text to be spoken in one go.
 
     text    as given, trimmed, without its markup
-    phones  of `PHONES`, at most MAX_PHONES, the first and the last of them `pau`
+    phones  of `PHONES`, at most MAX_PHONES, the first and the last of them `pau`; one `pau` alone
+            where the text begins with a pause
     words   whose phones, joined, are ``phones``; the pauses are words, too
     begin, end  the characters [begin, end) of the input
     pause   seconds of silence that are to follow; None where nothing is asked for
@@ -110,9 +113,7 @@ def _pieces(
         for first, last in ((-1, 1), (-1, 0), (0, 1)):
             lead, whole = begin + first, begin + len(core) + last
             apart = said.text[max(start, lead) : whole]
-            if apart in SAID_APART or (
-                (first, last) == (0, 1) and not quoted and _drops_g(apart)
-            ):
+            if apart in SAID_APART or ((first, last) == (0, 1) and not quoted and _drops_g(apart)):
                 begin, core = max(start, lead), apart
                 break
         before = token[: begin - start]
@@ -149,9 +150,11 @@ def _overridden(
     override = overrides.get(begin)
     if override is None:
         return
-    pause = bool(after.strip("-"))
+    owner = after.startswith("'s")
+    pause = bool(after[2 * owner :].strip("-"))
+    suffix = [_Piece("'s", end, end + 2, "'s")] if owner else []
     if override.phones is not None:
-        yield [_Piece(override.said, begin, end, override.said, override.phones)], pause
+        yield [_Piece(override.said, begin, end, override.said, override.phones), *suffix], pause
         return
     inner = override.said
     groups = list(_pieces(Normalized(inner, [begin] * len(inner), [end] * len(inner)), {}))
@@ -229,8 +232,16 @@ def _read(
     text: str, overrides: Mapping[int, Override], own: Mapping[str, Sequence[str]]
 ) -> tuple[list[Word], str]:
     """The words of one sentence, with their places in it, and what was left out."""
-    given = {word: word for word in own} if own else None
+    # A word with signs in it ("c++") goes through the rules as one character.
+    given = {word: word if _PLAIN.fullmatch(word) else OVERRIDE for word in own} if own else None
     said, unread = spoken(text, given)
+    if own and OVERRIDE in said.text:
+        signs = dict(overrides)
+        for i, c in enumerate(said.text):
+            written = text[said.begin[i] : said.end[i]]
+            if c == OVERRIDE and said.begin[i] not in signs and written.lower() in own:
+                signs[said.begin[i]] = Override(written, written, tuple(own[written.lower()]))
+        overrides = signs
     return _speak(list(_pieces(said, overrides)), own), unread
 
 
@@ -259,32 +270,36 @@ def _speakable(
     if begin == end:
         return
     text = block.text[begin:end]
-    words: list[Word] = []
-    count, unread = MAX_PHONES + 1, ""
     if len(text) <= _MAX_CHARACTERS:
-        inside = {at - begin: o for at, o in block.overrides.items() if begin <= at < end}
-        words, unread = _read(text, inside, own)
-        count = sum(len(word.phones) for word in words)
-        written = "".join(inside[i].written if c == OVERRIDE and i in inside else c for i, c in enumerate(text)) if inside else text
-    if count > MAX_PHONES:
-        cut = cut_near_middle(block.text, begin, end)
-        yield from _speakable(block, begin, cut, own)
-        yield from _speakable(block, cut, end, own)
-    elif words or unread:
-        places = tuple(
-            replace(w, begin=block.origin[begin + w.begin], end=_end(block, begin + w.begin, begin + w.end))
-            for w in words
-        )
-        yield Sentence(
-            " ".join(written.split(" ")) if inside else text,
-            [phone for word in words for phone in word.phones],
-            places,
-            block.origin[begin],
-            _end(block, begin, end),
-            None,
-            block.rate,
-            unread,
-        )
+        overrides = {at - begin: o for at, o in block.overrides.items() if begin <= at < end}
+        words, unread = _read(text, overrides, own)
+        phones = [phone for word in words for phone in word.phones]
+        if len(phones) <= MAX_PHONES:
+            if words or unread:
+                written = "".join(
+                    overrides[i].written if i in overrides else c for i, c in enumerate(text)
+                )
+                yield Sentence(
+                    " ".join(written.split()) if overrides else written,
+                    phones,
+                    tuple(
+                        replace(
+                            w,
+                            begin=block.origin[begin + w.begin],
+                            end=_end(block, begin + w.begin, begin + w.end),
+                        )
+                        for w in words
+                    ),
+                    block.origin[begin],
+                    _end(block, begin, end),
+                    None,
+                    block.rate,
+                    unread,
+                )
+            return
+    cut = cut_near_middle(block.text, begin, end)
+    yield from _speakable(block, begin, cut, own)
+    yield from _speakable(block, cut, end, own)
 
 
 def _end(block: Block, begin: int, end: int) -> int:
@@ -331,6 +346,7 @@ def _sentences(
 ) -> Iterator[Sentence]:
     """A sentence is held back until it is known whether a pause follows it."""
     held: Sentence | None = None
+    asked: float | None = None  # seconds of silence after the held one
     for block in blocks(text, markup):
         for begin, end in sentence_spans(block.text):
             for sentence in _speakable(block, begin, end, own):
@@ -340,13 +356,15 @@ def _sentences(
                     continue
                 if held is not None:
                     yield held
-                held = sentence
-        pause = block.pause
-        if pause is None and block.paragraph:
-            pause = paragraph_pause
-        if held is not None and pause is not None:
-            yield replace(held, pause=pause)
-            held = None
+                held, asked = sentence, None
+        if block.pause is not None:
+            asked = min(MAX_PAUSE, (asked or 0.0) + block.pause)
+            if held is None:  # silence before the first word
+                pause = Word("", (PAUSE,), block.origin[0], block.origin[0])
+                held = Sentence("", [PAUSE], (pause,), block.origin[0], block.origin[0])
+            held = replace(held, pause=asked)
+        elif block.paragraph and held is not None and asked is None:
+            held = replace(held, pause=paragraph_pause)
     if held is not None:
         yield held
 

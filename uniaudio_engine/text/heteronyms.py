@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
+from .lexicon import lexicon
+
 _NEAR = 12  # words on either side that "~" looks at
 
 _CLASSES = {
@@ -32,8 +34,6 @@ _CLASSES = {
     "DO": "do does did dont doesnt didnt don't doesn't didn't",
     "HAVE": "have has had having 've haven't hasn't hadn't havent hasnt hadnt",
     "BE": "is are was were be been being am isnt isn't arent wasnt werent 's 're",
-    "PREP": "of for in with without by on at from into about under over after before during against "
-    "between through",
     "VERY": "very so too as more most quite rather really pretty how fairly incredibly extremely",
     "HABIT": "every always usually often sometimes never daily rarely regularly mornings evenings "
     "seldom generally weekly",
@@ -50,31 +50,24 @@ _METAL = (
     "zinc,copper,metal,metals,mercury,tin,toxic,poison,poisoned,cadmium,arsenic,iron,steel,heavy,"
     "melt,melted,molten,unleaded,gold,silver,alchemist,alchemists"
 )
-_CRY = "eye,eyes,cheek,cheeks,cry,cried,crying,wept,weep,sad,grief,shed,face,sorrow"
 _GALE = "up,down,around,through,its,your,his,her,their,my,back,along,it,yarn,wool"
 
-# Verb and noun of the same letters: what noun and what verb are, where the context is plain.
 _VERB_CUES = (
-    "<TO >OBJ",
     "<TO",
     "<MODAL",
     "<DO",
-    "<please,lets,let's",
+    "<please,lets,let's,not",
     "<i,we,they,who",
+    "<you >OBJ",
     "<ADV <<PRON,MODAL,TO,DO",
     "^ >OBJ",
+    "<and >OBJ",
 )
-_NOUN_CUES = ("<DET", "<a,an,the", "<of,for,in,with,without,by,from,under,on,at", "<and <<DET")
+_NOUN_CUES = ("<DET", "<of,for,in,with,without,by,from,under,on,at,no,and,or")
+_PAIR = [*(("=v", cue) for cue in _VERB_CUES), *(("=n", cue) for cue in _NOUN_CUES)]
 
 
-def _pair(noun: str, verb: str) -> list[tuple[str, str]]:
-    return [
-        *((verb, cue) for cue in ("<TO", "<MODAL", "<DO", "<please,lets,let's,not", "<i,we,they,who")),
-        *((verb, cue) for cue in ("<you >OBJ", "<ADV <<PRON,MODAL,TO,DO", "^ >OBJ", "<and >OBJ")),
-        *((noun, cue) for cue in ("<DET", "<of,for,in,with,without,by,from,under,on,at,no,and,or")),
-    ]
-
-
+# Phones, or "=n" and "=v": what the lexicon has for the noun and the verb.
 _SENSES: dict[str, list[tuple[str, str]]] = {
     "read": [
         ("r eh1 d", "<HAVE"),
@@ -93,30 +86,45 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("r eh1 d", "*"),
     ],
     "lead": [
-        ("l eh1 d", ">pipe,pipes,paint,poisoning,acid,shot,bullet,bullets,crystal,ore,glass,pencil,"
-         "weight,weights,apron,sheet,sheets,solder,balloon,foil,contamination,dust,lined,free,based"),
+        (
+            "l eh1 d",
+            ">pipe,pipes,paint,poisoning,acid,shot,bullet,bullets,crystal,ore,glass,pencil,"
+            "weight,weights,apron,sheet,sheets,solder,balloon,foil,contamination,dust,lined,free,based",
+        ),
+        ("l eh1 d", "<as <<heavy,dense,soft,grey,gray"),
         ("l eh1 d", "<of,contains,contain,containing,unleaded,melted,molten $"),
         ("l eh1 d", "~" + _METAL),
         ("l iy1 d", "*"),
     ],
     "wound": [
-        ("w aw1 n d", ">" + _GALE + " <HE,THEY,who,he,she,it,was,were,been,river,road,path,be,had,has"),
+        (
+            "w aw1 n d",
+            ">" + _GALE + " <HE,THEY,who,he,she,it,was,were,been,river,road,path,be,had,has",
+        ),
         ("w aw1 n d", ">up,around,through,round,back,along,down,tightly"),
-        ("w aw1 n d", "<he,she,i,we,they >the >>clock,watch,rope,string,yarn,wool,bandage,toy,key,cord,thread"),
+        (
+            "w aw1 n d",
+            "<he,she,i,we,they >the >>clock,watch,rope,string,yarn,wool,bandage,toy,key,cord,thread",
+        ),
         ("w uw1 n d", "*"),
     ],
-    "wounds": [("w uw1 n d z", "*")],
     "bass": [("b ae1 s", "~" + _FISH), ("b ey1 s", "*")],
     "basses": [("b ey1 s ax0 z", "*")],
     "bassist": [("b ey1 s ax0 s t", "*")],
     "bow": [
         ("b ow1", ">and >>arrow,arrows,arow"),
         ("b ow1", ">tie,ties,string,legged,window,hunting,saw"),
-        ("b ow1", "~arrow,arrows,violin,cello,viola,fiddle,archer,ribbon,hair,shoelace,shoelaces,gift,cupid,quiver"),
+        (
+            "b ow1",
+            "~arrow,arrows,violin,cello,viola,fiddle,archer,ribbon,hair,shoelace,shoelaces,gift,cupid,quiver",
+        ),
         ("b aw1", "~" + _SHIP),
         ("b aw1", "<TO"),
         ("b aw1", "<MODAL"),
-        ("b aw1", "<a,final,deep,low,their,his,her,polite <<take,took,takes,taking,make,made,with,a,final"),
+        (
+            "b aw1",
+            "<a,final,deep,low,their,his,her,polite <<take,took,takes,taking,make,made,with,a,final",
+        ),
         ("b aw1", ">down,before,out,to,politely,deeply,low"),
         ("b ow1", "<DET"),
         ("b aw1", "*"),
@@ -126,22 +134,41 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("b aw1 z", "*"),
     ],
     "minute": [
-        ("m ay0 n uw1 t", ">detail,details,amount,amounts,quantity,quantities,particle,particles,"
-         "difference,differences,change,changes,trace,traces,fraction,fractions,creatures,organisms,"
-         "crystals,variations,doses,inspection,examination,attention,scale,holes,cracks"),
+        (
+            "m ay0 n uw1 t",
+            ">detail,details,amount,amounts,quantity,quantities,particle,particles,"
+            "difference,differences,change,changes,trace,traces,fraction,fractions,creatures,organisms,"
+            "crystals,variations,doses,inspection,examination,attention,scale,holes,cracks",
+        ),
         ("m ay0 n uw1 t", "<so,too,extremely,incredibly,almost,infinitely,most,more $"),
         ("m ih1 n ax0 t", "*"),
     ],
     "live": [
-        ("l ay1 v", ">music,show,shows,concert,concerts,audience,stream,streams,streaming,broadcast,"
-         "broadcasts,tv,television,event,events,performance,performances,band,bands,album,recording,"
-         "coverage,chat,video,feed,action,wire,wires,ammunition,animals,bait,updates,report,version,"
-         "demo,sports,theater,session,sessions,blog,caption,captions,captioning,today,tonight"),
-        ("l ay1 v", "<go,goes,going,went,gone,watch,broadcast,streamed,recorded,performed,perform,"
-         "performing,streaming,reporting,you,coming >from,at,on,tonight,today,in"),
-        ("l ay1 v", "<go,goes,going,went,gone,broadcast,streamed,recorded,performed,watch,is,are,'re,re,were,was"),
-        ("l ay1 v", "<a,the"),
-        ("l ih1 v", "*"),
+        (
+            "l ay1 v",
+            ">music,show,shows,concert,concerts,audience,stream,streams,streaming,broadcast,"
+            "broadcasts,tv,television,event,events,entertainment,performance,performances,band,bands,album,recording,"
+            "coverage,chat,video,feed,action,wire,wires,ammunition,animals,bait,updates,report,version,"
+            "demo,sports,theater,session,sessions,blog,caption,captions,captioning,today,tonight",
+        ),
+        (
+            "l ay1 v",
+            "<go,goes,going,went,gone,watch,broadcast,streamed,recorded,performed,perform,"
+            "performing,streaming,reporting,you,coming >from,at,on,tonight,today,in",
+        ),
+        (
+            "l ay1 v",
+            "<go,goes,going,went,gone,broadcast,streamed,recorded,performed,watch,is,are,'re,re,were,was",
+        ),
+        ("l ay1 v", "<a"),
+        ("l ih1 v", "<TO"),
+        ("l ih1 v", "<MODAL"),
+        ("l ih1 v", "<DO"),
+        ("l ih1 v", "<i,we,they,who,you,people,not,never,long,and,that,which"),
+        (
+            "l ih1 v",
+            ">in,at,on,with,near,here,there,by,without,through,together,alone,up,under,like",
+        ),
     ],
     "tear": [
         ("t eh1 r", "<and <<wear"),
@@ -160,44 +187,55 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("t ih1 r z", "*"),
     ],
     "close": [
-        ("k l ow1 s", ">to,by,friend,friends,enough,up,call,range,together,behind,attention,look,"
-         "relationship,ties,contact,race,second,game,relatives,knit,at,proximity,quarters,family"),
-        ("k l ow1 z", "<TO"),
-        ("k l ow1 z", "<MODAL"),
-        ("k l ow1 z", "<DO"),
-        ("k l ow1 z", "<please,lets,let's,not,then"),
-        ("k l ow1 z", "<the,a,s >of"),
-        ("k l ow1 z", "<to,a <<came,come,drew,draw,brought >of,$"),
-        ("k l ow1 s", "<VERY"),
-        ("k l ow1 s", "<BE"),
-        ("k l ow1 z", "^"),
-        ("k l ow1 z", ">OBJ"),
-        ("k l ow1 z", "<THEY"),
-        ("k l ow1 z", ">at,early,late"),
-        ("k l ow1 s", "*"),
+        (
+            "=n",
+            ">to,by,friend,friends,enough,up,call,range,together,behind,attention,look,"
+            "relationship,ties,contact,race,second,game,relatives,knit,at,proximity,quarters,family",
+        ),
+        ("=v", "<TO"),
+        ("=v", "<MODAL"),
+        ("=v", "<DO"),
+        ("=v", "<please,lets,let's,not,then"),
+        ("=v", "<the,a,s >of"),
+        ("=v", "<to,a <<came,come,drew,draw,brought >of,$"),
+        ("=n", "<VERY"),
+        ("=n", "<BE"),
+        ("=v", "^"),
+        ("=v", ">OBJ"),
+        ("=v", "<THEY"),
+        ("=v", ">at,early,late"),
+        ("=n", "*"),
     ],
     "use": [
-        ("y uw1 s", "<the,a,an,of,no,its,their,my,your,our,any,little,much,in,for,into,daily,heavy,"
-         "first,regular,public,common,constant,land,drug,energy,water"),
-        ("y uw1 s", "<his,her,this,that"),
-        ("y uw1 z", "*"),
+        ("=n", ">of"),
+        (
+            "=n",
+            "<the,a,an,of,no,its,their,my,your,our,any,little,much,in,for,into,daily,heavy,"
+            "first,regular,public,common,constant,land,drug,energy,water",
+        ),
+        ("=n", "<his,her,this,that"),
+        ("=v", "*"),
     ],
     "house": [
-        ("hh aw1 z", "<TO >OBJ,people,families,refugees,students,thousands,hundreds"),
-        ("hh aw1 z", "<MODAL >OBJ,people,families,refugees,students,thousands,hundreds,up"),
-        ("hh aw1 s", "*"),
+        ("=v", "<TO >OBJ,people,families,refugees,students,thousands,hundreds"),
+        ("=v", "<MODAL >OBJ,people,families,refugees,students,thousands,hundreds,up"),
+        ("=n", "*"),
     ],
     "wind": [
-        ("w ay1 n d", ">up,down,around,through >>,"),
-        ("w ay1 n d", ">up"),
-        ("w ay1 n d", "<TO"),
-        ("w ay1 n d", "<MODAL"),
-        ("w ay1 n d", "^ >the,it,your >>clock,watch,toy,yarn,wool,up,key"),
-        ("w ay1 n d", "<roads,rivers,paths,streets"),
-        ("w ih1 n d", "*"),
+        ("=v", ">up,down,around,through >>,"),
+        ("=v", ">up"),
+        ("=v", "<TO"),
+        ("=v", "<MODAL"),
+        ("=v", "^ >the,it,your >>clock,watch,toy,yarn,wool,up,key"),
+        ("=v", "<roads,rivers,paths,streets"),
+        ("=n", "*"),
     ],
     "winds": [
-        ("w ay1 n d z", ">through,around,along,up,down,its,across <river,road,path,trail,street,stream,it,that,which,stairway,staircase"),
+        (
+            "w ay1 n d z",
+            ">through,around,along,up,down,its,across <river,road,path,trail,street,"
+            "stream,it,that,which,stairway,staircase",
+        ),
         ("w ih1 n d z", "*"),
     ],
     "dove": [
@@ -212,17 +250,23 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("s ow1", ">seeds,seed,the,wheat,corn,discord,doubt"),
         ("s aw1", "*"),
     ],
-    "row": [("r aw1", "<a,the,terrible,huge,blazing,bitter ~argument,neighbors,neighbours,quarrel,angry"), ("r ow1", "*")],
+    "row": [
+        (
+            "r aw1",
+            "<a,the,terrible,huge,blazing,bitter ~argument,neighbors,neighbours,quarrel,angry",
+        ),
+        ("r ow1", "*"),
+    ],
     "invalid": [
-        ("ih1 n v ax0 l ax0 d", "<an,the >$"),
+        ("=n", "<an,the >$,'s,who"),
         ("ih0 n v ae1 l ax0 d", "*"),
     ],
     "desert": [
-        ("d ih0 z er1 t", "<TO"),
-        ("d ih0 z er1 t", "<MODAL"),
-        ("d ih0 z er1 t", "<DO"),
-        ("d ih0 z er1 t", "<not,never"),
-        ("d eh1 z er0 t", "*"),
+        ("=v", "<TO"),
+        ("=v", "<MODAL"),
+        ("=v", "<DO"),
+        ("=v", "<not,never"),
+        ("=n", "*"),
     ],
     "resume": [
         ("r eh1 z ax0 m ey0", "<POSS"),
@@ -230,13 +274,13 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
         ("r ih0 z uw1 m", "*"),
     ],
     "content": [
-        ("k ax0 n t eh1 n t", "<BE"),
-        ("k ax0 n t eh1 n t", "<VERY"),
-        ("k ax0 n t eh1 n t", "<feel,felt,seemed,seem,seems,perfectly,quite"),
-        ("k ax0 n t eh1 n t", "<myself,himself,herself,themselves"),
-        ("k aa1 n t eh0 n t", "*"),
+        ("=v", "<is,are,was,were,be,been,being,am"),
+        ("=v", "<'s <<heart"),
+        ("=v", "<VERY"),
+        ("=v", "<feel,felt,seemed,seem,seems,perfectly,quite"),
+        ("=v", "<myself,himself,herself,themselves"),
+        ("=n", "*"),
     ],
-    "sewer": [("s uw1 er0", "*")],
     "polish": [
         ("p ow1 l ih0 sh", "~warsaw,krakow,poland,language,speaks,speak,german,sausage"),
         ("p aa1 l ih0 sh", "*"),
@@ -244,66 +288,39 @@ _SENSES: dict[str, list[tuple[str, str]]] = {
     "lives": [
         ("l ih1 v z", "<he,she,it,who,that,which,everyone,nobody,somebody,here,there"),
         ("l ay1 v z", "<DET"),
-        ("l ay1 v z", "<of,many,save,saved,saves,two,three,nine,both,lost,human,daily,whose,people's"),
+        (
+            "l ay1 v z",
+            "<of,many,save,saved,saves,two,three,nine,both,lost,human,daily,whose,people's",
+        ),
         ("l ih1 v z", ">in,on,at,with,near,here,there,alone,by,next"),
         ("l ay1 v z", "*"),
     ],
     "separate": [
-        ("s eh1 p er0 ey1 t", "<TO"),
-        ("s eh1 p er0 ey1 t", "<MODAL"),
-        ("s eh1 p er0 ey1 t", "^ >OBJ"),
-        ("s eh1 p er0 ey1 t", "<please,lets,i,we,they"),
-        ("s eh1 p r ax0 t", "*"),
+        ("=v", "<TO"),
+        ("=v", "<MODAL"),
+        ("=v", "^ >OBJ"),
+        ("=v", "<please,lets,i,we,they"),
+        ("=n", "*"),
     ],
-    "does": [("d ah1 z", "*")],
-    "number": [("n ah1 m b er0", "*")],
-    "object": _pair("aa1 b jh eh0 k t", "ax0 b jh eh1 k t") + [("ax0 b jh eh1 k t", ">to"), ("aa1 b jh eh0 k t", "*")],
+    "produce": [("=n", "<fresh,local,organic,farm"), *_PAIR],
+    "object": [*_PAIR, ("=v", ">to"), ("=n", "*")],
     "present": [
-        ("p r eh1 z ax0 n t", "<at,the,BE,a,my,your,his,her,our,their,this,all,those"),
-        ("p r iy0 z eh1 n t", "<i,we,they,proudly"),
-        ("p r iy0 z eh1 n t", "<TO"),
-        ("p r iy0 z eh1 n t", "<MODAL"),
-        ("p r iy0 z eh1 n t", "<DO"),
-        ("p r iy0 z eh1 n t", "^ >OBJ"),
-        ("p r iy0 z eh1 n t", "<please,lets,not,you >OBJ"),
-        ("p r eh1 z ax0 n t", "*"),
+        ("=n", "<at,the,BE,a,my,your,his,her,our,their,this,all,those"),
+        ("=v", "<i,we,they,proudly"),
+        ("=v", "<TO"),
+        ("=v", "<MODAL"),
+        ("=v", "<DO"),
+        ("=v", "^ >OBJ"),
+        ("=v", "<please,lets,not,you >OBJ"),
+        ("=n", "*"),
     ],
 }
-_NOUN_VERB = {
-    "record": ("r eh1 k er0 d", "r ax0 k ao1 r d"),
-    "contract": ("k aa1 n t r ae1 k t", "k ax0 n t r ae1 k t"),
-    "conduct": ("k aa1 n d ah0 k t", "k ax0 n d ah1 k t"),
-    "conflict": ("k aa1 n f l ih0 k t", "k ax0 n f l ih1 k t"),
-    "contest": ("k aa1 n t eh0 s t", "k ax0 n t eh1 s t"),
-    "convert": ("k aa1 n v er0 t", "k ax0 n v er1 t"),
-    "convict": ("k aa1 n v ih0 k t", "k ax0 n v ih1 k t"),
-    "decrease": ("d iy1 k r iy0 s", "d ih0 k r iy1 s"),
-    "export": ("eh1 k s p ao0 r t", "ih0 k s p ao1 r t"),
-    "extract": ("eh1 k s t r ae0 k t", "ih0 k s t r ae1 k t"),
-    "import": ("ih1 m p ao0 r t", "ih0 m p ao1 r t"),
-    "increase": ("ih1 n k r iy0 s", "ih0 n k r iy1 s"),
-    "insult": ("ih1 n s ah0 l t", "ih0 n s ah1 l t"),
-    "permit": ("p er1 m ih0 t", "p er0 m ih1 t"),
-    "produce": ("p r ow1 d uw0 s", "p r ax0 d uw1 s"),
-    "progress": ("p r aa1 g r eh1 s", "p r ax0 g r eh1 s"),
-    "project": ("p r aa1 jh eh0 k t", "p r ax0 jh eh1 k t"),
-    "protest": ("p r ow1 t eh1 s t", "p r ax0 t eh1 s t"),
-    "rebel": ("r eh1 b ax0 l", "r ih0 b eh1 l"),
-    "refuse": ("r eh1 f y uw1 s", "r ax0 f y uw1 z"),
-    "reject": ("r iy1 jh eh0 k t", "r ih0 jh eh1 k t"),
-    "subject": ("s ah1 b jh eh0 k t", "s ax0 b jh eh1 k t"),
-    "suspect": ("s ah1 s p eh0 k t", "s ax0 s p eh1 k t"),
-    "transport": ("t r ae1 n s p ao0 r t", "t r ae0 n s p ao1 r t"),
-    "upset": ("ah1 p s eh0 t", "ah0 p s eh1 t"),
-    "abuse": ("ax0 b y uw1 s", "ax0 b y uw1 z"),
-    "excuse": ("ih0 k s k y uw1 s", "ih0 k s k y uw1 z"),
-    "estimate": ("eh1 s t ax0 m ax0 t", "eh1 s t ax0 m ey1 t"),
-    "graduate": ("g r ae1 jh ax0 w ax0 t", "g r ae1 jh ax0 w ey1 t"),
-    "duplicate": ("d uw1 p l ax0 k ax0 t", "d uw1 p l ax0 k ey1 t"),
-    "advocate": ("ae1 d v ax0 k ax0 t", "ae1 d v ax0 k ey1 t"),
-    "delegate": ("d eh1 l ax0 g ax0 t", "d eh1 l ax0 g ey1 t"),
-    "address": ("ae1 d r eh1 s", "ax0 d r eh1 s"),
-}
+# Words whose noun and verb the lexicon tells apart.
+_NOUN_VERB = frozenset(
+    "abuse advocate conduct conflict contest contract convert convict decrease duplicate estimate "
+    "excuse export extract graduate import increase insult permit progress project protest rebel "
+    "record refuse reject subject suspect transport upset".split()
+)
 _Cue = Callable[[Sequence[str], int], bool]
 
 
@@ -332,11 +349,9 @@ def _cue(text: str) -> _Cue:
 
 
 @cache
-def _senses(word: str) -> tuple[tuple[list[str], tuple[_Cue, ...]], ...]:
-    entries = _SENSES.get(word) or _pair(*_NOUN_VERB[word])
-    return tuple(
-        (phones.split(), tuple(_cue(part) for part in cues.split())) for phones, cues in entries
-    )
+def _senses(word: str) -> tuple[tuple[str, tuple[_Cue, ...]], ...]:
+    entries = _SENSES.get(word, _PAIR)
+    return tuple((phones, tuple(_cue(part) for part in cues.split())) for phones, cues in entries)
 
 
 def heteronym(words: Sequence[str], i: int) -> list[str] | None:
@@ -346,5 +361,7 @@ def heteronym(words: Sequence[str], i: int) -> list[str] | None:
         return None
     for phones, cues in _senses(words[i]):
         if all(cue(words, i) for cue in cues):
-            return list(phones)
+            if phones[0] == "=":
+                return lexicon().as_part(words[i], phones[1:])
+            return phones.split()
     return None

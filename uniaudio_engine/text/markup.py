@@ -2,7 +2,7 @@
 inline commands say about the words.
 
 A block's text is what is heard, and every character of it knows its place in the input. Not
-responsible for sentences or words. SSML is read by `ssml.py`.
+responsible for sentences or words. `ssml.py` reads SSML, `documents.py` chooses between the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from .characters import OVERRIDE
 from .ipa import read_phones
 from .phones import PHONES
 
-MARKUPS = ("auto", "plain", "markdown", "ssml")
 MAX_PAUSE = 10.0  # s
 
 
@@ -49,29 +48,6 @@ class Block:
     paragraph: bool = False
 
 
-def blocks(text: str, markup: str = "auto") -> Iterator[Block]:
-    """The blocks of a document, each as soon as its lines are read.
-
-    ``markup``: "plain" takes every sign as it stands; "markdown" reads Markdown, HTML tags and
-    entities, ``[pause 0.5]`` and ``[word](/phones/)``; "ssml" an SSML document; "auto" is "ssml"
-    where the text begins with ``<speak``, else "markdown".
-
-    Raises :class:`InputError` for a command that cannot be followed.
-    """
-    if markup not in MARKUPS:
-        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
-    if markup == "ssml" or (markup == "auto" and is_ssml(text)):
-        from .ssml import ssml_blocks
-
-        return ssml_blocks(text)
-    return _plain_blocks(text) if markup == "plain" else _markdown_blocks(text)
-
-
-def is_ssml(text: str) -> bool:
-    """Whether the text is an SSML document."""
-    return bool(re.match(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<speak[\s>/]", text))
-
-
 class Builder:
     """A block in the making."""
 
@@ -87,14 +63,17 @@ class Builder:
         self.origin += range(place, place + len(text)) if span is None else [place] * len(text)
         self.end = place + (len(text) if span is None else span)
 
-    def override(self, override: Override, place: int, span: int) -> None:
-        """A word with a given reading, apart from its neighbours."""
+    def override(self, override: Override, place: int, span: int, owner: bool = False) -> None:
+        """A word with a given reading, apart from its neighbours; ``owner``: but for "'s"."""
         self.put(" ", place, 0)
         self.overrides[len(self.origin)] = override
         self.put(OVERRIDE, place, span)
-        self.put(" ", place + span, 0)
+        if not owner:
+            self.put(" ", place + span, 0)
 
-    def block(self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False) -> Block:
+    def block(
+        self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False
+    ) -> Block:
         """What was put together; the builder is empty afterwards."""
         made = Block(
             "".join(self.chars), [*self.origin, self.end], self.overrides, pause, rate, paragraph
@@ -136,6 +115,8 @@ def _goes_on(text: str, line: tuple[int, int], following: tuple[int, int]) -> bo
     """Whether a sentence runs from one line into the next."""
     a, b = line
     c, d = following
+    quoted = _QUOTE.match(text, c, d)
+    c = quoted.end() if quoted else c
     if _OPEN_END.search(text, max(a, b - 12), b):
         return text[b - 1] != ":" or not _MARKED.match(text, c, d)
     words, next_words = text.count(" ", a, b) + 1, text.count(" ", c, d) + 1
@@ -168,7 +149,7 @@ def _paragraphs(
         yield run, True
 
 
-def _plain_blocks(text: str) -> Iterator[Block]:
+def plain_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     for run, paragraph in _paragraphs(text, lambda text, a, b: False):
         a, b = run[0][0], run[-1][1]
@@ -181,7 +162,7 @@ _ITEM = re.compile(r"[-*+•‣▪●○]\s+(?:\[[ xX]\]\s+)?")
 _NUMBERED = re.compile(r"\d{1,3}([.)])\s+")
 _HEADING = re.compile(r"#{1,6}\s+")
 _HEADING_END = re.compile(r"\s+#+$")
-_QUOTE = re.compile(r"(?:>\s?)+")
+_QUOTE = re.compile(r"(?:>\s?)*>(?:\s+|(?=[A-Za-z\"'*_\[(]))")
 _RULE = re.compile(r"(?:[-*_=]\s?){3,}$|=+$|-{2,}$")
 _TABLE_RULE = re.compile(r"\|?(?:\s*:?-{2,}:?\s*\|)+\s*:?-*:?\s*$")
 _FENCE = re.compile(r"(?:```|~~~)")
@@ -202,18 +183,22 @@ def _own_line(text: str, a: int, b: int) -> bool:
     return c == "|" or (c == "[" and bool(_REFERENCE.match(text, a, b)))
 
 
-def _markdown_blocks(text: str) -> Iterator[Block]:
+def markdown_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     fenced = False
     inline = _Inline(text)
-    for run, paragraph in _paragraphs(text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))):
+    for run, paragraph in _paragraphs(
+        text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))
+    ):
         made: list[Block] = []
         a, b = run[0]
         if _FENCE.match(text, a, b):
             fenced = not fenced
             run = run[1:]
         if fenced:
-            made = [Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)]
+            made = [
+                Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)
+            ]
         else:
             for i, (a, b) in enumerate(run):
                 inline.line(a, b, first=i == 0)
@@ -232,17 +217,20 @@ _INLINE_TAGS = frozenset(
     "img input label button time center tt strike wbr iframe video audio source svg path details "
     "summary meta link".split()
 )
+_SILENT_START = re.compile(r"(?i)<!--|<(?:script|style)\b")
+_SSML_TAGS = frozenset("speak break say-as phoneme prosody".split())
 _PIECE = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
-    r"|(?P<code>`{1,2})(?P<coded>[^`]+)(?P=code)"
+    r"|(?P<code>`{1,2})(?![^`]*?\w'(?!\w))(?P<coded>[^`]+)(?P=code)"
     r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
-    r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
+    r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]"
+    r"\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
     r"|(?P<reference>\[(?P<named>[^\[\]\n]{1,200})\]\[[^\[\]\n]{0,80}\])"
     r"|(?P<note>\[\^[^\]\s]{1,20}\])"
     r"|<(?P<link>(?:https?://|mailto:)[^\s<>]{1,2000})>"
     r"|(?P<comment><!--(?:.|\n){0,5000}?-->)"
-    r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,20000}?</(?P=raw)\s*>)"
-    r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9]{0,15})(?:\s[^<>]{0,1000})?/?>"
+    r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,5000}?</(?P=raw)\s*>)"
+    r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9-]{0,15})(?:\s[^<>]{0,1000})?/?>"
     r"|(?P<entity>&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,20});)"
     r"|(?<![\w*])(?P<star>\*{1,3})(?P<starred>[^\s*](?:[^*]{0,500}?|[^\n]{0,300}?)(?<=[^\s*])|[^\s*])(?P=star)(?![\w*])"
     r"|(?<![\w/])(?P<bar>_{1,3})(?P<barred>[^\s_](?:[^_]{0,500}?|[^\n]{0,300}?)(?<=[^\s_])|[^\s_])(?P=bar)(?!\w)"
@@ -257,6 +245,8 @@ class _Inline:
         self.text = text
         self.builder = Builder()
         self.made: list[Block] = []
+        self.silent_to = 0  # where a comment or script that runs over lines ends
+        self.unclosed: set[str] = set()
 
     def take(self) -> list[Block]:
         self.finish()
@@ -270,20 +260,18 @@ class _Inline:
             if self.made:
                 self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
             else:
-                self.made.append(Block("", [0], pause=pause))
+                self.made.append(Block("", [self.builder.end], pause=pause))
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
+        if b <= self.silent_to:
+            return
         text = self.text
         if not first:
             self.builder.put(" ", a, 0)
         quote = _QUOTE.match(text, a, b)
         a = quote.end() if quote else a
-        if (
-            _RULE.match(text, a, b)
-            or _TABLE_RULE.match(text, a, b)
-            or _REFERENCE.match(text, a, b)
-        ):
+        if _RULE.match(text, a, b) or _TABLE_RULE.match(text, a, b) or _REFERENCE.match(text, a, b):
             return
         row = text[a : a + 1] == "|"
         heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, _ITEM, _NUMBERED))
@@ -305,14 +293,36 @@ class _Inline:
 
     def inline(self, a: int, b: int) -> None:
         """`text[a:b]` without its marks."""
+        a = max(a, self.silent_to)
+        if a >= b:
+            return
         place = a
         for m in _PIECE.finditer(self.text, a, b):
             if m.start() < place:
                 continue
+            if m["tag"] and (opened := _SILENT_START.match(m.group())) and self._silence(opened, m):
+                b = m.start()
+                break
             self.builder.put(self.text[place : m.start()], place)
             place = m.end()
             self._piece(m)
+        opened = _SILENT_START.search(self.text, place, b)
+        if opened and self._silence(opened, opened):
+            b = opened.start()
         self.builder.put(self.text[place:b], place)
+
+    def _silence(self, opened: re.Match[str], whole: re.Match[str]) -> bool:
+        """Whether what is opened here ends in a later line; nothing is heard until there."""
+        name = opened.group().lower()
+        close = "-->" if name == "<!--" else f"</{name[1:]}>"
+        if close in self.unclosed:
+            return False
+        end = self.text.find(close, whole.end())
+        if end < 0:
+            self.unclosed.add(close)
+            return False
+        self.silent_to = end + len(close)
+        return True
 
     def _piece(self, m: re.Match[str]) -> None:
         text, put = self.text, self.builder.put
@@ -330,9 +340,18 @@ class _Inline:
         elif m["note"] or m["comment"] or m["silent"]:
             put(" ", a, b - a)
         elif m["link"]:
-            put(text[m.start("link") : m.end("link")].removeprefix("mailto:"), m.start("link"), b - a)
+            put(
+                text[m.start("link") : m.end("link")].removeprefix("mailto:"),
+                m.start("link"),
+                b - a,
+            )
         elif m["tag"]:
             tag = m["tag"].lower()
+            if tag in _SSML_TAGS:
+                raise InputError(
+                    f"text: expected SSML tags only inside <speak>, got <{tag}>; write "
+                    "<speak>…</speak> around the text, or markup plain to have the signs read"
+                )
             if tag in _BLOCK_TAGS:
                 self.finish()
             elif tag in ("td", "th"):
@@ -353,7 +372,10 @@ class _Inline:
         if inside and (" " in inside or not inside.isascii() or inside.lower() in PHONES):
             phones = read_phones(inside, f"[{m['label']}](/…/)")
             self.builder.override(
-                Override(m["label"], m["label"], phones), m.start(), m.end() - m.start()
+                Override(m["label"], m["label"], phones),
+                m.start(),
+                m.end() - m.start(),
+                self.text.startswith("'s", m.end()),
             )
         else:
             self.inline(*m.span("label"))

@@ -21,7 +21,7 @@ def _rules() -> Rules:
     """All rules, in the order in which they are tried."""
     return Rules(
         [
-            (OVERRIDE, OVERRIDE, lambda m: OVERRIDE),
+            (OVERRIDE, rf"{OVERRIDE}(?:'s(?!\w))?", lambda m: m.group()),
             *quantities.MONEY,
             *addresses.ADDRESSES,
             *dates.DATES,
@@ -29,6 +29,7 @@ def _rules() -> Rules:
             *words.EARLY,
             *addresses.NUMBERS,
             *quantities.TRAILING_MONEY,
+            *quantities.PARTS,
             *quantities.MEASURES,
             *quantities.NUMBERS,
             *words.WORDS,
@@ -45,10 +46,9 @@ def spoken(text: str, given: Mapping[str, str] | None = None) -> tuple[Normalize
     folded = fold(text)
     found = scan(words.lower_shouting(folded.text), _rules(), given)
     at = folded.at
-    return (
-        Normalized(found.text, [at[i] for i in found.begin], [at[i] for i in found.end]),
-        folded.unread,
-    )
+    begin = [at[a] for a in found.begin]
+    end = [at[b - 1] + 1 if b > a else at[b] for a, b in zip(found.begin, found.end, strict=True)]
+    return Normalized(found.text, begin, end), folded.unread
 
 
 def normalize(text: str) -> str:

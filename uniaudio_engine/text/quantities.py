@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from . import tables
+from . import tables, units
 from .dates import year
 from .numbers import cardinal, decimal, digits, ordinal, pairs
-from .scan import Match, Rule, after, before
+from .scan import Match, Rule, adjective, after, before
 
 AMOUNT = (
     r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d.])"
@@ -21,15 +21,17 @@ def _names(table: dict[str, object] | dict[str, str] | dict[str, tuple[str, str]
     return "|".join(sorted(map(re.escape, table), key=len, reverse=True))
 
 
-_UNIT = _names(tables.UNITS)
+_UNIT = _names(units.UNITS)
 _STOPPED_UNIT = "|".join(
-    sorted((re.escape(u).replace(r"\ ", r"\s?") for u in tables.STOPPED_UNITS), key=len, reverse=True)
+    sorted(
+        (re.escape(u).replace(r"\ ", r"\s?") for u in units.STOPPED_UNITS), key=len, reverse=True
+    )
 )
-_SYMBOL = _names({s: "" for s in tables.CURRENCIES})
-_TRAILING = _names({s: "" for s in tables.CURRENCIES if len(s) == 1})
-_CODE = _names({c: "" for c in tables.CURRENCY_CODES})
+_SYMBOL = _names(dict.fromkeys(units.CURRENCIES, ""))
+_TRAILING = _names({s: "" for s in units.CURRENCIES if len(s) == 1})
+_CODE = _names(dict.fromkeys(units.CURRENCY_CODES, ""))
 _MAGNITUDE = (
-    rf"(?:\s?(?P<magnitude>{_names(tables.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
+    rf"(?:\s?(?P<magnitude>{_names(units.MAGNITUDES)}|(?i:hundred|thousand|[mbtr]+illion))(?!\w))?"
 )
 _DASH = r"\s?[-–—]\s?"
 
@@ -66,11 +68,12 @@ def integer(text: str) -> str:
 # Money
 
 
-def _money(amount: str, magnitude: str | None, symbol: str) -> str:
-    one, many, cent, cents = tables.CURRENCIES[tables.CURRENCY_CODES.get(symbol, symbol)]
+def _money(amount: str, magnitude: str | None, symbol: str, single: bool = False) -> str:
+    one, many, cent, cents = units.CURRENCIES[units.CURRENCY_CODES.get(symbol, symbol)]
     amount = plain_number(amount)
+    many = one if single else many
     if magnitude:
-        return f"{decimal(amount)} {tables.MAGNITUDES.get(magnitude, magnitude.lower())} {many}"
+        return f"{decimal(amount)} {units.MAGNITUDES.get(magnitude, magnitude.lower())} {many}"
     whole, _, part = amount.partition(".")
     if len(part) != 2 or not cent:
         return f"{decimal(amount)} {one if amount == '1' else many}"
@@ -83,24 +86,24 @@ def _money(amount: str, magnitude: str | None, symbol: str) -> str:
 
 
 def _price(m: Match) -> str:
-    return _money(m["amount"], m["magnitude"], m["symbol"])
+    return _money(m["amount"], m["magnitude"], m["symbol"], adjective(m))
 
 
 def _prices(m: Match) -> str:
-    """"$5-10" has one name of the currency, "$5-$10" two."""
+    """ "$5-10" has one name of the currency, "$5-$10" two."""
     last = _money(m["amount"], m["magnitude"], m["symbol"])
     if m["again"]:
         return f"{_money(m['low'], m['lowmagnitude'], m['symbol'])} to {last}"
     scale = m["lowmagnitude"]
-    low = number(m["low"]) + (f" {tables.MAGNITUDES.get(scale, scale)}" if scale else "")
+    low = number(m["low"]) + (f" {units.MAGNITUDES.get(scale, scale)}" if scale else "")
     return f"{low} to {last}"
 
 
-_MONEY_FIRSTS = "a" + "".join({s[0] for s in tables.CURRENCIES if not s[0].isalpha()})
+_MONEY_FIRSTS = "a" + "".join({s[0] for s in units.CURRENCIES if not s[0].isalpha()})
 MONEY: list[Rule] = [
     (
         _MONEY_FIRSTS,
-        rf"(?<!\w)(?P<symbol>{_SYMBOL})\s?(?P<low>{_PRICE})(?:(?P<lowmagnitude>{_names(tables.MAGNITUDES)})"
+        rf"(?<!\w)(?P<symbol>{_SYMBOL})\s?(?P<low>{_PRICE})(?:(?P<lowmagnitude>{_names(units.MAGNITUDES)})"
         rf"(?!\w))?{_DASH}(?P<again>(?P=symbol))?\s?(?P<amount>{_PRICE}){_MAGNITUDE}(?![\w]|-\d)",
         _prices,
     ),
@@ -128,7 +131,7 @@ _POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
 
 def unit_name(unit: str, power: str | None, single: bool) -> str:
     """A unit in words, such as "square kilometers"."""
-    one, many = tables.UNITS.get(unit) or tables.STOPPED_UNITS[" ".join(unit.rstrip(".").split())]
+    one, many = units.UNITS.get(unit) or units.STOPPED_UNITS[" ".join(unit.rstrip(".").split())]
     name = one if single else many
     if not power:
         return name
@@ -139,8 +142,8 @@ def unit_name(unit: str, power: str | None, single: bool) -> str:
 
 def _measure(m: Match) -> str:
     text, low = m["number"], m["low"]
-    adjective = m["joint"] == "-" and bool(re.match(r"\s+[a-z]|-", after(m)))
-    single = plain_number(text) == "1" and not low or adjective
+    joined = m["joint"] == "-" and bool(re.match(r"\s+[a-z]|-", after(m)))
+    single = plain_number(text) == "1" and not low or joined or adjective(m)
     words = f"{number(text)} {unit_name(m['unit'], m['power'], single)}"
     if not low:
         return words
@@ -152,7 +155,16 @@ def _measure(m: Match) -> str:
 
 def _feet_inches(m: Match) -> str:
     feet, inches = m.groups()
-    return f"{number(feet)} {'foot' if inches else 'feet'}" + (f" {number(inches)}" if inches else "")
+    return f"{number(feet)} {'foot' if inches else 'feet'}" + (
+        f" {number(inches)}" if inches else ""
+    )
+
+
+def _feet(m: Match) -> str | None:
+    """5' is a length unless a quotation is open."""
+    if re.search(r"(?:^|[\s(])'[^']*$", m.string[: m.start()]):
+        return None
+    return f"{number(m[1])} {'foot' if m[1] == '1' or adjective(m) else 'feet'}"
 
 
 def _inches(m: Match) -> str | None:
@@ -162,7 +174,7 @@ def _inches(m: Match) -> str | None:
     return f"{number(m.group(1))} inch" + ("" if re.match(r"\s[a-z]", after(m)) else "es")
 
 
-_OVER = _names({u: "" for u in tables.UNITS if u not in ("%", "°")} | {w: "" for w in tables.PER})
+_OVER = _names({u: "" for u in units.UNITS if u not in ("%", "°")} | dict.fromkeys(units.PER, ""))
 
 
 def _per(m: Match) -> str | None:
@@ -172,9 +184,9 @@ def _per(m: Match) -> str | None:
     if not re.search(unit, said):
         return None
     name = m["unit"]
-    if name in tables.UNITS:
+    if name in units.UNITS:
         return " per " + unit_name(name, m["power"], True)
-    return f" per {tables.PER[name]}"
+    return f" per {units.PER[name]}"
 
 
 def _bare_unit(m: Match) -> str | None:
@@ -185,16 +197,17 @@ def _bare_unit(m: Match) -> str | None:
 MEASURES: list[Rule] = [
     ("0", r"(\d+)['′]\s?(\d{1,2})(?:\"|'')", _feet_inches),
     ("0", r"(\d+(?:\.\d+)?)\"(?!\w)", _inches),
-    (
-        "0.",
-        rf"(?<![\w.])(?:(?P<low>{_PRICE})\s?(?P<lowunit>{_UNIT})?(?:{_DASH}|\s+to\s+))?"
-        rf"(?P<number>{_PRICE})(?P<joint>[ -]?)(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w°])",
-        _measure,
-    ),
+    ("0", r"(\d+(?:\.\d+)?)'(?![\w'])", _feet),
     (
         "0.",
         rf"(?<![\w.])(?:(?P<low>{AMOUNT})(?P<lowunit>)(?:{_DASH}))?(?P<number>{AMOUNT})"
         rf"(?P<joint>[ -]?)(?P<unit>{_STOPPED_UNIT})(?P<power>)\.(?=\s*[^A-Z\s])(?!\w)",
+        _measure,
+    ),
+    (
+        "0.",
+        rf"(?<![\w.])(?:(?P<low>{_PRICE})\s?(?P<lowunit>{_UNIT})?(?:{_DASH}|\s+to\s+))?"
+        rf"(?P<number>{_PRICE})(?P<joint>[ -]?)(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w°])",
         _measure,
     ),
     (
@@ -215,14 +228,28 @@ def _range(m: Match) -> str | None:
     if re.match(r"\s?=", after(m)) or (dash.strip() == "-" and re.search(r"[=+*/]\s?$", before(m))):
         return f"{integer(low)} minus {integer(high)}"
     if low.isdigit() and high.isdigit() and len(low) > 2 and int(high) < int(low):
-        return f"{integer(low)} {integer(high)}"
+        return f"{pairs(low)} {pairs(high)}"
     return f"{integer(low) if low.isdigit() else number(low)} to " + (
         integer(high) if high.isdigit() else number(high)
     )
 
 
+_SINCE = re.compile(r"(?i)\b(?:in|since|until|year|from|by|after|before|around|circa)\s$")
+
+
+def _early_year(m: Match) -> str | None:
+    return pairs(m.group()) if _SINCE.search(before(m)) else None
+
+
+def _season(m: Match) -> str | None:
+    """ "2020/21"."""
+    if (int(m[1]) + 1) % 100 != int(m[2]):
+        return None
+    return f"{year(m[1])} {pairs(m[2])}"
+
+
 def _hyphened(m: Match) -> str:
-    """"4-3-3"; long groups are codes."""
+    """ "4-3-3"; long groups are codes."""
     groups = m.group().split("-")
     if max(map(len, groups)) > 2:
         return ", ".join(map(digits, groups))
@@ -233,6 +260,8 @@ def _fraction(m: Match) -> str:
     whole, top, bottom = m["whole"], m["top"], m["bottom"]
     if not whole and f"{top}/{bottom}" in ("24/7", "50/50", "9/11"):
         return f"{cardinal(top)} {cardinal(bottom)}"
+    if not whole and top == bottom and top[0] != "0":
+        return f"{cardinal(top)} out of {cardinal(bottom)}"
     if "0" in (top[0], bottom[0]) or not int(top) < int(bottom) <= 100:
         return f"{number(whole) + ' ' if whole else ''}{number(top)} slash {number(bottom)}"
     part = tables.FRACTIONS.get(int(bottom)) or ordinal(bottom)
@@ -244,6 +273,23 @@ def _fraction(m: Match) -> str:
     )
 
 
+def _part_of_unit(m: Match) -> str | None:
+    """ "3/4 tsp" is "three quarters of a teaspoon"."""
+    words = _fraction(m)
+    if "slash" in words:
+        return None
+    if m["whole"]:
+        return f"{words} {unit_name(m['unit'], None, False)}"
+    one = unit_name(m["unit"], None, True)
+    article = "an" if one[0] in "aeiou" else "a"
+    return f"{'half' if words == 'one half' else words + ' of'} {article} {one}"
+
+
+def _feet_and_inches(m: Match) -> str:
+    feet = "foot" if m[1] == "1" else "feet"
+    return f"{number(m[1])} {feet} {number(m[2])} inch" + ("" if m[2] == "1" else "es")
+
+
 def _power(m: Match) -> str:
     exponent = m["exponent"]
     words = {"2": "squared", "3": "cubed"}.get(exponent)
@@ -252,7 +298,7 @@ def _power(m: Match) -> str:
         name = exponent.lstrip("-")
         words = f"to the power of {sign}{cardinal(name) if name.isdigit() else name.upper()}"
     # After a word it is a note's number.
-    if re.search(r"[A-Za-z]{2}$", before(m)) and exponent.isdigit():
+    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdigit():
         return ", " + cardinal(exponent)
     return " " + words
 
@@ -268,11 +314,12 @@ def _scaled(m: Match) -> str | None:
         return f"{cardinal(amount)} K"
     if scale in ("m", "b", "T") or (amount.isdigit() and scale != "bn"):
         return None
-    return f"{number(amount)} {tables.MAGNITUDES[scale]}"
+    return f"{number(amount)} {units.MAGNITUDES[scale]}"
 
 
 def _mixed(m: Match) -> str:
-    return " by ".join(map(number, re.findall(AMOUNT, m.group())))
+    sign = " times " if re.match(r"\s?=", after(m)) else " by "
+    return sign.join(map(number, re.findall(AMOUNT, m.group())))
 
 
 def _version(m: Match) -> str:
@@ -288,19 +335,46 @@ def _percent_list(m: Match) -> str:
     return ", ".join(map(integer, m.group().split(",")))
 
 
+_RATIO_PART = r"(?:(?P<whole>\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)"
+PARTS: list[Rule] = [
+    ("0", rf"{_RATIO_PART}\s?(?P<unit>{_UNIT})(?![\w/°])", _part_of_unit),
+    (
+        "0",
+        rf"{_RATIO_PART}\s?(?P<unit>{_STOPPED_UNIT})\.(?=\s*[^A-Z\s])(?!\w)",
+        _part_of_unit,
+    ),
+    ("0", r"(\d+)\s?ft\.?\s(\d{1,2}(?:\.\d)?)\s?in\b(?:\.(?=\s*[^A-Z\s]))?", _feet_and_inches),
+]
 NUMBERS: list[Rule] = [
+    ("0", r"((?:19|20)\d\d)/(\d\d)\b(?!/)", _season),
+    ("0", r"10[1-9]\d\b(?![.,:/%-]\d)", _early_year),
+    (
+        "0",
+        r"\d+,\d{1,2}(?=\s(?:thousand|million|billion|trillion)\b)",
+        lambda m: number(m.group()),
+    ),
     (
         "0",
         r"(?:(?P<whole>\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)\b(?!/|\.\d)",
         _fraction,
     ),
-    ("0", r"(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m[1].replace(",", ""))),
+    (
+        "0",
+        r"(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b",
+        lambda m: ordinal(m[1].replace(",", "")),
+    ),
     ("0", r"\d+(?:\.\d+)?(?::\d+(?:\.\d+)?)+(?!\w)", _ratio),
     ("0", r"\d+(?:-\d+){2,}(?!\w)", _hyphened),
     (
         "0.",
-        rf"(?<![\w.])(?P<low>{AMOUNT})(?P<dash>{_DASH})(?P<high>{AMOUNT})(?![\w]|-\d)",
+        rf"(?<![\w.])(?P<low>{AMOUNT})(?P<dash>{_DASH})(?P<high>{AMOUNT})(?!\d|[A-Za-z_](?<![xkK])|[xkK]\w|-\d)",
         _range,
+    ),
+    ("0", r"\d{1,3}(?:\.\d{3})+,\d+(?!\w)|\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda m: number(m[0])),
+    (
+        "0",
+        r"(?<![\d ] )[1-9]\d{0,2}(?: \d{3})*?(?: 000)(?: \d{3})*\b(?! ?\d)",
+        lambda m: number(m[0].replace(" ", "")),
     ),
     ("0", rf"{AMOUNT}(?:\s?[xX×]\s?{AMOUNT})+(?!\w)", _mixed),
     ("a0", r"(?<!\w)(?:[vV](?=\d+\.\d)\d+(?:\.\d+)+|\d+(?:\.\d+){2,})(?!\w)", _version),
@@ -308,6 +382,5 @@ NUMBERS: list[Rule] = [
     ("^", r"\^[{(]?(?P<exponent>-?\d+|[A-Za-z])(?:[})]|(?!\w))", _power),
     ("0.", rf"(?<![\w.])({AMOUNT})\s?(k|K|M|m|bn|B|b|T|tn|mn)(?![\w])", _scaled),
     ("0.", r"(?<![\w.])(?:\d{1,3}(?:,\d{3})*|\d+)?\.\d+(?!\w)", lambda m: number(m.group())),
-    ("0", r"\d{1,3}(?:\.\d{3})+,\d+(?!\w)|\d{1,3}(?:\.\d{3}){2,}(?![\w.])", lambda m: number(m[0])),
     ("0", r"(?:\d{1,3}(?:,\d{3})+|\d+)\b", lambda m: integer(m.group())),
 ]

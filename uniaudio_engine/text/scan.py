@@ -20,6 +20,7 @@ NEAR = 60  # characters of neighbouring text that a decision looks at
 _ATTACHED = frozenset(".,;:?!)]}")
 _OPENING = frozenset("([{")
 _QUOTES = frozenset("\"'`")
+_DIGITS = frozenset("0123456789")
 
 
 class Normalized(NamedTuple):
@@ -34,6 +35,22 @@ class Normalized(NamedTuple):
 def before(m: Match, size: int = NEAR) -> str:
     """The text before a match."""
     return m.string[max(0, m.start() - size) : m.start()]
+
+
+# Words after which "a $5 …" or "a 5 km …" has come to its end.
+_NO_NOUN = frozenset(
+    "is was are were and or but in on at to of for from with by per each a an the that than more "
+    "less i you he she it we they who which will would can could has had have as if so when while "
+    "after before away apart long high deep wide tall old".split()
+)
+
+
+def adjective(m: Match) -> bool:
+    """Whether an amount stands before its noun, as in "a $5 bill": its unit is singular."""
+    if not re.search(r"(?i)\b(?:an?|the|this|that|each|every|another|one|first|new)\s$", before(m)):
+        return False
+    noun = re.match(r"\s([a-z]+)", after(m))
+    return noun is not None and noun[1] not in _NO_NOUN
 
 
 def after(m: Match, size: int = NEAR) -> str:
@@ -55,7 +72,7 @@ class Rules:
         """The words of what stands at `place`, and where it ends."""
         c = text[place]
         for pattern, action in self._by_first.get(
-            "a" if c.isalpha() else "0" if c.isdigit() else c, ()
+            "a" if c.isascii() and c.isalpha() else "0" if c in _DIGITS else c, ()
         ):
             m = pattern.match(text, place)
             if m and m.end() > place:
@@ -143,7 +160,9 @@ def _given(text: str, place: int, given: Mapping[str, str]) -> tuple[str, int] |
     word = m.group()
     while word:
         if word.lower() in given:
-            return given[word.lower()], place + len(word)
+            end = place + len(word)
+            owner = re.compile(r"'[sS](?!\w)").match(text, end)
+            return given[word.lower()] + ("'s" if owner else ""), owner.end() if owner else end
         shorter = word[:-1].rstrip(".'-") if word[-1] in ".'-" else re.sub(r"('s?|-.*)$", "", word)
         if shorter == word:
             return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import tables
+from . import tables, units
 
 # An end: stops, then closing quotes or brackets, then space or a capital. CJK stops need neither.
 _CLOSERS = r"[\"'”’»)\]]*"
 _END = re.compile(
-    rf"[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])|[。！？]+[\"'”’»)\]」』]*"
+    rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])|[。！？]+[\"'”’»)\]」』]*"
 )
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
 _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
@@ -46,7 +46,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if stop[:1] and stop[0] in "。！？":
         return True
     word = _LAST_WORD.search(text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
-    before = word.group() if word else ""
+    before = re.split("[–—/-]", word.group())[-1] if word else ""
     if not stop:
         return _ends_without_space(text, match.end(), before, following)
     if stop.rstrip("\"'”’»)]") != ".":
@@ -58,9 +58,10 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return (
             before in tables.MAY_END
             and before not in ("St", "Ave", "Jr", "Sr")
-            or (before in tables.BEFORE_DIGIT and not first.isdigit())
+            and not first.isdigit()
+            or (before in tables.BEFORE_DIGIT and not tables.is_counted(before, following))
         )
-    if before in tables.NUMBERED or (before in tables.STOPPED_UNITS and first.isdigit()):
+    if before in tables.NUMBERED or (before in units.STOPPED_UNITS and first.isdigit()):
         return False
     if before.lower() in ("a.m", "p.m"):
         return re.split(r"\W", following)[0] not in _DATE_NAMES
@@ -72,7 +73,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
 
 
 def _ends_without_space(text: str, place: int, before: str, following: str) -> bool:
-    """"the end.Next we": a stop between a word and a capital."""
+    """ "the end.Next we": a stop between a word and a capital."""
     token = before + text[place - 1] + _TOKEN_END.match(text, place).group()  # type: ignore[union-attr]
     if _NO_TEXT.search(token):
         return False
@@ -82,7 +83,12 @@ def _ends_without_space(text: str, place: int, before: str, following: str) -> b
     before = before.rstrip(".?!")
     if stop != ".":
         return True
-    if before in _DOTTED or before in tables.NUMBERED or len(before) < 2 or not before[-1].islower():
+    if (
+        before in _DOTTED
+        or before in tables.NUMBERED
+        or len(before) < 2
+        or not before[-1].islower()
+    ):
         return False
     ending = re.match(r"\w*", following)
     if ending and ending.group().lower() in tables.CAPITAL_ENDINGS:

@@ -32,7 +32,14 @@ _ATTRIBUTES = {
     "prosody": {"rate"},
 }
 # Seconds of silence; None is a phrase break, without silence of its own.
-_STRENGTHS = {"none": 0.0, "x-weak": None, "weak": None, "medium": 0.35, "strong": 0.7, "x-strong": 1.2}
+_STRENGTHS = {
+    "none": 0.0,
+    "x-weak": None,
+    "weak": None,
+    "medium": 0.35,
+    "strong": 0.7,
+    "x-strong": 1.2,
+}
 _RATES = {"x-slow": 0.5, "slow": 0.75, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.75}
 _RATE_LIMITS = (0.25, 4.0)
 _ARPABETS = ("arpabet", "x-arpabet", "x-cmu", "cmu", "x-uniaudio", "x-phones")
@@ -104,7 +111,10 @@ class _Reader:
 
     def _start(self, tag: str, given: dict[str, str]) -> None:
         name = tag.rpartition(":")[2]
-        attributes = {k.rpartition(":")[2] if not k.startswith("xmlns") else "xmlns": v for k, v in given.items()}
+        attributes = {
+            k.rpartition(":")[2] if not k.startswith("xmlns") else "xmlns": v
+            for k, v in given.items()
+        }
         if name not in _ATTRIBUTES:
             raise InputError(f"SSML: expected {', '.join(_ATTRIBUTES)}, got <{tag}>; leave it out")
         if (name == "speak") != (not self.open):
@@ -116,7 +126,9 @@ class _Reader:
         if self.held is not None:
             raise InputError(f"SSML: expected text only in <{self.open[-1][0]}>, got <{tag}>")
         if len(self.open) >= _DEPTH:
-            raise InputError(f"SSML: expected at most {_DEPTH} elements inside each other, got more")
+            raise InputError(
+                f"SSML: expected at most {_DEPTH} elements inside each other, got more"
+            )
         self.open.append((name, attributes))
         if name in ("p", "s"):
             self._finish(paragraph=name == "p")
@@ -168,7 +180,7 @@ class _Reader:
 
 
 def _rate(text: str, now: float) -> float:
-    """"slow", "80%", "+10%", "1.2"."""
+    """ "slow", "80%", "+10%", "1.2"."""
     m = re.fullmatch(r"([+-]?)(\d+\.?\d*|\.\d+)(%?)", text.strip())
     rate = _RATES.get(text.strip(), -1.0)
     if m:
@@ -186,7 +198,7 @@ def _rate(text: str, now: float) -> float:
 def _override(name: str, attributes: dict[str, str], written: str) -> Override:
     if name == "sub":
         if not attributes.get("alias", "").strip():
-            raise InputError("SSML: expected <sub alias=\"words\">, got no alias")
+            raise InputError('SSML: expected <sub alias="words">, got no alias')
         from .normalize import normalize
 
         return Override(written, normalize(attributes["alias"]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from . import tables
+from . import spoken_forms, tables, units
 from .addresses import spell
 from .lexicon import lexicon
 from .numbers import cardinal, digits, ordinal, pairs, roman
@@ -14,6 +14,10 @@ from .scan import Match, Rule, after, before
 
 _DOTTED = "|".join(sorted(map(re.escape, tables.DOTTED), key=len, reverse=True))
 _STREET = r"(?:\s+[A-Z]\w*)*\s+(?:St|Ave|Rd|Blvd|Dr|Hwy|Ln|Street|Avenue|Road|Boulevard|Drive)\b"
+
+
+# A word of capitals that is no part of a code or an abbreviation.
+_CAPITALS = re.compile(r"(?<![\w.@/&'-])[A-Z](?:[A-Z']*[A-Z])?(?![\w@/&]|[.-]\w)")
 
 
 def is_acronym_word(token: str) -> bool:
@@ -30,31 +34,32 @@ def lower_shouting(text: str) -> str:
     """A sentence in capitals only is read as words, where they are words; of the same length."""
     if re.search("[a-z]", text):
         return text
-    words = re.findall(r"(?<![\w.])[A-Z](?:[A-Z']*[A-Z])?(?![\w.]?[A-Z])", text)
+    words = _CAPITALS.findall(text)
     long = [w for w in words if len(w) > 1]
     plain = [w for w in long if _is_plain(w)]
     if len(words) < 2 or not long or len(plain) < 0.6 * len(long):
         return text
-    if len(plain) < 3 and not any(w.lower() in tables.COMMON or len(w) > 4 for w in plain):
+    if len(plain) < 3 and not any(w.lower() in spoken_forms.COMMON or len(w) > 4 for w in plain):
         return text
-    spoken = set(plain) | ({"I", "A"} & set(words))
-    return re.sub(
-        r"(?<![\w.])[A-Z](?:[A-Z']*[A-Z])?(?![\w.]?[A-Z])",
-        lambda w: w[0].lower() if w[0] in spoken and w[0] != "I" else w[0],
-        text,
-    )
+    spoken = {w for w in long if _is_plain(w) or _can_be_word(w)} | {"A"}
+    return _CAPITALS.sub(lambda w: w[0].lower() if w[0] in spoken else w[0], text)
+
+
+def _can_be_word(token: str) -> bool:
+    lower = token.lower()
+    return lower not in tables.SPELLED and lexicon().pronounceable(lower.replace("'", ""))
 
 
 def _is_plain(token: str) -> bool:
     lower = token.lower()
-    if len(token) < 4 or lower in tables.COMMON:
-        return lower in tables.COMMON or lower in tables.ACRONYM_WORDS
-    return lower not in tables.SPELLED and lexicon().pronounceable(lower.replace("'", ""))
+    if len(token) < 4 or lower in spoken_forms.COMMON:
+        return lower in spoken_forms.COMMON or lower in tables.ACRONYM_WORDS
+    return _can_be_word(token)
 
 
 def _abbreviation(m: Match) -> str | None:
     name, follows = m.group(1), after(m)
-    if name in tables.BEFORE_DIGIT and not re.match(r"\s*\d", follows):
+    if name in tables.BEFORE_DIGIT and not tables.is_counted(name, follows):
         return None
     word = tables.DOTTED[name]
     # "Main St." but "St. Paul": a saint is followed by a capital and does not follow one.
@@ -69,7 +74,7 @@ def _abbreviation(m: Match) -> str | None:
 
 
 def _address_part(m: Match) -> str | None:
-    """"123 Main St", "Sunset Blvd": without a stop, after a name with a capital."""
+    """ "123 Main St", "Sunset Blvd": without a stop, after a name with a capital."""
     name, said, follows = m.group(), before(m), after(m)
     if name == "St" and not re.search(r"[A-Z\d]\w*\s$", said) and re.match(r"\s[A-Z]", follows):
         return "saint"
@@ -88,13 +93,16 @@ def _direction(m: Match) -> str | None:
 
 
 def _numbered(m: Match) -> str:
-    """"Apt. 4B", "Ch. 5"."""
+    """ "Apt. 4B", "Ch. 5"."""
     return tables.NUMBERED[m.group(1)]
 
 
 def _stopped_letters(m: Match) -> str:
     ends = not after(m).strip() or re.match(r"\s+[A-Z]", after(m)) and len(m.group()) > 4
-    return spell(m.group()) + ("." if ends and not after(m).strip() else "")
+    owner = "'s" if m.group().endswith("'s") else ""
+    return (
+        spell(m.group().removesuffix("'s")) + owner + ("." if ends and not after(m).strip() else "")
+    )
 
 
 def _section(m: Match) -> str:
@@ -103,7 +111,7 @@ def _section(m: Match) -> str:
 
 
 def _roman(m: Match) -> str | None:
-    found = re.search(r"([A-Za-z]+)\s+$", before(m))
+    found = re.search(r"([A-Za-z]+)\.?\s+$", before(m))
     if not found or after(m)[:1] == "'":
         return None
     name, value = found[1].lower(), str(roman(m.group()))
@@ -139,19 +147,21 @@ def _letters_digits(m: Match) -> str:
 
 def _interjection(m: Match) -> str | None:
     word = m.group().lower()
-    for pattern, said in tables.INTERJECTIONS:
+    if m.group().isupper() and len(word) < 4:
+        return None
+    for pattern, said in spoken_forms.INTERJECTIONS:
         if re.fullmatch(pattern, word):
             return said
     return None
 
 
 def _drawn_out(m: Match) -> str | None:
-    """"Sooo", "yesss": a letter held on."""
+    """ "Sooo", "yesss": a letter held on."""
     word = m.group().lower()
     twice = re.sub(r"(.)\1{2,}", r"\1\1", word)
     once = re.sub(r"(.)\1{2,}", r"\1", word)
     for candidate in (once, twice):
-        if candidate in tables.COMMON or candidate in lexicon():
+        if candidate in spoken_forms.COMMON or candidate in lexicon():
             return candidate
     return once
 
@@ -163,12 +173,20 @@ def _word(m: Match) -> str:
         return word
     lower = word.lower()
     bare = lower.replace("'", "")
-    if not re.search("[aeiouy]", lower) and bare not in lexicon() and lower not in tables.SAID:
-        return tables.UNITS[word][1] if word in tables.UNITS else spell(word)
+    if (
+        not re.search("[aeiouy]", lower)
+        and bare not in lexicon()
+        and lower not in spoken_forms.SAID
+    ):
+        return units.UNITS[word][1] if word in units.UNITS else spell(word)
     # Joined words: "YouTube"; not names like "McDonald", nor listed ones.
     name = re.match(r"(?:Ma?c|D[eiu]|L[ae]|Fitz|Van|O')[A-Z]", word)
     if not word[1:].islower() and lower not in lexicon() and not name:
-        parts = re.sub(r"(?<=[a-z]{2})(?=[A-Z])|(?<=^[ie])(?=[A-Z][a-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", word)
+        parts = re.sub(
+            r"(?<=[a-z]{2})(?=[A-Z])|(?<=^[ie])(?=[A-Z][a-z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", word
+        )
+        if " " not in parts and not lexicon().pronounceable(lower):
+            return spell(word)  # "NaCl"
         return " ".join(
             spell(p) if (p.isupper() and len(p) > 1) or p in ("i", "e") else p.lower()
             for p in parts.split()
@@ -185,7 +203,14 @@ def _article(m: Match) -> str:
     return "A" if ends or found[1].lower() in tables.LETTER_CONTEXT else "a"
 
 
-_FUNCTIONS = {"sin": "sine", "cos": "cosine", "tan": "tangent", "log": "log", "ln": "L N", "exp": "exponential"}
+_FUNCTIONS = {
+    "sin": "sine",
+    "cos": "cosine",
+    "tan": "tangent",
+    "log": "log",
+    "ln": "L N",
+    "exp": "exponential",
+}
 
 
 def _function(m: Match) -> str:
@@ -204,7 +229,9 @@ def _star(m: Match) -> str:
     said, follows = before(m).rstrip(), after(m).lstrip()
     if len(m.group()) > 1:
         return ", " if not said[-1:].isalnum() or not follows[:1].isalnum() else " "
-    if re.search(r"(?:\d|(?<![A-Za-z])[A-Za-z]|\))$", said) and re.match(r"\d|[A-Za-z](?![A-Za-z])|\(", follows):
+    if re.search(r"(?:\d|(?<![A-Za-z])[A-Za-z]|\))$", said) and re.match(
+        r"\d|[A-Za-z](?![A-Za-z])|\(", follows
+    ):
         return " times "
     return " asterisk "
 
@@ -231,7 +258,7 @@ _OPERATORS = {
 }
 
 EARLY: list[Rule] = [
-    ("a", r"(?<![\w.])A\b(?!\.\w|['’]s|[&@/+-])", _article),
+    ("a", r"(?<![\w.&/+-])A\b(?!\.\w|['’]s|[&@/+-])", _article),
     ("a", r"(?<!\w)(?i:w/o)(?!\w)", lambda m: "without"),
     ("a", r"(?<!\w)(?i:c/o)(?!\w)", lambda m: "care of"),
     ("a", r"(?<!\w)(?i:b/c)(?!\w)", lambda m: "because"),
@@ -245,8 +272,12 @@ EARLY: list[Rule] = [
     ),
     ("a", r"(?<!\w)(?:" + "|".join(tables.STREETS) + r")\b(?!\.)", _address_part),
     ("a", rf"(?<![\w.])({_DOTTED})\.(?=[^a-z0-9_]|$)", _abbreviation),
-    ("a", r"(?<!\w)(?:" + "|".join(tables.UNDOTTED) + r")\b(?!')", lambda m: tables.UNDOTTED[m.group()]),
-    ("a", r"(?<!\w)(?:[A-Za-z]\.){2,}(?:[A-Z](?![\w.]))?", _stopped_letters),
+    (
+        "a",
+        r"(?<!\w)(?:" + "|".join(tables.UNDOTTED) + r")\b(?!')",
+        lambda m: tables.UNDOTTED[m.group()],
+    ),
+    ("a", r"(?<!\w)(?:[A-Za-z]\.){2,}(?:[A-Z](?![\w.]))?(?:'s\b)?", _stopped_letters),
     ("a", r"(?<!\w)([B-HJ-Z])\.(?=\s+[A-Z])", lambda m: m.group(1)),
     ("a", r"(?<!\w)([A-Za-z])\.(\d{1,4})(?![\w.])", _section),
     ("a", r"(?<!\w)(?:[A-Z]|sin|cos|tan|log|ln|exp|[f-h])(?=\([^()\s]{1,12}\))", _function),
@@ -257,7 +288,9 @@ WORDS: list[Rule] = [
     ("a", r"(?<!\w)([CF])#(?!\w)", lambda m: f"{m.group(1)} sharp"),
     (
         "a'",
-        r"(?<!\w)(?:" + "|".join(sorted(map(re.escape, tables.SAID_APART), key=len, reverse=True)) + r")(?!\w)",
+        r"(?<!\w)(?:"
+        + "|".join(sorted(map(re.escape, spoken_forms.SAID_APART), key=len, reverse=True))
+        + r")(?!\w)",
         lambda m: m.group().lower(),
     ),
     ("a0", r"(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]+(?![A-Za-z])", _letters_digits),
@@ -272,13 +305,20 @@ SIGNS: list[Rule] = [
     ("-", r"(?<![\w.)])-(?=[.]?\d|[$€£¥₹]\s?\d)", lambda m: " minus "),
     ("-", r"(?:(?<=[=(+*/^])|(?<=[=(+*/^] ))-(?=[a-z]\b)", lambda m: " minus "),
     ("-", r"(?<=[A-Za-z])-(?=[A-Za-z])", lambda m: "-"),
+    ("/", r"(?<=\d )/(?= \d)", lambda m: " divided by "),
+    ("-", r"(?<=(?<!\w)[A-FO])-(?=[\s.,;:!?)]|$)(?!\s(?:and|or|to)\b)", lambda m: " minus "),
+    ("-", r"(?<!\S)-(?=[A-Za-z](?!\w))", lambda m: " dash "),
     ("<>!=-&|", "|".join(map(re.escape, _OPERATORS)), lambda m: _OPERATORS[m.group()]),
     ("#", r"(?<!\w)#(?=\d)", lambda m: "number "),
     ("#", r"(?<!\w)#(?=[A-Za-z])", lambda m: "hashtag "),
     ("~", r"(?<!\w)~\s?(?=[$€£.]?\d)", lambda m: "about "),
     ("*", r"\*+", _star),
     ("<>", r"[<>]", _compare),
-    ("_", r"_{2,}", lambda m: " " if before(m)[-1:].isalnum() or after(m)[:1].isalnum() else " blank "),
+    (
+        "_",
+        r"_{2,}",
+        lambda m: " " if before(m)[-1:].isalnum() or after(m)[:1].isalnum() else " blank ",
+    ),
     ("_", r"(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])", lambda m: " underscore "),
     ("&@#+=%/$€£¥¢₹₿₩₽₺₪₫₦₱฿°²³μΩ_^~|\\", r".", lambda m: tables.SYMBOLS[m.group()]),
     # A spaced hyphen and every dash is a phrase break, written as a comma.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.encoded import EncodedAudio
+from ..audio.level import gain_to, scaled
 from ..audio.sound import Audio, AudioSource, read_audio, trim_silence
 from ..audio.voice import Voice
 from ..backends.protocols import Codec
@@ -27,9 +28,8 @@ class AudioTokenizer:
     """The codec of one model. Immutable; safe to share between threads."""
 
     def __init__(self, config: ModelConfig, codec: Codec, fingerprint: str) -> None:
-        """``codec`` runs the arithmetic, with the interface of ``_C.Codec``."""
         self.config, self.codec, self.fingerprint = config.codec, codec, fingerprint
-        self._model = config.name
+        self._model, self._level = config.name, config.level
         self._lm_codebooks = config.lm.num_codebooks if config.lm is not None else 1
 
     def encode(
@@ -143,7 +143,7 @@ class AudioTokenizer:
         if len(trimmed) < len(sound.samples) and not notes:
             notes.append(f"{len(trimmed) / rate:.3g} s of the prompt used")
         source = os.path.basename(os.fspath(audio)) if isinstance(audio, (str, os.PathLike)) else ""
-        codes = self.codec.encode(trimmed, 0)
+        codes = self.codec.encode(scaled(trimmed, gain_to(trimmed, rate, self._level)), 0)
         name = name or Path(source).stem or "prompt"
         return Voice(
             name, codes, self.fingerprint, config.frame_rate, licence, source, tuple(notes)

@@ -95,10 +95,10 @@ class HubertUnits:
         self._model = _load(transformers.HubertModel, folder, "hubert").eval()
         config = self._model.config
         if config.hidden_size != centres.shape[1] or config.num_hidden_layers < self.layer:
-            got = f"{config.num_hidden_layers} layers of width {config.hidden_size}, centres of {centres.shape[1]}"
             raise InputError(
                 f"encoder hubert: expected {self.layer} layers or more and centres of the same "
-                f"width, got {got}"
+                f"width, got {config.num_hidden_layers} layers of width {config.hidden_size} and "
+                f"centres of {centres.shape[1]}"
             )
 
     def states(self, text: str) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ class SemanticEncoder:
     """Immutable; safe to share between threads."""
 
     def __init__(self, config: SemanticConfig, codec: Codec) -> None:
-        """``codec`` runs ``config.encoder``, with the interface of ``_C.Codec``."""
+        """``codec`` runs ``config.encoder``."""
         self.config, self.core = config, codec
 
     @classmethod

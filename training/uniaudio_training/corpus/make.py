@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from . import sources
 from .reading import CorpusError, open_corpus
 from .schema import SPLITS, TASKS
 from .shards import (
@@ -51,13 +52,18 @@ def _hours(text: str, default: float) -> dict[str, float]:
 
 
 def plan(hours: dict[str, float], splits: tuple[str, ...], seed: int) -> list[ShardSpec]:
-    """The shards that make these hours; more hours only add shards."""
+    """The shards that make these hours.
+
+    More hours only add to them. Of less than a shard of train, all splits get that part of theirs.
+    """
     specs = []
     for task, wanted in hours.items():
+        part = wanted * 3600 / SHARD_SECONDS["train"]
         for split in splits:
+            seconds = part * SHARD_SECONDS[split] if part < 1 else 0.0
             share = 1.0 if split == "train" else HELD_OUT_SHARE
             count = max(1, math.ceil(wanted * share * 3600 / SHARD_SECONDS[split] - 1e-9))
-            specs += [ShardSpec(task, split, i, seed) for i in range(count)]
+            specs += [ShardSpec(task, split, i, seed, seconds) for i in range(count)]
     return specs
 
 
@@ -79,7 +85,10 @@ def _clear_parts(folder: Path) -> None:
 def make(
     folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True
 ) -> None:
-    """Makes the shards that are not there, in ``workers`` processes, and the manifest."""
+    """Makes the shards that are missing or too short, in ``workers`` processes, and the manifest.
+
+    Raises RuntimeError, before it makes anything, if a program or a package is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
     if before is not None and before["seed"] != seed:
@@ -97,7 +106,13 @@ def make(
             f"{folder}: expected shards only, found {strangers[0]!r}; use another folder"
         )
     _clear_parts(folder)
-    write_manifest(folder, seed)  # the seed is on record before the first shard is
+    sources.require({s.task for s in specs})
+    shards = write_manifest(folder, seed)["shards"]  # the seed is on record before any shard is
+    short = [s for s in specs if s.name in shards and shards[s.name]["seconds"] < s.wanted - 0.01]
+    for spec in short:  # the beginning of what is wanted now
+        (folder / f"{spec.name}.jsonl").unlink()
+    if short:
+        write_manifest(folder, seed)
     todo = [s for s in specs if not (folder / f"{s.name}.jsonl").exists()]
     with tqdm(
         total=len(specs),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TASKS = ("tts", "codec")
+NO_OUTSIDE_JUDGE = {"t2s", "t2m", "a_edit"}  # judged by classifiers of our own alone
 # judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
 OTHERS = {"units": "units", "recogniser": "train_recogniser", "classifiers": "classifiers"}
 
@@ -43,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus",
         type=Path,
         help=(
-            "judge all tasks on the test split of this folder of uniaudio-train corpus make, beside "
-            "ceiling, floor and truth"
+            "judge all tasks on the test split of this folder (of uniaudio-train corpus make), and "
+            "measure upper bound, lower bound and reference too"
         ),
     )
     p.add_argument(
@@ -68,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         type=Path,
         help=(
-            "write the report here too; with --corpus it is kept task by task, and a run that "
-            "was stopped goes on (default: judged/MODEL.json in the corpus folder)"
+            "write the report here too; with --corpus each task is kept, and a run that was "
+            "stopped resumes (default: judged/MODEL.json in the corpus folder)"
         ),
     )
     p.add_argument(
@@ -79,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=int,
         help=(
-            "with --corpus about so many examples a task (default: 48); without, sentences a "
-            "voice (default: 100)"
+            "about how many examples a task with --corpus (default: 48); without, how many "
+            "sentences a voice (default: 100)"
         ),
     )
     p.add_argument(
@@ -90,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         help="draws the sentences and the model's random numbers (default: %(default)s)",
     )
     p.add_argument(
-        "--threads", type=int, default=1, help="of the model and the judges (default: %(default)s)"
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads of the model and the judges (default: %(default)s)",
     )
     p.add_argument(
         "--dtype",
@@ -134,10 +138,12 @@ def main(argv: list[str] | None = None) -> int:
     import torch
 
     from .engines import load_subject
-    from .judges import JudgeMissing
+    from .judges import JudgeMissing, require_judges
 
     torch.set_num_threads(args.threads)
     try:
+        if set(tasks) - NO_OUTSIDE_JUDGE:
+            require_judges()
         subject = load_subject(args.model, args.threads, args.lm_codebooks, args.dtype)
         if args.corpus is not None:
             return _judge_corpus(args, subject, tasks, singles)

@@ -135,9 +135,8 @@ class FliteEngine:
     def __init__(self) -> None:
         self._kept: dict[bytes, NDArray[np.float32]] = {}
 
-    def generate(
-        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
-    ) -> Sound:
+    def generate(self, task: str, **inputs: Any) -> Sound:
+        text, voice, prompt = inputs.get("text", ""), inputs.get("voice"), inputs.get("prompt")
         if prompt is not None:  # it knows a prompt by heart, not by ear
             voice = next(
                 s.name
@@ -145,7 +144,7 @@ class FliteEngine:
                 if np.array_equal(originals.prompt(s.name), prompt[0])
             )
         who = next(s for s in SPEAKERS if s.name == voice)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(inputs.get("seed", 0))
         u = speak(
             text,
             who,
@@ -183,10 +182,9 @@ class FliteEngine:
 class NoiseEngine(FliteEngine):
     """White noise of the right length, whatever it is asked."""
 
-    def generate(
-        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
-    ) -> Sound:
-        return _Sound(self._noise(16000 + 800 * len(text), seed))
+    def generate(self, task: str, **inputs: Any) -> Sound:
+        length = 16000 + 800 * len(inputs.get("text", ""))
+        return _Sound(self._noise(length, inputs.get("seed", 0)))
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
         return np.zeros((self.CODEBOOKS, -(-len(audio[0]) // self.FRAME)), np.int32)
@@ -209,13 +207,11 @@ class EchoEngine(NoiseEngine):
     def tasks(self) -> list[dict[str, str]]:
         return [{"name": name} for name in TASKS]
 
-    def generate(self, task: str, seed: int = 0, **inputs: Any) -> Sound:  # type: ignore[override]
+    def generate(self, task: str, **inputs: Any) -> Sound:
         source = inputs.get("source")
-        return _Sound(
-            self._noise(int(16000 * inputs.get("seconds", 1.0)), seed)
-            if source is None
-            else np.asarray(source[0])
-        )
+        if source is not None:
+            return _Sound(np.asarray(source[0]))
+        return _Sound(self._noise(int(16000 * inputs.get("seconds", 1.0)), inputs.get("seed", 0)))
 
     encode, decode = FliteEngine.encode, FliteEngine.decode
 

@@ -1,10 +1,9 @@
-"""Judges a model folder on the test split of a corpus, task by task, each number beside what it is
-to be read against.
+"""Judges a model folder on the test split of a corpus, task by task.
 
-Five answers to the same cases are measured alike: the model's; that of a model of the same size
-trained on the one task (where one is given); the truth through the model's codec with as many
-codebooks as the LM has (the ceiling); the input as it is, or another item of the split (the floor);
-and the truth. A judge whose truth and floor score alike judges nothing: :func:`blind` names such.
+Five answers to the same cases are measured alike: the model's; that of a single-task model of the
+same size (if one is given); the truth through the model's codec with as many codebooks as the LM has
+(the ceiling); the unchanged input, or another item of the split (the floor); and the truth. A judge
+that scores truth and floor alike judges nothing; :func:`blind` names such judges.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -80,7 +80,9 @@ def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
     """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the
     spot.
     """
-    make, stream = {"music": (music.make, 0), "sound": (sounds.make, 1)}[kind]
+    kinds: dict[str, tuple[Callable[[np.random.Generator], music.Music | sounds.Sound], int]]
+    kinds = {"music": (music.make, 0), "sound": (sounds.make, 1)}
+    make, stream = kinds[kind]
     made = []
     for i in range(count):
         rng = np.random.default_rng(

@@ -67,6 +67,9 @@ class GlobalSteps(nn.Module):
     Outputs: ``hidden`` float [n, D], normalised; the caches.
     """
 
+    cos: Tensor  # with rope: [frames, head_dim / 2]
+    sin: Tensor
+
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
         self.config = lm.config
@@ -114,6 +117,9 @@ class LocalStep(nn.Module):
     ``slot`` int64 [1]; ``keys_i``, ``values_i`` [B, K, kv_heads, head_dim] a layer. Outputs:
     ``logits`` float [B, V]; the caches.
     """
+
+    cos: Tensor  # with rope: [slots, head_dim / 2]
+    sin: Tensor
 
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()

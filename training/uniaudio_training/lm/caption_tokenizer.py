@@ -1,7 +1,4 @@
-"""Trains the caption tokenizer on the corpus' captions; ``text.model`` of a model folder.
-
-uniaudio-train captions --corpus data/corpus --out runs/captions/text.model
-"""
+"""``uniaudio-train captions``: trains the caption tokenizer, ``text.model`` of a model folder."""
 
 from __future__ import annotations
 
@@ -55,16 +52,24 @@ def train_captions(captions: list[str], size: int) -> bytes:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-train captions", description=__doc__.splitlines()[0]
+        prog="uniaudio-train captions",
+        description="Train the caption tokenizer on a corpus' captions.",
+        epilog=(
+            "example: uniaudio-train captions --corpus data/corpus --out data/tokens/text.model"
+        ),
     )
     parser.add_argument("--corpus", required=True, help="a folder of uniaudio-train corpus make")
     parser.add_argument("--out", required=True, type=Path, help="the tokenizer's file")
-    parser.add_argument("--size", type=int, default=1024, help="pieces (1024)")
+    parser.add_argument("--size", type=int, default=1024, help="pieces (default: %(default)s)")
     args = parser.parse_args(argv)
-    captions = corpus_captions(open_corpus(args.corpus))
+    try:
+        captions = corpus_captions(open_corpus(args.corpus))
+    except (OSError, ValueError) as e:
+        print(f"uniaudio-train captions: error: {e}", file=sys.stderr)
+        return 2
     if not captions:
         print(
-            f"error: {args.corpus}: expected captions of {', '.join(CAPTION_TASKS)}, found none",
+            f"uniaudio-train captions: error: {args.corpus}: expected captions of {', '.join(CAPTION_TASKS)}, found none",
             file=sys.stderr,
         )
         return 2

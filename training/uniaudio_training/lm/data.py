@@ -1,15 +1,15 @@
-"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a
-voice, one voice prompt.
+"""Training batches of the joint LM: rows of one task, of one length and, if its sentences share a
+voice, with one voice prompt.
 
-Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is
-exactly several independent sequences whose prompt is computed once (what the engine does too: it
-forks the prompt's cache for each sentence).
+Each sentence sees only the prompt and itself, and its positions continue from the prompt. So a row
+is several independent sequences whose prompt is computed once. The engine does the same: it forks
+the prompt's cache for each sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ PROMPT = 150  # frames of a voice prompt
 
 
 class TaskData:
-    """The items of one task in memory, by bucket of length; and the speakers' clips for prompts.
+    """The items of one task in memory, by bucket of length, and the speakers' clips for prompts.
 
-    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do
-    for it.
+    ``voiced``: its sequences begin with a voice prompt. ``shared``: any clip of the speaker may be
+    the prompt.
     """
 
     def __init__(self, task: Task, items: list[Item]) -> None:
@@ -124,8 +124,17 @@ class Batch:
     task: str
 
     def to(self, device: torch.device) -> Batch:
-        moved = (getattr(self, f.name) for f in fields(self)[:-1])
-        return Batch(*(t.to(device, non_blocking=True) for t in moved), self.task)
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return Batch(
+            moved(self.prompt),
+            moved(self.inputs),
+            moved(self.frames),
+            moved(self.aligned),
+            moved(self.kind),
+            self.task,
+        )
 
     @property
     def seconds(self) -> float:
@@ -284,6 +293,12 @@ def _fill(
             begin, end = sequence.predicted(len(item.codes))
             last = audio.stop if end == len(item.codes) else audio.start + end
             kind[row, i, audio.start + begin - skip : last - skip] = AUDIO
+    tensor = torch.from_numpy
     return Batch(
-        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
+        tensor(prompt),
+        tensor(inputs),
+        tensor(frames),
+        tensor(aligned),
+        tensor(kind),
+        data.task.name,
     )

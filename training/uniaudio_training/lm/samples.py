@@ -23,9 +23,9 @@ _PEAK = 0.99
 
 
 class Samples:
-    """Asks a run's checkpoint for one validation example of each task of ``corpus``.
+    """Answers of a run's checkpoint to one validation example of each task of ``corpus``.
 
-    ``base``: the model folder whose codec, semantic tokenizer and captions the run was made with.
+    ``base``: the model folder whose codec, semantic tokenizer and captions the run uses.
     """
 
     def __init__(

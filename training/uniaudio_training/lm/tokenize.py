@@ -1,10 +1,9 @@
-"""Corpus shards -> token shards: every track's codes beside the shard's labels; 1.4 MB an hour and
-4 codebooks.
+"""``uniaudio-train tokenize``: corpus shards to token shards.
 
-``<name>.npz``: ``codes`` uint16 [sum T, K] of all tracks, ``frames`` int32 [n] T of each, in the
-order of the labels' tracks; ``units`` int16 [sum T] where a semantic encoder was given (else
-absent). ``<name>.jsonl``: the labels, as they are. Made with the engine's own codec, so that
-training sees the very codes that the engine will give.
+A token shard is ``<name>.npz`` with ``codes`` uint16 [sum T, K] of all tracks in the order of the
+labels, ``frames`` int32 [n] (each track's T) and, if a semantic encoder was given, ``units`` int16
+[sum T]; and ``<name>.jsonl``, the labels unchanged. Four codebooks take 1.4 MB an hour. The engine's
+own codec makes the codes, so training sees exactly what inference will see.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ Encode = Callable[[NDArray[np.float32]], NDArray[np.int32]]
 def tokenize(
     shard: Shard | Recordings, encode: Encode, units: Encode | None = None
 ) -> dict[str, NDArray[np.generic]]:
-    """Arrays of one token shard. ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] ->
-    units [T].
+    """The arrays of one token shard.
 
-    Tracks that several examples share are encoded once.
+    ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T]. Tracks that several
+    examples share are encoded once.
     """
     codes, frames, found = [], [], {}
     for example in shard:
@@ -59,37 +58,39 @@ def tokenize(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train tokenize",
-        description="Corpus shards to token shards, with a model folder's codec.",
+        description="Turn corpus shards into token shards, with a model folder's codec.",
         epilog=(
             "example: uniaudio-train tokenize --model "
             "uniaudio_engine/models/base --corpus data/corpus --out data/tokens"
         ),
     )
-    parser.add_argument("--model", help="a model folder (the bundled model)")
+    parser.add_argument("--model", help="a model folder (default: the bundled model)")
     parser.add_argument(
         "--corpus",
         required=True,
         help="a folder of uniaudio-train corpus make, or a manifest of recordings",
     )
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--tasks", help="which, separated by commas (all that the corpus has)")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the token shards")
     parser.add_argument(
-        "--units", action="store_true", help="also the semantic units of the model's encoder"
+        "--tasks", help="some tasks, separated by commas (default: all of the corpus)"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--units", action="store_true", help="also store the units of the model's semantic encoder"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
         "--task-files",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="tasks of your own that the manifest has recordings of (docs/new-task.md)",
+        help="your own tasks, whose recordings the manifest lists (docs/new-task.md)",
     )
     args = parser.parse_args(argv)
     try:
         engine = Engine.from_pretrained(args.model, threads=args.threads)
         corpus = open_corpus(args.corpus, read_user_tasks(args.task_files))
     except ValueError as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"uniaudio-train tokenize: error: {e}", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     tasks = args.tasks.split(",") if args.tasks else corpus.tasks
@@ -101,12 +102,9 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(  # type: ignore[arg-type]  # its stub knows no keywords but allow_pickle
-            part,
-            **tokenize(
-                shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None
-            ),
-        )
+        units = engine.semantic_encoder.encode if args.units else None
+        arrays = tokenize(shard, engine.codec.encode, units)
+        np.savez(part, **arrays)  # type: ignore[arg-type]  # the stub thinks of allow_pickle
         path.with_suffix(".jsonl").write_bytes(labels)
         part.replace(path)
     return 0

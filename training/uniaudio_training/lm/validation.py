@@ -1,6 +1,4 @@
-"""What is kept of a run's validation losses, and what a fine-tuning cost the tasks that the model
-did before.
-"""
+"""A run's validation losses on disk, and what fine-tuning cost the model's old tasks."""
 
 from __future__ import annotations
 
@@ -17,9 +15,11 @@ FILE = "validation.jsonl"
 
 
 class Record:
-    """``validation.jsonl`` of a run: a line for each validation, {"step": n, "losses": {task: [K
-    codebooks, durations]}}, in nats (null where a task has no durations). ``old``: the tasks that
-    the model did before the run; step 0 is what it lost then.
+    """``validation.jsonl`` of a run.
+
+    A line for each validation: {"step": n, "losses": {task: [K codebooks, durations]}}, in nats (null
+    where a task has no durations). ``old``: the tasks that the model did before the run. Step 0 has
+    their losses before training.
     """
 
     def __init__(self, folder: str | Path, old: Sequence[str]) -> None:
@@ -34,9 +34,7 @@ class Record:
             f.write(json.dumps({"step": step, "losses": plain}) + "\n")
 
     def changes(self) -> dict[str, tuple[float, float]]:
-        """Of each old task: nats a code, mean over its codebooks, before the run and at its last
-        validation.
-        """
+        """Nats a code of each old task, mean over its codebooks: (before the run, now)."""
         if not self.path.exists():
             return {}
         rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
@@ -50,7 +48,7 @@ class Record:
         }
 
     def summary(self) -> str:
-        """A line that says what became of the old tasks; empty where there were none."""
+        """A line with the old tasks' losses before and after; empty without old tasks."""
         changes = self.changes()
         if not changes:
             return ""
@@ -61,9 +59,7 @@ class Record:
         return f"old tasks, nats a code: {each}; worst {self.worst():+.3f}"
 
     def worst(self) -> float:
-        """The largest loss of any old task, in nats a code; negative where all have gained, 0 where
-        there are none.
-        """
+        """The most that an old task lost, in nats a code: negative if all gained, 0 without any."""
         return max((after - before for before, after in self.changes().values()), default=0.0)
 
 
@@ -75,12 +71,12 @@ def walk_back(
     bound: float,
     measure: Callable[[], Mapping[str, Sequence[float]]],
 ) -> float:
-    """Keeps as much of the way from ``start`` to ``model`` as costs no old task more than ``bound``
-    nats a code; the share kept.
+    """Moves the weights back towards ``start`` until no old task loses more than ``bound``.
 
-    On the straight line between a model and its fine-tuned self (weight-space ensembles, arXiv
-    2109.01903) what the old tasks lose grows about with the square of the way, so that one or two
-    measurements find the place. The new task pays for it: docs/new-task.md has how much.
+    Returns the share of the way from ``start`` to ``model`` that is kept. On the straight line
+    between a model and its fine-tuned self (weight-space ensembles, arXiv 2109.01903) the loss of
+    the old tasks grows roughly with the square of the distance, so one or two measurements are
+    enough. The new task pays for it; docs/new-task.md has the numbers.
     """
     begin, end = (
         start.state_dict(),

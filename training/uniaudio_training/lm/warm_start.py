@@ -1,11 +1,11 @@
-"""Starting a model from one with fewer tasks, ids or layers: what both have is taken over, what is
-new starts without harm.
+"""Starts a model from one with fewer tasks, ids or layers. Shared weights are copied.
 
-New layers write nothing at first (their last matrices are zero), so a deeper model begins as the
-shallower one was; new ids get embeddings of the size that the old ones have, so that a new task's
-labels are heard from the first step; the columns of a source sound, where they are new, get the
-codec's own codebooks through one random map, so that sounds that are alike look alike from the
-first step.
+- New layers contribute nothing at first (their last matrices are zero), so a deeper model begins as
+  the shallower one was.
+- New ids get random embeddings as large as the old ones, so a new task's labels matter from the
+  first step.
+- New columns of a source sound get the codec's codebooks through one random map, so similar sounds
+  look similar from the first step.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
 def start_from(
     model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, seed: int = 0
 ) -> str:
-    """Fill ``model`` from a model folder; returns a line that says what was taken. ValueError for
-    other widths.
+    """Fills ``model`` from a model folder; returns a line of JSON that says what was copied.
 
-    A folder without a language model gives the codec's codebooks only.
+    A folder without a language model gives the codec's codebooks only. Raises ValueError for other
+    widths and for quantized weights.
     """
     old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
     g = torch.Generator().manual_seed(seed)
@@ -95,7 +95,7 @@ def start_from(
 def _moves(
     old: VocabularyConfig, new: VocabularyConfig, aligned: bool
 ) -> list[tuple[int, int, int]]:
-    """(id, old id, how many) of what both vocabularies have, by name."""
+    """Runs of ids that both vocabularies have, by name: (id, old id, how many)."""
     moves = []
     if not aligned:
         moves += [
@@ -117,9 +117,9 @@ def _source_rows(
     folder: Path,
     g: torch.Generator,
 ) -> None:
-    """Rows of source0.. and ahead0..
+    """Fills the rows of the source's spans from the codec's codebooks [K, C, E].
 
-    From the codec's codebooks [K, C, E], but not those that have been ``learned``.
+    Spans whose names are ``learned`` keep their rows.
     """
     codebooks = load_file(folder / "codec.safetensors")["quantizer.codebooks"].float()
     for prefix in ("source", "ahead"):

@@ -1,0 +1,92 @@
+"""The report's numbers: errors of a part, Frechet distances, joint against single-task models."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the judges need torch")
+pytest.importorskip("scipy", reason="the judges need scipy")
+
+from uniaudio_training.evaluate import joint, report
+from uniaudio_training.evaluate import metrics as m
+
+
+def test_errors_of_a_part():
+    said, heard = (
+        "the old man saw two red boats".split(),
+        "the man saw ten big red boats here".split(),
+    )
+    assert (
+        m.edit_errors(said, heard, 4, 6).edits == 2
+        and m.edit_errors(said, heard, 4, 6).reference == 2
+    )
+    assert (
+        m.edit_errors(said, heard, 0, 3).deletions == 1
+        and m.edit_errors(said, heard, 5, 6).substitutions == 0
+    )
+    assert (
+        m.edit_errors(said, heard, 6, 7).insertions == 1
+        and m.edit_errors(said, heard, 2, 3).edits == 0
+    )
+    parts = sum((m.edit_errors(said, said, i, i + 1) for i in range(len(said))), m.Errors())
+    assert (parts.edits, parts.reference) == (0, len(said))
+    assert m.alignment("a b c".split(), "b c d".split()) == [(0, -1), (1, 0), (2, 1), (-1, 2)]
+
+
+def test_frechet_distance_of_known_distributions():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20000, 3))
+    a, b = (
+        m.Moments.of(x),
+        m.Moments.of(2 * rng.standard_normal((20000, 3)) + np.array([3.0, 0, 0])),
+    )
+    assert m.frechet_distance(a, a) == pytest.approx(0.0, abs=1e-6)
+    assert m.frechet_distance(a, b) == pytest.approx(9 + 3 * (2 - 1) ** 2, rel=0.05)
+    halves = m.Moments.of(x[:7000]) + m.Moments.of(x[7000:])
+    assert m.frechet_distance(a, halves) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_joint_against_single():
+    def task(name, measure, ours, theirs):
+        scores = [
+            joint.Score(name, measure, who, v, v, v, 1)
+            for who, v in (("model", ours), ("single", theirs))
+        ]
+        gain = ours - theirs
+        return joint.Judged(
+            name,
+            [*scores, joint.Score(name, measure, joint.GAIN, gain, gain - 0.02, gain + 0.02, 1)],
+            [],
+            1,
+            0.0,
+        )
+
+    results = [
+        task("tts", "grammar WER", 0.1, 0.2),
+        task("sd", "ESTOI gain", 0.1, 0.2),
+        task("se", "ESTOI gain at 0 dB", 0.2, 0.2),
+        task("vc", "grammar WER", 0.11, 0.1),
+    ]
+    line = "at least as good as the single-task one on the first measure of 2 of 4 tasks (better than chance explains: tts; worse than chance explains: sd)."
+    assert line in report.joint_against_single(results) and line in report.markdown(
+        results, "x", "y"
+    )
+    assert [r.scores[0].verdict for r in results] == ["floor", "floor", "goal", "floor"]
+    assert report.joint_against_single([]) == "" and "single" not in report.joint_against_single(
+        [joint.Judged("tts", results[0].scores[:2], [], 1, 0.0)]
+    )
+
+
+def test_the_gain_is_of_the_same_items():
+    """Items that differ widely, each a tenth better: the difference is certain though both
+    intervals overlap.
+    """
+    rng = np.random.default_rng(0)
+    theirs = {f"i{n}": [float(rng.normal(0, 5))] for n in range(30)}
+    ours = {item: [v + 0.1 for v in values] for item, values in theirs.items()}
+    mean = joint._Statistic(None).of("ESTOI gain")
+    score = joint._gain("sd", "ESTOI gain", ours, theirs, mean, 0)
+    assert (score.who, score.count) == (joint.GAIN, 30) and (
+        score.value,
+        score.low,
+        score.high,
+    ) == pytest.approx((0.1, 0.1, 0.1))
