@@ -23,7 +23,7 @@ std::vector<float> scales_argument(const py::object& value) {
   if (!a) PyErr_Clear();
   if (!a || a.ndim() != 1 || a.dtype().kind() != 'f')
     throw py::value_error("scales: expected float32 [chunks], got " + describe(value));
-  const Floats f = Floats::ensure(a);
+  const Floats f = converted<float>(a);
   return {f.data(), f.data() + f.size()};
 }
 

@@ -20,6 +20,15 @@ namespace py = pybind11;
 using Floats = py::array_t<float, py::array::c_style>;
 using Ints = py::array_t<int32_t, py::array::c_style>;
 
+// Of another kind of number, too, such as float64: what `ensure` cannot convert, it would return as
+// null.
+template <class T>
+py::array_t<T, py::array::c_style> converted(const py::array& a) {
+  const auto values = py::array_t < T, py::array::c_style | py::array::forcecast > ::ensure(a);
+  if (!values) throw py::error_already_set();
+  return values;
+}
+
 inline std::string describe(const py::handle& value) {
   if (!py::isinstance<py::array>(value)) return py::str(py::type::of(value).attr("__name__"));
   const auto a = py::reinterpret_borrow<py::array>(value);
@@ -42,7 +51,7 @@ inline Floats samples_argument(const py::object& value, int channels) {
     throw py::value_error("samples: expected " + expected + ", got " + describe(value) +
                           "; mix down or reshape first");
   }
-  return Floats::ensure(a);
+  return converted<float>(a);
 }
 
 // integers [K', T]
@@ -55,7 +64,7 @@ inline py::array_t<int64_t, py::array::c_style> codes_argument(const py::object&
     throw py::value_error("codes: expected integers [K, T] with K from 1 to " +
                           std::to_string(num_codebooks) + ", got " + describe(value));
   }
-  return py::array_t<int64_t, py::array::c_style>::ensure(a);
+  return converted<int64_t>(a);
 }
 
 // Codes as csrc/ takes them: frame-major, [count][num_codebooks].

@@ -252,7 +252,18 @@ def test_codecs(parts: Parts, reference: Parts) -> None:
     np.testing.assert_allclose(pcm, reference.codec.decode(scaled), atol=1e-4)
     assert codec.encoder_lookahead == reference.codec.encoder_lookahead
     assert codec.decoder_lookahead == reference.codec.decoder_lookahead
+    for dtype in (
+        np.float64,
+        np.float16,
+        np.int32,
+        np.int64,
+    ):  # other kinds of numbers are converted
+        assert codec.encode(np.zeros(700, dtype)).shape[1] == 3
+        assert codec.encoder_stream().push(np.zeros(320, dtype)).shape[1] == 1
+    for dtype in (np.int64, np.uint8, np.uint64):
+        np.testing.assert_allclose(codec.decode(scaled.astype(dtype)), pcm, atol=1e-6)
     refused("finite", codec.encode, np.full(400, np.nan, np.float32))
+    refused("finite", codec.encode, np.full(400, np.nan))
     refused(r"float32 \[N\]", codec.encode, np.zeros((2, 400), np.float32))
     refused(r"num_codebooks: expected 0 (\(all\) )?to 3", codec.encode, sound, 4)
     refused(r"num_codebooks: expected 0 (\(all\) )?to 3", codec.encoder_stream, 4)
@@ -272,6 +283,11 @@ def test_streams_are_the_one_shot_calls(parts: Parts, cuts: tuple[int, ...]) -> 
         np.testing.assert_array_equal(
             np.concatenate([*pieces, encoder.flush()], 1), codec.encode(sound, 2)
         )
+    encoder.push(sound[:700])
+    twin = encoder.fork()
+    for stream in (encoder, twin):
+        rest = np.concatenate([stream.push(sound[700:]), stream.flush()], 1)
+        np.testing.assert_array_equal(rest, codec.encode(sound, 2)[:, 2:])
     codes = codec.encode(sound)
     decoder = codec.decoder_stream()
     parts_ = np.split(codes, sorted(c // 320 for c in cuts), 1)

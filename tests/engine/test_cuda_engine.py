@@ -334,7 +334,7 @@ def test_every_task_and_guidance(host: Any, joint: Path) -> None:
 
 def test_the_quantizers_codes_are_the_cpus(host: Any, folder: Path) -> None:
     cpu = Engine.from_pretrained(folder)
-    books = np.asarray(cpu.folder.codec["quantizer.codebooks"], np.float32)
+    books = np.asarray(cpu.model.folder.codec["quantizer.codebooks"], np.float32)
     rvq = host.ResidualVQ(books)
     z = np.random.default_rng(1).standard_normal((50, books.shape[2])).astype(np.float32)
     codes = rvq.encode(z)

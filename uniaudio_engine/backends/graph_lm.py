@@ -102,10 +102,14 @@ class GraphLM:
         f = frame_matrix(frames, self.config)
         session = GraphSession(self, len(f))
         hidden = session.advance(f, aligned, continuous)
-        caches = self.local_caches(len(f))
         out = np.empty((*f.shape, self.config.vocab_size), np.float32)
-        for slot in range(self.config.num_codebooks):
-            out[:, slot] = self.local_step(hidden, f[:, max(0, slot - 1)], slot, caches)
+        rows = self.local.most("rows") or len(f)
+        for at in range(0, len(f), rows):
+            part = slice(at, at + rows)
+            caches = self.local_caches(len(f[part]))
+            for slot in range(self.config.num_codebooks):
+                code = f[part, max(0, slot - 1)]
+                out[part, slot] = self.local_step(hidden[part], code, slot, caches)
         return out
 
     def local_caches(self, rows: int) -> dict[str, NDArray[Any]]:

@@ -49,6 +49,9 @@ class Graph(Protocol):
     about: Mapping[str, Any]
     ports: Mapping[str, tuple[Any, tuple[Any, ...]]]
 
+    def most(self, dimension: str) -> int:
+        """The largest size of a dynamic dimension, 0: any."""
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """All outputs."""
 
@@ -176,6 +179,9 @@ class OnnxGraph:
                     "model again"
                 )
         self.outputs = list(about["outputs"])
+
+    def most(self, dimension: str) -> int:
+        return 0
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self.outputs, self.session.run(self.outputs, dict(inputs)), strict=True))

@@ -252,6 +252,9 @@ class TrtGraph:
         )
         self._buffers: dict[str, DeviceMemory] = {}
 
+    def most(self, dimension: str) -> int:
+        return max((p[dimension][2] for p in self.profiles if dimension in p), default=0)
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return self.run_state(inputs, {}, {}, self.plan.outputs)
 
