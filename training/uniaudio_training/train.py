@@ -9,6 +9,10 @@ import sys
 _KINDS = {
     "codec": ("uniaudio_training.codec.train", "the codec, spectral losses"),
     "codec-finish": ("uniaudio_training.codec.adversarial", "the codec's decoder against discriminators, codes kept"),
+    "codec-joint": (
+        "uniaudio_training.codec.joint",
+        "the codec as a whole on a mixture of corpora, losses first, then discriminators as well",
+    ),
     "semantic": ("uniaudio_training.semantic.train", "the semantic tokenizer: units that say the phone"),
     "semantic-harden": ("uniaudio_training.semantic.harden", "the semantic tokenizer in noise and rooms, units kept"),
     "lm": ("uniaudio_training.lm.train", "the language model on tokens"),
