@@ -19,9 +19,18 @@ class CMakeBuild(build_ext):
         build = Path(self.build_temp).resolve() / "cmake"
         build.mkdir(parents=True, exist_ok=True)
         configure = [
-            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DUNIAUDIO_TESTS=OFF",
-            f"-DUNIAUDIO_MODULE_DIR={out}", f"-DPython_EXECUTABLE={sys.executable}",
-        ]  # fmt: skip
+            "cmake",
+            "-S",
+            str(ROOT),
+            "-B",
+            str(build),
+            "-G",
+            "Ninja",
+            "-DCMAKE_BUILD_TYPE=Release",
+            "-DUNIAUDIO_TESTS=OFF",
+            f"-DUNIAUDIO_MODULE_DIR={out}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ]
         subprocess.run(configure + os.environ.get("CMAKE_ARGS", "").split(), check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
 
@@ -29,8 +38,14 @@ class CMakeBuild(build_ext):
 packages = find_namespace_packages(include=["uniaudio_engine*"], exclude=["*__pycache__*"])
 packages += find_packages("training", include=["uniaudio_training*"])
 setup(
-    packages=[*packages, "uniaudio_engine.examples"],  # `uniaudio examples` finds them inside the installed package
-    package_dir={"uniaudio_training": "training/uniaudio_training", "uniaudio_engine.examples": "examples"},
+    packages=[
+        *packages,
+        "uniaudio_engine.examples",
+    ],  # `uniaudio examples` finds them inside the installed package
+    package_dir={
+        "uniaudio_training": "training/uniaudio_training",
+        "uniaudio_engine.examples": "examples",
+    },
     ext_modules=[Extension("uniaudio_engine._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

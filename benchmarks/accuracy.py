@@ -1,8 +1,10 @@
-"""What each format of weights (and of the key-value cache) costs in accuracy, against native float32; nothing is timed.
+"""What each format of weights (and of the key-value cache) costs in accuracy, against native
+float32; nothing is timed.
 
-The bundled model is measured on speech: what it says itself in float32 at its default settings, and with ``--tokens`` also on
-validation speech that was tokenized for training.  The v1 shape has random weights, and is measured on what it samples itself.
-Only audio frames count, and of the logits only those of ids that a slot may emit.
+The bundled model is measured on speech: what it says itself in float32 at its default settings, and
+with ``--tokens`` also on validation speech that was tokenized for training. The v1 shape has random
+weights, and is measured on what it samples itself. Only audio frames count, and of the logits only
+those of ids that a slot may emit.
 """
 
 from __future__ import annotations
@@ -24,14 +26,22 @@ from numpy.typing import NDArray
 from peers.base import Spec
 from peers.native import make_lm
 
-from uniaudio_engine import Engine, sequence
-from uniaudio_engine.core import core
+from uniaudio_engine import Engine
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.stream import piece_steps
+from uniaudio_engine.request import sequence
+from uniaudio_engine.request.stream import piece_steps
 
 FORMATS = (
-    "bfloat16", "int8", "int4", "int8+local=int4", "int8+head=float32", "float32+kv=bfloat16", "float32+kv=int8", "int8+kv=float32",
-)  # fmt: skip
+    "bfloat16",
+    "int8",
+    "int4",
+    "int8+local=int4",
+    "int8+head=float32",
+    "float32+kv=bfloat16",
+    "float32+kv=int8",
+    "int8+kv=float32",
+)
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "She had your dark suit in greasy wash water all year.",
@@ -52,15 +62,17 @@ a format is the engine's dtype with + for each comma; kv= is the cache's: int8+l
 
 @dataclass(frozen=True)
 class Item:
-    """One sequence: frames [T, K], guide [T, S] or None, and where its audio is."""
+    """One sequence: frames [T, K], aligned rows [T, S] or None, and where its audio is."""
 
     frames: NDArray[np.int32]
-    guide: NDArray[np.int32] | None
+    aligned: NDArray[np.int32] | None
     audio: slice
 
 
 def own_speech(seed: int, sentences: int) -> Iterator[Item]:
-    """Sentences that the bundled model says in float32, sampled at its default settings, in its voices by turns."""
+    """Sentences that the bundled model says in float32, sampled at its default settings, in its
+    voices by turns.
+    """
     engine = Engine.from_pretrained(bundled(), dtype="float32")
     layout = engine.layout
     voices = engine.voices()
@@ -68,33 +80,46 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
         voice = voices[i % len(voices)] if voices else None
         plan = engine.plan("tts", text=TEXTS[i % len(TEXTS)], seed=seed + i, voice=voice)
         for piece in plan.pieces:
-            frames, guides = [piece.shared.frames, piece.body.frames], [layout.no_guide(len(piece.shared) + len(piece.body))]
+            frames, aligned_rows = (
+                [piece.shared.frames, piece.body.frames],
+                [layout.no_aligned(len(piece.shared) + len(piece.body))],
+            )
             steps = piece_steps(engine, plan, piece)
             step = next(steps)
             while True:
-                step.add(step.session.generate(step.n, step.sampling, step.guide))
+                step.add(step.session.generate(step.n, step.sampling, step.aligned))
                 made = step.result()
                 frames.append(made)
-                guides.append(layout.no_guide(len(made)) if step.guide is None else step.guide)
+                aligned_rows.append(
+                    layout.no_aligned(len(made)) if step.aligned is None else step.aligned
+                )
                 if step.target:
                     break
                 frames.append(sequence.audio_begin(layout))
-                guides.append(layout.no_guide(len(frames[-1])))
+                aligned_rows.append(layout.no_aligned(len(frames[-1])))
                 step = steps.send(made)
             steps.close()
             total = sum(map(len, frames))
-            yield Item(np.concatenate(frames), np.concatenate(guides), slice(total - len(made), total))
+            yield Item(
+                np.concatenate(frames),
+                np.concatenate(aligned_rows),
+                slice(total - len(made), total),
+            )
 
 
 def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
-    """Tokenized validation speech of ``uniaudio_training.lm.tokens``, each clip prompted with another one of its speaker."""
+    """Tokenized validation speech of ``uniaudio_training.lm.tokens``, each clip prompted with
+    another one of its speaker.
+    """
     from uniaudio_training.lm.items import item_sequence, read_items
 
     layout = Engine.from_pretrained(bundled(), dtype="float32").layout
     try:
         clip_list = list(read_items(folder, "tts", "valid", None))
     except FileNotFoundError:
-        raise InputError(f"--tokens: expected tts-valid-*.npz in {folder}, found none; leave the option out") from None
+        raise InputError(
+            f"--tokens: expected tts-valid-*.npz in {folder}, found none; leave the option out"
+        ) from None
     left = clips
     for item in clip_list:
         others = [o for o in clip_list if o.speaker == item.speaker and o is not item]
@@ -102,7 +127,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
             continue
         s = item_sequence(layout, item, others[0].codes[:150])
         left -= 1
-        yield Item(s.frames, s.guide, s.audio)
+        yield Item(s.frames, s.aligned, s.audio)
 
 
 def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> Iterator[Item]:
@@ -118,8 +143,10 @@ def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> It
 
 def audio_logits(model: Model, lm: Any, item: Item) -> NDArray[np.float64]:
     """[n, K, R]: of the audio frames, and of the ids that each slot may emit."""
-    logits = lm.logits(item.frames, item.guide)[item.audio]
-    return np.stack([logits[:, k, model.rows(k)] for k in range(logits.shape[1])], axis=1).astype(np.float64)
+    logits = lm.logits(item.frames, item.aligned)[item.audio]
+    return np.stack([logits[:, k, model.rows(k)] for k in range(logits.shape[1])], axis=1).astype(
+        np.float64
+    )
 
 
 def log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,7 +154,9 @@ def log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def compare(model: Model, items: Sequence[Item], truth: Sequence[NDArray], lm: Any) -> dict[str, float]:
+def compare(
+    model: Model, items: Sequence[Item], truth: Sequence[NDArray], lm: Any
+) -> dict[str, float]:
     """Error of the logits relative to their standard deviation, agreement of the best id, and nats."""
     squares, largest, same, ids = 0.0, 0.0, 0, 0
     nats, change, divergence, weight = [], [], [], []
@@ -142,7 +171,9 @@ def compare(model: Model, items: Sequence[Item], truth: Sequence[NDArray], lm: A
         same += int((got.argmax(-1) == t.argmax(-1)).sum())
         ids += got.shape[0] * got.shape[1]
         audio = item.frames[item.audio]
-        where = np.stack([np.searchsorted(model.rows(k), audio[:, k]) for k in range(audio.shape[1])], axis=1)
+        where = np.stack(
+            [np.searchsorted(model.rows(k), audio[:, k]) for k in range(audio.shape[1])], axis=1
+        )
         p, q = log_softmax(t), log_softmax(got)
         exact, rounded = (-np.take_along_axis(x, where[..., None], -1) for x in (p, q))
         nats.append(float(exact.mean()))
@@ -150,12 +181,22 @@ def compare(model: Model, items: Sequence[Item], truth: Sequence[NDArray], lm: A
         divergence.append(float((np.exp(p) * (p - q)).sum(-1).mean()))
         weight.append(where.size)
     w = np.array(weight) / sum(weight)
-    spread = float(np.sqrt(np.sum(w**2 * (np.array(change) - np.dot(w, change)) ** 2) * len(w) / max(1, len(w) - 1)))
+    spread = float(
+        np.sqrt(
+            np.sum(w**2 * (np.array(change) - np.dot(w, change)) ** 2) * len(w) / max(1, len(w) - 1)
+        )
+    )
     return {
-        "rms": (squares / ids / variance) ** 0.5, "max": largest / variance**0.5, "top1": same / ids, "ids": ids,
-        "nats": float(np.dot(w, nats)), "change": float(np.dot(w, change)), "change_error": spread,
-        "divergence": float(np.dot(w, divergence)), "weight_bytes": int(lm.weight_bytes(len(model.rows(0)))),
-    }  # fmt: skip
+        "rms": (squares / ids / variance) ** 0.5,
+        "max": largest / variance**0.5,
+        "top1": same / ids,
+        "ids": ids,
+        "nats": float(np.dot(w, nats)),
+        "change": float(np.dot(w, change)),
+        "change_error": spread,
+        "divergence": float(np.dot(w, divergence)),
+        "weight_bytes": int(lm.weight_bytes(len(model.rows(0)))),
+    }
 
 
 def measure(args: argparse.Namespace, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,7 +213,9 @@ def measure(args: argparse.Namespace, name: str) -> Iterator[tuple[str, dict[str
         if args.tokens is not None:
             sets["validation speech"] = validation_speech(args.tokens, args.sequences)
     else:
-        sets["what the model samples"] = own_samples(model, exact, args.seed, args.sequences, args.frames)
+        sets["what the model samples"] = own_samples(
+            model, exact, args.seed, args.sequences, args.frames
+        )
     items = {k: list(v) for k, v in sets.items()}
     truth = {k: [audio_logits(model, exact, i) for i in v] for k, v in items.items()}
     found: dict[str, dict[str, Any]] = {k: {} for k in items}
@@ -180,22 +223,43 @@ def measure(args: argparse.Namespace, name: str) -> Iterator[tuple[str, dict[str
         try:
             lm = make(dtype)
         except (TypeError, ValueError) as e:
-            raise InputError(f"--formats: this engine does not take {dtype!r}: {str(e).splitlines()[0]}") from None
+            raise InputError(
+                f"--formats: this engine does not take {dtype!r}: {str(e).splitlines()[0]}"
+            ) from None
         for k in items:
             found[k][dtype] = f = compare(model, items[k], truth[k], lm)
-            say(f"  {name}, {k}: {dtype}: rms {f['rms']:.3g}, best id {f['top1']:.4f}, nats {f['change']:+.5f}")
+            say(
+                f"  {name}, {k}: {dtype}: rms {f['rms']:.3g}, best id {f['top1']:.4f}, nats "
+                f"{f['change']:+.5f}"
+            )
     yield from found.items()
 
 
 def section(results: dict[str, Any]) -> str:
-    titles = {"base": "bundled model", "v1": "UniAudio-v1 shape, random weights", "tiny": "tiny model (a test of the benchmark)"}
+    titles = {
+        "base": "bundled model",
+        "v1": "UniAudio-v1 shape, random weights",
+        "tiny": "tiny model (a test of the benchmark)",
+    }
     parts = [
         "### Accuracy of the formats",
-        f"{results['date']}, {results['machine']['isa']}, seed {results['seed']}; against native float32, over audio frames and the ids that a slot "
-        "may emit. Errors of the logits in units of their standard deviation; nats are the cross-entropy per id of the sequences "
-        "(change ± its standard error over sequences), divergence the mean Kullback-Leibler distance of the distributions in nats.",
+        f"{results['date']}, {results['machine']['isa']}, seed {results['seed']}; against native "
+        "float32, over audio frames and the ids that a slot "
+        "may emit. Errors of the logits in units of their standard deviation; nats are the "
+        "cross-entropy per id of the sequences "
+        "(change ± its standard error over sequences), divergence the mean Kullback-Leibler "
+        "distance of the distributions in nats.",
     ]
-    head = ["weights", "MB / frame", "rms error", "max error", "best id the same", "nats", "change", "divergence"]
+    head = [
+        "weights",
+        "MB / frame",
+        "rms error",
+        "max error",
+        "best id the same",
+        "nats",
+        "change",
+        "divergence",
+    ]
     for name, sets in results["models"].items():
         for what, formats in sets.items():
             count = next(iter(formats.values()))["ids"]
@@ -203,10 +267,18 @@ def section(results: dict[str, Any]) -> str:
             rows = []
             for dtype, f in formats.items():
                 change = f"{f['change']:+.4f} ± {f['change_error']:.4f}"
-                rows.append([
-                    dtype.replace("+", ", "), f"{f['weight_bytes'] / 1e6:.1f}", f"{f['rms']:.4f}", f"{f['max']:.2f}", f"{f['top1']:.4f}",
-                    f"{f['nats']:.3f}", change, f"{f['divergence']:.5f}",
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        dtype.replace("+", ", "),
+                        f"{f['weight_bytes'] / 1e6:.1f}",
+                        f"{f['rms']:.4f}",
+                        f"{f['max']:.2f}",
+                        f"{f['top1']:.4f}",
+                        f"{f['nats']:.3f}",
+                        change,
+                        f"{f['divergence']:.5f}",
+                    ]
+                )
             parts.append(common.table(head, rows))
     parts.append("Command: `python benchmarks/accuracy.py`, then the same with `--write`.")
     return "\n\n".join(parts)
@@ -214,24 +286,40 @@ def section(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="accuracy.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="accuracy.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_common(parser, "accuracy.json")
     parser.add_argument("--models", default="base,v1", help="which, separated by commas")
     parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
     parser.add_argument("--sequences", type=int, default=16, help="how many of each kind (16)")
-    parser.add_argument("--frames", type=int, default=200, help="length of the v1 shape's sequences (200)")
-    parser.add_argument("--tokens", type=Path, help="folder of tts-valid-*.npz, made by uniaudio_training.lm.tokens")
-    parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for random weights")
+    parser.add_argument(
+        "--frames", type=int, default=200, help="length of the v1 shape's sequences (200)"
+    )
+    parser.add_argument(
+        "--tokens", type=Path, help="folder of tts-valid-*.npz, made by uniaudio_training.lm.tokens"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=common.HERE / "cache", help="folder for random weights"
+    )
     args = parser.parse_args(argv)
     results = common.load_results(args.results)
     if not args.write:
         names = args.models.split(",")
         unknown = [n for n in names if n not in NAMES]
         if unknown or args.sequences < 1 or args.frames < 1:
-            raise InputError(f"expected --models of {', '.join(NAMES)}, --sequences and --frames of 1 or more, got {json.dumps(args.models)}")
-        for name, (what, formats) in itertools.chain.from_iterable(((n, m) for m in measure(args, n)) for n in names):
-            results.setdefault("models", {}).setdefault(name, {}).setdefault(what, {}).update(formats)
+            raise InputError(
+                f"expected --models of {', '.join(NAMES)}, --sequences and --frames of 1 or more, "
+                f"got {json.dumps(args.models)}"
+            )
+        for name, (what, formats) in itertools.chain.from_iterable(
+            ((n, m) for m in measure(args, n)) for n in names
+        ):
+            results.setdefault("models", {}).setdefault(name, {}).setdefault(what, {}).update(
+                formats
+            )
             results.update(date=common.today(), machine=common.machine(), seed=args.seed)
             common.save_results(args.results, results)
         return 0

@@ -1,6 +1,7 @@
 """Refreshes every table of docs/benchmarks.md: runs each benchmark, then writes its section.
 
-Half an hour on two cores; single commands and rows can be run by themselves (see benchmarks/README.md).
+Half an hour on two cores; single commands and rows can be run by themselves (see
+benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ COMMANDS = {
     "first_chunk": [["first_chunk.py"]],
     "codec": [["codec.py"]],
     "accuracy": [["accuracy.py"]],
-    "imported": [["imported.py", "--model", "v1"], ["imported.py", "--model", "1b", "--seconds", "4", "--rounds", "3"]],
+    "imported": [
+        ["imported.py", "--model", "v1"],
+        ["imported.py", "--model", "1b", "--seconds", "4", "--rounds", "3"],
+    ],
 }
 EPILOG = """examples:
   python benchmarks/all.py
@@ -30,7 +34,9 @@ EPILOG = """examples:
 
 
 def commands(names: Sequence[str]) -> list[list[str]]:
-    """Measuring and writing, in order; the LM row by row, so that an interruption loses one row at most."""
+    """Measuring and writing, in order; the LM row by row, so that an interruption loses one row at
+    most.
+    """
     out = []
     for name in names:
         if name not in COMMANDS:
@@ -59,9 +65,14 @@ def run(command: Sequence[str]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="all.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="all.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", default=",".join(COMMANDS), help="benchmarks to run, separated by commas")
+    parser.add_argument(
+        "--only", default=",".join(COMMANDS), help="benchmarks to run, separated by commas"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     args = parser.parse_args(argv)
     for command in commands(args.only.split(",")):

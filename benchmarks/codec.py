@@ -1,10 +1,12 @@
-"""Speed of the codecs on this machine: ``python benchmarks/codec.py [--json] [--threads N] [--repeat N]``.
+"""Speed of the codecs on this machine: ``python benchmarks/codec.py [--json] [--threads N]
+[--repeat N]``.
 
-Measured: the v1-shaped SEANet codec (random weights made here) and the bundled spectral codec, 4 s clips and one 20 ms
-frame at a time; residual vector quantization by itself; the real FFT beside pocketfft as NumPy has it (one transform
-after the other, as the codec does) and as SciPy has it (several side by side), if that is installed.  Every figure is the
-median of the repeats; GFLOP/s count a multiply-add as two and are held against the multiply-adds on registers that the
-same run measures.  Codes and samples of the streams are checked against the one-shot calls on the way.
+Measured: the v1-shaped SEANet codec (random weights made here) and the bundled spectral codec, 4 s
+clips and one 20 ms frame at a time; residual vector quantization by itself; the real FFT beside
+pocketfft as NumPy has it (one transform after the other, as the codec does) and as SciPy has it
+(several side by side), if that is installed. Every figure is the median of the repeats; GFLOP/s
+count a multiply-add as two and are held against the multiply-adds on registers that the same run
+measures. Codes and samples of the streams are checked against the one-shot calls on the way.
 """
 
 from __future__ import annotations
@@ -26,17 +28,21 @@ except ImportError:
     scipy_fft = None
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-from uniaudio_engine.folder import find_folder, load_folder
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+from uniaudio_engine.storage.folder import find_folder, load_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
-V1 = CodecConfig("seanet", num_codebooks=12, codebook_size=1024, codebook_dim=128, seanet=SeanetConfig())
+V1 = CodecConfig(
+    "seanet", num_codebooks=12, codebook_size=1024, codebook_dim=128, seanet=SeanetConfig()
+)
 LM_CODEBOOKS = {"v1": 3, "bundled": 4}  # of the codec's, those that the LM uses
 
 
 def v1_weights(seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 weights by tensor name, scaled so that signals keep their size through the layers."""
+    """Random float32 weights by tensor name, scaled so that signals keep their size through the
+    layers.
+    """
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in codec_shapes(V1).items():
@@ -55,8 +61,12 @@ def seanet_macs(c: CodecConfig) -> tuple[float, float]:
     decoder = rate * s.channels * width * s.last_kernel_size
     for ratio in reversed(s.ratios):
         hidden = width // s.compress
-        block = width * hidden * (s.residual_kernel_size + 1) + (width * width if s.conv_shortcut else 0)
-        resample = width * 2 * width * 2 * ratio / ratio  # per row at the higher rate; 2 * ratio taps
+        block = width * hidden * (s.residual_kernel_size + 1) + (
+            width * width if s.conv_shortcut else 0
+        )
+        resample = (
+            width * 2 * width * 2 * ratio / ratio
+        )  # per row at the higher rate; 2 * ratio taps
         encoder += rate * (block * s.residual_layers + resample)
         decoder += rate * (block * s.residual_layers + resample)
         rate, width = rate / ratio, width * 2
@@ -95,15 +105,21 @@ def median(f: Callable[[], Any], repeat: int) -> float:
     return statistics.median(timed(f) for _ in range(repeat))
 
 
-def stream_frames(codec: _C.Codec, x: np.ndarray, codes: np.ndarray, pcm: np.ndarray) -> dict[str, list[float]]:
-    """Milliseconds per frame of one encoder and one decoder stream, frame by frame; both in turn, as a live conversion does, and each alone."""
+def stream_frames(
+    codec: _C.Codec, x: np.ndarray, codes: np.ndarray, pcm: np.ndarray
+) -> dict[str, list[float]]:
+    """Milliseconds per frame of one encoder and one decoder stream, frame by frame; both in turn,
+    as a live conversion does, and each alone.
+    """
     k, size = codes.shape[0], codec.frame_size
     times: dict[str, list[float]] = {"encode": [], "decode": [], "both": []}
     frames = codes.shape[1]
     encoder, decoder = codec.encoder_stream(k), codec.decoder_stream()
     got: list[np.ndarray] = []
     for t in range(frames):
-        times["encode"].append(timed(lambda t=t: got.append(encoder.push(x[t * size : (t + 1) * size]))))  # type: ignore[misc]
+        times["encode"].append(
+            timed(lambda t=t: got.append(encoder.push(x[t * size : (t + 1) * size])))
+        )  # type: ignore[misc]
     got.append(encoder.flush())
     if not np.array_equal(np.concatenate(got, axis=1), codes):
         raise SystemExit("codes of the stream differ from the one-shot call's")
@@ -114,24 +130,45 @@ def stream_frames(codec: _C.Codec, x: np.ndarray, codes: np.ndarray, pcm: np.nda
     if not np.array_equal(np.concatenate(got), pcm):
         raise SystemExit("samples of the stream differ from the one-shot call's")
     for t in range(frames):
-        times["both"].append(timed(lambda t=t: (encoder.push(x[t * size : (t + 1) * size]), decoder.push(codes[:, t : t + 1]))))  # type: ignore[misc]
+        times["both"].append(
+            timed(
+                lambda t=t: (
+                    encoder.push(x[t * size : (t + 1) * size]),
+                    decoder.push(codes[:, t : t + 1]),
+                )
+            )
+        )  # type: ignore[misc]
     return {name: v[20:] for name, v in times.items()}  # from the steady state on
 
 
-def measure_codec(name: str, config: CodecConfig, weights: dict[str, np.ndarray], threads: int, repeat: int) -> dict[str, Any]:
+def measure_codec(
+    name: str, config: CodecConfig, weights: dict[str, np.ndarray], threads: int, repeat: int
+) -> dict[str, Any]:
     codec = _C.Codec(json.dumps(to_dict(config)), weights, threads)
-    x = (np.random.default_rng(1).standard_normal(int(SECONDS * config.sample_rate)) * 0.1).astype(np.float32)
+    x = (np.random.default_rng(1).standard_normal(int(SECONDS * config.sample_rate)) * 0.1).astype(
+        np.float32
+    )
     k = LM_CODEBOOKS[name]
     codes = codec.encode(x, k)
     pcm = codec.decode(codes)
     encode, decode = (seanet_macs if config.seanet else spectral_macs)(config)
     rvq = k * config.codebook_size * config.codebook_dim * config.sample_rate / config.frame_size
     result: dict[str, Any] = {"codebooks": k}
-    for part, macs, run in (("encode", encode + rvq, lambda: codec.encode(x, k)), ("decode", decode, lambda: codec.decode(codes))):
+    for part, macs, run in (
+        ("encode", encode + rvq, lambda: codec.encode(x, k)),
+        ("decode", decode, lambda: codec.decode(codes)),
+    ):
         ms = median(run, repeat)
-        result[part] = {"ms": round(ms, 3), "realtime": round(SECONDS * 1e3 / ms, 1), "gflops": round(2e-6 * macs * SECONDS / ms, 1)}
+        result[part] = {
+            "ms": round(ms, 3),
+            "realtime": round(SECONDS * 1e3 / ms, 1),
+            "gflops": round(2e-6 * macs * SECONDS / ms, 1),
+        }
     runs = [stream_frames(codec, x, codes, pcm) for _ in range(max(1, repeat // 4))]
-    result["frame_ms"] = {part: round(statistics.median(t for r in runs for t in r[part]), 4) for part in ("encode", "decode", "both")}
+    result["frame_ms"] = {
+        part: round(statistics.median(t for r in runs for t in r[part]), 4)
+        for part in ("encode", "decode", "both")
+    }
     return result
 
 
@@ -140,12 +177,22 @@ def measure_rvq(threads: int, repeat: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(2)
     out = []
     for stages in (3, 8):
-        books = rng.standard_normal((stages, size, dim)).astype(np.float32) * (0.8 ** np.arange(stages, dtype=np.float32))[:, None, None]
+        books = (
+            rng.standard_normal((stages, size, dim)).astype(np.float32)
+            * (0.8 ** np.arange(stages, dtype=np.float32))[:, None, None]
+        )
         z = rng.standard_normal((rows, dim)).astype(np.float32) * np.float32(1.5)
         vq = _C.ResidualVQ(books, threads)
         same = np.array_equal(vq.encode(z), vq.encode_plain(z))
         ms = median(lambda vq=vq, z=z: vq.encode(z), repeat)  # type: ignore[misc]
-        out.append({"stages": stages, "ms": round(ms, 3), "gflops": round(2e-6 * rows * stages * size * dim / ms, 1), "equals_plain": same})
+        out.append(
+            {
+                "stages": stages,
+                "ms": round(ms, 3),
+                "gflops": round(2e-6 * rows * stages * size * dim / ms, 1),
+                "equals_plain": same,
+            }
+        )
     return out
 
 
@@ -156,7 +203,14 @@ def measure_fft(repeat: int) -> list[dict[str, Any]]:
         ours = median(lambda x=x: _C.rfft(x), repeat)  # type: ignore[misc]
         numpy = median(lambda x=x: np.fft.rfft(x), repeat)  # type: ignore[misc]
         scipy = median(lambda x=x: scipy_fft.rfft(x), repeat) if scipy_fft else None  # type: ignore[misc]
-        out.append({"length": length, "us": round(ours / 2, 3), "numpy_us": round(numpy / 2, 3), "scipy_us": round(scipy / 2, 3) if scipy else None})
+        out.append(
+            {
+                "length": length,
+                "us": round(ours / 2, 3),
+                "numpy_us": round(numpy / 2, 3),
+                "scipy_us": round(scipy / 2, 3) if scipy else None,
+            }
+        )
     return out
 
 
@@ -172,7 +226,9 @@ def cpu_name() -> str:
 def measure(threads: int, repeat: int) -> dict[str, Any]:
     """All of it, with the machine and its bounds."""
     folder = load_folder(find_folder(None))
-    bounds = [(_C.fma_peak(threads), _C.read_bandwidth(threads, 256), _C.read_bandwidth(threads, 16))]
+    bounds = [
+        (_C.fma_peak(threads), _C.read_bandwidth(threads, 256), _C.read_bandwidth(threads, 16))
+    ]
     result: dict[str, Any] = {
         "machine": f"{cpu_name()}, {os.cpu_count()} processors",
         "isa": _C.isa(),
@@ -183,26 +239,53 @@ def measure(threads: int, repeat: int) -> dict[str, Any]:
         "rvq": measure_rvq(threads, repeat),
         "fft": measure_fft(repeat),
     }
-    bounds.append((_C.fma_peak(threads), _C.read_bandwidth(threads, 256), _C.read_bandwidth(threads, 16)))
+    bounds.append(
+        (_C.fma_peak(threads), _C.read_bandwidth(threads, 256), _C.read_bandwidth(threads, 16))
+    )
     peak, memory, cache = (max(b[i] for b in bounds) for i in range(3))
-    result |= {"fma_peak_gflops": round(peak, 1), "memory_gb_per_s": round(memory, 1), "cache_gb_per_s": round(cache, 1)}
-    for part in (*(result[name][p] for name in ("v1", "bundled") for p in ("encode", "decode")), *result["rvq"]):
+    result |= {
+        "fma_peak_gflops": round(peak, 1),
+        "memory_gb_per_s": round(memory, 1),
+        "cache_gb_per_s": round(cache, 1),
+    }
+    for part in (
+        *(result[name][p] for name in ("v1", "bundled") for p in ("encode", "decode")),
+        *result["rvq"],
+    ):
         part["of_peak"] = round(part["gflops"] / peak, 3)
     return result
 
 
 def show(r: dict[str, Any]) -> None:
     print(f"{r['machine']}, {r['isa']}, {r['threads']} threads, medians of {r['repeat']}")
-    print(f"multiply-adds on registers {r['fma_peak_gflops']} GFLOP/s; reads {r['memory_gb_per_s']} GB/s over 256 MB, {r['cache_gb_per_s']} GB/s over 16 MB\n")
-    print("| codec, 4 s clip | ms | × realtime | GFLOP/s | of the peak | ms / frame, streamed |\n|---|---|---|---|---|---|")
+    print(
+        f"multiply-adds on registers {r['fma_peak_gflops']} GFLOP/s; reads {r['memory_gb_per_s']} "
+        f"GB/s over 256 MB, {r['cache_gb_per_s']} GB/s over 16 MB\n"
+    )
+    print(
+        "| codec, 4 s clip | ms | × realtime | GFLOP/s | of the peak | ms / frame, streamed |\n"
+        "|---|---|---|---|---|---|"
+    )
     for name in ("v1", "bundled"):
         for part in ("encode", "decode"):
             p = r[name][part]
-            print(f"| {name}, {part}, {r[name]['codebooks']} codebooks | {p['ms']} | {p['realtime']} | {p['gflops']} | {p['of_peak']} | {r[name]['frame_ms'][part]} |")
-        print(f"| {name}, encode and decode of each frame in turn | | | | | {r[name]['frame_ms']['both']} |")
-    print("\n| RVQ encode, 1500 × 128, 1024 codewords | ms | GFLOP/s of the full search | of the peak | codes equal the plain kernel's |\n|---|---|---|---|---|")
+            print(
+                f"| {name}, {part}, {r[name]['codebooks']} codebooks | {p['ms']} | "
+                f"{p['realtime']} | {p['gflops']} | {p['of_peak']} | {r[name]['frame_ms'][part]} |"
+            )
+        print(
+            f"| {name}, encode and decode of each frame in turn | | | | | "
+            f"{r[name]['frame_ms']['both']} |"
+        )
+    print(
+        "\n| RVQ encode, 1500 × 128, 1024 codewords | ms | GFLOP/s of the full search | of the "
+        "peak | codes equal the plain kernel's |\n|---|---|---|---|---|"
+    )
     for q in r["rvq"]:
-        print(f"| {q['stages']} stages | {q['ms']} | {q['gflops']} | {q['of_peak']} | {q['equals_plain']} |")
+        print(
+            f"| {q['stages']} stages | {q['ms']} | {q['gflops']} | {q['of_peak']} | "
+            f"{q['equals_plain']} |"
+        )
     print("\n| real FFT | µs | NumPy's pocketfft, µs | SciPy's, µs |\n|---|---|---|---|")
     for f in r["fft"]:
         print(f"| {f['length']} | {f['us']} | {f['numpy_us']} | {f['scipy_us'] or 'absent'} |")

@@ -1,6 +1,8 @@
-"""What all benchmarks share: the machine in words, what it can do at most (measured now), results on disk, tables in docs.
+"""What all benchmarks share: the machine in words, what it can do at most (measured now), results
+on disk, tables in docs.
 
-Not responsible for what is measured: that is each command's.  Host names, users and paths are never recorded.
+Not responsible for what is measured: that is each command's. Host names, users and paths are never
+recorded.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.core import core
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.storage.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -31,7 +33,11 @@ BANDWIDTH_MB = 512  # a read of this size comes from main memory on any machine
 
 def machine() -> dict[str, Any]:
     """CPU, cores, instruction set, memory and system, in words; nothing that names a host."""
-    about = {"cpu": platform.processor() or platform.machine(), "cores": available_cores(), "isa": core().isa()}
+    about = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": available_cores(),
+        "isa": core().isa(),
+    }
     fields: dict[str, str] = {}
     for path in ("/proc/cpuinfo", "/proc/meminfo"):
         if os.path.exists(path):
@@ -39,14 +45,22 @@ def machine() -> dict[str, Any]:
                 name, _, value = line.partition(":")
                 fields.setdefault(name.strip(), value.strip())
     if "model name" in fields:
-        family = f", family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else ""
+        family = (
+            f", family {fields['cpu family']} model {fields['model']}"
+            if "cpu family" in fields
+            else ""
+        )
         about["cpu"] = fields["model name"] + family
     if "MemTotal" in fields:
         about["ram_gb"] = round(int(fields["MemTotal"].split()[0]) / 1e6)
     cache = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
     if cache.exists():
         about["l3"] = cache.read_text(encoding="utf-8").strip()
-    return {**about, "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
+    return {
+        **about,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
 
 
 def machine_line(about: dict[str, Any]) -> str:
@@ -69,8 +83,8 @@ def bandwidth(threads: int, megabytes: int = BANDWIDTH_MB) -> float:
 def arithmetic(threads: int, size: int = 1536) -> dict[str, float]:
     """Peak arithmetic measured now, GFLOP/s (GOP/s for int8) by name.
 
-    From the core's own peak loops where it has them (``fma_peak``, ``vnni_peak``), and always NumPy's float32 matrix product
-    (which uses as many threads as the environment allows it).
+    From the core's own peak loops where it has them (``fma_peak``, ``vnni_peak``), and always
+    NumPy's float32 matrix product (which uses as many threads as the environment allows it).
     """
     out = {}
     for name, label in (("fma_peak", "float32 FMA"), ("vnni_peak", "int8 dot product")):
@@ -107,7 +121,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-# Results: one JSON file a table; several invocations fill it, each replacing the rows that it measured.
+# Results: one JSON file a table; several invocations fill it, each replacing the rows that it
+# measured.
 
 
 def load_results(path: Path) -> dict[str, Any]:
@@ -116,7 +131,9 @@ def load_results(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, OSError) as e:
-        raise InputError(f"{path}: expected results as JSON, got: {e}; remove the file and measure again") from None
+        raise InputError(
+            f"{path}: expected results as JSON, got: {e}; remove the file and measure again"
+        ) from None
 
 
 def save_results(path: Path, results: dict[str, Any]) -> None:
@@ -132,11 +149,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_section(doc: Path, name: str, text: str) -> None:
-    """Replace the marked section ``name`` of a Markdown file (or append it); everything around it stays."""
-    begin, end = f"<!-- begin {name}: written by the command below it, not by hand -->", f"<!-- end {name} -->"
+    """Replace the marked section ``name`` of a Markdown file (or append it); everything around it
+    stays.
+    """
+    begin, end = (
+        f"<!-- begin {name}: written by the command below it, not by hand -->",
+        f"<!-- end {name} -->",
+    )
     old = doc.read_text(encoding="utf-8") if doc.exists() else ""
     if (begin in old) != (end in old) or old.count(begin) > 1 or old.find(end) < old.find(begin):
-        raise InputError(f"{doc}: expected one line {begin!r} and after it one {end!r}; repair or remove them")
+        raise InputError(
+            f"{doc}: expected one line {begin!r} and after it one {end!r}; repair or remove them"
+        )
     section = f"{begin}\n{text.strip()}\n{end}"
     if begin in old:
         new = old[: old.index(begin)] + section + old[old.index(end) + len(end) :]
@@ -151,12 +175,30 @@ def write_section(doc: Path, name: str, text: str) -> None:
 
 def add_common(parser: argparse.ArgumentParser, results: str) -> None:
     """Options that every benchmark has."""
-    parser.add_argument("--threads", type=_positive, default=min(2, available_cores()), help="threads of every engine (2)")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        default=min(2, available_cores()),
+        help="threads of every engine (2)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and sampling (0)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="engines take turns in each (5)")
-    parser.add_argument("--results", type=Path, default=RESULTS / results, help="JSON that collects what was measured")
-    parser.add_argument("--write", action="store_true", help="write the table of --results into --docs and measure nothing")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="Markdown file with the marked section")
+    parser.add_argument(
+        "--rounds", type=_positive, default=5, help="engines take turns in each (5)"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS / results,
+        help="JSON that collects what was measured",
+    )
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="write the table of --results into --docs and measure nothing",
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=DOCS, help="Markdown file with the marked section"
+    )
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

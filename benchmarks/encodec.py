@@ -1,8 +1,10 @@
-"""Speed of EnCodec's three published shapes: ``python benchmarks/encodec.py [--json] [--threads N] [--repeat N]``.
+"""Speed of EnCodec's three published shapes: ``python benchmarks/encodec.py [--json] [--threads N]
+[--repeat N]``.
 
-Random weights made here, clips of 4 s, at 6 kbit/s (32 kHz: 2.2).  Every figure is the median of the repeats; the v1 codec
-of ``codec.py`` is measured beside them, as what they are held against.  GFLOP/s count a multiply-add as two, of the frames
-that are computed (at 48 kHz chunks overlap, and the last one is padded).
+Random weights made here, clips of 4 s, at 6 kbit/s (32 kHz: 2.2). Every figure is the median of the
+repeats; the v1 codec of ``codec.py`` is measured beside them, as what they are held against.
+GFLOP/s count a multiply-add as two, of the frames that are computed (at 48 kHz chunks overlap, and
+the last one is padded).
 """
 
 from __future__ import annotations
@@ -16,28 +18,57 @@ import numpy as np
 from codec import V1, cpu_name, median, seanet_macs
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
 SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and how many codebooks are used
     "v1, 16 kHz": (V1, 3),
-    "EnCodec 24 kHz": (CodecConfig("seanet", 24000, 320, 32, 1024, 128, seanet=SeanetConfig(causal=True)), 8),
-    "EnCodec 32 kHz": (CodecConfig("seanet", 32000, 640, 4, 2048, 128, seanet=SeanetConfig(filters=64, ratios=(8, 5, 4, 4), conv_shortcut=False)), 4),
+    "EnCodec 24 kHz": (
+        CodecConfig("seanet", 24000, 320, 32, 1024, 128, seanet=SeanetConfig(causal=True)),
+        8,
+    ),
+    "EnCodec 32 kHz": (
+        CodecConfig(
+            "seanet",
+            32000,
+            640,
+            4,
+            2048,
+            128,
+            seanet=SeanetConfig(filters=64, ratios=(8, 5, 4, 4), conv_shortcut=False),
+        ),
+        4,
+    ),
     "EnCodec 48 kHz, stereo": (
-        CodecConfig("seanet", 48000, 320, 16, 1024, 128, seanet=SeanetConfig(
-            channels=2, norm="group", chunk_size=48000, chunk_stride=47520, normalize=True)), 4),
-}  # fmt: skip
+        CodecConfig(
+            "seanet",
+            48000,
+            320,
+            16,
+            1024,
+            128,
+            seanet=SeanetConfig(
+                channels=2, norm="group", chunk_size=48000, chunk_stride=47520, normalize=True
+            ),
+        ),
+        4,
+    ),
+}
 
 
 def random_weights(c: CodecConfig) -> dict[str, np.ndarray]:
-    """Random float32 weights by tensor name, scaled so that signals keep their size through the layers."""
+    """Random float32 weights by tensor name, scaled so that signals keep their size through the
+    layers.
+    """
     rng = np.random.default_rng(0)
     weights = {}
     for name, shape in codec_shapes(c).items():
         fan = int(np.prod(shape[1:])) if len(shape) > 1 else 100
         scale = 0.3 if name == "quantizer.codebooks" else fan**-0.5
-        weights[name] = (rng.standard_normal(shape) * scale + name.endswith("norm.weight")).astype(np.float32)
+        weights[name] = (rng.standard_normal(shape) * scale + name.endswith("norm.weight")).astype(
+            np.float32
+        )
     return weights
 
 
@@ -55,20 +86,40 @@ def measure(threads: int, repeat: int) -> dict[str, Any]:
         row: dict[str, Any] = {"codec": name, "codebooks": k}
         for part, macs, run in (
             ("encode", encode + rvq, lambda codec=codec, x=x, k=k: codec.encode_scaled(x, k)),
-            ("decode", decode, lambda codec=codec, codes=codes, scales=scales: codec.decode(codes, scales)),
+            (
+                "decode",
+                decode,
+                lambda codec=codec, codes=codes, scales=scales: codec.decode(codes, scales),
+            ),
         ):
             ms = median(run, repeat)
-            row[part] = {"ms_per_second": round(ms / seconds, 2), "realtime": round(1e3 * seconds / ms, 1), "gflops": round(2e-6 * macs * computed / ms, 1)}
+            row[part] = {
+                "ms_per_second": round(ms / seconds, 2),
+                "realtime": round(1e3 * seconds / ms, 1),
+                "gflops": round(2e-6 * macs * computed / ms, 1),
+            }
         rows.append(row)
     machine = f"{cpu_name()}, {os.cpu_count()} processors"
-    return {"machine": machine, "isa": _C.isa(), "threads": threads, "repeat": repeat, "codecs": rows}
+    return {
+        "machine": machine,
+        "isa": _C.isa(),
+        "threads": threads,
+        "repeat": repeat,
+        "codecs": rows,
+    }
 
 
 def show(r: dict[str, Any]) -> None:
     print(f"{r['machine']}, {r['isa']}, {r['threads']} threads, medians of {r['repeat']}\n")
-    print("| codec | codebooks | encode, ms per second of audio | × realtime | GFLOP/s | decode, ms | × realtime | GFLOP/s |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| codec | codebooks | encode, ms per second of audio | × realtime | GFLOP/s | decode, "
+        "ms | × realtime | GFLOP/s |\n|---|---|---|---|---|---|---|---|"
+    )
     for row in r["codecs"]:
-        parts = " | ".join(f"{row[p]['ms_per_second']} | {row[p]['realtime']} | {row[p]['gflops']}" for p in ("encode", "decode"))
+        parts = " | ".join(
+            f"{row[p]['ms_per_second']} | {row[p]['realtime']} | {row[p]['gflops']}"
+            for p in ("encode", "decode")
+        )
         print(f"| {row['codec']} | {row['codebooks']} | {parts} |")
 
 

@@ -1,7 +1,8 @@
 """The CUDA library on one GPU: floors, times, parity, soak.  ``gpu.sh`` builds it and runs this.
 
-``--floors`` needs no GPU: the bytes of weights that a frame has to read, and the time that takes at a bandwidth.
-Nothing here needs the compiled core but the bundled model's first audio and the CPU's tokens; what is absent is left out and named.
+``--floors`` needs no GPU: the bytes of weights that a frame has to read, and the time that takes at
+a bandwidth. Nothing here needs the compiled core but the bundled model's first audio and the CPU's
+tokens; what is absent is left out and named.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from uniaudio_engine import cuda  # noqa: E402
-from uniaudio_engine.config import LMConfig, StackConfig  # noqa: E402
-from uniaudio_engine.cuda_codec import CudaRVQ  # noqa: E402
-from uniaudio_engine.folder import bundled_models, load_config  # noqa: E402
-from uniaudio_engine.spec import lm_shapes, matrix_part  # noqa: E402
+from uniaudio_engine.backends import cuda  # noqa: E402
+from uniaudio_engine.backends.cuda_codec import CudaRVQ  # noqa: E402
+from uniaudio_engine.storage.config import LMConfig, StackConfig  # noqa: E402
+from uniaudio_engine.storage.folder import bundled_models, load_config  # noqa: E402
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part  # noqa: E402
 
 H100 = 3000.0  # GB/s, what issue 6's floors are counted with
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 FRAME_US = 20000.0
 STAYS = 8  # streams that the kernel that stays has room for
-GOALS = {("v1", "bfloat16"): 260, ("1B", "bfloat16"): 1180, ("1B", "int8"): 680}  # µs a frame, one stream, H100
+GOALS = {
+    ("v1", "bfloat16"): 260,
+    ("1B", "bfloat16"): 1180,
+    ("1B", "int8"): 680,
+}  # µs a frame, one stream, H100
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,27 @@ class Shape:
 def shapes() -> list[Shape]:
     """The UniAudio-v1 shape, the 1 B recipe's and the bundled model's."""
     biases = {"q_bias": True, "v_bias": True, "o_bias": True, "mlp_bias": True}
-    kind: dict[str, Any] = {"norm": "layernorm", "activation": "gelu", "positions": "learned", **biases}
+    kind: dict[str, Any] = {
+        "norm": "layernorm",
+        "activation": "gelu",
+        "positions": "learned",
+        **biases,
+    }
     v1 = LMConfig(
-        vocab_size=4212, num_codebooks=3, embedding="concat", conditioning="add", start_id=23, local_start_id=24, max_frames=3328,
-        global_=StackConfig(layers=16, width=768, heads=12, **kind), local=StackConfig(layers=8, width=768, heads=12, **kind),
-    )  # fmt: skip
+        vocab_size=4212,
+        num_codebooks=3,
+        embedding="concat",
+        conditioning="add",
+        start_id=23,
+        local_start_id=24,
+        max_frames=3328,
+        global_=StackConfig(layers=16, width=768, heads=12, **kind),
+        local=StackConfig(layers=8, width=768, heads=12, **kind),
+    )
     wide = {"width": 1536, "heads": 16}
-    large = replace(v1, global_=replace(v1.global_, layers=24, **wide), local=replace(v1.local, **wide))
+    large = replace(
+        v1, global_=replace(v1.global_, layers=24, **wide), local=replace(v1.local, **wide)
+    )
     allowed = tuple(((9, 1), (128 + k * 1024, 1024)) for k in range(3))
     found = [Shape("v1", v1, allowed), Shape("1B", large, allowed)]
     bundled = bundled_models().get("base")
@@ -68,13 +87,19 @@ def shapes() -> list[Shape]:
 
 
 def frame_bytes(shape: Shape, dtype: str) -> int:
-    """Bytes of matrices that one frame reads: the global stack once, the local one and the head's needed rows K times."""
+    """Bytes of matrices that one frame reads: the global stack once, the local one and the head's
+    needed rows K times.
+    """
     c, total = shape.config, 0
     for name, dims in lm_shapes(c).items():
         part = matrix_part(name)
         if part is None:
             continue
-        times = 1 if part == "global" or (name == "bridge.weight" and c.conditioning == "prefix") else c.num_codebooks
+        times = (
+            1
+            if part == "global" or (name == "bridge.weight" and c.conditioning == "prefix")
+            else c.num_codebooks
+        )
         rows = shape.head_rows if name == "head.weight" else dims[0]
         total += times * rows * int(np.prod(dims[1:])) * BYTES[dtype]
     return total
@@ -87,7 +112,10 @@ def exchanges(c: LMConfig) -> int:
 
 
 def print_floors(bandwidth: float) -> None:
-    print(f"Floors at {bandwidth:.0f} GB/s, one stream: every weight that a frame uses, read once for each use")
+    print(
+        f"Floors at {bandwidth:.0f} GB/s, one stream: every weight that a frame uses, read once "
+        "for each use"
+    )
     print("model    weights   MB a frame   µs   exchanges   µs left for each at the goal")
     for shape in shapes():
         for dtype in ("bfloat16", "int8"):
@@ -108,25 +136,45 @@ def random_weights(c: LMConfig, seed: int) -> dict[str, np.ndarray]:
         elif name == "head.weight":
             x *= 2.5 / np.sqrt(dims[1])
         else:
-            x *= 0.02 if len(dims) == 2 and ("embed" in name or "positions" in name or "guide" in name) else 1 / np.sqrt(dims[-1])
+            x *= (
+                0.02
+                if len(dims) == 2 and ("embed" in name or "positions" in name or "guide" in name)
+                else 1 / np.sqrt(dims[-1])
+            )
         out[name] = x.astype(np.float32)
     return out
 
 
 def sampling(shape: Shape, seed: int, greedy: bool = False) -> Any:
     return SimpleNamespace(
-        temperature=1.0, top_k=0 if greedy else 30, top_p=1.0, greedy=greedy, repetition_window=0, repetition_penalty=1.0, seed=seed,
-        allowed=[list(s) for s in shape.allowed], end_id=-1, end_slots="first", min_frames=0, tie_slots=False,
-    )  # fmt: skip
+        temperature=1.0,
+        top_k=0 if greedy else 30,
+        top_p=1.0,
+        greedy=greedy,
+        repetition_window=0,
+        repetition_penalty=1.0,
+        seed=seed,
+        allowed=[list(s) for s in shape.allowed],
+        end_id=-1,
+        end_slots="first",
+        min_frames=0,
+        tie_slots=False,
+    )
 
 
 def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return np.stack([rng.integers(s[-1][0], s[-1][0] + s[-1][1], count) for s in shape.allowed], axis=1).astype(np.int32)
+    return np.stack(
+        [rng.integers(s[-1][0], s[-1][0] + s[-1][1], count) for s in shape.allowed], axis=1
+    ).astype(np.int32)
 
 
-def time_frames(lm: cuda.CudaLM, shape: Shape, streams: int, frames: int, repeats: int) -> dict[str, float]:
-    """µs of one frame of all streams, the clock around ``generate``: launches, arguments and results included."""
+def time_frames(
+    lm: cuda.CudaLM, shape: Shape, streams: int, frames: int, repeats: int
+) -> dict[str, float]:
+    """µs of one frame of all streams, the clock around ``generate``: launches, arguments and
+    results included.
+    """
     known = prefix(shape, 150, 0)
     sessions = [lm.session(150 + 16 + frames * repeats) for _ in range(streams)]
     begin = time.perf_counter()
@@ -155,27 +203,43 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
             lm = cuda.CudaLM(shape.config, weights, dtype, "bfloat16")
             floor = frame_bytes(shape, dtype) / bandwidth * 1e-3
             for streams in args.streams:
-                row = {"model": shape.name, "dtype": dtype, "streams": streams, "floor_us": round(floor, 1), "together": lm.most_streams}
+                row = {
+                    "model": shape.name,
+                    "dtype": dtype,
+                    "streams": streams,
+                    "floor_us": round(floor, 1),
+                    "together": lm.most_streams,
+                }
                 try:
                     row |= time_frames(lm, shape, streams, args.frames, args.repeats)
                     if streams > 1:  # the other kind of launch, for the border between them
                         lm.set_wide_from(1 if streams <= STAYS else 10**6)
-                        row["other_us"] = time_frames(lm, shape, streams, args.frames, args.repeats)["us"]
+                        row["other_us"] = time_frames(
+                            lm, shape, streams, args.frames, args.repeats
+                        )["us"]
                         lm.set_wide_from(STAYS + 1)
                 except cuda.InputError as e:  # out of memory, or worse: the table says so
                     row["error"] = str(e)
                 else:
-                    row["fraction"], row["realtime"] = floor / row["us"], streams * FRAME_US / row["us"]
+                    row["fraction"], row["realtime"] = (
+                        floor / row["us"],
+                        streams * FRAME_US / row["us"],
+                    )
                 rows.append(row)
                 print(json.dumps(row), flush=True)
     local = replace(shapes()[0].config, global_=replace(shapes()[0].config.global_, layers=1))
     alone = Shape("v1, one global layer", local, shapes()[0].allowed)
     lm = cuda.CudaLM(local, random_weights(local, 7), "bfloat16", "bfloat16")
     row = time_frames(lm, alone, 1, args.frames, args.repeats)
-    out["local_loop"] = {"us": row["us"], "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"]}
+    out["local_loop"] = {
+        "us": row["us"],
+        "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"],
+    }
     rng = np.random.default_rng(1)
     rvq = CudaRVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
-    out["rvq_encode_us"] = rvq.encode_microseconds(rng.standard_normal((500, 64)).astype(np.float32), 12)
+    out["rvq_encode_us"] = rvq.encode_microseconds(
+        rng.standard_normal((500, 64)).astype(np.float32), 12
+    )
 
 
 def soak(frames: int, out: dict[str, Any]) -> None:
@@ -201,18 +265,23 @@ def parity(out: dict[str, Any]) -> None:
     except ImportError as e:
         out["parity"] = f"left out: the compiled core is not here ({e})"
         return
-    from uniaudio_engine.config import to_dict
+    from uniaudio_engine.storage.config import to_dict
 
     shape = shapes()[0]
     weights = random_weights(shape.config, 7)
     known = prefix(shape, 20, 0)
-    cpu = _C.LM(json.dumps(to_dict(shape.config)), weights, "float32", min(8, os.cpu_count() or 1)).session(256)
+    cpu = _C.LM(
+        json.dumps(to_dict(shape.config)), weights, "float32", min(8, os.cpu_count() or 1)
+    ).session(256)
     cpu.prefill(known)
     expected = cpu.generate(200, _C.Sampling(greedy=True, allowed=[list(s) for s in shape.allowed]))
     gpu = cuda.CudaLM(shape.config, weights, "float32", "float32").session(256)
     gpu.prefill(known)
     made = gpu.generate(200, sampling(shape, 0, greedy=True))
-    out["parity"] = {"greedy_tokens": int(expected.size), "that_differ": int((made != expected).sum())}
+    out["parity"] = {
+        "greedy_tokens": int(expected.size),
+        "that_differ": int((made != expected).sum()),
+    }
 
 
 def first_audio(out: dict[str, Any]) -> None:
@@ -232,7 +301,9 @@ def first_audio(out: dict[str, Any]) -> None:
 
 
 def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
-    """The torch modules' own steps, eager and as a CUDA graph: what a frame costs there (bfloat16, one stream, no cache growth)."""
+    """The torch modules' own steps, eager and as a CUDA graph: what a frame costs there (bfloat16,
+    one stream, no cache growth).
+    """
     try:
         import torch
     except ImportError:
@@ -244,7 +315,8 @@ def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
     shape = shapes()[0]
     torch.set_grad_enabled(False)
     model = MultiScaleLM(shape.config).eval().to("cuda", torch.bfloat16)
-    # The smallest honest step: each stack once over its newest rows, caches left out, in favour of torch.
+    # The smallest honest step: each stack once over its newest rows, caches left out, in favour of
+    # torch.
     x = torch.randn(1, 1, shape.config.global_.width, device="cuda", dtype=torch.bfloat16)
     y = torch.randn(1, 1, shape.config.local.width, device="cuda", dtype=torch.bfloat16)
     rows = torch.arange(shape.head_rows, device="cuda")
@@ -284,20 +356,32 @@ def _through(stack: Any, x: Any) -> Any:
 
 
 def table(out: dict[str, Any]) -> None:
-    print(f"\n{out['device']}, {out['date']}; {out['bandwidth_gb_per_s']} GB/s copied within the device, measured in this run")
-    print("model    weights  streams     µs   floor  of it  ×realtime  by the other kind of launch, µs")
+    print(
+        f"\n{out['device']}, {out['date']}; {out['bandwidth_gb_per_s']} GB/s copied within the "
+        "device, measured in this run"
+    )
+    print(
+        "model    weights  streams     µs   floor  of it  ×realtime  by the other kind of "
+        "launch, µs"
+    )
     for r in out["lm"]:
         if "error" in r:
             print(f"{r['model']:8} {r['dtype']:9} {r['streams']:4}  {r['error']}")
         else:
-            print(f"{r['model']:8} {r['dtype']:9} {r['streams']:4} {r['us']:9.0f} {r['floor_us']:7.0f} {r['fraction']:5.0%} {r['realtime']:9.0f} {r.get('other_us', float('nan')):9.0f}")
+            print(
+                f"{r['model']:8} {r['dtype']:9} {r['streams']:4} {r['us']:9.0f} "
+                f"{r['floor_us']:7.0f} {r['fraction']:5.0%} {r['realtime']:9.0f} "
+                f"{r.get('other_us', float('nan')):9.0f}"
+            )
     for key in ("local_loop", "rvq_encode_us", "torch", "parity", "soak", "first_audio"):
         print(f"{key}: {out.get(key)}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--floors", action="store_true", help="print the bandwidth bounds and end; needs no GPU")
+    parser.add_argument(
+        "--floors", action="store_true", help="print the bandwidth bounds and end; needs no GPU"
+    )
     parser.add_argument("--models", nargs="*", help="of v1, 1B, bundled (default all)")
     parser.add_argument("--streams", nargs="*", type=int, default=[1, 4, 8, 16, 32, 64])
     parser.add_argument("--frames", type=int, default=40)
@@ -309,9 +393,18 @@ def main() -> int:
         print_floors(H100)
         return 0
     cuda.check_device("cuda")
-    out: dict[str, Any] = {"device": cuda.status().partition(",")[0], "date": time.strftime("%Y-%m-%d")}
+    out: dict[str, Any] = {
+        "device": cuda.status().partition(",")[0],
+        "date": time.strftime("%Y-%m-%d"),
+    }
     failed = 0
-    for part in (parity, lambda o: measure(args, o), lambda o: torch_steps(args, o), first_audio, lambda o: soak(args.soak, o)):
+    for part in (
+        parity,
+        lambda o: measure(args, o),
+        lambda o: torch_steps(args, o),
+        first_audio,
+        lambda o: soak(args.soak, o),
+    ):
         begin = time.perf_counter()
         try:
             part(out)

@@ -1,7 +1,9 @@
-"""An imported UniAudio model as a user meets it: prompt and phones (or noisy speech) in, samples out, codec included.
+"""An imported UniAudio model as a user meets it: prompt and phones (or noisy speech) in, samples
+out, codec included.
 
-The weights are random, in the released model's shape ("v1": 180 M parameters) or that of the repository's 1 B recipe ("1b"), in a
-folder as ``uniaudio import uniaudio`` writes it: speed does not depend on what the numbers say.  The formats take turns in every round.
+The weights are random, in the released model's shape ("v1": 180 M parameters) or that of the
+repository's 1 B recipe ("1b"), in a folder as ``uniaudio import uniaudio`` writes it: speed does
+not depend on what the numbers say. The formats take turns in every round.
 """
 
 from __future__ import annotations
@@ -20,18 +22,43 @@ import numpy as np
 from common import median, say
 
 from uniaudio_engine import Audio, Engine, __version__
-from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, SeanetConfig, Span, VocabularyConfig
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import save_folder
 from uniaudio_engine.importers.uniaudio_tasks import available_tasks
-from uniaudio_engine.spec import codec_shapes
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    LMConfig,
+    ModelConfig,
+    SeanetConfig,
+    Span,
+    VocabularyConfig,
+)
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 # The first special ids of the repository's vocabulary that its generation tasks use, and its spans.
 SPECIALS = {
-    1: "continuous_token", 2: "start", 3: "end", 4: "phone_start", 5: "phone_end", 8: "audio_start", 9: "audio_end", 12: "audio_prompt_start",
-    13: "audio_prompt_end", 18: "tts_task", 23: "mega_global", 24: "mega_local", 42: "SE_task",
-}  # fmt: skip
-SPANS = (("audio", 3 * models.V1_CODES), ("audio_mask", 1), ("phone", 306), ("semantic", 500), ("sing_phone", 67), ("sing_midi", 138))
+    1: "continuous_token",
+    2: "start",
+    3: "end",
+    4: "phone_start",
+    5: "phone_end",
+    8: "audio_start",
+    9: "audio_end",
+    12: "audio_prompt_start",
+    13: "audio_prompt_end",
+    18: "tts_task",
+    23: "mega_global",
+    24: "mega_local",
+    42: "SE_task",
+}
+SPANS = (
+    ("audio", 3 * models.V1_CODES),
+    ("audio_mask", 1),
+    ("phone", 306),
+    ("semantic", 500),
+    ("sing_phone", 67),
+    ("sing_midi", 138),
+)
 FORMATS = ("int8", "int4")
 EPILOG = """examples:
   python benchmarks/imported.py
@@ -45,7 +72,11 @@ def config_of(name: str) -> ModelConfig:
     lm: LMConfig = models.find_model("v1").config
     if name == "1b":
         big = {"width": 1536, "heads": 16}
-        lm = replace(lm, global_=replace(lm.global_, layers=24, **big), local=replace(lm.local, layers=8, **big))
+        lm = replace(
+            lm,
+            global_=replace(lm.global_, layers=24, **big),
+            local=replace(lm.local, layers=8, **big),
+        )
     spans, start = [], models.V1_AUDIO
     for span, size in SPANS:
         spans.append(Span(span, start, size))
@@ -53,14 +84,24 @@ def config_of(name: str) -> ModelConfig:
     specials = tuple(SPECIALS.get(i, f"unused_{i}") for i in range(models.V1_AUDIO))
     codec = CodecConfig("seanet", 16000, 320, 12, models.V1_CODES, 128, seanet=SeanetConfig())
     tasks = available_tasks({*specials, *(s.name for s in spans), *lm.continuous})
-    return ModelConfig(1, f"random weights in the shape of {name}", codec, lm, VocabularyConfig(specials, tuple(spans)), tasks)
+    return ModelConfig(
+        1,
+        f"random weights in the shape of {name}",
+        codec,
+        lm,
+        VocabularyConfig(specials, tuple(spans)),
+        tasks,
+    )
 
 
 def make_folder(name: str, seed: int, cache: Path) -> Path:
     """The folder, made once; named by its configuration, so never stale."""
     config = config_of(name)
     assert config.lm is not None
-    folder = cache / f"imported-{name}-seed{seed}-{hashlib.sha256(config.to_json().encode()).hexdigest()[:10]}"
+    folder = (
+        cache
+        / f"imported-{name}-seed{seed}-{hashlib.sha256(config.to_json().encode()).hexdigest()[:10]}"
+    )
     if not (folder / "config.json").exists():
         say(f"making random weights in the shape of {name}")
         rng = np.random.default_rng(seed)
@@ -73,11 +114,18 @@ def make_folder(name: str, seed: int, cache: Path) -> Path:
 
 
 def requests(seconds: float, seed: int) -> dict[str, dict[str, Any]]:
-    """tts: 60 phones and three seconds of prompt before the speech.  se: as much noisy speech as comes out."""
+    """tts: 60 phones and three seconds of prompt before the speech.
+
+    Se: as much noisy speech as comes out.
+    """
     rng = np.random.default_rng(seed)
     noise = (0.1 * rng.standard_normal(round(16000 * max(3.0, seconds)))).astype(np.float32)
     return {
-        "tts": {"phones": " ".join(map(str, rng.integers(0, 306, 60))), "prompt": Audio(noise[: 3 * 16000], 16000), "seconds": seconds},
+        "tts": {
+            "phones": " ".join(map(str, rng.integers(0, 306, 60))),
+            "prompt": Audio(noise[: 3 * 16000], 16000),
+            "seconds": seconds,
+        },
         "se": {"source": Audio(noise[: round(seconds * 16000)], 16000)},
     }
 
@@ -85,61 +133,122 @@ def requests(seconds: float, seed: int) -> dict[str, dict[str, Any]]:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     folder = make_folder(args.model, args.seed, args.cache)
     engines = {f: models_engine(folder, f, args.threads) for f in args.formats.split(",")}
-    found: dict[str, Any] = {f"{t} {f}": {"factor": [], "first_ms": [], "ms_per_frame": []} for t in requests(1, 0) for f in engines}
+    found: dict[str, Any] = {
+        f"{t} {f}": {"factor": [], "first_ms": [], "ms_per_frame": []}
+        for t in requests(1, 0)
+        for f in engines
+    }
     bandwidth = []
     for n in range(args.rounds):
         bandwidth.append(common.bandwidth(args.threads))
         for task, inputs in requests(args.seconds, args.seed).items():
             for name, engine in engines.items():
-                engine.generate(task, seed=0, **{**inputs, **({"seconds": 0.2} if "seconds" in inputs else {})})  # warm
+                engine.generate(
+                    task, seed=0, **{**inputs, **({"seconds": 0.2} if "seconds" in inputs else {})}
+                )  # warm
                 with engine.stream(task, seed=args.seed, **inputs) as stream:
                     for _ in stream:
                         pass
                 row = found[f"{task} {name}"]
                 row["factor"].append(stream.meta["realtime_factor"])
                 row["first_ms"].append(stream.meta["first_chunk_ms"])
-                row["ms_per_frame"].append(1000 * stream.meta["compute_seconds"] / stream.meta["frames"])
-                say(f"round {n + 1} of {args.rounds}: {task} {name}: {row['factor'][-1]:.2f} x realtime, first chunk {row['first_ms'][-1]:.0f} ms")
+                row["ms_per_frame"].append(
+                    1000 * stream.meta["compute_seconds"] / stream.meta["frames"]
+                )
+                say(
+                    f"round {n + 1} of {args.rounds}: {task} {name}: {row['factor'][-1]:.2f} x "
+                    f"realtime, first chunk {row['first_ms'][-1]:.0f} ms"
+                )
     weights = {f: e.lm.core.weight_bytes(2 + models.V1_CODES) for f, e in engines.items()}
-    about = {"date": common.today(), "machine": common.machine(), "threads": args.threads, "seed": args.seed, "seconds": args.seconds}
-    return {**about, "version": __version__, "rounds": args.rounds, "weight_bytes": weights, "bandwidth_gb_per_s": bandwidth, "rows": found}
+    about = {
+        "date": common.today(),
+        "machine": common.machine(),
+        "threads": args.threads,
+        "seed": args.seed,
+        "seconds": args.seconds,
+    }
+    return {
+        **about,
+        "version": __version__,
+        "rounds": args.rounds,
+        "weight_bytes": weights,
+        "bandwidth_gb_per_s": bandwidth,
+        "rows": found,
+    }
 
 
 def models_engine(folder: Path, text: str, threads: int) -> Engine:
     dtype, options = models.split_format(text)
-    return Engine.from_pretrained(folder, dtype=dtype, threads=threads, kv_dtype=options["kv_dtype"])
+    return Engine.from_pretrained(
+        folder, dtype=dtype, threads=threads, kv_dtype=options["kv_dtype"]
+    )
 
 
 def section(name: str, results: dict[str, Any]) -> str:
-    shape = {"v1": "the released model's shape (180 M)", "1b": "the shape of the repository's 1 B recipe"}[name]
+    shape = {
+        "v1": "the released model's shape (180 M)",
+        "1b": "the shape of the repository's 1 B recipe",
+    }[name]
     read = median(results["bandwidth_gb_per_s"])
     rows = []
     for row, f in results["rows"].items():
         task, dtype = row.split()
         frame = median(f["ms_per_frame"])
         bound = results["weight_bytes"][dtype] / read / 1e6
-        rows.append([task, dtype, f"{median(f['factor']):.2f}", f"{1 / median(f['factor']):.2f}", f"{median(f['first_ms']):.0f}", f"{frame:.2f}",
-                     f"{bound:.2f}", f"{bound / frame:.2f}"])  # fmt: skip
-    head = ["task", "weights", "× realtime", "seconds a second", "first chunk, ms", "ms / frame, all in", "bound: weights / bandwidth, ms", "fraction"]
-    return "\n\n".join([
-        f"### An imported UniAudio model, {shape}: from input to samples",
-        f"{results['date']}, {common.machine_line(results['machine'])}; {results['threads']} threads, seed {results['seed']}, uniaudio-engine "
-        f"{results['version']}; random weights, {results['seconds']:g} s of sound, medians of {results['rounds']} rounds; bandwidth {read:.0f} GB/s.  "
-        "tts: 60 phones and a prompt of 3 s; se: the whole of the noisy speech is encoded and heard before the first frame.  "
-        "Everything counts: encoding, prefill, every frame, decoding.",
-        common.table(head, rows),
-        f"Command: `python benchmarks/imported.py --model {name}`, then the same with `--write`.",
-    ])  # fmt: skip
+        rows.append(
+            [
+                task,
+                dtype,
+                f"{median(f['factor']):.2f}",
+                f"{1 / median(f['factor']):.2f}",
+                f"{median(f['first_ms']):.0f}",
+                f"{frame:.2f}",
+                f"{bound:.2f}",
+                f"{bound / frame:.2f}",
+            ]
+        )
+    head = [
+        "task",
+        "weights",
+        "× realtime",
+        "seconds a second",
+        "first chunk, ms",
+        "ms / frame, all in",
+        "bound: weights / bandwidth, ms",
+        "fraction",
+    ]
+    return "\n\n".join(
+        [
+            f"### An imported UniAudio model, {shape}: from input to samples",
+            f"{results['date']}, {common.machine_line(results['machine'])}; {results['threads']} "
+            f"threads, seed {results['seed']}, uniaudio-engine "
+            f"{results['version']}; random weights, {results['seconds']:g} s of sound, medians of "
+            f"{results['rounds']} rounds; bandwidth {read:.0f} GB/s.  "
+            "tts: 60 phones and a prompt of 3 s; se: the whole of the noisy speech is encoded "
+            "and heard before the first frame.  "
+            "Everything counts: encoding, prefill, every frame, decoding.",
+            common.table(head, rows),
+            f"Command: `python benchmarks/imported.py --model {name}`, then the same with "
+            "`--write`.",
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="imported.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="imported.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_common(parser, "imported-v1.json")
     parser.add_argument("--model", choices=("v1", "1b"), default="v1", help="which shape (v1)")
-    parser.add_argument("--formats", default=",".join(FORMATS), help="weight formats, separated by commas")
-    parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for the weights")
+    parser.add_argument(
+        "--formats", default=",".join(FORMATS), help="weight formats, separated by commas"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=common.HERE / "cache", help="folder for the weights"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the sound (10)")
     args = parser.parse_args(argv)
     default = args.results == common.RESULTS / "imported-v1.json"

@@ -1,11 +1,13 @@
-"""The language model against its peers: ms per 20 ms frame by streams and context, prefill, and the cost of a busy neighbour.
+"""The language model against its peers: ms per 20 ms frame by streams and context, prefill, and the
+cost of a busy neighbour.
 
-Every engine runs in a process of its own with the same weights, and they take turns in every round (A B C, A B C, ...), so
-that what the machine does meanwhile falls on all of them; ratios are taken within rounds.  Before the clock starts, each
-engine's logits, from the very steps that are timed, are held against the native float32 ones.  Bandwidth and arithmetic are
-measured in the same rounds.
+Every engine runs in a process of its own with the same weights, and they take turns in every round
+(A B C, A B C, ...), so that what the machine does meanwhile falls on all of them; ratios are taken
+within rounds. Before the clock starts, each engine's logits, from the very steps that are timed,
+are held against the native float32 ones. Bandwidth and arithmetic are measured in the same rounds.
 
-Engines that generate choose each frame's ids: the native one samples (top-k 30), the peers take the best.
+Engines that generate choose each frame's ids: the native one samples (top-k 30), the peers take the
+best.
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ from peers.worker import KINDS, Worker, missing, workers
 
 from uniaudio_engine.errors import InputError
 
-ROWS = ("1@150", "4@150", "8@150", "16@150", "context@1500", "context@3000", "prefill@150", "neighbour@150")
+ROWS = (
+    "1@150",
+    "4@150",
+    "8@150",
+    "16@150",
+    "context@1500",
+    "context@3000",
+    "prefill@150",
+    "neighbour@150",
+)
 ENGINES = {
     # + stands for the comma of the engine's own strings; kv= is the format of the key-value cache, else the engine's choice
     "native": ("float32", "bfloat16", "int8", "int4", "int8+local=int4", "int8+kv=float32"),
@@ -40,9 +51,12 @@ ENGINES = {
 }
 SHORT = 150  # frames of context that longer ones are compared with
 CHECK_KNOWN, CHECK_STEPS = 16, 8
-# Largest rms error of logits, in units of their standard deviation, with which an engine still counts as the same model.
+# Largest rms error of logits, in units of their standard deviation, with which an engine still
+# counts as the same model.
 EXACT, ROUNDED = 1e-3, 0.3
-PAUSE = 0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
+PAUSE = (
+    0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
+)
 EPILOG = """examples:
   python benchmarks/lm.py                                     all rows, all engines that are installed
   python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
@@ -69,7 +83,10 @@ class Row:
     def parse(cls, text: str) -> Row:
         found = re.fullmatch(r"(context|prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
         if not found or found[1] in ("0", "00") or int(found[2]) < 1:
-            raise InputError(f"--rows: expected STREAMS@CONTEXT, or context, prefill or neighbour@FRAMES, got {text!r}")
+            raise InputError(
+                "--rows: expected STREAMS@CONTEXT, or context, prefill or neighbour@FRAMES, got "
+                f"{text!r}"
+            )
         kind = "frames" if found[1].isdigit() else found[1]
         return cls(kind, int(found[1]) if kind == "frames" else 1, int(found[2]))
 
@@ -91,7 +108,9 @@ def choose(text: str) -> list[tuple[str, str]]:
 
 
 def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[str, Any]]:
-    """Error of each engine's stepped logits against the native float32; raises where an engine computes another function."""
+    """Error of each engine's stepped logits against the native float32; raises where an engine
+    computes another function.
+    """
     model = reference.spec.find_model()
     frames = model.frames(CHECK_KNOWN + CHECK_STEPS, seed + 1)
     truth = reference.call("logits", frames, CHECK_KNOWN)
@@ -99,30 +118,47 @@ def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[s
     for worker in ready:
         got = worker.call("logits", frames, CHECK_KNOWN)
         if got.shape != truth.shape:
-            raise InputError(f"{worker.name}: expected logits {list(truth.shape)}, got {list(got.shape)}")
+            raise InputError(
+                f"{worker.name}: expected logits {list(truth.shape)}, got {list(got.shape)}"
+            )
         error = (got - truth) / truth.std()
         rms, exact = float(np.sqrt(np.mean(error**2))), worker.spec.dtype == "float32"
         found[worker.name] = about = {
-            "max": float(np.abs(error).max()), "rms": rms, "top1": float((got.argmax(-1) == truth.argmax(-1)).mean()),
-            "version": worker.version, "weight_bytes": worker.call("weight_bytes"),
-        }  # fmt: skip
+            "max": float(np.abs(error).max()),
+            "rms": rms,
+            "top1": float((got.argmax(-1) == truth.argmax(-1)).mean()),
+            "version": worker.version,
+            "weight_bytes": worker.call("weight_bytes"),
+        }
         if worker.spec.kind == "native":
             about["greedy"] = worker.call("greedy_agreement", CHECK_KNOWN, CHECK_STEPS)
             if about["greedy"] < (1.0 if exact else 0.9):
-                raise InputError(f"{worker.name}: its steps choose other ids than its logits ({about['greedy']:.2f} the same)")
-        say(f"  {worker.name:<22} error of logits / their std: rms {rms:.2g}, max {about['max']:.2g}, best id {about['top1']:.3f}")
+                raise InputError(
+                    f"{worker.name}: its steps choose other ids than its logits "
+                    f"({about['greedy']:.2f} the same)"
+                )
+        say(
+            f"  {worker.name:<22} error of logits / their std: rms {rms:.2g}, max "
+            f"{about['max']:.2g}, best id {about['top1']:.3f}"
+        )
         if not rms <= (EXACT if exact else ROUNDED):
-            raise InputError(f"{worker.name}: expected the native logits within {EXACT if exact else ROUNDED} std, got {rms:.3g}")
+            raise InputError(
+                f"{worker.name}: expected the native logits within {EXACT if exact else ROUNDED} "
+                f"std, got {rms:.3g}"
+            )
     return found
 
 
 def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict[str, Any]:
-    """Times of every engine over ``args.rounds`` rounds: ``ms`` a frame, or of the whole prefill; ``base`` is what a context or a
-    neighbour is compared with, measured just before."""
+    """Times of every engine over ``args.rounds`` rounds: ``ms`` a frame, or of the whole prefill;
+    ``base`` is what a context or a neighbour is compared with, measured just before.
+    """
     say(f"{args.model} {row.name}")
     room = find_model(args.model).config.max_frames - row.context - 4
     if room < 2:
-        raise InputError(f"--rows: {row.name}: expected at most {row.context + room - 2} frames for {args.model}")
+        raise InputError(
+            f"--rows: {row.name}: expected at most {row.context + room - 2} frames for {args.model}"
+        )
     cells: dict[str, Cell] = {}
     for worker in ready:
         try:
@@ -138,9 +174,19 @@ def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict
         for cell in cells.values():
             time.sleep(PAUSE)
             cell.measure()
-        say(f"  round {n + 1} of {args.rounds}: " + ", ".join(f"{k} {c.times['ms'][-1]:.2f}" for k, c in cells.items()))
-    engines = {e: {k: [round(x, 4) for x in v] for k, v in c.times.items()} for e, c in cells.items()}
-    return {"date": common.today(), "engines": engines, "bandwidth": bandwidth, "arithmetic": arithmetic}
+        say(
+            f"  round {n + 1} of {args.rounds}: "
+            + ", ".join(f"{k} {c.times['ms'][-1]:.2f}" for k, c in cells.items())
+        )
+    engines = {
+        e: {k: [round(x, 4) for x in v] for k, v in c.times.items()} for e, c in cells.items()
+    }
+    return {
+        "date": common.today(),
+        "engines": engines,
+        "bandwidth": bandwidth,
+        "arithmetic": arithmetic,
+    }
 
 
 def appended(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +196,12 @@ def appended(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     both = [e for e in old["engines"] if e in new["engines"]]
     engines = {e: {k: v + new["engines"][e][k] for k, v in old["engines"][e].items()} for e in both}
     arithmetic = {k: old["arithmetic"].get(k, []) + v for k, v in new["arithmetic"].items()}
-    return {**new, "engines": engines, "bandwidth": old["bandwidth"] + new["bandwidth"], "arithmetic": arithmetic}
+    return {
+        **new,
+        "engines": engines,
+        "bandwidth": old["bandwidth"] + new["bandwidth"],
+        "arithmetic": arithmetic,
+    }
 
 
 class Cell:
@@ -172,7 +223,9 @@ class Cell:
     def measure(self) -> None:
         """One round."""
         if self.row.kind == "prefill":
-            self.worker.call("prefill", self.row.context)  # threads awake, weights where they will be
+            self.worker.call(
+                "prefill", self.row.context
+            )  # threads awake, weights where they will be
             self.times["ms"].append(1e3 * self.worker.call("prefill", self.row.context))
             return
         if self.row.kind == "context":
@@ -213,7 +266,9 @@ class Neighbour:
 
 def run(args: argparse.Namespace) -> None:
     rows = [Row.parse(r) for r in args.rows.split(",")]
-    chosen = choose(args.engines or ("native,torch" if args.model == "base" else "native,torch,onnx,llama"))
+    chosen = choose(
+        args.engines or ("native,torch" if args.model == "base" else "native,torch,onnx,llama")
+    )
     absent = {kind: missing(kind) for kind in KINDS if missing(kind)}
     for kind in sorted({k for k, _ in chosen if k in absent}):
         say(f"{kind}: left out, because {absent[kind]} is not installed")
@@ -221,7 +276,9 @@ def run(args: argparse.Namespace) -> None:
     if ("native", "float32") not in chosen:
         chosen.insert(0, ("native", "float32"))  # what the others are held against
     args.cache.mkdir(parents=True, exist_ok=True)
-    specs = [Spec(k, d, args.model, args.seed, args.threads, args.cache.resolve()) for k, d in chosen]
+    specs = [
+        Spec(k, d, args.model, args.seed, args.threads, args.cache.resolve()) for k, d in chosen
+    ]
     results = common.load_results(args.results)
     if args.prepare:
         for spec in specs:  # one by one: each may need much memory while it converts
@@ -231,7 +288,10 @@ def run(args: argparse.Namespace) -> None:
                     say(f"  left out: {why}")
         return
     say(f"loading {', '.join(s.name for s in specs)}")
-    with workers(specs[:1]) as (first, failed_first):  # alone first: it makes the weights that the others read
+    with workers(specs[:1]) as (
+        first,
+        failed_first,
+    ):  # alone first: it makes the weights that the others read
         if failed_first:
             raise InputError(next(iter(failed_first.values())))
         with workers(specs[1:]) as (others, failed):
@@ -242,7 +302,9 @@ def run(args: argparse.Namespace) -> None:
             reference = next(w for w in ready if w.name == "native-float32")
             checks = check(ready, reference, args.seed)
             results.setdefault("checks", {}).update(checks)
-            results.update(model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed)
+            results.update(
+                model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed
+            )
             for row in rows:
                 measured = measure_row(row, ready, args)
                 if args.append:
@@ -254,18 +316,40 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="lm.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="lm.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_common(parser, "lm-MODEL.json")
-    parser.add_argument("--model", choices=NAMES, default="v1", help="v1: the UniAudio-v1 shape; base: the bundled model")
+    parser.add_argument(
+        "--model",
+        choices=NAMES,
+        default="v1",
+        help="v1: the UniAudio-v1 shape; base: the bundled model",
+    )
     parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
     which = "which, separated by commas (all; for base native and torch: the other peers are written for the v1 shape)"
     parser.add_argument("--engines", help=which)
     parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
     parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
-    parser.add_argument("--megabytes", type=int, default=common.BANDWIDTH_MB, help="size of the bandwidth test's block")
-    parser.add_argument("--cache", type=Path, default=common.HERE / "cache", help="folder for weights and peers' files")
-    parser.add_argument("--append", action="store_true", help="add the rounds to those of earlier runs of the same rows")
+    parser.add_argument(
+        "--megabytes",
+        type=int,
+        default=common.BANDWIDTH_MB,
+        help="size of the bandwidth test's block",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=common.HERE / "cache",
+        help="folder for weights and peers' files",
+    )
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the rounds to those of earlier runs of the same rows",
+    )
     parser.add_argument("--prepare", action="store_true", help="fill --cache and measure nothing")
     args = parser.parse_args(argv)
     args.results = Path(str(args.results).replace("MODEL", args.model))

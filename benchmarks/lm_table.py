@@ -11,9 +11,23 @@ from common import median, ratios
 
 from uniaudio_engine.errors import InputError
 
-LABELS = {"native": "**uniaudio-engine**", "torch": "PyTorch", "onnx": "ONNX Runtime", "llama": "llama.cpp"}
-FORMATS = {"int8blocks": "int8 in blocks (MatMulNBits)", "onnx-int4": "int4 (MatMulNBits)", "onnx-int8": "dynamic int8", "torch-int8": "dynamic int8"}
-TITLES = {"v1": "UniAudio-v1 shape, random weights", "base": "bundled model", "tiny": "tiny model (a test of the benchmark)"}
+LABELS = {
+    "native": "**uniaudio-engine**",
+    "torch": "PyTorch",
+    "onnx": "ONNX Runtime",
+    "llama": "llama.cpp",
+}
+FORMATS = {
+    "int8blocks": "int8 in blocks (MatMulNBits)",
+    "onnx-int4": "int4 (MatMulNBits)",
+    "onnx-int8": "dynamic int8",
+    "torch-int8": "dynamic int8",
+}
+TITLES = {
+    "v1": "UniAudio-v1 shape, random weights",
+    "base": "bundled model",
+    "tiny": "tiny model (a test of the benchmark)",
+}
 
 REFERENCES = ("native-int8", "native-int4")  # what the peers are compared with
 
@@ -35,20 +49,32 @@ def title(row: str) -> str:
 
 
 def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
-    """Part of the bandwidth measured in the same round that reading the weights once a step takes; median over rounds."""
+    """Part of the bandwidth measured in the same round that reading the weights once a step takes;
+    median over rounds.
+    """
     times = row["engines"][engine]["ms"]
-    return median([weight_bytes / (ms * 1e-3) / (bw * 1e9) for ms, bw in zip(times, row["bandwidth"], strict=True)])
+    return median(
+        [
+            weight_bytes / (ms * 1e-3) / (bw * 1e9)
+            for ms, bw in zip(times, row["bandwidth"], strict=True)
+        ]
+    )
 
 
 def value(name: str, row: Mapping[str, Any], engine: str) -> str:
-    """A cell: median and (min) of ms; for a context also how many times as long as 150 frames of it, for the
-    neighbour how many times as long as alone."""
+    """A cell: median and (min) of ms; for a context also how many times as long as 150 frames of
+    it, for the neighbour how many times as long as alone.
+    """
     times = row["engines"].get(engine)
     if times is None:
         return ""
     if name.startswith("neighbour"):
         return f"{median(ratios(times['ms'], times['base'])):.2f}"
-    grown = f", {median(ratios(times['ms'], times['base'])):.2f} ×" if name.startswith("context") else ""
+    grown = (
+        f", {median(ratios(times['ms'], times['base'])):.2f} ×"
+        if name.startswith("context")
+        else ""
+    )
     return f"{short(median(times['ms']))} ({short(min(times['ms']))}){grown}"
 
 
@@ -61,8 +87,15 @@ def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> st
     lines = [f"{title(name)}: bandwidth {median(row['bandwidth']):.1f} GB/s"]
     for engine in row["engines"]:
         size = checks[engine]["weight_bytes"]
-        part = "" if name.startswith(("prefill", "neighbour")) else f", {fraction(row, engine, size):.2f} of the bandwidth"
-        lines.append(f"  {engine:<22} {value(name, row, engine)}{' ms' if not name.startswith('neighbour') else ' x'}{part}")
+        part = (
+            ""
+            if name.startswith(("prefill", "neighbour"))
+            else f", {fraction(row, engine, size):.2f} of the bandwidth"
+        )
+        lines.append(
+            f"  {engine:<22} "
+            f"{value(name, row, engine)}{' ms' if not name.startswith('neighbour') else ' x'}{part}"
+        )
     return "\n".join(lines)
 
 
@@ -85,23 +118,47 @@ def section(results: Mapping[str, Any]) -> str:
     rounds = sorted({len(r["bandwidth"]) for r in rows.values()})
     out = [
         f"### Language model: {TITLES[results['model']]}",
-        f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}, {common.machine_line(results['machine'])}; "
-        f"{results['threads']} threads, seed {results['seed']}, {' or '.join(map(str, rounds))} rounds; {'; '.join(versions)}. Measured in the same rounds: "
-        f"memory reads {median(bandwidths):.1f} GB/s (from {min(bandwidths):.1f} to {max(bandwidths):.1f}), {peaks}.",
-        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). Longer contexts: × the time at 150 frames in the same round. *busy neighbour*: time beside one process that "
+        f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}, "
+        f"{common.machine_line(results['machine'])}; "
+        f"{results['threads']} threads, seed {results['seed']}, {' or '.join(map(str, rounds))} "
+        f"rounds; {'; '.join(versions)}. Measured in the same rounds: "
+        f"memory reads {median(bandwidths):.1f} GB/s (from {min(bandwidths):.1f} to "
+        f"{max(bandwidths):.1f}), {peaks}.",
+        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). "
+        "Longer contexts: × the time at 150 frames in the same round. *busy neighbour*: time "
+        "beside one process that "
         "computes without pause, over the time without it in the same round.",
         common.table(
             ["engine", "MB of weights / frame", *map(title, rows)],
-            [[label(e), f"{checks[e]['weight_bytes'] / 1e6:.1f}", *(value(n, rows[n], e) for n in rows)] for e in engines],
+            [
+                [
+                    label(e),
+                    f"{checks[e]['weight_bytes'] / 1e6:.1f}",
+                    *(value(n, rows[n], e) for n in rows),
+                ]
+                for e in engines
+            ],
         ),
     ]
     steps = [n for n in timed if not n.startswith("prefill")]
     if steps and natives:
         out += [
-            "Weight bytes of a frame / time, as a part of the bandwidth measured in the same round (above 1: weights came from the cache):",
+            "Weight bytes of a frame / time, as a part of the bandwidth measured in the same "
+            "round (above 1: weights came from the cache):",
             common.table(
                 ["engine", *map(title, steps)],
-                [[label(e), *(f"{fraction(rows[n], e, checks[e]['weight_bytes']):.2f}" if e in rows[n]["engines"] else "" for n in steps)] for e in engines],
+                [
+                    [
+                        label(e),
+                        *(
+                            f"{fraction(rows[n], e, checks[e]['weight_bytes']):.2f}"
+                            if e in rows[n]["engines"]
+                            else ""
+                            for n in steps
+                        ),
+                    ]
+                    for e in engines
+                ],
             ),
         ]
     peers = [e for e in engines if e not in natives]
@@ -111,17 +168,30 @@ def section(results: Mapping[str, Any]) -> str:
                 f"Times as long as {label(native)} (within rounds, median):",
                 common.table(
                     ["peer", *map(title, timed)],
-                    [[label(p), *(times_as_long(rows[n], p, native) for n in timed)] for p in peers],
+                    [
+                        [label(p), *(times_as_long(rows[n], p, native) for n in timed)]
+                        for p in peers
+                    ],
                 ),
             ]
     out += [
-        "That all compute the same model: error of the logits of stepped frames against the native float32 ones, in units of their standard "
+        "That all compute the same model: error of the logits of stepped frames against the "
+        "native float32 ones, in units of their standard "
         "deviation, and how often the best id is the same.",
         common.table(
             ["engine", "rms", "max", "best id the same"],
-            [[label(e), f"{checks[e]['rms']:.2g}", f"{checks[e]['max']:.2g}", f"{checks[e]['top1']:.3f}"] for e in engines],
+            [
+                [
+                    label(e),
+                    f"{checks[e]['rms']:.2g}",
+                    f"{checks[e]['max']:.2g}",
+                    f"{checks[e]['top1']:.3f}",
+                ]
+                for e in engines
+            ],
         ),
-        f"Command: `python benchmarks/lm.py --model {results['model']}`, then the same with `--write`.",
+        f"Command: `python benchmarks/lm.py --model {results['model']}`, then the same with "
+        "`--write`.",
     ]
     return "\n\n".join(out)
 

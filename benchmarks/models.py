@@ -1,8 +1,10 @@
-"""The language models that are measured: configuration, weights, and the ids that each slot may emit.
+"""The language models that are measured: configuration, weights, and the ids that each slot may
+emit.
 
-``v1``: the UniAudio-v1 shape (arXiv 2310.00704 and its repository: 16 global and 8 local layers of width 768, 12 heads, three
-codebooks of 1024, a vocabulary of 4212), with random weights from a seed: no released weights are needed to time it.
-``base``: the bundled model.  ``tiny``: two layers of each, for tests of the benchmarks themselves.
+``v1``: the UniAudio-v1 shape (arXiv 2310.00704 and its repository: 16 global and 8 local layers of
+width 768, 12 heads, three codebooks of 1024, a vocabulary of 4212), with random weights from a
+seed: no released weights are needed to time it. ``base``: the bundled model. ``tiny``: two layers
+of each, for tests of the benchmarks themselves.
 """
 
 from __future__ import annotations
@@ -19,21 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import LMConfig, StackConfig, to_dict
-from uniaudio_engine.dtypes import auto_kv_dtype
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import bundled_models, load_folder
-from uniaudio_engine.sequence import Layout
-from uniaudio_engine.spec import lm_shapes
-from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.storage.config import LMConfig, StackConfig, to_dict
+from uniaudio_engine.storage.dtypes import auto_kv_dtype
+from uniaudio_engine.storage.folder import bundled_models, load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import lm_shapes
 
 NAMES = ("v1", "base", "tiny")
 
-# The vocabulary of the v1 recipe: 128 special ids, 3 x 1024 codes and a mask, phones, semantic units, sung phones, notes.
+# The vocabulary of the v1 recipe: 128 special ids, 3 x 1024 codes and a mask, phones, semantic
+# units, sung phones, notes.
 V1_AUDIO, V1_CODES = 128, 1024
 V1_VOCABULARY = V1_AUDIO + 3 * V1_CODES + 1 + 306 + 500 + 67 + 138
 V1_AUDIO_END, V1_START, V1_LOCAL_START = 9, 23, 24
-V1_LOGIT_STD = 2.5  # of the random head: logits as peaked as a trained model's, so that agreement of the best id says something
+# of the random head: logits as peaked as a trained model's, so that agreement of the best id says
+# something
+V1_LOGIT_STD = 2.5
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,12 @@ class Model:
     allowed: tuple[tuple[tuple[int, int], ...], ...]
 
     def rows(self, slot: int) -> NDArray[np.int64]:
-        """The ids that slot ``slot`` may emit, ascending: the rows of the output head that a frame needs."""
-        return np.concatenate([np.arange(start, start + size) for start, size in sorted(self.allowed[slot])])
+        """The ids that slot ``slot`` may emit, ascending: the rows of the output head that a frame
+        needs.
+        """
+        return np.concatenate(
+            [np.arange(start, start + size) for start, size in sorted(self.allowed[slot])]
+        )
 
     def frames(self, count: int, seed: int) -> NDArray[np.int32]:
         """Random audio frames [count, K]."""
@@ -54,11 +63,11 @@ class Model:
         columns = [rng.choice(self.rows(k), count) for k in range(self.config.num_codebooks)]
         return np.stack(columns, axis=1).astype(np.int32)
 
-    def guide(self, count: int) -> NDArray[np.int32] | None:
-        """A guide [count, S] for frames; its ids do not change the time."""
-        if not self.config.guide_slots:
+    def aligned(self, count: int) -> NDArray[np.int32] | None:
+        """Aligned rows [count, S] for frames; its ids do not change the time."""
+        if not self.config.aligned_slots:
             return None
-        ids = np.arange(self.config.guide_slots) % self.config.guide_vocab
+        ids = np.arange(self.config.aligned_slots) % self.config.aligned_vocab
         return np.tile(ids.astype(np.int32), (count, 1))
 
     @property
@@ -67,7 +76,9 @@ class Model:
 
 
 def bundled() -> Path:
-    """The bundled model's own folder: a name alone would be any folder called so in the current directory."""
+    """The bundled model's own folder: a name alone would be any folder called so in the current
+    directory.
+    """
     return bundled_models()["base"]
 
 
@@ -79,12 +90,24 @@ def find_model(name: str) -> Model:
         layout = Layout.of(folder.config.lm, folder.config.vocabulary)
         return Model(name, folder.config.lm, tuple(tuple(r) for r in layout.audio_ranges()))
     biases = {"q_bias": True, "v_bias": True, "o_bias": True, "mlp_bias": True}
-    kind: dict[str, Any] = {"norm": "layernorm", "activation": "gelu", "positions": "learned", **biases}
+    kind: dict[str, Any] = {
+        "norm": "layernorm",
+        "activation": "gelu",
+        "positions": "learned",
+        **biases,
+    }
     config = LMConfig(
-        vocab_size=V1_VOCABULARY, num_codebooks=3, embedding="concat", conditioning="add",
-        global_=StackConfig(layers=16, width=768, heads=12, **kind), local=StackConfig(layers=8, width=768, heads=12, **kind),
-        start_id=V1_START, local_start_id=V1_LOCAL_START, max_frames=3328, continuous={"text_t5": 768},
-    )  # fmt: skip
+        vocab_size=V1_VOCABULARY,
+        num_codebooks=3,
+        embedding="concat",
+        conditioning="add",
+        global_=StackConfig(layers=16, width=768, heads=12, **kind),
+        local=StackConfig(layers=8, width=768, heads=12, **kind),
+        start_id=V1_START,
+        local_start_id=V1_LOCAL_START,
+        max_frames=3328,
+        continuous={"text_t5": 768},
+    )
     allowed = tuple(((V1_AUDIO_END, 1), (V1_AUDIO + k * V1_CODES, V1_CODES)) for k in range(3))
     if name == "v1":
         return Model(name, config, allowed)
@@ -92,7 +115,11 @@ def find_model(name: str) -> Model:
         raise InputError(f"model: expected one of {', '.join(NAMES)}, got {name!r}")
     small = {"layers": 2, "width": 96, "heads": 3}
     config = replace(
-        config, vocab_size=250, global_=replace(config.global_, **small), local=replace(config.local, **small), max_frames=512
+        config,
+        vocab_size=250,
+        global_=replace(config.global_, **small),
+        local=replace(config.local, **small),
+        max_frames=512,
     )
     return Model(name, config, tuple(((V1_AUDIO_END, 1), (128 + k * 32, 32)) for k in range(3)))
 
@@ -121,8 +148,12 @@ def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.f
 
 
 def cache_folder(model: Model, seed: int, cache: Path) -> Path:
-    """Where derived files of a model lie (weights, graphs of peers); named by configuration and seed, so never stale."""
-    recipe = hashlib.sha256(f"{model.json} {model.allowed} {V1_LOGIT_STD}".encode()).hexdigest()[:10]
+    """Where derived files of a model lie (weights, graphs of peers); named by configuration and
+    seed, so never stale.
+    """
+    recipe = hashlib.sha256(f"{model.json} {model.allowed} {V1_LOGIT_STD}".encode()).hexdigest()[
+        :10
+    ]
     folder = cache / f"{model.name}-seed{seed}-{recipe}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -130,7 +161,9 @@ def cache_folder(model: Model, seed: int, cache: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path`` when the block ends well; several processes may make the same file at once."""
+    """A temporary name that becomes ``path`` when the block ends well; several processes may make
+    the same file at once.
+    """
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part
@@ -140,7 +173,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Normal weights, residual outputs scaled by depth (GPT-2's initialisation), biases and norms a little off 0 and 1."""
+    """Normal weights, residual outputs scaled by depth (GPT-2's initialisation), biases and norms a
+    little off 0 and 1.
+    """
     rng = np.random.default_rng(seed)
     out = {}
     for name, shape in lm_shapes(config).items():
@@ -150,8 +185,12 @@ def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]
         elif "embed" not in name and "positions" not in name and "guide" not in name:
             x *= shape[-1] ** -0.5
             if name.endswith(("attn.o.weight", "mlp.down.weight")):
-                x *= (2 * (config.global_ if name.startswith("global") else config.local).layers) ** -0.5
+                x *= (
+                    2 * (config.global_ if name.startswith("global") else config.local).layers
+                ) ** -0.5
         else:
             x *= 0.5
-        out[name] = np.ascontiguousarray(x * (V1_LOGIT_STD if name == "head.weight" else 1.0), np.float32)
+        out[name] = np.ascontiguousarray(
+            x * (V1_LOGIT_STD if name == "head.weight" else 1.0), np.float32
+        )
     return out

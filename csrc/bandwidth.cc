@@ -13,7 +13,8 @@
 namespace uniaudio {
 
 double read_bandwidth(int threads, int megabytes) {
-  if (megabytes < 1 || megabytes > 16384) throw std::invalid_argument("megabytes: expected 1 to 16384, got " + std::to_string(megabytes));
+  if (megabytes < 1 || megabytes > 16384)
+    throw std::invalid_argument("megabytes: expected 1 to 16384, got " + std::to_string(megabytes));
   ThreadPool pool(threads);
   const int64_t words = int64_t(megabytes) << 17;
   Buffer<uint64_t> data(static_cast<size_t>(words));
@@ -31,7 +32,8 @@ double read_bandwidth(int threads, int megabytes) {
       }
       sink.fetch_xor(s[0] ^ s[1] ^ s[2] ^ s[3] ^ s[4] ^ s[5] ^ s[6] ^ s[7]);
     });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, double(words) * 8 / seconds / 1e9);
   }
   return sink.load() == 1 ? best * 1.0000001 : best;  // keeps the loads
@@ -49,7 +51,8 @@ double fma_peak(int threads) {
       float sink[16] = {0.999f, 0.001f};
       for (int64_t i = begin; i < end; ++i) done += kernels.fma_burn(5000, sink);
     });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     best = std::max(best, double(done.load()) / seconds / 1e9);
   }
   return best;

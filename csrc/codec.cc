@@ -23,21 +23,26 @@ uint64_t mix(uint64_t h, uint64_t v) {  // FNV-1a over eight bytes
 
 uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
   uint64_t h = 14695981039346656037ull;
-  for (int v : {int(c.is_spectral), c.sample_rate, c.frame_size, c.num_codebooks, c.codebook_size, c.codebook_dim}) h = mix(h, uint64_t(v));
+  for (int v : {int(c.is_spectral), c.sample_rate, c.frame_size, c.num_codebooks, c.codebook_size,
+                c.codebook_dim})
+    h = mix(h, uint64_t(v));
   if (c.is_spectral) {
     const SpectralConfig& s = *c.spectral;
-    for (int v : {s.encoder_window, s.encoder_subframes, s.encoder_width, s.encoder_blocks, s.encoder_hidden, s.decoder_window, s.decoder_subframes,
-                  s.decoder_width, s.decoder_blocks, s.decoder_hidden, s.kernel_size})
+    for (int v : {s.encoder_window, s.encoder_subframes, s.encoder_width, s.encoder_blocks,
+                  s.encoder_hidden, s.decoder_window, s.decoder_subframes, s.decoder_width,
+                  s.decoder_blocks, s.decoder_hidden, s.kernel_size})
       h = mix(h, uint64_t(v));
     if (!s.encoder_phases) h = mix(h, 1);
   } else {
     const SeanetConfig& s = *c.seanet;
     for (int v : s.ratios) h = mix(h, uint64_t(v));
-    for (int v : {s.channels, s.filters, s.kernel_size, s.last_kernel_size, s.residual_kernel_size, s.residual_layers, s.dilation_base, s.compress,
-                  int(s.conv_shortcut), s.lstm_layers, int(s.causal), int(s.reflect), int(s.group_norm)})
+    for (int v : {s.channels, s.filters, s.kernel_size, s.last_kernel_size, s.residual_kernel_size,
+                  s.residual_layers, s.dilation_base, s.compress, int(s.conv_shortcut),
+                  s.lstm_layers, int(s.causal), int(s.reflect), int(s.group_norm)})
       h = mix(h, uint64_t(v));
     h = mix(h, std::bit_cast<uint64_t>(s.trim_right_ratio));
-    if (s.chunk_size > 0 || s.normalize)  // others keep the fingerprint that they had before there were chunks
+    // others keep the fingerprint that they had before there were chunks
+    if (s.chunk_size > 0 || s.normalize)
       for (int v : {s.chunk_size, s.chunk_stride, int(s.normalize)}) h = mix(h, uint64_t(v));
   }
   for (size_t i = 0; i < codebooks.size(); ++i) h = mix(h, std::bit_cast<uint32_t>(codebooks[i]));
@@ -47,8 +52,10 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
 void check_finite(const float* x, size_t n, int channels) {
   for (size_t i = 0; i < n * channels; ++i)
     if (!std::isfinite(x[i])) {
-      throw std::invalid_argument("samples: expected finite values, got " + std::string(std::isnan(x[i]) ? "NaN" : "infinity") + " at sample " +
-                                  std::to_string(i % n) + "; repair or cut the recording");
+      throw std::invalid_argument("samples: expected finite values, got " +
+                                  std::string(std::isnan(x[i]) ? "NaN" : "infinity") +
+                                  " at sample " + std::to_string(i % n) +
+                                  "; repair or cut the recording");
     }
 }
 
@@ -65,14 +72,17 @@ void check_header(StateReader& r, uint64_t fingerprint, int64_t kind) {
 
 }  // namespace
 
-// --- encoder stream ----------------------------------------------------------------------------------------------------
+// --- encoder stream ------------------------------------------------------------------------------
 
-void EncoderStream::push(const float* samples, size_t n, std::vector<int32_t>& codes, std::vector<float>* scales) {
+void EncoderStream::push(const float* samples, size_t n, std::vector<int32_t>& codes,
+                         std::vector<float>* scales) {
   const Codec& c = codec();
   const int channels = c.channels();
   c.want_scales(scales);
   check_finite(samples, n, channels);
-  const size_t chunk = c.even_chunk((n + size_t(c.config().frame_size) - 1) / size_t(c.config().frame_size)) * size_t(c.config().frame_size);
+  const size_t chunk =
+      c.even_chunk((n + size_t(c.config().frame_size) - 1) / size_t(c.config().frame_size)) *
+      size_t(c.config().frame_size);
   for (size_t at = 0; at < n; at += chunk) {
     const size_t m = std::min(chunk, n - at);
     if (channels == 1) {
@@ -110,17 +120,22 @@ void EncoderStream::restore(std::string_view bytes) {
 
 int64_t EncoderStream::lookahead() const { return codec().encoder_lookahead(); }
 
-// --- decoder stream ----------------------------------------------------------------------------------------------------
+// --- decoder stream ------------------------------------------------------------------------------
 
-void DecoderStream::push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples, std::span<const float> scales) {
+void DecoderStream::push(const int32_t* codes, size_t t, int num_codebooks,
+                         std::vector<float>& samples, std::span<const float> scales) {
   const Codec& c = codec();
   c.check_codes(codes, t, num_codebooks);
   check(t, num_codebooks, scales);
   const size_t chunk = c.even_chunk(t);
-  for (size_t at = 0; at < t; at += chunk) run(codes + at * num_codebooks, int(std::min(chunk, t - at)), num_codebooks, false, samples, scales);
+  for (size_t at = 0; at < t; at += chunk)
+    run(codes + at * num_codebooks, int(std::min(chunk, t - at)), num_codebooks, false, samples,
+        scales);
 }
 
-void DecoderStream::check(size_t, int, std::span<const float> scales) const { codec().check_scales(0, scales); }
+void DecoderStream::check(size_t, int, std::span<const float> scales) const {
+  codec().check_scales(0, scales);
+}
 
 void DecoderStream::flush(std::vector<float>& samples) {
   std::span<const float> none;
@@ -146,15 +161,18 @@ void DecoderStream::restore(std::string_view bytes) {
 
 int64_t DecoderStream::lookahead() const { return codec().decoder_lookahead(); }
 
-// --- codec -------------------------------------------------------------------------------------------------------------
+// --- codec ---------------------------------------------------------------------------------------
 
-std::shared_ptr<const Codec> Codec::create(const CodecConfig& config, const Weights& weights, int threads) {
+std::shared_ptr<const Codec> Codec::create(const CodecConfig& config, const Weights& weights,
+                                           int threads) {
   std::shared_ptr<Codec> codec;
   if (config.is_spectral)
     codec = std::make_shared<SpectralCodec>(config, weights, threads);
   else
     codec = std::make_shared<SeanetCodec>(config, weights, threads);
-  codec->fingerprint_ = fingerprint(config, weights.get("quantizer.codebooks", {config.num_codebooks, config.codebook_size, config.codebook_dim}));
+  codec->fingerprint_ = fingerprint(
+      config, weights.get("quantizer.codebooks",
+                          {config.num_codebooks, config.codebook_size, config.codebook_dim}));
   return codec;
 }
 
@@ -171,18 +189,25 @@ size_t Codec::frames(size_t n) const {
 
 int Codec::checked_codebooks(int num_codebooks) const {
   if (num_codebooks < 0 || num_codebooks > config_.num_codebooks) {
-    throw std::invalid_argument("num_codebooks: expected 0 (all) to " + std::to_string(config_.num_codebooks) + ", got " + std::to_string(num_codebooks));
+    throw std::invalid_argument("num_codebooks: expected 0 (all) to " +
+                                std::to_string(config_.num_codebooks) + ", got " +
+                                std::to_string(num_codebooks));
   }
   return num_codebooks ? num_codebooks : config_.num_codebooks;
 }
 
 void Codec::want_scales(const std::vector<float>* scales) const {
-  if (normalizes() && !scales) throw std::invalid_argument("this codec normalises loudness, so codes alone are only half of the sound; take the scales with them");
+  if (normalizes() && !scales)
+    throw std::invalid_argument(
+        "this codec normalises loudness, so codes alone are only half of the sound; take the "
+        "scales with them");
 }
 
 std::unique_ptr<EncoderStream> Codec::encoder_stream(int num_codebooks) const {
   const int k = checked_codebooks(num_codebooks);
-  if (!streams()) throw std::invalid_argument("this codec normalises over whole clips, so it cannot stream; use encode and decode");
+  if (!streams())
+    throw std::invalid_argument(
+        "this codec normalises over whole clips, so it cannot stream; use encode and decode");
   std::unique_ptr<EncoderStream> stream = make_encoder();
   if (chunk_frames() > 0) stream = make_chunked_encoder(shared_from_this(), std::move(stream));
   stream->num_codebooks_ = k;
@@ -190,11 +215,15 @@ std::unique_ptr<EncoderStream> Codec::encoder_stream(int num_codebooks) const {
 }
 
 std::unique_ptr<DecoderStream> Codec::decoder_stream() const {
-  if (!streams()) throw std::invalid_argument("this codec normalises over whole clips, so it cannot stream; use encode and decode");
-  return chunk_frames() > 0 ? make_chunked_decoder(shared_from_this(), make_decoder()) : make_decoder();
+  if (!streams())
+    throw std::invalid_argument(
+        "this codec normalises over whole clips, so it cannot stream; use encode and decode");
+  return chunk_frames() > 0 ? make_chunked_decoder(shared_from_this(), make_decoder())
+                            : make_decoder();
 }
 
-std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codebooks, std::vector<float>* scales) const {
+std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codebooks,
+                                   std::vector<float>* scales) const {
   std::vector<int32_t> codes;
   if (streams()) {
     const std::unique_ptr<EncoderStream> stream = encoder_stream(num_codebooks);
@@ -206,7 +235,9 @@ std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codeb
   const int k = checked_codebooks(num_codebooks);
   want_scales(scales);
   check_finite(samples, n, channels());
-  if (n > size_t{INT_MAX} / 64) throw std::invalid_argument("samples: this codec takes whole clips only, and this one is too long; cut it");
+  if (n > size_t{INT_MAX} / 64)
+    throw std::invalid_argument(
+        "samples: this codec takes whole clips only, and this one is too long; cut it");
   if (n == 0) return codes;
   std::unique_ptr<EncoderStream> stream = make_encoder();
   stream->num_codebooks_ = k;
@@ -222,7 +253,8 @@ std::vector<int32_t> Codec::encode(const float* samples, size_t n, int num_codeb
   return codes;
 }
 
-std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codebooks, std::span<const float> scales) const {
+std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codebooks,
+                                 std::span<const float> scales) const {
   std::vector<float> samples;
   samples.reserve(t * config_.frame_size * channels());
   if (streams()) {
@@ -233,7 +265,9 @@ std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codeboo
   }
   check_codes(codes, t, num_codebooks);
   check_scales(t > 0 ? 1 : 0, scales);
-  if (t > size_t{INT_MAX} / 64 / config_.frame_size) throw std::invalid_argument("codes: this codec takes whole clips only, and this one is too long; cut it");
+  if (t > size_t{INT_MAX} / 64 / config_.frame_size)
+    throw std::invalid_argument(
+        "codes: this codec takes whole clips only, and this one is too long; cut it");
   std::span<const float> none;
   make_decoder()->run(codes, int(t), num_codebooks, true, samples, none);
   if (normalizes())
@@ -243,12 +277,15 @@ std::vector<float> Codec::decode(const int32_t* codes, size_t t, int num_codeboo
 
 void Codec::check_codes(const int32_t* codes, size_t t, int num_codebooks) const {
   if (num_codebooks < 1 || num_codebooks > config_.num_codebooks) {
-    throw std::invalid_argument("codes: expected 1 to " + std::to_string(config_.num_codebooks) + " codebooks, got " + std::to_string(num_codebooks));
+    throw std::invalid_argument("codes: expected 1 to " + std::to_string(config_.num_codebooks) +
+                                " codebooks, got " + std::to_string(num_codebooks));
   }
   for (size_t i = 0; i < t * num_codebooks; ++i)
     if (codes[i] < 0 || codes[i] >= config_.codebook_size) {
-      throw std::invalid_argument("codes: expected 0 to " + std::to_string(config_.codebook_size - 1) + ", got " + std::to_string(codes[i]) + " at frame " +
-                                  std::to_string(i / num_codebooks) + ", codebook " + std::to_string(i % num_codebooks));
+      throw std::invalid_argument(
+          "codes: expected 0 to " + std::to_string(config_.codebook_size - 1) + ", got " +
+          std::to_string(codes[i]) + " at frame " + std::to_string(i / num_codebooks) +
+          ", codebook " + std::to_string(i % num_codebooks));
     }
 }
 
@@ -256,12 +293,17 @@ void Codec::check_scales(size_t expected, std::span<const float> scales) const {
   if (!normalizes()) expected = 0;
   if (scales.size() != expected) {
     const std::string got = ", got " + std::to_string(scales.size());
-    if (!normalizes()) throw std::invalid_argument("scales: expected none, since this codec does not normalise loudness" + got);
-    throw std::invalid_argument("scales: expected " + std::to_string(expected) + ", one for each chunk of these codes" + got +
-                                "; this codec normalises loudness, so codes alone are only half of the sound");
+    if (!normalizes())
+      throw std::invalid_argument(
+          "scales: expected none, since this codec does not normalise loudness" + got);
+    throw std::invalid_argument(
+        "scales: expected " + std::to_string(expected) + ", one for each chunk of these codes" +
+        got + "; this codec normalises loudness, so codes alone are only half of the sound");
   }
   for (const float s : scales)
-    if (!(s > 0) || !std::isfinite(s)) throw std::invalid_argument("scales: expected finite numbers above 0, got " + std::to_string(s));
+    if (!(s > 0) || !std::isfinite(s))
+      throw std::invalid_argument("scales: expected finite numbers above 0, got " +
+                                  std::to_string(s));
 }
 
 }  // namespace uniaudio

@@ -1,12 +1,13 @@
 // Neural codecs: samples <-> codes, in one shot and as streams with explicit state.
 //
-// The one-shot calls are the streams, run in large chunks: chunk sizes and thread counts never change a result.
-// Codes are frame-major here, [T][K]; samples go in planar, [channels][N], and come out time-major, [N][channels].  K' <= K codebooks may
-// be used on both sides.
+// The one-shot calls are the streams, run in large chunks: chunk sizes and thread counts never
+// change a result. Codes are frame-major here, [T][K]; samples go in planar, [channels][N], and
+// come out time-major, [N][channels]. K' <= K codebooks may be used on both sides.
 //
-// Some codecs work in chunks (chunked.h): their frames come in runs of chunk_frames(), and streams give them chunk by chunk.  A codec
-// that normalises loudness gives a scale for each chunk (or for the whole clip, where it has no chunks): codes are then only half of the
-// sound, so whoever encodes must take the scales and whoever decodes must give them.
+// Some codecs work in chunks (chunked.h): their frames come in runs of chunk_frames(), and streams
+// give them chunk by chunk. A codec that normalises loudness gives a scale for each chunk (or for
+// the whole clip, where it has no chunks): codes are then only half of the sound, so whoever
+// encodes must take the scales and whoever decodes must give them.
 #pragma once
 
 #include <cstdint>
@@ -22,21 +23,24 @@
 
 namespace uniaudio {
 
-// Samples in, frames out.  Made by Codec; keeps its codec alive.  One stream belongs to one thread at a time.
+// Samples in, frames out. Made by Codec; keeps its codec alive. One stream belongs to one thread at
+// a time.
 class EncoderStream {
  public:
   virtual ~EncoderStream() = default;
 
-  // Appends the frames that are complete to `codes`.  samples [channels][n], channel c at samples + c * n.
-  // scales: gets those of the chunks that the new frames begin; not null where the codec normalises.
-  // Throws std::invalid_argument on NaN or infinity, before anything changes.
-  void push(const float* samples, size_t n, std::vector<int32_t>& codes, std::vector<float>* scales = nullptr);
+  // Appends the frames that are complete to `codes`. samples [channels][n], channel c at samples +
+  // c * n. scales: gets those of the chunks that the new frames begin; not null where the codec
+  // normalises. Throws std::invalid_argument on NaN or infinity, before anything changes.
+  void push(const float* samples, size_t n, std::vector<int32_t>& codes,
+            std::vector<float>* scales = nullptr);
   // Extends the clip by its padding rule, appends the last frames and starts a new clip.
   void flush(std::vector<int32_t>& codes, std::vector<float>* scales = nullptr);
   virtual void reset() = 0;
   virtual std::unique_ptr<EncoderStream> fork() const = 0;
   std::string save() const;
-  void restore(std::string_view bytes);  // std::invalid_argument when not saved by a stream of this codec; nothing changes then
+  // std::invalid_argument when not saved by a stream of this codec; nothing changes then
+  void restore(std::string_view bytes);
 
   int num_codebooks() const { return num_codebooks_; }
   // Samples that must follow a frame's end before the frame comes out, at worst.
@@ -47,7 +51,8 @@ class EncoderStream {
   friend class ChunkedEncoder;
   virtual const class Codec& codec() const = 0;
   // samples time-major [n][channels]; last: flush afterwards.  Only chunked streams give scales.
-  virtual void run(const float* rows, int n, bool last, std::vector<int32_t>& codes, std::vector<float>* scales) = 0;
+  virtual void run(const float* rows, int n, bool last, std::vector<int32_t>& codes,
+                   std::vector<float>* scales) = 0;
   virtual void write(class StateWriter&) const = 0;
   virtual void read(class StateReader&) = 0;  // on a scratch copy: may leave it half read
   virtual void swap_state(EncoderStream& other) = 0;
@@ -60,10 +65,12 @@ class DecoderStream {
  public:
   virtual ~DecoderStream() = default;
 
-  // Appends the samples that are complete to `samples`, time-major [n][channels].  codes [t][num_codebooks].
-  // scales: of the chunks that these frames begin, where the codec normalises.
-  // Throws std::invalid_argument on a code, a scale or a count out of range, before anything changes.
-  void push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples, std::span<const float> scales = {});
+  // Appends the samples that are complete to `samples`, time-major [n][channels]. codes
+  // [t][num_codebooks]. scales: of the chunks that these frames begin, where the codec normalises.
+  // Throws std::invalid_argument on a code, a scale or a count out of range, before anything
+  // changes.
+  void push(const int32_t* codes, size_t t, int num_codebooks, std::vector<float>& samples,
+            std::span<const float> scales = {});
   // Appends what the look-ahead held back and starts a new clip.
   void flush(std::vector<float>& samples);
   virtual void reset() = 0;
@@ -78,9 +85,11 @@ class DecoderStream {
   friend class Codec;
   friend class ChunkedDecoder;
   virtual const class Codec& codec() const = 0;
-  virtual void check(size_t t, int num_codebooks, std::span<const float> scales) const;  // std::invalid_argument
+  // std::invalid_argument
+  virtual void check(size_t t, int num_codebooks, std::span<const float> scales) const;
   // Only chunked streams read the scales; they take from the front those that they have used.
-  virtual void run(const int32_t* codes, int t, int num_codebooks, bool last, std::vector<float>& samples, std::span<const float>& scales) = 0;
+  virtual void run(const int32_t* codes, int t, int num_codebooks, bool last,
+                   std::vector<float>& samples, std::span<const float>& scales) = 0;
   virtual void write(class StateWriter&) const = 0;
   virtual void read(class StateReader&) = 0;
   virtual void swap_state(DecoderStream& other) = 0;
@@ -90,7 +99,8 @@ class DecoderStream {
 class Codec : public std::enable_shared_from_this<Codec> {
  public:
   // std::invalid_argument when the weights do not fit the configuration.  threads >= 1.
-  static std::shared_ptr<const Codec> create(const CodecConfig& config, const Weights& weights, int threads);
+  static std::shared_ptr<const Codec> create(const CodecConfig& config, const Weights& weights,
+                                             int threads);
   virtual ~Codec() = default;
 
   const CodecConfig& config() const { return config_; }
@@ -101,21 +111,28 @@ class Codec : public std::enable_shared_from_this<Codec> {
   bool normalizes() const { return !config_.is_spectral && config_.seanet->normalize; }
   // Frames of a chunk, or 0: this codec works on whole clips.
   int chunk_frames() const;
-  // Frames of a clip of n samples: ceil(n / frame_size), or of a codec in chunks ceil(n / chunk_stride) * chunk_frames().
+  // Frames of a clip of n samples: ceil(n / frame_size), or of a codec in chunks ceil(n /
+  // chunk_stride) * chunk_frames().
   size_t frames(size_t n) const;
 
-  // num_codebooks 0: all.  std::invalid_argument when out of range, or when this codec normalises over whole clips (no streaming).
+  // num_codebooks 0: all. std::invalid_argument when out of range, or when this codec normalises
+  // over whole clips (no streaming).
   std::unique_ptr<EncoderStream> encoder_stream(int num_codebooks = 0) const;
   std::unique_ptr<DecoderStream> decoder_stream() const;
-  // samples [channels][n] -> codes [frames(n)][K']; scales: gets one a chunk, not null where this codec normalises
-  std::vector<int32_t> encode(const float* samples, size_t n, int num_codebooks = 0, std::vector<float>* scales = nullptr) const;
-  // codes [t][num_codebooks] -> samples time-major [n][channels], n = t * frame_size, or of a codec in chunks as far as the last chunk
-  // reaches: at least as many as were encoded.  scales: one a chunk, where this codec normalises.
-  std::vector<float> decode(const int32_t* codes, size_t t, int num_codebooks, std::span<const float> scales = {}) const;
+  // samples [channels][n] -> codes [frames(n)][K']; scales: gets one a chunk, not null where this
+  // codec normalises
+  std::vector<int32_t> encode(const float* samples, size_t n, int num_codebooks = 0,
+                              std::vector<float>* scales = nullptr) const;
+  // codes [t][num_codebooks] -> samples time-major [n][channels], n = t * frame_size, or of a codec
+  // in chunks as far as the last chunk reaches: at least as many as were encoded. scales: one a
+  // chunk, where this codec normalises.
+  std::vector<float> decode(const int32_t* codes, size_t t, int num_codebooks,
+                            std::span<const float> scales = {}) const;
 
   ThreadPool& pool() const { return pool_; }
   void check_codes(const int32_t* codes, size_t t, int num_codebooks) const;
-  // std::invalid_argument unless there are `expected` scales (none where this codec does not normalise), all above zero and finite.
+  // std::invalid_argument unless there are `expected` scales (none where this codec does not
+  // normalise), all above zero and finite.
   void check_scales(size_t expected, std::span<const float> scales) const;
 
  protected:
@@ -128,7 +145,8 @@ class Codec : public std::enable_shared_from_this<Codec> {
   friend class EncoderStream;
   friend class DecoderStream;
 
-  // Frames to compute at once, so that `frames` come in equal chunks of at most chunk_: a short last one would read all weights for little.
+  // Frames to compute at once, so that `frames` come in equal chunks of at most chunk_: a short
+  // last one would read all weights for little.
   size_t even_chunk(size_t frames) const {
     const size_t most = size_t(chunk_), chunks = (frames + most - 1) / most;
     return chunks == 0 ? 1 : (frames + chunks - 1) / chunks;

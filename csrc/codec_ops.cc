@@ -5,7 +5,8 @@
 namespace uniaudio {
 
 namespace {
-constexpr int kDepth = 256;    // rows of weights per pass: two panels of it stay in the first-level cache
+// rows of weights per pass: two panels of it stay in the first-level cache
+constexpr int kDepth = 256;
 constexpr int kFewRows = 12;
 constexpr int kRowBlock = 96;  // rows of A per task
 }  // namespace
@@ -17,7 +18,8 @@ void PackedMatrix::allocate(int rows, int columns) {
   bias.allocate(size_t(panels()) * kPanel);
 }
 
-PackedMatrix PackedMatrix::linear(const Buffer<float>& weight, const Buffer<float>& bias, int n, int k) {
+PackedMatrix PackedMatrix::linear(const Buffer<float>& weight, const Buffer<float>& bias, int n,
+                                  int k) {
   PackedMatrix m;
   m.allocate(k, n);
   for (int c = 0; c < n; ++c) {
@@ -66,9 +68,11 @@ void multiply(ThreadPool& pool, const Product& p) {
     // few rows: share out the columns first, so that each weight is read by one thread only
     const int wanted = 2 * threads;
     groups = std::clamp(panels / 4, 1, wanted);
-    if (groups * blocks < wanted) blocks = std::min((wanted + groups - 1) / groups, std::max(1, p.rows / 12));
+    if (groups * blocks < wanted)
+      blocks = std::min((wanted + groups - 1) / groups, std::max(1, p.rows / 12));
   }
-  if (groups == 1) blocks = std::min(static_cast<int>(round_up(blocks, threads)), p.rows);  // as much for one thread as for the other
+  // as much for one thread as for the other
+  if (groups == 1) blocks = std::min(static_cast<int>(round_up(blocks, threads)), p.rows);
   const int rows = (p.rows + blocks - 1) / blocks;
   blocks = (p.rows + rows - 1) / rows;
   const int width = (panels + groups - 1) / groups;
@@ -83,7 +87,8 @@ void multiply(ThreadPool& pool, const Product& p) {
 }
 
 void StateReader::refuse() {
-  throw std::invalid_argument("stream state: expected bytes saved by a stream of the same codec, got something else");
+  throw std::invalid_argument(
+      "stream state: expected bytes saved by a stream of the same codec, got something else");
 }
 
 const char* StateReader::take(size_t n) {

@@ -19,11 +19,15 @@ std::string number(double v) {
 class Object {
  public:
   Object(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    if (!json.is(Json::Kind::object)) throw std::invalid_argument("config: " + where_ + ": expected an object, got " + json.kind_name());
+    if (!json.is(Json::Kind::object))
+      throw std::invalid_argument("config: " + where_ + ": expected an object, got " +
+                                  json.kind_name());
   }
   void done() const {
     for (const auto& [key, value] : json_.object) {
-      if (!known_.count(key)) throw std::invalid_argument("config: " + where_ + ": unknown key \"" + key + "\"; upgrade uniaudio-engine for newer models");
+      if (!known_.count(key))
+        throw std::invalid_argument("config: " + where_ + ": unknown key \"" + key +
+                                    "\"; upgrade uniaudio-engine for newer models");
     }
   }
   const Json* get(const std::string& key) {
@@ -31,13 +35,17 @@ class Object {
     const Json* v = json_.find(key);
     return v && v->is(Json::Kind::null) ? nullptr : v;
   }
-  void require(bool ok, const std::string& key, const std::string& expected, const std::string& got) const {
-    if (!ok) throw std::invalid_argument("config: " + where_ + "." + key + ": expected " + expected + ", got " + got);
+  void require(bool ok, const std::string& key, const std::string& expected,
+               const std::string& got) const {
+    if (!ok)
+      throw std::invalid_argument("config: " + where_ + "." + key + ": expected " + expected +
+                                  ", got " + got);
   }
   void integer(const std::string& key, int& out, int low, int high, bool needed = false) {
     const Json* v = get(key);
     if (!v) {
-      if (needed) throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
+      if (needed)
+        throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
       return;
     }
     require(v->is(Json::Kind::integer), key, "an integer", v->kind_name());
@@ -59,14 +67,17 @@ class Object {
     out = v->boolean;
   }
   // out = whether the value is `yes` rather than `no`.
-  void choice(const std::string& key, bool& out, const std::string& yes, const std::string& no, bool needed = false) {
+  void choice(const std::string& key, bool& out, const std::string& yes, const std::string& no,
+              bool needed = false) {
     const Json* v = get(key);
     if (!v) {
-      if (needed) throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
+      if (needed)
+        throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
       return;
     }
     const std::string got = v->is(Json::Kind::string) ? v->string : v->kind_name();
-    require(v->is(Json::Kind::string) && (got == yes || got == no), key, "\"" + yes + "\" or \"" + no + "\"", "\"" + got + "\"");
+    require(v->is(Json::Kind::string) && (got == yes || got == no), key,
+            "\"" + yes + "\" or \"" + no + "\"", "\"" + got + "\"");
     out = got == yes;
   }
   const std::string& where() const { return where_; }
@@ -97,12 +108,16 @@ StackConfig parse_stack(const Json* json, const std::string& where) {
   o.boolean("o_bias", c.o_bias);
   o.boolean("mlp_bias", c.mlp_bias);
   o.done();
-  o.require(c.width % c.heads == 0, "heads", "a divisor of width " + std::to_string(c.width), std::to_string(c.heads));
+  o.require(c.width % c.heads == 0, "heads", "a divisor of width " + std::to_string(c.width),
+            std::to_string(c.heads));
   if (c.kv_heads == 0) c.kv_heads = c.heads;
   if (c.mlp_width == 0) c.mlp_width = 4 * c.width;
-  o.require(c.heads % c.kv_heads == 0, "kv_heads", "0 or a divisor of heads " + std::to_string(c.heads), std::to_string(c.kv_heads));
-  o.require(!c.rope || c.head_dim() % 2 == 0, "head_dim", "an even number for rope", std::to_string(c.head_dim()));
-  o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1", number(double(c.norm_eps)));
+  o.require(c.heads % c.kv_heads == 0, "kv_heads",
+            "0 or a divisor of heads " + std::to_string(c.heads), std::to_string(c.kv_heads));
+  o.require(!c.rope || c.head_dim() % 2 == 0, "head_dim", "an even number for rope",
+            std::to_string(c.head_dim()));
+  o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1",
+            number(double(c.norm_eps)));
   o.require(c.rope_base > 1, "rope_base", "above 1", number(c.rope_base));
   return c;
 }
@@ -125,9 +140,11 @@ SpectralConfig parse_spectral(const Json& json, int frame_size) {
   o.boolean("encoder_phases", c.encoder_phases);
   o.done();
   const auto side = [&](const std::string& name, int window, int subframes) {
-    o.require(frame_size % subframes == 0, name + "_subframes", "a divisor of frame_size " + std::to_string(frame_size), std::to_string(subframes));
+    o.require(frame_size % subframes == 0, name + "_subframes",
+              "a divisor of frame_size " + std::to_string(frame_size), std::to_string(subframes));
     o.require(window % 2 == 0 && window >= frame_size / subframes, name + "_window",
-              "even and at least " + std::to_string(frame_size / subframes), std::to_string(window));
+              "even and at least " + std::to_string(frame_size / subframes),
+              std::to_string(window));
   };
   side("encoder", c.encoder_window, c.encoder_subframes);
   side("decoder", c.decoder_window, c.decoder_subframes);
@@ -141,10 +158,12 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
   o.integer("channels", c.channels, 1, 4096);
   o.integer("filters", c.filters, 1, 4096);
   if (const Json* r = o.get("ratios")) {
-    o.require(r->is(Json::Kind::array) && r->array.size() <= 16, "ratios", "a list of at most 16", r->kind_name());
+    o.require(r->is(Json::Kind::array) && r->array.size() <= 16, "ratios", "a list of at most 16",
+              r->kind_name());
     c.ratios.clear();
     for (const Json& v : r->array) {
-      o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 64, "ratios", "1 to 64 each", std::to_string(v.integer));
+      o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 64, "ratios",
+                "1 to 64 each", std::to_string(v.integer));
       c.ratios.push_back(int(v.integer));
     }
   }
@@ -161,15 +180,18 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
   o.real("trim_right_ratio", c.trim_right_ratio);
   o.choice("norm", c.group_norm, "group", "none");
   o.integer("chunk_size", c.chunk_size, 0, 1 << 20);
-  o.require(int64_t{c.chunk_size} * std::max(c.channels, c.filters) <= 1 << 26, "chunk_size", "at most 67108864 / channels or filters",
+  o.require(int64_t{c.chunk_size} * std::max(c.channels, c.filters) <= 1 << 26, "chunk_size",
+            "at most 67108864 / channels or filters",
             std::to_string(c.chunk_size));  // a layer's rows are all in memory
   o.integer("chunk_stride", c.chunk_stride, (c.chunk_size + 7) / 8, c.chunk_size, c.chunk_size > 0);
   o.boolean("normalize", c.normalize);
   o.done();
   double product = 1;
   for (int r : c.ratios) product *= r;
-  o.require(product == frame_size, "ratios", "a product of frame_size " + std::to_string(frame_size), number(product));
-  o.require(c.trim_right_ratio >= 0 && c.trim_right_ratio <= 1, "trim_right_ratio", "0 to 1", number(c.trim_right_ratio));
+  o.require(product == frame_size, "ratios",
+            "a product of frame_size " + std::to_string(frame_size), number(product));
+  o.require(c.trim_right_ratio >= 0 && c.trim_right_ratio <= 1, "trim_right_ratio", "0 to 1",
+            number(c.trim_right_ratio));
   return c;
 }
 
@@ -188,17 +210,21 @@ LmConfig parse_lm_config(std::string_view text) {
   o.integer("start_id", c.start_id, 0, c.vocab_size - 1);
   o.integer("local_start_id", c.local_start_id, 0, c.vocab_size - 1);
   o.integer("max_frames", c.max_frames, 1, 1 << 20);
-  o.integer("guide_slots", c.guide_slots, 0, 64);
-  o.integer("guide_vocab", c.guide_vocab, 0, 1 << 20);
+  o.integer("guide_slots", c.aligned_slots, 0, 64);
+  o.integer("guide_vocab", c.aligned_vocab, 0, 1 << 20);
   if (const Json* m = o.get("continuous")) {
     Object sub(*m, "lm.continuous");
-    for (const auto& [name, value] : m->object) sub.integer(name, c.continuous[name], 1, 65536, true);
+    for (const auto& [name, value] : m->object)
+      sub.integer(name, c.continuous[name], 1, 65536, true);
   }
   o.done();
-  o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size", std::to_string(c.local_start_id));
+  o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
+            std::to_string(c.local_start_id));
   o.require(!(c.concat || c.add) || c.global.width % c.num_codebooks == 0, "global.width",
-            "a multiple of num_codebooks " + std::to_string(c.num_codebooks), std::to_string(c.global.width));
-  o.require((c.guide_slots == 0) == (c.guide_vocab == 0), "guide_vocab", "above 0 exactly when guide_slots is", std::to_string(c.guide_vocab));
+            "a multiple of num_codebooks " + std::to_string(c.num_codebooks),
+            std::to_string(c.global.width));
+  o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
+            "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;
 }
 
@@ -215,11 +241,13 @@ CodecConfig parse_codec_config(std::string_view text) {
   if (const Json* v = o.get("spectral")) c.spectral = parse_spectral(*v, c.frame_size);
   if (const Json* v = o.get("seanet")) c.seanet = parse_seanet(*v, c.frame_size);
   if (const Json* list = o.get("bandwidths")) {
-    o.require(list->is(Json::Kind::array) && list->array.size() <= 64, "bandwidths", "a list of at most 64", list->kind_name());
+    o.require(list->is(Json::Kind::array) && list->array.size() <= 64, "bandwidths",
+              "a list of at most 64", list->kind_name());
     for (const Json& v : list->array) {
       const bool numeric = v.is(Json::Kind::integer) || v.is(Json::Kind::real);
       o.require(numeric, "bandwidths", "numbers", v.kind_name());
-      o.require(v.real > (c.bandwidths.empty() ? 0 : c.bandwidths.back()) && v.real < 1e6, "bandwidths", "ascending numbers of kbit/s", number(v.real));
+      o.require(v.real > (c.bandwidths.empty() ? 0 : c.bandwidths.back()) && v.real < 1e6,
+                "bandwidths", "ascending numbers of kbit/s", number(v.real));
       c.bandwidths.push_back(v.real);
     }
   }

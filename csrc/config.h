@@ -1,5 +1,6 @@
-// The configuration structs of uniaudio_engine/config.py, read from the same JSON with the same checks.  Unknown or missing keys,
-// wrong types and values out of range are std::invalid_argument with the key's full name.
+// The configuration structs of uniaudio_engine/storage/config.py, read from the same JSON with the same
+// checks. Unknown or missing keys, wrong types and values out of range are std::invalid_argument
+// with the key's full name.
 #pragma once
 
 #include <map>
@@ -31,13 +32,15 @@ struct LmConfig {
   bool add = false;     // local conditioning: add slices of h, else h as prefix
   int start_id = 0, local_start_id = 1;
   int max_frames = 4096;
-  int guide_slots = 0, guide_vocab = 0;
+  int aligned_slots = 0, aligned_vocab = 0;
   std::map<std::string, int> continuous;
 };
 
 struct SpectralConfig {
-  int encoder_window = 640, encoder_subframes = 2, encoder_width = 256, encoder_blocks = 4, encoder_hidden = 768;
-  int decoder_window = 640, decoder_subframes = 2, decoder_width = 320, decoder_blocks = 6, decoder_hidden = 960;
+  int encoder_window = 640, encoder_subframes = 2, encoder_width = 256, encoder_blocks = 4,
+      encoder_hidden = 768;
+  int decoder_window = 640, decoder_subframes = 2, decoder_width = 320, decoder_blocks = 6,
+      decoder_hidden = 960;
   int kernel_size = 7;
   float log_floor = 1e-3f;
   bool encoder_phases = true;  // false: log-magnitudes only
@@ -48,23 +51,26 @@ struct SpectralConfig {
 struct SeanetConfig {
   int channels = 1, filters = 32;
   std::vector<int> ratios = {8, 5, 4, 2};
-  int kernel_size = 7, last_kernel_size = 7, residual_kernel_size = 3, residual_layers = 1, dilation_base = 2, compress = 2;
+  int kernel_size = 7, last_kernel_size = 7, residual_kernel_size = 3, residual_layers = 1,
+      dilation_base = 2, compress = 2;
   bool conv_shortcut = true;
   int lstm_layers = 2;
   bool causal = false;
   bool reflect = true;  // pad_mode
   double trim_right_ratio = 1.0;
-  bool group_norm = false;  // norm == "group"
+  bool group_norm = false;               // norm == "group"
   int chunk_size = 0, chunk_stride = 0;  // samples; 0: the whole clip is one chunk
   bool normalize = false;                // each chunk is divided by its loudness
 };
 
 struct CodecConfig {
-  int sample_rate = 16000, frame_size = 320, num_codebooks = 8, codebook_size = 1024, codebook_dim = 64;
+  int sample_rate = 16000, frame_size = 320, num_codebooks = 8, codebook_size = 1024,
+      codebook_dim = 64;
   std::optional<SpectralConfig> spectral;  // exactly the one that `family` names is used
   std::optional<SeanetConfig> seanet;
   bool is_spectral = true;
-  std::vector<double> bandwidths;  // kbit/s, ascending; only named here, see CodecConfig.codebooks_for in Python
+  // kbit/s, ascending; only named here, see CodecConfig.codebooks_for in Python
+  std::vector<double> bandwidths;
 };
 
 LmConfig parse_lm_config(std::string_view json);

@@ -8,7 +8,9 @@
 namespace uniaudio {
 
 RealFft::RealFft(int length) : half_(length / 2) {
-  if (length < 2 || length % 2) throw std::invalid_argument("FFT length: expected an even number from 2, got " + std::to_string(length));
+  if (length < 2 || length % 2)
+    throw std::invalid_argument("FFT length: expected an even number from 2, got " +
+                                std::to_string(length));
   int rest = half_, stride = 1;
   tables_.reserve(96);
   while (rest > 1) {
@@ -35,7 +37,8 @@ RealFft::RealFft(int length) : half_(length / 2) {
     }
     if (radix == 4 && (stride == 1 || stride == 4))
       for (int part = 0; part < 2 * (radix - 1); ++part)
-        for (int i = 0; i < groups * stride; ++i) wide.push_back(twiddle[static_cast<size_t>(i / stride) * 2 * (radix - 1) + part]);
+        for (int i = 0; i < groups * stride; ++i)
+          wide.push_back(twiddle[static_cast<size_t>(i / stride) * 2 * (radix - 1) + part]);
     FftStage stage{.radix = radix, .rest = groups, .stride = stride};
     const auto keep = [&](std::vector<float>& table) {
       tables_.push_back(std::move(table));
@@ -63,13 +66,15 @@ float* RealFft::transform(const CodecKernels& kernels, float* scratch) const {
   return from;
 }
 
-void RealFft::forward(const CodecKernels& kernels, const float* x, float* re, float* im, float* scratch) const {
+void RealFft::forward(const CodecKernels& kernels, const float* x, float* re, float* im,
+                      float* scratch) const {
   kernels.fft_split(x, scratch, scratch + half_, half_);
   const float* z = transform(kernels, scratch);
   kernels.fft_forward_end(z, z + half_, cos_.data(), sin_.data(), re, im, half_);
 }
 
-void RealFft::inverse(const CodecKernels& kernels, const float* re, const float* im, float* x, float* scratch) const {
+void RealFft::inverse(const CodecKernels& kernels, const float* re, const float* im, float* x,
+                      float* scratch) const {
   // The inverse transform is the forward one with real and imaginary parts exchanged on both sides.
   kernels.fft_inverse_begin(re, im, cos_.data(), sin_.data(), scratch + half_, scratch, half_);
   const float* z = transform(kernels, scratch);

@@ -1,5 +1,6 @@
-// Real FFT of any even length, for windows of a codec (512, 640, 1280, ...): a Stockham mixed-radix transform of half the length
-// with unrolled radices 2, 3, 4 and 5; other primes run as plain sums (correct, slow).
+// Real FFT of any even length, for windows of a codec (512, 640, 1280, ...): a Stockham mixed-radix
+// transform of half the length with unrolled radices 2, 3, 4 and 5; other primes run as plain sums
+// (correct, slow).
 #pragma once
 
 #include <vector>
@@ -19,8 +20,10 @@ class RealFft {
 
   // x [length] -> re, im [bins]; not scaled.
   void forward(const CodecKernels& k, const float* x, float* re, float* im, float* scratch) const;
-  // re, im [bins] -> x [length], scaled by 1 / length; the imaginary parts of the first and last bin count as zero.
-  void inverse(const CodecKernels& k, const float* re, const float* im, float* x, float* scratch) const;
+  // re, im [bins] -> x [length], scaled by 1 / length; the imaginary parts of the first and last
+  // bin count as zero.
+  void inverse(const CodecKernels& k, const float* re, const float* im, float* x,
+               float* scratch) const;
 
  private:
   // In scratch: re, im at [0, 2 half) -> returns where the result lies (re; im is half_ behind it).

@@ -22,11 +22,16 @@ class Parser {
 
  private:
   [[noreturn]] void fail(const std::string& expected) const {
-    std::string got = at_ < text_.size() ? "byte " + std::to_string(static_cast<unsigned char>(text_[at_])) : "the end";
-    throw std::invalid_argument("JSON: expected " + expected + " at offset " + std::to_string(at_) + ", got " + got);
+    std::string got = at_ < text_.size()
+                          ? "byte " + std::to_string(static_cast<unsigned char>(text_[at_]))
+                          : "the end";
+    throw std::invalid_argument("JSON: expected " + expected + " at offset " + std::to_string(at_) +
+                                ", got " + got);
   }
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+      ++at_;
   }
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
   bool take(char c) {
@@ -66,7 +71,8 @@ class Parser {
       std::string key = parse_string();
       skip_space();
       if (!take(':')) fail("':'");
-      if (v.object.count(key)) throw std::invalid_argument("JSON: key \"" + key + "\" is there twice");
+      if (v.object.count(key))
+        throw std::invalid_argument("JSON: key \"" + key + "\" is there twice");
       v.object.emplace(std::move(key), parse_value(depth + 1));
       skip_space();
     } while (take(','));
@@ -89,10 +95,14 @@ class Parser {
     unsigned x = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
       const char c = peek();
-      if (c >= '0' && c <= '9') x = x * 16 + unsigned(c - '0');
-      else if (c >= 'a' && c <= 'f') x = x * 16 + unsigned(c - 'a' + 10);
-      else if (c >= 'A' && c <= 'F') x = x * 16 + unsigned(c - 'A' + 10);
-      else fail("four hexadecimal digits");
+      if (c >= '0' && c <= '9')
+        x = x * 16 + unsigned(c - '0');
+      else if (c >= 'a' && c <= 'f')
+        x = x * 16 + unsigned(c - 'a' + 10);
+      else if (c >= 'A' && c <= 'F')
+        x = x * 16 + unsigned(c - 'A' + 10);
+      else
+        fail("four hexadecimal digits");
     }
     return x;
   }
@@ -105,7 +115,8 @@ class Parser {
     } else if (cp < 0x10000) {
       s += char(0xE0 | cp >> 12), s += char(0x80 | (cp >> 6 & 63)), s += char(0x80 | (cp & 63));
     } else {
-      s += char(0xF0 | cp >> 18), s += char(0x80 | (cp >> 12 & 63)), s += char(0x80 | (cp >> 6 & 63)), s += char(0x80 | (cp & 63));
+      s += char(0xF0 | cp >> 18), s += char(0x80 | (cp >> 12 & 63)),
+          s += char(0x80 | (cp >> 6 & 63)), s += char(0x80 | (cp & 63));
     }
   }
 
@@ -126,7 +137,9 @@ class Parser {
       if (at_ >= text_.size()) fail("an escape");
       ++at_;
       switch (e) {
-        case '"': case '\\': case '/': s += e; break;
+        case '"':
+        case '\\':
+        case '/': s += e; break;
         case 'b': s += '\b'; break;
         case 'f': s += '\f'; break;
         case 'n': s += '\n'; break;
@@ -156,8 +169,10 @@ class Parser {
     const size_t start = at_;
     take('-');
     if (!digit(peek())) fail("a value");
-    if (peek() == '0') ++at_;
-    else while (digit(peek())) ++at_;
+    if (peek() == '0')
+      ++at_;
+    else
+      while (digit(peek())) ++at_;
     bool whole = true;
     if (take('.')) {
       whole = false;
@@ -174,15 +189,19 @@ class Parser {
     const std::string token(text_.substr(start, at_ - start));
     if (whole) {
       const auto r = std::from_chars(token.data(), token.data() + token.size(), v.integer);
-      if (r.ec != std::errc()) throw std::invalid_argument("JSON: number " + token.substr(0, 40) + " does not fit in 64 bits");
+      if (r.ec != std::errc())
+        throw std::invalid_argument("JSON: number " + token.substr(0, 40) +
+                                    " does not fit in 64 bits");
       v.kind = Json::Kind::integer;
       v.real = double(v.integer);
       return;
     }
-    // strtod, since not every standard library has from_chars for doubles yet; the token's grammar is already checked.
+    // strtod, since not every standard library has from_chars for doubles yet; the token's grammar
+    // is already checked.
     v.real = std::strtod(token.c_str(), nullptr);
     v.kind = Json::Kind::real;
-    if (!std::isfinite(v.real)) throw std::invalid_argument("JSON: number " + token.substr(0, 40) + " is out of range");
+    if (!std::isfinite(v.real))
+      throw std::invalid_argument("JSON: number " + token.substr(0, 40) + " is out of range");
   }
 
   std::string_view text_;
@@ -192,7 +211,8 @@ class Parser {
 }  // namespace
 
 const char* Json::kind_name() const {
-  static const char* const names[] = {"null", "a boolean", "an integer", "a real number", "a string", "an array", "an object"};
+  static const char* const names[] = {"null",     "a boolean", "an integer", "a real number",
+                                      "a string", "an array",  "an object"};
   return names[int(kind)];
 }
 

@@ -6,12 +6,14 @@
 namespace uniaudio {
 namespace {
 
-// Handing a chunk to another thread costs about a microsecond, in which one thread streams this many bytes.
+// Handing a chunk to another thread costs about a microsecond, in which one thread streams this
+// many bytes.
 constexpr int64_t kGrainBytes = 48 * 1024;
 
 }  // namespace
 
-Linear::Linear(const std::vector<Part>& parts, DType dtype) : dtype_(dtype), in_(parts.at(0).weight->in) {
+Linear::Linear(const std::vector<Part>& parts, DType dtype)
+    : dtype_(dtype), in_(parts.at(0).weight->in) {
   std::vector<Row> rows;
   bool bias = false;
   for (const Part& p : parts) {
@@ -58,7 +60,8 @@ void Linear::append(const Part& part, int64_t begin, int64_t end, std::vector<Ro
 }
 
 int64_t Linear::panel_bytes() const {
-  const int64_t of_16[kDTypes] = {padded_in_ * 64, padded_in_ * 32, padded_in_ * 16, padded_in_ / kGroup * kGroupBytes};
+  const int64_t of_16[kDTypes] = {padded_in_ * 64, padded_in_ * 32, padded_in_ * 16,
+                                  padded_in_ / kGroup * kGroupBytes};
   return of_16[int(dtype_)];
 }
 
@@ -71,13 +74,15 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
   const size_t padded = size_t(panels_ * kPanel);
   if (bias) bias_.allocate(padded);
   if (dtype_ == DType::int8) scale_.allocate(padded), sum_.allocate(padded);
-  if (dtype_ == DType::int4) std::fill_n(packed_.data(), packed_.size(), uint8_t{0x88});  // zeros; their scales are set below
+  // zeros; their scales are set below
+  if (dtype_ == DType::int4) std::fill_n(packed_.data(), packed_.size(), uint8_t{0x88});
   for (int64_t r = 0; r < panels_ * kPanel; ++r) {
     const Row row = r < count ? rows[size_t(r)] : Row{};
     if (bias) bias_[size_t(r)] = row.bias;
     uint8_t* const panel = packed_.data() + r / kPanel * panel_bytes();
     const int64_t lane = r % kPanel, in = row.matrix ? in_ : 0;
-    const float* w = row.matrix && !integer() ? row.matrix->values.data() + row.index * in_ : nullptr;
+    const float* w =
+        row.matrix && !integer() ? row.matrix->values.data() + row.index * in_ : nullptr;
     const int8_t* q = row.matrix && integer() ? row.matrix->q.data() + row.index * in_ : nullptr;
     if (dtype_ == DType::float32) {
       float* to = reinterpret_cast<float*>(panel) + lane;
@@ -87,7 +92,8 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
       for (int64_t k = 0; k < in; ++k) to[k / 2 * 2 * kPanel + k % 2] = to_bfloat16(w[k]);
     } else if (dtype_ == DType::int8) {
       int32_t sum = 0;
-      for (int64_t k = 0; k < in; ++k) panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k]), sum += q[k];
+      for (int64_t k = 0; k < in; ++k)
+        panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k]), sum += q[k];
       scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
       sum_[size_t(r)] = 128 * sum;
     } else {
@@ -98,7 +104,8 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
       }
       for (int64_t g = 0; g < padded_in_ / kGroup; ++g) {
         const bool used = row.matrix && g < row.matrix->groups();
-        const uint16_t scale = used ? to_bfloat16(row.matrix->scale[size_t(row.index * row.matrix->groups() + g)]) : 0;
+        const uint16_t scale =
+            used ? to_bfloat16(row.matrix->scale[size_t(row.index * row.matrix->groups() + g)]) : 0;
         std::memcpy(panel + g / 2 * 2 * kGroupBytes + 512 + g % 2 * 32 + 2 * lane, &scale, 2);
       }
     }
@@ -106,11 +113,13 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
 }
 
 size_t Linear::weight_bytes() const {
-  const size_t per_panel = size_t(panel_bytes()) + (dtype_ == DType::int8 ? 8 * kPanel : 0) + (bias_.size() ? 4 * kPanel : 0);
+  const size_t per_panel = size_t(panel_bytes()) + (dtype_ == DType::int8 ? 8 * kPanel : 0) +
+                           (bias_.size() ? 4 * kPanel : 0);
   return per_panel * size_t(out_) * (gated_ ? 2 : 1) / kPanel;
 }
 
-void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows) const {
+void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride,
+                      int64_t rows) const {
   if (!integer()) return;
   const Kernels& kernel = kernels();
   uint8_t* q = scratch->q.data();
@@ -119,13 +128,15 @@ void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, 
   pool.run(rows, 1 + 16384 / in_, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       scale[r] = kernel.quantize(x + r * xstride, in_, padded_in_, q + r * padded_in_);
-      if (dtype_ == DType::int4) kernel.group_sums(q + r * padded_in_, padded_in_, sums + r * (padded_in_ / kGroup));
+      if (dtype_ == DType::int4)
+        kernel.group_sums(q + r * padded_in_, padded_in_, sums + r * (padded_in_ / kGroup));
     }
   });
 }
 
-void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows,
-                               float* y, int64_t ystride, int64_t begin, int64_t end, Epilogue epilogue) const {
+void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, const float* x,
+                               int64_t xstride, int64_t rows, float* y, int64_t ystride,
+                               int64_t begin, int64_t end, Epilogue epilogue) const {
   LinearArgs args{};
   args.x = x;
   args.xstride = integer() ? padded_in_ : xstride;
@@ -160,14 +171,15 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
   });
 }
 
-void Linear::forward_range(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows, float* y,
-                           int64_t ystride, int64_t begin, int64_t end, Epilogue epilogue) const {
+void Linear::forward_range(ThreadPool& pool, LinearScratch* scratch, const float* x,
+                           int64_t xstride, int64_t rows, float* y, int64_t ystride, int64_t begin,
+                           int64_t end, Epilogue epilogue) const {
   quantize(pool, scratch, x, xstride, rows);
   forward_quantized(pool, scratch, x, xstride, rows, y, ystride, begin, end, epilogue);
 }
 
-void Linear::forward(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows, float* y,
-                     int64_t ystride, Epilogue epilogue) const {
+void Linear::forward(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride,
+                     int64_t rows, float* y, int64_t ystride, Epilogue epilogue) const {
   forward_range(pool, scratch, x, xstride, rows, y, ystride, 0, out_, epilogue);
 }
 

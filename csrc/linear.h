@@ -1,5 +1,5 @@
-// y = x W^T + b over packed weights: float32, bfloat16, int8 (one scale per output row) or int4 (one per 32 inputs).  For the two
-// integer types x is quantized per row on the fly.
+// y = x W^T + b over packed weights: float32, bfloat16, int8 (one scale per output row) or int4
+// (one per 32 inputs). For the two integer types x is quantized per row on the fly.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace uniaudio {
 
-// Where quantized activations go: reserve once, outside the frame loop, for the most rows and the widest input.
+// Where quantized activations go: reserve once, outside the frame loop, for the most rows and the
+// widest input.
 struct LinearScratch {
   Buffer<uint8_t> q;
   Buffer<float> scale;
@@ -34,8 +35,10 @@ class Linear {
 
   Linear() = default;
   Linear(const std::vector<Part>& parts, DType dtype);
-  Linear(const float* weight, const float* bias, int64_t out, int64_t in, DType dtype);  // weight [out, in]
-  // For Epilogue::swiglu: y = silu(gate x) * (up x); both parts have the same number of rows, which is `out()`.
+  // weight [out, in]
+  Linear(const float* weight, const float* bias, int64_t out, int64_t in, DType dtype);
+  // For Epilogue::swiglu: y = silu(gate x) * (up x); both parts have the same number of rows, which
+  // is `out()`.
   static Linear gated(const Part& gate, const Part& up, DType dtype);
 
   int64_t in() const { return in_; }
@@ -45,18 +48,22 @@ class Linear {
   // Weights that are read once in a long while should not drive others out of the outer caches.
   void set_stream(bool stream) { stream_ = stream; }
 
-  // x [rows, in] with xstride elements from row to row, y [rows, out] likewise.  Each row's result depends on that row only.
-  // The epilogue must be swiglu exactly for gated layers; `add` accumulates into y.  scratch may be
-  // null for float32 and bfloat16.
-  void forward(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows, float* y, int64_t ystride,
-               Epilogue epilogue = Epilogue::store) const;
+  // x [rows, in] with xstride elements from row to row, y [rows, out] likewise. Each row's result
+  // depends on that row only. The epilogue must be swiglu exactly for gated layers; `add`
+  // accumulates into y. scratch may be null for float32 and bfloat16.
+  void forward(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride,
+               int64_t rows, float* y, int64_t ystride, Epilogue epilogue = Epilogue::store) const;
   // As forward, but only output columns [begin, end), widened to multiples of 16.
-  void forward_range(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows, float* y,
-                     int64_t ystride, int64_t begin, int64_t end, Epilogue epilogue = Epilogue::store) const;
-  // The same in two steps, for several ranges over one input: `quantize` fills the scratch (nothing to do for floats).
-  void quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows) const;
-  void forward_quantized(ThreadPool& pool, const LinearScratch* scratch, const float* x, int64_t xstride, int64_t rows, float* y,
-                         int64_t ystride, int64_t begin, int64_t end, Epilogue epilogue = Epilogue::store) const;
+  void forward_range(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride,
+                     int64_t rows, float* y, int64_t ystride, int64_t begin, int64_t end,
+                     Epilogue epilogue = Epilogue::store) const;
+  // The same in two steps, for several ranges over one input: `quantize` fills the scratch (nothing
+  // to do for floats).
+  void quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, int64_t xstride,
+                int64_t rows) const;
+  void forward_quantized(ThreadPool& pool, const LinearScratch* scratch, const float* x,
+                         int64_t xstride, int64_t rows, float* y, int64_t ystride, int64_t begin,
+                         int64_t end, Epilogue epilogue = Epilogue::store) const;
 
  private:
   struct Row {  // of a matrix, or nothing: zeros

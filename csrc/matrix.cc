@@ -43,7 +43,8 @@ Fit round_group(const float (&w)[kGroup], float inverse, float (&q)[kGroup]) {
   return f;
 }
 
-// The scale with the least squared error, of those that put the group's peak at -8 or a little beyond either end of the range.
+// The scale with the least squared error, of those that put the group's peak at -8 or a little
+// beyond either end of the range.
 void group_to_int4(const float* row, int64_t n, int8_t* out, float* scale) {
   float w[kGroup] = {}, q[kGroup];
   std::copy_n(row, n, w);
@@ -54,7 +55,8 @@ void group_to_int4(const float* row, int64_t n, int8_t* out, float* scale) {
     for (const float at : {-8.0f, -7.25f, -7.75f, -8.5f, -9.0f, 7.0f, 7.5f}) {
       const Fit f = round_group(w, at / peak, q);
       // With the best scale for these q, the error is w w - (w q)^2 / (q q).
-      if (f.qq > 0 && f.wq * f.wq > best_gain * f.qq) best_gain = f.wq * f.wq / f.qq, best = f.wq / f.qq;
+      if (f.qq > 0 && f.wq * f.wq > best_gain * f.qq)
+        best_gain = f.wq * f.wq / f.qq, best = f.wq / f.qq;
     }
   }
   const float stored = widen(to_bfloat16(best));
@@ -71,7 +73,8 @@ DType parse_dtype(const std::string& name) {
   for (int i = 0; i < kDTypes; ++i) {
     if (name == kNames[i]) return DType(i);
   }
-  throw std::invalid_argument("dtype: expected float32, bfloat16, int8 or int4, got \"" + name + "\"");
+  throw std::invalid_argument("dtype: expected float32, bfloat16, int8 or int4, got \"" + name +
+                              "\"");
 }
 
 uint16_t to_bfloat16(float x) {
@@ -80,8 +83,11 @@ uint16_t to_bfloat16(float x) {
   return uint16_t((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype, ThreadPool* pool) {
-  if (dtype != DType::int8 && dtype != DType::int4) throw std::invalid_argument(std::string("quantize: expected int8 or int4, got ") + dtype_name(dtype));
+Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype,
+                       ThreadPool* pool) {
+  if (dtype != DType::int8 && dtype != DType::int4)
+    throw std::invalid_argument(std::string("quantize: expected int8 or int4, got ") +
+                                dtype_name(dtype));
   Matrix m;
   m.dtype = dtype, m.out = out, m.in = in;
   const int64_t groups = dtype == DType::int8 ? 1 : m.groups();
@@ -95,7 +101,8 @@ Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype
       }
       for (int64_t g = 0; g < groups; ++g) {
         const int64_t at = r * in + g * kGroup;
-        group_to_int4(values + at, std::min<int64_t>(kGroup, in - g * kGroup), m.q.data() + at, m.scale.data() + r * groups + g);
+        group_to_int4(values + at, std::min<int64_t>(kGroup, in - g * kGroup), m.q.data() + at,
+                      m.scale.data() + r * groups + g);
       }
     }
   };
@@ -115,7 +122,8 @@ Buffer<float> dequantize_matrix(const Matrix& m) {
   }
   for (int64_t r = 0; r < m.out; ++r) {
     for (int64_t k = 0; k < m.in; ++k) {
-      const float scale = m.dtype == DType::int8 ? m.scale[size_t(r)] : m.scale[size_t(r * m.groups() + k / kGroup)];
+      const float scale = m.dtype == DType::int8 ? m.scale[size_t(r)]
+                                                 : m.scale[size_t(r * m.groups() + k / kGroup)];
       w[size_t(r * m.in + k)] = float(m.q[size_t(r * m.in + k)]) * scale;
     }
   }

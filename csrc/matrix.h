@@ -1,5 +1,5 @@
-// Weight matrices before they are packed for the kernels: float32, or quantized in a plain row-major form, which is also how a model
-// folder stores them.
+// Weight matrices before they are packed for the kernels: float32, or quantized in a plain
+// row-major form, which is also how a model folder stores them.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,11 @@
 namespace uniaudio {
 
 const char* dtype_name(DType dtype);
-DType parse_dtype(const std::string& name);  // std::invalid_argument unless "float32", "bfloat16", "int8" or "int4"
+// std::invalid_argument unless "float32", "bfloat16", "int8" or "int4"
+DType parse_dtype(const std::string& name);
 
-// int8: w = q * scale[row], q in [-127, 127].  int4: w = q * scale[row, column / 32], q in [-8, 7], scales representable in bfloat16.
+// int8: w = q * scale[row], q in [-127, 127]. int4: w = q * scale[row, column / 32], q in [-8, 7],
+// scales representable in bfloat16.
 struct Matrix {
   DType dtype = DType::float32;  // float32, int8 or int4
   int64_t out = 0, in = 0;
@@ -26,8 +28,10 @@ struct Matrix {
   int64_t groups() const { return (in + kGroup - 1) / kGroup; }
 };
 
-// Rounds values [out, in] to the nearest; int4 also searches each group's scale for the least squared error.
-Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype, ThreadPool* pool = nullptr);
+// Rounds values [out, in] to the nearest; int4 also searches each group's scale for the least
+// squared error.
+Matrix quantize_matrix(const float* values, int64_t out, int64_t in, DType dtype,
+                       ThreadPool* pool = nullptr);
 Buffer<float> dequantize_matrix(const Matrix& m);  // [out, in]
 
 // q of an int4 matrix as a model folder stores it (csrc/weights.h): [out, 16 ceil(in / 32)].

@@ -35,7 +35,7 @@ std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
     specs.push_back({"continuous." + name + ".bias", {d}});
   }
-  if (c.guide_slots) specs.push_back({"guide.weight", {c.guide_vocab, d}});
+  if (c.aligned_slots) specs.push_back({"guide.weight", {c.aligned_vocab, d}});
   return specs;
 }
 
@@ -43,7 +43,10 @@ LmDTypes LmDTypes::parse(const std::string& text) {
   LmDTypes d(DType::int8);
   bool seen[3] = {};
   const auto refuse = [&] {
-    throw std::invalid_argument("dtype: expected float32, bfloat16, int8, int4, or parts of these like \"int8,local=int4\" (global, local, head), got \"" + text + "\"");
+    throw std::invalid_argument(
+        "dtype: expected float32, bfloat16, int8, int4, or parts of these like \"int8,local=int4\" "
+        "(global, local, head), got \"" +
+        text + "\"");
   };
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
@@ -74,21 +77,25 @@ std::string LmDTypes::name() const {
   return s;
 }
 
-void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_rows, int64_t capacity) {
+void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_rows,
+                        int64_t capacity) {
   const LmConfig& c = lm.config();
   const int threads = lm.pool().threads();
   global.reserve(c.global, max_rows, capacity, threads);
   local.reserve(c.local, local_rows, c.num_codebooks, threads);
-  linear.reserve(std::max(max_rows, local_rows * c.num_codebooks), std::max(c.global.width, c.local.width));
+  linear.reserve(std::max(max_rows, local_rows * c.num_codebooks),
+                 std::max(c.global.width, c.local.width));
   x.reserve(size_t(max_rows * c.global.width));
   bridged.reserve(size_t(local_rows * (c.add ? c.num_codebooks : 1) * c.local.width));
   local_x.reserve(size_t(local_rows * c.local.width));
   logits.reserve(size_t(local_rows * c.vocab_size));
-  while (int64_t(local_caches.size()) < local_rows) local_caches.emplace_back(c.local, c.num_codebooks);
+  while (int64_t(local_caches.size()) < local_rows)
+    local_caches.emplace_back(c.local, c.num_codebooks);
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
-MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads, KvDType kv_dtype)
+MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads,
+                           KvDType kv_dtype)
     : config_(c),
       dtypes_(dtypes),
       kv_dtype_(kv_dtype),
@@ -99,20 +106,29 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   const int64_t d = c.global.width, v = c.vocab_size;
   global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
-  if (c.guide_slots) guide_ = weights.get("guide.weight", {c.guide_vocab, d});
-  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true, dtypes.head, pool_.get());
+  if (c.aligned_slots) aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
+  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
+                        dtypes.head, pool_.get());
   head_ = make_linear(weights, "head", v, c.local.width, false, dtypes.head, pool_.get());
   for (const auto& [name, width] : c.continuous) {
-    continuous_.emplace(name, make_linear(weights, "continuous." + name, d, width, true, DType::float32));
+    continuous_.emplace(name,
+                        make_linear(weights, "continuous." + name, d, width, true, DType::float32));
   }
-  // The local stack is read K times a frame: where not all weights fit, those that are read once leave it the cache.
+  // The local stack is read K times a frame: where not all weights fit, those that are read once
+  // leave it the cache.
   global_.set_stream(int64_t(global_.weight_bytes() + local_.weight_bytes()) > last_level_cache());
   // A sample of the weights is enough to tell models apart.
-  fingerprint_ = mix(mix(mix(1, uint64_t(v)), uint64_t(d)), uint64_t(dtypes.global) | uint64_t(dtypes.local) << 8 | uint64_t(dtypes.head) << 16);
+  fingerprint_ =
+      mix(mix(mix(1, uint64_t(v)), uint64_t(d)),
+          uint64_t(dtypes.global) | uint64_t(dtypes.local) << 8 | uint64_t(dtypes.head) << 16);
   fingerprint_ = mix(fingerprint_, uint64_t(kv_dtype));
-  for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width), int64_t(c.global.heads)}) fingerprint_ = mix(fingerprint_, uint64_t(i));
+  for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width),
+                    int64_t(c.global.heads)})
+    fingerprint_ = mix(fingerprint_, uint64_t(i));
   for (const TensorSpec& spec : lm_tensors(c)) {
-    const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight" ? weights.get(spec.name, spec.shape) : Buffer<float>();
+    const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight"
+                                ? weights.get(spec.name, spec.shape)
+                                : Buffer<float>();
     for (size_t i = 0; i < t.size(); i += 1 + t.size() / 4096) {
       uint32_t bits;
       std::memcpy(&bits, &t[i], 4);
@@ -123,12 +139,15 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
 
 size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
   const size_t k = size_t(config_.num_codebooks);
-  const size_t head = head_rows > 0 ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows) : head_.weight_bytes();
+  const size_t head = head_rows > 0
+                          ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows)
+                          : head_.weight_bytes();
   return global_.weight_bytes() + bridge_.weight_bytes() + k * (local_.weight_bytes() + head);
 }
 
 size_t MultiScaleLm::session_bytes(int64_t capacity) const {
-  return KvCache::bytes(config_.global, capacity, kv_dtype_) + size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
+  return KvCache::bytes(config_.global, capacity, kv_dtype_) +
+         size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 
 void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
@@ -149,10 +168,10 @@ void MultiScaleLm::embed_start(float* x) const {
   embed_frame(ids, x);
 }
 
-void MultiScaleLm::add_guide(const int32_t* guide, float* x) const {
+void MultiScaleLm::add_aligned(const int32_t* aligned, float* x) const {
   const int64_t d = config_.global.width;
-  for (int s = 0; s < config_.guide_slots; ++s) {
-    if (guide[s] >= 0) kernels().add(guide_.data() + int64_t(guide[s]) * d, x, d);
+  for (int s = 0; s < config_.aligned_slots; ++s) {
+    if (aligned[s] >= 0) kernels().add(aligned_.data() + int64_t(aligned[s]) * d, x, d);
   }
 }
 
@@ -168,10 +187,12 @@ void MultiScaleLm::global_pass(LmScratch& s, int64_t count, bool cache_only) con
 void MultiScaleLm::bridge(LmScratch& s, int64_t count) const {
   // In `add` the K slices of each h are K rows, so that the weights are read once.
   const int64_t rows = config_.add ? count * config_.num_codebooks : count;
-  bridge_.forward(*pool_, &s.linear, s.x.data(), bridge_.in(), rows, s.bridged.data(), config_.local.width);
+  bridge_.forward(*pool_, &s.linear, s.x.data(), bridge_.in(), rows, s.bridged.data(),
+                  config_.local.width);
 }
 
-void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame, const int32_t* previous) const {
+void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame,
+                              const int32_t* previous) const {
   const int64_t d = config_.local.width, k = config_.num_codebooks;
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
@@ -187,20 +208,25 @@ void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32
   local_.forward(*pool_, s.local, s.rows.data(), count, s.local_x.data(), false);
 }
 
-void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int64_t num_ranges, float* logits) const {
+void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int64_t num_ranges,
+                        float* logits) const {
   const int64_t d = config_.local.width;
   head_.quantize(*pool_, &s.linear, s.local_x.data(), d, count);
   for (int64_t i = 0; i < num_ranges; ++i) {
-    head_.forward_quantized(*pool_, &s.linear, s.local_x.data(), d, count, logits, config_.vocab_size, ranges[i].begin, ranges[i].end);
+    head_.forward_quantized(*pool_, &s.linear, s.local_x.data(), d, count, logits,
+                            config_.vocab_size, ranges[i].begin, ranges[i].end);
   }
 }
 
-void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous, float* out) const {
+void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
+                          const std::vector<ContinuousInput>& continuous, float* out) const {
   check_frames(frames, count);
-  check_guide(guide, count);
+  check_aligned(aligned, count);
   check_continuous(continuous, count);
   if (count > config_.max_frames) {
-    throw std::invalid_argument("frames: expected at most max_frames " + std::to_string(config_.max_frames) + ", got " + std::to_string(count));
+    throw std::invalid_argument("frames: expected at most max_frames " +
+                                std::to_string(config_.max_frames) + ", got " +
+                                std::to_string(count));
   }
   const int64_t d = config_.global.width, k = config_.num_codebooks, v = config_.vocab_size;
   std::vector<std::vector<float>> mapped;
@@ -208,7 +234,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* g
   for (const ContinuousInput& in : continuous) {
     mapped.emplace_back(size_t(in.count * d));
     embed_continuous(in, mapped.back().data());
-    for (int64_t i = 0; i < in.count; ++i) replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
+    for (int64_t i = 0; i < in.count; ++i)
+      replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
   }
   LmScratch s;
   const int64_t chunk = std::min(kLogitRows, count);
@@ -229,46 +256,56 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* g
       } else {
         embed_frame(frames + (t - 1) * k, x);
       }
-      if (guide) add_guide(guide + t * config_.guide_slots, x);
+      if (aligned) add_aligned(aligned + t * config_.aligned_slots, x);
       s.rows[size_t(i)] = {&cache, t};
       which[size_t(i)] = int32_t(i);
     }
     global_pass(s, n, false);
     bridge(s, n);
     for (int64_t slot = 0; slot < k; ++slot) {
-      for (int64_t i = 0; slot > 0 && i < n; ++i) previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
+      for (int64_t i = 0; slot > 0 && i < n; ++i)
+        previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
       local_pass(s, int(slot), n, which.data(), previous.data());
       head(s, n, &all, 1, slot_logits.data());
-      for (int64_t i = 0; i < n; ++i) std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v, size_t(v) * sizeof(float));
+      for (int64_t i = 0; i < n; ++i)
+        std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v,
+                    size_t(v) * sizeof(float));
     }
   }
 }
 
-// --- checks ------------------------------------------------------------------------------------------------------------
+// --- checks --------------------------------------------------------------------------------------
 
 void MultiScaleLm::check_frames(const int32_t* frames, int64_t count) const {
   const int64_t k = config_.num_codebooks;
   for (int64_t i = 0; i < count * k; ++i) {
     if (frames[i] < 0 || frames[i] >= config_.vocab_size) {
-      throw std::invalid_argument("frames[" + std::to_string(i / k) + ", " + std::to_string(i % k) + "]: expected an id from 0 to " +
-                                  std::to_string(config_.vocab_size - 1) + ", got " + std::to_string(frames[i]));
+      throw std::invalid_argument("frames[" + std::to_string(i / k) + ", " + std::to_string(i % k) +
+                                  "]: expected an id from 0 to " +
+                                  std::to_string(config_.vocab_size - 1) + ", got " +
+                                  std::to_string(frames[i]));
     }
   }
 }
 
-void MultiScaleLm::check_guide(const int32_t* guide, int64_t count) const {
-  if (!guide) return;
-  const int64_t s = config_.guide_slots;
-  if (s == 0) throw std::invalid_argument("guide: expected none, since this model has no guide slots; leave it out");
+void MultiScaleLm::check_aligned(const int32_t* aligned, int64_t count) const {
+  if (!aligned) return;
+  const int64_t s = config_.aligned_slots;
+  if (s == 0)
+    throw std::invalid_argument(
+        "aligned: expected none, since this model has no aligned slots; leave it out");
   for (int64_t i = 0; i < count * s; ++i) {
-    if (guide[i] < -1 || guide[i] >= config_.guide_vocab) {
-      throw std::invalid_argument("guide[" + std::to_string(i / s) + ", " + std::to_string(i % s) + "]: expected an id from 0 to " +
-                                  std::to_string(config_.guide_vocab - 1) + ", or -1 for none, got " + std::to_string(guide[i]));
+    if (aligned[i] < -1 || aligned[i] >= config_.aligned_vocab) {
+      throw std::invalid_argument("aligned[" + std::to_string(i / s) + ", " +
+                                  std::to_string(i % s) + "]: expected an id from 0 to " +
+                                  std::to_string(config_.aligned_vocab - 1) +
+                                  ", or -1 for none, got " + std::to_string(aligned[i]));
     }
   }
 }
 
-void MultiScaleLm::check_continuous(const std::vector<ContinuousInput>& inputs, int64_t frames) const {
+void MultiScaleLm::check_continuous(const std::vector<ContinuousInput>& inputs,
+                                    int64_t frames) const {
   std::vector<bool> taken(static_cast<size_t>(frames));
   for (const ContinuousInput& in : inputs) {
     const std::string where = "continuous[\"" + in.name + "\"]";
@@ -276,17 +313,23 @@ void MultiScaleLm::check_continuous(const std::vector<ContinuousInput>& inputs, 
     if (map == continuous_.end()) {
       std::string known;
       for (const auto& [name, linear] : continuous_) known += (known.empty() ? "" : ", ") + name;
-      throw std::invalid_argument(where + ": expected one of this model's inputs (" + (known.empty() ? "it has none" : known) + ")");
+      throw std::invalid_argument(where + ": expected one of this model's inputs (" +
+                                  (known.empty() ? "it has none" : known) + ")");
     }
     for (int64_t i = 0; i < in.count; ++i) {
       if (in.index[i] < 0 || in.index[i] >= frames) {
-        throw std::invalid_argument(where + ": expected frame indices from 0 to " + std::to_string(frames - 1) + ", got " + std::to_string(in.index[i]));
+        throw std::invalid_argument(where + ": expected frame indices from 0 to " +
+                                    std::to_string(frames - 1) + ", got " +
+                                    std::to_string(in.index[i]));
       }
-      if (taken[size_t(in.index[i])]) throw std::invalid_argument(where + ": frame " + std::to_string(in.index[i]) + " is given twice; give each frame one input");
+      if (taken[size_t(in.index[i])])
+        throw std::invalid_argument(where + ": frame " + std::to_string(in.index[i]) +
+                                    " is given twice; give each frame one input");
       taken[size_t(in.index[i])] = true;
     }
     for (int64_t i = 0; i < in.count * map->second.in(); ++i) {
-      if (!std::isfinite(in.values[i])) throw std::invalid_argument(where + ": expected finite values, got infinity or NaN");
+      if (!std::isfinite(in.values[i]))
+        throw std::invalid_argument(where + ": expected finite values, got infinity or NaN");
     }
   }
 }

@@ -1,5 +1,5 @@
-// The multi-scale LM: a global transformer over frames and a local one over a frame's slots.  Immutable and shared by sessions.
-// Torch truth: MultiScaleLM in uniaudio_training/models/lm.py.
+// The multi-scale LM: a global transformer over frames and a local one over a frame's slots.
+// Immutable and shared by sessions. Torch truth: MultiScaleLM in uniaudio_training/models/lm.py.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct IdRange {
   int32_t begin, end;
 };
 
-// Continuous inputs of one name: values [count, width] that replace the embeddings of the frames `index` (ascending, distinct).
+// Continuous inputs of one name: values [count, width] that replace the embeddings of the frames
+// `index` (ascending, distinct).
 struct ContinuousInput {
   std::string name;
   const float* values;
@@ -36,8 +37,9 @@ struct LmDTypes {
   DType global = DType::float32, local = DType::float32, head = DType::float32;
   LmDTypes() = default;
   LmDTypes(DType all) : global(all), local(all), head(all == DType::int4 ? DType::int8 : all) {}
-  // A name ("int4" keeps the head in int8), or parts by name: "global=int8,local=int4,head=int8", each at most once and the rest as
-  // `all`'s, "int8" when it is not given first: "int4,global=int8".  std::invalid_argument otherwise.
+  // A name ("int4" keeps the head in int8), or parts by name: "global=int8,local=int4,head=int8",
+  // each at most once and the rest as `all`'s, "int8" when it is not given first:
+  // "int4,global=int8". std::invalid_argument otherwise.
   static LmDTypes parse(const std::string& text);
   std::string name() const;  // the shortest text that parses to this
 };
@@ -53,48 +55,59 @@ struct LmScratch {
   std::vector<KvCache> local_caches;
   std::vector<SequenceRow> rows;
 
-  // For passes of up to `rows` frames through the global stack and `local_rows` through the local one.
+  // For passes of up to `rows` frames through the global stack and `local_rows` through the local
+  // one.
   void reserve(const MultiScaleLm& lm, int64_t rows, int64_t local_rows, int64_t capacity);
 };
 
 class MultiScaleLm {
  public:
   // std::invalid_argument on weights that do not fit the config.
-  MultiScaleLm(const LmConfig& config, const Weights& weights, LmDTypes dtypes, int threads, KvDType kv_dtype = KvDType::float32);
+  MultiScaleLm(const LmConfig& config, const Weights& weights, LmDTypes dtypes, int threads,
+               KvDType kv_dtype = KvDType::float32);
 
   const LmConfig& config() const { return config_; }
   const LmDTypes& dtypes() const { return dtypes_; }
-  KvDType kv_dtype() const { return kv_dtype_; }  // of the global stack's caches; the local one's are short and stay float32
+  // of the global stack's caches; the local one's are short and stay float32
+  KvDType kv_dtype() const { return kv_dtype_; }
   ThreadPool& pool() const { return *pool_; }
   const Transformer& global() const { return global_; }
   const Transformer& local() const { return local_; }
-  uint64_t fingerprint() const { return fingerprint_; }  // of config, dtypes and weights: what a saved session belongs to
+  // of config, dtypes and weights: what a saved session belongs to
+  uint64_t fingerprint() const { return fingerprint_; }
 
-  // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot (0: all).
+  // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot
+  // (0: all).
   size_t weight_bytes_per_frame(int64_t head_rows = 0) const;
   size_t session_bytes(int64_t capacity) const;
 
-  // --- pieces of a step; x, h: [rows, D] in scratch.x -------------------------------------------------------------------
-  void embed_frame(const int32_t* ids, float* x) const;            // x [D] = E(ids [K])
-  void embed_start(float* x) const;                                // x [D] = E(start frame)
-  void add_guide(const int32_t* guide, float* x) const;            // x [D] += guides [S]; -1 adds nothing
+  // --- pieces of a step; x, h: [rows, D] in scratch.x --------------------------------------------
+  void embed_frame(const int32_t* ids, float* x) const;  // x [D] = E(ids [K])
+  void embed_start(float* x) const;                      // x [D] = E(start frame)
+  // x [D] += aligned rows [S]; -1 adds nothing
+  void add_aligned(const int32_t* aligned, float* x) const;
   void embed_continuous(const ContinuousInput& input, float* out) const;  // out [count, D]
   // Appends scratch.rows (count of them) to their caches; scratch.x becomes h unless cache_only.
   void global_pass(LmScratch& scratch, int64_t count, bool cache_only) const;
   // After global_pass: h of `count` frames to local inputs.
   void bridge(LmScratch& scratch, int64_t count) const;
-  // Slot `slot` of `count` frames.  frame[i] is the frame's row in the global pass, previous[i] the id in slot - 1 (unused at 0).
-  // scratch.local_x [count, local D] becomes the hidden rows.
-  void local_pass(LmScratch& scratch, int slot, int64_t count, const int32_t* frame, const int32_t* previous) const;
-  // Logits of the ids in `ranges` (ascending, disjoint) into logits [count, V]; others are left as they were.
-  void head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges, float* logits) const;
+  // Slot `slot` of `count` frames. frame[i] is the frame's row in the global pass, previous[i] the
+  // id in slot - 1 (unused at 0). scratch.local_x [count, local D] becomes the hidden rows.
+  void local_pass(LmScratch& scratch, int slot, int64_t count, const int32_t* frame,
+                  const int32_t* previous) const;
+  // Logits of the ids in `ranges` (ascending, disjoint) into logits [count, V]; others are left as
+  // they were.
+  void head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges,
+            float* logits) const;
 
-  // Teacher-forced logits [T, K, V] of frames [T, K]; guide [T, S] or null.
-  void logits(const int32_t* frames, int64_t count, const int32_t* guide, const std::vector<ContinuousInput>& continuous, float* out) const;
+  // Teacher-forced logits [T, K, V] of frames [T, K]; aligned rows [T, S] or null.
+  void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
+              const std::vector<ContinuousInput>& continuous, float* out) const;
 
-  // std::invalid_argument with one line when ids, guides or continuous inputs are not what this model takes.
+  // std::invalid_argument with one line when ids, aligned rows or continuous inputs are not what
+  // this model takes.
   void check_frames(const int32_t* frames, int64_t count) const;
-  void check_guide(const int32_t* guide, int64_t count) const;
+  void check_aligned(const int32_t* aligned, int64_t count) const;
   void check_continuous(const std::vector<ContinuousInput>& inputs, int64_t frames) const;
 
  private:
@@ -105,9 +118,10 @@ class MultiScaleLm {
   std::unique_ptr<ThreadPool> pool_;
   Transformer global_, local_;
   int64_t embed_width_;
-  Buffer<float> global_embed_, local_embed_, guide_;
+  Buffer<float> global_embed_, local_embed_, aligned_;
   Linear bridge_, head_;
-  std::map<std::string, Linear> continuous_;  // always float32: outside embeddings may have wide ranges
+  // always float32: outside embeddings may have wide ranges
+  std::map<std::string, Linear> continuous_;
 };
 
 }  // namespace uniaudio

@@ -1,4 +1,5 @@
-// The op surface that models are written in: rows of floats in, rows of floats out, threads and instruction sets hidden.
+// The op surface that models are written in: rows of floats in, rows of floats out, threads and
+// instruction sets hidden.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ class Norm {
   Norm() = default;
   // Reads NAME.weight and, for layernorm, NAME.bias.
   Norm(const Weights& weights, const std::string& name, int64_t width, bool rmsnorm, float eps);
-  void forward(ThreadPool& pool, const float* x, int64_t xstride, int64_t rows, float* y, int64_t ystride) const;
+  void forward(ThreadPool& pool, const float* x, int64_t xstride, int64_t rows, float* y,
+               int64_t ystride) const;
   size_t weight_bytes() const { return (weight_.size() + bias_.size()) * sizeof(float); }
 
  private:
@@ -28,7 +30,8 @@ class Norm {
 };
 
 // NAME.weight [out, in] and, when `bias`, NAME.bias [out].
-Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias, DType dtype, ThreadPool* pool = nullptr);
+Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in,
+                   bool bias, DType dtype, ThreadPool* pool = nullptr);
 
 // y = gelu(x) (erf form), n values; in place when y == x.
 void gelu(ThreadPool& pool, const float* x, float* y, int64_t n);

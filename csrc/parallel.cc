@@ -19,10 +19,14 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr auto kSpin = microseconds(40);
-constexpr auto kStretchSpin = microseconds(2000);  // in a stretch: who sleeps may wake up on the caller's own core
-constexpr auto kSuspicion = microseconds(50);      // a caller that let this time pass may be off its core,
-constexpr auto kProof = microseconds(25);          // and is, when its processor time stands still for this one
-constexpr auto kOffer = microseconds(2000);        // below the time slices of Linux (from 1.4 ms with two cores)
+// in a stretch: who sleeps may wake up on the caller's own core
+constexpr auto kStretchSpin = microseconds(2000);
+// a caller that let this time pass may be off its core,
+constexpr auto kSuspicion = microseconds(50);
+// and is, when its processor time stands still for this one
+constexpr auto kProof = microseconds(25);
+// below the time slices of Linux (from 1.4 ms with two cores)
+constexpr auto kOffer = microseconds(2000);
 constexpr auto kHelpEvery = microseconds(1000);
 constexpr int kChunksPerThread = 4;  // what a slowed thread leaves can be taken over in quarters
 
@@ -34,7 +38,8 @@ inline void pause() {
 #endif
 }
 
-// Spins while `waiting()` for at most `limit`; returns whether it is still waiting.  `look(time so far)` is called now and then; true ends the wait.
+// Spins while `waiting()` for at most `limit`; returns whether it is still waiting. `look(time so
+// far)` is called now and then; true ends the wait.
 template <class F, class G>
 bool spin(Clock::duration limit, F&& waiting, G&& look) {
   const auto start = Clock::now();
@@ -67,21 +72,26 @@ int64_t processor_time(int clock) {
   return clock_gettime(clockid_t(clock), &t) == 0 ? int64_t(t.tv_sec) * 1000000000 + t.tv_nsec : -1;
 }
 
-// Puts thread `id` (0: this one), which may run on the cores `all`, on `core` now, if it may go there.
+// Puts thread `id` (0: this one), which may run on the cores `all`, on `core` now, if it may go
+// there.
 bool move_to(int id, const cpu_set_t& all, int core) {
   cpu_set_t one;
   if (core < 0 || core >= CPU_SETSIZE || !CPU_ISSET(core, &all)) return false;
   CPU_ZERO(&one);
   CPU_SET(core, &one);
-  return sched_setaffinity(id, sizeof one, &one) == 0 && sched_setaffinity(id, sizeof all, &all) == 0;
+  return sched_setaffinity(id, sizeof one, &one) == 0 &&
+         sched_setaffinity(id, sizeof all, &all) == 0;
 }
 
-// Gives our core to a thread that waits for its own one, and takes that; when both are the same one, goes elsewhere.  The sets of
-// cores on which both may run stay as they were.  Returns the core that the other one has then.
+// Gives our core to a thread that waits for its own one, and takes that; when both are the same
+// one, goes elsewhere. The sets of cores on which both may run stay as they were. Returns the core
+// that the other one has then.
 int swap_cores(int id, int its_core) {
   cpu_set_t its, ours;
   int core = sched_getcpu();
-  if (core < 0 || sched_getaffinity(id, sizeof its, &its) != 0 || sched_getaffinity(0, sizeof ours, &ours) != 0) return its_core;
+  if (core < 0 || sched_getaffinity(id, sizeof its, &its) != 0 ||
+      sched_getaffinity(0, sizeof ours, &ours) != 0)
+    return its_core;
   if (core != its_core) {
     if (!move_to(id, its, core)) return its_core;
     move_to(0, ours, its_core);
@@ -97,7 +107,8 @@ int swap_cores(int id, int its_core) {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  if (threads < 1 || threads > 256) throw std::invalid_argument("threads: expected 1 to 256, got " + std::to_string(threads));
+  if (threads < 1 || threads > 256)
+    throw std::invalid_argument("threads: expected 1 to 256, got " + std::to_string(threads));
   shares_ = std::make_unique<Share[]>(size_t(threads));
   done_ = std::make_unique<Done[]>(size_t(threads));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
@@ -147,10 +158,12 @@ void ThreadPool::run_erased(int64_t n, int64_t grain, Task task, void* context) 
     share.context.store(context, std::memory_order_relaxed);
     share.n.store(n, std::memory_order_relaxed);
     share.chunk.store(chunk, std::memory_order_relaxed);
-    const uint64_t begin = uint64_t(chunks) * uint64_t(i) / uint64_t(count), end = uint64_t(chunks) * uint64_t(i + 1) / uint64_t(count);
+    const uint64_t begin = uint64_t(chunks) * uint64_t(i) / uint64_t(count),
+                   end = uint64_t(chunks) * uint64_t(i + 1) / uint64_t(count);
     share.next.store(uint64_t(loop) << 32 | begin << 16 | end, std::memory_order_release);
   }
-  loop_.store(loop);  // sequentially consistent with sleepers_: either we see the sleeper or it sees the new loop
+  // sequentially consistent with sleepers_: either we see the sleeper or it sees the new loop
+  loop_.store(loop);
   if (sleepers_.load() != 0) loop_.notify_all();
   take_part(0, loop);
   if (spin(kSpin, [&] { return !finished(loop, chunks); }, [](Clock::duration) { return false; })) {
@@ -175,17 +188,21 @@ void ThreadPool::take_part(int index, uint32_t loop) {
       if (uint32_t(next >> 32) != loop) break;
       const int64_t begin = int64_t(next >> 16 & 0xFFFF), end = int64_t(next & 0xFFFF);
       if (begin >= end) break;
-      // These are this loop's if the exchange below succeeds: they change only after every chunk of it was taken.
+      // These are this loop's if the exchange below succeeds: they change only after every chunk of
+      // it was taken.
       const Task task = share.task.load(std::memory_order_relaxed);
       void* const context = share.context.load(std::memory_order_relaxed);
-      const int64_t n = share.n.load(std::memory_order_relaxed), chunk = share.chunk.load(std::memory_order_relaxed);
-      if (!share.next.compare_exchange_strong(next, next + 0x10000, std::memory_order_acq_rel)) continue;
+      const int64_t n = share.n.load(std::memory_order_relaxed),
+                    chunk = share.chunk.load(std::memory_order_relaxed);
+      if (!share.next.compare_exchange_strong(next, next + 0x10000, std::memory_order_acq_rel))
+        continue;
       task(context, begin * chunk, std::min(n, (begin + 1) * chunk), index);
       ++done;
     }
   }
   if (done == 0) return;
-  // A caller that sleeps set its flag before it counted, so either it sees our chunks or we see the flag.
+  // A caller that sleeps set its flag before it counted, so either it sees our chunks or we see the
+  // flag.
   done_[index].count.exchange(uint64_t(loop) << 32 | done);
   if (index != 0 && caller_sleeps_.load()) {
     caller_wake_.fetch_add(1);
@@ -197,7 +214,9 @@ void ThreadPool::worker(int index) {
   uint32_t seen = 0;
   auto offered = Clock::now();
   for (;;) {
-    const auto waiting = [&] { return uint32_t(shares_[index].next.load(std::memory_order_acquire) >> 32) == seen; };
+    const auto waiting = [&] {
+      return uint32_t(shares_[index].next.load(std::memory_order_acquire) >> 32) == seen;
+    };
     bool waits;
     if (stretches_.load(std::memory_order_relaxed) == 0) {
       waits = spin(kSpin, waiting, [](Clock::duration) { return false; });
@@ -220,17 +239,24 @@ void ThreadPool::worker(int index) {
           return false;
         }
         if (passed < since + kProof) return false;
-        const int64_t after = processor_time(clock), time = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+        const int64_t after = processor_time(clock),
+                      time = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
         int64_t last = helped_.load(std::memory_order_relaxed);
-        const bool still = before >= 0 && after >= 0 && after - before < std::chrono::nanoseconds(kProof).count() / 4;
+        const bool still = before >= 0 && after >= 0 &&
+                           after - before < std::chrono::nanoseconds(kProof).count() / 4;
         before = after, since = passed;
-        if (!still || time - last < std::chrono::nanoseconds(kHelpEvery).count() || !helped_.compare_exchange_strong(last, time)) return false;
+        if (!still || time - last < std::chrono::nanoseconds(kHelpEvery).count() ||
+            !helped_.compare_exchange_strong(last, time))
+          return false;
         const int core = caller_core_.load(std::memory_order_relaxed);
-        caller_core_.store(swap_cores(caller_id_.load(std::memory_order_relaxed), core), std::memory_order_relaxed);
+        caller_core_.store(swap_cores(caller_id_.load(std::memory_order_relaxed), core),
+                           std::memory_order_relaxed);
         return false;
       });
 #else
-      waits = spin(kStretchSpin, waiting, [&](Clock::duration) { return stretches_.load(std::memory_order_relaxed) == 0; });
+      waits = spin(kStretchSpin, waiting, [&](Clock::duration) {
+        return stretches_.load(std::memory_order_relaxed) == 0;
+      });
 #endif
     }
     if (waits) {

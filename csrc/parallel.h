@@ -1,13 +1,15 @@
-// A pool of threads for loops over output rows.  Work is cut into chunks; each thread starts with its own share (so that its
-// weights stay in its own cache) and then takes over chunks that others have not begun, so that a busy neighbour on one core costs
-// its fair share and not a stall.  Who computes a chunk never changes what is computed.
+// A pool of threads for loops over output rows. Work is cut into chunks; each thread starts with
+// its own share (so that its weights stay in its own cache) and then takes over chunks that others
+// have not begun, so that a busy neighbour on one core costs its fair share and not a stall. Who
+// computes a chunk never changes what is computed.
 //
-// Waiting is a short spin, then sleep.  Nothing allocates.  Several threads may call `run` on one pool: the loser of the race for
-// the helpers does its loop alone.
+// Waiting is a short spin, then sleep. Nothing allocates. Several threads may call `run` on one
+// pool: the loser of the race for the helpers does its loop alone.
 //
-// Other programs on the same cores: a thread that is put off its core in the middle of a chunk holds everybody up for a time slice
-// of the operating system.  So workers offer their core to others by themselves, now and then, while they hold no chunk; and a worker
-// that sees the caller put off its core in the middle of a stretch (below) gives it its own one.
+// Other programs on the same cores: a thread that is put off its core in the middle of a chunk
+// holds everybody up for a time slice of the operating system. So workers offer their core to
+// others by themselves, now and then, while they hold no chunk; and a worker that sees the caller
+// put off its core in the middle of a stretch (below) gives it its own one.
 #pragma once
 
 #include <atomic>
@@ -21,18 +23,21 @@ namespace uniaudio {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);  // 1 to 256, the caller included; std::invalid_argument otherwise
+  // 1 to 256, the caller included; std::invalid_argument otherwise
+  explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return int(workers_.size()) + 1; }
 
-  // While one of these lives, its thread comes back with the next loop in microseconds: workers spin longer for it, and help it back
-  // on a core.
+  // While one of these lives, its thread comes back with the next loop in microseconds: workers
+  // spin longer for it, and help it back on a core.
   class Stretch {
    public:
-    explicit Stretch(ThreadPool& pool) : pool_(pool) { pool_.stretches_.fetch_add(1, std::memory_order_relaxed); }
+    explicit Stretch(ThreadPool& pool) : pool_(pool) {
+      pool_.stretches_.fetch_add(1, std::memory_order_relaxed);
+    }
     ~Stretch() { pool_.stretches_.fetch_sub(1, std::memory_order_relaxed); }
     Stretch(const Stretch&) = delete;
 
@@ -40,9 +45,10 @@ class ThreadPool {
     ThreadPool& pool_;
   };
 
-  // Calls f(begin, end), or f(begin, end, thread) with thread in [0, threads()), on disjoint pieces that cover [0, n), each of at
-  // least `grain` but the last.  f must not throw, and must not call `run` of the same pool.  Loops of fewer than two grains stay
-  // on the calling thread, which is thread 0 of its own loop.
+  // Calls f(begin, end), or f(begin, end, thread) with thread in [0, threads()), on disjoint pieces
+  // that cover [0, n), each of at least `grain` but the last. f must not throw, and must not call
+  // `run` of the same pool. Loops of fewer than two grains stay on the calling thread, which is
+  // thread 0 of its own loop.
   template <class F>
   void run(int64_t n, int64_t grain, F&& f) {
     using Plain = std::remove_reference_t<F>;
@@ -58,8 +64,9 @@ class ThreadPool {
 
  private:
   using Task = void (*)(void*, int64_t, int64_t, int);
-  // One thread's share of a loop, and the loop itself: one line of the cache to fetch when it begins.  `next` is
-  // loop << 32 | next chunk << 16 | end, in one word, so that no chunk of another loop, and none twice, can be taken.
+  // One thread's share of a loop, and the loop itself: one line of the cache to fetch when it
+  // begins. `next` is loop << 32 | next chunk << 16 | end, in one word, so that no chunk of another
+  // loop, and none twice, can be taken.
   struct alignas(64) Share {
     std::atomic<uint64_t> next{0};
     std::atomic<Task> task{nullptr};
@@ -79,15 +86,16 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::unique_ptr<Share[]> shares_;
   std::unique_ptr<Done[]> done_;
-  alignas(64) std::atomic<uint32_t> loop_{0};  // number of the current loop; sleeping workers wait for it to change
+  // number of the current loop; sleeping workers wait for it to change
+  alignas(64) std::atomic<uint32_t> loop_{0};
   std::atomic<uint32_t> sleepers_{0};
   alignas(64) std::atomic<bool> busy_{false};
   std::atomic<bool> stop_{false};
   std::atomic<int> stretches_{0};
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<uint32_t> caller_wake_{0};
-  // Of the thread that called `run` last, for those who help it: its number for the operating system,
-  // its clock of processor time and the core that it began the loop on.
+  // Of the thread that called `run` last, for those who help it: its number for the operating
+  // system, its clock of processor time and the core that it began the loop on.
   std::atomic<int> caller_id_{0}, caller_clock_{0}, caller_core_{0};
   std::atomic<int64_t> helped_{0};  // when, in nanoseconds of the steady clock
 };

@@ -8,8 +8,13 @@ namespace {
 constexpr int kTile = 24;  // rows whose scores are held at once
 }
 
-ResidualVQ::ResidualVQ(const Buffer<float>& codebooks, int num_codebooks, int codebook_size, int dim)
-    : num_(num_codebooks), size_(codebook_size), dim_(dim), table_(codebooks.size()), scores_(num_codebooks) {
+ResidualVQ::ResidualVQ(const Buffer<float>& codebooks, int num_codebooks, int codebook_size,
+                       int dim)
+    : num_(num_codebooks),
+      size_(codebook_size),
+      dim_(dim),
+      table_(codebooks.size()),
+      scores_(num_codebooks) {
   std::copy(codebooks.data(), codebooks.data() + codebooks.size(), table_.data());
   bool bounded = true;
   for (int s = 0; s < num_; ++s) {
@@ -38,7 +43,8 @@ void ResidualVQ::make_coarse(int stage) {
   const size_t count = size_t(scores_[stage].panels()) * kPanel;
   coarse.q.allocate(count * padded);
   std::fill_n(coarse.q.data(), coarse.q.size(), uint8_t{128});
-  for (Buffer<float>* b : {&coarse.scale, &coarse.bias, &coarse.norm, &coarse.error, &coarse.slack}) b->allocate(count);
+  for (Buffer<float>* b : {&coarse.scale, &coarse.bias, &coarse.norm, &coarse.error, &coarse.slack})
+    b->allocate(count);
   for (size_t c = 0; c < count; ++c) {
     if (c >= size_t(size_)) {
       coarse.bias[c] = -INFINITY;
@@ -50,8 +56,11 @@ void ResidualVQ::make_coarse(int stage) {
     const float scale = peak / 127.0f;
     double norm = 0, error = 0;
     for (int d = 0; d < dim_; ++d) {
-      const double n = scale > 0 ? std::clamp(std::round(double{e[d]} / scale), -127.0, 127.0) : 0.0, off = e[d] - scale * n;
-      coarse.q[(c / kPanel * (padded / 4) + size_t(d) / 4) * 4 * kPanel + c % kPanel * 4 + size_t(d) % 4] = static_cast<uint8_t>(128 + static_cast<int>(n));
+      const double n = scale > 0 ? std::clamp(std::round(double{e[d]} / scale), -127.0, 127.0)
+                                 : 0.0,
+                   off = e[d] - scale * n;
+      coarse.q[(c / kPanel * (padded / 4) + size_t(d) / 4) * 4 * kPanel + c % kPanel * 4 +
+               size_t(d) % 4] = static_cast<uint8_t>(128 + static_cast<int>(n));
       norm += double{e[d]} * e[d];
       error += off * off;
     }
@@ -59,12 +68,14 @@ void ResidualVQ::make_coarse(int stage) {
     coarse.bias[c] = scores_[stage].bias[c];
     coarse.norm[c] = static_cast<float>(std::sqrt(norm) * 1.0001);
     coarse.error[c] = static_cast<float>(std::sqrt(error) * 1.0001);
-    // A chain of dim multiply-adds is off by at most dim rounding errors (6e-8) of its terms' sizes together; some to spare.
+    // A chain of dim multiply-adds is off by at most dim rounding errors (6e-8) of its terms' sizes
+    // together; some to spare.
     coarse.slack[c] = std::abs(coarse.bias[c]) * static_cast<float>(dim_ + 24) * 6.0e-8f + 1e-30f;
   }
 }
 
-void ResidualVQ::encode(ThreadPool& pool, float* z, int rows, int stages, int32_t* codes, Buffer<float>& scratch) const {
+void ResidualVQ::encode(ThreadPool& pool, float* z, int rows, int stages, int32_t* codes,
+                        Buffer<float>& scratch) const {
   const CodecKernels& kernels = codec_kernels();
   const int most = coarse_.empty() ? kTile : kRvqRows;
   const int tile = std::min(most, std::max(1, (rows + pool.threads() - 1) / pool.threads()));
@@ -79,10 +90,24 @@ void ResidualVQ::encode(ThreadPool& pool, float* z, int rows, int stages, int32_
       if (!coarse_.empty()) {
         const Coarse& c = coarse_[s];
         int32_t* best = codes + size_t(first) * stages + s;
-        kernels.rvq_search({.x = residual, .codewords = codeword(s, 0), .q = c.q.data(), .scale = c.scale.data(), .bias = c.bias.data(), .norm = c.norm.data(),
-                            .error = c.error.data(), .slack = c.slack.data(), .scratch = scores, .best = best, .stride = stages, .rows = n, .dim = dim_,
-                            .padded = static_cast<int>(round_up(dim_, 4)), .size = size_, .panels = scores_[s].panels()});
-        for (int r = 0; r < n; ++r) kernels.subtract(codeword(s, best[r * stages]), residual + size_t(r) * dim_, dim_);
+        kernels.rvq_search({.x = residual,
+                            .codewords = codeword(s, 0),
+                            .q = c.q.data(),
+                            .scale = c.scale.data(),
+                            .bias = c.bias.data(),
+                            .norm = c.norm.data(),
+                            .error = c.error.data(),
+                            .slack = c.slack.data(),
+                            .scratch = scores,
+                            .best = best,
+                            .stride = stages,
+                            .rows = n,
+                            .dim = dim_,
+                            .padded = static_cast<int>(round_up(dim_, 4)),
+                            .size = size_,
+                            .panels = scores_[s].panels()});
+        for (int r = 0; r < n; ++r)
+          kernels.subtract(codeword(s, best[r * stages]), residual + size_t(r) * dim_, dim_);
         continue;
       }
       Product p;

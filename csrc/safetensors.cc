@@ -31,7 +31,7 @@ size_t dtype_size(const std::string& dtype) {
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw std::runtime_error(path + ": " + std::strerror(errno));
-  struct stat st {};
+  struct stat st{};
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
     close(fd);
     throw std::runtime_error(path + ": expected a regular file");
@@ -43,7 +43,8 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
   }
   close(fd);
   if (!map_) {
-    throw std::invalid_argument(path + ": expected a safetensors file of at least 8 bytes, got " + std::to_string(size_) + "; fetch it again");
+    throw std::invalid_argument(path + ": expected a safetensors file of at least 8 bytes, got " +
+                                std::to_string(size_) + "; fetch it again");
   }
   try {
     parse();
@@ -57,7 +58,9 @@ SafetensorsFile::~SafetensorsFile() { munmap(map_, size_); }
 
 void SafetensorsFile::parse() {
   const uint8_t* bytes = static_cast<const uint8_t*>(map_);
-  const auto fail = [this](const std::string& what) { throw std::invalid_argument(path_ + ": " + what + "; the file is damaged, fetch it again"); };
+  const auto fail = [this](const std::string& what) {
+    throw std::invalid_argument(path_ + ": " + what + "; the file is damaged, fetch it again");
+  };
   uint64_t header = 0;
   for (int i = 7; i >= 0; --i) header = header << 8 | bytes[i];
   if (header > kMaxHeader || header > size_ - 8) {
@@ -83,8 +86,9 @@ void SafetensorsFile::parse() {
     const Json* dtype = value.find("dtype");
     const Json* shape = value.find("shape");
     const Json* offsets = value.find("data_offsets");
-    if (!dtype || !shape || !offsets || !dtype->is(Json::Kind::string) || !shape->is(Json::Kind::array) ||
-        !offsets->is(Json::Kind::array) || offsets->array.size() != 2 || value.object.size() != 3) {
+    if (!dtype || !shape || !offsets || !dtype->is(Json::Kind::string) ||
+        !shape->is(Json::Kind::array) || !offsets->is(Json::Kind::array) ||
+        offsets->array.size() != 2 || value.object.size() != 3) {
       fail("tensor " + name + " lacks dtype, shape or data_offsets");
     }
     Entry e;
@@ -94,16 +98,20 @@ void SafetensorsFile::parse() {
     if (shape->array.size() > kMaxDims) fail("tensor " + name + " has more than 16 dimensions");
     size_t count = item;
     for (const Json& d : shape->array) {
-      if (!d.is(Json::Kind::integer) || d.integer < 0 || d.integer > int64_t{1} << 40) fail("tensor " + name + " has a bad shape");
+      if (!d.is(Json::Kind::integer) || d.integer < 0 || d.integer > int64_t{1} << 40)
+        fail("tensor " + name + " has a bad shape");
       e.shape.push_back(d.integer);
-      if (d.integer != 0 && count > size_ / size_t(d.integer)) fail("tensor " + name + " is larger than the file");
+      if (d.integer != 0 && count > size_ / size_t(d.integer))
+        fail("tensor " + name + " is larger than the file");
       count *= size_t(d.integer);
     }
     for (const Json& o : offsets->array) {
-      if (!o.is(Json::Kind::integer) || o.integer < 0 || uint64_t(o.integer) > data_size) fail("tensor " + name + " lies outside the file");
+      if (!o.is(Json::Kind::integer) || o.integer < 0 || uint64_t(o.integer) > data_size)
+        fail("tensor " + name + " lies outside the file");
     }
     const size_t begin = size_t(offsets->array[0].integer), end = size_t(offsets->array[1].integer);
-    if (end < begin || end - begin != count) fail("tensor " + name + "'s data_offsets do not fit its shape");
+    if (end < begin || end - begin != count)
+      fail("tensor " + name + "'s data_offsets do not fit its shape");
     e.data = bytes + 8 + header + begin;
     e.bytes = count;
     ranges.emplace_back(begin, end);
@@ -125,10 +133,14 @@ Weights SafetensorsFile::weights(const std::string& prefix) const {
   Weights w;
   for (const auto& [name, e] : entries_) {
     if (name.compare(0, prefix.size(), prefix) != 0) continue;
-    static const std::map<std::string, StoredType> types = {
-        {"F32", StoredType::float32}, {"BF16", StoredType::bfloat16}, {"I8", StoredType::int8}, {"U8", StoredType::int4}};
+    static const std::map<std::string, StoredType> types = {{"F32", StoredType::float32},
+                                                            {"BF16", StoredType::bfloat16},
+                                                            {"I8", StoredType::int8},
+                                                            {"U8", StoredType::int4}};
     const auto type = types.find(e.dtype);
-    if (type == types.end()) throw std::invalid_argument(path_ + ": tensor " + name + ": expected F32, BF16, I8 or U8 (int4), got " + e.dtype);
+    if (type == types.end())
+      throw std::invalid_argument(path_ + ": tensor " + name +
+                                  ": expected F32, BF16, I8 or U8 (int4), got " + e.dtype);
     w.add(name.substr(prefix.size()), {type->second, e.shape, e.data});
   }
   return w;
@@ -136,7 +148,8 @@ Weights SafetensorsFile::weights(const std::string& prefix) const {
 
 std::vector<float> SafetensorsFile::floats(const std::string& name) const {
   const Entry& e = at(name);
-  if (e.dtype != "F32") throw std::invalid_argument(path_ + ": tensor " + name + ": expected F32, got " + e.dtype);
+  if (e.dtype != "F32")
+    throw std::invalid_argument(path_ + ": tensor " + name + ": expected F32, got " + e.dtype);
   std::vector<float> v(e.bytes / 4);
   if (!v.empty()) std::memcpy(v.data(), e.data, e.bytes);
   return v;
@@ -144,7 +157,8 @@ std::vector<float> SafetensorsFile::floats(const std::string& name) const {
 
 std::vector<int32_t> SafetensorsFile::ints(const std::string& name) const {
   const Entry& e = at(name);
-  if (e.dtype != "I32") throw std::invalid_argument(path_ + ": tensor " + name + ": expected I32, got " + e.dtype);
+  if (e.dtype != "I32")
+    throw std::invalid_argument(path_ + ": tensor " + name + ": expected I32, got " + e.dtype);
   std::vector<int32_t> v(e.bytes / 4);
   if (!v.empty()) std::memcpy(v.data(), e.data, e.bytes);
   return v;

@@ -1,5 +1,6 @@
-// Checked reader of safetensors files (8-byte header length, JSON header, raw little-endian data), for use without Python and for
-// golden files.  Every offset is checked against the file's size before anything is touched; std::invalid_argument otherwise.
+// Checked reader of safetensors files (8-byte header length, JSON header, raw little-endian data),
+// for use without Python and for golden files. Every offset is checked against the file's size
+// before anything is touched; std::invalid_argument otherwise.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ class SafetensorsFile {
     size_t bytes = 0;
   };
 
-  explicit SafetensorsFile(const std::string& path);  // std::runtime_error when the file can't be read
+  // std::runtime_error when the file can't be read
+  explicit SafetensorsFile(const std::string& path);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
@@ -29,7 +31,8 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const Entry& at(const std::string& name) const;
 
-  // All tensors whose names start with `prefix`, which is cut off.  They must be F32, BF16, I8 or U8 (int4).  Views into this file.
+  // All tensors whose names start with `prefix`, which is cut off. They must be F32, BF16, I8 or U8
+  // (int4). Views into this file.
   Weights weights(const std::string& prefix = "") const;
   // Copies of one tensor's values; the dtype must match (F32; I32).
   std::vector<float> floats(const std::string& name) const;

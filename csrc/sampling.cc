@@ -10,7 +10,8 @@
 namespace uniaudio {
 namespace {
 
-[[noreturn]] void refuse(const std::string& what, const std::string& expected, const std::string& got) {
+[[noreturn]] void refuse(const std::string& what, const std::string& expected,
+                         const std::string& got) {
   throw std::invalid_argument("sampling: " + what + ": expected " + expected + ", got " + got);
 }
 
@@ -29,17 +30,20 @@ std::vector<IdRange> merged(std::vector<IdRange> ranges) {
 
 // 53 random bits in [0, 1).
 double uniform(uint64_t seed, uint64_t frame, int codebook) {
-  const auto r = philox({uint32_t(frame), uint32_t(frame >> 32), uint32_t(codebook), 0}, {uint32_t(seed), uint32_t(seed >> 32)});
+  const auto r = philox({uint32_t(frame), uint32_t(frame >> 32), uint32_t(codebook), 0},
+                        {uint32_t(seed), uint32_t(seed >> 32)});
   return (double(r[0] >> 5) * 67108864.0 + double(r[1] >> 6)) / 9007199254740992.0;
 }
 
 constexpr int kBuckets = 2048;
 
-// The k-th largest of n values, 1 <= k < n; peak is the largest.  A histogram finds the few values among which it lies.
+// The k-th largest of n values, 1 <= k < n; peak is the largest. A histogram finds the few values
+// among which it lies.
 float kth_largest(Sampler::Scratch& s, const float* value, int64_t n, int64_t k, float peak) {
   constexpr float kPerUnit = 32.0f;  // buckets; they end 64 below the peak, where exp is 1e-28
   uint16_t* const bucket = s.bucket.data();
-  for (int64_t i = 0; i < n; ++i) bucket[i] = uint16_t(int32_t(std::min((peak - value[i]) * kPerUnit, float(kBuckets - 1))));
+  for (int64_t i = 0; i < n; ++i)
+    bucket[i] = uint16_t(int32_t(std::min((peak - value[i]) * kPerUnit, float(kBuckets - 1))));
   std::fill_n(s.count.data(), kBuckets, 0u);
   for (int64_t i = 0; i < n; ++i) ++s.count[bucket[i]];
   int64_t above = 0;
@@ -59,8 +63,9 @@ bool before(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>&
   return a.first != b.first ? a.first > b.first : a.second < b.second;
 }
 
-// What top_p keeps of n probabilities: those before a (probability, index) in falling order, that one included.  The whole is never
-// sorted: a histogram of their leading bits finds the few among which the mass is reached.
+// What top_p keeps of n probabilities: those before a (probability, index) in falling order, that
+// one included. The whole is never sorted: a histogram of their leading bits finds the few among
+// which the mass is reached.
 std::pair<float, int32_t> last_kept(Sampler::Scratch& s, const float* p, int64_t n, double wanted) {
   constexpr int kShift = 19;  // sign, exponent and four bits; 1, the largest, lands in 2032
   constexpr int kTop = 0x3F800000 >> kShift;
@@ -85,7 +90,8 @@ std::pair<float, int32_t> last_kept(Sampler::Scratch& s, const float* p, int64_t
   const auto begin = s.order.begin();
   std::sort(begin, begin + std::ptrdiff_t(here), before);
   size_t last = 0;
-  for (mass += double(begin->first); mass < wanted && last + 1 < here;) mass += double(s.order[++last].first);
+  for (mass += double(begin->first); mass < wanted && last + 1 < here;)
+    mass += double(s.order[++last].first);
   return s.order[last];
 }
 
@@ -94,40 +100,54 @@ std::pair<float, int32_t> last_kept(Sampler::Scratch& s, const float* p, int64_t
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53u} * c[0], b = uint64_t{0xCD9E8D57u} * c[2];
-    c = {uint32_t(b >> 32) ^ c[1] ^ key[0], uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ key[1], uint32_t(a)};
+    c = {uint32_t(b >> 32) ^ c[1] ^ key[0], uint32_t(b), uint32_t(a >> 32) ^ c[3] ^ key[1],
+         uint32_t(a)};
     key[0] += 0x9E3779B9u;
     key[1] += 0xBB67AE85u;
   }
   return c;
 }
 
-Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm) : config_(c), num_codebooks_(lm.num_codebooks) {
+Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
+    : config_(c), num_codebooks_(lm.num_codebooks) {
   const auto number = [](double v) { return std::to_string(v); };
-  if (!(c.temperature >= 0 && c.temperature <= 100)) refuse("temperature", "0 to 100", number(c.temperature));
+  if (!(c.temperature >= 0 && c.temperature <= 100))
+    refuse("temperature", "0 to 100", number(c.temperature));
   if (c.top_k < 0) refuse("top_k", "0 (all) or more", std::to_string(c.top_k));
   if (!(c.top_p > 0 && c.top_p <= 1)) refuse("top_p", "above 0, at most 1", number(c.top_p));
-  if (c.repetition_window < 0) refuse("repetition_window", "0 (off) or more", std::to_string(c.repetition_window));
-  if (!(c.repetition_penalty >= 1 && c.repetition_penalty <= 100)) refuse("repetition_penalty", "1 (off) to 100", number(c.repetition_penalty));
-  if (c.end_id < -1 || c.end_id >= lm.vocab_size) refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size), std::to_string(c.end_id));
+  if (c.repetition_window < 0)
+    refuse("repetition_window", "0 (off) or more", std::to_string(c.repetition_window));
+  if (!(c.repetition_penalty >= 1 && c.repetition_penalty <= 100))
+    refuse("repetition_penalty", "1 (off) to 100", number(c.repetition_penalty));
+  if (c.end_id < -1 || c.end_id >= lm.vocab_size)
+    refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size),
+           std::to_string(c.end_id));
   if (c.min_frames < 0) refuse("min_frames", "0 or more", std::to_string(c.min_frames));
-  if (!c.allowed.empty() && c.allowed.size() != size_t(lm.num_codebooks) && !(c.tie_slots && c.allowed.size() == 1)) {
-    refuse("allowed", "a list of ranges for each of " + std::to_string(lm.num_codebooks) + " slots", std::to_string(c.allowed.size()) + " lists");
+  if (!c.allowed.empty() && c.allowed.size() != size_t(lm.num_codebooks) &&
+      !(c.tie_slots && c.allowed.size() == 1)) {
+    refuse("allowed", "a list of ranges for each of " + std::to_string(lm.num_codebooks) + " slots",
+           std::to_string(c.allowed.size()) + " lists");
   }
   for (int k = 0; k < num_codebooks_; ++k) {
     Slot slot;
-    slot.end = c.end_id >= 0 && (c.end_slots == EndSlots::any || k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
+    slot.end = c.end_id >= 0 &&
+               (c.end_slots == EndSlots::any ||
+                k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
     if (c.allowed.empty()) {
       slot.plain = {{0, int32_t(lm.vocab_size)}};
     } else {
       for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
         if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
-          refuse("allowed[" + std::to_string(k) + "]", "ranges within 0 to " + std::to_string(lm.vocab_size) + " of at least one id",
-                 "start " + std::to_string(r.begin) + ", size " + std::to_string(int64_t(r.end) - r.begin));
+          refuse("allowed[" + std::to_string(k) + "]",
+                 "ranges within 0 to " + std::to_string(lm.vocab_size) + " of at least one id",
+                 "start " + std::to_string(r.begin) + ", size " +
+                     std::to_string(int64_t(r.end) - r.begin));
         }
         slot.plain.push_back(r);
       }
       slot.plain = merged(slot.plain);
-      if (slot.plain.empty()) refuse("allowed[" + std::to_string(k) + "]", "at least one id", "none");
+      if (slot.plain.empty())
+        refuse("allowed[" + std::to_string(k) + "]", "at least one id", "none");
     }
     slot.with_end = slot.plain;
     if (slot.end) {
@@ -138,7 +158,9 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm) : config_(c), num_
   }
 }
 
-bool Sampler::may_end(int slot, int64_t generated) const { return slots_[size_t(slot)].end && generated >= config_.min_frames; }
+bool Sampler::may_end(int slot, int64_t generated) const {
+  return slots_[size_t(slot)].end && generated >= config_.min_frames;
+}
 
 void Sampler::Scratch::reserve(int64_t vocab_size) {
   value.reserve(size_t(vocab_size));
@@ -151,7 +173,8 @@ void Sampler::Scratch::reserve(int64_t vocab_size) {
   order.resize(std::max(order.size(), size_t(vocab_size)));
 }
 
-int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, const int32_t* history, int64_t generated) const {
+int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, const int32_t* history,
+                        int64_t generated) const {
   const SamplingConfig& c = config_;
   if (c.repetition_window > 0 && c.repetition_penalty != 1.0) {
     const float penalty = float(c.repetition_penalty);
@@ -167,7 +190,8 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
     }
   }
 
-  // Gather what may be emitted.  When the end id is out of season only `plain` ids count, unless they hold it themselves.
+  // Gather what may be emitted. When the end id is out of season only `plain` ids count, unless
+  // they hold it themselves.
   const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
   const float temperature = greedy ? 1.0f : float(c.temperature);
   const bool skip_end = c.end_id >= 0 && !may_end(slot, generated) && slots_[size_t(slot)].end;
@@ -193,8 +217,13 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
       gather(r.begin, r.end);
     }
   }
-  if (!finite) throw std::runtime_error("the model gave infinite or NaN logits; its weights are damaged or the temperature is too small");
-  if (n == 0) throw std::runtime_error("sampling: nothing may be emitted before min_frames but the end id; allow more ids");
+  if (!finite)
+    throw std::runtime_error(
+        "the model gave infinite or NaN logits; its weights are damaged or the temperature is too "
+        "small");
+  if (n == 0)
+    throw std::runtime_error(
+        "sampling: nothing may be emitted before min_frames but the end id; allow more ids");
   const float peak = kernels().max(value, n);
   if (greedy) return s.id[size_t(std::find(value, value + n, peak) - value)];
 

@@ -1,5 +1,5 @@
-// Choosing ids from logits.  Random numbers are a pure function of (seed, frame, codebook), so that the same seed gives the same
-// ids alone, in a batch, streamed or resumed.
+// Choosing ids from logits. Random numbers are a pure function of (seed, frame, codebook), so that
+// the same seed gives the same ids alone, in a batch, streamed or resumed.
 #pragma once
 
 #include <array>
@@ -17,18 +17,21 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 enum class EndSlots { first, last, any };
 
 struct SamplingConfig {
-  double temperature = 1.0;         // 0: greedy
-  int64_t top_k = 0;                // 0: all
+  double temperature = 1.0;  // 0: greedy
+  int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
-  bool greedy = false;              // the largest logit, the lowest id among equals
-  int64_t repetition_window = 0;    // generated frames that the repetition guard looks back on, slot by slot; 0: off
-  double repetition_penalty = 1.0;  // logits of ids in the window are divided by it where positive, multiplied where negative
+  bool greedy = false;  // the largest logit, the lowest id among equals
+  // generated frames that the repetition guard looks back on, slot by slot; 0: off
+  int64_t repetition_window = 0;
+  // logits of ids in the window are divided by it where positive, multiplied where negative
+  double repetition_penalty = 1.0;
   uint64_t seed = 0;
   std::vector<std::vector<IdRange>> allowed;  // per slot; empty: everything everywhere
   int64_t end_id = -1;                        // -1: none
   EndSlots end_slots = EndSlots::first;       // the slots in which the end id may come
-  int64_t min_frames = 0;                     // frames to be generated (since the last prefill) before the end id is allowed
-  bool tie_slots = false;                     // sample slot 0 only and repeat its id in all slots
+  // frames to be generated (since the last prefill) before the end id is allowed
+  int64_t min_frames = 0;
+  bool tie_slots = false;  // sample slot 0 only and repeat its id in all slots
 };
 
 // A checked SamplingConfig for one model.  std::invalid_argument when values are out of range.
@@ -55,9 +58,11 @@ class Sampler {
     void reserve(int64_t vocab_size);
   };
 
-  // The id of slot `slot` of frame `frame` from logits [V] (changed by the repetition guard).  history: the last `generated`
-  // frames [generated, K].  std::runtime_error when a logit that may be emitted is not finite.
-  int32_t sample(Scratch& scratch, float* logits, int slot, uint64_t frame, const int32_t* history, int64_t generated) const;
+  // The id of slot `slot` of frame `frame` from logits [V] (changed by the repetition guard).
+  // history: the last `generated` frames [generated, K]. std::runtime_error when a logit that may
+  // be emitted is not finite.
+  int32_t sample(Scratch& scratch, float* logits, int slot, uint64_t frame, const int32_t* history,
+                 int64_t generated) const;
 
  private:
   struct Slot {

@@ -40,7 +40,10 @@ class SeanetCodec final : public Codec {
   std::unique_ptr<EncoderStream> make_encoder() const override;
   std::unique_ptr<DecoderStream> make_decoder() const override;
   // Group norm and loudness look at whole clips, but a chunk is a clip.
-  bool streams() const override { return config_.seanet->chunk_size > 0 || !(config_.seanet->group_norm || config_.seanet->normalize); }
+  bool streams() const override {
+    return config_.seanet->chunk_size > 0 ||
+           !(config_.seanet->group_norm || config_.seanet->normalize);
+  }
 
  private:
   friend class SeanetEncoder;

@@ -6,17 +6,22 @@ namespace uniaudio {
 
 namespace {
 
-constexpr int kTile = 96;  // most rows that one task takes through all passes at once: they stay in cache
+// most rows that one task takes through all passes at once: they stay in cache
+constexpr int kTile = 96;
 
-void copy_rows(const float* from, int64_t rows, int width, float* to) { std::copy_n(from, rows * width, to); }
+void copy_rows(const float* from, int64_t rows, int width, float* to) {
+  std::copy_n(from, rows * width, to);
+}
 
 void elu_rows(ThreadPool& pool, const float* x, float* y, int64_t count) {
-  split(pool, count, 16, [&](int64_t a, int64_t b) { codec_kernels().elu(x + a, y + a, size_t(b - a)); }, kPanel);
+  split(
+      pool, count, 16,
+      [&](int64_t a, int64_t b) { codec_kernels().elu(x + a, y + a, size_t(b - a)); }, kPanel);
 }
 
 }  // namespace
 
-// --- state -------------------------------------------------------------------------------------------------------------
+// --- state ---------------------------------------------------------------------------------------
 
 void LayerState::copy_from(const LayerState& o) {
   std::copy_n(o.kept.data(), o.kept.size(), kept.data());
@@ -53,7 +58,8 @@ void ClipNorm::load(const LayerSource& source, const std::string& prefix, int wi
   bias = source.get(prefix + ".norm.bias", {width});
 }
 
-void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add, bool activate) const {
+void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add,
+                   bool activate) const {
   if (rows == 0) return;
   const CodecKernels& kernels = codec_kernels();
   constexpr int64_t kBlock = 16384;  // fixed, so that the sums do not depend on the threads
@@ -61,13 +67,17 @@ void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, fl
   std::vector<double> sums(size_t(blocks) * 2);
   split(pool, blocks, kBlock, [&](int64_t from, int64_t to) {
     for (int64_t i = from; i < to; ++i)
-      kernels.moments(x + i * kBlock, size_t(std::min(kBlock, n - i * kBlock)), &sums[size_t(i) * 2], &sums[size_t(i) * 2 + 1]);
+      kernels.moments(x + i * kBlock, size_t(std::min(kBlock, n - i * kBlock)),
+                      &sums[size_t(i) * 2], &sums[size_t(i) * 2 + 1]);
   });
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i < blocks; ++i) sum += sums[size_t(i) * 2], squares += sums[size_t(i) * 2 + 1];
-  const double mean = sum / double(n), scale = 1.0 / std::sqrt(std::max(0.0, squares / double(n) - mean * mean) + 1e-5);
+  for (int64_t i = 0; i < blocks; ++i)
+    sum += sums[size_t(i) * 2], squares += sums[size_t(i) * 2 + 1];
+  const double mean = sum / double(n),
+               scale = 1.0 / std::sqrt(std::max(0.0, squares / double(n) - mean * mean) + 1e-5);
   // a row of few channels would leave most of a vector idle: several rows are taken as one
-  const int repeat = static_cast<int>(std::clamp<int64_t>(64 / width, 1, rows)), wide = repeat * width;
+  const int repeat = static_cast<int>(std::clamp<int64_t>(64 / width, 1, rows)),
+            wide = repeat * width;
   std::vector<float> a(size_t{2} * wide);
   float* const b = a.data() + wide;
   for (int i = 0; i < wide; ++i) {
@@ -76,17 +86,25 @@ void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, fl
     b[i] = static_cast<float>(bias[i % width] - mean * factor);
   }
   split(pool, rows / repeat, wide, [&](int64_t from, int64_t to) {
-    kernels.affine(x + from * wide, a.data(), b, y + from * wide, int(to - from), wide, add, activate);
+    kernels.affine(x + from * wide, a.data(), b, y + from * wide, int(to - from), wide, add,
+                   activate);
   });
   const int64_t done = rows / repeat * repeat * width;
   kernels.affine(x + done, a.data(), b, y + done, int(rows % repeat), width, add, activate);
 }
 
-// --- convolution -------------------------------------------------------------------------------------------------------
+// --- convolution ---------------------------------------------------------------------------------
 
-ConvLayer::ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel, int stride, int dilation, bool elu_first)
-    : in_(in), out_(out), kernel_(kernel), stride_(stride), dilation_(dilation), span_((kernel - 1) * dilation + 1),
-      reflect_(source.config->reflect), elu_first_(elu_first) {
+ConvLayer::ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out,
+                     int kernel, int stride, int dilation, bool elu_first)
+    : in_(in),
+      out_(out),
+      kernel_(kernel),
+      stride_(stride),
+      dilation_(dilation),
+      span_((kernel - 1) * dilation + 1),
+      reflect_(source.config->reflect),
+      elu_first_(elu_first) {
   const int total = span_ - stride_;
   right_ = source.config->causal ? 0 : total / 2;
   left_ = total - right_;
@@ -165,7 +183,8 @@ ConvLayer::Window ConvLayer::open(LayerState& s, int n, bool last) const {
   if (last && s.received > 0) {
     const int64_t length = s.received;
     const int pad = right_ + static_cast<int>(round_up(length, stride_) - length);
-    // reflection at the end of the clip, or of its zero extension where it is no longer than the padding
+    // reflection at the end of the clip, or of its zero extension where it is no longer than the
+    // padding
     const int64_t extended = std::max<int64_t>(length, std::max(left_, pad) + 1);
     for (int i = 0; i < pad; ++i) {
       const int64_t mirror = 2 * (extended - 1) - (length + i);
@@ -190,23 +209,42 @@ void ConvLayer::close(LayerState& s, const Window& window) const {
   const int64_t first = std::clamp<int64_t>(std::min(next, window.rows - retain_), 0, window.rows);
   s.rows = static_cast<int>(window.rows - first);
   s.skip = static_cast<int>(next - first);
-  if (s.rows <= capacity_) copy_rows(window.base + first * in_, s.rows, in_, s.kept.data());  // more only where the clip has ended
+  // more only where the clip has ended
+  if (s.rows <= capacity_) copy_rows(window.base + first * in_, s.rows, in_, s.kept.data());
 }
 
 void ConvLayer::convolve_here(const float* first, int count, float* out) const {
-  multiply_here({.m = &matrix_, .a = first, .lda = int64_t{stride_} * in_, .rows = count, .c = out, .ldc = out_, .taps = kernel_,
+  multiply_here({.m = &matrix_,
+                 .a = first,
+                 .lda = int64_t{stride_} * in_,
+                 .rows = count,
+                 .c = out,
+                 .ldc = out_,
+                 .taps = kernel_,
                  .tap_step = int64_t{dilation_} * in_});
 }
 
-void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* out, bool activate) const {
+void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* out,
+                         bool activate) const {
   const int64_t step = int64_t{stride_} * in_;
   int done = 0;
   if (group_ > 1 && rows >= group_) {
     done = rows / group_ * group_;
-    multiply(pool, {.m = &banded_, .a = first, .lda = group_ * step, .rows = rows / group_, .c = out, .ldc = group_ * out_});
+    multiply(pool, {.m = &banded_,
+                    .a = first,
+                    .lda = group_ * step,
+                    .rows = rows / group_,
+                    .c = out,
+                    .ldc = group_ * out_});
   }
-  multiply(pool, {.m = &matrix_, .a = first + done * step, .lda = step, .rows = rows - done, .c = out + int64_t{done} * out_, .ldc = out_,
-                  .taps = kernel_, .tap_step = int64_t{dilation_} * in_});
+  multiply(pool, {.m = &matrix_,
+                  .a = first + done * step,
+                  .lda = step,
+                  .rows = rows - done,
+                  .c = out + int64_t{done} * out_,
+                  .ldc = out_,
+                  .taps = kernel_,
+                  .tap_step = int64_t{dilation_} * in_});
   if (norm_.present())
     norm_.run(pool, out, rows, out_, out, false, activate);
   else if (activate)
@@ -221,17 +259,21 @@ int64_t ConvLayer::ready(int64_t received) const {
 
 bool ConvLayer::plausible(const LayerState& s) const {
   if (s.rows > capacity_) return false;
-  if (!s.started) return s.skip == 0 && s.rows == s.received && s.received <= (reflect_ ? left_ : 0);
+  if (!s.started)
+    return s.skip == 0 && s.rows == s.received && s.received <= (reflect_ ? left_ : 0);
   const int64_t seen = s.received + left_, next = ready(s.received) * stride_;
   const int64_t first = std::max<int64_t>(0, std::min(next, seen - retain_));
   return s.received > 0 && s.rows == seen - first && s.skip == next - first;
 }
 
-// --- transposed convolution --------------------------------------------------------------------------------------------
+// --- transposed convolution ----------------------------------------------------------------------
 
-UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride, bool elu_first)
+UpsampleLayer::UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out,
+                             int stride, bool elu_first)
     : in_(in), out_(out), stride_(stride), elu_first_(elu_first) {
-  const int trim_right = source.config->causal ? static_cast<int>(std::ceil(stride * source.config->trim_right_ratio)) : stride / 2;
+  const int trim_right = source.config->causal
+                             ? static_cast<int>(std::ceil(stride * source.config->trim_right_ratio))
+                             : stride / 2;
   trim_left_ = stride - trim_right;
   const Buffer<float> weight = source.get(prefix + ".weight", {in, out, 2 * stride});
   const Buffer<float> bias = source.get(prefix + ".bias", {out});
@@ -276,7 +318,12 @@ int UpsampleLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float*
   if (s.received == 0) return 0;
   const int groups = n + last;
   if (last) std::fill_n(base + int64_t{n + 1} * in_, in_, 0.0f);
-  multiply(pool, {.m = &matrix_, .a = base, .lda = in_, .rows = groups, .c = out, .ldc = int64_t{stride_} * out_});
+  multiply(pool, {.m = &matrix_,
+                  .a = base,
+                  .lda = in_,
+                  .rows = groups,
+                  .c = out,
+                  .ldc = int64_t{stride_} * out_});
   if (norm_.present()) norm_.run(pool, out, int64_t{groups} * stride_, out_, out);
   // the last group is only the tail of the row before it
   int64_t count = int64_t{n} * stride_ + (last ? trim_left_ : 0);
@@ -291,31 +338,39 @@ int UpsampleLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float*
 }
 
 bool UpsampleLayer::plausible(const LayerState& s) const {
-  return s.rows == 0 && !s.started && s.skip == std::max<int64_t>(0, trim_left_ - s.received * stride_);
+  return s.rows == 0 && !s.started &&
+         s.skip == std::max<int64_t>(0, trim_left_ - s.received * stride_);
 }
 
-// --- residual block ----------------------------------------------------------------------------------------------------
+// --- residual block ------------------------------------------------------------------------------
 
-ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation, bool elu_after)
-    : width_(width), hidden_(width / source.config->compress),
-      first_(source, prefix + ".first", width, hidden_, source.config->residual_kernel_size, 1, dilation, false),
-      conv_shortcut_(source.config->conv_shortcut), elu_after_(elu_after) {
+ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width,
+                             int dilation, bool elu_after)
+    : width_(width),
+      hidden_(width / source.config->compress),
+      first_(source, prefix + ".first", width, hidden_, source.config->residual_kernel_size, 1,
+             dilation, false),
+      conv_shortcut_(source.config->conv_shortcut),
+      elu_after_(elu_after) {
   const auto pointwise = [&](const std::string& name, int in, int out, ClipNorm& norm) {
-    const Buffer<float> weight = source.get(name + ".weight", {out, in, 1}), bias = source.get(name + ".bias", {out});
+    const Buffer<float> weight = source.get(name + ".weight", {out, in, 1}),
+                        bias = source.get(name + ".bias", {out});
     norm.load(source, name, out);
     return source.weights ? PackedMatrix::linear(weight, bias, out, in) : PackedMatrix();
   };
   second_ = pointwise(prefix + ".second", hidden_, width_, second_norm_);
   if (conv_shortcut_) {
     shortcut_ = pointwise(prefix + ".shortcut", width_, width_, shortcut_norm_);
-    if (source.weights && !second_norm_.present())  // the second product is added to the first: one bias serves both
+    // the second product is added to the first: one bias serves both
+    if (source.weights && !second_norm_.present())
       for (int i = 0; i < width_; ++i) shortcut_.bias[i] += second_.bias[i];
   }
 }
 
 int ResidualLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
   const ConvLayer::Window window = first_.open(s, n, last);
-  // Many rows: tiles of them.  Few: the columns are shared out, so that each weight is read by one thread only.
+  // Many rows: tiles of them. Few: the columns are shared out, so that each weight is read by one
+  // thread only.
   if (window.count > 0) {
     if (second_norm_.present() || (pool.threads() > 1 && window.count < 12 * pool.threads()))
       columns(pool, s, window.first, window.count, out);
@@ -326,13 +381,16 @@ int ResidualLayer::run(ThreadPool& pool, LayerState& s, int n, bool last, float*
   return window.count;
 }
 
-void ResidualLayer::tiles(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const {
+void ResidualLayer::tiles(ThreadPool& pool, LayerState& s, const float* first, int count,
+                          float* out) const {
   const CodecKernels& kernels = codec_kernels();
   const int threads = pool.threads(), before = first_.span() - 1;
-  // As many tiles for one thread as for the other, and no fewer rows in one than the rows before it, which are computed again.
+  // As many tiles for one thread as for the other, and no fewer rows in one than the rows before
+  // it, which are computed again.
   const int64_t wanted = round_up((count + kTile - 1) / kTile, 2 * threads);
   const int tile = static_cast<int>(std::max<int64_t>({(count + wanted - 1) / wanted, before, 8}));
-  const size_t activated = size_t(tile + before) * width_, each = size_t(round_up(activated + size_t(tile) * hidden_, 1024)) + 64;
+  const size_t activated = size_t(tile + before) * width_,
+               each = size_t(round_up(activated + size_t(tile) * hidden_, 1024)) + 64;
   s.work2.reserve(each * threads);
   pool.run((count + tile - 1) / tile, 1, [&](int64_t begin, int64_t end, int thread) {
     float *x = s.work2.data() + each * thread, *mid = x + activated;
@@ -345,30 +403,42 @@ void ResidualLayer::tiles(ThreadPool& pool, LayerState& s, const float* first, i
       first_.convolve_here(x, rows, mid);
       kernels.elu(mid, mid, size_t(rows) * hidden_);
       if (conv_shortcut_) {
-        multiply_here({.m = &shortcut_, .a = centre, .lda = width_, .rows = rows, .c = to, .ldc = width_});
+        multiply_here(
+            {.m = &shortcut_, .a = centre, .lda = width_, .rows = rows, .c = to, .ldc = width_});
       } else {
         copy_rows(centre, rows, width_, to);
-        for (int r = 0; r < rows; ++r) kernels.add(second_.bias.data(), to + int64_t{r} * width_, width_);
+        for (int r = 0; r < rows; ++r)
+          kernels.add(second_.bias.data(), to + int64_t{r} * width_, width_);
       }
-      multiply_here({.m = &second_, .a = mid, .lda = hidden_, .rows = rows, .c = to, .ldc = width_, .add = true});
+      multiply_here({.m = &second_,
+                     .a = mid,
+                     .lda = hidden_,
+                     .rows = rows,
+                     .c = to,
+                     .ldc = width_,
+                     .add = true});
       if (elu_after_) kernels.elu(to, to, size_t(rows) * width_);
     }
   });
 }
 
-void ResidualLayer::columns(ThreadPool& pool, LayerState& s, const float* first, int count, float* out) const {
+void ResidualLayer::columns(ThreadPool& pool, LayerState& s, const float* first, int count,
+                            float* out) const {
   const CodecKernels& kernels = codec_kernels();
-  const size_t activated = size_t(count + first_.span() - 1) * width_, total = size_t(count) * width_;
+  const size_t activated = size_t(count + first_.span() - 1) * width_,
+               total = size_t(count) * width_;
   s.work2.reserve(activated + size_t(count) * hidden_);
   float *x = s.work2.data(), *mid = x + activated;
   const float* centre = first + int64_t{first_.left()} * width_;
   elu_rows(pool, first, x, int64_t(activated));
   first_.convolve(pool, x, count, mid, true);
   if (conv_shortcut_)
-    multiply(pool, {.m = &shortcut_, .a = centre, .lda = width_, .rows = count, .c = out, .ldc = width_});
+    multiply(pool,
+             {.m = &shortcut_, .a = centre, .lda = width_, .rows = count, .c = out, .ldc = width_});
   else
     copy_rows(centre, count, width_, out);
-  Product second{.m = &second_, .a = mid, .lda = hidden_, .rows = count, .c = out, .ldc = width_, .add = true};
+  Product second{
+      .m = &second_, .a = mid, .lda = hidden_, .rows = count, .c = out, .ldc = width_, .add = true};
   if (second_norm_.present()) {
     if (conv_shortcut_) shortcut_norm_.run(pool, out, count, width_, out);
     second.c = x;  // which nobody needs any more
@@ -377,19 +447,26 @@ void ResidualLayer::columns(ThreadPool& pool, LayerState& s, const float* first,
     return second_norm_.run(pool, x, count, width_, out, true, elu_after_);
   }
   if (!conv_shortcut_)
-    for (int r = 0; r < count; ++r) kernels.add(second_.bias.data(), out + int64_t{r} * width_, width_);
+    for (int r = 0; r < count; ++r)
+      kernels.add(second_.bias.data(), out + int64_t{r} * width_, width_);
   multiply(pool, second);
   if (elu_after_) elu_rows(pool, out, out, int64_t(total));
 }
 
-// --- LSTM --------------------------------------------------------------------------------------------------------------
+// --- LSTM ----------------------------------------------------------------------------------------
 
 LstmLayer::LstmLayer(const LayerSource& source, const std::string& prefix, int width, int layers)
-    : width_(width), layers_(layers), blocks_((width + kPanel - 1) / kPanel), input_(layers), recurrent_(layers) {
+    : width_(width),
+      layers_(layers),
+      blocks_((width + kPanel - 1) / kPanel),
+      input_(layers),
+      recurrent_(layers) {
   for (int l = 0; l < layers; ++l) {
     const std::string end = "_l" + std::to_string(l);
-    const Buffer<float> wi = source.get(prefix + ".weight_ih" + end, {4 * width, width}), wh = source.get(prefix + ".weight_hh" + end, {4 * width, width});
-    const Buffer<float> bi = source.get(prefix + ".bias_ih" + end, {4 * width}), bh = source.get(prefix + ".bias_hh" + end, {4 * width});
+    const Buffer<float> wi = source.get(prefix + ".weight_ih" + end, {4 * width, width}),
+                        wh = source.get(prefix + ".weight_hh" + end, {4 * width, width});
+    const Buffer<float> bi = source.get(prefix + ".bias_ih" + end, {4 * width}),
+                        bh = source.get(prefix + ".bias_hh" + end, {4 * width});
     if (!source.weights) continue;
     input_[l].allocate(width, blocks_ * 4 * kPanel);
     recurrent_[l].allocate(size_t(blocks_) * width * 4 * kPanel);
@@ -399,7 +476,8 @@ LstmLayer::LstmLayer(const LayerSource& source, const std::string& prefix, int w
         const int column = (u / kPanel * 4 + gate) * kPanel + u % kPanel;
         for (int i = 0; i < width; ++i) {
           input_[l].at(i, column) = wi[row * width + i];
-          recurrent_[l][(size_t(u / kPanel) * width + i) * 4 * kPanel + gate * kPanel + u % kPanel] = wh[row * width + i];
+          recurrent_[l][(size_t(u / kPanel) * width + i) * 4 * kPanel + gate * kPanel +
+                        u % kPanel] = wh[row * width + i];
         }
         input_[l].bias[column] = bi[row] + bh[row];
       }
@@ -431,13 +509,15 @@ int LstmLayer::run(ThreadPool& pool, LayerState& s, int n, bool, float* out) con
   s.received += n;
   if (n == 0) return 0;
   for (int l = 0; l < layers_; ++l) {
-    // rows between layers alternate between `out` and the second half of `work`, so that the last ones land in `out`
+    // rows between layers alternate between `out` and the second half of `work`, so that the last
+    // ones land in `out`
     float* to = (layers_ - 1 - l) % 2 == 0 ? out : x + int64_t{n} * width_;
     float *hidden = s.kept.data() + size_t(2) * l * width_, *cell = hidden + width_;
     multiply(pool, {.m = &input_[l], .a = from, .lda = width_, .rows = n, .c = gates, .ldc = wide});
-    // Every step reads all recurrent weights.  A thread keeps its share of them and reads it to and fro, so that the end of one
-    // step is in its cache at the start of the next.
-    const int threads = pool.threads() > 1 && int64_t{width_} * width_ >= 16384 ? pool.threads() : 1;
+    // Every step reads all recurrent weights. A thread keeps its share of them and reads it to and
+    // fro, so that the end of one step is in its cache at the start of the next.
+    const int threads =
+        pool.threads() > 1 && int64_t{width_} * width_ >= 16384 ? pool.threads() : 1;
     const int pieces = 2 * threads, size = (blocks_ + pieces - 1) / pieces;
     LstmStep step{.w = recurrent_[l].data(), .cell = cell, .width = width_};
     for (int t = 0; t < n; ++t) {

@@ -1,6 +1,7 @@
-// The layers of the SEANet codec as streams over rows (time-major).  A chain hands each layer its rows; a layer keeps what later
-// rows still need and says how many rows it wrote.  The padding rules are those of EnCodec (arXiv 2210.13438): every layer pads
-// its own input, so the right edge is handled layer by layer when the clip ends.
+// The layers of the SEANet codec as streams over rows (time-major). A chain hands each layer its
+// rows; a layer keeps what later rows still need and says how many rows it wrote. The padding rules
+// are those of EnCodec (arXiv 2210.13438): every layer pads its own input, so the right edge is
+// handled layer by layer when the clip ends.
 #pragma once
 
 #include <memory>
@@ -15,11 +16,12 @@ namespace uniaudio {
 
 // One layer's memory in one stream, and its working space.
 struct LayerState {
-  Buffer<float> kept;     // rows that later outputs need
-  int rows = 0;           // how many of them there are
-  int skip = 0;           // rows of `kept` before the next output's first one; upsampling: output rows still to trim
-  int64_t received = 0;   // input rows so far
-  bool started = false;   // the left padding is there
+  Buffer<float> kept;  // rows that later outputs need
+  int rows = 0;        // how many of them there are
+  // rows of `kept` before the next output's first one; upsampling: output rows still to trim
+  int skip = 0;
+  int64_t received = 0;       // input rows so far
+  bool started = false;       // the left padding is there
   Buffer<float> work, work2;  // not state
 
   void copy_from(const LayerState& o);
@@ -36,7 +38,8 @@ class Layer {
   virtual int64_t bound(int64_t n) const = 0;
   // Where to write the next (at most) n input rows before calling run.
   virtual float* input(LayerState& s, int64_t n) const = 0;
-  // Takes n rows from there, writes the outputs that are complete; last: pads the right edge and writes all that is left.
+  // Takes n rows from there, writes the outputs that are complete; last: pads the right edge and
+  // writes all that is left.
   virtual int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const = 0;
   // Rows out after `received` rows in, before the end of the clip.
   virtual int64_t ready(int64_t received) const = 0;
@@ -47,7 +50,8 @@ class Layer {
   void read(LayerState& s, StateReader& r) const;
 };
 
-// What a layer is made from: names are looked up under `prefix`, shapes are noted for the check that comes first.
+// What a layer is made from: names are looked up under `prefix`, shapes are noted for the check
+// that comes first.
 struct LayerSource {
   const Weights* weights = nullptr;  // null: only note the shapes
   std::vector<TensorSpec>* specs = nullptr;
@@ -61,13 +65,16 @@ struct ClipNorm {
   Buffer<float> weight, bias;
   bool present() const { return weight.size() != 0; }
   void load(const LayerSource& source, const std::string& prefix, int width);
-  // x [rows, width] -> y (which may be x); `add`: to what is in y; `activate`: then elu.  Works with its norm only.
-  void run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add = false, bool activate = false) const;
+  // x [rows, width] -> y (which may be x); `add`: to what is in y; `activate`: then elu. Works with
+  // its norm only.
+  void run(ThreadPool& pool, const float* x, int64_t rows, int width, float* y, bool add = false,
+           bool activate = false) const;
 };
 
 class ConvLayer final : public Layer {
  public:
-  ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel, int stride, int dilation, bool elu_first);
+  ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel,
+            int stride, int dilation, bool elu_first);
   std::unique_ptr<LayerState> make_state() const override;
   void reset(LayerState& s) const override;
   int width_in() const override { return in_; }
@@ -78,7 +85,8 @@ class ConvLayer final : public Layer {
   int64_t ready(int64_t received) const override;
   bool plausible(const LayerState& s) const override;
 
-  // The outputs that one push completes: output i is a product over the rows from `first` + i * stride on.
+  // The outputs that one push completes: output i is a product over the rows from `first` + i *
+  // stride on.
   struct Window {
     const float* base = nullptr;  // padded rows that are there
     int64_t rows = 0;
@@ -88,8 +96,10 @@ class ConvLayer final : public Layer {
   // Takes in n new rows (see `input`) and pads; `close` then remembers what later outputs need.
   Window open(LayerState& s, int n, bool last) const;
   void close(LayerState& s, const Window& window) const;
-  // The outputs themselves, from rows of one such window; with the norm, if there is one, and an elu where that is asked for.
-  void convolve(ThreadPool& pool, const float* first, int count, float* out, bool activate = false) const;
+  // The outputs themselves, from rows of one such window; with the norm, if there is one, and an
+  // elu where that is asked for.
+  void convolve(ThreadPool& pool, const float* first, int count, float* out,
+                bool activate = false) const;
   // The same on the calling thread; without norm.
   void convolve_here(const float* first, int count, float* out) const;
 
@@ -97,13 +107,13 @@ class ConvLayer final : public Layer {
   int span() const { return span_; }
 
  private:
-
   int in_, out_, kernel_, stride_, dilation_, span_, left_, right_;
   bool reflect_, elu_first_;
   int capacity_;  // rows kept at most
   int retain_;    // rows kept at least, for reflection at the right edge
   PackedMatrix matrix_;
-  // Few output channels leave most of a panel idle, so `group_` steps are computed as one row of a banded matrix.
+  // Few output channels leave most of a panel idle, so `group_` steps are computed as one row of a
+  // banded matrix.
   PackedMatrix banded_;
   int group_ = 1;
   ClipNorm norm_;
@@ -112,7 +122,8 @@ class ConvLayer final : public Layer {
 // Transposed convolution of kernel 2 x stride: output rows u * stride .. are x[u] W0 + x[u-1] W1.
 class UpsampleLayer final : public Layer {
  public:
-  UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride, bool elu_first);
+  UpsampleLayer(const LayerSource& source, const std::string& prefix, int in, int out, int stride,
+                bool elu_first);
   std::unique_ptr<LayerState> make_state() const override;
   void reset(LayerState& s) const override;
   int width_in() const override { return in_; }
@@ -120,7 +131,9 @@ class UpsampleLayer final : public Layer {
   int64_t bound(int64_t n) const override { return (n + 1) * stride_; }
   float* input(LayerState& s, int64_t n) const override;
   int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
-  int64_t ready(int64_t received) const override { return received * stride_ > trim_left_ ? received * stride_ - trim_left_ : 0; }
+  int64_t ready(int64_t received) const override {
+    return received * stride_ > trim_left_ ? received * stride_ - trim_left_ : 0;
+  }
   bool plausible(const LayerState& s) const override;
 
  private:
@@ -130,11 +143,13 @@ class UpsampleLayer final : public Layer {
   ClipNorm norm_;
 };
 
-// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants that.  The rows go through all of it
-// in tiles that stay in cache; what a stream remembers is the input of the first convolution, before its elu.
+// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants
+// that. The rows go through all of it in tiles that stay in cache; what a stream remembers is the
+// input of the first convolution, before its elu.
 class ResidualLayer final : public Layer {
  public:
-  ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation, bool elu_after);
+  ResidualLayer(const LayerSource& source, const std::string& prefix, int width, int dilation,
+                bool elu_after);
   std::unique_ptr<LayerState> make_state() const override { return first_.make_state(); }
   void reset(LayerState& s) const override { first_.reset(s); }
   int width_in() const override { return width_; }
@@ -171,7 +186,8 @@ class LstmLayer final : public Layer {
   bool plausible(const LayerState& s) const override { return s.rows == 0 && s.skip == 0; }
 
  private:
-  int width_, layers_, blocks_;  // blocks of 16 units; gates of one block lie together: [i16 f16 g16 o16]
+  // blocks of 16 units; gates of one block lie together: [i16 f16 g16 o16]
+  int width_, layers_, blocks_;
   std::vector<PackedMatrix> input_;
   std::vector<Buffer<float>> recurrent_;  // [blocks][width][64]
 };

@@ -10,26 +10,38 @@ namespace {
 constexpr float kNormEps = 1e-6f;
 constexpr float kMaxLogGain = 5.0f;
 constexpr double kEnvelopeFloor = 0.1;
-constexpr int kChunk = 128;  // frames at once: enough to read each weight for many rows, few enough to stay in cache
+// frames at once: enough to read each weight for many rows, few enough to stay in cache
+constexpr int kChunk = 128;
 
 Buffer<float> hann(int n) {  // periodic, as torch.hann_window
   Buffer<float> w(n);
-  for (int i = 0; i < n; ++i) w[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
+  for (int i = 0; i < n; ++i)
+    w[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
   return w;
 }
 
 ConvNeXt::Shape encoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
+  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes,
+          s.encoder_width,
+          s.encoder_hidden,
+          s.encoder_blocks,
+          c.codebook_dim,
+          s.kernel_size};
 }
 ConvNeXt::Shape decoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {c.codebook_dim, s.decoder_width, s.decoder_hidden, s.decoder_blocks, (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes, s.kernel_size};
+  return {c.codebook_dim,
+          s.decoder_width,
+          s.decoder_hidden,
+          s.decoder_blocks,
+          (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes,
+          s.kernel_size};
 }
 
 }  // namespace
 
-// --- ConvNeXt ----------------------------------------------------------------------------------------------------------
+// --- ConvNeXt ------------------------------------------------------------------------------------
 
 void ConvNeXt::specs(const std::string& p, const Shape& s, std::vector<TensorSpec>& out) {
   const auto linear = [&](const std::string& name, int n, int k) {
@@ -54,9 +66,11 @@ void ConvNeXt::specs(const std::string& p, const Shape& s, std::vector<TensorSpe
   linear(p + ".output", s.out, s.width);
 }
 
-ConvNeXt::ConvNeXt(const Weights& weights, const std::string& p, const Shape& s) : shape_(s), blocks_(s.blocks) {
+ConvNeXt::ConvNeXt(const Weights& weights, const std::string& p, const Shape& s)
+    : shape_(s), blocks_(s.blocks) {
   const auto linear = [&](const std::string& name, int n, int k) {
-    return PackedMatrix::linear(weights.get(name + ".weight", {n, k}), weights.get(name + ".bias", {n}), n, k);
+    return PackedMatrix::linear(weights.get(name + ".weight", {n, k}),
+                                weights.get(name + ".bias", {n}), n, k);
   };
   const auto norm = [&](const std::string& name) {
     return Norm{weights.get(name + ".weight", {s.width}), weights.get(name + ".bias", {s.width})};
@@ -68,7 +82,8 @@ ConvNeXt::ConvNeXt(const Weights& weights, const std::string& p, const Shape& s)
     const Buffer<float> w = weights.get(b + ".depthwise.weight", {s.width, 1, s.taps});
     blocks_[i].depthwise.allocate(w.size());
     for (int c = 0; c < s.width; ++c)
-      for (int j = 0; j < s.taps; ++j) blocks_[i].depthwise[size_t(j) * s.width + c] = w[size_t(c) * s.taps + j];
+      for (int j = 0; j < s.taps; ++j)
+        blocks_[i].depthwise[size_t(j) * s.width + c] = w[size_t(c) * s.taps + j];
     blocks_[i].depthwise_bias = weights.get(b + ".depthwise.bias", {s.width});
     blocks_[i].norm = norm(b + ".norm");
     blocks_[i].up = linear(b + ".up", s.hidden, s.width);
@@ -78,13 +93,16 @@ ConvNeXt::ConvNeXt(const Weights& weights, const std::string& p, const Shape& s)
   output_ = linear(p + ".output", s.out, s.width);
 }
 
-void ConvNeXt::normalise(ThreadPool& pool, const Norm& norm, const float* x, float* y, int rows) const {
+void ConvNeXt::normalise(ThreadPool& pool, const Norm& norm, const float* x, float* y,
+                         int rows) const {
   split(pool, rows, 4 * shape_.width, [&](int64_t a, int64_t b) {
-    codec_kernels().layer_norm(x + a * shape_.width, y + a * shape_.width, norm.weight.data(), norm.bias.data(), int(b - a), shape_.width, kNormEps);
+    codec_kernels().layer_norm(x + a * shape_.width, y + a * shape_.width, norm.weight.data(),
+                               norm.bias.data(), int(b - a), shape_.width, kNormEps);
   });
 }
 
-void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows, float* out) const {
+void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows,
+                   float* out) const {
   const CodecKernels& kernels = codec_kernels();
   const int width = shape_.width, hidden = shape_.hidden, past = shape_.taps - 1;
   const size_t kept = size_t(past) * width;
@@ -102,12 +120,15 @@ void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float
     std::copy_n(history, kept, behind);
     split(pool, rows, int64_t{width} * (shape_.taps + 4), [&](int64_t a, int64_t b) {
       const int n = int(b - a);
-      kernels.depthwise(behind + a * width, y + a * width, block.depthwise.data(), block.depthwise_bias.data(), n, shape_.taps, width);
-      kernels.layer_norm(y + a * width, y + a * width, block.norm.weight.data(), block.norm.bias.data(), n, width, kNormEps);
+      kernels.depthwise(behind + a * width, y + a * width, block.depthwise.data(),
+                        block.depthwise_bias.data(), n, shape_.taps, width);
+      kernels.layer_norm(y + a * width, y + a * width, block.norm.weight.data(),
+                         block.norm.bias.data(), n, width, kNormEps);
     });
     std::copy_n(behind + size_t(rows) * width, kept, history);  // before x changes below
     const Product up{.m = &block.up, .a = y, .lda = width, .rows = rows, .c = h, .ldc = hidden};
-    const Product down{.m = &block.down, .a = h, .lda = hidden, .rows = rows, .c = x, .ldc = width, .add = true};
+    const Product down{
+        .m = &block.down, .a = h, .lda = hidden, .rows = rows, .c = x, .ldc = width, .add = true};
     // The bias of `down` is added by hand: a product adds either its bias or to what is there.
     const auto add_bias = [&](int64_t a, int64_t b) {
       for (int64_t r = a; r < b; ++r) kernels.add(block.down.bias.data(), x + r * width, width);
@@ -125,7 +146,9 @@ void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float
       });
     } else {
       multiply(pool, up);
-      split(pool, int64_t{rows} * hidden, 20, [&](int64_t a, int64_t b) { kernels.gelu(h + a, size_t(b - a)); }, kPanel);
+      split(
+          pool, int64_t{rows} * hidden, 20,
+          [&](int64_t a, int64_t b) { kernels.gelu(h + a, size_t(b - a)); }, kPanel);
       add_bias(0, rows);
       multiply(pool, down);
     }
@@ -134,7 +157,7 @@ void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float
   multiply(pool, {.m = &output_, .a = y, .lda = width, .rows = rows, .c = out, .ldc = shape_.out});
 }
 
-// --- streams -----------------------------------------------------------------------------------------------------------
+// --- streams -------------------------------------------------------------------------------------
 
 class SpectralEncoder final : public EncoderStream {
  public:
@@ -160,7 +183,8 @@ class SpectralEncoder final : public EncoderStream {
   }
 
  protected:
-  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes, std::vector<float>*) override {
+  void run(const float* samples, int n, bool last, std::vector<int32_t>& codes,
+           std::vector<float>*) override {
     const int frame = codec_->config().frame_size;
     const int total = pending_ + n;
     const int frames = last ? (total + frame - 1) / frame : total / frame;
@@ -199,25 +223,30 @@ class SpectralEncoder final : public EncoderStream {
     const RealFft& fft = c.encoder_fft_;
     const int segments = frames * s.encoder_subframes, bins = fft.bins(), window = s.encoder_window;
     const int width = s.encoder_phases ? 3 * bins : bins;
-    const size_t each = size_t(window) + 2 * bins + std::max<size_t>(fft.scratch_size(), 3 * size_t(bins));
+    const size_t each =
+        size_t(window) + 2 * bins + std::max<size_t>(fft.scratch_size(), 3 * size_t(bins));
     features_.reserve(size_t(segments) * width);
     latent_.reserve(size_t(frames) * c.config().codebook_dim);
     segment_.reserve(each * segments);
     split(c.pool(), segments, 30 * window, [&](int64_t a, int64_t b) {
-      float *x = segment_.data() + a * each, *re = x + window, *im = re + bins, *scratch = im + bins;
+      float *x = segment_.data() + a * each, *re = x + window, *im = re + bins,
+            *scratch = im + bins;
       for (int64_t i = a; i < b; ++i) {
         kernels.multiply(work + i * c.encoder_hop_, c.encoder_window_.data(), x, window);
         fft.forward(kernels, x, re, im, scratch);
-        // without phases they are computed all the same, beside the row, and left there: one kernel serves both
+        // without phases they are computed all the same, beside the row, and left there: one kernel
+        // serves both
         float* features = s.encoder_phases ? features_.data() + i * width : scratch;
-        kernels.spectrum_features(re, im, features, bins, 4.0f / static_cast<float>(window), s.log_floor);
+        kernels.spectrum_features(re, im, features, bins, 4.0f / static_cast<float>(window),
+                                  s.log_floor);
         if (!s.encoder_phases) std::copy_n(features, bins, features_.data() + i * width);
       }
     });
     c.encoder_->run(c.pool(), state_, scratch_, features_.data(), frames, latent_.data());
     const size_t at = codes.size();
     codes.resize(at + size_t(frames) * num_codebooks_);
-    c.quantizer_->encode(c.pool(), latent_.data(), frames, num_codebooks_, codes.data() + at, scores_);
+    c.quantizer_->encode(c.pool(), latent_.data(), frames, num_codebooks_, codes.data() + at,
+                         scores_);
   }
 
   std::shared_ptr<const SpectralCodec> codec_;
@@ -250,30 +279,37 @@ class SpectralDecoder final : public DecoderStream {
   }
 
  protected:
-  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out, std::span<const float>&) override {
+  void run(const int32_t* codes, int frames, int num_codebooks, bool last, std::vector<float>& out,
+           std::span<const float>&) override {
     const SpectralCodec& c = *codec_;
     const SpectralConfig& s = *c.config().spectral;
     const int hop = c.decoder_hop_, length = frames * c.config().frame_size;
-    // add[i] is sample position_ - past_ + i; what lies before sample 0 is the run-in of the first windows
+    // add[i] is sample position_ - past_ + i; what lies before sample 0 is the run-in of the first
+    // windows
     add_.reserve(size_t(past_) + length);
     float* add = add_.data();
     if (frames > 0) synthesize(codes, frames, num_codebooks);
     const int segments = frames * s.decoder_subframes, window = s.decoder_window;
-    const int first = static_cast<int>(std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_)));
+    const int first =
+        static_cast<int>(std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_)));
     const size_t at = out.size();
     out.resize(at + size_t(length - first));
-    const int phase = static_cast<int>((position_ + int64_t{past_} * (hop - 1)) % hop);  // of add[0] in a hop
+    // of add[0] in a hop
+    const int phase = static_cast<int>((position_ + int64_t{past_} * (hop - 1)) % hop);
     const CodecKernels& kernels = codec_kernels();
     // Each piece takes the windows over it in their order, so that pieces don't change a sum.
     split(c.pool(), (past_ + length + hop - 1) / hop, 4 * window, [&](int64_t a, int64_t b) {
-      const int begin = static_cast<int>(a) * hop, end = std::min(past_ + length, static_cast<int>(b) * hop);
+      const int begin = static_cast<int>(a) * hop,
+                end = std::min(past_ + length, static_cast<int>(b) * hop);
       const int old = std::clamp(past_ - begin, 0, end - begin);
       std::copy_n(overlap_.data() + begin, old, add + begin);
       std::fill_n(add + begin + old, end - begin - old, 0.0f);
       for (int i = std::max(0, (begin - window) / hop); i < segments && i * hop < end; ++i) {
         const int low = std::max(begin, i * hop), high = std::min(end, i * hop + window);
         if (low < high)
-          kernels.multiply_add(segment_.data() + size_t(i) * window + (low - i * hop), c.decoder_window_.data() + (low - i * hop), add + low, size_t(high - low));
+          kernels.multiply_add(segment_.data() + size_t(i) * window + (low - i * hop),
+                               c.decoder_window_.data() + (low - i * hop), add + low,
+                               size_t(high - low));
       }
       for (int i = std::max(begin, first); i < std::min(end, length);) {
         const int p = (phase + i) % hop, n = std::min({hop - p, end - i, length - i});
@@ -339,7 +375,7 @@ class SpectralDecoder final : public DecoderStream {
   Buffer<float> add_, latent_, head_, segment_, work_;
 };
 
-// --- codec -------------------------------------------------------------------------------------------------------------
+// --- codec ---------------------------------------------------------------------------------------
 
 SpectralCodec::SpectralCodec(const CodecConfig& config, const Weights& weights, int threads)
     : Codec(config, threads),
@@ -350,14 +386,17 @@ SpectralCodec::SpectralCodec(const CodecConfig& config, const Weights& weights, 
       encoder_window_(hann(config.spectral->encoder_window)),
       decoder_window_(hann(config.spectral->decoder_window)) {
   chunk_ = kChunk;
-  const std::vector<int64_t> codebooks = {config.num_codebooks, config.codebook_size, config.codebook_dim};
+  const std::vector<int64_t> codebooks = {config.num_codebooks, config.codebook_size,
+                                          config.codebook_dim};
   std::vector<TensorSpec> specs;
   ConvNeXt::specs("encoder", encoder_shape(config), specs);
   if (config.spectral->has_decoder()) ConvNeXt::specs("decoder", decoder_shape(config), specs);
   specs.push_back({"quantizer.codebooks", codebooks});
   weights.check("codec", specs);
   encoder_ = std::make_unique<ConvNeXt>(weights, "encoder", encoder_shape(config));
-  quantizer_ = std::make_unique<ResidualVQ>(weights.get("quantizer.codebooks", codebooks), config.num_codebooks, config.codebook_size, config.codebook_dim);
+  quantizer_ =
+      std::make_unique<ResidualVQ>(weights.get("quantizer.codebooks", codebooks),
+                                   config.num_codebooks, config.codebook_size, config.codebook_dim);
   encoder_lookahead_ = 0;
   if (!config.spectral->has_decoder()) return;
   decoder_ = std::make_unique<ConvNeXt>(weights, "decoder", decoder_shape(config));
@@ -365,28 +404,38 @@ SpectralCodec::SpectralCodec(const CodecConfig& config, const Weights& weights, 
   // Envelope: the sum of the squared windows over a sample, floored at a share of its mean.
   const int window = config.spectral->decoder_window, hop = decoder_hop_;
   double steady_mean = 0;
-  for (int i = 0; i < window; ++i) steady_mean += double{decoder_window_[i]} * decoder_window_[i] / hop;
-  const auto inverse = [&](double envelope) { return static_cast<float>(1.0 / std::max(envelope, kEnvelopeFloor * steady_mean)); };
+  for (int i = 0; i < window; ++i)
+    steady_mean += double{decoder_window_[i]} * decoder_window_[i] / hop;
+  const auto inverse = [&](double envelope) {
+    return static_cast<float>(1.0 / std::max(envelope, kEnvelopeFloor * steady_mean));
+  };
   steady_.allocate(hop);
   tail_.allocate(window - hop);
-  const auto over = [&](int first) {  // the windows that have their samples first, first + hop, ... over this sample
+  // the windows that have their samples first, first + hop, ... over this sample
+  const auto over = [&](int first) {
     double sum = 0;
-    for (int i = first; i < window; i += hop) sum += double{decoder_window_[i]} * decoder_window_[i];
+    for (int i = first; i < window; i += hop)
+      sum += double{decoder_window_[i]} * decoder_window_[i];
     return inverse(sum);
   };
-  // Sample n = s hop + p is sample window - hop + p of window s, and later ones of those before; the newest window over sample
-  // i of the tail is the clip's last one, at its sample hop + i.
+  // Sample n = s hop + p is sample window - hop + p of window s, and later ones of those before;
+  // the newest window over sample i of the tail is the clip's last one, at its sample hop + i.
   for (int p = 0; p < hop; ++p) steady_[p] = over((window - hop + p) % hop);
   for (int i = 0; i < window - hop; ++i) tail_[i] = over(hop + i);
   decoder_lookahead_ = window - hop;
 }
 
 std::unique_ptr<EncoderStream> SpectralCodec::make_encoder() const {
-  return std::make_unique<SpectralEncoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
+  return std::make_unique<SpectralEncoder>(
+      std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
 }
 std::unique_ptr<DecoderStream> SpectralCodec::make_decoder() const {
-  if (!decoder_) throw std::invalid_argument("this is an encoder without a decoder: its codes are units, not sound; decode with a codec");
-  return std::make_unique<SpectralDecoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
+  if (!decoder_)
+    throw std::invalid_argument(
+        "this is an encoder without a decoder: its codes are units, not sound; decode with a "
+        "codec");
+  return std::make_unique<SpectralDecoder>(
+      std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
 }
 
 }  // namespace uniaudio

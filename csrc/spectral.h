@@ -1,6 +1,6 @@
-// The spectral codec: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame rate.  With `decoder_blocks` 0 it ends at
-// the codes: the semantic tokenizer.
-// The truth is training/uniaudio_training/models/spectral.py; the heads follow Vocos (arXiv 2306.00814).
+// The spectral codec: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame
+// rate. With `decoder_blocks` 0 it ends at the codes: the semantic tokenizer. The truth is
+// training/uniaudio_training/models/spectral.py; the heads follow Vocos (arXiv 2306.00814).
 #pragma once
 
 #include <memory>
@@ -32,7 +32,8 @@ class ConvNeXt {
 
   size_t history_size() const { return size_t(shape_.blocks) * (shape_.taps - 1) * shape_.width; }
   // in [rows, shape.in] -> out [rows, shape.out]
-  void run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows, float* out) const;
+  void run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows,
+           float* out) const;
 
  private:
   struct Norm {

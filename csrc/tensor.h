@@ -31,7 +31,8 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t size) { allocate(size); }
-  Buffer(Buffer&& o) noexcept : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+  Buffer(Buffer&& o) noexcept
+      : data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
   Buffer& operator=(Buffer&& o) noexcept {
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
@@ -54,7 +55,8 @@ class Buffer {
     data_ = static_cast<T*>(std::aligned_alloc(align, rounded));
     if (!data_) throw std::bad_alloc();
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (align == huge) madvise(data_, rounded, MADV_HUGEPAGE);  // streaming weights through 4 KiB pages costs TLB misses
+    // streaming weights through 4 KiB pages costs TLB misses
+    if (align == huge) madvise(data_, rounded, MADV_HUGEPAGE);
 #endif
     std::memset(static_cast<void*>(data_), 0, rounded);
     size_ = size;

@@ -9,7 +9,8 @@ namespace uniaudio {
 namespace {
 
 constexpr int64_t kTableRows = 4096;  // rope positions beyond are computed as they come
-constexpr int64_t kAttentionGrain = 16384;  // positions x dimensions x rows that are worth handing to another thread
+// positions x dimensions x rows that are worth handing to another thread
+constexpr int64_t kAttentionGrain = 16384;
 
 }  // namespace
 
@@ -22,19 +23,23 @@ KvDType parse_kv_dtype(const char* name) {
   for (KvDType dtype : {KvDType::float32, KvDType::bfloat16, KvDType::int8}) {
     if (s == kv_dtype_name(dtype)) return dtype;
   }
-  throw std::invalid_argument("kv_dtype: expected \"float32\", \"bfloat16\" or \"int8\", got \"" + s + "\"");
+  throw std::invalid_argument("kv_dtype: expected \"float32\", \"bfloat16\" or \"int8\", got \"" +
+                              s + "\"");
 }
 
-// --- cache -------------------------------------------------------------------------------------------------------------
+// --- cache ---------------------------------------------------------------------------------------
 
 KvCache::Run KvCache::run(const StackConfig& c, int64_t length, KvDType dtype) {
   const int64_t dim = c.head_dim(), blocks = round_up(length, 16);
-  if (dtype == KvDType::bfloat16) return {size_t(blocks * round_up(dim, 2) * 2), size_t(length * round_up(dim, 32) * 2), 0};
+  if (dtype == KvDType::bfloat16)
+    return {size_t(blocks * round_up(dim, 2) * 2), size_t(length * round_up(dim, 32) * 2), 0};
   const int64_t size = dtype == KvDType::float32 ? 4 : 1;
-  return {size_t(blocks * dim * size), size_t(length * round_up(dim, 16) * size), dtype == KvDType::int8 ? size_t(length) * sizeof(float) : 0};
+  return {size_t(blocks * dim * size), size_t(length * round_up(dim, 16) * size),
+          dtype == KvDType::int8 ? size_t(length) * sizeof(float) : 0};
 }
 
-KvCache::KvCache(const StackConfig& c, int64_t capacity, KvDType dtype) : config_(c), dtype_(dtype), capacity_(capacity) {
+KvCache::KvCache(const StackConfig& c, int64_t capacity, KvDType dtype)
+    : config_(c), dtype_(dtype), capacity_(capacity) {
   size_ = run(round_up(capacity, 16));  // scales are read sixteen at a time
   keys_.allocate(heads() * size_.keys);
   values_.allocate(heads() * size_.values);
@@ -43,8 +48,10 @@ KvCache::KvCache(const StackConfig& c, int64_t capacity, KvDType dtype) : config
 }
 
 KvCache::Head KvCache::head(int layer, int head) {
-  const size_t i = size_t(layer) * size_t(config_.kv_heads) + size_t(head), scales = i * size_.scales / sizeof(float);
-  return {keys_.data() + i * size_.keys, values_.data() + i * size_.values, size_.scales ? key_scale_.data() + scales : nullptr,
+  const size_t i = size_t(layer) * size_t(config_.kv_heads) + size_t(head),
+               scales = i * size_.scales / sizeof(float);
+  return {keys_.data() + i * size_.keys, values_.data() + i * size_.values,
+          size_.scales ? key_scale_.data() + scales : nullptr,
           size_.scales ? value_scale_.data() + scales : nullptr};
 }
 
@@ -96,7 +103,9 @@ bool KvCache::all_finite(int64_t length, const char* packed) const {
   };
   const size_t size = dtype_ == KvDType::bfloat16 ? 2 : 4;
   for (size_t i = 0; i < heads(); ++i, packed += part.sum()) {
-    if (dtype_ == KvDType::int8 ? !finite(packed + part.keys + part.values, 2 * part.scales, 4) : !finite(packed, part.keys + part.values, size)) return false;
+    if (dtype_ == KvDType::int8 ? !finite(packed + part.keys + part.values, 2 * part.scales, 4)
+                                : !finite(packed, part.keys + part.values, size))
+      return false;
   }
   return true;
 }
@@ -105,21 +114,26 @@ void KvCache::copy_from(const KvCache& o, int64_t length) {
   const Run part = run(length);
   for (size_t i = 0; i < heads() && length > 0; ++i) {
     std::memcpy(keys_.data() + i * size_.keys, o.keys_.data() + i * o.size_.keys, part.keys);
-    std::memcpy(values_.data() + i * size_.values, o.values_.data() + i * o.size_.values, part.values);
+    std::memcpy(values_.data() + i * size_.values, o.values_.data() + i * o.size_.values,
+                part.values);
     if (!part.scales) continue;
-    std::memcpy(key_scale_.data() + i * size_.scales / sizeof(float), o.key_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
-    std::memcpy(value_scale_.data() + i * size_.scales / sizeof(float), o.value_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
+    std::memcpy(key_scale_.data() + i * size_.scales / sizeof(float),
+                o.key_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
+    std::memcpy(value_scale_.data() + i * size_.scales / sizeof(float),
+                o.value_scale_.data() + i * o.size_.scales / sizeof(float), part.scales);
   }
 }
 
-// --- stack -------------------------------------------------------------------------------------------------------------
+// --- stack ---------------------------------------------------------------------------------------
 
-void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t capacity, int threads) {
+void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t capacity,
+                                 int threads) {
   normed.reserve(size_t(rows * c.width));
   qkv.reserve(size_t(rows * (c.width + 2 * c.kv_heads * c.head_dim())));
   attended.reserve(size_t(rows * c.width));
   hidden.reserve(size_t(rows * c.mlp_width));
-  // Odd multiples of 16 floats: rows at a power of two's distance would share few places of the first-level cache.
+  // Odd multiples of 16 floats: rows at a power of two's distance would share few places of the
+  // first-level cache.
   scores_stride = std::max(scores_stride, round_up(capacity, 32) + 16);
   attention_stride = kAttentionRows * (scores_stride + c.head_dim()) + 16;
   attention.reserve(size_t(threads * attention_stride));
@@ -128,7 +142,8 @@ void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t cap
   linear.reserve(rows, std::max(c.width, c.mlp_width));
 }
 
-void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix, const StackConfig& c, int64_t max_positions) {
+void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix,
+                              const StackConfig& c, int64_t max_positions) {
   const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
     specs.push_back({name + ".weight", {out, in}});
     if (bias) specs.push_back({name + ".bias", {out}});
@@ -154,7 +169,8 @@ void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string&
   norm(prefix + ".norm");
 }
 
-Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c, int64_t max_positions, DType dtype, ThreadPool* pool)
+Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c,
+                         int64_t max_positions, DType dtype, ThreadPool* pool)
     : config_(c), norm_(weights, prefix + ".norm", c.width, c.rmsnorm, c.norm_eps) {
   const int64_t d = c.width, kv = int64_t(c.kv_heads) * c.head_dim();
   qkv_width_ = d + 2 * kv;
@@ -174,17 +190,20 @@ Transformer::Transformer(const Weights& weights, const std::string& prefix, cons
       Linear::Part part() const { return {&weight, bias.data()}; }
     };
     const auto read = [&](const std::string& part, int64_t out, int64_t in, bool bias) {
-      return Read{weights.matrix(name + part + ".weight", out, in, dtype, pool), bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>()};
+      return Read{weights.matrix(name + part + ".weight", out, in, dtype, pool),
+                  bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>()};
     };
     Layer layer;
     layer.attn_norm = Norm(weights, name + ".attn_norm", d, c.rmsnorm, c.norm_eps);
     layer.mlp_norm = Norm(weights, name + ".mlp_norm", d, c.rmsnorm, c.norm_eps);
-    const Read q = read(".attn.q", d, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias), v = read(".attn.v", kv, d, c.v_bias);
+    const Read q = read(".attn.q", d, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias),
+               v = read(".attn.v", kv, d, c.v_bias);
     layer.qkv = Linear({q.part(), k.part(), v.part()}, dtype);
     layer.o = make_linear(weights, name + ".attn.o", d, d, c.o_bias, dtype, pool);
     const Read up = read(".mlp.up", c.mlp_width, d, c.mlp_bias);
     if (c.swiglu) {
-      layer.up = Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), dtype);
+      layer.up =
+          Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), dtype);
     } else {
       layer.up = Linear({up.part()}, dtype);
     }
@@ -203,7 +222,8 @@ size_t Transformer::weight_bytes() const {
   size_t bytes = norm_.weight_bytes();
   for (const Layer& l : layers_) {
     bytes += l.attn_norm.weight_bytes() + l.mlp_norm.weight_bytes();
-    bytes += l.qkv.weight_bytes() + l.o.weight_bytes() + l.up.weight_bytes() + l.down.weight_bytes();
+    bytes +=
+        l.qkv.weight_bytes() + l.o.weight_bytes() + l.up.weight_bytes() + l.down.weight_bytes();
   }
   return bytes;
 }
@@ -216,7 +236,8 @@ void Transformer::angles(int64_t position, float* out) const {
     return;
   }
   for (int64_t i = 0; i < half; ++i) {
-    const double angle = double(position) * std::pow(config_.rope_base, -double(2 * i) / double(dim));
+    const double angle =
+        double(position) * std::pow(config_.rope_base, -double(2 * i) / double(dim));
     out[i] = float(std::cos(angle));
     out[half + i] = float(std::sin(angle));
   }
@@ -237,7 +258,8 @@ void Transformer::make_blocks(TransformerScratch& s, const SequenceRow* rows, in
   }
 }
 
-void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* rows, int64_t row, int head) const {
+void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* rows, int64_t row,
+                        int head) const {
   const int64_t dim = config_.head_dim(), group = config_.heads / config_.kv_heads;
   float* const qkv = s.qkv.data() + row * qkv_width_;
   const KvCache::Head to = rows[row].cache->head(layer, head);
@@ -250,15 +272,17 @@ void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* row
   a.dim = dim;
   a.dtype = rows[row].cache->dtype();
   a.position = rows[row].position;
-  a.keys = to.keys, a.values = to.values, a.key_scale = to.key_scale, a.value_scale = to.value_scale;
+  a.keys = to.keys, a.values = to.values, a.key_scale = to.key_scale,
+  a.value_scale = to.value_scale;
   kernels().place(a);
 }
 
-void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer, const SequenceRow* rows, int64_t count, bool cache_only) const {
+void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
+                         const SequenceRow* rows, int64_t count, bool cache_only) const {
   const StackConfig& c = config_;
   const int64_t dim = c.head_dim(), group = c.heads / c.kv_heads;
-  // A sequence's one row is put into the cache by whoever attends to it next, head by head.  Several have to be there all before the
-  // first is attended to.
+  // A sequence's one row is put into the cache by whoever attends to it next, head by head. Several
+  // have to be there all before the first is attended to.
   const bool apart = cache_only || !s.alone;
   if (apart) {
     pool.run(count, 1 + 16384 / qkv_width_, [&](int64_t begin, int64_t end) {
@@ -272,34 +296,41 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer, con
   int64_t longest = 0;
   for (int64_t r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
   const int64_t work = (longest + 16) * dim * group * std::min<int64_t>(count, kAttentionRows);
-  // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in its cache.
-  pool.run(s.block_count * c.kv_heads, 1 + kAttentionGrain / work, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int h = int(i / s.block_count);
-      const TransformerScratch::Block block = s.blocks[size_t(i % s.block_count)];
-      KvCache& cache = *rows[block.first].cache;
-      const KvCache::Head from = cache.head(layer, h);
-      if (!apart) place(s, layer, rows, block.first, h);
-      AttentionArgs a;
-      a.keys = from.keys, a.values = from.values, a.key_scale = from.key_scale, a.value_scale = from.value_scale;
-      a.dim = dim;
-      a.dtype = cache.dtype();
-      a.scale = 1.0f / std::sqrt(float(dim));
-      a.scratch = s.attention.data() + thread * s.attention_stride;
-      a.scratch_stride = s.scores_stride;
-      a.rows = 0;
-      for (int64_t r = block.first; r < block.first + block.rows; ++r) {
-        for (int64_t g = h * group; g < (h + 1) * group; ++g) {
-          a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim, s.attended.data() + r * c.width + g * dim, rows[r].position + 1};
-          if (a.rows == kAttentionRows) kernel.attention(a), a.rows = 0;  // groups larger than a block of rows
-        }
-      }
-      if (a.rows > 0) kernel.attention(a);
-    }
-  });
+  // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in
+  // its cache.
+  pool.run(s.block_count * c.kv_heads, 1 + kAttentionGrain / work,
+           [&](int64_t begin, int64_t end, int thread) {
+             for (int64_t i = begin; i < end; ++i) {
+               const int h = int(i / s.block_count);
+               const TransformerScratch::Block block = s.blocks[size_t(i % s.block_count)];
+               KvCache& cache = *rows[block.first].cache;
+               const KvCache::Head from = cache.head(layer, h);
+               if (!apart) place(s, layer, rows, block.first, h);
+               AttentionArgs a;
+               a.keys = from.keys, a.values = from.values, a.key_scale = from.key_scale,
+               a.value_scale = from.value_scale;
+               a.dim = dim;
+               a.dtype = cache.dtype();
+               a.scale = 1.0f / std::sqrt(float(dim));
+               a.scratch = s.attention.data() + thread * s.attention_stride;
+               a.scratch_stride = s.scores_stride;
+               a.rows = 0;
+               for (int64_t r = block.first; r < block.first + block.rows; ++r) {
+                 for (int64_t g = h * group; g < (h + 1) * group; ++g) {
+                   a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim,
+                                      s.attended.data() + r * c.width + g * dim,
+                                      rows[r].position + 1};
+                   // groups larger than a block of rows
+                   if (a.rows == kAttentionRows) kernel.attention(a), a.rows = 0;
+                 }
+               }
+               if (a.rows > 0) kernel.attention(a);
+             }
+           });
 }
 
-void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const SequenceRow* rows, int64_t count, float* x, bool cache_only) const {
+void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const SequenceRow* rows,
+                          int64_t count, float* x, bool cache_only) const {
   const int64_t d = config_.width;
   make_blocks(s, rows, count);
   for (int64_t r = 0; r < count; ++r) {
@@ -312,14 +343,16 @@ void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const Sequenc
   const Epilogue activation = config_.swiglu ? Epilogue::swiglu : Epilogue::gelu;
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& l = layers_[size_t(i)];
-    const bool last = cache_only && i + 1 == config_.layers;  // what follows its keys and values is not wanted
+    // what follows its keys and values is not wanted
+    const bool last = cache_only && i + 1 == config_.layers;
     l.attn_norm.forward(pool, x, d, count, s.normed.data(), d);
     l.qkv.forward(pool, &s.linear, s.normed.data(), d, count, s.qkv.data(), qkv_width_);
     attend(pool, s, i, rows, count, last);
     if (last) return;
     l.o.forward(pool, &s.linear, s.attended.data(), d, count, x, d, Epilogue::add);
     l.mlp_norm.forward(pool, x, d, count, s.normed.data(), d);
-    l.up.forward(pool, &s.linear, s.normed.data(), d, count, s.hidden.data(), config_.mlp_width, activation);
+    l.up.forward(pool, &s.linear, s.normed.data(), d, count, s.hidden.data(), config_.mlp_width,
+                 activation);
     l.down.forward(pool, &s.linear, s.hidden.data(), config_.mlp_width, count, x, d, Epilogue::add);
   }
   norm_.forward(pool, x, d, count, x, d);

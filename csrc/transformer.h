@@ -1,5 +1,5 @@
-// A stack of pre-norm transformer blocks over rows, and its key-value cache.  Used by the global and the local stack.
-// Torch truth: Stack in uniaudio_training/models/lm.py (without its embedding).
+// A stack of pre-norm transformer blocks over rows, and its key-value cache. Used by the global and
+// the local stack. Torch truth: Stack in uniaudio_training/models/lm.py (without its embedding).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 namespace uniaudio {
 
 const char* kv_dtype_name(KvDType dtype);
-KvDType parse_kv_dtype(const char* name);  // std::invalid_argument unless "float32", "bfloat16" or "int8"
+// std::invalid_argument unless "float32", "bfloat16" or "int8"
+KvDType parse_kv_dtype(const char* name);
 
 // Keys and values of one sequence for every layer, allocated once.  Layouts: kernel_table.h.
 class KvCache {
@@ -30,7 +31,8 @@ class KvCache {
   KvDType dtype() const { return dtype_; }
   Head head(int layer, int head);
 
-  static size_t bytes(const StackConfig& config, int64_t capacity, KvDType dtype = KvDType::float32);
+  static size_t bytes(const StackConfig& config, int64_t capacity,
+                      KvDType dtype = KvDType::float32);
 
   // The first `length` positions as one run of bytes, for save, restore and fork.
   size_t packed_bytes(int64_t length) const;
@@ -57,7 +59,8 @@ class KvCache {
   Buffer<float> key_scale_, value_scale_;
 };
 
-// One row of a pass: the next position of some sequence.  Rows of one sequence must be neighbours, in order of position.
+// One row of a pass: the next position of some sequence. Rows of one sequence must be neighbours,
+// in order of position.
 struct SequenceRow {
   KvCache* cache;
   int64_t position;
@@ -80,16 +83,20 @@ struct TransformerScratch {
 
 class Transformer {
  public:
-  Transformer(const Weights& weights, const std::string& prefix, const StackConfig& config, int64_t max_positions, DType dtype, ThreadPool* pool = nullptr);
-  static void add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix, const StackConfig& config, int64_t max_positions);
+  Transformer(const Weights& weights, const std::string& prefix, const StackConfig& config,
+              int64_t max_positions, DType dtype, ThreadPool* pool = nullptr);
+  static void add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix,
+                          const StackConfig& config, int64_t max_positions);
 
   const StackConfig& config() const { return config_; }
   size_t weight_bytes() const;
   void set_stream(bool stream);  // see Linear::set_stream
 
-  // x [rows, width] holds the rows' inputs; learned positions are added here.  On return it holds the normalised hidden rows, or,
-  // when only the cache is wanted (`cache_only`), nothing of use.  Each row sees the positions of its cache up to its own.
-  void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows, int64_t count, float* x, bool cache_only) const;
+  // x [rows, width] holds the rows' inputs; learned positions are added here. On return it holds
+  // the normalised hidden rows, or, when only the cache is wanted (`cache_only`), nothing of use.
+  // Each row sees the positions of its cache up to its own.
+  void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows,
+               int64_t count, float* x, bool cache_only) const;
 
  private:
   struct Layer {
@@ -97,16 +104,18 @@ class Transformer {
     Linear qkv, o, up, down;
   };
   void make_blocks(TransformerScratch& scratch, const SequenceRow* rows, int64_t count) const;
-  void place(TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t row, int head) const;
-  void attend(ThreadPool& pool, TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t count, bool cache_only) const;
+  void place(TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t row,
+             int head) const;
+  void attend(ThreadPool& pool, TransformerScratch& scratch, int layer, const SequenceRow* rows,
+              int64_t count, bool cache_only) const;
 
   StackConfig config_;
   int64_t qkv_width_ = 0;
   std::vector<Layer> layers_;
   Norm norm_;
-  Buffer<float> positions_;                 // learned: [max_positions, width]
-  int64_t table_rows_ = 0;                  // rope: positions whose cos and sin are kept
-  Buffer<float> table_;                     // [table_rows][2][head_dim / 2]
+  Buffer<float> positions_;                         // learned: [max_positions, width]
+  int64_t table_rows_ = 0;                          // rope: positions whose cos and sin are kept
+  Buffer<float> table_;                             // [table_rows][2][head_dim / 2]
   void angles(int64_t position, float* out) const;  // cos then sin
 };
 

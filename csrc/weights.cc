@@ -11,7 +11,8 @@
 namespace uniaudio {
 namespace {
 
-// The shape in which a tensor of logical shape `shape` is stored as `type`, and that of its scales (empty: none).
+// The shape in which a tensor of logical shape `shape` is stored as `type`, and that of its scales
+// (empty: none).
 struct StoredShape {
   std::vector<int64_t> tensor, scale;
 };
@@ -32,12 +33,15 @@ bool integer(StoredType type) { return type == StoredType::int8 || type == Store
 }  // namespace
 
 void Weights::add(const std::string& name, StoredTensor tensor) {
-  if (!tensors_.emplace(name, std::move(tensor)).second) throw std::invalid_argument("tensor " + name + " is there twice");
+  if (!tensors_.emplace(name, std::move(tensor)).second)
+    throw std::invalid_argument("tensor " + name + " is there twice");
 }
 
 void Weights::check(const std::string& what, const std::vector<TensorSpec>& specs) const {
   std::string missing, misshapen, left_over;
-  const auto append = [](std::string& list, const std::string& item) { list += (list.empty() ? "" : ", ") + item; };
+  const auto append = [](std::string& list, const std::string& item) {
+    list += (list.empty() ? "" : ", ") + item;
+  };
   std::set<std::string> known;
   for (const TensorSpec& spec : specs) {
     known.insert(spec.name);
@@ -50,18 +54,21 @@ void Weights::check(const std::string& what, const std::vector<TensorSpec>& spec
     if (integer(it->second.type) && expected.scale.empty()) {
       append(misshapen, spec.name + " (expected floats, got integers)");
     } else if (it->second.shape != expected.tensor) {
-      append(misshapen, spec.name + " (expected " + shape_string(expected.tensor) + ", got " + shape_string(it->second.shape) + ")");
+      append(misshapen, spec.name + " (expected " + shape_string(expected.tensor) + ", got " +
+                            shape_string(it->second.shape) + ")");
     }
     if (expected.scale.empty()) continue;
     const std::string scale_name = spec.name + "_scale";
     known.insert(scale_name);
     const auto scale = tensors_.find(scale_name);
-    const StoredType type = it->second.type == StoredType::int8 ? StoredType::float32 : StoredType::bfloat16;
+    const StoredType type =
+        it->second.type == StoredType::int8 ? StoredType::float32 : StoredType::bfloat16;
     if (scale == tensors_.end()) {
       append(missing, scale_name + " " + shape_string(expected.scale));
     } else if (scale->second.shape != expected.scale || scale->second.type != type) {
-      append(misshapen, scale_name + " (expected " + (type == StoredType::float32 ? "float32 " : "bfloat16 ") + shape_string(expected.scale) + ", got " +
-                            shape_string(scale->second.shape) + ")");
+      append(misshapen,
+             scale_name + " (expected " + (type == StoredType::float32 ? "float32 " : "bfloat16 ") +
+                 shape_string(expected.scale) + ", got " + shape_string(scale->second.shape) + ")");
     }
   }
   for (const auto& [name, tensor] : tensors_) {
@@ -81,10 +88,12 @@ const StoredTensor& Weights::find(const std::string& name) const {
   return it->second;
 }
 
-Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_t out, int64_t in) const {
+Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_t out,
+                          int64_t in) const {
   const StoredShape expected = stored_shape(t.type, {out, in});
   if (t.shape != expected.tensor) {
-    throw std::invalid_argument("tensor " + name + ": expected shape " + shape_string(expected.tensor) + ", got " + shape_string(t.shape));
+    throw std::invalid_argument("tensor " + name + ": expected shape " +
+                                shape_string(expected.tensor) + ", got " + shape_string(t.shape));
   }
   Matrix m;
   m.dtype = t.type == StoredType::int8 ? DType::int8 : DType::int4;
@@ -97,18 +106,25 @@ Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_
     int8_t* q = m.q.data() + r * in;
     for (int64_t k = 0; k < in; ++k) {
       q[k] = m.dtype == DType::int8 ? int8_t(row[k]) : int8_t((row[k / 2] >> (k % 2 * 4) & 15) - 8);
-      // The product of quantized numbers is exact because no sum of it can overflow, which -128 would break.
-      if (q[k] == -128) throw std::invalid_argument("tensor " + name + ": expected int8 values from -127 to 127, got -128");
+      // The product of quantized numbers is exact because no sum of it can overflow, which -128
+      // would break.
+      if (q[k] == -128)
+        throw std::invalid_argument("tensor " + name +
+                                    ": expected int8 values from -127 to 127, got -128");
     }
   }
   return m;
 }
 
-Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType dtype, ThreadPool* pool) const {
+Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType dtype,
+                       ThreadPool* pool) const {
   const StoredTensor& t = find(name);
-  if ((t.type == StoredType::int8 && dtype == DType::int8) || (t.type == StoredType::int4 && dtype == DType::int4)) return quantized(name, t, out, in);
+  if ((t.type == StoredType::int8 && dtype == DType::int8) ||
+      (t.type == StoredType::int4 && dtype == DType::int4))
+    return quantized(name, t, out, in);
   Buffer<float> values = get(name, {out, in});
-  if (dtype == DType::int8 || dtype == DType::int4) return quantize_matrix(values.data(), out, in, dtype, pool);
+  if (dtype == DType::int8 || dtype == DType::int4)
+    return quantize_matrix(values.data(), out, in, dtype, pool);
   Matrix m;
   m.out = out, m.in = in;
   m.values = std::move(values);
@@ -118,7 +134,8 @@ Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType d
 Buffer<float> Weights::get(const std::string& name, const std::vector<int64_t>& shape) const {
   const StoredTensor& t = find(name);
   if (integer(t.type)) {
-    if (shape.size() != 2) throw std::invalid_argument("tensor " + name + ": expected floats, got integers");
+    if (shape.size() != 2)
+      throw std::invalid_argument("tensor " + name + ": expected floats, got integers");
     Buffer<float> out = dequantize_matrix(quantized(name, t, shape[0], shape[1]));
     for (size_t i = 0; i < out.size(); ++i) {
       if (!std::isfinite(out[i])) not_finite(name);
@@ -126,7 +143,8 @@ Buffer<float> Weights::get(const std::string& name, const std::vector<int64_t>& 
     return out;
   }
   if (t.shape != shape) {
-    throw std::invalid_argument("tensor " + name + ": expected shape " + shape_string(shape) + ", got " + shape_string(t.shape));
+    throw std::invalid_argument("tensor " + name + ": expected shape " + shape_string(shape) +
+                                ", got " + shape_string(t.shape));
   }
   size_t count = 1;
   for (int64_t d : shape) count *= size_t(d);

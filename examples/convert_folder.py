@@ -1,6 +1,8 @@
-"""Every recording of a folder in another voice, several at once; what cannot be used is named and left out.
+"""Every recording of a folder in another voice, several at once; what cannot be used is named and
+left out.
 
-Requests that are made together share each pass over the model's weights, and each gives what it would have given alone.
+Requests that are made together share each pass over the model's weights, and each gives what it
+would have given alone.
 
     python examples/convert_folder.py recordings --voice examples/voice.flac -o converted
 """
@@ -25,17 +27,32 @@ def find_voice(engine: Engine, voice: str) -> Voice:
 
 def main() -> int:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help=f"of sound files ({', '.join(ENDINGS)})")
-    parser.add_argument("--voice", required=True, help="a voice's name or file, or a sound to take it from")
+    parser.add_argument(
+        "--voice", required=True, help="a voice's name or file, or a sound to take it from"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
-    parser.add_argument("--batch", type=int, choices=range(1, 65), default=8, metavar="N", help="recordings made together (default 8)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        choices=range(1, 65),
+        default=8,
+        metavar="N",
+        help="recordings made together (default 8)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", metavar="FOLDER", help="default: the bundled one")
     args = parser.parse_args()
     files = sorted(p for p in args.folder.glob("*") if p.suffix.lower() in ENDINGS)
     if not files or args.output.resolve() == args.folder.resolve():
-        print(f"convert_folder: expected sound files in {args.folder}, got {len(files)}, and another folder to write to", file=sys.stderr)
+        print(
+            f"convert_folder: expected sound files in {args.folder}, got {len(files)}, and "
+            "another folder to write to",
+            file=sys.stderr,
+        )
         return 2
     left_out = 0
     try:

@@ -1,7 +1,9 @@
-"""Speech that is played while it is made: every chunk with the time at which it came, and all of them as a WAV file.
+"""Speech that is played while it is made: every chunk with the time at which it came, and all of
+them as a WAV file.
 
-An app hands each chunk to its sound device; what it has to know is when the first one comes, and whether any later one comes after
-the moment at which it should have been heard.  Here that is printed, one line a chunk.
+An app hands each chunk to its sound device; what it has to know is when the first one comes, and
+whether any later one comes after the moment at which it should have been heard. Here that is
+printed, one line a chunk.
 
     python examples/play_stream.py "The first words are heard before the last ones are made." -o speech.wav
 """
@@ -18,10 +20,14 @@ from uniaudio_engine import Engine, InputError
 
 def main() -> int:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("text")
     parser.add_argument("-o", "--output", required=True, metavar="WAV")
-    parser.add_argument("--voice", help="a voice's name or file, or a sound (default: the model's own)")
+    parser.add_argument(
+        "--voice", help="a voice's name or file, or a sound (default: the model's own)"
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--model", metavar="FOLDER", help="default: the bundled one")
     args = parser.parse_args()
@@ -42,10 +48,18 @@ def main() -> int:
             began = now if began is None else began
             due = began + chunk.start / chunk.sample_rate
             late = max(late, now - due)
-            first, last = (n / chunk.sample_rate for n in (chunk.start, chunk.start + len(chunk.samples)))
-            print(f"after {1000 * (now - asked):7.1f} ms: {first:6.2f} to {last:6.2f} s of sound, {1000 * (due - now):+8.1f} ms before it is due")
+            first, last = (
+                n / chunk.sample_rate for n in (chunk.start, chunk.start + len(chunk.samples))
+            )
+            print(
+                f"after {1000 * (now - asked):7.1f} ms: {first:6.2f} to {last:6.2f} s of sound, "
+                f"{1000 * (due - now):+8.1f} ms before it is due"
+            )
             out.writeframes((chunk.samples * 32767).round().astype("<i2").tobytes())
-    print(f"{args.output}: {stream.meta['seconds']:.2f} s, seed {stream.meta['seed']}, " + (f"up to {1000 * late:.1f} ms late" if late else "never late"))
+    print(
+        f"{args.output}: {stream.meta['seconds']:.2f} s, seed {stream.meta['seed']}, "
+        + (f"up to {1000 * late:.1f} ms late" if late else "never late")
+    )
     return 0
 
 

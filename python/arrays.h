@@ -1,4 +1,5 @@
-// NumPy arrays to plain vectors, checked.  Copies, so that nobody can change ids between check and use while the GIL is released.
+// NumPy arrays to plain vectors, checked. Copies, so that nobody can change ids between check and
+// use while the GIL is released.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -30,20 +31,24 @@ struct IntMatrix {
 };
 
 // Any integer array of shape [rows, columns].
-inline IntMatrix int_matrix(const py::handle& object, const std::string& name, int64_t columns, const char* layout) {
+inline IntMatrix int_matrix(const py::handle& object, const std::string& name, int64_t columns,
+                            const char* layout) {
   py::array a = py::array::ensure(object);
   if (!a) {
     PyErr_Clear();
-    throw std::invalid_argument(name + ": expected an integer array, got " + std::string(py::str(py::type::of(object))));
+    throw std::invalid_argument(name + ": expected an integer array, got " +
+                                std::string(py::str(py::type::of(object))));
   }
   if (a.ndim() != 2 || a.shape(1) != columns) {
-    throw std::invalid_argument(name + ": expected shape " + layout + " = [*, " + std::to_string(columns) + "], got " + array_shape(a));
+    throw std::invalid_argument(name + ": expected shape " + layout + " = [*, " +
+                                std::to_string(columns) + "], got " + array_shape(a));
   }
   const char kind = a.dtype().kind();
   if (kind != 'i' && kind != 'u' && a.size() > 0) {
-    throw std::invalid_argument(name + ": expected integers, got " + std::string(py::str(a.dtype())));
+    throw std::invalid_argument(name + ": expected integers, got " +
+                                std::string(py::str(a.dtype())));
   }
-  const auto wide = py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(a);
+  const auto wide = py::array_t < int64_t, py::array::c_style | py::array::forcecast > ::ensure(a);
   if (!wide) throw py::error_already_set();
   IntMatrix m;
   m.rows = a.shape(0);
@@ -58,21 +63,27 @@ inline IntMatrix int_matrix(const py::handle& object, const std::string& name, i
   return m;
 }
 
-// Weights of a dict of arrays: float32, bfloat16 (as uint16), int8, or int4 (as uint8); `keep` holds what the views point into.
+// Weights of a dict of arrays: float32, bfloat16 (as uint16), int8, or int4 (as uint8); `keep`
+// holds what the views point into.
 inline Weights weights_of(const py::dict& dict, std::vector<py::array>& keep) {
-  const std::pair<py::dtype, StoredType> types[] = {{py::dtype::of<float>(), StoredType::float32},
-                                                    {py::dtype::of<uint16_t>(), StoredType::bfloat16},
-                                                    {py::dtype::of<int8_t>(), StoredType::int8},
-                                                    {py::dtype::of<uint8_t>(), StoredType::int4}};
+  const std::pair<py::dtype, StoredType> types[] = {
+      {py::dtype::of<float>(), StoredType::float32},
+      {py::dtype::of<uint16_t>(), StoredType::bfloat16},
+      {py::dtype::of<int8_t>(), StoredType::int8},
+      {py::dtype::of<uint8_t>(), StoredType::int4}};
   Weights w;
   for (const auto& [key, value] : dict) {
     const std::string name = py::str(key);
     py::array a = py::array::ensure(value, py::array::c_style);
-    const auto* const type = std::find_if(std::begin(types), std::end(types), [&](const auto& t) { return a && a.dtype().is(t.first); });
+    const auto* const type = std::find_if(std::begin(types), std::end(types), [&](const auto& t) {
+      return a && a.dtype().is(t.first);
+    });
     if (type == std::end(types)) {
       PyErr_Clear();
-      throw std::invalid_argument("tensor " + name + ": expected a float32 array, bfloat16 as uint16, int8, or int4 as uint8, got " +
-                                  (a ? std::string(py::str(a.dtype())) : std::string(py::str(py::type::of(value)))));
+      throw std::invalid_argument(
+          "tensor " + name +
+          ": expected a float32 array, bfloat16 as uint16, int8, or int4 as uint8, got " +
+          (a ? std::string(py::str(a.dtype())) : std::string(py::str(py::type::of(value)))));
     }
     keep.push_back(a);
     w.add(name, {type->second, std::vector<int64_t>(a.shape(), a.shape() + a.ndim()), a.data()});

@@ -19,8 +19,10 @@ void bind_codec(pybind11::module_& m);    // Codec and its streams
 void bind_session(pybind11::module_& m);  // Session: both joined
 
 // Checked arguments of a session's calls.
-void prefill_session(LmSession& s, const pybind11::object& frames, const pybind11::object& guide, const pybind11::object& continuous);
-std::optional<std::vector<int32_t>> guide_of(const pybind11::object& object, const LmConfig& config, int64_t rows);
+void prefill_session(LmSession& s, const pybind11::object& frames, const pybind11::object& aligned,
+                     const pybind11::object& continuous);
+std::optional<std::vector<int32_t>> aligned_of(const pybind11::object& object,
+                                               const LmConfig& config, int64_t rows);
 bool interrupted();  // Python's Ctrl-C handler, asked from the frame loop without the GIL
 
 }  // namespace uniaudio::python

@@ -10,17 +10,22 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of uniaudio_engine";
-  m.def("isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
-        "Instruction set in use: avx512, avxvnni, avx2, neon or plain.  RuntimeError when UNIAUDIO_ISA names one that this machine lacks.");
+  m.def(
+      "isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
+      "Instruction set in use: avx512, avxvnni, avx2, neon or plain.  RuntimeError when "
+      "UNIAUDIO_ISA names one that this machine lacks.");
   m.def("isa_available", [] {
     std::vector<std::string> names;
-    for (uniaudio::Isa isa : uniaudio::available_isas()) names.emplace_back(uniaudio::isa_name(isa));
+    for (uniaudio::Isa isa : uniaudio::available_isas())
+      names.emplace_back(uniaudio::isa_name(isa));
     return names;
   });
-  m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"), py::call_guard<py::gil_scoped_release>(),
-        "Memory read bandwidth measured now, in GB/s.");
-  m.def("fma_peak", &uniaudio::fma_peak, py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
-        "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can reach at most.");
+  m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"),
+        py::call_guard<py::gil_scoped_release>(), "Memory read bandwidth measured now, in GB/s.");
+  m.def("fma_peak", &uniaudio::fma_peak, py::arg("threads"),
+        py::call_guard<py::gil_scoped_release>(),
+        "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can "
+        "reach at most.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);
   uniaudio::python::bind_session(m);

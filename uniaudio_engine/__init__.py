@@ -8,21 +8,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .audio import Audio, AudioChunk, read_audio
-    from .encoded import EncodedAudio
+    from .audio import Audio, AudioChunk, EncodedAudio, Voice, read_audio
+    from .backends.token_lm import Sampling
     from .engine import Engine
     from .errors import InputError
-    from .stream import Answer
-    from .tokens import Sampling
-    from .voice import Voice
+    from .request.stream import Answer
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Audio", "AudioChunk", "EncodedAudio", "Engine", "InputError", "Sampling", "Voice", "read_audio"]
+__all__ = [
+    "Answer",
+    "Audio",
+    "AudioChunk",
+    "EncodedAudio",
+    "Engine",
+    "InputError",
+    "Sampling",
+    "Voice",
+    "read_audio",
+]
 
 _HOME = {
-    "Answer": "stream", "Audio": "audio", "AudioChunk": "audio", "read_audio": "audio", "EncodedAudio": "encoded", "Engine": "engine", "InputError": "errors",
-    "Sampling": "tokens", "Voice": "voice",
-}  # fmt: skip
+    "Answer": "request.stream",
+    "Audio": "audio",
+    "AudioChunk": "audio",
+    "read_audio": "audio",
+    "EncodedAudio": "audio",
+    "Engine": "engine",
+    "InputError": "errors",
+    "Sampling": "backends.token_lm",
+    "Voice": "audio",
+}
 
 
 def __getattr__(name: str) -> Any:

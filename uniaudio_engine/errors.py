@@ -1,10 +1,15 @@
-"""What the engine raises for anything that a caller can put right; each message says expected, got and remedy."""
+"""What the engine raises for anything that a caller can put right; each message says expected, got
+and remedy.
+"""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """An input, option, file or model folder that cannot be used.  One line; nothing has been changed or written."""
+    """An input, option, file or model folder that cannot be used.
+
+    One line; nothing has been changed or written.
+    """
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -1,13 +1,14 @@
 """The tasks as methods: thin names over ``Engine.generate`` that say what goes in.
 
-Every method takes the task's options, too (``engine.tasks()`` lists them), and returns :class:`Audio` with the seed in ``meta``.
+Every method takes the task's options, too (``engine.tasks()`` lists them), and returns
+:class:`Audio` with the seed in ``meta``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .audio import Audio
+from .audio.sound import Audio
 
 
 class Verbs:
@@ -49,7 +50,9 @@ class Verbs:
         return self.generate("t2m", text=text, **inputs)
 
     def edit(self, instruction: Any, source: Any, **inputs: Any) -> Audio:
-        """Change ``source`` (within ``span``, in seconds) as an instruction says; outside of it no sample changes."""
+        """Change ``source`` (within ``span``, in seconds) as an instruction says; outside of it no
+        sample changes.
+        """
         return self.generate("a_edit", instruction=instruction, source=source, **inputs)
 
     def instruct(self, instruction: Any, text: str | None = None, **inputs: Any) -> Audio:
@@ -57,5 +60,7 @@ class Verbs:
         return self.generate("i_tts", instruction=instruction, text=text, **inputs)
 
     def speech_edit(self, source: Any, span: Any, text: str | None = None, **inputs: Any) -> Audio:
-        """Speak ``text`` in place of ``span`` (begin and end in seconds) of a recording; outside of it no sample changes."""
+        """Speak ``text`` in place of ``span`` (begin and end in seconds) of a recording; outside of
+        it no sample changes.
+        """
         return self.generate("s_edit", source=source, span=span, text=text, **inputs)

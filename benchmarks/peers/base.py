@@ -1,7 +1,7 @@
 """What an engine under test has to offer; what each is called.
 
-A *cell* is so many streams with so many frames of context.  All engines get the same weights and compute the same function:
-``logits`` shows it by the very steps that ``frames`` times.
+A *cell* is so many streams with so many frames of context. All engines get the same weights and
+compute the same function: ``logits`` shows it by the very steps that ``frames`` times.
 """
 
 from __future__ import annotations
@@ -40,16 +40,22 @@ class Peer(Protocol):
     version: str
 
     def prepare(self, streams: int, context: int, count: int) -> None:
-        """Make ``streams`` sequences that have heard ``context`` frames, with room for ``count`` more."""
+        """Make ``streams`` sequences that have heard ``context`` frames, with room for ``count``
+        more.
+        """
 
     def frames(self, count: int) -> float:
-        """Seconds for ``count`` frames of every stream, from the prepared context on, each id chosen from its logits."""
+        """Seconds for ``count`` frames of every stream, from the prepared context on, each id
+        chosen from its logits.
+        """
 
     def prefill(self, count: int) -> float:
         """Seconds for one stream to hear ``count`` frames."""
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        """Logits [T - known, K, R] of frames[known:], forced, step by step after a prefill of ``known`` frames."""
+        """Logits [T - known, K, R] of frames[known:], forced, step by step after a prefill of
+        ``known`` frames.
+        """
 
     def weight_bytes(self) -> int:
         """Bytes of weights that a frame reads, where the engine knows them, else 0."""

@@ -1,8 +1,10 @@
-"""llama.cpp (through llama-cpp-python) on the same sizes and weights: a model of type gpt2 for each stack, the local one stepped K times.
+"""llama.cpp (through llama-cpp-python) on the same sizes and weights: a model of type gpt2 for each
+stack, the local one stepped K times.
 
-Only the v1 shape fits that type (layer norm, GELU, learned positions, biases).  Two differences are llama.cpp's own: GELU is
-its tanh form, and the local model has one head (of slot 0's rows) for all slots, which costs the same.  Embedding and bridge
-are done here in NumPy.  q8_0 and q4_K are its formats, pure (every matrix the same); the cache is its default, float16.
+Only the v1 shape fits that type (layer norm, GELU, learned positions, biases). Two differences are
+llama.cpp's own: GELU is its tanh form, and the local model has one head (of slot 0's rows) for all
+slots, which costs the same. Embedding and bridge are done here in NumPy. q8_0 and q4_K are its
+formats, pure (every matrix the same); the cache is its default, float16.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ import numpy as np
 from models import Model, cache_folder, load_weights, whole_file
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import StackConfig
 from uniaudio_engine.errors import InputError
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 
 WARM_UP = 2
-FILE_TYPES = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S}
+FILE_TYPES = {
+    "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "q4_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_S,
+}
 UBATCH = 512
 
 
@@ -33,7 +38,9 @@ def _silent(level: int, text: bytes, user: Any) -> None:
     pass
 
 
-def write_stack(path: Path, name: str, c: StackConfig, w: dict[str, NDArray], positions: int, head: NDArray) -> None:
+def write_stack(
+    path: Path, name: str, c: StackConfig, w: dict[str, NDArray], positions: int, head: NDArray
+) -> None:
     """One stack as a float32 GGUF; ``head`` [n, D] is its output matrix."""
     out = gguf.GGUFWriter(str(path), "gpt2")
     out.add_context_length(positions)
@@ -49,7 +56,10 @@ def write_stack(path: Path, name: str, c: StackConfig, w: dict[str, NDArray], po
     def bias(layer: str) -> NDArray:
         return w.get(f"{layer}.bias", zeros)
 
-    tensors = {"token_embd.weight": np.zeros((len(head), c.width), np.float32), "output.weight": head}
+    tensors = {
+        "token_embd.weight": np.zeros((len(head), c.width), np.float32),
+        "output.weight": head,
+    }
     tensors["position_embd.weight"] = w[f"{name}.positions.weight"]
     for side in ("weight", "bias"):
         tensors[f"output_norm.{side}"] = w[f"{name}.norm.{side}"]
@@ -58,7 +68,11 @@ def write_stack(path: Path, name: str, c: StackConfig, w: dict[str, NDArray], po
         for side in ("weight", "bias"):
             tensors[f"{b}.attn_norm.{side}"] = w[f"{a}.attn_norm.{side}"]
             tensors[f"{b}.ffn_norm.{side}"] = w[f"{a}.mlp_norm.{side}"]
-            for theirs, ours in (("attn_output", "attn.o"), ("ffn_up", "mlp.up"), ("ffn_down", "mlp.down")):
+            for theirs, ours in (
+                ("attn_output", "attn.o"),
+                ("ffn_up", "mlp.up"),
+                ("ffn_down", "mlp.down"),
+            ):
                 tensors[f"{b}.{theirs}.{side}"] = w[f"{a}.{ours}.{side}"]
         tensors[f"{b}.attn_qkv.weight"] = np.concatenate([w[f"{a}.attn.{x}.weight"] for x in "qkv"])
         tensors[f"{b}.attn_qkv.bias"] = np.concatenate([bias(f"{a}.attn.{x}") for x in "qkv"])
@@ -74,7 +88,10 @@ def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict
     """GGUF files of both stacks in a format, made where they are not there yet."""
     c = model.config
     head = w["head.weight"]
-    sizes = {"global": (c.global_, c.max_frames, head[:32]), "local": (c.local, c.num_codebooks, head[model.rows(0)])}
+    sizes = {
+        "global": (c.global_, c.max_frames, head[:32]),
+        "local": (c.local, c.num_codebooks, head[model.rows(0)]),
+    }
     paths = {}
     for name, (stack, positions, rows) in sizes.items():
         paths[name] = path = folder / f"{name}-{dtype}.gguf"
@@ -87,7 +104,12 @@ def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict
         params = llama_cpp.llama_model_quantize_default_params()
         params.ftype, params.pure, params.nthread = FILE_TYPES[dtype], True, 2
         with whole_file(path) as part:
-            if llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), ctypes.byref(params)) != 0:
+            if (
+                llama_cpp.llama_model_quantize(
+                    str(source).encode(), str(part).encode(), ctypes.byref(params)
+                )
+                != 0
+            ):
                 raise InputError(f"llama.cpp could not quantize {source.name} to {dtype}")
     return paths
 
@@ -130,7 +152,9 @@ class Context:
         llama_cpp.llama_free(self.ctx)
 
     def run(self, x: NDArray[np.float32], places: NDArray, streams: NDArray, all_out: bool) -> None:
-        """x [n, width] at ``places`` [n] of sequences ``streams`` [n]; outputs of all of them, or of the last."""
+        """x [n, width] at ``places`` [n] of sequences ``streams`` [n]; outputs of all of them, or
+        of the last.
+        """
         n, b = len(x), self.batch
         b.n_tokens = n
         ctypes.memmove(b.embd, np.ascontiguousarray(x, np.float32).ctypes.data, n * self.width * 4)
@@ -142,7 +166,9 @@ class Context:
 
     def hidden(self, n: int) -> NDArray[np.float32]:
         """[n, width] after the final norm, of the last run's outputs."""
-        return np.ctypeslib.as_array(llama_cpp.llama_get_embeddings(self.ctx), (n, self.width)).copy()
+        return np.ctypeslib.as_array(
+            llama_cpp.llama_get_embeddings(self.ctx), (n, self.width)
+        ).copy()
 
     def logits(self, n: int, rows: int) -> NDArray[np.float32]:
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.ctx), (n, rows))
@@ -153,15 +179,22 @@ class LlamaPeer:
         self.spec, self.model = spec, spec.find_model()
         self.c = c = self.model.config
         if c.local.width % 256 and spec.dtype == "q4_K":
-            raise InputError(f"q4_K needs widths in multiples of 256, and this model's is {c.local.width}")
-        if c.global_.norm != "layernorm" or c.conditioning != "add" or c.guide_slots:
+            raise InputError(
+                f"q4_K needs widths in multiples of 256, and this model's is {c.local.width}"
+            )
+        if c.global_.norm != "layernorm" or c.conditioning != "add" or c.aligned_slots:
             raise InputError(f"llama.cpp has no model type that fits {self.model.name}")
         llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         self.version = f"llama-cpp-python {llama_cpp.__version__}"
         self.w = load_weights(self.model, spec.seed, spec.cache)
-        paths = files(self.model, self.w, cache_folder(self.model, spec.seed, spec.cache), spec.dtype)
-        self.files = {n: ModelFile(paths[n], s.width, spec.threads) for n, s in (("global", c.global_), ("local", c.local))}
+        paths = files(
+            self.model, self.w, cache_folder(self.model, spec.seed, spec.cache), spec.dtype
+        )
+        self.files = {
+            n: ModelFile(paths[n], s.width, spec.threads)
+            for n, s in (("global", c.global_), ("local", c.local))
+        }
         self.kept: dict[tuple[int, ...], tuple[Context, Context]] = {}
         self.rows = [self.model.rows(k) for k in range(c.num_codebooks)]
         self.start = np.full((1, c.num_codebooks), c.start_id)
@@ -173,19 +206,28 @@ class LlamaPeer:
 
     def bridge(self, h: NDArray[np.float32]) -> NDArray[np.float32]:
         """[B, D] -> [B, K, width]."""
-        return h.reshape(len(h), self.c.num_codebooks, -1) @ self.w["bridge.weight"].T + self.w["bridge.bias"]
+        return (
+            h.reshape(len(h), self.c.num_codebooks, -1) @ self.w["bridge.weight"].T
+            + self.w["bridge.bias"]
+        )
 
     def hear(self, stream: int, frames: NDArray) -> None:
         """Known frames [T, K] of a stream; the last one is heard with the next step."""
         x = self.embed(np.concatenate((self.start, frames[:-1])))
-        llama_cpp.llama_set_embeddings(self.global_.ctx, False)  # else every position would go through the head
+        llama_cpp.llama_set_embeddings(
+            self.global_.ctx, False
+        )  # else every position would go through the head
         for at in range(0, len(x), UBATCH):
             n = min(UBATCH, len(x) - at)
             self.global_.run(x[at : at + n], np.arange(at, at + n), np.full(n, stream), False)
         llama_cpp.llama_set_embeddings(self.global_.ctx, True)
 
-    def step(self, last: NDArray, at: int, forced: NDArray | None = None, out: list | None = None) -> NDArray:
-        """Frames [B, K] that follow ``last`` [B, K] at position ``at``: the best ids, or ``forced``."""
+    def step(
+        self, last: NDArray, at: int, forced: NDArray | None = None, out: list | None = None
+    ) -> NDArray:
+        """Frames [B, K] that follow ``last`` [B, K] at position ``at``: the best ids, or
+        ``forced``.
+        """
         b = len(last)
         streams = np.arange(b)
         self.global_.run(self.embed(last), np.full(b, at), streams, True)
@@ -194,7 +236,9 @@ class LlamaPeer:
         ids = np.full(b, self.c.local_start_id)
         chosen = []
         for k in range(self.c.num_codebooks):
-            self.local.run(self.w["local.embed.weight"][ids] + bridged[:, k], np.full(b, k), streams, True)
+            self.local.run(
+                self.w["local.embed.weight"][ids] + bridged[:, k], np.full(b, k), streams, True
+            )
             if out is not None:
                 out.append(self.local.hidden(b) @ self.w["head.weight"][self.rows[k]].T)
             best = self.local.logits(b, len(self.rows[0])).argmax(-1)

@@ -10,7 +10,7 @@ from models import load_weights, split_format
 from numpy.typing import NDArray
 
 from uniaudio_engine import __version__
-from uniaudio_engine.core import core
+from uniaudio_engine.backends.core import core
 
 from .base import Spec
 
@@ -21,7 +21,9 @@ def make_lm(spec: Spec) -> Any:
     """The compiled LM of a spec, whose dtype is as ``models.split_format`` reads it."""
     model = spec.find_model()
     dtype, options = split_format(spec.dtype)
-    return core().LM(model.json, load_weights(model, spec.seed, spec.cache), dtype, spec.threads, **options)
+    return core().LM(
+        model.json, load_weights(model, spec.seed, spec.cache), dtype, spec.threads, **options
+    )
 
 
 class Native:
@@ -32,7 +34,12 @@ class Native:
         self.kept: dict[tuple[int, int], Any] = {}
         # The engine draws, as a user's call does; peers take the best id, which costs less.
         self.samplings = [
-            core().Sampling(temperature=0.8, top_k=30, seed=self.seed + i, allowed=[list(r) for r in self.model.allowed])
+            core().Sampling(
+                temperature=0.8,
+                top_k=30,
+                seed=self.seed + i,
+                allowed=[list(r) for r in self.model.allowed],
+            )
             for i in range(64)
         ]
 
@@ -41,7 +48,7 @@ class Native:
             while len(self.kept) > 1:  # two stay: a row may compare two contexts
                 del self.kept[next(iter(self.kept))]
             session = self.lm.session(context + count + WARM_UP)
-            session.prefill(self.model.frames(context, self.seed), self.model.guide(context))
+            session.prefill(self.model.frames(context, self.seed), self.model.aligned(context))
             self.kept[context, count] = session
         self.base, self.streams = self.kept[context, count], streams
 
@@ -53,28 +60,32 @@ class Native:
         return time.perf_counter() - begin
 
     def _step(self, sessions: list, count: int) -> None:
-        guides = [self.model.guide(count)] * len(sessions) if self.model.config.guide_slots else None
-        core().generate_batch(sessions, count, self.samplings[: len(sessions)], guides)
+        aligned_rows = (
+            [self.model.aligned(count)] * len(sessions) if self.model.config.aligned_slots else None
+        )
+        core().generate_batch(sessions, count, self.samplings[: len(sessions)], aligned_rows)
 
     def prefill(self, count: int) -> float:
         session = self.lm.session(count)
-        frames, guide = self.model.frames(count, self.seed), self.model.guide(count)
+        frames, aligned = self.model.frames(count, self.seed), self.model.aligned(count)
         begin = time.perf_counter()
-        session.prefill(frames, guide)
+        session.prefill(frames, aligned)
         return time.perf_counter() - begin
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        out = self.lm.logits(frames, self.model.guide(len(frames)))[known:]
+        out = self.lm.logits(frames, self.model.aligned(len(frames)))[known:]
         return np.stack([out[:, k, self.model.rows(k)] for k in range(frames.shape[1])], axis=1)
 
     def greedy_agreement(self, known: int, count: int) -> float:
-        """Share of ids of a greedy generation that are the best of the teacher-forced pass: the timed steps compute the same."""
+        """Share of ids of a greedy generation that are the best of the teacher-forced pass: the
+        timed steps compute the same.
+        """
         frames = self.model.frames(known, self.seed)
-        guide = self.model.guide(known + count)
+        aligned = self.model.aligned(known + count)
         session = self.lm.session(known + count)
-        session.prefill(frames, None if guide is None else guide[:known])
+        session.prefill(frames, None if aligned is None else aligned[:known])
         greedy = core().Sampling(greedy=True, allowed=[list(r) for r in self.model.allowed])
-        made = session.generate(count, greedy, None if guide is None else guide[known:])
+        made = session.generate(count, greedy, None if aligned is None else aligned[known:])
         best = self.logits(np.concatenate((frames, made)), known).argmax(-1)
         ids = np.stack([self.model.rows(k)[best[:, k]] for k in range(best.shape[1])], axis=1)
         return float((ids == made).mean())

@@ -1,8 +1,10 @@
-"""The same model as ONNX graphs, written node by node: one global step, one local step, one head a slot.
+"""The same model as ONNX graphs, written node by node: one global step, one local step, one head a
+slot.
 
-Attention is ONNX Runtime's GroupQueryAttention over key-value buffers that are updated in place (the operator of its own
-generation library); int8 is ``onnxruntime.quantization.quantize_dynamic`` per channel, int4 and int8-blocks its
-``MatMulNBits`` in blocks of 32 with int8 arithmetic (accuracy level 4).
+Attention is ONNX Runtime's GroupQueryAttention over key-value buffers that are updated in place
+(the operator of its own generation library); int8 is ``onnxruntime.quantization.quantize_dynamic``
+per channel, int4 and int8-blocks its ``MatMulNBits`` in blocks of 32 with int8 arithmetic (accuracy
+level 4).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from models import Model, whole_file
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 OPSET, MICROSOFT = 20, "com.microsoft"
 Weights = dict[str, NDArray[np.float32]]
@@ -32,10 +34,16 @@ class Graph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
 
-    def op(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: object) -> str:
+    def op(
+        self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: object
+    ) -> str:
         name = f"v{len(self.nodes)}"
         names = [name, *(f"{name}_{i}" for i in range(1, outputs))]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, name=f"n{name}", **attributes))
+        self.nodes.append(
+            helper.make_node(
+                kind, list(inputs), names, domain=domain, name=f"n{name}", **attributes
+            )
+        )
         return name
 
     def constant(self, name: str, value: NDArray) -> str:
@@ -71,16 +79,32 @@ class Graph:
         return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=c.norm_eps)
 
     def block(self, x: str, name: str, i: int, c: StackConfig, rope: list[str]) -> str:
-        cache = [self.input(f"{side}_{i}", TensorProto.FLOAT, ["B", c.num_kv_heads, "room", c.head_dim]) for side in ("k", "v")]
+        cache = [
+            self.input(f"{side}_{i}", TensorProto.FLOAT, ["B", c.num_kv_heads, "room", c.head_dim])
+            for side in ("k", "v")
+        ]
         qkv = self.linear(self.norm(x, f"{name}.attn_norm", c), [f"{name}.attn.{p}" for p in "qkv"])
         y = self.op(
-            "GroupQueryAttention", qkv, "", "", *cache, "seqlens", "total", *rope, outputs=3, domain=MICROSOFT,
-            num_heads=c.heads, kv_num_heads=c.num_kv_heads, do_rotary=int(bool(rope)),
-        )  # fmt: skip
+            "GroupQueryAttention",
+            qkv,
+            "",
+            "",
+            *cache,
+            "seqlens",
+            "total",
+            *rope,
+            outputs=3,
+            domain=MICROSOFT,
+            num_heads=c.heads,
+            kv_num_heads=c.num_kv_heads,
+            do_rotary=int(bool(rope)),
+        )
         for n, side in enumerate("kv"):
             self.nodes[-1].output[1 + n] = f"new_{side}_{i}"
             shape = ["B", c.num_kv_heads, "room", c.head_dim]
-            self.outputs.append(helper.make_tensor_value_info(f"new_{side}_{i}", TensorProto.FLOAT, shape))
+            self.outputs.append(
+                helper.make_tensor_value_info(f"new_{side}_{i}", TensorProto.FLOAT, shape)
+            )
         x = self.op("Add", x, self.linear(y, [f"{name}.attn.o"]))
         h = self.norm(x, f"{name}.mlp_norm", c)
         up = self.linear(h, [f"{name}.mlp.up"])
@@ -101,20 +125,29 @@ class Graph:
             table = self.constant(f"{name}.positions", self.w[f"{name}.positions.weight"])
             x = self.op("Add", x, self.op("Gather", table, "place"))
         else:
-            angle = np.arange(positions)[:, None] * c.rope_base ** -(np.arange(0, c.head_dim, 2) / c.head_dim)
-            rope = [self.constant(f"{f.__name__}", f(angle).astype(np.float32)) for f in (np.cos, np.sin)]
+            angle = np.arange(positions)[:, None] * c.rope_base ** -(
+                np.arange(0, c.head_dim, 2) / c.head_dim
+            )
+            rope = [
+                self.constant(f"{f.__name__}", f(angle).astype(np.float32))
+                for f in (np.cos, np.sin)
+            ]
         for i in range(c.layers):
             x = self.block(x, f"{name}.layers.{i}", i, c, rope)
         return self.norm(x, f"{name}.norm", c)
 
     def save(self, path: Path) -> None:
-        graph = helper.make_graph(self.nodes, path.stem, self.inputs, self.outputs, list(self.constants.values()))
+        graph = helper.make_graph(
+            self.nodes, path.stem, self.inputs, self.outputs, list(self.constants.values())
+        )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(path))
 
 
 def global_graph(model: Model, w: Weights) -> Graph:
-    """ids [B, T, K] (and guide [B, T, S]) of the frames heard -> ``h`` [B, K or 1, local width], bridged, of the last one."""
+    """ids [B, T, K] (and aligned rows [B, T, S]) of the frames heard -> ``h`` [B, K or 1, local
+    width], bridged, of the last one.
+    """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", "T", c.num_codebooks])
     e = g.op("Gather", g.constant("embed", w["global.embed.weight"]), ids)
@@ -122,10 +155,14 @@ def global_graph(model: Model, w: Weights) -> Graph:
         x = g.op("Reshape", e, g.constant("flat", np.array([0, 0, -1], np.int64)))
     else:
         x = g.op("ReduceSum", e, g.constant("axis", np.array([2], np.int64)), keepdims=0)
-    if c.guide_slots:
-        guide = g.input("guide", TensorProto.INT64, ["B", "T", c.guide_slots])
-        rows = g.op("Gather", g.constant("guides", w["guide.weight"]), guide)
-        x = g.op("Add", x, g.op("ReduceSum", rows, g.constant("axis", np.array([2], np.int64)), keepdims=0))
+    if c.aligned_slots:
+        aligned = g.input("guide", TensorProto.INT64, ["B", "T", c.aligned_slots])
+        rows = g.op("Gather", g.constant("aligned_rows", w["guide.weight"]), aligned)
+        x = g.op(
+            "Add",
+            x,
+            g.op("ReduceSum", rows, g.constant("axis", np.array([2], np.int64)), keepdims=0),
+        )
     h = g.stack(x, "global", c.global_, c.max_frames)
     h = g.op("Gather", h, g.constant("last", np.array([-1], np.int64)), axis=1)  # [B, 1, D]
     if c.conditioning == "add":
@@ -137,7 +174,8 @@ def global_graph(model: Model, w: Weights) -> Graph:
 def local_graph(model: Model, w: Weights) -> Graph:
     """ids [B, 1] of the slot before and ``h`` [B, 1, width] -> hidden ``y`` [B, 1, width].
 
-    Their sum goes in; for prefix conditioning the caller feeds zeros for the one that a slot does not have.
+    Their sum goes in; for prefix conditioning the caller feeds zeros for the one that a slot does
+    not have.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", 1])
@@ -150,7 +188,9 @@ def local_graph(model: Model, w: Weights) -> Graph:
 
 
 def head_graph(model: Model, w: Weights, slot: int) -> Graph:
-    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and ``best`` [B] of them."""
+    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and ``best`` [B] of
+    them.
+    """
     g = Graph({"head.weight": w["head.weight"][model.rows(slot)]})
     y = g.input("y", TensorProto.FLOAT, ["B", 1, model.config.local.width])
     logits = g.op("Squeeze", g.linear(y, ["head"]), g.constant("axis", np.array([1], np.int64)))
@@ -162,7 +202,10 @@ def head_graph(model: Model, w: Weights, slot: int) -> Graph:
 def graphs(model: Model, w: Weights, folder: Path, dtype: str) -> dict[str, Path]:
     """Paths of all graphs in a weight format; made where they are not there yet."""
     slots = range(model.config.num_codebooks)
-    paths = {name: folder / f"{name}-{dtype}.onnx" for name in ("global", "local", *(f"head{k}" for k in slots))}
+    paths = {
+        name: folder / f"{name}-{dtype}.onnx"
+        for name in ("global", "local", *(f"head{k}" for k in slots))
+    }
     for name, path in paths.items():
         if path.exists():
             continue
@@ -184,12 +227,22 @@ def quantize(source: Path, target: Path, dtype: str) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     if dtype == "int8":
         quantize_dynamic(
-            source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": TensorProto.FLOAT},  # shape inference stops at Microsoft's own operators
-        )  # fmt: skip
+            source,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                "DefaultTensorType": TensorProto.FLOAT
+            },  # shape inference stops at Microsoft's own operators
+        )
         return
     q = MatMulNBitsQuantizer(
-        onnx.load(str(source)), bits=4 if dtype == "int4" else 8, block_size=32, is_symmetric=True, accuracy_level=4
+        onnx.load(str(source)),
+        bits=4 if dtype == "int4" else 8,
+        block_size=32,
+        is_symmetric=True,
+        accuracy_level=4,
     )
     q.process()
     q.model.save_model_to_file(str(target), False)

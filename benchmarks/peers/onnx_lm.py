@@ -1,4 +1,6 @@
-"""ONNX Runtime on the graphs of ``onnx_graph``: one thread pool for all of them, key-value buffers bound once and updated in place."""
+"""ONNX Runtime on the graphs of ``onnx_graph``: one thread pool for all of them, key-value buffers
+bound once and updated in place.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import onnxruntime as ort
 from models import cache_folder, load_weights
 from numpy.typing import NDArray
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 from .onnx_graph import graphs
@@ -26,7 +28,9 @@ class Stepper:
 
     def begin(self, streams: int, room: int) -> None:
         shape = (streams, self.c.num_kv_heads, room, self.c.head_dim)
-        some = np.random.default_rng(0).standard_normal(shape, np.float32)  # as if something had been heard
+        some = np.random.default_rng(0).standard_normal(
+            shape, np.float32
+        )  # as if something had been heard
         self.streams, self.at = streams, 0
         self.binding = self.session.io_binding()
         self.caches = []
@@ -35,7 +39,9 @@ class Stepper:
                 buffer = ort.OrtValue.ortvalue_from_numpy(some.copy())  # which it does not copy
                 self.caches.append(buffer)
                 self.binding.bind_ortvalue_input(f"{side}_{i}", buffer)
-                self.binding.bind_ortvalue_output(f"new_{side}_{i}", buffer)  # the same memory: updated in place
+                self.binding.bind_ortvalue_output(
+                    f"new_{side}_{i}", buffer
+                )  # the same memory: updated in place
         self.binding.bind_output(self.output, "cpu")
 
     def run(self, count: int, **inputs: NDArray) -> NDArray[np.float32]:
@@ -58,13 +64,20 @@ class OnnxPeer:
         self.c = c = self.model.config
         self.version = f"onnxruntime {ort.__version__}"
         weights = load_weights(self.model, spec.seed, spec.cache)
-        paths = graphs(self.model, weights, cache_folder(self.model, spec.seed, spec.cache), spec.dtype)
+        paths = graphs(
+            self.model, weights, cache_folder(self.model, spec.seed, spec.cache), spec.dtype
+        )
         ort.set_default_logger_severity(3)
-        ort.set_global_thread_pool_sizes(spec.threads, 1)  # else each of these sessions would spin threads of its own
+        ort.set_global_thread_pool_sizes(
+            spec.threads, 1
+        )  # else each of these sessions would spin threads of its own
         options = ort.SessionOptions()
         options.use_per_session_threads = False
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        sessions = {n: ort.InferenceSession(str(p), options, ["CPUExecutionProvider"]) for n, p in paths.items()}
+        sessions = {
+            n: ort.InferenceSession(str(p), options, ["CPUExecutionProvider"])
+            for n, p in paths.items()
+        }
         self.global_ = Stepper(sessions["global"], c.global_, "h")
         self.local = Stepper(sessions["local"], c.local, "y")
         self.heads = [sessions[f"head{k}"] for k in range(c.num_codebooks)]
@@ -74,11 +87,13 @@ class OnnxPeer:
     def _weight_bytes(self, name: str, path) -> int:
         """Of a frame: the local graph runs K times; embeddings and positions are not read whole."""
         uses = self.c.num_codebooks if name == "local" else 1
-        tables = ("embed", "positions", "guides", "cos", "sin")
+        tables = ("embed", "positions", "aligned_rows", "cos", "sin")
         import onnx
 
         return uses * sum(
-            len(t.raw_data) for t in onnx.load(str(path)).graph.initializer if not t.name.endswith(tables)
+            len(t.raw_data)
+            for t in onnx.load(str(path)).graph.initializer
+            if not t.name.endswith(tables)
         )
 
     def begin(self, streams: int, room: int) -> None:
@@ -93,17 +108,21 @@ class OnnxPeer:
     def hear(self, frames: NDArray[np.int64]) -> None:
         """Append known frames [T, K] of one stream; the last of them is heard with the next step."""
         ids = np.concatenate((self.last, frames[None, :-1]), axis=1)
-        self.global_.run(len(frames), ids=ids, **self._guide(len(frames)))
+        self.global_.run(len(frames), ids=ids, **self._aligned(len(frames)))
         self.last = frames[None, -1:]
 
-    def _guide(self, count: int) -> dict[str, NDArray]:
-        guide = self.model.guide(count)
-        return {} if guide is None else {"guide": np.tile(guide.astype(np.int64), (self.streams, 1, 1))}
+    def _aligned(self, count: int) -> dict[str, NDArray]:
+        aligned = self.model.aligned(count)
+        return (
+            {}
+            if aligned is None
+            else {"guide": np.tile(aligned.astype(np.int64), (self.streams, 1, 1))}
+        )
 
     def step(self, forced: NDArray[np.int64] | None = None, out: list | None = None) -> None:
         """The next frame of every stream: the best ids, or ``forced`` [B, K]."""
         c = self.c
-        h = self.global_.run(1, ids=self.last, **self._guide(1))
+        h = self.global_.run(1, ids=self.last, **self._aligned(1))
         self.local.at = 0
         ids, chosen = self.no_ids, []
         for k in range(c.num_codebooks):

@@ -1,8 +1,10 @@
 """The same model in PyTorch, as someone would write it who wants it fast: the peer to beat.
 
-Weights are those of ``uniaudio_training.models.lm`` (whose names they have); query, key and value are one product, the key-value
-cache is preallocated, attention is ``scaled_dot_product_attention``, the head has only the rows that a slot may emit, and weights
-are packed for oneDNN.  dtypes: float32, bfloat16, and int8 by ``torch.ao.quantization.quantize_dynamic`` (weights per row, activations per call).
+Weights are those of ``uniaudio_training.models.lm`` (whose names they have); query, key and value
+are one product, the key-value cache is preallocated, attention is ``scaled_dot_product_attention``,
+the head has only the rows that a slot may emit, and weights are packed for oneDNN. dtypes: float32,
+bfloat16, and int8 by ``torch.ao.quantization.quantize_dynamic`` (weights per row, activations per
+call).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from models import Model, load_weights
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 from .base import Spec
 
@@ -34,7 +36,9 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class Packed(nn.Module):
-    """A linear layer with its weight in oneDNN's own order, as ``torch.compile`` with freezing has it: up to twice as fast."""
+    """A linear layer with its weight in oneDNN's own order, as ``torch.compile`` with freezing has
+    it: up to twice as fast.
+    """
 
     def __init__(self, source: nn.Linear) -> None:
         super().__init__()
@@ -60,7 +64,12 @@ def fused(w: dict[str, Tensor], names: list[str]) -> nn.Linear:
     biases = [w.get(f"{n}.bias") for n in names]
     bias = None
     if any(b is not None for b in biases):
-        bias = torch.cat([x.new_zeros(x.shape[0]) if b is None else b for x, b in zip(weights, biases, strict=True)])
+        bias = torch.cat(
+            [
+                x.new_zeros(x.shape[0]) if b is None else b
+                for x, b in zip(weights, biases, strict=True)
+            ]
+        )
     return linear(torch.cat(weights), bias)
 
 
@@ -69,7 +78,9 @@ class Norm(nn.Module):
         super().__init__()
         self.eps, self.shape = c.norm_eps, (c.width,)
         self.weight = nn.Parameter(w[f"{name}.weight"], requires_grad=False)
-        self.bias = nn.Parameter(w[f"{name}.bias"], requires_grad=False) if c.norm == "layernorm" else None
+        self.bias = (
+            nn.Parameter(w[f"{name}.bias"], requires_grad=False) if c.norm == "layernorm" else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None:
@@ -82,15 +93,21 @@ class Block(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = c.heads, c.num_kv_heads, c.head_dim
         self.sizes = [n * c.head_dim for n in (c.heads, c.num_kv_heads, c.num_kv_heads)]
-        self.attn_norm, self.mlp_norm = Norm(w, f"{name}.attn_norm", c), Norm(w, f"{name}.mlp_norm", c)
+        self.attn_norm, self.mlp_norm = (
+            Norm(w, f"{name}.attn_norm", c),
+            Norm(w, f"{name}.mlp_norm", c),
+        )
         self.qkv = fused(w, [f"{name}.attn.{x}" for x in "qkv"])
         self.o, self.down = fused(w, [f"{name}.attn.o"]), fused(w, [f"{name}.mlp.down"])
         self.gated = c.activation == "swiglu"
         self.up = fused(w, [f"{name}.mlp.{x}" for x in (["gate", "up"] if self.gated else ["up"])])
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim] are written there.
-        T > 1 only from position 0 on."""
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim]
+        are written there. T > 1 only from position 0 on.
+        """
         b, t, d = x.shape
         parts = self.qkv(self.attn_norm(x)).split(self.sizes, dim=-1)
         q, k, v = (p.view(b, t, -1, self.head_dim).transpose(1, 2) for p in parts)
@@ -98,7 +115,9 @@ class Block(nn.Module):
             q, k = rotate(q, *rope), rotate(k, *rope)
         keys[:, :, at : at + t], values[:, :, at : at + t] = k, v
         k, v = keys[:, :, : at + t], values[:, :, : at + t]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1, enable_gqa=self.kv_heads != self.heads)
+        y = F.scaled_dot_product_attention(
+            q, k, v, is_causal=t > 1, enable_gqa=self.kv_heads != self.heads
+        )
         x = x + self.o(y.transpose(1, 2).reshape(b, t, d))
         h = self.up(self.mlp_norm(x))
         if self.gated:
@@ -147,7 +166,9 @@ class Stack(nn.Module):
 class TorchLM(nn.Module):
     """``step`` is the whole of a frame for B streams."""
 
-    def __init__(self, model: Model, weights: dict[str, NDArray[np.float32]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Model, weights: dict[str, NDArray[np.float32]], dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.c = c = model.config
         w = {k: torch.from_numpy(np.array(v)).to(dtype) for k, v in weights.items()}
@@ -156,12 +177,17 @@ class TorchLM(nn.Module):
         self.bridge = fused(w, ["bridge"])
         self.rows = [torch.from_numpy(model.rows(k)) for k in range(c.num_codebooks)]
         self.heads = nn.ModuleList(linear(w["head.weight"][rows], None) for rows in self.rows)
-        self.guide = w.get("guide.weight")
+        self.aligned = w.get("guide.weight")
 
     def begin(self, streams: int, room: int) -> None:
-        """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if they had heard something."""
+        """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if
+        they had heard something.
+        """
         self.at = 0
-        self.cache, self.local_cache = self.global_.cache(streams, room), self.local.cache(streams, self.c.num_codebooks)
+        self.cache, self.local_cache = (
+            self.global_.cache(streams, room),
+            self.local.cache(streams, self.c.num_codebooks),
+        )
         self.last = self.embed(torch.full((streams, 1, self.c.num_codebooks), self.c.start_id))
 
     def embed(self, frames: Tensor) -> Tensor:
@@ -169,22 +195,26 @@ class TorchLM(nn.Module):
         e = F.embedding(frames, self.global_.embed)
         return e.flatten(-2) if self.c.embedding == "concat" else e.sum(-2)
 
-    def hear(self, frames: Tensor, guide: Tensor | None) -> None:
-        """Append known frames [B, T, K]; guide [T, S]."""
+    def hear(self, frames: Tensor, aligned: Tensor | None) -> None:
+        """Append known frames [B, T, K]; aligned rows [T, S]."""
         e = self.embed(frames)
         x = torch.cat((self.last, e[:, :-1]), dim=1)
-        self.global_(x if guide is None else x + self.embed_guide(guide), self.cache, self.at)
+        self.global_(x if aligned is None else x + self.embed_aligned(aligned), self.cache, self.at)
         self.at += frames.shape[1]
         self.last = e[:, -1:]
 
-    def embed_guide(self, guide: Tensor) -> Tensor:
-        assert self.guide is not None
-        return F.embedding(guide, self.guide).sum(-2)
+    def embed_aligned(self, aligned: Tensor) -> Tensor:
+        assert self.aligned is not None
+        return F.embedding(aligned, self.aligned).sum(-2)
 
-    def step(self, guide: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None) -> Tensor:
-        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R] of each slot go to ``out``."""
+    def step(
+        self, aligned: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None
+    ) -> Tensor:
+        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R]
+        of each slot go to ``out``.
+        """
         c = self.c
-        x = self.last if guide is None else self.last + self.embed_guide(guide)
+        x = self.last if aligned is None else self.last + self.embed_aligned(aligned)
         h = self.global_(x, self.cache, self.at)
         b = h.shape[0]
         bridged = self.bridge(h.view(b, c.num_codebooks, -1) if c.conditioning == "add" else h)
@@ -213,17 +243,21 @@ class TorchPeer:
         self.version = f"torch {torch.__version__}"
         weights: dict[str, Any] = load_weights(self.model, spec.seed, spec.cache)
         with torch.inference_mode():
-            lm: nn.Module = TorchLM(self.model, weights, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32)
+            lm: nn.Module = TorchLM(
+                self.model, weights, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
+            )
             if spec.dtype == "int8":
-                torch.backends.quantized.engine = "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
+                torch.backends.quantized.engine = (
+                    "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
+                )
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     lm = torch.ao.quantization.quantize_dynamic(lm, {nn.Linear}, dtype=torch.qint8)
             elif torch.backends.mkldnn.is_available():
                 pack(lm)
             self.lm = lm.eval()
-        guide = self.model.guide(1)
-        self.guide = None if guide is None else torch.from_numpy(guide).long()
+        aligned = self.model.aligned(1)
+        self.aligned = None if aligned is None else torch.from_numpy(aligned).long()
 
     @torch.inference_mode()
     def prepare(self, streams: int, context: int, count: int) -> None:
@@ -234,17 +268,17 @@ class TorchPeer:
     def frames(self, count: int) -> float:
         self.lm.at = self.context
         for _ in range(WARM_UP):
-            self.lm.step(self.guide)
+            self.lm.step(self.aligned)
         begin = time.perf_counter()
         for _ in range(count):
-            self.lm.step(self.guide)
+            self.lm.step(self.aligned)
         return time.perf_counter() - begin
 
     @torch.inference_mode()
     def prefill(self, count: int) -> float:
         frames = torch.from_numpy(self.model.frames(count, self.spec.seed)).long()[None]
-        guide = self.model.guide(count)
-        rows = None if guide is None else torch.from_numpy(guide).long()
+        aligned = self.model.aligned(count)
+        rows = None if aligned is None else torch.from_numpy(aligned).long()
         self.lm.begin(1, count)
         begin = time.perf_counter()
         self.lm.hear(frames, rows)
@@ -253,12 +287,12 @@ class TorchPeer:
     @torch.inference_mode()
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
         ids = torch.from_numpy(frames).long()[None]
-        guide = self.model.guide(known)
+        aligned = self.model.aligned(known)
         self.lm.begin(1, len(frames))
-        self.lm.hear(ids[:, :known], None if guide is None else torch.from_numpy(guide).long())
+        self.lm.hear(ids[:, :known], None if aligned is None else torch.from_numpy(aligned).long())
         out: list[Tensor] = []
         for t in range(known, len(frames)):
-            self.lm.step(self.guide, ids[:, t], out)
+            self.lm.step(self.aligned, ids[:, t], out)
         k = frames.shape[1]
         return torch.cat(out).float().view(len(frames) - known, k, -1).numpy()
 

@@ -32,7 +32,9 @@ def missing(kind: str) -> str:
 
 
 def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
-    """Child: make the engine, then answer (method, arguments) with (True, value) or (False, message)."""
+    """Child: make the engine, then answer (method, arguments) with (True, value) or (False,
+    message).
+    """
     try:
         module, name, _ = KINDS[spec.kind]
         peer = getattr(importlib.import_module(module), name)(spec)
@@ -45,7 +47,8 @@ def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
                 pipe.send((False, f"{type(e).__name__}: {e}"))
     except (EOFError, KeyboardInterrupt):
         pass
-    except Exception as e:  # whatever a peer's package does at import or load: the parent reports it and goes on without
+    # whatever a peer's package does at import or load: the parent reports it and goes on without
+    except Exception as e:
         with contextlib.suppress(OSError):
             pipe.send((False, f"{type(e).__name__}: {e}"))
 
@@ -73,7 +76,9 @@ class Worker:
         try:
             ok, value = self.pipe.recv()
         except (EOFError, OSError):
-            raise InputError(f"{self.name}: its process ended (code {self.process.exitcode})") from None
+            raise InputError(
+                f"{self.name}: its process ended (code {self.process.exitcode})"
+            ) from None
         if not ok:
             raise InputError(f"{self.name}: {' '.join(str(value).split())[:300]}")
         return value
@@ -89,7 +94,8 @@ class Worker:
 def _environment(threads: int) -> Iterator[None]:
     """Thread counts for libraries that read them when they are loaded.
 
-    OpenBLAS, NumPy's, has one: it only does the glue around a peer, and its idle threads would spin beside the peer's own.
+    OpenBLAS, NumPy's, has one: it only does the glue around a peer, and its idle threads would spin
+    beside the peer's own.
     """
     before = {k: os.environ.get(k) for k in (*_THREADS, "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)), OPENBLAS_NUM_THREADS="1")

@@ -1,16 +1,18 @@
-// Attention over the key-value cache, compiled once per ISA like kernels_body.h, which includes it; see kernel_table.h for the layouts.
-// Keys and values are widened to float32 and multiplied with fused multiply-adds.  One order for every sum, however many rows share
-// the loads: a score goes through its dimensions in order; a value sums even and odd positions apart, so that one row alone is not
-// bound by the latency of its additions.
+// Attention over the key-value cache, compiled once per ISA like kernels_body.h, which includes it;
+// see kernel_table.h for the layouts. Keys and values are widened to float32 and multiplied with
+// fused multiply-adds. One order for every sum, however many rows share the loads: a score goes
+// through its dimensions in order; a value sums even and odd positions apart, so that one row alone
+// is not bound by the latency of its additions.
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-// --- place -------------------------------------------------------------------------------------------------------------
+// --- place ---------------------------------------------------------------------------------------
 
 void rope(float* x, const float* c, const float* s, int64_t half) {
   for (int64_t i = 0; i < half; i += 16) {
     const int64_t n = half - i < 16 ? half - i : 16;
-    const F16 a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n), sv = load_n(s + i, n);
+    const F16 a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n),
+              sv = load_n(s + i, n);
     store_n(x + i, sub(mul(a, cv), mul(b, sv)), n);
     store_n(x + half + i, add(mul(b, cv), mul(a, sv)), n);
   }
@@ -25,7 +27,8 @@ UNIAUDIO_INLINE uint32_t bits_of(float x) {
 // To nearest even; NaN stays NaN.
 UNIAUDIO_INLINE uint16_t narrow_bf16(float x) {
   const uint32_t u = bits_of(x);
-  return uint16_t((u & 0x7FFFFFFFu) > 0x7F800000u ? u >> 16 | 0x40u : (u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+  return uint16_t((u & 0x7FFFFFFFu) > 0x7F800000u ? u >> 16 | 0x40u
+                                                  : (u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
 }
 
 // What int8 elements are multiplied by before rounding; *scale is what brings them back.
@@ -40,12 +43,15 @@ UNIAUDIO_INLINE float scale_i8(const float* x, int64_t n, float* scale) {
 }
 
 // To nearest even: adding 1.5 * 2^23 leaves the whole number in the low bits.
-UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) { return int8_t(bits_of(x * inverse + 12582912.0f)); }
+UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) {
+  return int8_t(bits_of(x * inverse + 12582912.0f));
+}
 
 void place(const PlaceArgs& a) {
   const int64_t dim = a.dim, t = a.position, block = t / 16, lane = t % 16;
   if (a.angles) {
-    for (int64_t h = 0; h < a.query_heads; ++h) rope(a.q + h * dim, a.angles, a.angles + dim / 2, dim / 2);
+    for (int64_t h = 0; h < a.query_heads; ++h)
+      rope(a.q + h * dim, a.angles, a.angles + dim / 2, dim / 2);
     rope(a.k, a.angles, a.angles + dim / 2, dim / 2);
   }
   if (a.dtype == KvDType::float32) {
@@ -57,17 +63,19 @@ void place(const PlaceArgs& a) {
     uint16_t* k = static_cast<uint16_t*>(a.keys) + block * ((dim + 1) / 2) * 32 + lane * 2;
     uint16_t* v = static_cast<uint16_t*>(a.values) + t * ((dim + 31) / 32 * 32);
     for (int64_t d = 0; d < dim; ++d) k[d / 2 * 32 + d % 2] = narrow_bf16(a.k[d]);
-    for (int64_t d = 0; d < dim; ++d) v[d / 32 * 32 + d % 16 * 2 + d / 16 % 2] = narrow_bf16(a.v[d]);
+    for (int64_t d = 0; d < dim; ++d)
+      v[d / 32 * 32 + d % 16 * 2 + d / 16 % 2] = narrow_bf16(a.v[d]);
   } else {
     int8_t* k = static_cast<int8_t*>(a.keys) + block * dim * 16 + lane;
     int8_t* v = static_cast<int8_t*>(a.values) + t * ((dim + 15) / 16 * 16);
-    const float k_inverse = scale_i8(a.k, dim, a.key_scale + t), v_inverse = scale_i8(a.v, dim, a.value_scale + t);
+    const float k_inverse = scale_i8(a.k, dim, a.key_scale + t),
+                v_inverse = scale_i8(a.v, dim, a.value_scale + t);
     for (int64_t d = 0; d < dim; ++d) k[d * 16] = narrow_i8(a.k[d], k_inverse);
     for (int64_t d = 0; d < dim; ++d) v[d] = narrow_i8(a.v[d], v_inverse);
   }
 }
 
-// --- scores ------------------------------------------------------------------------------------------------------------
+// --- scores --------------------------------------------------------------------------------------
 
 // Queries lie transposed and scaled, [dim][rows].
 struct Scoring {
@@ -94,7 +102,8 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
       for (int b = 0; b < B; ++b) load_bf16_pairs(keys + b * size + d * 16, k[0][b], k[1][b]);
       for (int m = 0; m < M; ++m) {
         const F16 even = set1(q[m]), odd = set1(q[a.rows + m]);
-        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(odd, k[1][b], fused_exactly(even, k[0][b], acc[m][b]));
+        for (int b = 0; b < B; ++b)
+          acc[m][b] = fused_exactly(odd, k[1][b], fused_exactly(even, k[0][b], acc[m][b]));
       }
     }
     if (d < a.dim) {
@@ -109,8 +118,10 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
     for (int64_t d = 0; d < a.dim; ++d, q += a.rows) {
       F16 k[B];
       for (int b = 0; b < B; ++b) {
-        if constexpr (T == KvDType::float32) k[b] = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
-        if constexpr (T == KvDType::int8) k[b] = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
+        if constexpr (T == KvDType::float32)
+          k[b] = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
+        if constexpr (T == KvDType::int8)
+          k[b] = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
       }
       for (int m = 0; m < M; ++m) {
         const F16 x = set1(q[m]);
@@ -120,7 +131,8 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
   }
   for (int b = 0; b < B; ++b) {
     for (int m = 0; m < M; ++m) {
-      if constexpr (T == KvDType::int8) acc[m][b] = mul(acc[m][b], load(a.key_scale + (block + b) * 16));
+      if constexpr (T == KvDType::int8)
+        acc[m][b] = mul(acc[m][b], load(a.key_scale + (block + b) * 16));
       store(a.scratch + (row + m) * a.scratch_stride + (block + b) * 16, acc[m][b]);
     }
   }
@@ -139,16 +151,18 @@ UNIAUDIO_INLINE void all_blocks(const Scoring& s, int64_t row) {
 template <KvDType T, int M>
 UNIAUDIO_INLINE void scores_tail(const Scoring& s, int64_t row) {
   if constexpr (M > 0) {
-    if (s.a.rows - row == M) return all_blocks<T, M, M == 1 ? kAloneBlocks : kScoreBlocks>(s, row);
+    if (s.a.rows - row == M)
+      return all_blocks < T, M, M == 1 ? kAloneBlocks : kScoreBlocks > (s, row);
     scores_tail<T, M - 1>(s, row);
   }
 }
 
-// --- values ------------------------------------------------------------------------------------------------------------
+// --- values --------------------------------------------------------------------------------------
 
 // P vectors of position t, from element d on.
 template <KvDType T, int P>
-UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t t, int64_t d, F16 (&v)[P]) {
+UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t t, int64_t d,
+                                 F16 (&v)[P]) {
   const int64_t at = t * stride + d;
   if constexpr (T == KvDType::float32) {
     for (int p = 0; p < P; ++p) v[p] = load(static_cast<const float*>(a.values) + at + 16 * p);
@@ -156,12 +170,14 @@ UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t
     for (int p = 0; p < P; ++p) v[p] = widen_i8(static_cast<const int8_t*>(a.values) + at + 16 * p);
   } else {
     static_assert(P % 2 == 0);
-    for (int p = 0; p < P; p += 2) load_bf16_pairs(static_cast<const uint16_t*>(a.values) + at + 16 * p, v[p], v[p + 1]);
+    for (int p = 0; p < P; p += 2)
+      load_bf16_pairs(static_cast<const uint16_t*>(a.values) + at + 16 * p, v[p], v[p + 1]);
   }
 }
 
 template <KvDType T, int M, int P>
-UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row, int64_t d) {
+UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, int64_t length,
+                                int64_t row, int64_t d) {
   const int64_t stride = T == KvDType::bfloat16 ? (a.dim + 31) / 32 * 32 : (a.dim + 15) / 16 * 16;
   const float* p = a.scratch + row * a.scratch_stride;
   F16 even[M][P], odd[M][P];
@@ -175,14 +191,17 @@ UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, in
     load_values<T, P>(a, stride, t + 1, d, w);
     for (int m = 0; m < M; ++m) {
       const F16 x = set1(p[m * a.scratch_stride + t]), y = set1(p[m * a.scratch_stride + t + 1]);
-      for (int i = 0; i < P; ++i) even[m][i] = fused_exactly(x, v[i], even[m][i]), odd[m][i] = fused_exactly(y, w[i], odd[m][i]);
+      for (int i = 0; i < P; ++i)
+        even[m][i] = fused_exactly(x, v[i], even[m][i]),
+        odd[m][i] = fused_exactly(y, w[i], odd[m][i]);
     }
   }
   if (t < length) {
     F16 v[P];
     load_values<T, P>(a, stride, t, d, v);
     for (int m = 0; m < M; ++m) {
-      for (int i = 0; i < P; ++i) even[m][i] = fused_exactly(set1(p[m * a.scratch_stride + t]), v[i], even[m][i]);
+      for (int i = 0; i < P; ++i)
+        even[m][i] = fused_exactly(set1(p[m * a.scratch_stride + t]), v[i], even[m][i]);
     }
   }
   for (int m = 0; m < M; ++m) {
@@ -200,7 +219,8 @@ UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, in
 }
 
 template <KvDType T, int M, int P>
-UNIAUDIO_INLINE void all_dims(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row) {
+UNIAUDIO_INLINE void all_dims(const AttentionArgs& a, const float* inverse, int64_t length,
+                              int64_t row) {
   constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
   int64_t d = 0;
   for (; d + 16 * P <= a.dim; d += 16 * P) value_tile<T, M, P>(a, inverse, length, row, d);
@@ -208,15 +228,19 @@ UNIAUDIO_INLINE void all_dims(const AttentionArgs& a, const float* inverse, int6
 }
 
 template <KvDType T, int M>
-UNIAUDIO_INLINE void values_tail(const AttentionArgs& a, const float* inverse, int64_t length, int64_t row) {
+UNIAUDIO_INLINE void values_tail(const AttentionArgs& a, const float* inverse, int64_t length,
+                                 int64_t row) {
   constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
   if constexpr (M > 0) {
-    if (a.rows - row == M) return all_dims<T, M, M == 1 ? kAloneVectors : (kValueVectors > kLeast ? kValueVectors : kLeast)>(a, inverse, length, row);
+    if (a.rows - row == M)
+      return all_dims < T, M,
+             M == 1 ? kAloneVectors
+                    : (kValueVectors > kLeast ? kValueVectors : kLeast) > (a, inverse, length, row);
     values_tail<T, M - 1>(a, inverse, length, row);
   }
 }
 
-// --- both --------------------------------------------------------------------------------------------------------------
+// --- both ----------------------------------------------------------------------------------------
 
 template <KvDType T>
 void attend(const AttentionArgs& a) {
@@ -228,7 +252,8 @@ void attend(const AttentionArgs& a) {
   }
   const Scoring s = {a, q, (length + 15) / 16};
   int64_t row = 0;
-  for (; row + kScoreRows <= a.rows; row += kScoreRows) all_blocks<T, kScoreRows, kScoreBlocks>(s, row);
+  for (; row + kScoreRows <= a.rows; row += kScoreRows)
+    all_blocks<T, kScoreRows, kScoreBlocks>(s, row);
   scores_tail<T, kScoreRows - 1>(s, row);
 
   float inverse[kAttentionRows];
@@ -238,13 +263,17 @@ void attend(const AttentionArgs& a) {
     inverse[m] = 1.0f / exp_sum(p, max_of(p, n), p, n);
     for (int64_t t = n; t < length; ++t) p[t] = 0.0f;  // positions that only later rows see
     if constexpr (T == KvDType::int8) {
-      for (int64_t t = 0; t < length; t += 16) store(p + t, mul(load(p + t), load(a.value_scale + t)));
+      for (int64_t t = 0; t < length; t += 16)
+        store(p + t, mul(load(p + t), load(a.value_scale + t)));
     }
   }
 
-  constexpr int kRows = T == KvDType::bfloat16 && kValueVectors < 2 ? (kValueRows > 1 ? kValueRows / 2 : 1) : kValueRows;
+  constexpr int kRows = T == KvDType::bfloat16 && kValueVectors < 2
+                            ? (kValueRows > 1 ? kValueRows / 2 : 1)
+                            : kValueRows;
   constexpr int kVectors = T == KvDType::bfloat16 && kValueVectors < 2 ? 2 : kValueVectors;
-  for (row = 0; row + kRows <= a.rows; row += kRows) all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(a, inverse, length, row);
+  for (row = 0; row + kRows <= a.rows; row += kRows)
+    all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(a, inverse, length, row);
   values_tail<T, kRows - 1>(a, inverse, length, row);
 }
 

@@ -1,17 +1,23 @@
-// The FFT's loops; included by codec_kernels_body.h inside its namespace.  Vectors and single floats go through the same operations, so
-// results don't depend on the ISA's width.
+// The FFT's loops; included by codec_kernels_body.h inside its namespace. Vectors and single floats
+// go through the same operations, so results don't depend on the ISA's width.
 
 UA_INLINE Native fetch(const float* p) { return *reinterpret_cast<const NativeLoose*>(p); }
 UA_INLINE void put_native(float* p, Native x) { *reinterpret_cast<NativeLoose*>(p) = x; }
 
-// Lanes a0 b0 a1 b1 ... of two registers, first and second half; even and odd lanes; lanes in reverse.
-UA_INLINE NativeInt lane_map(int start, int a_step, int b_offset) {  // start, start + b_offset, start + a_step, ...
+// Lanes a0 b0 a1 b1 ... of two registers, first and second half; even and odd lanes; lanes in
+// reverse.
+// start, start + b_offset, start + a_step, ...
+UA_INLINE NativeInt lane_map(int start, int a_step, int b_offset) {
   NativeInt m = {};
   for (int i = 0; i < UA_LANES; ++i) m[i] = start + i / 2 * a_step + i % 2 * b_offset;
   return m;
 }
-UA_INLINE Native low_pairs(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(0, 1, UA_LANES)); }
-UA_INLINE Native high_pairs(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(UA_LANES / 2, 1, UA_LANES)); }
+UA_INLINE Native low_pairs(Native a, Native b) {
+  return __builtin_shuffle(a, b, lane_map(0, 1, UA_LANES));
+}
+UA_INLINE Native high_pairs(Native a, Native b) {
+  return __builtin_shuffle(a, b, lane_map(UA_LANES / 2, 1, UA_LANES));
+}
 UA_INLINE Native evens(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(0, 4, 2)); }
 UA_INLINE Native odds(Native a, Native b) { return __builtin_shuffle(a, b, lane_map(1, 4, 2)); }
 UA_INLINE Native reversed(Native a) {
@@ -50,9 +56,11 @@ UA_INLINE void butterfly(const float* roots, const V* vr, const V* vi, V* ur, V*
   }
 }
 
-// Radix R at compile time for 2, 3, 4, 5, vectors along the stride; run-time loops for any other prime.
+// Radix R at compile time for 2, 3, 4, 5, vectors along the stride; run-time loops for any other
+// prime.
 template <int R>
-void fft_radix(const FftStage& f, const float* __restrict xr, const float* __restrict xi, float* __restrict yr, float* __restrict yi) {
+void fft_radix(const FftStage& f, const float* __restrict xr, const float* __restrict xi,
+               float* __restrict yr, float* __restrict yi) {
   const int s = f.stride, m = f.rest;
   const size_t step = static_cast<size_t>(s) * m;
   for (int q = 0; q < m; ++q) {
@@ -88,28 +96,39 @@ void fft_radix(const FftStage& f, const float* __restrict xr, const float* __res
   }
 }
 
-// Radix 4 where the stride S is shorter than a register: vectors run over groups and stride together, with a twiddle per element.
+// Radix 4 where the stride S is shorter than a register: vectors run over groups and stride
+// together, with a twiddle per element.
 template <int S>
-void fft_short(const FftStage& f, const float* __restrict xr, const float* __restrict xi, float* __restrict yr, float* __restrict yi) {
+void fft_short(const FftStage& f, const float* __restrict xr, const float* __restrict xi,
+               float* __restrict yr, float* __restrict yi) {
   const int step = S * f.rest;
   for (int start = 0; start < step; start += UA_LANES) {
-    const int i = start + UA_LANES <= step ? start : step - UA_LANES;  // the last vector may redo some of the one before
+    // the last vector may redo some of the one before
+    const int i = start + UA_LANES <= step ? start : step - UA_LANES;
     Native vr[4], vi[4], ur[4], ui[4];
-    UA_UNROLL for (int r = 0; r < 4; ++r) vr[r] = fetch(xr + i + r * step), vi[r] = fetch(xi + i + r * step);
+    UA_UNROLL
+    for (int r = 0; r < 4; ++r) vr[r] = fetch(xr + i + r * step), vi[r] = fetch(xi + i + r * step);
     butterfly<4, Native>(f.roots, vr, vi, ur, ui);
-    UA_UNROLL for (int r = 1; r < 4; ++r) {
-      const Native c = fetch(f.wide + (2 * r - 2) * step + i), z = fetch(f.wide + (2 * r - 1) * step + i);
+    UA_UNROLL
+    for (int r = 1; r < 4; ++r) {
+      const Native c = fetch(f.wide + (2 * r - 2) * step + i),
+                   z = fetch(f.wide + (2 * r - 1) * step + i);
       const Native pr = ur[r] * c - ui[r] * z, pi = ur[r] * z + ui[r] * c;
       ur[r] = pr, ui[r] = pi;
     }
     const auto spread = [&](const Native* u, float* y) {
       if constexpr (S == 1) {
-        const Native a = low_pairs(u[0], u[2]), b = high_pairs(u[0], u[2]), c = low_pairs(u[1], u[3]), d = high_pairs(u[1], u[3]);
+        const Native a = low_pairs(u[0], u[2]), b = high_pairs(u[0], u[2]),
+                     c = low_pairs(u[1], u[3]), d = high_pairs(u[1], u[3]);
         put_native(y + 4 * i, low_pairs(a, c)), put_native(y + 4 * i + UA_LANES, high_pairs(a, c));
-        put_native(y + 4 * i + 2 * UA_LANES, low_pairs(b, d)), put_native(y + 4 * i + 3 * UA_LANES, high_pairs(b, d));
+        put_native(y + 4 * i + 2 * UA_LANES, low_pairs(b, d)),
+            put_native(y + 4 * i + 3 * UA_LANES, high_pairs(b, d));
       } else {  // blocks of four
-        UA_UNROLL for (int r = 0; r < 4; ++r)
-          for (int b = 0; b < UA_LANES / 4; ++b) __builtin_memcpy(y + 4 * i + b * 16 + r * 4, reinterpret_cast<const char*>(&u[r]) + b * 16, 16);
+        UA_UNROLL
+        for (int r = 0; r < 4; ++r)
+          for (int b = 0; b < UA_LANES / 4; ++b)
+            __builtin_memcpy(y + 4 * i + b * 16 + r * 4,
+                             reinterpret_cast<const char*>(&u[r]) + b * 16, 16);
       }
     };
     spread(ur, yr);
@@ -127,7 +146,8 @@ void fft_any(const FftStage& f, const float* xr, const float* xi, float* yr, flo
         for (int r = 0; r < n; ++r) {
           const int e = static_cast<int>(static_cast<int64_t>(j) * r % n);
           const float c = f.roots[2 * e], z = f.roots[2 * e + 1];
-          const float vr = xr[k + static_cast<size_t>(q) * s + r * step], vi = xi[k + static_cast<size_t>(q) * s + r * step];
+          const float vr = xr[k + static_cast<size_t>(q) * s + r * step],
+                      vi = xi[k + static_cast<size_t>(q) * s + r * step];
           ur += vr * c - vi * z, ui += vr * z + vi * c;
         }
         float c = 1, z = 0;
@@ -172,7 +192,8 @@ void fft_join(const float* re, const float* im, float scale, float* x, int n) {
   for (; i < n; ++i) x[2 * i] = re[i] * scale, x[2 * i + 1] = im[i] * scale;
 }
 
-// f(k, mirror) for k in [1, half) with mirror = half - k: registers, the last of which may redo some of the one before, or floats.
+// f(k, mirror) for k in [1, half) with mirror = half - k: registers, the last of which may redo
+// some of the one before, or floats.
 template <class Vectors, class Floats>
 UA_INLINE void mirrored(int half, Vectors vectors, Floats floats) {
   if (half - 1 < UA_LANES) {
@@ -182,24 +203,34 @@ UA_INLINE void mirrored(int half, Vectors vectors, Floats floats) {
   for (int k = 1; k < half; k += UA_LANES) vectors(k + UA_LANES <= half ? k : half - UA_LANES);
 }
 
-void fft_forward_end(const float* zr, const float* zi, const float* cosine, const float* sine, float* re, float* im, int half) {
+void fft_forward_end(const float* zr, const float* zi, const float* cosine, const float* sine,
+                     float* re, float* im, int half) {
   re[0] = zr[0] + zi[0], im[0] = 0;
   re[half] = zr[0] - zi[0], im[half] = 0;
-  // even part (Z[k] + conj Z[h-k]) / 2; odd part (Z[k] - conj Z[h-k]) / 2j, turned by exp(-2 pi j k / length)
+  // even part (Z[k] + conj Z[h-k]) / 2; odd part (Z[k] - conj Z[h-k]) / 2j, turned by exp(-2 pi j k
+  // / length)
   const auto turn = [](auto ar, auto ai, auto br, auto bi, auto c, auto s, auto& xr, auto& xi) {
-    const auto er = 0.5f * (ar + br), ei = 0.5f * (ai - bi), odd_re = 0.5f * (ai + bi), odd_im = 0.5f * (br - ar);
+    const auto er = 0.5f * (ar + br), ei = 0.5f * (ai - bi), odd_re = 0.5f * (ai + bi),
+               odd_im = 0.5f * (br - ar);
     xr = er + (odd_re * c + odd_im * s);
     xi = ei + (odd_im * c - odd_re * s);
   };
-  mirrored(half, [&](int k) {
-    const int back = half - k - UA_LANES + 1;
-    Native xr, xi;
-    turn(fetch(zr + k), fetch(zi + k), reversed(fetch(zr + back)), reversed(fetch(zi + back)), fetch(cosine + k), fetch(sine + k), xr, xi);
-    put_native(re + k, xr), put_native(im + k, xi);
-  }, [&](int k) { turn(zr[k], zi[k], zr[half - k], zi[half - k], cosine[k], sine[k], re[k], im[k]); });
+  mirrored(
+      half,
+      [&](int k) {
+        const int back = half - k - UA_LANES + 1;
+        Native xr, xi;
+        turn(fetch(zr + k), fetch(zi + k), reversed(fetch(zr + back)), reversed(fetch(zi + back)),
+             fetch(cosine + k), fetch(sine + k), xr, xi);
+        put_native(re + k, xr), put_native(im + k, xi);
+      },
+      [&](int k) {
+        turn(zr[k], zi[k], zr[half - k], zi[half - k], cosine[k], sine[k], re[k], im[k]);
+      });
 }
 
-void fft_inverse_begin(const float* re, const float* im, const float* cosine, const float* sine, float* zr, float* zi, int half) {
+void fft_inverse_begin(const float* re, const float* im, const float* cosine, const float* sine,
+                       float* zr, float* zi, int half) {
   zr[0] = re[0] + re[half], zi[0] = re[0] - re[half];
   // odd part d exp(+2 pi j k / length); Z = even + j odd
   const auto turn = [](auto ar, auto ai, auto br, auto bi, auto c, auto s, auto& xr, auto& xi) {
@@ -208,10 +239,16 @@ void fft_inverse_begin(const float* re, const float* im, const float* cosine, co
     xr = er - odd_im;
     xi = ei + odd_re;
   };
-  mirrored(half, [&](int k) {
-    const int back = half - k - UA_LANES + 1;
-    Native xr, xi;
-    turn(fetch(re + k), fetch(im + k), reversed(fetch(re + back)), reversed(fetch(im + back)), fetch(cosine + k), fetch(sine + k), xr, xi);
-    put_native(zr + k, xr), put_native(zi + k, xi);
-  }, [&](int k) { turn(re[k], im[k], re[half - k], im[half - k], cosine[k], sine[k], zr[k], zi[k]); });
+  mirrored(
+      half,
+      [&](int k) {
+        const int back = half - k - UA_LANES + 1;
+        Native xr, xi;
+        turn(fetch(re + k), fetch(im + k), reversed(fetch(re + back)), reversed(fetch(im + back)),
+             fetch(cosine + k), fetch(sine + k), xr, xi);
+        put_native(zr + k, xr), put_native(zi + k, xi);
+      },
+      [&](int k) {
+        turn(re[k], im[k], re[half - k], im[half - k], cosine[k], sine[k], zr[k], zi[k]);
+      });
 }

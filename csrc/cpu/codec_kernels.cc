@@ -14,9 +14,9 @@ extern const CodecKernels codec_kernels_neon;
 
 const CodecKernels& codec_kernels() {
 #if defined(UNIAUDIO_X86)
-  static const CodecKernels& table = current_isa() == Isa::avx512 ? codec_kernels_avx512
+  static const CodecKernels& table = current_isa() == Isa::avx512  ? codec_kernels_avx512
                                      : current_isa() != Isa::plain ? codec_kernels_avx2
-                                                                  : codec_kernels_plain;
+                                                                   : codec_kernels_plain;
   return table;
 #elif defined(UNIAUDIO_ARM64)
   return current_isa() == Isa::neon ? codec_kernels_neon : codec_kernels_plain;

@@ -1,14 +1,17 @@
-// The body of the codec kernels; compiled once per ISA (codec_kernels_<isa>.cc defines UA_* and includes this).
+// The body of the codec kernels; compiled once per ISA (codec_kernels_<isa>.cc defines UA_* and
+// includes this).
 
 namespace {
 
 #include "codec_vec.h"
 
-// One tile: R rows by P panels.  The sums run over k in order, each a chain of fused multiply-adds.  `fetch`: these weights were not
-// read just now by another tile, and the hardware's prefetchers leave a fifth of the outer caches' bandwidth.
+// One tile: R rows by P panels. The sums run over k in order, each a chain of fused multiply-adds.
+// `fetch`: these weights were not read just now by another tile, and the hardware's prefetchers
+// leave a fifth of the outer caches' bandwidth.
 template <int R, int P, bool fetch>
 void gemm_tile(const GemmBlock& g, int panel, int row) {
-  const float *a = g.a + row * g.lda, *w = g.w + (static_cast<ptrdiff_t>(panel) * g.k_total + g.k0) * kPanel;
+  const float *a = g.a + row * g.lda,
+              *w = g.w + (static_cast<ptrdiff_t>(panel) * g.k_total + g.k0) * kPanel;
   const float* bias = g.bias ? g.bias + panel * kPanel : nullptr;
   float* c = g.c + row * g.ldc + panel * kPanel;
   const int columns = g.columns - panel * kPanel;
@@ -16,34 +19,45 @@ void gemm_tile(const GemmBlock& g, int panel, int row) {
   const ptrdiff_t panel_step = static_cast<ptrdiff_t>(g.k_total) * kPanel;
   Vec acc[R][P];
   const bool whole = columns >= P * kPanel;
-  UA_UNROLL for (int p = 0; p < P; ++p) {
+  UA_UNROLL
+  for (int p = 0; p < P; ++p) {
     if (g.first) {
       const Vec start = bias ? load(bias + p * kPanel) : set(0.0f);
-      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = start;
+      UA_UNROLL
+      for (int r = 0; r < R; ++r) acc[r][p] = start;
     } else if (whole || p < P - 1) {
-      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = load(c + r * g.ldc + p * kPanel);
+      UA_UNROLL
+      for (int r = 0; r < R; ++r) acc[r][p] = load(c + r * g.ldc + p * kPanel);
     } else {
-      UA_UNROLL for (int r = 0; r < R; ++r) acc[r][p] = load_part(c + r * g.ldc + p * kPanel, columns - p * kPanel);
+      UA_UNROLL
+      for (int r = 0; r < R; ++r)
+        acc[r][p] = load_part(c + r * g.ldc + p * kPanel, columns - p * kPanel);
     }
   }
   for (int k = 0; k < depth; ++k) {
     Vec b[P];
-    UA_UNROLL for (int p = 0; p < P; ++p) {
+    UA_UNROLL
+    for (int p = 0; p < P; ++p) {
       const float* from = w + p * panel_step + static_cast<ptrdiff_t>(k) * kPanel;
       b[p] = load(from);
       if constexpr (fetch) __builtin_prefetch(from + 16 * kPanel);
     }
-    UA_UNROLL for (int r = 0; r < R; ++r) {
+    UA_UNROLL
+    for (int r = 0; r < R; ++r) {
       const Native x = splat(a[r * g.lda + k]);
-      UA_UNROLL for (int p = 0; p < P; ++p)
-        UA_EACH acc[r][p].v[i] = UA_FMA(x, b[p].v[i], acc[r][p].v[i]);
+      UA_UNROLL
+      for (int p = 0; p < P; ++p) UA_EACH acc[r][p].v[i] = UA_FMA(x, b[p].v[i], acc[r][p].v[i]);
     }
   }
-  UA_UNROLL for (int p = 0; p < P; ++p) {
+  UA_UNROLL
+  for (int p = 0; p < P; ++p) {
     if (whole || p < P - 1) {
-      UA_UNROLL for (int r = 0; r < R; ++r) store(c + r * g.ldc + p * kPanel, acc[r][p]);
+      UA_UNROLL
+      for (int r = 0; r < R; ++r) store(c + r * g.ldc + p * kPanel, acc[r][p]);
     } else {
-      UA_UNROLL for (int r = 0; r < R; ++r) store_part(c + r * g.ldc + p * kPanel, acc[r][p], columns - p * kPanel);
+      UA_UNROLL
+      for (int r = 0; r < R; ++r)
+        store_part(c + r * g.ldc + p * kPanel, acc[r][p], columns - p * kPanel);
     }
   }
 }
@@ -60,13 +74,25 @@ constexpr GemmTile tile_of() {
 }
 #define UA_TILES_3(R, P) {tile_of<R, P, false>(), tile_of<R, P, true>()}
 #define UA_TILES_2(R) {UA_TILES_3(R, 1), UA_TILES_3(R, 2), UA_TILES_3(R, 4), UA_TILES_3(R, 8)}
-constexpr GemmTile kTiles[13][4][2] = {{},            UA_TILES_2(1), UA_TILES_2(2), UA_TILES_2(3), UA_TILES_2(4),  UA_TILES_2(5),  UA_TILES_2(6),
-                                       UA_TILES_2(7), UA_TILES_2(8), UA_TILES_2(9), UA_TILES_2(10), UA_TILES_2(11), UA_TILES_2(12)};
+constexpr GemmTile kTiles[13][4][2] = {{},
+                                       UA_TILES_2(1),
+                                       UA_TILES_2(2),
+                                       UA_TILES_2(3),
+                                       UA_TILES_2(4),
+                                       UA_TILES_2(5),
+                                       UA_TILES_2(6),
+                                       UA_TILES_2(7),
+                                       UA_TILES_2(8),
+                                       UA_TILES_2(9),
+                                       UA_TILES_2(10),
+                                       UA_TILES_2(11),
+                                       UA_TILES_2(12)};
 
 void gemm(const GemmBlock& g) {
-  // Tiles of equal height, as few as the registers allow; few rows: wide tiles, so that enough sums run side by side, many rows: tall
-  // ones, so that weights are reused.
-  const int tiles = (g.rows + UA_TILE_ROWS - 1) / UA_TILE_ROWS, height = g.rows / tiles, taller = g.rows % tiles;
+  // Tiles of equal height, as few as the registers allow; few rows: wide tiles, so that enough sums
+  // run side by side, many rows: tall ones, so that weights are reused.
+  const int tiles = (g.rows + UA_TILE_ROWS - 1) / UA_TILE_ROWS, height = g.rows / tiles,
+            taller = g.rows % tiles;
   const int most = taller ? height + 1 : height;
   int wide = most <= UA_ROWS_8 ? 3 : most <= UA_ROWS_4 ? 2 : most <= UA_ROWS_2 ? 1 : 0;
   for (int panel = g.p0; panel < g.p1; panel += 1 << wide) {
@@ -110,10 +136,12 @@ void multiply_all(const float* x, const float* w, float* y, size_t n) {
   each(n, [&](size_t i, int k) { put(y + i, get(x + i, k) * get(w + i, k), k); });
 }
 void multiply_add_all(const float* x, const float* w, float* y, size_t n) {
-  each(n, [&](size_t i, int k) { put(y + i, fma(get(x + i, k), get(w + i, k), get(y + i, k)), k); });
+  each(n,
+       [&](size_t i, int k) { put(y + i, fma(get(x + i, k), get(w + i, k), get(y + i, k)), k); });
 }
 
-void layer_norm(const float* x, float* y, const float* weight, const float* bias, int rows, int width, float eps) {
+void layer_norm(const float* x, float* y, const float* weight, const float* bias, int rows,
+                int width, float eps) {
   for (int r = 0; r < rows; ++r, x += width, y += width) {
     Vec total = set(0.0f);
     each(width, [&](size_t i, int k) { total = total + get(x + i, k); });
@@ -145,7 +173,8 @@ void moments(const float* x, size_t n, double* sum, double* squares) {
   for (size_t i = 0; i < n; i += 16) {
     const float* from = i + 16 <= n ? x + i : rest;
     for (int h = 0; h < 2; ++h) {
-      const Doubles d = __builtin_convertvector(*reinterpret_cast<const Floats*>(from + 8 * h), Doubles);
+      const Doubles d =
+          __builtin_convertvector(*reinterpret_cast<const Floats*>(from + 8 * h), Doubles);
       s[h] += d;
       q[h] += d * d;  // exact: 48 bits
     }
@@ -167,17 +196,22 @@ void affine_rows(const float* x, const float* a, const float* b, float* y, int r
       put(y + i, v, k);
     });
 }
-void affine(const float* x, const float* a, const float* b, float* y, int rows, int width, bool add, bool activate) {
-  const auto run = add ? activate ? affine_rows<true, true> : affine_rows<true, false> : activate ? affine_rows<false, true> : affine_rows<false, false>;
+void affine(const float* x, const float* a, const float* b, float* y, int rows, int width, bool add,
+            bool activate) {
+  const auto run = add        ? activate ? affine_rows<true, true> : affine_rows<true, false>
+                          : activate ? affine_rows<false, true>
+                              : affine_rows<false, false>;
   run(x, a, b, y, rows, width);
 }
 
-void depthwise(const float* x, float* y, const float* w, const float* bias, int rows, int taps, int width) {
+void depthwise(const float* x, float* y, const float* w, const float* bias, int rows, int taps,
+               int width) {
   for (int t = 0; t < rows; ++t, x += width, y += width)
     each(width, [&](size_t i, int k) {
       Vec acc = get(bias + i, k);
       for (int j = 0; j < taps; ++j)
-        acc = fma(get(w + static_cast<size_t>(j) * width + i, k), get(x + static_cast<size_t>(j) * width + i, k), acc);
+        acc = fma(get(w + static_cast<size_t>(j) * width + i, k),
+                  get(x + static_cast<size_t>(j) * width + i, k), acc);
       put(y + i, acc, k);
     });
 }
@@ -190,7 +224,8 @@ void lstm_cell(const float* gates, float* cell, float* hidden, int units) {
   put(hidden, out * tanh(c), units);
 }
 
-// The recurrent products of B blocks at once, so that enough sums run side by side, G of their gates at a time.
+// The recurrent products of B blocks at once, so that enough sums run side by side, G of their
+// gates at a time.
 template <int B, int G>
 UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
   const ptrdiff_t block_size = static_cast<ptrdiff_t>(s.width) * 64;
@@ -198,21 +233,27 @@ UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
   float gates[B * 64];
   for (int g = 0; g < 4; g += G) {
     Vec acc[B][G];
-    UA_UNROLL for (int b = 0; b < B; ++b)
-      UA_UNROLL for (int j = 0; j < G; ++j) acc[b][j] = load(start + b * 64 + (g + j) * 16);
+    UA_UNROLL
+    for (int b = 0; b < B; ++b) UA_UNROLL
+    for (int j = 0; j < G; ++j) acc[b][j] = load(start + b * 64 + (g + j) * 16);
     for (int k = 0; k < s.width; ++k) {
       const Native x = splat(s.before[k]);
-      // The hardware's prefetchers leave a fifth of the cache's bandwidth; the end of a block is followed by the next one.
-      UA_UNROLL for (int b = 0; b < B; ++b)
-        UA_UNROLL for (int j = 0; j < G; ++j) __builtin_prefetch(w + b * block_size + (k + 12) * 64 + (g + j) * 16);
-      UA_UNROLL for (int b = 0; b < B; ++b)
-        UA_UNROLL for (int j = 0; j < G; ++j) {
-          const Vec v = load(w + b * block_size + k * 64 + (g + j) * 16);
-          UA_EACH acc[b][j].v[i] = UA_FMA(x, v.v[i], acc[b][j].v[i]);
-        }
+      // The hardware's prefetchers leave a fifth of the cache's bandwidth; the end of a block is
+      // followed by the next one.
+      UA_UNROLL
+      for (int b = 0; b < B; ++b) UA_UNROLL
+      for (int j = 0; j < G; ++j)
+        __builtin_prefetch(w + b * block_size + (k + 12) * 64 + (g + j) * 16);
+      UA_UNROLL
+      for (int b = 0; b < B; ++b) UA_UNROLL
+      for (int j = 0; j < G; ++j) {
+        const Vec v = load(w + b * block_size + k * 64 + (g + j) * 16);
+        UA_EACH acc[b][j].v[i] = UA_FMA(x, v.v[i], acc[b][j].v[i]);
+      }
     }
-    UA_UNROLL for (int b = 0; b < B; ++b)
-      UA_UNROLL for (int j = 0; j < G; ++j) store(gates + b * 64 + (g + j) * 16, acc[b][j]);
+    UA_UNROLL
+    for (int b = 0; b < B; ++b) UA_UNROLL
+    for (int j = 0; j < G; ++j) store(gates + b * 64 + (g + j) * 16, acc[b][j]);
   }
   for (int b = 0; b < B; ++b) {
     const int unit = (block + b) * 16, units = s.width - unit < 16 ? s.width - unit : 16;
@@ -222,8 +263,11 @@ UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
 
 void lstm_step(const LstmStep& s) {
   const int n = s.b1 - s.b0, groups = n / UA_LSTM_BLOCKS;
-  for (int i = 0; i < groups; ++i) lstm_blocks<UA_LSTM_BLOCKS, UA_LSTM_GATES>(s, s.b0 + (s.backwards ? groups - 1 - i : i) * UA_LSTM_BLOCKS);
-  for (int block = s.b0 + groups * UA_LSTM_BLOCKS; block < s.b1; ++block) lstm_blocks<1, UA_LSTM_GATES>(s, block);
+  for (int i = 0; i < groups; ++i)
+    lstm_blocks<UA_LSTM_BLOCKS, UA_LSTM_GATES>(
+        s, s.b0 + (s.backwards ? groups - 1 - i : i) * UA_LSTM_BLOCKS);
+  for (int block = s.b0 + groups * UA_LSTM_BLOCKS; block < s.b1; ++block)
+    lstm_blocks<1, UA_LSTM_GATES>(s, block);
 }
 
 int argmax(const float* x, int n) {
@@ -255,7 +299,8 @@ void sum_rows(const float* const* rows, int n, float* y, int width) {
   });
 }
 
-void spectrum_features(const float* re, const float* im, float* out, int n, float scale, float floor) {
+void spectrum_features(const float* re, const float* im, float* out, int n, float scale,
+                       float floor) {
   each(n, [&](size_t i, int k) {
     const Vec a = get(re + i, k), b = get(im + i, k);
     Vec magnitude = fma(a, a, b * b);
@@ -283,9 +328,11 @@ void apply_gain(const float* y, float ceiling, float* re, float* im, int n) {
 int64_t fma_burn(int64_t steps, float* sink) {
   constexpr int kChains = UA_LANES == 16 ? 24 : 12;
   Native chain[kChains], x = splat(sink[0]), y = splat(sink[1]);
-  _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i));
+  _Pragma("GCC unroll 24")
+  for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i));
   for (int64_t step = 0; step < steps; ++step) {
-    _Pragma("GCC unroll 24") for (int i = 0; i < kChains; ++i) chain[i] = UA_FMA(chain[i], x, y);
+    _Pragma("GCC unroll 24")
+    for (int i = 0; i < kChains; ++i) chain[i] = UA_FMA(chain[i], x, y);
   }
   for (int i = 1; i < kChains; ++i) chain[0] = chain[0] + chain[i];
   *reinterpret_cast<NativeLoose*>(sink) = chain[0];
@@ -299,5 +346,8 @@ int64_t fma_burn(int64_t steps, float* sink) {
 #endif
 
 extern const CodecKernels UA_TABLE;
-const CodecKernels UA_TABLE = {gemm,         elu_all,          gelu_all,  layer_norm, depthwise,     moments, affine, add_all, subtract_all,
-                               multiply_all, multiply_add_all, lstm_cell, lstm_step, argmax, UA_RVQ_SEARCH, sum_rows,     spectrum_features, apply_gain, fft_stage, fft_split, fft_join, fft_forward_end, fft_inverse_begin, fma_burn};
+const CodecKernels UA_TABLE = {
+    gemm,      elu_all,   gelu_all,      layer_norm,      depthwise,         moments,
+    affine,    add_all,   subtract_all,  multiply_all,    multiply_add_all,  lstm_cell,
+    lstm_step, argmax,    UA_RVQ_SEARCH, sum_rows,        spectrum_features, apply_gain,
+    fft_stage, fft_split, fft_join,      fft_forward_end, fft_inverse_begin, fma_burn};

@@ -1,10 +1,12 @@
 // Sixteen floats as one value, whatever the ISA: one AVX-512, two AVX2 or four SSE/NEON registers.
 //
-// Every tier does the same operations in the same order on the same sixteen lanes, so tiers with fused multiply-add agree
-// bit for bit.  Included only by the per-ISA kernel files, inside their own namespace; it must not pull in std containers
-// (the linker keeps one copy of a shared inline function, maybe the AVX-512 one).
+// Every tier does the same operations in the same order on the same sixteen lanes, so tiers with
+// fused multiply-add agree bit for bit. Included only by the per-ISA kernel files, inside their own
+// namespace; it must not pull in std containers (the linker keeps one copy of a shared inline
+// function, maybe the AVX-512 one).
 //
-// Define before inclusion: UA_LANES (floats per native register: 16, 8 or 4) and UA_FMA(a, b, c) on native registers.
+// Define before inclusion: UA_LANES (floats per native register: 16, 8 or 4) and UA_FMA(a, b, c) on
+// native registers.
 
 typedef float Native __attribute__((vector_size(UA_LANES * 4), may_alias));
 typedef int NativeInt __attribute__((vector_size(UA_LANES * 4), may_alias));
@@ -17,7 +19,9 @@ struct Vec {
 };
 
 #define UA_UNROLL _Pragma("GCC unroll 16")
-#define UA_EACH UA_UNROLL for (int i = 0; i < kParts; ++i)
+#define UA_EACH \
+  UA_UNROLL     \
+  for (int i = 0; i < kParts; ++i)
 #define UA_INLINE static inline __attribute__((always_inline))
 
 UA_INLINE Native splat(float x) { return x - Native{}; }
@@ -34,7 +38,9 @@ UA_INLINE Vec load(const float* p) {
   UA_EACH r.v[i] = *reinterpret_cast<const NativeLoose*>(p + i * UA_LANES);
   return r;
 }
-UA_INLINE void store(float* p, Vec x) { UA_EACH * reinterpret_cast<NativeLoose*>(p + i * UA_LANES) = x.v[i]; }
+UA_INLINE void store(float* p, Vec x) {
+  UA_EACH* reinterpret_cast<NativeLoose*>(p + i * UA_LANES) = x.v[i];
+}
 UA_INLINE Vec load_part(const float* p, int n) {  // first n of 16 lanes, zeros after
   float t[16] = {};
   for (int i = 0; i < n; ++i) t[i] = p[i];
@@ -94,15 +100,18 @@ UA_INLINE Vec poly(Vec x, const float (&c)[N]) {  // c[0] + c[1] x + ...
   return r;
 }
 
-// exp(x) - 1 = scale * p + (scale - 1), with x = n ln 2 + r, p = exp(r) - 1 (own minimax fit, error below 1e-10)
+// exp(x) - 1 = scale * p + (scale - 1), with x = n ln 2 + r, p = exp(r) - 1 (own minimax fit, error
+// below 1e-10)
 UA_INLINE void exp_parts(Vec x, Vec& scale, Vec& p) {
-  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+  constexpr float kMagic = 12582912.0f;
   x = min(max(x, set(-87.0f)), set(88.0f));
   const Vec t = fma(x, set(1.44269504f), set(kMagic));
   const Vec n = t - set(kMagic);
   Vec r = fma(n, set(-0.693359375f), x);
   r = fma(n, set(2.12194440e-4f), r);
-  static const float q[] = {0.5f, 0.16666667f, 0.04166627f, 0.0083332648f, 0.001394619f, 0.00019917973f};
+  static const float q[] = {0.5f,          0.16666667f,  0.04166627f,
+                            0.0083332648f, 0.001394619f, 0.00019917973f};
   p = fma(r * r, poly(r, q), r);
   UA_EACH scale.v[i] = as_float((as_int(t.v[i]) << 23) + 0x3f800000);
 }
@@ -143,8 +152,10 @@ UA_INLINE Vec log(Vec x) {
 }
 // exact-form GELU, x Phi(x); erf is an own rational fit in x^2 on |x| <= 4
 UA_INLINE Vec gelu(Vec x) {
-  static const float p[] = {1.1283792f, 0.19354774f, 0.053102054f, 0.0038834405f, 0.00028456518f, 1.9867282e-06f};
-  static const float q[] = {1.0f, 0.50485975f, 0.11535107f, 0.015207454f, 0.0011855887f, 3.7419566e-05f};
+  static const float p[] = {1.1283792f,    0.19354774f,    0.053102054f,
+                            0.0038834405f, 0.00028456518f, 1.9867282e-06f};
+  static const float q[] = {1.0f,         0.50485975f,   0.11535107f,
+                            0.015207454f, 0.0011855887f, 3.7419566e-05f};
   const Vec y = min(max(x * set(0.70710678f), set(-4.0f)), set(4.0f));
   const Vec t = y * y;
   const Vec erf = min(max(y * poly(t, p) / poly(t, q), set(-1.0f)), set(1.0f));

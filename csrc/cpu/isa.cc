@@ -22,7 +22,8 @@ namespace {
 // Leaf 7, subleaf 1, bit 4 of EAX; not all compilers' __builtin_cpu_supports know the name.
 bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 &&
+         __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 #endif
 
@@ -32,8 +33,9 @@ bool has(Isa isa) {
   if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::avxvnni) return has(Isa::avx2) && has_avxvnni();
   if (isa == Isa::avx512) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
   }
 #elif defined(UNIAUDIO_ARM64) && defined(__linux__)
   if (isa == Isa::neon) return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;  // dot products
@@ -52,7 +54,8 @@ Isa choose() {
     if (std::string(forced) == isa_name(isa)) return isa;
     names += std::string(names.empty() ? "" : ", ") + isa_name(isa);
   }
-  throw std::runtime_error("UNIAUDIO_ISA: expected one of " + names + " on this machine, got " + forced + "; unset it to choose the best");
+  throw std::runtime_error("UNIAUDIO_ISA: expected one of " + names + " on this machine, got " +
+                           forced + "; unset it to choose the best");
 }
 
 const Kernels* pick() {

@@ -1,4 +1,5 @@
-// Which instruction set the kernels use: the best that this machine has, or the one that UNIAUDIO_ISA names.
+// Which instruction set the kernels use: the best that this machine has, or the one that
+// UNIAUDIO_ISA names.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@ enum class Isa { plain, avx2, avxvnni, avx512, neon };  // avxvnni: AVX2 with 8-
 
 const char* isa_name(Isa isa);
 std::vector<Isa> available_isas();  // best first; always ends with plain
-Isa current_isa();                  // decided once; std::runtime_error when UNIAUDIO_ISA names one that isn't there
+// decided once; std::runtime_error when UNIAUDIO_ISA names one that isn't there
+Isa current_isa();
 
 // Bytes of the last-level cache, as the system tells; 16 MiB where it doesn't.
 int64_t last_level_cache();

@@ -1,17 +1,20 @@
-// The compute kernels as plain function pointers over raw arrays: checking is done above, threading too.  Included by the per-ISA
-// files, so it holds nothing but plain structs (an inline function here could leak wide instructions into other files).
+// The compute kernels as plain function pointers over raw arrays: checking is done above, threading
+// too. Included by the per-ISA files, so it holds nothing but plain structs (an inline function
+// here could leak wide instructions into other files).
 //
-// Determinism: every reduction has one fixed order that depends on nothing but its length, so results are the same for any
-// batch size, thread count or chunking.  All kernels but the float32 and bfloat16 products give the same bits on every ISA: they round
-// after each multiply and add, except that attention fuses them, which the plain path imitates exactly.  Those two products fuse where
-// the ISA can, so avx2 and avx512 agree with each other only.
+// Determinism: every reduction has one fixed order that depends on nothing but its length, so
+// results are the same for any batch size, thread count or chunking. All kernels but the float32
+// and bfloat16 products give the same bits on every ISA: they round after each multiply and add,
+// except that attention fuses them, which the plain path imitates exactly. Those two products fuse
+// where the ISA can, so avx2 and avx512 agree with each other only.
 #pragma once
 
 #include <cstdint>
 
 namespace uniaudio {
 
-constexpr int kPanel = 16;  // output rows that one packed weight panel holds, and lanes of the vector wrapper
+// output rows that one packed weight panel holds, and lanes of the vector wrapper
+constexpr int kPanel = 16;
 
 enum class Epilogue : int {
   store,   // y = v
@@ -24,15 +27,17 @@ enum class Epilogue : int {
 enum class DType : int { float32, bfloat16, int8, int4 };
 constexpr int kDTypes = 4;
 
-constexpr int kGroup = 32;         // inputs that share a scale in int4
-constexpr int kGroupBytes = 288;   // of one panel: 16 x 32 nibbles and 16 scales
+constexpr int kGroup = 32;        // inputs that share a scale in int4
+constexpr int kGroupBytes = 288;  // of one panel: 16 x 32 nibbles and 16 scales
 
-// y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w.  Per panel of 16 output rows:
+// y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w. Per
+// panel of 16 output rows:
 //   float32   [k][16]
 //   bfloat16  [k / 2][16][2], k even
 //   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q + 128
 //   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs 8 i .. 8 i + 3 and high ones the next four,
-//             each the value + 8; then 2 x 16 bfloat16 scales }, k a multiple of 64; x is quantized to q, signed
+//             each the value + 8; then 2 x 16 bfloat16 scales }, k a multiple of 64; x is quantized
+//             to q, signed
 struct LinearArgs {
   const float* x;       // float32 and bfloat16
   const uint8_t* xq;    // int8 and int4
@@ -51,18 +56,21 @@ struct LinearArgs {
   int64_t n;       // columns of y; panels beyond are cut
   int64_t panel_begin, panel_end;
   Epilogue epilogue;
-  bool stream;  // the weights come from memory and won't be wanted again soon: leave the outer caches to others
+  // the weights come from memory and won't be wanted again soon: leave the outer caches to others
+  bool stream;
 };
 
 // How keys and values are held.  One (layer, key head) of the cache is
-//   float32:  keys [T / 16][dim][16], values [T][dim rounded up to 16]
-//   bfloat16: keys [T / 16][dim / 2][16][2], values [T][dim / 32][16][2], whose pair (i, h) is element 16 h + i: one load of 32 values
+//   float32: keys [T / 16][dim][16], values [T][dim rounded up to 16] bfloat16: keys [T / 16][dim /
+//   2][16][2], values [T][dim / 32][16][2], whose pair (i, h) is element 16 h + i: one load of 32
+//   values
 //             is two vectors after a shift and a mask
 //   int8:     as float32, and one scale for each position's key and value: element = q * scale, scale = max|x| / 127
 // Sixteen keys side by side, so that scores need no sums across lanes; padding is zero.
 enum class KvDType : int { float32, bfloat16, int8 };
 
-// Puts one position's key and value of one key head into the cache, after turning (rope) the key and the queries that use it.
+// Puts one position's key and value of one key head into the cache, after turning (rope) the key
+// and the queries that use it.
 struct PlaceArgs {
   float* q;  // [query_heads][dim]
   float* k;  // [dim]
@@ -72,7 +80,7 @@ struct PlaceArgs {
   int64_t dim;
   KvDType dtype;
   int64_t position;
-  void *keys, *values;  // of this layer and head, from position 0 on
+  void *keys, *values;             // of this layer and head, from position 0 on
   float *key_scale, *value_scale;  // int8 only
 };
 
@@ -99,18 +107,22 @@ struct AttentionArgs {
 
 struct Kernels {
   void (*linear[kDTypes])(const LinearArgs&);
-  // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded.  Returns the scale max|x| / 127.
+  // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded. Returns the scale
+  // max|x| / 127.
   float (*quantize)(const float* x, int64_t k, int64_t k_padded, uint8_t* q);
-  // For int4: q + 128 becomes q in place, and sums[g] = 8 x the sum of group g.  k is a multiple of 32.
+  // For int4: q + 128 becomes q in place, and sums[g] = 8 x the sum of group g. k is a multiple of
+  // 32.
   void (*group_sums)(uint8_t* q, int64_t k, int32_t* sums);
-  void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y, int64_t n);
+  void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y,
+                    int64_t n);
   void (*rmsnorm)(const float* x, const float* weight, float eps, float* y, int64_t n);
   void (*gelu)(const float* x, float* y, int64_t n);
-  void (*add)(const float* x, float* y, int64_t n);                 // y += x
+  void (*add)(const float* x, float* y, int64_t n);  // y += x
   void (*place)(const PlaceArgs&);
   void (*attention)(const AttentionArgs&);
-  float (*max)(const float* x, int64_t n);                          // n >= 1
-  float (*exp_sum)(const float* x, float shift, float* y, int64_t n);  // y = exp(x - shift); returns the sum of y
+  float (*max)(const float* x, int64_t n);  // n >= 1
+  // y = exp(x - shift); returns the sum of y
+  float (*exp_sum)(const float* x, float shift, float* y, int64_t n);
 };
 
 const Kernels& kernels();  // of the current ISA

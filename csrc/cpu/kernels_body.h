@@ -1,13 +1,14 @@
-// The body of all kernels, compiled once per ISA inside that ISA's namespace; see kernel_table.h for what each one does.
-// Includes nothing but plain structs and the vector wrapper: an inline function shared with other files could be kept by the
-// linker in its wide version and crash older machines.
+// The body of all kernels, compiled once per ISA inside that ISA's namespace; see kernel_table.h
+// for what each one does. Includes nothing but plain structs and the vector wrapper: an inline
+// function shared with other files could be kept by the linker in its wide version and crash older
+// machines.
 #include "cpu/kernel_table.h"
 #include "cpu/linear_body.h"
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-// --- norms and elementwise ---------------------------------------------------------------------------------------------
+// --- norms and elementwise -----------------------------------------------------------------------
 
 float sum_of_squares(const float* x, float mean, int64_t n) {
   F16 s = set1(0.0f);
@@ -26,17 +27,23 @@ float sum_of_squares(const float* x, float mean, int64_t n) {
   return sum(s);
 }
 
-void layernorm(const float* x, const float* weight, const float* bias, float eps, float* y, int64_t n) {
+void layernorm(const float* x, const float* weight, const float* bias, float eps, float* y,
+               int64_t n) {
   F16 s = set1(0.0f);
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) s = add(s, load(x + i));
   if (i < n) s = add(s, load_n(x + i, n - i));
   const float mean = sum(s) / float(n);
-  const F16 m = set1(mean), r = set1(1.0f / square_root(sum_of_squares(x, mean, n) / float(n) + eps));
-  for (i = 0; i + 16 <= n; i += 16) store(y + i, add(mul(mul(sub(load(x + i), m), r), load(weight + i)), load(bias + i)));
+  const F16 m = set1(mean),
+            r = set1(1.0f / square_root(sum_of_squares(x, mean, n) / float(n) + eps));
+  for (i = 0; i + 16 <= n; i += 16)
+    store(y + i, add(mul(mul(sub(load(x + i), m), r), load(weight + i)), load(bias + i)));
   if (i < n) {
     const int64_t left = n - i;
-    store_n(y + i, add(mul(mul(sub(load_n(x + i, left), m), r), load_n(weight + i, left)), load_n(bias + i, left)), left);
+    store_n(y + i,
+            add(mul(mul(sub(load_n(x + i, left), m), r), load_n(weight + i, left)),
+                load_n(bias + i, left)),
+            left);
   }
 }
 
@@ -92,7 +99,17 @@ float exp_sum(const float* x, float shift, float* y, int64_t n) {
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>}, quantize, group_sums, layernorm, rmsnorm, gelu, add_to, place, attention, max_of, exp_sum};
+const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>},
+                       quantize,
+                       group_sums,
+                       layernorm,
+                       rmsnorm,
+                       gelu,
+                       add_to,
+                       place,
+                       attention,
+                       max_of,
+                       exp_sum};
 
 }  // namespace
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

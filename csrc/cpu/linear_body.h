@@ -1,26 +1,30 @@
-// y = x W^T in every weight format, compiled once per ISA inside that ISA's namespace; see kernel_table.h for the layouts.
-// A tile is M rows of x against P panels of 16 output rows, one accumulator a (row, panel): the weights of a panel are read once for
-// all rows of the tile.  Each output's sum has one order (k ascending), whatever M and P are, so a row's result never depends on the
-// rows beside it.  No include guard: each ISA's kernel file includes it once.
+// y = x W^T in every weight format, compiled once per ISA inside that ISA's namespace; see
+// kernel_table.h for the layouts. A tile is M rows of x against P panels of 16 output rows, one
+// accumulator a (row, panel): the weights of a panel are read once for all rows of the tile. Each
+// output's sum has one order (k ascending), whatever M and P are, so a row's result never depends
+// on the rows beside it. No include guard: each ISA's kernel file includes it once.
 #include "cpu/kernel_table.h"
 #include "cpu/math_body.h"
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-constexpr int kRowBlock = 96;        // rows of x that stay in the second-level cache while the weights pass by
-constexpr int64_t kAhead = 2048;     // bytes of each panel that are asked for before they are needed
+// rows of x that stay in the second-level cache while the weights pass by
+constexpr int kRowBlock = 96;
+// bytes of each panel that are asked for before they are needed
+constexpr int64_t kAhead = 2048;
 
-// Software prefetch for P panels that are read side by side: hardware follows that many streams badly (int4 from memory: half the speed).
-// Near the end of its panel each stream goes on in the panel that is next in its place.  With `stream` they get no stay
-// in the outer caches.
+// Software prefetch for P panels that are read side by side: hardware follows that many streams
+// badly (int4 from memory: half the speed). Near the end of its panel each stream goes on in the
+// panel that is next in its place. With `stream` they get no stay in the outer caches.
 template <int P>
 struct Ahead {
-  const char* first;     // the first panel
+  const char* first;  // the first panel
   int64_t panel_bytes;
   bool stream;
   UNIAUDIO_INLINE void line(const Ahead& a, int64_t offset, int p) {
-    const int64_t at = p * a.panel_bytes + offset + kAhead + (offset + kAhead >= a.panel_bytes ? (P - 1) * a.panel_bytes : 0);
+    const int64_t at = p * a.panel_bytes + offset + kAhead +
+                       (offset + kAhead >= a.panel_bytes ? (P - 1) * a.panel_bytes : 0);
     if (a.stream) {
       __builtin_prefetch(a.first + at, 0, 0);
     } else {
@@ -41,7 +45,8 @@ struct Float32 {
     }
     for (int64_t k = 0; k < a.k; ++k) {
       F16 wk[P];
-      for (int p = 0; p < P; ++p) wk[p] = load(w + (p * a.k + k) * kPanel), next.line(next, k * 64, p);
+      for (int p = 0; p < P; ++p)
+        wk[p] = load(w + (p * a.k + k) * kPanel), next.line(next, k * 64, p);
       for (int m = 0; m < M; ++m) {
         const F16 xk = set1(x[m * a.xstride + k]);
         for (int p = 0; p < P; ++p) out[m][p] = fused(xk, wk[p], out[m][p]);
@@ -50,7 +55,8 @@ struct Float32 {
   }
 };
 
-// The same sums as Float32 over the rounded weights: where they were stored as bfloat16 the results are float32's, bit for bit.
+// The same sums as Float32 over the rounded weights: where they were stored as bfloat16 the results
+// are float32's, bit for bit.
 struct Bfloat16 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
   template <int M, int P>
@@ -99,7 +105,8 @@ struct Int8 {
     for (int p = 0; p < P; ++p) {
       const F16 wscale = load(a.wscale + (panel + p) * kPanel);
       for (int m = 0; m < M; ++m) {
-        out[m][p] = mul(finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel), mul(wscale, set1(a.xscale[row + m])));
+        out[m][p] = mul(finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel),
+                        mul(wscale, set1(a.xscale[row + m])));
       }
     }
   }
@@ -135,12 +142,15 @@ struct Int4 {
         for (int m = 0; m < M; ++m) {
           const uint8_t* xm = x + m * a.xstride + g * kGroup + line * 8;
           const SignedQuad x0 = load_signed_quad(xm), x1 = load_signed_quad(xm + 4);
-          for (int p = 0; p < P; ++p) acc[m][p] = dot_group(dot_group(acc[m][p], low[p], x0), high[p], x1);
+          for (int p = 0; p < P; ++p)
+            acc[m][p] = dot_group(dot_group(acc[m][p], low[p], x0), high[p], x1);
         }
       }
       for (int p = 0; p < P; ++p) {
-        const F16 scale = load_bf16(reinterpret_cast<const uint16_t*>(w + at + p * panel_bytes + 512 + g % 2 * 32));
-        for (int m = 0; m < M; ++m) out[m][p] = add(out[m][p], mul(finish_group(acc[m][p], xsum[m * groups + g]), scale));
+        const F16 scale = load_bf16(
+            reinterpret_cast<const uint16_t*>(w + at + p * panel_bytes + 512 + g % 2 * 32));
+        for (int m = 0; m < M; ++m)
+          out[m][p] = add(out[m][p], mul(finish_group(acc[m][p], xsum[m * groups + g]), scale));
       }
     }
     for (int m = 0; m < M; ++m) {
@@ -172,7 +182,8 @@ UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
     }
     if constexpr (P % 2 == 0) {
       if (a.epilogue == Epilogue::swiglu) {
-        for (int p = 0; p < P; p += 2) write(a, y, (panel + p) / 2 * kPanel, mul(silu16(out[m][p]), out[m][p + 1]));
+        for (int p = 0; p < P; p += 2)
+          write(a, y, (panel + p) / 2 * kPanel, mul(silu16(out[m][p]), out[m][p + 1]));
       }
     }
   }
@@ -209,7 +220,8 @@ void linear(const LinearArgs& a) {
       for (; panel + 2 <= a.panel_end; panel += 2) all_rows<Format, 2>(a, row, row_end, panel);
     }
     for (; panel < a.panel_end; ++panel) {
-      if constexpr (Format::kPanels == 2) {  // the odd last one: not worth code of its own for every number of rows
+      // the odd last one: not worth code of its own for every number of rows
+      if constexpr (Format::kPanels == 2) {
         for (int64_t r = row; r < row_end; ++r) tile<Format, 1, 1>(a, r, panel);
       } else {
         all_rows<Format, 1>(a, row, row_end, panel);

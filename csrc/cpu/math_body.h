@@ -1,12 +1,15 @@
-// exp, erf and what is made of them, 16 at a time; polynomials with separate multiplies and adds, so the same bits on every ISA.
-// No include guard: each ISA's kernel file includes it once, inside its own namespace.
+// exp, erf and what is made of them, 16 at a time; polynomials with separate multiplies and adds,
+// so the same bits on every ISA. No include guard: each ISA's kernel file includes it once, inside
+// its own namespace.
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-// exp(x) for x clamped to [-87, 88]; relative error below 1.3e-7.  x = n ln 2 + r (Cody-Waite), Cephes' polynomial in r.
+// exp(x) for x clamped to [-87, 88]; relative error below 1.3e-7. x = n ln 2 + r (Cody-Waite),
+// Cephes' polynomial in r.
 UNIAUDIO_INLINE F16 exp16(F16 x) {
   x = min(max(x, set1(-87.0f)), set1(88.0f));
-  const F16 magic = set1(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, which stays in the low bits
+  // 1.5 * 2^23: adding it rounds to an integer, which stays in the low bits
+  const F16 magic = set1(12582912.0f);
   const F16 t = add(mul(x, set1(1.44269504088896341f)), magic);
   const F16 n = sub(t, magic);
   F16 r = sub(x, mul(n, set1(0.693359375f)));
@@ -21,7 +24,8 @@ UNIAUDIO_INLINE F16 exp16(F16 x) {
   return scale_exponent(p, t);
 }
 
-// erf(x), absolute error below 5e-7: rational minimax approximation on [-4, 4], where erf is 1 to single precision.
+// erf(x), absolute error below 5e-7: rational minimax approximation on [-4, 4], where erf is 1 to
+// single precision.
 UNIAUDIO_INLINE F16 erf16(F16 x) {
   x = min(max(x, set1(-4.0f)), set1(4.0f));
   const F16 s = mul(x, x);
@@ -40,7 +44,9 @@ UNIAUDIO_INLINE F16 erf16(F16 x) {
   return div(mul(x, p), q);
 }
 
-UNIAUDIO_INLINE F16 gelu16(F16 x) { return mul(mul(set1(0.5f), x), add(set1(1.0f), erf16(mul(x, set1(0.70710678118654752f))))); }
+UNIAUDIO_INLINE F16 gelu16(F16 x) {
+  return mul(mul(set1(0.5f), x), add(set1(1.0f), erf16(mul(x, set1(0.70710678118654752f)))));
+}
 
 UNIAUDIO_INLINE F16 silu16(F16 x) { return div(x, add(set1(1.0f), exp16(sub(set1(0.0f), x)))); }
 

@@ -1,4 +1,5 @@
-// 16 floats in four registers of 64-bit ARM with dot products (ARMv8.2).  Same interface and same results as vec_avx2.h.
+// 16 floats in four registers of 64-bit ARM with dot products (ARMv8.2). Same interface and same
+// results as vec_avx2.h.
 #pragma once
 
 #include <arm_neon.h>
@@ -9,14 +10,18 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 4;    // 4 rows x 1 panel: 16 accumulators of the 32 registers
+constexpr int kTileRows = 4;  // 4 rows x 1 panel: 16 accumulators of the 32 registers
 constexpr int kTilePanels = 1;
 
-struct F16 { float32x4_t v[4]; };
-struct I16 { int32x4_t v[4]; };
+struct F16 {
+  float32x4_t v[4];
+};
+struct I16 {
+  int32x4_t v[4];
+};
 
-#define UNIAUDIO_EACH(type, expression)           \
-  type r;                                         \
+#define UNIAUDIO_EACH(type, expression)              \
+  type r;                                            \
   for (int i = 0; i < 4; ++i) r.v[i] = (expression); \
   return r
 
@@ -40,13 +45,22 @@ UNIAUDIO_INLINE F16 sub(F16 a, F16 b) { UNIAUDIO_EACH(F16, vsubq_f32(a.v[i], b.v
 UNIAUDIO_INLINE F16 mul(F16 a, F16 b) { UNIAUDIO_EACH(F16, vmulq_f32(a.v[i], b.v[i])); }
 UNIAUDIO_INLINE F16 div(F16 a, F16 b) { UNIAUDIO_EACH(F16, vdivq_f32(a.v[i], b.v[i])); }
 // As the x86 instructions: the second where the comparison fails.
-UNIAUDIO_INLINE F16 max(F16 a, F16 b) { UNIAUDIO_EACH(F16, vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
-UNIAUDIO_INLINE F16 min(F16 a, F16 b) { UNIAUDIO_EACH(F16, vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
+UNIAUDIO_INLINE F16 max(F16 a, F16 b) {
+  UNIAUDIO_EACH(F16, vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]));
+}
+UNIAUDIO_INLINE F16 min(F16 a, F16 b) {
+  UNIAUDIO_EACH(F16, vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]));
+}
 UNIAUDIO_INLINE F16 abs(F16 a) { UNIAUDIO_EACH(F16, vabsq_f32(a.v[i])); }
-UNIAUDIO_INLINE F16 fused(F16 a, F16 b, F16 c) { UNIAUDIO_EACH(F16, vfmaq_f32(c.v[i], a.v[i], b.v[i])); }  // a * b + c
+// a * b + c
+UNIAUDIO_INLINE F16 fused(F16 a, F16 b, F16 c) {
+  UNIAUDIO_EACH(F16, vfmaq_f32(c.v[i], a.v[i], b.v[i]));
+}
 UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) { return fused(a, b, c); }
 UNIAUDIO_INLINE F16 scale_exponent(F16 p, F16 t) {
-  UNIAUDIO_EACH(F16, vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.v[i]), vshlq_n_s32(vreinterpretq_s32_f32(t.v[i]), 23))));
+  UNIAUDIO_EACH(F16,
+                vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.v[i]),
+                                                vshlq_n_s32(vreinterpretq_s32_f32(t.v[i]), 23))));
 }
 // Lanes i and i + 8, then + 4, + 2, + 1.
 UNIAUDIO_INLINE float sum(F16 a) {
@@ -71,11 +85,20 @@ UNIAUDIO_INLINE int8x16_t four_times(const uint8_t* p) {
 }
 
 UNIAUDIO_INLINE I16 zero_i() { UNIAUDIO_EACH(I16, vdupq_n_s32(0)); }
-// Four consecutive activations (stored + 128), repeated; signed again, since that is what the instruction takes.
-struct Quad { int8x16_t v; };
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {veorq_s8(four_times(p), vdupq_n_s8(-128))}; }
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) { UNIAUDIO_EACH(I16, vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v)); }
-UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) { UNIAUDIO_EACH(F16, vcvtq_f32_s32(acc.v[i])); }
+// Four consecutive activations (stored + 128), repeated; signed again, since that is what the
+// instruction takes.
+struct Quad {
+  int8x16_t v;
+};
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
+  return {veorq_s8(four_times(p), vdupq_n_s8(-128))};
+}
+UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
+  UNIAUDIO_EACH(I16, vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v));
+}
+UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) {
+  UNIAUDIO_EACH(F16, vcvtq_f32_s32(acc.v[i]));
+}
 // Rounds to nearest even, adds 128, stores 16 bytes.
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
   int32_t t[16];
@@ -91,10 +114,14 @@ UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, F16& even, F16& odd) 
     odd.v[i] = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xFFFF0000u)));
   }
 }
-UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) { UNIAUDIO_EACH(F16, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
+UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
+  UNIAUDIO_EACH(F16, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
+}
 
 // int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
-struct Bytes { int8x16_t v[4]; };
+struct Bytes {
+  int8x16_t v[4];
+};
 UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
   for (int i = 0; i < 4; ++i) {
     const uint8x16_t raw = vld1q_u8(p + 16 * i);
@@ -102,21 +129,32 @@ UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
     high.v[i] = vreinterpretq_s8_u8(vshrq_n_u8(raw, 4));
   }
 }
-struct SignedQuad { int8x16_t v; };
+struct SignedQuad {
+  int8x16_t v;
+};
 UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {four_times(p)}; }
-struct G16 { int32x4_t v[4]; };  // sums over one group of 32 inputs
+struct G16 {
+  int32x4_t v[4];
+};  // sums over one group of 32 inputs
 UNIAUDIO_INLINE G16 zero_group() { UNIAUDIO_EACH(G16, vdupq_n_s32(0)); }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) { UNIAUDIO_EACH(G16, vdotq_s32(acc.v[i], w.v[i], x.v)); }
-UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) { UNIAUDIO_EACH(F16, vcvtq_f32_s32(vsubq_s32(acc.v[i], vdupq_n_s32(sum8)))); }
+UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+  UNIAUDIO_EACH(G16, vdotq_s32(acc.v[i], w.v[i], x.v));
+}
+UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
+  UNIAUDIO_EACH(F16, vcvtq_f32_s32(vsubq_s32(acc.v[i], vdupq_n_s32(sum8))));
+}
 
 // --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
-constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 4, kValueVectors = 1, kAloneBlocks = 4, kAloneVectors = 4;
+constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 4, kValueVectors = 1, kAloneBlocks = 4,
+              kAloneVectors = 4;
 
 UNIAUDIO_INLINE F16 widen_i8(const int8_t* p) {
   const int8x16_t x = vld1q_s8(p);
   const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
-  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
-           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+           vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
 #undef UNIAUDIO_EACH

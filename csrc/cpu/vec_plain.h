@@ -1,5 +1,5 @@
-// 16 floats as four generic vectors of four, which compilers turn into SSE2 or NEON (or scalars).  Same interface and same results
-// as the other wrappers, except that `fused` rounds twice.
+// 16 floats as four generic vectors of four, which compilers turn into SSE2 or NEON (or scalars).
+// Same interface and same results as the other wrappers, except that `fused` rounds twice.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,15 @@ constexpr int kTilePanels = 1;
 typedef float F4 __attribute__((vector_size(16)));
 typedef int32_t I4 __attribute__((vector_size(16)));
 
-struct F16 { F4 v[4]; };
-struct I16 { I4 v[4]; };
+struct F16 {
+  F4 v[4];
+};
+struct I16 {
+  I4 v[4];
+};
 
-#define UNIAUDIO_EACH(expression) \
-  F16 r;                          \
+#define UNIAUDIO_EACH(expression)                    \
+  F16 r;                                             \
   for (int i = 0; i < 4; ++i) r.v[i] = (expression); \
   return r
 
@@ -44,9 +48,15 @@ UNIAUDIO_INLINE F16 sub(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] - b.v[i]); }
 UNIAUDIO_INLINE F16 mul(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] * b.v[i]); }
 UNIAUDIO_INLINE F16 div(F16 a, F16 b) { UNIAUDIO_EACH(a.v[i] / b.v[i]); }
 UNIAUDIO_INLINE F4 choose(I4 mask, F4 a, F4 b) { return (F4)((mask & (I4)a) | (~mask & (I4)b)); }
-UNIAUDIO_INLINE F16 max(F16 a, F16 b) { UNIAUDIO_EACH(choose((I4)(a.v[i] > b.v[i]), a.v[i], b.v[i])); }
-UNIAUDIO_INLINE F16 min(F16 a, F16 b) { UNIAUDIO_EACH(choose((I4)(a.v[i] < b.v[i]), a.v[i], b.v[i])); }
-UNIAUDIO_INLINE F16 abs(F16 a) { UNIAUDIO_EACH((F4)((I4)a.v[i] & I4{0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF})); }
+UNIAUDIO_INLINE F16 max(F16 a, F16 b) {
+  UNIAUDIO_EACH(choose((I4)(a.v[i] > b.v[i]), a.v[i], b.v[i]));
+}
+UNIAUDIO_INLINE F16 min(F16 a, F16 b) {
+  UNIAUDIO_EACH(choose((I4)(a.v[i] < b.v[i]), a.v[i], b.v[i]));
+}
+UNIAUDIO_INLINE F16 abs(F16 a) {
+  UNIAUDIO_EACH((F4)((I4)a.v[i] & I4{0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF}));
+}
 UNIAUDIO_INLINE F16 fused(F16 a, F16 b, F16 c) { UNIAUDIO_EACH(a.v[i] * b.v[i] + c.v[i]); }
 UNIAUDIO_INLINE F16 scale_exponent(F16 p, F16 t) {
   typedef uint32_t U4 __attribute__((vector_size(16)));
@@ -64,16 +74,22 @@ UNIAUDIO_INLINE float largest(F16 a) {
 UNIAUDIO_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 
 UNIAUDIO_INLINE I16 zero_i() { return I16{}; }
-struct Quad { int32_t x[4]; };
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {{p[0] - 128, p[1] - 128, p[2] - 128, p[3] - 128}}; }
+struct Quad {
+  int32_t x[4];
+};
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
+  return {{p[0] - 128, p[1] - 128, p[2] - 128, p[3] - 128}};
+}
 UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
   for (int r = 0; r < 16; ++r) {
-    acc.v[r / 4][r % 4] += x.x[0] * w[4 * r] + x.x[1] * w[4 * r + 1] + x.x[2] * w[4 * r + 2] + x.x[3] * w[4 * r + 3];
+    acc.v[r / 4][r % 4] +=
+        x.x[0] * w[4 * r] + x.x[1] * w[4 * r + 1] + x.x[2] * w[4 * r + 2] + x.x[3] * w[4 * r + 3];
   }
   return acc;
 }
 UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t*) {
-  UNIAUDIO_EACH((F4{float(acc.v[i][0]), float(acc.v[i][1]), float(acc.v[i][2]), float(acc.v[i][3])}));
+  UNIAUDIO_EACH(
+      (F4{float(acc.v[i][0]), float(acc.v[i][1]), float(acc.v[i][2]), float(acc.v[i][3])}));
 }
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, F16 a) {
   float t[16];
@@ -105,17 +121,26 @@ UNIAUDIO_INLINE F16 load_bf16(const uint16_t* p) {
 }
 
 // int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
-struct Bytes { uint8_t v[64]; };
+struct Bytes {
+  uint8_t v[64];
+};
 UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
   for (int i = 0; i < 64; ++i) low.v[i] = p[i] & 15, high.v[i] = p[i] >> 4;
 }
-struct SignedQuad { int32_t x[4]; };
-UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}}; }
-struct G16 { I4 v[4]; };  // sums over one group of 32 inputs
+struct SignedQuad {
+  int32_t x[4];
+};
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
+  return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}};
+}
+struct G16 {
+  I4 v[4];
+};  // sums over one group of 32 inputs
 UNIAUDIO_INLINE G16 zero_group() { return G16{}; }
 UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
   for (int r = 0; r < 16; ++r) {
-    acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] + x.x[3] * w.v[4 * r + 3];
+    acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] +
+                           x.x[3] * w.v[4 * r + 3];
   }
   return acc;
 }
@@ -126,11 +151,13 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
 }
 
 // --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
-constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 2, kAloneVectors = 2;
+constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 2,
+              kAloneVectors = 2;
 
-// a * b + c, rounded once, without the instruction.  The product of two floats is exact in a double.  Rounding the sum to double and
-// then to float is right unless the first lands in the middle between two floats (or below their normal range): there it is rounded
-// to odd first, which can't fall on a middle (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+// a * b + c, rounded once, without the instruction. The product of two floats is exact in a double.
+// Rounding the sum to double and then to float is right unless the first lands in the middle
+// between two floats (or below their normal range): there it is rounded to odd first, which can't
+// fall on a middle (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) {
   float x[16], y[16], z[16];
   store(x, a), store(y, b), store(z, c);
@@ -143,7 +170,8 @@ UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) {
   for (int i = 0; i < 16; ++i) {
     uint64_t bits;
     __builtin_memcpy(&bits, &s[i], 8);
-    doubtful |= uint32_t((uint32_t(bits) & 0x1FFFFFFFu) == 0x10000000u) | uint32_t((uint32_t(bits >> 32) & 0x7FFFFFFFu) < 0x38100000u);
+    doubtful |= uint32_t((uint32_t(bits) & 0x1FFFFFFFu) == 0x10000000u) |
+                uint32_t((uint32_t(bits >> 32) & 0x7FFFFFFFu) < 0x38100000u);
   }
   if (doubtful) {
     for (int i = 0; i < 16; ++i) {
@@ -151,7 +179,8 @@ UNIAUDIO_INLINE F16 fused_exactly(F16 a, F16 b, F16 c) {
       const double error = (p - (s[i] - t)) + (w - t);
       uint64_t bits;
       __builtin_memcpy(&bits, &s[i], 8);
-      if ((error > 0 || error < 0) && bits % 2 == 0) bits += (error > 0) == (s[i] > 0) ? uint64_t{1} : ~uint64_t{0};
+      if ((error > 0 || error < 0) && bits % 2 == 0)
+        bits += (error > 0) == (s[i] > 0) ? uint64_t{1} : ~uint64_t{0};
       __builtin_memcpy(&s[i], &bits, 8);
     }
   }

@@ -89,8 +89,11 @@ Weights weights_of(const uniaudio_tensor* tensors, int64_t count) {
   Weights weights;
   for (int64_t i = 0; i < count; ++i) {
     const uniaudio_tensor& t = tensors[i];
-    if (t.type < 0 || t.type > 3) throw std::invalid_argument(std::string("tensor ") + t.name + ": expected type 0 to 3, got " + std::to_string(t.type));
-    weights.add(t.name, {StoredType(t.type), std::vector<int64_t>(t.shape, t.shape + t.rank), t.data});
+    if (t.type < 0 || t.type > 3)
+      throw std::invalid_argument(std::string("tensor ") + t.name + ": expected type 0 to 3, got " +
+                                  std::to_string(t.type));
+    weights.add(t.name,
+                {StoredType(t.type), std::vector<int64_t>(t.shape, t.shape + t.rank), t.data});
   }
   return weights;
 }
@@ -98,14 +101,18 @@ Weights weights_of(const uniaudio_tensor* tensors, int64_t count) {
 SamplingConfig config_of(const uniaudio_sampling& s) {
   SamplingConfig c;
   c.temperature = s.temperature, c.top_p = s.top_p, c.repetition_penalty = s.repetition_penalty;
-  c.top_k = s.top_k, c.repetition_window = s.repetition_window, c.end_id = s.end_id, c.min_frames = s.min_frames;
+  c.top_k = s.top_k, c.repetition_window = s.repetition_window, c.end_id = s.end_id,
+  c.min_frames = s.min_frames;
   c.seed = s.seed, c.greedy = s.greedy != 0, c.tie_slots = s.tie_slots != 0;
-  if (s.end_slots < 0 || s.end_slots > 2) throw std::invalid_argument("sampling: end_slots: expected 0, 1 or 2, got " + std::to_string(s.end_slots));
+  if (s.end_slots < 0 || s.end_slots > 2)
+    throw std::invalid_argument("sampling: end_slots: expected 0, 1 or 2, got " +
+                                std::to_string(s.end_slots));
   c.end_slots = EndSlots(s.end_slots);
   const int32_t* r = s.ranges;
   for (int32_t slot = 0; slot < s.slots; ++slot) {
     c.allowed.emplace_back();
-    for (int32_t i = 0; i < s.range_count[slot]; ++i, r += 2) c.allowed.back().push_back({r[0], r[1]});
+    for (int32_t i = 0; i < s.range_count[slot]; ++i, r += 2)
+      c.allowed.back().push_back({r[0], r[1]});
   }
   return c;
 }
@@ -128,15 +135,19 @@ int32_t uniaudio_cuda_device(int32_t device, uniaudio_device_info* info) {
     std::memset(info, 0, sizeof *info);
     const std::string name = d->name();
     std::memcpy(info->name, name.c_str(), std::min(name.size(), sizeof info->name - 1));
-    info->multiprocessors = d->limits().blocks, info->shared_bytes = d->limits().shared_bytes, info->free_bytes = int64_t(d->free_bytes());
+    info->multiprocessors = d->limits().blocks, info->shared_bytes = d->limits().shared_bytes,
+    info->free_bytes = int64_t(d->free_bytes());
   });
 }
 
-uniaudio_lm* uniaudio_cuda_lm_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count, const char* dtype, const char* kv_dtype) {
+uniaudio_lm* uniaudio_cuda_lm_create(int32_t device, const char* config_json,
+                                     const uniaudio_tensor* tensors, int64_t count,
+                                     const char* dtype, const char* kv_dtype) {
   return made<uniaudio_lm>([&] {
     const Weights weights = weights_of(tensors, count);
     const LmConfig config = parse_lm_config(config_json);
-    return std::make_shared<cuda::Lm>(shared_device(device), config, weights, LmDTypes::parse(dtype), parse_kv_dtype(kv_dtype));
+    return std::make_shared<cuda::Lm>(shared_device(device), config, weights,
+                                      LmDTypes::parse(dtype), parse_kv_dtype(kv_dtype));
   });
 }
 void uniaudio_cuda_lm_release(uniaudio_lm* lm) { delete lm; }
@@ -144,20 +155,25 @@ void uniaudio_cuda_lm_release(uniaudio_lm* lm) { delete lm; }
 int32_t uniaudio_cuda_lm_info(const uniaudio_lm* lm, int64_t head_rows, uniaudio_lm_info* info) {
   return guarded([&] {
     const cuda::Plan& plan = lm->lm->plan();
-    *info = {plan.blocks, lm->lm->most_columns(), int64_t(lm->lm->weight_bytes(head_rows)), int64_t(lm->lm->device().free_bytes()), plan.balance};
+    *info = {plan.blocks, lm->lm->most_columns(), int64_t(lm->lm->weight_bytes(head_rows)),
+             int64_t(lm->lm->device().free_bytes()), plan.balance};
   });
 }
 int32_t uniaudio_cuda_lm_set_wide_from(uniaudio_lm* lm, int32_t streams) {
   return guarded([&] { lm->lm->set_wide_from(streams); });
 }
-int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames) { return int64_t(lm->lm->session_bytes(max_frames)); }
+int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames) {
+  return int64_t(lm->lm->session_bytes(max_frames));
+}
 
-int32_t uniaudio_cuda_lm_logits(const uniaudio_lm* lm, const int32_t* frames, int64_t count, const int32_t* guide, float* out) {
-  return guarded([&] { lm->lm->logits(frames, count, guide, {}, out); });
+int32_t uniaudio_cuda_lm_logits(const uniaudio_lm* lm, const int32_t* frames, int64_t count,
+                                const int32_t* aligned, float* out) {
+  return guarded([&] { lm->lm->logits(frames, count, aligned, {}, out); });
 }
 
 uniaudio_session* uniaudio_cuda_session_create(const uniaudio_lm* lm, int64_t max_frames) {
-  return made<uniaudio_session>([&] { return std::make_unique<cuda::Session>(lm->lm, max_frames); });
+  return made<uniaudio_session>(
+      [&] { return std::make_unique<cuda::Session>(lm->lm, max_frames); });
 }
 void uniaudio_cuda_session_release(uniaudio_session* session) { delete session; }
 uniaudio_session* uniaudio_cuda_session_fork(const uniaudio_session* session) {
@@ -171,36 +187,47 @@ int32_t uniaudio_cuda_session_info(const uniaudio_session* session, uniaudio_ses
 int32_t uniaudio_cuda_session_set_offset(uniaudio_session* session, int64_t offset) {
   return guarded([&] { session->session->set_frame_offset(offset); });
 }
-int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const uniaudio_session* plain, double scale) {
+int32_t uniaudio_cuda_session_set_guidance(uniaudio_session* session, const uniaudio_session* plain,
+                                           double scale) {
   return guarded([&] { session->session->set_guidance(*plain->session, scale); });
 }
 int32_t uniaudio_cuda_session_reset(uniaudio_session* session) {
   return guarded([&] { session->session->reset(); });
 }
-uniaudio_array* uniaudio_cuda_session_known(const uniaudio_session* session, int64_t first, int64_t count) {
+uniaudio_array* uniaudio_cuda_session_known(const uniaudio_session* session, int64_t first,
+                                            int64_t count) {
   return made<uniaudio_array>([&] { return session->session->known(first, count); });
 }
 void uniaudio_cuda_session_cancel(uniaudio_session* session) { session->session->cancel(); }
 
-int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames, int64_t count, const int32_t* guide, const uniaudio_continuous* continuous,
+int32_t uniaudio_cuda_session_prefill(uniaudio_session* session, const int32_t* frames,
+                                      int64_t count, const int32_t* aligned,
+                                      const uniaudio_continuous* continuous,
                                       int64_t continuous_count) {
   return guarded([&] {
-    if (count < 0) throw std::invalid_argument("prefill: expected 0 or more frames, got " + std::to_string(count));
+    if (count < 0)
+      throw std::invalid_argument("prefill: expected 0 or more frames, got " +
+                                  std::to_string(count));
     std::vector<ContinuousInput> inputs;
-    for (int64_t i = 0; i < continuous_count; ++i) inputs.push_back({continuous[i].name, continuous[i].values, continuous[i].index, continuous[i].count});
-    session->session->prefill(frames, count, guide, inputs);
+    for (int64_t i = 0; i < continuous_count; ++i)
+      inputs.push_back(
+          {continuous[i].name, continuous[i].values, continuous[i].index, continuous[i].count});
+    session->session->prefill(frames, count, aligned, inputs);
   });
 }
 
 int32_t uniaudio_cuda_generate(uniaudio_request* requests, int64_t request_count, int64_t count) {
   return guarded([&] {
-    if (count < 0) throw std::invalid_argument("generate: expected 0 or more frames, got " + std::to_string(count));
+    if (count < 0)
+      throw std::invalid_argument("generate: expected 0 or more frames, got " +
+                                  std::to_string(count));
     std::vector<SamplingConfig> samplings;
     samplings.reserve(size_t(request_count));
     std::vector<cuda::Session::Request> list;
     for (int64_t i = 0; i < request_count; ++i) {
       samplings.push_back(config_of(*requests[i].sampling));
-      list.push_back({requests[i].session->session.get(), &samplings.back(), requests[i].guide, requests[i].out});
+      list.push_back({requests[i].session->session.get(), &samplings.back(), requests[i].aligned,
+                      requests[i].out});
       requests[i].made = 0;
     }
     cuda::Session::generate(list, count, {});
@@ -208,20 +235,29 @@ int32_t uniaudio_cuda_generate(uniaudio_request* requests, int64_t request_count
   });
 }
 
-uniaudio_rvq* uniaudio_cuda_rvq_create(int32_t device, const float* codebooks, int32_t num_codebooks, int32_t codebook_size, int32_t dim) {
-  return made<uniaudio_rvq>([&] { return std::make_unique<cuda::Rvq>(shared_device(device), codebooks, num_codebooks, codebook_size, dim); });
+uniaudio_rvq* uniaudio_cuda_rvq_create(int32_t device, const float* codebooks,
+                                       int32_t num_codebooks, int32_t codebook_size, int32_t dim) {
+  return made<uniaudio_rvq>([&] {
+    return std::make_unique<cuda::Rvq>(shared_device(device), codebooks, num_codebooks,
+                                       codebook_size, dim);
+  });
 }
 void uniaudio_cuda_rvq_release(uniaudio_rvq* rvq) { delete rvq; }
-int32_t uniaudio_cuda_rvq_encode(const uniaudio_rvq* rvq, const float* z, int64_t rows, int32_t stages, int32_t* codes, float* residual) {
+int32_t uniaudio_cuda_rvq_encode(const uniaudio_rvq* rvq, const float* z, int64_t rows,
+                                 int32_t stages, int32_t* codes, float* residual) {
   return guarded([&] { rvq->rvq->encode(z, rows, stages, codes, residual); });
 }
-int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, int64_t rows, int32_t stages, int32_t channel_major, float* z) {
+int32_t uniaudio_cuda_rvq_decode(const uniaudio_rvq* rvq, const int32_t* codes, int64_t rows,
+                                 int32_t stages, int32_t channel_major, float* z) {
   return guarded([&] { rvq->rvq->decode(codes, rows, stages, channel_major != 0, z); });
 }
 
-
-uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json, const uniaudio_tensor* tensors, int64_t count) {
-  return made<uniaudio_codec>([&] { return cuda::Codec::create(shared_device(device), parse_codec_config(config_json), weights_of(tensors, count)); });
+uniaudio_codec* uniaudio_cuda_codec_create(int32_t device, const char* config_json,
+                                           const uniaudio_tensor* tensors, int64_t count) {
+  return made<uniaudio_codec>([&] {
+    return cuda::Codec::create(shared_device(device), parse_codec_config(config_json),
+                               weights_of(tensors, count));
+  });
 }
 void uniaudio_cuda_codec_release(uniaudio_codec* codec) { delete codec; }
 uniaudio_encoder* uniaudio_cuda_encoder_create(const uniaudio_codec* codec, int32_t num_codebooks) {
@@ -234,7 +270,8 @@ uniaudio_encoder* uniaudio_cuda_encoder_fork(const uniaudio_encoder* encoder) {
 int32_t uniaudio_cuda_encoder_reset(uniaudio_encoder* encoder) {
   return guarded([&] { encoder->stream->reset(); });
 }
-int32_t uniaudio_cuda_encoder_push(uniaudio_encoder* encoder, const float* samples, int64_t count, int32_t flush, int32_t* out, int64_t* made) {
+int32_t uniaudio_cuda_encoder_push(uniaudio_encoder* encoder, const float* samples, int64_t count,
+                                   int32_t flush, int32_t* out, int64_t* made) {
   *made = 0;
   return guarded([&] {
     std::vector<int32_t> codes;
@@ -254,7 +291,9 @@ uniaudio_decoder* uniaudio_cuda_decoder_fork(const uniaudio_decoder* decoder) {
 int32_t uniaudio_cuda_decoder_reset(uniaudio_decoder* decoder) {
   return guarded([&] { decoder->stream->reset(); });
 }
-int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, float* out, int64_t* made) {
+int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* codes, int64_t count,
+                                   int32_t num_codebooks, int32_t flush, float* out,
+                                   int64_t* made) {
   *made = 0;
   return guarded([&] {
     std::vector<float> samples;
@@ -265,10 +304,14 @@ int32_t uniaudio_cuda_decoder_push(uniaudio_decoder* decoder, const int32_t* cod
   });
 }
 
-uniaudio_array* uniaudio_cuda_decoder_push_array(uniaudio_decoder* decoder, const int32_t* codes, int64_t count, int32_t num_codebooks, int32_t flush, int64_t most) {
+uniaudio_array* uniaudio_cuda_decoder_push_array(uniaudio_decoder* decoder, const int32_t* codes,
+                                                 int64_t count, int32_t num_codebooks,
+                                                 int32_t flush, int64_t most) {
   return made<uniaudio_array>([&] {
-    if (most < 0) throw std::invalid_argument("array: expected 0 or more samples, got " + std::to_string(most));
-    const auto array = std::make_shared<cuda::Array>(decoder->stream->device(), std::vector<int64_t>{most}, false);
+    if (most < 0)
+      throw std::invalid_argument("array: expected 0 or more samples, got " + std::to_string(most));
+    const auto array =
+        std::make_shared<cuda::Array>(decoder->stream->device(), std::vector<int64_t>{most}, false);
     cuda::ArraySink sink(*array);
     if (count > 0) decoder->stream->push(codes, count, num_codebooks, sink);
     if (flush) decoder->stream->flush(sink);
@@ -278,15 +321,18 @@ uniaudio_array* uniaudio_cuda_decoder_push_array(uniaudio_decoder* decoder, cons
 }
 
 void uniaudio_cuda_array_release(uniaudio_array* array) { delete array; }
-int32_t uniaudio_cuda_array_info(const uniaudio_array* array, int64_t* shape, int32_t* rank, int32_t* integers, int32_t* device) {
+int32_t uniaudio_cuda_array_info(const uniaudio_array* array, int64_t* shape, int32_t* rank,
+                                 int32_t* integers, int32_t* device) {
   const cuda::Array& a = *array->array;
   std::copy(a.shape().begin(), a.shape().end(), shape);
-  *rank = int32_t(a.shape().size()), *integers = a.integers(), device[0] = a.device()->dlpack_type(), device[1] = a.device()->index();
+  *rank = int32_t(a.shape().size()), *integers = a.integers(),
+  device[0] = a.device()->dlpack_type(), device[1] = a.device()->index();
   return UNIAUDIO_OK;
 }
 int32_t uniaudio_cuda_array_download(const uniaudio_array* array, void* to) {
   return guarded([&] {
-    if (array->array->bytes() > 0) array->array->device()->download(to, array->array->data(), array->array->bytes());
+    if (array->array->bytes() > 0)
+      array->array->device()->download(to, array->array->data(), array->array->bytes());
   });
 }
 void* uniaudio_cuda_array_dlpack(const uniaudio_array* array, uint64_t stream) {
@@ -311,7 +357,8 @@ int32_t uniaudio_cuda_bandwidth(int32_t device, int64_t megabytes, double* gb_pe
     }
   });
 }
-int32_t uniaudio_cuda_rvq_time(const uniaudio_rvq* rvq, const float* z, int64_t rows, int32_t stages, int32_t repeats, double* microseconds) {
+int32_t uniaudio_cuda_rvq_time(const uniaudio_rvq* rvq, const float* z, int64_t rows,
+                               int32_t stages, int32_t repeats, double* microseconds) {
   return guarded([&] { *microseconds = rvq->rvq->time_encode(z, rows, stages, repeats); });
 }
 

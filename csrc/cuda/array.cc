@@ -20,7 +20,10 @@ struct Shared {
 }  // namespace
 
 Array::Array(std::shared_ptr<Device> device, std::vector<int64_t> shape, bool integers)
-    : device_(std::move(device)), shape_(std::move(shape)), integers_(integers), data_(device_, bytes_of(shape_)) {}
+    : device_(std::move(device)),
+      shape_(std::move(shape)),
+      integers_(integers),
+      data_(device_, bytes_of(shape_)) {}
 
 size_t Array::bytes() const { return bytes_of(shape_); }
 

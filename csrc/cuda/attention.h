@@ -1,15 +1,18 @@
-// Attention to a stream's cache, by one block a key head (or a part of its positions), and to the local stack's few positions, by one warp a head.
+// Attention to a stream's cache, by one block a key head (or a part of its positions), and to the
+// local stack's few positions, by one warp a head.
 //
-// Positions are dealt to kSplits parts in chunks, a part's to kGroups groups of eight lanes; each keeps (largest score, sum, weighted values), and
-// these meet in a fixed order: the same bits however the parts are laid over blocks.
+// Positions are dealt to kSplits parts in chunks, a part's to kGroups groups of eight lanes; each
+// keeps (largest score, sum, weighted values), and these meet in a fixed order: the same bits
+// however the parts are laid over blocks.
 #pragma once
 
 #include "simt.h"
 
 namespace uniaudio::cuda {
 
-constexpr int kSplits = 4;   // of a head's positions: fixed, so that a sum's order is the same on every device
-constexpr int kChunk = 16;   // neighbouring positions of one split
+// of a head's positions: fixed, so that a sum's order is the same on every device
+constexpr int kSplits = 4;
+constexpr int kChunk = 16;  // neighbouring positions of one split
 constexpr int kMaxHeadDim = 128;
 constexpr int kGroups = kThreads / 8;
 
@@ -20,13 +23,15 @@ UA_HD int splits_at(int64_t position) {  // that hold any of the positions up to
   return chunks < kSplits ? int(chunks) : kSplits;
 }
 UA_HD int64_t owned(int64_t length, int split) {  // positions below `length` of a split
-  const int64_t chunks = length / kChunk, rest = length % kChunk, whole = chunks > split ? (chunks - split + kSplits - 1) / kSplits : 0;
+  const int64_t chunks = length / kChunk, rest = length % kChunk,
+                whole = chunks > split ? (chunks - split + kSplits - 1) / kSplits : 0;
   return whole * kChunk + (chunks % kSplits == split ? rest : 0);
 }
 UA_HD float turned(const float* x, int i, int dim, const float* angles) {  // rope
   if (!angles) return x[i];
   const int half = dim / 2;
-  return i < half ? x[i] * angles[i] - x[half + i] * angles[half + i] : x[i] * angles[i - half] + x[i - half] * angles[i];
+  return i < half ? x[i] * angles[i] - x[half + i] * angles[half + i]
+                  : x[i] * angles[i - half] + x[i - half] * angles[i];
 }
 
 // Keys and values of one head, from element base * padded_dim(dim) on.
@@ -50,7 +55,8 @@ UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
       uint32_t v[2];
     };
     const Two u = *reinterpret_cast<const Two*>(at + 2 * i);
-    v[0] = from_bf16(u.v[0] & 0xFFFFu), v[1] = from_bf16(u.v[0] >> 16), v[2] = from_bf16(u.v[1] & 0xFFFFu), v[3] = from_bf16(u.v[1] >> 16);
+    v[0] = from_bf16(u.v[0] & 0xFFFFu), v[1] = from_bf16(u.v[0] >> 16),
+    v[2] = from_bf16(u.v[1] & 0xFFFFu), v[3] = from_bf16(u.v[1] >> 16);
   } else {
     const Vec4 u = *reinterpret_cast<const Vec4*>(at + 4 * i);
     UA_UNROLL
@@ -58,27 +64,29 @@ UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
   }
 }
 
-// One query [padded_dim] over a split's positions below `length`: subs [kGroups][4 + padded_dim] = (largest score, sum, -, -, weighted values).
-// Ends with a barrier.
-UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t length, const float* query, float* subs) {
+// One query [padded_dim] over a split's positions below `length`: subs [kGroups][4 + padded_dim] =
+// (largest score, sum, -, -, weighted values). Ends with a barrier.
+UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t length,
+                       const float* query, float* subs) {
   const int wide = padded_dim(cache.dim);
   const int64_t count = owned(length, split);
   constexpr int kVectors = kMaxHeadDim / 32;  // of four values, a lane
   block.warps([&](int warp) {
     Lane<float> most, sum, q[kVectors][4], o[kVectors][4];
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       most[lane] = -infinity(), sum[lane] = 0;
       UA_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         const int at = 32 * j + 4 * (lane % 8);
         UA_UNROLL
-        for (int e = 0; e < 4; ++e) q[j][e][lane] = at < wide ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
+        for (int e = 0; e < 4; ++e)
+          q[j][e][lane] = at < wide ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
       }
     }
     UA_ROLLED
     for (int64_t i0 = warp * 4; i0 < count; i0 += kGroups) {
       Lane<float> score, val[kVectors][4];
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         const int64_t i = i0 + lane / 8 < count ? i0 + lane / 8 : count - 1;
         const int64_t t = (i / kChunk * kSplits + split) * kChunk + i % kChunk;
         float dot = 0;
@@ -91,26 +99,29 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
             load_cache4(cache.values, (cache.base + size_t(t)) * wide + at, cache.half, v4);
           }
           UA_UNROLL
-          for (int e = 0; e < 4; ++e) dot = fused(q[j][e][lane], k4[e], dot), val[j][e][lane] = v4[e];
+          for (int e = 0; e < 4; ++e)
+            dot = fused(q[j][e][lane], k4[e], dot), val[j][e][lane] = v4[e];
         }
         score[lane] = dot;
       }
       warp_sum(score, 1, 8);
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         if (i0 + lane / 8 < count) {
           const float next = score[lane] > most[lane] ? score[lane] : most[lane];
-          const float keep = most[lane] > -infinity() ? exp_of(most[lane] - next) : 0.0f, weight = exp_of(score[lane] - next);
+          const float keep = most[lane] > -infinity() ? exp_of(most[lane] - next) : 0.0f,
+                      weight = exp_of(score[lane] - next);
           most[lane] = next;
           sum[lane] = sum[lane] * keep + weight;
           UA_UNROLL
           for (int j = 0; j < kVectors; ++j) {
             UA_UNROLL
-            for (int e = 0; e < 4; ++e) o[j][e][lane] = fused(weight, val[j][e][lane], o[j][e][lane] * keep);
+            for (int e = 0; e < 4; ++e)
+              o[j][e][lane] = fused(weight, val[j][e][lane], o[j][e][lane] * keep);
           }
         }
       }
     }
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       float* const sub = subs + (warp * 4 + lane / 8) * (wide + 4);
       if (lane % 8 == 0) sub[0] = most[lane], sub[1] = sum[lane];
       UA_UNROLL
@@ -126,10 +137,12 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
   block.sync();
 }
 
-// Element `at` of what a split's groups have together: weighted values [dim], the largest score, the sum.
+// Element `at` of what a split's groups have together: weighted values [dim], the largest score,
+// the sum.
 UA_HD float of_groups(const float* subs, int wide, int dim, int at) {
   float most = -infinity(), sum = 0;
-  for (int i = 0; i < kGroups; ++i) most = subs[i * (wide + 4)] > most ? subs[i * (wide + 4)] : most;
+  for (int i = 0; i < kGroups; ++i)
+    most = subs[i * (wide + 4)] > most ? subs[i * (wide + 4)] : most;
   if (at == dim) return most;
   for (int i = 0; i < kGroups; ++i) {
     const float* sub = subs + i * (wide + 4);
@@ -153,21 +166,25 @@ UA_HD float of_splits(const float (&parts)[3][kSplits], int splits) {
   return above / below;
 }
 
-// Head h of position `slot` over positions 0 to slot, by one warp: fetch(t, i) is element i of position t's q, k, v (not turned).
+// Head h of position `slot` over positions 0 to slot, by one warp: fetch(t, i) is element i of
+// position t's q, k, v (not turned).
 template <class Fetch>
-UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles, int slot, int h, float* out, Fetch fetch) {
+UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles, int slot, int h,
+                      float* out, Fetch fetch) {
   constexpr int kVectors = kMaxHeadDim / 32;
   const float scale = 1.0f / square_root(float(dim));
-  const int key = (heads + h / (heads / kv_heads)) * dim, val = key + kv_heads * dim, half = dim / 2;
+  const int key = (heads + h / (heads / kv_heads)) * dim, val = key + kv_heads * dim,
+            half = dim / 2;
   const auto at_angle = [&](int t, int from, int i) {  // element i of a vector, turned
     const float x = fetch(t, from + i);
     if (!all_angles) return x;
     const float* const angles = all_angles + t * dim;
     const float other = fetch(t, from + (i < half ? i + half : i - half));
-    return i < half ? x * angles[i] - other * angles[half + i] : x * angles[i - half] + other * angles[i];
+    return i < half ? x * angles[i] - other * angles[half + i]
+                    : x * angles[i - half] + other * angles[i];
   };
   Lane<float> q[kVectors], o[kVectors];
-  UA_LANES(lane) {
+  UA_LANES (lane) {
     UA_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       const int at = lane + 32 * j;
@@ -180,7 +197,7 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles,
   for (int t = 0; t <= slot; ++t) {
     Lane<float> score;
     Lane<float> v[kVectors];
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       float dot = 0;
       UA_UNROLL
       for (int j = 0; j < kVectors; ++j) {
@@ -197,12 +214,12 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles,
     const float keep = t > 0 ? exp_of(most - next) : 0.0f, weight = exp_of(score[0] - next);
     most = next;
     sum = sum * keep + weight;
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       UA_UNROLL
       for (int j = 0; j < kVectors; ++j) o[j][lane] = fused(weight, v[j][lane], o[j][lane] * keep);
     }
   }
-  UA_LANES(lane) {
+  UA_LANES (lane) {
     UA_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       if (lane + 32 * j < dim) out[lane + 32 * j] = o[j][lane] / sum;

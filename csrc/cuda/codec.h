@@ -1,4 +1,5 @@
-// Codecs on a device: samples go in and codes come out, or the other way; all between stays there.  csrc/codec.h says what streams promise.
+// Codecs on a device: samples go in and codes come out, or the other way; all between stays there.
+// csrc/codec.h says what streams promise.
 #pragma once
 
 #include <memory>
@@ -20,9 +21,11 @@ class EncoderStream {
  public:
   virtual ~EncoderStream() = default;
   int num_codebooks() const { return num_codebooks_; }
-  // samples [n] -> the frames [t][num_codebooks] that are complete, appended.  std::invalid_argument on NaN or infinity.
+  // samples [n] -> the frames [t][num_codebooks] that are complete, appended. std::invalid_argument
+  // on NaN or infinity.
   void push(const float* samples, int64_t n, std::vector<int32_t>& codes);
-  void flush(std::vector<int32_t>& codes);  // the rest, by the clip's padding rule; a new clip begins
+  // the rest, by the clip's padding rule; a new clip begins
+  void flush(std::vector<int32_t>& codes);
   virtual void reset() = 0;
   virtual std::unique_ptr<EncoderStream> fork() const = 0;
 
@@ -35,19 +38,25 @@ class EncoderStream {
 // Immutable, shared by its streams.
 class Codec : public std::enable_shared_from_this<Codec> {
  public:
-  // std::invalid_argument on weights that do not fit, and on codecs that the device does not do: in chunks, with group norm, of several channels.
-  static std::shared_ptr<const Codec> create(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights);
+  // std::invalid_argument on weights that do not fit, and on codecs that the device does not do: in
+  // chunks, with group norm, of several channels.
+  static std::shared_ptr<const Codec> create(std::shared_ptr<Device> device,
+                                             const CodecConfig& config, const Weights& weights);
   virtual ~Codec() = default;
   const CodecConfig& config() const { return config_; }
   const std::shared_ptr<Device>& device() const { return device_; }
-  std::unique_ptr<EncoderStream> encoder(int num_codebooks) const;  // 0: all.  std::invalid_argument out of range
-  virtual std::unique_ptr<DecoderStream> decoder() const = 0;       // std::invalid_argument where there is none
+  // 0: all.  std::invalid_argument out of range
+  std::unique_ptr<EncoderStream> encoder(int num_codebooks) const;
+  // std::invalid_argument where there is none
+  virtual std::unique_ptr<DecoderStream> decoder() const = 0;
 
  protected:
   Codec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights);
   virtual std::unique_ptr<EncoderStream> make_encoder(int num_codebooks) const = 0;
-  // latent [rows][dim], which becomes the residual, -> codes appended; through `room` on the device.
-  void quantize(float* latent, int rows, int num_codebooks, DeviceBuffer<int32_t>& room, std::vector<int32_t>& codes) const;
+  // latent [rows][dim], which becomes the residual, -> codes appended; through `room` on the
+  // device.
+  void quantize(float* latent, int rows, int num_codebooks, DeviceBuffer<int32_t>& room,
+                std::vector<int32_t>& codes) const;
   std::shared_ptr<Device> device_;
   CodecConfig config_;
   Rvq rvq_;
@@ -86,7 +95,8 @@ class ArraySink final : public Sink {  // std::invalid_argument where the array 
 class DecoderStream {
  public:
   virtual ~DecoderStream() = default;
-  // codes [t][num_codebooks] -> the samples that are complete, appended.  std::invalid_argument on a code out of range.
+  // codes [t][num_codebooks] -> the samples that are complete, appended. std::invalid_argument on a
+  // code out of range.
   void push(const int32_t* codes, int64_t t, int num_codebooks, Sink& out);
   void push(const int32_t* codes, int64_t t, int num_codebooks, std::vector<float>& samples);
   virtual void flush(Sink& out) = 0;  // what was held back; a new clip begins
@@ -96,7 +106,8 @@ class DecoderStream {
   const std::shared_ptr<Device>& device() const { return device_; }
 
  protected:
-  DecoderStream(const Codec& codec, int frames) : config_(codec.config()), device_(codec.device()), frames_(frames) {}
+  DecoderStream(const Codec& codec, int frames)
+      : config_(codec.config()), device_(codec.device()), frames_(frames) {}
   virtual void run(const int32_t* codes, int t, int num_codebooks, Sink& out) = 0;
   const CodecConfig& config_;
   std::shared_ptr<Device> device_;
@@ -107,11 +118,14 @@ class DecoderStream {
 class DenseMatrix {
  public:
   DenseMatrix() = default;
-  DenseMatrix(const std::shared_ptr<Device>& device, const float* weight, const float* bias, int out, int in);
+  DenseMatrix(const std::shared_ptr<Device>& device, const float* weight, const float* bias,
+              int out, int in);
   // y [rows][ystride] = W x + b of x [rows][xstride]
   Dense product(const float* x, int xstride, int rows, float* y, int ystride) const;
-  // y [rows][ystride] of `taps` rows [channels] of a signal each (see Conv); in() is taps * channels
-  Conv convolution(const float* x, int channels, int taps, int stride, int dilation, int rows, float* y, int ystride) const;
+  // y [rows][ystride] of `taps` rows [channels] of a signal each (see Conv); in() is taps *
+  // channels
+  Conv convolution(const float* x, int channels, int taps, int stride, int dilation, int rows,
+                   float* y, int ystride) const;
   int in() const { return in_; }
   int out() const { return out_; }
 

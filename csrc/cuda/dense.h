@@ -1,7 +1,9 @@
-// y = W f(x) + b over the rows of a codec's network (frames), where f is done while the operand is loaded, so that a ConvNeXt block is two
-// launches: convolved -> up -> gelu, and down -> added.  float32 weights and sums: codecs are small, and their output is heard.
+// y = W f(x) + b over the rows of a codec's network (frames), where f is done while the operand is
+// loaded, so that a ConvNeXt block is two launches: convolved -> up -> gelu, and down -> added.
+// float32 weights and sums: codecs are small, and their output is heard.
 //
-// A block takes one row tile of the matrix (8 outputs) for kDenseRows rows; blocks come and go, in any order.
+// A block takes one row tile of the matrix (8 outputs) for kDenseRows rows; blocks come and go, in
+// any order.
 #pragma once
 
 #include "linear.h"
@@ -22,7 +24,7 @@ struct Dense {
   const unsigned char* tiles;  // stream.h's, float32
   const float* bias;           // [8 row tiles] or null
   int row_tiles, k_tiles, in, out, rows;
-  const float* x;              // [rows][xstride]
+  const float* x;  // [rows][xstride]
   int xstride;
   Load load;
   const float *norm, *norm_bias;
@@ -37,9 +39,12 @@ struct Dense {
   Store store;
 };
 
-inline int dense_blocks(const Dense& p) { return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows); }
+inline int dense_blocks(const Dense& p) {
+  return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows);
+}
 inline size_t dense_smem(const Dense& p) {
-  return size_t(operand_stride(Format::float32, p.k_tiles) * kDenseRows + kWarps * kDenseRows * kTileRows * 4);
+  return size_t(operand_stride(Format::float32, p.k_tiles) * kDenseRows +
+                kWarps * kDenseRows * kTileRows * 4);
 }
 
 // A matrix's tiles straight from memory, one after the other.
@@ -48,7 +53,8 @@ struct Direct {
   const unsigned char* at;
   // `tiles` from the row's first one on, shared out among the warps
   UA_HD void start(const unsigned char* tiles, int count) {
-    at = tiles + size_t(range_begin(int(threadIdx.x) >> 5, kWarps, count)) * kTileBytes + (threadIdx.x & 31) * 16;
+    at = tiles + size_t(range_begin(int(threadIdx.x) >> 5, kWarps, count)) * kTileBytes +
+         (threadIdx.x & 31) * 16;
   }
   UA_HD void take(int, Lane<Vec4>& out) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(at));
@@ -58,7 +64,8 @@ struct Direct {
 #else
   const unsigned char* at[kWarps];
   void start(const unsigned char* tiles, int count) {
-    for (int w = 0; w < kWarps; ++w) at[w] = tiles + size_t(range_begin(w, kWarps, count)) * kTileBytes;
+    for (int w = 0; w < kWarps; ++w)
+      at[w] = tiles + size_t(range_begin(w, kWarps, count)) * kTileBytes;
   }
   void take(int warp, Lane<Vec4>& out) {
     for (int lane = 0; lane < 32; ++lane) std::memcpy(out[lane].v, at[warp] + lane * 16, 16);
@@ -71,7 +78,8 @@ UA_HD float convolved_at(const Dense& p, int row, int i) {
   float sum = p.depthwise_bias[i];
   for (int j = 0; j < p.taps; ++j) {
     const int r = row + j - (p.taps - 1);
-    const float x = r < 0 ? p.history[size_t(p.taps - 1 + r) * p.in + i] : p.x[size_t(r) * p.xstride + i];
+    const float x =
+        r < 0 ? p.history[size_t(p.taps - 1 + r) * p.in + i] : p.x[size_t(r) * p.xstride + i];
     sum = fused(p.depthwise[size_t(j) * p.in + i], x, sum);
   }
   return sum;
@@ -80,7 +88,7 @@ UA_HD float convolved_at(const Dense& p, int row, int i) {
 // Layer norm of a row of shared memory, in place, by one warp.
 UA_HD void warp_norm(float* x, int n, const float* weight, const float* bias, float eps) {
   Lane<float> sum;
-  UA_LANES(lane) {
+  UA_LANES (lane) {
     float s = 0;
     for (int i = lane; i < n; i += 32) s += x[i];
     sum[lane] = s;
@@ -88,14 +96,14 @@ UA_HD void warp_norm(float* x, int n, const float* weight, const float* bias, fl
   warp_sum(sum);
   const float mean = sum[0] / float(n);
   Lane<float> squares;
-  UA_LANES(lane) {
+  UA_LANES (lane) {
     float s = 0;
     for (int i = lane; i < n; i += 32) s = fused(x[i] - mean, x[i] - mean, s);
     squares[lane] = s;
   }
   warp_sum(squares);
   const float inverse = 1.0f / square_root(squares[0] / float(n) + eps);
-  UA_LANES(lane) {
+  UA_LANES (lane) {
     for (int i = lane; i < n; i += 32) x[i] = ((x[i] - mean) * inverse) * weight[i] + bias[i];
   }
 }
@@ -103,7 +111,8 @@ UA_HD void warp_norm(float* x, int n, const float* weight, const float* bias, fl
 UA_HD void dense(Block& block, const Dense& p) {
   const int tile = block.index % p.row_tiles, first = block.index / p.row_tiles * kDenseRows;
   const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows;
-  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, p.k_tiles), Format::float32};
+  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, p.k_tiles),
+                     Format::float32};
   float* const parts = reinterpret_cast<float*>(block.smem + o.stride * kDenseRows);
   pad_operand(block, o, rows, p.in, p.k_tiles);
   block.threads([&](int tid) {
@@ -126,22 +135,27 @@ UA_HD void dense(Block& block, const Dense& p) {
     if (p.load == Load::convolved && block.index == 0) {
       for (int i = tid; i < (p.taps - 1) * p.in; i += kThreads) {
         const int r = i / p.in + p.rows - (p.taps - 1);
-        p.next_history[i] = r < 0 ? p.history[size_t(p.taps - 1 + r) * p.in + i % p.in] : p.x[size_t(r) * p.xstride + i % p.in];
+        p.next_history[i] = r < 0 ? p.history[size_t(p.taps - 1 + r) * p.in + i % p.in]
+                                  : p.x[size_t(r) * p.xstride + i % p.in];
       }
     }
   });
   block.sync();
   if (p.load == Load::norm || p.load == Load::convolved) {
     block.warps([&](int warp) {
-      for (int r = warp; r < rows; r += kWarps) warp_norm(reinterpret_cast<float*>(o.data + r * o.stride), p.in, p.norm, p.norm_bias, p.eps);
+      for (int r = warp; r < rows; r += kWarps)
+        warp_norm(reinterpret_cast<float*>(o.data + r * o.stride), p.in, p.norm, p.norm_bias,
+                  p.eps);
     });
     block.sync();
   }
   Direct source;
   source.start(p.tiles + size_t(tile) * size_t(p.k_tiles) * kTileBytes, p.k_tiles);
   block.warps([&](int warp) {
-    const int from = range_begin(warp, kWarps, p.k_tiles), tiles = range_begin(warp + 1, kWarps, p.k_tiles) - from;
-    warp_tile<kDenseRows>(source, warp, tiles, from, o, rows, parts + warp * kDenseRows * kTileRows);
+    const int from = range_begin(warp, kWarps, p.k_tiles),
+              tiles = range_begin(warp + 1, kWarps, p.k_tiles) - from;
+    warp_tile<kDenseRows>(source, warp, tiles, from, o, rows,
+                          parts + warp * kDenseRows * kTileRows);
   });
   block.sync();
   block.threads([&](int tid) {
@@ -154,8 +168,9 @@ UA_HD void dense(Block& block, const Dense& p) {
   });
 }
 
-// y = W x + b where row r of x is `taps` rows of a signal [..][channels], `dilation` apart, from r * stride on: a convolution, and with one
-// tap of two neighbours a transposed one.  Inputs go through shared memory in parts, so that any kernel fits.
+// y = W x + b where row r of x is `taps` rows of a signal [..][channels], `dilation` apart, from r
+// * stride on: a convolution, and with one tap of two neighbours a transposed one. Inputs go
+// through shared memory in parts, so that any kernel fits.
 struct Conv {
   const unsigned char* tiles;
   const float* bias;
@@ -168,28 +183,36 @@ struct Conv {
   bool add;  // to what is in y
 };
 constexpr int kConvTiles = 64;  // inputs at once: 1024
-constexpr size_t kConvSmem = size_t(kConvTiles * kTileRowBytes + 64) * kDenseRows + (kWarps + 1) * kDenseRows * kTileRows * 4;
-inline int conv_blocks(const Conv& p) { return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows); }
+constexpr size_t kConvSmem = size_t(kConvTiles * kTileRowBytes + 64) * kDenseRows +
+                             (kWarps + 1) * kDenseRows * kTileRows * 4;
+inline int conv_blocks(const Conv& p) {
+  return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows);
+}
 
 UA_HD float elu_of(float x) { return x > 0 ? x : exp_of(x) - 1.0f; }
 
 UA_HD void conv(Block& block, const Conv& p) {
   const int tile = block.index % p.row_tiles, first = block.index / p.row_tiles * kDenseRows;
-  const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows, in = p.taps * p.channels;
-  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, kConvTiles), Format::float32};
+  const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows,
+            in = p.taps * p.channels;
+  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, kConvTiles),
+                     Format::float32};
   float* const parts = reinterpret_cast<float*>(block.smem + o.stride * kDenseRows);
   float* const sums = parts + kWarps * kDenseRows * kTileRows;
   block.threads([&](int tid) {
     if (tid < kDenseRows * kTileRows) sums[tid] = 0;
   });
   for (int begin = 0; begin < p.k_tiles; begin += kConvTiles) {
-    const int count = p.k_tiles - begin < kConvTiles ? p.k_tiles - begin : kConvTiles, inputs = count * tile_inputs(Format::float32);
+    const int count = p.k_tiles - begin < kConvTiles ? p.k_tiles - begin : kConvTiles,
+              inputs = count * tile_inputs(Format::float32);
     block.threads([&](int tid) {
       for (int i = tid; i < rows * inputs; i += kThreads) {
         const int r = i / inputs, at = begin * tile_inputs(Format::float32) + i % inputs;
         float v = 0;
         if (at < in) {
-          v = p.x[(size_t(first + r) * p.stride + size_t(at / p.channels) * p.dilation) * p.channels + at % p.channels];
+          v = p.x[(size_t(first + r) * p.stride + size_t(at / p.channels) * p.dilation) *
+                      p.channels +
+                  at % p.channels];
           if (p.elu_in) v = elu_of(v);
         }
         set_float(o, r, i % inputs, v);
@@ -199,12 +222,15 @@ UA_HD void conv(Block& block, const Conv& p) {
     Direct source;
     source.start(p.tiles + (size_t(tile) * size_t(p.k_tiles) + size_t(begin)) * kTileBytes, count);
     block.warps([&](int warp) {
-      const int from = range_begin(warp, kWarps, count), tiles = range_begin(warp + 1, kWarps, count) - from;
-      warp_tile<kDenseRows>(source, warp, tiles, from, o, rows, parts + warp * kDenseRows * kTileRows);
+      const int from = range_begin(warp, kWarps, count),
+                tiles = range_begin(warp + 1, kWarps, count) - from;
+      warp_tile<kDenseRows>(source, warp, tiles, from, o, rows,
+                            parts + warp * kDenseRows * kTileRows);
     });
     block.sync();
     block.threads([&](int tid) {
-      if (tid < rows * kTileRows) sums[tid] += total<kDenseRows>(parts, o, tid % kTileRows, tid / kTileRows, nullptr, 0);
+      if (tid < rows * kTileRows)
+        sums[tid] += total<kDenseRows>(parts, o, tid % kTileRows, tid / kTileRows, nullptr, 0);
     });
     block.sync();
   }
@@ -230,8 +256,10 @@ UA_HD void lstm_cell(Block& block, const LstmCell& p) {
   block.threads([&](int tid) {
     const int i = block.index * kThreads + tid;
     if (i >= p.width) return;
-    const float in = 1.0f / (1.0f + exp_of(-p.gates[i])), forget = 1.0f / (1.0f + exp_of(-p.gates[p.width + i]));
-    const float fresh = tanh_of(p.gates[2 * p.width + i]), out = 1.0f / (1.0f + exp_of(-p.gates[3 * p.width + i]));
+    const float in = 1.0f / (1.0f + exp_of(-p.gates[i])),
+                forget = 1.0f / (1.0f + exp_of(-p.gates[p.width + i]));
+    const float fresh = tanh_of(p.gates[2 * p.width + i]),
+                out = 1.0f / (1.0f + exp_of(-p.gates[3 * p.width + i]));
     const float cell = forget * p.cell[i] + in * fresh;
     p.cell[i] = cell;
     p.hidden[i] = out * tanh_of(cell);
@@ -267,7 +295,8 @@ UA_HD void row_norm(Block& block, const RowNorm& p) {
   });
 }
 
-// A spectrum's rows [2 bins] -> what an encoder reads of it, [3 bins], or [bins] without phases: csrc/cpu/codec_kernels.h's spectrum_features.
+// A spectrum's rows [2 bins] -> what an encoder reads of it, [3 bins], or [bins] without phases:
+// csrc/cpu/codec_kernels.h's spectrum_features.
 struct Features {
   const float* spectrum;
   float* out;
@@ -275,13 +304,16 @@ struct Features {
   bool phases;
   float scale, floor;
 };
-inline int features_blocks(const Features& p) { return (p.rows * p.bins + kThreads - 1) / kThreads; }
+inline int features_blocks(const Features& p) {
+  return (p.rows * p.bins + kThreads - 1) / kThreads;
+}
 UA_HD void features(Block& block, const Features& p) {
   block.threads([&](int tid) {
     const int i = block.index * kThreads + tid;
     if (i >= p.rows * p.bins) return;
     const int row = i / p.bins, bin = i % p.bins;
-    const float re = p.spectrum[size_t(row) * 2 * p.bins + bin], im = p.spectrum[size_t(row) * 2 * p.bins + p.bins + bin];
+    const float re = p.spectrum[size_t(row) * 2 * p.bins + bin],
+                im = p.spectrum[size_t(row) * 2 * p.bins + p.bins + bin];
     const float f = fused(square_root(fused(re, re, im * im)), p.scale, p.floor);
     float* const out = p.out + size_t(row) * (p.phases ? 3 : 1) * p.bins + bin;
     out[0] = fused(0.25f, log_of(f), 1.25f);
@@ -292,7 +324,8 @@ UA_HD void features(Block& block, const Features& p) {
   });
 }
 
-// Windows, one every `hop` samples, over what the last call left: out [length - first], and what the next call will find.
+// Windows, one every `hop` samples, over what the last call left: out [length - first], and what
+// the next call will find.
 struct OverlapAdd {
   const float* segment;  // [windows][window]
   const float* shape;    // [window]
@@ -302,7 +335,9 @@ struct OverlapAdd {
   float* out;
   int windows, window, hop, past, length, first, phase;
 };
-inline int overlap_blocks(const OverlapAdd& p) { return (p.past + p.length + kThreads - 1) / kThreads; }
+inline int overlap_blocks(const OverlapAdd& p) {
+  return (p.past + p.length + kThreads - 1) / kThreads;
+}
 UA_HD void overlap_add(Block& block, const OverlapAdd& p) {
   block.threads([&](int tid) {
     const int i = block.index * kThreads + tid;

@@ -1,4 +1,5 @@
-// What the engine asks of a device: memory and launches.  device_cuda.cu is a GPU; device_host.cc plays one on the CPU, for tests.
+// What the engine asks of a device: memory and launches. device_cuda.cu is a GPU; device_host.cc
+// plays one on the CPU, for tests.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +38,8 @@ class Device {
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
   virtual void zero(void* p, size_t bytes) = 0;
-  // Work that comes to another stream (its handle, or 1 and 2 as DLPack names the default ones) waits for all that was asked for here so far.
+  // Work that comes to another stream (its handle, or 1 and 2 as DLPack names the default ones)
+  // waits for all that was asked for here so far.
   virtual void order(uint64_t stream) = 0;
   // `rows` runs of `width` bytes, `pitch` apart.
   virtual void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) = 0;
@@ -59,20 +61,23 @@ class Device {
   virtual double timed(const std::function<void()>& work) = 0;
 };
 
-// Device number `index`.  DeviceError: no driver, too old a driver, no such device, too old a device.
+// Device number `index`. DeviceError: no driver, too old a driver, no such device, too old a
+// device.
 std::shared_ptr<Device> open_device(int index);
-int device_count();             // DeviceError as above
-const char* backend();          // "cuda" or "host"
+int device_count();     // DeviceError as above
+const char* backend();  // "cuda" or "host"
 
 // Memory of a device.
 template <class T>
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
-  DeviceBuffer(std::shared_ptr<Device> device, size_t size) : device_(std::move(device)), size_(size) {
+  DeviceBuffer(std::shared_ptr<Device> device, size_t size)
+      : device_(std::move(device)), size_(size) {
     if (size) data_ = static_cast<T*>(device_->allocate(size * sizeof(T)));
   }
-  DeviceBuffer(std::shared_ptr<Device> device, const T* from, size_t size) : DeviceBuffer(std::move(device), size) {
+  DeviceBuffer(std::shared_ptr<Device> device, const T* from, size_t size)
+      : DeviceBuffer(std::move(device), size) {
     if (size) device_->upload(data_, from, size * sizeof(T));
   }
   DeviceBuffer(DeviceBuffer&& o) noexcept { *this = std::move(o); }

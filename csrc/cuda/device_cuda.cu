@@ -1,4 +1,5 @@
-// A GPU through the CUDA runtime, which is linked statically and finds the driver when it is first asked.
+// A GPU through the CUDA runtime, which is linked statically and finds the driver when it is first
+// asked.
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -15,7 +16,8 @@ namespace {
 constexpr int kOldestMajor = 8;  // compute capability: mma of bfloat16, cp.async
 
 template <int kColumns, int kDepth>
-__global__ void __launch_bounds__(kThreads, 1) frames_kernel(const __grid_constant__ FrameParams p) {
+__global__ void __launch_bounds__(kThreads, 1)
+    frames_kernel(const __grid_constant__ FrameParams p) {
   extern __shared__ __align__(128) char shared[];
   Block block{int(blockIdx.x), int(gridDim.x), shared};
   Frames<kColumns, kDepth> frames;
@@ -43,7 +45,8 @@ __global__ void __launch_bounds__(kThreads) row_norm_kernel(const __grid_constan
   Block block{int(blockIdx.x), int(gridDim.x), nullptr};
   row_norm(block, p);
 }
-__global__ void __launch_bounds__(kThreads) overlap_add_kernel(const __grid_constant__ OverlapAdd p) {
+__global__ void __launch_bounds__(kThreads)
+    overlap_add_kernel(const __grid_constant__ OverlapAdd p) {
   Block block{int(blockIdx.x), int(gridDim.x), nullptr};
   overlap_add(block, p);
 }
@@ -76,16 +79,24 @@ bool same(const std::vector<WideOp>& a, const std::vector<WideOp>& b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].index() != b[i].index()) return false;
-    if (!std::visit([&](const auto& p) { return std::memcmp(&p, std::get_if<std::decay_t<decltype(p)>>(&b[i]), sizeof p) == 0; }, a[i])) return false;
+    if (!std::visit(
+            [&](const auto& p) {
+              return std::memcmp(&p, std::get_if<std::decay_t<decltype(p)>>(&b[i]), sizeof p) == 0;
+            },
+            a[i]))
+      return false;
   }
   return true;
 }
 
 void check(cudaError_t e, const char* what) {
-  if (e != cudaSuccess) throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
+  if (e != cudaSuccess)
+    throw DeviceError(std::string("cuda: ") + what + ": " + cudaGetErrorString(e));
 }
 
-std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+std::string version_text(int v) {
+  return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
+}
 
 class CudaDevice final : public Device {
  public:
@@ -93,12 +104,17 @@ class CudaDevice final : public Device {
     use();
     check(cudaGetDeviceProperties(&properties_, index), "device");
     if (properties_.major < kOldestMajor) {
-      throw DeviceError(std::string("cuda: expected a device of compute capability 8.0 or newer, got ") + properties_.name + " of " + std::to_string(properties_.major) + "." +
-                        std::to_string(properties_.minor) + "; use device cpu");
+      throw DeviceError(
+          std::string("cuda: expected a device of compute capability 8.0 or newer, got ") +
+          properties_.name + " of " + std::to_string(properties_.major) + "." +
+          std::to_string(properties_.minor) + "; use device cpu");
     }
     int cooperative = 0;
     check(cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, index), "device");
-    if (!cooperative) throw DeviceError(std::string("cuda: ") + properties_.name + " can't keep a grid's blocks together (cooperative launch), as under some virtual machines; use device cpu");
+    if (!cooperative)
+      throw DeviceError(std::string("cuda: ") + properties_.name +
+                        " can't keep a grid's blocks together (cooperative launch), as under some "
+                        "virtual machines; use device cpu");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
     check(cudaStreamCreateWithFlags(&recorder_, cudaStreamNonBlocking), "stream");
   }
@@ -110,7 +126,9 @@ class CudaDevice final : public Device {
     cudaStreamDestroy(stream_);
   }
   std::string name() const override { return properties_.name; }
-  DeviceLimits limits() const override { return {properties_.multiProcessorCount, int(properties_.sharedMemPerBlockOptin)}; }
+  DeviceLimits limits() const override {
+    return {properties_.multiProcessorCount, int(properties_.sharedMemPerBlockOptin)};
+  }
   size_t free_bytes() const override {
     use();
     size_t free = 0, total = 0;
@@ -124,7 +142,9 @@ class CudaDevice final : public Device {
     const cudaError_t e = cudaMalloc(&p, bytes);
     if (e == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // not for the next call
-      throw DeviceError("cuda: out of memory on " + name() + ": wanted " + std::to_string(bytes >> 20) + " MiB, free " + std::to_string(free_bytes() >> 20) +
+      throw DeviceError("cuda: out of memory on " + name() + ": wanted " +
+                        std::to_string(bytes >> 20) + " MiB, free " +
+                        std::to_string(free_bytes() >> 20) +
                         " MiB; use a smaller max_seconds or dtype");
     }
     check(e, "memory");
@@ -142,10 +162,13 @@ class CudaDevice final : public Device {
   }
   void download(void* to, const void* from, size_t bytes) override {
     use();
-    // Small results, which is what a stream gives, come through pinned memory: straight, not by the driver's own staging.
-    const std::unique_lock<std::mutex> lock = bytes <= kPinned ? std::unique_lock(pinned_mutex_) : std::unique_lock<std::mutex>();
+    // Small results, which is what a stream gives, come through pinned memory: straight, not by the
+    // driver's own staging.
+    const std::unique_lock<std::mutex> lock =
+        bytes <= kPinned ? std::unique_lock(pinned_mutex_) : std::unique_lock<std::mutex>();
     if (lock && !pinned_) check(cudaMallocHost(&pinned_, kPinned), "pinned memory");
-    check(cudaMemcpyAsync(lock ? pinned_ : to, from, bytes, cudaMemcpyDeviceToHost, stream_), "download");
+    check(cudaMemcpyAsync(lock ? pinned_ : to, from, bytes, cudaMemcpyDeviceToHost, stream_),
+          "download");
     check(cudaStreamSynchronize(stream_), "a kernel or download");
     if (lock) std::memcpy(to, pinned_, bytes);
   }
@@ -156,7 +179,8 @@ class CudaDevice final : public Device {
     cudaEvent_t done;
     check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "event");
     check(cudaEventRecord(done, stream_), "event");
-    check(cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(stream), done, 0), "event");  // 1 and 2 are cudaStreamLegacy and cudaStreamPerThread
+    // 1 and 2 are cudaStreamLegacy and cudaStreamPerThread
+    check(cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(stream), done, 0), "event");
     check(cudaEventDestroy(done), "event");
   }
   void zero(void* p, size_t bytes) override {
@@ -166,20 +190,24 @@ class CudaDevice final : public Device {
   void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) override {
     use();
     if (rows == 1) pitch = width;
-    check(cudaMemcpy2DAsync(to, pitch, from, pitch, width, rows, cudaMemcpyDeviceToDevice, stream_), "copy");
+    check(cudaMemcpy2DAsync(to, pitch, from, pitch, width, rows, cudaMemcpyDeviceToDevice, stream_),
+          "copy");
   }
 
   void frames(const FrameParams& p, int blocks, int depth, int shared_bytes) override {
     const bool one = p.columns == 1, deep = depth == kDepths[0];
-    if (!(deep && one) && depth != kDepths[1]) throw DeviceError("cuda: no kernel with a ring of this depth");
-    const void* const kernel = deep  ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[0]>)
-                               : one ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[1]>)
-                                     : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>);
+    if (!(deep && one) && depth != kDepths[1])
+      throw DeviceError("cuda: no kernel with a ring of this depth");
+    const void* const kernel =
+        deep  ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[0]>)
+        : one ? reinterpret_cast<const void*>(&frames_kernel<1, kDepths[1]>)
+              : reinterpret_cast<const void*>(&frames_kernel<kMaxColumns, kDepths[1]>);
     FrameParams copy = p;
     void* arguments[] = {&copy};
     launch(kernel, blocks, shared_bytes, arguments, true, stream_);
   }
-  // Recorded once, on a stream that nobody else uses, and played again while the list stays as it is: hundreds of launches for one.
+  // Recorded once, on a stream that nobody else uses, and played again while the list stays as it
+  // is: hundreds of launches for one.
   void sequence(const std::vector<WideOp>& ops, int times) override {
     use();
     const std::lock_guard<std::mutex> lock(record_mutex_);
@@ -193,7 +221,8 @@ class CudaDevice final : public Device {
               [&](const auto& p) {
                 auto copy = p;
                 void* arguments[] = {&copy};
-                launch(reinterpret_cast<const void*>(&wide_kernel<std::decay_t<decltype(p)>>), wide_blocks(p), int(wide_smem(p)), arguments, false, recorder_);
+                launch(reinterpret_cast<const void*>(&wide_kernel<std::decay_t<decltype(p)>>),
+                       wide_blocks(p), int(wide_smem(p)), arguments, false, recorder_);
               },
               op);
         }
@@ -218,11 +247,16 @@ class CudaDevice final : public Device {
     run(&rvq_encode_kernel, p, (p.rows + kRvqRows - 1) / kRvqRows, int(rvq_smem(p.books.dim)));
   }
   void rvq_decode(const RvqDecode& p) override {
-    run(&rvq_decode_kernel, p, (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, int(rvq_decode_smem(p.books.dim)));
+    run(&rvq_decode_kernel, p, (p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows,
+        int(rvq_decode_smem(p.books.dim)));
   }
-  void dense(const Dense& p) override { run(&dense_kernel, p, dense_blocks(p), int(dense_smem(p))); }
+  void dense(const Dense& p) override {
+    run(&dense_kernel, p, dense_blocks(p), int(dense_smem(p)));
+  }
   void row_norm(const RowNorm& p) override { run(&row_norm_kernel, p, row_norm_blocks(p), 0); }
-  void overlap_add(const OverlapAdd& p) override { run(&overlap_add_kernel, p, overlap_blocks(p), 0); }
+  void overlap_add(const OverlapAdd& p) override {
+    run(&overlap_add_kernel, p, overlap_blocks(p), 0);
+  }
   void features(const Features& p) override { run(&features_kernel, p, features_blocks(p), 0); }
   void conv(const Conv& p) override { run(&conv_kernel, p, conv_blocks(p), int(kConvSmem)); }
   void lstm_cell(const LstmCell& p) override { run(&lstm_cell_kernel, p, lstm_cell_blocks(p), 0); }
@@ -254,21 +288,28 @@ class CudaDevice final : public Device {
   }
 
   // together: all blocks must be there at once, or this throws; else blocks come and go.
-  void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together, cudaStream_t stream) {
+  void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together,
+              cudaStream_t stream) {
     if (blocks <= 0) return;
     use();
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       int& allowed = shared_of_[kernel];
       if (shared_bytes > allowed) {
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), "shared memory");
+        check(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+            "shared memory");
         allowed = shared_bytes;
       }
     }
     if (together) {
-      check(cudaLaunchCooperativeKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream), "launch");
+      check(cudaLaunchCooperativeKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments,
+                                        size_t(shared_bytes), stream),
+            "launch");
     } else {
-      check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments, size_t(shared_bytes), stream), "launch");
+      check(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kThreads), arguments,
+                             size_t(shared_bytes), stream),
+            "launch");
     }
   }
 
@@ -294,17 +335,24 @@ int device_count() {
   cudaGetLastError();
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  if (driver == 0) throw DeviceError("cuda: no NVIDIA driver is installed here (libcuda.so.1); use device cpu");
+  if (driver == 0)
+    throw DeviceError("cuda: no NVIDIA driver is installed here (libcuda.so.1); use device cpu");
   if (e == cudaErrorInsufficientDriver) {
-    throw DeviceError("cuda: the NVIDIA driver is too old: it serves CUDA " + version_text(driver) + ", this library needs " + version_text(runtime) + "; update the driver");
+    throw DeviceError("cuda: the NVIDIA driver is too old: it serves CUDA " + version_text(driver) +
+                      ", this library needs " + version_text(runtime) + "; update the driver");
   }
-  if (e == cudaSuccess || e == cudaErrorNoDevice) throw DeviceError("cuda: a driver is there, but no device that this process may use; see nvidia-smi and CUDA_VISIBLE_DEVICES");
+  if (e == cudaSuccess || e == cudaErrorNoDevice)
+    throw DeviceError(
+        "cuda: a driver is there, but no device that this process may use; see nvidia-smi and "
+        "CUDA_VISIBLE_DEVICES");
   throw DeviceError(std::string("cuda: the driver answers: ") + cudaGetErrorString(e));
 }
 
 std::shared_ptr<Device> open_device(int index) {
   const int count = device_count();
-  if (index < 0 || index >= count) throw DeviceError("cuda: expected a device from 0 to " + std::to_string(count - 1) + ", got " + std::to_string(index));
+  if (index < 0 || index >= count)
+    throw DeviceError("cuda: expected a device from 0 to " + std::to_string(count - 1) + ", got " +
+                      std::to_string(index));
   return std::make_shared<CudaDevice>(index);
 }
 

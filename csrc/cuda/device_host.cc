@@ -1,6 +1,7 @@
-// A device played by the CPU, for tests of everything above and below this line but the hardware: the same phases, block by block in random
-// order.  Memory and shared memory begin as NaN.  A block whose inputs have not come yet is tried again later; that no block can go on, or
-// that data are overwritten before all have read them, is an error.
+// A device played by the CPU, for tests of everything above and below this line but the hardware:
+// the same phases, block by block in random order. Memory and shared memory begin as NaN. A block
+// whose inputs have not come yet is tried again later; that no block can go on, or that data are
+// overwritten before all have read them, is an error.
 #include <chrono>
 #include <cstdlib>
 #include <utility>
@@ -23,7 +24,8 @@ class HostDevice final : public Device {
  public:
   std::string name() const override { return "host"; }
   DeviceLimits limits() const override {
-    return {int(seed_of("UNIAUDIO_CUDA_HOST_BLOCKS", 7)), int(seed_of("UNIAUDIO_CUDA_HOST_SHARED", 227 * 1024))};
+    return {int(seed_of("UNIAUDIO_CUDA_HOST_BLOCKS", 7)),
+            int(seed_of("UNIAUDIO_CUDA_HOST_SHARED", 227 * 1024))};
   }
   size_t free_bytes() const override { return size_t{8} << 30; }
   int index() const override { return 0; }
@@ -41,11 +43,14 @@ class HostDevice final : public Device {
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void zero(void* p, size_t bytes) override { std::memset(p, 0, bytes); }
   void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) override {
-    for (size_t i = 0; i < rows; ++i) std::memcpy(static_cast<char*>(to) + i * pitch, static_cast<const char*>(from) + i * pitch, width);
+    for (size_t i = 0; i < rows; ++i)
+      std::memcpy(static_cast<char*>(to) + i * pitch, static_cast<const char*>(from) + i * pitch,
+                  width);
   }
 
   void frames(const FrameParams& p, int blocks, int depth, int shared_bytes) override {
-    if (depth != kDepths[0] && depth != kDepths[1]) throw DeviceError("cuda: no kernel with a ring of this depth");
+    if (depth != kDepths[0] && depth != kDepths[1])
+      throw DeviceError("cuda: no kernel with a ring of this depth");
     if (p.columns == 1) {
       run_frames<1>(p, blocks, shared_bytes);
     } else {
@@ -55,15 +60,21 @@ class HostDevice final : public Device {
   void sequence(const std::vector<WideOp>& ops, int times) override {
     for (int i = 0; i < times; ++i) {
       for (const WideOp& op : ops) {
-        std::visit([&](const auto& p) { each_block(wide_blocks(p), wide_smem(p), [&](Block& b) { wide_run(b, p); }); }, op);
+        std::visit(
+            [&](const auto& p) {
+              each_block(wide_blocks(p), wide_smem(p), [&](Block& b) { wide_run(b, p); });
+            },
+            op);
       }
     }
   }
   void rvq_encode(const RvqEncode& p) override {
-    each_block((p.rows + kRvqRows - 1) / kRvqRows, rvq_smem(p.books.dim), [&](Block& b) { cuda::rvq_encode(b, p); });
+    each_block((p.rows + kRvqRows - 1) / kRvqRows, rvq_smem(p.books.dim),
+               [&](Block& b) { cuda::rvq_encode(b, p); });
   }
   void rvq_decode(const RvqDecode& p) override {
-    each_block((p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, rvq_decode_smem(p.books.dim), [&](Block& b) { cuda::rvq_decode(b, p); });
+    each_block((p.rows + kRvqDecodeRows - 1) / kRvqDecodeRows, rvq_decode_smem(p.books.dim),
+               [&](Block& b) { cuda::rvq_decode(b, p); });
   }
   void dense(const Dense& p) override {
     each_block(dense_blocks(p), dense_smem(p), [&](Block& b) { cuda::dense(b, p); });
@@ -90,12 +101,16 @@ class HostDevice final : public Device {
   double timed(const std::function<void()>& work) override {
     const auto begin = std::chrono::steady_clock::now();
     work();
-    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin)
+        .count();
   }
 
  private:
   struct Shared {
-    explicit Shared(size_t bytes) : data(static_cast<char*>(std::aligned_alloc(128, (bytes + 127) / 128 * 128))) { std::memset(data, kPoison, bytes); }
+    explicit Shared(size_t bytes)
+        : data(static_cast<char*>(std::aligned_alloc(128, (bytes + 127) / 128 * 128))) {
+      std::memset(data, kPoison, bytes);
+    }
     ~Shared() { std::free(data); }
     Shared(Shared&& o) noexcept : data(std::exchange(o.data, nullptr)) {}
     char* data;
@@ -128,11 +143,13 @@ class HostDevice final : public Device {
       state[size_t(b)].start(block[size_t(b)], p);
     }
     host_.error = nullptr;
-    // One block is drawn and runs as far as it can, or stops after a few phases: some get far ahead of others.
+    // One block is drawn and runs as far as it can, or stops after a few phases: some get far ahead
+    // of others.
     for (int left = blocks, stuck = 0; left > 0;) {
       bool moved = false;
       for (int b : order(blocks)) {
-        for (uint32_t phases = 1 + host_.draw(6); phases > 0 && !state[size_t(b)].done(p); --phases) {
+        for (uint32_t phases = 1 + host_.draw(6); phases > 0 && !state[size_t(b)].done(p);
+             --phases) {
           host_.blocked = false;
           const bool went = state[size_t(b)].step(block[size_t(b)], p);
           if (host_.error) throw DeviceError(std::string("cuda host run: ") + host_.error);
@@ -152,7 +169,8 @@ class HostDevice final : public Device {
 }  // namespace
 
 std::shared_ptr<Device> open_device(int index) {
-  if (index != 0) throw DeviceError("cuda: expected a device from 0 to 0, got " + std::to_string(index));
+  if (index != 0)
+    throw DeviceError("cuda: expected a device from 0 to 0, got " + std::to_string(index));
   return std::make_shared<HostDevice>();
 }
 int device_count() { return 1; }

@@ -1,8 +1,10 @@
-// Data from all blocks to all blocks, without a barrier: each float travels beside the number of the exchange it belongs to (its epoch),
-// in one 8-byte store.  Who reads polls the very words that it wants, so arrival and data are one trip to the second-level cache.
+// Data from all blocks to all blocks, without a barrier: each float travels beside the number of
+// the exchange it belongs to (its epoch), in one 8-byte store. Who reads polls the very words that
+// it wants, so arrival and data are one trip to the second-level cache.
 //
-// One buffer serves every use of an exchange: between two uses there is another exchange in which every block takes part, so nobody can
-// be a whole use behind.  frame.h says which; the host's run in random order fails where that does not hold.
+// One buffer serves every use of an exchange: between two uses there is another exchange in which
+// every block takes part, so nobody can be a whole use behind. frame.h says which; the host's run
+// in random order fails where that does not hold.
 #pragma once
 
 #include "simt.h"
@@ -20,14 +22,18 @@ UA_HD void put(Word* to, float value, uint32_t epoch) {
 #endif
 }
 
-// Two neighbours; `from` lies at a multiple of 16 bytes.  Each half says by itself whether it has come.
+// Two neighbours; `from` lies at a multiple of 16 bytes. Each half says by itself whether it has
+// come.
 struct Pair {
   Word a, b;
 };
 UA_HD Pair peek_pair(const Word* from) {
 #ifdef UA_DEVICE
   Pair p;
-  asm volatile("ld.volatile.global.v2.u64 {%0, %1}, [%2];" : "=l"(p.a), "=l"(p.b) : "l"(from) : "memory");
+  asm volatile("ld.volatile.global.v2.u64 {%0, %1}, [%2];"
+               : "=l"(p.a), "=l"(p.b)
+               : "l"(from)
+               : "memory");
   return p;
 #else
   return {from[0], from[1]};
@@ -45,7 +51,8 @@ UA_HD Word peek(const Word* from) {
 UA_HD bool arrived(Word w, uint32_t epoch) { return uint32_t(w >> 32) == epoch; }
 UA_HD float value_of(Word w) { return float_of(uint32_t(w)); }
 
-// A wait that never ends would hold the device for ever: after seconds the kernel gives up, and the launch is an error.
+// A wait that never ends would hold the device for ever: after seconds the kernel gives up, and the
+// launch is an error.
 struct Patience {
   uint32_t polls = 0;
   UA_HD void more() {
@@ -56,19 +63,23 @@ struct Patience {
 };
 
 #ifndef UA_DEVICE
-// On the host nobody waits: the phase stops and is run again.  A later epoch than the wanted one was put over what this block had not read.
+// On the host nobody waits: the phase stops and is run again. A later epoch than the wanted one was
+// put over what this block had not read.
 inline bool host_ready(HostRun* host, Word w, uint32_t epoch) {
   if (arrived(w, epoch)) return true;
-  if (int32_t(uint32_t(w >> 32) - epoch) > 0) host->fail("an exchange was overwritten before every block had read it");
+  if (int32_t(uint32_t(w >> 32) - epoch) > 0)
+    host->fail("an exchange was overwritten before every block had read it");
   host->blocked = true;
   return false;
 }
 #endif
 
-// Waits for from [columns][stride] of epoch `epoch` and gives its first n of each column to sink(column, i, value), in any order and
-// from any thread.  stride is even.  False (on the host only): not all there, and nothing given.
+// Waits for from [columns][stride] of epoch `epoch` and gives its first n of each column to
+// sink(column, i, value), in any order and from any thread. stride is even. False (on the host
+// only): not all there, and nothing given.
 template <class F>
-UA_HD bool gather(Block& block, const Word* from, int columns, int n, int stride, uint32_t epoch, F sink) {
+UA_HD bool gather(Block& block, const Word* from, int columns, int n, int stride, uint32_t epoch,
+                  F sink) {
 #ifdef UA_DEVICE
   constexpr int kTogether = 4;  // loads in flight in each thread
   const int pairs = columns * stride / 2, per_column = stride / 2;
@@ -86,7 +97,8 @@ UA_HD bool gather(Block& block, const Word* from, int columns, int n, int stride
         const int at = i + u * kThreads;
         if (at >= pairs) continue;
         const int e = 2 * (at % per_column);
-        again = again || (e < n && !arrived(p[u].a, epoch)) || (e + 1 < n && !arrived(p[u].b, epoch));
+        again =
+            again || (e < n && !arrived(p[u].a, epoch)) || (e + 1 < n && !arrived(p[u].b, epoch));
       }
     }
     UA_UNROLL
@@ -106,7 +118,8 @@ UA_HD bool gather(Block& block, const Word* from, int columns, int n, int stride
     }
   }
   block.threads([&](int tid) {
-    for (int i = tid; i < columns * n; i += kThreads) sink(i / n, i % n, value_of(from[i / n * stride + i % n]));
+    for (int i = tid; i < columns * n; i += kThreads)
+      sink(i / n, i % n, value_of(from[i / n * stride + i % n]));
   });
   return true;
 #endif

@@ -1,5 +1,6 @@
-// What a launch of frames is given: the model's weights, its streams, the exchanges' places.  Filled by the host (lm.cc, session.cc), read by the kernel
-// that stays (frame.h) and by the plain launches (wide.h).
+// What a launch of frames is given: the model's weights, its streams, the exchanges' places. Filled
+// by the host (lm.cc, session.cc), read by the kernel that stays (frame.h) and by the plain
+// launches (wide.h).
 #pragma once
 
 #include "attention.h"
@@ -11,7 +12,8 @@ namespace uniaudio::cuda {
 
 struct LayerParams {
   const float *attn_norm, *attn_norm_bias, *mlp_norm, *mlp_norm_bias;
-  const float *qkv_bias, *o_bias, *up_bias, *down_bias;      // or null; of gated layers in the order of the tiles
+  // or null; of gated layers in the order of the tiles
+  const float *qkv_bias, *o_bias, *up_bias, *down_bias;
   const float *qkv_scale, *o_scale, *up_scale, *down_scale;  // int8
 };
 
@@ -26,21 +28,25 @@ struct StackParams {
   Format format;
 };
 
-UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias) { return {weight, bias, s.eps, s.rmsnorm}; }
+UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias) {
+  return {weight, bias, s.eps, s.rmsnorm};
+}
 
 // A stream of a launch, or a position of the one stream that is being prefilled.
 struct Column {
-  char *keys, *values;   // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
-  int32_t* history;      // [capacity][K]
-  float* last;           // [D]: embedding of the last known frame
-  const float* rows;     // prefill: inputs [rounds][columns][D] of all columns, this one's first
-  const int32_t* guide;  // [rounds][S] or null
-  const int32_t* forced; // [rounds][K], ids that are taken instead of sampled ones, or null
-  float* logits;         // with forced: [rounds][K][8 row tiles of the head's list]
-  int32_t* result;       // frames made, ended, error
-  int64_t capacity, position, generated, key_frame;  // position: of round 0; key_frame: added to the position for random numbers
-  int32_t plain, lead;   // under guidance: the column that goes along; of that one: the column whose ids it takes; else -1
-  float guidance;        // ids are drawn from plain + guidance (own - plain)
+  char *keys, *values;     // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
+  int32_t* history;        // [capacity][K]
+  float* last;             // [D]: embedding of the last known frame
+  const float* rows;       // prefill: inputs [rounds][columns][D] of all columns, this one's first
+  const int32_t* aligned;  // [rounds][S] or null
+  const int32_t* forced;   // [rounds][K], ids that are taken instead of sampled ones, or null
+  float* logits;           // with forced: [rounds][K][8 row tiles of the head's list]
+  int32_t* result;         // frames made, ended, error
+  // position: of round 0; key_frame: added to the position for random numbers
+  int64_t capacity, position, generated, key_frame;
+  // under guidance: the column that goes along; of that one: the column whose ids it takes; else -1
+  int32_t plain, lead;
+  float guidance;  // ids are drawn from plain + guidance (own - plain)
   Sampling sampling;
 };
 
@@ -60,19 +66,21 @@ UA_HD float embedding(const Embedding& e, const int32_t* ids, int at) {
 struct FrameParams {
   StackParams global, local;
   Embedding embed;
-  const float *local_embed, *guide_embed, *bridge_bias, *bridge_scale, *head_scale;
-  int vocab, codebooks, guide_slots, local_start;
+  const float *local_embed, *aligned_embed, *bridge_bias, *bridge_scale, *head_scale;
+  int vocab, codebooks, aligned_slots, local_start;
   bool add, kv_half;
   Format head_format;
 
   const Job* jobs;  // of a round
-  int job_count, rounds, columns, slots;  // slots: 0 for prefill, 1 where all ids of a frame are tied, else K
+  // slots: 0 for prefill, 1 where all ids of a frame are tied, else K
+  int job_count, rounds, columns, slots;
   const Column* column;
   uint32_t epoch;
 
   Word *qkv, *part, *x1, *hidden, *x2, *local_qkv, *bridged, *logits, *ids;
   // bytes from the start of shared memory
-  int at_x, at_local_x, at_operand, at_flat, at_parts, at_scale, at_codes, at_ring;  // attention and sampling work in the operand's place
+  // attention and sampling work in the operand's place
+  int at_x, at_local_x, at_operand, at_flat, at_parts, at_scale, at_codes, at_ring;
 };
 
 UA_HD int even(int n) { return n + n % 2; }

@@ -6,10 +6,13 @@
 namespace uniaudio::cuda {
 namespace {
 
-// One multiprocessor takes in at most about this share of the memory's bandwidth: with fewer blocks than that, memory is not the bound.
+// One multiprocessor takes in at most about this share of the memory's bandwidth: with fewer blocks
+// than that, memory is not the bound.
 constexpr int64_t kShare = 96;
 
-int tiles_of(int block, int blocks, int row_tiles) { return range_begin(block + 1, blocks, row_tiles) - range_begin(block, blocks, row_tiles); }
+int tiles_of(int block, int blocks, int row_tiles) {
+  return range_begin(block + 1, blocks, row_tiles) - range_begin(block, blocks, row_tiles);
+}
 int most_tiles(int blocks, int row_tiles) { return (row_tiles + blocks - 1) / blocks; }
 
 struct Repeated {
@@ -21,13 +24,17 @@ std::vector<Repeated> frame_jobs(const LmConfig& c, const Formats& f) {
   std::vector<Repeated> jobs;
   const auto stack = [&](const StackConfig& s, Format format, int times) {
     const StackShape shape = stack_shape(s, format);
-    for (const TileShape& t : {shape.qkv, shape.o, shape.up, shape.down}) jobs.push_back({t, s.layers * times});
+    for (const TileShape& t : {shape.qkv, shape.o, shape.up, shape.down})
+      jobs.push_back({t, s.layers * times});
   };
   stack(c.global, f.global, 1);
   stack(c.local, f.local, c.num_codebooks);
-  jobs.push_back({tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head), c.add ? c.num_codebooks : 1});
+  jobs.push_back(
+      {tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
+       c.add ? c.num_codebooks : 1});
   // Slots emit one codebook's ids, typically: the K-th part of the vocabulary.
-  jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head), c.num_codebooks});
+  jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head),
+                  c.num_codebooks});
   return jobs;
 }
 
@@ -36,27 +43,38 @@ int round16(int n) { return (n + 15) / 16 * 16; }
 }  // namespace
 
 TileShape tile_shape(int64_t out, int64_t in, Format format) {
-  return {int((out + kTileRows - 1) / kTileRows), int((in + tile_inputs(format) - 1) / tile_inputs(format))};
+  return {int((out + kTileRows - 1) / kTileRows),
+          int((in + tile_inputs(format) - 1) / tile_inputs(format))};
 }
-TileShape gated_shape(int64_t out, int64_t in, Format format) { return tile_shape((out + 3) / 4 * kTileRows, in, format); }
+TileShape gated_shape(int64_t out, int64_t in, Format format) {
+  return tile_shape((out + 3) / 4 * kTileRows, in, format);
+}
 
 StackShape stack_shape(const StackConfig& c, Format format) {
   const int64_t kv = int64_t(c.kv_heads) * c.head_dim();
   return {tile_shape(c.width + 2 * kv, c.width, format), tile_shape(c.width, c.width, format),
-          c.swiglu ? gated_shape(c.mlp_width, c.width, format) : tile_shape(c.mlp_width, c.width, format), tile_shape(c.width, c.mlp_width, format)};
+          c.swiglu ? gated_shape(c.mlp_width, c.width, format)
+                   : tile_shape(c.mlp_width, c.width, format),
+          tile_shape(c.width, c.mlp_width, format)};
 }
 
 std::vector<int64_t> block_bytes(const LmConfig& c, const Formats& f, int blocks) {
   std::vector<int64_t> bytes(size_t(blocks), 0);
   for (const Repeated& j : frame_jobs(c, f)) {
-    for (int b = 0; b < blocks; ++b) bytes[size_t(b)] += int64_t(tiles_of(b, blocks, j.shape.row_tiles)) * j.shape.k_tiles * j.times * kTileBytes;
+    for (int b = 0; b < blocks; ++b)
+      bytes[size_t(b)] +=
+          int64_t(tiles_of(b, blocks, j.shape.row_tiles)) * j.shape.k_tiles * j.times * kTileBytes;
   }
   return bytes;
 }
 
-SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int columns, int head_tiles, int depth) {
+SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int columns,
+                           int head_tiles, int depth) {
   const StackShape g = stack_shape(c.global, f.global), l = stack_shape(c.local, f.local);
-  const TileShape bridge = tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head), head = tile_shape(8, c.local.width, f.head);
+  const TileShape bridge =
+                      tile_shape(c.local.width,
+                                 c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
+                  head = tile_shape(8, c.local.width, f.head);
   int operand = 0, tiles = 0;
   const auto use = [&](const TileShape& t, Format format, int row_tiles) {
     operand = std::max(operand, operand_bytes(format, t.k_tiles, columns));
@@ -68,7 +86,8 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   use(head, f.head, head_tiles);
   const int wide = padded_dim(c.global.head_dim()), group = c.global.heads / c.global.kv_heads;
   const int local_qkv = even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim());
-  operand = std::max({operand, 4 * (2 * columns * (group + 2) * wide + kGroups * (wide + 4)), 4 * columns * local_qkv,
+  operand = std::max({operand, 4 * (2 * columns * (group + 2) * wide + kGroups * (wide + 4)),
+                      4 * columns * local_qkv,
                       kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4});
   const int flat = columns * std::max(c.global.width, c.local.width);
 
@@ -93,10 +112,12 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   return s;
 }
 
-int ring_depth(const LmConfig& c, const Formats& f, const DeviceLimits& limits, int blocks, int columns, int head_tiles) {
+int ring_depth(const LmConfig& c, const Formats& f, const DeviceLimits& limits, int blocks,
+               int columns, int head_tiles) {
   for (int depth : kDepths) {
     if (columns > 1 && depth != kDepths[1]) continue;
-    if (shared_layout(c, f, blocks, columns, head_tiles, depth).bytes <= limits.shared_bytes) return depth;
+    if (shared_layout(c, f, blocks, columns, head_tiles, depth).bytes <= limits.shared_bytes)
+      return depth;
   }
   return 0;
 }
@@ -104,11 +125,15 @@ int ring_depth(const LmConfig& c, const Formats& f, const DeviceLimits& limits, 
 Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) {
   for (const StackConfig* s : {&c.global, &c.local}) {
     if (s->head_dim() > kMaxHeadDim) {
-      throw std::invalid_argument("cuda: expected heads of at most " + std::to_string(kMaxHeadDim) + " dimensions, got " + std::to_string(s->head_dim()) + "; use device cpu");
+      throw std::invalid_argument("cuda: expected heads of at most " + std::to_string(kMaxHeadDim) +
+                                  " dimensions, got " + std::to_string(s->head_dim()) +
+                                  "; use device cpu");
     }
   }
-  // Every block has a row tile of what comes after each gather: the exchanges' buffers rely on it (frame.h).
-  const int most = std::min({limits.blocks, (c.global.width + kTileRows - 1) / kTileRows, (c.local.width + kTileRows - 1) / kTileRows});
+  // Every block has a row tile of what comes after each gather: the exchanges' buffers rely on it
+  // (frame.h).
+  const int most = std::min({limits.blocks, (c.global.width + kTileRows - 1) / kTileRows,
+                             (c.local.width + kTileRows - 1) / kTileRows});
   Plan plan;
   int64_t best = INT64_MAX;
   for (int blocks = 1; blocks <= most; ++blocks) {
@@ -127,8 +152,9 @@ Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) 
   }
   if (plan.most_columns == 0) {
     const int need = shared_layout(c, f, plan.blocks, 1, head_tiles, kDepths[1]).bytes;
-    throw std::invalid_argument("cuda: this model needs " + std::to_string(need) + " bytes of shared memory a block, the device has " + std::to_string(limits.shared_bytes) +
-                                "; use device cpu");
+    throw std::invalid_argument("cuda: this model needs " + std::to_string(need) +
+                                " bytes of shared memory a block, the device has " +
+                                std::to_string(limits.shared_bytes) + "; use device cpu");
   }
   return plan;
 }

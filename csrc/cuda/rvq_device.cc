@@ -6,9 +6,14 @@
 
 namespace uniaudio::cuda {
 
-Rvq::Rvq(std::shared_ptr<Device> device, const float* codebooks, int num_codebooks, int codebook_size, int dim) : device_(std::move(device)) {
+Rvq::Rvq(std::shared_ptr<Device> device, const float* codebooks, int num_codebooks,
+         int codebook_size, int dim)
+    : device_(std::move(device)) {
   if (num_codebooks < 1 || codebook_size < 1 || dim < 1 || dim > 4096) {
-    throw std::invalid_argument("rvq: expected codebooks [K, C, E] of at least one codeword and at most 4096 dimensions, got " + shape_string({num_codebooks, codebook_size, dim}));
+    throw std::invalid_argument(
+        "rvq: expected codebooks [K, C, E] of at least one codeword and at most 4096 dimensions, "
+        "got " +
+        shape_string({num_codebooks, codebook_size, dim}));
   }
   const size_t k = size_t(num_codebooks), c = size_t(codebook_size), e = size_t(dim);
   std::vector<float> transposed(k * c * e), bias(k * c);
@@ -30,8 +35,11 @@ Rvq::Rvq(std::shared_ptr<Device> device, const float* codebooks, int num_codeboo
 }
 
 void Rvq::check(int64_t rows, int stages) const {
-  if (rows < 0 || rows > (1 << 26)) throw std::invalid_argument("rvq: expected 0 to 67108864 rows, got " + std::to_string(rows));
-  if (stages < 1 || stages > books_.codebooks) throw std::invalid_argument("rvq: expected 1 to " + std::to_string(books_.codebooks) + " stages, got " + std::to_string(stages));
+  if (rows < 0 || rows > (1 << 26))
+    throw std::invalid_argument("rvq: expected 0 to 67108864 rows, got " + std::to_string(rows));
+  if (stages < 1 || stages > books_.codebooks)
+    throw std::invalid_argument("rvq: expected 1 to " + std::to_string(books_.codebooks) +
+                                " stages, got " + std::to_string(stages));
 }
 
 void Rvq::encode(const float* z, int64_t rows, int stages, int32_t* codes, float* residual) const {
@@ -52,19 +60,22 @@ double Rvq::time_encode(const float* z, int64_t rows, int stages, int repeats) c
   const DeviceBuffer<int32_t> out(device_, size_t(rows) * size_t(stages));
   std::vector<double> times;
   for (int i = 0; i < std::max(1, repeats) + 1; ++i) {  // the first is not counted
-    device_->upload(x.data(), z, n * sizeof(float));  // the kernel leaves residuals there
-    times.push_back(device_->timed([&] { device_->rvq_encode({books_, x.data(), out.data(), int(rows), stages}); }));
+    device_->upload(x.data(), z, n * sizeof(float));    // the kernel leaves residuals there
+    times.push_back(device_->timed(
+        [&] { device_->rvq_encode({books_, x.data(), out.data(), int(rows), stages}); }));
   }
   std::sort(times.begin() + 1, times.end());
   return times[1 + (times.size() - 1) / 2];
 }
 
-void Rvq::decode(const int32_t* codes, int64_t rows, int stages, bool channel_major, float* z) const {
+void Rvq::decode(const int32_t* codes, int64_t rows, int stages, bool channel_major,
+                 float* z) const {
   check(rows, stages);
   if (rows == 0) return;
   for (int64_t i = 0; i < rows * stages; ++i) {
     if (codes[i] < 0 || codes[i] >= books_.size) {
-      throw std::invalid_argument("codes: expected 0 to " + std::to_string(books_.size - 1) + ", got " + std::to_string(codes[i]));
+      throw std::invalid_argument("codes: expected 0 to " + std::to_string(books_.size - 1) +
+                                  ", got " + std::to_string(codes[i]));
     }
   }
   const DeviceBuffer<int32_t> in(device_, codes, size_t(rows) * size_t(stages));

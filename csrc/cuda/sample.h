@@ -1,7 +1,9 @@
-// Choosing an id from a slot's logits by one block: the rules of csrc/sampling.cc, the same random numbers.
+// Choosing an id from a slot's logits by one block: the rules of csrc/sampling.cc, the same random
+// numbers.
 //
-// Sums of probabilities are sums of integers (units of 2^-43), so that threads may add them in any order.  The CPU adds doubles; the two
-// can differ where a random number falls within 1e-12 of a border, and nowhere else.
+// Sums of probabilities are sums of integers (units of 2^-43), so that threads may add them in any
+// order. The CPU adds doubles; the two can differ where a random number falls within 1e-12 of a
+// border, and nowhere else.
 #pragma once
 
 #include "simt.h"
@@ -29,7 +31,8 @@ struct SampleScratch {
   float peak[kWarps];
   uint32_t digit, chosen, bad, allowed;
 };
-constexpr int kSampleBytes = (int(sizeof(SampleScratch)) + 15) / 16 * 16;  // then the marks, one bit an id
+// then the marks, one bit an id
+constexpr int kSampleBytes = (int(sizeof(SampleScratch)) + 15) / 16 * 16;
 
 struct Philox {
   uint32_t v[4];
@@ -38,14 +41,16 @@ UA_HD Philox philox4(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t ke
   Philox x = {{a, b, c, d}};
   for (int round = 0; round < 10; ++round) {
     const uint64_t p = uint64_t{0xD2511F53u} * x.v[0], q = uint64_t{0xCD9E8D57u} * x.v[2];
-    x = {{uint32_t(q >> 32) ^ x.v[1] ^ key0, uint32_t(q), uint32_t(p >> 32) ^ x.v[3] ^ key1, uint32_t(p)}};
+    x = {{uint32_t(q >> 32) ^ x.v[1] ^ key0, uint32_t(q), uint32_t(p >> 32) ^ x.v[3] ^ key1,
+          uint32_t(p)}};
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
   }
   return x;
 }
 UA_HD double uniform_of(uint64_t seed, uint64_t frame, int codebook) {
-  const Philox r = philox4(uint32_t(frame), uint32_t(frame >> 32), uint32_t(codebook), 0, uint32_t(seed), uint32_t(seed >> 32));
+  const Philox r = philox4(uint32_t(frame), uint32_t(frame >> 32), uint32_t(codebook), 0,
+                           uint32_t(seed), uint32_t(seed >> 32));
   return (double(r.v[0] >> 5) * 67108864.0 + double(r.v[1] >> 6)) / 9007199254740992.0;
 }
 
@@ -69,12 +74,12 @@ UA_HD void exclusive_sums(Block& block, SampleScratch& s) {
     if (warp != 0) return;
     constexpr int kEach = kThreads / 32;
     Lane<uint64_t> sum;
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       sum[lane] = 0;
       for (int i = 0; i < kEach; ++i) sum[lane] += s.weights[lane * kEach + i];
     }
     warp_exclusive(sum);
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       uint64_t before = sum[lane];
       for (int i = 0; i < kEach; ++i) {
         const uint64_t own = s.weights[lane * kEach + i];
@@ -87,10 +92,12 @@ UA_HD void exclusive_sums(Block& block, SampleScratch& s) {
   block.sync();
 }
 
-// Keeps the values with the largest keys, lowest index first among equals, until their weights reach `wanted` (at least 1); drop(i) is
-// called for the others.  Equal keys have equal weights; a weight of 0 takes no part.
+// Keeps the values with the largest keys, lowest index first among equals, until their weights
+// reach `wanted` (at least 1); drop(i) is called for the others. Equal keys have equal weights; a
+// weight of 0 takes no part.
 template <class Key, class Weight, class Drop>
-UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key key, Weight weight, Drop drop) {
+UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key key, Weight weight,
+                    Drop drop) {
   uint32_t prefix = 0;
   uint64_t above = 0, here = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
@@ -101,7 +108,8 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
       for (int i = tid; i < n; i += kThreads) {
         const uint32_t k = key(i);
         const uint64_t w = weight(i);
-        if (w && (shift == 24 || k >> (shift + 8) == prefix)) add_shared(&s.weights[255 - (k >> shift & 255u)], w);
+        if (w && (shift == 24 || k >> (shift + 8) == prefix))
+          add_shared(&s.weights[255 - (k >> shift & 255u)], w);
       }
     });
     block.sync();
@@ -112,13 +120,13 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
     block.warps([&](int warp) {
       if (warp != 0) return;
       Lane<uint64_t> sum;
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         sum[lane] = 0;
         for (int i = 0; i < 8; ++i) sum[lane] += s.weights[lane * 8 + i];
       }
       Lane<uint64_t> before = sum;
       warp_exclusive(before);
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         uint64_t w = above + before[lane];
         if (w < wanted && w + sum[lane] >= wanted) {
           int i = 0;
@@ -138,7 +146,8 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
   const int each = (n + kThreads - 1) / kThreads;
   block.threads([&](int tid) {
     uint64_t equals = 0;
-    for (int i = tid * each; i < n && i < (tid + 1) * each; ++i) equals += key(i) == prefix && weight(i);
+    for (int i = tid * each; i < n && i < (tid + 1) * each; ++i)
+      equals += key(i) == prefix && weight(i);
     s.weights[tid] = equals;
   });
   exclusive_sums(block, s);
@@ -155,10 +164,12 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
   block.sync();
 }
 
-// The id of slot `slot` of frame `frame`.  v [n]: logits of the ids 8 list[i / 8] + i % 8 (changed); history: ids of this slot in the
-// `generated` frames so far, `stride` apart.  marks [(vocab + 31) / 32].  All threads get the id; s.bad says that a logit was not finite, or
-// that nothing may be emitted.
-UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab, float* v, int n, const int32_t* list, const Sampling& c, int slot, uint64_t frame,
+// The id of slot `slot` of frame `frame`. v [n]: logits of the ids 8 list[i / 8] + i % 8 (changed);
+// history: ids of this slot in the `generated` frames so far, `stride` apart. marks [(vocab + 31) /
+// 32]. All threads get the id; s.bad says that a logit was not finite, or that nothing may be
+// emitted.
+UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab, float* v, int n,
+                     const int32_t* list, const Sampling& c, int slot, uint64_t frame,
                      const int32_t* history, int stride, int64_t generated) {
   const bool guard = c.window > 0 && c.penalty != 1.0f;
   const bool skip_end = c.end_id >= 0 && c.end_slot[slot] && generated < c.min_frames;
@@ -171,7 +182,8 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   block.sync();
   if (guard) {
     block.threads([&](int tid) {
-      for (int64_t i = (generated > c.window ? generated - c.window : 0) + tid; i < generated; i += kThreads) {
+      for (int64_t i = (generated > c.window ? generated - c.window : 0) + tid; i < generated;
+           i += kThreads) {
         const int32_t id = history[i * stride];
         or_shared(&marks[id / 32], 1u << (id % 32));
       }
@@ -183,7 +195,8 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     for (int i = tid; i < n; i += kThreads) {
       const int32_t id = list[i / 8] * 8 + i % 8;
       bool in = false;
-      for (int r = c.range_begin[slot]; r < c.range_begin[slot + 1]; ++r) in = in || (c.ranges[r].begin <= id && id < c.ranges[r].end);
+      for (int r = c.range_begin[slot]; r < c.range_begin[slot + 1]; ++r)
+        in = in || (c.ranges[r].begin <= id && id < c.ranges[r].end);
       if (!in || (skip_end && id == c.end_id)) {
         v[i] = -infinity();
         continue;
@@ -210,13 +223,13 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   const uint32_t allowed = s.allowed;
   block.warps([&](int warp) {
     Lane<float> most;
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       float m = -infinity();
       for (int i = warp * 32 + lane; i < n; i += kThreads) m = v[i] > m ? v[i] : m;
       most[lane] = m;
     }
     warp_max(most);
-    UA_LANES(lane) {
+    UA_LANES (lane) {
       if (lane == 0) s.peak[warp] = most[lane];
     }
   });
@@ -235,8 +248,9 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     return list[i / 8] * 8 + i % 8;
   }
   if (c.top_k > 0 && uint32_t(c.top_k) < allowed) {
-    keep_top(block, s, n, uint64_t(c.top_k), [&](int i) { return ordered(v[i]); }, [&](int i) { return uint64_t(v[i] > -infinity()); },
-             [&](int i) { v[i] = -infinity(); });
+    keep_top(
+        block, s, n, uint64_t(c.top_k), [&](int i) { return ordered(v[i]); },
+        [&](int i) { return uint64_t(v[i] > -infinity()); }, [&](int i) { v[i] = -infinity(); });
   }
   block.threads([&](int tid) {
     for (int i = tid; i < n; i += kThreads) v[i] = v[i] > -infinity() ? exp_of(v[i] - peak) : 0.0f;
@@ -255,7 +269,9 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     add_up();
     const double wanted = c.top_p * double(s.total);
     const uint64_t whole = uint64_t(wanted), least = whole + (double(whole) < wanted ? 1 : 0);
-    keep_top(block, s, n, least ? least : 1, [&](int i) { return bits_of(v[i]); }, [&](int i) { return mass_of(v[i]); }, [&](int i) { v[i] = 0.0f; });
+    keep_top(
+        block, s, n, least ? least : 1, [&](int i) { return bits_of(v[i]); },
+        [&](int i) { return mass_of(v[i]); }, [&](int i) { v[i] = 0.0f; });
   }
   add_up();
   const uint64_t all = s.total;

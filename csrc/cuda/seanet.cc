@@ -12,7 +12,8 @@ constexpr int kSamplesAtOnce = 40960;
 const CodecConfig& plain_seanet(const CodecConfig& c) {
   const SeanetConfig& s = *c.seanet;
   if (s.channels != 1 || s.group_norm || s.normalize || s.chunk_size > 0) {
-    throw std::invalid_argument("cuda: expected a mono codec without chunks, group norm and loudness; use device cpu");
+    throw std::invalid_argument(
+        "cuda: expected a mono codec without chunks, group norm and loudness; use device cpu");
   }
   return c;
 }
@@ -24,12 +25,14 @@ struct Source {
 };
 
 // Weight [out][in][kernel] as rows [kernel in], which is how a signal's rows follow one another.
-DenseMatrix conv_matrix(const Source& s, const std::string& name, int in, int out, int kernel, const Buffer<float>& bias) {
+DenseMatrix conv_matrix(const Source& s, const std::string& name, int in, int out, int kernel,
+                        const Buffer<float>& bias) {
   const Buffer<float> w = s.weights.get(name + ".weight", {out, in, kernel});
   std::vector<float> turned(w.size());
   for (int o = 0; o < out; ++o) {
     for (int i = 0; i < in; ++i) {
-      for (int k = 0; k < kernel; ++k) turned[size_t((o * kernel + k) * in + i)] = w[size_t((o * in + i) * kernel + k)];
+      for (int k = 0; k < kernel; ++k)
+        turned[size_t((o * kernel + k) * in + i)] = w[size_t((o * in + i) * kernel + k)];
     }
   }
   return {s.device, turned.data(), bias.data(), out, kernel * in};
@@ -56,9 +59,17 @@ class Part : public Layer {
 
 class ConvLayer final : public Part {
  public:
-  ConvLayer(const Source& source, const std::string& name, int in, int out, int kernel, int stride, int dilation, bool elu_first)
-      : Part(source), in_(in), out_(out), kernel_(kernel), stride_(stride), dilation_(dilation), span_((kernel - 1) * dilation + 1),
-        reflect_(source.config.reflect), elu_first_(elu_first) {
+  ConvLayer(const Source& source, const std::string& name, int in, int out, int kernel, int stride,
+            int dilation, bool elu_first)
+      : Part(source),
+        in_(in),
+        out_(out),
+        kernel_(kernel),
+        stride_(stride),
+        dilation_(dilation),
+        span_((kernel - 1) * dilation + 1),
+        reflect_(source.config.reflect),
+        elu_first_(elu_first) {
     const int total = span_ - stride_;
     right_ = source.config.causal ? 0 : total / 2;
     left_ = total - right_;
@@ -76,7 +87,8 @@ class ConvLayer final : public Part {
   int64_t bound(int64_t n) const override { return (n + capacity_ + left_ + right_) / stride_ + 2; }
   float* input(LayerState& s, int64_t n) const override {
     // [room for the left padding][kept rows][new rows][room for the right padding]
-    return s.work.reserve(device_, size_t(left_ + capacity_ + n + right_ + stride_) * size_t(in_)) + size_t(left_ + s.rows) * size_t(in_);
+    return s.work.reserve(device_, size_t(left_ + capacity_ + n + right_ + stride_) * size_t(in_)) +
+           size_t(left_ + s.rows) * size_t(in_);
   }
   int run(LayerState& s, int n, bool last, float* out) const override {
     const Window window = open(s, n, last);
@@ -138,10 +150,12 @@ class ConvLayer final : public Part {
   }
   void close(LayerState& s, const Window& window) const {
     const int64_t next = s.skip + int64_t{window.count} * stride_;
-    const int64_t first = std::clamp<int64_t>(std::min(next, window.rows - retain_), 0, window.rows);
+    const int64_t first =
+        std::clamp<int64_t>(std::min(next, window.rows - retain_), 0, window.rows);
     s.rows = int(window.rows - first);
     s.skip = int(next - first);
-    if (s.rows <= capacity_) copy(window.base + first * in_, s.rows, in_, s.kept.data());  // more only where the clip has ended
+    // more only where the clip has ended
+    if (s.rows <= capacity_) copy(window.base + first * in_, s.rows, in_, s.kept.data());
   }
   int left() const { return left_; }
 
@@ -155,11 +169,14 @@ class ConvLayer final : public Part {
 // Output rows u * stride .. are x[u] W0 + x[u - 1] W1: a convolution over two rows.
 class UpsampleLayer final : public Part {
  public:
-  UpsampleLayer(const Source& source, const std::string& name, int in, int out, int stride, bool elu_first)
+  UpsampleLayer(const Source& source, const std::string& name, int in, int out, int stride,
+                bool elu_first)
       : Part(source), in_(in), out_(out), stride_(stride), elu_first_(elu_first) {
-    const int trim_right = source.config.causal ? int(std::ceil(stride * source.config.trim_right_ratio)) : stride / 2;
+    const int trim_right =
+        source.config.causal ? int(std::ceil(stride * source.config.trim_right_ratio)) : stride / 2;
     trim_left_ = stride - trim_right;
-    const Buffer<float> w = source.weights.get(name + ".weight", {in, out, 2 * stride}), b = source.weights.get(name + ".bias", {out});
+    const Buffer<float> w = source.weights.get(name + ".weight", {in, out, 2 * stride}),
+                        b = source.weights.get(name + ".bias", {out});
     std::vector<float> matrix(size_t(stride * out) * size_t(2 * in)), bias(size_t(stride * out));
     for (int j = 0; j < stride; ++j) {
       for (int o = 0; o < out; ++o) {
@@ -182,7 +199,9 @@ class UpsampleLayer final : public Part {
   }
   int width_out() const override { return out_; }
   int64_t bound(int64_t n) const override { return (n + 1) * stride_; }
-  float* input(LayerState& s, int64_t n) const override { return s.work.reserve(device_, size_t(n + 2) * size_t(in_)) + in_; }
+  float* input(LayerState& s, int64_t n) const override {
+    return s.work.reserve(device_, size_t(n + 2) * size_t(in_)) + in_;
+  }
   int run(LayerState& s, int n, bool last, float* out) const override {
     float* const base = s.work.data();
     copy(s.kept.data(), 1, in_, base);
@@ -192,7 +211,8 @@ class UpsampleLayer final : public Part {
     if (last) zero(base + int64_t{n + 1} * in_, 1, in_);
     int64_t count = int64_t{n} * stride_ + (last ? trim_left_ : 0);
     const int64_t drop = std::min<int64_t>(s.skip, count);
-    float* const to = drop > 0 ? s.work2.reserve(device_, size_t(groups) * size_t(stride_ * out_)) : out;
+    float* const to =
+        drop > 0 ? s.work2.reserve(device_, size_t(groups) * size_t(stride_ * out_)) : out;
     Conv c = matrix_.convolution(base, in_, 2, 1, 1, groups, to, stride_ * out_);
     c.elu_in = elu_first_;
     device_->conv(c);
@@ -209,15 +229,24 @@ class UpsampleLayer final : public Part {
   DenseMatrix matrix_;
 };
 
-// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants that.
+// shortcut(x) + second(elu(first(elu(x)))), and an elu around it all where the next layer wants
+// that.
 class ResidualLayer final : public Part {
  public:
-  ResidualLayer(const Source& source, const std::string& name, int width, int dilation, bool elu_after)
-      : Part(source), width_(width), hidden_(width / source.config.compress),
-        first_(source, name + ".first", width, hidden_, source.config.residual_kernel_size, 1, dilation, true), elu_after_(elu_after),
+  ResidualLayer(const Source& source, const std::string& name, int width, int dilation,
+                bool elu_after)
+      : Part(source),
+        width_(width),
+        hidden_(width / source.config.compress),
+        first_(source, name + ".first", width, hidden_, source.config.residual_kernel_size, 1,
+               dilation, true),
+        elu_after_(elu_after),
         conv_shortcut_(source.config.conv_shortcut) {
-    second_ = conv_matrix(source, name + ".second", hidden_, width, 1, source.weights.get(name + ".second.bias", {width}));
-    if (conv_shortcut_) shortcut_ = conv_matrix(source, name + ".shortcut", width, width, 1, source.weights.get(name + ".shortcut.bias", {width}));
+    second_ = conv_matrix(source, name + ".second", hidden_, width, 1,
+                          source.weights.get(name + ".second.bias", {width}));
+    if (conv_shortcut_)
+      shortcut_ = conv_matrix(source, name + ".shortcut", width, width, 1,
+                              source.weights.get(name + ".shortcut.bias", {width}));
   }
   LayerState make_state() const override { return first_.make_state(); }
   void reset(LayerState& s) const override { first_.reset(s); }
@@ -252,21 +281,28 @@ class ResidualLayer final : public Part {
   bool elu_after_, conv_shortcut_;
 };
 
-// lstm(x) + x over all layers: the inputs' share of the gates for all rows at once, then two launches a row.
+// lstm(x) + x over all layers: the inputs' share of the gates for all rows at once, then two
+// launches a row.
 class LstmLayer final : public Part {
  public:
-  LstmLayer(const Source& source, const std::string& name, int width, int layers) : Part(source), width_(width) {
+  LstmLayer(const Source& source, const std::string& name, int width, int layers)
+      : Part(source), width_(width) {
     for (int l = 0; l < layers; ++l) {
       const std::string end = "_l" + std::to_string(l);
-      const auto get = [&](const std::string& what, const std::vector<int64_t>& shape) { return source.weights.get(name + "." + what + end, shape); };
+      const auto get = [&](const std::string& what, const std::vector<int64_t>& shape) {
+        return source.weights.get(name + "." + what + end, shape);
+      };
       Buffer<float> bias = get("bias_ih", {4 * width});
       const Buffer<float> more = get("bias_hh", {4 * width});
       for (size_t i = 0; i < bias.size(); ++i) bias[i] += more[i];
-      input_.emplace_back(device_, get("weight_ih", {4 * width, width}).data(), bias.data(), 4 * width, width);
-      recurrent_.emplace_back(device_, get("weight_hh", {4 * width, width}).data(), nullptr, 4 * width, width);
+      input_.emplace_back(device_, get("weight_ih", {4 * width, width}).data(), bias.data(),
+                          4 * width, width);
+      recurrent_.emplace_back(device_, get("weight_hh", {4 * width, width}).data(), nullptr,
+                              4 * width, width);
     }
   }
-  LayerState make_state() const override { return state(2 * input_.size() * size_t(width_)); }  // per layer: hidden, cell
+  // per layer: hidden, cell
+  LayerState make_state() const override { return state(2 * input_.size() * size_t(width_)); }
   void reset(LayerState& s) const override {
     zero(s.kept.data(), int64_t(2 * input_.size()), width_);
     s.received = 0;
@@ -275,7 +311,8 @@ class LstmLayer final : public Part {
   int64_t bound(int64_t n) const override { return n; }
   float* input(LayerState& s, int64_t n) const override {
     s.work2.reserve(device_, size_t(n) * size_t(4 * width_));
-    return s.work.reserve(device_, size_t(n) * size_t(2 * width_));  // input rows, then the rows between layers
+    // input rows, then the rows between layers
+    return s.work.reserve(device_, size_t(n) * size_t(2 * width_));
   }
   int run(LayerState& s, int n, bool, float* out) const override {
     s.received += n;
@@ -284,14 +321,19 @@ class LstmLayer final : public Part {
     const float* from = x;
     const int layers = int(input_.size());
     for (int l = 0; l < layers; ++l) {
-      float* const to = (layers - 1 - l) % 2 == 0 ? out : x + int64_t{n} * width_;  // the last ones land in `out`
-      float *const hidden = s.kept.data() + size_t(2 * l) * size_t(width_), *const cell = hidden + width_;
+      // the last ones land in `out`
+      float* const to = (layers - 1 - l) % 2 == 0 ? out : x + int64_t{n} * width_;
+      float *const hidden = s.kept.data() + size_t(2 * l) * size_t(width_), *const cell =
+                                                                                hidden + width_;
       device_->conv(input_[size_t(l)].convolution(from, width_, 1, 1, 1, n, gates, 4 * width_));
       for (int t = 0; t < n; ++t) {
-        Conv step = recurrent_[size_t(l)].convolution(t == 0 ? hidden : to + int64_t{t - 1} * width_, width_, 1, 1, 1, 1, gates + int64_t{t} * 4 * width_, 4 * width_);
+        Conv step = recurrent_[size_t(l)].convolution(
+            t == 0 ? hidden : to + int64_t{t - 1} * width_, width_, 1, 1, 1, 1,
+            gates + int64_t{t} * 4 * width_, 4 * width_);
         step.add = true;
         device_->conv(step);
-        device_->lstm_cell({gates + int64_t{t} * 4 * width_, cell, to + int64_t{t} * width_, width_});
+        device_->lstm_cell(
+            {gates + int64_t{t} * 4 * width_, cell, to + int64_t{t} * width_, width_});
       }
       copy(to + int64_t{n - 1} * width_, 1, width_, hidden);
       from = to;
@@ -307,7 +349,7 @@ class LstmLayer final : public Part {
 
 }  // namespace
 
-// --- chain -------------------------------------------------------------------------------------------------------------
+// --- chain ---------------------------------------------------------------------------------------
 
 LayerChain::States LayerChain::make_states() const {
   States states;
@@ -323,26 +365,33 @@ void LayerChain::reset(States& states) const {
 void LayerChain::copy(Device& device, const States& from, States& to) const {
   for (size_t i = 0; i < layers_.size(); ++i) {
     device.copy(to[i].kept.data(), from[i].kept.data(), 0, from[i].kept.size() * sizeof(float), 1);
-    to[i].rows = from[i].rows, to[i].skip = from[i].skip, to[i].received = from[i].received, to[i].started = from[i].started;
+    to[i].rows = from[i].rows, to[i].skip = from[i].skip, to[i].received = from[i].received,
+    to[i].started = from[i].started;
   }
 }
 
-int LayerChain::run(const std::shared_ptr<Device>& device, States& states, int n, bool last, Room& out) const {
+int LayerChain::run(const std::shared_ptr<Device>& device, States& states, int n, bool last,
+                    Room& out) const {
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (n == 0 && !last) return 0;
     const int64_t bound = layers_[i]->bound(n);
-    float* const to = i + 1 < layers_.size() ? layers_[i + 1]->input(states[i + 1], bound) : out.reserve(device, size_t(bound) * size_t(layers_[i]->width_out()));
+    float* const to = i + 1 < layers_.size()
+                          ? layers_[i + 1]->input(states[i + 1], bound)
+                          : out.reserve(device, size_t(bound) * size_t(layers_[i]->width_out()));
     n = layers_[i]->run(states[i], n, last, to);
   }
   return n;
 }
 
-// --- streams -----------------------------------------------------------------------------------------------------------
+// --- streams -------------------------------------------------------------------------------------
 
 class SeanetEncoder final : public EncoderStream {
  public:
   SeanetEncoder(std::shared_ptr<const SeanetCodec> codec, int num_codebooks)
-      : EncoderStream(num_codebooks), codec_(std::move(codec)), states_(codec_->encoder_.make_states()), codes_(codec_->device_, size_t(codec_->frames_ + 64) * size_t(num_codebooks)) {}
+      : EncoderStream(num_codebooks),
+        codec_(std::move(codec)),
+        states_(codec_->encoder_.make_states()),
+        codes_(codec_->device_, size_t(codec_->frames_ + 64) * size_t(num_codebooks)) {}
   void reset() override { codec_->encoder_.reset(states_); }
   std::unique_ptr<EncoderStream> fork() const override {
     auto copy = std::make_unique<SeanetEncoder>(codec_, num_codebooks_);
@@ -353,7 +402,8 @@ class SeanetEncoder final : public EncoderStream {
  protected:
   void take(const float* samples, int64_t n, bool last, std::vector<int32_t>& codes) override {
     const int64_t most = int64_t{codec_->frames_} * codec_->config().frame_size;
-    for (int64_t at = 0; at < n; at += most) run(samples + at, int(std::min(most, n - at)), false, codes);
+    for (int64_t at = 0; at < n; at += most)
+      run(samples + at, int(std::min(most, n - at)), false, codes);
     if (last) run(nullptr, 0, true, codes);
   }
 
@@ -363,7 +413,8 @@ class SeanetEncoder final : public EncoderStream {
     float* const to = c.encoder_.input(states_, n);
     if (n > 0) c.device_->upload(to, samples, size_t(n) * sizeof(float));
     const int frames = c.encoder_.run(c.device_, states_, n, last, latent_);
-    if (size_t(frames) * size_t(num_codebooks_) > codes_.size()) codes_ = DeviceBuffer<int32_t>(c.device_, size_t(frames) * size_t(num_codebooks_));
+    if (size_t(frames) * size_t(num_codebooks_) > codes_.size())
+      codes_ = DeviceBuffer<int32_t>(c.device_, size_t(frames) * size_t(num_codebooks_));
     c.quantize(latent_.data(), frames, num_codebooks_, codes_, codes);
   }
 
@@ -376,7 +427,9 @@ class SeanetEncoder final : public EncoderStream {
 class SeanetDecoder final : public DecoderStream {
  public:
   explicit SeanetDecoder(std::shared_ptr<const SeanetCodec> codec)
-      : DecoderStream(*codec, codec->frames_), codec_(std::move(codec)), states_(codec_->decoder_.make_states()),
+      : DecoderStream(*codec, codec->frames_),
+        codec_(std::move(codec)),
+        states_(codec_->decoder_.make_states()),
         codes_(codec_->device_, size_t(codec_->frames_) * size_t(codec_->config().num_codebooks)) {}
   void reset() override { codec_->decoder_.reset(states_); }
   using DecoderStream::flush;
@@ -413,23 +466,29 @@ class SeanetDecoder final : public DecoderStream {
   Room pcm_;
 };
 
-// --- codec -------------------------------------------------------------------------------------------------------------
+// --- codec ---------------------------------------------------------------------------------------
 
-SeanetCodec::SeanetCodec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights)
-    : Codec(std::move(device), plain_seanet(config), weights), frames_(std::max(1, kSamplesAtOnce / config.frame_size)) {
+SeanetCodec::SeanetCodec(std::shared_ptr<Device> device, const CodecConfig& config,
+                         const Weights& weights)
+    : Codec(std::move(device), plain_seanet(config), weights),
+      frames_(std::max(1, kSamplesAtOnce / config.frame_size)) {
   const SeanetConfig& s = *config.seanet;
   const Source source{device_, weights, s};
-  const auto conv = [&](LayerChain& chain, const std::string& name, int in, int out, int kernel, int stride, bool elu_first) {
+  const auto conv = [&](LayerChain& chain, const std::string& name, int in, int out, int kernel,
+                        int stride, bool elu_first) {
     chain.add(std::make_unique<ConvLayer>(source, name, in, out, kernel, stride, 1, elu_first));
   };
-  const bool elu_inside = s.residual_layers > 0;  // the last residual block of a stage does the elu that its resampling starts with
+  // the last residual block of a stage does the elu that its resampling starts with
+  const bool elu_inside = s.residual_layers > 0;
   const auto blocks = [&](LayerChain& chain, const std::string& stage, int width) {
     for (int j = 0, dilation = 1; j < s.residual_layers; ++j, dilation *= s.dilation_base) {
-      chain.add(std::make_unique<ResidualLayer>(source, stage + ".blocks." + std::to_string(j), width, dilation, j + 1 == s.residual_layers));
+      chain.add(std::make_unique<ResidualLayer>(source, stage + ".blocks." + std::to_string(j),
+                                                width, dilation, j + 1 == s.residual_layers));
     }
   };
   const auto lstm = [&](LayerChain& chain, const std::string& name, int width) {
-    if (s.lstm_layers > 0) chain.add(std::make_unique<LstmLayer>(source, name, width, s.lstm_layers));
+    if (s.lstm_layers > 0)
+      chain.add(std::make_unique<LstmLayer>(source, name, width, s.lstm_layers));
   };
   const int stages = int(s.ratios.size());
   int width = s.filters;
@@ -447,17 +506,20 @@ SeanetCodec::SeanetCodec(std::shared_ptr<Device> device, const CodecConfig& conf
   lstm(decoder_, "decoder.lstm", width);
   for (int i = 0; i < stages; ++i, width /= 2) {
     const std::string name = "decoder.stages." + std::to_string(i);
-    decoder_.add(std::make_unique<UpsampleLayer>(source, name + ".up", width, width / 2, s.ratios[size_t(i)], i == 0 || !elu_inside));
+    decoder_.add(std::make_unique<UpsampleLayer>(source, name + ".up", width, width / 2,
+                                                 s.ratios[size_t(i)], i == 0 || !elu_inside));
     blocks(decoder_, name, width / 2);
   }
   conv(decoder_, "decoder.output", width, 1, s.last_kernel_size, 1, stages == 0 || !elu_inside);
 }
 
 std::unique_ptr<EncoderStream> SeanetCodec::make_encoder(int num_codebooks) const {
-  return std::make_unique<SeanetEncoder>(std::static_pointer_cast<const SeanetCodec>(shared_from_this()), num_codebooks);
+  return std::make_unique<SeanetEncoder>(
+      std::static_pointer_cast<const SeanetCodec>(shared_from_this()), num_codebooks);
 }
 std::unique_ptr<DecoderStream> SeanetCodec::decoder() const {
-  return std::make_unique<SeanetDecoder>(std::static_pointer_cast<const SeanetCodec>(shared_from_this()));
+  return std::make_unique<SeanetDecoder>(
+      std::static_pointer_cast<const SeanetCodec>(shared_from_this()));
 }
 
 }  // namespace uniaudio::cuda

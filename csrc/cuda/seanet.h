@@ -1,5 +1,6 @@
-// The SEANet codec on a device: csrc/seanet_layers.h is its truth, layer by layer.  Which rows are kept, mirrored and padded is decided on the
-// host from counts alone; the rows themselves never leave the device.
+// The SEANet codec on a device: csrc/seanet_layers.h is its truth, layer by layer. Which rows are
+// kept, mirrored and padded is decided on the host from counts alone; the rows themselves never
+// leave the device.
 #pragma once
 
 #include <memory>
@@ -39,9 +40,11 @@ class Layer {
   virtual LayerState make_state() const = 0;
   virtual void reset(LayerState& s) const = 0;
   virtual int width_out() const = 0;
-  virtual int64_t bound(int64_t n) const = 0;                                   // most rows out for n rows in
-  virtual float* input(LayerState& s, int64_t n) const = 0;                     // where the next (at most) n rows go, before run
-  virtual int run(LayerState& s, int n, bool last, float* out) const = 0;       // rows written
+  // most rows out for n rows in
+  virtual int64_t bound(int64_t n) const = 0;
+  // where the next (at most) n rows go, before run
+  virtual float* input(LayerState& s, int64_t n) const = 0;
+  virtual int run(LayerState& s, int n, bool last, float* out) const = 0;  // rows written
 };
 
 class LayerChain {
@@ -61,7 +64,8 @@ class LayerChain {
 
 class SeanetCodec final : public Codec {
  public:
-  // std::invalid_argument on several channels, chunks, group norm and loudness: those look at whole clips and stay on the CPU.
+  // std::invalid_argument on several channels, chunks, group norm and loudness: those look at whole
+  // clips and stay on the CPU.
   SeanetCodec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights);
   std::unique_ptr<DecoderStream> decoder() const override;
 

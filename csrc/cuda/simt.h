@@ -1,9 +1,12 @@
 // One source for the device and for a host that plays it.
 //
-// Kernel phases are templates over nothing but this file.  On the device `Block` is the running block, `threads` and `warps` run their
-// body once in each thread, and `sync` is the block's barrier.  On the host the same calls run every thread (warp) in turn, in an order
-// drawn anew each time; a missing `sync` between two calls does not show there: compute-sanitizer's racecheck looks for those.  Values that a warp's lanes hold are `Lane<T>`: one register
-// on the device, 32 entries on the host.  Multiplications and additions are never contracted (nvcc --fmad=false); `fma` says where they are.
+// Kernel phases are templates over nothing but this file. On the device `Block` is the running
+// block, `threads` and `warps` run their body once in each thread, and `sync` is the block's
+// barrier. On the host the same calls run every thread (warp) in turn, in an order drawn anew each
+// time; a missing `sync` between two calls does not show there: compute-sanitizer's racecheck looks
+// for those. Values that a warp's lanes hold are `Lane<T>`: one register on the device, 32 entries
+// on the host. Multiplications and additions are never contracted (nvcc --fmad=false); `fma` says
+// where they are.
 #pragma once
 
 #include <cmath>
@@ -48,11 +51,14 @@ struct Lane {
   const T& operator[](int lane) const { return value[lane]; }
 };
 
-// What the host must know of a run: whether a block found its inputs not there yet, and what went wrong.
+// What the host must know of a run: whether a block found its inputs not there yet, and what went
+// wrong.
 struct HostRun {
   uint64_t random = 1;
-  bool blocked = false;        // the phase wants data that no block has put yet: it is run again later
-  const char* error = nullptr; // the first thing that would have been a race or a deadlock on a device
+  // the phase wants data that no block has put yet: it is run again later
+  bool blocked = false;
+  // the first thing that would have been a race or a deadlock on a device
+  const char* error = nullptr;
   uint32_t draw(uint32_t below) {
     random = random * 6364136223846793005ull + 1442695040888963407ull;
     return uint32_t((random >> 33) % below);
@@ -75,7 +81,8 @@ struct Block {
 #ifdef UA_DEVICE
     body(int(threadIdx.x));
 #else
-    const uint32_t first = host->draw(kThreads), step = 2 * host->draw(kThreads / 2) + 1;  // every thread once
+    // every thread once
+    const uint32_t first = host->draw(kThreads), step = 2 * host->draw(kThreads / 2) + 1;
     for (uint32_t i = 0; i < kThreads; ++i) body(int((first + i * step) % kThreads));
 #endif
   }
@@ -95,7 +102,7 @@ struct Block {
   }
 };
 
-// --- arithmetic --------------------------------------------------------------------------------------------------------
+// --- arithmetic ----------------------------------------------------------------------------------
 
 UA_HD float fused(float a, float b, float c) {
 #ifdef UA_DEVICE
@@ -196,13 +203,15 @@ UA_HD float gelu_of(float v) {
 
 UA_HD float silu_of(float x) { return x / (1.0f + exp_of(0.0f - x)); }
 
-// --- warps -------------------------------------------------------------------------------------------------------------
+// --- warps ---------------------------------------------------------------------------------------
 
-// Over lanes that differ in the bits of `mask` (1, 2, .. below 32): a butterfly, so every one of them gets the same bits.
+// Over lanes that differ in the bits of `mask` (1, 2, .. below 32): a butterfly, so every one of
+// them gets the same bits.
 template <class F>
 UA_HD void warp_reduce(Lane<float>& x, int from, int below, F combine) {
 #ifdef UA_DEVICE
-  for (int bit = from; bit < below; bit *= 2) x.value = combine(x.value, __shfl_xor_sync(0xFFFFFFFFu, x.value, bit));
+  for (int bit = from; bit < below; bit *= 2)
+    x.value = combine(x.value, __shfl_xor_sync(0xFFFFFFFFu, x.value, bit));
 #else
   for (int bit = from; bit < below; bit *= 2) {
     Lane<float> old = x;
@@ -224,14 +233,19 @@ struct AccI4 {
   int32_t v[4];
 };
 
-// c [16][8] += a [16][16] b [16][8] of bfloat16.  Lane 4 g + t holds row g of a at 2 t, 2 t + 1 (a.v[at]) and 2 t + 8, 2 t + 9 (a.v[at + 1]),
-// row g + 8 in a8, column g of b at the same places; and c[g][2 t], c[g][2 t + 1], c[g + 8][2 t], c[g + 8][2 t + 1].
-UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b, int at) {
+// c [16][8] += a [16][16] b [16][8] of bfloat16. Lane 4 g + t holds row g of a at 2 t, 2 t + 1
+// (a.v[at]) and 2 t + 8, 2 t + 9 (a.v[at + 1]), row g + 8 in a8, column g of b at the same places;
+// and c[g][2 t], c[g][2 t + 1], c[g + 8][2 t], c[g + 8][2 t + 1].
+UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b,
+                    int at) {
 #ifdef UA_DEVICE
   float* d = c.value.v;
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]),
+        "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
 #else
   float x[16][16], w[8][16];
   for (int lane = 0; lane < 32; ++lane) {
@@ -255,13 +269,18 @@ UA_HD void mma_bf16(Lane<Acc4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, co
 #endif
 }
 
-// The same of int8 over 32 inputs: lane 4 g + t holds four bytes at 4 t and four at 4 t + 16.  Exact.
-UA_HD void mma_int8(Lane<AccI4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b, int at) {
+// The same of int8 over 32 inputs: lane 4 g + t holds four bytes at 4 t and four at 4 t + 16.
+// Exact.
+UA_HD void mma_int8(Lane<AccI4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, const Lane<Vec4>& b,
+                    int at) {
 #ifdef UA_DEVICE
   int32_t* d = c.value.v;
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-               : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]), "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, "
+      "%9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a.value.v[at]), "r"(a8.value.v[at]), "r"(a.value.v[at + 1]), "r"(a8.value.v[at + 1]),
+        "r"(b.value.v[at]), "r"(b.value.v[at + 1]));
 #else
   int32_t x[16][32], w[8][32];
   for (int lane = 0; lane < 32; ++lane) {
@@ -277,13 +296,14 @@ UA_HD void mma_int8(Lane<AccI4>& c, const Lane<Vec4>& a, const Lane<Vec4>& a8, c
   }
   for (int lane = 0; lane < 32; ++lane) {
     for (int h = 0; h < 4; ++h) {
-      for (int k = 0; k < 32; ++k) c.value[lane].v[h] += x[lane / 4 + h / 2 * 8][k] * w[2 * (lane % 4) + h % 2][k];
+      for (int k = 0; k < 32; ++k)
+        c.value[lane].v[h] += x[lane / 4 + h / 2 * 8][k] * w[2 * (lane % 4) + h % 2][k];
     }
   }
 #endif
 }
 
-// --- counters in shared or global memory: integers only, so that the order does not matter ------------------------------------------
+// --- counters in shared or global memory: integers only, so that the order does not matter -------
 
 UA_HD void add_shared(uint32_t* at, uint32_t n) {
 #ifdef UA_DEVICE

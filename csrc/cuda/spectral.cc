@@ -14,30 +14,45 @@ constexpr int kFramesAtOnce = 128;
 
 std::vector<float> hann(int n) {  // periodic
   std::vector<float> w(static_cast<size_t>(n));
-  for (int i = 0; i < n; ++i) w[size_t(i)] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
+  for (int i = 0; i < n; ++i)
+    w[size_t(i)] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
   return w;
 }
 
-DeviceBuffer<float> floats(const std::shared_ptr<Device>& device, const Buffer<float>& b) { return {device, b.data(), b.size()}; }
+DeviceBuffer<float> floats(const std::shared_ptr<Device>& device, const Buffer<float>& b) {
+  return {device, b.data(), b.size()};
+}
 
 // Rows are frames in both; csrc/spectral.cc has the same.
 Network::Shape encoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes, s.encoder_width, s.encoder_hidden, s.encoder_blocks, c.codebook_dim, s.kernel_size};
+  return {(s.encoder_window / 2 + 1) * (s.encoder_phases ? 3 : 1) * s.encoder_subframes,
+          s.encoder_width,
+          s.encoder_hidden,
+          s.encoder_blocks,
+          c.codebook_dim,
+          s.kernel_size};
 }
 Network::Shape decoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;
-  return {c.codebook_dim, s.decoder_width, s.decoder_hidden, s.decoder_blocks, (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes, s.kernel_size};
+  return {c.codebook_dim,
+          s.decoder_width,
+          s.decoder_hidden,
+          s.decoder_blocks,
+          (s.decoder_window / 2 + 1) * 3 * s.decoder_subframes,
+          s.kernel_size};
 }
 
-// The transform of a window as one matrix, the window's shape in it: real parts, then imaginary ones.
+// The transform of a window as one matrix, the window's shape in it: real parts, then imaginary
+// ones.
 DenseMatrix forward_matrix(const std::shared_ptr<Device>& device, int window) {
   const int bins = window / 2 + 1;
   const std::vector<float> shape = hann(window);
   std::vector<float> m(size_t(2 * bins) * size_t(window));
   for (int b = 0; b < bins; ++b) {
     for (int n = 0; n < window; ++n) {
-      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window, v = shape[size_t(n)];
+      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window,
+                   v = shape[size_t(n)];
       m[size_t(b) * size_t(window) + size_t(n)] = float(v * std::cos(angle));
       m[size_t(bins + b) * size_t(window) + size_t(n)] = float(-v * std::sin(angle));
     }
@@ -52,9 +67,11 @@ DenseMatrix inverse_matrix(const std::shared_ptr<Device>& device, int window) {
   for (int n = 0; n < window; ++n) {
     for (int b = 0; b < bins; ++b) {
       const bool edge = b == 0 || b == bins - 1;
-      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window, scale = (edge ? 1.0 : 2.0) / window;
+      const double angle = 2 * std::numbers::pi * double(int64_t(b) * n % window) / window,
+                   scale = (edge ? 1.0 : 2.0) / window;
       m[size_t(n) * size_t(2 * bins) + size_t(b)] = float(scale * std::cos(angle));
-      m[size_t(n) * size_t(2 * bins) + size_t(bins + b)] = edge ? 0.0f : float(-scale * std::sin(angle));
+      m[size_t(n) * size_t(2 * bins) + size_t(bins + b)] =
+          edge ? 0.0f : float(-scale * std::sin(angle));
     }
   }
   return {device, m.data(), nullptr, window, 2 * bins};
@@ -62,14 +79,18 @@ DenseMatrix inverse_matrix(const std::shared_ptr<Device>& device, int window) {
 
 }  // namespace
 
-// --- networks ----------------------------------------------------------------------------------------------------------
+// --- networks ------------------------------------------------------------------------------------
 
-Network::Network(const std::shared_ptr<Device>& device, const Weights& weights, const std::string& p, const Shape& s) : shape_(s) {
+Network::Network(const std::shared_ptr<Device>& device, const Weights& weights,
+                 const std::string& p, const Shape& s)
+    : shape_(s) {
   const auto linear = [&](const std::string& name, int n, int k) {
-    return DenseMatrix(device, weights.get(name + ".weight", {n, k}).data(), weights.get(name + ".bias", {n}).data(), n, k);
+    return DenseMatrix(device, weights.get(name + ".weight", {n, k}).data(),
+                       weights.get(name + ".bias", {n}).data(), n, k);
   };
   const auto norm = [&](const std::string& name) {
-    return Norm{floats(device, weights.get(name + ".weight", {s.width})), floats(device, weights.get(name + ".bias", {s.width}))};
+    return Norm{floats(device, weights.get(name + ".weight", {s.width})),
+                floats(device, weights.get(name + ".bias", {s.width}))};
   };
   input_ = linear(p + ".input", s.width, s.in);
   input_norm_ = norm(p + ".input_norm");
@@ -80,8 +101,11 @@ Network::Network(const std::shared_ptr<Device>& device, const Weights& weights, 
     for (int c = 0; c < s.width; ++c) {
       for (int j = 0; j < s.taps; ++j) turned[size_t(j * s.width + c)] = w[size_t(c * s.taps + j)];
     }
-    blocks_.push_back({{device, turned.data(), turned.size()}, floats(device, weights.get(name + ".depthwise.bias", {s.width})), norm(name + ".norm"),
-                       linear(name + ".up", s.hidden, s.width), linear(name + ".down", s.width, s.hidden)});
+    blocks_.push_back({{device, turned.data(), turned.size()},
+                       floats(device, weights.get(name + ".depthwise.bias", {s.width})),
+                       norm(name + ".norm"),
+                       linear(name + ".up", s.hidden, s.width),
+                       linear(name + ".down", s.width, s.hidden)});
   }
   norm_ = norm(p + ".norm");
   output_ = linear(p + ".output", s.out, s.width);
@@ -89,15 +113,20 @@ Network::Network(const std::shared_ptr<Device>& device, const Weights& weights, 
 
 Network::State Network::state(const std::shared_ptr<Device>& device, int rows) const {
   const size_t history = size_t(shape_.blocks) * size_t(shape_.taps - 1) * size_t(shape_.width);
-  return {{{device, history}, {device, history}}, {device, size_t(rows) * size_t(shape_.width)}, {device, size_t(rows) * size_t(shape_.hidden)}};
+  return {{{device, history}, {device, history}},
+          {device, size_t(rows) * size_t(shape_.width)},
+          {device, size_t(rows) * size_t(shape_.hidden)}};
 }
 
 void Network::reset(Device& device, State& state) const {
-  if (state.history[0].size()) device.zero(state.history[0].data(), state.history[0].size() * sizeof(float));
+  if (state.history[0].size())
+    device.zero(state.history[0].data(), state.history[0].size() * sizeof(float));
 }
 
 void Network::copy(Device& device, State& to, const State& from) const {
-  if (to.history[0].size()) device.copy(to.history[0].data(), from.history[0].data(), 0, to.history[0].size() * sizeof(float), 1);
+  if (to.history[0].size())
+    device.copy(to.history[0].data(), from.history[0].data(), 0,
+                to.history[0].size() * sizeof(float), 1);
 }
 
 void Network::run(Device& d, State& state, const float* in, int rows, float* out) const {
@@ -112,7 +141,8 @@ void Network::run(Device& d, State& state, const float* in, int rows, float* out
     up.load = Load::convolved, up.store = Store::gelu, up.taps = shape_.taps;
     up.norm = block.norm.weight.data(), up.norm_bias = block.norm.bias.data();
     up.depthwise = block.depthwise.data(), up.depthwise_bias = block.depthwise_bias.data();
-    up.history = state.history[0].data() + i * kept, up.next_history = state.history[1].data() + i * kept;
+    up.history = state.history[0].data() + i * kept,
+    up.next_history = state.history[1].data() + i * kept;
     d.dense(up);
     Dense down = block.down.product(h, hidden, rows, x, width);
     down.store = Store::add;
@@ -124,7 +154,8 @@ void Network::run(Device& d, State& state, const float* in, int rows, float* out
   std::swap(state.history[0], state.history[1]);
 }
 
-SpectralCodec::SpectralCodec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights)
+SpectralCodec::SpectralCodec(std::shared_ptr<Device> device, const CodecConfig& config,
+                             const Weights& weights)
     : Codec(std::move(device), config, weights),
       encoder_hop_(config.frame_size / config.spectral->encoder_subframes),
       encoder_(device_, weights, "encoder", encoder_shape(config)),
@@ -151,18 +182,22 @@ SpectralCodec::SpectralCodec(std::shared_ptr<Device> device, const CodecConfig& 
   steady_ = {device_, steady.data(), steady.size()};
 }
 
-// --- samples in --------------------------------------------------------------------------------------------------------
+// --- samples in ----------------------------------------------------------------------------------
 
 class SpectralEncoder final : public EncoderStream {
  public:
   SpectralEncoder(std::shared_ptr<const SpectralCodec> codec, int num_codebooks)
-      : EncoderStream(num_codebooks), codec_(std::move(codec)), past_(size_t(codec_->config().spectral->encoder_window - codec_->encoder_hop_)) {
+      : EncoderStream(num_codebooks),
+        codec_(std::move(codec)),
+        past_(size_t(codec_->config().spectral->encoder_window - codec_->encoder_hop_)) {
     const CodecConfig& c = codec_->config();
     const SpectralConfig& s = *c.spectral;
     const std::shared_ptr<Device>& d = codec_->device_;
-    const size_t rows = kFramesAtOnce, windows = rows * size_t(s.encoder_subframes), bins = size_t(s.encoder_window / 2 + 1);
+    const size_t rows = kFramesAtOnce, windows = rows * size_t(s.encoder_subframes),
+                 bins = size_t(s.encoder_window / 2 + 1);
     state_ = codec_->encoder_.state(d, kFramesAtOnce);
-    samples_ = {d, past_ + rows * size_t(c.frame_size)}, spectrum_ = {d, windows * 2 * bins}, features_ = {d, windows * (s.encoder_phases ? 3 : 1) * bins};
+    samples_ = {d, past_ + rows * size_t(c.frame_size)}, spectrum_ = {d, windows * 2 * bins},
+    features_ = {d, windows * (s.encoder_phases ? 3 : 1) * bins};
     latent_ = {d, rows * size_t(c.codebook_dim)}, codes_ = {d, rows * size_t(num_codebooks)};
     reset();
   }
@@ -198,34 +233,41 @@ class SpectralEncoder final : public EncoderStream {
     const SpectralConfig& s = *c.spectral;
     Device& d = *m.device_;
     const int windows = frames * s.encoder_subframes, bins = s.encoder_window / 2 + 1;
-    d.upload(samples_.data(), samples, (past_ + size_t(frames) * size_t(c.frame_size)) * sizeof(float));
-    d.dense(m.forward_.product(samples_.data(), m.encoder_hop_, windows, spectrum_.data(), 2 * bins));
-    d.features({spectrum_.data(), features_.data(), windows, bins, s.encoder_phases, 4.0f / static_cast<float>(s.encoder_window), s.log_floor});
+    d.upload(samples_.data(), samples,
+             (past_ + size_t(frames) * size_t(c.frame_size)) * sizeof(float));
+    d.dense(
+        m.forward_.product(samples_.data(), m.encoder_hop_, windows, spectrum_.data(), 2 * bins));
+    d.features({spectrum_.data(), features_.data(), windows, bins, s.encoder_phases,
+                4.0f / static_cast<float>(s.encoder_window), s.log_floor});
     m.encoder_.run(d, state_, features_.data(), frames, latent_.data());
     m.quantize(latent_.data(), frames, num_codebooks_, codes_, codes);
   }
 
   std::shared_ptr<const SpectralCodec> codec_;
   size_t past_;
-  std::vector<float> held_;  // the `past_` samples before the next frame, then those that no frame has used yet
+  // the `past_` samples before the next frame, then those that no frame has used yet
+  std::vector<float> held_;
   Network::State state_;
   DeviceBuffer<float> samples_, spectrum_, features_, latent_;
   DeviceBuffer<int32_t> codes_;
 };
 
-// --- codes in ----------------------------------------------------------------------------------------------------------
+// --- codes in ------------------------------------------------------------------------------------
 
 class SpectralDecoder final : public DecoderStream {
  public:
-  explicit SpectralDecoder(std::shared_ptr<const SpectralCodec> codec) : DecoderStream(*codec, kFramesAtOnce), codec_(std::move(codec)) {
+  explicit SpectralDecoder(std::shared_ptr<const SpectralCodec> codec)
+      : DecoderStream(*codec, kFramesAtOnce), codec_(std::move(codec)) {
     const CodecConfig& c = codec_->config();
     const SpectralConfig& s = *c.spectral;
     past_ = s.decoder_window - codec_->hop_;
-    const size_t rows = kFramesAtOnce, windows = rows * size_t(s.decoder_subframes), bins = size_t(s.decoder_window / 2 + 1);
+    const size_t rows = kFramesAtOnce, windows = rows * size_t(s.decoder_subframes),
+                 bins = size_t(s.decoder_window / 2 + 1);
     const std::shared_ptr<Device>& d = codec_->device_;
     state_ = codec_->decoder_.state(d, kFramesAtOnce);
     for (DeviceBuffer<float>& overlap : overlap_) overlap = {d, size_t(past_)};
-    latent_ = {d, rows * size_t(c.codebook_dim)}, head_ = {d, windows * 3 * bins}, segment_ = {d, windows * size_t(s.decoder_window)};
+    latent_ = {d, rows * size_t(c.codebook_dim)}, head_ = {d, windows * 3 * bins},
+    segment_ = {d, windows * size_t(s.decoder_window)};
     out_ = {d, rows * size_t(c.frame_size)}, codes_ = {d, rows * size_t(c.num_codebooks)};
     reset();
   }
@@ -238,7 +280,8 @@ class SpectralDecoder final : public DecoderStream {
   using DecoderStream::flush;
   void flush(Sink& out) override {
     std::vector<float> rest(static_cast<size_t>(past_));
-    if (past_) codec_->device_->download(rest.data(), overlap_[0].data(), rest.size() * sizeof(float));
+    if (past_)
+      codec_->device_->download(rest.data(), overlap_[0].data(), rest.size() * sizeof(float));
     for (size_t i = 0; i < rest.size(); ++i) rest[i] *= codec_->tail_[i];
     const size_t first = size_t(std::max<int64_t>(0, past_ - position_));
     out.from_host(*codec_->device_, rest.data() + first, rest.size() - first);
@@ -248,7 +291,9 @@ class SpectralDecoder final : public DecoderStream {
     auto copy = std::make_unique<SpectralDecoder>(codec_);
     Device& d = *codec_->device_;
     codec_->decoder_.copy(d, copy->state_, state_);
-    if (past_) d.copy(copy->overlap_[0].data(), overlap_[0].data(), 0, overlap_[0].size() * sizeof(float), 1);
+    if (past_)
+      d.copy(copy->overlap_[0].data(), overlap_[0].data(), 0, overlap_[0].size() * sizeof(float),
+             1);
     copy->position_ = position_;
     return copy;
   }
@@ -259,7 +304,8 @@ class SpectralDecoder final : public DecoderStream {
     const CodecConfig& c = m.config();
     const SpectralConfig& s = *c.spectral;
     Device& d = *m.device_;
-    const int window = s.decoder_window, bins = window / 2 + 1, windows = t * s.decoder_subframes, length = t * c.frame_size;
+    const int window = s.decoder_window, bins = window / 2 + 1, windows = t * s.decoder_subframes,
+              length = t * c.frame_size;
     d.upload(codes_.data(), codes, size_t(t) * size_t(num_codebooks) * sizeof(int32_t));
     d.rvq_decode({m.rvq_.books(), codes_.data(), latent_.data(), t, num_codebooks, false});
     m.decoder_.run(d, state_, latent_.data(), t, head_.data());
@@ -267,7 +313,8 @@ class SpectralDecoder final : public DecoderStream {
     inverse.load = Load::spectrum;
     d.dense(inverse);
     OverlapAdd o{};
-    o.segment = segment_.data(), o.shape = m.shape_.data(), o.steady = m.steady_.data(), o.overlap = overlap_[0].data(), o.next_overlap = overlap_[1].data(), o.out = out_.data();
+    o.segment = segment_.data(), o.shape = m.shape_.data(), o.steady = m.steady_.data(),
+    o.overlap = overlap_[0].data(), o.next_overlap = overlap_[1].data(), o.out = out_.data();
     o.windows = windows, o.window = window, o.hop = m.hop_, o.past = past_, o.length = length;
     o.first = int(std::min<int64_t>(length, std::max<int64_t>(0, past_ - position_)));
     o.phase = int((position_ + int64_t{past_} * (m.hop_ - 1)) % m.hop_);
@@ -288,11 +335,16 @@ class SpectralDecoder final : public DecoderStream {
 };
 
 std::unique_ptr<EncoderStream> SpectralCodec::make_encoder(int num_codebooks) const {
-  return std::make_unique<SpectralEncoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()), num_codebooks);
+  return std::make_unique<SpectralEncoder>(
+      std::static_pointer_cast<const SpectralCodec>(shared_from_this()), num_codebooks);
 }
 std::unique_ptr<DecoderStream> SpectralCodec::decoder() const {
-  if (!config_.spectral->has_decoder()) throw std::invalid_argument("this is an encoder without a decoder: its codes are units, not sound; decode with a codec");
-  return std::make_unique<SpectralDecoder>(std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
+  if (!config_.spectral->has_decoder())
+    throw std::invalid_argument(
+        "this is an encoder without a decoder: its codes are units, not sound; decode with a "
+        "codec");
+  return std::make_unique<SpectralDecoder>(
+      std::static_pointer_cast<const SpectralCodec>(shared_from_this()));
 }
 
 }  // namespace uniaudio::cuda

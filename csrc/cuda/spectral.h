@@ -1,4 +1,5 @@
-// The spectral codec on a device: csrc/spectral.h is its truth.  Without decoder blocks it ends at the codes: the semantic tokenizer.
+// The spectral codec on a device: csrc/spectral.h is its truth. Without decoder blocks it ends at
+// the codes: the semantic tokenizer.
 #pragma once
 
 #include <memory>
@@ -9,7 +10,8 @@
 
 namespace uniaudio::cuda {
 
-// Linear in, norm, causal ConvNeXt blocks, norm, linear out, as ConvNeXt of csrc/spectral.h.  Rows are frames.
+// Linear in, norm, causal ConvNeXt blocks, norm, linear out, as ConvNeXt of csrc/spectral.h. Rows
+// are frames.
 class Network {
  public:
   struct Shape {
@@ -20,7 +22,8 @@ class Network {
     DeviceBuffer<float> history[2], x, hidden;
   };
   Network() = default;
-  Network(const std::shared_ptr<Device>& device, const Weights& weights, const std::string& prefix, const Shape& shape);
+  Network(const std::shared_ptr<Device>& device, const Weights& weights, const std::string& prefix,
+          const Shape& shape);
   State state(const std::shared_ptr<Device>& device, int rows) const;
   void reset(Device& device, State& state) const;
   void copy(Device& device, State& to, const State& from) const;
@@ -55,7 +58,8 @@ class SpectralCodec final : public Codec {
   friend class SpectralDecoder;
   int encoder_hop_, hop_ = 0;
   Network encoder_, decoder_;
-  DenseMatrix forward_, inverse_;  // forward_: window -> spectrum [2 bins], Hann window included; inverse_: spectrum -> window
+  // forward_: window -> spectrum [2 bins], Hann window included; inverse_: spectrum -> window
+  DenseMatrix forward_, inverse_;
   DeviceBuffer<float> shape_, steady_;
   std::vector<float> tail_;
 };

@@ -1,12 +1,15 @@
-// The weights of a launch as one stream of tiles for each warp, and the ring through which they come.
+// The weights of a launch as one stream of tiles for each warp, and the ring through which they
+// come.
 //
-// A tile is 8 output rows of 64 bytes: 16 inputs in float32, 32 in bfloat16, 64 in int8; lane 4 g + t reads bytes 16 t to 16 t + 15 of row
-// g.  A matrix lies as [row tiles][k tiles][512 bytes].  A block has a contiguous range of row tiles, and each warp a contiguous range of
-// the k tiles of all of them, so that a sum has one order whatever the number of blocks is.
+// A tile is 8 output rows of 64 bytes: 16 inputs in float32, 32 in bfloat16, 64 in int8; lane 4 g +
+// t reads bytes 16 t to 16 t + 15 of row g. A matrix lies as [row tiles][k tiles][512 bytes]. A
+// block has a contiguous range of row tiles, and each warp a contiguous range of the k tiles of all
+// of them, so that a sum has one order whatever the number of blocks is.
 //
-// Which tiles come never depends on activations.  So each thread copies its own 16 bytes of the tiles ahead into a ring of its own in
-// shared memory (cp.async, no barrier: nobody else reads them), right through the exchanges between blocks, and memory stays busy
-// while activations travel.
+// Which tiles come never depends on activations. So each thread copies its own 16 bytes of the
+// tiles ahead into a ring of its own in shared memory (cp.async, no barrier: nobody else reads
+// them), right through the exchanges between blocks, and memory stays busy while activations
+// travel.
 #pragma once
 
 #include "simt.h"
@@ -16,7 +19,9 @@ namespace uniaudio::cuda {
 constexpr int kTileRows = 8, kTileRowBytes = 64, kTileBytes = kTileRows * kTileRowBytes;
 
 enum class Format : int { float32, bfloat16, int8 };  // of weights
-UA_HD int tile_inputs(Format f) { return f == Format::float32 ? 16 : f == Format::bfloat16 ? 32 : 64; }
+UA_HD int tile_inputs(Format f) {
+  return f == Format::float32 ? 16 : f == Format::bfloat16 ? 32 : 64;
+}
 
 // One matrix product.
 struct Job {
@@ -25,8 +30,11 @@ struct Job {
   const int32_t* list;  // the row tiles that are wanted, or null: all
 };
 
-// Where part `index` of `parts` begins in `total`; index x total is below 2^31 for any model (2^17 row tiles, some hundred blocks).
-UA_HD int range_begin(int index, int parts, int total) { return int(uint32_t(index) * uint32_t(total) / uint32_t(parts)); }
+// Where part `index` of `parts` begins in `total`; index x total is below 2^31 for any model (2^17
+// row tiles, some hundred blocks).
+UA_HD int range_begin(int index, int parts, int total) {
+  return int(uint32_t(index) * uint32_t(total) / uint32_t(parts));
+}
 
 // A warp's place in its stream.  All its lanes agree.
 struct Cursor {
@@ -35,8 +43,10 @@ struct Cursor {
   int job, row, row_end, left;
   const unsigned char* at;
 
-  UA_HD void start(const Job* all, int jobs_a_round, int how_often, int my_block, int all_blocks, int my_warp) {
-    jobs = all, count = jobs_a_round, rounds = jobs_a_round > 0 ? how_often : 0, block = my_block, blocks = all_blocks, warp = my_warp;
+  UA_HD void start(const Job* all, int jobs_a_round, int how_often, int my_block, int all_blocks,
+                   int my_warp) {
+    jobs = all, count = jobs_a_round, rounds = jobs_a_round > 0 ? how_often : 0, block = my_block,
+    blocks = all_blocks, warp = my_warp;
     job = -1, row = 0, row_end = 0, left = 0, at = nullptr;
   }
   // The next tile, or null at the end.
@@ -82,16 +92,24 @@ struct Ring {
   UA_HD void issue(int slot) {
     const unsigned char* tile = cursor.next();
     if (tile) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(mine + uint32_t(slot) * (kThreads * 16)), "l"(tile + (threadIdx.x & 31) * 16) : "memory");
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(mine + uint32_t(slot) *
+                                                                                (kThreads * 16)),
+                   "l"(tile + (threadIdx.x & 31) * 16)
+                   : "memory");
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");  // an empty group past the end: the count below stays right
+    // an empty group past the end: the count below stays right
+    asm volatile("cp.async.commit_group;" ::: "memory");
   }
   // This lane's bytes of the warp's next tile.
   UA_HD void take(int, Lane<Vec4>& out) {
     asm volatile("cp.async.wait_group %0;" ::"n"(kDepth - 2) : "memory");
     uint32_t* v = out.value.v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(mine + uint32_t(head) * (kThreads * 16)) : "memory");
-    issue(head == 0 ? kDepth - 1 : head - 1);  // the slot that was read before this one: long out of use
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(mine + uint32_t(head) * (kThreads * 16))
+                 : "memory");
+    // the slot that was read before this one: long out of use
+    issue(head == 0 ? kDepth - 1 : head - 1);
     head = head + 1 == kDepth ? 0 : head + 1;
   }
 #else

@@ -1,8 +1,11 @@
-// Frames of up to 64 streams (or 64 positions of a prefill) by plain launches, one after the other, each weight read once for all of them.
+// Frames of up to 64 streams (or 64 positions of a prefill) by plain launches, one after the other,
+// each weight read once for all of them.
 //
-// The kernel that stays (frame.h) keeps all activations in every block's shared memory, which 8 columns fill.  Here a product's blocks hold a
-// part of the inputs each, as its warps do there: kWarps ranges of k tiles, whose sums go to memory and are added in the same order.
-// The same mma instructions over the same tiles, the same norms and attention: a stream's bits are those that it gives alone.
+// The kernel that stays (frame.h) keeps all activations in every block's shared memory, which 8
+// columns fill. Here a product's blocks hold a part of the inputs each, as its warps do there:
+// kWarps ranges of k tiles, whose sums go to memory and are added in the same order. The same mma
+// instructions over the same tiles, the same norms and attention: a stream's bits are those that it
+// gives alone.
 //
 //   product    x -> norm -> partial sums                    a block: 8 or 16 row tiles, one range of inputs, all columns
 //   row        partial sums -> x of the next, its moments    a block: one column
@@ -10,7 +13,8 @@
 //   few        the same of the local stack                   a block: one column
 //   sample     partial sums -> logits -> id                  a block: one column
 //
-// All arguments but memory are the same for each frame, so that a device may record the launches once and play them again.
+// All arguments but memory are the same for each frame, so that a device may record the launches
+// once and play them again.
 #pragma once
 
 #include <variant>
@@ -20,7 +24,7 @@
 
 namespace uniaudio::cuda {
 
-// --- the row of a column --------------------------------------------------------------------------------------------------------
+// --- the row of a column -------------------------------------------------------------------------
 
 // A column's place in its launch, in device memory: the new ids [K], then these.
 enum { kMade, kEnded, kError, kRound, kPlaces };
@@ -39,15 +43,15 @@ struct WideRow {
   int columns, width;
   Totals from;
   const float* bias;
-  float* x;  // [columns][width]
-  Norm norm; // of the next product, and whether it wants the largest value
+  float* x;   // [columns][width]
+  Norm norm;  // of the next product, and whether it wants the largest value
   bool peaks;
   float* stats;
   // begin, slot
-  const float *positions, *embed, *guide_embed;
+  const float *positions, *embed, *aligned_embed;
   const Column* column;
   const int32_t* state;
-  int codebooks, guide_slots, slot, start_id;
+  int codebooks, aligned_slots, slot, start_id;
   bool prefill, bridged, embedded;
   // the end of a stack: what is normalised itself, and the largest values of its slices
   float *out, *slice_peaks;
@@ -78,10 +82,10 @@ UA_HD float wide_value(const WideRow& p, int c, int i) {
     const int round = ids[p.codebooks + kRound];
     position = size_t(column.position + round);
     v = p.prefill ? column.rows[i] : column.last[i];
-    if (!p.prefill && column.guide) {
-      for (int g = 0; g < p.guide_slots; ++g) {
-        const int32_t id = column.guide[size_t(round) * p.guide_slots + g];
-        if (id >= 0) v = v + p.guide_embed[size_t(id) * p.width + i];
+    if (!p.prefill && column.aligned) {
+      for (int g = 0; g < p.aligned_slots; ++g) {
+        const int32_t id = column.aligned[size_t(round) * p.aligned_slots + g];
+        if (id >= 0) v = v + p.aligned_embed[size_t(id) * p.width + i];
       }
     }
   }
@@ -94,7 +98,8 @@ UA_HD void wide_run(Block& block, const WideRow& p) {
   float* const found = row + p.width;  // mean, inverse
   uint32_t* const peak = reinterpret_cast<uint32_t*>(found + 2);
   block.threads([&](int tid) {
-    for (int i = tid; i < p.width; i += kThreads) p.x[size_t(c) * p.width + i] = row[i] = wide_value(p, c, i);
+    for (int i = tid; i < p.width; i += kThreads)
+      p.x[size_t(c) * p.width + i] = row[i] = wide_value(p, c, i);
     if (tid == 0) found[0] = 0, found[1] = 1, *peak = 0;
     if (p.out && tid < p.slices) p.slice_peaks[c * p.slices + tid] = 0;
   });
@@ -104,7 +109,7 @@ UA_HD void wide_run(Block& block, const WideRow& p) {
       if (warp != 0) return;
       float mean, inverse;
       moments(row, p.width, p.norm, mean, inverse);
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         if (lane == 0) found[0] = mean, found[1] = inverse;
       }
     });
@@ -118,7 +123,9 @@ UA_HD void wide_run(Block& block, const WideRow& p) {
         most = size > most ? size : most;
         if (!p.out) continue;
         p.out[size_t(c) * p.width + i] = v;
-        max_shared(reinterpret_cast<uint32_t*>(p.slice_peaks) + c * p.slices + i / (p.width / p.slices), bits_of(size));
+        max_shared(
+            reinterpret_cast<uint32_t*>(p.slice_peaks) + c * p.slices + i / (p.width / p.slices),
+            bits_of(size));
       }
       max_shared(peak, bits_of(most));
     });
@@ -126,11 +133,12 @@ UA_HD void wide_run(Block& block, const WideRow& p) {
   }
   block.threads([&](int tid) {
     float* const s = p.stats + c * kStats;
-    if (tid == 0) s[kMean] = found[0], s[kInverse] = found[1], s[kPeak] = float_of(*peak), s[kAttended] = 0;
+    if (tid == 0)
+      s[kMean] = found[0], s[kInverse] = found[1], s[kPeak] = float_of(*peak), s[kAttended] = 0;
   });
 }
 
-// --- attention ---------------------------------------------------------------------------------------------------------------------
+// --- attention -----------------------------------------------------------------------------------
 
 struct WideAttend {
   Totals qkv;
@@ -139,8 +147,9 @@ struct WideAttend {
   const float* angles;
   const Column* column;
   const int32_t* state;
-  bool half, write, attend;  // of positions of one stream, all are written before any is attended to
-  float *out, *stats;        // [columns][heads dim]
+  // of positions of one stream, all are written before any is attended to
+  bool half, write, attend;
+  float *out, *stats;  // [columns][heads dim]
 };
 inline int wide_blocks(const WideAttend& p) { return p.columns * p.kv_heads; }
 inline size_t wide_smem(const WideAttend& p) {
@@ -149,18 +158,24 @@ inline size_t wide_smem(const WideAttend& p) {
 }
 
 UA_HD void wide_run(Block& block, const WideAttend& p) {
-  const int c = block.index / p.kv_heads, kv = block.index % p.kv_heads, dim = p.dim, wide = padded_dim(dim), group = p.heads / p.kv_heads;
-  float* const raw = reinterpret_cast<float*>(block.smem);  // [group + 2][wide]: queries, key, value
-  float* const ready = raw + (group + 2) * wide;            // the same, turned
-  float* const subs = ready + (group + 2) * wide;           // [kGroups][wide + 4]
-  float* const parts = subs + kGroups * (wide + 4);         // [kSplits][dim + 2]
+  const int c = block.index / p.kv_heads, kv = block.index % p.kv_heads, dim = p.dim,
+            wide = padded_dim(dim), group = p.heads / p.kv_heads;
+  // [group + 2][wide]: queries, key, value
+  float* const raw = reinterpret_cast<float*>(block.smem);
+  float* const ready = raw + (group + 2) * wide;     // the same, turned
+  float* const subs = ready + (group + 2) * wide;    // [kGroups][wide + 4]
+  float* const parts = subs + kGroups * (wide + 4);  // [kSplits][dim + 2]
   const Column& column = p.column[c];
   const int64_t t = column.position + p.state[c * state_stride(p.codebooks) + p.codebooks + kRound];
   const size_t base = (size_t(p.layer) * p.kv_heads + kv) * size_t(column.capacity);
   block.threads([&](int tid) {
     for (int i = tid; i < (group + 2) * wide; i += kThreads) {
       const int h = i / wide, at = i % wide;
-      const int row = (h < group ? kv * group + h : h == group ? p.heads + kv : p.heads + p.kv_heads + kv) * dim + at;
+      const int row = (h < group    ? kv * group + h
+                       : h == group ? p.heads + kv
+                                    : p.heads + p.kv_heads + kv) *
+                          dim +
+                      at;
       raw[i] = at < dim ? total_of(p.qkv, p.bias, c, row) : 0.0f;
     }
   });
@@ -169,9 +184,14 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
   block.threads([&](int tid) {
     for (int i = tid; i < (group + 2) * wide; i += kThreads) {
       const int h = i / wide, at = i % wide;
-      const float v = at < dim ? turned(raw + h * wide, at, dim, p.angles && h <= group ? p.angles + size_t(t) * dim : nullptr) : 0.0f;
+      const float v = at < dim
+                          ? turned(raw + h * wide, at, dim,
+                                   p.angles && h <= group ? p.angles + size_t(t) * dim : nullptr)
+                          : 0.0f;
       ready[i] = h < group ? v * scale : v;
-      if (p.write && h >= group) store_cache(h == group ? column.keys : column.values, (base + size_t(t)) * wide + at, p.half, v);
+      if (p.write && h >= group)
+        store_cache(h == group ? column.keys : column.values, (base + size_t(t)) * wide + at,
+                    p.half, v);
     }
   });
   block.sync();
@@ -179,9 +199,11 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
   const int splits = splits_at(t);
   for (int g = 0; g < group; ++g) {
     for (int split = 0; split < splits; ++split) {
-      attend_head(block, {column.keys, column.values, base, dim, p.half}, split, t + 1, ready + g * wide, subs);
+      attend_head(block, {column.keys, column.values, base, dim, p.half}, split, t + 1,
+                  ready + g * wide, subs);
       block.threads([&](int tid) {
-        for (int at = tid; at < dim + 2; at += kThreads) parts[split * (dim + 2) + at] = of_groups(subs, wide, dim, at);
+        for (int at = tid; at < dim + 2; at += kThreads)
+          parts[split * (dim + 2) + at] = of_groups(subs, wide, dim, at);
       });
       block.sync();
     }
@@ -195,7 +217,8 @@ UA_HD void wide_run(Block& block, const WideAttend& p) {
         }
         const float v = of_splits(found, splits);
         p.out[(size_t(c) * p.heads + kv * group + g) * dim + at] = v;
-        max_shared(reinterpret_cast<uint32_t*>(p.stats) + c * kStats + kAttended, bits_of(v) & 0x7FFFFFFFu);
+        max_shared(reinterpret_cast<uint32_t*>(p.stats) + c * kStats + kAttended,
+                   bits_of(v) & 0x7FFFFFFFu);
       }
     });
     block.sync();
@@ -215,14 +238,19 @@ inline size_t wide_smem(const WideFew&) { return 16; }
 
 UA_HD void wide_run(Block& block, const WideFew& p) {
   const int c = block.index;
-  const auto of_slot = [&](int t) { return p.known + (size_t(t * p.layers + p.layer) * p.columns + c) * p.width; };
+  const auto of_slot = [&](int t) {
+    return p.known + (size_t(t * p.layers + p.layer) * p.columns + c) * p.width;
+  };
   block.threads([&](int tid) {
-    for (int i = tid; i < p.width; i += kThreads) of_slot(p.slot)[i] = total_of(p.qkv, p.bias, c, i);
+    for (int i = tid; i < p.width; i += kThreads)
+      of_slot(p.slot)[i] = total_of(p.qkv, p.bias, c, i);
   });
   block.sync();
   float* const out = p.out + size_t(c) * p.heads * p.dim;
   block.warps([&](int warp) {
-    for (int h = warp; h < p.heads; h += kWarps) attend_few(p.heads, p.kv_heads, p.dim, p.angles, p.slot, h, out + h * p.dim, [&](int t, int i) { return of_slot(t)[i]; });
+    for (int h = warp; h < p.heads; h += kWarps)
+      attend_few(p.heads, p.kv_heads, p.dim, p.angles, p.slot, h, out + h * p.dim,
+                 [&](int t, int i) { return of_slot(t)[i]; });
   });
   block.sync();
   block.threads([&](int tid) {
@@ -235,7 +263,7 @@ UA_HD void wide_run(Block& block, const WideFew& p) {
   });
 }
 
-// --- ids -----------------------------------------------------------------------------------------------------------------------------
+// --- ids -----------------------------------------------------------------------------------------
 
 struct WideSample {
   Totals logits;
@@ -247,7 +275,9 @@ struct WideSample {
   Embedding embed;
 };
 inline int wide_blocks(const WideSample& p) { return p.columns; }
-inline size_t wide_smem(const WideSample& p) { return size_t(kSampleBytes + (p.vocab + 31) / 32 * 4 + p.logits.rows * 4); }
+inline size_t wide_smem(const WideSample& p) {
+  return size_t(kSampleBytes + (p.vocab + 31) / 32 * 4 + p.logits.rows * 4);
+}
 
 UA_HD void wide_run(Block& block, const WideSample& p) {
   const int c = block.index, n = p.logits.rows;
@@ -274,7 +304,8 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
   int32_t id = tied ? own[0] : 0;
   uint32_t bad = 0;
   if (!tied) {
-    id = sample(block, scratch, marks, p.vocab, v, n, p.list, column.sampling, p.slot, uint64_t(column.key_frame + t),
+    id = sample(block, scratch, marks, p.vocab, v, n, p.list, column.sampling, p.slot,
+                uint64_t(column.key_frame + t),
                 column.history + (t - generated) * p.codebooks + p.slot, p.codebooks, generated);
     bad = scratch.bad;
   }
@@ -287,9 +318,12 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
     int32_t* const ids = p.state + to * state_stride(p.codebooks);
     int32_t* const place = ids + p.codebooks;
     int32_t* const past = whose.history + (whose.position + round) * p.codebooks;
-    for (int k = p.slot; k < (column.sampling.tie ? p.codebooks : p.slot + 1); ++k) ids[k] = past[k] = id;
+    for (int k = p.slot; k < (column.sampling.tie ? p.codebooks : p.slot + 1); ++k)
+      ids[k] = past[k] = id;
     if (bad && place[kError] == 0) place[kError] = int32_t(bad);
-    if (id == column.sampling.end_id && column.sampling.end_slot[p.slot] && (p.slot == 0 || !column.sampling.tie)) place[kEnded] = 1;
+    if (id == column.sampling.end_id && column.sampling.end_slot[p.slot] &&
+        (p.slot == 0 || !column.sampling.tie))
+      place[kEnded] = 1;
     if (!p.last) return;
     if (!place[kEnded] && !place[kError]) ++place[kMade];
     ++place[kRound];
@@ -302,7 +336,8 @@ UA_HD void wide_run(Block& block, const WideSample& p) {
     const int32_t* const ids = p.state + to * state_stride(p.codebooks);
     if (ids[p.codebooks + kEnded] || ids[p.codebooks + kError]) continue;
     block.threads([&](int tid) {
-      for (int at = tid; at < p.width; at += kThreads) p.column[to].last[at] = embedding(p.embed, ids, at);
+      for (int at = tid; at < p.width; at += kThreads)
+        p.column[to].last[at] = embedding(p.embed, ids, at);
     });
   }
 }

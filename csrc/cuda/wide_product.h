@@ -1,5 +1,6 @@
-// y = W f(x) for up to 64 columns, each weight read once for all of them: a block has 8 or 16 row tiles and one of kWarps ranges of the inputs, as
-// a warp has in linear.h, and the ranges' sums go to memory.  The same mma instructions over the same tiles: a column's bits are those of linear.h.
+// y = W f(x) for up to 64 columns, each weight read once for all of them: a block has 8 or 16 row
+// tiles and one of kWarps ranges of the inputs, as a warp has in linear.h, and the ranges' sums go
+// to memory. The same mma instructions over the same tiles: a column's bits are those of linear.h.
 #pragma once
 
 #include "linear.h"
@@ -8,7 +9,8 @@ namespace uniaudio::cuda {
 
 constexpr int kWideColumns = 64;
 
-// Of each column's x: mean, inverse deviation, the largest value that the next product reads; the largest attended value.
+// Of each column's x: mean, inverse deviation, the largest value that the next product reads; the
+// largest attended value.
 enum { kMean, kInverse, kPeak, kAttended, kStats };
 
 // What a product gave: parts [kWarps][columns][rows] of float32 or int32.
@@ -16,8 +18,8 @@ struct Totals {
   const float* parts;
   int columns, rows;
   Format format;
-  const float* row_scale;              // int8
-  const float* peak;                   // of the operand's columns, peak_stride apart
+  const float* row_scale;  // int8
+  const float* peak;       // of the operand's columns, peak_stride apart
   int peak_stride;
 };
 UA_HD float total_of(const Totals& t, int column, int row, int scale_row) {
@@ -49,12 +51,17 @@ struct WideProduct {
   int peak_stride;
   Format format;
   int columns;
-  int each;  // row tiles a warp, 1 or 2: with two, activations are read from shared memory half as often
+  // row tiles a warp, 1 or 2: with two, activations are read from shared memory half as often
+  int each;
   float* parts;
 };
-inline int wide_blocks(const WideProduct& p) { return (p.job.row_tiles + kWarps * p.each - 1) / (kWarps * p.each) * kWarps; }
+inline int wide_blocks(const WideProduct& p) {
+  return (p.job.row_tiles + kWarps * p.each - 1) / (kWarps * p.each) * kWarps;
+}
 UA_HD int wide_range(int k_tiles) { return (k_tiles + kWarps - 1) / kWarps; }
-inline size_t wide_smem(const WideProduct& p) { return size_t(operand_bytes(p.format, wide_range(p.job.k_tiles), p.columns)); }
+inline size_t wide_smem(const WideProduct& p) {
+  return size_t(operand_bytes(p.format, wide_range(p.job.k_tiles), p.columns));
+}
 
 // A warp's tiles of one row tile, some ahead.
 struct Straight {
@@ -73,9 +80,11 @@ struct Straight {
   const unsigned char* at;
 };
 
-// Sums of kEach row tiles over a range's tiles, of all columns.  Parts: value and rest of bfloat16 operands, or one of integers.
+// Sums of kEach row tiles over a range's tiles, of all columns. Parts: value and rest of bfloat16
+// operands, or one of integers.
 template <int kEach, class Acc, int kParts, class Mma>
-UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns, Lane<Acc> (&acc)[kEach][kWideColumns / 16][2 * kParts], Mma mma) {
+UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns,
+                      Lane<Acc> (&acc)[kEach][kWideColumns / 16][2 * kParts], Mma mma) {
   constexpr int kAhead = 4;
   for (int k0 = 0; k0 < tiles; k0 += kAhead) {
     Lane<Vec4> w[kEach][kAhead];
@@ -95,11 +104,15 @@ UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns
         UA_UNROLL
         for (int part = 0; part < kParts; ++part) {
           Lane<Vec4> x[2];
-          UA_LANES(lane) {
+          UA_LANES (lane) {
             UA_UNROLL
             for (int h = 0; h < 2; ++h) {
               const int c = 16 * g + 8 * h + lane / 4;
-              x[h][lane] = c < columns ? *reinterpret_cast<const Vec4*>(o.data + (part * columns + c) * o.stride + (k0 + k) * kTileRowBytes + lane % 4 * 16) : Vec4{{0, 0, 0, 0}};
+              x[h][lane] =
+                  c < columns
+                      ? *reinterpret_cast<const Vec4*>(o.data + (part * columns + c) * o.stride +
+                                                       (k0 + k) * kTileRowBytes + lane % 4 * 16)
+                      : Vec4{{0, 0, 0, 0}};
             }
           }
           UA_UNROLL
@@ -113,22 +126,27 @@ UA_HD void wide_tiles(Straight* source, int tiles, const Operand& o, int columns
   }
 }
 
-// By one warp: `count` of kEach row tiles from `tile` on, over `tiles` k tiles, to parts [columns][rows] of this range.
+// By one warp: `count` of kEach row tiles from `tile` on, over `tiles` k tiles, to parts
+// [columns][rows] of this range.
 template <int kEach>
-UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count, int first, int tiles, float* parts) {
+UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count, int first,
+                     int tiles, float* parts) {
   const int rows = p.job.row_tiles * kTileRows;
   Straight source[kEach];
   UA_UNROLL
   for (int e = 0; e < kEach; ++e) {
     const int r = tile + (e < count ? e : 0);
-    source[e].at = p.job.tiles + (size_t(p.job.list ? p.job.list[r] : r) * size_t(p.job.k_tiles) + size_t(first)) * kTileBytes;
+    source[e].at = p.job.tiles + (size_t(p.job.list ? p.job.list[r] : r) * size_t(p.job.k_tiles) +
+                                  size_t(first)) *
+                                     kTileBytes;
   }
   constexpr int kGroups16 = kWideColumns / 16;
-  const auto store = [&](int e, int g, int lane, const float (&v)[4]) {
+  const auto store = [&](int e, int g, int lane, const float(&v)[4]) {
     UA_UNROLL
     for (int h = 0; h < 4; ++h) {
       const int c = 16 * g + 8 * (h / 2) + lane / 4;
-      if (e < count && c < p.columns) parts[size_t(c) * rows + (tile + e) * kTileRows + 2 * (lane % 4) + h % 2] = v[h];
+      if (e < count && c < p.columns)
+        parts[size_t(c) * rows + (tile + e) * kTileRows + 2 * (lane % 4) + h % 2] = v[h];
     }
   };
   if (p.format == Format::float32) {
@@ -138,32 +156,44 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
       for (int c = 0; c < p.columns; c += kMaxColumns) {
         Straight again = source[e];
         const Operand some = {o.data + c * o.stride, nullptr, o.stride, o.format};
-        warp_tile<kMaxColumns>(again, 0, tiles, 0, some, p.columns - c < kMaxColumns ? p.columns - c : kMaxColumns, parts + size_t(c) * rows + (tile + e) * kTileRows, rows);
+        warp_tile<kMaxColumns>(again, 0, tiles, 0, some,
+                               p.columns - c < kMaxColumns ? p.columns - c : kMaxColumns,
+                               parts + size_t(c) * rows + (tile + e) * kTileRows, rows);
       }
     }
   } else if (p.format == Format::bfloat16) {
     Lane<Acc4> acc[kEach][kGroups16][4];
     UA_UNROLL
-    for (int i = 0; i < kEach * kGroups16 * 4; ++i) UA_LANES(lane) acc[i / (4 * kGroups16)][i / 4 % kGroups16][i % 4][lane] = Acc4{{0, 0, 0, 0}};
-    wide_tiles<kEach, Acc4, 2>(source, tiles, o, p.columns, acc, [](auto& c, const auto& a, const auto& a8, const auto& b, int at) { mma_bf16(c, a, a8, b, at); });
+    for (int i = 0; i < kEach * kGroups16 * 4; ++i)
+      UA_LANES (lane) acc[i / (4 * kGroups16)][i / 4 % kGroups16][i % 4][lane] = Acc4{{0, 0, 0, 0}};
+    wide_tiles<kEach, Acc4, 2>(source, tiles, o, p.columns, acc,
+                               [](auto& c, const auto& a, const auto& a8, const auto& b, int at) {
+                                 mma_bf16(c, a, a8, b, at);
+                               });
     UA_UNROLL
     for (int i = 0; i < kEach * kGroups16; ++i) {
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         const auto& s = acc[i / kGroups16][i % kGroups16];
         float v[4];
         UA_UNROLL
-        for (int h = 0; h < 4; ++h) v[h] = (s[0][lane].v[h] + s[1][lane].v[h]) + (s[2][lane].v[h] + s[3][lane].v[h]);
+        for (int h = 0; h < 4; ++h)
+          v[h] = (s[0][lane].v[h] + s[1][lane].v[h]) + (s[2][lane].v[h] + s[3][lane].v[h]);
         store(i / kGroups16, i % kGroups16, lane, v);
       }
     }
   } else {
     Lane<AccI4> acc[kEach][kGroups16][2];
     UA_UNROLL
-    for (int i = 0; i < kEach * kGroups16 * 2; ++i) UA_LANES(lane) acc[i / (2 * kGroups16)][i / 2 % kGroups16][i % 2][lane] = AccI4{{0, 0, 0, 0}};
-    wide_tiles<kEach, AccI4, 1>(source, tiles, o, p.columns, acc, [](auto& c, const auto& a, const auto& a8, const auto& b, int at) { mma_int8(c, a, a8, b, at); });
+    for (int i = 0; i < kEach * kGroups16 * 2; ++i)
+      UA_LANES (lane)
+        acc[i / (2 * kGroups16)][i / 2 % kGroups16][i % 2][lane] = AccI4{{0, 0, 0, 0}};
+    wide_tiles<kEach, AccI4, 1>(source, tiles, o, p.columns, acc,
+                                [](auto& c, const auto& a, const auto& a8, const auto& b, int at) {
+                                  mma_int8(c, a, a8, b, at);
+                                });
     UA_UNROLL
     for (int i = 0; i < kEach * kGroups16; ++i) {
-      UA_LANES(lane) {
+      UA_LANES (lane) {
         const auto& s = acc[i / kGroups16][i % kGroups16];
         float v[4];
         UA_UNROLL
@@ -176,14 +206,18 @@ UA_HD void wide_warp(const WideProduct& p, const Operand& o, int tile, int count
 
 UA_HD void wide_run(Block& block, const WideProduct& p) {
   const int range = block.index % kWarps, group = block.index / kWarps;
-  const int first = range_begin(range, kWarps, p.job.k_tiles), tiles = range_begin(range + 1, kWarps, p.job.k_tiles) - first;
+  const int first = range_begin(range, kWarps, p.job.k_tiles),
+            tiles = range_begin(range + 1, kWarps, p.job.k_tiles) - first;
   const int per = tile_inputs(p.format), begin = first * per, inputs = tiles * per;
-  const Operand o = {block.smem, nullptr, operand_stride(p.format, wide_range(p.job.k_tiles)), p.format};
+  const Operand o = {block.smem, nullptr, operand_stride(p.format, wide_range(p.job.k_tiles)),
+                     p.format};
   block.threads([&](int tid) {
     for (int i = tid; i < p.columns * inputs; i += kThreads) {
       const int c = i / inputs, at = i % inputs, k = begin + at;
       const float* const s = p.stats + c * kStats;
-      const float v = k < p.n ? normalised(p.norm, p.x[size_t(c) * p.stride + k], k, s[kMean], s[kInverse]) : 0.0f;
+      const float v =
+          k < p.n ? normalised(p.norm, p.x[size_t(c) * p.stride + k], k, s[kMean], s[kInverse])
+                  : 0.0f;
       set_operand(o, p.columns, c, at, v, p.peak[size_t(c) * p.peak_stride]);
     }
   });

@@ -37,9 +37,23 @@ def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
     results, docs = tmp_path / "lm.json", tmp_path / "page.md"
     common = [*LM, "--cache", tmp_path / "cache", "--results", results, "--docs", docs]
     ok("lm.py", *common, "--engines", "native", "--rows", "1@20,3@20", where=tmp_path)
-    ok("lm.py", *common, "--engines", "native-int8", "--rows", "context@200,prefill@20,neighbour@20", where=tmp_path)
+    ok(
+        "lm.py",
+        *common,
+        "--engines",
+        "native-int8",
+        "--rows",
+        "context@200,prefill@20,neighbour@20",
+        where=tmp_path,
+    )
     found = json.loads(results.read_text())
-    assert list(found["rows"]) == ["1@20", "3@20", "context@200", "prefill@20", "neighbour@20"]  # both invocations' rows
+    assert list(found["rows"]) == [
+        "1@20",
+        "3@20",
+        "context@200",
+        "prefill@20",
+        "neighbour@20",
+    ]  # both invocations' rows
     for name, row in found["rows"].items():
         assert "native-float32" in row["engines"]
         assert len(row["bandwidth"]) == 2 and min(row["bandwidth"]) > 0
@@ -48,8 +62,13 @@ def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
             assert all(len(t) == 2 and min(t) > 0 for t in times.values())
             assert ("base" in times) == name.startswith(("context", "neighbour"))
     ok("lm.py", *common, "--engines", "native-int8", "--rows", "1@20", "--append", where=tmp_path)
-    row = json.loads(results.read_text())["rows"]["1@20"]  # two rounds more, of the engines that both runs had
-    assert {e: len(t["ms"]) for e, t in row["engines"].items()} == {"native-float32": 4, "native-int8": 4}
+    row = json.loads(results.read_text())["rows"][
+        "1@20"
+    ]  # two rounds more, of the engines that both runs had
+    assert {e: len(t["ms"]) for e, t in row["engines"].items()} == {
+        "native-float32": 4,
+        "native-int8": 4,
+    }
     assert len(row["bandwidth"]) == 4
     checks = found["checks"]
     assert checks["native-float32"]["greedy"] == 1.0
@@ -80,17 +99,31 @@ def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("model", ["tiny", "base"])
-def test_peers_compute_the_same_model(kind: str, packages: list[str], dtypes: list[str], model: str, tmp_path: Path) -> None:
+def test_peers_compute_the_same_model(
+    kind: str, packages: list[str], dtypes: list[str], model: str, tmp_path: Path
+) -> None:
     if not installed(*packages):
         pytest.skip(f"{packages[0]} is not installed")
     if (kind, model) == ("llama", "base"):
         pytest.skip("llama.cpp has no model type that fits the bundled model")
     results = tmp_path / "lm.json"
     names = [f"{kind}-{d}" for d in dtypes]
-    options = [*LM, "--cache", tmp_path / "cache", "--results", results, "--rows", "2@20,prefill@20", "--engines", ",".join(names)]
+    options = [
+        *LM,
+        "--cache",
+        tmp_path / "cache",
+        "--results",
+        results,
+        "--rows",
+        "2@20,prefill@20",
+        "--engines",
+        ",".join(names),
+    ]
     options[options.index("--model") + 1] = model
     done = run("lm.py", *options, where=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]  # it fails where an engine's logits are not the model's
+    assert done.returncode == 0, done.stderr[
+        -2000:
+    ]  # it fails where an engine's logits are not the model's
     checks = json.loads(results.read_text())["checks"]
     assert set(checks) == {*names, "native-float32"}, done.stderr[-2000:]
     for name in names:
@@ -99,7 +132,9 @@ def test_peers_compute_the_same_model(kind: str, packages: list[str], dtypes: li
     assert all(set(row["engines"]) == set(checks) for row in rows.values())
 
 
-def test_check_refuses_an_engine_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_refuses_an_engine_that_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     lm = importlib.import_module("lm")
     base = importlib.import_module("peers.base")
@@ -108,7 +143,9 @@ def test_check_refuses_an_engine_that_computes_something_else(monkeypatch: pytes
     class Fake:
         def __init__(self, name: str, dtype: str, noise: float) -> None:
             self.name, self.version, self.noise = name, "1", noise
-            self.spec = base.Spec("torch", dtype, "tiny", 0, 1, Path()) if name != "reference" else spec
+            self.spec = (
+                base.Spec("torch", dtype, "tiny", 0, 1, Path()) if name != "reference" else spec
+            )
 
         def call(self, method: str, *args: Any) -> Any:
             if method == "logits":
@@ -126,13 +163,28 @@ def test_check_refuses_an_engine_that_computes_something_else(monkeypatch: pytes
 
 def test_accuracy(tmp_path: Path) -> None:
     results, docs = tmp_path / "accuracy.json", tmp_path / "page.md"
-    options = ["--models", "tiny,base", "--sequences", 1, "--frames", 30, "--formats", "float32,int8,int4", "--cache", tmp_path / "cache"]
+    options = [
+        "--models",
+        "tiny,base",
+        "--sequences",
+        1,
+        "--frames",
+        30,
+        "--formats",
+        "float32,int8,int4",
+        "--cache",
+        tmp_path / "cache",
+    ]
     ok("accuracy.py", *options, "--results", results, where=tmp_path)
     models = json.loads(results.read_text())["models"]
     assert set(models) == {"tiny", "base"}
     for sets in models.values():
         for formats in sets.values():
-            assert formats["float32"]["rms"] == 0 and formats["float32"]["top1"] == 1 and formats["float32"]["change"] == 0
+            assert (
+                formats["float32"]["rms"] == 0
+                and formats["float32"]["top1"] == 1
+                and formats["float32"]["change"] == 0
+            )
             assert 0 < formats["int8"]["rms"] < formats["int4"]["rms"] < 0.5
             assert 0 < formats["int8"]["divergence"] < formats["int4"]["divergence"]
             assert formats["int8"]["top1"] > 0.8
@@ -143,12 +195,27 @@ def test_accuracy(tmp_path: Path) -> None:
 
 def test_first_chunk(tmp_path: Path) -> None:
     results, docs = tmp_path / "first.json", tmp_path / "page.md"
-    options = ["--formats", "int8,float32", "--rounds", 1, "--repeat", 1, "--seconds", 0.2, "--results", results]
+    options = [
+        "--formats",
+        "int8,float32",
+        "--rounds",
+        1,
+        "--repeat",
+        1,
+        "--seconds",
+        0.2,
+        "--results",
+        results,
+    ]
     ok("first_chunk.py", *options, where=tmp_path)
     formats = json.loads(results.read_text())["formats"]
     assert list(formats) == ["int8", "float32"]
     for figures in formats.values():
-        assert figures["first_chunk_ms"][0] > 0 and figures["realtime_factor"][0] > 0 and figures["prefill_frames"] > 0
+        assert (
+            figures["first_chunk_ms"][0] > 0
+            and figures["realtime_factor"][0] > 0
+            and figures["prefill_frames"] > 0
+        )
     assert formats["int8"]["weight_bytes"] < formats["float32"]["weight_bytes"]
     ok("first_chunk.py", "--results", results, "--docs", docs, "--write", where=tmp_path)
     assert "| int8 |" in docs.read_text()
@@ -164,14 +231,25 @@ def test_first_chunk(tmp_path: Path) -> None:
         ("lm.py", ["--write", "--results", "absent.json"], "no results yet"),
         ("lm.py", ["--write", "--results", "damaged.json"], "expected results as JSON"),
         ("accuracy.py", ["--models", "big"], "expected --models of"),
-        ("accuracy.py", ["--models", "base", "--formats", "int3", "--sequences", "1"], "does not take 'int3'"),
+        (
+            "accuracy.py",
+            ["--models", "base", "--formats", "int3", "--sequences", "1"],
+            "does not take 'int3'",
+        ),
         ("accuracy.py", ["--models", "base", "--tokens", "nowhere"], "expected tts-valid-*.npz"),
         ("first_chunk.py", ["--formats", "int3"], "dtype: expected"),
     ],
 )
-def test_errors_are_one_line(command: str, options: list[str], message: str | None, tmp_path: Path) -> None:
+def test_errors_are_one_line(
+    command: str, options: list[str], message: str | None, tmp_path: Path
+) -> None:
     (tmp_path / "damaged.json").write_text("{")
-    done = run(command, *options, *(["--cache", "cache"] if command != "first_chunk.py" else []), where=tmp_path)
+    done = run(
+        command,
+        *options,
+        *(["--cache", "cache"] if command != "first_chunk.py" else []),
+        where=tmp_path,
+    )
     if message is None:  # a format that the engine lacks is left out and named, as a peer would be
         assert "left out: native-int3" in done.stderr
         return
@@ -188,11 +266,18 @@ def test_help_has_examples(command: str, tmp_path: Path) -> None:
 def test_all_lists_every_table(tmp_path: Path) -> None:
     listed = run("all.py", "--list", where=tmp_path).stderr
     assert "error: --only: expected lm" in run("all.py", "--only", "gpu", where=tmp_path).stderr
-    for part in ("lm.py --model v1 --prepare", "lm.py --model base --rows 1@150", "first_chunk.py --write", "accuracy.py --write"):
+    for part in (
+        "lm.py --model v1 --prepare",
+        "lm.py --model base --rows 1@150",
+        "first_chunk.py --write",
+        "accuracy.py --write",
+    ):
         assert part in listed
 
 
-def test_sections_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sections_that_are_broken_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     common = importlib.import_module("common")
     page = tmp_path / "page.md"
@@ -208,7 +293,9 @@ def test_sections_that_are_broken_are_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_imported_shapes_are_folders_that_load() -> None:
-    """The configurations that are measured pass the folder's own checks, with the tasks of the released model."""
+    """The configurations that are measured pass the folder's own checks, with the tasks of the
+    released model.
+    """
     sys.path.insert(0, str(BENCHMARKS))
     try:
         import imported
@@ -217,9 +304,24 @@ def test_imported_shapes_are_folders_that_load() -> None:
     for name, layers in (("v1", 16), ("1b", 24)):
         config = imported.config_of(name)
         config.check()
-        assert config.lm is not None and config.lm.global_.layers == layers and {"tts", "se"} <= set(config.task_table)
-    text = imported.section("v1", {
-        "date": "2026-01-01", "machine": {"cpu": "x", "cores": 2, "isa": "plain"}, "threads": 2, "seed": 0, "version": "0", "seconds": 10, "rounds": 3,
-        "bandwidth_gb_per_s": [40.0], "weight_bytes": {"int8": 200e6}, "rows": {"tts int8": {"factor": [2.0], "first_ms": [50.0], "ms_per_frame": [10.0]}},
-    })  # fmt: skip
+        assert (
+            config.lm is not None
+            and config.lm.global_.layers == layers
+            and {"tts", "se"} <= set(config.task_table)
+        )
+    text = imported.section(
+        "v1",
+        {
+            "date": "2026-01-01",
+            "machine": {"cpu": "x", "cores": 2, "isa": "plain"},
+            "threads": 2,
+            "seed": 0,
+            "version": "0",
+            "seconds": 10,
+            "rounds": 3,
+            "bandwidth_gb_per_s": [40.0],
+            "weight_bytes": {"int8": 200e6},
+            "rows": {"tts int8": {"factor": [2.0], "first_ms": [50.0], "ms_per_frame": [10.0]}},
+        },
+    )
     assert "| tts | int8 | 2.00 | 0.50 | 50 | 10.00 | 5.00 | 0.50 |" in text

@@ -25,19 +25,21 @@ inline std::vector<Case>& cases() {
   return v;
 }
 struct Register {
-  Register(const char* name, std::function<void()> body) { cases().push_back({name, std::move(body)}); }
+  Register(const char* name, std::function<void()> body) {
+    cases().push_back({name, std::move(body)});
+  }
 };
 
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);        \
-      ++check::failures;                                                         \
-    }                                                                            \
+#define CHECK(condition)                                                  \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      ++check::failures;                                                  \
+    }                                                                     \
   } while (0)
 
-#define TEST(name)                                                \
-  static void test_##name();                                      \
+#define TEST(name)                                                  \
+  static void test_##name();                                        \
   static const check::Register register_##name(#name, test_##name); \
   static void test_##name()
 
@@ -56,7 +58,8 @@ void throws(const char* file, int line, F&& f, const std::string& part) {
   std::printf("%s:%d: expected an exception with \"%s\"\n", file, line, part.c_str());
   ++failures;
 }
-#define CHECK_THROWS(type, expression, part) check::throws<type>(__FILE__, __LINE__, [&] { (void)(expression); }, part)
+#define CHECK_THROWS(type, expression, part) \
+  check::throws<type>(__FILE__, __LINE__, [&] { (void)(expression); }, part)
 
 // Small deterministic numbers for tests, roughly normal.
 struct Random {
@@ -66,7 +69,9 @@ struct Random {
     state = state * 6364136223846793005ull + 1442695040888963407ull;
     return double(state >> 11) / 9007199254740992.0;
   }
-  float normal() { return float((uniform() + uniform() + uniform() + uniform() - 2.0) * 1.7320508); }
+  float normal() {
+    return float((uniform() + uniform() + uniform() + uniform() - 2.0) * 1.7320508);
+  }
   int below(int n) { return int(uniform() * n); }
   std::vector<float> normals(size_t n) {
     std::vector<float> v(n);
@@ -92,7 +97,8 @@ inline int run() {
     }
     std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", c.name);
   }
-  std::printf("%zu cases on %s, %d failures\n", cases().size(), uniaudio::isa_name(uniaudio::current_isa()), failures);
+  std::printf("%zu cases on %s, %d failures\n", cases().size(),
+              uniaudio::isa_name(uniaudio::current_isa()), failures);
   return failures ? 1 : 0;
 }
 

@@ -1,5 +1,6 @@
-// Attention over the cache, for every way to hold it: against a double-precision version over the same rounded keys and values, and the
-// same bits for any rows together and on every instruction set.
+// Attention over the cache, for every way to hold it: against a double-precision version over the
+// same rounded keys and values, and the same bits for any rows together and on every instruction
+// set.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -47,7 +48,8 @@ StackConfig stack(int64_t dim, int heads = 1) {
 }
 
 // A cache with k and v [length, dim] put in by `kernel`.
-KvCache filled(const Kernels& kernel, const std::vector<float>& k, const std::vector<float>& v, int64_t length, int64_t dim, KvDType dtype) {
+KvCache filled(const Kernels& kernel, const std::vector<float>& k, const std::vector<float>& v,
+               int64_t length, int64_t dim, KvDType dtype) {
   KvCache cache(stack(dim), length, dtype);
   const KvCache::Head head = cache.head(0, 0);
   std::vector<float> row(static_cast<size_t>(dim));
@@ -55,23 +57,30 @@ KvCache filled(const Kernels& kernel, const std::vector<float>& k, const std::ve
     std::copy_n(k.begin() + t * dim, dim, row.begin());
     PlaceArgs a{};
     a.k = row.data(), a.v = v.data() + t * dim, a.dim = dim, a.dtype = dtype, a.position = t;
-    a.keys = head.keys, a.values = head.values, a.key_scale = head.key_scale, a.value_scale = head.value_scale;
+    a.keys = head.keys, a.values = head.values, a.key_scale = head.key_scale,
+    a.value_scale = head.value_scale;
     kernel.place(a);
   }
   return cache;
 }
 
-// out [rows, dim] of queries q [rows, dim], the first of which sees `first` positions and each next one more.
-std::vector<float> attended(const Kernels& kernel, KvCache& cache, const std::vector<float>& q, int64_t rows, int64_t first, int64_t dim, int64_t together) {
+// out [rows, dim] of queries q [rows, dim], the first of which sees `first` positions and each next
+// one more.
+std::vector<float> attended(const Kernels& kernel, KvCache& cache, const std::vector<float>& q,
+                            int64_t rows, int64_t first, int64_t dim, int64_t together) {
   const KvCache::Head head = cache.head(0, 0);
   const int64_t stride = round_up(first + rows, 16);
-  std::vector<float> out(q.size(), -7.0f), scratch(size_t(kAttentionRows * (stride + dim)), std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> out(q.size(), -7.0f),
+      scratch(size_t(kAttentionRows * (stride + dim)), std::numeric_limits<float>::quiet_NaN());
   for (int64_t r = 0; r < rows; r += together) {
     AttentionArgs a{};
     a.rows = std::min(together, rows - r);
-    for (int64_t i = 0; i < a.rows; ++i) a.row[i] = {q.data() + (r + i) * dim, out.data() + (r + i) * dim, first + r + i};
-    a.keys = head.keys, a.values = head.values, a.key_scale = head.key_scale, a.value_scale = head.value_scale;
-    a.dim = dim, a.dtype = cache.dtype(), a.scale = 1.0f / std::sqrt(float(dim)), a.scratch = scratch.data(), a.scratch_stride = stride;
+    for (int64_t i = 0; i < a.rows; ++i)
+      a.row[i] = {q.data() + (r + i) * dim, out.data() + (r + i) * dim, first + r + i};
+    a.keys = head.keys, a.values = head.values, a.key_scale = head.key_scale,
+    a.value_scale = head.value_scale;
+    a.dim = dim, a.dtype = cache.dtype(), a.scale = 1.0f / std::sqrt(float(dim)),
+    a.scratch = scratch.data(), a.scratch_stride = stride;
     kernel.attention(a);
   }
   return out;
@@ -80,7 +89,9 @@ std::vector<float> attended(const Kernels& kernel, KvCache& cache, const std::ve
 struct Case {
   int64_t dim, first, rows;
 };
-const Case kCases[] = {{1, 1, 1}, {4, 1, 3}, {7, 15, 9}, {16, 16, 5}, {24, 17, 13}, {33, 3, 8}, {48, 127, 4}, {64, 1, 20}, {64, 250, 16}, {80, 65, 7}, {128, 90, 2}};
+const Case kCases[] = {{1, 1, 1},     {4, 1, 3},   {7, 15, 9},   {16, 16, 5},
+                       {24, 17, 13},  {33, 3, 8},  {48, 127, 4}, {64, 1, 20},
+                       {64, 250, 16}, {80, 65, 7}, {128, 90, 2}};
 
 }  // namespace
 
@@ -89,7 +100,9 @@ TEST(attention_is_softmax_of_the_rounded_keys_and_values) {
   for (KvDType dtype : kKvDTypes) {
     for (const Case c : kCases) {
       const int64_t length = c.first + c.rows - 1;
-      const auto q = random.normals(size_t(c.rows * c.dim)), k = random.normals(size_t(length * c.dim)), v = random.normals(size_t(length * c.dim));
+      const auto q = random.normals(size_t(c.rows * c.dim)),
+                 k = random.normals(size_t(length * c.dim)),
+                 v = random.normals(size_t(length * c.dim));
       KvCache cache = filled(kernels(), k, v, length, c.dim, dtype);
       const auto out = attended(kernels(), cache, q, c.rows, c.first, c.dim, 1);
       const auto rk = rounded(k, c.dim, dtype), rv = rounded(v, c.dim, dtype);
@@ -99,11 +112,16 @@ TEST(attention_is_softmax_of_the_rounded_keys_and_values) {
         double total = 0;
         for (int64_t t = 0; t < c.first + r; ++t) {
           double s = 0;
-          for (int64_t d = 0; d < c.dim; ++d) s += double(q[size_t(r * c.dim + d)]) * double(rk[size_t(t * c.dim + d)]) / std::sqrt(double(c.dim));
+          for (int64_t d = 0; d < c.dim; ++d)
+            s += double(q[size_t(r * c.dim + d)]) * double(rk[size_t(t * c.dim + d)]) /
+                 std::sqrt(double(c.dim));
           total += std::exp(s);
-          for (int64_t d = 0; d < c.dim; ++d) ref[size_t(d)] += std::exp(s) * double(rv[size_t(t * c.dim + d)]);
+          for (int64_t d = 0; d < c.dim; ++d)
+            ref[size_t(d)] += std::exp(s) * double(rv[size_t(t * c.dim + d)]);
         }
-        for (int64_t d = 0; d < c.dim; ++d) worst = std::max(worst, std::fabs(double(out[size_t(r * c.dim + d)]) - ref[size_t(d)] / total));
+        for (int64_t d = 0; d < c.dim; ++d)
+          worst = std::max(worst,
+                           std::fabs(double(out[size_t(r * c.dim + d)]) - ref[size_t(d)] / total));
       }
       CHECK(worst < 2e-6);
     }
@@ -124,7 +142,9 @@ TEST(rows_together_are_as_alone_on_every_instruction_set) {
   for (KvDType dtype : kKvDTypes) {
     for (const Case c : kCases) {
       const int64_t length = c.first + c.rows - 1;
-      const auto q = random.normals(size_t(c.rows * c.dim)), k = random.normals(size_t(length * c.dim)), v = random.normals(size_t(length * c.dim));
+      const auto q = random.normals(size_t(c.rows * c.dim)),
+                 k = random.normals(size_t(length * c.dim)),
+                 v = random.normals(size_t(length * c.dim));
       KvCache cache = filled(*plain_kernels(), k, v, length, c.dim, dtype);
       const auto expected = attended(*plain_kernels(), cache, q, c.rows, c.first, c.dim, 1);
       std::string packed(size_t(cache.packed_bytes(length)), '\0'), other = packed;
@@ -133,7 +153,8 @@ TEST(rows_together_are_as_alone_on_every_instruction_set) {
         KvCache mine = filled(*kernel, k, v, length, c.dim, dtype);
         mine.pack(length, other.data());
         CHECK(other == packed);
-        for (int64_t together : {1, 2, 3, 4, 5, 7, 8}) CHECK(attended(*kernel, mine, q, c.rows, c.first, c.dim, together) == expected);
+        for (int64_t together : {1, 2, 3, 4, 5, 7, 8})
+          CHECK(attended(*kernel, mine, q, c.rows, c.first, c.dim, together) == expected);
       }
     }
   }
@@ -143,22 +164,28 @@ TEST(place_turns_keys_and_queries) {
   check::Random random(6);
   for (int64_t dim : {2, 6, 64}) {
     const int64_t half = dim / 2;
-    const auto q = random.normals(size_t(2 * dim)), k = random.normals(size_t(dim)), v = random.normals(size_t(dim));
+    const auto q = random.normals(size_t(2 * dim)), k = random.normals(size_t(dim)),
+               v = random.normals(size_t(dim));
     std::vector<float> angles(static_cast<size_t>(dim)), tq = q, tk = k;
-    for (int64_t i = 0; i < half; ++i) angles[size_t(i)] = float(std::cos(double(i))), angles[size_t(half + i)] = float(std::sin(double(i)));
+    for (int64_t i = 0; i < half; ++i)
+      angles[size_t(i)] = float(std::cos(double(i))),
+      angles[size_t(half + i)] = float(std::sin(double(i)));
     KvCache cache(stack(dim), 20);
     const KvCache::Head head = cache.head(0, 0);
     PlaceArgs a{};
-    a.q = tq.data(), a.k = tk.data(), a.v = v.data(), a.query_heads = 2, a.angles = angles.data(), a.dim = dim, a.position = 18;
+    a.q = tq.data(), a.k = tk.data(), a.v = v.data(), a.query_heads = 2, a.angles = angles.data(),
+    a.dim = dim, a.position = 18;
     a.keys = head.keys, a.values = head.values;
     kernels().place(a);
     double worst = 0;
     for (int64_t i = 0; i < half; ++i) {
       const double c = double(angles[size_t(i)]), s = double(angles[size_t(half + i)]);
-      for (const float *from : {q.data(), q.data() + dim, k.data()}) {
+      for (const float* from : {q.data(), q.data() + dim, k.data()}) {
         const float* to = from == k.data() ? tk.data() : tq.data() + (from - q.data());
-        worst = std::max(worst, std::fabs(double(to[i]) - (double(from[i]) * c - double(from[half + i]) * s)));
-        worst = std::max(worst, std::fabs(double(to[half + i]) - (double(from[half + i]) * c + double(from[i]) * s)));
+        worst = std::max(
+            worst, std::fabs(double(to[i]) - (double(from[i]) * c - double(from[half + i]) * s)));
+        worst = std::max(worst, std::fabs(double(to[half + i]) -
+                                          (double(from[half + i]) * c + double(from[i]) * s)));
       }
       CHECK(static_cast<const float*>(head.keys)[(dim + i) * 16 + 2] == tk[size_t(i)]);
       CHECK(static_cast<const float*>(head.values)[18 * round_up(dim, 16) + i] == v[size_t(i)]);
@@ -174,17 +201,25 @@ TEST(fused_without_the_instruction) {
     float a[16], b[16], c[16], y[16];
     const int kind = trial % 5;
     for (int i = 0; i < 16; ++i) {
-      // Few significant bits make sums that lie in the middle between two floats, and beside it; small ones make subnormal results.
-      const int bits = kind == 0 ? 24 : 1 + random.below(kind == 3 ? 24 : 13), low = kind == 2 ? -75 : -3;
-      a[i] = std::ldexp(float(random.below(1 << bits)), low - random.below(4)) * (random.below(2) ? 1.0f : -1.0f);
+      // Few significant bits make sums that lie in the middle between two floats, and beside it;
+      // small ones make subnormal results.
+      const int bits = kind == 0 ? 24 : 1 + random.below(kind == 3 ? 24 : 13),
+                low = kind == 2 ? -75 : -3;
+      a[i] = std::ldexp(float(random.below(1 << bits)), low - random.below(4)) *
+             (random.below(2) ? 1.0f : -1.0f);
       b[i] = std::ldexp(float(random.below(1 << bits) | 1), low - random.below(4));
-      c[i] = std::ldexp(float(random.below(1 << 24) | 1 << 23), 2 * low + random.below(kind == 1 ? 60 : 26) - 30) * (random.below(2) ? 1.0f : -1.0f);
+      c[i] = std::ldexp(float(random.below(1 << 24) | 1 << 23),
+                        2 * low + random.below(kind == 1 ? 60 : 26) - 30) *
+             (random.below(2) ? 1.0f : -1.0f);
       if (kind == 4) {  // half of c's last place, but for less than a double keeps
-        const float tiny = std::ldexp(float(random.below(200)), -23), sign = c[i] < 0 ? -1.0f : 1.0f;
-        a[i] = sign + tiny, b[i] = 0.5f - sign * 0.5f * tiny, c[i] = sign * float(random.below(1 << 24) | 1 << 23);
+        const float tiny = std::ldexp(float(random.below(200)), -23),
+                    sign = c[i] < 0 ? -1.0f : 1.0f;
+        a[i] = sign + tiny, b[i] = 0.5f - sign * 0.5f * tiny,
+        c[i] = sign * float(random.below(1 << 24) | 1 << 23);
       }
     }
-    plain_again::store(y, plain_again::fused_exactly(plain_again::load(a), plain_again::load(b), plain_again::load(c)));
+    plain_again::store(y, plain_again::fused_exactly(plain_again::load(a), plain_again::load(b),
+                                                     plain_again::load(c)));
     for (int i = 0; i < 16; ++i) {
       differs += y[i] != std::fma(a[i], b[i], c[i]);
       rounds_otherwise += y[i] != float(double(a[i]) * double(b[i]) + double(c[i]));
@@ -207,7 +242,8 @@ TEST(caches_pack_and_check_what_they_hold) {
   size_t last = SIZE_MAX;
   for (KvDType dtype : kKvDTypes) {
     CHECK(parse_kv_dtype(kv_dtype_name(dtype)) == dtype);
-    KvCache cache = filled(kernels(), random.normals(size_t(length * dim)), random.normals(size_t(length * dim)), length, dim, dtype);
+    KvCache cache = filled(kernels(), random.normals(size_t(length * dim)),
+                           random.normals(size_t(length * dim)), length, dim, dtype);
     std::string packed(size_t(cache.packed_bytes(length)), '\0'), again = packed;
     cache.pack(length, packed.data());
     CHECK(cache.all_finite(length, packed.data()));

@@ -1,4 +1,5 @@
-// Codecs in chunks, with their loudness beside the codes: a golden file from torch, streams, threads, saved states, what is refused.
+// Codecs in chunks, with their loudness beside the codes: a golden file from torch, streams,
+// threads, saved states, what is refused.
 #include <algorithm>
 #include <limits>
 
@@ -11,13 +12,18 @@ using namespace uniaudio;
 
 namespace {
 
-constexpr size_t kChannels = 2, kSize = 28, kStride = 19, kFrame = 8, kCodebooks = 3, kChunkFrames = 4;  // codec_seanet_chunked
+// codec_seanet_chunked
+constexpr size_t kChannels = 2, kSize = 28, kStride = 19, kFrame = 8, kCodebooks = 3,
+                 kChunkFrames = 4;
 
 struct Golden {
   SafetensorsFile file{std::string(UNIAUDIO_GOLDEN_DIR) + "/codec_seanet_chunked.safetensors"};
   CodecConfig config = parse_codec_config(file.metadata().at("config"));
-  std::vector<float> samples = file.floats("samples"), pcm = file.floats("pcm"), scales = file.floats("scales");  // [C][N], [C][N'], [chunks]
-  std::vector<int32_t> codes;                                                                                     // [T][K]
+  // [C][N], [C][N'], [chunks]
+  std::vector<float> samples = file.floats("samples"), pcm = file.floats("pcm"),
+                     scales = file.floats("scales");
+  // [T][K]
+  std::vector<int32_t> codes;
   size_t n = samples.size() / kChannels, t;
 
   Golden() {
@@ -27,7 +33,9 @@ struct Golden {
     for (size_t k = 0; k < kCodebooks; ++k)
       for (size_t j = 0; j < t; ++j) codes[j * kCodebooks + k] = stored[k * t + j];
   }
-  std::shared_ptr<const Codec> codec(int threads = 1) const { return Codec::create(config, file.weights("weights."), threads); }
+  std::shared_ptr<const Codec> codec(int threads = 1) const {
+    return Codec::create(config, file.weights("weights."), threads);
+  }
 };
 
 std::vector<float> noise(size_t n, int seed) {
@@ -40,7 +48,8 @@ std::vector<float> noise(size_t n, int seed) {
 // Samples [at, at + m) of each channel of x [C][n].
 std::vector<float> part(const std::vector<float>& x, size_t n, size_t at, size_t m) {
   std::vector<float> out;
-  for (size_t c = 0; c < kChannels; ++c) out.insert(out.end(), x.begin() + long(c * n + at), x.begin() + long(c * n + at + m));
+  for (size_t c = 0; c < kChannels; ++c)
+    out.insert(out.end(), x.begin() + long(c * n + at), x.begin() + long(c * n + at + m));
   return out;
 }
 
@@ -52,7 +61,8 @@ struct Clip {
 Clip offline(const Codec& codec, const std::vector<float>& x, size_t n) {
   Clip clip;
   clip.codes = codec.encode(x.data(), n, 0, &clip.scales);
-  clip.pcm = codec.decode(clip.codes.data(), clip.codes.size() / kCodebooks, kCodebooks, clip.scales);
+  clip.pcm =
+      codec.decode(clip.codes.data(), clip.codes.size() / kCodebooks, kCodebooks, clip.scales);
   return clip;
 }
 
@@ -61,11 +71,13 @@ Clip offline(const Codec& codec, const std::vector<float>& x, size_t n) {
 TEST(golden) {
   const Golden g;
   const auto codec = g.codec(2);
-  CHECK(codec->normalizes() && codec->chunk_frames() == int(kChunkFrames) && codec->frames(g.n) == g.t);
+  CHECK(codec->normalizes() && codec->chunk_frames() == int(kChunkFrames) &&
+        codec->frames(g.n) == g.t);
   std::vector<float> scales;
   CHECK(codec->encode(g.samples.data(), g.n, 0, &scales) == g.codes);
   CHECK(scales.size() == g.scales.size());
-  for (size_t i = 0; i < scales.size(); ++i) CHECK(std::abs(scales[i] - g.scales[i]) <= 1e-6f * g.scales[i]);
+  for (size_t i = 0; i < scales.size(); ++i)
+    CHECK(std::abs(scales[i] - g.scales[i]) <= 1e-6f * g.scales[i]);
   const std::vector<float> pcm = codec->decode(g.codes.data(), g.t, kCodebooks, g.scales);
   CHECK(pcm.size() == g.pcm.size());
   float error = 0, peak = 0;
@@ -80,8 +92,10 @@ TEST(golden) {
 
 TEST(loudness_of_rows) {
   const float rows[] = {0.5f, -0.5f, 1.0f, 1.0f, 0.0f, 2.0f, 3.0f, -1.0f};
-  CHECK(std::abs(loudness(rows, 4, 2) - std::sqrt((0.0f + 1 + 1 + 1) / 4)) < 1e-6f);  // of the channels' mean
-  CHECK(std::abs(loudness(rows, 8, 1) - std::sqrt((0.25f + 0.25f + 1 + 1 + 0 + 4 + 9 + 1) / 8)) < 1e-6f);
+  // of the channels' mean
+  CHECK(std::abs(loudness(rows, 4, 2) - std::sqrt((0.0f + 1 + 1 + 1) / 4)) < 1e-6f);
+  CHECK(std::abs(loudness(rows, 8, 1) - std::sqrt((0.25f + 0.25f + 1 + 1 + 0 + 4 + 9 + 1) / 8)) <
+        1e-6f);
   const float silence[] = {0, 0};
   CHECK(loudness(silence, 1, 2) == 1e-8f);
 }
@@ -89,18 +103,25 @@ TEST(loudness_of_rows) {
 TEST(any_length) {
   const Golden g;
   const auto codec = g.codec();
-  for (size_t n : {size_t{0}, size_t{1}, kStride - 1, kStride, kStride + 1, kSize - 1, kSize, kSize + 1, 5 * kStride, 4 * kStride + kSize, size_t{200}}) {
+  for (size_t n : {size_t{0}, size_t{1}, kStride - 1, kStride, kStride + 1, kSize - 1, kSize,
+                   kSize + 1, 5 * kStride, 4 * kStride + kSize, size_t{200}}) {
     const Clip clip = offline(*codec, noise(n, int(n)), n);
     const size_t chunks = (n + kStride - 1) / kStride;
-    CHECK(clip.codes.size() == chunks * kChunkFrames * kCodebooks && clip.scales.size() == chunks && codec->frames(n) == chunks * kChunkFrames);
-    CHECK(clip.pcm.size() == (chunks ? (chunks - 1) * kStride + kChunkFrames * kFrame : 0) * kChannels && clip.pcm.size() >= n * kChannels);
+    CHECK(clip.codes.size() == chunks * kChunkFrames * kCodebooks && clip.scales.size() == chunks &&
+          codec->frames(n) == chunks * kChunkFrames);
+    CHECK(clip.pcm.size() ==
+              (chunks ? (chunks - 1) * kStride + kChunkFrames * kFrame : 0) * kChannels &&
+          clip.pcm.size() >= n * kChannels);
     for (float v : clip.pcm) CHECK(std::isfinite(v));
     // cut anywhere: the frames before the cut say the same, as far as no later chunk is mixed in
     for (size_t t = 1; t < chunks * kChunkFrames; t += 3) {
       const size_t begun = (t + kChunkFrames - 1) / kChunkFrames;
-      const std::vector<float> some = codec->decode(clip.codes.data(), t, kCodebooks, std::span(clip.scales).first(begun));
-      CHECK(some.size() >= ((begun - 1) * kStride + (t - (begun - 1) * kChunkFrames) * kFrame) * kChannels);
-      CHECK(std::equal(some.begin(), some.begin() + long((begun - 1) * kStride * kChannels), clip.pcm.begin()));
+      const std::vector<float> some =
+          codec->decode(clip.codes.data(), t, kCodebooks, std::span(clip.scales).first(begun));
+      CHECK(some.size() >=
+            ((begun - 1) * kStride + (t - (begun - 1) * kChunkFrames) * kFrame) * kChannels);
+      CHECK(std::equal(some.begin(), some.begin() + long((begun - 1) * kStride * kChannels),
+                       clip.pcm.begin()));
     }
   }
 }
@@ -123,7 +144,8 @@ TEST(stream_equals_offline) {
           encoder->push(piece.data(), m, streamed.codes, &streamed.scales);
           at += m;
           CHECK(streamed.scales.size() * kChunkFrames * kCodebooks == streamed.codes.size());
-          CHECK(int64_t(streamed.codes.size() / kCodebooks) >= (int64_t(at) - encoder->lookahead()) / int64_t(kFrame));
+          CHECK(int64_t(streamed.codes.size() / kCodebooks) >=
+                (int64_t(at) - encoder->lookahead()) / int64_t(kFrame));
           if (random.below(3) == 0) encoder = encoder->fork();
         }
         encoder->flush(streamed.codes, &streamed.scales);
@@ -134,8 +156,10 @@ TEST(stream_equals_offline) {
       for (int again = 0; again < 2; ++again) {
         streamed.pcm.clear();
         for (size_t at = 0, used = 0; at < t;) {
-          const size_t m = std::min(t - at, size_t(random.below(10))), begun = (at + m + kChunkFrames - 1) / kChunkFrames;
-          decoder->push(clip.codes.data() + at * kCodebooks, m, kCodebooks, streamed.pcm, std::span(clip.scales).subspan(used, begun - used));
+          const size_t m = std::min(t - at, size_t(random.below(10))),
+                       begun = (at + m + kChunkFrames - 1) / kChunkFrames;
+          decoder->push(clip.codes.data() + at * kCodebooks, m, kCodebooks, streamed.pcm,
+                        std::span(clip.scales).subspan(used, begun - used));
           at += m;
           used = begun;
           if (random.below(3) == 0) decoder = decoder->fork();
@@ -168,7 +192,8 @@ TEST(save_and_restore) {
     b->flush(head.codes, &head.scales);
     CHECK(head.codes == clip.codes && head.scales == clip.scales);
 
-    const size_t frames = std::min(cut / 3, clip.codes.size() / kCodebooks), begun = (frames + kChunkFrames - 1) / kChunkFrames;
+    const size_t frames = std::min(cut / 3, clip.codes.size() / kCodebooks),
+                 begun = (frames + kChunkFrames - 1) / kChunkFrames;
     auto d = codec->decoder_stream();
     auto e = codec->decoder_stream();
     d->push(clip.codes.data(), frames, kCodebooks, head.pcm, std::span(clip.scales).first(begun));
@@ -176,7 +201,8 @@ TEST(save_and_restore) {
     e->push(clip.codes.data(), 7, 2, ignored.pcm, std::span(clip.scales).first(2));
     e->restore(paused);
     CHECK(e->save() == paused);
-    e->push(clip.codes.data() + frames * kCodebooks, clip.codes.size() / kCodebooks - frames, kCodebooks, head.pcm, std::span(clip.scales).subspan(begun));
+    e->push(clip.codes.data() + frames * kCodebooks, clip.codes.size() / kCodebooks - frames,
+            kCodebooks, head.pcm, std::span(clip.scales).subspan(begun));
     e->flush(head.pcm);
     CHECK(head.pcm == clip.pcm);
     // any damage is refused, and changes nothing then, or is harmless
@@ -212,35 +238,50 @@ TEST(loudness_is_never_lost) {
   std::vector<int32_t> codes;
   std::vector<float> pcm;
   CHECK_THROWS(std::invalid_argument, codec->encode(g.samples.data(), g.n), "take the scales");
-  CHECK_THROWS(std::invalid_argument, codec->encoder_stream()->push(g.samples.data(), g.n, codes), "take the scales");
+  CHECK_THROWS(std::invalid_argument, codec->encoder_stream()->push(g.samples.data(), g.n, codes),
+               "take the scales");
   CHECK_THROWS(std::invalid_argument, codec->encoder_stream()->flush(codes), "take the scales");
-  CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), g.t, kCodebooks), "scales: expected 4, one for each chunk");
-  for (float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+  CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), g.t, kCodebooks),
+               "scales: expected 4, one for each chunk");
+  for (float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(),
+                    std::numeric_limits<float>::infinity()}) {
     std::vector<float> scales = g.scales;
     scales[1] = bad;
-    CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), g.t, kCodebooks, scales), "scales: expected finite");
+    CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), g.t, kCodebooks, scales),
+                 "scales: expected finite");
   }
   const auto stream = codec->decoder_stream();
   stream->push(g.codes.data(), 2, kCodebooks, pcm, std::span(g.scales).first(1));
-  CHECK_THROWS(std::invalid_argument, stream->push(g.codes.data(), 2, kCodebooks, pcm, std::span(g.scales).first(1)), "scales: expected 0");
-  CHECK_THROWS(std::invalid_argument, stream->push(g.codes.data(), 3, kCodebooks, pcm), "scales: expected 1");
-  CHECK_THROWS(std::invalid_argument, stream->push(g.codes.data(), 1, 2, pcm), "codes: expected the 3 codebooks");
-  stream->push(g.codes.data() + 2 * kCodebooks, g.t - 2, kCodebooks, pcm, std::span(g.scales).subspan(1));
+  CHECK_THROWS(std::invalid_argument,
+               stream->push(g.codes.data(), 2, kCodebooks, pcm, std::span(g.scales).first(1)),
+               "scales: expected 0");
+  CHECK_THROWS(std::invalid_argument, stream->push(g.codes.data(), 3, kCodebooks, pcm),
+               "scales: expected 1");
+  CHECK_THROWS(std::invalid_argument, stream->push(g.codes.data(), 1, 2, pcm),
+               "codes: expected the 3 codebooks");
+  stream->push(g.codes.data() + 2 * kCodebooks, g.t - 2, kCodebooks, pcm,
+               std::span(g.scales).subspan(1));
   stream->flush(pcm);
   CHECK(pcm == codec->decode(g.codes.data(), g.t, kCodebooks, g.scales));
 }
 
 TEST(hostile_configurations) {
   const auto parse = [](const std::string& seanet, const std::string& more = "") {
-    parse_codec_config(R"({"family": "seanet", "frame_size": 4, "seanet": {"ratios": [2, 2])" + seanet + "}" + more + "}");
+    parse_codec_config(R"({"family": "seanet", "frame_size": 4, "seanet": {"ratios": [2, 2])" +
+                       seanet + "}" + more + "}");
   };
-  parse(R"(, "chunk_size": 10, "chunk_stride": 9, "normalize": true)", R"(, "bandwidths": [1.5, 3])");
-  for (const char* bad : {R"(, "chunk_size": -1)", R"(, "chunk_size": 2000000)", R"(, "chunk_size": 10)", R"(, "chunk_size": 10, "chunk_stride": 0)",
-                          R"(, "chunk_size": 10, "chunk_stride": 11)", R"(, "chunk_size": 80, "chunk_stride": 9)", R"(, "chunk_stride": 1)",
-                          R"(, "chunk_size": 1048576, "chunk_stride": 1048576, "filters": 4096)", R"(, "normalize": 1)", R"(, "chunk_size": "10")"})
+  parse(R"(, "chunk_size": 10, "chunk_stride": 9, "normalize": true)",
+        R"(, "bandwidths": [1.5, 3])");
+  for (const char* bad :
+       {R"(, "chunk_size": -1)", R"(, "chunk_size": 2000000)", R"(, "chunk_size": 10)",
+        R"(, "chunk_size": 10, "chunk_stride": 0)", R"(, "chunk_size": 10, "chunk_stride": 11)",
+        R"(, "chunk_size": 80, "chunk_stride": 9)", R"(, "chunk_stride": 1)",
+        R"(, "chunk_size": 1048576, "chunk_stride": 1048576, "filters": 4096)",
+        R"(, "normalize": 1)", R"(, "chunk_size": "10")"})
     CHECK_THROWS(std::invalid_argument, parse(bad), "config: codec.seanet");
   for (const char* bad : {"3", "[0]", "[-1]", "[3, 3]", "[6, 3]", "[\"a\"]", "[[1]]", "[1e300]"})
-    CHECK_THROWS(std::invalid_argument, parse("", std::string(R"(, "bandwidths": )") + bad), "config: codec.bandwidths");
+    CHECK_THROWS(std::invalid_argument, parse("", std::string(R"(, "bandwidths": )") + bad),
+                 "config: codec.bandwidths");
 }
 
 MAIN

@@ -1,4 +1,5 @@
-// Codecs against golden files from torch, and against themselves: streams, threads, saved states, hostile input.
+// Codecs against golden files from torch, and against themselves: streams, threads, saved states,
+// hostile input.
 #include <algorithm>
 #include <limits>
 
@@ -20,8 +21,10 @@ struct Golden {
   size_t n, t;
 
   explicit Golden(const std::string& name)
-      : file(std::string(UNIAUDIO_GOLDEN_DIR) + "/codec_" + name + ".safetensors"), config(parse_codec_config(file.metadata().at("config"))),
-        samples(file.floats("samples")), pcm(file.floats("pcm")) {
+      : file(std::string(UNIAUDIO_GOLDEN_DIR) + "/codec_" + name + ".safetensors"),
+        config(parse_codec_config(file.metadata().at("config"))),
+        samples(file.floats("samples")),
+        pcm(file.floats("pcm")) {
     const std::vector<int32_t> stored = file.ints("codes");  // [K][T]
     const size_t k = size_t(config.num_codebooks);
     t = stored.size() / k;
@@ -31,7 +34,9 @@ struct Golden {
     n = samples.size() / size_t(channels());
   }
   int channels() const { return config.is_spectral ? 1 : config.seanet->channels; }
-  std::shared_ptr<const Codec> codec(int threads = 1) const { return Codec::create(config, file.weights("weights."), threads); }
+  std::shared_ptr<const Codec> codec(int threads = 1) const {
+    return Codec::create(config, file.weights("weights."), threads);
+  }
 };
 
 float largest(const std::vector<float>& v) {
@@ -55,13 +60,16 @@ TEST(golden) {
     const auto codec = g.codec(2);
     const std::vector<int32_t> codes = codec->encode(g.samples.data(), g.n);
     CHECK(codes == g.codes);
-    const std::vector<float> pcm = codec->decode(g.codes.data(), g.t, g.config.num_codebooks);  // [N][C]
+    // [N][C]
+    const std::vector<float> pcm = codec->decode(g.codes.data(), g.t, g.config.num_codebooks);
     CHECK(pcm.size() == g.pcm.size());
     const size_t channels = size_t(g.channels()), n = pcm.size() / channels;
     float error = 0;
     for (size_t i = 0; i < n; ++i)
-      for (size_t c = 0; c < channels; ++c) error = std::max(error, std::abs(pcm[i * channels + c] - g.pcm[c * n + i]));
-    if (!(error <= 1e-5f * largest(g.pcm))) std::printf("%s: error %g of %g\n", name, double(error), double(largest(g.pcm)));
+      for (size_t c = 0; c < channels; ++c)
+        error = std::max(error, std::abs(pcm[i * channels + c] - g.pcm[c * n + i]));
+    if (!(error <= 1e-5f * largest(g.pcm)))
+      std::printf("%s: error %g of %g\n", name, double(error), double(largest(g.pcm)));
     CHECK(error <= 1e-5f * largest(g.pcm));
   }
 }
@@ -88,10 +96,13 @@ TEST(encoder_alone) {
   }
   stream->flush(streamed);
   CHECK(streamed == codes);
-  CHECK_THROWS(std::invalid_argument, codec->decode(codes.data(), codes.size(), 1), "without a decoder");
+  CHECK_THROWS(std::invalid_argument, codec->decode(codes.data(), codes.size(), 1),
+               "without a decoder");
   CHECK_THROWS(std::invalid_argument, codec->decoder_stream(), "without a decoder");
   // a state of the same sizes with phases is another codec's
-  CHECK_THROWS(std::invalid_argument, Golden("spectral").codec()->encoder_stream(1)->restore(stream->save()), "stream state");
+  CHECK_THROWS(std::invalid_argument,
+               Golden("spectral").codec()->encoder_stream(1)->restore(stream->save()),
+               "stream state");
 }
 
 TEST(any_length_and_codebooks) {
@@ -167,7 +178,8 @@ TEST(fork_save_restore) {
     const Golden g(name);
     if (!g.config.is_spectral && g.config.seanet->group_norm) continue;
     const auto codec = g.codec(2);
-    const size_t frame = size_t(g.config.frame_size), k = size_t(g.config.num_codebooks), n = 40 * frame + 3;
+    const size_t frame = size_t(g.config.frame_size), k = size_t(g.config.num_codebooks),
+                 n = 40 * frame + 3;
     const std::vector<float> x = noise(n, 5);
     const std::vector<int32_t> codes = codec->encode(x.data(), n);
     const size_t t = codes.size() / k;
@@ -234,7 +246,8 @@ TEST(fork_save_restore) {
         p->flush(sound);
       }
     }
-    CHECK_THROWS(std::invalid_argument, codec->decoder_stream()->restore(codec->encoder_stream()->save()), "same codec");
+    CHECK_THROWS(std::invalid_argument,
+                 codec->decoder_stream()->restore(codec->encoder_stream()->save()), "same codec");
     CHECK_THROWS(std::invalid_argument, codec->decoder_stream()->restore(""), "same codec");
   }
 }
@@ -244,7 +257,8 @@ TEST(bad_input_changes_nothing) {
     const Golden g(name);
     const auto codec = g.codec();
     const int k = g.config.num_codebooks;
-    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       std::vector<float> x = g.samples;
       x[g.n / 2] = bad;
       CHECK_THROWS(std::invalid_argument, codec->encode(x.data(), g.n), "finite");
@@ -258,11 +272,13 @@ TEST(bad_input_changes_nothing) {
     for (int32_t bad : {-1, g.config.codebook_size, std::numeric_limits<int32_t>::min()}) {
       std::vector<int32_t> codes = g.codes;
       codes[codes.size() / 2] = bad;
-      CHECK_THROWS(std::invalid_argument, codec->decode(codes.data(), g.t, k), "codes: expected 0 to 16");
+      CHECK_THROWS(std::invalid_argument, codec->decode(codes.data(), g.t, k),
+                   "codes: expected 0 to 16");
     }
     CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), 1, 0), "codebooks");
     CHECK_THROWS(std::invalid_argument, codec->decode(g.codes.data(), 1, k + 1), "codebooks");
-    CHECK_THROWS(std::invalid_argument, codec->encode(g.samples.data(), g.n, k + 1), "num_codebooks");
+    CHECK_THROWS(std::invalid_argument, codec->encode(g.samples.data(), g.n, k + 1),
+                 "num_codebooks");
     CHECK_THROWS(std::invalid_argument, codec->encoder_stream(-1), "num_codebooks");
     CHECK_THROWS(std::invalid_argument, g.codec(0), "threads");
   }
@@ -270,7 +286,10 @@ TEST(bad_input_changes_nothing) {
   CHECK_THROWS(std::invalid_argument, group.codec()->encoder_stream(), "whole clips");
   CHECK_THROWS(std::invalid_argument, group.codec()->decoder_stream(), "whole clips");
   // weights of another codec: all that does not fit, in one message
-  CHECK_THROWS(std::invalid_argument, Codec::create(Golden("spectral").config, Golden("seanet").file.weights("weights."), 1), "encoder.input_norm.weight");
+  CHECK_THROWS(
+      std::invalid_argument,
+      Codec::create(Golden("spectral").config, Golden("seanet").file.weights("weights."), 1),
+      "encoder.input_norm.weight");
 }
 
 TEST(lookahead_is_declared) {

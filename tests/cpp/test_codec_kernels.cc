@@ -16,7 +16,8 @@ namespace {
 template <class F, class G>
 double worst(double low, double high, double scale, F&& f, G&& truth) {
   std::vector<float> x, y(20003);
-  for (size_t i = 0; i < y.size(); ++i) x.push_back(float(low + (high - low) * double(i) / double(y.size() - 1)));
+  for (size_t i = 0; i < y.size(); ++i)
+    x.push_back(float(low + (high - low) * double(i) / double(y.size() - 1)));
   f(x.data(), y.data(), x.size());
   double error = 0;
   for (size_t i = 0; i < x.size(); ++i) {
@@ -32,13 +33,16 @@ TEST(elementwise) {
   const CodecKernels& k = codec_kernels();
   const double eps = 1.2e-7;
   CHECK(worst(-100, 20, 1e-3, k.elu, [](double x) { return x > 0 ? x : std::expm1(x); }) < 4 * eps);
-  CHECK(worst(-1e-3, 1e-3, 1e-12, k.elu, [](double x) { return x > 0 ? x : std::expm1(x); }) < 4 * eps);
+  CHECK(worst(-1e-3, 1e-3, 1e-12, k.elu, [](double x) { return x > 0 ? x : std::expm1(x); }) <
+        4 * eps);
   const auto gelu = [&](const float* x, float* y, size_t n) {
     std::copy(x, x + n, y);
     k.gelu(y, n);
   };
-  CHECK(worst(-12, 12, 1.0, gelu, [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }) < 8 * eps);
-  // features of spectra from silence to far beyond full scale: the log, and the two parts that keep the phase
+  CHECK(worst(-12, 12, 1.0, gelu,
+              [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }) < 8 * eps);
+  // features of spectra from silence to far beyond full scale: the log, and the two parts that keep
+  // the phase
   for (double top : {4.0, 4000.0}) {
     for (int part : {0, 1, 2}) {
       const auto features = [&](const float* x, float* y, size_t n) {
@@ -48,9 +52,10 @@ TEST(elementwise) {
         std::copy_n(out.data() + part * n, n, y);
       };
       CHECK(worst(0, top, 1.0, features, [&](double x) {
-        const double f = 0.5 * x + double{1e-3f};
-        return part == 0 ? 0.25 * std::log(f) + 1.25 : (part == 1 ? 0.6 : -0.8) * x * 0.5 * 8 / std::sqrt(f);
-      }) < 6 * eps);
+              const double f = 0.5 * x + double{1e-3f};
+              return part == 0 ? 0.25 * std::log(f) + 1.25
+                               : (part == 1 ? 0.6 : -0.8) * x * 0.5 * 8 / std::sqrt(f);
+            }) < 6 * eps);
     }
   }
   for (int part : {0, 1}) {  // gains from nothing to the ceiling and beyond
@@ -61,7 +66,9 @@ TEST(elementwise) {
       std::fill_n(in.data() + 2 * n, n, -3.0f);
       k.apply_gain(in.data(), 5.0f, part ? other.data() : y, part ? y : other.data(), int(n));
     };
-    CHECK(worst(-30, 9, 1e-12, gain, [&](double x) { return std::exp(std::min(x, 5.0)) * (part ? -3.0 : 0.5); }) < 6 * eps);
+    CHECK(worst(-30, 9, 1e-12, gain, [&](double x) {
+            return std::exp(std::min(x, 5.0)) * (part ? -3.0 : 0.5);
+          }) < 6 * eps);
   }
 }
 
@@ -74,7 +81,8 @@ TEST(lstm_cell) {
     codec_kernels().lstm_cell(gates.data(), cell.data(), hidden.data(), units);
     const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
     for (int u = 0; u < 16; ++u) {
-      const double c = sigmoid(gates[16 + u]) * before[u] + sigmoid(gates[u]) * std::tanh(gates[32 + u]);
+      const double c =
+          sigmoid(gates[16 + u]) * before[u] + sigmoid(gates[u]) * std::tanh(gates[32 + u]);
       CHECK(std::abs(cell[u] - (u < units ? c : before[u])) < 1e-6);
       CHECK(std::abs(hidden[u] - (u < units ? sigmoid(gates[48 + u]) * std::tanh(c) : 7.0)) < 1e-6);
     }
@@ -85,7 +93,8 @@ TEST(norm_and_depthwise) {
   check::Random random(2);
   for (int width : {1, 7, 16, 40}) {
     const int rows = 3, taps = 4;
-    const std::vector<float> x = random.normals(size_t(rows + taps) * width), w = random.normals(size_t(taps) * width), b = random.normals(width);
+    const std::vector<float> x = random.normals(size_t(rows + taps) * width),
+                             w = random.normals(size_t(taps) * width), b = random.normals(width);
     std::vector<float> y(size_t(rows) * width);
     codec_kernels().depthwise(x.data(), y.data(), w.data(), b.data(), rows, taps, width);
     for (int t = 0; t < rows; ++t)
@@ -98,9 +107,12 @@ TEST(norm_and_depthwise) {
     for (int t = 0; t < rows; ++t) {
       double mean = 0, variance = 0;
       for (int c = 0; c < width; ++c) mean += x[t * width + c] / double(width);
-      for (int c = 0; c < width; ++c) variance += (x[t * width + c] - mean) * (x[t * width + c] - mean) / width;
       for (int c = 0; c < width; ++c)
-        CHECK(std::abs(y[t * width + c] - ((x[t * width + c] - mean) / std::sqrt(variance + 1e-6) * w[c] + b[c])) < 2e-5);
+        variance += (x[t * width + c] - mean) * (x[t * width + c] - mean) / width;
+      for (int c = 0; c < width; ++c)
+        CHECK(std::abs(y[t * width + c] -
+                       ((x[t * width + c] - mean) / std::sqrt(variance + 1e-6) * w[c] + b[c])) <
+              2e-5);
     }
   }
 }
@@ -119,7 +131,8 @@ TEST(moments_and_affine) {
   for (int width : {1, 2, 16, 19, 64}) {
     const int rows = 5;
     const size_t n = size_t(rows) * width;
-    const std::vector<float> x = random.normals(n), a = random.normals(width), b = random.normals(width), before = random.normals(n);
+    const std::vector<float> x = random.normals(n), a = random.normals(width),
+                             b = random.normals(width), before = random.normals(n);
     for (bool add : {false, true})
       for (bool activate : {false, true}) {
         std::vector<float> y = before, in_place = x;
@@ -130,7 +143,8 @@ TEST(moments_and_affine) {
           CHECK(std::abs(y[i] - v) < 2e-6);
         }
         if (add) continue;
-        k.affine(in_place.data(), a.data(), b.data(), in_place.data(), rows, width, false, activate);
+        k.affine(in_place.data(), a.data(), b.data(), in_place.data(), rows, width, false,
+                 activate);
         CHECK(in_place == y);
       }
   }
@@ -146,7 +160,8 @@ TEST(fft) {
     double error = 0;
     for (int k = 0; k < fft.bins(); ++k) {
       std::complex<double> sum = 0;
-      for (int i = 0; i < n; ++i) sum += double{x[i]} * std::polar(1.0, -2 * std::numbers::pi * (int64_t{k} * i % n) / n);
+      for (int i = 0; i < n; ++i)
+        sum += double{x[i]} * std::polar(1.0, -2 * std::numbers::pi * (int64_t{k} * i % n) / n);
       error = std::max(error, std::abs(sum - std::complex<double>(re[k], im[k])));
     }
     CHECK(error < 1e-6 * n);
@@ -164,7 +179,13 @@ TEST(fft) {
 TEST(product_is_one_chain_per_element) {
   check::Random random(4);
   ThreadPool one(1), three(3);
-  for (const auto& [rows, k, n] : {std::array<int, 3>{1, 5, 3}, {1, 700, 200}, {2, 300, 257}, {5, 64, 48}, {7, 3, 16}, {64, 520, 130}, {200, 96, 16}}) {
+  for (const auto& [rows, k, n] : {std::array<int, 3>{1, 5, 3},
+                                   {1, 700, 200},
+                                   {2, 300, 257},
+                                   {5, 64, 48},
+                                   {7, 3, 16},
+                                   {64, 520, 130},
+                                   {200, 96, 16}}) {
     PackedMatrix m;
     m.allocate(k, n);
     std::vector<float> w = random.normals(size_t(k) * n), a = random.normals(size_t(rows) * k);
@@ -187,13 +208,21 @@ TEST(product_is_one_chain_per_element) {
     // a row alone gives the same bits as among others
     std::vector<float> alone(n);
     for (int r : {0, rows / 2, rows - 1}) {
-      multiply(one, {.m = &m, .a = a.data() + size_t(r) * k, .lda = k, .rows = 1, .c = alone.data(), .ldc = n});
+      multiply(one, {.m = &m,
+                     .a = a.data() + size_t(r) * k,
+                     .lda = k,
+                     .rows = 1,
+                     .c = alone.data(),
+                     .ldc = n});
       CHECK(std::equal(alone.begin(), alone.end(), y.begin() + int64_t{r} * n));
     }
     // added to what is there: twice the product without bias
-    multiply(three, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = z.data(), .ldc = n, .add = true});
+    multiply(
+        three,
+        {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = z.data(), .ldc = n, .add = true});
     for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < n; ++c) CHECK(std::abs(z[size_t(r) * n + c] - (2 * y[size_t(r) * n + c] - m.bias[c])) < 4e-6 * k);
+      for (int c = 0; c < n; ++c)
+        CHECK(std::abs(z[size_t(r) * n + c] - (2 * y[size_t(r) * n + c] - m.bias[c])) < 4e-6 * k);
   }
 }
 
@@ -208,7 +237,13 @@ TEST(any_number_of_rows) {  // every height and width of tile: each row alone, a
       for (int c = 0; c < n; ++c) m.at(r, c) = random.normal();
     const std::vector<float> a = random.normals(size_t(most) * k);
     std::vector<float> alone(size_t(most) * n);
-    for (int r = 0; r < most; ++r) multiply(one, {.m = &m, .a = a.data() + size_t(r) * k, .lda = k, .rows = 1, .c = alone.data() + size_t(r) * n, .ldc = n});
+    for (int r = 0; r < most; ++r)
+      multiply(one, {.m = &m,
+                     .a = a.data() + size_t(r) * k,
+                     .lda = k,
+                     .rows = 1,
+                     .c = alone.data() + size_t(r) * n,
+                     .ldc = n});
     for (int c = 0; c < n; ++c) {
       double sum = 0;
       for (int i = 0; i < k; ++i) sum += double{a[size_t(i)]} * m.at(i, c);
@@ -216,7 +251,8 @@ TEST(any_number_of_rows) {  // every height and width of tile: each row alone, a
     }
     for (int rows = 1; rows <= most; ++rows) {
       std::vector<float> y(size_t(rows) * n);
-      multiply(rows % 2 ? one : two, {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = y.data(), .ldc = n});
+      multiply(rows % 2 ? one : two,
+               {.m = &m, .a = a.data(), .lda = k, .rows = rows, .c = y.data(), .ldc = n});
       CHECK(std::equal(y.begin(), y.end(), alone.begin()));
     }
   }
@@ -229,17 +265,26 @@ TEST(lstm_step) {
     std::vector<float> w(size_t(blocks) * width * 64), gates = random.normals(size_t(blocks) * 64);
     for (int u = 0; u < width; ++u)
       for (int k = 0; k < width; ++k)
-        for (int g = 0; g < 4; ++g) w[(size_t(u / 16) * width + k) * 64 + g * 16 + u % 16] = 0.3f * random.normal();
+        for (int g = 0; g < 4; ++g)
+          w[(size_t(u / 16) * width + k) * 64 + g * 16 + u % 16] = 0.3f * random.normal();
     const std::vector<float> before = random.normals(width), cell = random.normals(width);
     std::vector<float> first(width), c1 = cell;
-    codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c1.data(), .hidden = first.data(), .width = width,
-                               .b0 = 0, .b1 = blocks, .backwards = false});
+    codec_kernels().lstm_step({.w = w.data(),
+                               .before = before.data(),
+                               .gates = gates.data(),
+                               .cell = c1.data(),
+                               .hidden = first.data(),
+                               .width = width,
+                               .b0 = 0,
+                               .b1 = blocks,
+                               .backwards = false});
     const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
     for (int u = 0; u < width; ++u) {
       double g[4];
       for (int i = 0; i < 4; ++i) {
         g[i] = gates[size_t(u / 16) * 64 + i * 16 + u % 16];
-        for (int k = 0; k < width; ++k) g[i] += double{w[(size_t(u / 16) * width + k) * 64 + i * 16 + u % 16]} * before[k];
+        for (int k = 0; k < width; ++k)
+          g[i] += double{w[(size_t(u / 16) * width + k) * 64 + i * 16 + u % 16]} * before[k];
       }
       const double c = sigmoid(g[1]) * cell[u] + sigmoid(g[0]) * std::tanh(g[2]);
       CHECK(std::abs(c1[u] - c) < 1e-5);
@@ -248,13 +293,27 @@ TEST(lstm_step) {
     // block by block, and the other way round: the same bits
     std::vector<float> second(width), c2 = cell;
     for (int b = blocks; b-- > 0;)
-      codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c2.data(), .hidden = second.data(), .width = width,
-                                 .b0 = b, .b1 = b + 1, .backwards = true});
+      codec_kernels().lstm_step({.w = w.data(),
+                                 .before = before.data(),
+                                 .gates = gates.data(),
+                                 .cell = c2.data(),
+                                 .hidden = second.data(),
+                                 .width = width,
+                                 .b0 = b,
+                                 .b1 = b + 1,
+                                 .backwards = true});
     CHECK(first == second);
     CHECK(c1 == c2);
     c2 = cell;
-    codec_kernels().lstm_step({.w = w.data(), .before = before.data(), .gates = gates.data(), .cell = c2.data(), .hidden = second.data(), .width = width,
-                               .b0 = 0, .b1 = blocks, .backwards = true});
+    codec_kernels().lstm_step({.w = w.data(),
+                               .before = before.data(),
+                               .gates = gates.data(),
+                               .cell = c2.data(),
+                               .hidden = second.data(),
+                               .width = width,
+                               .b0 = 0,
+                               .b1 = blocks,
+                               .backwards = true});
     CHECK(first == second);
     CHECK(c1 == c2);
   }
@@ -270,12 +329,20 @@ TEST(dilated_taps) {
     for (int c = 0; c < out; ++c) m.at(r, c) = random.normal();
   const std::vector<float> x = random.normals(size_t(rows + (taps - 1) * dilation) * in);
   std::vector<float> y(size_t(rows) * out);
-  multiply(pool, {.m = &m, .a = x.data(), .lda = in, .rows = rows, .c = y.data(), .ldc = out, .taps = taps, .tap_step = dilation * in});
+  multiply(pool, {.m = &m,
+                  .a = x.data(),
+                  .lda = in,
+                  .rows = rows,
+                  .c = y.data(),
+                  .ldc = out,
+                  .taps = taps,
+                  .tap_step = dilation * in});
   for (int t = 0; t < rows; ++t)
     for (int c = 0; c < out; ++c) {
       double sum = 0;
       for (int j = 0; j < taps; ++j)
-        for (int i = 0; i < in; ++i) sum += double{x[(t + j * dilation) * in + i]} * m.at(j * in + i, c);
+        for (int i = 0; i < in; ++i)
+          sum += double{x[(t + j * dilation) * in + i]} * m.at(j * in + i, c);
       CHECK(std::abs(y[t * out + c] - sum) < 1e-5);
     }
 }
@@ -285,7 +352,8 @@ TEST(quantizer_equals_its_definition) {
   const int stages = 4, size = 50, dim = 11, rows = 77;
   Buffer<float> books(size_t(stages) * size * dim);
   for (size_t i = 0; i < books.size(); ++i) books[i] = random.normal();
-  for (int d = 0; d < dim; ++d) books[size_t(33) * dim + d] = books[size_t(20) * dim + d];  // twins: the lower index must win
+  // twins: the lower index must win
+  for (int d = 0; d < dim; ++d) books[size_t(33) * dim + d] = books[size_t(20) * dim + d];
   const ResidualVQ vq(books, stages, size, dim);
   std::vector<float> z = random.normals(size_t(rows) * dim);
   for (int d = 0; d < dim; ++d) z[d] = books[size_t(20) * dim + d];
@@ -299,7 +367,8 @@ TEST(quantizer_equals_its_definition) {
     std::vector<int32_t> codes(expected.size());
     Buffer<float> scratch;
     vq.encode(pool, residual.data(), rows, stages, codes.data(), scratch);
-    if (current_isa() != Isa::plain) {  // the plain tier rounds products before adding, so near-ties may fall otherwise
+    // the plain tier rounds products before adding, so near-ties may fall otherwise
+    if (current_isa() != Isa::plain) {
       CHECK(codes == expected);
       CHECK(residual == plain);
     } else {
@@ -314,11 +383,13 @@ TEST(quantizer_equals_its_definition) {
   }
 }
 
-// Codewords and rows that a search with rounded products could confuse: near-ties, twins, extremes of size.
+// Codewords and rows that a search with rounded products could confuse: near-ties, twins, extremes
+// of size.
 TEST(quantizer_is_exact_in_hard_cases) {
   check::Random random(13);
   const int rows = 61;
-  for (const auto& [size, dim] : {std::array<int, 2>{1024, 128}, {300, 64}, {17, 5}, {1, 3}, {40, 1030}}) {
+  for (const auto& [size, dim] :
+       {std::array<int, 2>{1024, 128}, {300, 64}, {17, 5}, {1, 3}, {40, 1030}}) {
     for (int kind = 0; kind < 5; ++kind) {
       const int stages = 2;
       Buffer<float> books(size_t(stages) * size * dim);
@@ -326,11 +397,14 @@ TEST(quantizer_is_exact_in_hard_cases) {
       for (size_t i = 0; i < books.size(); ++i) {
         const float x = random.normal();
         const size_t d = i % size_t(dim), c = i / size_t(dim) % size_t(size);
-        if (kind == 0) books[i] = x;                                          // spread out
-        if (kind == 1) books[i] = centre[d] + 1e-6f * x;                      // all but equal
-        if (kind == 2) books[i] = c % 3 ? books[d] : x;                       // many twins of the first
-        if (kind == 3) books[i] = x * std::pow(10.0f, float(int(c % 9) - 4));  // norms from 1e-4 to 1e4
-        if (kind == 4) books[i] = c == 7 % size_t(size) ? 0.0f : d == c % size_t(dim) ? 1.0f : 1e-12f * x;
+        if (kind == 0) books[i] = x;                      // spread out
+        if (kind == 1) books[i] = centre[d] + 1e-6f * x;  // all but equal
+        // many twins of the first
+        if (kind == 2) books[i] = c % 3 ? books[d] : x;
+        // norms from 1e-4 to 1e4
+        if (kind == 3) books[i] = x * std::pow(10.0f, float(int(c % 9) - 4));
+        if (kind == 4)
+          books[i] = c == 7 % size_t(size) ? 0.0f : d == c % size_t(dim) ? 1.0f : 1e-12f * x;
       }
       const ResidualVQ vq(books, stages, size, dim);
       std::vector<float> z = random.normals(size_t(rows) * dim);
@@ -353,13 +427,15 @@ TEST(quantizer_is_exact_in_hard_cases) {
           std::vector<int32_t> codes(expected.size());
           Buffer<float> scratch;
           for (int r = 0; r < rows; r += step)
-            vq.encode(pool, residual.data() + size_t(r) * dim, std::min(step, rows - r), stages, codes.data() + size_t(r) * stages, scratch);
+            vq.encode(pool, residual.data() + size_t(r) * dim, std::min(step, rows - r), stages,
+                      codes.data() + size_t(r) * stages, scratch);
           if (current_isa() != Isa::plain) {
             CHECK(codes == expected);
             CHECK(residual == plain);
             continue;
           }
-          for (int r = 0; r < rows; ++r) {  // unfused sums: another code must be as near, but for what rounding moves
+          // unfused sums: another code must be as near, but for what rounding moves
+          for (int r = 0; r < rows; ++r) {
             const int a = codes[size_t(r) * stages], b = expected[size_t(r) * stages];
             double score[2] = {}, sizes = 0;
             for (int i = 0; i < 2; ++i)

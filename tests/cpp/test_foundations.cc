@@ -17,7 +17,8 @@
 using namespace uniaudio;
 
 TEST(json_values) {
-  const Json j = parse_json(R"( {"a": [1, -2.5e1, true, null], "b": {"c": "x\u00e9\ud83d\ude00\n"}} )");
+  const Json j =
+      parse_json(R"( {"a": [1, -2.5e1, true, null], "b": {"c": "x\u00e9\ud83d\ude00\n"}} )");
   CHECK(j.find("a")->array[0].integer == 1);
   CHECK(j.find("a")->array[1].real == -25.0);
   CHECK(j.find("a")->array[2].boolean);
@@ -26,8 +27,9 @@ TEST(json_values) {
 }
 
 TEST(json_refuses) {
-  for (const char* bad : {"", "{", "{\"a\":1,}", "[1 2]", "01", "1.", "-", "nul", "\"a", "\"\\x\"", "\"\\ud800\"", "[1]x", "{\"a\":1,\"a\":2}",
-                          "99999999999999999999", "1e999", "\"\t\"", "{1:2}", "+1", "NaN"}) {
+  for (const char* bad : {"", "{", "{\"a\":1,}", "[1 2]", "01", "1.", "-", "nul", "\"a", "\"\\x\"",
+                          "\"\\ud800\"", "[1]x", "{\"a\":1,\"a\":2}", "99999999999999999999",
+                          "1e999", "\"\t\"", "{1:2}", "+1", "NaN"}) {
     CHECK_THROWS(std::invalid_argument, parse_json(bad), "JSON");
   }
   CHECK_THROWS(std::invalid_argument, parse_json(std::string(100000, '[')), "nested");
@@ -35,29 +37,37 @@ TEST(json_refuses) {
 
 TEST(config_reads_and_refuses) {
   const std::string stack = R"({"layers":2,"width":8,"heads":2})";
-  const LmConfig c = parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack + R"(,"local":)" + stack + "}");
-  CHECK(c.global.kv_heads == 2 && c.global.mlp_width == 32 && c.global.rmsnorm && c.global.swiglu && c.global.rope && !c.concat);
+  const LmConfig c = parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack +
+                                     R"(,"local":)" + stack + "}");
+  CHECK(c.global.kv_heads == 2 && c.global.mlp_width == 32 && c.global.rmsnorm && c.global.swiglu &&
+        c.global.rope && !c.concat);
   const auto lm = [&](const std::string& more) {
-    return parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack + R"(,"local":)" + stack + more + "}");
+    return parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack +
+                           R"(,"local":)" + stack + more + "}");
   };
   CHECK_THROWS(std::invalid_argument, lm(R"(,"x":1)"), "unknown key \"x\"");
-  CHECK_THROWS(std::invalid_argument, lm(R"(,"start_id":10)"), "lm.start_id: expected 0 to 9, got 10");
+  CHECK_THROWS(std::invalid_argument, lm(R"(,"start_id":10)"),
+               "lm.start_id: expected 0 to 9, got 10");
   CHECK_THROWS(std::invalid_argument, lm(R"(,"embedding":"mean")"), "lm.embedding");
-  CHECK_THROWS(std::invalid_argument, lm(R"(,"guide_slots":2)"), "lm.guide_vocab");
+  CHECK_THROWS(std::invalid_argument, lm(R"(,"aligned_slots":2)"), "lm.aligned_vocab");
   CHECK_THROWS(std::invalid_argument, lm(R"(,"max_frames":1e9)"), "lm.max_frames");
   CHECK_THROWS(std::invalid_argument, parse_lm_config("[]"), "expected an object");
-  CHECK_THROWS(std::invalid_argument, parse_lm_config(R"({"vocab_size":10,"num_codebooks":2})"), "lm.global is missing");
-  const CodecConfig codec = parse_codec_config(R"({"family":"spectral","spectral":{"log_floor":0.01}})");
+  CHECK_THROWS(std::invalid_argument, parse_lm_config(R"({"vocab_size":10,"num_codebooks":2})"),
+               "lm.global is missing");
+  const CodecConfig codec =
+      parse_codec_config(R"({"family":"spectral","spectral":{"log_floor":0.01}})");
   CHECK(codec.is_spectral && codec.frame_size == 320 && codec.spectral->log_floor == 0.01f);
   CHECK_THROWS(std::invalid_argument, parse_codec_config(R"({"family":"seanet"})"), "codec.seanet");
-  CHECK_THROWS(std::invalid_argument, parse_codec_config(R"({"family":"seanet","seanet":{"ratios":[8,5,4]}})"), "product");
+  CHECK_THROWS(std::invalid_argument,
+               parse_codec_config(R"({"family":"seanet","seanet":{"ratios":[8,5,4]}})"), "product");
 }
 
 namespace {
 
 std::string write_file(const std::string& header, size_t data_bytes, uint64_t stated = UINT64_MAX) {
   static int count = 0;
-  const auto path = std::filesystem::temp_directory_path() / ("uniaudio_test_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("uniaudio_test_" + std::to_string(::getpid()) + "_" + std::to_string(count++));
   std::ofstream f(path, std::ios::binary);
   const uint64_t n = stated == UINT64_MAX ? header.size() : stated;
   f.write(reinterpret_cast<const char*>(&n), 8);
@@ -80,21 +90,33 @@ TEST(safetensors_checked) {
       throw;
     }
   };
-  CHECK(open(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})", 8) == 1);
+  CHECK(open(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})",
+             8) == 1);
   CHECK_THROWS(std::invalid_argument, open("{}", 0, 3), "header of 3 bytes");
   CHECK_THROWS(std::invalid_argument, open("{}", 0, uint64_t{1} << 63), "header of");
   CHECK_THROWS(std::invalid_argument, open("{", 0), "JSON");
   CHECK_THROWS(std::invalid_argument, open("[]", 0), "not a JSON object");
   const auto one = [&](const std::string& body) { return open("{\"a\":" + body + "}", 8); };
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,12]})"), "outside");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"), "do not fit");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), "do not fit");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"), "bad shape");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,8]})"), "larger than");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})"), "unknown dtype");
-  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2]})"), "lacks");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2],"data_offsets":[0,12]})"),
+               "outside");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"),
+               "do not fit");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"),
+               "do not fit");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"),
+               "bad shape");
   CHECK_THROWS(std::invalid_argument,
-               open(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12), "overlap");
+               one(R"({"dtype":"F32","shape":[1099511627776,1099511627776],"data_offsets":[0,8]})"),
+               "larger than");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})"),
+               "unknown dtype");
+  CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2]})"), "lacks");
+  CHECK_THROWS(
+      std::invalid_argument,
+      open(
+          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+          12),
+      "overlap");
   CHECK_THROWS(std::runtime_error, SafetensorsFile("/nonexistent/file"), "/nonexistent/file");
 }
 
@@ -107,7 +129,8 @@ TEST(weights_lists_everything) {
   w.check("lm", {{"a", {2, 2}}, {"b", {2}}});
   const Buffer<float> b = w.get("b", {2});
   CHECK(b[0] == 1.0f && b[1] == -2.0f);
-  CHECK_THROWS(std::invalid_argument, w.check("lm", {{"a", {4}}, {"c", {1}}}), "missing: c [1]; wrong shape: a (expected [4], got [2, 2]); left over: b [2];");
+  CHECK_THROWS(std::invalid_argument, w.check("lm", {{"a", {4}}, {"c", {1}}}),
+               "missing: c [1]; wrong shape: a (expected [4], got [2, 2]); left over: b [2];");
   const float bad[1] = {NAN};
   w.add("n", {StoredType::float32, {1}, bad});
   CHECK_THROWS(std::invalid_argument, w.get("n", {1}), "finite");
@@ -136,7 +159,8 @@ TEST(pool_shared_by_callers) {
   std::vector<std::thread> callers;
   for (int c = 0; c < 4; ++c) {
     callers.emplace_back([&] {
-      for (int i = 0; i < 500; ++i) pool.run(16, 1, [&](int64_t b, int64_t e) { total.fetch_add(e - b); });
+      for (int i = 0; i < 500; ++i)
+        pool.run(16, 1, [&](int64_t b, int64_t e) { total.fetch_add(e - b); });
     });
   }
   for (auto& t : callers) t.join();
@@ -149,7 +173,8 @@ namespace {
 struct Reference {
   double y, bound;
 };
-Reference reference(const std::vector<float>& x, const std::vector<float>& w, const std::vector<float>& b, int64_t row, int64_t n, int64_t k) {
+Reference reference(const std::vector<float>& x, const std::vector<float>& w,
+                    const std::vector<float>& b, int64_t row, int64_t n, int64_t k) {
   double y = b[size_t(n)], m = std::fabs(y);
   for (int64_t i = 0; i < k; ++i) {
     const double p = double(x[size_t(row * k + i)]) * double(w[size_t(n * k + i)]);
@@ -181,7 +206,8 @@ TEST(linear_float32) {
           l.forward(pool, nullptr, x.data() + r * k, k, 1, alone.data(), n, Epilogue::add);
           for (int64_t i = 0; i < n; ++i) {
             const Reference ref = reference(x, w, b, r, i, k);
-            close = close && std::fabs(double(y[size_t(r * n + i)]) - (ref.y + 1)) <= 6e-8 * double(k + 2) * (ref.bound + 1);
+            close = close && std::fabs(double(y[size_t(r * n + i)]) - (ref.y + 1)) <=
+                                 6e-8 * double(k + 2) * (ref.bound + 1);
             alone_same = alone_same && alone[size_t(i)] == y[size_t(r * n + i)];
           }
         }
@@ -197,10 +223,14 @@ TEST(linear_int8_is_exact_integers) {
   ThreadPool pool(2);
   for (int64_t k : {3, 16, 70}) {
     const int64_t n = 37, rows = 11;
-    // Whole numbers with peak 127 in every row: quantization is exact, so the product must be too (extreme values included).
+    // Whole numbers with peak 127 in every row: quantization is exact, so the product must be too
+    // (extreme values included).
     std::vector<float> w(size_t(n * k)), x(size_t(rows * k));
     for (auto* v : {&w, &x}) {
-      for (size_t i = 0; i < v->size(); ++i) (*v)[i] = i % size_t(k) == 0 ? 127.0f : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127) : random.below(255) - 127);
+      for (size_t i = 0; i < v->size(); ++i)
+        (*v)[i] = i % size_t(k) == 0 ? 127.0f
+                                     : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127)
+                                                                  : random.below(255) - 127);
     }
     const Linear l(w.data(), nullptr, n, k, DType::int8);
     LinearScratch scratch;
@@ -211,7 +241,8 @@ TEST(linear_int8_is_exact_integers) {
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t i = 0; i < n; ++i) {
         int64_t dot = 0;
-        for (int64_t j = 0; j < k; ++j) dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
+        for (int64_t j = 0; j < k; ++j)
+          dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
         exact = exact && y[size_t(r * n + i)] == float(dot);
       }
     }
@@ -224,14 +255,16 @@ TEST(linear_bfloat16_is_float32_over_rounded_weights) {
   ThreadPool pool(2);
   for (int64_t k : {1, 5, 16, 67}) {
     const int64_t n = 37, rows = 11;
-    const auto w = random.normals(size_t(n * k)), b = random.normals(size_t(n)), x = random.normals(size_t(rows * k));
+    const auto w = random.normals(size_t(n * k)), b = random.normals(size_t(n)),
+               x = random.normals(size_t(rows * k));
     std::vector<float> rounded(w.size());
     for (size_t i = 0; i < w.size(); ++i) {
       const uint32_t bits = uint32_t(to_bfloat16(w[i])) << 16;
       std::memcpy(&rounded[i], &bits, 4);
       CHECK(std::fabs(rounded[i] - w[i]) <= std::fabs(w[i]) / 256);
     }
-    const Linear half(w.data(), b.data(), n, k, DType::bfloat16), full(rounded.data(), b.data(), n, k, DType::float32);
+    const Linear half(w.data(), b.data(), n, k, DType::bfloat16),
+        full(rounded.data(), b.data(), n, k, DType::float32);
     std::vector<float> y(size_t(rows * n)), z(size_t(rows * n));
     half.forward(pool, nullptr, x.data(), k, rows, y.data(), n);
     full.forward(pool, nullptr, x.data(), k, rows, z.data(), n);
@@ -246,13 +279,18 @@ TEST(linear_int4_sums_groups_exactly) {
   ThreadPool pool(2);
   for (int64_t k : {3, 32, 64, 70, 160}) {
     const int64_t n = 37, rows = 11, groups = (k + kGroup - 1) / kGroup;
-    // Whole numbers from -8 to 7 times a power of two that differs from group to group; every group has a -8.
+    // Whole numbers from -8 to 7 times a power of two that differs from group to group; every group
+    // has a -8.
     std::vector<float> w(size_t(n * k)), x(size_t(rows * k));
     for (size_t i = 0; i < w.size(); ++i) {
       const int64_t column = int64_t(i) % k;
-      w[i] = (column % kGroup == 0 ? -8.0f : float(random.below(16)) - 8.0f) * std::ldexp(1.0f, int(column / kGroup) - 1);
+      w[i] = (column % kGroup == 0 ? -8.0f : float(random.below(16)) - 8.0f) *
+             std::ldexp(1.0f, int(column / kGroup) - 1);
     }
-    for (size_t i = 0; i < x.size(); ++i) x[i] = i % size_t(k) == 0 ? 127.0f : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127) : random.below(255) - 127);
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = i % size_t(k) == 0 ? 127.0f
+                                : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127)
+                                                             : random.below(255) - 127);
     const Matrix m = quantize_matrix(w.data(), n, k, DType::int4);
     const Buffer<float> back = dequantize_matrix(m);
     CHECK(std::equal(w.begin(), w.end(), back.data()));
@@ -267,7 +305,8 @@ TEST(linear_int4_sums_groups_exactly) {
       l.forward(pool, &scratch, x.data() + r * k, k, 1, alone.data(), n);
       for (int64_t i = 0; i < n; ++i) {
         double dot = 0;
-        for (int64_t j = 0; j < k; ++j) dot += double(x[size_t(r * k + j)]) * double(w[size_t(i * k + j)]);
+        for (int64_t j = 0; j < k; ++j)
+          dot += double(x[size_t(r * k + j)]) * double(w[size_t(i * k + j)]);
         exact = exact && double(y[size_t(r * n + i)]) == dot;
         same = same && y[size_t(r * n + i)] == alone[size_t(i)];
       }
@@ -285,10 +324,13 @@ TEST(int4_scales_are_searched) {
   double error = 0, plain = 0;
   for (int64_t g = 0; g < out * in / kGroup; ++g) {
     float peak = 0;
-    for (int64_t i = 0; i < kGroup; ++i) peak = std::fabs(w[size_t(g * kGroup + i)]) > std::fabs(peak) ? w[size_t(g * kGroup + i)] : peak;
+    for (int64_t i = 0; i < kGroup; ++i)
+      peak =
+          std::fabs(w[size_t(g * kGroup + i)]) > std::fabs(peak) ? w[size_t(g * kGroup + i)] : peak;
     for (int64_t i = 0; i < kGroup; ++i) {  // the peak at -8, as simple quantizers have it
       const float v = w[size_t(g * kGroup + i)], scale = -peak / 8;
-      const double p = double(v - scale * std::min(7.0f, std::round(v / scale))), e = double(v - back[size_t(g * kGroup + i)]);
+      const double p = double(v - scale * std::min(7.0f, std::round(v / scale))),
+                   e = double(v - back[size_t(g * kGroup + i)]);
       plain += p * p, error += e * e;
     }
   }
@@ -310,26 +352,36 @@ TEST(stored_quantized_weights) {
       for (int64_t k = 0; k < in; ++k) {
         const int8_t q = m.q[size_t(r * in + k)];
         uint8_t& b = bytes[size_t(r * width + (dtype == DType::int8 ? k : k / 2))];
-        b = dtype == DType::int8 ? uint8_t(q) : k % 2 ? uint8_t((b & 0x0F) | (q + 8) << 4) : uint8_t((b & 0xF0) | (q + 8));
+        b = dtype == DType::int8 ? uint8_t(q)
+            : k % 2              ? uint8_t((b & 0x0F) | (q + 8) << 4)
+                                 : uint8_t((b & 0xF0) | (q + 8));
       }
     }
     Weights stored;
-    const StoredTensor scale = dtype == DType::int8 ? StoredTensor{StoredType::float32, {out}, m.scale.data()} : StoredTensor{StoredType::bfloat16, {out, 2}, halves.data()};
-    stored.add("a", {dtype == DType::int8 ? StoredType::int8 : StoredType::int4, {out, width}, bytes.data()});
+    const StoredTensor scale = dtype == DType::int8
+                                   ? StoredTensor{StoredType::float32, {out}, m.scale.data()}
+                                   : StoredTensor{StoredType::bfloat16, {out, 2}, halves.data()};
+    stored.add(
+        "a",
+        {dtype == DType::int8 ? StoredType::int8 : StoredType::int4, {out, width}, bytes.data()});
     CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out, in}}}), "missing: a_scale");
     stored.add("a_scale", scale);
     stored.check("lm", {{"a", {out, in}}});
-    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out, in + 32}}}), "wrong shape: a");
-    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out * in}}}), "expected floats, got integers");
+    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out, in + 32}}}),
+                 "wrong shape: a");
+    CHECK_THROWS(std::invalid_argument, stored.check("lm", {{"a", {out * in}}}),
+                 "expected floats, got integers");
     const Matrix as_stored = stored.matrix("a", out, in, dtype);
-    CHECK(as_stored.dtype == dtype && std::equal(m.q.data(), m.q.data() + m.q.size(), as_stored.q.data()));
+    CHECK(as_stored.dtype == dtype &&
+          std::equal(m.q.data(), m.q.data() + m.q.size(), as_stored.q.data()));
     CHECK(std::equal(m.scale.data(), m.scale.data() + m.scale.size(), as_stored.scale.data()));
     const Buffer<float> expected = dequantize_matrix(m), got = stored.get("a", {out, in});
     CHECK(std::equal(expected.data(), expected.data() + expected.size(), got.data()));
     const Matrix widened = stored.matrix("a", out, in, DType::float32);
     CHECK(widened.dtype == DType::float32 && widened.values[7] == expected[7]);
     bytes[0] = 0x80;
-    if (dtype == DType::int8) CHECK_THROWS(std::invalid_argument, stored.matrix("a", out, in, dtype), "-128");
+    if (dtype == DType::int8)
+      CHECK_THROWS(std::invalid_argument, stored.matrix("a", out, in, dtype), "-128");
   }
 }
 
@@ -337,7 +389,8 @@ TEST(epilogues_and_ranges) {
   check::Random random(3);
   ThreadPool pool(3);
   const int64_t n = 50, k = 24, rows = 5;
-  const auto gate = random.normals(size_t(n * k)), up = random.normals(size_t(n * k)), b = random.normals(size_t(n)), x = random.normals(size_t(rows * k));
+  const auto gate = random.normals(size_t(n * k)), up = random.normals(size_t(n * k)),
+             b = random.normals(size_t(n)), x = random.normals(size_t(rows * k));
   const std::vector<float> none(size_t(n), 0.0f);
   const auto matrix = [&](const std::vector<float>& values) {
     Matrix m;
@@ -349,7 +402,8 @@ TEST(epilogues_and_ranges) {
   const Matrix gate_matrix = matrix(gate), up_matrix = matrix(up);
   const Linear g = Linear::gated({&gate_matrix, b.data()}, {&up_matrix, nullptr}, DType::float32);
   const Linear u(up.data(), b.data(), n, k, DType::float32);
-  std::vector<float> y(size_t(rows * n)), z(size_t(rows * n)), s(size_t(rows * n), -7.0f), full(size_t(rows * n));
+  std::vector<float> y(size_t(rows * n)), z(size_t(rows * n)), s(size_t(rows * n), -7.0f),
+      full(size_t(rows * n));
   g.forward(pool, nullptr, x.data(), k, rows, y.data(), n, Epilogue::swiglu);
   u.forward(pool, nullptr, x.data(), k, rows, z.data(), n, Epilogue::gelu);
   u.forward(pool, nullptr, x.data(), k, rows, full.data(), n);
@@ -359,8 +413,10 @@ TEST(epilogues_and_ranges) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < n; ++i) {
       const size_t at = size_t(r * n + i);
-      worst = std::max(worst, std::fabs(double(y[at]) - silu(reference(x, gate, b, r, i, k).y) * reference(x, up, none, r, i, k).y));
-      worst = std::max(worst, std::fabs(double(z[at]) - gelu_exact(reference(x, up, b, r, i, k).y)));
+      worst = std::max(worst, std::fabs(double(y[at]) - silu(reference(x, gate, b, r, i, k).y) *
+                                                            reference(x, up, none, r, i, k).y));
+      worst =
+          std::max(worst, std::fabs(double(z[at]) - gelu_exact(reference(x, up, b, r, i, k).y)));
       sliced = sliced && (i >= 16 && i < 32 ? s[at] == full[at] : s[at] == -7.0f);
     }
   }
@@ -372,18 +428,27 @@ TEST(norms_softmax) {
   check::Random random(4);
   const Kernels& kernel = kernels();
   for (int64_t n : {1, 7, 16, 45}) {
-    const auto x = random.normals(size_t(n)), w = random.normals(size_t(n)), b = random.normals(size_t(n));
-    std::vector<float> y(static_cast<size_t>(n)), z(static_cast<size_t>(n)), e(static_cast<size_t>(n));
+    const auto x = random.normals(size_t(n)), w = random.normals(size_t(n)),
+               b = random.normals(size_t(n));
+    std::vector<float> y(static_cast<size_t>(n)), z(static_cast<size_t>(n)),
+        e(static_cast<size_t>(n));
     kernel.layernorm(x.data(), w.data(), b.data(), 1e-5f, y.data(), n);
     kernel.rmsnorm(x.data(), w.data(), 1e-5f, z.data(), n);
     const float peak = kernel.max(x.data(), n), total = kernel.exp_sum(x.data(), peak, e.data(), n);
     double mean = 0, var = 0, square = 0, sum = 0, most = -1e9;
-    for (float v : x) mean += double(v) / double(n), square += double(v) * double(v) / double(n), most = std::max(most, double(v));
-    for (float v : x) var += (double(v) - mean) * (double(v) - mean) / double(n), sum += std::exp(double(v) - most);
+    for (float v : x)
+      mean += double(v) / double(n), square += double(v) * double(v) / double(n),
+          most = std::max(most, double(v));
+    for (float v : x)
+      var += (double(v) - mean) * (double(v) - mean) / double(n), sum += std::exp(double(v) - most);
     double worst = 0;
     for (size_t i = 0; i < size_t(n); ++i) {
-      worst = std::max(worst, std::fabs(double(y[i]) - ((double(x[i]) - mean) / std::sqrt(var + 1e-5) * double(w[i]) + double(b[i]))));
-      worst = std::max(worst, std::fabs(double(z[i]) - double(x[i]) / std::sqrt(square + 1e-5) * double(w[i])));
+      worst = std::max(
+          worst,
+          std::fabs(double(y[i]) -
+                    ((double(x[i]) - mean) / std::sqrt(var + 1e-5) * double(w[i]) + double(b[i]))));
+      worst = std::max(
+          worst, std::fabs(double(z[i]) - double(x[i]) / std::sqrt(square + 1e-5) * double(w[i])));
       worst = std::max(worst, std::fabs(double(e[i]) - std::exp(double(x[i]) - most)));
     }
     CHECK(double(peak) == most);

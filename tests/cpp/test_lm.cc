@@ -1,4 +1,5 @@
-// The LM against golden logits of the torch module, and the rules of sessions, from the golden files alone.
+// The LM against golden logits of the torch module, and the rules of sessions, from the golden
+// files alone.
 #include <algorithm>
 #include <memory>
 #include <stdexcept>
@@ -17,16 +18,18 @@ const char* const kNames[] = {"base", "reference", "everything", "gqa"};
 struct Golden {
   SafetensorsFile file;
   LmConfig config;
-  std::vector<int32_t> frames, guide;
+  std::vector<int32_t> frames, aligned;
   std::vector<std::vector<float>> values;
   std::vector<std::vector<int32_t>> index;
   std::vector<ContinuousInput> continuous;
   int64_t count;
 
   explicit Golden(const std::string& name)
-      : file(std::string(UNIAUDIO_GOLDEN_DIR) + "/lm_" + name + ".safetensors"), config(parse_lm_config(file.metadata().at("config"))), frames(file.ints("frames")) {
+      : file(std::string(UNIAUDIO_GOLDEN_DIR) + "/lm_" + name + ".safetensors"),
+        config(parse_lm_config(file.metadata().at("config"))),
+        frames(file.ints("frames")) {
     count = int64_t(frames.size()) / config.num_codebooks;
-    if (config.guide_slots) guide = file.ints("guide");
+    if (config.aligned_slots) aligned = file.ints("guide");
     for (const auto& [key, width] : config.continuous) {
       values.push_back(file.floats("continuous." + key + ".values"));
       index.push_back(file.ints("continuous." + key + ".index"));
@@ -37,20 +40,22 @@ struct Golden {
       ++i;
     }
   }
-  const int32_t* guides() const { return guide.empty() ? nullptr : guide.data(); }
+  const int32_t* aligned_rows() const { return aligned.empty() ? nullptr : aligned.data(); }
   std::shared_ptr<const MultiScaleLm> lm(DType dtype, int threads) const {
     return std::make_shared<MultiScaleLm>(config, file.weights("lm."), dtype, threads);
   }
   std::unique_ptr<LmSession> session(const std::shared_ptr<const MultiScaleLm>& lm) const {
     auto s = std::make_unique<LmSession>(lm, 40);
-    s->prefill(frames.data(), count, guides(), continuous);
+    s->prefill(frames.data(), count, aligned_rows(), continuous);
     return s;
   }
 };
 
 std::vector<float> logits_of(const Golden& g, DType dtype, int threads) {
-  std::vector<float> out(size_t(g.count) * size_t(g.config.num_codebooks) * size_t(g.config.vocab_size));
-  g.lm(dtype, threads)->logits(g.frames.data(), g.count, g.guides(), g.continuous, out.data());
+  std::vector<float> out(size_t(g.count) * size_t(g.config.num_codebooks) *
+                         size_t(g.config.vocab_size));
+  g.lm(dtype, threads)
+      ->logits(g.frames.data(), g.count, g.aligned_rows(), g.continuous, out.data());
   return out;
 }
 
@@ -65,7 +70,8 @@ std::vector<int32_t> generate(LmSession& s, int64_t n, const SamplingConfig& sam
 TEST(float32_logits_are_the_torch_modules) {
   for (const char* name : kNames) {
     const Golden g(name);
-    const std::vector<float> expected = g.file.floats("logits"), got = logits_of(g, DType::float32, 1);
+    const std::vector<float> expected = g.file.floats("logits"),
+                             got = logits_of(g, DType::float32, 1);
     const double own = std::stod(g.file.metadata().at("float32_error"));
     double worst = 0, peak = 0;
     for (size_t i = 0; i < got.size(); ++i) {
@@ -133,7 +139,9 @@ TEST(pieces_batches_forks_and_snapshots_give_the_same_frames) {
       SamplingConfig other = sampling;
       other.seed = 8;
       std::vector<int32_t> ya(size_t(20 * k)), yb(size_t(20 * k)), yc(size_t(20 * k));
-      std::vector<LmSession::Job> jobs = {{c.get(), &other, nullptr, yc.data()}, {a.get(), &sampling, nullptr, ya.data()}, {b.get(), &other, nullptr, yb.data()}};
+      std::vector<LmSession::Job> jobs = {{c.get(), &other, nullptr, yc.data()},
+                                          {a.get(), &sampling, nullptr, ya.data()},
+                                          {b.get(), &other, nullptr, yb.data()}};
       LmSession::generate_batch(jobs, 20);
       CHECK(ya == expected);
       CHECK(yb == generate(*g.session(lm), 20, other));
@@ -162,13 +170,15 @@ TEST(bad_calls_are_refused) {
   const std::string before = s->save();
   const std::vector<int32_t> bad(3, 53), good(3 * 64, 1);
   CHECK_THROWS(std::invalid_argument, s->prefill(bad.data(), 1, nullptr, {}), "got 53");
-  CHECK_THROWS(std::invalid_argument, s->prefill(good.data(), 29, nullptr, {}), "at most 28 more frames");
+  CHECK_THROWS(std::invalid_argument, s->prefill(good.data(), 29, nullptr, {}),
+               "at most 28 more frames");
   CHECK_THROWS(std::invalid_argument, generate(*s, 29, {}), "at most 28 more frames");
   CHECK_THROWS(std::invalid_argument, s->restore(before.substr(1)), "restore");
   CHECK_THROWS(std::invalid_argument, s->restore(std::string(before.size(), 'x')), "restore");
   CHECK(s->save() == before);
   Weights none;
-  CHECK_THROWS(std::invalid_argument, MultiScaleLm(g.config, none, DType::float32, 1), "missing: global.embed.weight");
+  CHECK_THROWS(std::invalid_argument, MultiScaleLm(g.config, none, DType::float32, 1),
+               "missing: global.embed.weight");
 }
 
 MAIN

@@ -22,19 +22,24 @@ LmConfig model(int vocab, int codebooks) {
 struct Sampled {
   Sampler::Scratch scratch;
   explicit Sampled(int vocab) { scratch.reserve(vocab); }
-  int32_t operator()(const Sampler& s, std::vector<float> logits, int slot = 0, uint64_t frame = 0, const std::vector<int32_t>& history = {}, int64_t generated = 0) {
+  int32_t operator()(const Sampler& s, std::vector<float> logits, int slot = 0, uint64_t frame = 0,
+                     const std::vector<int32_t>& history = {}, int64_t generated = 0) {
     return s.sample(scratch, logits.data(), slot, frame, history.data(), generated);
   }
 };
 
 // The ids that top-k, then top-p leave, by a full sort; ties go to lower ids.
-std::set<int32_t> kept_by_sorting(const std::vector<float>& logits, double temperature, int64_t top_k, double top_p) {
+std::set<int32_t> kept_by_sorting(const std::vector<float>& logits, double temperature,
+                                  int64_t top_k, double top_p) {
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logits[size_t(a)] > logits[size_t(b)]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return logits[size_t(a)] > logits[size_t(b)]; });
   if (top_k > 0 && size_t(top_k) < order.size()) order.resize(size_t(top_k));
   double total = 0, mass = 0;
-  const auto p = [&](int32_t id) { return std::exp((double(logits[size_t(id)]) - double(logits[size_t(order[0])])) / temperature); };
+  const auto p = [&](int32_t id) {
+    return std::exp((double(logits[size_t(id)]) - double(logits[size_t(order[0])])) / temperature);
+  };
   for (int32_t id : order) total += p(id);
   std::set<int32_t> kept;
   for (int32_t id : order) {
@@ -52,7 +57,8 @@ TEST(philox_known_answers) {  // Random123's kat_vectors for philox4x32-10
   CHECK((philox({0, 0, 0, 0}, {0, 0}) == V{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   const uint32_t f = 0xffffffff;
   CHECK((philox({f, f, f, f}, {f, f}) == V{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  CHECK((philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) == V{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  CHECK((philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
+         V{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
 TEST(greedy_takes_the_lowest_of_equals) {
@@ -73,7 +79,8 @@ TEST(top_k_and_top_p_keep_what_sorting_keeps) {
   Sampled sample(v);
   for (int trial = 0; trial < 30; ++trial) {
     std::vector<float> logits(v);
-    for (float& x : logits) x = trial % 3 == 0 ? float(random.below(6)) : 3 * random.normal();  // every third has many ties
+    // every third has many ties
+    for (float& x : logits) x = trial % 3 == 0 ? float(random.below(6)) : 3 * random.normal();
     SamplingConfig c;
     c.temperature = trial % 2 ? 0.7 : 1.5;
     c.top_k = trial % 5 == 0 ? 0 : 1 + random.below(trial < 15 ? 10 : 300);
@@ -101,7 +108,8 @@ TEST(frequencies_follow_the_distribution) {
   std::map<int32_t, int> count;
   const int n = 20000;
   for (uint64_t frame = 0; frame < n; ++frame) ++count[sample(s, logits, int(frame % 2), frame)];
-  for (int i = 0; i < 4; ++i) CHECK(std::fabs(count[i] / double(n) - (i + 1) / 10.0) < 0.015);  // over four standard deviations
+  // over four standard deviations
+  for (int i = 0; i < 4; ++i) CHECK(std::fabs(count[i] / double(n) - (i + 1) / 10.0) < 0.015);
 }
 
 TEST(numbers_depend_on_seed_frame_and_slot_alone) {
@@ -131,7 +139,8 @@ TEST(repetition_guard_looks_back_on_its_slot_only) {
   c.repetition_penalty = 2.0;
   const Sampler s(c, model(4, 2));
   const std::vector<int32_t> history = {3, 0, 2, 0, 2, 1};  // three frames of two slots
-  CHECK(sample(s, {1.0f, 0, 1.5f, 1.4f}, 0, 3, history, 3) == 3);   // 2 is halved once, though it is there twice; 3 is out of the window
+  // 2 is halved once, though it is there twice; 3 is out of the window
+  CHECK(sample(s, {1.0f, 0, 1.5f, 1.4f}, 0, 3, history, 3) == 3);
   CHECK(sample(s, {1.6f, 0, 1.5f, 1.4f}, 1, 3, history, 3) == 2);   // slot 1 has seen 0 and 1
   CHECK(sample(s, {-1.0f, -1.1f, -3, -3}, 1, 3, history, 3) == 0);  // -2, -2.2
 }
@@ -162,7 +171,8 @@ TEST(refuses_bad_values_and_logits) {
   CHECK_THROWS(std::runtime_error, sample(s, {0, NAN, 0, 0}), "infinite or NaN");
   CHECK_THROWS(std::runtime_error, sample(s, {0, INFINITY, 0, 0}), "infinite or NaN");
   c.top_p = 2;
-  CHECK_THROWS(std::invalid_argument, Sampler(c, model(4, 1)), "top_p: expected above 0, at most 1");
+  CHECK_THROWS(std::invalid_argument, Sampler(c, model(4, 1)),
+               "top_p: expected above 0, at most 1");
   c.top_p = 1;
   c.allowed = {{{0, 5}}};
   CHECK_THROWS(std::invalid_argument, Sampler(c, model(4, 1)), "allowed[0]");

@@ -44,7 +44,7 @@ inline LmConfig grouped() {
   LmConfig c = base();
   c.global = stack(2, 96, 4, 72), c.global.kv_heads = 2;
   c.local = stack(3, 64, 4, 50), c.local.kv_heads = 1, c.local.rope = false;
-  c.guide_slots = 2, c.guide_vocab = 7;
+  c.aligned_slots = 2, c.aligned_vocab = 7;
   c.vocab_size = 300;
   return c;
 }
@@ -61,9 +61,14 @@ struct Model {
       size_t n = 1;
       for (int64_t i : s.shape) n *= size_t(i);
       std::vector<float> x = random.normals(n);
-      const bool embedding = s.name.find("embed") != std::string::npos || s.name.find("positions") != std::string::npos || s.name.find("guide") != std::string::npos;
-      const float scale = s.shape.size() == 1 ? 0.2f : embedding ? 0.5f : 1.5f / std::sqrt(float(s.shape[1]));
-      const bool one = s.shape.size() == 1 && s.name.find("norm") != std::string::npos && s.name.find("weight") != std::string::npos;
+      const bool embedding = s.name.find("embed") != std::string::npos ||
+                             s.name.find("positions") != std::string::npos ||
+                             s.name.find("guide") != std::string::npos;
+      const float scale = s.shape.size() == 1 ? 0.2f
+                          : embedding         ? 0.5f
+                                              : 1.5f / std::sqrt(float(s.shape[1]));
+      const bool one = s.shape.size() == 1 && s.name.find("norm") != std::string::npos &&
+                       s.name.find("weight") != std::string::npos;
       for (float& f : x) f = f * scale + (one ? 1.0f : 0.0f);
       data.push_back(std::move(x));
       weights.add(s.name, {StoredType::float32, s.shape, data.back().data()});
@@ -75,17 +80,18 @@ struct Model {
     for (int32_t& i : ids) i = random.below(config.vocab_size);
     return ids;
   }
-  std::vector<int32_t> guide(int64_t count, uint64_t seed) const {
+  std::vector<int32_t> aligned(int64_t count, uint64_t seed) const {
     check::Random random(seed);
-    std::vector<int32_t> ids(size_t(count * config.guide_slots));
-    for (int32_t& i : ids) i = random.below(config.guide_vocab + 1) - 1;
+    std::vector<int32_t> ids(size_t(count * config.aligned_slots));
+    for (int32_t& i : ids) i = random.below(config.aligned_vocab + 1) - 1;
     return ids;
   }
 };
 
 inline double relative(const std::vector<float>& a, const std::vector<float>& b) {
   double error = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) error += (double(a[i]) - b[i]) * (double(a[i]) - b[i]), size += double(b[i]) * b[i];
+  for (size_t i = 0; i < a.size(); ++i)
+    error += (double(a[i]) - b[i]) * (double(a[i]) - b[i]), size += double(b[i]) * b[i];
   return std::sqrt(error / size);  // NaN stays NaN
 }
 

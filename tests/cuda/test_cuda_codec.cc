@@ -22,7 +22,10 @@ struct Tensors {
     size_t n = 1;
     for (int64_t i : shape) n *= size_t(i);
     data.push_back(check::Random(seed + data.size()).normals(n));
-    const float scale = shape.size() == 1 ? 0.2f : name.find("quantizer") == 0 ? 1.0f : 1.0f / std::sqrt(float(n / size_t(shape[0])));
+    const float scale = shape.size() == 1 ? 0.2f
+                        : name.find("quantizer") == 0
+                            ? 1.0f
+                            : 1.0f / std::sqrt(float(n / size_t(shape[0])));
     for (float& v : data.back()) v *= scale;
     if (name.find("norm.weight") != std::string::npos) {
       for (float& v : data.back()) v += 1;
@@ -32,17 +35,24 @@ struct Tensors {
 };
 
 struct Case : Tensors {
-  Case(int window, int subframes, int taps, uint64_t seed, int encoder_subframes = 1, bool phases = true, bool decoder = true) {
+  Case(int window, int subframes, int taps, uint64_t seed, int encoder_subframes = 1,
+       bool phases = true, bool decoder = true) {
     this->seed = seed;
     CodecConfig& c = config;
     c.frame_size = 32, c.num_codebooks = 3, c.codebook_size = 16, c.codebook_dim = 6;
     SpectralConfig s;
-    s.encoder_window = 64, s.encoder_subframes = encoder_subframes, s.encoder_phases = phases, s.encoder_width = 8, s.encoder_blocks = 1, s.encoder_hidden = 9;
-    s.decoder_window = window, s.decoder_subframes = subframes, s.decoder_width = 20, s.decoder_blocks = decoder ? 2 : 0, s.decoder_hidden = 30, s.kernel_size = taps;
+    s.encoder_window = 64, s.encoder_subframes = encoder_subframes, s.encoder_phases = phases,
+    s.encoder_width = 8, s.encoder_blocks = 1, s.encoder_hidden = 9;
+    s.decoder_window = window, s.decoder_subframes = subframes, s.decoder_width = 20,
+    s.decoder_blocks = decoder ? 2 : 0, s.decoder_hidden = 30, s.kernel_size = taps;
     c.spectral = s;
     const auto net = [&](const std::string& p, int in, int width, int hidden, int blocks, int out) {
-      const auto linear = [&](const std::string& n, int o, int i) { add(n + ".weight", {o, i}), add(n + ".bias", {o}); };
-      const auto norm = [&](const std::string& n) { add(n + ".weight", {width}), add(n + ".bias", {width}); };
+      const auto linear = [&](const std::string& n, int o, int i) {
+        add(n + ".weight", {o, i}), add(n + ".bias", {o});
+      };
+      const auto norm = [&](const std::string& n) {
+        add(n + ".weight", {width}), add(n + ".bias", {width});
+      };
       linear(p + ".input", width, in);
       norm(p + ".input_norm");
       for (int i = 0; i < blocks; ++i) {
@@ -67,18 +77,22 @@ struct Seanet : Tensors {
     c.is_spectral = false, c.seanet = s;
     c.num_codebooks = 3, c.codebook_size = 16, c.codebook_dim = 6, c.frame_size = 1;
     for (int r : s.ratios) c.frame_size *= r;
-    const auto conv = [&](const std::string& name, int in, int out, int kernel) { add(name + ".weight", {out, in, kernel}), add(name + ".bias", {out}); };
+    const auto conv = [&](const std::string& name, int in, int out, int kernel) {
+      add(name + ".weight", {out, in, kernel}), add(name + ".bias", {out});
+    };
     const auto blocks = [&](const std::string& stage, int width) {
       for (int j = 0; j < s.residual_layers; ++j) {
         const std::string name = stage + ".blocks." + std::to_string(j);
-        conv(name + ".first", width, width / s.compress, s.residual_kernel_size), conv(name + ".second", width / s.compress, width, 1);
+        conv(name + ".first", width, width / s.compress, s.residual_kernel_size),
+            conv(name + ".second", width / s.compress, width, 1);
         if (s.conv_shortcut) conv(name + ".shortcut", width, width, 1);
       }
     };
     const auto lstm = [&](const std::string& name, int width) {
       for (int l = 0; l < s.lstm_layers; ++l) {
         const std::string end = "_l" + std::to_string(l);
-        for (const char* what : {".weight_ih", ".weight_hh"}) add(name + what + end, {4 * width, width});
+        for (const char* what : {".weight_ih", ".weight_hh"})
+          add(name + what + end, {4 * width, width});
         for (const char* what : {".bias_ih", ".bias_hh"}) add(name + what + end, {4 * width});
       }
     };
@@ -87,13 +101,15 @@ struct Seanet : Tensors {
     conv("encoder.input", 1, width, s.kernel_size);
     for (int i = 0; i < stages; ++i, width *= 2) {
       const std::string name = "encoder.stages." + std::to_string(i);
-      blocks(name, width), conv(name + ".down", width, 2 * width, 2 * s.ratios[size_t(stages - 1 - i)]);
+      blocks(name, width),
+          conv(name + ".down", width, 2 * width, 2 * s.ratios[size_t(stages - 1 - i)]);
     }
     lstm("encoder.lstm", width), conv("encoder.output", width, 6, s.last_kernel_size);
     conv("decoder.input", 6, width, s.kernel_size), lstm("decoder.lstm", width);
     for (int i = 0; i < stages; ++i, width /= 2) {
       const std::string name = "decoder.stages." + std::to_string(i);
-      add(name + ".up.weight", {width, width / 2, 2 * s.ratios[size_t(i)]}), add(name + ".up.bias", {width / 2}), blocks(name, width / 2);
+      add(name + ".up.weight", {width, width / 2, 2 * s.ratios[size_t(i)]}),
+          add(name + ".up.bias", {width / 2}), blocks(name, width / 2);
     }
     conv("decoder.output", width, 1, s.last_kernel_size);
     add("quantizer.codebooks", {3, 16, 6});
@@ -103,14 +119,17 @@ struct Seanet : Tensors {
 double worst(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return 1e9;
   double most = 0, size = 1e-9;
-  for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(double(a[i]) - b[i])), size = std::max(size, std::abs(double(b[i])));
+  for (size_t i = 0; i < a.size(); ++i)
+    most = std::max(most, std::abs(double(a[i]) - b[i])),
+    size = std::max(size, std::abs(double(b[i])));
   return std::isnan(most) ? 1e9 : most / size;
 }
 
 }  // namespace
 
 TEST(decoded_sound_is_the_cpus) {
-  for (const auto& [window, subframes, taps] : {std::tuple{96, 1, 7}, std::tuple{64, 2, 3}, std::tuple{32, 1, 1}}) {
+  for (const auto& [window, subframes, taps] :
+       {std::tuple{96, 1, 7}, std::tuple{64, 2, 3}, std::tuple{32, 1, 1}}) {
     const Case k(window, subframes, taps, uint64_t(window));
     const auto cpu = Codec::create(k.config, k.weights, 1);
     const auto gpu = cuda::Codec::create(cuda::open_device(0), k.config, k.weights);
@@ -150,7 +169,8 @@ TEST(decoded_sound_is_the_cpus) {
 
 // Samples whose frames differ enough for every code to be clear of ties.
 TEST(codes_of_sound_are_the_cpus) {
-  for (const auto& [subframes, phases, decoder] : {std::tuple{1, true, true}, std::tuple{2, false, true}, std::tuple{2, true, false}}) {
+  for (const auto& [subframes, phases, decoder] :
+       {std::tuple{1, true, true}, std::tuple{2, false, true}, std::tuple{2, true, false}}) {
     const Case k(64, 2, 3, 90, subframes, phases, decoder);
     const auto cpu = Codec::create(k.config, k.weights, 1);
     const auto gpu = cuda::Codec::create(cuda::open_device(0), k.config, k.weights);
@@ -163,7 +183,8 @@ TEST(codes_of_sound_are_the_cpus) {
       whole->flush(out);
       CHECK(out.size() == expected.size() && out.size() == 151 * size_t(whole->num_codebooks()));
       size_t equal = 0;
-      for (size_t i = 0; i < std::min(out.size(), expected.size()); ++i) equal += out[i] == expected[i];
+      for (size_t i = 0; i < std::min(out.size(), expected.size()); ++i)
+        equal += out[i] == expected[i];
       CHECK(double(equal) > 0.995 * double(expected.size()));  // float32 sums in another order
       std::vector<int32_t> parts, of_fork;
       std::unique_ptr<cuda::EncoderStream> fork;
@@ -194,22 +215,27 @@ TEST(codes_of_sound_are_the_cpus) {
 TEST(seanet_is_the_cpus) {
   std::vector<SeanetConfig> configs(4);
   configs[0].filters = 8, configs[0].ratios = {4, 2};
-  configs[1].filters = 6, configs[1].ratios = {3, 2, 2}, configs[1].causal = true, configs[1].conv_shortcut = false, configs[1].lstm_layers = 1, configs[1].compress = 1;
-  configs[2].filters = 8, configs[2].ratios = {5}, configs[2].reflect = false, configs[2].residual_layers = 2, configs[2].lstm_layers = 0, configs[2].residual_kernel_size = 5;
-  configs[3].filters = 4, configs[3].ratios = {2, 4}, configs[3].residual_layers = 0, configs[3].causal = true, configs[3].trim_right_ratio = 0.5, configs[3].kernel_size = 3;
+  configs[1].filters = 6, configs[1].ratios = {3, 2, 2}, configs[1].causal = true,
+  configs[1].conv_shortcut = false, configs[1].lstm_layers = 1, configs[1].compress = 1;
+  configs[2].filters = 8, configs[2].ratios = {5}, configs[2].reflect = false,
+  configs[2].residual_layers = 2, configs[2].lstm_layers = 0, configs[2].residual_kernel_size = 5;
+  configs[3].filters = 4, configs[3].ratios = {2, 4}, configs[3].residual_layers = 0,
+  configs[3].causal = true, configs[3].trim_right_ratio = 0.5, configs[3].kernel_size = 3;
   for (size_t n = 0; n < configs.size(); ++n) {
     const Seanet k(configs[n], 300 + 100 * n);
     const auto cpu = Codec::create(k.config, k.weights, 1);
     const auto gpu = cuda::Codec::create(cuda::open_device(0), k.config, k.weights);
     check::Random random(5 + n);
-    for (const size_t length : {size_t(1), size_t(7), size_t(k.config.frame_size * 60 + 5)}) {  // shorter than paddings, and longer
+    // shorter than paddings, and longer
+    for (const size_t length : {size_t(1), size_t(7), size_t(k.config.frame_size * 60 + 5)}) {
       const std::vector<float> x = check::Random(length).normals(length);
       const std::vector<int32_t> expected = cpu->encode(x.data(), length, 0);
       const auto encoder = gpu->encoder(0);
       std::vector<int32_t> codes, parts;
       encoder->push(x.data(), int64_t(length), codes), encoder->flush(codes);
       size_t equal = 0;
-      for (size_t i = 0; i < std::min(codes.size(), expected.size()); ++i) equal += codes[i] == expected[i];
+      for (size_t i = 0; i < std::min(codes.size(), expected.size()); ++i)
+        equal += codes[i] == expected[i];
       CHECK(codes.size() == expected.size() && double(equal) >= 0.98 * double(expected.size()));
       std::unique_ptr<cuda::EncoderStream> fork;
       for (size_t at = 0; at < length;) {
@@ -242,7 +268,8 @@ TEST(seanet_is_the_cpus) {
   stereo.channels = 2;
   CodecConfig c;
   c.is_spectral = false, c.seanet = stereo;
-  CHECK_THROWS(std::invalid_argument, cuda::Codec::create(cuda::open_device(0), c, Weights()), "mono codec");
+  CHECK_THROWS(std::invalid_argument, cuda::Codec::create(cuda::open_device(0), c, Weights()),
+               "mono codec");
 }
 
 MAIN

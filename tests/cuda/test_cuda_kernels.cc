@@ -21,13 +21,16 @@ TEST(every_tile_goes_to_one_warp_of_one_block) {
       std::vector<int32_t> rows;
       for (int32_t r = 0; r < j.row_tiles; ++r) rows.push_back(r);
       if (random.below(3) == 0) {  // some of the rows
-        rows.erase(std::remove_if(rows.begin(), rows.end(), [&](int32_t) { return random.below(2) == 0; }), rows.end());
+        rows.erase(
+            std::remove_if(rows.begin(), rows.end(), [&](int32_t) { return random.below(2) == 0; }),
+            rows.end());
         if (rows.empty()) rows.push_back(0);
         lists[i] = rows;
         j.list = lists[i].data();
       }
       for (int32_t r : rows) {
-        for (int k = 0; k < j.k_tiles; ++k) expected.insert(base + (size_t(r) * size_t(j.k_tiles) + size_t(k)) * cuda::kTileBytes);
+        for (int k = 0; k < j.k_tiles; ++k)
+          expected.insert(base + (size_t(r) * size_t(j.k_tiles) + size_t(k)) * cuda::kTileBytes);
       }
       base += size_t(j.row_tiles) * size_t(j.k_tiles) * cuda::kTileBytes;
       j.row_tiles = int32_t(rows.size());
@@ -52,7 +55,8 @@ namespace {
 LmConfig shape(int layers, int local_layers, int width, int heads, int codebooks, int vocabulary) {
   LmConfig c;
   c.vocab_size = vocabulary, c.num_codebooks = codebooks;
-  for (StackConfig* s : {&c.global, &c.local}) s->width = width, s->heads = s->kv_heads = heads, s->mlp_width = 4 * width, s->swiglu = false;
+  for (StackConfig* s : {&c.global, &c.local})
+    s->width = width, s->heads = s->kv_heads = heads, s->mlp_width = 4 * width, s->swiglu = false;
   c.global.layers = layers, c.local.layers = local_layers;
   return c;
 }
@@ -67,13 +71,18 @@ TEST(plans_fit_and_are_balanced) {
     double balance;
     int columns;
   };
-  const Case cases[] = {{"v1", shape(16, 8, 768, 12, 3, 4212), 0.9, 8}, {"1B", shape(24, 8, 1536, 16, 3, 4212), 0.9, 4}, {"small", shape(6, 3, 256, 4, 4, 4280), 0.9, 8}};
+  const Case cases[] = {{"v1", shape(16, 8, 768, 12, 3, 4212), 0.9, 8},
+                        {"1B", shape(24, 8, 1536, 16, 3, 4212), 0.9, 4},
+                        {"small", shape(6, 3, 256, 4, 4, 4280), 0.9, 8}};
   for (const Case& c : cases) {
     for (Format f : {Format::bfloat16, Format::int8}) {
       const cuda::Formats formats{f, f, f};
-      for (const cuda::DeviceLimits& limits : {cuda::DeviceLimits{132, 227 * 1024}, cuda::DeviceLimits{108, 163 * 1024}, cuda::DeviceLimits{84, 99 * 1024}}) {
+      for (const cuda::DeviceLimits& limits :
+           {cuda::DeviceLimits{132, 227 * 1024}, cuda::DeviceLimits{108, 163 * 1024},
+            cuda::DeviceLimits{84, 99 * 1024}}) {
         const cuda::Plan plan = cuda::make_plan(c.config, formats, limits);
-        CHECK(plan.blocks <= limits.blocks && plan.blocks * cuda::kTileRows <= c.config.local.width);
+        CHECK(plan.blocks <= limits.blocks &&
+              plan.blocks * cuda::kTileRows <= c.config.local.width);
         CHECK(plan.balance >= c.balance || limits.blocks < 96);
         CHECK(cuda::ring_depth(c.config, formats, limits, plan.blocks, 1, 140) > 0);
         if (limits.blocks == 132) CHECK(plan.most_columns >= c.columns);
@@ -84,7 +93,11 @@ TEST(plans_fit_and_are_balanced) {
       }
     }
   }
-  CHECK_THROWS(std::invalid_argument, cuda::make_plan(shape(1, 1, 1536, 16, 3, 4212), {Format::float32, Format::float32, Format::float32}, {132, 16 * 1024}), "shared memory");
+  CHECK_THROWS(
+      std::invalid_argument,
+      cuda::make_plan(shape(1, 1, 1536, 16, 3, 4212),
+                      {Format::float32, Format::float32, Format::float32}, {132, 16 * 1024}),
+      "shared memory");
 }
 
 TEST(random_numbers_and_orders_are_the_cpus) {
@@ -92,8 +105,10 @@ TEST(random_numbers_and_orders_are_the_cpus) {
   const cuda::Philox b = cuda::philox4(1, 2, 3, 4, 5, 6);
   CHECK(std::equal(a.begin(), a.end(), b.v));
   CHECK(cuda::ordered(-0.0f) == cuda::ordered(0.0f));
-  CHECK(cuda::ordered(-1.0f) < cuda::ordered(-0.5f) && cuda::ordered(-0.5f) < cuda::ordered(0.0f) && cuda::ordered(1.0f) < cuda::ordered(1.5f));
-  CHECK(cuda::mass_of(1.0f) == uint64_t{1} << 43 && cuda::mass_of(0.75f) == uint64_t{3} << 41 && cuda::mass_of(0.0f) == 0 && cuda::mass_of(1e-30f) == 0);
+  CHECK(cuda::ordered(-1.0f) < cuda::ordered(-0.5f) && cuda::ordered(-0.5f) < cuda::ordered(0.0f) &&
+        cuda::ordered(1.0f) < cuda::ordered(1.5f));
+  CHECK(cuda::mass_of(1.0f) == uint64_t{1} << 43 && cuda::mass_of(0.75f) == uint64_t{3} << 41 &&
+        cuda::mass_of(0.0f) == 0 && cuda::mass_of(1e-30f) == 0);
 }
 
 MAIN

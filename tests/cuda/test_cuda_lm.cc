@@ -1,5 +1,6 @@
-// The device's language model against the CPU's: logits, tokens, sessions.  Here the device is played by the host (device_host.cc), block by block
-// in random order; benchmarks/gpu.sh runs the same file against a GPU.
+// The device's language model against the CPU's: logits, tokens, sessions. Here the device is
+// played by the host (device_host.cc), block by block in random order; benchmarks/gpu.sh runs the
+// same file against a GPU.
 #include <cstdlib>
 
 #include "models.h"
@@ -14,7 +15,8 @@ struct Both {
   std::shared_ptr<const MultiScaleLm> cpu;
   std::shared_ptr<Lm> gpu;
   Both(const Model& m, DType dtype, KvDType kv = KvDType::float32)
-      : cpu(std::make_shared<MultiScaleLm>(m.config, m.weights, dtype, 1, kv)), gpu(std::make_shared<Lm>(cuda::open_device(0), m.config, m.weights, dtype, kv)) {}
+      : cpu(std::make_shared<MultiScaleLm>(m.config, m.weights, dtype, 1, kv)),
+        gpu(std::make_shared<Lm>(cuda::open_device(0), m.config, m.weights, dtype, kv)) {}
 };
 
 // Under compute-sanitizer, which is slow: a fifth of the frames.
@@ -22,35 +24,43 @@ int64_t some(int64_t frames) { return std::getenv("SANITIZED") ? (frames + 4) / 
 
 void blocks(int n) { setenv("UNIAUDIO_CUDA_HOST_BLOCKS", std::to_string(n).c_str(), 1); }
 
-std::vector<float> logits_of(const auto& lm, const Model& m, const std::vector<int32_t>& frames, const std::vector<int32_t>& guide) {
+std::vector<float> logits_of(const auto& lm, const Model& m, const std::vector<int32_t>& frames,
+                             const std::vector<int32_t>& aligned) {
   const int64_t count = int64_t(frames.size()) / m.config.num_codebooks;
   std::vector<float> out(frames.size() * size_t(m.config.vocab_size));
-  lm.logits(frames.data(), count, guide.empty() ? nullptr : guide.data(), {}, out.data());
+  lm.logits(frames.data(), count, aligned.empty() ? nullptr : aligned.data(), {}, out.data());
   return out;
 }
 
 double logits_error(const Model& m, DType dtype, int64_t count, KvDType kv = KvDType::float32) {
   const Both both(m, dtype, kv);
-  const auto frames = m.frames(count, 5), guide = m.guide(count, 6);
-  return models::relative(logits_of(*both.gpu, m, frames, guide), logits_of(*both.cpu, m, frames, guide));
+  const auto frames = m.frames(count, 5), aligned = m.aligned(count, 6);
+  return models::relative(logits_of(*both.gpu, m, frames, aligned),
+                          logits_of(*both.cpu, m, frames, aligned));
 }
 
-std::vector<int32_t> cpu_tokens(const Both& b, const Model& m, const SamplingConfig& s, int64_t known, int64_t count) {
+std::vector<int32_t> cpu_tokens(const Both& b, const Model& m, const SamplingConfig& s,
+                                int64_t known, int64_t count) {
   LmSession session(b.cpu, known + count);
-  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+  session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
-  const int64_t made = session.generate(count, s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots, out.data());
+  const int64_t made = session.generate(
+      count, s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
+      out.data());
   out.resize(size_t(made * m.config.num_codebooks));
   return out;
 }
 
-std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingConfig& s, int64_t known, int64_t count) {
+std::vector<int32_t> gpu_tokens(const Both& b, const Model& m, const SamplingConfig& s,
+                                int64_t known, int64_t count) {
   cuda::Session session(b.gpu, known + count);
-  const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-  session.prefill(frames.data(), known, guide.empty() ? nullptr : guide.data(), {});
+  const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+  session.prefill(frames.data(), known, aligned.empty() ? nullptr : aligned.data(), {});
   std::vector<int32_t> out(size_t(count * m.config.num_codebooks));
-  std::vector<cuda::Session::Request> requests = {{&session, &s, guide.empty() ? nullptr : guide.data() + known * m.config.guide_slots, out.data()}};
+  std::vector<cuda::Session::Request> requests = {
+      {&session, &s, aligned.empty() ? nullptr : aligned.data() + known * m.config.aligned_slots,
+       out.data()}};
   cuda::Session::generate(requests, count, {});
   out.resize(size_t(requests[0].made * m.config.num_codebooks));
   return out;
@@ -96,7 +106,9 @@ TEST(greedy_and_drawn_tokens_are_the_cpus) {
     SamplingConfig greedy;
     greedy.greedy = true;
     CHECK(gpu_tokens(both, m, greedy, 30, some(60)) == cpu_tokens(both, m, greedy, 30, some(60)));
-    for (uint64_t seed = 0; seed < 3; ++seed) CHECK(gpu_tokens(both, m, drawn(seed), 30, some(40)) == cpu_tokens(both, m, drawn(seed), 30, some(40)));
+    for (uint64_t seed = 0; seed < 3; ++seed)
+      CHECK(gpu_tokens(both, m, drawn(seed), 30, some(40)) ==
+            cpu_tokens(both, m, drawn(seed), 30, some(40)));
     SamplingConfig plain;
     plain.seed = 77;
     CHECK(gpu_tokens(both, m, plain, 1, some(40)) == cpu_tokens(both, m, plain, 1, some(40)));
@@ -140,7 +152,8 @@ TEST(batched_streams_give_what_each_gives_alone) {
     const int64_t count = 12;
     std::vector<std::unique_ptr<cuda::Session>> sessions;
     std::vector<SamplingConfig> samplings;
-    std::vector<std::vector<int32_t>> out(kStreams, std::vector<int32_t>(size_t(count * m.config.num_codebooks)));
+    std::vector<std::vector<int32_t>> out(
+        kStreams, std::vector<int32_t>(size_t(count * m.config.num_codebooks)));
     std::vector<cuda::Session::Request> requests;
     for (int i = 0; i < kStreams; ++i) {
       SamplingConfig s = drawn(uint64_t(i));
@@ -151,14 +164,17 @@ TEST(batched_streams_give_what_each_gives_alone) {
       sessions.push_back(std::make_unique<cuda::Session>(both.gpu, 40 + i));
       const int64_t known = 3 + 2 * i;
       sessions.back()->prefill(m.frames(known, 3).data(), known, nullptr, {});
-      requests.push_back({sessions.back().get(), &samplings[size_t(i)], nullptr, out[size_t(i)].data()});
+      requests.push_back(
+          {sessions.back().get(), &samplings[size_t(i)], nullptr, out[size_t(i)].data()});
     }
     cuda::Session::generate(requests, count, {});
-    for (int i = 0; i < kStreams; ++i) CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
+    for (int i = 0; i < kStreams; ++i)
+      CHECK(out[size_t(i)] == gpu_tokens(both, m, samplings[size_t(i)], 3 + 2 * i, count));
   }
 }
 
-// By plain launches (wide.h), from one column to more than 64, with and without guidance: the bits of the kernel that stays.
+// By plain launches (wide.h), from one column to more than 64, with and without guidance: the bits
+// of the kernel that stays.
 TEST(wide_launches_give_the_same_bits) {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
@@ -166,13 +182,14 @@ TEST(wide_launches_give_the_same_bits) {
       const Model m(c, 91);
       const Both both(m, dtype, dtype == DType::int8 ? KvDType::bfloat16 : KvDType::float32);
       const int64_t k = c.num_codebooks, count = 11, known = 70;
-      const auto frames = m.frames(known, 3), guide = m.guide(known + count, 4);
-      const int32_t* const first = guide.empty() ? nullptr : guide.data();
+      const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
+      const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
       const auto run = [&](int streams, int from) {
         both.gpu->set_wide_from(from);
         std::vector<std::unique_ptr<cuda::Session>> sessions;
         std::vector<SamplingConfig> samplings;
-        std::vector<std::vector<int32_t>> out(size_t(streams), std::vector<int32_t>(size_t(count * k)));
+        std::vector<std::vector<int32_t>> out(size_t(streams),
+                                              std::vector<int32_t>(size_t(count * k)));
         std::vector<cuda::Session::Request> requests;
         for (int i = 0; i < streams; ++i) {
           SamplingConfig s = drawn(uint64_t(i));
@@ -190,17 +207,20 @@ TEST(wide_launches_give_the_same_bits) {
             plain.prefill(frames.data() + k, 4, first, {});
             sessions.back()->set_guidance(plain, 2.0);
           }
-          requests.push_back({sessions.back().get(), &samplings[size_t(i)], first ? first + length * c.guide_slots : nullptr, out[size_t(i)].data()});
+          requests.push_back({sessions.back().get(), &samplings[size_t(i)],
+                              first ? first + length * c.aligned_slots : nullptr,
+                              out[size_t(i)].data()});
         }
         cuda::Session::generate(requests, 5, {});
         std::vector<int64_t> made;
         for (size_t i = 0; i < requests.size(); ++i) {
           made.push_back(requests[i].made);
           requests[i].out += requests[i].made * k;
-          if (requests[i].guide) requests[i].guide += 5 * c.guide_slots;
+          if (requests[i].aligned) requests[i].aligned += 5 * c.aligned_slots;
         }
         cuda::Session::generate(requests, count - 5, {});
-        for (size_t i = 0; i < requests.size(); ++i) out[i].resize(size_t((made[i] + requests[i].made) * k));
+        for (size_t i = 0; i < requests.size(); ++i)
+          out[i].resize(size_t((made[i] + requests[i].made) * k));
         return out;
       };
       const int streams = int(some(dtype == DType::int8 ? 66 : 20));
@@ -216,12 +236,12 @@ TEST(wide_launches_give_the_same_bits) {
 
 TEST(the_number_of_blocks_changes_no_bit) {
   const Model m(models::grouped(), 51);
-  const auto frames = m.frames(12, 1), guide = m.guide(12, 2);
+  const auto frames = m.frames(12, 1), aligned = m.aligned(12, 2);
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     std::vector<float> first;
     for (int n : {1, 3, 8}) {
       blocks(n);
-      const auto out = logits_of(*Both(m, dtype).gpu, m, frames, guide);
+      const auto out = logits_of(*Both(m, dtype).gpu, m, frames, aligned);
       if (first.empty()) first = out;
       CHECK(out == first);
     }
@@ -260,9 +280,10 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     const Model m(c, 81);
     const Both both(m, DType::float32);
     const int64_t k = c.num_codebooks, count = 30;
-    const auto known = m.frames(20, 3), other = m.frames(14, 8), more = m.frames(5, 9), guide = m.guide(5 + count, 4);
-    const int32_t* const first = guide.empty() ? nullptr : guide.data();
-    const int32_t* const rest = first ? first + 5 * c.guide_slots : nullptr;
+    const auto known = m.frames(20, 3), other = m.frames(14, 8), more = m.frames(5, 9),
+               aligned = m.aligned(5 + count, 4);
+    const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
+    const int32_t* const rest = first ? first + 5 * c.aligned_slots : nullptr;
     const auto start = [&](auto& session, auto& plain, double scale) {
       session.prefill(known.data(), 20, nullptr, {});
       plain.prefill(other.data(), 14, nullptr, {});
@@ -278,9 +299,11 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     };
     SamplingConfig greedy;
     greedy.greedy = true;
-    const std::vector<std::pair<SamplingConfig, double>> cases = {{greedy, 3.0}, {drawn(1), 2.5}, {drawn(2), 0.0}, {drawn(3), 1.5}, {drawn(4), 4.0}};
+    const std::vector<std::pair<SamplingConfig, double>> cases = {
+        {greedy, 3.0}, {drawn(1), 2.5}, {drawn(2), 0.0}, {drawn(3), 1.5}, {drawn(4), 4.0}};
     std::vector<std::unique_ptr<cuda::Session>> sessions;
-    std::vector<std::vector<int32_t>> out(cases.size() + 1, std::vector<int32_t>(size_t(count * k)));
+    std::vector<std::vector<int32_t>> out(cases.size() + 1,
+                                          std::vector<int32_t>(size_t(count * k)));
     std::vector<cuda::Session::Request> requests;
     for (size_t i = 0; i < cases.size(); ++i) {
       const auto& [s, scale] = cases[i];
@@ -299,7 +322,8 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     cuda::Session full(both.gpu, 60), narrow(both.gpu, 20);
     narrow.prefill(other.data(), 14, nullptr, {});
     full.set_guidance(narrow, 2.0);
-    CHECK_THROWS(std::invalid_argument, full.prefill(known.data(), 20, nullptr, {}), "at most 6 more frames");
+    CHECK_THROWS(std::invalid_argument, full.prefill(known.data(), 20, nullptr, {}),
+                 "at most 6 more frames");
     CHECK_THROWS(std::invalid_argument, full.set_guidance(full, 2.0), "another session");
     CHECK_THROWS(std::invalid_argument, narrow.set_guidance(full, 2.0), "not guided itself");
     full.reset();
@@ -311,7 +335,9 @@ TEST(refusals_are_one_line) {
   blocks(5);
   const Model m(models::base(), 71);
   CHECK_THROWS(std::invalid_argument, Both(m, DType::int4), "int4");
-  CHECK_THROWS(std::invalid_argument, Lm(cuda::open_device(0), m.config, m.weights, DType::float32, KvDType::int8), "kv_dtype");
+  CHECK_THROWS(std::invalid_argument,
+               Lm(cuda::open_device(0), m.config, m.weights, DType::float32, KvDType::int8),
+               "kv_dtype");
   const Both both(m, DType::float32);
   CHECK_THROWS(std::invalid_argument, cuda::Session(both.gpu, 401), "max_frames");
   cuda::Session session(both.gpu, 10);
@@ -320,7 +346,8 @@ TEST(refusals_are_one_line) {
   LmConfig wide = models::base();
   wide.global = models::stack(1, 260, 2, 40);
   const Model w(wide, 1);
-  CHECK_THROWS(std::invalid_argument, Lm(cuda::open_device(0), wide, w.weights, DType::float32, KvDType::float32), "130");
+  CHECK_THROWS(std::invalid_argument,
+               Lm(cuda::open_device(0), wide, w.weights, DType::float32, KvDType::float32), "130");
 }
 
 MAIN

@@ -13,12 +13,14 @@ namespace {
 struct Books {
   int k, c, e;
   std::vector<float> values;
-  Books(int k, int c, int e, uint64_t seed, bool ties) : k(k), c(c), e(e), values(check::Random(seed).normals(size_t(k) * c * e)) {
+  Books(int k, int c, int e, uint64_t seed, bool ties)
+      : k(k), c(c), e(e), values(check::Random(seed).normals(size_t(k) * c * e)) {
     if (!ties) return;
     // Whole numbers and repeated codewords: many scores are equal to the last bit.
     for (float& v : values) v = std::round(v);
     for (int s = 0; s < k; ++s) {
-      for (int i = c / 2; i < c; ++i) std::copy_n(&values[(size_t(s) * c + i - c / 2) * e], e, &values[(size_t(s) * c + i) * e]);
+      for (int i = c / 2; i < c; ++i)
+        std::copy_n(&values[(size_t(s) * c + i - c / 2) * e], e, &values[(size_t(s) * c + i) * e]);
     }
   }
   ResidualVQ plain() const {
@@ -32,7 +34,8 @@ struct Books {
 
 TEST(rvq_codes_are_the_cpus_ties_included) {
   for (bool ties : {false, true}) {
-    for (const auto& [k, c, e, rows] : {std::tuple{3, 40, 5, 11}, std::tuple{8, 1024, 64, 37}, std::tuple{2, 600, 7, 8}, std::tuple{12, 33, 3, 1}}) {
+    for (const auto& [k, c, e, rows] : {std::tuple{3, 40, 5, 11}, std::tuple{8, 1024, 64, 37},
+                                        std::tuple{2, 600, 7, 8}, std::tuple{12, 33, 3, 1}}) {
       const Books books(k, c, e, uint64_t(c), ties);
       std::vector<float> z = check::Random(9).normals(size_t(rows) * size_t(e));
       if (ties) std::for_each(z.begin(), z.end(), [](float& v) { v = std::round(v); });
@@ -52,7 +55,9 @@ TEST(rvq_codes_are_the_cpus_ties_included) {
         gpu.decode(codes.data(), rows, stages, true, turned.data());
         bool same = true;
         for (int r = 0; r < rows; ++r) {
-          for (int d = 0; d < e; ++d) same = same && turned[size_t(d) * size_t(rows) + size_t(r)] == sum[size_t(r) * size_t(e) + size_t(d)];
+          for (int d = 0; d < e; ++d)
+            same = same && turned[size_t(d) * size_t(rows) + size_t(r)] ==
+                               sum[size_t(r) * size_t(e) + size_t(d)];
         }
         CHECK(same);
       }

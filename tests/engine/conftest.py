@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from tiny import make_tiny_model
 
-import uniaudio_engine.core
+import uniaudio_engine.backends.core
 from uniaudio_engine import Audio, Engine
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Ctrl-C as from a terminal: a shell starts what it puts into the background deaf to it, and that is handed on to all children."""
+    """Ctrl-C as from a terminal: a shell starts what it puts into the background deaf to it, and
+    that is handed on to all children.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,7 +35,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The engine on the fake core."""
-    monkeypatch.setattr(uniaudio_engine.core, "_module", fake_core)
+    monkeypatch.setattr(uniaudio_engine.backends.core, "_module", fake_core)
     yield
 
 
@@ -71,8 +73,9 @@ def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio
 
 @pytest.fixture(scope="session", autouse=True)
 def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs the tests in an empty folder: in the repository's root, subprocesses would find the sources, which have no compiled core,
-    before the installed package."""
+    """Runs the tests in an empty folder: in the repository's root, subprocesses would find the
+    sources, which have no compiled core, before the installed package.
+    """
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     yield

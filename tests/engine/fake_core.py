@@ -1,7 +1,9 @@
-"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame), sound is codes.
+"""A fake ``_C`` with the real one's manners and no arithmetic: tokens are hashes of (seed, frame),
+sound is codes.
 
-It keeps the rules that the engine builds on: the same seed gives the same tokens however generation is cut, and a
-decoder that lags behind by its look-ahead until it is flushed.  It also refuses what the real one would refuse.
+It keeps the rules that the engine builds on: the same seed gives the same tokens however generation
+is cut, and a decoder that lags behind by its look-ahead until it is flushed. It also refuses what
+the real one would refuse.
 """
 
 from __future__ import annotations
@@ -32,17 +34,40 @@ def read_bandwidth(threads: int, megabytes: int) -> float:
 
 class Sampling:
     def __init__(
-        self, temperature=1.0, top_k=0, top_p=1.0, greedy=False, repetition_window=0, repetition_penalty=1.0, seed=0,
-        allowed=None, end_id=-1, end_slots="first", min_frames=0, tie_slots=False,
-    ) -> None:  # type: ignore[no-untyped-def]  # fmt: skip
+        self,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        greedy=False,
+        repetition_window=0,
+        repetition_penalty=1.0,
+        seed=0,
+        allowed=None,
+        end_id=-1,
+        end_slots="first",
+        min_frames=0,
+        tie_slots=False,
+    ) -> None:  # type: ignore[no-untyped-def]
         self.__dict__.update({k: v for k, v in locals().items() if k != "self"})
 
 
 class LM:
-    def __init__(self, config_json: str, weights: dict[str, np.ndarray], dtype: str, threads: int, kv_dtype: str) -> None:
+    def __init__(
+        self,
+        config_json: str,
+        weights: dict[str, np.ndarray],
+        dtype: str,
+        threads: int,
+        kv_dtype: str,
+    ) -> None:
         self.config = json.loads(config_json)
         self.num_codebooks = self.config["num_codebooks"]
-        self.vocab_size, self.threads, self.dtype, self.kv_dtype = self.config["vocab_size"], threads, dtype, kv_dtype
+        self.vocab_size, self.threads, self.dtype, self.kv_dtype = (
+            self.config["vocab_size"],
+            threads,
+            dtype,
+            kv_dtype,
+        )
         self.weight_bytes_per_frame = 1000
         self.prefilled = 0  # frames, over all sessions
 
@@ -55,7 +80,7 @@ class LM:
     def session(self, max_frames: int) -> LMSession:
         return LMSession(self, max_frames)
 
-    def logits(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> np.ndarray:
+    def logits(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> np.ndarray:
         return np.zeros((*frames.shape, self.vocab_size), np.float32)
 
 
@@ -63,9 +88,11 @@ class LMSession:
     def __init__(self, lm: LM, capacity: int) -> None:
         self.lm, self.capacity, self.frames, self.heard = lm, capacity, 0, 0
         self._log = np.zeros((capacity, lm.num_codebooks), np.int32)
-        self._guide = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
+        self._aligned = np.zeros((capacity, lm.config.get("guide_slots", 0)), np.int32)
         self.finished = False
-        self.continuous: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of the last prefill that had some, frames counted from the start
+        self.continuous: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # of the last prefill that had some, frames counted from the start
         self._stop = threading.Event()
 
     @property
@@ -73,36 +100,49 @@ class LMSession:
         return self._log[: self.frames]
 
     @property
-    def guide(self) -> np.ndarray:
-        return self._guide[: self.frames]
+    def aligned(self) -> np.ndarray:
+        return self._aligned[: self.frames]
 
-    def _append(self, frames: np.ndarray, guide: Any) -> None:
-        assert frames.dtype == np.int32 and frames.ndim == 2 and frames.shape[1] == self.lm.num_codebooks
+    def _append(self, frames: np.ndarray, aligned: Any) -> None:
+        assert (
+            frames.dtype == np.int32
+            and frames.ndim == 2
+            and frames.shape[1] == self.lm.num_codebooks
+        )
         end = self.frames + len(frames)
         if end > self.capacity:
             raise ValueError("over capacity")
-        assert guide is None or (guide.dtype == np.int32 and guide.shape == (len(frames), self._guide.shape[1]))
+        assert aligned is None or (
+            aligned.dtype == np.int32 and aligned.shape == (len(frames), self._aligned.shape[1])
+        )
         self._log[self.frames : end] = frames
-        self._guide[self.frames : end] = -1 if guide is None else guide
+        self._aligned[self.frames : end] = -1 if aligned is None else aligned
         self.frames = end
         self.heard = (self.heard * 31 + int(frames.sum())) % 997
 
-    def prefill(self, frames: np.ndarray, guide: Any = None, continuous: Any = None) -> None:
+    def prefill(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> None:
         self.lm.prefilled += len(frames)
         for name, (values, where) in (continuous or {}).items():
-            assert values.dtype == np.float32 and values.shape == (len(where), self.lm.config["continuous"][name])
+            assert values.dtype == np.float32 and values.shape == (
+                len(where),
+                self.lm.config["continuous"][name],
+            )
             assert where.dtype == np.int32 and where.min() >= 0 and where.max() < len(frames)
             self.continuous[name] = (values, where + self.frames)
-        self._append(frames, guide)
+        self._append(frames, aligned)
 
     def set_guidance(self, plain: LMSession, scale: float) -> None:
         """What it says then depends on both."""
         assert plain is not self and plain.lm is self.lm and plain.frames < self.frames
         self.heard = (self.heard * 31 + plain.heard + round(1000 * scale)) % 997
 
-    def generate(self, n: int, sampling: Sampling, guide: Any = None) -> np.ndarray:
+    def generate(self, n: int, sampling: Sampling, aligned: Any = None) -> np.ndarray:
         self._stop.clear()
-        made = [self._one(sampling, None if guide is None else guide[i : i + 1]) for i in range(n) if self._go()]
+        made = [
+            self._one(sampling, None if aligned is None else aligned[i : i + 1])
+            for i in range(n)
+            if self._go()
+        ]
         return np.array(made, np.int32).reshape(-1, self.lm.num_codebooks)
 
     def _go(self) -> bool:
@@ -110,14 +150,22 @@ class LMSession:
             time.sleep(FRAME_SECONDS)
         return not self._stop.is_set()
 
-    def _one(self, s: Sampling, guide: Any) -> np.ndarray:
+    def _one(self, s: Sampling, aligned: Any) -> np.ndarray:
         k = self.lm.num_codebooks
         frame = []
-        for slot, ((start, size), *_) in enumerate(s.allowed):  # tokens depend on all that was heard
-            x = (s.seed * 0x9E3779B97F4A7C15 + self.frames * 0xBF58476D1CE4E5B9 + slot * 0x94D049BB133111EB) >> 7
-            frame.append(start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size)
+        for slot, ((start, size), *_) in enumerate(
+            s.allowed
+        ):  # tokens depend on all that was heard
+            x = (
+                s.seed * 0x9E3779B97F4A7C15
+                + self.frames * 0xBF58476D1CE4E5B9
+                + slot * 0x94D049BB133111EB
+            ) >> 7
+            frame.append(
+                start + ((x ^ (x >> 29)) * 2654435761 >> 11) % 7919 * (1 + self.heard) % size
+            )
         row = np.array([[frame[0]] * k if s.tie_slots else frame], np.int32)
-        self._append(row, guide)
+        self._append(row, aligned)
         return row[0]
 
     def cancel(self) -> None:
@@ -125,14 +173,16 @@ class LMSession:
 
     def fork(self) -> LMSession:
         other = LMSession(self.lm, self.capacity)
-        other._log, other._guide = self._log.copy(), self._guide.copy()
+        other._log, other._aligned = self._log.copy(), self._aligned.copy()
         other.frames, other.heard = self.frames, self.heard
         return other
 
 
-def generate_batch(sessions: list[LMSession], n: int, samplings: list, guides: Any = None) -> list[np.ndarray]:
-    guides = guides or [None] * len(sessions)
-    return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, guides, strict=True)]
+def generate_batch(
+    sessions: list[LMSession], n: int, samplings: list, aligned_rows: Any = None
+) -> list[np.ndarray]:
+    aligned_rows = aligned_rows or [None] * len(sessions)
+    return [s.generate(n, x, g) for s, x, g in zip(sessions, samplings, aligned_rows, strict=True)]
 
 
 class Codec:

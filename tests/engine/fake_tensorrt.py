@@ -1,5 +1,7 @@
-"""Stand-ins for ``tensorrt`` and ``cuda.bindings.runtime`` over ONNX Runtime and host memory: as much of the documented interfaces as
-``backends/trt_api.py`` uses, strict about the order of calls.  Fresh memory is poisoned."""
+"""Stand-ins for ``tensorrt`` and ``cuda.bindings.runtime`` over ONNX Runtime and host memory: as
+much of the documented interfaces as ``backends/trt_api.py`` uses, strict about the order of calls.
+Fresh memory is poisoned.
+"""
 
 from __future__ import annotations
 
@@ -116,9 +118,17 @@ class TensorRT(ModuleType):
             return _Profile()
 
         def build_serialized_network(self, network: Any, config: Any) -> bytes:
-            dynamic = {i.name for i in onnx.load(network.path, load_external_data=False).graph.input if any(d.dim_param for d in i.type.tensor_type.shape.dim)}
-            assert all(set(p.shapes) == dynamic for p in config.profiles), "every dynamic input has a shape in every profile"
-            return json.dumps({"path": network.path, "profiles": [p.shapes for p in config.profiles]}).encode()
+            dynamic = {
+                i.name
+                for i in onnx.load(network.path, load_external_data=False).graph.input
+                if any(d.dim_param for d in i.type.tensor_type.shape.dim)
+            }
+            assert all(set(p.shapes) == dynamic for p in config.profiles), (
+                "every dynamic input has a shape in every profile"
+            )
+            return json.dumps(
+                {"path": network.path, "profiles": [p.shapes for p in config.profiles]}
+            ).encode()
 
     class OnnxParser:
         num_errors = 1
@@ -134,7 +144,10 @@ class TensorRT(ModuleType):
             return "unreadable"
 
     def Runtime(self, logger: Any) -> Any:
-        return SimpleNamespace(deserialize_cuda_engine=lambda data: _Engine(self, json.loads(data)), engine_host_code_allowed=False)
+        return SimpleNamespace(
+            deserialize_cuda_engine=lambda data: _Engine(self, json.loads(data)),
+            engine_host_code_allowed=False,
+        )
 
 
 class _Profile:
@@ -165,7 +178,12 @@ class _Config:
         self.profiles.append(profile)
 
 
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 
 
 class _Engine:
@@ -173,7 +191,9 @@ class _Engine:
         self.trt, self.profiles = trt, plan["profiles"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
-        self.session = onnxruntime.InferenceSession(plan["path"], options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            plan["path"], options, providers=["CPUExecutionProvider"]
+        )
         self.inputs, self.outputs = self.session.get_inputs(), self.session.get_outputs()
         self.ports = [*self.inputs, *self.outputs]
         self.num_io_tensors = len(self.ports)
@@ -182,7 +202,11 @@ class _Engine:
         return str(self.ports[i].name)
 
     def get_tensor_mode(self, name: str) -> int:
-        return TensorRT.TensorIOMode.INPUT if name in {p.name for p in self.inputs} else TensorRT.TensorIOMode.OUTPUT
+        return (
+            TensorRT.TensorIOMode.INPUT
+            if name in {p.name for p in self.inputs}
+            else TensorRT.TensorIOMode.OUTPUT
+        )
 
     def get_tensor_dtype(self, name: str) -> Any:
         return next(_TYPES[p.type] for p in self.ports if p.name == name)
@@ -219,7 +243,12 @@ class _Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         key = tuple(sorted(self.shapes.items()))
         if key not in self._known:
-            self._known[key] = {p.name: v.shape for p, v in zip(self.engine.outputs, self.engine.session.run(None, self._zeros()), strict=True)}
+            self._known[key] = {
+                p.name: v.shape
+                for p, v in zip(
+                    self.engine.outputs, self.engine.session.run(None, self._zeros()), strict=True
+                )
+            }
         return tuple(self._known[key][name])
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
@@ -236,8 +265,13 @@ class _Context:
                 size = int(np.prod(shape)) * np.dtype(dtype).itemsize
                 return cuda.memory[pointer][:size].view(dtype).reshape(shape)
 
-            given = {p.name: view(places[p.name], shapes[p.name], _TYPES[p.type]).copy() for p in self.engine.inputs}
-            for port, value in zip(self.engine.outputs, self.engine.session.run(None, given), strict=True):
+            given = {
+                p.name: view(places[p.name], shapes[p.name], _TYPES[p.type]).copy()
+                for p in self.engine.inputs
+            }
+            for port, value in zip(
+                self.engine.outputs, self.engine.session.run(None, given), strict=True
+            ):
                 view(places[port.name], value.shape, _TYPES[port.type])[...] = value
 
         if cuda.recording is not None:

@@ -9,33 +9,60 @@ from typing import Any
 from tiny import random_weights, tiny_config
 from uniaudio_training.lm.captions import train_captions
 
-from uniaudio_engine import guides
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tasks import TASKS
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 K, SIZE, UNITS = 4, 16, 20
-CAPTIONS = ["a low voice, slowly", "three knocks on wood", "add a bell", "slow piano in c major"] * 20
+CAPTIONS = [
+    "a low voice, slowly",
+    "three knocks on wood",
+    "add a bell",
+    "slow piano in c major",
+] * 20
 
 
 def joint_config(captions: int) -> ModelConfig:
     def spans(start: int) -> Any:
-        return guides.joint_spans(start, SIZE, UNITS)
+        return aligned_rows.joint_spans(start, SIZE, UNITS)
 
     config = tiny_config(len(PHONES))
     vocabulary = make_vocabulary(K, SIZE, len(PHONES), tuple(TASKS), ("caption",), captions, spans)
     assert config.lm is not None
     lm = dataclasses.replace(
-        config.lm, num_codebooks=K, vocab_size=vocab_size(vocabulary), guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary)
+        config.lm,
+        num_codebooks=K,
+        vocab_size=vocab_size(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
-    encoder = CodecConfig("spectral", num_codebooks=1, codebook_size=UNITS, codebook_dim=8,
-                          spectral=SpectralConfig(encoder_width=16, encoder_blocks=1, encoder_hidden=24, encoder_phases=False, decoder_blocks=0))  # fmt: skip
+    encoder = CodecConfig(
+        "spectral",
+        num_codebooks=1,
+        codebook_size=UNITS,
+        codebook_dim=8,
+        spectral=SpectralConfig(
+            encoder_width=16,
+            encoder_blocks=1,
+            encoder_hidden=24,
+            encoder_phases=False,
+            decoder_blocks=0,
+        ),
+    )
     codec = dataclasses.replace(config.codec, num_codebooks=8)
-    return dataclasses.replace(config, codec=codec, lm=lm, vocabulary=vocabulary, tasks=tuple(TASKS), semantic=SemanticConfig(encoder, 2))
+    return dataclasses.replace(
+        config,
+        codec=codec,
+        lm=lm,
+        vocabulary=vocabulary,
+        tasks=tuple(TASKS),
+        semantic=SemanticConfig(encoder, 2),
+    )
 
 
 def make_joint_model(path: Path) -> Path:
@@ -45,6 +72,13 @@ def make_joint_model(path: Path) -> Path:
     assert config.lm is not None and config.semantic is not None
     codec = random_weights(codec_shapes(config.codec))
     codec["decoder.output.bias"] -= 2.0
-    save_folder(path, config, codec, random_weights(lm_shapes(config.lm), 1), PHONES, captions=model,
-                semantic=random_weights(codec_shapes(config.semantic.encoder), 2))  # fmt: skip
+    save_folder(
+        path,
+        config,
+        codec,
+        random_weights(lm_shapes(config.lm), 1),
+        PHONES,
+        captions=model,
+        semantic=random_weights(codec_shapes(config.semantic.encoder), 2),
+    )
     return path

@@ -1,4 +1,6 @@
-"""Run by test_lm_parity in a process of its own, since the instruction set is chosen once: parity, and digests of int8 and int4 results."""
+"""Run by test_lm_parity in a process of its own, since the instruction set is chosen once: parity,
+and digests of int8 and int4 results.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ for name in ("base", "everything", "reference", "wide", "odd_widths"):
     expected = torch_logits(model, inputs, torch.float32)
     got = native_lm(c, model).logits(*inputs)
     assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max(), name
-    if name != "everything":  # its continuous inputs go through a float32 layer, which fuses where the ISA can
+    if (
+        name != "everything"
+    ):  # its continuous inputs go through a float32 layer, which fuses where the ISA can
         for dtype in ("int8", "int4", "int8/bfloat16", "int8/int8"):
             quantized = native_lm(c, model, dtype)
             logits.update(quantized.logits(*inputs).tobytes())
-            tokens.update(quantized.session(40).generate(40, _C.Sampling(seed=3, top_p=0.9)).tobytes())
+            tokens.update(
+                quantized.session(40).generate(40, _C.Sampling(seed=3, top_p=0.9)).tobytes()
+            )
 print("logits", logits.hexdigest())
 print("tokens", tokens.hexdigest())

@@ -12,11 +12,19 @@ from uniaudio_training.models import lm as lm_module
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine import _C
-from uniaudio_engine.config import LMConfig, StackConfig, to_dict
+from uniaudio_engine.storage.config import LMConfig, StackConfig, to_dict
 
 GLOBAL = StackConfig(layers=2, width=24, heads=3, mlp_width=40)
 LOCAL = StackConfig(layers=2, width=20, heads=2, mlp_width=36)
-BASE = LMConfig(vocab_size=53, num_codebooks=3, global_=GLOBAL, local=LOCAL, start_id=2, local_start_id=3, max_frames=64)
+BASE = LMConfig(
+    vocab_size=53,
+    num_codebooks=3,
+    global_=GLOBAL,
+    local=LOCAL,
+    start_id=2,
+    local_start_id=3,
+    max_frames=64,
+)
 
 
 def both(c: LMConfig, **options: Any) -> LMConfig:
@@ -24,7 +32,7 @@ def both(c: LMConfig, **options: Any) -> LMConfig:
 
 
 BIASES = {f"{name}_bias": True for name in ("q", "k", "v", "o", "mlp")}
-GUIDED = replace(BASE, guide_slots=2, guide_vocab=7)
+WITH_ALIGNED = replace(BASE, aligned_slots=2, aligned_vocab=7)
 CONFIGS: dict[str, LMConfig] = {
     "base": BASE,
     "layernorm": both(BASE, norm="layernorm"),
@@ -36,23 +44,52 @@ CONFIGS: dict[str, LMConfig] = {
     "o_bias": both(BASE, o_bias=True),
     "mlp_bias": both(BASE, mlp_bias=True),
     "gelu_bias": both(BASE, activation="gelu", mlp_bias=True),
-    "gqa": replace(BASE, global_=replace(GLOBAL, width=32, heads=4, kv_heads=2), local=replace(LOCAL, heads=2, kv_heads=1)),
+    "gqa": replace(
+        BASE,
+        global_=replace(GLOBAL, width=32, heads=4, kv_heads=2),
+        local=replace(LOCAL, heads=2, kv_heads=1),
+    ),
     "mqa": replace(BASE, global_=replace(GLOBAL, kv_heads=1)),
     "concat": replace(BASE, embedding="concat"),
     "add": replace(BASE, conditioning="add"),
-    "guide": GUIDED,
+    "aligned": WITH_ALIGNED,
     "continuous": replace(BASE, continuous={"text": 11, "style": 5}),
     "one_codebook": replace(BASE, num_codebooks=1),
-    "odd_widths": replace(BASE, global_=replace(GLOBAL, width=21, positions="learned", mlp_width=17), local=replace(LOCAL, width=10, mlp_width=9, positions="learned")),
+    "odd_widths": replace(
+        BASE,
+        global_=replace(GLOBAL, width=21, positions="learned", mlp_width=17),
+        local=replace(LOCAL, width=10, mlp_width=9, positions="learned"),
+    ),
     "reference": replace(
-        both(BASE, norm="layernorm", activation="gelu", positions="learned", o_bias=True, mlp_bias=True), embedding="concat", conditioning="add"
+        both(
+            BASE,
+            norm="layernorm",
+            activation="gelu",
+            positions="learned",
+            o_bias=True,
+            mlp_bias=True,
+        ),
+        embedding="concat",
+        conditioning="add",
     ),
     "everything": replace(
-        both(BASE, norm="layernorm", **BIASES), embedding="concat", conditioning="add", guide_slots=2, guide_vocab=7, continuous={"text": 11},
-        global_=replace(GLOBAL, width=36, heads=6, kv_heads=3, norm="layernorm", rope_base=500.0, **BIASES),
+        both(BASE, norm="layernorm", **BIASES),
+        embedding="concat",
+        conditioning="add",
+        aligned_slots=2,
+        aligned_vocab=7,
+        continuous={"text": 11},
+        global_=replace(
+            GLOBAL, width=36, heads=6, kv_heads=3, norm="layernorm", rope_base=500.0, **BIASES
+        ),
     ),
-    "wide": replace(BASE, global_=replace(GLOBAL, width=192, heads=3, mlp_width=512), local=replace(LOCAL, width=128, heads=2, mlp_width=256), vocab_size=300),
-}  # fmt: skip
+    "wide": replace(
+        BASE,
+        global_=replace(GLOBAL, width=192, heads=3, mlp_width=512),
+        local=replace(LOCAL, width=128, heads=2, mlp_width=256),
+        vocab_size=300,
+    ),
+}
 
 
 def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:
@@ -62,9 +99,19 @@ def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.dim() == 1:
-                p.copy_(torch.randn(p.shape, generator=g) * 0.2 + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+                p.copy_(
+                    torch.randn(p.shape, generator=g) * 0.2
+                    + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                )
             else:
-                p.copy_(torch.randn(p.shape, generator=g) * (0.5 if "embed" in name or "positions" in name or "guide" in name else 1.5 * p.shape[1] ** -0.5))
+                p.copy_(
+                    torch.randn(p.shape, generator=g)
+                    * (
+                        0.5
+                        if "embed" in name or "positions" in name or "guide" in name
+                        else 1.5 * p.shape[1] ** -0.5
+                    )
+                )
     return model.eval()
 
 
@@ -75,22 +122,30 @@ def native_lm(c: LMConfig, model: MultiScaleLM, dtype: str = "float32", threads:
     return _C.LM(json.dumps(to_dict(c)), weights, dtype, threads, kv_dtype or "float32")
 
 
-def random_inputs(c: LMConfig, frames: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray | None, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """frames [T, K], guide [T, S] or None, continuous inputs."""
+def random_inputs(
+    c: LMConfig, frames: int, seed: int = 1
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """frames [T, K], aligned rows [T, S] or None, continuous inputs."""
     r = np.random.default_rng(seed)
     ids = r.integers(0, c.vocab_size, (frames, c.num_codebooks)).astype(np.int32)
-    guide = r.integers(-1, c.guide_vocab, (frames, c.guide_slots)).astype(np.int32) if c.guide_slots else None
+    aligned = (
+        r.integers(-1, c.aligned_vocab, (frames, c.aligned_slots)).astype(np.int32)
+        if c.aligned_slots
+        else None
+    )
     where = r.permutation(frames)
     continuous = {}
     for i, (name, width) in enumerate(c.continuous.items()):
         index = np.sort(where[i * 3 : i * 3 + 3]).astype(np.int32)
         continuous[name] = (r.standard_normal((len(index), width)).astype(np.float32), index)
-    return ids, guide, continuous
+    return ids, aligned, continuous
 
 
-def torch_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any], dtype: torch.dtype) -> np.ndarray:
+def torch_logits(
+    model: MultiScaleLM, inputs: tuple[Any, Any, Any], dtype: torch.dtype
+) -> np.ndarray:
     """Logits [T, K, V] of the torch module computed in `dtype`."""
-    ids, guide, continuous = inputs
+    ids, aligned, continuous = inputs
     t = len(ids)
     dense = {}
     for name, (values, index) in continuous.items():
@@ -101,7 +156,11 @@ def torch_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any], dtype: torch
         dense[name] = (full, mask)
     with torch.no_grad():
         model = model.to(dtype)
-        out = model(torch.from_numpy(ids).long()[None], None if guide is None else torch.from_numpy(guide).long()[None], dense)
+        out = model(
+            torch.from_numpy(ids).long()[None],
+            None if aligned is None else torch.from_numpy(aligned).long()[None],
+            dense,
+        )
         model.float()
     return out[0].numpy()
 

@@ -15,8 +15,8 @@ import soundfile
 from conftest import tone
 
 from uniaudio_engine import Audio, AudioChunk, InputError, read_audio
-from uniaudio_engine.audio import concatenate, trim_silence, wav_header, write_wav_stream
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.audio.sound import concatenate, trim_silence, wav_header, write_wav_stream
+from uniaudio_engine.storage.files import atomic_write
 
 
 def refused(source: Any, *words: str, **more: Any) -> None:
@@ -79,7 +79,11 @@ def test_stereo_stays_stereo_where_it_is_wanted(tmp_path: Path) -> None:
     path = written(tmp_path / "a.wav", x, subtype="FLOAT")
     for source in (path, (x, 16000), Audio(np.ascontiguousarray(x.T), 16000)):
         audio = read_audio(source, 16000, channels=2)
-        assert np.array_equal(audio.samples, x.T) and audio.samples.flags.c_contiguous and audio.meta["notes"] == []
+        assert (
+            np.array_equal(audio.samples, x.T)
+            and audio.samples.flags.c_contiguous
+            and audio.meta["notes"] == []
+        )
         assert (audio.channels, audio.seconds) == (2, 0.05)
         assert np.abs(read_audio(source, 16000).samples - x.mean(1)).max() < 1e-6
     loud = read_audio((x * [1, 8], 16000), 16000, channels=2)  # one factor for both
@@ -87,8 +91,12 @@ def test_stereo_stays_stereo_where_it_is_wanted(tmp_path: Path) -> None:
     slow = read_audio((x, 8000), 16000, channels=2)
     assert np.abs(slow.samples[1] - read_audio((x[:, 1], 8000), 16000).samples).max() < 1e-6
     mono = read_audio((x[:, 0], 16000), 16000, channels=2)
-    assert mono.meta["notes"] == ["mono duplicated to 2 channels"] and np.array_equal(mono.samples, np.stack((x[:, 0], x[:, 0])))
-    assert np.array_equal(trim_silence(Audio(np.pad(x.T, ((0, 0), (800, 160))), 16000)).samples, x.T)
+    assert mono.meta["notes"] == ["mono duplicated to 2 channels"] and np.array_equal(
+        mono.samples, np.stack((x[:, 0], x[:, 0]))
+    )
+    assert np.array_equal(
+        trim_silence(Audio(np.pad(x.T, ((0, 0), (800, 160))), 16000)).samples, x.T
+    )
     with pytest.raises(InputError, match="at least"):
         read_audio((x[:0], 16000), 16000, channels=2)
 
@@ -99,13 +107,21 @@ def test_stereo_is_written_interleaved(tmp_path: Path, name: str) -> None:
     Audio(x, 44100).save(tmp_path / name)
     back, rate = soundfile.read(tmp_path / name, dtype="float32")
     assert rate == 44100 and back.shape == (999, 2) and np.abs(back.T - x).max() <= 2.0**-14
-    chunks = [AudioChunk(x[:, i : i + 100], 44100, i, np.zeros((1, 2), np.int32)) for i in range(0, 999, 100)]
+    chunks = [
+        AudioChunk(x[:, i : i + 100], 44100, i, np.zeros((1, 2), np.int32))
+        for i in range(0, 999, 100)
+    ]
     file = io.BytesIO()
     assert write_wav_stream(file, chunks, 44100, channels=2) == 999
     Audio(concatenate(chunks, 44100), 44100).save(tmp_path / "b.wav")
     assert file.getvalue() == (tmp_path / "b.wav").read_bytes()
     with wave.open(io.BytesIO(file.getvalue())) as w:
-        assert (w.getnchannels(), w.getsampwidth(), w.getframerate(), w.getnframes()) == (2, 2, 44100, 999)
+        assert (w.getnchannels(), w.getsampwidth(), w.getframerate(), w.getnframes()) == (
+            2,
+            2,
+            44100,
+            999,
+        )
 
 
 def test_loud_floats_are_scaled_with_a_note() -> None:
@@ -178,11 +194,22 @@ def test_no_sound(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        None, 7, ([0.1], "fast"), ([0.1], 0), ([0.1], -8000), ([0.1], 16000.5), ([0.1], True), (["a"], 16000),
-        (np.zeros((2, 2, 2)), 16000), (np.zeros((4, 999)), 16000), (np.zeros(4, np.uint8), 16000), ([], 16000),
-        (np.zeros(4, np.complex64), 16000), (np.zeros((4, 0)), 16000),
+        None,
+        7,
+        ([0.1], "fast"),
+        ([0.1], 0),
+        ([0.1], -8000),
+        ([0.1], 16000.5),
+        ([0.1], True),
+        (["a"], 16000),
+        (np.zeros((2, 2, 2)), 16000),
+        (np.zeros((4, 999)), 16000),
+        (np.zeros(4, np.uint8), 16000),
+        ([], 16000),
+        (np.zeros(4, np.complex64), 16000),
+        (np.zeros((4, 0)), 16000),
     ],
-)  # fmt: skip
+)
 def test_wrong_arrays(source: Any) -> None:
     refused(source, "expected")
 
@@ -254,7 +281,9 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.wav").symlink_to(tmp_path / "folder" / "real.wav")
     tone(0.1).save(tmp_path / "link.wav")
-    assert (tmp_path / "link.wav").is_symlink() and (tmp_path / "folder" / "real.wav").stat().st_size == 44 + 3200
+    assert (tmp_path / "link.wav").is_symlink() and (
+        tmp_path / "folder" / "real.wav"
+    ).stat().st_size == 44 + 3200
 
 
 def test_devices_are_written_in_place() -> None:
@@ -269,10 +298,17 @@ class Pipe(io.BytesIO):
 
 
 def test_stream_headers() -> None:
-    chunks = [AudioChunk(tone(0.1).samples, 16000, i * 1600, np.zeros((5, 2), np.int32)) for i in range(3)]
+    chunks = [
+        AudioChunk(tone(0.1).samples, 16000, i * 1600, np.zeros((5, 2), np.int32)) for i in range(3)
+    ]
     file, pipe = io.BytesIO(), Pipe()
     assert write_wav_stream(file, chunks, 16000) == write_wav_stream(pipe, chunks, 16000) == 4800
     assert file.getvalue()[44:] == pipe.getvalue()[44:]
     with wave.open(io.BytesIO(file.getvalue())) as w:
-        assert (w.getnchannels(), w.getsampwidth(), w.getframerate(), w.getnframes()) == (1, 2, 16000, 4800)
+        assert (w.getnchannels(), w.getsampwidth(), w.getframerate(), w.getnframes()) == (
+            1,
+            2,
+            16000,
+            4800,
+        )
     assert len(read_audio(pipe.getvalue(), 16000).samples) == 4800

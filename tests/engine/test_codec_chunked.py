@@ -1,4 +1,6 @@
-"""Codecs that work in chunks and normalise loudness, against the torch module; their streams; what they refuse."""
+"""Codecs that work in chunks and normalise loudness, against the torch module; their streams; what
+they refuse.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, torch_encode  # noqa: E402
+from codec_tools import (
+    build,
+    check_audio,
+    check_codes,
+    clip,
+    double_of,
+    native,
+    seanet,
+    torch_encode,
+)
 
 GROUP = {"channels": 2, "norm": "group"}
 CONFIGS = {
     "encodec48": seanet(**GROUP, chunk_size=400, chunk_stride=396, normalize=True),
     "no-whole-frames": seanet(**GROUP, chunk_size=210, chunk_stride=150, normalize=True),
     "four-over-each": seanet(**GROUP, chunk_size=160, chunk_stride=40, normalize=True),
-    "eight-and-odd": seanet(channels=3, chunk_size=157, chunk_stride=20, normalize=True, causal=True),
+    "eight-and-odd": seanet(
+        channels=3, chunk_size=157, chunk_stride=20, normalize=True, causal=True
+    ),
     "side-by-side": seanet(causal=True, chunk_size=200, chunk_stride=200, normalize=True),
     "less-than-a-frame": seanet(chunk_size=25, chunk_stride=22, normalize=True, lstm_layers=1),
     "loudness-kept": seanet(**GROUP, chunk_size=200, chunk_stride=180),
@@ -34,7 +47,19 @@ def lengths(config) -> list[int]:
     size, stride = config.chunk
     if not size:
         return [0, 1, config.frame_size, 333]
-    return [0, 1, stride, stride + 1, size - 1, size, size + 1, 5 * stride, 5 * stride + 1, 4 * stride + size, 911]
+    return [
+        0,
+        1,
+        stride,
+        stride + 1,
+        size - 1,
+        size,
+        size + 1,
+        5 * stride,
+        5 * stride + 1,
+        4 * stride + size,
+        911,
+    ]
 
 
 def test_parity_at_any_length(pair) -> None:
@@ -57,8 +82,15 @@ def test_parity_at_any_length(pair) -> None:
             assert pcm.shape[-1] >= n
             check_audio(pcm, model, double, codes[:k], scales)
         if size and n and config.frames(n) > 2:  # a last chunk that is not whole
-            check_audio(codec.decode(codes[:, :-1], scales[: -(-(codes.shape[1] - 1) // codec.chunk_frames)]), model, double, codes[:, :-1],
-                        scales[: -(-(codes.shape[1] - 1) // codec.chunk_frames)])
+            check_audio(
+                codec.decode(
+                    codes[:, :-1], scales[: -(-(codes.shape[1] - 1) // codec.chunk_frames)]
+                ),
+                model,
+                double,
+                codes[:, :-1],
+                scales[: -(-(codes.shape[1] - 1) // codec.chunk_frames)],
+            )
     assert ties <= max(1, frames // 50), f"{ties} near-ties in {frames} frames"
 
 
@@ -106,7 +138,10 @@ def test_streams_equal_offline(pair) -> None:
                 m = int(rng.integers(0, 2 * config.chunk[0]))
                 c, s = encoder.push_scaled(x[..., at : at + m])
                 at = min(at + m, n)
-                assert sum(g.shape[1] for g in got) + c.shape[1] >= (at - encoder.lookahead) // config.frame_size
+                assert (
+                    sum(g.shape[1] for g in got) + c.shape[1]
+                    >= (at - encoder.lookahead) // config.frame_size
+                )
                 got.append(c)
                 levels.append(s)
                 if rng.random() < 0.3:
@@ -120,7 +155,11 @@ def test_streams_equal_offline(pair) -> None:
             while at < codes.shape[1]:
                 m = int(rng.integers(0, 2 * frames))
                 begun = -(-min(at + m, codes.shape[1]) // frames)  # chunks that have begun by then
-                played.append(decoder.push(codes[:, at : at + m], scales[used:begun] if config.normalizes else None))
+                played.append(
+                    decoder.push(
+                        codes[:, at : at + m], scales[used:begun] if config.normalizes else None
+                    )
+                )
                 at, used = at + m, begun
                 if rng.random() < 0.5:
                     heir = other.decoder_stream()
@@ -144,7 +183,17 @@ def test_loudness_is_never_lost() -> None:
             call()
         assert "\n" not in str(e.value)
     assert len(scales) == 3
-    for wrong in (None, scales[:2], np.append(scales, scales[:1]), scales.astype(int), scales[None], scales * np.nan, -scales, scales * 0, "loud"):
+    for wrong in (
+        None,
+        scales[:2],
+        np.append(scales, scales[:1]),
+        scales.astype(int),
+        scales[None],
+        scales * np.nan,
+        -scales,
+        scales * 0,
+        "loud",
+    ):
         for decode in (codec.decode, decoder.push):
             with pytest.raises(ValueError, match="scales: expected") as e:
                 decode(codes, wrong)
@@ -157,7 +206,11 @@ def test_loudness_is_never_lost() -> None:
         decoder.push(codes[:, 3:12])
     with pytest.raises(ValueError, match="codes: expected the 3 codebooks"):
         decoder.push(codes[:1, 3:4])
-    played = [decoder.push(codes[:, 3:12], scales[1:2]), decoder.push(codes[:, 12:], scales[2:]), decoder.flush()]
+    played = [
+        decoder.push(codes[:, 3:12], scales[1:2]),
+        decoder.push(codes[:, 12:], scales[2:]),
+        decoder.flush(),
+    ]
     assert np.array_equal(np.concatenate(played, axis=-1), codec.decode(codes, scales))
     plain = native(CONFIGS["loudness-kept"], build(CONFIGS["loudness-kept"]))
     codes, none = plain.encode_scaled(x)
@@ -176,12 +229,17 @@ def test_damaged_states_are_refused_or_harmless() -> None:
     decoder.push(codes[:, :8], scales[:2])
     rng = np.random.default_rng(0)
     refused = 0
-    for stream, push in ((encoder, lambda s: s.push_scaled(x)), (decoder, lambda s: s.push(codes[:, :1], scales[:1]))):
+    for stream, push in (
+        (encoder, lambda s: s.push_scaled(x)),
+        (decoder, lambda s: s.push(codes[:, :1], scales[:1])),
+    ):
         state = stream.save()
         assert stream.fork().save() == state
         for i in range(400):
             bad = bytearray(state)
-            bad[int(rng.integers(0, min(len(bad), 200 if i % 2 else len(bad))))] ^= 1 << int(rng.integers(0, 8))
+            bad[int(rng.integers(0, min(len(bad), 200 if i % 2 else len(bad))))] ^= 1 << int(
+                rng.integers(0, 8)
+            )
             if i % 5 == 0:
                 del bad[int(rng.integers(0, len(bad))) :]
             copy = stream.fork()

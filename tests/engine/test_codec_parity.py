@@ -1,4 +1,6 @@
-"""The C++ codecs against the torch modules, over their options; streams, threads and ISAs against one another."""
+"""The C++ codecs against the torch modules, over their options; streams, threads and ISAs against
+one another.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, spectral  # noqa: E402
+from codec_tools import build, check_audio, check_codes, clip, double_of, native, seanet, spectral
 
-from uniaudio_engine import _C  # noqa: E402
-from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict  # noqa: E402
+from uniaudio_engine import _C
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig, to_dict
 
 CONFIGS = {
     "spectral": spectral(),
     "spectral-one-subframe": spectral(encoder_subframes=1, decoder_subframes=1),
-    "spectral-four-subframes": spectral(encoder_subframes=4, decoder_subframes=4, encoder_window=128, decoder_window=40, kernel_size=1),
+    "spectral-four-subframes": spectral(
+        encoder_subframes=4,
+        decoder_subframes=4,
+        encoder_window=128,
+        decoder_window=40,
+        kernel_size=1,
+    ),
     "spectral-long-windows": spectral(encoder_window=250, decoder_window=270, frame_size=60),
     "spectral-window-is-hop": spectral(encoder_window=32, decoder_window=32),
     "seanet-v1": seanet(),
@@ -32,9 +40,12 @@ CONFIGS = {
     "seanet-stereo": seanet(channels=2, lstm_layers=1, compress=3),
     "seanet-deep-blocks": seanet(residual_layers=3, dilation_base=3, residual_kernel_size=5),
     "seanet-trim": seanet(causal=True, trim_right_ratio=0.3, ratios=(10, 4), lstm_layers=3),
-    "seanet-even-kernels": seanet(kernel_size=4, last_kernel_size=2, residual_kernel_size=2, ratios=(3, 3)),
+    "seanet-even-kernels": seanet(
+        kernel_size=4, last_kernel_size=2, residual_kernel_size=2, ratios=(3, 3)
+    ),
     "seanet-wide": seanet(filters=40, ratios=(3, 2), lstm_layers=2, compress=2),
 }
+
 
 @pytest.fixture(scope="module", params=list(CONFIGS), ids=list(CONFIGS))
 def pair(request):
@@ -46,7 +57,17 @@ def pair(request):
 def test_parity_at_any_length(pair):
     config, model, double, codec = pair
     frames = ties = 0
-    for n in (0, 1, 2, 7, config.frame_size - 1, config.frame_size, config.frame_size + 1, 23 * config.frame_size + 11, 120 * config.frame_size):
+    for n in (
+        0,
+        1,
+        2,
+        7,
+        config.frame_size - 1,
+        config.frame_size,
+        config.frame_size + 1,
+        23 * config.frame_size + 11,
+        120 * config.frame_size,
+    ):
         x = clip(config, n, n)
         codes = codec.encode(x)
         assert codes.dtype == np.int32 and codes.shape == (3, -(-n // config.frame_size))
@@ -103,16 +124,28 @@ def test_bad_arguments(pair):
         with pytest.raises(ValueError, match="samples: expected") as e:
             codec.encode(x)
         assert "\n" not in str(e.value)
-    for c in (np.zeros((0, 3), int), np.zeros((4, 3), int), np.zeros(3, int), np.zeros((3, 2)), [[1], [2, 3]], np.full((3, 2), 33), np.full((3, 2), -1),
-              np.full((3, 2), 1 << 40)):
+    for c in (
+        np.zeros((0, 3), int),
+        np.zeros((4, 3), int),
+        np.zeros(3, int),
+        np.zeros((3, 2)),
+        [[1], [2, 3]],
+        np.full((3, 2), 33),
+        np.full((3, 2), -1),
+        np.full((3, 2), 1 << 40),
+    ):
         with pytest.raises(ValueError, match="codes: expected") as e:
             codec.decode(c)
         assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match="num_codebooks"):
         codec.encode(good, num_codebooks=4)
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
-    for change in ({"extra": np.zeros(3, np.float32)}, {"quantizer.codebooks": np.zeros((1, 2, 3), np.float32)},
-                   {"quantizer.codebooks": np.full((3, 33, 10), np.nan, np.float32)}, {"quantizer.codebooks": np.zeros((3, 33, 10))}):
+    for change in (
+        {"extra": np.zeros(3, np.float32)},
+        {"quantizer.codebooks": np.zeros((1, 2, 3), np.float32)},
+        {"quantizer.codebooks": np.full((3, 33, 10), np.nan, np.float32)},
+        {"quantizer.codebooks": np.zeros((3, 33, 10))},
+    ):
         with pytest.raises(ValueError, match="extra|quantizer.codebooks"):
             _C.Codec(json.dumps(to_dict(config)), weights | change, 1)
 
@@ -149,7 +182,11 @@ def test_isas_agree(tmp_path):
     for isa in _C.isa_available():
         path = tmp_path / f"{isa}.npz"
         env = os.environ | {"UNIAUDIO_ISA": isa}
-        subprocess.run([sys.executable, "-c", ISA_PROBE, os.path.dirname(__file__), str(path)], check=True, env=env)
+        subprocess.run(
+            [sys.executable, "-c", ISA_PROBE, os.path.dirname(__file__), str(path)],
+            check=True,
+            env=env,
+        )
         results[isa] = dict(np.load(path))
     reference = results["plain"]
     for isa, result in results.items():
@@ -157,7 +194,9 @@ def test_isas_agree(tmp_path):
             if key.endswith(".codes"):
                 np.testing.assert_array_equal(value, reference[key], err_msg=f"{isa} {key}")
             else:
-                assert np.abs(value - reference[key]).max() <= 2e-5 * np.abs(reference[key]).max(), f"{isa} {key}"
+                assert (
+                    np.abs(value - reference[key]).max() <= 2e-5 * np.abs(reference[key]).max()
+                ), f"{isa} {key}"
     if {"avx2", "avx512"} <= set(results):  # both fuse multiply-adds, in the same order
         for key in reference:
             np.testing.assert_array_equal(results["avx2"][key], results["avx512"][key], err_msg=key)

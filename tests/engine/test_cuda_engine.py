@@ -1,7 +1,9 @@
-"""``device="cuda"`` through the public engine, over the library whose device the CPU plays; and what it says where there is none.
+"""``device="cuda"`` through the public engine, over the library whose device the CPU plays; and
+what it says where there is none.
 
-The library (csrc/cuda/device_host.cc) is built once, with CMake, into ``build-cuda-tests``; UNIAUDIO_CUDA_HOST_LIBRARY names one that is there already, and
-UNIAUDIO_CUDA_TESTS=gpu runs the same tests on a GPU.
+The library (csrc/cuda/device_host.cc) is built once, with CMake, into ``build-cuda-tests``;
+UNIAUDIO_CUDA_HOST_LIBRARY names one that is there already, and UNIAUDIO_CUDA_TESTS=gpu runs the
+same tests on a GPU.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ import numpy as np
 import pytest
 from tiny import make_tiny_model
 
-from uniaudio_engine import Engine, cuda, cuda_array
-from uniaudio_engine.cli import main
-from uniaudio_engine.core import core
-from uniaudio_engine.cuda_codec import CudaCodec, CudaRVQ
+from uniaudio_engine import Engine
+from uniaudio_engine.backends import cuda, cuda_array
+from uniaudio_engine.backends.core import core
+from uniaudio_engine.backends.cuda_codec import CudaCodec, CudaRVQ
+from uniaudio_engine.backends.token_lm import Sampling
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.tokens import Sampling
 
 TEXT = "Hello. Yes."
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,16 +44,32 @@ def host_file() -> Path:
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake to build the library of the tests with")
     build = ROOT / "build-cuda-tests"
-    configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DUNIAUDIO_PYTHON=OFF", "-DUNIAUDIO_CUDA=OFF"]
+    configure = [
+        "cmake",
+        "-S",
+        str(ROOT),
+        "-B",
+        str(build),
+        "-DUNIAUDIO_PYTHON=OFF",
+        "-DUNIAUDIO_CUDA=OFF",
+    ]
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", str(build), "--target", "uniaudio_cuda_host"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["cmake", "--build", str(build), "--target", "uniaudio_cuda_host"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return build / "libuniaudio_cuda_host.so"
 
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The engine's library is the one of the tests."""
-    lib = cuda.load(cuda.LIBRARY) if os.environ.get("UNIAUDIO_CUDA_TESTS") == "gpu" else cuda.load(request.getfixturevalue("host_file"), "host")
+    lib = (
+        cuda.load(cuda.LIBRARY)
+        if os.environ.get("UNIAUDIO_CUDA_TESTS") == "gpu"
+        else cuda.load(request.getfixturevalue("host_file"), "host")
+    )
     monkeypatch.setattr(cuda, "_library", lib)
     yield lib
 
@@ -69,15 +88,23 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def engines(folder: Path, **options: Any) -> tuple[Engine, Engine]:
-    return tuple(Engine.from_pretrained(folder, device=d, threads=1, **options) for d in ("cpu", "cuda"))  # type: ignore[return-value]
+    return tuple(
+        Engine.from_pretrained(folder, device=d, threads=1, **options) for d in ("cpu", "cuda")
+    )  # type: ignore[return-value]
 
 
 def test_speech_is_the_cpus(host: Any, folder: Path) -> None:
     cpu, gpu = engines(folder, dtype="float32")
-    for options in ({"seed": 3}, {"seed": 4, "temperature": 0.0}, {"seed": 5, "top_k": 5, "top_p": 0.8, "speed": 1.3}):
+    for options in (
+        {"seed": 3},
+        {"seed": 4, "temperature": 0.0},
+        {"seed": 5, "top_k": 5, "top_p": 0.8, "speed": 1.3},
+    ):
         a, b = cpu.generate("tts", text=TEXT, **options), gpu.generate("tts", text=TEXT, **options)
         assert len(a.samples) > 4000
-        np.testing.assert_allclose(a.samples, b.samples, atol=1e-5)  # the same tokens, decoded on the device
+        np.testing.assert_allclose(
+            a.samples, b.samples, atol=1e-5
+        )  # the same tokens, decoded on the device
         assert (a.meta["device"], b.meta["device"]) == ("cpu", "cuda")
 
 
@@ -101,7 +128,9 @@ def test_streams_and_batches_are_the_one_shot_call(host: Any, folder: Path) -> N
 def test_the_lm_for_those_who_work_on_tokens(host: Any, folder: Path) -> None:
     cpu, gpu = engines(folder, dtype="float32")
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, cpu.lm.config.vocab_size, (12, cpu.lm.config.num_codebooks)).astype(np.int32)
+    frames = rng.integers(0, cpu.lm.config.vocab_size, (12, cpu.lm.config.num_codebooks)).astype(
+        np.int32
+    )
     np.testing.assert_allclose(gpu.lm.logits(frames), cpu.lm.logits(frames), atol=2e-4)
     for sampling in (Sampling(0.0), Sampling(0.8, 10, 0.9, 4, 1.2)):
         made = [e.lm.generate(frames, 30, sampling, seed=9) for e in (cpu, gpu)]
@@ -116,7 +145,12 @@ def test_sessions(host: Any, folder: Path) -> None:
     k = gpu.lm.config.num_codebooks
     sampling = gpu.lm.sampling(0.9, seed=1)
     session = gpu.lm.session(40)
-    assert (session.frames, session.capacity, session.finished, session.frame_offset) == (0, 40, False, 0)
+    assert (session.frames, session.capacity, session.finished, session.frame_offset) == (
+        0,
+        40,
+        False,
+        0,
+    )
     session.prefill(np.zeros((3, k), np.int32))
     fork = session.fork()
     a = session.generate(20, sampling)
@@ -142,22 +176,24 @@ def test_sessions(host: Any, folder: Path) -> None:
 def test_continuous_inputs(host: Any) -> None:
     from tiny import random_weights, tiny_config
 
-    from uniaudio_engine.spec import lm_shapes
+    from uniaudio_engine.storage.weight_shapes import lm_shapes
 
     config = dataclasses.replace(tiny_config(10).lm, continuous={"text": 5})  # type: ignore[type-var]
     weights = random_weights(lm_shapes(config))
     gpu = cuda.CudaLM(config, weights, "float32", "float32")
-    from uniaudio_engine.config import to_dict
+    from uniaudio_engine.storage.config import to_dict
 
     cpu = core().LM(json.dumps(to_dict(config)), weights, "float32", 1)
     rng = np.random.default_rng(2)
     frames = rng.integers(0, config.vocab_size, (9, config.num_codebooks)).astype(np.int32)
-    guide = rng.integers(-1, config.guide_vocab, (9, config.guide_slots)).astype(np.int32)
-    values = {"text": (rng.standard_normal((3, 5)).astype(np.float32), np.array([1, 4, 8], np.int32))}
+    aligned = rng.integers(-1, config.aligned_vocab, (9, config.aligned_slots)).astype(np.int32)
+    values = {
+        "text": (rng.standard_normal((3, 5)).astype(np.float32), np.array([1, 4, 8], np.int32))
+    }
     made = []
     for lm in (cpu, gpu):
         session = lm.session(60)
-        session.prefill(frames, guide, values)
+        session.prefill(frames, aligned, values)
         made.append(session.generate(40, core().Sampling(seed=3)))
     np.testing.assert_array_equal(*made)
     with pytest.raises(InputError, match="given twice"):
@@ -182,11 +218,16 @@ def test_decoding(host: Any, folder: Path) -> None:
 
 
 def test_encoding(host: Any, joint: Path) -> None:
-    """Codes and units of sound: the CPU's but for sums in another order, which a random model's close codewords show more than a trained one's."""
+    """Codes and units of sound: the CPU's but for sums in another order, which a random model's
+    close codewords show more than a trained one's.
+    """
     cpu, gpu = engines(joint)
     rng = np.random.default_rng(3)
     sound = (0.2 * rng.standard_normal(16000 + 77)).astype(np.float32)
-    for ours, theirs in ((gpu.encode((sound, 16000)), cpu.encode((sound, 16000))), (gpu.semantic((sound, 16000)), cpu.semantic((sound, 16000)))):
+    for ours, theirs in (
+        (gpu.encode((sound, 16000)), cpu.encode((sound, 16000))),
+        (gpu.semantic((sound, 16000)), cpu.semantic((sound, 16000))),
+    ):
         assert ours.shape == theirs.shape and np.mean(np.asarray(ours) == np.asarray(theirs)) > 0.98
     stream, parts = gpu.codec.encoder_stream(3), []
     for at in range(0, 16000, 700):
@@ -199,27 +240,46 @@ def test_encoding(host: Any, joint: Path) -> None:
     for s, p in ((stream, parts), (fork, early)):
         np.testing.assert_array_equal(np.concatenate([*p, s.flush()], 1), whole)
     units = gpu.semantic_stream()
-    np.testing.assert_array_equal(np.concatenate([units.push(sound[:5000]), units.push(sound[5000:]), units.flush()]), gpu.semantic((sound, 16000)))
-    for wrong, why in ((np.full(400, np.nan), "finite"), (np.zeros((2, 400)), r"expected \[N\] or \[1, N\]")):
+    np.testing.assert_array_equal(
+        np.concatenate([units.push(sound[:5000]), units.push(sound[5000:]), units.flush()]),
+        gpu.semantic((sound, 16000)),
+    )
+    for wrong, why in (
+        (np.full(400, np.nan), "finite"),
+        (np.zeros((2, 400)), r"expected \[N\] or \[1, N\]"),
+    ):
         with pytest.raises(InputError, match=why):
             stream.push(wrong)
     with pytest.raises(InputError, match="num_codebooks: expected 0 to 8, got 9"):
         gpu.codec.encoder_stream(9)
 
 
-@pytest.mark.parametrize("changes", [{}, {"causal": True, "pad_mode": "zero", "residual_layers": 2}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"causal": True, "pad_mode": "zero", "residual_layers": 2}]
+)
 def test_a_seanet_codec(host: Any, changes: dict[str, Any]) -> None:
-    """Of EnCodec's kind, whose layers look ahead where they are not causal: a flush gives more than was pushed last."""
+    """Of EnCodec's kind, whose layers look ahead where they are not causal: a flush gives more than
+    was pushed last.
+    """
     from tiny import random_weights
 
-    from uniaudio_engine.config import CodecConfig, SeanetConfig, to_dict
-    from uniaudio_engine.spec import codec_shapes
+    from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+    from uniaudio_engine.storage.weight_shapes import codec_shapes
 
-    config = CodecConfig("seanet", num_codebooks=3, codebook_size=16, codebook_dim=8, frame_size=16, seanet=SeanetConfig(filters=4, ratios=(4, 4), lstm_layers=1, **changes))
+    config = CodecConfig(
+        "seanet",
+        num_codebooks=3,
+        codebook_size=16,
+        codebook_dim=8,
+        frame_size=16,
+        seanet=SeanetConfig(filters=4, ratios=(4, 4), lstm_layers=1, **changes),
+    )
     weights = random_weights(codec_shapes(config))
     cpu = core().Codec(json.dumps(to_dict(config)), weights, 1)
     gpu = CudaCodec(config, weights, cpu)
-    assert CudaCodec.fits(config) and not CudaCodec.fits(dataclasses.replace(config, seanet=SeanetConfig(channels=2)))
+    assert CudaCodec.fits(config) and not CudaCodec.fits(
+        dataclasses.replace(config, seanet=SeanetConfig(channels=2))
+    )
     x = np.random.default_rng(0).standard_normal(16 * 40 + 3).astype(np.float32)
     codes = cpu.encode(x, 0)
     assert np.mean(gpu.encode(x) == codes) > 0.98 and gpu.encode(x).shape == codes.shape
@@ -229,11 +289,17 @@ def test_a_seanet_codec(host: Any, changes: dict[str, Any]) -> None:
     sound = cpu.decode(codes)
     np.testing.assert_allclose(gpu.decode(codes), np.ravel(sound), atol=1e-5 * np.abs(sound).max())
     heard = [decoder.push(codes[:, t : t + 1]) for t in range(codes.shape[1])]
-    np.testing.assert_allclose(np.concatenate([*heard, decoder.flush()]), np.ravel(sound), atol=1e-5 * np.abs(sound).max())
+    np.testing.assert_allclose(
+        np.concatenate([*heard, decoder.flush()]), np.ravel(sound), atol=1e-5 * np.abs(sound).max()
+    )
 
 
-def test_results_stay_on_the_device(host: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What DLPack lends is the very memory, for as long as anybody has it; a capsule that nobody takes gives it back."""
+def test_results_stay_on_the_device(
+    host: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What DLPack lends is the very memory, for as long as anybody has it; a capsule that nobody
+    takes gives it back.
+    """
     gpu = Engine.from_pretrained(folder, device="cuda", dtype="float32", threads=1)
     codes = np.random.default_rng(0).integers(0, 16, (3, 30)).astype(np.int32)
     pcm = gpu.codec.decode_array(codes)
@@ -260,7 +326,11 @@ def test_results_stay_on_the_device(host: Any, folder: Path, monkeypatch: pytest
         np.testing.assert_array_equal(codes_seen, made)
     array = gpu.codec.decode_array(codes)
     released: list[int] = []
-    monkeypatch.setattr(cuda_array, "_release", lambda tensor, release=cuda_array._release: (released.append(tensor), release(tensor)))
+    monkeypatch.setattr(
+        cuda_array,
+        "_release",
+        lambda tensor, release=cuda_array._release: (released.append(tensor), release(tensor)),
+    )
     capsule = array.__dlpack__(stream=-1)
     assert not released
     del capsule
@@ -276,12 +346,21 @@ def test_results_stay_on_the_device(host: Any, folder: Path, monkeypatch: pytest
 
 
 def test_every_task_and_guidance(host: Any, joint: Path) -> None:
-    """The same tokens from the same sources; a guided task's two sequences go along in one launch, alone and in batches."""
+    """The same tokens from the same sources; a guided task's two sequences go along in one launch,
+    alone and in batches.
+    """
     cpu, gpu = engines(joint, dtype="float32")
-    for options in ({"seed": 1, "seconds": 0.5}, {"seed": 2, "seconds": 0.4, "guidance": 1.0}, {"seed": 3, "seconds": 0.3, "guidance": 4.0, "temperature": 0.0}):
+    for options in (
+        {"seed": 1, "seconds": 0.5},
+        {"seed": 2, "seconds": 0.4, "guidance": 1.0},
+        {"seed": 3, "seconds": 0.3, "guidance": 4.0, "temperature": 0.0},
+    ):
         a, b = (e.generate("t2s", text="a low bell", **options) for e in (cpu, gpu))
         np.testing.assert_allclose(a.samples, b.samples, atol=1e-5)
-    requests = [{"text": t, "seconds": 0.4, "seed": i, "guidance": 1.0 + i} for i, t in enumerate(["a bell", "three knocks", "a low voice"])]
+    requests = [
+        {"text": t, "seconds": 0.4, "seed": i, "guidance": 1.0 + i}
+        for i, t in enumerate(["a bell", "three knocks", "a low voice"])
+    ]
     for made, request in zip(gpu.generate_batch(requests, task="t2s"), requests, strict=True):
         np.testing.assert_allclose(made.samples, gpu.generate("t2s", **request).samples, atol=1e-5)
     source = (0.1 * np.random.default_rng(0).standard_normal(8000).astype(np.float32), 16000)
@@ -300,7 +379,9 @@ def test_the_quantizers_codes_are_the_cpus(host: Any, folder: Path) -> None:
     codes = rvq.encode(z)
     rest = z.copy()
     for s, book in enumerate(books):
-        distance = ((rest[:, None, :].astype(np.float64) - book[None].astype(np.float64)) ** 2).sum(-1)
+        distance = ((rest[:, None, :].astype(np.float64) - book[None].astype(np.float64)) ** 2).sum(
+            -1
+        )
         np.testing.assert_array_equal(codes[:, s], distance.argmin(1))
         rest -= book[codes[:, s]]
     np.testing.assert_allclose(rvq.decode(codes), z - rest, atol=1e-5)
@@ -328,25 +409,56 @@ def test_what_it_refuses(host: Any, host_file: Path, folder: Path, tmp_path: Pat
         cuda.load(tmp_path / "none.so")
 
 
-def test_without_a_device_there_is_one_line_and_no_fallback(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_device_there_is_one_line_and_no_fallback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(cuda, "_library", None)
     status = cuda.status()
     if not status.startswith("not used: "):
         pytest.skip(f"a GPU is here: {status}")
-    with pytest.raises(InputError, match="use device cpu|update the driver|CUDA_VISIBLE_DEVICES") as e:
+    with pytest.raises(
+        InputError, match="use device cpu|update the driver|CUDA_VISIBLE_DEVICES"
+    ) as e:
         Engine.from_pretrained(folder, device="cuda")
     assert "\n" not in str(e.value)
     assert main(["tts", "Hello.", "-m", str(folder), "--device", "cuda", "-o", "-"]) == 2
     assert main(["doctor", "-m", str(folder)]) == 0
-    assert any(line.startswith("gpu ") and "not used" in line for line in capsys.readouterr().out.splitlines())
+    assert any(
+        line.startswith("gpu ") and "not used" in line
+        for line in capsys.readouterr().out.splitlines()
+    )
 
 
-@pytest.mark.skipif(not cuda.LIBRARY.exists() or not sys.platform.startswith("linux"), reason="no CUDA library was built here")
+@pytest.mark.skipif(
+    not cuda.LIBRARY.exists() or not sys.platform.startswith("linux"),
+    reason="no CUDA library was built here",
+)
 def test_the_library_stands_alone() -> None:
     """It needs neither torch nor cuBLAS, nor the driver before it is asked."""
-    out = subprocess.run(["readelf", "-d", "-W", str(cuda.LIBRARY)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        ["readelf", "-d", "-W", str(cuda.LIBRARY)], capture_output=True, text=True, check=True
+    ).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.+)\]", out)
-    assert needed and all(n.startswith(("libc.", "libm.", "libstdc++.", "libgcc_s.", "libpthread.", "libdl.", "librt.", "ld-linux")) for n in needed), needed
-    names = subprocess.run(["nm", "-D", "--defined-only", str(cuda.LIBRARY)], capture_output=True, text=True, check=True).stdout
+    assert needed and all(
+        n.startswith(
+            (
+                "libc.",
+                "libm.",
+                "libstdc++.",
+                "libgcc_s.",
+                "libpthread.",
+                "libdl.",
+                "librt.",
+                "ld-linux",
+            )
+        )
+        for n in needed
+    ), needed
+    names = subprocess.run(
+        ["nm", "-D", "--defined-only", str(cuda.LIBRARY)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     exported = [line.split()[-1] for line in names.splitlines() if " T " in line]
     assert exported and all(n.startswith("uniaudio_cuda_") for n in exported), exported

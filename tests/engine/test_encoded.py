@@ -1,4 +1,6 @@
-"""Files of codes: there and back, and what is refused; models whose codec no language model can use."""
+"""Files of codes: there and back, and what is refused; models whose codec no language model can
+use.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,30 @@ from conftest import tone
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import EncodedAudio, Engine, InputError
-from uniaudio_engine.config import CodecConfig, SeanetConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 
 def test_saved_is_loaded(real: Engine, tmp_path: Path) -> None:
     encoded = real.encode_audio(tone(1.0), 2)
-    assert encoded.scales is None and encoded.samples == 16000 and encoded.seconds == 1 and encoded.notes == ()
+    assert (
+        encoded.scales is None
+        and encoded.samples == 16000
+        and encoded.seconds == 1
+        and encoded.notes == ()
+    )
     assert np.array_equal(encoded.codes, real.encode(tone(1.0), 2))
     encoded.save(tmp_path / "a.safetensors")
     back = EncodedAudio.load(tmp_path / "a.safetensors")
     assert np.array_equal(back.codes, encoded.codes) and back.codes.dtype == np.int32
-    assert (back.samples, back.sample_rate, back.codec, back.scales) == (16000, 16000, real.fingerprint, None)
+    assert (back.samples, back.sample_rate, back.codec, back.scales) == (
+        16000,
+        16000,
+        real.fingerprint,
+        None,
+    )
     dataclasses.replace(encoded, scales=np.ones(3, np.float32)).save(tmp_path / "b.safetensors")
     scales = EncodedAudio.load(tmp_path / "b.safetensors").scales
     assert scales is not None and scales.tolist() == [1, 1, 1]
@@ -35,14 +47,21 @@ def test_saved_is_loaded(real: Engine, tmp_path: Path) -> None:
 def test_as_many_samples_as_there_were(real: Engine, samples: int) -> None:
     encoded = real.encode_audio((tone(2.0).samples[:samples], 16000))
     assert real.decode(encoded).samples.shape == (samples,)
-    assert np.array_equal(real.decode(encoded).samples, real.decode(encoded.codes).samples[:samples])
-    assert np.array_equal(real.decode(encoded.first(1)).samples, real.decode(encoded.codes[:1]).samples[:samples])
+    assert np.array_equal(
+        real.decode(encoded).samples, real.decode(encoded.codes).samples[:samples]
+    )
+    assert np.array_equal(
+        real.decode(encoded.first(1)).samples, real.decode(encoded.codes[:1]).samples[:samples]
+    )
 
 
 def test_files_of_early_versions(real: Engine, tmp_path: Path) -> None:
     """Without a length, or without anything but codes: all that the frames hold."""
     codes = real.encode(tone(0.5))
-    for metadata in ({}, {"format": "uniaudio-codes-1", "codec": real.fingerprint, "sample_rate": "16000"}):
+    for metadata in (
+        {},
+        {"format": "uniaudio-codes-1", "codec": real.fingerprint, "sample_rate": "16000"},
+    ):
         save_tensors(tmp_path / "a.safetensors", {"codes": codes.astype(np.int64)}, metadata)
         encoded = EncodedAudio.load(tmp_path / "a.safetensors")
         assert encoded.samples is None and encoded.seconds is None
@@ -61,14 +80,20 @@ CODES = np.zeros((2, 3), np.int32)
         ({"codes": CODES[0]}, {}, "expected codes of whole numbers [K, T], got int32 [3]"),
         ({"codes": CODES.astype(np.float32)}, {}, "expected codes of whole numbers"),
         ({"codes": np.full((1, 1), 1 << 40)}, {}, "expected codes of 32 bits"),
-        ({"codes": CODES, "scales": np.ones((1, 1), np.float32)}, {}, "expected scales float32 [chunks], got float32 [1, 1]"),
+        (
+            {"codes": CODES, "scales": np.ones((1, 1), np.float32)},
+            {},
+            "expected scales float32 [chunks], got float32 [1, 1]",
+        ),
         ({"codes": CODES, "scales": np.ones(1)}, {}, "expected scales float32"),
         ({"codes": CODES}, {"samples": "-1"}, "samples: expected a whole number, got '-1'"),
         ({"codes": CODES}, {"samples": "9" * 400}, "samples: expected a whole number"),
         ({"codes": CODES}, {"sample_rate": "fast"}, "sample_rate: expected a whole number"),
     ],
 )
-def test_files_that_are_no_codes(tensors: dict[str, np.ndarray], metadata: dict[str, str], words: str, tmp_path: Path) -> None:
+def test_files_that_are_no_codes(
+    tensors: dict[str, np.ndarray], metadata: dict[str, str], words: str, tmp_path: Path
+) -> None:
     save_tensors(tmp_path / "a.safetensors", tensors, metadata)
     with pytest.raises(InputError) as e:
         EncodedAudio.load(tmp_path / "a.safetensors")
@@ -91,18 +116,31 @@ def test_files_that_are_no_codes(tensors: dict[str, np.ndarray], metadata: dict[
     ids=str,
 )
 def test_codes_that_are_not_this_codecs(change: dict[str, Any], words: str, real: Engine) -> None:
-    encoded = EncodedAudio(**({"codes": CODES, "sample_rate": 16000, "samples": 960, "codec": real.fingerprint} | change))
+    encoded = EncodedAudio(
+        **(
+            {"codes": CODES, "sample_rate": 16000, "samples": 960, "codec": real.fingerprint}
+            | change
+        )
+    )
     with pytest.raises(InputError, match=words) as e:
         real.decode(encoded)
     assert "\n" not in str(e.value)
 
 
 def test_choices_that_the_codec_has_not(real: Engine, tmp_path: Path) -> None:
-    for arguments, words in (((4,), "num_codebooks: expected 0"), ((-1,), "num_codebooks"), ((1.0,), "num_codebooks"), ((True,), "num_codebooks"),
-                             ((0, 6.0), "bandwidth: this codec names none"), ((1, 6.0), "got both")):  # fmt: skip
+    for arguments, words in (
+        ((4,), "num_codebooks: expected 0"),
+        ((-1,), "num_codebooks"),
+        ((1.0,), "num_codebooks"),
+        ((True,), "num_codebooks"),
+        ((0, 6.0), "bandwidth: this codec names none"),
+        ((1, 6.0), "got both"),
+    ):
         with pytest.raises(InputError, match=words):
             real.encode_audio(tone(0.1), *arguments)
-    with pytest.raises(InputError, match="num_codebooks: expected 1 to 2, which these codes have, got 3"):
+    with pytest.raises(
+        InputError, match="num_codebooks: expected 1 to 2, which these codes have, got 3"
+    ):
         real.encode_audio(tone(0.1), 2).first(3)
     with pytest.raises(InputError, match=r"ends in \.safetensors"):
         real.encode_audio(tone(0.1)).save(tmp_path / "a.wav")
@@ -110,27 +148,60 @@ def test_choices_that_the_codec_has_not(real: Engine, tmp_path: Path) -> None:
 
 
 def test_bandwidths_are_numbers_of_codebooks() -> None:
-    codec = CodecConfig("seanet", 16000, 320, 12, 1024, seanet=SeanetConfig(), bandwidths=(0.1, 0.5, 1.2, 1.5, 6.0, 9.0))
+    codec = CodecConfig(
+        "seanet",
+        16000,
+        320,
+        12,
+        1024,
+        seanet=SeanetConfig(),
+        bandwidths=(0.1, 0.5, 1.2, 1.5, 6.0, 9.0),
+    )
     codec.check()
     assert [codec.codebooks_for(b) for b in codec.bandwidths] == [1, 1, 2, 3, 12, 12]
     for wrong in (0.0, 2.0, -1.5, float("nan"), "1.5", None, True):
-        with pytest.raises(ValueError, match=r"expected one of 0\.1, 0\.5, 1\.2, 1\.5, 6, 9 \(kbit/s\)"):
+        with pytest.raises(
+            ValueError, match=r"expected one of 0\.1, 0\.5, 1\.2, 1\.5, 6, 9 \(kbit/s\)"
+        ):
             codec.codebooks_for(wrong)  # type: ignore[arg-type]
-    for bad in ((1.5, 1.5), (3.0, 1.5), (0.0,), (float("inf"),), (float("nan"),), tuple(range(1, 66))):
+    for bad in (
+        (1.5, 1.5),
+        (3.0, 1.5),
+        (0.0,),
+        (float("inf"),),
+        (float("nan"),),
+        tuple(range(1, 66)),
+    ):
         with pytest.raises(ValueError, match=r"codec\.bandwidths"):
             dataclasses.replace(codec, bandwidths=bad).check()
 
 
-@pytest.mark.parametrize("options", [{"channels": 2}, {"normalize": True}, {"chunk_size": 640, "chunk_stride": 600}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"channels": 2}, {"normalize": True}, {"chunk_size": 640, "chunk_stride": 600}],
+    ids=str,
+)
 def test_no_language_model_over_half_a_sound(options: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(10)
     codec = CodecConfig("seanet", 16000, 320, 3, 16, 8, seanet=SeanetConfig(filters=2, **options))
     config = dataclasses.replace(config, codec=codec)
     assert config.lm is not None
-    save_folder(tmp_path / "m", config, random_weights(codec_shapes(codec)), random_weights(lm_shapes(config.lm)), [f"p{i}" for i in range(10)])
-    with pytest.raises(InputError, match="expected a mono codec of whole clips beside the language model") as e:
+    save_folder(
+        tmp_path / "m",
+        config,
+        random_weights(codec_shapes(codec)),
+        random_weights(lm_shapes(config.lm)),
+        [f"p{i}" for i in range(10)],
+    )
+    with pytest.raises(
+        InputError, match="expected a mono codec of whole clips beside the language model"
+    ) as e:
         Engine.from_pretrained(tmp_path / "m")
     assert "\n" not in str(e.value)
     (tmp_path / "m" / "lm.safetensors").unlink()
-    save_folder(tmp_path / "c", dataclasses.replace(config, lm=None, vocabulary=None, tasks=()), load_tensors(tmp_path / "m" / "codec.safetensors")[0])
+    save_folder(
+        tmp_path / "c",
+        dataclasses.replace(config, lm=None, vocabulary=None, tasks=()),
+        load_tensors(tmp_path / "m" / "codec.safetensors")[0],
+    )
     assert Engine.from_pretrained(tmp_path / "c").encode_audio(tone(0.1)).samples == 1600

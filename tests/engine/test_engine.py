@@ -1,4 +1,6 @@
-"""The engine's own rules, on the fake core: plans, chunks, seeds, voices, cancelling, and what it refuses."""
+"""The engine's own rules, on the fake core: plans, chunks, seeds, voices, cancelling, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,13 @@ import pytest
 from conftest import tone
 from tiny import make_tiny_model, tiny_config
 
-from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice, guides
-from uniaudio_engine import sequence as seq
-from uniaudio_engine.plan import piece_seed, split_phones
-from uniaudio_engine.stream import run_together
-from uniaudio_engine.tasks import Input, Task
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.plan import piece_seed, split_phones
+from uniaudio_engine.request.stream import run_together
+from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 TEXT = "Hello there. This is a second sentence, and it is longer."
 
@@ -48,7 +51,9 @@ def test_the_first_chunk_is_small(engine: Engine) -> None:
     assert sizes[:4] == [4, 8, 16, 32] and sizes[-1] == 0 and max(sizes) == 50
 
 
-def test_the_model_hears_the_trainer_s_sequence(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_hears_the_trainer_s_sequence(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions: list[fake_core.LMSession] = []
     original = Engine.fork_prefix
 
@@ -65,9 +70,11 @@ def test_the_model_hears_the_trainer_s_sequence(engine: Engine, monkeypatch: pyt
         phones = [engine.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
         first = len(voice.codes[0]) + 4 + 6 + 3
         durations = seq.token_durations(engine.layout, session.log[first : first + 6])
-        expected = guides.tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
+        expected = aligned_rows.tts_sequence(
+            engine.layout, phones, durations, codes, voice.codes[:2].T
+        )
         assert np.array_equal(session.log, expected.frames)
-        assert np.array_equal(session.guide, expected.guide)
+        assert np.array_equal(session.aligned, expected.aligned)
 
 
 def test_speed_changes_the_length(engine: Engine) -> None:
@@ -79,9 +86,13 @@ def test_seeds(engine: Engine) -> None:
     one = engine.tts(TEXT)
     assert isinstance(one.meta["seed"], int)
     assert np.array_equal(engine.tts(TEXT, seed=one.meta["seed"]).samples, one.samples)
-    assert not np.array_equal(engine.tts(TEXT, seed=one.meta["seed"] + 1).samples[:5000], one.samples[:5000])
+    assert not np.array_equal(
+        engine.tts(TEXT, seed=one.meta["seed"] + 1).samples[:5000], one.samples[:5000]
+    )
     assert len({piece_seed(7, i) for i in range(1000)}) == 1000
-    assert piece_seed(7, 0) == 7 and all(0 <= piece_seed(s, 3) < 1 << 63 for s in (0, (1 << 63) - 1))
+    assert piece_seed(7, 0) == 7 and all(
+        0 <= piece_seed(s, 3) < 1 << 63 for s in (0, (1 << 63) - 1)
+    )
 
 
 def test_sentences_of_one_text_differ(engine: Engine) -> None:
@@ -93,7 +104,10 @@ def test_sentences_of_one_text_differ(engine: Engine) -> None:
 
 
 def test_batched_is_alone(engine: Engine) -> None:
-    requests = [{"text": TEXT, "seed": s, "speed": v} for s, v in ((1, 1.0), (2, 1.3), (3, 0.7), (4, 1.0), (5, 1.0))]
+    requests = [
+        {"text": TEXT, "seed": s, "speed": v}
+        for s, v in ((1, 1.0), (2, 1.3), (3, 0.7), (4, 1.0), (5, 1.0))
+    ]
     together = engine.generate_batch(requests)
     for request, audio in zip(requests, together, strict=True):
         assert np.array_equal(audio.samples, engine.tts(**request).samples)
@@ -111,7 +125,9 @@ def test_a_voice_is_prefilled_once(engine: Engine) -> None:
 def test_long_sentences_are_cut_to_fit(fake: None, tiny_folder: Path) -> None:
     engine = Engine.from_pretrained(tiny_folder, max_seconds=4)
     assert engine.capacity < 600
-    audio = engine.tts("This sentence goes on and on, and then on, until it cannot fit into a few seconds.", seed=1)
+    audio = engine.tts(
+        "This sentence goes on and on, and then on, until it cannot fit into a few seconds.", seed=1
+    )
     assert audio.meta["sentences"] == 1 and audio.seconds > 20
     batched = engine.generate_batch([{"text": audio.meta["text"], "seed": 1}])[0]
     assert np.array_equal(batched.samples, audio.samples)
@@ -176,9 +192,21 @@ def test_phones_may_be_given(engine: Engine) -> None:
 
 
 def test_meta_says_how_it_was_made(engine: Engine) -> None:
-    meta = engine.tts("Hello.", seed=1, prompt=(np.tile(tone(0.2).samples[:, None], (20, 2)), 48000)).meta
+    meta = engine.tts(
+        "Hello.", seed=1, prompt=(np.tile(tone(0.2).samples[:, None], (20, 2)), 48000)
+    ).meta
     assert meta["notes"] == ["2 channels mixed down to mono", "resampled from 48000 Hz to 16000 Hz"]
-    for key in ("task", "model", "seed", "temperature", "voice", "first_chunk_ms", "realtime_factor", "isa", "dtype"):
+    for key in (
+        "task",
+        "model",
+        "seed",
+        "temperature",
+        "voice",
+        "first_chunk_ms",
+        "realtime_factor",
+        "isa",
+        "dtype",
+    ):
         assert key in meta
 
 
@@ -202,11 +230,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no such voice file": ({"text": "a", "voice": "none.safetensors"}, "none.safetensors"),
     "short prompt": ({"text": "a", "prompt": tone(0.2)}, "at least 0.5 s"),
     "silent prompt": ({"text": "a", "prompt": (np.zeros(30000), 16000)}, "not silent"),
-    "seed": ({"text": "a", "seed": -1}, "seed: expected a whole number from 0 to 9223372036854775807, got -1"),
+    "seed": (
+        {"text": "a", "seed": -1},
+        "seed: expected a whole number from 0 to 9223372036854775807, got -1",
+    ),
     "large seed": ({"text": "a", "seed": 1 << 63}, "seed: expected"),
     "seed type": ({"text": "a", "seed": 1.5}, "seed: expected a whole number"),
     "seed bool": ({"text": "a", "seed": True}, "seed: expected a whole number"),
-    "temperature": ({"text": "a", "temperature": -0.1}, "temperature: expected a number from 0 to 5, got -0.1"),
+    "temperature": (
+        {"text": "a", "temperature": -0.1},
+        "temperature: expected a number from 0 to 5, got -0.1",
+    ),
     "temperature nan": ({"text": "a", "temperature": float("nan")}, "temperature: expected"),
     "temperature type": ({"text": "a", "temperature": "hot"}, "temperature: expected a number"),
     "top_k": ({"text": "a", "top_k": -1}, "top_k: expected"),
@@ -231,11 +265,23 @@ def test_bad_requests_are_one_line_before_any_work(case: str, engine: Engine) ->
 
 @pytest.mark.parametrize(
     ("dtype", "kv_dtype", "held"),
-    [("auto", "auto", "int8"), ("float32", "auto", "float32"), ("float32", "int8", "int8"), ("int8", "bfloat16", "bfloat16")],
+    [
+        ("auto", "auto", "int8"),
+        ("float32", "auto", "float32"),
+        ("float32", "int8", "int8"),
+        ("int8", "bfloat16", "bfloat16"),
+    ],
 )
-def test_keys_and_values_are_held_as_asked(dtype: str, kv_dtype: str, held: str, fake: None, tiny_folder: Path) -> None:
+def test_keys_and_values_are_held_as_asked(
+    dtype: str, kv_dtype: str, held: str, fake: None, tiny_folder: Path
+) -> None:
     engine = Engine.from_pretrained(tiny_folder, dtype=dtype, kv_dtype=kv_dtype)
-    assert engine.lm.core.kv_dtype == engine.info()["kv_dtype"] == engine.tts("Hello.", seed=1).meta["kv_dtype"] == held
+    assert (
+        engine.lm.core.kv_dtype
+        == engine.info()["kv_dtype"]
+        == engine.tts("Hello.", seed=1).meta["kv_dtype"]
+        == held
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,7 +300,9 @@ def test_keys_and_values_are_held_as_asked(dtype: str, kv_dtype: str, held: str,
         ({"path": "someone/their-model"}, "hub is not supported yet"),
     ],
 )
-def test_what_is_not_there_is_said(how: dict[str, Any], words: str, fake: None, tiny_folder: Path) -> None:
+def test_what_is_not_there_is_said(
+    how: dict[str, Any], words: str, fake: None, tiny_folder: Path
+) -> None:
     with pytest.raises(InputError) as e:
         Engine.from_pretrained(**{"path": tiny_folder, **how})
     assert words in str(e.value) and "\n" not in str(e.value)
@@ -321,7 +369,9 @@ def test_bundled_voices(fake: None, tmp_path: Path) -> None:
     (folder / "voices").mkdir()
     engine = Engine.from_pretrained(folder)
     for name, hertz in (("ben", 110.0), ("anna", 220.0)):
-        engine.encode_voice(tone(1.0, hertz=hertz), name).save(folder / "voices" / f"{name}.safetensors")
+        engine.encode_voice(tone(1.0, hertz=hertz), name).save(
+            folder / "voices" / f"{name}.safetensors"
+        )
     engine = Engine.from_pretrained(folder)
     assert engine.voices() == ["anna", "ben"]
     by_default = engine.tts("Hello.", seed=1)
@@ -337,7 +387,14 @@ def test_codes_there_and_back(engine: Engine) -> None:
     assert codes.shape == (3, 50) and engine.encode(tone(1.0), 2).shape == (2, 50)
     audio = engine.decode(codes)
     assert isinstance(audio, Audio) and len(audio.samples) == 16000
-    for bad in (codes[0], codes + 16, codes - 99, codes.astype(float), np.zeros((4, 5), int), np.zeros((0, 5), int)):
+    for bad in (
+        codes[0],
+        codes + 16,
+        codes - 99,
+        codes.astype(float),
+        np.zeros((4, 5), int),
+        np.zeros((0, 5), int),
+    ):
         with pytest.raises(InputError, match="codes: expected"):
             engine.decode(bad)
     with pytest.raises(InputError, match="num_codebooks"):
@@ -372,8 +429,8 @@ def test_token_api(engine: Engine) -> None:
         lambda lm, p: lm.generate(p, 3, seed=-1),
         lambda lm, p: lm.generate(p, 3, Sampling(top_p=2.0)),
         lambda lm, p: lm.generate(p, 3, Sampling(temperature=-1)),
-        lambda lm, p: lm.generate(p, 3, guide=np.zeros((6, 4), int)),
-        lambda lm, p: lm.generate(p, 3, guide=np.full((7, 4), 9999)),
+        lambda lm, p: lm.generate(p, 3, aligned=np.zeros((6, 4), int)),
+        lambda lm, p: lm.generate(p, 3, aligned=np.full((7, 4), 9999)),
         lambda lm, p: lm.logits(np.zeros((2000, 2), int)),
         lambda lm, p: lm.logits([1, 2]),
     ],
@@ -398,7 +455,10 @@ def test_schema(engine: Engine) -> None:
 def more_tasks(fake: None, tmp_path: Path) -> Engine:
     """A model of two more tasks, each of which is nothing but an entry."""
     source = Input("source", "audio", "audio_source", "the sound to clean", max_seconds=2.0)
-    tasks = (Task("se", "clean", (source,), "source", "uniaudio se"), Task("hum", "hum", (), "seconds", "uniaudio hum"))
+    tasks = (
+        Task("se", "clean", (source,), "source", "uniaudio se"),
+        Task("hum", "hum", (), "seconds", "uniaudio hum"),
+    )
     config = tiny_config(4)
     vocabulary = seq.make_vocabulary(2, 16, 4, ("tts", "se", "hum"), ("audio_source",))
     config = dataclasses.replace(config, vocabulary=vocabulary, tasks=tasks)

@@ -1,6 +1,8 @@
-"""Every help's example, run as it stands: on the compiled core, with the shipped files, in a folder where ``uniaudio examples`` was run.
+"""Every help's example, run as it stands: on the compiled core, with the shipped files, in a folder
+where ``uniaudio examples`` was run.
 
-The bundled model is asked for what it has learned, a tiny random model of all tasks (``-m``) for the rest.
+The bundled model is asked for what it has learned, a tiny random model of all tasks (``-m``) for
+the rest.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ import soundfile
 from joint import make_joint_model
 
 from uniaudio_engine import Audio, Engine
-from uniaudio_engine.cli import build_parser, main
-from uniaudio_engine.copy_examples import example_files
-from uniaudio_engine.encoded import EncodedAudio
-from uniaudio_engine.folder import find_folder, load_config
-from uniaudio_engine.score import lay_out, read_score
-from uniaudio_engine.tasks import TASKS, Task
-from uniaudio_engine.voice import Voice
+from uniaudio_engine.audio.encoded import EncodedAudio
+from uniaudio_engine.audio.voice import Voice
+from uniaudio_engine.cli.examples import example_files
+from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.request.tasks import TASKS, Task
+from uniaudio_engine.score.reading import lay_out, read_score
+from uniaudio_engine.storage.folder import find_folder, load_config
 
 README = Path(__file__).parents[2] / "README.md"
 VERBS = {t.verb: t for t in TASKS.values()}
@@ -76,8 +78,12 @@ def after(words: list[str], flag: str) -> str:
     return words[words.index(flag) + 1]
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c != "import"])  # foreign checkpoints: test_import_command.py makes such and runs its examples
-def test_every_help_has_an_example_that_runs(command: str, joint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "command", [c for c in commands() if c != "import"]
+)  # foreign checkpoints: test_import_command.py makes such and runs its examples
+def test_every_help_has_an_example_that_runs(
+    command: str, joint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = example_of(command, capsys)
     for name in {w for w in words if w.startswith("examples/")}:
         assert Path(name).is_file(), name
@@ -85,7 +91,9 @@ def test_every_help_has_an_example_that_runs(command: str, joint: Path, capsys: 
     if output is not None and output.is_file():
         output.unlink()  # another command's
     model = model_for(VERBS[words[0]], joint) if words[0] in VERBS else find_folder(None)
-    assert main([*words, *(["-m", str(model)] if model == joint else [])]) == 0, capsys.readouterr().err
+    assert main([*words, *(["-m", str(model)] if model == joint else [])]) == 0, (
+        capsys.readouterr().err
+    )
     out = capsys.readouterr().out
     if words[0] in VERBS:
         check_sound(VERBS[words[0]], words, model)
@@ -99,7 +107,10 @@ def test_every_help_has_an_example_that_runs(command: str, joint: Path, capsys: 
     elif command == "voices":
         assert Voice.load(output).seconds > 1
     else:
-        assert command in ("quantize", "export") and load_config(output).tasks == load_config(model).tasks
+        assert (
+            command in ("quantize", "export")
+            and load_config(output).tasks == load_config(model).tasks
+        )
 
 
 def check_sound(task: Task, words: list[str], model: Path) -> None:
@@ -117,7 +128,9 @@ def check_sound(task: Task, words: list[str], model: Path) -> None:
         first, last = (round(n) * codec.frame_size for n in (begin, end))
         grown = len(made) - len(source)
         assert task.length != "source" or grown == 0
-        assert np.array_equal(made[:first], source[:first]) and np.array_equal(made[last + grown :], source[last:])
+        assert np.array_equal(made[:first], source[:first]) and np.array_equal(
+            made[last + grown :], source[last:]
+        )
         assert not np.array_equal(made[first : last + grown], source[first:last])
     if task.length == "seconds":
         assert len(made) == task.option("seconds").default * rate
@@ -134,7 +147,11 @@ def test_the_song_is_the_same_in_both_files() -> None:
 
 def test_the_table_lists_the_files() -> None:
     names = {p.name for p in example_files()}
-    said = set(re.findall(r"^(?:\||-) `([^`]+)`", Path("examples/README.md").read_text(encoding="utf-8"), re.M))
+    said = set(
+        re.findall(
+            r"^(?:\||-) `([^`]+)`", Path("examples/README.md").read_text(encoding="utf-8"), re.M
+        )
+    )
     assert said == names - {"README.md"} and len(names) > 10
     assert sum(p.stat().st_size for p in example_files()) < 1e6
     for name in names:
@@ -193,19 +210,35 @@ def test_captions_are_ones_that_the_corpus_makes() -> None:
     assert said["t2s"] in every(lambda rng: captions.sound(rng, "knock", {"count": 3}))
     music = {"tempo": 70, "instrument": "piano", "mode": "major", "chords": "", "drums": False}
     assert said["t2m"] in every(lambda rng: captions.music(rng, music, "C"))
-    assert said["i_tts"] in every(lambda rng: captions.instruction(rng, "man", "low", "slow", "medium"))
+    assert said["i_tts"] in every(
+        lambda rng: captions.instruction(rng, "man", "low", "slow", "medium")
+    )
     chirps = set(every(lambda rng: captions.sound_noun(rng, "chirp", {"count": 2, "up": False})))
-    begin, end = (float(t) for t in after(shlex.split(TASKS["a_edit"].example), "--span").split(":"))
-    where = set(every(lambda rng: captions.position(rng, begin, end, soundfile.info("examples/rain.flac").duration)))
+    begin, end = (
+        float(t) for t in after(shlex.split(TASKS["a_edit"].example), "--span").split(":")
+    )
+    where = set(
+        every(
+            lambda rng: captions.position(
+                rng, begin, end, soundfile.info("examples/rain.flac").duration
+            )
+        )
+    )
     ways = set(every(lambda rng: captions.edit(rng, "add", "", "{what}", "{where}", "rain")))
-    assert said["a_edit"] in {way.format(what=c, where=w) for way in ways for c in chirps for w in where}
+    assert said["a_edit"] in {
+        way.format(what=c, where=w) for way in ways for c in chirps for w in where
+    }
 
 
 # The README
 
 
 def test_the_readme_has_every_verb_with_its_example_and_call(joint: Path) -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \|[^|]*\| `(uniaudio [^|]*)` \| `([^|]*)` \|$", README.read_text(encoding="utf-8"), re.M)
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \|[^|]*\| `(uniaudio [^|]*)` \| `([^|]*)` \|$",
+        README.read_text(encoding="utf-8"),
+        re.M,
+    )
     assert [verb for verb, _, _ in rows] == list(VERBS)
     engine = Engine.from_pretrained(joint)
     for verb, example, call in rows:
@@ -213,7 +246,11 @@ def test_the_readme_has_every_verb_with_its_example_and_call(joint: Path) -> Non
         assert example == VERBS[verb].example
         audio = eval(call, {"engine": engine})
         assert isinstance(audio, Audio) and audio.meta["task"] == VERBS[verb].name
-        given = [w for w in (*words[2:], audio.meta.get("text", "")) if w.startswith("examples/") or " " in w]
+        given = [
+            w
+            for w in (*words[2:], audio.meta.get("text", ""))
+            if w.startswith("examples/") or " " in w
+        ]
         assert given and all(w in call for w in given), call
 
 
@@ -234,14 +271,31 @@ def run_program(name: str, *args: str) -> int:
 def test_a_stream_is_written_as_it_comes(joint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = model_for(TASKS["tts"], joint)
     text = "Two sentences. This is the second."
-    assert run_program("play_stream.py", text, "-o", "streamed.wav", "--seed", "7", "--model", str(model)) == 0
+    assert (
+        run_program(
+            "play_stream.py", text, "-o", "streamed.wav", "--seed", "7", "--model", str(model)
+        )
+        == 0
+    )
     *lines, last = capsys.readouterr().out.splitlines()
     whole = Engine.from_pretrained(model).tts(text, seed=7)
-    assert len(lines) > 2 and all(re.match(r"after +\d+\.\d ms: +\d+\.\d\d to +\d+\.\d\d s of sound, +[+-]", line) for line in lines)
+    assert len(lines) > 2 and all(
+        re.match(r"after +\d+\.\d ms: +\d+\.\d\d to +\d+\.\d\d s of sound, +[+-]", line)
+        for line in lines
+    )
     assert last.startswith(f"streamed.wav: {whole.seconds:.2f} s, seed 7, ")
     streamed, rate = soundfile.read("streamed.wav", dtype="float32")
-    assert rate == whole.sample_rate and len(streamed) == len(whole.samples) and np.abs(streamed - whole.samples).max() < 1e-4
-    for bad in (["  ", "-o", "b.wav"], ["Hello.", "-o", "none/b.wav"], ["Hello.", "-o", "b.wav", "--voice", "nobody"], ["Hello.", "-o", "b.wav", "--model", "none"]):
+    assert (
+        rate == whole.sample_rate
+        and len(streamed) == len(whole.samples)
+        and np.abs(streamed - whole.samples).max() < 1e-4
+    )
+    for bad in (
+        ["  ", "-o", "b.wav"],
+        ["Hello.", "-o", "none/b.wav"],
+        ["Hello.", "-o", "b.wav", "--voice", "nobody"],
+        ["Hello.", "-o", "b.wav", "--model", "none"],
+    ):
         assert run_program("play_stream.py", *bad) == 2
         out, err = capsys.readouterr()
         assert not out and err.startswith("play_stream: ") and err.count("\n") == 1
@@ -257,12 +311,22 @@ def test_a_folder_is_converted(joint: Path, capsys: pytest.CaptureFixture[str]) 
     how = ["--voice", "examples/voice.flac", "--model", model, "--seed", "3"]
     assert run_program("convert_folder.py", "recordings", "-o", "converted", *how) == 1
     out, err = capsys.readouterr()
-    assert err.startswith("convert_folder: left out: source recordings/broken.wav: expected") and err.count("\n") == 1
+    assert (
+        err.startswith("convert_folder: left out: source recordings/broken.wav: expected")
+        and err.count("\n") == 1
+    )
     assert sorted(os.listdir("converted")) == ["noisy.flac", "speech.flac"] and out.count("\n") == 2
-    alone = Engine.from_pretrained(model).convert("examples/speech.flac", "examples/voice.flac", seed=3)
+    alone = Engine.from_pretrained(model).convert(
+        "examples/speech.flac", "examples/voice.flac", seed=3
+    )
     converted, _ = soundfile.read("converted/speech.flac", dtype="float32")
     assert np.abs(converted - alone.samples).max() < 1e-4
-    for bad in (["none", "-o", "c"], ["recordings", "-o", "recordings"], ["recordings", "-o", "c", "--voice", "nobody.wav"], ["recordings", "-o", "c", "--model", "none"]):
+    for bad in (
+        ["none", "-o", "c"],
+        ["recordings", "-o", "recordings"],
+        ["recordings", "-o", "c", "--voice", "nobody.wav"],
+        ["recordings", "-o", "c", "--model", "none"],
+    ):
         assert run_program("convert_folder.py", *bad[:1], *how, *bad[1:]) == 2
         out, err = capsys.readouterr()
         assert not out and err.startswith("convert_folder: ") and err.count("\n") == 1
@@ -276,22 +340,33 @@ def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     there = tmp_path / "a" / "b"
     assert main(["examples", str(there), "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
-    assert about["files"] == sorted(os.listdir(there)) == sorted(os.listdir("examples")) and about["output"] == str(there)
+    assert about["files"] == sorted(os.listdir(there)) == sorted(os.listdir("examples")) and about[
+        "output"
+    ] == str(there)
     changed, kept = there / "song.txt", there / "rain.flac"
     changed.write_text("C4 1 mine\n")
     (there / "noisy.flac").unlink()
     os.utime(kept, (0, 0))
     assert main(["examples", str(there)]) == 2
     out, err = capsys.readouterr()
-    assert not out and err == f"uniaudio: error: {there}: song.txt is there with other contents; choose another folder, or overwrite with --force\n"
+    assert (
+        not out
+        and err
+        == f"uniaudio: error: {there}: song.txt is there with other contents; choose another folder, or overwrite with --force\n"
+    )
     assert changed.read_text() == "C4 1 mine\n" and not (there / "noisy.flac").exists()
     assert main(["examples", str(there), "--force"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
-    assert changed.read_bytes() == Path("examples/song.txt").read_bytes() and (there / "noisy.flac").is_file()
+    assert (
+        changed.read_bytes() == Path("examples/song.txt").read_bytes()
+        and (there / "noisy.flac").is_file()
+    )
     assert kept.stat().st_mtime == 0  # the same already
 
 
-def test_examples_have_to_go_into_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_have_to_go_into_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder" / "song.txt").mkdir(parents=True)
     for where in ("file", "file/below", "folder"):

@@ -14,11 +14,11 @@ import safetensors.numpy
 import torch
 from tiny import make_tiny_model, random_weights, tiny_config
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig, StackConfig
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import find_folder, load_folder
-from uniaudio_engine.spec import codec_shapes, lm_shapes
-from uniaudio_engine.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, StackConfig
+from uniaudio_engine.storage.folder import find_folder, load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 PHONES = ["sil", "AA", "B", "K"]
 
@@ -58,7 +58,11 @@ def test_bfloat16_is_kept_as_bits(tmp_path: Path) -> None:
 
 
 def test_the_safetensors_library_agrees(tmp_path: Path) -> None:
-    data = {"b": np.arange(6, dtype=np.int32).reshape(2, 3), "a": np.float32([[1.5]]), "c": np.arange(3, dtype="u1")}
+    data = {
+        "b": np.arange(6, dtype=np.int32).reshape(2, 3),
+        "a": np.float32([[1.5]]),
+        "c": np.arange(3, dtype="u1"),
+    }
     save_tensors(tmp_path / "ours", data, {"k": "v"})
     theirs = safetensors.numpy.load_file(tmp_path / "ours")
     assert theirs.keys() == data.keys() and all((theirs[k] == data[k]).all() for k in data)
@@ -73,8 +77,16 @@ LM_CHANGES: list[dict[str, Any]] = [
     {},
     {"embedding": "concat", "conditioning": "add"},
     {"continuous": {"text": 20}, "guide_slots": 0, "guide_vocab": 0},
-    {"global_": dataclasses.replace(STACK, norm="layernorm", activation="gelu", positions="learned", kv_heads=2)},
-    {"local": dataclasses.replace(STACK, q_bias=True, k_bias=True, v_bias=True, o_bias=True, mlp_bias=True)},
+    {
+        "global_": dataclasses.replace(
+            STACK, norm="layernorm", activation="gelu", positions="learned", kv_heads=2
+        )
+    },
+    {
+        "local": dataclasses.replace(
+            STACK, q_bias=True, k_bias=True, v_bias=True, o_bias=True, mlp_bias=True
+        )
+    },
 ]
 
 
@@ -89,9 +101,19 @@ def test_lm_shapes_are_the_torch_modules(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "seanet",
-    [SeanetConfig(ratios=(2, 2), filters=4), SeanetConfig(ratios=(4, 1), filters=4, lstm_layers=0, conv_shortcut=False,
-     residual_layers=2, norm="group", channels=2)],
-)  # fmt: skip
+    [
+        SeanetConfig(ratios=(2, 2), filters=4),
+        SeanetConfig(
+            ratios=(4, 1),
+            filters=4,
+            lstm_layers=0,
+            conv_shortcut=False,
+            residual_layers=2,
+            norm="group",
+            channels=2,
+        ),
+    ],
+)
 def test_seanet_shapes_are_the_torch_modules(seanet: SeanetConfig) -> None:
     from uniaudio_training.models.seanet import SeanetCodec
 
@@ -106,7 +128,9 @@ def test_spectral_shapes_are_the_torch_modules() -> None:
     assert {k: tuple(v.shape) for k, v in SpectralCodec(c).state_dict().items()} == codec_shapes(c)
 
 
-def edit_tensors(change: Callable[[dict[str, Any]], Any], file: str = "lm.safetensors") -> Callable[[Path], None]:
+def edit_tensors(
+    change: Callable[[dict[str, Any]], Any], file: str = "lm.safetensors"
+) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         tensors, _ = load_tensors(folder / file)
         change(tensors)
@@ -133,7 +157,9 @@ def edit_header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Non
         header = json.loads(raw[8 : 8 + n])
         change(header)
         text = json.dumps(header).encode()
-        (folder / "codec.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + n :])
+        (folder / "codec.safetensors").write_bytes(
+            len(text).to_bytes(8, "little") + text + raw[8 + n :]
+        )
 
     return apply
 
@@ -153,7 +179,10 @@ def set_nan(tensors: dict[str, Any]) -> None:
 BOOKS = "quantizer.codebooks"
 CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "missing tensor": (edit_tensors(lambda t: t.pop("bridge.weight")), ["missing bridge.weight"]),
-    "extra tensor": (edit_tensors(lambda t: t.update(more=np.zeros(3, np.float32))), ["left over more"]),
+    "extra tensor": (
+        edit_tensors(lambda t: t.update(more=np.zeros(3, np.float32))),
+        ["left over more"],
+    ),
     "many": (
         edit_tensors(lambda t: [t.pop(k) for k in list(t) if "local" in k], "lm.safetensors"),
         ["missing local.embed.weight", "more"],
@@ -162,11 +191,19 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         edit_tensors(lambda t: t.update({"bridge.bias": np.zeros(3, np.float32)})),
         ["bridge.bias [3] (expected [16])"],
     ),
-    "dtype": (edit_tensors(lambda t: t.update({"bridge.bias": np.zeros(16, np.int32)})), ["bridge.bias int32"]),
+    "dtype": (
+        edit_tensors(lambda t: t.update({"bridge.bias": np.zeros(16, np.int32)})),
+        ["bridge.bias int32"],
+    ),
     "nan": (edit_tensors(set_nan), ["NaN", "bridge.weight"]),
     "bf16 infinity": (
-        lambda f: save_tensors(f / "codec.safetensors", {
-            k: np.full(v.shape, 0x7F80, np.uint16) for k, v in load_tensors(f / "codec.safetensors")[0].items()}),
+        lambda f: save_tensors(
+            f / "codec.safetensors",
+            {
+                k: np.full(v.shape, 0x7F80, np.uint16)
+                for k, v in load_tensors(f / "codec.safetensors")[0].items()
+            },
+        ),
         ["infinity"],
     ),
     "truncated data": (cut("lm.safetensors", 9000), ["truncated"]),
@@ -174,29 +211,66 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "empty weights": (cut("codec.safetensors", 0), ["got 0 bytes"]),
     "no weights": (lambda f: (f / "codec.safetensors").unlink(), ["codec.safetensors"]),
     "trailing bytes": (
-        lambda f: write("codec.safetensors", (f / "codec.safetensors").read_bytes() + b"x" * 9)(f), ["expected"]),
-    "header length": (write("codec.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"), ["header length"]),
-    "header garbage": (write("codec.safetensors", (5).to_bytes(8, "little") + b"\xff{}]["), ["JSON header"]),
+        lambda f: write("codec.safetensors", (f / "codec.safetensors").read_bytes() + b"x" * 9)(f),
+        ["expected"],
+    ),
+    "header length": (
+        write("codec.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"),
+        ["header length"],
+    ),
+    "header garbage": (
+        write("codec.safetensors", (5).to_bytes(8, "little") + b"\xff{}]["),
+        ["JSON header"],
+    ),
     "header nested": (
-        write("codec.safetensors", (60000).to_bytes(8, "little") + b"[" * 60000), ["JSON header"]),
-    "overlap": (edit_header(lambda h: h[BOOKS].update(data_offsets=[8, 8 + 3 * 16 * 8 * 4])), ["overlap or gap"]),
-    "huge shape": (edit_header(lambda h: h[BOOKS].update(shape=[1 << 61, 1 << 61])), ["does not fill"]),
+        write("codec.safetensors", (60000).to_bytes(8, "little") + b"[" * 60000),
+        ["JSON header"],
+    ),
+    "overlap": (
+        edit_header(lambda h: h[BOOKS].update(data_offsets=[8, 8 + 3 * 16 * 8 * 4])),
+        ["overlap or gap"],
+    ),
+    "huge shape": (
+        edit_header(lambda h: h[BOOKS].update(shape=[1 << 61, 1 << 61])),
+        ["does not fill"],
+    ),
     "huge empty shape": (
-        edit_header(lambda h: h.update({"a": {"dtype": "F32", "shape": [1 << 61, 0], "data_offsets": [0, 0]}})),
+        edit_header(
+            lambda h: h.update(
+                {"a": {"dtype": "F32", "shape": [1 << 61, 0], "data_offsets": [0, 0]}}
+            )
+        ),
         ["shape"],
     ),
     "offsets beyond": (
-        edit_header(lambda h: h[BOOKS].update(shape=[1 << 40], data_offsets=[0, 4 << 40])), ["truncated"]),
+        edit_header(lambda h: h[BOOKS].update(shape=[1 << 40], data_offsets=[0, 4 << 40])),
+        ["truncated"],
+    ),
     "negative": (edit_header(lambda h: h[BOOKS].update(data_offsets=[-4, 0])), ["whole numbers"]),
     "bool shape": (edit_header(lambda h: h[BOOKS].update(shape=[True])), ["whole numbers"]),
     "odd dtype": (edit_header(lambda h: h[BOOKS].update(dtype="F8")), ["dtype"]),
     "unknown key": (edit_config(lambda c: c.update(colour="red")), ["unknown key 'colour'"]),
-    "unknown nested key": (edit_config(lambda c: c["lm"]["global"].update(colour=1)), ["lm.global", "colour"]),
+    "unknown nested key": (
+        edit_config(lambda c: c["lm"]["global"].update(colour=1)),
+        ["lm.global", "colour"],
+    ),
     "missing key": (edit_config(lambda c: c["lm"].pop("vocab_size")), ["'vocab_size' is missing"]),
-    "newer format": (edit_config(lambda c: c.update(format_version=99)), ["format_version", "upgrade"]),
-    "hostile config": (edit_config(lambda c: c["lm"].update(vocab_size=1 << 40)), ["lm.vocab_size"]),
-    "larger config": (edit_config(lambda c: c["codec"]["spectral"].update(decoder_blocks=9000)), ["codec.safetensors"]),
-    "wrong type": (edit_config(lambda c: c["lm"].update(vocab_size="12")), ["lm.vocab_size", "expected int"]),
+    "newer format": (
+        edit_config(lambda c: c.update(format_version=99)),
+        ["format_version", "upgrade"],
+    ),
+    "hostile config": (
+        edit_config(lambda c: c["lm"].update(vocab_size=1 << 40)),
+        ["lm.vocab_size"],
+    ),
+    "larger config": (
+        edit_config(lambda c: c["codec"]["spectral"].update(decoder_blocks=9000)),
+        ["codec.safetensors"],
+    ),
+    "wrong type": (
+        edit_config(lambda c: c["lm"].update(vocab_size="12")),
+        ["lm.vocab_size", "expected int"],
+    ),
     "not json": (write("config.json", b"{"), ["JSON"]),
     "long number": (write("config.json", b'{"format_version": ' + b"9" * 6000 + b"}"), ["JSON"]),
     "nested json": (write("config.json", b"[" * 100000), ["config.json"]),
@@ -205,8 +279,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "phones": (write("phones.txt", b"sil\nAA\n"), ["phones.txt 2 phones"]),
     "phones twice": (write("phones.txt", b"sil\nAA\nB\nB\n"), ["once"]),
     "left over lm": (
-        edit_config(lambda c: (c.pop("lm"), c.pop("vocabulary"))), ["lm.safetensors is left over"]),
-}  # fmt: skip
+        edit_config(lambda c: (c.pop("lm"), c.pop("vocabulary"))),
+        ["lm.safetensors is left over"],
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -229,7 +305,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 def test_saving_wrong_weights_writes_nothing(tmp_path: Path) -> None:
-    from uniaudio_engine.folder import save_folder
+    from uniaudio_engine.storage.folder import save_folder
 
     config = tiny_config(4)
     assert config.lm is not None

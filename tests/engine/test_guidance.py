@@ -1,4 +1,6 @@
-"""Guidance: ids come from plain + scale (own - plain), however they are made; and the engine's plain side lacks the caption alone."""
+"""Guidance: ids come from plain + scale (own - plain), however they are made; and the engine's
+plain side lacks the caption alone.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from joint import make_joint_model  # noqa: E402
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm  # noqa: E402
+from joint import make_joint_model
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm
 
-from uniaudio_engine import _C, Engine, InputError  # noqa: E402
-from uniaudio_engine.tasks import TASKS  # noqa: E402
+from uniaudio_engine import _C, Engine, InputError
+from uniaudio_engine.request.tasks import TASKS
 
 GREEDY: dict[str, Any] = {"greedy": True}
-DRAWN: dict[str, Any] = {"temperature": 1.1, "top_k": 20, "seed": 3, "repetition_window": 3, "repetition_penalty": 1.2}
+DRAWN: dict[str, Any] = {
+    "temperature": 1.1,
+    "top_k": 20,
+    "seed": 3,
+    "repetition_window": 3,
+    "repetition_penalty": 1.2,
+}
 
 
-def pair(name: str, dtype: str = "float32", threads: int = 1) -> tuple[Any, _C.LM, _C.LMSession, _C.LMSession, list[Any], list[Any]]:
+def pair(
+    name: str, dtype: str = "float32", threads: int = 1
+) -> tuple[Any, _C.LM, _C.LMSession, _C.LMSession, list[Any], list[Any]]:
     """A session of 12 known frames and one of 7 others, with what they were fed."""
     c = CONFIGS[name]
     lm = native_lm(c, torch_lm(c), dtype, threads)
@@ -31,17 +41,23 @@ def pair(name: str, dtype: str = "float32", threads: int = 1) -> tuple[Any, _C.L
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
-@pytest.mark.parametrize("name", ["base", "reference", "guide", "everything", "one_codebook"])
+@pytest.mark.parametrize("name", ["base", "reference", "aligned", "everything", "one_codebook"])
 def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
     c, lm, s, plain, own_given, plain_given = pair(name)
-    guide = np.random.default_rng(9).integers(-1, c.guide_vocab, (20, c.guide_slots)).astype(np.int32) if c.guide_slots else None
+    aligned = (
+        np.random.default_rng(9)
+        .integers(-1, c.aligned_vocab, (20, c.aligned_slots))
+        .astype(np.int32)
+        if c.aligned_slots
+        else None
+    )
     s.set_guidance(plain, scale)
-    out = s.generate(20, _C.Sampling(**GREEDY), guide)
+    out = s.generate(20, _C.Sampling(**GREEDY), aligned)
     assert s.guided and out.shape == (20, c.num_codebooks)
 
     def logits(given: list[Any]) -> np.ndarray:
-        frames, known_guide, continuous = given
-        whole = None if guide is None else np.concatenate((known_guide, guide))
+        frames, known_aligned, continuous = given
+        whole = None if aligned is None else np.concatenate((known_aligned, aligned))
         return lm.logits(np.concatenate((frames, out)), whole, continuous)[len(frames) :]
 
     a, b = logits(own_given), logits(plain_given)
@@ -49,7 +65,7 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
     assert not np.array_equal(a.argmax(-1), b.argmax(-1))  # the sides do differ
     if scale == 1.0:
         c, _, alone, *_ = pair(name)
-        assert np.array_equal(alone.generate(20, _C.Sampling(**GREEDY), guide), out)
+        assert np.array_equal(alone.generate(20, _C.Sampling(**GREEDY), aligned), out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
@@ -67,17 +83,24 @@ def test_the_same_alone_forked_in_parts_and_in_a_batch(threads: int, dtype: str)
     twin = s.fork()
     assert twin.guided
     for one in (s, twin):
-        assert np.array_equal(np.concatenate((first, one.generate(14, _C.Sampling(**DRAWN)))), expected)
+        assert np.array_equal(
+            np.concatenate((first, one.generate(14, _C.Sampling(**DRAWN)))), expected
+        )
 
     c, lm, a, plain, *_ = pair("base", dtype, threads)
     unguided = a.fork().generate(24, _C.Sampling(**DRAWN))
     a.set_guidance(plain, 1.7)
     a.prefill(np.full((2, 3), 5, np.int32))
-    ends, alone = a.fork(), a.fork()  # one ends early: its side must not stay behind in the others' rows
+    ends, alone = (
+        a.fork(),
+        a.fork(),
+    )  # one ends early: its side must not stay behind in the others' rows
     end = {**DRAWN, "top_k": 0, "temperature": 3.0, "end_id": 4, "end_slots": "first"}
     without = lm.session(64)
     without.prefill(*random_inputs(c, 12, seed=1))
-    made = _C.generate_batch([ends, without, a], 24, [_C.Sampling(**end), _C.Sampling(**DRAWN), _C.Sampling(**DRAWN)])
+    made = _C.generate_batch(
+        [ends, without, a], 24, [_C.Sampling(**end), _C.Sampling(**DRAWN), _C.Sampling(**DRAWN)]
+    )
     assert np.array_equal(made[2], expected) and np.array_equal(made[1], unguided)
     assert np.array_equal(made[0], alone.generate(24, _C.Sampling(**end)))
     assert not np.array_equal(unguided, expected)
@@ -97,7 +120,9 @@ def test_bad_guidance_is_refused_and_changes_nothing() -> None:
     assert not s.guided
     with pytest.raises(ValueError, match="without guidance"):
         guided.save()
-    with pytest.raises(ValueError, match="at most 43 more frames"):  # there is less room at its side
+    with pytest.raises(
+        ValueError, match="at most 43 more frames"
+    ):  # there is less room at its side
         guided.generate(44, _C.Sampling())
     with pytest.raises(ValueError, match="at most 43 more frames"):
         guided.prefill(np.zeros((44, c.num_codebooks), np.int32))
@@ -118,11 +143,20 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     ("task", "request_"),
     [
         ("t2s", {"text": "three knocks on wood", "seconds": 0.5}),
-        ("a_edit", {"instruction": "add a bell", "source": (np.zeros(16000, np.float32), 16000), "span": (0.2, 0.6)}),
+        (
+            "a_edit",
+            {
+                "instruction": "add a bell",
+                "source": (np.zeros(16000, np.float32), 16000),
+                "span": (0.2, 0.6),
+            },
+        ),
         ("i_tts", {"instruction": "a low voice, slowly", "text": "Hello there. And again."}),
     ],
 )
-def test_tasks_with_a_caption_take_guidance(task: str, request_: dict[str, Any], engine: Engine) -> None:
+def test_tasks_with_a_caption_take_guidance(
+    task: str, request_: dict[str, Any], engine: Engine
+) -> None:
     plan = engine.plan(task, **request_, guidance=3.0)
     layout = engine.layout
     begin, end = (layout.special(f"caption_{side}") for side in ("start", "end"))
@@ -131,11 +165,15 @@ def test_tasks_with_a_caption_take_guidance(task: str, request_: dict[str, Any],
         at = int(np.flatnonzero((piece.body.frames == begin).all(1))[0])
         stop = int(np.flatnonzero((piece.body.frames == end).all(1))[0])
         assert stop > at + 1
-        assert np.array_equal(piece.plain.frames, np.delete(piece.body.frames, range(at + 1, stop), 0))
+        assert np.array_equal(
+            piece.plain.frames, np.delete(piece.body.frames, range(at + 1, stop), 0)
+        )
     strong = engine.generate(task, **request_, guidance=3.0, seed=1)
     with engine.stream(task, **request_, guidance=3.0, seed=1, chunk_frames=(3, 5)) as stream:
         assert np.array_equal(np.concatenate([c.samples for c in stream]), strong.samples)
-    together = engine.generate_batch([{**request_, "guidance": 3.0, "seed": 1}, {**request_, "guidance": 1.0, "seed": 1}], task)
+    together = engine.generate_batch(
+        [{**request_, "guidance": 3.0, "seed": 1}, {**request_, "guidance": 1.0, "seed": 1}], task
+    )
     assert np.array_equal(together[0].samples, strong.samples)
     assert not np.array_equal(together[1].samples, strong.samples)
     assert strong.meta["guidance"] == 3.0

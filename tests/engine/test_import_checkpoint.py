@@ -1,4 +1,7 @@
-"""Checkpoints that nobody vouches for: read as data, refused in one line, never run.  No torch in these tests but the last."""
+"""Checkpoints that nobody vouches for: read as data, refused in one line, never run.
+
+No torch in these tests but the last.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +30,57 @@ from uniaudio_engine.importers.checkpoint import StandIn, load_checkpoint
 
 def test_tensors(tmp_path: Path) -> None:
     body = mapping(
-        a=tensor(), t=tensor((3, 2), (1, 3)), tail=tensor((2,), (2,), 1), one=tensor((), (), 5), none=tensor((0, 7), (7, 1)),
+        a=tensor(),
+        t=tensor((3, 2), (1, 3)),
+        tail=tensor((2,), (2,), 1),
+        one=tensor((), (), 5),
+        none=tensor((0, 7), (7, 1)),
         half=tensor((2,), (1,), key="1", count=2, kind=name("torch", "HalfStorage")),
         brain=tensor((2,), (1,), key="2", count=2, kind=name("torch", "BFloat16Storage")),
         ids=tensor((2,), (1,), key="3", count=2, kind=name("torch", "LongStorage")),
-        parameter=name("torch._utils", "_rebuild_parameter") + row(tensor(), b"\x88", name("collections", "OrderedDict") + b")R") + b"R",
+        parameter=name("torch._utils", "_rebuild_parameter")
+        + row(tensor(), b"\x88", name("collections", "OrderedDict") + b")R")
+        + b"R",
         float8=tensor((2,), (1,), key="1", count=4, kind=name("torch", "Float8_e4m3fnStorage")),
-    )  # fmt: skip
-    storages = {"0": SIX, "1": np.array([1, -2], "<f2").tobytes(), "2": np.array([0x3F80, 0xC000], "<u2").tobytes(), "3": np.array([7, -1], "<i8").tobytes()}
+    )
+    storages = {
+        "0": SIX,
+        "1": np.array([1, -2], "<f2").tobytes(),
+        "2": np.array([0x3F80, 0xC000], "<u2").tobytes(),
+        "3": np.array([7, -1], "<i8").tobytes(),
+    }
     got = load_checkpoint(write(tmp_path / "x.pt", body, storages))
     a = np.arange(6, dtype=np.float32).reshape(2, 3)
-    for key, expected in {"a": a, "t": a.T, "tail": [1, 3], "one": 5, "none": np.empty((0, 7)), "half": [1, -2], "brain": [1, -2], "ids": [7, -1], "parameter": a}.items():
+    for key, expected in {
+        "a": a,
+        "t": a.T,
+        "tail": [1, 3],
+        "one": 5,
+        "none": np.empty((0, 7)),
+        "half": [1, -2],
+        "brain": [1, -2],
+        "ids": [7, -1],
+        "parameter": a,
+    }.items():
         np.testing.assert_array_equal(got[key], expected)
-    assert got["half"].dtype == np.float16 and got["brain"].dtype == np.float32 and isinstance(got["float8"], StandIn)
+    assert (
+        got["half"].dtype == np.float16
+        and got["brain"].dtype == np.float32
+        and isinstance(got["float8"], StandIn)
+    )
     with pytest.raises(ValueError):
         got["a"][0, 0] = 1  # a view of the file
 
 
 def test_byte_order(tmp_path: Path) -> None:
-    body = mapping(a=tensor(), brain=tensor((2,), (1,), key="1", count=2, kind=name("torch", "BFloat16Storage")))
-    storages = {"0": np.arange(6, dtype=">f4").tobytes(), "1": np.array([0x3F80, 0xC000], ">u2").tobytes()}
+    body = mapping(
+        a=tensor(),
+        brain=tensor((2,), (1,), key="1", count=2, kind=name("torch", "BFloat16Storage")),
+    )
+    storages = {
+        "0": np.arange(6, dtype=">f4").tobytes(),
+        "1": np.array([0x3F80, 0xC000], ">u2").tobytes(),
+    }
     got = load_checkpoint(write(tmp_path / "x.pt", body, storages, b"big"))
     np.testing.assert_array_equal(got["a"].ravel(), range(6))
     np.testing.assert_array_equal(got["brain"], [1, -2])
@@ -54,7 +88,13 @@ def test_byte_order(tmp_path: Path) -> None:
 
 
 def test_plain_data_of_every_protocol(tmp_path: Path) -> None:
-    value = {"a": [1, -1, 2**70, 1.5, True, False, None], "b": ("x", b"y", ()), "c": {"d": {1: 2, None: 3}}, "long": "z" * 300, "four": (1, 2, 3, 4)}
+    value = {
+        "a": [1, -1, 2**70, 1.5, True, False, None],
+        "b": ("x", b"y", ()),
+        "c": {"d": {1: 2, None: 3}},
+        "long": "z" * 300,
+        "four": (1, 2, 3, 4),
+    }
     value["again"] = value["a"]
     for protocol in range(6):
         data = pickle.dumps(value, protocol)
@@ -72,7 +112,13 @@ def test_other_objects_are_stand_ins(tmp_path: Path) -> None:
     import collections
     import datetime
 
-    value = {"n": argparse.Namespace(a=1), "d": collections.defaultdict(list, {"a": [1]}), "t": datetime.date(2024, 7, 22), "f": len, "s": {1, 2}}
+    value = {
+        "n": argparse.Namespace(a=1),
+        "d": collections.defaultdict(list, {"a": [1]}),
+        "t": datetime.date(2024, 7, 22),
+        "f": len,
+        "s": {1, 2},
+    }
     for protocol in range(6):
         with zipfile.ZipFile(tmp_path / "x.pt", "w") as z:
             z.writestr("x/data.pkl", pickle.dumps(value, protocol))
@@ -103,20 +149,32 @@ TENSORS: dict[str, tuple[bytes, str]] = {
     "size of truths": (tensor(row(b"\x88", b"\x88")), "a tensor of size"),
     "size of floats": (tensor(row(b"G" + struct.pack(">d", 2.0), number(3))), "a tensor of size"),
     "size without end": (tensor(row(DEEP, DEEP)), "a tensor of size"),
-    "key without end": (row(text("storage"), name("torch", "FloatStorage"), DEEP, text("cpu"), number(6)) + b"Q", "a reference to"),
+    "key without end": (
+        row(text("storage"), name("torch", "FloatStorage"), DEEP, text("cpu"), number(6)) + b"Q",
+        "a reference to",
+    ),
     "storage too short": (tensor(count=7), "the entry is of 24 bytes"),
     "storage too long": (tensor((1,), (1,), count=5), "the entry is of 24 bytes"),
-    "storage of another width": (tensor(kind=name("torch", "DoubleStorage")), "the entry is of 24 bytes"),
+    "storage of another width": (
+        tensor(kind=name("torch", "DoubleStorage")),
+        "the entry is of 24 bytes",
+    ),
     "storage missing": (tensor(key="1"), "the entry is missing"),
     "storage elsewhere": (tensor(key="../../../etc/passwd"), "the entry is missing"),
     "negative count": (tensor(count=-6), "the entry is of 24 bytes"),
-    "count without end": (row(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), DEEP) + b"Q", "storage '0'"),
+    "count without end": (
+        row(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), DEEP) + b"Q",
+        "storage '0'",
+    ),
     "foreign storage": (tensor(kind=name("os", "FloatStorage")), "a storage of type"),
     "storage is text": (tensor(kind=text("FloatStorage")), "a storage of type"),
     "short reference": (row(text("storage")) + b"Q", "a reference to"),
     "reference to text": (text("0") + b"Q", "a reference to"),
-    "tensor of no storage": (name("torch._utils", "_rebuild_tensor_v2") + row(text("x"), *[number(0)] * 3) + b"R", ""),
-}  # fmt: skip
+    "tensor of no storage": (
+        name("torch._utils", "_rebuild_tensor_v2") + row(text("x"), *[number(0)] * 3) + b"R",
+        "",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", TENSORS)
@@ -189,7 +247,10 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "device": (lambda p: p.symlink_to("/dev/zero"), "got something else"),
     "empty": (lambda p: p.write_bytes(b""), "an empty file"),
     "web page": (lambda p: p.write_text("<!DOCTYPE html><html>"), "a web page"),
-    "large file's pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"), "Git LFS"),
+    "large file's pointer": (
+        lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid"),
+        "Git LFS",
+    ),
     "plain pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "a pickle of something else"),
     "random": (lambda p: p.write_bytes(bytes(range(100, 200))), "a file that begins with"),
     "zip of something else": (lambda p: zipfile.ZipFile(p, "w").close(), "without a data.pkl"),
@@ -200,8 +261,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "entry twice": (twice, "is there twice"),
     "overlapping": (overlapping, "lies over another"),
     "pointing into nowhere": (pointing_into_nowhere, "is not where the zip says"),
-    "safetensors of nothing": (lambda p: p.write_bytes(struct.pack("<Q", 9) + b'{"a": 3} '), "expected dtype, shape"),
-}  # fmt: skip
+    "safetensors of nothing": (
+        lambda p: p.write_bytes(struct.pack("<Q", 9) + b'{"a": 3} '),
+        "expected dtype, shape",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", FILES)
@@ -240,7 +304,10 @@ def test_long_files_have_long_directories(tmp_path: Path) -> None:
 
 def test_truncated_and_flipped(tmp_path: Path) -> None:
     """Cut anywhere, or with any byte changed: read, or refused in one line; nothing else."""
-    path = write(tmp_path / "x.pt", mapping(a=tensor(), b=row(number(3), text("abc")), c=name("a", "b") + b")R}b"))
+    path = write(
+        tmp_path / "x.pt",
+        mapping(a=tensor(), b=row(number(3), text("abc")), c=name("a", "b") + b")R}b"),
+    )
     whole = path.read_bytes()
     for n in range(len(whole)):
         path.write_bytes(whole[:n])
@@ -260,25 +327,59 @@ def test_truncated_and_flipped(tmp_path: Path) -> None:
     assert 50 < read < 1450
 
 
-def legacy(obj: bytes, keys: list[str], storages: list[tuple[int, bytes]], protocol: int = 1001) -> bytes:
-    header = b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, protocol, {"protocol_version": 1001, "little_endian": True}))
-    return header + b"\x80\x02" + obj + b"." + pickle.dumps(keys, 2) + b"".join(struct.pack("<q", n) + d for n, d in storages)
+def legacy(
+    obj: bytes, keys: list[str], storages: list[tuple[int, bytes]], protocol: int = 1001
+) -> bytes:
+    header = b"".join(
+        pickle.dumps(v, 2)
+        for v in (
+            0x1950A86A20F9469CFC6C,
+            protocol,
+            {"protocol_version": 1001, "little_endian": True},
+        )
+    )
+    return (
+        header
+        + b"\x80\x02"
+        + obj
+        + b"."
+        + pickle.dumps(keys, 2)
+        + b"".join(struct.pack("<q", n) + d for n, d in storages)
+    )
 
 
 def test_old_format(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    at = row(text("storage"), name("torch", "FloatStorage"), text("94"), text("cpu"), number(6), b"N") + b"Q"
-    obj = mapping(a=name("torch._utils", "_rebuild_tensor_v2") + row(at, number(0), numbers(2, 3), numbers(3, 1), b"\x89", b"}") + b"R")
+    at = (
+        row(
+            text("storage"), name("torch", "FloatStorage"), text("94"), text("cpu"), number(6), b"N"
+        )
+        + b"Q"
+    )
+    obj = mapping(
+        a=name("torch._utils", "_rebuild_tensor_v2")
+        + row(at, number(0), numbers(2, 3), numbers(3, 1), b"\x89", b"}")
+        + b"R"
+    )
     good = legacy(obj, ["94"], [(6, SIX)])
     path.write_bytes(good)
     np.testing.assert_array_equal(load_checkpoint(path)["a"].ravel(), range(6))
     for data, message in (
-        (legacy(obj, ["95"], [(6, SIX)]), "not those of its tensors"), (legacy(obj, [], []), "not those of its tensors"),
-        (legacy(obj, ["94"], [(5, SIX)]), "truncated"), (legacy(obj, ["94"], [(6, SIX[:-1])]), "truncated"),
-        (legacy(obj, ["94"], [(6, SIX)], 1002), "protocol 1001"), (legacy(obj.replace(b"\x8a\x01\x06N", b"\x8a\x08" + b"\xff" * 7 + b"\x7fN"), ["94"], []), "storage '94'"),
-        (legacy(obj.replace(numbers(2, 3), numbers(2, 4)), ["94"], [(6, SIX)]), "in a storage of 6"),
+        (legacy(obj, ["95"], [(6, SIX)]), "not those of its tensors"),
+        (legacy(obj, [], []), "not those of its tensors"),
+        (legacy(obj, ["94"], [(5, SIX)]), "truncated"),
+        (legacy(obj, ["94"], [(6, SIX[:-1])]), "truncated"),
+        (legacy(obj, ["94"], [(6, SIX)], 1002), "protocol 1001"),
+        (
+            legacy(obj.replace(b"\x8a\x01\x06N", b"\x8a\x08" + b"\xff" * 7 + b"\x7fN"), ["94"], []),
+            "storage '94'",
+        ),
+        (
+            legacy(obj.replace(numbers(2, 3), numbers(2, 4)), ["94"], [(6, SIX)]),
+            "in a storage of 6",
+        ),
         (legacy(mapping(a=DEEP + b"Q"), [], []), "a reference to"),
-    ):  # fmt: skip
+    ):
         path.write_bytes(data)
         refused(path, message)
     for n in range(len(good)):
@@ -297,14 +398,31 @@ def test_as_torch_reads_them(tmp_path: Path) -> None:
     tagged = torch.nn.Parameter(torch.randn(3))
     tagged.note = "x"  # type: ignore[attr-defined]
     value = {
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "views": [shared, shared.t(), shared[1:, ::2], shared[2, 3]],
-        "types": [torch.randn(3).to(t) for t in (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.bool, torch.int16, torch.complex64)],
-        "tagged": tagged, "empty": torch.empty(0, 3),
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "views": [shared, shared.t(), shared[1:, ::2], shared[2, 3]],
+        "types": [
+            torch.randn(3).to(t)
+            for t in (
+                torch.float16,
+                torch.bfloat16,
+                torch.float64,
+                torch.int8,
+                torch.uint8,
+                torch.bool,
+                torch.int16,
+                torch.complex64,
+            )
+        ],
+        "tagged": tagged,
+        "empty": torch.empty(0, 3),
+    }
 
     def same(a: Any, b: Any) -> None:
         if isinstance(b, torch.Tensor):
-            expected = b.detach().float().numpy() if b.dtype == torch.bfloat16 else b.detach().numpy()
+            expected = (
+                b.detach().float().numpy() if b.dtype == torch.bfloat16 else b.detach().numpy()
+            )
             assert a.dtype == expected.dtype and a.shape == expected.shape
             np.testing.assert_array_equal(a, expected)
         elif isinstance(b, dict):

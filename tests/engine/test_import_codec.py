@@ -1,7 +1,9 @@
-"""UniAudio's codec from its own file: the same codes and the same sound as the architecture that it was trained in.
+"""UniAudio's codec from its own file: the same codes and the same sound as the architecture that it
+was trained in.
 
-``reference_codec.py`` is the oracle.  A code may differ only in a near-tie, proven in float64: a difference of scores that the
-float32 error of the latents can make.  Tolerance of sound: 1e-4 of the loudest sample.
+``reference_codec.py`` is the oracle. A code may differ only in a near-tie, proven in float64: a
+difference of scores that the float32 error of the latents can make. Tolerance of sound: 1e-4 of the
+loudest sample.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
 
-from import_tools import tiny_files, write_codec, write_yaml  # noqa: E402
-from reference_codec import Codebook, Conv, ReferenceCodec, SkipLSTM, Upsample, Weights  # noqa: E402
+from import_tools import tiny_files, write_codec, write_yaml
+from reference_codec import Codebook, Conv, ReferenceCodec, SkipLSTM, Upsample, Weights
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.errors import InputError  # noqa: E402
-from uniaudio_engine.importers.uniaudio import import_uniaudio  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.importers.uniaudio import import_uniaudio
 
 SHAPES: dict[str, dict[str, Any]] = {
     "released": {},  # 32 filters, 128 wide, 12 x 1024
@@ -40,8 +42,13 @@ class Pair:
         tiny_files(root, codes=self.mirror.books[0].embed.shape[0])
         write_codec(root / "codec", self.mirror)
         if shape.get("causal"):
-            write_yaml(root / "codec/config.yaml", {"generator": {"name": "SoundStream", "config": {"causal": True}}})
-        import_uniaudio(root / "lm", root / "codec" if config else root / "codec/model.pth", root / "out")
+            write_yaml(
+                root / "codec/config.yaml",
+                {"generator": {"name": "SoundStream", "config": {"causal": True}}},
+            )
+        import_uniaudio(
+            root / "lm", root / "codec" if config else root / "codec/model.pth", root / "out"
+        )
         self.engine = Engine.from_pretrained(root / "out", threads=2)
         self.exact = copy.deepcopy(self.mirror).double()
 
@@ -50,8 +57,13 @@ class Pair:
         t = torch.from_numpy(x)[None, None]
         with torch.no_grad():
             expected = self.mirror.encode(t)[:, 0].numpy()
-            z32, z64 = (m.latent(t.to(d))[0].T.numpy() for m, d in ((self.mirror, torch.float32), (self.exact, torch.float64)))
-        assert got.shape == expected.shape == (len(self.mirror.books), -(-len(x) // self.mirror.hop))
+            z32, z64 = (
+                m.latent(t.to(d))[0].T.numpy()
+                for m, d in ((self.mirror, torch.float32), (self.exact, torch.float64))
+            )
+        assert (
+            got.shape == expected.shape == (len(self.mirror.books), -(-len(x) // self.mirror.hop))
+        )
         books = [b.embed.numpy() for b in self.exact.books]
         error = max(4 * np.abs(z32 - z64).max(), 1e-6 * np.abs(z64).max())
         different = np.nonzero((got != expected).any(0))[0]
@@ -60,7 +72,9 @@ class Pair:
             residual = z64[j] - sum(books[i][expected[i, j]] for i in range(k))
             a, b = books[k][got[k, j]], books[k][expected[k, j]]
             gap = abs(((residual - a) ** 2).sum() - ((residual - b) ** 2).sum())
-            assert gap <= 2 * error * np.abs(a - b).sum() + 1e-5 * (residual**2).sum(), f"frame {j}, codebook {k}: {gap} is no near-tie"
+            assert gap <= 2 * error * np.abs(a - b).sum() + 1e-5 * (residual**2).sum(), (
+                f"frame {j}, codebook {k}: {gap} is no near-tie"
+            )
         return len(different)
 
     def off(self, codes: np.ndarray) -> float:
@@ -99,7 +113,9 @@ def test_any_length(pair: Pair, record_property: Callable[[str, object], None]) 
 
 
 def test_streams(pair: Pair) -> None:
-    """Pushed in pieces of any size, with the look-ahead that a non-causal codec needs: the bits of the whole."""
+    """Pushed in pieces of any size, with the look-ahead that a non-causal codec needs: the bits of
+    the whole.
+    """
     codec, hop = pair.engine.codec, pair.mirror.hop
     rng = np.random.default_rng(3)
     for n in (1, hop + 3, 40 * hop + 7):
@@ -135,18 +151,55 @@ def test_ten_minutes(tmp_path: Path, record_property: Callable[[str, object], No
 # Each fact, broken in the mirror, must break parity.
 
 FACTS: dict[str, tuple[type, str, Callable[..., Any], str]] = {  # …, and where it shows
-    "gains and directions are folded": (Weights, "weight", lambda self: self.weight_v, "codes and sound"),
-    "directions over all but the first axis": (Weights, "weight", lambda self: torch._weight_norm(self.weight_v, self.weight_v.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, 1), 1), "codes and sound"),
-    "reflection": (Conv, "pad", lambda self, x, left, right: torch.nn.functional.pad(x, (left, right)), "codes and sound"),
-    "the odd sample of padding goes left": (Conv, "padding", lambda self, n: ((self.kernel - self.stride) // 2, self.kernel - self.stride - (self.kernel - self.stride) // 2 + (-n) % self.stride), "codes"),
+    "gains and directions are folded": (
+        Weights,
+        "weight",
+        lambda self: self.weight_v,
+        "codes and sound",
+    ),
+    "directions over all but the first axis": (
+        Weights,
+        "weight",
+        lambda self: torch._weight_norm(
+            self.weight_v, self.weight_v.transpose(0, 1).flatten(1).norm(dim=1).view(1, -1, 1), 1
+        ),
+        "codes and sound",
+    ),
+    "reflection": (
+        Conv,
+        "pad",
+        lambda self, x, left, right: torch.nn.functional.pad(x, (left, right)),
+        "codes and sound",
+    ),
+    "the odd sample of padding goes left": (
+        Conv,
+        "padding",
+        lambda self, n: (
+            (self.kernel - self.stride) // 2,
+            self.kernel - self.stride - (self.kernel - self.stride) // 2 + (-n) % self.stride,
+        ),
+        "codes",
+    ),
     "trimmed on both sides": (Upsample, "trim", lambda self: (0, self.stride), "sound"),
-    "the LSTM is skipped over": (SkipLSTM, "forward", lambda self, x: self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0), "codes and sound"),
-    "nearest by distance": (Codebook, "nearest", lambda self, x: (x @ self.embed.t()).max(dim=-1).indices, "codes"),
-}  # fmt: skip
+    "the LSTM is skipped over": (
+        SkipLSTM,
+        "forward",
+        lambda self, x: self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0),
+        "codes and sound",
+    ),
+    "nearest by distance": (
+        Codebook,
+        "nearest",
+        lambda self, x: (x @ self.embed.t()).max(dim=-1).indices,
+        "codes",
+    ),
+}
 
 
 @pytest.mark.parametrize("fact", FACTS)
-def test_fact(tmp_path_factory: pytest.TempPathFactory, fact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fact(
+    tmp_path_factory: pytest.TempPathFactory, fact: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = small_pair(tmp_path_factory)
     x = torch.from_numpy(noise(50 * 320 + 3))[None, None]
     codes = pair.engine.codec.encode(x[0, 0].numpy())
@@ -181,7 +234,14 @@ def test_config_is_not_needed(tmp_path: Path) -> None:
     a, b = (Engine.from_pretrained(tmp_path / n).config.codec for n in ("out", "b"))
     assert a == b and with_config.engine.config.codec.seanet == a.seanet
     assert a.seanet is not None
-    assert (a.seanet.filters, a.seanet.ratios, a.seanet.lstm_layers, a.seanet.causal, a.seanet.pad_mode, a.seanet.conv_shortcut) == (4, (8, 5, 4, 2), 2, False, "reflect", True)
+    assert (
+        a.seanet.filters,
+        a.seanet.ratios,
+        a.seanet.lstm_layers,
+        a.seanet.causal,
+        a.seanet.pad_mode,
+        a.seanet.conv_shortcut,
+    ) == (4, (8, 5, 4, 2), 2, False, "reflect", True)
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -199,23 +259,49 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_config_of_another_codec(tmp_path: Path, case: str) -> None:
     tiny_files(tmp_path)
     change, message = WRONG[case]
-    write_yaml(tmp_path / "codec/config.yaml", {"generator": {"name": "SoundStream", "config": change}})
+    write_yaml(
+        tmp_path / "codec/config.yaml", {"generator": {"name": "SoundStream", "config": change}}
+    )
     with pytest.raises(InputError) as e:
         import_uniaudio(tmp_path / "lm", tmp_path / "codec", tmp_path / "out")
     assert message in str(e.value) and "\n" not in str(e.value)
 
 
 STATES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "missing": (lambda s: s.pop("decoder.model.0.conv.conv.weight_g"), "decoder.model.0.conv.conv.weight_g"),
-    "left over": (lambda s: s.update({"encoder.model.99.conv.conv.bias": torch.zeros(3)}), "left over encoder.model.99.conv.conv.bias"),
-    "no upsampling": (lambda s: [s.pop(n) for n in list(s) if "convtr" in n], "expected upsampling convolutions"),
-    "codebooks of two sizes": (lambda s: s.update({"quantizer.vq.layers.1._codebook.embed": torch.zeros(17, 12)}), "quantizer.vq.layers.1._codebook.embed"),
-    "nan": (lambda s: s["encoder.model.0.conv.conv.weight_v"].__setitem__((0, 0, 0), float("nan")), "encoder.model.0.conv.conv"),
-    "flat": (lambda s: s.update({"encoder.model.0.conv.conv.weight_v": torch.zeros(7)}), "encoder.model.0.conv.conv"),
-    "huge kernel": (lambda s: s.update({"decoder.model.3.convtr.convtr.weight_v": torch.ones(32, 16, 1000)}), "wrong shape"),
+    "missing": (
+        lambda s: s.pop("decoder.model.0.conv.conv.weight_g"),
+        "decoder.model.0.conv.conv.weight_g",
+    ),
+    "left over": (
+        lambda s: s.update({"encoder.model.99.conv.conv.bias": torch.zeros(3)}),
+        "left over encoder.model.99.conv.conv.bias",
+    ),
+    "no upsampling": (
+        lambda s: [s.pop(n) for n in list(s) if "convtr" in n],
+        "expected upsampling convolutions",
+    ),
+    "codebooks of two sizes": (
+        lambda s: s.update({"quantizer.vq.layers.1._codebook.embed": torch.zeros(17, 12)}),
+        "quantizer.vq.layers.1._codebook.embed",
+    ),
+    "nan": (
+        lambda s: s["encoder.model.0.conv.conv.weight_v"].__setitem__((0, 0, 0), float("nan")),
+        "encoder.model.0.conv.conv",
+    ),
+    "flat": (
+        lambda s: s.update({"encoder.model.0.conv.conv.weight_v": torch.zeros(7)}),
+        "encoder.model.0.conv.conv",
+    ),
+    "huge kernel": (
+        lambda s: s.update({"decoder.model.3.convtr.convtr.weight_v": torch.ones(32, 16, 1000)}),
+        "wrong shape",
+    ),
     "zero direction": (lambda s: s["encoder.model.0.conv.conv.weight_v"].zero_(), "all zero"),
-    "too few codebooks": (lambda s: [s.pop(n) for n in list(s) if ".layers.2." in n or ".layers.3." in n], "3 codes a frame, the codec makes 2"),
-}  # fmt: skip
+    "too few codebooks": (
+        lambda s: [s.pop(n) for n in list(s) if ".layers.2." in n or ".layers.3." in n],
+        "3 codes a frame, the codec makes 2",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", STATES)
@@ -229,4 +315,9 @@ def test_weights_of_another_codec(tmp_path: Path, case: str) -> None:
     with pytest.raises(InputError) as e:
         import_uniaudio(tmp_path / "lm", tmp_path / "codec", tmp_path / "out")
     assert message in str(e.value) and "\n" not in str(e.value)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["codec", "lexicon.txt", "lm", "phone_dict"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "codec",
+        "lexicon.txt",
+        "lm",
+        "phone_dict",
+    ]

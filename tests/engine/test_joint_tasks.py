@@ -1,4 +1,6 @@
-"""The eleven tasks of a joint model: the engine lays out what the trainer trains, and finishes the sound as the task says."""
+"""The eleven tasks of a joint model: the engine lays out what the trainer trains, and finishes the
+sound as the task says.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from conftest import tone
 from joint import make_joint_model
 from uniaudio_training.lm.items import Item, Spoken, Sung, item_sequence
 
-from uniaudio_engine import Audio, Engine, InputError, guides
-from uniaudio_engine.score import lay_out, read_score
-from uniaudio_engine.sequence import token_durations
-from uniaudio_engine.tasks import TASKS
+from uniaudio_engine import Audio, Engine, InputError
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request.sequence import token_durations
+from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.score.reading import lay_out, read_score
 
 SCORE = "C4 1 hello\nE4 1 -\nR 0.5\nG4 1 you\n"
 
@@ -59,9 +62,13 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
     inputs: dict[str, Any] = {}
     prompt = e.encode(VOICE).T if "prompt" in given else None
     if task in ("tts", "i_tts", "s_edit"):
-        first = int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("duration_start"))[-1]) + 1
+        first = (
+            int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("duration_start"))[-1]) + 1
+        )
         phones = [e.label_ids("phone")[p] for p in given["phones"].split()]
-        inputs["text"] = Spoken(np.array(phones), token_durations(layout, log[first : first + len(phones)]))
+        inputs["text"] = Spoken(
+            np.array(phones), token_durations(layout, log[first : first + len(phones)])
+        )
     if task in ("se", "tse", "sd", "a_edit"):
         inputs["source"] = e.encode(given["source"]).T[: len(codes)]
         if task != "a_edit":
@@ -73,9 +80,11 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
     if task == "svs":
         song = lay_out(read_score(SCORE), 50.0)
         phones = [e.label_ids("phone")[p] for p in song.phones]
-        inputs["score"] = Sung(*(np.array(v) for v in (phones, song.durations, song.pitches, song.note_frames)))
+        inputs["score"] = Sung(
+            *(np.array(v) for v in (phones, song.durations, song.pitches, song.note_frames))
+        )
     if task == "s_edit":
-        prompt = guides.edit_context(e.encode(given["source"]).T, 55, 70)
+        prompt = aligned_rows.edit_context(e.encode(given["source"]).T, 55, 70)
     for name in ("text", "instruction"):
         if name in given and task != "tts":
             inputs[name] = e.captions.encode(given[name])
@@ -83,20 +92,22 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_engine_lays_out_what_the_trainer_trains(task: str, engine: Engine, sessions: list[fake_core.LMSession]) -> None:
+def test_the_engine_lays_out_what_the_trainer_trains(
+    task: str, engine: Engine, sessions: list[fake_core.LMSession]
+) -> None:
     unguided = {o.name: 1 for o in TASKS[task].options if o.name == "guidance"}  # one sequence
     engine.generate(task, seed=3, **REQUESTS[task], **unguided)
     (session,) = sessions
     item, prompt = trained(engine, task, session.log)
     expected = item_sequence(engine.layout, item, prompt)
     assert np.array_equal(session.log, expected.frames)
-    guide = expected.guide.copy()
+    aligned = expected.aligned.copy()
     if task == "a_edit":  # the trainer's source ends where this one goes on
-        for k in range(guides.AHEAD):
-            c = engine.layout.guide_column(f"ahead{k}")
-            guide[-guides.LOOKAHEAD :, c] = session.guide[-guides.LOOKAHEAD :, c]
-            assert (session.guide[-guides.LOOKAHEAD :, c] >= 0).all()
-    assert np.array_equal(session.guide, guide)
+        for k in range(aligned_rows.AHEAD):
+            c = engine.layout.aligned_column(f"ahead{k}")
+            aligned[-aligned_rows.LOOKAHEAD :, c] = session.aligned[-aligned_rows.LOOKAHEAD :, c]
+            assert (session.aligned[-aligned_rows.LOOKAHEAD :, c] >= 0).all()
+    assert np.array_equal(session.aligned, aligned)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -113,9 +124,14 @@ def test_generate_is_the_stream_and_the_batch(task: str, real_one: Engine) -> No
 
 @pytest.mark.parametrize("task", ["vc", "se", "tse", "sd"])
 @pytest.mark.parametrize("samples", [1, 319, 320, 9999])
-def test_aligned_tasks_keep_every_sample_of_length(task: str, samples: int, real_one: Engine) -> None:
+def test_aligned_tasks_keep_every_sample_of_length(
+    task: str, samples: int, real_one: Engine
+) -> None:
     source = Audio(tone(1.0).samples[:samples], 16000)
-    assert len(real_one.generate(task, **{**REQUESTS[task], "source": source, "seed": 1}).samples) == samples
+    assert (
+        len(real_one.generate(task, **{**REQUESTS[task], "source": source, "seed": 1}).samples)
+        == samples
+    )
 
 
 @pytest.mark.parametrize("task", ["a_edit", "s_edit"])
@@ -132,7 +148,9 @@ def test_no_sample_outside_an_edit_changes(task: str, real_one: Engine) -> None:
     assert abs(float(made.samples[begin] - source[begin])) < 0.1  # faded in
 
 
-def test_words_of_an_edit_have_no_pauses_around_them(engine: Engine, sessions: list[fake_core.LMSession]) -> None:
+def test_words_of_an_edit_have_no_pauses_around_them(
+    engine: Engine, sessions: list[fake_core.LMSession]
+) -> None:
     for given in ({"text": "one"}, {"phones": "w ah1 n"}):
         engine.generate("s_edit", seed=3, source=tone(2.0), span=(1.1, 1.4), **given)
     assert np.array_equal(sessions[0].log, sessions[1].log)
@@ -146,15 +164,21 @@ def test_an_edit_without_a_span_is_the_whole(real_one: Engine) -> None:
 
 def test_verbs_are_the_tasks(real_one: Engine) -> None:
     made = {
-        "vc": real_one.convert(tone(0.7), VOICE, seed=5), "se": real_one.enhance(tone(0.7), seed=5), "sd": real_one.dereverb(tone(0.7), seed=5),
-        "tse": real_one.extract(tone(0.7), VOICE, seed=5), "svs": real_one.sing(SCORE, prompt=VOICE, seed=5),
-        "t2s": real_one.sound("Three knocks on wood.", seconds=0.5, seed=5), "t2m": real_one.music("slow piano", seconds=0.5, seed=5),
+        "vc": real_one.convert(tone(0.7), VOICE, seed=5),
+        "se": real_one.enhance(tone(0.7), seed=5),
+        "sd": real_one.dereverb(tone(0.7), seed=5),
+        "tse": real_one.extract(tone(0.7), VOICE, seed=5),
+        "svs": real_one.sing(SCORE, prompt=VOICE, seed=5),
+        "t2s": real_one.sound("Three knocks on wood.", seconds=0.5, seed=5),
+        "t2m": real_one.music("slow piano", seconds=0.5, seed=5),
         "a_edit": real_one.edit("add a bell", tone(1.0), span="0.3:0.62", seed=5),
         "i_tts": real_one.instruct("a low voice", phones="pau hh ax0 l ow1 pau", seed=5),
         "s_edit": real_one.speech_edit(tone(2.0), (1.1, 1.4), phones="w ah1 n", seed=5),
-    }  # fmt: skip
+    }
     for task, audio in made.items():
-        assert np.array_equal(audio.samples, real_one.generate(task, **{**REQUESTS[task], "seed": 5}).samples), task
+        assert np.array_equal(
+            audio.samples, real_one.generate(task, **{**REQUESTS[task], "seed": 5}).samples
+        ), task
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -162,12 +186,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a long caption": ("t2s", {"text": "knock " * 300}, "expected at most 96 pieces"),
     "a caption of numbers": ("t2s", {"text": 7}, "text: expected a string, got int"),
     "no score": ("svs", {"score": "la la"}, "score line 1"),
-    "a span backwards": ("a_edit", {"instruction": "add a bell", "source": tone(1.0), "span": "0.6:0.3"}, "expected begin:end in seconds"),
-    "a span too far": ("s_edit", {"source": tone(1.0), "span": "0.5:3", "text": "one"}, "within the sound's 1 s"),
+    "a span backwards": (
+        "a_edit",
+        {"instruction": "add a bell", "source": tone(1.0), "span": "0.6:0.3"},
+        "expected begin:end in seconds",
+    ),
+    "a span too far": (
+        "s_edit",
+        {"source": tone(1.0), "span": "0.5:3", "text": "one"},
+        "within the sound's 1 s",
+    ),
     "no span": ("s_edit", {"source": tone(1.0), "text": "one"}, "input span is missing"),
     "nobody's voice": ("vc", {"source": tone(1.0)}, "input prompt is missing"),
     "no sound": ("se", {"source": Audio(np.zeros(0, np.float32), 16000)}, "expected at least"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits  # noqa: E402
-from uniaudio_training.models import lm  # noqa: E402
+from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits
+from uniaudio_training.models import lm
 
-from uniaudio_engine import _C  # noqa: E402
+from uniaudio_engine import _C
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -44,42 +44,64 @@ def rounded_matrix(weight: torch.Tensor, dtype: str) -> torch.Tensor:
     stored, scale = _C.quantize(weight.numpy(), dtype)
     if dtype == "int8":
         return torch.from_numpy(stored.astype(np.float32) * scale[:, None])
-    nibbles = np.stack([stored & 15, stored >> 4], -1).reshape(len(stored), -1, 32).astype(np.float32) - 8
+    nibbles = (
+        np.stack([stored & 15, stored >> 4], -1).reshape(len(stored), -1, 32).astype(np.float32) - 8
+    )
     scales = torch.from_numpy(scale.view(np.int16)).view(torch.bfloat16).float()
-    return (torch.from_numpy(nibbles) * scales[..., None]).reshape(len(stored), -1)[:, : weight.shape[1]]
+    return (torch.from_numpy(nibbles) * scales[..., None]).reshape(len(stored), -1)[
+        :, : weight.shape[1]
+    ]
 
 
 def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
 
 
-# How far logits may move, in parts of their size, and log perplexity: these models have short, wild rows, which amplify.
+# How far logits may move, in parts of their size, and log perplexity: these models have short, wild
+# rows, which amplify.
 BOUNDS = {"bfloat16": (0.02, 0.01), "int8": (0.08, 0.05), "int4": (0.65, 0.6)}
 
 
 @pytest.mark.parametrize("dtype", BOUNDS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rounded_logits_and_perplexity(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_logits_and_perplexity(
+    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 60)
     exact = native_lm(c, model).logits(*inputs)
     rounded = native_lm(c, model, dtype).logits(*inputs)
     small = {model.bridge, model.head} if dtype == "int4" else set()  # int4 keeps these in int8
-    weights = {m: rounded_matrix(m.weight.detach(), "int8" if m in small else dtype) for m in model.modules() if isinstance(m, torch.nn.Linear)}
+    weights = {
+        m: rounded_matrix(m.weight.detach(), "int8" if m in small else dtype)
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear)
+    }
 
     def fake(self: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-        """The product in torch: weights as stored, activations of the integer types rounded to 1/127 of their row's peak."""
-        return torch.nn.functional.linear(x if dtype == "bfloat16" else round_rows(x), weights[self], self.bias)
+        """The product in torch: weights as stored, activations of the integer types rounded to
+        1/127 of their row's peak.
+        """
+        return torch.nn.functional.linear(
+            x if dtype == "bfloat16" else round_rows(x), weights[self], self.bias
+        )
 
     with monkeypatch.context() as m:
         continuous = set(model.continuous.values())
         real = torch.nn.Linear.forward
-        m.setattr(torch.nn.Linear, "forward", lambda self, x: real(self, x) if self in continuous else fake(self, x))
+        m.setattr(
+            torch.nn.Linear,
+            "forward",
+            lambda self, x: real(self, x) if self in continuous else fake(self, x),
+        )
         expected = torch_logits(model, inputs, torch.float32)
-    # The native arithmetic is the stated rounding and nothing worse: only values at the edge between two steps may fall
-    # otherwise, which costs far less than the rounding itself.
-    assert rms(rounded - expected) < 0.35 * rms(expected - exact), (rms(rounded - expected), rms(expected - exact))
+    # The native arithmetic is the stated rounding and nothing worse: only values at the edge
+    # between two steps may fall otherwise, which costs far less than the rounding itself.
+    assert rms(rounded - expected) < 0.35 * rms(expected - exact), (
+        rms(rounded - expected),
+        rms(expected - exact),
+    )
     assert rms(rounded - exact) < BOUNDS[dtype][0] * rms(exact), rms(rounded - exact) / rms(exact)
 
     def log_perplexity(logits: np.ndarray, ids: np.ndarray) -> float:
@@ -92,7 +114,9 @@ def test_rounded_logits_and_perplexity(name: str, dtype: str, monkeypatch: pytes
     likely = np.array(native_lm(c, model).session(60).generate(60, _C.Sampling(seed=5), inputs[1]))
     for ids in (likely, inputs[0]):
         frames = (ids, inputs[1], {})
-        a, b = (log_perplexity(native_lm(c, model, d).logits(*frames), ids) for d in ("float32", dtype))
+        a, b = (
+            log_perplexity(native_lm(c, model, d).logits(*frames), ids) for d in ("float32", dtype)
+        )
         assert abs(b - a) < BOUNDS[dtype][1], (a, b)
 
 
@@ -114,7 +138,9 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     truth = torch_logits(model, inputs, torch.float32)
     real = lm.attend
 
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def attention(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         if k.shape[-2] == 50:
             k, v = cached(k, kv_dtype), cached(v, kv_dtype)
         return real(q, k, v, mask)
@@ -123,7 +149,8 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
         m.setattr(lm, "attend", attention)
         expected = torch_logits(model, inputs, torch.float32)
     got = native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs)
-    # Values at the edge between two steps may fall otherwise, which costs far less than the rounding itself.
+    # Values at the edge between two steps may fall otherwise, which costs far less than the
+    # rounding itself.
     rounding = rms(expected - truth)
     assert rms(got - expected) < 0.1 * rounding, (rms(got - expected), rounding)
     # These models are small and wild: the int8 weights of the same ones may cost 0.08.
@@ -136,13 +163,26 @@ def test_every_isa(isa: str) -> None:
         pytest.skip(f"this machine lacks {isa}")
     here = Path(__file__)
     env = dict(os.environ, UNIAUDIO_ISA=isa)
-    run = subprocess.run([sys.executable, here.parent / "lm_isa_case.py"], env=env, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, here.parent / "lm_isa_case.py"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     digests = dict(line.split() for line in run.stdout.splitlines())
     assert digests["isa"] == isa
     env["UNIAUDIO_ISA"] = "plain"
-    plain = subprocess.run([sys.executable, here.parent / "lm_isa_case.py"], env=env, capture_output=True, text=True, check=True)
-    # int8 and int4 models round every product and sum at the same places on every ISA: the same bits.
+    plain = subprocess.run(
+        [sys.executable, here.parent / "lm_isa_case.py"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # int8 and int4 models round every product and sum at the same places on every ISA: the same
+    # bits.
     expected = dict(line.split() for line in plain.stdout.splitlines())
     assert digests["logits"] == expected["logits"]
     assert digests["tokens"] == expected["tokens"]
@@ -150,6 +190,12 @@ def test_every_isa(isa: str) -> None:
 
 def test_unknown_isa_raises() -> None:
     env = dict(os.environ, UNIAUDIO_ISA="mmx")
-    run = subprocess.run([sys.executable, "-c", "from uniaudio_engine import _C; _C.isa()"], env=env, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", "from uniaudio_engine import _C; _C.isa()"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode != 0
     assert "expected one of" in run.stderr and "got mmx" in run.stderr

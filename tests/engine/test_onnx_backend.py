@@ -1,4 +1,6 @@
-"""Graphs of tiny models of each kind: against the torch modules (golden vectors), against the compiled core, and folders that are broken."""
+"""Graphs of tiny models of each kind: against the torch modules (golden vectors), against the
+compiled core, and folders that are broken.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,22 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from conftest import tone  # noqa: E402
-from encodec_case import PUBLISHED, codec_of, hf_state, write_hf  # noqa: E402
-from import_tools import token_list, write_codec, write_lm  # noqa: E402
-from joint import make_joint_model  # noqa: E402
-from reference_codec import ReferenceCodec  # noqa: E402
-from reference_lm import ReferenceLM  # noqa: E402
-from tiny import make_tiny_model, random_weights  # noqa: E402
-from uniaudio_training.export.write import export_onnx  # noqa: E402
+from conftest import tone
+from encodec_case import PUBLISHED, codec_of, hf_state, write_hf
+from import_tools import token_list, write_codec, write_lm
+from joint import make_joint_model
+from reference_codec import ReferenceCodec
+from reference_lm import ReferenceLM
+from tiny import make_tiny_model, random_weights
+from uniaudio_training.export.write import export_onnx
 
-from uniaudio_engine import Engine, InputError  # noqa: E402
-from uniaudio_engine.backends.verify import table, verify  # noqa: E402
-from uniaudio_engine.cli import main  # noqa: E402
-from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
-from uniaudio_engine.importers.uniaudio import import_uniaudio  # noqa: E402
-from uniaudio_engine.spec import codec_shapes  # noqa: E402
-from uniaudio_engine.tokens import Sampling  # noqa: E402
+from uniaudio_engine import Engine, InputError
+from uniaudio_engine.backends.token_lm import Sampling
+from uniaudio_engine.backends.verify import table, verify
+from uniaudio_engine.cli.main import main
+from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.importers.uniaudio import import_uniaudio
+from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("imported")
     tokens = token_list(3, 16)
     write_lm(root / "lm", ReferenceLM(len(tokens), 300, 36, 3, 4, 3).randomize(1), tokens)
-    write_codec(root / "codec", ReferenceCodec(filters=2, width=4, ratios=(5, 4, 2), codebooks=3, codes=16))
+    write_codec(
+        root / "codec", ReferenceCodec(filters=2, width=4, ratios=(5, 4, 2), codebooks=3, codes=16)
+    )
     import_uniaudio(root / "lm", root / "codec", root / "model")
     export_onnx(root / "model", root / "graphs")
     return root / "model", root / "graphs"
@@ -58,9 +62,18 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def encodec(root: Path, name: str) -> tuple[Path, Path]:
     """One of EnCodec's shapes, with few filters."""
-    config = PUBLISHED[name] | {"num_filters": 2, "hidden_size": 8, "codebook_dim": 8, "codebook_size": 16, "target_bandwidths": [1.2]}
+    config = PUBLISHED[name] | {
+        "num_filters": 2,
+        "hidden_size": 8,
+        "codebook_dim": 8,
+        "codebook_size": 16,
+        "target_bandwidths": [1.2],
+    }
     codec = codec_of(config, root)
-    import_encodec(write_hf(root / "source", config, hf_state(codec, random_weights(codec_shapes(codec)))), root / "model")
+    import_encodec(
+        write_hf(root / "source", config, hf_state(codec, random_weights(codec_shapes(codec)))),
+        root / "model",
+    )
     export_onnx(root / "model", root / "graphs")
     return root / "model", root / "graphs"
 
@@ -76,19 +89,28 @@ def ahead(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def engines(pair: tuple[Path, Path]) -> tuple[Engine, Engine]:
-    return Engine.from_pretrained(pair[0], dtype="float32", threads=1), Engine.from_pretrained(pair[1], backend="onnx", threads=1)
+    return Engine.from_pretrained(pair[0], dtype="float32", threads=1), Engine.from_pretrained(
+        pair[1], backend="onnx", threads=1
+    )
 
 
 @pytest.mark.parametrize("which", ["joint", "imported", "causal", "ahead"])
-def test_the_graphs_are_the_torch_modules_and_the_native_backend(which: str, request: pytest.FixtureRequest) -> None:
+def test_the_graphs_are_the_torch_modules_and_the_native_backend(
+    which: str, request: pytest.FixtureRequest
+) -> None:
     model, graphs = request.getfixturevalue(which)
     rows = verify(graphs, model)
     assert all(r.fine for r in rows), table(rows)
     about = json.loads((graphs / "export.json").read_text())
     assert {r.what for r in rows if r.against == "golden vectors"} == set(about["graphs"])
-    assert sum(r.against == "native float32" for r in rows) >= (4 if which in ("joint", "imported") else 2)
+    assert sum(r.against == "native float32" for r in rows) >= (
+        4 if which in ("joint", "imported") else 2
+    )
     for file in graphs.glob("*.onnx"):
-        assert b"/home/" not in file.read_bytes() and str(Path(__file__).parents[2]).encode() not in file.read_bytes()
+        assert (
+            b"/home/" not in file.read_bytes()
+            and str(Path(__file__).parents[2]).encode() not in file.read_bytes()
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -98,9 +120,16 @@ def test_smaller_types(joint: tuple[Path, Path], tmp_path: Path, dtype: str) -> 
     assert all(r.fine is not False for r in rows), table(rows)
     weights = [int((p / "weights.bin").stat().st_size) for p in (joint[1], tmp_path / "graphs")]
     assert weights[1] < weights[0]
-    types = {t.data_type for t in onnx.load(tmp_path / "graphs/global_step.onnx", load_external_data=False).graph.initializer}
+    types = {
+        t.data_type
+        for t in onnx.load(
+            tmp_path / "graphs/global_step.onnx", load_external_data=False
+        ).graph.initializer
+    }
     assert {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[dtype] in types
-    with Engine.from_pretrained(tmp_path / "graphs", backend="onnx").stream("tts", text="Hello.", seed=1) as stream:
+    with Engine.from_pretrained(tmp_path / "graphs", backend="onnx").stream(
+        "tts", text="Hello.", seed=1
+    ) as stream:
         assert sum(len(c.samples) for c in stream) > 1000
 
 
@@ -108,11 +137,18 @@ def test_every_task(joint: tuple[Path, Path]) -> None:
     native, graphs = engines(joint)
     sound = tone(1.0)
     given: dict[str, dict[str, Any]] = {
-        "tts": {"text": "Hello there."}, "vc": {"source": sound, "prompt": sound}, "se": {"source": sound}, "tse": {"source": sound, "prompt": sound},
-        "svs": {"score": "C4 1 la\nD4 1 la", "prompt": sound}, "t2s": {"text": "three knocks", "seconds": 0.5, "guidance": 2.0},
-        "t2m": {"text": "slow piano", "seconds": 0.5}, "a_edit": {"instruction": "add a bell", "source": sound, "span": (0.3, 0.6)}, "sd": {"source": sound},
-        "i_tts": {"instruction": "a low voice", "text": "Hello."}, "s_edit": {"text": "hello", "source": sound, "span": (0.3, 0.6)},
-    }  # fmt: skip
+        "tts": {"text": "Hello there."},
+        "vc": {"source": sound, "prompt": sound},
+        "se": {"source": sound},
+        "tse": {"source": sound, "prompt": sound},
+        "svs": {"score": "C4 1 la\nD4 1 la", "prompt": sound},
+        "t2s": {"text": "three knocks", "seconds": 0.5, "guidance": 2.0},
+        "t2m": {"text": "slow piano", "seconds": 0.5},
+        "a_edit": {"instruction": "add a bell", "source": sound, "span": (0.3, 0.6)},
+        "sd": {"source": sound},
+        "i_tts": {"instruction": "a low voice", "text": "Hello."},
+        "s_edit": {"text": "hello", "source": sound, "span": (0.3, 0.6)},
+    }
     assert set(given) == {t["name"] for t in native.tasks()}
     for task, inputs in given.items():
         try:
@@ -122,7 +158,9 @@ def test_every_task(joint: tuple[Path, Path]) -> None:
         b = graphs.generate(task, seed=3, **inputs)
         np.testing.assert_allclose(a.samples, b.samples, atol=1e-4, err_msg=task)
         with graphs.stream(task, seed=3, chunk_frames=(2, 5), **inputs) as stream:
-            np.testing.assert_allclose(np.concatenate([c.samples for c in stream]), b.samples, atol=1e-6, err_msg=task)
+            np.testing.assert_allclose(
+                np.concatenate([c.samples for c in stream]), b.samples, atol=1e-6, err_msg=task
+            )
     assert b.meta["backend"] == "onnx"
     requests = [{"text": "Hello."}, {"text": "Good day to you."}]
     for a, b in zip(native.generate_batch(requests), graphs.generate_batch(requests), strict=True):
@@ -162,7 +200,7 @@ def test_sessions(joint: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="frames: expected an id from 0"):
         session.prefill(np.full((1, k), -1))
     with pytest.raises(InputError, match="expected one row per frame"):
-        session.prefill(frames[:2], np.zeros((1, native.lm.config.guide_slots), np.int32))
+        session.prefill(frames[:2], np.zeros((1, native.lm.config.aligned_slots), np.int32))
     with pytest.raises(InputError, match="another session of the same LM"):
         session.set_guidance(session, 2.0)
     with pytest.raises(InputError, match="max_frames"):
@@ -176,7 +214,9 @@ def test_continuous_inputs(imported: tuple[Path, Path]) -> None:
     values = rng.standard_normal((6, 768)).astype(np.float32)
     index = np.array([3, 4, 5, 6, 28, 29], np.int32)
     given = {"text_t5": (values, index)}
-    np.testing.assert_allclose(native.lm.logits(frames, None, given), graphs.lm.logits(frames, None, given), atol=1e-3)
+    np.testing.assert_allclose(
+        native.lm.logits(frames, None, given), graphs.lm.logits(frames, None, given), atol=1e-3
+    )
     made = []
     for e in (native, graphs):
         session = e.lm.session(80)
@@ -185,8 +225,11 @@ def test_continuous_inputs(imported: tuple[Path, Path]) -> None:
         made.append(session.fork().generate(30, e.lm.sampling(0.9, seed=5)))
     np.testing.assert_array_equal(*made)
     session = graphs.lm.session(80)
-    for bad, why in (({"text": given["text_t5"]}, "one of this model's inputs"), ({"text_t5": (values, index + 9)}, "frames from 0 to 29"),
-                     ({"text_t5": (values * np.nan, index)}, "finite")):  # fmt: skip
+    for bad, why in (
+        ({"text": given["text_t5"]}, "one of this model's inputs"),
+        ({"text_t5": (values, index + 9)}, "frames from 0 to 29"),
+        ({"text_t5": (values * np.nan, index)}, "finite"),
+    ):
         with pytest.raises(InputError, match=why):
             session.prefill(frames, None, bad)
     assert session.frames == 0
@@ -198,20 +241,31 @@ def test_codec_streams(which: str, request: pytest.FixtureRequest) -> None:
     size = native.config.codec.frame_size
     rng = np.random.default_rng(2)
     for frames in (0, 1, 2, 3, 11):
-        codes = rng.integers(0, native.config.codec.codebook_size, (native.config.codec.num_codebooks, frames)).astype(np.int32)
+        codes = rng.integers(
+            0, native.config.codec.codebook_size, (native.config.codec.num_codebooks, frames)
+        ).astype(np.int32)
         whole = native.codec.decode(codes)
         np.testing.assert_allclose(graphs.codec.decode(codes), whole, atol=1e-5)
         stream = graphs.codec.decoder_stream()
         for _ in range(2):  # a flush ends the clip, and another may follow
-            parts = [stream.push(codes[:, :2]), stream.fork().push(codes[:, 2:]) if frames > 2 else np.zeros(0, np.float32)]
+            parts = [
+                stream.push(codes[:, :2]),
+                stream.fork().push(codes[:, 2:]) if frames > 2 else np.zeros(0, np.float32),
+            ]
             parts[1:] = [stream.push(codes[:, 2:]), stream.flush()]
             np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
-    np.testing.assert_allclose(graphs.codec.decode(codes[:2]), native.codec.decode(codes[:2]), atol=1e-5)
+    np.testing.assert_allclose(
+        graphs.codec.decode(codes[:2]), native.codec.decode(codes[:2]), atol=1e-5
+    )
     for n in (0, 1, size - 1, size, 7 * size + 3):
         x = tone(1.0, native.sample_rate).samples[:n]
         codes = native.codec.encode(x)
         found = graphs.codec.encode(x)
-        assert found.shape == codes.shape and (found == codes).mean() > 0.99 if codes.size else found.shape == codes.shape
+        assert (
+            found.shape == codes.shape and (found == codes).mean() > 0.99
+            if codes.size
+            else found.shape == codes.shape
+        )
     for bad in (np.full(400, np.nan, np.float32), np.zeros((2, 400), np.float32)):
         with pytest.raises(InputError, match="samples"):
             graphs.codec.encode(bad)
@@ -244,6 +298,7 @@ def test_broken_folders_are_one_line_at_load(joint: tuple[Path, Path], tmp_path:
             data = json.loads((folder / "export.json").read_text())
             change(data)
             (folder / "export.json").write_text(json.dumps(data))
+
         return how
 
     def flip(folder: Path) -> None:
@@ -257,14 +312,27 @@ def test_broken_folders_are_one_line_at_load(joint: tuple[Path, Path], tmp_path:
         proto = onnx.load(folder / "local_step.onnx", load_external_data=False)
         proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 33
         (folder / "local_step.onnx").write_bytes(proto.SerializeToString())
-        about(lambda d: d["sha256"].update({"local_step.onnx": hashlib.sha256((folder / "local_step.onnx").read_bytes()).hexdigest()}))(folder)
+        about(
+            lambda d: d["sha256"].update(
+                {
+                    "local_step.onnx": hashlib.sha256(
+                        (folder / "local_step.onnx").read_bytes()
+                    ).hexdigest()
+                }
+            )
+        )(folder)
 
     broken(lambda f: (f / "global_step.onnx").unlink(), "global_step.onnx: expected the file")
     broken(flip, "weights.bin: its contents have changed")
     broken(lambda f: (f / "weights.bin").write_bytes(b""), "weights.bin: its contents have changed")
-    broken(about(lambda d: d.update(format="uniaudio-onnx-9")), "expected the format uniaudio-onnx-1")
+    broken(
+        about(lambda d: d.update(format="uniaudio-onnx-9")), "expected the format uniaudio-onnx-1"
+    )
     broken(about(lambda d: d["graphs"].pop("local_step")), "the graph local_step is missing")
-    broken(about(lambda d: d["graphs"]["local_step"]["inputs"].update(hidden=["float", "rows", 77])), "inputs differ from export.json")
+    broken(
+        about(lambda d: d["graphs"]["local_step"]["inputs"].update(hidden=["float", "rows", 77])),
+        "inputs differ from export.json",
+    )
     broken(about(lambda d: d["sha256"].update({"../x": "0"})), "files in its own folder")
     broken(about(lambda d: d.pop("graphs")), "expected graphs")
     broken(resigned, "local_step.onnx: ")
@@ -289,8 +357,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "global_prefill" in text and "OUT OF BOUNDS" not in text and "native float32" in text
     assert main(["export", "onnx", "-m", str(model), "-o", str(out)]) == 2
     assert "not there yet" in capsys.readouterr().err
-    assert main(["export", "onnx", "-m", str(model), "-o", str(tmp_path / "x"), "--dtype", "int3"]) == 2
-    assert "expected float32, float16, int8" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert (
+        main(["export", "onnx", "-m", str(model), "-o", str(tmp_path / "x"), "--dtype", "int3"])
+        == 2
+    )
+    assert (
+        "expected float32, float16, int8" in capsys.readouterr().err
+        and not (tmp_path / "x").exists()
+    )
     assert main(["export", "verify", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fine"]
     golden = (out / "golden.safetensors").read_bytes()
@@ -298,7 +372,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (out / "golden.safetensors").write_bytes(golden[:-400] + bytes(400))
     import hashlib
 
-    about["sha256"]["golden.safetensors"] = hashlib.sha256((out / "golden.safetensors").read_bytes()).hexdigest()
+    about["sha256"]["golden.safetensors"] = hashlib.sha256(
+        (out / "golden.safetensors").read_bytes()
+    ).hexdigest()
     (out / "export.json").write_text(json.dumps(about))
     assert main(["export", "verify", str(out)]) == 2
     found = capsys.readouterr()
@@ -317,7 +393,18 @@ def test_the_folders_own_program_speaks(tmp_path: Path) -> None:
     engine.encode_voice(tone(3.0), "somebody").save(model / "voices/somebody.safetensors")
     export_onnx(model, tmp_path / "graphs")
     out = tmp_path / "hello.wav"
-    done = subprocess.run([sys.executable, "-I", str(tmp_path / "graphs/example.py"), str(out), "--phones", "pau hh ow1 pau"], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            str(tmp_path / "graphs/example.py"),
+            str(out),
+            "--phones",
+            "pau hh ow1 pau",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     import soundfile
 
@@ -331,30 +418,56 @@ def test_the_program_of_the_page(joint: tuple[Path, Path], tmp_path: Path) -> No
     program = page.split("```python\n")[1].split("```")[0]
     assert 'backend="onnx"' in program
     (tmp_path / "speech-onnx").symlink_to(joint[1])
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("samples\n") and (tmp_path / "hello.wav").stat().st_size > 1000
 
 
 def test_the_folders_cpp_program_speaks(joint: tuple[Path, Path], tmp_path: Path) -> None:
-    """Against ONNX Runtime's library as PyPI has it; its headers are not there: ONNXRUNTIME_INCLUDE names them (1.12 or newer)."""
+    """Against ONNX Runtime's library as PyPI has it; its headers are not there: ONNXRUNTIME_INCLUDE
+    names them (1.12 or newer).
+    """
     import onnxruntime
 
-    include, compiler = os.environ.get("ONNXRUNTIME_INCLUDE"), shutil.which("c++") or shutil.which("g++")
+    include, compiler = (
+        os.environ.get("ONNXRUNTIME_INCLUDE"),
+        shutil.which("c++") or shutil.which("g++"),
+    )
     libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
     request = tmp_path / "hello.txt"
     assert main(["export", "request", str(joint[1]), "Hello.", "-o", str(request)]) == 0
     lines = request.read_text().splitlines()
-    known, target = (next(int(x.split()[1]) for x in lines if x.startswith(w)) for w in ("known ", "target "))
+    known, target = (
+        next(int(x.split()[1]) for x in lines if x.startswith(w)) for w in ("known ", "target ")
+    )
     assert lines[0] == "uniaudio-request-1" and len(lines) == 6 + known + target
     if not (include and compiler and libraries):
-        pytest.skip("ONNXRUNTIME_INCLUDE does not name ONNX Runtime's headers, or there is no compiler")
+        pytest.skip(
+            "ONNXRUNTIME_INCLUDE does not name ONNX Runtime's headers, or there is no compiler"
+        )
     (tmp_path / "libonnxruntime.so").symlink_to(libraries[0])
     (tmp_path / libraries[0].name[: len("libonnxruntime.so.1")]).symlink_to(libraries[0])
-    command = [compiler, "-std=c++17", "-w", str(joint[1] / "example.cc"), "-I", include, "-L", str(tmp_path), "-lonnxruntime", "-o", str(tmp_path / "speak")]
+    command = [
+        compiler,
+        "-std=c++17",
+        "-w",
+        str(joint[1] / "example.cc"),
+        "-I",
+        include,
+        "-L",
+        str(tmp_path),
+        "-lonnxruntime",
+        "-o",
+        str(tmp_path / "speak"),
+    ]
     subprocess.run(command, check=True)
     done = subprocess.run(
-        [str(tmp_path / "speak"), str(joint[1]), str(request), str(tmp_path / "out.wav")], capture_output=True, text=True, env={"LD_LIBRARY_PATH": str(tmp_path)}
+        [str(tmp_path / "speak"), str(joint[1]), str(request), str(tmp_path / "out.wav")],
+        capture_output=True,
+        text=True,
+        env={"LD_LIBRARY_PATH": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
     import soundfile

@@ -1,4 +1,6 @@
-"""Folders with quantized weights: the same numbers as quantizing at load, checked like all others, atomic."""
+"""Folders with quantized weights: the same numbers as quantizing at load, checked like all others,
+atomic.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import pytest
 from tiny import make_tiny_model
 
 from uniaudio_engine import _C, Engine, InputError
-from uniaudio_engine.folder import load_folder
-from uniaudio_engine.quantize import quantize_folder
-from uniaudio_engine.spec import lm_shapes, matrix_part
-from uniaudio_engine.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.quantize import quantize_folder
+from uniaudio_engine.storage.tensors import load_tensors, save_tensors
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def logits(folder: Path, dtype: str = "auto") -> np.ndarray:
     return engine.lm.logits(frames)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int4", "int8,local=int4", "float32,global=int4", "bfloat16,head=int8"])
+@pytest.mark.parametrize(
+    "dtype", ["int8", "int4", "int8,local=int4", "float32,global=int4", "bfloat16,head=int8"]
+)
 def test_stored_is_as_loaded(source: Path, tmp_path: Path, dtype: str) -> None:
     about = quantize_folder(source, tmp_path / "small", dtype)
     assert about["lm_bytes"] < about["lm_bytes_before"]
@@ -46,7 +50,9 @@ def test_other_formats_can_be_made_of_a_quantized_folder(source: Path, tmp_path:
     exact, widened = logits(source, "float32"), logits(tmp_path / "small", "float32")
     assert np.abs(widened - exact).max() > 0
     for dtype in ("bfloat16", "int8"):
-        assert np.abs(logits(tmp_path / "small", dtype) - widened).max() < 0.2 * np.abs(widened).max()
+        assert (
+            np.abs(logits(tmp_path / "small", dtype) - widened).max() < 0.2 * np.abs(widened).max()
+        )
 
 
 @pytest.mark.parametrize("shape", [(3, 64), (5, 40), (16, 1), (7, 33)])
@@ -57,9 +63,15 @@ def test_round_trip(shape: tuple[int, int]) -> None:
     assert np.abs(q * scale[:, None] - w).max() <= 0.5001 * scale.max()
     q, scale = _C.quantize(w, "int4")
     groups = -(-shape[1] // 32)
-    assert q.dtype == np.uint8 and q.shape == (shape[0], 16 * groups) and scale.shape == (shape[0], groups)
+    assert (
+        q.dtype == np.uint8
+        and q.shape == (shape[0], 16 * groups)
+        and scale.shape == (shape[0], groups)
+    )
     values = np.stack([q & 15, q >> 4], -1).reshape(shape[0], groups, 32).astype(np.float32) - 8
-    widened = (values * (scale.astype(np.uint32) << 16).view(np.float32)[..., None]).reshape(shape[0], -1)
+    widened = (values * (scale.astype(np.uint32) << 16).view(np.float32)[..., None]).reshape(
+        shape[0], -1
+    )
     assert (values.reshape(shape[0], -1)[:, shape[1] :] == 0).all()
     error = widened[:, : shape[1]] - w
     assert np.square(error).mean() < 0.011 * np.square(w).mean()
@@ -83,8 +95,13 @@ def test_parts_of_the_lm(source: Path) -> None:
     c = load_folder(source).config.lm
     assert c is not None
     parts = {n: matrix_part(n) for n in lm_shapes(c)}
-    assert {parts["global.layers.0.attn.q.weight"], parts["global.layers.0.mlp.down.weight"]} == {"global"}
-    assert parts["local.layers.0.mlp.up.weight"] == "local" and parts["bridge.weight"] == parts["head.weight"] == "head"
+    assert {parts["global.layers.0.attn.q.weight"], parts["global.layers.0.mlp.down.weight"]} == {
+        "global"
+    }
+    assert (
+        parts["local.layers.0.mlp.up.weight"] == "local"
+        and parts["bridge.weight"] == parts["head.weight"] == "head"
+    )
     for n, part in parts.items():
         if "embed" in n or "norm" in n or n.endswith("bias") or n.startswith("guide"):
             assert part is None, n
@@ -93,15 +110,35 @@ def test_parts_of_the_lm(source: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("int8", "int8"), ("global=int8", "int8"), ("int4", "int4"), ("int4,head=int4", "int4,head=int4"), ("int8,local=int4,head=int8", "int8,local=int4"),
-        ("global=float32,local=int8,head=int8", "float32,local=int8,head=int8"), ("head=bfloat16", "int8,head=bfloat16"),
+        ("int8", "int8"),
+        ("global=int8", "int8"),
+        ("int4", "int4"),
+        ("int4,head=int4", "int4,head=int4"),
+        ("int8,local=int4,head=int8", "int8,local=int4"),
+        ("global=float32,local=int8,head=int8", "float32,local=int8,head=int8"),
+        ("head=bfloat16", "int8,head=bfloat16"),
     ],
-)  # fmt: skip
+)
 def test_names_of_choices(text: str, name: str) -> None:
     assert _C.lm_dtype(text)[0] == name and _C.lm_dtype(name) == _C.lm_dtype(text)
 
 
-@pytest.mark.parametrize("text", ["", "int5", "int8,", ",int8", "int8,int4", "local=int8,local=int4", "tail=int8", "local=", "=int8", "int8 ", "INT8"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "int5",
+        "int8,",
+        ",int8",
+        "int8,int4",
+        "local=int8,local=int4",
+        "tail=int8",
+        "local=",
+        "=int8",
+        "int8 ",
+        "INT8",
+    ],
+)
 def test_choices_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="dtype: expected"):
         _C.lm_dtype(text)
@@ -128,8 +165,14 @@ WEIGHT = "global.layers.0.attn.q.weight"
         (lambda t: t[f"{WEIGHT}_scale"].fill(np.nan), "NaN"),
         (lambda t: t[f"{WEIGHT}_scale"].fill(3e38), "finite"),
         (lambda t: t[WEIGHT].fill(-128), "-128"),
-        (lambda t: t.update({f"{WEIGHT}_scale": t[f"{WEIGHT}_scale"].astype(np.uint16)}), "wrong dtype"),
-        (lambda t: t.update({"global.norm.weight": t["global.norm.weight"].astype(np.int8)}), "wrong dtype"),
+        (
+            lambda t: t.update({f"{WEIGHT}_scale": t[f"{WEIGHT}_scale"].astype(np.uint16)}),
+            "wrong dtype",
+        ),
+        (
+            lambda t: t.update({"global.norm.weight": t["global.norm.weight"].astype(np.int8)}),
+            "wrong dtype",
+        ),
     ],
 )
 def test_damaged_folders(source: Path, tmp_path: Path, change: Any, message: str) -> None:

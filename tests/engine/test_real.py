@@ -1,4 +1,6 @@
-"""The engine on the compiled core, with tiny random models: the promises about streams, seeds and threads."""
+"""The engine on the compiled core, with tiny random models: the promises about streams, seeds and
+threads.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,14 @@ import pytest
 from conftest import tone
 
 import uniaudio_engine
-from uniaudio_engine import Engine, Sampling, guides
-from uniaudio_engine import sequence as seq
+from uniaudio_engine import Engine, Sampling
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
-ROOT = Path(uniaudio_engine.__file__).parents[1]  # of the package under test, installed or in the tree
+ROOT = Path(uniaudio_engine.__file__).parents[
+    1
+]  # of the package under test, installed or in the tree
 
 
 def codes_of(engine: Engine, **inputs: Any) -> np.ndarray:
@@ -37,7 +42,9 @@ def voice(real: Engine) -> Any:
     return real.encode_voice(tone(2.0))
 
 
-@pytest.mark.parametrize(("dtype", "kv_dtype"), [("float32", "auto"), ("int8", "auto"), ("int8", "bfloat16")])
+@pytest.mark.parametrize(
+    ("dtype", "kv_dtype"), [("float32", "auto"), ("int8", "auto"), ("int8", "bfloat16")]
+)
 def test_same_seed_same_tokens(dtype: str, kv_dtype: str, tiny_folder: Path, voice: Any) -> None:
     """At 1 and 2 threads, streamed in any chunks, batched with others, and in one go."""
     how = {"text": TEXT, "seed": 11, "voice": voice}
@@ -49,7 +56,11 @@ def test_same_seed_same_tokens(dtype: str, kv_dtype: str, tiny_folder: Path, voi
     for engine in (one, two):
         for sizes in (None, [1], [13], [2000]):
             assert np.array_equal(codes_of(engine, chunk_frames=sizes, **how), expected)
-    requests = [how, {"text": "Another one.", "seed": 5}, {"text": TEXT, "seed": 12, "speed": 1.5, "voice": voice}]
+    requests = [
+        how,
+        {"text": "Another one.", "seed": 5},
+        {"text": TEXT, "seed": 12, "speed": 1.5, "voice": voice},
+    ]
     for engine in (one, two):
         for request, batched in zip(requests, engine.generate_batch(requests), strict=True):
             alone = engine.tts(**request)
@@ -66,7 +77,9 @@ def test_stream_is_offline(real: Engine, voice: Any) -> None:
         chunks = list(real.stream("tts", text=TEXT, seed=3, voice=voice, chunk_frames=sizes))
         assert close(np.concatenate([c.samples for c in chunks]), audio.samples)
         assert sum(len(c.codes) for c in chunks) == len(codes)
-    default = np.concatenate([c.samples for c in real.stream("tts", text=TEXT, seed=3, voice=voice)])
+    default = np.concatenate(
+        [c.samples for c in real.stream("tts", text=TEXT, seed=3, voice=voice)]
+    )
     assert np.array_equal(default, audio.samples)
     assert np.abs(audio.samples).max() <= 1.0 and np.isfinite(audio.samples).all()
 
@@ -85,7 +98,9 @@ def test_saved_and_restored_sessions_go_on_with_the_same_tokens(real: Engine) ->
     other = real.lm.session(64)
     other.restore(saved)
     for again in (session, fork, other):
-        assert np.array_equal(np.concatenate((first, again.generate(19, real.lm.sampling(**how)))), expected)
+        assert np.array_equal(
+            np.concatenate((first, again.generate(19, real.lm.sampling(**how)))), expected
+        )
     by_api = real.lm.generate(prefix, 30, Sampling(temperature=0.9, top_k=12), seed=4)
     assert np.array_equal(by_api, expected)
 
@@ -100,15 +115,21 @@ def test_logits_are_torch_s(real: Engine) -> None:
     module = MultiScaleLM(config).eval()
     module.load_state_dict({k: torch.from_numpy(v) for k, v in real.folder.lm.items()})
     rng = np.random.default_rng(0)
-    sequence = guides.tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
+    sequence = aligned_rows.tts_sequence(
+        real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2))
+    )
     with torch.no_grad():
-        expected = module(torch.from_numpy(sequence.frames)[None].long(), torch.from_numpy(sequence.guide)[None].long())
+        expected = module(
+            torch.from_numpy(sequence.frames)[None].long(),
+            torch.from_numpy(sequence.aligned)[None].long(),
+        )
         exact = module.double()(
-            torch.from_numpy(sequence.frames)[None].long(), torch.from_numpy(sequence.guide)[None].long()
+            torch.from_numpy(sequence.frames)[None].long(),
+            torch.from_numpy(sequence.aligned)[None].long(),
         )
     # norms and rope tables stay float32 in the module: its own float32 error is the yardstick
     error = (expected - exact).abs().max().item()
-    found = real.lm.logits(sequence.frames, sequence.guide)
+    found = real.lm.logits(sequence.frames, sequence.aligned)
     assert np.abs(found - exact[0].numpy()).max() <= max(10 * error, 1e-5)
 
 
@@ -150,7 +171,9 @@ def test_cancel_from_another_thread(real: Engine) -> None:
 def test_bfloat16_weights_run(tmp_path: Path, real: Engine) -> None:
     from tiny import make_tiny_model
 
-    half = Engine.from_pretrained(make_tiny_model(tmp_path / "half", dtype="bfloat16"), dtype="float32")
+    half = Engine.from_pretrained(
+        make_tiny_model(tmp_path / "half", dtype="bfloat16"), dtype="float32"
+    )
     prefix = seq.voice_prefix(real.layout, None)
     a, b = half.lm.logits(prefix), real.lm.logits(prefix)
     assert 0 < np.abs(a - b).max() < 0.2 * np.abs(b).max()
@@ -163,8 +186,11 @@ def test_an_isa_that_is_not_there_is_said(tiny_folder: Path, tmp_path: Path) -> 
     for command, code in ((say, 2), (["doctor"], 1)):
         done = subprocess.run(
             [sys.executable, "-m", "uniaudio_engine", *command],
-            env=environment, cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == code and "Traceback" not in done.stderr
         assert "abacus" in done.stdout + done.stderr and done.stderr.count("\n") == (code == 2)
     assert os.listdir(tmp_path) == []
@@ -175,8 +201,10 @@ def test_ctrl_c_stops_the_core(tiny_folder: Path, tmp_path: Path) -> None:
     say = ["tts", "Hello there. " * 3000, "-m", str(tiny_folder), "-o", str(tmp_path / "a.wav")]
     process = subprocess.Popen(
         [sys.executable, "-m", "uniaudio_engine", *say],
-        env={**os.environ, "PYTHONPATH": path}, cwd=tiny_folder, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tiny_folder,
+        stderr=subprocess.PIPE,
+    )
     end = time.monotonic() + 120
     while not os.listdir(tmp_path):
         assert time.monotonic() < end, "nothing came"

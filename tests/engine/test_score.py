@@ -1,4 +1,6 @@
-"""Scores: text, MIDI and MusicXML give the same notes; words and phones fill them to the frame; what is none is refused."""
+"""Scores: text, MIDI and MusicXML give the same notes; words and phones fill them to the frame;
+what is none is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from uniaudio_engine import InputError
-from uniaudio_engine.score import Note, lay_out, parse_pitch, parse_score, read_score
+from uniaudio_engine.score.reading import Note, lay_out, parse_pitch, parse_score, read_score
 
 TEXT = "tempo 120\nR 1\nC4 1 hello  # the first syllable\nE4 1 -\nG4 2 you\n"
 NOTES = [Note(0, 0.5), Note(60, 0.5, "hello"), Note(64, 0.5, "-"), Note(67, 1.0, "you")]
@@ -15,7 +17,13 @@ NOTES = [Note(0, 0.5), Note(60, 0.5, "hello"), Note(64, 0.5, "-"), Note(67, 1.0,
 
 def midi(*events: bytes, division: int = 480) -> bytes:
     track = b"".join(events) + b"\x00\xff\x2f\x00"
-    return b"MThd\0\0\0\6\0\0\0\1" + division.to_bytes(2, "big") + b"MTrk" + len(track).to_bytes(4, "big") + track
+    return (
+        b"MThd\0\0\0\6\0\0\0\1"
+        + division.to_bytes(2, "big")
+        + b"MTrk"
+        + len(track).to_bytes(4, "big")
+        + track
+    )
 
 
 def lyric(text: str) -> bytes:
@@ -24,9 +32,17 @@ def lyric(text: str) -> bytes:
 
 ONE = b"\x83\x60"  # 480 ticks
 MIDI = midi(
-    b"\x00\xff\x51\x03\x07\xa1\x20", ONE + b"\xff\x05\x04hel-", b"\x00\x90\x3c\x40", ONE + b"\x80\x3c\x00", lyric("lo"), b"\x00\x90\x40\x40",
-    ONE + b"\x40\x00", lyric("you"), b"\x00\x43\x40", b"\x87\x40\x43\x00",
-)  # fmt: skip
+    b"\x00\xff\x51\x03\x07\xa1\x20",
+    ONE + b"\xff\x05\x04hel-",
+    b"\x00\x90\x3c\x40",
+    ONE + b"\x80\x3c\x00",
+    lyric("lo"),
+    b"\x00\x90\x40\x40",
+    ONE + b"\x40\x00",
+    lyric("you"),
+    b"\x00\x43\x40",
+    b"\x87\x40\x43\x00",
+)
 XML = """<?xml version="1.0"?><score-partwise><part id="P1"><measure><attributes><divisions>2</divisions></attributes><sound tempo="120"/>
 <note><rest/><duration>2</duration></note>
 <note><pitch><step>C</step><octave>4</octave></pitch><duration>2</duration><lyric><syllabic>begin</syllabic><text>hel</text></lyric></note>
@@ -53,7 +69,15 @@ def test_phones_fill_the_notes() -> None:
     assert song.pitches == (0, 60, 64, 67, 0) and song.note_frames == (25, 25, 25, 50, 10)
 
 
-@pytest.mark.parametrize("text", ["C4 0.3 strengths", "C4 1 hello\nD4 1 -\nE4 1 -\nF4 1 -", "A4 0.7 banana", "tempo 97\nC4 1 a\nC4 1 b\nR 0.3\nD4 1 c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C4 0.3 strengths",
+        "C4 1 hello\nD4 1 -\nE4 1 -\nF4 1 -",
+        "A4 0.7 banana",
+        "tempo 97\nC4 1 a\nC4 1 b\nR 0.3\nD4 1 c",
+    ],
+)
 def test_phones_and_notes_are_equally_long(text: str) -> None:
     song = lay_out(parse_score(text), 50.0)
     assert sum(song.durations) == sum(song.note_frames) and min(song.durations) >= 1
@@ -65,7 +89,16 @@ def test_rounding_does_not_add_up() -> None:
 
 
 def test_pitches() -> None:
-    assert [parse_pitch(p, "x") for p in ("C4", "c#4", "Bb3", "A4", "69", "R", "C-1", "F##5")] == [60, 61, 58, 69, 69, 0, 0, 79]
+    assert [parse_pitch(p, "x") for p in ("C4", "c#4", "Bb3", "A4", "69", "R", "C-1", "F##5")] == [
+        60,
+        61,
+        58,
+        69,
+        69,
+        0,
+        0,
+        79,
+    ]
 
 
 REFUSED = {
@@ -92,11 +125,19 @@ def test_bad_scores_are_one_line(case: str) -> None:
 
 
 BROKEN = {
-    "cut.mid": MIDI[:40], "other.mid": b"RIFF" + MIDI[4:], "smpte.mid": MIDI[:12] + b"\xe7\x28" + MIDI[14:], "empty.mid": b"",
-    "silent.mid": midi(b"\x00\x90\x3c\x40", ONE + b"\x80\x3c\x00"), "long.mid": midi(b"\x00\xff\x05\xff\xff\xff\x7fabc"),
-    "cut.musicxml": XML[:300].encode(), "other.xml": b"<html/>", "bomb.xml": b'<!DOCTYPE x [<!ENTITY a "b">]><score-partwise/>',
-    "pitchless.xml": XML.replace("<octave>4</octave>", "").encode(), "bytes.txt": b"\xff\xfe\x00", "zip.xml": b"PK\x03\x04",
-}  # fmt: skip
+    "cut.mid": MIDI[:40],
+    "other.mid": b"RIFF" + MIDI[4:],
+    "smpte.mid": MIDI[:12] + b"\xe7\x28" + MIDI[14:],
+    "empty.mid": b"",
+    "silent.mid": midi(b"\x00\x90\x3c\x40", ONE + b"\x80\x3c\x00"),
+    "long.mid": midi(b"\x00\xff\x05\xff\xff\xff\x7fabc"),
+    "cut.musicxml": XML[:300].encode(),
+    "other.xml": b"<html/>",
+    "bomb.xml": b'<!DOCTYPE x [<!ENTITY a "b">]><score-partwise/>',
+    "pitchless.xml": XML.replace("<octave>4</octave>", "").encode(),
+    "bytes.txt": b"\xff\xfe\x00",
+    "zip.xml": b"PK\x03\x04",
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -108,6 +149,14 @@ def test_broken_files_are_one_line(name: str, tmp_path: Path) -> None:
 
 
 def test_missing_and_wrong_values() -> None:
-    for value in ("nowhere.mid", [], 7, [(1,)], [("C4", 1.0, "la")], [Note(60, float("nan"), "la")], [Note(60, 99.0, "la")]):
+    for value in (
+        "nowhere.mid",
+        [],
+        7,
+        [(1,)],
+        [("C4", 1.0, "la")],
+        [Note(60, float("nan"), "la")],
+        [Note(60, 99.0, "la")],
+    ):
         with pytest.raises(InputError, match="expected"):
             read_score(value)

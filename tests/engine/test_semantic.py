@@ -14,18 +14,32 @@ import pytest
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import _C, Engine
-from uniaudio_engine.config import CodecConfig, ConfigError, ModelConfig, SemanticConfig, SpectralConfig
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.folder import load_folder, save_folder
-from uniaudio_engine.semantic import SemanticEncoder
-from uniaudio_engine.spec import codec_shapes, lm_shapes
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    ConfigError,
+    ModelConfig,
+    SemanticConfig,
+    SpectralConfig,
+)
+from uniaudio_engine.storage.folder import load_folder, save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
+from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
 
 def encoder_config(**options: object) -> CodecConfig:
-    shape = {"encoder_window": 400, "encoder_width": 20, "encoder_blocks": 2, "encoder_hidden": 36, "kernel_size": 5}
+    shape = {
+        "encoder_window": 400,
+        "encoder_width": 20,
+        "encoder_blocks": 2,
+        "encoder_hidden": 36,
+        "kernel_size": 5,
+    }
     spectral = SpectralConfig(**(shape | {"encoder_phases": False, "decoder_blocks": 0} | options))  # type: ignore[arg-type]
-    return CodecConfig("spectral", num_codebooks=1, codebook_size=33, codebook_dim=10, spectral=spectral)
+    return CodecConfig(
+        "spectral", num_codebooks=1, codebook_size=33, codebook_dim=10, spectral=spectral
+    )
 
 
 ENCODERS = {
@@ -42,12 +56,16 @@ def semantic_config() -> SemanticConfig:
 
 def sound(n: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (rng.uniform(-1, 1, n) * np.repeat(rng.uniform(0.01, 0.9, n // 800 + 1), 800)[:n]).astype(np.float32)
+    return (
+        rng.uniform(-1, 1, n) * np.repeat(rng.uniform(0.01, 0.9, n // 800 + 1), 800)[:n]
+    ).astype(np.float32)
 
 
 def make_encoder(threads: int = 2, seed: int = 0) -> SemanticEncoder:
     config = semantic_config()
-    return SemanticEncoder.native(config, random_weights(codec_shapes(config.encoder), seed), threads)
+    return SemanticEncoder.native(
+        config, random_weights(codec_shapes(config.encoder), seed), threads
+    )
 
 
 @pytest.fixture
@@ -59,7 +77,10 @@ def save_with(path: Path, semantic: SemanticConfig | None, dtype: str = "float32
     config = dataclasses.replace(tiny_config(len(PHONES)), semantic=semantic)
     assert config.lm is not None
     units = random_weights(codec_shapes(semantic.encoder), 2) if semantic else None
-    codec, lm = random_weights(codec_shapes(config.codec), 0), random_weights(lm_shapes(config.lm), 1)
+    codec, lm = (
+        random_weights(codec_shapes(config.codec), 0),
+        random_weights(lm_shapes(config.lm), 1),
+    )
     save_folder(path, config, codec, lm, PHONES, dtype, units)
     return path
 
@@ -100,7 +121,8 @@ def test_unit_t_is_that_of_frame_t() -> None:
     later[24 * 320 :] = 0
     assert encoder.lookahead == 3 * 320
     np.testing.assert_array_equal(encoder.encode(later)[:21], units[:21])
-    # those of the last frame within it do: each of 20 frames is followed by silence in one of 20 clips
+    # those of the last frame within it do: each of 20 frames is followed by silence in one of 20
+    # clips
     heard = 0
     for t in range(5, 25):
         cut = x.copy()
@@ -144,7 +166,9 @@ def test_bad_samples_change_nothing() -> None:
     np.testing.assert_array_equal(np.concatenate([first, *rest]), encoder.encode(x))
     stream.push(x)
     stream.reset()
-    np.testing.assert_array_equal(np.concatenate([stream.push(x), stream.flush()]), encoder.encode(x))
+    np.testing.assert_array_equal(
+        np.concatenate([stream.push(x), stream.flush()]), encoder.encode(x)
+    )
 
 
 ISA_PROBE = """
@@ -160,7 +184,11 @@ def test_isas_agree(tmp_path: Path) -> None:
     for isa in _C.isa_available():
         path = tmp_path / f"{isa}.npy"
         env = os.environ | {"UNIAUDIO_ISA": isa}
-        subprocess.run([sys.executable, "-c", ISA_PROBE, os.path.dirname(__file__), str(path)], check=True, env=env)
+        subprocess.run(
+            [sys.executable, "-c", ISA_PROBE, os.path.dirname(__file__), str(path)],
+            check=True,
+            env=env,
+        )
         units[isa] = np.load(path)
     for isa, got in units.items():
         np.testing.assert_array_equal(got, units["plain"], err_msg=isa)
@@ -172,14 +200,18 @@ def test_isas_agree(tmp_path: Path) -> None:
 def test_written_is_read(folder: Path) -> None:
     loaded = load_folder(folder)
     assert loaded.config.semantic == semantic_config()
-    assert {k: v.shape for k, v in loaded.semantic.items()} == codec_shapes(semantic_config().encoder)
+    assert {k: v.shape for k, v in loaded.semantic.items()} == codec_shapes(
+        semantic_config().encoder
+    )
     assert ModelConfig.from_json(loaded.config.to_json()) == loaded.config
 
 
 def test_stored_in_bfloat16(tmp_path: Path) -> None:
     loaded = load_folder(save_with(tmp_path / "m", semantic_config(), "bfloat16")).semantic
     assert loaded["encoder.input.weight"].dtype == np.uint16
-    assert loaded["quantizer.codebooks"].dtype == np.float32  # a rounded codebook would give other units
+    assert (
+        loaded["quantizer.codebooks"].dtype == np.float32
+    )  # a rounded codebook would give other units
 
 
 def test_a_folder_without_one(tmp_path: Path) -> None:
@@ -260,5 +292,7 @@ def test_engine(folder: Path) -> None:
     assert stream.lookahead == 960
     parts = [stream.push(x[i : i + 777]) for i in range(0, len(x), 777)]
     np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), units)
-    np.testing.assert_array_equal(Engine.from_pretrained(folder, threads=1).semantic((x, 16000)), units)
+    np.testing.assert_array_equal(
+        Engine.from_pretrained(folder, threads=1).semantic((x, 16000)), units
+    )
     assert "33 units" in engine.info()["semantic"]

@@ -82,16 +82,19 @@ def test_unspeakable_text_is_empty(text: str) -> None:
     assert normalize(text) == ""
 
 
-@pytest.mark.parametrize("sentences", [
-    ["Dr. Smith met J. K. Rowling at 5 p.m.", "They talked."],
-    ["It costs 3.14 dollars.", "Really?!", "Yes!"],
-    ['He said "Stop!" and ran.', "(So did she.)", "“Why?”", "Nobody knew."],
-    ["Wait... what?", "Well…", "Then he left."],
-    ["See No. 5, e.g. this one.", "I said no.", "The U.S. Army left the U.S.", "The end"],
-    ["Use cats, dogs, etc.", "Then stop."],
-    ["Visit example.com now.", "Version 1.2 is out."],
-    ["中文句子。", "第二句。"],
-])
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Smith met J. K. Rowling at 5 p.m.", "They talked."],
+        ["It costs 3.14 dollars.", "Really?!", "Yes!"],
+        ['He said "Stop!" and ran.', "(So did she.)", "“Why?”", "Nobody knew."],
+        ["Wait... what?", "Well…", "Then he left."],
+        ["See No. 5, e.g. this one.", "I said no.", "The U.S. Army left the U.S.", "The end"],
+        ["Use cats, dogs, etc.", "Then stop."],
+        ["Visit example.com now.", "Version 1.2 is out."],
+        ["中文句子。", "第二句。"],
+    ],
+)
 def test_split_sentences(sentences: list[str]) -> None:
     assert split_sentences(" ".join(sentences)) == sentences
 

@@ -49,18 +49,24 @@ def test_agrees_with_flite_on_running_text() -> None:
     assert errors / total < 0.005  # 0.001 over all WordNet examples
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("hello", "hh ax0 l ow1"),
-    ("the cat, the apple", "dh ax0 k ae1 t pau dh iy0 ae1 p ax0 l"),
-    ("they record a record", "dh ey1 r ax0 k ao1 r d ax0 r eh1 k er0 d"),
-    ("Jess's cat's dog's", "jh eh1 s ax0 z k ae1 t s d ao1 g z"),
-    ("it'll, we'll, I'd", "ih1 t ax0 l pau w iy1 l pau ay1 d"),
-    ("don't we're", "d ow1 n t w iy1 r"),
-    ("to read, I have read", "t ax0 r iy1 d pau ay1 hh ae1 v r eh1 d"),
-    ("the dogs' tails", "dh ax0 d aa1 g z t ey1 l z"),
-    ("the USA", "dh ax0 y uw1 eh1 s ey0"),
-    ('"yes" (no) well; so: go - on', "y eh1 s pau n ow1 pau w eh1 l pau s ow1 pau g ow1 pau aa1 n"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hello", "hh ax0 l ow1"),
+        ("the cat, the apple", "dh ax0 k ae1 t pau dh iy0 ae1 p ax0 l"),
+        ("they record a record", "dh ey1 r ax0 k ao1 r d ax0 r eh1 k er0 d"),
+        ("Jess's cat's dog's", "jh eh1 s ax0 z k ae1 t s d ao1 g z"),
+        ("it'll, we'll, I'd", "ih1 t ax0 l pau w iy1 l pau ay1 d"),
+        ("don't we're", "d ow1 n t w iy1 r"),
+        ("to read, I have read", "t ax0 r iy1 d pau ay1 hh ae1 v r eh1 d"),
+        ("the dogs' tails", "dh ax0 d aa1 g z t ey1 l z"),
+        ("the USA", "dh ax0 y uw1 eh1 s ey0"),
+        (
+            '"yes" (no) well; so: go - on',
+            "y eh1 s pau n ow1 pau w eh1 l pau s ow1 pau g ow1 pau aa1 n",
+        ),
+    ],
+)
 def test_known_pronunciations(text: str, expected: str) -> None:
     assert phones(text) == expected
 
@@ -80,7 +86,9 @@ def test_lexicon_finds_its_first_and_last_word_and_no_prefix() -> None:
 
 @pytest.mark.parametrize("text", ["", "   \n", "?!... --", "你好", "😀", "\x00"])
 def test_text_without_words_is_one_clear_error(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^expected text with letters or digits, got [^\n]*; write [^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^expected text with letters or digits, got [^\n]*; write [^\n]*$"
+    ):
         phonemize(text)
 
 
@@ -110,8 +118,10 @@ def test_any_unicode_is_spoken_or_refused() -> None:
     pool = "abAB019.,;:!?'\"-–—()[]/\\@#$€£%&+=*^~|<>_ \n°²½éß你😀\u200b\u202e\x00مℌⅣ①ﬁ…’“"
     for i in range(1500):
         length = rng.randint(0, 60)
-        text = "".join(rng.choice(pool) if i % 2 else chr(rng.randrange(rng.choice((0x110000, 0x3000))))
-                       for _ in range(length))
+        text = "".join(
+            rng.choice(pool) if i % 2 else chr(rng.randrange(rng.choice((0x110000, 0x3000))))
+            for _ in range(length)
+        )
         try:
             sentences = phonemize(text)
         except ValueError as error:
@@ -123,13 +133,17 @@ def test_any_unicode_is_spoken_or_refused() -> None:
             assert (PAUSE, PAUSE) not in zip(sentence.phones, sentence.phones[1:], strict=False)
 
 
-@pytest.mark.parametrize("text", [
-    "1" * 900, "$1" * 500, "1/" * 500, "a." * 500, "A" * 900, "www." * 300, "'" * 900 + "a"])
+@pytest.mark.parametrize(
+    "text",
+    ["1" * 900, "$1" * 500, "1/" * 500, "a." * 500, "A" * 900, "www." * 300, "'" * 900 + "a"],
+)
 def test_repetition_is_handled(text: str) -> None:
     assert all(len(s.phones) <= MAX_PHONES for s in phonemize(text))
 
 
 def test_import_reads_no_data() -> None:
-    code = ("import uniaudio_engine.text, uniaudio_engine.text.lexicon as l; "
-            "assert l.lexicon.cache_info().currsize == 0")
+    code = (
+        "import uniaudio_engine.text, uniaudio_engine.text.lexicon as l; "
+        "assert l.lexicon.cache_info().currsize == 0"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

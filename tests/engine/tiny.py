@@ -8,34 +8,52 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, SpectralConfig, StackConfig
-from uniaudio_engine.folder import save_folder
-from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.spec import Shapes, codec_shapes, lm_shapes
+from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    LMConfig,
+    ModelConfig,
+    SpectralConfig,
+    StackConfig,
+)
+from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.weight_shapes import Shapes, codec_shapes, lm_shapes
 
 
 def tiny_config(phones: int, codebooks: int = 2, **lm_changes: Any) -> ModelConfig:
     """16 kHz, 20 ms frames, 3 codebooks of 16 in the codec, ``codebooks`` of them in the LM; tts."""
     codec = CodecConfig(
-        family="spectral", num_codebooks=3, codebook_size=16, codebook_dim=8,
+        family="spectral",
+        num_codebooks=3,
+        codebook_size=16,
+        codebook_dim=8,
         spectral=SpectralConfig(
-            encoder_width=16, encoder_blocks=1, encoder_hidden=24,
-            decoder_width=16, decoder_blocks=1, decoder_hidden=24,
+            encoder_width=16,
+            encoder_blocks=1,
+            encoder_hidden=24,
+            decoder_width=16,
+            decoder_blocks=1,
+            decoder_hidden=24,
         ),
-    )  # fmt: skip
+    )
     vocabulary = make_vocabulary(codebooks, 16, phones)
     lm = LMConfig(
-        vocab_size=vocab_size(vocabulary), num_codebooks=codebooks,
+        vocab_size=vocab_size(vocabulary),
+        num_codebooks=codebooks,
         global_=StackConfig(layers=2, width=32, heads=2, mlp_width=48),
         local=StackConfig(layers=1, width=16, heads=2, mlp_width=32),
-        max_frames=1024, guide_slots=4, guide_vocab=guide_vocab(vocabulary),
-    )  # fmt: skip
+        max_frames=1024,
+        aligned_slots=4,
+        aligned_vocab=aligned_vocab(vocabulary),
+    )
     lm = dataclasses.replace(lm, **lm_changes)
     return ModelConfig(1, "tiny", codec, lm, vocabulary, ("tts",), "CC0-1.0")
 
 
 def random_weights(shapes: Shapes, seed: int = 0, gain: float = 1.0) -> dict[str, np.ndarray]:
-    """Normal weights of standard deviation gain / sqrt(inputs); norms' weights near 1, biases small."""
+    """Normal weights of standard deviation gain / sqrt(inputs); norms' weights near 1, biases
+    small.
+    """
     rng = np.random.default_rng(seed)
     out = {}
     for name, shape in shapes.items():
@@ -49,7 +67,11 @@ def random_weights(shapes: Shapes, seed: int = 0, gain: float = 1.0) -> dict[str
 
 
 def make_tiny_model(
-    path: Path, phones: list[str] | None = None, seed: int = 0, dtype: str = "float32", **lm_changes: Any
+    path: Path,
+    phones: list[str] | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    **lm_changes: Any,
 ) -> Path:
     """Write a model folder with random weights; phones default to the engine's own list."""
     if phones is None:

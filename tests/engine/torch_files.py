@@ -1,4 +1,6 @@
-"""Torch's files by hand: pickles put together from opcodes, so that they can say what torch never would."""
+"""Torch's files by hand: pickles put together from opcodes, so that they can say what torch never
+would.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +49,31 @@ def storage(key: str = "0", count: int = 6, kind: bytes = name("torch", "FloatSt
 
 
 def tensor(size: Any = (2, 3), stride: Any = (3, 1), offset: int = 0, **of: Any) -> bytes:
-    parts = [storage(**of), number(offset), *(v if isinstance(v, bytes) else numbers(*v) for v in (size, stride))]
-    return name("torch._utils", "_rebuild_tensor_v2") + row(*parts, b"\x89", name("collections", "OrderedDict") + b")R") + b"R"
+    parts = [
+        storage(**of),
+        number(offset),
+        *(v if isinstance(v, bytes) else numbers(*v) for v in (size, stride)),
+    ]
+    return (
+        name("torch._utils", "_rebuild_tensor_v2")
+        + row(*parts, b"\x89", name("collections", "OrderedDict") + b")R")
+        + b"R"
+    )
 
 
-DEEP = numbers(1) + b"".join(b"2\x86" for _ in range(60))  # DUP, TUPLE2: 2^60 numbers, were anyone to write them out
+DEEP = numbers(1) + b"".join(
+    b"2\x86" for _ in range(60)
+)  # DUP, TUPLE2: 2^60 numbers, were anyone to write them out
 SIX = np.arange(6, dtype="<f4").tobytes()
 
 
-def write(path: Path, body: bytes, storages: dict[str, bytes] | None = None, order: bytes | None = None, **entries: bytes) -> Path:
+def write(
+    path: Path,
+    body: bytes,
+    storages: dict[str, bytes] | None = None,
+    order: bytes | None = None,
+    **entries: bytes,
+) -> Path:
     """A torch file whose object is pushed by ``body``."""
     with zipfile.ZipFile(path, "w") as z:
         z.writestr("archive/data.pkl", b"\x80\x02" + body + b".")

@@ -1,6 +1,7 @@
-"""Writes lm_*.safetensors: tiny random LMs with inputs and the torch module's float64 logits, so that C++ tests run without torch.
+"""Writes lm_*.safetensors: tiny random LMs with inputs and the torch module's float64 logits, so
+that C++ tests run without torch.
 
-    PYTHONPATH=.:training:tests/engine python tests/golden/make_lm.py
+PYTHONPATH=.:training:tests/engine python tests/golden/make_lm.py
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from lm_tools import CONFIGS, random_inputs, torch_lm, torch_logits, truth_logits
 from safetensors.numpy import save_file
 
-from uniaudio_engine.config import to_dict
+from uniaudio_engine.storage.config import to_dict
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("base", "reference", "everything", "gqa")
@@ -24,14 +25,14 @@ def main() -> None:
         c = CONFIGS[name]
         model = torch_lm(c)
         inputs = random_inputs(c, 12)
-        frames, guide, continuous = inputs
+        frames, aligned, continuous = inputs
         truth = truth_logits(model, inputs)
         own = float(np.abs(torch_logits(model, inputs, torch.float32) - truth).max())
         tensors = {f"lm.{k}": v.numpy() for k, v in model.state_dict().items()}
         tensors["frames"] = frames
         tensors["logits"] = truth.astype(np.float32)
-        if guide is not None:
-            tensors["guide"] = guide
+        if aligned is not None:
+            tensors["guide"] = aligned
         for key, (values, index) in continuous.items():
             tensors[f"continuous.{key}.values"] = values
             tensors[f"continuous.{key}.index"] = index

@@ -1,7 +1,9 @@
-"""Writes codec_semantic.safetensors beside this file: a tiny random encoder without a decoder, a clip and its codes.
+"""Writes codec_semantic.safetensors beside this file: a tiny random encoder without a decoder, a
+clip and its codes.
 
-The C++ tests read it, so that they need no torch.  Run again (``python tests/golden/make_semantic.py``) after a change of the
-torch module that is meant to change results, and say so in the commit.
+The C++ tests read it, so that they need no torch. Run again (``python
+tests/golden/make_semantic.py``) after a change of the torch module that is meant to change results,
+and say so in the commit.
 """
 
 from __future__ import annotations
@@ -13,11 +15,25 @@ import torch
 from make_codec import build
 from safetensors.torch import save_file
 
-from uniaudio_engine.config import CodecConfig, SpectralConfig, to_dict
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig, to_dict
 
-CONFIG = CodecConfig("spectral", frame_size=40, num_codebooks=1, codebook_size=17, codebook_dim=6, spectral=SpectralConfig(
-    encoder_window=60, encoder_subframes=2, encoder_width=12, encoder_blocks=2, encoder_hidden=20, encoder_phases=False,
-    decoder_blocks=0, kernel_size=4))  # fmt: skip
+CONFIG = CodecConfig(
+    "spectral",
+    frame_size=40,
+    num_codebooks=1,
+    codebook_size=17,
+    codebook_dim=6,
+    spectral=SpectralConfig(
+        encoder_window=60,
+        encoder_subframes=2,
+        encoder_width=12,
+        encoder_blocks=2,
+        encoder_hidden=20,
+        encoder_phases=False,
+        decoder_blocks=0,
+        kernel_size=4,
+    ),
+)
 
 
 def main() -> None:
@@ -25,8 +41,16 @@ def main() -> None:
     samples = torch.randn(1, 9 * CONFIG.frame_size + 3) * 0.3
     codes = model.encode(samples)
     tensors = {f"weights.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    tensors |= {"samples": samples, "codes": codes[0].int().contiguous(), "pcm": samples[:, :0].contiguous()}
-    save_file(tensors, Path(__file__).parent / "codec_semantic.safetensors", metadata={"config": json.dumps(to_dict(CONFIG))})
+    tensors |= {
+        "samples": samples,
+        "codes": codes[0].int().contiguous(),
+        "pcm": samples[:, :0].contiguous(),
+    }
+    save_file(
+        tensors,
+        Path(__file__).parent / "codec_semantic.safetensors",
+        metadata={"config": json.dumps(to_dict(CONFIG))},
+    )
 
 
 if __name__ == "__main__":

@@ -8,12 +8,18 @@ import numpy as np
 from uniaudio_training.corpus.schema import TASKS, Edit, Label, Note, Phone, Span, Track
 from uniaudio_training.lm.items import Given, Item, make_item
 
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.tasks import TASKS as ENTRIES
+from uniaudio_engine.request.tasks import TASKS as ENTRIES
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 CODEBOOKS, SIZE = 8, 16
-CAPTIONS = ["add a bell", "a low voice, slowly", "three knocks on wood", "slow piano in c major", "drop the siren"] * 20
+CAPTIONS = [
+    "add a bell",
+    "a low voice, slowly",
+    "three knocks on wood",
+    "slow piano in c major",
+    "drop the siren",
+] * 20
 
 
 def tokenizer() -> CaptionTokenizer:
@@ -25,12 +31,19 @@ def tokenizer() -> CaptionTokenizer:
 def random_label(rng: np.random.Generator, task: str, index: int) -> tuple[Label, list[int]]:
     """A label, and the frames of each of its tracks."""
     frames = int(rng.integers(40, 70))
-    roles = {"tts": ["target", "prompt"], "vc": ["target", "source", "prompt"], "tse": ["target", "source", "prompt"], "svs": ["target", "prompt"]}.get(
-        task, ["target", "source"] if task in ("se", "sd", "a_edit", "s_edit") else ["target"])  # fmt: skip
+    roles = {
+        "tts": ["target", "prompt"],
+        "vc": ["target", "source", "prompt"],
+        "tse": ["target", "source", "prompt"],
+        "svs": ["target", "prompt"],
+    }.get(task, ["target", "source"] if task in ("se", "sd", "a_edit", "s_edit") else ["target"])
     count = int(rng.integers(6, 10))
     ends = np.sort(rng.choice(np.arange(1, frames), count - 1, replace=False)).tolist() + [frames]
     phones = tuple(Phone(PHONES[int(rng.integers(len(PHONES)))], e / 50) for e in ends)
-    tracks = {r: Track(0, frames * 320, speaker="ab"[index % 2], phones=phones if r == "target" else ()) for r in roles}
+    tracks = {
+        r: Track(0, frames * 320, speaker="ab"[index % 2], phones=phones if r == "target" else ())
+        for r in roles
+    }
     more = {}
     if task in ("t2s", "t2m", "a_edit", "i_tts"):
         more["caption"] = CAPTIONS[int(rng.integers(5))]
@@ -42,7 +55,9 @@ def random_label(rng: np.random.Generator, task: str, index: int) -> tuple[Label
     return Label(f"{task}-train-0000-{index}", task, "train", tracks, **more), [frames] * len(roles)
 
 
-def given(label: Label, codes: dict, units: dict | None = None, captions: CaptionTokenizer | None = None) -> Given:
+def given(
+    label: Label, codes: dict, units: dict | None = None, captions: CaptionTokenizer | None = None
+) -> Given:
     return Given(ENTRIES[label.task], label, codes, units or {}, captions, {})
 
 
@@ -51,8 +66,13 @@ def random_items(task: str, captions: CaptionTokenizer, count: int = 8) -> list[
     items = []
     for i in range(count):
         label, frames = random_label(rng, task, i)
-        tracks = {r: rng.integers(0, SIZE, (n, CODEBOOKS)) for r, n in zip(label.tracks, frames, strict=True)}
-        items.append(make_item(given(label, tracks, {"source": rng.integers(0, 32, frames[0])}, captions)))
+        tracks = {
+            r: rng.integers(0, SIZE, (n, CODEBOOKS))
+            for r, n in zip(label.tracks, frames, strict=True)
+        }
+        items.append(
+            make_item(given(label, tracks, {"source": rng.integers(0, 32, frames[0])}, captions))
+        )
     return [i for i in items if i is not None]
 
 
@@ -62,6 +82,15 @@ def write_shards(folder: Path, tasks: tuple[str, ...]) -> None:
         for split in ("train", "valid"):
             labels, frames = zip(*(random_label(rng, task, i) for i in range(12)), strict=True)
             total = sum(map(sum, frames))
-            arrays = {"codes": rng.integers(0, SIZE, (total, CODEBOOKS)).astype(np.uint16), "frames": np.concatenate(frames)}
-            np.savez(folder / f"{task}-{split}-0000.npz", units=rng.integers(0, 32, total).astype(np.int16), **arrays)
-            (folder / f"{task}-{split}-0000.jsonl").write_text("".join(label.line() + "\n" for label in labels))
+            arrays = {
+                "codes": rng.integers(0, SIZE, (total, CODEBOOKS)).astype(np.uint16),
+                "frames": np.concatenate(frames),
+            }
+            np.savez(
+                folder / f"{task}-{split}-0000.npz",
+                units=rng.integers(0, 32, total).astype(np.int16),
+                **arrays,
+            )
+            (folder / f"{task}-{split}-0000.jsonl").write_text(
+                "".join(label.line() + "\n" for label in labels)
+            )

@@ -1,7 +1,9 @@
-"""A mirror of UniAudio's codec ("SoundStream") in torch: the oracle that an imported codec is held against.
+"""A mirror of UniAudio's codec ("SoundStream") in torch: the oracle that an imported codec is held
+against.
 
-Our own code, written from documented facts (docs/reference-weights.md) and from the papers (SoundStream, arXiv 2107.03312;
-EnCodec, arXiv 2210.13438).  State-dict names are the published checkpoint's, weight norm included.
+Our own code, written from documented facts (docs/reference-weights.md) and from the papers
+(SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438). State-dict names are the published
+checkpoint's, weight norm included.
 
 B batch, N samples, T frames, K codebooks, C codes, E width of the latents.
 """
@@ -22,12 +24,16 @@ class Weights(nn.Module):
         super().__init__()
         bound = (shape[1] * shape[2]) ** -0.5
         v = torch.empty(shape).uniform_(-bound, bound)
-        self.weight_g = nn.Parameter(v.flatten(1).norm(dim=1).view(-1, 1, 1) * torch.empty(shape[0], 1, 1).uniform_(0.7, 1.5))
+        self.weight_g = nn.Parameter(
+            v.flatten(1).norm(dim=1).view(-1, 1, 1) * torch.empty(shape[0], 1, 1).uniform_(0.7, 1.5)
+        )
         self.weight_v = nn.Parameter(v)
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
 
     def weight(self) -> Tensor:
-        """Unit directions over all but the first axis, for transposed convolutions too, times their gains."""
+        """Unit directions over all but the first axis, for transposed convolutions too, times their
+        gains.
+        """
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
@@ -40,7 +46,9 @@ def wrapped(name: str, inside: nn.Module) -> nn.Module:
 class Conv(nn.Module):
     """Pads its own input: N samples give ceil(N / stride)."""
 
-    def __init__(self, dim_in: int, dim_out: int, kernel: int, stride: int = 1, causal: bool = False) -> None:
+    def __init__(
+        self, dim_in: int, dim_out: int, kernel: int, stride: int = 1, causal: bool = False
+    ) -> None:
         super().__init__()
         self.kernel, self.stride, self.causal = kernel, stride, causal
         self.conv = wrapped("conv", Weights(dim_out, dim_in, kernel, outputs=dim_out))
@@ -51,7 +59,9 @@ class Conv(nn.Module):
         return total - right, right + (-n) % self.stride
 
     def pad(self, x: Tensor, left: int, right: int) -> Tensor:
-        """Reflection; what is too short for it is first extended by zeros, which are then cut off behind."""
+        """Reflection; what is too short for it is first extended by zeros, which are then cut off
+        behind.
+        """
         short = max(0, max(left, right) + 1 - x.shape[-1])
         y = F.pad(F.pad(x, (0, short)), (left, right), "reflect")
         return y[..., : y.shape[-1] - short] if short else y
@@ -83,7 +93,12 @@ class Upsample(nn.Module):
 class Residual(nn.Module):
     def __init__(self, width: int, causal: bool) -> None:
         super().__init__()
-        self.block = nn.Sequential(nn.ELU(), Conv(width, width // 2, 3, causal=causal), nn.ELU(), Conv(width // 2, width, 1, causal=causal))
+        self.block = nn.Sequential(
+            nn.ELU(),
+            Conv(width, width // 2, 3, causal=causal),
+            nn.ELU(),
+            Conv(width // 2, width, 1, causal=causal),
+        )
         self.shortcut = Conv(width, width, 1, causal=causal)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,20 +118,34 @@ class SkipLSTM(nn.Module):
 class Codebook(nn.Module):
     def __init__(self, codes: int, width: int) -> None:
         super().__init__()
-        for name, value in (("inited", torch.ones(1)), ("cluster_size", torch.ones(codes)), ("embed", torch.randn(codes, width)), ("embed_avg", torch.zeros(codes, width))):
+        for name, value in (
+            ("inited", torch.ones(1)),
+            ("cluster_size", torch.ones(codes)),
+            ("embed", torch.randn(codes, width)),
+            ("embed_avg", torch.zeros(codes, width)),
+        ):
             self.register_buffer(name, value)
 
     def nearest(self, x: Tensor) -> Tensor:
         """x [n, E] -> [n], the lowest index on ties."""
         e = self.embed.t()
-        return (-(x.pow(2).sum(1, keepdim=True) - 2 * x @ e + e.pow(2).sum(0, keepdim=True))).max(dim=-1).indices
+        return (
+            (-(x.pow(2).sum(1, keepdim=True) - 2 * x @ e + e.pow(2).sum(0, keepdim=True)))
+            .max(dim=-1)
+            .indices
+        )
 
 
 class ReferenceCodec(nn.Module):
     def __init__(
-        self, filters: int = 32, width: int = 128, ratios: tuple[int, ...] = (8, 5, 4, 2), codebooks: int = 12, codes: int = 1024,
+        self,
+        filters: int = 32,
+        width: int = 128,
+        ratios: tuple[int, ...] = (8, 5, 4, 2),
+        codebooks: int = 12,
+        codes: int = 1024,
         causal: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         encoder: list[nn.Module] = [Conv(1, filters, 7, causal=causal)]
         w = filters
@@ -130,8 +159,13 @@ class ReferenceCodec(nn.Module):
             w //= 2
         decoder += [nn.ELU(), Conv(w, 1, 7, causal=causal)]
         self.hop = math.prod(ratios)
-        self.encoder, self.decoder = wrapped("model", nn.Sequential(*encoder)), wrapped("model", nn.Sequential(*decoder))
-        layers = nn.ModuleList(wrapped("_codebook", Codebook(codes, width)) for _ in range(codebooks))
+        self.encoder, self.decoder = (
+            wrapped("model", nn.Sequential(*encoder)),
+            wrapped("model", nn.Sequential(*decoder)),
+        )
+        layers = nn.ModuleList(
+            wrapped("_codebook", Codebook(codes, width)) for _ in range(codebooks)
+        )
         self.quantizer = wrapped("vq", wrapped("layers", layers))
 
     @property
@@ -140,7 +174,9 @@ class ReferenceCodec(nn.Module):
 
     @torch.no_grad()
     def randomize(self, seed: int = 0) -> ReferenceCodec:
-        """Codewords where latents lie, each codebook finer than the one before, so that all are used."""
+        """Codewords where latents lie, each codebook finer than the one before, so that all are
+        used.
+        """
         g = torch.Generator().manual_seed(seed)
         for p in self.parameters():
             p.mul_(1 + 0.1 * torch.randn(p.shape, generator=g))

@@ -8,7 +8,7 @@ from uniaudio_training.codec.losses import SpectralLoss
 from uniaudio_training.corpus.schema import Label, Phone, Track
 from uniaudio_training.models.spectral import SpectralCodec
 
-from uniaudio_engine.config import CodecConfig, from_dict
+from uniaudio_engine.storage.config import CodecConfig, from_dict
 
 SMALL = {
     "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
@@ -84,7 +84,11 @@ def test_levels_vary_and_gains_undo_them(corpus):
     assert levels.max() - levels.min() > 30 and x.abs().max() <= 1
     back = ((x * gains).square().mean(1)).log10() * 10
     assert (back.max() - back.min()) < 12  # what is left is where crops lie and what is mixed in
-    assert set(phones.unique().tolist()) == {-1, mixture.phones.index("pau"), mixture.phones.index("s")}
+    assert set(phones.unique().tolist()) == {
+        -1,
+        mixture.phones.index("pau"),
+        mixture.phones.index("s"),
+    }
 
 
 def test_misspelt_sources(corpus):

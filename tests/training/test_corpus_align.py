@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-
 from uniaudio_training.corpus import align
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.corpus.schema import Label, Phone, Track
@@ -28,7 +27,8 @@ def brute(scores, states, optional, least):
             if min(b - a for a, b in itertools.pairwise(bounds)) < least:
                 continue
             total = sum(
-                scores[a:b, s].sum() for s, (a, b) in zip(chosen, itertools.pairwise(bounds), strict=True)
+                scores[a:b, s].sum()
+                for s, (a, b) in zip(chosen, itertools.pairwise(bounds), strict=True)
             )
             best = max(best, total)
     return best
@@ -41,9 +41,13 @@ def test_the_path_is_the_best_one():
         states = [0, 1, 0, 2, 0][: 3 + 2 * (trial % 2)]
         optional = [s == 0 for s in states]
         path = align.best_path(scores, states, optional, least=2)
-        total = sum(scores[a:b, s].sum() for s, (a, b) in zip(states, itertools.pairwise(path), strict=True))
+        total = sum(
+            scores[a:b, s].sum() for s, (a, b) in zip(states, itertools.pairwise(path), strict=True)
+        )
         assert total == pytest.approx(brute(scores, states, optional, 2), abs=1e-4)
-        assert all(b - a >= 2 for s, (a, b) in zip(states, itertools.pairwise(path), strict=True) if s)
+        assert all(
+            b - a >= 2 for s, (a, b) in zip(states, itertools.pairwise(path), strict=True) if s
+        )
 
 
 def test_no_room():
@@ -53,14 +57,36 @@ def test_no_room():
 
 def test_align_finds_borders_and_pauses():
     words = [["pau"], ["k", "ah1", "m"], ["hh", "ih1", "r"], ["pau"]]
-    order = [("pau", 10), ("k", 6), ("ah", 9), ("m", 7), ("pau", 12), ("hh", 5), ("ih", 8), ("r", 9), ("pau", 4)]
+    order = [
+        ("pau", 10),
+        ("k", 6),
+        ("ah", 9),
+        ("m", 7),
+        ("pau", 12),
+        ("hh", 5),
+        ("ih", 8),
+        ("r", 9),
+        ("pau", 4),
+    ]
     classes = [align._ID[p] for p, n in order for _ in range(n)]
     found = align.align(scores_of(classes, 0.5), words, len(classes) * align.STEP)
-    assert [p.phone for p in found.phones] == ["pau", "k", "ah1", "m", "pau", "hh", "ih1", "r", "pau"]
+    assert [p.phone for p in found.phones] == [
+        "pau",
+        "k",
+        "ah1",
+        "m",
+        "pau",
+        "hh",
+        "ih1",
+        "r",
+        "pau",
+    ]
     ends = np.cumsum([n for _, n in order]) * align.STEP
     assert np.abs(np.array([p.end for p in found.phones]) - ends).max() < 0.011
     assert found.score > align.LEAST_SCORE
-    wrong = align.align(scores_of(classes), [["s", "iy1", "z"], ["zh", "uw1"]], len(classes) * align.STEP)
+    wrong = align.align(
+        scores_of(classes), [["s", "iy1", "z"], ["zh", "uw1"]], len(classes) * align.STEP
+    )
     assert wrong.score < align.LEAST_SCORE
 
 
@@ -89,7 +115,11 @@ def corpus(folder, count=4):
         pcm.append((x * 32767).clip(-32767, 32767).astype(np.int16))
         track = Track(16000 * i, 16000, "see", "a", phones)
         prompt = Track(16000 * ((i + 1) % count), 16000, "see", "a", phones)
-        lines.append(Label(f"tts-train-0000-{i:04d}", "tts", "train", {"target": track, "prompt": prompt}).line())
+        lines.append(
+            Label(
+                f"tts-train-0000-{i:04d}", "tts", "train", {"target": track, "prompt": prompt}
+            ).line()
+        )
     np.save(folder / "tts-train-0000.npy", np.concatenate(pcm))
     (folder / "tts-train-0000.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -98,7 +128,16 @@ def test_train_align_and_measure(tmp_path, capsys):
     torch.manual_seed(0)
     corpus(tmp_path / "exact")
     run = tmp_path / "run"
-    arguments = ["train", "--exact", str(tmp_path / "exact"), "--out", str(run), "--batch", "4", "--steps"]
+    arguments = [
+        "train",
+        "--exact",
+        str(tmp_path / "exact"),
+        "--out",
+        str(run),
+        "--batch",
+        "4",
+        "--steps",
+    ]
     assert align.main([*arguments, "30"]) == 0
     model = align.Aligner.load(run)
     errors = align.border_errors(model, tmp_path / "exact", "train", 4)

@@ -1,18 +1,17 @@
 """The shipped examples are what the corpus' code draws."""
 
-
 import numpy as np
 import pytest
 import soundfile
 
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import examples  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.sentences import WORDNET  # noqa: E402
+from uniaudio_training.corpus import examples
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.sentences import WORDNET
 
-from uniaudio_engine.copy_examples import example_files  # noqa: E402
-from uniaudio_engine.tasks import TASKS  # noqa: E402
+from uniaudio_engine.cli.examples import example_files
+from uniaudio_engine.request.tasks import TASKS
 
 SHIPPED = {p.name: p for p in example_files()}
 
@@ -31,7 +30,9 @@ def test_every_file_has_a_maker():
     assert made == SHIPPED.keys()
 
 
-@pytest.mark.parametrize("name", ["rain.flac", "speech.flac", "voice.flac", "sentence.flac"])  # the other shards take seconds each
+@pytest.mark.parametrize(
+    "name", ["rain.flac", "speech.flac", "voice.flac", "sentence.flac"]
+)  # the other shards take seconds each
 def test_a_file_is_what_is_drawn(name):
     clip = examples.CLIPS[name]
     if clip.task != "a_edit":
@@ -39,7 +40,9 @@ def test_a_file_is_what_is_drawn(name):
     pcm, label = examples.draw(clip)
     shipped, rate = soundfile.read(SHIPPED[name], dtype="int16")
     assert rate == 16000 and len(shipped) == len(pcm)
-    assert np.abs(shipped.astype(int) - pcm).max() <= 2  # equal; 2 for other versions of SciPy and soxr
+    assert (
+        np.abs(shipped.astype(int) - pcm).max() <= 2
+    )  # equal; 2 for other versions of SciPy and soxr
     assert clip.what(label) in SHIPPED["README.md"].read_text(encoding="utf-8")
     if name == "rain.flac":
         assert f'"{label.caption}"' in TASKS["a_edit"].example
@@ -47,4 +50,8 @@ def test_a_file_is_what_is_drawn(name):
         words = TASKS["s_edit"].example.split()
         begin, end = (float(t) for t in words[words.index("--span") + 1].split(":"))
         (word,) = [w for w in label.tracks["source"].words if w.word == label.edit.removed]
-        assert words[2] == label.edit.added and begin <= word.start < begin + 0.02 and end - 0.02 < word.end <= end
+        assert (
+            words[2] == label.edit.added
+            and begin <= word.start < begin + 0.02
+            and end - 0.02 < word.end <= end
+        )

@@ -1,4 +1,6 @@
-"""The corpus: remade bit for bit, resumed after a kill, split cleanly, and labels that say what is in the sound."""
+"""The corpus: remade bit for bit, resumed after a kill, split cleanly, and labels that say what is
+in the sound.
+"""
 
 import importlib.util
 import json
@@ -12,13 +14,19 @@ import pytest
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 pytest.importorskip("tqdm", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import captions, check, cli, degrade, recipes, singing, speech  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.music import SOUNDFONT  # noqa: E402
-from uniaudio_training.corpus.reading import CorpusError, open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import SPLITS, TASK_ROLES, TASKS  # noqa: E402
-from uniaudio_training.corpus.sentences import WORDNET, split_of  # noqa: E402
-from uniaudio_training.corpus.shards import ShardSpec, draw_shard, make_shard, read_manifest, write_manifest  # noqa: E402
+from uniaudio_training.corpus import captions, check, cli, degrade, recipes, singing, speech
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.music import SOUNDFONT
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.schema import SPLITS, TASK_ROLES, TASKS
+from uniaudio_training.corpus.sentences import WORDNET, split_of
+from uniaudio_training.corpus.shards import (
+    ShardSpec,
+    draw_shard,
+    make_shard,
+    read_manifest,
+    write_manifest,
+)
 
 PLAIN = ("t2s", "a_edit")  # need nothing but NumPy
 SPOKEN = ("tts", "vc", "tse", "sd", "svs", "i_tts", "s_edit")
@@ -37,7 +45,14 @@ def _tasks():
     """What can be made on this machine."""
     font = SOUNDFONT.exists() and importlib.util.find_spec("tinysoundfont") is not None
     spoken = _has_flite()
-    return [t for t in TASKS if t in PLAIN or (t in SPOKEN and spoken) or (t == "t2m" and font) or (t == "se" and spoken and font)]
+    return [
+        t
+        for t in TASKS
+        if t in PLAIN
+        or (t in SPOKEN and spoken)
+        or (t == "t2m" and font)
+        or (t == "se" and spoken and font)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +60,10 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for task in _tasks():
         for split in ("train", "test"):
-            make_shard(ShardSpec(task, split, 0, seed=5, seconds=20 if split == "train" else 8), str(folder))
+            make_shard(
+                ShardSpec(task, split, 0, seed=5, seconds=20 if split == "train" else 8),
+                str(folder),
+            )
     write_manifest(folder, 5)
     return open_corpus(folder)
 
@@ -53,7 +71,9 @@ def corpus(tmp_path_factory):
 def _need(corpus, *tasks):
     for task in tasks:
         if task not in corpus.tasks:
-            pytest.skip(f"{task} cannot be made here: flite, WordNet or the sound font is not installed")
+            pytest.skip(
+                f"{task} cannot be made here: flite, WordNet or the sound font is not installed"
+            )
 
 
 def _all(corpus, task):
@@ -64,21 +84,31 @@ def _all(corpus, task):
 def test_a_shard_is_a_function_of_its_spec(task, corpus, tmp_path):
     _need(corpus, task)
     other = SPOKEN if task in SPOKEN else PLAIN
-    draw_shard(ShardSpec(next(t for t in other if t != task), "valid", 3, seed=1, seconds=1))  # whatever was made before
+    draw_shard(
+        ShardSpec(next(t for t in other if t != task), "valid", 3, seed=1, seconds=1)
+    )  # whatever was made before
     make_shard(ShardSpec(task, "train", 0, seed=5, seconds=20), str(tmp_path))
     for suffix in ("npy", "jsonl"):
-        assert (tmp_path / f"{task}-train-0000.{suffix}").read_bytes() == (corpus.folder / f"{task}-train-0000.{suffix}").read_bytes()
+        assert (tmp_path / f"{task}-train-0000.{suffix}").read_bytes() == (
+            corpus.folder / f"{task}-train-0000.{suffix}"
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("task", PLAIN)
 def test_seed_split_and_index_make_other_shards(task):
     pcm, _ = draw_shard(ShardSpec(task, "train", 0, seed=5, seconds=4))
-    for spec in (ShardSpec(task, "train", 1, 5, 4), ShardSpec(task, "valid", 0, 5, 4), ShardSpec(task, "train", 0, 6, 4)):
+    for spec in (
+        ShardSpec(task, "train", 1, 5, 4),
+        ShardSpec(task, "valid", 0, 5, 4),
+        ShardSpec(task, "train", 0, 6, 4),
+    ):
         assert not np.array_equal(pcm, draw_shard(spec)[0])
 
 
 def _make(out, stop_at=0):
-    """27 small shards in a process of its own, which kills itself before it finishes its ``stop_at``-th file."""
+    """27 small shards in a process of its own, which kills itself before it finishes its
+    ``stop_at``-th file.
+    """
     code = f"""
 import os, pathlib, signal, sys
 from uniaudio_training.corpus import cli, shards
@@ -92,8 +122,24 @@ def count(self, target):
 pathlib.Path.replace = count
 sys.exit(cli.main(sys.argv[1:]))
 """
-    arguments = ["make", "--tasks", "t2s", "--hours", "0.15", "--out", str(out), "--workers", "1", "--splits", "train", "--seed", "3"]
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    arguments = [
+        "make",
+        "--tasks",
+        "t2s",
+        "--hours",
+        "0.15",
+        "--out",
+        str(out),
+        "--workers",
+        "1",
+        "--splits",
+        "train",
+        "--seed",
+        "3",
+    ]
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
 
 
 def _bytes(folder):
@@ -107,15 +153,29 @@ def test_workers_change_nothing(tmp_path):
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
 
 
-@pytest.mark.parametrize("stop_at", [4, 5])  # the manifest, a shard's two files, then the second's audio or labels
+@pytest.mark.parametrize(
+    "stop_at", [4, 5]
+)  # the manifest, a shard's two files, then the second's audio or labels
 def test_a_killed_run_goes_on(stop_at, tmp_path):
     whole = tmp_path / "whole"
-    cli.make(whole, [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(27)], 3, workers=1, progress=False)
+    cli.make(
+        whole,
+        [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(27)],
+        3,
+        workers=1,
+        progress=False,
+    )
     killed = _make(tmp_path / "killed", stop_at)
     assert killed.returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed").glob("*.jsonl") if p.name[0] != "."] == ["t2s-train-0000.jsonl"]
-    assert any(p.name.startswith(".t2s-train-0001") for p in (tmp_path / "killed").iterdir())  # half written
-    assert len(open_corpus(tmp_path / "killed")["t2s", "train"]) == len(open_corpus(whole).shards("t2s", "train")[0])
+    assert [p.name for p in (tmp_path / "killed").glob("*.jsonl") if p.name[0] != "."] == [
+        "t2s-train-0000.jsonl"
+    ]
+    assert any(
+        p.name.startswith(".t2s-train-0001") for p in (tmp_path / "killed").iterdir()
+    )  # half written
+    assert len(open_corpus(tmp_path / "killed")["t2s", "train"]) == len(
+        open_corpus(whole).shards("t2s", "train")[0]
+    )
     resumed = _make(tmp_path / "killed")
     assert resumed.returncode == 0, resumed.stderr
     assert _bytes(tmp_path / "killed") == _bytes(whole)
@@ -128,7 +188,9 @@ def test_manifest_names_sources_and_shards(corpus):
     assert all(s["licence"] for s in manifest["sources"].values())
     for name, entry in manifest["shards"].items():
         assert entry["seconds"] > 7 and len(entry["sha256"]) == 64, name
-    assert set(manifest["shards"]) == {f"{t}-{s}-0000" for t in corpus.tasks for s in ("train", "test")}
+    assert set(manifest["shards"]) == {
+        f"{t}-{s}-0000" for t in corpus.tasks for s in ("train", "test")
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -149,7 +211,10 @@ def test_splits_share_no_speaker_and_no_sentence(corpus):
                 track = example.track(role)
                 if track.text:
                     said[split].add(track.text)
-                    assert split_of(track.text) == split and track.speaker in names[SPLITS.index(split)]
+                    assert (
+                        split_of(track.text) == split
+                        and track.speaker in names[SPLITS.index(split)]
+                    )
     assert not said["train"] & said["test"]
 
 
@@ -157,9 +222,15 @@ def test_conversion_keeps_time(corpus):
     _need(corpus, "vc")
     for e in _all(corpus, "vc"):
         source, target, prompt = (e.track(r) for r in ("source", "target", "prompt"))
-        assert source.speaker != target.speaker == prompt.speaker and source.text == target.text != prompt.text
+        assert (
+            source.speaker != target.speaker == prompt.speaker
+            and source.text == target.text != prompt.text
+        )
         assert source.speaker.split("-")[0] == target.speaker.split("-")[0]
-        assert max(abs(a.end - b.end) for a, b in zip(source.phones, target.phones, strict=True)) <= recipes.VC_DRIFT + 1e-5
+        assert (
+            max(abs(a.end - b.end) for a, b in zip(source.phones, target.phones, strict=True))
+            <= recipes.VC_DRIFT + 1e-5
+        )
 
 
 def test_noise_is_what_is_left_over(corpus):
@@ -171,7 +242,12 @@ def test_noise_is_what_is_left_over(corpus):
             measured = 10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum())
             assert abs(measured - label.snr_db) < 0.01
             assert -5.1 < label.snr_db < (20.1 if task == "se" else 5.1)
-    kinds = {recipes.se(np.random.default_rng(i), "train", recipes.Bench("train"))[0].labels["noise"].kind for i in range(12)}
+    kinds = {
+        recipes.se(np.random.default_rng(i), "train", recipes.Bench("train"))[0]
+        .labels["noise"]
+        .kind
+        for i in range(12)
+    }
     assert len(kinds) >= 4
 
 
@@ -179,7 +255,9 @@ def test_noise_is_what_is_left_over(corpus):
 def test_rooms_decay_as_labelled_and_start_with_the_direct_sound(rt60):
     response = degrade.room(np.random.default_rng(1), rt60)
     assert degrade.decay_time(response.taps) == pytest.approx(rt60, rel=0.06)
-    assert response.taps[0] == pytest.approx(1.0, abs=1e-6) and np.abs(response.taps[1:]).max() < 1.0
+    assert (
+        response.taps[0] == pytest.approx(1.0, abs=1e-6) and np.abs(response.taps[1:]).max() < 1.0
+    )
     click = np.zeros(8000)
     click[1000] = 0.3
     dry, wet = degrade.reverberate(click, response)
@@ -194,9 +272,15 @@ def test_singing_is_on_its_notes(corpus):
         notes, phones = e.label.notes, e.track().phones
         starts = {0.0, *(round(p.end, 4) for p in phones)}
         for n in notes:
-            assert n.lyric == "-" or round(n.start, 4) in starts  # a lyric begins where a phone does
-        assert all(a.start + a.duration <= b.start + 1e-4 for a, b in zip(notes, notes[1:], strict=False))
-        assert " ".join(n.lyric for n in notes if n.lyric != "-").split() == [w.word for w in e.track().words]
+            assert (
+                n.lyric == "-" or round(n.start, 4) in starts
+            )  # a lyric begins where a phone does
+        assert all(
+            a.start + a.duration <= b.start + 1e-4 for a, b in zip(notes, notes[1:], strict=False)
+        )
+        assert " ".join(n.lyric for n in notes if n.lyric != "-").split() == [
+            w.word for w in e.track().words
+        ]
 
 
 def test_contour_is_the_melody():
@@ -204,14 +288,20 @@ def test_contour_is_the_melody():
 
     notes = (Note(60, 0.1, 0.3, "a"), Note(64, 0.4, 0.8, "b"))
     f0 = singing.contour(notes, Vibrato(50.0, 5.0), 20000)
-    assert f0[2000] == pytest.approx(261.63, rel=1e-4) and f0[:1000] == pytest.approx(261.63, rel=1e-4)
+    assert f0[2000] == pytest.approx(261.63, rel=1e-4) and f0[:1000] == pytest.approx(
+        261.63, rel=1e-4
+    )
     late = 1200 * np.log2(f0[12000:16000] / 329.63)
     assert 45 < late.max() < 51 and -51 < late.min() < -45  # vibrato at full depth, to both sides
 
 
 def test_edits_leave_the_rest_alone(corpus):
     for e in _all(corpus, "a_edit"):
-        assert check.outside_equal(e) and e.label.edit.operation in recipes.OPERATIONS and e.label.caption
+        assert (
+            check.outside_equal(e)
+            and e.label.edit.operation in recipes.OPERATIONS
+            and e.label.caption
+        )
         assert not np.array_equal(e.pcm("source"), e.pcm("target"))
         if e.label.edit.operation in ("add", "drop"):
             assert check.event_db(e) > 3
@@ -220,8 +310,15 @@ def test_edits_leave_the_rest_alone(corpus):
         edit, source, target = e.label.edit, e.track("source"), e.track()
         assert edit.removed in source.text and edit.added in target.text
         assert source.text.replace(edit.removed, edit.added, 1) == target.text
-        for track, span, words in ((source, edit.source, edit.removed), (target, edit.target, edit.added)):
-            inside = [w.word for w in track.words if span.start / 16000 <= (w.start + w.end) / 2 < span.end / 16000]
+        for track, span, words in (
+            (source, edit.source, edit.removed),
+            (target, edit.target, edit.added),
+        ):
+            inside = [
+                w.word
+                for w in track.words
+                if span.start / 16000 <= (w.start + w.end) / 2 < span.end / 16000
+            ]
             assert [w for w in words.lower().split() if w in inside], (e.id, words, inside)
 
 
@@ -282,7 +379,22 @@ def test_wrong_arguments_get_one_line(arguments, message, tmp_path, capsys):
 
 
 def test_folder_of_another_seed_or_kind_is_left_alone(corpus, tmp_path, capsys):
-    assert cli.main(["make", "--tasks", "t2s", "--hours", "0.01", "--seed", "6", "--out", str(corpus.folder)]) == 2
+    assert (
+        cli.main(
+            [
+                "make",
+                "--tasks",
+                "t2s",
+                "--hours",
+                "0.01",
+                "--seed",
+                "6",
+                "--out",
+                str(corpus.folder),
+            ]
+        )
+        == 2
+    )
     assert "--seed 5" in capsys.readouterr().err
     (tmp_path / "mine.jsonl").write_text("{}\n")
     assert cli.main(["make", "--tasks", "t2s", "--hours", "0.01", "--out", str(tmp_path)]) == 2
@@ -309,7 +421,12 @@ def test_check_and_show(corpus, tmp_path, capsys):
     assert cli.main(["check", str(corpus.folder), "--examples", "2"]) == 0
     assert "0 wrong" in capsys.readouterr().out
     pytest.importorskip("matplotlib")
-    assert cli.main(["show", str(corpus.folder), "--task", "a_edit", "--count", "1", "--out", str(tmp_path)]) == 0
+    assert (
+        cli.main(
+            ["show", str(corpus.folder), "--task", "a_edit", "--count", "1", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     assert {p.suffix for p in tmp_path.iterdir()} == {".wav", ".png"}
 
 
@@ -328,7 +445,7 @@ def test_trainers_read_it(corpus):
     from uniaudio_training.lm.items import Given, make_item
     from uniaudio_training.lm.tokens import tokenize
 
-    from uniaudio_engine.tasks import TASKS as ENTRIES
+    from uniaudio_engine.request.tasks import TASKS as ENTRIES
 
     data = CodecData(corpus.folder, 320, 40, {"tts": 0.4, "se": 0.3, "t2s": 0.3})
     samples, phones = data.batch(np.random.default_rng(0), 12)
@@ -343,10 +460,20 @@ def test_trainers_read_it(corpus):
     tokens = tokenize(shard, encode, lambda samples: encode(samples)[0] + 1)
     lengths = [len(e.audio(role)) for e in shard for role in e.roles]
     assert tokens["frames"].tolist() == [-(-n // 320) for n in lengths]
-    assert tokens["codes"].shape == (tokens["frames"].sum(), 8) and np.array_equal(tokens["units"], tokens["codes"][:, 0] + 1)
+    assert tokens["codes"].shape == (tokens["frames"].sum(), 8) and np.array_equal(
+        tokens["units"], tokens["codes"][:, 0] + 1
+    )
     assert tokens["codes"][0, 0] == lengths[0] % 1024
     label = shard[0].label
-    tracks = dict(zip(label.tracks, np.split(tokens["codes"], np.cumsum(tokens["frames"]))[: len(label.tracks)], strict=True))
+    tracks = dict(
+        zip(
+            label.tracks,
+            np.split(tokens["codes"], np.cumsum(tokens["frames"]))[: len(label.tracks)],
+            strict=True,
+        )
+    )
     item = make_item(Given(ENTRIES["tts"], label, tracks, {}, None, {}))
     spoken = item.inputs["text"]
-    assert spoken.durations.sum() == len(item.codes) and len(spoken) == len(label.tracks["target"].phones)
+    assert spoken.durations.sum() == len(item.codes) and len(spoken) == len(
+        label.tracks["target"].phones
+    )

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import soundfile as sf
-
 from uniaudio_training.corpus import public
 from uniaudio_training.corpus.reading import CorpusError, open_corpus
 
@@ -45,7 +44,12 @@ def test_librispeech(librispeech, tmp_path):
     corpus = open_corpus(out)
     test = corpus["tts", "test"]
     assert {e.track().speaker for e in test} == {"ls61"}
-    heard = {e.track().speaker for s in ("train", "valid") if ("tts", s) in list(corpus) for e in corpus["tts", s]}
+    heard = {
+        e.track().speaker
+        for s in ("train", "valid")
+        if ("tts", s) in list(corpus)
+        for e in corpus["tts", s]
+    }
     assert heard == {"ls1089", "ls121"}
     first = test[0]
     assert first.track().text == "He hoped there would be stew"
@@ -123,7 +127,9 @@ def test_layouts(tmp_path):
     assert [c.split for c in clips] == ["train", "test"] and clips[0].text == "a dog barking"
 
 
-@pytest.mark.parametrize("name", ["librispeech", "libritts", "vctk", "ljspeech", "kathleen", "common-voice", "esc10"])
+@pytest.mark.parametrize(
+    "name", ["librispeech", "libritts", "vctk", "ljspeech", "kathleen", "common-voice", "esc10"]
+)
 def test_a_folder_that_is_no_corpus(name, tmp_path, capsys):
     assert public.main([name, str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "expected" in capsys.readouterr().err

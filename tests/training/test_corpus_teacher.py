@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-
-from uniaudio_engine.text import sentence_words
 from uniaudio_training.corpus import teacher
 from uniaudio_training.corpus.reading import open_corpus
+
+from uniaudio_engine.text import sentence_words
 
 RATE = 16000
 
@@ -28,7 +28,14 @@ class Tones:
 
 
 def test_spelling():
-    assert teacher.spelt(["w", "ao1", "t", "er0"]) == [("w", 0), ("ˈ", 1), ("ɔ", 1), ("t", 2), ("ə", 3), ("ɹ", 3)]
+    assert teacher.spelt(["w", "ao1", "t", "er0"]) == [
+        ("w", 0),
+        ("ˈ", 1),
+        ("ɔ", 1),
+        ("t", 2),
+        ("ə", 3),
+        ("ɹ", 3),
+    ]
     assert teacher.spelt(["dh", "ax0"]) == [("ð", 0), ("ə", 1)]
     assert ("ˈ", 0) not in teacher.spelt(["ae1", "n", "d"])  # a sentence does not stress it
 

@@ -1,8 +1,10 @@
-"""Imported EnCodec against ``transformers``' own EncodecModel: saved, imported, encoded and decoded; all three published configurations.
+"""Imported EnCodec against ``transformers``' own EncodecModel: saved, imported, encoded and
+decoded; all three published configurations.
 
-Runs where transformers is installed; nothing else in the project needs it.  Codes must be equal but for proven near-ties,
-which are counted; audio within 1e-4 of full scale.  At 48 kHz the input is padded by transformers' feature extractor, as its
-documentation asks.  It makes one chunk more than there are strides in the clip, of padding alone: that one is not ours.
+Runs where transformers is installed; nothing else in the project needs it. Codes must be equal but
+for proven near-ties, which are counted; audio within 1e-4 of full scale. At 48 kHz the input is
+padded by transformers' feature extractor, as its documentation asks. It makes one chunk more than
+there are strides in the clip, of padding alone: that one is not ours.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-from codec_tools import check_near_ties  # noqa: E402
-from encodec_case import PUBLISHED  # noqa: E402
-from torch.nn.utils import parametrize  # noqa: E402
+from codec_tools import check_near_ties
+from encodec_case import PUBLISHED
+from torch.nn.utils import parametrize
 
-from uniaudio_engine import Engine  # noqa: E402
-from uniaudio_engine.importers.encodec import import_encodec  # noqa: E402
+from uniaudio_engine import Engine
+from uniaudio_engine.importers.encodec import import_encodec
 
-LENGTHS = {"24 kHz": [1, 7, 319, 320, 321, 5003], "32 kHz": [1, 7, 640, 641, 5003], "48 kHz": [1, 7, 47520, 47521, 48000, 48001, 100003]}
+LENGTHS = {
+    "24 kHz": [1, 7, 319, 320, 321, 5003],
+    "32 kHz": [1, 7, 640, 641, 5003],
+    "48 kHz": [1, 7, 47520, 47521, 48000, 48001, 100003],
+}
 
 
 def sound(n: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -41,7 +47,9 @@ class Pair:
     def __init__(self, name: str, folder: Path, kind: str, **changes) -> None:
         torch.manual_seed(0)
         ignored = ("architectures", "model_type", "torch_dtype", "transformers_version")
-        config = transformers.EncodecConfig(**{k: v for k, v in (PUBLISHED[name] | changes).items() if k not in ignored})
+        config = transformers.EncodecConfig(
+            **{k: v for k, v in (PUBLISHED[name] | changes).items() if k not in ignored}
+        )
         self.theirs = transformers.EncodecModel(config).eval()
         with torch.no_grad():
             for p in (*self.theirs.encoder.parameters(), *self.theirs.decoder.parameters()):
@@ -52,15 +60,23 @@ class Pair:
         z = self.latents(sound(self.rate, self.channels, 99), self.theirs)
         spread, mean = z.std(0), z.mean(0)
         for i, layer in enumerate(self.theirs.quantizer.layers):
-            layer.codebook.embed.copy_(torch.randn_like(layer.codebook.embed) * spread * 0.96**i + (mean if i == 0 else 0))
+            layer.codebook.embed.copy_(
+                torch.randn_like(layer.codebook.embed) * spread * 0.96**i + (mean if i == 0 else 0)
+            )
         self.double = copy.deepcopy(self.theirs).double()
         source = folder / "theirs"
         self.theirs.save_pretrained(source)
         if kind != "safetensors":
             state = self.theirs.state_dict()
             if kind == "bin, old names":
-                spelling = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-                state = {next((k.replace(a, b) for a, b in spelling.items() if a in k), k): v for k, v in state.items()}
+                spelling = {
+                    "parametrizations.weight.original0": "weight_g",
+                    "parametrizations.weight.original1": "weight_v",
+                }
+                state = {
+                    next((k.replace(a, b) for a, b in spelling.items() if a in k), k): v
+                    for k, v in state.items()
+                }
             torch.save(state, source / "pytorch_model.bin")
             (source / "model.safetensors").unlink()
         import_encodec(source, folder / "ours")
@@ -71,8 +87,17 @@ class Pair:
     def extract(self, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(input_values, padding_mask), padded as transformers says."""
         c = self.theirs.config
-        extractor = transformers.EncodecFeatureExtractor(feature_size=self.channels, sampling_rate=self.rate, chunk_length_s=c.chunk_length_s, overlap=c.overlap)
-        got = extractor(raw_audio=x[0] if self.channels == 1 else x, sampling_rate=self.rate, return_tensors="pt")
+        extractor = transformers.EncodecFeatureExtractor(
+            feature_size=self.channels,
+            sampling_rate=self.rate,
+            chunk_length_s=c.chunk_length_s,
+            overlap=c.overlap,
+        )
+        got = extractor(
+            raw_audio=x[0] if self.channels == 1 else x,
+            sampling_rate=self.rate,
+            return_tensors="pt",
+        )
         return got["input_values"], got["padding_mask"]
 
     def latents(self, x: np.ndarray, model) -> torch.Tensor:
@@ -80,10 +105,17 @@ class Pair:
         c = model.config
         values, _ = self.extract(x)
         values = values.to(next(model.parameters()).dtype)
-        pieces = [values] if c.chunk_length is None else [values[..., i : i + c.chunk_length] for i in range(0, x.shape[1], c.chunk_stride)]
+        pieces = (
+            [values]
+            if c.chunk_length is None
+            else [values[..., i : i + c.chunk_length] for i in range(0, x.shape[1], c.chunk_stride)]
+        )
         with torch.no_grad():
             if c.normalize:
-                pieces = [p / (p.mean(1, keepdim=True).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8) for p in pieces]
+                pieces = [
+                    p / (p.mean(1, keepdim=True).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
+                    for p in pieces
+                ]
             return torch.cat([model.encoder(p)[0] for p in pieces], -1).T
 
     def check(self, x: np.ndarray, bandwidths: list[float]) -> tuple[int, int, float]:
@@ -101,16 +133,27 @@ class Pair:
             chunks = theirs.audio_codes[:, 0]  # [chunks, K, T of one]
             ours = self.codec.frames(n) // chunks.shape[-1]
             expected = np.concatenate([c.numpy() for c in chunks[:ours]], axis=1)
-            frames, ties = check_near_ties(encoded.codes, expected, z32, z64, self.books)  # those of the last, highest bandwidth count
+            frames, ties = check_near_ties(
+                encoded.codes, expected, z32, z64, self.books
+            )  # those of the last, highest bandwidth count
             if self.codec.normalizes:
                 scales = np.array([s.item() for s in theirs.audio_scales[:ours]], np.float32)
-                assert encoded.scales is not None and np.abs(encoded.scales - scales).max() <= 2e-6 * scales.max()
+                assert (
+                    encoded.scales is not None
+                    and np.abs(encoded.scales - scales).max() <= 2e-6 * scales.max()
+                )
             # their codes by both decoders
             codes, scales = expected.astype(np.int32), None if encoded.scales is None else scales
             given = theirs.audio_codes, theirs.audio_scales, mask
             pad = theirs.last_frame_pad_length
-            if self.theirs.config.chunk_length is not None and self.theirs.config.chunk_length % self.codec.frame_size:
-                given, pad = (given[0][:ours], given[1][:ours], None), 0  # transformers cannot add its own last chunk up then
+            if (
+                self.theirs.config.chunk_length is not None
+                and self.theirs.config.chunk_length % self.codec.frame_size
+            ):
+                given, pad = (
+                    (given[0][:ours], given[1][:ours], None),
+                    0,
+                )  # transformers cannot add its own last chunk up then
             with torch.no_grad():
                 pcm = self.theirs.decode(*given, last_frame_pad_length=pad)
             pcm = pcm.audio_values[0, :, :n].numpy()
@@ -142,7 +185,9 @@ def test_small_models_of_each_shape(name: str, kind: str, tmp_path: Path) -> Non
 def test_real_shapes(name: str, tmp_path: Path) -> None:
     pair = Pair(name, tmp_path, "safetensors")
     n = int(2.5 * pair.rate) + 77
-    frames, ties, worst = pair.check(sound(n, pair.channels, 3), PUBLISHED[name]["target_bandwidths"])
+    frames, ties, worst = pair.check(
+        sound(n, pair.channels, 3), PUBLISHED[name]["target_bandwidths"]
+    )
     print(f"{name}: {ties} near-ties in {frames} frames, audio off by {worst:.1e}")
     assert worst <= 1e-4 and ties <= max(2, frames // 50)
 
@@ -151,11 +196,28 @@ def test_real_shapes(name: str, tmp_path: Path) -> None:
     "changes",
     [
         {"chunk_length_s": 0.1, "overlap": 0.25},
-        {"chunk_length_s": 0.05, "overlap": 0.0, "use_causal_conv": True, "norm_type": "weight_norm"},
+        {
+            "chunk_length_s": 0.05,
+            "overlap": 0.0,
+            "use_causal_conv": True,
+            "norm_type": "weight_norm",
+        },
         {"chunk_length_s": 0.0613, "overlap": 0.5, "audio_channels": 1},
-        {"chunk_length_s": 0.1, "overlap": 0.01, "normalize": False, "num_residual_layers": 3, "use_conv_shortcut": False},
+        {
+            "chunk_length_s": 0.1,
+            "overlap": 0.01,
+            "normalize": False,
+            "num_residual_layers": 3,
+            "use_conv_shortcut": False,
+        },
         {"chunk_length_s": None, "overlap": None},
-        {"pad_mode": "constant", "chunk_length_s": None, "overlap": None, "norm_type": "weight_norm", "normalize": False},
+        {
+            "pad_mode": "constant",
+            "chunk_length_s": None,
+            "overlap": None,
+            "norm_type": "weight_norm",
+            "normalize": False,
+        },
     ],
     ids=str,
 )
@@ -179,7 +241,9 @@ def test_24_khz_streams(tmp_path: Path) -> None:
         played.append(decoder.push(got[-1]))
     got.append(encoder.flush())
     played += [decoder.push(got[-1]), decoder.flush()]
-    assert np.array_equal(np.concatenate(got, 1), codes) and np.array_equal(np.concatenate(played), pcm)
+    assert np.array_equal(np.concatenate(got, 1), codes) and np.array_equal(
+        np.concatenate(played), pcm
+    )
     with torch.no_grad():
         theirs = pair.theirs.encode(torch.from_numpy(x)[None, None], bandwidth=24.0)
     assert (theirs.audio_codes[0, 0].numpy() != codes).any(0).sum() <= 2

@@ -9,18 +9,20 @@ import pytest
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 pytest.importorskip("uniaudio_engine._C", reason="the engine's core is not built")
 
-from uniaudio_training.evaluate import items  # noqa: E402
-from uniaudio_training.evaluate.engines import able, load_subject  # noqa: E402
-from uniaudio_training.evaluate.metrics import edit_errors, error_rate  # noqa: E402
-from uniaudio_training.evaluate.recogniser import recogniser  # noqa: E402
+from uniaudio_training.evaluate import items
+from uniaudio_training.evaluate.engines import able, load_subject
+from uniaudio_training.evaluate.metrics import edit_errors, error_rate
+from uniaudio_training.evaluate.recogniser import recogniser
 
-from uniaudio_engine import Audio  # noqa: E402
-from uniaudio_engine.text import phonemize  # noqa: E402
+from uniaudio_engine import Audio
+from uniaudio_engine.text import phonemize
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "engine" / "tiny.py")
+    spec = importlib.util.spec_from_file_location(
+        "tiny", Path(__file__).parents[1] / "engine" / "tiny.py"
+    )
     tiny = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tiny)
     return load_subject(str(tiny.make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")))
@@ -48,8 +50,12 @@ def test_codec_and_speech_of_a_random_model(subject):
 
 def test_voices_that_the_folder_lacks_are_cloned(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr(items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1)
     monkeypatch.setattr(
-        type(subject.engine), "generate", lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1])
+        items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1
+    )
+    monkeypatch.setattr(
+        type(subject.engine),
+        "generate",
+        lambda self, task, **inputs: Audio(inputs["prompt"][0], inputs["prompt"][1]),
     )
     assert len(subject.say("hello", 0, voice="slt-102-163")) == 48000 and asked == ["slt-102-163"]

@@ -1,4 +1,6 @@
-"""The eleven judges: the truth passes, the floor fails, and what a model answers is kept apart from both."""
+"""The eleven judges: the truth passes, the floor fails, and what a model answers is kept apart from
+both.
+"""
 
 import json
 import math
@@ -8,18 +10,28 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
-import importlib.util  # noqa: E402
+import importlib.util
 
-for _package in ("pocketsphinx", "resemblyzer", "webrtcvad", "pesq", "pystoi", "tinysoundfont", "scipy"):
+for _package in (
+    "pocketsphinx",
+    "resemblyzer",
+    "webrtcvad",
+    "pesq",
+    "pystoi",
+    "tinysoundfont",
+    "scipy",
+):
     if importlib.util.find_spec(_package) is None:
-        pytest.skip(f"the corpus or evaluate extra is not installed ({_package})", allow_module_level=True)
+        pytest.skip(
+            f"the corpus or evaluate extra is not installed ({_package})", allow_module_level=True
+        )
 
-from uniaudio_training.corpus import music, sounds  # noqa: E402
-from uniaudio_training.corpus.flite import flite  # noqa: E402
-from uniaudio_training.corpus.reading import open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import TASKS  # noqa: E402
-from uniaudio_training.corpus.sentences import wordnet_sentences  # noqa: E402
-from uniaudio_training.corpus.shards import ShardSpec, make_shard, write_manifest  # noqa: E402
+from uniaudio_training.corpus import music, sounds
+from uniaudio_training.corpus.flite import flite
+from uniaudio_training.corpus.reading import open_corpus
+from uniaudio_training.corpus.schema import TASKS
+from uniaudio_training.corpus.sentences import wordnet_sentences
+from uniaudio_training.corpus.shards import ShardSpec, make_shard, write_manifest
 
 try:
     flite()
@@ -28,13 +40,21 @@ try:
 except RuntimeError as e:
     pytest.skip(str(e), allow_module_level=True)
 
-from uniaudio_training.evaluate import cases, joint, report, signals  # noqa: E402
-from uniaudio_training.evaluate import metrics as m  # noqa: E402
-from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier  # noqa: E402
-from uniaudio_training.evaluate.cli import main  # noqa: E402
-from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
+from uniaudio_training.evaluate import cases, joint, report, signals
+from uniaudio_training.evaluate import metrics as m
+from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier
+from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.engines import load_subject
 
-SECONDS = {"tts": 16.0, "vc": 8.0, "t2s": 24.0, "t2m": 30.0, "a_edit": 24.0, "i_tts": 10.0, "s_edit": 10.0}
+SECONDS = {
+    "tts": 16.0,
+    "vc": 8.0,
+    "t2s": 24.0,
+    "t2m": 30.0,
+    "a_edit": 24.0,
+    "i_tts": 10.0,
+    "s_edit": 10.0,
+}
 ITEMS = {"tts": 4, "t2s": 8, "t2m": 6, "a_edit": 6}  # of other tasks 2
 # What the truth scores at worst, and the floor at best.
 BOUNDS = {
@@ -73,7 +93,9 @@ def judged(corpus, echo):
 
     def of(task):
         if task not in found:
-            found[task] = joint.judge_task(task, echo, corpus, joint.Plan(ITEMS.get(task, 2)), progress=False)
+            found[task] = joint.judge_task(
+                task, echo, corpus, joint.Plan(ITEMS.get(task, 2)), progress=False
+            )
         return found[task]
 
     return of
@@ -92,7 +114,16 @@ def test_truth_passes_and_the_floor_fails(task, judged):
         assert sign * truth <= sign * at_worst, (measure, truth)
         if at_best < 9.0:
             assert sign * floor >= sign * at_best, (measure, floor)
-    words = [m for m in ("grammar WER", "phone error", "WER of the new words", "phone error of the new words") if (m, joint.TRUTH) in by]
+    words = [
+        m
+        for m in (
+            "grammar WER",
+            "phone error",
+            "WER of the new words",
+            "phone error of the new words",
+        )
+        if (m, joint.TRUTH) in by
+    ]
     for measure in words:
         assert by[measure, joint.TRUTH].value < (0.5 if task == "svs" else 0.35)
         if task not in ("vc", "sd"):  # their input says the same words
@@ -112,7 +143,11 @@ def test_noise_is_mixed_at_exactly_what_is_judged(corpus):
     chosen = cases.choose(corpus["se", "test"], 4)
     for case in cases.JUDGES["se"].cases(chosen):
         noise = case.source - case.truth
-        snr = 10 * math.log10(float((case.truth.astype(np.float64) ** 2).sum() / (noise.astype(np.float64) ** 2).sum()))
+        snr = 10 * math.log10(
+            float(
+                (case.truth.astype(np.float64) ** 2).sum() / (noise.astype(np.float64) ** 2).sum()
+            )
+        )
         assert snr == pytest.approx(float(case.condition.split()[0]), abs=0.05)
 
 
@@ -125,7 +160,9 @@ def test_scores_are_whole_songs(corpus):
 
 
 def test_the_engine_reads_such_scores(corpus):
-    engine_score = pytest.importorskip("uniaudio_engine.score", reason="the engine does not sing yet")
+    engine_score = pytest.importorskip(
+        "uniaudio_engine.score.reading", reason="the engine does not sing yet"
+    )
     for e in corpus["svs", "test"]:
         song = engine_score.lay_out(engine_score.read_score(cases.score(e.label)), 50.0)
         assert sum(song.durations) == pytest.approx(e.track().samples / 320, abs=1.5)
@@ -135,13 +172,23 @@ def test_a_speech_edit_asks_for_the_words_that_change(corpus):
     for case in cases.JUDGES["s_edit"].cases(list(corpus["s_edit", "test"])):
         begin, end = case.request["span"]
         edit = case.label.edit
-        said = [w.word for w in case.label.tracks["source"].words if begin - 1e-6 <= w.start and w.end <= end + 1e-6]
+        said = [
+            w.word
+            for w in case.label.tracks["source"].words
+            if begin - 1e-6 <= w.start and w.end <= end + 1e-6
+        ]
         assert " ".join(said) == edit.removed and case.request["text"] == edit.added
-        assert case.outside[0] <= edit.source.start and case.outside[1] <= len(case.source) - edit.source.end
+        assert (
+            case.outside[0] <= edit.source.start
+            and case.outside[1] <= len(case.source) - edit.source.end
+        )
 
 
 def test_changes_outside_an_edit_are_seen(corpus):
-    for task, measure in (("a_edit", "largest change outside the span"), ("s_edit", "samples outside bit-exact")):
+    for task, measure in (
+        ("a_edit", "largest change outside the span"),
+        ("s_edit", "samples outside bit-exact"),
+    ):
         case = next(c for c in cases.JUDGES[task].cases(list(corpus[task, "test"])) if c.outside[0])
         kept = dict(cases.JUDGES[task].measure(case, case.truth))[measure]
         sound = case.truth.copy()
@@ -166,7 +213,10 @@ def test_counts_and_pitches_on_the_truth_and_on_something_else():
             right += signals.sound_facts(asked, own).values()
             wrong += signals.sound_facts(asked, other).values()
     assert np.mean(right) > 0.95 and np.mean(wrong) < 0.6
-    assert signals.count_events("bell", np.zeros(16000)) == 0 and signals.pitch_word("siren", np.zeros(16000)) == ""
+    assert (
+        signals.count_events("bell", np.zeros(16000)) == 0
+        and signals.pitch_word("siren", np.zeros(16000)) == ""
+    )
 
 
 def test_silence_and_clicks_break_no_judge(corpus):
@@ -187,37 +237,71 @@ def random_model(corpus, tmp_path_factory):
 
     from uniaudio_training.lm.captions import train_captions
 
-    from uniaudio_engine import guides
-    from uniaudio_engine.captions import CaptionTokenizer
-    from uniaudio_engine.config import CodecConfig, SemanticConfig, SpectralConfig
-    from uniaudio_engine.folder import save_folder
-    from uniaudio_engine.sequence import guide_vocab, make_vocabulary, vocab_size
-    from uniaudio_engine.spec import codec_shapes, lm_shapes
+    from uniaudio_engine.request import aligned as aligned_rows
+    from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
+    from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, SpectralConfig
+    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
     from uniaudio_engine.text import PHONES
+    from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "engine" / "tiny.py")
+    spec = importlib.util.spec_from_file_location(
+        "tiny", Path(__file__).parents[1] / "engine" / "tiny.py"
+    )
     tiny = sys.modules.get("tiny") or importlib.util.module_from_spec(spec)
     if "tiny" not in sys.modules:
         spec.loader.exec_module(tiny)
-    said = [e.label.caption for task in ("t2s", "t2m", "a_edit", "i_tts") for e in corpus[task, "test"]]
+    said = [
+        e.label.caption for task in ("t2s", "t2m", "a_edit", "i_tts") for e in corpus[task, "test"]
+    ]
     words = train_captions(said * 4, 300)
     config = tiny.tiny_config(len(PHONES))
     vocabulary = make_vocabulary(
-        4, 16, len(PHONES), TASKS, ("caption",), CaptionTokenizer(words).size, lambda start: guides.joint_spans(start, 16, 20)
+        4,
+        16,
+        len(PHONES),
+        TASKS,
+        ("caption",),
+        CaptionTokenizer(words).size,
+        lambda start: aligned_rows.joint_spans(start, 16, 20),
     )
     lm = dataclasses.replace(
-        config.lm, num_codebooks=4, vocab_size=vocab_size(vocabulary), guide_slots=len(vocabulary.guide_spans), guide_vocab=guide_vocab(vocabulary)
+        config.lm,
+        num_codebooks=4,
+        vocab_size=vocab_size(vocabulary),
+        aligned_slots=len(vocabulary.aligned_spans),
+        aligned_vocab=aligned_vocab(vocabulary),
     )
-    spectral = SpectralConfig(encoder_width=16, encoder_blocks=1, encoder_hidden=24, encoder_phases=False, decoder_blocks=0)
-    encoder = CodecConfig("spectral", num_codebooks=1, codebook_size=20, codebook_dim=8, spectral=spectral)
+    spectral = SpectralConfig(
+        encoder_width=16,
+        encoder_blocks=1,
+        encoder_hidden=24,
+        encoder_phases=False,
+        decoder_blocks=0,
+    )
+    encoder = CodecConfig(
+        "spectral", num_codebooks=1, codebook_size=20, codebook_dim=8, spectral=spectral
+    )
     config = dataclasses.replace(
-        config, codec=dataclasses.replace(config.codec, num_codebooks=8), lm=lm, vocabulary=vocabulary, tasks=TASKS, semantic=SemanticConfig(encoder, 2)
+        config,
+        codec=dataclasses.replace(config.codec, num_codebooks=8),
+        lm=lm,
+        vocabulary=vocabulary,
+        tasks=TASKS,
+        semantic=SemanticConfig(encoder, 2),
     )
     codec = tiny.random_weights(codec_shapes(config.codec))
     codec["decoder.output.bias"] -= 2.0
     path = tmp_path_factory.mktemp("models") / "joint"
-    save_folder(path, config, codec, tiny.random_weights(lm_shapes(lm), 1), PHONES, captions=words,
-                semantic=tiny.random_weights(codec_shapes(encoder), 2))  # fmt: skip
+    save_folder(
+        path,
+        config,
+        codec,
+        tiny.random_weights(lm_shapes(lm), 1),
+        PHONES,
+        captions=words,
+        semantic=tiny.random_weights(codec_shapes(encoder), 2),
+    )
     return load_subject(str(path))
 
 
@@ -239,17 +323,31 @@ def test_the_engine_answers_every_request(task, corpus, random_model):
 
 def test_classifiers_are_small_and_hear_nothing_in_silence():
     assert WEIGHTS.stat().st_size <= 200_000
-    assert {classifier(name)(np.zeros(8000, np.float32)) for name in ("sound", "event", "instrument")} == {"none"}
+    assert {
+        classifier(name)(np.zeros(8000, np.float32)) for name in ("sound", "event", "instrument")
+    } == {"none"}
     rng = np.random.default_rng(8)
     made = [sounds.make(rng) for _ in range(20)]
     assert sum(classifier("sound")(s.samples) == s.name for s in made) >= 19
 
 
 def test_errors_of_a_part():
-    said, heard = "the old man saw two red boats".split(), "the man saw ten big red boats here".split()
-    assert m.edit_errors(said, heard, 4, 6).edits == 2 and m.edit_errors(said, heard, 4, 6).reference == 2
-    assert m.edit_errors(said, heard, 0, 3).deletions == 1 and m.edit_errors(said, heard, 5, 6).substitutions == 0
-    assert m.edit_errors(said, heard, 6, 7).insertions == 1 and m.edit_errors(said, heard, 2, 3).edits == 0
+    said, heard = (
+        "the old man saw two red boats".split(),
+        "the man saw ten big red boats here".split(),
+    )
+    assert (
+        m.edit_errors(said, heard, 4, 6).edits == 2
+        and m.edit_errors(said, heard, 4, 6).reference == 2
+    )
+    assert (
+        m.edit_errors(said, heard, 0, 3).deletions == 1
+        and m.edit_errors(said, heard, 5, 6).substitutions == 0
+    )
+    assert (
+        m.edit_errors(said, heard, 6, 7).insertions == 1
+        and m.edit_errors(said, heard, 2, 3).edits == 0
+    )
     parts = sum((m.edit_errors(said, said, i, i + 1) for i in range(len(said))), m.Errors())
     assert (parts.edits, parts.reference) == (0, len(said))
     assert m.alignment("a b c".split(), "b c d".split()) == [(0, -1), (1, 0), (2, 1), (-1, 2)]
@@ -258,7 +356,10 @@ def test_errors_of_a_part():
 def test_frechet_distance_of_known_distributions():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((20000, 3))
-    a, b = m.Moments.of(x), m.Moments.of(2 * rng.standard_normal((20000, 3)) + np.array([3.0, 0, 0]))
+    a, b = (
+        m.Moments.of(x),
+        m.Moments.of(2 * rng.standard_normal((20000, 3)) + np.array([3.0, 0, 0])),
+    )
     assert m.frechet_distance(a, a) == pytest.approx(0.0, abs=1e-6)
     assert m.frechet_distance(a, b) == pytest.approx(9 + 3 * (2 - 1) ** 2, rel=0.05)
     halves = m.Moments.of(x[:7000]) + m.Moments.of(x[7000:])
@@ -273,24 +374,49 @@ def test_a_model_that_fails_is_silent_and_named(corpus):
 
     subject.engine.generate = fail
     result = joint.judge_task("a_edit", subject, corpus, joint.Plan(2), subject, progress=False)
-    assert len(result.trouble) == 2 * result.items and all("ValueError: no" in line for line in result.trouble)
+    assert len(result.trouble) == 2 * result.items and all(
+        "ValueError: no" in line for line in result.trouble
+    )
     assert {s.who for s in result.scores} == {*joint.WHO, joint.GAIN}
 
 
 def test_a_codec_alone_has_references_only(corpus):
     subject = load_subject("fake:flite")  # speaks, and does nothing else
     result = joint.judge_task("a_edit", subject, corpus, joint.Plan(2), progress=False)
-    assert {s.who for s in result.scores} == {joint.CEILING, joint.FLOOR, joint.TRUTH} and "cannot do it" in result.trouble[0]
+    assert {s.who for s in result.scores} == {
+        joint.CEILING,
+        joint.FLOOR,
+        joint.TRUTH,
+    } and "cannot do it" in result.trouble[0]
 
 
 def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
     page = tmp_path / "quality.md"
     page.write_text("# Quality\n\nOlder.\n")
-    monkeypatch.setattr(report, "write_section", lambda text, path=page, write=report.write_section: write(text, path))
+    monkeypatch.setattr(
+        report,
+        "write_section",
+        lambda text, path=page, write=report.write_section: write(text, path),
+    )
     asked = []
-    monkeypatch.setattr(joint, "judge_task", lambda task, *rest, run=joint.judge_task: asked.append(task) or run(task, *rest))
+    monkeypatch.setattr(
+        joint,
+        "judge_task",
+        lambda task, *rest, run=joint.judge_task: asked.append(task) or run(task, *rest),
+    )
     kept = tmp_path / "sub" / "report.json"
-    command = ["--model", "fake:echo", "--corpus", str(corpus.folder), "--limit", "2", "--json", str(kept), "--quiet", "--write"]
+    command = [
+        "--model",
+        "fake:echo",
+        "--corpus",
+        str(corpus.folder),
+        "--limit",
+        "2",
+        "--json",
+        str(kept),
+        "--quiet",
+        "--write",
+    ]
     assert main([*command, "--task", "a_edit"]) == 0
     assert main([*command, "--task", "a_edit,t2s", "--single", "t2s=fake:echo"]) == 0
     assert asked == ["a_edit", "t2s"]
@@ -300,43 +426,83 @@ def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
     entries = json.loads(kept.read_text())["tasks"]
     assert set(entries) == {"a_edit", "t2s"}
     gains = [s for s in entries["t2s"]["judged"]["scores"] if s["who"] == joint.GAIN]
-    assert [s["measure"] for s in gains] == list(joint.GOALS["t2s"]) and all(s["value"] == 0 and not s["low"] and not s["high"] for s in gains)  # of itself
+    assert [s["measure"] for s in gains] == list(joint.GOALS["t2s"]) and all(
+        s["value"] == 0 and not s["low"] and not s["high"] for s in gains
+    )  # of itself
     text = page.read_text()
-    assert text.startswith("# Quality\n\nOlder.\n") and text.count(report.BEGIN) == text.count(report.END) == 1
-    assert "| **a_edit** (2) | event right · largest change outside the span |" in text and "--seed 1" in text
+    assert (
+        text.startswith("# Quality\n\nOlder.\n")
+        and text.count(report.BEGIN) == text.count(report.END) == 1
+    )
+    assert (
+        "| **a_edit** (2) | event right · largest change outside the span |" in text
+        and "--seed 1" in text
+    )
 
 
 def test_joint_against_single():
     def task(name, measure, ours, theirs):
-        scores = [joint.Score(name, measure, who, v, v, v, 1) for who, v in (("model", ours), ("single", theirs))]
+        scores = [
+            joint.Score(name, measure, who, v, v, v, 1)
+            for who, v in (("model", ours), ("single", theirs))
+        ]
         gain = ours - theirs
-        return joint.Judged(name, [*scores, joint.Score(name, measure, joint.GAIN, gain, gain - 0.02, gain + 0.02, 1)], [], 1, 0.0)
+        return joint.Judged(
+            name,
+            [*scores, joint.Score(name, measure, joint.GAIN, gain, gain - 0.02, gain + 0.02, 1)],
+            [],
+            1,
+            0.0,
+        )
 
-    results = [task("tts", "grammar WER", 0.1, 0.2), task("sd", "ESTOI gain", 0.1, 0.2), task("se", "ESTOI gain at 0 dB", 0.2, 0.2), task("vc", "grammar WER", 0.11, 0.1)]
+    results = [
+        task("tts", "grammar WER", 0.1, 0.2),
+        task("sd", "ESTOI gain", 0.1, 0.2),
+        task("se", "ESTOI gain at 0 dB", 0.2, 0.2),
+        task("vc", "grammar WER", 0.11, 0.1),
+    ]
     line = "at least as good as the single-task one on the first measure of 2 of 4 tasks (better than chance explains: tts; worse than chance explains: sd)."
-    assert line in report.joint_against_single(results) and line in report.markdown(results, "x", "y")
+    assert line in report.joint_against_single(results) and line in report.markdown(
+        results, "x", "y"
+    )
     assert [r.scores[0].verdict for r in results] == ["floor", "floor", "goal", "floor"]
-    assert report.joint_against_single([]) == "" and "single" not in report.joint_against_single([joint.Judged("tts", results[0].scores[:2], [], 1, 0.0)])
+    assert report.joint_against_single([]) == "" and "single" not in report.joint_against_single(
+        [joint.Judged("tts", results[0].scores[:2], [], 1, 0.0)]
+    )
 
 
 def test_the_gain_is_of_the_same_items():
-    """Items that differ widely, each a tenth better: the difference is certain though both intervals overlap."""
+    """Items that differ widely, each a tenth better: the difference is certain though both
+    intervals overlap.
+    """
     rng = np.random.default_rng(0)
     theirs = {f"i{n}": [float(rng.normal(0, 5))] for n in range(30)}
     ours = {item: [v + 0.1 for v in values] for item, values in theirs.items()}
     mean = joint._Statistic(None).of("ESTOI gain")
     score = joint._gain("sd", "ESTOI gain", ours, theirs, mean, 0)
-    assert (score.who, score.count) == (joint.GAIN, 30) and (score.value, score.low, score.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert (score.who, score.count) == (joint.GAIN, 30) and (
+        score.value,
+        score.low,
+        score.high,
+    ) == pytest.approx((0.1, 0.1, 0.1))
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--corpus", "x", "--task", "sing"], "--task: expected some of tts, vc, se, tse, svs, t2s, t2m, a_edit, sd, i_tts, s_edit, got 'sing'"),
+        (
+            ["--corpus", "x", "--task", "sing"],
+            "--task: expected some of tts, vc, se, tse, svs, t2s, t2m, a_edit, sd, i_tts, "
+            "s_edit, got 'sing'",
+        ),
         (["--write"], "--write: expected --corpus DIR with it"),
-        (["--corpus", "x", "--single", "vc"], "--single: expected TASK=FOLDER with a task of tts, vc, se, tse, svs, t2s, t2m, a_edit, sd, i_tts, s_edit, got ['vc']"),
+        (
+            ["--corpus", "x", "--single", "vc"],
+            "--single: expected TASK=FOLDER with a task of tts, vc, se, tse, svs, t2s, t2m, "
+            "a_edit, sd, i_tts, s_edit, got ['vc']",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_give_one_line(arguments, says, capsys):
     assert main(["--model", "fake:echo", *arguments]) == 2
     assert capsys.readouterr().err == f"evaluate: error: {says}\n"

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
-import importlib.util  # noqa: E402
+import importlib.util
 
 for _package in ("pocketsphinx", "resemblyzer", "webrtcvad", "pesq", "pystoi"):
     if importlib.util.find_spec(_package) is None:
         pytest.skip(f"the evaluate extra is not installed ({_package})", allow_module_level=True)
 
-from uniaudio_training.corpus.flite import flite  # noqa: E402
+from uniaudio_training.corpus.flite import flite
 
 try:
     flite()
 except RuntimeError as e:
     pytest.skip(str(e), allow_module_level=True)
 
-from uniaudio_training.evaluate import codec, items, judges, tts  # noqa: E402
-from uniaudio_training.evaluate.cli import main  # noqa: E402
-from uniaudio_training.evaluate.engines import load_subject  # noqa: E402
+from uniaudio_training.evaluate import codec, items, judges, tts
+from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.engines import load_subject
 
 VOICE = "slt-102-163"
 
@@ -29,7 +29,11 @@ VOICE = "slt-102-163"
 def test_items_are_drawn_alike_and_from_test():
     from uniaudio_training.corpus.sentences import split_of
 
-    assert items.grammar_sentences(5, 1) == items.grammar_sentences(9, 1)[:5] != items.grammar_sentences(5, 2)
+    assert (
+        items.grammar_sentences(5, 1)
+        == items.grammar_sentences(9, 1)[:5]
+        != items.grammar_sentences(5, 2)
+    )
     assert {split_of(s) for s in items.grammar_sentences(9)} == {"test"}
     text = items.grammar_sentences(1)[0]
     first = items.original.__wrapped__(text, VOICE).samples
@@ -37,7 +41,9 @@ def test_items_are_drawn_alike_and_from_test():
     assert np.array_equal(first, items.original.__wrapped__(text, VOICE).samples)
     assert len(items.prompt(VOICE)) == 48000
     names = [s.name for s in items.SPEAKERS if s.split == "train"]
-    assert len(set(items.choose_voices(names, 10))) == 10 and items.choose_voices(["mine"], 10) == ["mine"]
+    assert len(set(items.choose_voices(names, 10))) == 10 and items.choose_voices(["mine"], 10) == [
+        "mine"
+    ]
 
 
 def test_listener_hears_each_clip_alike_in_any_order():
@@ -81,7 +87,9 @@ def reports():
     return found
 
 
-@pytest.mark.parametrize("measure", ["grammar WER", "open WER", "phone error", "grammar WER, cloned"])
+@pytest.mark.parametrize(
+    "measure", ["grammar WER", "open WER", "phone error", "grammar WER, cloned"]
+)
 def test_speech_passes_and_noise_fails(reports, measure):
     good, bad = (reports[name]["tts", measure] for name in ("fake:flite", "fake:noise"))
     assert good.value <= good.ceiling + 0.1 and bad.value > 0.7
@@ -97,7 +105,9 @@ def test_voices_pass_and_noise_fails(reports, measure):
 
 def test_codec_measures_rank(reports):
     good, bad = reports["fake:flite"], reports["fake:noise"]
-    assert {m for _, m in good if "@ 8" in m} == {m.replace("@ 4", "@ 8") for _, m in good if "@ 4" in m}
+    assert {m for _, m in good if "@ 8" in m} == {
+        m.replace("@ 4", "@ 8") for _, m in good if "@ 4" in m
+    }
     for key, row in good.items():
         if key[0] == "codec":
             sign = 1 if row.lower_is_better else -1
@@ -107,7 +117,22 @@ def test_codec_measures_rank(reports):
 
 def test_report_is_written(tmp_path, capsys):
     path = tmp_path / "sub" / "report.json"
-    assert main(["--model", "fake:flite", "--task", "codec", "--limit", "1", "--json", str(path), "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "--model",
+                "fake:flite",
+                "--task",
+                "codec",
+                "--limit",
+                "1",
+                "--json",
+                str(path),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     report = json.loads(path.read_text())
     assert report["codebooks"] == 8 and {r["task"] for r in report["rows"]} == {"codec"}
     assert "PESQ-wb @ 8" in capsys.readouterr().out

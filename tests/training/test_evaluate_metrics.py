@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 
-from uniaudio_training.evaluate import metrics as m  # noqa: E402
-from uniaudio_training.evaluate.cli import main  # noqa: E402
-from uniaudio_training.evaluate.rows import Row, mean_row, rate_row, table  # noqa: E402
+from uniaudio_training.evaluate import metrics as m
+from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.rows import Row, mean_row, rate_row, table
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,19 @@ def test_interval_holds_the_mean_and_narrows():
 
 def test_rows_know_their_goal():
     errors = m.edit_errors("a b c d e f g h i j".split(), "a b c d e f g h i x".split())
-    row = rate_row("tts", "grammar WER", [[errors], [errors]], "clips", ceiling=0.01, ceiling_count=2)
+    row = rate_row(
+        "tts", "grammar WER", [[errors], [errors]], "clips", ceiling=0.01, ceiling_count=2
+    )
     assert (row.value, row.count, row.verdict) == (pytest.approx(0.1), 2, "floor")
     assert mean_row("codec", "PESQ-wb @ 8", [[2.7]], "clips").verdict == "goal"
     assert mean_row("codec", "PESQ-wb @ 4", [[1.2]], "clips").verdict == "below"
     assert Row("codec", "ESTOI @ 8", 0.9, 1, "clips").verdict == ""
     loaded = json.loads(json.dumps(row.as_json(), allow_nan=False))
-    assert loaded["goal"] == 0.05 and loaded["codec_ceiling"] is None and loaded["details"]["said"] == 20
+    assert (
+        loaded["goal"] == 0.05
+        and loaded["codec_ceiling"] is None
+        and loaded["details"]["said"] == 20
+    )
     text = table([row])
     assert "grammar WER" in text and "0.100" in text and "2 clips" in text
 

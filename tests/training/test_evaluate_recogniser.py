@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 
-import torch  # noqa: E402
-from uniaudio_training.evaluate import recogniser as r  # noqa: E402
+import torch
+from uniaudio_training.evaluate import recogniser as r
 
 
 def test_features_ignore_level_and_length_is_50_hz():
@@ -29,7 +29,11 @@ def test_augmented_speech_keeps_its_shape():
     power = np.random.default_rng(0).random((200, r.BANDS)).astype(np.float32)
     for seed in range(20):
         out, stretch = r.augment(power, np.random.default_rng(seed))
-        assert out.shape == (int(200 * stretch), r.BANDS) and np.isfinite(out).all() and (out >= 0).all()
+        assert (
+            out.shape == (int(200 * stretch), r.BANDS)
+            and np.isfinite(out).all()
+            and (out >= 0).all()
+        )
 
 
 def test_saved_weights_come_back(tmp_path):
@@ -50,4 +54,6 @@ def test_bundled_weights_are_small_and_hear_nothing_in_silence():
     model = r.recogniser()
     assert sum(p.numel() for p in model.parameters()) <= 1_500_000
     assert model.phones == r.PHONE_SET
-    assert model.hear(np.zeros(16000, np.float32)) == [] and model.hear(np.zeros(10, np.float32)) == []
+    assert (
+        model.hear(np.zeros(16000, np.float32)) == [] and model.hear(np.zeros(10, np.float32)) == []
+    )

@@ -11,25 +11,49 @@ from uniaudio_training.corpus.shards import ShardSpec, make_shard
 from uniaudio_training.lm import train as lm_train
 from uniaudio_training.models.lm import MultiScaleLM
 
-from uniaudio_engine.config import CodecConfig, LMConfig, ModelConfig, VocabularyConfig, from_dict
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    LMConfig,
+    ModelConfig,
+    VocabularyConfig,
+    from_dict,
+)
 
 LM = {
-    "tasks": {"tts": 2.0, "svs": 1.0, "se": 1.0}, "rows": 2, "items": 300, "codebook_size": 16, "units": 32, "validate_every": 1000, "warmup": 2,
+    "tasks": {"tts": 2.0, "svs": 1.0, "se": 1.0},
+    "rows": 2,
+    "items": 300,
+    "codebook_size": 16,
+    "units": 32,
+    "validate_every": 1000,
+    "warmup": 2,
     "lm": {
         "global": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24},
         "local": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "positions": "learned"},
     },
-}  # fmt: skip
+}
 CODEC = {
-    "batch": 2, "frames": 8, "warmup": 2, "unquantized": 2, "few_stages": 2, "weights": {"t2s": 1.0},
+    "batch": 2,
+    "frames": 8,
+    "warmup": 2,
+    "unquantized": 2,
+    "few_stages": 2,
+    "weights": {"t2s": 1.0},
     "codec": {
-        "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
+        "family": "spectral",
+        "num_codebooks": 3,
+        "codebook_size": 8,
+        "codebook_dim": 4,
         "spectral": {
-            "encoder_width": 8, "encoder_blocks": 1, "encoder_hidden": 16,
-            "decoder_width": 8, "decoder_blocks": 1, "decoder_hidden": 16,
+            "encoder_width": 8,
+            "encoder_blocks": 1,
+            "encoder_hidden": 16,
+            "decoder_width": 8,
+            "decoder_blocks": 1,
+            "decoder_hidden": 16,
         },
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +85,9 @@ def _equal(a, b):
 
 @pytest.mark.parametrize("kind", ["lm", "codec"])
 def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
-    train, config, data = (lm_train.train, LM, tokens) if kind == "lm" else (codec_train.train, CODEC, corpus)
+    train, config, data = (
+        (lm_train.train, LM, tokens) if kind == "lm" else (codec_train.train, CODEC, corpus)
+    )
     config = {**config, "data": str(data), "steps": 6}
     train(config, tmp_path / "whole", "cpu")
 
@@ -88,13 +114,19 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
 
 
 def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
-    """Two processes: their own batches, one model; stopped and resumed it is the model of a run that was not."""
+    """Two processes: their own batches, one model; stopped and resumed it is the model of a run
+    that was not.
+    """
     config = {**LM, "data": str(tokens), "processes": 2}
     lm_train.train({**config, "steps": 4, "decay_share": 1e-9}, tmp_path / "whole", "cpu")
     for steps in (2, 4):
         lm_train.train({**config, "steps": steps, "decay_share": 1e-9}, tmp_path / "parts", "cpu")
-    lm_train.train({**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone", "cpu")
-    whole, parts, alone = (_weights(tmp_path / name)["model"] for name in ("whole", "parts", "alone"))
+    lm_train.train(
+        {**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone", "cpu"
+    )
+    whole, parts, alone = (
+        _weights(tmp_path / name)["model"] for name in ("whole", "parts", "alone")
+    )
     assert _equal(whole, parts)
     assert not _equal(whole, alone)
 
@@ -104,11 +136,15 @@ def test_shards_are_made_again_bit_for_bit(tmp_path):
         (tmp_path / name).mkdir()
         make_shard(ShardSpec("t2s", "train", 7, seed=1, seconds=15), str(tmp_path / name))
     for suffix in ("npy", "jsonl"):
-        first, second = ((tmp_path / n / f"t2s-train-0007.{suffix}").read_bytes() for n in ("a", "b"))
+        first, second = (
+            (tmp_path / n / f"t2s-train-0007.{suffix}").read_bytes() for n in ("a", "b")
+        )
         assert first == second
     (tmp_path / "c").mkdir()
     make_shard(ShardSpec("t2s", "train", 8, seed=1, seconds=15), str(tmp_path / "c"))
-    assert (tmp_path / "c" / "t2s-train-0008.npy").read_bytes() != (tmp_path / "a" / "t2s-train-0007.npy").read_bytes()
+    assert (tmp_path / "c" / "t2s-train-0008.npy").read_bytes() != (
+        tmp_path / "a" / "t2s-train-0007.npy"
+    ).read_bytes()
 
 
 def test_unknown_setting_is_refused(tmp_path, tokens):
@@ -122,11 +158,28 @@ def test_settings_of_the_command_line(tokens, tmp_path, capsys):
 
     config = tmp_path / "lm.yaml"
     config.write_text(json.dumps({**LM, "data": str(tokens), "steps": 50}))
-    command = ["lm", "--config", str(config), "--out", str(tmp_path / "run"), "--device", "cpu", "--set"]
-    assert main([*command, "steps=1", "tasks={se: 1}", "lr=1e-3"]) == 0  # which YAML takes for a text
+    command = [
+        "lm",
+        "--config",
+        str(config),
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+        "--set",
+    ]
+    assert (
+        main([*command, "steps=1", "tasks={se: 1}", "lr=1e-3"]) == 0
+    )  # which YAML takes for a text
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)["step"] == 1
     assert json.loads((tmp_path / "run" / "lm.json").read_text())["tasks"] == ["se"]
-    for wrong, named in (("steps", "NAME=VALUE"), ("stepz=1", "stepz"), ("tasks={se: [", "YAML"), ("lr=fast", "lr: expected a number"), ("steps=1.5", "steps: expected a whole")):
+    for wrong, named in (
+        ("steps", "NAME=VALUE"),
+        ("stepz=1", "stepz"),
+        ("tasks={se: [", "YAML"),
+        ("lr=fast", "lr: expected a number"),
+        ("steps=1.5", "steps: expected a whole"),
+    ):
         capsys.readouterr()
         assert main([*command, wrong]) == 2
         error = capsys.readouterr().err
@@ -142,41 +195,79 @@ def test_described_lm_builds_again(tokens, tmp_path):
 def _folder(run, path):
     """A model folder of a run's LM and a random codec."""
     described = json.loads((run / "lm.json").read_text())
-    codec = from_dict(CodecConfig, {**CODEC["codec"], "num_codebooks": 8, "codebook_size": 16}, "codec")
-    config = ModelConfig(1, "old", codec, from_dict(LMConfig, described["lm"], "lm"), from_dict(VocabularyConfig, described["vocabulary"], "v"), ("tts",))
+    codec = from_dict(
+        CodecConfig, {**CODEC["codec"], "num_codebooks": 8, "codebook_size": 16}, "codec"
+    )
+    config = ModelConfig(
+        1,
+        "old",
+        codec,
+        from_dict(LMConfig, described["lm"], "lm"),
+        from_dict(VocabularyConfig, described["vocabulary"], "v"),
+        ("tts",),
+    )
     path.mkdir()
     (path / "config.json").write_text(config.to_json())
-    save_file({k: v.to(torch.bfloat16) for k, v in _weights(run)["model"].items()}, path / "lm.safetensors")
+    save_file(
+        {k: v.to(torch.bfloat16) for k, v in _weights(run)["model"].items()},
+        path / "lm.safetensors",
+    )
     save_file({"quantizer.codebooks": torch.randn(8, 16, 4)}, path / "codec.safetensors")
     return path
 
 
 def test_lm_starts_from_a_folder(tokens, tmp_path):
-    """A deeper model with more guide ids starts as the old one: the same logits wherever the new ids are not used."""
+    """A deeper model with more aligned ids starts as the old one: the same logits wherever the new
+    ids are not used.
+    """
     lm_train.train({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first", "cpu")
     learned = _weights(tmp_path / "first")["model"]
     folder = _folder(tmp_path / "first", tmp_path / "folder")
     deeper = {**LM["lm"], "global": {**LM["lm"]["global"], "layers": 2}}
-    config = {**LM, "data": str(tokens), "steps": 1, "lr": 0.0, "matrix_lr": 0.0, "init": str(folder), "lm": deeper, "units": 48}
+    config = {
+        **LM,
+        "data": str(tokens),
+        "steps": 1,
+        "lr": 0.0,
+        "matrix_lr": 0.0,
+        "init": str(folder),
+        "lm": deeper,
+        "units": 48,
+    }
     lm_train.train(config, tmp_path / "second", "cpu")
     models = []
     for run, layers in (("first", 1), ("second", 2)):
-        described = from_dict(LMConfig, json.loads((tmp_path / run / "lm.json").read_text())["lm"], "lm")
+        described = from_dict(
+            LMConfig, json.loads((tmp_path / run / "lm.json").read_text())["lm"], "lm"
+        )
         assert described.global_.layers == layers
         models.append(MultiScaleLM(described).eval())
         models[-1].load_state_dict(_weights(tmp_path / run)["model"])
     models[0].load_state_dict({k: v.to(torch.bfloat16).float() for k, v in learned.items()})
     frames = torch.randint(64, 100, (1, 9, 4), generator=torch.Generator().manual_seed(0))
-    guide = torch.full((1, 9, models[0].config.guide_slots), -1)
-    guide[..., 0] = 5  # a phone
+    aligned = torch.full((1, 9, models[0].config.aligned_slots), -1)
+    aligned[..., 0] = 5  # a phone
     with torch.no_grad():
         # ids below 64 that nothing is called are new rows in each
-        torch.testing.assert_close(models[0](frames, guide)[..., 64:], models[1](frames, guide)[..., 64:])
-    assert models[1].config.guide_vocab > models[0].config.guide_vocab
+        torch.testing.assert_close(
+            models[0](frames, aligned)[..., 64:], models[1](frames, aligned)[..., 64:]
+        )
+    assert models[1].config.aligned_vocab > models[0].config.aligned_vocab
     # what was learned about sources stays, though their ids moved
-    vocabularies = [from_dict(VocabularyConfig, json.loads((tmp_path / run / "lm.json").read_text())["vocabulary"], "v") for run in ("first", "second")]
+    vocabularies = [
+        from_dict(
+            VocabularyConfig,
+            json.loads((tmp_path / run / "lm.json").read_text())["vocabulary"],
+            "v",
+        )
+        for run in ("first", "second")
+    ]
     for name in ("source0", "ahead3"):
-        rows = [m.guide.weight[s.start : s.start + s.size] for m, v in zip(models, vocabularies, strict=True) for s in [v.guide_span(name)]]
+        rows = [
+            m.guide.weight[s.start : s.start + s.size]
+            for m, v in zip(models, vocabularies, strict=True)
+            for s in [v.aligned_span(name)]
+        ]
         assert torch.equal(*rows)
 
 
@@ -185,8 +276,20 @@ def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
     from uniaudio_training.codec.checkpoint import load_codec
 
     codec_train.train({**CODEC, "data": str(corpus), "steps": 3}, tmp_path / "codec", "cpu")
-    settings = {"batch": 2, "frames": 10, "warmup": 1, "channels": 4, "judge_from": 1, "few_stages": 2, "weights": {"t2s": 1.0}}
-    adversarial.train({**settings, "data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")}, tmp_path / "finish", "cpu")
+    settings = {
+        "batch": 2,
+        "frames": 10,
+        "warmup": 1,
+        "channels": 4,
+        "judge_from": 1,
+        "few_stages": 2,
+        "weights": {"t2s": 1.0},
+    }
+    adversarial.train(
+        {**settings, "data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")},
+        tmp_path / "finish",
+        "cpu",
+    )
     before, after = load_codec(tmp_path / "codec"), load_codec(tmp_path / "finish")
     samples = 0.1 * torch.randn(1, 6400, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before.encode(samples), after.encode(samples))

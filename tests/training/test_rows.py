@@ -1,4 +1,6 @@
-"""Rows that share a prompt are the same sequences as single ones, for every task; and labels become the right items."""
+"""Rows that share a prompt are the same sequences as single ones, for every task; and labels become
+the right items.
+"""
 
 import hashlib
 
@@ -7,13 +9,22 @@ import pytest
 import torch
 from joint_items import CODEBOOKS, ENTRIES, SIZE, given, random_items, random_label, tokenizer
 from uniaudio_training.corpus.schema import TASKS
-from uniaudio_training.lm.data import AUDIO, DURATION, PAD, Noise, TaskData, make_batch, task_batch, with_noise
+from uniaudio_training.lm.data import (
+    AUDIO,
+    DURATION,
+    PAD,
+    Noise,
+    TaskData,
+    make_batch,
+    task_batch,
+    with_noise,
+)
 from uniaudio_training.lm.items import frame_durations, item_sequence, make_item, song_notes
 from uniaudio_training.lm.setup import build_config
 from uniaudio_training.lm.train import global_hidden
 from uniaudio_training.models.lm import MultiScaleLM
 
-from uniaudio_engine.config import StackConfig
+from uniaudio_engine.storage.config import StackConfig
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +35,13 @@ def captions():
 @pytest.fixture(scope="module")
 def model(captions):
     stacks = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2}
-    config, layout = build_config({"lm": {"global": stacks, "local": {"layers": 1, "width": 16, "heads": 2}}}, SIZE, 4, captions.size, 32)
+    config, layout = build_config(
+        {"lm": {"global": stacks, "local": {"layers": 1, "width": 16, "heads": 2}}},
+        SIZE,
+        4,
+        captions.size,
+        32,
+    )
     assert isinstance(config.global_, StackConfig)
     model = MultiScaleLM(config).eval()
     model.init_weights(3)
@@ -34,28 +51,49 @@ def model(captions):
 @pytest.mark.parametrize("task", TASKS)
 def test_shared_prompt_equals_single_sequences(task, model, captions):
     lm, layout = model
-    batch = task_batch(layout, TaskData(ENTRIES[task], random_items(task, captions)), np.random.default_rng(5), rows=2, items=600)
+    batch = task_batch(
+        layout,
+        TaskData(ENTRIES[task], random_items(task, captions)),
+        np.random.default_rng(5),
+        rows=2,
+        items=600,
+    )
     with torch.no_grad():
         packed = global_hidden(lm, batch)
         prompt = batch.prompt.shape[1]
         for row in range(len(batch.prompt)):
             for i in range(batch.inputs.shape[1]):
                 inputs = torch.cat((batch.prompt[row], batch.inputs[row, i]))
-                frames = torch.cat((inputs[1:], batch.frames[row, i, -1:]))[None]  # what follows each input
-                none = torch.full((prompt, batch.guide.shape[-1]), -1)
-                single = lm.global_hidden(frames, torch.cat((none, batch.guide[row, i]))[None])[0, prompt:]
+                frames = torch.cat((inputs[1:], batch.frames[row, i, -1:]))[
+                    None
+                ]  # what follows each input
+                none = torch.full((prompt, batch.aligned.shape[-1]), -1)
+                single = lm.global_hidden(frames, torch.cat((none, batch.aligned[row, i]))[None])[
+                    0, prompt:
+                ]
                 used = batch.kind[row, i] != PAD
                 assert (batch.kind[row, i] == AUDIO).any()
-                assert bool((batch.kind[row, i] == DURATION).any()) == (task in ("tts", "i_tts", "s_edit"))
+                assert bool((batch.kind[row, i] == DURATION).any()) == (
+                    task in ("tts", "i_tts", "s_edit")
+                )
                 torch.testing.assert_close(packed[row, i][used], single[used], rtol=1e-4, atol=1e-5)
 
 
-# Of batches as the bundled model saw them: a model can only go on with sequences that are bit for bit what it was trained on.
+# Of batches as the bundled model saw them: a model can only go on with sequences that are bit for
+# bit what it was trained on.
 SEEN = {
-    "tts": "b45d11d0bc2d44bd", "vc": "c8fd84ca11aade70", "se": "2ca75a3b0151310d", "tse": "0bcf628160fbe515", "svs": "65a86448cce7742d",
-    "t2s": "1ebc1f9b7401510d", "t2m": "54d60eed99394c94", "a_edit": "547478d49d098dcc", "sd": "baa26ca149e69be4", "i_tts": "b7d80358d91c60a2",
+    "tts": "b45d11d0bc2d44bd",
+    "vc": "c8fd84ca11aade70",
+    "se": "2ca75a3b0151310d",
+    "tse": "0bcf628160fbe515",
+    "svs": "65a86448cce7742d",
+    "t2s": "1ebc1f9b7401510d",
+    "t2m": "54d60eed99394c94",
+    "a_edit": "547478d49d098dcc",
+    "sd": "baa26ca149e69be4",
+    "i_tts": "b7d80358d91c60a2",
     "s_edit": "1c0668be234339c1",
-}  # fmt: skip
+}
 
 
 class Bytes:
@@ -72,7 +110,7 @@ def test_sequences_stay_what_they_were(task, model):
     h = hashlib.sha256()
     for i in range(3):
         b = task_batch(layout, data, np.random.default_rng((1, i)), 2, 600)
-        for tensor in (b.prompt, b.inputs, b.frames, b.guide, b.kind):
+        for tensor in (b.prompt, b.inputs, b.frames, b.aligned, b.kind):
             a = tensor.numpy().astype(np.int32)
             h.update(str(a.shape).encode() + a.tobytes())
     assert h.hexdigest()[:16] == SEEN[task]
@@ -82,7 +120,10 @@ def test_the_mix_follows_its_weights(model, captions):
     _, layout = model
     data = {t: TaskData(ENTRIES[t], random_items(t, captions)) for t in ("se", "t2s", "tts")}
     rng = np.random.default_rng(0)
-    drawn = [make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100, Noise()).task for _ in range(80)]
+    drawn = [
+        make_batch(layout, data, {"se": 1.0, "t2s": 3.0, "tts": 0.0}, rng, 2, 100, Noise()).task
+        for _ in range(80)
+    ]
     assert drawn.count("tts") == 0 and 45 <= drawn.count("t2s") <= 75
 
 
@@ -93,7 +134,7 @@ def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
     noise = Noise(beside=0.8, others=0.2)
     clean, wrong = (task_batch(layout, data, np.random.default_rng(4), 2, 3000) for _ in range(2))
     wrong = with_noise(wrong, np.random.default_rng(5), noise.of(ENTRIES[task]))
-    for name in ("prompt", "frames", "guide", "kind"):
+    for name in ("prompt", "frames", "aligned", "kind"):
         assert torch.equal(getattr(clean, name), getattr(wrong, name))
     changed = (clean.inputs != wrong.inputs).any(-1)
     fed_back = (clean.kind == AUDIO) & (clean.kind.roll(1, -1) == AUDIO)
@@ -117,32 +158,49 @@ def test_of_an_edit_the_span_alone_is_predicted(model, captions):
         assert not np.array_equal(item.codes[20:34], item.inputs["source"][20:34])
     for at in np.ndindex(*batch.kind.shape[:2]):
         span = np.flatnonzero(batch.kind[at] == AUDIO)
-        assert any(np.array_equal(batch.inputs[at][span[0] - 19 : span[0] + 1], layout.codes_to_frames(i.inputs["source"][:20, : layout.num_codebooks])) for i in items)
+        assert any(
+            np.array_equal(
+                batch.inputs[at][span[0] - 19 : span[0] + 1],
+                layout.codes_to_frames(i.inputs["source"][:20, : layout.num_codebooks]),
+            )
+            for i in items
+        )
 
 
 @pytest.mark.parametrize("task", ["t2s", "a_edit", "tts"])
 def test_some_captions_are_left_out(task, model, captions):
     _, layout = model
     data = TaskData(ENTRIES[task], random_items(task, captions))
-    told, some, none = (task_batch(layout, data, np.random.default_rng(4), 2, 3000, untold) for untold in (0.0, 0.4, 1.0))
+    told, some, none = (
+        task_batch(layout, data, np.random.default_rng(4), 2, 3000, untold)
+        for untold in (0.0, 0.4, 1.0)
+    )
     begin, end = (layout.vocabulary.special(f"caption_{side}") for side in ("start", "end"))
 
     def empty(batch):
         """Of each example: is the end of its caption fed right after its beginning?"""
-        ids = torch.cat((batch.prompt[:, None, :, 0].expand(-1, batch.inputs.shape[1], -1), batch.inputs[..., 0]), -1)
+        ids = torch.cat(
+            (
+                batch.prompt[:, None, :, 0].expand(-1, batch.inputs.shape[1], -1),
+                batch.inputs[..., 0],
+            ),
+            -1,
+        )
         return ((ids[..., :-1] == begin) & (ids[..., 1:] == end)).any(-1)
 
     if task == "tts":
         assert torch.equal(told.inputs, none.inputs) and torch.equal(told.frames, some.frames)
     else:
-        assert not empty(told).any() and empty(none).all() and 0.1 < empty(some).float().mean() < 0.7
+        assert (
+            not empty(told).any() and empty(none).all() and 0.1 < empty(some).float().mean() < 0.7
+        )
     for batch in (some, none):
         assert torch.equal(batch.frames[batch.kind == AUDIO], told.frames[told.kind == AUDIO])
 
 
 def columns(layout, seq, name):
-    span = layout.vocabulary.guide_span(name)
-    values = seq.guide[seq.audio, layout.guide_column(name)]
+    span = layout.vocabulary.aligned_span(name)
+    values = seq.aligned[seq.audio, layout.aligned_column(name)]
     return np.where(values >= 0, values - span.start, -1)
 
 
@@ -152,9 +210,12 @@ def test_a_source_rides_beside_its_target(model, captions):
     seq = item_sequence(layout, item, None)
     for k in range(8):
         assert np.array_equal(columns(layout, seq, f"source{k}"), item.inputs["source"][:, k])
-    assert np.array_equal(columns(layout, seq, "ahead2")[:-3], item.inputs["source"][3:, 2]) and (columns(layout, seq, "ahead2")[-3:] == -1).all()
+    assert (
+        np.array_equal(columns(layout, seq, "ahead2")[:-3], item.inputs["source"][3:, 2])
+        and (columns(layout, seq, "ahead2")[-3:] == -1).all()
+    )
     assert np.array_equal(layout.frames_to_codes(seq.frames[seq.audio]), item.codes[:, :4])
-    assert (seq.guide[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
+    assert (seq.aligned[: seq.audio.start] == -1).all() and len(seq.frames) == 3 + len(item.codes)
 
 
 def test_a_song_s_notes_and_rests(model, captions):
@@ -165,9 +226,13 @@ def test_a_song_s_notes_and_rests(model, captions):
     codes = np.zeros((frames, CODEBOOKS), int)
     item = make_item(given(label, {"target": codes, "prompt": codes}))
     seq = item_sequence(layout, item, codes[:20])
-    assert columns(layout, seq, "note").tolist() == [0] * 5 + [25] * 15 + [29] * 10 + [0] * (frames - 30)
+    assert columns(layout, seq, "note").tolist() == [0] * 5 + [25] * 15 + [29] * 10 + [0] * (
+        frames - 30
+    )
     assert columns(layout, seq, "note_left")[5:20].tolist() == list(range(14, -1, -1))
-    assert (columns(layout, seq, "phone_now") >= 0).all() and seq.durations.start == seq.durations.stop
+    assert (
+        columns(layout, seq, "phone_now") >= 0
+    ).all() and seq.durations.start == seq.durations.stop
 
 
 def test_a_speech_edit_is_its_span_in_its_surroundings(model, captions):
@@ -181,18 +246,31 @@ def test_a_speech_edit_is_its_span_in_its_surroundings(model, captions):
 
 def test_labels_that_cannot_be_items(captions):
     label, (frames,) = random_label(np.random.default_rng(1), "i_tts", 0)
-    assert make_item(given(label, {"target": np.zeros((3, CODEBOOKS), int)}, captions=captions)) is None  # fewer frames than phones
+    assert (
+        make_item(given(label, {"target": np.zeros((3, CODEBOOKS), int)}, captions=captions))
+        is None
+    )  # fewer frames than phones
     with pytest.raises(ValueError, match="expected a caption tokenizer"):
         make_item(given(label, {"target": np.zeros((frames, CODEBOOKS), int)}))
     label, frames = random_label(np.random.default_rng(1), "se", 0)
     with pytest.raises(ValueError, match="expected source of"):
-        make_item(given(label, {"target": np.zeros((frames[0], 8), int), "source": np.zeros((3, 8), int)}))
+        make_item(
+            given(label, {"target": np.zeros((frames[0], 8), int), "source": np.zeros((3, 8), int)})
+        )
     with pytest.raises(ValueError, match="expected examples of up to"):
         TaskData(ENTRIES["se"], [])
 
 
 def test_durations_fill_the_clip():
-    assert frame_durations([0.101, 0.105, 0.5], 25).tolist() == [5, 1, 19]  # a phone too short still has a frame
-    assert frame_durations([0.3, 0.48, 0.49], 24).tolist() == [15, 8, 1]  # room is kept for the last
+    assert frame_durations([0.101, 0.105, 0.5], 25).tolist() == [
+        5,
+        1,
+        19,
+    ]  # a phone too short still has a frame
+    assert frame_durations([0.3, 0.48, 0.49], 24).tolist() == [
+        15,
+        8,
+        1,
+    ]  # room is kept for the last
     assert frame_durations([0.1, 0.2, 0.3], 2) is None
     assert frame_durations([], 5) is None

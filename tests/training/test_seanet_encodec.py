@@ -1,4 +1,5 @@
-"""The SEANet torch module against ``transformers``' EncodecModel with random weights: equal to the bit in all its configurations.
+"""The SEANet torch module against ``transformers``' EncodecModel with random weights: equal to the
+bit in all its configurations.
 
 Runs where transformers is installed; nothing else in the project needs it.
 """
@@ -10,23 +11,31 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from torch.nn.utils import parametrize  # noqa: E402
-from uniaudio_training.models.seanet import SeanetCodec  # noqa: E402
+from torch.nn.utils import parametrize
+from uniaudio_training.models.seanet import SeanetCodec
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig  # noqa: E402
-from uniaudio_engine.importers.seanet import seanet_tensors  # noqa: E402
+from uniaudio_engine.importers.seanet import seanet_tensors
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
 
 CASES = {
     "24 kHz": {},
     "32 kHz": {"use_causal_conv": False, "sampling_rate": 32000, "upsampling_ratios": [8, 5, 4, 4]},
-    "48 kHz": {"use_causal_conv": False, "norm_type": "time_group_norm", "sampling_rate": 48000, "audio_channels": 2, "use_conv_shortcut": True,
-               "target_bandwidths": [3.0, 6.0, 12.0, 24.0]},
+    "48 kHz": {
+        "use_causal_conv": False,
+        "norm_type": "time_group_norm",
+        "sampling_rate": 48000,
+        "audio_channels": 2,
+        "use_conv_shortcut": True,
+        "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+    },
     "trimmed": {"trim_right_ratio": 0.7, "num_residual_layers": 2, "use_conv_shortcut": False},
 }
 
 
 def state_dict(model, c: SeanetConfig) -> dict[str, torch.Tensor]:
-    """The model's weights under our names; weight norm is folded by torch, so that the bits can be compared."""
+    """The model's weights under our names; weight norm is folded by torch, so that the bits can be
+    compared.
+    """
     for m in model.modules():
         if parametrize.is_parametrized(m):
             parametrize.remove_parametrizations(m, "weight")
@@ -43,16 +52,35 @@ def test_equals_encodec(options: dict, samples: int) -> None:
     for stage in theirs.quantizer.layers:
         stage.codebook.embed.copy_(torch.randn_like(stage.codebook.embed) * 0.1)
     c = SeanetConfig(
-        channels=e.audio_channels, filters=e.num_filters, ratios=tuple(e.upsampling_ratios), kernel_size=e.kernel_size,
-        last_kernel_size=e.last_kernel_size, residual_kernel_size=e.residual_kernel_size, residual_layers=e.num_residual_layers,
-        dilation_base=e.dilation_growth_rate, compress=e.compress, conv_shortcut=e.use_conv_shortcut, lstm_layers=e.num_lstm_layers,
-        causal=e.use_causal_conv, trim_right_ratio=e.trim_right_ratio, norm="group" if e.norm_type == "time_group_norm" else "none")
+        channels=e.audio_channels,
+        filters=e.num_filters,
+        ratios=tuple(e.upsampling_ratios),
+        kernel_size=e.kernel_size,
+        last_kernel_size=e.last_kernel_size,
+        residual_kernel_size=e.residual_kernel_size,
+        residual_layers=e.num_residual_layers,
+        dilation_base=e.dilation_growth_rate,
+        compress=e.compress,
+        conv_shortcut=e.use_conv_shortcut,
+        lstm_layers=e.num_lstm_layers,
+        causal=e.use_causal_conv,
+        trim_right_ratio=e.trim_right_ratio,
+        norm="group" if e.norm_type == "time_group_norm" else "none",
+    )
     hop = 1
     for r in c.ratios:
         hop *= r
-    ours = SeanetCodec(CodecConfig(
-        "seanet", sample_rate=e.sampling_rate, frame_size=hop, num_codebooks=len(theirs.quantizer.layers), codebook_size=e.codebook_size,
-        codebook_dim=e.hidden_size, seanet=c)).eval()
+    ours = SeanetCodec(
+        CodecConfig(
+            "seanet",
+            sample_rate=e.sampling_rate,
+            frame_size=hop,
+            num_codebooks=len(theirs.quantizer.layers),
+            codebook_size=e.codebook_size,
+            codebook_dim=e.hidden_size,
+            seanet=c,
+        )
+    ).eval()
     ours.load_state_dict(state_dict(theirs, c))
     x = torch.randn(1, e.audio_channels, samples) * 0.3
     with torch.no_grad():

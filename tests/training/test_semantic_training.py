@@ -1,4 +1,6 @@
-"""The semantic tokenizer's trainer and judge, on a made-up language: phone p is a noise band, its speakers are levels."""
+"""The semantic tokenizer's trainer and judge, on a made-up language: phone p is a noise band, its
+speakers are levels.
+"""
 
 import json
 
@@ -7,31 +9,43 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from uniaudio_training.evaluate import semantic as judge  # noqa: E402
-from uniaudio_training.semantic import harden  # noqa: E402
-from uniaudio_training.semantic import train as trainer  # noqa: E402
-from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view  # noqa: E402
-from uniaudio_training.semantic.checkpoint import load_semantic  # noqa: E402
-from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels  # noqa: E402
-from uniaudio_training.semantic.reader import open_noises, open_speech  # noqa: E402
+from uniaudio_training.evaluate import semantic as judge
+from uniaudio_training.semantic import harden
+from uniaudio_training.semantic import train as trainer
+from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view
+from uniaudio_training.semantic.checkpoint import load_semantic
+from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels
+from uniaudio_training.semantic.reader import open_noises, open_speech
 
-from uniaudio_engine.semantic import SemanticEncoder  # noqa: E402
-from uniaudio_engine.text.phones import PHONES  # noqa: E402
+from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
 SPOKEN = ("s", "m", "ah1", "iy0", "sh")
 SETTINGS = {
-    "batch": 4, "frames": 24, "warmup": 2, "unquantized": 2, "validate_every": 100, "speaker_weight": 0.1,
+    "batch": 4,
+    "frames": 24,
+    "warmup": 2,
+    "unquantized": 2,
+    "validate_every": 100,
+    "speaker_weight": 0.1,
     "semantic": {
         "delay": 2,
         "encoder": {
-            "family": "spectral", "num_codebooks": 1, "codebook_size": 24, "codebook_dim": 8,
+            "family": "spectral",
+            "num_codebooks": 1,
+            "codebook_size": 24,
+            "codebook_dim": 8,
             "spectral": {
-                "encoder_window": 400, "encoder_width": 24, "encoder_blocks": 1, "encoder_hidden": 32,
-                "encoder_phases": False, "decoder_blocks": 0,
+                "encoder_window": 400,
+                "encoder_width": 24,
+                "encoder_blocks": 1,
+                "encoder_hidden": 32,
+                "encoder_phases": False,
+                "decoder_blocks": 0,
             },
         },
     },
-}  # fmt: skip
+}
 
 
 def tone(hz, n, rng):
@@ -39,7 +53,9 @@ def tone(hz, n, rng):
 
 
 def write_shard(folder, split, clips, seed):
-    """A phone is a tone of its own (so that a test can read it back); speakers are a little sharper or flatter."""
+    """A phone is a tone of its own (so that a test can read it back); speakers are a little sharper
+    or flatter.
+    """
     rng = np.random.default_rng(seed)
     pcm, lines, offset = [], [], 0
     for c in range(clips):
@@ -50,9 +66,21 @@ def write_shard(folder, split, clips, seed):
             n = int(rng.integers(900, 2600))
             end += n
             phones.append(("pau" if p < 0 else SPOKEN[p], end / 16000))
-            parts.append(np.zeros(n) if p < 0 else tone((500 + 1000 * p) * (1 + 0.01 * who), n, rng))
+            parts.append(
+                np.zeros(n) if p < 0 else tone((500 + 1000 * p) * (1 + 0.01 * who), n, rng)
+            )
         x = np.round(np.concatenate(parts) * 32767).astype(np.int16)
-        lines.append(json.dumps({"offset": offset, "samples": len(x), "text": "", "speaker": f"tone-{who}", "phones": phones}))
+        lines.append(
+            json.dumps(
+                {
+                    "offset": offset,
+                    "samples": len(x),
+                    "text": "",
+                    "speaker": f"tone-{who}",
+                    "phones": phones,
+                }
+            )
+        )
         pcm.append(x)
         offset += len(x)
     np.save(folder / f"speech-{split}-0000.npy", np.concatenate(pcm))
@@ -79,7 +107,10 @@ def test_frame_labels():
     assert labels.before.tolist() == [PAUSE_ID] * 4 + [s] * 6 + [ah] * 2
     assert labels.after.tolist() == [s] * 2 + [ah] * 2 + [PAUSE_ID] * 8
     before = frame_labels(phones, 12, start=-0.04)
-    assert before.now[2:].tolist() == labels.now[:10].tolist() and before.now[:2].tolist() == [PAUSE_ID] * 2
+    assert (
+        before.now[2:].tolist() == labels.now[:10].tolist()
+        and before.now[:2].tolist() == [PAUSE_ID] * 2
+    )
     fast = frame_labels(phones, 6, speed=2.0)  # middles at 20, 60, 100 ms ... of the clip
     assert fast.now.tolist() == [PAUSE_ID, s, ah, ah, ah, PAUSE_ID]
 
@@ -89,9 +120,16 @@ def test_reads_tracks(corpus, tmp_path):
     pcm = np.load(corpus / "speech-valid-0000.npy")
     np.save(tmp_path / "tts-valid-0000.npy", pcm)
     np.save(tmp_path / "t2s-valid-0000.npy", pcm[:500])
-    (tmp_path / "t2s-valid-0000.jsonl").write_text('{"tracks": {"target": {"offset": 0, "samples": 500}}}\n')
-    clips = [json.loads(line) for line in (corpus / "speech-valid-0000.jsonl").read_text().splitlines()]
-    rows = [{"id": "x", "task": "tts", "tracks": {"target": a, "prompt": b}} for a, b in zip(clips, clips[1:], strict=False)]
+    (tmp_path / "t2s-valid-0000.jsonl").write_text(
+        '{"tracks": {"target": {"offset": 0, "samples": 500}}}\n'
+    )
+    clips = [
+        json.loads(line) for line in (corpus / "speech-valid-0000.jsonl").read_text().splitlines()
+    ]
+    rows = [
+        {"id": "x", "task": "tts", "tracks": {"target": a, "prompt": b}}
+        for a, b in zip(clips, clips[1:], strict=False)
+    ]
     (tmp_path / "tts-valid-0000.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     plain, tracks = open_speech(corpus, "valid"), open_speech(tmp_path, "valid")
     assert len(plain) == len(tracks) == len(clips) == 6
@@ -220,14 +258,24 @@ def test_unknown_setting_is_refused(tmp_path, corpus):
 def run(corpus, tmp_path_factory):
     """120 steps, enough for tones."""
     folder = tmp_path_factory.mktemp("run")
-    config = {**SETTINGS, "data": str(corpus), "steps": 120, "unquantized": 20, "warmup": 5, "lr": 4e-3, "frames": 48}
+    config = {
+        **SETTINGS,
+        "data": str(corpus),
+        "steps": 120,
+        "unquantized": 20,
+        "warmup": 5,
+        "lr": 4e-3,
+        "frames": 48,
+    }
     trainer.train(config, folder, "cpu")
     return folder
 
 
 def test_learns_and_the_core_says_the_same(run, corpus):
     config, model = load_semantic(run)
-    encoder = SemanticEncoder.native(config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1)
+    encoder = SemanticEncoder.native(
+        config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1
+    )
     clips = judge.read_clips(corpus, "test", 30)
     units = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
     fitted = judge.Map(judge.tokenized(judge.read_clips(corpus, "train", 60), units), 24)
@@ -240,7 +288,18 @@ def test_learns_and_the_core_says_the_same(run, corpus):
 
 def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
     config, teacher = load_semantic(run)
-    settings = {"init": str(run), "data": str(corpus), "steps": 250, "batch": 8, "frames": 48, "lr": 2e-3, "warmup": 5, "noisy": 0.6, "reverberant": 0.0, "validate_every": 1000}
+    settings = {
+        "init": str(run),
+        "data": str(corpus),
+        "steps": 250,
+        "batch": 8,
+        "frames": 48,
+        "lr": 2e-3,
+        "warmup": 5,
+        "noisy": 0.6,
+        "reverberant": 0.0,
+        "validate_every": 1000,
+    }
     harden.train(settings, tmp_path, "cpu")
     again, model = load_semantic(tmp_path)
     assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
@@ -251,11 +310,17 @@ def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
 
 
 def test_degraded_crops_keep_their_place(corpus):
-    """Noise and rooms come over the speech and do not move it: a unit goes with the frame that it did."""
+    """Noise and rooms come over the speech and do not move it: a unit goes with the frame that it
+    did.
+    """
     data = SemanticData(corpus, 320, 48)
     clean, worse = harden.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24).numpy()
     assert clean.shape == worse.shape == (24, 48 * 320) and np.abs(worse).max() <= 1
-    correlation = [np.corrcoef(x[: -40], y[k : len(y) - 40 + k])[0, 1] for x, y in zip(clean, worse, strict=True) for k in (0, 40)]
+    correlation = [
+        np.corrcoef(x[:-40], y[k : len(y) - 40 + k])[0, 1]
+        for x, y in zip(clean, worse, strict=True)
+        for k in (0, 40)
+    ]
     assert np.mean(correlation[::2]) > 0.3 > abs(np.mean(correlation[1::2]))
     same = harden.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4).numpy()
     np.testing.assert_array_equal(same[0], same[1])
@@ -265,12 +330,24 @@ def test_bundled_into_a_folder(run, tmp_path):
     from uniaudio_training.bundle import main
 
     from uniaudio_engine import Engine
-    from uniaudio_engine.config import CodecConfig, ModelConfig, SpectralConfig
-    from uniaudio_engine.folder import save_folder
-    from uniaudio_engine.spec import codec_shapes
+    from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SpectralConfig
+    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.weight_shapes import codec_shapes
 
-    codec = CodecConfig("spectral", num_codebooks=2, codebook_size=8, codebook_dim=4, spectral=SpectralConfig(
-        encoder_width=8, encoder_blocks=1, encoder_hidden=16, decoder_width=8, decoder_blocks=1, decoder_hidden=16))  # fmt: skip
+    codec = CodecConfig(
+        "spectral",
+        num_codebooks=2,
+        codebook_size=8,
+        codebook_dim=4,
+        spectral=SpectralConfig(
+            encoder_width=8,
+            encoder_blocks=1,
+            encoder_hidden=16,
+            decoder_width=8,
+            decoder_blocks=1,
+            decoder_hidden=16,
+        ),
+    )
     rng = np.random.default_rng(0)
     weights = {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}
     save_folder(tmp_path / "m", ModelConfig(1, "m", codec), weights)
@@ -286,15 +363,28 @@ def test_bundled_into_a_folder(run, tmp_path):
 
 
 def clip_of(ids, now, who="a", said=()):
-    return judge.Clip(np.zeros(len(ids) * 320, np.float32), who, list(said), np.array(now), np.array(ids))
+    return judge.Clip(
+        np.zeros(len(ids) * 320, np.float32), who, list(said), np.array(now), np.array(ids)
+    )
 
 
 def test_map_and_spelling():
     s, ah1, ah0 = (PHONES.index(p) for p in ("s", "ah1", "ah0"))
-    fitted = judge.Map([clip_of([0] * 5 + [1] * 6 + [2] * 4 + [1], [PAUSE_ID] * 5 + [s] * 6 + [ah1] * 3 + [ah0] + [ah0])], 4)
+    fitted = judge.Map(
+        [
+            clip_of(
+                [0] * 5 + [1] * 6 + [2] * 4 + [1],
+                [PAUSE_ID] * 5 + [s] * 6 + [ah1] * 3 + [ah0] + [ah0],
+            )
+        ],
+        4,
+    )
     assert fitted.right(clip_of([0, 1, 2, 2], [PAUSE_ID, s, ah1, ah0]), True) == (3, 4)
     assert fitted.right(clip_of([0, 1, 2, 2], [PAUSE_ID, s, ah1, ah0]), False) == (4, 4)
-    assert fitted.heard(np.array([0, 0, 1, 1, 2, 1, 1, 2, 2, 0, 0])) == ["s", "ah"]  # the single 2 is voted away
+    assert fitted.heard(np.array([0, 0, 1, 1, 2, 1, 1, 2, 2, 0, 0])) == [
+        "s",
+        "ah",
+    ]  # the single 2 is voted away
     assert fitted.heard(np.array([], np.int64)) == []
 
 
@@ -314,7 +404,15 @@ def test_attack_finds_a_speaker_who_is_there():
     rng = np.random.default_rng(0)
 
     def clips(lean):
-        return [clip_of(np.where(rng.random(600) < lean, w, rng.integers(0, 40, 600)), np.zeros(600, int), f"v{w}") for w in range(5) for _ in range(5)]
+        return [
+            clip_of(
+                np.where(rng.random(600) < lean, w, rng.integers(0, 40, 600)),
+                np.zeros(600, int),
+                f"v{w}",
+            )
+            for w in range(5)
+            for _ in range(5)
+        ]
 
     assert judge.attack(clips(0.2), clips(0.2), 40)[0] > 0.95
     score, windows = judge.attack(clips(0.0), clips(0.0), 40)
@@ -331,21 +429,44 @@ def test_frames_of_two_speakers_are_laid_together():
 def test_the_report_of_a_perfect_and_a_deaf_tokenizer(corpus, monkeypatch):
     from uniaudio_training.corpus import speech
 
-    who = [speech.Speaker(f"tone-{i}", "tone", 1.0, 100.0, split="test" if i == 2 else "train") for i in range(3)]
+    who = [
+        speech.Speaker(f"tone-{i}", "tone", 1.0, 100.0, split="test" if i == 2 else "train")
+        for i in range(3)
+    ]
     monkeypatch.setattr(speech, "SPEAKERS", tuple(who))
     monkeypatch.setattr(judge, "two_speakers", lambda *a: {})
 
     def perfect(x):
         frames = np.pad(x, (0, -len(x) % 320)).reshape(-1, 320)
         power = np.abs(np.fft.rfft(frames * np.hanning(320), axis=1))
-        return np.where(power.max(1) < 2, 5, np.clip(np.round((power.argmax(1) * 50 - 500) / 1000), 0, 4)).astype(np.int64)
+        return np.where(
+            power.max(1) < 2, 5, np.clip(np.round((power.argmax(1) * 50 - 500) / 1000), 0, 4)
+        ).astype(np.int64)
 
-    lines = judge.judge(perfect, lambda x: np.zeros(-(-len(x) // 320), np.int64), 6, 3, corpus, judge.Sizes(60, 20, 4, 60, 1), lambda s: None)
+    lines = judge.judge(
+        perfect,
+        lambda x: np.zeros(-(-len(x) // 320), np.int64),
+        6,
+        3,
+        corpus,
+        judge.Sizes(60, 20, 4, 60, 1),
+        lambda s: None,
+    )
     by_name = {x.measure: x for x in lines}
     accuracy = by_name["frame phone accuracy"]
-    assert accuracy.value > 0.9 and accuracy.low <= accuracy.value <= accuracy.high and accuracy.codec < 0.4
-    assert by_name["phone error of the units spelt out"].value < 0.25 and by_name["phone error of the units spelt out"].codec > 0.8
-    assert by_name["bits told of the phone"].value > 1.5 and abs(by_name["bits told of the phone"].codec) < 0.1
+    assert (
+        accuracy.value > 0.9
+        and accuracy.low <= accuracy.value <= accuracy.high
+        and accuracy.codec < 0.4
+    )
+    assert (
+        by_name["phone error of the units spelt out"].value < 0.25
+        and by_name["phone error of the units spelt out"].codec > 0.8
+    )
+    assert (
+        by_name["bits told of the phone"].value > 1.5
+        and abs(by_name["bits told of the phone"].codec) < 0.1
+    )
     text = judge.table(lines)
     assert text.count("\n") == len(lines) + 1 and "nan" not in text
 

@@ -1,4 +1,6 @@
-"""What is wrong with a user's task, manifest or settings is said in one line, with what to do; and a vocabulary grows without moving."""
+"""What is wrong with a user's task, manifest or settings is said in one line, with what to do; and
+a vocabulary grows without moving.
+"""
 
 import dataclasses
 import json
@@ -9,25 +11,37 @@ import pytest
 sf = pytest.importorskip("soundfile")
 torch = pytest.importorskip("torch", reason="the trainers need torch")
 
-from joint_items import write_shards  # noqa: E402
-from uniaudio_training.corpus.reading import CorpusError, open_corpus  # noqa: E402
-from uniaudio_training.corpus.schema import TASKS as JOINT  # noqa: E402
-from uniaudio_training.lm import train as lm_train  # noqa: E402
-from uniaudio_training.lm.data import AUDIO, TaskData, task_batch  # noqa: E402
-from uniaudio_training.lm.items import Item  # noqa: E402
-from uniaudio_training.lm.setup import build_config  # noqa: E402
-from uniaudio_training.lm.validation import Record, walk_back  # noqa: E402
-from uniaudio_training.models.lm import MultiScaleLM  # noqa: E402
-from uniaudio_training.run import Run  # noqa: E402
-from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks  # noqa: E402
+from joint_items import write_shards
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.schema import TASKS as JOINT
+from uniaudio_training.lm import train as lm_train
+from uniaudio_training.lm.data import AUDIO, TaskData, task_batch
+from uniaudio_training.lm.items import Item
+from uniaudio_training.lm.setup import build_config
+from uniaudio_training.lm.validation import Record, walk_back
+from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.run import Run
+from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks
 
-from uniaudio_engine.sequence import Layout, guide_vocab, make_vocabulary, vocab_size  # noqa: E402
-from uniaudio_engine.tasks import TASKS, Input, Task  # noqa: E402
-from uniaudio_engine.text.phones import PHONES  # noqa: E402
+from uniaudio_engine.request.sequence import Layout, aligned_vocab, make_vocabulary, vocab_size
+from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.text.phones import PHONES
 
 FAULT = {"name": "fault", "modality": "tokens", "segment": "fault", "help": "what is wrong"}
-SOURCE = {"name": "source", "modality": "audio", "segment": "source", "place": "guide", "help": "the sound"}
-RESTORE = {"name": "restore", "help": "undo", "inputs": [FAULT, SOURCE], "length": "source", "example": "uniaudio run restore"}
+SOURCE = {
+    "name": "source",
+    "modality": "audio",
+    "segment": "source",
+    "place": "aligned",
+    "help": "the sound",
+}
+RESTORE = {
+    "name": "restore",
+    "help": "undo",
+    "inputs": [FAULT, SOURCE],
+    "length": "source",
+    "example": "uniaudio run restore",
+}
 STACK = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24}
 
 
@@ -49,33 +63,80 @@ def task_file(folder, **changes):
 
 def test_a_task_file_is_an_entry_and_its_labels(folder):
     user = read_user_tasks([task_file(folder)])["restore"]
-    assert user.labels == {"fault": ("telephone", "clipped")} and user.task.special == "restore_task"
-    assert user.task.inputs[1] == Input("source", "audio", "source", "the sound", place="guide")
+    assert (
+        user.labels == {"fault": ("telephone", "clipped")} and user.task.special == "restore_task"
+    )
+    assert user.task.inputs[1] == Input("source", "audio", "source", "the sound", place="aligned")
 
 
 BAD_FILES = {
-    "an unknown modality": ({"inputs": [{**SOURCE, "modality": "sound"}]}, "modality: expected one of 'voice', 'audio'"),
+    "an unknown modality": (
+        {"inputs": [{**SOURCE, "modality": "sound"}]},
+        "modality: expected one of 'voice', 'audio'",
+    ),
     "a misspelt field": ({"lenght": "source"}, "unknown key 'lenght'"),
     "a missing field": ({"help": None}, "help: expected str"),
     "a name that exists": ({"name": "se"}, "there is a task se already"),
     "a name with a space": ({"name": "my task"}, "expected a short name"),
-    "no such labels": ({"inputs": [{**FAULT, "segment": "mood"}, SOURCE]}, "mood.txt; there is no such file"),
-    "the model's own segment": ({"inputs": [{**FAULT, "segment": "caption"}, SOURCE]}, "the segment caption is the model's own"),
-    "a caption by another name": ({"inputs": [{**FAULT, "modality": "caption"}, SOURCE]}, "expected segment caption for a caption"),
-    "an external encoder": ({"inputs": [{**FAULT, "modality": "states"}, SOURCE]}, "choose caption or tokens"),
-    "an answer that is no sound": ({"inputs": [FAULT], "target": "fault", "length": "one"}, "expected target audio"),
-    "an input by a manifest's name": ({"inputs": [FAULT, {**SOURCE, "name": "target"}]}, "choose another one than audio, target, split, speaker"),
-    "an input by the engine's name": ({"inputs": [{**FAULT, "name": "voice"}, SOURCE]}, "none of task, voice and chunk_frames"),
-    "a source that may be absent": ({"inputs": [{**SOURCE, "required": False}]}, "expected one input beside the target, required"),
-    "two beside the target": ({"inputs": [SOURCE, {**SOURCE, "name": "other"}]}, "expected one input beside the target"),
-    "nothing to finish on": ({"inputs": [{**SOURCE, "place": "sequence"}], "finish": "length"}, "finish length: expected a sound named source"),
+    "no such labels": (
+        {"inputs": [{**FAULT, "segment": "mood"}, SOURCE]},
+        "mood.txt; there is no such file",
+    ),
+    "the model's own segment": (
+        {"inputs": [{**FAULT, "segment": "caption"}, SOURCE]},
+        "the segment caption is the model's own",
+    ),
+    "a caption by another name": (
+        {"inputs": [{**FAULT, "modality": "caption"}, SOURCE]},
+        "expected segment caption for a caption",
+    ),
+    "an external encoder": (
+        {"inputs": [{**FAULT, "modality": "states"}, SOURCE]},
+        "choose caption or tokens",
+    ),
+    "an answer that is no sound": (
+        {"inputs": [FAULT], "target": "fault", "length": "one"},
+        "expected target audio",
+    ),
+    "an input by a manifest's name": (
+        {"inputs": [FAULT, {**SOURCE, "name": "target"}]},
+        "choose another one than audio, target, split, speaker",
+    ),
+    "an input by the engine's name": (
+        {"inputs": [{**FAULT, "name": "voice"}, SOURCE]},
+        "none of task, voice and chunk_frames",
+    ),
+    "a source that may be absent": (
+        {"inputs": [{**SOURCE, "required": False}]},
+        "expected one input beside the target, required",
+    ),
+    "two beside the target": (
+        {"inputs": [SOURCE, {**SOURCE, "name": "other"}]},
+        "expected one input beside the target",
+    ),
+    "nothing to finish on": (
+        {"inputs": [{**SOURCE, "place": "sequence"}], "finish": "length"},
+        "finish length: expected a sound named source",
+    ),
     "text with a source": (
-        {"inputs": [SOURCE, {"name": "text", "modality": "text", "segment": "phone", "help": "words"}]}, "choose durations, end or seconds",
+        {
+            "inputs": [
+                SOURCE,
+                {"name": "text", "modality": "text", "segment": "phone", "help": "words"},
+            ]
+        },
+        "choose durations, end or seconds",
     ),
     "a hidden part in the sequence": (
-        {"inputs": [{**SOURCE, "place": "sequence"}, {"name": "hole", "modality": "span", "segment": "source", "help": "where"}]}, "put source in place guide",
+        {
+            "inputs": [
+                {**SOURCE, "place": "sequence"},
+                {"name": "hole", "modality": "span", "segment": "source", "help": "where"},
+            ]
+        },
+        "put source in place aligned",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -88,7 +149,15 @@ def test_bad_task_files_get_one_line(folder, case):
     assert message.startswith(str(path)) and words in message and "\n" not in message
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"{", "Expecting"), (b"[" * 100000, "recursion"), (b"[]", "expected an object"), (b"\xff", "decode")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "Expecting"),
+        (b"[" * 100000, "recursion"),
+        (b"[]", "expected an object"),
+        (b"\xff", "decode"),
+    ],
+)
 def test_hostile_task_files_get_one_line(folder, content, words):
     path = folder / "x.json"
     path.write_bytes(content)
@@ -107,19 +176,34 @@ def test_hostile_task_files_get_one_line(folder, content, words):
 
 GOOD = {"audio": "a.wav", "task": "restore", "source": "b.wav", "fault": "telephone"}
 BAD_LINES = {
-    "a misspelt input": ({**GOOD, "sorce": "b.wav"}, "unknown key 'sorce'; expected audio, task, split, speaker, phones, fault, source"),
+    "a misspelt input": (
+        {**GOOD, "sorce": "b.wav"},
+        "unknown key 'sorce'; expected audio, task, split, speaker, phones, fault, source",
+    ),
     "another task's key": ({**GOOD, "caption": "x"}, "unknown key 'caption'"),
-    "a missing input": ({k: v for k, v in GOOD.items() if k != "source"}, "restore needs source: the path of a sound"),
-    "a label that is not in the file": ({**GOOD, "fault": "telefone"}, "fault: expected whole numbers from 0 to 1 or labels (telephone, clipped), got 'telefone'"),
+    "a missing input": (
+        {k: v for k, v in GOOD.items() if k != "source"},
+        "restore needs source: the path of a sound",
+    ),
+    "a label that is not in the file": (
+        {**GOOD, "fault": "telefone"},
+        "fault: expected whole numbers from 0 to 1 or labels (telephone, clipped), got 'telefone'",
+    ),
     "a number beyond the labels": ({**GOOD, "fault": [2]}, "from 2 to 2"),
     "no label at all": ({**GOOD, "fault": ""}, "fault: expected whole numbers"),
     "labels of another kind": ({**GOOD, "fault": {"a": 1}}, "expected labels or numbers"),
-    "a source of another length": ({**GOOD, "source": "short.wav"}, "source: expected the length of audio, 1.000 s"),
+    "a source of another length": (
+        {**GOOD, "source": "short.wav"},
+        "source: expected the length of audio, 1.000 s",
+    ),
     "no such file": ({**GOOD, "source": "c.wav"}, "source: no file"),
-    "an unknown task": ({**GOOD, "task": "opera"}, "task: expected restore, which the task files bring, or one of tts"),
+    "an unknown task": (
+        {**GOOD, "task": "opera"},
+        "task: expected restore, which the task files bring, or one of tts",
+    ),
     "no sound": ({k: v for k, v in GOOD.items() if k != "audio"}, "audio is missing"),
     "an unknown split": ({**GOOD, "split": "dev"}, "split: expected one of train, valid, test"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_LINES)
@@ -135,7 +219,9 @@ def test_without_its_task_file_a_task_is_unknown(folder):
     (folder / "mine.jsonl").write_text(json.dumps(GOOD) + "\n")
     with pytest.raises(CorpusError) as e:
         open_corpus(folder / "mine.jsonl")
-    assert "got 'restore'; a task of your own needs its task file" in str(e.value) and "\n" not in str(e.value)
+    assert "got 'restore'; a task of your own needs its task file" in str(
+        e.value
+    ) and "\n" not in str(e.value)
 
 
 def test_a_manifest_s_files_are_told_apart(folder):
@@ -148,10 +234,16 @@ def test_a_manifest_s_files_are_told_apart(folder):
     from uniaudio_training.lm.tokens import tokenize
 
     first, second = shard
-    arrays = tokenize(shard, lambda x: np.full((8, -(-len(x) // 320)), int(1000 * abs(x[0])), np.int32))
+    arrays = tokenize(
+        shard, lambda x: np.full((8, -(-len(x) // 320)), int(1000 * abs(x[0])), np.int32)
+    )
     codes = np.split(arrays["codes"][:, 0], np.cumsum(arrays["frames"])[:-1])
     expected = [int(1000 * abs(e.audio(role)[0])) for e in (first, second) for role in e.roles]
-    assert [int(c[0]) for c in codes] == expected == [*expected[:2], expected[1], expected[0]] and expected[0] != expected[1]
+    assert [int(c[0]) for c in codes] == expected == [
+        *expected[:2],
+        expected[1],
+        expected[0],
+    ] and expected[0] != expected[1]
 
 
 # The vocabulary
@@ -159,18 +251,34 @@ def test_a_manifest_s_files_are_told_apart(folder):
 
 def layout(captions=300):
     lm = build_config({"lm": {"global": STACK, "local": STACK}}, 16, 4, captions, 32)[0]
-    vocabulary = build_config({"lm": {"global": STACK, "local": STACK}}, 16, 4, captions, 32)[1].vocabulary
+    vocabulary = build_config({"lm": {"global": STACK, "local": STACK}}, 16, 4, captions, 32)[
+        1
+    ].vocabulary
     return Layout.of(lm, vocabulary)
 
 
 def test_no_id_moves(folder):
-    user = read_user_tasks([task_file(folder, inputs=[FAULT, {**SOURCE, "segment": "heard", "place": "sequence"}])])["restore"]
+    user = read_user_tasks(
+        [task_file(folder, inputs=[FAULT, {**SOURCE, "segment": "heard", "place": "sequence"}])]
+    )["restore"]
     old = layout()
     new, labels = extend(old, [user], TASKS, {"phone": tuple(PHONES)}, 32)
     assert new.specials[: len(old.vocabulary.specials)] == old.vocabulary.specials
-    assert new.specials[len(old.vocabulary.specials) :] == ("restore_task", "fault_start", "fault_end", "heard_start", "heard_end")
-    assert new.spans[:-1] == old.vocabulary.spans and new.guide_spans == old.vocabulary.guide_spans
-    assert (new.spans[-1].name, new.spans[-1].start, new.spans[-1].size) == ("fault", vocab_size(old.vocabulary), 2)
+    assert new.specials[len(old.vocabulary.specials) :] == (
+        "restore_task",
+        "fault_start",
+        "fault_end",
+        "heard_start",
+        "heard_end",
+    )
+    assert (
+        new.spans[:-1] == old.vocabulary.spans and new.aligned_spans == old.vocabulary.aligned_spans
+    )
+    assert (new.spans[-1].name, new.spans[-1].start, new.spans[-1].size) == (
+        "fault",
+        vocab_size(old.vocabulary),
+        2,
+    )
     assert labels["fault"] == ("telephone", "clipped")
 
 
@@ -178,28 +286,51 @@ def test_a_model_of_speech_alone_gains_what_goes_beside_the_target(folder):
     old = Layout(make_vocabulary(4, 16, len(PHONES)), 4)
     user = read_user_tasks([task_file(folder)])["restore"]
     new, _ = extend(old, [user], {"tts": TASKS["tts"]}, {"phone": tuple(PHONES)}, 0)
-    names = [s.name for s in new.guide_spans]
+    names = [s.name for s in new.aligned_spans]
     assert {"source0", "source7", "ahead3", "edit"} <= set(names) and "unit" not in names
-    assert new.guide_spans[: len(old.vocabulary.guide_spans)] == old.vocabulary.guide_spans
-    assert guide_vocab(new) == guide_vocab(old.vocabulary) + 64 + 64 + 64 + 2 + 12 * 16
+    assert new.aligned_spans[: len(old.vocabulary.aligned_spans)] == old.vocabulary.aligned_spans
+    assert aligned_vocab(new) == aligned_vocab(old.vocabulary) + 64 + 64 + 64 + 2 + 12 * 16
 
 
 def entry(name="mine", segment="fault", labels=("a", "b"), **more):
-    return UserTask(Task(name, "help", (Input("what", "tokens", segment, "what"),), "seconds", "x", **more), {segment: labels})
+    return UserTask(
+        Task(name, "help", (Input("what", "tokens", segment, "what"),), "seconds", "x", **more),
+        {segment: labels},
+    )
 
 
 CLASHES = {
     "a name that the model has": ([entry("se")], "has a task se already"),
     "a special token that is taken": ([entry(token="SE_task")], None),
-    "a special token of the model": ([entry(token="audio_start")], "the special token audio_start is taken"),
-    "labels that clash": ([entry(), entry("other", labels=("b", "a"))], "the model's span fault has the labels a, b, this file b, a; rename yours"),
-    "a span of the model": ([entry(segment="duration")], "the model's span duration has tokens of another kind"),
+    "a special token of the model": (
+        [entry(token="audio_start")],
+        "the special token audio_start is taken",
+    ),
+    "labels that clash": (
+        [entry(), entry("other", labels=("b", "a"))],
+        "the model's span fault has the labels a, b, this file b, a; rename yours",
+    ),
+    "a span of the model": (
+        [entry(segment="duration")],
+        "the model's span duration has tokens of another kind",
+    ),
     "too many segments": (
-        [UserTask(Task("many", "help", tuple(Input(f"i{n}", "tokens", f"s{n}", "x") for n in range(20)), "seconds", "x"), {f"s{n}": ("a",) for n in range(20)})],
+        [
+            UserTask(
+                Task(
+                    "many",
+                    "help",
+                    tuple(Input(f"i{n}", "tokens", f"s{n}", "x") for n in range(20)),
+                    "seconds",
+                    "x",
+                ),
+                {f"s{n}": ("a",) for n in range(20)},
+            )
+        ],
         "expected at most 64 special tokens",
     ),
     "the same labels": ([entry(), entry("other")], None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CLASHES)
@@ -215,31 +346,59 @@ def test_what_clashes_is_refused(case):
 
 
 def test_what_a_model_lacks_is_named():
-    heard = UserTask(Task("respeak", "help", (Input("source", "units", "unit", "x", place="guide"),), "source", "x"))
-    with pytest.raises(ValueError, match="needs unit, which the model does not have; start from a model with a semantic tokenizer"):
+    heard = UserTask(
+        Task(
+            "respeak",
+            "help",
+            (Input("source", "units", "unit", "x", place="aligned"),),
+            "source",
+            "x",
+        )
+    )
+    with pytest.raises(
+        ValueError,
+        match=(
+            "needs unit, which the model does not have; start from a model with a semantic "
+            "tokenizer"
+        ),
+    ):
         extend(Layout(make_vocabulary(4, 16, len(PHONES)), 4), [heard], {}, {}, 0)
-    told = UserTask(Task("scene", "help", (Input("what", "caption", "caption", "x"),), "seconds", "x"))
-    with pytest.raises(ValueError, match="needs caption, which the model does not have; name a caption tokenizer in captions"):
+    told = UserTask(
+        Task("scene", "help", (Input("what", "caption", "caption", "x"),), "seconds", "x")
+    )
+    with pytest.raises(
+        ValueError,
+        match="needs caption, which the model does not have; name a caption tokenizer in captions",
+    ):
         extend(Layout(make_vocabulary(4, 16, len(PHONES)), 4), [told], {}, {}, 0)
 
 
 def test_a_task_may_say_where_it_ends():
-    """The last frame of its target is the end token, in every slot beside the codes that it stands for."""
+    """The last frame of its target is the end token, in every slot beside the codes that it stands
+    for.
+    """
     torch.manual_seed(0)
     task = Task("answer", "help", (Input("what", "tokens", "fault", "what"),), "end", "x")
     user = UserTask(task, {"fault": ("a", "b")})
-    lm, old = build_config({"lm": {"global": STACK, "local": {**STACK, "positions": "learned"}}}, 16, 4, 300, 32)
+    lm, old = build_config(
+        {"lm": {"global": STACK, "local": {**STACK, "positions": "learned"}}}, 16, 4, 300, 32
+    )
     vocabulary, _ = extend(old, [user], TASKS, {"phone": tuple(PHONES)}, 32)
     lm = dataclasses.replace(lm, vocab_size=vocab_size(vocabulary))
     layout, model = Layout.of(lm, vocabulary), MultiScaleLM(lm)
     model.init_weights(1)
     rng = np.random.default_rng(0)
-    items = [Item(task, rng.integers(0, 16, (n, 8)), {"what": np.array([n % 2])}) for n in (20, 22, 25)]
+    items = [
+        Item(task, rng.integers(0, 16, (n, 8)), {"what": np.array([n % 2])}) for n in (20, 22, 25)
+    ]
     assert items[0].length == 20 + 1 + 1 + 3
     batch = task_batch(layout, TaskData(task, items), rng, 2, 100)
     end = vocabulary.special("audio_end")
     ended = (batch.frames[batch.kind == AUDIO] == end).all(-1)
-    assert int(ended.sum()) == len(batch.frames) and not (batch.frames[batch.kind == AUDIO] == end)[~ended].any()
+    assert (
+        int(ended.sum()) == len(batch.frames)
+        and not (batch.frames[batch.kind == AUDIO] == end)[~ended].any()
+    )
     codes, duration = lm_train.losses(model, layout, batch)
     codes.sum().backward()
     assert torch.isnan(duration) and model.head.weight.grad[end].abs().sum() > 0
@@ -248,24 +407,45 @@ def test_a_task_may_say_where_it_ends():
     logits = model.head(model.local_hidden(h, frames))[:, 2]
     start = layout.audio_ranges()[2][0][0]
     allowed = torch.cat((logits[:, start : start + 16], logits[:, end : end + 1]), 1)
-    expected = torch.nn.functional.cross_entropy(allowed, torch.where(ended, 16, frames[:, 2] - start))
+    expected = torch.nn.functional.cross_entropy(
+        allowed, torch.where(ended, 16, frames[:, 2] - start)
+    )
     torch.testing.assert_close(codes[2], expected)
 
 
 # Settings
 
 LM = {
-    "rows": 2, "items": 300, "codebook_size": 16, "units": 32, "validate_every": 1000, "warmup": 2, "steps": 1,
-    "lm": {"global": STACK, "local": {**STACK, "positions": "learned"}}, "tasks": {"se": 1.0},
-}  # fmt: skip
+    "rows": 2,
+    "items": 300,
+    "codebook_size": 16,
+    "units": 32,
+    "validate_every": 1000,
+    "warmup": 2,
+    "steps": 1,
+    "lm": {"global": STACK, "local": {**STACK, "positions": "learned"}},
+    "tasks": {"se": 1.0},
+}
 SETTINGS = {
-    "an unknown task": ({"tasks": {"opera": 1.0}}, f"unknown task opera; the model knows {', '.join(JOINT)}"),
+    "an unknown task": (
+        {"tasks": {"opera": 1.0}},
+        f"unknown task opera; the model knows {', '.join(JOINT)}",
+    ),
     "no tasks": ({"tasks": None}, "tasks: expected shares by name"),
-    "old tasks of nobody": ({"old": 0.05}, "old: expected an init folder whose model does other tasks"),
+    "old tasks of nobody": (
+        {"old": 0.05},
+        "old: expected an init folder whose model does other tasks",
+    ),
     "no model": ({"lm": None}, "lm: expected the model's stacks"),
-    "a task without a share": ({"task_files": ["restore.json"]}, "tasks: expected a share for restore"),
-    "no recordings": ({"task_files": "restore.json", "tasks": {"restore": 1.0}}, "no restore-train token shards in"),
-}  # fmt: skip
+    "a task without a share": (
+        {"task_files": ["restore.json"]},
+        "tasks: expected a share for restore",
+    ),
+    "no recordings": (
+        {"task_files": "restore.json", "tasks": {"restore": 1.0}},
+        "no restore-train token shards in",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", SETTINGS)
@@ -283,29 +463,56 @@ def test_bad_settings_get_one_line(folder, case, monkeypatch):
 def test_what_old_tasks_lost_is_measured(tmp_path):
     record = Record(tmp_path, ("se", "tts"))
     assert record.summary() == "" and record.worst() == 0.0
-    record.add(0, {"se": [1.0, 3.0, float("nan")], "tts": [2.0, 2.0, 1.5], "new": [9.0, 9.0, float("nan")]})
-    record.add(10, {"se": [1.1, 3.1, float("nan")], "tts": [1.9, 1.9, 1.5], "new": [3.0, 3.0, float("nan")]})
+    record.add(
+        0, {"se": [1.0, 3.0, float("nan")], "tts": [2.0, 2.0, 1.5], "new": [9.0, 9.0, float("nan")]}
+    )
+    record.add(
+        10,
+        {"se": [1.1, 3.1, float("nan")], "tts": [1.9, 1.9, 1.5], "new": [3.0, 3.0, float("nan")]},
+    )
     assert record.worst() == pytest.approx(0.1)
-    assert record.summary() == "old tasks, nats a code: se 2.000 -> 2.100 (+0.100), tts 2.000 -> 1.900 (-0.100); worst +0.100"
+    assert (
+        record.summary()
+        == "old tasks, nats a code: se 2.000 -> 2.100 (+0.100), tts 2.000 -> 1.900 (-0.100); worst +0.100"
+    )
     again = Record(tmp_path, ("se",))  # a run that goes on
     again.add(20, {"se": [1.0, 3.0, float("nan")]})
     assert again.worst() == pytest.approx(0.0)
 
 
 def test_old_tasks_lose_no_more_than_the_bound(tmp_path):
-    """Even where the loss does not fall with the square of the way, the weights stop on the line between both, as far as the bound lets them."""
+    """Even where the loss does not fall with the square of the way, the weights stop on the line
+    between both, as far as the bound lets them.
+    """
     torch.manual_seed(0)
     start, model = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     end = {name: value.clone() for name, value in model.state_dict().items()}
-    way = lambda: float((model.weight - start.weight).detach().norm() / (end["weight"] - start.weight).detach().norm())  # noqa: E731
-    measure = lambda: {"se": [1.0 + 0.6 * way() ** 1.5, float("nan")], "new": [9.0 - 5.0 * way(), float("nan")]}  # noqa: E731
+
+    def way():
+        return float(
+            (model.weight - start.weight).detach().norm()
+            / (end["weight"] - start.weight).detach().norm()
+        )  # noqa: E731
+
+    def measure():
+        return {
+            "se": [1.0 + 0.6 * way() ** 1.5, float("nan")],
+            "new": [9.0 - 5.0 * way(), float("nan")],
+        }  # noqa: E731
+
     run, record = Run(tmp_path, 10), Record(tmp_path, ("se",))
     run.register(model=model)
     record.add(0, {"se": [1.0, float("nan")]})
     record.add(10, measure())
     kept = walk_back(run, model, start, record, 0.05, measure)
-    assert kept == pytest.approx(way()) and 0.1 < kept < (0.05 / 0.6) ** (1 / 1.5) and 0.03 < record.worst() <= 0.05
+    assert (
+        kept == pytest.approx(way())
+        and 0.1 < kept < (0.05 / 0.6) ** (1 / 1.5)
+        and 0.03 < record.worst() <= 0.05
+    )
     assert torch.allclose(model.bias, start.bias + kept * (end["bias"] - start.bias))
     saved = torch.load(run.path, weights_only=False)["parts"]["model"]
     assert torch.equal(saved["weight"], model.weight)
-    assert walk_back(run, model, start, record, 0.05, measure) == 1.0 and torch.equal(saved["weight"], model.weight)
+    assert walk_back(run, model, start, record, 0.05, measure) == 1.0 and torch.equal(
+        saved["weight"], model.weight
+    )

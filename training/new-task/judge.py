@@ -1,8 +1,10 @@
-"""How near a model comes to the truth of a manifest's test recordings, for any task: log-mel distance in dB, lower is better.
+"""How near a model comes to the truth of a manifest's test recordings, for any task: log-mel
+distance in dB, lower is better.
 
     python training/new-task/judge.py --model runs/effect-folder --task effect --manifest data/mine/mine.jsonl
 
-Beside it stand what was given (for tasks with a source) and the codec's own copy of the truth, which no answer in its codes can beat by much.
+Beside it stand what was given (for tasks with a source) and the codec's own copy of the truth,
+which no answer in its codes can beat by much.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from uniaudio_training.evaluate.metrics import log_mel_distance
 
 from uniaudio_engine import Engine
-from uniaudio_engine.audio import read_audio
+from uniaudio_engine.audio.sound import read_audio
 
 COLUMNS = ("model", "source", "codec")
 
@@ -24,11 +26,18 @@ def distances(engine: Engine, name: str, row: dict[str, str], folder: Path) -> d
     """Of one line: the model's answer, the source as it came, and the truth through the codec."""
     task, rate = engine.task(name), engine.sample_rate
     sounds = {i.name for i in task.inputs if i.modality in ("voice", "audio", "units", "context")}
-    request = {i.name: folder / row[i.name] if i.name in sounds else row[i.name] for i in task.inputs if i.name in row}
+    request = {
+        i.name: folder / row[i.name] if i.name in sounds else row[i.name]
+        for i in task.inputs
+        if i.name in row
+    }
     truth = read_audio(folder / row["audio"], rate)
     if task.length == "seconds":
         request["seconds"] = truth.seconds
-    heard = {"model": engine.generate(name, seed=0, **request), "codec": engine.decode(engine.encode(truth, engine.layout.num_codebooks))}
+    heard = {
+        "model": engine.generate(name, seed=0, **request),
+        "codec": engine.decode(engine.encode(truth, engine.layout.num_codebooks)),
+    }
     if "source" in sounds:
         heard["source"] = read_audio(request["source"], rate)
     return {name: log_mel_distance(x.samples, truth.samples, rate) for name, x in heard.items()}
@@ -44,10 +53,18 @@ def main() -> None:
     engine = Engine.from_pretrained(args.model)
     rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]
     rows = [r for r in rows if r.get("task") == args.task and r.get("split") == "test"]
-    found = [(str(r.get(args.by, "")) if args.by else "", distances(engine, args.task, r, args.manifest.parent)) for r in rows]
+    found = [
+        (
+            str(r.get(args.by, "")) if args.by else "",
+            distances(engine, args.task, r, args.manifest.parent),
+        )
+        for r in rows
+    ]
     for group in sorted({g for g, _ in found}):
         of_group = [d for g, d in found if g == group]
-        means = (f"{c} {np.mean([d[c] for d in of_group]):.2f}" for c in COLUMNS if c in of_group[0])
+        means = (
+            f"{c} {np.mean([d[c] for d in of_group]):.2f}" for c in COLUMNS if c in of_group[0]
+        )
         print(f"{group or args.task}: {', '.join(means)} dB over {len(of_group)} recordings")
 
 

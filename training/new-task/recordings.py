@@ -1,4 +1,5 @@
-"""Recordings for the walk-through of docs/new-task.md: speech of a corpus, and what two effects make of it.
+"""Recordings for the walk-through of docs/new-task.md: speech of a corpus, and what two effects
+make of it.
 
     python training/new-task/recordings.py --corpus data/old --out data/mine
 
@@ -21,7 +22,9 @@ TASK = "effect"
 
 
 def megaphone(x: np.ndarray) -> np.ndarray:
-    """500 to 3500 Hz, and far too loud for it: what is above a thirtieth of the peak is cut off; then as loud as it was."""
+    """500 to 3500 Hz, and far too loud for it: what is above a thirtieth of the peak is cut off;
+    then as loud as it was.
+    """
     y = sosfiltfilt(butter(2, (500, 3500), "bandpass", fs=SAMPLE_RATE, output="sos"), x)
     peak = 0.03 * np.abs(y).max()
     y = np.clip(y, -peak, peak)
@@ -40,12 +43,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make with tts")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--clips", default="300,20,20", help="of train, valid and test (%(default)s)")
+    parser.add_argument(
+        "--clips", default="300,20,20", help="of train, valid and test (%(default)s)"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = open_corpus(args.corpus)
     lines = []
-    for split, count in zip(("train", "valid", "test"), map(int, args.clips.split(",")), strict=True):
+    for split, count in zip(
+        ("train", "valid", "test"), map(int, args.clips.split(",")), strict=True
+    ):
         examples = corpus["tts", split]
         for n in range(min(count, len(examples))):
             kind = list(EFFECTS)[n % 2]
@@ -53,7 +60,9 @@ def main() -> None:
             names = [f"{split}-{n:04d}-{what}.wav" for what in (kind, "speech")]
             for name, samples in zip(names, (EFFECTS[kind](speech), speech), strict=True):
                 sf.write(args.out / name, np.clip(samples, -1, 1), SAMPLE_RATE)
-            lines.append({"audio": names[0], "task": TASK, "kind": kind, "source": names[1], "split": split})
+            lines.append(
+                {"audio": names[0], "task": TASK, "kind": kind, "source": names[1], "split": split}
+            )
     (args.out / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(f"{args.out / 'mine.jsonl'}: {len(lines)} recordings")
 

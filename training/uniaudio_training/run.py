@@ -1,4 +1,6 @@
-"""What every training run shares: its folder, atomic checkpoints, exact resume, learning-rate schedule and tensorboard."""
+"""What every training run shares: its folder, atomic checkpoints, exact resume, learning-rate
+schedule and tensorboard.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,13 @@ from tqdm import tqdm
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+    return torch.device(
+        "cuda"
+        if name == "auto" and torch.cuda.is_available()
+        else "cpu"
+        if name == "auto"
+        else name
+    )
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -34,7 +42,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def overridden(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """The config with settings "NAME=VALUE" in place of its own; values are YAML.  What a name means is the trainer's to check."""
+    """The config with settings "NAME=VALUE" in place of its own; values are YAML.
+
+    What a name means is the trainer's to check.
+    """
     found = dict(config)
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -47,17 +58,24 @@ def overridden(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     return found
 
 
-def settings_from(config: dict[str, Any], defaults: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+def settings_from(
+    config: dict[str, Any], defaults: dict[str, Any], parts: tuple[str, ...]
+) -> dict[str, Any]:
     """Defaults overlaid with the config's settings; a misspelt one is an error, never ignored."""
     unknown = set(config) - set(defaults) - set(parts)
     if unknown:
-        raise ValueError(f"unknown setting {sorted(unknown)[0]!r}; known: {', '.join(sorted(defaults))}, {', '.join(parts)}")
+        raise ValueError(
+            f"unknown setting {sorted(unknown)[0]!r}; known: {', '.join(sorted(defaults))}, "
+            f"{', '.join(parts)}"
+        )
     given = {k: _number(k, v, defaults[k]) for k, v in config.items() if k not in parts}
     return {**defaults, **given}
 
 
 def _number(name: str, value: Any, default: Any) -> Any:
-    """The value, where it is of the default's kind; YAML 1.1 takes 2e-4, without a point, for a text."""
+    """The value, where it is of the default's kind; YAML 1.1 takes 2e-4, without a point, for a
+    text.
+    """
     if type(default) not in (int, float):
         return value
     try:
@@ -66,14 +84,24 @@ def _number(name: str, value: Any, default: Any) -> Any:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise ValueError(f"{name}: expected {kind}, as in {name}: {default}, got {value!r}") from None
+        raise ValueError(
+            f"{name}: expected {kind}, as in {name}: {default}, got {value!r}"
+        ) from None
     return type(default)(number)
 
 
 class Prefetch:
-    """Makes the batch of each step ahead in a thread; step i's batch depends on (*seed, i) alone, so that a resume is exact."""
+    """Makes the batch of each step ahead in a thread; step i's batch depends on (*seed, i) alone,
+    so that a resume is exact.
+    """
 
-    def __init__(self, make: Callable[[np.random.Generator], Any], seed: int | tuple[int, ...], first: int, depth: int = 4) -> None:
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator], Any],
+        seed: int | tuple[int, ...],
+        first: int,
+        depth: int = 4,
+    ) -> None:
         key = (seed,) if isinstance(seed, int) else seed
         self._queue: queue.Queue[Any] = queue.Queue(depth)
 
@@ -97,12 +125,16 @@ class Prefetch:
 
 
 class Run:
-    """One training run in ``folder``: ``checkpoint.pt`` (weights, optimizers, step, random states), ``tensorboard/``.
+    """One training run in ``folder``: ``checkpoint.pt`` (weights, optimizers, step, random states),
+    ``tensorboard/``.
 
-    A checkpoint is written every ``minutes`` and when the process is asked to stop (SIGTERM, Ctrl-C); writing is atomic.
+    A checkpoint is written every ``minutes`` and when the process is asked to stop (SIGTERM,
+    Ctrl-C); writing is atomic.
     """
 
-    def __init__(self, folder: str | Path, steps: int, minutes: float = 4.0, leads: bool = True) -> None:
+    def __init__(
+        self, folder: str | Path, steps: int, minutes: float = 4.0, leads: bool = True
+    ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "checkpoint.pt"
@@ -128,7 +160,9 @@ class Run:
         """Loads the checkpoint if there is one."""
         if not self.path.exists():
             return False
-        state = torch.load(self.path, map_location="cpu", weights_only=False)  # our own file: optimizer and RNG states
+        state = torch.load(
+            self.path, map_location="cpu", weights_only=False
+        )  # our own file: optimizer and RNG states
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.step = state["step"]
@@ -144,7 +178,11 @@ class Run:
         state = {
             "step": self.step,
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
-            "rng": {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()},
+            "rng": {
+                "torch": torch.get_rng_state(),
+                "numpy": np.random.get_state(),
+                "python": random.getstate(),
+            },
         }
         part = self.path.with_suffix(f".{os.getpid()}")
         torch.save(state, part)
@@ -152,7 +190,14 @@ class Run:
         self._saved = time.monotonic()
 
     def progress(self, unit: str = "step") -> tqdm:
-        return tqdm(total=self.steps, initial=self.step, unit=unit, smoothing=0.05, mininterval=5, disable=not self.leads)
+        return tqdm(
+            total=self.steps,
+            initial=self.step,
+            unit=unit,
+            smoothing=0.05,
+            mininterval=5,
+            disable=not self.leads,
+        )
 
     def log(self, bar: tqdm | None = None, every: int = 50, **values: float) -> None:
         """Averages values over ``every`` steps, then writes them."""
@@ -165,7 +210,9 @@ class Run:
             for name, value in means.items():
                 self.writer.add_scalar(name, value, self.step)
             if bar is not None:
-                bar.set_postfix({k.rsplit("/", 1)[-1]: f"{v:.3g}" for k, v in means.items()}, refresh=False)
+                bar.set_postfix(
+                    {k.rsplit("/", 1)[-1]: f"{v:.3g}" for k, v in means.items()}, refresh=False
+                )
 
     def tick(self) -> bool:
         """Counts one step and saves when it is time; False when the run should end."""

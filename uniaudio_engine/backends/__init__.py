@@ -1,0 +1,1 @@
+"""What runs a model: the compiled core, the CUDA library, ONNX Runtime, TensorRT."""

@@ -1,4 +1,6 @@
-"""Codecs of an exported folder, behind the interface of ``_C.Codec``; whatever runs its graphs (``onnx_folder.py``, ``tensorrt.py``)."""
+"""Codecs of an exported folder, behind the interface of ``_C.Codec``; whatever runs its graphs
+(``onnx_folder.py``, ``tensorrt.py``).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig
 from ..errors import InputError
+from ..storage.config import CodecConfig
 from .onnx_folder import Exported, Graph
 
 Codes = NDArray[np.int32]
@@ -18,7 +20,13 @@ Samples = NDArray[np.float32]
 class GraphCodec:
     """A codec, or (``decoder`` false) a tokenizer that ends at its codes.  Immutable."""
 
-    def __init__(self, exported: Exported, config: CodecConfig, encoder: str = "codec_encoder", decoder: bool = True) -> None:
+    def __init__(
+        self,
+        exported: Exported,
+        config: CodecConfig,
+        encoder: str = "codec_encoder",
+        decoder: bool = True,
+    ) -> None:
         self.config, self.exported = config, exported
         self.encoder: Graph = exported.graph(encoder)
         self.decoder: Graph | None = exported.graph("codec_decoder") if decoder else None
@@ -39,7 +47,10 @@ class GraphCodec:
         return int(self.step.about["late"]) if self.step is not None else 0
 
     def encode(self, samples: Any, num_codebooks: int = 0) -> Codes:
-        """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)].  Raises ValueError on NaN, infinity or another shape."""
+        """samples float32 [N] -> codes int32 [K', ceil(N / frame_size)].
+
+        Raises ValueError on NaN, infinity or another shape.
+        """
         x = _samples(samples)
         k = num_codebooks or self.config.num_codebooks
         if not len(x):
@@ -64,9 +75,14 @@ class GraphCodec:
         """codes [K', T] -> [K, T], -1 for those that are left out."""
         c = np.asarray(codes)
         if c.ndim != 2 or not 1 <= len(c) <= self.config.num_codebooks or c.dtype.kind not in "iu":
-            raise InputError(f"codes: expected whole numbers [1 to {self.config.num_codebooks}, T], got {c.dtype} {list(c.shape)}")
+            raise InputError(
+                f"codes: expected whole numbers [1 to {self.config.num_codebooks}, T], got "
+                f"{c.dtype} {list(c.shape)}"
+            )
         if c.size and (c.min() < 0 or c.max() >= self.config.codebook_size):
-            raise InputError(f"codes: expected 0 to {self.config.codebook_size - 1}, got {c.min()} to {c.max()}")
+            raise InputError(
+                f"codes: expected 0 to {self.config.codebook_size - 1}, got {c.min()} to {c.max()}"
+            )
         out = np.full((self.config.num_codebooks, c.shape[1]), -1, np.int64)
         out[: len(c)] = c
         return out
@@ -75,21 +91,34 @@ class GraphCodec:
 class GraphEncoderStream:
     """One clip: samples in, complete frames out, as ``_C.EncoderStream``.
 
-    The graph takes whole clips and is causal, so each push runs it over the new frames and those before them that they hear.
+    The graph takes whole clips and is causal, so each push runs it over the new frames and those
+    before them that they hear.
     """
 
     def __init__(self, codec: GraphCodec, num_codebooks: int) -> None:
         if "context" not in codec.encoder.about:
-            raise InputError("this codec's encoder looks ahead, and has no stream here; use encode, or backend native")
-        self.codec, self.num_codebooks, self.context = codec, num_codebooks, int(codec.encoder.about["context"])
+            raise InputError(
+                "this codec's encoder looks ahead, and has no stream here; use encode, or "
+                "backend native"
+            )
+        self.codec, self.num_codebooks, self.context = (
+            codec,
+            num_codebooks,
+            int(codec.encoder.about["context"]),
+        )
         self.reset()
 
     def reset(self) -> None:
-        self._known = np.zeros(0, np.float32)  # the context's samples, then those of no whole frame yet
+        self._known = np.zeros(
+            0, np.float32
+        )  # the context's samples, then those of no whole frame yet
         self._done = 0  # frames at its start that have been given
 
     def push(self, samples: Any) -> Codes:
-        """samples float32 [n] -> the frames that are complete, int32 [K', t].  Raises ValueError on NaN or infinity; nothing changes then."""
+        """samples float32 [n] -> the frames that are complete, int32 [K', t].
+
+        Raises ValueError on NaN or infinity; nothing changes then.
+        """
         x = np.concatenate((self._known, _samples(samples)))
         size = self.codec.config.frame_size
         whole = len(x) // size
@@ -105,7 +134,11 @@ class GraphEncoderStream:
         """The last frames of the clip; the next push begins a new one."""
         size = self.codec.config.frame_size
         rest = len(self._known) - self._done * size
-        codes = self.push(np.zeros(-rest % size, np.float32)) if rest else np.zeros((self.num_codebooks, 0), np.int32)
+        codes = (
+            self.push(np.zeros(-rest % size, np.float32))
+            if rest
+            else np.zeros((self.num_codebooks, 0), np.int32)
+        )
         self.reset()
         return codes
 
@@ -116,9 +149,11 @@ class GraphEncoderStream:
 
 
 class GraphDecoderStream:
-    """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's graph a frame.
+    """One clip: frames in, complete samples out, as ``_C.DecoderStream``; one run of the step's
+    graph a frame.
 
-    A graph says its samples late.  The rest comes from its ``tail``, or (codecs that look ahead) from further steps that are told the clip's length.
+    A graph says its samples late. The rest comes from its ``tail``, or (codecs that look ahead)
+    from further steps that are told the clip's length.
     """
 
     def __init__(self, codec: GraphCodec) -> None:
@@ -131,7 +166,9 @@ class GraphDecoderStream:
     def reset(self) -> None:
         # Twice: a step reads one and writes the other, since its outputs are its inputs moved on.
         zeros = {n: np.zeros(self.graph.ports[n][1], np.float32) for n in self._names}
-        self._state, self._next = ({n: self.codec.exported.memory(a.copy()) for n, a in zeros.items()} for _ in range(2))
+        self._state, self._next = (
+            {n: self.codec.exported.memory(a.copy()) for n, a in zeros.items()} for _ in range(2)
+        )
         self._tail: Samples = np.zeros(0, np.float32)
         self._skip = self.codec.decoder_lookahead  # samples still to come that are before the clip
         self._steps = 0
@@ -144,7 +181,10 @@ class GraphDecoderStream:
     def _step(self, codes: NDArray[np.int64], length: int | None = None) -> Samples:
         inputs: dict[str, NDArray[Any]] = {"codes": codes}
         if "unknown" in self.graph.about:
-            inputs |= {"position": np.array([self._steps]), "length": np.array([length or self.graph.about["unknown"]])}
+            inputs |= {
+                "position": np.array([self._steps]),
+                "length": np.array([length or self.graph.about["unknown"]]),
+            }
         out = self.graph.run_state(inputs, self._state, self._next, self._wanted)
         self._state, self._next = self._next, self._state
         self._tail = out.get("tail", self._tail)
@@ -162,7 +202,9 @@ class GraphDecoderStream:
         parts, late, frames = [self._tail], self.codec.decoder_lookahead, self._steps
         if "unknown" in self.graph.about and frames:
             none = np.full((self.codec.config.num_codebooks, 1), -1, np.int64)
-            parts = [self._step(none, frames) for _ in range(-(-late // self.codec.config.frame_size))]
+            parts = [
+                self._step(none, frames) for _ in range(-(-late // self.codec.config.frame_size))
+            ]
             parts = [np.concatenate(parts)[:late]] if parts else []
         rest = self._cut(parts)
         self.reset()
@@ -170,7 +212,9 @@ class GraphDecoderStream:
 
     def fork(self) -> GraphDecoderStream:
         other = GraphDecoderStream(self.codec)
-        other._state = {n: self.codec.exported.memory(m.array().copy()) for n, m in self._state.items()}
+        other._state = {
+            n: self.codec.exported.memory(m.array().copy()) for n, m in self._state.items()
+        }
         other._tail, other._skip, other._steps = self._tail, self._skip, self._steps
         return other
 

@@ -1,7 +1,9 @@
-"""A folder that ``uniaudio export onnx`` wrote: what is in it, checked, and its graphs as ONNX Runtime sessions.
+"""A folder that ``uniaudio export onnx`` wrote: what is in it, checked, and its graphs as ONNX
+Runtime sessions.
 
-Nothing runs before everything is checked: the format, the checksum of every file, each graph's inputs and outputs by name, type and shape.
-What is amiss is one :class:`InputError` line at load, never wrong sound.
+Nothing runs before everything is checked: the format, the checksum of every file, each graph's
+inputs and outputs by name, type and shape. What is amiss is one :class:`InputError` line at load,
+never wrong sound.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
-from ..folder import MAX_CONFIG_BYTES, ModelFolder, load_described
+from ..storage.folder import MAX_CONFIG_BYTES, ModelFolder, load_described
 
 FORMAT = "uniaudio-onnx-1"
-TYPES: dict[str, Any] = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64, "bool": np.bool_}  # export.json's names
+TYPES: dict[str, Any] = {
+    "float": np.float32,
+    "float16": np.float16,
+    "double": np.float64,
+    "int64": np.int64,
+    "bool": np.bool_,
+}  # export.json's names
 
 
 class Memory(Protocol):
@@ -32,7 +40,10 @@ class Memory(Protocol):
 
 
 class Graph(Protocol):
-    """What runs one graph.  ``ports``: input -> (dtype, shape with names of what is dynamic); ``about`` as in export.json."""
+    """What runs one graph.
+
+    ``ports``: input -> (dtype, shape with names of what is dynamic); ``about`` as in export.json.
+    """
 
     name: str
     about: Mapping[str, Any]
@@ -42,14 +53,24 @@ class Graph(Protocol):
         """All outputs."""
 
     def run_state(
-        self, inputs: Mapping[str, NDArray[Any]], read: Mapping[str, Memory], write: Mapping[str, Memory], outputs: Sequence[str], rows: int = 0
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        read: Mapping[str, Memory],
+        write: Mapping[str, Memory],
+        outputs: Sequence[str],
+        rows: int = 0,
     ) -> dict[str, NDArray[Any]]:
-        """These outputs.  State is read from ``read`` and written to ``write``, which may be the same where the graph writes rows of it (caches: the
-        first ``rows`` rows take part); its names are the inputs'."""
+        """These outputs. State is read from ``read`` and written to ``write``, which may be the
+        same where the graph writes rows of it (caches: the first ``rows`` rows take part); its
+        names are the inputs'.
+        """
 
 
 class Exported(Protocol):
-    """A folder of graphs with what runs them.  ``capacity``: rows of the caches where they are fixed, else 0."""
+    """A folder of graphs with what runs them.
+
+    ``capacity``: rows of the caches where they are fixed, else 0.
+    """
 
     path: Path
     about: dict[str, Any]
@@ -74,7 +95,10 @@ def is_exported(path: str | os.PathLike[str] | None) -> bool:
 
 
 class OnnxFolder:
-    """An exported folder on ONNX Runtime.  Immutable; its sessions may be run from several threads.  ``about`` is ``export.json``."""
+    """An exported folder on ONNX Runtime. Immutable; its sessions may be run from several threads.
+
+    ``about`` is ``export.json``.
+    """
 
     capacity = 0
 
@@ -95,54 +119,89 @@ class OnnxFolder:
     def memory(self, array: NDArray[Any]) -> Memory:
         if self.device == "cpu":
             return HostMemory(array)
-        return OrtMemory(self._runtime.OrtValue.ortvalue_from_numpy(array, "cuda", int(self.device.partition(":")[2] or 0)))
+        return OrtMemory(
+            self._runtime.OrtValue.ortvalue_from_numpy(
+                array, "cuda", int(self.device.partition(":")[2] or 0)
+            )
+        )
 
     def _open(self, name: str) -> OnnxGraph:
         file = self.path / f"{name}.onnx"
         options = self._runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = self.threads, 1, 3
-        # Each graph has workers of its own: those that spin after their work take the processors from the next graph (2.0 instead of 3.2 x realtime).
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = (
+            self.threads,
+            1,
+            3,
+        )
+        # Each graph has workers of its own: those that spin after their work take the processors
+        # from the next graph (2.0 instead of 3.2 x realtime).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = self._runtime.InferenceSession(str(file), options, providers=self._providers)
         except Exception as e:  # the runtime has exceptions of its own for each way to fail
-            raise InputError(f"{file}: ONNX Runtime can't load it: {shown(' '.join(str(e).split()), 200)}") from None
+            raise InputError(
+                f"{file}: ONNX Runtime can't load it: {shown(' '.join(str(e).split()), 200)}"
+            ) from None
         if self.device != "cpu" and session.get_providers()[0] != self._providers[0][0]:
-            raise InputError(f"{file}: expected to run on {self.device}, but ONNX Runtime chose {session.get_providers()[0]}; use device cpu")
+            raise InputError(
+                f"{file}: expected to run on {self.device}, but ONNX Runtime chose "
+                f"{session.get_providers()[0]}; use device cpu"
+            )
         return OnnxGraph(name, session, self.about["graphs"][name], str(file), self.device)
 
 
 class OnnxGraph:
     """One graph on ONNX Runtime."""
 
-    def __init__(self, name: str, session: Any, about: Mapping[str, Any], where: str, device: str) -> None:
+    def __init__(
+        self, name: str, session: Any, about: Mapping[str, Any], where: str, device: str
+    ) -> None:
         self.name, self.session, self.about = name, session, about
         self.ports: Mapping[str, tuple[Any, tuple[Any, ...]]] = ports_of(about)
         self.device, self.device_id = device.partition(":")[0], int(device.partition(":")[2] or 0)
-        for kind, ports, given in (("input", session.get_inputs(), about["inputs"]), ("output", session.get_outputs(), about["outputs"])):
+        for kind, ports, given in (
+            ("input", session.get_inputs(), about["inputs"]),
+            ("output", session.get_outputs(), about["outputs"]),
+        ):
             found = {p.name: (p.type, *p.shape) for p in ports}
             wanted = {n: (f"tensor({t[0]})", *t[1:]) for n, t in given.items()}
             if found != wanted:
-                wrong = [f"{n} {found.get(n, 'missing')} (expected {wanted.get(n, 'none')})" for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)]
-                raise InputError(f"{where}: {kind}s differ from export.json: {first_few(wrong, 2)}; export the model again")
+                wrong = [
+                    f"{n} {found.get(n, 'missing')} (expected {wanted.get(n, 'none')})"
+                    for n in sorted({*found, *wanted})
+                    if found.get(n) != wanted.get(n)
+                ]
+                raise InputError(
+                    f"{where}: {kind}s differ from export.json: {first_few(wrong, 2)}; export the "
+                    "model again"
+                )
         self.outputs = list(about["outputs"])
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self.outputs, self.session.run(self.outputs, dict(inputs)), strict=True))
 
     def run_state(
-        self, inputs: Mapping[str, NDArray[Any]], read: Mapping[str, Memory], write: Mapping[str, Memory], outputs: Sequence[str], rows: int = 0
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        read: Mapping[str, Memory],
+        write: Mapping[str, Memory],
+        outputs: Sequence[str],
+        rows: int = 0,
     ) -> dict[str, NDArray[Any]]:
         binding = self.session.io_binding()
         for name in outputs:
-            binding.bind_output(name, "cpu")  # those that are bound first are the first of get_outputs
+            binding.bind_output(
+                name, "cpu"
+            )  # those that are bound first are the first of get_outputs
         for name, value in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(value))
         for name, memory in read.items():
             dtype, shape = self.ports[name]
             shape = (rows, *shape[1:]) if rows else shape
             binding.bind_input(name, self.device, self.device_id, dtype, shape, memory.pointer())
-            binding.bind_output(f"{name}_out", self.device, self.device_id, dtype, shape, write[name].pointer())
+            binding.bind_output(
+                f"{name}_out", self.device, self.device_id, dtype, shape, write[name].pointer()
+            )
         self.session.run_with_iobinding(binding)
         made = binding.get_outputs()  # the state stays where it is
         return {name: np.asarray(made[i].numpy()) for i, name in enumerate(outputs)}
@@ -179,7 +238,9 @@ def load_exported(path: Path) -> tuple[dict[str, Any], ModelFolder]:
     _check_sums(path, about["sha256"])
     missing = sorted(wanted_graphs(folder) - set(about["graphs"]))
     if missing:
-        raise InputError(f"{path}: the graph {first_few(missing)} is missing; export the model again")
+        raise InputError(
+            f"{path}: the graph {first_few(missing)} is missing; export the model again"
+        )
     return about, folder
 
 
@@ -198,7 +259,10 @@ def runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as e:
-        raise InputError(f"backend onnx needs ONNX Runtime ({e}): pip install onnxruntime, or onnxruntime-gpu for device cuda") from None
+        raise InputError(
+            f"backend onnx needs ONNX Runtime ({e}): pip install onnxruntime, or onnxruntime-gpu "
+            "for device cuda"
+        ) from None
     return onnxruntime
 
 
@@ -206,8 +270,14 @@ def _providers(ort: Any, device: str) -> list[Any]:
     if device == "cpu":
         return [("CPUExecutionProvider", {})]
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise InputError("device cuda: this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu, or use device cpu")
-    return [("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}), ("CPUExecutionProvider", {})]
+        raise InputError(
+            "device cuda: this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu, "
+            "or use device cpu"
+        )
+    return [
+        ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}),
+        ("CPUExecutionProvider", {}),
+    ]
 
 
 def _load_about(path: Path) -> dict[str, Any]:
@@ -215,27 +285,48 @@ def _load_about(path: Path) -> dict[str, Any]:
     again = "export the model again: uniaudio export onnx"
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError(f"{file}: expected at most {MAX_CONFIG_BYTES} bytes, got {file.stat().st_size}; {again}")
+            raise InputError(
+                f"{file}: expected at most {MAX_CONFIG_BYTES} bytes, got {file.stat().st_size}; "
+                f"{again}"
+            )
         about = json.loads(file.read_text(encoding="utf-8"))
     except OSError as e:
-        raise InputError(f"{file}: expected a folder that export wrote, got: {e.strerror or e}; {again}") from None
+        raise InputError(
+            f"{file}: expected a folder that export wrote, got: {e.strerror or e}; {again}"
+        ) from None
     except (ValueError, RecursionError) as e:
         raise InputError(f"{file}: expected JSON, got: {shown(str(e))}; {again}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         got = about.get("format") if isinstance(about, dict) else about
-        raise InputError(f"{file}: expected the format {FORMAT}, which this version reads, got {shown(got)}; {again}")
-    ports_fine = all(
-        isinstance(g, dict) and all(_fine_ports(g.get(side)) for side in ("inputs", "outputs")) for g in about.get("graphs", {}).values()
-    ) if isinstance(about.get("graphs"), dict) else False  # fmt: skip
-    if not (ports_fine and isinstance(about.get("sha256"), dict) and all(isinstance(about.get(k), str) for k in ("dtype", "codec", "model"))):
+        raise InputError(
+            f"{file}: expected the format {FORMAT}, which this version reads, got {shown(got)}; "
+            f"{again}"
+        )
+    ports_fine = (
+        all(
+            isinstance(g, dict) and all(_fine_ports(g.get(side)) for side in ("inputs", "outputs"))
+            for g in about.get("graphs", {}).values()
+        )
+        if isinstance(about.get("graphs"), dict)
+        else False
+    )
+    if not (
+        ports_fine
+        and isinstance(about.get("sha256"), dict)
+        and all(isinstance(about.get(k), str) for k in ("dtype", "codec", "model"))
+    ):
         raise InputError(f"{file}: expected graphs, sha256, dtype, codec and model; {again}")
-    if any(not n.isidentifier() for n in about["graphs"]) or any(Path(n).name != n for n in about["sha256"]):
+    if any(not n.isidentifier() for n in about["graphs"]) or any(
+        Path(n).name != n for n in about["sha256"]
+    ):
         raise InputError(f"{file}: expected names of files in its own folder; {again}")
     return about
 
 
 def _fine_ports(ports: Any) -> bool:
-    return isinstance(ports, dict) and all(isinstance(t, list) and t and t[0] in TYPES for t in ports.values())
+    return isinstance(ports, dict) and all(
+        isinstance(t, list) and t and t[0] in TYPES for t in ports.values()
+    )
 
 
 def _check_sums(path: Path, sums: Mapping[str, str]) -> None:
@@ -246,6 +337,12 @@ def _check_sums(path: Path, sums: Mapping[str, str]) -> None:
                 while block := f.read(1 << 20):
                     digest.update(block)
         except OSError as e:
-            raise InputError(f"{file}: expected the file that export.json names, got: {e.strerror or e}; export the model again") from None
+            raise InputError(
+                f"{file}: expected the file that export.json names, got: {e.strerror or e}; "
+                "export the model again"
+            ) from None
         if digest.hexdigest() != wanted:
-            raise InputError(f"{file}: its contents have changed since the export (checksum {digest.hexdigest()[:12]}, expected {str(wanted)[:12]}); export the model again")
+            raise InputError(
+                f"{file}: its contents have changed since the export (checksum "
+                f"{digest.hexdigest()[:12]}, expected {str(wanted)[:12]}); export the model again"
+            )

@@ -1,7 +1,8 @@
-"""``uniaudio export verify``: each graph against its golden vectors, and the whole against the native backend.
+"""``uniaudio export verify``: each graph against its golden vectors, and the whole against the
+native backend.
 
-The golden vectors are what the torch modules said when the folder was written, of inputs that lie beside them; state that is not stored is
-:func:`example_state`.
+The golden vectors are what the torch modules said when the folder was written, of inputs that lie
+beside them; state that is not stored is :func:`example_state`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..folder import bundled_models
-from ..sequence import Ids
-from ..tensors import load_tensors
-from ..tokens import Sampling
+from ..request.sequence import Ids
+from ..storage.folder import bundled_models
+from ..storage.tensors import load_tensors
 from .onnx_folder import Exported, Graph, OnnxFolder
+from .token_lm import Sampling
 
-BOUNDS = {"float32": 1e-4, "int8": 1e-4, "float16": 2e-2}  # of the largest value, against a module of the same weights
+BOUNDS = {
+    "float32": 1e-4,
+    "int8": 1e-4,
+    "float16": 2e-2,
+}  # of the largest value, against a module of the same weights
 AGREEMENT = 0.999  # of codes, where two codewords may be equally near
 AUDIO = 1e-4  # between backends that speak the same tokens
 SECONDS = 10.0
@@ -37,8 +42,10 @@ def example_state(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.  ``error``: the worst, as a share of the largest value; ``agreement`` of codes or ids; ``snr`` in dB; None: no such thing
-    here.  ``fine``: within its bound, or None where there is none."""
+    """A line of the table. ``error``: the worst, as a share of the largest value; ``agreement`` of
+    codes or ids; ``snr`` in dB; None: no such thing here. ``fine``: within its bound, or None where
+    there is none.
+    """
 
     what: str
     against: str
@@ -49,13 +56,17 @@ class Row:
 
 
 def verify(
-    path: str | os.PathLike[str], model: str | os.PathLike[str] | None = None, threads: int = 1, device: str = "cpu",
+    path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    threads: int = 1,
+    device: str = "cpu",
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """The rows of the table; the folder is fine where no row's ``fine`` is false.
 
-    ``model``: the folder that was exported, to compare with; None: the bundled one where it is that, else the golden vectors alone.  Raises
-    :class:`InputError` for a folder that cannot be loaded, or where ``model`` is another model's.
+    ``model``: the folder that was exported, to compare with; None: the bundled one where it is
+    that, else the golden vectors alone. Raises :class:`InputError` for a folder that cannot be
+    loaded, or where ``model`` is another model's.
     """
     exported = OnnxFolder(path, device, threads)
     rows = list(_golden(exported, progress))
@@ -67,15 +78,27 @@ def verify(
 
 def table(rows: list[Row]) -> str:
     """The rows as aligned text."""
+
     def number(v: float | None, form: str) -> str:
         return "–" if v is None else format(v, form)
 
     cells = [["", "against", "worst error", "agreement", "SNR dB", ""]]
     for r in rows:
         verdict = {True: "ok", False: "OUT OF BOUNDS", None: "no bound"}[r.fine]
-        cells.append([r.what, r.against, number(r.error, ".1e"), number(r.agreement, ".2%"), number(r.snr, ".1f"), verdict])
+        cells.append(
+            [
+                r.what,
+                r.against,
+                number(r.error, ".1e"),
+                number(r.agreement, ".2%"),
+                number(r.snr, ".1f"),
+                verdict,
+            ]
+        )
     widths = [max(len(row[i]) for row in cells) for i in range(6)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
 
 
 def _golden(exported: Exported, progress: Callable[[str], None]) -> Iterator[Row]:
@@ -88,20 +111,37 @@ def _golden(exported: Exported, progress: Callable[[str], None]) -> Iterator[Row
         for output, value in made.items():
             wanted = stored.get(f"{name}.out.{output}")
             if wanted is None or wanted.shape != value.shape:
-                raise InputError(f"{exported.path / 'golden.safetensors'}: expected {name}'s {output} {list(value.shape)}, found {'none' if wanted is None else list(wanted.shape)}")
+                raise InputError(
+                    f"{exported.path / 'golden.safetensors'}: expected {name}'s {output} "
+                    f"{list(value.shape)}, found "
+                    f"{'none' if wanted is None else list(wanted.shape)}"
+                )
             if value.dtype == np.int64:
                 agreements.append(float((value == wanted).mean()))
             else:
-                errors.append(float(np.abs(value.astype(np.float64) - wanted).max() / max(1e-6, float(np.abs(wanted).max()))) if np.isfinite(value).all() else np.inf)
+                errors.append(
+                    float(
+                        np.abs(value.astype(np.float64) - wanted).max()
+                        / max(1e-6, float(np.abs(wanted).max()))
+                    )
+                    if np.isfinite(value).all()
+                    else np.inf
+                )
         error, agreement = max(errors, default=None), min(agreements, default=None)
         bound = BOUNDS["float32" if name.startswith(("codec", "semantic")) else exported.dtype]
         # Ids that a float16 graph draws may differ where a random number falls near a border.
-        least = 0.0 if agreement is not None and name == "local_frame" and exported.dtype == "float16" else AGREEMENT
+        least = (
+            0.0
+            if agreement is not None and name == "local_frame" and exported.dtype == "float16"
+            else AGREEMENT
+        )
         fine = (error is None or error <= bound) and (agreement is None or agreement >= least)
         yield Row(name, "golden vectors", error, agreement, None, fine)
 
 
-def _inputs(graph: Graph, stored: dict[str, NDArray[Any]], exported: Exported) -> dict[str, NDArray[Any]]:
+def _inputs(
+    graph: Graph, stored: dict[str, NDArray[Any]], exported: Exported
+) -> dict[str, NDArray[Any]]:
     """A graph's golden inputs in its own types."""
     found: dict[str, NDArray[Any]] = {}
     sizes: dict[str, int] = {}
@@ -114,7 +154,10 @@ def _inputs(graph: Graph, stored: dict[str, NDArray[Any]], exported: Exported) -
         if name in found:
             continue
         if name not in graph.about.get("state", ()):
-            raise InputError(f"{exported.path / 'golden.safetensors'}: expected an input {name} of {graph.name}, found none; export the model again")
+            raise InputError(
+                f"{exported.path / 'golden.safetensors'}: expected an input {name} of "
+                f"{graph.name}, found none; export the model again"
+            )
         out = stored.get(f"{graph.name}.out.{name}_out")
         shape = tuple(out.shape) if out is not None else tuple(sizes.get(d, d) for d in ports)
         found[name] = example_state(shape).astype(dtype)
@@ -126,18 +169,28 @@ def _source(exported: Exported, model: str | os.PathLike[str] | None) -> Path | 
     wanted: dict[str, str] = exported.about.get("source", {})
     candidates = [Path(model)] if model is not None else list(bundled_models().values())
     for folder in candidates:
-        if all((folder / n).is_file() and hashlib.sha256((folder / n).read_bytes()).hexdigest() == s for n, s in wanted.items()):
+        if all(
+            (folder / n).is_file() and hashlib.sha256((folder / n).read_bytes()).hexdigest() == s
+            for n, s in wanted.items()
+        ):
             return folder
     if model is not None:
-        raise InputError(f"{model}: expected the model that {exported.path} was exported from ({exported.about['model']}), got another")
+        raise InputError(
+            f"{model}: expected the model that {exported.path} was exported from "
+            f"({exported.about['model']}), got another"
+        )
     return None
 
 
-def _native(exported: Exported, folder: Path, threads: int, progress: Callable[[str], None]) -> Iterator[Row]:
+def _native(
+    exported: Exported, folder: Path, threads: int, progress: Callable[[str], None]
+) -> Iterator[Row]:
     from ..engine import Engine
 
     native = Engine.from_pretrained(folder, dtype="float32", threads=threads)
-    graphs = Engine.from_pretrained(exported.path, backend="onnx", threads=threads, device=exported.device)
+    graphs = Engine.from_pretrained(
+        exported.path, backend="onnx", threads=threads, device=exported.device
+    )
     exact = exported.dtype == "float32"
     signal = _signal(native.sample_rate)
     progress("codec: native backend")
@@ -146,27 +199,55 @@ def _native(exported: Exported, folder: Path, threads: int, progress: Callable[[
     yield _audio("codec, 10 s", sound[0], sound[1], float((codes[0] == codes[1]).mean()), True)
     stream = graphs.codec.decoder_stream()
     pieces = [stream.push(codes[0][:, i : i + 7]) for i in range(0, codes[0].shape[1], 7)]
-    yield _audio("codec, 10 s, streamed", sound[0], np.concatenate([*pieces, stream.flush()]), None, True)
+    yield _audio(
+        "codec, 10 s, streamed", sound[0], np.concatenate([*pieces, stream.flush()]), None, True
+    )
     config = native.config.lm
     if config is None:
         return
     progress("language model: native backend")
     rng = np.random.default_rng(3)
-    frames = rng.integers(0, config.vocab_size, (min(60, config.max_frames), config.num_codebooks)).astype(np.int32)
+    frames = rng.integers(
+        0, config.vocab_size, (min(60, config.max_frames), config.num_codebooks)
+    ).astype(np.int32)
     logits = [e.lm.logits(frames) for e in (native, graphs)]
     worst = float(np.abs(logits[0] - logits[1]).max() / np.abs(logits[0]).max())
-    yield Row("logits, 60 frames", "native float32", worst, float((logits[0].argmax(-1) == logits[1].argmax(-1)).mean()), None, worst <= BOUNDS["float32"] if exact else None)
+    yield Row(
+        "logits, 60 frames",
+        "native float32",
+        worst,
+        float((logits[0].argmax(-1) == logits[1].argmax(-1)).mean()),
+        None,
+        worst <= BOUNDS["float32"] if exact else None,
+    )
     count = min(500, config.max_frames - 8)
-    drawn = [e.lm.generate(frames[:8], count, Sampling(0.8, 50, 0.95), seed=5) for e in (native, graphs)]
+    drawn = [
+        e.lm.generate(frames[:8], count, Sampling(0.8, 50, 0.95), seed=5) for e in (native, graphs)
+    ]
     same = _agreement(drawn[0], drawn[1])
-    yield Row(f"tokens, {count} drawn frames", "native float32", None, same, None, same == 1 if exact else None)
+    yield Row(
+        f"tokens, {count} drawn frames",
+        "native float32",
+        None,
+        same,
+        None,
+        same == 1 if exact else None,
+    )
     tasks = {t["name"] for t in native.tasks()}
-    requests: list[tuple[str, dict[str, Any]]] = [("tts", {"text": TEXT})] if "tts" in tasks and native.config.semantic is not None else []
-    requests += [(t, {"source": (signal, native.sample_rate)}) for t in ("se",) if t in tasks and native.config.semantic is not None]
+    requests: list[tuple[str, dict[str, Any]]] = (
+        [("tts", {"text": TEXT})] if "tts" in tasks and native.config.semantic is not None else []
+    )
+    requests += [
+        (t, {"source": (signal, native.sample_rate)})
+        for t in ("se",)
+        if t in tasks and native.config.semantic is not None
+    ]
     for task, inputs in requests:
         progress(f"{task}: native backend")
         a, b = (e.generate(task, seed=7, **inputs) for e in (native, graphs))
-        yield _audio(f"{task}, {len(a.samples) / a.sample_rate:.1f} s", a.samples, b.samples, None, exact)
+        yield _audio(
+            f"{task}, {len(a.samples) / a.sample_rate:.1f} s", a.samples, b.samples, None, exact
+        )
 
 
 def _agreement(a: Ids, b: Ids) -> float:
@@ -174,11 +255,20 @@ def _agreement(a: Ids, b: Ids) -> float:
     return float((a[:n] == b[:n]).sum() / max(1, max(len(a), len(b)) * a.shape[1]))
 
 
-def _audio(what: str, a: NDArray[np.float32], b: NDArray[np.float32], agreement: float | None, bounded: bool) -> Row:
+def _audio(
+    what: str,
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    agreement: float | None,
+    bounded: bool,
+) -> Row:
     if len(a) != len(b):
         return Row(what, "native float32", np.inf, agreement, None, False if bounded else None)
     error = float(np.abs(a - b).max())
-    power, noise = float(np.square(a, dtype=np.float64).sum()), float(np.square(a - b, dtype=np.float64).sum())
+    power, noise = (
+        float(np.square(a, dtype=np.float64).sum()),
+        float(np.square(a - b, dtype=np.float64).sum()),
+    )
     snr = 10 * np.log10(power / noise) if noise and power else np.inf
     fine = error <= AUDIO and (agreement is None or agreement >= AGREEMENT)
     return Row(what, "native float32", error, agreement, float(snr), fine if bounded else None)
@@ -188,4 +278,7 @@ def _signal(rate: int) -> NDArray[np.float32]:
     """Ten seconds of gliding tones that swell, over noise."""
     t = np.arange(int(SECONDS * rate)) / rate
     tone = np.sin(2 * np.pi * (140 + 9 * t) * t) + 0.5 * np.sin(2 * np.pi * (410 - 12 * t) * t)
-    return (0.25 * tone * (0.6 + 0.4 * np.sin(2 * np.pi * 1.3 * t)) + 0.02 * np.random.default_rng(0).standard_normal(len(t))).astype(np.float32)
+    return (
+        0.25 * tone * (0.6 + 0.4 * np.sin(2 * np.pi * 1.3 * t))
+        + 0.02 * np.random.default_rng(0).standard_normal(len(t))
+    ).astype(np.float32)

@@ -1,1 +1,4 @@
-"""Foreign checkpoints -> model folders.  Nothing here is needed to run a model, and nothing of a file is ever run."""
+"""Foreign checkpoints -> model folders.
+
+Nothing here is needed to run a model, and nothing of a file is ever run.
+"""

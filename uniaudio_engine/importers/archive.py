@@ -1,8 +1,10 @@
-"""Where a checkpoint and its config lie: in a file, in a folder, or in a zip, from which only what is needed is taken.
+"""Where a checkpoint and its config lie: in a file, in a folder, or in a zip, from which only what
+is needed is taken.
 
-Members are found by role (which names and endings a role has), at any depth.  A zip is believed in nothing: names that
-lead elsewhere, links, unusual compression and sizes out of proportion refuse the whole of it.  In a folder that is the
-user's own, linked files are followed (model hubs' caches are made of them), linked folders are not.
+Members are found by role (which names and endings a role has), at any depth. A zip is believed in
+nothing: names that lead elsewhere, links, unusual compression and sizes out of proportion refuse
+the whole of it. In a folder that is the user's own, linked files are followed (model hubs' caches
+are made of them), linked folders are not.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ def quiet(text: str) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """What is looked for: a file of one of these names, or (lower case) endings; ``max_bytes`` bounds it.  ``ranked``: where
-    a folder has several of the names, the first of them is meant."""
+    """What is looked for: a file of one of these names, or (lower case) endings; ``max_bytes``
+    bounds it. ``ranked``: where a folder has several of the names, the first of them is meant.
+    """
 
     what: str
     names: tuple[str, ...] = ()
@@ -56,7 +59,9 @@ CONFIG = Role("config.yaml", names=("config.yaml", "config.yml"), max_bytes=MAX_
 
 @dataclass(frozen=True)
 class Member:
-    """A file that fills a role: where it can be read, what it is called, and the file that it came in."""
+    """A file that fills a role: where it can be read, what it is called, and the file that it came
+    in.
+    """
 
     path: Path
     name: str
@@ -73,17 +78,24 @@ class Member:
 
 
 def find_members(
-    source: str | os.PathLike[str], roles: Mapping[str, Role], scratch: Path, progress: Progress = quiet
+    source: str | os.PathLike[str],
+    roles: Mapping[str, Role],
+    scratch: Path,
+    progress: Progress = quiet,
 ) -> dict[str, Member]:
-    """Role -> member, of those that ``source`` has; a file that is no archive fills the first role, and files beside it
-    that have the very name of another role fill that.
+    """Role -> member, of those that ``source`` has; a file that is no archive fills the first role,
+    and files beside it that have the very name of another role fill that.
 
-    Members of a zip are extracted into ``scratch``, an existing private folder.  Raises :class:`InputError` where
-    nothing fills the first role, several files could fill one, or a zip is not to be trusted.
+    Members of a zip are extracted into ``scratch``, an existing private folder. Raises
+    :class:`InputError` where nothing fills the first role, several files could fill one, or a zip
+    is not to be trusted.
     """
     source, first = Path(source), next(iter(roles))
     if not source.exists():
-        raise InputError(f"{source}: expected a {roles[first].what}, or a folder or zip that has it; found nothing there")
+        raise InputError(
+            f"{source}: expected a {roles[first].what}, or a folder or zip that has it; found "
+            "nothing there"
+        )
     if source.is_dir():
         found = _choose(source, _walk(source), roles)
         return {role: Member(source / name, name, source / name) for role, name in found.items()}
@@ -116,14 +128,23 @@ def _walk(folder: Path) -> list[str]:
     files: list[str] = []
 
     def failed(e: OSError) -> None:
-        raise InputError(f"{e.filename}: expected a readable folder, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{e.filename}: expected a readable folder, got: {e.strerror or e}"
+        ) from None
 
     for here, folders, names in os.walk(folder, onerror=failed):
         depth = len(Path(here).relative_to(folder).parts)
-        folders[:] = sorted(d for d in folders if not d.startswith(".")) if depth < _MAX_DEPTH else []
-        files += [str((Path(here) / n).relative_to(folder)) for n in names if (Path(here) / n).is_file()]
+        folders[:] = (
+            sorted(d for d in folders if not d.startswith(".")) if depth < _MAX_DEPTH else []
+        )
+        files += [
+            str((Path(here) / n).relative_to(folder)) for n in names if (Path(here) / n).is_file()
+        ]
         if len(files) > _MAX_ENTRIES:
-            raise InputError(f"{folder}: expected a folder of a model, got more than {_MAX_ENTRIES} files; name the file")
+            raise InputError(
+                f"{folder}: expected a folder of a model, got more than {_MAX_ENTRIES} files; "
+                "name the file"
+            )
     return files
 
 
@@ -133,18 +154,26 @@ def _choose(source: Path, names: list[str], roles: Mapping[str, Role]) -> dict[s
     for key, role in roles.items():
         fits = [n for n in sorted(names) if _plain(n) and role.fits(PurePosixPath(n).name)]
         if key != first:  # beside the first one, where there are several
-            beside = [n for n in fits if PurePosixPath(n).parent == PurePosixPath(found[first]).parent]
+            beside = [
+                n for n in fits if PurePosixPath(n).parent == PurePosixPath(found[first]).parent
+            ]
             fits = beside or fits
         if role.ranked and fits:
             best = next(n for n in role.names if any(PurePosixPath(f).name == n for f in fits))
             fits = [f for f in fits if PurePosixPath(f).name == best]
         if len(fits) > 1:
-            raise InputError(f"{source}: expected one {role.what}, found {first_few(fits)}; name the one that is meant")
+            raise InputError(
+                f"{source}: expected one {role.what}, found {first_few(fits)}; name the one that "
+                "is meant"
+            )
         if fits:
             found[key] = fits[0]
         elif key == first:
             there = first_few(sorted(names)) or "nothing"
-            raise InputError(f"{source}: expected a {role.what} ({', '.join(role.endings or role.names)}), found {there}")
+            raise InputError(
+                f"{source}: expected a {role.what} ({', '.join(role.endings or role.names)}), "
+                f"found {there}"
+            )
     return found
 
 
@@ -153,7 +182,9 @@ def _plain(name: str) -> bool:
     return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
-def _from_zip(source: Path, roles: Mapping[str, Role], scratch: Path, progress: Progress) -> dict[str, Member]:
+def _from_zip(
+    source: Path, roles: Mapping[str, Role], scratch: Path, progress: Progress
+) -> dict[str, Member]:
     with source.open("rb") as f:
         archive = open_zip(f, source)
         entries = {e.filename: e for e in archive.infolist() if not e.is_dir()}
@@ -171,21 +202,38 @@ def _check_entry(source: Path, e: zipfile.ZipInfo) -> None:
     name = e.orig_filename
     parts = name.rstrip("/").split("/")
     if "\\" in name or "\0" in name or ":" in parts[0] or any(p in ("", ".", "..") for p in parts):
-        raise InputError(f"{source}: entry {shown(name)} leads out of the zip; do not use this file")
+        raise InputError(
+            f"{source}: entry {shown(name)} leads out of the zip; do not use this file"
+        )
     if stat.S_IFMT(e.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise InputError(f"{source}: entry {shown(name)} is a link or a device, not a file; do not use this file")
+        raise InputError(
+            f"{source}: entry {shown(name)} is a link or a device, not a file; do not use this file"
+        )
 
 
 def _extract(
-    source: Path, archive: zipfile.ZipFile, e: zipfile.ZipInfo, target: Path, role: Role, progress: Progress
+    source: Path,
+    archive: zipfile.ZipFile,
+    e: zipfile.ZipInfo,
+    target: Path,
+    role: Role,
+    progress: Progress,
 ) -> None:
     what = f"{source}: entry {shown(e.filename)}"
     if e.file_size > min(role.max_bytes, MAX_RATIO * e.compress_size + 4096):
-        raise InputError(f"{what} would unpack from {e.compress_size} to {e.file_size} bytes; a {role.what} does not")
+        raise InputError(
+            f"{what} would unpack from {e.compress_size} to {e.file_size} bytes; a {role.what} "
+            "does not"
+        )
     if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or e.flag_bits & 1:
-        raise InputError(f"{what} is encrypted or compressed in an unusual way; unpack it and name the file")
+        raise InputError(
+            f"{what} is encrypted or compressed in an unusual way; unpack it and name the file"
+        )
     if e.file_size > shutil.disk_usage(target.parent).free:
-        raise InputError(f"{what} needs {e.file_size} bytes on the disk of {target.parent.parent}, which has not as much free")
+        raise InputError(
+            f"{what} needs {e.file_size} bytes on the disk of {target.parent.parent}, which has "
+            "not as much free"
+        )
     done = 0
     try:
         with archive.open(e) as packed, target.open("xb") as out:
@@ -196,7 +244,9 @@ def _extract(
                 out.write(chunk)
                 progress(f"unpacking {e.filename}: {done / max(1, e.file_size):.0%}")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{what} cannot be unpacked: {_line(error)}; download the zip again") from None
+        raise InputError(
+            f"{what} cannot be unpacked: {_line(error)}; download the zip again"
+        ) from None
     if done != e.file_size:
         raise InputError(f"{what} is truncated; download the zip again")
 

@@ -1,4 +1,6 @@
-"""The README.md of an imported model folder: what it is, of which files it was made, and what is not known about it."""
+"""The README.md of an imported model folder: what it is, of which files it was made, and what is
+not known about it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import atomic_write
+from ..storage.files import atomic_write
 
 LICENCE_UNKNOWN = "unknown: the authors do not state one for these weights"
 
@@ -22,10 +24,27 @@ class Origin:
 
 
 def write_card(
-    folder: Path, title: str, about: str, origins: Sequence[Origin], notes: Iterable[str] = (), licence: str = LICENCE_UNKNOWN
+    folder: Path,
+    title: str,
+    about: str,
+    origins: Sequence[Origin],
+    notes: Iterable[str] = (),
+    licence: str = LICENCE_UNKNOWN,
 ) -> None:
-    """Write ``README.md``.  ``about`` is a paragraph; file names are shown as code, so they cannot add markup."""
-    lines = [f"# {title}", "", about, "", f"Licence: {licence}.", "", "Made by `uniaudio import` from:", ""]
+    """Write ``README.md``.
+
+    ``about`` is a paragraph; file names are shown as code, so they cannot add markup.
+    """
+    lines = [
+        f"# {title}",
+        "",
+        about,
+        "",
+        f"Licence: {licence}.",
+        "",
+        "Made by `uniaudio import` from:",
+        "",
+    ]
     lines += ["| | file | bytes | SHA-256 |", "|---|---|---|---|"]
     lines += [f"| {o.role} | `{_code(o.name)}` | {o.size} | `{o.sha256}` |" for o in origins]
     lines += ["", *[f"- {n}" for n in notes]]

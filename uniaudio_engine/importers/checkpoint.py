@@ -1,15 +1,18 @@
-"""Reading torch checkpoints and safetensors files as plain data: no code of theirs is imported or called, torch is not needed.
+"""Reading torch checkpoints and safetensors files as plain data: no code of theirs is imported or
+called, torch is not needed.
 
-A torch checkpoint is a zip of one pickle (``NAME/data.pkl``) and of raw storages (``NAME/data/KEY``), stored without
-compression; before torch 1.6 it was a row of pickles and raw storages.  The pickle is read by the machine of
-``pickle_machine.py``, in which every class and function that is not a tensor's becomes an inert :class:`StandIn`.
-That matters for the checkpoints that UniAudio's trainer writes: beside the weights they hold a ``reporter`` with NumPy
-scalars and ``datetime`` spans, so that ``torch.load`` with ``weights_only=True`` refuses them, and without it would run
-whatever a file says.
+A torch checkpoint is a zip of one pickle (``NAME/data.pkl``) and of raw storages
+(``NAME/data/KEY``), stored without compression; before torch 1.6 it was a row of pickles and raw
+storages. The pickle is read by the machine of ``pickle_machine.py``, in which every class and
+function that is not a tensor's becomes an inert :class:`StandIn`. That matters for the checkpoints
+that UniAudio's trainer writes: beside the weights they hold a ``reporter`` with NumPy scalars and
+``datetime`` spans, so that ``torch.load`` with ``weights_only=True`` refuses them, and without it
+would run whatever a file says.
 
-Tensors are read-only views of the memory-mapped file, so parts that nobody looks at (an optimizer's state) cost nothing.
-Checksums of the zip entries are not compared: torch can be told to write none, and its own reader ignores them.
-Sources: torch/serialization.py for the two layouts, APPNOTE.TXT for zip.
+Tensors are read-only views of the memory-mapped file, so parts that nobody looks at (an optimizer's
+state) cost nothing. Checksums of the zip entries are not compared: torch can be told to write none,
+and its own reader ignores them. Sources: torch/serialization.py for the two layouts, APPNOTE.TXT
+for zip.
 """
 
 from __future__ import annotations
@@ -29,38 +32,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
-from ..tensors import from_bfloat16, load_tensors
+from ..storage.tensors import from_bfloat16, load_tensors
 from .pickle_machine import Global, PickleError, StandIn, brief, unpickle
 from .zips import data_begin, open_zip
 
 __all__ = ["MAX_BYTES", "StandIn", "load_checkpoint"]
 
 MAX_BYTES = 64 << 30  # of a file; the 1B recipe with its optimizer is about 12 GB
-MAX_PICKLE = 16 << 20  # bytes; a checkpoint of some hundred tensors with its optimizer has about 0.2 MB
+MAX_PICKLE = (
+    16 << 20
+)  # bytes; a checkpoint of some hundred tensors with its optimizer has about 0.2 MB
 _MAX_DIMS = 16
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number that torch wrote before 1.6
+# the pickled magic number that torch wrote before 1.6
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _BFLOAT16 = "bfloat16"
 _DTYPES: dict[str, str] = {  # storage class -> NumPy type, little-endian
-    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": _BFLOAT16,
-    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-    "BoolStorage": "?", "ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16",
-}  # fmt: skip
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": _BFLOAT16,
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+    "ComplexFloatStorage": "<c8",
+    "ComplexDoubleStorage": "<c16",
+}
 
 
 def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Any:
     """What was saved: dicts, lists, tuples, strings, numbers, and tensors as NumPy arrays.
 
-    bfloat16 tensors come as float32 (the same numbers), other types as they are stored.  Sets come as lists, every
-    other object as a :class:`StandIn` that knows its name only.  A safetensors file gives name -> array.
-    Raises :class:`InputError` in one line for what is missing, truncated, larger than ``max_bytes``, or says anything
-    about itself that is not so.
+    bfloat16 tensors come as float32 (the same numbers), other types as they are stored. Sets come
+    as lists, every other object as a :class:`StandIn` that knows its name only. A safetensors file
+    gives name -> array. Raises :class:`InputError` in one line for what is missing, truncated,
+    larger than ``max_bytes``, or says anything about itself that is not so.
     """
     path = Path(path)
     with _open(path) as f:
         size = os.fstat(f.fileno()).st_size
         if size > max_bytes:
-            raise InputError(f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?")
+            raise InputError(
+                f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?"
+            )
         start = f.read(16)
         if start[:2] == b"PK":
             return _from_zip(f, path, size)
@@ -69,17 +86,23 @@ def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) ->
     if len(start) == 16 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         tensors, _ = load_tensors(path, max_bytes)
         return {k: from_bfloat16(v) if v.dtype == np.uint16 else v for k, v in tensors.items()}
-    raise InputError(f"{path}: expected a torch checkpoint or a safetensors file, got {_guess(start)}")
+    raise InputError(
+        f"{path}: expected a torch checkpoint or a safetensors file, got {_guess(start)}"
+    )
 
 
 def _open(path: Path) -> BinaryIO:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # before opening: opening a pipe would wait for a writer
+        if not stat.S_ISREG(
+            path.stat().st_mode
+        ):  # before opening: opening a pipe would wait for a writer
             kind = "a folder" if path.is_dir() else "something else"
             raise InputError(f"{path}: expected a checkpoint file, got {kind}; name the file")
         return path.open("rb")
     except OSError as e:
-        raise InputError(f"{path}: expected a readable checkpoint, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{path}: expected a readable checkpoint, got: {e.strerror or e}"
+        ) from None
 
 
 def _guess(start: bytes) -> str:
@@ -99,7 +122,9 @@ def _guess(start: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers in the file; ``data`` gives them as one flat array, ``count`` is known without reading."""
+    """A run of numbers in the file; ``data`` gives them as one flat array, ``count`` is known
+    without reading.
+    """
 
     count: int
     data: Callable[[], NDArray[Any]]
@@ -120,8 +145,14 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> NDArray[Any] |
     if not isinstance(storage, _Storage):
         return StandIn("torch.Tensor")  # of a kind that NumPy has not, such as float8
     numbers = [offset, *_ints(size), *_ints(stride)]
-    if not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers) or len(size) != len(stride) or len(size) > _MAX_DIMS:
-        raise PickleError(f"a tensor of size {brief(size)}, stride {brief(stride)}, offset {brief(offset)}")
+    if (
+        not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
+        or len(size) != len(stride)
+        or len(size) > _MAX_DIMS
+    ):
+        raise PickleError(
+            f"a tensor of size {brief(size)}, stride {brief(stride)}, offset {brief(offset)}"
+        )
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > storage.count or (count and last >= storage.count):
@@ -148,9 +179,15 @@ def _first(data: Any, *rest: Any) -> Any:
 
 
 def _from_type(function: Any, kind: Any, args: Any, state: Any = None) -> Any:
-    """``torch._tensor._rebuild_from_type_v2``: a tensor that carried attributes, which are left out."""
+    """``torch._tensor._rebuild_from_type_v2``: a tensor that carried attributes, which are left
+    out.
+    """
     call = _KNOWN.get(function.name) if isinstance(function, Global) else None
-    return call(*args) if call in (_rebuild, _first) and isinstance(args, tuple) else StandIn("torch.Tensor")
+    return (
+        call(*args)
+        if call in (_rebuild, _first) and isinstance(args, tuple)
+        else StandIn("torch.Tensor")
+    )
 
 
 def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
@@ -158,7 +195,9 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> A
 
 
 def _ordered(pairs: Any = (), *rest: Any) -> dict[Any, Any]:
-    if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
+    if not isinstance(pairs, (list, tuple)) or not all(
+        isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs
+    ):
         raise PickleError("an OrderedDict of something else than pairs")
     return {k: v for k, v in pairs if isinstance(k, (str, int))}
 
@@ -189,17 +228,27 @@ def _from_zip(f: BinaryIO, path: Path, size: int) -> Any:
     entries = {e.filename: e for e in archive.infolist()}
     pickles = [n for n in entries if n.endswith("/data.pkl") and n.count("/") == 1]
     if len(pickles) != 1:
-        raise InputError(f"{path}: expected a torch checkpoint, got a zip without a data.pkl at its place")
+        raise InputError(
+            f"{path}: expected a torch checkpoint, got a zip without a data.pkl at its place"
+        )
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
-        raise InputError(f"{path}: expected a checkpoint of weights, got a TorchScript program; export its state dict")
+        raise InputError(
+            f"{path}: expected a checkpoint of weights, got a TorchScript program; export its "
+            "state dict"
+        )
     ranges = _ranges(f, path, size, list(entries.values()))
     data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
     big = _is_big(_bytes(data, ranges.get(f"{root}byteorder", (0, 0)), 16, path), path)
     storages: dict[tuple[str, str], _Storage] = {}
 
     def storage(id: Any) -> _Storage | StandIn:
-        if not isinstance(id, tuple) or len(id) != 5 or id[0] != "storage" or type(id[2]) is not str:
+        if (
+            not isinstance(id, tuple)
+            or len(id) != 5
+            or id[0] != "storage"
+            or type(id[2]) is not str
+        ):
             raise PickleError(f"a reference to {brief(id)}")
         kind, key, count = _storage_kind(id[1]), id[2], id[4]
         if kind is None:
@@ -208,7 +257,9 @@ def _from_zip(f: BinaryIO, path: Path, size: int) -> Any:
         width = 2 if kind == _BFLOAT16 else np.dtype(kind).itemsize
         if type(count) is not int or count * width != length:
             got = "missing" if length < 0 else f"of {length} bytes"
-            raise PickleError(f"storage {brief(key)} of {brief(count)} x {width} bytes; the entry is {got}")
+            raise PickleError(
+                f"storage {brief(key)} of {brief(count)} x {width} bytes; the entry is {got}"
+            )
         if (key, kind) not in storages:
             kept: list[NDArray[Any]] = []
 
@@ -223,18 +274,27 @@ def _from_zip(f: BinaryIO, path: Path, size: int) -> Any:
     return _unpickled(path, io.BytesIO(_bytes(data, ranges[pickles[0]], MAX_PICKLE, path)), storage)
 
 
-def _ranges(f: BinaryIO, path: Path, size: int, entries: list[zipfile.ZipInfo]) -> dict[str, tuple[int, int]]:
+def _ranges(
+    f: BinaryIO, path: Path, size: int, entries: list[zipfile.ZipInfo]
+) -> dict[str, tuple[int, int]]:
     """name -> (first byte, length) of each entry, none compressed, none overlapping another."""
     ranges, reached = {}, 0
     for e in sorted(entries, key=lambda e: e.header_offset):
-        if e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size or e.flag_bits & 1:
+        if (
+            e.compress_type != zipfile.ZIP_STORED
+            or e.compress_size != e.file_size
+            or e.flag_bits & 1
+        ):
             raise InputError(
-                f"{path}: entry {shown(e.filename)} is compressed or encrypted, a torch checkpoint's are neither; "
+                f"{path}: entry {shown(e.filename)} is compressed or encrypted, a torch "
+                "checkpoint's are neither; "
                 "download it again"
             )
         begin = data_begin(f, path, e)
         if e.header_offset < reached or begin + e.file_size > size:
-            raise InputError(f"{path}: entry {shown(e.filename)} lies over another or outside; download it again")
+            raise InputError(
+                f"{path}: entry {shown(e.filename)} lies over another or outside; download it again"
+            )
         reached = begin + e.file_size
         ranges[e.filename] = (begin, e.file_size)
     return ranges
@@ -243,7 +303,10 @@ def _ranges(f: BinaryIO, path: Path, size: int, entries: list[zipfile.ZipInfo]) 
 def _bytes(data: Any, where: tuple[int, int], limit: int, path: Path) -> bytes:
     begin, length = where
     if length > limit:
-        raise InputError(f"{path}: expected an entry of at most {limit} bytes, got {length}; is it the right file?")
+        raise InputError(
+            f"{path}: expected an entry of at most {limit} bytes, got {length}; is it the right "
+            "file?"
+        )
     return bytes(data[begin : begin + length])
 
 
@@ -254,12 +317,20 @@ def _is_big(order: bytes, path: Path) -> bool:
 
 
 def _from_legacy(f: BinaryIO, path: Path, size: int) -> Any:
-    """Magic number, protocol, system, the object, the storages' keys; then each storage's count and numbers."""
+    """Magic number, protocol, system, the object, the storages' keys; then each storage's count and
+    numbers.
+    """
     storages: dict[str, tuple[str | None, int]] = {}  # key -> NumPy type, count
     places: dict[str, NDArray[Any]] = {}
 
     def storage(id: Any) -> _Storage | StandIn:
-        if not isinstance(id, tuple) or len(id) != 6 or id[0] != "storage" or type(id[2]) is not str or id[5] is not None:
+        if (
+            not isinstance(id, tuple)
+            or len(id) != 6
+            or id[0] != "storage"
+            or type(id[2]) is not str
+            or id[5] is not None
+        ):
             raise PickleError(f"a reference to {brief(id)}")
         kind, key, count = _storage_kind(id[1]), id[2], id[4]
         if type(count) is not int or not 0 <= count <= size:
@@ -277,20 +348,34 @@ def _from_legacy(f: BinaryIO, path: Path, size: int) -> Any:
     _unpickled(path, head, simple)  # the magic number, compared already
     protocol, system = _unpickled(path, head, simple), _unpickled(path, head, simple)
     if protocol != 1001 or not isinstance(system, dict):
-        raise InputError(f"{path}: expected protocol 1001 of torch's old format, got {brief(protocol)}")
+        raise InputError(
+            f"{path}: expected protocol 1001 of torch's old format, got {brief(protocol)}"
+        )
     begin = head.tell()
     _unpickled(path, head, storage, dry=True)
     keys = _unpickled(path, head, simple)
     at = head.tell()
-    if not isinstance(keys, list) or not all(type(k) is str for k in keys) or sorted(keys) != sorted(storages):
-        raise InputError(f"{path}: the storages that follow are not those of its tensors; download it again")
+    if (
+        not isinstance(keys, list)
+        or not all(type(k) is str for k in keys)
+        or sorted(keys) != sorted(storages)
+    ):
+        raise InputError(
+            f"{path}: the storages that follow are not those of its tensors; download it again"
+        )
     for key in keys:
         kind, count = storages[key]
         if kind is None:
-            raise InputError(f"{path}: storage {brief(key)} is of a type that is not read here; save it again with torch")
+            raise InputError(
+                f"{path}: storage {brief(key)} is of a type that is not read here; save it again "
+                "with torch"
+            )
         width = 2 if kind == _BFLOAT16 else np.dtype(kind).itemsize
         if at + 8 + count * width > size or int.from_bytes(data[at : at + 8], "little") != count:
-            raise InputError(f"{path}: storage {brief(key)} is truncated or not where it should be; download it again")
+            raise InputError(
+                f"{path}: storage {brief(key)} is truncated or not where it should be; download "
+                "it again"
+            )
         places[key] = _array(data, at + 8, count, kind, not system.get("little_endian", True))
         at += 8 + count * width
     head.seek(begin)

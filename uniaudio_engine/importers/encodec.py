@@ -1,8 +1,10 @@
-"""EnCodec in the layout of Hugging Face transformers (``EncodecModel``) -> a model folder that is a codec and nothing else.
+"""EnCodec in the layout of Hugging Face transformers (``EncodecModel``) -> a model folder that is a
+codec and nothing else.
 
-Everything is read from ``config.json`` and held against the weights.  Known are the published shapes (24 kHz mono, 32 kHz
-mono, 48 kHz stereo in chunks with loudness normalisation) and all between them that transformers can express.
-Source: arXiv 2210.13438; transformers, models/encodec/{configuration,modeling}_encodec.py (facts; none of its code).
+Everything is read from ``config.json`` and held against the weights. Known are the published shapes
+(24 kHz mono, 32 kHz mono, 48 kHz stereo in chunks with loudness normalisation) and all between them
+that transformers can express. Source: arXiv 2210.13438; transformers,
+models/encodec/{configuration,modeling}_encodec.py (facts; none of its code).
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, SeanetConfig, to_dict
-from ..core import core
+from ..backends.core import core
 from ..errors import InputError, first_few, shown
-from ..folder import load_folder, save_folder
-from ..tensors import Tensors
+from ..storage.config import (
+    FORMAT_VERSION,
+    CodecConfig,
+    ConfigError,
+    ModelConfig,
+    SeanetConfig,
+    to_dict,
+)
+from ..storage.folder import load_folder, save_folder
+from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
 from .checkpoint import load_checkpoint
@@ -31,28 +40,58 @@ from .seanet import seanet_tensors
 LICENCE = "as the place says from which these weights came; the files do not state one"
 MAX_WEIGHTS = 4 << 30  # bytes; the published ones have at most 240 MB
 _CONFIG = Role("config.json", names=("config.json",), max_bytes=MAX_CONFIG)
-_WEIGHTS = Role("checkpoint of EnCodec", names=("model.safetensors", "pytorch_model.bin"), max_bytes=MAX_WEIGHTS, ranked=True)
+_WEIGHTS = Role(
+    "checkpoint of EnCodec",
+    names=("model.safetensors", "pytorch_model.bin"),
+    max_bytes=MAX_WEIGHTS,
+    ranked=True,
+)
 
 _Kinds = tuple[type, ...]
 _NUMBER: _Kinds = (int, float)
 # What must be there (with its type): weights alone cannot tell.
 _NEEDED: dict[str, _Kinds] = {
-    "sampling_rate": (int,), "audio_channels": (int,), "target_bandwidths": (list,), "upsampling_ratios": (list,),
-    "hidden_size": (int,), "num_filters": (int,), "num_residual_layers": (int,), "num_lstm_layers": (int,),
-    "kernel_size": (int,), "last_kernel_size": (int,), "residual_kernel_size": (int,), "dilation_growth_rate": (int,),
-    "compress": (int,), "codebook_size": (int,), "norm_type": (str,), "pad_mode": (str,), "normalize": (bool,),
+    "sampling_rate": (int,),
+    "audio_channels": (int,),
+    "target_bandwidths": (list,),
+    "upsampling_ratios": (list,),
+    "hidden_size": (int,),
+    "num_filters": (int,),
+    "num_residual_layers": (int,),
+    "num_lstm_layers": (int,),
+    "kernel_size": (int,),
+    "last_kernel_size": (int,),
+    "residual_kernel_size": (int,),
+    "dilation_growth_rate": (int,),
+    "compress": (int,),
+    "codebook_size": (int,),
+    "norm_type": (str,),
+    "pad_mode": (str,),
+    "normalize": (bool,),
     "use_causal_conv": (bool,),
-}  # fmt: skip
+}
 # What may be absent, as in the published files, with transformers' defaults.
 _OPTIONAL: dict[str, tuple[_Kinds, Any]] = {
-    "codebook_dim": ((int, type(None)), None), "chunk_length_s": ((*_NUMBER, type(None)), None),
-    "overlap": ((*_NUMBER, type(None)), None), "trim_right_ratio": (_NUMBER, 1.0), "use_conv_shortcut": ((bool,), True),
-}  # fmt: skip
+    "codebook_dim": ((int, type(None)), None),
+    "chunk_length_s": ((*_NUMBER, type(None)), None),
+    "overlap": ((*_NUMBER, type(None)), None),
+    "trim_right_ratio": (_NUMBER, 1.0),
+    "use_conv_shortcut": ((bool,), True),
+}
 # Of every transformers configuration: nothing about the model.
 _IGNORED = (
-    "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "model_type", "_name_or_path",
-    "_commit_hash", "return_dict", "output_attentions", "output_hidden_states",
-)  # fmt: skip
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "model_type",
+    "_name_or_path",
+    "_commit_hash",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+)
 _NORMS: dict[str, Literal["none", "group"]] = {"weight_norm": "none", "time_group_norm": "group"}
 _PADS: dict[str, Literal["zero", "reflect"]] = {"reflect": "reflect", "constant": "zero"}
 
@@ -65,12 +104,14 @@ def import_encodec(
     licence: str = "",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Write the model folder ``output`` from an EnCodec checkpoint; returns plain JSON values about it.
+    """Write the model folder ``output`` from an EnCodec checkpoint; returns plain JSON values about
+    it.
 
-    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``, or one of these
-    weights with ``config.json`` beside it.  ``dtype`` float32, or bfloat16, which changes what is coded.  ``licence``
-    goes into the card and the configuration.  No torch is needed, and nothing of the files is run.
-    Raises :class:`InputError` in one line, and then leaves nothing behind.
+    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
+    ``pytorch_model.bin``, or one of these weights with ``config.json`` beside it. ``dtype``
+    float32, or bfloat16, which changes what is coded. ``licence`` goes into the card and the
+    configuration. No torch is needed, and nothing of the files is run. Raises :class:`InputError`
+    in one line, and then leaves nothing behind.
     """
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
@@ -85,8 +126,18 @@ def import_encodec(
         model = ModelConfig(FORMAT_VERSION, target.name, codec, licence=licence or LICENCE)
         progress("writing")
         save_folder(shop.model, model, tensors, dtype=dtype)
-        origins = [Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress)) for k, m in members.items()]
-        write_card(shop.model, target.name, about(codec), origins, [f"Weights are stored as {dtype}.", *notes], model.licence)
+        origins = [
+            Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress))
+            for k, m in members.items()
+        ]
+        write_card(
+            shop.model,
+            target.name,
+            about(codec),
+            origins,
+            [f"Weights are stored as {dtype}.", *notes],
+            model.licence,
+        )
         progress("checking what was written")
         written = load_folder(shop.model)
         try:
@@ -95,54 +146,88 @@ def import_encodec(
             raise InputError(f"{members['config'].name}: {e}") from None
         progress("")
     return {
-        "output": str(target), "model": target.name, "dtype": dtype,
-        "parameters": sum(int(a.size) for a in tensors.values()), "sample_rate": codec.sample_rate,
-        "channels": codec.channels, "num_codebooks": codec.num_codebooks, "codebook_size": codec.codebook_size,
-        "bandwidths": list(codec.bandwidths), "files": [vars(o) for o in origins], "notes": notes,
-    }  # fmt: skip
+        "output": str(target),
+        "model": target.name,
+        "dtype": dtype,
+        "parameters": sum(int(a.size) for a in tensors.values()),
+        "sample_rate": codec.sample_rate,
+        "channels": codec.channels,
+        "num_codebooks": codec.num_codebooks,
+        "codebook_size": codec.codebook_size,
+        "bandwidths": list(codec.bandwidths),
+        "files": [vars(o) for o in origins],
+        "notes": notes,
+    }
 
 
 def about(c: CodecConfig) -> str:
     """A paragraph for the card."""
     s = c.seanet
     assert s is not None
-    chunks = f", in chunks of {s.chunk_size} samples, one every {s.chunk_stride}" if s.chunk_size else ""
+    chunks = (
+        f", in chunks of {s.chunk_size} samples, one every {s.chunk_stride}" if s.chunk_size else ""
+    )
     loudness = ", loudness normalised" if s.normalize else ""
     bandwidths = ", ".join(f"{b:g} ({c.codebooks_for(b)} codebooks)" for b in c.bandwidths)
     return (
-        "An EnCodec neural audio codec (arXiv 2210.13438) in the layout of Hugging Face transformers, converted for "
-        f"uniaudio-engine: {c.sample_rate} Hz, {'mono' if c.channels == 1 else f'{c.channels} channels'}, "
-        f"{c.frame_rate:g} frames a second, {'causal' if s.causal else 'not causal'}{chunks}{loudness}; kbit/s: {bandwidths}.  "
-        "The weights are the authors'; the conversion folds weight norm and changes names and layout only."
+        "An EnCodec neural audio codec (arXiv 2210.13438) in the layout of Hugging Face "
+        "transformers, converted for "
+        f"uniaudio-engine: {c.sample_rate} Hz, "
+        f"{'mono' if c.channels == 1 else f'{c.channels} channels'}, "
+        f"{c.frame_rate:g} frames a second, "
+        f"{'causal' if s.causal else 'not causal'}{chunks}{loudness}; kbit/s: {bandwidths}.  "
+        "The weights are the authors'; the conversion folds weight norm and changes names and "
+        "layout only."
     )
 
 
 def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
-    """(codec configuration, notes) of a ``config.json``; one :class:`InputError` line names the first few differences
-    from what is expected.  ``num_codebooks`` is the one that the bandwidths ask for."""
+    """(codec configuration, notes) of a ``config.json``; one :class:`InputError` line names the
+    first few differences from what is expected. ``num_codebooks`` is the one that the bandwidths
+    ask for.
+    """
     data = _json(member)
     family = data.get("model_type")
     if family != "encodec":
-        raise InputError(f"{member.name}: expected model_type encodec, got {shown(family)}; is it an EnCodec model of transformers?")
+        raise InputError(
+            f"{member.name}: expected model_type encodec, got {shown(family)}; is it an EnCodec "
+            "model of transformers?"
+        )
     missing = [k for k in _NEEDED if k not in data]
     if missing:
-        raise InputError(f"{member.name}: expected the configuration of an EnCodec model, missing {first_few(missing)}")
+        raise InputError(
+            f"{member.name}: expected the configuration of an EnCodec model, missing "
+            f"{first_few(missing)}"
+        )
     kinds = _NEEDED | {k: v[0] for k, v in _OPTIONAL.items()}
     values = {k: v[1] for k, v in _OPTIONAL.items()} | {k: v for k, v in data.items() if k in kinds}
-    wrong = [f"{k}: expected {_names(kinds[k])}, got {shown(v)}" for k, v in values.items() if type(v) not in kinds[k]]
+    wrong = [
+        f"{k}: expected {_names(kinds[k])}, got {shown(v)}"
+        for k, v in values.items()
+        if type(v) not in kinds[k]
+    ]
     for key, known in (("norm_type", _NORMS), ("pad_mode", _PADS)):
         if type(values[key]) is str and values[key] not in known:
             wrong.append(f"{key}: expected {' or '.join(known)}, got {shown(values[key])}")
     for key, kind, most in (("upsampling_ratios", (int,), 16), ("target_bandwidths", _NUMBER, 64)):
         v = values[key]
-        if type(v) is list and not (1 <= len(v) <= most and all(type(x) in kind and 0 < x < 1e6 for x in v)):
+        if type(v) is list and not (
+            1 <= len(v) <= most and all(type(x) in kind and 0 < x < 1e6 for x in v)
+        ):
             wrong.append(f"{key}: expected 1 to {most} numbers above 0, got {shown(v)}")
     if not wrong:
         wrong = _contradictions(values)
     if wrong:
         raise InputError(f"{member.name}: {first_few(wrong)}")
     extra = sorted(shown(k)[1:-1] for k in data if k not in kinds and k not in _IGNORED)
-    notes = [f"config.json says more than this version knows, which was left out: {first_few(extra, 5)}"] if extra else []
+    notes = (
+        [
+            "config.json says more than this version knows, which was left out: "
+            f"{first_few(extra, 5)}"
+        ]
+        if extra
+        else []
+    )
     try:
         config = _codec_config(values)
         config.check()
@@ -154,17 +239,30 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
 def _contradictions(v: Mapping[str, Any]) -> list[str]:
     """Values that are each of the right kind, but not together."""
     wrong = []
-    for key, low, high in (("sampling_rate", 1000, 384000), ("audio_channels", 1, 2), ("num_lstm_layers", 1, 16), ("codebook_size", 2, 65536)):
+    for key, low, high in (
+        ("sampling_rate", 1000, 384000),
+        ("audio_channels", 1, 2),
+        ("num_lstm_layers", 1, 16),
+        ("codebook_size", 2, 65536),
+    ):
         if not low <= v[key] <= high:
             wrong.append(f"{key}: expected {low} to {high}, got {shown(v[key])}")
     if any(r > 64 for r in v["upsampling_ratios"]):
-        wrong.append(f"upsampling_ratios: expected 1 to 64 each, got {shown(v['upsampling_ratios'])}")
+        wrong.append(
+            f"upsampling_ratios: expected 1 to 64 each, got {shown(v['upsampling_ratios'])}"
+        )
     if v["codebook_dim"] not in (None, v["hidden_size"]):
-        wrong.append(f"codebook_dim: expected hidden_size {shown(v['hidden_size'])}, got {shown(v['codebook_dim'])}")
+        wrong.append(
+            f"codebook_dim: expected hidden_size {shown(v['hidden_size'])}, got "
+            f"{shown(v['codebook_dim'])}"
+        )
     if not 0 <= v["trim_right_ratio"] <= 1:
         wrong.append(f"trim_right_ratio: expected 0 to 1, got {shown(v['trim_right_ratio'])}")
     elif not v["use_causal_conv"] and v["trim_right_ratio"] != 1:
-        wrong.append(f"trim_right_ratio: expected 1 without use_causal_conv, got {shown(v['trim_right_ratio'])}")
+        wrong.append(
+            "trim_right_ratio: expected 1 without use_causal_conv, got "
+            f"{shown(v['trim_right_ratio'])}"
+        )
     length, overlap = v["chunk_length_s"], v["overlap"]
     if length is not None and not 0 < length <= 3600:
         wrong.append(f"chunk_length_s: expected seconds up to 3600, or null, got {shown(length)}")
@@ -176,20 +274,42 @@ def _contradictions(v: Mapping[str, Any]) -> list[str]:
 def _codec_config(v: Mapping[str, Any]) -> CodecConfig:
     chunk = int(v["chunk_length_s"] * v["sampling_rate"]) if v["chunk_length_s"] is not None else 0
     seanet = SeanetConfig(
-        channels=v["audio_channels"], filters=v["num_filters"], ratios=tuple(v["upsampling_ratios"]),
-        kernel_size=v["kernel_size"], last_kernel_size=v["last_kernel_size"], residual_kernel_size=v["residual_kernel_size"],
-        residual_layers=v["num_residual_layers"], dilation_base=v["dilation_growth_rate"], compress=v["compress"],
-        conv_shortcut=v["use_conv_shortcut"], lstm_layers=v["num_lstm_layers"], causal=v["use_causal_conv"],
-        pad_mode=_PADS[v["pad_mode"]], trim_right_ratio=float(v["trim_right_ratio"]), norm=_NORMS[v["norm_type"]],
-        chunk_size=chunk, chunk_stride=max(1, int((1.0 - v["overlap"]) * chunk)) if chunk else 0, normalize=v["normalize"],
-    )  # fmt: skip
+        channels=v["audio_channels"],
+        filters=v["num_filters"],
+        ratios=tuple(v["upsampling_ratios"]),
+        kernel_size=v["kernel_size"],
+        last_kernel_size=v["last_kernel_size"],
+        residual_kernel_size=v["residual_kernel_size"],
+        residual_layers=v["num_residual_layers"],
+        dilation_base=v["dilation_growth_rate"],
+        compress=v["compress"],
+        conv_shortcut=v["use_conv_shortcut"],
+        lstm_layers=v["num_lstm_layers"],
+        causal=v["use_causal_conv"],
+        pad_mode=_PADS[v["pad_mode"]],
+        trim_right_ratio=float(v["trim_right_ratio"]),
+        norm=_NORMS[v["norm_type"]],
+        chunk_size=chunk,
+        chunk_stride=max(1, int((1.0 - v["overlap"]) * chunk)) if chunk else 0,
+        normalize=v["normalize"],
+    )
     hop = math.prod(seanet.ratios)
-    count = _quantizers(v["target_bandwidths"][-1], v["sampling_rate"], hop, math.ceil(math.log2(v["codebook_size"])))
+    count = _quantizers(
+        v["target_bandwidths"][-1],
+        v["sampling_rate"],
+        hop,
+        math.ceil(math.log2(v["codebook_size"])),
+    )
     return CodecConfig(
-        "seanet", sample_rate=v["sampling_rate"], frame_size=hop, num_codebooks=max(1, min(count, 1 << 20)),
-        codebook_size=v["codebook_size"], codebook_dim=v["hidden_size"], seanet=seanet,
+        "seanet",
+        sample_rate=v["sampling_rate"],
+        frame_size=hop,
+        num_codebooks=max(1, min(count, 1 << 20)),
+        codebook_size=v["codebook_size"],
+        codebook_dim=v["hidden_size"],
+        seanet=seanet,
         bandwidths=tuple(sorted({float(b) for b in v["target_bandwidths"]})),
-    )  # fmt: skip
+    )
 
 
 def _quantizers(bandwidth: float, sample_rate: int, hop: int, bits: int) -> int:
@@ -201,9 +321,16 @@ def _tensors(codec: CodecConfig, member: Member, where: str) -> Tensors:
     """float32 tensors by our names, of a safetensors file or a torch checkpoint."""
     state = load_checkpoint(member.path, MAX_WEIGHTS)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    other = [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))] if isinstance(state, dict) else []
+    other = (
+        [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
+        if isinstance(state, dict)
+        else []
+    )
     if not isinstance(state, dict) or not state or other:
-        raise InputError(f"{where}: expected tensors by name, got {brief(state) if not other else brief(other[0])}; is it the right file?")
+        raise InputError(
+            f"{where}: expected tensors by name, got "
+            f"{brief(state) if not other else brief(other[0])}; is it the right file?"
+        )
     assert codec.seanet is not None
     try:
         return seanet_tensors(codec.seanet, "transformers", state)
@@ -215,10 +342,21 @@ def _with_codebooks(c: CodecConfig, tensors: Tensors, where: str) -> CodecConfig
     """The configuration with the codebooks that are there, where it speaks of the same."""
     k, size, dim = tensors["quantizer.codebooks"].shape
     # before version 4.32 or so transformers counted ten bits a codebook, whatever its size
-    known = {c.num_codebooks, max(1, _quantizers(c.bandwidths[-1], c.sample_rate, c.frame_size, 10))}
-    wrong = [] if k in known else [f"{c.num_codebooks} codebooks there (target_bandwidths), {k} here"]
-    wrong += [f"codebook_size {c.codebook_size} there, {size} here"] if size != c.codebook_size else []
-    wrong += [f"hidden_size {c.codebook_dim} there, codebooks of {dim} here"] if dim != c.codebook_dim else []
+    known = {
+        c.num_codebooks,
+        max(1, _quantizers(c.bandwidths[-1], c.sample_rate, c.frame_size, 10)),
+    }
+    wrong = (
+        [] if k in known else [f"{c.num_codebooks} codebooks there (target_bandwidths), {k} here"]
+    )
+    wrong += (
+        [f"codebook_size {c.codebook_size} there, {size} here"] if size != c.codebook_size else []
+    )
+    wrong += (
+        [f"hidden_size {c.codebook_dim} there, codebooks of {dim} here"]
+        if dim != c.codebook_dim
+        else []
+    )
     if wrong:
         raise InputError(f"{where}: config.json is of another codec: {first_few(wrong)}")
     return CodecConfig(**(vars(c) | {"num_codebooks": k}))
@@ -231,17 +369,25 @@ def _members(source: Path, scratch: Path, progress: Progress) -> dict[str, Membe
     if "config" not in found and beside.is_file():
         found["config"] = Member(beside, beside.name, beside)
     if "config" not in found:
-        raise InputError(f"{source}: expected config.json beside {found['weights'].name}, found none; take it from where the weights came")
+        raise InputError(
+            f"{source}: expected config.json beside {found['weights'].name}, found none; take it "
+            "from where the weights came"
+        )
     return found
 
 
 def _json(member: Member) -> dict[str, Any]:
     try:
         if member.path.stat().st_size > MAX_CONFIG:
-            raise InputError(f"{member.name}: expected at most {MAX_CONFIG} bytes, got {member.path.stat().st_size}")
+            raise InputError(
+                f"{member.name}: expected at most {MAX_CONFIG} bytes, got "
+                f"{member.path.stat().st_size}"
+            )
         data = json.loads(member.path.read_bytes().decode("utf-8"))
     except OSError as e:
-        raise InputError(f"{member.name}: expected a readable file, got: {e.strerror or e}") from None
+        raise InputError(
+            f"{member.name}: expected a readable file, got: {e.strerror or e}"
+        ) from None
     except (ValueError, RecursionError) as e:
         raise InputError(f"{member.name}: expected JSON, got: {shown(str(e))}") from None
     if not isinstance(data, dict):
@@ -250,5 +396,12 @@ def _json(member: Member) -> dict[str, Any]:
 
 
 def _names(kinds: _Kinds) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", type(None): "null"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list: "a list",
+        type(None): "null",
+    }
     return " or ".join(words[k] for k in kinds if not (k is int and float in kinds))

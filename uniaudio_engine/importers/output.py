@@ -17,7 +17,9 @@ from .archive import Progress, quiet
 
 @dataclass(frozen=True)
 class Workshop:
-    """``files`` for what is unpacked, ``model`` for what will be the folder; both private until it is done."""
+    """``files`` for what is unpacked, ``model`` for what will be the folder; both private until it
+    is done.
+    """
 
     files: Path
     model: Path
@@ -25,7 +27,8 @@ class Workshop:
 
 @contextlib.contextmanager
 def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
-    """Fill ``model`` inside the block; when it ends well that becomes ``output``, and otherwise nothing is left.
+    """Fill ``model`` inside the block; when it ends well that becomes ``output``, and otherwise
+    nothing is left.
 
     Raises :class:`InputError` before any work where ``output`` exists already, or cannot be made.
     """
@@ -45,7 +48,9 @@ def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
         yield shop
         shop.model.rename(target)
     except OSError as e:
-        raise InputError(f"{target}: cannot write there: {e.strerror or e}; choose another output") from None
+        raise InputError(
+            f"{target}: cannot write there: {e.strerror or e}; choose another output"
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -1,10 +1,12 @@
-"""Pickles read as data.  Python's own unpickler calls what a file names; this one calls only what its caller names.
+"""Pickles read as data. Python's own unpickler calls what a file names; this one calls only what
+its caller names.
 
-A pickle is a program for a stack machine.  Here GLOBAL gives a :class:`Global` (a name, nothing imported), REDUCE and its
-kin call a function of ``known`` by that name or else give a :class:`StandIn`, and BUILD, which sets attributes, does
-nothing.  Every value takes memory in proportion to the bytes that made it.  Keys of dicts are strings, numbers, bytes or
-None; entries with other keys are left out (hashing deep tuples could overflow the C stack).
-Source: Python's pickletools, which documents and decodes the opcodes.
+A pickle is a program for a stack machine. Here GLOBAL gives a :class:`Global` (a name, nothing
+imported), REDUCE and its kin call a function of ``known`` by that name or else give a
+:class:`StandIn`, and BUILD, which sets attributes, does nothing. Every value takes memory in
+proportion to the bytes that made it. Keys of dicts are strings, numbers, bytes or None; entries
+with other keys are left out (hashing deep tuples could overflow the C stack). Source: Python's
+pickletools, which documents and decodes the opcodes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class Global:
 
 
 class StandIn:
-    """Takes the place of any object that is not plain data.  It knows the name of its class and nothing else."""
+    """Takes the place of any object that is not plain data.
+
+    It knows the name of its class and nothing else.
+    """
 
     __slots__ = ("name",)
 
@@ -44,15 +49,23 @@ class StandIn:
 
 
 def brief(value: object) -> str:
-    """A pickled value for an error message.  ``repr`` alone could take forever: parts may hold each other many times."""
+    """A pickled value for an error message.
+
+    ``repr`` alone could take forever: parts may hold each other many times.
+    """
     short = reprlib.Repr()
     short.maxlevel, short.maxtuple, short.maxlist, short.maxdict = 2, 6, 6, 2
     text = " ".join(short.repr(value).split())
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def unpickle(f: io.BytesIO, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]) -> Any:
-    """The object of the pickle at ``f``'s position, which is moved behind it.  Raises :class:`PickleError`."""
+def unpickle(
+    f: io.BytesIO, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]
+) -> Any:
+    """The object of the pickle at ``f``'s position, which is moved behind it.
+
+    Raises :class:`PickleError`.
+    """
     machine = _Machine(known, persistent)
     try:
         for number, (opcode, arg, _) in enumerate(pickletools.genops(f)):
@@ -64,12 +77,22 @@ def unpickle(f: io.BytesIO, known: Mapping[str, Callable[..., Any]], persistent:
         return machine.stack[0]
     except PickleError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError) as e:
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as e:
         raise PickleError(f"an unreadable pickle: {brief(str(e))}") from None
 
 
 class _Machine:
-    def __init__(self, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]
+    ) -> None:
         self.known, self.persistent = known, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks under the marks
@@ -150,7 +173,9 @@ class _Machine:
         if not isinstance(function, Global):
             return StandIn(type(function).__name__)
         call = self.known.get(function.name)
-        return StandIn(function.name) if call is None or not isinstance(args, tuple) else call(*args)
+        return (
+            StandIn(function.name) if call is None or not isinstance(args, tuple) else call(*args)
+        )
 
 
 def _global(module: Any, name: Any) -> Global:
@@ -166,10 +191,37 @@ def _dict(items: list[Any]) -> dict[Any, Any]:
 
 
 _PUSH = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-    "BINBYTES8", "BYTEARRAY8",
-}  # fmt: skip
-_NEW: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list, "EMPTY_TUPLE": tuple}
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BYTEARRAY8",
+}
+_NEW: dict[str, Callable[[], Any]] = {
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": list,
+    "EMPTY_TUPLE": tuple,
+}
 _CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_COLLECT: dict[str, Callable[[list[Any]], Any]] = {"LIST": list, "TUPLE": tuple, "DICT": _dict, "FROZENSET": list}
+_COLLECT: dict[str, Callable[[list[Any]], Any]] = {
+    "LIST": list,
+    "TUPLE": tuple,
+    "DICT": _dict,
+    "FROZENSET": list,
+}

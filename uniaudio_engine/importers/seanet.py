@@ -1,13 +1,16 @@
-"""Names of SEANet weights in other projects' checkpoints, and what is made of them: folded weight norm, our names.
+"""Names of SEANet weights in other projects' checkpoints, and what is made of them: folded weight
+norm, our names.
 
 Two layouts, of the same running order of layers:
 
-- ``soundstream``: the codec of the UniAudio repository, whose modules follow EnCodec's first release:
-  ``encoder.model.N.conv.conv``, ``decoder.model.N.convtr.convtr``, ``quantizer.vq.layers.i._codebook.embed``.
-- ``transformers``: ``EncodecModel`` of Hugging Face transformers (models/encodec/modeling_encodec.py):
-  ``encoder.layers.N.conv``, ``quantizer.layers.i.codebook.embed``.
+- ``soundstream``: the codec of the UniAudio repository, whose modules follow EnCodec's first
+  release: ``encoder.model.N.conv.conv``, ``decoder.model.N.convtr.convtr``,
+  ``quantizer.vq.layers.i._codebook.embed``.
+- ``transformers``: ``EncodecModel`` of Hugging Face transformers
+  (models/encodec/modeling_encodec.py): ``encoder.layers.N.conv``,
+  ``quantizer.layers.i.codebook.embed``.
 
-Our names are those of :mod:`uniaudio_engine.spec`.  Not responsible for files or configurations.
+Our names are those of :mod:`uniaudio_engine.storage.weight_shapes`.  Not responsible for files or configurations.
 """
 
 from __future__ import annotations
@@ -19,17 +22,27 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import CodecConfig, SeanetConfig
 from ..errors import InputError, first_few
-from ..spec import codec_shapes
-from ..tensors import Tensors, from_bfloat16
+from ..storage.config import CodecConfig, SeanetConfig
+from ..storage.tensors import Tensors, from_bfloat16
+from ..storage.weight_shapes import codec_shapes
 
 Layout = Literal["soundstream", "transformers"]
 
-_QUANTIZER = {"soundstream": "quantizer.vq.layers.{}._codebook", "transformers": "quantizer.layers.{}.codebook"}
-_TRAINING_ONLY = ("cluster_size", "embed_avg", "inited")  # buffers of a codebook that only training reads
+_QUANTIZER = {
+    "soundstream": "quantizer.vq.layers.{}._codebook",
+    "transformers": "quantizer.layers.{}.codebook",
+}
+_TRAINING_ONLY = (
+    "cluster_size",
+    "embed_avg",
+    "inited",
+)  # buffers of a codebook that only training reads
 # gain and direction of weight norm: torch's hook, and torch's parametrization
-_WEIGHT_NORM = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+_WEIGHT_NORM = (
+    ("weight_g", "weight_v"),
+    ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+)
 _MAX_CODEBOOKS = 64
 
 
@@ -51,9 +64,18 @@ def seanet_names(config: SeanetConfig, layout: Layout) -> list[tuple[str, str]]:
             nonlocal number
             for j in range(c.residual_layers):
                 number += 1
-                for ours, inside in (("first", "block.1"), ("second", "block.3"), ("shortcut", "shortcut")):
+                for ours, inside in (
+                    ("first", "block.1"),
+                    ("second", "block.3"),
+                    ("shortcut", "shortcut"),
+                ):
                     if ours != "shortcut" or c.conv_shortcut:
-                        names.append((f"{side}.stages.{stage}.blocks.{j}.{ours}", f"{side}.{layers}.{number}.{inside}.{conv}"))
+                        names.append(
+                            (
+                                f"{side}.stages.{stage}.blocks.{j}.{ours}",
+                                f"{side}.{layers}.{number}.{inside}.{conv}",
+                            )
+                        )
 
         add("input", conv)
         if side == "decoder" and c.lstm_layers:
@@ -70,14 +92,18 @@ def seanet_names(config: SeanetConfig, layout: Layout) -> list[tuple[str, str]]:
     return names
 
 
-def seanet_tensors(config: SeanetConfig, layout: Layout, state: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Our float32 tensors (:func:`uniaudio_engine.spec.codec_shapes`) of a codec in one of the layouts.
+def seanet_tensors(
+    config: SeanetConfig, layout: Layout, state: Mapping[str, NDArray[Any]]
+) -> Tensors:
+    """Our float32 tensors (:func:`uniaudio_engine.spec.codec_shapes`) of a codec in one of the
+    layouts.
 
-    ``state``: their names -> floats of any width (uint16 is read as bfloat16).  Weight norm is folded in either of
-    torch's spellings; a plain ``weight`` is taken as it is.  How many codebooks there are, and of which size, is read
-    from the state: it may hold more than a later configuration uses.  Buffers that only training reads are ignored by
-    name.  Raises :class:`InputError`, one line that names the first few: tensors that are missing or left over, of a
-    wrong shape or type, NaN or infinite.
+    ``state``: their names -> floats of any width (uint16 is read as bfloat16). Weight norm is
+    folded in either of torch's spellings; a plain ``weight`` is taken as it is. How many codebooks
+    there are, and of which size, is read from the state: it may hold more than a later
+    configuration uses. Buffers that only training reads are ignored by name. Raises
+    :class:`InputError`, one line that names the first few: tensors that are missing or left over,
+    of a wrong shape or type, NaN or infinite.
     """
     tensors: Tensors = {}
     origin: dict[str, str] = {}  # our name -> theirs, for messages
@@ -103,9 +129,15 @@ def seanet_tensors(config: SeanetConfig, layout: Layout, state: Mapping[str, NDA
                     put(f"{ours}.{part}_l{n}", get(f"{theirs}.{part}_l{n}", f"{ours}.{part}_l{n}"))
             continue
         put(f"{ours}.bias", get(f"{theirs}.bias", f"{ours}.bias"))
-        gain, direction = next((p for p in _WEIGHT_NORM if f"{theirs}.{p[0]}" in state or f"{theirs}.{p[1]}" in state), ("", ""))
+        gain, direction = next(
+            (p for p in _WEIGHT_NORM if f"{theirs}.{p[0]}" in state or f"{theirs}.{p[1]}" in state),
+            ("", ""),
+        )
         if gain:
-            g, v = get(f"{theirs}.{gain}", f"{ours}.weight"), get(f"{theirs}.{direction}", f"{ours}.weight")
+            g, v = (
+                get(f"{theirs}.{gain}", f"{ours}.weight"),
+                get(f"{theirs}.{direction}", f"{ours}.weight"),
+            )
             if g is not None and v is not None:
                 put(f"{ours}.weight", _fold(g, v, f"{theirs}.{gain}"))
         else:
@@ -116,12 +148,20 @@ def seanet_tensors(config: SeanetConfig, layout: Layout, state: Mapping[str, NDA
                 put(f"{ours}.norm.{part}", get(f"{norm}.{part}", f"{ours}.norm.{part}"))
     put("quantizer.codebooks", _codebooks(layout, state, used, missing))
 
-    buffers = re.compile(re.escape(_QUANTIZER[layout]).replace(r"\{\}", r"\d+") + r"\.(" + "|".join(_TRAINING_ONLY) + ")")
+    buffers = re.compile(
+        re.escape(_QUANTIZER[layout]).replace(r"\{\}", r"\d+")
+        + r"\.("
+        + "|".join(_TRAINING_ONLY)
+        + ")"
+    )
     left = [n for n in state if n not in used and not buffers.fullmatch(n)]
     if missing or left:
         parts = [f"missing {first_few(missing)}"] if missing else []
         parts += [f"left over {first_few(left)}"] if left else []
-        raise InputError(f"codec weights ({layout} layout): {'; '.join(parts)}; do configuration and weights belong together?")
+        raise InputError(
+            f"codec weights ({layout} layout): {'; '.join(parts)}; do configuration and weights "
+            "belong together?"
+        )
     _check(config, tensors, origin)
     return tensors
 
@@ -131,7 +171,10 @@ def _codebooks(
 ) -> NDArray[np.float32] | None:
     """[K, C, E]: as many codebooks as the state has without a gap."""
     names: list[str] = []
-    while len(names) < _MAX_CODEBOOKS and (name := _QUANTIZER[layout].format(len(names)) + ".embed") in state:
+    while (
+        len(names) < _MAX_CODEBOOKS
+        and (name := _QUANTIZER[layout].format(len(names)) + ".embed") in state
+    ):
         names.append(name)
     if not names:
         missing.append(_QUANTIZER[layout].format(0) + ".embed")
@@ -140,21 +183,34 @@ def _codebooks(
     books = [_float32(state[n], n) for n in names]
     for name, book in zip(names, books, strict=True):
         if book.ndim != 2 or book.shape != books[0].shape:
-            raise InputError(f"{name}: expected the shape of the first codebook, [C, E], got {list(book.shape)} (first: {list(books[0].shape)})")
+            raise InputError(
+                f"{name}: expected the shape of the first codebook, [C, E], got "
+                f"{list(book.shape)} (first: {list(books[0].shape)})"
+            )
         if not np.isfinite(book).all():
             raise InputError(f"{name}: NaN or infinity; download the checkpoint again")
     return np.stack(books)
 
 
-def _fold(gain: NDArray[np.float32], direction: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """gain x direction / |direction|, the norm over all but the first axis (torch's default, also for transposed ones)."""
+def _fold(
+    gain: NDArray[np.float32], direction: NDArray[np.float32], name: str
+) -> NDArray[np.float32]:
+    """gain x direction / |direction|, the norm over all but the first axis (torch's default, also
+    for transposed ones).
+    """
     shape = (direction.shape[0] if direction.ndim else 0, *[1] * (direction.ndim - 1))
     if direction.ndim != 3 or gain.shape != shape:
-        raise InputError(f"{name}: expected the gain of a convolution, {list(shape)}, got {list(gain.shape)} beside a direction {list(direction.shape)}")
+        raise InputError(
+            f"{name}: expected the gain of a convolution, {list(shape)}, got {list(gain.shape)} "
+            f"beside a direction {list(direction.shape)}"
+        )
     v = direction.astype(np.float64)
     norm = np.sqrt((v * v).sum(axis=(1, 2), keepdims=True))
     if not (norm > 0).all():
-        raise InputError(f"{name}: expected directions that are not all zero (weight norm divides by their length); download the checkpoint again")
+        raise InputError(
+            f"{name}: expected directions that are not all zero (weight norm divides by their "
+            "length); download the checkpoint again"
+        )
     with np.errstate(over="ignore"):  # reported as infinity by the check
         return cast("NDArray[np.float32]", (gain.astype(np.float64) * v / norm).astype(np.float32))
 
@@ -166,7 +222,9 @@ def _float32(x: NDArray[Any], name: str) -> NDArray[np.float32]:
     if a.dtype.kind != "f":
         raise InputError(f"{name}: expected floating-point numbers, got {a.dtype}")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(a, np.float32).reshape(a.shape)  # ascontiguousarray gives a scalar an axis
+        return np.ascontiguousarray(a, np.float32).reshape(
+            a.shape
+        )  # ascontiguousarray gives a scalar an axis
 
 
 def _check(config: SeanetConfig, tensors: Tensors, origin: Mapping[str, str]) -> None:
@@ -175,10 +233,28 @@ def _check(config: SeanetConfig, tensors: Tensors, origin: Mapping[str, str]) ->
     hop = 1
     for r in config.ratios:
         hop *= r
-    shapes = codec_shapes(CodecConfig("seanet", frame_size=hop, num_codebooks=k, codebook_size=size, codebook_dim=dim, seanet=config))
-    wrong = [f"{origin.get(n, n)} {list(tensors[n].shape)} (expected {list(s)})" for n, s in shapes.items() if tensors[n].shape != s]
+    shapes = codec_shapes(
+        CodecConfig(
+            "seanet",
+            frame_size=hop,
+            num_codebooks=k,
+            codebook_size=size,
+            codebook_dim=dim,
+            seanet=config,
+        )
+    )
+    wrong = [
+        f"{origin.get(n, n)} {list(tensors[n].shape)} (expected {list(s)})"
+        for n, s in shapes.items()
+        if tensors[n].shape != s
+    ]
     if wrong:
-        raise InputError(f"codec weights: wrong shape: {first_few(wrong)}; do configuration and weights belong together?")
+        raise InputError(
+            f"codec weights: wrong shape: {first_few(wrong)}; do configuration and weights belong "
+            "together?"
+        )
     wrong = [origin.get(n, n) for n, a in tensors.items() if not np.isfinite(a).all()]
     if wrong:
-        raise InputError(f"codec weights: NaN or infinity in {first_few(wrong)}; download the checkpoint again")
+        raise InputError(
+            f"codec weights: NaN or infinity in {first_few(wrong)}; download the checkpoint again"
+        )

@@ -1,7 +1,9 @@
-"""The vocabulary of a UniAudio checkpoint, read from its ``token_list``; and the files of labels that go with it.
+"""The vocabulary of a UniAudio checkpoint, read from its ``token_list``; and the files of labels
+that go with it.
 
-The trainer writes the whole vocabulary into config.yaml as strings: special tokens such as ``<audio_start>`` (128 of
-them, the last ones all called ``<unused_special_token>``), then for each discrete tokenizer a run ``<NAME_0>``,
+The trainer writes the whole vocabulary into config.yaml as strings: special tokens such as
+``<audio_start>`` (128 of them, the last ones all called ``<unused_special_token>``), then for each
+discrete tokenizer a run ``<NAME_0>``,
 ``<NAME_1>``, …  Which tokenizers there are, and in which order, differs from training to training: nothing is assumed.
 Source: UniAudio/utils/dataloader.py and tools/tokenizer of the reference repository.
 """
@@ -13,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import Span, VocabularyConfig
 from ..errors import InputError, first_few, shown
-from ..folder import MAX_TEXT_BYTES
+from ..storage.config import Span, VocabularyConfig
+from ..storage.folder import MAX_TEXT_BYTES
 
 MAX_TOKENS = 1 << 20
 MAX_LABELS_BYTES = 1 << 20
@@ -28,16 +30,24 @@ _NEEDED = ("pad", "start", "end", "mega_global", "mega_local", "audio_start", "a
 _SUFFIXES = ("", "_B", "_I", "_E", "_S")  # positions in a word: begin, inside, end, single
 
 
-def read_vocabulary(token_list: Any, num_codebooks: int, codebook_size: int, where: str) -> VocabularyConfig:
-    """Names without their brackets.  The one id behind the codes of the span ``audio``, which stands for masked slots in
-    speech editing, becomes the span ``audio_mask``, so that ``audio`` is codebooks x codes.
+def read_vocabulary(
+    token_list: Any, num_codebooks: int, codebook_size: int, where: str
+) -> VocabularyConfig:
+    """Names without their brackets. The one id behind the codes of the span ``audio``, which stands
+    for masked slots in speech editing, becomes the span ``audio_mask``, so that ``audio`` is
+    codebooks x codes.
 
-    Raises :class:`InputError` where the list is no such vocabulary, or its audio is not that of the codec.
+    Raises :class:`InputError` where the list is no such vocabulary, or its audio is not that of the
+    codec.
     """
-    if not isinstance(token_list, list) or not all(isinstance(t, str) and 0 < len(t) <= 80 for t in token_list):
+    if not isinstance(token_list, list) or not all(
+        isinstance(t, str) and 0 < len(t) <= 80 for t in token_list
+    ):
         raise InputError(f"{where}: token_list: expected a list of names, got {shown(token_list)}")
     if not 1 <= len(token_list) <= MAX_TOKENS:
-        raise InputError(f"{where}: token_list: expected 1 to {MAX_TOKENS} names, got {len(token_list)}")
+        raise InputError(
+            f"{where}: token_list: expected 1 to {MAX_TOKENS} names, got {len(token_list)}"
+        )
     numbered = [_NUMBERED.fullmatch(t) for t in token_list]
     first = next((i for i, m in enumerate(numbered) if m), len(token_list))
     specials = _specials(token_list[:first], where)
@@ -72,18 +82,23 @@ def _specials(tokens: list[str], where: str) -> tuple[str, ...]:
         names.append(name)
     if len(set(names)) != len(names):
         twice = next(n for n in names if names.count(n) > 1)
-        raise InputError(f"{where}: token_list: <{twice}> is there twice, with no way to tell which is meant")
+        raise InputError(
+            f"{where}: token_list: <{twice}> is there twice, with no way to tell which is meant"
+        )
     return tuple(names)
 
 
-def _split_audio(spans: list[Span], num_codebooks: int, codebook_size: int, where: str) -> tuple[Span, ...]:
+def _split_audio(
+    spans: list[Span], num_codebooks: int, codebook_size: int, where: str
+) -> tuple[Span, ...]:
     out = []
     for s in spans:
         codes = num_codebooks * codebook_size
         if s.name == "audio" and s.size != codes:
             if s.size != codes + 1:
                 raise InputError(
-                    f"{where}: token_list has {s.size} audio tokens, the codec makes {num_codebooks} x {codebook_size} codes "
+                    f"{where}: token_list has {s.size} audio tokens, the codec makes "
+                    f"{num_codebooks} x {codebook_size} codes "
                     "(and one more may be the mask); is it this model's codec?"
                 )
             out += [Span("audio", s.start, codes), Span(AUDIO_MASK, s.start + codes, 1)]
@@ -93,17 +108,22 @@ def _split_audio(spans: list[Span], num_codebooks: int, codebook_size: int, wher
 
 
 def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
-    """Labels of the span ``phone`` from the reference's phone dictionary: the first word of each line, repeated ones
-    once, and ``<UNK>`` behind them, as its tokenizer numbers them."""
+    """Labels of the span ``phone`` from the reference's phone dictionary: the first word of each
+    line, repeated ones once, and ``<UNK>`` behind them, as its tokenizer numbers them.
+    """
     if span is None:
         raise InputError(f"{path}: phone labels are of no use: {where} has no tokens <phone_0>, …")
     labels = _first_words(path)
     if UNKNOWN_PHONE in labels:
-        raise InputError(f"{path}: expected a dictionary without {UNKNOWN_PHONE}, which the reference adds itself; remove the line")
+        raise InputError(
+            f"{path}: expected a dictionary without {UNKNOWN_PHONE}, which the reference adds "
+            "itself; remove the line"
+        )
     labels.append(UNKNOWN_PHONE)
     if len(labels) != span.size:
         raise InputError(
-            f"{path}: expected {span.size - 1} phone labels (the model's {span.size} less {UNKNOWN_PHONE}), got {len(labels) - 1}; "
+            f"{path}: expected {span.size - 1} phone labels (the model's {span.size} less "
+            f"{UNKNOWN_PHONE}), got {len(labels) - 1}; "
             "is it the dictionary that the model was trained with?"
         )
     return labels
@@ -112,11 +132,18 @@ def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
 def read_labels(path: Path, name: str, spans: Mapping[str, Span]) -> list[str]:
     """Labels of another span than ``phone``: the first word of each line, repeated ones once."""
     if name not in spans or name in ("phone", "audio", AUDIO_MASK):
-        able = first_few([s for s in spans if s not in ("phone", "audio", AUDIO_MASK)], 10) or "none"
-        raise InputError(f"labels: expected the name of a span that can have labels ({able}), got {shown(name)}")
+        able = (
+            first_few([s for s in spans if s not in ("phone", "audio", AUDIO_MASK)], 10) or "none"
+        )
+        raise InputError(
+            f"labels: expected the name of a span that can have labels ({able}), got {shown(name)}"
+        )
     labels = _first_words(path)
     if len(labels) != spans[name].size:
-        raise InputError(f"{path}: expected {spans[name].size} labels for {name}, got {len(labels)}; is it the training's dictionary?")
+        raise InputError(
+            f"{path}: expected {spans[name].size} labels for {name}, got {len(labels)}; is it the "
+            "training's dictionary?"
+        )
     return labels
 
 
@@ -127,9 +154,10 @@ def _first_words(path: Path) -> list[str]:
 def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """(word, its phones) of each line of a pronunciation dictionary, and notes about it.
 
-    Lines are ``WORD PHONE PHONE …``; also taken: CMUdict (``;;;`` comments, ``WORD(2)`` for further pronunciations) and
-    Kaldi's forms with the word twice (``align_lexicon.txt``) or a probability behind it (``lexiconp.txt``).  A phone
-    is known when it is a label, or is one with a position in the word behind it (``_B``, ``_I``, ``_E``, ``_S``).
+    Lines are ``WORD PHONE PHONE …``; also taken: CMUdict (``;;;`` comments, ``WORD(2)`` for further
+    pronunciations) and Kaldi's forms with the word twice (``align_lexicon.txt``) or a probability
+    behind it (``lexiconp.txt``). A phone is known when it is a label, or is one with a position in
+    the word behind it (``_B``, ``_I``, ``_E``, ``_S``).
     """
     entries = []
     for words in _lines(path, MAX_LEXICON_BYTES):
@@ -137,23 +165,38 @@ def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[st
             entries.append(words)
     if not entries:
         raise InputError(f"{path}: expected lines such as HELLO HH AH0 L OW1, found none")
-    if all(len(e) > 1 and e[1] == e[0] for e in entries) or all(len(e) > 1 and _is_share(e[1]) for e in entries):
+    if all(len(e) > 1 and e[1] == e[0] for e in entries) or all(
+        len(e) > 1 and _is_share(e[1]) for e in entries
+    ):
         entries = [[e[0], *e[2:]] for e in entries]
     notes = []
     full = [(e[0], e[1:]) for e in entries if len(e) > 1]
     if len(full) < len(entries):  # such as <eps>
         word = next(e[0] for e in entries if len(e) == 1)
         if len(full) < 0.9 * len(entries):
-            raise InputError(f"{path}: expected a word and its phones on each line, {shown(word)} has none")
-        notes.append(f"lexicon: {len(entries) - len(full)} words without phones left out, such as {shown(word)}")
-    known = {label[: len(label) - len(s)] for label in phones for s in _SUFFIXES if label.endswith(s)}
+            raise InputError(
+                f"{path}: expected a word and its phones on each line, {shown(word)} has none"
+            )
+        notes.append(
+            f"lexicon: {len(entries) - len(full)} words without phones left out, such as "
+            f"{shown(word)}"
+        )
+    known = {
+        label[: len(label) - len(s)] for label in phones for s in _SUFFIXES if label.endswith(s)
+    }
     strange = [(w, p) for w, pron in full for p in pron if p not in known]
     if strange:
         word, phone = strange[0]
         words_hit = len({w for w, _ in strange})
         if words_hit > len({w for w, _ in full}) // 2:
-            raise InputError(f"{path}: its phones are not the model's, such as {shown(phone)} in {shown(word)}; is it this model's lexicon?")
-        notes.append(f"lexicon: {words_hit} words have phones that the model has not, such as {shown(phone)} in {shown(word)}")
+            raise InputError(
+                f"{path}: its phones are not the model's, such as {shown(phone)} in "
+                f"{shown(word)}; is it this model's lexicon?"
+            )
+        notes.append(
+            f"lexicon: {words_hit} words have phones that the model has not, such as "
+            f"{shown(phone)} in {shown(word)}"
+        )
     return full, notes
 
 
@@ -171,7 +214,9 @@ def _lines(path: Path, limit: int) -> list[list[str]]:
     except OSError as e:
         raise InputError(f"{path}: expected a readable text file, got: {e.strerror or e}") from None
     except UnicodeDecodeError as e:
-        raise InputError(f"{path}: expected UTF-8 text, got: {e.reason} at byte {e.start}") from None
+        raise InputError(
+            f"{path}: expected UTF-8 text, got: {e.reason} at byte {e.start}"
+        ) from None
     if "\0" in text:
         raise InputError(f"{path}: expected text, got zero bytes; is it the right file?")
     return [line.split() for line in text.split("\n")]

@@ -1,4 +1,6 @@
-"""YAML files as plain data, bounded: no tags, no aliases (small files of which expand without end), no deep nesting."""
+"""YAML files as plain data, bounded: no tags, no aliases (small files of which expand without end),
+no deep nesting.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Any
 from ..errors import InputError
 from .archive import MAX_CONFIG
 
-_MAX_NODES = 400_000  # a vocabulary of a hundred thousand tokens has as many, and YAML takes a minute for a million
+# a vocabulary of a hundred thousand tokens has as many, and YAML takes a minute for a million
+_MAX_NODES = 400_000
 _MAX_DEPTH = 32
 
 
@@ -20,29 +23,51 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         import yaml
     except ImportError:
-        raise InputError(f"{path}: reading it needs PyYAML; pip install 'uniaudio-engine[import]'") from None
+        raise InputError(
+            f"{path}: reading it needs PyYAML; pip install 'uniaudio-engine[import]'"
+        ) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if path.is_dir() or path.stat().st_size > MAX_CONFIG:
             got = "a folder" if path.is_dir() else f"{path.stat().st_size} bytes"
-            raise InputError(f"{path}: expected a YAML file of at most {MAX_CONFIG} bytes, got {got}")
+            raise InputError(
+                f"{path}: expected a YAML file of at most {MAX_CONFIG} bytes, got {got}"
+            )
         text = path.read_bytes().decode("utf-8")
         nodes = depth = 0
         for event in yaml.parse(text, Loader=loader):  # events only: nothing is built yet
             nodes += 1
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{path}: expected YAML without aliases, got *{str(event.anchor)[:40]}")
+                raise InputError(
+                    f"{path}: expected YAML without aliases, got *{str(event.anchor)[:40]}"
+                )
             if nodes > _MAX_NODES or depth > _MAX_DEPTH:
-                raise InputError(f"{path}: expected at most {_MAX_NODES} values, nested at most {_MAX_DEPTH} deep, got more")
+                raise InputError(
+                    f"{path}: expected at most {_MAX_NODES} values, nested at most {_MAX_DEPTH} "
+                    "deep, got more"
+                )
         data = yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
     except InputError:
         raise
     except OSError as e:
         raise InputError(f"{path}: expected a readable YAML file, got: {e.strerror or e}") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as e:
         line = " ".join(str(e).split())[:120]
-        raise InputError(f"{path}: expected a YAML file, got: {line}; is it the right file?") from None
+        raise InputError(
+            f"{path}: expected a YAML file, got: {line}; is it the right file?"
+        ) from None
     if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
-        raise InputError(f"{path}: expected a YAML mapping, got {type(data).__name__}; is it the right file?")
+        raise InputError(
+            f"{path}: expected a YAML mapping, got {type(data).__name__}; is it the right file?"
+        )
     return data

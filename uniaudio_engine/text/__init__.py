@@ -6,10 +6,19 @@
 Nothing is loaded at import; the lexicon is read at the first call.
 """
 
-from uniaudio_engine.text.frontend import MAX_PHONES, Sentence, iter_sentences, phonemize, sentence_words
-from uniaudio_engine.text.normalize import normalize
-from uniaudio_engine.text.phones import PAUSE, PHONES
-from uniaudio_engine.text.sentences import split_sentences
+from .frontend import MAX_PHONES, Sentence, iter_sentences, phonemize, sentence_words
+from .normalize import normalize
+from .phones import PAUSE, PHONES
+from .sentences import split_sentences
 
-__all__ = ["MAX_PHONES", "PAUSE", "PHONES", "Sentence", "iter_sentences", "normalize",
-           "phonemize", "sentence_words", "split_sentences"]
+__all__ = [
+    "MAX_PHONES",
+    "PAUSE",
+    "PHONES",
+    "Sentence",
+    "iter_sentences",
+    "normalize",
+    "phonemize",
+    "sentence_words",
+    "split_sentences",
+]

@@ -1,7 +1,8 @@
 """Text to phones: sentences, words, and what words do to each other's phones.
 
-Responsible for agreeing with flite's labels on running text: flite's speech and labels train the bundled
-model, so what flite does between words (weak forms, possessives, pauses) is done here in the same way.
+Responsible for agreeing with flite's labels on running text: flite's speech and labels train the
+bundled model, so what flite does between words (weak forms, possessives, pauses) is done here in
+the same way.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from uniaudio_engine.text.lexicon import lexicon
-from uniaudio_engine.text.normalize import normalize
-from uniaudio_engine.text.phones import PAUSE, is_vowel
-from uniaudio_engine.text.sentences import halve, split_sentences
-from uniaudio_engine.text.tables import CONTRACTIONS, INFINITIVE_BEFORE, NOUN_BEFORE
+from .lexicon import lexicon
+from .normalize import normalize
+from .phones import PAUSE, is_vowel
+from .sentences import halve, split_sentences
+from .tables import CONTRACTIONS, INFINITIVE_BEFORE, NOUN_BEFORE
 
 MAX_PHONES = 200  # of a sentence, pauses included: about 17 seconds of speech
-_MAX_CHARACTERS = 600  # longer text is cut before it is normalised, so that the first sentence comes soon
+_MAX_CHARACTERS = (
+    600  # longer text is cut before it is normalised, so that the first sentence comes soon
+)
 _BEFORE, _AFTER = "\"'`({[", "\"'`.,:;!?(){}[]-"
 _SIBILANTS = frozenset("s z sh zh ch jh".split())
 _VOICELESS = frozenset("p t k f th hh".split())
@@ -53,15 +56,19 @@ def _words(normalized: str) -> Iterator[tuple[list[str], bool]]:
     quoted = False
     for token in normalized.split():
         opened = token.lstrip(_BEFORE)
-        quoted |= "'" in token[:len(token) - len(opened)] or "`" in token[:len(token) - len(opened)]
+        quoted |= (
+            "'" in token[: len(token) - len(opened)] or "`" in token[: len(token) - len(opened)]
+        )
         core = opened.rstrip(_AFTER)
-        after = opened[len(core):].replace("-", "")
+        after = opened[len(core) :].replace("-", "")
         # An apostrophe that closes no quotation belongs to the word ("the dogs' tails"): no pause.
         pause = bool(after) and (after != "'" or quoted)
         if "'" in after:
             quoted = False
         parts = core.split("-")
-        if "a" in parts and (len(parts) > 1 or after):  # "vis-a-vis" and "a, b": the letter, not the article
+        if "a" in parts and (
+            len(parts) > 1 or after
+        ):  # "vis-a-vis" and "a, b": the letter, not the article
             parts = ["A" if part == "a" else part for part in parts]
         words = [word for part in parts for word in split_apostrophes(part) if word]
         yield words, pause
@@ -81,8 +88,12 @@ def _word_phones(words: list[str], i: int, before: str) -> list[str]:
                 return ["ax0", "z"]
             return ["s"] if before in _VOICELESS else ["z"]
         return [phone] if is_vowel(before) else ["ax0", phone]
-    if word in ("read", "lead") and (i == 0 or words[i - 1] in INFINITIVE_BEFORE or
-                                     word == "lead" and words[i - 1] in NOUN_BEFORE):
+    if word in ("read", "lead") and (
+        i == 0
+        or words[i - 1] in INFINITIVE_BEFORE
+        or word == "lead"
+        and words[i - 1] in NOUN_BEFORE
+    ):
         return lexicon().pronounce(["reed" if word == "read" else "leed"], 0)
     if word == "lead":
         return lexicon().pronounce(["led"], 0)
@@ -90,7 +101,8 @@ def _word_phones(words: list[str], i: int, before: str) -> list[str]:
 
 
 def sentence_words(text: str, own: Mapping[str, list[str]] | None = None) -> list[list[str]]:
-    """Phones of one sentence of any length, word by word; a pause is a word of its own, one is first and one last.
+    """Phones of one sentence of any length, word by word; a pause is a word of its own, one is
+    first and one last.
 
     ``own``: pronunciations that go before ours.  [] when nothing in it can be spoken.
     """
@@ -136,10 +148,12 @@ def _speakable(text: str) -> Iterator[Sentence]:
 
 
 def iter_sentences(text: str) -> Iterator[Sentence]:
-    """The sentences of `text`, each as soon as it is ready, so that speech can start before all is read.
+    """The sentences of `text`, each as soon as it is ready, so that speech can start before all is
+    read.
 
-    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises ValueError, in
-    one line, at the end when nothing at all could be spoken; TypeError when `text` is not a string.
+    Any unicode is accepted: accents are folded and what cannot be spoken is left out. Raises
+    ValueError, in one line, at the end when nothing at all could be spoken; TypeError when `text`
+    is not a string.
     """
     if not isinstance(text, str):
         raise TypeError(f"expected text as str, got {type(text).__name__}; decode bytes first")
@@ -150,10 +164,13 @@ def iter_sentences(text: str) -> Iterator[Sentence]:
             yield sentence
     if not found:
         shown = "empty text" if not text.strip() else ascii(text.strip()[:20])
-        raise ValueError(f"expected text with letters or digits, got {shown}; write the words to be spoken")
+        raise ValueError(
+            f"expected text with letters or digits, got {shown}; write the words to be spoken"
+        )
 
 
 def phonemize(text: str) -> list[Sentence]:
-    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted and
-    raised."""
+    """All sentences of `text` with their phones; see :func:`iter_sentences` for what is accepted
+    and raised.
+    """
     return list(iter_sentences(text))

@@ -1,4 +1,5 @@
-"""Pronunciation of unlisted words: one decision tree a letter, asking which letters stand around it.
+"""Pronunciation of unlisted words: one decision tree a letter, asking which letters stand around
+it.
 
 Responsible for walking the trees; `training/uniaudio_training/text/build_lexicon.py` grows them.
 """
@@ -16,21 +17,31 @@ _EDGE, _BEYOND = 27, 28  # codes of the word's border and of what lies outside; 
 
 
 def windows(word: str) -> list[bytes]:
-    """For every letter of a lower-case a-z word, the codes of the letters around it (left to right)."""
+    """For every letter of a lower-case a-z word, the codes of the letters around it (left to
+    right).
+    """
     beyond = bytes([_BEYOND]) * (WINDOW - 1)
     codes = beyond + bytes([_EDGE]) + bytes(ord(c) - 96 for c in word) + bytes([_EDGE]) + beyond
-    return [codes[i:i + WINDOW] + codes[i + WINDOW + 1:i + CONTEXT + 1] for i in range(len(word))]
+    return [
+        codes[i : i + WINDOW] + codes[i + WINDOW + 1 : i + CONTEXT + 1] for i in range(len(word))
+    ]
 
 
 class LetterTrees:
     """The trees of all letters; immutable, so shared between threads.
 
-    `feature[i]` is the position asked at node i (LEAF: `value[i]` is the answer, an index into `units`),
-    `value[i]` the letter code asked for; yes goes to node i + 1, no to `no[i]`.
+    `feature[i]` is the position asked at node i (LEAF: `value[i]` is the answer, an index into
+    `units`), `value[i]` the letter code asked for; yes goes to node i + 1, no to `no[i]`.
     """
 
-    def __init__(self, feature: list[int], value: list[int], no: list[int], roots: list[int],
-                 units: list[str]) -> None:
+    def __init__(
+        self,
+        feature: list[int],
+        value: list[int],
+        no: list[int],
+        roots: list[int],
+        units: list[str],
+    ) -> None:
         self._feature, self._value, self._no, self._roots = feature, value, no, roots
         self._units = [unit.split() for unit in units]
 

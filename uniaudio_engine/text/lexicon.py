@@ -1,11 +1,12 @@
-"""Pronunciation of single words: the packed lexicon, the letter trees for all others, and parts of speech.
+"""Pronunciation of single words: the packed lexicon, the letter trees for all others, and parts of
+speech.
 
-Responsible for the data file and for what depends on a word and its neighbours' spelling. What depends on
-neighbouring phones ("the apple", "Jess's") is `frontend`'s business.
+Responsible for the data file and for what depends on a word and its neighbours' spelling. What
+depends on neighbouring phones ("the apple", "Jess's") is `frontend`'s business.
 
-`data/english.npz` holds (see `training/uniaudio_training/text/build_lexicon.py`): the lexicon, as sorted
-lines `word TAB phones [TAB pos phones]...`, one byte a phone; the letter trees; the part-of-speech tree; and
-the consonant clusters that may start or end a pronounceable spelling.
+`data/english.npz` holds (see `training/uniaudio_training/text/build_lexicon.py`): the lexicon, as
+sorted lines `word TAB phones [TAB pos phones]...`, one byte a phone; the letter trees; the
+part-of-speech tree; and the consonant clusters that may start or end a pronounceable spelling.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from uniaudio_engine.text.letters import LetterTrees
-from uniaudio_engine.text.phones import PHONES
+from .letters import LetterTrees
+from .phones import PHONES
 
 # A lexicon byte is PHONE_BASE plus the phone's place in PHONES: printable, never TAB or newline.
 PHONE_BASE = 33
@@ -26,7 +27,7 @@ _VOWEL_LETTERS = frozenset("aeiouy")
 # Function words in classes, as the part-of-speech tree asks for them; any other word is "content".
 _CLASSES = {
     "in": "in of for on that with by at from as if against about before because under after over into while "
-          "without through new between among until per up down",
+    "without through new between among until per up down",
     "to": "to",
     "det": "the a an no some this each another those every all any these both neither many",
     "md": "will may would can could should must ought might",
@@ -68,8 +69,14 @@ class PosTree:
 class Lexicon:
     """Immutable, so shared between threads."""
 
-    def __init__(self, lines: bytes, letters: LetterTrees, pos: PosTree, onsets: frozenset[str],
-                 codas: frozenset[str]) -> None:
+    def __init__(
+        self,
+        lines: bytes,
+        letters: LetterTrees,
+        pos: PosTree,
+        onsets: frozenset[str],
+        codas: frozenset[str],
+    ) -> None:
         self._lines, self._letters, self._pos = lines, letters, pos
         self._onsets, self._codas = onsets, codas
 
@@ -83,7 +90,7 @@ class Lexicon:
             start = lines.rfind(b"\n", low, (low + high) // 2) + 1 or low
             end = lines.find(b"\n", start)
             if lines.startswith(key, start):
-                return lines[start + len(key):end].split(b"\t")
+                return lines[start + len(key) : end].split(b"\t")
             if lines[start:end] < key:
                 low = end + 1
             else:
@@ -101,10 +108,12 @@ class Lexicon:
         vowels = [i for i, letter in enumerate(letters) if letter in _VOWEL_LETTERS]
         if not vowels:
             return False
-        return letters[:vowels[0]] in self._onsets and letters[vowels[-1] + 1:] in self._codas
+        return letters[: vowels[0]] in self._onsets and letters[vowels[-1] + 1 :] in self._codas
 
     def pronounce(self, words: Sequence[str], i: int) -> list[str]:
-        """Phones of `words[i]`; the neighbours decide between noun and verb where the lexicon knows both."""
+        """Phones of `words[i]`; the neighbours decide between noun and verb where the lexicon knows
+        both.
+        """
         fields = self._find(words[i])
         if fields is None:
             return self._letters.pronounce(words[i])
@@ -117,11 +126,19 @@ class Lexicon:
 
 @cache
 def lexicon() -> Lexicon:
-    """The English lexicon: read on first use (about 50 ms), then kept. Raises FileNotFoundError if not
-    installed."""
-    with as_file(files("uniaudio_engine.text") / "data" / "english.npz") as path, np.load(path) as arrays:
+    """The English lexicon: read on first use (about 50 ms), then kept. Raises FileNotFoundError if
+    not installed.
+    """
+    with (
+        as_file(files("uniaudio_engine.text") / "data" / "english.npz") as path,
+        np.load(path) as arrays,
+    ):
         text = {name: arrays[name].tobytes() for name in ("lexicon", "pos", "onsets", "codas")}
         letters = LetterTrees.from_arrays(arrays)
-    return Lexicon(text["lexicon"], letters, PosTree(text["pos"].decode("ascii")),
-                   frozenset(text["onsets"].decode("ascii").split("\n")),
-                   frozenset(text["codas"].decode("ascii").split("\n")))
+    return Lexicon(
+        text["lexicon"],
+        letters,
+        PosTree(text["pos"].decode("ascii")),
+        frozenset(text["onsets"].decode("ascii").split("\n")),
+        frozenset(text["codas"].decode("ascii").split("\n")),
+    )

@@ -1,8 +1,10 @@
-"""Written English to spoken English: numbers, dates, money, units, abbreviations, acronyms, symbols.
+"""Written English to spoken English: numbers, dates, money, units, abbreviations, acronyms,
+symbols.
 
 Responsible for the words and for keeping the punctuation that makes pauses. Not responsible for
-pronunciation. The steps run in the order of `_STEPS`; each is a pattern and what to put in its place. A
-single capital letter in the result is the name of that letter ("U S A"); everything else is lower case.
+pronunciation. The steps run in the order of `_STEPS`; each is a pattern and what to put in its
+place. A single capital letter in the result is the name of that letter ("U S A"); everything else
+is lower case.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from uniaudio_engine.text import tables
-from uniaudio_engine.text.lexicon import lexicon
-from uniaudio_engine.text.numbers import cardinal, decimal, digits, ordinal, pairs, plural, roman
+from . import tables
+from .lexicon import lexicon
+from .numbers import cardinal, decimal, digits, ordinal, pairs, plural, roman
 
 _Match = re.Match[str]
 _NEAR = 40  # characters of neighbouring text that a decision looks at
 
 
 def fold(text: str) -> str:
-    """ASCII (and the signs of `tables.KEPT`) only: accents dropped, look-alikes mapped, the rest left out."""
+    """ASCII (and the signs of `tables.KEPT`) only: accents dropped, look-alikes mapped, the rest
+    left out.
+    """
     text = "".join(tables.CHARACTERS.get(c, c) for c in text)
     out: list[str] = []
     for c in text:
@@ -31,11 +35,15 @@ def fold(text: str) -> str:
         else:
             # A vulgar fraction needs a space: 2½ is "2 1/2".
             piece = unicodedata.normalize("NFKD", c).replace("⁄", "/")
-            kept = "".join(p for p in piece if (p.isascii() and p.isprintable()) or p in tables.KEPT)
+            kept = "".join(
+                p for p in piece if (p.isascii() and p.isprintable()) or p in tables.KEPT
+            )
             if kept:
                 out.append(" " + kept if "/" in kept else kept)
             elif unicodedata.category(c) not in ("Mn", "Me", "Cf"):
-                out.append(" ")  # unspeakable; marks and invisible joiners vanish without parting a word
+                out.append(
+                    " "
+                )  # unspeakable; marks and invisible joiners vanish without parting a word
     return "".join(out)
 
 
@@ -53,8 +61,21 @@ def _number(text: str) -> str:
 
 def _url(m: _Match) -> str:
     """Address parts as words; unpronounceable parts are spelled."""
-    names = {".": "dot", "/": "slash", "@": "at", "-": "dash", "_": "underscore", ":": "colon", "#": "hash",
-             "?": "question mark", "=": "equals", "&": "and", "%": "percent", "+": "plus", "~": "tilde"}
+    names = {
+        ".": "dot",
+        "/": "slash",
+        "@": "at",
+        "-": "dash",
+        "_": "underscore",
+        ":": "colon",
+        "#": "hash",
+        "?": "question mark",
+        "=": "equals",
+        "&": "and",
+        "%": "percent",
+        "+": "plus",
+        "~": "tilde",
+    }
     text = re.sub(r"^https?://", "", m.group()).rstrip("/")
     words = []
     for part in re.findall(r"[A-Za-z]+|\d+|.", text):
@@ -63,17 +84,19 @@ def _url(m: _Match) -> str:
             spelled = lower in tables.SPELLED_DOMAINS or not lexicon().pronounceable(lower)
             words.append(spell(part) if spelled else lower)
         else:
-            words.append(pairs(part) if part.isdigit() and len(part) < 5 else names.get(part) or digits(part))
+            words.append(
+                pairs(part) if part.isdigit() and len(part) < 5 else names.get(part) or digits(part)
+            )
     return " " + " ".join(words) + " "
 
 
 def _abbreviation(m: _Match) -> str:
-    name, after = m.group(1), m.string[m.end():m.end() + _NEAR]
+    name, after = m.group(1), m.string[m.end() : m.end() + _NEAR]
     if name in tables.BEFORE_DIGIT and not re.match(r"\s*\d", after):
         return m.group()
     word = tables.DOTTED[name]
     # "Main St." but "St. Paul": a saint is followed by a capital and does not follow one.
-    capital_before = re.search(r"[A-Z0-9]\w*\s+$", m.string[max(0, m.start() - _NEAR):m.start()])
+    capital_before = re.search(r"[A-Z0-9]\w*\s+$", m.string[max(0, m.start() - _NEAR) : m.start()])
     capital_after = re.match(r"\s+[A-Z\"']", after)
     if name == "St" and (capital_before or not capital_after):
         word = "street"
@@ -165,7 +188,9 @@ def _fraction(m: _Match) -> str:
     if int(top) > 1:
         part = "halves" if part == "half" else part + "s"
     words = f"{_number(whole)} and " if whole else ""
-    return words + ("a half" if whole and (top, bottom) == ("1", "2") else f"{cardinal(top)} {part}")
+    return words + (
+        "a half" if whole and (top, bottom) == ("1", "2") else f"{cardinal(top)} {part}"
+    )
 
 
 def _phone(m: _Match) -> str:
@@ -190,8 +215,11 @@ def _roman(m: _Match) -> str:
         return before + space + cardinal(value)
     if name in tables.REGNAL:
         return f"{before}{space}the {ordinal(value)}"
-    # After any other name only what can hardly be letters: "Rocky II", but "Malcolm X", "Vitamin C".
-    return before + space + cardinal(value) if len(numeral) > 1 and before[0].isupper() else m.group()
+    # After any other name only what can hardly be letters: "Rocky II", but "Malcolm X", "Vitamin
+    # C".
+    return (
+        before + space + cardinal(value) if len(numeral) > 1 and before[0].isupper() else m.group()
+    )
 
 
 def _is_word(token: str) -> bool:
@@ -250,8 +278,8 @@ def _lower_word(m: _Match) -> str:
 
 def _article(m: _Match) -> str:
     """A capital A is the article unless a word like "vitamin" comes before it or it ends a phrase."""
-    before = re.search(r"([A-Za-z]+)[\s\"']*$", m.string[max(0, m.start() - _NEAR):m.start()])
-    after = m.string[m.end():m.end() + _NEAR]
+    before = re.search(r"([A-Za-z]+)[\s\"']*$", m.string[max(0, m.start() - _NEAR) : m.start()])
+    after = m.string[m.end() : m.end() + _NEAR]
     if not before:
         return "a"
     ends = not re.match(r"[\s\"'(]+[\w$€£]", after)
@@ -260,47 +288,78 @@ def _article(m: _Match) -> str:
 
 _AMOUNT = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 # "may" and "march" are months only with a capital.
-_MONTH = "(?:May|MAY|March|MARCH|Mar|(?i:" + "|".join(
-    sorted(set(tables.MONTH_NAMES) - {"may", "march", "mar"}, key=len, reverse=True)) + "))"
+_MONTH = (
+    "(?:May|MAY|March|MARCH|Mar|(?i:"
+    + "|".join(sorted(set(tables.MONTH_NAMES) - {"may", "march", "mar"}, key=len, reverse=True))
+    + "))"
+)
 _OF_YEAR = r"(?:,?\s+(?P<year>[12]\d{3})\b)?"
 _UNIT = "|".join(sorted(map(re.escape, tables.UNITS), key=len, reverse=True))
 _MAGNITUDE = "|".join(sorted(tables.MAGNITUDES, key=len, reverse=True))
 _DOTTED = "|".join(sorted(map(re.escape, tables.DOTTED), key=len, reverse=True))
 
 _RULES: list[tuple[str, str | Callable[[_Match], str]]] = [
-    (r"(?:https?://|www\.)[^\s<>\"()]*[A-Za-z0-9/]|"
-     r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b|"
-     r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|co\.uk|de|fr|eu)\b"
-     r"(?:/[\w./?=&%~-]*[\w/])?", _url),
+    (
+        r"(?:https?://|www\.)[^\s<>\"()]*[A-Za-z0-9/]|"
+        r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b|"
+        r"\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|io|ai|dev|co\.uk|de|fr|eu)\b"
+        r"(?:/[\w./?=&%~-]*[\w/])?",
+        _url,
+    ),
     (r"\bA\b(?!\.\w|['’]s|[&@/+-])", _article),
     (r"^[^a-z]*[A-Z][^a-z]*$", _shouting),
     (rf"\b({_DOTTED})\.(?=\W|$)", _abbreviation),
     (r"\b(?:" + "|".join(tables.UNDOTTED) + r")\b", lambda m: tables.UNDOTTED[m.group()]),
     (r"(?<=\d)\s*([aApP])\.?[mM]\b\.?", lambda m: f" {m.group(1).lower()}m"),
-    (r"\b(?:[A-Za-z]\.){2,}(?=(\s*$)?)",
-     lambda m: spell(m.group()) + ("" if m.group(1) is None else ".")),
+    (
+        r"\b(?:[A-Za-z]\.){2,}(?=(\s*$)?)",
+        lambda m: spell(m.group()) + ("" if m.group(1) is None else "."),
+    ),
     (r"\b([B-HJ-Z])\.(?=\s+[A-Z])", r"\1"),
     (r"\b(\d{4})-(\d{1,2})-(\d{1,2})\b", _iso_date),
     (r"\b(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})\b", _slash_date),
-    (rf"\b(?P<month>{_MONTH})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d){_OF_YEAR}", _month_day),
-    (rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>{_MONTH})\b{_OF_YEAR}", _month_day),
-    (r"\b(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\b"
-     r"(?:\s?(?P<half>[ap]m)\b)?", _time),
+    (
+        rf"\b(?P<month>{_MONTH})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d){_OF_YEAR}",
+        _month_day,
+    ),
+    (
+        rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>{_MONTH})\b{_OF_YEAR}",
+        _month_day,
+    ),
+    (
+        r"\b(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\b"
+        r"(?:\s?(?P<half>[ap]m)\b)?",
+        _time,
+    ),
     (r"\b(?P<hour>\d{1,2})(?P<minute>)(?P<second>)\s?(?P<half>[ap]m)\b", _time),
-    (rf"(?P<sign>-)?(?P<symbol>[$€£¥])\s?(?P<amount>{_AMOUNT})"
-     rf"(?:\s?(?P<magnitude>{_MAGNITUDE}|(?:hundred|thousand|[mbtr]+illion))\b)?", _money),
-    (r"(?<!\w)(?:\+\d{1,3}[ -])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|"
-     r"\+\d{7,15}\b", _phone),
+    (
+        rf"(?P<sign>-)?(?P<symbol>[$€£¥])\s?(?P<amount>{_AMOUNT})"
+        rf"(?:\s?(?P<magnitude>{_MAGNITUDE}|(?:hundred|thousand|[mbtr]+illion))\b)?",
+        _money,
+    ),
+    (
+        r"(?<!\w)(?:\+\d{1,3}[ -])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}\b|\b\d{3}-\d{4}\b|"
+        r"\+\d{7,15}\b",
+        _phone,
+    ),
     (r"(?:(?P<whole>\b\d+)[ -])?(?<![\d/.])(?P<top>\d+)/(?P<bottom>\d+)\b(?!/)", _fraction),
-    (r"\b(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m.group(1).replace(",", ""))),
+    (
+        r"\b(\d+(?:,\d{3})*)(?:st|nd|rd|th|ST|ND|RD|TH)\b",
+        lambda m: ordinal(m.group(1).replace(",", "")),
+    ),
     (r"(?<!\w)'?(\d+0)'?s\b", lambda m: plural(pairs(m.group(1)))),
     (r"\b(\d+)'s\b", lambda m: pairs(m.group(1)) + "'s"),
-    (rf"(?<![\w.])(?P<number>-?(?:{_AMOUNT}))[ -]?(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w/°])",
-     _measure),
+    (
+        rf"(?<![\w.])(?P<number>-?(?:{_AMOUNT}))[ -]?(?P<unit>{_UNIT})(?P<power>[²³]|(?<=m)[23])?(?![\w/°])",
+        _measure,
+    ),
     (r"(?<=\d)\s?[-–—]\s?(?=\d)", " to "),
     (r"(?<=\d)\s?[xX×]\s?(?=\d)", " by "),
     (r"\b[vV](?=\d+\.\d)", "version "),
-    (r"\b\d+(?:\.\d+){2,}\b", lambda m: " point ".join(cardinal(part) for part in m.group().split("."))),
+    (
+        r"\b\d+(?:\.\d+){2,}\b",
+        lambda m: " point ".join(cardinal(part) for part in m.group().split(".")),
+    ),
     (r"(?<![\w.)])[-−](?=\.?\d)", "minus "),
     (r"(?<!\w)#(?=\d)", "number "),
     (r"(?<!\w)#(?=[A-Za-z])", "hashtag "),
@@ -321,7 +380,8 @@ _STEPS = [(re.compile(pattern), action) for pattern, action in _RULES]
 
 
 def normalize(text: str) -> str:
-    """`text` as it is spoken: lower-case words, single capitals for letter names, and pausing punctuation.
+    """`text` as it is spoken: lower-case words, single capitals for letter names, and pausing
+    punctuation.
 
     Any string is accepted; what cannot be spoken is left out, so the result may be empty.
     """

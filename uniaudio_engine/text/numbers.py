@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-         "sixteen seventeen eighteen nineteen").split()
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = ["", "thousand", "million", "billion", "trillion"]
-_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
-             "nine": "ninth", "twelve": "twelfth"}
+_ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
 LONGEST = 15  # digits of the longest number read as a number; longer ones are read digit by digit
 
 
@@ -27,7 +36,7 @@ def cardinal(text: str) -> str:
     if value == 0:
         return "zero"
     for scale in range(len(_SCALES) - 1, -1, -1):
-        group = value // 1000 ** scale % 1000
+        group = value // 1000**scale % 1000
         if not group:
             continue
         hundreds, rest = divmod(group, 100)
@@ -62,7 +71,9 @@ def plural(words: str) -> str:
 
 
 def pairs(text: str) -> str:
-    """Digits two by two, as years and flight or model numbers are read: "1984", "747", "2005", "1900"."""
+    """Digits two by two, as years and flight or model numbers are read: "1984", "747", "2005",
+    "1900".
+    """
     if len(text) == 4 and text[1:3] == "00":  # 2005: two thousand five
         return cardinal(text)
     if len(text) < 3:

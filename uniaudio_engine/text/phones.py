@@ -8,7 +8,11 @@ _CONSONANTS = "b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh".split()
 _VOWELS = "aa ae ah ao aw ay eh er ey ih iy ow oy uh uw".split()
 
 PHONES: tuple[str, ...] = (
-    PAUSE, *_CONSONANTS, "ax0", *(vowel + stress for vowel in _VOWELS for stress in "01"))
+    PAUSE,
+    *_CONSONANTS,
+    "ax0",
+    *(vowel + stress for vowel in _VOWELS for stress in "01"),
+)
 """Every phone in a fixed order (a phone's place is its id in `phones.txt`): the pause, 24 consonants, the
 schwa (never stressed) and 15 vowels with stress 0 or 1. 56 in all. Source: flite 2.2's lexicon and rules."""
 

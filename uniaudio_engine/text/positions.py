@@ -1,9 +1,11 @@
-"""English text in phone labels that tell a phone's place in its word, as alignments made with Kaldi have them.
+"""English text in phone labels that tell a phone's place in its word, as alignments made with Kaldi
+have them.
 
-``HH_B AH0_I L_I OW1_E``: begin, inside, end; ``_S`` for a word of a single phone; ``SIL`` for a pause.  Models that were
-trained on such alignments bring their labels in ``phones.txt``, and may bring their words in ``lexicon.txt``
-(``WORD PHONE PHONE …`` a line, as CMUdict and Kaldi write them); words that it lacks are spoken by our own lexicon,
-whose phones are the same ones in other letters.
+``HH_B AH0_I L_I OW1_E``: begin, inside, end; ``_S`` for a word of a single phone; ``SIL`` for a
+pause. Models that were trained on such alignments bring their labels in ``phones.txt``, and may
+bring their words in ``lexicon.txt`` (``WORD PHONE PHONE …`` a line, as CMUdict and Kaldi write
+them); words that it lacks are spoken by our own lexicon, whose phones are the same ones in other
+letters.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ def uses_positions(labels: Mapping[str, int]) -> bool:
 
 
 def parse_lexicon(text: str, where: str) -> dict[str, list[str]]:
-    """``WORD PHONE PHONE …`` lines -> lower-case word -> phones; of several pronunciations the first.
+    """``WORD PHONE PHONE …`` lines -> lower-case word -> phones; of several pronunciations the
+    first.
 
-    Accepts CMUdict's ``;;;`` comments and ``WORD(2)``, and Kaldi's probabilities between word and phones.
+    Accepts CMUdict's ``;;;`` comments and ``WORD(2)``, and Kaldi's probabilities between word and
+    phones.
     """
     words: dict[str, list[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -36,7 +40,9 @@ def parse_lexicon(text: str, where: str) -> dict[str, list[str]]:
         word = re.sub(r"\(\d+\)$", "", parts[0]).lower()
         phones = [p for p in parts[1:] if not re.fullmatch(r"\d*\.\d+", p)]
         if not phones:
-            raise InputError(f"{where} line {number}: expected WORD PHONE PHONE …, got {line[:40]!r}")
+            raise InputError(
+                f"{where} line {number}: expected WORD PHONE PHONE …, got {line[:40]!r}"
+            )
         words.setdefault(word, phones)
     return words
 
@@ -52,7 +58,9 @@ def _cmu(phone: str) -> str:
     return "AH0" if phone == "ax0" else phone.upper()
 
 
-def _labels(sentence: str, labels: Mapping[str, int], lexicon: Mapping[str, list[str]]) -> Iterator[str]:
+def _labels(
+    sentence: str, labels: Mapping[str, int], lexicon: Mapping[str, list[str]]
+) -> Iterator[str]:
     for phones in sentence_words(sentence, lexicon):
         if phones == [PAUSE]:
             yield SILENCE
@@ -63,10 +71,15 @@ def _labels(sentence: str, labels: Mapping[str, int], lexicon: Mapping[str, list
 def position_sentences(
     text: str, labels: Mapping[str, int], lexicon: Mapping[str, list[str]] | None = None
 ) -> Iterator[Sentence]:
-    """The sentences of ``text`` in a model's labels.  Raises :class:`InputError` for a label that the model lacks."""
+    """The sentences of ``text`` in a model's labels.
+
+    Raises :class:`InputError` for a label that the model lacks.
+    """
     for sentence in iter_sentences(text):
         phones = list(_labels(sentence.text, labels, lexicon or {}))
         unknown = sorted({p for p in phones if p not in labels})
         if unknown:
-            raise InputError(f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead")
+            raise InputError(
+                f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
+            )
         yield Sentence(sentence.text, phones)

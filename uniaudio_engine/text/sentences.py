@@ -1,7 +1,7 @@
 """Text to sentences.
 
-Responsible for where one sentence ends and the next begins, and for cutting what is too long at the best
-place.
+Responsible for where one sentence ends and the next begins, and for cutting what is too long at the
+best place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from uniaudio_engine.text import tables
+from . import tables
 
 # An end: stops, then closing quotes or brackets, then space. CJK stops need no space.
 _END = re.compile(r"""[.?!…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»)\]」』]*""")
@@ -25,7 +25,9 @@ _SPACE = re.compile(r"\s+")
 
 
 def _is_end(text: str, match: re.Match[str]) -> bool:
-    """Whether the stop found is a sentence's end rather than an abbreviation's, an initial's or a pause."""
+    """Whether the stop found is a sentence's end rather than an abbreviation's, an initial's or a
+    pause.
+    """
     stop, after = match.group(), _NEXT.match(text, match.end())
     if after is None:
         return True
@@ -41,26 +43,35 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     if first.islower():
         return False
     if before in _DOTTED or before.lower() in ("e.g", "i.e", "a.k.a"):
-        return before in tables.MAY_END and before not in ("St", "Ave", "Jr", "Sr") or (
-            before in tables.BEFORE_DIGIT and not first.isdigit())
-    # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word follows.
+        return (
+            before in tables.MAY_END
+            and before not in ("St", "Ave", "Jr", "Sr")
+            or (before in tables.BEFORE_DIGIT and not first.isdigit())
+        )
+    # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word
+    # follows.
     if len(before) > 1 and _FIRST_WORD.match(following):
         return True
-    return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in ("a.m", "p.m")
+    return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before) or before.lower() in (
+        "a.m",
+        "p.m",
+    )
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences of `text`, trimmed, in order; together they hold all of it but surrounding whitespace.
+    """The sentences of `text`, trimmed, in order; together they hold all of it but surrounding
+    whitespace.
 
-    A sentence ends at `. ? ! …` followed by space and no lower-case letter, unless the stop belongs to an
-    abbreviation, an initial or a number; and at blank lines. Any string is accepted; blank text gives [].
+    A sentence ends at `. ? ! …` followed by space and no lower-case letter, unless the stop belongs
+    to an abbreviation, an initial or a number; and at blank lines. Any string is accepted; blank
+    text gives [].
     """
     sentences: list[str] = []
     for paragraph in _BLANK_LINE.split(text):
         start = 0
         for match in _END.finditer(paragraph):
             if _is_end(paragraph, match):
-                sentences.append(paragraph[start:match.end()].strip())
+                sentences.append(paragraph[start : match.end()].strip())
                 start = match.end()
         sentences.append(paragraph[start:].strip())
     return [sentence for sentence in sentences if sentence]

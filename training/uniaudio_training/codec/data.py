@@ -19,9 +19,18 @@ _SPEECH = frozenset(TASKS) - {"t2s", "t2m", "a_edit"}
 
 
 class CodecData:
-    """Draws batches of crops; ``weights`` is the share of each task's targets (and sources, where it has them)."""
+    """Draws batches of crops; ``weights`` is the share of each task's targets (and sources, where
+    it has them).
+    """
 
-    def __init__(self, folder: str | Path, frame_size: int, frames: int, weights: dict[str, float], split: str = "train") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        frame_size: int,
+        frames: int,
+        weights: dict[str, float],
+        split: str = "train",
+    ) -> None:
         self.frame_size, self.frames = frame_size, frames
         self.tasks = list(weights)
         self.weights = np.array([weights[t] for t in self.tasks])
@@ -54,20 +63,31 @@ class CodecData:
         return out, phones
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """samples [B, N] in [-1, 1], phone ids [B, T].  Some speech is mixed with sound or music, echoed, or made quieter."""
+        """samples [B, N] in [-1, 1], phone ids [B, T].
+
+        Some speech is mixed with sound or music, echoed, or made quieter.
+        """
         rows: list[Any] = []
         others = [t for t in self.tasks if t not in _SPEECH]
         for task in rng.choice(len(self.tasks), size, p=self.weights):
             x, phones = self.crop(rng, self.tasks[task])
             if self.tasks[task] in _SPEECH and others and rng.random() < 0.2:
                 other, _ = self.crop(rng, others[int(rng.integers(len(others)))])
-                gain = 10 ** (-rng.uniform(0, 20) / 20) * np.sqrt((x**2).mean() / ((other**2).mean() + 1e-9))
+                gain = 10 ** (-rng.uniform(0, 20) / 20) * np.sqrt(
+                    (x**2).mean() / ((other**2).mean() + 1e-9)
+                )
                 x = x + other * gain
             if rng.random() < 0.1:
-                decay = np.exp(-np.arange(3200) / rng.uniform(300, 1500)) * rng.standard_normal(3200) * rng.uniform(0.005, 0.03)
+                decay = (
+                    np.exp(-np.arange(3200) / rng.uniform(300, 1500))
+                    * rng.standard_normal(3200)
+                    * rng.uniform(0.005, 0.03)
+                )
                 decay[0] = 1.0
                 x = np.convolve(x, decay)[: len(x)]
             x = x * 10 ** (rng.uniform(-9, 3) / 20)
             peak = np.abs(x).max()
             rows.append((x / max(1.0, peak / 0.99), phones))
-        return torch.from_numpy(np.stack([r[0] for r in rows]).astype(np.float32)), torch.from_numpy(np.stack([r[1] for r in rows]))
+        return torch.from_numpy(
+            np.stack([r[0] for r in rows]).astype(np.float32)
+        ), torch.from_numpy(np.stack([r[1] for r in rows]))

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, from_dict
-from uniaudio_engine.folder import load_folder
-from uniaudio_engine.tensors import from_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, from_dict
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16
 from uniaudio_engine.text.phones import PHONES
 
 from ..corpus.reading import Examples, open_corpus
@@ -69,7 +69,9 @@ def read_sources(rows: Sequence[Mapping[str, Any]]) -> list[Source]:
             raise ValueError(f"sources: {sorted(missing)[0]} is missing in {dict(row)}")
         found.append(Source(**{**row, "roles": tuple(row.get("roles", ("target",)))}))
     if not found:
-        raise ValueError("sources: expected at least one, such as {data: data/real, task: tts, weight: 1}")
+        raise ValueError(
+            "sources: expected at least one, such as {data: data/real, task: tts, weight: 1}"
+        )
     return found
 
 
@@ -135,7 +137,9 @@ class Mixture:
                     spectrum = np.fft.rfft(x, 2 * n) * np.fft.rfft(decay, 2 * n)
                     x = np.fft.irfft(spectrum)[:n]
             wide = rng.random() < self.wide_share
-            level = rng.uniform(*_RANGE_DB) if wide else LEVEL_DB + _SPREAD_DB * rng.standard_normal()
+            level = (
+                rng.uniform(*_RANGE_DB) if wide else LEVEL_DB + _SPREAD_DB * rng.standard_normal()
+            )
             gain = 10 ** ((level - LEVEL_DB) / 20)
             gain = min(gain, 0.99 / max(float(np.abs(x).max()), 1e-4))
             rows.append((x * gain, [1 / gain], phones))
@@ -268,7 +272,9 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     model = SpectralCodec(codec_config).to(device)
     if "init" in config and not (Path(out) / "checkpoint.pt").exists():
         grown(model, read_weights(config["init"])[1])
-    data = Mixture(read_sources(s["sources"]), codec_config.frame_size, s["frames"], s["wide_share"])
+    data = Mixture(
+        read_sources(s["sources"]), codec_config.frame_size, s["frames"], s["wide_share"]
+    )
     phone_head = nn.Linear(codec_config.codebook_dim, len(data.phones)).to(device)
     judge = Discriminators(s["channels"], tuple(s["windows"])).to(device)
     loss_fn = PairedLoss(codec_config.sample_rate).to(device)
@@ -279,7 +285,11 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
         fused=True,
     )
     opt_judge = torch.optim.AdamW(
-        judge.parameters(), lr=s["discriminator_lr"], betas=(0.8, 0.99), weight_decay=0.01, fused=True
+        judge.parameters(),
+        lr=s["discriminator_lr"],
+        betas=(0.8, 0.99),
+        weight_decay=0.01,
+        fused=True,
     )
     average = Average(model, s["average"])
     run = Run(out, s["steps"], s["minutes"])
@@ -301,7 +311,9 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     with run.progress() as bar:
         while run.step < s["steps"]:
             samples, gains, phones, stages = batches.next()
-            samples, gains, phones = (x.to(device, non_blocking=True) for x in (samples, gains, phones))
+            samples, gains, phones = (
+                x.to(device, non_blocking=True) for x in (samples, gains, phones)
+            )
             share = _rate(run.step, s["steps"], s["warmup"], s["fall"])
             set_learning_rate(optimizer, s["lr"] * share)
             set_learning_rate(opt_judge, s["discriminator_lr"] * share)

@@ -18,17 +18,25 @@ def mel_filters(bins: int, mels: int, sample_rate: int) -> Tensor:
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mel plus L1 of the root of magnitudes, averaged over resolutions (window, mels); hop is a quarter window.
+    """L1 of log-mel plus L1 of the root of magnitudes, averaged over resolutions (window, mels);
+    hop is a quarter window.
 
     Nothing here sees phases: see :func:`waveform_loss`.
     """
 
-    def __init__(self, sample_rate: int, resolutions: tuple[tuple[int, int], ...] = ((2048, 160), (1024, 100), (512, 64), (256, 32)), floor: float = 1e-4) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        resolutions: tuple[tuple[int, int], ...] = ((2048, 160), (1024, 100), (512, 64), (256, 32)),
+        floor: float = 1e-4,
+    ) -> None:
         super().__init__()
         self.resolutions, self.floor = resolutions, floor
         for window, mels in resolutions:
             self.register_buffer(f"window{window}", torch.hann_window(window))
-            self.register_buffer(f"mel{window}", mel_filters(window // 2 + 1, mels, sample_rate).T.contiguous())
+            self.register_buffer(
+                f"mel{window}", mel_filters(window // 2 + 1, mels, sample_rate).T.contiguous()
+            )
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x, y [B, N] -> (log-mel loss, magnitude loss)."""
@@ -36,7 +44,14 @@ class SpectralLoss(nn.Module):
         both = torch.cat((x, y)).float()
         mel_loss = magnitude_loss = both.new_zeros(())
         for window, _ in self.resolutions:
-            spec = torch.stft(both, window, window // 4, window=getattr(self, f"window{window}"), return_complex=True, center=True)
+            spec = torch.stft(
+                both,
+                window,
+                window // 4,
+                window=getattr(self, f"window{window}"),
+                return_complex=True,
+                center=True,
+            )
             power = spec.real.square() + spec.imag.square()
             magnitude = (power + 1e-10).sqrt() * (4.0 / window)
             mel = torch.log(magnitude.transpose(1, 2) @ getattr(self, f"mel{window}") + self.floor)
@@ -48,5 +63,7 @@ class SpectralLoss(nn.Module):
 
 
 def waveform_loss(x: Tensor, y: Tensor) -> Tensor:
-    """Squared error over energy, x, y [B, N]; it shows the decoder early on that coherent phases pay."""
+    """Squared error over energy, x, y [B, N]; it shows the decoder early on that coherent phases
+    pay.
+    """
     return ((x - y).square().sum(1) / (x.square().sum(1) + 0.05)).mean()

@@ -1,8 +1,8 @@
 """Phones in time for real recordings: a small network names the phone of each 10 ms, and the best
 path through the text's phones says when each is spoken.
 
-    python -m uniaudio_training.corpus.align train --exact data/kokoro data/corpus --out runs/aligner
-    python -m uniaudio_training.corpus.align run data/real --aligner runs/aligner --out data/aligned
+    uniaudio-corpus align train --exact data/kokoro data/corpus --out runs/aligner
+    uniaudio-corpus align run data/real --aligner runs/aligner --out data/aligned
 
 ``train`` learns from corpora whose times are exact (a teacher's, flite's) in noise, rooms and other
 throats, then may go on with what it has aligned itself (``--real``).  ``run`` writes the corpus
@@ -31,7 +31,7 @@ from uniaudio_engine.text.phones import PAUSE, PHONES
 
 from ..evaluate.recogniser import BANDS, HOP, augment, mel_power
 from .reading import CorpusError, Example, open_corpus
-from .schema import SAMPLE_RATE, SPLITS, Label, Phone, Track
+from .schema import SAMPLE_RATE, SPLITS, Phone, Track
 from .shards import MANIFEST
 from .teacher import word_times
 
@@ -113,7 +113,9 @@ class Aligner(nn.Module):
         """float16 weights."""
         from safetensors.torch import save_file
 
-        save_file({k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, str(path))
+        save_file(
+            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, str(path)
+        )
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,7 @@ def best_path(
     return found
 
 
-def align(
-    scores: Floats, words: Sequence[Sequence[str]], seconds: float
-) -> Aligned | None:
+def align(scores: Floats, words: Sequence[Sequence[str]], seconds: float) -> Aligned | None:
     """Log-probabilities [T, 41] and the words' phones (``sentence_words``) -> their times; pauses
     where they are, whether the text has them or not.  None where the clip is too short."""
     said = [list(w) for w in words if list(w) != [PAUSE]]
@@ -236,7 +236,9 @@ class _Data:
     """Clips with exact (or aligned) phones of several corpora."""
 
     def __init__(self, folders: Sequence[str | Path], split: str) -> None:
-        self.parts = [open_corpus(f)["tts", split] for f in folders if ("tts", split) in list(open_corpus(f))]
+        self.parts = [
+            open_corpus(f)["tts", split] for f in folders if ("tts", split) in list(open_corpus(f))
+        ]
         if not self.parts:
             raise CorpusError(f"no tts examples for {split} in {', '.join(map(str, folders))}")
 

@@ -1,4 +1,7 @@
-"""What a corpus measures in, against what its labels say.  One line per task and split; exit status 1 where a label is wrong."""
+"""What a corpus measures in, against what its labels say.
+
+One line per task and split; exit status 1 where a label is wrong.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ Findings = dict[str, float]
 
 
 def voiced_cents(example: Example) -> np.ndarray:
-    """Distance in cents of the measured F0 from the contour of the notes, on every voiced frame within notes."""
+    """Distance in cents of the measured F0 from the contour of the notes, on every voiced frame
+    within notes.
+    """
     x = example.audio()
     f0, _ = f0_track(x, 55.0, 600.0)
     wanted = singing.contour(example.label.notes, example.label.vibrato, len(x))  # type: ignore[arg-type]
@@ -36,9 +41,13 @@ def notes_within(example: Example, limit: float = 50.0) -> list[bool]:
     f0, _ = f0_track(example.audio(), 55.0, 600.0)
     found = []
     for n in example.label.notes:
-        part = f0[int(n.start * SAMPLE_RATE / HOP) : int((n.start + n.duration) * SAMPLE_RATE / HOP)]
+        part = f0[
+            int(n.start * SAMPLE_RATE / HOP) : int((n.start + n.duration) * SAMPLE_RATE / HOP)
+        ]
         part = part[part > 0]
-        found.append(bool(len(part) >= 3 and abs(float(np.median(cents(part, float(hz(n.pitch)))))) < limit))
+        found.append(
+            bool(len(part) >= 3 and abs(float(np.median(cents(part, float(hz(n.pitch)))))) < limit)
+        )
     return found
 
 
@@ -48,7 +57,10 @@ def outside_equal(example: Example) -> bool:
     if edit is None:
         return False
     a, b = example.pcm("source"), example.pcm("target")
-    return bool(np.array_equal(a[: edit.source.start], b[: edit.target.start]) and np.array_equal(a[edit.source.end :], b[edit.target.end :]))
+    return bool(
+        np.array_equal(a[: edit.source.start], b[: edit.target.start])
+        and np.array_equal(a[edit.source.end :], b[edit.target.end :])
+    )
 
 
 def event_db(example: Example) -> float:
@@ -76,16 +88,27 @@ def _wrong(example: Example) -> str:
             return f"{role}: a sentence of another split"
         if track.speaker and track.speaker not in {s.name for s in speech.speakers(label.split)}:
             return f"{role}: a speaker of another split"
-    if "prompt" in roles and (example.track("prompt").speaker != example.track().speaker or example.track("prompt").text == example.track().text):
+    if "prompt" in roles and (
+        example.track("prompt").speaker != example.track().speaker
+        or example.track("prompt").text == example.track().text
+    ):
         return "prompt is not another sentence of the speaker"
-    if label.task in ("vc", "se", "tse", "sd") and len(example.pcm("source")) != len(example.pcm("target")):
+    if label.task in ("vc", "se", "tse", "sd") and len(example.pcm("source")) != len(
+        example.pcm("target")
+    ):
         return "lengths differ"
-    if label.task == "vc" and any(abs(a.end - b.end) > recipes.VC_DRIFT + 1e-5 for a, b in zip(example.track("source").phones, example.track().phones, strict=True)):
+    if label.task == "vc" and any(
+        abs(a.end - b.end) > recipes.VC_DRIFT + 1e-5
+        for a, b in zip(example.track("source").phones, example.track().phones, strict=True)
+    ):
         return "source and target are not aligned"
     if label.task in ("a_edit", "s_edit") and not outside_equal(example):
         return "samples outside the span differ"
     snr = label.noise or label.interferer
-    if snr is not None and abs(degrade.snr_db(example.pcm("target"), example.pcm("source")) - snr.snr_db) > 0.01:
+    if (
+        snr is not None
+        and abs(degrade.snr_db(example.pcm("target"), example.pcm("source")) - snr.snr_db) > 0.01
+    ):
         return "SNR is not the label's"
     if label.task in ("t2s", "t2m", "a_edit", "i_tts") and not label.caption:
         return "no caption"
@@ -99,16 +122,27 @@ def _measure(task: str, examples: list[Example]) -> Findings:
         found["cents_median"] = float(np.median(np.abs(every)))
         found["notes_within_50"] = float(np.mean([ok for e in examples for ok in notes_within(e)]))
     if task == "vc":
-        drift = [abs(a.end - b.end) for e in examples for a, b in zip(e.track("source").phones, e.track().phones, strict=True)]
+        drift = [
+            abs(a.end - b.end)
+            for e in examples
+            for a, b in zip(e.track("source").phones, e.track().phones, strict=True)
+        ]
         found["drift_ms_max"] = 1000 * max(drift)
     if task in ("se", "tse"):
         values = [(e.label.noise or e.label.interferer).snr_db for e in examples]  # type: ignore[union-attr]
         found["snr_min"], found["snr_max"] = min(values), max(values)
     if task == "sd":
         rooms = [e.label.room for e in examples if e.label.room is not None]
-        found["rt60_mean"], found["drr_mean"] = float(np.mean([r.rt60 for r in rooms])), float(np.mean([r.drr_db for r in rooms]))
+        found["rt60_mean"], found["drr_mean"] = (
+            float(np.mean([r.rt60 for r in rooms])),
+            float(np.mean([r.drr_db for r in rooms])),
+        )
     if task == "a_edit":
-        levels = [event_db(e) for e in examples if e.label.edit is not None and e.label.edit.operation in ("add", "drop")]
+        levels = [
+            event_db(e)
+            for e in examples
+            if e.label.edit is not None and e.label.edit.operation in ("add", "drop")
+        ]
         if levels:
             found["event_db_min"] = min(levels)
     if task == "i_tts":
@@ -117,9 +151,20 @@ def _measure(task: str, examples: list[Example]) -> Findings:
             want, x = e.label.instruction, e.audio()
             assert want is not None
             right += [
-                recipes.bin_of(recipes.median_f0(x), recipes.F0_BINS[want.voice], ("low", "medium", "high")) == want.f0,
-                recipes.bin_of(recipes.phone_rate(e.track().phones), recipes.RATE_BINS, ("slow", "medium", "fast")) == want.rate,
-                recipes.bin_of(speech.loud_level(x), recipes.LEVEL_BINS, ("quiet", "medium", "loud")) == want.gain,
+                recipes.bin_of(
+                    recipes.median_f0(x), recipes.F0_BINS[want.voice], ("low", "medium", "high")
+                )
+                == want.f0,
+                recipes.bin_of(
+                    recipes.phone_rate(e.track().phones),
+                    recipes.RATE_BINS,
+                    ("slow", "medium", "fast"),
+                )
+                == want.rate,
+                recipes.bin_of(
+                    speech.loud_level(x), recipes.LEVEL_BINS, ("quiet", "medium", "loud")
+                )
+                == want.gain,
             ]
         found["bins_right"] = float(np.mean(right))
     if task in ("t2s", "t2m", "a_edit", "i_tts"):
@@ -128,13 +173,19 @@ def _measure(task: str, examples: list[Example]) -> Findings:
 
 
 def _listen(examples: list[Example]) -> float:
-    """Word error rate of the targets by pocketsphinx: its grammar for the grammar's sentences, nothing for others."""
+    """Word error rate of the targets by pocketsphinx: its grammar for the grammar's sentences,
+    nothing for others.
+    """
     from ..evaluate.judges import listener
     from ..evaluate.metrics import edit_errors, error_rate, words
     from .sentences import GRAMMAR_WORDS
 
     known = set(GRAMMAR_WORDS)
-    rows = [edit_errors(words(e.track().text), listener(True)(e.audio())) for e in examples if set(words(e.track().text)) <= known]
+    rows = [
+        edit_errors(words(e.track().text), listener(True)(e.audio()))
+        for e in examples
+        if set(words(e.track().text)) <= known
+    ]
     return error_rate(rows)
 
 
@@ -146,17 +197,25 @@ def _remade(corpus: Corpus, name: str, entry: dict[str, object], seed: int) -> b
 
 
 def _spread(examples: Examples, count: int) -> list[Example]:
-    return [examples[int(i)] for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))]
+    return [
+        examples[int(i)]
+        for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))
+    ]
 
 
-def check(corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[str], None] = print) -> int:
+def check(
+    corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[str], None] = print
+) -> int:
     """Measures ``count`` examples of each task and split; 0 when every label is right."""
     own = corpus.folder.is_dir()
     bad = 0
     for task, split in corpus:
         examples = _spread(corpus[task, split], count)
         if not own:
-            say(f"{task:8s}{split:6s} {len(corpus[task, split])} recordings; the first lasts {len(examples[0].pcm()) / SAMPLE_RATE:.2f} s")
+            say(
+                f"{task:8s}{split:6s} {len(corpus[task, split])} recordings; the first lasts "
+                f"{len(examples[0].pcm()) / SAMPLE_RATE:.2f} s"
+            )
             continue
         wrong = [(e.id, why) for e in examples if (why := _wrong(e))]
         bad += len(wrong)
@@ -164,8 +223,8 @@ def check(corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[
         if listen and examples[0].track().text:
             found["grammar_wer"] = _listen(_spread(corpus[task, split], 4 * count))
         say(
-            f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, {len(wrong)} wrong"
-            + "".join(f"  {k} {v:.3g}" for k, v in found.items())
+            f"{task:8s}{split:6s} {len(corpus[task, split])} examples, {len(examples)} measured, "
+            f"{len(wrong)} wrong" + "".join(f"  {k} {v:.3g}" for k, v in found.items())
         )
         for which, why in wrong[:3]:
             say(f"  {which}: {why}")

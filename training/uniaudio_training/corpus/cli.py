@@ -1,8 +1,11 @@
-"""``uniaudio-corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show`` examples as WAV and PNG."""
+"""``uniaudio-corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show``
+examples as WAV and PNG.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import multiprocessing as mp
 import os
@@ -16,7 +19,15 @@ from tqdm import tqdm
 
 from .reading import CorpusError, open_corpus
 from .schema import SPLITS, TASKS
-from .shards import MANIFEST, SHARD_SECONDS, ShardSpec, make_shard, parse_name, read_manifest, write_manifest
+from .shards import (
+    MANIFEST,
+    SHARD_SECONDS,
+    ShardSpec,
+    make_shard,
+    parse_name,
+    read_manifest,
+    write_manifest,
+)
 
 HELD_OUT_SHARE = 0.05  # hours of valid and of test per hour of train
 EXAMPLE = "uniaudio-corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpus"
@@ -33,7 +44,8 @@ def _hours(text: str, default: float) -> dict[str, float]:
             value = math.nan
         if task not in TASKS or not 0 < value <= 10000:
             raise CorpusError(
-                f"expected TASK or TASK=HOURS with a task of {', '.join(TASKS)} and hours from 0 to 10000, got {part[:40]!r}; for example: {EXAMPLE}"
+                f"expected TASK or TASK=HOURS with a task of {', '.join(TASKS)} and hours from 0 "
+                f"to 10000, got {part[:40]!r}; for example: {EXAMPLE}"
             )
         hours[task] = value
     return hours
@@ -57,24 +69,44 @@ def _quiet_worker() -> None:
 def _clear_parts(folder: Path) -> None:
     """Removes what a killed run left half written."""
     for path in folder.glob(".*"):
-        found = re.fullmatch(r"\.(?:manifest|[a-z0-9_]+-(?:train|valid|test)-\d+)\.(?:json|jsonl|npy)\.(\d+)", path.name)
+        found = re.fullmatch(
+            r"\.(?:manifest|[a-z0-9_]+-(?:train|valid|test)-\d+)\.(?:json|jsonl|npy)\.(\d+)",
+            path.name,
+        )
         if found and not Path(f"/proc/{found[1]}").exists():
             path.unlink(missing_ok=True)
 
 
-def make(folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True) -> None:
+def make(
+    folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True
+) -> None:
     """Makes the shards that are not there, in ``workers`` processes, and the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
     if before is not None and before["seed"] != seed:
-        raise CorpusError(f"{folder}: its shards were made with --seed {before['seed']}, got {seed}; use that seed or another folder")
-    strangers = [p.name for p in folder.glob("*.jsonl") if not p.name.startswith(".") and not _is_shard(p.stem)]
+        raise CorpusError(
+            f"{folder}: its shards were made with --seed {before['seed']}, got {seed}; use that "
+            "seed or another folder"
+        )
+    strangers = [
+        p.name
+        for p in folder.glob("*.jsonl")
+        if not p.name.startswith(".") and not _is_shard(p.stem)
+    ]
     if strangers:
-        raise CorpusError(f"{folder}: expected shards only, found {strangers[0]!r}; use another folder")
+        raise CorpusError(
+            f"{folder}: expected shards only, found {strangers[0]!r}; use another folder"
+        )
     _clear_parts(folder)
     write_manifest(folder, seed)  # the seed is on record before the first shard is
     todo = [s for s in specs if not (folder / f"{s.name}.jsonl").exists()]
-    with tqdm(total=len(specs), initial=len(specs) - len(todo), unit="shard", disable=not progress, mininterval=1) as bar:
+    with tqdm(
+        total=len(specs),
+        initial=len(specs) - len(todo),
+        unit="shard",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
         if workers == 1 or len(todo) <= 1:
             for spec in todo:
                 make_shard(spec, str(folder))
@@ -94,37 +126,87 @@ def _is_shard(name: str) -> bool:
     return True
 
 
+# Commands with a parser of their own, each the ``main`` of its module.
+_ELSEWHERE = {
+    "public": (".public", "public corpora as shards, by recipe"),
+    "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
+    "align": (".align", "phones in time for recordings with a text"),
+}
+
+
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _ELSEWHERE:
+        module = importlib.import_module(_ELSEWHERE[argv[0]][0], __package__)
+        return int(module.main(argv[1:]))
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus", description="The procedural corpus: sound with exact labels for all eleven tasks.", epilog=f"example: {EXAMPLE}"
+        prog="uniaudio-corpus",
+        description="The procedural corpus: sound with exact labels for all eleven tasks.",
+        epilog=f"example: {EXAMPLE}",
     )
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser(
         "make",
         help="make shards (those that are there are kept)",
-        description="Makes train, valid and test shards of each task; a run that was stopped goes on where it was.",
+        description=(
+            "Makes train, valid and test shards of each task; a run that was stopped "
+            "goes on where it was."
+        ),
         epilog=f"example: {EXAMPLE}",
     )
-    p.add_argument("--tasks", default=",".join(TASKS), help="tasks, each with its own hours where =HOURS follows (default: all eleven)")
+    p.add_argument(
+        "--tasks",
+        default=",".join(TASKS),
+        help="tasks, each with its own hours where =HOURS follows (default: all eleven)",
+    )
     p.add_argument(
         "--hours",
         type=float,
         default=1.0,
-        help="hours of train for each task without hours of its own; valid and test get a twentieth each (default: %(default)s)",
+        help=(
+            "hours of train for each task without hours of its own; valid and test get a "
+            "twentieth each (default: %(default)s)"
+        ),
     )
     p.add_argument("--splits", default=",".join(SPLITS), help="only these (default: %(default)s)")
     p.add_argument("--out", required=True, type=Path, help="folder of the shards")
-    p.add_argument("--seed", type=int, default=0, help="another seed, another corpus (default: %(default)s)")
-    p.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; the shards do not depend on it (default: %(default)s)")
-    p = sub.add_parser(
-        "check", help="measure a corpus against its labels", epilog="example: uniaudio-corpus check data/corpus --examples 20 --remake 2"
-    )
-    p.add_argument("corpus", type=Path, help="folder of shards, or a manifest of recordings (checked for errors only)")
-    p.add_argument("--examples", type=int, default=20, help="examples of each task and split to measure (default: %(default)s)")
     p.add_argument(
-        "--remake", type=int, default=0, metavar="N", help="make N shards of each task again and compare them bit for bit (default: %(default)s)"
+        "--seed", type=int, default=0, help="another seed, another corpus (default: %(default)s)"
     )
-    p.add_argument("--listen", action="store_true", help="word errors of the speech too (needs the evaluate extra)")
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; the shards do not depend on it (default: %(default)s)",
+    )
+    p = sub.add_parser(
+        "check",
+        help="measure a corpus against its labels",
+        epilog="example: uniaudio-corpus check data/corpus --examples 20 --remake 2",
+    )
+    p.add_argument(
+        "corpus",
+        type=Path,
+        help="folder of shards, or a manifest of recordings (checked for errors only)",
+    )
+    p.add_argument(
+        "--examples",
+        type=int,
+        default=20,
+        help="examples of each task and split to measure (default: %(default)s)",
+    )
+    p.add_argument(
+        "--remake",
+        type=int,
+        default=0,
+        metavar="N",
+        help="make N shards of each task again and compare them bit for bit (default: %(default)s)",
+    )
+    p.add_argument(
+        "--listen",
+        action="store_true",
+        help="word errors of the speech too (needs the evaluate extra)",
+    )
     p = sub.add_parser(
         "show",
         help="write examples as WAV files and spectrograms (PNG)",
@@ -135,15 +217,26 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--split", default="train", choices=SPLITS)
     p.add_argument("--count", type=int, default=2)
     p.add_argument("--out", required=True, type=Path)
+    for name, (_, text) in _ELSEWHERE.items():
+        sub.add_parser(name, help=text, add_help=False)
     args = parser.parse_args(argv)
     try:
         if args.command == "make":
             splits = tuple(args.splits.split(","))
             if not set(splits) <= set(SPLITS):
-                raise CorpusError(f"--splits: expected some of {', '.join(SPLITS)}, got {args.splits[:40]!r}")
+                raise CorpusError(
+                    f"--splits: expected some of {', '.join(SPLITS)}, got {args.splits[:40]!r}"
+                )
             if args.seed < 0 or args.workers < 1:
-                raise CorpusError(f"expected --seed >= 0 and --workers >= 1, got {args.seed} and {args.workers}")
-            make(args.out, plan(_hours(args.tasks, args.hours), splits, args.seed), args.seed, args.workers)
+                raise CorpusError(
+                    f"expected --seed >= 0 and --workers >= 1, got {args.seed} and {args.workers}"
+                )
+            make(
+                args.out,
+                plan(_hours(args.tasks, args.hours), splits, args.seed),
+                args.seed,
+                args.workers,
+            )
             manifest = read_manifest(args.out) or {}
             for task, hours in manifest["hours"].items():
                 print(f"{task:8s}" + "".join(f"  {split} {hours[split]:.2f} h" for split in SPLITS))

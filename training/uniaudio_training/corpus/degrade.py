@@ -1,4 +1,6 @@
-"""What is done to clean speech: noise at an exact SNR, rooms, and sums of int16 that are exact to the sample."""
+"""What is done to clean speech: noise at an exact SNR, rooms, and sums of int16 that are exact to
+the sample.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,18 @@ def snr_db(target: Pcm, source: Pcm) -> float:
 
 
 def mix_at(target: Floats, other: Floats, snr: float) -> tuple[Pcm, Pcm]:
-    """(target, target + other) as int16, ``other`` scaled so that the SNR is ``snr`` dB; both turned down alike where they would clip.
+    """(target, target + other) as int16, ``other`` scaled so that the SNR is ``snr`` dB; both
+    turned down alike where they would clip.
 
     The sum is of integers: source - target is the other sound, rounded once.
     """
-    gain = np.sqrt((target.astype(np.float64) ** 2).sum() / max((other.astype(np.float64) ** 2).sum(), 1e-12)) * 10 ** (-snr / 20)
+    gain = np.sqrt(
+        (target.astype(np.float64) ** 2).sum() / max((other.astype(np.float64) ** 2).sum(), 1e-12)
+    ) * 10 ** (-snr / 20)
     other = other * gain
-    peak = max(float(np.abs(target + other).max()), float(np.abs(target).max()), float(np.abs(other).max()))
+    peak = max(
+        float(np.abs(target + other).max()), float(np.abs(target).max()), float(np.abs(other).max())
+    )
     down = min(1.0, _PEAK / peak)
     clean = to_pcm(target * down)
     return clean, clean + to_pcm(other * down)
@@ -56,7 +63,10 @@ def hum(rng: np.random.Generator, count: int) -> Floats:
     """Mains: 50 or 60 Hz with harmonics of random strength, and a little hiss."""
     t = np.arange(count) / SAMPLE_RATE
     base = float(rng.choice([50.0, 60.0]))
-    x = sum(rng.uniform(0.1, 1.0) / k**0.7 * np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6.28)) for k in range(1, 17))
+    x = sum(
+        rng.uniform(0.1, 1.0) / k**0.7 * np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6.28))
+        for k in range(1, 17)
+    )
     return np.asarray(x) + 0.05 * rng.standard_normal(count)
 
 
@@ -82,8 +92,17 @@ class Response:
     room: Room
 
 
-def _images(rng: np.random.Generator, size: NDArray, source: NDArray, ear: NDArray, reflection: float, order: int) -> tuple[Floats, Floats]:
-    """Image sources of a box up to ``order`` reflections an axis (Allen & Berkley 1979): distances in m and strengths."""
+def _images(
+    rng: np.random.Generator,
+    size: NDArray,
+    source: NDArray,
+    ear: NDArray,
+    reflection: float,
+    order: int,
+) -> tuple[Floats, Floats]:
+    """Image sources of a box up to ``order`` reflections an axis (Allen & Berkley 1979): distances
+    in m and strengths.
+    """
     k = np.arange(-order, order + 1)
     axes = []
     for d in range(3):
@@ -97,7 +116,11 @@ def _images(rng: np.random.Generator, size: NDArray, source: NDArray, ear: NDArr
 
 
 def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
-    """A random box: image sources for the first 60 ms, then noise that decays as ``rt60`` (drawn from 0.2 .. 0.95 s) says."""
+    """A random box: image sources for the first 60 ms, then noise that decays as ``rt60`` (drawn
+    from 0.2 ..
+
+    0.95 s) says.
+    """
     size = rng.uniform([3.0, 2.5, 2.3], [9.0, 7.0, 4.0])
     rt60 = float(rng.uniform(0.2, 0.95)) if rt60 is None else rt60
     ear = rng.uniform(0.15, 0.85, 3) * size
@@ -106,7 +129,10 @@ def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
         distance = float(np.linalg.norm(source - ear))
         if 0.6 < distance < 3.5:
             break
-    volume, surface = float(size.prod()), float(2 * (size[0] * size[1] + size[1] * size[2] + size[0] * size[2]))
+    volume, surface = (
+        float(size.prod()),
+        float(2 * (size[0] * size[1] + size[1] * size[2] + size[0] * size[2])),
+    )
     reflection = float(np.sqrt(np.exp(-0.161 * volume / (surface * rt60))))  # Eyring
     far, strength = _images(rng, size, source, ear, reflection, 8)
     late = far - distance  # m behind the direct sound
@@ -117,24 +143,40 @@ def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
     early = (when >= 0) & (when < mixing)
     i = when[early].astype(int)
     share = when[early] - i
-    amount = strength[early] * distance * np.where(rng.random(int(early.sum())) < 0.5, 1.0, -1.0) ** (when[early] > 1)
+    amount = (
+        strength[early]
+        * distance
+        * np.where(rng.random(int(early.sum())) < 0.5, 1.0, -1.0) ** (when[early] > 1)
+    )
     np.add.at(taps, i, amount * (1 - share))
     np.add.at(taps, i + 1, amount * share)
     taps[0] = 1.0
     taps[1 : int(0.0008 * SAMPLE_RATE)] = 0.0
     t = np.arange(count) / SAMPLE_RATE
     decay = 10 ** (-3 * t / rt60)
-    level = np.sqrt((taps[mixing // 2 : mixing] ** 2).mean() / (decay[mixing // 2 : mixing] ** 2).mean() + 1e-12)
+    level = np.sqrt(
+        (taps[mixing // 2 : mixing] ** 2).mean() / (decay[mixing // 2 : mixing] ** 2).mean() + 1e-12
+    )
     rise = np.clip((t - 0.03) / 0.03, 0, 1)
     taps[:mixing] *= np.sqrt(1 - np.clip((t[:mixing] - 0.03) / 0.03, 0, 1))
     taps += np.sqrt(rise) * level * decay * rng.standard_normal(count)
     cut = int(0.0025 * SAMPLE_RATE)
     drr = 10 * np.log10((taps[:cut] ** 2).sum() / (taps[cut:] ** 2).sum())
-    return Response(taps, Room(round(rt60, 3), round(float(drr), 2), round(distance, 2), tuple(round(float(s), 2) for s in size)))
+    return Response(
+        taps,
+        Room(
+            round(rt60, 3),
+            round(float(drr), 2),
+            round(distance, 2),
+            tuple(round(float(s), 2) for s in size),
+        ),
+    )
 
 
 def reverberate(target: Floats, response: Response) -> tuple[Pcm, Pcm]:
-    """(target, target in the room) as int16 of one length; the direct sounds coincide, both turned down alike where one would clip."""
+    """(target, target in the room) as int16 of one length; the direct sounds coincide, both turned
+    down alike where one would clip.
+    """
     wet = fftconvolve(target, response.taps)[: len(target)]
     down = min(1.0, _PEAK / float(max(np.abs(wet).max(), np.abs(target).max())))
     return to_pcm(target * down), to_pcm(wet * down)

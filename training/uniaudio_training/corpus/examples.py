@@ -1,6 +1,8 @@
-"""``python -m uniaudio_training.corpus.examples``: the files of ``examples/`` that the engine's helps use, from the corpus' code alone.
+"""``python -m uniaudio_training.corpus.examples``: the files of ``examples/`` that the engine's
+helps use, from the corpus' code alone.
 
-Every clip is a track of a test shard that ``ShardSpec(task, "test", 0, seed=0)`` draws: no voice, sentence or seed of it was trained on.
+Every clip is a track of a test shard that ``ShardSpec(task, "test", 0, seed=0)`` draws: no voice,
+sentence or seed of it was trained on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ OWN = ("uniaudio_training",)
 
 @dataclass(frozen=True)
 class Clip:
-    """Track ``role`` of example ``index`` of the task's first test shard; ``what`` it is, for the table."""
+    """Track ``role`` of example ``index`` of the task's first test shard; ``what`` it is, for the
+    table.
+    """
 
     task: str
     index: int
@@ -112,7 +116,10 @@ _STEPS = "C C# D D# E F F# G G# A A# B".split()
 
 def song_text() -> str:
     """The score as text (``uniaudio_engine/score.py``)."""
-    lines = [f"{_STEPS[pitch % 12]}{pitch // 12 - 1} {beats:g} {word}" for pitch, beats, word in song_notes()]
+    lines = [
+        f"{_STEPS[pitch % 12]}{pitch // 12 - 1} {beats:g} {word}"
+        for pitch, beats, word in song_notes()
+    ]
     return "\n".join([f"tempo {TEMPO}", *lines]) + "\n"
 
 
@@ -122,7 +129,9 @@ def song_musicxml() -> str:
     for pitch, beats, word in song_notes():
         step = _STEPS[pitch % 12]
         alter = "<alter>1</alter>" if step.endswith("#") else ""
-        lyric = "" if word == "-" else f"<lyric><syllabic>single</syllabic><text>{word}</text></lyric>"
+        lyric = (
+            "" if word == "-" else f"<lyric><syllabic>single</syllabic><text>{word}</text></lyric>"
+        )
         place = f"<pitch><step>{step[0]}</step>{alter}<octave>{pitch // 12 - 1}</octave></pitch>"
         notes.append(f"      <note>{place}<duration>{round(2 * beats)}</duration>{lyric}</note>\n")
     return (
@@ -130,7 +139,8 @@ def song_musicxml() -> str:
         '  <part-list><score-part id="P1"><part-name>Voice</part-name></score-part></part-list>\n'
         '  <part id="P1">\n    <measure number="1">\n'
         "      <attributes><divisions>2</divisions><time><senza-misura/></time></attributes>\n"
-        f'      <sound tempo="{TEMPO}"/>\n{"".join(notes)}    </measure>\n  </part>\n</score-partwise>\n'
+        f'      <sound tempo="{TEMPO}"/>\n{"".join(notes)}    </measure>\n  </part>\n'
+        "</score-partwise>\n"
     )
 
 
@@ -140,30 +150,48 @@ def readme() -> str:
     for name, clip in {**CLIPS, "song.txt": SONG, "song.musicxml": SONG}.items():
         pcm, label = draw(clip)
         what = clip.what(label) + (f", {len(pcm) / SAMPLE_RATE:.1f} s" if name in CLIPS else "")
-        rows.append(f"| `{name}` | {what} | `{label.id}`, {clip.role} | {', '.join(clip.sources)} |")
-    licences = [f"- {name} ({SOURCES[name]['what']}): {SOURCES[name]['licence']}." for name in SPOKEN]
+        rows.append(
+            f"| `{name}` | {what} | `{label.id}`, {clip.role} | {', '.join(clip.sources)} |"
+        )
+    licences = [
+        f"- {name} ({SOURCES[name]['what']}): {SOURCES[name]['licence']}." for name in SPOKEN
+    ]
     scripts = [f"- `{name}` {what}." for name, what in SCRIPTS.items()]
     return (
-        "# Examples\n\nThe files that `uniaudio COMMAND --help` uses; `uniaudio examples` copies them into `./examples`.\n\n"
-        "All sound is synthetic, 16 kHz mono, and drawn by the corpus' own code from its test split (voices, sentences and seeds that are\n"
-        "in no training). `python -m uniaudio_training.corpus.examples --out examples` makes it again, and this page with it; shard\n"
-        '`TASK-test-0000` below is `ShardSpec(TASK, "test", 0, seed=0)` of `uniaudio_training/corpus/shards.py`.\n\n'
-        "| file | what it is | drawn as | made from |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\nLicences of what they are made from:\n\n"
-        + "\n".join(licences) + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n" + "\n".join(scripts) + "\n"
-    )  # fmt: skip
+        "# Examples\n\nThe files that `uniaudio COMMAND --help` uses; `uniaudio examples` copies "
+        "them into `./examples`.\n\n"
+        "All sound is synthetic, 16 kHz mono, and drawn by the corpus' own code from its test "
+        "split (voices, sentences and seeds that are\n"
+        "in no training). `python -m uniaudio_training.corpus.examples --out examples` makes it "
+        "again, and this page with it; shard\n"
+        '`TASK-test-0000` below is `ShardSpec(TASK, "test", 0, seed=0)` of '
+        "`uniaudio_training/corpus/shards.py`.\n\n"
+        "| file | what it is | drawn as | made from |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n\nLicences of what they are made from:\n\n"
+        + "\n".join(licences)
+        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n".join(scripts)
+        + "\n"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio_training.corpus.examples", description="Make the files of examples/ again.",
+        prog="uniaudio_training.corpus.examples",
+        description="Make the files of examples/ again.",
         epilog="example: python -m uniaudio_training.corpus.examples --out examples",
-    )  # fmt: skip
+    )
     parser.add_argument("--out", required=True, type=Path, help="their folder")
     out: Path = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, clip in CLIPS.items():
         sf.write(out / name, draw(clip)[0], SAMPLE_RATE, subtype="PCM_16")
-    for name, text in (("song.txt", song_text()), ("song.musicxml", song_musicxml()), ("README.md", readme())):
+    for name, text in (
+        ("song.txt", song_text()),
+        ("song.musicxml", song_musicxml()),
+        ("README.md", readme()),
+    ):
         (out / name).write_text(text, encoding="utf-8")
     print(f"{out}: {sum(p.stat().st_size for p in out.iterdir() if p.is_file()) / 1e6:.2f} MB")
     return 0

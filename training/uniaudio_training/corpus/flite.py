@@ -1,7 +1,7 @@
 """Flite in process: speech with exact phone times.
 
-The base voices are CMU's (free to redistribute); Debian packages them as ``flite`` / ``libflite1``.  Only the corpus needs
-flite; the engine never does.
+The base voices are CMU's (free to redistribute); Debian packages them as ``flite`` / ``libflite1``.
+Only the corpus needs flite; the engine never does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ SAMPLE_RATE = 16000
 
 
 class _Wave(C.Structure):
-    _fields_ = [("type", C.c_char_p), ("sample_rate", C.c_int), ("num_samples", C.c_int), ("num_channels", C.c_int), ("samples", C.POINTER(C.c_short))]
+    _fields_ = [
+        ("type", C.c_char_p),
+        ("sample_rate", C.c_int),
+        ("num_samples", C.c_int),
+        ("num_channels", C.c_int),
+        ("samples", C.POINTER(C.c_short)),
+    ]
 
 
 class _Voice(C.Structure):
@@ -27,9 +33,11 @@ class _Voice(C.Structure):
 
 @dataclass(frozen=True)
 class Segment:
-    """A phone with its stress digit on vowels ("ah1"), its end in seconds, and the word that it belongs to ("" in pauses).
+    """A phone with its stress digit on vowels ("ah1"), its end in seconds, and the word that it
+    belongs to ("" in pauses).
 
-    ``begins``: "word" on the first phone of a word, "syllable" on the first of its other syllables, else "".
+    ``begins``: "word" on the first phone of a word, "syllable" on the first of its other syllables,
+    else "".
     """
 
     phone: str
@@ -71,7 +79,9 @@ class Flite:
         self._delete = fn("delete_utterance", None, p)
         self._voices = {}
         for voice in VOICES:
-            register = getattr(self._load(f"libflite_cmu_us_{voice}.so.1"), f"register_cmu_us_{voice}")
+            register = getattr(
+                self._load(f"libflite_cmu_us_{voice}.so.1"), f"register_cmu_us_{voice}"
+            )
             register.restype, register.argtypes = p, (C.c_char_p,)
             self._voices[voice] = register(None)
 
@@ -80,13 +90,23 @@ class Flite:
         try:
             return C.CDLL(name, mode=C.RTLD_GLOBAL)
         except OSError as e:
-            raise RuntimeError(f"the corpus needs flite 2.2: {e}; install it (Debian: apt-get install libflite1)") from None
+            raise RuntimeError(
+                f"the corpus needs flite 2.2: {e}; install it (Debian: apt-get install libflite1)"
+            ) from None
 
-    def say(self, text: str, voice: str, f0: float | None = None, stretch: float = 1.0, noise_seed: int | None = None) -> tuple[np.ndarray, list[Segment]]:
+    def say(
+        self,
+        text: str,
+        voice: str,
+        f0: float | None = None,
+        stretch: float = 1.0,
+        noise_seed: int | None = None,
+    ) -> tuple[np.ndarray, list[Segment]]:
         """Speaks ``text`` -> (float32 samples [N] at 16 kHz, its segments).
 
-        ``f0`` Hz is the mean of the intonation (``rms`` ignores it); ``stretch`` multiplies durations.  ``noise_seed`` makes
-        the samples a function of the arguments: flite's excitation comes from libc's rand(), wherever that stands otherwise.
+        ``f0`` Hz is the mean of the intonation (``rms`` ignores it); ``stretch`` multiplies
+        durations. ``noise_seed`` makes the samples a function of the arguments: flite's excitation
+        comes from libc's rand(), wherever that stands otherwise.
         """
         if noise_seed is not None:
             self._srand(noise_seed)
@@ -101,8 +121,13 @@ class Flite:
         try:
             wave = C.cast(self._wave(utterance), C.POINTER(_Wave)).contents
             if wave.sample_rate != SAMPLE_RATE:
-                raise RuntimeError(f"flite voice {voice} speaks at {wave.sample_rate} Hz, expected {SAMPLE_RATE}")
-            samples = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768.0
+                raise RuntimeError(
+                    f"flite voice {voice} speaks at {wave.sample_rate} Hz, expected {SAMPLE_RATE}"
+                )
+            samples = (
+                np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32)
+                / 32768.0
+            )
             segments = []
             item = self._head(self._relation(utterance, b"Segment"))
             while item:
@@ -112,8 +137,16 @@ class Flite:
                     phone += self._fstring(item, b"R:SylStructure.parent.stress").decode()
                 begins = ""
                 if word != "0" and self._fstring(item, b"R:SylStructure.p.name") == b"0":
-                    begins = "word" if self._fstring(item, b"R:SylStructure.parent.p.daughter.name") == b"0" else "syllable"
-                segments.append(Segment(phone, float(self._float(item, b"end")), "" if word == "0" else word, begins))
+                    begins = (
+                        "word"
+                        if self._fstring(item, b"R:SylStructure.parent.p.daughter.name") == b"0"
+                        else "syllable"
+                    )
+                segments.append(
+                    Segment(
+                        phone, float(self._float(item, b"end")), "" if word == "0" else word, begins
+                    )
+                )
                 item = self._next(item)
             return samples, segments
         finally:

@@ -1,4 +1,6 @@
-"""Music of the corpus: random-walk melodies, chords and drums, played by FluidR3_GM (MIT) through tinysoundfont."""
+"""Music of the corpus: random-walk melodies, chords and drums, played by FluidR3_GM (MIT) through
+tinysoundfont.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,23 @@ SAMPLE_RATE = 16000
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")  # Debian: fluid-soundfont-gm
 
 INSTRUMENTS = {
-    "piano": 0, "vibraphone": 11, "organ": 19, "accordion": 21, "guitar": 24, "electric guitar": 27, "violin": 40, "cello": 42,
-    "strings": 48, "trumpet": 56, "saxophone": 65, "clarinet": 71, "flute": 73, "harp": 46, "synth": 80, "marimba": 12,
-}  # fmt: skip
+    "piano": 0,
+    "vibraphone": 11,
+    "organ": 19,
+    "accordion": 21,
+    "guitar": 24,
+    "electric guitar": 27,
+    "violin": 40,
+    "cello": 42,
+    "strings": 48,
+    "trumpet": 56,
+    "saxophone": 65,
+    "clarinet": 71,
+    "flute": 73,
+    "harp": 46,
+    "synth": 80,
+    "marimba": 12,
+}
 KEYS = ("C", "D flat", "D", "E flat", "E", "F", "G flat", "G", "A flat", "A", "B flat", "B")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 _PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 0, 3, 4))
@@ -23,7 +39,9 @@ _PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 0, 
 
 @dataclass(frozen=True)
 class Music:
-    """float32 samples [N] at 16 kHz mono, and the parameters that a caption names (``captions.music``)."""
+    """float32 samples [N] at 16 kHz mono, and the parameters that a caption names
+    (``captions.music``).
+    """
 
     samples: np.ndarray
     parameters: dict[str, Any]
@@ -34,9 +52,13 @@ def _synth() -> Any:
     try:
         import tinysoundfont
     except ImportError:
-        raise RuntimeError("music needs tinysoundfont: pip install --no-deps tinysoundfont") from None
+        raise RuntimeError(
+            "music needs tinysoundfont: pip install --no-deps tinysoundfont"
+        ) from None
     if not SOUNDFONT.exists():
-        raise RuntimeError(f"music needs {SOUNDFONT.name}; install it (Debian: apt-get install fluid-soundfont-gm)")
+        raise RuntimeError(
+            f"music needs {SOUNDFONT.name}; install it (Debian: apt-get install fluid-soundfont-gm)"
+        )
     synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE)
     return synth, synth.sfload(str(SOUNDFONT))
 
@@ -71,7 +93,13 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
         steps = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
         for bar in range(int(seconds / (4 * beat)) + 1):
             for third in (0, 2, 4):
-                note(1, bar * 4 * beat, 4 * beat * 0.98, root - 12 + scale[steps[bar % 4] + third], 65)
+                note(
+                    1,
+                    bar * 4 * beat,
+                    4 * beat * 0.98,
+                    root - 12 + scale[steps[bar % 4] + third],
+                    65,
+                )
     if drums:
         for i in range(int(seconds / (beat / 2)) + 1):
             hits = [42] + ([36] if i % 4 == 0 else []) + ([38] if i % 4 == 2 else [])
@@ -87,7 +115,11 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
     for when, channel, pitch, velocity, on in sorted(events, key=lambda e: (e[0], e[4])):
         target = int(when * SAMPLE_RATE)
         if target > now:
-            out.append(np.frombuffer(bytes(synth.generate(target - now)), dtype=np.float32).reshape(-1, 2).mean(1))
+            out.append(
+                np.frombuffer(bytes(synth.generate(target - now)), dtype=np.float32)
+                .reshape(-1, 2)
+                .mean(1)
+            )
             now = target
         if on:
             synth.noteon(channel, pitch, velocity)
@@ -95,10 +127,25 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
             synth.noteoff(channel, pitch)
     tail = int(seconds * SAMPLE_RATE) - now
     if tail > 0:
-        out.append(np.frombuffer(bytes(synth.generate(tail)), dtype=np.float32).reshape(-1, 2).mean(1))
+        out.append(
+            np.frombuffer(bytes(synth.generate(tail)), dtype=np.float32).reshape(-1, 2).mean(1)
+        )
     x = np.concatenate(out) if out else np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     synth.sounds_off()
     synth.generate(SAMPLE_RATE * 3)  # let the voices die: the next clip must not depend on this one
     level = 10 ** (rng.uniform(-26, -16) / 20)
-    x = x * min(level / (float(np.sqrt((x**2).mean())) + 1e-9), 0.95 / (float(np.abs(x).max()) + 1e-9))
-    return Music(x.astype(np.float32), {"instrument": lead, "key": key, "mode": mode, "tempo": tempo, "chords": backing if chords else "", "drums": drums, "seconds": round(seconds, 3)})
+    x = x * min(
+        level / (float(np.sqrt((x**2).mean())) + 1e-9), 0.95 / (float(np.abs(x).max()) + 1e-9)
+    )
+    return Music(
+        x.astype(np.float32),
+        {
+            "instrument": lead,
+            "key": key,
+            "mode": mode,
+            "tempo": tempo,
+            "chords": backing if chords else "",
+            "drums": drums,
+            "seconds": round(seconds, 3),
+        },
+    )

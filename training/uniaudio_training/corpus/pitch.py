@@ -1,6 +1,8 @@
-"""F0 by normalised cross-correlation: plain, vectorised, good for the corpus' clean voices and for judging them.
+"""F0 by normalised cross-correlation: plain, vectorised, good for the corpus' clean voices and for
+judging them.
 
-Accuracy on clean harmonic sounds is a cent or two (parabolic peak); it is no tracker for noisy recordings.
+Accuracy on clean harmonic sounds is a cent or two (parabolic peak); it is no tracker for noisy
+recordings.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ HOP = 80  # samples: 5 ms
 Floats = NDArray[np.floating]
 
 
-def f0_track(samples: Floats, low: float = 60.0, high: float = 500.0, hop: int = HOP) -> tuple[Floats, Floats]:
-    """Samples [N] at 16 kHz -> (F0 in Hz [T], 0 where unvoiced; strength 0..1 [T]); frame t is centred on sample t * hop.
+def f0_track(
+    samples: Floats, low: float = 60.0, high: float = 500.0, hop: int = HOP
+) -> tuple[Floats, Floats]:
+    """Samples [N] at 16 kHz -> (F0 in Hz [T], 0 where unvoiced; strength 0..1 [T]); frame t is
+    centred on sample t * hop.
 
-    The shortest lag whose correlation comes within 0.03 of the best is taken, so that octaves below do not win.
+    The shortest lag whose correlation comes within 0.03 of the best is taken, so that octaves below
+    do not win.
     """
     shortest, longest = int(SAMPLE_RATE / high), int(SAMPLE_RATE / low) + 2
     window = int(min(2.2 * longest, 640))  # integration length
@@ -35,14 +41,18 @@ def f0_track(samples: Floats, low: float = 60.0, high: float = 500.0, hop: int =
     energy = power[:, window : window + longest + 1] - power[:, : longest + 1]
     corr = cross / np.sqrt(np.maximum(energy[:, :1] * energy, 1e-12))
     part = corr[:, shortest:longest]
-    inner = (corr[:, shortest - 1 : longest - 1] <= part) & (part >= corr[:, shortest + 1 : longest + 1])
+    inner = (corr[:, shortest - 1 : longest - 1] <= part) & (
+        part >= corr[:, shortest + 1 : longest + 1]
+    )
     peaks = np.where(inner, part, -1.0)
     best = peaks.max(1, keepdims=True)
     lag = shortest + np.argmax(peaks >= best - 0.03, axis=1)
     rows = np.arange(count)
     a, b, c = corr[rows, lag - 1], corr[rows, lag], corr[rows, lag + 1]
     curve = a - 2 * b + c
-    shift = np.where(np.abs(curve) > 1e-9, 0.5 * (a - c) / np.where(np.abs(curve) > 1e-9, curve, 1.0), 0.0)
+    shift = np.where(
+        np.abs(curve) > 1e-9, 0.5 * (a - c) / np.where(np.abs(curve) > 1e-9, curve, 1.0), 0.0
+    )
     f0 = SAMPLE_RATE / (lag + np.clip(shift, -0.5, 0.5))
     strength = np.clip(best[:, 0], 0.0, 1.0)
     loud = energy[:, 0] > 1e-6 * window

@@ -1,7 +1,7 @@
 """Public corpora as shards: recipes that know how each corpus lays out its files, its licence and
 its speakers.
 
-    python -m uniaudio_training.corpus.public librispeech LibriSpeech --out data/real
+    uniaudio-corpus public librispeech LibriSpeech --out data/real
 
 A recipe yields clips (an audio file, its text, its speaker); :func:`convert` makes shards of them
 in the corpus' own format (``shards.py``), one level for all, silence at the ends cut to

@@ -1,10 +1,12 @@
-"""What trainers and judges read: ``open_corpus(folder or manifest.jsonl)`` -> examples by task and split.
+"""What trainers and judges read: ``open_corpus(folder or manifest.jsonl)`` -> examples by task and
+split.
 
     corpus = open_corpus("data/corpus")
     examples = corpus["vc", "train"]                # a sequence: len(), [i], for ... in
     examples[0].audio("source"), examples[0].label  # float32 [N] at 16 kHz, schema.Label
 
-Nothing is loaded before it is asked for: labels are parsed when an example is taken, audio is memory-mapped.
+Nothing is loaded before it is asked for: labels are parsed when an example is taken, audio is
+memory-mapped.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class CorpusError(ValueError):
-    """A corpus or manifest that cannot be used: what was expected, what came, what to do.  One line."""
+    """A corpus or manifest that cannot be used: what was expected, what came, what to do. One line."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Example:
         try:
             return self.label.tracks[role]
         except KeyError:
-            raise CorpusError(f"{self.id}: no {role} track; it has {', '.join(self.roles)}") from None
+            raise CorpusError(
+                f"{self.id}: no {role} track; it has {', '.join(self.roles)}"
+            ) from None
 
     def pcm(self, role: str = "target") -> NDArray[np.int16]:
         """int16 [N] at 16 kHz, a view of the shard where it comes from one."""
@@ -98,7 +102,10 @@ class Shard(Examples):
         try:
             pcm = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as e:
-            raise CorpusError(f"{path}: expected the audio of a shard ({e}); remove {self.name}.* and make it again") from None
+            raise CorpusError(
+                f"{path}: expected the audio of a shard ({e}); remove {self.name}.* and make it "
+                "again"
+            ) from None
         if pcm.dtype != np.int16 or pcm.ndim != 1:
             raise CorpusError(f"{path}: expected int16 [N], got {pcm.dtype} {list(pcm.shape)}")
         return pcm
@@ -108,7 +115,10 @@ class Shard(Examples):
 
     def _load(self, track: Track) -> NDArray[np.int16]:
         if not 0 <= track.offset <= track.offset + track.samples <= len(self.samples):
-            raise CorpusError(f"{self.path}: a track lies outside the shard's audio; remove {self.name}.* and make it again")
+            raise CorpusError(
+                f"{self.path}: a track lies outside the shard's audio; remove {self.name}.* and "
+                "make it again"
+            )
         return self.samples[track.offset : track.offset + track.samples]
 
     def take(self, i: int) -> Example:
@@ -138,8 +148,14 @@ class Corpus:
 
     def __init__(self, folder: Path, groups: dict[tuple[str, str], Joined]) -> None:
         self.folder = folder
-        order = {task: n for n, task in enumerate((*TASKS, *(task for task, _ in groups if task not in TASKS)))}
-        self._groups = {key: groups[key] for key in sorted(groups, key=lambda k: (order[k[0]], SPLITS.index(k[1])))}
+        order = {
+            task: n
+            for n, task in enumerate((*TASKS, *(task for task, _ in groups if task not in TASKS)))
+        }
+        self._groups = {
+            key: groups[key]
+            for key in sorted(groups, key=lambda k: (order[k[0]], SPLITS.index(k[1])))
+        }
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -155,7 +171,8 @@ class Corpus:
             task, split = key
             have = ", ".join(f"{t} ({'/'.join(self.splits(t))})" for t in self.tasks) or "nothing"
             raise CorpusError(
-                f"{self.folder}: no {task} examples for {split}; it has {have}; make them: uniaudio-corpus make --tasks {task} --out {self.folder}"
+                f"{self.folder}: no {task} examples for {split}; it has {have}; make them: "
+                f"uniaudio-corpus make --tasks {task} --out {self.folder}"
             )
         return self._groups[key]
 
@@ -169,15 +186,19 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see ``recordings.py``), perhaps of
-    tasks of their own (``users``)."""
+    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see
+    ``recordings.py``), perhaps of tasks of their own (``users``).
+    """
     path = Path(path)
     if path.is_file():
         from .recordings import open_recordings
 
         return open_recordings(path, users)
     if not path.is_dir():
-        raise CorpusError(f"{path}: expected a folder of uniaudio-corpus make or a manifest of recordings (.jsonl); there is nothing")
+        raise CorpusError(
+            f"{path}: expected a folder of uniaudio-corpus make or a manifest of recordings "
+            "(.jsonl); there is nothing"
+        )
     from .shards import parse_name
 
     groups: dict[tuple[str, str], list[Shard]] = {}

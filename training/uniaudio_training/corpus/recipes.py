@@ -1,7 +1,8 @@
 """How an example of each task is made: exact labels, because the sound is made from them.
 
-A recipe takes the shard's random generator, its split and its bench (noises that the shard's examples share) and returns the drafts
-of one or a few examples; tracks that are the same object are stored once, which is how examples share voice prompts.
+A recipe takes the shard's random generator, its split and its bench (noises that the shard's
+examples share) and returns the drafts of one or a few examples; tracks that are the same object are
+stored once, which is how examples share voice prompts.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ class Bench:
     def voices(self, rng: Rng) -> list[NDArray[np.float32]]:
         """Utterances for babble: 8 for the shard, of the split's speakers."""
         if not self._voices:
-            self._voices = [utterance(rng, self.split, pick(rng, speakers(self.split))).samples for _ in range(8)]
+            self._voices = [
+                utterance(rng, self.split, pick(rng, speakers(self.split))).samples
+                for _ in range(8)
+            ]
         chosen = rng.choice(8, size=int(rng.integers(4, 7)), replace=False)
         return [self._voices[int(i)] for i in chosen]
 
@@ -79,7 +83,9 @@ def _seed(rng: Rng) -> int:
     return int(rng.integers(1 << 31))
 
 
-def utterance(rng: Rng, split: str, speaker: Speaker, level_db: float = -23.0, text: str | None = None) -> Utterance:
+def utterance(
+    rng: Rng, split: str, speaker: Speaker, level_db: float = -23.0, text: str | None = None
+) -> Utterance:
     text = sentences.draw_sentence(rng, split) if text is None else text
     return speak(text, speaker, level_db=level_db, noise_seed=_seed(rng))
 
@@ -111,7 +117,9 @@ VC_DRIFT = 0.005  # s, a quarter of a codec frame
 
 
 def vc(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Three sentences by two virtual speakers of one base at one pace: phones end within VC_DRIFT of each other."""
+    """Three sentences by two virtual speakers of one base at one pace: phones end within VC_DRIFT
+    of each other.
+    """
     pool = speakers(split)
     who = pick(rng, [s for s in pool if any(o.base == s.base and o is not s for o in pool)])
     other = pick(rng, [o for o in pool if o.base == who.base and o is not who])
@@ -123,12 +131,17 @@ def vc(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         if text in pairs or [s.phone for s in a.segments] != [s.phone for s in b.segments]:
             continue
         if max(abs(s.end - t.end) for s, t in zip(a.segments, b.segments, strict=True)) > VC_DRIFT:
-            continue  # flite's durations are whole 5 ms frames; in one sentence of a hundred the roundings add up
+            # flite's durations are whole 5 ms frames; in one sentence of a hundred the roundings
+            # add up
+            continue
         source, target = to_pcm(a.samples), to_pcm(b.samples)
         target = np.pad(target[: len(source)], (0, max(0, len(source) - len(target))))
         pairs[text] = (take(a, source), take(b, target))
     prompts = _ring([t for _, t in pairs.values()])
-    return [Draft({"target": t, "source": s, "prompt": p}) for (s, t), p in zip(pairs.values(), prompts, strict=True)]
+    return [
+        Draft({"target": t, "source": s, "prompt": p})
+        for (s, t), p in zip(pairs.values(), prompts, strict=True)
+    ]
 
 
 NOISES = ("white", "pink", "hum", "babble", "sound", "music")
@@ -139,11 +152,17 @@ def _noise(rng: Rng, kind: str, count: int, bench: Bench) -> tuple[NDArray[np.fl
         return degrade.babble(rng, count, bench.voices(rng)), ""
     if kind == "sound":
         made = sounds.make(rng, seconds=max(2.0, min(count / SAMPLE_RATE, 5.0)))
-        return degrade.loop(rng, count, made.samples), captions.sound(rng, made.name, made.parameters)
+        return degrade.loop(rng, count, made.samples), captions.sound(
+            rng, made.name, made.parameters
+        )
     if kind == "music":
         piece = music.make(rng, min(max(count / SAMPLE_RATE, 4.0), 8.0))
         return degrade.loop(rng, count, piece.samples), _music_caption(rng, piece)
-    plain: dict[str, Callable[[Rng, int], NDArray[np.floating]]] = {"white": degrade.white, "pink": degrade.pink, "hum": degrade.hum}
+    plain: dict[str, Callable[[Rng, int], NDArray[np.floating]]] = {
+        "white": degrade.white,
+        "pink": degrade.pink,
+        "hum": degrade.hum,
+    }
     return plain[kind](rng, count), ""
 
 
@@ -157,7 +176,9 @@ def se(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 
 
 def tse(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Two sentences of a target speaker, each with another speaker over it; they are each other's enrolment."""
+    """Two sentences of a target speaker, each with another speaker over it; they are each other's
+    enrolment.
+    """
     who = pick(rng, speakers(split))
     said = [utterance(rng, split, who, level_db=float(rng.uniform(-30, -18))) for _ in range(2)]
     drafts = []
@@ -168,9 +189,16 @@ def tse(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         while len(over) < len(u.samples):
             over = np.concatenate((over, utterance(rng, split, other).samples))
         first = int(rng.integers(len(over) - len(u.samples) + 1))
-        clean, mixed = degrade.mix_at(u.samples, over[first : first + len(u.samples)], float(rng.uniform(-5, 5)))
+        clean, mixed = degrade.mix_at(
+            u.samples, over[first : first + len(u.samples)], float(rng.uniform(-5, 5))
+        )
         label = Interferer(other.name, round(degrade.snr_db(clean, mixed), 3))
-        drafts.append(Draft({"target": take(u, clean), "source": take(u, mixed), "prompt": enrolment}, {"interferer": label}))
+        drafts.append(
+            Draft(
+                {"target": take(u, clean), "source": take(u, mixed), "prompt": enrolment},
+                {"interferer": label},
+            )
+        )
     return drafts
 
 
@@ -191,7 +219,14 @@ def svs(rng: Rng, split: str, bench: Bench) -> list[Draft]:
             songs[text] = sing(rng, text, who)
     takes = [Take(to_pcm(s.samples), s.text, s.speaker, s.phones, s.words) for s in songs.values()]
     return [
-        Draft({"target": t, "prompt": p}, {"notes": s.notes, "vibrato": s.vibrato, "parameters": {"key": s.key, "mode": s.mode, "tempo": s.tempo}})
+        Draft(
+            {"target": t, "prompt": p},
+            {
+                "notes": s.notes,
+                "vibrato": s.vibrato,
+                "parameters": {"key": s.key, "mode": s.mode, "tempo": s.tempo},
+            },
+        )
         for s, t, p in zip(songs.values(), takes, _ring(takes), strict=True)
     ]
 
@@ -204,7 +239,10 @@ def t2s(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     return [
         Draft(
             {"target": Take(to_pcm(s.samples))},
-            {"caption": captions.sound(rng, s.name, s.parameters), "parameters": {"class": s.name, **s.parameters}},
+            {
+                "caption": captions.sound(rng, s.name, s.parameters),
+                "parameters": {"class": s.name, **s.parameters},
+            },
         )
     ]
 
@@ -215,7 +253,12 @@ def _music_caption(rng: Rng, m: music.Music) -> str:
 
 def t2m(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     m = music.make(rng)
-    return [Draft({"target": Take(to_pcm(m.samples))}, {"caption": _music_caption(rng, m), "parameters": m.parameters})]
+    return [
+        Draft(
+            {"target": Take(to_pcm(m.samples))},
+            {"caption": _music_caption(rng, m), "parameters": m.parameters},
+        )
+    ]
 
 
 _BACKGROUNDS = ("rain", "wind", "engine", "clock")
@@ -246,7 +289,9 @@ def _event(rng: Rng, not_this: str = "") -> _Event:
 
 
 def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A background with or without events; both sides are sums of the same int16 parts, so that only the span differs."""
+    """A background with or without events; both sides are sums of the same int16 parts, so that
+    only the span differs.
+    """
     operation = pick(rng, OPERATIONS)
     name = pick(rng, _BACKGROUNDS if operation != "super_resolve" else _BRIGHT)
     seconds = float(rng.uniform(4, 7))
@@ -270,13 +315,23 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         x[at : at + len(e.samples)] = e.samples * here * 10 ** (rng.uniform(4, 14) / 20)
         return x
 
-    first, second = placed(event, start), placed(other, start) if operation == "replace" else np.zeros(count)
+    first, second = (
+        placed(event, start),
+        placed(other, start) if operation == "replace" else np.zeros(count),
+    )
     bystander = _event(rng)
     extra = ""
     stays: NDArray[np.floating] = np.zeros(count)
-    free = [s for s in (0, count - len(bystander.samples)) if s + len(bystander.samples) <= span.start or s >= span.end]
+    free = [
+        s
+        for s in (0, count - len(bystander.samples))
+        if s + len(bystander.samples) <= span.start or s >= span.end
+    ]
     if operation not in ("inpaint", "super_resolve") and free and rng.random() < 0.4:
-        extra, stays = bystander.name, placed(bystander, pick(rng, free))  # it stays, so that the instruction has to be read
+        extra, stays = (
+            bystander.name,
+            placed(bystander, pick(rng, free)),
+        )  # it stays, so that the instruction has to be read
     peak = np.abs(base).max() + max(np.abs(first).max(), np.abs(second).max(), np.abs(stays).max())
     down = min(1.0, 0.95 / float(peak))
     still = to_pcm(base * down) + to_pcm(stays * down)
@@ -319,17 +374,28 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     ]
 
 
-# Bins of i_tts: (low below, medium from, medium to, high above); what lies between belongs to none and is not used.
+# Bins of i_tts: (low below, medium from, medium to, high above); what lies between belongs to none
+# and is not used.
 F0_BINS = {"man": (105.0, 115.0, 140.0, 152.0), "woman": (160.0, 175.0, 208.0, 224.0)}
 RATE_BINS = (9.5, 10.7, 13.3, 14.6)  # phones a second, pauses left out
 LEVEL_BINS = (-32.0, -28.0, -22.0, -19.5)  # dBFS RMS over the loud part
 _AIMS = {"man": (92.0, 127.0, 172.0), "woman": (143.0, 191.0, 250.0)}
 
 
-def bin_of(value: float, bins: tuple[float, float, float, float], names: tuple[str, str, str]) -> str:
+def bin_of(
+    value: float, bins: tuple[float, float, float, float], names: tuple[str, str, str]
+) -> str:
     """The bin's name, "" between two bins."""
     low, from_, to, high = bins
-    return names[0] if value < low else names[1] if from_ <= value <= to else names[2] if value > high else ""
+    return (
+        names[0]
+        if value < low
+        else names[1]
+        if from_ <= value <= to
+        else names[2]
+        if value > high
+        else ""
+    )
 
 
 def phone_rate(segments: tuple[Segment, ...] | tuple[Phone, ...]) -> float:
@@ -348,7 +414,9 @@ def median_f0(samples: NDArray[np.floating]) -> float:
 
 
 def i_tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A recording with a wanted pitch, pace and level; the bins are those that it measures in, clear of the borders."""
+    """A recording with a wanted pitch, pace and level; the bins are those that it measures in,
+    clear of the borders.
+    """
     while True:
         who = pick(rng, [s for s in speakers(split) if s.base != "rms"])  # rms ignores F0 targets
         voice = "woman" if who.base == "slt" else "man"
@@ -365,11 +433,18 @@ def i_tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         if f0 and speed and gain:
             break
     label = Instruction(voice, f0, speed, gain, round(f0_hz, 2), round(pace, 3), round(loud, 2))
-    return [Draft({"target": take(u)}, {"caption": captions.instruction(rng, voice, f0, speed, gain), "instruction": label})]
+    return [
+        Draft(
+            {"target": take(u)},
+            {"caption": captions.instruction(rng, voice, f0, speed, gain), "instruction": label},
+        )
+    ]
 
 
 def s_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A sentence with one or two words replaced, spoken twice and spliced: bit for bit the source outside the span."""
+    """A sentence with one or two words replaced, spoken twice and spliced: bit for bit the source
+    outside the span.
+    """
     who = pick(rng, speakers(split))
     while True:
         before, after, removed, added = sentences.replace_words(rng, split)
@@ -385,6 +460,15 @@ def s_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 
 
 RECIPES: dict[str, Callable[[Rng, str, Bench], list[Draft]]] = {
-    "tts": tts, "vc": vc, "se": se, "tse": tse, "svs": svs, "t2s": t2s, "t2m": t2m,
-    "a_edit": a_edit, "sd": sd, "i_tts": i_tts, "s_edit": s_edit,
-}  # fmt: skip
+    "tts": tts,
+    "vc": vc,
+    "se": se,
+    "tse": tse,
+    "svs": svs,
+    "t2s": t2s,
+    "t2m": t2m,
+    "a_edit": a_edit,
+    "sd": sd,
+    "i_tts": i_tts,
+    "s_edit": s_edit,
+}

@@ -1,4 +1,5 @@
-"""A user's own recordings as a corpus: a manifest of one JSON object a line, next to or pointing at audio files.
+"""A user's own recordings as a corpus: a manifest of one JSON object a line, next to or pointing at
+audio files.
 
 =============  =====================================================================================================================
 key            meaning
@@ -16,11 +17,14 @@ key            meaning
 ``spans``      s_edit and a_edit: [[start s, end s] in source, [start s, end s] in audio] of what was edited
 =============  =====================================================================================================================
 
-A task of the user's own (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker``, ``phones``, and its inputs by their names: a path
-for voice, audio and units (a voice that is left out is another recording of the speaker), text for text and caption, labels or
-numbers for tokens, a list of notes as above for score, [start s, end s] in ``audio`` for span.  A context is ``audio`` itself, and not given.
+A task of the user's own (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker``,
+``phones``, and its inputs by their names: a path for voice, audio and units (a voice that is left
+out is another recording of the speaker), text for text and caption, labels or numbers for tokens, a
+list of notes as above for score, [start s, end s] in ``audio`` for span. A context is ``audio``
+itself, and not given.
 
-The files are checked when the manifest is opened (they exist, are sound, are not too long) and read when they are asked for.
+The files are checked when the manifest is opened (they exist, are sound, are not too long) and read
+when they are asked for.
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from uniaudio_engine.inputs import token_ids
-from uniaudio_engine.tasks import Input
+from uniaudio_engine.request.inputs import token_ids
+from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
 
 from ..user_tasks import UserTask
@@ -52,7 +56,19 @@ MAX_FILE = 1 << 30
 MAX_TEXT = 4000  # characters
 _FRAME = 320  # samples: lengths that differ within a frame make no difference
 SHARD_SECONDS = 600.0  # of a shard, as in a made corpus
-_KEYS = ("audio", "task", "split", "text", "speaker", "caption", "score", "phones", "source", "prompt", "spans")
+_KEYS = (
+    "audio",
+    "task",
+    "split",
+    "text",
+    "speaker",
+    "caption",
+    "score",
+    "phones",
+    "source",
+    "prompt",
+    "spans",
+)
 _PHONES = frozenset(PHONES)
 _NEEDS = {
     "tts": ("text",),
@@ -80,19 +96,29 @@ def _shown(value: Any) -> str:
 
 
 def _number(value: Any, what: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or not low <= value <= high
+    ):
         raise _Bad(f"{what}: expected a number from {low:g} to {high:g}, got {_shown(value)}")
     return float(value)
 
 
 def _rows(value: Any, key: str, width: int, what: str) -> list[list[Any]]:
-    if not isinstance(value, list) or not all(isinstance(r, list) and len(r) == width for r in value):
+    if not isinstance(value, list) or not all(
+        isinstance(r, list) and len(r) == width for r in value
+    ):
         raise _Bad(f"{key}: expected a list of {what}, got {_shown(value)}")
     return value
 
 
 class _Files:
-    """Audio files of a manifest: checked once, read as they are needed.  A track's ``offset`` is its file's number here."""
+    """Audio files of a manifest: checked once, read as they are needed.
+
+    A track's ``offset`` is its file's number here.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -102,7 +128,9 @@ class _Files:
     def __call__(self, track: Track) -> NDArray[np.int16]:
         return _read(self.paths[track.offset])
 
-    def track(self, name: Any, key: str, text: str = "", speaker: str = "", phones: tuple[Phone, ...] = ()) -> Track:
+    def track(
+        self, name: Any, key: str, text: str = "", speaker: str = "", phones: tuple[Phone, ...] = ()
+    ) -> Track:
         """The file as a track, its samples counted at 16 kHz."""
         name = _text(name, key)
         if name not in self._checked:
@@ -116,10 +144,16 @@ class _Files:
             try:
                 info = sf.info(str(path))
             except (sf.LibsndfileError, RuntimeError, TypeError) as e:
-                raise _Bad(f"{key}: {_shown(name)} is no sound that can be read ({' '.join(str(e).split())[-60:]})") from None
+                raise _Bad(
+                    f"{key}: {_shown(name)} is no sound that can be read "
+                    f"({' '.join(str(e).split())[-60:]})"
+                ) from None
             seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
             if not 0.02 <= seconds <= MAX_SECONDS:
-                raise _Bad(f"{key}: expected a sound of 0.02 to {MAX_SECONDS:g} s, got {seconds:.6g} s in {_shown(name)}")
+                raise _Bad(
+                    f"{key}: expected a sound of 0.02 to {MAX_SECONDS:g} s, got {seconds:.6g} s "
+                    f"in {_shown(name)}"
+                )
             self._checked[name] = len(self.paths), _resampled_length(info.frames, info.samplerate)
             self.paths.append(path)
         return Track(*self._checked[name], text, speaker, phones)
@@ -134,7 +168,9 @@ def _read(path: Path) -> NDArray[np.int16]:
     try:
         samples, rate = sf.read(str(path), dtype="float32", always_2d=True)
     except (sf.LibsndfileError, RuntimeError, OSError) as e:
-        raise CorpusError(f"{path}: cannot be read any more ({' '.join(str(e).split())[:80]})") from None
+        raise CorpusError(
+            f"{path}: cannot be read any more ({' '.join(str(e).split())[:80]})"
+        ) from None
     mono = np.nan_to_num(samples.mean(1), nan=0.0, posinf=0.0, neginf=0.0)
     wanted = _resampled_length(len(mono), rate)
     if rate != SAMPLE_RATE:
@@ -168,7 +204,10 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        raise _Bad(f'expected a JSON object such as {{"audio": "a.wav", "text": "hello"}}, got {line[:40]!r}') from None
+        raise _Bad(
+            f'expected a JSON object such as {{"audio": "a.wav", "text": "hello"}}, got '
+            f"{line[:40]!r}"
+        ) from None
     if not isinstance(row, dict):
         raise _Bad(f"expected a JSON object, got {type(row).__name__}")
     return row
@@ -194,7 +233,9 @@ def _phones(row: dict[str, Any], seconds: float) -> tuple[Phone, ...]:
     for phone, end in _rows(row.get("phones", []), "phones", 2, "[phone, end]"):
         if not isinstance(phone, str) or phone not in _PHONES:
             raise _Bad(f"phones: expected the engine's phones, got {_shown(phone)}")
-        phones.append(Phone(phone, _number(end, "phones", phones[-1].end if phones else 0.0, seconds + 0.05)))
+        phones.append(
+            Phone(phone, _number(end, "phones", phones[-1].end if phones else 0.0, seconds + 0.05))
+        )
     return tuple(phones)
 
 
@@ -203,7 +244,14 @@ def _notes(value: Any, key: str, seconds: float) -> tuple[Note, ...]:
     for pitch, start, duration, lyric in _rows(value, key, 4, "[pitch, start, duration, syllable]"):
         begin = _number(start, f"{key} start", notes[-1].start if notes else 0.0, seconds)
         length = _number(duration, f"{key} duration", 0.01, MAX_SECONDS)
-        notes.append(Note(int(_number(pitch, f"{key} pitch", 0, 127)), begin, length, _text(lyric, f"{key} syllable")))
+        notes.append(
+            Note(
+                int(_number(pitch, f"{key} pitch", 0, 127)),
+                begin,
+                length,
+                _text(lyric, f"{key} syllable"),
+            )
+        )
     return tuple(notes)
 
 
@@ -214,12 +262,16 @@ def _span(start: Any, end: Any, key: str, seconds: float) -> Span:
 
 def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, UserTask]) -> Label:
     """A line for one of the eleven tasks."""
-    task = row.get("task") or ("svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None)
+    task = row.get("task") or (
+        "svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None
+    )
     if task not in TASKS:
         own = f"{', '.join(users)}, which the task files bring, or " if users else ""
         more = "" if users else "; a task of your own needs its task file"
         raise _Bad(
-            f"task: expected {own}one of {', '.join(TASKS)}, got {_shown(task)}{more}" if "task" in row else "expected text, caption, score or task beside audio"
+            f"task: expected {own}one of {', '.join(TASKS)}, got {_shown(task)}{more}"
+            if "task" in row
+            else "expected text, caption, score or task beside audio"
         )
     _known(row, _KEYS)
     split = _split(row)
@@ -236,18 +288,25 @@ def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, U
         if role in row and role in TASK_ROLES[task]:
             tracks[role] = files.track(row[role], role, speaker=speaker if role == "prompt" else "")
     if task in ("se", "tse", "sd") and tracks["source"].samples != tracks["target"].samples:
-        raise _Bad(f"{task}: expected source and audio of one length, got {tracks['source'].seconds:.3f} s and {seconds:.3f} s")
+        raise _Bad(
+            f"{task}: expected source and audio of one length, got {tracks['source'].seconds:.3f} "
+            f"s and {seconds:.3f} s"
+        )
     edit = None
     if "spans" in row:
         both = []
-        for (start, end), role in zip(_rows(row["spans"], "spans", 2, "[start, end]"), ("source", "target"), strict=False):
+        for (start, end), role in zip(
+            _rows(row["spans"], "spans", 2, "[start, end]"), ("source", "target"), strict=False
+        ):
             if role not in tracks:
                 raise _Bad(f"spans: {task} has no {role}")
             both.append(_span(start, end, "spans", tracks[role].seconds))
         if len(both) != 2 or len(row["spans"]) != 2:
             raise _Bad("spans: expected two, that of source and that of audio")
         edit = Edit("replace", both[0], both[1])
-    return Label(id, task, split, tracks, _text(row.get("caption", ""), "caption"), notes=notes, edit=edit)
+    return Label(
+        id, task, split, tracks, _text(row.get("caption", ""), "caption"), notes=notes, edit=edit
+    )
 
 
 def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
@@ -267,9 +326,16 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
             if spec.required and not aligned and not (spec.modality == "voice" and speaker):
                 raise _Bad(f"{task.name} needs {name}: {_FORMS[spec.modality]}")
         elif spec.modality in ("voice", "audio", "units"):
-            tracks[name] = files.track(value, name, speaker=speaker if spec.modality == "voice" else "")
-            if spec.place == "guide" and -(-tracks[name].samples // _FRAME) != -(-target.samples // _FRAME):
-                raise _Bad(f"{name}: expected the length of audio, {seconds:.3f} s, since it goes beside it, got {tracks[name].seconds:.3f} s")
+            tracks[name] = files.track(
+                value, name, speaker=speaker if spec.modality == "voice" else ""
+            )
+            if spec.place == "aligned" and -(-tracks[name].samples // _FRAME) != -(
+                -target.samples // _FRAME
+            ):
+                raise _Bad(
+                    f"{name}: expected the length of audio, {seconds:.3f} s, since it goes beside "
+                    f"it, got {tracks[name].seconds:.3f} s"
+                )
         elif spec.modality == "text":
             text = _text(value, name)
         elif spec.modality == "caption":
@@ -285,16 +351,27 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
                 raise _Bad(f"{name}: expected {_FORMS['span']}, got {_shown(value)}")
             span = _span(value[0], value[1], name, seconds)
             more["edit"] = Edit("replace", span, span)
-    if not phones and (task.length == "durations" or any(i.modality == "score" for i in task.inputs)):
-        raise _Bad(f"{task.name} needs phones: [phone, end s] in order, since it plans how long each is; an aligner finds them")
+    if not phones and (
+        task.length == "durations" or any(i.modality == "score" for i in task.inputs)
+    ):
+        raise _Bad(
+            f"{task.name} needs phones: [phone, end s] in order, since it plans how long each is; "
+            "an aligner finds them"
+        )
     spoken = dataclasses.replace(target, text=text, speaker=speaker, phones=phones)
     return Label(id, task.name, _split(row), {"target": spoken, **tracks}, inputs=rest, **more)
 
 
 _FORMS = {
-    "voice": "the path of a sound, or a speaker with other recordings", "audio": "the path of a sound", "units": "the path of a sound", "text": "what is said",
-    "caption": "a text", "tokens": "labels or numbers", "score": "a list of [pitch, start, duration, syllable]", "span": "[start s, end s] in audio",
-}  # fmt: skip
+    "voice": "the path of a sound, or a speaker with other recordings",
+    "audio": "the path of a sound",
+    "units": "the path of a sound",
+    "text": "what is said",
+    "caption": "a text",
+    "tokens": "labels or numbers",
+    "score": "a list of [pitch, start, duration, syllable]",
+    "span": "[start s, end s] in audio",
+}
 
 
 def _tokens(spec: Input, value: Any, user: UserTask) -> Any:
@@ -317,7 +394,10 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
     Raises CorpusError, in one line, with the number of the line that is wrong.
     """
     if path.suffix != ".jsonl" or path.stat().st_size > MAX_FILE:
-        raise CorpusError(f"{path}: expected a manifest of recordings, a .jsonl file of at most {MAX_FILE >> 20} MB")
+        raise CorpusError(
+            f"{path}: expected a manifest of recordings, a .jsonl file of at most "
+            f"{MAX_FILE >> 20} MB"
+        )
     files, users = _Files(path.parent), users or {}
     found: list[Label] = []
     with path.open("rb") as f:
@@ -327,29 +407,58 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
             try:
                 row, id = _object(line), f"{path.stem}-{number:06d}"
                 user = users.get(str(row.get("task")))
-                found.append(_built_in(row, files, id, users) if user is None else _own(row, files, id, user))
+                found.append(
+                    _built_in(row, files, id, users) if user is None else _own(row, files, id, user)
+                )
             except _Bad as e:
                 raise CorpusError(f"{path}, line {number}: {e}") from None
     if not found:
-        raise CorpusError(f'{path}: no recordings; expected a line for each, such as {{"audio": "a.wav", "text": "hello", "speaker": "me"}}')
+        raise CorpusError(
+            f'{path}: no recordings; expected a line for each, such as {{"audio": "a.wav", '
+            f'"text": "hello", "speaker": "me"}}'
+        )
     by_speaker: dict[tuple[str, str, str], list[int]] = {}
     for i, label in enumerate(found):
-        if label.tracks["target"].speaker:  # a task of one's own has its own recordings of a speaker
+        if label.tracks[
+            "target"
+        ].speaker:  # a task of one's own has its own recordings of a speaker
             group = label.task if label.task in users else ""
-            by_speaker.setdefault((group, label.split, label.tracks["target"].speaker), []).append(i)
-    following = {i: same[(k + 1) % len(same)] for same in by_speaker.values() for k, i in enumerate(same) if len(same) > 1}
+            by_speaker.setdefault((group, label.split, label.tracks["target"].speaker), []).append(
+                i
+            )
+    following = {
+        i: same[(k + 1) % len(same)]
+        for same in by_speaker.values()
+        for k, i in enumerate(same)
+        if len(same) > 1
+    }
     groups: dict[tuple[str, str], list[Label]] = {}
     for i, label in enumerate(found):
-        voices = [s for s in users[label.task].task.inputs if s.modality == "voice"] if label.task in users else []
-        wanted = [s.name for s in voices] if label.task in users else [r for r in TASK_ROLES[label.task] if r == "prompt"]
+        voices = (
+            [s for s in users[label.task].task.inputs if s.modality == "voice"]
+            if label.task in users
+            else []
+        )
+        wanted = (
+            [s.name for s in voices]
+            if label.task in users
+            else [r for r in TASK_ROLES[label.task] if r == "prompt"]
+        )
         tracks = dict(label.tracks)
         for role in wanted:
             if role not in tracks and i in following:
                 tracks[role] = found[following[i]].tracks["target"]
             elif role not in tracks and any(s.name == role and s.required for s in voices):
-                raise CorpusError(f"{path}, {label.id}: {label.task} needs {role}, and {label.split} has no other recording of its speaker; give the path of a sound")
-        groups.setdefault((label.task, label.split), []).append(dataclasses.replace(label, tracks=tracks))
-    return Corpus(path, {key: Joined(_shards(*key, labels, files)) for key, labels in groups.items()})
+                raise CorpusError(
+                    f"{path}, {label.id}: {label.task} needs {role}, and {label.split} has no "
+                    "other recording of its speaker; give the path of a sound"
+                )
+        groups.setdefault((label.task, label.split), []).append(
+            dataclasses.replace(label, tracks=tracks)
+        )
+    return Corpus(
+        path, {key: Joined(_shards(*key, labels, files)) for key, labels in groups.items()}
+    )
 
 
 def _shards(task: str, split: str, labels: list[Label], files: _Files) -> list[Recordings]:

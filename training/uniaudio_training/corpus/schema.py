@@ -1,4 +1,5 @@
-"""The labels of the corpus: one line of JSON per example, and the dataclasses that it is read into.  This is the whole schema.
+"""The labels of the corpus: one line of JSON per example, and the dataclasses that it is read into.
+This is the whole schema.
 
 An example has named tracks (sounds with what is said or sung in them) and the labels of its task:
 
@@ -18,8 +19,9 @@ i_tts    target                   ``caption`` (the instruction), ``instruction``
 s_edit   source, target           ``edit`` with both spans; bit for bit equal outside them; phones and words of both
 =======  =======================  ==============================================================================================
 
-An example of a user's own task has a track for each input that is a sound, by the input's name, and target; the rest is in ``inputs``.
-Times are in seconds from the start of their track, spans in samples, everything at 16 kHz mono int16.
+An example of a user's own task has a track for each input that is a sound, by the input's name, and
+target; the rest is in ``inputs``. Times are in seconds from the start of their track, spans in
+samples, everything at 16 kHz mono int16.
 """
 
 from __future__ import annotations
@@ -35,16 +37,26 @@ TASKS = ("tts", "vc", "se", "tse", "svs", "t2s", "t2m", "a_edit", "sd", "i_tts",
 SPLITS = ("train", "valid", "test")
 ROLES = ("target", "source", "prompt")
 TASK_ROLES: dict[str, tuple[str, ...]] = {
-    "tts": ("target", "prompt"), "vc": ("target", "source", "prompt"), "se": ("target", "source"),
-    "tse": ("target", "source", "prompt"), "svs": ("target", "prompt"), "t2s": ("target",), "t2m": ("target",),
-    "a_edit": ("target", "source"), "sd": ("target", "source"), "i_tts": ("target",), "s_edit": ("target", "source"),
-}  # fmt: skip
+    "tts": ("target", "prompt"),
+    "vc": ("target", "source", "prompt"),
+    "se": ("target", "source"),
+    "tse": ("target", "source", "prompt"),
+    "svs": ("target", "prompt"),
+    "t2s": ("target",),
+    "t2m": ("target",),
+    "a_edit": ("target", "source"),
+    "sd": ("target", "source"),
+    "i_tts": ("target",),
+    "s_edit": ("target", "source"),
+}
 SAMPLE_RATE = 16000
 FORMAT = 1
 
 
 class Phone(NamedTuple):
-    """A phone of ``uniaudio_engine.text.phones.PHONES`` (vowels with stress digit, "pau" in silence) and its end in seconds."""
+    """A phone of ``uniaudio_engine.text.phones.PHONES`` (vowels with stress digit, "pau" in
+    silence) and its end in seconds.
+    """
 
     phone: str
     end: float
@@ -57,7 +69,9 @@ class Word(NamedTuple):
 
 
 class Note(NamedTuple):
-    """MIDI ``pitch`` (69 is 440 Hz), seconds, and the syllable sung on it: the word on its first note, "-" on those that go on."""
+    """MIDI ``pitch`` (69 is 440 Hz), seconds, and the syllable sung on it: the word on its first
+    note, "-" on those that go on.
+    """
 
     pitch: int
     start: float
@@ -74,7 +88,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Track:
-    """``samples`` samples at ``offset`` of the shard's audio (tracks may share them).  Empty fields: not known or not speech."""
+    """``samples`` samples at ``offset`` of the shard's audio (tracks may share them).
+
+    Empty fields: not known or not speech.
+    """
 
     offset: int
     samples: int
@@ -90,7 +107,10 @@ class Track:
 
 @dataclass(frozen=True)
 class Noise:
-    """``kind``: white, pink, hum, babble, sound or music; ``caption`` says which sound or music.  SNR over the whole clip."""
+    """``kind``: white, pink, hum, babble, sound or music; ``caption`` says which sound or music.
+
+    SNR over the whole clip.
+    """
 
     kind: str
     snr_db: float
@@ -107,7 +127,9 @@ class Interferer:
 
 @dataclass(frozen=True)
 class Room:
-    """``rt60`` s of the response's decay, ``drr_db`` direct over everything after 2.5 ms, ``distance`` m, ``size`` m (l, w, h)."""
+    """``rt60`` s of the response's decay, ``drr_db`` direct over everything after 2.5 ms,
+    ``distance`` m, ``size`` m (l, w, h).
+    """
 
     rt60: float
     drr_db: float
@@ -117,9 +139,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Edit:
-    """What changed.  ``operation``: add, drop, replace, inpaint, super_resolve (a_edit); replace (s_edit).
+    """What changed. ``operation``: add, drop, replace, inpaint, super_resolve (a_edit); replace
+    (s_edit).
 
-    ``removed`` and ``added`` name the events or words; outside ``source`` and ``target`` the two tracks are equal.
+    ``removed`` and ``added`` name the events or words; outside ``source`` and ``target`` the two
+    tracks are equal.
     """
 
     operation: str
@@ -131,7 +155,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What an i_tts caption asks for (bins low/medium/high, slow/medium/fast, quiet/medium/loud) and what the recording has."""
+    """What an i_tts caption asks for (bins low/medium/high, slow/medium/fast, quiet/medium/loud)
+    and what the recording has.
+    """
 
     voice: str
     f0: str
@@ -144,7 +170,9 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Vibrato:
-    """Of every note at least 0.4 s long: ``cents`` to either side, ``hz`` times a second (``singing.contour`` draws it)."""
+    """Of every note at least 0.4 s long: ``cents`` to either side, ``hz`` times a second
+    (``singing.contour`` draws it).
+    """
 
     cents: float
     hz: float
@@ -152,7 +180,10 @@ class Vibrato:
 
 @dataclass(frozen=True)
 class Label:
-    """One example.  ``id`` is ``<task>-<split>-<shard>-<example>``.  ``inputs``: of a user's own task, those that are no sound, by name."""
+    """One example. ``id`` is ``<task>-<split>-<shard>-<example>``.
+
+    ``inputs``: of a user's own task, those that are no sound, by name.
+    """
 
     id: str
     task: str
@@ -192,7 +223,9 @@ def _plain(value: Any) -> Any:
         out = {}
         for f in dataclasses.fields(value):
             v = getattr(value, f.name)
-            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            default = (
+                f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            )
             if default is dataclasses.MISSING or v != default:
                 out[f.name] = _plain(v)
         return out
@@ -226,18 +259,28 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise SchemaError(f"{where}: expected an object, got {type(value).__name__}")
         unknown = sorted(set(value) - set(hints))
         if unknown:
-            raise SchemaError(f"{where}: unknown key {unknown[0][:40]!r}; expected {', '.join(hints)}")
+            raise SchemaError(
+                f"{where}: unknown key {unknown[0][:40]!r}; expected {', '.join(hints)}"
+            )
         missing = [
-            f.name for f in dataclasses.fields(hint)
-            if f.name not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]  # fmt: skip
+            f.name
+            for f in dataclasses.fields(hint)
+            if f.name not in value
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
         if missing:
             raise SchemaError(f"{where}: {missing[0]} is missing")
-        return typing.cast(Any, hint)(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        return typing.cast(Any, hint)(
+            **{k: _read(hints[k], v, f"{where}.{k}") for k, v in value.items()}
+        )
     if isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
         fields = list(_hints(hint).values())
         if not isinstance(value, list) or len(value) != len(fields):
-            raise SchemaError(f"{where}: expected [{', '.join(typing.cast(Any, hint)._fields)}], got {str(value)[:40]}")
+            raise SchemaError(
+                f"{where}: expected [{', '.join(typing.cast(Any, hint)._fields)}], got "
+                f"{str(value)[:40]}"
+            )
         return hint(*(_read(h, v, where) for h, v in zip(fields, value, strict=True)))
     if origin is tuple:
         if not isinstance(value, list):

@@ -1,6 +1,7 @@
 """What the corpus says: WordNet's example sentences and a small grammar of our own.
 
-A sentence belongs to train, valid or test by a hash of its words, so that no shard, speaker or seed can leak one.
+A sentence belongs to train, valid or test by a hash of its words, so that no shard, speaker or seed
+can leak one.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-WORDNET = Path("/usr/share/wordnet")  # Debian: wordnet-base (WordNet licence: free to use, copy and change)
+WORDNET = Path(
+    "/usr/share/wordnet"
+)  # Debian: wordnet-base (WordNet licence: free to use, copy and change)
 
-# Sentences with these stems are left out: the bundled voice's training text should not embarrass anyone.
+# Sentences with these stems are left out: the bundled voice's training text should not embarrass
+# anyone.
 _OFFENSIVE = re.compile(
     r"\b(fuck|shit|cunt|nigg|whore|slut|rape|rapis|bastard|bitch|bugger|piss|crap|damn|hell|kill|murder|suicid|sex|naked|nude|"
-    r"breast|penis|vagin|negro|nazi|jew|queer|fag|dyke|prostitut|corpse|drug|cocaine|heroin|terroris|massacre|execut|slave)", re.I
+    r"breast|penis|vagin|negro|nazi|jew|queer|fag|dyke|prostitut|corpse|drug|cocaine|heroin|terroris|massacre|execut|slave)",
+    re.I,
 )
 
-# A grammar that a recogniser can be held to: each slot is one word, and "a" is left out (it is what recognisers confuse most).
+# A grammar that a recogniser can be held to: each slot is one word, and "a" is left out (it is what
+# recognisers confuse most).
 _NAMES = "anna peter maria david lucy martin sarah george helen robert".split()
 _PEOPLE = "teacher doctor farmer driver sailor painter singer baker child mother father brother sister woman neighbor captain".split()
 _ADJECTIVES = "happy young old tall quiet clever brave tired friendly little".split()
@@ -36,7 +42,25 @@ _WHEN = "breakfast lunch dinner winter summer monday friday sunday morning eveni
 _NUMBERS = "two three four five six seven eight nine ten twelve twenty".split()
 
 GRAMMAR_WORDS = tuple(
-    sorted({"the", "in", "and", "on", *_NAMES, *_PEOPLE, *_ADJECTIVES, *_THING_ADJECTIVES, *_THINGS, *_VERBS, *_PLACES, *_PREPOSITIONS, *_TIMES, *_WHEN, *_NUMBERS})
+    sorted(
+        {
+            "the",
+            "in",
+            "and",
+            "on",
+            *_NAMES,
+            *_PEOPLE,
+            *_ADJECTIVES,
+            *_THING_ADJECTIVES,
+            *_THINGS,
+            *_VERBS,
+            *_PLACES,
+            *_PREPOSITIONS,
+            *_TIMES,
+            *_WHEN,
+            *_NUMBERS,
+        }
+    )
 )
 
 
@@ -53,38 +77,68 @@ def grammar_sentence(rng: np.random.Generator) -> str:
     def pick(words: list[str]) -> str:
         return words[int(rng.integers(len(words)))]
 
-    subject = pick(_NAMES) if rng.random() < 0.4 else f"the {pick(_ADJECTIVES)} {pick(_PEOPLE)}" if rng.random() < 0.6 else f"the {pick(_PEOPLE)}"
+    subject = (
+        pick(_NAMES)
+        if rng.random() < 0.4
+        else f"the {pick(_ADJECTIVES)} {pick(_PEOPLE)}"
+        if rng.random() < 0.6
+        else f"the {pick(_PEOPLE)}"
+    )
     if rng.random() < 0.25:
         subject += " and " + (pick(_NAMES) if rng.random() < 0.5 else f"the {pick(_PEOPLE)}")
-    thing = f"the {pick(_THING_ADJECTIVES)} {pick(_THINGS)}" if rng.random() < 0.7 else f"{pick(_NUMBERS)} {pick(_THING_ADJECTIVES)} {pick(_THINGS)}"
+    thing = (
+        f"the {pick(_THING_ADJECTIVES)} {pick(_THINGS)}"
+        if rng.random() < 0.7
+        else f"{pick(_NUMBERS)} {pick(_THING_ADJECTIVES)} {pick(_THINGS)}"
+    )
     place = f"{pick(_PREPOSITIONS) if rng.random() < 0.6 else 'in'} the {pick(_PLACES)}"
-    end = pick(["", "", f" on {pick(['monday', 'friday', 'sunday'])}", f" {pick(['before', 'after', 'during'])} {pick(['breakfast', 'lunch', 'dinner'])}", f" {pick(['yesterday', 'today', 'tonight', 'later'])}", f" in the {pick(['morning', 'evening', 'winter', 'summer'])}"])
+    end = pick(
+        [
+            "",
+            "",
+            f" on {pick(['monday', 'friday', 'sunday'])}",
+            f" {pick(['before', 'after', 'during'])} {pick(['breakfast', 'lunch', 'dinner'])}",
+            f" {pick(['yesterday', 'today', 'tonight', 'later'])}",
+            f" in the {pick(['morning', 'evening', 'winter', 'summer'])}",
+        ]
+    )
     adverb = f" {pick(['always', 'often', 'never'])}" if rng.random() < 0.2 else ""
     return f"{subject}{adverb} {pick(_VERBS)} {thing} {place}{end}"
 
 
 def grammar_jsgf() -> str:
-    """The grammar for a recogniser: any sequence of its words in the order of the rules above, as JSGF."""
+    """The grammar for a recogniser: any sequence of its words in the order of the rules above, as
+    JSGF.
+    """
 
     def alt(words: list[str]) -> str:
         return "( " + " | ".join(words) + " )"
 
-    return "\n".join((
-        "#JSGF V1.0;", "grammar sentences;",
-        f"<name> = {alt(_NAMES)};", f"<person> = the [ {alt(_ADJECTIVES)} ] {alt(_PEOPLE)};",
-        "<subject> = ( <name> | <person> ) [ and ( <name> | <person> ) ];",
-        f"<thing> = ( the | {alt(_NUMBERS)} ) {alt(_THING_ADJECTIVES)} {alt(_THINGS)};",
-        f"<place> = ( in | {alt(_PREPOSITIONS)} ) the {alt(_PLACES)};",
-        "<end> = on ( monday | friday | sunday ) | ( before | after | during ) ( breakfast | lunch | dinner ) | yesterday | today | tonight | later | in the ( morning | evening | winter | summer );",
-        f"public <sentence> = <subject> [ always | often | never ] {alt(_VERBS)} <thing> <place> [ <end> ];",
-    ))
+    return "\n".join(
+        (
+            "#JSGF V1.0;",
+            "grammar sentences;",
+            f"<name> = {alt(_NAMES)};",
+            f"<person> = the [ {alt(_ADJECTIVES)} ] {alt(_PEOPLE)};",
+            "<subject> = ( <name> | <person> ) [ and ( <name> | <person> ) ];",
+            f"<thing> = ( the | {alt(_NUMBERS)} ) {alt(_THING_ADJECTIVES)} {alt(_THINGS)};",
+            f"<place> = ( in | {alt(_PREPOSITIONS)} ) the {alt(_PLACES)};",
+            "<end> = on ( monday | friday | sunday ) | ( before | after | during ) ( breakfast "
+            "| lunch | dinner ) | yesterday | today | tonight | later | in the ( morning | "
+            "evening | winter | summer );",
+            f"public <sentence> = <subject> [ always | often | never ] {alt(_VERBS)} <thing> "
+            "<place> [ <end> ];",
+        )
+    )
 
 
 @lru_cache(maxsize=1)
 def wordnet_sentences() -> tuple[str, ...]:
     """Plain example sentences of 4 to 16 words from WordNet's glosses, sorted, without duplicates."""
     if not WORDNET.is_dir():
-        raise RuntimeError(f"no WordNet at {WORDNET}; install it (Debian: apt-get install wordnet-base)")
+        raise RuntimeError(
+            f"no WordNet at {WORDNET}; install it (Debian: apt-get install wordnet-base)"
+        )
     found = set()
     for part in ("noun", "verb", "adj", "adv"):
         for line in (WORDNET / f"data.{part}").read_text(encoding="latin-1").splitlines():
@@ -92,7 +146,12 @@ def wordnet_sentences() -> tuple[str, ...]:
                 continue
             for quoted in re.findall(r'"([^"]+)"', line.split("|", 1)[1]):
                 s = " ".join(quoted.split()).strip(" -;:,")
-                if not re.fullmatch(r"[A-Za-z ,.'?!;:-]+", s) or "..." in s or "--" in s or _OFFENSIVE.search(s):
+                if (
+                    not re.fullmatch(r"[A-Za-z ,.'?!;:-]+", s)
+                    or "..." in s
+                    or "--" in s
+                    or _OFFENSIVE.search(s)
+                ):
                     continue
                 if 4 <= len(s.split()) <= 16:
                     found.add(s)
@@ -105,7 +164,9 @@ def _wordnet_split(split: str) -> tuple[str, ...]:
 
 
 def draw_sentence(rng: np.random.Generator, split: str, grammar_share: float = 0.15) -> str:
-    """A random sentence of that split: WordNet's, or the grammar's with probability ``grammar_share``."""
+    """A random sentence of that split: WordNet's, or the grammar's with probability
+    ``grammar_share``.
+    """
     if rng.random() < grammar_share:
         while True:
             s = grammar_sentence(rng)
@@ -126,9 +187,11 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, str]:
-    """A sentence and the same with one or two words in a row replaced, both of ``split``: (before, after, removed, added).
+    """A sentence and the same with one or two words in a row replaced, both of ``split``: (before,
+    after, removed, added).
 
-    Half are the grammar's, with words of the same class; in WordNet's sentences any longer word may take the place.
+    Half are the grammar's, with words of the same class; in WordNet's sentences any longer word may
+    take the place.
     """
 
     def pick(words: Sequence[str]) -> str:
@@ -138,7 +201,11 @@ def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, 
         grammar = rng.random() < 0.5
         before = draw_sentence(rng, split, grammar_share=float(grammar))
         words = before.split()
-        inner = [i for i in range(len(words)) if re.fullmatch("[a-z]{3,}" if grammar else "[a-z]{4,10}", words[i])]
+        inner = [
+            i
+            for i in range(len(words))
+            if re.fullmatch("[a-z]{3,}" if grammar else "[a-z]{4,10}", words[i])
+        ]
         inner = [i for i in inner if not grammar or any(words[i] in c for c in _CLASSES)]
         if not inner:
             continue
@@ -150,5 +217,9 @@ def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, 
                 pool = next(c for c in _CLASSES if words[j] in c) if grammar else _vocabulary()
                 new[j] = pick(pool)
             after = " ".join(new)
-            if all(new[j] != words[j] for j in range(i, i + count)) and split_of(after) == split and not _OFFENSIVE.search(after):
+            if (
+                all(new[j] != words[j] for j in range(i, i + count))
+                and split_of(after) == split
+                and not _OFFENSIVE.search(after)
+            ):
                 return before, after, " ".join(words[i : i + count]), " ".join(new[i : i + count])

@@ -1,8 +1,10 @@
-"""Shards: ``<task>-<split>-<index>.npy`` (int16 mono PCM, tracks end to end) and ``.jsonl`` (a ``schema.Label`` line per example).
+"""Shards: ``<task>-<split>-<index>.npy`` (int16 mono PCM, tracks end to end) and ``.jsonl`` (a
+``schema.Label`` line per example).
 
-Every shard is made from ``SeedSequence((seed, task, split, index))`` alone, so any one can be made again bit for bit, alone or in
-parallel; one that is there already is kept, which is what makes a run resumable.  ``manifest.json`` beside them says how the corpus
-was made, from which sources under which licences, and what each shard holds and hashes to.
+Every shard is made from ``SeedSequence((seed, task, split, index))`` alone, so any one can be made
+again bit for bit, alone or in parallel; one that is there already is kept, which is what makes a
+run resumable. ``manifest.json`` beside them says how the corpus was made, from which sources under
+which licences, and what each shard holds and hashes to.
 """
 
 from __future__ import annotations
@@ -23,25 +25,41 @@ from numpy.typing import NDArray
 from . import recipes
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, TASKS, Label, Track
 
-# Seconds of target audio in a shard.  Part of what a shard is: it does not depend on how many hours are asked for.
+# Seconds of target audio in a shard. Part of what a shard is: it does not depend on how many hours
+# are asked for.
 SHARD_SECONDS = {"train": 600.0, "valid": 120.0, "test": 120.0}
 MANIFEST = "manifest.json"
 
 SOURCES: dict[str, dict[str, Any]] = {
     "flite": {
-        "what": "base voices slt, rms, awb, kal16 and CMU's lexicon, spoken by virtual speakers", "version": "2.2",
-        "licence": "BSD-like (Carnegie Mellon University: free to use and distribute)", "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
-    },
-    "wordnet": {
-        "what": "example sentences", "version": "3.0", "licence": "WordNet licence (Princeton University: free to use, copy, modify and distribute)",
+        "what": "base voices slt, rms, awb, kal16 and CMU's lexicon, spoken by virtual speakers",
+        "version": "2.2",
+        "licence": "BSD-like (Carnegie Mellon University: free to use and distribute)",
         "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
     },
-    "FluidR3_GM": {"what": "instrument samples of music", "version": "3.1", "licence": "MIT (Frank Wen)", "tasks": ["t2m", "se"]},
-    "tinysoundfont": {"what": "plays the instrument samples", "licence": "MIT", "tasks": ["t2m", "se"]},
-    "uniaudio_training": {
-        "what": "grammar, sounds, noises, rooms, melodies, singing, captions", "licence": "that of this repository", "tasks": list(TASKS),
+    "wordnet": {
+        "what": "example sentences",
+        "version": "3.0",
+        "licence": "WordNet licence (Princeton University: free to use, copy, modify and distribute)",
+        "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
     },
-}  # fmt: skip
+    "FluidR3_GM": {
+        "what": "instrument samples of music",
+        "version": "3.1",
+        "licence": "MIT (Frank Wen)",
+        "tasks": ["t2m", "se"],
+    },
+    "tinysoundfont": {
+        "what": "plays the instrument samples",
+        "licence": "MIT",
+        "tasks": ["t2m", "se"],
+    },
+    "uniaudio_training": {
+        "what": "grammar, sounds, noises, rooms, melodies, singing, captions",
+        "licence": "that of this repository",
+        "tasks": list(TASKS),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class ShardSpec:
 
 
 def parse_name(name: str) -> tuple[str, str, int]:
-    """``a_edit-train-0003`` -> task, split, index.  Raises ValueError for what is no shard's name."""
+    """``a_edit-train-0003`` -> task, split, index. Raises ValueError for what is no shard's name."""
     found = re.fullmatch(rf"({'|'.join(TASKS)})-({'|'.join(SPLITS)})-(\d{{4,6}})", name)
     if not found:
         raise ValueError(f"expected the name of a shard such as tts-train-0003, got {name[:60]!r}")
@@ -67,7 +85,11 @@ def parse_name(name: str) -> tuple[str, str, int]:
 
 def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
     """All that is in a shard, from its spec alone."""
-    rng = np.random.default_rng(np.random.SeedSequence((spec.seed, zlib.crc32(spec.task.encode()), SPLITS.index(spec.split), spec.index)))
+    rng = np.random.default_rng(
+        np.random.SeedSequence(
+            (spec.seed, zlib.crc32(spec.task.encode()), SPLITS.index(spec.split), spec.index)
+        )
+    )
     bench = recipes.Bench(spec.split)
     stored: list[NDArray[np.int16]] = []
     places: dict[int, int] = {}
@@ -84,14 +106,28 @@ def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
                     kept.append(take)
                     stored.append(take.pcm)
                     total += len(take.pcm)
-                tracks[role] = Track(places[id(take)], len(take.pcm), take.text, take.speaker, take.phones, take.words)
-            labels.append(Label(f"{spec.name}-{len(labels):04d}", spec.task, spec.split, tracks, **draft.labels))
+                tracks[role] = Track(
+                    places[id(take)],
+                    len(take.pcm),
+                    take.text,
+                    take.speaker,
+                    take.phones,
+                    take.words,
+                )
+            labels.append(
+                Label(
+                    f"{spec.name}-{len(labels):04d}", spec.task, spec.split, tracks, **draft.labels
+                )
+            )
             wanted += len(draft.takes["target"].pcm)
     return np.concatenate(stored), labels
 
 
 def make_shard(spec: ShardSpec, folder: str) -> str:
-    """Makes one shard unless it is there; returns its name.  A shard with labels is whole: they are written last."""
+    """Makes one shard unless it is there; returns its name.
+
+    A shard with labels is whole: they are written last.
+    """
     labels_path = Path(folder) / f"{spec.name}.jsonl"
     if labels_path.exists():
         return spec.name
@@ -104,7 +140,10 @@ def make_shard(spec: ShardSpec, folder: str) -> str:
         part.replace(path)
 
     write(labels_path.with_suffix(".npy"), lambda f: np.save(f, pcm))
-    write(labels_path, lambda f: f.write(("\n".join(label.line() for label in labels) + "\n").encode()))
+    write(
+        labels_path,
+        lambda f: f.write(("\n".join(label.line() for label in labels) + "\n").encode()),
+    )
     return spec.name
 
 
@@ -126,21 +165,34 @@ def _package(name: str) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a corpus folder; None without one.  Raises ValueError for one that cannot be read."""
+    """The manifest of a corpus folder; None without one.
+
+    Raises ValueError for one that cannot be read.
+    """
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("seed"), int) or not isinstance(found.get("shards"), dict):
+        if (
+            not isinstance(found, dict)
+            or found.get("format") != FORMAT
+            or not isinstance(found.get("seed"), int)
+            or not isinstance(found.get("shards"), dict)
+        ):
             raise ValueError(f"expected a corpus manifest of format {FORMAT}")
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path}: {str(e)[:100]}; was the folder made by another version? make the corpus in a new one") from None
+        raise ValueError(
+            f"{path}: {str(e)[:100]}; was the folder made by another version? make the corpus in "
+            "a new one"
+        ) from None
     return found
 
 
 def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
-    """Describes every shard in the folder (those described before are not read again) and writes ``manifest.json``."""
+    """Describes every shard in the folder (those described before are not read again) and writes
+    ``manifest.json``.
+    """
     before = read_manifest(folder) or {}
     known = before.get("shards", {})
     names = sorted(p.stem for p in folder.glob("*.jsonl") if not p.name.startswith("."))
@@ -152,12 +204,17 @@ def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
         row[split] = round(row[split] + entry["seconds"] / 3600, 4)
     tasks = [t for t in TASKS if t in hours]
     manifest = {
-        "format": FORMAT, "seed": seed, "sample_rate": SAMPLE_RATE,
+        "format": FORMAT,
+        "seed": seed,
+        "sample_rate": SAMPLE_RATE,
         "hours": {t: hours[t] for t in tasks},
-        "sources": {name: {**s, "tasks": [t for t in s["tasks"] if t in hours]} for name, s in SOURCES.items()},
+        "sources": {
+            name: {**s, "tasks": [t for t in s["tasks"] if t in hours]}
+            for name, s in SOURCES.items()
+        },
         "packages": {name: _package(name) for name in ("numpy", "scipy", "soxr", "tinysoundfont")},
         "shards": shards,
-    }  # fmt: skip
+    }
     part = folder / f".{MANIFEST}.{os.getpid()}"
     part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     part.replace(folder / MANIFEST)

@@ -1,4 +1,6 @@
-"""Examples to look at and listen to: a WAV of each track, and one PNG with all of them over their labels."""
+"""Examples to look at and listen to: a WAV of each track, and one PNG with all of them over their
+labels.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from .schema import SAMPLE_RATE
 
 def _title(example: Example) -> str:
     label = example.label
-    facts = [label.id, label.caption, *(str(f) for f in (label.noise, label.interferer, label.room, label.edit, label.instruction) if f is not None)]
+    facts = [
+        label.id,
+        label.caption,
+        *(
+            str(f)
+            for f in (label.noise, label.interferer, label.room, label.edit, label.instruction)
+            if f is not None
+        ),
+    ]
     return "\n".join(f for f in facts if f)[:400]
 
 
@@ -27,11 +37,21 @@ def picture(example: Example, path: Path) -> None:
         import matplotlib.pyplot as plt
     except ImportError:
         raise CorpusError("pictures need matplotlib: pip install matplotlib") from None
-    fig, axes = plt.subplots(len(example.roles), 1, figsize=(14, 3.2 * len(example.roles) + 0.6), squeeze=False)
+    fig, axes = plt.subplots(
+        len(example.roles), 1, figsize=(14, 3.2 * len(example.roles) + 0.6), squeeze=False
+    )
     for ax, role in zip(axes[:, 0], example.roles, strict=True):
         track, x = example.track(role), example.audio(role)
         with np.errstate(divide="ignore"):
-            ax.specgram(np.pad(x, (0, max(0, 512 - len(x)))), NFFT=512, Fs=SAMPLE_RATE, noverlap=384, vmin=-140, vmax=-40, cmap="magma")
+            ax.specgram(
+                np.pad(x, (0, max(0, 512 - len(x)))),
+                NFFT=512,
+                Fs=SAMPLE_RATE,
+                noverlap=384,
+                vmin=-140,
+                vmax=-40,
+                cmap="magma",
+            )
         start = 0.0
         for p in track.phones:
             ax.axvline(p.end, color="w", lw=0.3)
@@ -41,7 +61,9 @@ def picture(example: Example, path: Path) -> None:
             ax.text((w.start + w.end) / 2, 6800, w.word, color="cyan", fontsize=7, ha="center")
         if role == "target":
             for n in example.label.notes:
-                ax.plot([n.start, n.start + n.duration], [float(hz(n.pitch))] * 2, color="lime", lw=1.5)
+                ax.plot(
+                    [n.start, n.start + n.duration], [float(hz(n.pitch))] * 2, color="lime", lw=1.5
+                )
         if example.label.edit is not None and role in ("source", "target"):
             span = getattr(example.label.edit, role)
             ax.axvspan(span.start / SAMPLE_RATE, span.end / SAMPLE_RATE, color="cyan", alpha=0.15)

@@ -1,6 +1,8 @@
-"""Singing: flite's phones stretched to notes, F0 set to a random-walk melody, by the corpus' own vocoder.
+"""Singing: flite's phones stretched to notes, F0 set to a random-walk melody, by the corpus' own
+vocoder.
 
-Every label is exact because the sound is made from it: note starts, phone ends and the F0 contour are drawn first.
+Every label is exact because the sound is made from it: note starts, phone ends and the F0 contour
+are drawn first.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ _VIBRATO_AFTER, _VIBRATO_RISE = 0.12, 0.15  # s
 
 # Up to where each phone is voiced, in Hz (0: not at all); above it the sound is noise.
 _VOICED_TO = {
-    **dict.fromkeys("l r w y m n ng".split(), 5000.0), **dict.fromkeys("b d g".split(), 2500.0),
-    **dict.fromkeys("v dh".split(), 1800.0), **dict.fromkeys("z zh jh".split(), 1000.0), **dict.fromkeys(VOWELS, 5500.0),
-}  # fmt: skip
+    **dict.fromkeys("l r w y m n ng".split(), 5000.0),
+    **dict.fromkeys("b d g".split(), 2500.0),
+    **dict.fromkeys("v dh".split(), 1800.0),
+    **dict.fromkeys("z zh jh".split(), 1000.0),
+    **dict.fromkeys(VOWELS, 5500.0),
+}
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,30 @@ class Song:
 
 
 def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
-    """F0 in Hz at each of ``count`` samples: the notes' pitches joined by portamento, vibrato on the long ones.
+    """F0 in Hz at each of ``count`` samples: the notes' pitches joined by portamento, vibrato on
+    the long ones.
 
     Rests hold the pitch of the note before (the first note's before it); nothing is voiced there.
     """
     midi = np.full(count, float(notes[0].pitch))
     wave = np.zeros(count)
     for note in notes:
-        first, last = round(note.start * SAMPLE_RATE), round((note.start + note.duration) * SAMPLE_RATE)
+        first, last = (
+            round(note.start * SAMPLE_RATE),
+            round((note.start + note.duration) * SAMPLE_RATE),
+        )
         midi[first:] = note.pitch
         if note.duration >= _LONG:
             t = np.arange(min(last, count) - first) / SAMPLE_RATE
-            depth = np.clip((t - _VIBRATO_AFTER) / _VIBRATO_RISE, 0, 1) * np.clip((note.duration - t) / 0.08, 0, 1)
-            wave[first : first + len(t)] = depth * vibrato.cents / 100 * np.sin(2 * np.pi * vibrato.hz * np.maximum(0.0, t - _VIBRATO_AFTER))
+            depth = np.clip((t - _VIBRATO_AFTER) / _VIBRATO_RISE, 0, 1) * np.clip(
+                (note.duration - t) / 0.08, 0, 1
+            )
+            wave[first : first + len(t)] = (
+                depth
+                * vibrato.cents
+                / 100
+                * np.sin(2 * np.pi * vibrato.hz * np.maximum(0.0, t - _VIBRATO_AFTER))
+            )
     n = int(_PORTAMENTO * SAMPLE_RATE)
     bend = np.hanning(n)
     bend /= bend.sum()
@@ -74,7 +90,10 @@ def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
 
 @dataclass
 class _Syllable:
-    """Segments first .. last - 1 of the utterance; ``nucleus`` is the vowel's place among them, -1 without one."""
+    """Segments first ..
+
+    Last - 1 of the utterance; ``nucleus`` is the vowel's place among them, -1 without one.
+    """
 
     first: int
     last: int
@@ -103,8 +122,11 @@ def _syllables(segments: tuple[Segment, ...]) -> list[_Syllable | None]:
     return found
 
 
-def melody(rng: np.random.Generator, stressed: list[bool], centre: float) -> tuple[list[int], list[float], str, str, int]:
-    """A random walk within a ninth around ``centre`` (MIDI), a note for each syllable: pitches, lengths in s, key, mode, tempo.
+def melody(
+    rng: np.random.Generator, stressed: list[bool], centre: float
+) -> tuple[list[int], list[float], str, str, int]:
+    """A random walk within a ninth around ``centre`` (MIDI), a note for each syllable: pitches,
+    lengths in s, key, mode, tempo.
 
     Stressed syllables get the longer notes, as lyrics do.
     """
@@ -120,12 +142,21 @@ def melody(rng: np.random.Generator, stressed: list[bool], centre: float) -> tup
         share = [0.55, 0.4, 0.05] if stressed[i] else [0.9, 0.1, 0.0]
         beats = float(rng.choice([0.5, 1.0, 1.5], p=share)) if i < count - 1 else 1.5
         lengths.append(beats * 60 / tempo)
-        at = int(np.clip(at + rng.choice([-3, -2, -1, 0, 1, 2, 3], p=[0.05, 0.15, 0.25, 0.1, 0.25, 0.15, 0.05]), middle - 4, middle + 4))
+        at = int(
+            np.clip(
+                at
+                + rng.choice([-3, -2, -1, 0, 1, 2, 3], p=[0.05, 0.15, 0.25, 0.1, 0.25, 0.15, 0.05]),
+                middle - 4,
+                middle + 4,
+            )
+        )
     return pitches, lengths, KEYS[key], mode, tempo
 
 
 def _stretch(old: float, new: float, length: float, count: int) -> Floats:
-    """Source times of ``count`` samples of a phone from ``old`` of ``length`` s, sung for ``new`` s: edges as they are, the middle stretched."""
+    """Source times of ``count`` samples of a phone from ``old`` of ``length`` s, sung for ``new``
+    s: edges as they are, the middle stretched.
+    """
     edge = min(0.05, 0.3 * length, 0.3 * new)
     t = np.arange(count) / SAMPLE_RATE
     return old + np.interp(t, [0.0, edge, new - edge, new], [0.0, edge, length - edge, length])
@@ -163,7 +194,12 @@ def sing(rng: np.random.Generator, text: str, speaker: Speaker, level_db: float 
     place = 0
     for s in syllables:
         if s is None:
-            add(place, max(REST, 0.0) if phones == [] or place == len(u.segments) - 1 else max(REST, round(natural[place], 2)))
+            add(
+                place,
+                max(REST, 0.0)
+                if phones == [] or place == len(u.segments) - 1
+                else max(REST, round(natural[place], 2)),
+            )
             place += 1
             continue
         begin, total = now, lengths[k]
@@ -179,7 +215,10 @@ def sing(rng: np.random.Generator, text: str, speaker: Speaker, level_db: float 
         if length > 0.8 and rng.random() < 0.5:  # two notes on one syllable
             cut = round(length / 2 * SAMPLE_RATE) / SAMPLE_RATE
             other = pitches[k] + int(rng.choice([-2, 2]))
-            notes += [Note(pitches[k], begin / SAMPLE_RATE, cut, s.lyric), Note(other, begin / SAMPLE_RATE + cut, length - cut, "-")]
+            notes += [
+                Note(pitches[k], begin / SAMPLE_RATE, cut, s.lyric),
+                Note(other, begin / SAMPLE_RATE + cut, length - cut, "-"),
+            ]
         else:
             notes.append(Note(pitches[k], begin / SAMPLE_RATE, length, s.lyric))
         if s.lyric != "-" or not words:
@@ -191,7 +230,20 @@ def sing(rng: np.random.Generator, text: str, speaker: Speaker, level_db: float 
     f0 = contour(tuple(notes), vibrato, now)
     corner = np.concatenate(corners)
     n = 160  # 10 ms: voicing does not switch at once
-    smooth = np.convolve(np.pad(corner, (n // 2, n - n // 2 - 1), mode="edge"), np.ones(n) / n, "valid")
+    smooth = np.convolve(
+        np.pad(corner, (n // 2, n - n // 2 - 1), mode="edge"), np.ones(n) / n, "valid"
+    )
     corner = np.where(smooth < 200.0, 0.0, smooth)
     samples = synthesize(rng, frames, np.concatenate(pieces), f0, corner, now)
-    return Song(set_level(samples, level_db), text, speaker.name, tuple(notes), tuple(phones), tuple(words), vibrato, key, mode, tempo)
+    return Song(
+        set_level(samples, level_db),
+        text,
+        speaker.name,
+        tuple(notes),
+        tuple(phones),
+        tuple(words),
+        vibrato,
+        key,
+        mode,
+        tempo,
+    )

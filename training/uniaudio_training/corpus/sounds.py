@@ -1,6 +1,7 @@
 """Ten classes of everyday sounds by plain DSP, each with the parameters that its captions name.
 
-Every generator draws its parameters first, then its samples, so that a clip is a function of the random state alone.
+Every generator draws its parameters first, then its samples, so that a clip is a function of the
+random state alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ SAMPLE_RATE = 16000
 
 @dataclass(frozen=True)
 class Sound:
-    """float32 samples [N] at 16 kHz, class name, and the parameters that a caption names (``captions.sound``)."""
+    """float32 samples [N] at 16 kHz, class name, and the parameters that a caption names
+    (``captions.sound``).
+    """
 
     name: str
     samples: np.ndarray
@@ -37,7 +40,12 @@ def _band(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarr
 
 
 # Hz up to which a pitch is called low, and from which high.
-PITCH_BORDERS = {"siren": (560.0, 690.0), "bell": (450.0, 900.0), "beep": (700.0, 1500.0), "engine": (45.0, 68.0)}
+PITCH_BORDERS = {
+    "siren": (560.0, 690.0),
+    "bell": (450.0, 900.0),
+    "beep": (700.0, 1500.0),
+    "engine": (45.0, 68.0),
+}
 
 
 def _pitch_word(name: str, hz: float) -> str:
@@ -46,12 +54,17 @@ def _pitch_word(name: str, hz: float) -> str:
 
 
 def is_clear(name: str, parameters: dict[str, Any], seconds: float) -> bool:
-    """False where nobody could judge a caption: a pitch within 5 % of the border between two words for it, or so many events in
-    ``seconds`` that two may run into one."""
-    return parameters.get("count", 1) * 0.4 <= seconds and all(abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ()))
+    """False where nobody could judge a caption: a pitch within 5 % of the border between two words
+    for it, or so many events in ``seconds`` that two may run into one.
+    """
+    return parameters.get("count", 1) * 0.4 <= seconds and all(
+        abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ())
+    )
 
 
-def _scatter(rng: np.random.Generator, seconds: float, count: int, event: Callable[[], np.ndarray]) -> np.ndarray:
+def _scatter(
+    rng: np.random.Generator, seconds: float, count: int, event: Callable[[], np.ndarray]
+) -> np.ndarray:
     """``count`` events in even slots with jitter, each whole."""
     out = np.zeros(int(seconds * SAMPLE_RATE))
     slot = len(out) / count
@@ -80,19 +93,34 @@ def _bell(rng: np.random.Generator, s: float) -> _Made:
     def strike() -> np.ndarray:
         t = _time(s / count)
         amps = np.array([0.3, 1, 0.6, 0.4, 0.5, 0.3, 0.2])
-        return sum(a * np.exp(-t / (decay / r**0.5)) * np.sin(2 * np.pi * hz * r * t) for a, r in zip(amps, ratios, strict=True))
+        return sum(
+            a * np.exp(-t / (decay / r**0.5)) * np.sin(2 * np.pi * hz * r * t)
+            for a, r in zip(amps, ratios, strict=True)
+        )
 
-    return _scatter(rng, s, count, strike), {"count": count, "hz": hz, "pitch": _pitch_word("bell", hz)}
+    return _scatter(rng, s, count, strike), {
+        "count": count,
+        "hz": hz,
+        "pitch": _pitch_word("bell", hz),
+    }
 
 
 def _beep(rng: np.random.Generator, s: float) -> _Made:
-    hz, count, length = float(np.exp(rng.uniform(np.log(350), np.log(3000)))), int(rng.integers(1, 7)), rng.uniform(0.08, 0.25)
+    hz, count, length = (
+        float(np.exp(rng.uniform(np.log(350), np.log(3000)))),
+        int(rng.integers(1, 7)),
+        rng.uniform(0.08, 0.25),
+    )
 
     def beep() -> np.ndarray:
         t = _time(length)
         return np.sin(2 * np.pi * hz * t) * np.minimum(1, np.minimum(t, length - t) / 0.005)
 
-    return _scatter(rng, s, count, beep), {"count": count, "hz": hz, "pitch": _pitch_word("beep", hz)}
+    return _scatter(rng, s, count, beep), {
+        "count": count,
+        "hz": hz,
+        "pitch": _pitch_word("beep", hz),
+    }
 
 
 def _rain(rng: np.random.Generator, s: float) -> _Made:
@@ -109,7 +137,9 @@ def _wind(rng: np.random.Generator, s: float) -> _Made:
     n = int(s * SAMPLE_RATE)
     gust = float(rng.choice([0.15, 0.5, 1.2]))
     t = _time(s)
-    slow = 0.5 + 0.5 * np.sin(2 * np.pi * gust * t + rng.uniform(0, 6.28)) * np.sin(2 * np.pi * gust * 0.37 * t + rng.uniform(0, 6.28))
+    slow = 0.5 + 0.5 * np.sin(2 * np.pi * gust * t + rng.uniform(0, 6.28)) * np.sin(
+        2 * np.pi * gust * 0.37 * t + rng.uniform(0, 6.28)
+    )
     low, high = _band(rng, n, 80, 400), _band(rng, n, 400, 1500)
     word = {0.15: "calm", 0.5: "gusty", 1.2: "stormy"}[gust]
     return low * (0.4 + slow) + 0.5 * high * slow**2, {"strength": word}
@@ -131,7 +161,9 @@ def _knock(rng: np.random.Generator, s: float) -> _Made:
 
     def knock() -> np.ndarray:
         t = _time(0.15)
-        return np.exp(-t / 0.02) * (np.sin(2 * np.pi * hz * t) + 0.6 * np.sin(2 * np.pi * hz * 2.3 * t)) + 0.5 * np.exp(-t / 0.004) * rng.standard_normal(len(t))
+        return np.exp(-t / 0.02) * (
+            np.sin(2 * np.pi * hz * t) + 0.6 * np.sin(2 * np.pi * hz * 2.3 * t)
+        ) + 0.5 * np.exp(-t / 0.004) * rng.standard_normal(len(t))
 
     return _scatter(rng, s, count, knock), {"count": count}
 
@@ -171,13 +203,23 @@ def _clock(rng: np.random.Generator, s: float) -> _Made:
 
 
 CLASSES: dict[str, Callable[[np.random.Generator, float], _Made]] = {
-    "siren": _siren, "bell": _bell, "beep": _beep, "rain": _rain, "wind": _wind,
-    "engine": _engine, "knock": _knock, "chirp": _chirp, "drip": _drip, "clock": _clock,
-}  # fmt: skip
+    "siren": _siren,
+    "bell": _bell,
+    "beep": _beep,
+    "rain": _rain,
+    "wind": _wind,
+    "engine": _engine,
+    "knock": _knock,
+    "chirp": _chirp,
+    "drip": _drip,
+    "clock": _clock,
+}
 
 
 def make(rng: np.random.Generator, name: str | None = None, seconds: float | None = None) -> Sound:
-    """One clip of 2 to 5 s (or ``seconds``) of a random class (or ``name``), at -14 to -28 dBFS RMS, with a faint noise floor."""
+    """One clip of 2 to 5 s (or ``seconds``) of a random class (or ``name``), at -14 to -28 dBFS
+    RMS, with a faint noise floor.
+    """
     name = name or list(CLASSES)[int(rng.integers(len(CLASSES)))]
     seconds = seconds or float(rng.uniform(2, 5))
     x, parameters = CLASSES[name](rng, seconds)

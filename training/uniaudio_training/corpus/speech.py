@@ -1,7 +1,9 @@
-"""Speech of the procedural corpus: virtual speakers over flite's base voices, with exact phone times.
+"""Speech of the procedural corpus: virtual speakers over flite's base voices, with exact phone
+times.
 
-A virtual speaker is a base voice with its F0 target and durations set, then resampled by ``alpha``, which moves the formants as a
-longer or shorter vocal tract does; durations and F0 are set so that they come out as asked after resampling.
+A virtual speaker is a base voice with its F0 target and durations set, then resampled by ``alpha``,
+which moves the formants as a longer or shorter vocal tract does; durations and F0 are set so that
+they come out as asked after resampling.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from .flite import SAMPLE_RATE, Segment, flite
 
 @dataclass(frozen=True)
 class Speaker:
-    """``alpha`` formant shift (1 is the base voice), ``f0`` Hz mean, ``rate`` relative speed (1 is the base's)."""
+    """``alpha`` formant shift (1 is the base voice), ``f0`` Hz mean, ``rate`` relative speed (1 is
+    the base's).
+    """
 
     name: str
     base: str
@@ -26,11 +30,24 @@ class Speaker:
     split: str = "train"
 
 
-# Mean F0 that suits each base (Hz, before resampling).  rms ignores the target and speaks at about 100 Hz.
+# Mean F0 that suits each base (Hz, before resampling). rms ignores the target and speaks at about
+# 100 Hz.
 _BASES = {"slt": (160.0, 205.0), "rms": (100.0,), "awb": (105.0, 145.0), "kal16": (95.0, 130.0)}
 _ALPHAS = (0.86, 0.94, 1.02, 1.10, 1.18)  # closer steps are not told apart by a speaker encoder
-_VALID = (("slt", 0.90, 182.0), ("slt", 1.06, 182.0), ("awb", 0.98, 125.0), ("awb", 1.14, 125.0))  # two of a base: vc needs pairs
-_HELD_OUT = (("slt", 0.98, 182.0), ("rms", 1.06, 100.0), ("awb", 0.90, 125.0), ("kal16", 1.14, 112.0), ("slt", 1.14, 170.0), ("awb", 1.06, 118.0))
+_VALID = (
+    ("slt", 0.90, 182.0),
+    ("slt", 1.06, 182.0),
+    ("awb", 0.98, 125.0),
+    ("awb", 1.14, 125.0),
+)  # two of a base: vc needs pairs
+_HELD_OUT = (
+    ("slt", 0.98, 182.0),
+    ("rms", 1.06, 100.0),
+    ("awb", 0.90, 125.0),
+    ("kal16", 1.14, 112.0),
+    ("slt", 1.14, 170.0),
+    ("awb", 1.06, 118.0),
+)
 
 
 def _speakers() -> tuple[Speaker, ...]:
@@ -38,11 +55,30 @@ def _speakers() -> tuple[Speaker, ...]:
     for base, f0s in _BASES.items():
         for alpha in _ALPHAS:
             for f0 in f0s:
-                rate = 1.0 + 0.12 * (((len(rows) * 7) % 5) - 2) / 2  # speakers differ in pace too: 0.88 to 1.12
-                rows.append(Speaker(f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}", base, alpha, f0 * alpha, round(rate, 2)))
+                rate = (
+                    1.0 + 0.12 * (((len(rows) * 7) % 5) - 2) / 2
+                )  # speakers differ in pace too: 0.88 to 1.12
+                rows.append(
+                    Speaker(
+                        f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}",
+                        base,
+                        alpha,
+                        f0 * alpha,
+                        round(rate, 2),
+                    )
+                )
     for split, held_out in (("test", _HELD_OUT), ("valid", _VALID)):
         for base, alpha, f0 in held_out:
-            rows.append(Speaker(f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}", base, alpha, f0 * alpha, 1.0, split))
+            rows.append(
+                Speaker(
+                    f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}",
+                    base,
+                    alpha,
+                    f0 * alpha,
+                    1.0,
+                    split,
+                )
+            )
     return tuple(rows)
 
 
@@ -51,7 +87,9 @@ SPEAKERS = _speakers()
 
 @dataclass(frozen=True)
 class Utterance:
-    """float32 samples [N] at 16 kHz with its text, speaker name and segments (phone, end in seconds)."""
+    """float32 samples [N] at 16 kHz with its text, speaker name and segments (phone, end in
+    seconds).
+    """
 
     text: str
     speaker: str
@@ -65,9 +103,15 @@ def speakers(split: str) -> tuple[Speaker, ...]:
 
 
 def speak(
-    text: str, speaker: Speaker, f0_scale: float = 1.0, rate_scale: float = 1.0, level_db: float | None = -23.0, noise_seed: int | None = None
+    text: str,
+    speaker: Speaker,
+    f0_scale: float = 1.0,
+    rate_scale: float = 1.0,
+    level_db: float | None = -23.0,
+    noise_seed: int | None = None,
 ) -> Utterance:
-    """One sentence by one virtual speaker, at ``level_db`` dBFS RMS over its loud part (None: as it comes).
+    """One sentence by one virtual speaker, at ``level_db`` dBFS RMS over its loud part (None: as it
+    comes).
 
     With ``noise_seed`` it is the same bit for bit whatever was spoken before.
     """
@@ -75,13 +119,22 @@ def speak(
     stretch = speaker.alpha / (speaker.rate * rate_scale)
     samples, segments = flite().say(text, speaker.base, f0, stretch, noise_seed)
     if speaker.alpha != 1.0:
-        samples = soxr.resample(samples, SAMPLE_RATE * speaker.alpha, SAMPLE_RATE).astype(np.float32)
+        samples = soxr.resample(samples, SAMPLE_RATE * speaker.alpha, SAMPLE_RATE).astype(
+            np.float32
+        )
     segments = [replace(s, end=s.end / speaker.alpha) for s in segments]
-    return Utterance(text, speaker.name, samples if level_db is None else set_level(samples, level_db), tuple(segments))
+    return Utterance(
+        text,
+        speaker.name,
+        samples if level_db is None else set_level(samples, level_db),
+        tuple(segments),
+    )
 
 
 def set_level(samples: np.ndarray, level_db: float) -> np.ndarray:
-    """Scales to ``level_db`` dBFS RMS over the frames within 30 dB of the loudest, with the peak kept below 0.99."""
+    """Scales to ``level_db`` dBFS RMS over the frames within 30 dB of the loudest, with the peak
+    kept below 0.99.
+    """
     now = loud_level(samples)
     if now < -100:
         return samples
@@ -90,7 +143,9 @@ def set_level(samples: np.ndarray, level_db: float) -> np.ndarray:
 
 
 def loud_level(samples: np.ndarray) -> float:
-    """dBFS RMS over the 20 ms frames within 30 dB of the loudest; -120 for silence and for less than a frame."""
+    """dBFS RMS over the 20 ms frames within 30 dB of the loudest; -120 for silence and for less
+    than a frame.
+    """
     if len(samples) < 320:
         return -120.0
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320)

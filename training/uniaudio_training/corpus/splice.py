@@ -1,4 +1,6 @@
-"""Words of one recording put into another of nearly the same sentence, sample-exact outside the span."""
+"""Words of one recording put into another of nearly the same sentence, sample-exact outside the
+span.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,15 @@ def _same(a: Segment, b: Segment) -> bool:
 
 
 def _in_phase(a: NDArray, b: NDArray, at_a: int, at_b: int) -> int | None:
-    """The place near ``at_b`` where ``b`` looks most like ``a`` at ``at_a``; None too close to an end."""
-    if at_a < _LOOK or at_a + _LOOK > len(a) or at_b < _LOOK + _REACH or at_b + _LOOK + _REACH > len(b):
+    """The place near ``at_b`` where ``b`` looks most like ``a`` at ``at_a``; None too close to an
+    end.
+    """
+    if (
+        at_a < _LOOK
+        or at_a + _LOOK > len(a)
+        or at_b < _LOOK + _REACH
+        or at_b + _LOOK + _REACH > len(b)
+    ):
         return None
     piece = a[at_a - _LOOK : at_a + _LOOK]
     wide = b[at_b - _REACH - _LOOK : at_b + _REACH + _LOOK]
@@ -43,8 +52,10 @@ def _in_phase(a: NDArray, b: NDArray, at_a: int, at_b: int) -> int | None:
 
 
 def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
-    """``a`` with what ``b`` says otherwise.  Cuts lie in the middle of the phones on either side of the words that differ, moved by
-    at most 8 ms to where the waves agree.  None where the sentences share no phone at either end or nothing differs."""
+    """``a`` with what ``b`` says otherwise. Cuts lie in the middle of the phones on either side of
+    the words that differ, moved by at most 8 ms to where the waves agree. None where the sentences
+    share no phone at either end or nothing differs.
+    """
     sa, sb = a.segments, b.segments
     head = 0
     while head < min(len(sa), len(sb)) and _same(sa[head], sb[head]):
@@ -52,7 +63,13 @@ def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
     tail = 0
     while tail < min(len(sa), len(sb)) - head and _same(sa[-1 - tail], sb[-1 - tail]):
         tail += 1
-    if head < 1 or tail < 1 or head == len(sa) or head == len(sb) or head + tail > min(len(sa), len(sb)):
+    if (
+        head < 1
+        or tail < 1
+        or head == len(sa)
+        or head == len(sb)
+        or head + tail > min(len(sa), len(sb))
+    ):
         return None
 
     def middle(segments: tuple[Segment, ...], i: int) -> float:
@@ -63,10 +80,17 @@ def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
     first_b, last_b = (round(middle(sb, i) * SAMPLE_RATE) for i in (head - 1, len(sb) - tail))
     at_first = _in_phase(a.samples, b.samples, first_a, first_b)
     at_last = _in_phase(a.samples, b.samples, last_a, last_b)
-    if at_first is None or at_last is None or at_last - at_first < 4 * _FADE or last_a - first_a < 4 * _FADE:
+    if (
+        at_first is None
+        or at_last is None
+        or at_last - at_first < 4 * _FADE
+        or last_a - first_a < 4 * _FADE
+    ):
         return None
     loud = 10 ** ((level_db - loud_level(a.samples)) / 20)
-    gain = 32767 * min(loud, 0.97 / max(float(np.abs(a.samples).max()), float(np.abs(b.samples).max())))
+    gain = 32767 * min(
+        loud, 0.97 / max(float(np.abs(a.samples).max()), float(np.abs(b.samples).max()))
+    )
     source = np.round(a.samples * gain).astype(np.int16)
     new = b.samples[at_first:at_last] * gain
     rise = np.linspace(0, 1, _FADE)
@@ -78,4 +102,6 @@ def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
     segments = list(sa[: head - 1])
     segments += [replace(s, end=s.end + into) for s in sb[head - 1 : len(sb) - tail]]
     segments += [replace(s, end=s.end + after) for s in sa[len(sa) - tail :]]
-    return Spliced(source, target, Span(first_a, last_a), Span(first_a, first_a + len(new)), tuple(segments))
+    return Spliced(
+        source, target, Span(first_a, last_a), Span(first_a, first_a + len(new)), tuple(segments)
+    )

@@ -1,6 +1,6 @@
 """A teacher: an open text-to-speech model that speaks our phones, its own durations as labels.
 
-    python -m uniaudio_training.corpus.teacher kokoro --model FOLDER --hours 2 --out data/kokoro
+    uniaudio-corpus teach kokoro --model FOLDER --hours 2 --out data/kokoro
 
 Kokoro-82M (Apache-2.0) is the one that is known here.  ``FOLDER`` holds ``kokoro.onnx`` (v1.0),
 ``config.json`` (its vocabulary) and ``voices/*.bin`` (float32 [510, 256]: a style for each number
@@ -207,7 +207,9 @@ class Kokoro:
         model = onnx.load(str(folder / "kokoro.onnx"))
         # named by the exporter: the clipped, summed durations of the tokens
         model.graph.output.append(
-            onnx.helper.make_tensor_value_info("/encoder/Clip_output_0", onnx.TensorProto.FLOAT, None)
+            onnx.helper.make_tensor_value_info(
+                "/encoder/Clip_output_0", onnx.TensorProto.FLOAT, None
+            )
         )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -264,7 +266,11 @@ def speak(teacher: Kokoro, text: str, voice: str, speed: float = 1.0) -> Spoken:
     s = script(words, mark if mark and mark in "?!" else ".")
     samples, units = teacher.speak(s, voice, speed)
     labels = place(
-        len(samples) / SAMPLE_RATE, silences(samples), s.phones, s.finals, list(phone_ends(s, units))
+        len(samples) / SAMPLE_RATE,
+        silences(samples),
+        s.phones,
+        s.finals,
+        list(phone_ends(s, units)),
     )
     begin = max(0.0, labels[0][1] - BEFORE)
     stop = min(len(samples) / SAMPLE_RATE, labels[-2][1] + AFTER)
@@ -280,7 +286,9 @@ def word_times(
     text: str, words: Sequence[Sequence[str]], phones: Sequence[Phone]
 ) -> tuple[Word, ...]:
     """The text's words with their times; none where text and phones count their words differently."""
-    written = [w for w in ("".join(c for c in t if c.isalnum() or c == "'") for t in text.split()) if w]
+    written = [
+        w for w in ("".join(c for c in t if c.isalnum() or c == "'") for t in text.split()) if w
+    ]
     said = [list(w) for w in words if list(w) != [PAUSE]]
     if len(written) != len(said):
         return ()

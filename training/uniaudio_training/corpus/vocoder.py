@@ -1,8 +1,10 @@
-"""A small vocoder of our own: spectral envelopes of clean speech, and sound with new F0 and timing from them.
+"""A small vocoder of our own: spectral envelopes of clean speech, and sound with new F0 and timing
+from them.
 
-The envelope is CheapTrick's (Morise, "CheapTrick, a spectral envelope estimator for high-quality speech synthesis", Speech
-Communication 2015): F0-adaptive window, smoothing over 2/3 F0, liftering.  What is voiced is taken from the phones, which the corpus
-knows, so no aperiodicity has to be estimated.  NumPy only: WORLD itself would have to be compiled by every user.
+The envelope is CheapTrick's (Morise, "CheapTrick, a spectral envelope estimator for high-quality
+speech synthesis", Speech Communication 2015): F0-adaptive window, smoothing over 2/3 F0, liftering.
+What is voiced is taken from the phones, which the corpus knows, so no aperiodicity has to be
+estimated. NumPy only: WORLD itself would have to be compiled by every user.
 """
 
 from __future__ import annotations
@@ -21,36 +23,60 @@ Floats = NDArray[np.floating]
 
 
 def envelopes(samples: Floats, low: float, high: float) -> Floats:
-    """Clean speech [N] with F0 within ``low`` .. ``high`` Hz -> log power spectral density [T, 513], frame t centred on t * HOP."""
+    """Clean speech [N] with F0 within ``low`` ..
+
+    ``high`` Hz -> log power spectral density [T, 513], frame t centred on t * HOP.
+    """
     f0, _ = f0_track(samples, low, high)
     voiced = f0 > 0
     count = len(f0)
     middle = float(np.median(f0[voiced])) if voiced.any() else 150.0
-    near = np.interp(np.arange(count), np.flatnonzero(voiced), f0[voiced]) if voiced.any() else np.full(count, middle)
+    near = (
+        np.interp(np.arange(count), np.flatnonzero(voiced), f0[voiced])
+        if voiced.any()
+        else np.full(count, middle)
+    )
     near = np.clip(near, middle / 1.8, middle * 1.8)
 
     x = np.pad(np.asarray(samples, np.float64), (FFT // 2, FFT))
-    x = x + 1e-5 * np.sin(np.arange(len(x)) * 12.9898) * np.cos(np.arange(len(x)) ** 1.5 * 0.313)  # a floor at -100 dB; no log of nothing
+    x = x + 1e-5 * np.sin(np.arange(len(x)) * 12.9898) * np.cos(
+        np.arange(len(x)) ** 1.5 * 0.313
+    )  # a floor at -100 dB; no log of nothing
     offset = np.arange(FFT) - FFT // 2
     frames = x[np.arange(count)[:, None] * HOP + np.arange(FFT)[None]]
     half = 1.5 * SAMPLE_RATE / near[:, None]
-    window = np.where(np.abs(offset)[None] < half, 0.5 + 0.5 * np.cos(np.pi * offset[None] / half), 0.0)
+    window = np.where(
+        np.abs(offset)[None] < half, 0.5 + 0.5 * np.cos(np.pi * offset[None] / half), 0.0
+    )
     window /= np.sqrt((window**2).sum(1, keepdims=True))
     frames = frames * window
     frames -= window * (frames.sum(1, keepdims=True) / window.sum(1, keepdims=True))
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    low_bins = _FREQS[None] < near[:, None]  # below F0 the window leaves nothing: mirror what lies above it
-    mirrored = np.take_along_axis(power, np.clip(np.rint((near[:, None] - _FREQS[None]) * FFT / SAMPLE_RATE).astype(int), 0, _BINS - 1), 1)
+    low_bins = (
+        _FREQS[None] < near[:, None]
+    )  # below F0 the window leaves nothing: mirror what lies above it
+    mirrored = np.take_along_axis(
+        power,
+        np.clip(
+            np.rint((near[:, None] - _FREQS[None]) * FFT / SAMPLE_RATE).astype(int), 0, _BINS - 1
+        ),
+        1,
+    )
     power = np.where(low_bins, power + mirrored, power)
 
-    wide = np.concatenate((power[:, 128:0:-1], power, power[:, -2:-130:-1]), axis=1)  # mirrored ends
+    wide = np.concatenate(
+        (power[:, 128:0:-1], power, power[:, -2:-130:-1]), axis=1
+    )  # mirrored ends
     total = np.cumsum(np.pad(wide, ((0, 0), (1, 0))), axis=1)
     edges = np.arange(total.shape[1]) - 128 - 0.5
     smooth = np.empty_like(power)
     centres = np.arange(_BINS)
     for i in range(count):
         width = near[i] * (2 / 3) * FFT / SAMPLE_RATE
-        smooth[i] = (np.interp(centres + width / 2, edges, total[i]) - np.interp(centres - width / 2, edges, total[i])) / width
+        smooth[i] = (
+            np.interp(centres + width / 2, edges, total[i])
+            - np.interp(centres - width / 2, edges, total[i])
+        ) / width
     log = np.log(np.maximum(smooth, 1e-14))
     quefrency = np.arange(_BINS)[None] / SAMPLE_RATE * near[:, None]
     lifter = np.sinc(quefrency) * (1.18 - 0.18 * np.cos(2 * np.pi * quefrency))
@@ -75,11 +101,18 @@ def _at(frames: Floats, where: Floats) -> Floats:
     return frames[i] * (1 - share) + frames[i + 1] * share
 
 
-def synthesize(rng: np.random.Generator, envelope: Floats, source_time: Floats, f0: Floats, noisy: Floats, count: int) -> NDArray[np.float32]:
+def synthesize(
+    rng: np.random.Generator,
+    envelope: Floats,
+    source_time: Floats,
+    f0: Floats,
+    noisy: Floats,
+    count: int,
+) -> NDArray[np.float32]:
     """Sound [count] from ``envelope`` [T, 513].
 
-    ``source_time`` s and ``f0`` Hz (> 0) are given for each output sample [count]; ``noisy`` [count] is the corner in Hz above which
-    the sound is noise instead of harmonics (0: all noise).
+    ``source_time`` s and ``f0`` Hz (> 0) are given for each output sample [count]; ``noisy``
+    [count] is the corner in Hz above which the sound is noise instead of harmonics (0: all noise).
     """
     out = np.zeros(count + 2 * FFT)
     phase = np.cumsum(f0 / SAMPLE_RATE)
@@ -87,10 +120,19 @@ def synthesize(rng: np.random.Generator, envelope: Floats, source_time: Floats, 
     at = np.flatnonzero(np.diff(whole, prepend=0.0) > 0)  # samples just after a pulse
     at = at[noisy[at] > 0]
     if len(at):
-        late = (phase[at] - whole[at]) * SAMPLE_RATE / f0[at]  # how long before the sample the pulse was, in samples
-        log = 0.5 * (_at(envelope, source_time[at] * SAMPLE_RATE / HOP) + np.log(SAMPLE_RATE / f0[at])[:, None])
+        late = (
+            (phase[at] - whole[at]) * SAMPLE_RATE / f0[at]
+        )  # how long before the sample the pulse was, in samples
+        log = 0.5 * (
+            _at(envelope, source_time[at] * SAMPLE_RATE / HOP)
+            + np.log(SAMPLE_RATE / f0[at])[:, None]
+        )
         share = 1.0 / (1.0 + (_FREQS[None] / np.maximum(noisy[at], 1.0)[:, None]) ** 8)
-        pulse = _minimum_phase(log) * np.sqrt(share) * np.exp(2j * np.pi * _FREQS[None] / SAMPLE_RATE * late[:, None])
+        pulse = (
+            _minimum_phase(log)
+            * np.sqrt(share)
+            * np.exp(2j * np.pi * _FREQS[None] / SAMPLE_RATE * late[:, None])
+        )
         pulse[:, 0] = 0
         kernel = np.fft.irfft(pulse, FFT, axis=1)
         fade = np.ones(FFT)

@@ -1,8 +1,10 @@
-"""What each task's test examples ask of a model, and what an answer is measured in: the eleven judges.
+"""What each task's test examples ask of a model, and what an answer is measured in: the eleven
+judges.
 
-A judge turns examples into cases (a request for ``Engine.generate``, the true answer, the floor) and an answer into measurements.
-Every answer is measured alike, be it the model's, the truth, the truth through the codec (the ceiling) or the floor: the input as it is,
-or for tasks that make sound of words another item of the split.
+A judge turns examples into cases (a request for ``Engine.generate``, the true answer, the floor)
+and an answer into measurements. Every answer is measured alike, be it the model's, the truth, the
+truth through the codec (the ceiling) or the floor: the input as it is, or for tasks that make sound
+of words another item of the split.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ _KNOWN = frozenset(GRAMMAR_WORDS)
 class Case:
     """One request and what is needed to judge its answer; all samples float32 at 16 kHz.
 
-    ``item`` is what bootstraps draw.  ``outside``: samples kept at the source's beginning and end (edits).  ``ceiling`` is the truth
-    through the codec, put there by whoever has one.
+    ``item`` is what bootstraps draw. ``outside``: samples kept at the source's beginning and end
+    (edits). ``ceiling`` is the truth through the codec, put there by whoever has one.
     """
 
     item: str
@@ -73,7 +75,9 @@ def in_grammar(text: str) -> bool:
 
 
 def choose(examples: Examples, count: int) -> list[Example]:
-    """``count`` examples spread evenly over the split; of speech half are the grammar's, as far as there are."""
+    """``count`` examples spread evenly over the split; of speech half are the grammar's, as far as
+    there are.
+    """
     every = list(examples)
     easy = [e for e in every if e.track().text and in_grammar(e.track().text)]
     share = min(len(easy), max(count - (len(every) - len(easy)), count // 2)) if easy else 0
@@ -81,7 +85,12 @@ def choose(examples: Examples, count: int) -> list[Example]:
     rest = [e for e in every if e.id not in taken]
 
     def spread(items: list[Example], n: int) -> list[Example]:
-        return [items[int(i)] for i in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))]
+        return [
+            items[int(i)]
+            for i in np.unique(
+                np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)
+            )
+        ]
 
     return sorted(spread(easy, share) + spread(rest, count - share), key=lambda e: e.id)
 
@@ -92,16 +101,23 @@ def fit(samples: Samples, count: int) -> Samples:
 
 
 def _case(e: Example, request: dict[str, Any], floor: Samples, **more: Any) -> Case:
-    have = {role: e.audio(role) for role in ("source", "prompt") if role in e.roles and role not in more}
+    have = {
+        role: e.audio(role) for role in ("source", "prompt") if role in e.roles and role not in more
+    }
     return Case(e.id, request, e.label, e.audio(), floor, **have, **more)
 
 
 def _other(chosen: Sequence[Example], i: int) -> Samples:
-    """The recording of another example, halfway through the list, by another speaker where there is one."""
+    """The recording of another example, halfway through the list, by another speaker where there is
+    one.
+    """
     n = len(chosen)
     places = [(i + n // 2 + k) % n for k in range(n)]
     mine = chosen[i].track().speaker
-    return next((chosen[p] for p in places if p != i and (not mine or chosen[p].track().speaker != mine)), chosen[places[0]]).audio()
+    return next(
+        (chosen[p] for p in places if p != i and (not mine or chosen[p].track().speaker != mine)),
+        chosen[places[0]],
+    ).audio()
 
 
 def _sound(samples: Samples) -> tuple[Samples, int]:
@@ -116,11 +132,18 @@ def _words_heard(case: Case, sound: Samples, after: str = "") -> Measurements:
     if in_grammar(case.target.text):
         yield f"grammar WER{after}", edit_errors(words(case.target.text), listener(True)(sound))
     elif case.target.phones:
-        yield f"phone error{after}", edit_errors(plain_phones([p.phone for p in case.target.phones]), recogniser().hear(sound))
+        yield (
+            f"phone error{after}",
+            edit_errors(
+                plain_phones([p.phone for p in case.target.phones]), recogniser().hear(sound)
+            ),
+        )
 
 
 def _likeness(case: Case, sound: Samples, after: str = "") -> Measurements:
-    """ESTOI and PESQ against the truth through the codec, the best that can be reached, and against the truth itself."""
+    """ESTOI and PESQ against the truth through the codec, the best that can be reached, and against
+    the truth itself.
+    """
     assert case.source is not None
     source = case.source
     for name, reference in (("", case.ceiling), (", against the clean recording", case.truth)):
@@ -136,25 +159,40 @@ def _likeness(case: Case, sound: Samples, after: str = "") -> Measurements:
 
 def _tts_cases(chosen: list[Example]) -> Iterator[Case]:
     for i, e in enumerate(chosen):
-        yield _case(e, {"text": e.track().text, "prompt": _sound(e.audio("prompt"))}, _other(chosen, i))
+        yield _case(
+            e, {"text": e.track().text, "prompt": _sound(e.audio("prompt"))}, _other(chosen, i)
+        )
 
 
 def _tts(case: Case, sound: Samples) -> Measurements:
     assert case.prompt is not None
     yield from _words_heard(case, sound)
-    yield "speaker similarity", cosine(speaker_encoder().embed(sound), case.voice_of("prompt", case.prompt))
+    yield (
+        "speaker similarity",
+        cosine(speaker_encoder().embed(sound), case.voice_of("prompt", case.prompt)),
+    )
 
 
 def _vc_cases(chosen: list[Example]) -> Iterator[Case]:
     for e in chosen:
-        yield _case(e, {"source": _sound(e.audio("source")), "prompt": _sound(e.audio("prompt"))}, e.audio("source"))
+        yield _case(
+            e,
+            {"source": _sound(e.audio("source")), "prompt": _sound(e.audio("prompt"))},
+            e.audio("source"),
+        )
 
 
 def _vc(case: Case, sound: Samples) -> Measurements:
     assert case.prompt is not None and case.source is not None
     yield from _words_heard(case, sound)
-    voice = speaker_encoder().embed(sound)  # source and target say the same at the same pace: they differ in the voice alone
-    yield "cosine to target - to source", cosine(voice, case.voice_of("target", case.truth)) - cosine(voice, case.voice_of("source", case.source))
+    voice = speaker_encoder().embed(
+        sound
+    )  # source and target say the same at the same pace: they differ in the voice alone
+    yield (
+        "cosine to target - to source",
+        cosine(voice, case.voice_of("target", case.truth))
+        - cosine(voice, case.voice_of("source", case.source)),
+    )
     yield "speaker similarity", cosine(voice, case.voice_of("prompt", case.prompt))
 
 
@@ -162,14 +200,18 @@ _LOUD, _SOFT = "0 dB", "10 dB"
 
 
 def _se_cases(chosen: list[Example]) -> Iterator[Case]:
-    """The corpus' own noise of each example (source - target), mixed anew at exactly 0 dB, and for words at 10 dB."""
+    """The corpus' own noise of each example (source - target), mixed anew at exactly 0 dB, and for
+    words at 10 dB.
+    """
     for e in chosen:
         noise = e.pcm("source").astype(np.float64) - e.pcm().astype(np.float64)
         for condition, snr in ((_LOUD, 0.0), (_SOFT, 10.0)):
             if condition == _SOFT and not in_grammar(e.track().text):
                 continue
             clean, mixed = (x.astype(np.float32) / 32767 for x in mix_at(e.audio(), noise, snr))
-            yield Case(e.id, {"source": _sound(mixed)}, e.label, clean, mixed, mixed, condition=condition)
+            yield Case(
+                e.id, {"source": _sound(mixed)}, e.label, clean, mixed, mixed, condition=condition
+            )
 
 
 def _se(case: Case, sound: Samples) -> Measurements:
@@ -181,14 +223,21 @@ def _se(case: Case, sound: Samples) -> Measurements:
 
 def _tse_cases(chosen: list[Example]) -> Iterator[Case]:
     for e in chosen:
-        yield _case(e, {"source": _sound(e.audio("source")), "prompt": _sound(e.audio("prompt"))}, e.audio("source"))
+        yield _case(
+            e,
+            {"source": _sound(e.audio("source")), "prompt": _sound(e.audio("prompt"))},
+            e.audio("source"),
+        )
 
 
 def _tse(case: Case, sound: Samples) -> Measurements:
     assert case.prompt is not None and case.source is not None
     voice = speaker_encoder().embed(sound)
     interferer = case.voice_of("interferer", case.source - case.truth)
-    yield "cosine to target - to interferer", cosine(voice, case.voice_of("target", case.truth)) - cosine(voice, interferer)
+    yield (
+        "cosine to target - to interferer",
+        cosine(voice, case.voice_of("target", case.truth)) - cosine(voice, interferer),
+    )
     yield "speaker similarity", cosine(voice, case.voice_of("prompt", case.prompt))
     yield from _likeness(case, sound)
     yield from _words_heard(case, sound)
@@ -220,7 +269,9 @@ def score(label: Label) -> list[tuple[int, float, str]]:
 
 def _svs_cases(chosen: list[Example]) -> Iterator[Case]:
     for i, e in enumerate(chosen):
-        yield _case(e, {"score": score(e.label), "prompt": _sound(e.audio("prompt"))}, _other(chosen, i))
+        yield _case(
+            e, {"score": score(e.label), "prompt": _sound(e.audio("prompt"))}, _other(chosen, i)
+        )
 
 
 def _svs(case: Case, sound: Samples) -> Measurements:
@@ -230,7 +281,10 @@ def _svs(case: Case, sound: Samples) -> Measurements:
         yield "notes within 50 cents", float(hit)
     yield "F0 error in cents", signals.melody_cents(f0, case.label.notes, case.label.vibrato)
     yield from _words_heard(case, sound)
-    yield "speaker similarity", cosine(speaker_encoder().embed(sound), case.voice_of("prompt", case.prompt))
+    yield (
+        "speaker similarity",
+        cosine(speaker_encoder().embed(sound), case.voice_of("prompt", case.prompt)),
+    )
 
 
 def _i_tts_cases(chosen: list[Example]) -> Iterator[Case]:
@@ -241,11 +295,17 @@ def _i_tts_cases(chosen: list[Example]) -> Iterator[Case]:
 def _i_tts(case: Case, sound: Samples) -> Measurements:
     want = case.label.instruction
     assert want is not None
-    spoken = sum(p.phone != "pau" for p in case.target.phones) / max(signals.speech_seconds(sound), 1e-3)
+    spoken = sum(p.phone != "pau" for p in case.target.phones) / max(
+        signals.speech_seconds(sound), 1e-3
+    )
     right = {
-        "F0": recipes.bin_of(recipes.median_f0(sound), recipes.F0_BINS[want.voice], ("low", "medium", "high")) == want.f0,
+        "F0": recipes.bin_of(
+            recipes.median_f0(sound), recipes.F0_BINS[want.voice], ("low", "medium", "high")
+        )
+        == want.f0,
         "rate": recipes.bin_of(spoken, recipes.RATE_BINS, ("slow", "medium", "fast")) == want.rate,
-        "gain": recipes.bin_of(loud_level(sound), recipes.LEVEL_BINS, ("quiet", "medium", "loud")) == want.gain,
+        "gain": recipes.bin_of(loud_level(sound), recipes.LEVEL_BINS, ("quiet", "medium", "loud"))
+        == want.gain,
     }
     for name, ok in right.items():
         yield "instruction bins right", float(ok)
@@ -261,20 +321,28 @@ def _outwards(start: int, end: int, count: int) -> tuple[int, int]:
 
 
 def _s_edit_cases(chosen: list[Example]) -> Iterator[Case]:
-    """The span is that of the words that go, as somebody marks it who hears them; the text is the words that come."""
+    """The span is that of the words that go, as somebody marks it who hears them; the text is the
+    words that come.
+    """
     for e in chosen:
         edit, source = e.label.edit, e.audio("source")
         assert edit is not None
         old = _inside(e.track("source"), edit.source.start, edit.source.end)
         start, end = _outwards(round(old[0] * RATE), round(old[1] * RATE), len(source))
         kept = _outwards(edit.source.start, edit.source.end, len(source))
-        case = _case(e, {"source": _sound(source), "span": (start / RATE, end / RATE), "text": edit.added}, source)
+        case = _case(
+            e,
+            {"source": _sound(source), "span": (start / RATE, end / RATE), "text": edit.added},
+            source,
+        )
         case.outside = (min(start, kept[0]), len(source) - max(end, kept[1]))
         yield case
 
 
 def _inside(track: Track, start: int, end: int) -> tuple[float, float]:
-    """Begin and end in s of the words that lie within samples [start, end): those that were replaced."""
+    """Begin and end in s of the words that lie within samples [start, end): those that were
+    replaced.
+    """
     found = [w for w in track.words if start / RATE <= w.start and w.end <= end / RATE]
     return (found[0].start, found[-1].end) if found else (start / RATE, end / RATE)
 
@@ -286,13 +354,19 @@ def _s_edit(case: Case, sound: Samples) -> Measurements:
         said, new = words(track.text), words(edit.added)
         old = words(case.label.tracks["source"].text)
         first = next((i for i, (a, b) in enumerate(zip(said, old, strict=False)) if a != b), 0)
-        yield "WER of the new words", edit_errors(said, listener(True)(sound), first, first + len(new))
+        yield (
+            "WER of the new words",
+            edit_errors(said, listener(True)(sound), first, first + len(new)),
+        )
     else:
         begin, end = _inside(track, edit.target.start, edit.target.end)
         spoken = [p for p in track.phones if p.phone != "pau"]
         at = [i for i, p in enumerate(spoken) if begin + 1e-4 < p.end <= end + 1e-4]
         said = plain_phones([p.phone for p in spoken])
-        yield "phone error of the new words", edit_errors(said, recogniser().hear(sound), at[0], at[-1] + 1)
+        yield (
+            "phone error of the new words",
+            edit_errors(said, recogniser().hear(sound), at[0], at[-1] + 1),
+        )
     head, tail = case.outside
     same = int((fit(sound[:head], head) == case.source[:head]).sum())
     if tail:
@@ -311,7 +385,9 @@ def _a_edit_cases(chosen: list[Example]) -> Iterator[Case]:
         request: dict[str, Any] = {"instruction": e.label.caption, "source": _sound(source)}
         if (start, end) != (0, len(source)):
             request["span"] = (start / RATE, end / RATE)
-        yield _case(e, request, source, outside=(start, len(source) - end), condition=edit.operation)
+        yield _case(
+            e, request, source, outside=(start, len(source) - end), condition=edit.operation
+        )
 
 
 def _a_edit(case: Case, sound: Samples) -> Measurements:
@@ -325,11 +401,17 @@ def _a_edit(case: Case, sound: Samples) -> Measurements:
         yield "event right", right
         yield f"event right, {edit.operation}", right
     else:
-        yield f"log-mel distance in dB, {edit.operation}", log_mel_distance(case.truth[span], sound[span], RATE)
+        yield (
+            f"log-mel distance in dB, {edit.operation}",
+            log_mel_distance(case.truth[span], sound[span], RATE),
+        )
     head, tail = case.outside
     if head or tail:
         apart = np.abs(sound - case.source)
-        yield "largest change outside the span", float(max(apart[:head].max(initial=0.0), apart[len(apart) - tail :].max(initial=0.0)))
+        yield (
+            "largest change outside the span",
+            float(max(apart[:head].max(initial=0.0), apart[len(apart) - tail :].max(initial=0.0))),
+        )
 
 
 # Sounds and music
@@ -337,7 +419,11 @@ def _a_edit(case: Case, sound: Samples) -> Measurements:
 
 def _caption_cases(chosen: list[Example]) -> Iterator[Case]:
     for i, e in enumerate(chosen):
-        yield _case(e, {"text": e.label.caption, "seconds": round(e.track().samples / FRAME) * FRAME / RATE}, _other(chosen, i))
+        yield _case(
+            e,
+            {"text": e.label.caption, "seconds": round(e.track().samples / FRAME) * FRAME / RATE},
+            _other(chosen, i),
+        )
 
 
 def _t2s(case: Case, sound: Samples) -> Measurements:
@@ -373,9 +459,15 @@ class Judge:
 
 _AS_IT_IS, _ANOTHER = "the input as it is", "another item of the split"
 JUDGES: dict[str, Judge] = {
-    "tts": Judge(_tts_cases, _tts, _ANOTHER), "vc": Judge(_vc_cases, _vc, _AS_IT_IS), "se": Judge(_se_cases, _se, _AS_IT_IS),
-    "tse": Judge(_tse_cases, _tse, _AS_IT_IS), "svs": Judge(_svs_cases, _svs, _ANOTHER), "t2s": Judge(_caption_cases, _t2s, _ANOTHER),
-    "t2m": Judge(_caption_cases, _t2m, _ANOTHER), "a_edit": Judge(_a_edit_cases, _a_edit, _AS_IT_IS, "span"),
-    "sd": Judge(_sd_cases, _sd, _AS_IT_IS), "i_tts": Judge(_i_tts_cases, _i_tts, _ANOTHER),
+    "tts": Judge(_tts_cases, _tts, _ANOTHER),
+    "vc": Judge(_vc_cases, _vc, _AS_IT_IS),
+    "se": Judge(_se_cases, _se, _AS_IT_IS),
+    "tse": Judge(_tse_cases, _tse, _AS_IT_IS),
+    "svs": Judge(_svs_cases, _svs, _ANOTHER),
+    "t2s": Judge(_caption_cases, _t2s, _ANOTHER),
+    "t2m": Judge(_caption_cases, _t2m, _ANOTHER),
+    "a_edit": Judge(_a_edit_cases, _a_edit, _AS_IT_IS, "span"),
+    "sd": Judge(_sd_cases, _sd, _AS_IT_IS),
+    "i_tts": Judge(_i_tts_cases, _i_tts, _ANOTHER),
     "s_edit": Judge(_s_edit_cases, _s_edit, _AS_IT_IS, "span"),
-}  # fmt: skip
+}

@@ -1,12 +1,16 @@
-"""What is heard: which of ten sounds, which event over a background, which instrument.  Small networks on log-mel statistics.
+"""What is heard: which of ten sounds, which event over a background, which instrument. Small
+networks on log-mel statistics.
 
-They hear the recordings of the corpus' train split, copies of them blurred and noised in the log-mel domain, and copies through a
-codec: what is asked is which sound it is, not whether a codec has left traces (the codec's own judges measure that).  Blur alone does
-not do: a codec of 2 kbit/s jitters and dulls in ways of its own (instruments through it .37 right by a judge that had only heard
-recordings, .76 by one that had heard it as well, .87 and .91 of the recordings).  Their weights lie beside this file, so that everyone measures alike.
+They hear the recordings of the corpus' train split, copies of them blurred and noised in the
+log-mel domain, and copies through a codec: what is asked is which sound it is, not whether a codec
+has left traces (the codec's own judges measure that). Blur alone does not do: a codec of 2 kbit/s
+jitters and dulls in ways of its own (instruments through it .37 right by a judge that had only
+heard recordings, .76 by one that had heard it as well, .87 and .91 of the recordings). Their
+weights lie beside this file, so that everyone measures alike.
 
-``python -m uniaudio_training.evaluate.classifiers --corpus data/heard --through FOLDER`` trains them again and says what they score on the
-test split; those here heard ``uniaudio-corpus make --tasks t2s=1.5,a_edit=2,t2m=4 --seed 1 --out data/heard``.
+``python -m uniaudio_training.evaluate.classifiers --corpus data/heard --through FOLDER`` trains
+them again and says what they score on the test split; those here heard ``uniaudio-corpus make
+--tasks t2s=1.5,a_edit=2,t2m=4 --seed 1 --out data/heard``.
 """
 
 from __future__ import annotations
@@ -37,8 +41,16 @@ Floats = NDArray[np.floating]
 SAMPLE_RATE = 16000
 WEIGHTS = Path(__file__).with_name("classifiers.safetensors")
 NONE = "none"
-LABELS: dict[str, tuple[str, ...]] = {"sound": tuple(CLASSES), "event": (NONE, *EVENTS), "instrument": tuple(INSTRUMENTS)}
-TASKS = {"sound": "t2s", "event": "a_edit", "instrument": "t2m"}  # whose examples each is trained on
+LABELS: dict[str, tuple[str, ...]] = {
+    "sound": tuple(CLASSES),
+    "event": (NONE, *EVENTS),
+    "instrument": tuple(INSTRUMENTS),
+}
+TASKS = {
+    "sound": "t2s",
+    "event": "a_edit",
+    "instrument": "t2m",
+}  # whose examples each is trained on
 _BANDS, _WINDOW, _HOP, _RANGE = 40, 512, 160, 6.0  # _RANGE: decades below the loudest
 _HIDDEN, _STEPS, _COPIES = 80, 900, 1
 _SHORTEST = 640  # samples: two frames
@@ -46,7 +58,9 @@ _SHORTEST = 640  # samples: two frames
 
 def log_mel(samples: Floats) -> NDArray[np.float32]:
     """[T, 40] at 100 Hz, decades below the loudest, at least -6."""
-    power = band_powers(samples, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _BANDS, 50.0, 7600.0))
+    power = band_powers(
+        samples, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _BANDS, 50.0, 7600.0)
+    )
     level = np.log10(power + max(float(power.max(initial=0.0)), 1e-10) * 10**-_RANGE)
     return (level - level.max()).astype(np.float32)
 
@@ -55,9 +69,15 @@ def blurred(level: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     """The same smeared over a few frames and bands, noised, tilted and with a higher floor."""
     power = 10.0 ** torch.from_numpy(level)[None, None]
     frames, bands = int(rng.integers(0, 3)), int(rng.integers(0, 2))
-    power = F.avg_pool2d(power, (2 * frames + 1, 2 * bands + 1), 1, (frames, bands), count_include_pad=False)[0, 0].numpy()
+    power = F.avg_pool2d(
+        power, (2 * frames + 1, 2 * bands + 1), 1, (frames, bands), count_include_pad=False
+    )[0, 0].numpy()
     level = np.log10(power + power.max() * 10 ** -rng.uniform(3, _RANGE))
-    level = level + rng.uniform(0, 0.2) * rng.standard_normal(level.shape) + np.cumsum(rng.standard_normal(_BANDS)) * rng.uniform(0, 0.08)
+    level = (
+        level
+        + rng.uniform(0, 0.2) * rng.standard_normal(level.shape)
+        + np.cumsum(rng.standard_normal(_BANDS)) * rng.uniform(0, 0.08)
+    )
     return (level - level.max()).astype(np.float32)
 
 
@@ -65,7 +85,14 @@ def statistics(level: NDArray[np.float32]) -> NDArray[np.float32]:
     """log-mel [T, 40] -> [361]: per band its mean, spread, percentiles and changes, and the length."""
     change = np.abs(np.diff(level, axis=0)) if len(level) > 1 else np.zeros_like(level)
     across = np.abs(np.diff(level, axis=1, append=level[:, -1:]))
-    parts = (level.mean(0), level.std(0), *np.percentile(level, [10, 50, 90, 100], axis=0), change.mean(0), np.percentile(change, 95, axis=0), across.mean(0))
+    parts = (
+        level.mean(0),
+        level.std(0),
+        *np.percentile(level, [10, 50, 90, 100], axis=0),
+        change.mean(0),
+        np.percentile(change, 95, axis=0),
+        across.mean(0),
+    )
     return np.concatenate((*parts, [min(len(level) / 100.0, 8.0)])).astype(np.float32)
 
 
@@ -77,15 +104,23 @@ class Classifier:
     state: dict[str, Tensor]
 
     def __call__(self, samples: Floats) -> str:
-        """float32 [N] at 16 kHz -> the likeliest label; silence is none of them ("none" where that is one)."""
+        """float32 [N] at 16 kHz -> the likeliest label; silence is none of them ("none" where that
+        is one).
+        """
         if not np.any(samples):
             return NONE
-        return self.labels[int(self.scores(torch.from_numpy(statistics(log_mel(samples)))[None])[0].argmax())]
+        return self.labels[
+            int(self.scores(torch.from_numpy(statistics(log_mel(samples)))[None])[0].argmax())
+        ]
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
         s = self.state
-        return F.linear(F.gelu(F.linear((x - s["mean"]) / s["scale"], s["up"], s["up_bias"])), s["down"], s["down_bias"])
+        return F.linear(
+            F.gelu(F.linear((x - s["mean"]) / s["scale"], s["up"], s["up_bias"])),
+            s["down"],
+            s["down_bias"],
+        )
 
 
 @lru_cache(maxsize=4)
@@ -94,10 +129,16 @@ def classifier(name: str, path: Path = WEIGHTS) -> Classifier:
     from safetensors import safe_open
 
     if not path.exists():
-        raise FileNotFoundError(f"no classifiers at {path}; train them: python -m uniaudio_training.evaluate.classifiers")
+        raise FileNotFoundError(
+            f"no classifiers at {path}; train them: python -m "
+            "uniaudio_training.evaluate.classifiers"
+        )
     with safe_open(str(path), "pt") as f:
         labels = tuple(f.metadata()[name].split(","))
-        return Classifier(labels, {k.partition(".")[2]: f.get_tensor(k).float() for k in f.keys() if k.startswith(name)})  # noqa: SIM118
+        return Classifier(
+            labels,
+            {k.partition(".")[2]: f.get_tensor(k).float() for k in f.keys() if k.startswith(name)},
+        )  # noqa: SIM118
 
 
 def examples(corpus: Corpus, name: str, split: str) -> Iterator[tuple[Floats, str]]:
@@ -116,15 +157,22 @@ def examples(corpus: Corpus, name: str, split: str) -> Iterator[tuple[Floats, st
             yield e.audio()[span], str(label.parameters.get("added", NONE))
 
 
-def heard_through(pairs: Sequence[tuple[Floats, str]], subject: Subject) -> list[tuple[Floats, str]]:
-    """The recordings as the model's codec gives them back, with the LM's codebooks; those that are shorter than two frames are left out."""
+def heard_through(
+    pairs: Sequence[tuple[Floats, str]], subject: Subject
+) -> list[tuple[Floats, str]]:
+    """The recordings as the model's codec gives them back, with the LM's codebooks; those that are
+    shorter than two frames are left out.
+    """
     return [
         (subject.through_codec(x, subject.lm_codebooks or subject.codebooks)[: len(x)], label)
-        for x, label in tqdm(pairs, desc="through the codec", unit="clip") if len(x) > _SHORTEST
-    ]  # fmt: skip
+        for x, label in tqdm(pairs, desc="through the codec", unit="clip")
+        if len(x) > _SHORTEST
+    ]
 
 
-def train(pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: int = 0) -> dict[str, Tensor]:
+def train(
+    pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: int = 0
+) -> dict[str, Tensor]:
     """The same weights every time from the same recordings."""
     rng = np.random.default_rng(seed)
     rows, targets = [], []
@@ -141,27 +189,59 @@ def train(pairs: Sequence[tuple[Floats, str]], labels: tuple[str, ...], seed: in
         return (torch.randn(shape, generator=dice) / shape[-1] ** 0.5).requires_grad_()
 
     up, down = start(_HIDDEN, x.shape[1]), start(len(labels), _HIDDEN)
-    up_bias, down_bias = torch.zeros(_HIDDEN, requires_grad=True), torch.zeros(len(labels), requires_grad=True)
+    up_bias, down_bias = (
+        torch.zeros(_HIDDEN, requires_grad=True),
+        torch.zeros(len(labels), requires_grad=True),
+    )
     optimizer = torch.optim.AdamW([up, up_bias, down, down_bias], lr=4e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=_STEPS)
     for _ in range(_STEPS):
         rows_now = torch.randint(len(x), (512,), generator=dice)
         noisy = x[rows_now] + 0.3 * torch.randn((len(rows_now), x.shape[1]), generator=dice)
-        loss = F.cross_entropy(F.linear(F.gelu(F.linear(noisy, up, up_bias)), down, down_bias), y[rows_now])
+        loss = F.cross_entropy(
+            F.linear(F.gelu(F.linear(noisy, up, up_bias)), down, down_bias), y[rows_now]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return {k: v.detach() for k, v in (("mean", mean), ("scale", scale), ("up", up), ("up_bias", up_bias), ("down", down), ("down_bias", down_bias))}
+    return {
+        k: v.detach()
+        for k, v in (
+            ("mean", mean),
+            ("scale", scale),
+            ("up", up),
+            ("up_bias", up_bias),
+            ("down", down),
+            ("down_bias", down_bias),
+        )
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     from safetensors.torch import save_file
 
-    p = argparse.ArgumentParser(prog="python -m uniaudio_training.evaluate.classifiers", description="Train the classifiers of sounds, events and instruments.")
-    p.add_argument("--corpus", type=Path, required=True, help="a folder of uniaudio-corpus make with t2s, t2m and a_edit")
-    p.add_argument("--through", required=True, help="a model folder, or a codec run's, through whose codec copies are heard")
-    p.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (default: beside this module)")
+    p = argparse.ArgumentParser(
+        prog="python -m uniaudio_training.evaluate.classifiers",
+        description="Train the classifiers of sounds, events and instruments.",
+    )
+    p.add_argument(
+        "--corpus",
+        type=Path,
+        required=True,
+        help="a folder of uniaudio-corpus make with t2s, t2m and a_edit",
+    )
+    p.add_argument(
+        "--through",
+        required=True,
+        help="a model folder, or a codec run's, through whose codec copies are heard",
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=WEIGHTS,
+        help="where the weights go (default: beside this module)",
+    )
     args = p.parse_args(argv)
     torch.set_num_threads(1)
     tensors: dict[str, Tensor] = {}
@@ -170,16 +250,33 @@ def main(argv: list[str] | None = None) -> int:
         subject = load_subject(args.through)
         for name, labels in LABELS.items():
             recordings = list(examples(corpus, name, "train"))
-            state = {k: v.half() for k, v in train(recordings + heard_through(recordings, subject), labels).items()}
+            state = {
+                k: v.half()
+                for k, v in train(recordings + heard_through(recordings, subject), labels).items()
+            }
             tensors.update({f"{name}.{k}": v.contiguous() for k, v in state.items()})
             hear = Classifier(labels, {k: v.float() for k, v in state.items()})
             unheard = list(examples(corpus, name, "test"))
-            for what, pairs in (("recordings", unheard), ("recordings through the codec", heard_through(unheard, subject))):
-                print(f"{name}: {sum(hear(x) == label for x, label in pairs)} of {len(pairs)} test {what} right", flush=True)
+            for what, pairs in (
+                ("recordings", unheard),
+                ("recordings through the codec", heard_through(unheard, subject)),
+            ):
+                print(
+                    f"{name}: {sum(hear(x) == label for x, label in pairs)} of {len(pairs)} test "
+                    f"{what} right",
+                    flush=True,
+                )
     except (CorpusError, OSError, ValueError) as e:
         print(f"classifiers: error: {e}", file=sys.stderr)
         return 2
-    save_file(tensors, str(args.out), {"format": "uniaudio-classifiers-1", **{name: ",".join(labels) for name, labels in LABELS.items()}})
+    save_file(
+        tensors,
+        str(args.out),
+        {
+            "format": "uniaudio-classifiers-1",
+            **{name: ",".join(labels) for name, labels in LABELS.items()},
+        },
+    )
     print(f"written: {args.out} ({args.out.stat().st_size} bytes)")
     return 0
 

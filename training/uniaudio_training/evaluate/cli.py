@@ -21,31 +21,81 @@ TASKS = ("tts", "codec")
 def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m uniaudio_training.evaluate",
-        description="Judge a model: each number with its count, its 95 % interval, and what the original recordings reach.",
-        epilog="example: python -m uniaudio_training.evaluate --model bundled --corpus data/corpus --write",
+        description=(
+            "Judge a model: each number with its count, its 95 % interval, and what the "
+            "original recordings reach."
+        ),
+        epilog=(
+            "example: python -m uniaudio_training.evaluate --model bundled --corpus "
+            "data/corpus --write"
+        ),
     )
     p.add_argument(
         "--model",
         required=True,
-        help="a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:echo' / 'fake:noise' (the ends of the scale)",
+        help=(
+            "a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:echo' / "
+            "'fake:noise' (the ends of the scale)"
+        ),
     )
     p.add_argument(
-        "--corpus", type=Path, help="judge all tasks on the test split of this folder of uniaudio-corpus make, beside ceiling, floor and truth"
+        "--corpus",
+        type=Path,
+        help=(
+            "judge all tasks on the test split of this folder of uniaudio-corpus make, beside "
+            "ceiling, floor and truth"
+        ),
     )
-    p.add_argument("--task", help="what to judge: with --corpus some of its tasks (default: all), without one of tts, codec (default: both)")
     p.add_argument(
-        "--single", action="append", default=[], metavar="TASK=FOLDER",
-        help="with --corpus: a model of the same size trained on this task alone, to compare with; may be repeated",
-    )  # fmt: skip
-    p.add_argument("--json", type=Path, help="write the report here too; with --corpus it is kept task by task, and a run that was stopped goes on "
-                   "(default: judged/MODEL.json in the corpus folder)")  # fmt: skip
-    p.add_argument("--write", action="store_true", help="with --corpus: write the tables into docs/quality.md")
-    p.add_argument("--limit", type=int, help="with --corpus about so many examples a task (default: 48); without, sentences a voice (default: 100)")
-    p.add_argument(
-        "--seed", type=int, default=0, help="draws the sentences and the model's random numbers (default: %(default)s)"
+        "--task",
+        help=(
+            "what to judge: with --corpus some of its tasks (default: all), without one of "
+            "tts, codec (default: both)"
+        ),
     )
-    p.add_argument("--threads", type=int, default=1, help="of the model and the judges (default: %(default)s)")
-    p.add_argument("--dtype", default="auto", help="how a model folder's LM is held, as in the engine (default: %(default)s)")
+    p.add_argument(
+        "--single",
+        action="append",
+        default=[],
+        metavar="TASK=FOLDER",
+        help=(
+            "with --corpus: a model of the same size trained on this task alone, to compare "
+            "with; may be repeated"
+        ),
+    )
+    p.add_argument(
+        "--json",
+        type=Path,
+        help=(
+            "write the report here too; with --corpus it is kept task by task, and a run that "
+            "was stopped goes on (default: judged/MODEL.json in the corpus folder)"
+        ),
+    )
+    p.add_argument(
+        "--write", action="store_true", help="with --corpus: write the tables into docs/quality.md"
+    )
+    p.add_argument(
+        "--limit",
+        type=int,
+        help=(
+            "with --corpus about so many examples a task (default: 48); without, sentences a "
+            "voice (default: 100)"
+        ),
+    )
+    p.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="draws the sentences and the model's random numbers (default: %(default)s)",
+    )
+    p.add_argument(
+        "--threads", type=int, default=1, help="of the model and the judges (default: %(default)s)"
+    )
+    p.add_argument(
+        "--dtype",
+        default="auto",
+        help="how a model folder's LM is held, as in the engine (default: %(default)s)",
+    )
     p.add_argument(
         "--lm-codebooks",
         type=int,
@@ -69,7 +119,9 @@ def main(argv: list[str] | None = None) -> int:
         return _error(f"--limit: expected 1 or more, got {args.limit}")
     singles = dict(s.partition("=")[::2] for s in args.single)
     if not all(task in known and folder for task, folder in singles.items()):
-        return _error(f"--single: expected TASK=FOLDER with a task of {', '.join(known)}, got {args.single}")
+        return _error(
+            f"--single: expected TASK=FOLDER with a task of {', '.join(known)}, got {args.single}"
+        )
     if args.corpus is None and (args.write or singles):
         return _error(f"{'--write' if args.write else '--single'}: expected --corpus DIR with it")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy is there
@@ -89,7 +141,9 @@ def main(argv: list[str] | None = None) -> int:
         return _error(str(e))
 
 
-def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str]) -> int:
+def _judge_corpus(
+    args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str]
+) -> int:
     """Every task on the corpus' test split, those that were judged before left alone."""
     from ..corpus.reading import open_corpus
     from .engines import load_subject
@@ -100,7 +154,11 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
     if not corpus.folder.is_dir():
         raise ValueError(f"--corpus: expected a folder of uniaudio-corpus make, got {args.corpus}")
     plan = Plan(args.limit or LIMIT, args.seed)
-    name = args.model.replace(":", "-") if args.model.startswith("fake:") else Path(args.model).resolve().name
+    name = (
+        args.model.replace(":", "-")
+        if args.model.startswith("fake:")
+        else Path(args.model).resolve().name
+    )
     report = Report(args.json or args.corpus / "judged" / f"{name}.json")
     results: list[Judged] = []
     trouble: list[str] = []
@@ -109,7 +167,11 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
         if "test" not in corpus.splits(task):
             trouble.append(f"{task}: {args.corpus} has no test examples")
             continue
-        single = load_subject(singles[task], args.threads, args.lm_codebooks, args.dtype) if task in singles else None
+        single = (
+            load_subject(singles[task], args.threads, args.lm_codebooks, args.dtype)
+            if task in singles
+            else None
+        )
         key = {**about, "single": digest(single), "corpus": corpus_digest(corpus, task)}
         judged = report.find(task, key)
         if judged is not None:
@@ -119,9 +181,15 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
             report.add(key, judged)
         results.append(judged)
         trouble += judged.trouble
-        trouble += [f"{task}: {measure} rates the floor as well as the truth" for measure in blind(judged.scores)]
+        trouble += [
+            f"{task}: {measure} rates the floor as well as the truth"
+            for measure in blind(judged.scores)
+        ]
     if not results:
-        raise ValueError(f"{args.corpus}: no test examples of {', '.join(tasks)}; make them: uniaudio-corpus make")
+        raise ValueError(
+            f"{args.corpus}: no test examples of {', '.join(tasks)}; make them: uniaudio-corpus "
+            "make"
+        )
     print(table(results))
     for line in trouble:
         print(f"! {line}")
@@ -135,7 +203,12 @@ def _judge_corpus(args: argparse.Namespace, subject: Subject, tasks: list[str], 
 
 def _command(args: argparse.Namespace) -> str:
     """What makes these tables again, without a machine's paths."""
-    parts = ["--model", args.model if ":" in args.model else Path(args.model).name, "--corpus", args.corpus.name]
+    parts = [
+        "--model",
+        args.model if ":" in args.model else Path(args.model).name,
+        "--corpus",
+        args.corpus.name,
+    ]
     for flag in ("task", "limit", "seed"):
         if (value := getattr(args, flag)) not in (None, 0):
             parts += [f"--{flag}", str(value)]
@@ -161,7 +234,11 @@ def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str
     trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
     for task, module in (("tts", tts), ("codec", codec)):
         if task in can:
-            plan = module.Plan.limited(args.limit, args.seed) if args.limit else module.Plan(seed=args.seed)  # type: ignore[attr-defined]
+            plan = (
+                module.Plan.limited(args.limit, args.seed)
+                if args.limit
+                else module.Plan(seed=args.seed)
+            )  # type: ignore[attr-defined]
             more, lines = module.judge(subject, plan, not args.quiet)  # type: ignore[attr-defined]
             rows += more
             trouble += lines
@@ -170,9 +247,17 @@ def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str
         print(f"! {line}")
     if args.json is not None:
         report = {
-            "model": args.model, "dtype": args.dtype, "seed": args.seed, "limit": args.limit, "codebooks": subject.codebooks, "lm_codebooks": subject.lm_codebooks,
-            "seconds": round(time.monotonic() - begin, 1), "judges": _versions(), "rows": [r.as_json() for r in rows], "trouble": trouble,
-        }  # fmt: skip
+            "model": args.model,
+            "dtype": args.dtype,
+            "seed": args.seed,
+            "limit": args.limit,
+            "codebooks": subject.codebooks,
+            "lm_codebooks": subject.lm_codebooks,
+            "seconds": round(time.monotonic() - begin, 1),
+            "judges": _versions(),
+            "rows": [r.as_json() for r in rows],
+            "trouble": trouble,
+        }
         part = args.json.with_name(f".{args.json.name}.{os.getpid()}")
         part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
         part.replace(args.json)
@@ -184,7 +269,15 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for package in ("pocketsphinx", "resemblyzer", "webrtcvad-wheels", "pesq", "pystoi", "torch", "numpy"):
+    for package in (
+        "pocketsphinx",
+        "resemblyzer",
+        "webrtcvad-wheels",
+        "pesq",
+        "pystoi",
+        "torch",
+        "numpy",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

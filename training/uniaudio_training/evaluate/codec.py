@@ -1,4 +1,6 @@
-"""How well a codec keeps speech of held-out speakers, sounds and music, with all its codebooks and with those that the LM uses."""
+"""How well a codec keeps speech of held-out speakers, sounds and music, with all its codebooks and
+with those that the LM uses.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PESQ_BEST = 4.644  # what PESQ-wb gives two equal clips
 
 @dataclass(frozen=True)
 class Plan:
-    """``sentences`` grammar and as many WordNet sentences, by the held-out speakers in turn; ``clips`` of sound and of music."""
+    """``sentences`` grammar and as many WordNet sentences, by the held-out speakers in turn;
+    ``clips`` of sound and of music.
+    """
 
     sentences: int = 100
     clips: int = 40
@@ -39,7 +43,9 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
     rows, codes = _speech(subject, plan, counts, progress)
     for kind in ("sound", "music") if plan.clips else ():
         distances: dict[int, list[list[float]]] = defaultdict(list)
-        for clip in tqdm(items.clips(kind, plan.clips, plan.seed), desc=kind, unit="clip", disable=not progress):
+        for clip in tqdm(
+            items.clips(kind, plan.clips, plan.seed), desc=kind, unit="clip", disable=not progress
+        ):
             c = subject.encode(clip)
             codes.append(c)
             for k in counts:
@@ -94,9 +100,13 @@ def _speech(
         (t, False) for t in items.open_sentences(plan.sentences, plan.seed)
     ]
     codes: list[NDArray[np.int32]] = []
-    values: dict[tuple[str, int], list[list[float]]] = defaultdict(list)  # (measure, codebooks; 0: the original)
+    values: dict[tuple[str, int], list[list[float]]] = defaultdict(
+        list
+    )  # (measure, codebooks; 0: the original)
     errors: dict[tuple[str, int], list[list]] = defaultdict(list)
-    for i, (text, grammar) in enumerate(tqdm(texts, desc="codec on speech", unit="clip", disable=not progress)):
+    for i, (text, grammar) in enumerate(
+        tqdm(texts, desc="codec on speech", unit="clip", disable=not progress)
+    ):
         u = items.original(text, names[i % len(names)])
         c = subject.encode(u.samples)
         codes.append(c)
@@ -107,11 +117,15 @@ def _speech(
             else:
                 said = [s.phone.rstrip("012") for s in u.segments if s.phone != "pau"]
                 errors["phone error", k].append([edit_errors(said, recogniser().hear(clip))])
-                values["speaker similarity", k].append([cosine(speaker_encoder().embed(clip), prompts[u.speaker])])
+                values["speaker similarity", k].append(
+                    [cosine(speaker_encoder().embed(clip), prompts[u.speaker])]
+                )
                 if k:
                     values["PESQ-wb", k].append([pesq_wb(u.samples, clip)])
                     values["ESTOI", k].append([estoi(u.samples, clip)])
-                    values["log-mel distance in dB", k].append([log_mel_distance(u.samples, clip, 16000)])
+                    values["log-mel distance in dB", k].append(
+                        [log_mel_distance(u.samples, clip, 16000)]
+                    )
     rows = []
     for k in counts:
         for measure in ("grammar WER", "phone error"):

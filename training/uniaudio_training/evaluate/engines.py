@@ -1,7 +1,8 @@
-"""What is judged: a model folder through the public engine, a codec training run, or one of two fakes.
+"""What is judged: a model folder through the public engine, a codec training run, or one of two
+fakes.
 
-The fakes are the ends of the scale: one speaks with flite itself and must score like the originals, the other makes noise and
-must fail.  A judge that cannot tell them apart judges nothing.
+The fakes are the ends of the scale: one speaks with flite itself and must score like the originals,
+the other makes noise and must fail. A judge that cannot tell them apart judges nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class _Sound:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under judgement; ``lm_codebooks`` is how many of ``codebooks`` the LM uses (0: there is no LM)."""
+    """A model under judgement; ``lm_codebooks`` is how many of ``codebooks`` the LM uses (0: there
+    is no LM).
+    """
 
     name: str
     engine: Judged
@@ -60,9 +63,14 @@ class Subject:
     sample_rate: int = 16000
 
     def say(
-        self, text: str, seed: int, voice: str | None = None, prompt: NDArray[np.float32] | None = None
+        self,
+        text: str,
+        seed: int,
+        voice: str | None = None,
+        prompt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16 kHz).
+        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16
+        kHz).
 
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
         """
@@ -73,7 +81,9 @@ class Subject:
         return at_16k(sound.samples, sound.sample_rate)
 
     def make(self, task: str, requests: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """The answers to some requests of one task, float32 at 16 kHz, stepped together where the engine can."""
+        """The answers to some requests of one task, float32 at 16 kHz, stepped together where the
+        engine can.
+        """
         together = getattr(self.engine, "generate_batch", None)
         if together is not None:
             sounds = together(requests, task=task)
@@ -100,7 +110,9 @@ class Subject:
         sound = self.engine.decode(codes)
         return at_16k(sound.samples, sound.sample_rate)
 
-    def through_codec(self, samples: NDArray[np.float32], num_codebooks: int) -> NDArray[np.float32]:
+    def through_codec(
+        self, samples: NDArray[np.float32], num_codebooks: int
+    ) -> NDArray[np.float32]:
         return self.decode(self.encode(samples)[:num_codebooks])
 
     def asked_phones(self, text: str) -> list[str]:
@@ -114,19 +126,30 @@ class Subject:
 
 
 class FliteEngine:
-    """Speaks with the corpus's own voices; its codec keeps sounds and adds noise, less with more codebooks."""
+    """Speaks with the corpus's own voices; its codec keeps sounds and adds noise, less with more
+    codebooks.
+    """
 
     CODEBOOKS, LM_CODEBOOKS, SIZE, FRAME = 8, 4, 1024, 320
 
     def __init__(self) -> None:
         self._kept: dict[bytes, NDArray[np.float32]] = {}
 
-    def generate(self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0) -> Sound:
+    def generate(
+        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
+    ) -> Sound:
         if prompt is not None:  # it knows a prompt by heart, not by ear
-            voice = next(s.name for s in items.HELD_OUT if np.array_equal(items.prompt(s.name), prompt[0]))
+            voice = next(
+                s.name for s in items.HELD_OUT if np.array_equal(items.prompt(s.name), prompt[0])
+            )
         who = next(s for s in SPEAKERS if s.name == voice)
         rng = np.random.default_rng(seed)
-        u = speak(text, who, f0_scale=float(rng.uniform(0.98, 1.02)), rate_scale=float(rng.uniform(0.97, 1.03)))
+        u = speak(
+            text,
+            who,
+            f0_scale=float(rng.uniform(0.98, 1.02)),
+            rate_scale=float(rng.uniform(0.97, 1.03)),
+        )
         return _Sound(u.samples)
 
     def asked_phones(self, text: str) -> list[str]:
@@ -135,14 +158,20 @@ class FliteEngine:
     def encode(self, audio: Any) -> NDArray[np.int32]:
         samples = np.asarray(audio[0], np.float32)
         rng = np.random.default_rng(zlib.crc32(samples.tobytes()))
-        codes = rng.integers(self.SIZE, size=(self.CODEBOOKS, -(-len(samples) // self.FRAME))).astype(np.int32)
+        codes = rng.integers(
+            self.SIZE, size=(self.CODEBOOKS, -(-len(samples) // self.FRAME))
+        ).astype(np.int32)
         for k in range(1, self.CODEBOOKS + 1):
             self._kept[codes[:k].tobytes()] = samples
         return codes
 
     def decode(self, codes: Any) -> Sound:
         x = self._kept[np.ascontiguousarray(codes, np.int32).tobytes()]
-        noise = np.random.default_rng(1).standard_normal(len(x)) * x.std() * 10 ** (-(20 + 3 * len(codes)) / 20)
+        noise = (
+            np.random.default_rng(1).standard_normal(len(x))
+            * x.std()
+            * 10 ** (-(20 + 3 * len(codes)) / 20)
+        )
         return _Sound((x + noise).astype(np.float32))
 
     def voices(self) -> list[str]:
@@ -152,7 +181,9 @@ class FliteEngine:
 class NoiseEngine(FliteEngine):
     """White noise of the right length, whatever it is asked."""
 
-    def generate(self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0) -> Sound:
+    def generate(
+        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
+    ) -> Sound:
         return _Sound(self._noise(16000 + 800 * len(text), seed))
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
@@ -167,14 +198,22 @@ class NoiseEngine(FliteEngine):
 
 
 class EchoEngine(NoiseEngine):
-    """Gives back what it was given: the source as it is, otherwise noise of the length that was asked for.  Its codec is flite's."""
+    """Gives back what it was given: the source as it is, otherwise noise of the length that was
+    asked for.
+
+    Its codec is flite's.
+    """
 
     def tasks(self) -> list[dict[str, str]]:
         return [{"name": name} for name in TASKS]
 
     def generate(self, task: str, seed: int = 0, **inputs: Any) -> Sound:  # type: ignore[override]
         source = inputs.get("source")
-        return _Sound(self._noise(int(16000 * inputs.get("seconds", 1.0)), seed) if source is None else np.asarray(source[0]))
+        return _Sound(
+            self._noise(int(16000 * inputs.get("seconds", 1.0)), seed)
+            if source is None
+            else np.asarray(source[0])
+        )
 
     encode, decode = FliteEngine.encode, FliteEngine.decode
 
@@ -193,7 +232,11 @@ class CodecRun:
     def encode(self, audio: Any) -> NDArray[np.int32]:
         import torch
 
-        return self.codec.encode(torch.from_numpy(np.asarray(audio[0], np.float32))[None])[0].numpy().astype(np.int32)
+        return (
+            self.codec.encode(torch.from_numpy(np.asarray(audio[0], np.float32))[None])[0]
+            .numpy()
+            .astype(np.int32)
+        )
 
     def decode(self, codes: Any) -> Sound:
         import torch
@@ -206,25 +249,53 @@ class CodecRun:
         return []
 
 
-FAKES: dict[str, type[FliteEngine]] = {"fake:flite": FliteEngine, "fake:noise": NoiseEngine, "fake:echo": EchoEngine}
+FAKES: dict[str, type[FliteEngine]] = {
+    "fake:flite": FliteEngine,
+    "fake:noise": NoiseEngine,
+    "fake:echo": EchoEngine,
+}
 
 
-def load_subject(model: str, threads: int = 1, lm_codebooks: int = 4, dtype: str = "auto") -> Subject:
-    """A model folder (its LM held as ``dtype``), a codec run's folder (``codec.json``; ``lm_codebooks`` is then what its LM will use), or a fake."""
+def load_subject(
+    model: str, threads: int = 1, lm_codebooks: int = 4, dtype: str = "auto"
+) -> Subject:
+    """A model folder (its LM held as ``dtype``), a codec run's folder (``codec.json``;
+    ``lm_codebooks`` is then what its LM will use), or a fake.
+    """
     if model in FAKES:
         fake = FAKES[model]
         return Subject(model, fake(), fake.CODEBOOKS, fake.SIZE, fake.LM_CODEBOOKS)
     if (Path(model) / "codec.json").exists():
         run = CodecRun(Path(model))
         c = run.codec.config
-        return Subject(model, run, c.num_codebooks, c.codebook_size, min(lm_codebooks, c.num_codebooks), c.sample_rate)
+        return Subject(
+            model,
+            run,
+            c.num_codebooks,
+            c.codebook_size,
+            min(lm_codebooks, c.num_codebooks),
+            c.sample_rate,
+        )
     from uniaudio_engine import Engine
 
-    engine = Engine.from_pretrained(None if model == "bundled" else model, threads=threads, dtype=dtype)
+    engine = Engine.from_pretrained(
+        None if model == "bundled" else model, threads=threads, dtype=dtype
+    )
     c, lm = engine.config.codec, engine.config.lm
-    return Subject(model, engine, c.num_codebooks, c.codebook_size, lm.num_codebooks if lm else 0, c.sample_rate)
+    return Subject(
+        model,
+        engine,
+        c.num_codebooks,
+        c.codebook_size,
+        lm.num_codebooks if lm else 0,
+        c.sample_rate,
+    )
 
 
 def able(subject: Subject, tasks: Sequence[str]) -> list[str]:
     """Those of ``tasks`` that the subject can be judged on."""
-    return [t for t in tasks if t != "tts" or (subject.lm_codebooks and not isinstance(subject.engine, CodecRun))]
+    return [
+        t
+        for t in tasks
+        if t != "tts" or (subject.lm_codebooks and not isinstance(subject.engine, CodecRun))
+    ]

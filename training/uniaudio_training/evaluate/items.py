@@ -1,4 +1,6 @@
-"""What models are asked to say, by whom, and the original recordings: all drawn from a seed, never from training."""
+"""What models are asked to say, by whom, and the original recordings: all drawn from a seed, never
+from training.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def grammar_sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def open_sentences(count: int, seed: int = 0) -> list[str]:
-    """``count`` different WordNet sentences of the test split (it has some 900); fewer are a prefix of more."""
+    """``count`` different WordNet sentences of the test split (it has some 900); fewer are a prefix
+    of more.
+    """
     rng = np.random.default_rng((seed, _OPEN))
     found: dict[str, None] = {}
     while len(found) < count:
@@ -58,28 +62,38 @@ def original(text: str, name: str) -> Utterance:
 
 @lru_cache(maxsize=64)
 def prompt(name: str, seed: int = 0) -> NDArray[np.float32]:
-    """3 s of a virtual speaker, float32 at 16 kHz: sentences of the valid split, without the silence before them."""
+    """3 s of a virtual speaker, float32 at 16 kHz: sentences of the valid split, without the
+    silence before them.
+    """
     rng = np.random.default_rng((seed, _PROMPT))
     parts: list[NDArray[np.float32]] = []
     while sum(map(len, parts)) < PROMPT_SECONDS * 16000:
         u = original(draw_sentence(rng, "valid", grammar_share=0.0), name)
         first = u.segments[0]
-        parts.append(u.samples[int(first.end * 16000) if first.phone == "pau" and not parts else 0 :])
+        parts.append(
+            u.samples[int(first.end * 16000) if first.phone == "pau" and not parts else 0 :]
+        )
     return np.concatenate(parts)[: int(PROMPT_SECONDS * 16000)]
 
 
 def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
-    """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the spot."""
+    """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the
+    spot.
+    """
     make, stream = {"music": (music.make, 0), "sound": (sounds.make, 1)}[kind]
     made = []
     for i in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), stream, i)))
+        rng = np.random.default_rng(
+            np.random.SeedSequence((seed, _CLIP, SPLITS.index("test"), stream, i))
+        )
         made.append(make(rng).samples)
     return made
 
 
 def choose_voices(names: Sequence[str], count: int) -> list[str]:
-    """``count`` of a model's voices, spread evenly over those that the corpus can record (all voices when it can none)."""
+    """``count`` of a model's voices, spread evenly over those that the corpus can record (all
+    voices when it can none).
+    """
     pool = [n for n in names if n in _BY_NAME] or list(names)
     if len(pool) <= count:
         return pool

@@ -1,8 +1,10 @@
-"""Judges a model folder on the test split of a corpus, task by task, each number beside what it is to be read against.
+"""Judges a model folder on the test split of a corpus, task by task, each number beside what it is
+to be read against.
 
-Five answers to the same cases are measured alike: the model's; that of a model of the same size trained on the one task (where one is given);
-the truth through the model's codec with as many codebooks as the LM has (the ceiling); the input as it is, or another item of the split
-(the floor); and the truth.  A judge whose truth and floor score alike judges nothing: :func:`blind` names such.
+Five answers to the same cases are measured alike: the model's; that of a model of the same size
+trained on the one task (where one is given); the truth through the model's codec with as many
+codebooks as the LM has (the ceiling); the input as it is, or another item of the split (the floor);
+and the truth. A judge whose truth and floor score alike judges nothing: :func:`blind` names such.
 """
 
 from __future__ import annotations
@@ -105,10 +107,14 @@ class Answers:
 def ask(subject: Subject, task: str, cases: Sequence[Case], seed: int, progress: bool) -> Answers:
     """The model's answers to all cases, in batches; each is what the model would give alone."""
     found, begin = Answers(), time.monotonic()
-    with tqdm(total=len(cases), desc=f"{task}: {subject.name}", unit="clip", disable=not progress) as bar:
+    with tqdm(
+        total=len(cases), desc=f"{task}: {subject.name}", unit="clip", disable=not progress
+    ) as bar:
         for at in range(0, len(cases), _BATCH):
             some = cases[at : at + _BATCH]
-            requests = [{**c.request, "seed": item_seed(seed, 3, at + i)} for i, c in enumerate(some)]
+            requests = [
+                {**c.request, "seed": item_seed(seed, 3, at + i)} for i, c in enumerate(some)
+            ]
             try:
                 made = subject.make(task, requests)
             except Exception:  # one of them: find out which
@@ -128,7 +134,10 @@ def ask(subject: Subject, task: str, cases: Sequence[Case], seed: int, progress:
 
 def through_codec(subject: Subject, case: Case, judge: Judge) -> Samples:
     """The truth encoded and decoded with the LM's codebooks; of edits the part that is not kept."""
-    sound = fit(subject.through_codec(case.truth, subject.lm_codebooks or subject.codebooks), len(case.truth))
+    sound = fit(
+        subject.through_codec(case.truth, subject.lm_codebooks or subject.codebooks),
+        len(case.truth),
+    )
     if judge.finish == "span":
         head, tail = case.outside
         sound[:head] = case.truth[:head]
@@ -150,7 +159,13 @@ class _Statistic:
             return lambda rows: sum(r[0] for r in rows) / max(1, sum(r[1] for r in rows))
         if measure == "largest change outside the span":
             return lambda rows: max(rows, default=math.nan)
-        return lambda rows: error_rate(rows) if rows and isinstance(rows[0], Errors) else math.fsum(rows) / len(rows) if rows else math.nan
+        return lambda rows: (
+            error_rate(rows)
+            if rows and isinstance(rows[0], Errors)
+            else math.fsum(rows) / len(rows)
+            if rows
+            else math.nan
+        )
 
     def _frechet(self, rows: list[Moments]) -> float:
         if self.reference is None or not rows:
@@ -164,7 +179,9 @@ class _Statistic:
 def reference_moments(examples: Examples, count: int = _REFERENCE_CLIPS) -> Moments | None:
     """Log-mel moments of clips of the train split, spread over it."""
     whole: Moments | None = None
-    for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)):
+    for i in np.unique(
+        np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
+    ):
         m = Moments.of(log_mel(examples[int(i)].audio(), 16000))
         whole = m if whole is None else whole + m
     return whole
@@ -183,7 +200,13 @@ class Judged:
     model_seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        return plain({**asdict(self), "scores": [s.as_json() for s in self.scores], "blind": blind(self.scores)})
+        return plain(
+            {
+                **asdict(self),
+                "scores": [s.as_json() for s in self.scores],
+                "blind": blind(self.scores),
+            }
+        )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Judged:
@@ -192,9 +215,17 @@ class Judged:
 
 
 def judge_task(
-    task: str, subject: Subject, corpus: Corpus, plan: Plan, single: Subject | None = None, progress: bool = True
+    task: str,
+    subject: Subject,
+    corpus: Corpus,
+    plan: Plan,
+    single: Subject | None = None,
+    progress: bool = True,
 ) -> Judged:
-    """Everything about one task.  A model that cannot do it is left out of the answers, and it is said."""
+    """Everything about one task.
+
+    A model that cannot do it is left out of the answers, and it is said.
+    """
     begin = time.monotonic()
     judge = JUDGES[task]
     chosen = choose(corpus[task, "test"], plan.limit)
@@ -218,13 +249,17 @@ def judge_task(
     answers[FLOOR], answers[TRUTH] = [c.floor for c in cases], [c.truth for c in cases]
 
     found: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    with tqdm(total=len(answers) * len(cases), desc=f"{task}: judging", unit="clip", disable=not progress) as bar:
+    with tqdm(
+        total=len(answers) * len(cases), desc=f"{task}: judging", unit="clip", disable=not progress
+    ) as bar:
         for who, sounds in answers.items():
             for case, sound in zip(cases, sounds, strict=True):
                 for measure, value in judge.measure(case, sound):
                     found[measure, who][case.item].append(value)
                 bar.update()
-    needs_reference = any(measure == FRECHET for measure, _ in found) and "train" in corpus.splits(task)
+    needs_reference = any(measure == FRECHET for measure, _ in found) and "train" in corpus.splits(
+        task
+    )
     statistic = _Statistic(reference_moments(corpus[task, "train"]) if needs_reference else None)
     scores = []
     for (measure, who), items in found.items():
@@ -233,31 +268,67 @@ def judge_task(
         rows = [v for g in groups for v in g]
         value = of(rows)
         known = not math.isnan(value)
-        low, high = interval(groups, of, 50 if measure == FRECHET else 400, plan.seed) if known else (math.nan, math.nan)
+        low, high = (
+            interval(groups, of, 50 if measure == FRECHET else 400, plan.seed)
+            if known
+            else (math.nan, math.nan)
+        )
         scores.append(Score(task, measure, who, value, low, high, len(rows)))
     for measure in GOALS[task]:
         if (measure, MODEL) in found and (measure, SINGLE) in found:
-            scores.append(_gain(task, measure, found[measure, MODEL], found[measure, SINGLE], statistic.of(measure), plan.seed))
+            scores.append(
+                _gain(
+                    task,
+                    measure,
+                    found[measure, MODEL],
+                    found[measure, SINGLE],
+                    statistic.of(measure),
+                    plan.seed,
+                )
+            )
     order = list(dict.fromkeys((*GOALS[task], *(measure for measure, _ in found))))
     scores.sort(key=lambda s: (order.index(s.measure), (*WHO, GAIN).index(s.who)))
-    return Judged(task, scores, trouble, len(chosen), round(time.monotonic() - begin, 1), round(took.audio_seconds, 1), round(took.seconds, 1))
+    return Judged(
+        task,
+        scores,
+        trouble,
+        len(chosen),
+        round(time.monotonic() - begin, 1),
+        round(took.audio_seconds, 1),
+        round(took.seconds, 1),
+    )
 
 
-def _gain(task: str, measure: str, ours: dict[str, list[Any]], theirs: dict[str, list[Any]], of: Callable[[list[Any]], float], seed: int) -> Score:
+def _gain(
+    task: str,
+    measure: str,
+    ours: dict[str, list[Any]],
+    theirs: dict[str, list[Any]],
+    of: Callable[[list[Any]], float],
+    seed: int,
+) -> Score:
     """How much more the model has than the single-task one; items are drawn for both together."""
-    groups = [[(MODEL, v) for v in ours.get(item, [])] + [(SINGLE, v) for v in theirs.get(item, [])] for item in {**ours, **theirs}]
+    groups = [
+        [(MODEL, v) for v in ours.get(item, [])] + [(SINGLE, v) for v in theirs.get(item, [])]
+        for item in {**ours, **theirs}
+    ]
 
     def gain(rows: list[Any]) -> float:
-        return of([v for who, v in rows if who == MODEL]) - of([v for who, v in rows if who == SINGLE])
+        return of([v for who, v in rows if who == MODEL]) - of(
+            [v for who, v in rows if who == SINGLE]
+        )
 
     low, high = interval(groups, gain, 400, seed)
-    return Score(task, measure, GAIN, gain([row for g in groups for row in g]), low, high, len(groups))
+    return Score(
+        task, measure, GAIN, gain([row for g in groups for row in g]), low, high, len(groups)
+    )
 
 
 def blind(scores: Sequence[Score]) -> list[str]:
     """Measures with a goal that rate the floor as well as the truth: they tell nothing.
 
-    What must not change outside an edit, and the words of an input that is only converted or noisy, are as right in the floor.
+    What must not change outside an edit, and the words of an input that is only converted or noisy,
+    are as right in the floor.
     """
     by = {(s.measure, s.who): s.value for s in scores}
     found = []

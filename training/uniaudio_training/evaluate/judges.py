@@ -1,8 +1,10 @@
-"""Outside judges: recognisers, a speaker encoder, PESQ and ESTOI.  All hear float32 samples [N] at 16 kHz.
+"""Outside judges: recognisers, a speaker encoder, PESQ and ESTOI. All hear float32 samples [N] at
+16 kHz.
 
-Every judge's answer depends on the clip alone, never on what it heard before, so clips may be judged in any order.
-Packages (all in the ``evaluate`` extra): pocketsphinx (BSD, models inside), resemblyzer (Apache-2.0, weights inside;
-only its weights are used, so it may be installed with ``--no-deps``), webrtcvad-wheels, pesq, pystoi.
+Every judge's answer depends on the clip alone, never on what it heard before, so clips may be
+judged in any order. Packages (all in the ``evaluate`` extra): pocketsphinx (BSD, models inside),
+resemblyzer (Apache-2.0, weights inside; only its weights are used, so it may be installed with
+``--no-deps``), webrtcvad-wheels, pesq, pystoi.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def _need(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as e:
-        raise JudgeMissing(f"this judge needs {package} ({e}); install it: pip install {package}") from None
+        raise JudgeMissing(
+            f"this judge needs {package} ({e}); install it: pip install {package}"
+        ) from None
 
 
 def at_16k(samples: NDArray[Any], sample_rate: int) -> Samples:
@@ -52,11 +56,15 @@ def pcm16(samples: Samples) -> bytes:
 
 
 class Listener:
-    """pocketsphinx 5 with its US English acoustic model: with the corpus grammar, or with its open language model."""
+    """pocketsphinx 5 with its US English acoustic model: with the corpus grammar, or with its open
+    language model.
+    """
 
     def __init__(self, grammar: bool) -> None:
         sphinx = _need("pocketsphinx", "pocketsphinx>=5")
-        self._decoder = sphinx.Decoder(loglevel="FATAL", cmn="batch", **({"lm": None} if grammar else {}))
+        self._decoder = sphinx.Decoder(
+            loglevel="FATAL", cmn="batch", **({"lm": None} if grammar else {})
+        )
         if grammar:
             self._decoder.add_jsgf_string("sentences", grammar_jsgf())
             self._decoder.activate_search("sentences")
@@ -66,7 +74,8 @@ class Listener:
         if len(samples) < SAMPLE_RATE // 10:
             return []
         decoder = self._decoder
-        decoder.reinit_feat()  # otherwise the features' running mean carries over from the clip before
+        # otherwise the features' running mean carries over from the clip before
+        decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(pcm16(samples), full_utt=True)
         decoder.end_utt()
@@ -79,14 +88,23 @@ def listener(grammar: bool) -> Listener:
     return Listener(grammar)
 
 
-# The encoder of "Generalized End-to-End Loss for Speaker Verification" (arXiv 1710.10467) as resemblyzer trained it.
-_MELS, _WINDOW, _HOP, _PARTIAL, _PARTIAL_HOP = 40, 400, 160, 160, 77  # samples, samples, frames, frames (1.3 a second)
+# The encoder of "Generalized End-to-End Loss for Speaker Verification" (arXiv 1710.10467) as
+# resemblyzer trained it.
+_MELS, _WINDOW, _HOP, _PARTIAL, _PARTIAL_HOP = (
+    40,
+    400,
+    160,
+    160,
+    77,
+)  # samples, samples, frames, frames (1.3 a second)
 _LEVEL_DB = -30.0
 _VAD_SAMPLES = 480
 
 
 class SpeakerEncoder(nn.Module):
-    """float32 [N] at 16 kHz -> unit vector [256]; two clips are by one speaker when their cosine is above about .81."""
+    """float32 [N] at 16 kHz -> unit vector [256]; two clips are by one speaker when their cosine is
+    above about .81.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,11 +113,12 @@ class SpeakerEncoder(nn.Module):
         found = importlib.util.find_spec("resemblyzer")
         if found is None or found.origin is None:
             raise JudgeMissing(
-                "the speaker judge needs the weights in resemblyzer; install it: pip install --no-deps resemblyzer"
+                "the speaker judge needs the weights in resemblyzer; install it: pip install "
+                "--no-deps resemblyzer"
             )
-        state = torch.load(Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=True)[
-            "model_state"
-        ]
+        state = torch.load(
+            Path(found.origin).with_name("pretrained.pt"), map_location="cpu", weights_only=True
+        )["model_state"]
         self.load_state_dict({k: v for k, v in state.items() if k.startswith(("lstm.", "linear."))})
         self._vad = _need("webrtcvad", "webrtcvad-wheels")
         self.eval()
@@ -129,11 +148,21 @@ class SpeakerEncoder(nn.Module):
         if level == 0.0:
             return np.zeros(256, np.float32)
         x = self.voiced(x * max(1.0, 10 ** (_LEVEL_DB / 20) / level))
-        mels = band_powers(x, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _MELS, scale="slaney"))
-        starts = [s for s in range(0, len(mels), _PARTIAL_HOP) if s == 0 or len(mels) - s >= 0.75 * _PARTIAL]
+        mels = band_powers(
+            x, _WINDOW, _HOP, mel_filters(SAMPLE_RATE, _WINDOW, _MELS, scale="slaney")
+        )
+        starts = [
+            s
+            for s in range(0, len(mels), _PARTIAL_HOP)
+            if s == 0 or len(mels) - s >= 0.75 * _PARTIAL
+        ]
         mels = np.pad(mels, ((0, _PARTIAL), (0, 0)))
         mean = (
-            self(torch.from_numpy(np.stack([mels[s : s + _PARTIAL] for s in starts]).astype(np.float32)))
+            self(
+                torch.from_numpy(
+                    np.stack([mels[s : s + _PARTIAL] for s in starts]).astype(np.float32)
+                )
+            )
             .mean(0)
             .numpy()
         )
@@ -178,5 +207,7 @@ def estoi(original: Samples, copy: Samples) -> float:
     if not b.any():
         return ESTOI_WORST
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a clip with too few loud frames gives 1e-5, which says enough
+        warnings.simplefilter(
+            "ignore"
+        )  # a clip with too few loud frames gives 1e-5, which says enough
         return float(stoi(a, b, SAMPLE_RATE, extended=True))

@@ -40,8 +40,10 @@ class Errors:
 
 
 def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]]:
-    """The fewest edits that turn ``said`` into ``heard`` (Levenshtein), in order: (place in said, place in heard) of a pair that is
-    equal or a substitution, (i, -1) a deletion, (-1, j) an insertion."""
+    """The fewest edits that turn ``said`` into ``heard`` (Levenshtein), in order: (place in said,
+    place in heard) of a pair that is equal or a substitution, (i, -1) a deletion, (-1, j) an
+    insertion.
+    """
     n, m = len(said), len(heard)
     cost = np.zeros((n + 1, m + 1), np.int32)
     cost[:, 0], cost[0] = np.arange(n + 1), np.arange(m + 1)
@@ -64,9 +66,12 @@ def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]
     return steps[::-1]
 
 
-def edit_errors(said: Sequence[str], heard: Sequence[str], first: int = 0, last: int | None = None) -> Errors:
-    """Substitutions, deletions and insertions of :func:`alignment`; with ``first`` and ``last`` only those of said[first:last], and
-    what was inserted within it or at its ends."""
+def edit_errors(
+    said: Sequence[str], heard: Sequence[str], first: int = 0, last: int | None = None
+) -> Errors:
+    """Substitutions, deletions and insertions of :func:`alignment`; with ``first`` and ``last``
+    only those of said[first:last], and what was inserted within it or at its ends.
+    """
     last = len(said) if last is None else last
     substitutions = deletions = insertions = at = 0
     for i, j in alignment(said, heard):
@@ -81,7 +86,10 @@ def edit_errors(said: Sequence[str], heard: Sequence[str], first: int = 0, last:
 
 
 def error_rate(rows: Sequence[Errors]) -> float:
-    """Edits per unit said, over all rows together; above 1 when more was heard than said.  NaN without units."""
+    """Edits per unit said, over all rows together; above 1 when more was heard than said.
+
+    NaN without units.
+    """
     reference = sum(r.reference for r in rows)
     return sum(r.edits for r in rows) / reference if reference else float("nan")
 
@@ -97,9 +105,14 @@ def plain_phones(phones: Sequence[str]) -> list[str]:
 
 
 def interval(
-    groups: Sequence[Sequence[object]], statistic: Callable[[list[object]], float], draws: int = 400, seed: int = 0
+    groups: Sequence[Sequence[object]],
+    statistic: Callable[[list[object]], float],
+    draws: int = 400,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of ``statistic`` over rows, drawing whole groups (a sentence with all its voices)."""
+    """95 % bootstrap interval of ``statistic`` over rows, drawing whole groups (a sentence with all
+    its voices).
+    """
     if len(groups) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
@@ -119,18 +132,27 @@ def cosine(a: Floats, b: Floats) -> float:
 
 @lru_cache(maxsize=8)
 def mel_filters(
-    sample_rate: int, window: int, bands: int, low: float = 0.0, high: float | None = None, scale: str = "htk"
+    sample_rate: int,
+    window: int,
+    bands: int,
+    low: float = 0.0,
+    high: float | None = None,
+    scale: str = "htk",
 ) -> NDArray[np.float32]:
-    """Triangular filters [bands, window // 2 + 1] on the power spectrum, equal-area (each sums to about one Hz-wide unit).
+    """Triangular filters [bands, window // 2 + 1] on the power spectrum, equal-area (each sums to
+    about one Hz-wide unit).
 
-    ``scale`` "htk" is 2595 log10(1 + f/700); "slaney" is linear below 1 kHz and logarithmic above (Auditory Toolbox).
+    ``scale`` "htk" is 2595 log10(1 + f/700); "slaney" is linear below 1 kHz and logarithmic above
+    (Auditory Toolbox).
     """
     high = sample_rate / 2 if high is None else high
 
     def to_mel(f: Floats) -> Floats:
         if scale == "htk":
             return 2595.0 * np.log10(1.0 + f / 700.0)
-        return np.where(f < 1000.0, f * 3 / 200, 15.0 + np.log(np.maximum(f, 1e-9) / 1000.0) * 27 / np.log(6.4))
+        return np.where(
+            f < 1000.0, f * 3 / 200, 15.0 + np.log(np.maximum(f, 1e-9) / 1000.0) * 27 / np.log(6.4)
+        )
 
     def to_hz(m: Floats) -> Floats:
         if scale == "htk":
@@ -145,11 +167,17 @@ def mel_filters(
     return (shape * 2.0 / (right - left)).astype(np.float32)
 
 
-def band_powers(samples: Floats, window: int, hop: int, filters: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows are centred on
-    multiples of ``hop``, zeros outside the clip.  In torch, so that ``torch.set_num_threads`` rules its threads."""
+def band_powers(
+    samples: Floats, window: int, hop: int, filters: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows
+    are centred on multiples of ``hop``, zeros outside the clip. In torch, so that
+    ``torch.set_num_threads`` rules its threads.
+    """
     x = torch.from_numpy(np.pad(np.asarray(samples, np.float32), (window // 2, window // 2)))
-    spectrum = torch.view_as_real(torch.fft.rfft(x.unfold(0, window, hop) * torch.hann_window(window)))
+    spectrum = torch.view_as_real(
+        torch.fft.rfft(x.unfold(0, window, hop) * torch.hann_window(window))
+    )
     return (spectrum.square().sum(-1) @ torch.from_numpy(filters).T).numpy()
 
 
@@ -165,16 +193,21 @@ def log_mel(samples: Floats, sample_rate: int) -> NDArray[np.float32]:
 
 
 def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
-    """Mean absolute difference of the log-mel spectrograms in dB, over the longer clip (the other is padded with zeros)."""
+    """Mean absolute difference of the log-mel spectrograms in dB, over the longer clip (the other
+    is padded with zeros).
+    """
     n = max(len(a), len(b))
     pad = [np.pad(np.asarray(x, np.float32), (0, n - len(x))) for x in (a, b)]
     return float(np.abs(log_mel(pad[0], sample_rate) - log_mel(pad[1], sample_rate)).mean())
 
 
-def codebook_use(codes: Sequence[NDArray[np.integer]], codebook_size: int) -> tuple[list[float], list[float]]:
+def codebook_use(
+    codes: Sequence[NDArray[np.integer]], codebook_size: int
+) -> tuple[list[float], list[float]]:
     """codes [K, T] of some clips -> (share of entries used, perplexity) of each codebook.
 
-    Perplexity is exp of the entropy of the code counts: ``codebook_size`` when all are used alike, 1 when one is.
+    Perplexity is exp of the entropy of the code counts: ``codebook_size`` when all are used alike,
+    1 when one is.
     """
     joined = np.concatenate([np.asarray(c) for c in codes], axis=1)
     used, perplexity = [], []
@@ -188,7 +221,9 @@ def codebook_use(codes: Sequence[NDArray[np.integer]], codebook_size: int) -> tu
 
 @dataclass(frozen=True)
 class Moments:
-    """Of some frames [n, D]: their number, sum [D] and sum of outer products [D, D]; added up they are those of all frames."""
+    """Of some frames [n, D]: their number, sum [D] and sum of outer products [D, D]; added up they
+    are those of all frames.
+    """
 
     count: int
     total: Floats
@@ -208,9 +243,16 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Between the normal distributions of two sets of frames: |mean difference|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)."""
+    """Between the normal distributions of two sets of frames: |mean difference|^2 + tr(A + B - 2
+    (A^1/2 B A^1/2)^1/2).
+    """
     (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
     values, vectors = np.linalg.eigh(cov_a)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
     inner = np.linalg.eigvalsh(root @ cov_b @ root)
-    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(np.maximum(inner, 0)).sum())
+    return float(
+        ((mean_a - mean_b) ** 2).sum()
+        + np.trace(cov_a)
+        + np.trace(cov_b)
+        - 2 * np.sqrt(np.maximum(inner, 0)).sum()
+    )

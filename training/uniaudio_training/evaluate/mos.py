@@ -52,7 +52,9 @@ def slaney_filters(bins: int, mels: int, sample_rate: int) -> NDArray[np.float64
 
     def mel(hz: Any) -> Any:
         hz = np.asarray(hz, np.float64)
-        return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4))
+        return np.where(
+            hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
+        )
 
     def hertz(m: Any) -> Any:
         return np.where(m < 15, m * 200 / 3, 1000 * np.exp((m - 15) * np.log(6.4) / 27))
@@ -123,7 +125,10 @@ class DistillMos:
         _package("distillmos", "--no-deps distillmos xls-r-sqa==0.1.0")
         if "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None:
             # imported by the package for reading files, which nobody here asks it to do
-            stub, transforms = types.ModuleType("torchaudio"), types.ModuleType("torchaudio.transforms")
+            stub, transforms = (
+                types.ModuleType("torchaudio"),
+                types.ModuleType("torchaudio.transforms"),
+            )
             stub.transforms = transforms  # type: ignore[attr-defined]
             transforms.MFCC = None  # type: ignore[attr-defined]
             sys.modules.update({"torchaudio": stub, "torchaudio.transforms": transforms})
@@ -165,7 +170,11 @@ class Whisper:
                 f"this judge needs faster-whisper ({e}); install it: pip install faster-whisper"
             ) from None
         self._model = module.WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+            str(folder),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=threads,
+            local_files_only=True,
         )
 
     def __call__(self, samples: Samples) -> list[str]:

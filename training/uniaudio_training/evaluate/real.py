@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..corpus.reading import CorpusError, open_corpus
@@ -160,7 +159,12 @@ def judge(
             row["log-mel dB"] = log_mel_distance(clip.samples, heard, SAMPLE_RATE)
         if mos:
             d = dnsmos()(heard)
-            row |= {"P.808": d.p808, "OVRL": d.ovrl, "SIG": d.sig, "distillMOS": distillmos()(heard)}
+            row |= {
+                "P.808": d.p808,
+                "OVRL": d.ovrl,
+                "SIG": d.sig,
+                "distillMOS": distillmos()(heard),
+            }
         for k, v in row.items():
             values.setdefault(k, []).append(v)
         if listen is not None and clip.text:
@@ -186,10 +190,14 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m uniaudio_training.evaluate.real",
         description="Codecs on held-out real readers, beside Opus.",
     )
-    parser.add_argument("--corpus", required=True, help="a corpus with a test split of real readers")
+    parser.add_argument(
+        "--corpus", required=True, help="a corpus with a test split of real readers"
+    )
     parser.add_argument("--task", default="tts", help="tts: speech; t2s: sounds (no MOS, no WER)")
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--model", nargs="*", default=[], help='model folders ("bundled": the bundled one)')
+    parser.add_argument(
+        "--model", nargs="*", default=[], help='model folders ("bundled": the bundled one)'
+    )
     parser.add_argument("--run", nargs="*", default=[], help="codec runs")
     parser.add_argument("--codebooks", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--opus", type=float, nargs="*", default=[], metavar="KBIT/S")

@@ -1,9 +1,11 @@
 """Our own phone recogniser: log-mel -> small ConvNeXt -> CTC over phones without stress.
 
-A grammar or a language model hides a wrong phone behind a likely word; this one hears phones and nothing else.  It is
-trained on the corpus (whose phone times are exact) and its weights lie beside this file, so that everyone measures alike.
+A grammar or a language model hides a wrong phone behind a likely word; this one hears phones and
+nothing else. It is trained on the corpus (whose phone times are exact) and its weights lie beside
+this file, so that everyone measures alike.
 
-``python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser`` trains or resumes.
+``python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser``
+trains or resumes.
 """
 
 from __future__ import annotations
@@ -29,9 +31,15 @@ from .metrics import Errors, band_powers, edit_errors, error_rate, mel_filters, 
 SAMPLE_RATE = 16000
 WEIGHTS = Path(__file__).with_name("recogniser.safetensors")
 PHONE_SET = tuple(sorted({p.rstrip("012") for p in PHONES} - {PAUSE}))  # ids 1..; 0 is CTC's blank
-BANDS, WINDOW, HOP, STACK = 64, 400, 160, 2  # 25 ms windows every 10 ms, two of them a step: 50 steps a second
+BANDS, WINDOW, HOP, STACK = (
+    64,
+    400,
+    160,
+    2,
+)  # 25 ms windows every 10 ms, two of them a step: 50 steps a second
 STEP_RATE = SAMPLE_RATE / HOP / STACK
-_FLOOR = 1e-6  # of the clip's loudest band: 60 dB of range, so that a recording's own noise floor says nothing
+# of the clip's loudest band: 60 dB of range, so that a recording's own noise floor says nothing
+_FLOOR = 1e-6
 _WIDTH, _HIDDEN, _BLOCKS, _KERNEL = 192, 448, 6, 9
 
 Floats = NDArray[np.float32]
@@ -43,7 +51,9 @@ def mel_power(samples: NDArray[Any]) -> Floats:
 
 
 def normalise(power: Floats) -> Floats:
-    """Band powers [T, 64] -> features [T // 2, 128]: log, without the clip's level and colour (the mean of its loud part)."""
+    """Band powers [T, 64] -> features [T // 2, 128]: log, without the clip's level and colour (the
+    mean of its loud part).
+    """
     if len(power) < STACK:
         power = np.pad(power, ((0, STACK - len(power)), (0, 0)))
     x = np.log(power / max(float(power.max()), 1e-12) + _FLOOR)
@@ -67,7 +77,9 @@ class _Block(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """features [B, T, 128] at 50 Hz -> log-probabilities [B, T, 1 + phones]; sees 0.5 s to each side."""
+    """features [B, T, 128] at 50 Hz -> log-probabilities [B, T, 1 + phones]; sees 0.5 s to each
+    side.
+    """
 
     def __init__(self, phones: Sequence[str] = PHONE_SET) -> None:
         super().__init__()
@@ -102,7 +114,8 @@ class Recogniser(nn.Module):
 
         if not Path(path).exists():
             raise FileNotFoundError(
-                f"no recogniser at {path}; train one: python -m uniaudio_training.evaluate.recogniser"
+                f"no recogniser at {path}; train one: python -m "
+                "uniaudio_training.evaluate.recogniser"
             )
         with safe_open(str(path), "pt") as f:
             phones = f.metadata()["phones"].split()
@@ -116,7 +129,11 @@ class Recogniser(nn.Module):
         from safetensors.torch import save_file
 
         state = {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}
-        save_file(state, str(path), {"format": "uniaudio-recogniser-1", "phones": " ".join(self.phones), **about})
+        save_file(
+            state,
+            str(path),
+            {"format": "uniaudio-recogniser-1", "phones": " ".join(self.phones), **about},
+        )
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +145,8 @@ def recogniser() -> Recogniser:
 
 
 def alignment(ids: NDArray[np.int64], ends: NDArray[np.float64], steps: int) -> NDArray[np.int64]:
-    """phone ids [P] (0 in pauses) that end at ``ends`` [P] s -> target of each step [steps]: a CTC path with exact times.
+    """phone ids [P] (0 in pauses) that end at ``ends`` [P] s -> target of each step [steps]: a CTC
+    path with exact times.
 
     A phone takes the first half of its steps, blank the rest, so that a phone said twice stays two.
     """
@@ -142,7 +160,9 @@ def alignment(ids: NDArray[np.int64], ends: NDArray[np.float64], steps: int) -> 
 
 
 def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
-    """Band powers [T, 64] of another throat, pace, room and recorder -> (powers, factor by which time was stretched)."""
+    """Band powers [T, 64] of another throat, pace, room and recorder -> (powers, factor by which
+    time was stretched).
+    """
     t = len(power)
     stretch = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.6 else 1.0
     warp = float(rng.uniform(0.9, 1.11)) if rng.random() < 0.6 else 1.0
@@ -161,11 +181,17 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
         power = power + noise * rng.gamma(2.0, 0.5, power.shape)
     if rng.random() < 0.4:  # smeared over 20 to 40 ms, as codecs and vocoders with long windows do
         width = int(rng.integers(2, 5))
-        sums = np.cumsum(np.pad(power, ((width, 0), (0, 0))), 0, dtype=np.float64)  # quiet bands survive the difference
+        sums = np.cumsum(
+            np.pad(power, ((width, 0), (0, 0))), 0, dtype=np.float64
+        )  # quiet bands survive the difference
         power = ((sums[width:] - sums[:-width]) / width).clip(0)
-    if rng.random() < 0.7:  # wrong by some dB in patches: what quantizing an envelope does; no codec of ours is used
+    if (
+        rng.random() < 0.7
+    ):  # wrong by some dB in patches: what quantizing an envelope does; no codec of ours is used
         across, along = int(rng.integers(1, 7)), int(rng.integers(1, 4))
-        patches = rng.normal(0, rng.uniform(0.2, 0.9), (len(power) // along + 1, BANDS // across + 1))
+        patches = rng.normal(
+            0, rng.uniform(0.2, 0.9), (len(power) // along + 1, BANDS // across + 1)
+        )
         power = power * np.exp(patches.repeat(along, 0).repeat(across, 1)[: len(power), :BANDS])
     if rng.random() < 0.4:
         first = int(rng.integers(BANDS - 8))
@@ -198,8 +224,12 @@ class _Data:
         ends = np.array([p.end for p in track.phones]) * stretch
         return x, alignment(ids, ends, len(x)), ids[ids > 0]
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """features [B, T, 128], CTC path [B, T] (-1 beyond the clip), lengths [B], phone ids; clips of like length."""
+    def batch(
+        self, rng: np.random.Generator, size: int
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """features [B, T, 128], CTC path [B, T] (-1 beyond the clip), lengths [B], phone ids; clips
+        of like length.
+        """
         draw = rng.integers(len(self.clips), size=size * 4)
         lengths = [self.examples[int(c)].track().samples for c in draw]
         start = int(rng.integers(3 * size + 1))
@@ -209,7 +239,12 @@ class _Data:
         path = torch.full((size, longest), -1)
         for b, (x, target, _) in enumerate(rows):
             features[b, : len(x)], path[b, : len(x)] = torch.from_numpy(x), torch.from_numpy(target)
-        return features, path, torch.tensor([len(x) for x, _, _ in rows]), [torch.from_numpy(ids) for _, _, ids in rows]
+        return (
+            features,
+            path,
+            torch.tensor([len(x) for x, _, _ in rows]),
+            [torch.from_numpy(ids) for _, _, ids in rows],
+        )
 
 
 def shard_errors(model: Recogniser, data: _Data, limit: int) -> dict[str, list[Errors]]:
@@ -219,14 +254,18 @@ def shard_errors(model: Recogniser, data: _Data, limit: int) -> dict[str, list[E
     for i in data.clips[:limit]:
         example = data.examples[i]
         track = example.track()
-        errors = edit_errors(plain_phones([p for p, _ in track.phones]), model.hear(example.audio()))
+        errors = edit_errors(
+            plain_phones([p for p, _ in track.phones]), model.hear(example.audio())
+        )
         rows.setdefault(track.speaker, []).append(errors)
     model.train()
     return rows
 
 
 def train(corpus: str, out: Path, steps: int, batch: int, seed: int = 0) -> Recogniser:
-    """Trains or resumes in ``out``: cross-entropy on the exact alignment, then more and more CTC alone."""
+    """Trains or resumes in ``out``: cross-entropy on the exact alignment, then more and more CTC
+    alone.
+    """
     from ..run import Run, decay_groups, learning_rate, set_learning_rate
 
     torch.manual_seed(seed)
@@ -245,25 +284,34 @@ def train(corpus: str, out: Path, steps: int, batch: int, seed: int = 0) -> Reco
     run.register(model=model, **{f"optimizer{i}": o for i, (o, _) in enumerate(optimizers)})
     run.resume()
     print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data.clips)} clips, {len(PHONE_SET)} phones"
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(data.clips)} "
+        f"clips, {len(PHONE_SET)} phones"
     )
     with run.progress() as bar:
         while run.step < steps:
-            features, path, lengths, phones = data.batch(np.random.default_rng((seed, run.step)), batch)
+            features, path, lengths, phones = data.batch(
+                np.random.default_rng((seed, run.step)), batch
+            )
             for o, peak in optimizers:
                 set_learning_rate(o, learning_rate(run.step, steps, peak, 50, floor=0.01))
             with torch.autocast("cpu", torch.bfloat16):
                 logp = model(features)
             aligned = F.nll_loss(logp.flatten(0, 1), path.flatten(), ignore_index=-1)
             counts = torch.tensor([len(p) for p in phones])
-            ctc = F.ctc_loss(logp.transpose(0, 1), torch.cat(phones), lengths, counts, zero_infinity=True)
+            ctc = F.ctc_loss(
+                logp.transpose(0, 1), torch.cat(phones), lengths, counts, zero_infinity=True
+            )
             (ctc + 2.0 * (1.0 - run.step / steps) * aligned).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for o, _ in optimizers:
                 o.step()
                 o.zero_grad(set_to_none=True)
             bar.update()
-            run.log(bar, every=25, **{"train/ctc": float(ctc.detach()), "train/aligned": float(aligned.detach())})
+            run.log(
+                bar,
+                every=25,
+                **{"train/ctc": float(ctc.detach()), "train/aligned": float(aligned.detach())},
+            )
             going = run.tick()
             if run.step % 250 == 0 or not going:
                 rows = [e for group in shard_errors(model, valid, 100).values() for e in group]
@@ -271,7 +319,11 @@ def train(corpus: str, out: Path, steps: int, batch: int, seed: int = 0) -> Reco
                 bar.write(f"step {run.step}: valid phone error {error_rate(rows):.4f}")
             if not going:
                 break
-    model.save(out / WEIGHTS.name, steps=str(run.step), corpus="uniaudio procedural corpus, flite virtual speakers")
+    model.save(
+        out / WEIGHTS.name,
+        steps=str(run.step),
+        corpus="uniaudio procedural corpus, flite virtual speakers",
+    )
     return model.eval()
 
 
@@ -284,18 +336,28 @@ def report(model: Recogniser, corpus: str, limit: int) -> dict[str, Any]:
     known = [e for name, group in rows.items() if name not in unseen for e in group]
     new = [e for name, group in rows.items() if name in unseen for e in group]
     return {
-        "phone_error": error_rate(known + new), "phone_error_known_speakers": error_rate(known), "phone_error_unseen_speakers": error_rate(new),
-        "clips": len(known + new), "by_speaker": {name: round(error_rate(group), 4) for name, group in sorted(rows.items())},
-    }  # fmt: skip
+        "phone_error": error_rate(known + new),
+        "phone_error_known_speakers": error_rate(known),
+        "phone_error_unseen_speakers": error_rate(new),
+        "clips": len(known + new),
+        "by_speaker": {name: round(error_rate(group), 4) for name, group in sorted(rows.items())},
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m uniaudio_training.evaluate.recogniser",
-        description="Train (or resume) the phone recogniser that judges speech; ends with its test errors.",
-        epilog="example: python -m uniaudio_training.evaluate.recogniser --corpus data/corpus --out runs/recogniser",
+        description=(
+            "Train (or resume) the phone recogniser that judges speech; ends with its test errors."
+        ),
+        epilog=(
+            "example: python -m uniaudio_training.evaluate.recogniser --corpus data/corpus "
+            "--out runs/recogniser"
+        ),
     )
-    parser.add_argument("--corpus", required=True, help="folder of corpus shards (tts: train, valid, test)")
+    parser.add_argument(
+        "--corpus", required=True, help="folder of corpus shards (tts: train, valid, test)"
+    )
     parser.add_argument(
         "--out",
         required=True,
@@ -306,7 +368,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--test-only", action="store_true", help="no training: test the weights in --out, or the bundled ones"
+        "--test-only",
+        action="store_true",
+        help="no training: test the weights in --out, or the bundled ones",
     )
     parser.add_argument("--test-clips", type=int, default=400)
     args = parser.parse_args(argv)

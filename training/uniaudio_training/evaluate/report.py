@@ -1,4 +1,6 @@
-"""The report of the eleven judges: kept task by task so that a killed run goes on, printed, and written into docs/quality.md."""
+"""The report of the eleven judges: kept task by task so that a killed run goes on, printed, and
+written into docs/quality.md.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,20 @@ from typing import Any
 from ..corpus.reading import Corpus
 from .cases import JUDGES
 from .engines import Subject
-from .joint import CEILING, FLOOR, GAIN, GOALS, MODEL, SINGLE, TRUTH, WHO, Judged, Score, blind, lower_is_better
+from .joint import (
+    CEILING,
+    FLOOR,
+    GAIN,
+    GOALS,
+    MODEL,
+    SINGLE,
+    TRUTH,
+    WHO,
+    Judged,
+    Score,
+    blind,
+    lower_is_better,
+)
 
 VERSION = 2  # of what the judges measure: reports of another are judged again
 QUALITY = Path(__file__).resolve().parents[3] / "docs" / "quality.md"
@@ -28,7 +43,9 @@ def digest(subject: Subject | None) -> str:
     if folder is None:
         return subject.name
     h = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json", ".model", ".txt")):
+    for path in sorted(
+        p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json", ".model", ".txt")
+    ):
         h.update(path.name.encode())
         with path.open("rb") as f:
             while block := f.read(1 << 20):
@@ -45,7 +62,10 @@ def corpus_digest(corpus: Corpus, task: str) -> str:
 
 
 class Report:
-    """Judged tasks in a JSON file.  A task is taken from it only where nothing that could change its numbers has changed."""
+    """Judged tasks in a JSON file.
+
+    A task is taken from it only where nothing that could change its numbers has changed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,22 +77,35 @@ class Report:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{path}: expected a report of this command ({type(e).__name__}); remove it or name another --json") from None
+            raise ValueError(
+                f"{path}: expected a report of this command ({type(e).__name__}); remove it or "
+                "name another --json"
+            ) from None
 
     def find(self, task: str, key: dict[str, Any]) -> Judged | None:
         entry = self.tasks.get(task)
-        return Judged.from_json(entry["judged"]) if entry is not None and entry["key"] == key else None
+        return (
+            Judged.from_json(entry["judged"]) if entry is not None and entry["key"] == key else None
+        )
 
     def add(self, key: dict[str, Any], judged: Judged) -> None:
         self.tasks[judged.task] = {"key": key, "judged": judged.as_json()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        part.write_text(json.dumps({"version": VERSION, "tasks": self.tasks}, indent=1, allow_nan=False) + "\n")
+        part.write_text(
+            json.dumps({"version": VERSION, "tasks": self.tasks}, indent=1, allow_nan=False) + "\n"
+        )
         part.replace(self.path)
 
 
 def _number(x: float) -> str:
-    return "–" if math.isnan(x) else f"{0.0 if abs(x) < 5e-4 else x:.3f}" if abs(x) < 100 else f"{x:.0f}"
+    return (
+        "–"
+        if math.isnan(x)
+        else f"{0.0 if abs(x) < 5e-4 else x:.3f}"
+        if abs(x) < 100
+        else f"{x:.0f}"
+    )
 
 
 def _wanted(task: str, measure: str, which: int) -> str:
@@ -94,27 +127,62 @@ def measures_of(judged: Judged) -> list[str]:
 
 def table(results: Sequence[Judged]) -> str:
     """For people: a line a measure, a column for each answer."""
-    head = ("task", "measure", "count", "model", "95 % interval", "single", "ceiling", "floor", "truth", "goal", "at least", "")
+    head = (
+        "task",
+        "measure",
+        "count",
+        "model",
+        "95 % interval",
+        "single",
+        "ceiling",
+        "floor",
+        "truth",
+        "goal",
+        "at least",
+        "",
+    )
     lines: list[tuple[str, ...]] = [head]
     for j in results:
         by = _by(j)
         for measure in measures_of(j):
             found = {who: by.get((measure, who)) for who in WHO}
             m, some = found[MODEL], next(s for s in found.values() if s is not None)
-            span = "–" if m is None or math.isnan(m.low) else f"{_number(m.low)} to {_number(m.high)}"
+            span = (
+                "–" if m is None or math.isnan(m.low) else f"{_number(m.low)} to {_number(m.high)}"
+            )
             values = {who: "–" if s is None else _number(s.value) for who, s in found.items()}
             goal = measure in GOALS[j.task]
-            lines.append((
-                j.task, measure, str(some.count), values[MODEL], span, values[SINGLE], values[CEILING], values[FLOOR], values[TRUTH],
-                _wanted(j.task, measure, 0) if goal else "", _wanted(j.task, measure, 1) if goal else "", m.verdict if m is not None else "",
-            ))  # fmt: skip
+            lines.append(
+                (
+                    j.task,
+                    measure,
+                    str(some.count),
+                    values[MODEL],
+                    span,
+                    values[SINGLE],
+                    values[CEILING],
+                    values[FLOOR],
+                    values[TRUTH],
+                    _wanted(j.task, measure, 0) if goal else "",
+                    _wanted(j.task, measure, 1) if goal else "",
+                    m.verdict if m is not None else "",
+                )
+            )
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    text = ["  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]
+    text = [
+        "  ".join(
+            c.ljust(w) if i < 2 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
 def joint_against_single(results: Iterable[Judged]) -> str:
-    """On how many tasks the joint model is at least as good by the first measure, and on which the difference is beyond chance."""
+    """On how many tasks the joint model is at least as good by the first measure, and on which the
+    difference is beyond chance.
+    """
     at_least, compared = 0, 0
     beyond: dict[str, list[str]] = {"better": [], "worse": []}
     for j in results:
@@ -129,7 +197,10 @@ def joint_against_single(results: Iterable[Judged]) -> str:
             beyond["better" if sign * gain.value < 0 else "worse"].append(j.task)
     if not compared:
         return ""
-    named = "; ".join(f"{word} than chance explains: {', '.join(tasks) or 'none'}" for word, tasks in beyond.items())
+    named = "; ".join(
+        f"{word} than chance explains: {', '.join(tasks) or 'none'}"
+        for word, tasks in beyond.items()
+    )
     return f"The joint model is at least as good as the single-task one on the first measure of {at_least} of {compared} tasks ({named})."
 
 
@@ -137,10 +208,14 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
     """Two tables: a row a task with the issue's goals and its reference rows, and all measures."""
     out = [
         f"Written by `{command}`",
-        f"({about}; the number of examples is beside each task). Intervals: 95 %, by bootstrap over items. *Ceiling*: the truth through the codec with",
-        "the LM's codebooks. *Floor*: what a model that does nothing scores. *Truth*: the original recordings, by the same judge.", "",
-        "| task | judged by, of whom | value (95 % interval) | goal | at least | verdict |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+        f"({about}; the number of examples is beside each task). Intervals: 95 %, by bootstrap "
+        "over items. *Ceiling*: the truth through the codec with",
+        "the LM's codebooks. *Floor*: what a model that does nothing scores. *Truth*: the "
+        "original recordings, by the same judge.",
+        "",
+        "| task | judged by, of whom | value (95 % interval) | goal | at least | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
     for j in results:
         by = _by(j)
         goals = [m for m in GOALS[j.task] if any(s.measure == m for s in j.scores)]
@@ -148,19 +223,44 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
         def cells(who: str, goals: list[str] = goals, by: dict[tuple[str, str], Score] = by) -> str:
             return " · ".join(_with_interval(by[m, who]) if (m, who) in by else "–" for m in goals)
 
-        verdicts = " · ".join(by[m, MODEL].verdict or "–" if (m, MODEL) in by else "–" for m in goals)
+        verdicts = " · ".join(
+            by[m, MODEL].verdict or "–" if (m, MODEL) in by else "–" for m in goals
+        )
         wanted = [" · ".join(_wanted(j.task, m, i) for m in goals) for i in (0, 1)]
-        out.append(f"| **{j.task}** ({j.items}) | {' · '.join(goals)} | **{cells(MODEL)}** | {wanted[0]} | {wanted[1]} | {verdicts} |")
-        names = {SINGLE: "single-task model of the same size", GAIN: "what the joint one has more", CEILING: "ceiling", FLOOR: f"floor: {JUDGES[j.task].floor}", TRUTH: "truth"}
-        out += [f"| | {names[who]} | {cells(who)} | | | |" for who in (SINGLE, GAIN, CEILING, FLOOR, TRUTH) if any((m, who) in by for m in goals)]
+        out.append(
+            f"| **{j.task}** ({j.items}) | {' · '.join(goals)} | **{cells(MODEL)}** | {wanted[0]} "
+            f"| {wanted[1]} | {verdicts} |"
+        )
+        names = {
+            SINGLE: "single-task model of the same size",
+            GAIN: "what the joint one has more",
+            CEILING: "ceiling",
+            FLOOR: f"floor: {JUDGES[j.task].floor}",
+            TRUTH: "truth",
+        }
+        out += [
+            f"| | {names[who]} | {cells(who)} | | | |"
+            for who in (SINGLE, GAIN, CEILING, FLOOR, TRUTH)
+            if any((m, who) in by for m in goals)
+        ]
     out += ["", compared] if (compared := joint_against_single(results)) else []
-    out += ["", "All measures:", "", "| task | measure | count | model | single | ceiling | floor | truth |", "|---|---|---|---|---|---|---|---|"]
+    out += [
+        "",
+        "All measures:",
+        "",
+        "| task | measure | count | model | single | ceiling | floor | truth |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for j in results:
         by = _by(j)
         for measure in measures_of(j):
             found = [by.get((measure, who)) for who in WHO]
             count = next(s.count for s in found if s is not None)
-            out.append(f"| {j.task} | {measure} | {count} | " + " | ".join("–" if s is None else _with_interval(s) for s in found) + " |")
+            out.append(
+                f"| {j.task} | {measure} | {count} | "
+                + " | ".join("–" if s is None else _with_interval(s) for s in found)
+                + " |"
+            )
     blinded = [f"{j.task} ({', '.join(blind(j.scores))})" for j in results if blind(j.scores)]
     if blinded:
         out += ["", f"Judges that rate the floor as well as the truth here: {'; '.join(blinded)}."]
@@ -168,7 +268,11 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
 
 
 def _with_interval(s: Score) -> str:
-    return _number(s.value) if math.isnan(s.low) or s.high - s.low < 1e-9 else f"{_number(s.value)} ({_number(s.low)} to {_number(s.high)})"
+    return (
+        _number(s.value)
+        if math.isnan(s.low) or s.high - s.low < 1e-9
+        else f"{_number(s.value)} ({_number(s.low)} to {_number(s.high)})"
+    )
 
 
 def write_section(text: str, path: Path = QUALITY) -> None:

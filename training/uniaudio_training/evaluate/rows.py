@@ -9,7 +9,8 @@ from typing import Any
 
 from .metrics import Errors, error_rate, interval
 
-# What the bundled model is held to: measure -> (goal, floor).  Error rates are at most, the others at least.
+# What the bundled model is held to: measure -> (goal, floor). Error rates are at most, the others
+# at least.
 GOALS = {
     ("tts", "grammar WER"): (0.05, 0.12),
     ("tts", "phone error"): (0.12, 0.25),
@@ -22,8 +23,10 @@ GOALS = {
 
 @dataclass
 class Row:
-    """``value`` with its 95 % interval ``low`` to ``high`` over ``count`` ``unit``; ``ceiling``: the same measure on the original
-    recordings; ``codec_ceiling``: on the originals through the model's codec, with as many codebooks as the LM uses."""
+    """``value`` with its 95 % interval ``low`` to ``high`` over ``count`` ``unit``; ``ceiling``:
+    the same measure on the original recordings; ``codec_ceiling``: on the originals through the
+    model's codec, with as many codebooks as the LM uses.
+    """
 
     task: str
     measure: str
@@ -49,7 +52,13 @@ class Row:
             return ""
         sign = 1 if self.lower_is_better else -1
         goal, floor = self.goal
-        return "goal" if sign * self.value <= sign * goal else "floor" if sign * self.value <= sign * floor else "below"
+        return (
+            "goal"
+            if sign * self.value <= sign * goal
+            else "floor"
+            if sign * self.value <= sign * floor
+            else "below"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; what is not known is null."""
@@ -74,8 +83,12 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def rate_row(task: str, measure: str, groups: Sequence[Sequence[Errors]], unit: str, **rest: Any) -> Row:
-    """Error rate over all; ``groups``: one a sentence (with all its voices), which the interval draws from."""
+def rate_row(
+    task: str, measure: str, groups: Sequence[Sequence[Errors]], unit: str, **rest: Any
+) -> Row:
+    """Error rate over all; ``groups``: one a sentence (with all its voices), which the interval
+    draws from.
+    """
     flat = [e for g in groups for e in g]
     low, high = interval(groups, error_rate)  # type: ignore[arg-type]
     total = sum(flat, Errors())
@@ -90,12 +103,27 @@ def rate_row(task: str, measure: str, groups: Sequence[Sequence[Errors]], unit: 
 
 
 def mean_row(
-    task: str, measure: str, groups: Sequence[Sequence[float]], unit: str, lower_is_better: bool = False, **rest: Any
+    task: str,
+    measure: str,
+    groups: Sequence[Sequence[float]],
+    unit: str,
+    lower_is_better: bool = False,
+    **rest: Any,
 ) -> Row:
     """Mean over all; ``groups`` as in :func:`rate_row`."""
     flat = [float(v) for g in groups for v in g]
     low, high = interval(groups, mean)  # type: ignore[arg-type]
-    return Row(task, measure, mean(flat), len(flat), unit, low, high, lower_is_better=lower_is_better, **rest)
+    return Row(
+        task,
+        measure,
+        mean(flat),
+        len(flat),
+        unit,
+        low,
+        high,
+        lower_is_better=lower_is_better,
+        **rest,
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -104,7 +132,18 @@ def table(rows: Sequence[Row]) -> str:
     def number(x: float) -> str:
         return "-" if math.isnan(x) else f"{x:.3f}" if abs(x) < 100 else f"{x:.0f}"
 
-    head = ("", "measure", "value", "95 % interval", "count", "originals", "through codec", "goal", "floor", "")
+    head = (
+        "",
+        "measure",
+        "value",
+        "95 % interval",
+        "count",
+        "originals",
+        "through codec",
+        "goal",
+        "floor",
+        "",
+    )
     lines = [head]
     for r in rows:
         goal, floor = r.goal or (math.nan, math.nan)
@@ -126,7 +165,8 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = [
         "  ".join(
-            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            c.ljust(w) if i < 2 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]

@@ -1,8 +1,10 @@
-"""``python -m uniaudio_training.evaluate.semantic``: what the semantic units say of the phone, and what of the speaker.
+"""``python -m uniaudio_training.evaluate.semantic``: what the semantic units say of the phone, and
+what of the speaker.
 
-Beside each number stands the same number for the first codebook of the model's codec, which is what the units have to be better than.
-Phones are those of the corpus' generator, frame by frame.  Maps and classifiers are fitted on training clips and judged on clips of
-the test split, whose sentences no training has seen.
+Beside each number stands the same number for the first codebook of the model's codec, which is what
+the units have to be better than. Phones are those of the corpus' generator, frame by frame. Maps
+and classifiers are fitted on training clips and judged on clips of the test split, whose sentences
+no training has seen.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Clip:
 
 @dataclass
 class Line:
-    """A row of the table; ``codec`` is the value of the codec's first codebook, ``about`` what to compare with."""
+    """A row of the table; ``codec`` is the value of the codec's first codebook, ``about`` what to
+    compare with.
+    """
 
     measure: str
     value: float
@@ -52,7 +56,9 @@ class Line:
     about: str = ""
 
 
-def read_clips(folder: str | Path, split: str, limit: int, speakers: Sequence[str] | None = None) -> list[Clip]:
+def read_clips(
+    folder: str | Path, split: str, limit: int, speakers: Sequence[str] | None = None
+) -> list[Clip]:
     """Up to ``limit`` clips, evenly from all of them, of some speakers or all."""
     from ..semantic.data import frame_labels
     from ..semantic.reader import open_speech
@@ -63,7 +69,9 @@ def read_clips(folder: str | Path, split: str, limit: int, speakers: Sequence[st
     for at in np.arange(0, len(found), step)[:limit].astype(int):
         spoken = found[at]
         now = frame_labels(spoken.phones, -(-len(spoken.pcm) // 320)).now
-        clips.append(Clip(spoken.samples(), spoken.speaker, plain_phones([p for p, _ in spoken.phones]), now))
+        clips.append(
+            Clip(spoken.samples(), spoken.speaker, plain_phones([p for p, _ in spoken.phones]), now)
+        )
     return clips
 
 
@@ -90,11 +98,15 @@ class Map:
 
     def right(self, c: Clip, stress: bool) -> tuple[int, int]:
         """(frames right, frames)."""
-        hit = self.best[c.ids] == c.now if stress else self.best_plain[c.ids] == self.plain_id[c.now]
+        hit = (
+            self.best[c.ids] == c.now if stress else self.best_plain[c.ids] == self.plain_id[c.now]
+        )
         return int(hit.sum()), len(hit)
 
     def heard(self, ids: Ids) -> list[str]:
-        """The phones that a sequence of ids spells: the best phone of each frame, single odd frames voted away, runs once."""
+        """The phones that a sequence of ids spells: the best phone of each frame, single odd frames
+        voted away, runs once.
+        """
         x = self.best_plain[ids].copy()
         middle = x[1:-1]
         middle[(x[:-2] == x[2:]) & (middle != x[2:])] = x[2:][(x[:-2] == x[2:]) & (middle != x[2:])]
@@ -104,8 +116,8 @@ class Map:
     def bits(self, clips: Sequence[Clip]) -> tuple[float, float]:
         """(bits of the phone that an id tells, entropy of the phone in bits).
 
-        A lower bound of the mutual information: entropy less the cross-entropy of what training clips say of each id, so that
-        a large codebook is not flattered by small counts.
+        A lower bound of the mutual information: entropy less the cross-entropy of what training
+        clips say of each id, so that a large codebook is not flattered by small counts.
         """
         now, ids = np.concatenate([c.now for c in clips]), np.concatenate([c.ids for c in clips])
         share = np.bincount(now, minlength=len(self.phones)) / len(now)
@@ -119,7 +131,9 @@ class Map:
 
 
 def histograms(clips: Sequence[Clip], size: int, seed: int = 0) -> tuple[Floats, NDArray[np.str_]]:
-    """Roots of the shares of each id in windows of 3 s [n, size], and the windows' speakers [n]; clips of one speaker are joined."""
+    """Roots of the shares of each id in windows of 3 s [n, size], and the windows' speakers [n];
+    clips of one speaker are joined.
+    """
     rows, names = [], []
     for who in sorted({c.speaker for c in clips}):
         ids = np.concatenate([c.ids for c in clips if c.speaker == who])
@@ -132,7 +146,8 @@ def histograms(clips: Sequence[Clip], size: int, seed: int = 0) -> tuple[Floats,
 def attack(train: Sequence[Clip], test: Sequence[Clip], size: int) -> tuple[float, int]:
     """(share of windows whose speaker a classifier of histograms names, windows).
 
-    The best, on the test windows, of logistic regressions of several strengths and naive Bayes: an upper end, to be safe.
+    The best, on the test windows, of logistic regressions of several strengths and naive Bayes: an
+    upper end, to be safe.
     """
     x, names = histograms(train, size)
     y, asked = histograms(test, size)
@@ -141,12 +156,17 @@ def attack(train: Sequence[Clip], test: Sequence[Clip], size: int) -> tuple[floa
     counts = np.stack([(x[t == k] ** 2).sum(0) for k in range(len(known))]) * WINDOW + 0.5
     bayes = (y**2) @ np.log(counts / counts.sum(1, keepdims=True)).T
     scores = [float((bayes.argmax(1) == u).mean())]
-    scores += [float((logistic(x, t, len(known), decay)(y).argmax(1) == u).mean()) for decay in (1e-2, 1e-3, 1e-4)]
+    scores += [
+        float((logistic(x, t, len(known), decay)(y).argmax(1) == u).mean())
+        for decay in (1e-2, 1e-3, 1e-4)
+    ]
     return max(scores), len(y)
 
 
 def logistic(x: Floats, t: Ids, classes: int, decay: float) -> Callable[[Floats], Floats]:
-    """Multinomial logistic regression of rows [n, D] with an L2 penalty -> its scores of other rows."""
+    """Multinomial logistic regression of rows [n, D] with an L2 penalty -> its scores of other
+    rows.
+    """
     import torch
 
     mean = torch.from_numpy(x.mean(0))
@@ -168,8 +188,12 @@ def logistic(x: Floats, t: Ids, classes: int, decay: float) -> Callable[[Floats]
 # The same sentence by two speakers
 
 
-def aligned(a: Sequence[tuple[str, float]], b: Sequence[tuple[str, float]], frames: int, other_frames: int) -> Ids | None:
-    """Frame of b that says what frame t of a says [frames], by the times (ends, s) of their phones; None if they differ."""
+def aligned(
+    a: Sequence[tuple[str, float]], b: Sequence[tuple[str, float]], frames: int, other_frames: int
+) -> Ids | None:
+    """Frame of b that says what frame t of a says [frames], by the times (ends, s) of their phones;
+    None if they differ.
+    """
     if [p for p, _ in a] != [p for p, _ in b]:
         return None
     ends_a, ends_b = (np.array([0.0, *(e for _, e in x)]) for x in (a, b))
@@ -177,8 +201,12 @@ def aligned(a: Sequence[tuple[str, float]], b: Sequence[tuple[str, float]], fram
     return np.clip(np.interp(middle, ends_a, ends_b) / 0.02, 0, other_frames - 1).astype(np.int64)
 
 
-def two_speakers(tokenizers: Sequence[Tokenize], sentences: int) -> dict[str, list[tuple[float, int]]]:
-    """Kind of pair -> per tokenizer (share of aligned frames with the same id, frames), without pauses."""
+def two_speakers(
+    tokenizers: Sequence[Tokenize], sentences: int
+) -> dict[str, list[tuple[float, int]]]:
+    """Kind of pair -> per tokenizer (share of aligned frames with the same id, frames), without
+    pauses.
+    """
     from ..corpus.sentences import draw_sentence
     from ..corpus.speech import SPEAKERS, speak
 
@@ -200,7 +228,10 @@ def two_speakers(tokenizers: Sequence[Tokenize], sentences: int) -> dict[str, li
                     for k in range(len(tokenizers)):
                         hit = (ids[a][k] == ids[b][k][to])[sounding[a]]
                         same[kind][k] += (int(hit.sum()), len(hit))
-            later = [f(np.concatenate((np.zeros(160, np.float32), spoken[a].samples))) for f in tokenizers]
+            later = [
+                f(np.concatenate((np.zeros(160, np.float32), spoken[a].samples)))
+                for f in tokenizers
+            ]
             for k in range(len(tokenizers)):
                 hit = (ids[a][k] == later[k][: len(ids[a][k])])[sounding[a]]
                 same[kinds[2]][k] += (int(hit.sum()), len(hit))
@@ -217,7 +248,9 @@ def _sounding(phones: Sequence[tuple[str, float]], frames: int) -> NDArray[np.bo
 
 
 def disturbed(x: Floats, kind: str, seed: int) -> Floats:
-    """A clip with white noise ("20 dB", "10 dB") or in a room ("room": RT60 0.4 s, as loud as the direct path), at its own level."""
+    """A clip with white noise ("20 dB", "10 dB") or in a room ("room": RT60 0.4 s, as loud as the
+    direct path), at its own level.
+    """
     rng = np.random.default_rng((99, seed))
     if kind == "room":
         n = int(0.4 * 16000)
@@ -248,7 +281,15 @@ class Sizes:
     sentences: int = 40
 
 
-def judge(units: Tokenize, codec: Tokenize, size: int, codec_size: int, corpus: str | Path, sizes: Sizes, say: Callable[[str], None]) -> list[Line]:
+def judge(
+    units: Tokenize,
+    codec: Tokenize,
+    size: int,
+    codec_size: int,
+    corpus: str | Path,
+    sizes: Sizes,
+    say: Callable[[str], None],
+) -> list[Line]:
     """All rows.  ``codec``: the first codebook."""
     from ..corpus.speech import SPEAKERS
 
@@ -269,47 +310,128 @@ def judge(units: Tokenize, codec: Tokenize, size: int, codec_size: int, corpus: 
         share = lambda r: sum(h for h, _ in r) / sum(n for _, n in r)  # noqa: E731
         return (share(rows), *interval([[r] for r in rows], share))  # type: ignore[arg-type]
 
-    for name, stress, clips in (("frame phone accuracy", False, news), ("the same with stress", True, news), ("frame phone accuracy, speakers of the training", False, olds)):
+    for name, stress, clips in (
+        ("frame phone accuracy", False, news),
+        ("the same with stress", True, news),
+        ("frame phone accuracy, speakers of the training", False, olds),
+    ):
         if not clips[0]:
             continue  # no speaker of this corpus is in two splits
         value, low, high = accuracy(maps[0], clips[0], stress)
-        lines.append(Line(name, value, f"{sum(len(c.now) for c in clips[0])} frames", low, high, accuracy(maps[1], clips[1], stress)[0]))
-    errors = [[[edit_errors(c.said, m.heard(c.ids))] for c in clips] for m, clips in zip(maps, news, strict=True)]
+        lines.append(
+            Line(
+                name,
+                value,
+                f"{sum(len(c.now) for c in clips[0])} frames",
+                low,
+                high,
+                accuracy(maps[1], clips[1], stress)[0],
+            )
+        )
+    errors = [
+        [[edit_errors(c.said, m.heard(c.ids))] for c in clips]
+        for m, clips in zip(maps, news, strict=True)
+    ]
     rates: list[float] = [error_rate([e for g in side for e in g]) for side in errors]
     low, high = interval(errors[0], error_rate)  # type: ignore[arg-type]
     total = sum((g[0] for g in errors[0]), Errors())
-    lines.append(Line("phone error of the units spelt out", rates[0], f"{total.reference} phones", low, high, rates[1]))
+    lines.append(
+        Line(
+            "phone error of the units spelt out",
+            rates[0],
+            f"{total.reference} phones",
+            low,
+            high,
+            rates[1],
+        )
+    )
     (bits, entropy), (codec_bits, _) = (m.bits(c) for m, c in zip(maps, news, strict=True))
     lines.append(Line("bits told of the phone", bits, f"of {entropy:.2f} bits", codec=codec_bits))
     used = np.bincount(np.concatenate([c.ids for c in news[0]]), minlength=size)
     share = used[used > 0] / used.sum()
-    lines.append(Line("units in use (perplexity)", float(np.exp(-(share * np.log(share)).sum())), f"of {size}"))
+    lines.append(
+        Line(
+            "units in use (perplexity)", float(np.exp(-(share * np.log(share)).sum())), f"of {size}"
+        )
+    )
 
     say("speakers")
-    for name, group in ((f"{len(known)} of the training", [f[: sizes.speaker] for f in fits]), (f"{len(unseen)} unseen", news)):
-        # what the generator's own phones tell: pace, pauses, reduced vowels; a tokenizer that keeps just them tells as much
+    for name, group in (
+        (f"{len(known)} of the training", [f[: sizes.speaker] for f in fits]),
+        (f"{len(unseen)} unseen", news),
+    ):
+        # what the generator's own phones tell: pace, pauses, reduced vowels; a tokenizer that keeps
+        # just them tells as much
         truth = [Clip(c.samples, c.speaker, c.said, c.now, c.now) for c in group[0]]
-        scores = [attack(c[::2], c[1::2], n) for c, n in ((group[0], size), (group[1], codec_size), (truth, len(maps[0].phones)))]
+        scores = [
+            attack(c[::2], c[1::2], n)
+            for c, n in ((group[0], size), (group[1], codec_size), (truth, len(maps[0].phones)))
+        ]
         chance = 1 / len({c.speaker for c in truth})
         about = f"from the true phones {scores[2][0]:.3f}, chance {chance:.3f}"
-        lines.append(Line(f"speaker named from 3 s, {name}", scores[0][0], f"{scores[0][1]} windows", codec=scores[1][0], about=about))
+        lines.append(
+            Line(
+                f"speaker named from 3 s, {name}",
+                scores[0][0],
+                f"{scores[0][1]} windows",
+                codec=scores[1][0],
+                about=about,
+            )
+        )
 
     say("pairs")
     try:
-        pairs = two_speakers([units, codec, lambda x: maps[0].best_plain[units(x)]], sizes.sentences)
+        pairs = two_speakers(
+            [units, codec, lambda x: maps[0].best_plain[units(x)]], sizes.sentences
+        )
     except (OSError, RuntimeError) as e:
         say(f"no pairs of speakers: {e}")
         pairs = {}
     for kind, (mine, theirs, phone) in pairs.items():
-        lines.append(Line(f"same unit, two speakers {kind}" if "two" in kind or "base" in kind else f"same unit, a speaker and {kind}", mine[0], f"{mine[1]} frames", codec=theirs[0], about=f"same phone {phone[0]:.3f}"))
+        lines.append(
+            Line(
+                f"same unit, two speakers {kind}"
+                if "two" in kind or "base" in kind
+                else f"same unit, a speaker and {kind}",
+                mine[0],
+                f"{mine[1]} frames",
+                codec=theirs[0],
+                about=f"same phone {phone[0]:.3f}",
+            )
+        )
 
     say("noise and rooms")
     for kind in ("20 dB", "10 dB", "room"):
-        changed = [tokenized([Clip(disturbed(c.samples, kind, i), c.speaker, c.said, c.now) for i, c in enumerate(side[: sizes.noisy])], f) for side, (f, _) in zip(news, sides, strict=True)]
+        changed = [
+            tokenized(
+                [
+                    Clip(disturbed(c.samples, kind, i), c.speaker, c.said, c.now)
+                    for i, c in enumerate(side[: sizes.noisy])
+                ],
+                f,
+            )
+            for side, (f, _) in zip(news, sides, strict=True)
+        ]
         value, low, high = accuracy(maps[0], changed[0], False)
-        same = np.mean(np.concatenate([a.ids == b.ids for a, b in zip(changed[0], news[0], strict=False)]))
-        name = "frame phone accuracy in a room" if kind == "room" else f"frame phone accuracy at {kind} of white noise"
-        lines.append(Line(name, value, f"{sum(len(c.now) for c in changed[0])} frames", low, high, accuracy(maps[1], changed[1], False)[0], f"same unit as clean {same:.3f}"))
+        same = np.mean(
+            np.concatenate([a.ids == b.ids for a, b in zip(changed[0], news[0], strict=False)])
+        )
+        name = (
+            "frame phone accuracy in a room"
+            if kind == "room"
+            else f"frame phone accuracy at {kind} of white noise"
+        )
+        lines.append(
+            Line(
+                name,
+                value,
+                f"{sum(len(c.now) for c in changed[0])} frames",
+                low,
+                high,
+                accuracy(maps[1], changed[1], False)[0],
+                f"same unit as clean {same:.3f}",
+            )
+        )
     return lines
 
 
@@ -319,10 +441,16 @@ def table(lines: Sequence[Line]) -> str:
     def number(x: float) -> str:
         return "–" if np.isnan(x) else f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}"
 
-    out = ["| measure | units | 95 % interval | codec's first codebook | count | beside it |", "|---|---|---|---|---|---|"]
+    out = [
+        "| measure | units | 95 % interval | codec's first codebook | count | beside it |",
+        "|---|---|---|---|---|---|",
+    ]
     for x in lines:
         span = "–" if np.isnan(x.low) else f"{number(x.low)} to {number(x.high)}"
-        out.append(f"| {x.measure} | **{number(x.value)}** | {span} | {number(x.codec)} | {x.count} | {x.about or '–'} |")
+        out.append(
+            f"| {x.measure} | **{number(x.value)}** | {span} | {number(x.codec)} | {x.count} | "
+            f"{x.about or '–'} |"
+        )
     return "\n".join(out)
 
 
@@ -337,17 +465,25 @@ def write_section(path: Path, text: str) -> None:
     path.write_text(new)
 
 
-def tokenizers(model: str | None, run: str | None, threads: int) -> tuple[Tokenize, Tokenize, int, int]:
-    """(units, first codebook, their sizes) of a model folder, with the units of a training run instead where one is named."""
+def tokenizers(
+    model: str | None, run: str | None, threads: int
+) -> tuple[Tokenize, Tokenize, int, int]:
+    """(units, first codebook, their sizes) of a model folder, with the units of a training run
+    instead where one is named.
+    """
     from uniaudio_engine import Engine
-    from uniaudio_engine.semantic import SemanticEncoder
+    from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
     engine = Engine.from_pretrained(None if model in (None, "bundled") else model, threads=threads)
     if run is not None:
         from ..semantic.checkpoint import load_semantic
 
         config, module = load_semantic(run)
-        encoder = SemanticEncoder.native(config, {k: np.ascontiguousarray(v.numpy()) for k, v in module.state_dict().items()}, threads)
+        encoder = SemanticEncoder.native(
+            config,
+            {k: np.ascontiguousarray(v.numpy()) for k, v in module.state_dict().items()},
+            threads,
+        )
     else:
         encoder = engine.semantic_encoder
     units: Tokenize = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
@@ -360,12 +496,23 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m uniaudio_training.evaluate.semantic",
         description="Judge semantic units: what they say of the phone, and what of the speaker.",
-        epilog="example: python -m uniaudio_training.evaluate.semantic --model bundled --corpus data/corpus --docs docs/quality.md",
+        epilog=(
+            "example: python -m uniaudio_training.evaluate.semantic --model bundled --corpus "
+            "data/corpus --docs docs/quality.md"
+        ),
     )
-    parser.add_argument("--model", default="bundled", help="a model folder or 'bundled' (default: %(default)s)")
-    parser.add_argument("--run", help="a training run whose tokenizer is judged instead of the model's")
-    parser.add_argument("--corpus", required=True, help="folder of corpus shards (speech: train, test)")
-    parser.add_argument("--docs", type=Path, help="write the table into this document's own section")
+    parser.add_argument(
+        "--model", default="bundled", help="a model folder or 'bundled' (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--run", help="a training run whose tokenizer is judged instead of the model's"
+    )
+    parser.add_argument(
+        "--corpus", required=True, help="folder of corpus shards (speech: train, test)"
+    )
+    parser.add_argument(
+        "--docs", type=Path, help="write the table into this document's own section"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     parser.add_argument("--quick", action="store_true", help="a tenth of the clips")
     parser.add_argument("--threads", type=int, default=1)
@@ -377,13 +524,26 @@ def main(argv: list[str] | None = None) -> int:
     sizes = Sizes(300, 40, 20, 600, 5) if args.quick else Sizes()
     try:
         units, codec, size, codec_size = tokenizers(args.model, args.run, args.threads)
-        lines = judge(units, codec, size, codec_size, args.corpus, sizes, lambda s: print(f"... {s}", file=sys.stderr, flush=True))
+        lines = judge(
+            units,
+            codec,
+            size,
+            codec_size,
+            args.corpus,
+            sizes,
+            lambda s: print(f"... {s}", file=sys.stderr, flush=True),
+        )
     except (OSError, RuntimeError, ValueError) as e:
         print(f"evaluate.semantic: error: {e}", file=sys.stderr)
         return 2
     print(table(lines))
     if args.json is not None:
-        args.json.write_text(json.dumps([{k: None if v != v else v for k, v in vars(x).items()} for x in lines], indent=1) + "\n")
+        args.json.write_text(
+            json.dumps(
+                [{k: None if v != v else v for k, v in vars(x).items()} for x in lines], indent=1
+            )
+            + "\n"
+        )
     if args.docs is not None:
         write_section(args.docs, SECTION.format(table=table(lines)))
     return 0

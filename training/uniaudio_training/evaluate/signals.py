@@ -1,7 +1,9 @@
-"""What a sound, a piece of music, a song or a voice measures in, for judging whether a caption or score was followed.
+"""What a sound, a piece of music, a song or a voice measures in, for judging whether a caption or
+score was followed.
 
-Pure functions of float32 samples [N] at 16 kHz.  Each is checked on the corpus' own recordings: ``python -m
-uniaudio_training.evaluate --corpus DIR`` prints what the truth scores, and the tests hold it to near 100 %.
+Pure functions of float32 samples [N] at 16 kHz. Each is checked on the corpus' own recordings:
+``python -m uniaudio_training.evaluate --corpus DIR`` prints what the truth scores, and the tests
+hold it to near 100 %.
 """
 
 from __future__ import annotations
@@ -30,8 +32,18 @@ def envelope(x: Floats, window: int, hop: int) -> Floats:
     return 10 * np.log10(power + 1e-9)
 
 
-def _rises(x: Floats, rise: float, back: float, window: int, gap: float = 0.06, floor: float = 22.0, hop: int = 40) -> int:
-    """How often the level rises by ``rise`` dB within ``back`` s, at least ``gap`` s apart, counting what is within ``floor`` dB of the peak."""
+def _rises(
+    x: Floats,
+    rise: float,
+    back: float,
+    window: int,
+    gap: float = 0.06,
+    floor: float = 22.0,
+    hop: int = 40,
+) -> int:
+    """How often the level rises by ``rise`` dB within ``back`` s, at least ``gap`` s apart,
+    counting what is within ``floor`` dB of the peak.
+    """
     level = envelope(x, window, hop)
     level = np.maximum(level, level.max(initial=-90.0) - floor)
     reach, apart = int(back * SAMPLE_RATE / hop), int(gap * SAMPLE_RATE / hop)
@@ -82,23 +94,33 @@ def _beeps(x: Floats) -> int:
 
 def _strikes(x: Floats) -> int:
     """Peaks of the rise of a log-mel spectrogram, at least 0.15 s apart."""
-    power = band_powers(np.pad(x, (3200, 0)), 512, 160, mel_filters(SAMPLE_RATE, 512, 32, 60.0, 7600.0))
+    power = band_powers(
+        np.pad(x, (3200, 0)), 512, 160, mel_filters(SAMPLE_RATE, 512, 32, 60.0, 7600.0)
+    )
     if not power.any():
         return 0
     level = 10 * np.log10(power + power.max() * 1e-5)
     rise = np.maximum(np.diff(level, axis=0), 0).mean(1)
     least = max(0.35 * float(rise.max()), 1.0)
-    return sum(bool(rise[i] > least and rise[i] == rise[max(0, i - 15) : i + 16].max()) for i in range(len(rise)))
+    return sum(
+        bool(rise[i] > least and rise[i] == rise[max(0, i - 15) : i + 16].max())
+        for i in range(len(rise))
+    )
 
 
 _COUNTS = {
-    "bell": _strikes, "beep": _beeps,
-    "knock": lambda x: _rises(x, 7.0, 0.02, 240), "drip": lambda x: _rises(x, 7.0, 0.02, 240), "chirp": lambda x: _rises(x, 6.0, 0.08, 480, floor=20.0),
-}  # fmt: skip
+    "bell": _strikes,
+    "beep": _beeps,
+    "knock": lambda x: _rises(x, 7.0, 0.02, 240),
+    "drip": lambda x: _rises(x, 7.0, 0.02, 240),
+    "chirp": lambda x: _rises(x, 6.0, 0.08, 480, floor=20.0),
+}
 
 
 def count_events(name: str, x: Floats) -> int:
-    """How often the bell strikes, the device beeps, someone knocks, the bird chirps, or the water drips."""
+    """How often the bell strikes, the device beeps, someone knocks, the bird chirps, or the water
+    drips.
+    """
     return _COUNTS[name](x) if np.any(x) else 0
 
 
@@ -106,7 +128,9 @@ def _siren_hz(x: Floats) -> float:
     """The lowest pitch that it goes down to."""
     if len(x) < 1024:
         return 0.0
-    frames = np.lib.stride_tricks.sliding_window_view(np.asarray(x, np.float64), 1024)[::256] * np.hanning(1024)
+    frames = np.lib.stride_tricks.sliding_window_view(np.asarray(x, np.float64), 1024)[
+        ::256
+    ] * np.hanning(1024)
     power = np.abs(np.fft.rfft(frames, 8192, axis=1))
     f = np.arange(power.shape[1]) * SAMPLE_RATE / 8192
     inside = (f > 350) & (f < 1900)
@@ -120,19 +144,31 @@ def _engine_hz(x: Floats, seconds: float = 0.5) -> float:
     power = np.abs(np.fft.rfft(x * np.hanning(len(x)), n)) ** 0.8
     candidates = np.exp(np.arange(np.log(20), np.log(160), 0.004))
     k = np.arange(1, 13)
-    on, between = (np.rint(candidates[:, None] * m * n / SAMPLE_RATE).astype(int) for m in (k, k - 0.5))
+    on, between = (
+        np.rint(candidates[:, None] * m * n / SAMPLE_RATE).astype(int) for m in (k, k - 0.5)
+    )
     best = float(candidates[(power[on] - power[between]).mean(1).argmax()])
-    odd, even = (power[np.rint(best * np.array(m) * n / SAMPLE_RATE).astype(int)].mean() for m in ((1, 3, 5), (2, 4, 6)))
-    return 2 * best if odd < 0.45 * even else best  # half of the pitch has nothing at its odd harmonics
+    odd, even = (
+        power[np.rint(best * np.array(m) * n / SAMPLE_RATE).astype(int)].mean()
+        for m in ((1, 3, 5), (2, 4, 6))
+    )
+    return (
+        2 * best if odd < 0.45 * even else best
+    )  # half of the pitch has nothing at its odd harmonics
 
 
 _PITCHES = {
-    "bell": lambda x: _loudest_hz(x, 200, 1700), "beep": lambda x: _loudest_hz(x, 300, 3200), "siren": _siren_hz, "engine": _engine_hz,
-}  # fmt: skip
+    "bell": lambda x: _loudest_hz(x, 200, 1700),
+    "beep": lambda x: _loudest_hz(x, 300, 3200),
+    "siren": _siren_hz,
+    "engine": _engine_hz,
+}
 
 
 def pitch_word(name: str, x: Floats) -> str:
-    """low, medium or high, as the corpus calls the pitch of its bells, beeps, sirens and engines; "" for silence."""
+    """low, medium or high, as the corpus calls the pitch of its bells, beeps, sirens and engines;
+    "" for silence.
+    """
     if not np.any(x):
         return ""
     value, (low, high) = _PITCHES[name](x), PITCH_BORDERS[name]
@@ -140,7 +176,9 @@ def pitch_word(name: str, x: Floats) -> str:
 
 
 def sound_facts(parameters: dict[str, Any], x: Floats) -> dict[str, bool]:
-    """What a t2s caption asks for beyond the class (count, pitch): followed or not; empty where it asks for neither."""
+    """What a t2s caption asks for beyond the class (count, pitch): followed or not; empty where it
+    asks for neither.
+    """
     name, facts = parameters["class"], {}
     if name in _COUNTS:
         facts["count"] = count_events(name, x) == parameters["count"]
@@ -150,9 +188,13 @@ def sound_facts(parameters: dict[str, Any], x: Floats) -> dict[str, bool]:
 
 
 def tempo(x: Floats) -> float:
-    """Beats a minute, searched within 5 % of :data:`TEMPI`: the beat whose halves the onsets fall on."""
+    """Beats a minute, searched within 5 % of :data:`TEMPI`: the beat whose halves the onsets fall
+    on.
+    """
     hop = 80
-    power = band_powers(np.pad(x, (1600, 0)), 512, hop, mel_filters(SAMPLE_RATE, 512, 40, 60.0, 7600.0))
+    power = band_powers(
+        np.pad(x, (1600, 0)), 512, hop, mel_filters(SAMPLE_RATE, 512, 40, 60.0, 7600.0)
+    )
     if not power.any():
         return 0.0
     level = np.log10(power / power.max() + 1e-3)
@@ -174,18 +216,30 @@ def song_f0(x: Floats) -> Floats:
 
 
 def notes_hit(f0: Floats, notes: Sequence[Note], limit: float = 50.0) -> list[bool]:
-    """For each note: is the median F0 (:func:`song_f0`) of its voiced frames within ``limit`` cents?"""
+    """For each note: is the median F0 (:func:`song_f0`) of its voiced frames within ``limit``
+    cents?
+    """
     hits = []
     for n in notes:
-        part = f0[int(n.start * SAMPLE_RATE / HOP) : int((n.start + n.duration) * SAMPLE_RATE / HOP)]
+        part = f0[
+            int(n.start * SAMPLE_RATE / HOP) : int((n.start + n.duration) * SAMPLE_RATE / HOP)
+        ]
         part = part[part > 0]
-        hits.append(len(part) >= 3 and abs(float(np.median(cents(part, float(hz(n.pitch)))))) < limit)
+        hits.append(
+            len(part) >= 3 and abs(float(np.median(cents(part, float(hz(n.pitch)))))) < limit
+        )
     return hits
 
 
 def melody_cents(f0: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -> float:
-    """Median distance in cents of the F0 from the drawn melody, over voiced frames within notes; 1200 where nothing is voiced."""
-    wanted = contour(notes, vibrato or Vibrato(0.0, 5.0), max(len(f0) * HOP, round((notes[-1].start + notes[-1].duration) * SAMPLE_RATE)))
+    """Median distance in cents of the F0 from the drawn melody, over voiced frames within notes;
+    1200 where nothing is voiced.
+    """
+    wanted = contour(
+        notes,
+        vibrato or Vibrato(0.0, 5.0),
+        max(len(f0) * HOP, round((notes[-1].start + notes[-1].duration) * SAMPLE_RATE)),
+    )
     at = np.arange(len(f0)) * HOP
     sung = np.zeros(len(f0), bool)
     for n in notes:
@@ -195,7 +249,9 @@ def melody_cents(f0: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -
 
 
 def speech_seconds(x: Floats, pause: float = 0.15, below: float = 35.0) -> float:
-    """Seconds of speech: without what lies ``below`` dB under the loud part for longer than ``pause``, at the ends or within."""
+    """Seconds of speech: without what lies ``below`` dB under the loud part for longer than
+    ``pause``, at the ends or within.
+    """
     hop = 80
     level = envelope(x, 320, hop)
     if not len(level) or level.max() < -80:

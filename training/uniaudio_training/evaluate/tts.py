@@ -1,4 +1,6 @@
-"""How well a model speaks: words, phones and voices, beside the originals and the originals through its codec."""
+"""How well a model speaks: words, phones and voices, beside the originals and the originals through
+its codec.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,10 @@ SPOKEN, ORIGINAL, CODEC = "spoken", "original", "codec"
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is judged.  ``sentences`` grammar sentences by each of ``voices`` voices; ``open_sentences`` by one voice each;
-    ``clone_sentences`` grammar sentences by each held-out speaker; similarity on ``similar_sentences`` a voice."""
+    """How much is judged. ``sentences`` grammar sentences by each of ``voices`` voices;
+    ``open_sentences`` by one voice each; ``clone_sentences`` grammar sentences by each held-out
+    speaker; similarity on ``similar_sentences`` a voice.
+    """
 
     sentences: int = 100
     voices: int = 10
@@ -63,7 +67,9 @@ class Trouble:
 
 
 def _versions(subject: Subject, text: str, name: str, spoken: Samples) -> dict[str, Samples]:
-    """The model's clip, and the original with and without the codec where the corpus can record that voice."""
+    """The model's clip, and the original with and without the codec where the corpus can record
+    that voice.
+    """
     clips = {SPOKEN: spoken}
     if items.speaker(name) is not None:
         clips[ORIGINAL] = items.original(text, name).samples
@@ -87,17 +93,27 @@ class _Errors:
         flat = {v: [e for g in groups.values() for e in g] for v, groups in self.rows.items()}
         by_voice = {v: round(error_rate(e), 4) for v, e in sorted(self.by_voice.items())}
         return rate_row(
-            "tts", measure, list(self.rows[SPOKEN].values()), "clips", ceiling=error_rate(flat.get(ORIGINAL, [])),
-            ceiling_count=len(flat.get(ORIGINAL, [])), codec_ceiling=error_rate(flat.get(CODEC, [])), details={"by_voice": by_voice, **details},
-        )  # fmt: skip
+            "tts",
+            measure,
+            list(self.rows[SPOKEN].values()),
+            "clips",
+            ceiling=error_rate(flat.get(ORIGINAL, [])),
+            ceiling_count=len(flat.get(ORIGINAL, [])),
+            codec_ceiling=error_rate(flat.get(CODEC, [])),
+            details={"by_voice": by_voice, **details},
+        )
 
 
 class _Similarity:
-    """Cosines to the 3 s prompt of the same speaker, by version and speaker; originals also to the other speakers' prompts."""
+    """Cosines to the 3 s prompt of the same speaker, by version and speaker; originals also to the
+    other speakers' prompts.
+    """
 
     def __init__(self, voices: list[str], seed: int) -> None:
         encoder = speaker_encoder()
-        self.prompts = {v: encoder.embed(items.prompt(v, seed)) for v in voices if items.speaker(v) is not None}
+        self.prompts = {
+            v: encoder.embed(items.prompt(v, seed)) for v in voices if items.speaker(v) is not None
+        }
         self.same: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.different: list[float] = []
 
@@ -111,7 +127,10 @@ class _Similarity:
 
     def row(self, measure: str) -> Row:
         """The mean over voices of each voice's mean."""
-        means = {version: [mean(values) for values in voices.values()] for version, voices in self.same.items()}
+        means = {
+            version: [mean(values) for values in voices.values()]
+            for version, voices in self.same.items()
+        }
         row = mean_row(
             "tts",
             measure,
@@ -140,12 +159,16 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
     return rows, trouble.lines
 
 
-def _grammar(subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool) -> list[Row]:
+def _grammar(
+    subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool
+) -> list[Row]:
     texts = items.grammar_sentences(plan.sentences, plan.seed)
     heard, similar = _Errors(), _Similarity(voices, plan.seed)
     pace: list[float] = []
     pairs = [(i, text, v, voice) for i, text in enumerate(texts) for v, voice in enumerate(voices)]
-    for i, text, v, voice in tqdm(pairs, desc="grammar sentences", unit="clip", disable=not progress):
+    for i, text, v, voice in tqdm(
+        pairs, desc="grammar sentences", unit="clip", disable=not progress
+    ):
         spoken = trouble.say(subject, text, items.item_seed(plan.seed, 0, i, v), voice=voice)
         clips = _versions(subject, text, voice, spoken)
         if ORIGINAL in clips:
@@ -158,7 +181,9 @@ def _grammar(subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, 
     return [*rows, similar.row("speaker similarity")] if similar.prompts else rows
 
 
-def _open(subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool) -> list[Row]:
+def _open(
+    subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool
+) -> list[Row]:
     texts = items.open_sentences(plan.open_sentences, plan.seed)
     heard, phones, front = _Errors(), _Errors(), _Errors()
     for i, text in enumerate(tqdm(texts, desc="open sentences", unit="clip", disable=not progress)):
@@ -177,7 +202,10 @@ def _open(subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, pro
     rows = [heard.row("open WER"), phones.row("phone error")]
     if front.rows:
         row = front.row("front-end phone error")
-        row.ceiling, row.details = 0.0, {**row.details, "reference": "the phones that flite says for the same text"}
+        row.ceiling, row.details = (
+            0.0,
+            {**row.details, "reference": "the phones that flite says for the same text"},
+        )
         rows.append(row)
     return rows
 
@@ -186,10 +214,14 @@ def _clones(subject: Subject, plan: Plan, trouble: Trouble, progress: bool) -> l
     """Speakers that no training has heard, cloned from 3 s."""
     names = [s.name for s in items.HELD_OUT]
     heard, similar = _Errors(), _Similarity(names, plan.seed)
-    texts = items.grammar_sentences(plan.sentences + plan.clone_sentences, plan.seed)[-plan.clone_sentences :]
+    texts = items.grammar_sentences(plan.sentences + plan.clone_sentences, plan.seed)[
+        -plan.clone_sentences :
+    ]
     pairs = [(i, text, v, name) for i, text in enumerate(texts) for v, name in enumerate(names)]
     for i, text, v, name in tqdm(pairs, desc="cloned speakers", unit="clip", disable=not progress):
-        spoken = trouble.say(subject, text, items.item_seed(plan.seed, 2, i, v), prompt=items.prompt(name, plan.seed))
+        spoken = trouble.say(
+            subject, text, items.item_seed(plan.seed, 2, i, v), prompt=items.prompt(name, plan.seed)
+        )
         for version, clip in _versions(subject, text, name, spoken).items():
             heard.add(version, text, name, edit_errors(words(text), listener(True)(clip)))
             similar.add(version, name, clip)

@@ -1,7 +1,8 @@
 """Codecs as graphs: whole clips, and the decoder one frame at a time with its state explicit.
 
-K codebooks, T frames, N samples, H samples a frame (``frame_size``).  Transforms are products with cosines and sines, since no runtime has to
-know a Fourier transform then; overlap-add and the inverse transform are one transposed convolution.
+K codebooks, T frames, N samples, H samples a frame (``frame_size``). Transforms are products with
+cosines and sines, since no runtime has to know a Fourier transform then; overlap-add and the
+inverse transform are one transposed convolution.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from ..models.spectral import ENVELOPE_FLOOR, MAX_LOG_GAIN, ConvNeXtBlock, Spect
 
 def dft(window: int) -> tuple[Tensor, Tensor]:
     """cos and -sin [bins, window] of the real transform, in float32 from float64."""
-    angle = 2 * math.pi / window * (torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(window, dtype=torch.float64) % window)
+    angle = (
+        2
+        * math.pi
+        / window
+        * (
+            torch.arange(window // 2 + 1, dtype=torch.float64)[:, None]
+            * torch.arange(window, dtype=torch.float64)
+            % window
+        )
+    )
     return angle.cos(), -angle.sin()
 
 
@@ -55,17 +65,27 @@ class Dequantize(nn.Module):
 
 
 class SpectralEncoder(nn.Module):
-    """``samples`` float [N], N a multiple of H -> ``codes`` int64 [K, T].  Causal: frame t knows no sample from (t + 1) H on."""
+    """``samples`` float [N], N a multiple of H -> ``codes`` int64 [K, T].
+
+    Causal: frame t knows no sample from (t + 1) H on.
+    """
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
         c = codec.spectral
         self.codec_encoder, self.quantize = codec.encoder, Quantize(codec.quantizer)
-        self.window, self.sub, self.phases, self.floor = c.encoder_window, c.encoder_subframes, c.encoder_phases, c.log_floor
+        self.window, self.sub, self.phases, self.floor = (
+            c.encoder_window,
+            c.encoder_subframes,
+            c.encoder_phases,
+            c.log_floor,
+        )
         self.hop = codec.config.frame_size // self.sub
         cos, sin = dft(self.window)
         shape = codec.encoder_window.double() * 4.0 / self.window
-        self.register_buffer("transform", (torch.cat((cos, sin)) * shape).float()[:, None])  # [2 bins, 1, W]
+        self.register_buffer(
+            "transform", (torch.cat((cos, sin)) * shape).float()[:, None]
+        )  # [2 bins, 1, W]
 
     def forward(self, samples: Tensor) -> Tensor:
         x = F.pad(samples[None, None], (self.window - self.hop, 0))
@@ -81,18 +101,26 @@ class SpectralEncoder(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """What a head says of the windows [T sub, 3, bins] -> their samples, overlapped and added: [(windows - 1) hop + W]."""
+    """What a head says of the windows [T sub, 3, bins] -> their samples, overlapped and added:
+    [(windows - 1) hop + W].
+    """
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
         c = codec.spectral
-        self.bins, self.window, self.hop = c.decoder_window // 2 + 1, c.decoder_window, codec.config.frame_size // c.decoder_subframes
+        self.bins, self.window, self.hop = (
+            c.decoder_window // 2 + 1,
+            c.decoder_window,
+            codec.config.frame_size // c.decoder_subframes,
+        )
         cos, sin = dft(self.window)
         twice = torch.full((self.bins, 1), 2.0, dtype=torch.float64)
         twice[0] = 1
         if self.window % 2 == 0:
             twice[-1] = 1
-        inverse = torch.cat((cos * twice, sin * twice)) / self.window * codec.decoder_window.double()
+        inverse = (
+            torch.cat((cos * twice, sin * twice)) / self.window * codec.decoder_window.double()
+        )
         self.register_buffer("inverse", inverse.float()[:, None])  # [2 bins, 1, W]
         self.register_buffer("squares", codec.decoder_window.square()[None, None])
         self.steady = float(codec.decoder_window.square().sum() / self.hop)
@@ -109,38 +137,61 @@ class SpectralDecoder(nn.Module):
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
-        self.dequantize, self.codec_decoder, self.synthesis = Dequantize(codec.quantizer), codec.decoder, Synthesis(codec)
+        self.dequantize, self.codec_decoder, self.synthesis = (
+            Dequantize(codec.quantizer),
+            codec.decoder,
+            Synthesis(codec),
+        )
         self.sub = codec.spectral.decoder_subframes
 
     def forward(self, codes: Tensor) -> Tensor:
         s = self.synthesis
         added = s(self.codec_decoder(self.dequantize(codes)[None])[0])
         windows = torch.ones(1, 1, codes.shape[1] * self.sub)
-        envelope = F.conv_transpose1d(windows, s.squares, stride=s.hop)[0, 0].clamp(min=ENVELOPE_FLOOR * s.steady)
+        envelope = F.conv_transpose1d(windows, s.squares, stride=s.hop)[0, 0].clamp(
+            min=ENVELOPE_FLOOR * s.steady
+        )
         return (added / envelope)[s.window - s.hop :]
 
 
 class SpectralDecoderStep(nn.Module):
-    """One frame of the same: ``codes`` int64 [K, 1]; ``past_i`` float [kernel - 1, width] of each block's convolution and ``overlap`` [W - hop],
-    zeros at the start.  Outputs: ``samples`` [H], which are W - hop samples late (so many of a clip's first ones are not part of it);
-    ``tail`` [W - hop], what follows them if the clip ends here; the state."""
+    """One frame of the same: ``codes`` int64 [K, 1]; ``past_i`` float [kernel - 1, width] of each
+    block's convolution and ``overlap`` [W - hop], zeros at the start. Outputs: ``samples`` [H],
+    which are W - hop samples late (so many of a clip's first ones are not part of it); ``tail`` [W
+    - hop], what follows them if the clip ends here; the state.
+    """
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
-        self.dequantize, self.net, self.synthesis = Dequantize(codec.quantizer), codec.decoder, Synthesis(codec)
+        self.dequantize, self.net, self.synthesis = (
+            Dequantize(codec.quantizer),
+            codec.decoder,
+            Synthesis(codec),
+        )
         self.sub, self.size = codec.spectral.decoder_subframes, codec.config.frame_size
         s = self.synthesis
         rest = s.window - s.hop
-        envelope = F.conv_transpose1d(torch.ones(1, 1, -(-s.window // s.hop)), s.squares, stride=s.hop)[0, 0]
+        envelope = F.conv_transpose1d(
+            torch.ones(1, 1, -(-s.window // s.hop)), s.squares, stride=s.hop
+        )[0, 0]
         self.register_buffer("ending", envelope[-rest:].clamp(min=ENVELOPE_FLOOR * s.steady))
-        begin = -(-s.window // s.hop) * s.hop  # away from a clip's ends the sum of squared windows repeats itself each hop
-        long = F.conv_transpose1d(torch.ones(1, 1, 2 * begin // s.hop + 1), s.squares, stride=s.hop)[0, 0]
-        self.register_buffer("meeting", long[begin : begin + s.hop].clamp(min=ENVELOPE_FLOOR * s.steady).repeat(self.sub))
+        begin = (
+            -(-s.window // s.hop) * s.hop
+        )  # away from a clip's ends the sum of squared windows repeats itself each hop
+        long = F.conv_transpose1d(
+            torch.ones(1, 1, 2 * begin // s.hop + 1), s.squares, stride=s.hop
+        )[0, 0]
+        self.register_buffer(
+            "meeting",
+            long[begin : begin + s.hop].clamp(min=ENVELOPE_FLOOR * s.steady).repeat(self.sub),
+        )
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
         block: ConvNeXtBlock = self.net.blocks[0]  # type: ignore[assignment]
-        return [(block.pad, block.depthwise.weight.shape[0])] * len(self.net.blocks) + [(self.synthesis.window - self.synthesis.hop,)]
+        return [(block.pad, block.depthwise.weight.shape[0])] * len(self.net.blocks) + [
+            (self.synthesis.window - self.synthesis.hop,)
+        ]
 
     def forward(self, codes: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
         s = self.synthesis
@@ -149,7 +200,9 @@ class SpectralDecoderStep(nn.Module):
         for block, past in zip(self.net.blocks, state[:-1], strict=True):
             seen = torch.cat((past, x))  # [kernel, D]
             out.append(seen[1:])
-            y = F.conv1d(seen.T[None], block.depthwise.weight, block.depthwise.bias, groups=x.shape[1])[0].T  # type: ignore[union-attr,arg-type]
+            y = F.conv1d(
+                seen.T[None], block.depthwise.weight, block.depthwise.bias, groups=x.shape[1]
+            )[0].T  # type: ignore[union-attr,arg-type]
             x = x + block.down(F.gelu(block.up(block.norm(y))))  # type: ignore[union-attr,operator]
         added = s(self.net.output(self.net.norm(x)))  # [(sub - 1) hop + W] = H + W - hop
         rest = s.window - s.hop
@@ -159,14 +212,21 @@ class SpectralDecoderStep(nn.Module):
 
 
 class WholeLSTM(nn.Module):
-    """A SkipLSTM whose graph is ONNX's own LSTM, a node a layer: the exporter would unroll it over a length that it doesn't know."""
+    """A SkipLSTM whose graph is ONNX's own LSTM, a node a layer: the exporter would unroll it over
+    a length that it doesn't know.
+    """
 
     def __init__(self, lstm: SkipLSTM) -> None:
         super().__init__()
         self.hidden, self.layers = lstm.hidden_size, lstm.num_layers
         for i in range(lstm.num_layers):
-            ih, hh, bi, bh = (getattr(lstm, f"{n}_l{i}").detach() for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            order = [torch.cat([x.chunk(4)[g] for g in (0, 3, 1, 2)]) for x in (ih, hh, bi, bh)]  # gates i f g o -> i o f g
+            ih, hh, bi, bh = (
+                getattr(lstm, f"{n}_l{i}").detach()
+                for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            order = [
+                torch.cat([x.chunk(4)[g] for g in (0, 3, 1, 2)]) for x in (ih, hh, bi, bh)
+            ]  # gates i f g o -> i o f g
             self.register_buffer(f"w{i}", order[0][None].clone())
             self.register_buffer(f"r{i}", order[1][None].clone())
             self.register_buffer(f"b{i}", torch.cat(order[2:])[None])
@@ -179,7 +239,13 @@ class WholeLSTM(nn.Module):
         y = x.permute(2, 0, 1)
         for i in range(self.layers):
             weights = (getattr(self, f"{n}{i}") for n in "wrb")
-            y = torch.onnx.ops.symbolic("LSTM", (y, *weights), {"hidden_size": self.hidden}, dtype=y.dtype, shape=(y.shape[0], 1, 1, self.hidden))[:, 0]
+            y = torch.onnx.ops.symbolic(
+                "LSTM",
+                (y, *weights),
+                {"hidden_size": self.hidden},
+                dtype=y.dtype,
+                shape=(y.shape[0], 1, 1, self.hidden),
+            )[:, 0]
         return (y + x.permute(2, 0, 1)).permute(1, 2, 0)
 
 
@@ -191,11 +257,16 @@ def with_whole_lstm(part: nn.Module) -> nn.Module:
 
 
 class SeanetEncoderGraph(nn.Module):
-    """``samples`` float [N] -> ``codes`` int64 [K, ceil(N / H)]; N at least the longest padding (one frame is enough)."""
+    """``samples`` float [N] -> ``codes`` int64 [K, ceil(N / H)]; N at least the longest padding
+    (one frame is enough).
+    """
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
-        self.codec_encoder, self.quantize = with_whole_lstm(codec.encoder), Quantize(codec.quantizer)
+        self.codec_encoder, self.quantize = (
+            with_whole_lstm(codec.encoder),
+            Quantize(codec.quantizer),
+        )
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.quantize(self.codec_encoder(samples[None, None])[0].T)
@@ -206,7 +277,10 @@ class SeanetDecoderGraph(nn.Module):
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
-        self.codec_decoder, self.dequantize = with_whole_lstm(codec.decoder), Dequantize(codec.quantizer)
+        self.codec_decoder, self.dequantize = (
+            with_whole_lstm(codec.decoder),
+            Dequantize(codec.quantizer),
+        )
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.codec_decoder(self.dequantize(codes).T[None])[0, 0]
@@ -216,12 +290,14 @@ UNKNOWN = 1 << 28  # a clip's length in frames while it is not over: 62 days of 
 
 
 class SeanetDecoderStep(nn.Module):
-    """One frame of the same: ``codes`` int64 [K, 1]; ``position`` int64 [1], frames before it; ``length`` int64 [1], the clip's frames, or UNKNOWN
-    until its last frame was given; the state, zeros at the start.  Output ``samples`` [H], ``late`` samples late: when all frames were given,
+    """One frame of the same: ``codes`` int64 [K, 1]; ``position`` int64 [1], frames before it;
+    ``length`` int64 [1], the clip's frames, or UNKNOWN until its last frame was given; the state,
+    zeros at the start. Output ``samples`` [H], ``late`` samples late: when all frames were given,
     further calls (their codes don't matter) bring the rest.
 
-    What a convolution sees beyond a clip's ends follows from where in the clip it is: each one knows by how much its signal is late, so indices say
-    what is mirrored and what is silence.  One that mirrors waits for as many samples as it mirrors.
+    What a convolution sees beyond a clip's ends follows from where in the clip it is: each one
+    knows by how much its signal is late, so indices say what is mirrored and what is silence. One
+    that mirrors waits for as many samples as it mirrors.
     """
 
     def __init__(self, codec: SeanetCodec) -> None:
@@ -230,10 +306,18 @@ class SeanetDecoderStep(nn.Module):
         self.state_shapes: list[tuple[int, ...]] = []
         with torch.no_grad():  # a run over nothing, which finds the state's shapes and the delay
             self.recording = True
-            _, self.late = self._run(torch.zeros(codec.config.num_codebooks, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), torch.tensor([UNKNOWN]), [], [])
+            _, self.late = self._run(
+                torch.zeros(codec.config.num_codebooks, 1, dtype=torch.int64),
+                torch.zeros(1, dtype=torch.int64),
+                torch.tensor([UNKNOWN]),
+                [],
+                [],
+            )
             self.recording = False
 
-    def forward(self, codes: Tensor, position: Tensor, length: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, codes: Tensor, position: Tensor, length: Tensor, state: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         out: list[Tensor] = []
         samples, _ = self._run(codes, position, length, list(state), out)
         return (samples, *out)
@@ -244,7 +328,14 @@ class SeanetDecoderStep(nn.Module):
             return torch.zeros(shape)
         return state.pop(0)
 
-    def _run(self, codes: Tensor, position: Tensor, length: Tensor, state: list[Tensor], out: list[Tensor]) -> tuple[Tensor, int]:
+    def _run(
+        self,
+        codes: Tensor,
+        position: Tensor,
+        length: Tensor,
+        state: list[Tensor],
+        out: list[Tensor],
+    ) -> tuple[Tensor, int]:
         x, place = self.dequantize(codes).T, _Place(position, length)
         net = self.net
         x, _ = self._conv(net.input, x, place, state, out, elu=False)
@@ -255,12 +346,24 @@ class SeanetDecoderStep(nn.Module):
             for block in stage.blocks:  # type: ignore[union-attr]
                 y, same = self._conv(block.first, x, place, state, out, elu=True)
                 y = F.conv1d(F.elu(y)[None], block.second.weight, block.second.bias)[0]
-                skip = F.conv1d(same[None], block.shortcut.weight, block.shortcut.bias)[0] if isinstance(block.shortcut, Conv) else same
+                skip = (
+                    F.conv1d(same[None], block.shortcut.weight, block.shortcut.bias)[0]
+                    if isinstance(block.shortcut, Conv)
+                    else same
+                )
                 x = skip + y
         x, _ = self._conv(net.output, x, place, state, out, elu=True)
         return x[0], place.late
 
-    def _conv(self, conv: Conv, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor], elu: bool) -> tuple[Tensor, Tensor]:
+    def _conv(
+        self,
+        conv: Conv,
+        x: Tensor,
+        place: _Place,
+        state: list[Tensor],
+        out: list[Tensor],
+        elu: bool,
+    ) -> tuple[Tensor, Tensor]:
         """x [C, n] -> (its convolution, x itself as late)."""
         n, (left, right) = x.shape[1], conv.padding(conv.stride * x.shape[1])
         delay = max(left, right) if conv.pad_mode == "reflect" else right
@@ -277,23 +380,32 @@ class SeanetDecoderStep(nn.Module):
             index = torch.where(index >= end, 2 * (end - 1) - index, index)
         there = (index >= 0) & (index < known)
         window = torch.where(there, x[:, (index - first).clamp(0, x.shape[1] - 1)], 0.0)
-        y = F.conv1d((F.elu(window) if elu else window)[None], conv.weight, conv.bias, dilation=conv.dilation)[0]
+        y = F.conv1d(
+            (F.elu(window) if elu else window)[None], conv.weight, conv.bias, dilation=conv.dilation
+        )[0]
         return y, x[:, left : left + n]
 
-    def _lstm(self, lstm: nn.LSTM, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]) -> Tensor:
+    def _lstm(
+        self, lstm: nn.LSTM, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]
+    ) -> Tensor:
         """x [C, 1]; beyond the clip's ends nothing changes."""
         there = (place.position >= 0) & (place.position < place.length)
         y = x[:, 0]
         for i in range(lstm.num_layers):
             h, c = self._take(state, lstm.hidden_size), self._take(state, lstm.hidden_size)
-            w = [getattr(lstm, f"{name}_l{i}") for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
+            w = [
+                getattr(lstm, f"{name}_l{i}")
+                for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+            ]
             take, forget, new, give = (F.linear(y, w[0], w[1]) + F.linear(h, w[2], w[3])).chunk(4)
             cell = forget.sigmoid() * c + take.sigmoid() * new.tanh()
             y = give.sigmoid() * cell.tanh()
             out += [torch.where(there, y, h), torch.where(there, cell, c)]
         return (y + x[:, 0])[:, None]
 
-    def _up(self, up: Upsample, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]) -> Tensor:
+    def _up(
+        self, up: Upsample, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]
+    ) -> Tensor:
         n, s = x.shape[1], up.stride
         index = place.position + torch.arange(n)
         x = F.elu(torch.where((index >= 0) & (index < place.length), x, 0.0))
@@ -305,7 +417,9 @@ class SeanetDecoderStep(nn.Module):
 
 
 class _Place:
-    """Where in its clip a signal is: the index of the next sample, the clip's length, and by how many samples it is late."""
+    """Where in its clip a signal is: the index of the next sample, the clip's length, and by how
+    many samples it is late.
+    """
 
     def __init__(self, position: Tensor, length: Tensor) -> None:
         self.position, self.length, self.late = position, length, 0
@@ -314,4 +428,8 @@ class _Place:
         self.position, self.late = self.position - samples, self.late + samples
 
     def times(self, factor: int) -> None:
-        self.position, self.length, self.late = self.position * factor, self.length * factor, self.late * factor
+        self.position, self.length, self.late = (
+            self.position * factor,
+            self.length * factor,
+            self.late * factor,
+        )

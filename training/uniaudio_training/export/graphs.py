@@ -1,4 +1,7 @@
-"""The graphs of a model: each one's module, example inputs, and names.  A table; ``write.py`` traces and stores what it says."""
+"""The graphs of a model: each one's module, example inputs, and names.
+
+A table; ``write.py`` traces and stores what it says.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.backends.verify import example_state
-from uniaudio_engine.config import CodecConfig, LMConfig
-from uniaudio_engine.core import core
-from uniaudio_engine.folder import ModelFolder
-from uniaudio_engine.tensors import from_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, LMConfig
+from uniaudio_engine.storage.folder import ModelFolder
+from uniaudio_engine.storage.tensors import from_bfloat16
 
 from ..models.lm import MultiScaleLM, Norm
 from ..models.seanet import SeanetCodec
@@ -33,8 +36,10 @@ from .lm_graphs import GlobalSteps, LocalFrame, LocalStep
 
 @dataclass
 class Graph:
-    """``arguments`` as the module's forward takes them (lists for what a graph has several of); names in their order, flattened.  ``axes``:
-    input -> names of its dynamic dimensions.  ``state``: inputs whose outputs are the next step's inputs, input -> output."""
+    """``arguments`` as the module's forward takes them (lists for what a graph has several of);
+    names in their order, flattened. ``axes``: input -> names of its dynamic dimensions. ``state``:
+    inputs whose outputs are the next step's inputs, input -> output.
+    """
 
     name: str
     module: nn.Module
@@ -46,7 +51,11 @@ class Graph:
 
 
 def tensor(stored: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(from_bfloat16(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)))
+    return torch.from_numpy(
+        np.ascontiguousarray(
+            from_bfloat16(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
+        )
+    )
 
 
 def torch_lm(config: LMConfig, weights: dict[str, np.ndarray]) -> MultiScaleLM:
@@ -72,7 +81,9 @@ def as_float16(lm: MultiScaleLM) -> MultiScaleLM:
 
 @torch.no_grad()
 def rounded_to_int8(lm: MultiScaleLM) -> MultiScaleLM:
-    """Matrices that int8 can hold as they are, by the engine's rounding: what is exported, and what the golden vectors are of."""
+    """Matrices that int8 can hold as they are, by the engine's rounding: what is exported, and what
+    the golden vectors are of.
+    """
     for module in lm.modules():
         if isinstance(module, nn.Linear):
             q, scale = core().quantize(np.ascontiguousarray(module.weight.numpy()), "int8")
@@ -89,17 +100,39 @@ def model_graphs(folder: ModelFolder, dtype: str) -> Iterator[Graph]:
         yield encoder_graph("semantic_encoder", semantic, {"delay": config.semantic.delay})
     if config.lm is not None:
         lm = torch_lm(config.lm, folder.lm)
-        yield from lm_graphs({"float16": as_float16, "int8": rounded_to_int8}.get(dtype, lambda lm: lm)(lm))
+        yield from lm_graphs(
+            {"float16": as_float16, "int8": rounded_to_int8}.get(dtype, lambda lm: lm)(lm)
+        )
 
 
 def encoder_graph(name: str, codec: SpectralCodec | SeanetCodec, about: dict[str, Any]) -> Graph:
     samples = torch.from_numpy(test_signal(9 * codec.config.frame_size))
     if isinstance(codec, SpectralCodec):
         c = codec.spectral
-        # Frames before a chunk that its first frame hears: those of the convolutions, and the window's.
-        context = c.encoder_blocks * (c.kernel_size - 1) + -(-(c.encoder_window - codec.config.frame_size // c.encoder_subframes) // codec.config.frame_size)
-        return Graph(name, SpectralEncoder(codec), (samples,), ["samples"], ["codes"], {"samples": {0: "samples"}}, {**about, "context": context})
-    return Graph(name, SeanetEncoderGraph(codec), (samples,), ["samples"], ["codes"], {"samples": {0: "samples"}}, about)
+        # Frames before a chunk that its first frame hears: those of the convolutions, and the
+        # window's.
+        context = c.encoder_blocks * (c.kernel_size - 1) + -(
+            -(c.encoder_window - codec.config.frame_size // c.encoder_subframes)
+            // codec.config.frame_size
+        )
+        return Graph(
+            name,
+            SpectralEncoder(codec),
+            (samples,),
+            ["samples"],
+            ["codes"],
+            {"samples": {0: "samples"}},
+            {**about, "context": context},
+        )
+    return Graph(
+        name,
+        SeanetEncoderGraph(codec),
+        (samples,),
+        ["samples"],
+        ["codes"],
+        {"samples": {0: "samples"}},
+        about,
+    )
 
 
 def codec_graphs(codec: SpectralCodec | SeanetCodec) -> Iterator[Graph]:
@@ -108,23 +141,42 @@ def codec_graphs(codec: SpectralCodec | SeanetCodec) -> Iterator[Graph]:
     codes = torch.from_numpy(np.random.default_rng(1).integers(0, size, (k, 9)))
     axes = {"codes": {1: "frames"}}
     if isinstance(codec, SeanetCodec):
-        yield Graph("codec_decoder", SeanetDecoderGraph(codec), (codes,), ["codes"], ["samples"], axes, {})
+        yield Graph(
+            "codec_decoder", SeanetDecoderGraph(codec), (codes,), ["codes"], ["samples"], axes, {}
+        )
         whole = SeanetDecoderStep(codec)
         state = [f"state_{i}" for i in range(len(whole.state_shapes))]
-        arguments = (codes[:, :1], torch.tensor([9]), torch.tensor([UNKNOWN]), [state_of(*s) for s in whole.state_shapes])
+        arguments = (
+            codes[:, :1],
+            torch.tensor([9]),
+            torch.tensor([UNKNOWN]),
+            [state_of(*s) for s in whole.state_shapes],
+        )
         yield Graph(
-            "codec_decoder_step", whole, arguments, ["codes", "position", "length", *state], ["samples", *(f"{s}_out" for s in state)], {},
+            "codec_decoder_step",
+            whole,
+            arguments,
+            ["codes", "position", "length", *state],
+            ["samples", *(f"{s}_out" for s in state)],
+            {},
             {"state": state, "late": whole.late, "unknown": UNKNOWN},
-        )  # fmt: skip
+        )
         return
     yield Graph("codec_decoder", SpectralDecoder(codec), (codes,), ["codes"], ["samples"], axes, {})
     step = SpectralDecoderStep(codec)
     state = [f"past_{i}" for i in range(len(step.state_shapes) - 1)] + ["overlap"]
-    late = codec.spectral.decoder_window - codec.config.frame_size // codec.spectral.decoder_subframes
+    late = (
+        codec.spectral.decoder_window - codec.config.frame_size // codec.spectral.decoder_subframes
+    )
     yield Graph(
-        "codec_decoder_step", step, (codes[:, :1], [state_of(*s) for s in step.state_shapes]), ["codes", *state], ["samples", "tail", *(f"{s}_out" for s in state)], {},
+        "codec_decoder_step",
+        step,
+        (codes[:, :1], [state_of(*s) for s in step.state_shapes]),
+        ["codes", *state],
+        ["samples", "tail", *(f"{s}_out" for s in state)],
+        {},
         {"state": state, "late": late},
-    )  # fmt: skip
+    )
 
 
 def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
@@ -134,37 +186,78 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
     rng = np.random.default_rng(2)
 
     def caches(stack: Any, *leading: int) -> list[Tensor]:
-        return [state_of(*leading, stack.num_kv_heads, stack.head_dim).to(float_) for _ in range(2 * stack.layers)]
+        return [
+            state_of(*leading, stack.num_kv_heads, stack.head_dim).to(float_)
+            for _ in range(2 * stack.layers)
+        ]
 
     def cache_names(layers: int) -> list[str]:
         return [f"{w}_{i}" for i in range(layers) for w in ("keys", "values")]
 
     for name, n in (("global_prefill", 5), ("global_step", 1)):
         previous = torch.from_numpy(rng.integers(0, c.vocab_size, (n, k)))
-        beside = [torch.from_numpy(rng.integers(-1, c.guide_vocab, (n, c.guide_slots)))] if c.guide_slots else []
+        beside = (
+            [torch.from_numpy(rng.integers(-1, c.aligned_vocab, (n, c.aligned_slots)))]
+            if c.aligned_slots
+            else []
+        )
         for width in c.continuous.values():
-            beside += [torch.from_numpy(rng.standard_normal((n, width)).astype(np.float32)), torch.arange(n) % 2 == 1]
-        given = ["previous", "position", *(["guide"] if c.guide_slots else []), *(f"{w}_{x}" for x in c.continuous for w in ("continuous", "is"))]
+            beside += [
+                torch.from_numpy(rng.standard_normal((n, width)).astype(np.float32)),
+                torch.arange(n) % 2 == 1,
+            ]
+        given = [
+            "previous",
+            "position",
+            *(["guide"] if c.aligned_slots else []),
+            *(f"{w}_{x}" for x in c.continuous for w in ("continuous", "is")),
+        ]
         kept = cache_names(g.layers)
         axes: dict[str, dict[int, str]] = {i: {0: "capacity"} for i in kept}
         if n > 1:
             axes |= {i: {0: "steps"} for i in given if i != "position"}
         arguments = (previous, torch.tensor([0 if n > 1 else 5]), beside, caches(g, 16))
-        yield Graph(name, GlobalSteps(lm), arguments, given + kept, ["hidden", *(f"{i}_out" for i in kept)], axes, {"state": kept})
+        yield Graph(
+            name,
+            GlobalSteps(lm),
+            arguments,
+            given + kept,
+            ["hidden", *(f"{i}_out" for i in kept)],
+            axes,
+            {"state": kept},
+        )
 
     hidden = torch.from_numpy(rng.standard_normal((3, g.width)).astype(np.float32))
     kept = cache_names(s.layers)
     axes = {i: {0: "rows"} for i in ("hidden", "code", *kept)}
     code = torch.from_numpy(rng.integers(0, c.vocab_size, 3))
     yield Graph(
-        "local_step", LocalStep(lm), (hidden, code, torch.tensor([0]), caches(s, 3, k)), ["hidden", "code", "slot", *kept],
-        ["logits", *(f"{i}_out" for i in kept)], axes, {"state": kept},
-    )  # fmt: skip
+        "local_step",
+        LocalStep(lm),
+        (hidden, code, torch.tensor([0]), caches(s, 3, k)),
+        ["hidden", "code", "slot", *kept],
+        ["logits", *(f"{i}_out" for i in kept)],
+        axes,
+        {"state": kept},
+    )
     allowed = torch.from_numpy(rng.random((k, c.vocab_size)) < 0.5)
     arguments = (
-        hidden[:1], torch.from_numpy(rng.random(k, dtype=np.float32).astype(np.float64)), torch.tensor([0.75]), torch.tensor([50]), torch.tensor([0.9375], dtype=torch.float64), allowed,
-    )  # fmt: skip
-    yield Graph("local_frame", LocalFrame(lm), arguments, ["hidden", "uniform", "temperature", "top_k", "top_p", "allowed"], ["codes"], {}, {})
+        hidden[:1],
+        torch.from_numpy(rng.random(k, dtype=np.float32).astype(np.float64)),
+        torch.tensor([0.75]),
+        torch.tensor([50]),
+        torch.tensor([0.9375], dtype=torch.float64),
+        allowed,
+    )
+    yield Graph(
+        "local_frame",
+        LocalFrame(lm),
+        arguments,
+        ["hidden", "uniform", "temperature", "top_k", "top_p", "allowed"],
+        ["codes"],
+        {},
+        {},
+    )
 
 
 def state_of(*shape: int) -> Tensor:
@@ -175,4 +268,8 @@ def test_signal(samples: int) -> np.ndarray:
     """Float32 [N]: gliding tones over noise, the same everywhere."""
     t = np.arange(samples) / 16000
     noise = np.random.default_rng(0).standard_normal(samples)
-    return (0.3 * np.sin(2 * np.pi * (180 + 60 * t) * t) + 0.1 * np.sin(2 * np.pi * 1730 * t) + 0.01 * noise).astype(np.float32)
+    return (
+        0.3 * np.sin(2 * np.pi * (180 + 60 * t) * t)
+        + 0.1 * np.sin(2 * np.pi * 1730 * t)
+        + 0.01 * noise
+    ).astype(np.float32)

@@ -1,10 +1,12 @@
-"""The language model as graphs of one step each, all state explicit: the modules that the exporter traces.
+"""The language model as graphs of one step each, all state explicit: the modules that the exporter
+traces.
 
-n steps of one call, C capacity of the cache, K codebooks, V vocabulary, D width, S guide slots, B rows of the local stack.
+n steps of one call, C capacity of the cache, K codebooks, V vocabulary, D width, S aligned slots, B
+rows of the local stack.
 
-Caches lie by time, ``[C, kv_heads, head_dim]`` a layer: the first rows of a larger buffer are a smaller cache, so that whoever runs the
-graphs binds as much of one buffer as has been used, and the same memory for input and output.  A row that was not written yet is
-masked, and must be finite.
+Caches lie by time, ``[C, kv_heads, head_dim]`` a layer: the first rows of a larger buffer are a
+smaller cache, so that whoever runs the graphs binds as much of one buffer as has been used, and the
+same memory for input and output. A row that was not written yet is masked, and must be finite.
 """
 
 from __future__ import annotations
@@ -17,8 +19,17 @@ from torch import Tensor, nn
 from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables
 
 
-def attend_cache(attn: Attention, x: Tensor, positions: Tensor, rope: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x [n, D] at ``positions`` [n] -> (attended [n, D], keys, values), the caches with the new rows in them."""
+def attend_cache(
+    attn: Attention,
+    x: Tensor,
+    positions: Tensor,
+    rope: tuple[Tensor, Tensor] | None,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x [n, D] at ``positions`` [n] -> (attended [n, D], keys, values), the caches with the new
+    rows in them.
+    """
     n, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
     q, k, v = attn.q(x).view(n, h, dim), attn.k(x).view(n, kv, dim), attn.v(x).view(n, kv, dim)
     if rope is not None:
@@ -33,7 +44,14 @@ def attend_cache(attn: Attention, x: Tensor, positions: Tensor, rope: tuple[Tens
     return attn.o(y), keys, values
 
 
-def run_block(block: Block, x: Tensor, positions: Tensor, rope: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def run_block(
+    block: Block,
+    x: Tensor,
+    positions: Tensor,
+    rope: tuple[Tensor, Tensor] | None,
+    keys: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     y, keys, values = attend_cache(block.attn, block.attn_norm(x), positions, rope, keys, values)
     x = x + y
     return x + block.mlp(block.mlp_norm(x)), keys, values
@@ -42,9 +60,10 @@ def run_block(block: Block, x: Tensor, positions: Tensor, rope: tuple[Tensor, Te
 class GlobalSteps(nn.Module):
     """n steps of the global stack.
 
-    Inputs: ``previous`` int64 [n, K], the frame before each step's (start ids before the first); ``position`` int64 [1] of the first step;
-    ``guide`` int64 [n, S], -1 for none (models with guides); for each continuous input ``continuous_NAME`` float [n, width] and
-    ``is_NAME`` bool [n], where it stands in place of ``previous``; then ``keys_i``, ``values_i`` a layer.
+    Inputs: ``previous`` int64 [n, K], the frame before each step's (start ids before the first);
+    ``position`` int64 [1] of the first step; ``aligned`` int64 [n, S], -1 for none (models with
+    aligned rows); for each continuous input ``continuous_NAME`` float [n, width] and ``is_NAME``
+    bool [n], where it stands in place of ``previous``; then ``keys_i``, ``values_i`` a layer.
     Outputs: ``hidden`` float [n, D], normalised; the caches.
     """
 
@@ -52,25 +71,29 @@ class GlobalSteps(nn.Module):
         super().__init__()
         self.config = lm.config
         # Not the model itself: its part "global" has a name that traced code can't say.
-        self.stack, self.guide, self.continuous = lm.global_, lm.guide, lm.continuous
+        self.stack, self.aligned, self.continuous = lm.global_, lm.guide, lm.continuous
         c = lm.config.global_
         if c.positions == "rope":
             cos, sin = rope_tables(torch.arange(lm.config.max_frames), c.head_dim, c.rope_base)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
-    def forward(self, previous: Tensor, position: Tensor, beside: list[Tensor], caches: list[Tensor]) -> tuple[Tensor, ...]:
-        """``beside``: the guide and the continuous inputs, as far as the model has them."""
+    def forward(
+        self, previous: Tensor, position: Tensor, beside: list[Tensor], caches: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """``beside``: the aligned rows and the continuous inputs, as far as the model has them."""
         stack = self.stack
         e = stack.embed(previous)
         x = e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
         given = iter(beside)
-        guide = next(given) if self.guide is not None else None
+        aligned = next(given) if self.aligned is not None else None
         for name in self.config.continuous:
             values, here = next(given), next(given)
             x = torch.where(here[:, None], self.continuous[name](values.to(x.dtype)), x)
-        if self.guide is not None and guide is not None:
-            x = x + (self.guide(guide.clamp(min=0)) * (guide >= 0)[..., None].to(x.dtype)).sum(1)
+        if self.aligned is not None and aligned is not None:
+            x = x + (
+                self.aligned(aligned.clamp(min=0)) * (aligned >= 0)[..., None].to(x.dtype)
+            ).sum(1)
         positions = position + torch.arange(previous.shape[0])
         rope = None
         if stack.positions is not None:
@@ -87,8 +110,9 @@ class GlobalSteps(nn.Module):
 class LocalStep(nn.Module):
     """One slot of the frame's codes, for B rows at once.
 
-    Inputs: ``hidden`` float [B, D]; ``code`` int64 [B], the id of the slot before (any at slot 0); ``slot`` int64 [1]; ``keys_i``,
-    ``values_i`` [B, K, kv_heads, head_dim] a layer.  Outputs: ``logits`` float [B, V]; the caches.
+    Inputs: ``hidden`` float [B, D]; ``code`` int64 [B], the id of the slot before (any at slot 0);
+    ``slot`` int64 [1]; ``keys_i``, ``values_i`` [B, K, kv_heads, head_dim] a layer. Outputs:
+    ``logits`` float [B, V]; the caches.
     """
 
     def __init__(self, lm: MultiScaleLM) -> None:
@@ -108,10 +132,14 @@ class LocalStep(nn.Module):
         first = slot == 0
         if c.conditioning == "add":
             slices = hidden.view(hidden.shape[0], c.num_codebooks, -1)
-            return embed(torch.where(first, c.local_start_id, code)) + self.bridge(slices.index_select(1, slot)[:, 0])
+            return embed(torch.where(first, c.local_start_id, code)) + self.bridge(
+                slices.index_select(1, slot)[:, 0]
+            )
         return torch.where(first[:, None], self.bridge(hidden), embed(code))
 
-    def step(self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(
+        self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         stack: Stack = self.stack
         x = self.begin(hidden, code, slot)
         rope = None
@@ -121,13 +149,17 @@ class LocalStep(nn.Module):
             rope = self.cos[slot], self.sin[slot]
         out = []
         for i, block in enumerate(stack.layers):
-            y, keys, values = self.attend(block.attn, block.attn_norm(x), slot, rope, caches[2 * i], caches[2 * i + 1])  # type: ignore[union-attr,arg-type,operator]
+            y, keys, values = self.attend(
+                block.attn, block.attn_norm(x), slot, rope, caches[2 * i], caches[2 * i + 1]
+            )  # type: ignore[union-attr,arg-type,operator]
             x = x + y
             x = x + block.mlp(block.mlp_norm(x))  # type: ignore[union-attr,operator]
             out += [keys, values]
         return self.head(stack.norm(x)).float(), out
 
-    def attend(self, attn: Attention, x: Tensor, slot: Tensor, rope: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def attend(
+        self, attn: Attention, x: Tensor, slot: Tensor, rope: Any, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, width] at ``slot`` over caches [B, K, kv_heads, head_dim]."""
         b, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
         q, k, v = attn.q(x).view(b, h, dim), attn.k(x).view(b, kv, dim), attn.v(x).view(b, kv, dim)
@@ -141,26 +173,40 @@ class LocalStep(nn.Module):
         p = scores.masked_fill(slots > slot, -torch.inf).softmax(-1).to(values.dtype)
         return attn.o((p @ values.permute(0, 2, 1, 3)).reshape(b, h * dim)), keys, values
 
-    def forward(self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         logits, out = self.step(hidden, code, slot, caches)
         return (logits, *out)
 
 
 class LocalFrame(nn.Module):
-    """All K codes of a frame, drawn inside by the rules of csrc/sampling.cc (without its repetition guard and guidance).
+    """All K codes of a frame, drawn inside by the rules of csrc/sampling.cc (without its repetition
+    guard and guidance).
 
-    Inputs: ``hidden`` float [1, D]; ``uniform`` double [K] in [0, 1), the noise; ``temperature`` float [1]; ``top_k`` int64 [1] (0: all, 1:
-    greedy); ``top_p`` double [1]; ``allowed`` bool [K, V], the ids that each slot may emit.  Output: ``codes`` int64 [K].
+    Inputs: ``hidden`` float [1, D]; ``uniform`` double [K] in [0, 1), the noise; ``temperature``
+    float [1]; ``top_k`` int64 [1] (0: all, 1: greedy); ``top_p`` double [1]; ``allowed`` bool [K,
+    V], the ids that each slot may emit. Output: ``codes`` int64 [K].
     """
 
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
         self.local = LocalStep(lm)
 
-    def forward(self, hidden: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, allowed: Tensor) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        uniform: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        allowed: Tensor,
+    ) -> Tensor:
         c = self.local.config
         s = c.local
-        zero = hidden.new_zeros(1, c.num_codebooks, s.num_kv_heads, s.head_dim).to(self.local.bridge.weight.dtype)
+        zero = hidden.new_zeros(1, c.num_codebooks, s.num_kv_heads, s.head_dim).to(
+            self.local.bridge.weight.dtype
+        )
         caches = [zero] * (2 * s.layers)
         code = torch.zeros(1, dtype=torch.int64)
         codes = []
@@ -172,9 +218,18 @@ class LocalFrame(nn.Module):
         return torch.cat(codes)
 
 
-def draw(logits: Tensor, allowed: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """logits [V] -> id [1]: the largest ``top_k`` (lowest id first among equals), of these the likeliest whose sum reaches ``top_p``, then the id
-    in whose share of the sum, by ids, ``uniform`` falls."""
+def draw(
+    logits: Tensor,
+    allowed: Tensor,
+    uniform: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+) -> Tensor:
+    """logits [V] -> id [1]: the largest ``top_k`` (lowest id first among equals), of these the
+    likeliest whose sum reaches ``top_p``, then the id in whose share of the sum, by ids,
+    ``uniform`` falls.
+    """
     v = logits.shape[0]
     x = torch.where(allowed, logits / temperature, -torch.inf)
     top, order = x.topk(v)
@@ -186,6 +241,7 @@ def draw(logits: Tensor, allowed: Tensor, uniform: Tensor, temperature: Tensor, 
     by_id = torch.zeros(v, dtype=torch.float64).scatter(0, order, mass)
     upto = by_id.cumsum(0)
     mark = uniform * upto[-1]
-    # Below the sum even where rounding would reach it; an id without mass is never the first whose sum exceeds the mark.
+    # Below the sum even where rounding would reach it; an id without mass is never the first whose
+    # sum exceeds the mark.
     last = torch.where(by_id > 0, torch.arange(v), 0).max()
     return torch.minimum((upto <= mark).sum(), last)[None]

@@ -1,7 +1,9 @@
-"""``uniaudio export onnx``: a model folder -> a folder of ONNX graphs that share one file of weights.
+"""``uniaudio export onnx``: a model folder -> a folder of ONNX graphs that share one file of
+weights.
 
-``OUT/``: a graph a file; ``weights.bin``, every larger tensor once; ``export.json``, what there is, with a checksum of each file;
-``golden.safetensors``, inputs and outputs of each graph; the model's ``config.json``, tokenizers, labels and voices; ``example.py`` and ``example.cc``.
+``OUT/``: a graph a file; ``weights.bin``, every larger tensor once; ``export.json``, what there is,
+with a checksum of each file; ``golden.safetensors``, inputs and outputs of each graph; the model's
+``config.json``, tokenizers, labels and voices; ``example.py`` and ``example.cc``.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from uniaudio_engine import __version__
-from uniaudio_engine.core import core
+from uniaudio_engine.audio.voice import codec_fingerprint
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError, shown
-from uniaudio_engine.folder import ModelFolder, load_folder
-from uniaudio_engine.tensors import save_tensors
-from uniaudio_engine.voice import codec_fingerprint
+from uniaudio_engine.storage.folder import ModelFolder, load_folder
+from uniaudio_engine.storage.tensors import save_tensors
 
 from .graphs import Graph, model_graphs
 
@@ -64,23 +66,37 @@ class Weights:
 
 
 def export_onnx(
-    model: str | os.PathLike[str] | None, out: str | os.PathLike[str], dtype: str = "float32", progress: Callable[[str], None] = lambda _: None
+    model: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    dtype: str = "float32",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write ``out``, which must not be there yet, whole or not at all; returns what ``export.json`` says.
+    """Write ``out``, which must not be there yet, whole or not at all; returns what ``export.json``
+    says.
 
-    Raises :class:`InputError` for what has no graphs (codecs of several channels, in chunks, or that normalise loudness; quantized weights).
+    Raises :class:`InputError` for what has no graphs (codecs of several channels, in chunks, or
+    that normalise loudness; quantized weights).
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected {', '.join(DTYPES)}, got {shown(dtype)}")
     target = Path(out)
     if target.exists():
-        raise InputError(f"{target}: expected a folder that is not there yet, got one that is; remove it or choose another")
+        raise InputError(
+            f"{target}: expected a folder that is not there yet, got one that is; remove it or "
+            "choose another"
+        )
     folder = load_folder(model)
     c = folder.config.codec
     if c.channels != 1 or c.normalizes or c.chunk[0]:
-        raise InputError(f"{folder.path}: expected a mono codec of whole clips, got one of several channels, in chunks or that normalises loudness; these have no graphs")
+        raise InputError(
+            f"{folder.path}: expected a mono codec of whole clips, got one of several channels, "
+            "in chunks or that normalises loudness; these have no graphs"
+        )
     if any(k.endswith("_scale") for k in folder.lm):
-        raise InputError(f"{folder.path}: expected weights in float32 or bfloat16, got quantized ones; export the folder that was quantized")
+        raise InputError(
+            f"{folder.path}: expected weights in float32 or bfloat16, got quantized ones; export "
+            "the folder that was quantized"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
         about = _write(folder, Path(work), dtype, progress)
@@ -90,9 +106,17 @@ def export_onnx(
     return about
 
 
-def _write(folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str], None]) -> dict[str, Any]:
+def _write(
+    folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str], None]
+) -> dict[str, Any]:
     weights, graphs, golden = Weights(out / "weights.bin"), {}, {}
-    metadata = {"model": folder.config.name, "licence": folder.config.licence, "dtype": dtype, "format": FORMAT, "version": __version__}
+    metadata = {
+        "model": folder.config.name,
+        "licence": folder.config.licence,
+        "dtype": dtype,
+        "format": FORMAT,
+        "version": __version__,
+    }
     for graph in model_graphs(folder, dtype):
         progress(f"{graph.name}: tracing")
         proto = trace(graph)
@@ -102,7 +126,11 @@ def _write(folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str],
         helper.set_model_props(proto, {**metadata, "graph": graph.name})
         golden |= _golden(graph)
         store(proto, out / f"{graph.name}.onnx", weights)
-        graphs[graph.name] = {"inputs": _ports(proto.graph.input), "outputs": _ports(proto.graph.output), **graph.about}
+        graphs[graph.name] = {
+            "inputs": _ports(proto.graph.input),
+            "outputs": _ports(proto.graph.output),
+            **graph.about,
+        }
     weights.close()
     save_tensors(out / "golden.safetensors", golden)
     for name in COPIED:
@@ -112,12 +140,22 @@ def _write(folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str],
             shutil.copyfile(folder.path / name, out / name)
     for name in ("example.py", "example.cc"):
         shutil.copyfile(Path(__file__).with_name(name), out / name)
-    sums = {p.name: _sha256(p) for p in sorted(out.iterdir()) if p.suffix in (".onnx", ".bin", ".safetensors", ".json")}
+    sums = {
+        p.name: _sha256(p)
+        for p in sorted(out.iterdir())
+        if p.suffix in (".onnx", ".bin", ".safetensors", ".json")
+    }
     about = {
-        **metadata, "opset": OPSET, "codec": codec_fingerprint(folder.codec["quantizer.codebooks"]),
-        "parameters": sum(w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()),
-        "source": {p.name: _sha256(p) for p in sorted(folder.path.glob("*.safetensors"))}, "graphs": graphs, "sha256": sums,
-    }  # fmt: skip
+        **metadata,
+        "opset": OPSET,
+        "codec": codec_fingerprint(folder.codec["quantizer.codebooks"]),
+        "parameters": sum(
+            w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()
+        ),
+        "source": {p.name: _sha256(p) for p in sorted(folder.path.glob("*.safetensors"))},
+        "graphs": graphs,
+        "sha256": sums,
+    }
     (out / "export.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return about
 
@@ -131,14 +169,24 @@ def trace(graph: Graph) -> onnx.ModelProto:
     def shape(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             axes = graph.axes.get(names[id(value)])
-            return {i: dims.setdefault(n, torch.export.Dim(n, min=1)) for i, n in axes.items()} if axes else None
+            return (
+                {i: dims.setdefault(n, torch.export.Dim(n, min=1)) for i, n in axes.items()}
+                if axes
+                else None
+            )
         return None if value is None else type(value)(shape(v) for v in value)
 
     with _quiet():
         program = torch.onnx.export(
-            graph.module, graph.arguments, input_names=graph.inputs, output_names=graph.outputs, dynamo=True, opset_version=OPSET,
-            dynamic_shapes=shape(graph.arguments), verbose=False,
-        )  # fmt: skip
+            graph.module,
+            graph.arguments,
+            input_names=graph.inputs,
+            output_names=graph.outputs,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=shape(graph.arguments),
+            verbose=False,
+        )
     assert program is not None
     proto = program.model_proto
     _name_axes(proto, graph)
@@ -146,7 +194,12 @@ def trace(graph: Graph) -> onnx.ModelProto:
     for node in proto.graph.node:  # where in our sources each came from: paths of this machine
         del node.metadata_props[:]
         node.doc_string = ""
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+    for value in (
+        *proto.graph.value_info,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.initializer,
+    ):
         del value.metadata_props[:]
     onnx.checker.check_model(proto)
     return proto
@@ -166,7 +219,9 @@ def _name_axes(proto: onnx.ModelProto, graph: Graph) -> None:
 
 
 def quantize(proto: onnx.ModelProto) -> None:
-    """Matrices of products -> int8 with a float32 scale an output, the engine's own rounding; DequantizeLinear in front of the product."""
+    """Matrices of products -> int8 with a float32 scale an output, the engine's own rounding;
+    DequantizeLinear in front of the product.
+    """
     tensors = {t.name: t for t in proto.graph.initializer}
     made: dict[str, str] = {}
     nodes = []
@@ -177,11 +232,24 @@ def quantize(proto: onnx.ModelProto) -> None:
             transposed = any(a.name == "transB" and a.i for a in node.attribute)
             if w.ndim == 2 and w.dtype == np.float32:
                 if name not in made:
-                    q, scale = core().quantize(np.ascontiguousarray(w if transposed else w.T), "int8")
+                    q, scale = core().quantize(
+                        np.ascontiguousarray(w if transposed else w.T), "int8"
+                    )
                     made[name] = f"{name}_dequantized"
-                    proto.graph.initializer.append(numpy_helper.from_array(q if transposed else np.ascontiguousarray(q.T), f"{name}_int8"))
+                    proto.graph.initializer.append(
+                        numpy_helper.from_array(
+                            q if transposed else np.ascontiguousarray(q.T), f"{name}_int8"
+                        )
+                    )
                     proto.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-                    nodes.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [made[name]], axis=0 if transposed else 1))
+                    nodes.append(
+                        helper.make_node(
+                            "DequantizeLinear",
+                            [f"{name}_int8", f"{name}_scale"],
+                            [made[name]],
+                            axis=0 if transposed else 1,
+                        )
+                    )
                 node.input[1] = made[name]
         nodes.append(node)
     used = {i for n in nodes for i in n.input}
@@ -210,16 +278,30 @@ def store(proto: onnx.ModelProto, path: Path, weights: Weights) -> None:
 
 
 def _golden(graph: Graph) -> dict[str, np.ndarray]:
-    """What the torch module says of the example inputs; the state is ``example_state``, which need not be stored."""
+    """What the torch module says of the example inputs; the state is ``example_state``, which need
+    not be stored.
+    """
     with torch.no_grad():
         out = graph.module(*graph.arguments)
-    arrays = {f"{graph.name}.in.{n}": t.numpy() for n, t in zip(graph.inputs, _flat(graph.arguments), strict=True) if n not in graph.about.get("state", ())}
-    outs = {f"{graph.name}.out.{n}": t.numpy() for n, t in zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True)}
+    arrays = {
+        f"{graph.name}.in.{n}": t.numpy()
+        for n, t in zip(graph.inputs, _flat(graph.arguments), strict=True)
+        if n not in graph.about.get("state", ())
+    }
+    outs = {
+        f"{graph.name}.out.{n}": t.numpy()
+        for n, t in zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True)
+    }
     return {k: _stored(v) for k, v in (arrays | outs).items()}
 
 
 def _stored(a: np.ndarray) -> np.ndarray:
-    wide = {np.dtype(np.int64): np.int32, np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32, np.dtype(np.float64): np.float32}
+    wide = {
+        np.dtype(np.int64): np.int32,
+        np.dtype(np.bool_): np.uint8,
+        np.dtype(np.float16): np.float32,
+        np.dtype(np.float64): np.float32,
+    }
     return np.ascontiguousarray(a.astype(wide.get(a.dtype, a.dtype)))
 
 
@@ -233,13 +315,20 @@ def _ports(values: Any) -> dict[str, Any]:
     found = {}
     for v in values:
         t = v.type.tensor_type
-        found[v.name] = [TensorProto.DataType.Name(t.elem_type).lower(), *(d.dim_param or d.dim_value for d in t.shape.dim)]
+        found[v.name] = [
+            TensorProto.DataType.Name(t.elem_type).lower(),
+            *(d.dim_param or d.dim_value for d in t.shape.dim),
+        ]
     return found
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+        return (
+            hashlib.file_digest(f, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(f.read()).hexdigest()
+        )
 
 
 @contextlib.contextmanager

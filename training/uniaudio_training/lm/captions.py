@@ -1,6 +1,6 @@
 """Trains the caption tokenizer on the corpus' captions; ``text.model`` of a model folder.
 
-    python -m uniaudio_training.lm.captions --corpus data/corpus --out runs/captions/text.model
+python -m uniaudio_training.lm.captions --corpus data/corpus --out runs/captions/text.model
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import io
 import sys
 from pathlib import Path
 
-from uniaudio_engine.captions import CaptionTokenizer, plain_caption
-from uniaudio_engine.files import atomic_write
+from uniaudio_engine.storage.files import atomic_write
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer, plain_caption
 
 from ..corpus.reading import Corpus, open_corpus
 
@@ -29,26 +29,44 @@ def corpus_captions(corpus: Corpus, split: str = "train") -> list[str]:
 
 
 def train_captions(captions: list[str], size: int) -> bytes:
-    """A unigram model of ``size`` pieces, 256 of which are bytes; the same captions give the same model."""
+    """A unigram model of ``size`` pieces, 256 of which are bytes; the same captions give the same
+    model.
+    """
     import sentencepiece
 
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(captions), model_writer=out, vocab_size=size, model_type="unigram", byte_fallback=True, character_coverage=1.0,
-        hard_vocab_limit=False, num_threads=1, bos_id=-1, eos_id=-1, pad_id=-1, normalization_rule_name="identity", minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(captions),
+        model_writer=out,
+        vocab_size=size,
+        model_type="unigram",
+        byte_fallback=True,
+        character_coverage=1.0,
+        hard_vocab_limit=False,
+        num_threads=1,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
     return out.getvalue()
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m uniaudio_training.lm.captions", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m uniaudio_training.lm.captions", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make")
     parser.add_argument("--out", required=True, type=Path, help="the tokenizer's file")
     parser.add_argument("--size", type=int, default=1024, help="pieces (1024)")
     args = parser.parse_args(argv)
     captions = corpus_captions(open_corpus(args.corpus))
     if not captions:
-        print(f"error: {args.corpus}: expected captions of {', '.join(CAPTION_TASKS)}, found none", file=sys.stderr)
+        print(
+            f"error: {args.corpus}: expected captions of {', '.join(CAPTION_TASKS)}, found none",
+            file=sys.stderr,
+        )
         return 2
     model = train_captions(captions, args.size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         f.write(model)
     tokenizer = CaptionTokenizer(model)
     pieces = sum(len(tokenizer.encode(c)) for c in captions[:1000]) / min(1000, len(captions))
-    print(f"{args.out}: {tokenizer.size} pieces from {len(captions)} captions, {pieces:.1f} a caption")
+    print(
+        f"{args.out}: {tokenizer.size} pieces from {len(captions)} captions, {pieces:.1f} a caption"
+    )
     return 0
 
 

@@ -1,7 +1,9 @@
-"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a voice, one voice prompt.
+"""Training batches of the joint LM: rows of one task, one length and, where its sentences share a
+voice, one voice prompt.
 
-Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is exactly several independent
-sequences whose prompt is computed once (what the engine does too: it forks the prompt's cache for each sentence).
+Each sentence sees the prompt and itself only, and its positions go on from the prompt: a row is
+exactly several independent sequences whose prompt is computed once (what the engine does too: it
+forks the prompt's cache for each sentence).
 """
 
 from __future__ import annotations
@@ -13,21 +15,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.sequence import Layout
-from uniaudio_engine.tasks import Task
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.request.tasks import Task
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from .items import Item, item_sequence, predicted, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
-BUCKETS = (32, 56, 80, 112, 144, 176, 208, 240, 288, 352, 448, 560)  # sentence lengths in items; longer sentences are left out
+BUCKETS = (
+    32,
+    56,
+    80,
+    112,
+    144,
+    176,
+    208,
+    240,
+    288,
+    352,
+    448,
+    560,
+)  # sentence lengths in items; longer sentences are left out
 PROMPT = 150  # frames of a voice prompt
 
 
 class TaskData:
     """The items of one task in memory, by bucket of length; and the speakers' clips for prompts.
 
-    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do for it.
+    ``voiced``: its sequences begin with a voice prompt; ``shared``: any clip of the speaker will do
+    for it.
     """
 
     def __init__(self, task: Task, items: list[Item]) -> None:
@@ -44,13 +60,18 @@ class TaskData:
                 self.speakers.setdefault(item.speaker, []).append(item.codes)
         mass = np.array([sum(len(i.codes) for i in b) for b in self.buckets], float)
         if not mass.sum():
-            raise ValueError(f"{task.name}: expected examples of up to {BUCKETS[-1]} items, got none of {len(items)}")
+            raise ValueError(
+                f"{task.name}: expected examples of up to {BUCKETS[-1]} items, got none of "
+                f"{len(items)}"
+            )
         self.share = mass / mass.sum()
         self.hours = mass.sum() / 50 / 3600
         self.too_long = len(items) - sum(map(len, self.buckets))
 
     def __str__(self) -> str:
-        return f"{self.task.name} {self.hours:.2g} h" + (f" ({self.too_long} left out: too long)" if self.too_long else "")
+        return f"{self.task.name} {self.hours:.2g} h" + (
+            f" ({self.too_long} left out: too long)" if self.too_long else ""
+        )
 
     def own_prompt(self, item: Item) -> np.ndarray:
         """The voice, or surroundings, that an item brings: codes [T', K'], perhaps empty."""
@@ -70,24 +91,32 @@ class TaskData:
 
 
 def load_tasks(
-    folders: str | Sequence[str], split: str, tasks: Iterable[Task], captions: CaptionTokenizer | None, labels: Mapping[str, Sequence[str]] | None = None
+    folders: str | Sequence[str],
+    split: str,
+    tasks: Iterable[Task],
+    captions: CaptionTokenizer | None,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, TaskData]:
     """The data of each task of the mix, by its name."""
-    return {task.name: TaskData(task, list(read_items(folders, task, split, captions, labels))) for task in tasks}
+    return {
+        task.name: TaskData(task, list(read_items(folders, task, split, captions, labels)))
+        for task in tasks
+    }
 
 
 @dataclass
 class Batch:
     """B rows of a prompt of P items and n sentences of at most L.
 
-    prompt [B, P, K] and inputs [B, n, L, K]: what each step is fed (the item before it in its own sequence); frames [B, n, L, K] to
-    predict; guide [B, n, L, S]; kind [B, n, L]: AUDIO, DURATION, or PAD where nothing is predicted.
+    prompt [B, P, K] and inputs [B, n, L, K]: what each step is fed (the item before it in its own
+    sequence); frames [B, n, L, K] to predict; aligned rows [B, n, L, S]; kind [B, n, L]: AUDIO,
+    DURATION, or PAD where nothing is predicted.
     """
 
     prompt: Tensor
     inputs: Tensor
     frames: Tensor
-    guide: Tensor
+    aligned: Tensor
     kind: Tensor
     task: str
 
@@ -102,10 +131,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of what was made so far is wrong: of each sentence, up to this share of the frames that the model is fed back.
+    """How much of what was made so far is wrong: of each sentence, up to this share of the frames
+    that the model is fed back.
 
-    A model that has only ever seen true frames goes on from its own ones as if they were true, and hardly looks at a source that says
-    otherwise; with a sound beside the target (se, tse, sd, a_edit) that source tells more than the past does.
+    A model that has only ever seen true frames goes on from its own ones as if they were true, and
+    hardly looks at a source that says otherwise; with a sound beside the target (se, tse, sd,
+    a_edit) that source tells more than the past does.
     """
 
     beside: float = 0.0  # tasks with a sound beside the target
@@ -116,18 +147,30 @@ class Noise:
 
 
 def make_batch(
-    layout: Layout, data: Mapping[str, TaskData], weights: Mapping[str, float], rng: np.random.Generator, rows: int, items: int, noise: Noise,
+    layout: Layout,
+    data: Mapping[str, TaskData],
+    weights: Mapping[str, float],
+    rng: np.random.Generator,
+    rows: int,
+    items: int,
+    noise: Noise,
     untold: float = 0.0,
 ) -> Batch:
-    """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows where they share voices."""
+    """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows
+    where they share voices.
+    """
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
-    return with_noise(task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task))
+    return with_noise(
+        task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task)
+    )
 
 
 def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
-    """Some of the audio frames among ``inputs`` replaced, in place, by others of the same sentence: plausible, and wrong."""
+    """Some of the audio frames among ``inputs`` replaced, in place, by others of the same sentence:
+    plausible, and wrong.
+    """
     inputs, frames = batch.inputs.numpy(), batch.frames.numpy()
     for at in np.ndindex(*inputs.shape[:2]) if most else ():
         audio = np.flatnonzero(batch.kind.numpy()[at] == AUDIO)
@@ -138,12 +181,21 @@ def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
 
 
 def without_caption(item: Item) -> Item:
-    """The same example with its caption left empty, as guidance asks the model in inference (arXiv 2207.12598)."""
+    """The same example with its caption left empty, as guidance asks the model in inference (arXiv
+    2207.12598).
+    """
     captions = {i.name: np.zeros(0, np.int64) for i in item.task.inputs if i.modality == "caption"}
     return replace(item, inputs={**item.inputs, **captions}) if captions else item
 
 
-def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: int, items: int, untold: float = 0.0) -> Batch:
+def task_batch(
+    layout: Layout,
+    data: TaskData,
+    rng: np.random.Generator,
+    rows: int,
+    items: int,
+    untold: float = 0.0,
+) -> Batch:
     """A batch of one task; ``untold``: the share of its examples whose captions are left out."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
@@ -158,19 +210,37 @@ def task_batch(layout: Layout, data: TaskData, rng: np.random.Generator, rows: i
         for _ in range(rows):
             speaker = speakers[int(rng.integers(len(speakers)))]
             prompt = data.prompt(rng, speaker, frames) if frames else None
-            chosen.append((prompt, [by_speaker[speaker][int(rng.integers(len(by_speaker[speaker])))] for _ in range(n)]))
+            chosen.append(
+                (
+                    prompt,
+                    [
+                        by_speaker[speaker][int(rng.integers(len(by_speaker[speaker])))]
+                        for _ in range(n)
+                    ],
+                )
+            )
     else:
         rows = max(1, round(items / (length + frames)))
         picked = [pool[int(rng.integers(len(pool)))]]
         if data.voiced:  # rows with a voice, or rows without one
-            pool = [i for i in pool if (len(data.own_prompt(i)) > 0) == (len(data.own_prompt(picked[0])) > 0)]
+            pool = [
+                i
+                for i in pool
+                if (len(data.own_prompt(i)) > 0) == (len(data.own_prompt(picked[0])) > 0)
+            ]
         picked += [pool[int(rng.integers(len(pool)))] for _ in range(rows - 1)]
         if data.voiced:
             frames = min([frames, *(len(data.own_prompt(i)) for i in picked)])
         # the end of a context is what leads up to the edit; an enrolment may begin anywhere
-        chosen = [(data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i]) for i in picked]
+        chosen = [
+            (data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i])
+            for i in picked
+        ]
     if untold:
-        chosen = [(voice, [without_caption(i) if rng.random() < untold else i for i in picked]) for voice, picked in chosen]
+        chosen = [
+            (voice, [without_caption(i) if rng.random() < untold else i for i in picked])
+            for voice, picked in chosen
+        ]
     return _fill(layout, data, chosen, length, frames)
 
 
@@ -183,24 +253,40 @@ def _prompt_frames(rng: np.random.Generator, data: TaskData) -> int:
     return 0 if u < 0.08 else PROMPT if u < 0.7 else int(rng.integers(50, PROMPT))
 
 
-def _fill(layout: Layout, data: TaskData, chosen: list[tuple[np.ndarray | None, list[Item]]], length: int, prompt_frames: int) -> Batch:
-    k, s = layout.num_codebooks, layout.guide_slots
+def _fill(
+    layout: Layout,
+    data: TaskData,
+    chosen: list[tuple[np.ndarray | None, list[Item]]],
+    length: int,
+    prompt_frames: int,
+) -> Batch:
+    k, s = layout.num_codebooks, layout.aligned_slots
     rows, n = len(chosen), len(chosen[0][1])
     skip = 4 + prompt_frames if data.voiced else 2
     prompt = np.zeros((rows, skip, k), np.int64)
-    inputs, frames = np.zeros((rows, n, length, k), np.int64), np.zeros((rows, n, length, k), np.int64)
-    guide = np.full((rows, n, length, s), -1, np.int64)
+    inputs, frames = (
+        np.zeros((rows, n, length, k), np.int64),
+        np.zeros((rows, n, length, k), np.int64),
+    )
+    aligned = np.full((rows, n, length, s), -1, np.int64)
     kind = np.full((rows, n, length), PAD, np.int64)
     for row, (voice, items) in enumerate(chosen):
         for i, item in enumerate(items):
             seq = item_sequence(layout, item, voice)
             t = len(seq.frames) - skip
             if i == 0:
-                prompt[row, 0], prompt[row, 1:] = layout.vocabulary.special("start"), seq.frames[: skip - 1]
+                prompt[row, 0], prompt[row, 1:] = (
+                    layout.vocabulary.special("start"),
+                    seq.frames[: skip - 1],
+                )
             inputs[row, i, :t] = seq.frames[skip - 1 : -1]
-            frames[row, i, :t], guide[row, i, :t] = seq.frames[skip:], seq.guide[skip:]
+            frames[row, i, :t], aligned[row, i, :t] = seq.frames[skip:], seq.aligned[skip:]
             kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
             begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
-            last = seq.audio.stop if end == len(item.codes) else seq.audio.start + end  # with the frame that ends it, where there is one
+            last = (
+                seq.audio.stop if end == len(item.codes) else seq.audio.start + end
+            )  # with the frame that ends it, where there is one
             kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
-    return Batch(*(torch.from_numpy(a) for a in (prompt, inputs, frames, guide, kind)), data.task.name)
+    return Batch(
+        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
+    )

@@ -1,8 +1,10 @@
-"""Token shards -> training items: what each task's sequence is made of, in frames and ids, and the sequence itself.
+"""Token shards -> training items: what each task's sequence is made of, in frames and ids, and the
+sequence itself.
 
-Both follow from the task's entry, one function for each modality of its inputs.  This is the one place that says how a corpus label
-becomes a sequence; the engine's ``plan.py`` makes the same one from a request, and ``tests/engine/test_joint_tasks.py`` holds
-the two together, for built-in tasks and a user's own.  T frames, K' codebooks of the codec (the LM uses the first K).
+Both follow from the task's entry, one function for each modality of its inputs. This is the one
+place that says how a corpus label becomes a sequence; the engine's ``plan.py`` makes the same one
+from a request, and ``tests/engine/test_joint_tasks.py`` holds the two together, for built-in tasks
+and a user's own. T frames, K' codebooks of the codec (the LM uses the first K).
 """
 
 from __future__ import annotations
@@ -14,18 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine import guides
-from uniaudio_engine import sequence as seq
-from uniaudio_engine.captions import CaptionTokenizer
-from uniaudio_engine.inputs import token_ids
-from uniaudio_engine.sequence import Ids, Layout
-from uniaudio_engine.tasks import TASKS, Input, Task
+from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.inputs import token_ids
+from uniaudio_engine.request.sequence import Ids, Layout
+from uniaudio_engine.request.tasks import TASKS, Input, Task
 from uniaudio_engine.text import iter_sentences
 from uniaudio_engine.text.phones import PHONES
+from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
 
-ANY_CLIP = ("tts", "vc", "svs")  # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their own
+ANY_CLIP = (
+    "tts",
+    "vc",
+    "svs",
+    # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring
+    # their own
+)
 FRAME_RATE = 50.0
 FRAME = 320  # samples
 _LEAST_CONTEXT = 25  # frames around an edit
@@ -55,9 +63,10 @@ class Sung(Spoken):
 class Item:
     """One example of a task, ready to become a sequence.  ``codes`` [T, K'] of the target.
 
-    ``inputs``: by the name of the entry's input, in the form of its modality: ``voice``, ``audio`` and ``context`` codes [T', K'] (a
-    voice None where any clip of the ``speaker`` will do), ``units`` [T], ``caption`` and ``tokens`` ids [n], ``text`` Spoken,
-    ``score`` Sung, ``span`` (begin, end) in frames.  What the example does not have is empty, or for a span absent.
+    ``inputs``: by the name of the entry's input, in the form of its modality: ``voice``, ``audio``
+    and ``context`` codes [T', K'] (a voice None where any clip of the ``speaker`` will do),
+    ``units`` [T], ``caption`` and ``tokens`` ids [n], ``text`` Spoken, ``score`` Sung, ``span``
+    (begin, end) in frames. What the example does not have is empty, or for a span absent.
     """
 
     task: Task
@@ -67,7 +76,9 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Of its sentence in the sequence: all but the task's token and the voice that it begins with."""
+        """Of its sentence in the sequence: all but the task's token and the voice that it begins
+        with.
+        """
         count = 1 + len(self.codes) + (self.task.length == "end")
         for i in self.task.inputs:
             if in_sequence(i) and i is not self.task.lead:
@@ -82,7 +93,9 @@ def in_sequence(spec: Input) -> bool:
 
 @dataclass(frozen=True)
 class Given:
-    """What an example's inputs are read from: its label, codes [T, K'] and units [T] by role, and the tokenizers."""
+    """What an example's inputs are read from: its label, codes [T, K'] and units [T] by role, and
+    the tokenizers.
+    """
 
     task: Task
     label: Label
@@ -93,17 +106,23 @@ class Given:
 
 
 class Skip(Exception):
-    """An example that cannot be an item: there is no room for its phones, or too little around its edit."""
+    """An example that cannot be an item: there is no room for its phones, or too little around its
+    edit.
+    """
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
-    """End times [P] in s -> frames of each [P], at least 1, summing to ``frames``; None where they cannot fit."""
+    """End times [P] in s -> frames of each [P], at least 1, summing to ``frames``; None where they
+    cannot fit.
+    """
     count = len(ends)
     if count == 0 or frames < count:
         return None
     bounds = np.round(np.asarray(ends) * FRAME_RATE).astype(np.int64)
     bounds[-1] = frames
-    for i in range(count):  # forwards: every phone has a frame; backwards: room for those that follow
+    for i in range(
+        count
+    ):  # forwards: every phone has a frame; backwards: room for those that follow
         bounds[i] = max(bounds[i], (bounds[i - 1] if i else 0) + 1)
     bounds[-1] = frames
     for i in range(count - 2, -1, -1):
@@ -116,10 +135,14 @@ def phone_ids(phones: tuple[Phone, ...]) -> np.ndarray:
 
 
 def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pitches, frames each) of a song, rests between its notes as pitch 0, together ``frames`` long."""
+    """(pitches, frames each) of a song, rests between its notes as pitch 0, together ``frames``
+    long.
+    """
     pitches, bounds = [], []
     for note in label.notes:
-        start, end = (min(frames, round(t * FRAME_RATE)) for t in (note.start, note.start + note.duration))
+        start, end = (
+            min(frames, round(t * FRAME_RATE)) for t in (note.start, note.start + note.duration)
+        )
         if start > (bounds[-1] if bounds else 0):
             pitches.append(0)
             bounds.append(start)
@@ -147,18 +170,24 @@ def _heard(g: Given, i: Input) -> np.ndarray:
 
 def _audio(g: Given, i: Input) -> np.ndarray:
     codes = _heard(g, i)
-    return _aligned(g, i, codes) if i.place == "guide" else codes
+    return _aligned(g, i, codes) if i.place == "aligned" else codes
 
 
 def _units(g: Given, i: Input) -> np.ndarray:
     if i.name not in g.units:
-        raise ValueError(f"{g.label.id}: expected semantic units of {i.name}, got none; make the tokens with --units")
+        raise ValueError(
+            f"{g.label.id}: expected semantic units of {i.name}, got none; make the tokens with "
+            "--units"
+        )
     return _aligned(g, i, g.units[i.name])
 
 
 def _aligned(g: Given, i: Input, values: np.ndarray) -> np.ndarray:
     if len(values) != len(g.codes["target"]):
-        raise ValueError(f"{g.label.id}: expected {i.name} of {len(g.codes['target'])} frames, as the target has, got {len(values)}")
+        raise ValueError(
+            f"{g.label.id}: expected {i.name} of {len(g.codes['target'])} frames, as the target "
+            f"has, got {len(values)}"
+        )
     return values
 
 
@@ -167,7 +196,9 @@ def _caption(g: Given, i: Input) -> np.ndarray:
     if not text and not i.required:
         return np.zeros(0, np.int32)
     if g.captions is None:
-        raise ValueError(f"{g.label.id}: expected a caption tokenizer for a task with captions, got none")
+        raise ValueError(
+            f"{g.label.id}: expected a caption tokenizer for a task with captions, got none"
+        )
     return g.captions.encode(text, i.name)
 
 
@@ -175,24 +206,34 @@ def _tokens(g: Given, i: Input) -> np.ndarray:
     labels = g.labels.get(i.segment, ())
     if i.name not in g.label.inputs:
         return np.zeros(0, np.int32)
-    return token_ids(i, g.label.inputs[i.name], len(labels), {label: n for n, label in enumerate(labels)})
+    return token_ids(
+        i, g.label.inputs[i.name], len(labels), {label: n for n, label in enumerate(labels)}
+    )
 
 
 def _text(g: Given, i: Input) -> Spoken:
     """The phones of the target, or of its edited part."""
     codes, phones = g.codes["target"], g.label.tracks["target"].phones
     if g.task.length != "durations":
-        spoken = [p.phone for p in phones] or [p for s in iter_sentences(g.label.tracks["target"].text) for p in s.phones]
+        spoken = [p.phone for p in phones] or [
+            p for s in iter_sentences(g.label.tracks["target"].text) for p in s.phones
+        ]
         ids = np.array([_PHONE_ID[p] for p in spoken], np.int64)
-        return Spoken(ids[np.concatenate(([True], ids[1:] != ids[:-1]))] if i.collapse else ids, ids[:0])
+        return Spoken(
+            ids[np.concatenate(([True], ids[1:] != ids[:-1]))] if i.collapse else ids, ids[:0]
+        )
     ends = np.array([p.end for p in phones])
     if any(o.modality == "context" for o in g.task.inputs):
         begin, end = edited(g)
         starts = np.concatenate(([0.0], ends[:-1]))
-        inside = np.flatnonzero((np.minimum(ends * FRAME_RATE, end) - np.maximum(starts * FRAME_RATE, begin)) > 0.25)
+        inside = np.flatnonzero(
+            (np.minimum(ends * FRAME_RATE, end) - np.maximum(starts * FRAME_RATE, begin)) > 0.25
+        )
         if end - begin < 2 or not len(inside):
             raise Skip
-        durations = frame_durations((np.minimum(ends[inside] * FRAME_RATE, end) - begin) / FRAME_RATE, end - begin)
+        durations = frame_durations(
+            (np.minimum(ends[inside] * FRAME_RATE, end) - begin) / FRAME_RATE, end - begin
+        )
         ids = phone_ids(phones)[inside]
     else:
         durations, ids = frame_durations(ends, len(codes)), phone_ids(phones)
@@ -211,7 +252,7 @@ def _score(g: Given, i: Input) -> Sung:
 
 
 def _context(g: Given, i: Input) -> np.ndarray:
-    around = guides.edit_context(g.codes["target"], *edited(g))
+    around = aligned_rows.edit_context(g.codes["target"], *edited(g))
     if len(around) < _LEAST_CONTEXT:
         raise Skip
     return around
@@ -227,9 +268,16 @@ def edited(g: Given) -> tuple[int, int]:
 
 
 READ: dict[str, Callable[[Given, Input], Any]] = {
-    "voice": _voice, "audio": _audio, "units": _units, "caption": _caption, "tokens": _tokens, "text": _text, "score": _score,
-    "context": _context, "span": lambda g, i: edited(g),
-}  # fmt: skip
+    "voice": _voice,
+    "audio": _audio,
+    "units": _units,
+    "caption": _caption,
+    "tokens": _tokens,
+    "text": _text,
+    "score": _score,
+    "context": _context,
+    "span": lambda g, i: edited(g),
+}
 
 
 def units_of(spec: Input) -> str:
@@ -238,7 +286,9 @@ def units_of(spec: Input) -> str:
 
 
 def predicted(item: Item) -> tuple[int, int]:
-    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of its span."""
+    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of
+    its span.
+    """
     if item.task.finish == "span" and item.task.sound_beside is not None:
         begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
         return begin, end
@@ -246,20 +296,28 @@ def predicted(item: Item) -> tuple[int, int]:
 
 
 def make_item(g: Given) -> Item | None:
-    """The item of one example.  None where it cannot be one; ValueError where its data do not fit its task."""
+    """The item of one example.
+
+    None where it cannot be one; ValueError where its data do not fit its task.
+    """
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
         inputs |= {units_of(i): _units(g, i) for i in g.task.inputs if i.units}
     except Skip:
         return None
     codes = g.codes["target"]
-    if any(i.modality == "context" for i in g.task.inputs):  # what is around the edit stays as it is
+    if any(
+        i.modality == "context" for i in g.task.inputs
+    ):  # what is around the edit stays as it is
         codes = codes[slice(*edited(g))]
     item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
     begin, end = predicted(item)
     if begin >= end:
         return None
-    if g.task.sound_beside is not None and (begin, end) != (0, len(codes)):  # an edit goes on from the source's codes, as the engine does
+    if g.task.sound_beside is not None and (begin, end) != (
+        0,
+        len(codes),
+    ):  # an edit goes on from the source's codes, as the engine does
         source = inputs[g.task.sound_beside.name]
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
@@ -269,18 +327,36 @@ def make_item(g: Given) -> Item | None:
 
 
 def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None = None) -> seq.Sequence:
-    """The sequence of an item; ``prompt``: codes [T', K'] of the voice that it begins with, empty or None for "no voice given"."""
+    """The sequence of an item; ``prompt``: codes [T', K'] of the voice that it begins with, empty
+    or None for "no voice given".
+    """
     task = item.task
     segments = []
     for i in task.inputs:
-        if in_sequence(i) and not (i.modality == "text" and task.length == "durations"):  # those come last
-            segments.append((i.segment, _frames(layout, i, prompt if i is task.lead else item.inputs[i.name])))
+        if in_sequence(i) and not (
+            i.modality == "text" and task.length == "durations"
+        ):  # those come last
+            segments.append(
+                (i.segment, _frames(layout, i, prompt if i is task.lead else item.inputs[i.name]))
+            )
     more: dict[str, Any] = {}
     if task.length == "durations" and task.text_input is not None:
         spoken = item.inputs[task.text_input.name]
-        more = {"phones": spoken.phones, "durations": spoken.durations, "duration_rows": guides.phone_features(layout, spoken.phones)}
+        more = {
+            "phones": spoken.phones,
+            "durations": spoken.durations,
+            "duration_rows": aligned_rows.phone_features(layout, spoken.phones),
+        }
     codes = item.codes[:, : layout.num_codebooks]
-    return seq.build_sequence(layout, task.special, segments, codes, item_rows(layout, item), ends=task.length == "end", **more)
+    return seq.build_sequence(
+        layout,
+        task.special,
+        segments,
+        codes,
+        item_rows(layout, item),
+        ends=task.length == "end",
+        **more,
+    )
 
 
 def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
@@ -293,45 +369,59 @@ def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
 
 
 def item_rows(layout: Layout, item: Item) -> Ids:
-    """What rides beside the target: guide rows [T, S]."""
+    """What rides beside the target: aligned rows [T, S]."""
     task = item.task
-    rows = layout.no_guide(len(item.codes))
-    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "guide"]
+    rows = layout.no_aligned(len(item.codes))
+    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "aligned"]
     if task.length == "durations" and task.text_input is not None:
         beside.append(("text", item.inputs[task.text_input.name]))
     for modality, value in beside:
         if modality in ("text", "score"):
-            rows = guides.phone_rows(layout, value.phones, value.durations)
+            rows = aligned_rows.phone_rows(layout, value.phones, value.durations)
         if modality == "score":
-            guides.put_notes(layout, rows, value.pitches, value.note_frames)
+            aligned_rows.put_notes(layout, rows, value.pitches, value.note_frames)
         if modality == "units":
-            guides.put_units(layout, rows, value)
+            aligned_rows.put_units(layout, rows, value)
         if modality == "audio":
-            guides.put_source(layout, rows, value)
+            aligned_rows.put_source(layout, rows, value)
     for i in task.inputs:
         if i.units:
-            guides.put_units(layout, rows, item.inputs[units_of(i)])
-        if i.modality == "span" and any(o.name == i.segment and o.place == "guide" for o in task.inputs):
-            guides.put_edit(layout, rows, *item.inputs[i.name])
-    if task.length == "seconds" and any(s.name == "time_left" for s in layout.vocabulary.guide_spans):
-        guides.put_time_left(layout, rows)
+            aligned_rows.put_units(layout, rows, item.inputs[units_of(i)])
+        if i.modality == "span" and any(
+            o.name == i.segment and o.place == "aligned" for o in task.inputs
+        ):
+            aligned_rows.put_edit(layout, rows, *item.inputs[i.name])
+    if task.length == "seconds" and any(
+        s.name == "time_left" for s in layout.vocabulary.aligned_spans
+    ):
+        aligned_rows.put_time_left(layout, rows)
     return rows
 
 
 def read_items(
-    folders: str | Path | Sequence[str | Path], task: str | Task, split: str, captions: CaptionTokenizer | None,
+    folders: str | Path | Sequence[str | Path],
+    task: str | Task,
+    split: str,
+    captions: CaptionTokenizer | None,
     labels: Mapping[str, Sequence[str]] | None = None,
-) -> Iterator[Item]:  # fmt: skip
-    """All items of a task and split of folders of token shards; FileNotFoundError, with the remedy, where there is none.
+) -> Iterator[Item]:
+    """All items of a task and split of folders of token shards; FileNotFoundError, with the remedy,
+    where there is none.
 
-    ``task``: the name of a built-in one, or an entry; ``labels`` of the spans that its ``tokens`` inputs are of.
+    ``task``: the name of a built-in one, or an entry; ``labels`` of the spans that its ``tokens``
+    inputs are of.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders
-    paths = sorted(p for folder in folders for p in Path(folder).glob(f"{entry.name}-{split}-*.npz"))
+    paths = sorted(
+        p for folder in folders for p in Path(folder).glob(f"{entry.name}-{split}-*.npz")
+    )
     if not paths:
         where = ", ".join(map(str, folders))
-        raise FileNotFoundError(f"no {entry.name}-{split} token shards in {where}; make them: python -m uniaudio_training.lm.tokens")
+        raise FileNotFoundError(
+            f"no {entry.name}-{split} token shards in {where}; make them: python -m "
+            "uniaudio_training.lm.tokens"
+        )
     for path in paths:
         found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
         with np.load(path) as z:

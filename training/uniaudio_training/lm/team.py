@@ -1,4 +1,6 @@
-"""Several processes that train one model: each takes its share of a step's items, gradients are averaged, weights stay equal to the bit."""
+"""Several processes that train one model: each takes its share of a step's items, gradients are
+averaged, weights stay equal to the bit.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,16 @@ class Team:
         return seed if self.size == 1 else (seed, self.rank)
 
     def average(self, model: nn.Module, stopping: bool, clock: float) -> tuple[bool, float]:
-        """Gradients become their mean over the team (a missing one counts as 0); so does ``clock``, since all must go by the same
-        one.  Returns whether any member wants to stop, and the clock."""
+        """Gradients become their mean over the team (a missing one counts as 0); so does ``clock``,
+        since all must go by the same one. Returns whether any member wants to stop, and the clock.
+        """
         if self.size == 1:
             return stopping, clock
         params = [p for p in model.parameters() if p.requires_grad]
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        flat = torch.cat([*(g.flatten() for g in parts), parts[0].new_tensor([float(stopping), clock])])
+        flat = torch.cat(
+            [*(g.flatten() for g in parts), parts[0].new_tensor([float(stopping), clock])]
+        )
         dist.all_reduce(flat)
         flat /= self.size
         start = 0
@@ -52,12 +57,17 @@ def run_team(work: Callable[..., None], size: int, *args: Any) -> None:
         work(Team(0, 1), *args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_member, (size, os.path.join(folder, "store"), work, args), nprocs=size)
+        torch.multiprocessing.spawn(
+            _member, (size, os.path.join(folder, "store"), work, args), nprocs=size
+        )
 
 
-def _member(rank: int, size: int, store: str, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _member(
+    rank: int, size: int, store: str, work: Callable[..., None], args: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
-    # gloo: gradients of a CPU step; a run on several GPUs would want nccl, which nobody here could try
+    # gloo: gradients of a CPU step; a run on several GPUs would want nccl, which nobody here could
+    # try
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     try:
         work(Team(rank, size), *args)

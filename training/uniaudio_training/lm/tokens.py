@@ -1,8 +1,10 @@
-"""Corpus shards -> token shards: every track's codes beside the shard's labels; 1.4 MB an hour and 4 codebooks.
+"""Corpus shards -> token shards: every track's codes beside the shard's labels; 1.4 MB an hour and
+4 codebooks.
 
-``<name>.npz``: ``codes`` uint16 [sum T, K] of all tracks, ``frames`` int32 [n] T of each, in the order of the labels' tracks;
-``units`` int16 [sum T] where a semantic encoder was given (else absent).  ``<name>.jsonl``: the labels, as they are.
-Made with the engine's own codec, so that training sees the very codes that the engine will give.
+``<name>.npz``: ``codes`` uint16 [sum T, K] of all tracks, ``frames`` int32 [n] T of each, in the
+order of the labels' tracks; ``units`` int16 [sum T] where a semantic encoder was given (else
+absent). ``<name>.jsonl``: the labels, as they are. Made with the engine's own codec, so that
+training sees the very codes that the engine will give.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ from ..user_tasks import read_user_tasks
 Encode = Callable[[NDArray[np.float32]], NDArray[np.int32]]
 
 
-def tokenize(shard: Shard | Recordings, encode: Encode, units: Encode | None = None) -> dict[str, NDArray[np.generic]]:
-    """Arrays of one token shard.  ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T].
+def tokenize(
+    shard: Shard | Recordings, encode: Encode, units: Encode | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of one token shard. ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] ->
+    units [T].
 
     Tracks that several examples share are encoded once.
     """
@@ -42,7 +47,10 @@ def tokenize(shard: Shard | Recordings, encode: Encode, units: Encode | None = N
                 found[key] = (c, u)
             codes.append(found[key])
             frames.append(len(found[key][0]))
-    arrays: dict[str, NDArray[np.generic]] = {"codes": np.concatenate([c for c, _ in codes]), "frames": np.array(frames, np.int32)}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "codes": np.concatenate([c for c, _ in codes]),
+        "frames": np.array(frames, np.int32),
+    }
     if units:
         arrays["units"] = np.concatenate([u for _, u in codes if u is not None])
     return arrays
@@ -50,16 +58,32 @@ def tokenize(shard: Shard | Recordings, encode: Encode, units: Encode | None = N
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.lm.tokens", description="Corpus shards to token shards, with a model folder's codec.",
-        epilog="example: python -m uniaudio_training.lm.tokens --model uniaudio_engine/models/base --corpus data/corpus --out data/tokens",
-    )  # fmt: skip
+        prog="python -m uniaudio_training.lm.tokens",
+        description="Corpus shards to token shards, with a model folder's codec.",
+        epilog=(
+            "example: python -m uniaudio_training.lm.tokens --model "
+            "uniaudio_engine/models/base --corpus data/corpus --out data/tokens"
+        ),
+    )
     parser.add_argument("--model", help="a model folder (the bundled model)")
-    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-corpus make, or a manifest of recordings")
+    parser.add_argument(
+        "--corpus",
+        required=True,
+        help="a folder of uniaudio-corpus make, or a manifest of recordings",
+    )
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--tasks", help="which, separated by commas (all that the corpus has)")
-    parser.add_argument("--units", action="store_true", help="also the semantic units of the model's encoder")
+    parser.add_argument(
+        "--units", action="store_true", help="also the semantic units of the model's encoder"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--task-files", nargs="+", default=[], metavar="FILE", help="tasks of your own that the manifest has recordings of (docs/new-task.md)")
+    parser.add_argument(
+        "--task-files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="tasks of your own that the manifest has recordings of (docs/new-task.md)",
+    )
     args = parser.parse_args(argv)
     try:
         engine = Engine.from_pretrained(args.model, threads=args.threads)
@@ -77,7 +101,12 @@ def main(argv: list[str] | None = None) -> int:
         if path.exists() and path.with_suffix(".jsonl").read_bytes() == labels:
             continue
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(part, **tokenize(shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None))
+        np.savez(
+            part,
+            **tokenize(
+                shard, engine.codec.encode, engine.semantic_encoder.encode if args.units else None
+            ),
+        )
         path.with_suffix(".jsonl").write_bytes(labels)
         part.replace(path)
     return 0

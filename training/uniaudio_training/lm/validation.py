@@ -1,4 +1,6 @@
-"""What is kept of a run's validation losses, and what a fine-tuning cost the tasks that the model did before."""
+"""What is kept of a run's validation losses, and what a fine-tuning cost the tasks that the model
+did before.
+"""
 
 from __future__ import annotations
 
@@ -15,49 +17,79 @@ FILE = "validation.jsonl"
 
 
 class Record:
-    """``validation.jsonl`` of a run: a line for each validation, {"step": n, "losses": {task: [K codebooks, durations]}}, in nats (null
-    where a task has no durations).  ``old``: the tasks that the model did before the run; step 0 is what it lost then."""
+    """``validation.jsonl`` of a run: a line for each validation, {"step": n, "losses": {task: [K
+    codebooks, durations]}}, in nats (null where a task has no durations). ``old``: the tasks that
+    the model did before the run; step 0 is what it lost then.
+    """
 
     def __init__(self, folder: str | Path, old: Sequence[str]) -> None:
         self.path, self.old = Path(folder) / FILE, tuple(old)
 
     def add(self, step: int, losses: Mapping[str, Sequence[float]]) -> None:
-        plain = {task: [round(v, 6) if math.isfinite(v) else None for v in values] for task, values in losses.items()}
+        plain = {
+            task: [round(v, 6) if math.isfinite(v) else None for v in values]
+            for task, values in losses.items()
+        }
         with self.path.open("a", encoding="utf-8") as f:
             f.write(json.dumps({"step": step, "losses": plain}) + "\n")
 
     def changes(self) -> dict[str, tuple[float, float]]:
-        """Of each old task: nats a code, mean over its codebooks, before the run and at its last validation."""
+        """Of each old task: nats a code, mean over its codebooks, before the run and at its last
+        validation.
+        """
         if not self.path.exists():
             return {}
         rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
         first, last = next((r["losses"] for r in rows if r["step"] == 0), {}), rows[-1]["losses"]
-        return {task: (_codes(first[task]), _codes(last[task])) for task in self.old if task in first and task in last}
+        return {
+            task: (_codes(first[task]), _codes(last[task]))
+            for task in self.old
+            if task in first and task in last
+        }
 
     def summary(self) -> str:
         """A line that says what became of the old tasks; empty where there were none."""
         changes = self.changes()
         if not changes:
             return ""
-        each = ", ".join(f"{task} {before:.3f} -> {after:.3f} ({after - before:+.3f})" for task, (before, after) in changes.items())
+        each = ", ".join(
+            f"{task} {before:.3f} -> {after:.3f} ({after - before:+.3f})"
+            for task, (before, after) in changes.items()
+        )
         return f"old tasks, nats a code: {each}; worst {self.worst():+.3f}"
 
     def worst(self) -> float:
-        """The largest loss of any old task, in nats a code; negative where all have gained, 0 where there are none."""
+        """The largest loss of any old task, in nats a code; negative where all have gained, 0 where
+        there are none.
+        """
         return max((after - before for before, after in self.changes().values()), default=0.0)
 
 
-def walk_back(run: Run, model: nn.Module, start: nn.Module, record: Record, bound: float, measure: Callable[[], Mapping[str, Sequence[float]]]) -> float:
-    """Keeps as much of the way from ``start`` to ``model`` as costs no old task more than ``bound`` nats a code; the share kept.
+def walk_back(
+    run: Run,
+    model: nn.Module,
+    start: nn.Module,
+    record: Record,
+    bound: float,
+    measure: Callable[[], Mapping[str, Sequence[float]]],
+) -> float:
+    """Keeps as much of the way from ``start`` to ``model`` as costs no old task more than ``bound``
+    nats a code; the share kept.
 
-    On the straight line between a model and its fine-tuned self (weight-space ensembles, arXiv 2109.01903) what the old tasks lose grows
-    about with the square of the way, so that one or two measurements find the place.  The new task pays for it: docs/new-task.md has how much.
+    On the straight line between a model and its fine-tuned self (weight-space ensembles, arXiv
+    2109.01903) what the old tasks lose grows about with the square of the way, so that one or two
+    measurements find the place. The new task pays for it: docs/new-task.md has how much.
     """
-    begin, end = start.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
+    begin, end = (
+        start.state_dict(),
+        {name: value.clone() for name, value in model.state_dict().items()},
+    )
     kept = 1.0
     while (worst := record.worst()) > bound:
         kept *= 0.98 * math.sqrt(bound / worst)
-        model.load_state_dict({name: begin[name] + kept * (value - begin[name]) for name, value in end.items()})
+        model.load_state_dict(
+            {name: begin[name] + kept * (value - begin[name]) for name, value in end.items()}
+        )
         run.save()
         record.add(run.step, measure())
     return kept

@@ -1,6 +1,7 @@
-"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the trainer trains.
+"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the
+trainer trains.
 
-B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S guide slots.
+B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S aligned slots.
 Source: UniAudio (arXiv 2310.00704) section 3.3; MegaByte (arXiv 2305.07185).
 The state-dict names are the native model folder's tensor names.
 """
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import LMConfig, StackConfig
+from uniaudio_engine.storage.config import LMConfig, StackConfig
 
 
 class Norm(nn.Module):
@@ -32,7 +33,9 @@ class Norm(nn.Module):
 
 def rope_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin [..., head_dim/2] for positions [...]; pairs are (i, i + head_dim/2)."""
-    freq = base ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim)
+    freq = base ** (
+        -torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
+    )
     angle = positions.double()[..., None] * freq
     return angle.cos().float(), angle.sin().float()
 
@@ -45,11 +48,14 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S] True where a query sees -> [B, heads, L, d]; softmax in float32."""
+    """q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S] True where a query sees -> [B,
+    heads, L, d]; softmax in float32.
+    """
     gqa = q.shape[1] != k.shape[1]
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    # Plain products: with sequences as short as a frame's slots, or a few hundred frames, twice as fast on a CPU as its fused kernel.
+    # Plain products: with sequences as short as a frame's slots, or a few hundred frames, twice as
+    # fast on a CPU as its fused kernel.
     if gqa:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
@@ -81,7 +87,9 @@ class MLP(nn.Module):
     def __init__(self, c: StackConfig) -> None:
         super().__init__()
         self.up = nn.Linear(c.width, c.hidden, bias=c.mlp_bias)
-        self.gate = nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+        self.gate = (
+            nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+        )
         self.down = nn.Linear(c.hidden, c.width, bias=c.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +116,9 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks, final norm and (learned) positions.  ``embed`` belongs to the stack that it feeds."""
 
-    def __init__(self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int) -> None:
+    def __init__(
+        self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int
+    ) -> None:
         super().__init__()
         self.config = c
         self.embed = nn.Embedding(vocab_size, embed_width)
@@ -137,12 +147,17 @@ class MultiScaleLM(nn.Module):
         c.check()
         self.config = c
         d, k = c.global_.width, c.num_codebooks
-        self.add_module("global", Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames))
+        self.add_module(
+            "global",
+            Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames),
+        )
         self.local = Stack(c.local, c.vocab_size, c.local.width, k)
         self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
         self.head = nn.Linear(c.local.width, c.vocab_size, bias=False)
-        self.continuous = nn.ModuleDict({name: nn.Linear(width, d) for name, width in c.continuous.items()})
-        self.guide = nn.Embedding(c.guide_vocab, d) if c.guide_slots else None
+        self.continuous = nn.ModuleDict(
+            {name: nn.Linear(width, d) for name, width in c.continuous.items()}
+        )
+        self.guide = nn.Embedding(c.aligned_vocab, d) if c.aligned_slots else None
 
     @property
     def global_(self) -> Stack:
@@ -153,22 +168,29 @@ class MultiScaleLM(nn.Module):
         e = self.global_.embed(frames)
         return e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
 
-    def embed_guide(self, guide: Tensor) -> Tensor:
-        """guide [..., S] ids, -1 for none -> [..., D]."""
+    def embed_aligned(self, aligned: Tensor) -> Tensor:
+        """aligned rows [..., S] ids, -1 for none -> [..., D]."""
         assert self.guide is not None
-        there = guide >= 0
+        there = aligned >= 0
         flat = F.embedding_bag(
-            guide.clamp(min=0).flatten(0, -2), self.guide.weight, mode="sum", per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype)
+            aligned.clamp(min=0).flatten(0, -2),
+            self.guide.weight,
+            mode="sum",
+            per_sample_weights=there.flatten(0, -2).to(self.guide.weight.dtype),
         )
-        return flat.view(*guide.shape[:-1], -1)
+        return flat.view(*aligned.shape[:-1], -1)
 
     def global_hidden(
-        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        frames: Tensor,
+        aligned: Tensor | None = None,
+        continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Hidden h [B, T, D] that predicts each frame from the frames before it.
 
-        frames [B, T, K]; guide [B, T, S] ids of the frame being predicted, -1 for none;
-        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames' embeddings.
+        frames [B, T, K]; aligned rows [B, T, S] ids of the frame being predicted, -1 for none;
+        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames'
+        embeddings.
         """
         b, _, k = frames.shape
         e = self.embed_frames(frames)
@@ -176,12 +198,14 @@ class MultiScaleLM(nn.Module):
             e = torch.where(where[..., None], self.continuous[name](values), e)
         start = self.embed_frames(frames.new_full((b, 1, k), self.config.start_id))
         x = torch.cat((start, e[:, :-1]), dim=1)
-        if guide is not None:
-            x = x + self.embed_guide(guide)
+        if aligned is not None:
+            x = x + self.embed_aligned(aligned)
         return self.global_(x)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
-        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width] that predicts each slot."""
+        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width]
+        that predicts each slot.
+        """
         c = self.config
         n = codes.shape[1]
         if c.conditioning == "add":
@@ -193,11 +217,14 @@ class MultiScaleLM(nn.Module):
         return self.local(x)
 
     def forward(
-        self, frames: Tensor, guide: Tensor | None = None, continuous: dict[str, tuple[Tensor, Tensor]] | None = None
+        self,
+        frames: Tensor,
+        aligned: Tensor | None = None,
+        continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Teacher-forced logits [B, T, K, V] of each slot given all before it."""
         b, t, k = frames.shape
-        h = self.global_hidden(frames, guide, continuous)
+        h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
         return self.head(y).view(b, t, k, -1)
 
@@ -208,8 +235,14 @@ class MultiScaleLM(nn.Module):
         for name, p in self.named_parameters():
             if p.dim() < 2:
                 continue
-            std = 0.02 if "embed" in name or "positions" in name or "guide" in name else p.shape[1] ** -0.5
+            std = (
+                0.02
+                if "embed" in name or "positions" in name or "guide" in name
+                else p.shape[1] ** -0.5
+            )
             if name.endswith(("attn.o.weight", "mlp.down.weight")):
-                depth = (self.config.global_ if name.startswith("global") else self.config.local).layers
+                depth = (
+                    self.config.global_ if name.startswith("global") else self.config.local
+                ).layers
                 std /= (2 * depth) ** 0.5
             p.copy_(torch.randn(p.shape, generator=g) * std)

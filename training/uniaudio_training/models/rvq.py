@@ -10,17 +10,22 @@ from torch import Tensor, nn
 class ResidualVQ(nn.Module):
     """K stages of C codewords of width E, shared by both codec families.
 
-    Codebooks learn by exponential moving average; codewords that nobody uses restart at random inputs.
+    Codebooks learn by exponential moving average; codewords that nobody uses restart at random
+    inputs.
     """
 
     codebooks: Tensor  # [K, C, E]
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.98) -> None:
+    def __init__(
+        self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.98
+    ) -> None:
         super().__init__()
         self.decay = decay
         self.register_buffer("codebooks", torch.randn(num_codebooks, codebook_size, dim))
         self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size), persistent=False)
-        self.register_buffer("sums", torch.zeros(num_codebooks, codebook_size, dim), persistent=False)
+        self.register_buffer(
+            "sums", torch.zeros(num_codebooks, codebook_size, dim), persistent=False
+        )
         self.initialised = False  # the first training batch sets the codebooks
 
     def nearest(self, x: Tensor, stage: int) -> Tensor:
@@ -46,7 +51,11 @@ class ResidualVQ(nn.Module):
         return z.transpose(1, 2)  # type: ignore[union-attr]
 
     def forward(self, z: Tensor, stages: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training pass.  z [B, E, T] -> (quantized with straight-through gradient, first stage's likewise, codes [B, stages, T], commitment loss)."""
+        """Training pass.
+
+        Z [B, E, T] -> (quantized with straight-through gradient, first stage's likewise, codes [B,
+        stages, T], commitment loss).
+        """
         b, e, t = z.shape
         with torch.autocast(z.device.type, enabled=False):
             x = z.float().transpose(1, 2).reshape(b * t, e)
@@ -70,7 +79,12 @@ class ResidualVQ(nn.Module):
             straight = x + (total - x).detach()
             straight_first = x + (first - x).detach()
         shape = lambda v: v.view(b, t, e).transpose(1, 2)  # noqa: E731
-        return shape(straight), shape(straight_first), torch.stack(codes).view(-1, b, t).transpose(0, 1), commit / stages
+        return (
+            shape(straight),
+            shape(straight_first),
+            torch.stack(codes).view(-1, b, t).transpose(0, 1),
+            commit / stages,
+        )
 
     @torch.no_grad()
     def _init(self, x: Tensor) -> None:

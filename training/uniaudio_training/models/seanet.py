@@ -1,19 +1,27 @@
-"""The SEANet codec in torch (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438): the truth for ``csrc/seanet``.
+"""The SEANet codec in torch (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438): the truth
+for ``csrc/seanet``.
 
-Weight norm is folded: every convolution is a plain ``weight`` and ``bias``.  State-dict names, in running order:
+Weight norm is folded: every convolution is a plain ``weight`` and ``bias``. State-dict names, in
+running order:
 
 - ``encoder.input.{weight,bias}``                                      [filters, channels, kernel]
-- ``encoder.stages.i.blocks.j.{first,second,shortcut}.{weight,bias}``  residual block j at stage i's width
-- ``encoder.stages.i.down.{weight,bias}``                              [2 W, W, 2 r], stride r; ratios run reversed
-- ``encoder.lstm.{weight_ih,weight_hh,bias_ih,bias_hh}_l{n}``          as ``torch.nn.LSTM`` (gates i f g o)
-- ``encoder.output.{weight,bias}``                                     [codebook_dim, W, last_kernel]
+- ``encoder.stages.i.blocks.j.{first,second,shortcut}.{weight,bias}``  residual block j at stage i's
+  width
+- ``encoder.stages.i.down.{weight,bias}``                              [2 W, W, 2 r], stride r;
+  ratios run reversed
+- ``encoder.lstm.{weight_ih,weight_hh,bias_ih,bias_hh}_l{n}``          as ``torch.nn.LSTM`` (gates i
+  f g o)
+- ``encoder.output.{weight,bias}``                                     [codebook_dim, W,
+  last_kernel]
 - ``decoder.input.*``, ``decoder.lstm.*``
-- ``decoder.stages.i.up.{weight,bias}``                                [W, W / 2, 2 r], transposed, stride r
-- ``decoder.stages.i.blocks.j.*``, ``decoder.output.*``                [channels, filters, last_kernel]
+- ``decoder.stages.i.up.{weight,bias}``                                [W, W / 2, 2 r], transposed,
+  stride r
+- ``decoder.stages.i.blocks.j.*``, ``decoder.output.*``                [channels, filters,
+  last_kernel]
 - ``quantizer.codebooks``                                              [K, C, E]
 
-``shortcut`` exists with ``conv_shortcut``; with ``norm == "group"`` each convolution also has ``norm.{weight,bias}``.
-B batch, C channels, N samples, T frames, K codebooks, E codebook_dim.
+``shortcut`` exists with ``conv_shortcut``; with ``norm == "group"`` each convolution also has
+``norm.{weight,bias}``. B batch, C channels, N samples, T frames, K codebooks, E codebook_dim.
 """
 
 from __future__ import annotations
@@ -24,17 +32,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, SeanetConfig
+from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
 
 from .rvq import ResidualVQ
 
 
 def pad_time(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad x [B, C, N] in time.  ``reflect`` of a clip not longer than the padding extends it with zeros first and cuts
-    the same number of samples off the end (EnCodec's rule)."""
+    """Pad x [B, C, N] in time. ``reflect`` of a clip not longer than the padding extends it with
+    zeros first and cuts the same number of samples off the end (EnCodec's rule).
+    """
     if mode == "zero":
         return F.pad(x, (left, right))
-    short = torch.sym_max(0, torch.sym_max(left, right) - x.shape[-1] + 1)  # sym_max: lengths are symbols where this is exported
+    short = torch.sym_max(
+        0, torch.sym_max(left, right) - x.shape[-1] + 1
+    )  # sym_max: lengths are symbols where this is exported
     y = F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")
     return y[..., : y.shape[-1] - short]
 
@@ -42,7 +53,15 @@ def pad_time(x: Tensor, left: int, right: int, mode: str) -> Tensor:
 class Conv(nn.Module):
     """Convolution that pads its own input so that N samples give ceil(N / stride)."""
 
-    def __init__(self, c: SeanetConfig, dim_in: int, dim_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        c: SeanetConfig,
+        dim_in: int,
+        dim_out: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
         self.causal, self.pad_mode = c.causal, c.pad_mode
         self.stride, self.dilation = stride, dilation
@@ -53,16 +72,22 @@ class Conv(nn.Module):
         self.norm = nn.GroupNorm(1, dim_out) if c.norm == "group" else nn.Identity()
 
     def padding(self, length: int) -> tuple[int, int]:
-        """(left, right) for an input of ``length`` samples; the right side also fills the last stride."""
+        """(left, right) for an input of ``length`` samples; the right side also fills the last
+        stride.
+        """
         total = self.span - self.stride
-        extra = (length + self.stride - 1) // self.stride * self.stride - length  # nothing negative: ONNX divides towards 0
+        extra = (
+            length + self.stride - 1
+        ) // self.stride * self.stride - length  # nothing negative: ONNX divides towards 0
         right = 0 if self.causal else total // 2
         return total - right, right + extra
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, N] -> [B, C', ceil(N / stride)]."""
         x = pad_time(x, *self.padding(x.shape[-1]), self.pad_mode)
-        return self.norm(F.conv1d(x, self.weight, self.bias, stride=self.stride, dilation=self.dilation))
+        return self.norm(
+            F.conv1d(x, self.weight, self.bias, stride=self.stride, dilation=self.dilation)
+        )
 
 
 class Upsample(nn.Module):
@@ -84,7 +109,9 @@ class Upsample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + second(elu(first(elu(x)))); the first convolution is dilated, the second is pointwise."""
+    """shortcut(x) + second(elu(first(elu(x)))); the first convolution is dilated, the second is
+    pointwise.
+    """
 
     def __init__(self, c: SeanetConfig, width: int, dilation: int) -> None:
         super().__init__()
@@ -106,7 +133,9 @@ class SkipLSTM(nn.LSTM):
 
 
 def _blocks(c: SeanetConfig, width: int) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(c, width, c.dilation_base**j) for j in range(c.residual_layers))
+    return nn.ModuleList(
+        ResidualBlock(c, width, c.dilation_base**j) for j in range(c.residual_layers)
+    )
 
 
 class EncoderStage(nn.Module):
@@ -175,11 +204,13 @@ class SeanetDecoder(nn.Module):
 
 
 class SeanetCodec(nn.Module):
-    """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N] (mono) or [B, C, N].
+    """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N]
+    (mono) or [B, C, N].
 
-    With ``chunk_size`` each chunk is a clip of its own (T: their frames one after the other), and decoded chunks are
-    joined by linear cross-fades.  With ``normalize`` a chunk's loudness is taken out first: ``encode_scaled`` gives it
-    and ``decode`` needs it.  ``latent`` and ``synthesize``, which training uses, are one chunk's, without loudness.
+    With ``chunk_size`` each chunk is a clip of its own (T: their frames one after the other), and
+    decoded chunks are joined by linear cross-fades. With ``normalize`` a chunk's loudness is taken
+    out first: ``encode_scaled`` gives it and ``decode`` needs it. ``latent`` and ``synthesize``,
+    which training uses, are one chunk's, without loudness.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -200,7 +231,9 @@ class SeanetCodec(nn.Module):
         return self.encoder(x)
 
     def chunks(self, samples: Tensor) -> list[Tensor]:
-        """samples [B, N] or [B, C, N] -> [B, C, chunk_size] each, zeros behind the clip's end; one chunk a stride."""
+        """samples [B, N] or [B, C, N] -> [B, C, chunk_size] each, zeros behind the clip's end; one
+        chunk a stride.
+        """
         x = samples[:, None] if samples.ndim == 2 else samples
         size, stride = self.config.chunk
         if not size:
@@ -210,37 +243,71 @@ class SeanetCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, samples: Tensor, num_codebooks: int | None = None) -> Tensor:
-        assert not self.seanet.normalize, "codes without their loudness are half of the sound: encode_scaled"
+        assert not self.seanet.normalize, (
+            "codes without their loudness are half of the sound: encode_scaled"
+        )
         return self.encode_scaled(samples, num_codebooks)[0]
 
     @torch.no_grad()
-    def encode_scaled(self, samples: Tensor, num_codebooks: int | None = None) -> tuple[Tensor, Tensor]:
+    def encode_scaled(
+        self, samples: Tensor, num_codebooks: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(codes [B, K, T], scales [B, chunks]); no scales ([B, 0]) without ``normalize``."""
-        codes, scales = [samples.new_zeros(samples.shape[0], num_codebooks or self.config.num_codebooks, 0).long()], []
+        codes, scales = (
+            [
+                samples.new_zeros(
+                    samples.shape[0], num_codebooks or self.config.num_codebooks, 0
+                ).long()
+            ],
+            [],
+        )
         for x in self.chunks(samples):
             if self.seanet.normalize:
                 scale = x.mean(1).square().mean(-1).sqrt() + 1e-8
                 x = x / scale[:, None, None]
                 scales.append(scale)
             codes.append(self.quantizer.encode(self.latent(x), num_codebooks))
-        return torch.cat(codes, -1), torch.stack(scales, -1) if scales else samples.new_zeros(samples.shape[0], 0)
+        return torch.cat(codes, -1), torch.stack(scales, -1) if scales else samples.new_zeros(
+            samples.shape[0], 0
+        )
 
     def decode(self, codes: Tensor, scales: Tensor | None = None) -> Tensor:
-        """codes [B, K', T] and scales [B, chunks] -> samples of all T frames; a clip of N samples is the first N of them."""
+        """codes [B, K', T] and scales [B, chunks] -> samples of all T frames; a clip of N samples
+        is the first N of them.
+        """
         size, stride = self.config.chunk
         frames = -(-size // self.config.frame_size) or max(codes.shape[-1], 1)
-        parts = [self.synthesize(self.quantizer.decode(c)) for c in codes.split(frames, -1) if c.shape[-1]]
+        parts = [
+            self.synthesize(self.quantizer.decode(c))
+            for c in codes.split(frames, -1)
+            if c.shape[-1]
+        ]
         wanted = len(parts) if self.seanet.normalize else 0
         if (0 if scales is None else scales.shape[-1]) != wanted:
-            raise ValueError(f"scales: expected [B, {wanted}], got {None if scales is None else list(scales.shape)}")
+            raise ValueError(
+                f"scales: expected [B, {wanted}], got "
+                f"{None if scales is None else list(scales.shape)}"
+            )
         if scales is not None and wanted:
-            parts = [p * s.reshape(-1, *[1] * (p.ndim - 1)) for p, s in zip(parts, scales.unbind(-1), strict=True)]
+            parts = [
+                p * s.reshape(-1, *[1] * (p.ndim - 1))
+                for p, s in zip(parts, scales.unbind(-1), strict=True)
+            ]
         if not parts:
-            return self.synthesize(codes.new_zeros(codes.shape[0], self.config.codebook_dim, 0, dtype=self.quantizer.codebooks.dtype))
+            return self.synthesize(
+                codes.new_zeros(
+                    codes.shape[0],
+                    self.config.codebook_dim,
+                    0,
+                    dtype=self.quantizer.codebooks.dtype,
+                )
+            )
         return overlap_add(parts, stride) if size else parts[0]
 
     def synthesize(self, z: Tensor) -> Tensor:
-        """Quantized latents [B, E, T] -> samples [B, T * frame_size] (mono) or [B, C, T * frame_size]."""
+        """Quantized latents [B, E, T] -> samples [B, T * frame_size] (mono) or [B, C, T *
+        frame_size].
+        """
         if z.shape[-1] == 0:
             y = z.new_zeros(z.shape[0], self.seanet.channels, 0)
         else:
@@ -249,10 +316,16 @@ class SeanetCodec(nn.Module):
 
 
 def overlap_add(parts: list[Tensor], stride: int) -> Tensor:
-    """Chunks [..., n], one every ``stride`` samples, weighted by a triangle over the first one's length and divided by
-    the sum of the weights (EnCodec's linear cross-fade)."""
+    """Chunks [..., n], one every ``stride`` samples, weighted by a triangle over the first one's
+    length and divided by the sum of the weights (EnCodec's linear cross-fade).
+    """
     n = parts[0].shape[-1]
-    weight = 0.5 - (torch.linspace(0, 1, n + 2, dtype=parts[0].dtype, device=parts[0].device)[1:-1] - 0.5).abs()
+    weight = (
+        0.5
+        - (
+            torch.linspace(0, 1, n + 2, dtype=parts[0].dtype, device=parts[0].device)[1:-1] - 0.5
+        ).abs()
+    )
     total = max(i * stride + p.shape[-1] for i, p in enumerate(parts))
     out, weights = parts[0].new_zeros(*parts[0].shape[:-1], total), parts[0].new_zeros(total)
     for i, p in enumerate(parts):

@@ -1,10 +1,12 @@
-"""The spectral codec in torch: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at frame rate.
+"""The spectral codec in torch: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at
+frame rate.
 
-After Vocos (arXiv 2306.00814), with two differences that a short training needs.  The encoder reads phases too: a decoder that is
-told magnitudes only cannot keep harmonics coherent from window to window (tried: PESQ-wb 1.2 after 3000 steps, with or without
-quantization).  And the head gives a bin as a log gain times a complex number, not as magnitude and angle: an angle that wraps learns
-nothing in that time (tried: no fall of the phase-aware loss in 1500 steps).
-B batch, K codebooks, T frames, N samples, E codebook_dim.
+After Vocos (arXiv 2306.00814), with two differences that a short training needs. The encoder reads
+phases too: a decoder that is told magnitudes only cannot keep harmonics coherent from window to
+window (tried: PESQ-wb 1.2 after 3000 steps, with or without quantization). And the head gives a bin
+as a log gain times a complex number, not as magnitude and angle: an angle that wraps learns nothing
+in that time (tried: no fall of the phase-aware loss in 1500 steps). B batch, K codebooks, T frames,
+N samples, E codebook_dim.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import CodecConfig, SpectralConfig
+from uniaudio_engine.storage.config import CodecConfig, SpectralConfig
 
 from .rvq import ResidualVQ
 
 MAX_LOG_GAIN = 5.0  # a bin's gain is at most exp(5): no overflow in float16
-ENVELOPE_FLOOR = 0.1  # share of the steady overlap-add envelope below which the clip's tail is no longer amplified
+# share of the steady overlap-add envelope below which the clip's tail is no longer amplified
+ENVELOPE_FLOOR = 0.1
 
 
 class ConvNeXtBlock(nn.Module):
@@ -35,21 +38,29 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
         y = F.pad(x.transpose(1, 2), (self.pad, 0))
-        y = F.conv1d(y, self.depthwise.weight, self.depthwise.bias, groups=y.shape[1]).transpose(1, 2)
+        y = F.conv1d(y, self.depthwise.weight, self.depthwise.bias, groups=y.shape[1]).transpose(
+            1, 2
+        )
         return x + self.down(F.gelu(self.up(self.norm(y))))
 
 
 class ConvNeXt(nn.Module):
     """Linear in, norm, blocks, norm, linear out; causal, frame by frame."""
 
-    def __init__(self, dim_in: int, width: int, hidden: int, blocks: int, dim_out: int, kernel_size: int) -> None:
+    def __init__(
+        self, dim_in: int, width: int, hidden: int, blocks: int, dim_out: int, kernel_size: int
+    ) -> None:
         super().__init__()
         self.input = nn.Linear(dim_in, width)
         self.input_norm = nn.LayerNorm(width, eps=1e-6)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(width, hidden, kernel_size) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, hidden, kernel_size) for _ in range(blocks)
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.output = nn.Linear(width, dim_out)
-        for block in self.blocks:  # the residual branches start small, which is what a learned layer scale would do
+        for block in (
+            self.blocks
+        ):  # the residual branches start small, which is what a learned layer scale would do
             nn.init.trunc_normal_(block.down.weight, std=0.02 / blocks**0.5)
             nn.init.zeros_(block.down.bias)
 
@@ -72,19 +83,39 @@ class SpectralCodec(nn.Module):
         c: SpectralConfig = config.spectral
         self.spectral = c
         dec_bins = c.decoder_window // 2 + 1
-        self.encoder = ConvNeXt(c.features, c.encoder_width, c.encoder_hidden, c.encoder_blocks, config.codebook_dim, c.kernel_size)
+        self.encoder = ConvNeXt(
+            c.features,
+            c.encoder_width,
+            c.encoder_hidden,
+            c.encoder_blocks,
+            config.codebook_dim,
+            c.kernel_size,
+        )
         self.quantizer = ResidualVQ(config.num_codebooks, config.codebook_size, config.codebook_dim)
         if config.has_decoder:
-            self.decoder = ConvNeXt(config.codebook_dim, c.decoder_width, c.decoder_hidden, c.decoder_blocks, dec_bins * 3 * c.decoder_subframes, c.kernel_size)
-        self.register_buffer("encoder_window", torch.hann_window(c.encoder_window), persistent=False)
-        self.register_buffer("decoder_window", torch.hann_window(c.decoder_window), persistent=False)
+            self.decoder = ConvNeXt(
+                config.codebook_dim,
+                c.decoder_width,
+                c.decoder_hidden,
+                c.decoder_blocks,
+                dec_bins * 3 * c.decoder_subframes,
+                c.kernel_size,
+            )
+        self.register_buffer(
+            "encoder_window", torch.hann_window(c.encoder_window), persistent=False
+        )
+        self.register_buffer(
+            "decoder_window", torch.hann_window(c.decoder_window), persistent=False
+        )
 
     def features(self, samples: Tensor) -> Tensor:
-        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or [B, T, subframes * bins] without phases.
+        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or [B, T,
+        subframes * bins] without phases.
 
-        Window s covers samples [(s+1)H - W, (s+1)H) of hop H, zeros before the start; its spectrum X is divided by W/4, so that a
-        full-scale sine peaks at 1.  Per window: 0.25 ln(|X| + f) + 1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with
-        f = log_floor: of like size, or phases are not learned.  Without ``encoder_phases`` the logarithm alone.
+        Window s covers samples [(s+1)H - W, (s+1)H) of hop H, zeros before the start; its spectrum
+        X is divided by W/4, so that a full-scale sine peaks at 1. Per window: 0.25 ln(|X| + f) +
+        1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with f = log_floor: of like
+        size, or phases are not learned. Without ``encoder_phases`` the logarithm alone.
         """
         c = self.spectral
         hop = self.config.frame_size // c.encoder_subframes
@@ -95,11 +126,15 @@ class SpectralCodec(nn.Module):
         if not c.encoder_phases:
             return (0.25 * floored.log() + 1.25).reshape(samples.shape[0], -1, c.features)
         scale = 8 * floored.rsqrt()
-        features = torch.cat((0.25 * floored.log() + 1.25, spectrum.real * scale, spectrum.imag * scale), dim=-1)
+        features = torch.cat(
+            (0.25 * floored.log() + 1.25, spectrum.real * scale, spectrum.imag * scale), dim=-1
+        )
         return features.reshape(samples.shape[0], -1, c.encoder_subframes * features.shape[-1])
 
     def latent(self, samples: Tensor) -> Tensor:
-        """samples [B, N] -> [B, E, T], before quantization; the clip is extended with zeros to whole frames."""
+        """samples [B, N] -> [B, E, T], before quantization; the clip is extended with zeros to
+        whole frames.
+        """
         if samples.shape[1] == 0:
             return samples.new_zeros(samples.shape[0], self.config.codebook_dim, 0)
         extra = -samples.shape[1] % self.config.frame_size
@@ -115,9 +150,10 @@ class SpectralCodec(nn.Module):
     def synthesize(self, z: Tensor) -> Tensor:
         """Quantized latents [B, E, T] -> samples [B, T * frame_size].
 
-        Window s covers samples [(s+1)H - W, (s+1)H) + (W - H) shifted so that window 0 *starts* before sample 0: it covers
-        [sH - (W - H), sH + H).  Overlap-add is divided by the sum of squared windows that exist, floored at ENVELOPE_FLOOR of
-        its steady value (only the last W - H samples of a clip have fewer windows).
+        Window s covers samples [(s+1)H - W, (s+1)H) + (W - H) shifted so that window 0 *starts*
+        before sample 0: it covers [sH - (W - H), sH + H). Overlap-add is divided by the sum of
+        squared windows that exist, floored at ENVELOPE_FLOOR of its steady value (only the last W -
+        H samples of a clip have fewer windows).
         """
         c = self.spectral
         b, _, t = z.shape
@@ -141,6 +177,11 @@ class SpectralCodec(nn.Module):
         hop = self.config.frame_size // c.decoder_subframes
         squares = self.decoder_window.square()
         total = (windows - 1) * hop + w
-        env = F.fold(squares[None, :, None].expand(1, w, windows).contiguous(), (1, total), (1, w), stride=(1, hop)).view(total)
+        env = F.fold(
+            squares[None, :, None].expand(1, w, windows).contiguous(),
+            (1, total),
+            (1, w),
+            stride=(1, hop),
+        ).view(total)
         steady = squares.sum() / hop
         return env.clamp(min=float(ENVELOPE_FLOOR * steady))

@@ -1,7 +1,8 @@
 """Other throats, rooms and recorders: what makes units the same whoever speaks, wherever.
 
-Sound is changed before the transform (noise, rooms, equalizers, level), voices after it: on log-magnitudes the envelope (formants)
-and the fine structure (harmonics) move apart from each other, and time stays exact, so that two views of a clip can be held together.
+Sound is changed before the transform (noise, rooms, equalizers, level), voices after it: on
+log-magnitudes the envelope (formants) and the fine structure (harmonics) move apart from each
+other, and time stays exact, so that two views of a clip can be held together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SAMPLE_RATE = 16000
 
 
 def coloured_noise(rng: np.random.Generator, n: int) -> np.ndarray:
-    """float32 [n] of unit power: white to brown (the power falls by 0 to 6 dB an octave), with a smooth curve of +-6 dB."""
+    """float32 [n] of unit power: white to brown (the power falls by 0 to 6 dB an octave), with a
+    smooth curve of +-6 dB.
+    """
     spectrum = fft.rfft(rng.standard_normal(fft.next_fast_len(n, real=True), dtype=np.float32))
     hz = np.linspace(0, SAMPLE_RATE / 2, len(spectrum), dtype=np.float32) + 40
     spectrum *= hz ** -rng.uniform(0, 1) * smooth_gain(rng, hz, 6.0)
@@ -29,12 +32,19 @@ def coloured_noise(rng: np.random.Generator, n: int) -> np.ndarray:
 def smooth_gain(rng: np.random.Generator, hz: np.ndarray, db: float) -> np.ndarray:
     """A random curve over log-frequency, straight between 7 points of up to +-``db``."""
     points = rng.uniform(-db, db, 7)
-    return np.asarray(10 ** (np.interp(np.log(hz), np.linspace(np.log(80), np.log(SAMPLE_RATE / 2), 7), points) / 20), np.float32)
+    return np.asarray(
+        10
+        ** (
+            np.interp(np.log(hz), np.linspace(np.log(80), np.log(SAMPLE_RATE / 2), 7), points) / 20
+        ),
+        np.float32,
+    )
 
 
 def room(rng: np.random.Generator) -> np.ndarray:
-    """A response [n] that begins with the direct path (1): exponentially decaying noise after 2 to 12 ms, RT60 of 0.15 to 0.7 s,
-    3 dB above to 12 dB below the direct path."""
+    """A response [n] that begins with the direct path (1): exponentially decaying noise after 2 to
+    12 ms, RT60 of 0.15 to 0.7 s, 3 dB above to 12 dB below the direct path.
+    """
     t60 = rng.uniform(0.15, 0.7)
     n = int(t60 * SAMPLE_RATE)
     tail = rng.standard_normal(n) * np.exp(-6.9 * np.arange(n) / n)
@@ -44,8 +54,12 @@ def room(rng: np.random.Generator) -> np.ndarray:
     return tail.astype(np.float32)
 
 
-def place(x: np.ndarray, response: np.ndarray | None, gain: np.ndarray | None, n_fft: int) -> np.ndarray:
-    """x [N] in a room and behind an equalizer ``gain`` [n_fft / 2 + 1], either of which may be None; n_fft >= N + the room."""
+def place(
+    x: np.ndarray, response: np.ndarray | None, gain: np.ndarray | None, n_fft: int
+) -> np.ndarray:
+    """x [N] in a room and behind an equalizer ``gain`` [n_fft / 2 + 1], either of which may be
+    None; n_fft >= N + the room.
+    """
     spectrum = fft.rfft(x, n_fft)
     if response is not None:
         spectrum *= fft.rfft(response, n_fft)
@@ -73,9 +87,16 @@ class Chances:
     telephone: float = 0.08
 
 
-def sound_view(rng: np.random.Generator, x: np.ndarray, other: Callable[[], np.ndarray] | None, chances: Chances) -> np.ndarray:
-    """One view of a clip x [N]: room, equalizer or telephone band, noise of 5 to 30 dB SNR, level of -24 to +6 dB.
-    ``other`` gives something else that sounds, [N]."""
+def sound_view(
+    rng: np.random.Generator,
+    x: np.ndarray,
+    other: Callable[[], np.ndarray] | None,
+    chances: Chances,
+) -> np.ndarray:
+    """One view of a clip x [N]: room, equalizer or telephone band, noise of 5 to 30 dB SNR, level
+    of
+    -24 to +6 dB. ``other`` gives something else that sounds, [N].
+    """
     response = room(rng) if rng.random() < chances.room else None
     gain = None
     n_fft = fft.next_fast_len(len(x) + (0 if response is None else len(response)), real=True)
@@ -98,12 +119,16 @@ def sound_view(rng: np.random.Generator, x: np.ndarray, other: Callable[[], np.n
 
 
 class VoiceWarp(nn.Module):
-    """Moves the harmonics and the formants of log-magnitudes along the frequency axis, each by its own factor."""
+    """Moves the harmonics and the formants of log-magnitudes along the frequency axis, each by its
+    own factor.
+    """
 
     lifter: Tensor  # [bins, bins]
 
     def __init__(self, bins: int, quefrency: tuple[int, int] = (26, 42)) -> None:
-        """``quefrency`` samples between which the envelope's cosine coefficients fade out: F0 above 380 Hz would leak in."""
+        """``quefrency`` samples between which the envelope's cosine coefficients fade out: F0 above
+        380 Hz would leak in.
+        """
         super().__init__()
         k = torch.arange(bins, dtype=torch.float64)
         basis = torch.cos(torch.pi * k[:, None] * k[None] / (bins - 1))
@@ -111,19 +136,27 @@ class VoiceWarp(nn.Module):
         edge[[0, -1]] = 0.5
         first, last = quefrency
         keep = ((last - k) / (last - first)).clamp(0, 1)
-        forward = basis * edge[:, None] * edge[None] * 2 / (bins - 1)  # DCT-I, its own inverse but for the scale
+        forward = (
+            basis * edge[:, None] * edge[None] * 2 / (bins - 1)
+        )  # DCT-I, its own inverse but for the scale
         self.register_buffer("lifter", (forward * keep[None] @ basis).float(), persistent=False)
 
     def forward(self, x: Tensor, harmonics: Tensor, formants: Tensor) -> Tensor:
-        """x [B, S, bins], factors [B] above 0 -> the same with frequencies multiplied by the factors."""
+        """x [B, S, bins], factors [B] above 0 -> the same with frequencies multiplied by the
+        factors.
+        """
         envelope = x @ self.lifter
         return _stretch(envelope, formants) + _stretch(x - envelope, harmonics)
 
 
 def _stretch(x: Tensor, factor: Tensor) -> Tensor:
     bins = x.shape[-1]
-    at = (torch.arange(bins, device=x.device) / factor[:, None]).clamp(max=bins - 1.001)  # [B, bins]
+    at = (torch.arange(bins, device=x.device) / factor[:, None]).clamp(
+        max=bins - 1.001
+    )  # [B, bins]
     low = at.long()
     share = (at - low)[:, None]
-    rows = [row[:, i] * (1 - w) + row[:, i + 1] * w for row, i, w in zip(x, low, share, strict=True)]
+    rows = [
+        row[:, i] * (1 - w) + row[:, i + 1] * w for row, i, w in zip(x, low, share, strict=True)
+    ]
     return torch.stack(rows)

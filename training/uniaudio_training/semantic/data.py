@@ -1,4 +1,6 @@
-"""Batches for the semantic tokenizer: crops of speech with the generator's phone at each frame, in two views each."""
+"""Batches for the semantic tokenizer: crops of speech with the generator's phone at each frame, in
+two views each.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,16 @@ class Labels:
     after: np.ndarray
 
 
-def frame_labels(phones: list[tuple[str, float]], frames: int, start: float = 0.0, speed: float = 1.0, hop: float = 0.02) -> Labels:
-    """Labels of ``frames`` frames whose first begins ``start`` seconds into the clip, played ``speed`` times as fast; silence
-    outside the clip.  A frame's phone is the one at its middle."""
+def frame_labels(
+    phones: list[tuple[str, float]],
+    frames: int,
+    start: float = 0.0,
+    speed: float = 1.0,
+    hop: float = 0.02,
+) -> Labels:
+    """Labels of ``frames`` frames whose first begins ``start`` seconds into the clip, played
+    ``speed`` times as fast; silence outside the clip. A frame's phone is the one at its middle.
+    """
     ids = np.array([PAUSE_ID, *(_IDS[p] for p, _ in phones), PAUSE_ID, PAUSE_ID])
     ends = np.array([e for _, e in phones])
     middle = start + (np.arange(frames) + 0.5) * hop * speed
@@ -41,8 +50,9 @@ def frame_labels(phones: list[tuple[str, float]], frames: int, start: float = 0.
 
 @dataclass
 class Batch:
-    """samples [B, N]; now, before, after [B, T]; speaker [B]; factors [B, 2] of harmonics and formants.  Rows 2i and 2i + 1 are views
-    of one crop."""
+    """samples [B, N]; now, before, after [B, T]; speaker [B]; factors [B, 2] of harmonics and
+    formants. Rows 2i and 2i + 1 are views of one crop.
+    """
 
     samples: Tensor
     now: Tensor
@@ -58,7 +68,14 @@ class Batch:
 class SemanticData:
     """Draws batches from speech shards; sound and music shards, where there are any, become noise."""
 
-    def __init__(self, folder: str | Path, frame_size: int, frames: int, split: str = "train", chances: Chances | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        frame_size: int,
+        frames: int,
+        split: str = "train",
+        chances: Chances | None = None,
+    ) -> None:
         self.frame_size, self.frames, self.chances = frame_size, frames, chances or Chances()
         self.clips = open_speech(folder, split)
         self.speakers = sorted({c.speaker for c in self.clips})
@@ -70,7 +87,9 @@ class SemanticData:
         return sum(len(c.pcm) for c in self.clips) / SAMPLE_RATE / 3600
 
     def crop(self, rng: np.random.Generator) -> tuple[np.ndarray, Labels, int]:
-        """A crop [N] at a random speed (pitch, formants and durations together), its labels, its speaker."""
+        """A crop [N] at a random speed (pitch, formants and durations together), its labels, its
+        speaker.
+        """
         n = self.frames * self.frame_size
         spoken = self.clips[int(rng.integers(len(self.clips)))]
         speed = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.6 else 1.0
@@ -84,7 +103,9 @@ class SemanticData:
         if speed != 1.0:
             x = soxr.resample(x, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
         x = np.pad(x, (0, max(0, n - len(x))))[:n].astype(np.float32)
-        labels = frame_labels(spoken.phones, self.frames, start / SAMPLE_RATE, speed, self.frame_size / SAMPLE_RATE)
+        labels = frame_labels(
+            spoken.phones, self.frames, start / SAMPLE_RATE, speed, self.frame_size / SAMPLE_RATE
+        )
         return x, labels, self._speaker_ids[spoken.speaker]
 
     def other(self, rng: np.random.Generator) -> np.ndarray:
@@ -107,11 +128,18 @@ class SemanticData:
                 rows.append(sound_view(rng, x, lambda: self.other(rng), self.chances))
                 labels.append(label)
                 speakers.append(who)
-        # the harmonics by -5 to +5 semitones, the formants by -14 to +16 %; some voices stay as they are
-        factors = np.exp(np.stack((rng.uniform(-0.29, 0.29, size), rng.uniform(-0.15, 0.15, size)), 1))
+        # the harmonics by -5 to +5 semitones, the formants by -14 to +16 %; some voices stay as
+        # they are
+        factors = np.exp(
+            np.stack((rng.uniform(-0.29, 0.29, size), rng.uniform(-0.15, 0.15, size)), 1)
+        )
         factors[rng.random(size) < 0.25] = 1.0
         stack = lambda name: torch.from_numpy(np.stack([getattr(x, name) for x in labels]))  # noqa: E731
         return Batch(
-            torch.from_numpy(np.stack(rows)), stack("now"), stack("before"), stack("after"), torch.tensor(speakers),
+            torch.from_numpy(np.stack(rows)),
+            stack("now"),
+            stack("before"),
+            stack("after"),
+            torch.tensor(speakers),
             torch.from_numpy(factors.astype(np.float32)),
-        )  # fmt: skip
+        )

@@ -1,7 +1,9 @@
-"""Teaches a semantic tokenizer noise and rooms after the fact: what it says of clean speech, it learns to say of the same speech
-in noise (down to -5 dB), among people and in echoing rooms.  Its codebook stays, so that units made before stay valid.
+"""Teaches a semantic tokenizer noise and rooms after the fact: what it says of clean speech, it
+learns to say of the same speech in noise (down to -5 dB), among people and in echoing rooms. Its
+codebook stays, so that units made before stay valid.
 
-Distillation onto the clean units follows HuBERT-like denoising targets (WavLM, arXiv 2110.13900, section 3.1).
+Distillation onto the clean units follows HuBERT-like denoising targets (WavLM, arXiv 2110.13900,
+section 3.1).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniaudio_engine.config import to_dict
+from uniaudio_engine.storage.config import to_dict
 
 from ..corpus import degrade
 from ..models.spectral import SpectralCodec
@@ -28,9 +30,20 @@ from .train import schedule, units
 
 # "noisy", "reverberant": shares of the crops that get noise, and a room; both may happen
 _SETTINGS: dict[str, Any] = {
-    "init": "runs/semantic", "data": "data/corpus", "batch": 16, "frames": 112, "steps": 6000, "lr": 7e-4, "warmup": 50, "decay_share": 0.6,
-    "seed": 0, "noisy": 0.7, "reverberant": 0.35, "pull_weight": 0.25, "validate_every": 500,
-}  # fmt: skip
+    "init": "runs/semantic",
+    "data": "data/corpus",
+    "batch": 16,
+    "frames": 112,
+    "steps": 6000,
+    "lr": 7e-4,
+    "warmup": 50,
+    "decay_share": 0.6,
+    "seed": 0,
+    "noisy": 0.7,
+    "reverberant": 0.35,
+    "pull_weight": 0.25,
+    "validate_every": 500,
+}
 
 
 class Degraded:
@@ -44,7 +57,9 @@ class Degraded:
         if kind < 3:
             return np.asarray((degrade.white, degrade.pink, degrade.hum)[kind](rng, n), np.float32)
         if kind == 3:
-            return degrade.babble(rng, n, [self.data.crop(rng)[0] for _ in range(int(rng.integers(4, 7)))]).astype(np.float32)
+            return degrade.babble(
+                rng, n, [self.data.crop(rng)[0] for _ in range(int(rng.integers(4, 7)))]
+            ).astype(np.float32)
         return self.data.other(rng)
 
     def worse(self, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
@@ -56,7 +71,9 @@ class Degraded:
             noise = self.noise(rng, len(x))
             power, other = float((x**2).mean()), float((noise**2).mean())
             if power > 1e-9 and other > 1e-9:
-                x = x + noise * np.float32(np.sqrt(power / other) * 10 ** (-rng.uniform(-5, 20) / 20))
+                x = x + noise * np.float32(
+                    np.sqrt(power / other) * 10 ** (-rng.uniform(-5, 20) / 20)
+                )
         return x / np.float32(max(1.0, np.abs(x).max(initial=0) / 0.97))
 
     def batch(self, rng: np.random.Generator, size: int) -> Tensor:
@@ -74,9 +91,12 @@ def latents(model: SpectralCodec, samples: Tensor, delay: int) -> Tensor:
         return model.encoder(model.features(samples))[:, delay:].float()
 
 
-def validate(model: SpectralCodec, teacher: SpectralCodec, degraded: Degraded, delay: int, clips: int = 60) -> dict[str, float]:
-    """Share of frames whose unit is the teacher's on clean speech: heard clean, in white noise of 10 and 0 dB, among people at 5 dB,
-    in a room."""
+def validate(
+    model: SpectralCodec, teacher: SpectralCodec, degraded: Degraded, delay: int, clips: int = 60
+) -> dict[str, float]:
+    """Share of frames whose unit is the teacher's on clean speech: heard clean, in white noise of
+    10 and 0 dB, among people at 5 dB, in a room.
+    """
     rng = np.random.default_rng(1)
     counts = dict.fromkeys(("clean", "white10", "white0", "babble5", "room"), 0)
     total = 0
@@ -85,11 +105,12 @@ def validate(model: SpectralCodec, teacher: SpectralCodec, degraded: Degraded, d
         wanted = units(teacher, x, delay)
         babble = degrade.babble(rng, len(x), [c.samples() for c in degraded.data.clips[-4:]])
         heard = {
-            "clean": x, "room": degrade.reverberate(x, degrade.room(rng, 0.6))[1] / 32767,
+            "clean": x,
+            "room": degrade.reverberate(x, degrade.room(rng, 0.6))[1] / 32767,
             "white10": degrade.mix_at(x, degrade.white(rng, len(x)), 10)[1] / 32767,
             "white0": degrade.mix_at(x, degrade.white(rng, len(x)), 0)[1] / 32767,
             "babble5": degrade.mix_at(x, babble, 5)[1] / 32767,
-        }  # fmt: skip
+        }
         for name, y in heard.items():
             counts[name] += int((units(model, y, delay) == wanted).sum())
         total += len(wanted)
@@ -105,9 +126,15 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     teacher.to(device).requires_grad_(False)
     frame, delay = semantic.encoder.frame_size, semantic.delay
     codebook = model.quantizer.codebooks[0]
-    sharpness = nn.Parameter(torch.zeros((), device=device))  # of the choice among codewords, learned
+    sharpness = nn.Parameter(
+        torch.zeros((), device=device)
+    )  # of the choice among codewords, learned
     spread = codebook.var(0).sum()
-    optimizer = torch.optim.AdamW([*decay_groups(model, 0.01), {"params": [sharpness], "weight_decay": 0.0}], lr=s["lr"], betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [*decay_groups(model, 0.01), {"params": [sharpness], "weight_decay": 0.0}],
+        lr=s["lr"],
+        betas=(0.9, 0.98),
+    )
     data = SemanticData(s["data"], frame, s["frames"])
     degraded = Degraded(data, s["noisy"], s["reverberant"])
     valid = Degraded(SemanticData(s["data"], frame, s["frames"], "valid"), 1, 1)
@@ -116,15 +143,22 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
     run.resume()
     (Path(out) / "semantic.json").write_text(json.dumps(to_dict(semantic), indent=2))
     batches = Prefetch(lambda rng: degraded.batch(rng, s["batch"]), s["seed"], run.step)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {data.hours:.1f} h of speech, {device}")
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {data.hours:.1f} h "
+        f"of speech, {device}"
+    )
     with run.progress() as bar:
         while run.step < s["steps"]:
             clean, worse = batches.next().to(device)
-            set_learning_rate(optimizer, s["lr"] * schedule(run.step, s["steps"], s["warmup"], s["decay_share"]))
+            set_learning_rate(
+                optimizer, s["lr"] * schedule(run.step, s["steps"], s["warmup"], s["decay_share"])
+            )
             with torch.no_grad():
                 wanted = model.quantizer.nearest(latents(teacher, clean, delay).flatten(0, 1), 0)
             z = latents(model, worse, delay).flatten(0, 1)
-            distance = z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
+            distance = (
+                z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
+            )
             choice = F.cross_entropy(-distance * (16 / spread * sharpness.exp()), wanted)
             pull = F.mse_loss(z, codebook[wanted])
             (choice + s["pull_weight"] * pull).backward()
@@ -133,13 +167,22 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             optimizer.zero_grad(set_to_none=True)
             bar.update()
             same = (distance.detach().argmin(1) == wanted).float().mean()
-            run.log(bar, **{"train/unit": float(choice.detach()), "train/pull": float(pull.detach()), "train/same": float(same)})
+            run.log(
+                bar,
+                **{
+                    "train/unit": float(choice.detach()),
+                    "train/pull": float(pull.detach()),
+                    "train/same": float(same),
+                },
+            )
             going = run.tick()
             if run.step % s["validate_every"] == 0 or not going:
                 report = validate(model.eval(), teacher, valid, delay)
                 model.train()
                 for name, v in report.items():
                     run.writer.add_scalar(f"valid/{name}", v, run.step)
-                bar.write(f"step {run.step}: valid " + " ".join(f"{k} {v:.3f}" for k, v in report.items()))
+                bar.write(
+                    f"step {run.step}: valid " + " ".join(f"{k} {v:.3f}" for k, v in report.items())
+                )
             if not going:
                 break

@@ -1,7 +1,9 @@
-"""Speech with phone times, and other sounds, from a corpus folder: as little of its labels as the tokenizer needs.
+"""Speech with phone times, and other sounds, from a corpus folder: as little of its labels as the
+tokenizer needs.
 
-Shards are ``<task>-<split>-<index>.npy`` (int16 PCM) and ``.jsonl``; a line is one clip or has ``tracks``, each with its ``offset``,
-``samples``, and for speech ``speaker`` and ``phones`` ([phone, end in seconds] each).
+Shards are ``<task>-<split>-<index>.npy`` (int16 PCM) and ``.jsonl``; a line is one clip or has
+``tracks``, each with its ``offset``, ``samples``, and for speech ``speaker`` and ``phones``
+([phone, end in seconds] each).
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from typing import Any
 
 import numpy as np
 
-SPEECH = ("speech", "tts", "vc")  # clean and spoken; other tasks' speech is noisy, sung or said again
+SPEECH = (
+    "speech",
+    "tts",
+    "vc",
+)  # clean and spoken; other tasks' speech is noisy, sung or said again
 NOISE = ("sound", "music", "t2s", "t2m")
 
 
@@ -31,7 +37,9 @@ class Spoken:
         return self.pcm.astype(np.float32) / 32767
 
 
-def _shards(folder: str | Path, tasks: tuple[str, ...], split: str) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
+def _shards(
+    folder: str | Path, tasks: tuple[str, ...], split: str
+) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
     for task in tasks:
         for path in sorted(Path(folder).glob(f"{task}-{split}-*.jsonl")):
             with path.open() as f:
@@ -52,7 +60,10 @@ def open_speech(folder: str | Path, split: str) -> list[Spoken]:
                     phones = [(p, float(e)) for p, e in track["phones"]]
                     clips.append(Spoken(pcm[place[0] : sum(place)], track["speaker"], phones))
     if not clips:
-        raise FileNotFoundError(f"no {split} speech with phone times in {folder}; make some: uniaudio-corpus make --out {folder}")
+        raise FileNotFoundError(
+            f"no {split} speech with phone times in {folder}; make some: uniaudio-corpus make "
+            f"--out {folder}"
+        )
     return clips
 
 

@@ -2,8 +2,9 @@
 
     python -m uniaudio_training.text.agreement --help
 
-Prints the phone edit distance (stress and pauses count) and the words behind it. `--golden FILE` stores a few
-sentences with flite's labels, which the engine's tests compare with where flite is not installed.
+Prints the phone edit distance (stress and pauses count) and the words behind it. `--golden FILE`
+stores a few sentences with flite's labels, which the engine's tests compare with where flite is not
+installed.
 """
 
 from __future__ import annotations
@@ -41,21 +42,24 @@ def engine_phones(text: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--sentences", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--show", type=int, default=20, help="how many confusions and sentences to list")
+    parser.add_argument(
+        "--show", type=int, default=20, help="how many confusions and sentences to list"
+    )
     parser.add_argument("--golden", type=Path, help="write this many-lined file of flite's labels")
     parser.add_argument("--golden-size", type=int, default=60)
     arguments = parser.parse_args()
 
     voice, texts = flite(), read_examples(arguments.wordnet)
     random.Random(arguments.seed).shuffle(texts)
-    texts = texts[:arguments.sentences]
+    texts = texts[: arguments.sentences]
     if arguments.golden:
-        chosen = sorted(texts[:arguments.golden_size])
+        chosen = sorted(texts[: arguments.golden_size])
         lines = [f"{text}\t{' '.join(voice.phones(text))}\n" for text in chosen]
         arguments.golden.write_text("".join(lines), "utf-8")
     errors = pauses = phones = exact = 0
@@ -74,17 +78,30 @@ def main() -> None:
             continue
         wrong.append(text)
         pauses += abs(ours.count(PAUSE) - labels.count(PAUSE))
-        for tag, i, j, k, n in difflib.SequenceMatcher(None, labels, ours, autojunk=False).get_opcodes():
+        for tag, i, j, k, n in difflib.SequenceMatcher(
+            None, labels, ours, autojunk=False
+        ).get_opcodes():
             if tag != "equal":
-                spoken = dict.fromkeys(w for w in words[max(0, i - (i == j)):max(j, i + 1)] if w != "0")
+                spoken = dict.fromkeys(
+                    w for w in words[max(0, i - (i == j)) : max(j, i + 1)] if w != "0"
+                )
                 change = f"{' '.join(labels[i:j]) or '-'} > {' '.join(ours[k:n]) or '-'}"
                 confusions[f"{' '.join(spoken)}: {change}"] += 1
-    print(json.dumps({"sentences": len(texts), "phones": phones, "phone_error": errors / phones,
-                      "pause_errors": pauses, "sentences_exact": exact / len(texts),
-                      "ms_per_sentence": 1000 * seconds / len(texts)}))
+    print(
+        json.dumps(
+            {
+                "sentences": len(texts),
+                "phones": phones,
+                "phone_error": errors / phones,
+                "pause_errors": pauses,
+                "sentences_exact": exact / len(texts),
+                "ms_per_sentence": 1000 * seconds / len(texts),
+            }
+        )
+    )
     for confusion, count in confusions.most_common(arguments.show):
         print(count, confusion)
-    for text in wrong[:arguments.show]:
+    for text in wrong[: arguments.show]:
         print("|", text)
 
 

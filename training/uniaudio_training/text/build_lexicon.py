@@ -1,11 +1,12 @@
-"""Build `uniaudio_engine/text/data/english.npz` by asking flite how it speaks a large list of words.
+"""Build `uniaudio_engine/text/data/english.npz` by asking flite how it speaks a large list of
+words.
 
     python -m uniaudio_training.text.build_lexicon --help
 
-Words that flite lists go into the lexicon; words that it speaks by rule train the letter trees, together with
-made-up words (the start of one word joined to the end of another) which show the trees more contexts. Words
-that the trees still get wrong go into the lexicon too, so every word of the lists is spoken exactly as flite
-does.
+Words that flite lists go into the lexicon; words that it speaks by rule train the letter trees,
+together with made-up words (the start of one word joined to the end of another) which show the
+trees more contexts. Words that the trees still get wrong go into the lexicon too, so every word of
+the lists is spoken exactly as flite does.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ def read_words(word_list: Path, wordnet: Path) -> set[str]:
     for path in sorted(wordnet.glob("index.*")) + sorted(wordnet.glob("data.*")):
         for line in path.read_text("latin-1").splitlines():
             if not line.startswith("  "):  # the licence at the top
-                texts.append(line.split(" ")[0] if path.name.startswith("index") else line.partition("|")[2])
-    text = unicodedata.normalize("NFKD", "\n".join(texts)).encode("ascii", "ignore").decode().lower()
+                texts.append(
+                    line.split(" ")[0] if path.name.startswith("index") else line.partition("|")[2]
+                )
+    text = (
+        unicodedata.normalize("NFKD", "\n".join(texts)).encode("ascii", "ignore").decode().lower()
+    )
     return set(re.findall("[a-z]+", re.sub("'s\\b|'", "", text)))
 
 
@@ -51,12 +56,15 @@ def label(voice: Flite, words: Iterable[str]) -> list[tuple[str, list[str]]]:
 
 
 def invent(words: list[str], count: int, rng: random.Random) -> list[str]:
-    """`count` made-up words, none of them in `words`; beginnings and endings of real ones, 14 letters at
-    most."""
+    """`count` made-up words, none of them in `words`; beginnings and endings of real ones, 14
+    letters at most.
+    """
     known, made = set(words), dict[str, None]()
     while len(made) < count:
         first, second = rng.choice(words), rng.choice(words)
-        word = (first[:rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1):])[:14]
+        word = (first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :])[
+            :14
+        ]
         if len(word) > 2 and word not in known:
             made[word] = None
     return list(made)
@@ -66,10 +74,13 @@ def grow(voice: Flite, words: list[str], invented: int, seed: int) -> dict[str, 
     """The letter trees trained on `words`, as the arrays of the data file."""
     forest = Forest()
     forest.fit(label(voice, words + invent(words, invented, random.Random(seed))))
-    return {"feature": np.array(forest.feature, np.uint8), "value": np.array(forest.value, np.uint8),
-            "no": np.array(forest.no, np.uint32),
-            "roots": np.array([forest.roots[letter] for letter in _LETTERS], np.uint32),
-            "units": _bytes("\n".join(forest.units))}
+    return {
+        "feature": np.array(forest.feature, np.uint8),
+        "value": np.array(forest.value, np.uint8),
+        "no": np.array(forest.no, np.uint32),
+        "roots": np.array([forest.roots[letter] for letter in _LETTERS], np.uint32),
+        "units": _bytes("\n".join(forest.units)),
+    }
 
 
 def edit_distance(a: list[str], b: list[str]) -> int:
@@ -89,7 +100,11 @@ def score(trees: LetterTrees, voice: Flite, words: list[str]) -> dict[str, float
         truth = voice.pronounce(word)
         distance = edit_distance(trees.pronounce(word), truth)
         errors, phones, right = errors + distance, phones + len(truth), right + (distance == 0)
-    return {"words": len(words), "word_accuracy": right / len(words), "phone_error": errors / phones}
+    return {
+        "words": len(words),
+        "word_accuracy": right / len(words),
+        "phone_error": errors / phones,
+    }
 
 
 def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> list[str]:
@@ -97,7 +112,9 @@ def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> lis
     code = {phone: chr(PHONE_BASE + i) for i, phone in enumerate(PHONES)}
     lines = []
     for word in words:
-        spoken = {pos: "".join(code[phone] for phone in voice.pronounce(word, pos)) for pos in "n0vjr"}
+        spoken = {
+            pos: "".join(code[phone] for phone in voice.pronounce(word, pos)) for pos in "n0vjr"
+        }
         others = [pos + phones for pos, phones in spoken.items() if phones != spoken["n"]]
         predicted = "".join(code[phone] for phone in trees.pronounce(word))
         if others or predicted != spoken["n"] or voice.in_lexicon(word):
@@ -106,9 +123,15 @@ def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> lis
 
 
 def clusters(voice: Flite, before: str, after: str) -> str:
-    """The consonant clusters that flite accepts between `before` and `after`, one a line; m is written n."""
+    """The consonant clusters that flite accepts between `before` and `after`, one a line; m is
+    written n.
+    """
     consonants = "bcdfghjklnpqrstvwxz"
-    found = ("".join(letters) for size in range(5) for letters in itertools.product(consonants, repeat=size))
+    found = (
+        "".join(letters)
+        for size in range(5)
+        for letters in itertools.product(consonants, repeat=size)
+    )
     return "\n".join(cluster for cluster in found if voice.pronounceable(before + cluster + after))
 
 
@@ -125,25 +148,41 @@ def _bytes(text: str) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--words", type=Path, default=Path("/usr/share/dict/american-english"),
-                        help="word list, one a line (default: Debian's wamerican)")
-    parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"),
-                        help="folder of WordNet's index.* and data.* (default: Debian's wordnet-base)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--words",
+        type=Path,
+        default=Path("/usr/share/dict/american-english"),
+        help="word list, one a line (default: Debian's wamerican)",
+    )
+    parser.add_argument(
+        "--wordnet",
+        type=Path,
+        default=Path("/usr/share/wordnet"),
+        help="folder of WordNet's index.* and data.* (default: Debian's wordnet-base)",
+    )
     parser.add_argument("--invented", type=int, default=300_000, help="made-up words to train on")
-    parser.add_argument("--held-out", type=int, default=5000,
-                        help="words kept from training in the test run; 0: no test")
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=5000,
+        help="words kept from training in the test run; 0: no test",
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--output", type=Path, default=_OUTPUT)
     arguments = parser.parse_args()
 
     voice = flite()
     words = read_words(arguments.words, arguments.wordnet) | {
-        word for word in voice.headwords() if re.fullmatch("[a-z]+", word)}
+        word for word in voice.headwords() if re.fullmatch("[a-z]+", word)
+    }
     listed = sorted(word for word in words if voice.in_lexicon(word))
     by_rule = sorted(words - set(listed))
-    print(json.dumps({"words": len(words), "listed_by_flite": len(listed), "by_rule": len(by_rule)}))
+    print(
+        json.dumps({"words": len(words), "listed_by_flite": len(listed), "by_rule": len(by_rule)})
+    )
     if arguments.held_out:
         rng = random.Random(arguments.seed)
         held = sorted(rng.sample(by_rule, arguments.held_out))
@@ -153,16 +192,28 @@ def main() -> None:
         print(json.dumps({"listed by flite, never trained on": score(trees, voice, listed)}))
     arrays = grow(voice, by_rule, arguments.invented, arguments.seed)
     trees = LetterTrees.from_arrays(arrays)
-    # flite's own words for suffixes and single letters are listed too, and words that hold no plain letter
-    # only.
+    # flite's own words for suffixes and single letters are listed too, and words that hold no plain
+    # letter only.
     lines = lexicon_lines(voice, trees, sorted(words | set(_LETTERS)))
-    arrays |= {"lexicon": _bytes("\n".join(lines) + "\n"), "pos": _bytes(pos_tree(voice)),
-               "onsets": _bytes(clusters(voice, "", "a")), "codas": _bytes(clusters(voice, "a", ""))}
+    arrays |= {
+        "lexicon": _bytes("\n".join(lines) + "\n"),
+        "pos": _bytes(pos_tree(voice)),
+        "onsets": _bytes(clusters(voice, "", "a")),
+        "codas": _bytes(clusters(voice, "a", "")),
+    }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.output, **arrays)  # type: ignore[arg-type]  # NumPy types its flag only
     sizes = {name: int(array.nbytes) for name, array in arrays.items()}
-    print(json.dumps({"lexicon_lines": len(lines), "tree_nodes": len(arrays["feature"]),
-                      "file_bytes": arguments.output.stat().st_size, "array_bytes": sizes}))
+    print(
+        json.dumps(
+            {
+                "lexicon_lines": len(lines),
+                "tree_nodes": len(arrays["feature"]),
+                "file_bytes": arguments.output.stat().st_size,
+                "array_bytes": sizes,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

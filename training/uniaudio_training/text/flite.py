@@ -1,8 +1,9 @@
 """flite as a labelling tool, in process through ctypes.
 
-Responsible for reading what flite would say: phones with stress of a sentence or a word, its part-of-speech
-tree, its lexicon's headwords and its test of pronounceable spellings. Not responsible for audio, and never
-imported by the engine: everything learnt here is stored in `uniaudio_engine/text/data/`.
+Responsible for reading what flite would say: phones with stress of a sentence or a word, its
+part-of-speech tree, its lexicon's headwords and its test of pronounceable spellings. Not
+responsible for audio, and never imported by the engine: everything learnt here is stored in
+`uniaudio_engine/text/data/`.
 
 Needs Debian's `libflite1` 2.2 (BSD-style licence); found by the dynamic loader, no paths.
 """
@@ -23,7 +24,12 @@ class _Voice(C.Structure):
 
 
 class _CartNode(C.Structure):
-    _fields_ = [("feature", C.c_ubyte), ("op", C.c_ubyte), ("no_node", C.c_ushort), ("value", _VOID)]
+    _fields_ = [
+        ("feature", C.c_ubyte),
+        ("op", C.c_ubyte),
+        ("no_node", C.c_ushort),
+        ("value", _VOID),
+    ]
 
 
 class _Cart(C.Structure):
@@ -79,8 +85,8 @@ class Flite:
     def segments(self, text: str, *, synthesize: bool = False) -> list[tuple[str, str]]:
         """(phone with stress, word) of every segment that flite makes of `text`.
 
-        `synthesize=True` runs the whole synthesizer (slow): the phones are the same, which the tests of the
-        data scripts rely on.
+        `synthesize=True` runs the whole synthesizer (slow): the phones are the same, which the
+        tests of the data scripts rely on.
         """
         raw = text.encode("utf-8")
         if synthesize:
@@ -99,7 +105,9 @@ class Flite:
             phone = self._feature(item, b"name").decode()
             if phone[0] in "aeiou":
                 phone += self._feature(item, b"R:SylStructure.parent.stress").decode()
-            word = self._feature(item, b"R:SylStructure.parent.parent.name").decode("utf-8", "replace")
+            word = self._feature(item, b"R:SylStructure.parent.parent.name").decode(
+                "utf-8", "replace"
+            )
             result.append((phone, word))
             item = self._next(item)
         self._delete(utterance)
@@ -114,8 +122,12 @@ class Flite:
         result = []
         item = self._head(self._relation(utterance, b"Word"))
         while item:
-            result.append((self._feature(item, b"name").decode("utf-8", "replace"),
-                           self._feature(item, b"pos").decode()))
+            result.append(
+                (
+                    self._feature(item, b"name").decode("utf-8", "replace"),
+                    self._feature(item, b"pos").decode(),
+                )
+            )
             item = self._next(item)
         self._delete(utterance)
         return result
@@ -147,10 +159,11 @@ class Flite:
         return bool(self._pronounceable(word.encode()))
 
     def letter_units(self, word: str) -> list[str]:
-        """What each letter of a lower-case a-z word speaks by flite's rules: "", "k" or "k s", with stress.
+        """What each letter of a lower-case a-z word speaks by flite's rules: "", "k" or "k s", with
+        stress.
 
-        The rules are walked here because flite only returns the phones of all letters joined, and an
-        alignment guessed afterwards costs the trees trained on it 8 % of the words.
+        The rules are walked here because flite only returns the phones of all letters joined, and
+        an alignment guessed afterwards costs the trees trained on it 8 % of the words.
         """
         library = self._lexicon_lib
         if self._rules is None:
@@ -163,14 +176,16 @@ class Flite:
         padded = "000#" + word + "#000"
         units = []
         for i, letter in enumerate(word):
-            window = padded[i:i + 4] + padded[i + 5:i + 9]
+            window = padded[i : i + 4] + padded[i + 5 : i + 9]
             at = 6 * first[ord(letter) - 97]
             while rules[at] != _CART_LEAF:
                 branch = at + (2 if ord(window[rules[at]]) == rules[at + 1] else 4)
-                at = 6 * int.from_bytes(rules[branch:branch + 2], "little")
+                at = 6 * int.from_bytes(rules[branch : branch + 2], "little")
             unit = (answers[rules[at + 1]] or b"epsilon").decode()
             phones = [] if unit == "epsilon" else unit.split("-")
-            units.append(" ".join(p + "0" if p[0] in "aeiou" and not p[-1].isdigit() else p for p in phones))
+            units.append(
+                " ".join(p + "0" if p[0] in "aeiou" and not p[-1].isdigit() else p for p in phones)
+            )
         return units
 
     def headwords(self) -> Iterator[str]:
@@ -186,7 +201,9 @@ class Flite:
                 yield word[1:]
 
     def pos_tree(self) -> tuple[list[str], list[tuple[str, str, int]]]:
-        """Feature names, and nodes (feature or "" at a leaf, value, index of the no-branch; yes is next)."""
+        """Feature names, and nodes (feature or "" at a leaf, value, index of the no-branch; yes is
+        next).
+        """
         cart = _Cart.in_dll(self._english, "us_pos_cart")
         names: list[str] = []
         while (name := cart.features[len(names)]) is not None:

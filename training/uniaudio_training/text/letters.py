@@ -1,7 +1,7 @@
 """Training of the letter-to-phone trees: one decision tree a letter, grown on labelled letters.
 
-Responsible for turning words, with the phones that each of their letters speaks, into the arrays that
-`uniaudio_engine.text.letters` walks. Where the labels come from is `build_lexicon`'s business.
+Responsible for turning words, with the phones that each of their letters speaks, into the arrays
+that `uniaudio_engine.text.letters` walks. Where the labels come from is `build_lexicon`'s business.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Forest:
         self.value.append(unit)
         self.no.append(0)
 
-    def _grow(self, context: np.ndarray, target: np.ndarray, classes: np.ndarray, least: int) -> None:
+    def _grow(
+        self, context: np.ndarray, target: np.ndarray, classes: np.ndarray, least: int
+    ) -> None:
         counts = np.bincount(target, minlength=len(classes))
         top = int(counts.argmax())
         if counts[top] == len(target) or len(target) < 2 * least:
@@ -61,7 +63,9 @@ class Forest:
         self._grow(*_compact(context[~mask], target[~mask], classes), least)
 
     def fit(self, aligned: Iterable[tuple[str, list[str]]], least: int = 1) -> None:
-        """Grow one tree a letter; `least` is the smallest number of samples on either side of a question."""
+        """Grow one tree a letter; `least` is the smallest number of samples on either side of a
+        question.
+        """
         samples: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
         index: dict[str, int] = {}
         for word, units in aligned:
@@ -72,13 +76,16 @@ class Forest:
         self.units = list(index)
         for letter in sorted(samples):
             contexts, targets = samples[letter]
-            matrix = np.frombuffer(b"".join(contexts), np.uint8).reshape(-1, CONTEXT).astype(np.int64)
+            matrix = (
+                np.frombuffer(b"".join(contexts), np.uint8).reshape(-1, CONTEXT).astype(np.int64)
+            )
             self.roots[letter] = len(self.feature)
             self._grow(*_compact(matrix, np.array(targets), np.arange(len(index))), least)
 
 
-def _compact(context: np.ndarray, target: np.ndarray,
-             classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _compact(
+    context: np.ndarray, target: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Renumber the targets that are left, which keeps the histograms of deep nodes small."""
     kept, renumbered = np.unique(target, return_inverse=True)
     return context, renumbered, classes[kept]
@@ -90,4 +97,3 @@ def _entropy(counts: np.ndarray) -> Any:
     total = counts.sum(1)
     inner = (counts * np.log(np.maximum(counts, 1))).sum(1)
     return total * np.log(np.maximum(total, 1)) - inner
-

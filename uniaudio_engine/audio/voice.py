@@ -1,0 +1,105 @@
+"""Voices: a few seconds of codes that a model continues in the same voice; saved as safetensors
+files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, shown
+from ..storage.config import CodecConfig
+from ..storage.tensors import from_bfloat16, load_tensors, save_tensors
+
+_FORMAT = "uniaudio-voice-1"
+_MAX_BYTES = 16 << 20
+_KEYS = {"format", "name", "codec", "frame_rate", "licence", "source"}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """``codes`` int32 [K, T] of a codec with this fingerprint, at ``frame_rate`` Hz."""
+
+    name: str
+    codes: NDArray[np.int32]
+    codec: str  # fingerprint: codes mean nothing to another codec
+    frame_rate: float
+    licence: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def seconds(self) -> float:
+        return self.codes.shape[1] / self.frame_rate
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a .safetensors file; whole or absent."""
+        if Path(path).suffix != ".safetensors":
+            raise InputError(f"{path}: expected a voice file name that ends in .safetensors")
+        metadata = {
+            "format": _FORMAT,
+            "name": self.name,
+            "codec": self.codec,
+            "frame_rate": repr(float(self.frame_rate)),
+            "licence": self.licence,
+            "source": self.source,
+        }
+        save_tensors(path, {"codes": self.codes.astype(np.int32)}, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Voice:
+        """Read a voice file.  Raises one :class:`InputError` line on anything that is no voice."""
+        tensors, metadata = load_tensors(path, max_bytes=_MAX_BYTES)
+        if metadata.get("format") != _FORMAT or set(metadata) != _KEYS or set(tensors) != {"codes"}:
+            raise InputError(
+                f"{path}: expected a voice file ({_FORMAT}), got another; make one: uniaudio voices"
+            )
+        codes = tensors["codes"]
+        if codes.dtype != np.int32 or codes.ndim != 2 or 0 in codes.shape or codes.min() < 0:
+            raise InputError(
+                f"{path}: expected codes int32 [K, T] from 0 up, got {codes.dtype} "
+                f"{list(codes.shape)}"
+            )
+        try:
+            rate = float(metadata["frame_rate"])
+        except ValueError:
+            rate = 0.0
+        if not 0.1 <= rate <= 1e5:
+            raise InputError(
+                f"{path}: expected a frame rate in Hz, got {shown(metadata['frame_rate'])}"
+            )
+        return cls(
+            metadata["name"],
+            codes,
+            metadata["codec"],
+            rate,
+            metadata["licence"],
+            metadata["source"],
+        )
+
+    def check(self, codec: CodecConfig, fingerprint: str, min_codebooks: int) -> None:
+        """That this voice's codes are codes of that codec."""
+        k = self.codes.shape[0]
+        if self.codec != fingerprint:
+            raise InputError(
+                f"voice {shown(self.name)} was made with another codec ({self.codec}, this "
+                f"model's is {fingerprint}); "
+                "make it again from its sound: uniaudio voices SOUND -o VOICE.safetensors"
+            )
+        if not min_codebooks <= k <= codec.num_codebooks or self.codes.max() >= codec.codebook_size:
+            wanted = (
+                f"{min_codebooks} to {codec.num_codebooks} codebooks of {codec.codebook_size} codes"
+            )
+            got = f"{k} with codes up to {self.codes.max()}"
+            raise InputError(f"voice {shown(self.name)}: expected {wanted}, got {got}")
+
+
+def codec_fingerprint(codebooks: NDArray[np.generic]) -> str:
+    """Names a codec by its codebooks [K, C, E] (float32, or bfloat16 bits): 16 hexadecimal digits."""
+    x = from_bfloat16(codebooks) if codebooks.dtype == np.uint16 else codebooks  # type: ignore[arg-type]
+    return hashlib.sha256(np.ascontiguousarray(x, "<f4").tobytes()).hexdigest()[:16]

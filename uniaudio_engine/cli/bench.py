@@ -1,0 +1,221 @@
+"""``uniaudio bench`` and ``uniaudio doctor``: what this machine does with this model, measured now.
+
+A frame reads every weight that it uses once, so the memory's bandwidth is the floor; the benchmark
+says which part of it is reached. Not responsible for comparing with other programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..backends import cuda
+from ..backends.core import core, default_threads
+from ..engine import Engine
+from ..errors import InputError
+from ..request.plan import Piece, Plan
+from ..request.sequence import Ids
+from ..request.stream import audio_sampling
+from ..request.tasks import SEED
+from ..storage.folder import bundled_models, find_folder, load_config
+
+_BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
+_TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
+
+
+def measure(
+    engine: Engine, seconds: float = 10.0, repeat: int = 5, seed: int = 0
+) -> dict[str, Any]:
+    """All figures of ``uniaudio bench``; times in ms are medians of ``repeat`` runs.
+
+    ``ms_per_frame`` is the LM's part (all K codes of a frame), ``decode_ms_per_frame`` the codec's;
+    ``realtime_factor`` is seconds of speech per second of everything, from text to samples.
+    """
+    options = {"seed": seed}
+    plan = engine.plan("tts", text=_TEXT, **options)
+    piece = next(iter(plan.pieces))
+    frames = max(
+        8,
+        min(
+            round(seconds * engine.frame_rate),
+            engine.capacity - len(piece.shared) - len(piece.body) - 2,
+        ),
+    )
+
+    prefill = [_timed(lambda: _prefill(engine, piece.shared.frames)) for _ in range(repeat)]
+    lm, decode = [], []
+    for _ in range(repeat):
+        codes, ms = _timed_frames(engine, plan, piece, frames)
+        lm.append(ms)
+        decode.append(_timed(lambda c=codes: _decode(engine, c)) / len(codes))  # type: ignore[misc]
+    engine.fork_prefix(
+        piece.shared
+    )  # from here on the voice is known, as it is to an app after its first sentence
+    first, factor = [], []
+    for _ in range(repeat):
+        audio = engine.generate("tts", text=_TEXT, **options)
+        first.append(audio.meta["first_chunk_ms"])
+        factor.append(audio.meta["realtime_factor"])
+    bandwidth = statistics.median(
+        core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3)
+    )
+    ms = statistics.median(lm)
+    weight_bytes = int(
+        engine.lm.core.weight_bytes(engine.layout.codebook_size)
+    )  # of the head only a codebook's rows
+    return {
+        "model": engine.config.name,
+        "dtype": engine.dtype,
+        "kv_dtype": engine.kv_dtype,
+        "threads": engine.threads,
+        "isa": core().isa(),
+        "seed": seed,
+        "frames": frames,
+        "repeat": repeat,
+        "ms_per_frame": round(ms, 4),
+        "decode_ms_per_frame": round(statistics.median(decode), 4),
+        "prefill_frames": len(piece.shared),
+        "prefill_ms": round(statistics.median(prefill), 3),
+        "first_chunk_ms": round(statistics.median(first), 3),
+        "realtime_factor": round(statistics.median(factor), 3),
+        "weight_bytes_per_frame": weight_bytes,
+        "bandwidth_gb_per_s": round(bandwidth, 3),
+        "bandwidth_fraction": round(weight_bytes / (ms * 1e-3) / (bandwidth * 1e9), 4),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}",
+        "version": __version__,
+    }
+
+
+def bench_command(args: argparse.Namespace) -> int:
+    seed = 0 if args.seed is None else _seed(args.seed)
+    if not (1 <= args.repeat <= 1000 and 0.1 <= args.seconds <= 3600):
+        got = f"{args.repeat} and {args.seconds}"
+        raise InputError(f"expected --repeat 1 to 1000 and --seconds 0.1 to 3600, got {got}")
+    engine = Engine.from_pretrained(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_seconds=args.max_seconds,
+        threads=args.threads,
+        kv_dtype=args.kv_dtype,
+    )
+    figures = measure(engine, args.seconds, args.repeat, seed)
+    print(
+        json.dumps(figures, indent=2)
+        if args.json
+        else "\n".join(f"{k}: {v}" for k, v in figures.items())
+    )
+    return 0
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """One line for each thing; exit code 1 where something needed does not work."""
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: (
+            f"{platform.python_version()}, uniaudio-engine {__version__}, {platform.platform()}"
+        ),
+        "isa": _isa,
+        "threads": lambda: f"{default_threads()} used by default of {os.cpu_count()} processors",
+        "bandwidth": lambda: (
+            f"{core().read_bandwidth(default_threads(), _BANDWIDTH_MB):.1f} GB/s measured now"
+        ),
+        "model": lambda: _model(args.model),
+        "text": _text,
+        "sound": _sound_files,
+        "gpu": cuda.status,
+        "onnx": _onnx,
+    }
+    found, ok = {}, True
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except (ValueError, OSError, ImportError) as e:
+            found[name], ok = "NOT WORKING: " + " ".join(str(e).split()), False
+    print(
+        json.dumps(found, indent=2)
+        if args.json
+        else "\n".join(f"{k:<10} {v}" for k, v in found.items())
+    )
+    return 0 if ok else 1
+
+
+def _seed(text: str) -> int:
+    return int(SEED.check(int(text) if text.isascii() and text.isdigit() else text) or 0)
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    """Milliseconds."""
+    begin = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - begin)
+
+
+def _prefill(engine: Engine, frames: Ids) -> Any:
+    session = engine.lm.session(engine.capacity)
+    session.prefill(frames)
+    return session
+
+
+def _timed_frames(engine: Engine, plan: Plan, piece: Piece, n: int) -> tuple[Ids, float]:
+    """n frames as speech has them, with some aligned rows; returns them and ms a frame."""
+    session = engine.fork_prefix(piece.shared)
+    session.prefill(piece.body.frames)
+    aligned = engine.layout.no_aligned(n)
+    aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
+    sampling = audio_sampling(engine, plan.task.check_options(plan.options), piece.seed)
+    begin = time.perf_counter()
+    frames = session.generate(n, sampling, aligned)
+    return frames, 1000 * (time.perf_counter() - begin) / n
+
+
+def _decode(engine: Engine, frames: Ids) -> None:
+    decoder = engine.codec.decoder_stream()
+    codes = np.ascontiguousarray(engine.layout.frames_to_codes(frames).T)
+    for at in range(0, codes.shape[1], 50):
+        decoder.push(np.ascontiguousarray(codes[:, at : at + 50]))
+    decoder.flush()
+
+
+def _isa() -> str:
+    forced = os.environ.get("UNIAUDIO_ISA")
+    found = f"{core().isa()} of {', '.join(core().isa_available())}"
+    return found + (f", forced by UNIAUDIO_ISA={forced}" if forced else "")
+
+
+def _model(path: str | None) -> str:
+    folder = find_folder(path)
+    config = load_config(folder)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+    others = f"; bundled: {', '.join(bundled_models())}" if bundled_models() else ""
+    return f"{config.name} in {folder}, {size:.1f} MB, tasks: {', '.join(config.task_table) or 'none'}{others}"
+
+
+def _text() -> str:
+    from ..text import PHONES, phonemize
+
+    return f"English, {len(PHONES)} phones; hello is {' '.join(phonemize('hello')[0].phones)}"
+
+
+def _onnx() -> str:
+    try:
+        import onnxruntime
+    except ImportError as e:
+        return f"not here ({e}), so there is no backend onnx: pip install onnxruntime"
+    return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
+
+
+def _sound_files() -> str:
+    import soundfile
+    import soxr
+
+    return f"soundfile {soundfile.__version__}, soxr {soxr.__version__}"

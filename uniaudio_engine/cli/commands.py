@@ -1,0 +1,481 @@
+"""What the subcommands of ``uniaudio`` do; each returns an exit code.
+
+Arguments and errors are ``cli.py``'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..audio.encoded import EncodedAudio
+from ..audio.sound import (
+    FORMATS,
+    Audio,
+    AudioChunk,
+    check_output,
+    read_audio,
+    write_audio,
+    write_wav_stream,
+)
+from ..audio.voice import Voice
+from ..engine import Engine
+from ..errors import InputError, first_few, shown
+from ..request.stream import AudioStream
+from ..request.tasks import TASKS, Option, Task
+from ..storage.files import atomic_write
+from ..storage.folder import bundled_models, find_folder, load_config
+from ..storage.quantize import quantize_folder
+from .bench import bench_command, doctor_command
+from .examples import examples_command
+from .plot import open_plot, write_plot
+
+__all__ = [
+    "bench_command",
+    "codec_command",
+    "doctor_command",
+    "examples_command",
+    "info_command",
+    "quantize_command",
+    "run_command",
+    "stream_command",
+    "task_command",
+    "tasks_command",
+    "voices_command",
+]
+
+
+def load_engine(args: argparse.Namespace) -> Engine:
+    return Engine.from_pretrained(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        max_seconds=args.max_seconds,
+        threads=args.threads,
+        kv_dtype=args.kv_dtype,
+        encoders=_encoders(args.encoder),
+    )
+
+
+def model_task(model: str | None, name: str) -> Task:
+    """A task as the model's configuration has it, before its weights are loaded."""
+    config = load_config(find_folder(model))
+    tasks = config.task_table
+    if name not in tasks:
+        raise InputError(
+            f"model {config.name} was not trained for {shown(name)}; it does "
+            f"{first_few(list(tasks), 20) or 'no task'}"
+        )
+    return tasks[name]
+
+
+def quantize_command(args: argparse.Namespace) -> int:
+    """A copy of a model folder whose LM is stored as ``--dtype`` says."""
+    about = quantize_folder(args.model, args.output, args.dtype)
+    before, after = about["lm_bytes_before"] / 1e6, about["lm_bytes"] / 1e6
+    line = (
+        f"{args.output}: {about['model']} as {about['dtype']}, LM {before:.1f} MB -> {after:.1f} MB"
+    )
+    print(json.dumps(about) if args.json else line)
+    return 0
+
+
+def task_command(args: argparse.Namespace) -> int:
+    """``uniaudio tts …``: one task, one sound file."""
+    task = model_task(args.model, args.task)
+    values = _given(args, task)
+    with (
+        open_output(args.output) as f,
+        contextlib.nullcontext() if args.plot is None else open_plot(args.plot) as picture,
+    ):
+        engine = load_engine(args)
+        before = (
+            {"before": read_audio(values["source"], engine.sample_rate)}
+            if picture is not None and "source" in values
+            else {}
+        )
+        audio = _generate(engine, task, values)
+        write_audio(f, audio, _kind(args.output))
+        if picture is not None:
+            write_plot(
+                picture, {**before, "after" if before else task.name: audio}, audio.meta.get("span")
+            )
+    _report(args, audio.meta | {"output": args.output})
+    return 0
+
+
+def stream_command(args: argparse.Namespace) -> int:
+    """The same, written chunk by chunk."""
+    task = model_task(args.model, args.task)
+    values = _given(args, task)
+    if _kind(args.output) != "WAV":
+        raise InputError(f"{args.output}: expected a name that ends in .wav, or -, for a stream")
+    sizes = _chunk_frames(args.chunk_frames)
+    with open_output(args.output) as f:
+        engine = load_engine(args)
+        with engine.stream(task.name, chunk_frames=sizes, **values) as stream:
+            write_wav_stream(f, _watched(stream), engine.sample_rate, header=not args.raw)
+    _report(args, stream.meta | {"output": args.output})
+    return 0
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Any task by name, once or for a file of requests."""
+    task = model_task(args.model, args.task)
+    if args.jsonl is not None:
+        return _run_file(args, task)
+    values = {"seed": _number(args.seed, task.option("seed"))} if args.seed is not None else {}
+    for pair in args.values:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"expected NAME=VALUE, got {shown(pair)}; for example: text=Hello")
+        values[name] = _typed(task, name, value)
+    if task.target != "audio":
+        return _answer(args, task, values)
+    with open_output(args.output) as f:
+        audio = _generate(load_engine(args), task, values)
+        write_audio(f, audio, _kind(args.output))
+    _report(args, audio.meta | {"output": args.output})
+    return 0
+
+
+def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int:
+    """A task whose answer is not sound: its words or numbers as a line of text."""
+    if args.output != "-" and Path(args.output).suffix != ".txt":
+        raise InputError(
+            f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}"
+        )
+    with (
+        contextlib.nullcontext(sys.stdout.buffer)
+        if args.output == "-"
+        else atomic_write(args.output) as f
+    ):
+        answer = load_engine(args).understand(task.name, **values)
+        f.write(f"{answer}\n".encode())
+    if args.json:
+        about = answer.meta | {
+            "tokens": answer.tokens,
+            "labels": answer.labels,
+            "output": args.output,
+        }
+        print(json.dumps(about), file=sys.stderr if args.output == "-" else sys.stdout)
+    return 0
+
+
+def _run_file(args: argparse.Namespace, task: Task) -> int:
+    """Everything is checked before the first request is made; then batch by batch, each file whole
+    or absent.
+    """
+    if args.values:
+        raise InputError(
+            f"expected either NAME=VALUE or --jsonl, got both ({shown(args.values[0])})"
+        )
+    if not 1 <= args.batch <= 1024:
+        raise InputError(f"--batch: expected 1 to 1024, got {args.batch}")
+    folder = Path(args.output)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: expected a folder for the sound files, got none; make it first"
+        )
+    requests = read_requests(args.jsonl)
+    engine = load_engine(args)
+    seen: set[str] = set()
+    targets, plans = [], []
+    for number, request in requests:
+        with _line(args.jsonl, number):
+            name = request.pop("output", f"{number:05d}.wav")
+            if not isinstance(name, str) or Path(name).name != name or name in seen:
+                raise InputError(
+                    f"output: expected a file name of its own, without folders, got {shown(name)}"
+                )
+            seen.add(name)
+            check_output(name)
+            if args.seed is not None:
+                request.setdefault("seed", _number(args.seed, task.option("seed")))
+            if request.pop("task", task.name) != task.name:
+                raise InputError(f"task: expected {task.name} in every line of this run")
+            plans.append(engine.plan(task.name, **request))
+            targets.append(folder / name)
+    for at in range(0, len(plans), args.batch):
+        group = plans[at : at + args.batch]
+        for target, audio in zip(targets[at:], engine.run_plans(group), strict=False):
+            audio.save(target)
+            _report(args, audio.meta | {"output": str(target)})
+        _progress(f"{at + len(group)} of {len(plans)}")
+    _progress("")
+    return 0
+
+
+def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, request) of a JSONL file; - is standard input.  Empty lines are skipped."""
+    try:
+        lines = (
+            sys.stdin.readlines()
+            if path == "-"
+            else Path(path).read_text(encoding="utf-8").splitlines()
+        )
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(
+            f"{path}: expected a readable UTF-8 file of JSON lines, got: {e}"
+        ) from None
+    requests = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        with _line(path, number):
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                raise InputError(f"expected a JSON object, got: {e}") from None
+            if not isinstance(request, dict):
+                raise InputError(f"expected a JSON object, got {shown(request)}")
+            requests.append((number, request))
+    if not requests:
+        raise InputError(
+            f"{path}: expected at least one request, got none; write one JSON object a line"
+        )
+    return requests
+
+
+def codec_command(args: argparse.Namespace) -> int:
+    """Sound to codes (:class:`EncodedAudio`'s file) and back, as many samples as there were."""
+    if args.direction == "encode":
+        if Path(args.output).suffix != ".safetensors":
+            raise InputError(
+                f"{args.output}: expected a name for the codes that ends in .safetensors"
+            )
+        encoded = load_engine(args).encode_audio(args.input, args.codebooks, args.bandwidth)
+        encoded.save(args.output)
+        seconds = encoded.seconds
+    else:
+        with open_output(args.output) as f:
+            engine = load_engine(args)
+            encoded = _load_codes(args.input, engine)
+            if args.codebooks or args.bandwidth is not None:
+                encoded = encoded.first(engine.num_codebooks(args.codebooks, args.bandwidth))
+            audio = engine.decode(encoded)
+            write_audio(f, audio, _kind(args.output))
+        seconds = audio.seconds
+    k, t = encoded.codes.shape
+    about = {
+        "output": args.output,
+        "codebooks": k,
+        "frames": t,
+        "samples": encoded.samples,
+        "seconds": seconds,
+    }
+    _report(args, about | {"notes": list(encoded.notes)})
+    return 0
+
+
+def _load_codes(path: str, engine: Engine) -> EncodedAudio:
+    encoded = EncodedAudio.load(path)
+    try:
+        encoded.check(engine.config.codec, engine.fingerprint)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    return encoded
+
+
+def voices_command(args: argparse.Namespace) -> int:
+    """List the model's voices, or make one."""
+    if args.input is not None:
+        if args.output is None:
+            raise InputError("expected an output for the voice; add -o NAME.safetensors")
+        voice = load_engine(args).encode_voice(args.input, args.name, licence=args.licence)
+        voice.save(args.output)
+        _report(
+            args,
+            {
+                "output": args.output,
+                "name": voice.name,
+                "seconds": voice.seconds,
+                "notes": list(voice.notes),
+            },
+        )
+        return 0
+    if args.output is not None:
+        raise InputError(
+            "expected a sound to make a voice from, got none; see: uniaudio voices --help"
+        )
+    voices = [
+        Voice.load(p) for p in sorted((find_folder(args.model) / "voices").glob("*.safetensors"))
+    ]
+    rows = [
+        {"name": v.name, "seconds": v.seconds, "licence": v.licence, "source": v.source}
+        for v in voices
+    ]
+    _print(
+        args,
+        rows,
+        [f"{v.name}  {v.seconds:.2f} s  {v.licence}".rstrip() for v in voices] or ["no voices"],
+    )
+    return 0
+
+
+def tasks_command(args: argparse.Namespace) -> int:
+    """The schema of the model's tasks (without any model: of all tasks of this version)."""
+    tasks: Iterable[Task] = TASKS.values()
+    if args.model is not None or bundled_models():
+        tasks = load_config(find_folder(args.model)).task_table.values()
+    schemas = [t.schema() for t in tasks]
+    lines = []
+    for s in schemas:
+        lines.append(f"{s['name']}: {s['help']}")
+        for i in s["inputs"]:
+            lines.append(
+                f"  {i['name']} ({i['modality']}{', needed' if i['required'] else ''}): {i['help']}"
+            )
+        for o in s["options"]:
+            lines.append(
+                f"  {o['name']} ({o['min']:g} to {o['max']:g}, default {o['default']}): {o['help']}"
+            )
+        lines.append(f"  example: {s['example']}")
+    _print(args, schemas, lines)
+    return 0
+
+
+def info_command(args: argparse.Namespace) -> int:
+    """About a model, loaded and checked."""
+    about = load_engine(args).info()
+    _print(
+        args,
+        about,
+        [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()],
+    )
+    return 0
+
+
+# Parts of the above
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """The output, refused before any work where it cannot be written; - is standard output."""
+    if path == "-":
+        if sys.stdout.isatty():
+            raise InputError(
+                "expected a pipe or file for the sound, got a terminal; redirect it, or use -o "
+                "NAME.wav"
+            )
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    check_output(path)
+    with atomic_write(path) as f:
+        yield f
+
+
+def _kind(path: str) -> str:
+    return FORMATS.get(Path(path).suffix.lower(), "WAV")
+
+
+def _generate(engine: Engine, task: Task, values: dict[str, Any]) -> Audio:
+    with engine.stream(task.name, **values) as stream:
+        chunks = [c.samples for c in _watched(stream)]
+    return Audio(np.concatenate(chunks), engine.sample_rate, stream.meta)
+
+
+def _watched(stream: AudioStream) -> Iterator[AudioChunk]:
+    """The chunks, with progress on a terminal's standard error."""
+    for chunk in stream:
+        yield chunk
+        _progress(f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f} s of sound")
+    _progress("")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _report(args: argparse.Namespace, meta: dict[str, Any]) -> None:
+    """What was made: JSON on standard output (or error, when that is taken), else one line on
+    standard error.
+    """
+    if args.json:
+        print(json.dumps(meta), file=sys.stderr if meta["output"] == "-" else sys.stdout)
+        return
+    for note in meta.get("notes", ()):
+        print(f"uniaudio: note: {note}", file=sys.stderr)
+    parts = [f"{meta['seconds']:.2f} s"]
+    parts += [f"seed {meta['seed']}"] if "seed" in meta else []
+    parts += [f"{meta['realtime_factor']:.1f} x realtime"] if "realtime_factor" in meta else []
+    print(f"{meta['output']}: {', '.join(parts)}", file=sys.stderr)
+
+
+def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
+    print(json.dumps(value, indent=2) if args.json else "\n".join(lines))
+
+
+def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
+    """Inputs and options from the flags that the task's entry made."""
+    flags = TASKS[
+        args.task
+    ]  # another model's entry of this name may know more, or less: what was given decides
+    options = {o.name: o for o in (*flags.options, *task.options)}
+    values: dict[str, Any] = {
+        o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options
+    }
+    values.update({i.name: getattr(args, i.name) for i in flags.inputs})
+    if flags.text_input is not None:
+        values["phones"] = args.phones
+    values.update(
+        {
+            i.name: sys.stdin.read()
+            for i in flags.inputs
+            if i.modality in ("text", "caption") and values[i.name] == "-"
+        }
+    )
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _encoders(given: list[str] | None) -> dict[str, str]:
+    """``--encoder NAME=FOLDER``, as often as wanted."""
+    pairs = [text.partition("=") for text in given or ()]
+    wrong = [name for name, equals, folder in pairs if not equals or not folder]
+    if wrong:
+        raise InputError(f"--encoder: expected NAME=FOLDER, got {shown(wrong[0])}")
+    return {name: folder for name, _, folder in pairs}
+
+
+def _number(text: str | None, option: Option) -> int | float | None:
+    if text is None:
+        return None
+    try:
+        value = int(text) if option.kind == "int" else float(text)
+    except ValueError:
+        return option.check(text)  # says what was expected
+    return option.check(value)
+
+
+def _typed(task: Task, name: str, value: str) -> Any:
+    option = next((o for o in task.options if o.name == name), None)
+    return value if option is None else _number(value, option)
+
+
+def _chunk_frames(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(n) for n in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--chunk-frames: expected whole numbers such as 4,8,16, got {shown(text)}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _line(path: str, number: int) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{path} line {number}: {e}") from None

@@ -1,0 +1,201 @@
+"""``uniaudio export``: a model folder as graphs that another runtime can load, and the proof that
+they are right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from typing import Any
+
+from ..errors import InputError
+from ..storage.files import atomic_write
+from .import_ import progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The kinds of export; ``args.run(args)`` does the work and returns the exit code."""
+    kinds = parser.add_subparsers(metavar="WHAT", required=True)
+
+    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+        p: argparse.ArgumentParser = kinds.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=f"example:\n  {example}",
+        )
+        p.set_defaults(run=run)
+        p.add_argument("--json", action="store_true", help="print what was done, or found, as JSON")
+        return p
+
+    p = add(
+        "onnx",
+        "write ONNX graphs, their weights, and a program that speaks with them",
+        "uniaudio export onnx -o speech-onnx --verify",
+        _onnx,
+    )
+    p.add_argument(
+        "-m", "--model", metavar="FOLDER", help="a model folder (default: the bundled model)"
+    )
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the new folder")
+    p.add_argument(
+        "--dtype",
+        default="float32",
+        help=(
+            "of the language model: float32 (default), float16, or int8 (weights alone); "
+            "codecs stay in float32"
+        ),
+    )
+    p.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare with the golden vectors and the native backend afterwards",
+    )
+    p.add_argument("--threads", type=int, default=1, help="of the verification (default 1)")
+    p = add(
+        "verify",
+        "compare a folder of graphs with its golden vectors and with the native backend",
+        "uniaudio export verify speech-onnx",
+        _verify,
+    )
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument(
+        "-m",
+        "--model",
+        metavar="FOLDER",
+        help="the model folder that was exported (default: the bundled model, where it is that)",
+    )
+    p.add_argument(
+        "--device", default="cpu", help="cpu, cuda or cuda:N: where ONNX Runtime runs (default cpu)"
+    )
+    p.add_argument("--threads", type=int, default=1, help="default 1")
+    p = add(
+        "request",
+        "write a sentence as the tokens that example.cc and programs like it read",
+        'uniaudio export request speech-onnx "Hello there." -o hello.txt',
+        _request,
+    )
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("text", help="its first sentence is taken")
+    p.add_argument("-o", "--output", required=True, metavar="FILE", help="a text file")
+    p.add_argument(
+        "--seed", type=int, default=0, help="of the durations and of the sound (default 0)"
+    )
+    p = add(
+        "tensorrt",
+        "build TensorRT plans of a folder of graphs, for this machine's GPU",
+        "uniaudio export tensorrt speech-onnx -o speech-trt",
+        _tensorrt,
+    )
+    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("-o", "--output", required=True, metavar="PLANS", help="the new folder")
+    p.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        metavar="NAME=A:B:C",
+        help=(
+            "least, typical and most steps, frames or samples of long inputs; capacity=N: "
+            "frames of a session (default 1024)"
+        ),
+    )
+    p.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="plans that later versions of TensorRT with the same first number load, too",
+    )
+    p.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="read where it is there, and written: the next build is faster",
+    )
+    p.add_argument("--device", type=int, default=0, help="number of the GPU (default 0)")
+
+
+def _tensorrt(args: argparse.Namespace) -> int:
+    try:
+        build = importlib.import_module("uniaudio_training.export.tensorrt")
+    except ImportError as e:
+        raise InputError(
+            f"export needs onnx ({e}): pip install 'uniaudio-engine[export]'"
+        ) from None
+    made = build.export_tensorrt(
+        args.folder,
+        args.output,
+        args.profile,
+        args.device,
+        args.version_compatible,
+        args.timing_cache,
+        progress,
+    )
+    progress("")
+    print(
+        json.dumps({"output": args.output, **made})
+        if args.json
+        else f"{args.output}: {len(made['plans'])} plans for TensorRT {made['tensorrt']} on {made['gpu']}"
+    )
+    return 0
+
+
+def _request(args: argparse.Namespace) -> int:
+    from ..engine import Engine
+    from ..request.spoken import spoken_request
+
+    text = spoken_request(Engine.from_pretrained(args.folder, backend="onnx"), args.text, args.seed)
+    with atomic_write(args.output) as f:
+        f.write(text.encode())
+    frames = next(line for line in text.splitlines() if line.startswith("target ")).split()[1]
+    print(
+        json.dumps({"output": args.output, "frames": int(frames)})
+        if args.json
+        else f"{args.output}: {frames} frames to make"
+    )
+    return 0
+
+
+def _onnx(args: argparse.Namespace) -> int:
+    try:
+        write = importlib.import_module(
+            "uniaudio_training.export.write"
+        )  # by name: torch is not the engine's
+    except ImportError as e:
+        raise InputError(
+            f"export needs torch, onnx and onnxscript ({e}): pip install 'uniaudio-engine[export]'"
+        ) from None
+    about = write.export_onnx(args.model, args.output, args.dtype, progress)
+    progress("")
+    if not args.json:
+        print(
+            f"{args.output}: {about['model']} as {about['dtype']}, {len(about['graphs'])} graphs, "
+            f"opset {about['opset']}"
+        )
+    if not args.verify:
+        if args.json:
+            print(json.dumps({"output": args.output, **about}))
+        return 0
+    return _verified(args, args.output, args.model, "cpu")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    return _verified(args, args.folder, args.model, args.device)
+
+
+def _verified(args: argparse.Namespace, folder: str, model: str | None, device: str) -> int:
+    from ..backends.verify import table, verify
+
+    rows = verify(folder, model, args.threads, device, progress)
+    progress("")
+    fine = all(r.fine is not False for r in rows)
+    if args.json:
+        print(json.dumps({"folder": folder, "fine": fine, "rows": [vars(r) for r in rows]}))
+    else:
+        print(table(rows))
+        if all(r.against == "golden vectors" for r in rows):
+            print(
+                "not compared with the native backend: it is not the bundled model; name its "
+                "folder with -m"
+            )
+    if not fine:
+        raise InputError(f"{folder}: out of bounds; see the table")
+    return 0

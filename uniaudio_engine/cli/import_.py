@@ -1,0 +1,156 @@
+"""``uniaudio import``: one subcommand for each family of foreign checkpoints.
+
+The work is that of ``importers/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..errors import InputError, shown
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The families and their arguments; ``args.run(args)`` does the work and returns the exit code."""
+    families = parser.add_subparsers(metavar="FAMILY", required=True)
+
+    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+        p: argparse.ArgumentParser = families.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=f"example:\n  {example}",
+        )
+        p.set_defaults(run=run)
+        p.add_argument("--json", action="store_true", help="print what was done as JSON")
+        p.add_argument(
+            "-o", "--output", required=True, metavar="FOLDER", help="the new model folder"
+        )
+        p.add_argument(
+            "--dtype",
+            default="float32",
+            help="how weights are stored: float32 (default, exact) or bfloat16",
+        )
+        return p
+
+    p = add(
+        "uniaudio",
+        "UniAudio's language model with its codec",
+        "uniaudio import uniaudio --lm uniaudio_v1.zip --codec universal_model.zip --phones "
+        "phone_dict -o uniaudio-v1",
+        _uniaudio,
+    )
+    p.add_argument(
+        "--lm",
+        required=True,
+        metavar="FILE",
+        help="its checkpoint, or a folder or zip with it and its config.yaml",
+    )
+    p.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the training's config.yaml, where it does not lie beside the checkpoint",
+    )
+    p.add_argument(
+        "--codec",
+        required=True,
+        metavar="FILE",
+        help="the codec's model.pth, or a folder or zip with it",
+    )
+    p.add_argument(
+        "--codec-config",
+        metavar="FILE",
+        help="the codec's config.yaml, likewise; without one: 16 kHz",
+    )
+    p.add_argument(
+        "--phones",
+        metavar="FILE",
+        help="the phone dictionary of the training: a label at the start of each line",
+    )
+    p.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="pronunciations in these phones: WORD PHONE PHONE … on each line",
+    )
+    p.add_argument(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="SPAN=FILE",
+        help="labels of other tokens, such as sing_phone=dict_phone.txt",
+    )
+    p = add(
+        "encodec",
+        "an EnCodec codec, as transformers stores it",
+        "uniaudio import encodec encodec_24khz -o encodec-24khz",
+        _encodec,
+    )
+    p.add_argument(
+        "source",
+        metavar="DIR_OR_FILE",
+        help="a folder or zip with config.json and the weights, or the weights beside it",
+    )
+    p.add_argument(
+        "--licence", default="", help="noted in the new folder; the files do not state one"
+    )
+
+
+def _uniaudio(args: argparse.Namespace) -> int:
+    from ..importers.uniaudio import import_uniaudio  # late: --help needs none of it
+
+    labels = {}
+    for pair in args.labels:
+        span, equals, path = pair.partition("=")
+        if not equals or span in labels:
+            raise InputError(
+                f"--labels: expected SPAN=FILE, once for each span, got {shown(pair)}; such as "
+                "sing_phone=dict_phone.txt"
+            )
+        labels[span] = path
+    about = import_uniaudio(
+        args.lm,
+        args.codec,
+        args.output,
+        config=args.config,
+        codec_config=args.codec_config,
+        phones=args.phones,
+        lexicon=args.lexicon,
+        labels=labels,
+        dtype=args.dtype,
+        progress=progress,
+    )
+    report(args, about)
+    return 0
+
+
+def _encodec(args: argparse.Namespace) -> int:
+    from ..importers.encodec import import_encodec
+
+    report(
+        args,
+        import_encodec(
+            args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
+        ),
+    )
+    return 0
+
+
+def progress(text: str) -> None:
+    """One line on a terminal's standard error, rewritten; an empty text wipes it."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def report(args: argparse.Namespace, about: dict[str, Any]) -> None:
+    """What was made: JSON, or a line and the notes."""
+    if args.json:
+        print(json.dumps(about))
+        return
+    print(
+        f"{about['output']}: {about['parameters'] / 1e6:.1f} million parameters as {about['dtype']}"
+    )
+    for note in about["notes"]:
+        print(f"uniaudio: note: {note}", file=sys.stderr)

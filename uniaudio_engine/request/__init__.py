@@ -1,0 +1,1 @@
+"""The path of a request: tasks -> inputs -> sequence -> plan -> stream -> decoding."""

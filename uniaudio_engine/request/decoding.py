@@ -1,0 +1,102 @@
+"""From a plan's audio frames to samples: decoded as they come, cut to the source's length, or put
+into the source.
+
+One decoder stream runs through all pieces of a plan, so that joints between sentences are as smooth
+as any frame border.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sequence import Ids
+
+if TYPE_CHECKING:
+    from ..engine import Engine
+    from .plan import Plan
+
+Samples = NDArray[np.float32]
+_CONTEXT = (
+    50  # frames decoded on either side of an edit, so that the decoder is settled where it begins
+)
+_FADE = 0.01  # s, inside the edit
+
+
+class Decoding:
+    """Frames in, samples out, as the plan's task finishes: ``head`` at once, then ``push`` and
+    ``flush``.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan) -> None:
+        self.engine, self.plan = engine, plan
+        self.finish = plan.task.finish if plan.source is not None else ""
+        self._decoder: Any = engine.codec.decoder_stream()
+        self._left = len(self._source) if self.finish == "length" else None
+        self._edit: list[Ids] = []
+
+    @property
+    def _source(self) -> Samples:
+        assert self.plan.source is not None and self.plan.source.samples is not None
+        return self.plan.source.samples
+
+    def head(self) -> Samples:
+        """What is there before anything is made: the source up to the edit."""
+        if self.finish != "span" or self.plan.span is None:
+            return np.zeros(0, np.float32)
+        return self._source[: self.plan.span[0] * self.engine.config.codec.frame_size]
+
+    def push(self, codes: Ids) -> Samples:
+        """codes [n, K] -> the samples that are complete, perhaps none."""
+        if self.finish == "span":
+            self._edit.append(codes)
+            return np.zeros(0, np.float32)
+        return self._cut(np.clip(self._decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0))
+
+    def flush(self) -> Samples:
+        """The rest."""
+        if self.finish == "span":
+            return self._pasted()
+        return self._cut(np.clip(self._decoder.flush(), -1.0, 1.0))
+
+    def _cut(self, samples: Samples) -> Samples:
+        if self._left is None:
+            return samples
+        samples = samples[: self._left]
+        self._left -= len(samples)
+        return samples
+
+    def _pasted(self) -> Samples:
+        """The edit, faded in and out within itself, and the source after it: no sample outside the
+        edit changes.
+        """
+        plan, size = self.plan, self.engine.config.codec.frame_size
+        assert plan.span is not None and plan.source is not None and plan.source.codes is not None
+        begin, end = plan.span
+        new = (
+            np.concatenate(self._edit)
+            if self._edit
+            else np.zeros((0, self.engine.layout.num_codebooks), np.int32)
+        )
+        codes = plan.source.codes[:, : new.shape[1]]
+        before = codes[max(0, begin - _CONTEXT) : begin]
+        around = np.concatenate((before, new, codes[end : end + _CONTEXT]))
+        decoded = np.clip(
+            self.engine.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0
+        )
+        edit = decoded[len(before) * size : (len(before) + len(new)) * size].copy()
+        source = self._source
+        rest = source[end * size :]
+        if len(source) < end * size and plan.task.length == "source":
+            edit = edit[: len(source) - begin * size]
+        fade = min(round(_FADE * self.engine.sample_rate), len(edit) // 2)
+        up = np.linspace(0.0, 1.0, fade + 2, dtype=np.float32)[1:-1]
+        if begin > 0:
+            edit[:fade] = up * edit[:fade] + (1 - up) * source[begin * size : begin * size + fade]
+        if len(rest) and fade:
+            edit[-fade:] = (
+                up[::-1] * edit[-fade:] + (1 - up[::-1]) * source[end * size - fade : end * size]
+            )
+        return np.concatenate((edit, rest)).astype(np.float32)

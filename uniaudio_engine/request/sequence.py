@@ -1,0 +1,383 @@
+"""Token sequences: what the trainer learns and the engine continues, made in one place from plain
+numbers.
+
+Pure NumPy and no state; not responsible for text, audio or models. K slots a frame (the LM's
+codebooks), T frames, S aligned slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line
+numbers of the model's ``phones.txt``).
+
+A sequence, one row of K ids per item; each part is there or not as its task has it::
+
+    <start> <TASK_task> <audio_prompt_start> prompt frames <audio_prompt_end>    the voice: shared by all its sentences
+    <caption_start> pieces <caption_end>                                         what is described or instructed; any other input
+    <phone_start> phones <phone_end> <duration_start> durations <duration_end>   what is spoken: durations are predicted
+    <audio_start> audio frames
+
+The part in the first line without prompt frames (start and end adjacent) is "no voice given". Every
+item but an audio frame fills all K slots with one id. Codebook k's code c has id
+``span("audio").start + k * codebook_size + c``; phone p ``span("phone").start + p``; a duration of
+d frames (1 .. span size, longer is clipped) ``span("duration").start + d - 1``. What goes along
+with the target in time is not in the sequence but beside it: see ``aligned.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage.config import ConfigError, LMConfig, Span, VocabularyConfig
+
+Ids = NDArray[np.int32]
+
+MAX_DURATION = 64  # frames a phone: the duration span's size
+FRAMES_LEFT = 32  # the frames_left aligned span's size
+# spans start here, so that special tokens can be added to a trained model without moving its ids
+FIRST_SPAN = 64
+ALIGNED_SLOTS = ("phone_now", "phone_next", "phone_next2", "frames_left")
+_COMMON = ("start", "local_start", "end")
+_SEGMENTS = ("audio", "audio_prompt", "phone", "duration")
+
+
+def make_vocabulary(
+    num_codebooks: int,
+    codebook_size: int,
+    num_phones: int,
+    tasks: tuple[str, ...] = ("tts",),
+    segments: tuple[str, ...] = (),
+    captions: int = 0,
+    aligned_rows: Callable[[int], tuple[Span, ...]] = lambda start: (),
+) -> VocabularyConfig:
+    """The vocabulary of a new model. ``start`` has id 0 (``LMConfig.start_id``), ``local_start`` id
+    1.
+
+    ``tasks`` become ``<task>_task`` tokens, ``segments`` (beyond audio, audio_prompt, phone,
+    duration) become ``<segment>_start`` and ``<segment>_end``. ``captions``: pieces of the caption
+    tokenizer. ``aligned_rows``: the aligned spans beyond those of phones, from an id on.
+    """
+    around = tuple(f"{s}_{side}" for s in _SEGMENTS + segments for side in ("start", "end"))
+    specials = _COMMON + around + tuple(f"{t}_task" for t in tasks)
+    if len(specials) > FIRST_SPAN:
+        raise ConfigError(
+            f"vocabulary: expected at most {FIRST_SPAN} special tokens, got {len(specials)}"
+        )
+    audio = Span("audio", FIRST_SPAN, num_codebooks * codebook_size)
+    phone = Span("phone", audio.start + audio.size, num_phones)
+    duration = Span("duration", phone.start + phone.size, MAX_DURATION)
+    aligned = [Span(name, i * num_phones, num_phones) for i, name in enumerate(ALIGNED_SLOTS[:3])]
+    aligned.append(Span(ALIGNED_SLOTS[3], 3 * num_phones, FRAMES_LEFT))
+    spans = [audio, phone, duration]
+    if captions:
+        spans.append(Span("caption", duration.start + duration.size, captions))
+    return VocabularyConfig(
+        specials, tuple(spans), (*aligned, *aligned_rows(3 * num_phones + FRAMES_LEFT))
+    )
+
+
+def vocab_size(vocabulary: VocabularyConfig) -> int:
+    """``LMConfig.vocab_size`` for this vocabulary."""
+    return max([len(vocabulary.specials)] + [s.start + s.size for s in vocabulary.spans])
+
+
+def extend_vocabulary(
+    vocabulary: VocabularyConfig,
+    specials: Iterable[str],
+    spans: Mapping[str, int],
+    aligned_spans: Mapping[str, int],
+) -> VocabularyConfig:
+    """The vocabulary of a trained model with more in it; no id that it has moves.
+
+    ``specials`` take free ids before the first span; ``spans`` and ``aligned_spans`` (name -> size)
+    come after the last. Raises :class:`ConfigError` where the ids before the first span are used
+    up.
+    """
+    names = (*vocabulary.specials, *specials)
+    room = min(s.start for s in vocabulary.spans)
+    if len(names) > room:
+        raise ConfigError(
+            f"vocabulary: expected at most {room} special tokens, got {len(names)}; give the new "
+            "task fewer segments of its own"
+        )
+    added = (
+        _in_line(vocab_size(vocabulary), spans),
+        _in_line(aligned_vocab(vocabulary), aligned_spans),
+    )
+    return VocabularyConfig(
+        names, (*vocabulary.spans, *added[0]), (*vocabulary.aligned_spans, *added[1])
+    )
+
+
+def _in_line(start: int, sizes: Mapping[str, int]) -> list[Span]:
+    """Spans one after another."""
+    ends = itertools.accumulate(sizes.values(), initial=start)
+    return [
+        Span(name, begin, size) for begin, (name, size) in zip(ends, sizes.items(), strict=False)
+    ]
+
+
+def aligned_vocab(vocabulary: VocabularyConfig) -> int:
+    """``LMConfig.aligned_vocab`` for this vocabulary."""
+    return max([0] + [s.start + s.size for s in vocabulary.aligned_spans])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A vocabulary seen through the shape of its frames; ``Layout(config.vocabulary,
+    config.lm.num_codebooks)``.
+    """
+
+    vocabulary: VocabularyConfig
+    num_codebooks: int
+
+    def __post_init__(self) -> None:
+        size = self.vocabulary.span("audio").size
+        if size % self.num_codebooks:
+            raise ConfigError(
+                f"vocabulary span audio: expected a multiple of {self.num_codebooks} (codebooks) "
+                f"as size, got {size}"
+            )
+
+    @classmethod
+    def of(cls, lm: LMConfig, vocabulary: VocabularyConfig) -> Layout:
+        return cls(vocabulary, lm.num_codebooks)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.vocabulary.span("audio").size // self.num_codebooks
+
+    @property
+    def aligned_slots(self) -> int:
+        return len(self.vocabulary.aligned_spans)
+
+    def fill(self, ids: Any) -> Ids:
+        """ids [n] -> frames [n, K], each id in all K slots."""
+        column = np.asarray(ids, np.int32).reshape(-1, 1)
+        return np.repeat(column, self.num_codebooks, axis=1)
+
+    def special(self, *names: str) -> Ids:
+        """Special tokens by name -> frames [n, K]."""
+        return self.fill([self.vocabulary.special(n) for n in names])
+
+    def tokens(self, span: str, values: Any) -> Ids:
+        """values [n] in 0 .. size-1 of a span -> frames [n, K]."""
+        s = self.vocabulary.span(span)
+        return self.fill(checked(values, s.size, f"{span} ids") + s.start)
+
+    def codes_to_frames(self, codes: Any) -> Ids:
+        """codes [T, K] in 0 .. codebook_size-1 -> audio frames [T, K] of ids."""
+        c = np.asarray(codes)
+        if c.ndim != 2 or c.shape[1] != self.num_codebooks:
+            raise ValueError(
+                f"codes: expected shape [T, {self.num_codebooks}], got {list(c.shape)}"
+            )
+        return (checked(c, self.codebook_size, "codes") + self._offsets()).astype(np.int32)
+
+    def frames_to_codes(self, frames: Ids) -> Ids:
+        """Audio frames [T, K] of ids -> codes [T, K]."""
+        return (frames - self._offsets()).astype(np.int32)
+
+    def aligned_column(self, name: str) -> int:
+        """The slot of a aligned span."""
+        self.vocabulary.aligned_span(name)
+        return [s.name for s in self.vocabulary.aligned_spans].index(name)
+
+    def no_aligned(self, n: int) -> Ids:
+        """[n, S] of -1."""
+        return np.full((n, self.aligned_slots), -1, np.int32)
+
+    def audio_ranges(self) -> list[list[tuple[int, int]]]:
+        """Per slot k the id ranges (start, size) that an audio frame may hold."""
+        start, size = self.vocabulary.span("audio").start, self.codebook_size
+        return [[(start + k * size, size)] for k in range(self.num_codebooks)]
+
+    def span_ranges(self, name: str) -> list[list[tuple[int, int]]]:
+        """Per slot the id range (start, size) of a span (for tokens that fill all slots)."""
+        s = self.vocabulary.span(name)
+        return [[(s.start, s.size)]] * self.num_codebooks
+
+    def _offsets(self) -> Ids:
+        start = self.vocabulary.span("audio").start
+        return (start + np.arange(self.num_codebooks) * self.codebook_size).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Known frames [n, K], and the external states that stand in for some of them: name -> (values
+    float32 [m, width], the m frames that they replace).
+    """
+
+    frames: Ids
+    continuous: dict[str, tuple[NDArray[np.float32], Ids]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def key(self) -> bytes:
+        """Equal for equal prefixes only."""
+        states = [
+            (name, v.tobytes(), where.tobytes())
+            for name, (v, where) in sorted(self.continuous.items())
+        ]
+        return b"".join(
+            [
+                self.frames.tobytes(),
+                *(name.encode() + b"\0" + v + where for name, v, where in states),
+            ]
+        )
+
+
+def join(parts: Iterable[Prefix]) -> Prefix:
+    """One prefix after the other."""
+    parts = list(parts)
+    begins = np.cumsum([0, *map(len, parts)])
+    states: dict[str, list[tuple[NDArray[np.float32], Ids]]] = {}
+    for part, begin in zip(parts, begins[:-1], strict=True):
+        for name, (values, where) in part.continuous.items():
+            states.setdefault(name, []).append((values, where + np.int32(begin)))
+    joined = {
+        n: (np.concatenate([v for v, _ in s]), np.concatenate([w for _, w in s]))
+        for n, s in states.items()
+    }
+    return Prefix(np.concatenate([p.frames for p in parts]), joined)
+
+
+def segment(layout: Layout, name: str, frames: Ids) -> Ids:
+    """``<name_start> frames <name_end>``: frames [n, K] -> [n + 2, K]."""
+    return np.concatenate((layout.special(f"{name}_start"), frames, layout.special(f"{name}_end")))
+
+
+def voice_prefix(layout: Layout, prompt: Any | None, task: str = "tts") -> Ids:
+    """``<start> <TASK_task> <audio_prompt_start> prompt <audio_prompt_end>``; prompt: codes [T, K],
+    or None for none.
+
+    Returns [T + 4, K]. It depends on the voice alone, so its KV cache is computed once and forked
+    for each sentence.
+    """
+    frames = (
+        np.zeros((0, layout.num_codebooks), np.int32)
+        if prompt is None
+        else layout.codes_to_frames(prompt)
+    )
+    return np.concatenate(
+        (layout.special("start", f"{task}_task"), segment(layout, "audio_prompt", frames))
+    )
+
+
+def phone_segment(layout: Layout, phones: Any) -> Ids:
+    """``<phone_start> phones <phone_end> <duration_start>``: what comes between the voice and the
+    duration tokens.
+    """
+    return np.concatenate(
+        (segment(layout, "phone", layout.tokens("phone", phones)), layout.special("duration_start"))
+    )
+
+
+def audio_begin(layout: Layout) -> Ids:
+    """``<duration_end> <audio_start>``: what comes between the duration tokens and the audio
+    frames.
+    """
+    return layout.special("duration_end", "audio_start")
+
+
+def duration_tokens(layout: Layout, durations: Any) -> Ids:
+    """durations [P] in frames, at least 1 each -> frames [P, K]; longer than the span is clipped."""
+    d = np.asarray(durations, np.int64)
+    if d.ndim != 1 or (d < 1).any():
+        raise ValueError("durations: expected a list of whole frames, each at least 1")
+    return layout.tokens("duration", np.minimum(d, layout.vocabulary.span("duration").size) - 1)
+
+
+def token_durations(layout: Layout, frames: Ids) -> Ids:
+    """Inverse of :func:`duration_tokens`: frames [P, K] -> durations [P] in frames (slot 0 counts)."""
+    return (frames[:, 0] - layout.vocabulary.span("duration").start + 1).astype(np.int32)
+
+
+def scale_durations(durations: Any, speed: float) -> Ids:
+    """Durations [P] spoken ``speed`` times as fast; at least 1 frame each.
+
+    Rounding errors are carried forward, so the total is right to a frame wherever no phone hits the
+    1-frame floor.
+    """
+    d = np.asarray(durations, np.int64)
+    if speed == 1.0:
+        return d.astype(np.int32)
+    ends = np.floor(np.cumsum(d) / speed + 0.5).astype(np.int64)
+    return np.maximum(np.diff(ends, prepend=0), 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """``frames`` [T, K], ``aligned`` [T, S], and where the two predicted parts lie in T."""
+
+    frames: Ids
+    aligned: Ids
+    durations: slice
+    audio: slice
+
+
+def build_sequence(
+    layout: Layout,
+    token: str,
+    segments: Iterable[tuple[str, Ids]],
+    codes: Any,
+    rows: Ids,
+    *,
+    phones: Any | None = None,
+    durations: Any | None = None,
+    duration_rows: Ids | None = None,
+    ends: bool = False,
+) -> Sequence:
+    """The whole training sequence of any task, as the engine lays it out.
+
+    ``token``: the task's special token; ``segments``: names and frames [n, K] of what stands before
+    the target, in order; ``codes`` [T, K] of the target with their aligned rows ``rows`` [T, S];
+    ``phones`` [P] with ``durations`` [P] in frames, where durations are predicted, and the aligned
+    rows rows [P, S] of their tokens. ``ends``: the model is to say where the target ends, so that
+    ``<audio_end>`` is the last of its frames.
+    """
+    audio = layout.codes_to_frames(codes)
+    if len(rows) != len(audio):
+        raise ValueError(f"rows: expected {len(audio)}, one a frame, got {len(rows)}")
+    if ends:
+        audio, rows = (
+            np.concatenate((audio, layout.special("audio_end"))),
+            np.concatenate((rows, layout.no_aligned(1))),
+        )
+    parts = [
+        layout.special("start", token),
+        *(segment(layout, name, frames) for name, frames in segments),
+    ]
+    if phones is not None:
+        parts.append(phone_segment(layout, phones))
+    first = sum(map(len, parts))
+    count = 0
+    if phones is not None:
+        parts += [duration_tokens(layout, durations), audio_begin(layout)]
+        count = len(parts[-2])
+    else:
+        parts.append(layout.special("audio_start"))
+    begin = sum(map(len, parts))
+    aligned = layout.no_aligned(begin + len(audio))
+    if duration_rows is not None:
+        aligned[first : first + count] = duration_rows
+    aligned[begin:] = rows
+    return Sequence(
+        np.concatenate([*parts, audio]),
+        aligned,
+        slice(first, first + count),
+        slice(begin, begin + len(audio)),
+    )
+
+
+def checked(values: Any, size: int, what: str) -> Ids:
+    """Whole numbers in 0 .. size - 1, or ValueError."""
+    v = np.asarray(values)
+    if v.size and (v.dtype.kind not in "iu" or v.min() < 0 or v.max() >= size):
+        raise ValueError(
+            f"{what}: expected whole numbers in 0 .. {size - 1}, got {v.min()} .. {v.max()} "
+            f"({v.dtype})"
+        )
+    return v.astype(np.int32)

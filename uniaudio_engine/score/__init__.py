@@ -1,0 +1,1 @@
+"""Scores to sing: text, MIDI and MusicXML."""

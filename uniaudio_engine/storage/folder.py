@@ -1,0 +1,346 @@
+"""The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt,
+voices/*.safetensors, README.md.
+
+Also, where a model brings them: semantic.safetensors (the semantic tokenizer), text.model (the
+caption tokenizer, sentencepiece), labels/SPAN.txt (names of another span's tokens, one a line) and
+lexicon.txt (words in the labels of phones.txt).
+
+Loading checks everything before it gives anything: a folder is either whole and sane, or one
+:class:`InputError` line. Weights stay as they are stored (float32; bfloat16 as uint16 bits; the
+LM's matrices also int8, or int4 as uint8); not responsible for what is computed with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, first_few
+from .config import ConfigError, ModelConfig, SemanticConfig
+from .files import atomic_write
+from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
+from .weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
+
+MAX_CONFIG_BYTES = 4 << 20
+MAX_TEXT_BYTES = 32 << 20
+MODELS = Path(__file__).parents[1] / "models"  # one folder per bundled model
+
+
+_FLOATS: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.uint16))
+_QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model: its configuration, its weights by tensor name, its phone list, its voices'
+    files by name, the labels of other spans, the text of its lexicon, and the weights of its
+    semantic tokenizer.
+    """
+
+    path: Path
+    config: ModelConfig
+    codec: Tensors
+    lm: Tensors = field(default_factory=dict)
+    phones: tuple[str, ...] = ()
+    voices: dict[str, Path] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    lexicon: str = ""
+    captions: bytes = b""
+    semantic: Tensors = field(default_factory=dict)
+
+
+def bundled_models() -> dict[str, Path]:
+    """Models that came with this installation, by name."""
+    if not MODELS.is_dir():
+        return {}
+    return {p.name: p for p in sorted(MODELS.iterdir()) if (p / "config.json").is_file()}
+
+
+def find_folder(path: str | os.PathLike[str] | None) -> Path:
+    """A model folder by path, by the name of a bundled model, or (None) the bundled model."""
+    bundled = bundled_models()
+    if path is None:
+        if not bundled:
+            raise InputError(
+                "no model is bundled in this installation; name a model folder (-m FOLDER)"
+            )
+        return next(iter(bundled.values()))
+    folder = Path(path)
+    if folder.is_dir():
+        return folder
+    if str(path) in bundled:
+        return bundled[str(path)]
+    known = f"; bundled: {', '.join(bundled)}" if bundled else ""
+    if (
+        str(path).count("/") == 1
+        and not folder.exists()
+        and not str(path).startswith((".", "/", "~"))
+    ):
+        raise InputError(
+            f"{path}: there is no such folder, and loading from a model hub is not supported "
+            f"yet{known}"
+        )
+    raise InputError(f"{path}: expected a model folder with a config.json, found none{known}")
+
+
+def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """``config.json`` of a folder, checked."""
+    path = Path(folder) / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise InputError(
+                f"{path}: expected at most {MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}"
+            )
+        return ModelConfig.load(path)
+    except OSError as e:
+        raise InputError(
+            f"{path}: expected a readable config.json, got: {e.strerror or e}"
+        ) from None
+    except ConfigError as e:
+        raise InputError(f"{path}: {e}") from None
+    except ValueError as e:  # not UTF-8, or numbers too long to read
+        raise InputError(f"{path}: expected JSON, got: {e}") from None
+
+
+def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
+    """Load and check a model folder (see :func:`find_folder`); one :class:`InputError` line on
+    anything amiss.
+    """
+    described = load_described(find_folder(path))
+    folder, config = described.path, described.config
+    codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec))
+    lm: Tensors = {}
+    if config.lm is not None:
+        lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm))
+    semantic: Tensors = {}
+    if config.semantic is not None:
+        semantic = load_weights(
+            folder / "semantic.safetensors", codec_shapes(config.semantic.encoder)
+        )
+    for part in ("lm", "semantic"):
+        if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
+            raise InputError(
+                f"{folder}: {part}.safetensors is left over: config.json has no {part} section; "
+                "remove the file"
+            )
+    return dataclasses.replace(described, codec=codec, lm=lm, semantic=semantic)
+
+
+def load_described(folder: Path) -> ModelFolder:
+    """All of a folder but its weights, checked."""
+    config = load_config(folder)
+    phones = _load_labels(folder / "phones.txt")
+    labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
+    check_model(config, phones, folder, labels)
+    voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
+    texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
+    return ModelFolder(folder, config, {}, {}, phones, voices, labels, *texts)
+
+
+def save_folder(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    codec: Mapping[str, NDArray[Any]],
+    lm: Mapping[str, NDArray[Any]] | None = None,
+    phones: Iterable[str] = (),
+    dtype: str = "float32",
+    semantic: Mapping[str, NDArray[Any]] | None = None,
+    captions: bytes = b"",
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+) -> None:
+    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all
+    but vectors and codebooks (a rounded codebook would give other codes than those the LM has
+    learned).
+    """
+    folder = Path(path)
+    phones = tuple(phones)
+    config.check()
+    check_model(config, phones, folder, labels)
+    parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
+    if config.lm is not None:
+        parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
+    if config.semantic is not None:
+        parts.append(
+            ("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder))
+        )
+    for name, tensors, shapes in parts:
+        check_weights(tensors, shapes, str(folder / name))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors, _ in parts:
+        save_tensors(folder / name, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    if phones:
+        with atomic_write(folder / "phones.txt") as f:
+            f.write("".join(f"{p}\n" for p in phones).encode())
+    if captions:
+        with atomic_write(folder / "text.model") as f:
+            f.write(captions)
+    for span, names in (labels or {}).items():
+        (folder / "labels").mkdir(exist_ok=True)
+        with atomic_write(folder / "labels" / f"{span}.txt") as f:
+            f.write("".join(f"{name}\n" for name in names).encode())
+    with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
+        f.write((config.to_json() + "\n").encode())
+
+
+def add_semantic(
+    path: str | os.PathLike[str],
+    semantic: SemanticConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    dtype: str = "bfloat16",
+) -> None:
+    """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace
+    the one that is there.
+    """
+    folder = find_folder(path)
+    config = dataclasses.replace(load_config(folder), semantic=semantic)
+    config.check()
+    file = folder / "semantic.safetensors"
+    check_weights(tensors, codec_shapes(semantic.encoder), str(file))
+    save_tensors(file, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    with atomic_write(folder / "config.json") as f:
+        f.write((config.to_json() + "\n").encode())
+
+
+def load_weights(path: Path, shapes: Shapes) -> Tensors:
+    """Tensors of one file, exactly those in ``shapes`` (and the scales of quantized ones), all
+    finite.
+    """
+    expected = sum(int(np.prod(s, dtype=object)) for s in shapes.values())
+    # float32 is the widest that is accepted: a larger file is refused before any of it is read
+    tensors, _ = load_tensors(path, max_bytes=4 * expected + 512 * len(shapes) + (1 << 20))
+    check_weights(tensors, shapes, str(path))
+    return tensors
+
+
+def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: str) -> None:
+    """Names, shapes, dtypes and finiteness, or one :class:`InputError` line that lists the first
+    offenders.
+    """
+    stored: dict[str, tuple[np.dtype[Any], ...]] = dict.fromkeys(shapes, _FLOATS)
+    shapes = dict(shapes)
+    for name, shape in list(shapes.items()):
+        dtype = (
+            _QUANTIZED.get(tensors[name].dtype) if name in tensors and matrix_part(name) else None
+        )
+        if dtype:
+            shapes[name], shapes[f"{name}_scale"] = quantized_shapes(shape, dtype)
+            stored[name] = (tensors[name].dtype,)
+            stored[f"{name}_scale"] = _FLOATS[:1] if dtype == "int8" else _FLOATS[1:]
+    require_names(tensors, set(shapes), where)
+    wrong = [
+        f"{n} {list(tensors[n].shape)} (expected {list(s)})"
+        for n, s in shapes.items()
+        if tensors[n].shape != s
+    ]
+    if wrong:
+        raise InputError(f"{where}: wrong shape: {first_few(wrong)}")
+    wrong = [f"{n} {a.dtype}" for n, a in tensors.items() if a.dtype not in stored[n]]
+    if wrong:
+        raise InputError(f"{where}: wrong dtype: {first_few(wrong)}; expected float32 or bfloat16")
+    wrong = [n for n, a in tensors.items() if not all_finite(a)]
+    if wrong:
+        raise InputError(
+            f"{where}: NaN or infinity in {first_few(wrong)}; export or download the model again"
+        )
+
+
+def stored_dtypes(lm: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """The parts of the LM (``spec.PARTS``) that are stored quantized -> "int8" or "int4"."""
+    return {
+        str(matrix_part(n)): _QUANTIZED[a.dtype]
+        for n, a in lm.items()
+        if matrix_part(n) and a.dtype in _QUANTIZED
+    }
+
+
+def check_model(
+    config: ModelConfig,
+    phones: tuple[str, ...],
+    where: Path,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+) -> None:
+    """That codec, LM, vocabulary, tasks and labels fit each other."""
+    if config.lm is None or config.vocabulary is None:
+        return
+    k, c = config.lm.num_codebooks, config.codec.codebook_size
+    spans = {s.name: s.size for s in config.vocabulary.spans}
+    if k > config.codec.num_codebooks:
+        raise InputError(
+            f"{where}: lm.num_codebooks {k} is more than the codec's {config.codec.num_codebooks}"
+        )
+    if "audio" in spans and spans["audio"] != k * c:
+        raise InputError(
+            f"{where}: vocabulary span audio: expected {k} x {c} ids, got {spans['audio']}"
+        )
+    if phones and spans.get("phone") != len(phones):
+        raise InputError(
+            f"{where}: vocabulary span phone has {spans.get('phone', 0)} ids, phones.txt "
+            f"{len(phones)} phones"
+        )
+    for name, given in (labels or {}).items():
+        if spans.get(name) != len(given):
+            raise InputError(
+                f"{where}: vocabulary span {name} has {spans.get(name, 0)} ids, labels/{name}.txt "
+                f"{len(given)}"
+            )
+    known = {
+        *config.vocabulary.specials,
+        *spans,
+        *config.lm.continuous,
+        *(s.name for s in config.vocabulary.aligned_spans),
+    }
+    for task in config.task_table.values():
+        missing = sorted(task.needs - known)
+        if missing:
+            raise InputError(
+                f"{where}: task {task.name} needs {first_few(missing)}, which the vocabulary does "
+                "not have"
+            )
+
+
+def _load_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, each once; none where there is no such file."""
+    labels = tuple(_read_text(path).split())
+    if len(set(labels)) != len(labels):
+        raise InputError(f"{path}: expected each label once; remove the repeated ones")
+    return labels
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: expected a UTF-8 text, got: {e}") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    """What a file holds; nothing where there is none."""
+    if not path.exists():
+        return b""
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise InputError(
+                f"{path}: expected at most {MAX_TEXT_BYTES} bytes, got {path.stat().st_size}"
+            )
+        return path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
+
+
+def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:
+    x = np.asarray(x)
+    if (
+        dtype == "bfloat16"
+        and x.dtype == np.float32
+        and x.ndim > 1
+        and not name.startswith("quantizer.")
+    ):
+        return to_bfloat16(x)
+    return x

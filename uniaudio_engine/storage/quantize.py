@@ -1,0 +1,77 @@
+"""Model folders with smaller weights: the LM's matrices stored as int8 or int4, everything else as
+it was.
+
+A quantized folder speaks exactly as its source does with the same ``dtype`` chosen at load time:
+the numbers are the same, they are only made once. The formats are ``spec.quantized_shapes``;
+rounding is the core's (csrc/matrix.cc).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..backends.core import core
+from ..errors import InputError
+from .dtypes import weight_format
+from .folder import load_folder
+from .tensors import Tensors, from_bfloat16, save_tensors, to_bfloat16
+from .weight_shapes import matrix_part
+
+
+def quantize_folder(
+    source: str | os.PathLike[str] | None, output: str | os.PathLike[str], dtype: str = "int8"
+) -> dict[str, Any]:
+    """Write ``output``, a copy of the model folder ``source`` (None: the bundled one), with the LM
+    held as ``dtype``.
+
+    ``dtype`` as in :meth:`Engine.from_pretrained`; float32 parts stay as they are stored. Returns
+    model, dtype and bytes before and after. Raises :class:`InputError` when there is something at
+    ``output`` already, or the source has no LM or is quantized already (rounding twice would lose
+    twice); on any error nothing is left behind.
+    """
+    folder, target = load_folder(source), Path(output)
+    if folder.config.lm is None:
+        raise InputError(
+            f"{folder.path}: expected a model with an LM, found a codec only; there is nothing to "
+            "quantize"
+        )
+    if any(n.endswith("_scale") for n in folder.lm):
+        raise InputError(
+            f"{folder.path}: is quantized already; quantize the model that it was made from"
+        )
+    if target.exists():
+        raise InputError(f"{target}: exists already; choose another name, or remove it first")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist; make it first")
+    name, parts = weight_format(dtype, folder)
+    tensors: Tensors = {}
+    for key, stored in folder.lm.items():
+        part = parts.get(matrix_part(key) or "", "float32")
+        widened = from_bfloat16(stored) if stored.dtype == "uint16" else stored
+        if part in ("int8", "int4"):
+            tensors[key], tensors[f"{key}_scale"] = core().quantize(widened, part)
+        else:
+            tensors[key] = to_bfloat16(widened) if part == "bfloat16" else stored
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        shutil.copytree(folder.path, temporary, ignore=shutil.ignore_patterns("lm.safetensors"))
+        save_tensors(temporary / "lm.safetensors", tensors)
+        temporary.rename(target)
+    except OSError as e:
+        raise InputError(
+            f"{target}: cannot write there: {e.strerror or e}; choose another output"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sizes = {f: (f / "lm.safetensors").stat().st_size for f in (folder.path, target)}
+    return {
+        "model": folder.config.name,
+        "dtype": name,
+        "output": str(target),
+        "lm_bytes_before": sizes[folder.path],
+        "lm_bytes": sizes[target],
+    }

@@ -1,0 +1,227 @@
+"""Reading and writing safetensors files, checked: nothing in a file is believed before it is
+compared with the file.
+
+bfloat16 has no NumPy type, so BF16 tensors are uint16 arrays here, and uint16 arrays are written as
+BF16. The format: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
+data_offsets), then the data, without gaps. Source: the format's own description
+(huggingface/safetensors README).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, first_few, shown
+from .files import atomic_write
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
+_NAMES = {v: k for k, v in DTYPES.items()}
+MAX_HEADER = (
+    16 << 20
+)  # bytes; a header holds names and shapes only, 1 MB describes some ten thousand tensors
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def load_tensors(
+    path: str | os.PathLike[str], max_bytes: int | None = None
+) -> tuple[Tensors, dict[str, str]]:
+    """All tensors of a file and its ``__metadata__``.
+
+    Raises :class:`InputError` in one line where the file is missing, truncated, or says anything
+    about itself that is not so; sizes are checked against the file before memory is taken.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as f:
+            size = os.fstat(f.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise InputError(
+                    f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?"
+                )
+            header, start = _header(f, path, size)
+            metadata = _metadata(header.pop("__metadata__", {}), path)
+            entries = _entries(header, path, size - start)
+            tensors: Tensors = {}
+            for name, dtype, shape, begin in entries:
+                f.seek(start + begin)
+                tensors[name] = _read(f, path, name, dtype, shape)
+    except OSError as e:
+        raise InputError(
+            f"{path}: expected a readable safetensors file, got: {e.strerror or e}"
+        ) from None
+    return tensors, metadata
+
+
+def save_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write all or nothing (temporary file, then rename).  uint16 arrays become BF16."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    arrays, offset = [], 0
+    for name in sorted(tensors):
+        a = np.ascontiguousarray(tensors[name])
+        kind = _NAMES.get(a.dtype.newbyteorder("<") if a.dtype.itemsize > 1 else a.dtype)
+        if kind is None:
+            raise InputError(
+                f"tensor {name!r}: expected dtype {', '.join(map(str, _NAMES))}, got {a.dtype}"
+            )
+        header[name] = {
+            "dtype": kind,
+            "shape": list(a.shape),
+            "data_offsets": [offset, offset + a.nbytes],
+        }
+        offset += a.nbytes
+        arrays.append(a.astype(DTYPES[kind], copy=False))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(path) as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for a in arrays:
+            f.write(a.tobytes())
+
+
+def to_bfloat16(x: NDArray[Any]) -> NDArray[np.uint16]:
+    """float32 -> the nearest bfloat16 (ties to even), as its 16 bits.  NaN stays NaN."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), np.uint32(0x7FC0), rounded).astype(np.uint16)
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 bits -> the same numbers as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def all_finite(x: NDArray[Any]) -> bool:
+    """No NaN and no infinity; uint16 is read as bfloat16."""
+    if x.dtype == np.uint16:
+        return not bool(((x & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(x).all())
+
+
+def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
+    first = f.read(8)
+    if len(first) < 8:
+        raise InputError(
+            f"{path}: expected a safetensors file, got {size} bytes; copy or download it again"
+        )
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER or 8 + length > size:
+        raise InputError(
+            f"{path}: expected a header within the file's {size} bytes, got a header length of "
+            f"{length}; "
+            "it is truncated or no safetensors file, copy or download it again"
+        )
+    try:
+        header = json.loads(f.read(length).decode("utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise InputError(
+            f"{path}: expected a JSON header, got: {shown(str(e))}; copy or download it again"
+        ) from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: expected a JSON object as header, got {type(header).__name__}")
+    return header, 8 + length
+
+
+def _metadata(data: Any, path: Path) -> dict[str, str]:
+    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
+        raise InputError(
+            f"{path}: expected __metadata__ to map strings to strings, got {shown(data)}"
+        )
+    return data
+
+
+def _entries(
+    header: dict[str, Any], path: Path, size: int
+) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """(name, dtype, shape, begin) in file order; every byte of the data part belongs to exactly one
+    tensor.
+    """
+    rows = []
+    for name, entry in header.items():
+        what = f"{path}: tensor {shown(name)}"
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise InputError(f"{what}: expected dtype, shape and data_offsets, got {shown(entry)}")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if dtype not in DTYPES:
+            raise InputError(f"{what}: expected dtype {', '.join(DTYPES)}, got {shown(dtype)}")
+        if not _whole(shape) or len(shape) > 8 or not _whole(offsets) or len(offsets) != 2:
+            raise InputError(
+                f"{what}: expected whole numbers in shape and data_offsets, got {shown(entry)}"
+            )
+        begin, end = offsets
+        count = math.prod(shape)  # Python integers: no product of hostile sizes wraps around
+        if count * DTYPES[dtype].itemsize != end - begin:
+            raise InputError(
+                f"{what}: shape {shown(shape)} of {dtype} does not fill bytes {begin} to {end}"
+            )
+        if end > size:
+            raise InputError(
+                f"{what}: expected {end} bytes of data, the file has {size}; it is truncated, "
+                "copy or download it again"
+            )
+        rows.append((begin, end, name, dtype, tuple(shape)))
+    rows.sort(key=lambda r: r[:2])
+    reached = 0
+    for begin, end, name, _, _ in rows:
+        if begin != reached:
+            raise InputError(
+                f"{path}: tensor {shown(name)} begins at byte {begin}, expected {reached}: "
+                "overlap or gap"
+            )
+        reached = end
+    if reached != size:
+        raise InputError(
+            f"{path}: expected {reached} bytes of data, the file has {size}; copy or download it "
+            "again"
+        )
+    return [(name, dtype, shape, begin) for begin, _, name, dtype, shape in rows]
+
+
+def _whole(values: Any) -> bool:
+    return isinstance(values, list) and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
+
+
+def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    kind = DTYPES[dtype]
+    try:
+        out = np.empty(shape, kind)
+    except ValueError:  # such as [2**61, 0]
+        raise InputError(
+            f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}"
+        ) from None
+    got = f.readinto(out.reshape(-1).view(np.uint8).data) if out.nbytes else 0  # type: ignore[attr-defined]
+    if got != out.nbytes:
+        raise InputError(
+            f"{path}: tensor {shown(name)} is truncated; copy or download the file again"
+        )
+    return out
+
+
+def require_names(got: Mapping[str, Any], expected: set[str], where: str) -> None:
+    """Exactly these tensor names, or one line that lists the first of each kind."""
+    missing, extra = sorted(expected - set(got)), sorted(set(got) - expected)
+    parts = [f"missing {first_few(missing)}"] if missing else []
+    parts += [f"left over {first_few(extra)}"] if extra else []
+    if parts:
+        raise InputError(f"{where}: {len(expected)} tensors expected, {'; '.join(parts)}")

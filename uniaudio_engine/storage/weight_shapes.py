@@ -1,0 +1,180 @@
+"""Which tensors a model consists of: names and shapes, derived from its configuration alone.
+
+The frozen weight contract of the model folder. The names are the state-dict names of
+``uniaudio_training.models``; ``tests/engine/test_folder.py`` holds the two together.
+"""
+
+from __future__ import annotations
+
+from .config import CodecConfig, LMConfig, SeanetConfig, StackConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+GROUP = 32  # inputs that share a scale in int4
+PARTS = ("global", "local", "head")
+
+
+def matrix_part(name: str) -> str | None:
+    """The part of the LM whose ``dtype`` the matrix follows (``bridge`` goes with the head); None
+    for all that stays in floats: embeddings, vectors, continuous inputs.
+    """
+    stack = name.partition(".")[0]
+    if (
+        stack in ("global", "local")
+        and name.endswith(".weight")
+        and (".attn." in name or ".mlp." in name)
+    ):
+        return stack
+    return "head" if name in ("head.weight", "bridge.weight") else None
+
+
+def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Stored shapes of a quantized matrix [out, in] and of its scales (``NAME_scale``).
+
+    int8: int8 [out, in] and float32 [out]. int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs a
+    byte, the low nibble first, each the value + 8; and bfloat16 [out, G].
+    """
+    out, dim_in = shape
+    groups = -(-dim_in // GROUP)
+    return (shape, (out,)) if dtype == "int8" else ((out, groups * GROUP // 2), (out, groups))
+
+
+def lm_shapes(c: LMConfig) -> Shapes:
+    """Tensors of ``lm.safetensors``."""
+    d, k = c.global_.width, c.num_codebooks
+    shapes: Shapes = {}
+    _stack(
+        shapes,
+        "global",
+        c.global_,
+        c.vocab_size,
+        d // k if c.embedding == "concat" else d,
+        c.max_frames,
+    )
+    _stack(shapes, "local", c.local, c.vocab_size, c.local.width, k)
+    _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
+    shapes["head.weight"] = (c.vocab_size, c.local.width)
+    for name, width in c.continuous.items():
+        _linear(shapes, f"continuous.{name}", width, d)
+    if c.aligned_slots:
+        shapes["guide.weight"] = (c.aligned_vocab, d)
+    return shapes
+
+
+def codec_shapes(c: CodecConfig) -> Shapes:
+    """Tensors of ``codec.safetensors``, or of ``semantic.safetensors`` for the encoder of
+    ``semantic``.
+    """
+    shapes: Shapes = {"quantizer.codebooks": (c.num_codebooks, c.codebook_size, c.codebook_dim)}
+    if c.seanet is not None and c.family == "seanet":
+        _seanet(shapes, c.seanet, c.codebook_dim)
+    elif c.spectral is not None:
+        s = c.spectral
+        e, k = c.codebook_dim, s.kernel_size
+        _convnext(
+            shapes, "encoder", s.features, s.encoder_width, s.encoder_hidden, s.encoder_blocks, e, k
+        )
+        if c.has_decoder:
+            out = 3 * (s.decoder_window // 2 + 1) * s.decoder_subframes
+            _convnext(
+                shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, out, k
+            )
+    return shapes
+
+
+def _linear(shapes: Shapes, name: str, dim_in: int, dim_out: int, bias: bool = True) -> None:
+    shapes[f"{name}.weight"] = (dim_out, dim_in)
+    if bias:
+        shapes[f"{name}.bias"] = (dim_out,)
+
+
+def _norm(shapes: Shapes, name: str, width: int, bias: bool = True) -> None:
+    shapes[f"{name}.weight"] = (width,)
+    if bias:
+        shapes[f"{name}.bias"] = (width,)
+
+
+def _stack(
+    shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: int, positions: int
+) -> None:
+    shapes[f"{name}.embed.weight"] = (vocab, embed_width)
+    if c.positions == "learned":
+        shapes[f"{name}.positions.weight"] = (positions, c.width)
+    norm_bias = c.norm == "layernorm"
+    kv = c.num_kv_heads * c.head_dim
+    for i in range(c.layers):
+        layer = f"{name}.layers.{i}"
+        _norm(shapes, f"{layer}.attn_norm", c.width, norm_bias)
+        _linear(shapes, f"{layer}.attn.q", c.width, c.width, c.q_bias)
+        _linear(shapes, f"{layer}.attn.k", c.width, kv, c.k_bias)
+        _linear(shapes, f"{layer}.attn.v", c.width, kv, c.v_bias)
+        _linear(shapes, f"{layer}.attn.o", c.width, c.width, c.o_bias)
+        _norm(shapes, f"{layer}.mlp_norm", c.width, norm_bias)
+        _linear(shapes, f"{layer}.mlp.up", c.width, c.hidden, c.mlp_bias)
+        if c.activation == "swiglu":
+            _linear(shapes, f"{layer}.mlp.gate", c.width, c.hidden, c.mlp_bias)
+        _linear(shapes, f"{layer}.mlp.down", c.hidden, c.width, c.mlp_bias)
+    _norm(shapes, f"{name}.norm", c.width, norm_bias)
+
+
+def _convnext(
+    shapes: Shapes,
+    name: str,
+    dim_in: int,
+    width: int,
+    hidden: int,
+    blocks: int,
+    dim_out: int,
+    kernel: int,
+) -> None:
+    _linear(shapes, f"{name}.input", dim_in, width)
+    _norm(shapes, f"{name}.input_norm", width)
+    for i in range(blocks):
+        block = f"{name}.blocks.{i}"
+        shapes[f"{block}.depthwise.weight"] = (width, 1, kernel)
+        shapes[f"{block}.depthwise.bias"] = (width,)
+        _norm(shapes, f"{block}.norm", width)
+        _linear(shapes, f"{block}.up", width, hidden)
+        _linear(shapes, f"{block}.down", hidden, width)
+    _norm(shapes, f"{name}.norm", width)
+    _linear(shapes, f"{name}.output", width, dim_out)
+
+
+def _seanet(shapes: Shapes, c: SeanetConfig, dim: int) -> None:
+    def conv(name: str, dim_in: int, dim_out: int, kernel: int, transposed: bool = False) -> None:
+        shapes[f"{name}.weight"] = (
+            (dim_in, dim_out, kernel) if transposed else (dim_out, dim_in, kernel)
+        )
+        shapes[f"{name}.bias"] = (dim_out,)
+        if c.norm == "group":
+            _norm(shapes, f"{name}.norm", dim_out)
+
+    def blocks(stage: str, width: int) -> None:
+        for j in range(c.residual_layers):
+            conv(f"{stage}.blocks.{j}.first", width, width // c.compress, c.residual_kernel_size)
+            conv(f"{stage}.blocks.{j}.second", width // c.compress, width, 1)
+            if c.conv_shortcut:
+                conv(f"{stage}.blocks.{j}.shortcut", width, width, 1)
+
+    def lstm(name: str, width: int) -> None:
+        for n in range(c.lstm_layers):
+            for side in ("ih", "hh"):
+                shapes[f"{name}.weight_{side}_l{n}"] = (4 * width, width)
+                shapes[f"{name}.bias_{side}_l{n}"] = (4 * width,)
+
+    width = c.filters
+    conv("encoder.input", c.channels, width, c.kernel_size)
+    for i, ratio in enumerate(reversed(c.ratios)):
+        blocks(f"encoder.stages.{i}", width)
+        conv(f"encoder.stages.{i}.down", width, 2 * width, 2 * ratio)
+        width *= 2
+    lstm("encoder.lstm", width)
+    conv("encoder.output", width, dim, c.last_kernel_size)
+    conv("decoder.input", dim, width, c.kernel_size)
+    lstm("decoder.lstm", width)
+    for i, ratio in enumerate(c.ratios):
+        conv(f"decoder.stages.{i}.up", width, width // 2, 2 * ratio, transposed=True)
+        width //= 2
+        blocks(f"decoder.stages.{i}", width)
+    conv("decoder.output", width, c.channels, c.last_kernel_size)
