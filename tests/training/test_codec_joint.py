@@ -150,5 +150,6 @@ def test_going_on_from_a_run(corpus, tmp_path):
     }  # fmt: skip
     joint.train(config, tmp_path / "a", "cpu")
     joint.train({**config, "codec": LARGE, "init": str(tmp_path / "a")}, tmp_path / "b", "cpu")
-    found, weights = joint.read_weights(tmp_path / "b")
+    joint.export(tmp_path / "b", tmp_path / "warm.safetensors")
+    found, weights = joint.read_weights(tmp_path / "warm.safetensors")
     assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10

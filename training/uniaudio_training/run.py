@@ -124,6 +124,10 @@ class Prefetch:
         return item
 
 
+# How often a run saves; a machine that is lent for minutes asks for more.
+SAVE_MINUTES = float(os.environ.get("UNIAUDIO_SAVE_MINUTES", "4"))
+
+
 class Run:
     """One training run in ``folder``: ``checkpoint.pt`` (weights, optimizers, step, random states),
     ``tensorboard/``.
@@ -133,7 +137,7 @@ class Run:
     """
 
     def __init__(
-        self, folder: str | Path, steps: int, minutes: float = 4.0, leads: bool = True
+        self, folder: str | Path, steps: int, minutes: float = SAVE_MINUTES, leads: bool = True
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ of encoder and codebooks: from then on codes stay, and only the decoder learns.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict
+from uniaudio_engine.storage.config import CodecConfig, from_dict, to_dict
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
 from uniaudio_engine.text.phones import PHONES
 
+from .. import packed
 from ..corpus.reading import Examples, open_corpus
 from ..models.spectral import SpectralCodec
 from ..run import Prefetch, Run, decay_groups, pick_device, set_learning_rate, settings_from
@@ -40,7 +43,7 @@ _SETTINGS: dict[str, Any] = {
     "batch": 12, "frames": 64, "steps": 20000, "lr": 5e-4, "discriminator_lr": 3e-4, "warmup": 200, "fall": 2000, "seed": 0,
     "phone_weight": 0.3, "magnitude_weight": 8.0, "waveform_weight": 0.5, "commit_weight": 0.25,
     "judge_from": 1200, "judge_warmup": 300, "spectral_weight": 15.0, "feature_weight": 2.0, "channels": 64, "windows": [1024, 512, 256], "judged_clips": 6,
-    "encoder_until": 1000000, "few_stages": 4, "few_share": 0.55, "wide_share": 0.2, "average": 0.999, "minutes": 4.0, "sources": [],
+    "encoder_until": 1000000, "few_stages": 4, "few_share": 0.55, "wide_share": 0.2, "average": 0.999, "save_minutes": 4.0, "minutes": 0.0, "sources": [],
 }  # fmt: skip
 
 
@@ -196,7 +199,11 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
 
 
 def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Config and float32 weights of a model folder, or of a codec run (its average, if it has one)."""
+    """Config and float32 weights of a model folder, of a codec run (its average, if it has one), or
+    of a file that :func:`export` wrote."""
+    if Path(init).suffix == ".safetensors":
+        weights, about = packed.load(Path(init))
+        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
     if (Path(init) / "config.json").exists():
         folder = load_folder(Path(init))
         arrays = {
@@ -205,7 +212,18 @@ def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
         }
         return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
     model = load_codec(init)
-    return model.config, {k: v.float() for k, v in model.state_dict().items()}
+    parts = torch.load(Path(init) / "checkpoint.pt", map_location="cpu", weights_only=False)[
+        "parts"
+    ]
+    return model.config, {k: v.float() for k, v in parts.get("average", parts["model"]).items()}
+
+
+def export(run: str | Path, out: str | Path) -> list[Path]:
+    """A run's averaged weights in few bytes (``packed.py``), to go on from elsewhere."""
+    config, weights = read_weights(run)
+    state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
+    about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
+    return packed.save(weights, Path(out), about=about)
 
 
 class Average:
@@ -216,9 +234,10 @@ class Average:
         self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, steps: int) -> None:
-        """After ``steps`` steps of the model since the last update."""
-        weight = 1 - self.decay**steps
+    def update(self, step: int, steps: int) -> None:
+        """At ``step``, ``steps`` after the last update; an average over a tenth of the steps so far
+        at most, so that the beginning is soon forgotten."""
+        weight = max(1 - self.decay**steps, min(1.0, 10 * steps / (step + 1)))
         for k, v in self.model.state_dict().items():
             self.values[k].lerp_(v, weight)
 
@@ -254,9 +273,13 @@ class PairedLoss(SpectralLoss):
         return mel_loss / n, magnitude_loss / n
 
 
-def _rate(step: int, steps: int, warmup: int, fall: int) -> float:
-    """Share of the peak learning rate: up over ``warmup``, level, down to 5 % over the last ``fall``."""
-    return min(1.0, (step + 1) / warmup, max(0.05, (steps - step) / max(1, fall)))
+def _rate(step: int, s: Mapping[str, Any], seconds: float) -> float:
+    """Share of the peak learning rate: up over ``warmup`` steps, level, down to 5 % over the last
+    ``fall`` steps, or over the last quarter of ``minutes``, whichever is sooner."""
+    left = (s["steps"] - step) / max(1, s["fall"])
+    if s["minutes"]:
+        left = min(left, 4 * (1 - seconds / (60 * s["minutes"])))
+    return min(1.0, (step + 1) / s["warmup"], max(0.05, left))
 
 
 AVERAGED_EVERY = 10  # steps
@@ -264,7 +287,7 @@ AVERAGED_EVERY = 10  # steps
 
 def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
     """``config``: settings (see ``_SETTINGS``), ``codec`` (its shape) and ``init`` (what to go on
-    from; left out: from nothing)."""
+    from; left out: from nothing).  ``minutes`` > 0 ends this process by the clock."""
     s = settings_from(config, _SETTINGS, ("codec", "init"))
     device = pick_device(device_name)
     torch.manual_seed(s["seed"])
@@ -292,7 +315,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
         fused=True,
     )
     average = Average(model, s["average"])
-    run = Run(out, s["steps"], s["minutes"])
+    run = Run(out, s["steps"], s["save_minutes"])
+    began = time.monotonic()
     run.register(
         model=model, averages=_Averages(model.quantizer), average=average, phone_head=phone_head,
         judge=judge, optimizer=optimizer, optimizer_judge=opt_judge,
@@ -314,7 +338,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             samples, gains, phones = (
                 x.to(device, non_blocking=True) for x in (samples, gains, phones)
             )
-            share = _rate(run.step, s["steps"], s["warmup"], s["fall"])
+            seconds = time.monotonic() - began
+            share = _rate(run.step, s, seconds)
             set_learning_rate(optimizer, s["lr"] * share)
             set_learning_rate(opt_judge, s["discriminator_lr"] * share)
             frozen = run.step >= s["encoder_until"]
@@ -355,8 +380,9 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
             nn.utils.clip_grad_norm_(model.parameters(), 2.0)
             optimizer.step()
             if (run.step + 1) % AVERAGED_EVERY == 0:
-                average.update(AVERAGED_EVERY)
+                average.update(run.step, AVERAGED_EVERY)
             bar.update()
             run.log(bar, **{f"joint/{k}": float(v.detach()) for k, v in values.items()})
+            run.stopping |= 0 < s["minutes"] * 60 <= seconds
             if not run.tick():
                 break
