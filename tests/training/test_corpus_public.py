@@ -7,6 +7,7 @@ import pytest
 import soundfile as sf
 from uniaudio_training.corpus import public
 from uniaudio_training.corpus.reading import CorpusError, open_corpus
+from uniaudio_training.corpus.speech import loud_level
 
 RATE = 16000
 
@@ -56,7 +57,7 @@ def test_librispeech(librispeech, tmp_path):
     assert first.track("prompt").speaker == "ls61"
     assert first.track("prompt").offset != first.track().offset
     assert 1.5 < first.track().seconds < 1.5 + 2 * public.EDGE_SECONDS + 0.05
-    levels = [public.loud_level(e.audio()) for e in test]
+    levels = [loud_level(e.audio()) for e in test]
     assert np.ptp(levels) < 0.5 and abs(np.mean(levels) - public.LEVEL_DB) < 0.5
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["sources"]["librispeech"]["hours"]["test"] > 0

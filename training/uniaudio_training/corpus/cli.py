@@ -130,6 +130,7 @@ def _is_shard(name: str) -> bool:
 _ELSEWHERE = {
     "public": (".public", "public corpora as shards, by recipe"),
     "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
+    "derive": (".derive", "pairs for other tasks from recordings"),
     "align": (".align", "phones in time for recordings with a text"),
 }
 

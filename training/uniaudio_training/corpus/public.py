@@ -29,12 +29,13 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from .degrade import to_pcm
 from .reading import CorpusError
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Track
 from .shards import MANIFEST, SHARD_SECONDS, parse_name
+from .speech import loud_level, set_level
 
 LEVEL_DB = -23.0  # RMS of the loud parts of a clip, dB of full scale
-PEAK = 0.98  # a clip that the level would take over this is made quieter instead
 EDGE_SECONDS = 0.25  # silence kept before and after
 QUIET_DB = -40.0  # under the loud parts: silence
 _HOP = 160  # samples of a level's frame
@@ -260,13 +261,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def loud_level(samples: NDArray[np.float32]) -> float:
-    """RMS of the frames within 20 dB of the loudest tenth, in dB of full scale."""
-    power = frame_power(samples)
-    loud = power[power > np.percentile(power, 90) * 1e-2]
-    return float(10 * np.log10(loud.mean() + 1e-12))
-
-
 def frame_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean square of each 10 ms, [N // 160] (at least one)."""
     n = max(1, len(samples) // _HOP)
@@ -313,8 +307,7 @@ def prepare(path: Path, speech: bool = True) -> NDArray[np.int16]:
     level = loud_level(mono)
     if level < -65:
         raise Dropped("silent")
-    gain = min(10 ** ((LEVEL_DB - level) / 20), PEAK / float(np.abs(mono).max()))
-    return np.round(mono * gain * 32767).astype(np.int16)
+    return to_pcm(set_level(mono, LEVEL_DB))
 
 
 def split_of(key: str, valid_percent: int = 3) -> str:

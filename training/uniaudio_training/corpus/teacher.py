@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from uniaudio_engine.text import sentence_words
 
 from . import sentences
-from .public import LEVEL_DB, PEAK, loud_level
+from .public import LEVEL_DB
 from .reading import CorpusError
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Phone, Track, Word
 from .shards import MANIFEST
+from .speech import set_level
 
 FRAME = 600 / 24000  # s, a unit of duration
 LEAD = 0.045  # s by which sound is ahead of the borders of the durations
@@ -278,8 +279,7 @@ def speak(teacher: Kokoro, text: str, voice: str, speed: float = 1.0) -> Spoken:
     seconds = len(cut) / SAMPLE_RATE
     phones = tuple(Phone(p, min(max(t - begin, 0.0), seconds)) for p, t in labels)
     phones = (*phones[:-1], Phone(phones[-1].phone, seconds))
-    gain = min(10 ** ((LEVEL_DB - loud_level(cut)) / 20), PEAK / float(np.abs(cut).max()))
-    return Spoken(cut * np.float32(gain), text, phones, word_times(text, words, phones))
+    return Spoken(set_level(cut, LEVEL_DB), text, phones, word_times(text, words, phones))
 
 
 def word_times(
