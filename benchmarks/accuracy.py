@@ -29,8 +29,7 @@ from peers.native import make_lm
 from uniaudio_engine import Engine
 from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
-from uniaudio_engine.request import sequence
-from uniaudio_engine.request.stream import piece_steps
+from uniaudio_engine.request.steps import piece_steps
 
 FORMATS = (
     "bfloat16",
@@ -80,11 +79,10 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
         voice = voices[i % len(voices)] if voices else None
         plan = engine.plan("tts", text=TEXTS[i % len(TEXTS)], seed=seed + i, voice=voice)
         for piece in plan.pieces:
-            frames, aligned_rows = (
-                [piece.shared.frames, piece.body.frames],
-                [layout.no_aligned(len(piece.shared) + len(piece.body))],
-            )
-            steps = piece_steps(engine, plan, piece)
+            known = piece.sequence.conditional
+            frames = [known.shared.frames, known.body.frames]
+            aligned_rows = [layout.no_aligned(len(known))]
+            steps = piece_steps(engine.model, plan, piece)
             step = next(steps)
             while True:
                 step.add(step.session.generate(step.n, step.sampling, step.aligned))
@@ -93,9 +91,9 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
                 aligned_rows.append(
                     layout.no_aligned(len(made)) if step.aligned is None else step.aligned
                 )
-                if step.target:
+                if step.is_target:
                     break
-                frames.append(sequence.audio_begin(layout))
+                frames.append(known.after_durations())
                 aligned_rows.append(layout.no_aligned(len(frames[-1])))
                 step = steps.send(made)
             steps.close()
@@ -111,7 +109,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
     """Tokenized validation speech of ``uniaudio_training.lm.tokens``, each clip prompted with
     another one of its speaker.
     """
-    from uniaudio_training.lm.items import item_sequence, read_items
+    from uniaudio_training.lm.items import read_items
 
     layout = Engine.from_pretrained(bundled(), dtype="float32").layout
     try:
@@ -125,7 +123,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
         others = [o for o in clip_list if o.speaker == item.speaker and o is not item]
         if left == 0 or not others or len(item.codes) > 800:
             continue
-        s = item_sequence(layout, item, others[0].codes[:150])
+        s = item.sequence(layout, others[0].codes[:150]).complete(item.codes)
         left -= 1
         yield Item(s.frames, s.aligned, s.audio)
 

@@ -1,6 +1,6 @@
 """uniaudio-engine: speech and sound from one small model, fast enough to live inside an app.
 
-Importing this loads next to nothing; the parts come when they are used.
+Importing it loads next to nothing; its parts load when they are used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .backends.token_lm import Sampling
     from .engine import Engine
     from .errors import InputError
-    from .request.stream import Answer
+    from .request.batch import Answer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,8 +27,9 @@ __all__ = [
     "read_audio",
 ]
 
+# The module of each public name; it is imported at first use.
 _HOME = {
-    "Answer": "request.stream",
+    "Answer": "request.batch",
     "Audio": "audio",
     "AudioChunk": "audio",
     "read_audio": "audio",

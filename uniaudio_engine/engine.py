@@ -1,101 +1,44 @@
-"""The engine: one loaded model, and everything that can be asked of it.
+"""The engine: everything that can be asked of one loaded model.
 
-``generate`` is ``stream``, concatenated. An engine may be used from several threads: its models
-never change, and every call has sessions of its own.
+``generate`` is ``stream``, concatenated. An engine is safe to use from several threads: its model
+never changes, and every call has sessions of its own.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .audio.encoded import EncodedAudio
-from .audio.sound import Audio, AudioSource, concatenate, read_audio, trim_silence
+from .audio.sound import Audio, AudioSource, read_audio
 from .audio.voice import Voice
-from .backends.core import core, default_threads
-from .backends.load import Parts, load_parts
+from .backends.core import default_threads
 from .backends.token_lm import TokenLM
-from .errors import InputError, first_few, shown
+from .errors import InputError, shown
+from .model import Model
+from .request.batch import Answer, generate_together, run_tokens
 from .request.plan import Plan, make_plan
-from .request.sequence import Layout, Prefix
-from .request.stream import Answer, AudioStream, decode_parts, run_together, run_tokens
+from .request.sequence import Layout
+from .request.stream import AudioStream, collect
 from .request.tasks import Task
-from .storage.config import ConfigError, ModelConfig
-from .text import PAUSE, Sentence, iter_sentences
-from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
-from .tokenizers.captions import CaptionTokenizer
-from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
+from .storage.config import ModelConfig
 from .tokenizers.semantic import SemanticEncoder, SemanticStream
 from .verbs import Verbs
 
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
-_PREFIXES = 4  # voices whose KV prefix is kept
-# phone and duration tokens a second of speech, generously: they share the KV cache with the frames
-_TEXT_RATE = 30
-_PROMPT_SLACK = (
-    4.0  # seconds read beyond a voice prompt's need, so that silence before it can be left out
-)
 
 
 class Engine(Verbs):
     """A loaded model; make one with :meth:`from_pretrained`."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        threads: int,
-        max_seconds: float | None = None,
-        encoders: Mapping[str, str | os.PathLike[str]] | None = None,
-    ) -> None:
-        self.folder, self.backend, self.device, self.threads = (
-            parts.folder,
-            parts.backend,
-            parts.device,
-            threads,
-        )
-        self.dtype, self.kv_dtype = parts.dtype, parts.kv_dtype
-        config = self.folder.config
-        self._tasks = config.task_table
-        self._encoder_folders = check_encoders(encoders or {})
-        self._encoders: dict[str, Encoder] = {}
-        self._labels = {"phone": self.folder.phones} | self.folder.labels
-        self._label_ids: dict[str, dict[str, int]] = {}
-        self.codec: Any = parts.codec
-        self.fingerprint = parts.fingerprint
-        self._parameters = parts.parameters
-        self._lm: TokenLM | None = None
-        self._layout: Layout | None = None
-        self.capacity = 0
-        if config.lm is not None and config.vocabulary is not None:
-            if any(s.name == "audio" for s in config.vocabulary.spans):
-                self._layout = Layout.of(config.lm, config.vocabulary)
-            self._lm = TokenLM(parts.lm, config.lm, self._layout)
-            self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
-            if max_seconds is not None:
-                voice = max(
-                    (i.max_seconds for t in self._tasks.values() for i in t.inputs), default=0.0
-                )
-                wanted = max_seconds * (self.frame_rate + _TEXT_RATE) + voice * self.frame_rate + 16
-                self.capacity = min(self.capacity, int(wanted))
-        self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
-        self._voices: dict[str, Voice] = {}
-        self._lexicon: dict[str, list[str]] | None = None
-        self._captions: CaptionTokenizer | None = None
-        self._semantic = (
-            SemanticEncoder(config.semantic, parts.semantic)
-            if config.semantic is not None
-            else None
-        )
-        self._lock = threading.Lock()
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     @classmethod
     def from_pretrained(
@@ -110,22 +53,30 @@ class Engine(Verbs):
         kv_dtype: str = "auto",
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> Engine:
-        """Load a model folder, a bundled model by name, or (None) the bundled model.
+        """Load a model folder, a bundled model by name, or (None) the default bundled model.
 
-        ``device`` auto|cpu|cuda|cuda:N: where it runs; auto is the CPU. Codecs that look at whole
-        clips run on the CPU beside cuda. ``backend`` native, or onnx or tensorrt for a folder that
-        export wrote, whose dtype and kv_dtype are fixed (tensorrt: auto is cuda). ``dtype``: how
-        the LM's weights are held: float32, bfloat16 (float32's results where the folder stores
-        bfloat16, as the bundled model does), int8, int4 (groups of 32; output head in int8), or by
-        part as in "int8,local=int4" (global, local, head); auto is what the folder stores where it
-        is quantized, else int8 (float32 on machines without vector instructions).
-        docs/benchmarks.md says what each costs. ``kv_dtype`` auto|float32|bfloat16|int8: how
-        attention's keys and values are held, which is what long contexts cost (auto: float32 beside
-        float weights, else int8, a quarter of the bytes). ``max_seconds``: the longest single
-        sentence, which sizes the KV cache (default: what the model allows); ``threads`` default:
-        the processors at hand. ``encoders``: local folders of the optional encoders "t5" and
-        "hubert" for imported models that need them (``encoders.py``). What this version does not
-        have is refused in one line, never replaced in silence.
+        ``device``: auto, cpu, cuda or cuda:N; auto is the CPU. Under cuda, codecs that need the
+        whole clip at once still run on the CPU.
+
+        ``backend``: native, or onnx or tensorrt for a folder of exported graphs. An export fixes
+        dtype and kv_dtype, and under tensorrt device auto is cuda.
+
+        ``dtype``: storage of the LM's weights. float32; bfloat16 (identical results to float32
+        where the folder stores bfloat16, as the bundled model does); int8; int4 (groups of 32, with
+        the output head in int8); or a choice by part, such as "int8,local=int4" (parts: global,
+        local, head). auto is the folder's own format where it is quantized, else int8 (float32 on
+        machines without vector instructions). docs/benchmarks.md has the cost of each.
+
+        ``kv_dtype``: storage of attention's keys and values: auto, float32, bfloat16 or int8. It
+        decides the memory of long contexts. auto is float32 with float weights, else int8, which
+        takes a quarter of the bytes.
+
+        ``max_seconds``: the longest single sentence, which sizes the KV cache; by default the
+        model's own limit. ``threads``: by default the available processors. ``encoders``: local
+        folders of the optional encoders "t5" and "hubert", for imported models that need them.
+
+        Raises :class:`InputError` for anything this version does not support; nothing is replaced
+        silently.
         """
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
             raise InputError(
@@ -138,172 +89,95 @@ class Engine(Verbs):
                 f"max_seconds: expected a number from 1 to {MAX_SECONDS:g}, got "
                 f"{shown(max_seconds)}"
             )
-        threads = threads or default_threads()
-        return cls(
-            load_parts(path, device, dtype, backend, kv_dtype, threads),
-            threads,
-            max_seconds,
-            encoders,
+        model = Model.load(
+            path,
+            device=device,
+            dtype=dtype,
+            backend=backend,
+            kv_dtype=kv_dtype,
+            threads=threads or default_threads(),
+            max_seconds=max_seconds,
+            encoders=encoders,
         )
+        return cls(model)
 
-    # What it is
+    # About the model
 
     @property
     def config(self) -> ModelConfig:
-        return self.folder.config
+        return self.model.config
 
     @property
     def sample_rate(self) -> int:
         """Hz."""
-        return self.config.codec.sample_rate
+        return self.model.sample_rate
 
     @property
     def frame_rate(self) -> float:
         """Hz."""
-        return self.config.codec.frame_rate
+        return self.model.frame_rate
+
+    @property
+    def backend(self) -> str:
+        return self.model.backend
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda:N; never auto."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> str:
+        """How the LM's weights are stored; never auto."""
+        return self.model.dtype
+
+    @property
+    def kv_dtype(self) -> str:
+        """How keys and values are stored; never auto."""
+        return self.model.kv_dtype
+
+    @property
+    def threads(self) -> int:
+        return self.model.threads
+
+    @property
+    def capacity(self) -> int:
+        """Frames that one session holds: a voice, a sentence and its audio."""
+        return self.model.capacity
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the codec: codes mean nothing to another one."""
+        return self.model.audio.fingerprint
+
+    @property
+    def codec(self) -> Any:
+        """The bare codec, as the backend runs it: samples [N] <-> codes [K, T]."""
+        return self.model.codec
 
     @property
     def lm(self) -> TokenLM:
-        if self._lm is None:
-            raise InputError(
-                f"model {self.config.name} is a codec without a language model; choose another "
-                "model"
-            )
-        return self._lm
+        """The language model on tokens. Raises :class:`InputError` where the model has none."""
+        return self.model.lm
 
     @property
     def layout(self) -> Layout:
-        if self._layout is None:
-            raise InputError(
-                f"model {self.config.name} does not generate audio; choose another model"
-            )
-        return self._layout
-
-    def label_ids(self, span: str) -> dict[str, int]:
-        """The labels of a vocabulary span's tokens -> their numbers in it; empty where the folder
-        has none.
-        """
-        if span not in self._label_ids:
-            self._label_ids[span] = {label: i for i, label in enumerate(self._labels.get(span, ()))}
-        return self._label_ids[span]
-
-    @property
-    def pause_id(self) -> int:
-        """The pause's id, or -1: long sentences are cut there."""
-        ids = self.label_ids("phone")
-        return ids.get(PAUSE, ids.get(SILENCE, -1))
-
-    def sentences(self, text: str) -> Iterator[Sentence]:
-        """The sentences of a text, in this model's phones.
-
-        Raises :class:`InputError` where it has none for English.
-        """
-        labels = self.label_ids("phone")
-        if uses_positions(labels):
-            if self._lexicon is None:
-                self._lexicon = parse_lexicon(
-                    self.folder.lexicon, str(self.folder.path / "lexicon.txt")
-                )
-            return position_sentences(text, labels, self._lexicon)
-        if PAUSE not in labels:
-            raise InputError(
-                f"model {self.config.name} has no phone labels for English text; give phones=, or "
-                "import it with its "
-                "phone dictionary (uniaudio import uniaudio --phones FILE)"
-            )
-        return iter_sentences(text)
-
-    @property
-    def captions(self) -> CaptionTokenizer:
-        """The tokenizer of captions and instructions.
-
-        Raises :class:`InputError` where the model has none.
-        """
-        if self._captions is None:
-            path = self.folder.path / "text.model"
-            if not self.folder.captions:
-                raise InputError(f"model {self.config.name} reads no captions: there is no {path}")
-            tokenizer = CaptionTokenizer(self.folder.captions, str(path))
-            if tokenizer.size != self.layout.vocabulary.span("caption").size:
-                wanted = self.layout.vocabulary.span("caption").size
-                raise InputError(
-                    f"{path}: expected {wanted} pieces, as the vocabulary has, got {tokenizer.size}"
-                )
-            self._captions = tokenizer
-        return self._captions
-
-    def encoder(self, name: str, what: str, wanted: str) -> Encoder:
-        """An optional encoder, loaded at its first use; ``what`` and ``wanted`` are for the message
-        where it is absent.
-        """
-        with self._lock:
-            if name not in self._encoders:
-                if name not in self._encoder_folders:
-                    raise InputError(
-                        f"{what}: {wanted} needs the encoder {name}: "
-                        f"from_pretrained(encoders={{{name!r}: FOLDER}}) or "
-                        f"--encoder {name}=FOLDER; or give what it would make as an array or .npy "
-                        "file"
-                    )
-                self._encoders[name] = ENCODERS[name](self._encoder_folders[name])
-            return self._encoders[name]
+        """Codes <-> token ids. Raises :class:`InputError` where the model generates no audio."""
+        return self.model.layout
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Machine-readable schema of the tasks that this model does."""
-        return [task.schema() for task in self._tasks.values()]
+        """Machine-readable schema of the model's tasks."""
+        return [task.schema() for task in self.model.tasks.values()]
 
     def task(self, name: str) -> Task:
-        """A task's entry. Raises :class:`InputError` for one that this model was not trained for."""
-        if name in self._tasks:
-            return self._tasks[name]
-        able = first_few(list(self._tasks), 20) or "no task"
-        raise InputError(
-            f"model {self.config.name} was not trained for {shown(name)}; it does {able}"
-        )
+        """The definition of a task. Raises :class:`InputError` for one the model does not do."""
+        return self.model.task(name)
 
     def info(self) -> dict[str, Any]:
-        """Plain JSON values about the model and how it runs."""
-        lm, codec = self.config.lm, self.config.codec
-        about: dict[str, Any] = {
-            "model": self.config.name,
-            "path": str(self.folder.path),
-            "licence": self.config.licence,
-            "parameters": self._parameters,
-            "tasks": list(self._tasks),
-            "voices": self.voices(),
-            "sample_rate": self.sample_rate,
-            "frame_rate": self.frame_rate,
-            "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
-            "channels": codec.channels,
-            "bandwidths": list(codec.bandwidths),
-            "backend": self.backend,
-            "device": self.device,
-            "dtype": self.dtype,
-            "kv_dtype": self.kv_dtype,
-            "threads": self.threads,
-            "isa": core().isa(),
-        }
-        if self._semantic is not None:
-            about.update(
-                semantic=(
-                    f"{self._semantic.num_units} units, look-ahead "
-                    f"{self._semantic.lookahead} samples"
-                )
-            )
-        if lm is not None:
-            about.update(
-                lm=(
-                    f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x "
-                    f"{lm.local.width}"
-                ),
-                num_codebooks=lm.num_codebooks,
-                max_frames=self.capacity,
-                session_bytes=self.lm.core.memory_bytes(self.capacity),
-                weight_bytes_per_frame=self.lm.core.weight_bytes_per_frame,
-            )
-        return about
+        """What the model is and how it runs, as JSON values."""
+        return self.model.describe()
 
-    # Generating
+    # Generation
 
     def stream(
         self,
@@ -313,65 +187,45 @@ class Engine(Verbs):
         voice: Any = None,
         **inputs: Any,
     ) -> AudioStream:
-        """Begin a task; iterate for :class:`AudioChunk`: the first chunk small, then larger.
+        """Start a task; iterate over the result for :class:`AudioChunk`.
 
-        Inputs and options are those of ``tasks()``; ``voice`` is another name for ``prompt``.
-        Inputs are checked here, before the first chunk is asked for. ``chunk_frames``: sizes of the
-        chunks, the last one repeats; they change when samples arrive, not which tokens they are
-        made of.
+        Inputs and options are listed by ``tasks()``; ``voice`` is another name for ``prompt``.
+        Inputs are checked here, before the first chunk is requested. ``chunk_frames``: sizes of the
+        chunks in frames, small first by default; the last size repeats. They decide when samples
+        arrive, never which tokens they are made of.
+
+        Raises :class:`InputError` for bad inputs.
         """
         begin = time.perf_counter()
         plan = self._audio_plan(task, voice=voice, **inputs)
-        return AudioStream(self, plan, chunk_frames, time.perf_counter() - begin)
+        return AudioStream(self.model, plan, chunk_frames, time.perf_counter() - begin)
 
     def generate(self, task: str, **inputs: Any) -> Audio:
-        """Do a task in one go: :meth:`stream`, concatenated.
+        """Do a task in one call: :meth:`stream`, concatenated.
 
         ``meta`` has the seed, timings and notes.
         """
-        with self.stream(task, **inputs) as stream:
-            chunks = list(stream)
-        return Audio(concatenate(chunks, stream.sample_rate), stream.sample_rate, stream.meta)
+        return collect(self.stream(task, **inputs))
 
     def generate_batch(
         self, requests: Sequence[Mapping[str, Any]], task: str = "tts"
     ) -> list[Audio]:
-        """Several requests stepped together: faster in sum, and each one's tokens are those that it
-        gives alone.
+        """Several requests stepped together: higher throughput; tokens are identical to running
+        each alone.
 
-        A request is a mapping of ``generate``'s arguments; a key ``task`` overrides ``task``.
+        A request is a mapping of ``generate``'s arguments; its key ``task`` overrides ``task``.
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
 
     def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
-        """Carry out what :meth:`plan` laid out, stepped together."""
-        begin = time.perf_counter()
-        parts = run_together(self, plans)
-        results = []
-        for plan, frames in zip(plans, parts, strict=True):
-            samples = decode_parts(self, plan, frames)
-            meta = self.describe(plan)
-            meta.update(
-                frames=sum(map(len, frames)),
-                seconds=len(samples) / self.sample_rate,
-                batch=len(plans),
-            )
-            results.append(Audio(samples, self.sample_rate, meta))
-        compute = time.perf_counter() - begin
-        for audio in results:
-            audio.meta.update(batch_compute_seconds=round(compute, 6))
-        return results
+        """Run what :meth:`plan` returned, stepped together."""
+        return generate_together(self.model, plans)
 
     def understand(self, task: str, **inputs: Any) -> Answer:
         """Do a task whose answer is not sound, such as ``asr`` or ``sv`` of an imported model."""
         if self.task(task).target == "audio":
             raise InputError(f"{task} makes sound; ask for it with generate or stream")
-        plan = self.plan(task, **inputs)
-        tokens = run_tokens(self, plan)
-        labels = self._labels.get(plan.task.target, ())
-        return Answer(
-            tokens, tuple(labels[t] for t in tokens) if labels else (), self.describe(plan)
-        )
+        return run_tokens(self.model, self.plan(task, **inputs))
 
     def _audio_plan(self, task: str, **inputs: Any) -> Plan:
         if self.task(task).target != "audio":
@@ -379,135 +233,71 @@ class Engine(Verbs):
         return self.plan(task, **inputs)
 
     def plan(self, task: str, voice: Any = None, **inputs: Any) -> Plan:
-        """Check a request and lay it out, without running the model's language part."""
-        entry = self.task(task)
+        """Check a request and lay it out, without running the language model."""
         if voice is not None:
             if inputs.get("prompt") is not None:
                 raise InputError("expected either voice or prompt, got both")
             inputs["prompt"] = voice
-        names = {o.name for o in entry.options}
-        options = {k: v for k, v in inputs.items() if k in names}
-        return make_plan(self, entry, {k: v for k, v in inputs.items() if k not in names}, options)
+        return make_plan(self.model, task, inputs)
 
-    # Codec and voices
+    # Codec, units and voices
 
     def encode(
         self, audio: AudioSource, num_codebooks: int = 0, bandwidth: float | None = None
     ) -> NDArray[np.int32]:
-        """Any sound (see :func:`read_audio`) -> codes int32 [K, T] of the first codebooks:
-        ``num_codebooks`` of them (0: all), or as many as ``bandwidth`` in kbit/s says, one of those
-        that the codec names.
+        """Sound (see :func:`read_audio`) -> codes int32 [K', T] of the first K' codebooks.
 
-        Raises :class:`InputError` where the codec normalises loudness: codes alone are then half of
-        the sound, and :meth:`encode_audio` gives the whole.
+        ``num_codebooks``: K' (0: all); or ``bandwidth`` in kbit/s, one of those that the codec was
+        trained for.
+
+        Raises :class:`InputError` for a codec that normalises loudness: codes alone are then half
+        of the sound; :meth:`encode_audio` returns all of it.
         """
-        if self.config.codec.normalizes:
-            raise InputError(
-                f"the codec of {self.config.name} normalises loudness, so codes alone are half of "
-                "the sound; use encode_audio"
-            )
-        return self.encode_audio(audio, num_codebooks, bandwidth).codes
+        return self.model.audio.encode(audio, num_codebooks, bandwidth)
 
     def encode_audio(
         self, audio: AudioSource, num_codebooks: int = 0, bandwidth: float | None = None
     ) -> EncodedAudio:
-        """Any sound -> all that brings it back, for every codec: codes, loudness, length.
-        :meth:`decode` then gives as many samples as there were at the codec's rate. Options as
-        those of :meth:`encode`.
+        """Sound -> codes, loudness and length, for every codec.
+
+        :meth:`decode` then returns exactly as many samples as the source has at the codec's rate.
+        Options are those of :meth:`encode`.
         """
-        k = self.num_codebooks(num_codebooks, bandwidth)
-        codec = self.config.codec
-        sound = read_audio(audio, codec.sample_rate, channels=codec.channels)
-        scales = None
-        if codec.normalizes:
-            codes, scales = self.codec.encode_scaled(sound.samples, k)
-        else:
-            codes = self.codec.encode(sound.samples, k)
-        return EncodedAudio(
-            codes,
-            codec.sample_rate,
-            sound.samples.shape[-1],
-            self.fingerprint,
-            scales,
-            tuple(sound.meta["notes"]),
-        )
+        return self.model.audio.encode_audio(audio, num_codebooks, bandwidth)
 
     def num_codebooks(self, num_codebooks: int = 0, bandwidth: float | None = None) -> int:
-        """The number of codebooks that a choice means; one :class:`InputError` line for a choice
-        that the codec has not.
-        """
-        codec = self.config.codec
-        if bandwidth is None:
-            if type(num_codebooks) is not int or not 0 <= num_codebooks <= codec.num_codebooks:
-                raise InputError(
-                    f"num_codebooks: expected 0 (all) to {codec.num_codebooks}, got "
-                    f"{shown(num_codebooks)}"
-                )
-            return num_codebooks or codec.num_codebooks
-        if num_codebooks:
-            raise InputError("expected either num_codebooks or bandwidth, got both")
-        try:
-            return codec.codebooks_for(bandwidth)
-        except ConfigError as e:
-            raise InputError(str(e)) from None
+        """The number of codebooks that :meth:`encode` would use.
 
-    def decode(self, codes: EncodedAudio | NDArray[Any] | Any) -> Audio:
-        """What :meth:`encode_audio` gave, or codes [K', T] of the first K' <= K codebooks -> sound.
-
-        :class:`EncodedAudio` comes back at its length, to the sample; bare codes as all that their
-        frames hold (and a codec that normalises loudness refuses them: their other half is
-        missing).
+        Raises :class:`InputError` where the codec does not offer it.
         """
-        codec = self.config.codec
-        encoded = codes if isinstance(codes, EncodedAudio) else None
-        if encoded is not None:
-            encoded.check(codec, self.fingerprint)
-        elif codec.normalizes:
-            raise InputError(
-                f"the codec of {self.config.name} normalises loudness: expected what encode_audio "
-                "gave, got codes without scales"
-            )
-        c = np.asarray(codes if encoded is None else encoded.codes)
-        most, size = codec.num_codebooks, codec.codebook_size
-        if c.ndim != 2 or not 1 <= c.shape[0] <= most or c.dtype.kind not in "iu":
-            raise InputError(
-                f"codes: expected whole numbers [1 to {most}, T], got {c.dtype} {list(c.shape)}"
-            )
-        if c.size and (c.min() < 0 or c.max() >= size):
-            raise InputError(f"codes: expected 0 to {size - 1}, got {c.min()} to {c.max()}")
-        c = np.ascontiguousarray(c, np.int32)
-        try:
-            samples = (
-                self.codec.decode(c)
-                if encoded is None or encoded.scales is None
-                else self.codec.decode(c, encoded.scales)
-            )
-        except ValueError as e:  # scales
-            raise InputError(str(e)) from None
-        if encoded is not None:
-            samples = samples[..., : encoded.samples]
-        return Audio(np.clip(samples, -1.0, 1.0), self.sample_rate)
+        return self.model.audio.num_codebooks(num_codebooks, bandwidth)
+
+    def decode(self, codes: EncodedAudio | NDArray[Any]) -> Audio:
+        """The result of :meth:`encode_audio`, or codes [K', T] of the first K' codebooks -> sound.
+
+        :class:`EncodedAudio` returns at its exact length. Bare codes return all samples of their
+        frames; a codec that normalises loudness refuses them with :class:`InputError`.
+        """
+        return self.model.audio.decode(codes)
 
     @property
     def semantic_encoder(self) -> SemanticEncoder:
-        """The semantic tokenizer.  Raises :class:`InputError` where the model has none."""
-        if self._semantic is None:
-            raise InputError(
-                f"model {self.config.name} has no semantic tokenizer; choose another model"
-            )
-        return self._semantic
+        """The semantic tokenizer. Raises :class:`InputError` where the model has none."""
+        return self.model.semantic
 
     def semantic(self, audio: AudioSource) -> NDArray[np.int32]:
-        """Any sound (see :func:`read_audio`) -> units int32 [T] that say what is spoken and not by
-        whom; unit t is that of frame t of :meth:`encode`.
+        """Sound -> semantic units int32 [T]: what is spoken, not by whom.
+
+        Unit t belongs to frame t of :meth:`encode`.
         """
         encoder = self.semantic_encoder
         return encoder.encode(read_audio(audio, self.sample_rate).samples)
 
     def semantic_stream(self) -> SemanticStream:
-        """Units as sound comes: ``push`` float32 samples [N] at ``sample_rate``, then ``flush``;
-        they come ``lookahead`` samples after the end of their frame, and are together what
-        :meth:`semantic` gives.
+        """Units as sound arrives: ``push`` float32 samples [N] at ``sample_rate``, then ``flush``.
+
+        Units come ``lookahead`` samples after the end of their frame. Together they equal the
+        result of :meth:`semantic`.
         """
         return self.semantic_encoder.stream()
 
@@ -520,84 +310,21 @@ class Engine(Verbs):
         min_seconds: float = 0.5,
         licence: str = "",
     ) -> Voice:
-        """A voice from the first ``max_seconds`` of sound (silence before it left out, the rest not
-        read).
+        """A voice from the first ``max_seconds`` of a sound, not counting leading silence.
+
+        Raises :class:`InputError` where less than ``min_seconds`` of it is not silent.
         """
-        if self.config.codec.channels != 1 or self.config.codec.normalizes:
-            raise InputError(
-                f"the codec of {self.config.name} is no language model's, which a voice is for; "
-                "choose another model"
-            )
-        sound = read_audio(
-            audio, self.sample_rate, max_seconds + _PROMPT_SLACK, "prompt", min_seconds
+        return self.model.audio.encode_voice(
+            audio, name, max_seconds=max_seconds, min_seconds=min_seconds, licence=licence
         )
-        notes = list(sound.meta["notes"])
-        trimmed = trim_silence(sound).samples[: round(max_seconds * self.sample_rate)]
-        if len(trimmed) < min_seconds * self.sample_rate:
-            got = f"{len(trimmed) / self.sample_rate:.3g} s"
-            raise InputError(
-                f"prompt: expected at least {min_seconds:g} s of sound, got {got} that is not "
-                "silent"
-            )
-        if len(trimmed) < len(sound.samples) and not notes:
-            notes.append(f"{len(trimmed) / self.sample_rate:.3g} s of the prompt used")
-        source = os.path.basename(os.fspath(audio)) if isinstance(audio, (str, os.PathLike)) else ""
-        codes = self.codec.encode(trimmed, 0)
-        name = name or Path(source).stem or "prompt"
-        return Voice(name, codes, self.fingerprint, self.frame_rate, licence, source, tuple(notes))
 
     def voices(self) -> list[str]:
         """Names of the voices in the model folder."""
-        return list(self.folder.voices)
+        return self.model.voices()
 
     def voice(self, name: str) -> Voice:
-        """A voice of the model folder, by name."""
-        if name not in self.folder.voices:
-            raise InputError(
-                f"there is no voice {shown(name)}; there is "
-                f"{first_few(self.voices(), 20) or 'none'}"
-            )
-        if name not in self._voices:
-            voice = Voice.load(self.folder.voices[name])
-            self.check_voice(voice)
-            self._voices[name] = voice
-        return self._voices[name]
-
-    def check_voice(self, voice: Voice) -> None:
-        """Raise :class:`InputError` unless the voice's codes are this codec's."""
-        k = self.config.lm.num_codebooks if self.config.lm is not None else 1
-        voice.check(self.config.codec, self.fingerprint, k)
-
-    # For stream.py
-
-    def fork_prefix(self, shared: Prefix) -> Any:
-        """A session that has heard ``shared``; the prefill is done once for each of the latest
-        prefixes.
-        """
-        key = shared.key()
-        with self._lock:
-            base = self._prefixes.get(key)
-            if base is None:
-                base = self.lm.session(self.capacity)
-                base.prefill(shared.frames, None, shared.continuous or None)
-                self._prefixes[key] = base
-                if len(self._prefixes) > _PREFIXES:
-                    self._prefixes.popitem(last=False)
-            self._prefixes.move_to_end(key)
-            return base.fork()
-
-    def describe(self, plan: Plan) -> dict[str, Any]:
-        """What every result says about how it was made."""
-        about = {"task": plan.task.name, "model": self.config.name, **plan.options, **plan.meta}
-        return {
-            **about,
-            "backend": self.backend,
-            "device": self.device,
-            "dtype": self.dtype,
-            "kv_dtype": self.kv_dtype,
-            "threads": self.threads,
-            "isa": core().isa(),
-        }
+        """A voice of the model folder. Raises :class:`InputError` for an unknown name."""
+        return self.model.voice(name)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,6 +1,4 @@
-"""What the engine raises for anything that a caller can put right; each message says expected, got
-and remedy.
-"""
+"""The error for anything a caller can correct: what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -8,12 +6,12 @@ from __future__ import annotations
 class InputError(ValueError):
     """An input, option, file or model folder that cannot be used.
 
-    One line; nothing has been changed or written.
+    The message is one line. Nothing has been changed or written.
     """
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value for an error message: on one line, and short."""
+    """A value for an error message, short and on one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -1,7 +1,7 @@
-"""The tasks as methods: thin names over ``Engine.generate`` that say what goes in.
+"""The built-in tasks as methods, on top of ``Engine.generate``.
 
-Every method takes the task's options, too (``engine.tasks()`` lists them), and returns
-:class:`Audio` with the seed in ``meta``.
+Every method also takes the task's options (``engine.tasks()`` lists them) and returns
+:class:`Audio` with the seed in ``meta``. All raise :class:`InputError` for bad inputs.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ class Verbs:
         raise NotImplementedError
 
     def tts(self, text: str | None = None, **inputs: Any) -> Audio:
-        """Speak a text, in the voice of ``prompt``; ``phones`` may be given instead of it."""
+        """Speak a text in the voice of ``prompt``; ``phones`` may replace the text."""
         return self.generate("tts", text=text, **inputs)
 
     def convert(self, source: Any, prompt: Any = None, **inputs: Any) -> Audio:
-        """Say what is said in ``source`` in the voice of ``prompt`` (or ``voice``)."""
+        """The words of ``source`` in the voice of ``prompt`` (or ``voice``)."""
         return self.generate("vc", source=source, prompt=prompt, **inputs)
 
     def enhance(self, source: Any, **inputs: Any) -> Audio:
-        """Speech without its noise; as long as ``source``."""
+        """Speech without its noise, as long as ``source``."""
         return self.generate("se", source=source, **inputs)
 
     def dereverb(self, source: Any, **inputs: Any) -> Audio:
-        """Speech without its room; as long as ``source``."""
+        """Speech without its room, as long as ``source``."""
         return self.generate("sd", source=source, **inputs)
 
     def extract(self, source: Any, prompt: Any = None, **inputs: Any) -> Audio:
-        """The speaker of ``prompt`` alone, out of the mixture ``source``."""
+        """Only the speaker of ``prompt``, out of the mixture ``source``."""
         return self.generate("tse", source=source, prompt=prompt, **inputs)
 
     def sing(self, score: Any, **inputs: Any) -> Audio:
-        """Sing a score: a file, a text, or notes (``score.py``)."""
+        """Sing a score: a file, a text, or a list of notes."""
         return self.generate("svs", score=score, **inputs)
 
     def sound(self, text: Any, **inputs: Any) -> Audio:
@@ -50,8 +50,9 @@ class Verbs:
         return self.generate("t2m", text=text, **inputs)
 
     def edit(self, instruction: Any, source: Any, **inputs: Any) -> Audio:
-        """Change ``source`` (within ``span``, in seconds) as an instruction says; outside of it no
-        sample changes.
+        """Change ``source`` as an instruction says.
+
+        ``span``: begin and end in seconds; no sample outside of it changes.
         """
         return self.generate("a_edit", instruction=instruction, source=source, **inputs)
 
@@ -60,7 +61,8 @@ class Verbs:
         return self.generate("i_tts", instruction=instruction, text=text, **inputs)
 
     def speech_edit(self, source: Any, span: Any, text: str | None = None, **inputs: Any) -> Audio:
-        """Speak ``text`` in place of ``span`` (begin and end in seconds) of a recording; outside of
-        it no sample changes.
+        """Speak ``text`` in place of ``span`` (begin and end in seconds) of a recording.
+
+        No sample outside of it changes.
         """
         return self.generate("s_edit", source=source, span=span, text=text, **inputs)

@@ -15,6 +15,7 @@ from tiny import make_tiny_model
 
 import uniaudio_engine.backends.core
 from uniaudio_engine import Audio, Engine
+from uniaudio_engine.model import Model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,13 +49,13 @@ def engine(fake: None, tiny_folder: Path) -> Engine:
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
     """The sessions that the engine runs, as they are made."""
     made: list[fake_core.LMSession] = []
-    original = Engine.fork_prefix
+    original = Model.fork_prefix
 
-    def kept(self: Engine, shared: Any) -> Any:
+    def kept(self: Model, shared: Any) -> Any:
         made.append(original(self, shared))
         return made[-1]
 
-    monkeypatch.setattr(Engine, "fork_prefix", kept)
+    monkeypatch.setattr(Model, "fork_prefix", kept)
     return made
 
 

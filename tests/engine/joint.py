@@ -11,7 +11,7 @@ from uniaudio_training.lm.captions import train_captions
 
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
 from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes

@@ -27,7 +27,7 @@ import uniaudio_engine
 import uniaudio_engine.storage.folder
 from uniaudio_engine import Engine, read_audio
 from uniaudio_engine.cli.main import main
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 ROOT = Path(uniaudio_engine.__file__).parents[

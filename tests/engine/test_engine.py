@@ -16,13 +16,14 @@ import fake_core
 import numpy as np
 import pytest
 from conftest import tone
+from sequences import tts_sequence, voice_prefix
 from tiny import make_tiny_model, tiny_config
 
 from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
-from uniaudio_engine.request import aligned as aligned_rows
+from uniaudio_engine.model import Model
 from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.batch import run_together
 from uniaudio_engine.request.plan import piece_seed, split_phones
-from uniaudio_engine.request.stream import run_together
 from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
@@ -55,24 +56,24 @@ def test_the_model_hears_the_trainer_s_sequence(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions: list[fake_core.LMSession] = []
-    original = Engine.fork_prefix
+    original = Model.fork_prefix
 
-    def kept(self: Engine, shared: seq.Ids) -> Any:
+    def kept(self: Model, shared: seq.Ids) -> Any:
         sessions.append(original(self, shared))
         return sessions[-1]
 
-    monkeypatch.setattr(Engine, "fork_prefix", kept)
+    monkeypatch.setattr(Model, "fork_prefix", kept)
     voice = engine.encode_voice(tone(1.0))
     for speed in (1.0, 1.6):
         sessions.clear()
         codes = codes_of(engine, phones="pau hh ax0 l ow1 pau", voice=voice, seed=3, speed=speed)
         (session,) = [s for s in sessions if s.frames > 100]
-        phones = [engine.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")]
+        phones = [
+            engine.model.label_ids("phone")[p] for p in ("pau", "hh", "ax0", "l", "ow1", "pau")
+        ]
         first = len(voice.codes[0]) + 4 + 6 + 3
         durations = seq.token_durations(engine.layout, session.log[first : first + 6])
-        expected = aligned_rows.tts_sequence(
-            engine.layout, phones, durations, codes, voice.codes[:2].T
-        )
+        expected = tts_sequence(engine.layout, phones, durations, codes, voice.codes[:2].T)
         assert np.array_equal(session.log, expected.frames)
         assert np.array_equal(session.aligned, expected.aligned)
 
@@ -98,7 +99,7 @@ def test_seeds(engine: Engine) -> None:
 def test_sentences_of_one_text_differ(engine: Engine) -> None:
     codes = codes_of(engine, phones="pau hh\npau hh", seed=4)
     plan = engine.plan("tts", phones="pau hh", seed=4)
-    first = run_together(engine, [plan])[0][0]
+    first = run_together(engine.model, [plan])[0][0]
     assert np.array_equal(codes[: len(first)], engine.layout.frames_to_codes(first))
     assert not np.array_equal(codes[len(first) : 2 * len(first)], codes[: len(first)])
 
@@ -406,7 +407,7 @@ def test_codes_there_and_back(engine: Engine) -> None:
 
 def test_token_api(engine: Engine) -> None:
     lm = engine.lm
-    prefix = seq.voice_prefix(engine.layout, None)
+    prefix = voice_prefix(engine.layout)
     assert lm.logits(prefix).shape == (4, 2, engine.config.lm.vocab_size)  # type: ignore[union-attr]
     frames = lm.generate(prefix, 6, Sampling(temperature=0.5), seed=1)
     assert frames.shape == (6, 2)
@@ -437,7 +438,7 @@ def test_token_api(engine: Engine) -> None:
 )
 def test_token_api_refuses(call: Any, engine: Engine) -> None:
     with pytest.raises(InputError, match="expected"):
-        call(engine.lm, seq.voice_prefix(engine.layout, None))
+        call(engine.lm, voice_prefix(engine.layout))
 
 
 # Tasks are data

@@ -28,7 +28,8 @@ from uniaudio_engine.audio.encoded import EncodedAudio
 from uniaudio_engine.audio.voice import Voice
 from uniaudio_engine.cli.examples import example_files
 from uniaudio_engine.cli.main import build_parser, main
-from uniaudio_engine.request.tasks import TASKS, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.score.reading import lay_out, read_score
 from uniaudio_engine.storage.folder import find_folder, load_config
 

@@ -15,7 +15,7 @@ from joint import make_joint_model
 from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm
 
 from uniaudio_engine import _C, Engine, InputError
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 
 GREEDY: dict[str, Any] = {"greedy": True}
 DRAWN: dict[str, Any] = {
@@ -161,13 +161,14 @@ def test_tasks_with_a_caption_take_guidance(
     layout = engine.layout
     begin, end = (layout.special(f"caption_{side}") for side in ("start", "end"))
     for piece in plan.pieces:
-        assert piece.plain is not None
-        at = int(np.flatnonzero((piece.body.frames == begin).all(1))[0])
-        stop = int(np.flatnonzero((piece.body.frames == end).all(1))[0])
+        sequence = piece.sequence
+        assert sequence.unconditional is not None
+        body = sequence.conditional.body.frames
+        at = int(np.flatnonzero((body == begin).all(1))[0])
+        stop = int(np.flatnonzero((body == end).all(1))[0])
         assert stop > at + 1
-        assert np.array_equal(
-            piece.plain.frames, np.delete(piece.body.frames, range(at + 1, stop), 0)
-        )
+        without = np.delete(body, range(at + 1, stop), 0)
+        assert np.array_equal(sequence.unconditional.body.frames, without)
     strong = engine.generate(task, **request_, guidance=3.0, seed=1)
     with engine.stream(task, **request_, guidance=3.0, seed=1, chunk_frames=(3, 5)) as stream:
         assert np.array_equal(np.concatenate([c.samples for c in stream]), strong.samples)
@@ -177,7 +178,8 @@ def test_tasks_with_a_caption_take_guidance(
     assert np.array_equal(together[0].samples, strong.samples)
     assert not np.array_equal(together[1].samples, strong.samples)
     assert strong.meta["guidance"] == 3.0
-    assert all(p.plain is None for p in engine.plan(task, **request_, guidance=1.0).pieces)
+    unguided = engine.plan(task, **request_, guidance=1.0)
+    assert all(p.sequence.unconditional is None for p in unguided.pieces)
 
 
 def test_guidance_is_an_option_of_tasks_with_a_caption_only(engine: Engine) -> None:

@@ -405,7 +405,7 @@ def test_folder(tmp_path: Path) -> None:
         512,
         {"text_t5": 768},
     )
-    assert engine.folder.phones == (*PHONES, "<UNK>")
+    assert engine.model.folder.phones == (*PHONES, "<UNK>")
     assert (tmp_path / "out/lexicon.txt").read_text() == "HELLO HH AH0 L OW1\n"
     assert engine.config.codec.num_codebooks == 4 and engine.config.codec.sample_rate == 16000
     assert {"tts", "vc", "se", "s_edit", "svs", "t2s"} <= {t["name"] for t in engine.tasks()}

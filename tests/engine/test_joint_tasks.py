@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from conftest import tone
 from joint import make_joint_model
-from uniaudio_training.lm.items import Item, Spoken, Sung, item_sequence
+from uniaudio_training.lm.items import Item
 
 from uniaudio_engine import Audio, Engine, InputError
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import token_durations
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.sequence_builder import Spoken, Sung
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.score.reading import lay_out, read_score
 
 SCORE = "C4 1 hello\nE4 1 -\nR 0.5\nG4 1 you\n"
@@ -65,7 +66,7 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
         first = (
             int(np.flatnonzero(log[:, 0] == layout.vocabulary.special("duration_start"))[-1]) + 1
         )
-        phones = [e.label_ids("phone")[p] for p in given["phones"].split()]
+        phones = [e.model.label_ids("phone")[p] for p in given["phones"].split()]
         inputs["text"] = Spoken(
             np.array(phones), token_durations(layout, log[first : first + len(phones)])
         )
@@ -79,7 +80,7 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
         inputs["source"] = e.semantic(given["source"])
     if task == "svs":
         song = lay_out(read_score(SCORE), 50.0)
-        phones = [e.label_ids("phone")[p] for p in song.phones]
+        phones = [e.model.label_ids("phone")[p] for p in song.phones]
         inputs["score"] = Sung(
             *(np.array(v) for v in (phones, song.durations, song.pitches, song.note_frames))
         )
@@ -87,7 +88,7 @@ def trained(e: Engine, task: str, log: np.ndarray) -> tuple[Item, np.ndarray | N
         prompt = aligned_rows.edit_context(e.encode(given["source"]).T, 55, 70)
     for name in ("text", "instruction"):
         if name in given and task != "tts":
-            inputs[name] = e.captions.encode(given[name])
+            inputs[name] = e.model.captions.encode(given[name])
     return Item(TASKS[task], codes, inputs), prompt
 
 
@@ -99,7 +100,7 @@ def test_the_engine_lays_out_what_the_trainer_trains(
     engine.generate(task, seed=3, **REQUESTS[task], **unguided)
     (session,) = sessions
     item, prompt = trained(engine, task, session.log)
-    expected = item_sequence(engine.layout, item, prompt)
+    expected = item.sequence(engine.layout, prompt).complete(item.codes)
     assert np.array_equal(session.log, expected.frames)
     aligned = expected.aligned.copy()
     if task == "a_edit":  # the trainer's source ends where this one goes on

@@ -17,12 +17,12 @@ from joint import CAPTIONS, UNITS, K, joint_config
 from tiny import random_weights
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.lm.captions import train_captions
-from uniaudio_training.lm.items import Given, Item, item_sequence, make_item
+from uniaudio_training.lm.items import Given, Item, make_item
 from uniaudio_training.user_tasks import extend, read_user_tasks
 
 from uniaudio_engine import Engine
 from uniaudio_engine.request.sequence import Layout, aligned_vocab, token_durations, vocab_size
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
@@ -214,7 +214,7 @@ def trainer_item(e: Engine, work: Path, task: str, **row: Any) -> Item:
             example.label,
             codes,
             units,
-            e.captions,
+            e.model.captions,
             {"phone": PHONES, **users[task].labels},
         )
     )
@@ -252,8 +252,9 @@ def test_the_engine_lays_out_what_the_trainer_trains(
         )
         drawn = token_durations(layout, session.log[first : first + len(inputs["text"])])
         inputs["text"] = dataclasses.replace(inputs["text"], durations=drawn)
-    voice = inputs["who"] if item.task.lead is not None else None
-    sequence = item_sequence(layout, dataclasses.replace(item, codes=codes, inputs=inputs), voice)
+    voice = inputs["who"] if item.task.shared_prompt is not None else None
+    item = dataclasses.replace(item, codes=codes, inputs=inputs)
+    sequence = item.sequence(layout, voice).complete(codes)
     frames, aligned = sequence.frames, sequence.aligned
     if (
         task == "answer"
@@ -271,7 +272,7 @@ def test_an_entry_s_own_tokens_are_in_the_sequence(engine: Engine, work: Path) -
     """Not only equal, but what was asked: the task's token, its segment, its label."""
     v = engine.layout.vocabulary
     item = trainer_item(engine, work, "backwards", **rows_of("backwards"))
-    frames = item_sequence(engine.layout, item).frames[:, 0].tolist()
+    frames = item.sequence(engine.layout).complete(item.codes).frames[:, 0].tolist()
     assert frames[:3] == [v.special("start"), v.special("REV_task"), v.special("forwards_start")]
     mood = v.span("mood").start
     at = frames.index(v.special("mood_start"))

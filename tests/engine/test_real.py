@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tone
+from sequences import tts_sequence, voice_prefix
 
 import uniaudio_engine
 from uniaudio_engine import Engine, Sampling
-from uniaudio_engine.request import aligned as aligned_rows
-from uniaudio_engine.request import sequence as seq
 
 TEXT = "Hello there. This is a second sentence."
 ROOT = Path(uniaudio_engine.__file__).parents[
@@ -86,7 +85,7 @@ def test_stream_is_offline(real: Engine, voice: Any) -> None:
 
 def test_saved_and_restored_sessions_go_on_with_the_same_tokens(real: Engine) -> None:
     layout = real.layout
-    prefix = seq.voice_prefix(layout, None)
+    prefix = voice_prefix(layout)
     how = {"seed": 4, "allowed": layout.audio_ranges(), "temperature": 0.9, "top_k": 12}
     straight = real.lm.session(64)
     straight.prefill(prefix)
@@ -113,11 +112,9 @@ def test_logits_are_torch_s(real: Engine) -> None:
     config = real.config.lm
     assert config is not None
     module = MultiScaleLM(config).eval()
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in real.folder.lm.items()})
+    module.load_state_dict({k: torch.from_numpy(v) for k, v in real.model.folder.lm.items()})
     rng = np.random.default_rng(0)
-    sequence = aligned_rows.tts_sequence(
-        real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2))
-    )
+    sequence = tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
     with torch.no_grad():
         expected = module(
             torch.from_numpy(sequence.frames)[None].long(),
@@ -134,7 +131,7 @@ def test_logits_are_torch_s(real: Engine) -> None:
 
 
 def test_greedy_is_the_argmax_of_the_logits(real: Engine) -> None:
-    prefix = seq.voice_prefix(real.layout, None)
+    prefix = voice_prefix(real.layout)
     frames = real.lm.generate(prefix, 5, Sampling(temperature=0), seed=0)
     logits = real.lm.logits(np.concatenate((prefix, frames)))[len(prefix) :]
     for slot, ((start, size),) in enumerate(real.layout.audio_ranges()):
@@ -174,7 +171,7 @@ def test_bfloat16_weights_run(tmp_path: Path, real: Engine) -> None:
     half = Engine.from_pretrained(
         make_tiny_model(tmp_path / "half", dtype="bfloat16"), dtype="float32"
     )
-    prefix = seq.voice_prefix(real.layout, None)
+    prefix = voice_prefix(real.layout)
     a, b = half.lm.logits(prefix), real.lm.logits(prefix)
     assert 0 < np.abs(a - b).max() < 0.2 * np.abs(b).max()
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sequences import tts_sequence, voice_prefix
 
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request import sequence as seq
+from uniaudio_engine.request.sequence_builder import Spoken, build
+from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.storage.config import ConfigError
 
 LAYOUT = seq.Layout(seq.make_vocabulary(num_codebooks=2, codebook_size=8, num_phones=5), 2)
@@ -26,7 +29,7 @@ def test_vocabulary_spans_leave_room_for_specials() -> None:
 
 
 def test_tts_sequence_by_hand() -> None:
-    s = aligned_rows.tts_sequence(
+    s = tts_sequence(
         LAYOUT, [3, 0, 4], [1, 2, 1], [[0, 1], [2, 3], [4, 5], [6, 7]], prompt=[[7, 0], [0, 7]]
     )
     name = V.special
@@ -88,10 +91,9 @@ def test_frames_left_is_clipped_but_the_frames_are_all_there() -> None:
 
 
 def test_no_prompt_is_an_empty_segment() -> None:
-    assert len(seq.voice_prefix(LAYOUT, None)) == 4
+    assert len(voice_prefix(LAYOUT)) == 4
     assert (
-        seq.voice_prefix(LAYOUT, None).tolist()
-        == seq.voice_prefix(LAYOUT, np.zeros((0, 2), np.int64)).tolist()
+        voice_prefix(LAYOUT).tolist() == voice_prefix(LAYOUT, np.zeros((0, 2), np.int64)).tolist()
     )
 
 
@@ -103,17 +105,21 @@ def test_speed_keeps_the_total(speed: float) -> None:
     assert abs(scaled.sum() - d.sum() / speed) <= 1
 
 
+def with_phones(phones: list[float]) -> None:
+    build(LAYOUT, TASKS["tts"], {"text": Spoken(np.array(phones))})
+
+
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: seq.phone_segment(LAYOUT, [5]),
-        lambda: seq.phone_segment(LAYOUT, [-1]),
-        lambda: seq.phone_segment(LAYOUT, [0.5]),
+        lambda: with_phones([5]),
+        lambda: with_phones([-1]),
+        lambda: with_phones([0.5]),
         lambda: LAYOUT.codes_to_frames([[0, 8]]),
         lambda: LAYOUT.codes_to_frames([0, 1]),
         lambda: seq.duration_tokens(LAYOUT, [0]),
         lambda: aligned_rows.phone_rows(LAYOUT, [1, 2], [3]),
-        lambda: aligned_rows.tts_sequence(LAYOUT, [1], [2], [[0, 0]]),
+        lambda: tts_sequence(LAYOUT, [1], [2], [[0, 0]]),
     ],
 )
 def test_values_out_of_range_are_refused(call) -> None:  # type: ignore[no-untyped-def]

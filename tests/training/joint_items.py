@@ -8,7 +8,7 @@ import numpy as np
 from uniaudio_training.corpus.schema import TASKS, Edit, Label, Note, Phone, Span, Track
 from uniaudio_training.lm.items import Given, Item, make_item
 
-from uniaudio_engine.request.tasks import TASKS as ENTRIES
+from uniaudio_engine.request.task_table import TASKS as ENTRIES
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 

@@ -11,7 +11,7 @@ from uniaudio_training.corpus.flite import flite
 from uniaudio_training.corpus.sentences import WORDNET
 
 from uniaudio_engine.cli.examples import example_files
-from uniaudio_engine.request.tasks import TASKS
+from uniaudio_engine.request.task_table import TASKS
 
 SHIPPED = {p.name: p for p in example_files()}
 

@@ -445,7 +445,7 @@ def test_trainers_read_it(corpus):
     from uniaudio_training.lm.items import Given, make_item
     from uniaudio_training.lm.tokens import tokenize
 
-    from uniaudio_engine.request.tasks import TASKS as ENTRIES
+    from uniaudio_engine.request.task_table import TASKS as ENTRIES
 
     data = CodecData(corpus.folder, 320, 40, {"tts": 0.4, "se": 0.3, "t2s": 0.3})
     samples, phones = data.batch(np.random.default_rng(0), 12)

@@ -255,5 +255,5 @@ def test_weight_norm_is_folded_as_torch_folds_it(tmp_path: Path) -> None:
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
     theirs = pair.theirs.state_dict()["encoder.layers.3.conv.weight"].numpy()
-    ours = pair.engine.folder.codec["encoder.stages.0.down.weight"]
+    ours = pair.engine.model.folder.codec["encoder.stages.0.down.weight"]
     assert np.abs(ours - theirs).max() <= 2e-7 * np.abs(theirs).max()

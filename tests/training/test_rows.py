@@ -19,7 +19,7 @@ from uniaudio_training.lm.data import (
     task_batch,
     with_noise,
 )
-from uniaudio_training.lm.items import frame_durations, item_sequence, make_item, song_notes
+from uniaudio_training.lm.items import frame_durations, make_item, song_notes
 from uniaudio_training.lm.setup import build_config
 from uniaudio_training.lm.train import global_hidden
 from uniaudio_training.models.lm import MultiScaleLM
@@ -207,7 +207,7 @@ def columns(layout, seq, name):
 def test_a_source_rides_beside_its_target(model, captions):
     _, layout = model
     (item, *_) = random_items("se", captions)
-    seq = item_sequence(layout, item, None)
+    seq = item.sequence(layout).complete(item.codes)
     for k in range(8):
         assert np.array_equal(columns(layout, seq, f"source{k}"), item.inputs["source"][:, k])
     assert (
@@ -225,7 +225,7 @@ def test_a_song_s_notes_and_rests(model, captions):
     assert pitches.tolist() == [0, 60, 64, 0] and counts.tolist() == [5, 15, 10, frames - 30]
     codes = np.zeros((frames, CODEBOOKS), int)
     item = make_item(given(label, {"target": codes, "prompt": codes}))
-    seq = item_sequence(layout, item, codes[:20])
+    seq = item.sequence(layout, codes[:20]).complete(item.codes)
     assert columns(layout, seq, "note").tolist() == [0] * 5 + [25] * 15 + [29] * 10 + [0] * (
         frames - 30
     )

@@ -24,7 +24,8 @@ from uniaudio_training.run import Run
 from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks
 
 from uniaudio_engine.request.sequence import Layout, aligned_vocab, make_vocabulary, vocab_size
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.text.phones import PHONES
 
 FAULT = {"name": "fault", "modality": "tokens", "segment": "fault", "help": "what is wrong"}
@@ -108,11 +109,11 @@ BAD_FILES = {
     ),
     "a source that may be absent": (
         {"inputs": [{**SOURCE, "required": False}]},
-        "expected one input beside the target, required",
+        "expected at most one aligned input, required",
     ),
-    "two beside the target": (
+    "two aligned inputs": (
         {"inputs": [SOURCE, {**SOURCE, "name": "other"}]},
-        "expected one input beside the target",
+        "expected at most one aligned input",
     ),
     "nothing to finish on": (
         {"inputs": [{**SOURCE, "place": "sequence"}], "finish": "length"},

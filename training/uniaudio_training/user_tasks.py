@@ -16,7 +16,8 @@ from pathlib import Path
 from uniaudio_engine.errors import first_few, shown
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import Layout, extend_vocabulary
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.storage.config import VocabularyConfig, from_dict
 
 MAX_FILE = 1 << 20  # bytes

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..request.options import MAX_SEED, Option, sampling_options
 from ..request.sequence import Ids, Layout
-from ..request.tasks import MAX_SEED, Option, sampling_options
 from ..storage.config import LMConfig
 from .core import core
 

@@ -185,12 +185,12 @@ def _source(exported: Exported, model: str | os.PathLike[str] | None) -> Path | 
 def _native(
     exported: Exported, folder: Path, threads: int, progress: Callable[[str], None]
 ) -> Iterator[Row]:
-    from ..engine import Engine
+    from ..model import Model
+    from ..request.plan import make_plan
+    from ..request.stream import AudioStream, collect
 
-    native = Engine.from_pretrained(folder, dtype="float32", threads=threads)
-    graphs = Engine.from_pretrained(
-        exported.path, backend="onnx", threads=threads, device=exported.device
-    )
+    native = Model.load(folder, dtype="float32", threads=threads)
+    graphs = Model.load(exported.path, backend="onnx", threads=threads, device=exported.device)
     exact = exported.dtype == "float32"
     signal = _signal(native.sample_rate)
     progress("codec: native backend")
@@ -233,7 +233,7 @@ def _native(
         None,
         same == 1 if exact else None,
     )
-    tasks = {t["name"] for t in native.tasks()}
+    tasks = native.tasks
     requests: list[tuple[str, dict[str, Any]]] = (
         [("tts", {"text": TEXT})] if "tts" in tasks and native.config.semantic is not None else []
     )
@@ -244,7 +244,10 @@ def _native(
     ]
     for task, inputs in requests:
         progress(f"{task}: native backend")
-        a, b = (e.generate(task, seed=7, **inputs) for e in (native, graphs))
+        a, b = (
+            collect(AudioStream(m, make_plan(m, task, {**inputs, "seed": 7})))
+            for m in (native, graphs)
+        )
         yield _audio(
             f"{task}, {len(a.samples) / a.sample_rate:.1f} s", a.samples, b.samples, None, exact
         )

@@ -22,10 +22,11 @@ from ..backends import cuda
 from ..backends.core import core, default_threads
 from ..engine import Engine
 from ..errors import InputError
-from ..request.plan import Piece, Plan
+from ..request.options import SEED
+from ..request.plan import Plan
+from ..request.sampling import audio_sampling
 from ..request.sequence import Ids
-from ..request.stream import audio_sampling
-from ..request.tasks import SEED
+from ..request.sequence_builder import TaskSequence
 from ..storage.folder import bundled_models, find_folder, load_config
 
 _BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
@@ -43,23 +44,23 @@ def measure(
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
     piece = next(iter(plan.pieces))
+    sequence = piece.sequence.conditional
     frames = max(
         8,
         min(
             round(seconds * engine.frame_rate),
-            engine.capacity - len(piece.shared) - len(piece.body) - 2,
+            engine.capacity - len(sequence) - 2,
         ),
     )
 
-    prefill = [_timed(lambda: _prefill(engine, piece.shared.frames)) for _ in range(repeat)]
+    prefill = [_timed(lambda: _prefill(engine, sequence.shared.frames)) for _ in range(repeat)]
     lm, decode = [], []
     for _ in range(repeat):
-        codes, ms = _timed_frames(engine, plan, piece, frames)
+        codes, ms = _timed_frames(engine, plan, sequence, frames)
         lm.append(ms)
         decode.append(_timed(lambda c=codes: _decode(engine, c)) / len(codes))  # type: ignore[misc]
-    engine.fork_prefix(
-        piece.shared
-    )  # from here on the voice is known, as it is to an app after its first sentence
+    # From here on the voice is cached, as it is for an app after its first sentence.
+    engine.model.fork_prefix(sequence.shared)
     first, factor = [], []
     for _ in range(repeat):
         audio = engine.generate("tts", text=_TEXT, **options)
@@ -83,7 +84,7 @@ def measure(
         "repeat": repeat,
         "ms_per_frame": round(ms, 4),
         "decode_ms_per_frame": round(statistics.median(decode), 4),
-        "prefill_frames": len(piece.shared),
+        "prefill_frames": len(sequence.shared),
         "prefill_ms": round(statistics.median(prefill), 3),
         "first_chunk_ms": round(statistics.median(first), 3),
         "realtime_factor": round(statistics.median(factor), 3),
@@ -166,13 +167,14 @@ def _prefill(engine: Engine, frames: Ids) -> Any:
     return session
 
 
-def _timed_frames(engine: Engine, plan: Plan, piece: Piece, n: int) -> tuple[Ids, float]:
-    """n frames as speech has them, with some aligned rows; returns them and ms a frame."""
-    session = engine.fork_prefix(piece.shared)
-    session.prefill(piece.body.frames)
+def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) -> tuple[Ids, float]:
+    """Generate n frames with aligned rows, as speech has them; returns them and ms per frame."""
+    session = engine.model.fork_prefix(sequence.shared)
+    session.prefill(sequence.body.frames)
     aligned = engine.layout.no_aligned(n)
     aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
-    sampling = audio_sampling(engine, plan.task.check_options(plan.options), piece.seed)
+    seed = int(plan.options["seed"])
+    sampling = audio_sampling(engine.layout, plan.task.check_options(plan.options), seed)
     begin = time.perf_counter()
     frames = session.generate(n, sampling, aligned)
     return frames, 1000 * (time.perf_counter() - begin) / n

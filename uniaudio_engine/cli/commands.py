@@ -28,8 +28,10 @@ from ..audio.sound import (
 from ..audio.voice import Voice
 from ..engine import Engine
 from ..errors import InputError, first_few, shown
+from ..request.options import Option
 from ..request.stream import AudioStream
-from ..request.tasks import TASKS, Option, Task
+from ..request.task_table import TASKS
+from ..request.tasks import Task
 from ..storage.files import atomic_write
 from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder

@@ -1,12 +1,15 @@
-"""``uniaudio export``: a model folder as graphs that another runtime can load, and the proof that
-they are right.
+"""``uniaudio export``: a model folder as graphs that another runtime can load, and their check.
+
+The exporters belong to the training distribution, because they need torch. They register
+themselves as entry points of the group ``uniaudio.exporters``, so nothing here imports them.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 
 from ..errors import InputError
@@ -113,14 +116,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--device", type=int, default=0, help="number of the GPU (default 0)")
 
 
+def _exporter(name: str) -> Callable[..., Any]:
+    """The function that an installed distribution registered under this name.
+
+    Raises :class:`InputError` where there is none, or where it lacks a package that it needs.
+    """
+    for point in entry_points(group="uniaudio.exporters", name=name):
+        try:
+            found: Callable[..., Any] = point.load()
+        except ImportError as e:
+            raise InputError(
+                f"export {name} needs torch, onnx and onnxscript ({e}): "
+                "pip install 'uniaudio-training[export]'"
+            ) from None
+        return found
+    raise InputError(
+        f"export {name}: expected the training package, which is not installed: "
+        "pip install 'uniaudio-training[export]', or in a checkout "
+        "pip install './training[export]'"
+    )
+
+
 def _tensorrt(args: argparse.Namespace) -> int:
-    try:
-        build = importlib.import_module("uniaudio_training.export.tensorrt")
-    except ImportError as e:
-        raise InputError(
-            f"export needs onnx ({e}): pip install 'uniaudio-engine[export]'"
-        ) from None
-    made = build.export_tensorrt(
+    made = _exporter("tensorrt")(
         args.folder,
         args.output,
         args.profile,
@@ -140,9 +158,11 @@ def _tensorrt(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> int:
     from ..engine import Engine
-    from ..request.spoken import spoken_request
+    from ..request.request_file import spoken_request
 
-    text = spoken_request(Engine.from_pretrained(args.folder, backend="onnx"), args.text, args.seed)
+    text = spoken_request(
+        Engine.from_pretrained(args.folder, backend="onnx").model, args.text, args.seed
+    )
     with atomic_write(args.output) as f:
         f.write(text.encode())
     frames = next(line for line in text.splitlines() if line.startswith("target ")).split()[1]
@@ -155,15 +175,7 @@ def _request(args: argparse.Namespace) -> int:
 
 
 def _onnx(args: argparse.Namespace) -> int:
-    try:
-        write = importlib.import_module(
-            "uniaudio_training.export.write"
-        )  # by name: torch is not the engine's
-    except ImportError as e:
-        raise InputError(
-            f"export needs torch, onnx and onnxscript ({e}): pip install 'uniaudio-engine[export]'"
-        ) from None
-    about = write.export_onnx(args.model, args.output, args.dtype, progress)
+    about = _exporter("onnx")(args.model, args.output, args.dtype, progress)
     progress("")
     if not args.json:
         print(

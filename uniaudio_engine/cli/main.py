@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
-from ..request.tasks import TASKS, Task
+from ..request.task_table import TASKS
+from ..request.tasks import Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
 

@@ -1,16 +1,15 @@
-"""Aligned rows: sources that are aligned with the target in time ride beside it, one row of ids
-with each frame.
+"""Aligned rows: sources that are aligned with the target in time, one row of ids per frame.
 
-Row t goes with the step that predicts frame t: the LM embeds its ids, sums them and adds the sum to
-that step's input, so a time-aligned source costs no sequence at all (concatenating it would double
-the frames). Each column has its own ``aligned_span``; -1 adds nothing. A row may look ahead
-(``ahead*``, ``unit_next``), as far as streaming may wait. Pure NumPy and no state; T frames, S
+Row t belongs to the step that predicts frame t: the LM embeds its ids, sums them and adds the sum
+to that step's input. An aligned source takes no place in the sequence; concatenating it would
+double the frames. Each column has its own ``aligned_span``; -1 adds nothing. A row may look ahead
+(``ahead*``, ``unit_next``), as far as streaming may wait. Pure NumPy, no state. T frames, S
 columns, P phones.
 
-Of the phones' columns (``ALIGNED_SLOTS``) an audio frame inside phone i has (p[i], p[i+1], p[i+2],
-min(left, size) - 1), where ``left`` counts the frames that remain in this phone, this one included;
-the duration token of phone i has (p[i], p[i+1], p[i+2], -1); phones beyond the sentence's end are
--1, and so is all else.
+The columns of phones are ``ALIGNED_SLOTS``. In an audio frame of phone i they are (p[i], p[i+1],
+p[i+2], min(left, size) - 1), where ``left`` counts the frames that remain of this phone, this one
+included. In the duration token of phone i they are (p[i], p[i+1], p[i+2], -1). Phones beyond the
+end of the sentence are -1, as is everything else.
 """
 
 from __future__ import annotations
@@ -20,19 +19,17 @@ from typing import Any
 import numpy as np
 
 from ..storage.config import Span
-from .sequence import ALIGNED_SLOTS, Ids, Layout, Sequence, build_sequence, checked
+from .sequence import ALIGNED_SLOTS, Ids, Layout, checked
 
-LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` are ahead of their row: 60 ms
+LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` look ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
 CONTEXT_BEFORE, CONTEXT_AFTER = 100, 50  # frames around a speech edit that are its voice prompt
-SOURCE, AHEAD = (
-    8,
-    4,
-)  # codebooks of the source that a row holds, of now and of LOOKAHEAD frames later
+# Codebooks of the source in a row: of its own frame, and of the frame LOOKAHEAD later.
+SOURCE, AHEAD = 8, 4
 
 
 def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
-    """The aligned spans that the tasks beyond tts need, from id ``start`` on."""
+    """The aligned spans that tasks other than tts need, from id ``start``."""
     sizes = {
         "note": 64,
         "note_left": 64,
@@ -52,7 +49,7 @@ def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
 
 
 def put(layout: Layout, rows: Ids, name: str, values: Any) -> None:
-    """Write a column: values [T] of the aligned span ``name`` from 0, or -1."""
+    """Write one column: values [T] from 0 within the aligned span ``name``, or -1."""
     span = layout.vocabulary.aligned_span(name)
     v = np.asarray(values)
     checked(v[v >= 0], span.size, name)
@@ -60,9 +57,7 @@ def put(layout: Layout, rows: Ids, name: str, values: Any) -> None:
 
 
 def phone_features(layout: Layout, phones: Any) -> Ids:
-    """phones [P] -> [P, S]: the aligned rows of their duration tokens (only the phone and the two
-    after it).
-    """
+    """phones [P] -> the aligned rows [P, S] of their duration tokens: each phone and the next two."""
     p = checked(phones, layout.vocabulary.aligned_span(ALIGNED_SLOTS[0]).size, "phone ids")
     rows = layout.no_aligned(len(p))
     for ahead, name in enumerate(ALIGNED_SLOTS[:3]):
@@ -71,8 +66,9 @@ def phone_features(layout: Layout, phones: Any) -> Ids:
 
 
 def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
-    """phones [P], durations [P] in frames (at least 1, not clipped) -> the audio frames' aligned
-    rows [sum(durations), S].
+    """phones [P] and durations [P] in frames -> aligned rows [sum(durations), S] of the audio.
+
+    Raises ValueError for a duration below 1. Durations are not clipped.
     """
     d = np.asarray(durations, np.int64)
     features = phone_features(layout, phones)
@@ -92,7 +88,7 @@ def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
 
 
 def put_notes(layout: Layout, rows: Ids, pitches: Any, durations: Any) -> None:
-    """Notes in order: MIDI pitches (0: a rest) and frames each, together as many as there are rows."""
+    """Notes in order: MIDI pitches (0: a rest) and their frames, which sum to the rows."""
     d = np.asarray(durations, np.int64)
     pitch = np.asarray(pitches, np.int64)
     if d.shape != pitch.shape or (d < 0).any() or d.sum() != len(rows):
@@ -104,8 +100,8 @@ def put_notes(layout: Layout, rows: Ids, pitches: Any, durations: Any) -> None:
 
 
 def put_source(layout: Layout, rows: Ids, codes: Any, hidden: Any | None = None) -> None:
-    """A source sound's codes [T, K] (the first :data:`SOURCE` codebooks of it); frames where
-    ``hidden`` [T] are left out.
+    """The first :data:`SOURCE` codebooks of a source's codes [T, K]; frames where ``hidden`` [T]
+    stay empty.
     """
     c = np.asarray(codes, np.int64)
     c = np.where(
@@ -119,8 +115,8 @@ def put_source(layout: Layout, rows: Ids, codes: Any, hidden: Any | None = None)
 
 
 def edit_context(codes: Any, begin: int, end: int) -> Any:
-    """What is around an edited span [begin, end) of codes [T, K]: first what follows it, then what
-    leads up to it.
+    """The surroundings of an edited span [begin, end) of codes [T, K]: first the frames after it,
+    then those before it.
     """
     return np.concatenate(
         (codes[end : end + CONTEXT_AFTER], codes[max(0, begin - CONTEXT_BEFORE) : begin])
@@ -140,33 +136,12 @@ def put_units(layout: Layout, rows: Ids, units: Any) -> None:
 
 
 def put_time_left(layout: Layout, rows: Ids) -> None:
-    """How much is still to come, finer towards the end: 6 steps to each doubling of the frames that
-    remain.
-    """
+    """The frames that remain, on a log scale: 6 steps per doubling."""
     left = np.arange(len(rows), 0, -1)
     put(layout, rows, "time_left", np.minimum(63, (6 * np.log2(left)).astype(np.int64)))
 
 
 def put_edit(layout: Layout, rows: Ids, begin: int, end: int) -> None:
-    """Marks which frames are to be made anew (begin <= t < end) and which are to be as they were."""
+    """Mark the frames to generate anew, begin <= t < end; the others are kept."""
     t = np.arange(len(rows))
     put(layout, rows, "edit", ((t >= begin) & (t < end)).astype(np.int64))
-
-
-def tts_sequence(
-    layout: Layout, phones: Any, durations: Any, codes: Any, prompt: Any | None = None
-) -> Sequence:
-    """A whole tts sequence: phones [P], durations [P] of sum T', codes [T', K], prompt codes [T, K]
-    or None for no voice.
-    """
-    voice = layout.fill([]) if prompt is None or not len(prompt) else layout.codes_to_frames(prompt)
-    return build_sequence(
-        layout,
-        "tts_task",
-        [("audio_prompt", voice)],
-        codes,
-        phone_rows(layout, phones, durations),
-        phones=phones,
-        durations=durations,
-        duration_rows=phone_features(layout, phones),
-    )

@@ -1,39 +1,36 @@
 """From a plan's audio frames to samples: decoded as they come, cut to the source's length, or put
 into the source.
 
-One decoder stream runs through all pieces of a plan, so that joints between sentences are as smooth
-as any frame border.
+One decoder stream runs through all pieces of a plan, so that sentences join as smoothly as frames.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import Model
+from .plan import Plan
 from .sequence import Ids
 
-if TYPE_CHECKING:
-    from ..engine import Engine
-    from .plan import Plan
-
 Samples = NDArray[np.float32]
-_CONTEXT = (
-    50  # frames decoded on either side of an edit, so that the decoder is settled where it begins
-)
-_FADE = 0.01  # s, inside the edit
+# Frames decoded on either side of an edit, so that the decoder has settled where it begins.
+_CONTEXT = 50
+_FADE = 0.01  # seconds, inside the edit
 
 
 class Decoding:
-    """Frames in, samples out, as the plan's task finishes: ``head`` at once, then ``push`` and
-    ``flush``.
+    """Frames in, samples out, fitted to the source as the plan's task says.
+
+    Call ``head`` once, then ``push`` for the frames, then ``flush``.
     """
 
-    def __init__(self, engine: Engine, plan: Plan) -> None:
-        self.engine, self.plan = engine, plan
+    def __init__(self, model: Model, plan: Plan) -> None:
+        self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
-        self._decoder: Any = engine.codec.decoder_stream()
+        self._decoder: Any = model.codec.decoder_stream()
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
 
@@ -43,20 +40,20 @@ class Decoding:
         return self.plan.source.samples
 
     def head(self) -> Samples:
-        """What is there before anything is made: the source up to the edit."""
+        """Samples that exist before any frame: the source up to the edit."""
         if self.finish != "span" or self.plan.span is None:
             return np.zeros(0, np.float32)
-        return self._source[: self.plan.span[0] * self.engine.config.codec.frame_size]
+        return self._source[: self.plan.span[0] * self.model.config.codec.frame_size]
 
     def push(self, codes: Ids) -> Samples:
-        """codes [n, K] -> the samples that are complete, perhaps none."""
+        """codes [n, K] -> the samples that they complete, perhaps none."""
         if self.finish == "span":
             self._edit.append(codes)
             return np.zeros(0, np.float32)
         return self._cut(np.clip(self._decoder.push(np.ascontiguousarray(codes.T)), -1.0, 1.0))
 
     def flush(self) -> Samples:
-        """The rest."""
+        """The remaining samples."""
         if self.finish == "span":
             return self._pasted()
         return self._cut(np.clip(self._decoder.flush(), -1.0, 1.0))
@@ -69,29 +66,30 @@ class Decoding:
         return samples
 
     def _pasted(self) -> Samples:
-        """The edit, faded in and out within itself, and the source after it: no sample outside the
-        edit changes.
+        """The edit and the source after it.
+
+        Fades lie inside the edit, so no sample outside of it changes.
         """
-        plan, size = self.plan, self.engine.config.codec.frame_size
+        plan, size = self.plan, self.model.config.codec.frame_size
         assert plan.span is not None and plan.source is not None and plan.source.codes is not None
         begin, end = plan.span
         new = (
             np.concatenate(self._edit)
             if self._edit
-            else np.zeros((0, self.engine.layout.num_codebooks), np.int32)
+            else np.zeros((0, self.model.layout.num_codebooks), np.int32)
         )
         codes = plan.source.codes[:, : new.shape[1]]
         before = codes[max(0, begin - _CONTEXT) : begin]
         around = np.concatenate((before, new, codes[end : end + _CONTEXT]))
         decoded = np.clip(
-            self.engine.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0
+            self.model.codec.decode(np.ascontiguousarray(around.T, np.int32)), -1.0, 1.0
         )
         edit = decoded[len(before) * size : (len(before) + len(new)) * size].copy()
         source = self._source
         rest = source[end * size :]
         if len(source) < end * size and plan.task.length == "source":
             edit = edit[: len(source) - begin * size]
-        fade = min(round(_FADE * self.engine.sample_rate), len(edit) // 2)
+        fade = min(round(_FADE * self.model.sample_rate), len(edit) // 2)
         up = np.linspace(0.0, 1.0, fade + 2, dtype=np.float32)[1:-1]
         if begin > 0:
             edit[:fade] = up * edit[:fade] + (1 - up) * source[begin * size : begin * size + fade]

@@ -1,84 +1,76 @@
-"""From a task and its inputs to pieces of work: token prefixes, and how much is to be generated
-after each.
+"""From a request to a plan: pieces of work, each a sequence and how much to generate after it.
 
-A long text becomes one piece a sentence. All pieces of a plan share ``shared`` (the voice), whose
-KV cache is made once and forked. Not responsible for running the pieces: that is ``stream.py``.
+A long text becomes one piece per sentence. All pieces of a plan share the beginning of their
+sequence (the voice), whose KV cache is computed once. Not responsible for running the pieces: that
+is ``steps.py``.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, first_few, shown
-from ..text import PAUSE
-from . import aligned as aligned_rows
-from .inputs import Beside, hide_span, read_beside, read_context, read_segment, read_span
-from .sequence import Ids, Layout, Prefix, join, phone_segment, segment
-from .tasks import MAX_SEED, Input, Task
+from ..model import Model
+from ..text import PAUSE, Sentence
+from .inputs import RequestInputs, SourceSound, read_inputs
+from .options import MAX_SEED
+from .sequence import Ids
+from .sequence_builder import Guided, Spoken, Values, build
+from .tasks import Input, Task
 
-if TYPE_CHECKING:
-    from ..engine import Engine
-
-# A sentence is cut before its durations are known when even this many frames a phone (0.2 s at 50
-# Hz) would not fit.
-_FRAMES_A_PHONE = 10
-_Part = tuple[Prefix, Prefix]  # of the sequence, and the same with its caption left empty
-Sides = tuple[
-    list[Prefix], "list[Prefix] | None"
-]  # successive parts, and under guidance the same without captions
+# Before a sentence's durations are known, each phone is assumed to take this many frames (0.2 s at
+# 50 Hz); a sentence that would not fit is split.
+_FRAMES_PER_PHONE = 10
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One run of the model: feed ``shared`` and ``body``, then generate.
+    """One run of the model.
 
-    With ``phones`` [P]: a duration for each, then the audio. Without: exactly ``frames`` frames, or
-    where ``least`` is not None between ``least`` and ``frames``, until the model ends it;
-    ``aligned`` [frames, S] rides beside them.
-
-    ``lead``: frames [n, K] of the target that are known, and their aligned rows [n, S]; they come
-    before those that are generated. ``plain``, under guidance: ``body`` without what is in its
-    captions. ``rest``, of a piece with phones: what stands between ``shared`` and them, in ``body``
-    and in ``plain``.
+    A sequence with spoken phones is followed by a duration for each, then by the audio. Any other
+    is followed by a target of exactly ``frames`` frames; or, with ``min_frames``, by one of
+    ``min_frames`` to ``frames``, which the model ends.
     """
 
-    shared: Prefix
-    body: Prefix
+    sequence: Guided
     seed: int
-    phones: Ids | None = None
     frames: int = 0
-    least: int | None = None
-    aligned: Ids | None = None
-    plain: Prefix | None = None
-    lead: tuple[Ids, Ids] | None = None
-    rest: Sides = ([], None)
+    min_frames: int | None = None
 
 
 @dataclass
 class Plan:
-    """``pieces`` in order, to be iterated once: a long text is turned into phones while its
+    """``pieces`` in order. Iterate over them once: a long text is turned into phones while its
     beginning is spoken.
 
-    ``meta`` is what the result will say about its inputs. For tasks that finish on their source:
-    its samples [N], its codes [T, K'], and the frames [begin, end) that are replaced.
+    ``options``: all options of the task with their values. ``meta``: what the result says about its
+    inputs. ``source`` and ``span``: for tasks whose result is fitted to a source, the sound and the
+    frames [begin, end) of it that are replaced.
     """
 
     task: Task
     options: dict[str, Any]
     pieces: Iterable[Piece]
     meta: dict[str, Any] = field(default_factory=dict)
-    source: Beside | None = None
+    source: SourceSound | None = None
     span: tuple[int, int] | None = None
+
+    def describe(self, model: Model) -> dict[str, Any]:
+        """What a result says about how it was made."""
+        about = {"task": self.task.name, "model": model.config.name}
+        return {**about, **self.options, **self.meta, **model.running()}
 
 
 def piece_seed(seed: int, index: int) -> int:
-    """The seed of sentence ``index``: the first keeps ``seed``; the others are scrambled
-    (splitmix64), so that sentences do not share their random numbers.
+    """The seed of sentence ``index``.
+
+    The first keeps ``seed``. The others are scrambled (splitmix64), so that sentences do not share
+    their random numbers.
     """
     if index == 0:
         return seed
@@ -89,212 +81,95 @@ def piece_seed(seed: int, index: int) -> int:
     return (z ^ (z >> 31)) & MAX_SEED
 
 
-def make_plan(
-    engine: Engine, task: Task, inputs: Mapping[str, Any], options: Mapping[str, Any]
-) -> Plan:
-    """Check everything and lay out the work; the model has not run yet when this raises
-    :class:`InputError`.
+def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
+    """Check a request (inputs and options by name) and lay out its work.
+
+    Raises :class:`InputError` for anything wrong with it, before the language model has run.
     """
-    given = {k: v for k, v in inputs.items() if v is not None}
+    task = model.task(task_name)
+    names = {o.name for o in task.options}
+    given = {k: v for k, v in request.items() if k not in names and v is not None}
     task.check_inputs(given)
-    values = task.check_options(options)
-    layout = engine.layout
+    options: dict[str, Any] = dict(
+        task.check_options({k: v for k, v in request.items() if k in names})
+    )
     meta: dict[str, Any] = {"notes": []}
-    # What all pieces have in common is heard once: the task, and the voice where it comes first.
-    # `before` and `after` are the rest, around the text where there is one.
-    start = Prefix(layout.special("start", task.special))
-    shared: list[_Part] = [(start, start)]
-    before: list[_Part] = []
-    after: list[_Part] = []
-    part = shared
-    text: Input | None = None
-    beside: Beside | None = None
-    span: tuple[int, int] | None = None
-    source_frames = 0
-    for spec in task.inputs:
-        value = given.get(spec.name)
-        if spec.modality == "span":
-            continue
-        if spec.modality == "text":
-            text, part = spec, after
-            continue
-        hides = next(
-            (i for i in task.inputs if i.modality == "span" and i.segment == spec.name), None
-        )
-        if spec.place == "aligned":
-            beside = read_beside(engine, spec, value, meta)
-            source_frames = len(beside.rows)
-            if hides is not None:
-                span = (0, source_frames)
-                if given.get(hides.name) is not None:
-                    span = read_span(engine, hides, given[hides.name], source_frames, meta)
-                aligned_rows.put_edit(layout, beside.rows, *span)
-            continue
-        if spec.modality == "context":
-            beside = read_context(engine, spec, value, meta)
-            assert hides is not None and beside.codes is not None
-            span = read_span(engine, hides, given[hides.name], len(beside.codes), meta)
-            around = aligned_rows.edit_context(beside.codes, *span)[:, : layout.num_codebooks]
-            part.append(
-                _segment(
-                    layout, spec.segment, Prefix(layout.codes_to_frames(around)), spec.modality
-                )
-            )
-            continue
-        if spec.modality != "voice" and part is shared:
-            part = before
-        if value is None and spec.modality != "voice":
-            tokens = Prefix(layout.fill([]))
-        else:
-            tokens = read_segment(engine, spec, value, meta)
-        if hides is not None and given.get(hides.name) is not None:
-            tokens = hide_span(engine, hides, given[hides.name], tokens, meta)
-        if spec.name == "source":
-            source_frames = len(tokens)
-        part.append(_segment(layout, spec.segment, tokens, spec.modality))
-    if task.length != "durations":
-        target = Prefix(layout.special(f"{task.target}_start"))
-        after.append((target, target))
-    prefix = join(p for p, _ in shared)
-    guided = values.get("guidance", 1.0) != 1.0
-    seed = int(values["seed"])
-    if text is None:
-        piece = _piece(
-            engine, task, values, prefix, _sides(before + after, guided), seed, source_frames
-        )
-        if beside is not None:
-            begin, end = (
-                span if span is not None and task.finish == "span" else (0, len(beside.rows))
-            )
-            piece = replace(piece, frames=end - begin, aligned=beside.rows[begin:end])
-            if begin:  # an edit goes on from the source as it is
-                assert beside.codes is not None
-                piece = replace(
-                    piece,
-                    lead=(
-                        layout.codes_to_frames(beside.codes[:begin, : layout.num_codebooks]),
-                        beside.rows[:begin],
-                    ),
-                )
-        return Plan(task, values, [piece], meta, beside, span)
-    meta["sentences"] = 0
-    sentences = _sentences(engine, given, text, meta)
-    if (
-        span is not None and given.get("phones") is None
-    ):  # words in the middle of a sentence: no pauses around them
-        sentences = (_without_pauses(s) for s in sentences)
-    spoken = _spoken(engine, task, text, values, sentences, prefix, before, after, guided, meta)
-    pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
-    return Plan(task, values, pieces, meta, beside, span)
+    inputs = read_inputs(model, task, given, meta)
+    pieces: Iterable[Piece]
+    if task.text_input is None:
+        sequence = _sequence(model, task, options, inputs.values)
+        pieces = [_piece(model, options, sequence, int(options["seed"]))]
+    else:
+        spoken = _spoken_pieces(model, task, options, inputs, given, task.text_input)
+        pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
+    return Plan(task, options, pieces, meta, inputs.source, inputs.span)
 
 
-def _segment(layout: Layout, name: str, tokens: Prefix, modality: str) -> _Part:
-    """``<name_start> tokens <name_end>``."""
-    begin, end = (Prefix(layout.special(f"{name}_{side}")) for side in ("start", "end"))
-    whole = join([begin, tokens, end])
-    return whole, join([begin, end]) if modality == "caption" else whole
+def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:
+    sequence = build(model.layout, task, values)
+    guided = options.get("guidance", 1.0) != 1.0
+    return Guided(sequence, sequence.unconditional() if guided else None)
 
 
-def _sides(parts: list[_Part], guided: bool) -> Sides:
-    return [p for p, _ in parts], [p for _, p in parts] if guided else None
-
-
-def _joined(sides: Sides) -> tuple[Prefix, Prefix | None]:
-    told, untold = sides
-    return join(told), None if untold is None else join(untold)
-
-
-def _piece(
-    engine: Engine,
-    task: Task,
-    values: Mapping[str, Any],
-    shared: Prefix,
-    sides: Sides,
-    seed: int,
-    source: int,
-) -> Piece:
-    """A piece without planned durations: how many frames it makes follows from the task's length
-    rule.
-    """
-    body, plain = _joined(sides)
-    known = len(shared) + len(body)
-    room = engine.capacity - known
-    least: int | None = None
+def _piece(model: Model, options: Mapping[str, Any], sequence: Guided, seed: int) -> Piece:
+    """A piece without planned durations: the task's length rule gives its frames."""
+    known, task = sequence.conditional, sequence.conditional.task
+    room = model.capacity - len(known)
+    min_frames: int | None = None
     if task.length == "one":
         frames = 1
     elif task.length == "source":
-        frames = source
-    elif values["seconds"] is not None:
-        frames = max(1, round(values["seconds"] * engine.frame_rate))
-    else:  # the frames before the target's start token count, as in UniAudio's inference
-        frames = min(room, int((known - 1) * values["max_ratio"]))
-        least = max(0, min(frames, int((known - 1) * values["min_ratio"]) - 1))
+        frames = known.source_frames
+    elif options["seconds"] is not None:
+        frames = max(1, round(options["seconds"] * model.frame_rate))
+    else:  # of the known frames all but the target's start token count, as in UniAudio's inference
+        frames = min(room, int((len(known) - 1) * options["max_ratio"]))
+        min_frames = max(0, min(frames, int((len(known) - 1) * options["min_ratio"]) - 1))
     if not 1 <= frames <= room:
-        most = max(0, room) / engine.frame_rate
+        most = max(0, room) / model.frame_rate
         raise InputError(
-            f"{task.name}: expected up to {most:.3g} s beside this input, got "
-            f"{frames / engine.frame_rate:.3g} s"
+            f"{task.name}: expected up to {most:.3g} s with this input, got "
+            f"{frames / model.frame_rate:.3g} s"
         )
-    aligned = None
-    if task.length == "seconds" and any(
-        s.name == "time_left" for s in engine.layout.vocabulary.aligned_spans
-    ):
-        aligned = engine.layout.no_aligned(frames)
-        aligned_rows.put_time_left(engine.layout, aligned)
-    return Piece(shared, body, seed, None, frames, least, aligned, plain)
+    return Piece(sequence, seed, frames, min_frames)
 
 
-def _spoken(
-    engine: Engine,
+# Spoken text
+
+
+def _spoken_pieces(
+    model: Model,
     task: Task,
+    options: Mapping[str, Any],
+    inputs: RequestInputs,
+    given: Mapping[str, Any],
     spec: Input,
-    values: Mapping[str, Any],
-    sentences: Iterator[list[str]],
-    shared: Prefix,
-    before: list[_Part],
-    after: list[_Part],
-    guided: bool,
-    meta: dict[str, Any],
 ) -> Iterator[Piece]:
-    """A piece for each sentence; more where one is too long for the KV cache."""
-    layout, seed = engine.layout, int(values["seed"])
-    rest = _sides(before + after, guided)
-    most = (engine.capacity - len(shared) - sum(map(len, rest[0])) - 5) // (2 + _FRAMES_A_PHONE)
-    index = itertools.count()
-    for sentence in sentences:
-        meta["sentences"] += 1
-        for run in split_phones(_phone_ids(engine, sentence), most, engine.pause_id):
+    """A piece for each sentence of the text; several where a sentence is too long for the KV cache."""
+    inputs.meta["sentences"] = 0
+    no_phones = Spoken(np.zeros(0, np.int32))
+    sequence = _sequence(model, task, options, {**inputs.values, spec.name: no_phones})
+    room = model.capacity - len(sequence.conditional) - 2
+    most = room // (1 + 1 + _FRAMES_PER_PHONE)  # a phone, its duration, its frames
+    seed, index = int(options["seed"]), itertools.count()
+    for sentence in _sentences(model, given, spec, inputs.meta):
+        # An edit speaks words in the middle of a sentence, without pauses around them.
+        is_edit = inputs.span is not None and given.get("phones") is None
+        phones = _without_pauses(sentence) if is_edit else sentence
+        inputs.meta["sentences"] += 1
+        for run in split_phones(_phone_ids(model, phones), most, model.pause_id):
             one = piece_seed(seed, next(index))
             if task.length == "durations":
-                yield phone_piece(layout, shared, run, one, rest)
+                yield Piece(sequence.with_phones(run), one)
                 continue
             if spec.collapse:
                 run = run[np.concatenate(([True], run[1:] != run[:-1]))]
-            phones = Prefix(segment(layout, spec.segment, layout.tokens(spec.segment, run)))
-            yield _piece(
-                engine,
-                task,
-                values,
-                shared,
-                _sides([*before, (phones, phones), *after], guided),
-                one,
-                0,
-            )
-
-
-def phone_piece(layout: Layout, shared: Prefix, phones: Ids, seed: int, rest: Sides) -> Piece:
-    """A sentence whose durations are to be planned; ``rest``: what comes between the voice and the
-    phones.
-    """
-    spoken = Prefix(phone_segment(layout, phones))
-    told, untold = rest
-    body, plain = _joined(([*told, spoken], None if untold is None else [*untold, spoken]))
-    return Piece(shared, body, seed, phones, plain=plain, rest=rest)
+            yield _piece(model, options, sequence.with_phones(run), one)
 
 
 def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
-    """Runs of at most ``most`` phones: cut after the pause nearest to the middle, or where there is
-    none, there.
+    """Runs of at most ``most`` phones, split after the pause nearest to the middle, or in the
+    middle where there is none near it.
     """
     if len(phones) <= max(1, most):
         return [phones]
@@ -307,10 +182,10 @@ def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
 
 
 def _sentences(
-    engine: Engine, given: Mapping[str, Any], spec: Input, meta: dict[str, Any]
+    model: Model, given: Mapping[str, Any], spec: Input, meta: dict[str, Any]
 ) -> Iterator[list[str]]:
-    """Phones, sentence by sentence, from ``text`` or from ``phones`` (a string, one line a
-    sentence, or a list).
+    """The phones of each sentence, from the text or from ``phones``: a string with one sentence per
+    line, or a list.
     """
     phones = given.get("phones")
     if phones is not None:
@@ -335,17 +210,17 @@ def _sentences(
     if not text.strip():
         raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
     meta["text"] = text
-    return _phones_of(engine.sentences(text), spec.name)
+    return _phones_of(model.sentences(text), spec.name)
 
 
 def _without_pauses(phones: list[str]) -> list[str]:
-    """Without the pause that a sentence begins with, and the one that it ends with."""
+    """Without a pause at the beginning or at the end."""
     begin = 1 if len(phones) > 1 and phones[0] == PAUSE else 0
     end = len(phones) - (1 if len(phones) > begin + 1 and phones[-1] == PAUSE else 0)
     return phones[begin:end]
 
 
-def _phones_of(sentences: Iterable[Any], name: str) -> Iterator[list[str]]:
+def _phones_of(sentences: Iterable[Sentence], name: str) -> Iterator[list[str]]:
     try:
         for sentence in sentences:
             yield sentence.phones
@@ -355,19 +230,15 @@ def _phones_of(sentences: Iterable[Any], name: str) -> Iterator[list[str]]:
         raise InputError(f"{name}: {e}") from None
 
 
-def _phone_ids(engine: Engine, phones: Iterable[str]) -> Ids:
+def _phone_ids(model: Model, phones: Iterable[str]) -> Ids:
     """Ids of phones by label; whole numbers stand for themselves."""
-    index, phones = engine.label_ids("phone"), list(phones)
-    size = engine.layout.vocabulary.span("phone").size
+    index, phones = model.label_ids("phone"), list(phones)
+    size = model.layout.vocabulary.span("phone").size
     numbers = [index.get(p, int(p) if p.isdecimal() and len(p) < 9 else -1) for p in phones]
     unknown = sorted({shown(p) for p, n in zip(phones, numbers, strict=True) if not 0 <= n < size})
-    if unknown:
-        known = (
-            " ".join(index)
-            if len(index) < 100
-            else f"its {len(index)} labels"
-            if index
-            else f"numbers up to {size - 1}"
-        )
-        raise InputError(f"phones: this model does not know {first_few(unknown)}; it has {known}")
-    return np.array(numbers, np.int32)
+    if not unknown:
+        return np.array(numbers, np.int32)
+    known = f"numbers up to {size - 1}"
+    if index:
+        known = " ".join(index) if len(index) < 100 else f"its {len(index)} labels"
+    raise InputError(f"phones: this model does not know {first_few(unknown)}; it has {known}")

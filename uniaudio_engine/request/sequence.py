@@ -1,22 +1,23 @@
-"""Token sequences: what the trainer learns and the engine continues, made in one place from plain
-numbers.
+"""Vocabularies, and token ids by frames: the numbers that sequences are made of.
 
-Pure NumPy and no state; not responsible for text, audio or models. K slots a frame (the LM's
-codebooks), T frames, S aligned slots, P phones of a sentence (as ids 0 .. len(PHONES)-1, the line
-numbers of the model's ``phones.txt``).
+Pure NumPy, no state; not responsible for text, audio or models. T frames, K slots per frame (the
+LM's codebooks), S aligned slots, P phones as ids 0 .. len(PHONES)-1, the line numbers of the
+model's ``phones.txt``.
 
-A sequence, one row of K ids per item; each part is there or not as its task has it::
+A sequence has one row of K ids per item; the task decides which parts it has::
 
-    <start> <TASK_task> <audio_prompt_start> prompt frames <audio_prompt_end>    the voice: shared by all its sentences
-    <caption_start> pieces <caption_end>                                         what is described or instructed; any other input
-    <phone_start> phones <phone_end> <duration_start> durations <duration_end>   what is spoken: durations are predicted
+    <start> <TASK_task>
+    <audio_prompt_start> prompt frames <audio_prompt_end>     the voice, shared by all sentences
+    <caption_start> pieces <caption_end>                      a caption, or any other input
+    <phone_start> phones <phone_end>                          spoken text
+    <duration_start> durations <duration_end>                 predicted, one for each phone
     <audio_start> audio frames
 
-The part in the first line without prompt frames (start and end adjacent) is "no voice given". Every
-item but an audio frame fills all K slots with one id. Codebook k's code c has id
-``span("audio").start + k * codebook_size + c``; phone p ``span("phone").start + p``; a duration of
-d frames (1 .. span size, longer is clipped) ``span("duration").start + d - 1``. What goes along
-with the target in time is not in the sequence but beside it: see ``aligned.py``.
+An empty part (start and end adjacent) means "not given". Every item but an audio frame fills all K
+slots with one id. Code c of codebook k has id ``span("audio").start + k * codebook_size + c``;
+phone p has ``span("phone").start + p``; a duration of d frames, clipped to 1 .. span size, has
+``span("duration").start + d - 1``. Sources that are aligned with the target in time are not part of
+the sequence: see ``aligned.py``. ``sequence_builder.py`` puts the parts together.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ..storage.config import ConfigError, LMConfig, Span, VocabularyConfig
 
 Ids = NDArray[np.int32]
 
-MAX_DURATION = 64  # frames a phone: the duration span's size
+MAX_DURATION = 64  # frames per phone: the duration span's size
 FRAMES_LEFT = 32  # the frames_left aligned span's size
-# spans start here, so that special tokens can be added to a trained model without moving its ids
+# Spans start here, so that special tokens can be added to a trained model without moving its ids.
 FIRST_SPAN = 64
 ALIGNED_SLOTS = ("phone_now", "phone_next", "phone_next2", "frames_left")
 _COMMON = ("start", "local_start", "end")
@@ -51,12 +52,12 @@ def make_vocabulary(
     captions: int = 0,
     aligned_rows: Callable[[int], tuple[Span, ...]] = lambda start: (),
 ) -> VocabularyConfig:
-    """The vocabulary of a new model. ``start`` has id 0 (``LMConfig.start_id``), ``local_start`` id
-    1.
+    """The vocabulary of a new model. ``start`` has id 0 (``LMConfig.start_id``), ``local_start`` 1.
 
-    ``tasks`` become ``<task>_task`` tokens, ``segments`` (beyond audio, audio_prompt, phone,
-    duration) become ``<segment>_start`` and ``<segment>_end``. ``captions``: pieces of the caption
-    tokenizer. ``aligned_rows``: the aligned spans beyond those of phones, from an id on.
+    ``tasks`` become ``<task>_task`` tokens; ``segments``, in addition to audio, audio_prompt, phone
+    and duration, become ``<segment>_start`` and ``<segment>_end``. ``captions``: number of pieces
+    of the caption tokenizer. ``aligned_rows``: given a first id, the aligned spans in addition to
+    those of phones.
     """
     around = tuple(f"{s}_{side}" for s in _SEGMENTS + segments for side in ("start", "end"))
     specials = _COMMON + around + tuple(f"{t}_task" for t in tasks)
@@ -88,11 +89,10 @@ def extend_vocabulary(
     spans: Mapping[str, int],
     aligned_spans: Mapping[str, int],
 ) -> VocabularyConfig:
-    """The vocabulary of a trained model with more in it; no id that it has moves.
+    """A trained model's vocabulary with additions; its own ids stay.
 
     ``specials`` take free ids before the first span; ``spans`` and ``aligned_spans`` (name -> size)
-    come after the last. Raises :class:`ConfigError` where the ids before the first span are used
-    up.
+    come after the last. Raises :class:`ConfigError` where too few ids are free.
     """
     names = (*vocabulary.specials, *specials)
     room = min(s.start for s in vocabulary.spans)
@@ -102,16 +102,16 @@ def extend_vocabulary(
             "task fewer segments of its own"
         )
     added = (
-        _in_line(vocab_size(vocabulary), spans),
-        _in_line(aligned_vocab(vocabulary), aligned_spans),
+        _consecutive(vocab_size(vocabulary), spans),
+        _consecutive(aligned_vocab(vocabulary), aligned_spans),
     )
     return VocabularyConfig(
         names, (*vocabulary.spans, *added[0]), (*vocabulary.aligned_spans, *added[1])
     )
 
 
-def _in_line(start: int, sizes: Mapping[str, int]) -> list[Span]:
-    """Spans one after another."""
+def _consecutive(start: int, sizes: Mapping[str, int]) -> list[Span]:
+    """Consecutive spans of these sizes."""
     ends = itertools.accumulate(sizes.values(), initial=start)
     return [
         Span(name, begin, size) for begin, (name, size) in zip(ends, sizes.items(), strict=False)
@@ -125,9 +125,7 @@ def aligned_vocab(vocabulary: VocabularyConfig) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """A vocabulary seen through the shape of its frames; ``Layout(config.vocabulary,
-    config.lm.num_codebooks)``.
-    """
+    """A vocabulary together with the shape of its frames; see :meth:`of`."""
 
     vocabulary: VocabularyConfig
     num_codebooks: int
@@ -180,21 +178,21 @@ class Layout:
         return (frames - self._offsets()).astype(np.int32)
 
     def aligned_column(self, name: str) -> int:
-        """The slot of a aligned span."""
+        """The column of an aligned span."""
         self.vocabulary.aligned_span(name)
         return [s.name for s in self.vocabulary.aligned_spans].index(name)
 
     def no_aligned(self, n: int) -> Ids:
-        """[n, S] of -1."""
+        """Empty aligned rows: [n, S] of -1."""
         return np.full((n, self.aligned_slots), -1, np.int32)
 
     def audio_ranges(self) -> list[list[tuple[int, int]]]:
-        """Per slot k the id ranges (start, size) that an audio frame may hold."""
+        """For each slot the id ranges (start, size) that an audio frame may hold."""
         start, size = self.vocabulary.span("audio").start, self.codebook_size
         return [[(start + k * size, size)] for k in range(self.num_codebooks)]
 
     def span_ranges(self, name: str) -> list[list[tuple[int, int]]]:
-        """Per slot the id range (start, size) of a span (for tokens that fill all slots)."""
+        """For each slot the id range (start, size) of a span, for tokens that fill all slots."""
         s = self.vocabulary.span(name)
         return [[(s.start, s.size)]] * self.num_codebooks
 
@@ -205,8 +203,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Known frames [n, K], and the external states that stand in for some of them: name -> (values
-    float32 [m, width], the m frames that they replace).
+    """Known frames [n, K], and the external states that replace some of them.
+
+    ``continuous``: name -> (values float32 [m, width], the indices of the m frames).
     """
 
     frames: Ids
@@ -216,7 +215,7 @@ class Prefix:
         return len(self.frames)
 
     def key(self) -> bytes:
-        """Equal for equal prefixes only."""
+        """Bytes that are equal exactly for equal prefixes."""
         states = [
             (name, v.tobytes(), where.tobytes())
             for name, (v, where) in sorted(self.continuous.items())
@@ -244,46 +243,14 @@ def join(parts: Iterable[Prefix]) -> Prefix:
     return Prefix(np.concatenate([p.frames for p in parts]), joined)
 
 
-def segment(layout: Layout, name: str, frames: Ids) -> Ids:
-    """``<name_start> frames <name_end>``: frames [n, K] -> [n + 2, K]."""
-    return np.concatenate((layout.special(f"{name}_start"), frames, layout.special(f"{name}_end")))
-
-
-def voice_prefix(layout: Layout, prompt: Any | None, task: str = "tts") -> Ids:
-    """``<start> <TASK_task> <audio_prompt_start> prompt <audio_prompt_end>``; prompt: codes [T, K],
-    or None for none.
-
-    Returns [T + 4, K]. It depends on the voice alone, so its KV cache is computed once and forked
-    for each sentence.
-    """
-    frames = (
-        np.zeros((0, layout.num_codebooks), np.int32)
-        if prompt is None
-        else layout.codes_to_frames(prompt)
-    )
-    return np.concatenate(
-        (layout.special("start", f"{task}_task"), segment(layout, "audio_prompt", frames))
-    )
-
-
-def phone_segment(layout: Layout, phones: Any) -> Ids:
-    """``<phone_start> phones <phone_end> <duration_start>``: what comes between the voice and the
-    duration tokens.
-    """
-    return np.concatenate(
-        (segment(layout, "phone", layout.tokens("phone", phones)), layout.special("duration_start"))
-    )
-
-
-def audio_begin(layout: Layout) -> Ids:
-    """``<duration_end> <audio_start>``: what comes between the duration tokens and the audio
-    frames.
-    """
-    return layout.special("duration_end", "audio_start")
+def segment(layout: Layout, name: str, tokens: Prefix) -> Prefix:
+    """``<name_start> tokens <name_end>``."""
+    begin, end = (Prefix(layout.special(f"{name}_{side}")) for side in ("start", "end"))
+    return join([begin, tokens, end])
 
 
 def duration_tokens(layout: Layout, durations: Any) -> Ids:
-    """durations [P] in frames, at least 1 each -> frames [P, K]; longer than the span is clipped."""
+    """durations [P] in frames, at least 1 each, clipped to the span -> frames [P, K]."""
     d = np.asarray(durations, np.int64)
     if d.ndim != 1 or (d < 1).any():
         raise ValueError("durations: expected a list of whole frames, each at least 1")
@@ -291,15 +258,15 @@ def duration_tokens(layout: Layout, durations: Any) -> Ids:
 
 
 def token_durations(layout: Layout, frames: Ids) -> Ids:
-    """Inverse of :func:`duration_tokens`: frames [P, K] -> durations [P] in frames (slot 0 counts)."""
+    """Inverse of :func:`duration_tokens`: frames [P, K] -> durations [P], read from slot 0."""
     return (frames[:, 0] - layout.vocabulary.span("duration").start + 1).astype(np.int32)
 
 
 def scale_durations(durations: Any, speed: float) -> Ids:
-    """Durations [P] spoken ``speed`` times as fast; at least 1 frame each.
+    """Durations [P] at ``speed`` times the rate, at least 1 frame each.
 
-    Rounding errors are carried forward, so the total is right to a frame wherever no phone hits the
-    1-frame floor.
+    Rounding errors are carried forward, so the total is right to a frame unless a phone is raised
+    to 1 frame.
     """
     d = np.asarray(durations, np.int64)
     if speed == 1.0:
@@ -308,72 +275,8 @@ def scale_durations(durations: Any, speed: float) -> Ids:
     return np.maximum(np.diff(ends, prepend=0), 1).astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Sequence:
-    """``frames`` [T, K], ``aligned`` [T, S], and where the two predicted parts lie in T."""
-
-    frames: Ids
-    aligned: Ids
-    durations: slice
-    audio: slice
-
-
-def build_sequence(
-    layout: Layout,
-    token: str,
-    segments: Iterable[tuple[str, Ids]],
-    codes: Any,
-    rows: Ids,
-    *,
-    phones: Any | None = None,
-    durations: Any | None = None,
-    duration_rows: Ids | None = None,
-    ends: bool = False,
-) -> Sequence:
-    """The whole training sequence of any task, as the engine lays it out.
-
-    ``token``: the task's special token; ``segments``: names and frames [n, K] of what stands before
-    the target, in order; ``codes`` [T, K] of the target with their aligned rows ``rows`` [T, S];
-    ``phones`` [P] with ``durations`` [P] in frames, where durations are predicted, and the aligned
-    rows rows [P, S] of their tokens. ``ends``: the model is to say where the target ends, so that
-    ``<audio_end>`` is the last of its frames.
-    """
-    audio = layout.codes_to_frames(codes)
-    if len(rows) != len(audio):
-        raise ValueError(f"rows: expected {len(audio)}, one a frame, got {len(rows)}")
-    if ends:
-        audio, rows = (
-            np.concatenate((audio, layout.special("audio_end"))),
-            np.concatenate((rows, layout.no_aligned(1))),
-        )
-    parts = [
-        layout.special("start", token),
-        *(segment(layout, name, frames) for name, frames in segments),
-    ]
-    if phones is not None:
-        parts.append(phone_segment(layout, phones))
-    first = sum(map(len, parts))
-    count = 0
-    if phones is not None:
-        parts += [duration_tokens(layout, durations), audio_begin(layout)]
-        count = len(parts[-2])
-    else:
-        parts.append(layout.special("audio_start"))
-    begin = sum(map(len, parts))
-    aligned = layout.no_aligned(begin + len(audio))
-    if duration_rows is not None:
-        aligned[first : first + count] = duration_rows
-    aligned[begin:] = rows
-    return Sequence(
-        np.concatenate([*parts, audio]),
-        aligned,
-        slice(first, first + count),
-        slice(begin, begin + len(audio)),
-    )
-
-
 def checked(values: Any, size: int, what: str) -> Ids:
-    """Whole numbers in 0 .. size - 1, or ValueError."""
+    """The values as int32. Raises ValueError unless all are whole numbers in 0 .. size - 1."""
     v = np.asarray(values)
     if v.size and (v.dtype.kind not in "iu" or v.min() < 0 or v.max() >= size):
         raise ValueError(

@@ -17,21 +17,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, shown
-from ..request import aligned as aligned_rows
-from ..request.sequence import Ids
 from ..text import PAUSE, sentence_words
 from ..text.phones import is_vowel
-
-if TYPE_CHECKING:
-    from ..engine import Engine
 
 REST = 0.2  # s of silence before and after a song
 _LOW, _HIGH = 36, 98  # MIDI pitches that the aligned rows tells apart
@@ -64,20 +59,19 @@ class Song:
     note_frames: tuple[int, ...]
 
 
-def score_rows(engine: Engine, spec: Any, value: Any, meta: dict[str, Any]) -> Ids:
-    """The aligned rows of a score given as a file, a text, or notes."""
-    notes = read_score(value, spec.name)
-    song = lay_out(notes, engine.frame_rate, spec.name)
-    index = engine.label_ids("phone")
-    unknown = sorted(set(song.phones) - set(index))
+def read_song(value: Any, frame_rate: float, labels: Container[str], name: str = "score") -> Song:
+    """A score given as a file, a text, or notes, laid out over frames.
+
+    Raises :class:`InputError` for a score that cannot be read, and where it needs a phone that is
+    not among ``labels``.
+    """
+    song = lay_out(read_score(value, name), frame_rate, name)
+    unknown = sorted(p for p in set(song.phones) if p not in labels)
     if unknown:
         raise InputError(
-            f"{spec.name}: the model's phones.txt has no {unknown[0]}; it cannot sing these words"
+            f"{name}: the model's phones.txt has no {unknown[0]}; it cannot sing these words"
         )
-    rows = aligned_rows.phone_rows(engine.layout, [index[p] for p in song.phones], song.durations)
-    aligned_rows.put_notes(engine.layout, rows, song.pitches, song.note_frames)
-    meta["notes_sung"] = sum(p > 0 for p in song.pitches)
-    return rows
+    return song
 
 
 def read_score(value: Any, name: str = "score") -> list[Note]:

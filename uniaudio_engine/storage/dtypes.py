@@ -1,4 +1,4 @@
-"""How weights, keys and values are held: the choices, and what ``auto`` chooses."""
+"""Storage types of weights, keys and values: the choices, and what ``auto`` means."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ KV_DTYPES = ("float32", "bfloat16", "int8")
 
 
 def auto_dtype() -> str:
-    """How weights are held by default: within 0.002 nats a code of float32 (docs/benchmarks.md),
-    and fastest.
+    """The default type of weights: the fastest, and within 0.002 nats per code of float32
+    (docs/benchmarks.md).
 
-    int8 is a quarter of the bytes that a frame has to read; without vector instructions float32 is
-    the faster one.
+    int8 reads a quarter of float32's bytes per frame. Without vector instructions float32 is
+    faster.
     """
     return "float32" if core().isa() == "plain" else "int8"
 
 
 def auto_kv_dtype(dtype: str, device: str = "cpu") -> str:
-    """How keys and values are held beside weights in ``dtype``: with an error far below that of the
-    weights.
+    """The default type of keys and values for weights in ``dtype``.
+
+    Its error is far below that of the weights.
     """
     if device != "cpu":
         return "float32" if dtype.startswith("float32") else "bfloat16"
-    return (
-        "int8" if dtype.startswith("int") else "float32"
-    )  # the first name is the global stack's, whose cache it is
+    # the first name is that of the global stack, which the cache belongs to
+    return "int8" if dtype.startswith("int") else "float32"
 
 
 def weight_format(dtype: str, folder: ModelFolder) -> tuple[str, dict[str, str]]:
-    """A choice of weight formats for this folder: its shortest name, and the format of each part
-    (``spec.PARTS``).
+    """The shortest name of a choice of weight types, and the type of each part
+    (``weight_shapes.PARTS``).
+
+    Raises :class:`InputError` for an unknown choice.
     """
     parts = dict.fromkeys(PARTS, auto_dtype()) | stored_dtypes(folder.lm)
     wanted = ",".join(f"{p}={d}" for p, d in parts.items()) if dtype == "auto" else dtype

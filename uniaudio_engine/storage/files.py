@@ -1,4 +1,4 @@
-"""Output files that are whole or absent: written beside their name, renamed when complete."""
+"""Output files that are complete or absent: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..errors import InputError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that appears under ``path`` when the block ends well, and leaves nothing behind
-    when it does not.
+    """A binary file that appears under ``path`` if the block succeeds; otherwise nothing remains.
 
-    Entering already creates the temporary file, so an output that cannot be written is refused
-    before any work. What exists and is no regular file (/dev/null, a pipe) is written in place.
+    The temporary file is created on entry, so an output that cannot be written is refused before
+    any work, with :class:`InputError`. Existing paths that are not regular files, such as /dev/null
+    or a pipe, are written in place.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -40,9 +40,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
         done = True
     except OSError as e:
-        if (
-            e.filename is None
-        ):  # a write that failed, such as a full disk; other errors pass through as they are
+        if e.filename is None:  # a failed write, such as a full disk; other errors pass through
             raise InputError(
                 f"{path}: cannot write there: {e.strerror or e}; choose another output"
             ) from None
@@ -60,7 +58,7 @@ def _temporary(target: Path, named: Path) -> Path:
         )
     if not target.parent.is_dir():
         raise InputError(
-            f"{named}: the folder {named.parent} does not exist; make it first, or choose another "
+            f"{named}: the folder {named.parent} does not exist; create it first, or choose another "
             "output"
         )
     if target.exists() and not os.access(target, os.W_OK):

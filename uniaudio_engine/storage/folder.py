@@ -1,13 +1,13 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt,
 voices/*.safetensors, README.md.
 
-Also, where a model brings them: semantic.safetensors (the semantic tokenizer), text.model (the
-caption tokenizer, sentencepiece), labels/SPAN.txt (names of another span's tokens, one a line) and
-lexicon.txt (words in the labels of phones.txt).
+Optional: semantic.safetensors (the semantic tokenizer), text.model (the caption tokenizer,
+sentencepiece), labels/SPAN.txt (labels of another span's tokens, one per line) and lexicon.txt
+(words in the labels of phones.txt).
 
-Loading checks everything before it gives anything: a folder is either whole and sane, or one
-:class:`InputError` line. Weights stay as they are stored (float32; bfloat16 as uint16 bits; the
-LM's matrices also int8, or int4 as uint8); not responsible for what is computed with them.
+Loading checks everything first: a folder is complete and consistent, or raises one
+:class:`InputError`. Weights stay as they are stored: float32, bfloat16 as uint16 bits, and of the
+LM's matrices also int8, or int4 as uint8. Not responsible for what is computed with them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A checked model: its configuration, its weights by tensor name, its phone list, its voices'
-    files by name, the labels of other spans, the text of its lexicon, and the weights of its
-    semantic tokenizer.
+    """A checked model.
+
+    ``codec``, ``lm``, ``semantic``: weights by tensor name. ``phones``: labels in order. ``voices``:
+    files by name. ``labels``: those of other spans. ``lexicon`` and ``captions``: contents of
+    lexicon.txt and text.model.
     """
 
     path: Path
@@ -57,14 +59,14 @@ class ModelFolder:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Models that came with this installation, by name."""
+    """The models that come with this installation, by name."""
     if not MODELS.is_dir():
         return {}
     return {p.name: p for p in sorted(MODELS.iterdir()) if (p / "config.json").is_file()}
 
 
 def find_folder(path: str | os.PathLike[str] | None) -> Path:
-    """A model folder by path, by the name of a bundled model, or (None) the bundled model."""
+    """A model folder by path or by the name of a bundled model; None is the default bundled one."""
     bundled = bundled_models()
     if path is None:
         if not bundled:
@@ -110,8 +112,9 @@ def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
 
 
 def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
-    """Load and check a model folder (see :func:`find_folder`); one :class:`InputError` line on
-    anything amiss.
+    """Load and check a model folder; see :func:`find_folder`.
+
+    Raises :class:`InputError` for anything wrong with it.
     """
     described = load_described(find_folder(path))
     folder, config = described.path, described.config
@@ -134,7 +137,7 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
 
 
 def load_described(folder: Path) -> ModelFolder:
-    """All of a folder but its weights, checked."""
+    """All of a folder except its weights, checked."""
     config = load_config(folder)
     phones = _load_labels(folder / "phones.txt")
     labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
@@ -209,19 +212,21 @@ def add_semantic(
 
 
 def load_weights(path: Path, shapes: Shapes) -> Tensors:
-    """Tensors of one file, exactly those in ``shapes`` (and the scales of quantized ones), all
-    finite.
+    """The tensors of one file: exactly those in ``shapes``, and the scales of quantized ones.
+
+    Raises :class:`InputError` where one is missing, left over, misshapen or not finite.
     """
     expected = sum(int(np.prod(s, dtype=object)) for s in shapes.values())
-    # float32 is the widest that is accepted: a larger file is refused before any of it is read
+    # float32 is the widest type accepted: a larger file is refused before it is read
     tensors, _ = load_tensors(path, max_bytes=4 * expected + 512 * len(shapes) + (1 << 20))
     check_weights(tensors, shapes, str(path))
     return tensors
 
 
 def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: str) -> None:
-    """Names, shapes, dtypes and finiteness, or one :class:`InputError` line that lists the first
-    offenders.
+    """Check names, shapes, dtypes and finiteness.
+
+    Raises :class:`InputError` that lists the first wrong tensors.
     """
     stored: dict[str, tuple[np.dtype[Any], ...]] = dict.fromkeys(shapes, _FLOATS)
     shapes = dict(shapes)
@@ -252,7 +257,7 @@ def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: st
 
 
 def stored_dtypes(lm: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """The parts of the LM (``spec.PARTS``) that are stored quantized -> "int8" or "int4"."""
+    """The parts of the LM (``weight_shapes.PARTS``) stored quantized -> "int8" or "int4"."""
     return {
         str(matrix_part(n)): _QUANTIZED[a.dtype]
         for n, a in lm.items()
@@ -266,7 +271,7 @@ def check_model(
     where: Path,
     labels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> None:
-    """That codec, LM, vocabulary, tasks and labels fit each other."""
+    """Raise :class:`InputError` unless codec, LM, vocabulary, tasks and labels fit together."""
     if config.lm is None or config.vocabulary is None:
         return
     k, c = config.lm.num_codebooks, config.codec.codebook_size
@@ -306,7 +311,7 @@ def check_model(
 
 
 def _load_labels(path: Path) -> tuple[str, ...]:
-    """One label a line, each once; none where there is no such file."""
+    """The labels of a file with one per line; none where there is no such file."""
     labels = tuple(_read_text(path).split())
     if len(set(labels)) != len(labels):
         raise InputError(f"{path}: expected each label once; remove the repeated ones")
@@ -321,7 +326,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """What a file holds; nothing where there is none."""
+    """The contents of a file; empty where there is none."""
     if not path.exists():
         return b""
     try:

@@ -1,9 +1,8 @@
-"""Model folders with smaller weights: the LM's matrices stored as int8 or int4, everything else as
-it was.
+"""Model folders with smaller weights: the LM's matrices as int8 or int4, everything else unchanged.
 
-A quantized folder speaks exactly as its source does with the same ``dtype`` chosen at load time:
-the numbers are the same, they are only made once. The formats are ``spec.quantized_shapes``;
-rounding is the core's (csrc/matrix.cc).
+A quantized folder gives exactly the results of its source loaded with the same ``dtype``: the
+numbers are the same, computed once instead of at each load. The formats are
+``weight_shapes.quantized_shapes``; the core rounds (csrc/matrix.cc).
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from .weight_shapes import matrix_part
 def quantize_folder(
     source: str | os.PathLike[str] | None, output: str | os.PathLike[str], dtype: str = "int8"
 ) -> dict[str, Any]:
-    """Write ``output``, a copy of the model folder ``source`` (None: the bundled one), with the LM
-    held as ``dtype``.
+    """Write ``output``, a copy of the model folder ``source`` (None: the bundled one) with its LM
+    stored as ``dtype``.
 
     ``dtype`` as in :meth:`Engine.from_pretrained`; float32 parts stay as they are stored. Returns
-    model, dtype and bytes before and after. Raises :class:`InputError` when there is something at
-    ``output`` already, or the source has no LM or is quantized already (rounding twice would lose
-    twice); on any error nothing is left behind.
+    model, dtype, and the LM's bytes before and after.
+
+    Raises :class:`InputError` where ``output`` exists, or the source has no LM or is already
+    quantized (it would be rounded twice); after any error nothing is left behind.
     """
     folder, target = load_folder(source), Path(output)
     if folder.config.lm is None:
@@ -41,12 +41,12 @@ def quantize_folder(
         )
     if any(n.endswith("_scale") for n in folder.lm):
         raise InputError(
-            f"{folder.path}: is quantized already; quantize the model that it was made from"
+            f"{folder.path}: is already quantized; quantize the model that it was made from"
         )
     if target.exists():
-        raise InputError(f"{target}: exists already; choose another name, or remove it first")
+        raise InputError(f"{target}: already exists; choose another name, or remove it first")
     if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist; make it first")
+        raise InputError(f"{target}: the folder {target.parent} does not exist; create it first")
     name, parts = weight_format(dtype, folder)
     tensors: Tensors = {}
     for key, stored in folder.lm.items():

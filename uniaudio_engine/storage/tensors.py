@@ -1,5 +1,4 @@
-"""Reading and writing safetensors files, checked: nothing in a file is believed before it is
-compared with the file.
+"""Reading and writing safetensors files; every claim of a header is checked against the file.
 
 bfloat16 has no NumPy type, so BF16 tensors are uint16 arrays here, and uint16 arrays are written as
 BF16. The format: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
@@ -33,9 +32,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
 }
 _NAMES = {v: k for k, v in DTYPES.items()}
-MAX_HEADER = (
-    16 << 20
-)  # bytes; a header holds names and shapes only, 1 MB describes some ten thousand tensors
+MAX_HEADER = 16 << 20  # bytes; 1 MB of names and shapes describes some ten thousand tensors
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -45,8 +42,8 @@ def load_tensors(
 ) -> tuple[Tensors, dict[str, str]]:
     """All tensors of a file and its ``__metadata__``.
 
-    Raises :class:`InputError` in one line where the file is missing, truncated, or says anything
-    about itself that is not so; sizes are checked against the file before memory is taken.
+    Raises :class:`InputError` for a file that is missing, truncated or inconsistent. Sizes are
+    checked against the file before memory is allocated.
     """
     path = Path(path)
     try:
@@ -75,7 +72,7 @@ def save_tensors(
     tensors: Mapping[str, NDArray[Any]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write all or nothing (temporary file, then rename).  uint16 arrays become BF16."""
+    """Write all or nothing (temporary file, then rename). uint16 arrays become BF16."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     arrays, offset = [], 0
     for name in sorted(tensors):
@@ -101,19 +98,19 @@ def save_tensors(
 
 
 def to_bfloat16(x: NDArray[Any]) -> NDArray[np.uint16]:
-    """float32 -> the nearest bfloat16 (ties to even), as its 16 bits.  NaN stays NaN."""
+    """float32 -> bits of the nearest bfloat16, ties to even. NaN stays NaN."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(x), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """bfloat16 bits -> the same numbers as float32."""
+    """bfloat16 bits -> the same numbers in float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def all_finite(x: NDArray[Any]) -> bool:
-    """No NaN and no infinity; uint16 is read as bfloat16."""
+    """Whether there is no NaN and no infinity; uint16 is read as bfloat16."""
     if x.dtype == np.uint16:
         return not bool(((x & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(x).all())
@@ -219,7 +216,7 @@ def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]
 
 
 def require_names(got: Mapping[str, Any], expected: set[str], where: str) -> None:
-    """Exactly these tensor names, or one line that lists the first of each kind."""
+    """Raise :class:`InputError` for missing and left-over tensors."""
     missing, extra = sorted(expected - set(got)), sorted(set(got) - expected)
     parts = [f"missing {first_few(missing)}"] if missing else []
     parts += [f"left over {first_few(extra)}"] if extra else []

@@ -1,4 +1,4 @@
-"""Which tensors a model consists of: names and shapes, derived from its configuration alone.
+"""The tensors of a model: names and shapes, derived from its configuration alone.
 
 The frozen weight contract of the model folder. The names are the state-dict names of
 ``uniaudio_training.models``; ``tests/engine/test_folder.py`` holds the two together.
@@ -16,8 +16,9 @@ PARTS = ("global", "local", "head")
 
 
 def matrix_part(name: str) -> str | None:
-    """The part of the LM whose ``dtype`` the matrix follows (``bridge`` goes with the head); None
-    for all that stays in floats: embeddings, vectors, continuous inputs.
+    """The part of the LM whose ``dtype`` a matrix has; ``bridge`` belongs to the head.
+
+    None for tensors that are always floats: embeddings, vectors, continuous inputs.
     """
     stack = name.partition(".")[0]
     if (
@@ -32,7 +33,7 @@ def matrix_part(name: str) -> str | None:
 def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Stored shapes of a quantized matrix [out, in] and of its scales (``NAME_scale``).
 
-    int8: int8 [out, in] and float32 [out]. int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs a
+    int8: int8 [out, in] and float32 [out]. int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs per
     byte, the low nibble first, each the value + 8; and bfloat16 [out, G].
     """
     out, dim_in = shape

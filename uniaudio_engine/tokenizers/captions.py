@@ -1,12 +1,12 @@
-"""Captions and instructions -> pieces: sentencepiece with byte fallback, so that any text has some.
+"""Captions and instructions -> pieces: sentencepiece with byte fallback, so any text can be encoded.
 
-The model (``text.model`` in the model folder) was trained on the corpus' captions
-(``uniaudio_training.lm.captions``).
+The tokenizer's model (``text.model`` in the model folder) was trained on the corpus' captions.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, shown
 
-MAX_PIECES = 96  # of a caption
+MAX_PIECES = 96  # per caption
 
 
 class CaptionTokenizer:
-    """Pieces of a caption; ``size`` of them exist.
-
-    Raises :class:`InputError` for a model that is none.
-    """
+    """The tokenizer of captions; ``size``: number of pieces that exist."""
 
     def __init__(self, model: bytes, where: str = "text.model") -> None:
+        """Raises :class:`InputError` unless ``model`` is a sentencepiece model."""
         import sentencepiece
 
         try:
@@ -34,8 +32,11 @@ class CaptionTokenizer:
             ) from None
         self.size = int(self._model.get_piece_size())
 
-    def encode(self, text: Any, name: str = "text") -> NDArray[np.int32]:
-        """Ids [n], 1 <= n <= :data:`MAX_PIECES`; letter case and repeated spaces do not matter."""
+    def encode(self, text: object, name: str = "text") -> NDArray[np.int32]:
+        """Ids [n], 1 <= n <= :data:`MAX_PIECES`; letter case and repeated spaces do not matter.
+
+        Raises :class:`InputError`, with ``name`` as the input's name, for no words or too many.
+        """
         if not isinstance(text, str):
             raise InputError(f"{name}: expected a string, got {type(text).__name__}")
         plain = plain_caption(text)
@@ -44,16 +45,16 @@ class CaptionTokenizer:
         ids = self._model.encode(plain)
         if len(ids) > MAX_PIECES:
             raise InputError(
-                f"{name}: expected at most {MAX_PIECES} pieces of text, got {len(ids)}; say it in "
+                f"{name}: expected at most {MAX_PIECES} pieces of text, got {len(ids)}; use "
                 "fewer words"
             )
         return np.array(ids, np.int32)
 
-    def decode(self, ids: Any) -> str:
-        """The text of pieces, as :func:`plain_caption` left it."""
+    def decode(self, ids: Iterable[int]) -> str:
+        """The normalised text of pieces; see :func:`plain_caption`."""
         return str(self._model.decode([int(i) for i in ids]))
 
 
 def plain_caption(text: str) -> str:
-    """Lower case, one space between words, no full stop at the end: what the pieces are made from."""
+    """A normalised caption: lower case, one space between words, no full stop at the end."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split()).rstrip(" .")

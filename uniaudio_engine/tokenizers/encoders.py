@@ -1,9 +1,9 @@
-"""Optional encoders for models that were trained beside someone else's: T5 states of a text, HuBERT
-units of a sound.
+"""Optional encoders that imported models were trained with: T5 states of a text, HuBERT units of a
+sound.
 
 They run in ``transformers`` (``pip install 'uniaudio-engine[encoders]'``) from a local folder of
-weights; nothing is downloaded, and nothing of this is imported unless such an encoder is asked for.
-Whoever has the states or units already gives them as arrays instead.
+weights. Nothing is downloaded, and nothing is imported until an encoder is used. Callers who
+already have states or units pass them as arrays.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..errors import InputError, first_few, shown
 
 
 class Encoder(Protocol):
-    """What ``inputs.py`` asks of an encoder: one of the two."""
+    """An encoder of texts to states or of sounds to units; the other method raises InputError."""
 
-    sample_rate: int  # Hz, of the sound that `units` takes
+    sample_rate: int  # Hz, of the sound that ``units`` takes
 
     def states(self, text: str) -> NDArray[np.float32]: ...
 
@@ -30,12 +30,11 @@ class Encoder(Protocol):
 
 
 class T5States:
-    """Last hidden states of a T5 encoder (v1.1 base for UniAudio v1) from a folder with its weights
-    and tokenizer.
+    """Last hidden states of a T5 encoder (v1.1 base for UniAudio v1).
 
-    As UniAudio's training made them (its ``T5Tokenizer.py``): the text is padded to 100 tokens and
-    the padding is *not* masked, so it takes part in the attention; then the states of the text's
-    own tokens are kept.
+    The folder holds its weights and tokenizer. The states are those of UniAudio's training (its
+    ``T5Tokenizer.py``): the text is padded to 100 tokens, the padding is *not* masked and so takes
+    part in the attention, and only the states of the text's own tokens are kept.
     """
 
     sample_rate = 0
@@ -48,9 +47,7 @@ class T5States:
         self._model = _load(transformers.T5EncoderModel, folder, "t5").eval()
 
     def states(self, text: str) -> NDArray[np.float32]:
-        """float32 [n, width], n the text's tokens with the end token, at most 100 (longer texts are
-        cut).
-        """
+        """float32 [n, width]: n tokens of the text with its end token, cut at 100."""
         tokens = self._tokenizer(
             text,
             truncation=True,
@@ -70,8 +67,8 @@ class HubertUnits:
     """K-means units of HuBERT's layer 9 at 50 Hz (base, 500 units for UniAudio v1).
 
     The folder holds the model in the ``transformers`` layout and ``kmeans.npy``, the centres
-    float32 [units, width]. Samples go in as they are, without the normalisation that some feature
-    extractors add: fairseq's base model, which UniAudio used, has none.
+    float32 [units, width]. Samples are not normalised, as some feature extractors would: fairseq's
+    base model, which UniAudio used, does not either.
     """
 
     sample_rate = 16000
@@ -108,7 +105,7 @@ class HubertUnits:
         raise InputError("encoder hubert reads sound, not text; give a sound")
 
     def units(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
-        """samples [N] at 16 kHz -> units [n], n = (N - 80) // 320 (400 samples for the first)."""
+        """samples [N] at 16 kHz, N >= 400 -> units [n], n = (N - 80) // 320."""
         if len(samples) < 400:
             raise InputError(
                 "encoder hubert: expected at least 0.025 s of sound, got "
@@ -127,7 +124,7 @@ ENCODERS: dict[str, Callable[[Path], Encoder]] = {"t5": T5States, "hubert": Hube
 
 
 def check_encoders(folders: Mapping[str, str | os.PathLike[str]]) -> dict[str, Path]:
-    """Known names and folders that exist; nothing is loaded yet."""
+    """Folders by encoder name. Raises :class:`InputError` for unknown names and missing weights."""
     unknown = sorted(set(folders) - set(ENCODERS))
     if unknown:
         raise InputError(f"encoders: expected {', '.join(ENCODERS)}, got {first_few(unknown)}")

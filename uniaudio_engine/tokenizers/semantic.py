@@ -1,9 +1,9 @@
-"""The semantic tokenizer: sound -> units that say which phone is spoken and not by whom, frame by
-frame with the codec.
+"""The semantic tokenizer: sound -> one unit per codec frame that says which phone is spoken, not by
+whom.
 
-The encoder is causal and says what a frame was ``delay`` frames later; here its codes are put back
-in their places, so that unit t is that of samples [t * frame_size, (t + 1) * frame_size). Streams
-give what the one-shot call gives.
+The encoder is causal and emits the unit of a frame ``delay`` frames later. Here its codes are
+shifted back, so that unit t belongs to samples [t * frame_size, (t + 1) * frame_size). Streams
+return the units of the one-shot call.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Units = NDArray[np.int32]
 
 
 class SemanticEncoder:
-    """Immutable; may be used from several threads."""
+    """Immutable; safe to share between threads."""
 
     def __init__(self, config: SemanticConfig, codec: Any) -> None:
-        """``codec``: what runs ``config.encoder``, as ``_C.Codec`` does."""
+        """``codec`` runs ``config.encoder``, with the interface of ``_C.Codec``."""
         self.config, self.core = config, codec
 
     @classmethod
@@ -34,7 +34,7 @@ class SemanticEncoder:
     ) -> SemanticEncoder:
         """On the compiled core; ``weights`` by the names of ``semantic.safetensors``.
 
-        Raises ValueError where they do not fit.
+        Raises ValueError for weights that do not fit the configuration.
         """
         return cls(
             config, core().Codec(json.dumps(to_dict(config.encoder)), dict(weights), threads)
@@ -65,26 +65,23 @@ class SemanticEncoder:
 
 
 class SemanticStream:
-    """Samples in, units out; the units of all pushes and the flush are those of
-    :meth:`SemanticEncoder.encode`.
-    """
+    """Samples in, units out; all units together equal :meth:`SemanticEncoder.encode`."""
 
     def __init__(self, encoder: SemanticEncoder) -> None:
         self.encoder = encoder
         self._core = encoder.core.encoder_stream()
-        self._early = (
-            encoder.config.delay
-        )  # codes still to come that describe what was before the clip
+        self._early = encoder.config.delay  # codes to drop: they describe what precedes the clip
         self._length = 0
 
     @property
     def lookahead(self) -> int:
-        """Samples after a frame's end until its unit comes."""
+        """Samples between the end of a frame and its unit."""
         return self.encoder.lookahead
 
     def push(self, samples: NDArray[np.float32]) -> Units:
-        """float32 [n] -> the units that are known now, int32 [t], maybe none. Raises ValueError on
-        NaN or infinity, or another shape; nothing changes then.
+        """float32 [n] -> the units int32 [t] that they complete, perhaps none.
+
+        Raises ValueError for NaN, infinity or another shape, and then nothing changes.
         """
         units = self._core.push(samples)[0]
         self._length += np.asarray(samples).size
@@ -93,7 +90,7 @@ class SemanticStream:
         return np.ascontiguousarray(units[skip:])
 
     def flush(self) -> Units:
-        """Ends the clip: the units of its last frames.  The next push starts a new clip."""
+        """End the clip and return the units of its last frames. The next push starts a new clip."""
         silence = np.zeros(
             -self._length % self.encoder.config.encoder.frame_size + self.lookahead, np.float32
         )
@@ -102,13 +99,13 @@ class SemanticStream:
         return units
 
     def reset(self) -> None:
-        """Forgets the clip."""
+        """Drop the clip."""
         self._core.reset()
         self._early = self.encoder.config.delay
         self._length = 0
 
     def fork(self) -> SemanticStream:
-        """A stream that goes on from here by itself."""
+        """A copy that continues independently from here."""
         copy = SemanticStream.__new__(SemanticStream)
         copy.encoder, copy._core, copy._early, copy._length = (
             self.encoder,

@@ -9,7 +9,7 @@ forks the prompt's cache for each sentence).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from uniaudio_engine.request.sequence import Layout
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
-from .items import Item, item_sequence, predicted, read_items
+from .items import Item, read_items
 
 PAD, AUDIO, DURATION = 0, 1, 2
 BUCKETS = (
@@ -48,8 +48,11 @@ class TaskData:
 
     def __init__(self, task: Task, items: list[Item]) -> None:
         self.task = task
-        self.voiced = task.lead is not None
-        self.shared = any(task.lead is not None and i.inputs[task.lead.name] is None for i in items)
+        self.voiced = task.shared_prompt is not None
+        self.shared = any(
+            task.shared_prompt is not None and i.inputs[task.shared_prompt.name] is None
+            for i in items
+        )
         self.buckets: list[list[Item]] = [[] for _ in BUCKETS]
         self.speakers: dict[str, list[np.ndarray]] = {}
         for item in items:
@@ -75,8 +78,8 @@ class TaskData:
 
     def own_prompt(self, item: Item) -> np.ndarray:
         """The voice, or surroundings, that an item brings: codes [T', K'], perhaps empty."""
-        assert self.task.lead is not None
-        own: np.ndarray = item.inputs[self.task.lead.name]
+        assert self.task.shared_prompt is not None
+        own: np.ndarray = item.inputs[self.task.shared_prompt.name]
         return own
 
     def prompt(self, rng: np.random.Generator, speaker: str, frames: int) -> np.ndarray:
@@ -143,7 +146,7 @@ class Noise:
     others: float = 0.0
 
     def of(self, task: Task) -> float:
-        return self.others if task.sound_beside is None else self.beside
+        return self.others if task.aligned_sound is None else self.beside
 
 
 def make_batch(
@@ -178,14 +181,6 @@ def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
         wrong = fed[rng.random(len(fed)) < most * rng.random()]
         inputs[at][wrong] = frames[at][rng.choice(audio, len(wrong))]
     return batch
-
-
-def without_caption(item: Item) -> Item:
-    """The same example with its caption left empty, as guidance asks the model in inference (arXiv
-    2207.12598).
-    """
-    captions = {i.name: np.zeros(0, np.int64) for i in item.task.inputs if i.modality == "caption"}
-    return replace(item, inputs={**item.inputs, **captions}) if captions else item
 
 
 def task_batch(
@@ -238,7 +233,7 @@ def task_batch(
         ]
     if untold:
         chosen = [
-            (voice, [without_caption(i) if rng.random() < untold else i for i in picked])
+            (voice, [i.without_captions() if rng.random() < untold else i for i in picked])
             for voice, picked in chosen
         ]
     return _fill(layout, data, chosen, length, frames)
@@ -272,21 +267,22 @@ def _fill(
     kind = np.full((rows, n, length), PAD, np.int64)
     for row, (voice, items) in enumerate(chosen):
         for i, item in enumerate(items):
-            seq = item_sequence(layout, item, voice)
-            t = len(seq.frames) - skip
+            sequence = item.sequence(layout, voice)
+            whole = sequence.complete(item.codes)
+            t = len(whole.frames) - skip
             if i == 0:
                 prompt[row, 0], prompt[row, 1:] = (
                     layout.vocabulary.special("start"),
-                    seq.frames[: skip - 1],
+                    whole.frames[: skip - 1],
                 )
-            inputs[row, i, :t] = seq.frames[skip - 1 : -1]
-            frames[row, i, :t], aligned[row, i, :t] = seq.frames[skip:], seq.aligned[skip:]
-            kind[row, i, seq.durations.start - skip : seq.durations.stop - skip] = DURATION
-            begin, end = predicted(item)  # what is known of an edit's target is fed, not predicted
-            last = (
-                seq.audio.stop if end == len(item.codes) else seq.audio.start + end
-            )  # with the frame that ends it, where there is one
-            kind[row, i, seq.audio.start + begin - skip : last - skip] = AUDIO
+            inputs[row, i, :t] = whole.frames[skip - 1 : -1]
+            frames[row, i, :t], aligned[row, i, :t] = whole.frames[skip:], whole.aligned[skip:]
+            planned, audio = whole.durations, whole.audio
+            kind[row, i, planned.start - skip : planned.stop - skip] = DURATION
+            # the known part of an edit's target is fed, not predicted; the end token is predicted
+            begin, end = sequence.predicted(len(item.codes))
+            last = audio.stop if end == len(item.codes) else audio.start + end
+            kind[row, i, audio.start + begin - skip : last - skip] = AUDIO
     return Batch(
         *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
     )

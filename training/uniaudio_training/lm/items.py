@@ -1,10 +1,8 @@
-"""Token shards -> training items: what each task's sequence is made of, in frames and ids, and the
-sequence itself.
+"""Token shards -> training items: the values of a task's inputs, in frames and ids.
 
-Both follow from the task's entry, one function for each modality of its inputs. This is the one
-place that says how a corpus label becomes a sequence; the engine's ``plan.py`` makes the same one
-from a request, and ``tests/engine/test_joint_tasks.py`` holds the two together, for built-in tasks
-and a user's own. T frames, K' codebooks of the codec (the LM uses the first K).
+One function for each modality reads a value from a corpus label. The sequence is built from the
+values by the engine's own ``sequence_builder.py``. T frames, K' codebooks of the codec (the LM uses
+the first K).
 """
 
 from __future__ import annotations
@@ -16,11 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from uniaudio_engine.request import aligned as aligned_rows
-from uniaudio_engine.request import sequence as seq
-from uniaudio_engine.request.inputs import token_ids
-from uniaudio_engine.request.sequence import Ids, Layout
-from uniaudio_engine.request.tasks import TASKS, Input, Task
+from uniaudio_engine.request.aligned import edit_context
+from uniaudio_engine.request.sequence import Layout
+from uniaudio_engine.request.sequence_builder import (
+    Spoken,
+    Sung,
+    TaskSequence,
+    Value,
+    build,
+    in_sequence,
+    predicted,
+    units_key,
+    without_captions,
+)
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.request.token_ids import token_ids
 from uniaudio_engine.text import iter_sentences
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
@@ -41,32 +50,12 @@ _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """Phones [P] as ids, and the frames of each; empty where they are in no time."""
-
-    phones: np.ndarray
-    durations: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.phones)
-
-
-@dataclass(frozen=True)
-class Sung(Spoken):
-    """And what they are sung on: MIDI pitches in order (0 for rests), frames of each."""
-
-    pitches: np.ndarray
-    note_frames: np.ndarray
-
-
-@dataclass(frozen=True)
 class Item:
-    """One example of a task, ready to become a sequence.  ``codes`` [T, K'] of the target.
+    """One example of a task. ``codes`` [T, K'] of the target.
 
-    ``inputs``: by the name of the entry's input, in the form of its modality: ``voice``, ``audio``
-    and ``context`` codes [T', K'] (a voice None where any clip of the ``speaker`` will do),
-    ``units`` [T], ``caption`` and ``tokens`` ids [n], ``text`` Spoken, ``score`` Sung, ``span``
-    (begin, end) in frames. What the example does not have is empty, or for a span absent.
+    ``inputs``: values by the name of the input, as ``sequence_builder.py`` defines them. A voice is
+    None where any clip of the ``speaker`` will do. What the example does not have is empty; a span
+    that it does not have is absent.
     """
 
     task: Task
@@ -76,19 +65,30 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Of its sentence in the sequence: all but the task's token and the voice that it begins
-        with.
-        """
+        """Items of its sentence: all but the task's token and the shared prompt."""
         count = 1 + len(self.codes) + (self.task.length == "end")
         for i in self.task.inputs:
-            if in_sequence(i) and i is not self.task.lead:
-                timed = i.modality == "text" and self.task.length == "durations"
-                count += 2 * len(self.inputs[i.name]) + 4 if timed else len(self.inputs[i.name]) + 2
+            if in_sequence(i) and i is not self.task.shared_prompt:
+                planned = i.modality == "text" and self.task.length == "durations"
+                count += (
+                    2 * len(self.inputs[i.name]) + 4 if planned else len(self.inputs[i.name]) + 2
+                )
         return count
 
+    def sequence(self, layout: Layout, prompt: np.ndarray | None = None) -> TaskSequence:
+        """Its sequence; ``prompt``: codes [T', K'] of the voice that it begins with, empty or None
+        for none.
+        """
+        shared = self.task.shared_prompt
+        given = {} if shared is None else {shared.name: prompt}
+        return build(layout, self.task, {**self.inputs, **given})
 
-def in_sequence(spec: Input) -> bool:
-    return spec.place == "sequence" and spec.modality != "span"
+    def without_captions(self) -> Item:
+        """The same example with its captions left empty, as in the unconditional pass of
+        classifier-free guidance (arXiv 2207.12598).
+        """
+        captions = without_captions(self.task)
+        return replace(self, inputs={**self.inputs, **captions}) if captions else self
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
 def _voice(g: Given, i: Input) -> np.ndarray | None:
     if g.task.name in ANY_CLIP:
         return None
-    return g.codes.get(i.name, g.codes["target"][:0]) if i is g.task.lead else _heard(g, i)
+    return g.codes.get(i.name, g.codes["target"][:0]) if i is g.task.shared_prompt else _heard(g, i)
 
 
 def _heard(g: Given, i: Input) -> np.ndarray:
@@ -252,7 +252,7 @@ def _score(g: Given, i: Input) -> Sung:
 
 
 def _context(g: Given, i: Input) -> np.ndarray:
-    around = aligned_rows.edit_context(g.codes["target"], *edited(g))
+    around = edit_context(g.codes["target"], *edited(g))
     if len(around) < _LEAST_CONTEXT:
         raise Skip
     return around
@@ -267,7 +267,7 @@ def edited(g: Given) -> tuple[int, int]:
     return span.start // FRAME, min(frames, -(-span.end // FRAME))
 
 
-READ: dict[str, Callable[[Given, Input], Any]] = {
+READ: dict[str, Callable[[Given, Input], Value]] = {
     "voice": _voice,
     "audio": _audio,
     "units": _units,
@@ -280,21 +280,6 @@ READ: dict[str, Callable[[Given, Input], Any]] = {
 }
 
 
-def units_of(spec: Input) -> str:
-    """The key of an input's units among an item's inputs, where they go along with it."""
-    return f"{spec.name}, units"
-
-
-def predicted(item: Item) -> tuple[int, int]:
-    """Frames [begin, end) of the target that the model is to predict: all, or of an edit those of
-    its span.
-    """
-    if item.task.finish == "span" and item.task.sound_beside is not None:
-        begin, end = next(item.inputs[i.name] for i in item.task.inputs if i.modality == "span")
-        return begin, end
-    return 0, len(item.codes)
-
-
 def make_item(g: Given) -> Item | None:
     """The item of one example.
 
@@ -302,7 +287,7 @@ def make_item(g: Given) -> Item | None:
     """
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
-        inputs |= {units_of(i): _units(g, i) for i in g.task.inputs if i.units}
+        inputs |= {units_key(i): _units(g, i) for i in g.task.inputs if i.units}
     except Skip:
         return None
     codes = g.codes["target"]
@@ -311,91 +296,14 @@ def make_item(g: Given) -> Item | None:
     ):  # what is around the edit stays as it is
         codes = codes[slice(*edited(g))]
     item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
-    begin, end = predicted(item)
+    begin, end = predicted(g.task, inputs, len(codes))
     if begin >= end:
         return None
-    if g.task.sound_beside is not None and (begin, end) != (
-        0,
-        len(codes),
-    ):  # an edit goes on from the source's codes, as the engine does
-        source = inputs[g.task.sound_beside.name]
+    sound = g.task.aligned_sound
+    if sound is not None and (begin, end) != (0, len(codes)):  # an edit continues the source
+        source = inputs[sound.name]
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
-
-
-# From inputs to the sequence
-
-
-def item_sequence(layout: Layout, item: Item, prompt: np.ndarray | None = None) -> seq.Sequence:
-    """The sequence of an item; ``prompt``: codes [T', K'] of the voice that it begins with, empty
-    or None for "no voice given".
-    """
-    task = item.task
-    segments = []
-    for i in task.inputs:
-        if in_sequence(i) and not (
-            i.modality == "text" and task.length == "durations"
-        ):  # those come last
-            segments.append(
-                (i.segment, _frames(layout, i, prompt if i is task.lead else item.inputs[i.name]))
-            )
-    more: dict[str, Any] = {}
-    if task.length == "durations" and task.text_input is not None:
-        spoken = item.inputs[task.text_input.name]
-        more = {
-            "phones": spoken.phones,
-            "durations": spoken.durations,
-            "duration_rows": aligned_rows.phone_features(layout, spoken.phones),
-        }
-    codes = item.codes[:, : layout.num_codebooks]
-    return seq.build_sequence(
-        layout,
-        task.special,
-        segments,
-        codes,
-        item_rows(layout, item),
-        ends=task.length == "end",
-        **more,
-    )
-
-
-def _frames(layout: Layout, spec: Input, value: Any) -> Ids:
-    """Frames [n, K] of an input in the sequence."""
-    if value is None or not len(value):
-        return layout.fill([])
-    if spec.modality in ("voice", "audio", "context"):
-        return layout.codes_to_frames(value[:, : layout.num_codebooks])
-    return layout.tokens(spec.segment, value.phones if isinstance(value, Spoken) else value)
-
-
-def item_rows(layout: Layout, item: Item) -> Ids:
-    """What rides beside the target: aligned rows [T, S]."""
-    task = item.task
-    rows = layout.no_aligned(len(item.codes))
-    beside = [(i.modality, item.inputs[i.name]) for i in task.inputs if i.place == "aligned"]
-    if task.length == "durations" and task.text_input is not None:
-        beside.append(("text", item.inputs[task.text_input.name]))
-    for modality, value in beside:
-        if modality in ("text", "score"):
-            rows = aligned_rows.phone_rows(layout, value.phones, value.durations)
-        if modality == "score":
-            aligned_rows.put_notes(layout, rows, value.pitches, value.note_frames)
-        if modality == "units":
-            aligned_rows.put_units(layout, rows, value)
-        if modality == "audio":
-            aligned_rows.put_source(layout, rows, value)
-    for i in task.inputs:
-        if i.units:
-            aligned_rows.put_units(layout, rows, item.inputs[units_of(i)])
-        if i.modality == "span" and any(
-            o.name == i.segment and o.place == "aligned" for o in task.inputs
-        ):
-            aligned_rows.put_edit(layout, rows, *item.inputs[i.name])
-    if task.length == "seconds" and any(
-        s.name == "time_left" for s in layout.vocabulary.aligned_spans
-    ):
-        aligned_rows.put_time_left(layout, rows)
-    return rows
 
 
 def read_items(

@@ -18,7 +18,8 @@ from uniaudio_engine.request.sequence import (
     make_vocabulary,
     vocab_size,
 )
-from uniaudio_engine.request.tasks import TASKS, Task
+from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.storage.config import LMConfig, ModelConfig, StackConfig, from_dict, to_dict
 from uniaudio_engine.storage.folder import ModelFolder, load_config, load_folder
 from uniaudio_engine.text.phones import PHONES

@@ -1,0 +1,320 @@
+"""A loaded model: configuration, vocabulary, tokenizers, voices and the backends that run it.
+
+Planning and running a request needs a :class:`Model`. :class:`Engine`, the public face, is built on
+top and is not known here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .audio.voice import Voice
+from .backends.core import core
+from .backends.load import Parts, load_parts
+from .backends.token_lm import TokenLM
+from .errors import InputError, first_few, shown
+from .request.sequence import Layout, Prefix
+from .request.tasks import Task
+from .storage.config import ModelConfig
+from .text import PAUSE, Sentence, iter_sentences
+from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
+from .tokenizers.audio import AudioTokenizer
+from .tokenizers.captions import CaptionTokenizer
+from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
+from .tokenizers.semantic import SemanticEncoder
+
+_CACHED_PREFIXES = 4  # voices whose KV prefix is kept
+# Phone and duration tokens per second of fast speech. They share the KV cache with the frames.
+_TEXT_RATE = 30
+
+
+class Model:
+    """Immutable after loading, apart from its caches; safe to share between threads.
+
+    ``backend``, ``device``, ``dtype`` and ``kv_dtype`` are what runs, never "auto". ``capacity``:
+    frames that one session holds, 0 without a language model.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        threads: int,
+        max_seconds: float | None = None,
+        encoders: Mapping[str, str | os.PathLike[str]] | None = None,
+    ) -> None:
+        """``max_seconds``: the longest sentence, which sizes the KV cache. ``encoders``: folders of
+        optional encoders by name.
+        """
+        self.folder, self.threads, self.parameters = parts.folder, threads, parts.parameters
+        self.backend, self.device = parts.backend, parts.device
+        self.dtype, self.kv_dtype = parts.dtype, parts.kv_dtype
+        config = self.folder.config
+        self.tasks: Mapping[str, Task] = config.task_table
+        self.audio = AudioTokenizer(config, parts.codec, parts.fingerprint)
+        self._lm: TokenLM | None = None
+        self._layout: Layout | None = None
+        self.capacity = 0
+        if config.lm is not None and config.vocabulary is not None:
+            if any(s.name == "audio" for s in config.vocabulary.spans):
+                self._layout = Layout.of(config.lm, config.vocabulary)
+            self._lm = TokenLM(parts.lm, config.lm, self._layout)
+            self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
+            if max_seconds is not None:
+                self.capacity = min(self.capacity, self._frames_for(max_seconds))
+        self._semantic = (
+            SemanticEncoder(config.semantic, parts.semantic)
+            if config.semantic is not None
+            else None
+        )
+        self._encoder_folders = check_encoders(encoders or {})
+        self._encoders: dict[str, Encoder] = {}
+        self._labels = {"phone": self.folder.phones} | self.folder.labels
+        self._label_ids: dict[str, dict[str, int]] = {}
+        self._prefixes: OrderedDict[bytes, Any] = OrderedDict()
+        self._voices: dict[str, Voice] = {}
+        self._lexicon: dict[str, list[str]] | None = None
+        self._captions: CaptionTokenizer | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "native",
+        kv_dtype: str = "auto",
+        threads: int = 1,
+        max_seconds: float | None = None,
+        encoders: Mapping[str, str | os.PathLike[str]] | None = None,
+    ) -> Model:
+        """Load a model folder; the arguments are those of :meth:`Engine.from_pretrained`."""
+        parts = load_parts(path, device, dtype, backend, kv_dtype, threads)
+        return cls(parts, threads, max_seconds, encoders)
+
+    def _frames_for(self, max_seconds: float) -> int:
+        """Frames of a session that holds a sentence of this length, its phones and its voice."""
+        prompt = max((i.max_seconds for t in self.tasks.values() for i in t.inputs), default=0.0)
+        rate = self.frame_rate
+        return int(max_seconds * (rate + _TEXT_RATE) + prompt * rate + 16)
+
+    # Configuration
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.folder.config
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.config.codec.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Hz."""
+        return self.config.codec.frame_rate
+
+    def task(self, name: str) -> Task:
+        """The definition of a task. Raises :class:`InputError` for one the model does not do."""
+        if name in self.tasks:
+            return self.tasks[name]
+        known = first_few(list(self.tasks), 20) or "no task"
+        raise InputError(
+            f"model {self.config.name} was not trained for {shown(name)}; it does {known}"
+        )
+
+    # Backends
+
+    @property
+    def codec(self) -> Any:
+        """The bare codec, as the backend runs it."""
+        return self.audio.codec
+
+    @property
+    def lm(self) -> TokenLM:
+        """The language model. Raises :class:`InputError` where the model has none."""
+        if self._lm is None:
+            raise InputError(
+                f"model {self.config.name} is a codec without a language model; choose another "
+                "model"
+            )
+        return self._lm
+
+    @property
+    def semantic(self) -> SemanticEncoder:
+        """The semantic tokenizer. Raises :class:`InputError` where the model has none."""
+        if self._semantic is None:
+            raise InputError(
+                f"model {self.config.name} has no semantic tokenizer; choose another model"
+            )
+        return self._semantic
+
+    def fork_prefix(self, shared: Prefix) -> Any:
+        """A new session with ``shared`` [T, K] prefilled.
+
+        The prefill runs once for each of the last few prefixes; sessions are forks of it.
+        """
+        key = shared.key()
+        with self._lock:
+            base = self._prefixes.get(key)
+            if base is None:
+                base = self.lm.session(self.capacity)
+                base.prefill(shared.frames, None, shared.continuous or None)
+                self._prefixes[key] = base
+                if len(self._prefixes) > _CACHED_PREFIXES:
+                    self._prefixes.popitem(last=False)
+            self._prefixes.move_to_end(key)
+            return base.fork()
+
+    # Vocabulary and text
+
+    @property
+    def layout(self) -> Layout:
+        """The vocabulary by frames. Raises :class:`InputError` where the model makes no audio."""
+        if self._layout is None:
+            raise InputError(
+                f"model {self.config.name} does not generate audio; choose another model"
+            )
+        return self._layout
+
+    def labels(self, span: str) -> tuple[str, ...]:
+        """The labels of a vocabulary span's tokens in order; empty where the folder has none."""
+        return tuple(self._labels.get(span, ()))
+
+    def label_ids(self, span: str) -> dict[str, int]:
+        """Labels of a vocabulary span's tokens -> their ids from 0; see :meth:`labels`."""
+        if span not in self._label_ids:
+            self._label_ids[span] = {label: i for i, label in enumerate(self.labels(span))}
+        return self._label_ids[span]
+
+    @property
+    def pause_id(self) -> int:
+        """The id of the pause phone, or -1. Sentences that are too long are split there."""
+        ids = self.label_ids("phone")
+        return ids.get(PAUSE, ids.get(SILENCE, -1))
+
+    def sentences(self, text: str) -> Iterator[Sentence]:
+        """The sentences of a text, in this model's phones.
+
+        Raises :class:`InputError` where the model has no phones for English.
+        """
+        labels = self.label_ids("phone")
+        if uses_positions(labels):
+            if self._lexicon is None:
+                self._lexicon = parse_lexicon(
+                    self.folder.lexicon, str(self.folder.path / "lexicon.txt")
+                )
+            return position_sentences(text, labels, self._lexicon)
+        if PAUSE not in labels:
+            raise InputError(
+                f"model {self.config.name} has no phone labels for English text; give phones=, or "
+                "import it with its phone dictionary (uniaudio import uniaudio --phones FILE)"
+            )
+        return iter_sentences(text)
+
+    @property
+    def captions(self) -> CaptionTokenizer:
+        """The tokenizer of captions and instructions.
+
+        Raises :class:`InputError` where the model has none.
+        """
+        if self._captions is None:
+            path = self.folder.path / "text.model"
+            if not self.folder.captions:
+                raise InputError(f"model {self.config.name} reads no captions: there is no {path}")
+            tokenizer = CaptionTokenizer(self.folder.captions, str(path))
+            wanted = self.layout.vocabulary.span("caption").size
+            if tokenizer.size != wanted:
+                raise InputError(
+                    f"{path}: expected {wanted} pieces, as the vocabulary has, got {tokenizer.size}"
+                )
+            self._captions = tokenizer
+        return self._captions
+
+    def encoder(self, name: str, input_name: str, wanted: str) -> Encoder:
+        """An optional encoder, loaded at first use.
+
+        ``input_name`` and ``wanted`` (what the caller gave: "a text", "a sound") are for the
+        :class:`InputError` that is raised where no folder was given for it.
+        """
+        with self._lock:
+            if name not in self._encoders:
+                if name not in self._encoder_folders:
+                    raise InputError(
+                        f"{input_name}: {wanted} needs the encoder {name}: "
+                        f"from_pretrained(encoders={{{name!r}: FOLDER}}) or "
+                        f"--encoder {name}=FOLDER; or give its output as an array or .npy file"
+                    )
+                self._encoders[name] = ENCODERS[name](self._encoder_folders[name])
+            return self._encoders[name]
+
+    # Voices
+
+    def voices(self) -> list[str]:
+        """Names of the voices in the model folder."""
+        return list(self.folder.voices)
+
+    def voice(self, name: str) -> Voice:
+        """A voice of the model folder. Raises :class:`InputError` for an unknown name."""
+        if name not in self.folder.voices:
+            raise InputError(
+                f"there is no voice {shown(name)}; there is "
+                f"{first_few(self.voices(), 20) or 'none'}"
+            )
+        if name not in self._voices:
+            voice = Voice.load(self.folder.voices[name])
+            self.audio.check_voice(voice)
+            self._voices[name] = voice
+        return self._voices[name]
+
+    # Descriptions
+
+    def running(self) -> dict[str, Any]:
+        """How the model runs, as JSON values."""
+        return {
+            "backend": self.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "kv_dtype": self.kv_dtype,
+            "threads": self.threads,
+            "isa": core().isa(),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What the model is and how it runs, as JSON values."""
+        lm, codec = self.config.lm, self.config.codec
+        about: dict[str, Any] = {
+            "model": self.config.name,
+            "path": str(self.folder.path),
+            "licence": self.config.licence,
+            "parameters": self.parameters,
+            "tasks": list(self.tasks),
+            "voices": self.voices(),
+            "sample_rate": self.sample_rate,
+            "frame_rate": self.frame_rate,
+            "codec": f"{codec.family}, {codec.num_codebooks} x {codec.codebook_size}",
+            "channels": codec.channels,
+            "bandwidths": list(codec.bandwidths),
+            **self.running(),
+        }
+        if self._semantic is not None:
+            about["semantic"] = (
+                f"{self._semantic.num_units} units, look-ahead {self._semantic.lookahead} samples"
+            )
+        if lm is not None:
+            about.update(
+                lm=(
+                    f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x "
+                    f"{lm.local.width}"
+                ),
+                num_codebooks=lm.num_codebooks,
+                max_frames=self.capacity,
+                session_bytes=self.lm.core.memory_bytes(self.capacity),
+                weight_bytes_per_frame=self.lm.core.weight_bytes_per_frame,
+            )
+        return about

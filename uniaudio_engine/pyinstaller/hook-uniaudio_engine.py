@@ -1,0 +1,15 @@
+"""What PyInstaller cannot see by following imports: modules imported by name, and data files."""
+
+from PyInstaller.utils.hooks import (
+    collect_data_files,
+    collect_dynamic_libs,
+    collect_submodules,
+    copy_metadata,
+)
+
+hiddenimports = collect_submodules(
+    "uniaudio_engine", filter=lambda name: ".pyinstaller" not in name
+)
+datas = collect_data_files("uniaudio_engine", excludes=["**/*.cc", "**/*.pyi", "pyinstaller"])
+datas += copy_metadata("uniaudio-engine")
+binaries = collect_dynamic_libs("uniaudio_engine")  # the CUDA library, which is opened by path

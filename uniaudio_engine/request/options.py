@@ -1,0 +1,162 @@
+"""Numeric options of a request: what may be set, within which limits, and the defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import InputError, shown
+
+Number = int | float | None
+MAX_SEED = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that a caller may set; ``low`` <= value <= ``high``."""
+
+    name: str
+    kind: Literal["int", "float"]
+    default: Number
+    low: float
+    high: float
+    help: str
+
+    def check(self, value: Any) -> Number:
+        """The value as a number, the default for None.
+
+        Raises :class:`InputError` for anything else, and outside of the limits.
+        """
+        if value is None:
+            return self.default
+        what = "a whole number" if self.kind == "int" else "a number"
+        low, high = (
+            f"{limit:g}" if isinstance(limit, float) else limit for limit in (self.low, self.high)
+        )
+        wanted = f"{self.name}: expected {what} from {low} to {high}"
+        if isinstance(value, bool) or not hasattr(
+            value, "__index__" if self.kind == "int" else "__float__"
+        ):
+            raise InputError(f"{wanted}, got {shown(value)}")
+        number = int(value) if self.kind == "int" else float(value)
+        if not math.isfinite(number) or not self.low <= number <= self.high:
+            raise InputError(f"{wanted}, got {shown(value)}")
+        return number
+
+    def schema(self) -> dict[str, str | Number]:
+        """JSON values that describe the option to a program."""
+        return {
+            "name": self.name,
+            "type": self.kind,
+            "default": self.default,
+            "min": self.low,
+            "max": self.high,
+            "help": self.help,
+        }
+
+
+SEED = Option(
+    "seed", "int", None, 0, MAX_SEED, "same seed, same sound; random by default, and reported"
+)
+REPETITION = (
+    Option(
+        "repetition_window",
+        "int",
+        0,
+        0,
+        4096,
+        "number of past frames whose codes are made less likely",
+    ),
+    Option(
+        "repetition_penalty",
+        "float",
+        1.0,
+        1.0,
+        10.0,
+        "how much less likely a repeated code is; 1 is off",
+    ),
+)
+_SECONDS = Option(
+    "seconds", "float", None, 0.02, 3600.0, "exact length, instead of letting the model decide"
+)
+# What a caller may set, by the task's length rule.
+LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
+    "durations": (
+        Option(
+            "duration_temperature",
+            "float",
+            0.3,
+            0.0,
+            5.0,
+            "temperature of the phone durations; 0 takes the most probable ones",
+        ),
+        Option("speed", "float", 1.0, 0.25, 4.0, "2 speaks twice as fast"),
+    ),
+    "source": (),
+    "seconds": (Option("seconds", "float", 4.0, 0.02, 3600.0, "length of the result in seconds"),),
+    "end": (
+        Option(
+            "min_ratio",
+            "float",
+            0.5,
+            0.0,
+            1000.0,
+            "shortest result, in frames per frame of input",
+        ),
+        Option(
+            "max_ratio",
+            "float",
+            7.0,
+            0.0,
+            1000.0,
+            "longest result, in frames per frame of input",
+        ),
+        _SECONDS,
+    ),
+    "one": (),
+}
+
+
+def guidance_option(default: float) -> Option:
+    """For tasks with a caption. The model must have been trained with caption dropout."""
+    return Option(
+        "guidance",
+        "float",
+        default,
+        0.0,
+        20.0,
+        "scale of classifier-free guidance by the caption; 1 is off",
+    )
+
+
+def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
+    """The options of every task, with this task's defaults."""
+    return (
+        SEED,
+        Option(
+            "temperature",
+            "float",
+            temperature,
+            0.0,
+            5.0,
+            "0 takes the most probable code, higher is more varied",
+        ),
+        Option(
+            "top_k",
+            "int",
+            top_k,
+            0,
+            1 << 20,
+            "sample from the k most probable codes only; 0 is all",
+        ),
+        Option(
+            "top_p",
+            "float",
+            top_p,
+            0.001,
+            1.0,
+            "sample from the most probable codes of this total probability",
+        ),
+        *REPETITION,
+    )

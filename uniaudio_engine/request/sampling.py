@@ -1,0 +1,73 @@
+"""The core's sampling settings for each kind of token: audio, durations, or another target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..backends.core import core
+from .sequence import Layout
+from .tasks import Task
+
+Ranges = list[list[tuple[int, int]]]
+Options = Mapping[str, Any]  # checked options of a request: whole numbers, floats, None
+
+
+def audio_sampling(layout: Layout, options: Options, seed: int) -> Any:
+    """For audio frames of a known number."""
+    return make_sampling(options, seed, options["temperature"], layout.audio_ranges())
+
+
+def target_sampling(
+    layout: Layout, task: Task, options: Options, seed: int, min_frames: int | None
+) -> Any:
+    """For the frames of a task's target.
+
+    With ``min_frames`` the model may end the target after that many: the end token is then allowed
+    in every slot, and the frame that holds it is not part of the result, as in UniAudio's own
+    inference.
+    """
+    target = task.target
+    ranges = layout.audio_ranges() if target == "audio" else layout.span_ranges(target)
+    if min_frames is None:
+        return make_sampling(options, seed, options["temperature"], ranges)
+    return make_sampling(
+        options,
+        seed,
+        options["temperature"],
+        ranges,
+        end_id=layout.vocabulary.special(f"{target}_end"),
+        end_slots="any",
+        min_frames=min_frames,
+    )
+
+
+def duration_sampling(layout: Layout, options: Options, seed: int) -> Any:
+    """For duration tokens: one id in all slots."""
+    return make_sampling(
+        {"top_k": 0, "top_p": options["top_p"]},
+        seed,
+        options["duration_temperature"],
+        layout.span_ranges("duration"),
+        tie_slots=True,
+    )
+
+
+def make_sampling(
+    options: Options, seed: int, temperature: float, allowed: Ranges, **more: Any
+) -> Any:
+    """``_C.Sampling`` from checked options; temperature 0 is greedy.
+
+    ``allowed``: per slot the id ranges (start, size) that may be drawn.
+    """
+    return core().Sampling(
+        temperature=temperature or 1.0,
+        greedy=temperature == 0,
+        top_k=options.get("top_k", 0),
+        top_p=options.get("top_p", 1.0),
+        repetition_window=options.get("repetition_window", 0),
+        repetition_penalty=options.get("repetition_penalty", 1.0),
+        seed=seed,
+        allowed=allowed,
+        **more,
+    )

@@ -1,0 +1,196 @@
+"""The configuration of a language model and of its vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .json_config import ConfigError, require, require_within
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """One transformer stack (the global one over frames, or the local one over a frame's codes)."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int = 0  # 0: as many as heads; fewer is grouped-query attention
+    mlp_width: int = 0  # 0: 4 x width
+    norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
+    norm_eps: float = 1e-5
+    activation: Literal["gelu", "swiglu"] = "swiglu"  # gelu is the exact (erf) form
+    positions: Literal["learned", "rope"] = "rope"
+    rope_base: float = 10000.0
+    q_bias: bool = False
+    k_bias: bool = False
+    v_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def hidden(self) -> int:
+        return self.mlp_width or 4 * self.width
+
+    def check(self, where: str) -> None:
+        require_within(f"{where}.layers", 1, self.layers, 256)
+        require_within(f"{where}.width", 1, self.width, 16384)
+        require(
+            1 <= self.heads <= 256 and self.width % self.heads == 0,
+            f"{where}.heads",
+            "a divisor of width",
+            self.heads,
+        )
+        require(
+            0 <= self.kv_heads <= self.heads and self.heads % self.num_kv_heads == 0,
+            f"{where}.kv_heads",
+            "0 or a divisor of heads",
+            self.kv_heads,
+        )
+        require_within(f"{where}.mlp_width", 0, self.mlp_width, 65536)
+        require(
+            self.positions != "rope" or self.head_dim % 2 == 0,
+            f"{where}.head_dim",
+            "an even number for rope",
+            self.head_dim,
+        )
+        require(0 < self.norm_eps < 1, f"{where}.norm_eps", "between 0 and 1", self.norm_eps)
+        require(self.rope_base > 1, f"{where}.rope_base", "above 1", self.rope_base)
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The multi-scale language model (UniAudio section 3.3; MegaByte-style).
+
+    A step is one frame of ``num_codebooks`` slots. The global stack sees frames < t (shifted right
+    by one frame of ``start_id``); the local stack then predicts frame t's slots one by one.
+
+    ``embedding``: how a frame's K slot ids become one global input of width D: ``concat`` of K rows
+    of width D/K, or ``sum`` of K rows of width D. ``conditioning``: how the local stack sees the
+    global output h [D]: ``add`` views h as K slices of D/K, maps each by ``bridge`` to the local
+    width and adds it at its slot; the local input at slot 0 is the embedding of ``local_start_id``.
+    ``prefix`` maps the whole h by ``bridge`` and uses it in place of that embedding at slot 0.
+    ``aligned_slots``/``aligned_vocab``: sources aligned with the target in time (phones, notes,
+    units). S ids per frame are embedded, summed and added to the global input of the step that
+    predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
+    that replace a frame's embedding through a linear map.
+    """
+
+    vocab_size: int
+    num_codebooks: int
+    global_: StackConfig
+    local: StackConfig
+    embedding: Literal["concat", "sum"] = "sum"
+    conditioning: Literal["add", "prefix"] = "prefix"
+    start_id: int = 0
+    local_start_id: int = 1
+    # with learned positions the length of their table, with rope a limit on the KV cache only
+    max_frames: int = 4096
+    aligned_slots: int = 0
+    aligned_vocab: int = 0
+    continuous: dict[str, int] = field(default_factory=dict)
+
+    def check(self) -> None:
+        self.global_.check("lm.global")
+        self.local.check("lm.local")
+        require_within("lm.vocab_size", 1, self.vocab_size, 1 << 20)
+        require_within("lm.num_codebooks", 1, self.num_codebooks, 64)
+        require(
+            self.max_frames >= 1 and self.max_frames <= 1 << 20,
+            "lm.max_frames",
+            "1 to 1048576",
+            self.max_frames,
+        )
+        for name in ("start_id", "local_start_id"):
+            require(
+                0 <= getattr(self, name) < self.vocab_size,
+                f"lm.{name}",
+                f"an id below vocab_size {self.vocab_size}",
+                getattr(self, name),
+            )
+        needs_slices = self.embedding == "concat" or self.conditioning == "add"
+        require(
+            not needs_slices or self.global_.width % self.num_codebooks == 0,
+            "lm.global.width",
+            f"a multiple of num_codebooks {self.num_codebooks}",
+            self.global_.width,
+        )
+        require(
+            (self.aligned_slots == 0) == (self.aligned_vocab == 0)
+            and 0 <= self.aligned_slots <= 64
+            and 0 <= self.aligned_vocab <= 1 << 20,
+            "lm.guide_vocab",
+            "above 0 exactly when guide_slots is",
+            self.aligned_vocab,
+        )
+        for name, width in self.continuous.items():
+            require_within(f"lm.continuous.{name}", 1, width, 65536)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of ids in the vocabulary that belongs to one tokenizer."""
+
+    name: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """Special tokens (ids 0..n-1 in order) and the spans of the discrete tokenizers.
+
+    Aligned spans have ids of their own.
+    """
+
+    specials: tuple[str, ...]
+    spans: tuple[Span, ...]
+    aligned_spans: tuple[Span, ...] = ()
+
+    def span(self, name: str) -> Span:
+        for s in self.spans:
+            if s.name == name:
+                return s
+        raise ConfigError(
+            f"vocabulary has no span {name!r}; it has {', '.join(s.name for s in self.spans)}"
+        )
+
+    def aligned_span(self, name: str) -> Span:
+        for s in self.aligned_spans:
+            if s.name == name:
+                return s
+        raise ConfigError(
+            f"vocabulary has no aligned span {name!r}; it has "
+            f"{', '.join(s.name for s in self.aligned_spans)}"
+        )
+
+    def special(self, name: str) -> int:
+        try:
+            return self.specials.index(name)
+        except ValueError:
+            raise ConfigError(f"vocabulary has no special token {name!r}") from None
+
+    def check(self, lm: LMConfig) -> None:
+        names = list(self.specials) + [s.name for s in self.spans]
+        require(len(set(names)) == len(names), "vocabulary", "unique names", "duplicates")
+        for spans, limit, first, what in (
+            (self.spans, lm.vocab_size, len(self.specials), "spans"),
+            (self.aligned_spans, lm.aligned_vocab, 0, "guide_spans"),
+        ):
+            end = first
+            for s in sorted(spans, key=lambda s: s.start):
+                require(
+                    s.size >= 1 and s.start >= end and s.start + s.size <= limit,
+                    f"vocabulary.{what}.{s.name}",
+                    f"a free range below {limit}",
+                    (s.start, s.size),
+                )
+                end = s.start + s.size
