@@ -134,3 +134,14 @@ def test_layouts(tmp_path):
 def test_a_folder_that_is_no_corpus(name, tmp_path, capsys):
     assert public.main([name, str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+def test_the_command_knows_the_other_commands(librispeech, tmp_path, capsys):
+    from uniaudio_training.corpus import cli
+
+    arguments = ["public", "librispeech", str(librispeech), "--out", str(tmp_path / "real")]
+    assert cli.main(arguments) == 0 and "CC BY 4.0" in capsys.readouterr().out
+    for name in ("teach", "align", "derive"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([name, "--help"])
+        assert stopped.value.code == 0 and f"uniaudio-corpus {name}" in capsys.readouterr().out

@@ -212,10 +212,7 @@ def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
         }
         return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
     model = load_codec(init)
-    parts = torch.load(Path(init) / "checkpoint.pt", map_location="cpu", weights_only=False)[
-        "parts"
-    ]
-    return model.config, {k: v.float() for k, v in parts.get("average", parts["model"]).items()}
+    return model.config, {k: v.float() for k, v in model.state_dict().items()}
 
 
 def export(run: str | Path, out: str | Path) -> list[Path]:

@@ -68,11 +68,7 @@ def of_run(folder: str | Path, codebooks: int, averaged: bool = True) -> Copy:
 
     from ..codec.checkpoint import load_codec
 
-    model = load_codec(folder)
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=False)
-    if averaged and "average" in state["parts"]:
-        model.load_state_dict(state["parts"]["average"])
-    model.eval()
+    model = load_codec(folder, averaged)
 
     def copy(samples: Samples) -> Samples:
         with torch.no_grad():
