@@ -349,7 +349,8 @@ def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") ->
                 with torch.autocast(device.type, torch.bfloat16):
                     z = model.latent(samples)
                 z, first, _, commit = model.quantizer(z, stages)
-                phone = phone_loss(phone_head, first, phones)
+                # a clip that is labelled weighs what it would in a batch where all are
+                phone = phone_loss(phone_head, first, phones) * (phones != NO_PHONE).float().mean()
             with torch.autocast(device.type, torch.bfloat16):
                 fake = model.synthesize(z)
             real, fake = samples * gains, fake * gains
