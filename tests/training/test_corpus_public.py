@@ -141,7 +141,24 @@ def test_the_command_knows_the_other_commands(librispeech, tmp_path, capsys):
 
     arguments = ["public", "librispeech", str(librispeech), "--out", str(tmp_path / "real")]
     assert cli.main(arguments) == 0 and "CC BY 4.0" in capsys.readouterr().out
-    for name in ("teach", "align", "derive"):
+    for name in ("teach", "align", "derive", "join"):
         with pytest.raises(SystemExit) as stopped:
             cli.main([name, "--help"])
         assert stopped.value.code == 0 and f"uniaudio-corpus {name}" in capsys.readouterr().out
+
+
+def test_joined_corpora(librispeech, tmp_path):
+    from uniaudio_training.corpus.join import join
+
+    for name in ("a", "b"):
+        public.convert("librispeech", librispeech, tmp_path / name)
+    one, both = open_corpus(tmp_path / "a"), tmp_path / "both"
+    join([tmp_path / "a", tmp_path / "b"], both)
+    joined = open_corpus(both)
+    for task, split in one:
+        assert len(joined[task, split]) == 2 * len(one[task, split])
+        assert len({e.id for e in joined[task, split]}) == len(joined[task, split])
+        assert np.array_equal(joined[task, split][0].pcm(), one[task, split][0].pcm())
+    assert "librispeech" in json.loads((both / "manifest.json").read_text())["sources"]
+    with pytest.raises(CorpusError, match="already"):
+        join([tmp_path / "a"], both)
