@@ -48,6 +48,7 @@ class BuildCore(build_ext):
             "-DUNIAUDIO_TESTS=OFF",
             f"-DUNIAUDIO_MODULE_DIR={made}",
             f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11_folder()}",
         ]
         run([*configure, *shlex.split(os.environ.get("CMAKE_ARGS", ""))])
         run(["cmake", "--build", str(BUILD)])
@@ -74,6 +75,26 @@ def forget_configuration() -> None:
     (BUILD / "CMakeCache.txt").unlink(missing_ok=True)
     for compilers in BUILD.glob("CMakeFiles/[0-9]*"):
         shutil.rmtree(compilers)
+
+
+def pybind11_folder() -> Path:
+    """pybind11's CMake files, in a copy of the package beside the objects.
+
+    Its path in pip's temporary environment is another in each build, which would compile every
+    binding again.
+    """
+    import pybind11
+
+    package, folder = Path(pybind11.__file__).parent, Path(pybind11.get_cmake_dir())
+    if not folder.is_relative_to(package):  # a distribution's own package, which stays in place
+        return folder
+    copy = BUILD / f"pybind11-{pybind11.__version__}"
+    if not copy.is_dir():
+        part = copy.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(package, part)
+        part.rename(copy)
+    return copy / folder.relative_to(package)
 
 
 def replace(path: Path, folder: Path) -> None:

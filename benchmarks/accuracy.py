@@ -106,7 +106,7 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
 
 
 def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
-    """Tokenized validation speech of ``uniaudio_training.lm.tokens``, each clip prompted with
+    """Tokenized validation speech of ``uniaudio-train tokenize``, each clip prompted with
     another one of its speaker.
     """
     from uniaudio_training.lm.items import read_items
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--frames", type=int, default=200, help="length of the v1 shape's sequences (200)"
     )
     parser.add_argument(
-        "--tokens", type=Path, help="folder of tts-valid-*.npz, made by uniaudio_training.lm.tokens"
+        "--tokens", type=Path, help="folder of tts-valid-*.npz, made by uniaudio-train tokenize"
     )
     parser.add_argument(
         "--cache", type=Path, default=common.HERE / "cache", help="folder for random weights"

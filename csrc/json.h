@@ -1,6 +1,5 @@
-// A small strict JSON reader (RFC 8259): for config.json and safetensors headers. Duplicate keys,
-// trailing text, depth beyond 32 and numbers that do not fit are errors (std::invalid_argument with
-// the byte offset).
+// A small strict JSON reader (RFC 8259) for config.json. Duplicate keys, trailing text, depth beyond
+// 32 and numbers that do not fit are errors: std::invalid_argument with the byte offset.
 #pragma once
 
 #include <cstdint>

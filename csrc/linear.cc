@@ -10,6 +10,22 @@ namespace {
 // many bytes.
 constexpr int64_t kGrainBytes = 48 * 1024;
 
+// How a DType packs a panel: inputs are padded to a multiple of `multiple`, and `inputs` of them
+// take `bytes`. `run` multiplies.
+struct Packing {
+  int64_t multiple, inputs, bytes;
+  void (*LinearKernels::*run)(const LinearArgs&);
+};
+Packing packing(DType dtype) {
+  switch (dtype) {
+    case DType::float32: return {1, 1, 4 * kPanel, &LinearKernels::float32};
+    case DType::bfloat16: return {2, 1, 2 * kPanel, &LinearKernels::bfloat16};
+    case DType::int8: return {4, 1, kPanel, &LinearKernels::int8};
+    case DType::int4: break;
+  }
+  return {2 * kGroup, kGroup, kGroupBytes, &LinearKernels::int4};
+}
+
 }  // namespace
 
 Linear::Linear(const std::vector<Part>& parts, DType dtype)
@@ -60,16 +76,14 @@ void Linear::append(const Part& part, int64_t begin, int64_t end, std::vector<Ro
 }
 
 int64_t Linear::panel_bytes() const {
-  const int64_t of_16[kDTypes] = {padded_in_ * 64, padded_in_ * 32, padded_in_ * 16,
-                                  padded_in_ / kGroup * kGroupBytes};
-  return of_16[int(dtype_)];
+  const Packing p = packing(dtype_);
+  return padded_in_ / p.inputs * p.bytes;
 }
 
 void Linear::pack(const std::vector<Row>& rows, bool bias) {
-  constexpr int64_t kMultiple[kDTypes] = {1, 2, 4, 2 * kGroup};
   const int64_t count = int64_t(rows.size());
   panels_ = round_up(count, kPanel) / kPanel;
-  padded_in_ = round_up(in_, kMultiple[int(dtype_)]);
+  padded_in_ = round_up(in_, packing(dtype_).multiple);
   packed_.allocate(size_t(panels_ * panel_bytes()));
   const size_t padded = size_t(panels_ * kPanel);
   if (bias) bias_.allocate(padded);
@@ -157,7 +171,7 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
   args.stream = stream_;
   args.n = out_;
   args.epilogue = epilogue;
-  const auto run = kernels().linear[int(dtype_)];
+  const auto run = kernels().linear.*packing(dtype_).run;
   // A unit is what may not be split: a panel, or a gate with its up panel.
   const int64_t unit = gated_ ? 2 : 1;
   const int64_t first = begin / kPanel, last = (end + kPanel - 1) / kPanel;

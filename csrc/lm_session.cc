@@ -34,52 +34,15 @@ uint64_t checksum(const char* data, size_t size) {
 
 }  // namespace
 
-class LmSession::Use {
- public:
-  explicit Use(const LmSession& s) : s_(s) {
-    if (s.in_use_.exchange(true, std::memory_order_acquire)) {
-      throw std::runtime_error(
-          "session: expected one call at a time, but another thread is using it; fork it or wait");
-    }
-  }
-  ~Use() { s_.in_use_.store(false, std::memory_order_release); }
-  Use(const Use&) = delete;
-
- private:
-  const LmSession& s_;
-};
-
 LmSession::LmSession(std::shared_ptr<const MultiScaleLm> lm, int64_t max_frames)
-    : lm_(std::move(lm)), capacity_(max_frames) {
+    : SessionState(lm->config(), max_frames), lm_(std::move(lm)) {
   const LmConfig& c = lm_->config();
-  if (max_frames < 1 || max_frames > c.max_frames) {
-    throw std::invalid_argument("max_frames: expected 1 to the model's limit " +
-                                std::to_string(c.max_frames) + ", got " +
-                                std::to_string(max_frames));
-  }
   cache_ = KvCache(c.global, capacity_, lm_->kv_dtype());
   history_.allocate(size_t(capacity_ * c.num_codebooks));
   last_.allocate(size_t(c.global.width));
   scratch_.reserve(*lm_, std::min(kPrefillRows, capacity_), 1, capacity_);
   sampling_.reserve(c.vocab_size);
   lm_->embed_start(last_.data());
-}
-
-void LmSession::set_frame_offset(int64_t offset) {
-  if (offset < 0)
-    throw std::invalid_argument("frame_offset: expected 0 or more, got " + std::to_string(offset));
-  const Use use(*this);
-  frame_offset_ = offset;
-}
-
-void LmSession::check_room(const char* what, int64_t count) const {
-  if (count > capacity_ - count_) {
-    throw std::invalid_argument(
-        std::string(what) + ": expected at most " + std::to_string(capacity_ - count_) +
-        " more frames (capacity " + std::to_string(capacity_) + ", " + std::to_string(count_) +
-        " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
-  }
-  if (plain_) plain_->check_room(what, count);
 }
 
 void LmSession::append(const int32_t* frame) {
@@ -90,17 +53,11 @@ void LmSession::append(const int32_t* frame) {
   ++generated_;
 }
 
-void LmSession::set_guidance(const LmSession& plain, double scale) {
-  if (&plain == this || plain.lm_ != lm_ || plain.plain_) {
-    throw std::invalid_argument(
-        "set_guidance: expected another session of the same LM that is not guided itself");
-  }
-  if (!(scale >= 0 && scale <= 100))
-    throw std::invalid_argument("set_guidance: expected a scale from 0 to 100, got " +
-                                std::to_string(scale));
-  std::unique_ptr<LmSession> fork = plain.fork();
+void LmSession::set_guidance(const LmSession& unconditional, double scale) {
+  check_guidance(unconditional, scale);
+  std::unique_ptr<LmSession> fork = unconditional.fork();
   const Use use(*this);
-  plain_ = std::move(fork);
+  unconditional_ = std::move(fork);
   guidance_ = float(scale);
 }
 
@@ -110,17 +67,12 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   const LmConfig& c = lm_->config();
   const int64_t d = c.global.width, k = c.num_codebooks;
   check_room("prefill", count);
-  lm_->check_frames(frames, count);
-  lm_->check_aligned(aligned, count);
-  lm_->check_continuous(continuous, count);
-  std::vector<std::vector<float>> mapped;
-  std::vector<const float*> replaced(continuous.empty() ? 0 : size_t(count), nullptr);
-  for (const ContinuousInput& in : continuous) {
-    mapped.emplace_back(size_t(in.count * d));
-    lm_->embed_continuous(in, mapped.back().data());
-    for (int64_t i = 0; i < in.count; ++i)
-      replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
-  }
+  check_frames(c, frames, count);
+  check_aligned(c, aligned, count);
+  check_continuous(c, continuous, count);
+  const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* out) {
+    lm_->embed_continuous(in, out);
+  });
   const int64_t chunk = std::min(kPrefillRows, capacity_);
   const ThreadPool::Stretch stretch(lm_->pool());
   for (int64_t begin = 0; begin < count; begin += chunk) {
@@ -130,8 +82,8 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
       std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
       if (aligned) lm_->add_aligned(aligned + (begin + i) * c.aligned_slots, x);
       scratch_.rows[size_t(i)] = {&cache_, count_ + begin + i};
-      if (!replaced.empty() && replaced[size_t(begin + i)]) {
-        std::memcpy(last_.data(), replaced[size_t(begin + i)], size_t(d) * sizeof(float));
+      if (const float* const row = replaced.row(begin + i)) {
+        std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
       } else {
         embed_last(frames + (begin + i) * k);
       }
@@ -143,7 +95,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   count_ += count;
   generated_ = 0;
   finished_ = false;
-  if (plain_) plain_->prefill(frames, count, aligned, continuous);
+  if (unconditional_) unconditional_->prefill(frames, count, aligned, continuous);
 }
 
 int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
@@ -153,56 +105,204 @@ int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const
   return jobs[0].made;
 }
 
+// The frames of one generate_batch. Every buffer is allocated here, before the loop; the stages of
+// a frame allocate and lock nothing. Rows of a pass are the streams' sessions, then the
+// unconditional sessions of those that are guided.
+class LmSession::FrameLoop {
+ public:
+  explicit FrameLoop(std::vector<Job>& jobs)
+      : lm_(jobs[0].session->lm()),
+        c_(lm_.config()),
+        scratch_(jobs[0].session->scratch_) {  // one session's scratch serves all
+    size_t rows = jobs.size(), ranges = 0;
+    int64_t longest = 0;
+    samplers_.reserve(jobs.size());
+    streams_.reserve(jobs.size());
+    for (Job& job : jobs) {
+      const LmSession& s = *job.session;
+      const Sampler& sampler = samplers_.emplace_back(*job.sampling, c_);
+      streams_.push_back({&job, &sampler});
+      longest = std::max(longest, s.capacity_);
+      if (s.guided()) ++rows, longest = std::max(longest, s.unconditional_->capacity_);
+      size_t most = 0;
+      for (int slot = 0; slot < c_.num_codebooks; ++slot)
+        most = std::max(most, sampler.needed(slot).size());
+      ranges += most;
+      job.made = 0;
+    }
+    scratch_.reserve(lm_,
+                     std::max(int64_t(rows), std::min(kPrefillRows, jobs[0].session->capacity_)),
+                     int64_t(rows), longest);
+    codes_.resize(jobs.size() * size_t(c_.num_codebooks));
+    which_.resize(rows);
+    previous_.resize(rows);
+    needed_.reserve(ranges);
+  }
+
+  // Frame `frame` of the call. False, and nothing generated, when every session is done.
+  bool step(int64_t frame) {
+    drop_finished();
+    if (streams_.empty()) return false;
+    const int64_t rows = embed(frame);
+    lm_.global_pass(scratch_, rows, false);
+    lm_.bridge(scratch_, rows);
+    for (int slot = 0; slot < c_.num_codebooks; ++slot) {
+      const SlotRows slot_rows = choose_rows(slot);
+      if (slot_rows.own == 0) break;
+      merge_needed(slot_rows.own);
+      lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
+      lm_.head(scratch_, slot_rows.all, needed_.data(), int64_t(needed_.size()),
+               scratch_.logits.data());
+      sample(slot, slot_rows.own);
+    }
+    append();
+    return true;
+  }
+
+ private:
+  struct Stream {
+    Job* job;
+    const Sampler* sampler;
+    int32_t unconditional_row = -1;  // in the global pass; -1: not guided
+    bool ended = false;              // the end id came in this frame
+  };
+  struct SlotRows {
+    int64_t own, all;  // rows of the local pass: the streams', and with the unconditional ones
+  };
+
+  void drop_finished() {
+    size_t kept = 0;
+    for (const Stream& stream : streams_) {
+      LmSession& s = *stream.job->session;
+      if (s.finished_ || s.take_cancel()) continue;
+      streams_[kept++] = stream;
+    }
+    streams_.resize(kept, Stream{});
+  }
+
+  // The inputs of the global pass; returns its rows.
+  int64_t embed(int64_t frame) {
+    int64_t rows = int64_t(streams_.size());
+    for (size_t i = 0; i < streams_.size(); ++i) {
+      Stream& stream = streams_[i];
+      LmSession& s = *stream.job->session;
+      embed_row(s, *stream.job, frame, int64_t(i));
+      stream.unconditional_row = s.guided() ? int32_t(rows) : -1;
+      if (s.guided()) embed_row(*s.unconditional_, *stream.job, frame, rows++);
+      stream.ended = false;
+    }
+    return rows;
+  }
+  void embed_row(LmSession& s, const Job& job, int64_t frame, int64_t row) {
+    const int64_t d = c_.global.width;
+    float* x = scratch_.x.data() + row * d;
+    std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
+    if (job.aligned) lm_.add_aligned(job.aligned + frame * c_.aligned_slots, x);
+    scratch_.rows[size_t(row)] = {&s.cache_, s.count_};
+  }
+
+  // The rows that draw an id at this slot, the ids before theirs, and the ids they may draw.
+  SlotRows choose_rows(int slot) {
+    const int64_t k = c_.num_codebooks;
+    int64_t own = 0;
+    needed_.clear();
+    for (size_t i = 0; i < streams_.size(); ++i) {
+      const Stream& stream = streams_[i];
+      if (stream.ended || (slot > 0 && stream.sampler->config().tie_slots)) continue;
+      which_[size_t(own)] = int32_t(i);
+      if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
+      ++own;
+      const auto& ranges = stream.sampler->needed(slot);
+      needed_.insert(needed_.end(), ranges.begin(), ranges.end());
+    }
+    int64_t all = own;  // the unconditional rows follow, in the same order
+    for (int64_t j = 0; j < own; ++j) {
+      if (const int32_t row = streams_[size_t(which_[size_t(j)])].unconditional_row; row >= 0) {
+        which_[size_t(all)] = row;
+        previous_[size_t(all++)] = previous_[size_t(j)];
+      }
+    }
+    return {own, all};
+  }
+
+  // The union of what the streams need: one pass over the head serves all.
+  void merge_needed(int64_t streams) {
+    if (streams < 2) return;
+    std::sort(needed_.begin(), needed_.end(),
+              [](IdRange a, IdRange b) { return a.begin < b.begin; });
+    size_t last = 0;
+    for (size_t i = 1; i < needed_.size(); ++i) {
+      if (needed_[i].begin <= needed_[last].end) {
+        needed_[last].end = std::max(needed_[last].end, needed_[i].end);
+      } else {
+        needed_[++last] = needed_[i];
+      }
+    }
+    needed_.resize(last + 1);
+  }
+
+  void sample(int slot, int64_t own) {
+    const int64_t k = c_.num_codebooks, v = c_.vocab_size;
+    int64_t unconditional = own;
+    for (int64_t j = 0; j < own; ++j) {
+      const size_t i = size_t(which_[size_t(j)]);
+      Stream& stream = streams_[i];
+      const Sampler& sampler = *stream.sampler;
+      LmSession& s = *stream.job->session;
+      float* logits = scratch_.logits.data() + j * v;
+      if (s.guided())
+        guide(logits, scratch_.logits.data() + unconditional++ * v, s.guidance_,
+              sampler.needed(slot));
+      const int32_t* history = s.history_.data() + (s.count_ - s.generated_) * k;
+      const int32_t id = sampler.sample(
+          s.sampling_, logits, slot, uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
+      int32_t* const codes = codes_.data() + i * size_t(k);
+      codes[slot] = id;
+      if (sampler.config().tie_slots) std::fill_n(codes, k, id);
+      if (sampler.ends(slot, id)) stream.ended = true;
+    }
+  }
+  static void guide(float* own, const float* unconditional, float scale,
+                    const std::vector<IdRange>& needed) {
+    for (const IdRange& range : needed) {
+      for (int32_t id = range.begin; id < range.end; ++id)
+        own[id] = unconditional[id] + scale * (own[id] - unconditional[id]);
+    }
+  }
+
+  void append() {
+    const int64_t k = c_.num_codebooks;
+    for (size_t i = 0; i < streams_.size(); ++i) {
+      Job& job = *streams_[i].job;
+      LmSession& s = *job.session;
+      if (streams_[i].ended) {
+        s.finished_ = true;
+        continue;
+      }
+      const int32_t* frame = codes_.data() + i * size_t(k);
+      std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
+      ++job.made;
+      s.append(frame);
+      if (s.guided()) s.unconditional_->append(frame);
+    }
+  }
+
+  const MultiScaleLm& lm_;
+  const LmConfig& c_;
+  LmScratch& scratch_;
+  std::vector<Sampler> samplers_;
+  std::vector<Stream> streams_;            // sessions still generating
+  std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
+  std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
+  std::vector<IdRange> needed_;
+};
+
 void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
                                const std::function<bool()>& interrupted) {
-  if (count < 0)
-    throw std::invalid_argument("generate: expected 0 or more frames, got " +
-                                std::to_string(count));
   if (jobs.empty()) return;
   const MultiScaleLm& lm = jobs[0].session->lm();
-  const LmConfig& c = lm.config();
-  const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
-  std::vector<std::unique_ptr<Use>> uses;
-  std::vector<Sampler> samplers;
-  for (Job& job : jobs) {
-    LmSession& s = *job.session;
-    if (&s.lm() != &lm)
-      throw std::invalid_argument("generate_batch: expected sessions of one LM, got several");
-    uses.push_back(std::make_unique<Use>(s));
-    samplers.emplace_back(*job.sampling, c);
-    s.check_room("generate", count);
-    lm.check_aligned(job.aligned, count);
-    job.made = 0;
-  }
-  // One session's buffers serve all; they grow here, before the loop. Rows: the jobs' sessions,
-  // then those that go along with them.
-  int64_t most = int64_t(jobs.size()), longest = 0;
-  LmScratch& scratch = jobs[0].session->scratch_;
-  for (const Job& job : jobs) {
-    const LmSession& s = *job.session;
-    longest = std::max({longest, s.capacity_, s.plain_ ? s.plain_->capacity_ : 0});
-    most += s.plain_ ? 1 : 0;
-  }
-  scratch.reserve(lm, std::max(most, std::min(kPrefillRows, jobs[0].session->capacity_)), most,
-                  longest);
-  std::vector<Job*> active;             // sessions still generating
-  std::vector<const Sampler*> sampler;  // theirs
-  std::vector<int32_t> codes(jobs.size() * size_t(k)), which(static_cast<size_t>(most)),
-      previous(static_cast<size_t>(most)), along(jobs.size());
-  std::vector<char> ended(jobs.size());
-  std::vector<IdRange> needed;
-  active.reserve(jobs.size());
-  sampler.reserve(jobs.size());
-  size_t most_ranges = 0;
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    active.push_back(&jobs[i]);
-    sampler.push_back(&samplers[i]);
-    size_t ranges = 0;
-    for (int slot = 0; slot < k; ++slot) ranges = std::max(ranges, samplers[i].needed(slot).size());
-    most_ranges += ranges;
-  }
-  needed.reserve(most_ranges);
-
+  const std::vector<Use> uses = begin_generate(jobs, lm.config(), count);
+  FrameLoop loop(jobs);
   const ThreadPool::Stretch stretch(lm.pool());
   auto polled = std::chrono::steady_clock::now();
   for (int64_t f = 0; f < count; ++f) {
@@ -210,134 +310,33 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
       if (interrupted()) return;
       polled = std::chrono::steady_clock::now();
     }
-    size_t kept = 0;
-    for (size_t i = 0; i < active.size(); ++i) {
-      LmSession& s = *active[i]->session;
-      if (s.finished_ || s.cancel_.exchange(false, std::memory_order_relaxed)) continue;
-      active[kept] = active[i];
-      sampler[kept++] = sampler[i];
-    }
-    active.resize(kept);
-    sampler.resize(kept);
-    if (kept == 0) return;
-
-    const int64_t n = int64_t(kept);
-    int64_t rows = n;
-    const auto feed = [&](LmSession& s, const Job& job, int64_t row) {
-      float* x = scratch.x.data() + row * d;
-      std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
-      if (job.aligned) lm.add_aligned(job.aligned + f * c.aligned_slots, x);
-      scratch.rows[size_t(row)] = {&s.cache_, s.count_};
-    };
-    for (int64_t i = 0; i < n; ++i) {
-      const Job& job = *active[size_t(i)];
-      feed(*job.session, job, i);
-      along[size_t(i)] = job.session->plain_ ? int32_t(rows) : -1;
-      if (job.session->plain_) feed(*job.session->plain_, job, rows++);
-      ended[size_t(i)] = 0;
-    }
-    lm.global_pass(scratch, rows, false);
-    lm.bridge(scratch, rows);
-    for (int slot = 0; slot < k; ++slot) {
-      int64_t m = 0;
-      needed.clear();
-      for (int64_t i = 0; i < n; ++i) {
-        if (ended[size_t(i)] || (slot > 0 && sampler[size_t(i)]->config().tie_slots)) continue;
-        which[size_t(m)] = int32_t(i);
-        if (slot > 0) previous[size_t(m)] = codes[size_t(i * k + slot - 1)];
-        ++m;
-        const auto& ranges = sampler[size_t(i)]->needed(slot);
-        needed.insert(needed.end(), ranges.begin(), ranges.end());
-      }
-      if (m == 0) break;
-      int64_t pass = m;  // and those that go along, in the same order
-      for (int64_t j = 0; j < m; ++j) {
-        if (const int32_t row = along[size_t(which[size_t(j)])]; row >= 0) {
-          which[size_t(pass)] = row;
-          previous[size_t(pass++)] = previous[size_t(j)];
-        }
-      }
-      if (m > 1) {  // the union: one pass over the head serves all
-        std::sort(needed.begin(), needed.end(),
-                  [](IdRange a, IdRange b) { return a.begin < b.begin; });
-        size_t last = 0;
-        for (size_t i = 1; i < needed.size(); ++i) {
-          if (needed[i].begin <= needed[last].end) {
-            needed[last].end = std::max(needed[last].end, needed[i].end);
-          } else {
-            needed[++last] = needed[i];
-          }
-        }
-        needed.resize(last + 1);
-      }
-      lm.local_pass(scratch, slot, pass, which.data(), previous.data());
-      lm.head(scratch, pass, needed.data(), int64_t(needed.size()), scratch.logits.data());
-      int64_t other = m;
-      for (int64_t j = 0; j < m; ++j) {
-        const int64_t i = which[size_t(j)];
-        LmSession& s = *active[size_t(i)]->session;
-        if (s.plain_) {
-          float* own = scratch.logits.data() + j * v;
-          const float* plain = scratch.logits.data() + other++ * v;
-          for (const IdRange& range : sampler[size_t(i)]->needed(slot)) {
-            for (int32_t id = range.begin; id < range.end; ++id)
-              own[id] = plain[id] + s.guidance_ * (own[id] - plain[id]);
-          }
-        }
-        const int32_t* history = s.history_.data() + (s.count_ - s.generated_) * k;
-        const int32_t id =
-            sampler[size_t(i)]->sample(s.sampling_, scratch.logits.data() + j * v, slot,
-                                       uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
-        codes[size_t(i * k + slot)] = id;
-        if (sampler[size_t(i)]->config().tie_slots) std::fill_n(codes.begin() + i * k, k, id);
-        if (sampler[size_t(i)]->ends(slot, id)) ended[size_t(i)] = 1;
-      }
-    }
-    for (int64_t i = 0; i < n; ++i) {
-      Job& job = *active[size_t(i)];
-      LmSession& s = *job.session;
-      if (ended[size_t(i)]) {
-        s.finished_ = true;
-        continue;
-      }
-      const int32_t* frame = codes.data() + i * k;
-      std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
-      ++job.made;
-      s.append(frame);
-      if (s.plain_) s.plain_->append(frame);
-    }
+    if (!loop.step(f)) return;
   }
 }
 
 void LmSession::reset() {
   const Use use(*this);
-  count_ = generated_ = frame_offset_ = 0;
-  finished_ = false;
-  plain_.reset();
-  cancel_.store(false);
+  clear();
+  unconditional_.reset();
   lm_->embed_start(last_.data());
 }
 
 std::unique_ptr<LmSession> LmSession::fork() const {
   const Use use(*this);
   auto s = std::make_unique<LmSession>(lm_, capacity_);
-  s->count_ = count_;
-  s->generated_ = generated_;
-  s->frame_offset_ = frame_offset_;
-  s->finished_ = finished_;
+  s->copy_counts(*this);
   s->cache_.copy_from(cache_, count_);
   std::memcpy(s->history_.data(), history_.data(),
               size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
-  if (plain_) s->plain_ = plain_->fork();
-  s->guidance_ = guidance_;
+  if (unconditional_) s->unconditional_ = unconditional_->fork();
   return s;
 }
 
 // Header, history, last embedding, cache, checksum of all before it.
 std::string LmSession::save() const {
   const Use use(*this);
-  if (plain_)
+  if (guided())
     throw std::invalid_argument(
         "save: expected a session without guidance; save it before set_guidance");
   const size_t history = size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t),
@@ -392,7 +391,7 @@ void LmSession::restore(const std::string& bytes) {
     refuse("the saved session has impossible counts; save it again");
   std::vector<int32_t> ids(history / sizeof(int32_t));
   if (history) std::memcpy(ids.data(), bytes.data() + sizeof h, history);
-  lm_->check_frames(ids.data(), h.count);
+  check_frames(c, ids.data(), h.count);
   const char* const packed = bytes.data() + sizeof h + history + last;
   std::vector<float> embedding(last_.size());
   std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last);
@@ -403,10 +402,10 @@ void LmSession::restore(const std::string& bytes) {
   if (history) std::memcpy(history_.data(), ids.data(), history);
   std::memcpy(last_.data(), embedding.data(), last);
   cache_.unpack(h.count, packed);
+  clear();
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset,
   finished_ = h.finished != 0;
-  plain_.reset();
-  cancel_.store(false);
+  unconditional_.reset();
 }
 
 }  // namespace uniaudio

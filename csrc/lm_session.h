@@ -1,8 +1,8 @@
-// One sequence of an LM: known frames in, generated frames out. Owns its KV cache, history and
-// scratch; everything is allocated when it is made, and nothing is while it generates.
+// One sequence of an LM: known frames in, generated frames out. A session owns its KV cache,
+// history and scratch. They are allocated when the session is made; its frame loop allocates
+// nothing.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,48 +11,36 @@
 
 #include "multiscale_lm.h"
 #include "sampling.h"
+#include "session_rules.h"
 
 namespace uniaudio {
 
-class LmSession {
+class LmSession final : public SessionState {
  public:
   // Room for `max_frames` frames in all. std::invalid_argument unless 1 <= max_frames <= the
   // model's own limit.
   LmSession(std::shared_ptr<const MultiScaleLm> lm, int64_t max_frames);
-  LmSession(const LmSession&) = delete;
 
   const MultiScaleLm& lm() const { return *lm_; }
   std::shared_ptr<const MultiScaleLm> shared_lm() const { return lm_; }
-  int64_t frames() const { return count_; }         // known and generated so far
-  int64_t generated() const { return generated_; }  // since the last prefill
-  int64_t capacity() const { return capacity_; }
-  // the end id came; prefill or reset go on from there
-  bool finished() const { return finished_; }
-  int64_t frame_offset() const { return frame_offset_; }
-  // added to the frame index that keys the random numbers; 0 or more
-  void set_frame_offset(int64_t offset);
 
   // Appends `count` known frames [count, K] with aligned rows [count, S] or null. Nothing changes
   // when it throws.
   void prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                const std::vector<ContinuousInput>& continuous);
 
-  // Generates up to `count` frames into out [count, K] and returns how many: fewer when the end id
-  // came or `cancel` was called. aligned rows [count, S] or null; `interrupted` (may be empty) is
-  // asked at most every 10 ms between frames, and true stops too.
+  // Generates up to `count` frames into out [count, K] and returns how many. Fewer come when the
+  // end id was drawn or `cancel` was called. aligned: rows [count, S], or null. `interrupted` (may
+  // be empty) is called between frames, at most every 10 ms; it returns true to stop.
   int64_t generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                    int32_t* out, const std::function<bool()>& interrupted = {});
 
-  // Stops a running `generate` before its next frame, or the next one at once; that call takes the
-  // request back. Any thread.
-  void cancel() { cancel_.store(true, std::memory_order_relaxed); }
-
-  // Classifier-free guidance (arXiv 2207.12598): from here on ids are drawn from plain + scale (own
-  // - plain), logit by logit. `plain` has the same sequence without what is to be followed; a fork
-  // of it goes along and takes in all that this session does. std::invalid_argument on another LM's
+  // Classifier-free guidance (arXiv 2207.12598): from now on ids are drawn from
+  // u + scale (own - u), logit by logit, where u are the logits of the unconditional sequence.
+  // `unconditional` holds the same sequence without the conditions. This session keeps a fork of
+  // it, which takes in every frame that this one does. std::invalid_argument on another LM's
   // session, one that is guided itself, or a scale outside 0 .. 100.
-  void set_guidance(const LmSession& plain, double scale);
-  bool guided() const { return plain_ != nullptr; }
+  void set_guidance(const LmSession& unconditional, double scale);
 
   void reset();  // to no frames and no guidance, same capacity
   std::unique_ptr<LmSession> fork() const;
@@ -61,7 +49,7 @@ class LmSession {
   // model, or more than this capacity.
   void restore(const std::string& bytes);
 
-  struct Job {
+  struct Job {  // one session's share of generate_batch
     LmSession* session;
     const SamplingConfig* sampling;
     const int32_t* aligned;
@@ -73,25 +61,19 @@ class LmSession {
                              const std::function<bool()>& interrupted = {});
 
  private:
-  class Use;  // one call at a time
+  class FrameLoop;
+  const void* model() const override { return lm_.get(); }
+  const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
-  void append(const int32_t* frame);  // one that was generated
-  // std::invalid_argument where `count` more frames do not fit into this session or the one that
-  // goes along.
-  void check_room(const char* what, int64_t count) const;
+  void append(const int32_t* frame);  // a generated one
 
   std::shared_ptr<const MultiScaleLm> lm_;
-  int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
-  bool finished_ = false;
   KvCache cache_;
   Buffer<int32_t> history_;  // [capacity, K]
-  Buffer<float> last_;       // embedding of the last known frame, which the next step takes in
+  Buffer<float> last_;       // embedding of the last known frame, the next step's input
   LmScratch scratch_;
   Sampler::Scratch sampling_;
-  std::unique_ptr<LmSession> plain_;  // under guidance: what goes along
-  float guidance_ = 1.0f;
-  std::atomic<bool> cancel_{false};
-  mutable std::atomic<bool> in_use_{false};
+  std::unique_ptr<LmSession> unconditional_;  // under guidance
 };
 
 }  // namespace uniaudio

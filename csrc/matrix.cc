@@ -8,8 +8,6 @@
 namespace uniaudio {
 namespace {
 
-constexpr const char* kNames[kDTypes] = {"float32", "bfloat16", "int8", "int4"};
-
 // Adding 1.5 * 2^23 rounds to nearest even; nearbyint is a call on the x86-64 baseline.
 inline float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
@@ -67,12 +65,25 @@ void group_to_int4(const float* row, int64_t n, int8_t* out, float* scale) {
 
 }  // namespace
 
-const char* dtype_name(DType dtype) { return kNames[int(dtype)]; }
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::float32: return "float32";
+    case DType::bfloat16: return "bfloat16";
+    case DType::int8: return "int8";
+    case DType::int4: break;
+  }
+  return "int4";
+}
+
+std::optional<DType> find_dtype(std::string_view name) {
+  for (DType dtype : {DType::float32, DType::bfloat16, DType::int8, DType::int4}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  return std::nullopt;
+}
 
 DType parse_dtype(const std::string& name) {
-  for (int i = 0; i < kDTypes; ++i) {
-    if (name == kNames[i]) return DType(i);
-  }
+  if (const std::optional<DType> dtype = find_dtype(name)) return *dtype;
   throw std::invalid_argument("dtype: expected float32, bfloat16, int8 or int4, got \"" + name +
                               "\"");
 }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cpu/kernel_table.h"
@@ -13,8 +15,9 @@
 namespace uniaudio {
 
 const char* dtype_name(DType dtype);
-// std::invalid_argument unless "float32", "bfloat16", "int8" or "int4"
-DType parse_dtype(const std::string& name);
+// "float32", "bfloat16", "int8" or "int4"; nothing on another name
+std::optional<DType> find_dtype(std::string_view name);
+DType parse_dtype(const std::string& name);  // the same; std::invalid_argument on another name
 
 // int8: w = q * scale[row], q in [-127, 127]. int4: w = q * scale[row, column / 32], q in [-8, 7],
 // scales representable in bfloat16.

@@ -41,7 +41,13 @@ std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
 
 LmDTypes LmDTypes::parse(const std::string& text) {
   LmDTypes d(DType::int8);
-  bool seen[3] = {};
+  struct Part {
+    const char* name;
+    DType LmDTypes::* dtype;
+    bool seen = false;
+  };
+  Part parts[] = {
+      {"global", &LmDTypes::global}, {"local", &LmDTypes::local}, {"head", &LmDTypes::head}};
   const auto refuse = [&] {
     throw std::invalid_argument(
         "dtype: expected float32, bfloat16, int8, int4, or parts of these like \"int8,local=int4\" "
@@ -53,16 +59,18 @@ LmDTypes LmDTypes::parse(const std::string& text) {
     const std::string item = text.substr(begin, end - begin);
     const size_t equals = item.find('=');
     const std::string value = equals == std::string::npos ? item : item.substr(equals + 1);
-    if (value != "float32" && value != "bfloat16" && value != "int8" && value != "int4") refuse();
+    const std::optional<DType> dtype = find_dtype(value);
+    if (!dtype) refuse();
     if (equals == std::string::npos) {
       if (begin != 0) refuse();
-      d = LmDTypes(parse_dtype(value));
+      d = LmDTypes(*dtype);
     } else {
-      const std::string part = item.substr(0, equals);
-      const int index = part == "global" ? 0 : part == "local" ? 1 : part == "head" ? 2 : -1;
-      if (index < 0 || seen[index]) refuse();
-      seen[index] = true;
-      (index == 0 ? d.global : index == 1 ? d.local : d.head) = parse_dtype(value);
+      Part* const part = std::find_if(std::begin(parts), std::end(parts), [&](const Part& p) {
+        return item.substr(0, equals) == p.name;
+      });
+      if (part == std::end(parts) || part->seen) refuse();
+      part->seen = true;
+      d.*part->dtype = *dtype;
     }
     begin = end + 1;
   }
@@ -220,23 +228,12 @@ void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int6
 
 void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
                           const std::vector<ContinuousInput>& continuous, float* out) const {
-  check_frames(frames, count);
-  check_aligned(aligned, count);
-  check_continuous(continuous, count);
-  if (count > config_.max_frames) {
-    throw std::invalid_argument("frames: expected at most max_frames " +
-                                std::to_string(config_.max_frames) + ", got " +
-                                std::to_string(count));
-  }
+  check_logits(config_, frames, count, aligned);
+  check_continuous(config_, continuous, count);
   const int64_t d = config_.global.width, k = config_.num_codebooks, v = config_.vocab_size;
-  std::vector<std::vector<float>> mapped;
-  std::vector<const float*> replaced(size_t(count), nullptr);
-  for (const ContinuousInput& in : continuous) {
-    mapped.emplace_back(size_t(in.count * d));
-    embed_continuous(in, mapped.back().data());
-    for (int64_t i = 0; i < in.count; ++i)
-      replaced[size_t(in.index[i])] = mapped.back().data() + i * d;
-  }
+  const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* rows) {
+    embed_continuous(in, rows);
+  });
   LmScratch s;
   const int64_t chunk = std::min(kLogitRows, count);
   s.reserve(*this, chunk, chunk, count);
@@ -251,8 +248,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
       float* x = s.x.data() + i * d;
       if (t == 0) {
         embed_start(x);
-      } else if (replaced[size_t(t - 1)]) {
-        std::memcpy(x, replaced[size_t(t - 1)], size_t(d) * sizeof(float));
+      } else if (const float* const row = replaced.row(t - 1)) {
+        std::memcpy(x, row, size_t(d) * sizeof(float));
       } else {
         embed_frame(frames + (t - 1) * k, x);
       }
@@ -270,66 +267,6 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
       for (int64_t i = 0; i < n; ++i)
         std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v,
                     size_t(v) * sizeof(float));
-    }
-  }
-}
-
-// --- checks --------------------------------------------------------------------------------------
-
-void MultiScaleLm::check_frames(const int32_t* frames, int64_t count) const {
-  const int64_t k = config_.num_codebooks;
-  for (int64_t i = 0; i < count * k; ++i) {
-    if (frames[i] < 0 || frames[i] >= config_.vocab_size) {
-      throw std::invalid_argument("frames[" + std::to_string(i / k) + ", " + std::to_string(i % k) +
-                                  "]: expected an id from 0 to " +
-                                  std::to_string(config_.vocab_size - 1) + ", got " +
-                                  std::to_string(frames[i]));
-    }
-  }
-}
-
-void MultiScaleLm::check_aligned(const int32_t* aligned, int64_t count) const {
-  if (!aligned) return;
-  const int64_t s = config_.aligned_slots;
-  if (s == 0)
-    throw std::invalid_argument(
-        "aligned: expected none, since this model has no aligned slots; leave it out");
-  for (int64_t i = 0; i < count * s; ++i) {
-    if (aligned[i] < -1 || aligned[i] >= config_.aligned_vocab) {
-      throw std::invalid_argument("aligned[" + std::to_string(i / s) + ", " +
-                                  std::to_string(i % s) + "]: expected an id from 0 to " +
-                                  std::to_string(config_.aligned_vocab - 1) +
-                                  ", or -1 for none, got " + std::to_string(aligned[i]));
-    }
-  }
-}
-
-void MultiScaleLm::check_continuous(const std::vector<ContinuousInput>& inputs,
-                                    int64_t frames) const {
-  std::vector<bool> taken(static_cast<size_t>(frames));
-  for (const ContinuousInput& in : inputs) {
-    const std::string where = "continuous[\"" + in.name + "\"]";
-    const auto map = continuous_.find(in.name);
-    if (map == continuous_.end()) {
-      std::string known;
-      for (const auto& [name, linear] : continuous_) known += (known.empty() ? "" : ", ") + name;
-      throw std::invalid_argument(where + ": expected one of this model's inputs (" +
-                                  (known.empty() ? "it has none" : known) + ")");
-    }
-    for (int64_t i = 0; i < in.count; ++i) {
-      if (in.index[i] < 0 || in.index[i] >= frames) {
-        throw std::invalid_argument(where + ": expected frame indices from 0 to " +
-                                    std::to_string(frames - 1) + ", got " +
-                                    std::to_string(in.index[i]));
-      }
-      if (taken[size_t(in.index[i])])
-        throw std::invalid_argument(where + ": frame " + std::to_string(in.index[i]) +
-                                    " is given twice; give each frame one input");
-      taken[size_t(in.index[i])] = true;
-    }
-    for (int64_t i = 0; i < in.count * map->second.in(); ++i) {
-      if (!std::isfinite(in.values[i]))
-        throw std::invalid_argument(where + ": expected finite values, got infinity or NaN");
     }
   }
 }

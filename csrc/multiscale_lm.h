@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config.h"
+#include "session_rules.h"
 #include "transformer.h"
 
 namespace uniaudio {
@@ -16,15 +17,6 @@ namespace uniaudio {
 // Ids [begin, end) of the vocabulary.
 struct IdRange {
   int32_t begin, end;
-};
-
-// Continuous inputs of one name: values [count, width] that replace the embeddings of the frames
-// `index` (ascending, distinct).
-struct ContinuousInput {
-  std::string name;
-  const float* values;
-  const int32_t* index;
-  int64_t count;
 };
 
 class MultiScaleLm;
@@ -103,12 +95,6 @@ class MultiScaleLm {
   // Teacher-forced logits [T, K, V] of frames [T, K]; aligned rows [T, S] or null.
   void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
               const std::vector<ContinuousInput>& continuous, float* out) const;
-
-  // std::invalid_argument with one line when ids, aligned rows or continuous inputs are not what
-  // this model takes.
-  void check_frames(const int32_t* frames, int64_t count) const;
-  void check_aligned(const int32_t* aligned, int64_t count) const;
-  void check_continuous(const std::vector<ContinuousInput>& inputs, int64_t frames) const;
 
  private:
   LmConfig config_;

@@ -134,7 +134,7 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
                (c.end_slots == EndSlots::any ||
                 k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
     if (c.allowed.empty()) {
-      slot.plain = {{0, int32_t(lm.vocab_size)}};
+      slot.without_end = {{0, int32_t(lm.vocab_size)}};
     } else {
       for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
         if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
@@ -143,13 +143,13 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
                  "start " + std::to_string(r.begin) + ", size " +
                      std::to_string(int64_t(r.end) - r.begin));
         }
-        slot.plain.push_back(r);
+        slot.without_end.push_back(r);
       }
-      slot.plain = merged(slot.plain);
-      if (slot.plain.empty())
+      slot.without_end = merged(slot.without_end);
+      if (slot.without_end.empty())
         refuse("allowed[" + std::to_string(k) + "]", "at least one id", "none");
     }
-    slot.with_end = slot.plain;
+    slot.with_end = slot.without_end;
     if (slot.end) {
       slot.with_end.push_back({int32_t(c.end_id), int32_t(c.end_id) + 1});
       slot.with_end = merged(slot.with_end);
@@ -190,7 +190,7 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
     }
   }
 
-  // Gather what may be emitted. When the end id is out of season only `plain` ids count, unless
+  // Gather what may be emitted. When the end id is out of season only the others count, unless
   // they hold it themselves.
   const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
   const float temperature = greedy ? 1.0f : float(c.temperature);

@@ -66,7 +66,7 @@ class Sampler {
 
  private:
   struct Slot {
-    std::vector<IdRange> plain, with_end;
+    std::vector<IdRange> without_end, with_end;
     bool end = false;
   };
   SamplingConfig config_;

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Single-task models to hold the joint one against: the same size, each with as many batches of its task as the joint model had of it: those of
-# the first two stages from nothing, those of the third from there (the configs' steps times shares).  Resumable; a task's folder is runs/single/TASK-folder.
-# A joint step is two batches of 2400 items, one from each of two processes (4 GB each); here a step is one such batch, and JOBS models
-# are trained at a time, which don't wait for one another.
-# usage: [JOBS=2] training/singles.sh [task …]     (in the folder that has data/ and runs/tokenizers; all eleven tasks by default)
+# Trains single-task models to compare the joint one with.
+# Each has the joint model's size and sees as many batches of its task as the joint model did.
+# A joint step is two batches of 2400 items, one from each of two processes (4 GB each).  Here a step
+# is one such batch, and JOBS models are trained at a time, independently.
+# Resumable.  A task's folder is runs/single/TASK-folder.
+# usage: [JOBS=2] training/singles.sh [task ...]
+# Run it in the folder that has data/ and runs/tokenizers.  Default: all eleven tasks.
 set -euo pipefail
 case "${1:-}" in -*) sed -n "2,/^set/{/^# /s/^# //p}" "$0"; exit ;; esac
 configs=$(cd "$(dirname "$0")" && pwd)/configs
@@ -14,7 +16,8 @@ def batches(*names):
     found = {}
     for stage in (yaml.safe_load(open(f"{sys.argv[1]}/{name}.yaml")) for name in names):
         for task, share in stage["tasks"].items():
-            found[task] = found.get(task, 0) + stage["steps"] * stage["processes"] * share / sum(stage["tasks"].values())
+            share *= stage["steps"] * stage["processes"] / sum(stage["tasks"].values())
+            found[task] = found.get(task, 0) + share
     return found
 first, more = batches("lm", "lm-eleven"), batches("lm-longer")
 for task in sys.argv[2:] or first:
@@ -22,18 +25,21 @@ for task in sys.argv[2:] or first:
 PY
 )
 export configs
-# stage CONFIG TASK STEPS OUT [SETTING …]: trains, unless that is done, and makes OUT-folder
+# stage CONFIG TASK STEPS OUT [SETTING ...]: trains and bundles OUT-folder, unless it exists
 stage() {
   local config=$1 task=$2 steps=$3 out=$4
   shift 4
   [ -d "$out-folder" ] && return
   uniaudio-train lm --config "$configs/$config.yaml" --out "$out" \
-    --set "tasks={$task: 1}" "steps=$steps" "validate_every=$steps" "warmup=$((steps < 1000 ? steps / 10 : 100))" processes=1 rows=3 items=2400 corpus= "$@" >> "$out.log" 2>&1
-  python - "$out" "$steps" <<'PY' || return # stopped: it goes on next time
+    --set "tasks={$task: 1}" "steps=$steps" "validate_every=$steps" \
+    "warmup=$((steps < 1000 ? steps / 10 : 100))" processes=1 rows=3 items=2400 corpus= "$@" \
+    >> "$out.log" 2>&1
+  python - "$out" "$steps" <<'PY' || return # stopped: it resumes next time
 import sys, torch
 sys.exit(torch.load(f"{sys.argv[1]}/checkpoint.pt", weights_only=False)["step"] < int(sys.argv[2]))
 PY
-  python -m uniaudio_training.bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model --out "$out-part"
+  uniaudio-train bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model \
+    --out "$out-part"
   mv "$out-part" "$out-folder"
 }
 one() {

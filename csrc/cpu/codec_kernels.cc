@@ -12,17 +12,26 @@ extern const CodecKernels codec_kernels_avx512;
 extern const CodecKernels codec_kernels_neon;
 #endif
 
-const CodecKernels& codec_kernels() {
+namespace {
+
+const CodecKernels& pick() {
+  switch (current_isa()) {
 #if defined(UNIAUDIO_X86)
-  static const CodecKernels& table = current_isa() == Isa::avx512  ? codec_kernels_avx512
-                                     : current_isa() != Isa::plain ? codec_kernels_avx2
-                                                                   : codec_kernels_plain;
-  return table;
+    case Isa::avx512: return codec_kernels_avx512;
+    case Isa::avxvnni:  // the codecs have no use for dot products of bytes on 256-bit registers
+    case Isa::avx2: return codec_kernels_avx2;
 #elif defined(UNIAUDIO_ARM64)
-  return current_isa() == Isa::neon ? codec_kernels_neon : codec_kernels_plain;
-#else
-  return codec_kernels_plain;
+    case Isa::neon: return codec_kernels_neon;
 #endif
+    default: return codec_kernels_plain;
+  }
+}
+
+}  // namespace
+
+const CodecKernels& codec_kernels() {
+  static const CodecKernels& table = pick();
+  return table;
 }
 
 }  // namespace uniaudio

@@ -347,7 +347,28 @@ int64_t fma_burn(int64_t steps, float* sink) {
 
 extern const CodecKernels UA_TABLE;
 const CodecKernels UA_TABLE = {
-    gemm,      elu_all,   gelu_all,      layer_norm,      depthwise,         moments,
-    affine,    add_all,   subtract_all,  multiply_all,    multiply_add_all,  lstm_cell,
-    lstm_step, argmax,    UA_RVQ_SEARCH, sum_rows,        spectrum_features, apply_gain,
-    fft_stage, fft_split, fft_join,      fft_forward_end, fft_inverse_begin, fma_burn};
+    .gemm = gemm,
+    .elu = elu_all,
+    .gelu = gelu_all,
+    .layer_norm = layer_norm,
+    .depthwise = depthwise,
+    .moments = moments,
+    .affine = affine,
+    .add = add_all,
+    .subtract = subtract_all,
+    .multiply = multiply_all,
+    .multiply_add = multiply_add_all,
+    .lstm_cell = lstm_cell,
+    .lstm_step = lstm_step,
+    .argmax = argmax,
+    .rvq_search = UA_RVQ_SEARCH,
+    .sum_rows = sum_rows,
+    .spectrum_features = spectrum_features,
+    .apply_gain = apply_gain,
+    .fft_stage = fft_stage,
+    .fft_split = fft_split,
+    .fft_join = fft_join,
+    .fft_forward_end = fft_forward_end,
+    .fft_inverse_begin = fft_inverse_begin,
+    .fma_burn = fma_burn,
+};

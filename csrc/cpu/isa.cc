@@ -59,22 +59,29 @@ Isa choose() {
 }
 
 const Kernels* pick() {
+  switch (current_isa()) {  // throws on a bad UNIAUDIO_ISA
 #if defined(UNIAUDIO_X86)
-  if (current_isa() == Isa::avx512) return avx512_kernels();
-  if (current_isa() == Isa::avxvnni) return avxvnni_kernels();
-  if (current_isa() == Isa::avx2) return avx2_kernels();
+    case Isa::avx512: return avx512_kernels();
+    case Isa::avxvnni: return avxvnni_kernels();
+    case Isa::avx2: return avx2_kernels();
 #elif defined(UNIAUDIO_ARM64)
-  if (current_isa() == Isa::neon) return neon_kernels();
+    case Isa::neon: return neon_kernels();
 #endif
-  current_isa();  // raises on a bad UNIAUDIO_ISA
-  return plain_kernels();
+    default: return plain_kernels();
+  }
 }
 
 }  // namespace
 
 const char* isa_name(Isa isa) {
-  constexpr const char* names[] = {"plain", "avx2", "avxvnni", "avx512", "neon"};
-  return names[int(isa)];
+  switch (isa) {
+    case Isa::avx2: return "avx2";
+    case Isa::avxvnni: return "avxvnni";
+    case Isa::avx512: return "avx512";
+    case Isa::neon: return "neon";
+    case Isa::plain: break;
+  }
+  return "plain";
 }
 
 std::vector<Isa> available_isas() {

@@ -25,7 +25,6 @@ enum class Epilogue : int {
 
 // How weights are held.
 enum class DType : int { float32, bfloat16, int8, int4 };
-constexpr int kDTypes = 4;
 
 constexpr int kGroup = 32;        // inputs that share a scale in int4
 constexpr int kGroupBytes = 288;  // of one panel: 16 x 32 nibbles and 16 scales
@@ -35,9 +34,9 @@ constexpr int kGroupBytes = 288;  // of one panel: 16 x 32 nibbles and 16 scales
 //   float32   [k][16]
 //   bfloat16  [k / 2][16][2], k even
 //   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q + 128
-//   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs 8 i .. 8 i + 3 and high ones the next four,
-//             each the value + 8; then 2 x 16 bfloat16 scales }, k a multiple of 64; x is quantized
-//             to q, signed
+//   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs
+//             8 i .. 8 i + 3 and high ones the next four, each the value + 8; then 2 x 16 bfloat16
+//             scales }, k a multiple of 64; x is quantized to q, signed
 struct LinearArgs {
   const float* x;       // float32 and bfloat16
   const uint8_t* xq;    // int8 and int4
@@ -60,12 +59,12 @@ struct LinearArgs {
   bool stream;
 };
 
-// How keys and values are held.  One (layer, key head) of the cache is
-//   float32: keys [T / 16][dim][16], values [T][dim rounded up to 16] bfloat16: keys [T / 16][dim /
-//   2][16][2], values [T][dim / 32][16][2], whose pair (i, h) is element 16 h + i: one load of 32
-//   values
-//             is two vectors after a shift and a mask
-//   int8:     as float32, and one scale for each position's key and value: element = q * scale, scale = max|x| / 127
+// How keys and values are held. One (layer, key head) of the cache is
+//   float32:  keys [T / 16][dim][16], values [T][dim rounded up to 16]
+//   bfloat16: keys [T / 16][dim / 2][16][2], values [T][dim / 32][16][2], whose pair (i, h) is
+//             element 16 h + i: one load of 32 values is two vectors after a shift and a mask
+//   int8:     as float32, and one scale for each position's key and value: element = q * scale,
+//             scale = max|x| / 127
 // Sixteen keys side by side, so that scores need no sums across lanes; padding is zero.
 enum class KvDType : int { float32, bfloat16, int8 };
 
@@ -105,8 +104,15 @@ struct AttentionArgs {
   int64_t scratch_stride;  // at least the longest row's length rounded up to 16
 };
 
+struct LinearKernels {  // by the weights' DType
+  void (*float32)(const LinearArgs&);
+  void (*bfloat16)(const LinearArgs&);
+  void (*int8)(const LinearArgs&);
+  void (*int4)(const LinearArgs&);
+};
+
 struct Kernels {
-  void (*linear[kDTypes])(const LinearArgs&);
+  LinearKernels linear;
   // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded. Returns the scale
   // max|x| / 127.
   float (*quantize)(const float* x, int64_t k, int64_t k_padded, uint8_t* q);

@@ -99,17 +99,22 @@ float exp_sum(const float* x, float shift, float* y, int64_t n) {
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-const Kernels table = {{linear<Float32>, linear<Bfloat16>, linear<Int8>, linear<Int4>},
-                       quantize,
-                       group_sums,
-                       layernorm,
-                       rmsnorm,
-                       gelu,
-                       add_to,
-                       place,
-                       attention,
-                       max_of,
-                       exp_sum};
+const Kernels table = {
+    .linear = {.float32 = linear<Float32>,
+               .bfloat16 = linear<Bfloat16>,
+               .int8 = linear<Int8>,
+               .int4 = linear<Int4>},
+    .quantize = quantize,
+    .group_sums = group_sums,
+    .layernorm = layernorm,
+    .rmsnorm = rmsnorm,
+    .gelu = gelu,
+    .add = add_to,
+    .place = place,
+    .attention = attention,
+    .max = max_of,
+    .exp_sum = exp_sum,
+};
 
 }  // namespace
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -92,8 +92,8 @@ UNIAUDIO_INLINE F16 finish_dot(I16 acc, const int32_t* wsum) {
   return {finish_half(acc.a, wsum), finish_half(acc.b, wsum + 8)};
 }
 #else
-// |x| and x of four consecutive activations.  maddubs adds two products in 16 bits; with |x|, |w| <= 127 that is at most 32258,
-// so nothing saturates, which x + 128 (up to 255) would.
+// |x| and x of four consecutive activations. maddubs adds two products in 16 bits; with |x|, |w| <=
+// 127 that is at most 32258, so nothing saturates, as x + 128 (up to 255) would.
 struct Quad {
   __m256i magnitude, x;
 };
@@ -191,7 +191,8 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
 }
 #endif
 
-// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+// --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
+// values; then the same for a single row
 constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 4,
               kAloneVectors = 2;
 

@@ -122,7 +122,8 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   return {_mm512_cvtepi32_ps(_mm512_sub_epi32(acc.v, _mm512_set1_epi32(sum8)))};
 }
 
-// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+// --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
+// values; then the same for a single row
 constexpr int kScoreRows = 8, kScoreBlocks = 2, kValueRows = 4, kValueVectors = 2, kAloneBlocks = 8,
               kAloneVectors = 4;
 

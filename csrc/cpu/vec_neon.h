@@ -144,7 +144,8 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   UNIAUDIO_EACH(F16, vcvtq_f32_s32(vsubq_s32(acc.v[i], vdupq_n_s32(sum8))));
 }
 
-// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+// --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
+// values; then the same for a single row
 constexpr int kScoreRows = 4, kScoreBlocks = 1, kValueRows = 4, kValueVectors = 1, kAloneBlocks = 4,
               kAloneVectors = 4;
 

@@ -150,7 +150,8 @@ UNIAUDIO_INLINE F16 finish_group(G16 acc, int32_t sum8) {
   return f;
 }
 
-// --- attention: rows of queries and blocks of 16 keys, then rows and vectors of values, that a tile takes; then of one row alone
+// --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
+// values; then the same for a single row
 constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 1, kAloneBlocks = 2,
               kAloneVectors = 2;
 

@@ -160,7 +160,7 @@ int32_t uniaudio_cuda_lm_info(const uniaudio_lm* lm, int64_t head_rows, uniaudio
   });
 }
 int32_t uniaudio_cuda_lm_set_wide_from(uniaudio_lm* lm, int32_t streams) {
-  return guarded([&] { lm->lm->set_wide_from(streams); });
+  return guarded([&] { lm->lm->set_batched_from(streams); });
 }
 int64_t uniaudio_cuda_lm_session_bytes(const uniaudio_lm* lm, int64_t max_frames) {
   return int64_t(lm->lm->session_bytes(max_frames));

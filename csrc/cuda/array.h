@@ -1,5 +1,5 @@
-// Results that stay on the device, for others there to read: DLPack's structures, as its header of
-// version 0.8 has them (https://github.com/dmlc/dlpack), which every consumer takes.
+// Results that stay on the device for other libraries to read, as DLPack's structures of version
+// 0.8 (https://github.com/dmlc/dlpack), which every consumer takes.
 #pragma once
 
 #include <cstdint>

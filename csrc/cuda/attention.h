@@ -68,7 +68,7 @@ UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
 // (largest score, sum, -, -, weighted values). Ends with a barrier.
 UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t length,
                        const float* query, float* subs) {
-  const int wide = padded_dim(cache.dim);
+  const int padded = padded_dim(cache.dim);
   const int64_t count = owned(length, split);
   constexpr int kVectors = kMaxHeadDim / 32;  // of four values, a lane
   block.warps([&](int warp) {
@@ -80,7 +80,7 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
         const int at = 32 * j + 4 * (lane % 8);
         UA_UNROLL
         for (int e = 0; e < 4; ++e)
-          q[j][e][lane] = at < wide ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
+          q[j][e][lane] = at < padded ? query[at + e] : 0.0f, o[j][e][lane] = 0.0f;
       }
     }
     UA_ROLLED
@@ -94,9 +94,9 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
         for (int j = 0; j < kVectors; ++j) {
           const int at = 32 * j + 4 * (lane % 8);
           float k4[4] = {0, 0, 0, 0}, v4[4] = {0, 0, 0, 0};
-          if (at < wide) {
-            load_cache4(cache.keys, (cache.base + size_t(t)) * wide + at, cache.half, k4);
-            load_cache4(cache.values, (cache.base + size_t(t)) * wide + at, cache.half, v4);
+          if (at < padded) {
+            load_cache4(cache.keys, (cache.base + size_t(t)) * padded + at, cache.half, k4);
+            load_cache4(cache.values, (cache.base + size_t(t)) * padded + at, cache.half, v4);
           }
           UA_UNROLL
           for (int e = 0; e < 4; ++e)
@@ -122,12 +122,12 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
       }
     }
     UA_LANES (lane) {
-      float* const sub = subs + (warp * 4 + lane / 8) * (wide + 4);
+      float* const sub = subs + (warp * 4 + lane / 8) * (padded + 4);
       if (lane % 8 == 0) sub[0] = most[lane], sub[1] = sum[lane];
       UA_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         const int at = 32 * j + 4 * (lane % 8);
-        if (at < wide) {
+        if (at < padded) {
           UA_UNROLL
           for (int e = 0; e < 4; ++e) sub[4 + at + e] = o[j][e][lane];
         }
@@ -139,13 +139,13 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
 
 // Element `at` of what a split's groups have together: weighted values [dim], the largest score,
 // the sum.
-UA_HD float of_groups(const float* subs, int wide, int dim, int at) {
+UA_HD float of_groups(const float* subs, int padded, int dim, int at) {
   float most = -infinity(), sum = 0;
   for (int i = 0; i < kGroups; ++i)
-    most = subs[i * (wide + 4)] > most ? subs[i * (wide + 4)] : most;
+    most = subs[i * (padded + 4)] > most ? subs[i * (padded + 4)] : most;
   if (at == dim) return most;
   for (int i = 0; i < kGroups; ++i) {
-    const float* sub = subs + i * (wide + 4);
+    const float* sub = subs + i * (padded + 4);
     if (sub[1] > 0) sum += exp_of(sub[0] - most) * (at < dim ? sub[4 + at] : sub[1]);
   }
   return sum;

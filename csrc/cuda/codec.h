@@ -1,5 +1,5 @@
-// Codecs on a device: samples go in and codes come out, or the other way; all between stays there.
-// csrc/codec.h says what streams promise.
+// Codecs on a device: samples in and codes out, or the reverse; everything between stays on the
+// device. csrc/codec.h describes the streams.
 #pragma once
 
 #include <memory>
@@ -38,23 +38,23 @@ class EncoderStream {
 // Immutable, shared by its streams.
 class Codec : public std::enable_shared_from_this<Codec> {
  public:
-  // std::invalid_argument on weights that do not fit, and on codecs that the device does not do: in
-  // chunks, with group norm, of several channels.
+  // std::invalid_argument on weights that do not fit, and on codecs that do not run on a device:
+  // those with chunks, group norm or several channels.
   static std::shared_ptr<const Codec> create(std::shared_ptr<Device> device,
                                              const CodecConfig& config, const Weights& weights);
   virtual ~Codec() = default;
   const CodecConfig& config() const { return config_; }
   const std::shared_ptr<Device>& device() const { return device_; }
-  // 0: all.  std::invalid_argument out of range
+  // num_codebooks 0: all. std::invalid_argument where it is out of range
   std::unique_ptr<EncoderStream> encoder(int num_codebooks) const;
-  // std::invalid_argument where there is none
+  // std::invalid_argument where the codec has no decoder
   virtual std::unique_ptr<DecoderStream> decoder() const = 0;
 
  protected:
   Codec(std::shared_ptr<Device> device, const CodecConfig& config, const Weights& weights);
   virtual std::unique_ptr<EncoderStream> make_encoder(int num_codebooks) const = 0;
-  // latent [rows][dim], which becomes the residual, -> codes appended; through `room` on the
-  // device.
+  // Appends the codes of latent [rows][dim], which becomes the residual. `room`: device memory for
+  // them.
   void quantize(float* latent, int rows, int num_codebooks, DeviceBuffer<int32_t>& room,
                 std::vector<int32_t>& codes) const;
   std::shared_ptr<Device> device_;
@@ -62,7 +62,7 @@ class Codec : public std::enable_shared_from_this<Codec> {
   Rvq rvq_;
 };
 
-// Where a decoder's samples go, one piece after the other.
+// Takes a decoder's samples, piece by piece.
 class Sink {
  public:
   virtual ~Sink() = default;
@@ -99,7 +99,7 @@ class DecoderStream {
   // code out of range.
   void push(const int32_t* codes, int64_t t, int num_codebooks, Sink& out);
   void push(const int32_t* codes, int64_t t, int num_codebooks, std::vector<float>& samples);
-  virtual void flush(Sink& out) = 0;  // what was held back; a new clip begins
+  virtual void flush(Sink& out) = 0;  // samples that were held back; a new clip begins
   void flush(std::vector<float>& samples);
   virtual void reset() = 0;
   virtual std::unique_ptr<DecoderStream> fork() const = 0;
@@ -111,7 +111,7 @@ class DecoderStream {
   virtual void run(const int32_t* codes, int t, int num_codebooks, Sink& out) = 0;
   const CodecConfig& config_;
   std::shared_ptr<Device> device_;
-  int frames_;  // most at once
+  int frames_;  // at most at once
 };
 
 // A matrix in the tiles of dense.h, with its bias if it has one.

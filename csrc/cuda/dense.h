@@ -1,9 +1,9 @@
-// y = W f(x) + b over the rows of a codec's network (frames), where f is done while the operand is
-// loaded, so that a ConvNeXt block is two launches: convolved -> up -> gelu, and down -> added.
-// float32 weights and sums: codecs are small, and their output is heard.
+// y = W f(x) + b over the rows (frames) of a codec's network. f is applied while the operand is
+// loaded, so a ConvNeXt block is two launches: convolved -> up -> gelu, and down -> added. Weights
+// and sums are float32: codecs are small, and their errors would be heard.
 //
-// A block takes one row tile of the matrix (8 outputs) for kDenseRows rows; blocks come and go, in
-// any order.
+// A block takes one row tile of the matrix (8 outputs) for kDenseRows rows. Blocks run in any
+// order.
 #pragma once
 
 #include "linear.h"
@@ -21,7 +21,7 @@ enum class Load : int {
 enum class Store : int { plain, gelu, add };
 
 struct Dense {
-  const unsigned char* tiles;  // stream.h's, float32
+  const unsigned char* tiles;  // weight_ring.h's, float32
   const float* bias;           // [8 row tiles] or null
   int row_tiles, k_tiles, in, out, rows;
   const float* x;  // [rows][xstride]
@@ -43,8 +43,7 @@ inline int dense_blocks(const Dense& p) {
   return p.row_tiles * ((p.rows + kDenseRows - 1) / kDenseRows);
 }
 inline size_t dense_smem(const Dense& p) {
-  return size_t(operand_stride(Format::float32, p.k_tiles) * kDenseRows +
-                kWarps * kDenseRows * kTileRows * 4);
+  return size_t(operand_stride(p.k_tiles) * kDenseRows + kWarps * kDenseRows * kTileRows * 4);
 }
 
 // A matrix's tiles straight from memory, one after the other.
@@ -111,8 +110,7 @@ UA_HD void warp_norm(float* x, int n, const float* weight, const float* bias, fl
 UA_HD void dense(Block& block, const Dense& p) {
   const int tile = block.index % p.row_tiles, first = block.index / p.row_tiles * kDenseRows;
   const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows;
-  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, p.k_tiles),
-                     Format::float32};
+  const Operand o = {block.smem, nullptr, operand_stride(p.k_tiles), Format::float32};
   float* const parts = reinterpret_cast<float*>(block.smem + o.stride * kDenseRows);
   pad_operand(block, o, rows, p.in, p.k_tiles);
   block.threads([&](int tid) {
@@ -195,8 +193,7 @@ UA_HD void conv(Block& block, const Conv& p) {
   const int tile = block.index % p.row_tiles, first = block.index / p.row_tiles * kDenseRows;
   const int rows = p.rows - first < kDenseRows ? p.rows - first : kDenseRows,
             in = p.taps * p.channels;
-  const Operand o = {block.smem, nullptr, operand_stride(Format::float32, kConvTiles),
-                     Format::float32};
+  const Operand o = {block.smem, nullptr, operand_stride(kConvTiles), Format::float32};
   float* const parts = reinterpret_cast<float*>(block.smem + o.stride * kDenseRows);
   float* const sums = parts + kWarps * kDenseRows * kTileRows;
   block.threads([&](int tid) {

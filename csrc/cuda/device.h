@@ -1,5 +1,5 @@
-// What the engine asks of a device: memory and launches. device_cuda.cu is a GPU; device_host.cc
-// plays one on the CPU, for tests.
+// What the engine needs from a device: memory and launches. device_cuda.cu is a GPU; device_host.cc
+// is the CPU emulator, for tests.
 #pragma once
 
 #include <cstddef>
@@ -10,15 +10,15 @@
 #include <vector>
 
 #include "dense.h"
-#include "frame.h"
+#include "persistent.h"
 #include "plan.h"
 #include "rvq.h"
 #include "tensor.h"
-#include "wide.h"
+#include "batched.h"
 
 namespace uniaudio::cuda {
 
-// Why a device cannot be had or a call failed, in one line.
+// Why a device is unavailable or a call failed, in one line.
 struct DeviceError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -29,24 +29,24 @@ class Device {
   virtual std::string name() const = 0;
   virtual DeviceLimits limits() const = 0;
   virtual int index() const = 0;
-  virtual int dlpack_type() const = 0;  // kDLCUDA, or kDLCPU where the CPU plays it
+  virtual int dlpack_type() const = 0;  // kDLCUDA; kDLCPU in the emulator
   virtual size_t free_bytes() const = 0;
 
-  virtual void* allocate(size_t bytes) = 0;  // DeviceError, with what was asked and what is free
+  virtual void* allocate(size_t bytes) = 0;  // DeviceError: bytes wanted and free
   virtual void release(void* p) = 0;
-  // All in the order of the calls; what a download gives is there when it returns.
+  // These run in the order of the calls. A download has finished when it returns.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
   virtual void zero(void* p, size_t bytes) = 0;
-  // Work that comes to another stream (its handle, or 1 and 2 as DLPack names the default ones)
-  // waits for all that was asked for here so far.
+  // Later work on another stream (its handle; 1 and 2 are DLPack's default streams) waits for
+  // everything queued here so far.
   virtual void order(uint64_t stream) = 0;
   // `rows` runs of `width` bytes, `pitch` apart.
   virtual void copy(void* to, const void* from, size_t pitch, size_t width, size_t rows) = 0;
 
   virtual void frames(const FrameParams& params, int blocks, int depth, int shared_bytes) = 0;
-  // One after the other, all of them `times` times.
-  virtual void sequence(const std::vector<WideOp>& ops, int times) = 0;
+  // Runs the list in order, `times` times.
+  virtual void sequence(const std::vector<BatchedOp>& ops, int times) = 0;
   virtual void rvq_encode(const RvqEncode& params) = 0;
   virtual void rvq_decode(const RvqDecode& params) = 0;
   virtual void dense(const Dense& params) = 0;

@@ -1,5 +1,4 @@
-// A GPU through the CUDA runtime, which is linked statically and finds the driver when it is first
-// asked.
+// A GPU through the CUDA runtime, which is linked statically and looks for the driver on first use.
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -69,13 +68,13 @@ __global__ void __launch_bounds__(kThreads) add_kernel(const __grid_constant__ A
 }
 
 template <class P>
-__global__ void __launch_bounds__(kThreads, 1) wide_kernel(const __grid_constant__ P p) {
+__global__ void __launch_bounds__(kThreads, 1) batched_kernel(const __grid_constant__ P p) {
   extern __shared__ __align__(128) char shared[];
   Block block{int(blockIdx.x), int(gridDim.x), shared};
-  wide_run(block, p);
+  batched_run(block, p);
 }
 
-bool same(const std::vector<WideOp>& a, const std::vector<WideOp>& b) {
+bool same(const std::vector<BatchedOp>& a, const std::vector<BatchedOp>& b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].index() != b[i].index()) return false;
@@ -162,8 +161,7 @@ class CudaDevice final : public Device {
   }
   void download(void* to, const void* from, size_t bytes) override {
     use();
-    // Small results, which is what a stream gives, come through pinned memory: straight, not by the
-    // driver's own staging.
+    // Small results, such as a stream's, come through pinned memory, without the driver's staging.
     const std::unique_lock<std::mutex> lock =
         bytes <= kPinned ? std::unique_lock(pinned_mutex_) : std::unique_lock<std::mutex>();
     if (lock && !pinned_) check(cudaMallocHost(&pinned_, kPinned), "pinned memory");
@@ -206,9 +204,9 @@ class CudaDevice final : public Device {
     void* arguments[] = {&copy};
     launch(kernel, blocks, shared_bytes, arguments, true, stream_);
   }
-  // Recorded once, on a stream that nobody else uses, and played again while the list stays as it
-  // is: hundreds of launches for one.
-  void sequence(const std::vector<WideOp>& ops, int times) override {
+  // Recorded once, on a stream of its own, and played again while the list stays the same: one
+  // launch in place of hundreds.
+  void sequence(const std::vector<BatchedOp>& ops, int times) override {
     use();
     const std::lock_guard<std::mutex> lock(record_mutex_);
     if (!recorded_ || !same(ops, recorded_ops_)) {
@@ -216,13 +214,13 @@ class CudaDevice final : public Device {
       check(cudaStreamBeginCapture(recorder_, cudaStreamCaptureModeThreadLocal), "recording");
       std::string wrong;
       try {
-        for (const WideOp& op : ops) {
+        for (const BatchedOp& op : ops) {
           std::visit(
               [&](const auto& p) {
                 auto copy = p;
                 void* arguments[] = {&copy};
-                launch(reinterpret_cast<const void*>(&wide_kernel<std::decay_t<decltype(p)>>),
-                       wide_blocks(p), int(wide_smem(p)), arguments, false, recorder_);
+                launch(reinterpret_cast<const void*>(&batched_kernel<std::decay_t<decltype(p)>>),
+                       batched_blocks(p), int(batched_smem(p)), arguments, false, recorder_);
               },
               op);
         }
@@ -287,7 +285,7 @@ class CudaDevice final : public Device {
     launch(reinterpret_cast<const void*>(kernel), blocks, shared_bytes, arguments, false, stream_);
   }
 
-  // together: all blocks must be there at once, or this throws; else blocks come and go.
+  // together: all blocks must be resident at once, or this throws; else they run in any order.
   void launch(const void* kernel, int blocks, int shared_bytes, void** arguments, bool together,
               cudaStream_t stream) {
     if (blocks <= 0) return;
@@ -318,7 +316,7 @@ class CudaDevice final : public Device {
   cudaStream_t stream_ = nullptr, recorder_ = nullptr;
   std::mutex record_mutex_;
   cudaGraphExec_t recorded_ = nullptr;
-  std::vector<WideOp> recorded_ops_;
+  std::vector<BatchedOp> recorded_ops_;
   std::mutex mutex_;
   std::map<const void*, int> shared_of_;
   static constexpr size_t kPinned = size_t{1} << 20;

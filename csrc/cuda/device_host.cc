@@ -1,7 +1,7 @@
-// A device played by the CPU, for tests of everything above and below this line but the hardware:
-// the same phases, block by block in random order. Memory and shared memory begin as NaN. A block
-// whose inputs have not come yet is tried again later; that no block can go on, or that data are
-// overwritten before all have read them, is an error.
+// The CPU emulator of a device, for tests: it runs the same phases, block by block in random order.
+// Memory and shared memory start as NaN. A block whose inputs have not arrived is tried again
+// later. It is an error when no block can go on, or when data are overwritten before every block
+// has read them.
 #include <chrono>
 #include <cstdlib>
 #include <utility>
@@ -57,12 +57,12 @@ class HostDevice final : public Device {
       run_frames<kMaxColumns>(p, blocks, shared_bytes);
     }
   }
-  void sequence(const std::vector<WideOp>& ops, int times) override {
+  void sequence(const std::vector<BatchedOp>& ops, int times) override {
     for (int i = 0; i < times; ++i) {
-      for (const WideOp& op : ops) {
+      for (const BatchedOp& op : ops) {
         std::visit(
             [&](const auto& p) {
-              each_block(wide_blocks(p), wide_smem(p), [&](Block& b) { wide_run(b, p); });
+              each_block(batched_blocks(p), batched_smem(p), [&](Block& b) { batched_run(b, p); });
             },
             op);
       }
@@ -143,8 +143,8 @@ class HostDevice final : public Device {
       state[size_t(b)].start(block[size_t(b)], p);
     }
     host_.error = nullptr;
-    // One block is drawn and runs as far as it can, or stops after a few phases: some get far ahead
-    // of others.
+    // A drawn block runs as far as it can, or stops after a few phases: some get far ahead of
+    // others.
     for (int left = blocks, stuck = 0; left > 0;) {
       bool moved = false;
       for (int b : order(blocks)) {

@@ -1,10 +1,10 @@
-// Data from all blocks to all blocks, without a barrier: each float travels beside the number of
-// the exchange it belongs to (its epoch), in one 8-byte store. Who reads polls the very words that
-// it wants, so arrival and data are one trip to the second-level cache.
+// Exchanges: data from all blocks to all blocks without a barrier. Each float travels with the
+// number of its exchange (the epoch) in one 8-byte store. Readers poll the very words that they
+// want, so arrival and data cost one trip to the second-level cache.
 //
-// One buffer serves every use of an exchange: between two uses there is another exchange in which
-// every block takes part, so nobody can be a whole use behind. frame.h says which; the host's run
-// in random order fails where that does not hold.
+// One buffer serves every use of an exchange. Between two uses lies another exchange in which every
+// block takes part, so no block can be a whole use behind (persistent_frames.h says which). The
+// emulator, which runs blocks in random order, fails where that does not hold.
 #pragma once
 
 #include "simt.h"
@@ -63,8 +63,8 @@ struct Patience {
 };
 
 #ifndef UA_DEVICE
-// On the host nobody waits: the phase stops and is run again. A later epoch than the wanted one was
-// put over what this block had not read.
+// On the host nothing waits: the phase stops and is run again. An epoch later than the expected one
+// has overwritten data that this block had not read yet.
 inline bool host_ready(HostRun* host, Word w, uint32_t epoch) {
   if (arrived(w, epoch)) return true;
   if (int32_t(uint32_t(w >> 32) - epoch) > 0)

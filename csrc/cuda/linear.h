@@ -3,12 +3,13 @@
 //
 // Activations (the operand) lie in shared memory in the form that the weights want:
 //   float32   as they are; fused multiply-adds
-//   bfloat16  as two bfloat16, the value and what it leaves: 16 bits of it take part.  Tensor cores, float32 sums
-//   int8      quantized per column as cpu/linear_body.h does.  Tensor cores, exact integer sums
-// Every column's result is its own: the same bits alone and beside others.
+//   bfloat16  as two bfloat16, the value and its remainder, 16 bits in all; tensor cores, float32
+//             sums
+//   int8      quantized per column as cpu/linear_body.h does; tensor cores, exact integer sums
+// A column's result does not depend on the others: it has the same bits alone and in a batch.
 #pragma once
 
-#include "stream.h"
+#include "weight_ring.h"
 
 namespace uniaudio::cuda {
 
@@ -22,11 +23,9 @@ struct Operand {
   int stride;    // bytes
   Format format;
 };
-UA_HD int operand_stride(Format format, int k_tiles) {
-  return (k_tiles + k_tiles % 2) * kTileRowBytes + 64 + 0 * int(format);
-}
+UA_HD int operand_stride(int k_tiles) { return (k_tiles + k_tiles % 2) * kTileRowBytes + 64; }
 UA_HD int operand_bytes(Format format, int k_tiles, int columns) {
-  return operand_stride(format, k_tiles) * columns * (format == Format::bfloat16 ? 2 : 1);
+  return operand_stride(k_tiles) * columns * (format == Format::bfloat16 ? 2 : 1);
 }
 
 UA_HD void set_float(const Operand& o, int column, int i, float v) {
@@ -105,9 +104,9 @@ UA_HD void pad_operand(Block& block, const Operand& o, int columns, int n, int k
 }
 
 // Partial sums of one warp over its k tiles of one row tile: 8 rows x `columns` of kColumns, float
-// or int32 by format.
-template <int kColumns, class Ring>
-UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& o, int columns,
+// or int32 by format. `source` hands out the warp's tiles in order (WeightRing, TileReader).
+template <int kColumns, class Tiles>
+UA_HD void warp_tile(Tiles& source, int warp, int tiles, int first, const Operand& o, int columns,
                      float* out, int out_stride = kTileRows) {
   if (o.format == Format::float32) {
     Lane<float> acc[kColumns];
@@ -116,7 +115,7 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
       UA_LANES (lane) acc[c][lane] = 0.0f;
     for (int k = 0; k < tiles; ++k) {
       Lane<Vec4> w;
-      ring.take(warp, w);
+      source.take(warp, w);
       UA_UNROLL
       for (int c = 0; c < kColumns; ++c) {
         if (c >= columns) continue;
@@ -148,7 +147,7 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
     UA_LANES (lane) none[lane] = Vec4{{0, 0, 0, 0}};
     for (int k = 0; k < tiles; ++k) {
       Lane<Vec4> w, high, low;
-      ring.take(warp, w);
+      source.take(warp, w);
       UA_LANES (lane) {
         const char* x = o.data + lane / 4 * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16;
         const bool real = lane / 4 < columns;
@@ -178,7 +177,7 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
     UA_LANES (lane) none[lane] = Vec4{{0, 0, 0, 0}};
     for (int k = 0; k < tiles; ++k) {
       Lane<Vec4> w, x;
-      ring.take(warp, w);
+      source.take(warp, w);
       UA_LANES (lane) {
         const char* from =
             o.data + lane / 4 * o.stride + (first + k) * kTileRowBytes + lane % 4 * 16;
@@ -200,8 +199,8 @@ UA_HD void warp_tile(Ring& ring, int warp, int tiles, int first, const Operand& 
 
 // The block's part of a product: partial sums to parts [row tiles of this
 // block][kWarps][kColumns][8], then a barrier.
-template <int kColumns, class Ring>
-UA_HD void product(Block& block, Ring& ring, const Job& job, const Operand& o, int columns,
+template <int kColumns, class Tiles>
+UA_HD void product(Block& block, Tiles& source, const Job& job, const Operand& o, int columns,
                    float* parts) {
   const int begin = range_begin(block.index, block.count, job.row_tiles),
             end = range_begin(block.index + 1, block.count, job.row_tiles);
@@ -210,7 +209,7 @@ UA_HD void product(Block& block, Ring& ring, const Job& job, const Operand& o, i
               tiles = range_begin(warp + 1, kWarps, job.k_tiles) - first;
     UA_ROLLED
     for (int r = begin; r < end; ++r) {
-      warp_tile<kColumns>(ring, warp, tiles, first, o, columns,
+      warp_tile<kColumns>(source, warp, tiles, first, o, columns,
                           parts + ((r - begin) * kWarps + warp) * (kColumns * kTileRows));
     }
   });

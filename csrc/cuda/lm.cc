@@ -1,15 +1,12 @@
 #include "lm.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
 
 namespace uniaudio::cuda {
 namespace {
-
-constexpr uint32_t kLastEpoch = 0xF0000000u;
 
 Format format_of(DType dtype, const char* part) {
   if (dtype == DType::int4)
@@ -19,35 +16,6 @@ Format format_of(DType dtype, const char* part) {
          : dtype == DType::bfloat16 ? Format::bfloat16
                                     : Format::int8;
 }
-
-// Jobs of a head: the row tiles that hold `ranges`, and how many of them.
-std::vector<int32_t> tiles_of(const std::vector<IdRange>& ranges) {
-  std::vector<int32_t> tiles;
-  for (IdRange r : ranges) {
-    for (int32_t t = r.begin / kTileRows; t <= (r.end - 1) / kTileRows; ++t) tiles.push_back(t);
-  }
-  std::sort(tiles.begin(), tiles.end());
-  tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
-  return tiles;
-}
-
-// Runs of bytes put together for one upload.
-class Bytes {
- public:
-  template <class T>
-  size_t add(const T* from, size_t count) {
-    data_.resize((data_.size() + 15) / 16 * 16);
-    const size_t at = data_.size();
-    data_.resize(at + count * sizeof(T));
-    if (count) std::memcpy(data_.data() + at, from, count * sizeof(T));
-    return at;
-  }
-  char* data() { return data_.data(); }
-  size_t size() const { return data_.size(); }
-
- private:
-  std::vector<char> data_;
-};
 
 }  // namespace
 
@@ -237,8 +205,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   places_.logits = place(n * size_t(head_.shape.row_tiles) * kTileRows);
   places_.ids = place(n * 2);
   places_.all = at;
-  wide_columns_ = widest_columns();
-  wide_from_ = plan_.most_columns + 1;
+  batched_columns_ = most_batched_columns();
+  batched_from_ = plan_.most_columns + 1;
   exchange_ = {device_, places_.all};
   device_->zero(exchange_.data(), places_.all * sizeof(Word));
 }
@@ -265,31 +233,6 @@ size_t Lm::cache_row() const {
   return size_t(padded_dim(config_.global.head_dim()) * (kv_dtype_ == KvDType::bfloat16 ? 2 : 4));
 }
 
-void Lm::check_frames(const int32_t* frames, int64_t count) const {
-  const int64_t k = config_.num_codebooks;
-  for (int64_t i = 0; i < count * k; ++i) {
-    if (frames[i] >= 0 && frames[i] < config_.vocab_size) continue;
-    throw std::invalid_argument("frames[" + std::to_string(i / k) + ", " + std::to_string(i % k) +
-                                "]: expected an id from 0 to " +
-                                std::to_string(config_.vocab_size - 1) + ", got " +
-                                std::to_string(frames[i]));
-  }
-}
-
-void Lm::check_aligned(const int32_t* aligned, int64_t count) const {
-  if (!aligned) return;
-  if (config_.aligned_slots == 0)
-    throw std::invalid_argument(
-        "aligned: expected none, since this model has no aligned slots; leave it out");
-  for (int64_t i = 0; i < count * config_.aligned_slots; ++i) {
-    if (aligned[i] >= -1 && aligned[i] < config_.aligned_vocab) continue;
-    throw std::invalid_argument("aligned[" + std::to_string(i / config_.aligned_slots) +
-                                "]: expected an id from 0 to " +
-                                std::to_string(config_.aligned_vocab - 1) +
-                                ", or -1 for none, got " + std::to_string(aligned[i]));
-  }
-}
-
 void Lm::embed(const int32_t* ids, float* x) const {
   const int64_t e = embed_width_;
   for (int k = 0; k < config_.num_codebooks; ++k) {
@@ -302,248 +245,16 @@ void Lm::embed(const int32_t* ids, float* x) const {
   }
 }
 
-std::vector<float> Lm::embed_continuous(const ContinuousInput& in) const {
+void Lm::embed_continuous(const ContinuousInput& in, float* out) const {
   const auto& [weight, bias] = continuous_.at(in.name);
   const int64_t d = config_.global.width, width = int64_t(weight.size()) / d;
-  std::vector<float> out(size_t(in.count * d));
   for (int64_t r = 0; r < in.count; ++r) {
     for (int64_t i = 0; i < d; ++i) {
       float sum = 0;
       for (int64_t k = 0; k < width; ++k)
         sum = std::fma(in.values[r * width + k], weight[size_t(i * width + k)], sum);
-      out[size_t(r * d + i)] = sum + bias[size_t(i)];
+      out[r * d + i] = sum + bias[size_t(i)];
     }
-  }
-  return out;
-}
-
-// --- launches ------------------------------------------------------------------------------------
-
-FrameParams Lm::params(int columns) const {
-  FrameParams p{};
-  p.global = global_.params, p.local = local_.params;
-  p.embed = {global_embed_.data(), embed_width_, config_.num_codebooks, config_.concat};
-  p.local_embed = local_embed_.data(), p.aligned_embed = aligned_embed_.data();
-  p.bridge_bias = bridge_.bias.data(), p.bridge_scale = bridge_.scale.data(),
-  p.head_scale = head_.scale.data();
-  p.vocab = config_.vocab_size, p.codebooks = config_.num_codebooks;
-  p.aligned_slots = config_.aligned_slots, p.local_start = config_.local_start_id;
-  p.add = config_.add, p.kv_half = kv_dtype_ == KvDType::bfloat16;
-  p.head_format = formats_.head;
-  p.columns = columns;
-  Word* const e = exchange_.data();
-  p.qkv = e + places_.qkv, p.part = e + places_.part, p.x1 = e + places_.x1, p.x2 = e + places_.x2,
-  p.hidden = e + places_.hidden;
-  p.local_qkv = e + places_.local_qkv, p.bridged = e + places_.bridged,
-  p.logits = e + places_.logits, p.ids = e + places_.ids;
-  return p;
-}
-
-void Lm::run(FrameParams& p, const std::vector<Job>& jobs, int head_tiles) const {
-  const int depth =
-      ring_depth(config_, formats_, device_->limits(), plan_.blocks, p.columns, head_tiles);
-  const SharedLayout s =
-      shared_layout(config_, formats_, plan_.blocks, p.columns, head_tiles, depth);
-  p.at_x = s.x, p.at_local_x = s.local_x, p.at_operand = s.operand, p.at_parts = s.parts,
-  p.at_scale = s.scale, p.at_codes = s.codes;
-  p.at_flat = s.flat, p.at_ring = s.ring;
-  p.job_count = int(jobs.size());
-  // Every phase but a few makes one exchange; the bound need not be sharp.
-  const uint64_t most = uint64_t(p.rounds) * (jobs.size() * 3 + 64);
-  if (epoch_ + most > kLastEpoch) {
-    device_->zero(exchange_.data(), places_.all * sizeof(Word));
-    epoch_ = 0;
-  }
-  p.epoch = epoch_;
-  device_->frames(p, plan_.blocks, depth, s.bytes);
-  epoch_ += uint32_t(most);
-}
-
-void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int columns) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  FrameParams p = params(columns);
-  p.slots = 0;
-  p.rounds = int(count / columns);
-  std::vector<Job> jobs;
-  for (const Layer& l : global_.layers) {
-    for (const Packed* m : {&l.qkv, &l.o, &l.up, &l.down}) jobs.push_back(m->job());
-  }
-  std::vector<Column> list(static_cast<size_t>(columns));
-  for (int c = 0; c < columns; ++c) {
-    Column& column = list[size_t(c)];
-    column = {};
-    column.keys = s.keys_.data(), column.values = s.values_.data();
-    column.rows = rows + c * config_.global.width;
-    column.capacity = s.capacity_, column.position = s.count_ + c;
-    column.plain = column.lead = -1;
-  }
-  Bytes bytes;
-  const size_t at_jobs = bytes.add(jobs.data(), jobs.size()),
-               at_columns = bytes.add(list.data(), list.size());
-  if (arguments_.size() < bytes.size()) arguments_ = DeviceBuffer<char>(device_, bytes.size() * 2);
-  device_->upload(arguments_.data(), bytes.data(), bytes.size());
-  p.jobs = reinterpret_cast<const Job*>(arguments_.data() + at_jobs);
-  p.column = reinterpret_cast<const Column*>(arguments_.data() + at_columns);
-  if (wide(columns)) {
-    run_wide(p, jobs, list);
-  } else {
-    run(p, jobs, 1);
-  }
-}
-
-void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const int k = config_.num_codebooks, n = int(steps.size());
-  FrameParams p = params(n);
-  p.rounds = int(rounds);
-  p.slots = 1;
-  for (const Step* s : steps) {
-    if (!s->sampling->tie_slots) p.slots = k;
-  }
-  Bytes bytes;
-  // The head's rows: the union of what the columns need at each slot.
-  std::vector<Job> jobs;
-  std::vector<size_t> lists;
-  int head_tiles = 0;
-  const auto stack = [&](const Stack& s) {
-    for (const Layer& l : s.layers) {
-      for (const Packed* m : {&l.qkv, &l.o, &l.up, &l.down}) jobs.push_back(m->job());
-    }
-  };
-  stack(global_);
-  for (int slot = 0; slot < p.slots; ++slot) {
-    if (config_.add || slot == 0) jobs.push_back(bridge_.job());
-    stack(local_);
-    std::vector<IdRange> needed;
-    for (const Step* s : steps)
-      needed.insert(needed.end(), s->sampler->needed(slot).begin(), s->sampler->needed(slot).end());
-    const std::vector<int32_t> tiles = tiles_of(needed);
-    head_tiles = std::max(head_tiles, int(tiles.size()));
-    Job head = head_.job();
-    head.row_tiles = int32_t(tiles.size());
-    lists.push_back(bytes.add(tiles.data(), tiles.size()));
-    // its place until the buffer is known
-    head.list = reinterpret_cast<const int32_t*>(lists.back() + 1);
-    jobs.push_back(head);
-  }
-  struct Places {
-    size_t ranges, begin, ends, aligned, forced;
-  };
-  std::vector<Places> at(steps.size());
-  std::vector<Column> columns(steps.size());
-  for (size_t i = 0; i < steps.size(); ++i) {
-    const Step& step = *steps[i];
-    Session& s = *step.session;
-    const SamplingConfig& c = *step.sampling;
-    std::vector<Range> ranges;
-    std::vector<int32_t> begin;
-    std::vector<uint8_t> ends;
-    for (int slot = 0; slot < k; ++slot) {
-      begin.push_back(int32_t(ranges.size()));
-      for (IdRange r : step.sampler->needed(slot)) ranges.push_back({r.begin, r.end});
-      ends.push_back(c.end_id >= 0 && step.sampler->ends(slot, int32_t(c.end_id)));
-    }
-    begin.push_back(int32_t(ranges.size()));
-    at[i] = {bytes.add(ranges.data(), ranges.size()), bytes.add(begin.data(), begin.size()),
-             bytes.add(ends.data(), ends.size()),
-             step.aligned ? bytes.add(step.aligned, size_t(rounds * config_.aligned_slots)) : 0,
-             step.forced ? bytes.add(step.forced, size_t(rounds * k)) : 0};
-    Column& column = columns[i];
-    column = {};
-    column.keys = s.keys_.data(), column.values = s.values_.data(),
-    column.history = s.history_.data(), column.last = s.last_.data(),
-    column.result = s.result_.data();
-    column.logits = step.logits;
-    column.capacity = s.capacity_, column.position = s.count_, column.generated = s.generated_,
-    column.key_frame = s.frame_offset_;
-    const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
-    Sampling& d = column.sampling;
-    d.top_p = c.top_p, d.seed = c.seed, d.temperature = greedy ? 1.0f : float(c.temperature),
-    d.penalty = float(c.repetition_penalty);
-    d.top_k = int32_t(std::min<int64_t>(c.top_k, INT32_MAX)), d.greedy = greedy,
-    d.window = int32_t(std::min<int64_t>(c.repetition_window, INT32_MAX));
-    column.plain = column.lead = -1;
-    if (i + 1 < steps.size() && steps[i + 1]->goes_along)
-      column.plain = int32_t(i + 1), column.guidance = s.guidance_;
-    if (step.goes_along) column.lead = int32_t(i - 1);
-    d.end_id = int32_t(c.end_id),
-    d.min_frames = int32_t(std::min<int64_t>(c.min_frames, INT32_MAX)), d.tie = c.tie_slots;
-  }
-  const size_t at_jobs = bytes.add(jobs.data(), jobs.size()),
-               at_columns = bytes.add(columns.data(), columns.size());
-  if (arguments_.size() < bytes.size()) arguments_ = DeviceBuffer<char>(device_, bytes.size() * 2);
-  char* const base = arguments_.data();
-  Job* const placed = reinterpret_cast<Job*>(bytes.data() + at_jobs);
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    if (placed[i].list)
-      placed[i].list =
-          reinterpret_cast<const int32_t*>(base + (reinterpret_cast<size_t>(placed[i].list) - 1));
-  }
-  Column* const column = reinterpret_cast<Column*>(bytes.data() + at_columns);
-  for (size_t i = 0; i < steps.size(); ++i) {
-    column[i].sampling.ranges = reinterpret_cast<const Range*>(base + at[i].ranges);
-    column[i].sampling.range_begin = reinterpret_cast<const int32_t*>(base + at[i].begin);
-    column[i].sampling.end_slot = reinterpret_cast<const uint8_t*>(base + at[i].ends);
-    if (steps[i]->aligned)
-      column[i].aligned = reinterpret_cast<const int32_t*>(base + at[i].aligned);
-    if (steps[i]->forced) column[i].forced = reinterpret_cast<const int32_t*>(base + at[i].forced);
-  }
-  device_->upload(base, bytes.data(), bytes.size());
-  p.jobs = reinterpret_cast<const Job*>(base + at_jobs);
-  p.column = reinterpret_cast<const Column*>(base + at_columns);
-  if (wide(n) && !steps[0]->forced) {
-    run_wide(p, {placed, placed + jobs.size()}, {column, column + steps.size()});
-  } else {
-    run(p, jobs, head_tiles);
-  }
-  for (Step* step : steps) {
-    Session& s = *step->session;
-    int32_t result[3];
-    device_->download(result, s.result_.data(), sizeof result);
-    if (result[2]) {
-      throw std::runtime_error(result[2] == 1
-                                   ? "the model gave infinite or NaN logits; its weights are "
-                                     "damaged or the temperature is too small"
-                                   : "sampling: nothing may be emitted before min_frames but the "
-                                     "end id; allow more ids");
-    }
-    step->made = result[0];
-    s.count_ += result[0];
-    s.generated_ += result[0];
-    if (result[1]) s.finished_ = true;
-  }
-}
-
-void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
-                const std::vector<ContinuousInput>& continuous, float* out) const {
-  check_frames(frames, count);
-  check_aligned(aligned, count);
-  if (count > config_.max_frames) {
-    throw std::invalid_argument("frames: expected at most max_frames " +
-                                std::to_string(config_.max_frames) + ", got " +
-                                std::to_string(count));
-  }
-  if (!continuous.empty())
-    throw std::invalid_argument("logits: continuous inputs are not there on cuda; use device cpu");
-  const int k = config_.num_codebooks;
-  const int64_t v = config_.vocab_size, n = int64_t(head_.shape.row_tiles) * kTileRows;
-  // This shared pointer does not own: the session ends before this call does.
-  Session session(std::shared_ptr<const Lm>(std::shared_ptr<const Lm>(), this), count);
-  SamplingConfig all;
-  all.greedy = true;
-  const Sampler sampler(all, config_);
-  const DeviceBuffer<float> buffer(device_, size_t(kRounds * k * n));
-  std::vector<float> host(size_t(kRounds * k * n));
-  for (int64_t at = 0; at < count; at += kRounds) {
-    const int64_t rounds = std::min(kRounds, count - at);
-    Step step{&session,        &all,
-              &sampler,        aligned ? aligned + at * config_.aligned_slots : nullptr,
-              frames + at * k, buffer.data()};
-    std::vector<Step*> steps = {&step};
-    launch(steps, rounds);
-    device_->download(host.data(), buffer.data(), size_t(rounds * k * n) * sizeof(float));
-    for (int64_t i = 0; i < rounds * k; ++i)
-      std::copy_n(host.data() + i * n, v, out + (at * k + i) * v);
   }
 }
 

@@ -1,9 +1,7 @@
 // The multi-scale LM on a device: weights in tiles, sessions whose state lives there, and their
-// steps. The same model, sessions and rules as csrc/multiscale_lm.h and csrc/lm_session.h, which
-// are its truth.
+// steps. csrc/multiscale_lm.h and csrc/lm_session.h are the reference.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -15,14 +13,15 @@
 #include "device.h"
 #include "lm_session.h"
 #include "multiscale_lm.h"
+#include "session_rules.h"
 #include "weights.h"
 
 namespace uniaudio::cuda {
 
 class Session;
 
-constexpr int64_t kRounds = 8;          // frames of a launch: between launches cancel() is heeded
-constexpr int64_t kPrefillRounds = 64;  // of one launch
+constexpr int64_t kRounds = 8;  // frames of a launch; cancel() takes effect between launches
+constexpr int64_t kPrefillRounds = 64;  // of a prefill's launch
 
 class Lm {
  public:
@@ -34,25 +33,24 @@ class Lm {
   const LmConfig& config() const { return config_; }
   const Plan& plan() const { return plan_; }
   Device& device() const { return *device_; }
+  const LmDTypes& dtypes() const { return dtypes_; }
   KvDType kv_dtype() const { return kv_dtype_; }
   // read for a frame, as MultiScaleLm::weight_bytes_per_frame counts
   size_t weight_bytes(int64_t head_rows = 0) const;
   size_t session_bytes(int64_t capacity) const;
-  // Columns of one launch: streams of it, or positions of a prefill.
+  // The most columns (streams, or positions of a prefill) of one launch.
   int most_columns() const {
-    return wide_columns_ > plan_.most_columns && wide_from_ <= wide_columns_ ? wide_columns_
-                                                                             : plan_.most_columns;
+    return batched_columns_ > plan_.most_columns && batched_from_ <= batched_columns_
+               ? batched_columns_
+               : plan_.most_columns;
   }
-  // From so many columns on launches are wide.h's; below they are frame.h's, which takes the plan's
-  // at most. Never changes a bit.
-  void set_wide_from(int columns);
+  // Launches of at least `columns` columns take the batched path (batched.h), others the persistent
+  // kernel (persistent.h), whose limit is the plan's. Both give the same bits.
+  void set_batched_from(int columns);
 
   // Teacher-forced logits [T, K, V]; aligned rows [T, S] or null.
   void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
               const std::vector<ContinuousInput>& continuous, float* out) const;
-
-  void check_frames(const int32_t* frames, int64_t count) const;
-  void check_aligned(const int32_t* aligned, int64_t count) const;
 
  private:
   friend class Session;
@@ -77,17 +75,17 @@ class Lm {
     DeviceBuffer<LayerParams> table;
     StackParams params{};
   };
-  size_t cache_row() const;  // bytes of a head's position
-  bool wide(int64_t columns) const { return columns >= wide_from_ && wide_columns_ > 0; }
+  size_t cache_row() const;  // bytes of one head's position
+  bool batched(int64_t columns) const { return columns >= batched_from_ && batched_columns_ > 0; }
   DeviceBuffer<float> floats(const Buffer<float>& b) const { return {device_, b.data(), b.size()}; }
   Packed pack(const std::vector<Part>& parts, DType dtype, bool gated) const;
   Stack make_stack(const Weights& weights, const std::string& name, const StackConfig& c,
                    int64_t max_positions, DType dtype) const;
-  // Embedding of a frame, on the host.
+  // Embeddings on the host: x [D] of a frame's ids [K]; out [count, D].
   void embed(const int32_t* ids, float* x) const;
-  std::vector<float> embed_continuous(const ContinuousInput& input) const;
+  void embed_continuous(const ContinuousInput& input, float* out) const;
 
-  struct Step {  // of a launch, for one session
+  struct Step {  // one session's share of a launch
     Session* session;
     const SamplingConfig* sampling;
     const Sampler* sampler;
@@ -95,17 +93,32 @@ class Lm {
     const int32_t* forced = nullptr;
     float* logits = nullptr;  // device
     int64_t made = 0;
-    bool goes_along = false;  // with the step before it, whose ids it takes
+    bool unconditional = false;  // guides the step before it, and takes that one's ids
   };
-  // generate
+  struct Round {  // the products of one frame
+    std::vector<Job> jobs;
+    struct Head {
+      size_t job;                  // of `jobs`
+      std::vector<int32_t> tiles;  // the row tiles that its slot needs
+    };
+    std::vector<Head> heads;
+    int most_head_tiles = 0;
+  };
+  // Generates up to `rounds` frames in each step's session, in as many launches as it takes.
+  void launch_all(std::vector<Step>& steps, int64_t rounds) const;
   void launch(std::vector<Step*>& steps, int64_t rounds) const;
   // rows: device
   void launch_prefill(Session& s, const float* rows, int64_t count, int columns) const;
+  void add_jobs(const Stack& stack, std::vector<Job>& jobs) const;
+  Round make_round(const std::vector<Step*>& steps, int slots) const;
+  Column column_of(const Session& s) const;
+  const char* reserve_arguments(size_t bytes) const;  // where a launch's arguments go
+  void take_result(Step& step) const;
   FrameParams params(int columns) const;
-  void run(FrameParams& p, const std::vector<Job>& jobs, int head_tiles) const;
-  void run_wide(const FrameParams& p, const std::vector<Job>& jobs,
-                const std::vector<Column>& columns) const;
-  int widest_columns() const;
+  void run(FrameParams& p, int head_tiles) const;
+  void run_batched(const FrameParams& p, const std::vector<Job>& jobs,
+                   const std::vector<Column>& columns) const;
+  int most_batched_columns() const;  // 0: the device holds too few to be worth it
 
   std::shared_ptr<Device> device_;
   LmConfig config_;
@@ -120,7 +133,7 @@ class Lm {
   Packed bridge_, head_;
   DeviceBuffer<float> global_embed_, local_embed_, aligned_embed_;
 
-  // What launches share: one at a time.
+  // What launches share; one launch at a time.
   mutable std::mutex mutex_;
   mutable uint32_t epoch_ = 0;
   DeviceBuffer<Word> exchange_;
@@ -128,32 +141,25 @@ class Lm {
     size_t qkv, part, x1, hidden, x2, local_qkv, bridged, logits, ids, all;
   } places_{};
   mutable DeviceBuffer<char> arguments_;
-  int wide_columns_ = 0, wide_from_ = 0;
-  mutable DeviceBuffer<char> wide_memory_;  // when first needed
+  int batched_columns_ = 0, batched_from_ = 0;
+  mutable DeviceBuffer<char> batched_memory_;  // allocated on first use
 };
 
-// One sequence.  One call at a time, cancel() excepted.
-class Session {
+// One sequence, whose state lives on the device. The same interface and rules as LmSession.
+class Session final : public SessionState {
  public:
   Session(std::shared_ptr<const Lm> lm, int64_t max_frames);
-  int64_t frames() const { return count_; }
-  int64_t capacity() const { return capacity_; }
-  bool finished() const { return finished_; }
-  int64_t frame_offset() const { return frame_offset_; }
-  void set_frame_offset(int64_t offset);
   const Lm& lm() const { return *lm_; }
 
   void prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
                const std::vector<ContinuousInput>& continuous);
-  void cancel() { cancel_.store(true); }
-  // As LmSession::set_guidance; also std::invalid_argument where the device takes one stream at a
+  // As LmSession::set_guidance. Also std::invalid_argument where the device takes one stream at a
   // time.
-  void set_guidance(const Session& plain, double scale);
-  bool guided() const { return plain_ != nullptr; }
-  void reset();  // ends guidance, too
+  void set_guidance(const Session& unconditional, double scale);
+  void reset();  // ends guidance too
   std::unique_ptr<Session> fork() const;
-  // Frames [first, first + count) as they lie on the device: int32 [count, K].
-  // std::invalid_argument where they are not known yet.
+  // A copy on the device of frames [first, first + count): int32 [count, K]. std::invalid_argument
+  // where they are not known yet.
   std::shared_ptr<Array> known(int64_t first, int64_t count) const;
 
   struct Request {
@@ -169,16 +175,19 @@ class Session {
 
  private:
   friend class Lm;
-  void check_room(const char* what, int64_t count) const;
+  const void* model() const override { return lm_.get(); }
+  const Session* unconditional() const override { return unconditional_.get(); }
+  // The global stack's inputs of `count` frames and, after them, the input that the next step will
+  // have: [count + 1, D].
+  std::vector<float> input_rows(const int32_t* frames, int64_t count, const int32_t* aligned,
+                                const std::vector<ContinuousInput>& continuous) const;
+  static void take_frames(Request& request, int64_t made);
+
   std::shared_ptr<const Lm> lm_;
-  int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
-  bool finished_ = false;
   DeviceBuffer<char> keys_, values_;
   DeviceBuffer<int32_t> history_, result_;
   DeviceBuffer<float> last_;
-  std::unique_ptr<Session> plain_;  // under guidance: what goes along
-  float guidance_ = 1.0f;
-  std::atomic<bool> cancel_{false};
+  std::unique_ptr<Session> unconditional_;  // under guidance
 };
 
 }  // namespace uniaudio::cuda

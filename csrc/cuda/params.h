@@ -1,6 +1,6 @@
-// What a launch of frames is given: the model's weights, its streams, the exchanges' places. Filled
-// by the host (lm.cc, session.cc), read by the kernel that stays (frame.h) and by the plain
-// launches (wide.h).
+// The arguments of a launch of frames: the model's weights, its streams, the exchange buffers. The
+// host fills them in (launch.cc); the persistent kernel (persistent.h) and the batched path
+// (batched.h) read them.
 #pragma once
 
 #include "attention.h"
@@ -44,9 +44,10 @@ struct Column {
   int32_t* result;         // frames made, ended, error
   // position: of round 0; key_frame: added to the position for random numbers
   int64_t capacity, position, generated, key_frame;
-  // under guidance: the column that goes along; of that one: the column whose ids it takes; else -1
-  int32_t plain, lead;
-  float guidance;  // ids are drawn from plain + guidance (own - plain)
+  // Classifier-free guidance takes two columns, and each names the other: `unconditional` is set in
+  // the conditional column, which draws the ids of both, `conditional` in the other one. Else -1.
+  int32_t unconditional, conditional;
+  float guidance;  // with u the unconditional logits, ids are drawn from u + guidance (own - u)
   Sampling sampling;
 };
 

@@ -6,8 +6,8 @@
 namespace uniaudio::cuda {
 namespace {
 
-// One multiprocessor takes in at most about this share of the memory's bandwidth: with fewer blocks
-// than that, memory is not the bound.
+// One multiprocessor takes in at most about one kShare-th of the memory bandwidth. With fewer
+// blocks than that, memory is not the limit.
 constexpr int64_t kShare = 96;
 
 int tiles_of(int block, int blocks, int row_tiles) {
@@ -32,7 +32,7 @@ std::vector<Repeated> frame_jobs(const LmConfig& c, const Formats& f) {
   jobs.push_back(
       {tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
        c.add ? c.num_codebooks : 1});
-  // Slots emit one codebook's ids, typically: the K-th part of the vocabulary.
+  // A slot typically emits one codebook's ids: the K-th part of the vocabulary.
   jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head),
                   c.num_codebooks});
   return jobs;
@@ -84,9 +84,11 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   for (const TileShape& t : {l.qkv, l.o, l.up, l.down}) use(t, f.local, t.row_tiles);
   use(bridge, f.head, bridge.row_tiles);
   use(head, f.head, head_tiles);
-  const int wide = padded_dim(c.global.head_dim()), group = c.global.heads / c.global.kv_heads;
+  const int padded_head = padded_dim(c.global.head_dim()),
+            group = c.global.heads / c.global.kv_heads;
   const int local_qkv = even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim());
-  operand = std::max({operand, 4 * (2 * columns * (group + 2) * wide + kGroups * (wide + 4)),
+  operand = std::max({operand,
+                      4 * (2 * columns * (group + 2) * padded_head + kGroups * (padded_head + 4)),
                       4 * columns * local_qkv,
                       kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4});
   const int flat = columns * std::max(c.global.width, c.local.width);
@@ -130,8 +132,8 @@ Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) 
                                   "; use device cpu");
     }
   }
-  // Every block has a row tile of what comes after each gather: the exchanges' buffers rely on it
-  // (frame.h).
+  // Every block has a row tile of what follows each gather: exchange buffers rely on it
+  // (persistent_frames.h).
   const int most = std::min({limits.blocks, (c.global.width + kTileRows - 1) / kTileRows,
                              (c.local.width + kTileRows - 1) / kTileRows});
   Plan plan;
@@ -153,7 +155,7 @@ Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) 
   if (plan.most_columns == 0) {
     const int need = shared_layout(c, f, plan.blocks, 1, head_tiles, kDepths[1]).bytes;
     throw std::invalid_argument("cuda: this model needs " + std::to_string(need) +
-                                " bytes of shared memory a block, the device has " +
+                                " bytes of shared memory per block, the device has " +
                                 std::to_string(limits.shared_bytes) + "; use device cpu");
   }
   return plan;

@@ -1,4 +1,4 @@
-// How a model is laid over a device: blocks, columns, shared memory.  No device code.
+// How a model is laid out on a device: blocks, columns, shared memory. No device code.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,13 @@
 
 namespace uniaudio::cuda {
 
-// What a plan has to know of a device.
+// The limits of a device that a plan has to keep.
 struct DeviceLimits {
-  int blocks = 132;               // that can be there at once, one on each multiprocessor
-  int shared_bytes = 227 * 1024;  // of a block
+  int blocks = 132;               // resident at once, one on each multiprocessor
+  int shared_bytes = 227 * 1024;  // per block
 };
 
-// A matrix in tiles, as far as planning goes.
+// The shape of a matrix in tiles.
 struct TileShape {
   int row_tiles, k_tiles;
 };
@@ -26,11 +26,10 @@ struct StackShape {
 };
 
 TileShape tile_shape(int64_t out, int64_t in, Format format);
-TileShape gated_shape(int64_t out, int64_t in, Format format);  // four gates and four rows a tile
+TileShape gated_shape(int64_t out, int64_t in, Format format);  // four gates and four rows per tile
 StackShape stack_shape(const StackConfig& config, Format format);
 
-// Places in shared memory and their sum, for so many columns and rows of the head (a slot's list in
-// row tiles).
+// Places in shared memory, and its size.
 struct SharedLayout {
   int x, local_x, operand, flat, parts, scale, codes, ring, bytes;
 };
@@ -41,21 +40,21 @@ struct Formats {
 
 struct Plan {
   int blocks = 0;
-  int most_columns = 0;  // beside the shallowest ring
+  int most_columns = 0;  // that fit next to the shallowest ring
   double balance = 0;    // the mean block's weight bytes over the busiest one's
 };
 
-// of the ring: what the kernels are compiled for; with several columns the second only
+// Ring depths that kernels are compiled for; with several columns only the second.
 constexpr int kDepths[] = {32, 8};
 
 // std::invalid_argument, in one line, when this device can't hold even one column.
 Plan make_plan(const LmConfig& config, const Formats& formats, const DeviceLimits& limits);
 SharedLayout shared_layout(const LmConfig& config, const Formats& formats, int blocks, int columns,
                            int head_tiles, int depth);
-// The deepest ring that fits; 0: none does.
+// The deepest ring that fits, or 0. head_tiles: row tiles of the longest slot list.
 int ring_depth(const LmConfig& config, const Formats& formats, const DeviceLimits& limits,
                int blocks, int columns, int head_tiles);
-// Weight bytes of one frame, by block: what balance is made of.
+// Weight bytes of one frame, by block.
 std::vector<int64_t> block_bytes(const LmConfig& config, const Formats& formats, int blocks);
 
 }  // namespace uniaudio::cuda

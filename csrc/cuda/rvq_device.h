@@ -20,7 +20,7 @@ class Rvq {
   // range.
   void decode(const int32_t* codes, int64_t rows, int stages, bool channel_major, float* z) const;
 
-  const RvqBooks& books() const { return books_; }  // for launches of one's own
+  const RvqBooks& books() const { return books_; }  // for a caller's own launches
 
   // Microseconds of the encoding kernel alone, the median of `repeats`.
   double time_encode(const float* z, int64_t rows, int stages, int repeats) const;

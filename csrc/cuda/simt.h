@@ -1,12 +1,11 @@
-// One source for the device and for a host that plays it.
+// The primitives of kernels: one source for the device and for the CPU emulator.
 //
-// Kernel phases are templates over nothing but this file. On the device `Block` is the running
-// block, `threads` and `warps` run their body once in each thread, and `sync` is the block's
-// barrier. On the host the same calls run every thread (warp) in turn, in an order drawn anew each
-// time; a missing `sync` between two calls does not show there: compute-sanitizer's racecheck looks
-// for those. Values that a warp's lanes hold are `Lane<T>`: one register on the device, 32 entries
-// on the host. Multiplications and additions are never contracted (nvcc --fmad=false); `fma` says
-// where they are.
+// Kernel phases use nothing but this file. On the device `Block` is the running block, `threads`
+// and `warps` run their body once in each thread, and `sync` is the block's barrier. On the host
+// the same calls run every thread (warp) in turn, in an order drawn anew each time. A `sync` that
+// is missing between two calls does not show there; compute-sanitizer's racecheck finds it. A value
+// held by a warp's lanes is a `Lane<T>`: one register on the device, 32 entries on the host.
+// Multiplications and additions are never contracted (nvcc --fmad=false), except in `fused`.
 #pragma once
 
 #include <cmath>
@@ -51,13 +50,12 @@ struct Lane {
   const T& operator[](int lane) const { return value[lane]; }
 };
 
-// What the host must know of a run: whether a block found its inputs not there yet, and what went
-// wrong.
+// The emulator's record of a run: whether a block's inputs had not arrived, and what went wrong.
 struct HostRun {
   uint64_t random = 1;
-  // the phase wants data that no block has put yet: it is run again later
+  // the phase needs data that no block has put yet; it is run again later
   bool blocked = false;
-  // the first thing that would have been a race or a deadlock on a device
+  // the first race or deadlock that a device would have had
   const char* error = nullptr;
   uint32_t draw(uint32_t below) {
     random = random * 6364136223846793005ull + 1442695040888963407ull;

@@ -1,5 +1,5 @@
-// The spectral codec on a device: csrc/spectral.h is its truth. Without decoder blocks it ends at
-// the codes: the semantic tokenizer.
+// The spectral codec on a device: csrc/spectral.h is the reference. Without decoder blocks it ends
+// at the codes: the semantic tokenizer.
 #pragma once
 
 #include <memory>

@@ -111,12 +111,11 @@ TEST(safetensors_checked) {
   CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})"),
                "unknown dtype");
   CHECK_THROWS(std::invalid_argument, one(R"({"dtype":"F32","shape":[2]})"), "lacks");
-  CHECK_THROWS(
-      std::invalid_argument,
-      open(
-          R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
-          12),
-      "overlap");
+  CHECK_THROWS(std::invalid_argument,
+               open(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                    R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+                    12),
+               "overlap");
   CHECK_THROWS(std::runtime_error, SafetensorsFile("/nonexistent/file"), "/nonexistent/file");
 }
 

@@ -1,7 +1,11 @@
 // The LM against golden logits of the torch module, and the rules of sessions, from the golden
 // files alone.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <thread>
 
@@ -10,6 +14,16 @@
 #include "safetensors.h"
 
 using namespace uniaudio;
+
+std::atomic<int64_t> allocations{0};
+
+void* operator new(size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size ? size : 1)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -159,6 +173,57 @@ TEST(cancel_and_interrupt_stop_between_frames) {
   s->cancel();
   CHECK(generate(*s, 20, sampling).empty());
   CHECK(generate(*s, 20, sampling) == expected);
+}
+
+TEST(one_call_at_a_time) {
+  const Golden g("base");
+  const auto lm = g.lm(DType::float32, 1);
+  const SamplingConfig sampling;
+  auto s = g.session(lm);
+  std::vector<int32_t> out(size_t(28 * g.config.num_codebooks));
+  std::vector<LmSession::Job> twice(2, {s.get(), &sampling, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, LmSession::generate_batch(twice, 2), "distinct sessions");
+  std::atomic<bool> stop{false};
+  std::atomic<int> refused{0};
+  const auto work = [&] {
+    while (!stop) {
+      try {
+        s->fork();
+      } catch (const std::runtime_error& e) {
+        if (std::string(e.what()).find("another thread is using it") != std::string::npos)
+          ++refused;
+      }
+    }
+  };
+  std::thread a(work), b(work);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (refused == 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  stop = true;
+  a.join(), b.join();
+  CHECK(refused > 0);
+  CHECK(generate(*s, 1, sampling).size() == size_t(g.config.num_codebooks));
+}
+
+TEST(the_frame_loop_allocates_nothing) {
+  const Golden g("base");
+  const auto lm = g.lm(DType::int8, 1);
+  SamplingConfig sampling;
+  sampling.top_p = 0.9;
+  const auto allocated = [&](int64_t frames) {
+    auto a = g.session(lm), b = g.session(lm), unconditional = g.session(lm);
+    b->set_guidance(*unconditional, 2.0);
+    std::vector<int32_t> out(size_t(2 * frames * g.config.num_codebooks));
+    std::vector<LmSession::Job> jobs = {
+        {a.get(), &sampling, nullptr, out.data()},
+        {b.get(), &sampling, nullptr, out.data() + frames * g.config.num_codebooks}};
+    const int64_t before = allocations;
+    LmSession::generate_batch(jobs, frames);
+    const int64_t after = allocations;
+    CHECK(jobs[0].made == frames && jobs[1].made == frames);
+    return after - before;
+  };
+  CHECK(allocated(1) > 0);  // the buffers before the loop
+  CHECK(allocated(20) == allocated(1));
 }
 
 TEST(bad_calls_are_refused) {

@@ -1,6 +1,6 @@
-// The device's language model against the CPU's: logits, tokens, sessions. Here the device is
-// played by the host (device_host.cc), block by block in random order; benchmarks/gpu.sh runs the
-// same file against a GPU.
+// The device's language model against the CPU's: logits, tokens, sessions. Here the device is the
+// emulator (device_host.cc), which runs blocks in random order; benchmarks/gpu.sh runs this file on
+// a GPU.
 #include <cstdlib>
 
 #include "models.h"
@@ -109,9 +109,9 @@ TEST(greedy_and_drawn_tokens_are_the_cpus) {
     for (uint64_t seed = 0; seed < 3; ++seed)
       CHECK(gpu_tokens(both, m, drawn(seed), 30, some(40)) ==
             cpu_tokens(both, m, drawn(seed), 30, some(40)));
-    SamplingConfig plain;
-    plain.seed = 77;
-    CHECK(gpu_tokens(both, m, plain, 1, some(40)) == cpu_tokens(both, m, plain, 1, some(40)));
+    SamplingConfig simple;
+    simple.seed = 77;
+    CHECK(gpu_tokens(both, m, simple, 1, some(40)) == cpu_tokens(both, m, simple, 1, some(40)));
   }
 }
 
@@ -173,9 +173,9 @@ TEST(batched_streams_give_what_each_gives_alone) {
   }
 }
 
-// By plain launches (wide.h), from one column to more than 64, with and without guidance: the bits
-// of the kernel that stays.
-TEST(wide_launches_give_the_same_bits) {
+// The batched path (batched.h), from one column to more than 64, with and without guidance, gives
+// the bits of the persistent kernel.
+TEST(the_batched_path_gives_the_same_bits) {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
       blocks(5);
@@ -185,7 +185,7 @@ TEST(wide_launches_give_the_same_bits) {
       const auto frames = m.frames(known, 3), aligned = m.aligned(known + count, 4);
       const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
       const auto run = [&](int streams, int from) {
-        both.gpu->set_wide_from(from);
+        both.gpu->set_batched_from(from);
         std::vector<std::unique_ptr<cuda::Session>> sessions;
         std::vector<SamplingConfig> samplings;
         std::vector<std::vector<int32_t>> out(size_t(streams),
@@ -203,9 +203,9 @@ TEST(wide_launches_give_the_same_bits) {
           sessions.push_back(std::make_unique<cuda::Session>(both.gpu, known + count + i % 3));
           sessions.back()->prefill(frames.data(), length, first, {});
           if (i % 6 == 5) {
-            cuda::Session plain(both.gpu, known + count + i % 3);
-            plain.prefill(frames.data() + k, 4, first, {});
-            sessions.back()->set_guidance(plain, 2.0);
+            cuda::Session unconditional(both.gpu, known + count + i % 3);
+            unconditional.prefill(frames.data() + k, 4, first, {});
+            sessions.back()->set_guidance(unconditional, 2.0);
           }
           requests.push_back({sessions.back().get(), &samplings[size_t(i)],
                               first ? first + length * c.aligned_slots : nullptr,
@@ -224,8 +224,8 @@ TEST(wide_launches_give_the_same_bits) {
         return out;
       };
       const int streams = int(some(dtype == DType::int8 ? 66 : 20));
-      const auto truth = run(streams, 1000), wide = run(streams, 1);
-      CHECK(wide == truth);
+      const auto truth = run(streams, 1000), batched = run(streams, 1);
+      CHECK(batched == truth);
       size_t frames_made = 0;
       for (const auto& o : truth) frames_made += o.size();
       CHECK(frames_made > size_t(streams * k));
@@ -284,15 +284,15 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
                aligned = m.aligned(5 + count, 4);
     const int32_t* const first = aligned.empty() ? nullptr : aligned.data();
     const int32_t* const rest = first ? first + 5 * c.aligned_slots : nullptr;
-    const auto start = [&](auto& session, auto& plain, double scale) {
+    const auto start = [&](auto& session, auto& unconditional, double scale) {
       session.prefill(known.data(), 20, nullptr, {});
-      plain.prefill(other.data(), 14, nullptr, {});
-      session.set_guidance(plain, scale);
+      unconditional.prefill(other.data(), 14, nullptr, {});
+      session.set_guidance(unconditional, scale);
       session.prefill(more.data(), 5, first, {});  // what is known of the target goes to both
     };
     const auto cpu = [&](const SamplingConfig& s, double scale) {
-      LmSession session(both.cpu, 60), plain(both.cpu, 60);
-      start(session, plain, scale);
+      LmSession session(both.cpu, 60), unconditional(both.cpu, 60);
+      start(session, unconditional, scale);
       std::vector<int32_t> out(size_t(count * k));
       CHECK(session.generate(count, s, rest, out.data()) == count);
       return out;
@@ -307,8 +307,8 @@ TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
     std::vector<cuda::Session::Request> requests;
     for (size_t i = 0; i < cases.size(); ++i) {
       const auto& [s, scale] = cases[i];
-      cuda::Session session(both.gpu, 60), plain(both.gpu, 60);
-      start(session, plain, scale);
+      cuda::Session session(both.gpu, 60), unconditional(both.gpu, 60);
+      start(session, unconditional, scale);
       sessions.push_back(session.fork());
       CHECK(sessions.back()->guided());
       requests.push_back({sessions.back().get(), &s, rest, out[i].data()});
@@ -343,11 +343,32 @@ TEST(refusals_are_one_line) {
   cuda::Session session(both.gpu, 10);
   const std::vector<int32_t> wrong = {1, 2, 53};
   CHECK_THROWS(std::invalid_argument, session.prefill(wrong.data(), 1, nullptr, {}), "53");
-  LmConfig wide = models::base();
-  wide.global = models::stack(1, 260, 2, 40);
-  const Model w(wide, 1);
+  CHECK_THROWS(std::invalid_argument, session.set_frame_offset(-1), "0 or more, got -1");
+  const SamplingConfig s;
+  std::vector<int32_t> out(size_t(20 * m.config.num_codebooks));
+  std::vector<cuda::Session::Request> twice(2, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(twice, 2, {}), "distinct sessions");
+  std::vector<cuda::Session::Request> one(1, {&session, &s, nullptr, out.data()});
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(one, -1, {}), "got -1");
+  CHECK_THROWS(std::invalid_argument, cuda::Session::generate(one, 11, {}), "at most 10 more");
+  // a call that comes while another is in progress
+  const auto during = [&](const auto& call) {
+    cuda::Session::generate(one, 1, [&] {
+      CHECK_THROWS(std::runtime_error, call(), "another thread is using it");
+      return true;
+    });
+  };
+  during([&] { session.prefill(out.data(), 1, nullptr, {}); });
+  during([&] { session.fork(); });
+  during([&] { session.reset(); });
+  during([&] { session.known(0, 0); });
+  during([&] { session.set_frame_offset(1); });
+  during([&] { cuda::Session::generate(one, 1, {}); });
+  LmConfig odd = models::base();
+  odd.global = models::stack(1, 260, 2, 40);
+  const Model w(odd, 1);
   CHECK_THROWS(std::invalid_argument,
-               Lm(cuda::open_device(0), wide, w.weights, DType::float32, KvDType::float32), "130");
+               Lm(cuda::open_device(0), odd, w.weights, DType::float32, KvDType::float32), "130");
 }
 
 MAIN

@@ -14,6 +14,7 @@ import pytest
 from tiny import make_tiny_model
 
 import uniaudio_engine.backends.core
+import uniaudio_engine.storage.folder
 from uniaudio_engine import Audio, Engine
 from uniaudio_engine.model import Model
 
@@ -81,3 +82,23 @@ def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture
+def place(
+    fake: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """An empty folder with voice.wav, and the tiny model as the bundled one."""
+    monkeypatch.setattr(uniaudio_engine.storage.folder, "MODELS", tiny_folder.parent)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tone(1.0).save("voice.wav")
+    yield tmp_path / "here"
+
+
+@pytest.fixture(scope="session")
+def joint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model of all tasks. Read only."""
+    from joint import make_joint_model
+
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny import random_weights, tiny_config
-from uniaudio_training.lm.captions import train_captions
+from uniaudio_training.lm.caption_tokenizer import train_captions
 
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size

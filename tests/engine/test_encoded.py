@@ -133,7 +133,7 @@ def test_choices_that_the_codec_has_not(real: Engine, tmp_path: Path) -> None:
         ((-1,), "num_codebooks"),
         ((1.0,), "num_codebooks"),
         ((True,), "num_codebooks"),
-        ((0, 6.0), "bandwidth: this codec names none"),
+        ((0, 6.0), "bandwidth: this codec offers none"),
         ((1, 6.0), "got both"),
     ):
         with pytest.raises(InputError, match=words):

@@ -26,8 +26,9 @@ from joint import make_joint_model
 from uniaudio_engine import Audio, Engine
 from uniaudio_engine.audio.encoded import EncodedAudio
 from uniaudio_engine.audio.voice import Voice
+from uniaudio_engine.cli.arguments import build_parser
 from uniaudio_engine.cli.examples import example_files
-from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.score.reading import lay_out, read_score
@@ -205,27 +206,27 @@ def every(draw: Callable[[Any], str]) -> Iterator[str]:
 
 
 def test_captions_are_ones_that_the_corpus_makes() -> None:
-    from uniaudio_training.corpus import captions
+    from uniaudio_training.corpus import wordings
 
     said = {t: shlex.split(TASKS[t].example)[2] for t in ("t2s", "t2m", "i_tts", "a_edit")}
-    assert said["t2s"] in every(lambda rng: captions.sound(rng, "knock", {"count": 3}))
+    assert said["t2s"] in every(lambda rng: wordings.sound(rng, "knock", {"count": 3}))
     music = {"tempo": 70, "instrument": "piano", "mode": "major", "chords": "", "drums": False}
-    assert said["t2m"] in every(lambda rng: captions.music(rng, music, "C"))
+    assert said["t2m"] in every(lambda rng: wordings.music(rng, music, "C"))
     assert said["i_tts"] in every(
-        lambda rng: captions.instruction(rng, "man", "low", "slow", "medium")
+        lambda rng: wordings.instruction(rng, "man", "low", "slow", "medium")
     )
-    chirps = set(every(lambda rng: captions.sound_noun(rng, "chirp", {"count": 2, "up": False})))
+    chirps = set(every(lambda rng: wordings.sound_noun(rng, "chirp", {"count": 2, "up": False})))
     begin, end = (
         float(t) for t in after(shlex.split(TASKS["a_edit"].example), "--span").split(":")
     )
     where = set(
         every(
-            lambda rng: captions.position(
+            lambda rng: wordings.position(
                 rng, begin, end, soundfile.info("examples/rain.flac").duration
             )
         )
     )
-    ways = set(every(lambda rng: captions.edit(rng, "add", "", "{what}", "{where}", "rain")))
+    ways = set(every(lambda rng: wordings.edit(rng, "add", "", "{what}", "{where}", "rain")))
     assert said["a_edit"] in {
         way.format(what=c, where=w) for way in ways for c in chirps for w in where
     }
@@ -353,7 +354,7 @@ def test_examples_are_copied_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (
         not out
         and err
-        == f"uniaudio: error: {there}: song.txt is there with other contents; choose another folder, or overwrite with --force\n"
+        == f"uniaudio: error: {there}: song.txt exists with other contents; choose another folder, or overwrite with --force\n"
     )
     assert changed.read_text() == "C4 1 mine\n" and not (there / "noisy.flac").exists()
     assert main(["examples", str(there), "--force"]) == 0

@@ -76,7 +76,7 @@ STACK = StackConfig(layers=2, width=24, heads=4)
 LM_CHANGES: list[dict[str, Any]] = [
     {},
     {"embedding": "concat", "conditioning": "add"},
-    {"continuous": {"text": 20}, "guide_slots": 0, "guide_vocab": 0},
+    {"continuous": {"text": 20}, "aligned_slots": 0, "aligned_vocab": 0},
     {
         "global_": dataclasses.replace(
             STACK, norm="layernorm", activation="gelu", positions="learned", kv_heads=2

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import uniaudio_engine
-from uniaudio_engine.cli.main import build_parser, main
+from uniaudio_engine.cli.arguments import build_parser
+from uniaudio_engine.cli.main import main
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
@@ -104,7 +105,7 @@ def test_json_and_refusals(place: Path, capsys: pytest.CaptureFixture[str]) -> N
         return [*words, option, value]
 
     for words, message in (
-        (good, "out: exists already"),
+        (good, "out: already exists"),
         (changed("--dtype", "int8"), "dtype: expected float32 or bfloat16, got 'int8'"),
         (changed("--lm", "none"), "none: expected a checkpoint"),
         (changed("--codec", "phone_dict"), "phone_dict: expected a torch checkpoint"),

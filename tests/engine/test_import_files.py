@@ -255,9 +255,9 @@ def test_existing_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     for name, message in (
-        ("file", "exists already"),
-        ("folder", "exists already"),
-        ("dangling", "exists already"),
+        ("file", "already exists"),
+        ("folder", "already exists"),
+        ("dangling", "already exists"),
         ("no/folder", "does not exist"),
         ("file/x", "does not exist"),
     ):

@@ -17,7 +17,8 @@ def modules(root: Path) -> dict[str, Path]:
     for path in (*root.rglob("*.py"), *root.rglob("*.pyi")):
         parts = path.relative_to(root.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    found.setdefault(f"{root.name}._C", root / "_C.pyi")
+    for compiled in ("_C", "_cuda"):
+        found.setdefault(f"{root.name}.{compiled}", root / f"{compiled}.pyi")
     return found
 
 

@@ -16,7 +16,7 @@ from conftest import tone
 from joint import CAPTIONS, UNITS, K, joint_config
 from tiny import random_weights
 from uniaudio_training.corpus.reading import open_corpus
-from uniaudio_training.lm.captions import train_captions
+from uniaudio_training.lm.caption_tokenizer import train_captions
 from uniaudio_training.lm.items import Given, Item, make_item
 from uniaudio_training.user_tasks import extend, read_user_tasks
 

@@ -186,8 +186,8 @@ def test_damaged_folders(source: Path, tmp_path: Path, change: Any, message: str
 def test_refusals(source: Path, tmp_path: Path) -> None:
     quantize_folder(source, tmp_path / "small", "int8")
     for arguments, message in (
-        ((source, tmp_path / "small", "int8"), "exists already"),
-        ((tmp_path / "small", tmp_path / "again", "int4"), "quantized already"),
+        ((source, tmp_path / "small", "int8"), "already exists"),
+        ((tmp_path / "small", tmp_path / "again", "int4"), "already quantized"),
         ((source, tmp_path / "no" / "small", "int8"), "does not exist"),
         ((source, tmp_path / "other", "int3"), "dtype: expected"),
     ):

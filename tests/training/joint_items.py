@@ -23,7 +23,7 @@ CAPTIONS = [
 
 
 def tokenizer() -> CaptionTokenizer:
-    from uniaudio_training.lm.captions import train_captions
+    from uniaudio_training.lm.caption_tokenizer import train_captions
 
     return CaptionTokenizer(train_captions(CAPTIONS, 300))
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from uniaudio_training.checkpoints import load_codec
 from uniaudio_training.codec import joint
 from uniaudio_training.codec.losses import SpectralLoss
 from uniaudio_training.corpus.schema import Label, Phone, Track
 from uniaudio_training.models.spectral import SpectralCodec
+from uniaudio_training.settings import settings_from
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict
+from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict
 
 SMALL = {
     "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
@@ -77,7 +79,7 @@ def test_a_codec_cannot_shrink():
 
 
 def test_levels_vary_and_gains_undo_them(corpus):
-    mixture = joint.Mixture(joint.read_sources(sources(corpus)), 320, 16, wide_share=0.5)
+    mixture = joint.Mixture([joint.Source(**s) for s in sources(corpus)], 320, 16, wide_share=0.5)
     x, gains, phones = mixture.batch(np.random.default_rng(0), 64)
     assert x.shape == (64, 5120) and gains.shape == (64, 1) and phones.shape == (64, 16)
     levels = x.square().mean(1).log10() * 10
@@ -92,12 +94,13 @@ def test_levels_vary_and_gains_undo_them(corpus):
 
 
 def test_misspelt_sources(corpus):
-    with pytest.raises(ValueError, match="unknown key 'wieght'"):
-        joint.read_sources([{"data": "x", "task": "tts", "wieght": 1}])
-    with pytest.raises(ValueError, match="weight is missing"):
-        joint.read_sources([{"data": "x", "task": "tts"}])
-    with pytest.raises(ValueError, match="at least one"):
-        joint.read_sources([])
+    for sources_, text in (
+        ([{"data": "x", "task": "tts", "wieght": 1}], "wieght"),
+        ([{"data": "x", "task": "tts"}], "weight"),
+        ([], "at least one"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            settings_from(joint.JointSettings, {"sources": sources_})
 
 
 def test_paired_losses_are_the_losses():
@@ -106,50 +109,53 @@ def test_paired_losses_are_the_losses():
         assert torch.allclose(a, b, rtol=1e-4)
 
 
-def test_resume_is_exact_and_the_encoder_stops(corpus, tmp_path):
-    config = {
-        "batch": 4, "frames": 16, "warmup": 2, "fall": 2, "few_stages": 2, "judge_from": 2, "judge_warmup": 2, "channels": 4, "judged_clips": 2,
-        "windows": [256], "encoder_until": 4, "steps": 6, "sources": sources(corpus), "codec": SMALL,
-    }  # fmt: skip
+def small(corpus, **more):
+    return settings_from(
+        joint.JointSettings,
+        {
+            "batch": 4, "frames": 16, "warmup": 2, "few_stages": 2, "judge_from": 2, "judge_warmup": 2, "channels": 4, "judged_clips": 2,
+            "windows": [256], "encoder_until": 4, "steps": 6, "sources": sources(corpus), "codec": SMALL, "precision": "float32", **more,
+        },
+    )  # fmt: skip
 
-    def parts(folder):
-        return torch.load(folder / "checkpoint.pt", weights_only=False)["parts"]
 
-    joint.train(config, tmp_path / "whole", "cpu")
-    joint.train({**config, "steps": 4}, tmp_path / "a", "cpu")
-    before = parts(tmp_path / "a")
-    # the schedule depends on the number of steps, so that the first four are made again as the first of six
-    (tmp_path / "a" / "checkpoint.pt").unlink()
+def parts(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=False)["parts"]
 
-    stop = joint.Run.tick
 
-    def tick(run):
-        going = stop(run)
-        if run.step == 3:
-            run.save()
-            return False
-        return going
+def test_resume_is_exact_and_the_encoder_stops(corpus, tmp_path, monkeypatch):
+    joint.train(small(corpus), tmp_path / "whole", "cpu")
+    tick = joint.Run.tick
 
-    joint.Run.tick = tick
-    try:
-        joint.train(config, tmp_path / "b", "cpu")
-    finally:
-        joint.Run.tick = stop
-    joint.train(config, tmp_path / "b", "cpu")
-    whole, resumed = parts(tmp_path / "whole"), parts(tmp_path / "b")
+    def stop_at(step):
+        def stopping(run):
+            run.stopping |= run.step + 1 == step
+            return tick(run)
+
+        monkeypatch.setattr(joint.Run, "tick", stopping)
+
+    stop_at(3)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    stop_at(4)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    before = parts(tmp_path / "parts")
+    stop_at(0)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    whole, resumed = parts(tmp_path / "whole"), parts(tmp_path / "parts")
     for part in ("model", "judge", "average"):
         assert all(torch.equal(v, resumed[part][k]) for k, v in whole[part].items()), part
-    assert before["model"].keys() == whole["model"].keys()
     moved = {k for k, v in before["model"].items() if not torch.equal(v, whole["model"][k])}
     assert any(k.startswith("decoder.") for k in moved)
+    assert not any(k.startswith("quantizer.") for k in moved)
 
 
 def test_going_on_from_a_run(corpus, tmp_path):
-    config = {
-        "batch": 4, "frames": 16, "steps": 1, "few_stages": 2, "channels": 4, "windows": [256], "sources": sources(corpus), "codec": SMALL,
-    }  # fmt: skip
-    joint.train(config, tmp_path / "a", "cpu")
-    joint.train({**config, "codec": LARGE, "init": str(tmp_path / "a")}, tmp_path / "b", "cpu")
+    joint.train(small(corpus, steps=1), tmp_path / "a", "cpu")
+    joint.train(
+        small(corpus, steps=1, codec=LARGE, init=str(tmp_path / "a")), tmp_path / "b", "cpu"
+    )
     joint.export(tmp_path / "b", tmp_path / "warm.safetensors")
     found, weights = joint.read_weights(tmp_path / "warm.safetensors")
     assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10
+    averaged, plain = load_codec(tmp_path / "b"), load_codec(tmp_path / "b", averaged=False)
+    assert averaged.config == plain.config == found

@@ -14,7 +14,17 @@ import pytest
 pytest.importorskip("scipy", reason="the corpus needs the train extra")
 pytest.importorskip("tqdm", reason="the corpus needs the train extra")
 
-from uniaudio_training.corpus import captions, check, cli, degrade, recipes, singing, speech
+from uniaudio_training.corpus import (
+    check,
+    degrade,
+    make,
+    music,
+    recipes,
+    sentences,
+    singing,
+    speech,
+    wordings,
+)
 from uniaudio_training.corpus.flite import flite
 from uniaudio_training.corpus.music import SOUNDFONT
 from uniaudio_training.corpus.reading import CorpusError, open_corpus
@@ -111,7 +121,7 @@ def _make(out, stop_at=0):
     """
     code = f"""
 import os, pathlib, signal, sys
-from uniaudio_training.corpus import cli, shards
+from uniaudio_training.corpus import make, shards
 shards.SHARD_SECONDS["train"] = 20.0
 done, replace = [], pathlib.Path.replace
 def count(self, target):
@@ -120,7 +130,7 @@ def count(self, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return replace(self, target)
 pathlib.Path.replace = count
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(make.main(sys.argv[1:]))
 """
     arguments = [
         "make",
@@ -148,8 +158,8 @@ def _bytes(folder):
 
 def test_workers_change_nothing(tmp_path):
     specs = [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(3)]
-    cli.make(tmp_path / "one", specs, 3, workers=1, progress=False)
-    cli.make(tmp_path / "two", specs[::-1], 3, workers=2, progress=False)
+    make.make(tmp_path / "one", specs, 3, workers=1, progress=False)
+    make.make(tmp_path / "two", specs[::-1], 3, workers=2, progress=False)
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
 
 
@@ -158,7 +168,7 @@ def test_workers_change_nothing(tmp_path):
 )  # the manifest, a shard's two files, then the second's audio or labels
 def test_a_killed_run_goes_on(stop_at, tmp_path):
     whole = tmp_path / "whole"
-    cli.make(
+    make.make(
         whole,
         [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(27)],
         3,
@@ -180,6 +190,40 @@ def test_a_killed_run_goes_on(stop_at, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert _bytes(tmp_path / "killed") == _bytes(whole)
     assert "t2s" in resumed.stdout and "manifest.json" in resumed.stdout
+
+
+def test_a_small_corpus_is_the_beginning_of_a_larger_one(tmp_path, capsys):
+    """Hours below one shard make a part of it, which grows when more is wanted."""
+
+    def made(hours, folder):
+        out = tmp_path / folder
+        arguments = ["--tasks", f"t2s={hours}", "--workers", "1", "--out", str(out)]
+        assert make.main(["make", *arguments]) == 0
+        return out, read_manifest(out)
+
+    folder, first = made(0.004, "grown")
+    beginning = np.load(folder / "t2s-train-0000.npy")
+    assert 14.4 <= first["shards"]["t2s-train-0000"]["seconds"] < 25
+    assert 2.88 <= first["shards"]["t2s-valid-0000"]["seconds"] < 12
+    assert make.main(["check", str(folder), "--examples", "1", "--remake", "3"]) == 0
+    _, same = made(0.003, "grown")  # what is there is enough
+    assert same["shards"] == first["shards"]
+    _, grown = made(0.01, "grown")
+    assert grown["shards"]["t2s-train-0000"]["seconds"] >= 36
+    after = np.load(folder / "t2s-train-0000.npy")
+    assert np.array_equal(after[: len(beginning)], beginning)
+    assert made(0.01, "at once")[1]["shards"] == grown["shards"]
+
+
+def test_what_is_not_installed_is_said_before_work_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(music, "SOUNDFONT", tmp_path / "absent.sf2")
+    monkeypatch.setattr(sentences, "WORDNET", tmp_path / "absent")
+    wanted = ["make", "--tasks", "t2s=0.001,se=0.001", "--out", str(tmp_path / "out")]
+    assert make.main(wanted) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "fluid-soundfont-gm" in error and "wordnet-base" in error
+    assert not list((tmp_path / "out").glob("*.npy"))
 
 
 def test_manifest_names_sources_and_shards(corpus):
@@ -327,20 +371,20 @@ def test_instructions_measure_in_their_bins(corpus):
     assert check._measure("i_tts", _all(corpus, "i_tts"))["bins_right"] == 1.0
 
 
-@pytest.mark.parametrize("name", sorted(captions._SOUND))
+@pytest.mark.parametrize("name", sorted(wordings._SOUND))
 def test_captions_vary_and_keep_the_facts(name):
     from uniaudio_training.corpus import sounds
 
     rng = np.random.default_rng(0)
     _, parameters = sounds.CLASSES[name](np.random.default_rng(1), 3.0)
-    made = {captions.sound(rng, name, parameters) for _ in range(200)}
+    made = {wordings.sound(rng, name, parameters) for _ in range(200)}
     assert len(made) >= 10
     if "count" in parameters:
         n = parameters["count"]
-        words = {captions.NUMBERS[n], str(n), *{1: ("once", "single"), 2: ("twice",)}.get(n, ())}
+        words = {wordings.NUMBERS[n], str(n), *{1: ("once", "single"), 2: ("twice",)}.get(n, ())}
         assert all(words & set(c.replace(":", " ").replace(",", " ").split()) for c in made), made
     if "pitch" in parameters:
-        wanted = captions._PITCH[parameters["pitch"]]
+        wanted = wordings._PITCH[parameters["pitch"]]
         assert all(any(w in c for w in wanted) for c in made)
 
 
@@ -357,7 +401,7 @@ def test_corpus_is_read_lazily_and_across_processes(corpus):
         examples[len(examples)]
     with pytest.raises(CorpusError, match="no source track"):
         examples[0].audio("source")
-    with pytest.raises(CorpusError, match="uniaudio-corpus make"):
+    with pytest.raises(CorpusError, match="uniaudio-train corpus make"):
         corpus["t2s", "valid"]
 
 
@@ -373,14 +417,14 @@ def test_corpus_is_read_lazily_and_across_processes(corpus):
     ],
 )
 def test_wrong_arguments_get_one_line(arguments, message, tmp_path, capsys):
-    assert cli.main(["make", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert make.main(["make", *arguments, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_folder_of_another_seed_or_kind_is_left_alone(corpus, tmp_path, capsys):
     assert (
-        cli.main(
+        make.main(
             [
                 "make",
                 "--tasks",
@@ -397,10 +441,10 @@ def test_folder_of_another_seed_or_kind_is_left_alone(corpus, tmp_path, capsys):
     )
     assert "--seed 5" in capsys.readouterr().err
     (tmp_path / "mine.jsonl").write_text("{}\n")
-    assert cli.main(["make", "--tasks", "t2s", "--hours", "0.01", "--out", str(tmp_path)]) == 2
+    assert make.main(["make", "--tasks", "t2s", "--hours", "0.01", "--out", str(tmp_path)]) == 2
     assert "mine.jsonl" in capsys.readouterr().err
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 99}))
-    assert cli.main(["make", "--tasks", "t2s", "--hours", "0.01", "--out", str(tmp_path)]) == 2
+    assert make.main(["make", "--tasks", "t2s", "--hours", "0.01", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(CorpusError, match="tts-train-0003"):
         open_corpus(tmp_path)
@@ -418,11 +462,11 @@ def test_damaged_shards_are_named(tmp_path):
 
 
 def test_check_and_show(corpus, tmp_path, capsys):
-    assert cli.main(["check", str(corpus.folder), "--examples", "2"]) == 0
+    assert make.main(["check", str(corpus.folder), "--examples", "2"]) == 0
     assert "0 wrong" in capsys.readouterr().out
     pytest.importorskip("matplotlib")
     assert (
-        cli.main(
+        make.main(
             ["show", str(corpus.folder), "--task", "a_edit", "--count", "1", "--out", str(tmp_path)]
         )
         == 0
@@ -433,17 +477,17 @@ def test_check_and_show(corpus, tmp_path, capsys):
 @pytest.mark.parametrize("extra", [[], ["make"], ["check"], ["show"]])
 def test_help_has_an_example(extra, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main([*extra, "--help"])
-    assert stopped.value.code == 0 and "example: uniaudio-corpus" in capsys.readouterr().out
+        make.main([*extra, "--help"])
+    assert stopped.value.code == 0 and "example: uniaudio-train corpus" in capsys.readouterr().out
 
 
 def test_trainers_read_it(corpus):
     """The codec's crops carry the phone of each frame; token shards keep a clip's phones."""
     _need(corpus, "tts", "se")
     pytest.importorskip("torch", reason="the trainers need torch")
-    from uniaudio_training.codec.data import NO_PHONE, CodecData
+    from uniaudio_training.codec.crops import NO_PHONE, CodecData
     from uniaudio_training.lm.items import Given, make_item
-    from uniaudio_training.lm.tokens import tokenize
+    from uniaudio_training.lm.tokenize import tokenize
 
     from uniaudio_engine.request.task_table import TASKS as ENTRIES
 

@@ -137,14 +137,16 @@ def test_a_folder_that_is_no_corpus(name, tmp_path, capsys):
 
 
 def test_the_command_knows_the_other_commands(librispeech, tmp_path, capsys):
-    from uniaudio_training.corpus import cli
+    from uniaudio_training.corpus import make as cli
 
     arguments = ["public", "librispeech", str(librispeech), "--out", str(tmp_path / "real")]
     assert cli.main(arguments) == 0 and "CC BY 4.0" in capsys.readouterr().out
     for name in ("teach", "align", "derive", "join"):
         with pytest.raises(SystemExit) as stopped:
             cli.main([name, "--help"])
-        assert stopped.value.code == 0 and f"uniaudio-corpus {name}" in capsys.readouterr().out
+        assert (
+            stopped.value.code == 0 and f"uniaudio-train corpus {name}" in capsys.readouterr().out
+        )
 
 
 def test_joined_corpora(librispeech, tmp_path):

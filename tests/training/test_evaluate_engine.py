@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 pytest.importorskip("uniaudio_engine._C", reason="the engine's core is not built")
 
-from uniaudio_training.evaluate import items
+from uniaudio_training.evaluate import originals
 from uniaudio_training.evaluate.engines import able, load_subject
 from uniaudio_training.evaluate.metrics import edit_errors, error_rate
 from uniaudio_training.evaluate.recogniser import recogniser
@@ -31,7 +31,7 @@ def subject(tmp_path_factory):
 def test_subject_of_a_model_folder(subject):
     assert (subject.codebooks, subject.lm_codebooks, subject.codebook_size) == (3, 2, 16)
     assert able(subject, ["tts", "codec"]) == ["tts", "codec"]
-    assert len(items.choose_voices(subject.voices(), 10)) == 10
+    assert len(originals.choose_voices(subject.voices(), 10)) == 10
     assert subject.asked_phones("Hello there.") == [
         p.rstrip("012") for p in phonemize("Hello there.")[0].phones if p != "pau"
     ]
@@ -51,7 +51,7 @@ def test_codec_and_speech_of_a_random_model(subject):
 def test_voices_that_the_folder_lacks_are_cloned(subject, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        items, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1
+        originals, "prompt", lambda name: asked.append(name) or np.zeros(48000, np.float32) + 0.1
     )
     monkeypatch.setattr(
         type(subject.engine),

@@ -43,7 +43,7 @@ except RuntimeError as e:
 from uniaudio_training.evaluate import cases, joint, report, signals
 from uniaudio_training.evaluate import metrics as m
 from uniaudio_training.evaluate.classifiers import WEIGHTS, classifier
-from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.command import main
 from uniaudio_training.evaluate.engines import load_subject
 
 SECONDS = {
@@ -235,7 +235,7 @@ def random_model(corpus, tmp_path_factory):
     import dataclasses
     import sys
 
-    from uniaudio_training.lm.captions import train_captions
+    from uniaudio_training.lm.caption_tokenizer import train_captions
 
     from uniaudio_engine.request import aligned as aligned_rows
     from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
@@ -505,4 +505,4 @@ def test_the_gain_is_of_the_same_items():
 )
 def test_wrong_arguments_give_one_line(arguments, says, capsys):
     assert main(["--model", "fake:echo", *arguments]) == 2
-    assert capsys.readouterr().err == f"evaluate: error: {says}\n"
+    assert capsys.readouterr().err == f"uniaudio-train evaluate: error: {says}\n"

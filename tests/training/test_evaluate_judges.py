@@ -19,8 +19,8 @@ try:
 except RuntimeError as e:
     pytest.skip(str(e), allow_module_level=True)
 
-from uniaudio_training.evaluate import codec, items, judges, tts
-from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate import codec_quality, judges, originals, tts
+from uniaudio_training.evaluate.command import main
 from uniaudio_training.evaluate.engines import load_subject
 
 VOICE = "slt-102-163"
@@ -30,42 +30,42 @@ def test_items_are_drawn_alike_and_from_test():
     from uniaudio_training.corpus.sentences import split_of
 
     assert (
-        items.grammar_sentences(5, 1)
-        == items.grammar_sentences(9, 1)[:5]
-        != items.grammar_sentences(5, 2)
+        originals.grammar_sentences(5, 1)
+        == originals.grammar_sentences(9, 1)[:5]
+        != originals.grammar_sentences(5, 2)
     )
-    assert {split_of(s) for s in items.grammar_sentences(9)} == {"test"}
-    text = items.grammar_sentences(1)[0]
-    first = items.original.__wrapped__(text, VOICE).samples
-    items.original.__wrapped__("something else in between", "rms-102-102")
-    assert np.array_equal(first, items.original.__wrapped__(text, VOICE).samples)
-    assert len(items.prompt(VOICE)) == 48000
-    names = [s.name for s in items.SPEAKERS if s.split == "train"]
-    assert len(set(items.choose_voices(names, 10))) == 10 and items.choose_voices(["mine"], 10) == [
-        "mine"
-    ]
+    assert {split_of(s) for s in originals.grammar_sentences(9)} == {"test"}
+    text = originals.grammar_sentences(1)[0]
+    first = originals.original.__wrapped__(text, VOICE).samples
+    originals.original.__wrapped__("something else in between", "rms-102-102")
+    assert np.array_equal(first, originals.original.__wrapped__(text, VOICE).samples)
+    assert len(originals.prompt(VOICE)) == 48000
+    names = [s.name for s in originals.SPEAKERS if s.split == "train"]
+    assert len(set(originals.choose_voices(names, 10))) == 10 and originals.choose_voices(
+        ["mine"], 10
+    ) == ["mine"]
 
 
 def test_listener_hears_each_clip_alike_in_any_order():
-    clips = [items.original(t, VOICE).samples for t in items.grammar_sentences(3)]
+    clips = [originals.original(t, VOICE).samples for t in originals.grammar_sentences(3)]
     hear = judges.Listener(True)
     first = [hear(c) for c in clips]
     assert first == [hear(c) for c in reversed(clips)][::-1]
-    assert first[0] == items.grammar_sentences(3)[0].split()
+    assert first[0] == originals.grammar_sentences(3)[0].split()
     assert hear(np.zeros(100, np.float32)) == []
 
 
 def test_speaker_similarity_tells_speakers_apart():
-    a, b = items.prompt("rms-102-102"), items.prompt("slt-118-189")
-    other = items.original(items.grammar_sentences(1)[0], "rms-102-102").samples
+    a, b = originals.prompt("rms-102-102"), originals.prompt("slt-118-189")
+    other = originals.original(originals.grammar_sentences(1)[0], "rms-102-102").samples
     assert judges.speaker_similarity(a, a) == pytest.approx(1.0, abs=1e-5)
     assert judges.speaker_similarity(a, other) > 0.75 > judges.speaker_similarity(b, other)
 
 
 def test_pesq_and_estoi_fall_with_noise():
-    x = items.original(items.grammar_sentences(1)[0], VOICE).samples
+    x = originals.original(originals.grammar_sentences(1)[0], VOICE).samples
     noise = np.random.default_rng(0).standard_normal(len(x)).astype(np.float32) * x.std()
-    for judge, best in ((judges.pesq_wb, codec.PESQ_BEST), (judges.estoi, 1.0)):
+    for judge, best in ((judges.pesq_wb, codec_quality.PESQ_BEST), (judges.estoi, 1.0)):
         clean, some, much = (judge(x, x + g * noise) for g in (0.0, 0.1, 1.0))
         assert clean == pytest.approx(best, abs=0.01) and clean > some > much
     assert (
@@ -81,7 +81,9 @@ def reports():
     for name in ("fake:flite", "fake:noise"):
         subject = load_subject(name)
         rows, trouble = tts.judge(subject, plan, progress=False)
-        more, _ = codec.judge(subject, codec.Plan(sentences=3, clips=0), progress=False)
+        more, _ = codec_quality.judge(
+            subject, codec_quality.Plan(sentences=3, clips=0), progress=False
+        )
         assert not trouble
         found[name] = {(r.task, r.measure): r for r in rows + more}
     return found

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the training package needs torch (the train extra)")
 
 from uniaudio_training.evaluate import metrics as m
-from uniaudio_training.evaluate.cli import main
+from uniaudio_training.evaluate.command import main
 from uniaudio_training.evaluate.rows import Row, mean_row, rate_row, table
 
 
@@ -135,4 +135,14 @@ def test_rows_know_their_goal():
 def test_wrong_arguments_give_one_line(arguments, says, capsys):
     assert main(arguments) == 2
     out = capsys.readouterr()
-    assert out.out == "" and out.err == f"evaluate: error: {says}\n"
+    assert out.out == "" and out.err == f"uniaudio-train evaluate: error: {says}\n"
+
+
+def test_missing_judges_are_named_at_once(monkeypatch, capsys):
+    from uniaudio_training.evaluate import judges
+
+    monkeypatch.setitem(judges.PACKAGES, "no_such_module_a", "package-a")
+    monkeypatch.setitem(judges.PACKAGES, "no_such_module_b", "package-b")
+    assert main(["--model", "no/such/folder", "--task", "tts"]) == 2
+    error = capsys.readouterr().err
+    assert "package-a, package-b" in error and error.count("\n") == 1

@@ -7,6 +7,7 @@ pytest.importorskip("torch", reason="the training package needs torch (the train
 
 import torch
 from uniaudio_training.evaluate import recogniser as r
+from uniaudio_training.evaluate import train_recogniser as t
 
 
 def test_features_ignore_level_and_length_is_50_hz():
@@ -19,7 +20,7 @@ def test_features_ignore_level_and_length_is_50_hz():
 
 def test_alignment_is_a_ctc_path_that_keeps_doubled_phones():
     ids = np.array([0, 5, 5, 7])
-    path = r.alignment(ids, np.array([0.1, 0.2, 0.3, 0.32]), 18)
+    path = t.alignment(ids, np.array([0.1, 0.2, 0.3, 0.32]), 18)
     assert path[:5].tolist() == [0] * 5
     heard = [i for i in torch.unique_consecutive(torch.from_numpy(path)).tolist() if i]
     assert heard == [5, 5, 7]
@@ -28,7 +29,7 @@ def test_alignment_is_a_ctc_path_that_keeps_doubled_phones():
 def test_augmented_speech_keeps_its_shape():
     power = np.random.default_rng(0).random((200, r.BANDS)).astype(np.float32)
     for seed in range(20):
-        out, stretch = r.augment(power, np.random.default_rng(seed))
+        out, stretch = t.augment(power, np.random.default_rng(seed))
         assert (
             out.shape == (int(200 * stretch), r.BANDS)
             and np.isfinite(out).all()

@@ -16,11 +16,11 @@ yaml = pytest.importorskip("yaml")
 
 from uniaudio_training import bundle
 from uniaudio_training.evaluate.metrics import log_mel_distance
-from uniaudio_training.lm import tokens
-from uniaudio_training.lm import train as lm_train
-from uniaudio_training.lm.captions import train_captions
+from uniaudio_training.lm import tokenize
+from uniaudio_training.lm.caption_tokenizer import train_captions
+from uniaudio_training.lm.setup import LMSettings
 from uniaudio_training.lm.validation import FILE, Record
-from uniaudio_training.run import settings_from
+from uniaudio_training.settings import read_settings
 from uniaudio_training.train import main as train_main
 from uniaudio_training.user_tasks import read_user_tasks
 
@@ -143,7 +143,7 @@ def test_a_third_task_from_a_file(tmp_path, capsys):
     assert bundle.main(["--base", bundled, "--out", str(tmp_path / "codec")]) == 0
     (tmp_path / "text.model").write_bytes(train_captions(CAPTIONS * 20, 270))
     assert (
-        tokens.main(
+        tokenize.main(
             [
                 "--model",
                 str(tmp_path / "codec"),
@@ -203,7 +203,7 @@ def test_a_third_task_from_a_file(tmp_path, capsys):
         "--out",
         str(tmp_path / "mine-tokens"),
     ]
-    assert tokens.main(["--model", str(base), *mine]) == 0
+    assert tokenize.main(["--model", str(base), *mine]) == 0
     config = {
         **COMMON,
         "init": str(base),
@@ -314,7 +314,7 @@ def test_the_example_of_the_walk_through_is_whole():
     """
     user = read_user_tasks([EXAMPLE / "effect.json"])["effect"]
     spec = importlib.util.spec_from_file_location(
-        "recordings_of_the_example", EXAMPLE / "recordings.py"
+        "recordings_of_the_example", EXAMPLE / "make_recordings.py"
     )
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
@@ -323,7 +323,5 @@ def test_the_example_of_the_walk_through_is_whole():
     for effect in example.EFFECTS.values():
         y = effect(x)
         assert y.shape == x.shape and np.isfinite(y).all() and np.abs(y - x).max() > 0.05
-    config = yaml.safe_load((EXAMPLE / "finetune.yaml").read_text())
-    assert settings_from(config, lm_train._SETTINGS, ("lm", "init", "tasks"))[
-        "bound"
-    ] == 0.1 and config["tasks"] == {"effect": 0.6}
+    settings = read_settings(LMSettings, EXAMPLE / "finetune.yaml")
+    assert settings.bound == 0.1 and settings.tasks == {"effect": 0.6}

@@ -6,10 +6,12 @@ import pytest
 import torch
 from joint_items import write_shards
 from safetensors.torch import save_file
-from uniaudio_training.codec import train as codec_train
+from uniaudio_training.codec import train_codec as codec_train
 from uniaudio_training.corpus.shards import ShardSpec, make_shard
-from uniaudio_training.lm import train as lm_train
+from uniaudio_training.lm import train_lm as lm_train
+from uniaudio_training.lm.setup import LMSettings
 from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.storage.config import (
     CodecConfig,
@@ -26,6 +28,7 @@ LM = {
     "codebook_size": 16,
     "units": 32,
     "validate_every": 1000,
+    "precision": "float32",
     "warmup": 2,
     "lm": {
         "global": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24},
@@ -33,6 +36,7 @@ LM = {
     },
 }
 CODEC = {
+    "precision": "float32",
     "batch": 2,
     "frames": 8,
     "warmup": 2,
@@ -54,6 +58,14 @@ CODEC = {
         },
     },
 }
+
+
+def train_lm(settings, folder):
+    lm_train.train(settings_from(LMSettings, settings), folder, "cpu")
+
+
+def train_codec(settings, folder):
+    codec_train.train(settings_from(codec_train.CodecSettings, settings), folder, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +97,11 @@ def _equal(a, b):
 
 @pytest.mark.parametrize("kind", ["lm", "codec"])
 def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
-    train, config, data = (
-        (lm_train.train, LM, tokens) if kind == "lm" else (codec_train.train, CODEC, corpus)
-    )
+    train, config, data = (train_lm, LM, tokens) if kind == "lm" else (train_codec, CODEC, corpus)
     config = {**config, "data": str(data), "steps": 6}
-    train(config, tmp_path / "whole", "cpu")
+    train(config, tmp_path / "whole")
 
-    from uniaudio_training.run import Run
+    from uniaudio_training.loop import Run
 
     tick = Run.tick
 
@@ -103,12 +113,12 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
         return going
 
     monkeypatch.setattr(Run, "tick", stop_at_three)
-    train(config, tmp_path / "parts", "cpu")
+    train(config, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 3
     monkeypatch.setattr(Run, "tick", tick)
-    train(config, tmp_path / "parts", "cpu")
+    train(config, tmp_path / "parts")
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
-    train(config, tmp_path / "parts", "cpu")  # a run that is done is not trained on
+    train(config, tmp_path / "parts")  # a run that is done is not trained on
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 6
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
@@ -118,12 +128,10 @@ def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
     that was not.
     """
     config = {**LM, "data": str(tokens), "processes": 2}
-    lm_train.train({**config, "steps": 4, "decay_share": 1e-9}, tmp_path / "whole", "cpu")
+    train_lm({**config, "steps": 4, "decay_share": 1e-9}, tmp_path / "whole")
     for steps in (2, 4):
-        lm_train.train({**config, "steps": steps, "decay_share": 1e-9}, tmp_path / "parts", "cpu")
-    lm_train.train(
-        {**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone", "cpu"
-    )
+        train_lm({**config, "steps": steps, "decay_share": 1e-9}, tmp_path / "parts")
+    train_lm({**config, "steps": 4, "decay_share": 1e-9, "processes": 1}, tmp_path / "alone")
     whole, parts, alone = (
         _weights(tmp_path / name)["model"] for name in ("whole", "parts", "alone")
     )
@@ -149,7 +157,7 @@ def test_shards_are_made_again_bit_for_bit(tmp_path):
 
 def test_unknown_setting_is_refused(tmp_path, tokens):
     with pytest.raises(ValueError, match="learning_rat"):
-        lm_train.train({**LM, "data": str(tokens), "learning_rat": 1}, tmp_path, "cpu")
+        train_lm({**LM, "data": str(tokens), "learning_rat": 1}, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -177,8 +185,8 @@ def test_settings_of_the_command_line(tokens, tmp_path, capsys):
         ("steps", "NAME=VALUE"),
         ("stepz=1", "stepz"),
         ("tasks={se: [", "YAML"),
-        ("lr=fast", "lr: expected a number"),
-        ("steps=1.5", "steps: expected a whole"),
+        ("lr=fast", "lr: expected float"),
+        ("steps=1.5", "steps: expected int"),
     ):
         capsys.readouterr()
         assert main([*command, wrong]) == 2
@@ -187,7 +195,7 @@ def test_settings_of_the_command_line(tokens, tmp_path, capsys):
 
 
 def test_described_lm_builds_again(tokens, tmp_path):
-    lm_train.train({**LM, "data": str(tokens), "steps": 1}, tmp_path, "cpu")
+    train_lm({**LM, "data": str(tokens), "steps": 1}, tmp_path)
     described = json.loads((tmp_path / "lm.json").read_text())
     from_dict(LMConfig, described["lm"], "lm").check()
 
@@ -220,7 +228,7 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
     """A deeper model with more aligned ids starts as the old one: the same logits wherever the new
     ids are not used.
     """
-    lm_train.train({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first", "cpu")
+    train_lm({**LM, "data": str(tokens), "steps": 2}, tmp_path / "first")
     learned = _weights(tmp_path / "first")["model"]
     folder = _folder(tmp_path / "first", tmp_path / "folder")
     deeper = {**LM["lm"], "global": {**LM["lm"]["global"], "layers": 2}}
@@ -234,7 +242,7 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
         "lm": deeper,
         "units": 48,
     }
-    lm_train.train(config, tmp_path / "second", "cpu")
+    train_lm(config, tmp_path / "second")
     models = []
     for run, layers in (("first", 1), ("second", 2)):
         described = from_dict(
@@ -272,10 +280,10 @@ def test_lm_starts_from_a_folder(tokens, tmp_path):
 
 
 def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
+    from uniaudio_training.checkpoints import load_codec
     from uniaudio_training.codec import adversarial
-    from uniaudio_training.codec.checkpoint import load_codec
 
-    codec_train.train({**CODEC, "data": str(corpus), "steps": 3}, tmp_path / "codec", "cpu")
+    train_codec({**CODEC, "data": str(corpus), "steps": 3}, tmp_path / "codec")
     settings = {
         "batch": 2,
         "frames": 10,
@@ -285,11 +293,9 @@ def test_finish_keeps_codes_and_moves_the_decoder(corpus, tmp_path):
         "few_stages": 2,
         "weights": {"t2s": 1.0},
     }
-    adversarial.train(
-        {**settings, "data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")},
-        tmp_path / "finish",
-        "cpu",
-    )
+    settings |= {"data": str(corpus), "steps": 3, "init": str(tmp_path / "codec")}
+    finish = settings_from(adversarial.FinishSettings, settings)
+    adversarial.train(finish, tmp_path / "finish", "cpu")
     before, after = load_codec(tmp_path / "codec"), load_codec(tmp_path / "finish")
     samples = 0.1 * torch.randn(1, 6400, generator=torch.Generator().manual_seed(0))
     assert torch.equal(before.encode(samples), after.encode(samples))

@@ -20,8 +20,8 @@ from uniaudio_training.lm.data import (
     with_noise,
 )
 from uniaudio_training.lm.items import frame_durations, make_item, song_notes
-from uniaudio_training.lm.setup import build_config
-from uniaudio_training.lm.train import global_hidden
+from uniaudio_training.lm.objective import global_hidden
+from uniaudio_training.lm.setup import Stacks, build_config
 from uniaudio_training.models.lm import MultiScaleLM
 
 from uniaudio_engine.storage.config import StackConfig
@@ -36,7 +36,7 @@ def captions():
 def model(captions):
     stacks = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2}
     config, layout = build_config(
-        {"lm": {"global": stacks, "local": {"layers": 1, "width": 16, "heads": 2}}},
+        Stacks(StackConfig(**stacks), StackConfig(layers=1, width=16, heads=2)),
         SIZE,
         4,
         captions.size,
@@ -131,7 +131,7 @@ def test_the_mix_follows_its_weights(model, captions):
 def test_noise_is_in_what_is_fed_back_alone(task, model, captions):
     _, layout = model
     data = TaskData(ENTRIES[task], random_items(task, captions))
-    noise = Noise(beside=0.8, others=0.2)
+    noise = Noise(aligned=0.8, others=0.2)
     clean, wrong = (task_batch(layout, data, np.random.default_rng(4), 2, 3000) for _ in range(2))
     wrong = with_noise(wrong, np.random.default_rng(5), noise.of(ENTRIES[task]))
     for name in ("prompt", "frames", "aligned", "kind"):
@@ -172,8 +172,8 @@ def test_some_captions_are_left_out(task, model, captions):
     _, layout = model
     data = TaskData(ENTRIES[task], random_items(task, captions))
     told, some, none = (
-        task_batch(layout, data, np.random.default_rng(4), 2, 3000, untold)
-        for untold in (0.0, 0.4, 1.0)
+        task_batch(layout, data, np.random.default_rng(4), 2, 3000, dropout)
+        for dropout in (0.0, 0.4, 1.0)
     )
     begin, end = (layout.vocabulary.special(f"caption_{side}") for side in ("start", "end"))
 

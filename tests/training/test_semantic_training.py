@@ -9,19 +9,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from uniaudio_training.evaluate import semantic as judge
-from uniaudio_training.semantic import harden
-from uniaudio_training.semantic import train as trainer
+from uniaudio_training.checkpoints import load_semantic
+from uniaudio_training.evaluate import unit_measures
+from uniaudio_training.evaluate import units as judge
+from uniaudio_training.semantic import robust_finetune
+from uniaudio_training.semantic import train_semantic as trainer
 from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view
-from uniaudio_training.semantic.checkpoint import load_semantic
-from uniaudio_training.semantic.data import PAUSE_ID, SemanticData, frame_labels
-from uniaudio_training.semantic.reader import open_noises, open_speech
+from uniaudio_training.semantic.robust_finetune import RobustSettings
+from uniaudio_training.semantic.speech_clips import open_noises, open_speech
+from uniaudio_training.semantic.train_semantic import SemanticSettings
+from uniaudio_training.semantic.views import PAUSE_ID, SemanticData, frame_labels
+from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.semantic import SemanticEncoder
 
 SPOKEN = ("s", "m", "ah1", "iy0", "sh")
 SETTINGS = {
+    "precision": "float32",
     "batch": 4,
     "frames": 24,
     "warmup": 2,
@@ -225,11 +230,15 @@ def _equal(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+def train(settings, folder):
+    trainer.train(settings_from(SemanticSettings, settings), folder, "cpu")
+
+
 def test_resume_is_exact(corpus, tmp_path, monkeypatch):
     config = {**SETTINGS, "data": str(corpus), "steps": 6}
-    trainer.train(config, tmp_path / "whole", "cpu")
+    train(config, tmp_path / "whole")
 
-    from uniaudio_training.run import Run
+    from uniaudio_training.loop import Run
 
     tick = Run.tick
 
@@ -241,16 +250,16 @@ def test_resume_is_exact(corpus, tmp_path, monkeypatch):
         return going
 
     monkeypatch.setattr(Run, "tick", stop_at_three)
-    trainer.train(config, tmp_path / "parts", "cpu")
+    train(config, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 3
     monkeypatch.setattr(Run, "tick", tick)
-    trainer.train(config, tmp_path / "parts", "cpu")
+    train(config, tmp_path / "parts")
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
 def test_unknown_setting_is_refused(tmp_path, corpus):
     with pytest.raises(ValueError, match="pair_wait"):
-        trainer.train({**SETTINGS, "data": str(corpus), "pair_wait": 1}, tmp_path, "cpu")
+        train({**SETTINGS, "pair_wait": 1}, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -267,7 +276,7 @@ def run(corpus, tmp_path_factory):
         "lr": 4e-3,
         "frames": 48,
     }
-    trainer.train(config, folder, "cpu")
+    train(config, folder)
     return folder
 
 
@@ -276,10 +285,12 @@ def test_learns_and_the_core_says_the_same(run, corpus):
     encoder = SemanticEncoder.native(
         config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1
     )
-    clips = judge.read_clips(corpus, "test", 30)
+    clips = unit_measures.read_clips(corpus, "test", 30)
     units = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
-    fitted = judge.Map(judge.tokenized(judge.read_clips(corpus, "train", 60), units), 24)
-    heard = judge.tokenized(clips, units)
+    fitted = unit_measures.Map(
+        unit_measures.tokenized(unit_measures.read_clips(corpus, "train", 60), units), 24
+    )
+    heard = unit_measures.tokenized(clips, units)
     hits = np.array([fitted.right(c, True) for c in heard]).sum(0)
     assert hits[0] > 0.75 * hits[1]
     agree = [np.mean(c.ids == trainer.units(model, c.samples, config.delay)) for c in heard]
@@ -300,11 +311,15 @@ def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
         "reverberant": 0.0,
         "validate_every": 1000,
     }
-    harden.train(settings, tmp_path, "cpu")
+    robust_finetune.train(settings_from(RobustSettings, settings), tmp_path, "cpu")
     again, model = load_semantic(tmp_path)
     assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
-    valid = harden.Degraded(SemanticData(corpus, config.encoder.frame_size, 48, "valid"), 1, 1)
-    before, after = (harden.validate(m, teacher, valid, config.delay) for m in (teacher, model))
+    valid = robust_finetune.Degraded(
+        SemanticData(corpus, config.encoder.frame_size, 48, "valid"), 1, 1
+    )
+    before, after = (
+        robust_finetune.validate(m, teacher, valid, config.delay) for m in (teacher, model)
+    )
     assert before["clean"] == 1.0 and after["clean"] > 0.6, (before, after)
     assert after["white0"] > before["white0"] + 0.05, (before, after)
 
@@ -314,7 +329,9 @@ def test_degraded_crops_keep_their_place(corpus):
     did.
     """
     data = SemanticData(corpus, 320, 48)
-    clean, worse = harden.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24).numpy()
+    clean, worse = (
+        robust_finetune.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24).numpy()
+    )
     assert clean.shape == worse.shape == (24, 48 * 320) and np.abs(worse).max() <= 1
     correlation = [
         np.corrcoef(x[:-40], y[k : len(y) - 40 + k])[0, 1]
@@ -322,7 +339,7 @@ def test_degraded_crops_keep_their_place(corpus):
         for k in (0, 40)
     ]
     assert np.mean(correlation[::2]) > 0.3 > abs(np.mean(correlation[1::2]))
-    same = harden.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4).numpy()
+    same = robust_finetune.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4).numpy()
     np.testing.assert_array_equal(same[0], same[1])
 
 
@@ -363,14 +380,14 @@ def test_bundled_into_a_folder(run, tmp_path):
 
 
 def clip_of(ids, now, who="a", said=()):
-    return judge.Clip(
+    return unit_measures.Clip(
         np.zeros(len(ids) * 320, np.float32), who, list(said), np.array(now), np.array(ids)
     )
 
 
 def test_map_and_spelling():
     s, ah1, ah0 = (PHONES.index(p) for p in ("s", "ah1", "ah0"))
-    fitted = judge.Map(
+    fitted = unit_measures.Map(
         [
             clip_of(
                 [0] * 5 + [1] * 6 + [2] * 4 + [1],
@@ -393,11 +410,11 @@ def test_bits_are_a_lower_bound():
     now = rng.integers(0, 16, 20000)
     perfect, nothing = clip_of(now, now), clip_of(rng.integers(0, 512, 20000), now)
     half = clip_of(now // 2, now)
-    bits, entropy = judge.Map([perfect], 512).bits([perfect])
+    bits, entropy = unit_measures.Map([perfect], 512).bits([perfect])
     assert entropy == pytest.approx(4, abs=0.01) and bits == pytest.approx(4, abs=0.03)
-    assert judge.Map([half], 512).bits([half])[0] == pytest.approx(3, abs=0.03)
+    assert unit_measures.Map([half], 512).bits([half])[0] == pytest.approx(3, abs=0.03)
     other = clip_of(rng.integers(0, 512, 20000), rng.integers(0, 16, 20000))
-    assert -0.6 < judge.Map([nothing], 512).bits([other])[0] < 0.05
+    assert -0.6 < unit_measures.Map([nothing], 512).bits([other])[0] < 0.05
 
 
 def test_attack_finds_a_speaker_who_is_there():
@@ -414,16 +431,16 @@ def test_attack_finds_a_speaker_who_is_there():
             for _ in range(5)
         ]
 
-    assert judge.attack(clips(0.2), clips(0.2), 40)[0] > 0.95
-    score, windows = judge.attack(clips(0.0), clips(0.0), 40)
+    assert unit_measures.attack(clips(0.2), clips(0.2), 40)[0] > 0.95
+    score, windows = unit_measures.attack(clips(0.0), clips(0.0), 40)
     assert windows == 100 and score < 0.4  # chance .2, the best of four
 
 
 def test_frames_of_two_speakers_are_laid_together():
     a, b = [("pau", 0.1), ("s", 0.2), ("m", 0.4)], [("pau", 0.2), ("s", 0.24), ("m", 0.84)]
-    to = judge.aligned(a, b, 20, 42)
+    to = unit_measures.aligned(a, b, 20, 42)
     assert to[:5].tolist() == [1, 3, 5, 7, 9] and 10 <= to[5] <= 12 and to[9] == 11 and to[19] == 40
-    assert judge.aligned(a, [("pau", 1.0)], 20, 50) is None
+    assert unit_measures.aligned(a, [("pau", 1.0)], 20, 50) is None
 
 
 def test_the_report_of_a_perfect_and_a_deaf_tokenizer(corpus, monkeypatch):
@@ -480,7 +497,7 @@ def test_pairs_by_flite():
         pytest.skip(str(e))
     constant = lambda x: np.zeros(-(-len(x) // 320), np.int64)  # noqa: E731
     counting = lambda x: np.arange(-(-len(x) // 320))  # noqa: E731
-    pairs = judge.two_speakers([constant, counting], 1)
+    pairs = unit_measures.two_speakers([constant, counting], 1)
     assert set(pairs) == {"of one base voice", "of two base voices", "one, half a frame later"}
     for kind, ((same, n), (other, _)) in pairs.items():
         assert same == 1.0 and n > 50, kind

@@ -14,18 +14,21 @@ torch = pytest.importorskip("torch", reason="the trainers need torch")
 from joint_items import write_shards
 from uniaudio_training.corpus.reading import CorpusError, open_corpus
 from uniaudio_training.corpus.schema import TASKS as JOINT
-from uniaudio_training.lm import train as lm_train
+from uniaudio_training.lm import train_lm as lm_train
 from uniaudio_training.lm.data import AUDIO, TaskData, task_batch
 from uniaudio_training.lm.items import Item
-from uniaudio_training.lm.setup import build_config
+from uniaudio_training.lm.objective import global_hidden, losses
+from uniaudio_training.lm.setup import LMSettings, Stacks, build_config
 from uniaudio_training.lm.validation import Record, walk_back
+from uniaudio_training.loop import Run
 from uniaudio_training.models.lm import MultiScaleLM
-from uniaudio_training.run import Run
+from uniaudio_training.settings import RunSettings, settings_from
 from uniaudio_training.user_tasks import UserTask, extend, read_user_tasks
 
 from uniaudio_engine.request.sequence import Layout, aligned_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.storage.config import StackConfig
 from uniaudio_engine.text.phones import PHONES
 
 FAULT = {"name": "fault", "modality": "tokens", "segment": "fault", "help": "what is wrong"}
@@ -232,7 +235,7 @@ def test_a_manifest_s_files_are_told_apart(folder):
     corpus = open_corpus(folder / "mine.jsonl", read_user_tasks([task_file(folder)]))
     (shard,) = corpus.shards("restore", "train")
 
-    from uniaudio_training.lm.tokens import tokenize
+    from uniaudio_training.lm.tokenize import tokenize
 
     first, second = shard
     arrays = tokenize(
@@ -250,12 +253,13 @@ def test_a_manifest_s_files_are_told_apart(folder):
 # The vocabulary
 
 
+def stacks(positions="rope"):
+    local = {**STACK, "positions": positions}
+    return Stacks(StackConfig(**STACK), StackConfig(**local))
+
+
 def layout(captions=300):
-    lm = build_config({"lm": {"global": STACK, "local": STACK}}, 16, 4, captions, 32)[0]
-    vocabulary = build_config({"lm": {"global": STACK, "local": STACK}}, 16, 4, captions, 32)[
-        1
-    ].vocabulary
-    return Layout.of(lm, vocabulary)
+    return build_config(stacks(), 16, 4, captions, 32)[1]
 
 
 def test_no_id_moves(folder):
@@ -381,9 +385,7 @@ def test_a_task_may_say_where_it_ends():
     torch.manual_seed(0)
     task = Task("answer", "help", (Input("what", "tokens", "fault", "what"),), "end", "x")
     user = UserTask(task, {"fault": ("a", "b")})
-    lm, old = build_config(
-        {"lm": {"global": STACK, "local": {**STACK, "positions": "learned"}}}, 16, 4, 300, 32
-    )
+    lm, old = build_config(stacks("learned"), 16, 4, 300, 32)
     vocabulary, _ = extend(old, [user], TASKS, {"phone": tuple(PHONES)}, 32)
     lm = dataclasses.replace(lm, vocab_size=vocab_size(vocabulary))
     layout, model = Layout.of(lm, vocabulary), MultiScaleLM(lm)
@@ -400,10 +402,10 @@ def test_a_task_may_say_where_it_ends():
         int(ended.sum()) == len(batch.frames)
         and not (batch.frames[batch.kind == AUDIO] == end)[~ended].any()
     )
-    codes, duration = lm_train.losses(model, layout, batch)
+    codes, duration = losses(model, layout, batch)
     codes.sum().backward()
     assert torch.isnan(duration) and model.head.weight.grad[end].abs().sum() > 0
-    h = lm_train.global_hidden(model, batch)[batch.kind == AUDIO]
+    h = global_hidden(model, batch)[batch.kind == AUDIO]
     frames = batch.frames[batch.kind == AUDIO]
     logits = model.head(model.local_hidden(h, frames))[:, 2]
     start = layout.audio_ranges()[2][0][0]
@@ -432,7 +434,7 @@ SETTINGS = {
         {"tasks": {"opera": 1.0}},
         f"unknown task opera; the model knows {', '.join(JOINT)}",
     ),
-    "no tasks": ({"tasks": None}, "tasks: expected shares by name"),
+    "no tasks": ({"tasks": {}}, "tasks: expected shares by name"),
     "old tasks of nobody": (
         {"old": 0.05},
         "old: expected an init folder whose model does other tasks",
@@ -457,7 +459,7 @@ def test_bad_settings_get_one_line(folder, case, monkeypatch):
     write_shards(folder, ("se",))
     config = {k: v for k, v in {**LM, "data": ".", **changes}.items() if k != "lm" or v is not None}
     with pytest.raises((ValueError, OSError)) as e:
-        lm_train.train(config, folder / "run", "cpu")
+        lm_train.train(settings_from(LMSettings, config), folder / "run", "cpu")
     assert words in str(e.value) and "\n" not in str(e.value)
 
 
@@ -501,8 +503,8 @@ def test_old_tasks_lose_no_more_than_the_bound(tmp_path):
             "new": [9.0 - 5.0 * way(), float("nan")],
         }  # noqa: E731
 
-    run, record = Run(tmp_path, 10), Record(tmp_path, ("se",))
-    run.register(model=model)
+    run, record = Run(tmp_path, RunSettings(steps=10)), Record(tmp_path, ("se",))
+    run.parts["model"] = model
     record.add(0, {"se": [1.0, float("nan")]})
     record.add(10, measure())
     kept = walk_back(run, model, start, record, 0.05, measure)

@@ -15,7 +15,7 @@ root=$(cd "$here/../.." && pwd)
 work=${WORK:-$(mktemp -d)}
 out=${OUT:-$work/out}
 device=${DEVICE:-cuda}
-more_codec=() more_lm=()
+more_codec=(--set checkpoint_minutes=0.9) more_lm=(--set checkpoint_minutes=0.9)
 if [ -n "${DRY:-}" ]; then
   device=cpu
   more_codec=(--set steps=3 batch=2 judged_clips=1 channels=4 judge_from=1)
@@ -23,7 +23,7 @@ if [ -n "${DRY:-}" ]; then
 fi
 mkdir -p "$work" "$out"
 cd "$work"
-export PYTHONPATH="$root:$root/training${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 UNIAUDIO_SAVE_MINUTES=0.9
+export PYTHONPATH="$root:$root/training${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python3 "$here/pack.py" unpack "$parts"/part-* --out . | tee "$out/log"
 
 pids=()

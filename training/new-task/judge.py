@@ -1,10 +1,9 @@
-"""How near a model comes to the truth of a manifest's test recordings, for any task: log-mel
-distance in dB, lower is better.
+"""Log-mel distance, in dB, between a model's answers and a manifest's test recordings; any task.
 
     python training/new-task/judge.py --model runs/effect-folder --task effect --manifest data/mine/mine.jsonl
 
-Beside it stand what was given (for tasks with a source) and the codec's own copy of the truth,
-which no answer in its codes can beat by much.
+Lower is better. The source (where the task has one) and the codec's copy of the target are measured
+too: no answer in the codec's codes can beat that copy by much.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ COLUMNS = ("model", "source", "codec")
 
 
 def distances(engine: Engine, name: str, row: dict[str, str], folder: Path) -> dict[str, float]:
-    """Of one line: the model's answer, the source as it came, and the truth through the codec."""
+    """Distances to one line's target: the model's answer, the source, the target through the codec."""
     task, rate = engine.task(name), engine.sample_rate
     sounds = {i.name for i in task.inputs if i.modality in ("voice", "audio", "units", "context")}
     request = {
@@ -48,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--manifest", required=True, type=Path)
-    parser.add_argument("--by", help="an input whose values are listed one by one")
+    parser.add_argument("--by", help="an input: one line for each of its values")
     args = parser.parse_args()
     engine = Engine.from_pretrained(args.model)
     rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""``python -m uniaudio_training.bundle``: finished runs -> a native model folder with bundled
+"""``uniaudio-train bundle``: finished runs -> a native model folder with bundled
 voices and a card.
 """
 
@@ -24,9 +24,8 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import add_semantic, load_folder, save_folder
 from uniaudio_engine.text.phones import PHONES
 
-from .codec.checkpoint import load_codec
+from .checkpoints import load_codec, load_semantic
 from .corpus import speech
-from .semantic.checkpoint import load_semantic
 
 # A prompt that shows a voice in three seconds: many vowels, both pitches of a question and a
 # statement.
@@ -151,10 +150,10 @@ def _card(args: argparse.Namespace) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio_training.bundle",
+        prog="uniaudio-train bundle",
         description="Make a model folder from finished runs.",
         epilog=(
-            "example: python -m uniaudio_training.bundle --base runs/tokenizers --lm runs/lm "
+            "example: uniaudio-train bundle --base runs/tokenizers --lm runs/lm "
             "--captions data/tokens/text.model --out uniaudio_engine/models/base"
         ),
     )

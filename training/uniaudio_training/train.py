@@ -1,50 +1,95 @@
-"""``uniaudio-train codec|semantic|lm --config FILE --out RUN``: trains or resumes, on CPU or GPU
-unchanged.
+"""``uniaudio-train``: one command for the corpus, the tokens, every trainer, bundling and judging.
+
+Subcommands are imported when they run, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
+import inspect
 import sys
+import textwrap
+from collections.abc import Sequence
 
-_KINDS = {
-    "codec": ("uniaudio_training.codec.train", "the codec, spectral losses"),
-    "codec-finish": (
-        "uniaudio_training.codec.adversarial",
-        "the codec's decoder against discriminators, codes kept",
-    ),
-    "codec-joint": (
-        "uniaudio_training.codec.joint",
-        "the codec as a whole on a mixture of corpora, losses first, then discriminators as well",
-    ),
-    "semantic": (
-        "uniaudio_training.semantic.train",
-        "the semantic tokenizer: units that say the phone",
-    ),
-    "semantic-harden": (
-        "uniaudio_training.semantic.harden",
-        "the semantic tokenizer in noise and rooms, units kept",
-    ),
-    "lm": ("uniaudio_training.lm.train", "the language model on tokens"),
+# Commands with arguments of their own: module with ``main(argv) -> exit code``, and what it does.
+COMMANDS = {
+    "corpus": ("corpus.make", "make, check or show the procedural corpus"),
+    "tokenize": ("lm.tokenize", "corpus shards to token shards"),
+    "captions": ("lm.caption_tokenizer", "train the caption tokenizer"),
+    "bundle": ("bundle", "make a model folder from finished runs"),
+    "evaluate": ("evaluate.command", "judge a model folder, a codec run or semantic units"),
 }
 
+# Trainers: module, its settings class, and what it trains.
+TRAINERS = {
+    "codec": ("codec.train_codec", "CodecSettings", "the codec, with spectral losses"),
+    "codec-finish": (
+        "codec.adversarial",
+        "FinishSettings",
+        "the codec's decoder against discriminators; codes stay",
+    ),
+    "codec-joint": (
+        "codec.joint",
+        "JointSettings",
+        "the codec as a whole on a mixture of corpora, later against discriminators too",
+    ),
+    "semantic": (
+        "semantic.train_semantic",
+        "SemanticSettings",
+        "the semantic tokenizer, whose units say the phone",
+    ),
+    "semantic-robust": (
+        "semantic.robust_finetune",
+        "RobustSettings",
+        "the semantic tokenizer in noise and rooms; units stay",
+    ),
+    "lm": ("lm.train_lm", "LMSettings", "the language model, on tokens"),
+}
 
-def main(argv: list[str] | None = None) -> int:
+EXAMPLES = """examples:
+  uniaudio-train corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpus
+  uniaudio-train codec --config training/configs/codec.yaml --out runs/codec
+  uniaudio-train tokenize --model runs/tokenizers --corpus data/corpus --out data/tokens --units
+  uniaudio-train lm --config training/configs/lm.yaml --set steps=500 'tasks={se: 1}' --out runs/se
+  uniaudio-train bundle --base runs/tokenizers --lm runs/se --out runs/se-folder
+  uniaudio-train evaluate --model runs/se-folder --corpus data/corpus --task se
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; returns its exit code: 0, or 2 with one line that says what was wrong."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = given[0] if given else ""
+    if name in COMMANDS:
+        module = importlib.import_module(f"{__package__}.{COMMANDS[name][0]}")
+        return int(module.main(given[1:]))
+    if name in TRAINERS:
+        return _train(name, given[1:])
     parser = argparse.ArgumentParser(
         prog="uniaudio-train",
-        description="Train a codec or LM; a run that was stopped resumes where it was.",
-        epilog=(
-            "examples: uniaudio-train codec --config training/configs/codec.yaml --out "
-            "runs/codec; uniaudio-train lm --config training/configs/lm.yaml --set steps=500 "
-            "'tasks={se: 1}' --out runs/se"
-        ),
+        description="Make a corpus, train every part of a model, bundle it and judge it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "kind", choices=_KINDS, help="; ".join(f"{k}: {v[1]}" for k, v in _KINDS.items())
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command, (*_, text) in (COMMANDS | TRAINERS).items():
+        commands.add_parser(command, help=text)
+    parser.parse_args(given)
+    return 0
+
+
+def _train(name: str, argv: list[str]) -> int:
+    module_name, settings_name, text = TRAINERS[name]
+    parser = argparse.ArgumentParser(
+        prog=f"uniaudio-train {name}",
+        description=f"Train {text}. A run that was stopped resumes where it was.",
+        epilog=f"example: uniaudio-train {name} --config training/configs/{name}.yaml "
+        f"--out runs/{name} --set steps=500",
     )
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--out", required=True, help="the run's folder; its checkpoint is resumed")
+    parser.add_argument("--config", help="a YAML file of settings")
+    parser.add_argument("--out", help="the run's folder; its checkpoint is resumed")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -52,23 +97,50 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME=VALUE",
         help="settings in place of the config's; values are YAML",
     )
+    parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     args = parser.parse_args(argv)
+    if not args.settings and (args.config is None or args.out is None):
+        parser.error("the following arguments are required: --config, --out")
+    try:
+        module = importlib.import_module(f"{__package__}.{module_name}")
+    except ModuleNotFoundError as e:
+        print(f"uniaudio-train: error: {e.name} is missing; {INSTALL}", file=sys.stderr)
+        return 2
+    kind = getattr(module, settings_name)
+    if args.settings:
+        print(describe(kind))
+        return 0
 
     import torch
 
-    from .run import load_yaml, overridden
+    from .settings import read_settings
 
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        config = overridden(load_yaml(args.config), args.set)
-        importlib.import_module(_KINDS[args.kind][0]).train(config, args.out, args.device)
-    except (OSError, ValueError, KeyError) as e:
+        module.train(read_settings(kind, args.config, args.set), args.out, args.device)
+    except (OSError, ValueError) as e:
         print(f"uniaudio-train: error: {e}", file=sys.stderr)
         return 2
     return 0
+
+
+INSTALL = "pip install ./training brings all that the trainers need"
+
+
+def describe(kind: type) -> str:
+    """A settings class for the terminal: its docstring, then a line for each setting."""
+    lines = [
+        textwrap.fill(part, 100) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    ]
+    for f in dataclasses.fields(kind):
+        default = f.default
+        if f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory()
+        lines.append(f"  {f.name.rstrip('_')}: {f.type} = {default!r}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The command `uniaudio`: parser and manners in `main`, what the subcommands do in the rest."""
+"""The command ``uniaudio``: ``main`` parses and reports errors, the other modules do the work."""

@@ -1,7 +1,7 @@
-"""``uniaudio bench`` and ``uniaudio doctor``: what this machine does with this model, measured now.
+"""``uniaudio bench`` and ``uniaudio doctor``: measurements and checks of this machine.
 
-A frame reads every weight that it uses once, so the memory's bandwidth is the floor; the benchmark
-says which part of it is reached. Not responsible for comparing with other programs.
+A frame reads each weight that it uses once, so memory bandwidth is the limit; the benchmark reports
+the fraction of it that is reached. Not responsible for comparing with other programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..request.sequence import Ids
 from ..request.sequence_builder import TaskSequence
 from ..storage.folder import bundled_models, find_folder, load_config
 
-_BANDWIDTH_MB = 256  # read per measurement: well beyond last-level caches
+_BANDWIDTH_MB = 256  # read per measurement; far more than any last-level cache holds
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
 
 
@@ -70,9 +70,8 @@ def measure(
         core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3)
     )
     ms = statistics.median(lm)
-    weight_bytes = int(
-        engine.lm.core.weight_bytes(engine.layout.codebook_size)
-    )  # of the head only a codebook's rows
+    # of the output head a frame reads only the rows of its codebook
+    weight_bytes = int(engine.lm.core.weight_bytes(engine.layout.codebook_size))
     return {
         "model": engine.config.name,
         "dtype": engine.dtype,
@@ -120,7 +119,7 @@ def bench_command(args: argparse.Namespace) -> int:
 
 
 def doctor_command(args: argparse.Namespace) -> int:
-    """One line for each thing; exit code 1 where something needed does not work."""
+    """``uniaudio doctor``: one line per check; exit code 1 if something required does not work."""
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: (
             f"{platform.python_version()}, uniaudio-engine {__version__}, {platform.platform()}"
@@ -154,17 +153,16 @@ def _seed(text: str) -> int:
     return int(SEED.check(int(text) if text.isascii() and text.isdigit() else text) or 0)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def _timed(work: Callable[[], object]) -> float:
     """Milliseconds."""
     begin = time.perf_counter()
     work()
     return 1000 * (time.perf_counter() - begin)
 
 
-def _prefill(engine: Engine, frames: Ids) -> Any:
+def _prefill(engine: Engine, frames: Ids) -> None:
     session = engine.lm.session(engine.capacity)
     session.prefill(frames)
-    return session
 
 
 def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) -> tuple[Ids, float]:
@@ -212,7 +210,7 @@ def _onnx() -> str:
     try:
         import onnxruntime
     except ImportError as e:
-        return f"not here ({e}), so there is no backend onnx: pip install onnxruntime"
+        return f"not installed ({e}), needed for backend onnx: pip install onnxruntime"
     return f"ONNX Runtime {onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
 
 

@@ -1,6 +1,6 @@
 """What the subcommands of ``uniaudio`` do; each returns an exit code.
 
-Arguments and errors are ``cli.py``'s.
+Not responsible for arguments and errors: that is ``main.py``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def load_engine(args: argparse.Namespace) -> Engine:
 
 
 def model_task(model: str | None, name: str) -> Task:
-    """A task as the model's configuration has it, before its weights are loaded."""
+    """A task of the model's configuration, before its weights are loaded."""
     config = load_config(find_folder(model))
     tasks = config.task_table
     if name not in tasks:
@@ -80,7 +80,7 @@ def model_task(model: str | None, name: str) -> Task:
 
 
 def quantize_command(args: argparse.Namespace) -> int:
-    """A copy of a model folder whose LM is stored as ``--dtype`` says."""
+    """``uniaudio quantize``: a copy of a model folder whose LM is stored as ``--dtype``."""
     about = quantize_folder(args.model, args.output, args.dtype)
     before, after = about["lm_bytes_before"] / 1e6, about["lm_bytes"] / 1e6
     line = (
@@ -115,7 +115,7 @@ def task_command(args: argparse.Namespace) -> int:
 
 
 def stream_command(args: argparse.Namespace) -> int:
-    """The same, written chunk by chunk."""
+    """``uniaudio stream``: the same, written chunk by chunk."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
     if _kind(args.output) != "WAV":
@@ -130,7 +130,7 @@ def stream_command(args: argparse.Namespace) -> int:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Any task by name, once or for a file of requests."""
+    """``uniaudio run``: any task by name, once or for a file of requests."""
     task = model_task(args.model, args.task)
     if args.jsonl is not None:
         return _run_file(args, task)
@@ -150,7 +150,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int:
-    """A task whose answer is not sound: its words or numbers as a line of text."""
+    """Run a task whose answer is not sound, and write it as a line of text."""
     if args.output != "-" and Path(args.output).suffix != ".txt":
         raise InputError(
             f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}"
@@ -173,9 +173,7 @@ def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int
 
 
 def _run_file(args: argparse.Namespace, task: Task) -> int:
-    """Everything is checked before the first request is made; then batch by batch, each file whole
-    or absent.
-    """
+    """Check all requests first, then run them batch by batch; each file is complete or absent."""
     if args.values:
         raise InputError(
             f"expected either NAME=VALUE or --jsonl, got both ({shown(args.values[0])})"
@@ -185,7 +183,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
     folder = Path(args.output)
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: expected a folder for the sound files, got none; make it first"
+            f"{folder}: expected a folder for the sound files, got none; create it first"
         )
     requests = read_requests(args.jsonl)
     engine = load_engine(args)
@@ -217,7 +215,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
 
 
 def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, request) of a JSONL file; - is standard input.  Empty lines are skipped."""
+    """(line number, request) of a JSONL file, or of standard input for -. Skips empty lines."""
     try:
         lines = (
             sys.stdin.readlines()
@@ -242,13 +240,13 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
             requests.append((number, request))
     if not requests:
         raise InputError(
-            f"{path}: expected at least one request, got none; write one JSON object a line"
+            f"{path}: expected at least one request, got none; write one JSON object per line"
         )
     return requests
 
 
 def codec_command(args: argparse.Namespace) -> int:
-    """Sound to codes (:class:`EncodedAudio`'s file) and back, as many samples as there were."""
+    """``uniaudio codec``: sound to a file of :class:`EncodedAudio`, and back at its exact length."""
     if args.direction == "encode":
         if Path(args.output).suffix != ".safetensors":
             raise InputError(
@@ -288,7 +286,7 @@ def _load_codes(path: str, engine: Engine) -> EncodedAudio:
 
 
 def voices_command(args: argparse.Namespace) -> int:
-    """List the model's voices, or make one."""
+    """``uniaudio voices``: list the model's voices, or make one from a sound."""
     if args.input is not None:
         if args.output is None:
             raise InputError("expected an output for the voice; add -o NAME.safetensors")
@@ -324,7 +322,7 @@ def voices_command(args: argparse.Namespace) -> int:
 
 
 def tasks_command(args: argparse.Namespace) -> int:
-    """The schema of the model's tasks (without any model: of all tasks of this version)."""
+    """``uniaudio tasks``: the model's tasks; without a model, all tasks of this version."""
     tasks: Iterable[Task] = TASKS.values()
     if args.model is not None or bundled_models():
         tasks = load_config(find_folder(args.model)).task_table.values()
@@ -334,7 +332,7 @@ def tasks_command(args: argparse.Namespace) -> int:
         lines.append(f"{s['name']}: {s['help']}")
         for i in s["inputs"]:
             lines.append(
-                f"  {i['name']} ({i['modality']}{', needed' if i['required'] else ''}): {i['help']}"
+                f"  {i['name']} ({i['modality']}{', required' if i['required'] else ''}): {i['help']}"
             )
         for o in s["options"]:
             lines.append(
@@ -346,7 +344,7 @@ def tasks_command(args: argparse.Namespace) -> int:
 
 
 def info_command(args: argparse.Namespace) -> int:
-    """About a model, loaded and checked."""
+    """``uniaudio info``: load a model and describe it."""
     about = load_engine(args).info()
     _print(
         args,
@@ -356,12 +354,12 @@ def info_command(args: argparse.Namespace) -> int:
     return 0
 
 
-# Parts of the above
+# Output and arguments
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[BinaryIO]:
-    """The output, refused before any work where it cannot be written; - is standard output."""
+    """The output file, or standard output for -; refused before any work if it is not writable."""
     if path == "-":
         if sys.stdout.isatty():
             raise InputError(
@@ -387,7 +385,7 @@ def _generate(engine: Engine, task: Task, values: dict[str, Any]) -> Audio:
 
 
 def _watched(stream: AudioStream) -> Iterator[AudioChunk]:
-    """The chunks, with progress on a terminal's standard error."""
+    """The chunks; progress is shown on standard error if that is a terminal."""
     for chunk in stream:
         yield chunk
         _progress(f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f} s of sound")
@@ -400,8 +398,8 @@ def _progress(text: str) -> None:
 
 
 def _report(args: argparse.Namespace, meta: dict[str, Any]) -> None:
-    """What was made: JSON on standard output (or error, when that is taken), else one line on
-    standard error.
+    """Report a result: as JSON on standard output, or on standard error if the sound goes to
+    standard output; without --json as one line on standard error.
     """
     if args.json:
         print(json.dumps(meta), file=sys.stderr if meta["output"] == "-" else sys.stdout)
@@ -419,10 +417,9 @@ def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
 
 
 def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
-    """Inputs and options from the flags that the task's entry made."""
-    flags = TASKS[
-        args.task
-    ]  # another model's entry of this name may know more, or less: what was given decides
+    """Inputs and options from the flags that were made for the task."""
+    # A model's own definition of a built-in task may have more or fewer options than the flags.
+    flags = TASKS[args.task]
     options = {o.name: o for o in (*flags.options, *task.options)}
     values: dict[str, Any] = {
         o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options
@@ -441,7 +438,7 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
 
 
 def _encoders(given: list[str] | None) -> dict[str, str]:
-    """``--encoder NAME=FOLDER``, as often as wanted."""
+    """Folders by name from repeated ``--encoder NAME=FOLDER``."""
     pairs = [text.partition("=") for text in given or ()]
     wrong = [name for name, equals, folder in pairs if not equals or not folder]
     if wrong:
@@ -455,7 +452,7 @@ def _number(text: str | None, option: Option) -> int | float | None:
     try:
         value = int(text) if option.kind == "int" else float(text)
     except ValueError:
-        return option.check(text)  # says what was expected
+        return option.check(text)  # raises, and says what was expected
     return option.check(value)
 
 

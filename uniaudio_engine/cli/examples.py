@@ -1,6 +1,6 @@
-"""``uniaudio examples``: the files that the helps' examples use, copied to where they are at hand.
+"""``uniaudio examples``: copies the files that the examples in the help texts use.
 
-They lie inside the installed package; in a checkout in ``examples/`` beside it.
+They are inside the installed package, or in ``examples/`` of a checkout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def example_files() -> list[Path]:
-    """The shipped files, by name.  Raises :class:`InputError` where the installation has none."""
+    """The example files in order of name. Raises :class:`InputError` where there are none."""
     for folder in (_PACKAGE / "examples", _PACKAGE.parent / "examples"):
         files = sorted(p for p in folder.glob("[!._]*") if p.is_file())
         if files:
@@ -27,11 +27,10 @@ def example_files() -> list[Path]:
 
 
 def copy_examples(folder: Path, force: bool = False) -> list[Path]:
-    """Copies them into ``folder``, which is made where it is not there, each whole or absent;
-    returns the copies.
+    """Copy the example files into ``folder``, which is created if absent; returns the copies.
 
-    Raises :class:`InputError`, before anything is written, where other files have their names
-    (``force`` overwrites these).
+    Raises :class:`InputError`, before anything is written, where files of the same names differ
+    and ``force`` is false.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(
@@ -45,10 +44,12 @@ def copy_examples(folder: Path, force: bool = False) -> list[Path]:
     ]
     folders = [p.name for p in others if not p.is_file()]
     if folders:
-        raise InputError(f"{folder}: {first_few(folders)} is no file there; choose another folder")
+        raise InputError(
+            f"{folder}: {first_few(folders)} is not a file there; choose another folder"
+        )
     if others and not force:
         raise InputError(
-            f"{folder}: {first_few([p.name for p in others])} is there with other contents; "
+            f"{folder}: {first_few([p.name for p in others])} exists with other contents; "
             "choose another folder, or overwrite with --force"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,6 @@ def examples_command(args: argparse.Namespace) -> int:
     print(
         json.dumps(about)
         if args.json
-        else f"{args.folder}: {len(copies)} files, {size / 1e6:.2f} MB; {Path(args.folder) / 'README.md'} says what they are"
+        else f"{args.folder}: {len(copies)} files, {size / 1e6:.2f} MB; {Path(args.folder) / 'README.md'} describes them"
     )
     return 0

@@ -1,6 +1,6 @@
 """``uniaudio import``: one subcommand for each family of foreign checkpoints.
 
-The work is that of ``importers/``.
+``importers/`` does the work.
 """
 
 from __future__ import annotations
@@ -8,16 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError, shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The families and their arguments; ``args.run(args)`` does the work and returns the exit code."""
+    """Add all families; ``args.run(args)`` does the work and returns the exit code."""
     families = parser.add_subparsers(metavar="FAMILY", required=True)
 
-    def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
+    def add(
+        name: str, help: str, example: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
         p: argparse.ArgumentParser = families.add_parser(
             name,
             help=help,
@@ -25,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=f"example:\n  {example}",
         )
         p.set_defaults(run=run)
-        p.add_argument("--json", action="store_true", help="print what was done as JSON")
+        p.add_argument("--json", action="store_true", help="print the result as JSON")
         p.add_argument(
             "-o", "--output", required=True, metavar="FOLDER", help="the new model folder"
         )
         p.add_argument(
             "--dtype",
             default="float32",
-            help="how weights are stored: float32 (default, exact) or bfloat16",
+            help="type of the stored weights: float32 (default, exact) or bfloat16",
         )
         return p
 
@@ -47,23 +50,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lm",
         required=True,
         metavar="FILE",
-        help="its checkpoint, or a folder or zip with it and its config.yaml",
+        help="its checkpoint, or a folder or zip with the checkpoint and its config.yaml",
     )
     p.add_argument(
         "--config",
         metavar="FILE",
-        help="the training's config.yaml, where it does not lie beside the checkpoint",
+        help="the training's config.yaml, if it is not next to the checkpoint",
     )
     p.add_argument(
         "--codec",
         required=True,
         metavar="FILE",
-        help="the codec's model.pth, or a folder or zip with it",
+        help="the codec's model.pth, or a folder or zip that holds it",
     )
     p.add_argument(
         "--codec-config",
         metavar="FILE",
-        help="the codec's config.yaml, likewise; without one: 16 kHz",
+        help="the codec's config.yaml, if it is not next to model.pth; without one: 16 kHz",
     )
     p.add_argument(
         "--phones",
@@ -91,15 +94,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument(
         "source",
         metavar="DIR_OR_FILE",
-        help="a folder or zip with config.json and the weights, or the weights beside it",
+        help="folder or zip with config.json and weights, or weights with config.json next to them",
     )
     p.add_argument(
-        "--licence", default="", help="noted in the new folder; the files do not state one"
+        "--licence", default="", help="licence to store in the new folder; the files state none"
     )
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
-    from ..importers.uniaudio import import_uniaudio  # late: --help needs none of it
+    from ..importers.uniaudio import import_uniaudio  # imported late, so that --help is fast
 
     labels = {}
     for pair in args.labels:
@@ -139,13 +142,13 @@ def _encodec(args: argparse.Namespace) -> int:
 
 
 def progress(text: str) -> None:
-    """One line on a terminal's standard error, rewritten; an empty text wipes it."""
+    """Rewrite one line on standard error if that is a terminal; an empty text clears it."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
 
 
 def report(args: argparse.Namespace, about: dict[str, Any]) -> None:
-    """What was made: JSON, or a line and the notes."""
+    """Report a result: as JSON, or as a line and the notes."""
     if args.json:
         print(json.dumps(about))
         return

@@ -1,6 +1,6 @@
-"""A picture of what was done: waveform and spectrogram, before and after, as PNG.
+"""A picture of a result as PNG: waveform and spectrogram, with those of the source above.
 
-Needs matplotlib (``[plot]``).
+Needs matplotlib (the extra ``plot``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLOOR = -80.0  # dB of the loudest
 
 
 def spectrogram_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """samples [N] -> dB [bins, frames] re a power of 1; frame t is around sample t * 128."""
+    """samples [N] -> dB [bins, frames] relative to power 1; frame t is centred on sample 128 t."""
     x = np.pad(np.asarray(samples, np.float32), (_WINDOW // 2, _WINDOW))
     frames = np.lib.stride_tricks.sliding_window_view(x, _WINDOW)[
         : len(samples) + 1 : _HOP
@@ -34,7 +34,7 @@ def spectrogram_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def open_plot(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The picture's file, whole or absent; refused before any work where it cannot be made."""
+    """The picture's file, complete or absent. Raises :class:`InputError` before any work."""
     if not str(path).lower().endswith(".png"):
         raise InputError(f"{path}: expected a name that ends in .png for the picture")
     try:
@@ -50,8 +50,9 @@ def open_plot(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def write_plot(
     f: BinaryIO, sounds: Mapping[str, Audio], span: Sequence[float] | None = None
 ) -> None:
-    """One row a sound, by title, all on one scale of time and of level; ``span`` (begin and end in
-    s of the first) is shaded.
+    """Draw one row per sound, with its title, all on the same scales of time and level.
+
+    ``span``, begin and end in seconds of the first sound, is shaded.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -89,9 +90,8 @@ def write_plot(
         )
         picture.set(xlim=(0, seconds), xlabel="s", ylabel="kHz")
         if span is not None:
-            end = (
-                span[1] + lengths[i] - lengths[0]
-            )  # an edit of speech may be longer or shorter than what it replaces
+            # an edit of speech may be longer or shorter than what it replaces
+            end = span[1] + lengths[i] - lengths[0]
             wave.axvspan(span[0], end, color="C1", alpha=0.25, linewidth=0)
             for at in (span[0], end):
                 picture.axvline(at, color="w", linestyle=":", linewidth=1)

@@ -30,11 +30,11 @@ def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
     """Fill ``model`` inside the block; when it ends well that becomes ``output``, and otherwise
     nothing is left.
 
-    Raises :class:`InputError` before any work where ``output`` exists already, or cannot be made.
+    Raises :class:`InputError` before any work where ``output`` already exists, or cannot be made.
     """
     target = Path(output)
     if os.path.lexists(target):
-        raise InputError(f"{target}: exists already; choose another name, or remove it first")
+        raise InputError(f"{target}: already exists; choose another name, or remove it first")
     if not target.parent.is_dir():
         raise InputError(f"{target}: the folder {target.parent} does not exist; make it first")
     if not target.name:

@@ -14,13 +14,15 @@ end of the sentence are -1, as is everything else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..storage.config import Span
 from .sequence import ALIGNED_SLOTS, Ids, Layout, checked
 
+_T = TypeVar("_T", bound=np.generic)
 LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` look ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
 CONTEXT_BEFORE, CONTEXT_AFTER = 100, 50  # frames around a speech edit that are its voice prompt
@@ -48,7 +50,7 @@ def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def put(layout: Layout, rows: Ids, name: str, values: Any) -> None:
+def put(layout: Layout, rows: Ids, name: str, values: ArrayLike) -> None:
     """Write one column: values [T] from 0 within the aligned span ``name``, or -1."""
     span = layout.vocabulary.aligned_span(name)
     v = np.asarray(values)
@@ -56,7 +58,7 @@ def put(layout: Layout, rows: Ids, name: str, values: Any) -> None:
     rows[:, layout.aligned_column(name)] = np.where(v >= 0, v + span.start, -1)
 
 
-def phone_features(layout: Layout, phones: Any) -> Ids:
+def phone_features(layout: Layout, phones: ArrayLike) -> Ids:
     """phones [P] -> the aligned rows [P, S] of their duration tokens: each phone and the next two."""
     p = checked(phones, layout.vocabulary.aligned_span(ALIGNED_SLOTS[0]).size, "phone ids")
     rows = layout.no_aligned(len(p))
@@ -65,7 +67,7 @@ def phone_features(layout: Layout, phones: Any) -> Ids:
     return rows
 
 
-def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
+def phone_rows(layout: Layout, phones: ArrayLike, durations: ArrayLike) -> Ids:
     """phones [P] and durations [P] in frames -> aligned rows [sum(durations), S] of the audio.
 
     Raises ValueError for a duration below 1. Durations are not clipped.
@@ -87,7 +89,7 @@ def phone_rows(layout: Layout, phones: Any, durations: Any) -> Ids:
     return rows
 
 
-def put_notes(layout: Layout, rows: Ids, pitches: Any, durations: Any) -> None:
+def put_notes(layout: Layout, rows: Ids, pitches: ArrayLike, durations: ArrayLike) -> None:
     """Notes in order: MIDI pitches (0: a rest) and their frames, which sum to the rows."""
     d = np.asarray(durations, np.int64)
     pitch = np.asarray(pitches, np.int64)
@@ -99,7 +101,9 @@ def put_notes(layout: Layout, rows: Ids, pitches: Any, durations: Any) -> None:
     put(layout, rows, "note_left", np.minimum(left, 64) - 1)
 
 
-def put_source(layout: Layout, rows: Ids, codes: Any, hidden: Any | None = None) -> None:
+def put_source(
+    layout: Layout, rows: Ids, codes: ArrayLike, hidden: ArrayLike | None = None
+) -> None:
     """The first :data:`SOURCE` codebooks of a source's codes [T, K]; frames where ``hidden`` [T]
     stay empty.
     """
@@ -114,7 +118,7 @@ def put_source(layout: Layout, rows: Ids, codes: Any, hidden: Any | None = None)
         put(layout, rows, f"ahead{k}", later[:, k])
 
 
-def edit_context(codes: Any, begin: int, end: int) -> Any:
+def edit_context(codes: NDArray[_T], begin: int, end: int) -> NDArray[_T]:
     """The surroundings of an edited span [begin, end) of codes [T, K]: first the frames after it,
     then those before it.
     """
@@ -123,7 +127,7 @@ def edit_context(codes: Any, begin: int, end: int) -> Any:
     )
 
 
-def put_units(layout: Layout, rows: Ids, units: Any) -> None:
+def put_units(layout: Layout, rows: Ids, units: ArrayLike) -> None:
     """Semantic units [T] of a source."""
     u = np.asarray(units, np.int64)
     put(layout, rows, "unit", u)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, SupportsFloat, SupportsIndex
 
 from ..errors import InputError, shown
 
@@ -23,7 +23,7 @@ class Option:
     high: float
     help: str
 
-    def check(self, value: Any) -> Number:
+    def check(self, value: object) -> Number:
         """The value as a number, the default for None.
 
         Raises :class:`InputError` for anything else, and outside of the limits.
@@ -35,11 +35,18 @@ class Option:
             f"{limit:g}" if isinstance(limit, float) else limit for limit in (self.low, self.high)
         )
         wanted = f"{self.name}: expected {what} from {low} to {high}"
-        if isinstance(value, bool) or not hasattr(
-            value, "__index__" if self.kind == "int" else "__float__"
-        ):
-            raise InputError(f"{wanted}, got {shown(value)}")
-        number = int(value) if self.kind == "int" else float(value)
+        number: int | float
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            if self.kind == "int" and isinstance(value, SupportsIndex):
+                number = int(value)
+            elif self.kind == "float" and isinstance(value, SupportsFloat):
+                number = float(value)
+            else:
+                raise TypeError
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"{wanted}, got {shown(value)}") from None
         if not math.isfinite(number) or not self.low <= number <= self.high:
             raise InputError(f"{wanted}, got {shown(value)}")
         return number

@@ -25,10 +25,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..storage.config import ConfigError, LMConfig, Span, VocabularyConfig
 
@@ -150,7 +149,7 @@ class Layout:
     def aligned_slots(self) -> int:
         return len(self.vocabulary.aligned_spans)
 
-    def fill(self, ids: Any) -> Ids:
+    def fill(self, ids: ArrayLike) -> Ids:
         """ids [n] -> frames [n, K], each id in all K slots."""
         column = np.asarray(ids, np.int32).reshape(-1, 1)
         return np.repeat(column, self.num_codebooks, axis=1)
@@ -159,12 +158,12 @@ class Layout:
         """Special tokens by name -> frames [n, K]."""
         return self.fill([self.vocabulary.special(n) for n in names])
 
-    def tokens(self, span: str, values: Any) -> Ids:
+    def tokens(self, span: str, values: ArrayLike) -> Ids:
         """values [n] in 0 .. size-1 of a span -> frames [n, K]."""
         s = self.vocabulary.span(span)
         return self.fill(checked(values, s.size, f"{span} ids") + s.start)
 
-    def codes_to_frames(self, codes: Any) -> Ids:
+    def codes_to_frames(self, codes: ArrayLike) -> Ids:
         """codes [T, K] in 0 .. codebook_size-1 -> audio frames [T, K] of ids."""
         c = np.asarray(codes)
         if c.ndim != 2 or c.shape[1] != self.num_codebooks:
@@ -249,7 +248,7 @@ def segment(layout: Layout, name: str, tokens: Prefix) -> Prefix:
     return join([begin, tokens, end])
 
 
-def duration_tokens(layout: Layout, durations: Any) -> Ids:
+def duration_tokens(layout: Layout, durations: ArrayLike) -> Ids:
     """durations [P] in frames, at least 1 each, clipped to the span -> frames [P, K]."""
     d = np.asarray(durations, np.int64)
     if d.ndim != 1 or (d < 1).any():
@@ -262,7 +261,7 @@ def token_durations(layout: Layout, frames: Ids) -> Ids:
     return (frames[:, 0] - layout.vocabulary.span("duration").start + 1).astype(np.int32)
 
 
-def scale_durations(durations: Any, speed: float) -> Ids:
+def scale_durations(durations: ArrayLike, speed: float) -> Ids:
     """Durations [P] at ``speed`` times the rate, at least 1 frame each.
 
     Rounding errors are carried forward, so the total is right to a frame unless a phone is raised
@@ -275,7 +274,7 @@ def scale_durations(durations: Any, speed: float) -> Ids:
     return np.maximum(np.diff(ends, prepend=0), 1).astype(np.int32)
 
 
-def checked(values: Any, size: int, what: str) -> Ids:
+def checked(values: ArrayLike, size: int, what: str) -> Ids:
     """The values as int32. Raises ValueError unless all are whole numbers in 0 .. size - 1."""
     v = np.asarray(values)
     if v.size and (v.dtype.kind not in "iu" or v.min() < 0 or v.max() >= size):

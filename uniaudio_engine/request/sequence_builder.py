@@ -159,7 +159,7 @@ class TaskSequence:
             if spec.place == "aligned" or (spec.modality == "text" and task.length == "durations"):
                 rows = _put_aligned(layout, rows, spec.modality, value)
             if spec.units:
-                aligned.put_units(layout, rows, self.values[units_key(spec)])
+                aligned.put_units(layout, rows, _array(self.values[units_key(spec)]))
             if spec.modality == "span" and value is not None and task.hides_aligned(spec):
                 aligned.put_edit(layout, rows, *_span(value))
         if self._counts_time_left:
@@ -250,6 +250,20 @@ def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
     return TaskSequence(layout, task, values, join(shared), join(body))
 
 
+def sentence_length(task: Task, values: Values, frames: int) -> int:
+    """Rows of a complete sequence after its shared part, with a target of ``frames`` frames."""
+    length = 1 + frames + (task.length == "end")  # with the target's start, and its end
+    for spec in task.inputs:
+        if not in_sequence(spec) or spec is task.shared_prompt:
+            continue
+        value = values.get(spec.name)
+        count = 0 if value is None else len(value)
+        length += count + 2
+        if spec.modality == "text" and task.length == "durations":
+            length += count + 2
+    return length
+
+
 def predicted(task: Task, values: Values, frames: int) -> tuple[int, int]:
     """Frames [begin, end) that the model predicts, of a target of ``frames`` frames.
 
@@ -310,9 +324,9 @@ def _put_aligned(layout: Layout, rows: Ids, modality: str, value: Value) -> Ids:
     if isinstance(value, Sung):
         aligned.put_notes(layout, rows, value.pitches, value.note_frames)
     elif modality == "units":
-        aligned.put_units(layout, rows, value)
+        aligned.put_units(layout, rows, _array(value))
     elif modality == "audio":
-        aligned.put_source(layout, rows, value)
+        aligned.put_source(layout, rows, _array(value))
     return rows
 
 

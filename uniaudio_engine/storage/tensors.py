@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -140,7 +140,7 @@ def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _metadata(data: Any, path: Path) -> dict[str, str]:
+def _metadata(data: object, path: Path) -> dict[str, str]:
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
         raise InputError(
             f"{path}: expected __metadata__ to map strings to strings, got {shown(data)}"
@@ -195,7 +195,7 @@ def _entries(
     return [(name, dtype, shape, begin) for begin, _, name, dtype, shape in rows]
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: object) -> bool:
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
 
 
@@ -215,7 +215,7 @@ def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]
     return out
 
 
-def require_names(got: Mapping[str, Any], expected: set[str], where: str) -> None:
+def require_names(got: Collection[str], expected: set[str], where: str) -> None:
     """Raise :class:`InputError` for missing and left-over tensors."""
     missing, extra = sorted(expected - set(got)), sorted(set(got) - expected)
     parts = [f"missing {first_few(missing)}"] if missing else []

@@ -6,9 +6,11 @@
 Nothing is loaded at import; the lexicon is read at the first call.
 """
 
-from .frontend import MAX_PHONES, Sentence, iter_sentences, phonemize, sentence_words
+from .decode import decode
+from .frontend import MAX_PHONES, Sentence, Word, iter_sentences, phonemize, sentence_words
 from .normalize import normalize
 from .phones import PAUSE, PHONES
+from .pronunciations import read_pronunciations
 from .sentences import split_sentences
 
 __all__ = [
@@ -16,9 +18,12 @@ __all__ = [
     "PAUSE",
     "PHONES",
     "Sentence",
+    "Word",
+    "decode",
     "iter_sentences",
     "normalize",
     "phonemize",
+    "read_pronunciations",
     "sentence_words",
     "split_sentences",
 ]

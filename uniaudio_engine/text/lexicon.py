@@ -117,11 +117,17 @@ class Lexicon:
         fields = self._find(words[i])
         if fields is None:
             return self._letters.pronounce(words[i])
-        code = fields[0]
-        if len(fields) > 1:
-            pos = self._pos.tag(words, i).encode()
-            code = next((field[1:] for field in fields[1:] if field[:1] == pos), code)
-        return [PHONES[byte - PHONE_BASE] for byte in code]
+        return _of_part(fields, self._pos.tag(words, i) if len(fields) > 1 else "n")
+
+    def as_part(self, word: str, pos: str) -> list[str]:
+        """Phones of a word as the part of speech `pos` (`n v j r`)."""
+        fields = self._find(word)
+        return self._letters.pronounce(word) if fields is None else _of_part(fields, pos)
+
+
+def _of_part(fields: list[bytes], pos: str) -> list[str]:
+    code = next((field[1:] for field in fields[1:] if field[:1] == pos.encode()), fields[0])
+    return [PHONES[byte - PHONE_BASE] for byte in code]
 
 
 @cache

@@ -11,10 +11,11 @@ letters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..errors import InputError, first_few
-from .frontend import Sentence, iter_sentences, sentence_words
+from .frontend import Sentence, iter_sentences
 from .phones import PAUSE
 
 SILENCE = "SIL"
@@ -58,28 +59,34 @@ def _cmu(phone: str) -> str:
     return "AH0" if phone == "ax0" else phone.upper()
 
 
-def _labels(
-    sentence: str, labels: Mapping[str, int], lexicon: Mapping[str, list[str]]
-) -> Iterator[str]:
-    for phones in sentence_words(sentence, lexicon):
-        if phones == [PAUSE]:
-            yield SILENCE
-        else:
-            yield from positioned([_cmu(p) for p in phones], labels)
-
-
 def position_sentences(
-    text: str, labels: Mapping[str, int], lexicon: Mapping[str, list[str]] | None = None
+    text: str,
+    labels: Mapping[str, int],
+    lexicon: Mapping[str, Sequence[str]] | None = None,
+    *,
+    markup: str = "auto",
+    paragraph_pause: float | None = None,
 ) -> Iterator[Sentence]:
-    """The sentences of ``text`` in a model's labels.
+    """The sentences of ``text`` in a model's labels; see :func:`iter_sentences` for the options.
 
     Raises :class:`InputError` for a label that the model lacks.
     """
-    for sentence in iter_sentences(text):
-        phones = list(_labels(sentence.text, labels, lexicon or {}))
+    for sentence in iter_sentences(
+        text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause
+    ):
+        words = tuple(
+            replace(word, phones=tuple(_labels(word.phones, labels))) for word in sentence.words
+        )
+        phones = [phone for word in words for phone in word.phones]
         unknown = sorted({p for p in phones if p not in labels})
         if unknown:
             raise InputError(
                 f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
             )
-        yield Sentence(sentence.text, phones)
+        yield replace(sentence, phones=phones, words=words)
+
+
+def _labels(phones: Sequence[str], labels: Mapping[str, int]) -> list[str]:
+    if tuple(phones) == (PAUSE,):
+        return [SILENCE]
+    return positioned([_cmu(p) for p in phones], labels)

@@ -1,48 +1,62 @@
-"""The codec's finish: its decoder against discriminators of spectrogram bands at several
-resolutions.
+"""The codec's finish: its decoder against discriminators of spectrogram bands.
 
 Encoder and codebooks stay as they are, so codes, and any LM trained on them, stay valid.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict
+from uniaudio_engine.storage.config import CodecConfig, ConfigError
 
-from ..run import Prefetch, Run, learning_rate, pick_device, set_learning_rate, settings_from
-from .checkpoint import load_codec
-from .data import CodecData
+from ..checkpoints import load_codec, write_codec_config
+from ..loop import Run, Stateful, Trainer, fit, pick_device
+from ..precision import Arithmetic, choose
+from ..schedules import cosine
+from ..settings import RunSettings
+from .crops import CodecData
 from .losses import SpectralLoss
-from .train import draw_stages, write_config
+from .train_codec import draw_stages
 
-_SETTINGS: dict[str, Any] = {
-    "batch": 12,
-    "frames": 40,
-    "steps": 3000,
-    "lr": 2e-4,
-    "discriminator_lr": 3e-4,
-    "warmup": 100,
-    "seed": 1,
-    "spectral_weight": 15.0,
-    "magnitude_weight": 8.0,
-    "feature_weight": 2.0,
-    "few_stages": 4,
-    "few_share": 0.45,
-    "channels": 64,
-    "judge_from": 0,
-    "data": "data/corpus",
-    "weights": {"tts": 0.8, "t2s": 0.1, "t2m": 0.1},
-}
+
+@dataclass(frozen=True)
+class FinishSettings(RunSettings):
+    """``init``: the spectral run whose decoder is trained on. ``judge_from``: the first step with
+    discriminators. ``codec``: if given, must be the run's.
+    """
+
+    init: str = "runs/codec"
+    codec: CodecConfig | None = None
+    data: str = "data/corpus"
+    weights: dict[str, float] = field(default_factory=lambda: {"tts": 0.8, "t2s": 0.1, "t2m": 0.1})
+    steps: int = 3000
+    seed: int = 1
+    batch: int = 12
+    frames: int = 40
+    lr: float = 2e-4
+    discriminator_lr: float = 3e-4
+    warmup: int = 100
+    spectral_weight: float = 15.0
+    magnitude_weight: float = 8.0
+    feature_weight: float = 2.0
+    few_stages: int = 4
+    few_share: float = 0.45
+    channels: int = 64
+    judge_from: int = 0
+
+
+Batch = tuple[Tensor, int]  # samples [B, N], RVQ stages
 
 
 class BandedConv(nn.Module):
-    """A convolution over three frames for each band by itself: one batched matrix product, weights
-    of unit norm times a gain.
+    """A convolution over three frames, each band by itself, as one batched matrix product.
+
+    Weights have unit norm times a gain.
     """
 
     def __init__(self, bands: int, inputs: int, outputs: int) -> None:
@@ -63,13 +77,14 @@ class BandedConv(nn.Module):
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """Judges each of ``bands`` bands of the complex STFT at one resolution; returns the score map
-    and the features before it.
+    """Judges each of ``bands`` bands of the complex STFT at one resolution.
 
-    The bands of DAC's discriminator (arXiv 2306.06546), but with a band's bins as the inputs of
+    The bands are those of DAC's discriminator (arXiv 2306.06546), but with a band's bins as the inputs of
     matrix products instead of 2-D convolutions over them: a hundredth of the arithmetic, which is
     what makes the finish possible on a CPU.
     """
+
+    hann: Tensor  # [window]
 
     def __init__(self, window: int, channels: int, bands: int = 8, layers: int = 3) -> None:
         super().__init__()
@@ -105,6 +120,8 @@ class SpectrogramDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
+    """One discriminator for each window length."""
+
     def __init__(self, channels: int, windows: tuple[int, ...] = (1024, 512, 256)) -> None:
         super().__init__()
         self.parts = nn.ModuleList(SpectrogramDiscriminator(w, channels) for w in windows)
@@ -114,105 +131,113 @@ class Discriminators(nn.Module):
 
 
 def learn_to_judge(
-    judge: Discriminators, optimizer: torch.optim.Optimizer, real: Tensor, fake: Tensor, device: str
+    judge: Discriminators,
+    optimizer: torch.optim.Optimizer,
+    real: Tensor,
+    fake: Tensor,
+    arithmetic: Arithmetic,
 ) -> Tensor:
-    """One hinge-loss step of the discriminators; the loss, a discriminator's mean."""
+    """One hinge-loss step of the discriminators; returns the loss, a discriminator's mean."""
     loss = real.new_zeros(())
-    with torch.autocast(device, torch.bfloat16):
+    with arithmetic.autocast():
         for (real_score, _), (fake_score, _) in zip(judge(real), judge(fake), strict=True):
-            loss = (
-                loss
-                + (1 - real_score.float()).relu().mean()
-                + (1 + fake_score.float()).relu().mean()
-            )
+            right = (1 - real_score.float()).relu().mean()
+            loss = loss + right + (1 + fake_score.float()).relu().mean()
     loss = loss / len(judge.parts)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(judge.parameters(), 10.0)
     optimizer.step()
-    return loss
+    return loss.detach()
 
 
-def judged(judge: Discriminators, real: Tensor, fake: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """What the decoder is taught: to be taken for real, and to have the features of the real clip
-    (relative L1).
+def judged(
+    judge: Discriminators, real: Tensor, fake: Tensor, arithmetic: Arithmetic
+) -> tuple[Tensor, Tensor]:
+    """The decoder's losses: to be taken for real, and to have the real clip's features (relative
+    L1).
     """
     fool = feature = real.new_zeros(())
     judge.requires_grad_(False)
-    with torch.autocast(device, torch.bfloat16):
+    with arithmetic.autocast():
         for (_, want), (score, made) in zip(judge(real), judge(fake), strict=True):
             fool = fool - score.float().mean()
             for a, b in zip(want, made, strict=True):
-                feature = (
-                    feature
-                    + (a.detach() - b).float().abs().mean() / a.detach().float().abs().mean()
-                )
+                a = a.detach()
+                feature = feature + (a - b).float().abs().mean() / a.float().abs().mean()
     judge.requires_grad_(True)
     return fool / len(judge.parts), feature / len(judge.parts)
 
 
-def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
-    """``config["init"]`` names the finished spectral run; its decoder goes on here, from
-    ``judge_from`` steps on with discriminators.
-    """
-    s = settings_from(config, _SETTINGS, ("codec", "init"))
-    device = pick_device(device_name)
-    torch.manual_seed(s["seed"])
-    model = load_codec(config["init"]).to(device)
-    codec_config = model.config
-    if "codec" in config and from_dict(CodecConfig, config["codec"], "codec") != codec_config:
-        raise ValueError(
-            f"codec: the config differs from that of {config['init']}; leave the section out"
+class FinishTrainer(Trainer[Batch]):
+    """The decoder; the discriminators take their own step inside the loss."""
+
+    clip = 100.0
+
+    def __init__(self, s: FinishSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        device = arithmetic.device
+        self.model = load_codec(s.init).to(device)  # in evaluation mode: codebooks must not move
+        self.config = self.model.config
+        if s.codec is not None and s.codec != self.config:
+            raise ConfigError(f"codec: the config differs from that of {s.init}; leave it out")
+        for part in (self.model.encoder, self.model.quantizer):
+            part.requires_grad_(False)
+        self.judge = Discriminators(s.channels).to(device)
+        self.data = CodecData(s.data, self.config.frame_size, s.frames, s.weights)
+        self.spectral_loss = SpectralLoss(self.config.sample_rate).to(device)
+        adamw = torch.optim.AdamW
+        self.optimizer, self.judge_optimizer = (
+            adamw(part.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.01)
+            for part, lr in ((self.model.decoder, s.lr), (self.judge, s.discriminator_lr))
         )
-    for part in (model.encoder, model.quantizer):
-        part.requires_grad_(False)
-    judge = Discriminators(s["channels"]).to(device)
-    data = CodecData(s["data"], codec_config.frame_size, s["frames"], s["weights"])
-    loss_fn = SpectralLoss(codec_config.sample_rate).to(device)
-    opt = torch.optim.AdamW(
-        model.decoder.parameters(), lr=s["lr"], betas=(0.8, 0.99), weight_decay=0.01
-    )
-    opt_judge = torch.optim.AdamW(
-        judge.parameters(), lr=s["discriminator_lr"], betas=(0.8, 0.99), weight_decay=0.01
-    )
-    run = Run(out, s["steps"])
-    run.register(model=model, judge=judge, optimizer=opt, optimizer_judge=opt_judge)
-    run.resume()
-    write_config(codec_config, out)
-    batches = Prefetch(
-        lambda rng: (
-            data.batch(rng, s["batch"])[0],
-            draw_stages(rng, codec_config.num_codebooks, s["few_stages"], s["few_share"]),
-        ),
-        s["seed"],
-        run.step,
-    )
-    model.eval()  # the codebooks must not move
-    with run.progress() as bar:
-        while run.step < s["steps"]:
-            samples, stages = batches.next()
-            samples = samples.to(device, non_blocking=True)
-            for o, peak in ((opt, s["lr"]), (opt_judge, s["discriminator_lr"])):
-                set_learning_rate(o, learning_rate(run.step, s["steps"], peak, s["warmup"]))
-            z = model.quantizer.decode(
-                model.encode(samples, stages)
-            )  # in float32: the codes that the engine will see
-            with torch.autocast(device.type, torch.bfloat16):
-                fake = model.synthesize(z)
-            mel, magnitude = loss_fn(samples, fake)
-            loss = s["spectral_weight"] * (mel + s["magnitude_weight"] * magnitude)
-            values = {"mel": mel, "mag": magnitude}
-            if run.step >= s["judge_from"]:
-                values["judge"] = learn_to_judge(
-                    judge, opt_judge, samples, fake.detach(), device.type
-                )
-                values["fool"], values["feature"] = judged(judge, samples, fake, device.type)
-                loss = loss + values["fool"] + s["feature_weight"] * values["feature"]
-            opt.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.decoder.parameters(), 100.0)
-            opt.step()
-            bar.update()
-            run.log(bar, **{f"finish/{k}": float(v.detach()) for k, v in values.items()})
-            if not run.tick():
-                break
+        self.optimizers = [(self.optimizer, s.lr)]
+        self.inner_optimizers = [(self.judge_optimizer, s.discriminator_lr)]
+
+    def parts(self) -> dict[str, Stateful]:
+        return {
+            "model": self.model,
+            "judge": self.judge,
+            "optimizer": self.optimizer,
+            "optimizer_judge": self.judge_optimizer,
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.decoder.parameters())
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        write_codec_config(self.config, run.folder)
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        s = self.settings
+        samples, _ = self.data.batch(rng, s.batch)
+        return samples, draw_stages(rng, self.config.num_codebooks, s.few_stages, s.few_share)
+
+    def rate(self, step: int, done: float) -> float:
+        return cosine(step, done, self.settings.warmup)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        s, stages = self.settings, batch[1]
+        samples = batch[0].to(self.arithmetic.device, non_blocking=True)
+        # in float32, for the codes that the engine will see
+        z = self.model.quantizer.decode(self.model.encode(samples, stages))
+        with self.arithmetic.autocast():
+            fake = self.model.synthesize(z)
+        mel, magnitude = self.spectral_loss(samples, fake)
+        loss = s.spectral_weight * (mel + s.magnitude_weight * magnitude)
+        values: dict[str, Tensor | float] = {"finish/mel": mel, "finish/mag": magnitude}
+        if step >= s.judge_from:
+            values["finish/judge"] = learn_to_judge(
+                self.judge, self.judge_optimizer, samples, fake.detach(), self.arithmetic
+            )
+            fool, feature = judged(self.judge, samples, fake, self.arithmetic)
+            values |= {"finish/fool": fool, "finish/feature": feature}
+            loss = loss + fool + s.feature_weight * feature
+        return loss, values
+
+
+def train(settings: FinishSettings, out: str | Path, device: str = "auto") -> None:
+    """Finishes, or resumes, the decoder of ``settings.init`` in the folder ``out``."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    fit(FinishTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -10,9 +10,8 @@ of encoder and codebooks: from then on codes stay, and only the decoder learns.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,21 @@ from uniaudio_engine.storage.tensors import from_bfloat16
 from uniaudio_engine.text.phones import PHONES
 
 from .. import packed
+from ..checkpoints import load_codec, write_codec_config
 from ..corpus.reading import Examples, open_corpus
+from ..loop import Run, Stateful, Trainer, fit, pick_device
 from ..models.spectral import SpectralCodec
-from ..run import Prefetch, Run, decay_groups, pick_device, set_learning_rate, settings_from
+from ..precision import Arithmetic, choose
+from ..schedules import decay_groups, trapezoid
+from ..settings import RunSettings, require
 from .adversarial import Discriminators, judged, learn_to_judge
-from .checkpoint import load_codec
-from .data import NO_PHONE
+from .crops import NO_PHONE
 from .losses import SpectralLoss, waveform_loss
-from .train import _Averages, draw_stages, phone_loss, write_config
+from .train_codec import Averages, draw_stages, phone_loss
 
 LEVEL_DB = -23.0  # what corpora are made at; the losses compare at this level
 _SPREAD_DB = 6.0  # of the levels of most clips
 _RANGE_DB = (-60.0, -3.0)  # of those of the others, evenly
-
-_SETTINGS: dict[str, Any] = {
-    "batch": 12, "frames": 64, "steps": 20000, "lr": 5e-4, "discriminator_lr": 3e-4, "warmup": 200, "fall": 2000, "seed": 0,
-    "phone_weight": 0.3, "magnitude_weight": 8.0, "waveform_weight": 0.5, "commit_weight": 0.25,
-    "judge_from": 1200, "judge_warmup": 300, "spectral_weight": 15.0, "feature_weight": 2.0, "channels": 64, "windows": [1024, 512, 256], "judged_clips": 6,
-    "encoder_until": 1000000, "few_stages": 4, "few_share": 0.55, "wide_share": 0.2, "average": 0.999, "save_minutes": 4.0, "minutes": 0.0, "sources": [],
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,30 +54,60 @@ class Source:
     roles: tuple[str, ...] = ("target",)
 
 
-def read_sources(rows: Sequence[Mapping[str, Any]]) -> list[Source]:
-    """Raises ValueError for an unknown key or a missing one."""
-    known = {f.name for f in fields(Source)}
-    found = []
-    for row in rows:
-        if unknown := set(row) - known:
-            raise ValueError(
-                f"sources: unknown key {sorted(unknown)[0]!r}; known: {', '.join(sorted(known))}"
-            )
-        if missing := {"data", "task", "weight"} - set(row):
-            raise ValueError(f"sources: {sorted(missing)[0]} is missing in {dict(row)}")
-        found.append(Source(**{**row, "roles": tuple(row.get("roles", ("target",)))}))
-    if not found:
-        raise ValueError(
-            "sources: expected at least one, such as {data: data/real, task: tts, weight: 1}"
+@dataclass(frozen=True)
+class JointSettings(RunSettings):
+    """``init``: a model folder, a codec run or a file of ``export`` to go on from; "" is from
+    nothing. ``sources``: what is heard, and how often.
+
+    ``few_stages``: how many codebooks the LM will model, used alone in a share ``few_share`` of the
+    steps. ``wide_share``: of clips at any level from -60 to -3 dB, the others lie around -23.
+    ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
+    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``decay_share``: of
+    the run, over which the learning rate falls. ``average``: the decay of the averaged weights.
+    """
+
+    init: str = ""
+    codec: CodecConfig = field(default_factory=lambda: CodecConfig("spectral"))
+    sources: tuple[Source, ...] = ()
+    steps: int = 60000
+    batch: int = 12
+    frames: int = 64
+    lr: float = 5e-4
+    discriminator_lr: float = 3e-4
+    warmup: int = 200
+    decay_share: float = 0.1
+    phone_weight: float = 0.3
+    magnitude_weight: float = 8.0
+    waveform_weight: float = 0.5
+    commit_weight: float = 0.25
+    spectral_weight: float = 15.0
+    feature_weight: float = 2.0
+    judge_from: int = 1200
+    judge_warmup: int = 300
+    judged_clips: int = 6
+    channels: int = 64
+    windows: tuple[int, ...] = (1024, 512, 256)
+    encoder_until: int = 1_000_000
+    few_stages: int = 4
+    few_share: float = 0.55
+    wide_share: float = 0.2
+    average: float = 0.999
+
+    def check(self) -> None:
+        super().check()
+        require(
+            bool(self.sources),
+            "sources",
+            "at least one, such as {data: data/real, task: tts, weight: 1}",
+            (),
         )
-    return found
 
 
 @dataclass
 class Mixture:
     """Draws batches of crops from sources by weight, at many levels."""
 
-    sources: list[Source]
+    sources: Sequence[Source]
     frame_size: int
     frames: int
     wide_share: float
@@ -228,7 +253,11 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        self.values = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew with the weights as they are."""
+        self.values = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, step: int, steps: int) -> None:
@@ -241,7 +270,7 @@ class Average:
     def state_dict(self) -> dict[str, Any]:
         return dict(self.values)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
         self.values = {k: v.clone() for k, v in state.items()}
 
 
@@ -270,117 +299,122 @@ class PairedLoss(SpectralLoss):
         return mel_loss / n, magnitude_loss / n
 
 
-def _rate(step: int, s: Mapping[str, Any], seconds: float) -> float:
-    """Share of the peak learning rate: up over ``warmup`` steps, level, down to 5 % over the last
-    ``fall`` steps, or over the last quarter of ``minutes``, whichever is sooner."""
-    left = (s["steps"] - step) / max(1, s["fall"])
-    if s["minutes"]:
-        left = min(left, 4 * (1 - seconds / (60 * s["minutes"])))
-    return min(1.0, (step + 1) / s["warmup"], max(0.05, left))
-
-
 AVERAGED_EVERY = 10  # steps
+Batch = tuple[
+    Tensor, Tensor, Tensor, int
+]  # samples [B, N], gains [B, 1], phones [B, T], RVQ stages
 
 
-def train(config: dict[str, Any], out: str | Path, device_name: str = "auto") -> None:
-    """``config``: settings (see ``_SETTINGS``), ``codec`` (its shape) and ``init`` (what to go on
-    from; left out: from nothing).  ``minutes`` > 0 ends this process by the clock."""
-    s = settings_from(config, _SETTINGS, ("codec", "init"))
-    device = pick_device(device_name)
-    torch.manual_seed(s["seed"])
-    codec_config = from_dict(CodecConfig, config["codec"], "codec")
-    model = SpectralCodec(codec_config).to(device)
-    if "init" in config and not (Path(out) / "checkpoint.pt").exists():
-        grown(model, read_weights(config["init"])[1])
-    data = Mixture(
-        read_sources(s["sources"]), codec_config.frame_size, s["frames"], s["wide_share"]
-    )
-    phone_head = nn.Linear(codec_config.codebook_dim, len(data.phones)).to(device)
-    judge = Discriminators(s["channels"], tuple(s["windows"])).to(device)
-    loss_fn = PairedLoss(codec_config.sample_rate).to(device)
-    optimizer = torch.optim.AdamW(
-        decay_groups(model, 0.01) + [{"params": list(phone_head.parameters())}],
-        lr=s["lr"],
-        betas=(0.8, 0.99),
-        fused=True,
-    )
-    opt_judge = torch.optim.AdamW(
-        judge.parameters(),
-        lr=s["discriminator_lr"],
-        betas=(0.8, 0.99),
-        weight_decay=0.01,
-        fused=True,
-    )
-    average = Average(model, s["average"])
-    run = Run(out, s["steps"], s["save_minutes"])
-    began = time.monotonic()
-    run.register(
-        model=model, averages=_Averages(model.quantizer), average=average, phone_head=phone_head,
-        judge=judge, optimizer=optimizer, optimizer_judge=opt_judge,
-    )  # fmt: skip
-    run.resume()
-    write_config(codec_config, out)
-    batches = Prefetch(
-        lambda rng: (
-            *data.batch(rng, s["batch"]),
-            draw_stages(rng, codec_config.num_codebooks, s["few_stages"], s["few_share"]),
-        ),
-        s["seed"],
-        run.step,
-    )
-    model.train()
-    with run.progress() as bar:
-        while run.step < s["steps"]:
-            samples, gains, phones, stages = batches.next()
-            samples, gains, phones = (
-                x.to(device, non_blocking=True) for x in (samples, gains, phones)
+class JointTrainer(Trainer[Batch]):
+    """Encoder, quantizer and decoder together, and the discriminators, which take their own step
+    inside the loss.
+    """
+
+    clip = 2.0
+
+    def __init__(self, s: JointSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        device, c = arithmetic.device, s.codec
+        self.model = SpectralCodec(c).to(device).train()
+        self.data = Mixture(s.sources, c.frame_size, s.frames, s.wide_share)
+        self.phone_head = nn.Linear(c.codebook_dim, len(self.data.phones)).to(device)
+        self.judge = Discriminators(s.channels, s.windows).to(device)
+        self.spectral_loss = PairedLoss(c.sample_rate).to(device)
+        adamw = torch.optim.AdamW
+        groups = [*decay_groups(self.model, 0.01), {"params": list(self.phone_head.parameters())}]
+        self.optimizer = adamw(groups, lr=s.lr, betas=(0.8, 0.99), fused=True)
+        self.judge_optimizer = adamw(
+            self.judge.parameters(),
+            lr=s.discriminator_lr,
+            betas=(0.8, 0.99),
+            weight_decay=0.01,
+            fused=True,
+        )
+        self.optimizers = [(self.optimizer, s.lr)]
+        self.inner_optimizers = [(self.judge_optimizer, s.discriminator_lr)]
+        self.average = Average(self.model, s.average)
+
+    def parts(self) -> dict[str, Stateful]:
+        return {
+            "model": self.model,
+            "averages": Averages(self.model.quantizer),
+            "average": self.average,
+            "phone_head": self.phone_head,
+            "judge": self.judge,
+            "optimizer": self.optimizer,
+            "optimizer_judge": self.judge_optimizer,
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.model.parameters(), *self.phone_head.parameters()]
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        write_codec_config(self.settings.codec, run.folder)
+        if not resumed and self.settings.init:
+            grown(self.model, read_weights(self.settings.init)[1])
+            self.average.restart()
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        s = self.settings
+        stages = draw_stages(rng, s.codec.num_codebooks, s.few_stages, s.few_share)
+        return (*self.data.batch(rng, s.batch), stages)
+
+    def rate(self, step: int, done: float) -> float:
+        s = self.settings
+        return max(0.05, trapezoid(step, done, s.warmup, s.decay_share))
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        s, stages = self.settings, batch[3]
+        samples, gains, phones = (
+            x.to(self.arithmetic.device, non_blocking=True) for x in batch[:3]
+        )
+        if step % AVERAGED_EVERY == 0:
+            self.average.update(step, AVERAGED_EVERY)
+        z, commit, phone = self._quantized(samples, phones, stages, step >= s.encoder_until)
+        with self.arithmetic.autocast():
+            fake = self.model.synthesize(z)
+        real, fake = samples * gains, fake * gains
+        mel, magnitude = self.spectral_loss(real, fake)
+        wave = waveform_loss(real, fake)
+        loss = mel + s.magnitude_weight * magnitude
+        if stages == s.codec.num_codebooks:  # fewer stages have no bits for exact phases
+            loss = loss + s.waveform_weight * wave
+        loss = loss + s.commit_weight * commit + s.phone_weight * phone
+        values: dict[str, Tensor | float] = {
+            "joint/mel": mel, "joint/mag": magnitude, "joint/wave": wave, "joint/phone": phone, "joint/commit": commit,
+        }  # fmt: skip
+        if step >= s.judge_from:
+            few = slice(0, s.judged_clips)
+            values["joint/judge"] = learn_to_judge(
+                self.judge, self.judge_optimizer, real[few], fake[few].detach(), self.arithmetic
             )
-            seconds = time.monotonic() - began
-            share = _rate(run.step, s, seconds)
-            set_learning_rate(optimizer, s["lr"] * share)
-            set_learning_rate(opt_judge, s["discriminator_lr"] * share)
-            frozen = run.step >= s["encoder_until"]
-            if frozen:
-                model.quantizer.eval()
-                model.encoder.requires_grad_(False)
-                z = model.quantizer.decode(model.encode(samples, stages))
-                commit = phone = z.new_zeros(())
-            else:
-                with torch.autocast(device.type, torch.bfloat16):
-                    z = model.latent(samples)
-                z, first, _, commit = model.quantizer(z, stages)
-                # a clip that is labelled weighs what it would in a batch where all are
-                phone = phone_loss(phone_head, first, phones) * (phones != NO_PHONE).float().mean()
-            with torch.autocast(device.type, torch.bfloat16):
-                fake = model.synthesize(z)
-            real, fake = samples * gains, fake * gains
-            mel, magnitude = loss_fn(real, fake)
-            wave = waveform_loss(real, fake)
-            spectral = mel + s["magnitude_weight"] * magnitude
-            if stages == codec_config.num_codebooks:  # fewer stages have no bits for exact phases
-                spectral = spectral + s["waveform_weight"] * wave
-            teaching = s["commit_weight"] * commit.float() + s["phone_weight"] * phone
-            values = {"mel": mel, "mag": magnitude, "wave": wave, "phone": phone, "commit": commit}
-            if run.step < s["judge_from"]:
-                loss = spectral + teaching
-            else:
-                few = slice(0, s["judged_clips"])
-                values["judge"] = learn_to_judge(
-                    judge, opt_judge, real[few], fake[few].detach(), device.type
-                )
-                values["fool"], values["feature"] = judged(judge, real[few], fake[few], device.type)
-                ramp = min(1.0, (run.step - s["judge_from"] + 1) / s["judge_warmup"])
-                against = values["fool"] + s["feature_weight"] * values["feature"]
-                # divided by spectral_weight: encoder and codebooks keep the balance that they have learned with
-                loss = spectral + teaching + ramp * against / s["spectral_weight"]
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-            optimizer.step()
-            if (run.step + 1) % AVERAGED_EVERY == 0:
-                average.update(run.step, AVERAGED_EVERY)
-            bar.update()
-            run.log(bar, **{f"joint/{k}": float(v.detach()) for k, v in values.items()})
-            run.stopping |= 0 < s["minutes"] * 60 <= seconds
-            if not run.tick():
-                break
+            fool, feature = judged(self.judge, real[few], fake[few], self.arithmetic)
+            values |= {"joint/fool": fool, "joint/feature": feature}
+            ramp = min(1.0, (step - s.judge_from + 1) / s.judge_warmup)
+            # divided by spectral_weight instead of multiplying all others by it: the clipping of
+            # gradients keeps the meaning that it has without discriminators
+            loss = loss + ramp * (fool + s.feature_weight * feature) / s.spectral_weight
+        return loss, values
+
+    def _quantized(
+        self, samples: Tensor, phones: Tensor, stages: int, frozen: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantized latents [B, E, T], the commitment loss and the phone loss."""
+        if frozen:
+            self.model.quantizer.eval()
+            self.model.encoder.requires_grad_(False)
+            z = self.model.quantizer.decode(self.model.encode(samples, stages))
+            return z, z.new_zeros(()), z.new_zeros(())
+        with self.arithmetic.autocast():
+            z = self.model.latent(samples)
+        z, first, _, commit = self.model.quantizer(z, stages)
+        # a clip that is labelled weighs what it would in a batch where all are
+        labelled = (phones != NO_PHONE).float().mean()
+        return z, commit.float(), phone_loss(self.phone_head, first, phones) * labelled
+
+
+def train(settings: JointSettings, out: str | Path, device: str = "auto") -> None:
+    """Trains, or resumes, a codec in the folder ``out``."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    fit(JointTrainer(settings, arithmetic), settings, out, arithmetic)

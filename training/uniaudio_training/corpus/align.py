@@ -1,8 +1,8 @@
 """Phones in time for real recordings: a small network names the phone of each 10 ms, and the best
 path through the text's phones says when each is spoken.
 
-    uniaudio-corpus align train --exact data/kokoro data/corpus --out runs/aligner
-    uniaudio-corpus align run data/real --aligner runs/aligner --out data/aligned
+    uniaudio-train corpus align train --exact data/kokoro data/corpus --out runs/aligner
+    uniaudio-train corpus align run data/real --aligner runs/aligner --out data/aligned
 
 ``train`` learns from corpora whose times are exact (a teacher's, flite's) in noise, rooms and other
 throats, then may go on with what it has aligned itself (``--real``).  ``run`` writes the corpus
@@ -29,7 +29,12 @@ from torch import Tensor, nn
 from uniaudio_engine.text import sentence_words
 from uniaudio_engine.text.phones import PAUSE, PHONES
 
-from ..evaluate.recogniser import BANDS, HOP, augment, mel_power
+from ..evaluate.recogniser import BANDS, HOP, mel_power
+from ..evaluate.train_recogniser import augment
+from ..loop import Stateful, Trainer, fit, pick_device
+from ..precision import Arithmetic, choose
+from ..schedules import cosine, decay_groups
+from ..settings import RunSettings
 from .reading import CorpusError, Example, open_corpus
 from .schema import SAMPLE_RATE, SPLITS, Phone, Track
 from .shards import MANIFEST
@@ -104,7 +109,7 @@ class Aligner(nn.Module):
 
         path = Path(folder) / "aligner.safetensors" if Path(folder).is_dir() else Path(folder)
         if not path.is_file():
-            raise CorpusError(f"{folder}: no aligner; train one: uniaudio-corpus align train")
+            raise CorpusError(f"{folder}: no aligner; train one: uniaudio-train corpus align train")
         model = cls()
         model.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
         return model.eval()
@@ -271,35 +276,59 @@ def classes_of(phones: Sequence[Phone], steps: int, stretch: float = 1.0) -> NDA
     return ids[np.searchsorted(ends, (np.arange(steps) + 0.5) * STEP)]
 
 
-def train(folders: Sequence[str], out: Path, steps: int, batch: int = 16, seed: int = 0) -> Aligner:
-    """Trains or resumes in ``out``; writes ``aligner.safetensors`` at the end."""
-    from ..run import Prefetch, Run, decay_groups, learning_rate, set_learning_rate
+@dataclass(frozen=True)
+class AlignerSettings(RunSettings):
+    """``exact``: corpora whose phones have times."""
 
-    torch.manual_seed(seed)
-    model = Aligner().train()
-    optimizer = torch.optim.AdamW(decay_groups(model, 0.01), lr=2e-3, betas=(0.9, 0.98))
-    data = _Data(folders, "train")
-    run = Run(out, steps, minutes=2.0)
-    run.register(model=model, optimizer=optimizer)
-    run.resume()
-    batches = Prefetch(lambda rng: data.batch(rng, batch), seed, run.step)
-    with run.progress() as bar:
-        while run.step < steps:
-            x, y = batches.next()
-            set_learning_rate(optimizer, learning_rate(run.step, steps, 2e-3, 100, floor=0.01))
-            with torch.autocast("cpu", torch.bfloat16):
-                logp = model(x)
-            loss = F.nll_loss(logp.flatten(0, 1), y.flatten(), ignore_index=-1)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            bar.update()
-            run.log(bar, every=25, **{"train/phone": float(loss.detach())})
-            if not run.tick():
-                break
-    model.save(out / "aligner.safetensors")
-    return model.eval()
+    exact: tuple[str, ...] = ()
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 2e-3
+    warmup: int = 100
+    checkpoint_minutes: float = 2.0
+
+
+class AlignerTrainer(Trainer[tuple[Tensor, Tensor]]):
+    """Cross-entropy of the phone of each step."""
+
+    def __init__(self, s: AlignerSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        self.model = Aligner().to(arithmetic.device).train()
+        self.data = _Data(s.exact, "train")
+        groups = decay_groups(self.model, 0.01)
+        self.optimizer = torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.98))
+        self.optimizers = [(self.optimizer, s.lr)]
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"model": self.model, "optimizer": self.optimizer}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        return self.data.batch(rng, self.settings.batch)
+
+    def rate(self, step: int, done: float) -> float:
+        return cosine(step, done, self.settings.warmup, floor=0.01)
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        x, y = (b.to(self.arithmetic.device, non_blocking=True) for b in batch)
+        with self.arithmetic.autocast():
+            logp = self.model(x)
+        loss = F.nll_loss(logp.flatten(0, 1), y.flatten(), ignore_index=-1)
+        return loss, {"train/phone": loss}
+
+
+def train(settings: AlignerSettings, out: str | Path, device: str = "cpu") -> Aligner:
+    """Trains, or resumes, an aligner in ``out``; writes ``aligner.safetensors`` at the end."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    trainer = AlignerTrainer(settings, arithmetic)
+    fit(trainer, settings, out, arithmetic)
+    trainer.model.save(Path(out) / "aligner.safetensors")
+    return trainer.model.eval()
 
 
 def border_errors(model: Aligner, folder: str | Path, split: str, limit: int) -> dict[str, Any]:
@@ -422,7 +451,7 @@ def _one(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus align", description="Phones in time for recordings with a text."
+        prog="uniaudio-train corpus align", description="Phones in time for recordings with a text."
     )
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("train", help="train the aligner on corpora with exact times")
@@ -444,7 +473,9 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         if args.command == "train":
-            train(args.exact, args.out, args.steps, args.batch)
+            settings = AlignerSettings(exact=tuple(args.exact), steps=args.steps, batch=args.batch)
+            settings.check()
+            train(settings, args.out)
             return 0
         model = Aligner.load(args.aligner)
         if args.command == "test":
@@ -453,7 +484,7 @@ def main(argv: list[str] | None = None) -> int:
             report = align_corpus(model, args.corpus, args.out, args.splits.split(","))
             print(json.dumps(report, indent=1))
     except (CorpusError, ValueError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,6 +1,6 @@
 """Pairs for the other tasks from recordings: what was said by real people stays the target.
 
-    uniaudio-corpus derive data/aligned --sounds data/noises --tasks se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
+    uniaudio-train corpus derive data/aligned --sounds data/noises --tasks se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
 
 =======  ==================================================================================================
 task     how
@@ -33,7 +33,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from . import captions, degrade
+from . import degrade, wordings
 from .degrade import to_pcm
 from .reading import Corpus, CorpusError, Example, Examples, open_corpus
 from .recipes import F0_BINS, LEVEL_BINS, RATE_BINS, Draft, Take, bin_of, median_f0, phone_rate
@@ -208,13 +208,13 @@ def i_tts(rng: Rng, bench: Bench) -> Draft:
             label = Instruction(
                 voice, f0, speed, gain, round(f0_hz, 2), round(pace, 3), round(loud, 2)
             )
-            caption = captions.instruction(rng, voice, f0, speed, gain)
+            caption = wordings.instruction(rng, voice, f0, speed, gain)
             return Draft(
                 {"target": taken(example, to_pcm(samples))},
                 {"caption": caption, "instruction": label},
             )
     raise CorpusError(
-        "i_tts needs recordings with phones in time; align them: uniaudio-corpus align"
+        "i_tts needs recordings with phones in time; align them: uniaudio-train corpus align"
     )
 
 
@@ -253,7 +253,7 @@ def s_edit(rng: Rng, bench: Bench) -> Draft:
         said = Take(source, "", example.track().speaker)
         return Draft({"target": taken(example), "source": said}, {"edit": edit})
     raise CorpusError(
-        "s_edit needs recordings with words in time; align them: uniaudio-corpus align"
+        "s_edit needs recordings with words in time; align them: uniaudio-train corpus align"
     )
 
 
@@ -328,7 +328,7 @@ def derive(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus derive", description="Pairs for other tasks from recordings."
+        prog="uniaudio-train corpus derive", description="Pairs for other tasks from recordings."
     )
     parser.add_argument(
         "speech", type=Path, help="tts shards of recordings, aligned for i_tts and s_edit"
@@ -353,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
         sounds = [open_corpus(s) for s in args.sounds]
         derive(open_corpus(args.speech), sounds, hours, args.out, args.splits.split(","), args.seed)
     except (CorpusError, ValueError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     return 0
 

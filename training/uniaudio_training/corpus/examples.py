@@ -18,7 +18,8 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from .schema import SAMPLE_RATE, Label
-from .shards import SOURCES, ShardSpec, draw_shard
+from .shards import ShardSpec, draw_shard
+from .sources import SOURCES
 
 SPOKEN = ("flite", "wordnet", "uniaudio_training")
 OWN = ("uniaudio_training",)
@@ -115,7 +116,7 @@ _STEPS = "C C# D D# E F F# G G# A A# B".split()
 
 
 def song_text() -> str:
-    """The score as text (``uniaudio_engine/score.py``)."""
+    """The score as text (``uniaudio_engine/score/``)."""
     lines = [
         f"{_STEPS[pitch % 12]}{pitch // 12 - 1} {beats:g} {word}"
         for pitch, beats, word in song_notes()

@@ -1,6 +1,6 @@
 """Several corpora as one folder of shards, as the LM's tokens want it.
 
-    uniaudio-corpus join data/aligned data/derived data/kokoro data/procedural --out data/all
+    uniaudio-train corpus join data/aligned data/derived data/kokoro data/procedural --out data/all
 
 Audio is linked, not copied; shards and examples get new numbers, and the manifest names the sources
 of all with their licences.
@@ -58,7 +58,7 @@ def join(folders: Sequence[Path], out: Path) -> dict[str, int]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus join", description="Several corpora as one folder of shards."
+        prog="uniaudio-train corpus join", description="Several corpora as one folder of shards."
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         for task, count in join(args.folders, args.out).items():
             print(f"{task}: {count} shards")
     except (CorpusError, ValueError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     return 0
 

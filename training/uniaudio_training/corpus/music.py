@@ -4,6 +4,7 @@ tinysoundfont.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,25 +41,35 @@ _PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 0, 
 @dataclass(frozen=True)
 class Music:
     """float32 samples [N] at 16 kHz mono, and the parameters that a caption names
-    (``captions.music``).
+    (``wordings.music``).
     """
 
     samples: np.ndarray
     parameters: dict[str, Any]
 
 
-@lru_cache(maxsize=1)
-def _synth() -> Any:
-    try:
-        import tinysoundfont
-    except ImportError:
+def require_tinysoundfont() -> None:
+    """Raises RuntimeError unless the package that plays instruments is installed."""
+    if importlib.util.find_spec("tinysoundfont") is None:
         raise RuntimeError(
-            "music needs tinysoundfont: pip install --no-deps tinysoundfont"
-        ) from None
+            "music needs tinysoundfont; install it: pip install --no-deps tinysoundfont"
+        )
+
+
+def require_soundfont() -> None:
+    """Raises RuntimeError unless the instruments' samples are installed."""
     if not SOUNDFONT.exists():
         raise RuntimeError(
             f"music needs {SOUNDFONT.name}; install it (Debian: apt-get install fluid-soundfont-gm)"
         )
+
+
+@lru_cache(maxsize=1)
+def _synth() -> Any:
+    require_tinysoundfont()
+    require_soundfont()
+    import tinysoundfont
+
     synth = tinysoundfont.Synth(samplerate=SAMPLE_RATE)
     return synth, synth.sfload(str(SOUNDFONT))
 

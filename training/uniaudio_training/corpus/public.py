@@ -1,7 +1,7 @@
 """Public corpora as shards: recipes that know how each corpus lays out its files, its licence and
 its speakers.
 
-    uniaudio-corpus public librispeech LibriSpeech --out data/real
+    uniaudio-train corpus public librispeech LibriSpeech --out data/real
 
 A recipe yields clips (an audio file, its text, its speaker); :func:`convert` makes shards of them
 in the corpus' own format (``shards.py``), one level for all, silence at the ends cut to
@@ -441,9 +441,9 @@ def convert(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus public",
+        prog="uniaudio-train corpus public",
         description="Public corpora as shards, with their licences and a report of what was dropped.",
-        epilog="example: uniaudio-corpus public librispeech LibriSpeech --out data/real",
+        epilog="example: uniaudio-train corpus public librispeech LibriSpeech --out data/real",
     )
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("source", type=Path, help="the corpus' folder")
@@ -456,7 +456,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = convert(args.recipe, args.source, args.out, held)
     except (CorpusError, ValueError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0

@@ -172,7 +172,7 @@ class Corpus:
             have = ", ".join(f"{t} ({'/'.join(self.splits(t))})" for t in self.tasks) or "nothing"
             raise CorpusError(
                 f"{self.folder}: no {task} examples for {split}; it has {have}; make them: "
-                f"uniaudio-corpus make --tasks {task} --out {self.folder}"
+                f"uniaudio-train corpus make --tasks {task} --out {self.folder}"
             )
         return self._groups[key]
 
@@ -186,7 +186,7 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """A folder of ``uniaudio-corpus make``, or a user's manifest of recordings (``.jsonl``, see
+    """A folder of ``uniaudio-train corpus make``, or a user's manifest of recordings (``.jsonl``, see
     ``recordings.py``), perhaps of tasks of their own (``users``).
     """
     path = Path(path)
@@ -196,7 +196,7 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
         return open_recordings(path, users)
     if not path.is_dir():
         raise CorpusError(
-            f"{path}: expected a folder of uniaudio-corpus make or a manifest of recordings "
+            f"{path}: expected a folder of uniaudio-train corpus make or a manifest of recordings "
             "(.jsonl); there is nothing"
         )
     from .shards import parse_name
@@ -211,5 +211,5 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
             raise CorpusError(f"{path}: {e}") from None
         groups.setdefault((task, split), []).append(Shard(file))
     if not groups:
-        raise CorpusError(f"{path}: no shards; make them: uniaudio-corpus make --out {path}")
+        raise CorpusError(f"{path}: no shards; make them: uniaudio-train corpus make --out {path}")
     return Corpus(path, {key: Joined(parts) for key, parts in groups.items()})

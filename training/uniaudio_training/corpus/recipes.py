@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import captions, degrade, music, sentences, sounds
+from . import degrade, music, sentences, sounds, wordings
 from .degrade import Pcm, to_pcm
 from .flite import Segment
 from .pitch import f0_track
@@ -63,7 +63,7 @@ class Bench:
         return [self._voices[int(i)] for i in chosen]
 
 
-pick = captions.pick
+pick = wordings.pick
 
 
 def word_times(segments: tuple[Segment, ...]) -> tuple[Word, ...]:
@@ -152,7 +152,7 @@ def _noise(rng: Rng, kind: str, count: int, bench: Bench) -> tuple[NDArray[np.fl
         return degrade.babble(rng, count, bench.voices(rng)), ""
     if kind == "sound":
         made = sounds.make(rng, seconds=max(2.0, min(count / SAMPLE_RATE, 5.0)))
-        return degrade.loop(rng, count, made.samples), captions.sound(
+        return degrade.loop(rng, count, made.samples), wordings.sound(
             rng, made.name, made.parameters
         )
     if kind == "music":
@@ -240,7 +240,7 @@ def t2s(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         Draft(
             {"target": Take(to_pcm(s.samples))},
             {
-                "caption": captions.sound(rng, s.name, s.parameters),
+                "caption": wordings.sound(rng, s.name, s.parameters),
                 "parameters": {"class": s.name, **s.parameters},
             },
         )
@@ -248,7 +248,7 @@ def t2s(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 
 
 def _music_caption(rng: Rng, m: music.Music) -> str:
-    return captions.music(rng, m.parameters, music.KEYS[m.parameters["key"]])
+    return wordings.music(rng, m.parameters, music.KEYS[m.parameters["key"]])
 
 
 def t2m(rng: Rng, split: str, bench: Bench) -> list[Draft]:
@@ -285,7 +285,7 @@ def _event(rng: Rng, not_this: str = "") -> _Event:
     n = 80
     x[:n] *= np.linspace(0, 1, n)
     x[-n:] *= np.linspace(1, 0, n)
-    return _Event(name, captions.sound_noun(rng, name, parameters), x / np.sqrt((x**2).mean()))
+    return _Event(name, wordings.sound_noun(rng, name, parameters), x / np.sqrt((x**2).mean()))
 
 
 def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
@@ -296,7 +296,7 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     name = pick(rng, _BACKGROUNDS if operation != "super_resolve" else _BRIGHT)
     seconds = float(rng.uniform(4, 7))
     made = sounds.make(rng, name, seconds)
-    background = captions.sound_noun(rng, made.name, made.parameters)
+    background = wordings.sound_noun(rng, made.name, made.parameters)
     base = made.samples * 10 ** (-30 / 20) / (np.sqrt((made.samples**2).mean()) + 1e-9)
     count = len(base)
     event, other = _event(rng), _event(rng)
@@ -336,7 +336,7 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     down = min(1.0, 0.95 / float(peak))
     still = to_pcm(base * down) + to_pcm(stays * down)
     one, two = to_pcm(first * down), to_pcm(second * down)
-    where = captions.position(rng, span.start, span.end, count)
+    where = wordings.position(rng, span.start, span.end, count)
     removed = added = ""
     if operation == "add":
         source, target, added = still, still + one, event.caption
@@ -351,13 +351,13 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         span, target = Span(start, start + length), still
         source = still.copy()
         source[start : start + length] = 0
-        where = captions.position(rng, *span, count)
+        where = wordings.position(rng, *span, count)
     else:
         target, span, where = still + one, Span(0, count), ""
         spectrum = np.fft.rfft(target)
         spectrum[np.fft.rfftfreq(count, 1 / SAMPLE_RATE) > float(rng.choice([2000.0, 4000.0]))] = 0
         source = np.round(np.fft.irfft(spectrum, count)).astype(np.int16)
-    caption = captions.edit(rng, operation, removed, added, where, background)
+    caption = wordings.edit(rng, operation, removed, added, where, background)
     parameters: dict[str, Any] = {"background": name}
     if operation in ("add", "replace"):
         parameters["added"] = (event if operation == "add" else other).name
@@ -436,7 +436,7 @@ def i_tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     return [
         Draft(
             {"target": take(u)},
-            {"caption": captions.instruction(rng, voice, f0, speed, gain), "instruction": label},
+            {"caption": wordings.instruction(rng, voice, f0, speed, gain), "instruction": label},
         )
     ]
 

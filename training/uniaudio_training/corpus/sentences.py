@@ -132,13 +132,18 @@ def grammar_jsgf() -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def wordnet_sentences() -> tuple[str, ...]:
-    """Plain example sentences of 4 to 16 words from WordNet's glosses, sorted, without duplicates."""
+def require_wordnet() -> None:
+    """Raises RuntimeError unless WordNet is installed."""
     if not WORDNET.is_dir():
         raise RuntimeError(
             f"no WordNet at {WORDNET}; install it (Debian: apt-get install wordnet-base)"
         )
+
+
+@lru_cache(maxsize=1)
+def wordnet_sentences() -> tuple[str, ...]:
+    """Plain example sentences of 4 to 16 words from WordNet's glosses, sorted, without duplicates."""
+    require_wordnet()
     found = set()
     for part in ("noun", "verb", "adj", "adv"):
         for line in (WORDNET / f"data.{part}").read_text(encoding="latin-1").splitlines():

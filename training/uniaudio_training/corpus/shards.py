@@ -2,9 +2,9 @@
 ``schema.Label`` line per example).
 
 Every shard is made from ``SeedSequence((seed, task, split, index))`` alone, so any one can be made
-again bit for bit, alone or in parallel; one that is there already is kept, which is what makes a
-run resumable. ``manifest.json`` beside them says how the corpus was made, from which sources under
-which licences, and what each shard holds and hashes to.
+again bit for bit, alone or in parallel. One that exists is kept, which makes a run resumable. A
+shorter shard is the beginning of the whole one. ``manifest.json`` says how the corpus was made, from
+which sources under which licences, and what each shard holds and hashes to.
 """
 
 from __future__ import annotations
@@ -24,42 +24,11 @@ from numpy.typing import NDArray
 
 from . import recipes
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, TASKS, Label, Track
+from .sources import SOURCES
 
-# Seconds of target audio in a shard. Part of what a shard is: it does not depend on how many hours
-# are asked for.
+# Seconds of target audio in a whole shard. A shorter one is the beginning of it.
 SHARD_SECONDS = {"train": 600.0, "valid": 120.0, "test": 120.0}
 MANIFEST = "manifest.json"
-
-SOURCES: dict[str, dict[str, Any]] = {
-    "flite": {
-        "what": "base voices slt, rms, awb, kal16 and CMU's lexicon, spoken by virtual speakers",
-        "version": "2.2",
-        "licence": "BSD-like (Carnegie Mellon University: free to use and distribute)",
-        "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
-    },
-    "wordnet": {
-        "what": "example sentences",
-        "version": "3.0",
-        "licence": "WordNet licence (Princeton University: free to use, copy, modify and distribute)",
-        "tasks": [t for t in TASKS if t not in ("t2s", "t2m", "a_edit")],
-    },
-    "FluidR3_GM": {
-        "what": "instrument samples of music",
-        "version": "3.1",
-        "licence": "MIT (Frank Wen)",
-        "tasks": ["t2m", "se"],
-    },
-    "tinysoundfont": {
-        "what": "plays the instrument samples",
-        "licence": "MIT",
-        "tasks": ["t2m", "se"],
-    },
-    "uniaudio_training": {
-        "what": "grammar, sounds, noises, rooms, melodies, singing, captions",
-        "licence": "that of this repository",
-        "tasks": list(TASKS),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +37,12 @@ class ShardSpec:
     split: str
     index: int
     seed: int
-    seconds: float = 0.0  # of target audio; 0 for what its split has
+    seconds: float = 0.0  # of target audio; 0 for a whole shard
+
+    @property
+    def wanted(self) -> float:
+        """Seconds of target audio, at least."""
+        return self.seconds or SHARD_SECONDS[self.split]
 
     @property
     def name(self) -> str:
@@ -96,8 +70,7 @@ def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
     kept: list[recipes.Take] = []  # so that no take's id is given to another
     labels: list[Label] = []
     total = wanted = 0
-    seconds = spec.seconds or SHARD_SECONDS[spec.split]
-    while wanted < seconds * SAMPLE_RATE:
+    while wanted < spec.wanted * SAMPLE_RATE:
         for draft in recipes.RECIPES[spec.task](rng, spec.split, bench):
             tracks = {}
             for role, take in draft.takes.items():

@@ -1,6 +1,6 @@
 """A teacher: an open text-to-speech model that speaks our phones, its own durations as labels.
 
-    uniaudio-corpus teach kokoro --model FOLDER --hours 2 --out data/kokoro
+    uniaudio-train corpus teach kokoro --model FOLDER --hours 2 --out data/kokoro
 
 Kokoro-82M (Apache-2.0) is the one that is known here.  ``FOLDER`` holds ``kokoro.onnx`` (v1.0),
 ``config.json`` (its vocabulary) and ``voices/*.bin`` (float32 [510, 256]: a style for each number
@@ -368,9 +368,9 @@ def make(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-corpus teach",
+        prog="uniaudio-train corpus teach",
         description="Speech by a text-to-speech model, with the times of its phones.",
-        epilog="example: uniaudio-corpus teach kokoro --model kokoro --hours 2 --out data/kokoro",
+        epilog="example: uniaudio-train corpus teach kokoro --model kokoro --hours 2 --out data/kokoro",
     )
     parser.add_argument("teacher", choices=("kokoro",))
     parser.add_argument("--model", required=True, type=Path, help="folder of the model's files")
@@ -392,10 +392,10 @@ def main(argv: list[str] | None = None) -> int:
             teacher.style(voice)
         make(teacher, args.out, args.split, args.hours, args.seed, voices)
     except (CorpusError, ValueError, RuntimeError, OSError) as e:
-        print(f"uniaudio-corpus: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("uniaudio-corpus: stopped; the same command goes on from here", file=sys.stderr)
+        print("uniaudio-train corpus: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def fit(samples: Samples, count: int) -> Samples:
 
 
 def _case(e: Example, request: dict[str, Any], floor: Samples, **more: Any) -> Case:
-    have = {
+    have: dict[str, Any] = {
         role: e.audio(role) for role in ("source", "prompt") if role in e.roles and role not in more
     }
     return Case(e.id, request, e.label, e.audio(), floor, **have, **more)
@@ -151,7 +152,7 @@ def _likeness(case: Case, sound: Samples, after: str = "") -> Measurements:
             continue
         answer = fit(sound, len(reference))
         value = estoi(reference, answer)
-        before = case.once(f"ESTOI{name}", lambda reference=reference: estoi(reference, source))
+        before = case.once(f"ESTOI{name}", partial(estoi, reference, source))
         yield f"ESTOI gain{after}{name}", value - before
         yield f"ESTOI{after}{name}", value
         yield f"PESQ{after}{name}", pesq_wb(reference, answer)
@@ -208,7 +209,8 @@ def _se_cases(chosen: list[Example]) -> Iterator[Case]:
         for condition, snr in ((_LOUD, 0.0), (_SOFT, 10.0)):
             if condition == _SOFT and not in_grammar(e.track().text):
                 continue
-            clean, mixed = (x.astype(np.float32) / 32767 for x in mix_at(e.audio(), noise, snr))
+            made = mix_at(e.audio(), noise, snr)
+            clean, mixed = (x.astype(np.float32) / np.float32(32767) for x in made)
             yield Case(
                 e.id, {"source": _sound(mixed)}, e.label, clean, mixed, mixed, condition=condition
             )

@@ -8,8 +8,8 @@ jitters and dulls in ways of its own (instruments through it .37 right by a judg
 heard recordings, .76 by one that had heard it as well, .87 and .91 of the recordings). Their
 weights lie beside this file, so that everyone measures alike.
 
-``python -m uniaudio_training.evaluate.classifiers --corpus data/heard --through FOLDER`` trains
-them again and says what they score on the test split; those here heard ``uniaudio-corpus make
+``uniaudio-train evaluate classifiers --corpus data/heard --through FOLDER`` trains
+them again and says what they score on the test split; those here heard ``uniaudio-train corpus make
 --tasks t2s=1.5,a_edit=2,t2m=4 --seed 1 --out data/heard``.
 """
 
@@ -69,12 +69,12 @@ def blurred(level: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     """The same smeared over a few frames and bands, noised, tilted and with a higher floor."""
     power = 10.0 ** torch.from_numpy(level)[None, None]
     frames, bands = int(rng.integers(0, 3)), int(rng.integers(0, 2))
-    power = F.avg_pool2d(
+    smeared = F.avg_pool2d(
         power, (2 * frames + 1, 2 * bands + 1), 1, (frames, bands), count_include_pad=False
     )[0, 0].numpy()
-    level = np.log10(power + power.max() * 10 ** -rng.uniform(3, _RANGE))
+    smooth = np.log10(smeared + smeared.max() * 10 ** -rng.uniform(3, _RANGE))
     level = (
-        level
+        smooth
         + rng.uniform(0, 0.2) * rng.standard_normal(level.shape)
         + np.cumsum(rng.standard_normal(_BANDS)) * rng.uniform(0, 0.08)
     )
@@ -130,8 +130,7 @@ def classifier(name: str, path: Path = WEIGHTS) -> Classifier:
 
     if not path.exists():
         raise FileNotFoundError(
-            f"no classifiers at {path}; train them: python -m "
-            "uniaudio_training.evaluate.classifiers"
+            f"no classifiers at {path}; train them: uniaudio-train evaluate classifiers"
         )
     with safe_open(str(path), "pt") as f:
         labels = tuple(f.metadata()[name].split(","))
@@ -222,14 +221,14 @@ def main(argv: list[str] | None = None) -> int:
     from safetensors.torch import save_file
 
     p = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.evaluate.classifiers",
+        prog="uniaudio-train evaluate classifiers",
         description="Train the classifiers of sounds, events and instruments.",
     )
     p.add_argument(
         "--corpus",
         type=Path,
         required=True,
-        help="a folder of uniaudio-corpus make with t2s, t2m and a_edit",
+        help="a folder of uniaudio-train corpus make with t2s, t2m and a_edit",
     )
     p.add_argument(
         "--through",
@@ -267,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
                     flush=True,
                 )
     except (CorpusError, OSError, ValueError) as e:
-        print(f"classifiers: error: {e}", file=sys.stderr)
+        print(f"uniaudio-train evaluate classifiers: error: {e}", file=sys.stderr)
         return 2
     save_file(
         tensors,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..corpus.schema import TASKS
 from ..corpus.speech import SPEAKERS, speak
-from . import items
+from . import originals
 from .judges import at_16k
 from .metrics import plain_phones
 
@@ -75,7 +75,7 @@ class Subject:
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
         """
         if prompt is None and voice is not None and voice not in self.engine.voices():
-            prompt = items.prompt(voice)
+            prompt = originals.prompt(voice)
         who = {"voice": voice} if prompt is None else {"prompt": (prompt, 16000)}
         sound = self.engine.generate("tts", text=text, seed=seed, **who)
         return at_16k(sound.samples, sound.sample_rate)
@@ -135,15 +135,16 @@ class FliteEngine:
     def __init__(self) -> None:
         self._kept: dict[bytes, NDArray[np.float32]] = {}
 
-    def generate(
-        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
-    ) -> Sound:
+    def generate(self, task: str, **inputs: Any) -> Sound:
+        text, voice, prompt = inputs.get("text", ""), inputs.get("voice"), inputs.get("prompt")
         if prompt is not None:  # it knows a prompt by heart, not by ear
             voice = next(
-                s.name for s in items.HELD_OUT if np.array_equal(items.prompt(s.name), prompt[0])
+                s.name
+                for s in originals.HELD_OUT
+                if np.array_equal(originals.prompt(s.name), prompt[0])
             )
         who = next(s for s in SPEAKERS if s.name == voice)
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(inputs.get("seed", 0))
         u = speak(
             text,
             who,
@@ -153,7 +154,7 @@ class FliteEngine:
         return _Sound(u.samples)
 
     def asked_phones(self, text: str) -> list[str]:
-        return [s.phone for s in items.original(text, "slt-102-163").segments]
+        return [s.phone for s in originals.original(text, "slt-102-163").segments]
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
         samples = np.asarray(audio[0], np.float32)
@@ -181,10 +182,9 @@ class FliteEngine:
 class NoiseEngine(FliteEngine):
     """White noise of the right length, whatever it is asked."""
 
-    def generate(
-        self, task: str, text: str = "", voice: str | None = None, prompt: Any = None, seed: int = 0
-    ) -> Sound:
-        return _Sound(self._noise(16000 + 800 * len(text), seed))
+    def generate(self, task: str, **inputs: Any) -> Sound:
+        length = 16000 + 800 * len(inputs.get("text", ""))
+        return _Sound(self._noise(length, inputs.get("seed", 0)))
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
         return np.zeros((self.CODEBOOKS, -(-len(audio[0]) // self.FRAME)), np.int32)
@@ -207,13 +207,11 @@ class EchoEngine(NoiseEngine):
     def tasks(self) -> list[dict[str, str]]:
         return [{"name": name} for name in TASKS]
 
-    def generate(self, task: str, seed: int = 0, **inputs: Any) -> Sound:  # type: ignore[override]
+    def generate(self, task: str, **inputs: Any) -> Sound:
         source = inputs.get("source")
-        return _Sound(
-            self._noise(int(16000 * inputs.get("seconds", 1.0)), seed)
-            if source is None
-            else np.asarray(source[0])
-        )
+        if source is not None:
+            return _Sound(np.asarray(source[0]))
+        return _Sound(self._noise(int(16000 * inputs.get("seconds", 1.0)), inputs.get("seed", 0)))
 
     encode, decode = FliteEngine.encode, FliteEngine.decode
 
@@ -222,7 +220,7 @@ class CodecRun:
     """A codec in training, read from its run's folder; it has no voices."""
 
     def __init__(self, folder: Path) -> None:
-        from ..codec.checkpoint import load_codec
+        from ..checkpoints import load_codec
 
         self.codec = load_codec(folder)
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from ..corpus.reading import Corpus, Examples
 from .cases import FRECHET, JUDGES, Case, Judge, Samples, choose, fit
 from .engines import Subject
-from .items import item_seed
 from .metrics import Errors, Moments, error_rate, frechet_distance, interval, log_mel
+from .originals import item_seed
 from .rows import plain
 
 MODEL, SINGLE, CEILING, FLOOR, TRUTH = "model", "single", "ceiling", "floor", "truth"
@@ -83,7 +83,8 @@ class Score:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Score:
-        return cls(**{k: math.nan if v is None else v for k, v in data.items()})
+        values: dict[str, Any] = {k: math.nan if v is None else v for k, v in data.items()}
+        return cls(**values)
 
 
 @dataclass

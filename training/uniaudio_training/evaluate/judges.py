@@ -33,6 +33,23 @@ class JudgeMissing(RuntimeError):
     """A package that a judge needs is not installed; the message says which and how to get it."""
 
 
+# Modules of the outside judges and the packages that have them.
+PACKAGES = {
+    "pocketsphinx": "pocketsphinx",
+    "resemblyzer": "resemblyzer (with --no-deps)",
+    "webrtcvad": "webrtcvad-wheels",
+    "pesq": "pesq",
+    "pystoi": "pystoi",
+}
+
+
+def require_judges() -> None:
+    """Raises JudgeMissing, in one line, that names every judge's package that is not installed."""
+    missing = [p for module, p in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise JudgeMissing(f"the judges need {', '.join(missing)}; install them with pip")
+
+
 def _need(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)

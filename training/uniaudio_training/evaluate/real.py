@@ -1,6 +1,6 @@
 """Codecs on real readers that no training heard, beside Opus and the originals.
 
-    python -m uniaudio_training.evaluate.real --corpus data/real --model uniaudio_engine/models/base \
+    uniaudio-train evaluate real --corpus data/real --model uniaudio_engine/models/base \
         --run runs/codec-joint --opus 6 8 12 16 --whisper whisper-base --json real.json
 
 Clips come from the test split of a corpus of recordings (``corpus/public.py``), as many of each
@@ -66,7 +66,7 @@ def of_run(folder: str | Path, codebooks: int, averaged: bool = True) -> Copy:
     average."""
     import torch
 
-    from ..codec.checkpoint import load_codec
+    from ..checkpoints import load_codec
 
     model = load_codec(folder, averaged)
 
@@ -183,7 +183,7 @@ def table(rows: dict[str, Judgement]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.evaluate.real",
+        prog="uniaudio-train evaluate real",
         description="Codecs on held-out real readers, beside Opus.",
     )
     parser.add_argument(

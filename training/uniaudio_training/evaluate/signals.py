@@ -2,7 +2,7 @@
 score was followed.
 
 Pure functions of float32 samples [N] at 16 kHz. Each is checked on the corpus' own recordings:
-``python -m uniaudio_training.evaluate --corpus DIR`` prints what the truth scores, and the tests
+``uniaudio-train evaluate --corpus DIR`` prints what the truth scores, and the tests
 hold it to near 100 %.
 """
 

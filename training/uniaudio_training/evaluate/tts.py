@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from . import items
+from . import originals
 from .engines import Subject
 from .judges import listener, speaker_encoder
 from .metrics import Errors, cosine, edit_errors, error_rate, plain_phones, words
@@ -71,8 +71,8 @@ def _versions(subject: Subject, text: str, name: str, spoken: Samples) -> dict[s
     that voice.
     """
     clips = {SPOKEN: spoken}
-    if items.speaker(name) is not None:
-        clips[ORIGINAL] = items.original(text, name).samples
+    if originals.speaker(name) is not None:
+        clips[ORIGINAL] = originals.original(text, name).samples
         clips[CODEC] = subject.through_codec(clips[ORIGINAL], subject.lm_codebooks)
     return clips
 
@@ -112,7 +112,9 @@ class _Similarity:
     def __init__(self, voices: list[str], seed: int) -> None:
         encoder = speaker_encoder()
         self.prompts = {
-            v: encoder.embed(items.prompt(v, seed)) for v in voices if items.speaker(v) is not None
+            v: encoder.embed(originals.prompt(v, seed))
+            for v in voices
+            if originals.speaker(v) is not None
         }
         self.same: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.different: list[float] = []
@@ -151,7 +153,7 @@ class _Similarity:
 
 def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row], list[str]]:
     """The report's rows, and what went wrong."""
-    voices = items.choose_voices(subject.voices(), plan.voices)
+    voices = originals.choose_voices(subject.voices(), plan.voices)
     trouble = Trouble()
     rows = _grammar(subject, plan, voices, trouble, progress)
     rows += _open(subject, plan, voices, trouble, progress)
@@ -162,14 +164,14 @@ def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row
 def _grammar(
     subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool
 ) -> list[Row]:
-    texts = items.grammar_sentences(plan.sentences, plan.seed)
+    texts = originals.grammar_sentences(plan.sentences, plan.seed)
     heard, similar = _Errors(), _Similarity(voices, plan.seed)
     pace: list[float] = []
     pairs = [(i, text, v, voice) for i, text in enumerate(texts) for v, voice in enumerate(voices)]
     for i, text, v, voice in tqdm(
         pairs, desc="grammar sentences", unit="clip", disable=not progress
     ):
-        spoken = trouble.say(subject, text, items.item_seed(plan.seed, 0, i, v), voice=voice)
+        spoken = trouble.say(subject, text, originals.item_seed(plan.seed, 0, i, v), voice=voice)
         clips = _versions(subject, text, voice, spoken)
         if ORIGINAL in clips:
             pace.append(len(spoken) / len(clips[ORIGINAL]))
@@ -184,15 +186,15 @@ def _grammar(
 def _open(
     subject: Subject, plan: Plan, voices: list[str], trouble: Trouble, progress: bool
 ) -> list[Row]:
-    texts = items.open_sentences(plan.open_sentences, plan.seed)
+    texts = originals.open_sentences(plan.open_sentences, plan.seed)
     heard, phones, front = _Errors(), _Errors(), _Errors()
     for i, text in enumerate(tqdm(texts, desc="open sentences", unit="clip", disable=not progress)):
         voice = voices[i % len(voices)]
-        spoken = trouble.say(subject, text, items.item_seed(plan.seed, 1, i), voice=voice)
+        spoken = trouble.say(subject, text, originals.item_seed(plan.seed, 1, i), voice=voice)
         asked = subject.asked_phones(text)
         recorded = asked
-        if items.speaker(voice) is not None:
-            recorded = plain_phones([s.phone for s in items.original(text, voice).segments])
+        if originals.speaker(voice) is not None:
+            recorded = plain_phones([s.phone for s in originals.original(text, voice).segments])
             front.add(SPOKEN, text, voice, edit_errors(recorded, asked))
         for version, clip in _versions(subject, text, voice, spoken).items():
             said = asked if version == SPOKEN else recorded
@@ -212,15 +214,18 @@ def _open(
 
 def _clones(subject: Subject, plan: Plan, trouble: Trouble, progress: bool) -> list[Row]:
     """Speakers that no training has heard, cloned from 3 s."""
-    names = [s.name for s in items.HELD_OUT]
+    names = [s.name for s in originals.HELD_OUT]
     heard, similar = _Errors(), _Similarity(names, plan.seed)
-    texts = items.grammar_sentences(plan.sentences + plan.clone_sentences, plan.seed)[
+    texts = originals.grammar_sentences(plan.sentences + plan.clone_sentences, plan.seed)[
         -plan.clone_sentences :
     ]
     pairs = [(i, text, v, name) for i, text in enumerate(texts) for v, name in enumerate(names)]
     for i, text, v, name in tqdm(pairs, desc="cloned speakers", unit="clip", disable=not progress):
         spoken = trouble.say(
-            subject, text, items.item_seed(plan.seed, 2, i, v), prompt=items.prompt(name, plan.seed)
+            subject,
+            text,
+            originals.item_seed(plan.seed, 2, i, v),
+            prompt=originals.prompt(name, plan.seed),
         )
         for version, clip in _versions(subject, text, name, spoken).items():
             heard.add(version, text, name, edit_errors(words(text), listener(True)(clip)))

@@ -1,6 +1,6 @@
 """A model's voices, cloning, conversion and clean-up by judges of real speech, beside its peers.
 
-    python -m uniaudio_training.evaluate.voices --readers data/real --noises data/noises \
+    uniaudio-train evaluate voices --readers data/real --noises data/noises \
         --whisper whisper-base --peers flite espeak rnnoise --json voices.json
 
 ============  =====================================================================================================
@@ -36,7 +36,7 @@ from tqdm import tqdm
 from ..corpus import degrade
 from ..corpus.pitch import f0_track
 from ..corpus.reading import CorpusError, open_corpus
-from . import items
+from . import originals
 from .judges import SAMPLE_RATE, JudgeMissing, Samples, at_16k, speaker_encoder
 from .metrics import Errors, cosine, edit_errors, error_rate
 from .mos import distillmos, dnsmos, heard_words, whisper
@@ -255,7 +255,7 @@ def se(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m uniaudio_training.evaluate.voices",
+        prog="uniaudio-train evaluate voices",
         description="A model's speech by judges of real speech, beside its peers.",
     )
     parser.add_argument("--model", help="a model folder (the bundled one)")
@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
 
         engine = Engine.from_pretrained(args.model)
         listen = whisper(args.whisper) if args.whisper else None
-        texts = [t[:1].upper() + t[1:] for t in items.open_sentences(args.count, 0)]
+        texts = [t[:1].upper() + t[1:] for t in originals.open_sentences(args.count, 0)]
         clips = readings(args.readers, args.count) if args.readers else []
         rows: dict[str, Judgement] = {}
         if "tts" in tasks:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..models.rvq import ResidualVQ
 from ..models.seanet import Conv, SeanetCodec, SkipLSTM, Upsample
-from ..models.spectral import ENVELOPE_FLOOR, MAX_LOG_GAIN, ConvNeXtBlock, SpectralCodec
+from ..models.spectral import ENVELOPE_FLOOR, MAX_LOG_GAIN, SpectralCodec
 
 
 def dft(window: int) -> tuple[Tensor, Tensor]:
@@ -37,13 +37,15 @@ def dft(window: int) -> tuple[Tensor, Tensor]:
 class Quantize(nn.Module):
     """z [T, E] -> codes int64 [K, T]: nearest codeword of each stage, lowest index on ties."""
 
+    books: Tensor  # [K, C, E]
+
     def __init__(self, rvq: ResidualVQ) -> None:
         super().__init__()
         self.register_buffer("books", rvq.codebooks.detach().clone())
 
     def forward(self, z: Tensor) -> Tensor:
         codes = []
-        for book in self.books:  # type: ignore[union-attr]
+        for book in self.books:
             score = -(z.square().sum(1, keepdim=True) - 2 * z @ book.T + book.square().sum(1))
             codes.append(score.argmax(1))
             z = z - book[codes[-1]]
@@ -53,13 +55,15 @@ class Quantize(nn.Module):
 class Dequantize(nn.Module):
     """codes int64 [K, T], -1 for codebooks that are left out -> z [T, E]."""
 
+    books: Tensor  # [K, C, E]
+
     def __init__(self, rvq: ResidualVQ) -> None:
         super().__init__()
         self.register_buffer("books", rvq.codebooks.detach().clone())
 
     def forward(self, codes: Tensor) -> Tensor:
-        z = torch.zeros(codes.shape[1], self.books.shape[2])  # type: ignore[index]
-        for k, book in enumerate(self.books):  # type: ignore[arg-type]
+        z = torch.zeros(codes.shape[1], self.books.shape[2])
+        for k, book in enumerate(self.books):
             z = z + torch.where((codes[k] >= 0)[:, None], book[codes[k].clamp(min=0)], 0.0)
         return z
 
@@ -69,6 +73,8 @@ class SpectralEncoder(nn.Module):
 
     Causal: frame t knows no sample from (t + 1) H on.
     """
+
+    transform: Tensor  # [2 bins, 1, W]
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
@@ -104,6 +110,9 @@ class Synthesis(nn.Module):
     """What a head says of the windows [T sub, 3, bins] -> their samples, overlapped and added:
     [(windows - 1) hop + W].
     """
+
+    inverse: Tensor  # [2 bins, 1, W]
+    squares: Tensor  # [1, 1, W]: of the window
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
@@ -188,7 +197,7 @@ class SpectralDecoderStep(nn.Module):
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
-        block: ConvNeXtBlock = self.net.blocks[0]  # type: ignore[assignment]
+        block = self.net.each_block()[0]
         return [(block.pad, block.depthwise.weight.shape[0])] * len(self.net.blocks) + [
             (self.synthesis.window - self.synthesis.hop,)
         ]
@@ -197,13 +206,13 @@ class SpectralDecoderStep(nn.Module):
         s = self.synthesis
         x = self.net.input_norm(self.net.input(self.dequantize(codes)))  # [1, D]
         out = []
-        for block, past in zip(self.net.blocks, state[:-1], strict=True):
+        for block, past in zip(self.net.each_block(), state[:-1], strict=True):
             seen = torch.cat((past, x))  # [kernel, D]
             out.append(seen[1:])
             y = F.conv1d(
                 seen.T[None], block.depthwise.weight, block.depthwise.bias, groups=x.shape[1]
-            )[0].T  # type: ignore[union-attr,arg-type]
-            x = x + block.down(F.gelu(block.up(block.norm(y))))  # type: ignore[union-attr,operator]
+            )[0].T
+            x = x + block.down(F.gelu(block.up(block.norm(y))))
         added = s(self.net.output(self.net.norm(x)))  # [(sub - 1) hop + W] = H + W - hop
         rest = s.window - s.hop
         added = added + F.pad(state[-1], (0, self.size))

@@ -26,15 +26,15 @@ SPANS = {s["name"]: s for s in VOCABULARY["spans"] + VOCABULARY["guide_spans"]}
 COLUMNS = [s["name"] for s in VOCABULARY["guide_spans"]]
 
 
-def graph(name):
+def graph(name: str) -> ort.InferenceSession:
     return ort.InferenceSession(str(HERE / f"{name}.onnx"), providers=["CPUExecutionProvider"])
 
 
-def special(*names):
+def special(*names: str) -> np.ndarray:
     return np.repeat([[VOCABULARY["specials"].index(n)] for n in names], K, axis=1)
 
 
-def aligned(n, **columns):
+def aligned(n: int, **columns: np.ndarray) -> np.ndarray:
     """Rows [n, S]: the given columns' ids, -1 elsewhere."""
     rows = np.full((n, LM["guide_slots"]), -1)
     for name, values in columns.items():
@@ -45,7 +45,7 @@ def aligned(n, **columns):
 class Model:
     """One sequence; its keys and values lie in arrays that each step reads and writes in place."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         self.prefill, self.step, self.frame = (
             graph("global_prefill"),
             graph("global_step"),
@@ -62,7 +62,7 @@ class Model:
             np.random.default_rng(seed),
         )
 
-    def hear(self, frames, rows):
+    def hear(self, frames: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Known frames [n, K] -> what the model knew before each."""
         if self.position + len(frames) > CAPACITY:
             raise SystemExit(f"expected at most {CAPACITY} frames in all; give fewer phones")
@@ -85,7 +85,9 @@ class Model:
         self.last, self.position = frames[-1:], self.position + len(frames)
         return binding.get_outputs()[0].numpy()
 
-    def say(self, row, allowed, temperature, tied=False):
+    def say(
+        self, row: np.ndarray, allowed: np.ndarray, temperature: float, tied: bool = False
+    ) -> np.ndarray:
         """The next frame [K], of the ids that ``allowed`` [K, V] lets through."""
         inputs = {
             "hidden": self.hear(self.last, row[None]),
@@ -124,16 +126,16 @@ voice = (
 )
 phones = np.array([(HERE / "phones.txt").read_text().split().index(p) for p in args.phones.split()])
 spoken = np.repeat(phones[:, None] + SPANS["phone"]["start"], K, axis=1)
-model, known = (
-    Model(args.seed),
+model = Model(args.seed)
+known = np.concatenate(
     [
         special("start", "tts_task", "audio_prompt_start"),
         voice,
         special("audio_prompt_end", "phone_start"),
         spoken,
-    ],
+        special("phone_end", "duration_start"),
+    ]
 )
-known = np.concatenate([*known, special("phone_end", "duration_start")])
 model.hear(known, aligned(len(known)))
 features = aligned(
     len(phones),

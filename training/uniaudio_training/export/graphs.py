@@ -241,7 +241,7 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
         {"state": kept},
     )
     allowed = torch.from_numpy(rng.random((k, c.vocab_size)) < 0.5)
-    arguments = (
+    sampling = (
         hidden[:1],
         torch.from_numpy(rng.random(k, dtype=np.float32).astype(np.float64)),
         torch.tensor([0.75]),
@@ -252,7 +252,7 @@ def lm_graphs(lm: MultiScaleLM) -> Iterator[Graph]:
     yield Graph(
         "local_frame",
         LocalFrame(lm),
-        arguments,
+        sampling,
         ["hidden", "uniform", "temperature", "top_k", "top_p", "allowed"],
         ["codes"],
         {},

@@ -67,6 +67,9 @@ class GlobalSteps(nn.Module):
     Outputs: ``hidden`` float [n, D], normalised; the caches.
     """
 
+    cos: Tensor  # with rope: [frames, head_dim / 2]
+    sin: Tensor
+
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
         self.config = lm.config
@@ -101,8 +104,8 @@ class GlobalSteps(nn.Module):
         else:
             rope = self.cos[positions], self.sin[positions]
         out = []
-        for i, layer in enumerate(stack.layers):
-            x, keys, values = run_block(layer, x, positions, rope, caches[2 * i], caches[2 * i + 1])  # type: ignore[arg-type]
+        for i, layer in enumerate(stack.blocks()):
+            x, keys, values = run_block(layer, x, positions, rope, caches[2 * i], caches[2 * i + 1])
             out += [keys, values]
         return (stack.norm(x).float(), *out)
 
@@ -114,6 +117,9 @@ class LocalStep(nn.Module):
     ``slot`` int64 [1]; ``keys_i``, ``values_i`` [B, K, kv_heads, head_dim] a layer. Outputs:
     ``logits`` float [B, V]; the caches.
     """
+
+    cos: Tensor  # with rope: [slots, head_dim / 2]
+    sin: Tensor
 
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
@@ -148,12 +154,12 @@ class LocalStep(nn.Module):
         else:
             rope = self.cos[slot], self.sin[slot]
         out = []
-        for i, block in enumerate(stack.layers):
+        for i, block in enumerate(stack.blocks()):
             y, keys, values = self.attend(
                 block.attn, block.attn_norm(x), slot, rope, caches[2 * i], caches[2 * i + 1]
-            )  # type: ignore[union-attr,arg-type,operator]
+            )
             x = x + y
-            x = x + block.mlp(block.mlp_norm(x))  # type: ignore[union-attr,operator]
+            x = x + block.mlp(block.mlp_norm(x))
             out += [keys, values]
         return self.head(stack.norm(x)).float(), out
 

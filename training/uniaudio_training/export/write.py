@@ -109,7 +109,9 @@ def export_onnx(
 def _write(
     folder: ModelFolder, out: Path, dtype: str, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    weights, graphs, golden = Weights(out / "weights.bin"), {}, {}
+    weights = Weights(out / "weights.bin")
+    graphs: dict[str, Any] = {}
+    golden: dict[str, Any] = {}
     metadata = {
         "model": folder.config.name,
         "licence": folder.config.licence,

@@ -9,7 +9,7 @@ forks the prompt's cache for each sentence).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -124,8 +124,17 @@ class Batch:
     task: str
 
     def to(self, device: torch.device) -> Batch:
-        moved = (getattr(self, f.name) for f in fields(self)[:-1])
-        return Batch(*(t.to(device, non_blocking=True) for t in moved), self.task)
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device, non_blocking=True)
+
+        return Batch(
+            moved(self.prompt),
+            moved(self.inputs),
+            moved(self.frames),
+            moved(self.aligned),
+            moved(self.kind),
+            self.task,
+        )
 
     @property
     def seconds(self) -> float:
@@ -134,19 +143,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Noise:
-    """How much of what was made so far is wrong: of each sentence, up to this share of the frames
-    that the model is fed back.
+    """The share of wrong frames, at most, among those that the model is fed back.
 
-    A model that has only ever seen true frames goes on from its own ones as if they were true, and
-    hardly looks at a source that says otherwise; with a sound beside the target (se, tse, sd,
-    a_edit) that source tells more than the past does.
+    A model that has only seen true frames trusts its own past, and hardly looks at a source that
+    says otherwise. Where a sound is aligned with the target (se, tse, sd, a_edit), that source
+    tells more than the past does.
     """
 
-    beside: float = 0.0  # tasks with a sound beside the target
+    aligned: float = 0.0  # tasks with a sound aligned with the target
     others: float = 0.0
 
     def of(self, task: Task) -> float:
-        return self.others if task.aligned_sound is None else self.beside
+        return self.others if task.aligned_sound is None else self.aligned
 
 
 def make_batch(
@@ -157,7 +165,7 @@ def make_batch(
     rows: int,
     items: int,
     noise: Noise,
-    untold: float = 0.0,
+    caption_dropout: float = 0.0,
 ) -> Batch:
     """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows
     where they share voices.
@@ -166,7 +174,9 @@ def make_batch(
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
     return with_noise(
-        task_batch(layout, data[task], rng, rows, items, untold), rng, noise.of(data[task].task)
+        task_batch(layout, data[task], rng, rows, items, caption_dropout),
+        rng,
+        noise.of(data[task].task),
     )
 
 
@@ -189,9 +199,9 @@ def task_batch(
     rng: np.random.Generator,
     rows: int,
     items: int,
-    untold: float = 0.0,
+    caption_dropout: float = 0.0,
 ) -> Batch:
-    """A batch of one task; ``untold``: the share of its examples whose captions are left out."""
+    """A batch of one task; ``caption_dropout``: the share of its examples whose captions are left out."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -231,9 +241,9 @@ def task_batch(
             (data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i])
             for i in picked
         ]
-    if untold:
+    if caption_dropout:
         chosen = [
-            (voice, [i.without_captions() if rng.random() < untold else i for i in picked])
+            (voice, [i.without_captions() if rng.random() < caption_dropout else i for i in picked])
             for voice, picked in chosen
         ]
     return _fill(layout, data, chosen, length, frames)
@@ -283,6 +293,12 @@ def _fill(
             begin, end = sequence.predicted(len(item.codes))
             last = audio.stop if end == len(item.codes) else audio.start + end
             kind[row, i, audio.start + begin - skip : last - skip] = AUDIO
+    tensor = torch.from_numpy
     return Batch(
-        *(torch.from_numpy(a) for a in (prompt, inputs, frames, aligned, kind)), data.task.name
+        tensor(prompt),
+        tensor(inputs),
+        tensor(frames),
+        tensor(aligned),
+        tensor(kind),
+        data.task.name,
     )

@@ -22,8 +22,8 @@ from uniaudio_engine.request.sequence_builder import (
     TaskSequence,
     Value,
     build,
-    in_sequence,
     predicted,
+    sentence_length,
     units_key,
     without_captions,
 )
@@ -36,16 +36,12 @@ from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
 
-ANY_CLIP = (
-    "tts",
-    "vc",
-    "svs",
-    # tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring
-    # their own
-)
+# Tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their
+# own.
+ANY_CLIP = ("tts", "vc", "svs")
 FRAME_RATE = 50.0
 FRAME = 320  # samples
-_LEAST_CONTEXT = 25  # frames around an edit
+_MIN_CONTEXT = 25  # frames around an edit
 _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
 
@@ -65,19 +61,12 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Items of its sentence: all but the task's token and the shared prompt."""
-        count = 1 + len(self.codes) + (self.task.length == "end")
-        for i in self.task.inputs:
-            if in_sequence(i) and i is not self.task.shared_prompt:
-                planned = i.modality == "text" and self.task.length == "durations"
-                count += (
-                    2 * len(self.inputs[i.name]) + 4 if planned else len(self.inputs[i.name]) + 2
-                )
-        return count
+        """Rows of its sequence after the shared part."""
+        return sentence_length(self.task, self.inputs, len(self.codes))
 
     def sequence(self, layout: Layout, prompt: np.ndarray | None = None) -> TaskSequence:
-        """Its sequence; ``prompt``: codes [T', K'] of the voice that it begins with, empty or None
-        for none.
+        """Its sequence. ``prompt``: codes [T', K'] of the voice it begins with; empty or None for
+        no voice.
         """
         shared = self.task.shared_prompt
         given = {} if shared is None else {shared.name: prompt}
@@ -93,9 +82,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Given:
-    """What an example's inputs are read from: its label, codes [T, K'] and units [T] by role, and
-    the tokenizers.
-    """
+    """An example: its label, codes [T, K'] and units [T] by role, and the tokenizers."""
 
     task: Task
     label: Label
@@ -106,23 +93,21 @@ class Given:
 
 
 class Skip(Exception):
-    """An example that cannot be an item: there is no room for its phones, or too little around its
-    edit.
-    """
+    """An example that cannot be used: too short for its phones, or too little around its edit."""
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
-    """End times [P] in s -> frames of each [P], at least 1, summing to ``frames``; None where they
-    cannot fit.
+    """End times [P] in seconds -> durations [P] of at least 1 frame that sum to ``frames``.
+
+    None where there are more ends than frames.
     """
     count = len(ends)
     if count == 0 or frames < count:
         return None
     bounds = np.round(np.asarray(ends) * FRAME_RATE).astype(np.int64)
     bounds[-1] = frames
-    for i in range(
-        count
-    ):  # forwards: every phone has a frame; backwards: room for those that follow
+    # forwards: give every phone a frame; backwards: leave room for those that follow
+    for i in range(count):
         bounds[i] = max(bounds[i], (bounds[i - 1] if i else 0) + 1)
     bounds[-1] = frames
     for i in range(count - 2, -1, -1):
@@ -135,10 +120,9 @@ def phone_ids(phones: tuple[Phone, ...]) -> np.ndarray:
 
 
 def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pitches, frames each) of a song, rests between its notes as pitch 0, together ``frames``
-    long.
-    """
-    pitches, bounds = [], []
+    """Pitches and frames of a song's notes, with rests as pitch 0; ``frames`` in all."""
+    pitches: list[int] = []
+    bounds: list[int] = []
     for note in label.notes:
         start, end = (
             min(frames, round(t * FRAME_RATE)) for t in (note.start, note.start + note.duration)
@@ -163,7 +147,7 @@ def _voice(g: Given, i: Input) -> np.ndarray | None:
 
 
 def _heard(g: Given, i: Input) -> np.ndarray:
-    """A sound's codes, as much of it as the engine would use; empty where there is none."""
+    """A sound's codes, cut as the engine would cut it; empty where there is none."""
     codes = g.codes.get(i.name, g.codes["target"][:0])
     return codes[: round(i.max_seconds * FRAME_RATE)] if i.max_seconds else codes
 
@@ -253,13 +237,13 @@ def _score(g: Given, i: Input) -> Sung:
 
 def _context(g: Given, i: Input) -> np.ndarray:
     around = edit_context(g.codes["target"], *edited(g))
-    if len(around) < _LEAST_CONTEXT:
+    if len(around) < _MIN_CONTEXT:
         raise Skip
     return around
 
 
 def edited(g: Given) -> tuple[int, int]:
-    """Frames [begin, end) of the target that are made anew; all where the label has no edit."""
+    """Frames [begin, end) of the target that are edited; all where the label has no edit."""
     frames = len(g.codes["target"])
     if g.label.edit is None:
         return 0, frames
@@ -281,9 +265,9 @@ READ: dict[str, Callable[[Given, Input], Value]] = {
 
 
 def make_item(g: Given) -> Item | None:
-    """The item of one example.
+    """The item of one example, or None where it cannot be used.
 
-    None where it cannot be one; ValueError where its data do not fit its task.
+    Raises ValueError where its data do not fit its task.
     """
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
@@ -291,9 +275,7 @@ def make_item(g: Given) -> Item | None:
     except Skip:
         return None
     codes = g.codes["target"]
-    if any(
-        i.modality == "context" for i in g.task.inputs
-    ):  # what is around the edit stays as it is
+    if any(i.modality == "context" for i in g.task.inputs):  # only the edit is predicted
         codes = codes[slice(*edited(g))]
     item = Item(g.task, codes, inputs, g.label.tracks["target"].speaker)
     begin, end = predicted(g.task, inputs, len(codes))
@@ -302,6 +284,7 @@ def make_item(g: Given) -> Item | None:
     sound = g.task.aligned_sound
     if sound is not None and (begin, end) != (0, len(codes)):  # an edit continues the source
         source = inputs[sound.name]
+        assert isinstance(source, np.ndarray)
         codes = np.concatenate((source[:begin], codes[begin:end], source[end : len(codes)]))
     return replace(item, codes=codes)
 
@@ -313,11 +296,10 @@ def read_items(
     captions: CaptionTokenizer | None,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Item]:
-    """All items of a task and split of folders of token shards; FileNotFoundError, with the remedy,
-    where there is none.
+    """All items of a task and split in folders of token shards.
 
-    ``task``: the name of a built-in one, or an entry; ``labels`` of the spans that its ``tokens``
-    inputs are of.
+    ``task``: a definition, or the name of a built-in task. ``labels``: those of the spans of its
+    ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders
@@ -327,8 +309,7 @@ def read_items(
     if not paths:
         where = ", ".join(map(str, folders))
         raise FileNotFoundError(
-            f"no {entry.name}-{split} token shards in {where}; make them: python -m "
-            "uniaudio_training.lm.tokens"
+            f"no {entry.name}-{split} token shards in {where}; make them: uniaudio-train tokenize"
         )
     for path in paths:
         found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]

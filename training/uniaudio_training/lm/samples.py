@@ -17,7 +17,7 @@ from uniaudio_engine.cli.plot import spectrogram_db
 from ..bundle import write_folder
 from ..corpus.reading import open_corpus
 from ..evaluate.cases import JUDGES, choose
-from ..run import Run
+from ..loop import Run
 
 _PEAK = 0.99
 
@@ -63,6 +63,7 @@ class Samples:
 
     @staticmethod
     def _put(run: Run, tag: str, samples: np.ndarray) -> None:
+        assert run.writer is not None  # samples are made by the process that leads
         x = torch.from_numpy(np.clip(samples, -_PEAK, _PEAK).astype(np.float32))
         run.writer.add_audio(tag, x[None], run.step, 16000)
         picture = np.flipud(

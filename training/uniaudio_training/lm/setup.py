@@ -1,11 +1,11 @@
-"""What a run trains: the model's shape, its vocabulary with whatever a user's tasks add to it, and
-which tasks with which share.
+"""What an LM run trains: its settings, the model's shape, its vocabulary with whatever a user's
+tasks add to it, and which tasks with which share.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,83 @@ from uniaudio_engine.request.sequence import (
 )
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Task
-from uniaudio_engine.storage.config import LMConfig, ModelConfig, StackConfig, from_dict, to_dict
+from uniaudio_engine.storage.config import LMConfig, ModelConfig, Span, StackConfig, to_dict
 from uniaudio_engine.storage.folder import ModelFolder, load_config, load_folder
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import TASKS as JOINT
+from ..settings import RunSettings, require
 from ..user_tasks import check_trainable, extend, read_user_tasks
+from .data import Noise
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The shape of a new model: its two transformers."""
+
+    global_: StackConfig
+    local: StackConfig
+
+
+@dataclass(frozen=True)
+class LMSettings(RunSettings):
+    """Settings of an LM run.
+
+    ``data``: one or several folders of tokens. ``tasks``: shares of the batches by task; ``old``:
+    the share of all other tasks of ``init`` together. ``init``: the model folder to start from; its
+    shape and vocabulary are taken too where ``lm`` is left out. ``task_files``: a user's tasks.
+    ``bound``: nats a code that an old task may lose at most. ``captions``: a caption tokenizer.
+    ``corpus``: samples of its validation split go to tensorboard. ``rows`` and ``items``: the size
+    of a step's batch, all processes together. ``noise``: wrong frames in what the model is fed
+    back. ``caption_dropout``: the share of captions left empty, which classifier-free guidance
+    needs. ``processes``: on a CPU, one a core does more than one with all cores.
+    """
+
+    lm: Stacks | None = None
+    init: str = ""
+    tasks: dict[str, float] = field(default_factory=dict)
+    old: float = 0.0
+    task_files: str | tuple[str, ...] = ()
+    data: str | tuple[str, ...] = "data/tokens"
+    captions: str = ""
+    corpus: str = ""
+    steps: int = 4000
+    rows: int = 4
+    items: int = 3200
+    lr: float = 2e-3
+    matrix_lr: float = 2e-2
+    warmup: int = 100
+    decay_share: float = 0.4
+    weight_decay: float = 0.05
+    duration_weight: float = 0.3
+    noise: Noise = field(default_factory=Noise)
+    caption_dropout: float = 0.0
+    bound: float = 0.0
+    codebook_size: int = 1024
+    num_codebooks: int = 4
+    units: int = 512
+    validate_every: int = 250
+    validation_batches: int = 3
+    processes: int = 1
+    threads: int = 0
+
+    def check(self) -> None:
+        super().check()
+        for name in ("rows", "items", "warmup", "validation_batches", "processes"):
+            require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        require(0 <= self.caption_dropout <= 1, "caption_dropout", "0 to 1", self.caption_dropout)
+
+    @property
+    def token_folders(self) -> tuple[str, ...]:
+        return _listed(self.data)
 
 
 @dataclass(frozen=True)
 class Setup:
-    """``tasks`` of the mix with their ``weights``; ``old``: those of them that the model which the
-    run starts from does already; ``labels`` of the vocabulary's spans.
+    """``tasks`` of the mix with their ``weights``, and the ``labels`` of the vocabulary's spans.
+
+    ``old``: those of the tasks that the model of ``init`` does already.
     """
 
     lm: LMConfig
@@ -44,7 +108,7 @@ class Setup:
     old: tuple[str, ...]
 
     def about(self) -> dict[str, Any]:
-        """The run's lm.json: what ``bundle.py`` has to know beside the weights."""
+        """The run's lm.json: what ``bundle.py`` needs to know besides the weights."""
         entries = [t.name if TASKS.get(t.name) == t else to_dict(t) for t in self.tasks.values()]
         labels = {span: list(names) for span, names in self.labels.items() if span != "phone"}
         return {
@@ -56,30 +120,26 @@ class Setup:
 
 
 def build_config(
-    config: dict[str, Any], codebook_size: int, num_codebooks: int, captions: int, units: int
+    lm: Stacks, codebook_size: int, num_codebooks: int, captions: int, units: int
 ) -> tuple[LMConfig, Layout]:
-    """The LM's config from a training config's ``lm`` section (global and local stacks) and the
-    vocabulary of all tasks.
+    """A new model's config and layout.
 
-    The vocabulary is that of all eleven tasks whichever are trained, so that a model can go on with
-    more of them.
+    The vocabulary is that of all eleven tasks whichever are trained, so that a model can be
+    trained on with more of them. ``captions``: pieces of the caption tokenizer; ``units``: those of
+    the semantic one.
     """
 
-    def spans(start: int) -> tuple[Any, ...]:
+    def spans(start: int) -> tuple[Span, ...]:
         return aligned_rows.joint_spans(start, codebook_size, units)
 
     vocabulary = make_vocabulary(
         num_codebooks, codebook_size, len(PHONES), JOINT, ("caption",), captions, spans
     )
-    stacks = {
-        side: from_dict(StackConfig, config["lm"][side], f"lm.{side}")
-        for side in ("global", "local")
-    }
-    lm = LMConfig(
+    config = LMConfig(
         vocab_size=vocab_size(vocabulary),
         num_codebooks=num_codebooks,
-        global_=stacks["global"],
-        local=stacks["local"],
+        global_=lm.global_,
+        local=lm.local,
         embedding="sum",
         conditioning="prefix",
         start_id=vocabulary.special("start"),
@@ -87,39 +147,31 @@ def build_config(
         aligned_slots=len(vocabulary.aligned_spans),
         aligned_vocab=aligned_vocab(vocabulary),
     )
-    return lm, Layout.of(lm, vocabulary)
+    return config, Layout.of(config, vocabulary)
 
 
-def set_up(config: dict[str, Any], s: dict[str, Any]) -> Setup:
-    """From a training config and its settings.
+def set_up(s: LMSettings) -> Setup:
+    """What the settings say to train.
 
-    Without an ``lm`` section the model is that of the folder ``init``, shape, vocabulary, captions
-    and all. ``task_files``: the user's tasks; the vocabulary gains what they need, and no id moves.
-    ``tasks``: shares by name; ``old``: the share of all the other tasks of ``init`` together.
-    Raises ValueError, in one line.
+    No id of the vocabulary of ``init`` moves; a user's tasks add to it what they need. Raises
+    ValueError, in one line.
     """
-    users = read_user_tasks(_listed(s["task_files"]))
-    before = load_config(config["init"]) if config.get("init") else None
-    base = None
-    if "lm" not in config:
-        base = _base(config, before)
-    captions = _captions(s["captions"], base)
+    users = read_user_tasks(_listed(s.task_files))
+    before = load_config(s.init) if s.init else None
+    captions: CaptionTokenizer | None
     labels: dict[str, tuple[str, ...]] = {"phone": tuple(PHONES)}
-    if base is None:
-        lm, layout = build_config(
-            config,
-            s["codebook_size"],
-            s["num_codebooks"],
-            captions.size if captions else 0,
-            s["units"],
-        )
-        known, units = {name: TASKS[name] for name in JOINT}, s["units"]
+    if s.lm is not None:
+        captions = _captions(s.captions, None)
+        pieces = captions.size if captions else 0
+        lm, layout = build_config(s.lm, s.codebook_size, s.num_codebooks, pieces, s.units)
+        known, units = {name: TASKS[name] for name in JOINT}, s.units
     else:
+        base = _base(s.init, before)
+        captions = _captions(s.captions, base)
         assert base.config.lm is not None and base.config.vocabulary is not None
         lm, vocabulary, known = base.config.lm, base.config.vocabulary, base.config.task_table
-        units = (
-            base.config.semantic.encoder.codebook_size if base.config.semantic is not None else 0
-        )
+        semantic = base.config.semantic
+        units = semantic.encoder.codebook_size if semantic is not None else 0
         labels |= base.labels
         if captions is not None and not any(v.name == "caption" for v in vocabulary.spans):
             vocabulary = extend_vocabulary(
@@ -141,7 +193,7 @@ def set_up(config: dict[str, Any], s: dict[str, Any]) -> Setup:
     lm.check()
     entries = known | {name: user.task for name, user in users.items()}
     did = tuple(before.task_table) if before is not None and before.lm is not None else ()
-    weights = _shares(config.get("tasks"), s["old"], entries, did)
+    weights = _shares(s.tasks, s.old, entries, did)
     unshared = sorted(set(users) - set(weights))
     if unshared:
         raise ValueError(
@@ -162,13 +214,13 @@ def set_up(config: dict[str, Any], s: dict[str, Any]) -> Setup:
     )
 
 
-def _base(config: dict[str, Any], before: ModelConfig | None) -> ModelFolder:
+def _base(init: str, before: ModelConfig | None) -> ModelFolder:
     if before is None or before.lm is None:
         raise ValueError(
             "lm: expected the model's stacks, global and local, or an init folder with a "
             "language model to take them from"
         )
-    folder = load_folder(config["init"])
+    folder = load_folder(init)
     if (
         before.lm.global_.positions != "rope"
         or before.lm.embedding != "sum"
@@ -176,7 +228,7 @@ def _base(config: dict[str, Any], before: ModelConfig | None) -> ModelFolder:
         or folder.phones != tuple(PHONES)
     ):
         raise ValueError(
-            f"{config['init']}: expected a model that was trained here, got one of another shape "
+            f"{init}: expected a model that was trained here, got one of another shape "
             "or with other phones"
         )
     return folder
@@ -193,12 +245,10 @@ def _captions(path: str, base: ModelFolder | None) -> CaptionTokenizer | None:
 
 
 def _shares(
-    given: Any, old: float, entries: dict[str, Task], did: tuple[str, ...]
+    given: dict[str, float], old: float, entries: dict[str, Task], did: tuple[str, ...]
 ) -> dict[str, float]:
-    """Each task's share; ``old`` is spread evenly over those that the model does and ``given`` does
-    not name.
-    """
-    if not isinstance(given, dict) or not given:
+    """Each task's share; ``old`` is spread evenly over the model's tasks that ``given`` lacks."""
+    if not given:
         raise ValueError(f"tasks: expected shares by name, as in tasks: {{tts: 1}}, got {given!r}")
     unknown = [str(name) for name in given if name not in entries]
     if unknown:
@@ -206,15 +256,14 @@ def _shares(
             f"tasks: unknown task {first_few(unknown)}; the model knows {', '.join(entries)}, and "
             "others come by task_files"
         )
-    shares = {str(name): float(share) for name, share in given.items()}
-    rest = [name for name in did if name not in shares]
+    rest = [name for name in did if name not in given]
     if old and not rest:
         raise ValueError(
             "old: expected an init folder whose model does other tasks than those in tasks, got "
             "none; leave old out"
         )
-    return shares | {name: float(old) / len(rest) for name in rest if old}
+    return given | {name: old / len(rest) for name in rest if old}
 
 
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..run import Run
+from ..loop import Run
 
 FILE = "validation.jsonl"
 
@@ -40,7 +40,9 @@ class Record:
         if not self.path.exists():
             return {}
         rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-        first, last = next((r["losses"] for r in rows if r["step"] == 0), {}), rows[-1]["losses"]
+        none: dict[str, list[float]] = {}
+        first = next((r["losses"] for r in rows if r["step"] == 0), none)
+        last = rows[-1]["losses"]
         return {
             task: (_codes(first[task]), _codes(last[task]))
             for task in self.old

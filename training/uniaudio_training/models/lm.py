@@ -8,6 +8,8 @@ The state-dict names are the native model folder's tensor names.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -126,6 +128,9 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = Norm(c.width, c.norm, c.norm_eps)
 
+    def blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.layers))
+
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1."""
         pos = torch.arange(x.shape[1], device=x.device)
@@ -134,7 +139,7 @@ class Stack(nn.Module):
             x = x + self.positions(pos)
         else:
             rope = rope_tables(pos, self.config.head_dim, self.config.rope_base)
-        for layer in self.layers:
+        for layer in self.blocks():
             x = layer(x, rope)
         return self.norm(x)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ class ResidualVQ(nn.Module):
     """
 
     codebooks: Tensor  # [K, C, E]
+    counts: Tensor  # [K, C]: how often each codeword is used
+    sums: Tensor  # [K, C, E]
 
     def __init__(
         self, num_codebooks: int, codebook_size: int, dim: int, decay: float = 0.98
@@ -114,11 +118,11 @@ class ResidualVQ(nn.Module):
             self.counts[k][dead] = 1.0  # about 90 steps to prove itself
         self.codebooks[k] = self.sums[k] / self.counts[k].clamp(min=1e-5)[:, None]
 
-    def average_state(self) -> dict[str, object]:
+    def average_state(self) -> dict[str, Any]:
         """The running averages, which an exact resume needs and a model folder does not."""
         return {"counts": self.counts, "sums": self.sums, "initialised": self.initialised}
 
-    def load_average_state(self, state: dict[str, object]) -> None:
+    def load_average_state(self, state: dict[str, Any]) -> None:
         self.counts.copy_(state["counts"])
         self.sums.copy_(state["sums"])
         self.initialised = bool(state["initialised"])

@@ -11,6 +11,8 @@ N samples, E codebook_dim.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,9 +60,8 @@ class ConvNeXt(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.output = nn.Linear(width, dim_out)
-        for block in (
-            self.blocks
-        ):  # the residual branches start small, which is what a learned layer scale would do
+        # the residual branches start small, which is what a learned layer scale would do
+        for block in self.each_block():
             nn.init.trunc_normal_(block.down.weight, std=0.02 / blocks**0.5)
             nn.init.zeros_(block.down.bias)
 
@@ -71,9 +72,15 @@ class ConvNeXt(nn.Module):
             x = block(x)
         return self.output(self.norm(x))
 
+    def each_block(self) -> list[ConvNeXtBlock]:
+        return cast("list[ConvNeXtBlock]", list(self.blocks))
+
 
 class SpectralCodec(nn.Module):
     """``encode`` [B, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, T * frame_size]."""
+
+    encoder_window: Tensor
+    decoder_window: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()

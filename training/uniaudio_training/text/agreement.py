@@ -20,7 +20,7 @@ from pathlib import Path
 
 from uniaudio_engine.text import PAUSE, phonemize
 from uniaudio_training.text.build_lexicon import edit_distance
-from uniaudio_training.text.flite import flite
+from uniaudio_training.text.flite_labels import flite
 
 
 def read_examples(wordnet: Path) -> list[str]:

@@ -25,7 +25,7 @@ import numpy as np
 from uniaudio_engine.text.letters import LetterTrees
 from uniaudio_engine.text.lexicon import PHONE_BASE
 from uniaudio_engine.text.phones import PHONES
-from uniaudio_training.text.flite import Flite, flite
+from uniaudio_training.text.flite_labels import Flite, flite
 from uniaudio_training.text.letters import Forest
 
 _OUTPUT = Path(__file__).parents[3] / "uniaudio_engine" / "text" / "data" / "english.npz"

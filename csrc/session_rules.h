@@ -1,0 +1,129 @@
+// The rules that every session of an LM keeps, on any device: how many frames it has room for,
+// which inputs it takes, when it may be guided, and that one thread at a time uses it.
+// LmSession (lm_session.h) and cuda::Session (cuda/lm.h) build on these.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config.h"
+
+namespace uniaudio {
+
+// Continuous inputs of one name: values [count, width] that replace the embeddings of the frames
+// `index` (distinct).
+struct ContinuousInput {
+  std::string name;
+  const float* values;
+  const int32_t* index;
+  int64_t count;
+};
+
+// std::invalid_argument, in one line, on inputs that a model of this configuration does not take.
+void check_frames(const LmConfig& config, const int32_t* frames, int64_t count);
+// aligned: rows [count, S], or null.
+void check_aligned(const LmConfig& config, const int32_t* aligned, int64_t count);
+void check_continuous(const LmConfig& config, const std::vector<ContinuousInput>& inputs,
+                      int64_t frames);
+// Of teacher-forced logits: ids, aligned rows, and at most max_frames frames.
+void check_logits(const LmConfig& config, const int32_t* frames, int64_t count,
+                  const int32_t* aligned);
+
+// The embeddings that continuous inputs put in place of frames' own.
+class ReplacedRows {
+ public:
+  // embed(input, out) fills out [count, width] with one input's embeddings.
+  template <class Embed>
+  ReplacedRows(const std::vector<ContinuousInput>& inputs, int64_t frames, int64_t width,
+               const Embed& embed)
+      : rows_(inputs.empty() ? 0 : size_t(frames), nullptr) {
+    for (const ContinuousInput& in : inputs) {
+      float* const out = values_.emplace_back(size_t(in.count * width)).data();
+      embed(in, out);
+      for (int64_t i = 0; i < in.count; ++i) rows_[size_t(in.index[i])] = out + i * width;
+    }
+  }
+  // [width], or null where frame `i` keeps its own embedding.
+  const float* row(int64_t i) const { return rows_.empty() ? nullptr : rows_[size_t(i)]; }
+
+ private:
+  std::vector<std::vector<float>> values_;
+  std::vector<const float*> rows_;
+};
+
+// What a session counts, and its rules. Derived sessions hold the caches.
+class SessionState {
+ public:
+  SessionState(const SessionState&) = delete;
+  SessionState& operator=(const SessionState&) = delete;
+
+  int64_t frames() const { return count_; }         // known and generated so far
+  int64_t generated() const { return generated_; }  // since the last prefill
+  int64_t capacity() const { return capacity_; }
+  bool finished() const { return finished_; }  // the end id came; prefill or reset starts anew
+  bool guided() const { return unconditional() != nullptr; }
+  int64_t frame_offset() const { return frame_offset_; }
+  // Added to the frame index that keys the random numbers; std::invalid_argument below 0.
+  void set_frame_offset(int64_t offset);
+
+  // Stops a running `generate` before its next frame (on a device: its next launch). Where none is
+  // running, the next one stops at once. That call takes the request back. Any thread.
+  void cancel() { cancel_.store(true, std::memory_order_relaxed); }
+
+ protected:
+  // Room for `max_frames` frames in all. std::invalid_argument unless 1 <= max_frames <= the
+  // model's own limit.
+  SessionState(const LmConfig& config, int64_t max_frames);
+  virtual ~SessionState() = default;
+
+  virtual const void* model() const = 0;                  // sessions of one LM have the same
+  virtual const SessionState* unconditional() const = 0;  // the other half under guidance, or null
+
+  // A call in progress. std::runtime_error where another thread is in one.
+  class Use {
+   public:
+    explicit Use(const SessionState& session);
+    Use(Use&& o) noexcept : session_(o.session_) { o.session_ = nullptr; }
+    Use& operator=(Use&&) = delete;
+    ~Use();
+
+   private:
+    const SessionState* session_;
+  };
+
+  // std::invalid_argument where `count` more frames do not fit into this session or the
+  // unconditional one.
+  void check_room(const char* what, int64_t count) const;
+  void check_guidance(const SessionState& unconditional, double scale) const;
+  void clear();  // no frames, no offset, no pending cancel
+  void copy_counts(const SessionState& from);
+  bool take_cancel() { return cancel_.exchange(false, std::memory_order_relaxed); }
+
+  // What a call has to satisfy that generates `count` frames in each job's session: distinct
+  // sessions of one LM, in no other use, with room, and with aligned rows that the model takes.
+  // The sessions are in use until the result goes.
+  template <class Job>
+  static std::vector<Use> begin_generate(const std::vector<Job>& jobs, const LmConfig& config,
+                                         int64_t count) {
+    std::vector<const SessionState*> sessions;
+    for (const Job& job : jobs) sessions.push_back(job.session);
+    std::vector<Use> uses = begin_generate(sessions, count);
+    for (const Job& job : jobs) check_aligned(config, job.aligned, count);
+    return uses;
+  }
+
+  int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
+  bool finished_ = false;
+  float guidance_ = 1.0f;
+
+ private:
+  static std::vector<Use> begin_generate(const std::vector<const SessionState*>& sessions,
+                                         int64_t count);
+
+  std::atomic<bool> cancel_{false};
+  mutable std::atomic<bool> in_use_{false};
+};
+
+}  // namespace uniaudio

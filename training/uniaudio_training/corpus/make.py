@@ -1,0 +1,280 @@
+"""``uniaudio-train corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show``
+examples as WAV and PNG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import multiprocessing as mp
+import os
+import re
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from . import sources
+from .reading import CorpusError, open_corpus
+from .schema import SPLITS, TASKS
+from .shards import (
+    MANIFEST,
+    SHARD_SECONDS,
+    ShardSpec,
+    make_shard,
+    parse_name,
+    read_manifest,
+    write_manifest,
+)
+
+HELD_OUT_SHARE = 0.05  # hours of valid and of test per hour of train
+EXAMPLE = "uniaudio-train corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpus"
+
+
+def _hours(text: str, default: float) -> dict[str, float]:
+    """``tts=3,vc`` -> hours of train of each task."""
+    hours: dict[str, float] = {}
+    for part in text.split(","):
+        task, given, number = part.partition("=")
+        try:
+            value = float(number) if given else default
+        except ValueError:
+            value = math.nan
+        if task not in TASKS or not 0 < value <= 10000:
+            raise CorpusError(
+                f"expected TASK or TASK=HOURS with a task of {', '.join(TASKS)} and hours from 0 "
+                f"to 10000, got {part[:40]!r}; for example: {EXAMPLE}"
+            )
+        hours[task] = value
+    return hours
+
+
+def plan(hours: dict[str, float], splits: tuple[str, ...], seed: int) -> list[ShardSpec]:
+    """The shards that make these hours.
+
+    More hours only add to them. Of less than a shard of train, all splits get that part of theirs.
+    """
+    specs = []
+    for task, wanted in hours.items():
+        part = wanted * 3600 / SHARD_SECONDS["train"]
+        for split in splits:
+            seconds = part * SHARD_SECONDS[split] if part < 1 else 0.0
+            share = 1.0 if split == "train" else HELD_OUT_SHARE
+            count = max(1, math.ceil(wanted * share * 3600 / SHARD_SECONDS[split] - 1e-9))
+            specs += [ShardSpec(task, split, i, seed, seconds) for i in range(count)]
+    return specs
+
+
+def _quiet_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+
+
+def _clear_parts(folder: Path) -> None:
+    """Removes what a killed run left half written."""
+    for path in folder.glob(".*"):
+        found = re.fullmatch(
+            r"\.(?:manifest|[a-z0-9_]+-(?:train|valid|test)-\d+)\.(?:json|jsonl|npy)\.(\d+)",
+            path.name,
+        )
+        if found and not Path(f"/proc/{found[1]}").exists():
+            path.unlink(missing_ok=True)
+
+
+def make(
+    folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True
+) -> None:
+    """Makes the shards that are missing or too short, in ``workers`` processes, and the manifest.
+
+    Raises RuntimeError, before it makes anything, if a program or a package is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = read_manifest(folder)
+    if before is not None and before["seed"] != seed:
+        raise CorpusError(
+            f"{folder}: its shards were made with --seed {before['seed']}, got {seed}; use that "
+            "seed or another folder"
+        )
+    strangers = [
+        p.name
+        for p in folder.glob("*.jsonl")
+        if not p.name.startswith(".") and not _is_shard(p.stem)
+    ]
+    if strangers:
+        raise CorpusError(
+            f"{folder}: expected shards only, found {strangers[0]!r}; use another folder"
+        )
+    _clear_parts(folder)
+    sources.require({s.task for s in specs})
+    shards = write_manifest(folder, seed)["shards"]  # the seed is on record before any shard is
+    short = [s for s in specs if s.name in shards and shards[s.name]["seconds"] < s.wanted - 0.01]
+    for spec in short:  # the beginning of what is wanted now
+        (folder / f"{spec.name}.jsonl").unlink()
+    if short:
+        write_manifest(folder, seed)
+    todo = [s for s in specs if not (folder / f"{s.name}.jsonl").exists()]
+    with tqdm(
+        total=len(specs),
+        initial=len(specs) - len(todo),
+        unit="shard",
+        disable=not progress,
+        mininterval=1,
+    ) as bar:
+        if workers == 1 or len(todo) <= 1:
+            for spec in todo:
+                make_shard(spec, str(folder))
+                bar.update()
+        else:
+            with mp.get_context("spawn").Pool(min(workers, len(todo)), _quiet_worker) as pool:
+                for _ in pool.imap_unordered(partial(make_shard, folder=str(folder)), todo):
+                    bar.update()
+    write_manifest(folder, seed)
+
+
+def _is_shard(name: str) -> bool:
+    try:
+        parse_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+# Commands with a parser of their own, each the ``main`` of its module.
+_ELSEWHERE = {
+    "public": (".public", "public corpora as shards, by recipe"),
+    "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
+    "derive": (".derive", "pairs for other tasks from recordings"),
+    "join": (".join", "several corpora as one folder of shards"),
+    "align": (".align", "phones in time for recordings with a text"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _ELSEWHERE:
+        module = importlib.import_module(_ELSEWHERE[argv[0]][0], __package__)
+        return int(module.main(argv[1:]))
+    parser = argparse.ArgumentParser(
+        prog="uniaudio-train corpus",
+        description="The procedural corpus: sound with exact labels for all eleven tasks.",
+        epilog=f"example: {EXAMPLE}",
+    )
+    sub = parser.add_subparsers(dest="command", required=True)
+    p = sub.add_parser(
+        "make",
+        help="make shards (those that are there are kept)",
+        description=(
+            "Makes train, valid and test shards of each task; a run that was stopped "
+            "resumes where it was."
+        ),
+        epilog=f"example: {EXAMPLE}",
+    )
+    p.add_argument(
+        "--tasks",
+        default=",".join(TASKS),
+        help="tasks, each with its own hours where =HOURS follows (default: all eleven)",
+    )
+    p.add_argument(
+        "--hours",
+        type=float,
+        default=1.0,
+        help=(
+            "hours of train for each task without hours of its own; valid and test get a "
+            "twentieth each (default: %(default)s)"
+        ),
+    )
+    p.add_argument("--splits", default=",".join(SPLITS), help="only these (default: %(default)s)")
+    p.add_argument("--out", required=True, type=Path, help="folder of the shards")
+    p.add_argument(
+        "--seed", type=int, default=0, help="another seed, another corpus (default: %(default)s)"
+    )
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; the shards do not depend on it (default: %(default)s)",
+    )
+    p = sub.add_parser(
+        "check",
+        help="measure a corpus against its labels",
+        epilog="example: uniaudio-train corpus check data/corpus --examples 20 --remake 2",
+    )
+    p.add_argument(
+        "corpus",
+        type=Path,
+        help="folder of shards, or a manifest of recordings (checked for errors only)",
+    )
+    p.add_argument(
+        "--examples",
+        type=int,
+        default=20,
+        help="examples of each task and split to measure (default: %(default)s)",
+    )
+    p.add_argument(
+        "--remake",
+        type=int,
+        default=0,
+        metavar="N",
+        help="make N shards of each task again and compare them bit for bit (default: %(default)s)",
+    )
+    p.add_argument(
+        "--listen",
+        action="store_true",
+        help="word errors of the speech too (needs the evaluate extra)",
+    )
+    p = sub.add_parser(
+        "show",
+        help="write examples as WAV files and spectrograms (PNG)",
+        epilog="example: uniaudio-train corpus show data/corpus --task vc --count 2 --out pictures",
+    )
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--task", required=True, choices=TASKS)
+    p.add_argument("--split", default="train", choices=SPLITS)
+    p.add_argument("--count", type=int, default=2)
+    p.add_argument("--out", required=True, type=Path)
+    for name, (_, text) in _ELSEWHERE.items():
+        sub.add_parser(name, help=text, add_help=False)
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "make":
+            splits = tuple(args.splits.split(","))
+            if not set(splits) <= set(SPLITS):
+                raise CorpusError(
+                    f"--splits: expected some of {', '.join(SPLITS)}, got {args.splits[:40]!r}"
+                )
+            if args.seed < 0 or args.workers < 1:
+                raise CorpusError(
+                    f"expected --seed >= 0 and --workers >= 1, got {args.seed} and {args.workers}"
+                )
+            make(
+                args.out,
+                plan(_hours(args.tasks, args.hours), splits, args.seed),
+                args.seed,
+                args.workers,
+            )
+            manifest = read_manifest(args.out) or {}
+            for task, hours in manifest["hours"].items():
+                print(f"{task:8s}" + "".join(f"  {split} {hours[split]:.2f} h" for split in SPLITS))
+            print(f"{args.out / MANIFEST}: {len(manifest['shards'])} shards")
+        elif args.command == "check":
+            from .check import check
+
+            return check(open_corpus(args.corpus), args.examples, args.remake, args.listen)
+        else:
+            from .show import show
+
+            for path in show(open_corpus(args.corpus)[args.task, args.split], args.count, args.out):
+                print(path)
+    except (CorpusError, ValueError, RuntimeError, OSError) as e:
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("uniaudio-train corpus: stopped; the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Trains the multi-scale LM on all tasks jointly, or fine-tunes a model for tasks of a user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uniaudio_engine.request.sequence import Layout
+
+from ..data_parallel import Team, run_team
+from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
+from ..models.lm import MultiScaleLM
+from ..precision import Arithmetic, Muon, choose
+from ..schedules import trapezoid
+from .data import Batch, TaskData, load_tasks, make_batch, task_batch
+from .objective import losses
+from .samples import Samples
+from .setup import LMSettings, set_up
+from .validation import Record, walk_back
+from .warm_start import start_from
+
+
+def optimizers(
+    model: MultiScaleLM, s: LMSettings, dtype: torch.dtype
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon, which needs far fewer steps, for the hidden matrices; AdamW for the rest."""
+    named = list(model.named_parameters())
+    hidden = [p for n, p in named if ".layers." in n and p.dim() == 2]
+    rest = [p for n, p in named if not (".layers." in n and p.dim() == 2)]
+    muon = Muon(hidden, s.matrix_lr, s.weight_decay, dtype)
+    adamw = torch.optim.AdamW(rest, lr=s.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    return [(muon, s.matrix_lr), (adamw, s.lr)]
+
+
+@torch.no_grad()
+def validate(
+    model: MultiScaleLM,
+    layout: Layout,
+    data: Mapping[str, TaskData],
+    s: LMSettings,
+    arithmetic: Arithmetic,
+) -> dict[str, list[float]]:
+    """Mean losses of each task over fixed validation batches, in nats.
+
+    K codebooks, then the durations (nan where a task has none).
+    """
+    model.eval()
+    found = {}
+    for task, of_task in data.items():
+        total = np.zeros(layout.num_codebooks + 1)
+        for i in range(s.validation_batches):
+            rng = np.random.default_rng((12345, i))
+            batch = task_batch(layout, of_task, rng, s.rows, s.items).to(arithmetic.device)
+            with arithmetic.autocast():
+                codes, duration = losses(model, layout, batch)
+            total += np.array([*codes.tolist(), float(duration)])
+        found[task] = [float(v) for v in total / s.validation_batches]
+    model.train()
+    return found
+
+
+class LMTrainer(Trainer[Batch]):
+    """One process' share of an LM run."""
+
+    def __init__(self, s: LMSettings, arithmetic: Arithmetic, team: Team) -> None:
+        self.settings, self.arithmetic, self.team = s, arithmetic, team
+        self.setup = setup = set_up(s)
+        self.data, self.valid = (
+            load_tasks(s.token_folders, split, setup.tasks.values(), setup.captions, setup.labels)
+            for split in ("train", "valid")
+        )
+        self.model = self._fresh().train()
+        self.optimizers = optimizers(self.model, s, arithmetic.dtype)
+        self.seconds = 0.0  # of audio that this process has seen
+        self.samples: Samples | None = None
+
+    def _fresh(self) -> MultiScaleLM:
+        model = MultiScaleLM(self.setup.lm)
+        model.init_weights(self.settings.seed)
+        return model.to(self.arithmetic.device)
+
+    def _start(self, model: MultiScaleLM) -> str:
+        """Fills the model from the folder ``init``; a line that says what was taken."""
+        s = self.settings
+        return start_from(model, self.setup.layout.vocabulary, Path(s.init), s.seed)
+
+    def _measure(self) -> dict[str, list[float]]:
+        return validate(self.model, self.setup.layout, self.valid, self.settings, self.arithmetic)
+
+    def parts(self) -> dict[str, Stateful]:
+        each = {f"optimizer{i}": o for i, (o, _) in enumerate(self.optimizers)}
+        return {"model": self.model, **each}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        s, setup = self.settings, self.setup
+        taken = self._start(self.model) if s.init and not resumed else ""
+        self.record = Record(run.folder, setup.old)
+        if not self.team.leads:
+            return
+        (run.folder / "lm.json").write_text(json.dumps(setup.about(), indent=2))
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        hours = ", ".join(map(str, self.data.values()))
+        if taken:
+            print(taken)
+        print(f"{millions:.1f} M parameters, {hours}, {self.arithmetic.device}")
+        if s.corpus:
+            self.samples = Samples(s.corpus, s.init, s.captions, setup.weights)
+        if run.step == 0 and setup.old:
+            self.record.add(0, self._measure())
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        s, size = self.settings, self.team.size
+        return make_batch(
+            self.setup.layout,
+            self.data,
+            self.setup.weights,
+            rng,
+            max(1, s.rows // size),
+            s.items // size,
+            s.noise,
+            s.caption_dropout,
+        )
+
+    def rate(self, step: int, done: float) -> float:
+        return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        self.seconds += batch.seconds * self.team.size
+        batch = batch.to(self.arithmetic.device)
+        with self.arithmetic.autocast():
+            codes, duration = losses(self.model, self.setup.layout, batch)
+        loss = codes.mean() + self.settings.duration_weight * torch.nan_to_num(duration)
+        hours = self.seconds / 3600
+        return loss, {f"train/{batch.task}": codes.mean(), "train/hours": hours}
+
+    def validate(self, run: Run) -> Validation:
+        found = self._measure()
+        self.record.add(run.step, found)
+        scalars: dict[str, float] = {}
+        for task, values in found.items():
+            names = [*(f"code{k}" for k in range(len(values) - 1)), "duration"]
+            scalars |= {f"valid-{task}/{n}": v for n, v in zip(names, values, strict=True)}
+        each = (f"{t} {' '.join(f'{v:.3f}' for v in vs if v == v)}" for t, vs in found.items())
+        text = "valid " + "; ".join(each)
+        for line in self.samples.write(run) if self.samples else ():
+            text += f"\nstep {run.step}: no sample of {line}"
+        return Validation(scalars, text)
+
+    def end(self, run: Run) -> None:
+        s = self.settings
+        if not self.setup.old:
+            return
+        if s.bound:
+            start = self._fresh()
+            self._start(start)
+            kept = walk_back(run, self.model, start, self.record, s.bound, self._measure)
+            if kept < 1:
+                print(
+                    f"the old tasks had lost more than {s.bound:g} nats a code: {kept:.0%} of the "
+                    f"way from {s.init} kept"
+                )
+        print(self.record.summary())
+
+
+def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
+    """Trains, or resumes, an LM in the folder ``out``, in ``settings.processes`` processes.
+
+    A run with a user's tasks ends with a line that says what the old tasks lost, and stays within
+    ``settings.bound``.
+    """
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    run_team(_train, settings.processes, settings, out, arithmetic)
+
+
+def _train(team: Team, s: LMSettings, out: str | Path, arithmetic: Arithmetic) -> None:
+    if s.threads or team.size > 1:
+        torch.set_num_threads(s.threads or 1)
+    torch.manual_seed(s.seed)
+    fit(LMTrainer(s, arithmetic, team), s, out, arithmetic, team)

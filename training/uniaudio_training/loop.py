@@ -1,0 +1,337 @@
+"""The training loop that all trainers share: steps, curves, checkpoints, exact resume.
+
+A :class:`Trainer` brings the model, its data and its loss; :func:`fit` does the rest. A run stopped
+by Ctrl-C, SIGTERM or a power cut resumes bit-exactly from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .data_parallel import Team
+from .precision import Arithmetic, name
+from .settings import RunSettings
+
+LOG_EVERY = 25  # steps whose values are averaged into one point of a curve
+
+B = TypeVar("B")
+
+
+class Stateful(Protocol):
+    """A part of a checkpoint: a module, an optimizer, a clock."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found: points of curves by tag, and a line for the terminal."""
+
+    scalars: Mapping[str, float]
+    text: str
+
+
+class Trainer(ABC, Generic[B]):
+    """One kind of training.
+
+    ``optimizers``: each with its peak learning rate. The loop sets the rates of
+    ``inner_optimizers`` too, but their step is taken inside the loss.
+    """
+
+    optimizers: list[tuple[torch.optim.Optimizer, float]]
+    inner_optimizers: Sequence[tuple[torch.optim.Optimizer, float]] = ()
+    clip = 1.0  # the largest norm of the gradients of ``parameters()``
+
+    @abstractmethod
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint holds, by name; the model's name is ``model``."""
+
+    @abstractmethod
+    def parameters(self) -> list[nn.Parameter]:
+        """What the loop's backward pass trains."""
+
+    @abstractmethod
+    def batch(self, rng: np.random.Generator) -> B:
+        """A step's batch, on the CPU; called from another thread."""
+
+    @abstractmethod
+    def rate(self, step: int, done: float) -> float:
+        """The share of the peak learning rates; ``done`` is how much of the run is over, 0 to 1."""
+
+    @abstractmethod
+    def loss(self, batch: B, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """What the step minimizes, and values for the curves."""
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        """Called once, after the checkpoint was read if there was one."""
+
+    def validate(self, run: Run) -> Validation | None:
+        """Called every ``validate_every`` steps and after the last, in the leading process."""
+        return None
+
+    def end(self, run: Run) -> None:
+        """Called in the leading process when the run is over, not when it was stopped."""
+
+
+def fit(
+    trainer: Trainer[B],
+    settings: RunSettings,
+    folder: str | Path,
+    arithmetic: Arithmetic,
+    team: Team | None = None,
+) -> None:
+    """Trains, or resumes, the run in ``folder``."""
+    team = team or Team()
+    clock = Clock(60 * settings.minutes)
+    with Run(folder, settings, name(arithmetic.dtype), team.leads) as run:
+        run.parts |= trainer.parts() | ({"clock": clock} if settings.minutes else {})
+        trainer.begin(run, run.resume())
+        share = clock.share()
+        seed = team.seed(settings.seed)
+        with Prefetch(trainer.batch, seed, run.step) as batches, run.progress() as bar:
+            while run.step < run.steps and share < 1:
+                rate = trainer.rate(run.step, max(run.step / run.steps, share))
+                for optimizer, peak in (*trainer.optimizers, *trainer.inner_optimizers):
+                    set_learning_rate(optimizer, peak * rate)
+                loss, values = trainer.loss(batches.next(), run.step)
+                loss.backward()
+                stopping = run.stopping or clock.over()
+                run.stopping, share = team.average(trainer.parameters(), stopping, clock.share())
+                nn.utils.clip_grad_norm_(trainer.parameters(), trainer.clip)
+                for optimizer, _ in trainer.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                bar.update()
+                going = run.tick()
+                run.log(bar, values)
+                if team.leads and (run.step % settings.validate_every == 0 or not going):
+                    run.report(bar, trainer.validate(run))
+                if not going:
+                    break
+        if team.leads and (run.step >= run.steps or clock.over()):
+            trainer.end(run)
+
+
+class Run:
+    """A run's folder: ``checkpoint.pt`` (all parts, step, random states) and ``tensorboard/``.
+
+    While it is entered, SIGTERM and Ctrl-C ask it to stop after the step; it then writes a last
+    checkpoint. Of several processes one ``leads`` and writes.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: RunSettings,
+        precision: str = "float32",
+        leads: bool = True,
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "checkpoint.pt"
+        self.steps, self.minutes = settings.steps, settings.checkpoint_minutes
+        self.precision, self.leads = precision, leads
+        self.step = 0
+        self.parts: dict[str, Stateful] = {}
+        self.writer = SummaryWriter(str(self.folder / "tensorboard")) if leads else None
+        self.stopping = False
+        self._saved = time.monotonic()
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Run:
+        for s in (signal.SIGTERM, signal.SIGINT):
+            self._handlers[s] = signal.signal(s, self._stop)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        for s, handler in self._handlers.items():
+            signal.signal(s, handler)
+        if self.writer is not None:
+            self.writer.close()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def resume(self) -> bool:
+        """Reads the checkpoint; False where there is none."""
+        if not self.path.exists():
+            return False
+        # our own file, with optimizer states and random states: not weights alone
+        state = torch.load(self.path, map_location="cpu", weights_only=False)
+        for part, value in self.parts.items():
+            value.load_state_dict(state["parts"][part])
+        self.step = state["step"]
+        torch.set_rng_state(state["rng"]["torch"])
+        np.random.set_state(state["rng"]["numpy"])
+        random.setstate(state["rng"]["python"])
+        return True
+
+    def save(self) -> None:
+        """Writes the checkpoint, whole or not at all, where this process leads."""
+        if not self.leads:
+            return
+        state = {
+            "step": self.step,
+            "precision": self.precision,
+            "parts": {part: value.state_dict() for part, value in self.parts.items()},
+            "rng": {
+                "torch": torch.get_rng_state(),
+                "numpy": np.random.get_state(),
+                "python": random.getstate(),
+            },
+        }
+        temporary = self.path.with_suffix(f".{os.getpid()}")
+        torch.save(state, temporary)
+        temporary.replace(self.path)
+        self._saved = time.monotonic()
+
+    def progress(self) -> tqdm[Any]:
+        """A progress bar over the steps, silent where this process does not lead."""
+        return tqdm(
+            total=self.steps,
+            initial=self.step,
+            unit="step",
+            smoothing=0.05,
+            mininterval=5,
+            disable=not self.leads,
+        )
+
+    def log(self, bar: tqdm[Any], values: Mapping[str, Tensor | float]) -> None:
+        """Averages values over ``LOG_EVERY`` steps, then writes them."""
+        for tag, value in values.items():
+            total, count = self._sums.get(tag, (0.0, 0))
+            self._sums[tag] = (total + torch.as_tensor(value).detach(), count + 1)
+        if self.step % LOG_EVERY:
+            return
+        means = {tag: float(total) / count for tag, (total, count) in self._sums.items()}
+        self._sums.clear()
+        shown = {tag.rsplit("/", 1)[-1]: f"{mean:.3g}" for tag, mean in means.items()}
+        bar.set_postfix(shown, refresh=False)
+        self.scalars(means)
+
+    def report(self, bar: tqdm[Any], found: Validation | None) -> None:
+        """Writes a validation to the curves and the terminal."""
+        if found is not None:
+            self.scalars(found.scalars)
+            bar.write(f"step {self.step}: {found.text}")
+
+    def scalars(self, values: Mapping[str, float]) -> None:
+        """Points of curves at this step, where this process leads."""
+        if self.writer is not None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, value, self.step)
+
+    def tick(self) -> bool:
+        """Counts one step and saves when it is time; False when the run should end."""
+        self.step += 1
+        done = self.step >= self.steps or self.stopping
+        if done or time.monotonic() - self._saved > 60 * self.minutes:
+            self.save()
+        return not done
+
+
+class Clock:
+    """Seconds of training over all resumes, against a limit; with limit 0 the time is never up."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.before, self.begin = limit, 0.0, time.monotonic()
+
+    def spent(self) -> float:
+        return self.before + time.monotonic() - self.begin
+
+    def share(self) -> float:
+        """How much of the time is spent, 0 to 1 and beyond."""
+        return self.spent() / self.limit if self.limit else 0.0
+
+    def over(self) -> bool:
+        return bool(self.limit) and self.spent() >= self.limit
+
+    def state_dict(self) -> dict[str, float]:
+        return {"spent": self.spent()}
+
+    def load_state_dict(self, state: dict[str, float], /) -> None:
+        self.before, self.begin = state["spent"], time.monotonic()
+
+
+class Prefetch(Generic[B]):
+    """Makes batches ahead of the steps, in a thread.
+
+    Step i's batch depends on (*seed, i) alone, which makes a resume exact.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[np.random.Generator], B],
+        seed: int | tuple[int, ...],
+        first: int,
+        depth: int = 4,
+    ) -> None:
+        self._make, self._key = make, (seed,) if isinstance(seed, int) else seed
+        self._queue: queue.Queue[B | Exception] = queue.Queue(depth)
+        self._closed = threading.Event()
+        threading.Thread(target=self._work, args=(first,), daemon=True).start()
+
+    def _work(self, step: int) -> None:
+        while not self._closed.is_set():
+            try:
+                rng = np.random.default_rng(np.random.SeedSequence((*self._key, step)))
+                item: B | Exception = self._make(rng)
+            except Exception as e:
+                item = e
+            while not self._closed.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            step += 1
+
+    def next(self) -> B:
+        """The next step's batch; raises what making it raised."""
+        item = self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def __enter__(self) -> Prefetch[B]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` is a GPU where torch finds one."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value

@@ -1,0 +1,375 @@
+"""Written documents to blocks of running text: lines, lists, headings, and what Markdown, HTML and
+inline commands say about the words.
+
+A block's text is what is heard, and every character of it knows its place in the input. Not
+responsible for sentences or words. SSML is read by `ssml.py`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InputError, shown
+from .characters import OVERRIDE
+from .ipa import read_phones
+from .phones import PHONES
+
+MARKUPS = ("auto", "plain", "markdown", "ssml")
+MAX_PAUSE = 10.0  # s
+
+
+@dataclass(frozen=True)
+class Override:
+    """A word whose reading is given: ``said`` in words (as :func:`normalize` writes them) or, with
+    ``phones``, the one word that these phones are; ``written`` in the text as ``written``."""
+
+    written: str
+    said: str
+    phones: tuple[str, ...] | None = None
+
+
+@dataclass
+class Block:
+    """Text that ends its last sentence, whatever its punctuation.
+
+    ``origin``: the place in the input of each character, and of the end. ``overrides``: by place in
+    ``text``, where an `OVERRIDE` character stands. ``pause``: seconds of silence after it, None
+    where none is asked for; ``rate``: of speech, 1 is the voice's own; ``paragraph``: whether a
+    paragraph ends with it.
+    """
+
+    text: str
+    origin: Sequence[int]
+    overrides: dict[int, Override] = field(default_factory=dict)
+    pause: float | None = None
+    rate: float = 1.0
+    paragraph: bool = False
+
+
+def blocks(text: str, markup: str = "auto") -> Iterator[Block]:
+    """The blocks of a document, each as soon as its lines are read.
+
+    ``markup``: "plain" takes every sign as it stands; "markdown" reads Markdown, HTML tags and
+    entities, ``[pause 0.5]`` and ``[word](/phones/)``; "ssml" an SSML document; "auto" is "ssml"
+    where the text begins with ``<speak``, else "markdown".
+
+    Raises :class:`InputError` for a command that cannot be followed.
+    """
+    if markup not in MARKUPS:
+        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
+    if markup == "ssml" or (markup == "auto" and is_ssml(text)):
+        from .ssml import ssml_blocks
+
+        return ssml_blocks(text)
+    return _plain_blocks(text) if markup == "plain" else _markdown_blocks(text)
+
+
+def is_ssml(text: str) -> bool:
+    """Whether the text is an SSML document."""
+    return bool(re.match(r"\ufeff?\s*(?:<\?xml[^>]*>\s*)?<speak[\s>/]", text))
+
+
+class Builder:
+    """A block in the making."""
+
+    def __init__(self) -> None:
+        self.chars: list[str] = []
+        self.origin: list[int] = []
+        self.overrides: dict[int, Override] = {}
+        self.end = 0
+
+    def put(self, text: str, place: int, span: int | None = None) -> None:
+        """`text` from `place` on; with `span` all of it stands for that many characters there."""
+        self.chars.append(text)
+        self.origin += range(place, place + len(text)) if span is None else [place] * len(text)
+        self.end = place + (len(text) if span is None else span)
+
+    def override(self, override: Override, place: int, span: int) -> None:
+        """A word with a given reading, apart from its neighbours."""
+        self.put(" ", place, 0)
+        self.overrides[len(self.origin)] = override
+        self.put(OVERRIDE, place, span)
+        self.put(" ", place + span, 0)
+
+    def block(self, pause: float | None = None, rate: float = 1.0, paragraph: bool = False) -> Block:
+        """What was put together; the builder is empty afterwards."""
+        made = Block(
+            "".join(self.chars), [*self.origin, self.end], self.overrides, pause, rate, paragraph
+        )
+        self.__init__()  # type: ignore[misc]
+        return made
+
+    def __bool__(self) -> bool:
+        return any(not part.isspace() for part in self.chars)
+
+
+# Lines
+
+
+def _lines(text: str) -> Iterator[tuple[int, int]]:
+    """[begin, end) of each line, without its end and the spaces around it."""
+    begin, size = 0, len(text)
+    while begin < size:
+        stop = text.find("\n", begin)
+        stop = size if stop < 0 else stop
+        a, b = begin, stop
+        while a < b and text[a].isspace():
+            a += 1
+        while b > a and text[b - 1].isspace():
+            b -= 1
+        yield a, b
+        begin = stop + 1
+
+
+_LEAST_WIDTH = 50  # characters; a shorter line before a capital was not broken for want of room
+_OPEN_END = re.compile(
+    r"(?:[,;:(–—-]|\b(?:a|an|the|of|to|in|on|at|by|for|from|with|and|or|but|nor|as|than|that|which|"
+    r"who|is|are|was|were|be|my|your|his|her|its|our|their|Mr\.|Mrs\.|Dr\.|Ms\.))$"
+)
+_MARKED = re.compile(r"[-*+•‣▪●○–—]\s|\d{1,3}[.)]\s|[a-z][.)]\s")
+
+
+def _goes_on(text: str, line: tuple[int, int], following: tuple[int, int]) -> bool:
+    """Whether a sentence runs from one line into the next."""
+    a, b = line
+    c, d = following
+    quoted = _QUOTE.match(text, c, d)
+    c = quoted.end() if quoted else c
+    if _OPEN_END.search(text, max(a, b - 12), b):
+        return text[b - 1] != ":" or not _MARKED.match(text, c, d)
+    words, next_words = text.count(" ", a, b) + 1, text.count(" ", c, d) + 1
+    first = text[c : min(d, c + 30)].split(" ", 1)[0]
+    if first.lstrip("\"'“‘(")[:1].islower():
+        return words > 3 or next_words > 3
+    return b - a + 1 + len(first) > max(_LEAST_WIDTH, d - c)
+
+
+def _paragraphs(
+    text: str, kind: Callable[[str, int, int], bool]
+) -> Iterator[tuple[list[tuple[int, int]], bool]]:
+    """Runs of lines that one sentence may run through, and whether a blank line follows; lines of
+    a `kind` stand alone."""
+    run: list[tuple[int, int]] = []
+    for line in _lines(text):
+        if line[0] == line[1]:
+            if run:
+                yield run, True
+                run = []
+            continue
+        if run and (kind(text, *line) or kind(text, *run[-1]) or not _goes_on(text, run[-1], line)):
+            # A list item goes on in the next line where its sentence does.
+            item = kind(text, *run[-1]) and not kind(text, *line)
+            if not (item and text[run[-1][0]] not in "#|" and _goes_on(text, run[-1], line)):
+                yield run, False
+                run = []
+        run.append(line)
+    if run:
+        yield run, True
+
+
+def _plain_blocks(text: str) -> Iterator[Block]:
+    text = text.replace(OVERRIDE, "\x00")
+    for run, paragraph in _paragraphs(text, lambda text, a, b: False):
+        a, b = run[0][0], run[-1][1]
+        yield Block(text[a:b], range(a, b + 1), paragraph=paragraph)
+
+
+# Markdown
+
+_ITEM = re.compile(r"[-*+•‣▪●○]\s+(?:\[[ xX]\]\s+)?")
+_NUMBERED = re.compile(r"\d{1,3}([.)])\s+")
+_HEADING = re.compile(r"#{1,6}\s+")
+_HEADING_END = re.compile(r"\s+#+$")
+_QUOTE = re.compile(r"(?:>\s?)*>(?:\s+|(?=[A-Za-z\"'*_\[(]))")
+_RULE = re.compile(r"(?:[-*_=]\s?){3,}$|=+$|-{2,}$")
+_TABLE_RULE = re.compile(r"\|?(?:\s*:?-{2,}:?\s*\|)+\s*:?-*:?\s*$")
+_FENCE = re.compile(r"(?:```|~~~)")
+_REFERENCE = re.compile(r"\[[^\]^\s][^\]]{0,80}\]:\s+\S+")
+
+
+def _own_line(text: str, a: int, b: int) -> bool:
+    """Whether a line is a list item, heading, table row or rule."""
+    c = text[a]
+    if c in "-*+•‣▪●○":
+        return bool(_ITEM.match(text, a, b) or _RULE.match(text, a, b))
+    if c == "#":
+        return bool(_HEADING.match(text, a, b))
+    if c.isdigit():
+        return bool(_NUMBERED.match(text, a, b))
+    if c in "=_":
+        return bool(_RULE.match(text, a, b))
+    return c == "|" or (c == "[" and bool(_REFERENCE.match(text, a, b)))
+
+
+def _markdown_blocks(text: str) -> Iterator[Block]:
+    text = text.replace(OVERRIDE, "\x00")
+    fenced = False
+    inline = _Inline(text)
+    for run, paragraph in _paragraphs(text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))):
+        made: list[Block] = []
+        a, b = run[0]
+        if _FENCE.match(text, a, b):
+            fenced = not fenced
+            run = run[1:]
+        if fenced:
+            made = [Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)]
+        else:
+            for i, (a, b) in enumerate(run):
+                inline.line(a, b, first=i == 0)
+            made = inline.take()
+        for i, block in enumerate(made):
+            block.paragraph = paragraph and i == len(made) - 1
+            yield block
+
+
+_BLOCK_TAGS = frozenset(
+    "p br div h1 h2 h3 h4 h5 h6 ul ol li dl dt dd table thead tbody tr hr blockquote pre section "
+    "article header footer nav main aside figure figcaption form html body head title".split()
+)
+_INLINE_TAGS = frozenset(
+    "a b i u s em strong span font code kbd samp var sub sup small big mark del ins abbr cite q td th "
+    "img input label button time center tt strike wbr iframe video audio source svg path details "
+    "summary meta link".split()
+)
+_PIECE = re.compile(
+    r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
+    r"|(?P<code>`{1,2})(?!\w+')(?P<coded>[^`]+)(?P=code)"
+    r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
+    r"|!?\[(?P<label>(?:[^\[\]]|\[[^\[\]]*\]){0,300})\]\((?P<target>/[^()/\n]{1,300}/|[^()\n]{0,2000}(?:\([^()\n]*\)[^()\n]*)?)\)"
+    r"|(?P<reference>\[(?P<named>[^\[\]\n]{1,200})\]\[[^\[\]\n]{0,80}\])"
+    r"|(?P<note>\[\^[^\]\s]{1,20}\])"
+    r"|<(?P<link>(?:https?://|mailto:)[^\s<>]{1,2000})>"
+    r"|(?P<comment><!--(?:.|\n){0,5000}?-->)"
+    r"|(?P<silent><(?P<raw>script|style)\b[^<>]*>(?:.|\n){0,5000}?</(?P=raw)\s*>)"
+    r"|<(?P<close>/?)(?P<tag>[A-Za-z][A-Za-z0-9]{0,15})(?:\s[^<>]{0,1000})?/?>"
+    r"|(?P<entity>&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,20});)"
+    r"|(?<![\w*])(?P<star>\*{1,3})(?P<starred>[^\s*](?:[^*]{0,500}?|[^\n]{0,300}?)(?<=[^\s*])|[^\s*])(?P=star)(?![\w*])"
+    r"|(?<![\w/])(?P<bar>_{1,3})(?P<barred>[^\s_](?:[^_]{0,500}?|[^\n]{0,300}?)(?<=[^\s_])|[^\s_])(?P=bar)(?!\w)"
+    r"|~~(?=\S)(?P<struck>[^~]{1,500})~~",
+)
+
+
+class _Inline:
+    """Lines of Markdown to blocks."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.builder = Builder()
+        self.made: list[Block] = []
+
+    def take(self) -> list[Block]:
+        self.finish()
+        made, self.made = self.made, []
+        return made
+
+    def finish(self, pause: float | None = None) -> None:
+        if self.builder:
+            self.made.append(self.builder.block(pause))
+        elif pause is not None:
+            if self.made:
+                self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
+            else:
+                self.made.append(Block("", [0], pause=pause))
+
+    def line(self, a: int, b: int, first: bool) -> None:
+        """One line's text; `first` of its run, where a mark may stand."""
+        text = self.text
+        if not first:
+            self.builder.put(" ", a, 0)
+        quote = _QUOTE.match(text, a, b)
+        a = quote.end() if quote else a
+        if (
+            _RULE.match(text, a, b)
+            or _TABLE_RULE.match(text, a, b)
+            or _REFERENCE.match(text, a, b)
+        ):
+            return
+        row = text[a : a + 1] == "|"
+        heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, _ITEM, _NUMBERED))
+        if heading:
+            a = heading.end()
+            closing = _HEADING_END.search(text, max(a, b - 12), b)
+            b = closing.start() if closing else b
+        elif item:
+            a = item.end()
+        elif numbered:  # "1. Boil it" is "one, boil it"
+            stop = numbered.start(1)
+            self.builder.put(text[a:stop], a)
+            self.builder.put(",", stop)
+            self.builder.put(" ", stop + 1, 0)
+            a = numbered.end()
+        elif row:
+            a, b = a + 1, b - (text[b - 1] == "|" and b > a + 1)
+        self.inline(a, b)
+
+    def inline(self, a: int, b: int) -> None:
+        """`text[a:b]` without its marks."""
+        place = a
+        for m in _PIECE.finditer(self.text, a, b):
+            if m.start() < place:
+                continue
+            self.builder.put(self.text[place : m.start()], place)
+            place = m.end()
+            self._piece(m)
+        self.builder.put(self.text[place:b], place)
+
+    def _piece(self, m: re.Match[str]) -> None:
+        text, put = self.text, self.builder.put
+        a, b = m.span()
+        if m["escape"]:
+            put(text[a + 1], a + 1)
+        elif m["code"]:
+            put(text[m.start("coded") : m.end("coded")], m.start("coded"))
+        elif m.group().lower().startswith("[pause"):
+            self.finish(read_pause(m["pause"]))
+        elif m["label"] is not None:
+            self._link(m)
+        elif m["named"]:
+            self.inline(*m.span("named"))
+        elif m["note"] or m["comment"] or m["silent"]:
+            put(" ", a, b - a)
+        elif m["link"]:
+            put(text[m.start("link") : m.end("link")].removeprefix("mailto:"), m.start("link"), b - a)
+        elif m["tag"]:
+            tag = m["tag"].lower()
+            if tag in _BLOCK_TAGS:
+                self.finish()
+            elif tag in ("td", "th"):
+                put(", " if m["close"] else " ", a, b - a)
+            elif tag in _INLINE_TAGS:
+                put(" ", a, b - a)
+            else:
+                put(m.group(), a)
+        elif m["entity"]:
+            put(html.unescape(m.group()).replace(OVERRIDE, " "), a, b - a)
+        else:
+            group = next(g for g in ("starred", "barred", "struck") if m[g])
+            self.inline(*m.span(group))
+
+    def _link(self, m: re.Match[str]) -> None:
+        target = m["target"]
+        inside = target[1:-1] if len(target) > 2 and target[0] == target[-1] == "/" else ""
+        if inside and (" " in inside or not inside.isascii() or inside.lower() in PHONES):
+            phones = read_phones(inside, f"[{m['label']}](/…/)")
+            self.builder.override(
+                Override(m["label"], m["label"], phones), m.start(), m.end() - m.start()
+            )
+        else:
+            self.inline(*m.span("label"))
+
+
+def read_pause(text: str | None, what: str = "[pause]") -> float:
+    """Seconds of "0.5", "0.5s" or "500ms"; half a second where none are given."""
+    if text is None or not text.strip():
+        return 0.5
+    m = re.fullmatch(r"\+?(\d+\.?\d*|\.\d+)\s*(ms|s|seconds?|)", text.strip(), re.IGNORECASE)
+    seconds = float(m[1]) / (1000 if m[2].lower() == "ms" else 1) if m else -1.0
+    if not 0 <= seconds <= MAX_PAUSE:
+        raise InputError(
+            f"{what}: expected seconds from 0 to {MAX_PAUSE:g}, as in [pause 0.5] or 500ms, got "
+            f"{shown(text)}"
+        )
+    return seconds

@@ -1,0 +1,60 @@
+"""A user's own pronunciations: ``WORD PHONE PHONE …`` on each line of a file, or a mapping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import InputError, shown
+from .decode import decode
+from .ipa import read_phones
+
+_COMMENTS = (";;;", "# ")
+
+
+def read_pronunciations(
+    source: str | os.PathLike[str] | Mapping[str, str | Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    """Lower-case words -> phones of ``PHONES``, as :func:`iter_sentences` takes them for its
+    ``lexicon``.
+
+    A file has a word and its phones on each line, in our names, CMUdict's or IPA, as in
+    ``kokoro k ax k ao1 r ow0``; lines that begin with ``;;;`` or ``# `` are comments; of several
+    lines for a word the last counts. A mapping has them as a string or a sequence.
+
+    Raises :class:`InputError`, with file and line, for a line that is not so.
+    """
+    if isinstance(source, Mapping):
+        return {
+            _word(word, "lexicon"): read_phones(
+                phones if isinstance(phones, str) else " ".join(phones), f"lexicon: {word}"
+            )
+            for word, phones in source.items()
+        }
+    path = Path(source)
+    try:
+        text = decode(path.read_bytes(), str(path))
+    except OSError as e:
+        raise InputError(
+            f"lexicon: expected a file of words and phones, got {path}: {e.strerror}"
+        ) from None
+    words = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith(_COMMENTS):
+            continue
+        where = f"{path} line {number}"
+        word, _, phones = line.strip().replace("\t", " ").partition(" ")
+        if not phones.strip():
+            raise InputError(
+                f"{where}: expected WORD PHONE PHONE …, as in kokoro k ax k ao1 r ow0, got "
+                f"{shown(line.strip())}"
+            )
+        words[_word(word, where)] = read_phones(phones.strip(), where)
+    return words
+
+
+def _word(word: str, where: str) -> str:
+    if not isinstance(word, str) or not word or len(word.split()) != 1:
+        raise InputError(f"{where}: expected a single word, got {shown(word)}")
+    return word.lower()
