@@ -72,10 +72,10 @@ def save(
         if len(parts) == 1
         else [path.with_stem(f"{path.stem}-{i}") for i in range(len(parts))]
     )
-    for part, name in zip(parts, names, strict=True):
-        unfinished = name.with_name(f".{name.name}.part")
+    for part, file in zip(parts, names, strict=True):
+        unfinished = file.with_name(f".{file.name}.part")
         save_file(part, str(unfinished), {"parts": str(len(parts)), **(about or {})})
-        unfinished.replace(name)
+        unfinished.replace(file)
     return names
 
 

@@ -84,10 +84,11 @@ class Aligner(nn.Module):
         super().__init__()
         self.input = nn.Linear(BANDS, _WIDTH)
         self.input_norm = nn.LayerNorm(_WIDTH)
-        self.blocks = nn.ModuleList(_Block(1 + i % 3) for i in range(_BLOCKS))
+        blocks = [_Block(1 + i % 3) for i in range(_BLOCKS)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(_WIDTH)
         self.head = nn.Linear(_WIDTH, len(PLAIN))
-        for block in self.blocks:
+        for block in blocks:
             nn.init.trunc_normal_(block.down.weight, std=0.02)
             nn.init.zeros_(block.down.bias)
 
@@ -253,7 +254,7 @@ class _Data:
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
         """features [B, T, 64], classes [B, T] (-1 beyond a clip)."""
-        rows = []
+        rows: list[tuple[Floats, NDArray[np.int64]]] = []
         while len(rows) < size:
             example = self.pick(rng)
             track = example.track()

@@ -108,9 +108,9 @@ class DnsmosJudge:
             found.append(
                 (
                     float(p808),
-                    np.polyval([-0.08397278, 1.22083953, 0.0052439], sig),
-                    np.polyval([-0.13166888, 1.60915514, -0.39604546], bak),
-                    np.polyval([-0.06766283, 1.11546468, 0.04602535], ovrl),
+                    float(np.polyval([-0.08397278, 1.22083953, 0.0052439], sig)),
+                    float(np.polyval([-0.13166888, 1.60915514, -0.39604546], bak)),
+                    float(np.polyval([-0.06766283, 1.11546468, 0.04602535], ovrl)),
                 )
             )
         return Dnsmos(*(float(v) for v in np.mean(found, axis=0)))

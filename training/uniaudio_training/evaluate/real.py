@@ -116,8 +116,7 @@ def opus(samples: Samples, kilobits: float) -> tuple[Samples, float]:
         for frame in back.decode(audio=0):
             found += [f.to_ndarray()[0] for f in resampler.resample(frame)]
         found += [f.to_ndarray()[0] for f in resampler.resample(None)]
-    heard = np.concatenate(found).astype(np.float32) / 32767
-    heard = aligned(samples, heard)
+    heard = aligned(samples, (np.concatenate(found) / 32767).astype(np.float32))
     return heard, size * 8 / (len(samples) / SAMPLE_RATE) / 1000
 
 
@@ -171,6 +170,11 @@ def judge(
     return out | {"clips": len(clips)}
 
 
+def _given(copies: dict[int, Samples]) -> Copy:
+    """Copies that were made before, by the originals' ids."""
+    return lambda samples: copies[id(samples)]
+
+
 def table(rows: dict[str, Judgement]) -> str:
     """The judgements as a Markdown table."""
     columns = [c for c in dict.fromkeys(k for r in rows.values() for k in r) if c != "clips"]
@@ -219,11 +223,9 @@ def main(argv: list[str] | None = None) -> int:
         }
         for rate in args.opus:
             made = [opus(c.samples, rate) for c in clips]
-            copies = {id(c.samples): copy for c, (copy, _) in zip(clips, made, strict=True)}
+            ready = {id(c.samples): copy for c, (copy, _) in zip(clips, made, strict=True)}
             name = f"Opus at {np.mean([k for _, k in made]):.1f} kbit/s"
-            rows[name] = judge(
-                clips, lambda x, c=copies: c[id(x)], listen, speech and not args.no_mos, name
-            )
+            rows[name] = judge(clips, _given(ready), listen, speech and not args.no_mos, name)
     except (CorpusError, JudgeMissing, ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
