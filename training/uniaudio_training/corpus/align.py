@@ -5,7 +5,8 @@ path through the text's phones says when each is spoken.
     uniaudio-train corpus align run data/real --aligner runs/aligner --out data/aligned
 
 ``train`` learns from corpora whose times are exact (a teacher's, flite's) in noise, rooms and other
-throats, then may go on with what it has aligned itself (``--real``).  ``run`` writes the corpus
+throats. It may then go on with what it has aligned itself: ``--exact`` with that corpus too, and
+more ``--steps``.  ``run`` writes the corpus
 anew with phones and words in its labels and leaves out clips that do not say their text.
 """
 
@@ -375,7 +376,13 @@ def border_errors(model: Aligner, folder: str | Path, split: str, limit: int) ->
     }
 
 
-def align_corpus(model: Aligner, source: Path, out: Path, splits: Sequence[str]) -> dict[str, Any]:
+def align_corpus(
+    model: Aligner,
+    source: Path,
+    out: Path,
+    splits: Sequence[str],
+    least: tuple[float, float] = (LEAST_SCORE, LEAST_WORD_SCORE),
+) -> dict[str, Any]:
     """Writes the tts shards of ``source`` with phones and words into ``out`` (audio is hard-linked);
     the report: clips kept, and why the others were dropped."""
     import os
@@ -394,12 +401,12 @@ def align_corpus(model: Aligner, source: Path, out: Path, splits: Sequence[str])
             done: dict[int, Track | None] = {}
             lines = []
             for example in shard:
-                target = _aligned(model, example, "target", done, counts, scores)
+                target = _aligned(model, example, "target", done, counts, scores, least)
                 if target is None:
                     continue
                 tracks = {"target": target}
                 if "prompt" in example.roles:
-                    prompt = _aligned(model, example, "prompt", done, counts, scores)
+                    prompt = _aligned(model, example, "prompt", done, counts, scores, least)
                     if prompt is not None:
                         tracks["prompt"] = prompt
                 lines.append(replace(example.label, tracks=tracks).line())
@@ -422,17 +429,23 @@ def _aligned(
     done: dict[int, Track | None],
     counts: Counter[str],
     scores: list[float],
+    least: tuple[float, float],
 ) -> Track | None:
     """A track with its phones, or None; each is looked at once."""
     track = example.track(role)
     if track.offset not in done:
-        done[track.offset] = found = _one(model, example, role, counts, scores)
+        done[track.offset] = found = _one(model, example, role, counts, scores, least)
         counts["kept"] += found is not None
     return done[track.offset]
 
 
 def _one(
-    model: Aligner, example: Example, role: str, counts: Counter[str], scores: list[float]
+    model: Aligner,
+    example: Example,
+    role: str,
+    counts: Counter[str],
+    scores: list[float],
+    least: tuple[float, float],
 ) -> Track | None:
     track = example.track(role)
     if not track.text or track.seconds > MOST_SECONDS:
@@ -444,7 +457,7 @@ def _one(
         counts["too short for its text"] += 1
         return None
     scores.append(found.score)
-    if found.score < LEAST_SCORE or found.worst_word < LEAST_WORD_SCORE:
+    if found.score < least[0] or found.worst_word < least[1]:
         counts["says something else"] += 1
         return None
     return replace(track, phones=found.phones, words=word_times(track.text, words, found.phones))
@@ -470,6 +483,15 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--aligner", required=True)
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--splits", default=",".join(SPLITS))
+    p.add_argument(
+        "--least",
+        nargs=2,
+        type=float,
+        default=(LEAST_SCORE, LEAST_WORD_SCORE),
+        metavar=("CLIP", "WORD"),
+        help="log-probability of a clip's phones, and of its worst word, under which it is dropped; "
+        "lower for an aligner that has heard no real voices (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
@@ -482,7 +504,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "test":
             print(json.dumps(border_errors(model, args.corpus, args.split, args.clips), indent=1))
         else:
-            report = align_corpus(model, args.corpus, args.out, args.splits.split(","))
+            least = (args.least[0], args.least[1])
+            report = align_corpus(model, args.corpus, args.out, args.splits.split(","), least)
             print(json.dumps(report, indent=1))
     except (CorpusError, ValueError, OSError) as e:
         print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
