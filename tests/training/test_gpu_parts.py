@@ -163,3 +163,12 @@ def test_a_run_without_configs_says_so(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "codec.yaml or lm.yaml" in done.stderr
+
+
+def test_the_configs_for_a_card_are_read():
+    from uniaudio_training.codec.joint import JointSettings
+    from uniaudio_training.lm.train_lm import LMSettings
+    from uniaudio_training.settings import read_settings
+
+    read_settings(JointSettings, GPU / "codec.yaml")
+    read_settings(LMSettings, GPU / "lm.yaml")
