@@ -24,13 +24,15 @@ def write_semantic_config(config: SemanticConfig, folder: str | Path) -> None:
     (Path(folder) / _SEMANTIC).write_text(json.dumps(to_dict(config), indent=2))
 
 
-def load_codec(folder: str | Path) -> SpectralCodec:
+def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
     """The codec of a run's folder, in evaluation mode.
+
+    ``averaged``: with the average of its weights, where the run keeps one.
 
     Raises FileNotFoundError where the folder has no checkpoint yet.
     """
     text = (Path(folder) / _CODEC).read_text()
-    return _load(from_dict(CodecConfig, json.loads(text), "codec"), folder)
+    return _load(from_dict(CodecConfig, json.loads(text), "codec"), folder, averaged)
 
 
 def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
@@ -43,8 +45,9 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
     return config, _load(config.encoder, folder)
 
 
-def _load(config: CodecConfig, folder: str | Path) -> SpectralCodec:
+def _load(config: CodecConfig, folder: str | Path, averaged: bool = True) -> SpectralCodec:
     model = SpectralCodec(config)
     state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=False)
-    model.load_state_dict(state["parts"]["model"])
+    parts = state["parts"]
+    model.load_state_dict(parts.get("average", parts["model"]) if averaged else parts["model"])
     return model.eval()

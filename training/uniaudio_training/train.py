@@ -30,6 +30,11 @@ TRAINERS = {
         "FinishSettings",
         "the codec's decoder against discriminators; codes stay",
     ),
+    "codec-joint": (
+        "codec.joint",
+        "JointSettings",
+        "the codec as a whole on a mixture of corpora, later against discriminators too",
+    ),
     "semantic": (
         "semantic.train_semantic",
         "SemanticSettings",

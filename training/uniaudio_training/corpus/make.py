@@ -5,6 +5,7 @@ examples as WAV and PNG.
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import multiprocessing as mp
 import os
@@ -140,7 +141,21 @@ def _is_shard(name: str) -> bool:
     return True
 
 
+# Commands with a parser of their own, each the ``main`` of its module.
+_ELSEWHERE = {
+    "public": (".public", "public corpora as shards, by recipe"),
+    "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
+    "derive": (".derive", "pairs for other tasks from recordings"),
+    "join": (".join", "several corpora as one folder of shards"),
+    "align": (".align", "phones in time for recordings with a text"),
+}
+
+
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _ELSEWHERE:
+        module = importlib.import_module(_ELSEWHERE[argv[0]][0], __package__)
+        return int(module.main(argv[1:]))
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus",
         description="The procedural corpus: sound with exact labels for all eleven tasks.",
@@ -219,6 +234,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--split", default="train", choices=SPLITS)
     p.add_argument("--count", type=int, default=2)
     p.add_argument("--out", required=True, type=Path)
+    for name, (_, text) in _ELSEWHERE.items():
+        sub.add_parser(name, help=text, add_help=False)
     args = parser.parse_args(argv)
     try:
         if args.command == "make":

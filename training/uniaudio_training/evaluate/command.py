@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 TASKS = ("tts", "codec")
 NO_OUTSIDE_JUDGE = {"t2s", "t2m", "a_edit"}  # judged by classifiers of our own alone
 # judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
-OTHERS = {"units": "units", "recogniser": "train_recogniser", "classifiers": "classifiers"}
+OTHERS = {
+    "units": "units",
+    "recogniser": "train_recogniser",
+    "classifiers": "classifiers",
+    "real": "real",
+    "voices": "voices",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,8 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="uniaudio-train evaluate",
         description=(
             "Judge a model: each number with its count, its 95 % interval, and what the "
-            "original recordings reach. `evaluate units` judges semantic units; `evaluate "
-            "recogniser` and `evaluate classifiers` train the judges."
+            "original recordings reach. `evaluate units` judges semantic units, `evaluate real` "
+            "codecs and `evaluate voices` speech on real readers; `evaluate recogniser` and "
+            "`evaluate classifiers` train the judges."
         ),
         epilog=("example: uniaudio-train evaluate --model bundled --corpus data/corpus --write"),
     )

@@ -1,0 +1,161 @@
+"""The codec trained as a whole: growth that changes nothing at first, levels, exact resume."""
+
+import numpy as np
+import pytest
+import torch
+from uniaudio_training.checkpoints import load_codec
+from uniaudio_training.codec import joint
+from uniaudio_training.codec.losses import SpectralLoss
+from uniaudio_training.corpus.schema import Label, Phone, Track
+from uniaudio_training.models.spectral import SpectralCodec
+from uniaudio_training.settings import settings_from
+
+from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict
+
+SMALL = {
+    "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
+    "spectral": {
+        "encoder_width": 8, "encoder_blocks": 1, "encoder_hidden": 16, "decoder_width": 8, "decoder_blocks": 1, "decoder_hidden": 16,
+    },
+}  # fmt: skip
+LARGE = {
+    **SMALL,
+    "spectral": {
+        "encoder_width": 12, "encoder_blocks": 2, "encoder_hidden": 20, "decoder_width": 12, "decoder_blocks": 3, "decoder_hidden": 24,
+    },
+}  # fmt: skip
+
+
+def codec(described, seed):
+    torch.manual_seed(seed)
+    return SpectralCodec(from_dict(CodecConfig, described, "codec")).eval()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for task in ("tts", "t2s"):
+        phones = (Phone("pau", 0.5), Phone("s", 1.0)) if task == "tts" else ()
+        pcm = (3000 * rng.standard_normal(4 * 16000)).astype(np.int16)
+        tracks = [Track(16000 * i, 16000, phones=phones) for i in range(4)]
+        np.save(folder / f"{task}-train-0000.npy", pcm)
+        (folder / f"{task}-train-0000.jsonl").write_text(
+            "".join(
+                Label(f"{task}-train-0000-{i:04d}", task, "train", {"target": t}).line() + "\n"
+                for i, t in enumerate(tracks)
+            )
+        )
+    return folder
+
+
+def sources(corpus):
+    return [
+        {"data": str(corpus), "task": "tts", "weight": 1},
+        {"data": str(corpus), "task": "t2s", "weight": 1, "speech": False},
+    ]
+
+
+def test_a_grown_decoder_says_nearly_the_same():
+    old, new = codec(SMALL, 1), codec(LARGE, 2)
+    joint.grown(new, old.state_dict())
+    codes = torch.randint(8, (2, 3, 40))
+    with torch.no_grad():
+        a, b, other = old.decode(codes), new.decode(codes), codec(LARGE, 3).decode(codes)
+    assert (a - b).square().mean() < 0.15 * a.square().mean()
+    assert (a - other).square().mean() > 0.5 * a.square().mean()
+
+
+def test_growth_of_the_same_shape_is_a_copy():
+    old, new = codec(SMALL, 1), codec(SMALL, 2)
+    joint.grown(new, old.state_dict())
+    assert all(torch.equal(v, new.state_dict()[k]) for k, v in old.state_dict().items())
+
+
+def test_a_codec_cannot_shrink():
+    with pytest.raises(ValueError, match="only grow"):
+        joint.grown(codec(SMALL, 1), codec(LARGE, 2).state_dict())
+
+
+def test_levels_vary_and_gains_undo_them(corpus):
+    mixture = joint.Mixture([joint.Source(**s) for s in sources(corpus)], 320, 16, wide_share=0.5)
+    x, gains, phones = mixture.batch(np.random.default_rng(0), 64)
+    assert x.shape == (64, 5120) and gains.shape == (64, 1) and phones.shape == (64, 16)
+    levels = x.square().mean(1).log10() * 10
+    assert levels.max() - levels.min() > 30 and x.abs().max() <= 1
+    back = ((x * gains).square().mean(1)).log10() * 10
+    assert (back.max() - back.min()) < 12  # what is left is where crops lie and what is mixed in
+    assert set(phones.unique().tolist()) == {
+        -1,
+        mixture.phones.index("pau"),
+        mixture.phones.index("s"),
+    }
+
+
+def test_misspelt_sources(corpus):
+    for sources_, text in (
+        ([{"data": "x", "task": "tts", "wieght": 1}], "wieght"),
+        ([{"data": "x", "task": "tts"}], "weight"),
+        ([], "at least one"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            settings_from(joint.JointSettings, {"sources": sources_})
+
+
+def test_paired_losses_are_the_losses():
+    x, y = torch.randn(2, 4000), torch.randn(2, 4000)
+    for a, b in zip(SpectralLoss(16000)(x, y), joint.PairedLoss(16000)(x, y), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4)
+
+
+def small(corpus, **more):
+    return settings_from(
+        joint.JointSettings,
+        {
+            "batch": 4, "frames": 16, "warmup": 2, "few_stages": 2, "judge_from": 2, "judge_warmup": 2, "channels": 4, "judged_clips": 2,
+            "windows": [256], "encoder_until": 4, "steps": 6, "sources": sources(corpus), "codec": SMALL, "precision": "float32", **more,
+        },
+    )  # fmt: skip
+
+
+def parts(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=False)["parts"]
+
+
+def test_resume_is_exact_and_the_encoder_stops(corpus, tmp_path, monkeypatch):
+    joint.train(small(corpus), tmp_path / "whole", "cpu")
+    tick = joint.Run.tick
+
+    def stop_at(step):
+        def stopping(run):
+            run.stopping |= run.step + 1 == step
+            return tick(run)
+
+        monkeypatch.setattr(joint.Run, "tick", stopping)
+
+    stop_at(3)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    stop_at(4)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    before = parts(tmp_path / "parts")
+    stop_at(0)
+    joint.train(small(corpus), tmp_path / "parts", "cpu")
+    whole, resumed = parts(tmp_path / "whole"), parts(tmp_path / "parts")
+    for part in ("model", "judge", "average"):
+        assert all(torch.equal(v, resumed[part][k]) for k, v in whole[part].items()), part
+    moved = {k for k, v in before["model"].items() if not torch.equal(v, whole["model"][k])}
+    assert any(k.startswith("decoder.") for k in moved)
+    assert not any(k.startswith("quantizer.") for k in moved)
+
+
+def test_going_on_from_a_run(corpus, tmp_path):
+    joint.train(small(corpus, steps=1), tmp_path / "a", "cpu")
+    joint.train(
+        small(corpus, steps=1, codec=LARGE, init=str(tmp_path / "a")), tmp_path / "b", "cpu"
+    )
+    joint.export(tmp_path / "b", tmp_path / "warm.safetensors")
+    found, weights = joint.read_weights(tmp_path / "warm.safetensors")
+    assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10
+    averaged, plain = load_codec(tmp_path / "b"), load_codec(tmp_path / "b", averaged=False)
+    assert averaged.config == plain.config == found

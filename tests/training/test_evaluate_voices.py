@@ -1,0 +1,117 @@
+"""Judging a model's voices beside peers, with judges and a model that answer at once."""
+
+import numpy as np
+import pytest
+from uniaudio_training.corpus.schema import Label, Track
+from uniaudio_training.evaluate import mos, voices
+from uniaudio_training.evaluate.real import Reading
+
+RATE = 16000
+
+
+def tone(hz, seconds=2.0):
+    t = np.arange(round(seconds * RATE)) / RATE
+    return (0.2 * sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, 8))).astype(np.float32)
+
+
+class Sound:
+    def __init__(self, samples):
+        self.samples = samples
+
+
+class Fake:
+    """Says everything in one tone, converts to the prompt, and enhances by halving."""
+
+    def voices(self):
+        return ["one", "two"]
+
+    def tts(self, text, voice=None, prompt=None, seed=0):
+        return Sound(tone(120) if prompt is None else prompt[0])
+
+    def convert(self, source, prompt, seed=0):
+        return Sound(prompt[0])
+
+
+class Ear:
+    """A speaker's vector is the loudest frequency's place."""
+
+    def embed(self, samples):
+        spectrum = np.abs(np.fft.rfft(samples, RATE))
+        v = np.zeros(400)
+        v[int(spectrum.argmax()) % 400] = 1.0
+        return v
+
+
+@pytest.fixture(autouse=True)
+def judges(monkeypatch):
+    monkeypatch.setattr(
+        voices, "dnsmos", lambda: lambda x: mos.Dnsmos(3.0, 3.0, 3.0, 10 * float(np.abs(x).max()))
+    )
+    monkeypatch.setattr(voices, "distillmos", lambda: lambda x: 2.0)
+    monkeypatch.setattr(voices, "speaker_encoder", Ear)
+
+
+READERS = [
+    Reading(f"{s}{i}", s, tone(hz), "one two")
+    for i in range(2)
+    for s, hz in (("a", 110), ("b", 170), ("c", 230))
+]
+
+
+def test_tts_beside_a_peer():
+    rows = voices.tts(
+        Fake(), ["one two", "three"], lambda x: ["one"], {"peer": lambda text, seed: tone(200)}
+    )
+    assert set(rows) == {"tts, bundled voices", "peer"}
+    assert rows["peer"]["WER"] == pytest.approx(2 / 3, abs=1e-3) and rows["peer"]["clips"] == 2
+    assert rows["peer"]["pitch spread"] < 0.1
+
+
+def test_clone_and_conversion_by_likeness():
+    row = voices.clone(Fake(), READERS, ["one two"] * 3, None)["clone, held-out readers"]
+    assert row["over ceiling"] == 1.0 and "WER" not in row
+    row = voices.vc(Fake(), READERS, 6, lambda x: ["one", "two"])["vc, held-out readers"]
+    assert row["cosine gain"] == 1.0 and row["WER"] == 0.0
+
+
+def test_clean_up(tmp_path):
+    np.save(
+        tmp_path / "t2s-test-0000.npy",
+        np.random.default_rng(0).integers(-3000, 3000, RATE).astype(np.int16),
+    )
+    line = Label(
+        "t2s-test-0000-0000", "t2s", "test", {"target": Track(0, RATE)}, caption="rain"
+    ).line()
+    (tmp_path / "t2s-test-0000.jsonl").write_text(line + "\n")
+    pairs = voices.noisy(READERS[:2], tmp_path)
+    for clip, mixed in pairs:
+        noise = mixed - clip.samples
+        assert 10 * np.log10((clip.samples**2).sum() / (noise**2).sum()) == pytest.approx(
+            5, abs=0.1
+        )
+    rows = voices.se({"half": lambda x: x / 2}, pairs, None)
+    assert rows["se, half"]["OVRL gain"] == pytest.approx(
+        -rows["se, input at 5 dB"]["OVRL"] / 2, abs=1e-3
+    )
+
+
+def test_pitch_spread_of_a_glide():
+    t = np.arange(2 * RATE) / RATE
+    glide = np.sin(2 * np.pi * np.cumsum(120 * 2 ** (t / 4)) / RATE).astype(np.float32)
+    assert voices.pitch_spread(tone(150)) < 0.1 < 1 < voices.pitch_spread(glide)
+    assert voices.pitch_spread(np.zeros(RATE, np.float32)) == 0.0
+
+
+def test_rnnoise_keeps_length_and_quietens_noise():
+    try:
+        denoise = voices.RNNoise()
+    except Exception as e:
+        pytest.skip(str(e))
+    noise = (0.05 * np.random.default_rng(0).standard_normal(2 * RATE)).astype(np.float32)
+    out = denoise(noise)
+    assert len(out) == len(noise) and (out[RATE:] ** 2).mean() < 0.2 * (noise[RATE:] ** 2).mean()
+
+
+def test_arguments(capsys):
+    assert voices.main(["--task", "svs"]) == 2 and "expected some of tts" in capsys.readouterr().err
+    assert voices.main(["--task", "vc"]) == 2 and "--readers" in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""What runs have so far, in files that come back from a lent machine.
+
+    python training/gpu/export.py --codec runs/codec --lm runs/lm --out $OUT
+
+Each run's weights (its average, where it has one) as ``packed.py`` writes them, files of at most
+``--most`` bytes, with the JSON that describes them in the metadata; and ``curves.json``, what the
+runs logged.  A run without a checkpoint yet is left out; files are replaced whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from uniaudio_training import packed
+
+
+def export(run: Path, out: Path, name: str, most: int) -> list[Path]:
+    """The run's weights as ``<name>.safetensors`` or ``<name>-0`` and so on; [] without a checkpoint."""
+    if not (run / "checkpoint.pt").is_file():
+        return []
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=False)
+    parts = state["parts"]
+    about = {"steps": str(state["step"])}
+    for described in ("codec", "lm"):
+        if (run / f"{described}.json").is_file():
+            about[described] = (run / f"{described}.json").read_text(encoding="utf-8")
+    return packed.save(
+        parts.get("average", parts["model"]), out / f"{name}.safetensors", most, about
+    )
+
+
+def curves(runs: list[Path]) -> dict[str, dict[str, list[list[float]]]]:
+    """What the runs logged: by run and name, [step, value] pairs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for run in runs:
+        events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 400})
+        events.Reload()
+        found[run.name] = {
+            tag: [[e.step, round(e.value, 5)] for e in events.Scalars(tag)]
+            for tag in events.Tags()["scalars"]
+        }
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Weights of runs in small files.")
+    parser.add_argument("--codec", type=Path)
+    parser.add_argument("--lm", type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--most", type=int, default=15_000_000, help="bytes of a file")
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [(n, r) for n, r in (("codec", args.codec), ("lm", args.lm)) if r is not None]
+    for name, run in runs:
+        for path in export(run, args.out, name, args.most):
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    seen = [r for _, r in runs if (r / "tensorboard").is_dir()]
+    if seen:
+        part = args.out / ".curves.json"
+        part.write_text(json.dumps(curves(seen)) + "\n", encoding="utf-8")
+        part.replace(args.out / "curves.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

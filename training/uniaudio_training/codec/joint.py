@@ -1,0 +1,420 @@
+"""The codec as a whole on any mixture of corpora: spectral losses first, then discriminators as well.
+
+Goes on from a model folder or a run (``init``), whose networks may be smaller than the new ones:
+:func:`grown` puts the old weights into the new shapes so that the first step's output is nearly
+the old one.  Every clip is heard at a level drawn anew, and the losses compare sounds brought back
+to one level, so that quiet clips count as much as loud ones.  ``encoder_until`` ends the training
+of encoder and codebooks: from then on codes stay, and only the decoder learns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from uniaudio_engine.storage.config import CodecConfig, from_dict, to_dict
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16
+from uniaudio_engine.text.phones import PHONES
+
+from .. import packed
+from ..checkpoints import load_codec, write_codec_config
+from ..corpus.reading import Examples, open_corpus
+from ..loop import Run, Stateful, Trainer, fit, pick_device
+from ..models.spectral import SpectralCodec
+from ..precision import Arithmetic, choose
+from ..schedules import decay_groups, trapezoid
+from ..settings import RunSettings, require
+from .adversarial import Discriminators, judged, learn_to_judge
+from .crops import NO_PHONE
+from .losses import SpectralLoss, waveform_loss
+from .train_codec import Averages, draw_stages, phone_loss
+
+LEVEL_DB = -23.0  # what corpora are made at; the losses compare at this level
+_SPREAD_DB = 6.0  # of the levels of most clips
+_RANGE_DB = (-60.0, -3.0)  # of those of the others, evenly
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clips of one task of one corpus, drawn with a share of ``weight``.  ``speech`` clips may be
+    mixed with what is none, and echoed."""
+
+    data: str
+    task: str
+    weight: float
+    speech: bool = True
+    roles: tuple[str, ...] = ("target",)
+
+
+@dataclass(frozen=True)
+class JointSettings(RunSettings):
+    """``init``: a model folder, a codec run or a file of ``export`` to go on from; "" is from
+    nothing. ``sources``: what is heard, and how often.
+
+    ``few_stages``: how many codebooks the LM will model, used alone in a share ``few_share`` of the
+    steps. ``wide_share``: of clips at any level from -60 to -3 dB, the others lie around -23.
+    ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
+    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``decay_share``: of
+    the run, over which the learning rate falls. ``average``: the decay of the averaged weights.
+    """
+
+    init: str = ""
+    codec: CodecConfig = field(default_factory=lambda: CodecConfig("spectral"))
+    sources: tuple[Source, ...] = ()
+    steps: int = 60000
+    batch: int = 12
+    frames: int = 64
+    lr: float = 5e-4
+    discriminator_lr: float = 3e-4
+    warmup: int = 200
+    decay_share: float = 0.1
+    phone_weight: float = 0.3
+    magnitude_weight: float = 8.0
+    waveform_weight: float = 0.5
+    commit_weight: float = 0.25
+    spectral_weight: float = 15.0
+    feature_weight: float = 2.0
+    judge_from: int = 1200
+    judge_warmup: int = 300
+    judged_clips: int = 6
+    channels: int = 64
+    windows: tuple[int, ...] = (1024, 512, 256)
+    encoder_until: int = 1_000_000
+    few_stages: int = 4
+    few_share: float = 0.55
+    wide_share: float = 0.2
+    average: float = 0.999
+
+    def check(self) -> None:
+        super().check()
+        require(
+            bool(self.sources),
+            "sources",
+            "at least one, such as {data: data/real, task: tts, weight: 1}",
+            (),
+        )
+
+
+@dataclass
+class Mixture:
+    """Draws batches of crops from sources by weight, at many levels."""
+
+    sources: Sequence[Source]
+    frame_size: int
+    frames: int
+    wide_share: float
+    split: str = "train"
+    examples: list[Examples] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.examples = [open_corpus(s.data)[s.task, self.split] for s in self.sources]
+        weights = np.array([s.weight for s in self.sources])
+        self.shares = weights / weights.sum()
+        self.phones = sorted({p.rstrip("012") for p in PHONES})
+        self._index = {p: i for i, p in enumerate(self.phones)}
+        self._sounds = [i for i, s in enumerate(self.sources) if not s.speech]
+
+    def crop(self, rng: np.random.Generator, source: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [frames * frame_size] and phone ids [frames] (NO_PHONE where unknown)."""
+        n = self.frames * self.frame_size
+        examples, spec = self.examples[source], self.sources[source]
+        example = examples[int(rng.integers(len(examples)))]
+        roles = [r for r in spec.roles if r in example.roles]
+        role = roles[int(rng.integers(len(roles)))]
+        track, pcm = example.track(role), example.pcm(role)
+        start = int(rng.integers(-self.frame_size, max(1, len(pcm) - n // 2)))
+        out = np.zeros(n, np.float32)
+        lo, hi = max(start, 0), min(start + n, len(pcm))
+        out[lo - start : hi - start] = pcm[lo:hi] / np.float32(32767)
+        phones = np.full(self.frames, NO_PHONE, np.int64)
+        if track.phones:
+            ends = np.array([p.end for p in track.phones])
+            ids = np.array([self._index[p.phone.rstrip("012")] for p in track.phones])
+            centre = (start + (np.arange(self.frames) + 0.5) * self.frame_size) / 16000
+            at = np.searchsorted(ends, centre)
+            inside = (centre >= 0) & (at < len(ends))
+            phones[inside] = ids[at[inside]]
+        return out, phones
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """samples [B, N] in [-1, 1], the gains [B, 1] that bring them back to one level, phone ids
+        [B, T]."""
+        rows = []
+        for source in rng.choice(len(self.sources), size, p=self.shares):
+            x, phones = self.crop(rng, source)
+            if self.sources[source].speech:
+                if self._sounds and rng.random() < 0.15:
+                    other, _ = self.crop(rng, self._sounds[int(rng.integers(len(self._sounds)))])
+                    gain = 10 ** (-rng.uniform(0, 25) / 20)
+                    x = x + other * gain * np.sqrt(
+                        (x**2).mean() / ((other**2).mean() + 1e-9), dtype=np.float32
+                    )
+                if rng.random() < 0.07:
+                    decay = np.exp(-np.arange(3200) / rng.uniform(300, 1500))
+                    decay *= rng.standard_normal(3200) * rng.uniform(0.005, 0.03)
+                    decay[0] = 1.0
+                    n = len(x)
+                    spectrum = np.fft.rfft(x, 2 * n) * np.fft.rfft(decay, 2 * n)
+                    x = np.fft.irfft(spectrum)[:n]
+            wide = rng.random() < self.wide_share
+            level = (
+                rng.uniform(*_RANGE_DB) if wide else LEVEL_DB + _SPREAD_DB * rng.standard_normal()
+            )
+            gain = 10 ** ((level - LEVEL_DB) / 20)
+            gain = min(gain, 0.99 / max(float(np.abs(x).max()), 1e-4))
+            rows.append((x * gain, [1 / gain], phones))
+        x, gains, phones = (np.stack([r[i] for r in rows]) for i in range(3))
+        return (
+            torch.from_numpy(x.astype(np.float32)),
+            torch.from_numpy(gains.astype(np.float32)),
+            torch.from_numpy(phones),
+        )
+
+
+def _grow(new: Tensor, old: Tensor, inputs: bool) -> Tensor:
+    """``old`` in the first places of ``new``; where ``inputs``, what reads new channels is zero."""
+    out = new.clone()
+    if inputs:
+        out[: old.shape[0], old.shape[1] :] = 0
+    out[tuple(slice(0, n) for n in old.shape)] = old
+    return out
+
+
+def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
+    """Puts the weights of a smaller codec of the same windows into ``model``.
+
+    New channels are written by their fresh weights and read by nobody at first; gains of norms are
+    scaled by the root of the width's ratio, since channels near zero shrink the deviation that a
+    norm divides by; new blocks change nothing at first.  Raises ValueError where a shape shrinks.
+    """
+    state = model.state_dict()
+    for name, value in state.items():
+        before = old.get(name)
+        if before is None:
+            if name.endswith("down.weight"):  # of a new block
+                value = value * 0
+        elif before.shape == value.shape:
+            value = before.clone()
+        elif len(before.shape) != len(value.shape) or any(
+            a > b for a, b in zip(before.shape, value.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{name}: expected at most {list(value.shape)}, got {list(before.shape)}; a codec can only grow"
+            )
+        elif "norm.weight" in name:
+            value = value.clone()
+            value[: len(before)] = before * (len(before) / len(value)) ** 0.5
+        elif "norm.bias" in name or name.endswith(".bias"):
+            value = _grow(value * 0, before, False)
+        else:
+            inner = "depthwise" not in name and not name.endswith("input.weight")
+            value = _grow(value, before, inner)
+            if name.endswith("input.weight") or name.endswith("down.weight"):
+                value[before.shape[0] :] *= 0.1
+        state[name] = value
+    model.load_state_dict(state)
+
+
+def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
+    """Config and float32 weights of a model folder, of a codec run (its average, if it has one), or
+    of a file that :func:`export` wrote."""
+    if Path(init).suffix == ".safetensors":
+        weights, about = packed.load(Path(init))
+        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
+    if (Path(init) / "config.json").exists():
+        folder = load_folder(Path(init))
+        arrays = {
+            k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
+            for k, v in folder.codec.items()
+        }
+        return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
+    model = load_codec(init)
+    return model.config, {k: v.float() for k, v in model.state_dict().items()}
+
+
+def export(run: str | Path, out: str | Path) -> list[Path]:
+    """A run's averaged weights in few bytes (``packed.py``), to go on from elsewhere."""
+    config, weights = read_weights(run)
+    state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
+    about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
+    return packed.save(weights, Path(out), about=about)
+
+
+class Average:
+    """Exponential average of a model's weights, what is judged and bundled; a part of the checkpoint."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew with the weights as they are."""
+        self.values = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int, steps: int) -> None:
+        """At ``step``, ``steps`` after the last update; an average over a tenth of the steps so far
+        at most, so that the beginning is soon forgotten."""
+        weight = max(1 - self.decay**steps, min(1.0, 10 * steps / (step + 1)))
+        for k, v in self.model.state_dict().items():
+            self.values[k].lerp_(v, weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.values = {k: v.clone() for k, v in state.items()}
+
+
+class PairedLoss(SpectralLoss):
+    """The same losses where only the second sound has a gradient: a third less to compute."""
+
+    def _parts(self, x: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        spec = torch.stft(
+            x, window, window // 4, window=getattr(self, f"window{window}"), return_complex=True
+        )
+        power = torch.view_as_real(spec).square().sum(-1)
+        magnitude = (power + 1e-10).sqrt() * (4.0 / window)
+        mel = torch.log(magnitude.transpose(1, 2) @ getattr(self, f"mel{window}") + self.floor)
+        return mel, (magnitude + 1e-5).sqrt()
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x (the original), y [B, N] -> (log-mel loss, magnitude loss)."""
+        mel_loss = magnitude_loss = y.new_zeros(())
+        for window, _ in self.resolutions:
+            with torch.no_grad():
+                mel, magnitude = self._parts(x.float(), window)
+            made_mel, made_magnitude = self._parts(y.float(), window)
+            mel_loss = mel_loss + (made_mel - mel).abs().mean()
+            magnitude_loss = magnitude_loss + (made_magnitude - magnitude).abs().mean()
+        n = len(self.resolutions)
+        return mel_loss / n, magnitude_loss / n
+
+
+AVERAGED_EVERY = 10  # steps
+Batch = tuple[
+    Tensor, Tensor, Tensor, int
+]  # samples [B, N], gains [B, 1], phones [B, T], RVQ stages
+
+
+class JointTrainer(Trainer[Batch]):
+    """Encoder, quantizer and decoder together, and the discriminators, which take their own step
+    inside the loss.
+    """
+
+    clip = 2.0
+
+    def __init__(self, s: JointSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        device, c = arithmetic.device, s.codec
+        self.model = SpectralCodec(c).to(device).train()
+        self.data = Mixture(s.sources, c.frame_size, s.frames, s.wide_share)
+        self.phone_head = nn.Linear(c.codebook_dim, len(self.data.phones)).to(device)
+        self.judge = Discriminators(s.channels, s.windows).to(device)
+        self.spectral_loss = PairedLoss(c.sample_rate).to(device)
+        adamw = torch.optim.AdamW
+        groups = [*decay_groups(self.model, 0.01), {"params": list(self.phone_head.parameters())}]
+        self.optimizer = adamw(groups, lr=s.lr, betas=(0.8, 0.99), fused=True)
+        self.judge_optimizer = adamw(
+            self.judge.parameters(),
+            lr=s.discriminator_lr,
+            betas=(0.8, 0.99),
+            weight_decay=0.01,
+            fused=True,
+        )
+        self.optimizers = [(self.optimizer, s.lr)]
+        self.inner_optimizers = [(self.judge_optimizer, s.discriminator_lr)]
+        self.average = Average(self.model, s.average)
+
+    def parts(self) -> dict[str, Stateful]:
+        return {
+            "model": self.model,
+            "averages": Averages(self.model.quantizer),
+            "average": self.average,
+            "phone_head": self.phone_head,
+            "judge": self.judge,
+            "optimizer": self.optimizer,
+            "optimizer_judge": self.judge_optimizer,
+        }
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*self.model.parameters(), *self.phone_head.parameters()]
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        write_codec_config(self.settings.codec, run.folder)
+        if not resumed and self.settings.init:
+            grown(self.model, read_weights(self.settings.init)[1])
+            self.average.restart()
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        s = self.settings
+        stages = draw_stages(rng, s.codec.num_codebooks, s.few_stages, s.few_share)
+        return (*self.data.batch(rng, s.batch), stages)
+
+    def rate(self, step: int, done: float) -> float:
+        s = self.settings
+        return max(0.05, trapezoid(step, done, s.warmup, s.decay_share))
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        s, stages = self.settings, batch[3]
+        samples, gains, phones = (
+            x.to(self.arithmetic.device, non_blocking=True) for x in batch[:3]
+        )
+        if step % AVERAGED_EVERY == 0:
+            self.average.update(step, AVERAGED_EVERY)
+        z, commit, phone = self._quantized(samples, phones, stages, step >= s.encoder_until)
+        with self.arithmetic.autocast():
+            fake = self.model.synthesize(z)
+        real, fake = samples * gains, fake * gains
+        mel, magnitude = self.spectral_loss(real, fake)
+        wave = waveform_loss(real, fake)
+        loss = mel + s.magnitude_weight * magnitude
+        if stages == s.codec.num_codebooks:  # fewer stages have no bits for exact phases
+            loss = loss + s.waveform_weight * wave
+        loss = loss + s.commit_weight * commit + s.phone_weight * phone
+        values: dict[str, Tensor | float] = {
+            "joint/mel": mel, "joint/mag": magnitude, "joint/wave": wave, "joint/phone": phone, "joint/commit": commit,
+        }  # fmt: skip
+        if step >= s.judge_from:
+            few = slice(0, s.judged_clips)
+            values["joint/judge"] = learn_to_judge(
+                self.judge, self.judge_optimizer, real[few], fake[few].detach(), self.arithmetic
+            )
+            fool, feature = judged(self.judge, real[few], fake[few], self.arithmetic)
+            values |= {"joint/fool": fool, "joint/feature": feature}
+            ramp = min(1.0, (step - s.judge_from + 1) / s.judge_warmup)
+            # divided by spectral_weight instead of multiplying all others by it: the clipping of
+            # gradients keeps the meaning that it has without discriminators
+            loss = loss + ramp * (fool + s.feature_weight * feature) / s.spectral_weight
+        return loss, values
+
+    def _quantized(
+        self, samples: Tensor, phones: Tensor, stages: int, frozen: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantized latents [B, E, T], the commitment loss and the phone loss."""
+        if frozen:
+            self.model.quantizer.eval()
+            self.model.encoder.requires_grad_(False)
+            z = self.model.quantizer.decode(self.model.encode(samples, stages))
+            return z, z.new_zeros(()), z.new_zeros(())
+        with self.arithmetic.autocast():
+            z = self.model.latent(samples)
+        z, first, _, commit = self.model.quantizer(z, stages)
+        # a clip that is labelled weighs what it would in a batch where all are
+        labelled = (phones != NO_PHONE).float().mean()
+        return z, commit.float(), phone_loss(self.phone_head, first, phones) * labelled
+
+
+def train(settings: JointSettings, out: str | Path, device: str = "auto") -> None:
+    """Trains, or resumes, a codec in the folder ``out``."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    fit(JointTrainer(settings, arithmetic), settings, out, arithmetic)

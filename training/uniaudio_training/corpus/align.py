@@ -1,0 +1,517 @@
+"""Phones in time for real recordings: a small network names the phone of each 10 ms, and the best
+path through the text's phones says when each is spoken.
+
+    uniaudio-train corpus align train --exact data/kokoro data/corpus --out runs/aligner
+    uniaudio-train corpus align run data/real --aligner runs/aligner --out data/aligned
+
+``train`` learns from corpora whose times are exact (a teacher's, flite's) in noise, rooms and other
+throats. It may then go on with what it has aligned itself: ``--exact`` with that corpus too, and
+more ``--steps``.  ``run`` writes the corpus
+anew with phones and words in its labels and leaves out clips that do not say their text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from uniaudio_engine.text import sentence_words
+from uniaudio_engine.text.phones import PAUSE, PHONES
+
+from ..evaluate.recogniser import BANDS, HOP, mel_power
+from ..evaluate.train_recogniser import augment
+from ..loop import Stateful, Trainer, fit, pick_device
+from ..precision import Arithmetic, choose
+from ..schedules import cosine, decay_groups
+from ..settings import RunSettings
+from .reading import CorpusError, Example, open_corpus
+from .schema import SAMPLE_RATE, SPLITS, Phone, Track
+from .shards import MANIFEST
+from .teacher import word_times
+
+PLAIN = tuple(sorted({p.rstrip("012") for p in PHONES}))  # what is told apart: no stress
+_ID = {p: i for i, p in enumerate(PLAIN)}
+STEP = HOP / SAMPLE_RATE  # s
+LEAST_STEPS = 2  # of a phone; pauses between words may be absent
+# The mean log-probability of a clip's phones, and of its worst word, under which the text is not what is said.
+LEAST_SCORE, LEAST_WORD_SCORE = -1.6, -5.0
+MOST_SECONDS = 40.0
+_WIDTH, _HIDDEN, _BLOCKS, _KERNEL = 160, 384, 6, 9
+_FLOOR = 1e-5  # of a clip's loudest band
+
+Floats = NDArray[np.float32]
+
+
+def features(power: Floats) -> Floats:
+    """Mel band powers [T, 64] at 100 Hz -> log, without the clip's level and colour [T, 64]."""
+    x = np.log(power / max(float(power.max()), 1e-12) + _FLOOR)
+    energy = power.sum(1)
+    x -= x[energy >= energy.max() * 1e-3].mean(0)
+    return (x / 3.0).astype(np.float32)
+
+
+class _Block(nn.Module):
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        reach = dilation * (_KERNEL // 2)
+        self.depthwise = nn.Conv1d(
+            _WIDTH, _WIDTH, _KERNEL, padding=reach, dilation=dilation, groups=_WIDTH
+        )
+        self.norm = nn.LayerNorm(_WIDTH)
+        self.up = nn.Linear(_WIDTH, _HIDDEN)
+        self.down = nn.Linear(_HIDDEN, _WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.down(F.gelu(self.up(self.norm(y))))
+
+
+class Aligner(nn.Module):
+    """features [B, T, 64] at 100 Hz -> log-probabilities of phones without stress [B, T, 41]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = nn.Linear(BANDS, _WIDTH)
+        self.input_norm = nn.LayerNorm(_WIDTH)
+        blocks = [_Block(1 + i % 3) for i in range(_BLOCKS)]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(_WIDTH)
+        self.head = nn.Linear(_WIDTH, len(PLAIN))
+        for block in blocks:
+            nn.init.trunc_normal_(block.down.weight, std=0.02)
+            nn.init.zeros_(block.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input_norm(self.input(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)).float().log_softmax(-1)
+
+    @torch.no_grad()
+    def scores(self, samples: NDArray[Any]) -> Floats:
+        """float32 [N] at 16 kHz -> log-probabilities [T, 41] of each 10 ms."""
+        return self(torch.from_numpy(features(mel_power(samples)))[None])[0].numpy()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Aligner:
+        """The aligner of a run's folder.  Raises CorpusError where there is none."""
+        from safetensors.torch import load_file
+
+        path = Path(folder) / "aligner.safetensors" if Path(folder).is_dir() else Path(folder)
+        if not path.is_file():
+            raise CorpusError(f"{folder}: no aligner; train one: uniaudio-train corpus align train")
+        model = cls()
+        model.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()})
+        return model.eval()
+
+    def save(self, path: Path) -> None:
+        """float16 weights."""
+        from safetensors.torch import save_file
+
+        save_file(
+            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, str(path)
+        )
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Phones with their ends in s, the mean log-probability of all speech, and of each word's worst."""
+
+    phones: tuple[Phone, ...]
+    score: float
+    worst_word: float
+
+
+def best_path(
+    scores: Floats, states: Sequence[int], optional: Sequence[bool], least: int = LEAST_STEPS
+) -> NDArray[np.int64] | None:
+    """Viterbi: log-probabilities [T, C], the class of each state [S], whether it may be left out
+    -> first step of each state and T [S + 1], equal to the next where it is left out; None where
+    T has no room.  A state that is not left out lasts ``least`` steps or more; never two optional
+    states in a row.
+    """
+    t_total = len(scores)
+    # each state is a chain of `least` links, the last of which may repeat
+    link_state = np.repeat(np.arange(len(states)), least)
+    links = len(link_state)
+    emit = scores[:, np.asarray(states)[link_state]]
+    skip = np.asarray(optional)
+    first = np.arange(links) % least == 0
+    last = np.arange(links) % least == least - 1
+    # a first link may also come from the last link of the state before the one that is left out
+    jump_from = np.full(links, -1)
+    for i in np.flatnonzero(first):
+        s = link_state[i]
+        if s >= 2 and skip[s - 1]:
+            jump_from[i] = (s - 1) * least - 1
+    low = np.float32(-1e30)
+    value = np.full(links, low, np.float32)
+    value[0] = emit[0, 0]
+    if len(states) > 1 and skip[0]:
+        value[least] = emit[0, least]
+    back = np.zeros((t_total, links), np.int8)  # 0 stays, 1 from the link before, 2 by a jump
+    jumps = np.flatnonzero(jump_from >= 0)
+    for t in range(1, t_total):
+        stay = np.where(last, value, low)
+        step = np.concatenate(([low], value[:-1]))
+        best = np.maximum(stay, step)
+        choice = (step > stay).astype(np.int8)
+        if len(jumps):
+            leap = value[jump_from[jumps]]
+            over = leap > best[jumps]
+            best[jumps[over]] = leap[over]
+            choice[jumps[over]] = 2
+        back[t] = choice
+        value = best + emit[t]
+    ends = [links - 1]
+    if skip[-1] and len(states) > 1:
+        ends.append(links - 1 - least)
+    at = max(ends, key=lambda e: value[e])
+    if value[at] < low / 2:
+        return None
+    begins = np.full(len(states), -1)
+    for t in range(t_total - 1, -1, -1):
+        begins[link_state[at]] = t
+        if t:
+            at = at if back[t, at] == 0 else at - 1 if back[t, at] == 1 else int(jump_from[at])
+    found = np.concatenate((begins, [t_total]))
+    for s in range(len(states) - 1, -1, -1):
+        if found[s] < 0:
+            found[s] = found[s + 1]
+    return found
+
+
+def align(scores: Floats, words: Sequence[Sequence[str]], seconds: float) -> Aligned | None:
+    """Log-probabilities [T, 41] and the words' phones (``sentence_words``) -> their times; pauses
+    where they are, whether the text has them or not.  None where the clip is too short."""
+    said = [list(w) for w in words if list(w) != [PAUSE]]
+    if not said:
+        return None
+    phones: list[str] = [PAUSE]
+    optional = [True]
+    owner = [-1]
+    for n, word in enumerate(said):
+        phones += [*word, PAUSE]
+        optional += [False] * len(word) + [True]
+        owner += [n] * len(word) + [-1]
+    classes = [_ID[p.rstrip("012")] for p in phones]
+    path = best_path(scores, classes, optional)
+    if path is None:
+        return None
+    out: list[Phone] = []
+    by_word: dict[int, list[float]] = {}
+    for i, phone in enumerate(phones):
+        a, b = int(path[i]), int(path[i + 1])
+        if a == b:
+            continue
+        out.append(Phone(phone, b * STEP))
+        if owner[i] >= 0:
+            by_word.setdefault(owner[i], []).append(float(scores[a:b, classes[i]].mean()))
+    out[-1] = out[-1]._replace(end=seconds)
+    out = _with_ends(out, seconds)
+    every = [v for values in by_word.values() for v in values]
+    return Aligned(
+        tuple(out), float(np.mean(every)), min(float(np.mean(v)) for v in by_word.values())
+    )
+
+
+def _with_ends(phones: list[Phone], seconds: float) -> list[Phone]:
+    """A pause first and last, of 10 ms where there is none, as all labels have."""
+    if phones[0].phone != PAUSE:
+        phones = [Phone(PAUSE, STEP), *phones]
+    if phones[-1].phone != PAUSE:
+        phones = [*phones[:-1], phones[-1]._replace(end=seconds - STEP), Phone(PAUSE, seconds)]
+    return phones
+
+
+# Training
+
+
+class _Data:
+    """Clips with exact (or aligned) phones of several corpora."""
+
+    def __init__(self, folders: Sequence[str | Path], split: str) -> None:
+        self.parts = [
+            open_corpus(f)["tts", split] for f in folders if ("tts", split) in list(open_corpus(f))
+        ]
+        if not self.parts:
+            raise CorpusError(f"no tts examples for {split} in {', '.join(map(str, folders))}")
+
+    def pick(self, rng: np.random.Generator) -> Example:
+        part = self.parts[int(rng.integers(len(self.parts)))]
+        return part[int(rng.integers(len(part)))]
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
+        """features [B, T, 64], classes [B, T] (-1 beyond a clip)."""
+        rows: list[tuple[Floats, NDArray[np.int64]]] = []
+        while len(rows) < size:
+            example = self.pick(rng)
+            track = example.track()
+            if not track.phones:
+                continue
+            power, stretch = augment(mel_power(example.audio()), rng)
+            rows.append((features(power), classes_of(track.phones, len(power), stretch)))
+        t = min(max(len(x) for x, _ in rows), 800)
+        x = torch.zeros(size, t, BANDS)
+        y = torch.full((size, t), -1)
+        for b, (a, c) in enumerate(rows):
+            x[b, : len(a)], y[b, : len(a)] = torch.from_numpy(a[:t]), torch.from_numpy(c[:t])
+        return x, y
+
+
+def classes_of(phones: Sequence[Phone], steps: int, stretch: float = 1.0) -> NDArray[np.int64]:
+    """The class of each step [steps] by its middle; -1 after the last phone."""
+    ends = np.array([p.end for p in phones]) * stretch
+    ids = np.array([_ID[p.phone.rstrip("012")] for p in phones] + [-1])
+    return ids[np.searchsorted(ends, (np.arange(steps) + 0.5) * STEP)]
+
+
+@dataclass(frozen=True)
+class AlignerSettings(RunSettings):
+    """``exact``: corpora whose phones have times."""
+
+    exact: tuple[str, ...] = ()
+    steps: int = 3000
+    batch: int = 16
+    lr: float = 2e-3
+    warmup: int = 100
+    checkpoint_minutes: float = 2.0
+
+
+class AlignerTrainer(Trainer[tuple[Tensor, Tensor]]):
+    """Cross-entropy of the phone of each step."""
+
+    def __init__(self, s: AlignerSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        self.model = Aligner().to(arithmetic.device).train()
+        self.data = _Data(s.exact, "train")
+        groups = decay_groups(self.model, 0.01)
+        self.optimizer = torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.98))
+        self.optimizers = [(self.optimizer, s.lr)]
+
+    def parts(self) -> dict[str, Stateful]:
+        return {"model": self.model, "optimizer": self.optimizer}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        return self.data.batch(rng, self.settings.batch)
+
+    def rate(self, step: int, done: float) -> float:
+        return cosine(step, done, self.settings.warmup, floor=0.01)
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor], step: int
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        x, y = (b.to(self.arithmetic.device, non_blocking=True) for b in batch)
+        with self.arithmetic.autocast():
+            logp = self.model(x)
+        loss = F.nll_loss(logp.flatten(0, 1), y.flatten(), ignore_index=-1)
+        return loss, {"train/phone": loss}
+
+
+def train(settings: AlignerSettings, out: str | Path, device: str = "cpu") -> Aligner:
+    """Trains, or resumes, an aligner in ``out``; writes ``aligner.safetensors`` at the end."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    trainer = AlignerTrainer(settings, arithmetic)
+    fit(trainer, settings, out, arithmetic)
+    trainer.model.save(Path(out) / "aligner.safetensors")
+    return trainer.model.eval()
+
+
+def border_errors(model: Aligner, folder: str | Path, split: str, limit: int) -> dict[str, Any]:
+    """How far the borders of phones that ``folder`` knows exactly are from those found by text and
+    sound: by speaker and in all, seconds at the median and the 90th percentile, and the share
+    within 20 ms."""
+    by: dict[str, list[float]] = {}
+    missed = 0
+    examples = open_corpus(folder)["tts", split]
+    step = max(1, len(examples) // limit)
+    for i in range(0, len(examples), step):
+        track = examples[i].track()
+        exact = [p for p in track.phones if p.phone != PAUSE]
+        words: list[list[str]] = [[]]
+        for p in track.phones:  # its pauses are not given away: as one word between the text's own
+            if p.phone == PAUSE:
+                words.append([])
+            else:
+                words[-1].append(p.phone)
+        found = align(model.scores(examples[i].audio()), [w for w in words if w], track.seconds)
+        heard = [p for p in found.phones if p.phone != PAUSE] if found else []
+        if len(heard) != len(exact):
+            missed += 1
+            continue
+        by.setdefault(track.speaker, []).extend(
+            abs(a.end - b.end) for a, b in zip(heard[:-1], exact[:-1], strict=True)
+        )
+
+    def row(errors: list[float]) -> dict[str, float]:
+        e = np.array(errors)
+        return {
+            "median": round(float(np.median(e)), 4),
+            "p90": round(float(np.percentile(e, 90)), 4),
+            "within 20 ms": round(float((e <= 0.02).mean()), 4),
+        }
+
+    every = [e for errors in by.values() for e in errors]
+    return {
+        "borders": len(every),
+        "missed clips": missed,
+        **row(every),
+        "by speaker": {k: row(v) for k, v in sorted(by.items())},
+    }
+
+
+def align_corpus(
+    model: Aligner,
+    source: Path,
+    out: Path,
+    splits: Sequence[str],
+    least: tuple[float, float] = (LEAST_SCORE, LEAST_WORD_SCORE),
+) -> dict[str, Any]:
+    """Writes the tts shards of ``source`` with phones and words into ``out`` (audio is hard-linked);
+    the report: clips kept, and why the others were dropped."""
+    import os
+
+    out.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    corpus = open_corpus(source)
+    scores: list[float] = []
+    for split in splits:
+        if ("tts", split) not in list(corpus):
+            continue
+        for shard in corpus.shards("tts", split):
+            path = out / f"{shard.name}.jsonl"  # type: ignore[attr-defined]
+            if path.exists():
+                continue
+            done: dict[int, Track | None] = {}
+            lines = []
+            for example in shard:
+                target = _aligned(model, example, "target", done, counts, scores, least)
+                if target is None:
+                    continue
+                tracks = {"target": target}
+                if "prompt" in example.roles:
+                    prompt = _aligned(model, example, "prompt", done, counts, scores, least)
+                    if prompt is not None:
+                        tracks["prompt"] = prompt
+                lines.append(replace(example.label, tracks=tracks).line())
+            audio = path.with_suffix(".npy")
+            if not audio.exists():
+                os.link(source / audio.name, audio)
+            part = path.with_name(f".{path.name}.{os.getpid()}")
+            part.write_text("\n".join(lines) + "\n" * bool(lines), encoding="utf-8")
+            part.replace(path)
+    described = source / MANIFEST
+    if described.exists():
+        (out / MANIFEST).write_bytes(described.read_bytes())
+    return {**counts, "mean score": round(float(np.mean(scores)), 3) if scores else None}
+
+
+def _aligned(
+    model: Aligner,
+    example: Example,
+    role: str,
+    done: dict[int, Track | None],
+    counts: Counter[str],
+    scores: list[float],
+    least: tuple[float, float],
+) -> Track | None:
+    """A track with its phones, or None; each is looked at once."""
+    track = example.track(role)
+    if track.offset not in done:
+        done[track.offset] = found = _one(model, example, role, counts, scores, least)
+        counts["kept"] += found is not None
+    return done[track.offset]
+
+
+def _one(
+    model: Aligner,
+    example: Example,
+    role: str,
+    counts: Counter[str],
+    scores: list[float],
+    least: tuple[float, float],
+) -> Track | None:
+    track = example.track(role)
+    if not track.text or track.seconds > MOST_SECONDS:
+        counts["no text" if not track.text else "too long"] += 1
+        return None
+    words = sentence_words(track.text)
+    found = align(model.scores(example.audio(role)), words, track.seconds)
+    if found is None:
+        counts["too short for its text"] += 1
+        return None
+    scores.append(found.score)
+    if found.score < least[0] or found.worst_word < least[1]:
+        counts["says something else"] += 1
+        return None
+    return replace(track, phones=found.phones, words=word_times(track.text, words, found.phones))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="uniaudio-train corpus align", description="Phones in time for recordings with a text."
+    )
+    sub = parser.add_subparsers(dest="command", required=True)
+    p = sub.add_parser("train", help="train the aligner on corpora with exact times")
+    p.add_argument("--exact", nargs="+", required=True, help="corpora whose phones have times")
+    p.add_argument("--out", required=True, type=Path)
+    p.add_argument("--steps", type=int, default=3000)
+    p.add_argument("--batch", type=int, default=16)
+    p = sub.add_parser("test", help="errors of borders on a corpus with exact times")
+    p.add_argument("corpus")
+    p.add_argument("--aligner", required=True)
+    p.add_argument("--split", default="test", choices=SPLITS)
+    p.add_argument("--clips", type=int, default=100)
+    p = sub.add_parser("run", help="align a corpus")
+    p.add_argument("corpus", type=Path)
+    p.add_argument("--aligner", required=True)
+    p.add_argument("--out", required=True, type=Path)
+    p.add_argument("--splits", default=",".join(SPLITS))
+    p.add_argument(
+        "--least",
+        nargs=2,
+        type=float,
+        default=(LEAST_SCORE, LEAST_WORD_SCORE),
+        metavar=("CLIP", "WORD"),
+        help="log-probability of a clip's phones, and of its worst word, under which it is dropped; "
+        "lower for an aligner that has heard no real voices (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        if args.command == "train":
+            settings = AlignerSettings(exact=tuple(args.exact), steps=args.steps, batch=args.batch)
+            settings.check()
+            train(settings, args.out)
+            return 0
+        model = Aligner.load(args.aligner)
+        if args.command == "test":
+            print(json.dumps(border_errors(model, args.corpus, args.split, args.clips), indent=1))
+        else:
+            least = (args.least[0], args.least[1])
+            report = align_corpus(model, args.corpus, args.out, args.splits.split(","), least)
+            print(json.dumps(report, indent=1))
+    except (CorpusError, ValueError, OSError) as e:
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

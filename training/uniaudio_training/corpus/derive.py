@@ -1,0 +1,362 @@
+"""Pairs for the other tasks from recordings: what was said by real people stays the target.
+
+    uniaudio-train corpus derive data/aligned --sounds data/noises --tasks se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
+
+=======  ==================================================================================================
+task     how
+=======  ==================================================================================================
+vc       the source is the recording in another throat (pitch and formants moved, timing kept)
+se       noise over it: real sounds, other readers at once, and the plain noises
+tse      another reader over it; another clip of the reader is the enrolment
+sd       it in a simulated room
+i_tts    the instruction says the pitch, pace and level that it measures
+s_edit   in the source, one or two of its words are another piece of the reader's speech
+=======  ==================================================================================================
+
+A shard comes from its seed alone, as in ``shards.py``; an example's split is that of its recording.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from . import degrade, wordings
+from .degrade import to_pcm
+from .reading import Corpus, CorpusError, Example, Examples, open_corpus
+from .recipes import F0_BINS, LEVEL_BINS, RATE_BINS, Draft, Take, bin_of, median_f0, phone_rate
+from .schema import (
+    FORMAT,
+    SAMPLE_RATE,
+    SPLITS,
+    Edit,
+    Instruction,
+    Interferer,
+    Label,
+    Noise,
+    Span,
+    Track,
+)
+from .shards import MANIFEST
+from .speech import loud_level, set_level
+
+SHARD_SECONDS = 300.0
+WOMAN_HZ = 155.0  # a median F0 above it is called a woman's, as most are
+_LEAST, _MOST = 1.5, 16.0  # s of a recording that is used
+_FADE = 80  # samples over which spliced pieces meet
+Rng = np.random.Generator
+Floats = NDArray[np.floating]
+
+
+@dataclass
+class Bench:
+    """Recordings of one split by speaker, and sounds to lay over them."""
+
+    speech: Examples
+    sounds: Sequence[Examples]
+    by: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for i in range(len(self.speech)):
+            track = self.speech[i].track()
+            if _LEAST <= track.seconds <= _MOST:
+                self.by.setdefault(track.speaker, []).append(i)
+        if not self.by:
+            raise CorpusError(f"no recordings of {_LEAST:g} to {_MOST:g} s")
+
+    def draw(self, rng: Rng, speaker: str | None = None, not_this: str | None = None) -> Example:
+        """A recording, by speakers alike: of ``speaker``, or of anyone but ``not_this``.  Raises
+        CorpusError where there is no other speaker."""
+        if speaker is None:
+            names = sorted(set(self.by) - {not_this})
+            if not names:
+                raise CorpusError("this task needs recordings of two speakers")
+            speaker = names[int(rng.integers(len(names)))]
+        mine = self.by[speaker]
+        return self.speech[mine[int(rng.integers(len(mine)))]]
+
+    def other_clip(self, rng: Rng, example: Example) -> Example:
+        """Another recording of the same speaker (the same one where there is no other)."""
+        mine = [i for i in self.by[example.track().speaker] if self.speech[i].id != example.id]
+        return self.speech[mine[int(rng.integers(len(mine)))]] if mine else example
+
+    def noise(self, rng: Rng, count: int, not_this: str) -> tuple[Floats, str, str]:
+        """``count`` samples of a noise, its kind and caption."""
+        kinds = ["sound"] * 4 * bool(self.sounds) + ["white", "pink", "hum"]
+        kinds += ["babble"] * 2 * (len(self.by) > 1)
+        kind = kinds[int(rng.integers(len(kinds)))]
+        if kind == "sound":
+            group = self.sounds[int(rng.integers(len(self.sounds)))]
+            example = group[int(rng.integers(len(group)))]
+            return degrade.loop(rng, count, example.audio()), kind, example.label.caption
+        if kind == "babble":
+            voices = [
+                self.draw(rng, not_this=not_this).audio() for _ in range(int(rng.integers(3, 7)))
+            ]
+            return degrade.babble(rng, count, list(voices)), kind, ""
+        plain: dict[str, Callable[[Rng, int], Floats]] = {
+            "white": degrade.white, "pink": degrade.pink, "hum": degrade.hum,
+        }  # fmt: skip
+        return plain[kind](rng, count), kind, ""
+
+
+def taken(example: Example, pcm: NDArray[np.int16] | None = None) -> Take:
+    """A recording as a take, its sound replaced by ``pcm``."""
+    track = example.track()
+    pcm = example.pcm() if pcm is None else pcm
+    return Take(np.asarray(pcm, np.int16), track.text, track.speaker, track.phones, track.words)
+
+
+def another_throat(samples: Floats, factor: float) -> NDArray[np.float32]:
+    """Pitch and formants times ``factor``, timing and length kept: played faster, then stretched by
+    overlapped windows that are laid where they fit best."""
+    fast = soxr.resample(np.asarray(samples, np.float64), SAMPLE_RATE * factor, SAMPLE_RATE)
+    window, hop, reach = 640, 320, 160
+    hann = np.hanning(window + 1)[:window]
+    out = np.zeros(len(samples) + window)
+    x = np.pad(fast, (window, 2 * window + reach))
+    natural = window
+    for start in range(0, len(samples), hop):
+        at = window + round(start / factor) - window // 2
+        if start:
+            want = x[natural : natural + window]
+            region = x[at - reach : at + reach + window]
+            score = np.correlate(region, want * hann, "valid")
+            energy = np.convolve(region**2, np.ones(window), "valid")
+            at += int((score / np.sqrt(energy + 1e-6)).argmax()) - reach
+        out[start : start + window] += x[at : at + window] * hann
+        natural = at + hop
+    out = out[window // 2 : window // 2 + len(samples)]
+    return np.pad(out, (0, len(samples) - len(out))).astype(np.float32)
+
+
+def vc(rng: Rng, bench: Bench) -> Draft:
+    example = bench.draw(rng)
+    factor = float(rng.uniform(1.1, 1.3)) ** (1 if rng.random() < 0.5 else -1)
+    level = loud_level(example.audio())
+    source = to_pcm(set_level(another_throat(example.audio(), factor), level))
+    said = replace(taken(example, source), speaker="")
+    return Draft(
+        {"target": taken(example), "source": said, "prompt": taken(bench.other_clip(rng, example))}
+    )
+
+
+def se(rng: Rng, bench: Bench) -> Draft:
+    example = bench.draw(rng)
+    samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
+    other, kind, caption = bench.noise(rng, len(samples), example.track().speaker)
+    clean, noisy = degrade.mix_at(samples, other, float(rng.uniform(-5, 20)))
+    label = Noise(kind, round(degrade.snr_db(clean, noisy), 3), caption)
+    return Draft(
+        {"target": taken(example, clean), "source": taken(example, noisy)}, {"noise": label}
+    )
+
+
+def tse(rng: Rng, bench: Bench) -> Draft:
+    example = bench.draw(rng)
+    who = example.track().speaker
+    other = bench.draw(rng, not_this=who)
+    over = degrade.loop(rng, len(example.pcm()), other.audio())
+    samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
+    clean, mixed = degrade.mix_at(samples, over, float(rng.uniform(-5, 5)))
+    label = Interferer(other.track().speaker, round(degrade.snr_db(clean, mixed), 3))
+    takes = {
+        "target": taken(example, clean),
+        "source": taken(example, mixed),
+        "prompt": taken(bench.other_clip(rng, example)),
+    }
+    return Draft(takes, {"interferer": label})
+
+
+def sd(rng: Rng, bench: Bench) -> Draft:
+    example = bench.draw(rng)
+    response = degrade.room(rng)
+    samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
+    dry, wet = degrade.reverberate(samples, response)
+    takes = {"target": taken(example, dry), "source": taken(example, wet)}
+    return Draft(takes, {"room": response.room})
+
+
+def i_tts(rng: Rng, bench: Bench) -> Draft:
+    """Raises CorpusError where a hundred recordings lie between the bins or have no phones."""
+    for _ in range(100):
+        example = bench.draw(rng)
+        if not example.track().phones:
+            continue
+        samples = set_level(
+            example.audio(), float(rng.choice([-36, -25, -16])) + float(rng.uniform(-2, 2))
+        )
+        f0_hz, pace = median_f0(samples), phone_rate(example.track().phones)
+        loud = loud_level(samples)
+        voice = "woman" if f0_hz > WOMAN_HZ else "man"
+        f0 = bin_of(f0_hz, F0_BINS[voice], ("low", "medium", "high"))
+        speed = bin_of(pace, RATE_BINS, ("slow", "medium", "fast"))
+        gain = bin_of(loud, LEVEL_BINS, ("quiet", "medium", "loud"))
+        if f0 and speed and gain:
+            label = Instruction(
+                voice, f0, speed, gain, round(f0_hz, 2), round(pace, 3), round(loud, 2)
+            )
+            caption = wordings.instruction(rng, voice, f0, speed, gain)
+            return Draft(
+                {"target": taken(example, to_pcm(samples))},
+                {"caption": caption, "instruction": label},
+            )
+    raise CorpusError(
+        "i_tts needs recordings with phones in time; align them: uniaudio-train corpus align"
+    )
+
+
+def s_edit(rng: Rng, bench: Bench) -> Draft:
+    """Raises CorpusError where a hundred recordings have no words in time."""
+    for _ in range(100):
+        example = bench.draw(rng)
+        words = example.track().words
+        donor = bench.other_clip(rng, example)
+        theirs = donor.track().words
+        if len(words) < 4 or len(theirs) < 4 or donor.id == example.id:
+            continue
+        count = 1 + int(rng.random() < 0.35)
+        i = int(rng.integers(1, len(words) - count))
+        k = int(rng.integers(1, len(theirs) - count))
+        begin, end = (
+            round(words[i].start * SAMPLE_RATE),
+            round(words[i + count - 1].end * SAMPLE_RATE),
+        )
+        a, b = round(theirs[k].start * SAMPLE_RATE), round(theirs[k + count - 1].end * SAMPLE_RATE)
+        if not (
+            0.15 * SAMPLE_RATE < end - begin and 0.15 * SAMPLE_RATE < b - a < 1.6 * SAMPLE_RATE
+        ):
+            continue
+        pcm, piece = example.pcm(), donor.pcm()[a:b].astype(np.float64)
+        here = pcm[begin:end].astype(np.float64)
+        piece *= math.sqrt((here**2).mean() / max(float((piece**2).mean()), 1.0))
+        ramp = np.linspace(0, 1, _FADE)
+        piece[:_FADE] = piece[:_FADE] * ramp + here[:_FADE] * (1 - ramp)
+        piece[-_FADE:] = piece[-_FADE:] * (1 - ramp) + here[-_FADE:] * ramp
+        inner = np.clip(np.round(piece), -32767, 32767).astype(np.int16)
+        source = np.concatenate((pcm[:begin], inner, pcm[end:]))
+        removed = " ".join(w.word for w in theirs[k : k + count])
+        added = " ".join(w.word for w in words[i : i + count])
+        edit = Edit("replace", Span(begin, begin + len(inner)), Span(begin, end), removed, added)
+        said = Take(source, "", example.track().speaker)
+        return Draft({"target": taken(example), "source": said}, {"edit": edit})
+    raise CorpusError(
+        "s_edit needs recordings with words in time; align them: uniaudio-train corpus align"
+    )
+
+
+TASKS: dict[str, Callable[[Rng, Bench], Draft]] = {
+    "vc": vc, "se": se, "tse": tse, "sd": sd, "i_tts": i_tts, "s_edit": s_edit,
+}  # fmt: skip
+
+
+def draw_shard(
+    bench: Bench, task: str, split: str, index: int, seed: int
+) -> tuple[NDArray[np.int16], list[Label]]:
+    """A shard of ``SHARD_SECONDS`` of target from its place and seed."""
+    key = (seed, zlib.crc32(task.encode()), SPLITS.index(split), index)
+    rng = np.random.default_rng(np.random.SeedSequence(key))
+    name = f"{task}-{split}-{index:04d}"
+    stored: list[NDArray[np.int16]] = []
+    labels: list[Label] = []
+    total, wanted = 0, 0
+    while wanted < SHARD_SECONDS * SAMPLE_RATE:
+        draft = TASKS[task](rng, bench)
+        tracks = {}
+        for role, take in draft.takes.items():
+            tracks[role] = Track(
+                total, len(take.pcm), take.text, take.speaker, take.phones, take.words
+            )
+            stored.append(take.pcm)
+            total += len(take.pcm)
+        labels.append(Label(f"{name}-{len(labels):04d}", task, split, tracks, **draft.labels))
+        wanted += len(draft.takes["target"].pcm)
+    return np.concatenate(stored), labels
+
+
+def derive(
+    speech: Corpus,
+    sounds: Sequence[Corpus],
+    hours: dict[str, float],
+    out: Path,
+    splits: Sequence[str],
+    seed: int,
+) -> None:
+    """Makes the shards that are not there: ``hours`` of train for each task, a twentieth of each
+    other split, at least a shard."""
+    out.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        if ("tts", split) not in list(speech):
+            continue
+        groups = [c["t2s", split] for c in sounds if ("t2s", split) in list(c)]
+        bench = Bench(speech["tts", split], groups)
+        for task, wanted in hours.items():
+            share = wanted if split == "train" else wanted / 20
+            for index in range(max(1, math.ceil(share * 3600 / SHARD_SECONDS - 1e-9))):
+                path = out / f"{task}-{split}-{index:04d}.jsonl"
+                if path.exists():
+                    continue
+                pcm, labels = draw_shard(bench, task, split, index, seed)
+                part = path.with_name(f".{path.name}.{os.getpid()}")
+                with part.open("wb") as f:
+                    np.save(f, pcm)
+                part.replace(path.with_suffix(".npy"))
+                part.write_text("\n".join(x.line() for x in labels) + "\n", encoding="utf-8")
+                part.replace(path)
+    sources: dict[str, Any] = {}
+    for corpus in (speech, *sounds):
+        described = Path(corpus.folder) / MANIFEST
+        if described.exists():
+            sources |= json.loads(described.read_text(encoding="utf-8")).get("sources", {})
+    text = json.dumps(
+        {"format": FORMAT, "seed": seed, "sample_rate": SAMPLE_RATE, "sources": sources}, indent=1
+    )
+    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="uniaudio-train corpus derive", description="Pairs for other tasks from recordings."
+    )
+    parser.add_argument(
+        "speech", type=Path, help="tts shards of recordings, aligned for i_tts and s_edit"
+    )
+    parser.add_argument(
+        "--sounds", nargs="*", default=[], type=Path, help="corpora with t2s: noises"
+    )
+    parser.add_argument("--tasks", default="se=1", help="TASK=HOURS, separated by commas")
+    parser.add_argument("--splits", default=",".join(SPLITS))
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    try:
+        hours = {}
+        for text in args.tasks.split(","):
+            task, _, value = text.partition("=")
+            if task not in TASKS:
+                raise CorpusError(
+                    f"--tasks: expected some of {', '.join(TASKS)}, got {task[:40]!r}"
+                )
+            hours[task] = float(value or 1)
+        sounds = [open_corpus(s) for s in args.sounds]
+        derive(open_corpus(args.speech), sounds, hours, args.out, args.splits.split(","), args.seed)
+    except (CorpusError, ValueError, OSError) as e:
+        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

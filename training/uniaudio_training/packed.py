@@ -1,0 +1,97 @@
+"""Weights in few bytes: matrices as int8 with a scale a row, the rest as float16, in files of at
+most so many bytes each.
+
+For carrying weights about and for going on from them; a model folder has formats of its own
+(``storage/folder.py``).  The mean error of a row is a four-hundredth of its largest weight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_SCALE = ":scale"
+_LEAST = 4096  # numbers in a matrix under which float16 is as good
+
+
+def packed(state: Mapping[str, Tensor], keep: Iterable[str] = ("codebooks",)) -> dict[str, Tensor]:
+    """float tensors by name -> int8 tensors with scales [rows], or float16 for vectors, small ones
+    and names that contain one of ``keep``."""
+    out: dict[str, Tensor] = {}
+    for name, value in state.items():
+        x = value.detach().float().cpu()
+        if x.dim() < 2 or x.numel() < _LEAST or any(k in name for k in keep):
+            out[name] = x.half()
+            continue
+        rows = x.flatten(1)
+        scale = rows.abs().amax(1).clamp(min=1e-12) / 127
+        out[name] = (rows / scale[:, None]).round().to(torch.int8).view(x.shape)
+        out[name + _SCALE] = scale
+    return out
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """float32 tensors of what ``packed`` made."""
+    out = {}
+    for name, value in tensors.items():
+        if name.endswith(_SCALE):
+            continue
+        if value.dtype == torch.int8:
+            scale = tensors[name + _SCALE].view(-1, *[1] * (value.dim() - 1))
+            out[name] = value.float() * scale
+        else:
+            out[name] = value.float()
+    return out
+
+
+def save(
+    state: Mapping[str, Tensor],
+    path: Path,
+    most: int = 15_000_000,
+    about: dict[str, str] | None = None,
+) -> list[Path]:
+    """Writes ``path`` (``.safetensors``), or ``<stem>-0``, ``-1``, … where it takes more than
+    ``most`` bytes; each is written whole or not at all.  ``about``: metadata of each."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in packed(state).items():
+        bytes_ = value.numel() * value.element_size()
+        if size + bytes_ > most and parts[-1]:
+            parts.append({})
+            size = 0
+        parts[-1][name] = value.contiguous()
+        size += bytes_
+    names = (
+        [path]
+        if len(parts) == 1
+        else [path.with_stem(f"{path.stem}-{i}") for i in range(len(parts))]
+    )
+    for part, file in zip(parts, names, strict=True):
+        unfinished = file.with_name(f".{file.name}.part")
+        save_file(part, str(unfinished), {"parts": str(len(parts)), **(about or {})})
+        unfinished.replace(file)
+    return names
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """float32 weights and metadata of ``path``, or of its parts.  Raises FileNotFoundError where
+    there is nothing, ValueError where a part is missing."""
+    files = [path] if path.is_file() else sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+    files = [f for f in files if f == path or re.fullmatch(r".*-\d+", f.stem)]
+    if not files:
+        raise FileNotFoundError(f"{path}: no packed weights")
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, str] = {}
+    for file in files:
+        with safe_open(str(file), "pt") as f:
+            about = dict(f.metadata() or {})
+            tensors |= {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+    if int(about.pop("parts", "1")) != len(files):
+        raise ValueError(f"{path}: expected another number of parts than {len(files)}")
+    return unpacked(tensors), about
