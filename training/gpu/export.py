@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--codec", type=Path)
     parser.add_argument("--lm", type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--most", type=int, default=15_000_000, help="bytes of a file")
+    parser.add_argument("--most", type=int, default=15_900_000, help="bytes of a file")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(n, r) for n, r in (("codec", args.codec), ("lm", args.lm)) if r is not None]

@@ -53,7 +53,7 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save(
     state: Mapping[str, Tensor],
     path: Path,
-    most: int = 15_000_000,
+    most: int = 15_900_000,
     about: dict[str, str] | None = None,
 ) -> list[Path]:
     """Writes ``path`` (``.safetensors``), or ``<stem>-0``, ``-1``, … where it takes more than

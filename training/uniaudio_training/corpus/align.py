@@ -46,7 +46,7 @@ _ID = {p: i for i, p in enumerate(PLAIN)}
 STEP = HOP / SAMPLE_RATE  # s
 LEAST_STEPS = 2  # of a phone; pauses between words may be absent
 # The mean log-probability of a clip's phones, and of its worst word, under which the text is not what is said.
-LEAST_SCORE, LEAST_WORD_SCORE = -1.6, -5.0
+LEAST_SCORE, LEAST_WORD_SCORE = -2.6, -8.0
 MOST_SECONDS = 40.0
 _WIDTH, _HIDDEN, _BLOCKS, _KERNEL = 160, 384, 6, 9
 _FLOOR = 1e-5  # of a clip's loudest band
