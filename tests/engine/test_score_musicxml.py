@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 from score_tools import note, part, read, said, score, text
 
 from uniaudio_engine import InputError
@@ -468,6 +467,3 @@ def test_refused_in_one_line(case: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as e:
         read(tmp_path, "song.musicxml", data)
     assert expected in str(e.value) and "song.musicxml" in str(e.value) and "\n" not in str(e.value)
-
-
-SYLLABLES = st.sampled_from(["la", "do", "re", "mi"])  # one syllable each also when alone

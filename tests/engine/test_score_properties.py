@@ -74,6 +74,9 @@ def test_repeats_play_their_bars_in_order(sections: list[tuple[int, int, bool]])
     assert [bar for bar, _ in order(marks, "song")] == expected
 
 
+SYLLABLES = st.sampled_from(["la", "do", "re", "mi"])  # one syllable each also when alone
+
+
 @given(
     st.lists(
         st.tuples(st.lists(SYLLABLES, max_size=4), st.integers(1, 5), st.integers(0, 3)),
