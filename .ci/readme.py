@@ -1,6 +1,7 @@
 """The README's own lines, for .ci/run: what is run there is what a reader copies.
 
-``commands`` prints the first two shell blocks; ``snippet`` prints the first Python block; ``notebook`` runs that block as a notebook in the current folder.
+``commands`` prints the first two shell blocks; ``snippet`` prints the first Python block;
+``notebook`` runs that block as a notebook in the current folder.
 """
 
 from __future__ import annotations
