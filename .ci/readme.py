@@ -1,7 +1,7 @@
 """The README's own lines, for .ci/run: what is run there is what a reader copies.
 
-``commands`` prints the first two shell blocks, without pytest itself; ``snippet`` prints the first
-Python block; ``notebook`` runs that block as a notebook in the current folder.
+``commands`` prints the first two shell blocks; ``snippet`` prints the first Python block;
+``notebook`` runs that block as a notebook in the current folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def notebook(code: str) -> None:
 
 
 if sys.argv[1:] == ["commands"]:
-    print("".join(blocks("sh")[:2]).replace(" && pytest\n", "\n"))
+    print("".join(blocks("sh")[:2]))
 elif sys.argv[1:] == ["snippet"]:
     print(blocks("python")[0])
 elif sys.argv[1:] == ["notebook"]:

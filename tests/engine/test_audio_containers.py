@@ -36,9 +36,15 @@ def encoded(kind: str, samples: Any = SOUND, rate: int = RATE, **options: Any) -
 def wav(riff: int, size: int, body: bytes, before: bytes = b"") -> bytes:
     form = struct.pack("<IHHIIHH", 16, 1, 1, RATE, 2 * RATE, 2, 16)
     return (
-        b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + form + before + b"data"
-        + struct.pack("<I", size) + body
-    )  # fmt: skip
+        b"RIFF"
+        + struct.pack("<I", riff)
+        + b"WAVEfmt "
+        + form
+        + before
+        + b"data"
+        + struct.pack("<I", size)
+        + body
+    )
 
 
 def mp3(mode: str, samples: Any = SOUND, rate: int = 44100) -> tuple[bytes, bytes]:
@@ -228,9 +234,7 @@ def test_long_ogg(tmp_path: Path) -> None:
 def test_channels_that_cancel() -> None:
     opposite = read_audio((np.stack([TONE, -TONE], 1), RATE), RATE)
     assert np.allclose(opposite.samples, TONE, atol=1e-6)
-    assert opposite.meta["notes"] == [
-        "2 channels cancel when mixed down: only channel 1 is used"
-    ]  # fmt: skip
+    assert opposite.meta["notes"] == ["2 channels cancel when mixed down: only channel 1 is used"]
 
 
 def test_speech_in_one_of_six_channels() -> None:

@@ -20,7 +20,8 @@ from uniaudio_engine.backends.core import core
 from uniaudio_engine.backends.load import Parts, load_parts
 from uniaudio_engine.backends.protocols import Session
 
-BACKENDS = ("cpu", "cuda", "onnx", "tensorrt")
+# the others compile the emulator or export graphs first
+BACKENDS = ["cpu", *(pytest.param(b, marks=pytest.mark.slow) for b in ("cuda", "onnx", "tensorrt"))]
 SAMPLING: dict[str, Any] = {"temperature": 0.9, "top_k": 10, "seed": 3}
 WIDTH = 5  # of the continuous input
 

@@ -263,3 +263,12 @@ def test_odd_prompts_work_with_a_note(subtype: str, capsys: pytest.CaptureFixtur
     err = capsys.readouterr().err
     assert "note: 5 channels mixed down to mono" in err and "note: resampled from 96000 Hz" in err
     assert ("8-bit" in err) == (subtype == "PCM_U8")
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "opus", "mp3"])
+def test_a_stream_is_written_in_every_format(ending: str, fake: None, tiny_folder: Path) -> None:
+    say = ["stream", "Hello there.", "--seed", "1", "-m", str(tiny_folder)]
+    assert main([*say, "-o", f"a.{ending}"]) == 0
+    assert main([*say, "--raw", "-o", "a.pcm"]) == 0
+    seconds = Path("a.pcm").stat().st_size / 2 / 16000
+    assert read_audio(f"a.{ending}", 16000).seconds == pytest.approx(seconds, abs=0.1)

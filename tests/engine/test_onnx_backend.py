@@ -227,7 +227,7 @@ def test_continuous_inputs(imported: tuple[Path, Path]) -> None:
     session = graphs.lm.session(80)
     for bad, why in (
         ({"text": given["text_t5"]}, "one of this model's inputs"),
-        ({"text_t5": (values, index + 9)}, "frames from 0 to 29"),
+        ({"text_t5": (values, index + 9)}, "frame indices from 0 to 29"),
         ({"text_t5": (values * np.nan, index)}, "finite"),
     ):
         with pytest.raises(InputError, match=why):

@@ -25,7 +25,10 @@ CASES: dict[str, tuple[bytes, str]] = {
     "spaces after words": (midi(TEMPO, track(sung(["Hap", "py ", "birth", "day "]))), BIRTHDAY),
     "spaces before words": (midi(TEMPO, track(sung([" Hap", "py", " birth", "day"]))), BIRTHDAY),
     "line marks": (midi(TEMPO, track(sung(["/Hap", "py ", "\\birth", "day "]))), BIRTHDAY),
-    "line ends": (midi(TEMPO, track(sung(["Hap", "py\r", "birth", "day ", "to "]))), BIRTHDAY + " 60:to"),
+    "line ends": (
+        midi(TEMPO, track(sung(["Hap", "py\r", "birth", "day ", "to "]))),
+        BIRTHDAY + " 60:to",
+    ),
     "line ends among hyphens": (midi(TEMPO, track(sung(["hel-", "lo\r", "you\n"]))), HELLO),
     "empty lyrics hold": (
         midi(TEMPO, track(sung(["Glo", "", "", "ri", "a "]))),
@@ -66,8 +69,18 @@ CASES: dict[str, tuple[bytes, str]] = {
     "percussion with the voice": (
         midi(
             track(
-                lyric("one"), on(36, 0, 9), on(60), off(36, 240, 9), on(38, 0, 9), off(60, 240),
-                off(38, 0, 9), lyric("two"), on(36, 0, 9), on(62), off(62), off(36, 0, 9),
+                lyric("one"),
+                on(36, 0, 9),
+                on(60),
+                off(36, 240, 9),
+                on(38, 0, 9),
+                off(60, 240),
+                off(38, 0, 9),
+                lyric("two"),
+                on(36, 0, 9),
+                on(62),
+                off(62),
+                off(36, 0, 9),
             ),
             kind=0,
         ),
@@ -76,8 +89,14 @@ CASES: dict[str, tuple[bytes, str]] = {
     "other instruments in the track": (
         midi(
             track(
-                lyric("one"), on(40, 0, 1), on(60, 0, 3), off(60, 480, 3), lyric("two"),
-                on(62, 0, 3), off(62, 480, 3), off(40, 0, 1),
+                lyric("one"),
+                on(40, 0, 1),
+                on(60, 0, 3),
+                off(60, 480, 3),
+                lyric("two"),
+                on(62, 0, 3),
+                off(62, 480, 3),
+                off(40, 0, 1),
             ),
             kind=0,
         ),
@@ -132,8 +151,13 @@ CASES: dict[str, tuple[bytes, str]] = {
     "running status": (
         midi(
             track(
-                lyric("one"), on(60), b"\x83\x60\x3c\0", b"\0\xf0\5\x7e\x7f\x09\1\xf7",
-                lyric("two"), b"\0\x3e\x50", b"\x83\x60\x3e\0",
+                lyric("one"),
+                on(60),
+                b"\x83\x60\x3c\0",
+                b"\0\xf0\5\x7e\x7f\x09\1\xf7",
+                lyric("two"),
+                b"\0\x3e\x50",
+                b"\x83\x60\x3e\0",
             )
         ),
         "60:one 62:two",
@@ -163,7 +187,7 @@ CASES: dict[str, tuple[bytes, str]] = {
         "60:amen R 62:-",
     ),
     "notes before the words": (midi(track(sung([None, None, "one"]))), "60:ah 60:_ 60:one"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -178,7 +202,10 @@ def test_karaoke_suffix(tmp_path: Path) -> None:
 
 REFUSED = {
     "cut inside a note": (TWO[:-20], "expected a whole MIDI file"),
-    "cut between notes": (midi(TEMPO, track(sung(["one", "two", "three"])))[:-21], "whole MIDI file"),
+    "cut between notes": (
+        midi(TEMPO, track(sung(["one", "two", "three"])))[:-21],
+        "whole MIDI file",
+    ),
     "words without notes": (midi(track(lyric("one"))), "expected notes with lyric events"),
     "notes without words": (midi(track(sung([None]))), "expected notes with lyric events"),
     "comments are no words": (
@@ -192,7 +219,7 @@ REFUSED = {
         "song.mid bar 2: expected MIDI pitches 36 to 98 (0: a rest), got 20",
     ),
     "low, in seconds": (midi(track(sung(["one"], pitch=20)), division=0xE728), "at 0.0 s"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -7,13 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from score_tools import note, part, read, said, score, text
 
 from uniaudio_engine import InputError
-from uniaudio_engine.score.musicxml import read_musicxml
-from uniaudio_engine.score.playback import Marks, order
 
 
 def bars(*each: str, attributes: str = "", divisions: int = 4) -> str:
@@ -59,44 +55,69 @@ CASES: dict[str, tuple[str, str]] = {
     # words
     "a melisma": (
         bars(
-            note("C5", text("Glo", "begin")) + note("D5") + note("E5") + note("D5")
-            + note("C5", text("ri", "middle")) + note("B4", text("a", "end"))
+            note("C5", text("Glo", "begin"))
+            + note("D5")
+            + note("E5")
+            + note("D5")
+            + note("C5", text("ri", "middle"))
+            + note("B4", text("a", "end"))
         ),
         "72:Gloria 74:_ 76:_ 74:_ 72:- 71:-",
     ),
-    "a word in one piece": (bars(note(lyrics="glorious") + note() + note()), "60:glorious 60:- 60:-"),
-    "a word in one piece, held": (bars(note(lyrics="hello") + note() + note()), "60:hello 60:_ 60:_"),
+    "a word in one piece": (
+        bars(note(lyrics="glorious") + note() + note()),
+        "60:glorious 60:- 60:-",
+    ),
+    "a word in one piece, held": (
+        bars(note(lyrics="hello") + note() + note()),
+        "60:hello 60:_ 60:_",
+    ),
     "a word over a rest": (
         bars(note(lyrics=text("A", "begin")) + note("R") + note(lyrics=text("men", "end"))),
         "60:Amen R 60:-",
     ),
     "a note without words after a rest": (
-        bars(ONE + note("R") + note("G4") + TWO), "60:one R 67:_ 60:two",
+        bars(ONE + note("R") + note("G4") + TWO),
+        "60:one R 67:_ 60:two",
     ),
     "notes before the words": (bars(note() + note() + ONE), "60:ah 60:_ 60:one"),
     "an extender": (
-        bars(ONE + note(lyrics="<lyric><extend/></lyric>") + TWO), "60:one 60:_ 60:two",
+        bars(ONE + note(lyrics="<lyric><extend/></lyric>") + TWO),
+        "60:one 60:_ 60:two",
     ),
     "low lines as extenders": (bars(ONE + note(lyrics="_") + TWO), "60:one 60:_ 60:two"),
     "a dash as an extender": (bars(ONE + note(lyrics="\u2014") + TWO), "60:one 60:_ 60:two"),
-    "hyphens in the text": (bars(note(lyrics="<lyric><text>hel-</text></lyric>")
-        + note(lyrics="<lyric><text>lo</text></lyric>")), "60:hello 60:-"),
+    "hyphens in the text": (
+        bars(
+            note(lyrics="<lyric><text>hel-</text></lyric>")
+            + note(lyrics="<lyric><text>lo</text></lyric>")
+        ),
+        "60:hello 60:-",
+    ),
     "elision": (
         bars(
             note(lyrics="<lyric><syllabic>begin</syllabic><text>glo</text></lyric>")
-            + note(lyrics="<lyric><syllabic>end</syllabic><text>ria</text><elision>\u203f</elision>"
-            "<syllabic>begin</syllabic><text>ex</text></lyric>")
+            + note(
+                lyrics="<lyric><syllabic>end</syllabic><text>ria</text><elision>\u203f</elision>"
+                "<syllabic>begin</syllabic><text>ex</text></lyric>"
+            )
             + note(lyrics=text("celsis", "end"))
         ),
         "60:gloria 60:-\u203fexcelsis 60:-",
     ),
-    "two words on a note": (bars(note(lyrics="to_a") + note(lyrics="to a")),
-        "60:to\u203fa 60:to\u203fa"),
+    "two words on a note": (
+        bars(note(lyrics="to_a") + note(lyrics="to a")),
+        "60:to\u203fa 60:to\u203fa",
+    ),
     "soft hyphens and quotes": (
-        bars(note(lyrics="a\u00adgain") + note(lyrics="don\u2019t")), "60:again 60:don\u2019t",
+        bars(note(lyrics="a\u00adgain") + note(lyrics="don\u2019t")),
+        "60:again 60:don\u2019t",
     ),
     "the number of a verse": (
-        bars(note(lyrics="1. Oh") + note(lyrics="<lyric><text>2.</text><elision/><text>my</text></lyric>")),
+        bars(
+            note(lyrics="1. Oh")
+            + note(lyrics="<lyric><text>2.</text><elision/><text>my</text></lyric>")
+        ),
         "60:Oh 60:my",
     ),
     "humming and laughing": (
@@ -108,12 +129,16 @@ CASES: dict[str, tuple[str, str]] = {
     "a grace note without words": (bars(ONE + note("D4", "", "grace") + TWO), PAIR),
     # verses
     "the second verse listed first": (
-        bars(note(lyrics=text("two", number="2") + text("one"))), "60:one",
+        bars(note(lyrics=text("two", number="2") + text("one"))),
+        "60:one",
     ),
     "a verse on each repeat": (bars(note(lyrics=VERSES) + repeat("backward")), PAIR),
     "a refrain": (
-        bars(repeat("forward") + note(lyrics=VERSES), note(lyrics="la"), note(lyrics="la")
-            + repeat("backward")),
+        bars(
+            repeat("forward") + note(lyrics=VERSES),
+            note(lyrics="la"),
+            note(lyrics="la") + repeat("backward"),
+        ),
         "60:one 60:la 60:la 60:two 60:la 60:la",
     ),
     "a verse that holds": (
@@ -125,41 +150,68 @@ CASES: dict[str, tuple[str, str]] = {
         "60:one",
     ),
     "a verse on a pass": (
-        bars(note(lyrics=text("one", attributes='time-only="1"')
-            + text("two", number="9", attributes='time-only="2"')) + repeat("backward")),
+        bars(
+            note(
+                lyrics=text("one", attributes='time-only="1"')
+                + text("two", number="9", attributes='time-only="2"')
+            )
+            + repeat("backward")
+        ),
         PAIR,
     ),
     # order
-    "a repeat": (bars(repeat("forward") + ONE + TWO + repeat("backward"), THREE),
-        "60:one 60:two 60:one 60:two 60:three"),
+    "a repeat": (
+        bars(repeat("forward") + ONE + TWO + repeat("backward"), THREE),
+        "60:one 60:two 60:one 60:two 60:three",
+    ),
     "a repeat from the beginning": (bars(ONE, TWO + repeat("backward")), f"{PAIR} {PAIR}"),
     "three times": (bars(ONE + repeat("backward", 'times="3"')), "60:one 60:one 60:one"),
     "endings": (bars(*VOLTA), "60:one 60:two 60:one 60:three"),
     "an ending for two passes": (
-        bars(ONE, ending("1, 2", "start") + TWO + ending("1, 2", "stop", BACK),
-            ending("3", "start") + THREE + ending("3", "stop")),
+        bars(
+            ONE,
+            ending("1, 2", "start") + TWO + ending("1, 2", "stop", BACK),
+            ending("3", "start") + THREE + ending("3", "stop"),
+        ),
         f"{PAIR} {PAIR} 60:one 60:three",
     ),
     "endings of two bars": (
-        bars(ONE, ending("1", "start") + TWO, TWO + ending("1", "stop", BACK),
-            ending("2", "start") + THREE, ONE + ending("2", "discontinue"), TWO),
+        bars(
+            ONE,
+            ending("1", "start") + TWO,
+            TWO + ending("1", "stop", BACK),
+            ending("2", "start") + THREE,
+            ONE + ending("2", "discontinue"),
+            TWO,
+        ),
         f"{PAIR} 60:two 60:one 60:three 60:one 60:two",
     ),
     "da capo al fine": (
-        bars(ONE + words("Fine", '<sound fine="yes"/>'),
-            TWO + words("D.C. al Fine", '<sound dacapo="yes"/>')),
+        bars(
+            ONE + words("Fine", '<sound fine="yes"/>'),
+            TWO + words("D.C. al Fine", '<sound dacapo="yes"/>'),
+        ),
         "60:one 60:two 60:one",
     ),
     "da capo in words": (bars(ONE + words("Fine"), TWO + words("D. C. al Fine")), f"{PAIR} 60:one"),
     "dal segno al coda": (
-        bars(note(lyrics="a"), '<sound segno="s"/>' + ONE + '<sound tocoda="c"/>',
-            TWO + '<sound dalsegno="s"/>', '<sound coda="c"/>' + THREE),
+        bars(
+            note(lyrics="a"),
+            '<sound segno="s"/>' + ONE + '<sound tocoda="c"/>',
+            TWO + '<sound dalsegno="s"/>',
+            '<sound coda="c"/>' + THREE,
+        ),
         "60:a 60:one 60:two 60:one 60:three",
     ),
     "dal segno in signs": (
-        bars(note(lyrics="a"), "<direction><direction-type><segno/></direction-type></direction>"
-            + ONE + words("To Coda"), TWO + words("D.S. al Coda"),
-            "<direction><direction-type><coda/></direction-type></direction>" + THREE),
+        bars(
+            note(lyrics="a"),
+            "<direction><direction-type><segno/></direction-type></direction>"
+            + ONE
+            + words("To Coda"),
+            TWO + words("D.S. al Coda"),
+            "<direction><direction-type><coda/></direction-type></direction>" + THREE,
+        ),
         "60:a 60:one 60:two 60:one 60:three",
     ),
     "last endings after da capo": (
@@ -173,38 +225,50 @@ CASES: dict[str, tuple[str, str]] = {
     # time
     "a metronome mark": (bars(metronome(QUARTER, "60") + ONE + TWO), SLOW),
     "a dotted metronome mark": (
-        bars(metronome(QUARTER + "<beat-unit-dot/>", "40") + ONE + TWO), SLOW,
+        bars(metronome(QUARTER + "<beat-unit-dot/>", "40") + ONE + TWO),
+        SLOW,
     ),
     "about": (bars(metronome(QUARTER, "ca. 60") + ONE + TWO), SLOW),
     "a metronome mark and a sound": (
-        bars(metronome(QUARTER, "200").replace("</direction>", '<sound tempo="60"/></direction>')
-            + ONE + TWO),
+        bars(
+            metronome(QUARTER, "200").replace("</direction>", '<sound tempo="60"/></direction>')
+            + ONE
+            + TWO
+        ),
         SLOW,
     ),
     "a sound": (bars('<sound tempo="60"/>' + ONE + TWO), SLOW),
     "a tempo with a comma": (bars('<sound tempo="60,0"/>' + ONE + TWO), SLOW),
     "a tempo in another part": (
-        score(part(ONE + TWO), part('<sound tempo="60"/>' + note() + note())), SLOW,
+        score(part(ONE + TWO), part('<sound tempo="60"/>' + note() + note())),
+        SLOW,
     ),
     "a tempo between notes": (bars(ONE + '<sound tempo="60"/>' + TWO), "60:one 60:1:two"),
     "a tempo of nothing": (bars('<sound tempo="0"/>' + ONE), "60:one"),
     "ties": (
-        bars(note(lyrics="one", inside='<tie type="start"/>')
+        bars(
+            note(lyrics="one", inside='<tie type="start"/>')
             + note(inside='<tie type="stop"/><tie type="start"/>')
-            + note(inside='<tie type="stop"/>') + TWO),
+            + note(inside='<tie type="stop"/>')
+            + TWO
+        ),
         "60:1.5:one 60:two",
     ),
     "ties in notations": (
-        bars(ONE + note(inside='<notations><tied type="stop"/></notations>')), "60:1:one",
+        bars(ONE + note(inside='<notations><tied type="stop"/></notations>')),
+        "60:1:one",
     ),
     "ties over a bar": (
-        bars(ONE, note(inside='<tie type="stop"/>')), "60:1:one",
+        bars(ONE, note(inside='<tie type="stop"/>')),
+        "60:1:one",
     ),
     "a tie across a rest": (
-        bars(ONE + note("R") + note(inside='<tie type="stop"/>')), "60:one R 60:_",
+        bars(ONE + note("R") + note(inside='<tie type="stop"/>')),
+        "60:one R 60:_",
     ),
     "a gap by forward": (
-        bars(ONE + "<forward><duration>4</duration></forward>" + TWO), "60:one R 60:two",
+        bars(ONE + "<forward><duration>4</duration></forward>" + TWO),
+        "60:one R 60:two",
     ),
     "a bar of rest": (
         bars(ONE, '<note><rest measure="yes"/><duration>16</duration></note>', TWO),
@@ -212,32 +276,47 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "a bar with nothing in it": (bars(ONE, "", TWO), "60:one R:2 60:two"),
     "a bar that another part fills": (
-        score(part(ONE, "", TWO), part(note(), note(), note())), "60:one R 60:two",
+        score(part(ONE, "", TWO), part(note(), note(), note())),
+        "60:one R 60:two",
     ),
     "no duration": (
-        bars(ONE.replace("<duration>4</duration>", "<type>half</type><dot/>")), "60:1.5:one",
+        bars(ONE.replace("<duration>4</duration>", "<type>half</type><dot/>")),
+        "60:1.5:one",
     ),
     "triplets without durations": (
-        bars(ONE.replace("<duration>4</duration>", "<type>quarter</type><time-modification>"
-            "<actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>")),
+        bars(
+            ONE.replace(
+                "<duration>4</duration>",
+                "<type>quarter</type><time-modification>"
+                "<actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>",
+            )
+        ),
         "60:0.3333:one",
     ),
     "broken durations": (bars(note(lyrics="one", duration="2.6667")), "60:0.3333:one"),
     "a note too short to hear": (
-        bars(note(lyrics="one", duration="1") + note(duration="1") + note(lyrics="two", duration="96"),
-            divisions=96),
+        bars(
+            note(lyrics="one", duration="1")
+            + note(duration="1")
+            + note(lyrics="two", duration="96"),
+            divisions=96,
+        ),
         "60:0.02:one 60:0.4904:two",
     ),
     # pitch
     "an octave lower": (
-        bars(ONE, attributes=transpose("<chromatic>0</chromatic><octave-change>-1</octave-change>")),
+        bars(
+            ONE, attributes=transpose("<chromatic>0</chromatic><octave-change>-1</octave-change>")
+        ),
         "48:one",
     ),
     "in B flat": (bars(ONE, attributes=transpose("<chromatic>-2</chromatic>")), "58:one"),
     "accidentals": (
-        bars(note("B3", "one").replace("</step>", "</step><alter>1</alter>")
+        bars(
+            note("B3", "one").replace("</step>", "</step><alter>1</alter>")
             + note("F4", "two").replace("</step>", "</step><alter>-2</alter>")
-            + note("C4", "three").replace("</step>", "</step><alter>0.5</alter>")),
+            + note("C4", "three").replace("</step>", "</step><alter>0.5</alter>")
+        ),
         "60:one 63:two 60:three",
     ),
     "chords": (bars(ONE + note("G5", "", "chord") + note("E4", "", "chord")), "79:one"),
@@ -245,49 +324,70 @@ CASES: dict[str, tuple[str, str]] = {
     # voices
     "another voice": (bars(note(lyrics="one", voice="2") + note(lyrics="two", voice="2")), PAIR),
     "a voice after a backup": (
-        bars(note("R", duration="16") + "<backup><duration>16</duration></backup>"
-            + note(lyrics="one", voice="2") + note(lyrics="two", voice="2")),
+        bars(
+            note("R", duration="16")
+            + "<backup><duration>16</duration></backup>"
+            + note(lyrics="one", voice="2")
+            + note(lyrics="two", voice="2")
+        ),
         PAIR,
     ),
     "another part": (score(part(note("E4") + note("E4")), part(ONE + TWO)), PAIR),
     "words move to another voice": (bars(ONE, note(lyrics="two", voice="2")), PAIR),
     "the first of two voices": (
-        bars(ONE + TWO + "<backup><duration>8</duration></backup>"
-            + note("C3", "x", voice="2") + note("C3", "y", voice="2")),
+        bars(
+            ONE
+            + TWO
+            + "<backup><duration>8</duration></backup>"
+            + note("C3", "x", voice="2")
+            + note("C3", "y", voice="2")
+        ),
         PAIR,
     ),
     "a stray word in the piano": (
-        score(part(note(lyrics="ped") + note()), part(ONE + TWO + ONE)), f"{PAIR} 60:one",
+        score(part(note(lyrics="ped") + note()), part(ONE + TWO + ONE)),
+        f"{PAIR} 60:one",
     ),
     "cues": (
-        bars(ONE + note("G4", "x").replace("<note>", "<note><cue/>") + TWO), "60:one R 60:two",
+        bars(ONE + note("G4", "x").replace("<note>", "<note><cue/>") + TWO),
+        "60:one R 60:two",
     ),
     "silent notes": (
-        bars(ONE + note("G4").replace("<note>", '<note dynamics="0">') + TWO), "60:one R 60:two",
+        bars(ONE + note("G4").replace("<note>", '<note dynamics="0">') + TWO),
+        "60:one R 60:two",
     ),
     "slashes": (
-        bars(ONE + note("G4", inside="<notehead>slash</notehead>") + TWO), "60:one R 60:two",
+        bars(ONE + note("G4", inside="<notehead>slash</notehead>") + TWO),
+        "60:one R 60:two",
     ),
     "unpitched": (
-        bars(ONE + "<note><unpitched/><duration>4</duration></note>" + TWO), "60:one R 60:two",
+        bars(ONE + "<note><unpitched/><duration>4</duration></note>" + TWO),
+        "60:one R 60:two",
     ),
     "spoken": (
         bars(note("G4", "one") + f"<note><unpitched/><duration>4</duration>{text('two')}</note>"),
         "67:one 67:two",
     ),
     # files
-    "a namespace": (bars(ONE).replace("<score-partwise>", '<score-partwise xmlns="urn:x">'), "60:one"),
+    "a namespace": (
+        bars(ONE).replace("<score-partwise>", '<score-partwise xmlns="urn:x">'),
+        "60:one",
+    ),
     "timewise": (
-        "<score-timewise>" + "".join(
-            f'<measure number="{i}"><part id="P1">{n}</part></measure>' for i, n in enumerate(
-                ("<attributes><divisions>4</divisions></attributes>" + ONE, TWO))
-        ) + "</score-timewise>",
+        "<score-timewise>"
+        + "".join(
+            f'<measure number="{i}"><part id="P1">{n}</part></measure>'
+            for i, n in enumerate(("<attributes><divisions>4</divisions></attributes>" + ONE, TWO))
+        )
+        + "</score-timewise>",
         PAIR,
     ),
     "timewise by name only": (bars(ONE).replace("score-partwise", "score-timewise"), "60:one"),
-    "no attributes": (f"<score-partwise><part><measure>{ONE}</measure></part></score-partwise>",
-        "60:2:one"),
-}  # fmt: skip
+    "no attributes": (
+        f"<score-partwise><part><measure>{ONE}</measure></part></score-partwise>",
+        "60:2:one",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -344,18 +444,21 @@ REFUSED = {
     "no octave": (bars(ONE.replace("<octave>4</octave>", "")), "bar 1: expected octave from"),
     "a step of none": (bars(ONE, ONE.replace("<step>C", "<step>H")), "bar 2: expected a step"),
     "an endless alter": (
-        bars(ONE.replace("</step>", "</step><alter>inf</alter>")), "bar 1: expected alter from",
+        bars(ONE.replace("</step>", "</step><alter>inf</alter>")),
+        "bar 1: expected alter from",
     ),
     "an endless duration": (bars(note(lyrics="a", duration="9" * 400)), "bar 1: expected duration"),
     "no divisions": (bars(ONE, divisions=0), "bar 1: expected divisions from"),
     "no duration or type": (
-        bars(ONE, ONE.replace("<duration>4</duration>", "")), "bar 2: expected a duration or a type",
+        bars(ONE, ONE.replace("<duration>4</duration>", "")),
+        "bar 2: expected a duration or a type",
     ),
     "too low": (bars(ONE, note("C1", "low")), "bar 2: expected MIDI pitches 36 to 98"),
     "repeats without end": (
-        bars(*[ONE] * 40 + [ONE + repeat("backward", 'times="999"')]), "at most 32 times",
+        bars(*[ONE] * 40 + [ONE + repeat("backward", 'times="999"')]),
+        "at most 32 times",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -364,60 +467,3 @@ def test_refused_in_one_line(case: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as e:
         read(tmp_path, "song.musicxml", data)
     assert expected in str(e.value) and "song.musicxml" in str(e.value) and "\n" not in str(e.value)
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4), st.booleans()), min_size=1, max_size=8)
-)
-def test_repeats_play_their_bars_in_order(sections: list[tuple[int, int, bool]]) -> None:
-    """Sections of some bars, played some times each; a repeat says where it begins, or goes back to
-    the end of the last one.
-    """
-    marks: list[Marks] = []
-    expected: list[int] = []
-    plain = 0  # where a repeat that does not say where it begins goes back to
-    for length, times, begins in sections:
-        first = len(marks)
-        marks += [Marks() for _ in range(length)]
-        marks[first].begins = begins
-        back = first if begins else plain
-        expected += range(first, first + length)
-        if times > 1:
-            marks[-1].times = times
-            expected += list(range(back, first + length)) * (times - 1)
-            plain = len(marks)
-        elif begins:
-            plain = first
-    assert [bar for bar, _ in order(marks, "song")] == expected
-
-
-SYLLABLES = st.sampled_from(["la", "do", "re", "mi"])  # one syllable each also when alone
-
-
-@given(
-    st.lists(
-        st.tuples(st.lists(SYLLABLES, max_size=4), st.integers(1, 5), st.integers(0, 3)),
-        min_size=1,
-        max_size=12,
-    )
-)
-def test_syllables_are_sung_once_and_time_is_kept(
-    groups: list[tuple[list[str], int, int]],
-) -> None:
-    """A word over its notes and the ones that hold it, then a rest."""
-    groups[0] = (groups[0][0] or ["la"], *groups[0][1:])
-    inside = ""
-    quarters = 0
-    for syllables, held, rest in groups:
-        for i, syllable in enumerate(syllables):
-            kinds = {(True, True): "single", (True, False): "begin", (False, True): "end"}
-            kind = kinds.get((i == 0, i + 1 == len(syllables)), "middle")
-            inside += note(lyrics=text(syllable, kind))
-        inside += note("D4") * held + note("R") * rest
-        quarters += len(syllables) + held + rest
-    last = groups[-1][2]
-    notes = read_musicxml(bars(inside).encode(), "song")
-    assert sum(n.seconds for n in notes) == pytest.approx((quarters - last) / 2)
-    begun = [n.word for n in notes if n.pitch and n.word not in ("-", "_")]
-    assert begun == ["".join(s) for s, _, _ in groups if s]
-    assert sum(n.word == "-" for n in notes) == sum(max(0, len(s) - 1) for s, _, _ in groups)

@@ -89,6 +89,7 @@ def test_the_core() -> None:
     check(_C, PACKAGE / "_C.pyi")
 
 
+@pytest.mark.slow  # the emulator is compiled first
 def test_the_cuda_module(host: ModuleType) -> None:
     check(host, PACKAGE / "_cuda.pyi")
 

@@ -248,3 +248,11 @@ def test_memory_does_not_grow_with_the_source(folder: Path, tmp_path: Path) -> N
         peaks.append(int(done.stdout.split()[-1]) / 1024)
     # Seven minutes of the source are 148 MB of float32, of the result 27 MB.
     assert peaks[1] < peaks[0] + 40, peaks
+
+
+def test_single_letters_do_not_break_off() -> None:
+    """Of the bundled model, which may end in the middle of a vowel."""
+    engine = Engine.from_pretrained()
+    for seed in range(12):
+        end = engine.tts("a", seed=seed).samples[-32:]
+        assert np.abs(end).max() < 0.03

@@ -13,17 +13,30 @@ from uniaudio_training.settings import settings_from
 from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict
 
 SMALL = {
-    "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
+    "family": "spectral",
+    "num_codebooks": 3,
+    "codebook_size": 8,
+    "codebook_dim": 4,
     "spectral": {
-        "encoder_width": 8, "encoder_blocks": 1, "encoder_hidden": 16, "decoder_width": 8, "decoder_blocks": 1, "decoder_hidden": 16,
+        "encoder_width": 8,
+        "encoder_blocks": 1,
+        "encoder_hidden": 16,
+        "decoder_width": 8,
+        "decoder_blocks": 1,
+        "decoder_hidden": 16,
     },
-}  # fmt: skip
+}
 LARGE = {
     **SMALL,
     "spectral": {
-        "encoder_width": 12, "encoder_blocks": 2, "encoder_hidden": 20, "decoder_width": 12, "decoder_blocks": 3, "decoder_hidden": 24,
+        "encoder_width": 12,
+        "encoder_blocks": 2,
+        "encoder_hidden": 20,
+        "decoder_width": 12,
+        "decoder_blocks": 3,
+        "decoder_hidden": 24,
     },
-}  # fmt: skip
+}
 
 
 def codec(described, seed):
@@ -113,10 +126,23 @@ def small(corpus, **more):
     return settings_from(
         joint.JointSettings,
         {
-            "batch": 4, "frames": 16, "warmup": 2, "few_stages": 2, "judge_from": 2, "judge_warmup": 2, "channels": 4, "judged_clips": 2,
-            "windows": [256], "encoder_until": 4, "steps": 6, "sources": sources(corpus), "codec": SMALL, "precision": "float32", **more,
+            "batch": 4,
+            "frames": 16,
+            "warmup": 2,
+            "few_stages": 2,
+            "judge_from": 2,
+            "judge_warmup": 2,
+            "channels": 4,
+            "judged_clips": 2,
+            "windows": [256],
+            "encoder_until": 4,
+            "steps": 6,
+            "sources": sources(corpus),
+            "codec": SMALL,
+            "precision": "float32",
+            **more,
         },
-    )  # fmt: skip
+    )
 
 
 def parts(folder):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from uniaudio_training.corpus import align
+from uniaudio_training.corpus import align, align_command
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.corpus.schema import Label, Phone, Track
 
@@ -138,7 +138,7 @@ def test_train_align_and_measure(tmp_path, capsys):
         "4",
         "--steps",
     ]
-    assert align.main([*arguments, "30"]) == 0
+    assert align_command.main([*arguments, "30"]) == 0
     model = align.Aligner.load(run)
     errors = align.border_errors(model, tmp_path / "exact", "train", 4)
     assert errors["missed clips"] == 0 and errors["median"] < 0.05
@@ -147,5 +147,8 @@ def test_train_align_and_measure(tmp_path, capsys):
     example = open_corpus(tmp_path / "out")["tts", "train"][0]
     assert [p.phone for p in example.track().phones] == ["pau", "s", "iy1", "pau"]
     assert example.track().words[0].word == "see" and example.track("prompt").phones
-    assert align.main(["test", str(tmp_path / "exact"), "--aligner", str(tmp_path / "none")]) == 2
+    assert (
+        align_command.main(["test", str(tmp_path / "exact"), "--aligner", str(tmp_path / "none")])
+        == 2
+    )
     assert "no aligner" in capsys.readouterr().err

@@ -80,9 +80,12 @@ def test_silences():
 def test_shards_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "SHARD_SECONDS", 20.0)
     monkeypatch.setattr(
-        teacher.sentences, "draw_sentence",
-        lambda rng, split: f"peter found the red {('table', 'letter', 'candle')[int(rng.integers(3))]}",
-    )  # fmt: skip
+        teacher.sentences,
+        "draw_sentence",
+        lambda rng, split: (
+            f"peter found the red {('table', 'letter', 'candle')[int(rng.integers(3))]}"
+        ),
+    )
     hours = 30 / 3600
     teacher.make(Tones(), tmp_path, "train", hours, 0, ("a", "b"))
     examples = open_corpus(tmp_path)["tts", "train"]

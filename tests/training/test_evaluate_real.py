@@ -52,8 +52,13 @@ def test_a_copy_that_is_late_is_moved_back():
 
 def test_words_that_recognisers_and_scripts_share():
     assert mos.heard_words("Mr. Smith’s 2 well-known cats") == [
-        "mister", "smith's", "two", "well", "known", "cats",
-    ]  # fmt: skip
+        "mister",
+        "smith's",
+        "two",
+        "well",
+        "known",
+        "cats",
+    ]
 
 
 def test_slaney_filters():

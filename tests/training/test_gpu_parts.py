@@ -46,10 +46,14 @@ def test_flac_comes_back(tmp_path):
     rng = np.random.default_rng(0)
     t = np.arange(30000)
     sounds = {
-        "constant": np.full(5000, -7), "noise": rng.integers(-32768, 32768, 9001), "tone": 9000 * np.sin(t * 0.05),
-        "wasted bits": (rng.integers(-100, 100, 8000) * 64), "short": np.array([1, -2, 3]),
-        "ramp": t % 3000, "loud and quiet": 30000 * np.sin(t * 0.3) * (t > 15000),
-    }  # fmt: skip
+        "constant": np.full(5000, -7),
+        "noise": rng.integers(-32768, 32768, 9001),
+        "tone": 9000 * np.sin(t * 0.05),
+        "wasted bits": (rng.integers(-100, 100, 8000) * 64),
+        "short": np.array([1, -2, 3]),
+        "ramp": t % 3000,
+        "loud and quiet": 30000 * np.sin(t * 0.3) * (t > 15000),
+    }
     for name, x in sounds.items():
         pcm = x.astype(np.int16)
         pack._flac(pcm, tmp_path / "a.flac")
@@ -105,21 +109,44 @@ def test_the_whole_run_dry(tmp_path):
     (tmp_path / "tokens").mkdir()
     write_shards(tmp_path / "tokens", ("tts",))
     codec = {
-        "frames": 8, "windows": [256], "few_stages": 2, "sources": [{"data": "data/real", "task": "tts", "weight": 1}],
+        "frames": 8,
+        "windows": [256],
+        "few_stages": 2,
+        "sources": [{"data": "data/real", "task": "tts", "weight": 1}],
         "codec": {
-            "family": "spectral", "num_codebooks": 3, "codebook_size": 8, "codebook_dim": 4,
+            "family": "spectral",
+            "num_codebooks": 3,
+            "codebook_size": 8,
+            "codebook_dim": 4,
             "spectral": {
-                "encoder_width": 8, "encoder_blocks": 1, "encoder_hidden": 16, "decoder_width": 8, "decoder_blocks": 1, "decoder_hidden": 16,
+                "encoder_width": 8,
+                "encoder_blocks": 1,
+                "encoder_hidden": 16,
+                "decoder_width": 8,
+                "decoder_blocks": 1,
+                "decoder_hidden": 16,
             },
         },
-    }  # fmt: skip
+    }
     lm = {
-        "data": "tokens/all", "tasks": {"tts": 1.0}, "rows": 2, "items": 300, "codebook_size": 16, "units": 32, "validate_every": 1000,
+        "data": "tokens/all",
+        "tasks": {"tts": 1.0},
+        "rows": 2,
+        "items": 300,
+        "codebook_size": 16,
+        "units": 32,
+        "validate_every": 1000,
         "lm": {
             "global": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24},
-            "local": {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "positions": "learned"},
+            "local": {
+                "layers": 1,
+                "width": 16,
+                "heads": 2,
+                "mlp_width": 24,
+                "positions": "learned",
+            },
         },
-    }  # fmt: skip
+    }
     for name, config in (("codec", codec), ("lm", lm)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
     files = [tmp_path / "codec.yaml", tmp_path / "lm.yaml"]
@@ -128,9 +155,14 @@ def test_the_whole_run_dry(tmp_path):
     python.mkdir()
     (python / "python3").symlink_to(sys.executable)
     environment = {
-        **os.environ, "PATH": f"{python}:{os.environ['PATH']}", "WORK": str(tmp_path / "work"), "OUT": str(tmp_path / "out"), "DRY": "1",
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": ":".join(p for p in sys.path if p),
-    }  # fmt: skip
+        **os.environ,
+        "PATH": f"{python}:{os.environ['PATH']}",
+        "WORK": str(tmp_path / "work"),
+        "OUT": str(tmp_path / "out"),
+        "DRY": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": ":".join(p for p in sys.path if p),
+    }
     done = subprocess.run(
         ["bash", str(GPU / "run.sh"), str(tmp_path / "parts"), "300"],
         env=environment,

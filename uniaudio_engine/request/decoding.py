@@ -20,7 +20,6 @@ Samples = NDArray[np.float32]
 _CONTEXT = 50
 _FADE = 0.01  # seconds, inside the edit
 _LOUD = 0.003  # RMS (-50 dBFS); speech must not break off above it
-_PAUSE = 0.05  # seconds of silence after speech that did
 
 
 class Decoding:
@@ -120,10 +119,8 @@ class Decoding:
 
 
 def _ending_quietly(samples: Samples, sample_rate: int) -> Samples:
-    """The last samples of speech; where they break off in a loud sound, faded and with silence."""
-    n = min(round(_FADE * sample_rate), len(samples))
+    """The last samples of speech, faded out where they break off in a loud sound."""
+    n = min(round(2 * _FADE * sample_rate), len(samples))
     if not n or np.sqrt(np.square(samples[-n:], dtype=np.float64).mean()) < _LOUD:
         return samples
-    fade = np.linspace(1.0, 0.0, n, dtype=np.float32)
-    silence = np.zeros(round(_PAUSE * sample_rate), np.float32)
-    return np.concatenate((samples[:-n], samples[-n:] * fade, silence))
+    return np.concatenate((samples[:-n], samples[-n:] * np.linspace(1, 0, n, dtype=np.float32)))

@@ -381,8 +381,12 @@ class JointTrainer(Trainer[Batch]):
             loss = loss + s.waveform_weight * wave
         loss = loss + s.commit_weight * commit + s.phone_weight * phone
         values: dict[str, Tensor | float] = {
-            "joint/mel": mel, "joint/mag": magnitude, "joint/wave": wave, "joint/phone": phone, "joint/commit": commit,
-        }  # fmt: skip
+            "joint/mel": mel,
+            "joint/mag": magnitude,
+            "joint/wave": wave,
+            "joint/phone": phone,
+            "joint/commit": commit,
+        }
         if step >= s.judge_from:
             few = slice(0, s.judged_clips)
             values["joint/judge"] = learn_to_judge(

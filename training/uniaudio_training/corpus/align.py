@@ -12,9 +12,6 @@ anew with phones and words in its labels and leaves out clips that do not say th
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +34,7 @@ from ..precision import Arithmetic, choose
 from ..schedules import cosine, decay_groups
 from ..settings import RunSettings
 from .reading import CorpusError, Example, open_corpus
-from .schema import SAMPLE_RATE, SPLITS, Phone, Track
+from .schema import SAMPLE_RATE, Phone, Track
 from .shards import MANIFEST
 from .teacher import word_times
 
@@ -461,57 +458,3 @@ def _one(
         counts["says something else"] += 1
         return None
     return replace(track, phones=found.phones, words=word_times(track.text, words, found.phones))
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="uniaudio-train corpus align", description="Phones in time for recordings with a text."
-    )
-    sub = parser.add_subparsers(dest="command", required=True)
-    p = sub.add_parser("train", help="train the aligner on corpora with exact times")
-    p.add_argument("--exact", nargs="+", required=True, help="corpora whose phones have times")
-    p.add_argument("--out", required=True, type=Path)
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--batch", type=int, default=16)
-    p = sub.add_parser("test", help="errors of borders on a corpus with exact times")
-    p.add_argument("corpus")
-    p.add_argument("--aligner", required=True)
-    p.add_argument("--split", default="test", choices=SPLITS)
-    p.add_argument("--clips", type=int, default=100)
-    p = sub.add_parser("run", help="align a corpus")
-    p.add_argument("corpus", type=Path)
-    p.add_argument("--aligner", required=True)
-    p.add_argument("--out", required=True, type=Path)
-    p.add_argument("--splits", default=",".join(SPLITS))
-    p.add_argument(
-        "--least",
-        nargs=2,
-        type=float,
-        default=(LEAST_SCORE, LEAST_WORD_SCORE),
-        metavar=("CLIP", "WORD"),
-        help="log-probability of a clip's phones, and of its worst word, under which it is dropped; "
-        "lower for an aligner that has heard no real voices (default: %(default)s)",
-    )
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    try:
-        if args.command == "train":
-            settings = AlignerSettings(exact=tuple(args.exact), steps=args.steps, batch=args.batch)
-            settings.check()
-            train(settings, args.out)
-            return 0
-        model = Aligner.load(args.aligner)
-        if args.command == "test":
-            print(json.dumps(border_errors(model, args.corpus, args.split, args.clips), indent=1))
-        else:
-            least = (args.least[0], args.least[1])
-            report = align_corpus(model, args.corpus, args.out, args.splits.split(","), least)
-            print(json.dumps(report, indent=1))
-    except (CorpusError, ValueError, OSError) as e:
-        print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

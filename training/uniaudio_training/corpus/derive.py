@@ -1,6 +1,7 @@
 """Pairs for the other tasks from recordings: what was said by real people stays the target.
 
-    uniaudio-train corpus derive data/aligned --sounds data/noises --tasks se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
+    uniaudio-train corpus derive data/aligned --sounds data/noises --tasks
+    se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
 
 =======  ==================================================================================================
 task     how
@@ -107,8 +108,10 @@ class Bench:
             ]
             return degrade.babble(rng, count, list(voices)), kind, ""
         plain: dict[str, Callable[[Rng, int], Floats]] = {
-            "white": degrade.white, "pink": degrade.pink, "hum": degrade.hum,
-        }  # fmt: skip
+            "white": degrade.white,
+            "pink": degrade.pink,
+            "hum": degrade.hum,
+        }
         return plain[kind](rng, count), kind, ""
 
 
@@ -258,8 +261,13 @@ def s_edit(rng: Rng, bench: Bench) -> Draft:
 
 
 TASKS: dict[str, Callable[[Rng, Bench], Draft]] = {
-    "vc": vc, "se": se, "tse": tse, "sd": sd, "i_tts": i_tts, "s_edit": s_edit,
-}  # fmt: skip
+    "vc": vc,
+    "se": se,
+    "tse": tse,
+    "sd": sd,
+    "i_tts": i_tts,
+    "s_edit": s_edit,
+}
 
 
 def draw_shard(

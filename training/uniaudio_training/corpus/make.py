@@ -147,7 +147,7 @@ _ELSEWHERE = {
     "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
     "derive": (".derive", "pairs for other tasks from recordings"),
     "join": (".join", "several corpora as one folder of shards"),
-    "align": (".align", "phones in time for recordings with a text"),
+    "align": (".align_command", "phones in time for recordings with a text"),
 }
 
 

@@ -37,7 +37,9 @@ from .shards import MANIFEST
 from .speech import set_level
 
 FRAME = 600 / 24000  # s, a unit of duration
-LEAD = 0.063  # s by which sound is ahead of the borders of the durations: the median of 121 vowel-fricative borders, six voices
+# s by which sound is ahead of the borders of the durations: the median of 121 vowel-fricative
+# borders, six voices
+LEAD = 0.063
 QUIET_DB = -35.0  # under the loud parts: a pause
 LEAST_PAUSE = 0.08  # s
 _HOP = 80  # samples of a level's frame
@@ -60,7 +62,10 @@ MIXTURES = (
 
 _SYMBOL = dict(
     zip(
-        "b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh ax aa ae ah ao aw ay eh er ey ih iy ow oy uh uw".split(),
+        (
+            "b ch d dh f g hh jh k l m n ng p r s sh t th v w y z zh "
+            "ax aa ae ah ao aw ay eh er ey ih iy ow oy uh uw"
+        ).split(),
         "b ʧ d ð f ɡ h ʤ k l m n ŋ p ɹ s ʃ t θ v w j z ʒ ə ɑ æ ʌ ɔ W I ɛ ɜɹ A ɪ i O Y ʊ u".split(),
         strict=True,
     )
@@ -70,9 +75,12 @@ _STRESS = "ˈ"
 _WEAK = frozenset(
     tuple(w.split())
     for w in (
-        "dh ax|dh iy|ax|ae n|ax n|ae n d|ax n d|ah v|ax v|t uw|t ax|ih n|ih z|ih t|ae t|f ao r|f er|w ax z|w aa z|w ah z|w er|hh iy|sh iy|"
-        "w iy|y uw|dh ey|hh ih z|hh er|hh ih m|m ay|m iy|ay|ih t s|aa r|b iy|ae z|ao r|b ah t|f r ah m|w ih dh|w ih th|hh ae d|hh ae z|"
-        "hh ae v|dh ae t|dh eh m|dh eh r|k ae n|w ih l|w uh d|ah s|ih f|b ay|aa n|ao n|ae m|y ao r|aw er|b ih n|b iy n"
+        "dh ax|dh iy|ax|ae n|ax n|ae n d|ax n d|ah v|ax v|t uw|t ax|ih n|ih z|ih t|ae t|f ao r|f "
+        "er|w ax z|w aa z|w ah z|w er|hh iy|sh iy|"
+        "w iy|y uw|dh ey|hh ih z|hh er|hh ih m|m ay|m iy|ay|ih t s|aa r|b iy|ae z|ao r|b ah t|f "
+        "r ah m|w ih dh|w ih th|hh ae d|hh ae z|"
+        "hh ae v|dh ae t|dh eh m|dh eh r|k ae n|w ih l|w uh d|ah s|ih f|b ay|aa n|ao n|ae m|y ao "
+        "r|aw er|b ih n|b iy n"
     ).split("|")
 )
 
@@ -203,7 +211,8 @@ class Kokoro:
         for name in ("kokoro.onnx", "config.json", "voices"):
             if not (folder / name).exists():
                 raise CorpusError(
-                    f"{folder}: expected kokoro.onnx, config.json and voices/*.bin of Kokoro-82M, {name} is missing"
+                    f"{folder}: expected kokoro.onnx, config.json and voices/*.bin of Kokoro-82M, "
+                    f"{name} is missing"
                 )
         model = onnx.load(str(folder / "kokoro.onnx"))
         # named by the exporter: the clipped, summed durations of the tokens
@@ -370,7 +379,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus teach",
         description="Speech by a text-to-speech model, with the times of its phones.",
-        epilog="example: uniaudio-train corpus teach kokoro --model kokoro --hours 2 --out data/kokoro",
+        epilog=(
+            "example: uniaudio-train corpus teach kokoro --model kokoro --hours 2 --out data/kokoro"
+        ),
     )
     parser.add_argument("teacher", choices=("kokoro",))
     parser.add_argument("--model", required=True, type=Path, help="folder of the model's files")

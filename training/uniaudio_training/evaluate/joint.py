@@ -32,7 +32,7 @@ LIMIT = 48  # examples a task by default: all eleven tasks in a quarter of an ho
 _BATCH = 8
 _REFERENCE_CLIPS = 150  # of the train split, for distances between distributions
 
-# issue 5: task -> measure -> (goal, floor to resolve); None: no floor is set.
+# Task -> measure -> (goal, floor to resolve); None: no floor is set.
 GOALS: dict[str, dict[str, tuple[float, float | None]]] = {
     "tts": {"grammar WER": (0.05, 0.10), "speaker similarity": (0.81, 0.77)},
     "vc": {"grammar WER": (0.08, 0.20), "cosine to target - to source": (0.15, 0.05)},

@@ -67,7 +67,9 @@ def slaney_filters(bins: int, mels: int, sample_rate: int) -> NDArray[np.float64
 
 
 def _p808_features(samples: Samples) -> NDArray[np.float32]:
-    """Log-mel spectrogram [T, 120] as P.808's network wants it: 0 dB at the loudest, (dB + 40) / 40."""
+    """Log-mel spectrogram [T, 120] as P.808's network wants it: 0 dB at the loudest, (dB + 40) /
+    40.
+    """
     pad = _P808_WINDOW // 2
     x = np.pad(samples.astype(np.float64), pad)
     segments = np.lib.stride_tricks.sliding_window_view(x, _P808_WINDOW)[::_P808_HOP]
@@ -143,9 +145,25 @@ class DistillMos:
 
 
 _NUMBERS = {
-    "0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine",
-    "10": "ten", "11": "eleven", "12": "twelve", "20": "twenty", "mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint",
-}  # fmt: skip
+    "0": "zero",
+    "1": "one",
+    "2": "two",
+    "3": "three",
+    "4": "four",
+    "5": "five",
+    "6": "six",
+    "7": "seven",
+    "8": "eight",
+    "9": "nine",
+    "10": "ten",
+    "11": "eleven",
+    "12": "twelve",
+    "20": "twenty",
+    "mr": "mister",
+    "mrs": "missus",
+    "dr": "doctor",
+    "st": "saint",
+}
 
 
 def heard_words(text: str) -> list[str]:
@@ -156,12 +174,13 @@ def heard_words(text: str) -> list[str]:
 
 
 class Whisper:
-    """whisper in its CTranslate2 form, English.  Raises JudgeMissing where ``folder`` has no model."""
+    """whisper in its CTranslate2 form, English. Raises JudgeMissing where ``folder`` has no model."""
 
     def __init__(self, folder: str | Path, threads: int = 1) -> None:
         if not (Path(folder) / "model.bin").is_file():
             raise JudgeMissing(
-                f"{folder}: expected whisper in CTranslate2's form (model.bin, config.json, tokenizer.json, vocabulary.txt)"
+                f"{folder}: expected whisper in CTranslate2's form (model.bin, config.json, "
+                "tokenizer.json, vocabulary.txt)"
             )
         try:
             module = importlib.import_module("faster_whisper")

@@ -66,8 +66,11 @@ def judge_speech(clips: Sequence[tuple[str, Samples]], listen: Listen | None) ->
     for text, samples in clips:
         d = dnsmos()(samples)
         row = {
-            "distillMOS": distillmos()(samples), "P.808": d.p808, "OVRL": d.ovrl, "pitch spread": pitch_spread(samples),
-        }  # fmt: skip
+            "distillMOS": distillmos()(samples),
+            "P.808": d.p808,
+            "OVRL": d.ovrl,
+            "pitch spread": pitch_spread(samples),
+        }
         for k, v in row.items():
             values.setdefault(k, []).append(v)
         if listen is not None:
