@@ -39,6 +39,7 @@ def bfloat16_products() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+@pytest.mark.slow
 def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
     results, docs = tmp_path / "lm.json", tmp_path / "page.md"
     common = [*LM, "--cache", tmp_path / "cache", "--results", results, "--docs", docs]
@@ -99,7 +100,7 @@ def test_lm_native_all_formats_and_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "packages", "dtypes"),
     [
-        ("torch", ["torch"], ["float32", "bfloat16", "int8"]),
+        pytest.param("torch", ["torch"], ["float32", "bfloat16", "int8"], marks=pytest.mark.slow),
         ("onnx", ["onnx", "onnxruntime"], ["float32", "int8", "int4"]),
         ("llama", ["llama_cpp", "gguf"], ["q8_0"]),
     ],

@@ -177,6 +177,7 @@ np.savez(sys.argv[2], **out)
 """
 
 
+@pytest.mark.slow
 def test_isas_agree(tmp_path):
     results = {}
     for isa in _C.isa_available():

@@ -81,7 +81,12 @@ def after(words: list[str], flag: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [c for c in commands() if c != "import"]
+    "command",
+    [
+        pytest.param(c, marks=pytest.mark.slow) if c == "export" else c
+        for c in commands()
+        if c != "import"
+    ],
 )  # foreign checkpoints: test_import_command.py makes such and runs its examples
 def test_every_help_has_an_example_that_runs(
     command: str, joint: Path, capsys: pytest.CaptureFixture[str]

@@ -136,6 +136,7 @@ def test_streams(pair: Pair) -> None:
         np.testing.assert_array_equal(np.concatenate(played), sound)
 
 
+@pytest.mark.slow
 def test_ten_minutes(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     pair = Pair(tmp_path, {"filters": 2, "width": 8, "codebooks": 3, "codes": 32})
     x = noise(600 * 16000 + 7)

@@ -37,6 +37,8 @@ from uniaudio_engine.importers.encodec import import_encodec
 from uniaudio_engine.importers.uniaudio import import_uniaudio
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
+pytestmark = pytest.mark.slow  # exports of models
+
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

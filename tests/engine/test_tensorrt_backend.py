@@ -35,6 +35,8 @@ from uniaudio_engine.backends.tensorrt import (
 )
 from uniaudio_engine.cli.main import main
 
+pytestmark = pytest.mark.slow  # exports of models
+
 
 def install(
     monkeypatch: pytest.MonkeyPatch, version: str = "10.9.0", gpu: str = "Fake GPU"

@@ -103,6 +103,7 @@ def test_a_file_too_large_for_a_part(tmp_path):
         pack.pack(tmp_path / "parts", [("real", corpus(tmp_path / "real"))], [], [], most=1000)
 
 
+@pytest.mark.slow
 def test_the_whole_run_dry(tmp_path):
     """Pack, unpack, both trainings and what comes back, in one go on the CPU."""
     real = corpus(tmp_path / "real")

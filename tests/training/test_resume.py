@@ -123,6 +123,7 @@ def test_resume_is_exact(kind, tokens, corpus, tmp_path, monkeypatch):
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_processes_keep_equal_weights_and_resume(tokens, tmp_path):
     """Two processes: their own batches, one model; stopped and resumed it is the model of a run
     that was not.
