@@ -49,7 +49,7 @@ TEST(config_reads_and_refuses) {
   CHECK_THROWS(std::invalid_argument, lm(R"(,"start_id":10)"),
                "lm.start_id: expected 0 to 9, got 10");
   CHECK_THROWS(std::invalid_argument, lm(R"(,"embedding":"mean")"), "lm.embedding");
-  CHECK_THROWS(std::invalid_argument, lm(R"(,"aligned_slots":2)"), "lm.aligned_vocab");
+  CHECK_THROWS(std::invalid_argument, lm(R"(,"guide_slots":2)"), "lm.guide_vocab");
   CHECK_THROWS(std::invalid_argument, lm(R"(,"max_frames":1e9)"), "lm.max_frames");
   CHECK_THROWS(std::invalid_argument, parse_lm_config("[]"), "expected an object");
   CHECK_THROWS(std::invalid_argument, parse_lm_config(R"({"vocab_size":10,"num_codebooks":2})"),
