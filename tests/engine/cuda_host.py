@@ -6,6 +6,7 @@ that is there already. With UNIAUDIO_CUDA_TESTS=gpu the fixture is the real modu
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -32,8 +33,11 @@ def host_file() -> Path:
     configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-DUNIAUDIO_CUDA=OFF"]
     configure += ["-DUNIAUDIO_TESTS=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
     make = ["cmake", "--build", str(build), "--target", "_cuda_host"]
-    for command in (configure, make):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    build.mkdir(exist_ok=True)
+    with (build / "lock").open("w") as lock:  # several workers would build in one folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (configure, make):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return build / cuda.MODULE.name.replace("_cuda", "_cuda_host")
 
 
