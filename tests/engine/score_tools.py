@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,3 +116,38 @@ def said(notes: Sequence[Note]) -> str:
         length = "" if abs(n.seconds - 0.5) < 1e-6 else f":{n.seconds:.4g}"
         out.append(f"{n.pitch or 'R'}{length}" + (f":{n.word}" if n.pitch else ""))
     return " ".join(out)
+
+
+def bars(*each: str, attributes: str = "", divisions: int = 4) -> str:
+    return score(part(*each, attributes=attributes, divisions=divisions))
+
+
+def repeat(direction: str, more: str = "") -> str:
+    return f'<barline><repeat direction="{direction}" {more}/></barline>'
+
+
+def ending(number: str, kind: str, more: str = "") -> str:
+    return f'<barline><ending number="{number}" type="{kind}"/>{more}</barline>'
+
+
+def words(said_there: str, sound: str = "") -> str:
+    return f"<direction><direction-type><words>{said_there}</words></direction-type>{sound}</direction>"
+
+
+def metronome(unit: str, a_minute: str) -> str:
+    return (
+        f"<direction><direction-type><metronome>{unit}<per-minute>{a_minute}</per-minute>"
+        "</metronome></direction-type></direction>"
+    )
+
+
+def transpose(inside: str) -> str:
+    return f"<transpose>{inside}</transpose>"
+
+
+def packed(**files: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name.replace("__", "/"), data)
+    return out.getvalue()

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 
 import pytest
-from score_tools import note, part, read, said, score, text
+from score_tools import (
+    bars,
+    ending,
+    metronome,
+    note,
+    packed,
+    part,
+    read,
+    repeat,
+    said,
+    score,
+    text,
+    transpose,
+    words,
+)
 
 from uniaudio_engine import InputError
-
-
-def bars(*each: str, attributes: str = "", divisions: int = 4) -> str:
-    return score(part(*each, attributes=attributes, divisions=divisions))
-
-
-def repeat(direction: str, more: str = "") -> str:
-    return f'<barline><repeat direction="{direction}" {more}/></barline>'
-
-
-def ending(number: str, kind: str, more: str = "") -> str:
-    return f'<barline><ending number="{number}" type="{kind}"/>{more}</barline>'
-
-
-def words(said_there: str, sound: str = "") -> str:
-    return f"<direction><direction-type><words>{said_there}</words></direction-type>{sound}</direction>"
-
-
-def metronome(unit: str, a_minute: str) -> str:
-    return (
-        f"<direction><direction-type><metronome>{unit}<per-minute>{a_minute}</per-minute>"
-        "</metronome></direction-type></direction>"
-    )
-
-
-def transpose(inside: str) -> str:
-    return f"<transpose>{inside}</transpose>"
-
 
 QUARTER = "<beat-unit>quarter</beat-unit>"
 ONE, TWO, THREE = note(lyrics="one"), note(lyrics="two"), note(lyrics="three")
@@ -414,14 +398,6 @@ def test_sung_as_written(case: str, tmp_path: Path) -> None:
 def test_encodings(declared: str, encoding: str, tmp_path: Path) -> None:
     data = score(part(note(lyrics="caf\u00e9") + TWO), declared=declared).encode(encoding)
     assert said(read(tmp_path, "song.xml", data)) == "60:caf\u00e9 60:two"
-
-
-def packed(**files: str) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name.replace("__", "/"), data)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("name", ["song.mxl", "song.musicxml", "song.xml"])

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from score_tools import note, part, score, text
+from score_tools import (
+    bars,
+    note,
+    text,
+)
 
 from uniaudio_engine.score.musicxml import read_musicxml
 from uniaudio_engine.score.playback import Marks, order
-
-
-def bars(*each: str, attributes: str = "", divisions: int = 4) -> str:
-    return score(part(*each, attributes=attributes, divisions=divisions))
-
-
-def repeat(direction: str, more: str = "") -> str:
-    return f'<barline><repeat direction="{direction}" {more}/></barline>'
-
-
-def ending(number: str, kind: str, more: str = "") -> str:
-    return f'<barline><ending number="{number}" type="{kind}"/>{more}</barline>'
-
-
-def words(said_there: str, sound: str = "") -> str:
-    return f"<direction><direction-type><words>{said_there}</words></direction-type>{sound}</direction>"
-
-
-def metronome(unit: str, a_minute: str) -> str:
-    return (
-        f"<direction><direction-type><metronome>{unit}<per-minute>{a_minute}</per-minute>"
-        "</metronome></direction-type></direction>"
-    )
-
-
-def transpose(inside: str) -> str:
-    return f"<transpose>{inside}</transpose>"
-
-
-def packed(**files: str) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name.replace("__", "/"), data)
-    return out.getvalue()
 
 
 @given(
