@@ -26,6 +26,7 @@ from .errors import InputError, shown
 from .model import Model
 from .request.astream import MAX_AHEAD_SECONDS, AsyncAudioStream
 from .request.batch import Answer, generate_together, run_tokens
+from .request.memory import MemoryPlan, plan_memory
 from .request.plan import Plan, make_plan
 from .request.scheduler import Scheduler
 from .request.sequence import Layout
@@ -250,6 +251,17 @@ class Engine(Verbs):
         A request is a mapping of ``generate``'s arguments; its key ``task`` overrides ``task``.
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
+
+    def memory(
+        self, sessions: int = 1, seconds: float | None = None, guided: bool = False
+    ) -> MemoryPlan:
+        """Bytes that ``sessions`` streams take at the same time, said before any of them runs.
+
+        ``seconds``: of the sentence that each is in (None: the longest that fits). ``guided``: with
+        classifier-free guidance. ``engine.scheduler.limit(max_sessions, max_bytes)`` refuses
+        streams beyond what there is room for.
+        """
+        return plan_memory(self.model, sessions, seconds, guided)
 
     def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
         """Run what :meth:`plan` returned, stepped together."""

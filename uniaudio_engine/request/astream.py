@@ -107,11 +107,12 @@ class AsyncAudioStream:
         if self._run is None and not self._stopped:
             begin = time.perf_counter()
             loop = asyncio.get_running_loop()
+            self._scheduler.check_room()  # before the work of planning
             plan = await loop.run_in_executor(None, self._plan)
             model = self._scheduler.model
             self.meta.update(plan.describe(model))
             planned = time.perf_counter() - begin
-            run = audio_run(model, plan, self._sizes, self.meta, planned, self._ahead)
+            run = audio_run(self._scheduler, plan, self._sizes, self.meta, planned, self._ahead)
             self._run = run
             if self._stopped:
                 self._scheduler.cancel(run)

@@ -123,7 +123,7 @@ class AudioStream:
         # Seconds of the source, where it is long; for a progress bar.
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
-        self._run = audio_run(model, plan, ChunkSizes(chunk_frames), self.meta, planned)
+        self._run = audio_run(scheduler, plan, ChunkSizes(chunk_frames), self.meta, planned)
 
     @property
     def cancelled(self) -> bool:
@@ -160,16 +160,23 @@ class AudioStream:
 
 
 def audio_run(
-    model: Model,
+    scheduler: Scheduler,
     plan: Plan,
     sizes: ChunkSizes,
     meta: dict[str, Any],
     planned: float,
     ahead: float = 0.0,
 ) -> Run[AudioChunk]:
-    """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them."""
-    work = audio_chunks(model, plan, sizes, meta, planned)
-    return Run(work, lambda chunk: len(chunk.samples) / chunk.sample_rate, ahead)
+    """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them.
+
+    Raises :class:`Busy` where there is no room for it.
+    """
+    work = audio_chunks(scheduler.model, plan, sizes, meta, planned)
+    return scheduler.admit(Run(work, _seconds, ahead, scheduler.bytes_of(plan)))
+
+
+def _seconds(chunk: AudioChunk) -> float:
+    return len(chunk.samples) / chunk.sample_rate
 
 
 def collect(stream: AudioStream) -> Audio:
