@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,18 @@ from .tokenizers.semantic import SemanticEncoder
 _CACHED_PREFIXES = 4  # voices whose KV prefix is kept
 # Phone and duration tokens per second of fast speech. They share the KV cache with the frames.
 _TEXT_RATE = 30
+
+_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def _forget_other_threads() -> None:
+    """In a child of fork: what another thread of the parent held or used stays so for ever."""
+    for model in list(_models):
+        model.forget_other_threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 class Model:
@@ -78,6 +91,12 @@ class Model:
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
         self._lock = threading.Lock()
+        _models.add(self)
+
+    def forget_other_threads(self) -> None:
+        """After a fork: no lock is held, and no cached session is in use."""
+        self._lock = threading.Lock()
+        self._prefixes = OrderedDict()
 
     @classmethod
     def load(
@@ -161,14 +180,18 @@ class Model:
         key = shared.key()
         with self._lock:
             base = self._prefixes.get(key)
-            if base is None:
-                base = self.lm.session(self.capacity)
-                base.prefill(shared.frames, None, shared.continuous or None)
-                self._prefixes[key] = base
-                if len(self._prefixes) > _CACHED_PREFIXES:
-                    self._prefixes.popitem(last=False)
-            self._prefixes.move_to_end(key)
-            return base.fork()
+            if base is not None:
+                self._prefixes.move_to_end(key)
+                return base.fork()
+        # Without the lock: others must not wait for this prefill.
+        base = self.lm.session(self.capacity)
+        base.prefill(shared.frames, None, shared.continuous or None)
+        session = base.fork()
+        with self._lock:
+            self._prefixes[key] = base
+            if len(self._prefixes) > _CACHED_PREFIXES:
+                self._prefixes.popitem(last=False)
+        return session
 
     # Vocabulary and text
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage.opening import open_regular
 from .archive import Progress, quiet
 
 
@@ -58,7 +59,7 @@ def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
 def sha256(path: Path, progress: Progress = quiet) -> str:
     """Of a file's bytes, as hexadecimal digits."""
     digest, done, size = hashlib.sha256(), 0, max(1, path.stat().st_size)
-    with path.open("rb") as f:
+    with open_regular(path) as f:
         while chunk := f.read(1 << 20):
             digest.update(chunk)
             done += len(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.opening import read_regular
 from .sequence import Ids
 from .tasks import Input
 
@@ -101,13 +103,10 @@ def read_file(name: str, value: Any) -> Any:
     if path.suffix not in (".npy", ".txt"):
         return os.fspath(value)
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise InputError(
-                f"{name}: {path}: expected at most {_MAX_FILE} bytes, got {path.stat().st_size}"
-            )
+        data = read_regular(path, _MAX_FILE, where=f"{name}: {path}")
         if path.suffix == ".txt":
-            return path.read_text(encoding="utf-8")
-        loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+            return data.decode("utf-8")
+        loaded: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
         return loaded
     except InputError:
         raise

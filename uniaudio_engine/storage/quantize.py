@@ -58,7 +58,9 @@ def quantize_folder(
             tensors[key] = to_bfloat16(widened) if part == "bfloat16" else stored
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        shutil.copytree(folder.path, temporary, ignore=shutil.ignore_patterns("lm.safetensors"))
+        # Links are copied as links: what one outside of the folder leads to is not the model's.
+        ignored = shutil.ignore_patterns("lm.safetensors", "*.part")
+        shutil.copytree(folder.path, temporary, symlinks=True, ignore=ignored)
         save_tensors(temporary / "lm.safetensors", tensors)
         temporary.rename(target)
     except OSError as e:
