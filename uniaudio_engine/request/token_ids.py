@@ -76,7 +76,7 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
         if isinstance(label, str) and seconds is None and spec.rate and ":" in label:
             label, _, seconds = label.rpartition(":")
         number = labels.get(label) if isinstance(label, str) else label
-        if number is None and isinstance(label, str) and label.isdecimal():
+        if number is None and isinstance(label, str) and label.isdecimal() and len(label) < 10:
             number = int(label)
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise InputError(f"{what}, got {shown(part)}")
@@ -84,7 +84,7 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
         if seconds is not None:
             try:
                 end += float(seconds)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise InputError(f"{what}, got {shown(part)}") from None
             if not spec.rate or not 0 <= end * spec.rate - len(ids) < 1 << 20:
                 raise InputError(f"{what}, got {shown(part)}")
