@@ -68,7 +68,7 @@ class _Terminated:
 
     def __enter__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is None or signal.getsignal(number) is signal.SIG_IGN:
                 continue
