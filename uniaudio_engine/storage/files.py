@@ -81,6 +81,8 @@ def atomic_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
     exists already, or cannot be made.
     """
     target = Path(output)
+    if "\0" in str(target):
+        raise _unwritable(target, ValueError("a NUL in the path"))
     if not target.name:
         raise InputError(f"{output}: expected a name for the new folder")
     work = None
@@ -99,9 +101,7 @@ def atomic_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
             yield work
             (work / "new").rename(target)
         _sync_folder(target.parent)
-    except (OSError, ValueError) as e:
-        if isinstance(e, ValueError) and (isinstance(e, InputError) or work is not None):
-            raise
+    except OSError as e:
         raise _unwritable(target, e) from None
     finally:
         if work is not None:
