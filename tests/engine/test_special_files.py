@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine.cli.requests import read_requests
@@ -167,3 +168,33 @@ def test_quantize_copies_links_as_links(tmp_path: Path, bundled: Path) -> None:
     assert (tmp_path / "small" / "notes").is_symlink()
     same = Engine.from_pretrained(tmp_path / "small").tts("Yes.", seed=1)
     assert np.array_equal(same.samples, Engine.from_pretrained(folder).tts("Yes.", seed=1).samples)
+
+
+def test_arrays_that_claim_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(12, dtype=np.int32).reshape(3, 4))
+    good = path.read_bytes()
+    assert np.array_equal(read_tokens("tokens", path), np.arange(12).reshape(3, 4))
+    claims = (b"(3, 4)", b"(9, 9)"), (b"(3, 4)", b"(3,-4)"), (b"<i4", b"|O4"), (b"<i4", b"<V4")
+    for old, new in claims:
+        path.write_bytes(good.replace(old, new))
+        refused(lambda: read_tokens("tokens", path))
+    large = good.replace(b"(3, 4), }" + b" " * 12, b"(99999999999, 9), }  ")
+    assert large != good and len(large) == len(good)
+    path.write_bytes(large)
+    refused(lambda: read_tokens("tokens", path))
+
+
+def test_a_small_file_of_a_long_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "silence.flac"
+    with soundfile.SoundFile(path, "w", 48000, 8) as f:
+        for _ in range(30):
+            f.write(np.zeros((48000, 8), np.float32))
+    assert path.stat().st_size < 100_000
+    engine = Engine.from_pretrained()
+    engine.encode(path)
+    monkeypatch.setattr("uniaudio_engine.storage.available.available_bytes", lambda: 100e6)
+    refused(lambda: engine.encode(path))
+    with pytest.raises(InputError, match="needs about 0.138 GB of memory, 0.1 GB are available"):
+        engine.encode(path)
+    engine.encode_voice((np.full(48000, 0.1, np.float32), 48000))  # what fits still works

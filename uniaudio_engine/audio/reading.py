@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
+from ..storage.available import require_memory
 from ..storage.opening import open_regular
 from .containers import pieces
 from .sound import Audio
@@ -276,6 +277,8 @@ def _read_sounds(
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
     if limit < total:
         notes.append(_cut_note(limit, total, rate))
+    # As read, joined and changed. A few bytes can stand for hours of silence.
+    require_memory(3 * 4.0 * limit * first.channels, name, "cut the sound into shorter ones")
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)

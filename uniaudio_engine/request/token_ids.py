@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.arrays import array_of
 from ..storage.opening import read_regular
 from .sequence import Ids
 from .tasks import Input
@@ -106,7 +106,7 @@ def read_file(name: str, value: Any) -> Any:
         data = read_regular(path, _MAX_FILE, where=f"{name}: {path}")
         if path.suffix == ".txt":
             return data.decode("utf-8")
-        loaded: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+        loaded: NDArray[Any] = array_of(data)
         return loaded
     except InputError:
         raise

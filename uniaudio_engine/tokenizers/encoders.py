@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.arrays import array_of
+from ..storage.opening import read_regular
+
+_MAX_CENTRES = 1 << 30  # bytes
 
 
 class Encoder(Protocol):
@@ -79,7 +83,7 @@ class HubertUnits:
         self._torch = torch
         path = folder / "kmeans.npy"
         try:
-            centres = np.load(path, allow_pickle=False)
+            centres = array_of(read_regular(path, _MAX_CENTRES))
         except (OSError, ValueError, EOFError) as e:
             reason = " ".join(str(e).split())
             raise InputError(
