@@ -4,12 +4,14 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 #endif
 
 namespace uniaudio {
@@ -29,6 +31,14 @@ constexpr auto kProof = microseconds(25);
 constexpr auto kOffer = microseconds(2000);
 constexpr auto kHelpEvery = microseconds(1000);
 constexpr int kChunksPerThread = 4;  // what a slowed thread leaves can be taken over in quarters
+
+int this_process() {
+#if defined(__unix__) || defined(__APPLE__)
+  return int(getpid());
+#else
+  return 0;
+#endif
+}
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -111,10 +121,15 @@ ThreadPool::ThreadPool(int threads) {
     throw std::invalid_argument("threads: expected 1 to 256, got " + std::to_string(threads));
   shares_ = std::make_unique<Share[]>(size_t(threads));
   done_ = std::make_unique<Done[]>(size_t(threads));
+  process_ = this_process();
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker(i); });
 }
 
 ThreadPool::~ThreadPool() {
+  if (process_ != this_process()) {  // a child of fork(): there is nobody to wait for
+    for (std::thread& t : workers_) t.detach();
+    return;
+  }
   stop_.store(true);
   const uint32_t loop = loop_.load() + 1;
   for (int i = 0; i < threads(); ++i) shares_[i].next.store(uint64_t(loop) << 32);

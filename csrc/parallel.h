@@ -6,6 +6,8 @@
 // Waiting is a short spin, then sleep. Nothing allocates. Several threads may call `run` on one
 // pool: the one that does not get the helpers does its loop alone.
 //
+// A child of fork() has no helpers: its loops run on the calling thread.
+//
 // Other programs may use the same cores: a thread that is preempted in the middle of a chunk delays
 // all others by a time slice of the operating system. Workers therefore yield their core now and
 // then while they hold no chunk. A worker that sees the caller preempted in the middle of a stretch
@@ -84,6 +86,7 @@ class ThreadPool {
   bool finished(uint32_t loop, uint32_t chunks) const;
 
   std::vector<std::thread> workers_;
+  int process_ = 0;  // whose threads they are
   std::unique_ptr<Share[]> shares_;
   std::unique_ptr<Done[]> done_;
   // number of the current loop; sleeping workers wait for it to change

@@ -55,7 +55,7 @@ Ints encode_clip(const Codec& c, const py::object& samples, int num_codebooks,
   const size_t n = size_t(x.shape(x.ndim() - 1));
   std::vector<int32_t> codes;
   {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     codes = c.encode(data, n, num_codebooks, scales);
   }
   return codes_result(codes, num_codebooks ? num_codebooks : c.config().num_codebooks);
@@ -80,7 +80,7 @@ struct Quantizer {
     std::vector<float> residual(z.data(), z.data() + z.size());
     Ints codes({py::ssize_t(rows), py::ssize_t(stages)});
     int32_t* to = codes.mutable_data();
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::lock_guard<std::mutex> lock(mutex);
     if (plain)
       vq.encode_plain(residual.data(), rows, stages, to);
@@ -238,7 +238,7 @@ void bind_codec(py::module_& m) {
       .def(py::init([](const std::string& config_json, const py::dict& weights, int threads) {
              const CodecConfig config = parse_codec_config(config_json);
              const Weights w = weights_argument(weights);
-             py::gil_scoped_release release;
+             const WithoutGil release;
              return std::const_pointer_cast<Codec>(Codec::create(config, w, threads));
            }),
            py::arg("config_json"), py::arg("weights"), py::arg("threads"))
@@ -267,7 +267,7 @@ void bind_codec(py::module_& m) {
             const CodeFrames f = frames_argument(codes, c.config().num_codebooks);
             std::vector<float> samples;
             {
-              py::gil_scoped_release release;
+              const WithoutGil release;
               samples = c.decode(f.values.data(), size_t(f.count), f.num_codebooks, loudness);
             }
             return samples_result(samples, c.channels());

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "gil.h"
 #include "weights.h"
 
 namespace uniaudio::python {
@@ -146,7 +147,7 @@ struct Guarded {
 
   template <class F>
   auto with(F&& f) {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     std::lock_guard<std::mutex> lock(mutex);
     return f(*stream);
   }

@@ -44,7 +44,7 @@ std::shared_ptr<cuda::Lm> make_lm(const std::string& config_json, const py::dict
   const LmConfig config = parse_lm_config(config_json);
   const LmDTypes types = LmDTypes::parse(dtype);
   const KvDType kv_type = parse_kv_dtype(kv_dtype.c_str());
-  py::gil_scoped_release release;
+  const WithoutGil release;
   return std::make_shared<cuda::Lm>(shared_device(device), config, w, types, kv_type);
 }
 
@@ -91,7 +91,7 @@ std::shared_ptr<DeviceCodec> make_codec(const std::string& config_json, const py
                                         int device) {
   const CodecConfig config = parse_codec_config(config_json);
   const Weights w = weights_argument(weights);
-  py::gil_scoped_release release;
+  const WithoutGil release;
   const std::shared_ptr<const Codec> host = Codec::create(config, w, 1);
   return std::make_shared<DeviceCodec>(
       DeviceCodec{cuda::Codec::create(shared_device(device), config, w), host->encoder_lookahead(),
@@ -359,6 +359,7 @@ PYBIND11_MODULE(UNIAUDIO_CUDA_MODULE, m) {
   using namespace uniaudio::python;
   m.doc() = "Models of uniaudio_engine on NVIDIA devices";
   translate_errors<cuda::DeviceError>();
+  drain_at_exit();
   m.attr("backend") = cuda::backend();
   m.attr("sampling_layout") = UNIAUDIO_SAMPLING_LAYOUT;
 
@@ -396,7 +397,7 @@ PYBIND11_MODULE(UNIAUDIO_CUDA_MODULE, m) {
       py::arg("index"),
       "(name, multiprocessors, bytes free) of a device.  InputError where it cannot be used.");
   m.def("bandwidth", &bandwidth, py::arg("device") = 0, py::arg("megabytes") = 1024,
-        py::call_guard<py::gil_scoped_release>(),
+        py::call_guard<WithoutGil>(),
         "GB/s read and written by copies within the device, measured now.");
   bind_lm(m);
   bind_codec(m);

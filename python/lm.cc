@@ -51,7 +51,7 @@ std::shared_ptr<MultiScaleLm> make_lm(const std::string& config_json, const py::
   const LmConfig config = parse_lm_config(config_json);
   const LmDTypes types = LmDTypes::parse(dtype);
   const KvDType kv_type = parse_kv_dtype(kv_dtype.c_str());
-  py::gil_scoped_release release;
+  const WithoutGil release;
   return std::make_shared<MultiScaleLm>(config, w, types, threads, kv_type);
 }
 
@@ -226,7 +226,7 @@ void bind_lm(py::module_& m) {
           [](const LmSession& s) {
             std::string bytes;
             {
-              py::gil_scoped_release release;
+              const WithoutGil release;
               bytes = s.save();
             }
             return py::bytes(bytes);
@@ -236,7 +236,7 @@ void bind_lm(py::module_& m) {
           "restore",
           [](LmSession& s, const py::bytes& bytes) {
             const std::string copy = bytes;
-            py::gil_scoped_release release;
+            const WithoutGil release;
             s.restore(copy);
           },
           py::arg("bytes"), "Takes in a state that a session of this model saved; ends guidance.");

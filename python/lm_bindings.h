@@ -17,6 +17,7 @@
 
 #include "arrays.h"
 #include "config.h"
+#include "gil.h"
 #include "multiscale_lm.h"
 #include "sampling.h"
 #include "session_rules.h"
@@ -82,12 +83,6 @@ inline Continuous continuous_of(const py::object& object, const LmConfig& config
   return c;
 }
 
-// Python's Ctrl-C handler, asked from the frame loop without the GIL.
-inline bool interrupted() {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
 // Room for what generate may write; the session itself refuses counts beyond its capacity.
 template <class S>
 std::vector<int32_t> room(const S& s, int64_t n) {
@@ -102,7 +97,7 @@ void prefill(S& s, const py::object& frames, const py::object& aligned,
   const IntMatrix m = int_matrix(frames, "frames", c.num_codebooks, "[n, K]");
   const auto ids = aligned_of(aligned, c, m.rows);
   const Continuous inputs = continuous_of(continuous, c);
-  py::gil_scoped_release release;
+  const WithoutGil release;
   s.prefill(m.values.data(), m.rows, ids ? ids->data() : nullptr, inputs.inputs);
 }
 
@@ -115,7 +110,7 @@ py::array_t<int32_t> generate(S& s, int64_t n, const SamplingConfig& sampling,
   std::vector<int32_t> out = room(s, n);
   std::vector<typename S::Job> jobs{{&s, &sampling, ids ? ids->data() : nullptr, out.data(), 0}};
   {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     S::generate_batch(jobs, n, interrupted);
   }
   if (PyErr_Occurred()) throw py::error_already_set();
@@ -148,7 +143,7 @@ std::vector<py::array_t<int32_t>> generate_batch(
     jobs.push_back(
         {sessions[i].get(), &samplings[i], ids[i] ? ids[i]->data() : nullptr, out[i].data(), 0});
   {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     S::generate_batch(jobs, n, interrupted);
   }
   if (PyErr_Occurred()) throw py::error_already_set();
@@ -169,7 +164,7 @@ py::array_t<float> logits(const M& lm, const py::object& frames, const py::objec
       {py::ssize_t(m.rows), py::ssize_t(c.num_codebooks), py::ssize_t(c.vocab_size)});
   float* data = out.mutable_data();
   {
-    py::gil_scoped_release release;
+    const WithoutGil release;
     lm.logits(m.values.data(), m.rows, ids ? ids->data() : nullptr, inputs.inputs, data);
   }
   return out;
@@ -231,7 +226,7 @@ void bind_session(py::class_<S, Options...>& session) {
       .def(
           "set_guidance",
           [](S& s, const S& unconditional, double scale) {
-            py::gil_scoped_release release;
+            const WithoutGil release;
             s.set_guidance(unconditional, scale);
           },
           py::arg("unconditional"), py::arg("scale"),
@@ -243,7 +238,7 @@ void bind_session(py::class_<S, Options...>& session) {
       .def(
           "fork",
           [](const S& s) {
-            py::gil_scoped_release release;
+            const WithoutGil release;
             return std::shared_ptr<S>(s.fork());
           },
           "A copy that continues on its own.")

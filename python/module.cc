@@ -6,12 +6,14 @@
 #include "bindings.h"
 #include "cpu/isa.h"
 #include "errors.h"
+#include "gil.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of uniaudio_engine";
   uniaudio::python::translate_errors();
+  uniaudio::python::drain_at_exit();
   m.attr("sampling_layout") = UNIAUDIO_SAMPLING_LAYOUT;  // what _cuda must have been built with
   m.def(
       "isa", [] { return uniaudio::isa_name(uniaudio::current_isa()); },
@@ -24,9 +26,9 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"),
-        py::call_guard<py::gil_scoped_release>(), "Memory read bandwidth measured now, in GB/s.");
+        py::call_guard<uniaudio::python::WithoutGil>(), "Memory read bandwidth measured now, in GB/s.");
   m.def("fma_peak", &uniaudio::fma_peak, py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>(),
+        py::call_guard<uniaudio::python::WithoutGil>(),
         "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can "
         "reach at most.");
   uniaudio::python::bind_lm(m);

@@ -121,7 +121,7 @@ class Model:
 
     def task(self, name: str) -> Task:
         """The definition of a task. Raises :class:`InputError` for one the model does not do."""
-        if name in self.tasks:
+        if isinstance(name, str) and name in self.tasks:
             return self.tasks[name]
         known = first_few(list(self.tasks), 20) or "no task"
         raise InputError(

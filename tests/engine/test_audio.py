@@ -187,7 +187,7 @@ def test_no_sound(tmp_path: Path) -> None:
     (tmp_path / "b.wav").write_text("This is no sound at all, whatever it is called.")
     refused(tmp_path / "b.wav", "b.wav", "WAV, FLAC")
     refused(tmp_path / "none.wav", "none.wav", "No such file")
-    refused(tmp_path, "directory")
+    refused(tmp_path, "folder")
     refused((np.zeros(10, np.float32), 16000), "at least 0.5 s", min_seconds=0.5)
 
 

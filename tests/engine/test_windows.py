@@ -21,7 +21,7 @@ from uniaudio_engine.audio.level import gain_to, level_db
 from uniaudio_engine.audio.reading import read_audio
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.windows import Joiner, SourceWindows
-from uniaudio_engine.storage.config import ModelConfig
+from uniaudio_engine.storage.folder import load_config
 
 RATE, FRAME = 16000, 320
 LEVEL = -24.0
@@ -133,7 +133,7 @@ def test_missing_and_short_sources_are_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_joint_model(tmp_path_factory.mktemp("models") / "joint")
-    config = ModelConfig.load(folder / "config.json")
+    config = load_config(folder)
     (folder / "config.json").write_text(dataclasses.replace(config, level=LEVEL).to_json())
     return folder
 

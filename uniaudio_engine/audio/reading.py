@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
+from ..storage.available import require_memory
+from ..storage.opening import open_regular
 from .containers import pieces
 from .sound import Audio
 
@@ -31,6 +33,7 @@ _BLOCK = 1 << 16  # samples per read
 AudioSource = Any
 MIN_RATE, MAX_RATE = 1000, 768000  # Hz
 MAX_CHANNELS = 256
+MAX_PIPE_BYTES = 2 << 30  # a pipe is read into memory
 _SILENT_DB = -50.0  # a channel this far below the loudest one carries no sound
 _CANCELLED = 0.01  # of the loudest channel's power is left by channels that cancel
 
@@ -227,15 +230,31 @@ def open_source(source: Any, what: str) -> tuple[BinaryIO, str]:
         if os.fspath(source) == "-":
             if sys.stdin is None:
                 raise InputError(f"{what}: expected a sound on standard input, which is closed")
-            return io.BytesIO(sys.stdin.buffer.read()), f"{what} (standard input)"
-        with Path(source).open("rb") as file:
-            raw = Path(source).suffix.lower() == ".raw"  # soundfile would not look into it
-            if raw or not file.seekable():
-                return io.BytesIO(file.read()), name
-        return Path(source).open("rb"), name
+            return _all_of(sys.stdin.buffer, what), f"{what} (standard input)"
+        path = Path(source)
+        if path.is_fifo():
+            with path.open("rb") as pipe:
+                return _all_of(pipe, name), name
+        file = open_regular(path, where=name)
+        if path.suffix.lower() != ".raw":
+            return file, name
+        with file:  # soundfile would not look into it
+            return _all_of(file, name), name
+    except InputError:
+        raise
     except (OSError, ValueError) as e:  # ValueError: a path with a NUL
         reason = e.strerror if isinstance(e, OSError) and e.strerror else e
         raise InputError(f"{name}: expected a readable sound file, got: {reason}") from None
+
+
+def _all_of(file: BinaryIO, name: str) -> io.BytesIO:
+    """What a pipe or file has, up to a bound: a pipe need not end."""
+    data = file.read(MAX_PIPE_BYTES + 1)
+    if len(data) > MAX_PIPE_BYTES:
+        raise InputError(
+            f"{name}: expected at most {MAX_PIPE_BYTES} bytes, got more; save it as a file first"
+        )
+    return io.BytesIO(data)
 
 
 def _read_sounds(
@@ -258,6 +277,8 @@ def _read_sounds(
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
     if limit < total:
         notes.append(_cut_note(limit, total, rate))
+    # As read, joined and changed. A few bytes can stand for hours of silence.
+    require_memory(3 * 4.0 * limit * first.channels, name, "cut the sound into shorter ones")
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -61,6 +62,13 @@ def load_parts(
     Raises :class:`InputError` for a choice that this machine, the backend or the model does not
     support.
     """
+    if not isinstance(device, str):
+        raise InputError(f"device: expected auto, cpu, cuda or cuda:N, got {shown(device)}")
+    try:
+        Path(path or "").is_dir()
+    except (OSError, TypeError) as e:  # a name that is too long, or no name
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise InputError(f"{shown(path)}: expected a model folder, got: {reason}") from None
     if backend not in BACKENDS:
         raise InputError(f"backend: expected {' or '.join(BACKENDS)}, got {shown(backend)}")
     if kv_dtype not in ("auto", *KV_DTYPES):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
 from ..storage.folder import MAX_CONFIG_BYTES, ModelFolder, load_described
+from ..storage.opening import open_regular, read_regular
 
 FORMAT = "uniaudio-onnx-1"
 TYPES: dict[str, Any] = {
@@ -290,16 +291,13 @@ def _load_about(path: Path) -> dict[str, Any]:
     file = path / "export.json"
     again = "export the model again: uniaudio export onnx"
     try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError(
-                f"{file}: expected at most {MAX_CONFIG_BYTES} bytes, got {file.stat().st_size}; "
-                f"{again}"
-            )
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about = json.loads(read_regular(file, MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as e:
         raise InputError(
             f"{file}: expected a folder that export wrote, got: {e.strerror or e}; {again}"
         ) from None
+    except InputError as e:
+        raise InputError(f"{e}; {again}") from None
     except (ValueError, RecursionError) as e:
         raise InputError(f"{file}: expected JSON, got: {shown(str(e))}; {again}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -339,7 +337,7 @@ def _check_sums(path: Path, sums: Mapping[str, str]) -> None:
     for name, wanted in sums.items():
         file, digest = path / name, hashlib.sha256()
         try:
-            with file.open("rb") as f:
+            with open_regular(file) as f:
                 while block := f.read(1 << 20):
                     digest.update(block)
         except OSError as e:

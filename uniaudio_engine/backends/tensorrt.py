@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.folder import MAX_CONFIG_BYTES
+from ..storage.opening import read_regular
 from .onnx_folder import Memory, load_exported, ports_of
 from .trt_api import Api, DeviceMemory, Plan
 
 FORMAT = "uniaudio-tensorrt-1"
+_MAX_PLAN_BYTES = 64 << 30
 Sizes = dict[str, tuple[int, int, int]]  # dynamic dimension -> smallest, typical, largest
 NEEDED = (
     "codec_encoder",
@@ -211,7 +214,7 @@ class TrtFolder:
                 f"{self.api.gpu}; build the plans here: uniaudio export tensorrt"
             )
         try:
-            data = file.read_bytes()
+            data = read_regular(file, _MAX_PLAN_BYTES)
         except OSError as e:
             raise InputError(
                 f"{file}: expected a plan, got: {e.strerror or e}; build the plans again"
@@ -297,11 +300,13 @@ class TrtGraph:
 def _load_plans(path: Path) -> dict[str, Any]:
     file = path / "plans.json"
     try:
-        plans = json.loads(file.read_text(encoding="utf-8"))
+        plans = json.loads(read_regular(file, MAX_CONFIG_BYTES).decode("utf-8"))
     except OSError as e:
         raise InputError(
             f"{file}: expected a folder that export tensorrt wrote, got: {e.strerror or e}"
         ) from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as e:
         raise InputError(
             f"{file}: expected JSON, got: {shown(str(e))}; build the plans again"

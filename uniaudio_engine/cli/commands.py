@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -165,6 +166,8 @@ def run_command(args: argparse.Namespace) -> int:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"expected NAME=VALUE, got {shown(pair)}; for example: text=Hello")
+        if name in ("self", "task", "chunk_frames"):  # arguments of the call itself
+            raise InputError(f"{task.name}: unknown input {name}")
         values[name] = _typed(task, name, value)
     if task.target != "audio":
         return _answer(args, task, values)
@@ -355,6 +358,8 @@ def info_command(args: argparse.Namespace) -> int:
 def open_output(path: str) -> Iterator[BinaryIO]:
     """The output file, or standard output for -; refused before any work if it is not writable."""
     if path == "-":
+        if getattr(sys.stdout, "name", "") == os.devnull:
+            raise InputError("expected standard output for the sound, but it is closed")
         if sys.stdout.isatty():
             raise InputError(
                 "expected a pipe or file for the sound, got a terminal; redirect it, or use -o "

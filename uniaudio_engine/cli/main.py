@@ -19,6 +19,7 @@ from .arguments import build_parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    _open_standard_streams()
     with _Terminated():
         try:
             args = _parse(argv)
@@ -32,6 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             if os.environ.get("UNIAUDIO_DEBUG"):
                 raise
             return _fail(_one_line(e), 2)
+
+
+def _open_standard_streams() -> None:
+    """Standard streams that are closed, as services may have them, become the null device.
+
+    Otherwise the next file that is opened would take their place.
+    """
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is not None:
+            continue
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != number:
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        setattr(sys, name, open(os.devnull, mode))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +68,7 @@ class _Terminated:
 
     def __enter__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is None or signal.getsignal(number) is signal.SIG_IGN:
                 continue

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, shown
+from ..storage.opening import read_regular
 from .say_as import standard_input
+
+_MAX_BYTES = 256 << 20
 
 
 def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
@@ -18,7 +20,7 @@ def read_requests(path: str) -> list[tuple[int, dict[str, Any]]]:
         lines = (
             standard_input().splitlines()
             if path == "-"
-            else Path(path).read_text(encoding="utf-8").splitlines()
+            else read_regular(path, _MAX_BYTES).decode("utf-8").splitlines()
         )
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ..errors import InputError, first_few, shown
+from ..storage.opening import open_regular
 from .checkpoint import MAX_BYTES
 from .zips import open_zip
 
@@ -114,7 +115,7 @@ def find_members(
 def _is_archive(path: Path) -> bool:
     """A zip that is not itself a torch checkpoint."""
     try:
-        with path.open("rb") as f:
+        with open_regular(path) as f:
             if f.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
                 return False
             names = open_zip(f, path).namelist()
@@ -185,7 +186,7 @@ def _plain(name: str) -> bool:
 def _from_zip(
     source: Path, roles: Mapping[str, Role], scratch: Path, progress: Progress
 ) -> dict[str, Member]:
-    with source.open("rb") as f:
+    with open_regular(source) as f:
         archive = open_zip(f, source)
         entries = {e.filename: e for e in archive.infolist() if not e.is_dir()}
         for e in archive.infolist():

@@ -21,7 +21,6 @@ import io
 import math
 import mmap
 import os
-import stat
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
+from ..storage.opening import open_regular
 from ..storage.tensors import from_bfloat16, load_tensors
 from .pickle_machine import Global, PickleError, StandIn, brief, unpickle
 from .zips import data_begin, open_zip
@@ -93,12 +93,7 @@ def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) ->
 
 def _open(path: Path) -> BinaryIO:
     try:
-        if not stat.S_ISREG(
-            path.stat().st_mode
-        ):  # before opening: opening a pipe would wait for a writer
-            kind = "a folder" if path.is_dir() else "something else"
-            raise InputError(f"{path}: expected a checkpoint file, got {kind}; name the file")
-        return path.open("rb")
+        return open_regular(path)
     except OSError as e:
         raise InputError(
             f"{path}: expected a readable checkpoint, got: {e.strerror or e}"

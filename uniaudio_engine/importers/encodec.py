@@ -29,6 +29,7 @@ from ..storage.config import (
     to_dict,
 )
 from ..storage.folder import load_folder, save_folder
+from ..storage.opening import read_regular
 from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
@@ -378,16 +379,13 @@ def _members(source: Path, scratch: Path, progress: Progress) -> dict[str, Membe
 
 def _json(member: Member) -> dict[str, Any]:
     try:
-        if member.path.stat().st_size > MAX_CONFIG:
-            raise InputError(
-                f"{member.name}: expected at most {MAX_CONFIG} bytes, got "
-                f"{member.path.stat().st_size}"
-            )
-        data = json.loads(member.path.read_bytes().decode("utf-8"))
+        data = json.loads(read_regular(member.path, MAX_CONFIG, where=member.name).decode("utf-8"))
     except OSError as e:
         raise InputError(
             f"{member.name}: expected a readable file, got: {e.strerror or e}"
         ) from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as e:
         raise InputError(f"{member.name}: expected JSON, got: {shown(str(e))}") from None
     if not isinstance(data, dict):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..storage.files import atomic_folder
+from ..storage.opening import open_regular
 from .archive import Progress, quiet
 
 
@@ -32,33 +31,16 @@ def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
 
     Raises :class:`InputError` before any work where ``output`` already exists, or cannot be made.
     """
-    target = Path(output)
-    if os.path.lexists(target):
-        raise InputError(f"{target}: already exists; choose another name, or remove it first")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist; make it first")
-    if not target.name:
-        raise InputError(f"{output}: expected a name for the new folder")
-    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        work.mkdir(mode=0o700)
-        shop = Workshop(work / "files", work / "model")
+    with atomic_folder(output) as work:
+        shop = Workshop(work / "files", work / "new")
         shop.files.mkdir()
-        shop.model.mkdir()
         yield shop
-        shop.model.rename(target)
-    except OSError as e:
-        raise InputError(
-            f"{target}: cannot write there: {e.strerror or e}; choose another output"
-        ) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def sha256(path: Path, progress: Progress = quiet) -> str:
     """Of a file's bytes, as hexadecimal digits."""
     digest, done, size = hashlib.sha256(), 0, max(1, path.stat().st_size)
-    with path.open("rb") as f:
+    with open_regular(path) as f:
         while chunk := f.read(1 << 20):
             digest.update(chunk)
             done += len(chunk)

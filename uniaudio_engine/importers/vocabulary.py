@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import InputError, first_few, shown
 from ..storage.config import Span, VocabularyConfig
 from ..storage.folder import MAX_TEXT_BYTES
+from ..storage.opening import read_regular
 
 MAX_TOKENS = 1 << 20
 MAX_LABELS_BYTES = 1 << 20
@@ -207,10 +208,7 @@ def _is_share(text: str) -> bool:
 def _lines(path: Path, limit: int) -> list[list[str]]:
     """The words of each line of a UTF-8 file."""
     try:
-        if path.is_dir() or path.stat().st_size > limit:
-            got = "a folder" if path.is_dir() else f"{path.stat().st_size} bytes"
-            raise InputError(f"{path}: expected a text file of at most {limit} bytes, got {got}")
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path, limit).decode("utf-8")
     except OSError as e:
         raise InputError(f"{path}: expected a readable text file, got: {e.strerror or e}") from None
     except UnicodeDecodeError as e:

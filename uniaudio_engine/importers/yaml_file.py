@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..storage.opening import read_regular
 from .archive import MAX_CONFIG
 
 # a vocabulary of a hundred thousand tokens has as many, and YAML takes a minute for a million
@@ -28,12 +29,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        if path.is_dir() or path.stat().st_size > MAX_CONFIG:
-            got = "a folder" if path.is_dir() else f"{path.stat().st_size} bytes"
-            raise InputError(
-                f"{path}: expected a YAML file of at most {MAX_CONFIG} bytes, got {got}"
-            )
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path, MAX_CONFIG).decode("utf-8")
         nodes = depth = 0
         for event in yaml.parse(text, Loader=loader):  # events only: nothing is built yet
             nodes += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, SupportsFloat, SupportsIndex
 
@@ -47,7 +46,7 @@ class Option:
                 raise TypeError
         except (TypeError, ValueError, OverflowError):
             raise InputError(f"{wanted}, got {shown(value)}") from None
-        if not math.isfinite(number) or not self.low <= number <= self.high:
+        if not self.low <= number <= self.high:  # nor is NaN
             raise InputError(f"{wanted}, got {shown(value)}")
         return number
 

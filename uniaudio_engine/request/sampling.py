@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .._C import Sampling
 
 Ranges = list[list[tuple[int, int]]]
+_COLDEST = 1e-6
 Options = Mapping[str, Any]  # checked options of a request: whole numbers, floats, None
 
 
@@ -59,13 +60,16 @@ def duration_sampling(layout: Layout, options: Options, seed: int) -> Sampling:
 def make_sampling(
     options: Options, seed: int, temperature: float, allowed: Ranges, **more: Any
 ) -> Sampling:
-    """``_C.Sampling`` from checked options; temperature 0 is greedy.
+    """``_C.Sampling`` from checked options.
+
+    Temperature 0 is greedy. So is one so close to it that logits divided by it would overflow.
 
     ``allowed``: per slot the id ranges (start, size) that may be drawn.
     """
+    greedy = temperature < _COLDEST
     return core().Sampling(
-        temperature=temperature or 1.0,
-        greedy=temperature == 0,
+        temperature=1.0 if greedy else temperature,
+        greedy=greedy,
         top_k=options.get("top_k", 0),
         top_p=options.get("top_p", 1.0),
         repetition_window=options.get("repetition_window", 0),

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.arrays import array_of
+from ..storage.opening import read_regular
 from .sequence import Ids
 from .tasks import Input
 
@@ -74,7 +76,7 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
         if isinstance(label, str) and seconds is None and spec.rate and ":" in label:
             label, _, seconds = label.rpartition(":")
         number = labels.get(label) if isinstance(label, str) else label
-        if number is None and isinstance(label, str) and label.isdecimal():
+        if number is None and isinstance(label, str) and label.isdecimal() and len(label) < 10:
             number = int(label)
         if isinstance(number, bool) or not hasattr(number, "__index__"):
             raise InputError(f"{what}, got {shown(part)}")
@@ -82,7 +84,7 @@ def _timed(spec: Input, parts: Iterable[Any], labels: Mapping[str, int], what: s
         if seconds is not None:
             try:
                 end += float(seconds)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise InputError(f"{what}, got {shown(part)}") from None
             if not spec.rate or not 0 <= end * spec.rate - len(ids) < 1 << 20:
                 raise InputError(f"{what}, got {shown(part)}")
@@ -101,13 +103,10 @@ def read_file(name: str, value: Any) -> Any:
     if path.suffix not in (".npy", ".txt"):
         return os.fspath(value)
     try:
-        if path.stat().st_size > _MAX_FILE:
-            raise InputError(
-                f"{name}: {path}: expected at most {_MAX_FILE} bytes, got {path.stat().st_size}"
-            )
+        data = read_regular(path, _MAX_FILE, where=f"{name}: {path}")
         if path.suffix == ".txt":
-            return path.read_text(encoding="utf-8")
-        loaded: NDArray[Any] = np.load(path, allow_pickle=False)
+            return data.decode("utf-8")
+        loaded: NDArray[Any] = array_of(data)
         return loaded
     except InputError:
         raise

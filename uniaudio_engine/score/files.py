@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import stat
 import zipfile
 import zlib
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage.opening import read_regular
 from .lyrics import decode
 from .midi import read_midi
 from .musicxml import read_musicxml
@@ -26,18 +26,10 @@ def read_file(path: Path, name: str) -> list[Note]:
     """Notes of a score file.  Raises :class:`InputError` in one line for what is none."""
     where = f"{name}: {path}"
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would wait for its writer
-            raise InputError(f"{where}: expected a score file, got something else")
         midi = path.suffix.lower() in _MIDI
-        most = _MAX_MIDI_BYTES if midi else _MAX_BYTES
-        if found.st_size > most:
-            raise InputError(f"{where}: expected at most {most} bytes, got {found.st_size}")
-        with path.open("rb") as file:
-            data = file.read(most)
-    except (OSError, ValueError) as e:  # ValueError: a path with a NUL
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-        raise InputError(f"{where}: expected a readable score, got: {reason}") from None
+        data = read_regular(path, _MAX_MIDI_BYTES if midi else _MAX_BYTES, where=where)
+    except OSError as e:
+        raise InputError(f"{where}: expected a readable score, got: {e.strerror or e}") from None
     if midi:
         return read_midi(data, where)
     if path.suffix.lower() == ".txt":

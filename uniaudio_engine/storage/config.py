@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..request.task_table import task_table
 from ..request.tasks import Task
@@ -99,7 +98,3 @@ class ModelConfig:
         config = from_dict(ModelConfig, data, "config")
         config.check()
         return config
-
-    @staticmethod
-    def load(path: str | Path) -> ModelConfig:
-        return ModelConfig.from_json(Path(path).read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, first_few
 from .config import ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
+from .opening import read_regular
 from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
 from .weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 
@@ -96,18 +97,18 @@ def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
     """``config.json`` of a folder, checked."""
     path = Path(folder) / "config.json"
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError(
-                f"{path}: expected at most {MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}"
-            )
-        return ModelConfig.load(path)
+        text = read_regular(path, MAX_CONFIG_BYTES).decode("utf-8")
     except OSError as e:
         raise InputError(
             f"{path}: expected a readable config.json, got: {e.strerror or e}"
         ) from None
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: expected JSON, got: {e}") from None
+    try:
+        return ModelConfig.from_json(text)
     except ConfigError as e:
         raise InputError(f"{path}: {e}") from None
-    except ValueError as e:  # not UTF-8, or numbers too long to read
+    except ValueError as e:  # numbers too long to read
         raise InputError(f"{path}: expected JSON, got: {e}") from None
 
 
@@ -330,11 +331,7 @@ def _read_bytes(path: Path) -> bytes:
     if not path.exists():
         return b""
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(
-                f"{path}: expected at most {MAX_TEXT_BYTES} bytes, got {path.stat().st_size}"
-            )
-        return path.read_bytes()
+        return read_regular(path, MAX_TEXT_BYTES)
     except OSError as e:
         raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
 

@@ -8,7 +8,6 @@ numbers are the same, computed once instead of at each load. The formats are
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from ..backends.core import core
 from ..errors import InputError
 from .dtypes import weight_format
+from .files import atomic_folder
 from .folder import load_folder
 from .tensors import Tensors, from_bfloat16, save_tensors, to_bfloat16
 from .weight_shapes import matrix_part
@@ -43,10 +43,8 @@ def quantize_folder(
         raise InputError(
             f"{folder.path}: is already quantized; quantize the model that it was made from"
         )
-    if target.exists():
+    if target.exists():  # before any work
         raise InputError(f"{target}: already exists; choose another name, or remove it first")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist; create it first")
     name, parts = weight_format(dtype, folder)
     tensors: Tensors = {}
     for key, stored in folder.lm.items():
@@ -56,17 +54,13 @@ def quantize_folder(
             tensors[key], tensors[f"{key}_scale"] = core().quantize(widened, part)
         else:
             tensors[key] = to_bfloat16(widened) if part == "bfloat16" else stored
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        shutil.copytree(folder.path, temporary, ignore=shutil.ignore_patterns("lm.safetensors"))
-        save_tensors(temporary / "lm.safetensors", tensors)
-        temporary.rename(target)
-    except OSError as e:
-        raise InputError(
-            f"{target}: cannot write there: {e.strerror or e}; choose another output"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(target) as work:
+        # Links are copied as links: what one outside of the folder leads to is not the model's.
+        ignored = shutil.ignore_patterns("lm.safetensors", "*.part")
+        shutil.copytree(
+            folder.path, work / "new", symlinks=True, ignore=ignored, dirs_exist_ok=True
+        )
+        save_tensors(work / "new" / "lm.safetensors", tensors)
     sizes = {f: (f / "lm.safetensors").stat().st_size for f in (folder.path, target)}
     return {
         "model": folder.config.name,

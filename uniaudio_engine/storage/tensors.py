@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
 from .files import atomic_write
+from .opening import open_regular
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -47,12 +48,8 @@ def load_tensors(
     """
     path = Path(path)
     try:
-        with path.open("rb") as f:
+        with open_regular(path, most=max_bytes) as f:
             size = os.fstat(f.fileno()).st_size
-            if max_bytes is not None and size > max_bytes:
-                raise InputError(
-                    f"{path}: expected at most {max_bytes} bytes, got {size}; is it the right file?"
-                )
             header, start = _header(f, path, size)
             metadata = _metadata(header.pop("__metadata__", {}), path)
             entries = _entries(header, path, size - start)

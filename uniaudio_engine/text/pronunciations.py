@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError, shown
+from ..storage.opening import read_regular
 from .decode import decode
 from .ipa import read_phones
 
+_MAX_BYTES = 64 << 20
 _COMMENTS = (";;;", "# ")
 
 
@@ -34,7 +36,7 @@ def read_pronunciations(
         }
     path = Path(source)
     try:
-        text = decode(path.read_bytes(), str(path))
+        text = decode(read_regular(path, _MAX_BYTES, where=f"lexicon: {path}"), str(path))
     except OSError as e:
         raise InputError(
             f"lexicon: expected a file of words and phones, got {path}: {e.strerror}"

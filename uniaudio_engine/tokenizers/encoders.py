@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
+from ..storage.arrays import array_of
+from ..storage.opening import read_regular
+
+_MAX_CENTRES = 1 << 30  # bytes
 
 
 class Encoder(Protocol):
@@ -79,7 +83,7 @@ class HubertUnits:
         self._torch = torch
         path = folder / "kmeans.npy"
         try:
-            centres = np.load(path, allow_pickle=False)
+            centres = array_of(read_regular(path, _MAX_CENTRES))
         except (OSError, ValueError, EOFError) as e:
             reason = " ".join(str(e).split())
             raise InputError(
@@ -125,9 +129,14 @@ ENCODERS: dict[str, Callable[[Path], Encoder]] = {"t5": T5States, "hubert": Hube
 
 def check_encoders(folders: Mapping[str, str | os.PathLike[str]]) -> dict[str, Path]:
     """Folders by encoder name. Raises :class:`InputError` for unknown names and missing weights."""
-    unknown = sorted(set(folders) - set(ENCODERS))
+    if not isinstance(folders, Mapping):
+        raise InputError(f"encoders: expected folders by name, got {shown(folders)}")
+    unknown = sorted(shown(name) for name in folders if name not in ENCODERS)
     if unknown:
         raise InputError(f"encoders: expected {', '.join(ENCODERS)}, got {first_few(unknown)}")
+    for name, folder in folders.items():
+        if not isinstance(folder, (str, os.PathLike)):
+            raise InputError(f"encoders: {name}: expected a folder, got {shown(folder)}")
     paths = {name: Path(folder) for name, folder in folders.items()}
     for name, path in paths.items():
         if not (path / "config.json").is_file():
