@@ -13,13 +13,15 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import InputError, shown
 from ..request.options import Option
 from ..request.task_table import TASKS
 
 if TYPE_CHECKING:
+    import io
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -191,7 +193,8 @@ class PipeSource:
         import numpy as np
 
         size, rest = np.dtype(_FORMATS[self._format]).itemsize, b""
-        while data := sys.stdin.buffer.read1(_READ):
+        pipe = cast("io.BufferedReader", sys.stdin.buffer)
+        while data := pipe.read1(_READ):
             data = rest + data
             whole = len(data) // size * size
             x, rest = np.frombuffer(data[:whole], _FORMATS[self._format]), data[whole:]

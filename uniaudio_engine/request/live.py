@@ -84,7 +84,8 @@ class Live:
         self._frames = _Frames(model, plan)
         self._decoder = model.codec.decoder_stream()
         self._level = None if fixed is None else float(fixed)
-        self._busy, self._closed, self._cancelled = threading.Lock(), False, False
+        self._busy = threading.Lock()
+        self._closed = self._cancelled = self._over = False
         self.meta: dict[str, Any] = {}
         self._begin()
 
