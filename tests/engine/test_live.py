@@ -184,6 +184,25 @@ def test_cancel_stops_a_push_within_a_frame(engine: Engine) -> None:
         assert np.array_equal(pushed(live, x, [FRAME]), expected)
 
 
+def test_a_push_that_broke_off_is_not_continued(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(row: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    x = speech(0.7)
+    with opened(engine, "se") as live:
+        expected = pushed(live, x, [FRAME])
+        with monkeypatch.context() as patch:
+            patch.setattr(live._frames, "next", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                live.push(x)
+        with pytest.raises(InputError, match="cancelled; reset it"):
+            live.push(x)
+        live.reset()
+        assert np.array_equal(pushed(live, x, [FRAME]), expected)
+
+
 def test_close_from_another_thread_frees_the_sessions(engine: Engine) -> None:
     live = opened(engine, "se")
     made: list[np.ndarray] = []

@@ -171,7 +171,11 @@ class Live:
                 raise InputError(f"live: expected a stream that goes on, but this one was {what}")
             self._cancelled = False
             begin = time.perf_counter()
-            yield
+            try:
+                yield
+            except BaseException:  # such as Ctrl-C in the middle of a frame
+                self._cancelled = True
+                raise
             self._report(time.perf_counter() - begin)
         finally:
             self._busy.release()
