@@ -85,7 +85,7 @@ def test_resampling_does_not_depend_on_the_splitting(
         sizes = [*sizes, 2000]
     resampler = Resampler(rate_in, rate_out)
     whole = np.concatenate((resampler.push(x), resampler.flush()))
-    assert len(whole) == -(-length * rate_out // rate_in)
+    assert whole.dtype == np.float32 and len(whole) == -(-length * rate_out // rate_in)
     at, turn, parts = 0, 0, []
     while at < length:
         size = sizes[turn % len(sizes)]

@@ -17,6 +17,7 @@ Samples = NDArray[np.float32]
 MIN_RATE, MAX_RATE, RATE_STEP = 8000, 192000, 25  # Hz
 _ZEROS = 32  # zero crossings on either side of the filter's centre: 2 ms at 16 kHz
 _BETA = 9.0  # of the Kaiser window: about 90 dB of attenuation
+_AT_ONCE = 2048  # output samples; each takes the memory of its surroundings
 _CUTOFF = 0.91  # of the lower rate's half
 
 
@@ -65,17 +66,22 @@ class Resampler:
 
     def _up_to(self, end: int) -> Samples:
         """The output samples before ``end`` that have not been made."""
-        if end <= self._made:
-            return np.zeros(0, np.float32)
+        parts = [np.zeros(0, np.float32)]
+        while self._made < end:
+            parts.append(self._next(min(end, self._made + _AT_ONCE)))
+        keep = self._made * self._down // self._up - self.lookahead + 1 - self._begin
+        if keep > 0:
+            self._held, self._begin = self._held[keep:].copy(), self._begin + keep
+        return np.concatenate(parts)
+
+    def _next(self, end: int) -> Samples:
+        """The output samples from the first that has not been made up to ``end``."""
         at = np.arange(self._made, end, dtype=np.int64) * self._down
         first = at // self._up - self.lookahead + 1 - self._begin
         width = self._taps.shape[1]
         windows = np.lib.stride_tricks.sliding_window_view(self._held, width)[first]
         out = (windows * self._taps[at % self._up]).sum(axis=1)
         self._made = end
-        keep = end * self._down // self._up - self.lookahead + 1 - self._begin
-        if keep > 0:
-            self._held, self._begin = self._held[keep:].copy(), self._begin + keep
         return out.astype(np.float32)
 
 

@@ -169,7 +169,8 @@ class Live:
             if self._closed or (self._cancelled and not again):
                 what = "closed; open another" if self._closed else "cancelled; reset it"
                 raise InputError(f"live: expected a stream that goes on, but this one was {what}")
-            self._cancelled = False
+            if again:
+                self._cancelled = False
             begin = time.perf_counter()
             try:
                 yield
