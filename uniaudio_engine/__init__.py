@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .errors import Busy, InputError
     from .request.batch import Answer
+    from .request.live import Live
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "EncodedAudio",
     "Engine",
     "InputError",
+    "Live",
     "Sampling",
     "Voice",
     "read_audio",
@@ -38,6 +40,7 @@ _HOME = {
     "EncodedAudio": "audio",
     "Engine": "engine",
     "InputError": "errors",
+    "Live": "request.live",
     "Sampling": "backends.token_lm",
     "Voice": "audio",
 }

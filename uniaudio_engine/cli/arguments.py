@@ -15,6 +15,7 @@ from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
+from .live import add_arguments as add_live
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +54,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_verbs(add)
     _add_stream(add)
+    add_live(
+        _with_model(
+            add(
+                "live",
+                "enhance, convert, extract or dereverb a sound while it is being made",
+                "uniaudio live enhance",
+            )
+        )
+    )
     _add_say_as(add)
     _add_run(add)
     _add_codec(add)
