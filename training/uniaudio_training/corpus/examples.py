@@ -1,8 +1,8 @@
-"""``python -m uniaudio_training.corpus.examples``: the files of ``examples/`` that the engine's
-helps use, from the corpus' code alone.
+"""``python -m uniaudio_training.corpus.examples`` writes the files of ``examples/`` that the
+engine's help texts refer to, from the corpus code alone.
 
-Every clip is a track of a test shard that ``ShardSpec(task, "test", 0, seed=0)`` draws: no voice,
-sentence or seed of it was trained on.
+Every clip is a track of the test shard ``ShardSpec(task, "test", 0, seed=0)``. No voice, sentence
+or seed of it was used in training.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ OWN = ("uniaudio_training",)
 
 @dataclass(frozen=True)
 class Clip:
-    """Track ``role`` of example ``index`` of the task's first test shard; ``what`` it is, for the
-    table.
+    """A track of an example in the task's first test shard.
+
+    ``role`` and ``index`` select it; ``what`` describes it in the table.
     """
 
     task: str
@@ -87,7 +88,7 @@ CLIPS = {
     "sentence.flac": Clip("s_edit", 15, "source", _sentence),
 }
 SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
-TEMPO = 132  # beats a minute; one of the corpus'
+TEMPO = 132  # beats per minute; one of the tempi of the corpus
 SCRIPTS = {
     "play_stream.py": (
         "speaks a text while it is made, as an app that plays it would: every chunk with the time "
@@ -103,7 +104,7 @@ def _shard(task: str) -> tuple[NDArray[np.int16], list[Label]]:
 
 
 def draw(clip: Clip) -> tuple[NDArray[np.int16], Label]:
-    """int16 samples [N] at 16 kHz, and the label of the example that they are of."""
+    """int16 samples [N] at 16 kHz, and the label of their example."""
     pcm, labels = _shard(clip.task)
     label = labels[clip.index]
     track = label.tracks[clip.role]
@@ -111,7 +112,7 @@ def draw(clip: Clip) -> tuple[NDArray[np.int16], Label]:
 
 
 def song_notes() -> list[tuple[int, float, str]]:
-    """(MIDI pitch, beats, word or "-") of the song."""
+    """The notes of the song: (MIDI pitch, beats, word or "-")."""
     label = _shard(SONG.task)[1][SONG.index]
     beat = 60 / label.parameters["tempo"]
     return [(n.pitch, max(0.5, round(2 * n.duration / beat) / 2), n.lyric) for n in label.notes]
@@ -130,7 +131,7 @@ def song_text() -> str:
 
 
 def song_musicxml() -> str:
-    """The same as one unmeasured bar of MusicXML; a word stands whole on its first note."""
+    """The song as MusicXML, in one unmeasured bar. The whole word is on its first note."""
     notes = []
     for pitch, beats, word in song_notes():
         step = _STEPS[pitch % 12]
@@ -151,7 +152,7 @@ def song_musicxml() -> str:
 
 
 def readme() -> str:
-    """The table of the folder."""
+    """The README of the examples folder, with a table of its files."""
     rows = []
     for name, clip in {**CLIPS, "song.txt": SONG, "song.musicxml": SONG}.items():
         pcm, label = draw(clip)
