@@ -90,9 +90,7 @@ class _Bad(ValueError):
 
 def _text(value: Any, key: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT or "\0" in value:
-        raise _Bad(
-            f"{key}: expected a text of at most {MAX_TEXT} characters, got {_shown(value)}"
-        )
+        raise _Bad(f"{key}: expected a text of at most {MAX_TEXT} characters, got {_shown(value)}")
     return value
 
 
@@ -150,7 +148,7 @@ class _Files:
                 info = sf.info(str(path))
             except (sf.LibsndfileError, RuntimeError, TypeError) as e:
                 raise _Bad(
-                    f"{key}: {_shown(name)} is not a readable sound file "
+                    f"{key}: no sound that can be read in {_shown(name)} "
                     f"({' '.join(str(e).split())[-60:]})"
                 ) from None
             seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
