@@ -1,8 +1,8 @@
-"""A user's own task: its file, and what it adds to a trained model's vocabulary.
+"""User-defined tasks: the task file, and its additions to a trained model's vocabulary.
 
 A task file is one task as JSON (docs/tasks.md). The labels of its own spans are in
-``labels/SPAN.txt`` next to it, one a line, as in a model folder. ``corpus/recordings.py`` reads the
-recordings, ``lm/items.py`` makes training items of them.
+``labels/SPAN.txt`` next to it, one per line, as in a model folder. ``corpus/recordings.py`` reads
+the recordings, ``lm/items.py`` turns them into training items.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _OWN = (
     "duration",
     "caption",
     "audio_mask",
-)  # names that no label file may take
-_TAKEN = ("audio", "target", "split", "speaker")  # of a manifest's keys and an example's tracks
-_SEGMENTS = {"text": "phone", "caption": "caption"}  # modalities whose tokens are the model's own
+)  # names that a label file must not have
+_TAKEN = ("audio", "target", "split", "speaker")  # reserved keys of a manifest and track names
+_SEGMENTS = {"text": "phone", "caption": "caption"}  # modalities whose tokens are built in
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class UserTask:
 
 
 def read_user_tasks(paths: Iterable[str | Path]) -> dict[str, UserTask]:
-    """Task files by the tasks' names.
+    """Reads task files; returns the tasks by name.
 
-    Raises ValueError, in one line that begins with the file, for what cannot be trained.
+    Raises ValueError, in one line that begins with the file, for a task that cannot be trained.
     """
     found: dict[str, UserTask] = {}
     for path in paths:
@@ -81,7 +81,7 @@ def _read(path: Path) -> UserTask:
 
 
 def check_trainable(task: Task) -> None:
-    """That the trainer knows how to make sequences of it; ValueError."""
+    """Raises ValueError unless the trainer can build sequences of the task."""
     where = f"task {task.name}"
     if task.target != "audio" or task.length == "one":
         raise ValueError(
@@ -121,7 +121,7 @@ def check_trainable(task: Task) -> None:
 
 
 def _labels(path: Path, spec: Input) -> tuple[str, ...]:
-    """One label a line, each once.  Only the phones need no file."""
+    """The labels of a span, one per line without duplicates. Only the phones need no file."""
     if spec.segment == "phone":
         return ()
     if spec.segment in _OWN:
@@ -149,11 +149,12 @@ def extend(
     labels: Mapping[str, tuple[str, ...]],
     units: int,
 ) -> tuple[VocabularyConfig, dict[str, tuple[str, ...]]]:
-    """A model's vocabulary with all that the users' tasks need, and the labels of its spans.
+    """A model's vocabulary, extended for the user-defined tasks, and the labels of its spans.
 
-    ``known``: the tasks that the model does, ``labels`` those of its spans, ``units``: how many its
-    semantic tokenizer has (0: it has none). Raises ValueError, in one line, where a name is taken
-    or something is missing that a task file cannot bring.
+    ``known``: the tasks that the model does; ``labels``: those of its spans; ``units``: the number
+    of
+    its semantic units (0: it has none). Raises ValueError, in one line, where a name is taken, or
+    something is missing that a task file cannot provide.
     """
     vocabulary, labels = layout.vocabulary, dict(labels)
     for user in users:
