@@ -1,5 +1,6 @@
-"""The bundled model as a user meets it, in each weight format: seconds of speech a second, time to
-the first sound, prefill.
+"""Speed of the bundled model from text to sound, by weight format: realtime factor, time to the
+first
+chunk, prefill.
 
 The figures are those of ``uniaudio bench --json``; the formats take turns in every round.
 """
@@ -133,12 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=Path, default=bundled(), help="a model folder (the bundled one)"
     )
-    parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
+    parser.add_argument(
+        "--formats", default=",".join(FORMATS), help="formats to measure, comma-separated"
+    )
     parser.add_argument(
         "--onnx",
         type=Path,
         metavar="FOLDER",
-        help="what export onnx made of the same model, as another engine",
+        help="a folder by export onnx of the same model, measured as another engine",
     )
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="length of the timed speech (10)"

@@ -29,7 +29,7 @@ TITLES = {
     "tiny": "tiny model (a test of the benchmark)",
 }
 
-REFERENCES = ("native-int8", "native-int4")  # what the peers are compared with
+REFERENCES = ("native-int8", "native-int4")  # the engines that peers are compared with
 
 
 def label(engine: str) -> str:
@@ -49,8 +49,9 @@ def title(row: str) -> str:
 
 
 def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
-    """Part of the bandwidth measured in the same round that reading the weights once a step takes;
-    median over rounds.
+    """Fraction of the bandwidth of the same round that reading the weights once per step takes;
+    median
+    over rounds.
     """
     times = row["engines"][engine]["ms"]
     return median(
@@ -62,8 +63,10 @@ def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
 
 
 def value(name: str, row: Mapping[str, Any], engine: str) -> str:
-    """A cell: median and (min) of ms; for a context also how many times as long as 150 frames of
-    it, for the neighbour how many times as long as alone.
+    """A table cell: median and (min) in ms.
+
+    For a context also the ratio to the time at 150 frames; for a neighbour the ratio to the time
+    alone.
     """
     times = row["engines"].get(engine)
     if times is None:
@@ -83,7 +86,7 @@ def short(ms: float) -> str:
 
 
 def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> str:
-    """What one row gave, for the terminal."""
+    """The results of a row, for the terminal."""
     lines = [f"{title(name)}: bandwidth {median(row['bandwidth']):.1f} GB/s"]
     for engine in row["engines"]:
         size = checks[engine]["weight_bytes"]
@@ -100,7 +103,7 @@ def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> st
 
 
 def section(results: Mapping[str, Any]) -> str:
-    """Markdown of one model: times, ratios, fraction of the bandwidth, correctness."""
+    """Markdown section of a model: times, ratios, fraction of the bandwidth, correctness."""
     rows: dict[str, Any] = results["rows"]
     checks: dict[str, Any] = results["checks"]
     engines = [e for e in checks if any(e in r["engines"] for r in rows.values())]
