@@ -52,9 +52,9 @@ TEXTS = (
     "Where were you when the lights went out?",
 )
 EPILOG = """examples:
-  python benchmarks/accuracy.py                                   the bundled model and the v1 shape, all formats
+  python benchmarks/accuracy.py                   the bundled model and the v1 shape, all formats
   python benchmarks/accuracy.py --models base --formats int8,int4 --tokens data/tokens
-  python benchmarks/accuracy.py --write                           the tables into docs/benchmarks.md
+  python benchmarks/accuracy.py --write           write the tables to docs/benchmarks.md
 a format is the engine's dtype with + for each comma; kv= is the cache's: int8+local=int4+kv=int8
 """
 

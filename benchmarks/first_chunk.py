@@ -34,8 +34,9 @@ FIGURES = (
 EPILOG = """examples:
   python benchmarks/first_chunk.py
   python benchmarks/first_chunk.py --formats int8,int4 --rounds 3
-  python benchmarks/first_chunk.py --write                 the table into docs/benchmarks.md
-  uniaudio export onnx -o build/onnx; python benchmarks/first_chunk.py --onnx build/onnx --formats float32,int8
+  python benchmarks/first_chunk.py --write                 write the table to docs/benchmarks.md
+  uniaudio export onnx -o build/onnx
+  python benchmarks/first_chunk.py --onnx build/onnx --formats float32,int8
 a format is the engine's dtype with + for each comma; kv= is the key-value cache's
 """
 

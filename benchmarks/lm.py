@@ -56,20 +56,22 @@ CHECK_KNOWN, CHECK_STEPS = 16, 8
 # Largest rms error of logits, in units of their standard deviation, with which an engine still
 # counts as the same model.
 EXACT, ROUNDED = 1e-3, 0.3
-PAUSE = (
-    0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
-)
+# Seconds between engines: OpenMP threads of the last one spin for a tenth of a second.
+PAUSE = 0.15
 EPILOG = """examples:
-  python benchmarks/lm.py                                     all rows, all engines that are installed
+  python benchmarks/lm.py                                     all rows, all installed engines
   python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
   python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of a dtype)
   python benchmarks/lm.py --model base --rows 1@150
-  python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
-  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two rounds more
-  python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
-rows: STREAMS@CONTEXT; context@CONTEXT (one stream, and with 150 frames of context in the same round); prefill@FRAMES;
-neighbour@CONTEXT (one stream, alone and beside one busy process in the same round)
-peers: pip install torch onnxruntime onnx llama-cpp-python gguf (those that are absent are left out, and named)
+  python benchmarks/lm.py --prepare                           make weights and peer files only
+  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two more rounds
+  python benchmarks/lm.py --write                             write tables to docs/benchmarks.md
+rows:
+  STREAMS@CONTEXT
+  context@CONTEXT      one stream, compared with 150 frames of context in the same round
+  prefill@FRAMES
+  neighbour@CONTEXT    one stream, alone and next to one busy process in the same round
+peers: pip install torch onnxruntime onnx llama-cpp-python gguf; missing ones are skipped
 """
 
 
@@ -338,7 +340,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="v1: the UniAudio-v1 shape; base: the bundled model",
     )
     parser.add_argument("--rows", default=",".join(ROWS), help="rows to measure, comma-separated")
-    which = "comma-separated engines (default: all; for base native and torch, as the other peers need the v1 shape)"
+    which = (
+        "comma-separated engines (default: all; for base native and torch, as the other peers "
+        "need the v1 shape)"
+    )
     parser.add_argument("--engines", help=which)
     parser.add_argument("--frames", type=int, default=100, help="maximum frames per timing (100)")
     parser.add_argument(
