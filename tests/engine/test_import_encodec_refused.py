@@ -1,4 +1,4 @@
-"""EnCodec checkpoints that are refused: one line says what is wrong, and nothing is written."""
+"""Rejected EnCodec checkpoints: one line states the error, and nothing is written."""
 
 from __future__ import annotations
 

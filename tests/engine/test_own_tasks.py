@@ -1,5 +1,6 @@
-"""Tasks of a user's own: from a task file and a manifest of recordings, trainer and engine make the
-same sequence.
+"""User-defined tasks: from a task file and a manifest of recordings, trainer and engine build the
+same
+sequence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What pyproject.toml promises is there, and both distributions carry one version."""
+"""pyproject.toml is consistent with the repository, and both distributions have the same
+version.
+"""
 
 from __future__ import annotations
 

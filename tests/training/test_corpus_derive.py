@@ -1,4 +1,4 @@
-"""Pairs that are made of recordings: what the labels say of them is so."""
+"""Pairs derived from recordings have correct labels."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
-"""The corpus: remade bit for bit, resumed after a kill, split cleanly, and labels that say what is
-in the sound.
+"""The corpus: remade bit for bit, resumed after a kill, disjoint splits, and labels that match the
+sound.
 """
 
 import importlib.util

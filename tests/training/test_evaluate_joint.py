@@ -1,5 +1,6 @@
-"""The eleven judges: the truth passes, the floor fails, and what a model answers is kept apart from
-both.
+"""The metrics of the eleven tasks: the truth passes, the floor fails, and the model's answers are
+kept
+apart from both.
 """
 
 import json

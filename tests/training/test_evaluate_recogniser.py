@@ -1,4 +1,6 @@
-"""The phone recogniser: features, alignment, weights; and that it hears speech but not noise."""
+"""The phone recogniser: features, alignment, weights; it recognises speech, and nothing in
+noise.
+"""
 
 import numpy as np
 import pytest

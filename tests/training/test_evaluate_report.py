@@ -1,4 +1,6 @@
-"""The report's numbers: errors of a part, Frechet distances, joint against single-task models."""
+"""The numbers of the report: errors within a part, Fréchet distances, joint against single-task
+models.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The precision of a run follows the machine, and a resumed run keeps its own."""
+"""The precision of a run depends on the machine, and a resumed run keeps its own."""
 
 import pytest
 

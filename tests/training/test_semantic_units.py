@@ -1,4 +1,6 @@
-"""The judge of semantic units: maps to phones, bits, the speaker, two speakers, and the page."""
+"""The evaluation of semantic units: maps to phones, bits, the speaker, two speakers, and the
+page.
+"""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
-"""The command ``uniaudio-train``: its subcommands, their settings, and what is said where they are
-wrong.
+"""The command ``uniaudio-train``: its subcommands, their settings, and the errors for wrong
+ones.
 """
 
 import re

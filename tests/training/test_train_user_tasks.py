@@ -1,5 +1,6 @@
-"""What is wrong with a user's task, manifest or settings is said in one line, with what to do; and
-a vocabulary grows without moving.
+"""Errors in user-defined tasks, manifests and settings are one line with what to do; and a
+vocabulary
+grows without changing ids.
 """
 
 import dataclasses
