@@ -63,7 +63,9 @@ def _hall(label: Label) -> str:
 def _rain(label: Label) -> str:
     assert label.edit is not None
     begin, end = (t / SAMPLE_RATE for t in label.edit.source)
-    return f"rain; the corpus' instruction for it is “{label.caption}”, from {begin:.2f} to {end:.2f} s"
+    return (
+        f"rain; its instruction in the corpus is “{label.caption}”, from {begin:.2f} to {end:.2f} s"
+    )
 
 
 def _sentence(label: Label) -> str:
@@ -73,7 +75,7 @@ def _sentence(label: Label) -> str:
 
 
 def _song(label: Label) -> str:
-    return f"notes and words of “{label.tracks['target'].text}”, lengths to the half beat"
+    return f"notes and words of “{label.tracks['target'].text}”, lengths rounded to half beats"
 
 
 CLIPS = {
@@ -90,11 +92,10 @@ CLIPS = {
 SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
 TEMPO = 132  # beats per minute; one of the tempi of the corpus
 SCRIPTS = {
-    "play_stream.py": (
-        "speaks a text while it is made, as an app that plays it would: every chunk with the time "
-        "at which it came"
+    "play_stream.py": "plays speech while it is generated, and prints when each chunk arrives",
+    "convert_folder.py": (
+        "converts every recording of a folder to another voice, several at a time"
     ),
-    "convert_folder.py": "says every recording of a folder in another voice, several at once",
 }
 
 
@@ -165,19 +166,18 @@ def readme() -> str:
     ]
     scripts = [f"- `{name}` {what}." for name, what in SCRIPTS.items()]
     return (
-        "# Examples\n\nThe files that `uniaudio COMMAND --help` uses; `uniaudio examples` copies "
-        "them into `./examples`.\n\n"
-        "All sound is synthetic, 16 kHz mono, and drawn by the corpus' own code from its test "
-        "split (voices, sentences and seeds that are\n"
-        "in no training). `python -m uniaudio_training.corpus.examples --out examples` makes it "
-        "again, and this page with it; shard\n"
-        '`TASK-test-0000` below is `ShardSpec(TASK, "test", 0, seed=0)` of '
-        "`uniaudio_training/corpus/shards.py`.\n\n"
-        "| file | what it is | drawn as | made from |\n|---|---|---|---|\n"
+        "# Examples\n\nThe files used in the examples of `uniaudio COMMAND --help`; `uniaudio "
+        "examples` copies them into `./examples`.\n\n"
+        "All sound is synthetic, 16 kHz mono, made by the corpus code from its test split: its "
+        "voices, sentences\nand seeds are not used in training. Shard `TASK-test-0000` below is\n"
+        '`ShardSpec(TASK, "test", 0, seed=0)` of `uniaudio_training/corpus/shards.py`.\n'
+        "`python -m uniaudio_training.corpus.examples --out examples` makes the files and this "
+        "page.\n\n"
+        "| file | contents | track | made from |\n|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nLicences of what they are made from:\n\n"
+        + "\n\nLicences of the sources:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n\nTwo programs that use the public API only, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Make the files of examples/ again.",
         epilog="example: python -m uniaudio_training.corpus.examples --out examples",
     )
-    parser.add_argument("--out", required=True, type=Path, help="their folder")
+    parser.add_argument("--out", required=True, type=Path, help="target folder")
     out: Path = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, clip in CLIPS.items():
