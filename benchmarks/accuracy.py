@@ -256,7 +256,7 @@ def section(results: dict[str, Any]) -> str:
         "MB / frame",
         "rms error",
         "max error",
-        "best id the same",
+        "best id agrees",
         "nats",
         "change",
         "divergence",

@@ -217,7 +217,7 @@ def section(name: str, results: dict[str, Any]) -> str:
         "× realtime",
         "seconds a second",
         "first chunk, ms",
-        "ms / frame, all in",
+        "ms / frame, total",
         "bound: weights / bandwidth, ms",
         "fraction",
     ]
@@ -227,10 +227,10 @@ def section(name: str, results: dict[str, Any]) -> str:
             f"{results['date']}, {common.machine_line(results['machine'])}; {results['threads']} "
             f"threads, seed {results['seed']}, uniaudio-engine "
             f"{results['version']}; random weights, {results['seconds']:g} s of sound, medians of "
-            f"{results['rounds']} rounds; bandwidth {read:.0f} GB/s.  "
-            "tts: 60 phones and a prompt of 3 s; se: the whole of the noisy speech is encoded "
-            "and heard before the first frame.  "
-            "Everything counts: encoding, prefill, every frame, decoding.",
+            f"{results['rounds']} rounds; bandwidth {read:.0f} GB/s. "
+            "tts: 60 phones and a prompt of 3 s; se: all of the noisy speech is encoded and "
+            "prefilled before the first frame. "
+            "All times are included: encoding, prefill, frames, decoding.",
             common.table(head, rows),
             f"Command: `python benchmarks/imported.py --model {name}`, then the same with "
             "`--write`.",

@@ -127,10 +127,10 @@ def section(results: Mapping[str, Any]) -> str:
         f"rounds; {'; '.join(versions)}. Measured in the same rounds: "
         f"memory reads {median(bandwidths):.1f} GB/s (from {min(bandwidths):.1f} to "
         f"{max(bandwidths):.1f}), {peaks}.",
-        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). "
-        "Longer contexts: × the time at 150 frames in the same round. *busy neighbour*: time "
-        "beside one process that "
-        "computes without pause, over the time without it in the same round.",
+        "Times in ms per 20 ms frame of all streams together, or per prefill: median (min). Longer "
+        "contexts also have the ratio to the time at 150 frames in the same round. *busy "
+        "neighbour*: time next to one process that computes continuously, relative to the time "
+        "without it in the same round.",
         common.table(
             ["engine", "MB of weights / frame", *map(title, rows)],
             [
@@ -146,8 +146,8 @@ def section(results: Mapping[str, Any]) -> str:
     steps = [n for n in timed if not n.startswith("prefill")]
     if steps and natives:
         out += [
-            "Weight bytes of a frame / time, as a part of the bandwidth measured in the same "
-            "round (above 1: weights came from the cache):",
+            "Weight bytes per frame / time, relative to the bandwidth measured in the same round "
+            "(above 1: weights came from the cache):",
             common.table(
                 ["engine", *map(title, steps)],
                 [
@@ -168,7 +168,7 @@ def section(results: Mapping[str, Any]) -> str:
     for native in [n for n in natives if n in REFERENCES] or natives[:1]:
         if peers and timed:
             out += [
-                f"Times as long as {label(native)} (within rounds, median):",
+                f"Time relative to {label(native)} (within rounds, median):",
                 common.table(
                     ["peer", *map(title, timed)],
                     [
@@ -178,11 +178,11 @@ def section(results: Mapping[str, Any]) -> str:
                 ),
             ]
     out += [
-        "That all compute the same model: error of the logits of stepped frames against the "
-        "native float32 ones, in units of their standard "
-        "deviation, and how often the best id is the same.",
+        "Check that all engines compute the same model: error of the logits of stepped frames "
+        "against native float32, in units of their standard deviation, and how often the best id "
+        "agrees.",
         common.table(
-            ["engine", "rms", "max", "best id the same"],
+            ["engine", "rms", "max", "best id agrees"],
             [
                 [
                     label(e),
