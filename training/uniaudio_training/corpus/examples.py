@@ -166,10 +166,10 @@ def readme() -> str:
     ]
     scripts = [f"- `{name}` {what}." for name, what in SCRIPTS.items()]
     return (
-        "# Examples\n\nThe files used in the examples of `uniaudio COMMAND --help`; `uniaudio "
-        "examples` copies them into `./examples`.\n\n"
+        "# Examples\n\nThe files used in the examples of `uniaudio COMMAND --help`. `uniaudio "
+        "examples` copies them into\n`./examples`.\n\n"
         "All sound is synthetic, 16 kHz mono, made by the corpus code from its test split: its "
-        "voices, sentences\nand seeds are not used in training. Shard `TASK-test-0000` below is\n"
+        "voices,\nsentences and seeds are not used in training. Shard `TASK-test-0000` below is\n"
         '`ShardSpec(TASK, "test", 0, seed=0)` of `uniaudio_training/corpus/shards.py`.\n'
         "`python -m uniaudio_training.corpus.examples --out examples` makes the files and this "
         "page.\n\n"

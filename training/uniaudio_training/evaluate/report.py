@@ -210,10 +210,10 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
     """Two tables: one row per task with goals and reference values, and all measures."""
     out = [
         f"Written by `{command}`",
-        f"({about}; the number of examples is in parentheses). Intervals: 95 %, by bootstrap "
-        "over items. *Ceiling*: the truth through the codec with",
-        "the LM's codebooks. **Floor*: a model that does nothing. *Truth*: the "
-        "original recordings, measured alike.",
+        f"({about}; the number of examples is in parentheses).",
+        "Intervals: 95 %, by bootstrap over items. *Ceiling*: the truth through the codec with the",
+        "LM's codebooks. *Floor*: a model that does nothing. *Truth*: the original recordings,",
+        "measured alike.",
         "",
         "| task | measures, answers | value (95 % interval) | goal | at least | verdict |",
         "|---|---|---|---|---|---|",

@@ -168,7 +168,7 @@ _PITCHES = {
 
 
 def pitch_word(name: str, x: Floats) -> str:
-    """ "low", "medium" or "high", as the corpus calls the pitch of bells, beeps, sirens and engines.
+    """The corpus's word for the pitch of a bell, beep, siren or engine: "low", "medium" or "high".
 
     "" for silence.
     """

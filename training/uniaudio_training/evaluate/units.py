@@ -338,9 +338,9 @@ training.
 
 {table}
 
-- The map from unit to phone is counted on training clips. Phone error: each frame has the most likely
-  phone of its unit, single outliers are removed, and repeats are merged, so that a phone said twice
-  in a row counts as an error. Bits: a lower bound of the mutual information (see `Map.bits`).
+- The map from unit to phone is counted on training clips. Phone error: each frame gets the most
+  likely phone of its unit, single outliers are removed, and repeats are merged, so that a phone said
+  twice in a row counts as an error. Bits: a lower bound of the mutual information (see `Map.bits`).
 - Speaker named from 3 s: the best of naive Bayes and three logistic regressions on histograms of
   units, fitted on half of the clips. Some of the information is in the habits of the voices (pace,
   pauses, reduced vowels): the last column has the accuracy from the true phones alone.
