@@ -1,6 +1,5 @@
 """Accuracy of each weight format (and format of the key-value cache) against native float32;
-nothing is
-timed.
+nothing is timed.
 
 The bundled model is measured on its own float32 speech at default settings and, with ``--tokens``,
 on validation speech that was tokenized for training. The v1 shape has random weights, and is
@@ -69,8 +68,8 @@ class Item:
 
 
 def own_speech(seed: int, sentences: int) -> Iterator[Item]:
-    """Sentences spoken by the bundled model in float32 at its default settings, with its voices
-    in turn.
+    """Sentences spoken by the bundled model in float32 at its default settings, with its voices in
+    turn.
     """
     engine = Engine.from_pretrained(bundled(), dtype="float32")
     layout = engine.layout
@@ -107,8 +106,7 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
 
 def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
     """Validation speech tokenized by ``uniaudio-train tokenize``; each clip is prompted with
-    another clip
-    of its speaker.
+    another clip of its speaker.
     """
     from uniaudio_training.lm.items import read_items
 

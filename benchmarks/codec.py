@@ -4,10 +4,9 @@
 Measures the v1-shaped SEANet codec (random weights) and the bundled spectral codec on 4 s clips and
 on single 20 ms frames, residual vector quantization alone, and the real FFT. The latter is compared
 with pocketfft in NumPy (one transform at a time, as in the codec) and in SciPy, if installed
-(several
-at a time). Every figure is the median of the repeats. GFLOP/s count a multiply-add as two, and are
-compared with the peak of multiply-adds on registers measured in the same run. Codes and samples of
-the streams are checked against the one-shot calls.
+(several at a time). Every figure is the median of the repeats. GFLOP/s count a multiply-add as two,
+and are compared with the peak of multiply-adds on registers measured in the same run. Codes and
+samples of the streams are checked against the one-shot calls.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ LM_CODEBOOKS = {"v1": 3, "bundled": 4}  # the number of codebooks that the LM us
 
 def v1_weights(seed: int = 0) -> dict[str, np.ndarray]:
     """Random float32 weights by tensor name, scaled so that signals keep their magnitude through
-    the
-    layers.
+    the layers.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -79,9 +77,7 @@ def seanet_macs(c: CodecConfig) -> tuple[float, float]:
 
 
 def spectral_macs(c: CodecConfig) -> tuple[float, float]:
-    """Multiply-adds per second of audio of the spectral family: (encoder, decoder), without
-    FFTs.
-    """
+    """Multiply-adds per second of audio in the spectral family: (encoder, decoder), no FFTs."""
     assert c.spectral is not None
     s = c.spectral
     encoder_in = (s.encoder_window // 2 + 1) * 3 * s.encoder_subframes
@@ -113,8 +109,7 @@ def stream_frames(
     codec: _C.Codec, x: np.ndarray, codes: np.ndarray, pcm: np.ndarray
 ) -> dict[str, list[float]]:
     """Milliseconds per frame of one encoder and one decoder stream: in turn, as in live conversion,
-    and
-    each alone.
+    and each alone.
     """
     k, size = codes.shape[0], codec.frame_size
     times: dict[str, list[float]] = {"encode": [], "decode": [], "both": []}

@@ -1,6 +1,5 @@
 """Shared by all benchmarks: description and measured peaks of the machine, results on disk, tables
-in
-docs.
+in docs.
 
 Host names, users and paths are never recorded.
 """

@@ -58,8 +58,7 @@ SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and the number of codebooks us
 
 def random_weights(c: CodecConfig) -> dict[str, np.ndarray]:
     """Random float32 weights by tensor name, scaled so that signals keep their magnitude through
-    the
-    layers.
+    the layers.
     """
     rng = np.random.default_rng(0)
     weights = {}

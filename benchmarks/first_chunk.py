@@ -1,6 +1,5 @@
 """Speed of the bundled model from text to sound, by weight format: realtime factor, time to the
-first
-chunk, prefill.
+first chunk, prefill.
 
 The figures are those of ``uniaudio bench --json``; the formats take turns in every round.
 """

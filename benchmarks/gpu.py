@@ -1,10 +1,8 @@
 """Benchmarks of the CUDA module on one GPU: lower bounds, times, parity, soak. ``gpu.sh`` builds
-the
-module and runs this.
+the module and runs this.
 
 ``--floors`` needs no GPU: it prints the bytes of weights that a frame has to read, and the time
-this
-takes at a given bandwidth. Parts that cannot run are skipped and reported.
+this takes at a given bandwidth. Parts that cannot run are skipped and reported.
 """
 
 from __future__ import annotations
@@ -89,8 +87,7 @@ def shapes() -> list[Shape]:
 
 def frame_bytes(shape: Shape, dtype: str) -> int:
     """Bytes of matrices read by one frame: the global stack once, the local stack and the needed
-    rows of
-    the head K times.
+    rows of the head K times.
     """
     c, total = shape.config, 0
     for name, dims in lm_shapes(c).items():
@@ -168,8 +165,8 @@ def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
 
 
 def time_frames(lm: Any, shape: Shape, streams: int, frames: int, repeats: int) -> dict[str, float]:
-    """µs per frame of all streams, measured around ``generate``: includes launches, arguments
-    and results.
+    """µs per frame of all streams, measured around ``generate``: includes launches, arguments and
+    results.
     """
     known = prefix(shape, 150, 0)
     sessions = [lm.session(150 + 16 + frames * repeats) for _ in range(streams)]
@@ -293,8 +290,7 @@ def first_audio(out: dict[str, Any]) -> None:
 
 def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
     """Time of a frame with the torch modules, eager and as a CUDA graph (bfloat16, one stream, no
-    cache
-    growth).
+    cache growth).
     """
     try:
         import torch

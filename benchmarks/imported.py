@@ -1,6 +1,5 @@
 """Speed of an imported UniAudio model from input to samples: prompt and phones (or noisy speech)
-in,
-samples out, including the codec.
+in, samples out, including the codec.
 
 The weights are random, in the shape of the released model ("v1": 180 M parameters) or of the
 repository's 1 B recipe ("1b"), in a folder as written by ``uniaudio import uniaudio``. Speed does

@@ -1,9 +1,8 @@
 """The language model compared with its peers: ms per 20 ms frame by streams and context, prefill,
-and
-the effect of a busy neighbour.
+and the effect of a busy neighbour.
 
-Every engine runs in its own process with the same weights. Engines take turns in every round
-(A B C, A B C, ...), so that other load on the machine affects all of them; ratios are taken within
+Every engine runs in its own process with the same weights. Engines take turns in every round (A B
+C, A B C, ...), so that other load on the machine affects all of them; ratios are taken within
 rounds. Before timing, the logits of each engine, from the steps that are timed, are compared with
 the native float32 ones. Bandwidth and arithmetic peaks are measured in the same rounds.
 
@@ -161,8 +160,7 @@ def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict
     """Times of every engine over ``args.rounds`` rounds.
 
     ``ms`` is per frame, or of the whole prefill. ``base`` is the reference of a context or a
-    neighbour,
-    measured just before.
+    neighbour, measured just before.
     """
     say(f"{args.model} {row.name}")
     room = find_model(args.model).config.max_frames - row.context - 4

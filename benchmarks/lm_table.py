@@ -50,8 +50,7 @@ def title(row: str) -> str:
 
 def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
     """Fraction of the bandwidth of the same round that reading the weights once per step takes;
-    median
-    over rounds.
+    median over rounds.
     """
     times = row["engines"][engine]["ms"]
     return median(

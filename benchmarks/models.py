@@ -49,8 +49,8 @@ class Model:
     allowed: tuple[tuple[tuple[int, int], ...], ...]
 
     def rows(self, slot: int) -> NDArray[np.int64]:
-        """The ids that slot ``slot`` may emit, ascending: the rows of the output head that a
-        frame needs.
+        """The ids that slot ``slot`` may emit, ascending: the rows of the output head that a frame
+        needs.
         """
         return np.concatenate(
             [np.arange(start, start + size) for start, size in sorted(self.allowed[slot])]
@@ -126,8 +126,7 @@ def split_format(text: str) -> tuple[str, dict[str, str]]:
     options.
 
     ``+`` stands for the comma in the engine's strings. ``kv=`` is the format of the key-value
-    cache; the
-    engine's default depends on the weights. Example: ``int8+local=int4+kv=float32``.
+    cache; the engine's default depends on the weights. Example: ``int8+local=int4+kv=float32``.
     """
     parts = text.split("+")
     kv = [p.removeprefix("kv=") for p in parts if p.startswith("kv=")]
@@ -148,8 +147,7 @@ def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.f
 
 def cache_folder(model: Model, seed: int, cache: Path) -> Path:
     """Folder of a model's derived files (weights, graphs of peers), named by a hash of
-    configuration and
-    seed, so that it is never stale.
+    configuration and seed, so that it is never stale.
     """
     recipe = hashlib.sha256(f"{model.json} {model.allowed} {V1_LOGIT_STD}".encode()).hexdigest()[
         :10
@@ -161,9 +159,7 @@ def cache_folder(model: Model, seed: int, cache: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path`` on success; several processes may write the same
-    file.
-    """
+    """A temporary name that becomes ``path`` on success, safe with several writers."""
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part
@@ -174,8 +170,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]]:
     """Normal weights with residual outputs scaled by depth (GPT-2's initialisation), and biases and
-    norms
-    near 0 and 1.
+    norms near 0 and 1.
     """
     rng = np.random.default_rng(seed)
     out = {}

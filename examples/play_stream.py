@@ -1,6 +1,5 @@
 """Plays speech while it is generated: prints when each chunk arrives, and writes all of them as a
-WAV
-file.
+WAV file.
 
 An app passes each chunk to its sound device. What matters is when the first chunk arrives, and
 whether a later one arrives after it is due. Both are printed, one line per chunk.

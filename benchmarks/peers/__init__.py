@@ -1,4 +1,3 @@
 """The engines that are timed side by side, each in its own process: their thread pools spin and
-would
-disturb each other.
+would disturb each other.
 """

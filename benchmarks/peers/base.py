@@ -1,8 +1,7 @@
 """The interface of an engine under test, and its name.
 
 A *cell* is a number of streams with a number of frames of context. All engines have the same
-weights
-and compute the same function, which ``logits`` verifies by the steps that ``frames`` times.
+weights and compute the same function, which ``logits`` verifies by the steps that ``frames`` times.
 """
 
 from __future__ import annotations
@@ -47,8 +46,7 @@ class Peer(Protocol):
 
     def frames(self, count: int) -> float:
         """Seconds for ``count`` frames of every stream after the prepared context, including the
-        choice of
-        ids.
+        choice of ids.
         """
 
     def prefill(self, count: int) -> float:
@@ -56,8 +54,7 @@ class Peer(Protocol):
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
         """Teacher-forced logits [T - known, K, R] of frames[known:], step by step after a prefill
-        of ``known``
-        frames.
+        of ``known`` frames.
         """
 
     def weight_bytes(self) -> int:

@@ -1,13 +1,10 @@
 """llama.cpp (through llama-cpp-python) with the same sizes and weights: a gpt2 model for each
-stack, the
-local one stepped K times.
+stack, the local one stepped K times.
 
 Only the v1 shape fits that architecture (layer norm, GELU, learned positions, biases). Two
 differences remain: llama.cpp's GELU is the tanh approximation, and the local model has one head
-(the
-rows of slot 0) for all slots, at the same cost. Embedding and bridge are computed in NumPy. q8_0
-and
-q4_K are its formats, applied to every matrix; the cache has its default, float16.
+(the rows of slot 0) for all slots, at the same cost. Embedding and bridge are computed in NumPy.
+q8_0 and q4_K are its formats, applied to every matrix; the cache has its default, float16.
 """
 
 from __future__ import annotations
@@ -155,8 +152,8 @@ class Context:
         llama_cpp.llama_free(self.ctx)
 
     def run(self, x: NDArray[np.float32], places: NDArray, streams: NDArray, all_out: bool) -> None:
-        """x [n, width] at ``places`` [n] of the sequences ``streams`` [n]; computes all outputs,
-        or the last.
+        """x [n, width] at ``places`` [n] of the sequences ``streams`` [n]; computes all outputs, or
+        the last.
         """
         n, b = len(x), self.batch
         b.n_tokens = n
@@ -228,9 +225,7 @@ class LlamaPeer:
     def step(
         self, last: NDArray, at: int, forced: NDArray | None = None, out: list | None = None
     ) -> NDArray:
-        """The frames [B, K] after ``last`` [B, K] at position ``at``: the best ids, or
-        ``forced``.
-        """
+        """The frames [B, K] that follow ``last`` [B, K] at ``at``: the best ids, or ``forced``."""
         b = len(last)
         streams = np.arange(b)
         self.global_.run(self.embed(last), np.full(b, at), streams, True)
@@ -250,9 +245,7 @@ class LlamaPeer:
         return np.stack(chosen, axis=1)
 
     def open(self, streams: int, room: int, hidden: bool = False) -> None:
-        """Contexts of both stacks; with ``hidden``, the local one also returns its hidden
-        states.
-        """
+        """Contexts of both stacks; with ``hidden``, the local one also returns hidden states."""
         self.global_ = Context(self.files["global"], streams, room, True)
         self.local = Context(self.files["local"], streams, self.c.num_codebooks, hidden)
 

@@ -78,8 +78,7 @@ class Native:
 
     def greedy_agreement(self, known: int, count: int) -> float:
         """Share of greedily generated ids that are the best of the teacher-forced pass, which shows
-        that the
-        timed steps compute the same function.
+        that the timed steps compute the same function.
         """
         frames = self.model.frames(known, self.seed)
         aligned = self.model.aligned(known + count)

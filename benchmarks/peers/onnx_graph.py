@@ -1,6 +1,5 @@
 """The same model as ONNX graphs, written node by node: one global step, one local step, one head
-per
-slot.
+per slot.
 
 Attention is ONNX Runtime's GroupQueryAttention on key-value buffers updated in place (the operator
 of its own generation library). int8 is ``onnxruntime.quantization.quantize_dynamic`` per channel;
@@ -146,8 +145,7 @@ class Graph:
 
 def global_graph(model: Model, w: Weights) -> Graph:
     """ids [B, T, K] (and aligned rows [B, T, S]) of known frames -> ``h`` [B, K or 1, local width]
-    of the
-    last one, after the bridge.
+    of the last one, after the bridge.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", "T", c.num_codebooks])
@@ -176,8 +174,7 @@ def local_graph(model: Model, w: Weights) -> Graph:
     """ids [B, 1] of the previous slot and ``h`` [B, 1, width] -> hidden ``y`` [B, 1, width].
 
     The input is their sum. For prefix conditioning the caller passes zeros for the one that a slot
-    does
-    not have.
+    does not have.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", 1])
@@ -190,8 +187,8 @@ def local_graph(model: Model, w: Weights) -> Graph:
 
 
 def head_graph(model: Model, w: Weights, slot: int) -> Graph:
-    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and the ``best``
-    [B] of them.
+    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and the ``best`` [B]
+    of them.
     """
     g = Graph({"head.weight": w["head.weight"][model.rows(slot)]})
     y = g.input("y", TensorProto.FLOAT, ["B", 1, model.config.local.width])

@@ -1,6 +1,5 @@
 """ONNX Runtime on the graphs of ``onnx_graph``: one thread pool for all of them, key-value buffers
-bound
-once and updated in place.
+bound once and updated in place.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ class OnnxPeer:
         self.bytes = sum(self._weight_bytes(n, p) for n, p in paths.items())
 
     def _weight_bytes(self, name: str, path) -> int:
-        """Bytes read per frame: the local graph runs K times; embeddings and positions are not
-        read whole.
+        """Bytes read per frame: the local graph runs K times; embeddings and positions are not read
+        whole.
         """
         uses = self.c.num_codebooks if name == "local" else 1
         tables = ("embed", "positions", "aligned_rows", "cos", "sin")

@@ -37,8 +37,7 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 class Packed(nn.Module):
     """A linear layer with its weight in oneDNN's layout, as in ``torch.compile`` with freezing: up
-    to twice
-    as fast.
+    to twice as fast.
     """
 
     def __init__(self, source: nn.Linear) -> None:
@@ -107,8 +106,7 @@ class Block(nn.Module):
         self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim]
-        are written
-        there. T > 1 only from position 0.
+        are written there. T > 1 only from position 0.
         """
         b, t, d = x.shape
         parts = self.qkv(self.attn_norm(x)).split(self.sizes, dim=-1)
@@ -183,8 +181,7 @@ class TorchLM(nn.Module):
 
     def begin(self, streams: int, room: int) -> None:
         """Caches for ``streams`` sequences of ``room`` frames, filled with random numbers as if
-        there were
-        context.
+        there were context.
         """
         self.at = 0
         self.cache, self.local_cache = (

@@ -1,6 +1,4 @@
-"""An engine in its own process, driven through a pipe; the parent lets one engine work at a
-time.
-"""
+"""An engine in its own process, driven through a pipe; only one engine works at a time."""
 
 from __future__ import annotations
 
@@ -35,8 +33,7 @@ def missing(kind: str) -> str:
 
 def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
     """Child process: makes the engine, then answers (method, arguments) with (True, value) or
-    (False,
-    message).
+    (False, message).
     """
     try:
         module, name, _ = KINDS[spec.kind]
@@ -98,8 +95,7 @@ def _environment(threads: int) -> Iterator[None]:
     """Sets thread counts for libraries that read them at load.
 
     OpenBLAS (NumPy) gets one thread: it only does the glue around a peer, and idle threads would
-    spin
-    next to those of the peer.
+    spin next to those of the peer.
     """
     before = {k: os.environ.get(k) for k in (*_THREADS, "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)), OPENBLAS_NUM_THREADS="1")

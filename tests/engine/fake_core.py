@@ -2,8 +2,7 @@
 
 It keeps the contract that the engine relies on: the same seed gives the same tokens however
 generation is split, and a decoder holds back its look-ahead until it is flushed. It rejects the
-same
-input as the real core.
+same input as the real core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Run by test_lm_parity in a separate process, since the instruction set is chosen once: parity,
-and
-digests of int8 and int4 results.
+and digests of int8 and int4 results.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Sound files from pipes and streams, with wrong or missing header fields: all samples are read,
-and
-truncated files are rejected or noted.
+and truncated files are rejected or noted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Classifier-free guidance: ids are sampled from unconditional + scale (conditional -
-unconditional)
-logits, and the unconditional sequence of the engine lacks only the caption.
+unconditional) logits, and the unconditional sequence of the engine lacks only the caption.
 """
 
 from __future__ import annotations

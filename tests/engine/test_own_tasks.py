@@ -1,6 +1,5 @@
 """User-defined tasks: from a task file and a manifest of recordings, trainer and engine build the
-same
-sequence.
+same sequence.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Tasks of models in the layout of the UniAudio repository: exact token sequences, length rules,
-and
-rejected input.
+and rejected input.
 
 The folder is built by hand, in the layout that ``uniaudio import uniaudio`` writes. The core is the
 fake one, whose sessions record their input, and for the end token the real one.

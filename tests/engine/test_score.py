@@ -1,6 +1,5 @@
 """Scores: text, MIDI and MusicXML give the same notes; words and phones fill them to the frame;
-invalid
-scores are rejected.
+invalid scores are rejected.
 """
 
 from __future__ import annotations

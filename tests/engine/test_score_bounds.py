@@ -1,6 +1,5 @@
 """Hostile score files: work grows linearly with the file, and what cannot be a score is rejected
-before
-it is unpacked.
+before it is unpacked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Text in the engine and on the command line: pauses, rates, user pronunciations, word times, and
-text
-from standard input.
+text from standard input.
 """
 
 from __future__ import annotations

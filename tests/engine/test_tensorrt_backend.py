@@ -1,6 +1,5 @@
 """The TensorRT backend with stand-ins for its libraries: everything above ``trt_api.py``, and the
-logic
-of that module; not the libraries.
+logic of that module; not the libraries.
 """
 
 from __future__ import annotations

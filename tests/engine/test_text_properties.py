@@ -1,6 +1,5 @@
 """Properties of any text: tokens are not joined, nothing meaningful is dropped, every word knows
-its
-origin, and work grows linearly with the length.
+its origin, and work grows linearly with the length.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Torch files made by hand: pickles assembled from opcodes, so that they can contain what torch
-never
-writes.
+never writes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""pyproject.toml is consistent with the repository, and both distributions have the same
-version.
-"""
+"""pyproject.toml matches the repository, and both distributions have the same version."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The metrics of the eleven tasks: the truth passes, the floor fails, and the model's answers are
-kept
-apart from both.
+kept apart from both.
 """
 
 import json

@@ -1,6 +1,4 @@
-"""The phone recogniser: features, alignment, weights; it recognises speech, and nothing in
-noise.
-"""
+"""The phone recogniser: features, alignment, weights; speech is recognised, noise is not."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,5 @@
 """The SEANet torch module against EncodecModel of ``transformers`` with random weights:
-bit-identical in
-all its configurations.
+bit-identical in all its configurations.
 
 Runs where transformers is installed; nothing else in the project needs it.
 """

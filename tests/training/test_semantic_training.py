@@ -1,6 +1,5 @@
 """Training and evaluation of the semantic tokenizer on an artificial language: phone p is a noise
-band,
-its speakers are levels.
+band, its speakers are levels.
 """
 
 import json

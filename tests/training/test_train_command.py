@@ -1,6 +1,4 @@
-"""The command ``uniaudio-train``: its subcommands, their settings, and the errors for wrong
-ones.
-"""
+"""The command ``uniaudio-train``: its subcommands, their settings, and its errors."""
 
 import re
 import subprocess

@@ -1,6 +1,5 @@
 """Errors in user-defined tasks, manifests and settings are one line with what to do; and a
-vocabulary
-grows without changing ids.
+vocabulary grows without changing ids.
 """
 
 import dataclasses

@@ -24,8 +24,8 @@ COLUMNS = ("model", "source", "codec")
 
 
 def distances(engine: Engine, name: str, row: dict[str, str], folder: Path) -> dict[str, float]:
-    """Distances to the target of one line: the model's answer, the source, the target through
-    the codec.
+    """Distances to the target of one line: the model's answer, the source, the target through the
+    codec.
     """
     task, rate = engine.task(name), engine.sample_rate
     sounds = {i.name for i in task.inputs if i.modality in ("voice", "audio", "units", "context")}

@@ -22,9 +22,7 @@ TASK = "effect"
 
 
 def megaphone(x: np.ndarray) -> np.ndarray:
-    """x [N] band-limited to 500 to 3500 Hz, clipped at 3 % of its peak, at its original
-    loudness.
-    """
+    """x [N] band-limited to 500 to 3500 Hz, clipped at 3 % of its peak, at its old loudness."""
     y = sosfiltfilt(butter(2, (500, 3500), "bandpass", fs=SAMPLE_RATE, output="sos"), x)
     peak = 0.03 * np.abs(y).max()
     y = np.clip(y, -peak, peak)

@@ -65,8 +65,7 @@ def write_folder(
     """Writes a model folder with bfloat16 weights.
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
-    and so
-    is the caption tokenizer unless ``captions`` is given.
+    and so is the caption tokenizer unless ``captions`` is given.
     """
     if codec_run is not None:
         codec = load_codec(codec_run)

@@ -26,8 +26,7 @@ def write_semantic_config(config: SemanticConfig, folder: str | Path) -> None:
 
 def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
     """The codec of a run folder, in evaluation mode; with ``averaged``, its averaged weights if it
-    has
-    them.
+    has them.
 
     Raises FileNotFoundError where the folder has no checkpoint yet.
     """

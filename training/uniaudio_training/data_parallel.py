@@ -1,6 +1,5 @@
 """Data-parallel training: each process computes a share of a step's items, gradients are averaged,
-and
-weights stay bit-identical.
+and weights stay bit-identical.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ class Team:
         """Averages the gradients over the processes; a missing one counts as 0.
 
         Returns whether any process wants to stop, and the mean of ``share`` (the finished part of
-        the run),
-        so that all processes follow one clock.
+        the run), so that all processes follow one clock.
         """
         if self.size == 1:
             return stopping, share

@@ -135,8 +135,7 @@ class Run:
     """A run folder: ``checkpoint.pt`` (all parts, step, random states) and ``tensorboard/``.
 
     As a context manager it handles SIGTERM and Ctrl-C: the run stops after the current step and
-    writes
-    a last checkpoint. Only the process that ``leads`` writes.
+    writes a last checkpoint. Only the process that ``leads`` writes.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
 """Compact storage of weights: matrices as int8 with a scale per row, the rest as float16, in files
-of
-limited size.
+of limited size.
 
 For transferring weights and resuming from them; a model folder has its own formats
 (``storage/folder.py``). The mean error of a row is 1/400 of its largest weight.

@@ -40,8 +40,7 @@ def time_products(device: torch.device, repeats: int = 5) -> dict[torch.dtype, f
     """Seconds of the products of a layer, forward and backward under autocast, by dtype.
 
     The best of ``repeats`` rounds of both, after a warm-up round that selects kernels. On a CPU it
-    is
-    the computing time of one thread, which other processes hardly affect.
+    is the computing time of one thread, which other processes hardly affect.
     """
     x, weight = torch.ones(512, 256, device=device), torch.ones(704, 256, device=device)
     best = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
@@ -74,8 +73,7 @@ def choose(
     """Selects the arithmetic of a run in ``folder``; reports the choice and its reason in one line.
 
     ``wanted`` float32 or bfloat16 is used as it is. ``auto`` is the precision of the run's
-    checkpoint
-    or, for a new run, the faster one on ``device``.
+    checkpoint or, for a new run, the faster one on ``device``.
     """
     if wanted != "auto":
         say(f"precision: {wanted}, from the settings")
@@ -113,8 +111,7 @@ class Muon(torch.optim.Muon):
     """Muon with a configurable dtype of the orthogonalization.
 
     torch's version always uses bfloat16 (the method: arXiv 2502.16982). With that ``dtype`` this
-    one
-    gives the same bits. The state is that of torch's.
+    one gives the same bits. The state is that of torch's.
     """
 
     def __init__(

@@ -49,9 +49,7 @@ def require(ok: bool, name: str, expected: str, got: object) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 that also reads numbers without a point, such as 2e-4, which YAML takes for
-    strings.
-    """
+    """YAML 1.1 that also reads numbers without a point, such as 2e-4 (a string in YAML 1.1)."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in _Loader.yaml_implicit_resolvers.items()}
@@ -66,8 +64,7 @@ def read_settings(
     """Reads settings from a YAML file; each "NAME=VALUE" of ``overrides`` replaces a value.
 
     Raises ConfigError, in one line, for a file that is not a mapping, an unknown name, and a value
-    of
-    the wrong type or out of range.
+    of the wrong type or out of range.
     """
     try:
         data = _yaml(Path(path).read_text(encoding="utf-8"))

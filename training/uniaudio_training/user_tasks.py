@@ -152,9 +152,8 @@ def extend(
     """A model's vocabulary, extended for the user-defined tasks, and the labels of its spans.
 
     ``known``: the tasks that the model does; ``labels``: those of its spans; ``units``: the number
-    of
-    its semantic units (0: it has none). Raises ValueError, in one line, where a name is taken, or
-    something is missing that a task file cannot provide.
+    of its semantic units (0: it has none). Raises ValueError, in one line, where a name is taken,
+    or something is missing that a task file cannot provide.
     """
     vocabulary, labels = layout.vocabulary, dict(labels)
     for user in users:

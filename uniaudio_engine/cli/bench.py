@@ -39,8 +39,8 @@ def measure(
     """All figures of ``uniaudio bench``; times in ms are medians of ``repeat`` runs.
 
     ``ms_per_frame`` is the time of the LM (all K codes of a frame), ``decode_ms_per_frame`` that of
-    the
-    codec. ``realtime_factor`` is seconds of speech per second of computing, from text to samples.
+    the codec. ``realtime_factor`` is seconds of speech per second of computing, from text to
+    samples.
     """
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)

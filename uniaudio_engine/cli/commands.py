@@ -238,7 +238,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
 
 
 def codec_command(args: argparse.Namespace) -> int:
-    """``uniaudio codec``: sound to a file of :class:`EncodedAudio`, and back at its exact length."""
+    """``uniaudio codec``: sound to a file of :class:`EncodedAudio`, and back at its length."""
     if args.direction == "encode":
         if Path(args.output).suffix != ".safetensors":
             raise InputError(

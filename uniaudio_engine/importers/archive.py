@@ -1,6 +1,5 @@
 """Finds a checkpoint and its config: a file, a folder, or a zip from which only the needed files
-are
-extracted.
+are extracted.
 
 Members are found by role (a role has names and suffixes), at any depth. A zip is not trusted: a
 path that leaves it, a link, an unusual compression or an implausible size rejects the whole zip. A
@@ -89,11 +88,9 @@ def find_members(
     """Finds the members of ``source`` by role; returns those that exist.
 
     A file that is not an archive fills the first role, and files next to it fill the roles that
-    name
-    them. Members of a zip are extracted into ``scratch``, an existing private folder. Raises
+    name them. Members of a zip are extracted into ``scratch``, an existing private folder. Raises
     :class:`InputError` where nothing fills the first role, several files could fill one, or a zip
-    is
-    not safe.
+    is not safe.
     """
     source, first = Path(source), next(iter(roles))
     if not source.exists():

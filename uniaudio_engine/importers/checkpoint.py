@@ -65,11 +65,9 @@ def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) ->
     """The saved object: dicts, lists, tuples, strings, numbers, and tensors as NumPy arrays.
 
     bfloat16 tensors are converted to float32 (exact), other types are returned as stored. Sets
-    become
-    lists, and any other object becomes a :class:`StandIn` with its class name. A safetensors file
-    gives
-    name -> array. Raises :class:`InputError`, in one line, for a file that is missing, truncated,
-    larger than ``max_bytes`` or inconsistent.
+    become lists, and any other object becomes a :class:`StandIn` with its class name. A safetensors
+    file gives name -> array. Raises :class:`InputError`, in one line, for a file that is missing,
+    truncated, larger than ``max_bytes`` or inconsistent.
     """
     path = Path(path)
     with _open(path) as f:
@@ -131,9 +129,7 @@ class _Storage:
 
 
 def _array(buffer: Any, begin: int, count: int, kind: str, big: bool = False) -> NDArray[Any]:
-    """``count`` numbers at byte ``begin``; a view where the byte order matches that of the
-    machine.
-    """
+    """``count`` numbers at byte ``begin``; a view where the machine has the same byte order."""
     raw = np.dtype("<u2" if kind == _BFLOAT16 else kind)
     raw = raw.newbyteorder(">") if big else raw
     flat = np.frombuffer(buffer, raw, count, begin) if count else np.empty(0, raw)
@@ -277,8 +273,8 @@ def _from_zip(f: BinaryIO, path: Path, size: int) -> Any:
 def _ranges(
     f: BinaryIO, path: Path, size: int, entries: list[zipfile.ZipInfo]
 ) -> dict[str, tuple[int, int]]:
-    """name -> (first byte, length) of each entry. Raises InputError for compressed or
-    overlapping entries.
+    """name -> (first byte, length) of each entry. Raises InputError for compressed or overlapping
+    entries.
     """
     ranges, reached = {}, 0
     for e in sorted(entries, key=lambda e: e.header_offset):
@@ -320,8 +316,7 @@ def _is_big(order: bytes, path: Path) -> bool:
 
 def _from_legacy(f: BinaryIO, path: Path, size: int) -> Any:
     """The old layout: magic number, protocol, system, the object, the keys of the storages, then
-    the count
-    and numbers of each storage.
+    the count and numbers of each storage.
     """
     storages: dict[str, tuple[str | None, int]] = {}  # key -> NumPy type, count
     places: dict[str, NDArray[Any]] = {}

@@ -1,10 +1,10 @@
 """EnCodec as stored by Hugging Face transformers (``EncodecModel``) -> a model folder with a codec
 only.
 
-``config.json`` is checked against the weights. Supported are the published models (24 kHz mono,
-32 kHz mono, 48 kHz stereo in chunks with loudness normalisation) and the configurations between
-them. Source: arXiv 2210.13438; transformers, models/encodec/{configuration,modeling}_encodec.py
-(facts; none of its code).
+``config.json`` is checked against the weights. Supported are the published models (24 kHz mono, 32
+kHz mono, 48 kHz stereo in chunks with loudness normalisation) and the configurations between them.
+Source: arXiv 2210.13438; transformers, models/encodec/{configuration,modeling}_encodec.py (facts;
+none of its code).
 """
 
 from __future__ import annotations
@@ -111,8 +111,7 @@ def import_encodec(
     ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
     float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
     configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
-    in
-    one line; no partial output remains.
+    in one line; no partial output remains.
     """
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
@@ -186,8 +185,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     """(codec configuration, notes) of a ``config.json``.
 
     ``num_codebooks`` follows from the bandwidths. Raises one :class:`InputError` line that names
-    the
-    first differences from what is expected.
+    the first differences from what is expected.
     """
     data = _json(member)
     family = data.get("model_type")

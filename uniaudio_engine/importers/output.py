@@ -17,9 +17,7 @@ from .archive import Progress, quiet
 
 @dataclass(frozen=True)
 class Workshop:
-    """``files`` for extracted files, ``model`` for the new folder; both are temporary and
-    private.
-    """
+    """``files`` for extracted files, ``model`` for the new folder; temporary and private."""
 
     files: Path
     model: Path

@@ -1,6 +1,5 @@
 """Names of SEANet weights in other projects' checkpoints, and their conversion: weight norm is
-folded
-and tensors are renamed.
+folded and tensors are renamed.
 
 There are two layouts, with the same order of layers:
 
@@ -97,18 +96,13 @@ def seanet_tensors(
     config: SeanetConfig, layout: Layout, state: Mapping[str, NDArray[Any]]
 ) -> Tensors:
     """float32 tensors by our names (:func:`uniaudio_engine.spec.codec_shapes`) of a codec in one of
-    the
-    layouts.
+    the layouts.
 
     ``state``: their names -> floats of any width (uint16 is read as bfloat16). Weight norm is
-    folded in
-    either of torch's forms; a plain ``weight`` is used as it is. Number and size of the codebooks
-    come
-    from the state, which may hold more than the configuration uses. Training-only buffers are
-    ignored
-    by name. Raises :class:`InputError`, in one line that names the first of them, for tensors that
-    are
-    missing, left over, of a wrong shape or type, NaN or infinite.
+    folded in either of torch's forms; a plain ``weight`` is used as it is. Number and size of the
+    codebooks come from the state, which may hold more than the configuration uses. Training-only
+    buffers are ignored by name. Raises :class:`InputError`, in one line that names the first of
+    them, for tensors that are missing, left over, of a wrong shape or type, NaN or infinite.
     """
     tensors: Tensors = {}
     origin: dict[str, str] = {}  # our name -> theirs, for messages
@@ -201,8 +195,7 @@ def _fold(
     gain: NDArray[np.float32], direction: NDArray[np.float32], name: str
 ) -> NDArray[np.float32]:
     """gain x direction / |direction|, with the norm over all but the first axis (torch's default,
-    also for
-    transposed convolutions).
+    also for transposed convolutions).
     """
     shape = (direction.shape[0] if direction.ndim else 0, *[1] * (direction.ndim - 1))
     if direction.ndim != 3 or gain.shape != shape:

@@ -18,8 +18,7 @@ def find_state(
     """The state dict under ``key`` of a checkpoint, or the checkpoint itself.
 
     It is recognised by a tensor named ``sign``. Raises :class:`InputError` where it is absent, or
-    holds
-    anything but tensors.
+    holds anything but tensors.
     """
     inside: Any = checkpoint.get(key, checkpoint) if isinstance(checkpoint, dict) else None
     found: dict[Any, Any] = inside if isinstance(inside, dict) else {}

@@ -47,12 +47,10 @@ def import_uniaudio(
     """Writes the model folder ``output`` from the reference's files; returns JSON values about it.
 
     ``lm``, ``codec``: a checkpoint, or a folder or zip with it and its config.yaml, unless
-    ``config`` or
-    ``codec_config`` is given; the codec does not need one. ``phones``: the phone dictionary of the
-    training. ``lexicon``: pronunciations in these phones. ``labels``: vocabulary span -> dictionary
-    of
-    its labels, such as those of ``sing_phone``. ``dtype``: float32 or bfloat16, as in
-    :func:`save_folder`.
+    ``config`` or ``codec_config`` is given; the codec does not need one. ``phones``: the phone
+    dictionary of the training. ``lexicon``: pronunciations in these phones. ``labels``: vocabulary
+    span -> dictionary of its labels, such as those of ``sing_phone``. ``dtype``: float32 or
+    bfloat16, as in :func:`save_folder`.
 
     Raises :class:`InputError` for files that cannot be used; no partial output remains.
     """

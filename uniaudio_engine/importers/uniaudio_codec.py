@@ -28,8 +28,7 @@ SAMPLE_RATE = 16000  # Hz; the codec's class and config
 
 def read_codec(members: Mapping[str, Member]) -> tuple[CodecConfig, Tensors]:
     """(codec configuration, float32 tensors by our names) of a SoundStream checkpoint, checked
-    against its
-    config where there is one.
+    against its config where there is one.
     """
     where = members["checkpoint"].name
     state = find_state(
@@ -60,10 +59,9 @@ def seanet_config(state: Mapping[str, NDArray[Any]], where: str) -> SeanetConfig
     """The shape of a SoundStream codec, inferred from its weights.
 
     Its classes fix the rest: reflect padding, non-causal. The decoder's layers are: input, LSTM,
-    then
-    for each ratio an activation, an upsampling convolution and residual blocks, then an activation
-    and
-    the output. Only their shapes are read here; :func:`seanet_tensors` checks that all are present.
+    then for each ratio an activation, an upsampling convolution and residual blocks, then an
+    activation and the output. Only their shapes are read here; :func:`seanet_tensors` checks that
+    all are present.
     """
 
     def shape(name: str) -> tuple[int, int, int]:

@@ -1,8 +1,7 @@
 """UniAudio's language model ("MegaByteModel"): its configuration, and its weights under our names.
 
 The class fixes some choices. Widths, layers, codebooks and vocabulary come from the weights and
-from
-config.yaml, which must agree. Names of that project (``n_embd``, ``non_acoustic_repeat``,
+from config.yaml, which must agree. Names of that project (``n_embd``, ``non_acoustic_repeat``,
 ``g_layers`` …) appear only here. Source: github.com/yangdongchao/UniAudio, UniAudio/model.py
 (facts;
 none of its code).

@@ -35,11 +35,9 @@ def read_vocabulary(
     """The vocabulary, with names without brackets.
 
     The id after the codes of the span ``audio`` stands for masked slots in speech editing. It
-    becomes
-    the span ``audio_mask``, so that ``audio`` has codebooks x codes ids.
+    becomes the span ``audio_mask``, so that ``audio`` has codebooks x codes ids.
     Raises :class:`InputError` where the list is not such a vocabulary, or its audio does not match
-    the
-    codec.
+    the codec.
     """
     if not isinstance(token_list, list) or not all(
         isinstance(t, str) and 0 < len(t) <= 80 for t in token_list
@@ -157,11 +155,9 @@ def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[st
     """(word, its phones) of each line of a pronunciation dictionary, and notes about it.
 
     Lines are ``WORD PHONE PHONE …``. Also accepted: CMUdict (``;;;`` comments, ``WORD(2)`` for
-    further
-    pronunciations) and Kaldi's forms with the word twice (``align_lexicon.txt``) or followed by a
-    probability (``lexiconp.txt``). A phone is known where it is a label, or a label with a word
-    position
-    appended (``_B``, ``_I``, ``_E``, ``_S``).
+    further pronunciations) and Kaldi's forms with the word twice (``align_lexicon.txt``) or
+    followed by a probability (``lexiconp.txt``). A phone is known where it is a label, or a label
+    with a word position appended (``_B``, ``_I``, ``_E``, ``_S``).
     """
     entries = []
     for words in _lines(path, MAX_LEXICON_BYTES):

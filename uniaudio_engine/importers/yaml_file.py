@@ -1,6 +1,5 @@
 """Reads YAML files as plain data within limits: no tags, no aliases (which can expand without
-bound),
-no deep nesting.
+bound), no deep nesting.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ MAX_DIRECTORY = (
 
 
 def open_zip(f: BinaryIO, path: Path) -> zipfile.ZipFile:
-    """The zip in ``f``, with unique names. Raises :class:`InputError` where it is truncated or
-    not a zip.
+    """The zip in ``f``, with unique names. Raises :class:`InputError` where it is truncated or not
+    a zip.
     """
     _check_directory(f, path)
     try:

@@ -27,8 +27,7 @@ from .train_codec import draw_stages
 @dataclass(frozen=True)
 class FinishSettings(RunSettings):
     """``init``: the spectral codec run whose decoder is trained further. ``judge_from``: the first
-    step
-    with discriminators. ``codec``: optional; must equal that of the run.
+    step with discriminators. ``codec``: optional; must equal that of the run.
     """
 
     init: str = "runs/codec"
@@ -81,9 +80,8 @@ class SpectrogramDiscriminator(nn.Module):
     """A discriminator for each of ``bands`` bands of the complex STFT, at one resolution.
 
     The bands are those of DAC's discriminator (arXiv 2306.06546). The bins of a band are the inputs
-    of
-    matrix products instead of 2-D convolutions, which takes a hundredth of the arithmetic and makes
-    training possible on a CPU.
+    of matrix products instead of 2-D convolutions, which takes a hundredth of the arithmetic and
+    makes training possible on a CPU.
     """
 
     hann: Tensor  # [window]

@@ -64,14 +64,11 @@ class JointSettings(RunSettings):
     ``sources``: the training data and their weights.
 
     ``few_stages``: the number of codebooks that the LM will model, used alone in a share
-    ``few_share``
-    of the steps. ``wide_share``: share of clips at a uniform level from -60 to -3 dB; the others
-    are
-    near -23 dB. ``judge_from``: the first step with discriminators. ``encoder_until``: the first
-    step
-    with fixed codes. ``judged_clips``: clips per batch for the discriminators. ``decay_share``:
-    share
-    of the run in which the learning rate decays. ``average``: decay of the averaged weights.
+    ``few_share`` of the steps. ``wide_share``: share of clips at a uniform level from -60 to -3 dB;
+    the others are near -23 dB. ``judge_from``: the first step with discriminators.
+    ``encoder_until``: the first step with fixed codes. ``judged_clips``: clips per batch for the
+    discriminators. ``decay_share``:
+    share of the run in which the learning rate decays. ``average``: decay of the averaged weights.
     """
 
     init: str = ""
@@ -187,8 +184,8 @@ class Mixture:
 
 
 def _grow(new: Tensor, old: Tensor, inputs: bool) -> Tensor:
-    """``old`` in the leading part of ``new``; with ``inputs``, weights that read new channels
-    are zero.
+    """``old`` in the leading part of ``new``; with ``inputs``, weights that read new channels are
+    zero.
     """
     out = new.clone()
     if inputs:
@@ -201,9 +198,9 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
     """Copies the weights of a smaller codec with the same windows into ``model``.
 
     New channels are written with fresh weights and not read at first. Gains of norms are scaled by
-    the
-    square root of the ratio of widths, since channels near zero reduce the deviation that a norm
-    divides by. New blocks are the identity at first. Raises ValueError where a shape would shrink.
+    the square root of the ratio of widths, since channels near zero reduce the deviation that a
+    norm divides by. New blocks are the identity at first. Raises ValueError where a shape would
+    shrink.
     """
     state = model.state_dict()
     for name, value in state.items():
@@ -236,8 +233,7 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
 
 def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
     """Config and float32 weights of a model folder, of a codec run (averaged where it has an
-    average), or
-    of a file of :func:`export`.
+    average), or of a file of :func:`export`.
     """
     if Path(init).suffix == ".safetensors":
         weights, about = packed.load(Path(init))

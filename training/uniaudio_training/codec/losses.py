@@ -64,7 +64,6 @@ class SpectralLoss(nn.Module):
 
 def waveform_loss(x: Tensor, y: Tensor) -> Tensor:
     """Squared error over energy of x and y [B, N]; early in training it makes the decoder learn
-    coherent
-    phases.
+    coherent phases.
     """
     return ((x - y).square().sum(1) / (x.square().sum(1) + 0.05)).mean()

@@ -30,10 +30,8 @@ from .losses import SpectralLoss, waveform_loss
 @dataclass(frozen=True)
 class CodecSettings(RunSettings):
     """``unquantized``: steps before quantization begins, so that the codebooks are initialised with
-    useful
-    latents. ``few_stages``: the number of codebooks that the LM will model. ``weights``: the share
-    of
-    each task's clips.
+    useful latents. ``few_stages``: the number of codebooks that the LM will model. ``weights``: the
+    share of each task's clips.
     """
 
     codec: CodecConfig = field(default_factory=lambda: CodecConfig("spectral"))
@@ -60,8 +58,7 @@ def draw_stages(rng: np.random.Generator, total: int, few: int, few_share: float
     """The number of RVQ stages in a step.
 
     ``few`` (those that the LM models) with probability ``few_share``, a random number in a tenth of
-    the
-    steps (quantizer dropout), else all.
+    the steps (quantizer dropout), else all.
     """
     u = rng.random()
     if u >= 1 - few_share:

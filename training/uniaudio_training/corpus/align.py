@@ -144,8 +144,7 @@ def best_path(
     """Viterbi alignment of a left-to-right chain of states.
 
     ``scores`` are log-probabilities [T, C], ``states`` [S] the class of each state, ``optional``
-    [S]
-    whether the state may be skipped. Two optional states must not be adjacent.
+    [S] whether the state may be skipped. Two optional states must not be adjacent.
     Every state that is not skipped lasts at least ``least`` steps.
 
     Returns the first step of each state, then T: int64 [S + 1].

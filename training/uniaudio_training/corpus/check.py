@@ -24,8 +24,7 @@ Findings = dict[str, float]
 
 def voiced_cents(example: Example) -> np.ndarray:
     """Deviation in cents of the measured F0 from the contour of the notes, on each voiced frame
-    within
-    a note.
+    within a note.
     """
     x = example.audio()
     f0, _ = f0_track(x, 55.0, 600.0)
@@ -178,8 +177,7 @@ def _measure(task: str, examples: list[Example]) -> Findings:
 
 def _listen(examples: list[Example]) -> float:
     """Word error rate of the targets by pocketsphinx. Only sentences of the grammar are scored,
-    with the
-    grammar as the language model.
+    with the grammar as the language model.
     """
     from ..evaluate.judges import listener
     from ..evaluate.metrics import edit_errors, error_rate, words

@@ -124,8 +124,7 @@ def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
     """A room impulse response of a random box.
 
     The first 60 ms come from image sources. The tail is noise that decays with ``rt60`` seconds
-    (drawn
-    from 0.2 to 0.95 s by default).
+    (drawn from 0.2 to 0.95 s by default).
     """
     size = rng.uniform([3.0, 2.5, 2.3], [9.0, 7.0, 4.0])
     rt60 = float(rng.uniform(0.2, 0.95)) if rt60 is None else rt60

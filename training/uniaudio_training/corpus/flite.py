@@ -108,8 +108,7 @@ class Flite:
         ``f0`` is the mean of the intonation in Hz (``rms`` ignores it). ``stretch`` multiplies
         durations.
         ``noise_seed`` makes the samples a function of the arguments alone. Without it flite's
-        excitation
-        depends on the state of libc's ``rand()``.
+        excitation depends on the state of libc's ``rand()``.
         """
         if noise_seed is not None:
             self._srand(noise_seed)

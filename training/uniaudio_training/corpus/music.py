@@ -1,6 +1,5 @@
 """Music of the corpus: random-walk melodies, chords and drums, rendered with the FluidR3_GM
-SoundFont
-(MIT) through tinysoundfont.
+SoundFont (MIT) through tinysoundfont.
 """
 
 from __future__ import annotations

@@ -21,8 +21,7 @@ def f0_track(
     """Samples [N] at 16 kHz -> F0 in Hz [T], 0 where unvoiced, and strength [T] from 0 to 1.
 
     Frame t is centred on sample t * hop. The shortest lag whose correlation is within 0.03 of the
-    best
-    is chosen, which avoids octave errors downwards.
+    best is chosen, which avoids octave errors downwards.
     """
     shortest, longest = int(SAMPLE_RATE / high), int(SAMPLE_RATE / low) + 2
     window = int(min(2.2 * longest, 640))  # integration length

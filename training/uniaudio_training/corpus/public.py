@@ -214,8 +214,7 @@ _ESC10 = {
 
 def esc10(folder: Path) -> Iterator[Clip]:
     """``<n> - <class>/<fold>-<clip>.ogg``; fold 5 is the test split, the last clips of fold 4 the
-    valid
-    split.
+    valid split.
     """
     for path in _need(list(folder.glob("* - */*.ogg")), folder, "<n> - <class>/*.ogg"):
         name = path.parent.name.partition(" - ")[2]

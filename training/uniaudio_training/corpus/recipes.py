@@ -1,8 +1,8 @@
 """Recipes of the procedural corpus, one per task. Labels are exact: the sound is made from them.
 
 A recipe takes the random generator, the split and the ``ShardVoices`` of the shard, and returns the
-drafts of one or more examples. A track object used by several examples is stored once, which is
-how examples share voice prompts.
+drafts of one or more examples. A track object used by several examples is stored once, which is how
+examples share voice prompts.
 """
 
 from __future__ import annotations
@@ -180,8 +180,7 @@ def se(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
 
 def tse(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     """Two sentences of a target speaker, each with an interfering speaker; each is the enrolment of
-    the
-    other.
+    the other.
     """
     who = pick(rng, speakers(split))
     said = [utterance(rng, split, who, level_db=float(rng.uniform(-30, -18))) for _ in range(2)]
@@ -419,8 +418,7 @@ def median_f0(samples: NDArray[np.floating]) -> float:
 
 def i_tts(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     """A recording with a random pitch, pace and level. The labels are the measured bins; values
-    near a
-    bin's edge are rejected.
+    near a bin's edge are rejected.
     """
     while True:
         who = pick(rng, [s for s in speakers(split) if s.base != "rms"])  # rms ignores F0 targets

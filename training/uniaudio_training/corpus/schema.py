@@ -136,8 +136,8 @@ class Room:
 
     ``rt60`` is its reverberation time in s, ``drr_db`` the direct-to-reverberant ratio (direct
     sound:
-    the first 2.5 ms), ``distance`` from source to microphone in m, ``size`` the room in m
-    (length, width, height).
+    the first 2.5 ms), ``distance`` from source to microphone in m, ``size`` the room in m (length,
+    width, height).
     """
 
     rt60: float

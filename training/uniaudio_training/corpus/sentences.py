@@ -209,8 +209,7 @@ def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, 
     """A sentence, and the same sentence with one or two adjacent words replaced; both in ``split``.
 
     Returns (before, after, removed, added). Half of the sentences are the grammar's, with a
-    replacement
-    of the same class. In WordNet's sentences any longer word can be the replacement.
+    replacement of the same class. In WordNet's sentences any longer word can be the replacement.
     """
 
     def pick(words: Sequence[str]) -> str:

@@ -54,8 +54,7 @@ class Song:
 
 def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
     """F0 in Hz at each of ``count`` samples: the notes' pitches with portamento, and vibrato on
-    long
-    notes.
+    long notes.
 
     A rest holds the previous pitch (before the first note: the pitch of the first). Rests are
     unvoiced.
@@ -93,8 +92,7 @@ def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
 @dataclass
 class _Syllable:
     """Segments ``first`` to ``last - 1`` of the utterance; ``nucleus`` is the index of the vowel
-    among
-    them, -1 where there is none.
+    among them, -1 where there is none.
     """
 
     first: int
@@ -158,8 +156,7 @@ def _stretch(old: float, new: float, length: float, count: int) -> Floats:
     """Source times of the ``count`` samples of a phone, sung for ``new`` seconds.
 
     The phone begins at ``old`` and lasts ``length`` seconds. Its edges keep their speed; the middle
-    is
-    stretched.
+    is stretched.
     """
     edge = min(0.05, 0.3 * length, 0.3 * new)
     t = np.arange(count) / SAMPLE_RATE

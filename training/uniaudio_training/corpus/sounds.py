@@ -55,8 +55,7 @@ def _pitch_word(name: str, hz: float) -> str:
 
 def is_clear(name: str, parameters: dict[str, Any], seconds: float) -> bool:
     """False where a caption would be ambiguous: a pitch within 5 % of the border between two words,
-    or so
-    many events in ``seconds`` that two may merge.
+    or so many events in ``seconds`` that two may merge.
     """
     return parameters.get("count", 1) * 0.4 <= seconds and all(
         abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ())

@@ -19,8 +19,7 @@ from .flite import SAMPLE_RATE, Segment, flite
 @dataclass(frozen=True)
 class Speaker:
     """``alpha``: formant shift (1: the base voice); ``f0``: mean in Hz; ``rate``: relative pace (1:
-    that
-    of the base voice).
+    that of the base voice).
     """
 
     name: str

@@ -55,8 +55,7 @@ def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
     """``a`` with the words that ``b`` says differently.
 
     A cut lies in the middle of the phone next to the differing words, moved by at most 8 ms to
-    match
-    the waveforms. None where the sentences share no phone at either end, or do not differ.
+    match the waveforms. None where the sentences share no phone at either end, or do not differ.
     """
     sa, sb = a.segments, b.segments
     head = 0

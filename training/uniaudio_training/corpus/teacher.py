@@ -103,8 +103,7 @@ def spelt(phones: Sequence[str]) -> list[tuple[str, int]]:
 @dataclass(frozen=True)
 class Script:
     """A sentence for the teacher: its symbols, the phone index of each, all phones, and the indices
-    of the
-    words' last phones.
+    of the words' last phones.
     """
 
     symbols: list[str]
@@ -173,10 +172,8 @@ def place(
     """[(phone, end in s)], with pauses where the audio is quiet, including those the teacher added.
 
     ``finals`` are the indices of the words' last phones, after which a pause may follow. ``ends``
-    are
-    the phone ends from the teacher's durations. A quiet stretch far from all of them is the closure
-    of
-    a stop.
+    are the phone ends from the teacher's durations. A quiet stretch far from all of them is the
+    closure of a stop.
     """
     last = max(finals)
     pauses: dict[int, tuple[float, float]] = {}

@@ -109,9 +109,8 @@ def synthesize(
     """Sound [count] from ``envelope`` [T, 513].
 
     ``source_time`` [count] in s and ``f0`` [count] in Hz (> 0) are given per output sample.
-    ``noisy``
-    [count] is the frequency in Hz above which the sound is noise instead of harmonics (0: all
-    noise).
+    ``noisy`` [count] is the frequency in Hz above which the sound is noise instead of harmonics (0:
+    all noise).
     """
     out = np.zeros(count + 2 * FFT)
     phase = np.cumsum(f0 / SAMPLE_RATE)

@@ -43,10 +43,8 @@ class Case:
     """One request, and the data to evaluate its answer. All samples are float32 [N] at 16 kHz.
 
     ``item`` is the unit that the bootstrap resamples. ``outside``: samples of the source kept at
-    the
-    beginning and the end (edits). ``ceiling``: the truth through the codec, set by a caller that
-    has a
-    codec.
+    the beginning and the end (edits). ``ceiling``: the truth through the codec, set by a caller
+    that has a codec.
     """
 
     item: str
@@ -147,8 +145,7 @@ def _words_heard(case: Case, sound: Samples, after: str = "") -> Measurements:
 
 def _likeness(case: Case, sound: Samples, after: str = "") -> Measurements:
     """ESTOI and PESQ, against the truth through the codec (the best that is attainable) and against
-    the
-    truth.
+    the truth.
     """
     assert case.source is not None
     source = case.source
@@ -207,8 +204,7 @@ _LOUD, _SOFT = "0 dB", "10 dB"
 
 def _se_cases(chosen: list[Example]) -> Iterator[Case]:
     """The corpus noise of each example (source - target), remixed at exactly 0 dB, and at 10 dB for
-    the
-    word error rate.
+    the word error rate.
     """
     for e in chosen:
         noise = e.pcm("source").astype(np.float64) - e.pcm().astype(np.float64)

@@ -1,13 +1,12 @@
 """Classifiers for ten sounds, for the event over a background, and for the instrument: small
-networks
-on log-mel statistics.
+networks on log-mel statistics.
 
 They are trained on the train split of the corpus, on copies blurred and with noise in the log-mel
 domain, and on copies through a codec: the question is which sound it is, not whether a codec left
-traces, which the codec metrics measure. Blur alone is not enough. On instruments through a
-2 kbit/s codec, a classifier trained without codec copies scored 0.37 and one trained with them
-0.76; they scored 0.87 and 0.91 on the recordings. The weights are stored next to this file, so that
-everyone measures with the same ones.
+traces, which the codec metrics measure. Blur alone is not enough. On instruments through a 2 kbit/s
+codec, a classifier trained without codec copies scored 0.37 and one trained with them 0.76; they
+scored 0.87 and 0.91 on the recordings. The weights are stored next to this file, so that everyone
+measures with the same ones.
 
 ``uniaudio-train evaluate classifiers --corpus data/heard --through FOLDER`` retrains them and
 reports their test accuracy. The stored ones were trained on ``uniaudio-train corpus make --tasks

@@ -1,6 +1,5 @@
 """Codec quality on speech of held-out speakers, on sounds and on music: with all codebooks, and
-with
-those that the LM uses.
+with those that the LM uses.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ class Plan:
     """What to evaluate.
 
     ``sentences`` grammar sentences and as many of WordNet, by the held-out speakers in turn;
-    ``clips``
-    of sound and of music.
+    ``clips`` of sound and of music.
     """
 
     sentences: int = 100

@@ -72,8 +72,7 @@ class Subject:
         prompt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """The model's speech, float32 [N] at 16 kHz, in one of its voices or cloned from a prompt
-        (float32 at
-        16 kHz).
+        (float32 at 16 kHz).
 
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
         """
@@ -84,8 +83,8 @@ class Subject:
         return at_16k(sound.samples, sound.sample_rate)
 
     def make(self, task: str, requests: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """The answers to several requests of one task, float32 at 16 kHz; batched where the
-        engine can.
+        """The answers to several requests of one task, float32 at 16 kHz; batched where the engine
+        can.
         """
         together = getattr(self.engine, "generate_batch", None)
         if together is not None:

@@ -60,9 +60,7 @@ def lower_is_better(measure: str) -> bool:
 
 @dataclass
 class Score:
-    """``value`` of an answer (``who``) with its 95 % interval over items; ``count``
-    measurements.
-    """
+    """``value`` of an answer (``who``) with its 95 % interval over items, from ``count`` values."""
 
     task: str
     measure: str
@@ -154,9 +152,7 @@ def through_codec(subject: Subject, case: Case, judge: Judge) -> Samples:
 
 
 class _Statistic:
-    """Aggregates measurements; ``of`` gives the function that maps those of all items to a
-    number.
-    """
+    """Aggregates measurements; ``of`` returns the function from all measurements to a number."""
 
     def __init__(self, reference: Moments | None) -> None:
         self.reference = reference

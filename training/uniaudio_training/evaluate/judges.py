@@ -60,8 +60,8 @@ def _need(module: str, package: str) -> Any:
 
 
 def at_16k(samples: NDArray[Any], sample_rate: int) -> Samples:
-    """Mono sound of any rate -> float32 at 16 kHz; NaN and infinity become 0, peaks are limited
-    to 1.
+    """Mono sound of any rate -> float32 at 16 kHz; NaN and infinity become 0, peaks are limited to
+    1.
     """
     x = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if sample_rate != SAMPLE_RATE:

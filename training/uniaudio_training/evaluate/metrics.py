@@ -72,8 +72,7 @@ def edit_errors(
     """Substitutions, deletions and insertions of :func:`alignment`.
 
     ``first`` and ``last`` restrict the count to said[first:last], including insertions within it
-    and at
-    its ends.
+    and at its ends.
     """
     last = len(said) if last is None else last
     substitutions = deletions = insertions = at = 0
@@ -89,9 +88,7 @@ def edit_errors(
 
 
 def error_rate(rows: Sequence[Errors]) -> float:
-    """Edits per reference unit over all rows; above 1 where insertions abound. NaN without
-    units.
-    """
+    """Edits per reference unit over all rows; can exceed 1. NaN without units."""
     reference = sum(r.reference for r in rows)
     return sum(r.edits for r in rows) / reference if reference else float("nan")
 
@@ -196,9 +193,7 @@ def log_mel(samples: Floats, sample_rate: int) -> NDArray[np.float32]:
 
 
 def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
-    """Mean absolute difference in dB of two log-mel spectrograms; the shorter clip is
-    zero-padded.
-    """
+    """Mean absolute difference in dB of two log-mel spectrograms, zero-padded to equal length."""
     n = max(len(a), len(b))
     pad = [np.pad(np.asarray(x, np.float32), (0, n - len(x))) for x in (a, b)]
     return float(np.abs(log_mel(pad[0], sample_rate) - log_mel(pad[1], sample_rate)).mean())
@@ -210,8 +205,7 @@ def codebook_use(
     """Codes [K, T] of several clips -> (share of entries used, perplexity) of each codebook.
 
     Perplexity is the exponential of the entropy of the code counts: ``codebook_size`` for uniform
-    use,
-    1 where a single code is used.
+    use, 1 where a single code is used.
     """
     joined = np.concatenate([np.asarray(c) for c in codes], axis=1)
     used, perplexity = [], []

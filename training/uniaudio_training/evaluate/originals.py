@@ -38,8 +38,8 @@ def grammar_sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def open_sentences(count: int, seed: int = 0) -> list[str]:
-    """``count`` distinct WordNet sentences of the test split (about 900); a smaller count gives
-    a prefix.
+    """``count`` distinct WordNet sentences of the test split (about 900); a smaller count gives a
+    prefix.
     """
     rng = np.random.default_rng((seed, _OPEN))
     found: dict[str, None] = {}

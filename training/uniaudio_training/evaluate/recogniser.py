@@ -46,8 +46,7 @@ def mel_power(samples: NDArray[Any]) -> Floats:
 
 def normalise(power: Floats) -> Floats:
     """Band powers [T, 64] -> features [T // 2, 128]: log powers without level and average spectrum
-    (the
-    mean over the loud frames).
+    (the mean over the loud frames).
     """
     if len(power) < STACK:
         power = np.pad(power, ((0, STACK - len(power)), (0, 0)))
@@ -73,8 +72,7 @@ class _Block(nn.Module):
 
 class Recogniser(nn.Module):
     """Features [B, T, 128] at 50 Hz -> log-probabilities [B, T, 1 + phones]; the receptive field is
-    0.5 s
-    on either side.
+    0.5 s on either side.
     """
 
     def __init__(self, phones: Sequence[str] = PHONE_SET) -> None:

@@ -76,9 +76,7 @@ def _loudest_hz(x: Floats, low: float, high: float) -> float:
 
 
 def _beeps(x: Floats) -> int:
-    """Counts pulses of a tone. Pulses have equal length: a much longer one is several that
-    touch.
-    """
+    """Counts pulses of a tone. Pulses have equal length: a longer one is several that touch."""
     spectrum, f = _spectrum(x)
     hz = f[(np.abs(spectrum) * ((f > 300) & (f < 3200))).argmax()]
     spectrum[np.abs(f - hz) > 80] = 0
@@ -138,9 +136,7 @@ def _siren_hz(x: Floats) -> float:
 
 
 def _engine_hz(x: Floats, seconds: float = 0.5) -> float:
-    """The pitch at the start: the one whose harmonics are strongest against what lies between
-    them.
-    """
+    """The pitch at the start: its harmonics are strongest against what lies between them."""
     x = x[: int(seconds * SAMPLE_RATE)]
     n = 1 << 16
     power = np.abs(np.fft.rfft(x * np.hanning(len(x)), n)) ** 0.8
@@ -192,8 +188,7 @@ def sound_facts(parameters: dict[str, Any], x: Floats) -> dict[str, bool]:
 
 def tempo(x: Floats) -> float:
     """Beats per minute, within 5 % of one of :data:`TEMPI`: the beat whose half periods fit the
-    onsets
-    best.
+    onsets best.
     """
     hop = 80
     power = band_powers(
@@ -221,8 +216,7 @@ def song_f0(x: Floats) -> Floats:
 
 def notes_hit(f0: Floats, notes: Sequence[Note], limit: float = 50.0) -> list[bool]:
     """For each note, whether the median F0 (:func:`song_f0`) of its voiced frames is within
-    ``limit``
-    cents.
+    ``limit`` cents.
     """
     hits = []
     for n in notes:

@@ -133,8 +133,7 @@ class _Data:
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         """Clips of similar length: features [B, T, 128], CTC paths [B, T] (-1 past the end),
-        lengths [B] and
-        phone ids.
+        lengths [B] and phone ids.
         """
         draw = rng.integers(len(self.clips), size=size * 4)
         lengths = [self.examples[int(c)].track().samples for c in draw]

@@ -28,8 +28,7 @@ class Plan:
     """The size of the evaluation.
 
     ``sentences`` grammar sentences in each of ``voices`` voices, ``open_sentences`` in one voice
-    each,
-    ``clone_sentences`` grammar sentences by each held-out speaker. Speaker similarity uses
+    each, ``clone_sentences`` grammar sentences by each held-out speaker. Speaker similarity uses
     ``similar_sentences`` per voice.
     """
 
@@ -71,8 +70,7 @@ class Trouble:
 
 def _versions(subject: Subject, text: str, name: str, spoken: Samples) -> dict[str, Samples]:
     """The model's clip, and, for a voice that the corpus can synthesise, the original with and
-    without the
-    codec.
+    without the codec.
     """
     clips = {SPOKEN: spoken}
     if originals.speaker(name) is not None:

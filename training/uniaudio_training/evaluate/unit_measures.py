@@ -1,6 +1,4 @@
-"""How much semantic units reveal about the phone and the speaker: the metrics behind
-``units.py``.
-"""
+"""What semantic units reveal about the phone and the speaker: metrics behind ``units.py``."""
 
 from __future__ import annotations
 
@@ -80,8 +78,7 @@ class Map:
 
     def heard(self, ids: Ids) -> list[str]:
         """The phones of a sequence of ids: the most likely phone of each frame, single outliers
-        removed,
-        repeats merged.
+        removed, repeats merged.
         """
         x = self.best_plain[ids].copy()
         middle = x[1:-1]

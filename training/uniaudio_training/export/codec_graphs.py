@@ -35,9 +35,7 @@ def dft(window: int) -> tuple[Tensor, Tensor]:
 
 
 class Quantize(nn.Module):
-    """z [T, E] -> codes int64 [K, T]: the nearest codeword of each stage, the lowest index on
-    ties.
-    """
+    """z [T, E] -> codes int64 [K, T]: the nearest codeword of each stage, lowest index on ties."""
 
     books: Tensor  # [K, C, E]
 
@@ -166,8 +164,8 @@ class SpectralDecoder(nn.Module):
 class SpectralDecoderStep(nn.Module):
     """One frame of :class:`SpectralDecoder`.
 
-    Inputs: ``codes`` int64 [K, 1] and the state, zeros at the start: ``past_i`` float
-    [kernel - 1, width] of each block's convolution, ``overlap`` [W - hop].
+    Inputs: ``codes`` int64 [K, 1] and the state, zeros at the start: ``past_i`` float [kernel - 1,
+    width] of each block's convolution, ``overlap`` [W - hop].
     Outputs: ``samples`` [H], delayed by W - hop samples (discard as many at the start of a clip);
     ``tail`` [W - hop], the samples that follow if the clip ends here; the state.
     """
@@ -306,17 +304,14 @@ class SeanetDecoderStep(nn.Module):
     """One frame of :class:`SeanetDecoderGraph`.
 
     Inputs: ``codes`` int64 [K, 1]; ``position`` int64 [1], the number of frames before it;
-    ``length``
-    int64 [1], the frames of the clip, or UNKNOWN before its last frame; the state, zeros at the
-    start.
+    ``length`` int64 [1], the frames of the clip, or UNKNOWN before its last frame; the state, zeros
+    at the start.
     Output: ``samples`` [H], delayed by ``late`` samples. After the last frame, further calls (with
-    any
-    codes) return the rest.
+    any codes) return the rest.
 
     The padding of a convolution depends on the position in the clip. Each convolution knows the
-    delay
-    of its signal, so that indices tell mirrored samples from silence. One that mirrors waits for as
-    many samples as it mirrors.
+    delay of its signal, so that indices tell mirrored samples from silence. One that mirrors waits
+    for as many samples as it mirrors.
     """
 
     def __init__(self, codec: SeanetCodec) -> None:
@@ -437,8 +432,7 @@ class SeanetDecoderStep(nn.Module):
 
 class _Place:
     """The position of a signal in its clip: the index of the next sample, the length of the clip,
-    and the
-    delay in samples.
+    and the delay in samples.
     """
 
     def __init__(self, position: Tensor, length: Tensor) -> None:

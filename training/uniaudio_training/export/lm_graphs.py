@@ -194,13 +194,11 @@ class LocalStep(nn.Module):
 
 class LocalFrame(nn.Module):
     """All K codes of a frame, sampled inside the graph by the rules of csrc/sampling.cc, without
-    its
-    repetition guard and guidance.
+    its repetition guard and guidance.
 
     Inputs: ``hidden`` float [1, D]; ``uniform`` double [K] in [0, 1), the noise; ``temperature``
     float [1]; ``top_k`` int64 [1] (0: all, 1: greedy); ``top_p`` double [1]; ``allowed`` bool [K,
-    V],
-    the ids permitted in each slot. Output: ``codes`` int64 [K].
+    V], the ids permitted in each slot. Output: ``codes`` int64 [K].
     """
 
     def __init__(self, lm: MultiScaleLM) -> None:
@@ -243,10 +241,8 @@ def draw(
     """Samples an id [1] from logits [V].
 
     Keeps the ``top_k`` largest (ties: lowest id first), then the most likely of these until their
-    sum
-    reaches ``top_p``. The id is the one whose share of the cumulative sum, in the order of ids,
-    contains
-    ``uniform``.
+    sum reaches ``top_p``. The id is the one whose share of the cumulative sum, in the order of ids,
+    contains ``uniform``.
     """
     v = logits.shape[0]
     x = torch.where(allowed, logits / temperature, -torch.inf)

@@ -78,8 +78,7 @@ def export_onnx(
     """Writes the folder ``out``, completely or not at all; returns the contents of ``export.json``.
 
     Raises :class:`InputError` where ``out`` exists, or for models without graphs: codecs with
-    several
-    channels, chunks or loudness normalisation, and quantized weights.
+    several channels, chunks or loudness normalisation, and quantized weights.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected {', '.join(DTYPES)}, got {shown(dtype)}")
@@ -213,8 +212,7 @@ def trace(graph: Graph) -> onnx.ModelProto:
 
 def _name_axes(proto: onnx.ModelProto, graph: Graph) -> None:
     """Replaces the names that the exporter invents for dimensions of nested inputs with those of
-    the
-    table.
+    the table.
     """
     names = {}
     for value in proto.graph.input:
@@ -290,8 +288,7 @@ def store(proto: onnx.ModelProto, path: Path, weights: Weights) -> None:
 
 def _golden(graph: Graph) -> dict[str, np.ndarray]:
     """The torch module's outputs for the example inputs. The state is ``example_state`` and need
-    not be
-    stored.
+    not be stored.
     """
     with torch.no_grad():
         out = graph.module(*graph.arguments)

@@ -26,9 +26,7 @@ def corpus_captions(corpus: Corpus, split: str = "train") -> list[str]:
 
 
 def train_captions(captions: list[str], size: int) -> bytes:
-    """A unigram model of ``size`` pieces, 256 of them bytes; deterministic for the same
-    captions.
-    """
+    """A unigram model of ``size`` pieces, 256 of them bytes; deterministic for equal captions."""
     import sentencepiece
 
     out = io.BytesIO()

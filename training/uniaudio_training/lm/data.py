@@ -43,8 +43,7 @@ class TaskData:
     """The items of a task in memory, by length bucket, and the clips of its speakers for prompts.
 
     ``voiced``: its sequences begin with a voice prompt. ``shared``: any clip of the speaker may be
-    the
-    prompt.
+    the prompt.
     """
 
     def __init__(self, task: Task, items: list[Item]) -> None:
@@ -113,8 +112,7 @@ class Batch:
     """B rows with a prompt of P items and n sentences of at most L items.
 
     prompt [B, P, K] and inputs [B, n, L, K]: the input of each step, which is the previous item of
-    the
-    same sequence. frames [B, n, L, K]: the targets. aligned [B, n, L, S]: the aligned rows.
+    the same sequence. frames [B, n, L, K]: the targets. aligned [B, n, L, S]: the aligned rows.
     kind [B, n, L]: AUDIO, DURATION, or PAD where nothing is predicted.
     """
 
@@ -171,8 +169,7 @@ def make_batch(
     caption_dropout: float = 0.0,
 ) -> Batch:
     """One batch of a random task: sentences of one length bucket, about ``items`` items in total,
-    in
-    ``rows`` rows where sentences share voices.
+    in ``rows`` rows where sentences share voices.
     """
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
@@ -186,8 +183,7 @@ def make_batch(
 
 def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
     """Replaces, in place, some of the audio frames among ``inputs`` by others of the same sentence,
-    which
-    are plausible but wrong.
+    which are plausible but wrong.
     """
     inputs, frames = batch.inputs.numpy(), batch.frames.numpy()
     for at in np.ndindex(*inputs.shape[:2]) if most else ():

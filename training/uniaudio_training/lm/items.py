@@ -2,8 +2,7 @@
 
 One function per modality reads a value from a corpus label. The engine's own
 ``sequence_builder.py`` builds the sequence from the values. T frames, K' codebooks of the codec
-(the
-LM uses the first K).
+(the LM uses the first K).
 """
 
 from __future__ import annotations
@@ -50,8 +49,7 @@ class Item:
     """One example of a task; ``codes`` [T, K'] are those of the target.
 
     ``inputs``: values by input name, as defined in ``sequence_builder.py``. A voice is None where
-    any
-    clip of the ``speaker`` may be used. A missing input is empty; a missing span is absent.
+    any clip of the ``speaker`` may be used. A missing input is empty; a missing span is absent.
     """
 
     task: Task
@@ -75,8 +73,7 @@ class Item:
 
     def without_captions(self) -> Item:
         """The same example with empty captions, as in the unconditional pass of classifier-free
-        guidance
-        (arXiv 2207.12598).
+        guidance (arXiv 2207.12598).
         """
         captions = without_captions(self.task)
         return replace(self, inputs={**self.inputs, **captions}) if captions else self
@@ -95,9 +92,7 @@ class Given:
 
 
 class Skip(Exception):
-    """The example cannot be used: too short for its phones, or too little context around its
-    edit.
-    """
+    """The example cannot be used: too short for its phones, or too little around its edit."""
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
@@ -305,8 +300,7 @@ def read_items(
     """All items of a task and split in folders of token shards.
 
     ``task``: a definition, or the name of a built-in task. ``labels``: the labels of the spans of
-    its
-    ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
+    its ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders

@@ -45,16 +45,13 @@ class LMSettings(RunSettings):
 
     ``data``: one or more folders of tokens. ``tasks``: share of the batches by task. ``old``: total
     share of the other tasks of ``init``. ``init``: the model folder to start from; without ``lm``,
-    its
-    shape and vocabulary are used. ``task_files``: user-defined tasks. ``bound``: maximum loss
-    increase
-    of an old task, in nats per code. ``captions``: a caption tokenizer. ``corpus``: source of the
-    validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
+    its shape and vocabulary are used. ``task_files``: user-defined tasks. ``bound``: maximum loss
+    increase of an old task, in nats per code. ``captions``: a caption tokenizer. ``corpus``: source
+    of the validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
     processes.
     ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions, which
     classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one with
-    all
-    cores.
+    all cores.
     """
 
     lm: Stacks | None = None
@@ -159,8 +156,7 @@ def set_up(s: LMSettings) -> Setup:
     """Derives the set-up from the settings.
 
     Ids in the vocabulary of ``init`` do not change; user-defined tasks are appended. Raises
-    ValueError,
-    in one line.
+    ValueError, in one line.
     """
     users = read_user_tasks(_listed(s.task_files))
     before = load_config(s.init) if s.init else None
@@ -253,9 +249,7 @@ def _captions(path: str, base: ModelFolder | None) -> CaptionTokenizer | None:
 def _shares(
     given: dict[str, float], old: float, entries: dict[str, Task], did: tuple[str, ...]
 ) -> dict[str, float]:
-    """The share of each task; ``old`` is spread evenly over the model's tasks that ``given``
-    lacks.
-    """
+    """The share of each task; ``old`` is split evenly over the tasks that ``given`` lacks."""
     if not given:
         raise ValueError(f"tasks: expected shares by name, as in tasks: {{tts: 1}}, got {given!r}")
     unknown = [str(name) for name in given if name not in entries]

@@ -46,8 +46,7 @@ def validate(
     arithmetic: Arithmetic,
 ) -> dict[str, list[float]]:
     """Mean losses of each task over fixed validation batches, in nats: K codebooks, then the
-    durations
-    (nan where a task has none).
+    durations (nan where a task has none).
     """
     model.eval()
     found = {}
@@ -85,9 +84,7 @@ class LMTrainer(Trainer[Batch]):
         return model.to(self.arithmetic.device)
 
     def _start(self, model: MultiScaleLM) -> str:
-        """Initialises the model from the folder ``init``; returns a line that says what was
-        copied.
-        """
+        """Initialises the model from the folder ``init``; returns what was copied, in one line."""
         s = self.settings
         return start_from(model, self.setup.layout.vocabulary, Path(s.init), s.seed)
 

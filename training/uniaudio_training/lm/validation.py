@@ -18,10 +18,8 @@ class Record:
     """``validation.jsonl`` of a run.
 
     One line per validation: {"step": n, "losses": {task: [K codebooks, durations]}}, in nats (null
-    where
-    a task has no durations). ``old``: the tasks that the model did before the run. Step 0 has the
-    losses
-    before training.
+    where a task has no durations). ``old``: the tasks that the model did before the run. Step 0 has
+    the losses before training.
     """
 
     def __init__(self, folder: str | Path, old: Sequence[str]) -> None:
@@ -62,8 +60,7 @@ class Record:
 
     def worst(self) -> float:
         """The largest loss increase of an old task, in nats per code; negative where all improved,
-        0 without
-        any.
+        0 without any.
         """
         return max((after - before for before, after in self.changes().values()), default=0.0)
 
@@ -79,10 +76,9 @@ def walk_back(
     """Moves the weights back towards ``start`` until no old task has lost more than ``bound``.
 
     Returns the kept share of the way from ``start`` to ``model``. On the line between a model and
-    its
-    fine-tuned version (weight-space ensembles, arXiv 2109.01903) the loss of the old tasks grows
-    roughly
-    with the square of the distance: one or two measurements are enough. The new task gets worse;
+    its fine-tuned version (weight-space ensembles, arXiv 2109.01903) the loss of the old tasks
+    grows roughly with the square of the distance: one or two measurements are enough. The new task
+    gets worse;
     docs/new-task.md has the numbers.
     """
     begin, end = (

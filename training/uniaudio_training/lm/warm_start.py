@@ -31,8 +31,7 @@ def start_from(
     """Initialises ``model`` from a model folder; returns a JSON line that says what was copied.
 
     A folder without a language model provides the codec's codebooks only. Raises ValueError for
-    other
-    widths and for quantized weights.
+    other widths and for quantized weights.
     """
     old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
     g = torch.Generator().manual_seed(seed)
@@ -119,8 +118,7 @@ def _source_rows(
     g: torch.Generator,
 ) -> None:
     """Fills the rows of source spans from the codec's codebooks [K, C, E], except for spans named
-    in
-    ``learned``.
+    in ``learned``.
     """
     codebooks = load_file(folder / "codec.safetensors")["quantizer.codebooks"].float()
     for prefix in ("source", "ahead"):

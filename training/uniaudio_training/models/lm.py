@@ -51,8 +51,8 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention with softmax in float32.
 
-    q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S], True where a query may attend
-    -> [B, heads, L, d].
+    q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S], True where a query may attend ->
+    [B, heads, L, d].
     """
     gqa = q.shape[1] != k.shape[1]
     if q.is_cuda:
@@ -118,8 +118,7 @@ class Block(nn.Module):
 
 class Stack(nn.Module):
     """Blocks, final norm and, where configured, learned positions. ``embed`` is part of the stack
-    that it
-    feeds.
+    that it feeds.
     """
 
     def __init__(
@@ -213,8 +212,7 @@ class MultiScaleLM(nn.Module):
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
         """h [N, D] of N frames and their first n <= K codes [N, n] -> hidden states [N, n, local
-        width] that
-        predict each slot.
+        width] that predict each slot.
         """
         c = self.config
         n = codes.shape[1]

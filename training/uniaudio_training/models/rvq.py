@@ -55,8 +55,7 @@ class ResidualVQ(nn.Module):
 
     def forward(self, z: Tensor, stages: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training pass: z [B, E, T] -> (quantized, quantized by the first stage, codes [B, stages,
-        T],
-        commitment loss).
+        T], commitment loss).
 
         Both quantized tensors have straight-through gradients.
         """

@@ -1,14 +1,12 @@
 """The SEANet codec in torch (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438): the
-reference
-for ``csrc/seanet``.
+reference for ``csrc/seanet``.
 
 Weight norm is folded: every convolution is a plain ``weight`` and ``bias``. State-dict names, in
 the order of computation:
 
 - ``encoder.input.{weight,bias}``: [filters, channels, kernel]
 - ``encoder.stages.i.blocks.j.{first,second,shortcut}.{weight,bias}``: residual block j, at the
-  width
-  of stage i
+  width of stage i
 - ``encoder.stages.i.down.{weight,bias}``: [2 W, W, 2 r], stride r; ratios in reverse order
 - ``encoder.lstm.{weight_ih,weight_hh,bias_ih,bias_hh}_l{n}``: as ``torch.nn.LSTM`` (gates i f g o)
 - ``encoder.output.{weight,bias}``: [codebook_dim, W, last_kernel]
@@ -38,8 +36,7 @@ def pad_time(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     """Pads x [B, C, N] in time.
 
     ``reflect`` of a clip not longer than the padding first appends zeros, then cuts as many samples
-    off
-    the end (EnCodec's rule).
+    off the end (EnCodec's rule).
     """
     if mode == "zero":
         return F.pad(x, (left, right))
@@ -205,15 +202,13 @@ class SeanetDecoder(nn.Module):
 
 class SeanetCodec(nn.Module):
     """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N]
-    (mono) or
-    [B, C, N].
+    (mono) or [B, C, N].
 
     With ``chunk_size`` each chunk is a separate clip (T: their frames, concatenated), and decoded
     chunks are joined by linear cross-fades. With ``normalize`` each chunk is divided by its
     loudness:
     ``encode_scaled`` returns it and ``decode`` needs it. ``latent`` and ``synthesize``, for
-    training,
-    process a single chunk without loudness.
+    training, process a single chunk without loudness.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -321,8 +316,7 @@ def overlap_add(parts: list[Tensor], stride: int) -> Tensor:
     """Joins chunks [..., n], one every ``stride`` samples.
 
     Weights are a triangle over the length of the first chunk, normalised by their sum (EnCodec's
-    linear
-    cross-fade).
+    linear cross-fade).
     """
     n = parts[0].shape[-1]
     weight = (

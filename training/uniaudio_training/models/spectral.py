@@ -119,17 +119,14 @@ class SpectralCodec(nn.Module):
         )
 
     def features(self, samples: Tensor) -> Tensor:
-        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or
-        [B, T, subframes * bins] without phases.
+        """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or [B, T,
+        subframes * bins] without phases.
 
         Window s covers samples [(s+1)H - W, (s+1)H) of hop H, with zeros before the start. Its
-        spectrum X is
-        divided by W/4, so that a full-scale sine peaks at 1. Per window: 0.25 ln(|X| + f) + 1.25,
-        then
-        8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with f = log_floor. The factors make
-        all parts
-        similar in size; otherwise phases are not learned. Without ``encoder_phases``: the logarithm
-        only.
+        spectrum X is divided by W/4, so that a full-scale sine peaks at 1. Per window: 0.25 ln(|X|
+        + f) + 1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with f = log_floor.
+        The factors make all parts similar in size; otherwise phases are not learned. Without
+        ``encoder_phases``: the logarithm only.
         """
         c = self.spectral
         hop = self.config.frame_size // c.encoder_subframes
@@ -165,10 +162,9 @@ class SpectralCodec(nn.Module):
         """Quantized latents [B, E, T] -> samples [B, T * frame_size].
 
         Window s covers [sH - (W - H), sH + H): window 0 starts before sample 0. The overlap-add is
-        divided
-        by the sum of the squared windows present, floored at ENVELOPE_FLOOR of its steady value.
-        Only the
-        last W - H samples of a clip have fewer windows.
+        divided by the sum of the squared windows present, floored at ENVELOPE_FLOOR of its steady
+        value.
+        Only the last W - H samples of a clip have fewer windows.
         """
         c = self.spectral
         b, _, t = z.shape

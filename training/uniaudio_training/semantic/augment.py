@@ -22,8 +22,7 @@ SAMPLE_RATE = 16000
 
 def coloured_noise(rng: np.random.Generator, n: int) -> np.ndarray:
     """float32 [n] of unit power: white to brown (0 to -6 dB per octave), with a smooth random curve
-    of up
-    to 6 dB either way.
+    of up to 6 dB either way.
     """
     spectrum = fft.rfft(rng.standard_normal(fft.next_fast_len(n, real=True), dtype=np.float32))
     hz = np.linspace(0, SAMPLE_RATE / 2, len(spectrum), dtype=np.float32) + 40
@@ -48,8 +47,7 @@ def room(rng: np.random.Generator) -> np.ndarray:
     """A room impulse response [n] that begins with the direct sound (1).
 
     The tail is exponentially decaying noise after 2 to 12 ms, with an RT60 of 0.15 to 0.7 s, 3 dB
-    above
-    to 12 dB below the direct sound.
+    above to 12 dB below the direct sound.
     """
     t60 = rng.uniform(0.15, 0.7)
     n = int(t60 * SAMPLE_RATE)
@@ -102,8 +100,7 @@ def sound_view(
     chances: Chances,
 ) -> np.ndarray:
     """A random view of a clip x [N]: room, equalizer or telephone band, noise at 5 to 30 dB SNR,
-    and a
-    level change of -24 to +6 dB. ``other`` returns another sound [N].
+    and a level change of -24 to +6 dB. ``other`` returns another sound [N].
     """
     response = room(rng) if rng.random() < chances.room else None
     gain = None
@@ -133,8 +130,7 @@ class VoiceWarp(nn.Module):
 
     def __init__(self, bins: int, quefrency: tuple[int, int] = (26, 42)) -> None:
         """``quefrency``: samples between which the cepstral coefficients of the envelope fade out.
-        Above the
-        default range, F0 over 380 Hz would leak in.
+        Above the default range, F0 over 380 Hz would leak in.
         """
         super().__init__()
         k = torch.arange(bins, dtype=torch.float64)

@@ -31,8 +31,7 @@ from .views import SemanticData
 @dataclass(frozen=True)
 class RobustSettings(RunSettings):
     """``init``: the semantic run to start from. ``noisy`` and ``reverberant``: shares of crops with
-    noise
-    and with reverberation; a crop can have both.
+    noise and with reverberation; a crop can have both.
     """
 
     init: str = "runs/semantic"

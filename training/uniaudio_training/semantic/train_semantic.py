@@ -31,8 +31,7 @@ from .views import Batch, SemanticData, frame_labels
 @dataclass(frozen=True)
 class SemanticSettings(RunSettings):
     """``unquantized``: steps before quantization begins, so that the codebook is initialised with
-    useful
-    latents.
+    useful latents.
     """
 
     semantic: SemanticConfig = field(
@@ -140,8 +139,8 @@ def units(model: SpectralCodec, samples: np.ndarray, delay: int) -> np.ndarray:
 
 
 def best_map_accuracy(table: Counts) -> tuple[float, float]:
-    """Counts [units, phones] -> accuracy of the most frequent phone of each unit, with and
-    without stress.
+    """Counts [units, phones] -> accuracy of the most frequent phone of each unit, with and without
+    stress.
     """
     plain = np.zeros((len(table), len(_PLAIN)))
     np.add.at(plain.T, PLAIN_IDS.numpy(), table.T)

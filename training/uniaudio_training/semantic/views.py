@@ -24,9 +24,7 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Labels:
-    """For each frame, the phone, the previous phone and the next phone (ids of PHONES), [T]
-    each.
-    """
+    """For each frame, its phone, the previous phone and the next one (ids of PHONES), [T] each."""
 
     now: np.ndarray
     before: np.ndarray
@@ -43,8 +41,7 @@ def frame_labels(
     """Labels of ``frames`` frames, the first of which begins ``start`` seconds into the clip.
 
     The clip is played ``speed`` times as fast. Outside the clip is silence. The phone of a frame is
-    the
-    one at its middle.
+    the one at its middle.
     """
     ids = np.array([PAUSE_ID, *(_IDS[p] for p, _ in phones), PAUSE_ID, PAUSE_ID])
     ends = np.array([e for _, e in phones])
@@ -73,9 +70,7 @@ class Batch:
 
 
 class SemanticData:
-    """Draws batches from speech shards; sound and music shards, where present, are used as
-    noise.
-    """
+    """Draws batches from speech shards; sound and music shards, where present, are noise."""
 
     def __init__(
         self,
@@ -97,8 +92,7 @@ class SemanticData:
 
     def crop(self, rng: np.random.Generator) -> tuple[np.ndarray, Labels, int]:
         """A crop [N] at a random speed, which changes pitch, formants and durations together; its
-        labels; its
-        speaker.
+        labels; its speaker.
         """
         n = self.frames * self.frame_size
         spoken = self.clips[int(rng.integers(len(self.clips)))]

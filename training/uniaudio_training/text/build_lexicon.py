@@ -56,8 +56,7 @@ def label(voice: Flite, words: Iterable[str]) -> list[tuple[str, list[str]]]:
 
 def invent(words: list[str], count: int, rng: random.Random) -> list[str]:
     """`count` made-up words, none of them in `words`: beginnings and endings of real ones, at most
-    14
-    letters.
+    14 letters.
     """
     known, made = set(words), dict[str, None]()
     while len(made) < count:
@@ -108,8 +107,8 @@ def score(trees: LetterTrees, voice: Flite, words: list[str]) -> dict[str, float
 
 
 def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> list[str]:
-    """A line for each word that flite lists, pronounces by part of speech, or pronounces unlike
-    the trees.
+    """A line for each word that flite lists, pronounces by part of speech, or pronounces unlike the
+    trees.
     """
     code = {phone: chr(PHONE_BASE + i) for i, phone in enumerate(PHONES)}
     lines = []
@@ -126,8 +125,7 @@ def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> lis
 
 def clusters(voice: Flite, before: str, after: str) -> str:
     """The consonant clusters that flite accepts between `before` and `after`, one per line; m is
-    written
-    n.
+    written n.
     """
     consonants = "bcdfghjklnpqrstvwxz"
     found = (

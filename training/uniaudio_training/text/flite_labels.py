@@ -85,8 +85,7 @@ class Flite:
         """(phone with stress, word) of every segment of `text`.
 
         `synthesize=True` runs the whole synthesizer, which is slow. The phones are the same, as the
-        tests
-        of these scripts verify.
+        tests of these scripts verify.
         """
         raw = text.encode("utf-8")
         if synthesize:
@@ -165,8 +164,7 @@ class Flite:
         with stress.
 
         The rules are evaluated here because flite returns only the joined phones. An alignment
-        guessed
-        afterwards costs the trees 8 % of the words.
+        guessed afterwards costs the trees 8 % of the words.
         """
         library = self._lexicon_lib
         if self._rules is None:
@@ -205,8 +203,7 @@ class Flite:
 
     def pos_tree(self) -> tuple[list[str], list[tuple[str, str, int]]]:
         """Feature names, and nodes (feature or "" at a leaf, value, index of the no branch; the yes
-        branch is
-        next).
+        branch is next).
         """
         cart = _Cart.in_dll(self._english, "us_pos_cart")
         names: list[str] = []

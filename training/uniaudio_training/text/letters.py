@@ -63,8 +63,8 @@ class Forest:
         self._grow(*_compact(context[~mask], target[~mask], classes), least)
 
     def fit(self, aligned: Iterable[tuple[str, list[str]]], least: int = 1) -> None:
-        """Grows one tree per letter; `least` is the minimum number of samples on either side of
-        a question.
+        """Grows one tree per letter; `least` is the minimum number of samples on either side of a
+        question.
         """
         samples: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
         index: dict[str, int] = {}
