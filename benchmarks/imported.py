@@ -214,7 +214,7 @@ def section(name: str, results: dict[str, Any]) -> str:
         "task",
         "weights",
         "× realtime",
-        "seconds a second",
+        "seconds per second",
         "first chunk, ms",
         "ms / frame, total",
         "bound: weights / bandwidth, ms",

@@ -318,7 +318,7 @@ def test_a_folder_is_converted(joint: Path, capsys: pytest.CaptureFixture[str]) 
     assert run_program("convert_folder.py", "recordings", "-o", "converted", *how) == 1
     out, err = capsys.readouterr()
     assert (
-        err.startswith("convert_folder: left out: source recordings/broken.wav: expected")
+        err.startswith("convert_folder: skipped: source recordings/broken.wav: expected")
         and err.count("\n") == 1
     )
     assert sorted(os.listdir("converted")) == ["noisy.flac", "speech.flac"] and out.count("\n") == 2

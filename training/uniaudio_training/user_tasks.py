@@ -49,9 +49,7 @@ def read_user_tasks(paths: Iterable[str | Path]) -> dict[str, UserTask]:
     for path in paths:
         user = _read(Path(path))
         if user.task.name in found:
-            raise ValueError(
-                f"{path}: expected a name of its own, got {user.task.name} in two files"
-            )
+            raise ValueError(f"{path}: expected a unique name, got {user.task.name} in two files")
         found[user.task.name] = user
     return found
 
@@ -117,7 +115,7 @@ def check_trainable(task: Task) -> None:
     if any(i.modality == "context" for i in task.inputs) and not any(
         i.modality == "span" for i in task.inputs
     ):
-        raise ValueError(f"{where}: expected a span input beside a context, got none")
+        raise ValueError(f"{where}: expected a span input besides the context, got none")
 
 
 def _labels(path: Path, spec: Input) -> tuple[str, ...]:
@@ -130,13 +128,13 @@ def _labels(path: Path, spec: Input) -> tuple[str, ...]:
         )
     if not path.is_file():
         raise ValueError(
-            f"input {spec.name}: expected the labels of its tokens, one a line, in {path}; there "
+            f"input {spec.name}: expected the labels of its tokens, one per line, in {path}; there "
             "is no such file"
         )
     labels = tuple(path.read_text(encoding="utf-8").split())
     if not labels or len(set(labels)) != len(labels):
         raise ValueError(
-            f"{path}: expected labels, one a line, each once, got {len(labels)} of which "
+            f"{path}: expected distinct labels, one per line, got {len(labels)} of which "
             f"{len(set(labels))} differ"
         )
     return labels

@@ -174,7 +174,7 @@ def about(c: CodecConfig) -> str:
         "transformers, converted for "
         f"uniaudio-engine: {c.sample_rate} Hz, "
         f"{'mono' if c.channels == 1 else f'{c.channels} channels'}, "
-        f"{c.frame_rate:g} frames a second, "
+        f"{c.frame_rate:g} frames per second, "
         f"{'causal' if s.causal else 'not causal'}{chunks}{loudness}; kbit/s: {bandwidths}.  "
         "The weights are the authors'; the conversion folds weight norm and changes names and "
         "layout only."
@@ -371,7 +371,7 @@ def _members(source: Path, scratch: Path, progress: Progress) -> dict[str, Membe
         found["config"] = Member(beside, beside.name, beside)
     if "config" not in found:
         raise InputError(
-            f"{source}: expected config.json beside {found['weights'].name}, found none; take it "
+            f"{source}: expected config.json next to {found['weights'].name}, found none; take it "
             "from where the weights came"
         )
     return found

@@ -201,7 +201,7 @@ def _fold(
     if direction.ndim != 3 or gain.shape != shape:
         raise InputError(
             f"{name}: expected the gain of a convolution, {list(shape)}, got {list(gain.shape)} "
-            f"beside a direction {list(direction.shape)}"
+            f"with a direction {list(direction.shape)}"
         )
     v = direction.astype(np.float64)
     norm = np.sqrt((v * v).sum(axis=(1, 2), keepdims=True))

@@ -160,8 +160,9 @@ def _about(model: ModelConfig) -> str:
         "from the authors' checkpoint "
         f"for uniaudio-engine: {lm.global_.layers} global and {lm.local.layers} local layers of "
         f"width {lm.global_.width}, "
-        f"{lm.num_codebooks} codes a frame, {c.sample_rate} Hz, {c.frame_rate:g} frames a second. "
-        " The weights are the authors'; "
+        f"{lm.num_codebooks} codes per frame, {c.sample_rate} Hz, "
+        f"{c.frame_rate:g} frames per second. "
+        "The weights are the authors'; "
         "the conversion folds weight norm and changes names and layout only."
     )
 

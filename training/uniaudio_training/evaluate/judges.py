@@ -47,7 +47,7 @@ def require_judges() -> None:
     """Raises JudgeMissing, in one line, naming all missing packages."""
     missing = [p for module, p in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise JudgeMissing(f"the judges need {', '.join(missing)}; install them with pip")
+        raise JudgeMissing(f"the evaluation needs {', '.join(missing)}; install them with pip")
 
 
 def _need(module: str, package: str) -> Any:
@@ -55,7 +55,7 @@ def _need(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as e:
         raise JudgeMissing(
-            f"this judge needs {package} ({e}); install it: pip install {package}"
+            f"this metric needs {package} ({e}); install it: pip install {package}"
         ) from None
 
 
@@ -133,7 +133,7 @@ class SpeakerEncoder(nn.Module):
         found = importlib.util.find_spec("resemblyzer")
         if found is None or found.origin is None:
             raise JudgeMissing(
-                "the speaker judge needs the weights in resemblyzer; install it: pip install "
+                "speaker similarity needs the weights in resemblyzer; install it: pip install "
                 "--no-deps resemblyzer"
             )
         state = torch.load(
