@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 
-_BARE = (".pcm", ".raw")  # file names for samples without a header
+_BARE = (".pcm", ".raw")  # names of files without a header
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
@@ -373,9 +373,9 @@ def _kind(path: str) -> str:
 def _generate(
     engine: Engine, task: Task, values: dict[str, Any], f: BinaryIO, kind: str, keep: bool
 ) -> tuple[Audio | None, dict[str, Any]]:
-    """Runs a task and writes its sound; returns the sound and the metadata of the result.
+    """Do a task and write its sound; returns what the result says about itself, and the sound.
 
-    The result of a long source is written as it is made, and returned only with ``keep``.
+    The result of a long source is written as it is made, and returned only on ``keep``.
     """
     with engine.stream(task.name, **values) as stream:
         if stream.expected_seconds is not None and not keep:

@@ -1,6 +1,6 @@
-"""Adversarial fine-tuning of the codec's decoder, with discriminators on spectrogram bands.
+"""The codec's finish: its decoder against discriminators of spectrogram bands.
 
-Encoder and codebooks are frozen: codes, and any LM trained on them, stay valid.
+Encoder and codebooks stay as they are, so codes, and any LM trained on them, stay valid.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .train_codec import draw_stages
 
 @dataclass(frozen=True)
 class FinishSettings(RunSettings):
-    """``init``: the spectral codec run whose decoder is trained further. ``judge_from``: the first
-    step with discriminators. ``codec``: optional; must equal that of the run.
+    """``init``: the spectral run whose decoder is trained on. ``judge_from``: the first step with
+    discriminators. ``codec``: if given, must be the run's.
     """
 
     init: str = "runs/codec"
@@ -54,9 +54,9 @@ Batch = tuple[Tensor, int]  # samples [B, N], RVQ stages
 
 
 class BandedConv(nn.Module):
-    """A convolution over three frames, separate for each band, as one batched matrix product.
+    """A convolution over three frames, each band by itself, as one batched matrix product.
 
-    Weights are normalised and multiplied by a learned gain.
+    Weights have unit norm times a gain.
     """
 
     def __init__(self, bands: int, inputs: int, outputs: int) -> None:
@@ -77,11 +77,11 @@ class BandedConv(nn.Module):
 
 
 class SpectrogramDiscriminator(nn.Module):
-    """A discriminator for each of ``bands`` bands of the complex STFT, at one resolution.
+    """Judges each of ``bands`` bands of the complex STFT at one resolution.
 
-    The bands are those of DAC's discriminator (arXiv 2306.06546). The bins of a band are the inputs
-    of matrix products instead of 2-D convolutions, which takes a hundredth of the arithmetic and
-    makes training possible on a CPU.
+    The bands are those of DAC's discriminator (arXiv 2306.06546), but with a band's bins as the inputs of
+    matrix products instead of 2-D convolutions over them: a hundredth of the arithmetic, which is
+    what makes the finish possible on a CPU.
     """
 
     hann: Tensor  # [window]
@@ -105,7 +105,7 @@ class SpectrogramDiscriminator(nn.Module):
         power = y.square().sum(-1, keepdim=True) + 1e-8
         y = torch.cat(
             (3 * y * power**-0.25, 0.25 * power.log() + 1), dim=-1
-        )  # square root of magnitudes, so that quiet parts count
+        )  # magnitudes to the power of a half: quiet parts count too
         b, bins, t, parts = y.shape
         y = (
             y.view(b, self.bands, bins // self.bands, t, parts)
@@ -120,7 +120,7 @@ class SpectrogramDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """One discriminator per window length."""
+    """One discriminator for each window length."""
 
     def __init__(self, channels: int, windows: tuple[int, ...] = (1024, 512, 256)) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def learn_to_judge(
     fake: Tensor,
     arithmetic: Arithmetic,
 ) -> Tensor:
-    """One hinge-loss step of the discriminators; returns their mean loss."""
+    """One hinge-loss step of the discriminators; returns the loss, a discriminator's mean."""
     loss = real.new_zeros(())
     with arithmetic.autocast():
         for (real_score, _), (fake_score, _) in zip(judge(real), judge(fake), strict=True):
@@ -154,7 +154,9 @@ def learn_to_judge(
 def judged(
     judge: Discriminators, real: Tensor, fake: Tensor, arithmetic: Arithmetic
 ) -> tuple[Tensor, Tensor]:
-    """The adversarial losses of the decoder: hinge loss and feature matching (relative L1)."""
+    """The decoder's losses: to be taken for real, and to have the real clip's features (relative
+    L1).
+    """
     fool = feature = real.new_zeros(())
     judge.requires_grad_(False)
     with arithmetic.autocast():
@@ -168,14 +170,14 @@ def judged(
 
 
 class FinishTrainer(Trainer[Batch]):
-    """Trains the decoder; the discriminators are stepped inside the loss."""
+    """The decoder; the discriminators take their own step inside the loss."""
 
     clip = 100.0
 
     def __init__(self, s: FinishSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
         device = arithmetic.device
-        self.model = load_codec(s.init).to(device)  # evaluation mode: the codebooks must not change
+        self.model = load_codec(s.init).to(device)  # in evaluation mode: codebooks must not move
         self.config = self.model.config
         if s.codec is not None and s.codec != self.config:
             raise ConfigError(f"codec: the config differs from that of {s.init}; leave it out")
@@ -217,7 +219,7 @@ class FinishTrainer(Trainer[Batch]):
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         s, stages = self.settings, batch[1]
         samples = batch[0].to(self.arithmetic.device, non_blocking=True)
-        # in float32, which gives the same codes as the engine
+        # in float32, for the codes that the engine will see
         z = self.model.quantizer.decode(self.model.encode(samples, stages))
         with self.arithmetic.autocast():
             fake = self.model.synthesize(z)
@@ -235,7 +237,7 @@ class FinishTrainer(Trainer[Batch]):
 
 
 def train(settings: FinishSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains or resumes the decoder of ``settings.init`` in the folder ``out``."""
+    """Finishes, or resumes, the decoder of ``settings.init`` in the folder ``out``."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     fit(FinishTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -59,16 +59,14 @@ class Source:
 
 @dataclass(frozen=True)
 class JointSettings(RunSettings):
-    """``init``: a model folder, a codec run or a file of ``export`` to start from; "" starts from
-    scratch.
-    ``sources``: the training data and their weights.
+    """``init``: a model folder, a codec run or a file of ``export`` to go on from; "" is from
+    nothing. ``sources``: what is heard, and how often.
 
-    ``few_stages``: the number of codebooks that the LM will model, used alone in a share
-    ``few_share`` of the steps. ``wide_share``: share of clips at a uniform level from -60 to -3 dB;
-    the others are near -23 dB. ``judge_from``: the first step with discriminators.
-    ``encoder_until``: the first step with fixed codes. ``judged_clips``: clips per batch for the
-    discriminators. ``decay_share``:
-    share of the run in which the learning rate decays. ``average``: decay of the averaged weights.
+    ``few_stages``: how many codebooks the LM will model, used alone in a share ``few_share`` of the
+    steps. ``wide_share``: of clips at any level from -60 to -3 dB, the others lie around -23.
+    ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
+    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``decay_share``: of
+    the run, over which the learning rate falls. ``average``: the decay of the averaged weights.
     """
 
     init: str = ""
@@ -410,8 +408,8 @@ class JointTrainer(Trainer[Batch]):
             fool, feature = judged(self.judge, real[few], fake[few], self.arithmetic)
             values |= {"joint/fool": fool, "joint/feature": feature}
             ramp = min(1.0, (step - s.judge_from + 1) / s.judge_warmup)
-            # Divided by spectral_weight instead of multiplying all other terms: gradient clipping
-            # then has the same scale as without discriminators.
+            # divided by spectral_weight instead of multiplying all others by it: the clipping of
+            # gradients keeps the meaning that it has without discriminators
             loss = loss + ramp * (fool + s.feature_weight * feature) / s.spectral_weight
         return loss, values
 
