@@ -93,7 +93,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         if not stat.S_ISREG(
             path.stat().st_mode
-        ):  # checked before opening: opening a pipe would wait for a writer
+        ):  # before opening: opening a pipe would wait for a writer
             kind = "a folder" if path.is_dir() else "something else"
             raise InputError(f"{path}: expected a checkpoint file, got {kind}; name the file")
         return path.open("rb")
