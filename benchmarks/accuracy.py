@@ -1,10 +1,9 @@
-"""What each format of weights (and of the key-value cache) costs in accuracy, against native
-float32; nothing is timed.
+"""Accuracy of each weight format (and format of the key-value cache) against native float32;
+nothing is timed.
 
-The bundled model is measured on speech: what it says itself in float32 at its default settings, and
-with ``--tokens`` also on validation speech that was tokenized for training. The v1 shape has random
-weights, and is measured on what it samples itself. Only audio frames count, and of the logits only
-those of ids that a slot may emit.
+The bundled model is measured on its own float32 speech at default settings and, with ``--tokens``,
+on validation speech that was tokenized for training. The v1 shape has random weights, and is
+measured on its own samples. Only audio frames count, and only logits of ids that a slot may emit.
 """
 
 from __future__ import annotations
@@ -52,16 +51,16 @@ TEXTS = (
     "Where were you when the lights went out?",
 )
 EPILOG = """examples:
-  python benchmarks/accuracy.py                                   the bundled model and the v1 shape, all formats
+  python benchmarks/accuracy.py                   the bundled model and the v1 shape, all formats
   python benchmarks/accuracy.py --models base --formats int8,int4 --tokens data/tokens
-  python benchmarks/accuracy.py --write                           the tables into docs/benchmarks.md
+  python benchmarks/accuracy.py --write           write the tables to docs/benchmarks.md
 a format is the engine's dtype with + for each comma; kv= is the cache's: int8+local=int4+kv=int8
 """
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sequence: frames [T, K], aligned rows [T, S] or None, and where its audio is."""
+    """One sequence: frames [T, K], aligned rows [T, S] or None, and the position of its audio."""
 
     frames: NDArray[np.int32]
     aligned: NDArray[np.int32] | None
@@ -69,8 +68,8 @@ class Item:
 
 
 def own_speech(seed: int, sentences: int) -> Iterator[Item]:
-    """Sentences that the bundled model says in float32, sampled at its default settings, in its
-    voices by turns.
+    """Sentences spoken by the bundled model in float32 at its default settings, with its voices in
+    turn.
     """
     engine = Engine.from_pretrained(bundled(), dtype="float32")
     layout = engine.layout
@@ -106,8 +105,8 @@ def own_speech(seed: int, sentences: int) -> Iterator[Item]:
 
 
 def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
-    """Tokenized validation speech of ``uniaudio-train tokenize``, each clip prompted with
-    another one of its speaker.
+    """Validation speech tokenized by ``uniaudio-train tokenize``; each clip is prompted with
+    another clip of its speaker.
     """
     from uniaudio_training.lm.items import read_items
 
@@ -129,7 +128,7 @@ def validation_speech(folder: Path, clips: int) -> Iterator[Item]:
 
 
 def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> Iterator[Item]:
-    """Sequences that the model itself draws (temperature 1), after a few random frames."""
+    """Sequences sampled by the model itself (temperature 1), after a few random frames."""
     for i in range(count):
         known = model.frames(8, seed + i)
         session = lm.session(len(known) + length)
@@ -140,7 +139,7 @@ def own_samples(model: Model, lm: Any, seed: int, count: int, length: int) -> It
 
 
 def audio_logits(model: Model, lm: Any, item: Item) -> NDArray[np.float64]:
-    """[n, K, R]: of the audio frames, and of the ids that each slot may emit."""
+    """Logits [n, K, R] of the audio frames, for the ids that each slot may emit."""
     logits = lm.logits(item.frames, item.aligned)[item.audio]
     return np.stack([logits[:, k, model.rows(k)] for k in range(logits.shape[1])], axis=1).astype(
         np.float64
@@ -155,14 +154,16 @@ def log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def compare(
     model: Model, items: Sequence[Item], truth: Sequence[NDArray], lm: Any
 ) -> dict[str, float]:
-    """Error of the logits relative to their standard deviation, agreement of the best id, and nats."""
+    """Error of the logits relative to their standard deviation, agreement of the best id, and
+    cross-entropy in nats.
+    """
     squares, largest, same, ids = 0.0, 0.0, 0, 0
     nats, change, divergence, weight = [], [], [], []
     variance = float(np.mean([t.var() for t in truth]))
     for item, t in zip(items, truth, strict=True):
         got = audio_logits(model, lm, item)
         error = got - t
-        # a constant added to a slot's logits changes nothing that is drawn from them
+        # a constant added to the logits of a slot does not change the samples
         error -= error.mean(-1, keepdims=True)
         squares += float(np.sum(error**2)) / error.shape[-1]
         largest = max(largest, float(np.abs(error).max()))
@@ -198,7 +199,7 @@ def compare(
 
 
 def measure(args: argparse.Namespace, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(which sequences, format -> figures) of a model."""
+    """(kind of sequences, format -> figures) of a model."""
     model = find_model(name)
 
     def make(dtype: str) -> Any:
@@ -253,7 +254,7 @@ def section(results: dict[str, Any]) -> str:
         "MB / frame",
         "rms error",
         "max error",
-        "best id the same",
+        "best id agrees",
         "nats",
         "change",
         "divergence",
@@ -290,9 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_common(parser, "accuracy.json")
-    parser.add_argument("--models", default="base,v1", help="which, separated by commas")
-    parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
-    parser.add_argument("--sequences", type=int, default=16, help="how many of each kind (16)")
+    parser.add_argument("--models", default="base,v1", help="comma-separated selection")
+    parser.add_argument("--formats", default=",".join(FORMATS), help="comma-separated selection")
+    parser.add_argument(
+        "--sequences", type=int, default=16, help="number of sequences of each kind (16)"
+    )
     parser.add_argument(
         "--frames", type=int, default=200, help="length of the v1 shape's sequences (200)"
     )

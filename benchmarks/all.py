@@ -1,6 +1,6 @@
-"""Refreshes every table of docs/benchmarks.md: runs each benchmark, then writes its section.
+"""Updates all tables of docs/benchmarks.md: runs each benchmark, then writes its section.
 
-Half an hour on two cores; single commands and rows can be run by themselves (see
+Takes half an hour on two cores. Single commands and rows can be run on their own (see
 benchmarks/README.md).
 """
 
@@ -34,8 +34,8 @@ EPILOG = """examples:
 
 
 def commands(names: Sequence[str]) -> list[list[str]]:
-    """Measuring and writing, in order; the LM row by row, so that an interruption loses one row at
-    most.
+    """The commands that measure and write, in order. The LM is measured row by row, so that an
+    interruption loses at most one row.
     """
     out = []
     for name in names:
@@ -46,13 +46,13 @@ def commands(names: Sequence[str]) -> list[list[str]]:
                 out += [[*command, "--prepare"], *([*command, "--rows", row] for row in ROWS)]
             else:
                 out.append(command)
-            if name != "codec":  # prints its tables: see run
+            if name != "codec":  # codec.py prints its tables: see run
                 out.append([*command, "--write"])
     return out
 
 
 def run(command: Sequence[str]) -> int:
-    """One command; the tables that ``codec.py`` prints become its section here."""
+    """Runs one command; the tables printed by ``codec.py`` become its section here."""
     argv = [sys.executable, str(common.HERE / command[0]), *command[1:]]
     if command[0] != "codec.py":
         return subprocess.run(argv, check=False).returncode
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--only", default=",".join(COMMANDS), help="benchmarks to run, separated by commas"
+        "--only", default=",".join(COMMANDS), help="benchmarks to run, comma-separated"
     )
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     args = parser.parse_args(argv)

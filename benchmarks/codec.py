@@ -1,12 +1,12 @@
 """Speed of the codecs on this machine: ``python benchmarks/codec.py [--json] [--threads N]
 [--repeat N]``.
 
-Measured: the v1-shaped SEANet codec (random weights made here) and the bundled spectral codec, 4 s
-clips and one 20 ms frame at a time; residual vector quantization by itself; the real FFT beside
-pocketfft as NumPy has it (one transform after the other, as the codec does) and as SciPy has it
-(several side by side), if that is installed. Every figure is the median of the repeats; GFLOP/s
-count a multiply-add as two and are held against the multiply-adds on registers that the same run
-measures. Codes and samples of the streams are checked against the one-shot calls on the way.
+Measures the v1-shaped SEANet codec (random weights) and the bundled spectral codec on 4 s clips and
+on single 20 ms frames, residual vector quantization alone, and the real FFT. The latter is compared
+with pocketfft in NumPy (one transform at a time, as in the codec) and in SciPy, if installed
+(several at a time). Every figure is the median of the repeats. GFLOP/s count a multiply-add as two,
+and are compared with the peak of multiply-adds on registers measured in the same run. Codes and
+samples of the streams are checked against the one-shot calls.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SECONDS = 4.0
 V1 = CodecConfig(
     "seanet", num_codebooks=12, codebook_size=1024, codebook_dim=128, seanet=SeanetConfig()
 )
-LM_CODEBOOKS = {"v1": 3, "bundled": 4}  # of the codec's, those that the LM uses
+LM_CODEBOOKS = {"v1": 3, "bundled": 4}  # the number of codebooks that the LM uses
 
 
 def v1_weights(seed: int = 0) -> dict[str, np.ndarray]:
-    """Random float32 weights by tensor name, scaled so that signals keep their size through the
-    layers.
+    """Random float32 weights by tensor name, scaled so that signals keep their magnitude through
+    the layers.
     """
     rng = np.random.default_rng(seed)
     weights = {}
@@ -77,7 +77,7 @@ def seanet_macs(c: CodecConfig) -> tuple[float, float]:
 
 
 def spectral_macs(c: CodecConfig) -> tuple[float, float]:
-    """The same for the spectral family, without FFTs."""
+    """Multiply-adds per second of audio in the spectral family: (encoder, decoder), no FFTs."""
     assert c.spectral is not None
     s = c.spectral
     encoder_in = (s.encoder_window // 2 + 1) * 3 * s.encoder_subframes
@@ -108,8 +108,8 @@ def median(f: Callable[[], Any], repeat: int) -> float:
 def stream_frames(
     codec: _C.Codec, x: np.ndarray, codes: np.ndarray, pcm: np.ndarray
 ) -> dict[str, list[float]]:
-    """Milliseconds per frame of one encoder and one decoder stream, frame by frame; both in turn,
-    as a live conversion does, and each alone.
+    """Milliseconds per frame of one encoder and one decoder stream: in turn, as in live conversion,
+    and each alone.
     """
     k, size = codes.shape[0], codec.frame_size
     times: dict[str, list[float]] = {"encode": [], "decode": [], "both": []}
@@ -138,7 +138,7 @@ def stream_frames(
                 )
             )
         )  # type: ignore[misc]
-    return {name: v[20:] for name, v in times.items()}  # from the steady state on
+    return {name: v[20:] for name, v in times.items()}  # without the first frames
 
 
 def measure_codec(
@@ -224,7 +224,7 @@ def cpu_name() -> str:
 
 
 def measure(threads: int, repeat: int) -> dict[str, Any]:
-    """All of it, with the machine and its bounds."""
+    """All measurements, with the machine and its peaks."""
     folder = load_folder(find_folder(None))
     bounds = [
         (_C.fma_peak(threads), _C.read_bandwidth(threads, 256), _C.read_bandwidth(threads, 16))

@@ -1,8 +1,7 @@
-"""What all benchmarks share: the machine in words, what it can do at most (measured now), results
-on disk, tables in docs.
+"""Shared by all benchmarks: description and measured peaks of the machine, results on disk, tables
+in docs.
 
-Not responsible for what is measured: that is each command's. Host names, users and paths are never
-recorded.
+Host names, users and paths are never recorded.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from uniaudio_engine.storage.files import atomic_write
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs" / "benchmarks.md"
-BANDWIDTH_MB = 512  # a read of this size comes from main memory on any machine
+BANDWIDTH_MB = 512  # too large for the caches of any machine
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores, instruction set, memory and system, in words; nothing that names a host."""
+    """CPU, cores, instruction set, memory and system as text, without host names."""
     about = {
         "cpu": platform.processor() or platform.machine(),
         "cores": available_cores(),
@@ -64,7 +63,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line(about: dict[str, Any]) -> str:
-    """:func:`machine` as half a sentence."""
+    """:func:`machine` as part of a sentence."""
     parts = [about["cpu"], f"{about['cores']} cores", about["isa"]]
     parts += [f"L3 {about['l3']}"] if "l3" in about else []
     parts += [f"{about['ram_gb']} GB"] if "ram_gb" in about else []
@@ -76,15 +75,15 @@ def available_cores() -> int:
 
 
 def bandwidth(threads: int, megabytes: int = BANDWIDTH_MB) -> float:
-    """GB/s of memory reads, measured now."""
+    """Memory read bandwidth in GB/s, measured now."""
     return float(core().read_bandwidth(threads, megabytes))
 
 
 def arithmetic(threads: int, size: int = 1536) -> dict[str, float]:
-    """Peak arithmetic measured now, GFLOP/s (GOP/s for int8) by name.
+    """Measured arithmetic peaks by name, in GFLOP/s (GOP/s for int8).
 
-    From the core's own peak loops where it has them (``fma_peak``, ``vnni_peak``), and always
-    NumPy's float32 matrix product (which uses as many threads as the environment allows it).
+    From the core's peak loops where it has them (``fma_peak``, ``vnni_peak``), and always NumPy's
+    float32 matrix product, with the threads that the environment allows.
     """
     out = {}
     for name, label in (("fma_peak", "float32 FMA"), ("vnni_peak", "int8 dot product")):
@@ -112,7 +111,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """a / b, round by round: what both were slowed by in the same round cancels."""
+    """a / b per round, so that disturbances of the same round cancel."""
     return [x / y for x, y in zip(a, b, strict=False)]
 
 
@@ -121,7 +120,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-# Results: one JSON file a table; several invocations fill it, each replacing the rows that it
+# Results: one JSON file per table. Several invocations fill it; each replaces the rows that it
 # measured.
 
 
@@ -149,8 +148,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_section(doc: Path, name: str, text: str) -> None:
-    """Replace the marked section ``name`` of a Markdown file (or append it); everything around it
-    stays.
+    """Replaces the marked section ``name`` of a Markdown file, or appends it; the rest is
+    unchanged.
     """
     begin, end = (
         f"<!-- begin {name}: written by the command below it, not by hand -->",
@@ -174,22 +173,27 @@ def write_section(doc: Path, name: str, text: str) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser, results: str) -> None:
-    """Options that every benchmark has."""
+    """Adds the options that every benchmark has."""
     parser.add_argument(
         "--threads",
         type=_positive,
         default=min(2, available_cores()),
         help="threads of every engine (2)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, inputs and sampling (0)")
     parser.add_argument(
-        "--rounds", type=_positive, default=5, help="engines take turns in each (5)"
+        "--seed", type=int, default=0, help="seed of weights, inputs and sampling (0)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=_positive,
+        default=5,
+        help="number of rounds; engines take turns in each (5)",
     )
     parser.add_argument(
         "--results",
         type=Path,
         default=RESULTS / results,
-        help="JSON that collects what was measured",
+        help="JSON file of results",
     )
     parser.add_argument(
         "--write",
@@ -202,7 +206,9 @@ def add_common(parser: argparse.ArgumentParser, results: str) -> None:
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """``main`` with errors as one line on standard error, exit code 2; Ctrl-C is 130."""
+    """Runs ``main``; errors become one line on standard error with exit code 2, Ctrl-C exit code
+    130.
+    """
     try:
         return main(argv)
     except KeyboardInterrupt:

@@ -1,10 +1,9 @@
 """Speed of EnCodec's three published shapes: ``python benchmarks/encodec.py [--json] [--threads N]
 [--repeat N]``.
 
-Random weights made here, clips of 4 s, at 6 kbit/s (32 kHz: 2.2). Every figure is the median of the
-repeats; the v1 codec of ``codec.py`` is measured beside them, as what they are held against.
-GFLOP/s count a multiply-add as two, of the frames that are computed (at 48 kHz chunks overlap, and
-the last one is padded).
+Random weights, clips of 4 s, 6 kbit/s (32 kHz: 2.2). Every figure is the median of the repeats. The
+v1 codec of ``codec.py`` is measured in the same run for comparison. GFLOP/s count a multiply-add as
+two, over the computed frames (at 48 kHz chunks overlap, and the last one is padded).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
-SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and how many codebooks are used
+SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and the number of codebooks used
     "v1, 16 kHz": (V1, 3),
     "EnCodec 24 kHz": (
         CodecConfig("seanet", 24000, 320, 32, 1024, 128, seanet=SeanetConfig(causal=True)),
@@ -58,8 +57,8 @@ SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and how many codebooks are use
 
 
 def random_weights(c: CodecConfig) -> dict[str, np.ndarray]:
-    """Random float32 weights by tensor name, scaled so that signals keep their size through the
-    layers.
+    """Random float32 weights by tensor name, scaled so that signals keep their magnitude through
+    the layers.
     """
     rng = np.random.default_rng(0)
     weights = {}
@@ -73,7 +72,7 @@ def random_weights(c: CodecConfig) -> dict[str, np.ndarray]:
 
 
 def measure(threads: int, repeat: int) -> dict[str, Any]:
-    """Milliseconds per second of audio, and the arithmetic that this is."""
+    """Milliseconds per second of audio, and the corresponding arithmetic rate."""
     rows = []
     for name, (c, k) in SHAPES.items():
         codec = _C.Codec(json.dumps(to_dict(c)), random_weights(c), threads)

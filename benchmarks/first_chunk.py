@@ -1,5 +1,5 @@
-"""The bundled model as a user meets it, in each weight format: seconds of speech a second, time to
-the first sound, prefill.
+"""Speed of the bundled model from text to sound, by weight format: realtime factor, time to the
+first chunk, prefill.
 
 The figures are those of ``uniaudio bench --json``; the formats take turns in every round.
 """
@@ -33,8 +33,9 @@ FIGURES = (
 EPILOG = """examples:
   python benchmarks/first_chunk.py
   python benchmarks/first_chunk.py --formats int8,int4 --rounds 3
-  python benchmarks/first_chunk.py --write                 the table into docs/benchmarks.md
-  uniaudio export onnx -o build/onnx; python benchmarks/first_chunk.py --onnx build/onnx --formats float32,int8
+  python benchmarks/first_chunk.py --write                 write the table to docs/benchmarks.md
+  uniaudio export onnx -o build/onnx
+  python benchmarks/first_chunk.py --onnx build/onnx --formats float32,int8
 a format is the engine's dtype with + for each comma; kv= is the key-value cache's
 """
 
@@ -133,12 +134,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=Path, default=bundled(), help="a model folder (the bundled one)"
     )
-    parser.add_argument("--formats", default=",".join(FORMATS), help="which, separated by commas")
+    parser.add_argument(
+        "--formats", default=",".join(FORMATS), help="formats to measure, comma-separated"
+    )
     parser.add_argument(
         "--onnx",
         type=Path,
         metavar="FOLDER",
-        help="what export onnx made of the same model, as another engine",
+        help="a folder by export onnx of the same model, measured as another engine",
     )
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="length of the timed speech (10)"

@@ -1,7 +1,8 @@
-"""The CUDA module on one GPU: lower bounds, times, parity, soak.  ``gpu.sh`` builds it and runs this.
+"""Benchmarks of the CUDA module on one GPU: lower bounds, times, parity, soak. ``gpu.sh`` builds
+the module and runs this.
 
 ``--floors`` needs no GPU: it prints the bytes of weights that a frame has to read, and the time
-that this takes at a bandwidth. Parts that cannot run here are left out and named.
+this takes at a given bandwidth. Parts that cannot run are skipped and reported.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part  # noqa
 H100 = 3000.0  # GB/s, for the lower bounds
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 FRAME_US = 20000.0
-PERSISTENT = 8  # streams that the persistent kernel has room for
+PERSISTENT = 8  # streams that the persistent kernel supports
 GOALS = {
     ("v1", "bfloat16"): 260,
     ("1B", "bfloat16"): 1180,
     ("1B", "int8"): 680,
-}  # µs a frame, one stream, H100
+}  # µs per frame, one stream, H100
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Shape:
 
 
 def shapes() -> list[Shape]:
-    """The UniAudio-v1 shape, the 1 B recipe's and the bundled model's."""
+    """The UniAudio-v1 shape, that of the 1 B recipe, and that of the bundled model."""
     biases = {"q_bias": True, "v_bias": True, "o_bias": True, "mlp_bias": True}
     kind: dict[str, Any] = {
         "norm": "layernorm",
@@ -85,8 +86,8 @@ def shapes() -> list[Shape]:
 
 
 def frame_bytes(shape: Shape, dtype: str) -> int:
-    """Bytes of matrices that one frame reads: the global stack once, the local one and the head's
-    needed rows K times.
+    """Bytes of matrices read by one frame: the global stack once, the local stack and the needed
+    rows of the head K times.
     """
     c, total = shape.config, 0
     for name, dims in lm_shapes(c).items():
@@ -104,7 +105,7 @@ def frame_bytes(shape: Shape, dtype: str) -> int:
 
 
 def exchanges(c: LMConfig) -> int:
-    """Trips of data between blocks in one frame."""
+    """Number of exchanges between blocks in one frame."""
     bridges = c.num_codebooks if c.conditioning == "add" else 1
     return 5 * c.global_.layers + c.num_codebooks * (4 * c.local.layers + 1) + bridges
 
@@ -124,7 +125,7 @@ def print_floors(bandwidth: float) -> None:
 
 
 def random_weights(c: LMConfig, seed: int) -> dict[str, np.ndarray]:
-    """As benchmarks/models.py makes them: logits as peaked as a trained model's."""
+    """Weights as in benchmarks/models.py: logits as peaked as those of a trained model."""
     rng = np.random.default_rng(seed)
     out = {}
     for name, dims in lm_shapes(c).items():
@@ -164,15 +165,15 @@ def prefix(shape: Shape, count: int, seed: int) -> np.ndarray:
 
 
 def time_frames(lm: Any, shape: Shape, streams: int, frames: int, repeats: int) -> dict[str, float]:
-    """µs of one frame of all streams, the clock around ``generate``: launches, arguments and
-    results included.
+    """µs per frame of all streams, measured around ``generate``: includes launches, arguments and
+    results.
     """
     known = prefix(shape, 150, 0)
     sessions = [lm.session(150 + 16 + frames * repeats) for _ in range(streams)]
     begin = time.perf_counter()
     for s in sessions:
         s.prefill(known)
-    sessions[0].generate(1, sampling(shape, 0))  # waits for all of it
+    sessions[0].generate(1, sampling(shape, 0))  # waits for completion
     prefill = (time.perf_counter() - begin) / streams
     samplings = [sampling(shape, i) for i in range(streams)]
     lm.generate_batch(sessions, 8, samplings)
@@ -204,13 +205,13 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
                 }
                 try:
                     row |= time_frames(lm, shape, streams, args.frames, args.repeats)
-                    if streams > 1:  # the other path too, for where the border between them lies
+                    if streams > 1:  # also the other path, to find the crossover
                         lm.set_batched_from(1 if streams <= PERSISTENT else 10**6)
                         row["other_us"] = time_frames(
                             lm, shape, streams, args.frames, args.repeats
                         )["us"]
                         lm.set_batched_from(PERSISTENT + 1)
-                except cuda.InputError as e:  # out of memory, or worse: the table says so
+                except cuda.InputError as e:  # for example out of memory; reported in the table
                     row["error"] = str(e)
                 else:
                     row["fraction"], row["realtime"] = (
@@ -235,7 +236,7 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
 
 
 def soak(frames: int, out: dict[str, Any]) -> None:
-    """The same thousand frames again and again: every run's tokens must be the first's."""
+    """Repeats the same thousand frames; the tokens of every run must equal those of the first."""
     shape = shapes()[0]
     lm = cuda_lm(shape.config, random_weights(shape.config, 7), "int8", "bfloat16")
     session, first = lm.session(1200), None
@@ -251,7 +252,7 @@ def soak(frames: int, out: dict[str, Any]) -> None:
 
 
 def parity(out: dict[str, Any]) -> None:
-    """Greedy tokens of 200 frames, v1 shape in float32, against the CPU core."""
+    """Greedy tokens of 200 frames in float32, v1 shape, against the CPU core."""
     shape = shapes()[0]
     weights = random_weights(shape.config, 7)
     known = prefix(shape, 20, 0)
@@ -288,8 +289,8 @@ def first_audio(out: dict[str, Any]) -> None:
 
 
 def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
-    """The torch modules' own steps, eager and as a CUDA graph: the time of a frame there (bfloat16,
-    one stream, no cache growth).
+    """Time of a frame with the torch modules, eager and as a CUDA graph (bfloat16, one stream, no
+    cache growth).
     """
     try:
         import torch
@@ -302,7 +303,7 @@ def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
     shape = shapes()[0]
     torch.set_grad_enabled(False)
     model = MultiScaleLM(shape.config).eval().to("cuda", torch.bfloat16)
-    # A lower bound of a step, in torch's favour: each stack once over its newest rows, no caches.
+    # A lower bound in torch's favour: each stack once over its newest rows, without caches.
     x = torch.randn(1, 1, shape.config.global_.width, device="cuda", dtype=torch.bfloat16)
     y = torch.randn(1, 1, shape.config.local.width, device="cuda", dtype=torch.bfloat16)
     rows = torch.arange(shape.head_rows, device="cuda")
@@ -391,7 +392,7 @@ def main() -> int:
         begin = time.perf_counter()
         try:
             part(out)
-        except Exception as e:  # the others' figures must not be lost
+        except Exception as e:  # keep the figures of the other parts
             failed += 1
             out.setdefault("failed", []).append(f"{type(e).__name__}: {e}")
             print(out["failed"][-1], flush=True)

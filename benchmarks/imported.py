@@ -1,9 +1,9 @@
-"""An imported UniAudio model as a user meets it: prompt and phones (or noisy speech) in, samples
-out, codec included.
+"""Speed of an imported UniAudio model from input to samples: prompt and phones (or noisy speech)
+in, samples out, including the codec.
 
-The weights are random, in the released model's shape ("v1": 180 M parameters) or that of the
-repository's 1 B recipe ("1b"), in a folder as ``uniaudio import uniaudio`` writes it: speed does
-not depend on what the numbers say. The formats take turns in every round.
+The weights are random, in the shape of the released model ("v1": 180 M parameters) or of the
+repository's 1 B recipe ("1b"), in a folder as written by ``uniaudio import uniaudio``. Speed does
+not depend on the values of weights. The formats take turns in every round.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
-# The first special ids of the repository's vocabulary that its generation tasks use, and its spans.
+# The special ids that the generation tasks of the repository use, and the spans of its vocabulary.
 SPECIALS = {
     1: "continuous_token",
     2: "start",
@@ -68,7 +68,7 @@ EPILOG = """examples:
 
 
 def config_of(name: str) -> ModelConfig:
-    """The model folder's configuration for a shape."""
+    """The model configuration of a shape."""
     lm: LMConfig = models.find_model("v1").config
     if name == "1b":
         big = {"width": 1536, "heads": 16}
@@ -95,7 +95,9 @@ def config_of(name: str) -> ModelConfig:
 
 
 def make_folder(name: str, seed: int, cache: Path) -> Path:
-    """The folder, made once; named by its configuration, so never stale."""
+    """The model folder, made once; its name is a hash of the configuration, so that it is never
+    stale.
+    """
     config = config_of(name)
     assert config.lm is not None
     folder = (
@@ -114,9 +116,10 @@ def make_folder(name: str, seed: int, cache: Path) -> Path:
 
 
 def requests(seconds: float, seed: int) -> dict[str, dict[str, Any]]:
-    """tts: 60 phones and three seconds of prompt before the speech.
+    """Requests of the tasks tts and se.
 
-    Se: as much noisy speech as comes out.
+    tts: 60 phones and a prompt of three seconds before the speech.
+    se: as much noisy speech as output.
     """
     rng = np.random.default_rng(seed)
     noise = (0.1 * rng.standard_normal(round(16000 * max(3.0, seconds)))).astype(np.float32)
@@ -145,7 +148,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for name, engine in engines.items():
                 engine.generate(
                     task, seed=0, **{**inputs, **({"seconds": 0.2} if "seconds" in inputs else {})}
-                )  # warm
+                )  # warm-up
                 with engine.stream(task, seed=args.seed, **inputs) as stream:
                     for _ in stream:
                         pass
@@ -211,9 +214,9 @@ def section(name: str, results: dict[str, Any]) -> str:
         "task",
         "weights",
         "× realtime",
-        "seconds a second",
+        "seconds per second",
         "first chunk, ms",
-        "ms / frame, all in",
+        "ms / frame, total",
         "bound: weights / bandwidth, ms",
         "fraction",
     ]
@@ -223,10 +226,10 @@ def section(name: str, results: dict[str, Any]) -> str:
             f"{results['date']}, {common.machine_line(results['machine'])}; {results['threads']} "
             f"threads, seed {results['seed']}, uniaudio-engine "
             f"{results['version']}; random weights, {results['seconds']:g} s of sound, medians of "
-            f"{results['rounds']} rounds; bandwidth {read:.0f} GB/s.  "
-            "tts: 60 phones and a prompt of 3 s; se: the whole of the noisy speech is encoded "
-            "and heard before the first frame.  "
-            "Everything counts: encoding, prefill, every frame, decoding.",
+            f"{results['rounds']} rounds; bandwidth {read:.0f} GB/s. "
+            "tts: 60 phones and a prompt of 3 s; se: all of the noisy speech is encoded and "
+            "prefilled before the first frame. "
+            "All times are included: encoding, prefill, frames, decoding.",
             common.table(head, rows),
             f"Command: `python benchmarks/imported.py --model {name}`, then the same with "
             "`--write`.",
@@ -244,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common.add_common(parser, "imported-v1.json")
     parser.add_argument("--model", choices=("v1", "1b"), default="v1", help="which shape (v1)")
     parser.add_argument(
-        "--formats", default=",".join(FORMATS), help="weight formats, separated by commas"
+        "--formats", default=",".join(FORMATS), help="weight formats, comma-separated"
     )
     parser.add_argument(
         "--cache", type=Path, default=common.HERE / "cache", help="folder for the weights"

@@ -1,12 +1,12 @@
-"""The language model against its peers: ms per 20 ms frame by streams and context, prefill, and the
-cost of a busy neighbour.
+"""The language model compared with its peers: ms per 20 ms frame by streams and context, prefill,
+and the effect of a busy neighbour.
 
-Every engine runs in a process of its own with the same weights, and they take turns in every round
-(A B C, A B C, ...), so that what the machine does meanwhile falls on all of them; ratios are taken
-within rounds. Before the clock starts, each engine's logits, from the very steps that are timed,
-are held against the native float32 ones. Bandwidth and arithmetic are measured in the same rounds.
+Every engine runs in its own process with the same weights. Engines take turns in every round (A B
+C, A B C, ...), so that other load on the machine affects all of them; ratios are taken within
+rounds. Before timing, the logits of each engine, from the steps that are timed, are compared with
+the native float32 ones. Bandwidth and arithmetic peaks are measured in the same rounds.
 
-Engines that generate choose each frame's ids: the native one samples (top-k 30), the peers take the
+Every engine chooses the ids of each frame: the native one samples (top-k 30), the peers take the
 best.
 """
 
@@ -50,25 +50,27 @@ ENGINES = {
     "onnx": ("int8", "int8blocks", "int4"),
     "llama": ("q8_0", "q4_K"),
 }
-SHORT = 150  # frames of context that longer ones are compared with
+SHORT = 150  # frames of context that longer contexts are compared with
 CHECK_KNOWN, CHECK_STEPS = 16, 8
 # Largest rms error of logits, in units of their standard deviation, with which an engine still
 # counts as the same model.
 EXACT, ROUNDED = 1e-3, 0.3
-PAUSE = (
-    0.15  # seconds: OpenMP threads of the engine before, which spin for a tenth of one, go to sleep
-)
+# Seconds between engines: OpenMP threads of the last one spin for a tenth of a second.
+PAUSE = 0.15
 EPILOG = """examples:
-  python benchmarks/lm.py                                     all rows, all engines that are installed
+  python benchmarks/lm.py                                     all rows, all installed engines
   python benchmarks/lm.py --rows 1@150,4@150 --engines native,torch-int8
   python benchmarks/lm.py --engines native-int8+local=int4    (+ for the comma of a dtype)
   python benchmarks/lm.py --model base --rows 1@150
-  python benchmarks/lm.py --prepare                           weights and the peers' files only, before a timed run
-  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two rounds more
-  python benchmarks/lm.py --write                             the tables into docs/benchmarks.md
-rows: STREAMS@CONTEXT; context@CONTEXT (one stream, and with 150 frames of context in the same round); prefill@FRAMES;
-neighbour@CONTEXT (one stream, alone and beside one busy process in the same round)
-peers: pip install torch onnxruntime onnx llama-cpp-python gguf (those that are absent are left out, and named)
+  python benchmarks/lm.py --prepare                           make weights and peer files only
+  python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two more rounds
+  python benchmarks/lm.py --write                             write tables to docs/benchmarks.md
+rows:
+  STREAMS@CONTEXT
+  context@CONTEXT      one stream, compared with 150 frames of context in the same round
+  prefill@FRAMES
+  neighbour@CONTEXT    one stream, alone and next to one busy process in the same round
+peers: pip install torch onnxruntime onnx llama-cpp-python gguf; missing ones are skipped
 """
 
 
@@ -82,6 +84,7 @@ class Row:
 
     @classmethod
     def parse(cls, text: str) -> Row:
+        """Parses a row such as ``4@150`` or ``context@1000``. Raises InputError."""
         found = re.fullmatch(r"(context|prefill|neighbour|[0-9]{1,2})@([0-9]{1,5})", text)
         if not found or found[1] in ("0", "00") or int(found[2]) < 1:
             raise InputError(
@@ -97,7 +100,9 @@ class Row:
 
 
 def choose(text: str) -> list[tuple[str, str]]:
-    """``native,torch-int8`` -> (kind, dtype) of each engine; a kind alone is all of its formats."""
+    """``native,torch-int8`` -> (kind, dtype) of each engine; a kind alone selects all of its
+    formats.
+    """
     chosen = []
     for word in text.split(","):
         kind, _, dtype = word.partition("-")
@@ -109,8 +114,9 @@ def choose(text: str) -> list[tuple[str, str]]:
 
 
 def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[str, Any]]:
-    """Error of each engine's stepped logits against the native float32; raises where an engine
-    computes another function.
+    """Error of each engine's stepped logits against native float32.
+
+    Raises InputError where an engine computes a different function.
     """
     model = reference.spec.find_model()
     frames = model.frames(CHECK_KNOWN + CHECK_STEPS, seed + 1)
@@ -151,8 +157,10 @@ def check(ready: list[Worker], reference: Worker, seed: int) -> dict[str, dict[s
 
 
 def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict[str, Any]:
-    """Times of every engine over ``args.rounds`` rounds: ``ms`` a frame, or of the whole prefill;
-    ``base`` is what a context or a neighbour is compared with, measured just before.
+    """Times of every engine over ``args.rounds`` rounds.
+
+    ``ms`` is per frame, or of the whole prefill. ``base`` is the reference of a context or a
+    neighbour, measured just before.
     """
     say(f"{args.model} {row.name}")
     room = find_model(args.model).config.max_frames - row.context - 4
@@ -191,7 +199,7 @@ def measure_row(row: Row, ready: list[Worker], args: argparse.Namespace) -> dict
 
 
 def appended(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """The rounds of two runs of a row as one; of the engines that are in both."""
+    """Merges the rounds of two runs of a row, for the engines that are in both."""
     if old is None:
         return new
     both = [e for e in old["engines"] if e in new["engines"]]
@@ -209,7 +217,7 @@ class Cell:
     """One engine in one row; ``times`` are ms."""
 
     def __init__(self, row: Row, worker: Worker, most: int, seconds: float) -> None:
-        """``most`` frames in ``seconds`` seconds, whichever is less, are a timing."""
+        """A timing is ``most`` frames or ``seconds`` seconds, whichever is less."""
         self.row, self.worker, self.most = row, worker, most
         self.times: dict[str, list[float]] = {"ms": []}
         if row.kind == "prefill":
@@ -226,7 +234,7 @@ class Cell:
         if self.row.kind == "prefill":
             self.worker.call(
                 "prefill", self.row.context
-            )  # threads awake, weights where they will be
+            )  # warm-up: threads awake, weights in place
             self.times["ms"].append(1e3 * self.worker.call("prefill", self.row.context))
             return
         if self.row.kind == "context":
@@ -251,13 +259,13 @@ class Cell:
 
 
 class Neighbour:
-    """A process that computes without pause, as long as the block lasts."""
+    """A process that keeps one core busy within the block."""
 
     def __enter__(self) -> Neighbour:
         code = "print('.', flush=True)\nwhile True: pass"
         self.process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
-        self.process.stdout.readline()  # it runs from here on
+        self.process.stdout.readline()  # it is running now
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -275,14 +283,14 @@ def run(args: argparse.Namespace) -> None:
         say(f"{kind}: left out, because {absent[kind]} is not installed")
     chosen = [(k, d) for k, d in chosen if k not in absent]
     if ("native", "float32") not in chosen:
-        chosen.insert(0, ("native", "float32"))  # what the others are held against
+        chosen.insert(0, ("native", "float32"))  # the reference of the others
     args.cache.mkdir(parents=True, exist_ok=True)
     specs = [
         Spec(k, d, args.model, args.seed, args.threads, args.cache.resolve()) for k, d in chosen
     ]
     results = common.load_results(args.results)
     if args.prepare:
-        for spec in specs:  # one by one: each may need much memory while it converts
+        for spec in specs:  # one by one: conversion may need much memory
             say(f"preparing {spec.name}")
             with workers([spec]) as (_, failed):
                 for why in failed.values():
@@ -292,7 +300,7 @@ def run(args: argparse.Namespace) -> None:
     with workers(specs[:1]) as (
         first,
         failed_first,
-    ):  # alone first: it makes the weights that the others read
+    ):  # first and alone: it makes the weights that the others read
         if failed_first:
             raise InputError(next(iter(failed_first.values())))
         with workers(specs[1:]) as (others, failed):
@@ -329,11 +337,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="v1",
         help="v1: the UniAudio-v1 shape; base: the bundled model",
     )
-    parser.add_argument("--rows", default=",".join(ROWS), help="which, separated by commas")
-    which = "which, separated by commas (all; for base native and torch: the other peers are written for the v1 shape)"
+    parser.add_argument("--rows", default=",".join(ROWS), help="rows to measure, comma-separated")
+    which = (
+        "comma-separated engines (default: all; for base native and torch, as the other peers "
+        "need the v1 shape)"
+    )
     parser.add_argument("--engines", help=which)
-    parser.add_argument("--frames", type=int, default=100, help="most frames of a timing (100)")
-    parser.add_argument("--seconds", type=float, default=0.4, help="aimed at by a timing (0.4)")
+    parser.add_argument("--frames", type=int, default=100, help="maximum frames per timing (100)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.4, help="target duration of a timing (0.4)"
+    )
     parser.add_argument(
         "--megabytes",
         type=int,

@@ -29,7 +29,7 @@ TITLES = {
     "tiny": "tiny model (a test of the benchmark)",
 }
 
-REFERENCES = ("native-int8", "native-int4")  # what the peers are compared with
+REFERENCES = ("native-int8", "native-int4")  # the engines that peers are compared with
 
 
 def label(engine: str) -> str:
@@ -49,7 +49,7 @@ def title(row: str) -> str:
 
 
 def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
-    """Part of the bandwidth measured in the same round that reading the weights once a step takes;
+    """Fraction of the bandwidth of the same round that reading the weights once per step takes;
     median over rounds.
     """
     times = row["engines"][engine]["ms"]
@@ -62,8 +62,10 @@ def fraction(row: Mapping[str, Any], engine: str, weight_bytes: float) -> float:
 
 
 def value(name: str, row: Mapping[str, Any], engine: str) -> str:
-    """A cell: median and (min) of ms; for a context also how many times as long as 150 frames of
-    it, for the neighbour how many times as long as alone.
+    """A table cell: median and (min) in ms.
+
+    For a context also the ratio to the time at 150 frames; for a neighbour the ratio to the time
+    alone.
     """
     times = row["engines"].get(engine)
     if times is None:
@@ -83,7 +85,7 @@ def short(ms: float) -> str:
 
 
 def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> str:
-    """What one row gave, for the terminal."""
+    """The results of a row, for the terminal."""
     lines = [f"{title(name)}: bandwidth {median(row['bandwidth']):.1f} GB/s"]
     for engine in row["engines"]:
         size = checks[engine]["weight_bytes"]
@@ -100,7 +102,7 @@ def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> st
 
 
 def section(results: Mapping[str, Any]) -> str:
-    """Markdown of one model: times, ratios, fraction of the bandwidth, correctness."""
+    """Markdown section of a model: times, ratios, fraction of the bandwidth, correctness."""
     rows: dict[str, Any] = results["rows"]
     checks: dict[str, Any] = results["checks"]
     engines = [e for e in checks if any(e in r["engines"] for r in rows.values())]
@@ -124,10 +126,10 @@ def section(results: Mapping[str, Any]) -> str:
         f"rounds; {'; '.join(versions)}. Measured in the same rounds: "
         f"memory reads {median(bandwidths):.1f} GB/s (from {min(bandwidths):.1f} to "
         f"{max(bandwidths):.1f}), {peaks}.",
-        "ms per 20 ms frame of every stream together, or of a whole prefill: median (min). "
-        "Longer contexts: × the time at 150 frames in the same round. *busy neighbour*: time "
-        "beside one process that "
-        "computes without pause, over the time without it in the same round.",
+        "Times in ms per 20 ms frame of all streams together, or per prefill: median (min). Longer "
+        "contexts also have the ratio to the time at 150 frames in the same round. *busy "
+        "neighbour*: time next to one process that computes continuously, relative to the time "
+        "without it in the same round.",
         common.table(
             ["engine", "MB of weights / frame", *map(title, rows)],
             [
@@ -143,8 +145,8 @@ def section(results: Mapping[str, Any]) -> str:
     steps = [n for n in timed if not n.startswith("prefill")]
     if steps and natives:
         out += [
-            "Weight bytes of a frame / time, as a part of the bandwidth measured in the same "
-            "round (above 1: weights came from the cache):",
+            "Weight bytes per frame / time, relative to the bandwidth measured in the same round "
+            "(above 1: weights came from the cache):",
             common.table(
                 ["engine", *map(title, steps)],
                 [
@@ -165,7 +167,7 @@ def section(results: Mapping[str, Any]) -> str:
     for native in [n for n in natives if n in REFERENCES] or natives[:1]:
         if peers and timed:
             out += [
-                f"Times as long as {label(native)} (within rounds, median):",
+                f"Time relative to {label(native)} (within rounds, median):",
                 common.table(
                     ["peer", *map(title, timed)],
                     [
@@ -175,11 +177,11 @@ def section(results: Mapping[str, Any]) -> str:
                 ),
             ]
     out += [
-        "That all compute the same model: error of the logits of stepped frames against the "
-        "native float32 ones, in units of their standard "
-        "deviation, and how often the best id is the same.",
+        "Check that all engines compute the same model: error of the logits of stepped frames "
+        "against native float32, in units of their standard deviation, and how often the best id "
+        "agrees.",
         common.table(
-            ["engine", "rms", "max", "best id the same"],
+            ["engine", "rms", "max", "best id agrees"],
             [
                 [
                     label(e),

@@ -1,10 +1,8 @@
-"""The language models that are measured: configuration, weights, and the ids that each slot may
-emit.
+"""The measured language models: configuration, weights, and the ids that each slot may emit.
 
 ``v1``: the UniAudio-v1 shape (arXiv 2310.00704 and its repository: 16 global and 8 local layers of
-width 768, 12 heads, three codebooks of 1024, a vocabulary of 4212), with random weights from a
-seed: no released weights are needed to time it. ``base``: the bundled model. ``tiny``: two layers
-of each, for tests of the benchmarks themselves.
+width 768, 12 heads, three codebooks of 1024, a vocabulary of 4212) with random weights from a seed.
+``base``: the bundled model. ``tiny``: two layers each, for tests of the benchmarks.
 """
 
 from __future__ import annotations
@@ -36,8 +34,9 @@ NAMES = ("v1", "base", "tiny")
 V1_AUDIO, V1_CODES = 128, 1024
 V1_VOCABULARY = V1_AUDIO + 3 * V1_CODES + 1 + 306 + 500 + 67 + 138
 V1_AUDIO_END, V1_START, V1_LOCAL_START = 9, 23, 24
-# of the random head: logits as peaked as a trained model's, so that agreement of the best id says
-# something
+# of the random head: logits as peaked as those of a trained model, so that the agreement of the
+# best
+# id is meaningful
 V1_LOGIT_STD = 2.5
 
 
@@ -64,7 +63,7 @@ class Model:
         return np.stack(columns, axis=1).astype(np.int32)
 
     def aligned(self, count: int) -> NDArray[np.int32] | None:
-        """Aligned rows [count, S] for frames; its ids do not change the time."""
+        """Aligned rows [count, S] for frames; their ids do not affect the time."""
         if not self.config.aligned_slots:
             return None
         ids = np.arange(self.config.aligned_slots) % self.config.aligned_vocab
@@ -76,9 +75,7 @@ class Model:
 
 
 def bundled() -> Path:
-    """The bundled model's own folder: a name alone would be any folder called so in the current
-    directory.
-    """
+    """The folder of the bundled model: a bare name could be a folder in the current directory."""
     return bundled_models()["base"]
 
 
@@ -125,10 +122,11 @@ def find_model(name: str) -> Model:
 
 
 def split_format(text: str) -> tuple[str, dict[str, str]]:
-    """A native format as the benchmarks write it -> the engine's dtype and its other options.
+    """A native format in the notation of the benchmarks -> the engine's dtype and its other
+    options.
 
-    + stands for the comma of the engine's own strings, and ``kv=`` names the cache's format, by default the engine's
-    own choice beside those weights: ``int8+local=int4+kv=float32``.
+    ``+`` stands for the comma in the engine's strings. ``kv=`` is the format of the key-value
+    cache; the engine's default depends on the weights. Example: ``int8+local=int4+kv=float32``.
     """
     parts = text.split("+")
     kv = [p.removeprefix("kv=") for p in parts if p.startswith("kv=")]
@@ -148,8 +146,8 @@ def load_weights(model: Model, seed: int, cache: Path) -> dict[str, NDArray[np.f
 
 
 def cache_folder(model: Model, seed: int, cache: Path) -> Path:
-    """Where derived files of a model lie (weights, graphs of peers); named by configuration and
-    seed, so never stale.
+    """Folder of a model's derived files (weights, graphs of peers), named by a hash of
+    configuration and seed, so that it is never stale.
     """
     recipe = hashlib.sha256(f"{model.json} {model.allowed} {V1_LOGIT_STD}".encode()).hexdigest()[
         :10
@@ -161,9 +159,7 @@ def cache_folder(model: Model, seed: int, cache: Path) -> Path:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path`` when the block ends well; several processes may make
-    the same file at once.
-    """
+    """A temporary name that becomes ``path`` on success, safe with several writers."""
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part
@@ -173,8 +169,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def random_weights(config: LMConfig, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Normal weights, residual outputs scaled by depth (GPT-2's initialisation), biases and norms a
-    little off 0 and 1.
+    """Normal weights with residual outputs scaled by depth (GPT-2's initialisation), and biases and
+    norms near 0 and 1.
     """
     rng = np.random.default_rng(seed)
     out = {}

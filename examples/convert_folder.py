@@ -1,8 +1,8 @@
-"""Every recording of a folder in another voice, several at once; what cannot be used is named and
-left out.
+"""Converts every recording of a folder to another voice, several at a time. Unusable files are
+reported and skipped.
 
-Requests that are made together share each pass over the model's weights, and each gives what it
-would have given alone.
+Requests made together share each pass over the model's weights; their results do not depend on each
+other.
 
     python examples/convert_folder.py recordings --voice examples/voice.flac -o converted
 """
@@ -19,7 +19,7 @@ ENDINGS = (".wav", ".flac", ".ogg")
 
 
 def find_voice(engine: Engine, voice: str) -> Voice:
-    """Once for all recordings."""
+    """Resolves the voice once for all recordings."""
     if voice in engine.voices():
         return engine.voice(voice)
     return Voice.load(voice) if voice.endswith(".safetensors") else engine.encode_voice(voice)
@@ -30,9 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help=f"of sound files ({', '.join(ENDINGS)})")
+    parser.add_argument("folder", type=Path, help=f"folder of sound files ({', '.join(ENDINGS)})")
     parser.add_argument(
-        "--voice", required=True, help="a voice's name or file, or a sound to take it from"
+        "--voice", required=True, help="name or file of a voice, or a recording of it"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
     parser.add_argument(
@@ -41,10 +41,12 @@ def main() -> int:
         choices=range(1, 65),
         default=8,
         metavar="N",
-        help="recordings made together (default 8)",
+        help="recordings converted together (default 8)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", metavar="FOLDER", help="default: the bundled one")
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="model folder (default: the bundled model)"
+    )
     args = parser.parse_args()
     files = sorted(p for p in args.folder.glob("*") if p.suffix.lower() in ENDINGS)
     if not files or args.output.resolve() == args.folder.resolve():
@@ -57,7 +59,7 @@ def main() -> int:
     left_out = 0
     try:
         engine = Engine.from_pretrained(args.model)
-        engine.task("vc")  # says so where the model has not learned it
+        engine.task("vc")  # raises where the model lacks the task
         voice = find_voice(engine, args.voice)
         args.output.mkdir(parents=True, exist_ok=True)
         for at in range(0, len(files), args.batch):
@@ -68,7 +70,7 @@ def main() -> int:
                     names.append(path.name)
                 except InputError as e:
                     left_out += 1
-                    print(f"convert_folder: left out: {e}", file=sys.stderr)
+                    print(f"convert_folder: skipped: {e}", file=sys.stderr)
             for name, audio in zip(names, engine.run_plans(plans) if plans else (), strict=True):
                 audio.save(args.output / name)
                 print(f"{args.output / name}: {audio.seconds:.2f} s")

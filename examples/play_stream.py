@@ -1,11 +1,10 @@
-"""Speech that is played while it is made: every chunk with the time at which it came, and all of
-them as a WAV file.
+"""Plays speech while it is generated: prints when each chunk arrives, and writes all of them as a
+WAV file.
 
-An app hands each chunk to its sound device; what it has to know is when the first one comes, and
-whether any later one comes after the moment at which it should have been heard. Here that is
-printed, one line a chunk.
+An app passes each chunk to its sound device. What matters is when the first chunk arrives, and
+whether a later one arrives after it is due. Both are printed, one line per chunk.
 
-    python examples/play_stream.py "The first words are heard before the last ones are made." -o speech.wav
+    python examples/play_stream.py "The first words play before the last are made." -o speech.wav
 """
 
 from __future__ import annotations
@@ -26,10 +25,12 @@ def main() -> int:
     parser.add_argument("text")
     parser.add_argument("-o", "--output", required=True, metavar="WAV")
     parser.add_argument(
-        "--voice", help="a voice's name or file, or a sound (default: the model's own)"
+        "--voice", help="name or file of a voice, or a recording (default: the model's own)"
     )
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--model", metavar="FOLDER", help="default: the bundled one")
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="model folder (default: the bundled model)"
+    )
     args = parser.parse_args()
     try:
         engine = Engine.from_pretrained(args.model)
@@ -39,7 +40,7 @@ def main() -> int:
     except (InputError, OSError) as e:
         print(f"play_stream: {e}", file=sys.stderr)
         return 2
-    began: float | None = None  # when playing began: with the first chunk
+    began: float | None = None  # start of playback: at the first chunk
     late = 0.0
     with stream, file, wave.open(file, "wb") as out:
         out.setparams((1, 2, engine.sample_rate, 0, "NONE", "not compressed"))

@@ -1,5 +1,5 @@
-"""What all tests share: one thread for each process, the packages they need, and a list of those
-that compute for long.
+"""Shared by all tests: one thread per process, checks for optional packages, and a list of slow
+tests.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole training on one GPU, from the corpus to a judged model folder.  Not yet run on a GPU.
+# The whole training on one GPU, from the corpus to an evaluated model folder. Not yet run on a GPU.
 # usage: training/gpu_train.sh [work folder]
 # The model folder and its report go to $OUT, or to the work folder.
 set -euo pipefail
@@ -14,7 +14,7 @@ cd "$work"
 uniaudio-train corpus make --out data/corpus \
   --tasks tts=12,vc=4,se=3,tse=3,sd=2,svs=4,t2s=2,t2m=3,a_edit=2,i_tts=2,s_edit=2
 
-# The same configs as on a CPU, with the step counts that a GPU affords.
+# The same configs as on a CPU, with larger step counts.
 uniaudio-train codec --config "$configs/codec.yaml" --out runs/codec --set steps=20000 batch=32
 uniaudio-train codec-finish --config "$configs/codec-finish.yaml" --out runs/codec-finish --set steps=12000
 uniaudio-train semantic --config "$configs/semantic.yaml" --out runs/semantic

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains single-task models to compare the joint one with.
-# Each has the joint model's size and sees as many batches of its task as the joint model did.
+# Trains single-task models for comparison with the joint one.
+# Each has the size of the joint model, and as many batches of its task as the joint model.
 # A joint step is two batches of 2400 items, one from each of two processes (4 GB each).  Here a step
 # is one such batch, and JOBS models are trained at a time, independently.
 # Resumable.  A task's folder is runs/single/TASK-folder.

@@ -1,3 +1,3 @@
-"""The engines that are timed side by side, each in a process of its own (their thread pools spin,
-and would disturb each other).
+"""The engines that are timed side by side, each in its own process: their thread pools spin and
+would disturb each other.
 """

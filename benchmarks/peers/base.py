@@ -1,7 +1,7 @@
-"""What an engine under test has to offer; what each is called.
+"""The interface of an engine under test, and its name.
 
-A *cell* is so many streams with so many frames of context. All engines get the same weights and
-compute the same function: ``logits`` shows it by the very steps that ``frames`` times.
+A *cell* is a number of streams with a number of frames of context. All engines have the same
+weights and compute the same function, which ``logits`` verifies by the steps that ``frames`` times.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ class Spec:
 
 
 class Peer(Protocol):
-    """T frames, K slots, R the ids that a slot may emit (``Model.rows``)."""
+    """T frames, K slots, R ids that a slot may emit (``Model.rows``)."""
 
     version: str
 
     def prepare(self, streams: int, context: int, count: int) -> None:
-        """Make ``streams`` sequences that have heard ``context`` frames, with room for ``count``
+        """Makes ``streams`` sequences with ``context`` frames of context and room for ``count``
         more.
         """
 
     def frames(self, count: int) -> float:
-        """Seconds for ``count`` frames of every stream, from the prepared context on, each id
-        chosen from its logits.
+        """Seconds for ``count`` frames of every stream after the prepared context, including the
+        choice of ids.
         """
 
     def prefill(self, count: int) -> float:
-        """Seconds for one stream to hear ``count`` frames."""
+        """Seconds to prefill ``count`` frames of one stream."""
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        """Logits [T - known, K, R] of frames[known:], forced, step by step after a prefill of
-        ``known`` frames.
+        """Teacher-forced logits [T - known, K, R] of frames[known:], step by step after a prefill
+        of ``known`` frames.
         """
 
     def weight_bytes(self) -> int:
-        """Bytes of weights that a frame reads, where the engine knows them, else 0."""
+        """Bytes of weights read per frame, 0 where the engine does not know."""

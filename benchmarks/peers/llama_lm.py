@@ -1,10 +1,10 @@
-"""llama.cpp (through llama-cpp-python) on the same sizes and weights: a model of type gpt2 for each
+"""llama.cpp (through llama-cpp-python) with the same sizes and weights: a gpt2 model for each
 stack, the local one stepped K times.
 
-Only the v1 shape fits that type (layer norm, GELU, learned positions, biases). Two differences are
-llama.cpp's own: GELU is its tanh form, and the local model has one head (of slot 0's rows) for all
-slots, which costs the same. Embedding and bridge are done here in NumPy. q8_0 and q4_K are its
-formats, pure (every matrix the same); the cache is its default, float16.
+Only the v1 shape fits that architecture (layer norm, GELU, learned positions, biases). Two
+differences remain: llama.cpp's GELU is the tanh approximation, and the local model has one head
+(the rows of slot 0) for all slots, at the same cost. Embedding and bridge are computed in NumPy.
+q8_0 and q4_K are its formats, applied to every matrix; the cache has its default, float16.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _silent(level: int, text: bytes, user: Any) -> None:
 def write_stack(
     path: Path, name: str, c: StackConfig, w: dict[str, NDArray], positions: int, head: NDArray
 ) -> None:
-    """One stack as a float32 GGUF; ``head`` [n, D] is its output matrix."""
+    """Writes one stack as a float32 GGUF; ``head`` [n, D] is its output matrix."""
     out = gguf.GGUFWriter(str(path), "gpt2")
     out.add_context_length(positions)
     out.add_embedding_length(c.width)
@@ -85,7 +85,7 @@ def write_stack(
 
 
 def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict[str, Path]:
-    """GGUF files of both stacks in a format, made where they are not there yet."""
+    """GGUF files of both stacks in a format, made where absent."""
     c = model.config
     head = w["head.weight"]
     sizes = {
@@ -115,7 +115,7 @@ def files(model: Model, w: dict[str, NDArray], folder: Path, dtype: str) -> dict
 
 
 class ModelFile:
-    """A loaded GGUF; ``bytes`` are those of its matrices."""
+    """A loaded GGUF; ``bytes`` is the size of its matrices."""
 
     def __init__(self, path: Path, width: int, threads: int) -> None:
         self.width, self.threads = width, threads
@@ -152,8 +152,8 @@ class Context:
         llama_cpp.llama_free(self.ctx)
 
     def run(self, x: NDArray[np.float32], places: NDArray, streams: NDArray, all_out: bool) -> None:
-        """x [n, width] at ``places`` [n] of sequences ``streams`` [n]; outputs of all of them, or
-        of the last.
+        """x [n, width] at ``places`` [n] of the sequences ``streams`` [n]; computes all outputs, or
+        the last.
         """
         n, b = len(x), self.batch
         b.n_tokens = n
@@ -165,7 +165,7 @@ class Context:
             raise InputError("llama.cpp could not decode a batch")
 
     def hidden(self, n: int) -> NDArray[np.float32]:
-        """[n, width] after the final norm, of the last run's outputs."""
+        """Outputs of the last run after the final norm, [n, width]."""
         return np.ctypeslib.as_array(
             llama_cpp.llama_get_embeddings(self.ctx), (n, self.width)
         ).copy()
@@ -212,11 +212,11 @@ class LlamaPeer:
         )
 
     def hear(self, stream: int, frames: NDArray) -> None:
-        """Known frames [T, K] of a stream; the last one is heard with the next step."""
+        """Appends known frames [T, K] of a stream; the last one is processed in the next step."""
         x = self.embed(np.concatenate((self.start, frames[:-1])))
         llama_cpp.llama_set_embeddings(
             self.global_.ctx, False
-        )  # else every position would go through the head
+        )  # otherwise every position would go through the head
         for at in range(0, len(x), UBATCH):
             n = min(UBATCH, len(x) - at)
             self.global_.run(x[at : at + n], np.arange(at, at + n), np.full(n, stream), False)
@@ -225,9 +225,7 @@ class LlamaPeer:
     def step(
         self, last: NDArray, at: int, forced: NDArray | None = None, out: list | None = None
     ) -> NDArray:
-        """Frames [B, K] that follow ``last`` [B, K] at position ``at``: the best ids, or
-        ``forced``.
-        """
+        """The frames [B, K] that follow ``last`` [B, K] at ``at``: the best ids, or ``forced``."""
         b = len(last)
         streams = np.arange(b)
         self.global_.run(self.embed(last), np.full(b, at), streams, True)
@@ -247,7 +245,7 @@ class LlamaPeer:
         return np.stack(chosen, axis=1)
 
     def open(self, streams: int, room: int, hidden: bool = False) -> None:
-        """Contexts of both stacks; ``hidden``: the local one gives its hidden values too."""
+        """Contexts of both stacks; with ``hidden``, the local one also returns hidden states."""
         self.global_ = Context(self.files["global"], streams, room, True)
         self.local = Context(self.files["local"], streams, self.c.num_codebooks, hidden)
 
@@ -258,7 +256,7 @@ class LlamaPeer:
     def prepare(self, streams: int, context: int, count: int) -> None:
         key, known = (streams, context, count), self.model.frames(context, self.spec.seed)
         if key not in self.kept:
-            while len(self.kept) > 1:  # two stay: a row may compare two contexts
+            while len(self.kept) > 1:  # keep two: a row may compare two contexts
                 for old in self.kept.pop(next(iter(self.kept))):
                     old.close()
             self.open(streams, context + count + WARM_UP)

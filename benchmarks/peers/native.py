@@ -14,11 +14,11 @@ from uniaudio_engine.backends.core import core
 
 from .base import Spec
 
-WARM_UP = 2  # frames before the clock starts: threads awake, what belongs in the caches in them
+WARM_UP = 2  # frames before timing, to wake threads and fill caches
 
 
 def make_lm(spec: Spec) -> Any:
-    """The compiled LM of a spec, whose dtype is as ``models.split_format`` reads it."""
+    """The compiled LM of a spec; ``models.split_format`` parses its dtype."""
     model = spec.find_model()
     dtype, options = split_format(spec.dtype)
     return core().LM(
@@ -32,7 +32,7 @@ class Native:
         self.version = f"uniaudio-engine {__version__}, {core().isa()}"
         self.lm = make_lm(spec)
         self.kept: dict[tuple[int, int], Any] = {}
-        # The engine draws, as a user's call does; peers take the best id, which costs less.
+        # The engine samples, as in normal use; peers take the best id, which costs less.
         self.samplings = [
             core().Sampling(
                 temperature=0.8,
@@ -45,7 +45,7 @@ class Native:
 
     def prepare(self, streams: int, context: int, count: int) -> None:
         if (context, count) not in self.kept:
-            while len(self.kept) > 1:  # two stay: a row may compare two contexts
+            while len(self.kept) > 1:  # keep two: a row may compare two contexts
                 del self.kept[next(iter(self.kept))]
             session = self.lm.session(context + count + WARM_UP)
             session.prefill(self.model.frames(context, self.seed), self.model.aligned(context))
@@ -77,8 +77,8 @@ class Native:
         return np.stack([out[:, k, self.model.rows(k)] for k in range(frames.shape[1])], axis=1)
 
     def greedy_agreement(self, known: int, count: int) -> float:
-        """Share of ids of a greedy generation that are the best of the teacher-forced pass: the
-        timed steps compute the same.
+        """Share of greedily generated ids that are the best of the teacher-forced pass, which shows
+        that the timed steps compute the same function.
         """
         frames = self.model.frames(known, self.seed)
         aligned = self.model.aligned(known + count)

@@ -1,10 +1,9 @@
-"""The same model as ONNX graphs, written node by node: one global step, one local step, one head a
-slot.
+"""The same model as ONNX graphs, written node by node: one global step, one local step, one head
+per slot.
 
-Attention is ONNX Runtime's GroupQueryAttention over key-value buffers that are updated in place
-(the operator of its own generation library); int8 is ``onnxruntime.quantization.quantize_dynamic``
-per channel, int4 and int8-blocks its ``MatMulNBits`` in blocks of 32 with int8 arithmetic (accuracy
-level 4).
+Attention is ONNX Runtime's GroupQueryAttention on key-value buffers updated in place (the operator
+of its own generation library). int8 is ``onnxruntime.quantization.quantize_dynamic`` per channel;
+int4 and int8-blocks are ``MatMulNBits`` in blocks of 32 with int8 arithmetic (accuracy level 4).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Graph:
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def linear(self, x: str, names: list[str]) -> str:
-        """x times the stacked weights of ``names`` (transposed once, here)."""
+        """x times the stacked weights of ``names``, transposed here once."""
         label = "+".join(names)
         weights = [self.w[f"{n}.weight"] for n in names]
         y = self.op("MatMul", x, self.constant(f"{label}.w", np.concatenate(weights).T))
@@ -145,8 +144,8 @@ class Graph:
 
 
 def global_graph(model: Model, w: Weights) -> Graph:
-    """ids [B, T, K] (and aligned rows [B, T, S]) of the frames heard -> ``h`` [B, K or 1, local
-    width], bridged, of the last one.
+    """ids [B, T, K] (and aligned rows [B, T, S]) of known frames -> ``h`` [B, K or 1, local width]
+    of the last one, after the bridge.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", "T", c.num_codebooks])
@@ -172,10 +171,10 @@ def global_graph(model: Model, w: Weights) -> Graph:
 
 
 def local_graph(model: Model, w: Weights) -> Graph:
-    """ids [B, 1] of the slot before and ``h`` [B, 1, width] -> hidden ``y`` [B, 1, width].
+    """ids [B, 1] of the previous slot and ``h`` [B, 1, width] -> hidden ``y`` [B, 1, width].
 
-    Their sum goes in; for prefix conditioning the caller feeds zeros for the one that a slot does
-    not have.
+    The input is their sum. For prefix conditioning the caller passes zeros for the one that a slot
+    does not have.
     """
     c, g = model.config, Graph(w)
     ids = g.input("ids", TensorProto.INT64, ["B", 1])
@@ -188,8 +187,8 @@ def local_graph(model: Model, w: Weights) -> Graph:
 
 
 def head_graph(model: Model, w: Weights, slot: int) -> Graph:
-    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and ``best`` [B] of
-    them.
+    """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and the ``best`` [B]
+    of them.
     """
     g = Graph({"head.weight": w["head.weight"][model.rows(slot)]})
     y = g.input("y", TensorProto.FLOAT, ["B", 1, model.config.local.width])
@@ -200,7 +199,7 @@ def head_graph(model: Model, w: Weights, slot: int) -> Graph:
 
 
 def graphs(model: Model, w: Weights, folder: Path, dtype: str) -> dict[str, Path]:
-    """Paths of all graphs in a weight format; made where they are not there yet."""
+    """Paths of all graphs in a weight format, made where absent."""
     slots = range(model.config.num_codebooks)
     paths = {
         name: folder / f"{name}-{dtype}.onnx"
@@ -223,7 +222,7 @@ def quantize(source: Path, target: Path, dtype: str) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # a line a node otherwise
+    logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # otherwise it logs a line per node
     logging.getLogger().setLevel(logging.ERROR)
     if dtype == "int8":
         quantize_dynamic(

@@ -20,7 +20,7 @@ WARM_UP = 2
 
 
 class Stepper:
-    """A stack's session with its caches; ``at`` frames are in them."""
+    """A stack's session with its caches, which hold ``at`` frames."""
 
     def __init__(self, session: ort.InferenceSession, c: StackConfig, output: str) -> None:
         self.session, self.c, self.output = session, c, output
@@ -30,13 +30,13 @@ class Stepper:
         shape = (streams, self.c.num_kv_heads, room, self.c.head_dim)
         some = np.random.default_rng(0).standard_normal(
             shape, np.float32
-        )  # as if something had been heard
+        )  # as if there were context
         self.streams, self.at = streams, 0
         self.binding = self.session.io_binding()
         self.caches = []
         for i in range(self.c.layers):
             for side in "kv":
-                buffer = ort.OrtValue.ortvalue_from_numpy(some.copy())  # which it does not copy
+                buffer = ort.OrtValue.ortvalue_from_numpy(some.copy())  # ORT does not copy it
                 self.caches.append(buffer)
                 self.binding.bind_ortvalue_input(f"{side}_{i}", buffer)
                 self.binding.bind_ortvalue_output(
@@ -45,7 +45,7 @@ class Stepper:
         self.binding.bind_output(self.output, "cpu")
 
     def run(self, count: int, **inputs: NDArray) -> NDArray[np.float32]:
-        """``count`` new positions."""
+        """Runs ``count`` new positions."""
         total = self.at + count
         inputs["seqlens"] = np.full(self.streams, total - 1, np.int32)
         inputs["total"] = np.array(total, np.int32)
@@ -70,7 +70,7 @@ class OnnxPeer:
         ort.set_default_logger_severity(3)
         ort.set_global_thread_pool_sizes(
             spec.threads, 1
-        )  # else each of these sessions would spin threads of its own
+        )  # otherwise every session would spin its own threads
         options = ort.SessionOptions()
         options.use_per_session_threads = False
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -85,7 +85,9 @@ class OnnxPeer:
         self.bytes = sum(self._weight_bytes(n, p) for n, p in paths.items())
 
     def _weight_bytes(self, name: str, path) -> int:
-        """Of a frame: the local graph runs K times; embeddings and positions are not read whole."""
+        """Bytes read per frame: the local graph runs K times; embeddings and positions are not read
+        whole.
+        """
         uses = self.c.num_codebooks if name == "local" else 1
         tables = ("embed", "positions", "aligned_rows", "cos", "sin")
         import onnx
@@ -106,7 +108,7 @@ class OnnxPeer:
         self.nothing = np.zeros((streams, 1, self.c.local.width), np.float32)
 
     def hear(self, frames: NDArray[np.int64]) -> None:
-        """Append known frames [T, K] of one stream; the last of them is heard with the next step."""
+        """Appends known frames [T, K] of one stream; the last one is processed in the next step."""
         ids = np.concatenate((self.last, frames[None, :-1]), axis=1)
         self.global_.run(len(frames), ids=ids, **self._aligned(len(frames)))
         self.last = frames[None, -1:]

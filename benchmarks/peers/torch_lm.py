@@ -1,8 +1,8 @@
-"""The same model in PyTorch, as someone would write it who wants it fast: the peer to beat.
+"""The same model in PyTorch, optimised for speed: the main peer.
 
-Weights are those of ``uniaudio_training.models.lm`` (whose names they have); query, key and value
-are one product, the key-value cache is preallocated, attention is ``scaled_dot_product_attention``,
-the head has only the rows that a slot may emit, and weights are packed for oneDNN. dtypes: float32,
+Weights are those of ``uniaudio_training.models.lm``, with the same names. Query, key and value are
+one product, the key-value cache is preallocated, attention is ``scaled_dot_product_attention``, the
+head has only the rows that a slot may emit, and weights are packed for oneDNN. dtypes: float32,
 bfloat16, and int8 by ``torch.ao.quantization.quantize_dynamic`` (weights per row, activations per
 call).
 """
@@ -36,8 +36,8 @@ def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 class Packed(nn.Module):
-    """A linear layer with its weight in oneDNN's own order, as ``torch.compile`` with freezing has
-    it: up to twice as fast.
+    """A linear layer with its weight in oneDNN's layout, as in ``torch.compile`` with freezing: up
+    to twice as fast.
     """
 
     def __init__(self, source: nn.Linear) -> None:
@@ -50,7 +50,7 @@ class Packed(nn.Module):
 
 
 def pack(module: nn.Module) -> None:
-    """Replaces every linear layer inside."""
+    """Replaces every linear layer inside the module."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Packed(child))
@@ -59,7 +59,7 @@ def pack(module: nn.Module) -> None:
 
 
 def fused(w: dict[str, Tensor], names: list[str]) -> nn.Linear:
-    """Several products of one input as one; a missing bias is zeros where another has one."""
+    """Several products of one input as one; a missing bias is zero where another one exists."""
     weights = [w[f"{n}.weight"] for n in names]
     biases = [w.get(f"{n}.bias") for n in names]
     bias = None
@@ -106,7 +106,7 @@ class Block(nn.Module):
         self, x: Tensor, keys: Tensor, values: Tensor, at: int, rope: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim]
-        are written there. T > 1 only from position 0 on.
+        are written there. T > 1 only from position 0.
         """
         b, t, d = x.shape
         parts = self.qkv(self.attn_norm(x)).split(self.sizes, dim=-1)
@@ -164,7 +164,7 @@ class Stack(nn.Module):
 
 
 class TorchLM(nn.Module):
-    """``step`` is the whole of a frame for B streams."""
+    """The LM; ``step`` computes a whole frame for B streams."""
 
     def __init__(
         self, model: Model, weights: dict[str, NDArray[np.float32]], dtype: torch.dtype
@@ -180,8 +180,8 @@ class TorchLM(nn.Module):
         self.aligned = w.get("guide.weight")
 
     def begin(self, streams: int, room: int) -> None:
-        """Caches for ``streams`` sequences of ``room`` frames; filled with random numbers, as if
-        they had heard something.
+        """Caches for ``streams`` sequences of ``room`` frames, filled with random numbers as if
+        there were context.
         """
         self.at = 0
         self.cache, self.local_cache = (
@@ -196,7 +196,7 @@ class TorchLM(nn.Module):
         return e.flatten(-2) if self.c.embedding == "concat" else e.sum(-2)
 
     def hear(self, frames: Tensor, aligned: Tensor | None) -> None:
-        """Append known frames [B, T, K]; aligned rows [T, S]."""
+        """Appends known frames [B, T, K]; aligned rows [T, S]."""
         e = self.embed(frames)
         x = torch.cat((self.last, e[:, :-1]), dim=1)
         self.global_(x if aligned is None else x + self.embed_aligned(aligned), self.cache, self.at)
@@ -210,8 +210,9 @@ class TorchLM(nn.Module):
     def step(
         self, aligned: Tensor | None, forced: Tensor | None = None, out: list[Tensor] | None = None
     ) -> Tensor:
-        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K]; logits [B, R]
-        of each slot go to ``out``.
+        """The next frame [B, K] of every stream: the best ids, or ``forced`` [B, K].
+
+        Logits [B, R] of each slot are appended to ``out``.
         """
         c = self.c
         x = self.last if aligned is None else self.last + self.embed_aligned(aligned)
@@ -302,7 +303,7 @@ class TorchPeer:
 
 
 def products_per_frame(model: Model) -> int:
-    """Numbers in the weight matrices that a frame multiplies by, counted once per use."""
+    """Number of weights that a frame multiplies by, counted once per use."""
     c = model.config
 
     def block(s: StackConfig) -> int:

@@ -1,4 +1,4 @@
-"""An engine in a process of its own, driven through a pipe; the parent lets one work at a time."""
+"""An engine in its own process, driven through a pipe; only one engine works at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uniaudio_engine.errors import InputError
 
 from .base import Spec
 
-# kind -> (module, class, the packages that it needs)
+# kind -> (module, class, required packages)
 KINDS = {
     "native": ("peers.native", "Native", ()),
     "torch": ("peers.torch_lm", "TorchPeer", ("torch",)),
@@ -25,15 +25,15 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def missing(kind: str) -> str:
-    """The first package that this kind of peer lacks here, or nothing."""
+    """The first package that this kind of peer needs and that is not installed, or ""."""
     import importlib.util
 
     return next((p for p in KINDS[kind][2] if importlib.util.find_spec(p) is None), "")
 
 
 def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
-    """Child: make the engine, then answer (method, arguments) with (True, value) or (False,
-    message).
+    """Child process: makes the engine, then answers (method, arguments) with (True, value) or
+    (False, message).
     """
     try:
         module, name, _ = KINDS[spec.kind]
@@ -47,14 +47,14 @@ def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
                 pipe.send((False, f"{type(e).__name__}: {e}"))
     except (EOFError, KeyboardInterrupt):
         pass
-    # whatever a peer's package does at import or load: the parent reports it and goes on without
+    # any failure of a peer's package at import or load: the parent reports and skips it
     except Exception as e:
         with contextlib.suppress(OSError):
             pipe.send((False, f"{type(e).__name__}: {e}"))
 
 
 class Worker:
-    """Parent's side; methods of the peer are called by name."""
+    """The parent's side of an engine; methods of the peer are called by name."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.name, self.version = spec, spec.name, ""
@@ -92,10 +92,10 @@ class Worker:
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Thread counts for libraries that read them when they are loaded.
+    """Sets thread counts for libraries that read them at load.
 
-    OpenBLAS, NumPy's, has one: it only does the glue around a peer, and its idle threads would spin
-    beside the peer's own.
+    OpenBLAS (NumPy) gets one thread: it only does the glue around a peer, and idle threads would
+    spin next to those of the peer.
     """
     before = {k: os.environ.get(k) for k in (*_THREADS, "OPENBLAS_NUM_THREADS")}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)), OPENBLAS_NUM_THREADS="1")
@@ -111,7 +111,7 @@ def _environment(threads: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workers(specs: Sequence[Spec]) -> Iterator[tuple[list[Worker], dict[str, str]]]:
-    """Workers that started, and for those that did not, name -> why."""
+    """The workers that started, and for the others name -> reason."""
     started, failed = [Worker(s) for s in specs], {}
     try:
         ready = []

@@ -1,4 +1,4 @@
-"""Files and words for the tests of the command line."""
+"""Files and helpers for the tests of the command line."""
 
 from __future__ import annotations
 

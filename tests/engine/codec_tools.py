@@ -1,9 +1,8 @@
-"""What the codec tests share: tiny random codecs, and the proof that native results are the torch
-module's.
+"""Shared by the codec tests: tiny random codecs, and the comparison with the torch module.
 
 Tolerance: the torch module's own float32 error (against itself in float64) times a small factor. A
-code may differ from torch's only where float64 scores prove a near-tie: a gap below what the
-float32 error of the latents can move.
+code may differ from torch's only where float64 scores prove a near-tie: a gap smaller than the
+effect of the float32 error of the latents.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Fixtures: the CUDA module over a device that the CPU plays (``csrc/cuda/device_host.cc``).
+"""Fixtures: the CUDA module on a device emulated by the CPU (``csrc/cuda/device_host.cc``).
 
-The module is built once, with CMake, into ``build-cuda-tests``; UNIAUDIO_CUDA_HOST_MODULE names one
-that is there already. With UNIAUDIO_CUDA_TESTS=gpu the fixture is the real module.
+The module is built once, with CMake, into ``build-cuda-tests``; UNIAUDIO_CUDA_HOST_MODULE names an
+existing build. With UNIAUDIO_CUDA_TESTS=gpu the fixture is the real module.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""EnCodec checkpoints as transformers writes them, made from our tensors: the three published
-configurations, random weights.
+"""EnCodec checkpoints in the layout of transformers, made from our tensors: the three published
+configurations with random weights.
 """
 
 from __future__ import annotations

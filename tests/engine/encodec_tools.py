@@ -1,4 +1,4 @@
-"""Small EnCodec checkpoints, and the engine on what was imported from them."""
+"""Small EnCodec checkpoints, and an engine on the imported folder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A fake ``_C`` without arithmetic: tokens are hashes of (seed, frame), sound is codes.
 
-It keeps the rules that the engine builds on: the same seed gives the same tokens however generation
-is cut, and a decoder holds back its look-ahead until it is flushed. It refuses what the real one
-refuses.
+It keeps the contract that the engine relies on: the same seed gives the same tokens however
+generation is split, and a decoder holds back its look-ahead until it is flushed. It rejects the
+same input as the real core.
 """
 
 from __future__ import annotations

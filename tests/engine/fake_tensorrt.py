@@ -1,6 +1,7 @@
-"""Stand-ins for ``tensorrt`` and ``cuda.bindings.runtime`` over ONNX Runtime and host memory: as
-much of the documented interfaces as ``backends/trt_api.py`` uses, strict about the order of calls.
-Fresh memory is poisoned.
+"""Stand-ins for ``tensorrt`` and ``cuda.bindings.runtime`` on ONNX Runtime and host memory.
+
+They implement the documented interfaces that ``backends/trt_api.py`` uses, and are strict about the
+order of calls. Fresh memory is poisoned.
 """
 
 from __future__ import annotations

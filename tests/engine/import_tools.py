@@ -1,5 +1,5 @@
-"""Random models in the files of the UniAudio repository: what its trainers save, with everything
-that they save beside it.
+"""Random models in the file layout of the UniAudio repository, including everything else that its
+trainers save.
 """
 
 from __future__ import annotations

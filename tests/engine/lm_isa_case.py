@@ -1,4 +1,4 @@
-"""Run by test_lm_parity in a process of its own, since the instruction set is chosen once: parity,
+"""Run by test_lm_parity in a separate process, since the instruction set is chosen once: parity,
 and digests of int8 and int4 results.
 """
 

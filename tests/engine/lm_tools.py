@@ -1,4 +1,4 @@
-"""Tiny random LMs for tests: the torch truth and the native one over the same weights."""
+"""Tiny random LMs for tests: the torch reference and the native LM with the same weights."""
 
 from __future__ import annotations
 

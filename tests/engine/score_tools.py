@@ -1,4 +1,4 @@
-"""Builders of small MIDI and MusicXML files, and what their scores are expected to say."""
+"""Builders of small MIDI and MusicXML files, and their expected scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short ways to the sequences of the tts task."""
+"""Shortcuts to the sequences of the tts task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading anything, refusing the rest in one line, and writing all or nothing."""
+"""Reading audio of any kind, one-line errors for the rest, and atomic writing."""
 
 from __future__ import annotations
 

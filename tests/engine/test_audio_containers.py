@@ -1,5 +1,5 @@
-"""Sound files from pipes, streams and careless hands: all that is in them is read, whatever their
-headers say, and what is cut off is refused or noted.
+"""Sound files from pipes and streams, with wrong or missing header fields: all samples are read,
+and truncated files are rejected or noted.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Codecs that work in chunks and normalise loudness, against the torch module; their streams; what
-they refuse.
+"""Codecs with chunks and loudness normalisation, against the torch module; their streams; what they
+reject.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The C++ codecs against the torch modules, over their options; streams, threads and ISAs against
-one another.
+"""The C++ codecs against the torch modules, over their options; streams, threads and instruction
+sets against each other.
 """
 
 from __future__ import annotations

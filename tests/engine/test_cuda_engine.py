@@ -1,7 +1,6 @@
-"""``device="cuda"`` through the public engine, in a CPU emulator; and what it says without a device.
+"""``device="cuda"`` through the public engine, in a CPU emulator; and the errors without a device.
 
-``cuda_host.py`` says how the emulator is built. UNIAUDIO_CUDA_TESTS=gpu runs the same tests on a
-GPU.
+``cuda_host.py`` builds the emulator. UNIAUDIO_CUDA_TESTS=gpu runs the same tests on a GPU.
 """
 
 from __future__ import annotations

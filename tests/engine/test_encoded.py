@@ -1,6 +1,4 @@
-"""Files of codes: there and back, and what is refused; models whose codec no language model can
-use.
-"""
+"""Files of codes: round trip and rejected files; models whose codec no language model can use."""
 
 from __future__ import annotations
 

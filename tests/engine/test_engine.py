@@ -1,5 +1,5 @@
-"""The engine's own rules, on the fake core: plans, chunks, seeds, voices, cancelling, and what it
-refuses.
+"""The engine's own rules, on the fake core: plans, chunks, seeds, voices, cancelling, and rejected
+input.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Every help's example, run as it stands: on the compiled core, with the shipped files, in a folder
-where ``uniaudio examples`` was run.
+"""The example of every help text, run unchanged on the compiled core, in a folder with the files of
+``uniaudio examples``.
 
-The bundled model is asked for what it has learned, a tiny random model of all tasks (``-m``) for
-the rest.
+The bundled model runs the tasks that it supports, a tiny random model (``-m``) the rest.
 """
 
 from __future__ import annotations
@@ -322,7 +321,7 @@ def test_a_folder_is_converted(joint: Path, capsys: pytest.CaptureFixture[str]) 
     assert run_program("convert_folder.py", "recordings", "-o", "converted", *how) == 1
     out, err = capsys.readouterr()
     assert (
-        err.startswith("convert_folder: left out: source recordings/broken.wav: expected")
+        err.startswith("convert_folder: skipped: source recordings/broken.wav: expected")
         and err.count("\n") == 1
     )
     assert sorted(os.listdir("converted")) == ["noisy.flac", "speech.flac"] and out.count("\n") == 2

@@ -1,4 +1,4 @@
-"""Model folders: what is written is read, and whatever is wrong with one is one line that names it."""
+"""Model folders: a written folder can be read, and any defect gives one line that names it."""
 
 from __future__ import annotations
 

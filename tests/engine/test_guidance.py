@@ -1,5 +1,5 @@
-"""Classifier-free guidance: ids come from unconditional + scale (own - unconditional) logits, and the
-engine's unconditional sequence lacks only the caption.
+"""Classifier-free guidance: ids are sampled from unconditional + scale (conditional -
+unconditional) logits, and the unconditional sequence of the engine lacks only the caption.
 """
 
 from __future__ import annotations

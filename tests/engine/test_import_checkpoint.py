@@ -1,6 +1,6 @@
-"""Checkpoints that nobody vouches for: read as data, refused in one line, never run.
+"""Untrusted checkpoints: read as data, rejected in one line, never executed.
 
-No torch in these tests but the last.
+Only the last test needs torch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""UniAudio's codec from its own file: the same codes and the same sound as the architecture that it
-was trained in.
+"""UniAudio's codec from its own file: the same codes and the same sound as the original
+architecture.
 
 ``reference_codec.py`` is the oracle. A code may differ only in a near-tie, proven in float64: a
-difference of scores that the float32 error of the latents can make. Tolerance of sound: 1e-4 of the
-loudest sample.
+difference of scores that the float32 error of the latents can explain. Tolerance of sound: 1e-4 of
+the largest sample.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""``uniaudio import``: its examples, its one-line refusals, and that nothing is left of what did
-not end well.
+"""``uniaudio import``: its examples, its one-line errors, and that a failed import leaves nothing
+behind.
 """
 
 from __future__ import annotations

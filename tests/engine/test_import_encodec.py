@@ -1,4 +1,4 @@
-"""``import_encodec``: the three published shapes, small, from every kind of file."""
+"""``import_encodec``: small versions of the three published shapes, from every kind of file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EnCodec checkpoints that are refused: one line says what is wrong, and nothing is written."""
+"""Rejected EnCodec checkpoints: one line states the error, and nothing is written."""
 
 from __future__ import annotations
 
@@ -205,8 +205,10 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, source, "expected tensors by name, got [1, 2]")
     write_hf(source, config, state)
     (source / "config.json").unlink()
-    refused(tmp_path, source, "expected config.json beside model.safetensors")
-    refused(tmp_path, source / "model.safetensors", "expected config.json beside model.safetensors")
+    refused(tmp_path, source, "expected config.json next to model.safetensors")
+    refused(
+        tmp_path, source / "model.safetensors", "expected config.json next to model.safetensors"
+    )
     with zipfile.ZipFile(tmp_path / "out.zip", "w") as z:
         z.writestr("../model.safetensors", good)
         z.writestr("config.json", json.dumps(config))

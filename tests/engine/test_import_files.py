@@ -1,5 +1,5 @@
-"""Folders, zips, YAML and label files of imports, and the command: what is taken, what is refused,
-and what is left behind.
+"""Folders, zips, YAML and label files of imports, and the command: accepted and rejected files, and
+what remains afterwards.
 """
 
 from __future__ import annotations

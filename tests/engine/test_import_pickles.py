@@ -1,4 +1,4 @@
-"""Pickles that would run code, or never end, were they read as Python reads them. No torch here."""
+"""Pickles that would run code or never end in Python's unpickler. No torch here."""
 
 from __future__ import annotations
 

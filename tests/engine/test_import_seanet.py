@@ -1,4 +1,4 @@
-"""Names of SEANet checkpoints: the two layouts, the spellings of weight norm, and what is refused."""
+"""Names of SEANet checkpoints: both layouts, both forms of weight norm, and rejected states."""
 
 from __future__ import annotations
 

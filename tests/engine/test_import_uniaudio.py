@@ -1,5 +1,4 @@
-"""UniAudio's language model from its own files: the same numbers as the architecture that they were
-trained in.
+"""UniAudio's language model from its own files: the same numbers as the original architecture.
 
 ``reference_lm.py`` is the oracle; it was compared with the published class (see
 docs/reference-weights.md). Tolerance of logits: 1e-4 of the largest, in float32.

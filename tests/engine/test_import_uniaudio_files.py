@@ -1,4 +1,4 @@
-"""UniAudio's files: what the imported folder holds, and files that are of another model."""
+"""UniAudio's files: the contents of the imported folder, and files that belong to another model."""
 
 from __future__ import annotations
 

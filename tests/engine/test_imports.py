@@ -1,4 +1,4 @@
-"""The engine's package as a reader and an importing app find it: small, and without import cycles."""
+"""The engine package for readers and importing apps: a small public surface, no import cycles."""
 
 from __future__ import annotations
 

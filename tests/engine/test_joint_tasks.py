@@ -1,5 +1,5 @@
-"""The eleven tasks of a joint model: the engine lays out what the trainer trains, and finishes the
-sound as the task says.
+"""The eleven tasks of a joint model: the engine's sequences equal those of the trainer, and the
+sound is finished as the task requires.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the native LM refuses at construction, and the sizes that it reports."""
+"""What the native LM rejects at construction, and the sizes that it reports."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Sessions of the native LM: the same seed gives the same tokens however they are made, and bad
-input changes nothing.
+"""Sessions of the native LM: the same seed gives the same tokens however they are generated, and
+bad input changes nothing.
 """
 
 from __future__ import annotations

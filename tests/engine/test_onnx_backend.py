@@ -1,5 +1,6 @@
-"""Graphs of tiny models of each kind: against the torch modules (golden vectors), against the
-compiled core, and folders that are broken.
+"""Graphs of tiny models of each kind, against the torch modules (golden vectors) and the compiled
+core;
+and broken folders.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options of a request: any value is either a number within the limits, or one line of error."""
+"""Options of a request: any value becomes either a number within the limits or a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks of a user's own: from a task file and a manifest of recordings, trainer and engine make the
+"""User-defined tasks: from a task file and a manifest of recordings, trainer and engine build the
 same sequence.
 """
 

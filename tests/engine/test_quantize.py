@@ -1,5 +1,5 @@
-"""Folders with quantized weights: the same numbers as quantizing at load, checked like all others,
-atomic.
+"""Folders with quantized weights: the same numbers as quantizing at load, the same checks, atomic
+writes.
 """
 
 from __future__ import annotations

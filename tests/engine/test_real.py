@@ -1,4 +1,4 @@
-"""The engine on the compiled core, with tiny random models: the promises about streams, seeds and
+"""The engine on the compiled core with tiny random models: guarantees on streams, seeds and
 threads.
 """
 

@@ -1,8 +1,8 @@
-"""Tasks of models in the UniAudio repository's layout: the very token sequences, the length rules,
-and what is refused.
+"""Tasks of models in the layout of the UniAudio repository: exact token sequences, length rules,
+and rejected input.
 
-The folder is made here by hand, in the layout that ``uniaudio import uniaudio`` writes; the core is
-the fake one, whose sessions remember what they heard, and for the end token the real one.
+The folder is built by hand, in the layout that ``uniaudio import uniaudio`` writes. The core is the
+fake one, whose sessions record their input, and for the end token the real one.
 """
 
 from __future__ import annotations

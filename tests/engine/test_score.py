@@ -1,5 +1,5 @@
 """Scores: text, MIDI and MusicXML give the same notes; words and phones fill them to the frame;
-what is none is refused.
+invalid scores are rejected.
 """
 
 from __future__ import annotations

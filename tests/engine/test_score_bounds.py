@@ -1,5 +1,5 @@
-"""Score files that ask for more than they hold: work grows with the file and no faster, and what
-cannot be a score is refused before it is unpacked.
+"""Hostile score files: work grows linearly with the file, and what cannot be a score is rejected
+before it is unpacked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MIDI files as karaoke makers and notation programs write them: every kind is sung as written."""
+"""MIDI files as written by karaoke and notation programs are sung as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MusicXML as notation programs write it: every kind is sung as written."""
+"""MusicXML as written by notation programs is sung as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequences: the layout of the contract, spelled out by hand on a vocabulary small enough to read."""
+"""Sequences: the documented layout, spelled out by hand on a small vocabulary."""
 
 from __future__ import annotations
 

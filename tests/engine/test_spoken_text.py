@@ -1,5 +1,6 @@
-"""Text in the engine and on the command line: pauses, rates, own pronunciations, the times of words,
-and text from standard input."""
+"""Text in the engine and on the command line: pauses, rates, user pronunciations, word times, and
+text from standard input.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The stubs of the compiled modules name what the modules have: functions, classes, methods,
-properties, and every parameter in its order.
+"""The stubs of the compiled modules match them: functions, classes, methods, properties, and every
+parameter in order.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The TensorRT backend over stand-ins for its libraries: everything above ``trt_api.py``, and that
-module's own logic; not the libraries.
+"""The TensorRT backend with stand-ins for its libraries: everything above ``trt_api.py``, and the
+logic of that module; not the libraries.
 """
 
 from __future__ import annotations

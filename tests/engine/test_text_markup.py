@@ -1,4 +1,6 @@
-"""Markdown, SSML, inline commands, own pronunciations and encodings: what is heard, and what is refused."""
+"""Markdown, SSML, inline commands, user pronunciations and encodings: what is spoken, and what is
+rejected.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What numbers, dates, money, abbreviations and symbols are spoken as, and where sentences end."""
+"""How numbers, dates, money, abbreviations and symbols are spoken, and where sentences end."""
 
 import pytest
 

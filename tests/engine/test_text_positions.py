@@ -1,4 +1,4 @@
-"""English in labels with places in the word: from our lexicon, and from one that comes with a
+"""English as phone labels with word positions: from our lexicon, and from one that comes with a
 model.
 """
 

@@ -1,5 +1,6 @@
-"""What holds for every text: no token is joined to another, nothing that means something is dropped,
-every word knows where it comes from, and work grows with the length."""
+"""Properties of any text: tokens are not joined, nothing meaningful is dropped, every word knows
+its origin, and work grows linearly with the length.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources at any level and of any length: what the model hears, and how results are joined."""
+"""Sources of any level and length: the model's input, and how results are joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random models: a whole model folder in some milliseconds, without torch."""
+"""Tiny random models: a whole model folder in a few milliseconds, without torch."""
 
 from __future__ import annotations
 

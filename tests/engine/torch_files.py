@@ -1,5 +1,5 @@
-"""Torch's files by hand: pickles put together from opcodes, so that they can say what torch never
-would.
+"""Torch files made by hand: pickles assembled from opcodes, so that they can contain what torch
+never writes.
 """
 
 from __future__ import annotations

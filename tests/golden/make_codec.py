@@ -1,9 +1,9 @@
-"""Writes codec_<name>.safetensors beside this file: a tiny random codec of each kind, a clip, its
+"""Writes codec_<name>.safetensors next to this file: a tiny random codec of each kind, a clip, its
 codes and their decoding.
 
 The C++ tests read them, so that they need no torch. Run again (``python
-tests/golden/make_codec.py``) after a change of the torch modules that is meant to change results,
-and say so in the commit.
+tests/golden/make_codec.py``) after an intended change of the torch modules' results, and say so in
+the commit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Writes codec_semantic.safetensors beside this file: a tiny random encoder without a decoder, a
+"""Writes codec_semantic.safetensors next to this file: a tiny random encoder without a decoder, a
 clip and its codes.
 
 The C++ tests read it, so that they need no torch. Run again (``python
-tests/golden/make_semantic.py``) after a change of the torch module that is meant to change results,
-and say so in the commit.
+tests/golden/make_semantic.py``) after an intended change of the torch module's results, and say so
+in the commit.
 """
 
 from __future__ import annotations

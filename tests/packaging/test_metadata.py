@@ -1,4 +1,4 @@
-"""What pyproject.toml promises is there, and both distributions carry one version."""
+"""pyproject.toml matches the repository, and both distributions have the same version."""
 
 from __future__ import annotations
 

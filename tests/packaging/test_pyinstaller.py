@@ -1,4 +1,4 @@
-"""An app of two lines, built by PyInstaller without options, speaks."""
+"""A two-line app built by PyInstaller without options can speak."""
 
 from __future__ import annotations
 

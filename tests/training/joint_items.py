@@ -1,4 +1,4 @@
-"""Random items and token shards of every task, made without sound."""
+"""Random items and token shards of every task, without audio."""
 
 from __future__ import annotations
 

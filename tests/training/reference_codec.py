@@ -1,9 +1,8 @@
-"""A mirror of UniAudio's codec ("SoundStream") in torch: the oracle that an imported codec is held
-against.
+"""A mirror of UniAudio's codec ("SoundStream") in torch: the oracle for imported codecs.
 
 Our own code, written from documented facts (docs/reference-weights.md) and from the papers
-(SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438). State-dict names are the published
-checkpoint's, weight norm included.
+(SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438). State-dict names are those of the
+published checkpoint, including weight norm.
 
 B batch, N samples, T frames, K codebooks, C codes, E width of the latents.
 """

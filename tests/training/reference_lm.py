@@ -1,12 +1,13 @@
-"""A mirror of UniAudio's language model in torch: the oracle that imported weights are held
-against.
+"""A mirror of UniAudio's language model in torch: the oracle for imported weights.
 
 Our own code, written from documented facts (docs/reference-weights.md); the published repository
-has no licence, so none of its code is here. State-dict names and forms of the arithmetic are the
-published checkpoint's, so that a mirror's weights are a checkpoint, and its float32 results those
-of the published class, bit for bit. Each fact is a method of its own, so that a test can break it.
+has no licence, so none of its code is here. State-dict names and the form of the arithmetic are
+those of the published checkpoint: a mirror's weights are a valid checkpoint, and its float32
+results are bit-identical to those of the published class. Each fact is a separate method, so that a
+test can break it.
 
-B batch, T frames, K slots a frame, D width, V ids. Sequences are flat, frame after frame: [B, T K].
+B batch, T frames, K slots per frame, D width, V ids. Sequences are flat, frame after frame: [B, T
+K].
 """
 
 from __future__ import annotations

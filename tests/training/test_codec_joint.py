@@ -1,4 +1,4 @@
-"""The codec trained as a whole: growth that changes nothing at first, levels, exact resume."""
+"""Training the whole codec: growing preserves the output, levels, exact resume."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The best path through a text's phones, and a corpus with the times that it gives."""
+"""Viterbi alignment of a text's phones, and a corpus with the aligned times."""
 
 import itertools
 

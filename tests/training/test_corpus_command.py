@@ -1,4 +1,4 @@
-"""``uniaudio-train corpus``: small corpora, wrong arguments, and what is not installed."""
+"""``uniaudio-train corpus``: small corpora, wrong arguments, and missing programs."""
 
 import numpy as np
 import pytest

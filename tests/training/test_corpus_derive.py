@@ -1,4 +1,4 @@
-"""Pairs that are made of recordings: what the labels say of them is so."""
+"""Pairs derived from recordings have correct labels."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_clean_up_pairs_are_exact(derived):
 
 def test_another_throat_moves_pitch_and_keeps_timing():
     x = voice(150)
-    y = derive.another_throat(x, 1.25)
+    y = derive.shifted_voice(x, 1.25)
     assert len(y) == len(x)
     f0, _ = f0_track(y, 60.0, 400.0)
     assert np.median(f0[f0 > 0]) == pytest.approx(150 * 1.25, rel=0.02)
@@ -119,7 +119,7 @@ def test_what_cannot_be_derived(tmp_path, capsys):
         "tts-train-0000-0000", "tts", "train", {"target": Track(0, 3 * RATE, "x", "a")}
     ).line()
     (tmp_path / "tts-train-0000.jsonl").write_text(line + "\n")
-    bench = derive.Bench(open_corpus(tmp_path)["tts", "train"], [])
+    material = derive.Material(open_corpus(tmp_path)["tts", "train"], [])
     for task, text in (("tse", "two speakers"), ("i_tts", "align"), ("s_edit", "align")):
         with pytest.raises(CorpusError, match=text):
-            derive.TASKS[task](np.random.default_rng(0), bench)
+            derive.TASKS[task](np.random.default_rng(0), material)

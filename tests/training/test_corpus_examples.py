@@ -1,4 +1,4 @@
-"""The shipped examples are what the corpus' code draws."""
+"""The shipped examples equal the output of the corpus code."""
 
 import numpy as np
 import pytest

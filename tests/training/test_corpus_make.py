@@ -1,5 +1,5 @@
-"""The corpus: remade bit for bit, resumed after a kill, split cleanly, and labels that say what is
-in the sound.
+"""The corpus: remade bit for bit, resumed after a kill, disjoint splits, and labels that match the
+sound.
 """
 
 import importlib.util
@@ -251,7 +251,7 @@ def test_noise_is_what_is_left_over(corpus):
             assert abs(measured - label.snr_db) < 0.01
             assert -5.1 < label.snr_db < (20.1 if task == "se" else 5.1)
     kinds = {
-        recipes.se(np.random.default_rng(i), "train", recipes.Bench("train"))[0]
+        recipes.se(np.random.default_rng(i), "train", recipes.ShardVoices("train"))[0]
         .labels["noise"]
         .kind
         for i in range(12)

@@ -1,4 +1,4 @@
-"""Public corpora become shards: layouts, levels, silence, splits, licences, and what is dropped."""
+"""Public corpora become shards: layouts, levels, silence, splits, licences, and dropped clips."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Labels survive the round trip through JSON, and a user's manifest is read strictly."""
+"""Labels survive the round trip through JSON, and manifests are read strictly."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The teacher's durations become the times of our phones."""
+"""The durations of the text-to-speech model become phone times."""
 
 import numpy as np
 import pytest

@@ -1,10 +1,10 @@
-"""Imported EnCodec against ``transformers``' own EncodecModel: saved, imported, encoded and
-decoded; all three published configurations.
+"""Imported EnCodec against EncodecModel of ``transformers``: saved, imported, encoded and decoded,
+in all three published configurations.
 
-Runs where transformers is installed; nothing else in the project needs it. Codes must be equal but
-for proven near-ties, which are counted; audio within 1e-4 of full scale. At 48 kHz the input is
-padded by transformers' feature extractor, as its documentation asks. It makes one chunk more than
-there are strides in the clip, of padding alone: that one is not ours.
+Runs where transformers is installed; nothing else in the project needs it. Codes must be equal
+except for proven near-ties, which are counted; audio within 1e-4 of full scale. At 48 kHz the input
+is padded by transformers' feature extractor, as its documentation asks. That makes one chunk more
+than there are strides in the clip, of padding alone, which our codec does not have.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The optional encoders against what UniAudio's tokenizers do, on tiny random weights.
+"""The optional encoders against UniAudio's tokenizers, with tiny random weights.
 
 Runs where transformers is installed.
 """

@@ -1,4 +1,4 @@
-"""A model folder is judged through the public engine; a random model must fail."""
+"""A model folder is evaluated through the public engine; a random model must fail."""
 
 import importlib.util
 from pathlib import Path

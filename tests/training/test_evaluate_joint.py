@@ -1,5 +1,5 @@
-"""The eleven judges: the truth passes, the floor fails, and what a model answers is kept apart from
-both.
+"""The metrics of the eleven tasks: the truth passes, the floor fails, and the model's answers are
+kept apart from both.
 """
 
 import json
@@ -351,7 +351,7 @@ def test_a_codec_alone_has_references_only(corpus):
         joint.CEILING,
         joint.FLOOR,
         joint.TRUTH,
-    } and "cannot do it" in result.trouble[0]
+    } and "not supported" in result.trouble[0]
 
 
 def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
@@ -385,7 +385,7 @@ def test_the_command_goes_on_and_writes(corpus, tmp_path, monkeypatch, capsys):
     assert main([*command, "--task", "a_edit,t2s", "--single", "t2s=fake:echo"]) == 0
     assert asked == ["a_edit", "t2s"]
     out = capsys.readouterr()
-    assert "event right" in out.out and "a_edit: judged before" in out.err
+    assert "event right" in out.out and "a_edit: already evaluated" in out.err
     assert main([*command, "--task", "a_edit", "--seed", "1"]) == 0 and asked[2:] == ["a_edit"]
     entries = json.loads(kept.read_text())["tasks"]
     assert set(entries) == {"a_edit", "t2s"}

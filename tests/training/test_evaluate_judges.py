@@ -1,4 +1,4 @@
-"""The judges must tell speech from noise: the two fake engines are the ends of the scale."""
+"""The external metrics must separate speech from noise, as given by the two fake engines."""
 
 import json
 

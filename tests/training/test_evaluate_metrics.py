@@ -1,4 +1,4 @@
-"""The measures on inputs whose answer is known, and the plain parts of a report."""
+"""Metrics on inputs with a known result, and the simple parts of a report."""
 
 import json
 import math

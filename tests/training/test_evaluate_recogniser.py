@@ -1,4 +1,4 @@
-"""The phone recogniser: features, alignment, weights; and that it hears speech but not noise."""
+"""The phone recogniser: features, alignment, weights; speech is recognised, noise is not."""
 
 import numpy as np
 import pytest

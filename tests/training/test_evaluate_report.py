@@ -1,4 +1,6 @@
-"""The report's numbers: errors of a part, Frechet distances, joint against single-task models."""
+"""The numbers of the report: errors within a part, Fréchet distances, joint against single-task
+models.
+"""
 
 import numpy as np
 import pytest
@@ -67,8 +69,8 @@ def test_joint_against_single():
         task("vc", "grammar WER", 0.11, 0.1),
     ]
     line = (
-        "at least as good as the single-task one on the first measure of 2 of 4 tasks (better "
-        "than chance explains: tts; worse than chance explains: sd)."
+        "at least as good as the single-task one on the first measure of 2 of 4 tasks "
+        "(significantly better: tts; significantly worse: sd)."
     )
     assert line in report.joint_against_single(results) and line in report.markdown(
         results, "x", "y"

@@ -1,4 +1,4 @@
-"""What is packed for a lent machine comes back bit for bit, and the whole run there, dry."""
+"""Packed data is unpacked bit for bit, and the whole GPU run in its dry mode."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""A training item's length, by which it is put into a bucket, is that of its sequence."""
+"""The length of a training item, which selects its bucket, is that of its sequence."""
 
 from __future__ import annotations
 

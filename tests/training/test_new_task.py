@@ -1,5 +1,5 @@
-"""docs/new-task.md in a minute: a small model of two tasks learns a third from a task file, does
-it, and keeps the two.
+"""docs/new-task.md in a minute: a small model of two tasks learns a third from a task file,
+performs it, and keeps the other two.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The commands of docs/new-task.md, as the page has them and from where it says: a checkout."""
+"""The commands of docs/new-task.md, exactly as on the page, run in a checkout."""
 
 import os
 import re

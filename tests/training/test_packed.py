@@ -1,4 +1,4 @@
-"""Weights in few bytes come back nearly as they were."""
+"""Packed weights are restored approximately."""
 
 import pytest
 import torch

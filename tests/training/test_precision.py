@@ -1,4 +1,4 @@
-"""The precision of a run follows the machine, and a resumed run keeps its own."""
+"""The precision of a run depends on the machine, and a resumed run keeps its own."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_a_resumed_run_keeps_its_precision(monkeypatch, tmp_path, kept):
         run.save()
     lines = []
     assert choose("auto", CPU, tmp_path, lines.append).dtype == getattr(torch, kept)
-    assert "as in the checkpoint" in lines[0]
+    assert "from the checkpoint" in lines[0]
     assert choose(other, CPU, tmp_path, lines.append).dtype == getattr(torch, other)
 
 

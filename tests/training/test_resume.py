@@ -1,4 +1,4 @@
-"""A run that was stopped and resumed ends with the very weights of one that was not."""
+"""A run that was stopped and resumed ends with the same weights as an uninterrupted one."""
 
 import json
 

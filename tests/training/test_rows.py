@@ -1,5 +1,5 @@
-"""Rows that share a prompt are the same sequences as single ones, for every task; and labels become
-the right items.
+"""Rows with a shared prompt equal separate sequences, for every task; and labels become the right
+items.
 """
 
 import hashlib

@@ -1,5 +1,5 @@
-"""The SEANet torch module against ``transformers``' EncodecModel with random weights: equal to the
-bit in all its configurations.
+"""The SEANet torch module against EncodecModel of ``transformers`` with random weights:
+bit-identical in all its configurations.
 
 Runs where transformers is installed; nothing else in the project needs it.
 """

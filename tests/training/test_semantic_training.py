@@ -1,5 +1,5 @@
-"""The semantic tokenizer's trainer and judge, on a made-up language: phone p is a noise band, its
-speakers are levels.
+"""Training and evaluation of the semantic tokenizer on an artificial language: phone p is a noise
+band, its speakers are levels.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The judge of semantic units: maps to phones, bits, the speaker, two speakers, and the page."""
+"""Evaluation of semantic units: maps to phones, bits, the speaker, two speakers, the page."""
 
 import numpy as np
 import pytest

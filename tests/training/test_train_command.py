@@ -1,6 +1,4 @@
-"""The command ``uniaudio-train``: its subcommands, their settings, and what is said where they are
-wrong.
-"""
+"""The command ``uniaudio-train``: its subcommands, their settings, and its errors."""
 
 import re
 import subprocess

@@ -1,5 +1,5 @@
-"""What is wrong with a user's task, manifest or settings is said in one line, with what to do; and
-a vocabulary grows without moving.
+"""Errors in user-defined tasks, manifests and settings are one line with what to do; and a
+vocabulary grows without changing ids.
 """
 
 import dataclasses
@@ -172,7 +172,7 @@ def test_hostile_task_files_get_one_line(folder, content, words):
         (folder / "again.json").write_text(task_file(folder).read_text())
         read_user_tasks([folder / "restore.json", folder / "again.json"])
     (folder / "labels" / "fault.txt").write_text("telephone telephone\n")
-    with pytest.raises(ValueError, match="each once, got 2 of which 1 differ"):
+    with pytest.raises(ValueError, match="one per line, got 2 of which 1 differ"):
         read_user_tasks([task_file(folder)])
 
 

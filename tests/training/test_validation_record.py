@@ -1,4 +1,4 @@
-"""What a fine-tuning cost the old tasks, and the bound that it keeps."""
+"""The effect of fine-tuning on the old tasks, and the bound on it."""
 
 import pytest
 

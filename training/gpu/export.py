@@ -1,10 +1,10 @@
-"""What runs have so far, in files that come back from a lent machine.
+"""Exports the current state of runs as small files, to copy them from a rented GPU machine.
 
     python training/gpu/export.py --codec runs/codec --lm runs/lm --out $OUT
 
-Each run's weights (its average, where it has one) as ``packed.py`` writes them, files of at most
-``--most`` bytes, with the JSON that describes them in the metadata; and ``curves.json``, what the
-runs logged.  A run without a checkpoint yet is left out; files are replaced whole.
+The weights of each run (averaged where it keeps an average) are stored by ``packed.py`` in files of
+at most ``--most`` bytes, with the JSON that describes them in the metadata. ``curves.json`` has the
+logged values. A run without a checkpoint is skipped. Files are replaced atomically.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from uniaudio_training import packed
 
 
 def export(run: Path, out: Path, name: str, most: int) -> list[Path]:
-    """The run's weights as ``<name>.safetensors`` or ``<name>-0`` and so on; [] without a checkpoint."""
+    """Writes the run's weights as ``<name>.safetensors``, or ``<name>-0`` and so on.
+
+    Returns the files; [] where there is no checkpoint yet.
+    """
     if not (run / "checkpoint.pt").is_file():
         return []
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=False)
@@ -34,7 +37,7 @@ def export(run: Path, out: Path, name: str, most: int) -> list[Path]:
 
 
 def curves(runs: list[Path]) -> dict[str, dict[str, list[list[float]]]]:
-    """What the runs logged: by run and name, [step, value] pairs."""
+    """The logged values of the runs: [step, value] pairs by run and name."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, dict[str, list[list[float]]]] = {}
@@ -49,11 +52,11 @@ def curves(runs: list[Path]) -> dict[str, dict[str, list[list[float]]]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Weights of runs in small files.")
+    parser = argparse.ArgumentParser(description="Export the weights of runs as small files.")
     parser.add_argument("--codec", type=Path)
     parser.add_argument("--lm", type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--most", type=int, default=15_900_000, help="bytes of a file")
+    parser.add_argument("--most", type=int, default=15_900_000, help="maximum bytes per file")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(n, r) for n, r in (("codec", args.codec), ("lm", args.lm)) if r is not None]

@@ -1,13 +1,13 @@
-"""Data and configs in parts that can be carried to a lent machine, and back into folders there.
+r"""Packs data and configs into parts for transfer to a rented GPU machine, and unpacks them there.
 
     python training/gpu/pack.py pack --out parts --corpus real=data/real music=data/procedural \
         --tokens all=data/tokens --file codec.yaml lm.yaml warm.safetensors
     python training/gpu/pack.py unpack parts/part-* --out work
 
-A part is a folder of at most ``--most`` bytes: PCM shards as FLAC, labels and token shards beside
-them, other files as they are, and ``part.json`` with what belongs where and its SHA-256.  Shards
-are dealt out so that any first few parts hold some of every corpus.  Unpacking needs numpy and a C
-compiler (``flac.c``), or soundfile where it is installed.
+A part is a folder of at most ``--most`` bytes: PCM shards as FLAC, labels and token shards, other
+files unchanged, and ``part.json`` with the path and SHA-256 of each. Shards are distributed such
+that the first few parts contain some of every corpus. Unpacking needs numpy and a C compiler
+(``flac.c``), or soundfile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 60_000_000  # bytes of a part
+MOST = 60_000_000  # bytes per part
 DESCRIPTION = "part.json"
 
 
@@ -54,7 +54,7 @@ def _flac(pcm: NDArray[np.int16], path: Path) -> None:
 
 
 class _Parts:
-    """Files dealt into parts, each under its limit."""
+    """Distributes files over parts of limited size."""
 
     def __init__(self, out: Path, most: int) -> None:
         self.out, self.most = out, most
@@ -62,7 +62,9 @@ class _Parts:
         self.sizes: list[int] = []
 
     def add(self, files: list[tuple[Path, str]]) -> None:
-        """``files``: (file here, where it belongs); they stay together, in the first part with room."""
+        """Adds a group of (local file, path in the part), kept together in the first part with
+        enough room.
+        """
         size = sum(f.stat().st_size for f, _ in files)
         if size > self.most:
             raise ValueError(f"{files[0][1]}: {size} bytes do not fit into a part of {self.most}")
@@ -93,10 +95,12 @@ def pack(
     most: int = MOST,
     splits: tuple[str, ...] = ("train", "valid"),
 ) -> list[int]:
-    """Writes the parts; the bytes of each.  Raises ValueError for a folder without shards, and
-    where ``out`` has parts already."""
+    """Writes the parts; returns the bytes of each.
+
+    Raises ValueError for a folder without shards, and where ``out`` already has parts.
+    """
     if list(out.glob("part-*")):
-        raise ValueError(f"{out}: has parts already; use another folder")
+        raise ValueError(f"{out}: already has parts; use another folder")
     parts = _Parts(out, most)
     with tempfile.TemporaryDirectory() as scratch:
         for file in files:
@@ -122,7 +126,7 @@ def pack(
                     for npz in _shards(folder, ".npz", splits)
                 ]
             )
-        # shares alike: a queue's n-th of m shards lies at n / m
+        # equal shares: the n-th of m shards of a queue is at n / m
         order = sorted(
             ((n + 0.5) / len(queue), q, group)
             for q, queue in enumerate(queues)
@@ -141,7 +145,7 @@ def pack(
 
 
 def flac_reader(build: Path | None = None) -> ctypes.CDLL:
-    """``flac.c``, compiled by ``cc``.  Raises RuntimeError where that fails."""
+    """``flac.c``, compiled with ``cc``. Raises RuntimeError where that fails."""
     build = Path(tempfile.mkdtemp()) if build is None else build
     library = build / "flac.so"
     source = Path(__file__).with_name("flac.c")
@@ -161,7 +165,7 @@ def flac_reader(build: Path | None = None) -> ctypes.CDLL:
 
 
 def read_flac(reader: ctypes.CDLL, data: bytes) -> NDArray[np.int16]:
-    """int16 [N] of a mono FLAC file.  Raises ValueError for one that is none, or damaged."""
+    """int16 [N] of a mono FLAC file. Raises ValueError where it is damaged or not such a file."""
     most = int.from_bytes(data[21:26], "big") & ((1 << 36) - 1) if len(data) >= 42 else 0
     out = np.empty(most, np.int16)
     count = reader.flac_decode(data, len(data), out.ctypes.data, most)
@@ -171,19 +175,21 @@ def read_flac(reader: ctypes.CDLL, data: bytes) -> NDArray[np.int16]:
 
 
 def unpack(folders: list[Path], out: Path) -> int:
-    """Puts parts' files where they belong under ``out``, FLAC as ``.npy``; the number of files.
-    Raises ValueError for a file whose sum differs, before anything of that part is written."""
+    """Unpacks parts to ``out``, FLAC as ``.npy``; returns the number of files.
+
+    Raises ValueError for a wrong checksum, before anything of that part is written.
+    """
     reader = None
     count = 0
     for folder in folders:
         rows = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["files"]
         for row in rows:
             if hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest() != row["sha256"]:
-                raise ValueError(f"{folder / row['file']}: damaged; pack it anew")
+                raise ValueError(f"{folder / row['file']}: damaged; pack it again")
         for row in rows:
             place = out / row["place"]
             if not place.resolve().is_relative_to(out.resolve()):
-                raise ValueError(f"{folder}: {row['place']!r} lies outside of {out}")
+                raise ValueError(f"{folder}: {row['place']!r} is outside of {out}")
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.suffix == ".flac":
                 reader = reader or flac_reader()
@@ -198,15 +204,17 @@ def unpack(folders: list[Path], out: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Training data in parts to carry.")
+    parser = argparse.ArgumentParser(description="Pack training data into parts for transfer.")
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("pack", help="write parts")
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--corpus", nargs="*", default=[], metavar="NAME=FOLDER", help="PCM shards")
     p.add_argument("--tokens", nargs="*", default=[], metavar="NAME=FOLDER", help="token shards")
     p.add_argument("--file", nargs="*", default=[], type=Path, help="configs, weights, captions")
-    p.add_argument("--most", type=int, default=MOST, help="bytes of a part (default: %(default)s)")
-    p = sub.add_parser("unpack", help="put parts' files where they belong")
+    p.add_argument(
+        "--most", type=int, default=MOST, help="maximum bytes per part (default: %(default)s)"
+    )
+    p = sub.add_parser("unpack", help="unpack parts")
     p.add_argument("parts", nargs="+", type=Path)
     p.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Trains the codec and the LM side by side on one card, by the clock, from parts that training/gpu/pack.py made, and writes what they
-# have every minute and at the end: $OUT/codec*.safetensors, lm*.safetensors (files of at most 16 MB), curves.json, log.
-# Needs torch, numpy, safetensors, PyYAML, tensorboard, tqdm and a C compiler; no network, no sound library, no flite.
-# usage: training/gpu/run.sh PARTS [SECONDS=540]     PARTS: a folder of part-NN folders (all that have come so far)
-#        WORK=folder to unpack and train in (default: a new one); DEVICE=cuda|cpu; only codec.yaml or only lm.yaml in the parts: only that one.
-#        DRY=1: a few steps of each on the CPU, to see that everything is there.
+# Trains the codec and the LM side by side on one GPU for a given time, from the parts that
+# training/gpu/pack.py made. Every minute and at the end it writes the results to $OUT:
+# codec*.safetensors, lm*.safetensors (files of at most 16 MB), curves.json, log.
+# Needs torch, numpy, safetensors, PyYAML, tensorboard, tqdm and a C compiler; no network, no sound
+# library, no flite.
+# usage: training/gpu/run.sh PARTS [SECONDS=540]
+#        PARTS: a folder of part-NN folders (those received so far)
+#        WORK=folder to unpack and train in (default: a new one); DEVICE=cuda|cpu
+#        With only codec.yaml or only lm.yaml in the parts, only that one is trained.
+#        DRY=1: a few steps of each on the CPU, as a test.
 set -euo pipefail
 case "${1:-}" in -h | --help | "") sed -n "2,/^set/{/^# /s/^# //p}" "$0"; exit ;; esac
 parts=$(cd "$1" && pwd)
@@ -49,7 +53,7 @@ while going && [ $((SECONDS - began)) -lt $((seconds - reserve)) ]; do
     next=$((SECONDS + 60))
   fi
 done
-kill -TERM "${pids[@]}" 2>/dev/null || true  # a run saves when it is asked to stop
+kill -TERM "${pids[@]}" 2>/dev/null || true  # a run saves its state when terminated
 failed=0
 for p in "${pids[@]}"; do wait "$p" || failed=$?; done
 write

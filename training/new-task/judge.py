@@ -1,9 +1,11 @@
-"""Log-mel distance, in dB, between a model's answers and a manifest's test recordings; any task.
+r"""Log-mel distance in dB between a model's answers and the test recordings of a manifest, for any
+task.
 
-    python training/new-task/judge.py --model runs/effect-folder --task effect --manifest data/mine/mine.jsonl
+    python training/new-task/judge.py --model runs/effect-folder --task effect \
+        --manifest data/mine/mine.jsonl
 
-Lower is better. The source (where the task has one) and the codec's copy of the target are measured
-too: no answer in the codec's codes can beat that copy by much.
+Lower is better. The source (where the task has one) and the target through the codec are measured
+too: an answer in the codec's codes can hardly beat the latter.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ COLUMNS = ("model", "source", "codec")
 
 
 def distances(engine: Engine, name: str, row: dict[str, str], folder: Path) -> dict[str, float]:
-    """Distances to one line's target: the model's answer, the source, the target through the codec."""
+    """Distances to the target of one line: the model's answer, the source, the target through the
+    codec.
+    """
     task, rate = engine.task(name), engine.sample_rate
     sounds = {i.name for i in task.inputs if i.modality in ("voice", "audio", "units", "context")}
     request = {
@@ -47,7 +51,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--manifest", required=True, type=Path)
-    parser.add_argument("--by", help="an input: one line for each of its values")
+    parser.add_argument("--by", help="an input; prints one line for each of its values")
     args = parser.parse_args()
     engine = Engine.from_pretrained(args.model)
     rows = [json.loads(line) for line in args.manifest.read_text().splitlines()]

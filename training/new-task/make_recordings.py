@@ -1,8 +1,9 @@
-"""Makes the recordings of docs/new-task.md: speech of a corpus, and the same through two effects.
+"""Makes the recordings of docs/new-task.md: speech of a corpus, and the same speech with two
+effects.
 
     python training/new-task/make_recordings.py --corpus data/old --out data/mine
 
-With recordings of your own, only mine.jsonl has to be written.
+With recordings of your own, you only write mine.jsonl.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TASK = "effect"
 
 
 def megaphone(x: np.ndarray) -> np.ndarray:
-    """x [N] at 500 to 3500 Hz, clipped at 3 % of its peak, and as loud as before."""
+    """x [N] band-limited to 500 to 3500 Hz, clipped at 3 % of its peak, at its old loudness."""
     y = sosfiltfilt(butter(2, (500, 3500), "bandpass", fs=SAMPLE_RATE, output="sos"), x)
     peak = 0.03 * np.abs(y).max()
     y = np.clip(y, -peak, peak)
@@ -38,14 +39,12 @@ EFFECTS = {"megaphone": megaphone, "robot": robot}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--corpus", required=True, help="a folder of uniaudio-train corpus make, with tts"
-    )
+    parser.add_argument("--corpus", required=True, help="a corpus folder with tts examples")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument(
         "--clips",
         default="300,20,20",
-        help="how many of train, valid and test (default: %(default)s)",
+        help="number of train, valid and test recordings (default: %(default)s)",
     )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""``uniaudio-train bundle``: makes a model folder, with voices and a card, from finished runs."""
+"""``uniaudio-train bundle``: builds a model folder, with voices and a model card, from finished
+runs.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from uniaudio_engine.text.phones import PHONES
 from .checkpoints import load_codec, load_semantic
 from .corpus import speech
 
-# A prompt that shows a voice in three seconds: many vowels, rising and falling pitch.
+# Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
 VOICES = (  # the first is the default
     "slt-102-163",
@@ -46,7 +48,7 @@ VOICES = (  # the first is the default
 
 
 def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
-    """The first ``seconds`` of PROMPT_TEXT by a speaker of the corpus: float32 [N] at 16 kHz."""
+    """The first ``seconds`` of PROMPT_TEXT by a speaker of the corpus, float32 [N] at 16 kHz."""
     who = next(s for s in speech.SPEAKERS if s.name == name)
     return speech.speak(PROMPT_TEXT, who).samples[: int(seconds * 16000)]
 
@@ -60,10 +62,10 @@ def write_folder(
     base: Path | None = None,
     captions: bytes = b"",
 ) -> None:
-    """Writes a model folder with weights in bfloat16.
+    """Writes a model folder with bfloat16 weights.
 
-    Without ``codec_run``, the codec and the semantic tokenizer are those of the model folder
-    ``base``, and so is the caption tokenizer unless ``captions`` has one.
+    Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
+    and so is the caption tokenizer unless ``captions`` is given.
     """
     if codec_run is not None:
         codec = load_codec(codec_run)
@@ -106,7 +108,7 @@ def write_folder(
 
 
 def add_semantic_run(folder: Path, run: str) -> None:
-    """Puts a finished semantic run into a model folder, weights in bfloat16."""
+    """Adds a finished semantic run to a model folder, with bfloat16 weights."""
     config, model = load_semantic(run)
     add_semantic(
         folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
@@ -114,7 +116,7 @@ def add_semantic_run(folder: Path, run: str) -> None:
 
 
 def write_voices(folder: Path, base: Path | None) -> None:
-    """Writes the voices of ``base``, which has the same codec, or else speakers of the corpus."""
+    """Writes the voices of ``base``, which has the same codec, or else those of corpus speakers."""
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
     kept = [] if base is None else sorted((base / "voices").glob("*.safetensors"))
@@ -130,7 +132,7 @@ def write_voices(folder: Path, base: Path | None) -> None:
 
 
 def _card(args: argparse.Namespace) -> str:
-    """The model card's text: --card's, a checkout's, or that of --base."""
+    """The text of the model card: that of --card, of a checkout, or of --base."""
     if args.card is not None:
         return str(args.card.read_text())
     found = [
@@ -153,32 +155,32 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--codec",
         help=(
-            "codec run; without it, --base gives the codec, or --semantic alone goes into the "
+            "codec run; without it, --base provides the codec, or --semantic alone is added to the "
             "existing folder --out"
         ),
     )
     parser.add_argument(
         "--base",
         type=Path,
-        help="a model folder that gives the codec, semantic and caption tokenizers",
+        help="a model folder that provides the codec, semantic and caption tokenizers",
     )
-    parser.add_argument("--captions", type=Path, help="the caption tokenizer's file")
+    parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run")
-    parser.add_argument("--lm", help="LM run; without it, the folder has no LM")
-    parser.add_argument("--name", default="base", help="the model's name (default: base)")
+    parser.add_argument("--lm", help="LM run (default: no LM in the folder)")
+    parser.add_argument("--name", default="base", help="name of the model (default: base)")
     parser.add_argument("--out", required=True, type=Path, help="the model folder")
     parser.add_argument(
         "--card",
         type=Path,
-        help="the model card to ship (default: a checkout's training/card.md, else that of --base)",
+        help="model card (default: training/card.md of a checkout, else that of --base)",
     )
     args = parser.parse_args(argv)
     if (args.codec is None) == (args.base is None) and (
         args.semantic is None or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base, or --semantic alone, which goes into the existing "
-            "folder --out"
+            "expected one of --codec and --base, or --semantic alone, which is added to the "
+            "existing folder --out"
         )
     try:
         if args.codec is not None or args.base is not None:

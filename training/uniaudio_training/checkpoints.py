@@ -1,4 +1,4 @@
-"""Reads finished runs of codecs and semantic tokenizers back as modules."""
+"""Loads finished codec and semantic-tokenizer runs as modules."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, from_dic
 
 from .models.spectral import SpectralCodec
 
-_CODEC, _SEMANTIC = "codec.json", "semantic.json"  # beside a run's checkpoint.pt
+_CODEC, _SEMANTIC = "codec.json", "semantic.json"  # next to checkpoint.pt of a run
 
 
 def write_codec_config(config: CodecConfig, folder: str | Path) -> None:
-    """Writes ``codec.json``, which names the architecture of the run's checkpoint."""
+    """Writes ``codec.json``, the architecture of the run's checkpoint."""
     (Path(folder) / _CODEC).write_text(json.dumps(to_dict(config), indent=2))
 
 
 def write_semantic_config(config: SemanticConfig, folder: str | Path) -> None:
-    """Writes ``semantic.json``, which names the architecture of the run's checkpoint."""
+    """Writes ``semantic.json``, the architecture of the run's checkpoint."""
     (Path(folder) / _SEMANTIC).write_text(json.dumps(to_dict(config), indent=2))
 
 
 def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
-    """The codec of a run's folder, in evaluation mode.
-
-    ``averaged``: with the average of its weights, where the run keeps one.
+    """The codec of a run folder, in evaluation mode; with ``averaged``, its averaged weights if it
+    has them.
 
     Raises FileNotFoundError where the folder has no checkpoint yet.
     """
@@ -36,7 +35,7 @@ def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
 
 
 def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
-    """The semantic tokenizer of a run's folder: its config, and its encoder in evaluation mode.
+    """The semantic tokenizer of a run folder: its config, and its encoder in evaluation mode.
 
     Raises FileNotFoundError where the folder has no checkpoint yet.
     """

@@ -1,5 +1,5 @@
-"""Several processes that train one model: each computes a share of a step's items, gradients are
-averaged, and weights stay equal to the bit.
+"""Data-parallel training: each process computes a share of a step's items, gradients are averaged,
+and weights stay bit-identical.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Team:
-    """The processes of a run as one of them sees them; ``Team()`` is a run in a single process."""
+    """The processes of a run, from the view of one of them; ``Team()`` is a single process."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -26,7 +26,7 @@ class Team:
         return self.rank == 0
 
     def seed(self, seed: int) -> int | tuple[int, int]:
-        """The seed of this process' batches; the run's own where there is one process."""
+        """The seed of this process's batches; with a single process, that of the run."""
         return seed if self.size == 1 else (seed, self.rank)
 
     def average(
@@ -34,8 +34,8 @@ class Team:
     ) -> tuple[bool, float]:
         """Averages the gradients over the processes; a missing one counts as 0.
 
-        Returns whether any process wants to stop, and the mean of ``share`` (how much of the run is
-        over): all processes must follow one clock.
+        Returns whether any process wants to stop, and the mean of ``share`` (the finished part of
+        the run), so that all processes follow one clock.
         """
         if self.size == 1:
             return stopping, share
@@ -53,7 +53,7 @@ class Team:
 
 
 def run_team(work: Callable[..., None], size: int, *args: Any) -> None:
-    """Calls ``work(team, *args)`` in ``size`` processes, or in this one where ``size`` is 1.
+    """Calls ``work(team, *args)`` in ``size`` processes; in this process where ``size`` is 1.
 
     Raises ValueError for a size below 1.
     """
@@ -71,7 +71,7 @@ def _member(
     rank: int, size: int, store: str, work: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
-    # gloo averages the gradients of CPU steps; several GPUs would want nccl, which was not tried
+    # gloo averages gradients on CPUs; several GPUs would need nccl, which is untested
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     try:
         work(Team(rank, size), *args)

@@ -1,7 +1,7 @@
-"""The training loop that all trainers share: steps, curves, checkpoints, exact resume.
+"""The training loop shared by all trainers: steps, curves, checkpoints, exact resume.
 
-A :class:`Trainer` brings the model, its data and its loss; :func:`fit` does the rest. A run stopped
-by Ctrl-C, SIGTERM or a power cut resumes bit-exactly from its last checkpoint.
+A :class:`Trainer` provides the model, its data and its loss; :func:`fit` does the rest. A run
+stopped by Ctrl-C, SIGTERM or a power cut resumes bit-exactly from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .data_parallel import Team
 from .precision import Arithmetic, name
 from .settings import RunSettings
 
-LOG_EVERY = 25  # steps whose values are averaged into one point of a curve
+LOG_EVERY = 25  # steps averaged into one point of a curve
 
 B = TypeVar("B")
 
@@ -44,7 +44,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found: points of curves by tag, and a line for the terminal."""
+    """The result of a validation: points of curves by tag, and a line for the terminal."""
 
     scalars: Mapping[str, float]
     text: str
@@ -53,43 +53,43 @@ class Validation:
 class Trainer(ABC, Generic[B]):
     """One kind of training.
 
-    ``optimizers``: each with its peak learning rate. The loop sets the rates of
-    ``inner_optimizers`` too, but their step is taken inside the loss.
+    ``optimizers``: pairs of optimizer and peak learning rate. The loop also sets the rates of
+    ``inner_optimizers``, which are stepped inside the loss.
     """
 
     optimizers: list[tuple[torch.optim.Optimizer, float]]
     inner_optimizers: Sequence[tuple[torch.optim.Optimizer, float]] = ()
-    clip = 1.0  # the largest norm of the gradients of ``parameters()``
+    clip = 1.0  # maximum gradient norm of ``parameters()``
 
     @abstractmethod
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint holds, by name; the model's name is ``model``."""
+        """The parts of a checkpoint by name; the model is named ``model``."""
 
     @abstractmethod
     def parameters(self) -> list[nn.Parameter]:
-        """What the loop's backward pass trains."""
+        """The parameters that the loop's backward pass trains."""
 
     @abstractmethod
     def batch(self, rng: np.random.Generator) -> B:
-        """A step's batch, on the CPU; called from another thread."""
+        """The batch of a step, on the CPU; called from another thread."""
 
     @abstractmethod
     def rate(self, step: int, done: float) -> float:
-        """The share of the peak learning rates; ``done`` is how much of the run is over, 0 to 1."""
+        """Learning rate relative to the peak; ``done`` is the finished part of the run, 0 to 1."""
 
     @abstractmethod
     def loss(self, batch: B, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """What the step minimizes, and values for the curves."""
+        """The loss of a step, and values for the curves."""
 
     def begin(self, run: Run, resumed: bool) -> None:
-        """Called once, after the checkpoint was read if there was one."""
+        """Called once, after the checkpoint, if any, was read."""
 
     def validate(self, run: Run) -> Validation | None:
-        """Called every ``validate_every`` steps and after the last, in the leading process."""
+        """Called every ``validate_every`` steps and after the last one, in the leading process."""
         return None
 
     def end(self, run: Run) -> None:
-        """Called in the leading process when the run is over, not when it was stopped."""
+        """Called in the leading process when the run is complete, not when it was stopped."""
 
 
 def fit(
@@ -99,7 +99,7 @@ def fit(
     arithmetic: Arithmetic,
     team: Team | None = None,
 ) -> None:
-    """Trains, or resumes, the run in ``folder``."""
+    """Trains or resumes the run in ``folder``."""
     team = team or Team()
     clock = Clock(60 * settings.minutes)
     with Run(folder, settings, name(arithmetic.dtype), team.leads) as run:
@@ -132,10 +132,10 @@ def fit(
 
 
 class Run:
-    """A run's folder: ``checkpoint.pt`` (all parts, step, random states) and ``tensorboard/``.
+    """A run folder: ``checkpoint.pt`` (all parts, step, random states) and ``tensorboard/``.
 
-    While it is entered, SIGTERM and Ctrl-C ask it to stop after the step; it then writes a last
-    checkpoint. Of several processes one ``leads`` and writes.
+    As a context manager it handles SIGTERM and Ctrl-C: the run stops after the current step and
+    writes a last checkpoint. Only the process that ``leads`` writes.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Run:
         """Reads the checkpoint; False where there is none."""
         if not self.path.exists():
             return False
-        # our own file, with optimizer states and random states: not weights alone
+        # a trusted file, with optimizer and random states besides the weights
         state = torch.load(self.path, map_location="cpu", weights_only=False)
         for part, value in self.parts.items():
             value.load_state_dict(state["parts"][part])
@@ -192,7 +192,7 @@ class Run:
         return True
 
     def save(self) -> None:
-        """Writes the checkpoint, whole or not at all, where this process leads."""
+        """Writes the checkpoint atomically, in the leading process."""
         if not self.leads:
             return
         state = {
@@ -211,7 +211,7 @@ class Run:
         self._saved = time.monotonic()
 
     def progress(self) -> tqdm[Any]:
-        """A progress bar over the steps, silent where this process does not lead."""
+        """A progress bar over the steps, disabled unless this process leads."""
         return tqdm(
             total=self.steps,
             initial=self.step,
@@ -222,7 +222,7 @@ class Run:
         )
 
     def log(self, bar: tqdm[Any], values: Mapping[str, Tensor | float]) -> None:
-        """Averages values over ``LOG_EVERY`` steps, then writes them."""
+        """Averages values over ``LOG_EVERY`` steps and writes the means."""
         for tag, value in values.items():
             total, count = self._sums.get(tag, (0.0, 0))
             self._sums[tag] = (total + torch.as_tensor(value).detach(), count + 1)
@@ -241,13 +241,13 @@ class Run:
             bar.write(f"step {self.step}: {found.text}")
 
     def scalars(self, values: Mapping[str, float]) -> None:
-        """Points of curves at this step, where this process leads."""
+        """Writes points of curves at this step, in the leading process."""
         if self.writer is not None:
             for tag, value in values.items():
                 self.writer.add_scalar(tag, value, self.step)
 
     def tick(self) -> bool:
-        """Counts one step and saves when it is time; False when the run should end."""
+        """Counts one step and saves when it is time; False where the run should end."""
         self.step += 1
         done = self.step >= self.steps or self.stopping
         if done or time.monotonic() - self._saved > 60 * self.minutes:
@@ -256,7 +256,7 @@ class Run:
 
 
 class Clock:
-    """Seconds of training over all resumes, against a limit; with limit 0 the time is never up."""
+    """Seconds of training over all resumes, against a limit; a limit of 0 means none."""
 
     def __init__(self, limit: float) -> None:
         self.limit, self.before, self.begin = limit, 0.0, time.monotonic()
@@ -265,7 +265,7 @@ class Clock:
         return self.before + time.monotonic() - self.begin
 
     def share(self) -> float:
-        """How much of the time is spent, 0 to 1 and beyond."""
+        """The spent part of the time; 1 at the limit, may exceed 1."""
         return self.spent() / self.limit if self.limit else 0.0
 
     def over(self) -> bool:
@@ -281,7 +281,7 @@ class Clock:
 class Prefetch(Generic[B]):
     """Makes batches ahead of the steps, in a thread.
 
-    Step i's batch depends on (*seed, i) alone, which makes a resume exact.
+    The batch of step i depends on (*seed, i) alone, so that a resume is exact.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class Prefetch(Generic[B]):
             step += 1
 
     def next(self) -> B:
-        """The next step's batch; raises what making it raised."""
+        """The batch of the next step; re-raises exceptions of the thread."""
         item = self._queue.get()
         if isinstance(item, Exception):
             raise item
@@ -326,7 +326,7 @@ class Prefetch(Generic[B]):
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` is a GPU where torch finds one."""
+    """The torch device of that name; ``auto`` is a GPU where torch finds one, else the CPU."""
     if device != "auto":
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,8 @@
-"""Weights in few bytes: matrices as int8 with a scale a row, the rest as float16, in files of at
-most so many bytes each.
+"""Compact storage of weights: matrices as int8 with a scale per row, the rest as float16, in files
+of limited size.
 
-For carrying weights about and for going on from them; a model folder has formats of its own
-(``storage/folder.py``).  The mean error of a row is a four-hundredth of its largest weight.
+For transferring weights and resuming from them; a model folder has its own formats
+(``storage/folder.py``). The mean error of a row is 1/400 of its largest weight.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _SCALE = ":scale"
-_LEAST = 4096  # numbers in a matrix under which float16 is as good
+_LEAST = 4096  # elements; smaller matrices are stored as float16
 
 
 def packed(state: Mapping[str, Tensor], keep: Iterable[str] = ("codebooks",)) -> dict[str, Tensor]:
-    """float tensors by name -> int8 tensors with scales [rows], or float16 for vectors, small ones
-    and names that contain one of ``keep``."""
+    """float tensors by name -> int8 tensors with scales [rows].
+
+    Vectors, small matrices and names that contain one of ``keep`` become float16.
+    """
     out: dict[str, Tensor] = {}
     for name, value in state.items():
         x = value.detach().float().cpu()
@@ -37,7 +39,7 @@ def packed(state: Mapping[str, Tensor], keep: Iterable[str] = ("codebooks",)) ->
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """float32 tensors of what ``packed`` made."""
+    """The float32 tensors of a :func:`packed` dictionary."""
     out = {}
     for name, value in tensors.items():
         if name.endswith(_SCALE):
@@ -56,8 +58,11 @@ def save(
     most: int = 15_900_000,
     about: dict[str, str] | None = None,
 ) -> list[Path]:
-    """Writes ``path`` (``.safetensors``), or ``<stem>-0``, ``-1``, … where it takes more than
-    ``most`` bytes; each is written whole or not at all.  ``about``: metadata of each."""
+    """Writes ``path`` (``.safetensors``), or ``<stem>-0``, ``-1``, … where it exceeds ``most``
+    bytes.
+
+    Each file is written atomically, with ``about`` as its metadata. Returns the files.
+    """
     parts: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, value in packed(state).items():
@@ -80,8 +85,10 @@ def save(
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """float32 weights and metadata of ``path``, or of its parts.  Raises FileNotFoundError where
-    there is nothing, ValueError where a part is missing."""
+    """float32 weights and metadata of ``path``, or of its parts.
+
+    Raises FileNotFoundError where there are none, ValueError where a part is missing.
+    """
     files = [path] if path.is_file() else sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
     files = [f for f in files if f == path or re.fullmatch(r".*-\d+", f.stem)]
     if not files:

@@ -1,7 +1,7 @@
-"""The arithmetic of a run: float32, or products in bfloat16, whichever this machine does faster.
+"""The arithmetic of a run: float32, or products in bfloat16, whichever is faster on this machine.
 
-Processors without bfloat16 instructions emulate them at a small fraction of the float32 speed, so
-the choice is measured, not assumed. A resumed run keeps the precision that it began with.
+Processors without bfloat16 instructions emulate them at a fraction of the float32 speed, so the
+choice is measured. A resumed run keeps its precision.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 
 from .settings import Precision
 
-MARGIN = 0.9  # bfloat16 must take at most this share of the time of float32: float32 is more exact
+MARGIN = 0.9  # bfloat16 must be at least this much faster, since float32 is more accurate
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How a run computes on ``device``: ``dtype`` is float32 or bfloat16."""
+    """The device and dtype of a run; ``dtype`` is float32 or bfloat16."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of forward passes: products in ``dtype``; weights stay in float32."""
+        """The context of forward passes: products in ``dtype``, weights in float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
@@ -37,10 +37,10 @@ class Arithmetic:
 
 @torch.no_grad()
 def time_products(device: torch.device, repeats: int = 5) -> dict[torch.dtype, float]:
-    """Seconds of a layer's products, forward and backward, as autocast computes them, by dtype.
+    """Seconds of the products of a layer, forward and backward under autocast, by dtype.
 
-    The best of ``repeats`` rounds of both; a first one, which chooses kernels, does not count. On a
-    CPU it is the computing time of one thread, which other processes hardly change.
+    The best of ``repeats`` rounds of both, after a warm-up round that selects kernels. On a CPU it
+    is the computing time of one thread, which other processes hardly affect.
     """
     x, weight = torch.ones(512, 256, device=device), torch.ones(704, 256, device=device)
     best = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
@@ -70,22 +70,22 @@ def _seconds(device: torch.device) -> float:
 def choose(
     wanted: Precision, device: torch.device, folder: str | Path, say: Callable[[str], None] = print
 ) -> Arithmetic:
-    """The arithmetic of a run in ``folder``; says in one line what it is, and why.
+    """Selects the arithmetic of a run in ``folder``; reports the choice and its reason in one line.
 
-    ``wanted`` float32 or bfloat16 is taken as it is. ``auto`` is that of the run's checkpoint, or,
-    for a new run, the faster one on ``device``.
+    ``wanted`` float32 or bfloat16 is used as it is. ``auto`` is the precision of the run's
+    checkpoint or, for a new run, the faster one on ``device``.
     """
     if wanted != "auto":
-        say(f"precision: {wanted}, as the settings say")
+        say(f"precision: {wanted}, from the settings")
         return Arithmetic(device, getattr(torch, wanted))
     if (kept := checkpoint_precision(folder)) is not None:
-        say(f"precision: {kept}, as in the checkpoint; --set precision=float32|bfloat16 changes it")
+        say(f"precision: {kept}, from the checkpoint; --set precision=float32|bfloat16 changes it")
         return Arithmetic(device, getattr(torch, kept))
     float32, bfloat16 = time_products(device).values()
     dtype = torch.bfloat16 if bfloat16 < MARGIN * float32 else torch.float32
     say(
-        f"precision: {name(dtype)}; a layer's products take {1e3 * float32:.2f} ms in float32 and "
-        f"{1e3 * bfloat16:.2f} ms in bfloat16 on {device}"
+        f"precision: {name(dtype)}; the products of a layer take {1e3 * float32:.2f} ms "
+        f"in float32 and {1e3 * bfloat16:.2f} ms in bfloat16 on {device}"
     )
     return Arithmetic(device, dtype)
 
@@ -98,7 +98,7 @@ def name(dtype: torch.dtype) -> str:
 def checkpoint_precision(folder: str | Path) -> str | None:
     """The precision of a run's checkpoint; None where there is no checkpoint.
 
-    Checkpoints without the entry are older than the choice: they were trained in bfloat16.
+    Old checkpoints have no entry; they were trained in bfloat16.
     """
     path = Path(folder) / "checkpoint.pt"
     if not path.exists():
@@ -108,10 +108,10 @@ def checkpoint_precision(folder: str | Path) -> str | None:
 
 
 class Muon(torch.optim.Muon):
-    """Muon whose orthogonalization runs in a dtype of choice.
+    """Muon with a configurable dtype of the orthogonalization.
 
-    torch's computes it in bfloat16 always (arXiv 2502.16982 gives the method); so does this one
-    where ``dtype`` says so, to the same bits. The state is torch's.
+    torch's version always uses bfloat16 (the method: arXiv 2502.16982). With that ``dtype`` this
+    one gives the same bits. The state is that of torch's.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all parameters that have a gradient; ``closure`` is not supported."""
+        """Updates all parameters that have a gradient. Raises ValueError for a ``closure``."""
         if closure is not None:
             raise ValueError("Muon: expected no closure, got one")
         if self.dtype == torch.bfloat16:
@@ -150,7 +150,7 @@ class Muon(torch.optim.Muon):
 def orthogonal(
     x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """The nearest matrix [m, n] with singular values of about 1, by Newton-Schulz iterations."""
+    """The nearest matrix [m, n] whose singular values are about 1, by Newton-Schulz iterations."""
     a, b, c = coefficients
     wide = x.T if x.shape[0] > x.shape[1] else x
     wide = wide / wide.norm().clamp(min=eps)

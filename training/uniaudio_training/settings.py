@@ -1,4 +1,4 @@
-"""A trainer's settings: a dataclass, read from a YAML file and from ``--set NAME=VALUE``."""
+"""Settings of a trainer: a dataclass, read from a YAML file and from ``--set NAME=VALUE``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What every trainer's settings begin with.
+    """The settings that all trainers share.
 
-    ``minutes`` above 0 ends the run by the clock; the learning rate then follows steps or minutes,
+    ``minutes`` above 0 limits the run by time; the learning rate then follows steps or minutes,
     whichever is further. ``precision``: see ``precision.py``; ``auto`` measures the machine.
     """
 
@@ -49,7 +49,7 @@ def require(ok: bool, name: str, expected: str, got: object) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but for numbers such as 2e-4, which it takes for text for want of a point."""
+    """YAML 1.1 that also reads numbers without a point, such as 2e-4 (a string in YAML 1.1)."""
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in _Loader.yaml_implicit_resolvers.items()}
@@ -61,10 +61,10 @@ _Loader.add_implicit_resolver(
 def read_settings(
     kind: type[_Settings], path: str | Path, overrides: Iterable[str] = ()
 ) -> _Settings:
-    """The settings of a YAML file, with each "NAME=VALUE" of ``overrides`` in place of its own.
+    """Reads settings from a YAML file; each "NAME=VALUE" of ``overrides`` replaces a value.
 
-    Raises ConfigError, in one line, for a file that is no mapping, an unknown name, a value of the
-    wrong type or one out of range.
+    Raises ConfigError, in one line, for a file that is not a mapping, an unknown name, and a value
+    of the wrong type or out of range.
     """
     try:
         data = _yaml(Path(path).read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def read_settings(
 
 
 def settings_from(kind: type[_Settings], data: Any, where: str = "settings") -> _Settings:
-    """The settings of plain values; raises ConfigError as :func:`read_settings` does."""
+    """Settings from plain values; raises ConfigError as :func:`read_settings` does."""
     settings = from_dict(kind, data, where)
     settings.check()
     return settings

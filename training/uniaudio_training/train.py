@@ -1,6 +1,6 @@
-"""``uniaudio-train``: one command for the corpus, the tokens, every trainer, bundling and judging.
+"""``uniaudio-train``: one command for corpora, tokens, all trainers, bundling and evaluation.
 
-Subcommands are imported when they run, so that ``--help`` is quick.
+Subcommands are imported when they run, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-# Commands with arguments of their own: module with ``main(argv) -> exit code``, and what it does.
+# Commands with their own arguments: module with ``main(argv) -> exit code``, and its help.
 COMMANDS = {
-    "corpus": ("corpus.make", "make, check or show the procedural corpus"),
-    "tokenize": ("lm.tokenize", "corpus shards to token shards"),
+    "corpus": ("corpus.make", "make, convert, check or show corpora"),
+    "tokenize": ("lm.tokenize", "convert corpus shards to token shards"),
     "captions": ("lm.caption_tokenizer", "train the caption tokenizer"),
-    "bundle": ("bundle", "make a model folder from finished runs"),
-    "evaluate": ("evaluate.command", "judge a model folder, a codec run or semantic units"),
+    "bundle": ("bundle", "build a model folder from finished runs"),
+    "evaluate": ("evaluate.command", "evaluate a model folder, a codec run or semantic units"),
 }
 
 # Trainers: module, its settings class, and what it trains.
@@ -28,22 +28,22 @@ TRAINERS = {
     "codec-finish": (
         "codec.adversarial",
         "FinishSettings",
-        "the codec's decoder against discriminators; codes stay",
+        "the codec's decoder with discriminators; codes stay valid",
     ),
     "codec-joint": (
         "codec.joint",
         "JointSettings",
-        "the codec as a whole on a mixture of corpora, later against discriminators too",
+        "the whole codec on a mixture of corpora, later with discriminators",
     ),
     "semantic": (
         "semantic.train_semantic",
         "SemanticSettings",
-        "the semantic tokenizer, whose units say the phone",
+        "the semantic tokenizer, whose units identify phones",
     ),
     "semantic-robust": (
         "semantic.robust_finetune",
         "RobustSettings",
-        "the semantic tokenizer in noise and rooms; units stay",
+        "the semantic tokenizer for noise and rooms; units stay valid",
     ),
     "lm": ("lm.train_lm", "LMSettings", "the language model, on tokens"),
 }
@@ -59,7 +59,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand; returns its exit code: 0, or 2 with one line that says what was wrong."""
+    """Runs a subcommand; returns its exit code: 0, or 2 with a one-line error."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = given[0] if given else ""
     if name in COMMANDS:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _train(name, given[1:])
     parser = argparse.ArgumentParser(
         prog="uniaudio-train",
-        description="Make a corpus, train every part of a model, bundle it and judge it.",
+        description="Make a corpus, train every part of a model, bundle it and evaluate it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -84,18 +84,18 @@ def _train(name: str, argv: list[str]) -> int:
     module_name, settings_name, text = TRAINERS[name]
     parser = argparse.ArgumentParser(
         prog=f"uniaudio-train {name}",
-        description=f"Train {text}. A run that was stopped resumes where it was.",
+        description=f"Train {text}. A stopped run resumes where it stopped.",
         epilog=f"example: uniaudio-train {name} --config training/configs/{name}.yaml "
         f"--out runs/{name} --set steps=500",
     )
     parser.add_argument("--config", help="a YAML file of settings")
-    parser.add_argument("--out", help="the run's folder; its checkpoint is resumed")
+    parser.add_argument("--out", help="folder of the run; resumes its checkpoint")
     parser.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="settings in place of the config's; values are YAML",
+        help="override settings of the config; values are YAML",
     )
     parser.add_argument("--settings", action="store_true", help="list all settings and exit")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
@@ -127,11 +127,11 @@ def _train(name: str, argv: list[str]) -> int:
     return 0
 
 
-INSTALL = "pip install ./training brings all that the trainers need"
+INSTALL = "run pip install ./training, which installs everything the trainers need"
 
 
 def describe(kind: type) -> str:
-    """A settings class for the terminal: its docstring, then a line for each setting."""
+    """Help text of a settings class: its docstring, then a line for each setting."""
     lines = [
         textwrap.fill(part, 100) for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n")
     ]

@@ -1,8 +1,8 @@
-"""A user's own task: its file, and what it adds to a trained model's vocabulary.
+"""User-defined tasks: the task file, and its additions to a trained model's vocabulary.
 
 A task file is one task as JSON (docs/tasks.md). The labels of its own spans are in
-``labels/SPAN.txt`` next to it, one a line, as in a model folder. ``corpus/recordings.py`` reads the
-recordings, ``lm/items.py`` makes training items of them.
+``labels/SPAN.txt`` next to it, one per line, as in a model folder. ``corpus/recordings.py`` reads
+the recordings, ``lm/items.py`` turns them into training items.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _OWN = (
     "duration",
     "caption",
     "audio_mask",
-)  # names that no label file may take
-_TAKEN = ("audio", "target", "split", "speaker")  # of a manifest's keys and an example's tracks
-_SEGMENTS = {"text": "phone", "caption": "caption"}  # modalities whose tokens are the model's own
+)  # names that a label file must not have
+_TAKEN = ("audio", "target", "split", "speaker")  # reserved keys of a manifest and track names
+_SEGMENTS = {"text": "phone", "caption": "caption"}  # modalities whose tokens are built in
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,15 @@ class UserTask:
 
 
 def read_user_tasks(paths: Iterable[str | Path]) -> dict[str, UserTask]:
-    """Task files by the tasks' names.
+    """Reads task files; returns the tasks by name.
 
-    Raises ValueError, in one line that begins with the file, for what cannot be trained.
+    Raises ValueError, in one line that begins with the file, for a task that cannot be trained.
     """
     found: dict[str, UserTask] = {}
     for path in paths:
         user = _read(Path(path))
         if user.task.name in found:
-            raise ValueError(
-                f"{path}: expected a name of its own, got {user.task.name} in two files"
-            )
+            raise ValueError(f"{path}: expected a unique name, got {user.task.name} in two files")
         found[user.task.name] = user
     return found
 
@@ -81,7 +79,7 @@ def _read(path: Path) -> UserTask:
 
 
 def check_trainable(task: Task) -> None:
-    """That the trainer knows how to make sequences of it; ValueError."""
+    """Raises ValueError unless the trainer can build sequences of the task."""
     where = f"task {task.name}"
     if task.target != "audio" or task.length == "one":
         raise ValueError(
@@ -117,11 +115,11 @@ def check_trainable(task: Task) -> None:
     if any(i.modality == "context" for i in task.inputs) and not any(
         i.modality == "span" for i in task.inputs
     ):
-        raise ValueError(f"{where}: expected a span input beside a context, got none")
+        raise ValueError(f"{where}: expected a span input besides the context, got none")
 
 
 def _labels(path: Path, spec: Input) -> tuple[str, ...]:
-    """One label a line, each once.  Only the phones need no file."""
+    """The labels of a span, one per line without duplicates. Only the phones need no file."""
     if spec.segment == "phone":
         return ()
     if spec.segment in _OWN:
@@ -130,13 +128,13 @@ def _labels(path: Path, spec: Input) -> tuple[str, ...]:
         )
     if not path.is_file():
         raise ValueError(
-            f"input {spec.name}: expected the labels of its tokens, one a line, in {path}; there "
+            f"input {spec.name}: expected the labels of its tokens, one per line, in {path}; there "
             "is no such file"
         )
     labels = tuple(path.read_text(encoding="utf-8").split())
     if not labels or len(set(labels)) != len(labels):
         raise ValueError(
-            f"{path}: expected labels, one a line, each once, got {len(labels)} of which "
+            f"{path}: expected distinct labels, one per line, got {len(labels)} of which "
             f"{len(set(labels))} differ"
         )
     return labels
@@ -149,11 +147,11 @@ def extend(
     labels: Mapping[str, tuple[str, ...]],
     units: int,
 ) -> tuple[VocabularyConfig, dict[str, tuple[str, ...]]]:
-    """A model's vocabulary with all that the users' tasks need, and the labels of its spans.
+    """A model's vocabulary, extended for the user-defined tasks, and the labels of its spans.
 
-    ``known``: the tasks that the model does, ``labels`` those of its spans, ``units``: how many its
-    semantic tokenizer has (0: it has none). Raises ValueError, in one line, where a name is taken
-    or something is missing that a task file cannot bring.
+    ``known``: the tasks that the model does; ``labels``: those of its spans; ``units``: the number
+    of its semantic units (0: it has none). Raises ValueError, in one line, where a name is taken,
+    or something is missing that a task file cannot provide.
     """
     vocabulary, labels = layout.vocabulary, dict(labels)
     for user in users:

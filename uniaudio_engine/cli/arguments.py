@@ -1,6 +1,6 @@
-"""The arguments of the command ``uniaudio``: one function for each group of subcommands.
+"""The arguments of the command ``uniaudio``: one function per group of subcommands.
 
-Importing this is cheap, so that ``--help`` is fast; ``commands.py`` has what the subcommands do.
+Importing this module is cheap, so that ``--help`` is fast; ``commands.py`` has the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``uniaudio bench`` and ``uniaudio doctor``: measurements and checks of this machine.
 
-A frame reads each weight that it uses once, so memory bandwidth is the limit; the benchmark reports
-the fraction of it that is reached. Not responsible for comparing with other programs.
+A frame reads each weight that it uses once, so memory bandwidth is the limit. The benchmark reports
+the fraction of it that is reached. ``benchmarks/`` compares with other programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..request.sequence import Ids
 from ..request.sequence_builder import TaskSequence
 from ..storage.folder import bundled_models, find_folder, load_config
 
-_BANDWIDTH_MB = 256  # read per measurement; far more than any last-level cache holds
+_BANDWIDTH_MB = 256  # read per measurement; far larger than any last-level cache
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
 
 
@@ -38,8 +38,9 @@ def measure(
 ) -> dict[str, Any]:
     """All figures of ``uniaudio bench``; times in ms are medians of ``repeat`` runs.
 
-    ``ms_per_frame`` is the LM's part (all K codes of a frame), ``decode_ms_per_frame`` the codec's;
-    ``realtime_factor`` is seconds of speech per second of everything, from text to samples.
+    ``ms_per_frame`` is the time of the LM (all K codes of a frame), ``decode_ms_per_frame`` that of
+    the codec. ``realtime_factor`` is seconds of speech per second of computing, from text to
+    samples.
     """
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
@@ -59,7 +60,7 @@ def measure(
         codes, ms = _timed_frames(engine, plan, sequence, frames)
         lm.append(ms)
         decode.append(_timed(lambda c=codes: _decode(engine, c)) / len(codes))  # type: ignore[misc]
-    # From here on the voice is cached, as it is for an app after its first sentence.
+    # From here on the voice is cached, as in an app after its first sentence.
     engine.model.fork_prefix(sequence.shared)
     first, factor = [], []
     for _ in range(repeat):
@@ -70,7 +71,7 @@ def measure(
         core().read_bandwidth(engine.threads, _BANDWIDTH_MB) for _ in range(3)
     )
     ms = statistics.median(lm)
-    # of the output head a frame reads only the rows of its codebook
+    # a frame reads only those rows of the output head that belong to its codebooks
     weight_bytes = int(engine.lm.core.weight_bytes(engine.layout.codebook_size))
     return {
         "model": engine.config.name,
@@ -166,7 +167,7 @@ def _prefill(engine: Engine, frames: Ids) -> None:
 
 
 def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) -> tuple[Ids, float]:
-    """Generate n frames with aligned rows, as speech has them; returns them and ms per frame."""
+    """Generates n frames with aligned rows, as in speech; returns them and the ms per frame."""
     session = engine.model.fork_prefix(sequence.shared)
     session.prefill(sequence.body.frames)
     aligned = engine.layout.no_aligned(n)

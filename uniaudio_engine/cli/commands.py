@@ -1,6 +1,6 @@
-"""What the subcommands of ``uniaudio`` do; each returns an exit code.
+"""The subcommands of ``uniaudio``; each returns an exit code.
 
-Not responsible for arguments and errors: that is ``main.py``.
+``main.py`` parses arguments and reports errors.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def task_command(args: argparse.Namespace) -> int:
 
 
 def stream_command(args: argparse.Namespace) -> int:
-    """``uniaudio stream``: the same, written chunk by chunk."""
+    """``uniaudio stream``: speech, written chunk by chunk."""
     task = model_task(args.model, args.task)
     values = _given(args, task)
     if args.raw and args.output != "-" and Path(args.output).suffix.lower() not in _BARE:
@@ -185,7 +185,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int:
-    """Run a task whose answer is not sound, and write it as a line of text."""
+    """Runs a task whose answer is text, and writes it as a line."""
     if args.output != "-" and Path(args.output).suffix != ".txt":
         raise InputError(
             f"{args.output}: expected a name that ends in .txt, or -, for the answer to {task.name}"
@@ -228,9 +228,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
         with in_line(args.jsonl, number):
             name = request.pop("output", f"{number:05d}.wav")
             if not isinstance(name, str) or Path(name).name != name or name in seen:
-                raise InputError(
-                    f"output: expected a file name of its own, without folders, got {shown(name)}"
-                )
+                raise InputError(f"output: expected a file name without folders, got {shown(name)}")
             seen.add(name)
             check_output(name)
             if args.seed is not None:
@@ -250,7 +248,7 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
 
 
 def codec_command(args: argparse.Namespace) -> int:
-    """``uniaudio codec``: sound to a file of :class:`EncodedAudio`, and back at its exact length."""
+    """``uniaudio codec``: sound to a file of :class:`EncodedAudio`, and back at its length."""
     if args.direction == "encode":
         if Path(args.output).suffix != ".safetensors":
             raise InputError(
@@ -437,7 +435,7 @@ def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
 
 def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """Inputs and options from the flags that were made for the task."""
-    # A model's own definition of a built-in task may have more or fewer options than the flags.
+    # A model's definition of a built-in task may have other options than the flags.
     flags = TASKS[args.task]
     options = {o.name: o for o in (*flags.options, *task.options)}
     values: dict[str, Any] = {
@@ -471,7 +469,7 @@ def _number(text: str | None, option: Option) -> int | float | None:
     try:
         value = int(text) if option.kind == "int" else float(text)
     except ValueError:
-        return option.check(text)  # raises, and says what was expected
+        return option.check(text)  # raises, with what was expected
     return option.check(value)
 
 

@@ -1,7 +1,7 @@
-"""``uniaudio export``: a model folder as graphs that another runtime can load, and their check.
+"""``uniaudio export``: exports a model folder as graphs for other runtimes, and verifies them.
 
-The exporters belong to the training distribution, because they need torch. They register
-themselves as entry points of the group ``uniaudio.exporters``, so nothing here imports them.
+The exporters are in the training package because they need torch. They register as entry points of
+the group ``uniaudio.exporters``, so that nothing here imports them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .import_ import progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The kinds of export; ``args.run(args)`` does the work and returns the exit code."""
+    """Adds the kinds of export; ``args.run(args)`` does the work and returns the exit code."""
     kinds = parser.add_subparsers(metavar="WHAT", required=True)
 
     def add(name: str, help: str, example: str, run: Any) -> argparse.ArgumentParser:
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=f"example:\n  {example}",
         )
         p.set_defaults(run=run)
-        p.add_argument("--json", action="store_true", help="print what was done, or found, as JSON")
+        p.add_argument("--json", action="store_true", help="print the result as JSON")
         return p
 
     p = add(
         "onnx",
-        "write ONNX graphs, their weights, and a program that speaks with them",
+        "write ONNX graphs, their weights, and an example program for speech",
         "uniaudio export onnx -o speech-onnx --verify",
         _onnx,
     )
@@ -46,28 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="float32",
         help=(
-            "of the language model: float32 (default), float16, or int8 (weights alone); "
+            "type of the language model: float32 (default), float16, or int8 (weights only); "
             "codecs stay in float32"
         ),
     )
     p.add_argument(
         "--verify",
         action="store_true",
-        help="compare with the golden vectors and the native backend afterwards",
+        help="also compare the result with the golden vectors and the native backend",
     )
-    p.add_argument("--threads", type=int, default=1, help="of the verification (default 1)")
+    p.add_argument("--threads", type=int, default=1, help="threads of the verification (default 1)")
     p = add(
         "verify",
         "compare a folder of graphs with its golden vectors and with the native backend",
         "uniaudio export verify speech-onnx",
         _verify,
     )
-    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("folder", metavar="FOLDER", help="folder written by export onnx")
     p.add_argument(
         "-m",
         "--model",
         metavar="FOLDER",
-        help="the model folder that was exported (default: the bundled model, where it is that)",
+        help="the exported model folder (default: the bundled model, if it was exported)",
     )
     p.add_argument(
         "--device", default="cpu", help="cpu, cuda or cuda:N: where ONNX Runtime runs (default cpu)"
@@ -75,23 +75,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, default=1, help="default 1")
     p = add(
         "request",
-        "write a sentence as the tokens that example.cc and programs like it read",
+        "write a sentence as tokens for example.cc and similar programs",
         'uniaudio export request speech-onnx "Hello there." -o hello.txt',
         _request,
     )
-    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
-    p.add_argument("text", help="its first sentence is taken")
+    p.add_argument("folder", metavar="FOLDER", help="folder written by export onnx")
+    p.add_argument("text", help="text; only its first sentence is used")
     p.add_argument("-o", "--output", required=True, metavar="FILE", help="a text file")
-    p.add_argument(
-        "--seed", type=int, default=0, help="of the durations and of the sound (default 0)"
-    )
+    p.add_argument("--seed", type=int, default=0, help="seed of durations and sound (default 0)")
     p = add(
         "tensorrt",
-        "build TensorRT plans of a folder of graphs, for this machine's GPU",
+        "build TensorRT plans of exported graphs for the GPU of this machine",
         "uniaudio export tensorrt speech-onnx -o speech-trt",
         _tensorrt,
     )
-    p.add_argument("folder", metavar="FOLDER", help="what export onnx wrote")
+    p.add_argument("folder", metavar="FOLDER", help="folder written by export onnx")
     p.add_argument("-o", "--output", required=True, metavar="PLANS", help="the new folder")
     p.add_argument(
         "--profile",
@@ -99,27 +97,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=A:B:C",
         help=(
-            "least, typical and most steps, frames or samples of long inputs; capacity=N: "
+            "minimum, typical and maximum steps, frames or samples of long inputs; capacity=N: "
             "frames of a session (default 1024)"
         ),
     )
     p.add_argument(
         "--version-compatible",
         action="store_true",
-        help="plans that later versions of TensorRT with the same first number load, too",
+        help="make plans that later TensorRT versions with the same major number can load",
     )
     p.add_argument(
         "--timing-cache",
         metavar="FILE",
-        help="read where it is there, and written: the next build is faster",
+        help="timing cache; read if present, and written: the next build is faster",
     )
     p.add_argument("--device", type=int, default=0, help="number of the GPU (default 0)")
 
 
 def _exporter(name: str) -> Callable[..., Any]:
-    """The function that an installed distribution registered under this name.
+    """The function registered under this name by an installed distribution.
 
-    Raises :class:`InputError` where there is none, or where it lacks a package that it needs.
+    Raises :class:`InputError` where there is none, or where it lacks a required package.
     """
     for point in entry_points(group="uniaudio.exporters", name=name):
         try:
@@ -169,7 +167,7 @@ def _request(args: argparse.Namespace) -> int:
     print(
         json.dumps({"output": args.output, "frames": int(frames)})
         if args.json
-        else f"{args.output}: {frames} frames to make"
+        else f"{args.output}: {frames} frames to generate"
     )
     return 0
 
@@ -205,7 +203,7 @@ def _verified(args: argparse.Namespace, folder: str, model: str | None, device: 
         print(table(rows))
         if all(r.against == "golden vectors" for r in rows):
             print(
-                "not compared with the native backend: it is not the bundled model; name its "
+                "not compared with the native backend: not the bundled model; name its "
                 "folder with -m"
             )
     if not fine:

@@ -1,4 +1,4 @@
-"""``uniaudio import``: one subcommand for each family of foreign checkpoints.
+"""``uniaudio import``: one subcommand per family of foreign checkpoints.
 
 ``importers/`` does the work.
 """
@@ -15,7 +15,7 @@ from ..errors import InputError, shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all families; ``args.run(args)`` does the work and returns the exit code."""
+    """Adds all families; ``args.run(args)`` does the work and returns the exit code."""
     families = parser.add_subparsers(metavar="FAMILY", required=True)
 
     def add(
@@ -142,13 +142,13 @@ def _encodec(args: argparse.Namespace) -> int:
 
 
 def progress(text: str) -> None:
-    """Rewrite one line on standard error if that is a terminal; an empty text clears it."""
+    """Rewrites one line on standard error if that is a terminal; an empty text clears it."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text[:100]}", end="", file=sys.stderr, flush=True)
 
 
 def report(args: argparse.Namespace, about: dict[str, Any]) -> None:
-    """Report a result: as JSON, or as a line and the notes."""
+    """Reports a result as JSON, or as a line and the notes."""
     if args.json:
         print(json.dumps(about))
         return

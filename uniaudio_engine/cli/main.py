@@ -1,7 +1,7 @@
 """The command ``uniaudio``: one-line errors, exit codes and Ctrl-C.
 
-``arguments.py`` has its arguments, ``commands.py`` what the subcommands do. Exit codes: 0 success,
-2 a bad request, 130 Ctrl-C.
+``arguments.py`` has the arguments, ``commands.py`` the subcommands. Exit codes: 0 success, 2 a bad
+request, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.run(args))
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
-        except BrokenPipeError:  # the reader of our output is gone, so there is nobody to tell
+        except BrokenPipeError:  # the reader of our output is gone: nothing to report to
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except (ValueError, OSError, MemoryError, RuntimeError) as e:
@@ -62,8 +62,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Terminated:
-    """Signals that end a process as an exception, so that partial files are removed; only in the
-    main thread.  A signal that is ignored, as under ``nohup``, stays so.
+    """Turns terminating signals into an exception, so that partial files are removed.
+
+    Only in the main thread. An ignored signal, as under ``nohup``, stays ignored.
     """
 
     def __enter__(self) -> None:

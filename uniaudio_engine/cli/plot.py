@@ -1,4 +1,4 @@
-"""A picture of a result as PNG: waveform and spectrogram, with those of the source above.
+"""A PNG picture of a result: waveform and spectrogram, with those of the source above.
 
 Needs matplotlib (the extra ``plot``).
 """
@@ -18,11 +18,11 @@ from ..errors import InputError
 from ..storage.files import atomic_write
 
 _WINDOW, _HOP = 512, 128
-_FLOOR = -80.0  # dB of the loudest
+_FLOOR = -80.0  # dB relative to the maximum
 
 
 def spectrogram_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """samples [N] -> dB [bins, frames] relative to power 1; frame t is centred on sample 128 t."""
+    """Samples [N] -> dB [bins, frames] relative to power 1; frame t is centred on sample 128 t."""
     x = np.pad(np.asarray(samples, np.float32), (_WINDOW // 2, _WINDOW))
     frames = np.lib.stride_tricks.sliding_window_view(x, _WINDOW)[
         : len(samples) + 1 : _HOP
@@ -34,7 +34,9 @@ def spectrogram_db(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def open_plot(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The picture's file, complete or absent. Raises :class:`InputError` before any work."""
+    """Opens the picture's file; it is complete or absent. Raises :class:`InputError` before any
+    work.
+    """
     if not str(path).lower().endswith(".png"):
         raise InputError(f"{path}: expected a name that ends in .png for the picture")
     try:
@@ -50,9 +52,9 @@ def open_plot(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def write_plot(
     f: BinaryIO, sounds: Mapping[str, Audio], span: Sequence[float] | None = None
 ) -> None:
-    """Draw one row per sound, with its title, all on the same scales of time and level.
+    """Draws one row per sound, titled with its key, with common scales of time and level.
 
-    ``span``, begin and end in seconds of the first sound, is shaded.
+    ``span`` (begin and end in seconds of the first sound) is shaded.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -90,7 +92,7 @@ def write_plot(
         )
         picture.set(xlim=(0, seconds), xlabel="s", ylabel="kHz")
         if span is not None:
-            # an edit of speech may be longer or shorter than what it replaces
+            # edited speech may be longer or shorter than the original
             end = span[1] + lengths[i] - lengths[0]
             wave.axvspan(span[0], end, color="C1", alpha=0.25, linewidth=0)
             for at in (span[0], end):

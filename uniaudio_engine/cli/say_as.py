@@ -1,5 +1,5 @@
-"""The subcommand ``say-as``: a text as it will be spoken, without a model; and text from standard
-input.
+"""The subcommand ``say-as``, which shows a text as it will be spoken, without a model; and reading
+text from standard input.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from ..text import Sentence, decode, iter_sentences, read_pronunciations
 
 
 def standard_input() -> str:
-    """All of standard input as text, whatever the locale says.
+    """All of standard input as text, independent of the locale.
 
-    Raises :class:`InputError` where its encoding cannot be told.
+    Raises :class:`InputError` where its encoding cannot be determined.
     """
     raw = getattr(sys.stdin, "buffer", None)
     return sys.stdin.read() if raw is None else decode(raw.read(), "standard input")

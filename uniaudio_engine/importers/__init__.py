@@ -1,4 +1,4 @@
 """Foreign checkpoints -> model folders.
 
-Nothing here is needed to run a model, and nothing of a file is ever run.
+Running a model needs none of this. No code from a checkpoint is ever executed.
 """

@@ -1,10 +1,10 @@
-"""Where a checkpoint and its config lie: in a file, in a folder, or in a zip, from which only what
-is needed is taken.
+"""Finds a checkpoint and its config: a file, a folder, or a zip from which only the needed files
+are extracted.
 
-Members are found by role (which names and endings a role has), at any depth. A zip is believed in
-nothing: names that lead elsewhere, links, unusual compression and sizes out of proportion refuse
-the whole of it. In a folder that is the user's own, linked files are followed (model hubs' caches
-are made of them), linked folders are not.
+Members are found by role (a role has names and suffixes), at any depth. A zip is not trusted: a
+path that leaves it, a link, an unusual compression or an implausible size rejects the whole zip. A
+folder is the user's own: linked files are followed (the caches of model hubs consist of them),
+linked folders are not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..storage.opening import open_regular
 from .checkpoint import MAX_BYTES
 from .zips import open_zip
 
-MAX_RATIO = 20  # unpacked to packed; weights hardly shrink
+MAX_RATIO = 20  # maximum compression ratio; weights are hardly compressible
 MAX_CONFIG = 4 << 20  # bytes
 _MAX_ENTRIES = 10_000
 _MAX_DEPTH = 8
@@ -35,13 +35,15 @@ _T = TypeVar("_T")
 
 
 def quiet(text: str) -> None:
-    """Progress that nobody sees."""
+    """Discards progress messages."""
 
 
 @dataclass(frozen=True)
 class Role:
-    """What is looked for: a file of one of these names, or (lower case) endings; ``max_bytes``
-    bounds it. ``ranked``: where a folder has several of the names, the first of them is meant.
+    """What to look for: a file with one of these names or (lower-case) suffixes, of at most
+    ``max_bytes``.
+
+    ``ranked``: where a folder has several of the names, the first one wins.
     """
 
     what: str
@@ -60,16 +62,16 @@ CONFIG = Role("config.yaml", names=("config.yaml", "config.yml"), max_bytes=MAX_
 
 @dataclass(frozen=True)
 class Member:
-    """A file that fills a role: where it can be read, what it is called, and the file that it came
-    in.
-    """
+    """A file that fills a role: its path, its name for messages, and the file that it came in."""
 
     path: Path
     name: str
     source: Path
 
     def read(self, reader: Callable[[Path], _T]) -> _T:
-        """What ``reader`` makes of it; errors name what the user knows, not where it was unpacked."""
+        """The result of ``reader``; errors name the file that the user knows, not the extracted
+        copy.
+        """
         try:
             return reader(self.path)
         except InputError as e:
@@ -84,12 +86,12 @@ def find_members(
     scratch: Path,
     progress: Progress = quiet,
 ) -> dict[str, Member]:
-    """Role -> member, of those that ``source`` has; a file that is no archive fills the first role,
-    and files beside it that have the very name of another role fill that.
+    """Finds the members of ``source`` by role; returns those that exist.
 
-    Members of a zip are extracted into ``scratch``, an existing private folder. Raises
+    A file that is not an archive fills the first role, and files next to it fill the roles that
+    name them. Members of a zip are extracted into ``scratch``, an existing private folder. Raises
     :class:`InputError` where nothing fills the first role, several files could fill one, or a zip
-    is not to be trusted.
+    is not safe.
     """
     source, first = Path(source), next(iter(roles))
     if not source.exists():
@@ -113,7 +115,7 @@ def find_members(
 
 
 def _is_archive(path: Path) -> bool:
-    """A zip that is not itself a torch checkpoint."""
+    """Whether the file is a zip but not a torch checkpoint."""
     try:
         with open_regular(path) as f:
             if f.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -125,7 +127,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _walk(folder: Path) -> list[str]:
-    """Paths of the folder's files, relative to it."""
+    """Relative paths of the files in a folder."""
     files: list[str] = []
 
     def failed(e: OSError) -> None:
@@ -154,7 +156,7 @@ def _choose(source: Path, names: list[str], roles: Mapping[str, Role]) -> dict[s
     first = next(iter(roles))
     for key, role in roles.items():
         fits = [n for n in sorted(names) if _plain(n) and role.fits(PurePosixPath(n).name)]
-        if key != first:  # beside the first one, where there are several
+        if key != first:  # where there are several, the one next to the first role
             beside = [
                 n for n in fits if PurePosixPath(n).parent == PurePosixPath(found[first]).parent
             ]
@@ -179,7 +181,7 @@ def _choose(source: Path, names: list[str], roles: Mapping[str, Role]) -> dict[s
 
 
 def _plain(name: str) -> bool:
-    """Not hidden, and none of the doubles that macOS puts into zips."""
+    """Neither hidden nor one of the resource forks that macOS adds to zips."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 

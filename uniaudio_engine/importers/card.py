@@ -1,5 +1,5 @@
-"""The README.md of an imported model folder: what it is, of which files it was made, and what is
-not known about it.
+"""The README.md of an imported model folder: its description, its source files, and what is unknown
+about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LICENCE_UNKNOWN = "unknown: the authors do not state one for these weights"
 
 @dataclass(frozen=True)
 class Origin:
-    """A file that a folder was made from: its part in it, its name, its size in bytes, its SHA-256."""
+    """A source file of a folder: its role, its name, its size in bytes, its SHA-256."""
 
     role: str
     name: str
@@ -31,9 +31,9 @@ def write_card(
     notes: Iterable[str] = (),
     licence: str = LICENCE_UNKNOWN,
 ) -> None:
-    """Write ``README.md``.
+    """Writes ``README.md``.
 
-    ``about`` is a paragraph; file names are shown as code, so they cannot add markup.
+    ``about`` is a paragraph. File names are formatted as code, so that they cannot add markup.
     """
     lines = [
         f"# {title}",

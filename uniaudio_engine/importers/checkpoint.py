@@ -1,18 +1,16 @@
-"""Reading torch checkpoints and safetensors files as plain data: no code of theirs is imported or
-called, torch is not needed.
+"""Reads torch checkpoints and safetensors files as plain data, without torch and without executing
+their code.
 
-A torch checkpoint is a zip of one pickle (``NAME/data.pkl``) and of raw storages
-(``NAME/data/KEY``), stored without compression; before torch 1.6 it was a row of pickles and raw
-storages. The pickle is read by the machine of ``pickle_machine.py``, in which every class and
-function that is not a tensor's becomes an inert :class:`StandIn`. That matters for the checkpoints
-that UniAudio's trainer writes: beside the weights they hold a ``reporter`` with NumPy scalars and
-``datetime`` spans, so that ``torch.load`` with ``weights_only=True`` refuses them, and without it
-would run whatever a file says.
+A torch checkpoint is a zip with one pickle (``NAME/data.pkl``) and raw storages
+(``NAME/data/KEY``), stored without compression. Before torch 1.6 it was a sequence of pickles and
+raw storages. ``pickle_machine.py`` reads the pickle: every class and function that does not belong
+to tensors becomes an inert :class:`StandIn`. The checkpoints of UniAudio's trainer need this: they
+also hold a ``reporter`` with NumPy scalars and ``datetime`` spans. ``torch.load`` rejects them with
+``weights_only=True``, and without it would run arbitrary code.
 
-Tensors are read-only views of the memory-mapped file, so parts that nobody looks at (an optimizer's
-state) cost nothing. Checksums of the zip entries are not compared: torch can be told to write none,
-and its own reader ignores them. Sources: torch/serialization.py for the two layouts, APPNOTE.TXT
-for zip.
+Tensors are read-only views of the memory-mapped file, so that unused parts (optimizer state) cost
+nothing. Checksums of zip entries are not verified: torch can omit them, and its own reader ignores
+them. Sources: torch/serialization.py for both layouts, APPNOTE.TXT for zip.
 """
 
 from __future__ import annotations
@@ -38,12 +36,12 @@ from .zips import data_begin, open_zip
 
 __all__ = ["MAX_BYTES", "StandIn", "load_checkpoint"]
 
-MAX_BYTES = 64 << 30  # of a file; the 1B recipe with its optimizer is about 12 GB
+MAX_BYTES = 64 << 30  # per file; the 1B recipe with its optimizer has about 12 GB
 MAX_PICKLE = (
     16 << 20
-)  # bytes; a checkpoint of some hundred tensors with its optimizer has about 0.2 MB
+)  # bytes; the pickle of a few hundred tensors with their optimizer has about 0.2 MB
 _MAX_DIMS = 16
-# the pickled magic number that torch wrote before 1.6
+# the pickled magic number of torch before 1.6
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _BFLOAT16 = "bfloat16"
@@ -64,12 +62,12 @@ _DTYPES: dict[str, str] = {  # storage class -> NumPy type, little-endian
 
 
 def load_checkpoint(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> Any:
-    """What was saved: dicts, lists, tuples, strings, numbers, and tensors as NumPy arrays.
+    """The saved object: dicts, lists, tuples, strings, numbers, and tensors as NumPy arrays.
 
-    bfloat16 tensors come as float32 (the same numbers), other types as they are stored. Sets come
-    as lists, every other object as a :class:`StandIn` that knows its name only. A safetensors file
-    gives name -> array. Raises :class:`InputError` in one line for what is missing, truncated,
-    larger than ``max_bytes``, or says anything about itself that is not so.
+    bfloat16 tensors are converted to float32 (exact), other types are returned as stored. Sets
+    become lists, and any other object becomes a :class:`StandIn` with its class name. A safetensors
+    file gives name -> array. Raises :class:`InputError`, in one line, for a file that is missing,
+    truncated, larger than ``max_bytes`` or inconsistent.
     """
     path = Path(path)
     with _open(path) as f:
@@ -117,8 +115,8 @@ def _guess(start: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Storage:
-    """A run of numbers in the file; ``data`` gives them as one flat array, ``count`` is known
-    without reading.
+    """A run of numbers in the file; ``data`` returns them as a flat array, ``count`` needs no
+    reading.
     """
 
     count: int
@@ -126,7 +124,7 @@ class _Storage:
 
 
 def _array(buffer: Any, begin: int, count: int, kind: str, big: bool = False) -> NDArray[Any]:
-    """``count`` numbers at byte ``begin``; a view where the machine's own types allow it."""
+    """``count`` numbers at byte ``begin``; a view where the machine has the same byte order."""
     raw = np.dtype("<u2" if kind == _BFLOAT16 else kind)
     raw = raw.newbyteorder(">") if big else raw
     flat = np.frombuffer(buffer, raw, count, begin) if count else np.empty(0, raw)
@@ -136,9 +134,9 @@ def _array(buffer: Any, begin: int, count: int, kind: str, big: bool = False) ->
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> NDArray[Any] | StandIn:
-    """The view of a storage that a saved tensor describes, checked against the storage."""
+    """The view of a storage that a saved tensor describes, checked against its size."""
     if not isinstance(storage, _Storage):
-        return StandIn("torch.Tensor")  # of a kind that NumPy has not, such as float8
+        return StandIn("torch.Tensor")  # a type that NumPy lacks, such as float8
     numbers = [offset, *_ints(size), *_ints(stride)]
     if (
         not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers)
@@ -174,9 +172,7 @@ def _first(data: Any, *rest: Any) -> Any:
 
 
 def _from_type(function: Any, kind: Any, args: Any, state: Any = None) -> Any:
-    """``torch._tensor._rebuild_from_type_v2``: a tensor that carried attributes, which are left
-    out.
-    """
+    """``torch._tensor._rebuild_from_type_v2``: a tensor with attributes, which are dropped."""
     call = _KNOWN.get(function.name) if isinstance(function, Global) else None
     return (
         call(*args)
@@ -208,7 +204,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
 
 
 def _storage_kind(kind: Any) -> str | None:
-    """NumPy type of a storage class; None for one that NumPy has not."""
+    """NumPy type of a storage class; None where NumPy has none."""
     module, _, name = kind.name.rpartition(".") if isinstance(kind, Global) else ("", "", "")
     if module not in ("torch", "torch.storage", "torch.cuda"):
         raise PickleError(f"a storage of type {brief(kind)}")
@@ -272,7 +268,9 @@ def _from_zip(f: BinaryIO, path: Path, size: int) -> Any:
 def _ranges(
     f: BinaryIO, path: Path, size: int, entries: list[zipfile.ZipInfo]
 ) -> dict[str, tuple[int, int]]:
-    """name -> (first byte, length) of each entry, none compressed, none overlapping another."""
+    """name -> (first byte, length) of each entry. Raises InputError for compressed or overlapping
+    entries.
+    """
     ranges, reached = {}, 0
     for e in sorted(entries, key=lambda e: e.header_offset):
         if (
@@ -312,8 +310,8 @@ def _is_big(order: bytes, path: Path) -> bool:
 
 
 def _from_legacy(f: BinaryIO, path: Path, size: int) -> Any:
-    """Magic number, protocol, system, the object, the storages' keys; then each storage's count and
-    numbers.
+    """The old layout: magic number, protocol, system, the object, the keys of the storages, then
+    the count and numbers of each storage.
     """
     storages: dict[str, tuple[str | None, int]] = {}  # key -> NumPy type, count
     places: dict[str, NDArray[Any]] = {}
@@ -340,7 +338,7 @@ def _from_legacy(f: BinaryIO, path: Path, size: int) -> Any:
     def simple(id: Any) -> Any:
         raise PickleError(f"a reference to {brief(id)}")
 
-    _unpickled(path, head, simple)  # the magic number, compared already
+    _unpickled(path, head, simple)  # the magic number, already checked
     protocol, system = _unpickled(path, head, simple), _unpickled(path, head, simple)
     if protocol != 1001 or not isinstance(system, dict):
         raise InputError(

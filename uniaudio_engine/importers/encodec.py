@@ -1,10 +1,10 @@
-"""EnCodec in the layout of Hugging Face transformers (``EncodecModel``) -> a model folder that is a
-codec and nothing else.
+"""EnCodec as stored by Hugging Face transformers (``EncodecModel``) -> a model folder with a codec
+only.
 
-Everything is read from ``config.json`` and held against the weights. Known are the published shapes
-(24 kHz mono, 32 kHz mono, 48 kHz stereo in chunks with loudness normalisation) and all between them
-that transformers can express. Source: arXiv 2210.13438; transformers,
-models/encodec/{configuration,modeling}_encodec.py (facts; none of its code).
+``config.json`` is checked against the weights. Supported are the published models (24 kHz mono, 32
+kHz mono, 48 kHz stereo in chunks with loudness normalisation) and the configurations between them.
+Source: arXiv 2210.13438; transformers, models/encodec/{configuration,modeling}_encodec.py (facts;
+none of its code).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .output import new_folder, sha256
 from .pickle_machine import brief
 from .seanet import seanet_tensors
 
-LICENCE = "as the place says from which these weights came; the files do not state one"
+LICENCE = "see the source of these weights; the files do not state a licence"
 MAX_WEIGHTS = 4 << 30  # bytes; the published ones have at most 240 MB
 _CONFIG = Role("config.json", names=("config.json",), max_bytes=MAX_CONFIG)
 _WEIGHTS = Role(
@@ -50,7 +50,7 @@ _WEIGHTS = Role(
 
 _Kinds = tuple[type, ...]
 _NUMBER: _Kinds = (int, float)
-# What must be there (with its type): weights alone cannot tell.
+# Required keys with their types: the weights alone do not determine them.
 _NEEDED: dict[str, _Kinds] = {
     "sampling_rate": (int,),
     "audio_channels": (int,),
@@ -71,7 +71,7 @@ _NEEDED: dict[str, _Kinds] = {
     "normalize": (bool,),
     "use_causal_conv": (bool,),
 }
-# What may be absent, as in the published files, with transformers' defaults.
+# Optional keys, absent in some published files, with the defaults of transformers.
 _OPTIONAL: dict[str, tuple[_Kinds, Any]] = {
     "codebook_dim": ((int, type(None)), None),
     "chunk_length_s": ((*_NUMBER, type(None)), None),
@@ -79,7 +79,7 @@ _OPTIONAL: dict[str, tuple[_Kinds, Any]] = {
     "trim_right_ratio": (_NUMBER, 1.0),
     "use_conv_shortcut": ((bool,), True),
 }
-# Of every transformers configuration: nothing about the model.
+# Keys of every transformers configuration, unrelated to the model.
 _IGNORED = (
     "architectures",
     "auto_map",
@@ -105,14 +105,14 @@ def import_encodec(
     licence: str = "",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Write the model folder ``output`` from an EnCodec checkpoint; returns plain JSON values about
-    it.
+    """Writes the model folder ``output`` from an EnCodec checkpoint; returns plain JSON values
+    about it.
 
     ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weights with ``config.json`` beside it. ``dtype``
-    float32, or bfloat16, which changes what is coded. ``licence`` goes into the card and the
-    configuration. No torch is needed, and nothing of the files is run. Raises :class:`InputError`
-    in one line, and then leaves nothing behind.
+    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
+    float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
+    configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
+    in one line; no partial output remains.
     """
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
@@ -143,7 +143,7 @@ def import_encodec(
         written = load_folder(shop.model)
         try:
             core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
-        except ValueError as e:  # what only the core can tell, such as a dilation beyond all bounds
+        except ValueError as e:  # checks that only the core does, such as an excessive dilation
             raise InputError(f"{members['config'].name}: {e}") from None
         progress("")
     return {
@@ -175,7 +175,7 @@ def about(c: CodecConfig) -> str:
         "transformers, converted for "
         f"uniaudio-engine: {c.sample_rate} Hz, "
         f"{'mono' if c.channels == 1 else f'{c.channels} channels'}, "
-        f"{c.frame_rate:g} frames a second, "
+        f"{c.frame_rate:g} frames per second, "
         f"{'causal' if s.causal else 'not causal'}{chunks}{loudness}; kbit/s: {bandwidths}.  "
         "The weights are the authors'; the conversion folds weight norm and changes names and "
         "layout only."
@@ -183,9 +183,10 @@ def about(c: CodecConfig) -> str:
 
 
 def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
-    """(codec configuration, notes) of a ``config.json``; one :class:`InputError` line names the
-    first few differences from what is expected. ``num_codebooks`` is the one that the bandwidths
-    ask for.
+    """(codec configuration, notes) of a ``config.json``.
+
+    ``num_codebooks`` follows from the bandwidths. Raises one :class:`InputError` line that names
+    the first differences from what is expected.
     """
     data = _json(member)
     family = data.get("model_type")
@@ -238,7 +239,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
 
 
 def _contradictions(v: Mapping[str, Any]) -> list[str]:
-    """Values that are each of the right kind, but not together."""
+    """Values that are valid on their own but contradict each other."""
     wrong = []
     for key, low, high in (
         ("sampling_rate", 1000, 384000),
@@ -314,12 +315,12 @@ def _codec_config(v: Mapping[str, Any]) -> CodecConfig:
 
 
 def _quantizers(bandwidth: float, sample_rate: int, hop: int, bits: int) -> int:
-    """How many codebooks a model has whose last bandwidth is this one, in kbit/s."""
+    """The number of codebooks of a model whose highest bandwidth is this, in kbit/s."""
     return int(1000 * bandwidth // (math.ceil(sample_rate / hop) * bits))
 
 
 def _tensors(codec: CodecConfig, member: Member, where: str) -> Tensors:
-    """float32 tensors by our names, of a safetensors file or a torch checkpoint."""
+    """float32 tensors by our names, from a safetensors file or a torch checkpoint."""
     state = load_checkpoint(member.path, MAX_WEIGHTS)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     other = (
@@ -340,9 +341,9 @@ def _tensors(codec: CodecConfig, member: Member, where: str) -> Tensors:
 
 
 def _with_codebooks(c: CodecConfig, tensors: Tensors, where: str) -> CodecConfig:
-    """The configuration with the codebooks that are there, where it speaks of the same."""
+    """The configuration with the actual codebooks. Raises InputError where it contradicts them."""
     k, size, dim = tensors["quantizer.codebooks"].shape
-    # before version 4.32 or so transformers counted ten bits a codebook, whatever its size
+    # transformers before about 4.32 assumed ten bits per codebook, whatever its size
     known = {
         c.num_codebooks,
         max(1, _quantizers(c.bandwidths[-1], c.sample_rate, c.frame_size, 10)),
@@ -364,14 +365,14 @@ def _with_codebooks(c: CodecConfig, tensors: Tensors, where: str) -> CodecConfig
 
 
 def _members(source: Path, scratch: Path, progress: Progress) -> dict[str, Member]:
-    """``weights`` and ``config``, in a folder or zip, or a file and what lies beside it."""
+    """``weights`` and ``config`` of a folder or zip, or of a file and its neighbours."""
     found = find_members(source, {"weights": _WEIGHTS, "config": _CONFIG}, scratch, progress)
     beside = found["weights"].path.with_name("config.json")
     if "config" not in found and beside.is_file():
         found["config"] = Member(beside, beside.name, beside)
     if "config" not in found:
         raise InputError(
-            f"{source}: expected config.json beside {found['weights'].name}, found none; take it "
+            f"{source}: expected config.json next to {found['weights'].name}, found none; take it "
             "from where the weights came"
         )
     return found

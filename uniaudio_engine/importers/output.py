@@ -1,4 +1,4 @@
-"""A model folder that appears whole or not at all, and the place beside it where it is made."""
+"""A model folder that is written completely or not at all, and the temporary folder next to it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from .archive import Progress, quiet
 
 @dataclass(frozen=True)
 class Workshop:
-    """``files`` for what is unpacked, ``model`` for what will be the folder; both private until it
-    is done.
-    """
+    """``files`` for extracted files, ``model`` for the new folder; temporary and private."""
 
     files: Path
     model: Path
@@ -26,10 +24,10 @@ class Workshop:
 
 @contextlib.contextmanager
 def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
-    """Fill ``model`` inside the block; when it ends well that becomes ``output``, and otherwise
-    nothing is left.
+    """A context in which ``model`` is filled. On success it becomes ``output``; otherwise nothing
+    remains.
 
-    Raises :class:`InputError` before any work where ``output`` already exists, or cannot be made.
+    Raises :class:`InputError` before any work where ``output`` exists or cannot be created.
     """
     with atomic_folder(output) as work:
         shop = Workshop(work / "files", work / "new")
@@ -38,7 +36,7 @@ def new_folder(output: str | os.PathLike[str]) -> Iterator[Workshop]:
 
 
 def sha256(path: Path, progress: Progress = quiet) -> str:
-    """Of a file's bytes, as hexadecimal digits."""
+    """SHA-256 of a file in hexadecimal digits."""
     digest, done, size = hashlib.sha256(), 0, max(1, path.stat().st_size)
     with open_regular(path) as f:
         while chunk := f.read(1 << 20):

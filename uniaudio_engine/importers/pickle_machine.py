@@ -1,12 +1,12 @@
-"""Pickles read as data. Python's own unpickler calls what a file names; this one calls only what
-its caller names.
+"""Reads pickles as data. Python's unpickler calls whatever a file names; this one calls only the
+functions that its caller permits.
 
-A pickle is a program for a stack machine. Here GLOBAL gives a :class:`Global` (a name, nothing
-imported), REDUCE and its kin call a function of ``known`` by that name or else give a
-:class:`StandIn`, and BUILD, which sets attributes, does nothing. Every value takes memory in
-proportion to the bytes that made it. Keys of dicts are strings, numbers, bytes or None; entries
-with other keys are left out (hashing deep tuples could overflow the C stack). Source: Python's
-pickletools, which documents and decodes the opcodes.
+A pickle is a program for a stack machine. Here GLOBAL gives a :class:`Global` (a name; nothing is
+imported). REDUCE and similar opcodes call the function of ``known`` with that name, or else give a
+:class:`StandIn`. BUILD, which sets attributes, does nothing. Memory use is proportional to the size
+of the pickle. Keys of dicts are strings, numbers, bytes or None; entries with other keys are
+dropped, since hashing deep tuples could overflow the C stack. Source: Python's pickletools, which
+documents and decodes the opcodes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,18 @@ _KEYS = (str, int, float, bool, bytes, type(None))
 
 
 class PickleError(ValueError):
-    """What a pickle has that it must not have, as a noun phrase."""
+    """Something that a pickle must not contain, as a noun phrase."""
 
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function by name; it is not looked up."""
+    """A class or function by name, not looked up."""
 
     name: str
 
 
 class StandIn:
-    """Takes the place of any object that is not plain data.
-
-    It knows the name of its class and nothing else.
-    """
+    """Stands in for an object that is not plain data. It only has the name of its class."""
 
     __slots__ = ("name",)
 
@@ -51,7 +48,7 @@ class StandIn:
 def brief(value: object) -> str:
     """A pickled value for an error message.
 
-    ``repr`` alone could take forever: parts may hold each other many times.
+    ``repr`` alone could take exponential time: parts may refer to each other many times.
     """
     short = reprlib.Repr()
     short.maxlevel, short.maxtuple, short.maxlist, short.maxdict = 2, 6, 6, 2
@@ -62,7 +59,7 @@ def brief(value: object) -> str:
 def unpickle(
     f: io.BytesIO, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]
 ) -> Any:
-    """The object of the pickle at ``f``'s position, which is moved behind it.
+    """The object of the pickle at ``f``'s position; moves the position behind it.
 
     Raises :class:`PickleError`.
     """
@@ -95,7 +92,7 @@ class _Machine:
     ) -> None:
         self.known, self.persistent = known, persistent
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # stacks under the marks
+        self.below: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
 
     def step(self, name: str, arg: Any) -> None:

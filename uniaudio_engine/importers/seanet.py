@@ -1,16 +1,16 @@
-"""Names of SEANet weights in other projects' checkpoints, and what is made of them: folded weight
-norm, our names.
+"""Names of SEANet weights in other projects' checkpoints, and their conversion: weight norm is
+folded and tensors are renamed.
 
-Two layouts, of the same running order of layers:
+There are two layouts, with the same order of layers:
 
-- ``soundstream``: the codec of the UniAudio repository, whose modules follow EnCodec's first
+- ``soundstream``: the codec of the UniAudio repository, with the module names of EnCodec's first
   release: ``encoder.model.N.conv.conv``, ``decoder.model.N.convtr.convtr``,
   ``quantizer.vq.layers.i._codebook.embed``.
 - ``transformers``: ``EncodecModel`` of Hugging Face transformers
   (models/encodec/modeling_encodec.py): ``encoder.layers.N.conv``,
   ``quantizer.layers.i.codebook.embed``.
 
-Our names are those of :mod:`uniaudio_engine.storage.weight_shapes`.  Not responsible for files or configurations.
+Our names are those of :mod:`uniaudio_engine.storage.weight_shapes`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TRAINING_ONLY = (
     "cluster_size",
     "embed_avg",
     "inited",
-)  # buffers of a codebook that only training reads
-# gain and direction of weight norm: torch's hook, and torch's parametrization
+)  # codebook buffers used in training only
+# gain and direction of weight norm, as torch's hook and as torch's parametrization
 _WEIGHT_NORM = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -47,13 +47,13 @@ _MAX_CODEBOOKS = 64
 
 
 def seanet_names(config: SeanetConfig, layout: Layout) -> list[tuple[str, str]]:
-    """(our prefix, their prefix) of every convolution and LSTM, in running order."""
+    """(our prefix, their prefix) of every convolution and LSTM, in the order of computation."""
     c, layers = config, "model" if layout == "soundstream" else "layers"
     conv = "conv.conv" if layout == "soundstream" else "conv"
     transposed = "convtr.convtr" if layout == "soundstream" else "conv"
     names = []
     for side in ("encoder", "decoder"):
-        number = 0  # of the next layer in their list, where each activation is a layer too
+        number = 0  # index of the next layer in their list, in which activations count as layers
 
         def add(ours: str, inside: str, skip: int = 0, side: str = side) -> None:
             nonlocal number
@@ -95,15 +95,14 @@ def seanet_names(config: SeanetConfig, layout: Layout) -> list[tuple[str, str]]:
 def seanet_tensors(
     config: SeanetConfig, layout: Layout, state: Mapping[str, NDArray[Any]]
 ) -> Tensors:
-    """Our float32 tensors (:func:`uniaudio_engine.spec.codec_shapes`) of a codec in one of the
-    layouts.
+    """float32 tensors by our names (:func:`uniaudio_engine.spec.codec_shapes`) of a codec in one of
+    the layouts.
 
     ``state``: their names -> floats of any width (uint16 is read as bfloat16). Weight norm is
-    folded in either of torch's spellings; a plain ``weight`` is taken as it is. How many codebooks
-    there are, and of which size, is read from the state: it may hold more than a later
-    configuration uses. Buffers that only training reads are ignored by name. Raises
-    :class:`InputError`, one line that names the first few: tensors that are missing or left over,
-    of a wrong shape or type, NaN or infinite.
+    folded in either of torch's forms; a plain ``weight`` is used as it is. Number and size of the
+    codebooks come from the state, which may hold more than the configuration uses. Training-only
+    buffers are ignored by name. Raises :class:`InputError`, in one line that names the first of
+    them, for tensors that are missing, left over, of a wrong shape or type, NaN or infinite.
     """
     tensors: Tensors = {}
     origin: dict[str, str] = {}  # our name -> theirs, for messages
@@ -169,7 +168,7 @@ def seanet_tensors(
 def _codebooks(
     layout: Layout, state: Mapping[str, NDArray[Any]], used: set[str], missing: list[str]
 ) -> NDArray[np.float32] | None:
-    """[K, C, E]: as many codebooks as the state has without a gap."""
+    """All consecutive codebooks of the state, [K, C, E]."""
     names: list[str] = []
     while (
         len(names) < _MAX_CODEBOOKS
@@ -195,14 +194,14 @@ def _codebooks(
 def _fold(
     gain: NDArray[np.float32], direction: NDArray[np.float32], name: str
 ) -> NDArray[np.float32]:
-    """gain x direction / |direction|, the norm over all but the first axis (torch's default, also
-    for transposed ones).
+    """gain x direction / |direction|, with the norm over all but the first axis (torch's default,
+    also for transposed convolutions).
     """
     shape = (direction.shape[0] if direction.ndim else 0, *[1] * (direction.ndim - 1))
     if direction.ndim != 3 or gain.shape != shape:
         raise InputError(
             f"{name}: expected the gain of a convolution, {list(shape)}, got {list(gain.shape)} "
-            f"beside a direction {list(direction.shape)}"
+            f"with a direction {list(direction.shape)}"
         )
     v = direction.astype(np.float64)
     norm = np.sqrt((v * v).sum(axis=(1, 2), keepdims=True))
@@ -211,7 +210,7 @@ def _fold(
             f"{name}: expected directions that are not all zero (weight norm divides by their "
             "length); download the checkpoint again"
         )
-    with np.errstate(over="ignore"):  # reported as infinity by the check
+    with np.errstate(over="ignore"):  # the check reports infinity
         return cast("NDArray[np.float32]", (gain.astype(np.float64) * v / norm).astype(np.float32))
 
 
@@ -224,11 +223,11 @@ def _float32(x: NDArray[Any], name: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(a, np.float32).reshape(
             a.shape
-        )  # ascontiguousarray gives a scalar an axis
+        )  # ascontiguousarray adds an axis to a scalar
 
 
 def _check(config: SeanetConfig, tensors: Tensors, origin: Mapping[str, str]) -> None:
-    """Shapes and finiteness, in their names."""
+    """Checks shapes and finiteness; errors use the original names."""
     k, size, dim = tensors["quantizer.codebooks"].shape
     hop = 1
     for r in config.ratios:

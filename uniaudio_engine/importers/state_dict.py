@@ -1,4 +1,4 @@
-"""The state dict inside a checkpoint: tensors by name, and nothing else."""
+"""The state dict in a checkpoint: tensors by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_state(
 ) -> dict[str, NDArray[Any]]:
     """The state dict under ``key`` of a checkpoint, or the checkpoint itself.
 
-    It is recognised by a tensor called ``sign``. Raises :class:`InputError` where it is absent, or
+    It is recognised by a tensor named ``sign``. Raises :class:`InputError` where it is absent, or
     holds anything but tensors.
     """
     inside: Any = checkpoint.get(key, checkpoint) if isinstance(checkpoint, dict) else None

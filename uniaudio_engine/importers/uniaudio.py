@@ -1,7 +1,6 @@
-"""UniAudio's own checkpoints -> a model folder: the language model, its codec, labels and a card.
+"""UniAudio's checkpoints -> a model folder with the language model, its codec, labels and a card.
 
-Not responsible for what a part is: ``uniaudio_lm.py`` and ``uniaudio_codec.py`` read the parts,
-``uniaudio_tasks.py`` has the tasks.
+``uniaudio_lm.py`` and ``uniaudio_codec.py`` read the parts, ``uniaudio_tasks.py`` has the tasks.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ def import_uniaudio(
     dtype: str = "float32",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Write the model folder ``output`` from the reference's files; returns JSON values about it.
+    """Writes the model folder ``output`` from the reference's files; returns JSON values about it.
 
-    ``lm``, ``codec``: a checkpoint, or a folder or zip that holds it. It also holds config.yaml
-    unless ``config`` or ``codec_config`` is given; the codec does not need one. ``phones``: the
-    phone dictionary of the training. ``lexicon``: pronunciations in these phones. ``labels``:
-    vocabulary span -> dictionary of its labels, such as those of ``sing_phone``. ``dtype``: float32
-    or bfloat16, as in :func:`save_folder`.
+    ``lm``, ``codec``: a checkpoint, or a folder or zip with it and its config.yaml, unless
+    ``config`` or ``codec_config`` is given; the codec does not need one. ``phones``: the phone
+    dictionary of the training. ``lexicon``: pronunciations in these phones. ``labels``: vocabulary
+    span -> dictionary of its labels, such as those of ``sing_phone``. ``dtype``: float32 or
+    bfloat16, as in :func:`save_folder`.
 
-    Raises :class:`InputError` for files that cannot be used, and then leaves nothing behind.
+    Raises :class:`InputError` for files that cannot be used; no partial output remains.
     """
     if dtype not in ("float32", "bfloat16"):
         raise InputError(
@@ -120,7 +119,7 @@ def import_uniaudio(
         except ConfigError as e:
             raise InputError(f"{members['lm']['config'].name}: {e}") from None
         parameters = sum(int(a.size) for t in (lm_tensors, codec_tensors) for a in t.values())
-        # The new folder is read next: do not hold a large model twice.
+        # The new folder is read next: do not keep a large model in memory twice.
         del lm_tensors, codec_tensors
         origins = _origins(
             members, {"phones": phones, "lexicon": lexicon, **(labels or {})}, progress
@@ -136,7 +135,7 @@ def import_uniaudio(
         written = load_folder(shop.model)
         try:
             core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
-        except ValueError as e:  # what only the core can tell
+        except ValueError as e:  # checks that only the core does
             raise InputError(f"{members['codec']['checkpoint'].name}: {e}") from None
         progress("")
     return {
@@ -161,8 +160,9 @@ def _about(model: ModelConfig) -> str:
         "from the authors' checkpoint "
         f"for uniaudio-engine: {lm.global_.layers} global and {lm.local.layers} local layers of "
         f"width {lm.global_.width}, "
-        f"{lm.num_codebooks} codes a frame, {c.sample_rate} Hz, {c.frame_rate:g} frames a second. "
-        " The weights are the authors'; "
+        f"{lm.num_codebooks} codes per frame, {c.sample_rate} Hz, "
+        f"{c.frame_rate:g} frames per second. "
+        "The weights are the authors'; "
         "the conversion folds weight norm and changes names and layout only."
     )
 

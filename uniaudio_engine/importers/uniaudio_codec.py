@@ -1,6 +1,6 @@
-"""UniAudio's codec ("SoundStream"): its configuration and weights under our names.
+"""UniAudio's codec ("SoundStream"): its configuration, and its weights under our names.
 
-The shape is read from the weights and held against config.yaml where that is given. Source:
+The shape is inferred from the weights and checked against config.yaml where there is one. Source:
 github.com/yangdongchao/UniAudio, codec/ (facts; none of its code).
 """
 
@@ -27,8 +27,8 @@ SAMPLE_RATE = 16000  # Hz; the codec's class and config
 
 
 def read_codec(members: Mapping[str, Member]) -> tuple[CodecConfig, Tensors]:
-    """(codec configuration, float32 tensors by our names) of a SoundStream checkpoint, and of its
-    config where given.
+    """(codec configuration, float32 tensors by our names) of a SoundStream checkpoint, checked
+    against its config where there is one.
     """
     where = members["checkpoint"].name
     state = find_state(
@@ -56,12 +56,12 @@ def read_codec(members: Mapping[str, Member]) -> tuple[CodecConfig, Tensors]:
 
 
 def seanet_config(state: Mapping[str, NDArray[Any]], where: str) -> SeanetConfig:
-    """The shape of a SoundStream codec from its weights. Its classes fix the rest: reflect padding,
-    non-causal.
+    """The shape of a SoundStream codec, inferred from its weights.
 
-    The decoder's layers are: input, LSTM, then for each ratio an activation, an upsampling
-    convolution and residual blocks, an activation, output; only their shapes are read here,
-    :func:`seanet_tensors` checks that all is there.
+    Its classes fix the rest: reflect padding, non-causal. The decoder's layers are: input, LSTM,
+    then for each ratio an activation, an upsampling convolution and residual blocks, then an
+    activation and the output. Only their shapes are read here; :func:`seanet_tensors` checks that
+    all are present.
     """
 
     def shape(name: str) -> tuple[int, int, int]:
@@ -106,7 +106,7 @@ def _last(state: Mapping[str, NDArray[Any]]) -> int:
 def _codec_settings(
     member: Member, seanet: SeanetConfig, state: Mapping[str, NDArray[Any]], where: str
 ) -> tuple[int, bool]:
-    """(sample rate, causal) of the codec's config.yaml, after holding it against the weights."""
+    """(sample rate, causal) of the codec's config.yaml, which is checked against the weights."""
     data: Any = member.read(load_yaml)
     for key in ("generator", "config"):
         data = data.get(key) if isinstance(data, dict) else None
@@ -137,7 +137,7 @@ def _codec_settings(
     ):
         count = int(
             1000 * bandwidths[-1] // (math.ceil(rate / hop) * 10)
-        )  # the reference's own rule, for 1024 codes
+        )  # the reference's rule for 1024 codes
         if count != len(books):
             wrong.append(f"{count} codebooks there (target_bandwidths), {len(books)} here")
     if wrong:

@@ -1,8 +1,9 @@
-"""UniAudio's language model ("MegaByteModel"): its configuration and weights under our names.
+"""UniAudio's language model ("MegaByteModel"): its configuration, and its weights under our names.
 
-The class fixes some choices; widths, layers, codebooks and vocabulary are read from the weights and
-from config.yaml, and must agree. Names of that project (``n_embd``, ``non_acoustic_repeat``,
-``g_layers`` …) appear only here. Source: github.com/yangdongchao/UniAudio, UniAudio/model.py (facts;
+The class fixes some choices. Widths, layers, codebooks and vocabulary come from the weights and
+from config.yaml, which must agree. Names of that project (``n_embd``, ``non_acoustic_repeat``,
+``g_layers`` …) appear only here. Source: github.com/yangdongchao/UniAudio, UniAudio/model.py
+(facts;
 none of its code).
 """
 
@@ -86,7 +87,7 @@ _SETTINGS: dict[str, type] = {
 
 
 def read_settings(member: Member) -> dict[str, Any]:
-    """The arguments of the training that define the model."""
+    """The training arguments that define the model."""
     data = member.read(load_yaml)
     missing = [k for k in _SETTINGS if k not in data]
     if missing:
@@ -117,7 +118,7 @@ def read_settings(member: Member) -> dict[str, Any]:
 def lm_config(
     settings: Mapping[str, Any], state: Mapping[str, NDArray[Any]], where: str, config_name: str
 ) -> LMConfig:
-    """The configuration that follows from the weights, checked against the settings.
+    """The configuration inferred from the weights, checked against the settings.
 
     ``start_id`` and ``local_start_id`` are still 0.
     """
@@ -228,7 +229,7 @@ def lm_tensors(config: LMConfig, state: Mapping[str, NDArray[Any]], where: str) 
         raise InputError(
             f"{where}: wrong type: {first_few(wrong)}; expected floating-point numbers"
         )
-    with np.errstate(over="ignore"):  # what overflows float32 becomes infinite: refused below
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected below
         tensors = {o: np.ascontiguousarray(state[n], np.float32) for o, n in names.items()}
     wrong = [names[o] for o, a in tensors.items() if not all_finite(a)]
     if wrong:
@@ -239,7 +240,7 @@ def lm_tensors(config: LMConfig, state: Mapping[str, NDArray[Any]], where: str) 
 
 
 def _count(state: Mapping[str, Any], pattern: str) -> int:
-    """One more than the highest number that ``pattern`` finds at the start of a name."""
+    """One more than the highest number that ``pattern`` matches at the start of a name."""
     return 1 + max(
         (int(m[1]) for n in state if (m := re.match(pattern, n)) and len(m[1]) < 5), default=-1
     )

@@ -1,12 +1,12 @@
-"""The tasks of the UniAudio repository's models, under this engine's names, with that repository's
-sequences.
+"""The tasks of the UniAudio repository's models under this engine's names, with that repository's
+sequence layouts.
 
 Sources: ``utils/task_definition.py`` (inputs and their order), ``utils/dataloader.py`` (the tokens
-around them), the tokenizers (what one token is, prompt length), and ``infer.py`` with the recipes'
-``run.sh`` (sampling and length). Sampling is top-k 30 at temperature 1, a prompt has 3 s, and the
-model ends the sound after 0.5 to 7 times the input's frames. Where source and target are the same
-sound (cleaning, extraction, editing), the target is as long as the source, which is ``infer.py``'s
-``--fixed_length``.
+around them), the tokenizers (token units, prompt length), and ``infer.py`` with ``run.sh`` of the
+recipes (sampling and length). Sampling is top-k 30 at temperature 1, a prompt lasts 3 s, and the
+model ends the sound after 0.5 to 7 times the frames of the input. Where source and target are the
+same sound (enhancement, extraction, editing), the target is as long as the source, which is
+``--fixed_length`` of ``infer.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 
 from ..request.tasks import Input, Task
 
-# Labels per second: the repository's alignments have one every 30 ms (its AudioTokenizer.py).
+# Labels per second: the repository's alignments have one per 30 ms (its AudioTokenizer.py).
 PHONE_RATE = 100 / 3
 UNIT_RATE = 50.0  # HuBERT
 MAX_STATES = 100  # T5 tokens
@@ -34,7 +34,7 @@ _ALIGNED = Input(
     "phones",
     "tokens",
     "phone",
-    "aligned phone labels with places in the word, one every 30 ms",
+    "aligned phone labels with their position in the word, one per 30 ms",
     rate=PHONE_RATE,
 )
 _UNITS = Input(
@@ -83,7 +83,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "vc",
-        "say the same in another voice",
+        "convert speech to another voice",
         (_UNITS, _PROMPT),
         "end",
         "uniaudio run vc source=units.npy prompt=voice.wav -o out.wav",
@@ -91,7 +91,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "se",
-        "take the noise out of speech",
+        "remove noise from speech",
         (_SOUND,),
         "source",
         "uniaudio run se source=noisy.wav -o clean.wav",
@@ -99,7 +99,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "sd",
-        "take the room out of speech",
+        "remove reverberation from speech",
         (_SOUND,),
         "source",
         "uniaudio run sd source=hall.wav -o dry.wav",
@@ -107,7 +107,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "tse",
-        "pull one speaker out of a mixture",
+        "extract one speaker from a mixture",
         (_SOUND, _PROMPT),
         "source",
         "uniaudio run tse source=mixture.wav prompt=voice.wav -o one.wav",
@@ -127,7 +127,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "t2s",
-        "make the sound of a caption",
+        "generate a sound from a caption",
         (_CAPTION,),
         "end",
         "uniaudio run t2s text=states.npy -o sound.wav",
@@ -135,7 +135,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "t2m",
-        "make the music of a caption",
+        "generate music from a caption",
         (_CAPTION,),
         "end",
         "uniaudio run t2m text=states.npy -o music.wav",
@@ -143,7 +143,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "a_edit",
-        "change a sound as an instruction says",
+        "edit a sound by an instruction",
         (_INSTRUCTION, _SOUND),
         "source",
         "uniaudio run a_edit instruction=states.npy source=in.wav -o out.wav",
@@ -151,7 +151,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "i_tts",
-        "speak as an instruction says",
+        "speak in the style of an instruction",
         (_ALIGNED, _INSTRUCTION),
         "end",
         "uniaudio run i_tts phones='SIL:0.2 HH_B:0.06 AY1_E:0.2' instruction=states.npy -o out.wav",
@@ -159,7 +159,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "s_edit",
-        "speak a part of a recording anew",
+        "replace a part of recorded speech",
         (_ALIGNED, _SOUND, _SPAN),
         "source",
         "uniaudio run s_edit phones=phones.txt source=in.wav span=0.8:1.5 -o out.wav",
@@ -167,7 +167,7 @@ TASKS: tuple[Task, ...] = (
     ),
     _task(
         "asr",
-        "write down speech",
+        "transcribe speech",
         (_UNITS,),
         "end",
         "uniaudio run asr source=units.npy -o words.txt",
@@ -187,7 +187,8 @@ TASKS: tuple[Task, ...] = (
 
 
 def available_tasks(names: Collection[str]) -> tuple[Task, ...]:
-    """The tasks whose tokens a vocabulary has; ``names``: its special tokens, spans and continuous
-    inputs.
+    """The tasks that a vocabulary has tokens for.
+
+    ``names``: its special tokens, spans and continuous inputs.
     """
     return tuple(t for t in TASKS if t.needs <= set(names))

@@ -1,11 +1,10 @@
-"""The vocabulary of a UniAudio checkpoint, read from its ``token_list``; and the files of labels
-that go with it.
+"""The vocabulary of a UniAudio checkpoint, read from its ``token_list``, and its label files.
 
-The trainer writes the whole vocabulary into config.yaml as strings: special tokens such as
-``<audio_start>`` (128 of them, the last ones all called ``<unused_special_token>``), then for each
-discrete tokenizer a run ``<NAME_0>``, ``<NAME_1>``, … The tokenizers and their order differ from
-training to training, so nothing is assumed.
-Source: UniAudio/utils/dataloader.py and tools/tokenizer of the reference repository.
+The trainer writes the whole vocabulary into config.yaml as strings: 128 special tokens such as
+``<audio_start>`` (the last ones all called ``<unused_special_token>``), then a run ``<NAME_0>``,
+``<NAME_1>``, … for each discrete tokenizer. The tokenizers and their order vary between trainings,
+so nothing is assumed. Source: UniAudio/utils/dataloader.py and tools/tokenizer of the reference
+repository.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ..storage.opening import read_regular
 MAX_TOKENS = 1 << 20
 MAX_LABELS_BYTES = 1 << 20
 MAX_LEXICON_BYTES = MAX_TEXT_BYTES
-UNKNOWN_PHONE = "<UNK>"  # what the reference appends to its phone dictionary
+UNKNOWN_PHONE = "<UNK>"  # the reference appends it to its phone dictionary
 AUDIO_MASK = "audio_mask"
 _NUMBERED = re.compile(r"<([A-Za-z][A-Za-z0-9_]{0,39})_(0|[1-9][0-9]{0,6})>")
 _UNUSED = "unused_special_token"
@@ -34,12 +33,12 @@ _SUFFIXES = ("", "_B", "_I", "_E", "_S")  # positions in a word: begin, inside, 
 def read_vocabulary(
     token_list: Any, num_codebooks: int, codebook_size: int, where: str
 ) -> VocabularyConfig:
-    """Names without their brackets. The one id behind the codes of the span ``audio``, which stands
-    for masked slots in speech editing, becomes the span ``audio_mask``, so that ``audio`` is
-    codebooks x codes.
+    """The vocabulary, with names without brackets.
 
-    Raises :class:`InputError` where the list is no such vocabulary, or its audio is not that of the
-    codec.
+    The id after the codes of the span ``audio`` stands for masked slots in speech editing. It
+    becomes the span ``audio_mask``, so that ``audio`` has codebooks x codes ids.
+    Raises :class:`InputError` where the list is not such a vocabulary, or its audio does not match
+    the codec.
     """
     if not isinstance(token_list, list) or not all(
         isinstance(t, str) and 0 < len(t) <= 80 for t in token_list
@@ -109,8 +108,9 @@ def _split_audio(
 
 
 def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
-    """Labels of the span ``phone`` from the reference's phone dictionary: the first word of each
-    line, repeated ones once, and ``<UNK>`` behind them, as its tokenizer numbers them.
+    """Labels of the span ``phone`` from the reference's phone dictionary.
+
+    As in its tokenizer: the first word of each line without duplicates, then ``<UNK>``.
     """
     if span is None:
         raise InputError(f"{path}: phone labels are of no use: {where} has no tokens <phone_0>, …")
@@ -131,7 +131,7 @@ def read_phones(path: Path, span: Span | None, where: str) -> list[str]:
 
 
 def read_labels(path: Path, name: str, spans: Mapping[str, Span]) -> list[str]:
-    """Labels of another span than ``phone``: the first word of each line, repeated ones once."""
+    """Labels of a span other than ``phone``: the first word of each line, without duplicates."""
     if name not in spans or name in ("phone", "audio", AUDIO_MASK):
         able = (
             first_few([s for s in spans if s not in ("phone", "audio", AUDIO_MASK)], 10) or "none"
@@ -155,10 +155,10 @@ def _first_words(path: Path) -> list[str]:
 def read_lexicon(path: Path, phones: list[str]) -> tuple[list[tuple[str, list[str]]], list[str]]:
     """(word, its phones) of each line of a pronunciation dictionary, and notes about it.
 
-    Lines are ``WORD PHONE PHONE …``; also taken: CMUdict (``;;;`` comments, ``WORD(2)`` for further
-    pronunciations) and Kaldi's forms with the word twice (``align_lexicon.txt``) or a probability
-    behind it (``lexiconp.txt``). A phone is known when it is a label, or is one with a position in
-    the word behind it (``_B``, ``_I``, ``_E``, ``_S``).
+    Lines are ``WORD PHONE PHONE …``. Also accepted: CMUdict (``;;;`` comments, ``WORD(2)`` for
+    further pronunciations) and Kaldi's forms with the word twice (``align_lexicon.txt``) or
+    followed by a probability (``lexiconp.txt``). A phone is known where it is a label, or a label
+    with a word position appended (``_B``, ``_I``, ``_E``, ``_S``).
     """
     entries = []
     for words in _lines(path, MAX_LEXICON_BYTES):

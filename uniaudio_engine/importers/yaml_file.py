@@ -1,5 +1,5 @@
-"""YAML files as plain data, bounded: no tags, no aliases (small files of which expand without end),
-no deep nesting.
+"""Reads YAML files as plain data within limits: no tags, no aliases (which can expand without
+bound), no deep nesting.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from ..errors import InputError
 from ..storage.opening import read_regular
 from .archive import MAX_CONFIG
 
-# a vocabulary of a hundred thousand tokens has as many, and YAML takes a minute for a million
+# enough for a vocabulary of a hundred thousand tokens; a million would take YAML a minute
 _MAX_NODES = 400_000
 _MAX_DEPTH = 32
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that the file is.  PyYAML is needed (``pip install "uniaudio-engine[import]"``).
+    """The mapping in the file. Needs PyYAML (``pip install "uniaudio-engine[import]"``).
 
-    Raises :class:`InputError` in one line.
+    Raises :class:`InputError`, in one line.
     """
     try:
         import yaml
@@ -31,7 +31,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_regular(path, MAX_CONFIG).decode("utf-8")
         nodes = depth = 0
-        for event in yaml.parse(text, Loader=loader):  # events only: nothing is built yet
+        for event in yaml.parse(text, Loader=loader):  # only events: nothing is built yet
             nodes += 1
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
                 event, yaml.CollectionEndEvent

@@ -1,5 +1,5 @@
-"""Looking into zip files that nobody vouches for: the directory bounded before it is read, names
-unique, places checked.
+"""Reads untrusted zip files: the size of the directory is checked before it is read, names must be
+unique, and offsets are checked.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import BinaryIO
 
 from ..errors import InputError, shown
 
-MAX_DIRECTORY = 32 << 20  # bytes of a zip's list of entries: some hundred thousand of them
+MAX_DIRECTORY = (
+    32 << 20
+)  # bytes of the central directory, enough for a few hundred thousand entries
 
 
 def open_zip(f: BinaryIO, path: Path) -> zipfile.ZipFile:
-    """The zip in ``f``, with each name once; one :class:`InputError` line where it is truncated or
-    no zip.
+    """The zip in ``f``, with unique names. Raises :class:`InputError` where it is truncated or not
+    a zip.
     """
     _check_directory(f, path)
     try:
@@ -40,7 +42,7 @@ def open_zip(f: BinaryIO, path: Path) -> zipfile.ZipFile:
 
 
 def data_begin(f: BinaryIO, path: Path, entry: zipfile.ZipInfo) -> int:
-    """The first byte of an entry's data, by the header that lies before it."""
+    """The first byte of an entry's data, from the header before it."""
     f.seek(max(0, entry.header_offset))
     head = f.read(30) if entry.header_offset >= 0 else b""
     if len(head) < 30 or head[:4] != b"PK\x03\x04":
@@ -52,13 +54,14 @@ def data_begin(f: BinaryIO, path: Path, entry: zipfile.ZipInfo) -> int:
 
 
 def _check_directory(f: BinaryIO, path: Path) -> None:
-    """That the list of entries is no larger than MAX_DIRECTORY: zipfile reads whatever length the
-    file says.
+    """Raises InputError for a central directory larger than MAX_DIRECTORY.
+
+    zipfile would read whatever length the file states.
     """
     size = f.seek(0, os.SEEK_END)
     f.seek(
         max(0, size - 65557 - 20)
-    )  # the end record with the longest comment, and the 64-bit one's locator
+    )  # the end record with the longest comment, and the zip64 locator
     tail = f.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < 22:
@@ -73,7 +76,7 @@ def _check_directory(f: BinaryIO, path: Path) -> None:
         for begin in (
             end - 56,
             int.from_bytes(tail[at - 12 : at - 4], "little"),
-        ):  # readers differ in which they take
+        ):  # readers disagree on which one counts
             f.seek(min(max(0, begin), size))
             record = f.read(56)
             lengths += (

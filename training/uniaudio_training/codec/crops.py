@@ -1,4 +1,4 @@
-"""Random crops of the corpus for the codec, with the phone at each frame where the corpus knows it."""
+"""Random crops of the corpus for the codec, with the phone of each frame where it is known."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SPEECH = frozenset(TASKS) - {"t2s", "t2m", "a_edit"}
 
 
 class CodecData:
-    """Draws batches of crops; ``weights`` is the share of each task's targets (and sources, where
-    it has them).
+    """Draws batches of crops; ``weights`` are the shares of the tasks. Targets and sources are
+    used.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class CodecData:
         return out, phones
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """samples [B, N] in [-1, 1], phone ids [B, T].
+        """Samples [B, N] in [-1, 1] and phone ids [B, T].
 
-        Some speech is mixed with sound or music, echoed, or made quieter.
+        Some speech is mixed with sound or music, reverberated, or attenuated.
         """
         rows: list[Any] = []
         others = [t for t in self.tasks if t not in _SPEECH]

@@ -1,10 +1,11 @@
-"""The codec as a whole on any mixture of corpora: spectral losses first, then discriminators as well.
+"""Trains the whole codec on a mixture of corpora: spectral losses first, then discriminators as
+well.
 
-Goes on from a model folder or a run (``init``), whose networks may be smaller than the new ones:
-:func:`grown` puts the old weights into the new shapes so that the first step's output is nearly
-the old one.  Every clip is heard at a level drawn anew, and the losses compare sounds brought back
-to one level, so that quiet clips count as much as loud ones.  ``encoder_until`` ends the training
-of encoder and codebooks: from then on codes stay, and only the decoder learns.
+Training starts from a model folder or a run (``init``), whose networks may be smaller:
+:func:`grown` copies the old weights into the new shapes such that the output hardly changes at
+first. Each clip gets a random level. The losses compare sounds normalised to one level, so that
+quiet clips count as much as loud ones. After ``encoder_until`` encoder and codebooks are frozen:
+codes no longer change, and only the decoder learns.
 """
 
 from __future__ import annotations
@@ -37,15 +38,17 @@ from .crops import NO_PHONE
 from .losses import SpectralLoss, waveform_loss
 from .train_codec import Averages, draw_stages, phone_loss
 
-LEVEL_DB = -23.0  # what corpora are made at; the losses compare at this level
-_SPREAD_DB = 6.0  # of the levels of most clips
-_RANGE_DB = (-60.0, -3.0)  # of those of the others, evenly
+LEVEL_DB = -23.0  # level of the corpora, and of the comparison in the losses
+_SPREAD_DB = 6.0  # standard deviation of the level of most clips
+_RANGE_DB = (-60.0, -3.0)  # uniform range of the level of the others
 
 
 @dataclass(frozen=True)
 class Source:
-    """Clips of one task of one corpus, drawn with a share of ``weight``.  ``speech`` clips may be
-    mixed with what is none, and echoed."""
+    """Clips of one task of a corpus, drawn in proportion to ``weight``.
+
+    ``speech`` clips may be reverberated and mixed with other sounds.
+    """
 
     data: str
     task: str
@@ -105,7 +108,7 @@ class JointSettings(RunSettings):
 
 @dataclass
 class Mixture:
-    """Draws batches of crops from sources by weight, at many levels."""
+    """Draws batches of crops from weighted sources, at random levels."""
 
     sources: Sequence[Source]
     frame_size: int
@@ -145,8 +148,7 @@ class Mixture:
         return out, phones
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """samples [B, N] in [-1, 1], the gains [B, 1] that bring them back to one level, phone ids
-        [B, T]."""
+        """Samples [B, N] in [-1, 1], gains [B, 1] that normalise their level, phone ids [B, T]."""
         rows = []
         for source in rng.choice(len(self.sources), size, p=self.shares):
             x, phones = self.crop(rng, source)
@@ -180,7 +182,9 @@ class Mixture:
 
 
 def _grow(new: Tensor, old: Tensor, inputs: bool) -> Tensor:
-    """``old`` in the first places of ``new``; where ``inputs``, what reads new channels is zero."""
+    """``old`` in the leading part of ``new``; with ``inputs``, weights that read new channels are
+    zero.
+    """
     out = new.clone()
     if inputs:
         out[: old.shape[0], old.shape[1] :] = 0
@@ -189,11 +193,12 @@ def _grow(new: Tensor, old: Tensor, inputs: bool) -> Tensor:
 
 
 def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
-    """Puts the weights of a smaller codec of the same windows into ``model``.
+    """Copies the weights of a smaller codec with the same windows into ``model``.
 
-    New channels are written by their fresh weights and read by nobody at first; gains of norms are
-    scaled by the root of the width's ratio, since channels near zero shrink the deviation that a
-    norm divides by; new blocks change nothing at first.  Raises ValueError where a shape shrinks.
+    New channels are written with fresh weights and not read at first. Gains of norms are scaled by
+    the square root of the ratio of widths, since channels near zero reduce the deviation that a
+    norm divides by. New blocks are the identity at first. Raises ValueError where a shape would
+    shrink.
     """
     state = model.state_dict()
     for name, value in state.items():
@@ -207,7 +212,8 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
             a > b for a, b in zip(before.shape, value.shape, strict=True)
         ):
             raise ValueError(
-                f"{name}: expected at most {list(value.shape)}, got {list(before.shape)}; a codec can only grow"
+                f"{name}: expected at most {list(value.shape)}, got {list(before.shape)}; "
+                "a codec can only grow"
             )
         elif "norm.weight" in name:
             value = value.clone()
@@ -224,8 +230,9 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
 
 
 def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Config and float32 weights of a model folder, of a codec run (its average, if it has one), or
-    of a file that :func:`export` wrote."""
+    """Config and float32 weights of a model folder, of a codec run (averaged where it has an
+    average), or of a file of :func:`export`.
+    """
     if Path(init).suffix == ".safetensors":
         weights, about = packed.load(Path(init))
         return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
@@ -241,7 +248,9 @@ def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
 
 
 def export(run: str | Path, out: str | Path) -> list[Path]:
-    """A run's averaged weights in few bytes (``packed.py``), to go on from elsewhere."""
+    """Writes the averaged weights of a run in compact form (``packed.py``), as a start for other
+    runs.
+    """
     config, weights = read_weights(run)
     state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
     about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
@@ -249,20 +258,24 @@ def export(run: str | Path, out: str | Path) -> list[Path]:
 
 
 class Average:
-    """Exponential average of a model's weights, what is judged and bundled; a part of the checkpoint."""
+    """Exponential moving average of a model's weights: what is evaluated and bundled. Part of the
+    checkpoint.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew with the weights as they are."""
+        """Restarts at the current weights."""
         self.values = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, step: int, steps: int) -> None:
-        """At ``step``, ``steps`` after the last update; an average over a tenth of the steps so far
-        at most, so that the beginning is soon forgotten."""
+        """Updates at ``step``, ``steps`` after the last update.
+
+        Averages over at most a tenth of the steps so far, so that the beginning is soon forgotten.
+        """
         weight = max(1 - self.decay**steps, min(1.0, 10 * steps / (step + 1)))
         for k, v in self.model.state_dict().items():
             self.values[k].lerp_(v, weight)
@@ -275,7 +288,9 @@ class Average:
 
 
 class PairedLoss(SpectralLoss):
-    """The same losses where only the second sound has a gradient: a third less to compute."""
+    """The same losses with a gradient for the second sound only, which saves a third of the
+    computation.
+    """
 
     def _parts(self, x: Tensor, window: int) -> tuple[Tensor, Tensor]:
         spec = torch.stft(
@@ -306,9 +321,7 @@ Batch = tuple[
 
 
 class JointTrainer(Trainer[Batch]):
-    """Encoder, quantizer and decoder together, and the discriminators, which take their own step
-    inside the loss.
-    """
+    """Trains encoder, quantizer and decoder; the discriminators are stepped inside the loss."""
 
     clip = 2.0
 
@@ -403,7 +416,7 @@ class JointTrainer(Trainer[Batch]):
     def _quantized(
         self, samples: Tensor, phones: Tensor, stages: int, frozen: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantized latents [B, E, T], the commitment loss and the phone loss."""
+        """Quantized latents [B, E, T], commitment loss and phone loss."""
         if frozen:
             self.model.quantizer.eval()
             self.model.encoder.requires_grad_(False)
@@ -412,13 +425,13 @@ class JointTrainer(Trainer[Batch]):
         with self.arithmetic.autocast():
             z = self.model.latent(samples)
         z, first, _, commit = self.model.quantizer(z, stages)
-        # a clip that is labelled weighs what it would in a batch where all are
+        # a labelled frame has the same weight however many others are labelled
         labelled = (phones != NO_PHONE).float().mean()
         return z, commit.float(), phone_loss(self.phone_head, first, phones) * labelled
 
 
 def train(settings: JointSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains, or resumes, a codec in the folder ``out``."""
+    """Trains or resumes a codec in the folder ``out``."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     fit(JointTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -18,10 +18,10 @@ def mel_filters(bins: int, mels: int, sample_rate: int) -> Tensor:
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mel plus L1 of the root of magnitudes, averaged over resolutions (window, mels);
-    hop is a quarter window.
+    """L1 of log-mel plus L1 of the square root of magnitudes, averaged over resolutions (window,
+    mels).
 
-    Nothing here sees phases: see :func:`waveform_loss`.
+    The hop is a quarter of the window. The loss ignores phases: see :func:`waveform_loss`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SpectralLoss(nn.Module):
 
 
 def waveform_loss(x: Tensor, y: Tensor) -> Tensor:
-    """Squared error over energy, x, y [B, N]; it shows the decoder early on that coherent phases
-    pay.
+    """Squared error over energy of x and y [B, N]; early in training it makes the decoder learn
+    coherent phases.
     """
     return ((x - y).square().sum(1) / (x.square().sum(1) + 0.05)).mean()

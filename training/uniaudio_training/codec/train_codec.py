@@ -1,6 +1,6 @@
-"""Trains the spectral codec: spectral losses, and a first codebook that knows the phones.
+"""Trains the spectral codec with spectral losses; the first codebook also predicts the phones.
 
-``adversarial.py`` finishes its decoder.
+``adversarial.py`` then fine-tunes its decoder.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .losses import SpectralLoss, waveform_loss
 
 @dataclass(frozen=True)
 class CodecSettings(RunSettings):
-    """``unquantized``: steps before quantization begins, so that the codebooks start on latents
-    that mean something. ``few_stages``: how many codebooks the LM will model. ``weights``: the
+    """``unquantized``: steps before quantization begins, so that the codebooks are initialised with
+    useful latents. ``few_stages``: the number of codebooks that the LM will model. ``weights``: the
     share of each task's clips.
     """
 
@@ -55,10 +55,10 @@ Batch = tuple[Tensor, Tensor, int]  # samples [B, N], phone ids [B, T], RVQ stag
 
 
 def draw_stages(rng: np.random.Generator, total: int, few: int, few_share: float = 0.45) -> int:
-    """How many RVQ stages a step uses.
+    """The number of RVQ stages in a step.
 
-    ``few`` (what the LM models) in a share ``few_share`` of the steps, a random number in a tenth
-    (quantizer dropout), else all.
+    ``few`` (those that the LM models) with probability ``few_share``, a random number in a tenth of
+    the steps (quantizer dropout), else all.
     """
     u = rng.random()
     if u >= 1 - few_share:
@@ -67,7 +67,7 @@ def draw_stages(rng: np.random.Generator, total: int, few: int, few_share: float
 
 
 class CodecTrainer(Trainer[Batch]):
-    """Encoder, quantizer and decoder together."""
+    """Trains encoder, quantizer and decoder."""
 
     def __init__(self, s: CodecSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
@@ -135,7 +135,7 @@ class CodecTrainer(Trainer[Batch]):
 
 
 class Averages:
-    """The quantizer's running averages as a part of the checkpoint."""
+    """The moving averages of the quantizer, as a part of the checkpoint."""
 
     def __init__(self, quantizer: ResidualVQ) -> None:
         self.quantizer = quantizer
@@ -148,7 +148,7 @@ class Averages:
 
 
 def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
-    """Cross-entropy of the phones [B, T] read from the first stage's vectors [B, E, T].
+    """Cross-entropy of the phones [B, T] predicted from the vectors of the first stage [B, E, T].
 
     0 where no phone is known.
     """
@@ -159,7 +159,7 @@ def phone_loss(head: nn.Linear, first: Tensor, phones: Tensor) -> Tensor:
 
 
 def train(settings: CodecSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains, or resumes, a codec in the folder ``out``."""
+    """Trains or resumes a codec in the folder ``out``."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     fit(CodecTrainer(settings, arithmetic), settings, out, arithmetic)

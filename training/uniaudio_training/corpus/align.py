@@ -1,13 +1,15 @@
-"""Phones in time for real recordings: a small network names the phone of each 10 ms, and the best
-path through the text's phones says when each is spoken.
+"""Forced alignment of recordings with their text.
+
+A small network scores the phones of every 10 ms frame. The Viterbi path through the text's phones
+then gives the time of each.
 
     uniaudio-train corpus align train --exact data/kokoro data/corpus --out runs/aligner
     uniaudio-train corpus align run data/real --aligner runs/aligner --out data/aligned
 
-``train`` learns from corpora whose times are exact (a teacher's, flite's) in noise, rooms and other
-throats. It may then go on with what it has aligned itself: ``--exact`` with that corpus too, and
-more ``--steps``.  ``run`` writes the corpus
-anew with phones and words in its labels and leaves out clips that do not say their text.
+``train`` learns from corpora with exact phone times (synthetic speech), augmented with noise, room
+reverberation, and pitch and formant shifts. It can continue on corpora that it aligned itself: add
+them to ``--exact`` and raise ``--steps``. ``run`` writes a copy of the corpus with phones and words
+in its labels, without the clips whose speech does not match their text.
 """
 
 from __future__ import annotations
@@ -38,21 +40,22 @@ from .schema import SAMPLE_RATE, Phone, Track
 from .shards import MANIFEST
 from .teacher import word_times
 
-PLAIN = tuple(sorted({p.rstrip("012") for p in PHONES}))  # what is told apart: no stress
+PLAIN = tuple(sorted({p.rstrip("012") for p in PHONES}))  # the classes: phones without stress
 _ID = {p: i for i, p in enumerate(PLAIN)}
 STEP = HOP / SAMPLE_RATE  # s
-LEAST_STEPS = 2  # of a phone; pauses between words may be absent
-# The mean log-probability of a clip's phones, and of its worst word, under which the text is not what is said.
+LEAST_STEPS = 2  # minimum length of a phone; pauses between words are optional
+# Minimum mean log-probability of a clip, and of its worst word; below it the speech is taken not to
+# match the text.
 LEAST_SCORE, LEAST_WORD_SCORE = -2.6, -8.0
 MOST_SECONDS = 40.0
 _WIDTH, _HIDDEN, _BLOCKS, _KERNEL = 160, 384, 6, 9
-_FLOOR = 1e-5  # of a clip's loudest band
+_FLOOR = 1e-5  # relative to the loudest band of the clip
 
 Floats = NDArray[np.float32]
 
 
 def features(power: Floats) -> Floats:
-    """Mel band powers [T, 64] at 100 Hz -> log, without the clip's level and colour [T, 64]."""
+    """Mel powers [T, 64] at 100 Hz -> log powers [T, 64] without level and average spectrum."""
     x = np.log(power / max(float(power.max()), 1e-12) + _FLOOR)
     energy = power.sum(1)
     x -= x[energy >= energy.max() * 1e-3].mean(0)
@@ -76,7 +79,9 @@ class _Block(nn.Module):
 
 
 class Aligner(nn.Module):
-    """features [B, T, 64] at 100 Hz -> log-probabilities of phones without stress [B, T, 41]."""
+    """Phone classifier: features [B, T, 64] at 100 Hz -> log-probabilities [B, T, 41], without
+    stress.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,12 +103,12 @@ class Aligner(nn.Module):
 
     @torch.no_grad()
     def scores(self, samples: NDArray[Any]) -> Floats:
-        """float32 [N] at 16 kHz -> log-probabilities [T, 41] of each 10 ms."""
+        """float32 samples [N] at 16 kHz -> log-probabilities [T, 41], one row per 10 ms."""
         return self(torch.from_numpy(features(mel_power(samples)))[None])[0].numpy()
 
     @classmethod
     def load(cls, folder: str | Path) -> Aligner:
-        """The aligner of a run's folder.  Raises CorpusError where there is none."""
+        """Loads the aligner of a run folder. Raises CorpusError where there is none."""
         from safetensors.torch import load_file
 
         path = Path(folder) / "aligner.safetensors" if Path(folder).is_dir() else Path(folder)
@@ -114,7 +119,7 @@ class Aligner(nn.Module):
         return model.eval()
 
     def save(self, path: Path) -> None:
-        """float16 weights."""
+        """Writes the weights as float16."""
         from safetensors.torch import save_file
 
         save_file(
@@ -124,7 +129,9 @@ class Aligner(nn.Module):
 
 @dataclass(frozen=True)
 class Aligned:
-    """Phones with their ends in s, the mean log-probability of all speech, and of each word's worst."""
+    """Phones with their end times in seconds, and the mean log-probability of all speech and of the
+    worst word.
+    """
 
     phones: tuple[Phone, ...]
     score: float
@@ -134,20 +141,24 @@ class Aligned:
 def best_path(
     scores: Floats, states: Sequence[int], optional: Sequence[bool], least: int = LEAST_STEPS
 ) -> NDArray[np.int64] | None:
-    """Viterbi: log-probabilities [T, C], the class of each state [S], whether it may be left out
-    -> first step of each state and T [S + 1], equal to the next where it is left out; None where
-    T has no room.  A state that is not left out lasts ``least`` steps or more; never two optional
-    states in a row.
+    """Viterbi alignment of a left-to-right chain of states.
+
+    ``scores`` are log-probabilities [T, C], ``states`` [S] the class of each state, ``optional``
+    [S] whether the state may be skipped. Two optional states must not be adjacent.
+    Every state that is not skipped lasts at least ``least`` steps.
+
+    Returns the first step of each state, then T: int64 [S + 1].
+    A skipped state begins where the next one begins. None where T steps are too few.
     """
     t_total = len(scores)
-    # each state is a chain of `least` links, the last of which may repeat
+    # Each state is a chain of `least` links; only the last link may repeat.
     link_state = np.repeat(np.arange(len(states)), least)
     links = len(link_state)
     emit = scores[:, np.asarray(states)[link_state]]
     skip = np.asarray(optional)
     first = np.arange(links) % least == 0
     last = np.arange(links) % least == least - 1
-    # a first link may also come from the last link of the state before the one that is left out
+    # A first link may also follow the last link of the state before the skipped one.
     jump_from = np.full(links, -1)
     for i in np.flatnonzero(first):
         s = link_state[i]
@@ -158,7 +169,7 @@ def best_path(
     value[0] = emit[0, 0]
     if len(states) > 1 and skip[0]:
         value[least] = emit[0, least]
-    back = np.zeros((t_total, links), np.int8)  # 0 stays, 1 from the link before, 2 by a jump
+    back = np.zeros((t_total, links), np.int8)  # 0: stay, 1: from the previous link, 2: skip
     jumps = np.flatnonzero(jump_from >= 0)
     for t in range(1, t_total):
         stay = np.where(last, value, low)
@@ -191,8 +202,12 @@ def best_path(
 
 
 def align(scores: Floats, words: Sequence[Sequence[str]], seconds: float) -> Aligned | None:
-    """Log-probabilities [T, 41] and the words' phones (``sentence_words``) -> their times; pauses
-    where they are, whether the text has them or not.  None where the clip is too short."""
+    """Times of the words' phones, given log-probabilities [T, 41] and ``sentence_words`` of the
+    text.
+
+    Pauses are placed where they occur, whether or not the text has them.
+    None where the clip is too short.
+    """
     said = [list(w) for w in words if list(w) != [PAUSE]]
     if not said:
         return None
@@ -225,7 +240,7 @@ def align(scores: Floats, words: Sequence[Sequence[str]], seconds: float) -> Ali
 
 
 def _with_ends(phones: list[Phone], seconds: float) -> list[Phone]:
-    """A pause first and last, of 10 ms where there is none, as all labels have."""
+    """Adds a 10 ms pause at either end that has none: every label begins and ends with one."""
     if phones[0].phone != PAUSE:
         phones = [Phone(PAUSE, STEP), *phones]
     if phones[-1].phone != PAUSE:
@@ -237,7 +252,7 @@ def _with_ends(phones: list[Phone], seconds: float) -> list[Phone]:
 
 
 class _Data:
-    """Clips with exact (or aligned) phones of several corpora."""
+    """Clips from several corpora, with exact or aligned phones."""
 
     def __init__(self, folders: Sequence[str | Path], split: str) -> None:
         self.parts = [
@@ -251,7 +266,7 @@ class _Data:
         return part[int(rng.integers(len(part)))]
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor]:
-        """features [B, T, 64], classes [B, T] (-1 beyond a clip)."""
+        """Features [B, T, 64] and classes [B, T]; classes are -1 past the end of a clip."""
         rows: list[tuple[Floats, NDArray[np.int64]]] = []
         while len(rows) < size:
             example = self.pick(rng)
@@ -269,7 +284,7 @@ class _Data:
 
 
 def classes_of(phones: Sequence[Phone], steps: int, stretch: float = 1.0) -> NDArray[np.int64]:
-    """The class of each step [steps] by its middle; -1 after the last phone."""
+    """The class at the middle of each step [steps]; -1 after the last phone."""
     ends = np.array([p.end for p in phones]) * stretch
     ids = np.array([_ID[p.phone.rstrip("012")] for p in phones] + [-1])
     return ids[np.searchsorted(ends, (np.arange(steps) + 0.5) * STEP)]
@@ -277,7 +292,7 @@ def classes_of(phones: Sequence[Phone], steps: int, stretch: float = 1.0) -> NDA
 
 @dataclass(frozen=True)
 class AlignerSettings(RunSettings):
-    """``exact``: corpora whose phones have times."""
+    """``exact``: corpora with phone times."""
 
     exact: tuple[str, ...] = ()
     steps: int = 3000
@@ -288,7 +303,7 @@ class AlignerSettings(RunSettings):
 
 
 class AlignerTrainer(Trainer[tuple[Tensor, Tensor]]):
-    """Cross-entropy of the phone of each step."""
+    """Trains with the cross-entropy of the phone of each step."""
 
     def __init__(self, s: AlignerSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
@@ -321,7 +336,7 @@ class AlignerTrainer(Trainer[tuple[Tensor, Tensor]]):
 
 
 def train(settings: AlignerSettings, out: str | Path, device: str = "cpu") -> Aligner:
-    """Trains, or resumes, an aligner in ``out``; writes ``aligner.safetensors`` at the end."""
+    """Trains or resumes an aligner in ``out``; writes ``aligner.safetensors`` at the end."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     trainer = AlignerTrainer(settings, arithmetic)
@@ -331,9 +346,11 @@ def train(settings: AlignerSettings, out: str | Path, device: str = "cpu") -> Al
 
 
 def border_errors(model: Aligner, folder: str | Path, split: str, limit: int) -> dict[str, Any]:
-    """How far the borders of phones that ``folder`` knows exactly are from those found by text and
-    sound: by speaker and in all, seconds at the median and the 90th percentile, and the share
-    within 20 ms."""
+    """Boundary errors of the aligner on a corpus with exact phone times.
+
+    By speaker and overall: the median and 90th percentile of the absolute error in seconds, and the
+    share of boundaries within 20 ms.
+    """
     by: dict[str, list[float]] = {}
     missed = 0
     examples = open_corpus(folder)["tts", split]
@@ -342,7 +359,7 @@ def border_errors(model: Aligner, folder: str | Path, split: str, limit: int) ->
         track = examples[i].track()
         exact = [p for p in track.phones if p.phone != PAUSE]
         words: list[list[str]] = [[]]
-        for p in track.phones:  # its pauses are not given away: as one word between the text's own
+        for p in track.phones:  # pauses are dropped: the aligner has to find them itself
             if p.phone == PAUSE:
                 words.append([])
             else:
@@ -380,8 +397,10 @@ def align_corpus(
     splits: Sequence[str],
     least: tuple[float, float] = (LEAST_SCORE, LEAST_WORD_SCORE),
 ) -> dict[str, Any]:
-    """Writes the tts shards of ``source`` with phones and words into ``out`` (audio is hard-linked);
-    the report: clips kept, and why the others were dropped."""
+    """Aligns the tts shards of ``source`` and writes them to ``out``; audio is hard-linked.
+
+    Returns a report: the clips kept, and the reasons why others were dropped.
+    """
     import os
 
     out.mkdir(parents=True, exist_ok=True)
@@ -428,7 +447,7 @@ def _aligned(
     scores: list[float],
     least: tuple[float, float],
 ) -> Track | None:
-    """A track with its phones, or None; each is looked at once."""
+    """The track with its phones, None where it was dropped. Each track is aligned once."""
     track = example.track(role)
     if track.offset not in done:
         done[track.offset] = found = _one(model, example, role, counts, scores, least)

@@ -24,15 +24,16 @@ from .schema import SPLITS
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-train corpus align", description="Phones in time for recordings with a text."
+        prog="uniaudio-train corpus align",
+        description="Forced alignment of recordings with their text.",
     )
     sub = parser.add_subparsers(dest="command", required=True)
-    p = sub.add_parser("train", help="train the aligner on corpora with exact times")
-    p.add_argument("--exact", nargs="+", required=True, help="corpora whose phones have times")
+    p = sub.add_parser("train", help="train the aligner on corpora with exact phone times")
+    p.add_argument("--exact", nargs="+", required=True, help="corpora with phone times")
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--steps", type=int, default=3000)
     p.add_argument("--batch", type=int, default=16)
-    p = sub.add_parser("test", help="errors of borders on a corpus with exact times")
+    p = sub.add_parser("test", help="measure boundary errors on a corpus with exact times")
     p.add_argument("corpus")
     p.add_argument("--aligner", required=True)
     p.add_argument("--split", default="test", choices=SPLITS)
@@ -48,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         default=(LEAST_SCORE, LEAST_WORD_SCORE),
         metavar=("CLIP", "WORD"),
-        help="log-probability of a clip's phones, and of its worst word, under which it is dropped; "
-        "lower for an aligner that has heard no real voices (default: %(default)s)",
+        help="minimum log-probability of a clip's phones, and of its worst word; clips below are "
+        "dropped; lower it for an aligner not trained on real voices (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
-"""What a corpus measures in, against what its labels say.
+"""Measures a corpus and compares it with its labels.
 
-One line per task and split; exit status 1 where a label is wrong.
+Prints one line per task and split. The exit status is 1 where a label is wrong.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Findings = dict[str, float]
 
 
 def voiced_cents(example: Example) -> np.ndarray:
-    """Distance in cents of the measured F0 from the contour of the notes, on every voiced frame
-    within notes.
+    """Deviation in cents of the measured F0 from the contour of the notes, on each voiced frame
+    within a note.
     """
     x = example.audio()
     f0, _ = f0_track(x, 55.0, 600.0)
@@ -38,7 +38,9 @@ def voiced_cents(example: Example) -> np.ndarray:
 
 
 def notes_within(example: Example, limit: float = 50.0) -> list[bool]:
-    """For each note: is the median F0 of its voiced frames within ``limit`` cents of its pitch?"""
+    """For each note, whether the median F0 of its voiced frames is within ``limit`` cents of its
+    pitch.
+    """
     f0, _ = f0_track(example.audio(), 55.0, 600.0)
     found = []
     for n in example.label.notes:
@@ -53,7 +55,7 @@ def notes_within(example: Example, limit: float = 50.0) -> list[bool]:
 
 
 def outside_equal(example: Example) -> bool:
-    """Is the source bit for bit the target before and after the edited span?"""
+    """Whether source and target are bit-identical outside the edited span."""
     edit = example.label.edit
     if edit is None:
         return False
@@ -65,7 +67,7 @@ def outside_equal(example: Example) -> bool:
 
 
 def event_db(example: Example) -> float:
-    """Level in dB of what an a_edit changed within its span, against what stays there."""
+    """Level in dB of the change within the span of an a_edit example, against the rest of it."""
     edit = example.label.edit
     assert edit is not None
     a, b = (example.pcm(r)[slice(*edit.target)].astype(np.float64) for r in ("source", "target"))
@@ -73,7 +75,7 @@ def event_db(example: Example) -> float:
 
 
 def _wrong(example: Example) -> str:
-    """What is wrong with an example's labels, "" when nothing is."""
+    """The first error found in an example's labels; "" where there is none."""
     label: Label = example.label
     roles = TASK_ROLES[label.task]
     if set(example.roles) != set(roles):
@@ -174,8 +176,8 @@ def _measure(task: str, examples: list[Example]) -> Findings:
 
 
 def _listen(examples: list[Example]) -> float:
-    """Word error rate of the targets by pocketsphinx: its grammar for the grammar's sentences,
-    nothing for others.
+    """Word error rate of the targets by pocketsphinx. Only sentences of the grammar are scored,
+    with the grammar as the language model.
     """
     from ..evaluate.judges import listener
     from ..evaluate.metrics import edit_errors, error_rate, words
@@ -192,7 +194,7 @@ def _listen(examples: list[Example]) -> float:
 
 def _remade(corpus: Corpus, name: str, entry: dict[str, Any], seed: int) -> bool:
     task, split, index = parse_name(name)
-    # the manifest rounds; a little less still ends after the shard's last example
+    # The manifest rounds the duration; slightly less still ends after the shard's last example.
     seconds = max(entry["seconds"] - 0.01, 0.01)
     with tempfile.TemporaryDirectory() as folder:
         make_shard(ShardSpec(task, split, index, seed, seconds), folder)
@@ -209,7 +211,7 @@ def _spread(examples: Examples, count: int) -> list[Example]:
 def check(
     corpus: Corpus, count: int, remake: int, listen: bool, say: Callable[[str], None] = print
 ) -> int:
-    """Measures ``count`` examples of each task and split; 0 when every label is right."""
+    """Measures ``count`` examples of each task and split; returns 0 where every label is right."""
     own = corpus.folder.is_dir()
     bad = 0
     for task, split in corpus:

@@ -1,5 +1,6 @@
-"""What is done to clean speech: noise at an exact SNR, rooms, and sums of int16 that are exact to
-the sample.
+"""Degradations of clean speech: noise at an exact signal-to-noise ratio, and room reverberation.
+
+Mixtures are sums of int16 samples, so that source minus target is exact.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ def to_pcm(samples: Floats) -> Pcm:
 
 
 def snr_db(target: Pcm, source: Pcm) -> float:
-    """Power of ``target`` over that of what else is in ``source``, dB, over the whole clip."""
+    """Signal-to-noise ratio in dB over the whole clip: ``target`` against ``source`` minus
+    ``target``.
+    """
     clean = target.astype(np.float64)
     rest = source.astype(np.float64) - clean
     return float(10 * np.log10((clean**2).sum() / max((rest**2).sum(), 1e-9)))
 
 
 def mix_at(target: Floats, other: Floats, snr: float) -> tuple[Pcm, Pcm]:
-    """(target, target + other) as int16, ``other`` scaled so that the SNR is ``snr`` dB; both
-    turned down alike where they would clip.
+    """(target, target + other) as int16, with ``other`` scaled to a signal-to-noise ratio of
+    ``snr`` dB.
 
-    The sum is of integers: source - target is the other sound, rounded once.
+    Where the sum would clip, both are attenuated equally.
+    Integers are added: source minus target is the other sound, rounded once.
     """
     gain = np.sqrt(
         (target.astype(np.float64) ** 2).sum() / max((other.astype(np.float64) ** 2).sum(), 1e-12)
@@ -53,14 +57,14 @@ def white(rng: np.random.Generator, count: int) -> Floats:
 
 
 def pink(rng: np.random.Generator, count: int) -> Floats:
-    """Power falls as 1/f above 20 Hz."""
+    """Pink noise [count]: power falls as 1/f above 20 Hz."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
     return np.fft.irfft(spectrum / np.sqrt(np.maximum(hz, 20.0)), count)
 
 
 def hum(rng: np.random.Generator, count: int) -> Floats:
-    """Mains: 50 or 60 Hz with harmonics of random strength, and a little hiss."""
+    """Mains hum [count]: 50 or 60 Hz, harmonics of random strength, and a little hiss."""
     t = np.arange(count) / SAMPLE_RATE
     base = float(rng.choice([50.0, 60.0]))
     x = sum(
@@ -71,7 +75,7 @@ def hum(rng: np.random.Generator, count: int) -> Floats:
 
 
 def babble(rng: np.random.Generator, count: int, voices: list[Floats]) -> Floats:
-    """All of ``voices`` at once, each looped from a random place."""
+    """All ``voices`` at once, each looped from a random position."""
     x = np.zeros(count)
     for v in voices:
         x += np.take(v, np.arange(count) + int(rng.integers(len(v))), mode="wrap")
@@ -79,14 +83,14 @@ def babble(rng: np.random.Generator, count: int, voices: list[Floats]) -> Floats
 
 
 def loop(rng: np.random.Generator, count: int, samples: Floats) -> Floats:
-    """``count`` samples of a clip from a random place, repeated where it is too short."""
+    """``count`` samples of a clip from a random position, repeated where the clip is shorter."""
     first = int(rng.integers(max(1, len(samples) - count + 1)))
     return np.take(samples, np.arange(count) + first, mode="wrap")
 
 
 @dataclass(frozen=True)
 class Response:
-    """Impulse response [R] whose direct sound is sample 0 at 1.0, and its label."""
+    """A room impulse response [R] and its label. The direct sound is sample 0, with amplitude 1."""
 
     taps: Floats
     room: Room
@@ -100,8 +104,9 @@ def _images(
     reflection: float,
     order: int,
 ) -> tuple[Floats, Floats]:
-    """Image sources of a box up to ``order`` reflections an axis (Allen & Berkley 1979): distances
-    in m and strengths.
+    """Image sources of a box up to ``order`` reflections per axis (Allen & Berkley 1979).
+
+    Returns their distances in m and their amplitudes.
     """
     k = np.arange(-order, order + 1)
     axes = []
@@ -116,10 +121,10 @@ def _images(
 
 
 def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
-    """A random box: image sources for the first 60 ms, then noise that decays as ``rt60`` (drawn
-    from 0.2 ..
+    """A room impulse response of a random box.
 
-    0.95 s) says.
+    The first 60 ms come from image sources. The tail is noise that decays with ``rt60`` seconds
+    (drawn from 0.2 to 0.95 s by default).
     """
     size = rng.uniform([3.0, 2.5, 2.3], [9.0, 7.0, 4.0])
     rt60 = float(rng.uniform(0.2, 0.95)) if rt60 is None else rt60
@@ -135,7 +140,7 @@ def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
     )
     reflection = float(np.sqrt(np.exp(-0.161 * volume / (surface * rt60))))  # Eyring
     far, strength = _images(rng, size, source, ear, reflection, 8)
-    late = far - distance  # m behind the direct sound
+    late = far - distance  # m farther than the direct sound
     mixing = int(0.06 * SAMPLE_RATE)
     count = int(1.1 * rt60 * SAMPLE_RATE) + mixing
     taps = np.zeros(count)
@@ -174,8 +179,9 @@ def room(rng: np.random.Generator, rt60: float | None = None) -> Response:
 
 
 def reverberate(target: Floats, response: Response) -> tuple[Pcm, Pcm]:
-    """(target, target in the room) as int16 of one length; the direct sounds coincide, both turned
-    down alike where one would clip.
+    """(target, target in the room) as int16, of equal length, with the direct sounds aligned.
+
+    Where one would clip, both are attenuated equally.
     """
     wet = fftconvolve(target, response.taps)[: len(target)]
     down = min(1.0, _PEAK / float(max(np.abs(wet).max(), np.abs(target).max())))
@@ -183,7 +189,10 @@ def reverberate(target: Floats, response: Response) -> tuple[Pcm, Pcm]:
 
 
 def decay_time(taps: Floats) -> float:
-    """RT60 in s of a response: Schroeder's backward integral, a line from -5 to -25 dB, tripled."""
+    """RT60 in seconds of an impulse response.
+
+    Schroeder backward integration, with a line fitted from -5 to -25 dB and extrapolated to -60 dB.
+    """
     energy = np.cumsum((taps**2)[::-1])[::-1]
     db = 10 * np.log10(energy / energy[0] + 1e-12)
     fit = np.flatnonzero((db < -5) & (db > -25))

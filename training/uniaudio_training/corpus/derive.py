@@ -1,20 +1,21 @@
-"""Pairs for the other tasks from recordings: what was said by real people stays the target.
+"""Derives paired data for other tasks from recordings. The target is always the real recording.
 
     uniaudio-train corpus derive data/aligned --sounds data/noises --tasks
     se=2,tse=1,sd=1,vc=2,i_tts=1,s_edit=1 --out data/derived
 
-=======  ==================================================================================================
-task     how
-=======  ==================================================================================================
-vc       the source is the recording in another throat (pitch and formants moved, timing kept)
-se       noise over it: real sounds, other readers at once, and the plain noises
-tse      another reader over it; another clip of the reader is the enrolment
-sd       it in a simulated room
-i_tts    the instruction says the pitch, pace and level that it measures
-s_edit   in the source, one or two of its words are another piece of the reader's speech
-=======  ==================================================================================================
+=======  =========================================================================================
+task     how the example is made
+=======  =========================================================================================
+vc       the source is the recording, pitch-shifted and formant-shifted, with the same timing
+se       noise is added: recorded sounds, babble, or synthetic noise
+tse      another speaker is added; another clip of the target speaker is the enrolment
+sd       a simulated room impulse response is applied
+i_tts    the instruction states the measured pitch, pace and level
+s_edit   one or two words of the source are replaced with other speech of the same speaker
+=======  =========================================================================================
 
-A shard comes from its seed alone, as in ``shards.py``; an example's split is that of its recording.
+As in ``shards.py``, a shard is a function of its name and the seed alone.
+An example belongs to the split of its recording.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ from .shards import MANIFEST
 from .speech import loud_level, set_level
 
 SHARD_SECONDS = 300.0
-WOMAN_HZ = 155.0  # a median F0 above it is called a woman's, as most are
-_LEAST, _MOST = 1.5, 16.0  # s of a recording that is used
-_FADE = 80  # samples over which spliced pieces meet
+WOMAN_HZ = 155.0  # a median F0 above this is described as a woman's voice
+_LEAST, _MOST = 1.5, 16.0  # s, lengths of the recordings that are used
+_FADE = 80  # samples of the cross-fade between spliced pieces
 Rng = np.random.Generator
 Floats = NDArray[np.floating]
 
 
 @dataclass
-class Bench:
-    """Recordings of one split by speaker, and sounds to lay over them."""
+class Material:
+    """The recordings of one split by speaker, and the sounds used as noise."""
 
     speech: Examples
     sounds: Sequence[Examples]
@@ -78,8 +79,11 @@ class Bench:
             raise CorpusError(f"no recordings of {_LEAST:g} to {_MOST:g} s")
 
     def draw(self, rng: Rng, speaker: str | None = None, not_this: str | None = None) -> Example:
-        """A recording, by speakers alike: of ``speaker``, or of anyone but ``not_this``.  Raises
-        CorpusError where there is no other speaker."""
+        """A random recording: speakers are drawn uniformly, then a clip of the speaker.
+
+        ``speaker`` fixes the speaker; ``not_this`` excludes one.
+        Raises CorpusError where there is no other speaker.
+        """
         if speaker is None:
             names = sorted(set(self.by) - {not_this})
             if not names:
@@ -89,12 +93,12 @@ class Bench:
         return self.speech[mine[int(rng.integers(len(mine)))]]
 
     def other_clip(self, rng: Rng, example: Example) -> Example:
-        """Another recording of the same speaker (the same one where there is no other)."""
+        """Another recording of the same speaker; the same one where there is no other."""
         mine = [i for i in self.by[example.track().speaker] if self.speech[i].id != example.id]
         return self.speech[mine[int(rng.integers(len(mine)))]] if mine else example
 
     def noise(self, rng: Rng, count: int, not_this: str) -> tuple[Floats, str, str]:
-        """``count`` samples of a noise, its kind and caption."""
+        """``count`` samples of noise, with its kind and caption."""
         kinds = ["sound"] * 4 * bool(self.sounds) + ["white", "pink", "hum"]
         kinds += ["babble"] * 2 * (len(self.by) > 1)
         kind = kinds[int(rng.integers(len(kinds)))]
@@ -115,16 +119,18 @@ class Bench:
         return plain[kind](rng, count), kind, ""
 
 
-def taken(example: Example, pcm: NDArray[np.int16] | None = None) -> Take:
-    """A recording as a take, its sound replaced by ``pcm``."""
+def as_take(example: Example, pcm: NDArray[np.int16] | None = None) -> Take:
+    """The recording as a stored track, its samples replaced with ``pcm`` where given."""
     track = example.track()
     pcm = example.pcm() if pcm is None else pcm
     return Take(np.asarray(pcm, np.int16), track.text, track.speaker, track.phones, track.words)
 
 
-def another_throat(samples: Floats, factor: float) -> NDArray[np.float32]:
-    """Pitch and formants times ``factor``, timing and length kept: played faster, then stretched by
-    overlapped windows that are laid where they fit best."""
+def shifted_voice(samples: Floats, factor: float) -> NDArray[np.float32]:
+    """Multiplies pitch and formants by ``factor``; keeps timing and length.
+
+    The clip is resampled, then time-stretched by waveform-similarity overlap-add (WSOLA).
+    """
     fast = soxr.resample(np.asarray(samples, np.float64), SAMPLE_RATE * factor, SAMPLE_RATE)
     window, hop, reach = 640, 320, 160
     hann = np.hanning(window + 1)[:window]
@@ -145,57 +151,61 @@ def another_throat(samples: Floats, factor: float) -> NDArray[np.float32]:
     return np.pad(out, (0, len(samples) - len(out))).astype(np.float32)
 
 
-def vc(rng: Rng, bench: Bench) -> Draft:
-    example = bench.draw(rng)
+def vc(rng: Rng, material: Material) -> Draft:
+    example = material.draw(rng)
     factor = float(rng.uniform(1.1, 1.3)) ** (1 if rng.random() < 0.5 else -1)
     level = loud_level(example.audio())
-    source = to_pcm(set_level(another_throat(example.audio(), factor), level))
-    said = replace(taken(example, source), speaker="")
+    source = to_pcm(set_level(shifted_voice(example.audio(), factor), level))
+    said = replace(as_take(example, source), speaker="")
     return Draft(
-        {"target": taken(example), "source": said, "prompt": taken(bench.other_clip(rng, example))}
+        {
+            "target": as_take(example),
+            "source": said,
+            "prompt": as_take(material.other_clip(rng, example)),
+        }
     )
 
 
-def se(rng: Rng, bench: Bench) -> Draft:
-    example = bench.draw(rng)
+def se(rng: Rng, material: Material) -> Draft:
+    example = material.draw(rng)
     samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
-    other, kind, caption = bench.noise(rng, len(samples), example.track().speaker)
+    other, kind, caption = material.noise(rng, len(samples), example.track().speaker)
     clean, noisy = degrade.mix_at(samples, other, float(rng.uniform(-5, 20)))
     label = Noise(kind, round(degrade.snr_db(clean, noisy), 3), caption)
     return Draft(
-        {"target": taken(example, clean), "source": taken(example, noisy)}, {"noise": label}
+        {"target": as_take(example, clean), "source": as_take(example, noisy)}, {"noise": label}
     )
 
 
-def tse(rng: Rng, bench: Bench) -> Draft:
-    example = bench.draw(rng)
+def tse(rng: Rng, material: Material) -> Draft:
+    example = material.draw(rng)
     who = example.track().speaker
-    other = bench.draw(rng, not_this=who)
+    other = material.draw(rng, not_this=who)
     over = degrade.loop(rng, len(example.pcm()), other.audio())
     samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
     clean, mixed = degrade.mix_at(samples, over, float(rng.uniform(-5, 5)))
     label = Interferer(other.track().speaker, round(degrade.snr_db(clean, mixed), 3))
     takes = {
-        "target": taken(example, clean),
-        "source": taken(example, mixed),
-        "prompt": taken(bench.other_clip(rng, example)),
+        "target": as_take(example, clean),
+        "source": as_take(example, mixed),
+        "prompt": as_take(material.other_clip(rng, example)),
     }
     return Draft(takes, {"interferer": label})
 
 
-def sd(rng: Rng, bench: Bench) -> Draft:
-    example = bench.draw(rng)
+def sd(rng: Rng, material: Material) -> Draft:
+    example = material.draw(rng)
     response = degrade.room(rng)
     samples = set_level(example.audio(), float(rng.uniform(-32, -18)))
     dry, wet = degrade.reverberate(samples, response)
-    takes = {"target": taken(example, dry), "source": taken(example, wet)}
+    takes = {"target": as_take(example, dry), "source": as_take(example, wet)}
     return Draft(takes, {"room": response.room})
 
 
-def i_tts(rng: Rng, bench: Bench) -> Draft:
-    """Raises CorpusError where a hundred recordings lie between the bins or have no phones."""
+def i_tts(rng: Rng, material: Material) -> Draft:
+    """Raises CorpusError after 100 draws that lie between the bins or have no phones."""
     for _ in range(100):
-        example = bench.draw(rng)
+        example = material.draw(rng)
         if not example.track().phones:
             continue
         samples = set_level(
@@ -213,20 +223,20 @@ def i_tts(rng: Rng, bench: Bench) -> Draft:
             )
             caption = wordings.instruction(rng, voice, f0, speed, gain)
             return Draft(
-                {"target": taken(example, to_pcm(samples))},
+                {"target": as_take(example, to_pcm(samples))},
                 {"caption": caption, "instruction": label},
             )
     raise CorpusError(
-        "i_tts needs recordings with phones in time; align them: uniaudio-train corpus align"
+        "i_tts needs recordings with phone times; align them: uniaudio-train corpus align"
     )
 
 
-def s_edit(rng: Rng, bench: Bench) -> Draft:
-    """Raises CorpusError where a hundred recordings have no words in time."""
+def s_edit(rng: Rng, material: Material) -> Draft:
+    """Raises CorpusError after 100 draws without word times."""
     for _ in range(100):
-        example = bench.draw(rng)
+        example = material.draw(rng)
         words = example.track().words
-        donor = bench.other_clip(rng, example)
+        donor = material.other_clip(rng, example)
         theirs = donor.track().words
         if len(words) < 4 or len(theirs) < 4 or donor.id == example.id:
             continue
@@ -254,13 +264,13 @@ def s_edit(rng: Rng, bench: Bench) -> Draft:
         added = " ".join(w.word for w in words[i : i + count])
         edit = Edit("replace", Span(begin, begin + len(inner)), Span(begin, end), removed, added)
         said = Take(source, "", example.track().speaker)
-        return Draft({"target": taken(example), "source": said}, {"edit": edit})
+        return Draft({"target": as_take(example), "source": said}, {"edit": edit})
     raise CorpusError(
-        "s_edit needs recordings with words in time; align them: uniaudio-train corpus align"
+        "s_edit needs recordings with word times; align them: uniaudio-train corpus align"
     )
 
 
-TASKS: dict[str, Callable[[Rng, Bench], Draft]] = {
+TASKS: dict[str, Callable[[Rng, Material], Draft]] = {
     "vc": vc,
     "se": se,
     "tse": tse,
@@ -271,9 +281,9 @@ TASKS: dict[str, Callable[[Rng, Bench], Draft]] = {
 
 
 def draw_shard(
-    bench: Bench, task: str, split: str, index: int, seed: int
+    material: Material, task: str, split: str, index: int, seed: int
 ) -> tuple[NDArray[np.int16], list[Label]]:
-    """A shard of ``SHARD_SECONDS`` of target from its place and seed."""
+    """A shard with ``SHARD_SECONDS`` of target audio, as a function of its index and the seed."""
     key = (seed, zlib.crc32(task.encode()), SPLITS.index(split), index)
     rng = np.random.default_rng(np.random.SeedSequence(key))
     name = f"{task}-{split}-{index:04d}"
@@ -281,7 +291,7 @@ def draw_shard(
     labels: list[Label] = []
     total, wanted = 0, 0
     while wanted < SHARD_SECONDS * SAMPLE_RATE:
-        draft = TASKS[task](rng, bench)
+        draft = TASKS[task](rng, material)
         tracks = {}
         for role, take in draft.takes.items():
             tracks[role] = Track(
@@ -302,21 +312,24 @@ def derive(
     splits: Sequence[str],
     seed: int,
 ) -> None:
-    """Makes the shards that are not there: ``hours`` of train for each task, a twentieth of each
-    other split, at least a shard."""
+    """Makes the missing shards: ``hours`` of train per task, and a twentieth of that per other
+    split.
+
+    Every split gets at least one shard.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for split in splits:
         if ("tts", split) not in list(speech):
             continue
         groups = [c["t2s", split] for c in sounds if ("t2s", split) in list(c)]
-        bench = Bench(speech["tts", split], groups)
+        material = Material(speech["tts", split], groups)
         for task, wanted in hours.items():
             share = wanted if split == "train" else wanted / 20
             for index in range(max(1, math.ceil(share * 3600 / SHARD_SECONDS - 1e-9))):
                 path = out / f"{task}-{split}-{index:04d}.jsonl"
                 if path.exists():
                     continue
-                pcm, labels = draw_shard(bench, task, split, index, seed)
+                pcm, labels = draw_shard(material, task, split, index, seed)
                 part = path.with_name(f".{path.name}.{os.getpid()}")
                 with part.open("wb") as f:
                     np.save(f, pcm)
@@ -336,15 +349,20 @@ def derive(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-train corpus derive", description="Pairs for other tasks from recordings."
+        prog="uniaudio-train corpus derive",
+        description="Derive paired data for other tasks from recordings.",
     )
     parser.add_argument(
-        "speech", type=Path, help="tts shards of recordings, aligned for i_tts and s_edit"
+        "speech", type=Path, help="tts shards of recordings; i_tts and s_edit need them aligned"
     )
     parser.add_argument(
-        "--sounds", nargs="*", default=[], type=Path, help="corpora with t2s: noises"
+        "--sounds",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="corpora with t2s examples, used as noise",
     )
-    parser.add_argument("--tasks", default="se=1", help="TASK=HOURS, separated by commas")
+    parser.add_argument("--tasks", default="se=1", help="TASK=HOURS, comma-separated")
     parser.add_argument("--splits", default=",".join(SPLITS))
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)

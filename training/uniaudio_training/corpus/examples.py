@@ -1,8 +1,8 @@
-"""``python -m uniaudio_training.corpus.examples``: the files of ``examples/`` that the engine's
-helps use, from the corpus' code alone.
+"""``python -m uniaudio_training.corpus.examples`` writes the files of ``examples/`` that the
+engine's help texts refer to, from the corpus code alone.
 
-Every clip is a track of a test shard that ``ShardSpec(task, "test", 0, seed=0)`` draws: no voice,
-sentence or seed of it was trained on.
+Every clip is a track of the test shard ``ShardSpec(task, "test", 0, seed=0)``. No voice, sentence
+or seed of it was used in training.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ OWN = ("uniaudio_training",)
 
 @dataclass(frozen=True)
 class Clip:
-    """Track ``role`` of example ``index`` of the task's first test shard; ``what`` it is, for the
-    table.
+    """A track of an example in the task's first test shard.
+
+    ``role`` and ``index`` select it; ``what`` describes it in the table.
     """
 
     task: str
@@ -62,7 +63,9 @@ def _hall(label: Label) -> str:
 def _rain(label: Label) -> str:
     assert label.edit is not None
     begin, end = (t / SAMPLE_RATE for t in label.edit.source)
-    return f"rain; the corpus' instruction for it is “{label.caption}”, from {begin:.2f} to {end:.2f} s"
+    return (
+        f"rain; its instruction in the corpus is “{label.caption}”, from {begin:.2f} to {end:.2f} s"
+    )
 
 
 def _sentence(label: Label) -> str:
@@ -72,7 +75,7 @@ def _sentence(label: Label) -> str:
 
 
 def _song(label: Label) -> str:
-    return f"notes and words of “{label.tracks['target'].text}”, lengths to the half beat"
+    return f"notes and words of “{label.tracks['target'].text}”, lengths rounded to half beats"
 
 
 CLIPS = {
@@ -87,13 +90,12 @@ CLIPS = {
     "sentence.flac": Clip("s_edit", 15, "source", _sentence),
 }
 SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
-TEMPO = 132  # beats a minute; one of the corpus'
+TEMPO = 132  # beats per minute; one of the tempi of the corpus
 SCRIPTS = {
-    "play_stream.py": (
-        "speaks a text while it is made, as an app that plays it would: every chunk with the time "
-        "at which it came"
+    "play_stream.py": "plays speech while it is generated, and prints when each chunk arrives",
+    "convert_folder.py": (
+        "converts every recording of a folder to another voice, several at a time"
     ),
-    "convert_folder.py": "says every recording of a folder in another voice, several at once",
 }
 
 
@@ -103,7 +105,7 @@ def _shard(task: str) -> tuple[NDArray[np.int16], list[Label]]:
 
 
 def draw(clip: Clip) -> tuple[NDArray[np.int16], Label]:
-    """int16 samples [N] at 16 kHz, and the label of the example that they are of."""
+    """int16 samples [N] at 16 kHz, and the label of their example."""
     pcm, labels = _shard(clip.task)
     label = labels[clip.index]
     track = label.tracks[clip.role]
@@ -111,7 +113,7 @@ def draw(clip: Clip) -> tuple[NDArray[np.int16], Label]:
 
 
 def song_notes() -> list[tuple[int, float, str]]:
-    """(MIDI pitch, beats, word or "-") of the song."""
+    """The notes of the song: (MIDI pitch, beats, word or "-")."""
     label = _shard(SONG.task)[1][SONG.index]
     beat = 60 / label.parameters["tempo"]
     return [(n.pitch, max(0.5, round(2 * n.duration / beat) / 2), n.lyric) for n in label.notes]
@@ -130,7 +132,7 @@ def song_text() -> str:
 
 
 def song_musicxml() -> str:
-    """The same as one unmeasured bar of MusicXML; a word stands whole on its first note."""
+    """The song as MusicXML, in one unmeasured bar. The whole word is on its first note."""
     notes = []
     for pitch, beats, word in song_notes():
         step = _STEPS[pitch % 12]
@@ -151,7 +153,7 @@ def song_musicxml() -> str:
 
 
 def readme() -> str:
-    """The table of the folder."""
+    """The README of the examples folder, with a table of its files."""
     rows = []
     for name, clip in {**CLIPS, "song.txt": SONG, "song.musicxml": SONG}.items():
         pcm, label = draw(clip)
@@ -164,19 +166,18 @@ def readme() -> str:
     ]
     scripts = [f"- `{name}` {what}." for name, what in SCRIPTS.items()]
     return (
-        "# Examples\n\nThe files that `uniaudio COMMAND --help` uses; `uniaudio examples` copies "
-        "them into `./examples`.\n\n"
-        "All sound is synthetic, 16 kHz mono, and drawn by the corpus' own code from its test "
-        "split (voices, sentences and seeds that are\n"
-        "in no training). `python -m uniaudio_training.corpus.examples --out examples` makes it "
-        "again, and this page with it; shard\n"
-        '`TASK-test-0000` below is `ShardSpec(TASK, "test", 0, seed=0)` of '
-        "`uniaudio_training/corpus/shards.py`.\n\n"
-        "| file | what it is | drawn as | made from |\n|---|---|---|---|\n"
+        "# Examples\n\nThe files used in the examples of `uniaudio COMMAND --help`. `uniaudio "
+        "examples` copies them into\n`./examples`.\n\n"
+        "All sound is synthetic, 16 kHz mono, made by the corpus code from its test split: its "
+        "voices,\nsentences and seeds are not used in training. Shard `TASK-test-0000` below is\n"
+        '`ShardSpec(TASK, "test", 0, seed=0)` of `uniaudio_training/corpus/shards.py`.\n'
+        "`python -m uniaudio_training.corpus.examples --out examples` makes the files and this "
+        "page.\n\n"
+        "| file | contents | track | made from |\n|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nLicences of what they are made from:\n\n"
+        + "\n\nLicences of the sources:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n\nTwo programs that use the public API only, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Make the files of examples/ again.",
         epilog="example: python -m uniaudio_training.corpus.examples --out examples",
     )
-    parser.add_argument("--out", required=True, type=Path, help="their folder")
+    parser.add_argument("--out", required=True, type=Path, help="target folder")
     out: Path = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, clip in CLIPS.items():

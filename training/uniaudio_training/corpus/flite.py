@@ -1,6 +1,6 @@
-"""Flite in process: speech with exact phone times.
+"""Flite in process: synthetic speech with exact phone times.
 
-The base voices are CMU's (free to redistribute); Debian packages them as ``flite`` / ``libflite1``.
+The base voices are CMU's, free to redistribute. Debian packages them as ``flite`` / ``libflite1``.
 Only the corpus needs flite; the engine never does.
 """
 
@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-VOICES = ("slt", "rms", "awb", "kal16")  # 16 kHz; kal is 8 kHz and awb_time speaks times only
+# The voices at 16 kHz. Left out: kal (8 kHz) and awb_time (speaks only the time).
+VOICES = ("slt", "rms", "awb", "kal16")
 SAMPLE_RATE = 16000
 
 
@@ -33,11 +34,11 @@ class _Voice(C.Structure):
 
 @dataclass(frozen=True)
 class Segment:
-    """A phone with its stress digit on vowels ("ah1"), its end in seconds, and the word that it
-    belongs to ("" in pauses).
+    """A phone (vowels with their stress digit, "ah1"), its end in seconds, and its word ("" in a
+    pause).
 
-    ``begins``: "word" on the first phone of a word, "syllable" on the first of its other syllables,
-    else "".
+    ``begins`` is "word" on the first phone of a word, "syllable" on the first phone of each later
+    syllable, else "".
     """
 
     phone: str
@@ -50,7 +51,7 @@ VOWELS = frozenset("aa ae ah ao aw ax axr ay eh er ey ih iy ow oy uh uw".split()
 
 
 class Flite:
-    """One flite per process.  Not thread-safe: flite keeps its voice parameters in globals."""
+    """The flite library, one per process. Not thread-safe: flite has global parameters."""
 
     def __init__(self) -> None:
         p = C.c_void_p
@@ -102,11 +103,12 @@ class Flite:
         stretch: float = 1.0,
         noise_seed: int | None = None,
     ) -> tuple[np.ndarray, list[Segment]]:
-        """Speaks ``text`` -> (float32 samples [N] at 16 kHz, its segments).
+        """Synthesises ``text``; returns float32 samples [N] at 16 kHz and their segments.
 
-        ``f0`` Hz is the mean of the intonation (``rms`` ignores it); ``stretch`` multiplies
-        durations. ``noise_seed`` makes the samples a function of the arguments: flite's excitation
-        comes from libc's rand(), wherever that stands otherwise.
+        ``f0`` is the mean of the intonation in Hz (``rms`` ignores it). ``stretch`` multiplies
+        durations.
+        ``noise_seed`` makes the samples a function of the arguments alone. Without it flite's
+        excitation depends on the state of libc's ``rand()``.
         """
         if noise_seed is not None:
             self._srand(noise_seed)

@@ -1,9 +1,9 @@
-"""Several corpora as one folder of shards, as the LM's tokens want it.
+"""Joins several corpora into one folder of shards.
 
     uniaudio-train corpus join data/aligned data/derived data/kokoro data/procedural --out data/all
 
-Audio is linked, not copied; shards and examples get new numbers, and the manifest names the sources
-of all with their licences.
+Audio is hard-linked, not copied. Shards and examples are renumbered.
+The manifest lists all sources with their licences.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from .shards import MANIFEST, parse_name
 
 
 def join(folders: Sequence[Path], out: Path) -> dict[str, int]:
-    """Shards by task.  Raises CorpusError where ``out`` has shards or a folder has none."""
+    """Joins ``folders`` into ``out``; returns the number of shards per task.
+
+    Raises CorpusError where ``out`` already has shards or a folder has none.
+    """
     if out.is_dir() and list(out.glob("*-*.jsonl")):
-        raise CorpusError(f"{out}: has shards already; use another folder")
+        raise CorpusError(f"{out}: already has shards; use another folder")
     out.mkdir(parents=True, exist_ok=True)
     counts: Counter[tuple[str, str]] = Counter()
     sources: dict[str, Any] = {}
@@ -58,7 +61,8 @@ def join(folders: Sequence[Path], out: Path) -> dict[str, int]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="uniaudio-train corpus join", description="Several corpora as one folder of shards."
+        prog="uniaudio-train corpus join",
+        description="Join several corpora into one folder of shards.",
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", required=True, type=Path)

@@ -1,5 +1,5 @@
-"""``uniaudio-train corpus``: ``make`` the procedural corpus, ``check`` one by measuring it, ``show``
-examples as WAV and PNG.
+"""``uniaudio-train corpus``: ``make`` the procedural corpus, ``check`` a corpus against its labels,
+``show`` examples as WAV and PNG files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EXAMPLE = "uniaudio-train corpus make --tasks tts=3,vc=2,se=1.5 --out data/corpu
 
 
 def _hours(text: str, default: float) -> dict[str, float]:
-    """``tts=3,vc`` -> hours of train of each task."""
+    """Parses ``tts=3,vc`` into hours of train per task."""
     hours: dict[str, float] = {}
     for part in text.split(","):
         task, given, number = part.partition("=")
@@ -53,9 +53,10 @@ def _hours(text: str, default: float) -> dict[str, float]:
 
 
 def plan(hours: dict[str, float], splits: tuple[str, ...], seed: int) -> list[ShardSpec]:
-    """The shards that make these hours.
+    """The shards needed for these hours.
 
-    More hours only add to them. Of less than a shard of train, all splits get that part of theirs.
+    More hours only add shards. Where train is less than one shard, the shards of all splits are
+    shortened by the same factor.
     """
     specs = []
     for task, wanted in hours.items():
@@ -69,11 +70,11 @@ def plan(hours: dict[str, float], splits: tuple[str, ...], seed: int) -> list[Sh
 
 
 def _quiet_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
 
 
 def _clear_parts(folder: Path) -> None:
-    """Removes what a killed run left half written."""
+    """Removes the partly written files of a killed run."""
     for path in folder.glob(".*"):
         found = re.fullmatch(
             r"\.(?:manifest|[a-z0-9_]+-(?:train|valid|test)-\d+)\.(?:json|jsonl|npy)\.(\d+)",
@@ -86,9 +87,9 @@ def _clear_parts(folder: Path) -> None:
 def make(
     folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True
 ) -> None:
-    """Makes the shards that are missing or too short, in ``workers`` processes, and the manifest.
+    """Makes the missing or too short shards in ``workers`` processes, then writes the manifest.
 
-    Raises RuntimeError, before it makes anything, if a program or a package is missing.
+    Raises RuntimeError, before any work, where a required program or package is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = read_manifest(folder)
@@ -108,9 +109,9 @@ def make(
         )
     _clear_parts(folder)
     sources.require({s.task for s in specs})
-    shards = write_manifest(folder, seed)["shards"]  # the seed is on record before any shard is
+    shards = write_manifest(folder, seed)["shards"]  # records the seed before any shard is written
     short = [s for s in specs if s.name in shards and shards[s.name]["seconds"] < s.wanted - 0.01]
-    for spec in short:  # the beginning of what is wanted now
+    for spec in short:  # shorter than wanted now; the new shard begins with the same samples
         (folder / f"{spec.name}.jsonl").unlink()
     if short:
         write_manifest(folder, seed)
@@ -141,13 +142,13 @@ def _is_shard(name: str) -> bool:
     return True
 
 
-# Commands with a parser of their own, each the ``main`` of its module.
+# Commands with their own parser: the ``main`` of a module.
 _ELSEWHERE = {
-    "public": (".public", "public corpora as shards, by recipe"),
-    "teach": (".teacher", "speech by a text-to-speech model, with the times of its phones"),
-    "derive": (".derive", "pairs for other tasks from recordings"),
-    "join": (".join", "several corpora as one folder of shards"),
-    "align": (".align_command", "phones in time for recordings with a text"),
+    "public": (".public", "convert public corpora to shards"),
+    "teach": (".teacher", "synthesise speech with a text-to-speech model, with phone times"),
+    "derive": (".derive", "derive paired data for other tasks from recordings"),
+    "join": (".join", "join several corpora into one folder of shards"),
+    "align": (".align_command", "forced alignment of recordings with their text"),
 }
 
 
@@ -164,47 +165,49 @@ def main(argv: list[str] | None = None) -> int:
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser(
         "make",
-        help="make shards (those that are there are kept)",
+        help="make shards; existing ones are kept",
         description=(
-            "Makes train, valid and test shards of each task; a run that was stopped "
-            "resumes where it was."
+            "Makes train, valid and test shards of each task. A stopped run "
+            "resumes where it stopped."
         ),
         epilog=f"example: {EXAMPLE}",
     )
     p.add_argument(
         "--tasks",
         default=",".join(TASKS),
-        help="tasks, each with its own hours where =HOURS follows (default: all eleven)",
+        help="tasks, comma-separated, each with optional =HOURS (default: all eleven)",
     )
     p.add_argument(
         "--hours",
         type=float,
         default=1.0,
         help=(
-            "hours of train for each task without hours of its own; valid and test get a "
+            "hours of train for each task without =HOURS; valid and test get a "
             "twentieth each (default: %(default)s)"
         ),
     )
-    p.add_argument("--splits", default=",".join(SPLITS), help="only these (default: %(default)s)")
+    p.add_argument(
+        "--splits", default=",".join(SPLITS), help="splits to make (default: %(default)s)"
+    )
     p.add_argument("--out", required=True, type=Path, help="folder of the shards")
     p.add_argument(
-        "--seed", type=int, default=0, help="another seed, another corpus (default: %(default)s)"
+        "--seed", type=int, default=0, help="random seed of the corpus (default: %(default)s)"
     )
     p.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; the shards do not depend on it (default: %(default)s)",
+        help="worker processes; the shards do not depend on it (default: %(default)s)",
     )
     p = sub.add_parser(
         "check",
-        help="measure a corpus against its labels",
+        help="measure a corpus and compare it with its labels",
         epilog="example: uniaudio-train corpus check data/corpus --examples 20 --remake 2",
     )
     p.add_argument(
         "corpus",
         type=Path,
-        help="folder of shards, or a manifest of recordings (checked for errors only)",
+        help="folder of shards, or a manifest of recordings, which is only checked for errors",
     )
     p.add_argument(
         "--examples",
@@ -217,12 +220,12 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="make N shards of each task again and compare them bit for bit (default: %(default)s)",
+        help="remake N shards of each task and compare them bit for bit (default: %(default)s)",
     )
     p.add_argument(
         "--listen",
         action="store_true",
-        help="word errors of the speech too (needs the evaluate extra)",
+        help="also measure the word error rate of the speech (needs the evaluate extra)",
     )
     p = sub.add_parser(
         "show",

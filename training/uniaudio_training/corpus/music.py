@@ -1,5 +1,5 @@
-"""Music of the corpus: random-walk melodies, chords and drums, played by FluidR3_GM (MIT) through
-tinysoundfont.
+"""Music of the corpus: random-walk melodies, chords and drums, rendered with the FluidR3_GM
+SoundFont (MIT) through tinysoundfont.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Music:
 
 
 def require_tinysoundfont() -> None:
-    """Raises RuntimeError unless the package that plays instruments is installed."""
+    """Raises RuntimeError unless tinysoundfont is installed."""
     if importlib.util.find_spec("tinysoundfont") is None:
         raise RuntimeError(
             "music needs tinysoundfont; install it: pip install --no-deps tinysoundfont"
@@ -57,7 +57,7 @@ def require_tinysoundfont() -> None:
 
 
 def require_soundfont() -> None:
-    """Raises RuntimeError unless the instruments' samples are installed."""
+    """Raises RuntimeError unless the SoundFont is installed."""
     if not SOUNDFONT.exists():
         raise RuntimeError(
             f"music needs {SOUNDFONT.name}; install it (Debian: apt-get install fluid-soundfont-gm)"
@@ -75,7 +75,7 @@ def _synth() -> Any:
 
 
 def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
-    """One piece of 4 to 8 s (or ``seconds``)."""
+    """One piece of 4 to 8 s, or of ``seconds``."""
     seconds = seconds or float(rng.uniform(4, 8))
     names = list(INSTRUMENTS)
     lead = names[int(rng.integers(len(names)))]
@@ -143,7 +143,8 @@ def make(rng: np.random.Generator, seconds: float | None = None) -> Music:
         )
     x = np.concatenate(out) if out else np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     synth.sounds_off()
-    synth.generate(SAMPLE_RATE * 3)  # let the voices die: the next clip must not depend on this one
+    # Let all notes decay: the next clip must not depend on this one.
+    synth.generate(SAMPLE_RATE * 3)
     level = 10 ** (rng.uniform(-26, -16) / 20)
     x = x * min(
         level / (float(np.sqrt((x**2).mean())) + 1e-9), 0.95 / (float(np.abs(x).max()) + 1e-9)

@@ -1,8 +1,7 @@
-"""F0 by normalised cross-correlation: plain, vectorised, good for the corpus' clean voices and for
-judging them.
+"""F0 by normalised cross-correlation, vectorised, for clean voices.
 
-Accuracy on clean harmonic sounds is a cent or two (parabolic peak); it is no tracker for noisy
-recordings.
+Its error on clean harmonic sounds is one or two cents (parabolic interpolation of the peak).
+It is not robust to noise.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ Floats = NDArray[np.floating]
 def f0_track(
     samples: Floats, low: float = 60.0, high: float = 500.0, hop: int = HOP
 ) -> tuple[Floats, Floats]:
-    """Samples [N] at 16 kHz -> (F0 in Hz [T], 0 where unvoiced; strength 0..1 [T]); frame t is
-    centred on sample t * hop.
+    """Samples [N] at 16 kHz -> F0 in Hz [T], 0 where unvoiced, and strength [T] from 0 to 1.
 
-    The shortest lag whose correlation comes within 0.03 of the best is taken, so that octaves below
-    do not win.
+    Frame t is centred on sample t * hop. The shortest lag whose correlation is within 0.03 of the
+    best is chosen, which avoids octave errors downwards.
     """
     shortest, longest = int(SAMPLE_RATE / high), int(SAMPLE_RATE / low) + 2
     window = int(min(2.2 * longest, 640))  # integration length
@@ -60,7 +58,7 @@ def f0_track(
 
 
 def cents(f0: Floats, reference: Floats | float) -> Floats:
-    """Signed distance in hundredths of a semitone."""
+    """Signed interval from ``reference`` to ``f0`` in cents (hundredths of a semitone)."""
     return 1200.0 * np.log2(np.asarray(f0) / reference)
 
 

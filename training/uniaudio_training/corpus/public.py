@@ -1,13 +1,14 @@
-"""Public corpora as shards: recipes that know how each corpus lays out its files, its licence and
-its speakers.
+"""Converts public corpora to shards.
 
     uniaudio-train corpus public librispeech LibriSpeech --out data/real
 
-A recipe yields clips (an audio file, its text, its speaker); :func:`convert` makes shards of them
-in the corpus' own format (``shards.py``), one level for all, silence at the ends cut to
-``EDGE_SECONDS``, and counts what it drops and why.  A clip belongs to the split of its speaker, so
-that no speaker is heard in training and judged by, unless a corpus has one speaker: then by clip.
-Text is kept as the corpus has it; ``align.py`` finds the phones' times.
+A recipe knows the file layout, licence and speakers of one corpus. It yields clips: an audio file,
+its text and its speaker. :func:`convert` writes them as shards in the corpus format
+(``shards.py``): levels are normalised, silence at the ends is trimmed to ``EDGE_SECONDS``, and
+dropped clips are counted by reason.
+
+The splits are disjoint by speaker. Only a corpus with a single speaker is split by clip.
+The text stays as it is in the corpus. ``align.py`` adds the phone times.
 """
 
 from __future__ import annotations
@@ -35,18 +36,21 @@ from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Track
 from .shards import MANIFEST, SHARD_SECONDS, parse_name
 from .speech import loud_level, set_level
 
-LEVEL_DB = -23.0  # RMS of the loud parts of a clip, dB of full scale
-EDGE_SECONDS = 0.25  # silence kept before and after
-QUIET_DB = -40.0  # under the loud parts: silence
-_HOP = 160  # samples of a level's frame
-SECONDS = (0.4, 35.0)  # a clip's length, silence cut
-CLIPPED_SHARE = 5e-4  # of samples at full scale, above which a recording is clipped
+LEVEL_DB = -23.0  # dBFS, RMS of the loud parts of a clip
+EDGE_SECONDS = 0.25  # silence kept at either end
+QUIET_DB = -40.0  # relative to the loud parts; below this is silence
+_HOP = 160  # samples per level frame
+SECONDS = (0.4, 35.0)  # allowed length of a trimmed clip
+CLIPPED_SHARE = 5e-4  # a recording with a larger share of samples at full scale is clipped
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording of a corpus.  ``path`` is any file that soundfile reads; ``split`` empty: by
-    the speaker; ``task`` is t2s for sounds, whose ``text`` is a caption."""
+    """One recording of a corpus.
+
+    ``path`` is any file that soundfile reads. An empty ``split`` means: by the speaker.
+    ``task`` is t2s for sounds, whose ``text`` is a caption.
+    """
 
     id: str
     path: Path
@@ -58,7 +62,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to read one corpus: where its clips are, and what its licence asks for."""
+    """How to read one corpus: its clips, its licence and its attribution."""
 
     read: Callable[[Path], Iterable[Clip]]
     licence: str
@@ -68,7 +72,7 @@ class Recipe:
 
 
 def _sentence(text: str) -> str:
-    """Text in capitals without punctuation as a sentence."""
+    """Turns upper-case text without punctuation into a sentence."""
     text = " ".join(text.split())
     return text.capitalize() if text.isupper() else text
 
@@ -80,7 +84,9 @@ def _need(paths: list[Path], folder: Path, what: str) -> list[Path]:
 
 
 def librispeech(folder: Path) -> Iterator[Clip]:
-    """``<set>/<reader>/<chapter>/<reader>-<chapter>-<n>.flac`` with ``*.trans.txt`` beside them."""
+    """``<set>/<reader>/<chapter>/<reader>-<chapter>-<n>.flac`` and ``*.trans.txt`` in the same
+    folder.
+    """
     for script in _need(list(folder.rglob("*.trans.txt")), folder, "*.trans.txt beside *.flac"):
         for line in script.read_text(encoding="utf-8").splitlines():
             name, _, text = line.partition(" ")
@@ -90,7 +96,7 @@ def librispeech(folder: Path) -> Iterator[Clip]:
 
 
 def libritts(folder: Path) -> Iterator[Clip]:
-    """``<set>/<reader>/<chapter>/*.wav`` with ``*.normalized.txt`` beside each."""
+    """``<set>/<reader>/<chapter>/*.wav``, each with a ``*.normalized.txt``."""
     for text in _need(list(folder.rglob("*.normalized.txt")), folder, "*.normalized.txt"):
         name = text.name.removesuffix(".normalized.txt")
         yield Clip(
@@ -128,20 +134,22 @@ def _metadata(folder: Path, audio: str, ending: str, speaker: str) -> Iterator[C
 
 
 def kerstin(folder: Path) -> Iterator[Clip]:
-    """``metadata.csv`` (id|text) with ``<id>.flac`` beside it: one German woman."""
+    """``metadata.csv`` (id|text) and ``<id>.flac`` in the same folder: one German woman."""
     yield from _metadata(folder, ".", ".flac", "kerstin")
 
 
 def kathleen(folder: Path) -> Iterator[Clip]:
-    """``<prompt>_<time>.wav`` and ``.txt``, takes of Arctic prompts by one American woman; the last
-    take of each is read.  The last 50 ``arctic_b`` prompts are for tests."""
+    """``<prompt>_<time>.wav`` and ``.txt``: takes of Arctic prompts by one American woman.
+
+    The last take of each prompt is used. The last 50 ``arctic_b`` prompts are the test split.
+    """
     takes: dict[str, Path] = {}
     for path in _need(list(folder.glob("*.wav")), folder, "<prompt>_<time>.wav"):
         takes[path.stem.rpartition("_")[0]] = path  # sorted by time
     held = set(sorted(p for p in takes if p.startswith("arctic_b"))[-50:])
     for prompt, path in takes.items():
         text = path.with_suffix(".txt")
-        if prompt == "arctic_a0252" or not text.is_file():  # that take is cut
+        if prompt == "arctic_a0252" or not text.is_file():  # this take is cut off
             continue
         yield Clip(
             path.stem,
@@ -177,14 +185,14 @@ def common_voice(folder: Path) -> Iterator[Clip]:
 
 
 def words(folder: Path) -> Iterator[Clip]:
-    """Folders of one word each, many unnamed speakers: ``<word>/*.flac`` or ``*.wav``."""
+    """One folder per word, many anonymous speakers: ``<word>/*.flac`` or ``*.wav``."""
     found = [p for e in ("flac", "wav") for p in folder.glob(f"*/*.{e}")]
     for path in _need(found, folder, "<word>/*.flac"):
         yield Clip(f"{path.parent.name}-{path.stem}", path, path.parent.name, "")
 
 
 def unlabelled(folder: Path) -> Iterator[Clip]:
-    """Any folder of speech without text or speakers: every sound file in it."""
+    """A folder of speech without text or speakers: every sound file in it."""
     found = [p for e in ("flac", "wav", "ogg", "opus", "mp3") for p in folder.rglob(f"*.{e}")]
     for path in _need(found, folder, "sound files"):
         yield Clip(str(path.relative_to(folder).with_suffix("")).replace("/", "-"), path, "", "")
@@ -205,8 +213,9 @@ _ESC10 = {
 
 
 def esc10(folder: Path) -> Iterator[Clip]:
-    """``<n> - <class>/<fold>-<clip>.ogg``; fold 5 is for tests, fold 4's last clips for nothing
-    else."""
+    """``<n> - <class>/<fold>-<clip>.ogg``; fold 5 is the test split, the last clips of fold 4 the
+    valid split.
+    """
     for path in _need(list(folder.glob("* - */*.ogg")), folder, "<n> - <class>/*.ogg"):
         name = path.parent.name.partition(" - ")[2]
         split = "test" if path.stem.startswith("5-") else "train"
@@ -221,7 +230,7 @@ def esc10(folder: Path) -> Iterator[Clip]:
 
 
 def manifest(folder: Path) -> Iterator[Clip]:
-    """``manifest.jsonl``: an object a line with audio, text and speaker (perhaps split)."""
+    """``manifest.jsonl``: one object per line with audio, text, speaker and optionally split."""
     path = folder / "manifest.jsonl"
     if not path.is_file():
         raise CorpusError(f"{folder}: expected manifest.jsonl, found none")
@@ -262,13 +271,13 @@ RECIPES: dict[str, Recipe] = {
 
 
 def frame_power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean square of each 10 ms, [N // 160] (at least one)."""
+    """Mean square of each 10 ms frame, [N // 160], at least one."""
     n = max(1, len(samples) // _HOP)
     return np.square(np.resize(samples, max(len(samples), _HOP))[: n * _HOP]).reshape(n, -1).mean(1)
 
 
 def trimmed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Without the silence at its ends but ``EDGE_SECONDS``."""
+    """Trims silence at either end to ``EDGE_SECONDS``."""
     power = frame_power(samples)
     loud = np.flatnonzero(power > np.percentile(power, 90) * 10 ** (QUIET_DB / 10))
     if not len(loud):
@@ -278,12 +287,14 @@ def trimmed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Dropped(Exception):
-    """Why a clip is not used."""
+    """The reason why a clip is not used."""
 
 
 def prepare(path: Path, speech: bool = True) -> NDArray[np.int16]:
-    """A recording as the corpus wants it: int16 [N] at 16 kHz, mono, at ``LEVEL_DB``, its ends'
-    silence cut.  Raises Dropped, with the reason, for one that is of no use."""
+    """Reads a recording: int16 [N] at 16 kHz, mono, normalised to ``LEVEL_DB``, trimmed.
+
+    Raises Dropped, with the reason, where it cannot be used.
+    """
     if not path.is_file():
         raise Dropped("no file")
     try:
@@ -311,7 +322,7 @@ def prepare(path: Path, speech: bool = True) -> NDArray[np.int16]:
 
 
 def split_of(key: str, valid_percent: int = 3) -> str:
-    """train or valid, by a hash of the speaker or clip."""
+    """ "train" or "valid", by a hash of the speaker or clip."""
     import hashlib
 
     h = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little") % 100
@@ -320,8 +331,9 @@ def split_of(key: str, valid_percent: int = 3) -> str:
 
 @dataclass
 class _Writer:
-    """Shards of one task and split, written when they are full.  A shard's clips by one speaker
-    prompt one another."""
+    """Writes the shards of one task and split. Within a shard, clips of a speaker are each other's
+    prompts.
+    """
 
     folder: Path
     task: str
@@ -387,9 +399,12 @@ def convert(
     held_out: frozenset[str] | None = None,
     limit: int = 0,
 ) -> dict[str, Any]:
-    """Adds a corpus to the shards in ``out`` and writes ``manifest.json``; the report: hours by
-    split, speakers, and what was dropped.  Raises CorpusError where the source has not the layout
-    or ``out`` has this source already."""
+    """Adds a corpus to the shards in ``out`` and updates ``manifest.json``.
+
+    Returns a report: hours by split, speakers, and dropped clips by reason.
+    Raises CorpusError where the files are not laid out as expected or ``out`` already has this
+    corpus.
+    """
     recipe = RECIPES[name]
     held = recipe.held_out if held_out is None else held_out
     out.mkdir(parents=True, exist_ok=True)
@@ -398,7 +413,7 @@ def convert(
     sources = described.setdefault("sources", {})
     key = name if name not in ("unlabelled", "manifest") else f"{name}:{source.name}"
     if key in sources:
-        raise CorpusError(f"{out}: has {key} already; use another folder")
+        raise CorpusError(f"{out}: already has {key}; use another folder")
     clips = list(recipe.read(source))
     speakers = {c.speaker for c in clips}
     dropped: Counter[str] = Counter()
@@ -442,14 +457,15 @@ def convert(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus public",
-        description="Public corpora as shards, with their licences and a report of what was dropped.",
+        description="Convert public corpora to shards and report which clips were dropped and why.",
         epilog="example: uniaudio-train corpus public librispeech LibriSpeech --out data/real",
     )
     parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("source", type=Path, help="the corpus' folder")
+    parser.add_argument("source", type=Path, help="folder of the corpus")
     parser.add_argument("--out", required=True, type=Path, help="folder of the shards")
     parser.add_argument(
-        "--test-speakers", help="never trained on, separated by commas (default: the recipe's)"
+        "--test-speakers",
+        help="speakers of the test split, comma-separated (default: the recipe's)",
     )
     args = parser.parse_args(argv)
     held = None if args.test_speakers is None else frozenset(args.test_speakers.split(","))

@@ -1,12 +1,10 @@
-"""What trainers and judges read: ``open_corpus(folder or manifest.jsonl)`` -> examples by task and
-split.
+"""Reads corpora: ``open_corpus(folder or manifest.jsonl)`` gives examples by task and split.
 
     corpus = open_corpus("data/corpus")
     examples = corpus["vc", "train"]                # a sequence: len(), [i], for ... in
     examples[0].audio("source"), examples[0].label  # float32 [N] at 16 kHz, schema.Label
 
-Nothing is loaded before it is asked for: labels are parsed when an example is taken, audio is
-memory-mapped.
+Everything is loaded lazily: labels are parsed when an example is accessed, audio is memory-mapped.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class CorpusError(ValueError):
-    """A corpus or manifest that cannot be used: what was expected, what came, what to do. One line."""
+    """A corpus or manifest cannot be used. The message is one line: expected, found, what to do."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One example; ``label.tracks`` names its tracks."""
+    """One example; ``label.tracks`` has its tracks by name."""
 
     label: Label
     load: Callable[[Track], NDArray[np.int16]]
@@ -55,7 +53,7 @@ class Example:
             ) from None
 
     def pcm(self, role: str = "target") -> NDArray[np.int16]:
-        """int16 [N] at 16 kHz, a view of the shard where it comes from one."""
+        """int16 [N] at 16 kHz; a view of the shard where possible."""
         return self.load(self.track(role))
 
     def audio(self, role: str = "target") -> NDArray[np.float32]:
@@ -64,13 +62,13 @@ class Example:
 
 
 class Examples(Sequence[Example]):
-    """Examples in a fixed order, taken one at a time."""
+    """Examples in a fixed order, loaded one at a time."""
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def take(self, i: int) -> Example:
-        """Example i, 0 <= i < len."""
+        """Example ``i``, where 0 <= i < len(self)."""
         raise NotImplementedError
 
     @overload
@@ -87,7 +85,7 @@ class Examples(Sequence[Example]):
 
 
 class Shard(Examples):
-    """One shard on disk; ``pcm`` is a memory map, opened at first use."""
+    """One shard on disk; ``samples`` is a memory map, opened at first use."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
@@ -129,7 +127,7 @@ class Shard(Examples):
 
 
 class Joined(Examples):
-    """The examples of some shards, one after another."""
+    """The concatenated examples of several shards."""
 
     def __init__(self, parts: Sequence[Examples]) -> None:
         self.parts = parts
@@ -144,7 +142,7 @@ class Joined(Examples):
 
 
 class Corpus:
-    """Examples by task and split.  ``folder`` is where they come from."""
+    """Examples by task and split; ``folder`` is their origin."""
 
     def __init__(self, folder: Path, groups: dict[tuple[str, str], Joined]) -> None:
         self.folder = folder
@@ -159,14 +157,14 @@ class Corpus:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Those that have examples, in the order of ``schema.TASKS``, a user's own after them."""
+        """Tasks with examples, in the order of ``schema.TASKS``, then user-defined tasks."""
         return tuple(dict.fromkeys(task for task, _ in self._groups))
 
     def splits(self, task: str) -> tuple[str, ...]:
         return tuple(s for t, s in self._groups if t == task)
 
     def __getitem__(self, key: tuple[str, str]) -> Examples:
-        """``corpus[task, split]``; CorpusError, with the remedy, where there is none."""
+        """``corpus[task, split]``. Raises CorpusError where there are no examples."""
         if key not in self._groups:
             task, split = key
             have = ", ".join(f"{t} ({'/'.join(self.splits(t))})" for t in self.tasks) or "nothing"
@@ -177,7 +175,7 @@ class Corpus:
         return self._groups[key]
 
     def shards(self, task: str, split: str) -> Sequence[Examples]:
-        """The same by shard, for what is done shard by shard."""
+        """The examples of a task and split, by shard."""
         self[task, split]
         return self._groups[task, split].parts
 
@@ -186,8 +184,11 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """A folder of ``uniaudio-train corpus make``, or a user's manifest of recordings (``.jsonl``, see
-    ``recordings.py``), perhaps of tasks of their own (``users``).
+    """Opens a folder of shards, or a user's manifest of recordings (``.jsonl``, see
+    ``recordings.py``).
+
+    ``users`` are the user-defined tasks that a manifest may use, by name.
+    Raises CorpusError where there is nothing to open, or a manifest is wrong.
     """
     path = Path(path)
     if path.is_file():
@@ -197,7 +198,7 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
     if not path.is_dir():
         raise CorpusError(
             f"{path}: expected a folder of uniaudio-train corpus make or a manifest of recordings "
-            "(.jsonl); there is nothing"
+            "(.jsonl); found nothing"
         )
     from .shards import parse_name
 

@@ -1,8 +1,8 @@
-"""How an example of each task is made: exact labels, because the sound is made from them.
+"""Recipes of the procedural corpus, one per task. Labels are exact: the sound is made from them.
 
-A recipe takes the shard's random generator, its split and its bench (noises that the shard's
-examples share) and returns the drafts of one or a few examples; tracks that are the same object are
-stored once, which is how examples share voice prompts.
+A recipe takes the random generator, the split and the ``ShardVoices`` of the shard, and returns the
+drafts of one or more examples. A track object used by several examples is stored once, which is how
+examples share voice prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Rng = np.random.Generator
 
 @dataclass(eq=False)
 class Take:
-    """A track to be stored: int16 samples and what is said in them."""
+    """A track to store: int16 samples and what is said in them."""
 
     pcm: Pcm
     text: str = ""
@@ -39,21 +39,21 @@ class Take:
 
 @dataclass
 class Draft:
-    """An example to be stored: its takes by role, and the labels of its task."""
+    """An example to store: its tracks by role, and the labels of its task."""
 
     takes: dict[str, Take]
     labels: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class Bench:
-    """What the examples of one shard share, made when first needed."""
+class ShardVoices:
+    """Babble voices shared by the examples of a shard, synthesised on first use."""
 
     split: str
     _voices: list[NDArray[np.float32]] = field(default_factory=list)
 
     def voices(self, rng: Rng) -> list[NDArray[np.float32]]:
-        """Utterances for babble: 8 for the shard, of the split's speakers."""
+        """Eight utterances for babble, by speakers of the split."""
         if not self._voices:
             self._voices = [
                 utterance(rng, self.split, pick(rng, speakers(self.split))).samples
@@ -67,7 +67,7 @@ pick = wordings.pick
 
 
 def word_times(segments: tuple[Segment, ...]) -> tuple[Word, ...]:
-    """Words in order with their times; pauses belong to none."""
+    """Words in order with their times; pauses belong to no word."""
     words: list[Word] = []
     start = 0.0
     for s in segments:
@@ -98,12 +98,12 @@ def take(u: Utterance, pcm: Pcm | None = None) -> Take:
 
 
 def _ring(takes: list[Take]) -> list[Take]:
-    """The next of each: a group's takes prompt one another, none itself."""
+    """The takes rotated by one: each is prompted by the next, none by itself."""
     return takes[1:] + takes[:1]
 
 
-def tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Five sentences of one speaker."""
+def tts(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """Five sentences by one speaker."""
     who = pick(rng, speakers(split))
     said: dict[str, Take] = {}
     while len(said) < 5:
@@ -116,9 +116,10 @@ def tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 VC_DRIFT = 0.005  # s, a quarter of a codec frame
 
 
-def vc(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Three sentences by two virtual speakers of one base at one pace: phones end within VC_DRIFT
-    of each other.
+def vc(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """Three sentences by two virtual speakers with the same base voice and pace.
+
+    Their phone ends differ by at most VC_DRIFT.
     """
     pool = speakers(split)
     who = pick(rng, [s for s in pool if any(o.base == s.base and o is not s for o in pool)])
@@ -131,8 +132,8 @@ def vc(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         if text in pairs or [s.phone for s in a.segments] != [s.phone for s in b.segments]:
             continue
         if max(abs(s.end - t.end) for s, t in zip(a.segments, b.segments, strict=True)) > VC_DRIFT:
-            # flite's durations are whole 5 ms frames; in one sentence of a hundred the roundings
-            # add up
+            # flite rounds durations to 5 ms frames; in one sentence of a hundred the rounding
+            # errors accumulate
             continue
         source, target = to_pcm(a.samples), to_pcm(b.samples)
         target = np.pad(target[: len(source)], (0, max(0, len(source) - len(target))))
@@ -147,9 +148,11 @@ def vc(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 NOISES = ("white", "pink", "hum", "babble", "sound", "music")
 
 
-def _noise(rng: Rng, kind: str, count: int, bench: Bench) -> tuple[NDArray[np.floating], str]:
+def _noise(
+    rng: Rng, kind: str, count: int, shared: ShardVoices
+) -> tuple[NDArray[np.floating], str]:
     if kind == "babble":
-        return degrade.babble(rng, count, bench.voices(rng)), ""
+        return degrade.babble(rng, count, shared.voices(rng)), ""
     if kind == "sound":
         made = sounds.make(rng, seconds=max(2.0, min(count / SAMPLE_RATE, 5.0)))
         return degrade.loop(rng, count, made.samples), wordings.sound(
@@ -166,18 +169,18 @@ def _noise(rng: Rng, kind: str, count: int, bench: Bench) -> tuple[NDArray[np.fl
     return plain[kind](rng, count), ""
 
 
-def se(rng: Rng, split: str, bench: Bench) -> list[Draft]:
+def se(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     u = utterance(rng, split, pick(rng, speakers(split)), level_db=float(rng.uniform(-30, -18)))
     kind = pick(rng, NOISES)
-    other, caption = _noise(rng, kind, len(u.samples), bench)
+    other, caption = _noise(rng, kind, len(u.samples), shared)
     clean, noisy = degrade.mix_at(u.samples, other, float(rng.uniform(-5, 20)))
     label = Noise(kind, round(degrade.snr_db(clean, noisy), 3), caption)
     return [Draft({"target": take(u, clean), "source": take(u, noisy)}, {"noise": label})]
 
 
-def tse(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Two sentences of a target speaker, each with another speaker over it; they are each other's
-    enrolment.
+def tse(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """Two sentences of a target speaker, each with an interfering speaker; each is the enrolment of
+    the other.
     """
     who = pick(rng, speakers(split))
     said = [utterance(rng, split, who, level_db=float(rng.uniform(-30, -18))) for _ in range(2)]
@@ -202,15 +205,15 @@ def tse(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     return drafts
 
 
-def sd(rng: Rng, split: str, bench: Bench) -> list[Draft]:
+def sd(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     u = utterance(rng, split, pick(rng, speakers(split)), level_db=float(rng.uniform(-30, -18)))
     response = degrade.room(rng)
     dry, wet = degrade.reverberate(u.samples, response)
     return [Draft({"target": take(u, dry), "source": take(u, wet)}, {"room": response.room})]
 
 
-def svs(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """Three songs of one singer."""
+def svs(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """Three songs by one singer."""
     who = pick(rng, speakers(split))
     songs: dict[str, Song] = {}
     while len(songs) < 3:
@@ -231,7 +234,7 @@ def svs(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     ]
 
 
-def t2s(rng: Rng, split: str, bench: Bench) -> list[Draft]:
+def t2s(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     while True:
         s = sounds.make(rng)
         if sounds.is_clear(s.name, s.parameters, s.parameters["seconds"]):
@@ -251,7 +254,7 @@ def _music_caption(rng: Rng, m: music.Music) -> str:
     return wordings.music(rng, m.parameters, music.KEYS[m.parameters["key"]])
 
 
-def t2m(rng: Rng, split: str, bench: Bench) -> list[Draft]:
+def t2m(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
     m = music.make(rng)
     return [
         Draft(
@@ -262,7 +265,7 @@ def t2m(rng: Rng, split: str, bench: Bench) -> list[Draft]:
 
 
 _BACKGROUNDS = ("rain", "wind", "engine", "clock")
-_BRIGHT = ("rain", "clock")  # those with something above 4 kHz to restore
+_BRIGHT = ("rain", "clock")  # classes with energy above 4 kHz to restore
 EVENTS = ("bell", "beep", "knock", "chirp", "drip")
 OPERATIONS = ("add", "drop", "replace", "inpaint", "super_resolve")
 
@@ -275,7 +278,7 @@ class _Event:
 
 
 def _event(rng: Rng, not_this: str = "") -> _Event:
-    """0.8 to 1.8 s of one class, one to three times, at an RMS of 1."""
+    """One sound of 0.8 to 1.8 s, with one to three events, at an RMS of 1."""
     name = pick(rng, [n for n in EVENTS if n != not_this])
     while True:
         seconds = float(rng.uniform(0.8, 1.8))
@@ -288,9 +291,10 @@ def _event(rng: Rng, not_this: str = "") -> _Event:
     return _Event(name, wordings.sound_noun(rng, name, parameters), x / np.sqrt((x**2).mean()))
 
 
-def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A background with or without events; both sides are sums of the same int16 parts, so that
-    only the span differs.
+def a_edit(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """A background with or without added events.
+
+    Source and target are sums of the same int16 parts, so that they differ only within the span.
     """
     operation = pick(rng, OPERATIONS)
     name = pick(rng, _BACKGROUNDS if operation != "super_resolve" else _BRIGHT)
@@ -309,7 +313,7 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     span = Span(start, start + length)
 
     def placed(e: _Event, at: int) -> NDArray[np.floating]:
-        """The event over the background, 4 to 14 dB louder than that is here."""
+        """The event, 4 to 14 dB louder than the background at this position."""
         x = np.zeros(count)
         here = np.sqrt((base[at : at + len(e.samples)] ** 2).mean())
         x[at : at + len(e.samples)] = e.samples * here * 10 ** (rng.uniform(4, 14) / 20)
@@ -328,10 +332,8 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
         if s + len(bystander.samples) <= span.start or s >= span.end
     ]
     if operation not in ("inpaint", "super_resolve") and free and rng.random() < 0.4:
-        extra, stays = (
-            bystander.name,
-            placed(bystander, pick(rng, free)),
-        )  # it stays, so that the instruction has to be read
+        # Another event stays: the model has to read the instruction to know which to remove.
+        extra, stays = bystander.name, placed(bystander, pick(rng, free))
     peak = np.abs(base).max() + max(np.abs(first).max(), np.abs(second).max(), np.abs(stays).max())
     down = min(1.0, 0.95 / float(peak))
     still = to_pcm(base * down) + to_pcm(stays * down)
@@ -374,10 +376,11 @@ def a_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     ]
 
 
-# Bins of i_tts: (low below, medium from, medium to, high above); what lies between belongs to none
-# and is not used.
+# Bins of i_tts: (low below, medium from, medium to, high above). Values in the gaps belong to no
+# bin
+# and are not used.
 F0_BINS = {"man": (105.0, 115.0, 140.0, 152.0), "woman": (160.0, 175.0, 208.0, 224.0)}
-RATE_BINS = (9.5, 10.7, 13.3, 14.6)  # phones a second, pauses left out
+RATE_BINS = (9.5, 10.7, 13.3, 14.6)  # phones per second without pauses
 LEVEL_BINS = (-32.0, -28.0, -22.0, -19.5)  # dBFS RMS over the loud part
 _AIMS = {"man": (92.0, 127.0, 172.0), "woman": (143.0, 191.0, 250.0)}
 
@@ -385,7 +388,7 @@ _AIMS = {"man": (92.0, 127.0, 172.0), "woman": (143.0, 191.0, 250.0)}
 def bin_of(
     value: float, bins: tuple[float, float, float, float], names: tuple[str, str, str]
 ) -> str:
-    """The bin's name, "" between two bins."""
+    """The bin's name; "" for a value between two bins."""
     low, from_, to, high = bins
     return (
         names[0]
@@ -399,7 +402,7 @@ def bin_of(
 
 
 def phone_rate(segments: tuple[Segment, ...] | tuple[Phone, ...]) -> float:
-    """Phones a second, without pauses."""
+    """Phones per second, pauses excluded."""
     count, seconds, start = 0, 0.0, 0.0
     for s in segments:
         if s.phone != "pau":
@@ -413,9 +416,9 @@ def median_f0(samples: NDArray[np.floating]) -> float:
     return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0
 
 
-def i_tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A recording with a wanted pitch, pace and level; the bins are those that it measures in,
-    clear of the borders.
+def i_tts(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """A recording with a random pitch, pace and level. The labels are the measured bins; values
+    near a bin's edge are rejected.
     """
     while True:
         who = pick(rng, [s for s in speakers(split) if s.base != "rms"])  # rms ignores F0 targets
@@ -441,9 +444,10 @@ def i_tts(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     ]
 
 
-def s_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
-    """A sentence with one or two words replaced, spoken twice and spliced: bit for bit the source
-    outside the span.
+def s_edit(rng: Rng, split: str, shared: ShardVoices) -> list[Draft]:
+    """A sentence with one or two words replaced: synthesised twice and spliced.
+
+    The target is bit-identical to the source outside the span.
     """
     who = pick(rng, speakers(split))
     while True:
@@ -459,7 +463,7 @@ def s_edit(rng: Rng, split: str, bench: Bench) -> list[Draft]:
     return [Draft({"target": target, "source": source}, {"edit": edit})]
 
 
-RECIPES: dict[str, Callable[[Rng, str, Bench], list[Draft]]] = {
+RECIPES: dict[str, Callable[[Rng, str, ShardVoices], list[Draft]]] = {
     "tts": tts,
     "vc": vc,
     "se": se,

@@ -1,30 +1,33 @@
-"""A user's own recordings as a corpus: a manifest of one JSON object a line, next to or pointing at
-audio files.
+"""A user's own recordings as a corpus: a manifest with one JSON object per line.
 
-=============  ================================================================================
+=============  ====================================================================================
 key            meaning
-=============  ================================================================================
+=============  ====================================================================================
 ``audio``      path of the recording (required), relative to the manifest; at most 10 minutes
-``task``       one of the eleven; without it: svs with ``score``, tts with ``text``, t2s with ``caption``
+``task``       task name; default: svs with ``score``, tts with ``text``, t2s with ``caption``
 ``split``      train (default), valid or test
 ``text``       what is said or sung (tts, vc, svs, i_tts, s_edit)
-``speaker``    who; recordings of one speaker serve as each other's voice prompts
-``caption``    what a t2s or t2m recording is, or the instruction of i_tts and a_edit
+``speaker``    name of the speaker; recordings of one speaker are each other's voice prompts
+``caption``    description of a t2s or t2m recording, or the instruction of i_tts and a_edit
 ``score``      notes of svs: a list of [MIDI pitch, start s, duration s, syllable]
-``phones``     [phone, end s] in order, where an aligner has found them; without them the example has text only
+``phones``     list of [phone, end s], for example from a forced aligner; default: text only
 ``source``     path of the input of vc, se, tse, a_edit, sd, s_edit
-``prompt``     path of a voice prompt; without it another recording of the speaker
-``spans``      s_edit and a_edit: [[start s, end s] in source, [start s, end s] in audio] of what was edited
-=============  ================================================================================
+``prompt``     path of a voice prompt; default: another recording of the speaker
+``spans``      s_edit, a_edit: edited spans, [[start s, end s] in source, [start s, end s] in audio]
+=============  ====================================================================================
 
-A task of the user's own (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker``,
-``phones``, and its inputs by their names: a path for voice, audio and units (a voice that is left
-out is another recording of the speaker), text for text and caption, labels or numbers for tokens, a
-list of notes as above for score, [start s, end s] in ``audio`` for span. A context is ``audio``
-itself, and not given.
+A user-defined task (``user_tasks.py``) takes ``audio``, ``task``, ``split``, ``speaker`` and
+``phones``, and its inputs by name:
 
-The files are checked when the manifest is opened (they exist, are sound, are not too long) and read
-when they are asked for.
+- voice, audio and units: a path (a missing voice is another recording of the speaker)
+- text and caption: a string
+- tokens: labels or numbers
+- score: a list of notes as above
+- span: [start s, end s] in ``audio``
+- context: nothing, it is ``audio`` itself
+
+Opening a manifest checks that its files exist, can be read and are not too long. Audio is read on
+access.
 """
 
 from __future__ import annotations
@@ -54,8 +57,8 @@ MAX_SECONDS = 600.0
 MAX_LINE = 1 << 20  # bytes
 MAX_FILE = 1 << 30
 MAX_TEXT = 4000  # characters
-_FRAME = 320  # samples: lengths that differ within a frame make no difference
-SHARD_SECONDS = 600.0  # of a shard, as in a made corpus
+_FRAME = 320  # samples; length differences below one frame are ignored
+SHARD_SECONDS = 600.0  # per shard, as in the procedural corpus
 _KEYS = (
     "audio",
     "task",
@@ -82,7 +85,7 @@ _NEEDS = {
 
 
 class _Bad(ValueError):
-    """What is wrong with a line."""
+    """A manifest line is wrong; the message says how."""
 
 
 def _text(value: Any, key: str) -> str:
@@ -115,9 +118,9 @@ def _rows(value: Any, key: str, width: int, what: str) -> list[list[Any]]:
 
 
 class _Files:
-    """Audio files of a manifest: checked once, read as they are needed.
+    """The audio files of a manifest: checked once, read on access.
 
-    A track's ``offset`` is its file's number here.
+    A track's ``offset`` is the number of its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,12 +134,12 @@ class _Files:
     def track(
         self, name: Any, key: str, text: str = "", speaker: str = "", phones: tuple[Phone, ...] = ()
     ) -> Track:
-        """The file as a track, its samples counted at 16 kHz."""
+        """The file as a track, with its length in samples at 16 kHz."""
         name = _text(name, key)
         if name not in self._checked:
             path = self.folder / name
             try:
-                regular = path.is_file()  # no devices, no pipes
+                regular = path.is_file()  # neither a device nor a pipe
             except OSError:
                 regular = False
             if not regular:
@@ -145,7 +148,7 @@ class _Files:
                 info = sf.info(str(path))
             except (sf.LibsndfileError, RuntimeError, TypeError) as e:
                 raise _Bad(
-                    f"{key}: {_shown(name)} is no sound that can be read "
+                    f"{key}: no sound that can be read in {_shown(name)} "
                     f"({' '.join(str(e).split())[-60:]})"
                 ) from None
             seconds = info.frames / info.samplerate if info.samplerate > 0 else 0.0
@@ -169,7 +172,7 @@ def _read(path: Path) -> NDArray[np.int16]:
         samples, rate = sf.read(str(path), dtype="float32", always_2d=True)
     except (sf.LibsndfileError, RuntimeError, OSError) as e:
         raise CorpusError(
-            f"{path}: cannot be read any more ({' '.join(str(e).split())[:80]})"
+            f"{path}: can no longer be read ({' '.join(str(e).split())[:80]})"
         ) from None
     mono = np.nan_to_num(samples.mean(1), nan=0.0, posinf=0.0, neginf=0.0)
     wanted = _resampled_length(len(mono), rate)
@@ -182,7 +185,7 @@ def _read(path: Path) -> NDArray[np.int16]:
 
 
 class Recordings(Examples):
-    """Some recordings of one task and split; as a shard, it has the labels' ``lines``."""
+    """Recordings of one task and split, with the interface of a shard."""
 
     def __init__(self, name: str, labels: list[Label], files: _Files) -> None:
         self.name, self.labels, self.files = name, labels, files
@@ -261,17 +264,17 @@ def _span(start: Any, end: Any, key: str, seconds: float) -> Span:
 
 
 def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, UserTask]) -> Label:
-    """A line for one of the eleven tasks."""
+    """The label of a line for a built-in task."""
     task = row.get("task") or (
         "svs" if "score" in row else "tts" if "text" in row else "t2s" if "caption" in row else None
     )
     if task not in TASKS:
-        own = f"{', '.join(users)}, which the task files bring, or " if users else ""
-        more = "" if users else "; a task of your own needs its task file"
+        own = f"{', '.join(users)} (from the task files) or " if users else ""
+        more = "" if users else "; a user-defined task needs its task file"
         raise _Bad(
             f"task: expected {own}one of {', '.join(TASKS)}, got {_shown(task)}{more}"
             if "task" in row
-            else "expected text, caption, score or task beside audio"
+            else "expected text, caption, score or task besides audio"
         )
     _known(row, _KEYS)
     split = _split(row)
@@ -302,7 +305,7 @@ def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, U
                 raise _Bad(f"spans: {task} has no {role}")
             both.append(_span(start, end, "spans", tracks[role].seconds))
         if len(both) != 2 or len(row["spans"]) != 2:
-            raise _Bad("spans: expected two, that of source and that of audio")
+            raise _Bad("spans: expected two spans, in source and in audio")
         edit = Edit("replace", both[0], both[1])
     return Label(
         id, task, split, tracks, _text(row.get("caption", ""), "caption"), notes=notes, edit=edit
@@ -310,7 +313,7 @@ def _built_in(row: dict[str, Any], files: _Files, id: str, users: Mapping[str, U
 
 
 def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
-    """A line for a task of the user's own: its inputs by their names."""
+    """The label of a line for a user-defined task, with its inputs by name."""
     task = user.task
     inputs = {i.name: i for i in task.inputs if i.modality != "context"}
     _known(row, tuple(dict.fromkeys(("audio", "task", "split", "speaker", "phones", *inputs))))
@@ -333,8 +336,8 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
                 -target.samples // _FRAME
             ):
                 raise _Bad(
-                    f"{name}: expected the length of audio, {seconds:.3f} s, since it goes beside "
-                    f"it, got {tracks[name].seconds:.3f} s"
+                    f"{name}: expected the length of audio, {seconds:.3f} s, as it is "
+                    f"frame-aligned with it, got {tracks[name].seconds:.3f} s"
                 )
         elif spec.modality == "text":
             text = _text(value, name)
@@ -355,17 +358,17 @@ def _own(row: dict[str, Any], files: _Files, id: str, user: UserTask) -> Label:
         task.length == "durations" or any(i.modality == "score" for i in task.inputs)
     ):
         raise _Bad(
-            f"{task.name} needs phones: [phone, end s] in order, since it plans how long each is; "
-            "an aligner finds them"
+            f"{task.name} needs phones, a list of [phone, end s], because it predicts durations; "
+            "a forced aligner finds them"
         )
     spoken = dataclasses.replace(target, text=text, speaker=speaker, phones=phones)
     return Label(id, task.name, _split(row), {"target": spoken, **tracks}, inputs=rest, **more)
 
 
 _FORMS = {
-    "voice": "the path of a sound, or a speaker with other recordings",
-    "audio": "the path of a sound",
-    "units": "the path of a sound",
+    "voice": "the path of a sound file, or a speaker with other recordings",
+    "audio": "the path of a sound file",
+    "units": "the path of a sound file",
     "text": "what is said",
     "caption": "a text",
     "tokens": "labels or numbers",
@@ -375,7 +378,7 @@ _FORMS = {
 
 
 def _tokens(spec: Input, value: Any, user: UserTask) -> Any:
-    """Labels or numbers, as they are, once they are known to be of the span."""
+    """Validates token labels or numbers against the task's range; returns them unchanged."""
     labels = user.labels.get(spec.segment, tuple(PHONES))
     if isinstance(value, str):
         value = _text(value, spec.name).split()
@@ -389,9 +392,9 @@ def _tokens(spec: Input, value: Any, user: UserTask) -> Any:
 
 
 def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """Reads and checks a manifest; ``users``: the tasks that are not among the eleven, by name.
+    """Reads and checks a manifest; ``users`` are the user-defined tasks by name.
 
-    Raises CorpusError, in one line, with the number of the line that is wrong.
+    Raises CorpusError, in one line, with the number of the wrong line.
     """
     if path.suffix != ".jsonl" or path.stat().st_size > MAX_FILE:
         raise CorpusError(
@@ -414,14 +417,14 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
                 raise CorpusError(f"{path}, line {number}: {e}") from None
     if not found:
         raise CorpusError(
-            f'{path}: no recordings; expected a line for each, such as {{"audio": "a.wav", '
+            f'{path}: no recordings; expected one line for each, such as {{"audio": "a.wav", '
             f'"text": "hello", "speaker": "me"}}'
         )
     by_speaker: dict[tuple[str, str, str], list[int]] = {}
     for i, label in enumerate(found):
         if label.tracks[
             "target"
-        ].speaker:  # a task of one's own has its own recordings of a speaker
+        ].speaker:  # a user-defined task does not share a speaker's recordings with other tasks
             group = label.task if label.task in users else ""
             by_speaker.setdefault((group, label.split, label.tracks["target"].speaker), []).append(
                 i
@@ -451,7 +454,7 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
             elif role not in tracks and any(s.name == role and s.required for s in voices):
                 raise CorpusError(
                     f"{path}, {label.id}: {label.task} needs {role}, and {label.split} has no "
-                    "other recording of its speaker; give the path of a sound"
+                    "other recording of its speaker; give the path of a sound file"
                 )
         groups.setdefault((label.task, label.split), []).append(
             dataclasses.replace(label, tracks=tracks)
@@ -462,7 +465,7 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
 
 
 def _shards(task: str, split: str, labels: list[Label], files: _Files) -> list[Recordings]:
-    """Runs of labels of about SHARD_SECONDS, named as a made corpus' shards are."""
+    """Splits labels into shards of about SHARD_SECONDS, named as in the procedural corpus."""
     total, parts = 0.0, [[labels[0]]]
     for label in labels[1:]:
         total += label.tracks["target"].seconds
@@ -473,5 +476,7 @@ def _shards(task: str, split: str, labels: list[Label], files: _Files) -> list[R
 
 
 def _lines(f: Any) -> Callable[[], bytes]:
-    """Lines, none longer than the limit and one byte: a file without newlines is not read whole."""
+    """A line reader that stops one byte past the limit, so that a file without newlines is not read
+    whole.
+    """
     return lambda: f.readline(MAX_LINE + 1)

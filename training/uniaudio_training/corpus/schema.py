@@ -1,27 +1,28 @@
-"""The labels of the corpus: one line of JSON per example, and the dataclasses that it is read into.
-This is the whole schema.
+"""The label schema of the corpus: one JSON line per example, parsed into the dataclasses below.
 
-An example has named tracks (sounds with what is said or sung in them) and the labels of its task:
+An example has named tracks (sounds, with what is said or sung in them) and the labels of its task:
 
-=======  =======================  ======================================================================
-task     tracks                   labels
-=======  =======================  ======================================================================
-tts      target, prompt           phones and words with times; prompt: the same speaker, another sentence
-vc       source, target, prompt   equal length and timing, other speakers; prompt: the target's speaker
+=======  =======================  =================================================================
+task     tracks                   labels and guarantees
+=======  =======================  =================================================================
+tts      target, prompt           phone and word times; prompt: same speaker, another sentence
+vc       source, target, prompt   same length and timing, two speakers; prompt: target's speaker
 se       source, target           ``noise``; source - target is the noise, sample by sample
-tse      source, target, prompt   ``interferer``; source - target is the interferer; prompt: the target's speaker
-svs      target, prompt           ``notes``, phones and words with times; prompt: the same singer, another song
+tse      source, target, prompt   ``interferer`` = source - target; prompt: target's speaker
+svs      target, prompt           ``notes``, phone and word times; prompt: same singer, another song
 t2s      target                   ``caption``, ``parameters`` (class, count, pitch, ...)
-t2m      target                   ``caption``, ``parameters`` (instrument, key, mode, tempo, chords, drums)
-a_edit   source, target           ``caption`` (the instruction), ``edit``; equal outside the edited span
-sd       source, target           ``room``; the direct sound of source lies on target
-i_tts    target                   ``caption``, ``instruction`` (bins, measurements), phones and words
-s_edit   source, target           ``edit`` with both spans; bit for bit equal outside them; phones and words of both
-=======  =======================  ======================================================================
+t2m      target                   ``caption``, ``parameters`` (instrument, key, tempo, drums, ...)
+a_edit   source, target           ``caption`` (the instruction), ``edit``; equal outside its span
+sd       source, target           ``room``; the direct sounds of source and target are aligned
+i_tts    target                   ``caption``, ``instruction`` (bins, measurements), phones, words
+s_edit   source, target           ``edit`` with both spans, equal outside them; phones and words
+=======  =======================  =================================================================
 
-An example of a user's own task has a track for each input that is a sound, by the input's name, and
-target; the rest is in ``inputs``. Times are in seconds from the start of their track, spans in
-samples, everything at 16 kHz mono int16.
+An example of a user-defined task has a target track and one track per sound input, by the input's
+name. Its other inputs are in ``inputs``.
+
+Times are in seconds from the start of their track, spans in samples. All audio is 16 kHz mono
+int16.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ FORMAT = 1
 
 
 class Phone(NamedTuple):
-    """A phone of ``uniaudio_engine.text.phones.PHONES`` (vowels with stress digit, "pau" in
-    silence) and its end in seconds.
+    """A phone of ``uniaudio_engine.text.phones.PHONES`` and its end in seconds.
+
+    Vowels have a stress digit; silence is "pau".
     """
 
     phone: str
@@ -69,8 +71,9 @@ class Word(NamedTuple):
 
 
 class Note(NamedTuple):
-    """MIDI ``pitch`` (69 is 440 Hz), seconds, and the syllable sung on it: the word on its first
-    note, "-" on those that go on.
+    """MIDI ``pitch`` (69 is 440 Hz), start and duration in seconds, and the lyric.
+
+    The lyric is the word on its first note, "-" on notes that continue it.
     """
 
     pitch: int
@@ -80,7 +83,7 @@ class Note(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Samples ``start`` (inclusive) to ``end`` (exclusive)."""
+    """A half-open range of samples: ``start`` is included, ``end`` is not."""
 
     start: int
     end: int
@@ -88,9 +91,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Track:
-    """``samples`` samples at ``offset`` of the shard's audio (tracks may share them).
+    """``samples`` samples at ``offset`` of the shard's audio. Tracks may overlap.
 
-    Empty fields: not known or not speech.
+    Empty fields: unknown, or not speech.
     """
 
     offset: int
@@ -107,9 +110,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Noise:
-    """``kind``: white, pink, hum, babble, sound or music; ``caption`` says which sound or music.
+    """Added noise; ``snr_db`` is over the whole clip.
 
-    SNR over the whole clip.
+    ``kind`` is white, pink, hum, babble, sound or music; ``caption`` names the sound or music.
     """
 
     kind: str
@@ -119,7 +122,9 @@ class Noise:
 
 @dataclass(frozen=True)
 class Interferer:
-    """The other speaker of a mixture; ``snr_db`` target over interferer, over the whole clip."""
+    """The interfering speaker of a mixture; ``snr_db`` is target over interferer, over the whole
+    clip.
+    """
 
     speaker: str
     snr_db: float
@@ -127,8 +132,12 @@ class Interferer:
 
 @dataclass(frozen=True)
 class Room:
-    """``rt60`` s of the response's decay, ``drr_db`` direct over everything after 2.5 ms,
-    ``distance`` m, ``size`` m (l, w, h).
+    """A room impulse response.
+
+    ``rt60`` is its reverberation time in s, ``drr_db`` the direct-to-reverberant ratio (direct
+    sound:
+    the first 2.5 ms), ``distance`` from source to microphone in m, ``size`` the room in m (length,
+    width, height).
     """
 
     rt60: float
@@ -139,11 +148,11 @@ class Room:
 
 @dataclass(frozen=True)
 class Edit:
-    """What changed. ``operation``: add, drop, replace, inpaint, super_resolve (a_edit); replace
-    (s_edit).
+    """What an edit changed.
 
-    ``removed`` and ``added`` name the events or words; outside ``source`` and ``target`` the two
-    tracks are equal.
+    ``operation`` is add, drop, replace, inpaint or super_resolve for a_edit, replace for s_edit.
+    ``removed`` and ``added`` name the events or words.
+    The tracks are equal outside the spans ``source`` and ``target``.
     """
 
     operation: str
@@ -155,8 +164,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What an i_tts caption asks for (bins low/medium/high, slow/medium/fast, quiet/medium/loud)
-    and what the recording has.
+    """What an i_tts caption asks for, and the measurements of the recording.
+
+    The bins are low/medium/high, slow/medium/fast and quiet/medium/loud.
     """
 
     voice: str
@@ -170,8 +180,9 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Vibrato:
-    """Of every note at least 0.4 s long: ``cents`` to either side, ``hz`` times a second
-    (``singing.contour`` draws it).
+    """Vibrato of every note of at least 0.4 s: depth ``cents`` either way, rate ``hz``.
+
+    ``singing.contour`` renders it.
     """
 
     cents: float
@@ -180,9 +191,9 @@ class Vibrato:
 
 @dataclass(frozen=True)
 class Label:
-    """One example. ``id`` is ``<task>-<split>-<shard>-<example>``.
+    """One example; ``id`` is ``<task>-<split>-<shard>-<example>``.
 
-    ``inputs``: of a user's own task, those that are no sound, by name.
+    ``inputs``: the inputs of a user-defined task that are not sounds, by name.
     """
 
     id: str
@@ -201,12 +212,12 @@ class Label:
     inputs: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """The JSONL line, without its newline; fields at their defaults are left out."""
+        """The JSON line without its newline; fields with their default value are omitted."""
         return json.dumps(_plain(self), separators=(",", ":"), allow_nan=False)
 
     @staticmethod
     def parse(line: str | bytes) -> Label:
-        """Raises SchemaError, in one line, for anything that ``line`` does not write."""
+        """Parses a line written by ``line``. Raises SchemaError, in one line, for anything else."""
         try:
             data = json.loads(line)
         except (ValueError, RecursionError) as e:
@@ -215,7 +226,7 @@ class Label:
 
 
 class SchemaError(ValueError):
-    """A label that is not of this schema; one line."""
+    """A label that does not match the schema; the message is one line."""
 
 
 def _plain(value: Any) -> Any:

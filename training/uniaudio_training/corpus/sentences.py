@@ -1,7 +1,6 @@
-"""What the corpus says: WordNet's example sentences and a small grammar of our own.
+"""Sentences of the corpus: example sentences of WordNet, and a small grammar.
 
-A sentence belongs to train, valid or test by a hash of its words, so that no shard, speaker or seed
-can leak one.
+The split of a sentence is a hash of its words, so that no sentence occurs in two splits.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ WORDNET = Path(
     "/usr/share/wordnet"
 )  # Debian: wordnet-base (WordNet licence: free to use, copy and change)
 
-# Sentences with these stems are left out: the bundled voice's training text should not embarrass
-# anyone.
+# Sentences with these stems are left out: they do not belong in the training text of a bundled
+# voice.
 _OFFENSIVE = re.compile(
     r"\b(fuck|shit|cunt|nigg|whore|slut|rape|rapis|bastard|bitch|bugger|piss|crap|damn|hell|"
     r"kill|murder|suicid|sex|naked|nude|"
@@ -29,8 +28,8 @@ _OFFENSIVE = re.compile(
     re.I,
 )
 
-# A grammar that a recogniser can be held to: each slot is one word, and "a" is left out (it is what
-# recognisers confuse most).
+# A grammar small enough for a speech recogniser. Each slot is one word; "a" is left out, as
+# recognisers confuse it most.
 _NAMES = "anna peter maria david lucy martin sarah george helen robert".split()
 _PEOPLE = (
     "teacher doctor farmer driver sailor painter singer baker child mother father brother sister "
@@ -89,7 +88,7 @@ def split_of(sentence: str) -> str:
 
 
 def grammar_sentence(rng: np.random.Generator) -> str:
-    """One random sentence of the grammar, lower case, no punctuation."""
+    """A random sentence of the grammar, lower case, without punctuation."""
 
     def pick(words: list[str]) -> str:
         return words[int(rng.integers(len(words)))]
@@ -124,9 +123,7 @@ def grammar_sentence(rng: np.random.Generator) -> str:
 
 
 def grammar_jsgf() -> str:
-    """The grammar for a recogniser: any sequence of its words in the order of the rules above, as
-    JSGF.
-    """
+    """The grammar as JSGF for a recogniser: any word sequence that follows the rules above."""
 
     def alt(words: list[str]) -> str:
         return "( " + " | ".join(words) + " )"
@@ -159,7 +156,7 @@ def require_wordnet() -> None:
 
 @lru_cache(maxsize=1)
 def wordnet_sentences() -> tuple[str, ...]:
-    """Plain example sentences of 4 to 16 words from WordNet's glosses, sorted, without duplicates."""
+    """WordNet's example sentences of 4 to 16 plain words, sorted, without duplicates."""
     require_wordnet()
     found = set()
     for part in ("noun", "verb", "adj", "adv"):
@@ -186,8 +183,8 @@ def _wordnet_split(split: str) -> tuple[str, ...]:
 
 
 def draw_sentence(rng: np.random.Generator, split: str, grammar_share: float = 0.15) -> str:
-    """A random sentence of that split: WordNet's, or the grammar's with probability
-    ``grammar_share``.
+    """A random sentence of the split: the grammar's with probability ``grammar_share``, else
+    WordNet's.
     """
     if rng.random() < grammar_share:
         while True:
@@ -203,17 +200,16 @@ _CLASSES = (_NAMES, _PEOPLE, _ADJECTIVES, _THING_ADJECTIVES, _THINGS, _VERBS, _P
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> tuple[str, ...]:
-    """Words of 4 to 10 letters that occur in WordNet's sentences at least three times."""
+    """Words of 4 to 10 letters that occur at least three times in WordNet's sentences."""
     counts = Counter(w for s in wordnet_sentences() for w in re.findall(r"[a-z]{4,10}", s))
     return tuple(sorted(w for w, n in counts.items() if n >= 3))
 
 
 def replace_words(rng: np.random.Generator, split: str) -> tuple[str, str, str, str]:
-    """A sentence and the same with one or two words in a row replaced, both of ``split``: (before,
-    after, removed, added).
+    """A sentence, and the same sentence with one or two adjacent words replaced; both in ``split``.
 
-    Half are the grammar's, with words of the same class; in WordNet's sentences any longer word may
-    take the place.
+    Returns (before, after, removed, added). Half of the sentences are the grammar's, with a
+    replacement of the same class. In WordNet's sentences any longer word can be the replacement.
     """
 
     def pick(words: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""Shards: ``<task>-<split>-<index>.npy`` (int16 mono PCM, tracks end to end) and ``.jsonl`` (a
-``schema.Label`` line per example).
+"""Shards: ``<task>-<split>-<index>.npy`` holds int16 mono PCM, the tracks one after another;
+``.jsonl`` holds one ``schema.Label`` line per example.
 
-Every shard is made from ``SeedSequence((seed, task, split, index))`` alone, so any one can be made
-again bit for bit, alone or in parallel. One that exists is kept, which makes a run resumable. A
-shorter shard is the beginning of the whole one. ``manifest.json`` says how the corpus was made, from
-which sources under which licences, and what each shard holds and hashes to.
+A shard depends on ``SeedSequence((seed, task, split, index))`` alone: it can be remade bit for bit,
+alone or in parallel. Existing shards are kept, so that a run can be resumed. A shorter shard is a
+prefix of the whole one. ``manifest.json`` records how the corpus was made, its sources with their
+licences, and the contents and hashes of the shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from . import recipes
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, TASKS, Label, Track
 from .sources import SOURCES
 
-# Seconds of target audio in a whole shard. A shorter one is the beginning of it.
+# Seconds of target audio in a whole shard. A shorter shard is a prefix of it.
 SHARD_SECONDS = {"train": 600.0, "valid": 120.0, "test": 120.0}
 MANIFEST = "manifest.json"
 
@@ -37,11 +37,11 @@ class ShardSpec:
     split: str
     index: int
     seed: int
-    seconds: float = 0.0  # of target audio; 0 for a whole shard
+    seconds: float = 0.0  # of target audio; 0: a whole shard
 
     @property
     def wanted(self) -> float:
-        """Seconds of target audio, at least."""
+        """Minimum seconds of target audio."""
         return self.seconds or SHARD_SECONDS[self.split]
 
     @property
@@ -50,7 +50,7 @@ class ShardSpec:
 
 
 def parse_name(name: str) -> tuple[str, str, int]:
-    """``a_edit-train-0003`` -> task, split, index. Raises ValueError for what is no shard's name."""
+    """``a_edit-train-0003`` -> task, split, index. Raises ValueError for any other name."""
     found = re.fullmatch(rf"({'|'.join(TASKS)})-({'|'.join(SPLITS)})-(\d{{4,6}})", name)
     if not found:
         raise ValueError(f"expected the name of a shard such as tts-train-0003, got {name[:60]!r}")
@@ -58,20 +58,20 @@ def parse_name(name: str) -> tuple[str, str, int]:
 
 
 def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
-    """All that is in a shard, from its spec alone."""
+    """The audio and labels of a shard, as a function of its spec."""
     rng = np.random.default_rng(
         np.random.SeedSequence(
             (spec.seed, zlib.crc32(spec.task.encode()), SPLITS.index(spec.split), spec.index)
         )
     )
-    bench = recipes.Bench(spec.split)
+    shared = recipes.ShardVoices(spec.split)
     stored: list[NDArray[np.int16]] = []
     places: dict[int, int] = {}
-    kept: list[recipes.Take] = []  # so that no take's id is given to another
+    kept: list[recipes.Take] = []  # keeps the takes alive, so that their ids stay unique
     labels: list[Label] = []
     total = wanted = 0
     while wanted < spec.wanted * SAMPLE_RATE:
-        for draft in recipes.RECIPES[spec.task](rng, spec.split, bench):
+        for draft in recipes.RECIPES[spec.task](rng, spec.split, shared):
             tracks = {}
             for role, take in draft.takes.items():
                 if id(take) not in places:
@@ -97,9 +97,9 @@ def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
 
 
 def make_shard(spec: ShardSpec, folder: str) -> str:
-    """Makes one shard unless it is there; returns its name.
+    """Makes one shard unless it exists; returns its name.
 
-    A shard with labels is whole: they are written last.
+    Labels are written last: a shard with labels is complete.
     """
     labels_path = Path(folder) / f"{spec.name}.jsonl"
     if labels_path.exists():
@@ -121,7 +121,7 @@ def make_shard(spec: ShardSpec, folder: str) -> str:
 
 
 def describe_shard(folder: Path, name: str) -> dict[str, Any]:
-    """A shard's entry of the manifest."""
+    """The manifest entry of a shard."""
     labels = [Label.parse(line) for line in (folder / f"{name}.jsonl").read_bytes().splitlines()]
     digest = hashlib.sha256()
     for suffix in (".npy", ".jsonl"):
@@ -138,9 +138,9 @@ def _package(name: str) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a corpus folder; None without one.
+    """The manifest of a corpus folder; None where there is none.
 
-    Raises ValueError for one that cannot be read.
+    Raises ValueError where it cannot be read.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -163,8 +163,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
-    """Describes every shard in the folder (those described before are not read again) and writes
-    ``manifest.json``.
+    """Describes every shard of the folder and writes ``manifest.json``.
+
+    Shards that are already described are not read again.
     """
     before = read_manifest(folder) or {}
     known = before.get("shards", {})

@@ -1,6 +1,4 @@
-"""Examples to look at and listen to: a WAV of each track, and one PNG with all of them over their
-labels.
-"""
+"""Writes examples for inspection: a WAV file per track and a PNG with spectrograms and labels."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def _title(example: Example) -> str:
 
 
 def picture(example: Example, path: Path) -> None:
-    """Spectrogram of each track with its phones, words, notes and edited span."""
+    """Spectrograms of all tracks with their phones, words, notes and edited spans."""
     try:
         import matplotlib
 
@@ -76,7 +74,7 @@ def picture(example: Example, path: Path) -> None:
 
 
 def show(examples: Examples, count: int, folder: Path) -> list[Path]:
-    """Writes the first of every ``len / count`` examples; returns the files."""
+    """Writes ``count`` evenly spaced examples; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for i in np.unique(np.linspace(0, len(examples) - 1, max(1, count)).astype(int)):

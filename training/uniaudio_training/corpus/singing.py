@@ -1,8 +1,8 @@
-"""Singing: flite's phones stretched to notes, F0 set to a random-walk melody, by the corpus' own
-vocoder.
+"""Synthetic singing: flite's phones stretched to notes, with F0 following a random-walk melody, by
+the corpus's own vocoder.
 
-Every label is exact because the sound is made from it: note starts, phone ends and the F0 contour
-are drawn first.
+Labels are exact: note starts, phone ends and the F0 contour are drawn first, and the sound is made
+from them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .vocoder import envelopes, synthesize
 
 Floats = NDArray[np.floating]
 
-REST = 0.2  # s of silence before and after a song, and the least between phrases
-_PORTAMENTO = 0.06  # s in which the pitch goes from one note to the next
-_LONG = 0.4  # s: notes of this length and more have vibrato
+REST = 0.2  # s of silence before and after a song, and the minimum between phrases
+_PORTAMENTO = 0.06  # s, glide from one pitch to the next
+_LONG = 0.4  # s, notes at least this long have vibrato
 _VIBRATO_AFTER, _VIBRATO_RISE = 0.12, 0.15  # s
 
-# Up to where each phone is voiced, in Hz (0: not at all); above it the sound is noise.
+# Cutoff in Hz up to which each phone is voiced (0: unvoiced); above it the sound is noise.
 _VOICED_TO = {
     **dict.fromkeys("l r w y m n ng".split(), 5000.0),
     **dict.fromkeys("b d g".split(), 2500.0),
@@ -38,7 +38,7 @@ _VOICED_TO = {
 
 @dataclass(frozen=True)
 class Song:
-    """float32 samples [N] at 16 kHz, what is sung on which notes, and when each phone ends."""
+    """float32 samples [N] at 16 kHz, with notes, lyrics and phone end times."""
 
     samples: NDArray[np.float32]
     text: str
@@ -53,10 +53,11 @@ class Song:
 
 
 def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
-    """F0 in Hz at each of ``count`` samples: the notes' pitches joined by portamento, vibrato on
-    the long ones.
+    """F0 in Hz at each of ``count`` samples: the notes' pitches with portamento, and vibrato on
+    long notes.
 
-    Rests hold the pitch of the note before (the first note's before it); nothing is voiced there.
+    A rest holds the previous pitch (before the first note: the pitch of the first). Rests are
+    unvoiced.
     """
     midi = np.full(count, float(notes[0].pitch))
     wave = np.zeros(count)
@@ -82,7 +83,7 @@ def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
     bend /= bend.sum()
     smooth = midi.copy()
     padded = np.pad(midi, (n, n), mode="edge")
-    for step in np.flatnonzero(np.diff(midi)):  # elsewhere smoothing changes nothing
+    for step in np.flatnonzero(np.diff(midi)):  # smoothing changes nothing elsewhere
         lo, hi = max(0, step - n), min(count, step + n)
         smooth[lo:hi] = np.convolve(padded[lo : hi + 2 * n], bend, "same")[n : n + hi - lo]
     return hz(smooth + wave)
@@ -90,9 +91,8 @@ def contour(notes: tuple[Note, ...], vibrato: Vibrato, count: int) -> Floats:
 
 @dataclass
 class _Syllable:
-    """Segments first ..
-
-    Last - 1 of the utterance; ``nucleus`` is the vowel's place among them, -1 without one.
+    """Segments ``first`` to ``last - 1`` of the utterance; ``nucleus`` is the index of the vowel
+    among them, -1 where there is none.
     """
 
     first: int
@@ -103,7 +103,7 @@ class _Syllable:
 
 
 def _syllables(segments: tuple[Segment, ...]) -> list[_Syllable | None]:
-    """Syllables in order, None for each pause.  Syllables without a vowel join their neighbour."""
+    """Syllables in order, None for each pause. A syllable without a vowel joins its neighbour."""
     found: list[_Syllable | None] = []
     for i, s in enumerate(segments):
         if s.phone == "pau":
@@ -125,10 +125,9 @@ def _syllables(segments: tuple[Segment, ...]) -> list[_Syllable | None]:
 def melody(
     rng: np.random.Generator, stressed: list[bool], centre: float
 ) -> tuple[list[int], list[float], str, str, int]:
-    """A random walk within a ninth around ``centre`` (MIDI), a note for each syllable: pitches,
-    lengths in s, key, mode, tempo.
+    """A random walk within a ninth around ``centre`` (MIDI), with a note for each syllable.
 
-    Stressed syllables get the longer notes, as lyrics do.
+    Returns pitches, note lengths in s, key, mode and tempo. Stressed syllables get longer notes.
     """
     count = len(stressed)
     key, mode = int(rng.integers(12)), ("major", "minor")[int(rng.integers(2))]
@@ -154,8 +153,10 @@ def melody(
 
 
 def _stretch(old: float, new: float, length: float, count: int) -> Floats:
-    """Source times of ``count`` samples of a phone from ``old`` of ``length`` s, sung for ``new``
-    s: edges as they are, the middle stretched.
+    """Source times of the ``count`` samples of a phone, sung for ``new`` seconds.
+
+    The phone begins at ``old`` and lasts ``length`` seconds. Its edges keep their speed; the middle
+    is stretched.
     """
     edge = min(0.05, 0.3 * length, 0.3 * new)
     t = np.arange(count) / SAMPLE_RATE
@@ -163,7 +164,7 @@ def _stretch(old: float, new: float, length: float, count: int) -> Floats:
 
 
 def sing(rng: np.random.Generator, text: str, speaker: Speaker, level_db: float = -23.0) -> Song:
-    """One phrase or sentence sung by a virtual speaker to a melody of its own."""
+    """One phrase or sentence sung by a virtual speaker to a random melody."""
     u = speak(text, speaker, rate_scale=0.9, noise_seed=int(rng.integers(1 << 31)))
     low = speaker.f0 * 0.6
     frames = envelopes(u.samples, low, speaker.f0 * 1.7)
@@ -229,7 +230,7 @@ def sing(rng: np.random.Generator, text: str, speaker: Speaker, level_db: float 
         place = s.last
     f0 = contour(tuple(notes), vibrato, now)
     corner = np.concatenate(corners)
-    n = 160  # 10 ms: voicing does not switch at once
+    n = 160  # 10 ms: voicing changes gradually
     smooth = np.convolve(
         np.pad(corner, (n // 2, n - n // 2 - 1), mode="edge"), np.ones(n) / n, "valid"
     )

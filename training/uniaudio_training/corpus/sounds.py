@@ -1,7 +1,7 @@
-"""Ten classes of everyday sounds by plain DSP, each with the parameters that its captions name.
+"""Ten classes of everyday sounds by signal processing, with the parameters that captions name.
 
-Every generator draws its parameters first, then its samples, so that a clip is a function of the
-random state alone.
+A generator draws its parameters first, then its samples; the clip depends on the random state
+alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ SAMPLE_RATE = 16000
 
 @dataclass(frozen=True)
 class Sound:
-    """float32 samples [N] at 16 kHz, class name, and the parameters that a caption names
-    (``captions.sound``).
+    """float32 samples [N] at 16 kHz, the class name, and the parameters that a caption names
+    (``wordings.sound``).
     """
 
     name: str
@@ -39,7 +39,7 @@ def _band(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarr
     return sosfilt(sos, rng.standard_normal(n))
 
 
-# Hz up to which a pitch is called low, and from which high.
+# Limits in Hz: a pitch is called low below the first, high above the second.
 PITCH_BORDERS = {
     "siren": (560.0, 690.0),
     "bell": (450.0, 900.0),
@@ -54,8 +54,8 @@ def _pitch_word(name: str, hz: float) -> str:
 
 
 def is_clear(name: str, parameters: dict[str, Any], seconds: float) -> bool:
-    """False where nobody could judge a caption: a pitch within 5 % of the border between two words
-    for it, or so many events in ``seconds`` that two may run into one.
+    """False where a caption would be ambiguous: a pitch within 5 % of the border between two words,
+    or so many events in ``seconds`` that two may merge.
     """
     return parameters.get("count", 1) * 0.4 <= seconds and all(
         abs(parameters["hz"] / border - 1) > 0.05 for border in PITCH_BORDERS.get(name, ())
@@ -65,7 +65,7 @@ def is_clear(name: str, parameters: dict[str, Any], seconds: float) -> bool:
 def _scatter(
     rng: np.random.Generator, seconds: float, count: int, event: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """``count`` events in even slots with jitter, each whole."""
+    """``count`` complete events in equal time slots, with jitter."""
     out = np.zeros(int(seconds * SAMPLE_RATE))
     slot = len(out) / count
     for i in range(count):
@@ -217,8 +217,9 @@ CLASSES: dict[str, Callable[[np.random.Generator, float], _Made]] = {
 
 
 def make(rng: np.random.Generator, name: str | None = None, seconds: float | None = None) -> Sound:
-    """One clip of 2 to 5 s (or ``seconds``) of a random class (or ``name``), at -14 to -28 dBFS
-    RMS, with a faint noise floor.
+    """One clip of 2 to 5 s (or ``seconds``) of a random class (or ``name``).
+
+    The level is -14 to -28 dBFS RMS, with a faint noise floor.
     """
     name = name or list(CLASSES)[int(rng.integers(len(CLASSES)))]
     seconds = seconds or float(rng.uniform(2, 5))

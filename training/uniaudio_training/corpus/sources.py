@@ -1,4 +1,4 @@
-"""What the corpus is made from: programs, data and packages, their licences, and whether they are
+"""The sources of the corpus (programs, data, packages), their licences, and whether they are
 installed.
 """
 
@@ -42,7 +42,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     },
 }
 
-# Of the sources that must be installed: raises RuntimeError, with the remedy, where one is not.
+# For sources that must be installed: a function that raises RuntimeError where one is missing.
 _REQUIRE: dict[str, Callable[[], Any]] = {
     "flite": flite,
     "wordnet": sentences.require_wordnet,
@@ -52,7 +52,9 @@ _REQUIRE: dict[str, Callable[[], Any]] = {
 
 
 def require(tasks: Iterable[str]) -> None:
-    """Raises RuntimeError, in one line, that names all that is not installed and these tasks need."""
+    """Raises RuntimeError, in one line, naming everything that these tasks need and that is
+    missing.
+    """
     missing = []
     for name, check in _REQUIRE.items():
         if set(tasks) & set(SOURCES[name]["tasks"]):

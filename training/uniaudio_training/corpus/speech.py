@@ -1,9 +1,9 @@
-"""Speech of the procedural corpus: virtual speakers over flite's base voices, with exact phone
+"""Speech of the procedural corpus: virtual speakers based on flite's voices, with exact phone
 times.
 
-A virtual speaker is a base voice with its F0 target and durations set, then resampled by ``alpha``,
-which moves the formants as a longer or shorter vocal tract does; durations and F0 are set so that
-they come out as asked after resampling.
+A virtual speaker is a base voice with its own mean F0 and pace, resampled by ``alpha``. Resampling
+shifts the formants, like a longer or shorter vocal tract. F0 and durations are set such that they
+are as requested after resampling.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .flite import SAMPLE_RATE, Segment, flite
 
 @dataclass(frozen=True)
 class Speaker:
-    """``alpha`` formant shift (1 is the base voice), ``f0`` Hz mean, ``rate`` relative speed (1 is
-    the base's).
+    """``alpha``: formant shift (1: the base voice); ``f0``: mean in Hz; ``rate``: relative pace (1:
+    that of the base voice).
     """
 
     name: str
@@ -30,16 +30,15 @@ class Speaker:
     split: str = "train"
 
 
-# Mean F0 that suits each base (Hz, before resampling). rms ignores the target and speaks at about
-# 100 Hz.
+# Mean F0 of each base voice in Hz, before resampling. rms ignores it and speaks at about 100 Hz.
 _BASES = {"slt": (160.0, 205.0), "rms": (100.0,), "awb": (105.0, 145.0), "kal16": (95.0, 130.0)}
-_ALPHAS = (0.86, 0.94, 1.02, 1.10, 1.18)  # closer steps are not told apart by a speaker encoder
+_ALPHAS = (0.86, 0.94, 1.02, 1.10, 1.18)  # a speaker encoder cannot distinguish smaller steps
 _VALID = (
     ("slt", 0.90, 182.0),
     ("slt", 1.06, 182.0),
     ("awb", 0.98, 125.0),
     ("awb", 1.14, 125.0),
-)  # two of a base: vc needs pairs
+)  # two per base voice: vc needs pairs
 _HELD_OUT = (
     ("slt", 0.98, 182.0),
     ("rms", 1.06, 100.0),
@@ -55,9 +54,8 @@ def _speakers() -> tuple[Speaker, ...]:
     for base, f0s in _BASES.items():
         for alpha in _ALPHAS:
             for f0 in f0s:
-                rate = (
-                    1.0 + 0.12 * (((len(rows) * 7) % 5) - 2) / 2
-                )  # speakers differ in pace too: 0.88 to 1.12
+                # Pace varies between speakers: 0.88 to 1.12.
+                rate = 1.0 + 0.12 * (((len(rows) * 7) % 5) - 2) / 2
                 rows.append(
                     Speaker(
                         f"{base}-{round(alpha * 100):03d}-{round(f0 * alpha):03d}",
@@ -87,9 +85,7 @@ SPEAKERS = _speakers()
 
 @dataclass(frozen=True)
 class Utterance:
-    """float32 samples [N] at 16 kHz with its text, speaker name and segments (phone, end in
-    seconds).
-    """
+    """float32 samples [N] at 16 kHz with text, speaker and segments (phone, end in seconds)."""
 
     text: str
     speaker: str
@@ -98,7 +94,7 @@ class Utterance:
 
 
 def speakers(split: str) -> tuple[Speaker, ...]:
-    """The speakers of a split; no speaker is in two."""
+    """The speakers of a split; the splits are disjoint."""
     return tuple(s for s in SPEAKERS if s.split == split)
 
 
@@ -110,10 +106,10 @@ def speak(
     level_db: float | None = -23.0,
     noise_seed: int | None = None,
 ) -> Utterance:
-    """One sentence by one virtual speaker, at ``level_db`` dBFS RMS over its loud part (None: as it
-    comes).
+    """One sentence by a virtual speaker, at ``level_db`` dBFS RMS over its loud parts (None:
+    unscaled).
 
-    With ``noise_seed`` it is the same bit for bit whatever was spoken before.
+    With ``noise_seed`` the samples are a function of the arguments alone.
     """
     f0 = speaker.f0 * f0_scale / speaker.alpha
     stretch = speaker.alpha / (speaker.rate * rate_scale)
@@ -132,8 +128,9 @@ def speak(
 
 
 def set_level(samples: np.ndarray, level_db: float) -> np.ndarray:
-    """Scales to ``level_db`` dBFS RMS over the frames within 30 dB of the loudest, with the peak
-    kept below 0.99.
+    """Scales to ``level_db`` dBFS RMS, measured over the frames within 30 dB of the loudest.
+
+    The peak stays below 0.99.
     """
     now = loud_level(samples)
     if now < -100:
@@ -143,8 +140,8 @@ def set_level(samples: np.ndarray, level_db: float) -> np.ndarray:
 
 
 def loud_level(samples: np.ndarray) -> float:
-    """dBFS RMS over the 20 ms frames within 30 dB of the loudest; -120 for silence and for less
-    than a frame.
+    """dBFS RMS over the 20 ms frames within 30 dB of the loudest; -120 for silence or less than a
+    frame.
     """
     if len(samples) < 320:
         return -120.0

@@ -1,5 +1,5 @@
-"""Words of one recording put into another of nearly the same sentence, sample-exact outside the
-span.
+"""Splices words of one recording into another of nearly the same sentence; outside the span the
+samples are unchanged.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from .flite import SAMPLE_RATE, Segment
 from .schema import Span
 from .speech import Utterance, loud_level
 
-_FADE = int(0.006 * SAMPLE_RATE)  # samples of cross-fade at either end, inside the span
-_REACH = int(0.008 * SAMPLE_RATE)  # how far a cut may move to fall in phase
-_LOOK = int(0.008 * SAMPLE_RATE)  # samples either side that are compared
+_FADE = int(0.006 * SAMPLE_RATE)  # samples of the cross-fade at either end, inside the span
+_REACH = int(0.008 * SAMPLE_RATE)  # samples, how far a cut may move to match the phase
+_LOOK = int(0.008 * SAMPLE_RATE)  # samples on either side that are compared
 
 
 @dataclass(frozen=True)
 class Spliced:
-    """int16 source and target; ``segments`` of the target."""
+    """int16 source and target; ``segments`` are those of the target."""
 
     source: NDArray[np.int16]
     target: NDArray[np.int16]
@@ -34,7 +34,7 @@ def _same(a: Segment, b: Segment) -> bool:
 
 
 def _in_phase(a: NDArray, b: NDArray, at_a: int, at_b: int) -> int | None:
-    """The place near ``at_b`` where ``b`` looks most like ``a`` at ``at_a``; None too close to an
+    """The position near ``at_b`` where ``b`` matches ``a`` at ``at_a`` best; None too close to an
     end.
     """
     if (
@@ -52,9 +52,10 @@ def _in_phase(a: NDArray, b: NDArray, at_a: int, at_b: int) -> int | None:
 
 
 def splice_words(a: Utterance, b: Utterance, level_db: float) -> Spliced | None:
-    """``a`` with what ``b`` says otherwise. Cuts lie in the middle of the phones on either side of
-    the words that differ, moved by at most 8 ms to where the waves agree. None where the sentences
-    share no phone at either end or nothing differs.
+    """``a`` with the words that ``b`` says differently.
+
+    A cut lies in the middle of the phone next to the differing words, moved by at most 8 ms to
+    match the waveforms. None where the sentences share no phone at either end, or do not differ.
     """
     sa, sb = a.segments, b.segments
     head = 0

@@ -1,15 +1,16 @@
-"""A teacher: an open text-to-speech model that speaks our phones, its own durations as labels.
+"""Synthesises speech with an open text-to-speech model; its predicted durations become labels.
 
     uniaudio-train corpus teach kokoro --model FOLDER --hours 2 --out data/kokoro
 
-Kokoro-82M (Apache-2.0) is the one that is known here.  ``FOLDER`` holds ``kokoro.onnx`` (v1.0),
-``config.json`` (its vocabulary) and ``voices/*.bin`` (float32 [510, 256]: a style for each number
-of tokens).  The model's durations are an inner tensor that becomes an output when it is loaded.
+The supported model is Kokoro-82M (Apache-2.0). ``FOLDER`` holds ``kokoro.onnx`` (v1.0),
+``config.json`` (the vocabulary) and ``voices/*.bin`` (float32 [510, 256], a style per token count).
+The durations are an internal tensor of the graph; loading adds it to the outputs.
 
-Its clock, measured: a duration's unit is 600 samples at 24 kHz; sound comes ``LEAD`` before the
-borders that durations give; a space belongs to the word after it, the first unit of a stress mark
-to the consonant before it, and the silence of a pause to the phone before it.  So pauses are found
-by their level; one that the model makes where the phones have none is added to the labels.
+Measured timing: a unit of duration is 600 samples at 24 kHz. Sound is ``LEAD`` ahead of the
+boundaries that the durations give. The duration of a space belongs to the following word, the first
+unit of a stress mark to the preceding consonant, and the silence of a pause to the preceding phone.
+Pauses are therefore found by their level. A pause that the model adds on its own is added to the
+labels.
 """
 
 from __future__ import annotations
@@ -36,21 +37,21 @@ from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Phone, Track, Word
 from .shards import MANIFEST
 from .speech import set_level
 
-FRAME = 600 / 24000  # s, a unit of duration
-# s by which sound is ahead of the borders of the durations: the median of 121 vowel-fricative
-# borders, six voices
+FRAME = 600 / 24000  # s per unit of duration
+# s by which sound is ahead of the boundaries given by the durations: the median over 121
+# vowel-fricative boundaries of six voices
 LEAD = 0.063
-QUIET_DB = -35.0  # under the loud parts: a pause
+QUIET_DB = -35.0  # relative to the loud parts; below this is a pause
 LEAST_PAUSE = 0.08  # s
-_HOP = 80  # samples of a level's frame
+_HOP = 80  # samples per level frame
 BEFORE, AFTER = 0.25, 0.3  # s of silence kept around a sentence
 LEAST_PHONE = 0.01  # s
 SHARD_SECONDS = 240.0
-GROUP = 5  # sentences in a row by one voice, which prompt one another
+GROUP = 5  # consecutive sentences by one voice; they are each other's prompts
 PAUSE = "pau"
 
 VOICES = ("af_heart", "af_bella", "am_michael", "am_fenrir", "bf_emma", "bm_george")
-# Halves of two voices each: speakers of their own.
+# Equal mixtures of two voices, used as further speakers.
 MIXTURES = (
     "af_heart+bf_emma",
     "am_michael+bm_george",
@@ -71,7 +72,7 @@ _SYMBOL = dict(
     )
 )
 _STRESS = "ˈ"
-# Words, stress left out, that a sentence does not stress though the lexicon may.
+# Function words without stress digits: unstressed in a sentence, whatever the lexicon says.
 _WEAK = frozenset(
     tuple(w.split())
     for w in (
@@ -86,8 +87,10 @@ _WEAK = frozenset(
 
 
 def spelt(phones: Sequence[str]) -> list[tuple[str, int]]:
-    """One word's phones -> [(symbol of the teacher's, index of the phone)]; a stress mark goes
-    before its vowel."""
+    """The phones of a word -> [(symbol of the teacher, index of the phone)].
+
+    A stress mark goes before its vowel.
+    """
     weak = tuple(p.rstrip("012") for p in phones) in _WEAK
     out: list[tuple[str, int]] = []
     for i, p in enumerate(phones):
@@ -99,8 +102,9 @@ def spelt(phones: Sequence[str]) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Script:
-    """A sentence for the teacher: its symbols, the phone that each belongs to, all phones, and the
-    places of the words' last phones among them."""
+    """A sentence for the teacher: its symbols, the phone index of each, all phones, and the indices
+    of the words' last phones.
+    """
 
     symbols: list[str]
     owner: list[int]
@@ -109,8 +113,10 @@ class Script:
 
 
 def script(words: Sequence[Sequence[str]], end: str = ".") -> Script:
-    """``words``: as ``sentence_words`` gives them, lists of phones, a pause a word of its own;
-    ``end``: the mark that the sentence ends in."""
+    """``words`` are lists of phones from ``sentence_words``, a pause being its own word.
+
+    ``end`` is the final punctuation mark.
+    """
     phones: list[str] = []
     symbols: list[str] = []
     owner: list[int] = []
@@ -124,7 +130,7 @@ def script(words: Sequence[Sequence[str]], end: str = ".") -> Script:
             symbols += [symbol for symbol, _ in marks]
             owner += [len(phones) + i for _, i in marks]
             finals.append(len(phones) + len(word) - 1)
-        elif phones:  # the first pause is the begin token alone
+        elif phones:  # the begin token stands for the first pause
             symbols.append(end if n == len(words) - 1 else ",")
             owner.append(len(phones))
         phones += word
@@ -132,10 +138,12 @@ def script(words: Sequence[Sequence[str]], end: str = ".") -> Script:
 
 
 def phone_ends(s: Script, units: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ends in s [P] of the script's phones by the durations of its tokens (begin and end token
-    included), before pauses are looked for."""
+    """End times in s [P] of the script's phones, from the durations of its tokens.
+
+    ``units`` include the begin and end tokens. Pauses are not located yet.
+    """
     units = units.copy()
-    for k, symbol in enumerate(s.symbols):  # units[k + 1] is that of symbols[k]
+    for k, symbol in enumerate(s.symbols):  # units[k + 1] belongs to symbols[k]
         if symbol == _STRESS and k and s.symbols[k - 1] != " " and units[k + 1] > 1:
             units[k] += 1
             units[k + 1] -= 1
@@ -145,7 +153,7 @@ def phone_ends(s: Script, units: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def silences(samples: NDArray[np.float32]) -> list[tuple[float, float]]:
-    """(begin, end) in s of what is quiet for at least ``LEAST_PAUSE``; samples [N] at 16 kHz."""
+    """(begin, end) in s of quiet stretches of at least ``LEAST_PAUSE``; samples [N] at 16 kHz."""
     frames = np.square(samples[: len(samples) // _HOP * _HOP]).reshape(-1, _HOP).mean(1)
     level = 10 * np.log10(frames + 1e-12)
     level = np.convolve(np.pad(level, 1, "edge"), np.ones(3) / 3, "valid")
@@ -161,10 +169,11 @@ def place(
     finals: Sequence[int],
     ends: Sequence[float],
 ) -> list[tuple[str, float]]:
-    """[(phone, end in s)] with pauses where it is quiet, those of the teacher's own included.
+    """[(phone, end in s)], with pauses where the audio is quiet, including those the teacher added.
 
-    ``finals``: places of the words' last phones, after which a pause may be; ``ends``: of the
-    phones by the teacher's durations.  Quiet far from all of them is a stop's closure.
+    ``finals`` are the indices of the words' last phones, after which a pause may follow. ``ends``
+    are the phone ends from the teacher's durations. A quiet stretch far from all of them is the
+    closure of a stop.
     """
     last = max(finals)
     pauses: dict[int, tuple[float, float]] = {}
@@ -180,7 +189,7 @@ def place(
             )
         if far < 0.08 and (k not in pauses or b - a > pauses[k][1] - pauses[k][0]):
             pauses[k] = (a, b)
-    out: list[tuple[str, float, bool]] = []  # phone, end, whether the end is certain
+    out: list[tuple[str, float, bool]] = []  # phone, end, whether the end is known exactly
     for k, phone in enumerate(phones):
         if k == 0:
             out.append((phone, pauses.get(0, (0.0, ends[0]))[1], True))
@@ -193,7 +202,7 @@ def place(
         elif phone != PAUSE or k - 1 not in pauses:
             out.append((phone, float(ends[k]), False))
     times = [end for _, end, _ in out]
-    for i in range(len(out) - 2, 0, -1):  # room for every phone, certain ends first
+    for i in range(len(out) - 2, 0, -1):  # gives every phone its minimum length; exact ends stay
         if not out[i][2]:
             times[i] = min(times[i], times[i + 1] - LEAST_PHONE)
     for i in range(1, len(out) - 1):
@@ -202,7 +211,7 @@ def place(
 
 
 class Kokoro:
-    """Kokoro-82M by onnxruntime.  Raises CorpusError where ``folder`` has not its files."""
+    """Kokoro-82M through onnxruntime. Raises CorpusError where ``folder`` lacks its files."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         import onnx
@@ -215,7 +224,7 @@ class Kokoro:
                     f"{name} is missing"
                 )
         model = onnx.load(str(folder / "kokoro.onnx"))
-        # named by the exporter: the clipped, summed durations of the tokens
+        # named by the exporter: the summed and clipped durations of the tokens
         model.graph.output.append(
             onnx.helper.make_tensor_value_info(
                 "/encoder/Clip_output_0", onnx.TensorProto.FLOAT, None
@@ -230,7 +239,7 @@ class Kokoro:
         self._folder = folder / "voices"
 
     def style(self, voice: str) -> NDArray[np.float32]:
-        """[510, 256] of a voice, or of voices joined by "+", mixed in equal parts."""
+        """The style [510, 256] of a voice; "a+b" is the mean of several."""
         found = []
         for name in voice.split("+"):
             path = self._folder / f"{name}.bin"
@@ -242,7 +251,7 @@ class Kokoro:
     def speak(
         self, s: Script, voice: str, speed: float = 1.0
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """float32 [N] at 16 kHz and the units of each token, begin and end included."""
+        """float32 [N] at 16 kHz, and each token's duration in units (begin and end included)."""
         tokens = [self._vocab[c] for c in s.symbols]
         samples, units = self._session.run(
             None,
@@ -258,7 +267,7 @@ class Kokoro:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A sentence by the teacher: float32 [N] at 16 kHz at the corpus' level, its labels."""
+    """A synthesised sentence: float32 [N] at 16 kHz at the corpus level, and its labels."""
 
     samples: NDArray[np.float32]
     text: str
@@ -267,8 +276,10 @@ class Spoken:
 
 
 def speak(teacher: Kokoro, text: str, voice: str, speed: float = 1.0) -> Spoken:
-    """``text`` in a voice, silence around it cut to ``BEFORE`` and ``AFTER``.  Raises ValueError
-    where nothing in it can be spoken."""
+    """Synthesises ``text``; trims the silence around it to ``BEFORE`` and ``AFTER``.
+
+    Raises ValueError where nothing in it can be spoken.
+    """
     words = sentence_words(text)
     if len(words) < 3:
         raise ValueError(f"nothing to speak in {text[:40]!r}")
@@ -294,7 +305,9 @@ def speak(teacher: Kokoro, text: str, voice: str, speed: float = 1.0) -> Spoken:
 def word_times(
     text: str, words: Sequence[Sequence[str]], phones: Sequence[Phone]
 ) -> tuple[Word, ...]:
-    """The text's words with their times; none where text and phones count their words differently."""
+    """The words of the text with their times; empty where the word counts of text and phones
+    differ.
+    """
     written = [
         w for w in ("".join(c for c in t if c.isalnum() or c == "'") for t in text.split()) if w
     ]
@@ -314,7 +327,7 @@ def word_times(
 def draw_shard(
     teacher: Kokoro, split: str, index: int, seed: int, voices: Sequence[str]
 ) -> tuple[NDArray[np.int16], list[Label]]:
-    """A shard from its place and seed alone: groups of sentences by one voice each."""
+    """A shard as a function of its index and seed: groups of sentences, each by one voice."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
     name = f"tts-{split}-{index:04d}"
     stored: list[NDArray[np.int16]] = []
@@ -345,7 +358,7 @@ def draw_shard(
 def make(
     teacher: Kokoro, out: Path, split: str, hours: float, seed: int, voices: Sequence[str]
 ) -> None:
-    """Shards of ``SHARD_SECONDS`` until there are ``hours``; those that are there are kept."""
+    """Writes shards of ``SHARD_SECONDS`` until there are ``hours``; existing shards are kept."""
     out.mkdir(parents=True, exist_ok=True)
     described = {
         "format": FORMAT,
@@ -353,7 +366,7 @@ def make(
         "sample_rate": SAMPLE_RATE,
         "sources": {
             "kokoro": {
-                "what": "Kokoro-82M v1.0, a text-to-speech model, speaking the engine's phones",
+                "what": "speech synthesised by Kokoro-82M v1.0 from the engine's phones",
                 "licence": "Apache-2.0",
                 "voices": list(voices),
             },
@@ -378,13 +391,13 @@ def make(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus teach",
-        description="Speech by a text-to-speech model, with the times of its phones.",
+        description="Synthesise speech with a text-to-speech model, with phone times.",
         epilog=(
             "example: uniaudio-train corpus teach kokoro --model kokoro --hours 2 --out data/kokoro"
         ),
     )
     parser.add_argument("teacher", choices=("kokoro",))
-    parser.add_argument("--model", required=True, type=Path, help="folder of the model's files")
+    parser.add_argument("--model", required=True, type=Path, help="folder of the model files")
     parser.add_argument("--out", required=True, type=Path, help="folder of the shards")
     parser.add_argument("--split", default="train", choices=SPLITS)
     parser.add_argument("--hours", type=float, default=1.0)
@@ -392,7 +405,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--voices",
         default=",".join(VOICES),
-        help='separated by commas, "a+b" is a mixture (default: %(default)s)',
+        help='comma-separated voices; "a+b" is a mixture (default: %(default)s)',
     )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -406,7 +419,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("uniaudio-train corpus: stopped; the same command goes on from here", file=sys.stderr)
+        print("uniaudio-train corpus: stopped; the same command resumes", file=sys.stderr)
         return 130
     return 0
 

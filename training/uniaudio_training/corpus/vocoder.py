@@ -1,10 +1,9 @@
-"""A small vocoder of our own: spectral envelopes of clean speech, and sound with new F0 and timing
-from them.
+"""A small vocoder: spectral envelopes of clean speech, and resynthesis with a new F0 and timing.
 
-The envelope is CheapTrick's (Morise, "CheapTrick, a spectral envelope estimator for high-quality
+The envelope is CheapTrick (Morise, "CheapTrick, a spectral envelope estimator for high-quality
 speech synthesis", Speech Communication 2015): F0-adaptive window, smoothing over 2/3 F0, liftering.
-What is voiced is taken from the phones, which the corpus knows, so no aperiodicity has to be
-estimated. NumPy only: WORLD itself would have to be compiled by every user.
+Voicing follows from the phones, which the corpus knows, so that no aperiodicity is estimated.
+NumPy only: WORLD would have to be compiled on every machine.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ Floats = NDArray[np.floating]
 
 
 def envelopes(samples: Floats, low: float, high: float) -> Floats:
-    """Clean speech [N] with F0 within ``low`` ..
+    """Clean speech [N] with F0 from ``low`` to ``high`` Hz -> log power spectral density [T, 513].
 
-    ``high`` Hz -> log power spectral density [T, 513], frame t centred on t * HOP.
+    Frame t is centred on sample t * HOP.
     """
     f0, _ = f0_track(samples, low, high)
     voiced = f0 > 0
@@ -39,9 +38,8 @@ def envelopes(samples: Floats, low: float, high: float) -> Floats:
     near = np.clip(near, middle / 1.8, middle * 1.8)
 
     x = np.pad(np.asarray(samples, np.float64), (FFT // 2, FFT))
-    x = x + 1e-5 * np.sin(np.arange(len(x)) * 12.9898) * np.cos(
-        np.arange(len(x)) ** 1.5 * 0.313
-    )  # a floor at -100 dB; no log of nothing
+    # A floor at -100 dB, to avoid log(0).
+    x = x + 1e-5 * np.sin(np.arange(len(x)) * 12.9898) * np.cos(np.arange(len(x)) ** 1.5 * 0.313)
     offset = np.arange(FFT) - FFT // 2
     frames = x[np.arange(count)[:, None] * HOP + np.arange(FFT)[None]]
     half = 1.5 * SAMPLE_RATE / near[:, None]
@@ -52,9 +50,8 @@ def envelopes(samples: Floats, low: float, high: float) -> Floats:
     frames = frames * window
     frames -= window * (frames.sum(1, keepdims=True) / window.sum(1, keepdims=True))
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    low_bins = (
-        _FREQS[None] < near[:, None]
-    )  # below F0 the window leaves nothing: mirror what lies above it
+    # The window leaves nothing below F0: mirror the part above it.
+    low_bins = _FREQS[None] < near[:, None]
     mirrored = np.take_along_axis(
         power,
         np.clip(
@@ -86,7 +83,7 @@ def envelopes(samples: Floats, low: float, high: float) -> Floats:
 
 
 def _minimum_phase(log_amplitude: Floats) -> NDArray[np.complexfloating]:
-    """log |H| [R, 513] -> H [R, 513] of minimum phase."""
+    """log |H| [R, 513] -> minimum-phase H [R, 513]."""
     cepstrum = np.fft.irfft(log_amplitude, FFT, axis=1)
     cepstrum[:, 1 : FFT // 2] *= 2
     cepstrum[:, FFT // 2 + 1 :] = 0
@@ -94,7 +91,7 @@ def _minimum_phase(log_amplitude: Floats) -> NDArray[np.complexfloating]:
 
 
 def _at(frames: Floats, where: Floats) -> Floats:
-    """Rows of ``frames`` [T, D] at fractional positions [R], interpolated."""
+    """Rows of ``frames`` [T, D] interpolated at fractional positions [R]."""
     where = np.clip(where, 0, len(frames) - 1.001)
     i = where.astype(int)
     share = (where - i)[:, None]
@@ -111,8 +108,9 @@ def synthesize(
 ) -> NDArray[np.float32]:
     """Sound [count] from ``envelope`` [T, 513].
 
-    ``source_time`` s and ``f0`` Hz (> 0) are given for each output sample [count]; ``noisy``
-    [count] is the corner in Hz above which the sound is noise instead of harmonics (0: all noise).
+    ``source_time`` [count] in s and ``f0`` [count] in Hz (> 0) are given per output sample.
+    ``noisy`` [count] is the frequency in Hz above which the sound is noise instead of harmonics (0:
+    all noise).
     """
     out = np.zeros(count + 2 * FFT)
     phase = np.cumsum(f0 / SAMPLE_RATE)
@@ -120,9 +118,7 @@ def synthesize(
     at = np.flatnonzero(np.diff(whole, prepend=0.0) > 0)  # samples just after a pulse
     at = at[noisy[at] > 0]
     if len(at):
-        late = (
-            (phase[at] - whole[at]) * SAMPLE_RATE / f0[at]
-        )  # how long before the sample the pulse was, in samples
+        late = (phase[at] - whole[at]) * SAMPLE_RATE / f0[at]  # samples since the pulse
         log = 0.5 * (
             _at(envelope, source_time[at] * SAMPLE_RATE / HOP)
             + np.log(SAMPLE_RATE / f0[at])[:, None]
@@ -137,7 +133,7 @@ def synthesize(
         kernel = np.fft.irfft(pulse, FFT, axis=1)
         fade = np.ones(FFT)
         fade[FFT // 2 :] = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, FFT // 2))
-        kernel[:, -8:] *= 0.0  # what a pulse's fractional shift wraps around
+        kernel[:, -8:] *= 0.0  # the part that wraps around in a pulse's fractional shift
         for start, row in zip(at, kernel * fade, strict=True):
             out[start : start + FFT] += row
     noise = np.pad(rng.standard_normal(count), (_NOISE_WINDOW, 2 * _NOISE_WINDOW))

@@ -1,7 +1,6 @@
-"""Captions in many wordings: the same facts, other words and orders, so that a text encoder has to
-read them.
+"""Captions in many wordings, so that a text encoder has to understand them.
 
-Every function takes a random generator and the facts, and names all facts that a judge may ask for
+A function takes a random generator and the facts. It names every fact that an evaluation may check
 (counts, pitches, tempo, bins).
 """
 
@@ -258,7 +257,7 @@ _SOUND = {
 
 
 def sound(rng: Rng, name: str, parameters: dict[str, Any]) -> str:
-    """A caption of one of the ten sound classes."""
+    """A caption for one of the ten sound classes."""
     return _SOUND[name](rng, parameters)
 
 
@@ -285,15 +284,18 @@ _CLAUSE = re.compile(
 
 
 def sound_noun(rng: Rng, name: str, parameters: dict[str, Any]) -> str:
-    """The same as a noun phrase, to stand within an instruction: "a bird chirping twice", not "a
-    bird chirps twice".
+    """The caption as a noun phrase, for use within an instruction.
+
+    "a bird chirping twice", not "a bird chirps twice".
     """
     caption = _CLAUSE.sub(lambda m: f"{m[1]} {_DOING[m[2]]}", sound(rng, name, parameters))
     return caption.replace("it rains, ", "rain, ").replace(": ", ", ")
 
 
 def music(rng: Rng, p: dict[str, Any], key: str) -> str:
-    """Names instrument, key, mode, tempo, chords and drums; what is absent is sometimes said to be."""
+    """A caption with instrument, key, mode, tempo, chords and drums. It sometimes says what is
+    absent.
+    """
     tempo = p["tempo"]
     pace = pick(
         rng,
@@ -367,7 +369,7 @@ _GAIN = {
 def instruction(rng: Rng, voice: str, f0: str, rate: str, gain: str) -> str:
     """An i_tts instruction.
 
-    Bins that are "medium" are left unsaid half of the time: silence means medium.
+    A "medium" bin is left out half of the time: no mention means medium.
     """
     who = pick(rng, _VOICE[voice])
     pitch = "" if f0 == "medium" and rng.random() < 0.5 else pick(rng, _F0[f0])
@@ -408,7 +410,7 @@ def instruction(rng: Rng, voice: str, f0: str, rate: str, gain: str) -> str:
 
 
 def position(rng: Rng, start: float, end: float, length: float) -> str:
-    """Where in a clip an event lies, by thirds of its centre."""
+    """The position of an event in a clip: the third that its centre lies in."""
     third = int(3 * 0.5 * (start + end) / length)
     near = (
         ("at the beginning", "near the start", "at the start"),

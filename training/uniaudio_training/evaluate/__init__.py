@@ -1,6 +1,6 @@
-"""Judges: how good a model's answers to each task's test examples are, and how well its codec keeps
-sound, next to what is attainable.
+"""Evaluation of a model on the test examples of each task, and of its codec, next to the upper
+bounds.
 
-``uniaudio-train evaluate --model PATH --corpus DIR`` judges all tasks; ``--model PATH --task
-tts,codec`` judges speech and codec without a corpus.
+``uniaudio-train evaluate --model PATH --corpus DIR`` evaluates all tasks.
+``--model PATH --task tts,codec`` evaluates speech and codec without a corpus.
 """

@@ -1,10 +1,12 @@
-"""What each task's test examples ask of a model, and what an answer is measured in: the eleven
-judges.
+"""Test cases and metrics of the eleven tasks.
 
-A judge turns examples into cases (a request for ``Engine.generate``, the true answer, the floor)
-and an answer into measurements. Every answer is measured alike, be it the model's, the truth, the
-truth through the codec (the ceiling) or the floor: the input as it is, or for tasks that make sound
-of words another item of the split.
+A ``Judge`` turns examples into cases: a request for ``Engine.generate``, the true answer, and the
+floor. It also turns an answer into measurements. All answers are measured alike:
+
+- the model's
+- the truth
+- the ceiling: the truth through the codec
+- the floor: the unchanged input, or another item of the split for tasks that generate from text
 """
 
 from __future__ import annotations
@@ -32,16 +34,17 @@ from .recogniser import recogniser
 Samples = NDArray[np.float32]
 Measurements = Iterator[tuple[str, Any]]
 RATE = 16000
-FRAME = 320  # samples: edits are asked for in whole frames of the codecs that are bundled
+FRAME = 320  # samples; edits are requested in whole frames of the bundled codecs
 _KNOWN = frozenset(GRAMMAR_WORDS)
 
 
 @dataclass
 class Case:
-    """One request and what is needed to judge its answer; all samples float32 at 16 kHz.
+    """One request, and the data to evaluate its answer. All samples are float32 [N] at 16 kHz.
 
-    ``item`` is what bootstraps draw. ``outside``: samples kept at the source's beginning and end
-    (edits). ``ceiling`` is the truth through the codec, put there by whoever has one.
+    ``item`` is the unit that the bootstrap resamples. ``outside``: samples of the source kept at
+    the beginning and the end (edits). ``ceiling``: the truth through the codec, set by a caller
+    that has a codec.
     """
 
     item: str
@@ -61,7 +64,7 @@ class Case:
         return self.label.tracks["target"]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What is the same for every answer to this case is worked out once."""
+        """Caches a value that is the same for every answer to this case."""
         if name not in self.memo:
             self.memo[name] = make()
         return self.memo[name]
@@ -71,13 +74,14 @@ class Case:
 
 
 def in_grammar(text: str) -> bool:
-    """Whether a recogniser with the corpus grammar can be asked for these words."""
+    """Whether the corpus grammar covers these words, so that the grammar recogniser can be used."""
     return set(words(text)) <= _KNOWN
 
 
 def choose(examples: Examples, count: int) -> list[Example]:
-    """``count`` examples spread evenly over the split; of speech half are the grammar's, as far as
-    there are.
+    """``count`` examples spread evenly over the split.
+
+    For speech, half of them are the grammar's where there are enough.
     """
     every = list(examples)
     easy = [e for e in every if e.track().text and in_grammar(e.track().text)]
@@ -97,7 +101,7 @@ def choose(examples: Examples, count: int) -> list[Example]:
 
 
 def fit(samples: Samples, count: int) -> Samples:
-    """Cut, or filled up with silence."""
+    """Truncated or zero-padded to ``count`` samples."""
     return np.pad(samples[:count], (0, max(0, count - len(samples)))).astype(np.float32)
 
 
@@ -109,9 +113,7 @@ def _case(e: Example, request: dict[str, Any], floor: Samples, **more: Any) -> C
 
 
 def _other(chosen: Sequence[Example], i: int) -> Samples:
-    """The recording of another example, halfway through the list, by another speaker where there is
-    one.
-    """
+    """The recording of an example half the list away, by another speaker where there is one."""
     n = len(chosen)
     places = [(i + n // 2 + k) % n for k in range(n)]
     mine = chosen[i].track().speaker
@@ -125,11 +127,11 @@ def _sound(samples: Samples) -> tuple[Samples, int]:
     return samples, RATE
 
 
-# Speech: words, voices, and likeness to a clean recording
+# Speech: words, voices, and similarity to the clean recording
 
 
 def _words_heard(case: Case, sound: Samples, after: str = "") -> Measurements:
-    """Words against the grammar where the sentence is one of its, phones where it is not."""
+    """Word errors against the grammar for a sentence of the grammar, else phone errors."""
     if in_grammar(case.target.text):
         yield f"grammar WER{after}", edit_errors(words(case.target.text), listener(True)(sound))
     elif case.target.phones:
@@ -142,8 +144,8 @@ def _words_heard(case: Case, sound: Samples, after: str = "") -> Measurements:
 
 
 def _likeness(case: Case, sound: Samples, after: str = "") -> Measurements:
-    """ESTOI and PESQ against the truth through the codec, the best that can be reached, and against
-    the truth itself.
+    """ESTOI and PESQ, against the truth through the codec (the best that is attainable) and against
+    the truth.
     """
     assert case.source is not None
     source = case.source
@@ -188,7 +190,7 @@ def _vc(case: Case, sound: Samples) -> Measurements:
     yield from _words_heard(case, sound)
     voice = speaker_encoder().embed(
         sound
-    )  # source and target say the same at the same pace: they differ in the voice alone
+    )  # same words at the same pace: source and target differ in the voice alone
     yield (
         "cosine to target - to source",
         cosine(voice, case.voice_of("target", case.truth))
@@ -201,8 +203,8 @@ _LOUD, _SOFT = "0 dB", "10 dB"
 
 
 def _se_cases(chosen: list[Example]) -> Iterator[Case]:
-    """The corpus' own noise of each example (source - target), mixed anew at exactly 0 dB, and for
-    words at 10 dB.
+    """The corpus noise of each example (source - target), remixed at exactly 0 dB, and at 10 dB for
+    the word error rate.
     """
     for e in chosen:
         noise = e.pcm("source").astype(np.float64) - e.pcm().astype(np.float64)
@@ -256,7 +258,7 @@ def _sd(case: Case, sound: Samples) -> Measurements:
 
 
 def score(label: Label) -> list[tuple[int, float, str]]:
-    """A song's notes as the engine takes them: (pitch, seconds, word), rests with pitch 0."""
+    """The notes of a song in the engine's format: (pitch, seconds, word); a rest has pitch 0."""
     notes: list[tuple[int, float, str]] = []
     now = 0.0
     for n in label.notes:
@@ -323,8 +325,8 @@ def _outwards(start: int, end: int, count: int) -> tuple[int, int]:
 
 
 def _s_edit_cases(chosen: list[Example]) -> Iterator[Case]:
-    """The span is that of the words that go, as somebody marks it who hears them; the text is the
-    words that come.
+    """The span covers the removed words, as a user would mark it by ear; the text is the added
+    words.
     """
     for e in chosen:
         edit, source = e.label.edit, e.audio("source")
@@ -342,9 +344,7 @@ def _s_edit_cases(chosen: list[Example]) -> Iterator[Case]:
 
 
 def _inside(track: Track, start: int, end: int) -> tuple[float, float]:
-    """Begin and end in s of the words that lie within samples [start, end): those that were
-    replaced.
-    """
+    """Begin and end in s of the words within samples [start, end): the ones that were replaced."""
     found = [w for w in track.words if start / RATE <= w.start and w.end <= end / RATE]
     return (found[0].start, found[-1].end) if found else (start / RATE, end / RATE)
 
@@ -451,7 +451,10 @@ FRECHET = "Fréchet log-mel distance"
 
 @dataclass(frozen=True)
 class Judge:
-    """How a task is judged; ``finish`` "span": answers are the source outside of ``Case.outside``."""
+    """How a task is evaluated.
+
+    ``finish`` "span": the answer equals the source in the samples of ``Case.outside``.
+    """
 
     cases: Callable[[list[Example]], Iterator[Case]]
     measure: Callable[[Case, Samples], Measurements]

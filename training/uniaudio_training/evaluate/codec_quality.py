@@ -1,4 +1,4 @@
-"""How well a codec keeps speech of held-out speakers, sounds and music, with all its codebooks and
+"""Codec quality on speech of held-out speakers, on sounds and on music: with all codebooks, and
 with those that the LM uses.
 """
 
@@ -18,12 +18,14 @@ from .metrics import codebook_use, cosine, edit_errors, error_rate, log_mel_dist
 from .recogniser import recogniser
 from .rows import Row, mean, mean_row, rate_row
 
-PESQ_BEST = 4.644  # what PESQ-wb gives two equal clips
+PESQ_BEST = 4.644  # PESQ-wb of two equal clips
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``sentences`` grammar and as many WordNet sentences, by the held-out speakers in turn;
+    """What to evaluate.
+
+    ``sentences`` grammar sentences and as many of WordNet, by the held-out speakers in turn;
     ``clips`` of sound and of music.
     """
 
@@ -33,12 +35,12 @@ class Plan:
 
     @classmethod
     def limited(cls, limit: int, seed: int = 0) -> Plan:
-        """A quick look."""
+        """A plan for a quick check."""
         return cls(min(3 * limit, cls.sentences), min(limit, cls.clips), seed)
 
 
 def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row], list[str]]:
-    """The report's rows; measures carry the number of codebooks as "@ 8"."""
+    """The rows of the report, and errors. A measure's number of codebooks is in its name: "@ 8"."""
     counts = sorted({subject.codebooks, subject.lm_codebooks or subject.codebooks}, reverse=True)
     rows, codes = _speech(subject, plan, counts, progress)
     for kind in ("sound", "music") if plan.clips else ():

@@ -1,4 +1,4 @@
-"""``uniaudio-train evaluate``: judges a model folder and writes a report."""
+"""``uniaudio-train evaluate``: evaluates a model and writes a report."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TASKS = ("tts", "codec")
-NO_OUTSIDE_JUDGE = {"t2s", "t2m", "a_edit"}  # judged by classifiers of our own alone
-# judges with arguments of their own: ``uniaudio-train evaluate NAME``, and their modules
+NO_OUTSIDE_JUDGE = {"t2s", "t2m", "a_edit"}  # evaluated only with this package's own classifiers
+# Commands with their own arguments, ``uniaudio-train evaluate NAME``, and their modules.
 OTHERS = {
     "units": "units",
     "recogniser": "train_recogniser",
@@ -32,10 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="uniaudio-train evaluate",
         description=(
-            "Judge a model: each number with its count, its 95 % interval, and what the "
-            "original recordings reach. `evaluate units` judges semantic units, `evaluate real` "
-            "codecs and `evaluate voices` speech on real readers; `evaluate recogniser` and "
-            "`evaluate classifiers` train the judges."
+            "Evaluate a model. Each number comes with its count, its 95 % confidence interval and "
+            "the value of the original recordings. `evaluate units` evaluates semantic units, "
+            "`evaluate real` codecs and `evaluate voices` speech, both on real speakers; "
+            "`evaluate recogniser` and `evaluate classifiers` train the evaluation models."
         ),
         epilog=("example: uniaudio-train evaluate --model bundled --corpus data/corpus --write"),
     )
@@ -43,23 +43,23 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         required=True,
         help=(
-            "a model folder, 'bundled', a codec run's folder, or 'fake:flite' / 'fake:echo' / "
-            "'fake:noise' (the ends of the scale)"
+            "a model folder, 'bundled', the folder of a codec run, or the references 'fake:flite', "
+            "'fake:echo' and 'fake:noise'"
         ),
     )
     p.add_argument(
         "--corpus",
         type=Path,
         help=(
-            "judge all tasks on the test split of this folder (of uniaudio-train corpus make), and "
-            "measure upper bound, lower bound and reference too"
+            "evaluate all tasks on the test split of this corpus (of uniaudio-train corpus make), "
+            "including upper bound, lower bound and reference"
         ),
     )
     p.add_argument(
         "--task",
         help=(
-            "what to judge: with --corpus some of its tasks (default: all), without one of "
-            "tts, codec (default: both)"
+            "what to evaluate: with --corpus, some of its tasks (default: all); without, tts or "
+            "codec or both (default: both)"
         ),
     )
     p.add_argument(
@@ -68,16 +68,16 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="TASK=FOLDER",
         help=(
-            "with --corpus: a model of the same size trained on this task alone, to compare "
-            "with; may be repeated"
+            "with --corpus: a model of the same size trained on this task alone, for comparison; "
+            "may be repeated"
         ),
     )
     p.add_argument(
         "--json",
         type=Path,
         help=(
-            "write the report here too; with --corpus each task is kept, and a run that was "
-            "stopped resumes (default: judged/MODEL.json in the corpus folder)"
+            "also write the report to this file; with --corpus it is saved after each task, and a "
+            "stopped run resumes (default: judged/MODEL.json in the corpus folder)"
         ),
     )
     p.add_argument(
@@ -87,39 +87,39 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=int,
         help=(
-            "about how many examples a task with --corpus (default: 48); without, how many "
-            "sentences a voice (default: 100)"
+            "approximate number of examples per task with --corpus (default: 48), of sentences per "
+            "voice without (default: 100)"
         ),
     )
     p.add_argument(
         "--seed",
         type=int,
         default=0,
-        help="draws the sentences and the model's random numbers (default: %(default)s)",
+        help="random seed of the sentences and of the model (default: %(default)s)",
     )
     p.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="CPU threads of the model and the judges (default: %(default)s)",
+        help="CPU threads of the model and the evaluation models (default: %(default)s)",
     )
     p.add_argument(
         "--dtype",
         default="auto",
-        help="how a model folder's LM is held, as in the engine (default: %(default)s)",
+        help="storage of the LM weights, as in the engine (default: %(default)s)",
     )
     p.add_argument(
         "--lm-codebooks",
         type=int,
         default=4,
-        help="for a codec run: how many codebooks its LM will use (default: %(default)s)",
+        help="for a codec run: number of codebooks that its LM will use (default: %(default)s)",
     )
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 with a report, 2 with one line that says what was wrong."""
+    """Returns exit code 0 with a report, 2 with one line that states the error."""
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in OTHERS:
         other = importlib.import_module(f".{OTHERS[given[0]]}", __package__)
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     if args.corpus is None and (args.write or singles):
         return _error(f"{'--write' if args.write else '--single'}: expected --corpus DIR with it")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy is there
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy is imported
 
     import torch
 
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
 def _judge_corpus(
     args: argparse.Namespace, subject: Subject, tasks: list[str], singles: dict[str, str]
 ) -> int:
-    """Every task on the corpus' test split, those that were judged before left alone."""
+    """Evaluates the tasks on the test split of the corpus; tasks in the report are not repeated."""
     from ..corpus.reading import open_corpus
     from .engines import load_subject
     from .joint import LIMIT, Judged, Plan, blind, judge_task
@@ -195,14 +195,14 @@ def _judge_corpus(
         key = {**about, "single": digest(single), "corpus": corpus_digest(corpus, task)}
         judged = report.find(task, key)
         if judged is not None:
-            print(f"{task}: judged before, in {report.path}", file=sys.stderr)
+            print(f"{task}: already evaluated, in {report.path}", file=sys.stderr)
         else:
             judged = judge_task(task, subject, corpus, plan, single, not args.quiet)
             report.add(key, judged)
         results.append(judged)
         trouble += judged.trouble
         trouble += [
-            f"{task}: {measure} rates the floor as well as the truth"
+            f"{task}: {measure} does not separate floor and truth"
             for measure in blind(judged.scores)
         ]
     if not results:
@@ -213,16 +213,16 @@ def _judge_corpus(
     print(table(results))
     for line in trouble:
         print(f"! {line}")
-    print(f"written: {report.path} ({sum(j.seconds for j in results):.0f} s of judging)")
+    print(f"written: {report.path} ({sum(j.seconds for j in results):.0f} s of evaluation)")
     if args.write:
-        said = f"{plan.limit} examples a task, seed {plan.seed}, dtype {args.dtype}"
+        said = f"{plan.limit} examples per task, seed {plan.seed}, dtype {args.dtype}"
         write_section(markdown(results, _command(args), said))
         print("written: docs/quality.md")
     return 0
 
 
 def _command(args: argparse.Namespace) -> str:
-    """What makes these tables again, without a machine's paths."""
+    """The command that remakes these tables, without local paths."""
     parts = [
         "--model",
         args.model if ":" in args.model else Path(args.model).name,
@@ -241,7 +241,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str]) -> int:
-    """Speech and codec on sentences that are recorded on the spot; no corpus is needed."""
+    """Evaluates speech and codec on sentences synthesised on the fly, without a corpus."""
     from . import codec_quality, tts
     from .engines import able
     from .rows import table
@@ -251,7 +251,7 @@ def _judge_sentences(args: argparse.Namespace, subject: Subject, tasks: list[str
         args.json.parent.mkdir(parents=True, exist_ok=True)
     can = able(subject, tasks)
     rows: list[Row] = []
-    trouble = [f"{t}: this model cannot do it" for t in tasks if t not in can]
+    trouble = [f"{t}: not supported by this model" for t in tasks if t not in can]
     for task, module in (("tts", tts), ("codec", codec_quality)):
         if task in can:
             plan = (

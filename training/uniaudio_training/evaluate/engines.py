@@ -1,8 +1,9 @@
-"""What is judged: a model folder through the public engine, a codec training run, or one of two
-fakes.
+"""The subjects of an evaluation: a model folder through the public engine, a codec training run, or
+a fake.
 
-The fakes are the ends of the scale: one speaks with flite itself and must score like the originals,
-the other makes noise and must fail. A judge that cannot tell them apart judges nothing.
+The fakes calibrate the metrics. One speaks with flite itself and must score like the originals.
+The others return noise, or the unchanged input, and must fail. A metric that does not separate them
+is useless.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from . import originals
 from .judges import at_16k
 from .metrics import plain_phones
 
-SPOKEN = ("tts",)  # what the fakes that have no list of tasks can do
+SPOKEN = ("tts",)  # tasks of the fakes without a task list
 
 
 class Sound(Protocol):
@@ -31,7 +32,7 @@ class Sound(Protocol):
 
 
 class Judged(Protocol):
-    """The part of the public engine that is used."""
+    """The part of the public engine that the evaluation uses."""
 
     def generate(self, task: str, **inputs: Any) -> Sound: ...
 
@@ -51,8 +52,9 @@ class _Sound:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under judgement; ``lm_codebooks`` is how many of ``codebooks`` the LM uses (0: there
-    is no LM).
+    """A model under evaluation.
+
+    ``lm_codebooks`` is how many of its ``codebooks`` the LM uses; 0: there is no LM.
     """
 
     name: str
@@ -69,8 +71,8 @@ class Subject:
         voice: str | None = None,
         prompt: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """The model's speech at 16 kHz, by one of its voices or cloned from a prompt (float32 at 16
-        kHz).
+        """The model's speech, float32 [N] at 16 kHz, in one of its voices or cloned from a prompt
+        (float32 at 16 kHz).
 
         A voice that the model folder lacks (:meth:`voices`) is cloned from its 3 s prompt.
         """
@@ -81,8 +83,8 @@ class Subject:
         return at_16k(sound.samples, sound.sample_rate)
 
     def make(self, task: str, requests: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """The answers to some requests of one task, float32 at 16 kHz, stepped together where the
-        engine can.
+        """The answers to several requests of one task, float32 at 16 kHz; batched where the engine
+        can.
         """
         together = getattr(self.engine, "generate_batch", None)
         if together is not None:
@@ -92,18 +94,18 @@ class Subject:
         return [at_16k(s.samples, s.sample_rate) for s in sounds]
 
     def tasks(self) -> list[str]:
-        """Names of the tasks that it can do."""
+        """Names of the tasks that the model supports."""
         if isinstance(self.engine, CodecRun) or not self.lm_codebooks:
             return []
         known = getattr(self.engine, "tasks", None)
         return list(SPOKEN) if known is None else [t["name"] for t in known()]
 
     def voices(self) -> list[str]:
-        """The model's own voices; of a model without any, the speakers that its training heard."""
+        """The model's voices; for a model without any, the speakers of its training data."""
         return self.engine.voices() or [s.name for s in SPEAKERS if s.split == "train"]
 
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
-        """float32 at 16 kHz -> codes [K, T]."""
+        """float32 [N] at 16 kHz -> codes [K, T]."""
         return np.asarray(self.engine.encode((samples, 16000)))
 
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -116,7 +118,7 @@ class Subject:
         return self.decode(self.encode(samples)[:num_codebooks])
 
     def asked_phones(self, text: str) -> list[str]:
-        """The phones that the model's front-end asks for, without stress and pauses."""
+        """The phones that the model's front end makes of the text, without stress and pauses."""
         own = getattr(self.engine, "asked_phones", None)
         if own is not None:
             return plain_phones(own(text))
@@ -126,9 +128,7 @@ class Subject:
 
 
 class FliteEngine:
-    """Speaks with the corpus's own voices; its codec keeps sounds and adds noise, less with more
-    codebooks.
-    """
+    """Speaks with the corpus voices. Its codec adds noise, less with more codebooks."""
 
     CODEBOOKS, LM_CODEBOOKS, SIZE, FRAME = 8, 4, 1024, 320
 
@@ -137,7 +137,7 @@ class FliteEngine:
 
     def generate(self, task: str, **inputs: Any) -> Sound:
         text, voice, prompt = inputs.get("text", ""), inputs.get("voice"), inputs.get("prompt")
-        if prompt is not None:  # it knows a prompt by heart, not by ear
+        if prompt is not None:  # looks the prompt up among the known ones
             voice = next(
                 s.name
                 for s in originals.HELD_OUT
@@ -180,7 +180,7 @@ class FliteEngine:
 
 
 class NoiseEngine(FliteEngine):
-    """White noise of the right length, whatever it is asked."""
+    """White noise of the right length for every request."""
 
     def generate(self, task: str, **inputs: Any) -> Sound:
         length = 16000 + 800 * len(inputs.get("text", ""))
@@ -198,8 +198,7 @@ class NoiseEngine(FliteEngine):
 
 
 class EchoEngine(NoiseEngine):
-    """Gives back what it was given: the source as it is, otherwise noise of the length that was
-    asked for.
+    """Returns the source unchanged; for requests without a source, noise of the requested length.
 
     Its codec is flite's.
     """
@@ -217,7 +216,7 @@ class EchoEngine(NoiseEngine):
 
 
 class CodecRun:
-    """A codec in training, read from its run's folder; it has no voices."""
+    """A codec in training, read from the folder of its run; it cannot speak."""
 
     def __init__(self, folder: Path) -> None:
         from ..checkpoints import load_codec
@@ -225,7 +224,7 @@ class CodecRun:
         self.codec = load_codec(folder)
 
     def generate(self, task: str, **inputs: Any) -> Sound:
-        raise ValueError("a codec run cannot speak; judge it with --task codec")
+        raise ValueError("a codec run cannot speak; evaluate it with --task codec")
 
     def encode(self, audio: Any) -> NDArray[np.int32]:
         import torch
@@ -257,8 +256,10 @@ FAKES: dict[str, type[FliteEngine]] = {
 def load_subject(
     model: str, threads: int = 1, lm_codebooks: int = 4, dtype: str = "auto"
 ) -> Subject:
-    """A model folder (its LM held as ``dtype``), a codec run's folder (``codec.json``;
-    ``lm_codebooks`` is then what its LM will use), or a fake.
+    """Loads a model folder (its LM stored as ``dtype``), a codec run, or a fake.
+
+    A codec run is a folder with ``codec.json``; ``lm_codebooks`` is the number that its LM will
+    use.
     """
     if model in FAKES:
         fake = FAKES[model]
@@ -291,7 +292,7 @@ def load_subject(
 
 
 def able(subject: Subject, tasks: Sequence[str]) -> list[str]:
-    """Those of ``tasks`` that the subject can be judged on."""
+    """The ``tasks`` on which the subject can be evaluated."""
     return [
         t
         for t in tasks

@@ -1,9 +1,14 @@
-"""Judges a model folder on the test split of a corpus, task by task.
+"""Evaluates a model on the test split of a corpus, task by task.
 
-Five answers to the same cases are measured alike: the model's; that of a single-task model of the
-same size (if one is given); the truth through the model's codec with as many codebooks as the LM has
-(the ceiling); the unchanged input, or another item of the split (the floor); and the truth. A judge
-that scores truth and floor alike judges nothing; :func:`blind` names such judges.
+Five answers to the same cases are measured alike:
+
+- the model's
+- that of a single-task model of the same size, where one is given
+- the ceiling: the truth through the model's codec, with as many codebooks as the LM uses
+- the floor: the unchanged input, or another item of the split
+- the truth
+
+A metric that scores truth and floor alike is useless; :func:`blind` finds such metrics.
 """
 
 from __future__ import annotations
@@ -27,12 +32,12 @@ from .rows import plain
 
 MODEL, SINGLE, CEILING, FLOOR, TRUTH = "model", "single", "ceiling", "floor", "truth"
 WHO = (MODEL, SINGLE, CEILING, FLOOR, TRUTH)
-GAIN = "model - single"  # of measures with a goal; its interval is over the same items for both
-LIMIT = 48  # examples a task by default: all eleven tasks in a quarter of an hour on two cores
+GAIN = "model - single"  # for measures with a goal; a paired bootstrap over the items
+LIMIT = 48  # examples per task by default
 _BATCH = 8
-_REFERENCE_CLIPS = 150  # of the train split, for distances between distributions
+_REFERENCE_CLIPS = 150  # of the train split, for Fréchet distances
 
-# Task -> measure -> (goal, floor to resolve); None: no floor is set.
+# Task -> measure -> (goal, acceptable value); None: none is set.
 GOALS: dict[str, dict[str, tuple[float, float | None]]] = {
     "tts": {"grammar WER": (0.05, 0.10), "speaker similarity": (0.81, 0.77)},
     "vc": {"grammar WER": (0.08, 0.20), "cosine to target - to source": (0.15, 0.05)},
@@ -55,7 +60,7 @@ def lower_is_better(measure: str) -> bool:
 
 @dataclass
 class Score:
-    """``value`` of an answer (``who``) with its 95 % interval over items; ``count`` measurements."""
+    """``value`` of an answer (``who``) with its 95 % interval over items, from ``count`` values."""
 
     task: str
     measure: str
@@ -67,7 +72,7 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """ "goal", "floor" or "below" where the issue sets a goal, otherwise ""."""
+        """ "goal", "floor" or "below" for a measure with a goal, else ""."""
         wanted = GOALS.get(self.task, {}).get(self.measure)
         if wanted is None or math.isnan(self.value):
             return ""
@@ -88,7 +93,7 @@ class Score:
 
 @dataclass
 class Plan:
-    """``limit`` examples a task; the seed is that of the model's random numbers and of bootstraps."""
+    """``limit`` examples per task; the seed is used by the model and by the bootstrap."""
 
     limit: int = LIMIT
     seed: int = 0
@@ -96,7 +101,7 @@ class Plan:
 
 @dataclass
 class Answers:
-    """A model's answers, silence for those that it failed to give, and what went wrong."""
+    """A model's answers, silence in place of failed ones, and the errors."""
 
     sounds: list[Samples] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
@@ -105,7 +110,7 @@ class Answers:
 
 
 def ask(subject: Subject, task: str, cases: Sequence[Case], seed: int, progress: bool) -> Answers:
-    """The model's answers to all cases, in batches; each is what the model would give alone."""
+    """The model's answers to all cases, in batches. Batching does not change an answer."""
     found, begin = Answers(), time.monotonic()
     with tqdm(
         total=len(cases), desc=f"{task}: {subject.name}", unit="clip", disable=not progress
@@ -117,7 +122,7 @@ def ask(subject: Subject, task: str, cases: Sequence[Case], seed: int, progress:
             ]
             try:
                 made = subject.make(task, requests)
-            except Exception:  # one of them: find out which
+            except Exception:  # one of the batch failed: find out which
                 made = []
                 for case, request in zip(some, requests, strict=True):
                     try:
@@ -133,7 +138,7 @@ def ask(subject: Subject, task: str, cases: Sequence[Case], seed: int, progress:
 
 
 def through_codec(subject: Subject, case: Case, judge: Judge) -> Samples:
-    """The truth encoded and decoded with the LM's codebooks; of edits the part that is not kept."""
+    """The truth encoded and decoded with the LM's codebooks; for edits, only the edited part."""
     sound = fit(
         subject.through_codec(case.truth, subject.lm_codebooks or subject.codebooks),
         len(case.truth),
@@ -147,7 +152,7 @@ def through_codec(subject: Subject, case: Case, judge: Judge) -> Samples:
 
 
 class _Statistic:
-    """How measurements become one number: ``of`` takes those of all items."""
+    """Aggregates measurements; ``of`` returns the function from all measurements to a number."""
 
     def __init__(self, reference: Moments | None) -> None:
         self.reference = reference
@@ -177,7 +182,7 @@ class _Statistic:
 
 
 def reference_moments(examples: Examples, count: int = _REFERENCE_CLIPS) -> Moments | None:
-    """Log-mel moments of clips of the train split, spread over it."""
+    """Log-mel moments of clips spread evenly over the train split."""
     whole: Moments | None = None
     for i in np.unique(
         np.linspace(0, len(examples) - 1, min(count, len(examples))).round().astype(int)
@@ -189,7 +194,7 @@ def reference_moments(examples: Examples, count: int = _REFERENCE_CLIPS) -> Mome
 
 @dataclass
 class Judged:
-    """A task's scores, what went wrong, and what it took."""
+    """The scores of a task, the errors, and the cost."""
 
     task: str
     scores: list[Score]
@@ -222,9 +227,9 @@ def judge_task(
     single: Subject | None = None,
     progress: bool = True,
 ) -> Judged:
-    """Everything about one task.
+    """Evaluates one task.
 
-    A model that cannot do it is left out of the answers, and it is said.
+    A model that does not support it is skipped, with an entry in ``trouble``.
     """
     begin = time.monotonic()
     judge = JUDGES[task]
@@ -239,7 +244,7 @@ def judge_task(
         if model is None:
             continue
         if task not in model.tasks():
-            trouble.append(f"{task}: {model.name} cannot do it")
+            trouble.append(f"{task}: not supported by {model.name}")
             continue
         given = ask(model, task, cases, plan.seed, progress)
         answers[who] = given.sounds
@@ -307,7 +312,9 @@ def _gain(
     of: Callable[[list[Any]], float],
     seed: int,
 ) -> Score:
-    """How much more the model has than the single-task one; items are drawn for both together."""
+    """The model's advantage over the single-task model; the bootstrap resamples the items of both
+    together.
+    """
     groups = [
         [(MODEL, v) for v in ours.get(item, [])] + [(SINGLE, v) for v in theirs.get(item, [])]
         for item in {**ours, **theirs}
@@ -325,10 +332,10 @@ def _gain(
 
 
 def blind(scores: Sequence[Score]) -> list[str]:
-    """Measures with a goal that rate the floor as well as the truth: they tell nothing.
+    """Measures with a goal that do not separate floor and truth.
 
-    What must not change outside an edit, and the words of an input that is only converted or noisy,
-    are as right in the floor.
+    Excluded are measures where the floor is right by construction: what must not change outside an
+    edit, and the words of an input that is only converted or noisy.
     """
     by = {(s.measure, s.who): s.value for s in scores}
     found = []

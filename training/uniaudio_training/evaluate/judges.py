@@ -1,10 +1,10 @@
-"""Outside judges: recognisers, a speaker encoder, PESQ and ESTOI. All hear float32 samples [N] at
-16 kHz.
+"""External metrics: recognisers, a speaker encoder, PESQ and ESTOI, on float32 samples [N] at 16
+kHz.
 
-Every judge's answer depends on the clip alone, never on what it heard before, so clips may be
-judged in any order. Packages (all in the ``evaluate`` extra): pocketsphinx (BSD, models inside),
-resemblyzer (Apache-2.0, weights inside; only its weights are used, so it may be installed with
-``--no-deps``), webrtcvad-wheels, pesq, pystoi.
+A result depends on the clip alone, never on earlier clips, so that clips can be evaluated in any
+order. The ``evaluate`` extra installs the packages: pocketsphinx (BSD, models included),
+resemblyzer (Apache-2.0; only its weights are used, so ``--no-deps`` is enough), webrtcvad-wheels,
+pesq, pystoi.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Samples = NDArray[np.float32]
 
 
 class JudgeMissing(RuntimeError):
-    """A package that a judge needs is not installed; the message says which and how to get it."""
+    """A package that a metric needs is missing; the message names it and how to install it."""
 
 
-# Modules of the outside judges and the packages that have them.
+# Modules of the external metrics and the packages that provide them.
 PACKAGES = {
     "pocketsphinx": "pocketsphinx",
     "resemblyzer": "resemblyzer (with --no-deps)",
@@ -44,10 +44,10 @@ PACKAGES = {
 
 
 def require_judges() -> None:
-    """Raises JudgeMissing, in one line, that names every judge's package that is not installed."""
+    """Raises JudgeMissing, in one line, naming all missing packages."""
     missing = [p for module, p in PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise JudgeMissing(f"the judges need {', '.join(missing)}; install them with pip")
+        raise JudgeMissing(f"the evaluation needs {', '.join(missing)}; install them with pip")
 
 
 def _need(module: str, package: str) -> Any:
@@ -55,12 +55,14 @@ def _need(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as e:
         raise JudgeMissing(
-            f"this judge needs {package} ({e}); install it: pip install {package}"
+            f"this metric needs {package} ({e}); install it: pip install {package}"
         ) from None
 
 
 def at_16k(samples: NDArray[Any], sample_rate: int) -> Samples:
-    """Mono sound of any rate -> float32 at 16 kHz, NaN and infinity silenced, peaks limited to 1."""
+    """Mono sound of any rate -> float32 at 16 kHz; NaN and infinity become 0, peaks are limited to
+    1.
+    """
     x = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if sample_rate != SAMPLE_RATE:
         x = soxr.resample(x, sample_rate, SAMPLE_RATE).astype(np.float32)
@@ -73,8 +75,8 @@ def pcm16(samples: Samples) -> bytes:
 
 
 class Listener:
-    """pocketsphinx 5 with its US English acoustic model: with the corpus grammar, or with its open
-    language model.
+    """pocketsphinx 5 with its US English acoustic model, with the corpus grammar or its language
+    model.
     """
 
     def __init__(self, grammar: bool) -> None:
@@ -87,11 +89,11 @@ class Listener:
             self._decoder.activate_search("sentences")
 
     def __call__(self, samples: Samples) -> list[str]:
-        """The words heard; [] when nothing was."""
+        """The recognised words; [] where there are none."""
         if len(samples) < SAMPLE_RATE // 10:
             return []
         decoder = self._decoder
-        # otherwise the features' running mean carries over from the clip before
+        # otherwise the running mean of the features carries over from the previous clip
         decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(pcm16(samples), full_utt=True)
@@ -105,22 +107,23 @@ def listener(grammar: bool) -> Listener:
     return Listener(grammar)
 
 
-# The encoder of "Generalized End-to-End Loss for Speaker Verification" (arXiv 1710.10467) as
-# resemblyzer trained it.
+# The encoder of "Generalized End-to-End Loss for Speaker Verification" (arXiv 1710.10467), with
+# resemblyzer's weights.
 _MELS, _WINDOW, _HOP, _PARTIAL, _PARTIAL_HOP = (
     40,
     400,
     160,
     160,
     77,
-)  # samples, samples, frames, frames (1.3 a second)
+)  # samples, samples, frames, frames (1.3 per second)
 _LEVEL_DB = -30.0
 _VAD_SAMPLES = 480
 
 
 class SpeakerEncoder(nn.Module):
-    """float32 [N] at 16 kHz -> unit vector [256]; two clips are by one speaker when their cosine is
-    above about .81.
+    """float32 [N] at 16 kHz -> unit vector [256].
+
+    Two clips are by the same speaker where their cosine is above about 0.81.
     """
 
     def __init__(self) -> None:
@@ -130,7 +133,7 @@ class SpeakerEncoder(nn.Module):
         found = importlib.util.find_spec("resemblyzer")
         if found is None or found.origin is None:
             raise JudgeMissing(
-                "the speaker judge needs the weights in resemblyzer; install it: pip install "
+                "speaker similarity needs the weights in resemblyzer; install it: pip install "
                 "--no-deps resemblyzer"
             )
         state = torch.load(
@@ -141,13 +144,13 @@ class SpeakerEncoder(nn.Module):
         self.eval()
 
     def forward(self, mels: Tensor) -> Tensor:
-        """mels [B, 160, 40] -> [B, 256]."""
+        """Mel spectrograms [B, 160, 40] -> [B, 256]."""
         _, (hidden, _) = self.lstm(mels)
         y = torch.relu(self.linear(hidden[-1]))
         return y / y.norm(dim=1, keepdim=True).clamp(min=1e-9)
 
     def voiced(self, samples: Samples) -> Samples:
-        """Without pauses longer than about a quarter of a second."""
+        """Removes pauses longer than about a quarter of a second."""
         n = len(samples) // _VAD_SAMPLES
         if not n:
             return samples
@@ -192,7 +195,7 @@ def speaker_encoder() -> SpeakerEncoder:
 
 
 def speaker_similarity(a: Samples, b: Samples) -> float:
-    """Cosine of two clips' speaker vectors, 0 to 1."""
+    """Cosine of the speaker vectors of two clips, 0 to 1."""
     encoder = speaker_encoder()
     return cosine(encoder.embed(a), encoder.embed(b))
 
@@ -206,11 +209,11 @@ PESQ_WORST, ESTOI_WORST = 1.0, 0.0
 
 
 def pesq_wb(original: Samples, copy: Samples) -> float:
-    """PESQ wideband (ITU-T P.862.2) MOS-LQO, about 1.02 to 4.64; 1.0 where there is none at all."""
+    """Wideband PESQ (ITU-T P.862.2) as MOS-LQO, about 1.02 to 4.64; 1.0 where it is undefined."""
     pesq = _need("pesq", "pesq")
     a, b = _same_length(original, copy)
     if not b.any():
-        return PESQ_WORST  # P.862 divides by the copy's level
+        return PESQ_WORST  # P.862 divides by the level of the copy
     try:
         return float(pesq.pesq(SAMPLE_RATE, a, b, "wb"))
     except pesq.NoUtterancesError:
@@ -224,7 +227,5 @@ def estoi(original: Samples, copy: Samples) -> float:
     if not b.any():
         return ESTOI_WORST
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # a clip with too few loud frames gives 1e-5, which says enough
+        warnings.simplefilter("ignore")  # 1e-5 for a clip with too few loud frames
         return float(stoi(a, b, SAMPLE_RATE, extended=True))

@@ -1,6 +1,6 @@
-"""Measures on words, phones, spectra and codes: pure functions of arrays, no models.
+"""Metrics on words, phones, spectra and codes: pure functions of arrays, without models.
 
-dB are of power; full scale is 1.
+Decibels are of power; full scale is 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Errors:
-    """Edits between what was said and what was heard; ``reference`` is the number of units said."""
+    """Edits between reference and hypothesis; ``reference`` is the length of the reference."""
 
     substitutions: int = 0
     deletions: int = 0
@@ -40,9 +40,9 @@ class Errors:
 
 
 def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]]:
-    """The fewest edits that turn ``said`` into ``heard`` (Levenshtein), in order: (place in said,
-    place in heard) of a pair that is equal or a substitution, (i, -1) a deletion, (-1, j) an
-    insertion.
+    """A minimum edit (Levenshtein) alignment of ``said`` and ``heard``, in order.
+
+    Pairs (i, j) are matches or substitutions, (i, -1) deletions, (-1, j) insertions.
     """
     n, m = len(said), len(heard)
     cost = np.zeros((n + 1, m + 1), np.int32)
@@ -69,8 +69,10 @@ def alignment(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]
 def edit_errors(
     said: Sequence[str], heard: Sequence[str], first: int = 0, last: int | None = None
 ) -> Errors:
-    """Substitutions, deletions and insertions of :func:`alignment`; with ``first`` and ``last``
-    only those of said[first:last], and what was inserted within it or at its ends.
+    """Substitutions, deletions and insertions of :func:`alignment`.
+
+    ``first`` and ``last`` restrict the count to said[first:last], including insertions within it
+    and at its ends.
     """
     last = len(said) if last is None else last
     substitutions = deletions = insertions = at = 0
@@ -86,10 +88,7 @@ def edit_errors(
 
 
 def error_rate(rows: Sequence[Errors]) -> float:
-    """Edits per unit said, over all rows together; above 1 when more was heard than said.
-
-    NaN without units.
-    """
+    """Edits per reference unit over all rows; can exceed 1. NaN without units."""
     reference = sum(r.reference for r in rows)
     return sum(r.edits for r in rows) / reference if reference else float("nan")
 
@@ -100,7 +99,7 @@ def words(text: str) -> list[str]:
 
 
 def plain_phones(phones: Sequence[str]) -> list[str]:
-    """Phones without stress digits and without pauses: what a listener can be asked to tell apart."""
+    """Phones without stress digits and pauses."""
     return [p.rstrip("012") for p in phones if p != "pau"]
 
 
@@ -110,8 +109,9 @@ def interval(
     draws: int = 400,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of ``statistic`` over rows, drawing whole groups (a sentence with all
-    its voices).
+    """95 % bootstrap confidence interval of ``statistic`` over rows.
+
+    Whole groups are resampled (a sentence with all its voices).
     """
     if len(groups) < 2:
         return float("nan"), float("nan")
@@ -125,7 +125,7 @@ def interval(
 
 
 def cosine(a: Floats, b: Floats) -> float:
-    """Cosine of two vectors [D]; 0 when either is all zeros."""
+    """Cosine of two vectors [D]; 0 where either is all zeros."""
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.dot(a, b)) / norm if norm > 0 else 0.0
 
@@ -139,8 +139,7 @@ def mel_filters(
     high: float | None = None,
     scale: str = "htk",
 ) -> NDArray[np.float32]:
-    """Triangular filters [bands, window // 2 + 1] on the power spectrum, equal-area (each sums to
-    about one Hz-wide unit).
+    """Triangular filters [bands, window // 2 + 1] on the power spectrum, normalised to equal area.
 
     ``scale`` "htk" is 2595 log10(1 + f/700); "slaney" is linear below 1 kHz and logarithmic above
     (Auditory Toolbox).
@@ -170,9 +169,10 @@ def mel_filters(
 def band_powers(
     samples: Floats, window: int, hop: int, filters: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Hann power spectrogram through ``filters`` [bands, window // 2 + 1] -> [T, bands]; windows
-    are centred on multiples of ``hop``, zeros outside the clip. In torch, so that
-    ``torch.set_num_threads`` rules its threads.
+    """Hann power spectrogram [T, bands] through ``filters`` [bands, window // 2 + 1].
+
+    Windows are centred on multiples of ``hop``; the clip is zero-padded. In torch, so that
+    ``torch.set_num_threads`` limits its threads.
     """
     x = torch.from_numpy(np.pad(np.asarray(samples, np.float32), (window // 2, window // 2)))
     spectrum = torch.view_as_real(
@@ -193,9 +193,7 @@ def log_mel(samples: Floats, sample_rate: int) -> NDArray[np.float32]:
 
 
 def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
-    """Mean absolute difference of the log-mel spectrograms in dB, over the longer clip (the other
-    is padded with zeros).
-    """
+    """Mean absolute difference in dB of two log-mel spectrograms, zero-padded to equal length."""
     n = max(len(a), len(b))
     pad = [np.pad(np.asarray(x, np.float32), (0, n - len(x))) for x in (a, b)]
     return float(np.abs(log_mel(pad[0], sample_rate) - log_mel(pad[1], sample_rate)).mean())
@@ -204,10 +202,10 @@ def log_mel_distance(a: Floats, b: Floats, sample_rate: int) -> float:
 def codebook_use(
     codes: Sequence[NDArray[np.integer]], codebook_size: int
 ) -> tuple[list[float], list[float]]:
-    """codes [K, T] of some clips -> (share of entries used, perplexity) of each codebook.
+    """Codes [K, T] of several clips -> (share of entries used, perplexity) of each codebook.
 
-    Perplexity is exp of the entropy of the code counts: ``codebook_size`` when all are used alike,
-    1 when one is.
+    Perplexity is the exponential of the entropy of the code counts: ``codebook_size`` for uniform
+    use, 1 where a single code is used.
     """
     joined = np.concatenate([np.asarray(c) for c in codes], axis=1)
     used, perplexity = [], []
@@ -221,8 +219,8 @@ def codebook_use(
 
 @dataclass(frozen=True)
 class Moments:
-    """Of some frames [n, D]: their number, sum [D] and sum of outer products [D, D]; added up they
-    are those of all frames.
+    """Moments of frames [n, D]: their number, sum [D] and sum of outer products [D, D]. They are
+    additive.
     """
 
     count: int
@@ -243,8 +241,9 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Between the normal distributions of two sets of frames: |mean difference|^2 + tr(A + B - 2
-    (A^1/2 B A^1/2)^1/2).
+    """Fréchet distance of two sets of frames, as normal distributions.
+
+    |mean difference|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)
     """
     (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
     values, vectors = np.linalg.eigh(cov_a)

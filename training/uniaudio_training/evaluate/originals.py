@@ -1,6 +1,4 @@
-"""What models are asked to say, by whom, and the original recordings: all drawn from a seed, never
-from training.
-"""
+"""Test sentences, speakers and original recordings, drawn from a seed; none occurs in training."""
 
 from __future__ import annotations
 
@@ -24,12 +22,12 @@ _GRAMMAR, _OPEN, _PROMPT, _CLIP = range(4)  # streams of random numbers
 
 
 def speaker(name: str) -> Speaker | None:
-    """The virtual speaker of that name; None for voices that the corpus cannot record."""
+    """The virtual speaker of that name; None for a voice that the corpus cannot synthesise."""
     return _BY_NAME.get(name)
 
 
 def grammar_sentences(count: int, seed: int = 0) -> list[str]:
-    """``count`` different grammar sentences of the test split; fewer are a prefix of more."""
+    """``count`` distinct grammar sentences of the test split; a smaller count gives a prefix."""
     rng = np.random.default_rng((seed, _GRAMMAR))
     found: dict[str, None] = {}
     while len(found) < count:
@@ -40,8 +38,8 @@ def grammar_sentences(count: int, seed: int = 0) -> list[str]:
 
 
 def open_sentences(count: int, seed: int = 0) -> list[str]:
-    """``count`` different WordNet sentences of the test split (it has some 900); fewer are a prefix
-    of more.
+    """``count`` distinct WordNet sentences of the test split (about 900); a smaller count gives a
+    prefix.
     """
     rng = np.random.default_rng((seed, _OPEN))
     found: dict[str, None] = {}
@@ -52,9 +50,9 @@ def open_sentences(count: int, seed: int = 0) -> list[str]:
 
 @lru_cache(maxsize=512)
 def original(text: str, name: str) -> Utterance:
-    """The recording of a sentence by a virtual speaker: the same samples every time.
+    """The recording of a sentence by a virtual speaker; deterministic.
 
-    flite's excitation comes from libc's rand(), so that its seed is part of what makes a recording.
+    flite's excitation comes from libc's ``rand()``, so a seed is set for each recording.
     """
     ctypes.CDLL(None).srand(zlib.crc32(f"{name}: {text}".encode()))
     return speak(text, _BY_NAME[name])
@@ -62,8 +60,8 @@ def original(text: str, name: str) -> Utterance:
 
 @lru_cache(maxsize=64)
 def prompt(name: str, seed: int = 0) -> NDArray[np.float32]:
-    """3 s of a virtual speaker, float32 at 16 kHz: sentences of the valid split, without the
-    silence before them.
+    """3 s of a virtual speaker, float32 at 16 kHz: sentences of the valid split, without leading
+    silence.
     """
     rng = np.random.default_rng((seed, _PROMPT))
     parts: list[NDArray[np.float32]] = []
@@ -77,9 +75,7 @@ def prompt(name: str, seed: int = 0) -> NDArray[np.float32]:
 
 
 def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
-    """``count`` test clips of a corpus kind ("sound", "music"), float32 at 16 kHz, made on the
-    spot.
-    """
+    """``count`` test clips ("sound" or "music"), float32 at 16 kHz, synthesised on the fly."""
     kinds: dict[str, tuple[Callable[[np.random.Generator], music.Music | sounds.Sound], int]]
     kinds = {"music": (music.make, 0), "sound": (sounds.make, 1)}
     make, stream = kinds[kind]
@@ -93,8 +89,9 @@ def clips(kind: str, count: int, seed: int = 0) -> list[NDArray[np.float32]]:
 
 
 def choose_voices(names: Sequence[str], count: int) -> list[str]:
-    """``count`` of a model's voices, spread evenly over those that the corpus can record (all
-    voices when it can none).
+    """``count`` voices of a model, spread evenly over those that the corpus can synthesise.
+
+    Where it can synthesise none, over all voices.
     """
     pool = [n for n in names if n in _BY_NAME] or list(names)
     if len(pool) <= count:
@@ -103,5 +100,5 @@ def choose_voices(names: Sequence[str], count: int) -> list[str]:
 
 
 def item_seed(seed: int, *parts: int) -> int:
-    """A seed of its own for each item, below 2**31."""
+    """A distinct seed for each item, below 2**31."""
     return int(np.random.SeedSequence((seed, *parts)).generate_state(1)[0] >> 1)

@@ -1,9 +1,8 @@
-"""Our own phone recogniser: log-mel -> small ConvNeXt -> CTC over phones without stress.
+"""A phone recogniser: log-mel -> small ConvNeXt -> CTC over phones without stress.
 
-A grammar or a language model hides a wrong phone behind a likely word; this one hears phones and
-nothing else. It is trained on the corpus (whose phone times are exact) and its weights lie beside
-this file, so that everyone measures alike.
-``train_recogniser.py`` trains it.
+A grammar or language model hides a wrong phone behind a likely word. This one has neither. It is
+trained on the corpus, whose phone times are exact (``train_recogniser.py``). The weights are stored
+next to this file, so that everyone measures with the same ones.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ BANDS, WINDOW, HOP, STACK = (
     400,
     160,
     2,
-)  # 25 ms windows every 10 ms, two of them a step: 50 steps a second
+)  # 25 ms windows every 10 ms, two per step: 50 steps per second
 STEP_RATE = SAMPLE_RATE / HOP / STACK
-# of the clip's loudest band: 60 dB of range, so that a recording's own noise floor says nothing
+# Relative to the clip's loudest band: a range of 60 dB hides the noise floor of a recording.
 _FLOOR = 1e-6
 _WIDTH, _HIDDEN, _BLOCKS, _KERNEL = 192, 448, 6, 9
 
@@ -46,8 +45,8 @@ def mel_power(samples: NDArray[Any]) -> Floats:
 
 
 def normalise(power: Floats) -> Floats:
-    """Band powers [T, 64] -> features [T // 2, 128]: log, without the clip's level and colour (the
-    mean of its loud part).
+    """Band powers [T, 64] -> features [T // 2, 128]: log powers without level and average spectrum
+    (the mean over the loud frames).
     """
     if len(power) < STACK:
         power = np.pad(power, ((0, STACK - len(power)), (0, 0)))
@@ -72,8 +71,8 @@ class _Block(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """features [B, T, 128] at 50 Hz -> log-probabilities [B, T, 1 + phones]; sees 0.5 s to each
-    side.
+    """Features [B, T, 128] at 50 Hz -> log-probabilities [B, T, 1 + phones]; the receptive field is
+    0.5 s on either side.
     """
 
     def __init__(self, phones: Sequence[str] = PHONE_SET) -> None:
@@ -96,7 +95,7 @@ class Recogniser(nn.Module):
 
     @torch.no_grad()
     def hear(self, samples: NDArray[Any]) -> list[str]:
-        """float32 [N] at 16 kHz -> phones without stress and pauses (best path)."""
+        """float32 [N] at 16 kHz -> phones without stress and pauses (greedy CTC decoding)."""
         if len(samples) < HOP * STACK or not np.any(samples):
             return []
         path = self(torch.from_numpy(normalise(mel_power(samples)))[None])[0].argmax(-1)
@@ -104,7 +103,7 @@ class Recogniser(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path = WEIGHTS) -> Recogniser:
-        """Reads saved weights.  Raises FileNotFoundError when there are none."""
+        """Loads saved weights. Raises FileNotFoundError where there are none."""
         from safetensors import safe_open
 
         if not Path(path).exists():
@@ -119,7 +118,7 @@ class Recogniser(nn.Module):
         return model.eval()
 
     def save(self, path: str | Path, **about: str) -> None:
-        """Writes float16 weights with the phones in the metadata."""
+        """Writes the weights as float16, with the phones in the metadata."""
         from safetensors.torch import save_file
 
         state = {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The report of the eleven judges: kept task by task so that a killed run goes on, printed, and
+"""The report of an evaluation: saved task by task so that a stopped run can resume, printed, and
 written into docs/quality.md.
 """
 
@@ -30,13 +30,13 @@ from .joint import (
     lower_is_better,
 )
 
-VERSION = 2  # of what the judges measure: reports of another are judged again
+VERSION = 2  # version of the metrics; results of other versions are measured again
 QUALITY = Path(__file__).resolve().parents[3] / "docs" / "quality.md"
 BEGIN, END = "<!-- judged: begin; written by the command below -->", "<!-- judged: end -->"
 
 
 def digest(subject: Subject | None) -> str:
-    """Of a model folder's weights and configuration; of a fake its name."""
+    """Digest of a model folder's weights and configuration; the name of a fake."""
     if subject is None:
         return ""
     folder = getattr(getattr(subject.engine, "folder", None), "path", None)
@@ -54,7 +54,7 @@ def digest(subject: Subject | None) -> str:
 
 
 def corpus_digest(corpus: Corpus, task: str) -> str:
-    """Of the labels of a task's test split."""
+    """Digest of the labels of a task's test split."""
     h = hashlib.sha256()
     for path in sorted(corpus.folder.glob(f"{task}-test-*.jsonl")):
         h.update(path.read_bytes())
@@ -62,9 +62,9 @@ def corpus_digest(corpus: Corpus, task: str) -> str:
 
 
 class Report:
-    """Judged tasks in a JSON file.
+    """Results by task in a JSON file.
 
-    A task is taken from it only where nothing that could change its numbers has changed.
+    A result is reused only where nothing that affects it has changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,12 +121,12 @@ def _by(judged: Judged) -> dict[tuple[str, str], Score]:
 
 
 def measures_of(judged: Judged) -> list[str]:
-    """In order, those with a goal first."""
+    """The measures of a result in order, those with a goal first."""
     return list(dict.fromkeys(s.measure for s in judged.scores))
 
 
 def table(results: Sequence[Judged]) -> str:
-    """For people: a line a measure, a column for each answer."""
+    """A text table: a line per measure, a column per answer."""
     head = (
         "task",
         "measure",
@@ -180,8 +180,8 @@ def table(results: Sequence[Judged]) -> str:
 
 
 def joint_against_single(results: Iterable[Judged]) -> str:
-    """On how many tasks the joint model is at least as good by the first measure, and on which the
-    difference is beyond chance.
+    """On how many tasks the joint model is at least as good by the first measure, and where the
+    difference is significant.
     """
     at_least, compared = 0, 0
     beyond: dict[str, list[str]] = {"better": [], "worse": []}
@@ -198,8 +198,7 @@ def joint_against_single(results: Iterable[Judged]) -> str:
     if not compared:
         return ""
     named = "; ".join(
-        f"{word} than chance explains: {', '.join(tasks) or 'none'}"
-        for word, tasks in beyond.items()
+        f"significantly {word}: {', '.join(tasks) or 'none'}" for word, tasks in beyond.items()
     )
     return (
         f"The joint model is at least as good as the single-task one on the first measure of "
@@ -208,15 +207,15 @@ def joint_against_single(results: Iterable[Judged]) -> str:
 
 
 def markdown(results: Sequence[Judged], command: str, about: str) -> str:
-    """Two tables: a row a task with the issue's goals and its reference rows, and all measures."""
+    """Two tables: one row per task with goals and reference values, and all measures."""
     out = [
         f"Written by `{command}`",
-        f"({about}; the number of examples is beside each task). Intervals: 95 %, by bootstrap "
-        "over items. *Ceiling*: the truth through the codec with",
-        "the LM's codebooks. *Floor*: what a model that does nothing scores. *Truth*: the "
-        "original recordings, by the same judge.",
+        f"({about}; the number of examples is in parentheses).",
+        "Intervals: 95 %, by bootstrap over items. *Ceiling*: the truth through the codec with the",
+        "LM's codebooks. *Floor*: a model that does nothing. *Truth*: the original recordings,",
+        "measured alike.",
         "",
-        "| task | judged by, of whom | value (95 % interval) | goal | at least | verdict |",
+        "| task | measures, answers | value (95 % interval) | goal | at least | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for j in results:
@@ -236,7 +235,7 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
         )
         names = {
             SINGLE: "single-task model of the same size",
-            GAIN: "what the joint one has more",
+            GAIN: "joint minus single-task",
             CEILING: "ceiling",
             FLOOR: f"floor: {JUDGES[j.task].floor}",
             TRUTH: "truth",
@@ -266,7 +265,7 @@ def markdown(results: Sequence[Judged], command: str, about: str) -> str:
             )
     blinded = [f"{j.task} ({', '.join(blind(j.scores))})" for j in results if blind(j.scores)]
     if blinded:
-        out += ["", f"Judges that rate the floor as well as the truth here: {'; '.join(blinded)}."]
+        out += ["", f"Measures that do not separate floor and truth here: {'; '.join(blinded)}."]
     return "\n".join(out) + "\n"
 
 
@@ -279,7 +278,7 @@ def _with_interval(s: Score) -> str:
 
 
 def write_section(text: str, path: Path = QUALITY) -> None:
-    """Puts ``text`` between the markers of ``path``; adds them at its end where there are none."""
+    """Writes ``text`` between the markers in ``path``; appends the section where there are none."""
     if not path.exists():
         raise ValueError(f"--write: expected {path}; run it in a checkout of the repository")
     old = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One line of a report: a number, how sure it is, on how many, and what is attainable."""
+"""A row of a report: a value with its confidence interval, its count and its upper bounds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from .metrics import Errors, error_rate, interval
 
-# What the bundled model is held to: measure -> (goal, floor). Error rates are at most, the others
-# at least.
+# Targets for the bundled model: measure -> (goal, floor). Error rates are upper limits, all others
+# lower limits.
 GOALS = {
     ("tts", "grammar WER"): (0.05, 0.12),
     ("tts", "phone error"): (0.12, 0.25),
@@ -23,9 +23,10 @@ GOALS = {
 
 @dataclass
 class Row:
-    """``value`` with its 95 % interval ``low`` to ``high`` over ``count`` ``unit``; ``ceiling``:
-    the same measure on the original recordings; ``codec_ceiling``: on the originals through the
-    model's codec, with as many codebooks as the LM uses.
+    """``value`` with its 95 % interval ``low`` to ``high``, over ``count`` ``unit``.
+
+    ``ceiling`` is the same measure on the original recordings. ``codec_ceiling`` is that on the
+    originals through the model's codec, with as many codebooks as the LM uses.
     """
 
     task: str
@@ -47,7 +48,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "goal", "floor" or "below" where a goal is set, otherwise ""."""
+        """ "goal", "floor" or "below" where a goal is set, else ""."""
         if self.goal is None or math.isnan(self.value):
             return ""
         sign = 1 if self.lower_is_better else -1
@@ -61,7 +62,7 @@ class Row:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; what is not known is null."""
+        """Plain JSON values; unknown ones are null."""
         d = asdict(self)
         if self.goal is not None:
             d.update(goal=self.goal[0], floor=self.goal[1], verdict=self.verdict)
@@ -69,7 +70,7 @@ class Row:
 
 
 def plain(value: Any) -> Any:
-    """Plain JSON values: NaN is null, numbers have five digits behind the point."""
+    """Plain JSON values: NaN becomes null, numbers are rounded to five decimals."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -86,8 +87,8 @@ def mean(values: Sequence[float]) -> float:
 def rate_row(
     task: str, measure: str, groups: Sequence[Sequence[Errors]], unit: str, **rest: Any
 ) -> Row:
-    """Error rate over all; ``groups``: one a sentence (with all its voices), which the interval
-    draws from.
+    """Error rate over all errors; ``groups`` are resampled as units (a sentence with all its
+    voices).
     """
     flat = [e for g in groups for e in g]
     low, high = interval(groups, error_rate)  # type: ignore[arg-type]
@@ -110,7 +111,7 @@ def mean_row(
     lower_is_better: bool = False,
     **rest: Any,
 ) -> Row:
-    """Mean over all; ``groups`` as in :func:`rate_row`."""
+    """Mean over all values; ``groups`` as in :func:`rate_row`."""
     flat = [float(v) for g in groups for v in g]
     low, high = interval(groups, mean)  # type: ignore[arg-type]
     return Row(
@@ -127,7 +128,7 @@ def mean_row(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The report for people."""
+    """The rows as a text table."""
 
     def number(x: float) -> str:
         return "-" if math.isnan(x) else f"{x:.3f}" if abs(x) < 100 else f"{x:.0f}"

@@ -1,9 +1,8 @@
-"""What a sound, a piece of music, a song or a voice measures in, for judging whether a caption or
-score was followed.
+"""Acoustic measurements that show whether a caption or score was followed.
 
-Pure functions of float32 samples [N] at 16 kHz. Each is checked on the corpus' own recordings:
-``uniaudio-train evaluate --corpus DIR`` prints what the truth scores, and the tests
-hold it to near 100 %.
+Pure functions of float32 samples [N] at 16 kHz. All are validated on the corpus recordings:
+``uniaudio-train evaluate --corpus DIR`` prints the score of the truth, and the tests require nearly
+100 %.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .metrics import band_powers, mel_filters
 
 Floats = NDArray[np.floating]
 
-TEMPI = (70, 85, 100, 115, 130, 150)  # those that captions of the corpus ask for
+TEMPI = (70, 85, 100, 115, 130, 150)  # the tempi that captions of the corpus name
 
 
 def envelope(x: Floats, window: int, hop: int) -> Floats:
@@ -41,8 +40,9 @@ def _rises(
     floor: float = 22.0,
     hop: int = 40,
 ) -> int:
-    """How often the level rises by ``rise`` dB within ``back`` s, at least ``gap`` s apart,
-    counting what is within ``floor`` dB of the peak.
+    """Counts the rises of the level by ``rise`` dB within ``back`` s, at least ``gap`` s apart.
+
+    Levels more than ``floor`` dB below the peak are ignored.
     """
     level = envelope(x, window, hop)
     level = np.maximum(level, level.max(initial=-90.0) - floor)
@@ -76,7 +76,7 @@ def _loudest_hz(x: Floats, low: float, high: float) -> float:
 
 
 def _beeps(x: Floats) -> int:
-    """Pulses of one tone; they are of one length, so that what is much longer are some that touch."""
+    """Counts pulses of a tone. Pulses have equal length: a longer one is several that touch."""
     spectrum, f = _spectrum(x)
     hz = f[(np.abs(spectrum) * ((f > 300) & (f < 3200))).argmax()]
     spectrum[np.abs(f - hz) > 80] = 0
@@ -93,7 +93,7 @@ def _beeps(x: Floats) -> int:
 
 
 def _strikes(x: Floats) -> int:
-    """Peaks of the rise of a log-mel spectrogram, at least 0.15 s apart."""
+    """Counts peaks of the log-mel spectral flux, at least 0.15 s apart."""
     power = band_powers(
         np.pad(x, (3200, 0)), 512, 160, mel_filters(SAMPLE_RATE, 512, 32, 60.0, 7600.0)
     )
@@ -118,14 +118,12 @@ _COUNTS = {
 
 
 def count_events(name: str, x: Floats) -> int:
-    """How often the bell strikes, the device beeps, someone knocks, the bird chirps, or the water
-    drips.
-    """
+    """The number of bell strikes, beeps, knocks, chirps or drips."""
     return _COUNTS[name](x) if np.any(x) else 0
 
 
 def _siren_hz(x: Floats) -> float:
-    """The lowest pitch that it goes down to."""
+    """The lowest pitch of the siren."""
     if len(x) < 1024:
         return 0.0
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(x, np.float64), 1024)[
@@ -138,7 +136,7 @@ def _siren_hz(x: Floats) -> float:
 
 
 def _engine_hz(x: Floats, seconds: float = 0.5) -> float:
-    """Where it starts: the pitch whose harmonics stand out most against what lies between them."""
+    """The pitch at the start: its harmonics are strongest against what lies between them."""
     x = x[: int(seconds * SAMPLE_RATE)]
     n = 1 << 16
     power = np.abs(np.fft.rfft(x * np.hanning(len(x)), n)) ** 0.8
@@ -154,7 +152,7 @@ def _engine_hz(x: Floats, seconds: float = 0.5) -> float:
     )
     return (
         2 * best if odd < 0.45 * even else best
-    )  # half of the pitch has nothing at its odd harmonics
+    )  # half the pitch has no energy at its odd harmonics
 
 
 _PITCHES = {
@@ -166,7 +164,8 @@ _PITCHES = {
 
 
 def pitch_word(name: str, x: Floats) -> str:
-    """low, medium or high, as the corpus calls the pitch of its bells, beeps, sirens and engines;
+    """The corpus's word for the pitch of a bell, beep, siren or engine: "low", "medium" or "high".
+
     "" for silence.
     """
     if not np.any(x):
@@ -176,8 +175,8 @@ def pitch_word(name: str, x: Floats) -> str:
 
 
 def sound_facts(parameters: dict[str, Any], x: Floats) -> dict[str, bool]:
-    """What a t2s caption asks for beyond the class (count, pitch): followed or not; empty where it
-    asks for neither.
+    """Whether the count and the pitch that a t2s caption names were followed; empty where it names
+    neither.
     """
     name, facts = parameters["class"], {}
     if name in _COUNTS:
@@ -188,8 +187,8 @@ def sound_facts(parameters: dict[str, Any], x: Floats) -> dict[str, bool]:
 
 
 def tempo(x: Floats) -> float:
-    """Beats a minute, searched within 5 % of :data:`TEMPI`: the beat whose halves the onsets fall
-    on.
+    """Beats per minute, within 5 % of one of :data:`TEMPI`: the beat whose half periods fit the
+    onsets best.
     """
     hop = 80
     power = band_powers(
@@ -216,8 +215,8 @@ def song_f0(x: Floats) -> Floats:
 
 
 def notes_hit(f0: Floats, notes: Sequence[Note], limit: float = 50.0) -> list[bool]:
-    """For each note: is the median F0 (:func:`song_f0`) of its voiced frames within ``limit``
-    cents?
+    """For each note, whether the median F0 (:func:`song_f0`) of its voiced frames is within
+    ``limit`` cents.
     """
     hits = []
     for n in notes:
@@ -232,7 +231,8 @@ def notes_hit(f0: Floats, notes: Sequence[Note], limit: float = 50.0) -> list[bo
 
 
 def melody_cents(f0: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -> float:
-    """Median distance in cents of the F0 from the drawn melody, over voiced frames within notes;
+    """Median distance in cents of the F0 from the melody, over voiced frames within notes.
+
     1200 where nothing is voiced.
     """
     wanted = contour(
@@ -249,8 +249,9 @@ def melody_cents(f0: Floats, notes: tuple[Note, ...], vibrato: Vibrato | None) -
 
 
 def speech_seconds(x: Floats, pause: float = 0.15, below: float = 35.0) -> float:
-    """Seconds of speech: without what lies ``below`` dB under the loud part for longer than
-    ``pause``, at the ends or within.
+    """Seconds of speech, without pauses.
+
+    A pause is more than ``below`` dB under the loud parts for longer than ``pause`` s.
     """
     hop = 80
     level = envelope(x, 320, hop)

@@ -1,4 +1,4 @@
-"""Trains the phone recogniser that judges speech, on the corpus' exact phone times.
+"""Trains the phone recogniser used as a metric, on the exact phone times of the corpus.
 
 ``uniaudio-train evaluate recogniser --corpus data/corpus --out runs/recogniser`` trains or resumes.
 """
@@ -38,7 +38,7 @@ from .recogniser import (
 
 @dataclass(frozen=True)
 class RecogniserSettings(RunSettings):
-    """Settings of a recogniser's run."""
+    """Settings of a recogniser training run."""
 
     data: str = "data/corpus"
     steps: int = 1600
@@ -48,10 +48,10 @@ class RecogniserSettings(RunSettings):
 
 
 def alignment(ids: NDArray[np.int64], ends: NDArray[np.float64], steps: int) -> NDArray[np.int64]:
-    """phone ids [P] (0 in pauses) that end at ``ends`` [P] s -> target of each step [steps]: a CTC
-    path with exact times.
+    """The CTC target of each step [steps], from phone ids [P] (0: pause) and end times [P] in s.
 
-    A phone takes the first half of its steps, blank the rest, so that a phone said twice stays two.
+    A phone fills the first half of its steps, blank the second half, so that a repeated phone stays
+    two.
     """
     target = np.zeros(steps, np.int64)
     bounds = np.concatenate(([0.0], ends)) * STEP_RATE
@@ -63,8 +63,9 @@ def alignment(ids: NDArray[np.int64], ends: NDArray[np.float64], steps: int) -> 
 
 
 def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
-    """Band powers [T, 64] of another throat, pace, room and recorder -> (powers, factor by which
-    time was stretched).
+    """Augments band powers [T, 64]: formant shift, pace, room and recording channel.
+
+    Returns the powers and the factor by which time was stretched.
     """
     t = len(power)
     stretch = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.6 else 1.0
@@ -78,11 +79,11 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
         j = columns.astype(int)
         v = (columns - j).astype(np.float32)
         power = power[:, j] * (1 - v) + power[:, j + 1] * v
-    if rng.random() < 0.5:  # steady noise of a random colour, 10 to 40 dB below the speech
+    if rng.random() < 0.5:  # stationary noise with a random spectrum, 10 to 40 dB below the speech
         colour = np.exp(np.cumsum(rng.normal(0, 0.25, BANDS)))
         noise = colour / colour.mean() * power.mean() * 10 ** (-rng.uniform(1.0, 4.0))
         power = power + noise * rng.gamma(2.0, 0.5, power.shape)
-    if rng.random() < 0.4:  # smeared over 20 to 40 ms, as codecs and vocoders with long windows do
+    if rng.random() < 0.4:  # smeared over 20 to 40 ms, like codecs and vocoders with long windows
         width = int(rng.integers(2, 5))
         sums = np.cumsum(
             np.pad(power, ((width, 0), (0, 0))), 0, dtype=np.float64
@@ -90,7 +91,7 @@ def augment(power: Floats, rng: np.random.Generator) -> tuple[Floats, float]:
         power = ((sums[width:] - sums[:-width]) / width).clip(0)
     if (
         rng.random() < 0.7
-    ):  # wrong by some dB in patches: what quantizing an envelope does; no codec of ours is used
+    ):  # errors of a few dB in patches, like a quantized envelope; no codec of this project is used
         across, along = int(rng.integers(1, 7)), int(rng.integers(1, 4))
         patches = rng.normal(
             0, rng.uniform(0.2, 0.9), (len(power) // along + 1, BANDS // across + 1)
@@ -107,7 +108,7 @@ Batch = tuple[Tensor, Tensor, Tensor, list[Tensor]]  # see ``_Data.batch``
 
 
 class _Data:
-    """The corpus' tts clips as (features, CTC path, phone ids)."""
+    """The tts clips of the corpus as (features, CTC path, phone ids)."""
 
     def __init__(self, folder: str | Path, split: str) -> None:
         from ..corpus.reading import open_corpus
@@ -131,8 +132,8 @@ class _Data:
         return x, alignment(ids, ends, len(x)), ids[ids > 0]
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """features [B, T, 128], CTC path [B, T] (-1 beyond the clip), lengths [B], phone ids; clips
-        of like length.
+        """Clips of similar length: features [B, T, 128], CTC paths [B, T] (-1 past the end),
+        lengths [B] and phone ids.
         """
         draw = rng.integers(len(self.clips), size=size * 4)
         lengths = [self.examples[int(c)].track().samples for c in draw]
@@ -152,7 +153,7 @@ class _Data:
 
 
 def shard_errors(model: Recogniser, data: _Data, limit: int) -> dict[str, list[Errors]]:
-    """Phone errors on the first ``limit`` clips, by speaker."""
+    """Phone errors by speaker on the first ``limit`` clips."""
     rows: dict[str, list[Errors]] = {}
     model.eval()
     for i in data.clips[:limit]:
@@ -167,7 +168,7 @@ def shard_errors(model: Recogniser, data: _Data, limit: int) -> dict[str, list[E
 
 
 class RecogniserTrainer(Trainer[Batch]):
-    """Cross-entropy on the exact alignment, then more and more CTC alone."""
+    """Cross-entropy on the exact alignment first, then increasingly CTC alone."""
 
     def __init__(self, s: RecogniserSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
@@ -219,7 +220,7 @@ class RecogniserTrainer(Trainer[Batch]):
 
 
 def train(settings: RecogniserSettings, out: Path) -> Recogniser:
-    """Trains, or resumes, the recogniser in ``out``; its weights are written there too."""
+    """Trains or resumes the recogniser in ``out``; writes its weights there."""
     arithmetic = choose(settings.precision, torch.device("cpu"), out)
     torch.manual_seed(settings.seed)
     trainer = RecogniserTrainer(settings, arithmetic)
@@ -233,7 +234,7 @@ def train(settings: RecogniserSettings, out: Path) -> Recogniser:
 
 
 def report(model: Recogniser, corpus: str, limit: int) -> dict[str, Any]:
-    """Phone error on the test split: by speakers that training knew, and by those it did not."""
+    """Phone error on the test split: by speakers seen in training, and by unseen ones."""
     from ..corpus.speech import SPEAKERS
 
     unseen = {s.name for s in SPEAKERS if s.split == "test"}
@@ -253,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train evaluate recogniser",
         description=(
-            "Train (or resume) the phone recogniser that judges speech; ends with its test errors."
+            "Train or resume the phone recogniser used to evaluate speech, then report test errors."
         ),
         epilog=(
             "example: uniaudio-train evaluate recogniser --corpus data/corpus --out runs/recogniser"
@@ -266,7 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         "--out",
         required=True,
         type=Path,
-        help="the run's folder; its checkpoint is resumed; recogniser.safetensors ends up there",
+        help="folder of the run; resumes its checkpoint and writes recogniser.safetensors",
     )
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch", type=int, default=16)
@@ -274,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--test-only",
         action="store_true",
-        help="no training: test the weights in --out, or the bundled ones",
+        help="skip training; test the weights in --out, or the bundled ones",
     )
     parser.add_argument("--test-clips", type=int, default=400)
     args = parser.parse_args(argv)

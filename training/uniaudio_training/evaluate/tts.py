@@ -1,5 +1,5 @@
-"""How well a model speaks: words, phones and voices, beside the originals and the originals through
-its codec.
+"""Evaluates speech synthesis: words, phones and voices, next to the originals and the originals
+through the codec.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ SPOKEN, ORIGINAL, CODEC = "spoken", "original", "codec"
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is judged. ``sentences`` grammar sentences by each of ``voices`` voices;
-    ``open_sentences`` by one voice each; ``clone_sentences`` grammar sentences by each held-out
-    speaker; similarity on ``similar_sentences`` a voice.
+    """The size of the evaluation.
+
+    ``sentences`` grammar sentences in each of ``voices`` voices, ``open_sentences`` in one voice
+    each, ``clone_sentences`` grammar sentences by each held-out speaker. Speaker similarity uses
+    ``similar_sentences`` per voice.
     """
 
     sentences: int = 100
@@ -39,7 +41,7 @@ class Plan:
 
     @classmethod
     def limited(cls, limit: int, seed: int = 0) -> Plan:
-        """A quick look: about ``5 * limit`` clips of each kind."""
+        """A plan for a quick check: about ``5 * limit`` clips of each kind."""
         full = cls()
         return cls(
             min(limit, full.sentences),
@@ -53,22 +55,22 @@ class Plan:
 
 @dataclass
 class Trouble:
-    """Clips that the model failed to make: counted as silence, and said."""
+    """Clips that the model failed to make; they count as silence and are reported."""
 
     lines: list[str] = field(default_factory=list)
 
     def say(self, subject: Subject, text: str, seed: int, **who: Any) -> Samples:
-        """:meth:`Subject.say`, or silence."""
+        """:meth:`Subject.say`, or silence where it fails."""
         try:
             return subject.say(text, seed, **who)
-        except Exception as e:  # a model that raises on one sentence is judged on the others too
+        except Exception as e:  # an error on one sentence does not stop the evaluation
             self.lines.append(f"{text!r}, seed {seed}: {type(e).__name__}: {e}")
             return np.zeros(1600, np.float32)
 
 
 def _versions(subject: Subject, text: str, name: str, spoken: Samples) -> dict[str, Samples]:
-    """The model's clip, and the original with and without the codec where the corpus can record
-    that voice.
+    """The model's clip, and, for a voice that the corpus can synthesise, the original with and
+    without the codec.
     """
     clips = {SPOKEN: spoken}
     if originals.speaker(name) is not None:
@@ -105,8 +107,9 @@ class _Errors:
 
 
 class _Similarity:
-    """Cosines to the 3 s prompt of the same speaker, by version and speaker; originals also to the
-    other speakers' prompts.
+    """Cosines to the 3 s prompt of the same speaker, by version and speaker.
+
+    For originals, also to the prompts of the other speakers.
     """
 
     def __init__(self, voices: list[str], seed: int) -> None:
@@ -128,7 +131,7 @@ class _Similarity:
             self.different += [cosine(e, p) for v, p in self.prompts.items() if v != voice]
 
     def row(self, measure: str) -> Row:
-        """The mean over voices of each voice's mean."""
+        """The mean over voices of the mean of each voice."""
         means = {
             version: [mean(values) for values in voices.values()]
             for version, voices in self.same.items()
@@ -152,7 +155,7 @@ class _Similarity:
 
 
 def judge(subject: Subject, plan: Plan, progress: bool = True) -> tuple[list[Row], list[str]]:
-    """The report's rows, and what went wrong."""
+    """The rows of the report, and the errors."""
     voices = originals.choose_voices(subject.voices(), plan.voices)
     trouble = Trouble()
     rows = _grammar(subject, plan, voices, trouble, progress)
@@ -199,7 +202,7 @@ def _open(
         for version, clip in _versions(subject, text, voice, spoken).items():
             said = asked if version == SPOKEN else recorded
             phones.add(version, text, voice, edit_errors(said, recogniser().hear(clip)))
-            if i < (plan.open_sentences + 1) // 2:  # an open vocabulary takes the recogniser long
+            if i < (plan.open_sentences + 1) // 2:  # recognition with an open vocabulary is slow
                 heard.add(version, text, voice, edit_errors(words(text), listener(False)(clip)))
     rows = [heard.row("open WER"), phones.row("phone error")]
     if front.rows:
@@ -213,7 +216,7 @@ def _open(
 
 
 def _clones(subject: Subject, plan: Plan, trouble: Trouble, progress: bool) -> list[Row]:
-    """Speakers that no training has heard, cloned from 3 s."""
+    """Voice cloning: speakers unseen in training, from a 3 s prompt."""
     names = [s.name for s in originals.HELD_OUT]
     heard, similar = _Errors(), _Similarity(names, plan.seed)
     texts = originals.grammar_sentences(plan.sentences + plan.clone_sentences, plan.seed)[

@@ -1,4 +1,4 @@
-"""What units say of the phone and of the speaker: the measures behind ``units.py``."""
+"""What semantic units reveal about the phone and the speaker: metrics behind ``units.py``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .metrics import plain_phones
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
-Tokenize = Callable[[Floats], Ids]  # samples [N] at 16 kHz -> one id a frame [T]
+Tokenize = Callable[[Floats], Ids]  # samples [N] at 16 kHz -> one id per frame [T]
 WINDOW = 150  # frames: the 3 s of a voice prompt
 
 
 @dataclass
 class Clip:
-    """A clip with its tokens and the phone id (of PHONES) of each frame."""
+    """A clip with its tokens and the phone id (index into PHONES) of each frame."""
 
     samples: Floats
     speaker: str
@@ -32,7 +32,7 @@ class Clip:
 def read_clips(
     folder: str | Path, split: str, limit: int, speakers: Sequence[str] | None = None
 ) -> list[Clip]:
-    """Up to ``limit`` clips, evenly from all of them, of some speakers or all."""
+    """Up to ``limit`` clips, spread evenly, by some speakers or all."""
     from ..semantic.speech_clips import open_speech
     from ..semantic.views import frame_labels
 
@@ -53,7 +53,7 @@ def tokenized(clips: Sequence[Clip], tokenize: Tokenize) -> list[Clip]:
 
 
 class Map:
-    """What an id says of the phone, counted on training clips."""
+    """Phone statistics of each id, counted on training clips."""
 
     def __init__(self, clips: Sequence[Clip], size: int) -> None:
         from uniaudio_engine.text.phones import PHONES
@@ -70,15 +70,15 @@ class Map:
         self.best, self.best_plain = self.table.argmax(1), plain_table.argmax(1)
 
     def right(self, c: Clip, stress: bool) -> tuple[int, int]:
-        """(frames right, frames)."""
+        """(correct frames, frames)."""
         hit = (
             self.best[c.ids] == c.now if stress else self.best_plain[c.ids] == self.plain_id[c.now]
         )
         return int(hit.sum()), len(hit)
 
     def heard(self, ids: Ids) -> list[str]:
-        """The phones that a sequence of ids spells: the best phone of each frame, single odd frames
-        voted away, runs once.
+        """The phones of a sequence of ids: the most likely phone of each frame, single outliers
+        removed, repeats merged.
         """
         x = self.best_plain[ids].copy()
         middle = x[1:-1]
@@ -87,10 +87,10 @@ class Map:
         return [self.plain[i] for i in runs if self.plain[i] != "pau"]
 
     def bits(self, clips: Sequence[Clip]) -> tuple[float, float]:
-        """(bits of the phone that an id tells, entropy of the phone in bits).
+        """(mutual information of id and phone, entropy of the phone), in bits.
 
-        A lower bound of the mutual information: entropy less the cross-entropy of what training
-        clips say of each id, so that a large codebook is not flattered by small counts.
+        The former is a lower bound: the entropy minus the cross-entropy under the statistics of the
+        training clips. Unlike a plug-in estimate, it does not favour large codebooks.
         """
         now, ids = np.concatenate([c.now for c in clips]), np.concatenate([c.ids for c in clips])
         share = np.bincount(now, minlength=len(self.phones)) / len(now)
@@ -104,8 +104,10 @@ class Map:
 
 
 def histograms(clips: Sequence[Clip], size: int, seed: int = 0) -> tuple[Floats, NDArray[np.str_]]:
-    """Roots of the shares of each id in windows of 3 s [n, size], and the windows' speakers [n];
-    clips of one speaker are joined.
+    """Square roots of the id frequencies in 3 s windows [n, size], and the speaker of each window
+    [n].
+
+    Clips of a speaker are concatenated.
     """
     rows, names = [], []
     for who in sorted({c.speaker for c in clips}):
@@ -117,10 +119,11 @@ def histograms(clips: Sequence[Clip], size: int, seed: int = 0) -> tuple[Floats,
 
 
 def attack(train: Sequence[Clip], test: Sequence[Clip], size: int) -> tuple[float, int]:
-    """(share of windows whose speaker a classifier of histograms names, windows).
+    """(accuracy of speaker identification from histograms, number of windows).
 
-    The best, on the test windows, of logistic regressions of several strengths and naive Bayes: an
-    upper end, to be safe.
+    The best result on the test windows among logistic regressions of several strengths and naive
+    Bayes:
+    a conservative upper estimate.
     """
     x, names = histograms(train, size)
     y, asked = histograms(test, size)
@@ -137,8 +140,8 @@ def attack(train: Sequence[Clip], test: Sequence[Clip], size: int) -> tuple[floa
 
 
 def logistic(x: Floats, t: Ids, classes: int, decay: float) -> Callable[[Floats], Floats]:
-    """Multinomial logistic regression of rows [n, D] with an L2 penalty -> its scores of other
-    rows.
+    """Multinomial logistic regression on rows [n, D] with an L2 penalty; returns a scoring
+    function.
     """
     import torch
 
@@ -164,8 +167,9 @@ def logistic(x: Floats, t: Ids, classes: int, decay: float) -> Callable[[Floats]
 def aligned(
     a: Sequence[tuple[str, float]], b: Sequence[tuple[str, float]], frames: int, other_frames: int
 ) -> Ids | None:
-    """Frame of b that says what frame t of a says [frames], by the times (ends, s) of their phones;
-    None if they differ.
+    """For each frame of a, the frame of b at the same place in the phones [frames].
+
+    ``a`` and ``b`` are phones with end times in s. None where the phones differ.
     """
     if [p for p, _ in a] != [p for p, _ in b]:
         return None
@@ -177,8 +181,9 @@ def aligned(
 def two_speakers(
     tokenizers: Sequence[Tokenize], sentences: int
 ) -> dict[str, list[tuple[float, int]]]:
-    """Kind of pair -> per tokenizer (share of aligned frames with the same id, frames), without
-    pauses.
+    """By kind of pair, for each tokenizer: (share of aligned frames with the same id, frames).
+
+    Pauses are excluded.
     """
     from ..corpus.sentences import draw_sentence
     from ..corpus.speech import SPEAKERS, speak
@@ -221,8 +226,9 @@ def _sounding(phones: Sequence[tuple[str, float]], frames: int) -> NDArray[np.bo
 
 
 def disturbed(x: Floats, kind: str, seed: int) -> Floats:
-    """A clip with white noise ("20 dB", "10 dB") or in a room ("room": RT60 0.4 s, as loud as the
-    direct path), at its own level.
+    """A clip with white noise ("20 dB", "10 dB") or reverberation ("room"), at its original level.
+
+    The room has an RT60 of 0.4 s, reverberation as strong as the direct sound.
     """
     rng = np.random.default_rng((99, seed))
     if kind == "room":

@@ -1,9 +1,10 @@
-"""``uniaudio-train evaluate units``: what the semantic units say of the phone, and of the speaker.
+"""``uniaudio-train evaluate units``: how much semantic units reveal about the phone and the
+speaker.
 
-Beside each number stands the same number for the first codebook of the model's codec, which the
-units must beat. Phones are those of the corpus' generator, frame by frame. Maps and classifiers are
-fitted on training clips and judged on clips of the test split, whose sentences no training has
-seen.
+Each number is compared with that of the first codebook of the model's codec, which the units must
+beat. The reference phones are those of the corpus generator, frame by frame. Maps and classifiers
+are fitted on training clips and evaluated on clips of the test split, whose sentences are unseen in
+training.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ BEGIN, END = "<!-- semantic -->", "<!-- /semantic -->"
 
 @dataclass
 class Line:
-    """A row of the table; ``codec`` is the value of the codec's first codebook, ``about`` what to
-    compare with.
+    """A row of the table.
+
+    ``codec`` is the value of the codec's first codebook, ``about`` a value for comparison.
     """
 
     measure: str
@@ -50,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many clips and sentences are used."""
+    """Numbers of clips and sentences."""
 
     fit: int = 3000
     test: int = 340
@@ -68,7 +70,7 @@ def judge(
     sizes: Sizes,
     say: Callable[[str], None],
 ) -> list[Line]:
-    """All rows.  ``codec``: the first codebook."""
+    """All rows of the table; ``codec`` is the first codebook."""
     from ..corpus.speech import SPEAKERS
 
     unseen = [s.name for s in SPEAKERS if s.split == "test"]
@@ -138,8 +140,8 @@ def judge(
         (f"{len(known)} of the training", [f[: sizes.speaker] for f in fits]),
         (f"{len(unseen)} unseen", news),
     ):
-        # what the generator's own phones tell: pace, pauses, reduced vowels; a tokenizer that keeps
-        # just them tells as much
+        # The information in the generator's own phones: pace, pauses, reduced vowels. A tokenizer
+        # that keeps exactly the phones reveals as much.
         truth = [Clip(c.samples, c.speaker, c.said, c.now, c.now) for c in group[0]]
         scores = [
             attack(c[::2], c[1::2], n)
@@ -214,13 +216,13 @@ def judge(
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Markdown."""
+    """The rows as Markdown."""
 
     def number(x: float) -> str:
         return "–" if np.isnan(x) else f"{x:.3f}" if abs(x) < 10 else f"{x:.0f}"
 
     out = [
-        "| measure | units | 95 % interval | codec's first codebook | count | beside it |",
+        "| measure | units | 95 % interval | codec's first codebook | count | for comparison |",
         "|---|---|---|---|---|---|",
     ]
     for x in lines:
@@ -233,7 +235,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def write_section(path: Path, text: str) -> None:
-    """Puts ``text`` between the marks in a document, or at its end where it has none."""
+    """Writes ``text`` between the markers of a document; appends it where there are none."""
     old = path.read_text() if path.exists() else ""
     section = f"{BEGIN}\n{text}\n{END}"
     if BEGIN in old and END in old:
@@ -246,8 +248,9 @@ def write_section(path: Path, text: str) -> None:
 def tokenizers(
     model: str | None, run: str | None, threads: int
 ) -> tuple[Tokenize, Tokenize, int, int]:
-    """(units, first codebook, their sizes) of a model folder, with the units of a training run
-    instead where one is named.
+    """(units, first codebook, their sizes) of a model folder.
+
+    ``run`` names a training run whose units replace the model's.
     """
     from uniaudio_engine import Engine
     from uniaudio_engine.tokenizers.semantic import SemanticEncoder
@@ -270,10 +273,10 @@ def tokenizers(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 with a table, 2 with one line that says what was wrong."""
+    """Returns exit code 0 with a table, 2 with one line that states the error."""
     parser = argparse.ArgumentParser(
         prog="uniaudio-train evaluate units",
-        description="Judge semantic units: what they say of the phone, and what of the speaker.",
+        description="Evaluate semantic units: what they reveal about the phone and the speaker.",
         epilog=(
             "example: uniaudio-train evaluate units --model bundled --corpus "
             "data/corpus --docs docs/quality.md"
@@ -283,19 +286,19 @@ def main(argv: list[str] | None = None) -> int:
         "--model", default="bundled", help="a model folder or 'bundled' (default: %(default)s)"
     )
     parser.add_argument(
-        "--run", help="a training run whose tokenizer is judged instead of the model's"
+        "--run", help="a training run whose tokenizer is evaluated instead of the model's"
     )
     parser.add_argument(
         "--corpus", required=True, help="folder of corpus shards (speech: train, test)"
     )
     parser.add_argument(
-        "--docs", type=Path, help="write the table into this document's own section"
+        "--docs", type=Path, help="write the table into its section of this document"
     )
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the clips")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the clips")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy computes
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # before numpy's threads
     import torch
 
     torch.set_num_threads(args.threads)
@@ -330,19 +333,19 @@ def main(argv: list[str] | None = None) -> int:
 SECTION = """## Semantic units
 
 Measured with `uniaudio-train evaluate units --model bundled --corpus data/corpus --docs
-docs/quality.md`, on test sentences that no training has seen and, unless stated otherwise, by six
-voices that it has not heard.
+docs/quality.md`, on test sentences and, unless stated otherwise, six voices that are unseen in
+training.
 
 {table}
 
-- The map from unit to phone is counted on training clips. Phones spelt out: the best phone of each
-  frame; single odd frames are outvoted, and runs count once. A phone said twice in a row counts as
-  an error. Bits: a lower bound (see `Map.bits`), the same for both columns.
-- Speaker named: the best of naive Bayes and three logistic regressions on histograms of 3 s of
-  units, fitted on half of the clips. Part of what they find are habits of the voices (pace, pauses,
-  reduced vowels): the generator's own phones name the speaker as often as the last column says.
+- The map from unit to phone is counted on training clips. Phone error: each frame gets the most
+  likely phone of its unit, single outliers are removed, and repeats are merged, so that a phone said
+  twice in a row counts as an error. Bits: a lower bound of the mutual information (see `Map.bits`).
+- Speaker named from 3 s: the best of naive Bayes and three logistic regressions on histograms of
+  units, fitted on half of the clips. Some of the information is in the habits of the voices (pace,
+  pauses, reduced vowels): the last column has the accuracy from the true phones alone.
 - Same unit: frames aligned by the generator's phone times, without pauses. The row of one speaker
-  half a frame later shows what the frame grid alone costs."""
+  half a frame later shows the effect of the frame grid alone."""
 
 
 if __name__ == "__main__":

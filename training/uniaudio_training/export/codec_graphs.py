@@ -1,8 +1,8 @@
-"""Codecs as graphs: whole clips, and the decoder one frame at a time with its state explicit.
+"""Codecs as graphs: whole clips, and a one-frame decoder step with explicit state.
 
-K codebooks, T frames, N samples, H samples a frame (``frame_size``). Transforms are products with
-cosines and sines, since no runtime has to know a Fourier transform then; overlap-add and the
-inverse transform are one transposed convolution.
+K codebooks, T frames, N samples, H samples per frame (``frame_size``). Transforms are products with
+cosines and sines, so that no runtime needs a Fourier operator. The inverse transform and
+overlap-add are one transposed convolution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..models.spectral import ENVELOPE_FLOOR, MAX_LOG_GAIN, SpectralCodec
 
 
 def dft(window: int) -> tuple[Tensor, Tensor]:
-    """cos and -sin [bins, window] of the real transform, in float32 from float64."""
+    """cos and -sin [bins, window] of the real DFT, computed in float64, returned as float32."""
     angle = (
         2
         * math.pi
@@ -35,7 +35,7 @@ def dft(window: int) -> tuple[Tensor, Tensor]:
 
 
 class Quantize(nn.Module):
-    """z [T, E] -> codes int64 [K, T]: nearest codeword of each stage, lowest index on ties."""
+    """z [T, E] -> codes int64 [K, T]: the nearest codeword of each stage, lowest index on ties."""
 
     books: Tensor  # [K, C, E]
 
@@ -53,7 +53,7 @@ class Quantize(nn.Module):
 
 
 class Dequantize(nn.Module):
-    """codes int64 [K, T], -1 for codebooks that are left out -> z [T, E]."""
+    """codes int64 [K, T], -1 for unused codebooks -> z [T, E]."""
 
     books: Tensor  # [K, C, E]
 
@@ -71,7 +71,7 @@ class Dequantize(nn.Module):
 class SpectralEncoder(nn.Module):
     """``samples`` float [N], N a multiple of H -> ``codes`` int64 [K, T].
 
-    Causal: frame t knows no sample from (t + 1) H on.
+    Causal: frame t depends on samples before (t + 1) H only.
     """
 
     transform: Tensor  # [2 bins, 1, W]
@@ -107,9 +107,7 @@ class SpectralEncoder(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """What a head says of the windows [T sub, 3, bins] -> their samples, overlapped and added:
-    [(windows - 1) hop + W].
-    """
+    """The outputs of a head [T sub, 3, bins] -> overlap-added samples [(windows - 1) hop + W]."""
 
     inverse: Tensor  # [2 bins, 1, W]
     squares: Tensor  # [1, 1, W]: of the window
@@ -142,7 +140,7 @@ class Synthesis(nn.Module):
 
 
 class SpectralDecoder(nn.Module):
-    """``codes`` int64 [K, T] (-1: left out) -> ``samples`` float [T H]."""
+    """``codes`` int64 [K, T] (-1: unused) -> ``samples`` float [T H]."""
 
     def __init__(self, codec: SpectralCodec) -> None:
         super().__init__()
@@ -164,10 +162,12 @@ class SpectralDecoder(nn.Module):
 
 
 class SpectralDecoderStep(nn.Module):
-    """One frame of the same: ``codes`` int64 [K, 1]; ``past_i`` float [kernel - 1, width] of each
-    block's convolution and ``overlap`` [W - hop], zeros at the start. Outputs: ``samples`` [H],
-    which are W - hop samples late (so many of a clip's first ones are not part of it); ``tail`` [W
-    - hop], what follows them if the clip ends here; the state.
+    """One frame of :class:`SpectralDecoder`.
+
+    Inputs: ``codes`` int64 [K, 1] and the state, zeros at the start: ``past_i`` float [kernel - 1,
+    width] of each block's convolution, ``overlap`` [W - hop].
+    Outputs: ``samples`` [H], delayed by W - hop samples (discard as many at the start of a clip);
+    ``tail`` [W - hop], the samples that follow if the clip ends here; the state.
     """
 
     def __init__(self, codec: SpectralCodec) -> None:
@@ -186,7 +186,7 @@ class SpectralDecoderStep(nn.Module):
         self.register_buffer("ending", envelope[-rest:].clamp(min=ENVELOPE_FLOOR * s.steady))
         begin = (
             -(-s.window // s.hop) * s.hop
-        )  # away from a clip's ends the sum of squared windows repeats itself each hop
+        )  # away from the ends the sum of squared windows is periodic with the hop
         long = F.conv_transpose1d(
             torch.ones(1, 1, 2 * begin // s.hop + 1), s.squares, stride=s.hop
         )[0, 0]
@@ -221,8 +221,9 @@ class SpectralDecoderStep(nn.Module):
 
 
 class WholeLSTM(nn.Module):
-    """A SkipLSTM whose graph is ONNX's own LSTM, a node a layer: the exporter would unroll it over
-    a length that it doesn't know.
+    """A SkipLSTM that exports to ONNX's LSTM operator, one node per layer.
+
+    The exporter would unroll it over a length that is unknown.
     """
 
     def __init__(self, lstm: SkipLSTM) -> None:
@@ -266,8 +267,9 @@ def with_whole_lstm(part: nn.Module) -> nn.Module:
 
 
 class SeanetEncoderGraph(nn.Module):
-    """``samples`` float [N] -> ``codes`` int64 [K, ceil(N / H)]; N at least the longest padding
-    (one frame is enough).
+    """``samples`` float [N] -> ``codes`` int64 [K, ceil(N / H)].
+
+    N must be at least the longest padding; one frame is enough.
     """
 
     def __init__(self, codec: SeanetCodec) -> None:
@@ -282,7 +284,7 @@ class SeanetEncoderGraph(nn.Module):
 
 
 class SeanetDecoderGraph(nn.Module):
-    """``codes`` int64 [K, T] (-1: left out) -> ``samples`` float [T H]."""
+    """``codes`` int64 [K, T] (-1: unused) -> ``samples`` float [T H]."""
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
@@ -295,25 +297,28 @@ class SeanetDecoderGraph(nn.Module):
         return self.codec_decoder(self.dequantize(codes).T[None])[0, 0]
 
 
-UNKNOWN = 1 << 28  # a clip's length in frames while it is not over: 62 days of 20 ms
+UNKNOWN = 1 << 28  # the length of an unfinished clip in frames: 62 days at 20 ms
 
 
 class SeanetDecoderStep(nn.Module):
-    """One frame of the same: ``codes`` int64 [K, 1]; ``position`` int64 [1], frames before it;
-    ``length`` int64 [1], the clip's frames, or UNKNOWN until its last frame was given; the state,
-    zeros at the start. Output ``samples`` [H], ``late`` samples late: when all frames were given,
-    further calls (their codes don't matter) bring the rest.
+    """One frame of :class:`SeanetDecoderGraph`.
 
-    What a convolution sees beyond a clip's ends follows from where in the clip it is: each one
-    knows by how much its signal is late, so indices say what is mirrored and what is silence. One
-    that mirrors waits for as many samples as it mirrors.
+    Inputs: ``codes`` int64 [K, 1]; ``position`` int64 [1], the number of frames before it;
+    ``length`` int64 [1], the frames of the clip, or UNKNOWN before its last frame; the state, zeros
+    at the start.
+    Output: ``samples`` [H], delayed by ``late`` samples. After the last frame, further calls (with
+    any codes) return the rest.
+
+    The padding of a convolution depends on the position in the clip. Each convolution knows the
+    delay of its signal, so that indices tell mirrored samples from silence. One that mirrors waits
+    for as many samples as it mirrors.
     """
 
     def __init__(self, codec: SeanetCodec) -> None:
         super().__init__()
         self.dequantize, self.net = Dequantize(codec.quantizer), codec.decoder
         self.state_shapes: list[tuple[int, ...]] = []
-        with torch.no_grad():  # a run over nothing, which finds the state's shapes and the delay
+        with torch.no_grad():  # a dry run finds the shapes of the state and the delay
             self.recording = True
             _, self.late = self._run(
                 torch.zeros(codec.config.num_codebooks, 1, dtype=torch.int64),
@@ -373,13 +378,13 @@ class SeanetDecoderStep(nn.Module):
         out: list[Tensor],
         elu: bool,
     ) -> tuple[Tensor, Tensor]:
-        """x [C, n] -> (its convolution, x itself as late)."""
+        """x [C, n] -> (its convolution, x with the same delay)."""
         n, (left, right) = x.shape[1], conv.padding(conv.stride * x.shape[1])
         delay = max(left, right) if conv.pad_mode == "reflect" else right
         if delay + left:
             x = torch.cat((self._take(state, x.shape[0], delay + left), x), dim=1)
             out.append(x[:, n:])
-        first = place.position - delay - left  # of what is in x
+        first = place.position - delay - left  # index of the first sample in x
         place.wait(delay)
         index = first + torch.arange(n + left + right)
         known = place.length
@@ -397,7 +402,7 @@ class SeanetDecoderStep(nn.Module):
     def _lstm(
         self, lstm: nn.LSTM, x: Tensor, place: _Place, state: list[Tensor], out: list[Tensor]
     ) -> Tensor:
-        """x [C, 1]; beyond the clip's ends nothing changes."""
+        """x [C, 1]; outside the clip the state does not change."""
         there = (place.position >= 0) & (place.position < place.length)
         y = x[:, 0]
         for i in range(lstm.num_layers):
@@ -426,8 +431,8 @@ class SeanetDecoderStep(nn.Module):
 
 
 class _Place:
-    """Where in its clip a signal is: the index of the next sample, the clip's length, and by how
-    many samples it is late.
+    """The position of a signal in its clip: the index of the next sample, the length of the clip,
+    and the delay in samples.
     """
 
     def __init__(self, position: Tensor, length: Tensor) -> None:

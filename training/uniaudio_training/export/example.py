@@ -1,11 +1,11 @@
-"""Speaks with the graphs beside this file: numpy, soundfile and onnxruntime, nothing else.
+"""Synthesises speech with the graphs in this folder. Needs numpy, soundfile and onnxruntime only.
 
     python example.py hello.wav
     python example.py hello.wav --phones "pau hh ax0 l ow1 pau" --voice slt-102-163 --seed 7
 
-The sequence: the voice's codes, the phones (of phones.txt), their durations, then the sound, a
-frame of K codes each 20 ms. With each predicted frame go the phone that it is in, the two that
-follow, and how long it still lasts.
+The sequence: the codes of the voice, the phones (of phones.txt), their durations, then the sound, a
+frame of K codes per 20 ms. Each predicted frame is conditioned on its phone, the next two phones,
+and the remaining duration of its phone.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def special(*names: str) -> np.ndarray:
 
 
 def aligned(n: int, **columns: np.ndarray) -> np.ndarray:
-    """Rows [n, S]: the given columns' ids, -1 elsewhere."""
+    """Rows [n, S]: the ids of the given columns, -1 elsewhere."""
     rows = np.full((n, LM["guide_slots"]), -1)
     for name, values in columns.items():
         rows[:, COLUMNS.index(name)] = np.where(values >= 0, values + SPANS[name]["start"], -1)
@@ -43,7 +43,7 @@ def aligned(n: int, **columns: np.ndarray) -> np.ndarray:
 
 
 class Model:
-    """One sequence; its keys and values lie in arrays that each step reads and writes in place."""
+    """One sequence. Each step reads and writes its keys and values in place."""
 
     def __init__(self, seed: int) -> None:
         self.prefill, self.step, self.frame = (
@@ -63,9 +63,9 @@ class Model:
         )
 
     def hear(self, frames: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Known frames [n, K] -> what the model knew before each."""
+        """Feeds known frames [n, K]; returns the hidden state [n, D] that predicts each."""
         if self.position + len(frames) > CAPACITY:
-            raise SystemExit(f"expected at most {CAPACITY} frames in all; give fewer phones")
+            raise SystemExit(f"expected at most {CAPACITY} frames in total; use fewer phones")
         session, previous = (
             self.prefill if len(frames) > 1 else self.step,
             np.concatenate((self.last, frames[:-1])),
@@ -88,7 +88,7 @@ class Model:
     def say(
         self, row: np.ndarray, allowed: np.ndarray, temperature: float, tied: bool = False
     ) -> np.ndarray:
-        """The next frame [K], of the ids that ``allowed`` [K, V] lets through."""
+        """The next frame [K], from the ids that ``allowed`` [K, V] permits."""
         inputs = {
             "hidden": self.hear(self.last, row[None]),
             "uniform": self.random.random(K),
@@ -100,9 +100,8 @@ class Model:
             inputs
             | {"temperature": np.array([temperature], np.float32), "top_p": np.array([0.95])},
         )[0]
-        self.last = (
-            np.full((1, K), frame[0]) if tied else frame[None]
-        )  # which hear did not know yet
+        # `hear` feeds it in the next step.
+        self.last = np.full((1, K), frame[0]) if tied else frame[None]
         return self.last[0]
 
 

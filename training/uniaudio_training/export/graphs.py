@@ -1,6 +1,6 @@
-"""The graphs of a model: each one's module, example inputs, and names.
+"""The graphs of a model: the module, example inputs and names of each.
 
-A table; ``write.py`` traces and stores what it says.
+This is a table; ``write.py`` traces and stores its entries.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from .lm_graphs import GlobalSteps, LocalFrame, LocalStep
 
 @dataclass
 class Graph:
-    """``arguments`` as the module's forward takes them (lists for what a graph has several of);
-    names in their order, flattened. ``axes``: input -> names of its dynamic dimensions. ``state``:
-    inputs whose outputs are the next step's inputs, input -> output.
+    """An entry of the table.
+
+    ``arguments``: those of the module's forward, with lists for repeated ones; the names are in the
+    same order, flattened. ``axes``: input -> names of its dynamic dimensions. ``state``: input ->
+    output that is this input in the next step.
     """
 
     name: str
@@ -71,7 +73,7 @@ def torch_codec(config: CodecConfig, weights: dict[str, np.ndarray]) -> Spectral
 
 
 def as_float16(lm: MultiScaleLM) -> MultiScaleLM:
-    """Matrices and embeddings in float16; norms stay in float32, in which they are computed."""
+    """Matrices and embeddings in float16. Norms stay in float32, in which they are computed."""
     lm.half()
     for module in lm.modules():
         if isinstance(module, Norm):
@@ -81,8 +83,9 @@ def as_float16(lm: MultiScaleLM) -> MultiScaleLM:
 
 @torch.no_grad()
 def rounded_to_int8(lm: MultiScaleLM) -> MultiScaleLM:
-    """Matrices that int8 can hold as they are, by the engine's rounding: what is exported, and what
-    the golden vectors are of.
+    """Rounds matrices to values that int8 represents exactly, by the engine's rounding.
+
+    The exported weights and the golden vectors both use them.
     """
     for module in lm.modules():
         if isinstance(module, nn.Linear):
@@ -109,8 +112,7 @@ def encoder_graph(name: str, codec: SpectralCodec | SeanetCodec, about: dict[str
     samples = torch.from_numpy(test_signal(9 * codec.config.frame_size))
     if isinstance(codec, SpectralCodec):
         c = codec.spectral
-        # Frames before a chunk that its first frame hears: those of the convolutions, and the
-        # window's.
+        # Context frames of a chunk's first frame: those of the convolutions, and of the window.
         context = c.encoder_blocks * (c.kernel_size - 1) + -(
             -(c.encoder_window - codec.config.frame_size // c.encoder_subframes)
             // codec.config.frame_size
@@ -265,7 +267,7 @@ def state_of(*shape: int) -> Tensor:
 
 
 def test_signal(samples: int) -> np.ndarray:
-    """Float32 [N]: gliding tones over noise, the same everywhere."""
+    """Gliding tones over noise, float32 [N]; the same on every machine."""
     t = np.arange(samples) / 16000
     noise = np.random.default_rng(0).standard_normal(samples)
     return (

@@ -1,12 +1,12 @@
-"""The language model as graphs of one step each, all state explicit: the modules that the exporter
+"""The language model as single-step graphs with explicit state: the modules that the exporter
 traces.
 
-n steps of one call, C capacity of the cache, K codebooks, V vocabulary, D width, S aligned slots, B
-rows of the local stack.
+n steps per call, C cache capacity, K codebooks, V vocabulary, D width, S aligned slots, B rows of
+the local stack.
 
-Caches lie by time, ``[C, kv_heads, head_dim]`` a layer: the first rows of a larger buffer are a
-smaller cache, so that whoever runs the graphs binds as much of one buffer as has been used, and the
-same memory for input and output. A row that was not written yet is masked, and must be finite.
+Caches are ordered by time, ``[C, kv_heads, head_dim]`` per layer: the first rows of a larger buffer
+are a smaller cache. A caller can bind only the used part of a buffer, and the same memory for input
+and output. Unwritten rows are masked, but must be finite.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def attend_cache(
     keys: Tensor,
     values: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x [n, D] at ``positions`` [n] -> (attended [n, D], keys, values), the caches with the new
-    rows in them.
+    """x [n, D] at ``positions`` [n] -> (attended [n, D], keys, values), with the new rows in the
+    caches.
     """
     n, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
     q, k, v = attn.q(x).view(n, h, dim), attn.k(x).view(n, kv, dim), attn.v(x).view(n, kv, dim)
@@ -60,10 +60,15 @@ def run_block(
 class GlobalSteps(nn.Module):
     """n steps of the global stack.
 
-    Inputs: ``previous`` int64 [n, K], the frame before each step's (start ids before the first);
-    ``position`` int64 [1] of the first step; ``aligned`` int64 [n, S], -1 for none (models with
-    aligned rows); for each continuous input ``continuous_NAME`` float [n, width] and ``is_NAME``
-    bool [n], where it stands in place of ``previous``; then ``keys_i``, ``values_i`` a layer.
+    Inputs:
+
+    - ``previous`` int64 [n, K]: the frame before each step (start ids before the first)
+    - ``position`` int64 [1] of the first step
+    - ``aligned`` int64 [n, S], -1 for none (models with aligned rows)
+    - for each continuous input ``continuous_NAME`` float [n, width] and ``is_NAME`` bool [n], which
+      selects the steps where it replaces ``previous``
+    - ``keys_i``, ``values_i`` of each layer
+
     Outputs: ``hidden`` float [n, D], normalised; the caches.
     """
 
@@ -73,7 +78,7 @@ class GlobalSteps(nn.Module):
     def __init__(self, lm: MultiScaleLM) -> None:
         super().__init__()
         self.config = lm.config
-        # Not the model itself: its part "global" has a name that traced code can't say.
+        # Not the model itself: "global" is a keyword, which traced code cannot use as a name.
         self.stack, self.aligned, self.continuous = lm.global_, lm.guide, lm.continuous
         c = lm.config.global_
         if c.positions == "rope":
@@ -84,7 +89,7 @@ class GlobalSteps(nn.Module):
     def forward(
         self, previous: Tensor, position: Tensor, beside: list[Tensor], caches: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        """``beside``: the aligned rows and the continuous inputs, as far as the model has them."""
+        """``beside``: the aligned rows and the continuous inputs that the model has."""
         stack = self.stack
         e = stack.embed(previous)
         x = e.flatten(-2) if self.config.embedding == "concat" else e.sum(-2)
@@ -111,11 +116,12 @@ class GlobalSteps(nn.Module):
 
 
 class LocalStep(nn.Module):
-    """One slot of the frame's codes, for B rows at once.
+    """One code of the frame, for B rows at once.
 
-    Inputs: ``hidden`` float [B, D]; ``code`` int64 [B], the id of the slot before (any at slot 0);
-    ``slot`` int64 [1]; ``keys_i``, ``values_i`` [B, K, kv_heads, head_dim] a layer. Outputs:
-    ``logits`` float [B, V]; the caches.
+    Inputs: ``hidden`` float [B, D]; ``code`` int64 [B], the id of the previous slot (any at slot
+    0);
+    ``slot`` int64 [1]; ``keys_i``, ``values_i`` [B, K, kv_heads, head_dim] of each layer.
+    Outputs: ``logits`` float [B, V]; the caches.
     """
 
     cos: Tensor  # with rope: [slots, head_dim / 2]
@@ -132,7 +138,7 @@ class LocalStep(nn.Module):
             self.register_buffer("sin", sin)
 
     def begin(self, hidden: Tensor, code: Tensor, slot: Tensor) -> Tensor:
-        """The slot's input [B, local width]."""
+        """The input of the slot, [B, local width]."""
         c, embed = self.config, self.stack.embed
         hidden = hidden.to(self.bridge.weight.dtype)
         first = slot == 0
@@ -187,12 +193,12 @@ class LocalStep(nn.Module):
 
 
 class LocalFrame(nn.Module):
-    """All K codes of a frame, drawn inside by the rules of csrc/sampling.cc (without its repetition
-    guard and guidance).
+    """All K codes of a frame, sampled inside the graph by the rules of csrc/sampling.cc, without
+    its repetition guard and guidance.
 
     Inputs: ``hidden`` float [1, D]; ``uniform`` double [K] in [0, 1), the noise; ``temperature``
     float [1]; ``top_k`` int64 [1] (0: all, 1: greedy); ``top_p`` double [1]; ``allowed`` bool [K,
-    V], the ids that each slot may emit. Output: ``codes`` int64 [K].
+    V], the ids permitted in each slot. Output: ``codes`` int64 [K].
     """
 
     def __init__(self, lm: MultiScaleLM) -> None:
@@ -232,9 +238,11 @@ def draw(
     top_k: Tensor,
     top_p: Tensor,
 ) -> Tensor:
-    """logits [V] -> id [1]: the largest ``top_k`` (lowest id first among equals), of these the
-    likeliest whose sum reaches ``top_p``, then the id in whose share of the sum, by ids,
-    ``uniform`` falls.
+    """Samples an id [1] from logits [V].
+
+    Keeps the ``top_k`` largest (ties: lowest id first), then the most likely of these until their
+    sum reaches ``top_p``. The id is the one whose share of the cumulative sum, in the order of ids,
+    contains ``uniform``.
     """
     v = logits.shape[0]
     x = torch.where(allowed, logits / temperature, -torch.inf)
@@ -247,7 +255,7 @@ def draw(
     by_id = torch.zeros(v, dtype=torch.float64).scatter(0, order, mass)
     upto = by_id.cumsum(0)
     mark = uniform * upto[-1]
-    # Below the sum even where rounding would reach it; an id without mass is never the first whose
-    # sum exceeds the mark.
+    # Below the sum even after rounding. An id without mass is never the first whose cumulative sum
+    # exceeds the threshold.
     last = torch.where(by_id > 0, torch.arange(v), 0).max()
     return torch.minimum((upto <= mark).sum(), last)[None]

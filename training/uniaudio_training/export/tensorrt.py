@@ -1,7 +1,8 @@
-"""``uniaudio export tensorrt``: plans of an exported folder's graphs, for this machine's GPU.
+"""``uniaudio export tensorrt``: builds engines (plans) of exported graphs for the GPU of this
+machine.
 
-What can be known without the library is checked here first: operators, types, shapes. Source of the
-table: the operator list of NVIDIA's ONNX parser (onnx-tensorrt, docs/operators.md).
+Operators, types and shapes are checked first, without the library. The table follows the operator
+list of NVIDIA's ONNX parser (onnx-tensorrt, docs/operators.md).
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ _CONSTANTS = {
     "CumSum": (1,),
     "ConvTranspose": (1,),
     "DequantizeLinear": (1,),
-}  # inputs that have to be known when the plan is built
+}  # inputs that must be constant when the plan is built
 
 
 def unsupported(proto: onnx.ModelProto) -> list[str]:
-    """What in a graph TensorRT is not known to take, a line each."""
+    """What TensorRT does not support in a graph, one line each."""
     found = []
     known = {t.name for t in proto.graph.initializer} | {
         n.output[0] for n in proto.graph.node if n.op_type == "Constant"
@@ -89,11 +90,11 @@ def export_tensorrt(
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write ``out``, which must not be there yet, whole or not at all; returns what ``plans.json``
-    says.
+    """Writes the folder ``out``, completely or not at all; returns the contents of ``plans.json``.
 
-    ``timing_cache``: a file that is read where it is there, and written. Raises :class:`InputError`
-    for a folder that is broken, graphs that TensorRT can't take, or where the library is missing.
+    ``timing_cache``: a file that is read where it exists, and written.
+    Raises :class:`InputError` where ``out`` exists, the source folder is broken, TensorRT does not
+    support the graphs, or the library is missing.
     """
     source, target = Path(exported), Path(out)
     if target.exists():
@@ -111,7 +112,7 @@ def export_tensorrt(
     for name in names:
         wrong = unsupported(onnx.load(source / f"{name}.onnx", load_external_data=False))
         if wrong:
-            raise InputError(f"{source / name}.onnx: TensorRT does not take {first_few(wrong)}")
+            raise InputError(f"{source / name}.onnx: TensorRT does not support {first_few(wrong)}")
     api = Api(device)
     cache = (
         Path(timing_cache).read_bytes()

@@ -1,9 +1,13 @@
-"""``uniaudio export onnx``: a model folder -> a folder of ONNX graphs that share one file of
-weights.
+"""``uniaudio export onnx``: a model folder -> a folder of ONNX graphs that share one weights file.
 
-``OUT/``: a graph a file; ``weights.bin``, every larger tensor once; ``export.json``, what there is,
-with a checksum of each file; ``golden.safetensors``, inputs and outputs of each graph; the model's
-``config.json``, tokenizers, labels and voices; ``example.py`` and ``example.cc``.
+``OUT/`` contains:
+
+- one file per graph
+- ``weights.bin``: every larger tensor once
+- ``export.json``: the contents, with a checksum of each file
+- ``golden.safetensors``: inputs and outputs of each graph
+- the model's ``config.json``, tokenizers, labels and voices
+- ``example.py`` and ``example.cc``
 """
 
 from __future__ import annotations
@@ -38,13 +42,13 @@ from .graphs import Graph, model_graphs
 FORMAT = "uniaudio-onnx-1"
 OPSET = 20
 DTYPES = ("float32", "float16", "int8")
-LARGE = 1024  # bytes: larger tensors go to the common file
-ALIGN = 4096  # so that a runtime can map them
+LARGE = 1024  # bytes; larger tensors are stored in the shared file
+ALIGN = 4096  # bytes, so that a runtime can map the tensors
 COPIED = ("config.json", "phones.txt", "text.model", "lexicon.txt", "README.md", "labels", "voices")
 
 
 class Weights:
-    """``weights.bin``: tensors one after the other, the same bytes once."""
+    """``weights.bin``: concatenated tensors; identical bytes are stored once."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
@@ -71,11 +75,10 @@ def export_onnx(
     dtype: str = "float32",
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write ``out``, which must not be there yet, whole or not at all; returns what ``export.json``
-    says.
+    """Writes the folder ``out``, completely or not at all; returns the contents of ``export.json``.
 
-    Raises :class:`InputError` for what has no graphs (codecs of several channels, in chunks, or
-    that normalise loudness; quantized weights).
+    Raises :class:`InputError` where ``out`` exists, or for models without graphs: codecs with
+    several channels, chunks or loudness normalisation, and quantized weights.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected {', '.join(DTYPES)}, got {shown(dtype)}")
@@ -163,7 +166,7 @@ def _write(
 
 
 def trace(graph: Graph) -> onnx.ModelProto:
-    """The module as a graph, its dynamic dimensions named."""
+    """The module as a graph with named dynamic dimensions."""
     flat, counts = _flat(graph.arguments), iter(graph.inputs)
     dims: dict[str, Any] = {}
     names = {id(t): next(counts) for t in flat}
@@ -193,7 +196,7 @@ def trace(graph: Graph) -> onnx.ModelProto:
     proto = program.model_proto
     _name_axes(proto, graph)
     del proto.metadata_props[:]
-    for node in proto.graph.node:  # where in our sources each came from: paths of this machine
+    for node in proto.graph.node:  # drop source locations: they contain local paths
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (
@@ -208,7 +211,9 @@ def trace(graph: Graph) -> onnx.ModelProto:
 
 
 def _name_axes(proto: onnx.ModelProto, graph: Graph) -> None:
-    """The exporter invents names for dimensions of nested inputs: the table's, everywhere."""
+    """Replaces the names that the exporter invents for dimensions of nested inputs with those of
+    the table.
+    """
     names = {}
     for value in proto.graph.input:
         for i, name in graph.axes.get(value.name, {}).items():
@@ -221,8 +226,10 @@ def _name_axes(proto: onnx.ModelProto, graph: Graph) -> None:
 
 
 def quantize(proto: onnx.ModelProto) -> None:
-    """Matrices of products -> int8 with a float32 scale an output, the engine's own rounding;
-    DequantizeLinear in front of the product.
+    """Stores the matrices of products as int8 with a float32 scale per output, rounded as in the
+    engine.
+
+    A DequantizeLinear precedes each product.
     """
     tensors = {t.name: t for t in proto.graph.initializer}
     made: dict[str, str] = {}
@@ -280,7 +287,7 @@ def store(proto: onnx.ModelProto, path: Path, weights: Weights) -> None:
 
 
 def _golden(graph: Graph) -> dict[str, np.ndarray]:
-    """What the torch module says of the example inputs; the state is ``example_state``, which need
+    """The torch module's outputs for the example inputs. The state is ``example_state`` and need
     not be stored.
     """
     with torch.no_grad():
@@ -335,7 +342,7 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks on standard output and through warnings; only errors are for the user."""
+    """Silences the exporter, which prints and warns; only errors reach the user."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

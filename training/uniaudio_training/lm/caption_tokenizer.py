@@ -16,7 +16,7 @@ CAPTION_TASKS = ("t2s", "t2m", "a_edit", "i_tts")
 
 
 def corpus_captions(corpus: Corpus, split: str = "train") -> list[str]:
-    """Each caption of the split once, in the corpus' order."""
+    """The distinct captions of the split, in the order of the corpus."""
     found: dict[str, None] = {}
     for task in CAPTION_TASKS:
         if split in corpus.splits(task):
@@ -26,9 +26,7 @@ def corpus_captions(corpus: Corpus, split: str = "train") -> list[str]:
 
 
 def train_captions(captions: list[str], size: int) -> bytes:
-    """A unigram model of ``size`` pieces, 256 of which are bytes; the same captions give the same
-    model.
-    """
+    """A unigram model of ``size`` pieces, 256 of them bytes; deterministic for equal captions."""
     import sentencepiece
 
     out = io.BytesIO()
@@ -53,14 +51,18 @@ def train_captions(captions: list[str], size: int) -> bytes:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train captions",
-        description="Train the caption tokenizer on a corpus' captions.",
+        description="Train the caption tokenizer on the captions of a corpus.",
         epilog=(
             "example: uniaudio-train captions --corpus data/corpus --out data/tokens/text.model"
         ),
     )
-    parser.add_argument("--corpus", required=True, help="a folder of uniaudio-train corpus make")
-    parser.add_argument("--out", required=True, type=Path, help="the tokenizer's file")
-    parser.add_argument("--size", type=int, default=1024, help="pieces (default: %(default)s)")
+    parser.add_argument(
+        "--corpus", required=True, help="corpus folder, made by uniaudio-train corpus make"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="output file of the tokenizer")
+    parser.add_argument(
+        "--size", type=int, default=1024, help="number of pieces (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     try:
         captions = corpus_captions(open_corpus(args.corpus))
@@ -81,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer = CaptionTokenizer(model)
     pieces = sum(len(tokenizer.encode(c)) for c in captions[:1000]) / min(1000, len(captions))
     print(
-        f"{args.out}: {tokenizer.size} pieces from {len(captions)} captions, {pieces:.1f} a caption"
+        f"{args.out}: {tokenizer.size} pieces from {len(captions)} captions, "
+        f"{pieces:.1f} per caption"
     )
     return 0
 

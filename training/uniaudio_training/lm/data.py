@@ -1,9 +1,9 @@
-"""Training batches of the joint LM: rows of one task, of one length and, if its sentences share a
-voice, with one voice prompt.
+"""Training batches of the joint LM.
 
-Each sentence sees only the prompt and itself, and its positions continue from the prompt. So a row
-is several independent sequences whose prompt is computed once. The engine does the same: it forks
-the prompt's cache for each sentence.
+A batch has one task and one length bucket. The sentences of a row share one voice prompt, where the
+task has one. A sentence attends to the prompt and itself, and its positions continue from the
+prompt: a row is several independent sequences whose prompt is computed once. The engine likewise
+forks the cache of a prompt for each sentence.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ BUCKETS = (
     352,
     448,
     560,
-)  # sentence lengths in items; longer sentences are left out
+)  # sentence lengths in items; longer sentences are dropped
 PROMPT = 150  # frames of a voice prompt
 
 
 class TaskData:
-    """The items of one task in memory, by bucket of length, and the speakers' clips for prompts.
+    """The items of a task in memory, by length bucket, and the clips of its speakers for prompts.
 
     ``voiced``: its sequences begin with a voice prompt. ``shared``: any clip of the speaker may be
     the prompt.
@@ -73,17 +73,17 @@ class TaskData:
 
     def __str__(self) -> str:
         return f"{self.task.name} {self.hours:.2g} h" + (
-            f" ({self.too_long} left out: too long)" if self.too_long else ""
+            f" ({self.too_long} dropped: too long)" if self.too_long else ""
         )
 
     def own_prompt(self, item: Item) -> np.ndarray:
-        """The voice, or surroundings, that an item brings: codes [T', K'], perhaps empty."""
+        """The item's own voice or context: codes [T', K'], may be empty."""
         assert self.task.shared_prompt is not None
         own: np.ndarray = item.inputs[self.task.shared_prompt.name]
         return own
 
     def prompt(self, rng: np.random.Generator, speaker: str, frames: int) -> np.ndarray:
-        """``frames`` consecutive frames of one or more clips of a speaker, [frames, K']."""
+        """``frames`` consecutive frames from one or more clips of a speaker, [frames, K']."""
         clips, parts, have = self.speakers[speaker], [], 0
         while have < frames:
             parts.append(clips[int(rng.integers(len(clips)))])
@@ -100,7 +100,7 @@ def load_tasks(
     captions: CaptionTokenizer | None,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, TaskData]:
-    """The data of each task of the mix, by its name."""
+    """The data of each task, by name."""
     return {
         task.name: TaskData(task, list(read_items(folders, task, split, captions, labels)))
         for task in tasks
@@ -109,11 +109,11 @@ def load_tasks(
 
 @dataclass
 class Batch:
-    """B rows of a prompt of P items and n sentences of at most L.
+    """B rows with a prompt of P items and n sentences of at most L items.
 
-    prompt [B, P, K] and inputs [B, n, L, K]: what each step is fed (the item before it in its own
-    sequence); frames [B, n, L, K] to predict; aligned rows [B, n, L, S]; kind [B, n, L]: AUDIO,
-    DURATION, or PAD where nothing is predicted.
+    prompt [B, P, K] and inputs [B, n, L, K]: the input of each step, which is the previous item of
+    the same sequence. frames [B, n, L, K]: the targets. aligned [B, n, L, S]: the aligned rows.
+    kind [B, n, L]: AUDIO, DURATION, or PAD where nothing is predicted.
     """
 
     prompt: Tensor
@@ -143,11 +143,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Noise:
-    """The share of wrong frames, at most, among those that the model is fed back.
+    """Maximum share of input frames that are corrupted.
 
-    A model that has only seen true frames trusts its own past, and hardly looks at a source that
-    says otherwise. Where a sound is aligned with the target (se, tse, sd, a_edit), that source
-    tells more than the past does.
+    A model trained on correct frames only trusts its own past and ignores a source that contradicts
+    it.
+    Where a sound is aligned with the target (se, tse, sd, a_edit), the source says more than the
+    past.
     """
 
     aligned: float = 0.0  # tasks with a sound aligned with the target
@@ -167,8 +168,8 @@ def make_batch(
     noise: Noise,
     caption_dropout: float = 0.0,
 ) -> Batch:
-    """One task's sentences of one bucket of lengths, about ``items`` items in all, in ``rows`` rows
-    where they share voices.
+    """One batch of a random task: sentences of one length bucket, about ``items`` items in total,
+    in ``rows`` rows where sentences share voices.
     """
     names = sorted(data)
     share = np.array([weights[n] for n in names], float)
@@ -181,13 +182,13 @@ def make_batch(
 
 
 def with_noise(batch: Batch, rng: np.random.Generator, most: float) -> Batch:
-    """Some of the audio frames among ``inputs`` replaced, in place, by others of the same sentence:
-    plausible, and wrong.
+    """Replaces, in place, some of the audio frames among ``inputs`` by others of the same sentence,
+    which are plausible but wrong.
     """
     inputs, frames = batch.inputs.numpy(), batch.frames.numpy()
     for at in np.ndindex(*inputs.shape[:2]) if most else ():
         audio = np.flatnonzero(batch.kind.numpy()[at] == AUDIO)
-        fed = audio[1:]  # the first of them is predicted from what stands before the sound
+        fed = audio[1:]  # the first is predicted from what precedes the sound
         wrong = fed[rng.random(len(fed)) < most * rng.random()]
         inputs[at][wrong] = frames[at][rng.choice(audio, len(wrong))]
     return batch
@@ -201,7 +202,7 @@ def task_batch(
     items: int,
     caption_dropout: float = 0.0,
 ) -> Batch:
-    """A batch of one task; ``caption_dropout``: the share of its examples whose captions are left out."""
+    """A batch of one task; ``caption_dropout``: the share of its examples with empty captions."""
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -227,7 +228,7 @@ def task_batch(
     else:
         rows = max(1, round(items / (length + frames)))
         picked = [pool[int(rng.integers(len(pool)))]]
-        if data.voiced:  # rows with a voice, or rows without one
+        if data.voiced:  # all rows with a voice, or all without
             pool = [
                 i
                 for i in pool
@@ -236,7 +237,7 @@ def task_batch(
         picked += [pool[int(rng.integers(len(pool)))] for _ in range(rows - 1)]
         if data.voiced:
             frames = min([frames, *(len(data.own_prompt(i)) for i in picked)])
-        # the end of a context is what leads up to the edit; an enrolment may begin anywhere
+        # a context ends at the edit; an enrolment may begin anywhere
         chosen = [
             (data.own_prompt(i)[len(data.own_prompt(i)) - frames :] if data.voiced else None, [i])
             for i in picked
@@ -289,7 +290,7 @@ def _fill(
             frames[row, i, :t], aligned[row, i, :t] = whole.frames[skip:], whole.aligned[skip:]
             planned, audio = whole.durations, whole.audio
             kind[row, i, planned.start - skip : planned.stop - skip] = DURATION
-            # the known part of an edit's target is fed, not predicted; the end token is predicted
+            # the known part of an edited target is input only; the end token is predicted
             begin, end = sequence.predicted(len(item.codes))
             last = audio.stop if end == len(item.codes) else audio.start + end
             kind[row, i, audio.start + begin - skip : last - skip] = AUDIO

@@ -1,8 +1,8 @@
-"""Token shards -> training items: the values of a task's inputs, in frames and ids.
+"""Token shards -> training items: the input values of a task, in frames and ids.
 
-One function for each modality reads a value from a corpus label. The sequence is built from the
-values by the engine's own ``sequence_builder.py``. T frames, K' codebooks of the codec (the LM uses
-the first K).
+One function per modality reads a value from a corpus label. The engine's own
+``sequence_builder.py`` builds the sequence from the values. T frames, K' codebooks of the codec
+(the LM uses the first K).
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
 
-# Tasks of the corpus whose voice prompt may be any other clip of the speaker; others bring their
-# own.
+# Corpus tasks whose voice prompt may be any other clip of the speaker; the others bring their own.
 ANY_CLIP = ("tts", "vc", "svs")
 FRAME_RATE = 50.0
 FRAME = 320  # samples
@@ -47,11 +46,10 @@ _PHONE_ID = {p: i for i, p in enumerate(PHONES)}
 
 @dataclass(frozen=True)
 class Item:
-    """One example of a task. ``codes`` [T, K'] of the target.
+    """One example of a task; ``codes`` [T, K'] are those of the target.
 
-    ``inputs``: values by the name of the input, as ``sequence_builder.py`` defines them. A voice is
-    None where any clip of the ``speaker`` will do. What the example does not have is empty; a span
-    that it does not have is absent.
+    ``inputs``: values by input name, as defined in ``sequence_builder.py``. A voice is None where
+    any clip of the ``speaker`` may be used. A missing input is empty; a missing span is absent.
     """
 
     task: Task
@@ -61,20 +59,21 @@ class Item:
 
     @property
     def length(self) -> int:
-        """Rows of its sequence after the shared part."""
+        """Number of rows of the sequence after the shared part."""
         return sentence_length(self.task, self.inputs, len(self.codes))
 
     def sequence(self, layout: Layout, prompt: np.ndarray | None = None) -> TaskSequence:
-        """Its sequence. ``prompt``: codes [T', K'] of the voice it begins with; empty or None for
-        no voice.
+        """Builds the sequence.
+
+        ``prompt``: codes [T', K'] of the voice it begins with; empty or None for no voice.
         """
         shared = self.task.shared_prompt
         given = {} if shared is None else {shared.name: prompt}
         return build(layout, self.task, {**self.inputs, **given})
 
     def without_captions(self) -> Item:
-        """The same example with its captions left empty, as in the unconditional pass of
-        classifier-free guidance (arXiv 2207.12598).
+        """The same example with empty captions, as in the unconditional pass of classifier-free
+        guidance (arXiv 2207.12598).
         """
         captions = without_captions(self.task)
         return replace(self, inputs={**self.inputs, **captions}) if captions else self
@@ -89,24 +88,24 @@ class Given:
     codes: Mapping[str, np.ndarray]
     units: Mapping[str, np.ndarray]
     captions: CaptionTokenizer | None
-    labels: Mapping[str, Sequence[str]]  # of vocabulary spans
+    labels: Mapping[str, Sequence[str]]  # of the vocabulary's spans
 
 
 class Skip(Exception):
-    """An example that cannot be used: too short for its phones, or too little around its edit."""
+    """The example cannot be used: too short for its phones, or too little around its edit."""
 
 
 def frame_durations(ends: Any, frames: int) -> np.ndarray | None:
-    """End times [P] in seconds -> durations [P] of at least 1 frame that sum to ``frames``.
+    """End times [P] in seconds -> durations [P] of at least one frame, which sum to ``frames``.
 
-    None where there are more ends than frames.
+    None where there are more phones than frames.
     """
     count = len(ends)
     if count == 0 or frames < count:
         return None
     bounds = np.round(np.asarray(ends) * FRAME_RATE).astype(np.int64)
     bounds[-1] = frames
-    # forwards: give every phone a frame; backwards: leave room for those that follow
+    # forwards: every phone gets a frame; backwards: leave room for the following phones
     for i in range(count):
         bounds[i] = max(bounds[i], (bounds[i - 1] if i else 0) + 1)
     bounds[-1] = frames
@@ -120,7 +119,9 @@ def phone_ids(phones: tuple[Phone, ...]) -> np.ndarray:
 
 
 def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pitches and frames of a song's notes, with rests as pitch 0; ``frames`` in all."""
+    """Pitches and durations in frames of a song's notes; rests have pitch 0. The durations sum to
+    ``frames``.
+    """
     pitches: list[int] = []
     bounds: list[int] = []
     for note in label.notes:
@@ -137,7 +138,7 @@ def song_notes(label: Label, frames: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(pitches), np.diff(np.maximum.accumulate(np.array(bounds)), prepend=0)
 
 
-# From an example to its inputs, by modality
+# The inputs of an example, by modality
 
 
 def _voice(g: Given, i: Input) -> np.ndarray | None:
@@ -147,7 +148,7 @@ def _voice(g: Given, i: Input) -> np.ndarray | None:
 
 
 def _heard(g: Given, i: Input) -> np.ndarray:
-    """A sound's codes, cut as the engine would cut it; empty where there is none."""
+    """The codes of a sound, cropped as in the engine; empty where there is none."""
     codes = g.codes.get(i.name, g.codes["target"][:0])
     return codes[: round(i.max_seconds * FRAME_RATE)] if i.max_seconds else codes
 
@@ -243,7 +244,7 @@ def _context(g: Given, i: Input) -> np.ndarray:
 
 
 def edited(g: Given) -> tuple[int, int]:
-    """Frames [begin, end) of the target that are edited; all where the label has no edit."""
+    """The edited frames [begin, end) of the target; all frames where the label has no edit."""
     frames = len(g.codes["target"])
     if g.label.edit is None:
         return 0, frames
@@ -265,9 +266,9 @@ READ: dict[str, Callable[[Given, Input], Value]] = {
 
 
 def make_item(g: Given) -> Item | None:
-    """The item of one example, or None where it cannot be used.
+    """The item of an example, None where it cannot be used.
 
-    Raises ValueError where its data do not fit its task.
+    Raises ValueError where its data do not match its task.
     """
     try:
         inputs = {i.name: READ[i.modality](g, i) for i in g.task.inputs}
@@ -298,8 +299,8 @@ def read_items(
 ) -> Iterator[Item]:
     """All items of a task and split in folders of token shards.
 
-    ``task``: a definition, or the name of a built-in task. ``labels``: those of the spans of its
-    ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
+    ``task``: a definition, or the name of a built-in task. ``labels``: the labels of the spans of
+    its ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders

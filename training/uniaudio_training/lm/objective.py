@@ -1,5 +1,5 @@
-"""What the LM is trained on: cross-entropy of each codebook over its own rows of the vocabulary, and
-of the durations.
+"""Training objective of the LM: cross-entropy of each codebook over its own part of the vocabulary,
+and of the durations.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .data import AUDIO, DURATION, Batch
 
 
 def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
-    """The hidden states [B, n, L, D] that predict the items of rows that share their prompts.
+    """Hidden states [B, n, L, D] that predict the items, for rows with a shared prompt.
 
-    As ``MultiScaleLM.global_hidden`` computes them for each sequence by itself.
+    Equal to ``MultiScaleLM.global_hidden`` on each sequence separately.
     """
     b, p, _ = batch.prompt.shape
     _, n, length, _ = batch.inputs.shape
@@ -65,13 +65,15 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
 
 
 def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, in nats, of each codebook [K] and of the durations [] (nan without any)."""
+    """Cross-entropy in nats of each codebook [K] and of the durations [] (nan where there are
+    none).
+    """
     h = global_hidden(model, batch)
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]
     y = model.local_hidden(h[audio], codes)
     end = layout.vocabulary.special("audio_end")
-    ended = codes[:, 0] == end  # in tasks that say themselves where they end
+    ended = codes[:, 0] == end  # in tasks that predict their own end
     some = bool(ended.any())
     per_codebook = []
     for k, [(start, size)] in enumerate(layout.audio_ranges()):

@@ -1,5 +1,5 @@
-"""What an LM run trains: its settings, the model's shape, its vocabulary with whatever a user's
-tasks add to it, and which tasks with which share.
+"""Set-up of an LM run: settings, model shape, vocabulary including user-defined tasks, and the task
+mix.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ class Stacks:
 class LMSettings(RunSettings):
     """Settings of an LM run.
 
-    ``data``: one or several folders of tokens. ``tasks``: shares of the batches by task; ``old``:
-    the share of all other tasks of ``init`` together. ``init``: the model folder to start from; its
-    shape and vocabulary are taken too where ``lm`` is left out. ``task_files``: a user's tasks.
-    ``bound``: nats a code that an old task may lose at most. ``captions``: a caption tokenizer.
-    ``corpus``: samples of its validation split go to tensorboard. ``rows`` and ``items``: the size
-    of a step's batch, all processes together. ``noise``: wrong frames in what the model is fed
-    back. ``caption_dropout``: the share of captions left empty, which classifier-free guidance
-    needs. ``processes``: on a CPU, one a core does more than one with all cores.
+    ``data``: one or more folders of tokens. ``tasks``: share of the batches by task. ``old``: total
+    share of the other tasks of ``init``. ``init``: the model folder to start from; without ``lm``,
+    its shape and vocabulary are used. ``task_files``: user-defined tasks. ``bound``: maximum loss
+    increase of an old task, in nats per code. ``captions``: a caption tokenizer. ``corpus``: source
+    of the validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
+    processes.
+    ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions, which
+    classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one with
+    all cores.
     """
 
     lm: Stacks | None = None
@@ -94,9 +95,10 @@ class LMSettings(RunSettings):
 
 @dataclass(frozen=True)
 class Setup:
-    """``tasks`` of the mix with their ``weights``, and the ``labels`` of the vocabulary's spans.
+    """The ``tasks`` of the mix with their ``weights``, and the ``labels`` of the vocabulary's
+    spans.
 
-    ``old``: those of the tasks that the model of ``init`` does already.
+    ``old``: the tasks that the model of ``init`` already does.
     """
 
     lm: LMConfig
@@ -108,7 +110,7 @@ class Setup:
     old: tuple[str, ...]
 
     def about(self) -> dict[str, Any]:
-        """The run's lm.json: what ``bundle.py`` needs to know besides the weights."""
+        """The contents of the run's lm.json, which ``bundle.py`` needs besides the weights."""
         entries = [t.name if TASKS.get(t.name) == t else to_dict(t) for t in self.tasks.values()]
         labels = {span: list(names) for span, names in self.labels.items() if span != "phone"}
         return {
@@ -122,11 +124,11 @@ class Setup:
 def build_config(
     lm: Stacks, codebook_size: int, num_codebooks: int, captions: int, units: int
 ) -> tuple[LMConfig, Layout]:
-    """A new model's config and layout.
+    """Config and layout of a new model.
 
-    The vocabulary is that of all eleven tasks whichever are trained, so that a model can be
-    trained on with more of them. ``captions``: pieces of the caption tokenizer; ``units``: those of
-    the semantic one.
+    The vocabulary covers all eleven tasks, whichever are trained, so that more can be trained
+    later.
+    ``captions``: pieces of the caption tokenizer; ``units``: those of the semantic tokenizer.
     """
 
     def spans(start: int) -> tuple[Span, ...]:
@@ -151,9 +153,9 @@ def build_config(
 
 
 def set_up(s: LMSettings) -> Setup:
-    """What the settings say to train.
+    """Derives the set-up from the settings.
 
-    No id of the vocabulary of ``init`` moves; a user's tasks add to it what they need. Raises
+    Ids in the vocabulary of ``init`` do not change; user-defined tasks are appended. Raises
     ValueError, in one line.
     """
     users = read_user_tasks(_listed(s.task_files))
@@ -247,14 +249,14 @@ def _captions(path: str, base: ModelFolder | None) -> CaptionTokenizer | None:
 def _shares(
     given: dict[str, float], old: float, entries: dict[str, Task], did: tuple[str, ...]
 ) -> dict[str, float]:
-    """Each task's share; ``old`` is spread evenly over the model's tasks that ``given`` lacks."""
+    """The share of each task; ``old`` is split evenly over the tasks that ``given`` lacks."""
     if not given:
         raise ValueError(f"tasks: expected shares by name, as in tasks: {{tts: 1}}, got {given!r}")
     unknown = [str(name) for name in given if name not in entries]
     if unknown:
         raise ValueError(
             f"tasks: unknown task {first_few(unknown)}; the model knows {', '.join(entries)}, and "
-            "others come by task_files"
+            "others need task_files"
         )
     rest = [name for name in did if name not in given]
     if old and not rest:

@@ -1,9 +1,9 @@
-"""``uniaudio-train tokenize``: corpus shards to token shards.
+"""``uniaudio-train tokenize``: corpus shards -> token shards.
 
-A token shard is ``<name>.npz`` with ``codes`` uint16 [sum T, K] of all tracks in the order of the
-labels, ``frames`` int32 [n] (each track's T) and, if a semantic encoder was given, ``units`` int16
-[sum T]; and ``<name>.jsonl``, the labels unchanged. Four codebooks take 1.4 MB an hour. The engine's
-own codec makes the codes, so training sees exactly what inference will see.
+A token shard is ``<name>.npz`` and ``<name>.jsonl``, the unchanged labels. The former has ``codes``
+uint16 [sum T, K] of all tracks in the order of the labels, ``frames`` int32 [n] (the T of each
+track) and, with a semantic encoder, ``units`` int16 [sum T]. Four codebooks take 1.4 MB per hour.
+The codes are made by the engine's codec, so that training and inference see the same codes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def tokenize(
 ) -> dict[str, NDArray[np.generic]]:
     """The arrays of one token shard.
 
-    ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T]. Tracks that several
-    examples share are encoded once.
+    ``encode``: samples [N] -> codes [K, T]; ``units``: samples [N] -> units [T]. A track shared by
+    several examples is encoded once.
     """
     codes, frames, found = [], [], {}
     for example in shard:
@@ -58,7 +58,7 @@ def tokenize(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train tokenize",
-        description="Turn corpus shards into token shards, with a model folder's codec.",
+        description="Convert corpus shards to token shards with the codec of a model folder.",
         epilog=(
             "example: uniaudio-train tokenize --model "
             "uniaudio_engine/models/base --corpus data/corpus --out data/tokens"
@@ -68,12 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--corpus",
         required=True,
-        help="a folder of uniaudio-train corpus make, or a manifest of recordings",
+        help="a corpus folder, or a manifest of recordings",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the token shards")
-    parser.add_argument(
-        "--tasks", help="some tasks, separated by commas (default: all of the corpus)"
-    )
+    parser.add_argument("--tasks", help="comma-separated tasks (default: all of the corpus)")
     parser.add_argument(
         "--units", action="store_true", help="also store the units of the model's semantic encoder"
     )
@@ -83,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="your own tasks, whose recordings the manifest lists (docs/new-task.md)",
+        help="task files of your own tasks, used in the manifest (docs/new-task.md)",
     )
     args = parser.parse_args(argv)
     try:

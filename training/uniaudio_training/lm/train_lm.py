@@ -1,4 +1,4 @@
-"""Trains the multi-scale LM on all tasks jointly, or fine-tunes a model for tasks of a user's own."""
+"""Trains the multi-scale LM jointly on all tasks, or fine-tunes a model for user-defined tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .warm_start import start_from
 def optimizers(
     model: MultiScaleLM, s: LMSettings, dtype: torch.dtype
 ) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon, which needs far fewer steps, for the hidden matrices; AdamW for the rest."""
+    """Muon for the hidden matrices, which needs far fewer steps; AdamW for the rest."""
     named = list(model.named_parameters())
     hidden = [p for n, p in named if ".layers." in n and p.dim() == 2]
     rest = [p for n, p in named if not (".layers." in n and p.dim() == 2)]
@@ -45,9 +45,8 @@ def validate(
     s: LMSettings,
     arithmetic: Arithmetic,
 ) -> dict[str, list[float]]:
-    """Mean losses of each task over fixed validation batches, in nats.
-
-    K codebooks, then the durations (nan where a task has none).
+    """Mean losses of each task over fixed validation batches, in nats: K codebooks, then the
+    durations (nan where a task has none).
     """
     model.eval()
     found = {}
@@ -65,7 +64,7 @@ def validate(
 
 
 class LMTrainer(Trainer[Batch]):
-    """One process' share of an LM run."""
+    """One process of an LM run."""
 
     def __init__(self, s: LMSettings, arithmetic: Arithmetic, team: Team) -> None:
         self.settings, self.arithmetic, self.team = s, arithmetic, team
@@ -76,7 +75,7 @@ class LMTrainer(Trainer[Batch]):
         )
         self.model = self._fresh().train()
         self.optimizers = optimizers(self.model, s, arithmetic.dtype)
-        self.seconds = 0.0  # of audio that this process has seen
+        self.seconds = 0.0  # of audio seen by this process
         self.samples: Samples | None = None
 
     def _fresh(self) -> MultiScaleLM:
@@ -85,7 +84,7 @@ class LMTrainer(Trainer[Batch]):
         return model.to(self.arithmetic.device)
 
     def _start(self, model: MultiScaleLM) -> str:
-        """Fills the model from the folder ``init``; a line that says what was taken."""
+        """Initialises the model from the folder ``init``; returns what was copied, in one line."""
         s = self.settings
         return start_from(model, self.setup.layout.vocabulary, Path(s.init), s.seed)
 
@@ -171,10 +170,10 @@ class LMTrainer(Trainer[Batch]):
 
 
 def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains, or resumes, an LM in the folder ``out``, in ``settings.processes`` processes.
+    """Trains or resumes an LM in the folder ``out``, in ``settings.processes`` processes.
 
-    A run with a user's tasks ends with a line that says what the old tasks lost, and stays within
-    ``settings.bound``.
+    A run with user-defined tasks ends with a report of the loss increase of the old tasks, which is
+    kept within ``settings.bound``.
     """
     arithmetic = choose(settings.precision, pick_device(device), out)
     run_team(_train, settings.processes, settings, out, arithmetic)

@@ -1,4 +1,4 @@
-"""A run's validation losses on disk, and what fine-tuning cost the model's old tasks."""
+"""A run's validation losses on disk, and the effect of fine-tuning on the old tasks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FILE = "validation.jsonl"
 class Record:
     """``validation.jsonl`` of a run.
 
-    A line for each validation: {"step": n, "losses": {task: [K codebooks, durations]}}, in nats (null
+    One line per validation: {"step": n, "losses": {task: [K codebooks, durations]}}, in nats (null
     where a task has no durations). ``old``: the tasks that the model did before the run. Step 0 has
-    their losses before training.
+    the losses before training.
     """
 
     def __init__(self, folder: str | Path, old: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ class Record:
             f.write(json.dumps({"step": step, "losses": plain}) + "\n")
 
     def changes(self) -> dict[str, tuple[float, float]]:
-        """Nats a code of each old task, mean over its codebooks: (before the run, now)."""
+        """(before the run, now) for each old task, in nats per code, averaged over codebooks."""
         if not self.path.exists():
             return {}
         rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
@@ -48,7 +48,7 @@ class Record:
         }
 
     def summary(self) -> str:
-        """A line with the old tasks' losses before and after; empty without old tasks."""
+        """A line with the losses of the old tasks before and after; empty without old tasks."""
         changes = self.changes()
         if not changes:
             return ""
@@ -59,7 +59,9 @@ class Record:
         return f"old tasks, nats a code: {each}; worst {self.worst():+.3f}"
 
     def worst(self) -> float:
-        """The most that an old task lost, in nats a code: negative if all gained, 0 without any."""
+        """The largest loss increase of an old task, in nats per code; negative where all improved,
+        0 without any.
+        """
         return max((after - before for before, after in self.changes().values()), default=0.0)
 
 
@@ -71,12 +73,13 @@ def walk_back(
     bound: float,
     measure: Callable[[], Mapping[str, Sequence[float]]],
 ) -> float:
-    """Moves the weights back towards ``start`` until no old task loses more than ``bound``.
+    """Moves the weights back towards ``start`` until no old task has lost more than ``bound``.
 
-    Returns the share of the way from ``start`` to ``model`` that is kept. On the straight line
-    between a model and its fine-tuned self (weight-space ensembles, arXiv 2109.01903) the loss of
-    the old tasks grows roughly with the square of the distance, so one or two measurements are
-    enough. The new task pays for it; docs/new-task.md has the numbers.
+    Returns the kept share of the way from ``start`` to ``model``. On the line between a model and
+    its fine-tuned version (weight-space ensembles, arXiv 2109.01903) the loss of the old tasks
+    grows roughly with the square of the distance: one or two measurements are enough. The new task
+    gets worse;
+    docs/new-task.md has the numbers.
     """
     begin, end = (
         start.state_dict(),

@@ -1,11 +1,11 @@
-"""Starts a model from one with fewer tasks, ids or layers. Shared weights are copied.
+"""Initialises a model from one with fewer tasks, ids or layers. Shared weights are copied.
 
-- New layers contribute nothing at first (their last matrices are zero), so a deeper model begins as
-  the shallower one was.
-- New ids get random embeddings as large as the old ones, so a new task's labels matter from the
-  first step.
-- New columns of a source sound get the codec's codebooks through one random map, so similar sounds
-  look similar from the first step.
+- New layers contribute nothing at first, because their last matrices are zero: a deeper model
+  begins as the shallower one.
+- New ids get random embeddings with the norm of the old ones, so that the labels of a new task
+  matter from the first step.
+- New columns for a source sound get the codebooks of the codec through a random projection, so that
+  similar sounds have similar embeddings from the first step.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from uniaudio_engine.storage.config import ModelConfig, VocabularyConfig
 
 from ..models.lm import MultiScaleLM
 
-_SOURCE_STD = 0.05  # of a source frame's embedding, all its codebooks together
+_SOURCE_STD = 0.05  # standard deviation of a source frame's embedding, summed over codebooks
 
 
 @torch.no_grad()
 def start_from(
     model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, seed: int = 0
 ) -> str:
-    """Fills ``model`` from a model folder; returns a line of JSON that says what was copied.
+    """Initialises ``model`` from a model folder; returns a JSON line that says what was copied.
 
-    A folder without a language model gives the codec's codebooks only. Raises ValueError for other
-    widths and for quantized weights.
+    A folder without a language model provides the codec's codebooks only. Raises ValueError for
+    other widths and for quantized weights.
     """
     old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
     g = torch.Generator().manual_seed(seed)
@@ -95,7 +95,7 @@ def start_from(
 def _moves(
     old: VocabularyConfig, new: VocabularyConfig, aligned: bool
 ) -> list[tuple[int, int, int]]:
-    """Runs of ids that both vocabularies have, by name: (id, old id, how many)."""
+    """Ranges of ids that both vocabularies have, by name: (id, old id, count)."""
     moves = []
     if not aligned:
         moves += [
@@ -117,9 +117,8 @@ def _source_rows(
     folder: Path,
     g: torch.Generator,
 ) -> None:
-    """Fills the rows of the source's spans from the codec's codebooks [K, C, E].
-
-    Spans whose names are ``learned`` keep their rows.
+    """Fills the rows of source spans from the codec's codebooks [K, C, E], except for spans named
+    in ``learned``.
     """
     codebooks = load_file(folder / "codec.safetensors")["quantizer.codebooks"].float()
     for prefix in ("source", "ahead"):

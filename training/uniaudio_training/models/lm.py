@@ -1,9 +1,8 @@
-"""The multi-scale LM in torch: the numerical truth that ``csrc/`` is held against, and what the
-trainer trains.
+"""The multi-scale LM in torch: what the trainer trains, and the numerical reference for ``csrc/``.
 
-B batch, T frames, K codebooks (slots a frame), D model width, V vocabulary, S aligned slots.
-Source: UniAudio (arXiv 2310.00704) section 3.3; MegaByte (arXiv 2305.07185).
-The state-dict names are the native model folder's tensor names.
+B batch, T frames, K codebooks (slots per frame), D model width, V vocabulary, S aligned slots.
+After UniAudio (arXiv 2310.00704) section 3.3 and MegaByte (arXiv 2305.07185). State-dict names are
+the tensor names of the native model folder.
 """
 
 from __future__ import annotations
@@ -50,14 +49,16 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S] True where a query sees -> [B,
-    heads, L, d]; softmax in float32.
+    """Attention with softmax in float32.
+
+    q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S], True where a query may attend ->
+    [B, heads, L, d].
     """
     gqa = q.shape[1] != k.shape[1]
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    # Plain products: with sequences as short as a frame's slots, or a few hundred frames, twice as
-    # fast on a CPU as its fused kernel.
+    # Plain products: for sequences as short as the slots of a frame, or a few hundred frames, twice
+    # as fast on a CPU as the fused kernel.
     if gqa:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
@@ -116,7 +117,9 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks, final norm and (learned) positions.  ``embed`` belongs to the stack that it feeds."""
+    """Blocks, final norm and, where configured, learned positions. ``embed`` is part of the stack
+    that it feeds.
+    """
 
     def __init__(
         self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int
@@ -145,7 +148,7 @@ class Stack(nn.Module):
 
 
 class MultiScaleLM(nn.Module):
-    """Global transformer over frames, local transformer over a frame's K slots."""
+    """A global transformer over frames and a local transformer over the K slots of a frame."""
 
     def __init__(self, c: LMConfig) -> None:
         super().__init__()
@@ -191,11 +194,11 @@ class MultiScaleLM(nn.Module):
         aligned: Tensor | None = None,
         continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Hidden h [B, T, D] that predicts each frame from the frames before it.
+        """Hidden states [B, T, D] that predict each frame from the frames before it.
 
-        frames [B, T, K]; aligned rows [B, T, S] ids of the frame being predicted, -1 for none;
-        continuous: name -> (values [B, T, width], where [B, T] bool), replacing those frames'
-        embeddings.
+        frames [B, T, K]; aligned [B, T, S], ids of the predicted frame, -1 for none; continuous:
+        name -> (values [B, T, width], where [B, T] bool), which replace the embeddings of those
+        frames.
         """
         b, _, k = frames.shape
         e = self.embed_frames(frames)
@@ -208,8 +211,8 @@ class MultiScaleLM(nn.Module):
         return self.global_(x)
 
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
-        """h [N, D] of N frames, codes [N, n] their first n <= K slots -> hidden [N, n, local width]
-        that predicts each slot.
+        """h [N, D] of N frames and their first n <= K codes [N, n] -> hidden states [N, n, local
+        width] that predict each slot.
         """
         c = self.config
         n = codes.shape[1]
@@ -227,7 +230,7 @@ class MultiScaleLM(nn.Module):
         aligned: Tensor | None = None,
         continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Teacher-forced logits [B, T, K, V] of each slot given all before it."""
+        """Teacher-forced logits [B, T, K, V] of each slot, given all before it."""
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
@@ -235,7 +238,9 @@ class MultiScaleLM(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
-        """Normal(0, 0.02)-style init; residual outputs are scaled by depth (GPT-2)."""
+        """Initialises weights from about Normal(0, 0.02); residual outputs are scaled by depth
+        (GPT-2).
+        """
         g = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.dim() < 2:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 class ResidualVQ(nn.Module):
     """K stages of C codewords of width E, shared by both codec families.
 
-    Codebooks learn by exponential moving average; codewords that nobody uses restart at random
-    inputs.
+    Codebooks are exponential moving averages. Unused codewords restart at random inputs.
     """
 
     codebooks: Tensor  # [K, C, E]
-    counts: Tensor  # [K, C]: how often each codeword is used
+    counts: Tensor  # [K, C]: usage of each codeword
     sums: Tensor  # [K, C, E]
 
     def __init__(
@@ -55,10 +54,10 @@ class ResidualVQ(nn.Module):
         return z.transpose(1, 2)  # type: ignore[union-attr]
 
     def forward(self, z: Tensor, stages: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training pass.
+        """Training pass: z [B, E, T] -> (quantized, quantized by the first stage, codes [B, stages,
+        T], commitment loss).
 
-        Z [B, E, T] -> (quantized with straight-through gradient, first stage's likewise, codes [B,
-        stages, T], commitment loss).
+        Both quantized tensors have straight-through gradients.
         """
         b, e, t = z.shape
         with torch.autocast(z.device.type, enabled=False):
@@ -92,7 +91,7 @@ class ResidualVQ(nn.Module):
 
     @torch.no_grad()
     def _init(self, x: Tensor) -> None:
-        """Each stage starts at random inputs of its own residual."""
+        """Initialises each stage with random inputs of its residual."""
         residual = x
         k_total, size, _ = self.codebooks.shape
         for k in range(k_total):
@@ -115,11 +114,11 @@ class ResidualVQ(nn.Module):
             m = int(dead.sum())
             pick = torch.randint(0, x.shape[0], (m,), device=x.device)
             self.sums[k][dead] = x[pick]
-            self.counts[k][dead] = 1.0  # about 90 steps to prove itself
+            self.counts[k][dead] = 1.0  # about 90 steps until it can restart again
         self.codebooks[k] = self.sums[k] / self.counts[k].clamp(min=1e-5)[:, None]
 
     def average_state(self) -> dict[str, Any]:
-        """The running averages, which an exact resume needs and a model folder does not."""
+        """The moving averages: exact resume needs them, a model folder does not."""
         return {"counts": self.counts, "sums": self.sums, "initialised": self.initialised}
 
     def load_average_state(self, state: dict[str, Any]) -> None:

@@ -1,26 +1,21 @@
-"""The SEANet codec in torch (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438): the truth
-for ``csrc/seanet``.
+"""The SEANet codec in torch (SoundStream, arXiv 2107.03312; EnCodec, arXiv 2210.13438): the
+reference for ``csrc/seanet``.
 
 Weight norm is folded: every convolution is a plain ``weight`` and ``bias``. State-dict names, in
-running order:
+the order of computation:
 
-- ``encoder.input.{weight,bias}``                                      [filters, channels, kernel]
-- ``encoder.stages.i.blocks.j.{first,second,shortcut}.{weight,bias}``  residual block j at stage i's
-  width
-- ``encoder.stages.i.down.{weight,bias}``                              [2 W, W, 2 r], stride r;
-  ratios run reversed
-- ``encoder.lstm.{weight_ih,weight_hh,bias_ih,bias_hh}_l{n}``          as ``torch.nn.LSTM`` (gates i
-  f g o)
-- ``encoder.output.{weight,bias}``                                     [codebook_dim, W,
-  last_kernel]
+- ``encoder.input.{weight,bias}``: [filters, channels, kernel]
+- ``encoder.stages.i.blocks.j.{first,second,shortcut}.{weight,bias}``: residual block j, at the
+  width of stage i
+- ``encoder.stages.i.down.{weight,bias}``: [2 W, W, 2 r], stride r; ratios in reverse order
+- ``encoder.lstm.{weight_ih,weight_hh,bias_ih,bias_hh}_l{n}``: as ``torch.nn.LSTM`` (gates i f g o)
+- ``encoder.output.{weight,bias}``: [codebook_dim, W, last_kernel]
 - ``decoder.input.*``, ``decoder.lstm.*``
-- ``decoder.stages.i.up.{weight,bias}``                                [W, W / 2, 2 r], transposed,
-  stride r
-- ``decoder.stages.i.blocks.j.*``, ``decoder.output.*``                [channels, filters,
-  last_kernel]
-- ``quantizer.codebooks``                                              [K, C, E]
+- ``decoder.stages.i.up.{weight,bias}``: [W, W / 2, 2 r], transposed, stride r
+- ``decoder.stages.i.blocks.j.*``, ``decoder.output.*``: [channels, filters, last_kernel]
+- ``quantizer.codebooks``: [K, C, E]
 
-``shortcut`` exists with ``conv_shortcut``; with ``norm == "group"`` each convolution also has
+``shortcut`` exists with ``conv_shortcut``. With ``norm == "group"`` each convolution also has
 ``norm.{weight,bias}``. B batch, C channels, N samples, T frames, K codebooks, E codebook_dim.
 """
 
@@ -38,14 +33,16 @@ from .rvq import ResidualVQ
 
 
 def pad_time(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad x [B, C, N] in time. ``reflect`` of a clip not longer than the padding extends it with
-    zeros first and cuts the same number of samples off the end (EnCodec's rule).
+    """Pads x [B, C, N] in time.
+
+    ``reflect`` of a clip not longer than the padding first appends zeros, then cuts as many samples
+    off the end (EnCodec's rule).
     """
     if mode == "zero":
         return F.pad(x, (left, right))
     short = torch.sym_max(
         0, torch.sym_max(left, right) - x.shape[-1] + 1
-    )  # sym_max: lengths are symbols where this is exported
+    )  # sym_max: lengths are symbolic during export
     y = F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")
     return y[..., : y.shape[-1] - short]
 
@@ -72,13 +69,13 @@ class Conv(nn.Module):
         self.norm = nn.GroupNorm(1, dim_out) if c.norm == "group" else nn.Identity()
 
     def padding(self, length: int) -> tuple[int, int]:
-        """(left, right) for an input of ``length`` samples; the right side also fills the last
+        """(left, right) for an input of ``length`` samples; right includes the rest of the last
         stride.
         """
         total = self.span - self.stride
         extra = (
             length + self.stride - 1
-        ) // self.stride * self.stride - length  # nothing negative: ONNX divides towards 0
+        ) // self.stride * self.stride - length  # no negative numbers: ONNX divides towards 0
         right = 0 if self.causal else total // 2
         return total - right, right + extra
 
@@ -109,7 +106,7 @@ class Upsample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + second(elu(first(elu(x)))); the first convolution is dilated, the second is
+    """shortcut(x) + second(elu(first(elu(x)))); the first convolution is dilated, the second
     pointwise.
     """
 
@@ -207,10 +204,11 @@ class SeanetCodec(nn.Module):
     """``encode`` [B, N] or [B, C, N] -> codes [B, K, T]; ``decode`` codes [B, K', T] -> [B, N]
     (mono) or [B, C, N].
 
-    With ``chunk_size`` each chunk is a clip of its own (T: their frames one after the other), and
-    decoded chunks are joined by linear cross-fades. With ``normalize`` a chunk's loudness is taken
-    out first: ``encode_scaled`` gives it and ``decode`` needs it. ``latent`` and ``synthesize``,
-    which training uses, are one chunk's, without loudness.
+    With ``chunk_size`` each chunk is a separate clip (T: their frames, concatenated), and decoded
+    chunks are joined by linear cross-fades. With ``normalize`` each chunk is divided by its
+    loudness:
+    ``encode_scaled`` returns it and ``decode`` needs it. ``latent`` and ``synthesize``, for
+    training, process a single chunk without loudness.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -231,8 +229,8 @@ class SeanetCodec(nn.Module):
         return self.encoder(x)
 
     def chunks(self, samples: Tensor) -> list[Tensor]:
-        """samples [B, N] or [B, C, N] -> [B, C, chunk_size] each, zeros behind the clip's end; one
-        chunk a stride.
+        """samples [B, N] or [B, C, N] -> chunks [B, C, chunk_size], one per stride; the clip is
+        zero-padded.
         """
         x = samples[:, None] if samples.ndim == 2 else samples
         size, stride = self.config.chunk
@@ -243,16 +241,14 @@ class SeanetCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, samples: Tensor, num_codebooks: int | None = None) -> Tensor:
-        assert not self.seanet.normalize, (
-            "codes without their loudness are half of the sound: encode_scaled"
-        )
+        assert not self.seanet.normalize, "codes need their loudness; use encode_scaled"
         return self.encode_scaled(samples, num_codebooks)[0]
 
     @torch.no_grad()
     def encode_scaled(
         self, samples: Tensor, num_codebooks: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(codes [B, K, T], scales [B, chunks]); no scales ([B, 0]) without ``normalize``."""
+        """(codes [B, K, T], scales [B, chunks]); scales are [B, 0] without ``normalize``."""
         codes, scales = (
             [
                 samples.new_zeros(
@@ -272,8 +268,9 @@ class SeanetCodec(nn.Module):
         )
 
     def decode(self, codes: Tensor, scales: Tensor | None = None) -> Tensor:
-        """codes [B, K', T] and scales [B, chunks] -> samples of all T frames; a clip of N samples
-        is the first N of them.
+        """codes [B, K', T] and scales [B, chunks] -> samples of all T frames.
+
+        A clip of N samples is the first N of them. Raises ValueError for scales of another shape.
         """
         size, stride = self.config.chunk
         frames = -(-size // self.config.frame_size) or max(codes.shape[-1], 1)
@@ -316,8 +313,10 @@ class SeanetCodec(nn.Module):
 
 
 def overlap_add(parts: list[Tensor], stride: int) -> Tensor:
-    """Chunks [..., n], one every ``stride`` samples, weighted by a triangle over the first one's
-    length and divided by the sum of the weights (EnCodec's linear cross-fade).
+    """Joins chunks [..., n], one every ``stride`` samples.
+
+    Weights are a triangle over the length of the first chunk, normalised by their sum (EnCodec's
+    linear cross-fade).
     """
     n = parts[0].shape[-1]
     weight = (

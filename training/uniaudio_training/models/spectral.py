@@ -1,12 +1,15 @@
 """The spectral codec in torch: STFT -> causal ConvNeXt -> RVQ -> causal ConvNeXt -> ISTFT, all at
 frame rate.
 
-After Vocos (arXiv 2306.00814), with two differences that a short training needs. The encoder reads
-phases too: a decoder that is told magnitudes only cannot keep harmonics coherent from window to
-window (tried: PESQ-wb 1.2 after 3000 steps, with or without quantization). And the head gives a bin
-as a log gain times a complex number, not as magnitude and angle: an angle that wraps learns nothing
-in that time (tried: no fall of the phase-aware loss in 1500 steps). B batch, K codebooks, T frames,
-N samples, E codebook_dim.
+After Vocos (arXiv 2306.00814), with two changes for short trainings:
+
+- The encoder also sees phases. A decoder that knows only magnitudes cannot keep harmonics coherent
+  between windows (measured: PESQ-wb 1.2 after 3000 steps, with or without quantization).
+- The head predicts each bin as a log gain times a complex number, not as magnitude and angle. A
+  wrapping angle learns nothing in that time (measured: no decrease of the phase-aware loss in 1500
+  steps).
+
+B batch, K codebooks, T frames, N samples, E codebook_dim.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from uniaudio_engine.storage.config import CodecConfig, SpectralConfig
 
 from .rvq import ResidualVQ
 
-MAX_LOG_GAIN = 5.0  # a bin's gain is at most exp(5): no overflow in float16
-# share of the steady overlap-add envelope below which the clip's tail is no longer amplified
+MAX_LOG_GAIN = 5.0  # limits the gain of a bin to exp(5): no overflow in float16
+# Floor of the overlap-add envelope, relative to its steady value: limits the gain at the end.
 ENVELOPE_FLOOR = 0.1
 
 
@@ -47,7 +50,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """Linear in, norm, blocks, norm, linear out; causal, frame by frame."""
+    """Linear, norm, blocks, norm, linear; causal, one output per frame."""
 
     def __init__(
         self, dim_in: int, width: int, hidden: int, blocks: int, dim_out: int, kernel_size: int
@@ -60,7 +63,7 @@ class ConvNeXt(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.output = nn.Linear(width, dim_out)
-        # the residual branches start small, which is what a learned layer scale would do
+        # residual branches start small, as with a learned layer scale
         for block in self.each_block():
             nn.init.trunc_normal_(block.down.weight, std=0.02 / blocks**0.5)
             nn.init.zeros_(block.down.bias)
@@ -119,10 +122,11 @@ class SpectralCodec(nn.Module):
         """samples [B, N], N a multiple of frame_size -> [B, T, subframes * 3 * bins], or [B, T,
         subframes * bins] without phases.
 
-        Window s covers samples [(s+1)H - W, (s+1)H) of hop H, zeros before the start; its spectrum
-        X is divided by W/4, so that a full-scale sine peaks at 1. Per window: 0.25 ln(|X| + f) +
-        1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with f = log_floor: of like
-        size, or phases are not learned. Without ``encoder_phases`` the logarithm alone.
+        Window s covers samples [(s+1)H - W, (s+1)H) of hop H, with zeros before the start. Its
+        spectrum X is divided by W/4, so that a full-scale sine peaks at 1. Per window: 0.25 ln(|X|
+        + f) + 1.25, then 8 Re X / sqrt(|X| + f), then 8 Im X / sqrt(|X| + f), with f = log_floor.
+        The factors make all parts similar in size; otherwise phases are not learned. Without
+        ``encoder_phases``: the logarithm only.
         """
         c = self.spectral
         hop = self.config.frame_size // c.encoder_subframes
@@ -139,8 +143,8 @@ class SpectralCodec(nn.Module):
         return features.reshape(samples.shape[0], -1, c.encoder_subframes * features.shape[-1])
 
     def latent(self, samples: Tensor) -> Tensor:
-        """samples [B, N] -> [B, E, T], before quantization; the clip is extended with zeros to
-        whole frames.
+        """samples [B, N] -> [B, E, T], before quantization; the clip is zero-padded to whole
+        frames.
         """
         if samples.shape[1] == 0:
             return samples.new_zeros(samples.shape[0], self.config.codebook_dim, 0)
@@ -157,10 +161,10 @@ class SpectralCodec(nn.Module):
     def synthesize(self, z: Tensor) -> Tensor:
         """Quantized latents [B, E, T] -> samples [B, T * frame_size].
 
-        Window s covers samples [(s+1)H - W, (s+1)H) + (W - H) shifted so that window 0 *starts*
-        before sample 0: it covers [sH - (W - H), sH + H). Overlap-add is divided by the sum of
-        squared windows that exist, floored at ENVELOPE_FLOOR of its steady value (only the last W -
-        H samples of a clip have fewer windows).
+        Window s covers [sH - (W - H), sH + H): window 0 starts before sample 0. The overlap-add is
+        divided by the sum of the squared windows present, floored at ENVELOPE_FLOOR of its steady
+        value.
+        Only the last W - H samples of a clip have fewer windows.
         """
         c = self.spectral
         b, _, t = z.shape
@@ -178,7 +182,7 @@ class SpectralCodec(nn.Module):
         return (add / self.envelope(t * sub))[:, w - hop :]
 
     def envelope(self, windows: int) -> Tensor:
-        """Floored sum of squared windows [(windows - 1) H + W]."""
+        """The floored sum of squared windows, [(windows - 1) H + W]."""
         c = self.spectral
         w = c.decoder_window
         hop = self.config.frame_size // c.decoder_subframes

@@ -1,8 +1,10 @@
-"""Other throats, rooms and recorders: what makes units the same whoever speaks, wherever.
+"""Augmentation of voices, rooms and recording channels, to make units independent of speaker and
+environment.
 
-Sound is changed before the transform (noise, rooms, equalizers, level), voices after it: on
-log-magnitudes the envelope (formants) and the fine structure (harmonics) move apart from each
-other, and time stays exact, so that two views of a clip can be held together.
+Noise, rooms, equalizers and level are applied to the waveform. Voices are changed on
+log-magnitudes:
+the envelope (formants) and the fine structure (harmonics) are shifted independently. Timing is
+exact, so that two views of a clip can be compared frame by frame.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ SAMPLE_RATE = 16000
 
 
 def coloured_noise(rng: np.random.Generator, n: int) -> np.ndarray:
-    """float32 [n] of unit power: white to brown (the power falls by 0 to 6 dB an octave), with a
-    smooth curve of +-6 dB.
+    """float32 [n] of unit power: white to brown (0 to -6 dB per octave), with a smooth random curve
+    of up to 6 dB either way.
     """
     spectrum = fft.rfft(rng.standard_normal(fft.next_fast_len(n, real=True), dtype=np.float32))
     hz = np.linspace(0, SAMPLE_RATE / 2, len(spectrum), dtype=np.float32) + 40
@@ -30,7 +32,7 @@ def coloured_noise(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def smooth_gain(rng: np.random.Generator, hz: np.ndarray, db: float) -> np.ndarray:
-    """A random curve over log-frequency, straight between 7 points of up to +-``db``."""
+    """A random curve over log-frequency: linear between 7 points within +-``db``."""
     points = rng.uniform(-db, db, 7)
     return np.asarray(
         10
@@ -42,8 +44,10 @@ def smooth_gain(rng: np.random.Generator, hz: np.ndarray, db: float) -> np.ndarr
 
 
 def room(rng: np.random.Generator) -> np.ndarray:
-    """A response [n] that begins with the direct path (1): exponentially decaying noise after 2 to
-    12 ms, RT60 of 0.15 to 0.7 s, 3 dB above to 12 dB below the direct path.
+    """A room impulse response [n] that begins with the direct sound (1).
+
+    The tail is exponentially decaying noise after 2 to 12 ms, with an RT60 of 0.15 to 0.7 s, 3 dB
+    above to 12 dB below the direct sound.
     """
     t60 = rng.uniform(0.15, 0.7)
     n = int(t60 * SAMPLE_RATE)
@@ -57,8 +61,10 @@ def room(rng: np.random.Generator) -> np.ndarray:
 def place(
     x: np.ndarray, response: np.ndarray | None, gain: np.ndarray | None, n_fft: int
 ) -> np.ndarray:
-    """x [N] in a room and behind an equalizer ``gain`` [n_fft / 2 + 1], either of which may be
-    None; n_fft >= N + the room.
+    """Applies a room response and an equalizer ``gain`` [n_fft / 2 + 1] to x [N]; either may be
+    None.
+
+    n_fft must be at least N plus the length of the response.
     """
     spectrum = fft.rfft(x, n_fft)
     if response is not None:
@@ -69,7 +75,7 @@ def place(
 
 
 def add_at(x: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """x + noise, at ``snr`` dB below the loud part of x."""
+    """x + noise, with the noise ``snr`` dB below the loud parts of x."""
     frames = (x[: len(x) // 320 * 320].reshape(-1, 320) ** 2).mean(1)
     power = frames[frames >= frames.max(initial=0) * 1e-2].mean() if len(frames) else 0.0
     scale = np.sqrt(power / ((noise**2).mean() + 1e-12)) * 10 ** (-snr / 20)
@@ -78,10 +84,10 @@ def add_at(x: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Chances:
-    """How often each change is made."""
+    """The probability of each augmentation."""
 
     noise: float = 0.5
-    other: float = 0.25  # the noise is a sound, music or another speaker from the corpus
+    other: float = 0.25  # noise from the corpus: a sound, music or another speaker
     room: float = 0.3
     equalizer: float = 0.5
     telephone: float = 0.08
@@ -93,9 +99,8 @@ def sound_view(
     other: Callable[[], np.ndarray] | None,
     chances: Chances,
 ) -> np.ndarray:
-    """One view of a clip x [N]: room, equalizer or telephone band, noise of 5 to 30 dB SNR, level
-    of
-    -24 to +6 dB. ``other`` gives something else that sounds, [N].
+    """A random view of a clip x [N]: room, equalizer or telephone band, noise at 5 to 30 dB SNR,
+    and a level change of -24 to +6 dB. ``other`` returns another sound [N].
     """
     response = room(rng) if rng.random() < chances.room else None
     gain = None
@@ -119,15 +124,13 @@ def sound_view(
 
 
 class VoiceWarp(nn.Module):
-    """Moves the harmonics and the formants of log-magnitudes along the frequency axis, each by its
-    own factor.
-    """
+    """Scales the frequencies of harmonics and formants in log-magnitudes by independent factors."""
 
     lifter: Tensor  # [bins, bins]
 
     def __init__(self, bins: int, quefrency: tuple[int, int] = (26, 42)) -> None:
-        """``quefrency`` samples between which the envelope's cosine coefficients fade out: F0 above
-        380 Hz would leak in.
+        """``quefrency``: samples between which the cepstral coefficients of the envelope fade out.
+        Above the default range, F0 over 380 Hz would leak in.
         """
         super().__init__()
         k = torch.arange(bins, dtype=torch.float64)
@@ -138,11 +141,11 @@ class VoiceWarp(nn.Module):
         keep = ((last - k) / (last - first)).clamp(0, 1)
         forward = (
             basis * edge[:, None] * edge[None] * 2 / (bins - 1)
-        )  # DCT-I, its own inverse but for the scale
+        )  # DCT-I, its own inverse up to scale
         self.register_buffer("lifter", (forward * keep[None] @ basis).float(), persistent=False)
 
     def forward(self, x: Tensor, harmonics: Tensor, formants: Tensor) -> Tensor:
-        """x [B, S, bins], factors [B] above 0 -> the same with frequencies multiplied by the
+        """x [B, S, bins] and positive factors [B] -> x with its frequencies multiplied by the
         factors.
         """
         envelope = x @ self.lifter

@@ -1,8 +1,8 @@
-"""Makes a semantic tokenizer robust to noise and rooms.
+"""Fine-tunes a semantic tokenizer for robustness to noise and rooms.
 
-It learns to say of speech in noise (down to -5 dB), among people and in echoing rooms what it says
-of the same speech clean. Its codebook stays, so that units made before stay valid. Distillation
-onto the clean units follows WavLM's denoising targets (arXiv 2110.13900, section 3.1).
+Its output for degraded speech (noise down to -5 dB, babble, reverberation) is trained to match its
+output for the clean speech. The codebook is frozen, so that existing units stay valid. Distillation
+onto clean units follows WavLM's denoising targets (arXiv 2110.13900, section 3.1).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .views import SemanticData
 
 @dataclass(frozen=True)
 class RobustSettings(RunSettings):
-    """``init``: the semantic run to start from. ``noisy`` and ``reverberant``: shares of the crops
-    in noise and in a room; both may happen.
+    """``init``: the semantic run to start from. ``noisy`` and ``reverberant``: shares of crops with
+    noise and with reverberation; a crop can have both.
     """
 
     init: str = "runs/semantic"
@@ -48,7 +48,7 @@ class RobustSettings(RunSettings):
 
 
 class Degraded:
-    """Crops of speech, each clean and degraded as in the corpus' se, tse and sd."""
+    """Crops of speech, clean and degraded as in the corpus tasks se, tse and sd."""
 
     def __init__(self, data: SemanticData, noisy: float, reverberant: float) -> None:
         self.data, self.noisy, self.reverberant = data, noisy, reverberant
@@ -64,7 +64,7 @@ class Degraded:
         return self.data.other(rng)
 
     def degraded(self, rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-        """x [N] in a room, in noise, in both or in neither, at most 0.97 in magnitude."""
+        """x [N] with reverberation, noise, both or neither; the peak is at most 0.97."""
         if rng.random() < self.reverberant:
             taps = room(rng) if rng.random() < 0.3 else degrade.room(rng).taps
             x = place(x, taps, None, 1 << (len(x) + len(taps)).bit_length())
@@ -78,7 +78,7 @@ class Degraded:
         return x / np.float32(max(1.0, np.abs(x).max(initial=0) / 0.97))
 
     def batch(self, rng: np.random.Generator, size: int) -> Tensor:
-        """[2, size, N]: clean speech at various levels, and the same degraded."""
+        """[2, size, N]: clean speech at various levels, and the same speech degraded."""
         rows = []
         for _ in range(size):
             x = self.data.crop(rng)[0] * np.float32(10 ** (rng.uniform(-9, 3) / 20))
@@ -87,7 +87,7 @@ class Degraded:
 
 
 def latents(model: SpectralCodec, samples: Tensor, delay: int, arithmetic: Arithmetic) -> Tensor:
-    """samples [B, N] -> [B, T - delay, E], as the engine computes them."""
+    """Samples [B, N] -> latents [B, T - delay, E], as in the engine."""
     with arithmetic.autocast():
         return model.encoder(model.features(samples))[:, delay:].float()
 
@@ -95,9 +95,9 @@ def latents(model: SpectralCodec, samples: Tensor, delay: int, arithmetic: Arith
 def validate(
     model: SpectralCodec, teacher: SpectralCodec, degraded: Degraded, delay: int, clips: int = 60
 ) -> dict[str, float]:
-    """Share of frames whose unit is the teacher's on clean speech.
+    """Share of frames whose unit equals the teacher's unit for clean speech.
 
-    For speech heard clean, in white noise at 10 and 0 dB, among people at 5 dB, and in a room.
+    For clean speech, white noise at 10 and 0 dB, babble at 5 dB, and a room.
     """
     rng = np.random.default_rng(1)
     counts = dict.fromkeys(("clean", "white10", "white0", "babble5", "room"), 0)
@@ -120,7 +120,7 @@ def validate(
 
 
 class RobustTrainer(Trainer[Tensor]):
-    """A student that hears degraded speech and the frozen teacher that it started as."""
+    """Trains a student on degraded speech; the frozen teacher is its initial state."""
 
     def __init__(self, s: RobustSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic, device = s, arithmetic, arithmetic.device
@@ -187,7 +187,7 @@ class RobustTrainer(Trainer[Tensor]):
 
 
 def train(settings: RobustSettings, out: str | Path, device: str = "auto") -> None:
-    """Fine-tunes, or resumes, the tokenizer of ``settings.init`` in the folder ``out``."""
+    """Fine-tunes or resumes the tokenizer of ``settings.init`` in the folder ``out``."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     fit(RobustTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -1,9 +1,8 @@
-"""Speech with phone times, and other sounds, from a corpus folder: as little of its labels as the
-tokenizer needs.
+"""Speech with phone times, and other sounds, from a corpus folder.
 
-Shards are ``<task>-<split>-<index>.npy`` (int16 PCM) and ``.jsonl``; a line is one clip or has
-``tracks``, each with its ``offset``, ``samples``, and for speech ``speaker`` and ``phones``
-([phone, end in seconds] each).
+Shards are ``<task>-<split>-<index>.npy`` (int16 PCM) and ``.jsonl``. A line is one clip or has
+``tracks``, each with ``offset``, ``samples`` and, for speech, ``speaker`` and ``phones`` (pairs of
+phone and end in seconds). Other labels are ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SPEECH = (
     "speech",
     "tts",
     "vc",
-)  # clean and spoken; other tasks' speech is noisy, sung or said again
+)  # clean speech; that of other tasks is noisy, sung or a repetition
 NOISE = ("sound", "music", "t2s", "t2m")
 
 
@@ -48,7 +47,7 @@ def _shards(
 
 
 def open_speech(folder: str | Path, split: str) -> list[Spoken]:
-    """Every stretch of speech once, in order.  Raises FileNotFoundError when there is none."""
+    """Every clip of speech once, in order. Raises FileNotFoundError where there is none."""
     clips = []
     for pcm, labels in _shards(folder, SPEECH, split):
         seen = set()
@@ -68,5 +67,5 @@ def open_speech(folder: str | Path, split: str) -> list[Spoken]:
 
 
 def open_noises(folder: str | Path, split: str) -> list[np.ndarray]:
-    """The audio [N] of shards of sounds and music; none where there are none."""
+    """The audio [N] of sound and music shards; may be empty."""
     return [pcm for pcm, _ in _shards(folder, NOISE, split)]

@@ -1,5 +1,5 @@
-"""Trains the semantic tokenizer: an encoder whose one codebook says which phone is spoken, and not
-by whom.
+"""Trains the semantic tokenizer: an encoder with one codebook that identifies the phone but not the
+speaker.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .views import Batch, SemanticData, frame_labels
 
 @dataclass(frozen=True)
 class SemanticSettings(RunSettings):
-    """``unquantized``: steps before quantization begins, so that the codebook starts on latents
-    that mean something.
+    """``unquantized``: steps before quantization begins, so that the codebook is initialised with
+    useful latents.
     """
 
     semantic: SemanticConfig = field(
@@ -63,7 +63,7 @@ Counts = NDArray[np.float64]  # [units, phones]
 
 
 class Reverse(torch.autograd.Function):
-    """Identity whose gradient comes back negated (domain-adversarial training, arXiv 1505.07818)."""
+    """Identity with a negated gradient (domain-adversarial training, arXiv 1505.07818)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class Reverse(torch.autograd.Function):
 
 
 class Heads(nn.Module):
-    """What is read from a quantized vector, in training only.
+    """Classifiers on the quantized vectors, for training only.
 
-    The phone and its neighbours; and the speaker, whose gradient is reversed.
+    They predict the phone and its neighbours, and the speaker, whose gradient is reversed.
     """
 
     def __init__(self, dim: int, speakers: int) -> None:
@@ -88,7 +88,9 @@ class Heads(nn.Module):
         self.speaker = nn.Sequential(nn.Linear(dim, 128), nn.GELU(), nn.Linear(128, speakers))
 
     def phone_loss(self, q: Tensor, batch: Batch, delay: int) -> tuple[Tensor, Tensor]:
-        """q [B, T - delay, E] -> cross-entropies of the phones and, averaged, of their neighbours."""
+        """q [B, T - delay, E] -> cross-entropy of the phones, and mean cross-entropy of their
+        neighbours.
+        """
         n = batch.now.shape[1] - delay
         part = {
             k: F.cross_entropy(
@@ -99,16 +101,18 @@ class Heads(nn.Module):
         return part["now"], (part["before"] + part["after"]) / 2
 
     def speaker_loss(self, q: Tensor, speaker: Tensor) -> Tensor:
-        """Cross-entropy of the speaker read from the mean over the crop; its gradient is reversed."""
+        """Cross-entropy of the speaker, predicted from the mean over the crop; its gradient is
+        reversed.
+        """
         return F.cross_entropy(self.speaker(Reverse.apply(q.mean(1))), speaker)
 
 
 def latents(
     model: SpectralCodec, batch: Batch, warp: VoiceWarp, delay: int, arithmetic: Arithmetic
 ) -> Tensor:
-    """[B, T - delay, E]: the encoder's outputs for the warped clips.
+    """Outputs of the encoder for the warped clips, [B, T - delay, E].
 
-    Entry t is the output at frame t + ``delay``, which is what it says of frame t.
+    Entry t is the output at frame t + ``delay``, which describes frame t.
     """
     sub = model.spectral.encoder_subframes
     features = model.features(batch.samples)
@@ -125,7 +129,7 @@ def other_view(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def units(model: SpectralCodec, samples: np.ndarray, delay: int) -> np.ndarray:
-    """samples [N] -> units [T], as the engine computes them."""
+    """Samples [N] -> units [T], as in the engine."""
     frame = model.config.frame_size
     n = -(-len(samples) // frame) * frame + delay * frame
     x = torch.from_numpy(np.pad(samples, (0, n - len(samples))).astype(np.float32))
@@ -135,9 +139,8 @@ def units(model: SpectralCodec, samples: np.ndarray, delay: int) -> np.ndarray:
 
 
 def best_map_accuracy(table: Counts) -> tuple[float, float]:
-    """Counts [units, phones] -> share of frames whose unit's best phone is right.
-
-    With stress, and without.
+    """Counts [units, phones] -> accuracy of the most frequent phone of each unit, with and without
+    stress.
     """
     plain = np.zeros((len(table), len(_PLAIN)))
     np.add.at(plain.T, PLAIN_IDS.numpy(), table.T)
@@ -145,7 +148,7 @@ def best_map_accuracy(table: Counts) -> tuple[float, float]:
 
 
 def mutual_information(table: Counts) -> float:
-    """Bits that a unit says about the phone, from counts [units, phones]."""
+    """Mutual information of unit and phone in bits, from counts [units, phones]."""
     p = table / table.sum()
     rows, columns = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -155,10 +158,11 @@ def mutual_information(table: Counts) -> float:
 def validate(
     model: SpectralCodec, data: SemanticData, delay: int, clips: int = 120
 ) -> dict[str, float]:
-    """A quick look at whole valid clips.
+    """Quick validation on whole clips.
 
-    Accuracy by the best map (fitted on the same frames; the evaluation holds clips out), mutual
-    information in bits, perplexity, and how often a unit stays the same in another room and noise.
+    Accuracy of the best map (fitted on the same frames; the evaluation holds clips out), mutual
+    information in bits, perplexity, and the share of units that stay the same with another room and
+    noise.
     """
     model.eval()
     table = np.zeros((model.config.codebook_size, len(PHONES)))
@@ -183,7 +187,7 @@ def validate(
 
 
 class SemanticTrainer(Trainer[Batch]):
-    """Encoder, codebook and heads, on two views of every clip."""
+    """Trains encoder, codebook and heads on two views of every clip."""
 
     def __init__(self, s: SemanticSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic = s, arithmetic
@@ -198,7 +202,7 @@ class SemanticTrainer(Trainer[Batch]):
         self.optimizers = self._optimizers()
 
     def _optimizers(self) -> list[tuple[torch.optim.Optimizer, float]]:
-        """Muon, which needs far fewer steps, for the blocks' matrices; AdamW for the rest."""
+        """Muon for the matrices of the blocks, which needs far fewer steps; AdamW for the rest."""
         s, named = self.settings, self.model.named_parameters()
         hidden = [p for n, p in named if p.dim() == 2 and ".blocks." in n]
         ids = {id(p) for p in hidden}
@@ -270,13 +274,13 @@ class SemanticTrainer(Trainer[Batch]):
 
 
 def described(found: dict[str, float]) -> Validation:
-    """A validation of named numbers."""
+    """A validation with named numbers."""
     text = "valid " + " ".join(f"{k} {v:.3f}" for k, v in found.items())
     return Validation({f"valid/{k}": v for k, v in found.items()}, text)
 
 
 def train(settings: SemanticSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains, or resumes, a semantic tokenizer in the folder ``out``."""
+    """Trains or resumes a semantic tokenizer in the folder ``out``."""
     arithmetic = choose(settings.precision, pick_device(device), out)
     torch.manual_seed(settings.seed)
     fit(SemanticTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -1,5 +1,5 @@
-"""Batches for the semantic tokenizer: crops of speech with the generator's phone at each frame, in
-two views each.
+"""Batches for the semantic tokenizer: two views of each crop of speech, with the phone of each
+frame.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Labels:
-    """Per frame: the phone, the one before it and the one after it (ids of PHONES), [T] each."""
+    """For each frame, its phone, the previous phone and the next one (ids of PHONES), [T] each."""
 
     now: np.ndarray
     before: np.ndarray
@@ -38,8 +38,10 @@ def frame_labels(
     speed: float = 1.0,
     hop: float = 0.02,
 ) -> Labels:
-    """Labels of ``frames`` frames whose first begins ``start`` seconds into the clip, played
-    ``speed`` times as fast; silence outside the clip. A frame's phone is the one at its middle.
+    """Labels of ``frames`` frames, the first of which begins ``start`` seconds into the clip.
+
+    The clip is played ``speed`` times as fast. Outside the clip is silence. The phone of a frame is
+    the one at its middle.
     """
     ids = np.array([PAUSE_ID, *(_IDS[p] for p, _ in phones), PAUSE_ID, PAUSE_ID])
     ends = np.array([e for _, e in phones])
@@ -51,7 +53,9 @@ def frame_labels(
 @dataclass
 class Batch:
     """samples [B, N]; now, before, after [B, T]; speaker [B]; factors [B, 2] of harmonics and
-    formants. Rows 2i and 2i + 1 are views of one crop.
+    formants.
+
+    Rows 2i and 2i + 1 are views of one crop.
     """
 
     samples: Tensor
@@ -66,7 +70,7 @@ class Batch:
 
 
 class SemanticData:
-    """Draws batches from speech shards; sound and music shards, where there are any, become noise."""
+    """Draws batches from speech shards; sound and music shards, where present, are noise."""
 
     def __init__(
         self,
@@ -87,15 +91,15 @@ class SemanticData:
         return sum(len(c.pcm) for c in self.clips) / SAMPLE_RATE / 3600
 
     def crop(self, rng: np.random.Generator) -> tuple[np.ndarray, Labels, int]:
-        """A crop [N] at a random speed (pitch, formants and durations together), its labels, its
-        speaker.
+        """A crop [N] at a random speed, which changes pitch, formants and durations together; its
+        labels; its speaker.
         """
         n = self.frames * self.frame_size
         spoken = self.clips[int(rng.integers(len(self.clips)))]
         speed = float(rng.uniform(0.85, 1.18)) if rng.random() < 0.6 else 1.0
         length = int(n * speed) + 8
         free = len(spoken.pcm) - length
-        # from up to 0.3 s before the clip: the silence that a causal encoder starts in
+        # begins up to 0.3 s before the clip: a causal encoder starts in silence
         start = int(rng.integers(-4800, 1)) if free <= 0 else int(rng.integers(-4800, free))
         x = np.zeros(length, np.float32)
         lo, hi = max(start, 0), min(start + length, len(spoken.pcm))
@@ -109,7 +113,7 @@ class SemanticData:
         return x, labels, self._speaker_ids[spoken.speaker]
 
     def other(self, rng: np.random.Generator) -> np.ndarray:
-        """Something else that sounds, [N]: a sound or music, or other people."""
+        """Another sound [N]: a sound, music or babble."""
         n = self.frames * self.frame_size
         if self.noises and rng.random() < 0.7:
             pcm = self.noises[int(rng.integers(len(self.noises)))]
@@ -120,7 +124,7 @@ class SemanticData:
         return np.pad(x, (0, n - len(x)))
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
-        """``size`` rows, that is size / 2 crops in two views each."""
+        """``size`` rows: size / 2 crops in two views each."""
         rows, labels, speakers = [], [], []
         for _ in range(size // 2):
             x, label, who = self.crop(rng)
@@ -128,8 +132,8 @@ class SemanticData:
                 rows.append(sound_view(rng, x, lambda: self.other(rng), self.chances))
                 labels.append(label)
                 speakers.append(who)
-        # the harmonics by -5 to +5 semitones, the formants by -14 to +16 %; some voices stay as
-        # they are
+        # Harmonics are shifted by -5 to +5 semitones, formants by -14 to +16 %; some voices are
+        # unchanged.
         factors = np.exp(
             np.stack((rng.uniform(-0.29, 0.29, size), rng.uniform(-0.15, 0.15, size)), 1)
         )

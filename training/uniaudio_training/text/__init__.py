@@ -1,3 +1,3 @@
-"""Scripts that build the data of `uniaudio_engine.text` (they need Debian's flite; the engine does
-not).
+"""Scripts that build the data of `uniaudio_engine.text`. They need Debian's flite; the engine does
+not.
 """

@@ -1,10 +1,10 @@
-"""Compare the engine's phones with flite's own labels on WordNet's example sentences.
+"""Compares the engine's phones with flite's labels on WordNet's example sentences.
 
     python -m uniaudio_training.text.agreement --help
 
-Prints the phone edit distance (stress and pauses count) and the words behind it. `--golden FILE`
-stores a few sentences with flite's labels, which the engine's tests compare with where flite is not
-installed.
+Prints the phone edit distance (stress and pauses count) and the words that cause it.
+`--golden FILE` stores a few sentences with flite's labels, which the engine's tests use where flite
+is not installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uniaudio_training.text.flite_labels import flite
 
 
 def read_examples(wordnet: Path) -> list[str]:
-    """WordNet's example sentences, in a fixed order, without repeats."""
+    """WordNet's example sentences in a fixed order, without duplicates."""
     found: dict[str, None] = {}
     for path in sorted(wordnet.glob("data.*")):
         for line in path.read_text("latin-1").splitlines():
@@ -34,7 +34,7 @@ def read_examples(wordnet: Path) -> list[str]:
 
 
 def engine_phones(text: str) -> list[str]:
-    """The engine's phones of all sentences of `text`, with one pause between two."""
+    """The engine's phones of all sentences of `text`, separated by one pause."""
     phones = [PAUSE]
     for sentence in phonemize(text):
         phones += sentence.phones[1:]
@@ -49,9 +49,11 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument(
-        "--show", type=int, default=20, help="how many confusions and sentences to list"
+        "--show", type=int, default=20, help="number of confusions and sentences to list"
     )
-    parser.add_argument("--golden", type=Path, help="write this many-lined file of flite's labels")
+    parser.add_argument(
+        "--golden", type=Path, help="write sentences with flite's labels to this file"
+    )
     parser.add_argument("--golden-size", type=int, default=60)
     arguments = parser.parse_args()
 

@@ -1,12 +1,11 @@
-"""Build `uniaudio_engine/text/data/english.npz` by asking flite how it speaks a large list of
-words.
+"""Builds `uniaudio_engine/text/data/english.npz` from flite's pronunciations of a large word list.
 
     python -m uniaudio_training.text.build_lexicon --help
 
-Words that flite lists go into the lexicon; words that it speaks by rule train the letter trees,
-together with made-up words (the start of one word joined to the end of another) which show the
-trees more contexts. Words that the trees still get wrong go into the lexicon too, so every word of
-the lists is spoken exactly as flite does.
+Words in flite's lexicon go into the lexicon. Words that flite pronounces by rule train the letter
+trees, together with made-up words (the start of one word and the end of another), which cover more
+contexts. Words that the trees still get wrong also go into the lexicon: every word of the lists is
+pronounced exactly as by flite.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def read_words(word_list: Path, wordnet: Path) -> set[str]:
     """Lower-case a-z words of a word list and of WordNet's lemmas, definitions and examples.
 
-    Apostrophes are dropped as flite drops them ("don't" is its word "dont"); possessives are cut.
+    Apostrophes are dropped as in flite ("don't" becomes "dont"); possessive endings are removed.
     """
     texts = [word_list.read_text("utf-8")]
     for path in sorted(wordnet.glob("index.*")) + sorted(wordnet.glob("data.*")):
@@ -51,13 +50,13 @@ def read_words(word_list: Path, wordnet: Path) -> set[str]:
 
 
 def label(voice: Flite, words: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """Each word with what each of its letters speaks."""
+    """Each word with the phones of each of its letters."""
     return [(word, voice.letter_units(word)) for word in words]
 
 
 def invent(words: list[str], count: int, rng: random.Random) -> list[str]:
-    """`count` made-up words, none of them in `words`; beginnings and endings of real ones, 14
-    letters at most.
+    """`count` made-up words, none of them in `words`: beginnings and endings of real ones, at most
+    14 letters.
     """
     known, made = set(words), dict[str, None]()
     while len(made) < count:
@@ -71,7 +70,7 @@ def invent(words: list[str], count: int, rng: random.Random) -> list[str]:
 
 
 def grow(voice: Flite, words: list[str], invented: int, seed: int) -> dict[str, np.ndarray]:
-    """The letter trees trained on `words`, as the arrays of the data file."""
+    """The letter trees trained on `words`, as arrays of the data file."""
     forest = Forest()
     forest.fit(label(voice, words + invent(words, invented, random.Random(seed))))
     return {
@@ -94,7 +93,7 @@ def edit_distance(a: list[str], b: list[str]) -> int:
 
 
 def score(trees: LetterTrees, voice: Flite, words: list[str]) -> dict[str, float]:
-    """Share of words right, and phone errors per phone, against flite."""
+    """Word accuracy and phone error rate, against flite."""
     errors = phones = right = 0
     for word in words:
         truth = voice.pronounce(word)
@@ -108,7 +107,9 @@ def score(trees: LetterTrees, voice: Flite, words: list[str]) -> dict[str, float
 
 
 def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> list[str]:
-    """A line for each word that flite lists, speaks by part of speech, or speaks unlike the trees."""
+    """A line for each word that flite lists, pronounces by part of speech, or pronounces unlike the
+    trees.
+    """
     code = {phone: chr(PHONE_BASE + i) for i, phone in enumerate(PHONES)}
     lines = []
     for word in words:
@@ -123,7 +124,7 @@ def lexicon_lines(voice: Flite, trees: LetterTrees, words: Iterable[str]) -> lis
 
 
 def clusters(voice: Flite, before: str, after: str) -> str:
-    """The consonant clusters that flite accepts between `before` and `after`, one a line; m is
+    """The consonant clusters that flite accepts between `before` and `after`, one per line; m is
     written n.
     """
     consonants = "bcdfghjklnpqrstvwxz"
@@ -155,20 +156,22 @@ def main() -> None:
         "--words",
         type=Path,
         default=Path("/usr/share/dict/american-english"),
-        help="word list, one a line (default: Debian's wamerican)",
+        help="word list, one per line (default: Debian's wamerican)",
     )
     parser.add_argument(
         "--wordnet",
         type=Path,
         default=Path("/usr/share/wordnet"),
-        help="folder of WordNet's index.* and data.* (default: Debian's wordnet-base)",
+        help="folder with WordNet's index.* and data.* (default: Debian's wordnet-base)",
     )
-    parser.add_argument("--invented", type=int, default=300_000, help="made-up words to train on")
+    parser.add_argument(
+        "--invented", type=int, default=300_000, help="number of made-up training words"
+    )
     parser.add_argument(
         "--held-out",
         type=int,
         default=5000,
-        help="words kept from training in the test run; 0: no test",
+        help="words held out for a test; 0: no test",
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--output", type=Path, default=_OUTPUT)
@@ -192,8 +195,8 @@ def main() -> None:
         print(json.dumps({"listed by flite, never trained on": score(trees, voice, listed)}))
     arrays = grow(voice, by_rule, arguments.invented, arguments.seed)
     trees = LetterTrees.from_arrays(arrays)
-    # flite's own words for suffixes and single letters are listed too, and words that hold no plain
-    # letter only.
+    # flite's words for suffixes and single letters are listed too, and words without plain letters
+    # only.
     lines = lexicon_lines(voice, trees, sorted(words | set(_LETTERS)))
     arrays |= {
         "lexicon": _bytes("\n".join(lines) + "\n"),

@@ -1,11 +1,10 @@
 """flite as a labelling tool, in process through ctypes.
 
-Responsible for reading what flite would say: phones with stress of a sentence or a word, its
-part-of-speech tree, its lexicon's headwords and its test of pronounceable spellings. Not
-responsible for audio, and never imported by the engine: everything learnt here is stored in
-`uniaudio_engine/text/data/`.
+Reads flite's phones with stress of a sentence or a word, its part-of-speech tree, its lexicon's
+headwords, and its test of pronounceable spellings. It makes no audio. The engine never imports it:
+the results are stored in `uniaudio_engine/text/data/`.
 
-Needs Debian's `libflite1` 2.2 (BSD-style licence); found by the dynamic loader, no paths.
+Needs Debian's `libflite1` 2.2 (BSD-style licence), found by the dynamic loader.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ _CART_LEAF = 255  # flite's CST_CART_OP_NONE
 
 
 class Flite:
-    """One flite voice: use :func:`flite`, which loads it once.
+    """One flite voice; use :func:`flite`, which loads it once.
 
-    Raises OSError when libflite is not installed.
+    Raises OSError where libflite is not installed.
     """
 
     def __init__(self, voice: str = "slt") -> None:
@@ -83,10 +82,10 @@ class Flite:
         self._rules: tuple[memoryview, list[int], Any] | None = None
 
     def segments(self, text: str, *, synthesize: bool = False) -> list[tuple[str, str]]:
-        """(phone with stress, word) of every segment that flite makes of `text`.
+        """(phone with stress, word) of every segment of `text`.
 
-        `synthesize=True` runs the whole synthesizer (slow): the phones are the same, which the
-        tests of the data scripts rely on.
+        `synthesize=True` runs the whole synthesizer, which is slow. The phones are the same, as the
+        tests of these scripts verify.
         """
         raw = text.encode("utf-8")
         if synthesize:
@@ -133,11 +132,13 @@ class Flite:
         return result
 
     def phones(self, text: str) -> list[str]:
-        """The label sequence of `text`: what the front-end has to reproduce."""
+        """The phones of `text`, which the front end must reproduce."""
         return [phone for phone, _ in self.segments(text)]
 
     def pronounce(self, word: str, pos: str = "n") -> list[str]:
-        """Phones of one lower-case word with part of speech n, v, j or r; stress on every vowel."""
+        """The phones of a lower-case word with part of speech n, v, j or r; stress digits on all
+        vowels.
+        """
         values = self._lookup(self._lexicon, word.encode(), pos.encode(), None)
         phones, node = [], values
         while node:
@@ -151,23 +152,23 @@ class Flite:
         return phones
 
     def in_lexicon(self, word: str) -> bool:
-        """True when flite has the word listed rather than spoken by rule."""
+        """Whether the word is in flite's lexicon, not pronounced by rule."""
         return bool(self._in_lexicon(self._lexicon, word.encode(), None, None))
 
     def pronounceable(self, word: str) -> bool:
-        """flite's test of whether an unlisted spelling is spoken as a word or letter by letter."""
+        """Whether flite pronounces an unlisted spelling as a word rather than letter by letter."""
         return bool(self._pronounceable(word.encode()))
 
     def letter_units(self, word: str) -> list[str]:
-        """What each letter of a lower-case a-z word speaks by flite's rules: "", "k" or "k s", with
-        stress.
+        """The phones of each letter of a lower-case a-z word by flite's rules: "", "k" or "k s",
+        with stress.
 
-        The rules are walked here because flite only returns the phones of all letters joined, and
-        an alignment guessed afterwards costs the trees trained on it 8 % of the words.
+        The rules are evaluated here because flite returns only the joined phones. An alignment
+        guessed afterwards costs the trees 8 % of the words.
         """
         library = self._lexicon_lib
         if self._rules is None:
-            # A rule is 6 bytes: position asked (255: answer), letter or answer, yes rule, no rule.
+            # A rule has 6 bytes: position (255: answer), letter or answer, yes rule, no rule.
             raw = (C.c_ubyte * (6 << 16)).in_dll(library, "cmu_lts_model")
             starts = (C.c_ushort * 26).in_dll(library, "cmu_lts_letter_index")
             names = (_TEXT * 256).in_dll(library, "cmu_lts_phone_table")
@@ -189,7 +190,7 @@ class Flite:
         return units
 
     def headwords(self) -> Iterator[str]:
-        """Every spelling listed in flite's lexicon (without part of speech)."""
+        """Every spelling in flite's lexicon, without part of speech."""
         size = C.c_int.in_dll(self._lexicon_lib, "cmu_lex_num_bytes").value
         data = bytes((C.c_ubyte * size).in_dll(self._lexicon_lib, "cmu_lex_data"))
         table = (_TEXT * 257).in_dll(self._lexicon_lib, "cmu_lex_entries_huff_table")
@@ -201,8 +202,8 @@ class Flite:
                 yield word[1:]
 
     def pos_tree(self) -> tuple[list[str], list[tuple[str, str, int]]]:
-        """Feature names, and nodes (feature or "" at a leaf, value, index of the no-branch; yes is
-        next).
+        """Feature names, and nodes (feature or "" at a leaf, value, index of the no branch; the yes
+        branch is next).
         """
         cart = _Cart.in_dll(self._english, "us_pos_cart")
         names: list[str] = []
@@ -218,5 +219,5 @@ class Flite:
 
 @cache
 def flite(voice: str = "slt") -> Flite:
-    """The loaded voice, once a process."""
+    """The voice, loaded once per process."""
     return Flite(voice)

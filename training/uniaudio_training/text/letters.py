@@ -1,7 +1,7 @@
-"""Training of the letter-to-phone trees: one decision tree a letter, grown on labelled letters.
+"""Trains the letter-to-phone trees: one decision tree per letter, grown on labelled letters.
 
-Responsible for turning words, with the phones that each of their letters speaks, into the arrays
-that `uniaudio_engine.text.letters` walks. Where the labels come from is `build_lexicon`'s business.
+Words with the phones of each letter become the arrays that `uniaudio_engine.text.letters` reads.
+The labels come from `build_lexicon`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Forest:
         self._grow(*_compact(context[~mask], target[~mask], classes), least)
 
     def fit(self, aligned: Iterable[tuple[str, list[str]]], least: int = 1) -> None:
-        """Grow one tree a letter; `least` is the smallest number of samples on either side of a
+        """Grows one tree per letter; `least` is the minimum number of samples on either side of a
         question.
         """
         samples: dict[str, tuple[list[bytes], list[int]]] = defaultdict(lambda: ([], []))
@@ -86,13 +86,13 @@ class Forest:
 def _compact(
     context: np.ndarray, target: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Renumber the targets that are left, which keeps the histograms of deep nodes small."""
+    """Renumbers the remaining targets, which keeps the histograms of deep nodes small."""
     kept, renumbered = np.unique(target, return_inverse=True)
     return context, renumbered, classes[kept]
 
 
 def _entropy(counts: np.ndarray) -> Any:
-    """Total nats of rows of counts: sum(n) * entropy."""
+    """Total entropy of rows of counts, in nats: sum(n) * entropy."""
     counts = counts.astype(np.float64)
     total = counts.sum(1)
     inner = (counts * np.log(np.maximum(counts, 1))).sum(1)
