@@ -26,13 +26,13 @@ def db(gain: np.ndarray) -> np.ndarray:
 # Gain
 
 
-@pytest.mark.parametrize("level", [-42.0, -36.0, -30.0, -24.0, -18.0, -10.0])
+@pytest.mark.parametrize("level", [-40.0, -36.0, -30.0, -24.0, -18.0, -10.0])
 def test_the_gain_comes_to_that_of_the_whole_sound(level: float) -> None:
     x = speech(12.0, 1, level)
     g = db(gains(x))
     wanted = 20 * np.log10(gain_to(x, RATE, LEVEL))
-    assert np.abs(g[4 * RATE :] - wanted).max() < 2.5
-    assert np.abs(g[4 * RATE :].mean() - wanted) < 1.0
+    assert np.abs(g[5 * RATE :] - wanted).max() < 2.5
+    assert np.abs(g[5 * RATE :].mean() - wanted) < 1.0
 
 
 @given(st.integers(0, 5), st.floats(-90, 0), st.floats(-90, 0))

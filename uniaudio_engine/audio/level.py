@@ -11,7 +11,7 @@ _BLOCK, _HOP = 0.4, 0.1  # seconds, as in ITU-R BS.1770
 _GATE_DB = -20.0  # blocks this far below the loudest one are pauses
 _SILENCE_DB = -90.0  # dBFS; what is quieter has no level
 # Of a running level:
-_MEMORY = 3.0  # seconds; older blocks are forgotten exponentially
+_MEMORY = 6.0  # seconds; older blocks are forgotten exponentially
 _DECAY = 1.0  # dB a second by which the loudest block fades, so that a quieter sound counts in time
 _SLEW = 12.0  # dB a second that the gain moves at most
 _MOST_DB = 40.0  # of gain, up or down
