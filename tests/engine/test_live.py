@@ -228,7 +228,7 @@ def test_two_streams_do_not_disturb_each_other(engine: Engine) -> None:
             assert np.array_equal(np.concatenate([*parts, live.flush()]), wanted)
 
 
-@pytest.mark.parametrize("minutes", [1, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("minutes", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_memory_is_flat(short: Engine, minutes: int) -> None:
     """Of Python's objects; the sessions' are sized once."""
     x = speech(10.0)

@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 # Sessions that are stepped together. Beyond about eight, arithmetic is the limit on CPUs.
 SLOTS = 8
+DEVICE_SLOTS = 32
 # Known frames that are read between two generated ones while several runs are wanted.
 PREFILL_ROWS = 32
 PREFILL_ROWS_ALONE = 128
@@ -134,13 +135,15 @@ class Scheduler:
     def __init__(
         self,
         model: Model,
-        slots: int = SLOTS,
+        slots: int | None = None,
         max_sessions: int | None = None,
         max_bytes: int | None = None,
     ) -> None:
-        """``slots``: sessions that are stepped together. The limits are those of :meth:`limit`."""
+        """``slots``: sessions that are stepped together; by default what suits the device. The
+        limits are those of :meth:`limit`.
+        """
         self.model = model
-        self.slots = slots
+        self.slots = slots or (SLOTS if model.device == "cpu" else DEVICE_SLOTS)
         self._frame_seconds = 1 / model.frame_rate
         self._start()
         self.limit(max_sessions, max_bytes)
@@ -151,6 +154,7 @@ class Scheduler:
         self._work = threading.Condition(self._lock)  # the worker waits here
         self._active: dict[Run[Any], None] = {}  # wanted, in order of arrival
         self._turn: Sequence[Run[Any]] = ()  # whose turn it is
+        self._is_alone = False  # nobody else waits for its end
         self._driver = 0  # the thread that runs it
         self._worker: threading.Thread | None = None
         self._turn_seconds = 0.0  # of late
@@ -246,7 +250,7 @@ class Scheduler:
             try:
                 while not any(run.is_ready for run in runs):
                     if not self._driver and mine.issuperset(self._active):
-                        self._take_turn()
+                        self._take_turn(alone=True)
                         continue
                     self._call_worker()
                     for run in runs:
@@ -307,10 +311,9 @@ class Scheduler:
         # a listener that was slow to ask has not been kept waiting
         run.deadline = max(run.deadline, time.monotonic())
         self._active[run] = None
-        if len(self._turn) == 1:  # let it join after this frame
-            unit = self._turn[0].unit
+        for unit in (other.unit for other in self._turn if self._is_alone):
             if isinstance(unit, Step):
-                unit.session.cancel()
+                unit.session.cancel()  # let it join after this frame
 
     # Turns
 
@@ -326,7 +329,7 @@ class Scheduler:
             idle = time.monotonic()
             while True:
                 if self._active and not self._driver:
-                    self._take_turn()
+                    self._take_turn(alone=len(self._active) == 1)
                     idle = time.monotonic()
                 elif set(self._turn).issuperset(self._active) and (
                     time.monotonic() - idle >= LINGER
@@ -336,10 +339,13 @@ class Scheduler:
                 else:
                     self._work.wait(LINGER)
 
-    def _take_turn(self) -> None:
-        """One turn of those who must go on first. Called with the lock, which is free meanwhile."""
+    def _take_turn(self, alone: bool) -> None:
+        """One turn of those who must go on first. Called with the lock, which is free meanwhile.
+
+        ``alone``: nobody else waits for it to end. Whoever comes meanwhile interrupts its frames.
+        """
         chosen = self._turn = self._chosen()
-        alone = len(self._active) == 1
+        self._is_alone = alone
         self._driver = threading.get_ident()
         self._lock.release()
         begin = time.monotonic()
@@ -394,9 +400,6 @@ class Scheduler:
         return run.deadline - left * self._turn_seconds
 
     def _run_turn(self, runs: Sequence[Run[Any]], alone: bool) -> None:
-        """``alone``: nobody waits for this turn to end. Whoever comes meanwhile interrupts its
-        frames, but not its prefill.
-        """
         rows = PREFILL_ROWS_ALONE if len(self._open) <= 1 else PREFILL_ROWS
         steps: list[Run[Any]] = []
         for run in runs:
@@ -413,15 +416,15 @@ class Scheduler:
                 else:
                     if unit.over:
                         run.resume()
-        if len(steps) == 1 and isinstance(unit := steps[0].unit, Step):
-            self._generate(steps, unit.left if alone else min(unit.left, FRAMES))
-        elif steps:
-            # One frame: where a session cannot go on, the others have lost nothing.
-            self._generate(steps, 1)
+        if steps:
+            # Beside others one frame: where a session cannot go on, they have lost nothing.
+            n = min(run.unit.left for run in steps if isinstance(run.unit, Step))
+            self._generate(steps, n if alone else min(n, FRAMES if len(steps) == 1 else 1))
 
     def _generate(self, runs: Sequence[Run[Any]], n: int) -> None:
         """Up to ``n`` frames of each of these runs, whose units are steps."""
         units = [run.unit for run in runs if isinstance(run.unit, Step)]
+        frames_before = [unit.session.frames for unit in units]
         try:
             if len(units) == 1:
                 unit = units[0]
@@ -434,10 +437,10 @@ class Scheduler:
                     [unit.rows(n) for unit in units],
                 )
         except Exception as e:
-            if len(runs) == 1:
-                runs[0].fail(e)
-            else:  # no session got a frame: find those that cannot go on
-                for run in runs:
+            for run, unit, before in zip(runs, units, frames_before, strict=True):
+                if len(runs) == 1 or unit.session.frames != before:  # what it made is lost
+                    run.fail(e)
+                else:  # perhaps it is not the one that cannot go on
                     self._generate([run], n)
             return
         for run, unit, frames in zip(runs, units, made, strict=True):

@@ -114,7 +114,7 @@ class AudioStream:
         self,
         scheduler: Scheduler,
         plan: Plan,
-        chunk_frames: Sequence[int] | None = None,
+        sizes: ChunkSizes | None = None,
         planned: float = 0.0,
     ) -> None:
         model = scheduler.model
@@ -123,7 +123,7 @@ class AudioStream:
         # Seconds of the source, where it is long; for a progress bar.
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
-        self._run = audio_run(scheduler, plan, ChunkSizes(chunk_frames), self.meta, planned)
+        self._run = audio_run(scheduler, plan, sizes or ChunkSizes(None), self.meta, planned)
 
     @property
     def cancelled(self) -> bool:
