@@ -7,7 +7,16 @@ Nothing is loaded at import; the lexicon is read at the first call.
 """
 
 from .decode import decode
-from .frontend import MAX_PHONES, Sentence, Word, iter_sentences, phonemize, sentence_words
+from .frontend import (
+    MAX_PHONES,
+    NothingToSpeak,
+    Sentence,
+    Word,
+    iter_sentences,
+    phonemize,
+    sentence_words,
+)
+from .live import LiveSentences
 from .normalize import normalize
 from .phones import PAUSE, PHONES
 from .pronunciations import read_pronunciations
@@ -15,6 +24,8 @@ from .sentences import split_sentences
 
 __all__ = [
     "MAX_PHONES",
+    "LiveSentences",
+    "NothingToSpeak",
     "PAUSE",
     "PHONES",
     "Sentence",

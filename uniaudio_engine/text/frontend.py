@@ -324,7 +324,7 @@ def iter_sentences(
     each paragraph but where the text itself says otherwise.
 
     Any unicode is accepted: accents are folded, and what has no English reading is left out and
-    named in ``unread``. Raises ValueError, in one line, at the end when nothing at all could be
+    named in ``unread``. Raises :class:`NothingToSpeak`, a ValueError, at the end when nothing at all could be
     spoken; :class:`InputError` for markup that cannot be followed; TypeError when `text` is not a
     string.
     """
@@ -342,15 +342,17 @@ def iter_sentences(
         found = True
         yield one
     if not found:
-        raise nothing_to_speak(text)
+        raise NothingToSpeak(text)
 
 
-def nothing_to_speak(text: str) -> ValueError:
-    """The error for a text without anything to be spoken."""
-    shown = "empty text" if not text.strip() else ascii(text.strip()[:20])
-    return ValueError(
-        f"expected text with letters or digits, got {shown}; write the words to be spoken"
-    )
+class NothingToSpeak(ValueError):
+    """A text without anything that can be spoken."""
+
+    def __init__(self, text: str) -> None:
+        shown = "empty text" if not text.strip() else ascii(text.strip()[:20])
+        super().__init__(
+            f"expected text with letters or digits, got {shown}; write the words to be spoken"
+        )
 
 
 class Held:

@@ -8,12 +8,12 @@ sentences equal those of the whole text, whatever the pieces. Only :meth:`LiveSe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .characters import OVERRIDE
 from .documents import check_markup, is_ssml
-from .frontend import Held, Sentence, iter_sentences, nothing_to_speak, speakable
+from .frontend import Held, NothingToSpeak, Sentence, iter_sentences, speakable
 from .live_markup import LiveBlocks, Part
 from .markup import Block, Override
 from .sentences import certain_spans, sentence_spans
@@ -38,18 +38,21 @@ _BEFORE = re.compile(
 class LiveSentences:
     """``push`` text, then take the sentences that are certain from ``ready``.
 
-    The options are those of :func:`iter_sentences`. An SSML document is read once it is whole.
+    The options are those of :func:`iter_sentences`; ``convert`` is applied to every sentence. An
+    SSML document is read once it is whole.
     """
 
     def __init__(
         self,
         markup: str = "auto",
         lexicon: Mapping[str, Sequence[str]] | None = None,
+        convert: Callable[[Sentence], Sentence] | None = None,
         paragraph_pause: float | None = None,
     ) -> None:
         check_markup(markup)
         self._markup = markup
         self._own = lexicon or {}
+        self._convert = convert
         self._held = Held(paragraph_pause)
         self._blocks: LiveBlocks | None = None
         self._head = ""  # the text, until it is known how it is written, or if it is SSML
@@ -117,21 +120,20 @@ class LiveSentences:
             yield from self._taken(self._blocks.read(flush=True), True)
 
     def end(self) -> Iterator[Sentence]:
-        """All that is left. Raises ValueError if there was nothing to be spoken at all."""
+        """All that is left. Raises :class:`NothingToSpeak` if no sentence came of it."""
         if self._blocks is None and self._document is None:
             self._choose(True)
         if self._document is not None:
-            yield from iter_sentences(
-                "".join(self._document),
-                markup="ssml",
-                lexicon=self._own,
-                paragraph_pause=self._held.paragraph_pause,
+            document = "".join(self._document)
+            pause = self._held.paragraph_pause
+            yield from self._given(
+                iter_sentences(document, markup="ssml", lexicon=self._own, paragraph_pause=pause)
             )
             return
         assert self._blocks is not None
         yield from self._taken(self._blocks.read(end=True), True)
         if not self._found:
-            raise nothing_to_speak(self._shown)
+            raise NothingToSpeak(self._shown)
 
     def clause(self) -> Iterator[Sentence]:
         """What can be spoken without cutting a clause in two, if there is anything.
@@ -228,7 +230,7 @@ class LiveSentences:
     def _given(self, sentences: Iterable[Sentence]) -> Iterator[Sentence]:
         for sentence in sentences:
             self._found = True
-            yield sentence
+            yield sentence if self._convert is None else self._convert(sentence)
 
 
 def _may_be_ssml(text: str) -> bool:
