@@ -8,12 +8,14 @@ is ``steps.py``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..audio.sound import AudioChunk
 from ..errors import InputError, first_few, shown
 from ..model import Model
 from ..text import NothingToSpeak, Sentence, read_pronunciations
@@ -23,7 +25,7 @@ from .options import MAX_SEED
 from .sequence import Ids
 from .sequence_builder import Guided, Spoken, Values, build
 from .tasks import Input, Task
-from .timing import Label, phone_labels, word_times
+from .timing import Label, WordClock, phone_labels
 from .windows import SourceWindows, Window
 from .work import Wait
 
@@ -107,13 +109,33 @@ class Plan:
 
     def word_times(self, frame_rate: float) -> list[dict[str, Any]]:
         """When each word of a plan that was run is spoken; see :func:`timing.word_times`."""
-        parts = [self.spoken[order] for order in sorted(self.spoken)]
-        if not parts:
-            return []
-        labels = [label for part, _ in parts for label in part]
-        durations = np.concatenate([frames for _, frames in parts])
-        begin = self.span[0] / frame_rate if self.span is not None else 0.0
-        return word_times(labels, durations, frame_rate, begin)
+        clock = self._word_clock(frame_rate)
+        for order in sorted(self.spoken):
+            clock.add(*self.spoken[order])
+        return clock.words
+
+    def _word_clock(self, frame_rate: float) -> WordClock:
+        return WordClock(frame_rate, self.span[0] / frame_rate if self.span is not None else 0.0)
+
+    def timed(
+        self, work: Generator[Any, None, None], frame_rate: float
+    ) -> Generator[Any, None, None]:
+        """The plan's work and chunks, run in order; with the words of each chunk."""
+        clock, added = self._word_clock(frame_rate), 0
+        try:
+            for item in work:
+                if isinstance(item, AudioChunk):
+                    new = itertools.islice(reversed(self.spoken.values()), len(self.spoken) - added)
+                    for labels, durations in reversed(list(new)):
+                        clock.add(labels, durations)
+                    added = len(self.spoken)
+                    end = (item.start + item.samples.shape[-1]) / item.sample_rate
+                    item.words = clock.take(math.inf if item.last else end)
+                    self.playback.add(item.samples.shape[-1] / item.sample_rate)
+                yield item
+        finally:
+            work.close()
+            self.close()
 
     def describe(self, model: Model) -> dict[str, Any]:
         """What a result says about how it was made."""
@@ -220,7 +242,7 @@ def _spoken_plan(
     spec = task.text_input
     assert spec is not None
     plan = Plan(task, options, (), inputs.meta, inputs.source, inputs.span, inputs.windows)
-    text = given.get(spec.name)
+    text: Any = given.get(spec.name)
     if is_live(text):
         if task.finish or task.target != "audio":
             raise InputError(
@@ -235,16 +257,19 @@ def _spoken_plan(
     except BaseException:
         plan.close()
         raise
-    plan.pieces = _blocking(plan.arriving)
+    plan.pieces = _blocking(plan)
     return plan
 
 
-def _blocking(arriving: Iterable[Piece | Wait]) -> Iterator[Piece]:
-    for piece in arriving:
-        if isinstance(piece, Wait):
-            piece.block()
-        else:
-            yield piece
+def _blocking(plan: Plan) -> Iterator[Piece]:
+    try:
+        for piece in plan.arriving:
+            if isinstance(piece, Wait):
+                piece.block()
+            else:
+                yield piece
+    finally:
+        plan.close()
 
 
 def _spoken_pieces(

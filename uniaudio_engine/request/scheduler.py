@@ -55,14 +55,14 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        work: Generator[Work | T, None, None],
+        work: Generator[Work | Wait | T, None, None],
         length: Callable[[T], float] = lambda _: 0.0,
         ahead: float = 0.0,
     ) -> None:
         self._work = work
         self._length = length
         self.ahead = ahead
-        self.unit: Work | None = None  # what the generator waits for
+        self.unit: Work | Wait | None = None  # what the generator waits for
         self.outputs: deque[T] = deque()
         self.error: BaseException | None = None
         self.over = False  # no output will follow those that wait

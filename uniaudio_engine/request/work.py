@@ -134,4 +134,4 @@ class Wait:
         event.wait()
 
 
-Work = Prefill | Step | Wait
+Work = Prefill | Step

@@ -16,7 +16,7 @@ from .documents import check_markup, is_ssml
 from .frontend import Held, NothingToSpeak, Sentence, iter_sentences, speakable
 from .live_markup import LiveBlocks, Part
 from .markup import Block, Override
-from .sentences import certain_spans, sentence_spans
+from .sentences import certain_spans, sentence_spans, stops
 
 _HISTORY = 32  # characters before a sentence that rules look back at
 _PATIENCE = 400  # characters of a sentence from which on its end is looked for only now and then
@@ -24,6 +24,7 @@ _NEXT_WORD = re.compile(rf"[\s\"'“‘«(\[]*[A-Za-z0-9{OVERRIDE}]")
 
 # A clause ends at punctuation before a space, or at a dash; not inside of numbers and dates.
 _CLAUSE = re.compile(r"(?<!\d)[,;:][\"'”’)]*\s+(?=[^\W\d])|\s[-–—]+\s+(?=[^\W\d])|—(?=[^\W\d])")
+_CLAUSE_LAST = re.compile(r"(?<!\d)[,;:][\"'”’)]*\Z|\s[-–—]+\Z")
 _CLAUSE_WORDS = 3  # the fewest
 _CLAUSE_LENGTH = 60  # characters of several short clauses that are spoken in one go
 _CLAUSE_END = 0.02  # seconds of the pause at its end: the next clause begins with one
@@ -146,24 +147,26 @@ class LiveSentences:
         if self._held.sentence is not None:
             yield from self._given(self._held.take(early=True))
             return
-        cut = self._clause_end()
+        at_space = self._blocks is not None and self._blocks.at_space
+        is_end = at_space and stops(self._text, self._begin)
+        cut = len(self._text) if is_end else self._clause_end(at_space)
         if cut is None:
             return
         made = list(self._spoken([(self._begin, cut)]))
-        made += self._given(self._held.take())
-        if made:
+        made += self._given(self._held.take(early=is_end))
+        if made and not is_end:
             made[-1] = replace(made[-1], pause=_CLAUSE_END)
         yield from made
         self._begin, self._scan = cut, max(self._scan, cut)
 
-    def _clause_end(self) -> int | None:
-        """Where the clause at the beginning of the open block ends."""
+    def _clause_end(self, at_space: bool) -> int | None:
+        """Where the clause at the beginning of the open block ends; ``at_space``: the block's text
+        is followed by space."""
         text, begin = self._text, self._begin
-        ends = [
-            m.end()
-            for m in _CLAUSE.finditer(text, begin, begin + _PATIENCE)
-            if len(text[begin : m.start()].split()) >= _CLAUSE_WORDS
-        ]
+        found = list(_CLAUSE.finditer(text, begin, begin + _PATIENCE))
+        if at_space and len(text) - begin < _PATIENCE:
+            found += _CLAUSE_LAST.finditer(text, begin)
+        ends = [m.end() for m in found if len(text[begin : m.start()].split()) >= _CLAUSE_WORDS]
         if ends:  # of several short clauses all: fewer seams
             return max((e for e in ends if e - begin <= _CLAUSE_LENGTH), default=ends[0])
         whole = text.rfind(" ", begin, begin + _PATIENCE)

@@ -111,6 +111,11 @@ class LiveBlocks:
         """Whether there is text that was not read."""
         return len(self._text) - self._at + self._size > 0
 
+    @property
+    def at_space(self) -> bool:
+        """Whether all was read but the space at the end."""
+        return not self._size and self._text[self._at :].isspace()
+
     def read(self, flush: bool = False, end: bool = False) -> Iterator[Part]:
         """The parts that are certain now. ``flush``: all that is there, whose block is closed.
 

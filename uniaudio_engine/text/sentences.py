@@ -17,6 +17,7 @@ _END = re.compile(
     rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])"
     r"|[。！？]+[\"'”’»)\]」』]*"
 )
+_LAST_STOP = re.compile(rf"(?<![.?!…])(?:[.?!]|[。！？]+){_CLOSERS}\Z")
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
 _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
 _OPENERS = "\"'“‘«([¿¡"
@@ -150,13 +151,25 @@ def _is_decided(text: str, match: re.Match[str]) -> bool:
     if stop.rstrip("\"'”’»)]") != "." or following[0].islower():
         return True
     # What follows an abbreviation or an initial is looked at as a word, else only how it begins.
+    return _is_word(_word_before(text, match.start())) or not re.fullmatch(r"\w*", following)
+
+
+def stops(text: str, begin: int) -> bool:
+    """Whether ``text[begin:]`` ends with a stop that is hardly anything but a sentence's end."""
+    match = _LAST_STOP.search(text, max(begin, len(text) - _LONGEST_ABBREVIATION))
+    if match is None:
+        return False
     before = _word_before(text, match.start())
-    is_word = not (
+    return before != "" and _is_word(before) and before not in tables.NUMBERED
+
+
+def _is_word(before: str) -> bool:
+    """Whether what stands before a stop is no abbreviation or initial."""
+    return not (
         before in _DOTTED
         or before.lower() in (*_LOWER_NEXT, *_TIMES)
         or _INITIALS.fullmatch(before)
     )
-    return is_word or re.fullmatch(r"\w*", following) is None
 
 
 def _word_before(text: str, place: int) -> str:
