@@ -6,7 +6,7 @@
 Nothing is loaded at import; the lexicon is read at the first call.
 """
 
-from .decode import decode
+from .decode import decode, decode_pieces
 from .frontend import (
     MAX_PHONES,
     NothingToSpeak,
@@ -31,6 +31,7 @@ __all__ = [
     "Sentence",
     "Word",
     "decode",
+    "decode_pieces",
     "iter_sentences",
     "normalize",
     "phonemize",

@@ -160,7 +160,8 @@ def stops(text: str, begin: int) -> bool:
     if match is None:
         return False
     before = _word_before(text, match.start())
-    return before != "" and _is_word(before) and before not in tables.NUMBERED
+    is_word = before[-1:].isalpha() and _is_word(before)
+    return is_word and before not in tables.NUMBERED
 
 
 def _is_word(before: str) -> bool:
