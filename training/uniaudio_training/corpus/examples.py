@@ -93,6 +93,10 @@ SCRIPTS = {
         "speaks a text while it is made, as an app that plays it would: every chunk with the time "
         "at which it came"
     ),
+    "speak_reply.py": (
+        "speaks a language model's reply while it is written, and says what was heard of it when "
+        "the user interrupts"
+    ),
     "convert_folder.py": "says every recording of a folder in another voice, several at once",
 }
 
@@ -176,7 +180,7 @@ def readme() -> str:
         + "\n".join(rows)
         + "\n\nLicences of what they are made from:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n\nThree programs on the public API alone, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
