@@ -86,6 +86,7 @@ def test_the_corpus_in_pieces(kind: str, markup: str) -> None:
 )
 @example("<!--<script>\n-->", [3], "auto")
 @example("+ one\n+ two", [1, 8], "auto")
+@example("<br> [pause] <br> [pause 2] x", [3, 9], "auto")
 @example("He was **right. Then** he left. *So", list(range(40)), "auto")
 @example("See <!-- not. This --> that. And [a. B](c) d. E", list(range(50)), "auto")
 def test_any_document_in_any_pieces(text: str, places: list[int], markup: str) -> None:

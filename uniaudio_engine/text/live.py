@@ -190,7 +190,8 @@ class LiveSentences:
             self._parts.append(part)
             self._size += len(part.text)
             if part.closed:
-                place = self._origin[0] if self._text else self._parts[0].origin[0]
+                first = next((p for p in self._parts if p.text.strip()), part)
+                place = self._origin[0] if self._text.strip() else first.origin[0]
                 yield from self._sentences(True)
                 self._held.end(part.pause, part.paragraph, place)
         if flush:

@@ -305,6 +305,8 @@ class LiveBlocks:
         pieces = [m for m in pieces if m.end() <= safe]
         if at < safe:
             self._inline.inline(at, safe, pieces)
+            if not whole and self._builder.chars[-1:] == [""]:  # nothing was read after a piece
+                self._builder.chars.pop()
         self._at = max(at, safe)
         return safe == end
 

@@ -286,10 +286,7 @@ class Inline:
         if self.builder:
             self.made.append(self.builder.block(pause))
         elif pause is not None:
-            if self.made:
-                self.made[-1].pause = (self.made[-1].pause or 0.0) + pause
-            else:
-                self.made.append(Block("", [self.builder.end], pause=pause))
+            self.made.append(Block("", [self.builder.end], pause=pause))
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
