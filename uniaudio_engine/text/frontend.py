@@ -337,7 +337,7 @@ def iter_sentences(
                 for one in held.add(sentence):
                     found = True
                     yield one
-        held.end(block.pause, block.paragraph, block.origin[0])
+        held.end(block.pause, block.paragraph, block.origin[-1])
     for one in held.take():
         found = True
         yield one
@@ -375,7 +375,7 @@ class Held:
         self.sentence, self._early = sentence, False
 
     def end(self, pause: float | None, paragraph: bool, place: int) -> None:
-        """A block that begins at ``place`` ends."""
+        """A block ends at ``place``."""
         if pause is not None:
             self._asked = min(MAX_PAUSE, (self._asked or 0.0) + pause)
         elif paragraph and self._asked is None and (self.sentence or self._early):

@@ -190,10 +190,8 @@ class LiveSentences:
             self._parts.append(part)
             self._size += len(part.text)
             if part.closed:
-                first = next((p for p in self._parts if p.text.strip()), part)
-                place = self._origin[0] if self._text.strip() else first.origin[0]
                 yield from self._sentences(True)
-                self._held.end(part.pause, part.paragraph, place)
+                self._held.end(part.pause, part.paragraph, part.origin[-1])
         if flush:
             yield from self._given(self._held.take(early=True))
             return
