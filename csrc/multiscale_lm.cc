@@ -169,8 +169,8 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
   return global_.weight_bytes() + bridge_.weight_bytes() + k * (local_.weight_bytes() + head);
 }
 
-size_t MultiScaleLm::session_bytes(int64_t capacity) const {
-  return KvCache::bytes(config_.global, capacity, kv_dtype_) +
+size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
+  return KvCache::bytes(config_.global, held, kv_dtype_) +
          size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 

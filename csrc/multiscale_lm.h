@@ -96,7 +96,9 @@ class MultiScaleLm {
   // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot
   // (0: all).
   size_t weight_bytes_per_frame(int64_t head_rows = 0) const;
-  size_t session_bytes(int64_t capacity) const;
+  // Of a session with room for `capacity` frames, when its caches have grown to `held` of them.
+  size_t session_bytes(int64_t held, int64_t capacity) const;
+  size_t session_bytes(int64_t capacity) const { return session_bytes(capacity, capacity); }
 
   // --- pieces of a step; x, h: [rows, D] in scratch.x --------------------------------------------
   void embed_frame(const int32_t* ids, float* x) const;  // x [D] = E(ids [K])

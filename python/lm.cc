@@ -203,6 +203,18 @@ void bind_lm(py::module_& m) {
       .def("weight_bytes", &MultiScaleLm::weight_bytes_per_frame, py::arg("head_rows") = 0,
            "Bytes of weights read per frame when each slot uses head_rows rows of the output head "
            "(0: all).")
+      .def(
+          "held_bytes",
+          [](const MultiScaleLm& x, int64_t frames, int64_t max_frames) {
+            check_max_frames(max_frames, x.config());
+            if (frames < 0 || frames > max_frames)
+              throw std::invalid_argument("frames: expected 0 to " + std::to_string(max_frames) +
+                                          ", got " + std::to_string(frames));
+            return x.session_bytes(LmSession::held_frames(frames, max_frames), max_frames);
+          },
+          py::arg("frames"), py::arg("max_frames"),
+          "Bytes of KV cache and history that a session of max_frames keeps while it has `frames`: "
+          "its cache grows with them.")
       .def_property_readonly("weight_bytes_per_frame",
                              [](const MultiScaleLm& x) { return x.weight_bytes_per_frame(); })
       .def_property_readonly("threads", [](const MultiScaleLm& x) { return x.pool().threads(); });

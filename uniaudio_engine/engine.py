@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,8 @@ from .errors import InputError, shown
 from .model import Model
 from .request.astream import MAX_AHEAD_SECONDS, AsyncAudioStream
 from .request.batch import Answer, generate_together, run_tokens
+from .request.latency import chunk_sizes
+from .request.memory import MemoryPlan, plan_memory
 from .request.plan import Plan, make_plan
 from .request.scheduler import Scheduler
 from .request.sequence import Layout
@@ -190,6 +191,7 @@ class Engine(Verbs):
         task: str,
         *,
         chunk_frames: Sequence[int] | None = None,
+        max_latency_ms: float | None = None,
         voice: Any = None,
         **inputs: Any,
     ) -> AudioStream:
@@ -202,17 +204,27 @@ class Engine(Verbs):
         chunks in frames, small first by default; the last size repeats. They decide when samples
         arrive, never which tokens they are made of.
 
-        Raises :class:`InputError` for bad inputs.
+        ``max_latency_ms``: instead of ``chunk_frames``, the longest that a sample may wait for the
+        chunk that holds it: for the chunk's other frames, for the codec's look-ahead, and for the
+        time that this model takes on this machine, which is measured once. The chunks are as large
+        as that allows. Weights stay in the format that they were loaded in; ``from_pretrained``'s
+        ``dtype`` chooses a faster one.
+
+        Raises :class:`InputError` for bad inputs and for a latency that cannot be kept, and
+        :class:`Busy` where the scheduler's limits leave no room.
         """
         begin = time.perf_counter()
+        self.scheduler.check_room()
+        sizes = self._chunk_sizes(chunk_frames, max_latency_ms)
         plan = self._audio_plan(task, voice=voice, **inputs)
-        return AudioStream(self.scheduler, plan, chunk_frames, time.perf_counter() - begin)
+        return AudioStream(self.scheduler, plan, sizes, time.perf_counter() - begin)
 
     def astream(
         self,
         task: str,
         *,
         chunk_frames: Sequence[int] | None = None,
+        max_latency_ms: float | None = None,
         max_ahead_seconds: float = MAX_AHEAD_SECONDS,
         voice: Any = None,
         **inputs: Any,
@@ -230,11 +242,14 @@ class Engine(Verbs):
         ``max_ahead_seconds``: chunks are made in advance while fewer seconds of sound than this
         wait to be taken; 0 makes each when it is asked for.
 
-        Raises :class:`InputError` there for bad inputs, and here for bad options of the stream.
+        Raises what :meth:`stream` raises, there.
         """
-        sizes = ChunkSizes(chunk_frames)
-        plan = partial(self._audio_plan, task, voice=voice, **inputs)
-        return AsyncAudioStream(self.scheduler, plan, sizes, max_ahead_seconds)
+
+        def begin() -> tuple[Plan, ChunkSizes]:
+            sizes = self._chunk_sizes(chunk_frames, max_latency_ms)
+            return self._audio_plan(task, voice=voice, **inputs), sizes
+
+        return AsyncAudioStream(self.scheduler, begin, max_ahead_seconds)
 
     def generate(self, task: str, **inputs: Any) -> Audio:
         """Do a task in one call: :meth:`stream`, concatenated.
@@ -253,6 +268,17 @@ class Engine(Verbs):
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
 
+    def memory(
+        self, sessions: int = 1, seconds: float | None = None, guided: bool = False
+    ) -> MemoryPlan:
+        """Bytes that ``sessions`` streams take at the same time, said before any of them runs.
+
+        ``seconds``: of the sentence that each is in (None: the longest that fits). ``guided``: with
+        classifier-free guidance. ``engine.scheduler.limit(max_sessions, max_bytes)`` refuses
+        streams beyond what there is room for.
+        """
+        return plan_memory(self.model, sessions, seconds, guided)
+
     def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
         """Run what :meth:`plan` returned, stepped together."""
         return generate_together(self.scheduler, plans)
@@ -262,6 +288,15 @@ class Engine(Verbs):
         if self.task(task).target == "audio":
             raise InputError(f"{task} makes sound; ask for it with generate or stream")
         return run_tokens(self.scheduler, self.plan(task, **inputs))
+
+    def _chunk_sizes(
+        self, chunk_frames: Sequence[int] | None, max_latency_ms: float | None
+    ) -> ChunkSizes:
+        if max_latency_ms is None:
+            return ChunkSizes(chunk_frames)
+        if chunk_frames is not None:
+            raise InputError("expected either chunk_frames or max_latency_ms, got both")
+        return chunk_sizes(self.model, max_latency_ms)
 
     def _audio_plan(self, task: str, **inputs: Any) -> Plan:
         if self.task(task).target != "audio":

@@ -67,7 +67,7 @@ class Model:
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
             self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:
-                self.capacity = min(self.capacity, self._frames_for(max_seconds))
+                self.capacity = min(self.capacity, self.frames_for(max_seconds))
         self._semantic: SemanticEncoder | None = None
         if config.semantic is not None and parts.semantic is not None:
             self._semantic = SemanticEncoder(config.semantic, parts.semantic)
@@ -98,7 +98,7 @@ class Model:
         parts = load_parts(path, device, dtype, backend, kv_dtype, threads)
         return cls(parts, threads, max_seconds, encoders)
 
-    def _frames_for(self, max_seconds: float) -> int:
+    def frames_for(self, max_seconds: float) -> int:
         """Frames of a session that holds a sentence of this length, its phones and its voice."""
         prompt = max((i.max_seconds for t in self.tasks.values() for i in t.inputs), default=0.0)
         rate = self.frame_rate

@@ -32,11 +32,10 @@ class AsyncAudioStream:
     def __init__(
         self,
         scheduler: Scheduler,
-        plan: Callable[[], Plan],
-        sizes: ChunkSizes,
+        begin: Callable[[], tuple[Plan, ChunkSizes]],
         max_ahead_seconds: float = MAX_AHEAD_SECONDS,
     ) -> None:
-        """``plan``: makes the plan; called once, in a thread of the event loop's executor."""
+        """``begin``: makes the plan; called once, in a thread of the event loop's executor."""
         if type(max_ahead_seconds) not in (int, float) or not 0 <= max_ahead_seconds <= 3600:
             raise InputError(
                 "max_ahead_seconds: expected a number of seconds from 0 to 3600, got "
@@ -45,8 +44,7 @@ class AsyncAudioStream:
         self.sample_rate = scheduler.model.sample_rate
         self.meta: dict[str, Any] = {}
         self._scheduler = scheduler
-        self._plan = plan
-        self._sizes = sizes
+        self._begin = begin
         self._ahead = float(max_ahead_seconds)
         self._heard = Heard()
         self._run: Run[AudioChunk] | None = None
@@ -118,12 +116,13 @@ class AsyncAudioStream:
         if self._run is None and not self._stopped:
             begin = time.perf_counter()
             loop = asyncio.get_running_loop()
-            plan = await loop.run_in_executor(None, in_loop, loop, self._plan)
+            self._scheduler.check_room()  # before the work of planning
+            plan, sizes = await loop.run_in_executor(None, in_loop, loop, self._begin)
             self._heard.plan = plan
             model = self._scheduler.model
             self.meta.update(plan.describe(model))
             planned = time.perf_counter() - begin
-            run = audio_run(model, plan, self._sizes, self.meta, planned, self._ahead)
+            run = audio_run(self._scheduler, plan, sizes, self.meta, planned, self._ahead)
             self._run = run
             if self._stopped:
                 self._scheduler.cancel(run)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.sound import Audio
+from ..errors import Busy
 from ..model import Model
 from .decoding import Decoding
 from .plan import Piece, Plan
@@ -48,7 +49,7 @@ def run_together(scheduler: Scheduler, plans: Sequence[Plan]) -> list[Made]:
     """Run all pieces of all plans, as many at a time as the scheduler steps together.
 
     Returns for each plan its pieces with their target frames. Tokens are identical to running each
-    plan alone.
+    plan alone. Raises :class:`Busy` where there is no room for any of them.
     """
     made: list[Made] = [[(piece, []) for piece in plan.pieces] for plan in plans]
     waiting = deque(
@@ -59,7 +60,15 @@ def run_together(scheduler: Scheduler, plans: Sequence[Plan]) -> list[Made]:
     runs: list[Run[None]] = []
     while waiting or runs:
         while waiting and len(runs) < scheduler.slots:
-            runs.append(Run(_piece_run(scheduler.model, *waiting.popleft())))
+            work = _piece_run(scheduler.model, *waiting[0])
+            run: Run[None] = Run(work, memory=scheduler.bytes_of(waiting[0][0]))
+            try:
+                runs.append(scheduler.admit(run))
+            except Busy:
+                if not runs:
+                    raise
+                break  # until one of ours has ended
+            waiting.popleft()
         scheduler.wait(runs)
         for run in [run for run in runs if run.over]:
             scheduler.take(run)

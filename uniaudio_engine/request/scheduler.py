@@ -30,15 +30,22 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..errors import Busy, InputError, shown
 from ..model import Model
+from .memory import plan_memory, run_bytes
+from .plan import Plan
 from .work import Prefill, Step, Wait, Work
 
 T = TypeVar("T")
 
 # Sessions that are stepped together. Beyond about eight, arithmetic is the limit on CPUs.
 SLOTS = 8
+DEVICE_SLOTS = 32
 # Known frames that are read between two generated ones while several runs are wanted.
 PREFILL_ROWS = 32
+PREFILL_ROWS_ALONE = 128
+# Frames that one session generates in a turn of its own while the others can wait.
+FRAMES = 4
 # Seconds before a run must go on at which it counts as urgent.
 SLACK = 0.1
 # Seconds that an idle worker stays.
@@ -58,6 +65,7 @@ class Run(Generic[T]):
         work: Generator[Work | Wait | T, None, None],
         length: Callable[[T], float] = lambda _: 0.0,
         ahead: float = 0.0,
+        memory: int = 0,
     ) -> None:
         self._work = work
         self._length = length
@@ -67,7 +75,8 @@ class Run(Generic[T]):
         self.error: BaseException | None = None
         self.over = False  # no output will follow those that wait
         self.cancelled = False
-        self.deadline = time.monotonic()
+        self.memory = memory  # bytes, at most
+        self.began = self.deadline = time.monotonic()
         self.notify: Callable[[], object] | None = None  # called once there is something to take
 
     @property
@@ -121,16 +130,23 @@ class Run(Generic[T]):
 
 
 class Scheduler:
-    """Runs the streams of one model; safe to use from any number of threads.
+    """Runs the streams of one model; safe to use from any number of threads."""
 
-    ``slots``: sessions that are stepped together.
-    """
-
-    def __init__(self, model: Model, slots: int = SLOTS) -> None:
+    def __init__(
+        self,
+        model: Model,
+        slots: int | None = None,
+        max_sessions: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        """``slots``: sessions that are stepped together; by default what suits the device. The
+        limits are those of :meth:`limit`.
+        """
         self.model = model
-        self.slots = slots
+        self.slots = slots or (SLOTS if model.device == "cpu" else DEVICE_SLOTS)
         self._frame_seconds = 1 / model.frame_rate
         self._start()
+        self.limit(max_sessions, max_bytes)
         _schedulers.add(self)
 
     def _start(self) -> None:
@@ -138,9 +154,12 @@ class Scheduler:
         self._work = threading.Condition(self._lock)  # the worker waits here
         self._active: dict[Run[Any], None] = {}  # wanted, in order of arrival
         self._turn: Sequence[Run[Any]] = ()  # whose turn it is
+        self._is_alone = False  # nobody else waits for its end
         self._driver = 0  # the thread that runs it
         self._worker: threading.Thread | None = None
         self._turn_seconds = 0.0  # of late
+        self._open: weakref.WeakSet[Run[Any]] = weakref.WeakSet()  # that are not over
+        self._life = 0.0  # seconds that a run took, of late
 
     def after_fork(self) -> None:
         """In a forked child: forget the threads and the work of the parent."""
@@ -149,13 +168,64 @@ class Scheduler:
         self._start()
         self.model.after_fork()
 
+    # Admission
+
+    def limit(self, max_sessions: int | None = None, max_bytes: int | None = None) -> None:
+        """Refuse streams beyond these limits with :class:`Busy`; None: no limit.
+
+        ``max_sessions``: streams that are open at the same time. ``max_bytes``: what they, the
+        weights and the kept voices may take. A stream counts with the longest sentence that fits,
+        so that it can never grow beyond; load the model with ``max_seconds`` to make room for more.
+
+        Raises :class:`InputError` where not even one session fits.
+        """
+        self._base = 0
+        if max_sessions is not None and (type(max_sessions) is not int or max_sessions < 1):
+            raise InputError(
+                f"max_sessions: expected a whole number from 1, got {shown(max_sessions)}"
+            )
+        if max_bytes is not None:
+            one = plan_memory(self.model, 1)
+            if type(max_bytes) is not int or max_bytes < one.total:
+                raise InputError(
+                    f"max_bytes: expected at least {one.total} bytes, which the weights, the kept "
+                    f"voices and one session take, got {shown(max_bytes)}; give it more, or load "
+                    "the model with a smaller max_seconds"
+                )
+            self._base = one.total - one.session
+        self._max_sessions, self._max_bytes = max_sessions, max_bytes
+
+    def check_room(self, memory: int = 0) -> None:
+        """Raise :class:`Busy` where a run of ``memory`` bytes would not be admitted now."""
+        with self._lock:
+            runs = list(self._open)
+            used = self._base + sum(run.memory for run in runs)
+            if self._max_sessions is not None and len(runs) >= self._max_sessions:
+                why = f"{len(runs)} of {self._max_sessions} sessions are in use"
+            elif self._max_bytes is not None and used + memory > self._max_bytes:
+                why = f"{used} of {self._max_bytes} bytes are in use, and a session takes {memory}"
+            else:
+                return
+            after = max(0.1, self._life / max(1, len(runs))) if self._life else 1.0
+        raise Busy(f"{why}; try again in {after:.1f} s", round(after, 3))
+
+    def bytes_of(self, plan: Plan) -> int:
+        """What a plan's run counts with; 0 where bytes are not limited."""
+        return 0 if self._max_bytes is None else run_bytes(self.model, plan)
+
+    def admit(self, run: Run[T]) -> Run[T]:
+        """The run, which counts from here on until it is over. Raises :class:`Busy`."""
+        with self._lock:
+            self.check_room(run.memory)
+            self._open.add(run)
+            return run
+
     # Asking for outputs
 
     def take(self, run: Run[T]) -> T | None:
         """The next output of a run, or None at its end. Raises what the run raised."""
+        self.wait([run])
         with self._lock:
-            if not run.is_ready:
-                self.wait([run])
             if run.error is not None:
                 error, run.error = run.error, None
                 raise error
@@ -172,13 +242,15 @@ class Scheduler:
         """
         mine = set(runs)
         with self._lock:
+            if any(run.is_ready for run in runs):
+                return
             for run in runs:
                 self._want(run)
             ready = threading.Condition(self._lock)
             try:
                 while not any(run.is_ready for run in runs):
                     if not self._driver and self._active and mine.issuperset(self._active):
-                        self._take_turn()
+                        self._take_turn(alone=True)
                         continue
                     self._call_worker()
                     for run in runs:
@@ -239,10 +311,9 @@ class Scheduler:
         # a listener that was slow to ask has not been kept waiting
         run.deadline = max(run.deadline, time.monotonic())
         self._active[run] = None
-        if len(self._turn) == 1:  # let it join after this frame
-            unit = self._turn[0].unit
+        for unit in (other.unit for other in self._turn if self._is_alone):
             if isinstance(unit, Step):
-                unit.session.cancel()
+                unit.session.cancel()  # let it join after this frame
 
     # Turns
 
@@ -258,7 +329,7 @@ class Scheduler:
             idle = time.monotonic()
             while True:
                 if self._active and not self._driver:
-                    self._take_turn()
+                    self._take_turn(alone=len(self._active) == 1)
                     idle = time.monotonic()
                 elif set(self._turn).issuperset(self._active) and (
                     time.monotonic() - idle >= LINGER
@@ -268,14 +339,18 @@ class Scheduler:
                 else:
                     self._work.wait(LINGER)
 
-    def _take_turn(self) -> None:
-        """One turn of those who must go on first. Called with the lock, which is free meanwhile."""
+    def _take_turn(self, alone: bool) -> None:
+        """One turn of those who must go on first. Called with the lock, which is free meanwhile.
+
+        ``alone``: nobody else waits for it to end. Whoever comes meanwhile interrupts its frames.
+        """
         chosen = self._turn = self._chosen()
+        self._is_alone = alone
         self._driver = threading.get_ident()
         self._lock.release()
         begin = time.monotonic()
         try:
-            self._run_turn(chosen)
+            self._run_turn(chosen, alone)
         except BaseException as e:
             for run in chosen:
                 run.fail(e)
@@ -302,6 +377,10 @@ class Scheduler:
             run.outputs.clear()
         if run.over or (run.outputs and not run.has_room):
             self._active.pop(run, None)
+        if run.over and run in self._open:
+            self._open.discard(run)
+            life = time.monotonic() - run.began
+            self._life = life if not self._life else self._life + 0.1 * (life - self._life)
         if run.is_ready and run.notify is not None:
             notify, run.notify = run.notify, None
             notify()
@@ -341,9 +420,8 @@ class Scheduler:
         left = unit.left if isinstance(unit, Step) else 0
         return run.deadline - left * self._turn_seconds
 
-    def _run_turn(self, runs: Sequence[Run[Any]]) -> None:
-        alone = len(runs) == 1
-        rows = PREFILL_ROWS * 4 if alone else PREFILL_ROWS
+    def _run_turn(self, runs: Sequence[Run[Any]], alone: bool) -> None:
+        rows = PREFILL_ROWS_ALONE if len(self._open) <= 1 else PREFILL_ROWS
         steps: list[Run[Any]] = []
         for run in runs:
             if run.unit is None:
@@ -359,15 +437,15 @@ class Scheduler:
                 else:
                     if unit.over:
                         run.resume()
-        if alone and steps:
-            unit = steps[0].unit
-            self._generate(steps, unit.left if isinstance(unit, Step) else 1)
-        elif steps:
-            self._generate(steps, 1)
+        if steps:
+            # Beside others one frame: where a session cannot go on, they have lost nothing.
+            n = min(run.unit.left for run in steps if isinstance(run.unit, Step))
+            self._generate(steps, n if alone else min(n, FRAMES if len(steps) == 1 else 1))
 
     def _generate(self, runs: Sequence[Run[Any]], n: int) -> None:
         """Up to ``n`` frames of each of these runs, whose units are steps."""
         units = [run.unit for run in runs if isinstance(run.unit, Step)]
+        frames_before = [unit.session.frames for unit in units]
         try:
             if len(units) == 1:
                 unit = units[0]
@@ -380,10 +458,10 @@ class Scheduler:
                     [unit.rows(n) for unit in units],
                 )
         except Exception as e:
-            if len(runs) == 1:
-                runs[0].fail(e)
-            else:  # no session got a frame: find those that cannot go on
-                for run in runs:
+            for run, unit, before in zip(runs, units, frames_before, strict=True):
+                if len(runs) == 1 or unit.session.frames != before:  # what it made is lost
+                    run.fail(e)
+                else:  # perhaps it is not the one that cannot go on
                     self._generate([run], n)
             return
         for run, unit, frames in zip(runs, units, made, strict=True):

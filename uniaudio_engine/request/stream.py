@@ -121,7 +121,7 @@ class AudioStream:
         self,
         scheduler: Scheduler,
         plan: Plan,
-        chunk_frames: Sequence[int] | None = None,
+        sizes: ChunkSizes | None = None,
         planned: float = 0.0,
     ) -> None:
         model = scheduler.model
@@ -131,7 +131,7 @@ class AudioStream:
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
         self._heard = Heard(plan)
-        self._run = audio_run(model, plan, ChunkSizes(chunk_frames), self.meta, planned)
+        self._run = audio_run(scheduler, plan, sizes or ChunkSizes(None), self.meta, planned)
 
     @property
     def cancelled(self) -> bool:
@@ -180,16 +180,28 @@ class AudioStream:
 
 
 def audio_run(
-    model: Model,
+    scheduler: Scheduler,
     plan: Plan,
     sizes: ChunkSizes,
     meta: dict[str, Any],
     planned: float,
     ahead: float = 0.0,
 ) -> Run[AudioChunk]:
-    """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them."""
-    work = plan.timed(audio_chunks(model, plan, sizes, meta, planned), model.frame_rate)
-    return Run(work, lambda chunk: len(chunk.samples) / chunk.sample_rate, ahead)
+    """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them.
+
+    Raises :class:`Busy` where there is no room for it.
+    """
+    chunks = audio_chunks(scheduler.model, plan, sizes, meta, planned)
+    work = plan.timed(chunks, scheduler.model.frame_rate)
+    try:
+        return scheduler.admit(Run(work, _seconds, ahead, scheduler.bytes_of(plan)))
+    except BaseException:
+        plan.close()
+        raise
+
+
+def _seconds(chunk: AudioChunk) -> float:
+    return len(chunk.samples) / chunk.sample_rate
 
 
 def collect(stream: AudioStream) -> Audio:
