@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .errors import Busy, InputError
     from .request.batch import Answer
+    from .request.heard import Interrupted
     from .request.live import Live
+    from .request.live_text import FLUSH
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "Busy",
     "EncodedAudio",
     "Engine",
+    "FLUSH",
     "InputError",
     "Live",
+    "Interrupted",
     "Sampling",
     "Voice",
     "read_audio",
@@ -41,6 +45,8 @@ _HOME = {
     "Engine": "engine",
     "InputError": "errors",
     "Live": "request.live",
+    "FLUSH": "request.live_text",
+    "Interrupted": "request.heard",
     "Sampling": "backends.token_lm",
     "Voice": "audio",
 }

@@ -454,7 +454,7 @@ def test_token_api_refuses(call: Any, engine: Engine) -> None:
 
 def test_schema(engine: Engine) -> None:
     (tts,) = engine.tasks()
-    names = ["prompt", "text", "phones", "markup", "lexicon"]
+    names = ["prompt", "text", "phones", "markup", "lexicon", "flush_after"]
     assert [i["name"] for i in tts["inputs"]] == names
     assert [i["name"] for i in tts["inputs"] if i["required"]] == ["text"]
     assert {"seed", "temperature", "speed"} <= {o["name"] for o in tts["options"]}

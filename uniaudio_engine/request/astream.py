@@ -9,6 +9,8 @@ from typing import Any
 
 from ..audio.sound import AudioChunk
 from ..errors import InputError, shown
+from .heard import Heard, Interrupted
+from .live_text import in_loop
 from .plan import Plan
 from .scheduler import Run, Scheduler
 from .stream import ChunkSizes, audio_run
@@ -44,6 +46,7 @@ class AsyncAudioStream:
         self._scheduler = scheduler
         self._begin = begin
         self._ahead = float(max_ahead_seconds)
+        self._heard = Heard()
         self._run: Run[AudioChunk] | None = None
         self._stopped = False
 
@@ -71,6 +74,7 @@ class AsyncAudioStream:
                 raise
             chunk = self._scheduler.take(run)
             if chunk is not None:
+                self._heard.add(chunk)
                 return chunk
         if self.cancelled:
             self.meta["cancelled"] = True
@@ -80,6 +84,7 @@ class AsyncAudioStream:
         run = getattr(self, "_run", None)
         if run is not None:
             run.stop()
+            self._heard.close()
 
     def cancel(self) -> None:
         """Stop after the current frame; the iterator then ends. Callable from any thread."""
@@ -87,6 +92,12 @@ class AsyncAudioStream:
         run = self._run
         if run is not None:
             self._scheduler.cancel(run)
+        self._heard.close()
+
+    def interrupt(self, played: float | None = None) -> Interrupted:
+        """:meth:`cancel`, and say what was spoken; as :meth:`.stream.AudioStream.interrupt`."""
+        self.cancel()
+        return self._heard.until(played)
 
     async def aclose(self) -> None:
         """Stop, and return once the session is free."""
@@ -106,7 +117,8 @@ class AsyncAudioStream:
             begin = time.perf_counter()
             loop = asyncio.get_running_loop()
             self._scheduler.check_room()  # before the work of planning
-            plan, sizes = await loop.run_in_executor(None, self._begin)
+            plan, sizes = await loop.run_in_executor(None, in_loop, loop, self._begin)
+            self._heard.plan = plan
             model = self._scheduler.model
             self.meta.update(plan.describe(model))
             planned = time.perf_counter() - begin
@@ -114,6 +126,7 @@ class AsyncAudioStream:
             self._run = run
             if self._stopped:
                 self._scheduler.cancel(run)
+                self._heard.close()
             else:
                 self._scheduler.start(run)
         return self._run

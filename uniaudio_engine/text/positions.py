@@ -11,11 +11,11 @@ letters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import InputError, first_few
-from .frontend import Sentence, iter_sentences
+from .frontend import Sentence
 from .phones import PAUSE
 
 SILENCE = "SIL"
@@ -59,31 +59,21 @@ def _cmu(phone: str) -> str:
     return "AH0" if phone == "ax0" else phone.upper()
 
 
-def position_sentences(
-    text: str,
-    labels: Mapping[str, int],
-    lexicon: Mapping[str, Sequence[str]] | None = None,
-    *,
-    markup: str = "auto",
-    paragraph_pause: float | None = None,
-) -> Iterator[Sentence]:
-    """The sentences of ``text`` in a model's labels; see :func:`iter_sentences` for the options.
+def positioned_sentence(sentence: Sentence, labels: Mapping[str, int]) -> Sentence:
+    """A sentence of our phones in a model's labels.
 
     Raises :class:`InputError` for a label that the model lacks.
     """
-    for sentence in iter_sentences(
-        text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause
-    ):
-        words = tuple(
-            replace(word, phones=tuple(_labels(word.phones, labels))) for word in sentence.words
+    words = tuple(
+        replace(word, phones=tuple(_labels(word.phones, labels))) for word in sentence.words
+    )
+    phones = [phone for word in words for phone in word.phones]
+    unknown = sorted({p for p in phones if p not in labels})
+    if unknown:
+        raise InputError(
+            f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
         )
-        phones = [phone for word in words for phone in word.phones]
-        unknown = sorted({p for p in phones if p not in labels})
-        if unknown:
-            raise InputError(
-                f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
-            )
-        yield replace(sentence, phones=phones, words=words)
+    return replace(sentence, phones=phones, words=words)
 
 
 def _labels(phones: Sequence[str], labels: Mapping[str, int]) -> list[str]:

@@ -93,6 +93,10 @@ SONG = Clip("svs", 10, "target", _song)  # as song.txt and song.musicxml
 TEMPO = 132  # beats per minute; one of the tempi of the corpus
 SCRIPTS = {
     "play_stream.py": "plays speech while it is generated, and prints when each chunk arrives",
+    "speak_reply.py": (
+        "speaks a language model's reply while it is written, and says what was heard when the user "
+        "interrupts"
+    ),
     "convert_folder.py": (
         "converts every recording of a folder to another voice, several at a time"
     ),
@@ -177,7 +181,7 @@ def readme() -> str:
         + "\n".join(rows)
         + "\n\nLicences of the sources:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs that use the public API only, each with its own `--help`:\n\n"
+        + "\n\nThree programs that use the public API only, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
