@@ -19,6 +19,7 @@ from uniaudio_engine.errors import InputError
 COMMANDS = {
     "lm": [["lm.py", "--model", "v1"], ["lm.py", "--model", "base"]],
     "first_chunk": [["first_chunk.py"]],
+    "serving": [["serving.py"]],
     "codec": [["codec.py"]],
     "accuracy": [["accuracy.py"]],
     "imported": [

@@ -344,7 +344,7 @@ class Scheduler:
 
         ``alone``: nobody else waits for it to end. Whoever comes meanwhile interrupts its frames.
         """
-        chosen = self._turn = self._chosen()
+        chosen = self._turn = self._chosen(alone)
         self._is_alone = alone
         self._driver = threading.get_ident()
         self._lock.release()
@@ -404,9 +404,9 @@ class Scheduler:
                 self._want(run)
                 self._call_worker()
 
-    def _chosen(self) -> list[Run[Any]]:
+    def _chosen(self, alone: bool = False) -> list[Run[Any]]:
         active = list(self._active)
-        if len(active) == 1:
+        if alone and len(active) <= self.slots:  # one caller's: all together take the least time
             return active
         start = {run: self._latest_start(run) for run in active}
         active.sort(key=start.__getitem__)
@@ -421,7 +421,9 @@ class Scheduler:
         return run.deadline - left * self._turn_seconds
 
     def _run_turn(self, runs: Sequence[Run[Any]], alone: bool) -> None:
-        rows = PREFILL_ROWS_ALONE if len(self._open) <= 1 else PREFILL_ROWS
+        # A prefill is not interrupted: an open stream may ask for its next chunk meanwhile.
+        others = len(self._open) > len(runs)
+        rows = PREFILL_ROWS_ALONE if alone and not others else PREFILL_ROWS
         steps: list[Run[Any]] = []
         for run in runs:
             if run.unit is None:
