@@ -201,7 +201,7 @@ BAD_LINES = {
     "no such file": ({**GOOD, "source": "c.wav"}, "source: no file"),
     "an unknown task": (
         {**GOOD, "task": "opera"},
-        "task: expected restore, which the task files bring, or one of tts",
+        "task: expected restore (from the task files) or one of tts",
     ),
     "no sound": ({k: v for k, v in GOOD.items() if k != "audio"}, "audio is missing"),
     "an unknown split": ({**GOOD, "split": "dev"}, "split: expected one of train, valid, test"),
@@ -221,7 +221,7 @@ def test_without_its_task_file_a_task_is_unknown(folder):
     (folder / "mine.jsonl").write_text(json.dumps(GOOD) + "\n")
     with pytest.raises(CorpusError) as e:
         open_corpus(folder / "mine.jsonl")
-    assert "got 'restore'; a task of your own needs its task file" in str(
+    assert "got 'restore'; a user-defined task needs its task file" in str(
         e.value
     ) and "\n" not in str(e.value)
 

@@ -106,9 +106,8 @@ class Flite:
         """Synthesises ``text``; returns float32 samples [N] at 16 kHz and their segments.
 
         ``f0`` is the mean of the intonation in Hz (``rms`` ignores it). ``stretch`` multiplies
-        durations.
-        ``noise_seed`` makes the samples a function of the arguments alone. Without it flite's
-        excitation depends on the state of libc's ``rand()``.
+        durations. ``noise_seed`` makes the samples a function of the arguments alone. Without it
+        flite's excitation depends on the state of libc's ``rand()``.
         """
         if noise_seed is not None:
             self._srand(noise_seed)

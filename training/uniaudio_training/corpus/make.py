@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(module.main(argv[1:]))
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus",
-        description="The procedural corpus: sound with exact labels for all eleven tasks.",
+        description="Corpora: make the procedural one, convert public ones, derive pairs for tasks.",
         epilog=f"example: {EXAMPLE}",
     )
     sub = parser.add_subparsers(dest="command", required=True)

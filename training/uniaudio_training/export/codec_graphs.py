@@ -305,9 +305,8 @@ class SeanetDecoderStep(nn.Module):
 
     Inputs: ``codes`` int64 [K, 1]; ``position`` int64 [1], the number of frames before it;
     ``length`` int64 [1], the frames of the clip, or UNKNOWN before its last frame; the state, zeros
-    at the start.
-    Output: ``samples`` [H], delayed by ``late`` samples. After the last frame, further calls (with
-    any codes) return the rest.
+    at the start. Output: ``samples`` [H], delayed by ``late`` samples. After the last frame,
+    further calls (with any codes) return the rest.
 
     The padding of a convolution depends on the position in the clip. Each convolution knows the
     delay of its signal, so that indices tell mirrored samples from silence. One that mirrors waits

@@ -146,9 +146,8 @@ class Noise:
     """Maximum share of input frames that are corrupted.
 
     A model trained on correct frames only trusts its own past and ignores a source that contradicts
-    it.
-    Where a sound is aligned with the target (se, tse, sd, a_edit), the source says more than the
-    past.
+    it. Where a sound is aligned with the target (se, tse, sd, a_edit), the source says more than
+    the past.
     """
 
     aligned: float = 0.0  # tasks with a sound aligned with the target

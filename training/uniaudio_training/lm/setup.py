@@ -48,10 +48,9 @@ class LMSettings(RunSettings):
     its shape and vocabulary are used. ``task_files``: user-defined tasks. ``bound``: maximum loss
     increase of an old task, in nats per code. ``captions``: a caption tokenizer. ``corpus``: source
     of the validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
-    processes.
-    ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions, which
-    classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one with
-    all cores.
+    processes. ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions,
+    which classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one
+    with all cores.
     """
 
     lm: Stacks | None = None
@@ -127,8 +126,8 @@ def build_config(
     """Config and layout of a new model.
 
     The vocabulary covers all eleven tasks, whichever are trained, so that more can be trained
-    later.
-    ``captions``: pieces of the caption tokenizer; ``units``: those of the semantic tokenizer.
+    later. ``captions``: pieces of the caption tokenizer; ``units``: those of the semantic
+    tokenizer.
     """
 
     def spans(start: int) -> tuple[Span, ...]:

@@ -163,8 +163,7 @@ class SpectralCodec(nn.Module):
 
         Window s covers [sH - (W - H), sH + H): window 0 starts before sample 0. The overlap-add is
         divided by the sum of the squared windows present, floored at ENVELOPE_FLOOR of its steady
-        value.
-        Only the last W - H samples of a clip have fewer windows.
+        value. Only the last W - H samples of a clip have fewer windows.
         """
         c = self.spectral
         b, _, t = z.shape
