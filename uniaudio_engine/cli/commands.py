@@ -42,6 +42,7 @@ from .examples import examples_command
 from .plot import open_plot, write_plot
 from .requests import in_line, read_requests
 from .say_as import say_as_command, standard_input
+from .serve import serve_command
 
 __all__ = [
     "bench_command",
@@ -52,6 +53,7 @@ __all__ = [
     "quantize_command",
     "run_command",
     "say_as_command",
+    "serve_command",
     "stream_command",
     "task_command",
     "tasks_command",
