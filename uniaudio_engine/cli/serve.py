@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, shown
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 EPILOG = """examples:
   uniaudio serve
@@ -81,14 +86,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
 
 
-def serve_command(args: argparse.Namespace) -> int:
-    """Load the model and serve it until SIGTERM or Ctrl-C."""
+def run_server(args: argparse.Namespace, load_engine: Callable[[], Engine]) -> int:
+    """Check the settings, load the model, and serve it until SIGTERM or Ctrl-C."""
     from ..serving import check_installed
 
     check_installed()
     from ..serving.server import serve
     from ..serving.settings import Settings, read_api_keys
-    from .commands import load_engine
 
     limits = (
         "max_sessions",
@@ -114,7 +118,7 @@ def serve_command(args: argparse.Namespace) -> int:
         wyoming=args.wyoming,
         **given,
     )
-    return serve(load_engine(args), settings)
+    return serve(load_engine(), settings)
 
 
 def _pair(value: str) -> tuple[str, str]:
