@@ -42,13 +42,15 @@ def read_audio(
     what: str = "audio",
     min_seconds: float = 0.0,
     channels: int = 1,
+    max_values: int | None = None,
 ) -> Audio:
     """Any sound file or array at ``sample_rate`` Hz: mono [N], or with ``channels`` above 1 that
     many, [C, N].
 
     A source of as many channels is taken as it is; any other is averaged to mono, which every
     channel then gets. Other rates are resampled, peaks above 1 scaled to 1, and anything after
-    ``max_seconds`` is not even read; ``meta["notes"]`` says so. Raises one :class:`InputError` line
+    ``max_seconds`` is not even read; ``meta["notes"]`` says so. ``max_values`` bounds the memory of
+    a file from elsewhere: samples times channels that may be decoded. Raises one :class:`InputError` line
     for a source that is missing, empty, truncated, no sound, shorter than ``min_seconds``, or holds
     NaN or infinity.
     """
@@ -61,7 +63,7 @@ def read_audio(
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
         source, "read"
     ):
-        x, rate, notes, name = _from_file(source, max_seconds, what)
+        x, rate, notes, name = _from_file(source, max_seconds, what, max_values)
     else:
         raise InputError(
             f"{what}: expected a path, the bytes of a sound file, a file object, or (samples, rate "
@@ -164,7 +166,7 @@ def _from_array(
 
 
 def _from_file(
-    source: Any, max_seconds: float | None, what: str
+    source: Any, max_seconds: float | None, what: str, max_values: int | None
 ) -> tuple[NDArray[np.float32], int, list[str], str]:
     import soundfile
 
@@ -176,7 +178,7 @@ def _from_file(
         try:
             with _quiet(), contextlib.ExitStack() as opened:
                 sounds = [opened.enter_context(soundfile.SoundFile(p)) for p in parts]
-                x, rate, more = _read_sounds(sounds, max_seconds, name)
+                x, rate, more = _read_sounds(sounds, max_seconds, name, max_values)
         except soundfile.SoundFileError as e:
             reason = " ".join(getattr(e, "error_string", str(e)).split()).rstrip(".")
             raise InputError(
@@ -239,7 +241,10 @@ def open_source(source: Any, what: str) -> tuple[BinaryIO, str]:
 
 
 def _read_sounds(
-    sounds: Sequence[soundfile.SoundFile], max_seconds: float | None, name: str
+    sounds: Sequence[soundfile.SoundFile],
+    max_seconds: float | None,
+    name: str,
+    max_values: int | None,
 ) -> tuple[NDArray[np.float32], int, list[str]]:
     """The sounds one after the other, up to ``max_seconds``."""
     first = sounds[0]
@@ -258,6 +263,11 @@ def _read_sounds(
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
     if limit < total:
         notes.append(_cut_note(limit, total, rate))
+    if max_values is not None and limit * first.channels > max_values:
+        raise InputError(
+            f"{name}: expected at most {max_values} samples in all channels, got "
+            f"{limit * first.channels}; send fewer channels or a lower rate"
+        )
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)

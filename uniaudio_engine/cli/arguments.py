@@ -15,6 +15,7 @@ from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
+from .serve import add_arguments as add_serve
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,6 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_stream(add)
     _add_say_as(add)
     _add_run(add)
+    add_serve(
+        _with_model(add("serve", "serve the model over HTTP and WebSockets", "uniaudio serve"))
+    )
     _add_codec(add)
     _add_voices(add)
     _add_bench(add)
