@@ -50,8 +50,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     g.add_argument(
         "--wyoming",
-        metavar="HOST:PORT",
-        help="also speak the Wyoming protocol of Home Assistant there",
+        metavar="[HOST:]PORT",
+        help="also speak the Wyoming protocol of Home Assistant there; it has no keys, and answers "
+        "private networks only",
     )
     g = p.add_argument_group("limits")
     for flag, kind, metavar, help in (

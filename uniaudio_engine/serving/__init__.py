@@ -9,7 +9,7 @@ import importlib.util
 
 from ..errors import InputError
 
-_NEEDED = ("fastapi", "uvicorn", "multipart", "prometheus_client", "websockets")
+_NEEDED = ("fastapi", "uvicorn", "multipart", "prometheus_client", "websockets", "wyoming")
 
 
 def check_installed() -> None:

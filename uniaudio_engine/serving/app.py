@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -15,13 +15,14 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..engine import Engine
 from ..errors import InputError
-from . import speech, tasks
+from . import page, speech, tasks
 from .docs_page import docs_page
 from .errors import ApiError, as_api_error
 from .guard import Guard
 from .service import Service
 from .settings import Settings
 from .websocket import Connection
+from .wyoming import Wyoming
 
 
 def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
@@ -30,10 +31,13 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     Raises :class:`InputError` for settings that do not fit the engine.
     """
     service = Service(engine, settings or Settings())
+    address = service.settings.wyoming
+    wyoming = None if address is None else Wyoming(service, address)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with wyoming.listening() if wyoming else nullcontext():
+            yield
         service.admission.draining = True
         service.close()
 
@@ -45,7 +49,8 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = service
+    app.state.service, app.state.wyoming = service, wyoming
+    app.include_router(page.routes(engine))
     app.include_router(speech.routes(service))
     app.include_router(tasks.routes(service))
     _add_routes(app, service)

@@ -28,7 +28,7 @@ class Settings:
     ``voices``: a folder for uploaded voices; None keeps them in memory.
     ``cors_origins``: web origins other than the server's own that may use it.
     ``model_aliases`` and ``voice_aliases``: further names, for clients whose names are fixed.
-    ``wyoming``: ``HOST:PORT`` of a Wyoming server, or None.
+    ``wyoming``: ``HOST:PORT`` or a port of a Wyoming server, or None.
     """
 
     host: str = "127.0.0.1"

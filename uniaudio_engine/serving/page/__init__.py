@@ -37,7 +37,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 
@@ -65,6 +64,7 @@ def routes(engine: Engine) -> APIRouter:
     """
     router = APIRouter(include_in_schema=False)
     files = _page_files()
+    about: dict[str, str | int]
     about = {"model": engine.config.name, "sample_rate": engine.sample_rate}
 
     @router.get("/")
