@@ -31,6 +31,7 @@ _BLOCK = 1 << 16  # samples per read
 AudioSource = Any
 MIN_RATE, MAX_RATE = 1000, 768000  # Hz
 MAX_CHANNELS = 256
+_UNKNOWN = 1 << 62  # frames; a stream that was saved, such as a FLAC, does not say how many it has
 _SILENT_DB = -50.0  # a channel this far below the loudest one carries no sound
 _CANCELLED = 0.01  # of the loudest channel's power is left by channels that cancel
 
@@ -261,18 +262,21 @@ def _read_sounds(
         notes.append(f"{len(sounds)} sounds in one file, joined")
     total = sum(s.frames for s in sounds)
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
-    if limit < total:
+    if limit < total < _UNKNOWN:
         notes.append(_cut_note(limit, total, rate))
-    if max_values is not None and limit * first.channels > max_values:
-        raise InputError(
-            f"{name}: expected at most {max_values} samples in all channels, got "
-            f"{limit * first.channels}; send fewer channels or a lower rate"
-        )
+    most = limit if max_values is None else max_values // first.channels
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)
         while got < end:  # in blocks: memory is not set aside for what a header claims
             block = sound.read(min(_BLOCK, end - got), dtype="float32", always_2d=True)
+            if not len(block) and sound.frames >= _UNKNOWN:
+                break
+            if got + len(block) > most:
+                raise InputError(
+                    f"{name}: expected at most {max_values} samples in all channels, got more; "
+                    "send a shorter sound, fewer channels or a lower rate"
+                )
             if not len(block):
                 raise InputError(
                     f"{name}: expected {total} samples, got {got}; the file is truncated, copy it "

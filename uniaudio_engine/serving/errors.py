@@ -66,6 +66,10 @@ class ApiError(HTTPException):
         return JSONResponse(self.body(), self.status, headers)
 
 
+class BrokenOff(Exception):
+    """Ends a connection whose response has begun and cannot be completed; it was logged before."""
+
+
 def as_api_error(e: BaseException) -> ApiError:
     """Any exception as an answer; what is not the client's fault is not described to it."""
     if isinstance(e, ApiError):

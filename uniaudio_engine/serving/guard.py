@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, as_api_error
+from .errors import ApiError, BrokenOff, as_api_error
 from .logs import LOGGER, log
 from .service import Service
 from .settings import Settings, is_loopback
@@ -85,18 +85,17 @@ class Guard:
             await send(message)
 
         try:
-            try:
-                self._check(scope)
-                await self._app(scope, self._bounded(scope, receive), sent)
-            except ApiError as e:
-                if status:
-                    raise
-                await e.response()(scope, receive, sent)
+            self._check(scope)
+            await self._app(scope, self._bounded(scope, receive), sent)
+        except BrokenOff:
+            raise
         except Exception as e:
-            fields["broken_off"] = as_api_error(e).code
-            if as_api_error(e).status == 500 and not isinstance(e, OSError):
+            error = as_api_error(e)
+            if error.status == 500:
                 LOGGER.error("failed", exc_info=e, extra={"fields": {"id": identity}})
-            raise _BrokenOff from None
+            if status:
+                raise BrokenOff from None
+            await error.response()(scope, receive, sent)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self._service.metrics.requests.labels(route, str(status)).inc()
@@ -162,10 +161,6 @@ class Guard:
             return message
 
         return bounded
-
-
-class _BrokenOff(Exception):
-    """Makes the server close a connection whose response cannot be completed; logged before."""
 
 
 def check_origin(headers: Mapping[str, str], settings: Settings, has_keys: bool) -> None:

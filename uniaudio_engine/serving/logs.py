@@ -8,8 +8,9 @@ import sys
 from datetime import datetime, timezone
 from typing import Any
 
+from .errors import BrokenOff
+
 LOGGER = logging.getLogger("uniaudio.serve")
-_HIDDEN = ("Uvicorn running", "Started server", "Finished server", "Press CTRL+C")
 
 
 class JsonFormatter(logging.Formatter):
@@ -43,7 +44,10 @@ def set_up_logs(level: int = logging.INFO) -> None:
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level)
-    # The server says itself where it listens and when it stops.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: not str(record.msg).startswith(_HIDDEN)
-    )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says what the server has not said itself."""
+    broken_off = record.exc_info is not None and isinstance(record.exc_info[1], BrokenOff)
+    return record.levelno >= logging.WARNING and not broken_off

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..audio.sound import AudioChunk
 from .encoding import MEDIA_TYPES, Encoder, audio_event, server_sent_event
-from .errors import as_api_error
+from .errors import BrokenOff, as_api_error
 from .service import Job, Service, Sound, public_meta
 
 # For the OpenAPI description.
@@ -70,7 +70,8 @@ class SoundResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as e:
             if begun:
-                raise
+                self._job.log["broken_off"] = as_api_error(e).message
+                raise BrokenOff from None
             await as_api_error(e).response()(scope, receive, send)
 
     def _start(self, sound: Sound) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
             )
         )
         self._service = service
+        logging.getLogger("uvicorn.access").disabled = True  # its lines have query strings
 
     @property
     def port(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from ..audio.sound import AudioChunk, to_pcm16
 from ..errors import InputError, shown
 from .errors import ApiError, as_api_error
 from .guard import Keys, owner_of
-from .logs import log
+from .logs import LOGGER
 from .service import Job, Service, Sound, public_meta
 from .utterance import Utterance
 
@@ -75,7 +74,7 @@ class Connection:
             if isinstance(end, Close):
                 await self._close(end)
             elif isinstance(end, Exception) and not isinstance(end, (WebSocketDisconnect, OSError)):
-                log("websocket failed", logging.ERROR, error=type(end).__name__)
+                LOGGER.error("failed", exc_info=end)
                 await self._close(Close(1011, "internal error"))
 
     async def _close(self, close: Close) -> None:
