@@ -32,6 +32,7 @@ from wyoming.tts import (
 from .. import __version__
 from ..audio.sound import to_pcm16
 from ..errors import InputError, shown
+from .connections import StallWatch
 from .errors import ApiError, as_api_error
 from .live_text import LiveText
 from .logs import log
@@ -82,7 +83,8 @@ class Wyoming:
     async def listening(self) -> AsyncIterator[None]:
         """Serve while in the block; ``port`` is then the one that it listens on."""
         try:
-            server = await asyncio.start_server(self._serve, self.host, self.port, limit=_MAX_LINE)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(self._protocol, self.host, self.port)
         except OSError as e:
             raise InputError(
                 f"wyoming: cannot listen on {self.host}:{self.port}: {e.strerror}"
@@ -98,6 +100,10 @@ class Wyoming:
             for task in self._connections:
                 task.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _protocol(self) -> asyncio.Protocol:
+        reader = asyncio.StreamReader(limit=_MAX_LINE)
+        return _Watched(reader, self._serve, self._service)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer, settings = writer.get_extra_info("peername"), self._service.settings
@@ -116,6 +122,34 @@ class Wyoming:
             writer.close()
 
 
+class _Watched(asyncio.StreamReaderProtocol):
+    """asyncio's streams, with a limit to what a client may keep waiting."""
+
+    def __init__(self, reader: asyncio.StreamReader, serve: Any, service: Service) -> None:
+        super().__init__(reader, serve)
+        self._service = service
+        self._watch: StallWatch | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch = StallWatch(transport, self._service.settings, self._service.metrics)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._watch is not None:
+            self._watch.full(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._watch is not None:
+            self._watch.full(False)
+
+
 class _Connection:
     """One client: a reader, which notices at once when it leaves, and a speaker."""
 
@@ -127,8 +161,6 @@ class _Connection:
         self._more = asyncio.Event()
         self._sending = asyncio.Lock()
         self._open: LiveText | None = None  # takes the text that comes in pieces
-        high = service.settings.send_buffer
-        writer.transport.set_write_buffer_limits(high=high, low=high // 2)
 
     async def run(self) -> None:
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._speak_all())]
@@ -256,22 +288,8 @@ class _Connection:
             pass  # the client was faster
 
     async def _send(self, event: Eventable) -> None:
-        """Raises :class:`ConnectionError` once the client takes nothing for ``stall_seconds``."""
-        settings, transport = self._service.settings, self._writer.transport
         async with self._sending:
-            sending = asyncio.ensure_future(async_write_event(event.event(), self._writer))
-            left = None
-            try:
-                while not (await asyncio.wait({sending}, timeout=settings.stall_seconds))[0]:
-                    waiting = transport.get_write_buffer_size()
-                    if left is not None and waiting >= left:
-                        self._service.metrics.cut.labels("stalled").inc()
-                        transport.abort()
-                        raise ConnectionAbortedError("the client takes nothing")
-                    left = waiting
-                sending.result()
-            finally:
-                sending.cancel()
+            await async_write_event(event.event(), self._writer)
 
 
 _HANDLERS: dict[str, Callable[[_Connection, Event], Any]] = {
