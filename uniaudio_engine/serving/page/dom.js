@@ -42,7 +42,7 @@ export function field(label, control, help = '') {
 
 /** A file picker that looks and works like any other button. */
 export function fileButton(label, accept, chosen) {
-  const input = h('input', { type: 'file', accept, hidden: true, 'aria-label': label });
+  const input = h('input', { type: 'file', accept, hidden: true, 'aria-label': `${label}: file` });
   input.addEventListener('change', () => {
     if (input.files.length) chosen(input.files[0]);
     input.value = ''; // the same file can be chosen again

@@ -9,6 +9,17 @@ import { VoiceInput } from './voice_input.js';
 
 const MARKUPS = ['auto', 'plain', 'markdown', 'ssml'];
 const TITLES = { text: 'Text', prompt: 'Voice', source: 'Source', instruction: 'Instruction' };
+const SOUND_MISSING = 'choose a file, record one, or use the example';
+const MISSING = {
+  audio: SOUND_MISSING,
+  context: SOUND_MISSING,
+  units: SOUND_MISSING,
+  voice: 'choose one of the list, a file or a recording',
+  text: 'write what is to be spoken',
+  caption: 'write what it is to be',
+  score: 'write notes, or choose a file',
+  span: 'drag across the waveform, or type where it begins and ends',
+};
 const title = (spec) => TITLES[spec.name] ?? readable(spec.name);
 
 export class Form {
@@ -36,7 +47,7 @@ export class Form {
       else if (value) inputs[spec.name] = value;
       else if (spec.required) {
         control.focus?.();
-        throw new Error(`${title(spec)} is missing: ${spec.help}.`);
+        throw new Error(`${title(spec)} is missing: ${MISSING[spec.modality] ?? spec.help}.`);
       }
     }
     return { task: this.task.name, inputs, options: this.options.values };
@@ -97,7 +108,7 @@ export class Form {
     control.addEventListener('keydown', (event) => {
       if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) this.services.submit();
     });
-    const element = field(title(spec), control, spec.modality === 'text' ? '' : sentence(spec.help));
+    const element = field(title(spec), control, spec.modality === 'text' ? '' : `${sentence(spec.help)}.`);
     if (examples.length > 1) {
       const choose = (text) => {
         control.value = text;
@@ -187,7 +198,7 @@ export class Form {
       clear.hidden = !file;
     };
     use(null);
-    const choose = fileButton('Choose a file', '.txt,.mid,.midi,.kar,.xml,.musicxml,.mxl', use);
+    const choose = fileButton('Open file', '.txt,.mid,.midi,.kar,.xml,.musicxml,.mxl', use);
     element.append(h('div', { class: 'row' }, choose, name, clear));
     this.controls.set(spec.name, {
       get value() {

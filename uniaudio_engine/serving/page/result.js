@@ -22,6 +22,7 @@ export class Result {
       spectrogram: true,
       onseek: (at) => this.#seek(at),
     });
+    this.hint = h('p', { class: 'hint' }, 'The sound is drawn here while it is being made.');
     this.transcript = new Transcript((at) => this.#seek(at));
     this.position = h('input', {
       type: 'range', min: '0', max: '0', step: '0.01', value: '0', disabled: true,
@@ -44,7 +45,7 @@ export class Result {
     this.element = h(
       'section', { class: 'card result', 'aria-labelledby': 'result-title' },
       h('div', { class: 'result-head' }, h('h2', { id: 'result-title' }, 'Result'), this.seedButton),
-      this.view.element,
+      h('div', { class: 'stage' }, this.view.element, this.hint),
       h('div', { class: 'transport' }, this.play, this.position, this.clock),
       this.transcript.element,
       h('dl', { class: 'metrics' }, ...metrics),
@@ -60,7 +61,7 @@ export class Result {
     this.view.reset(rate);
     this.transcript.reset(text);
     for (const metric of Object.values(this.metrics)) metric.textContent = '–';
-    this.seedButton.hidden = true;
+    this.seedButton.hidden = this.hint.hidden = true;
     this.position.max = 0;
     for (const control of [this.play, this.position, this.download]) control.disabled = true;
     this.link.disabled = false;

@@ -52,10 +52,10 @@ export class SoundInput {
   }
 
   #buildButtons() {
-    this.choose = fileButton('Choose a file', 'audio/*,.flac,.ogg,.aiff', (f) => this.#file(f));
+    this.choose = fileButton('Open file', 'audio/*,.flac,.ogg,.aiff', (f) => this.#file(f));
     this.record = button('Record', 'microphone', () => this.#toggleRecording(), { class: 'record' });
     this.useExample = this.example
-      ? button('Use the example', 'example', () => this.loadExample(), { class: 'quiet' })
+      ? button('Example', 'example', () => this.loadExample())
       : null;
     this.play = button('Play', 'play', () => this.player?.toggle(), { class: 'round' });
     this.clear = button('Remove', 'close', () => this.reset(), { class: 'round quiet' });

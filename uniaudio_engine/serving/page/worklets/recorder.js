@@ -19,7 +19,8 @@ class Recorder extends AudioWorkletProcessor {
   }
 
   process([channels]) {
-    if (channels.length) {
+    // A connected node is asked for more even after it said that it has ended.
+    if (this.running && channels.length) {
       for (let i = 0; i < channels[0].length; i++) {
         let sum = 0;
         for (const channel of channels) sum += channel[i];
