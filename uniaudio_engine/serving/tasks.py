@@ -77,8 +77,8 @@ async def _answer(service: Service, job: Job, request: Request) -> Response:
 
     async def work() -> None:
         async with service.admission.slot():
-            values = await service.bridge.run(service.reader.read, job.task, job.given, job.owner)
-            answer = await service.bridge.run(service.engine.understand, job.task.name, **values)
+            values = await service.in_thread(service.reader.read, job.task, job.given, job.owner)
+            answer = await service.in_thread(service.engine.understand, job.task.name, **values)
             answers.append(
                 {
                     "tokens": list(answer.tokens),
