@@ -37,12 +37,21 @@ uint64_t checksum(const char* data, size_t size) {
 LmSession::LmSession(std::shared_ptr<const MultiScaleLm> lm, int64_t max_frames)
     : SessionState(lm->config(), max_frames), lm_(std::move(lm)) {
   const LmConfig& c = lm_->config();
-  cache_ = KvCache(c.global, capacity_, lm_->kv_dtype());
+  cache_ = KvCache(c.global, 0, lm_->kv_dtype());
   history_.allocate(size_t(capacity_ * c.num_codebooks));
   last_.allocate(size_t(c.global.width));
-  scratch_.reserve(*lm_, std::min(kPrefillRows, capacity_), 1, capacity_);
   sampling_.reserve(c.vocab_size);
   lm_->embed_start(last_.data());
+}
+
+int64_t LmSession::held_frames(int64_t frames, int64_t capacity) {
+  return std::min(capacity, round_up(frames + frames / 4 + 96, 16));
+}
+
+void LmSession::make_room(int64_t count) {
+  const int64_t frames = count_ + count;
+  if (frames > cache_.capacity()) cache_.grow(held_frames(frames, capacity_));
+  if (unconditional_) unconditional_->make_room(count);
 }
 
 void LmSession::append(const int32_t* frame) {
@@ -73,22 +82,28 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* out) {
     lm_->embed_continuous(in, out);
   });
-  const int64_t chunk = std::min(kPrefillRows, capacity_);
-  const ThreadPool::Stretch stretch(lm_->pool());
-  for (int64_t begin = 0; begin < count; begin += chunk) {
-    const int64_t n = std::min(chunk, count - begin);
-    for (int64_t i = 0; i < n; ++i) {
-      float* x = scratch_.x.data() + i * d;
-      std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
-      if (aligned) lm_->add_aligned(aligned + (begin + i) * c.aligned_slots, x);
-      scratch_.rows[size_t(i)] = {&cache_, count_ + begin + i};
-      if (const float* const row = replaced.row(begin + i)) {
-        std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
-      } else {
-        embed_last(frames + (begin + i) * k);
+  make_room(count);
+  {  // the unconditional session below borrows the same scratch
+    const ScratchPool::Loan loan(lm_->scratch());
+    LmScratch& scratch = *loan;
+    const int64_t chunk = std::min(kPrefillRows, count);
+    scratch.reserve(*lm_, chunk, 1, capacity_);
+    const ThreadPool::Stretch stretch(lm_->pool());
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+      const int64_t n = std::min(chunk, count - begin);
+      for (int64_t i = 0; i < n; ++i) {
+        float* x = scratch.x.data() + i * d;
+        std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
+        if (aligned) lm_->add_aligned(aligned + (begin + i) * c.aligned_slots, x);
+        scratch.rows[size_t(i)] = {&cache_, count_ + begin + i};
+        if (const float* const row = replaced.row(begin + i)) {
+          std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
+        } else {
+          embed_last(frames + (begin + i) * k);
+        }
       }
+      lm_->global_pass(scratch, n, true);
     }
-    lm_->global_pass(scratch_, n, true);
   }
   if (count > 0)
     std::memcpy(history_.data() + count_ * k, frames, size_t(count * k) * sizeof(int32_t));
@@ -111,9 +126,7 @@ int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const
 class LmSession::FrameLoop {
  public:
   explicit FrameLoop(std::vector<Job>& jobs)
-      : lm_(jobs[0].session->lm()),
-        c_(lm_.config()),
-        scratch_(jobs[0].session->scratch_) {  // one session's scratch serves all
+      : lm_(jobs[0].session->lm()), c_(lm_.config()), loan_(lm_.scratch()), scratch_(*loan_) {
     size_t rows = jobs.size(), ranges = 0;
     int64_t longest = 0;
     samplers_.reserve(jobs.size());
@@ -130,9 +143,7 @@ class LmSession::FrameLoop {
       ranges += most;
       job.made = 0;
     }
-    scratch_.reserve(lm_,
-                     std::max(int64_t(rows), std::min(kPrefillRows, jobs[0].session->capacity_)),
-                     int64_t(rows), longest);
+    scratch_.reserve(lm_, int64_t(rows), int64_t(rows), longest);
     codes_.resize(jobs.size() * size_t(c_.num_codebooks));
     which_.resize(rows);
     previous_.resize(rows);
@@ -289,6 +300,7 @@ class LmSession::FrameLoop {
 
   const MultiScaleLm& lm_;
   const LmConfig& c_;
+  const ScratchPool::Loan loan_;
   LmScratch& scratch_;
   std::vector<Sampler> samplers_;
   std::vector<Stream> streams_;            // sessions still generating
@@ -302,6 +314,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
   if (jobs.empty()) return;
   const MultiScaleLm& lm = jobs[0].session->lm();
   const std::vector<Use> uses = begin_generate(jobs, lm.config(), count);
+  for (const Job& job : jobs) job.session->make_room(count);
   FrameLoop loop(jobs);
   const ThreadPool::Stretch stretch(lm.pool());
   auto polled = std::chrono::steady_clock::now();
@@ -325,6 +338,7 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   const Use use(*this);
   auto s = std::make_unique<LmSession>(lm_, capacity_);
   s->copy_counts(*this);
+  s->cache_.grow(held_frames(count_, capacity_));
   s->cache_.copy_from(cache_, count_);
   std::memcpy(s->history_.data(), history_.data(),
               size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
@@ -401,6 +415,7 @@ void LmSession::restore(const std::string& bytes) {
   }
   if (history) std::memcpy(history_.data(), ids.data(), history);
   std::memcpy(last_.data(), embedding.data(), last);
+  cache_.grow(held_frames(h.count, capacity_));
   cache_.unpack(h.count, packed);
   clear();
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset,

@@ -1,6 +1,6 @@
-// One sequence of an LM: known frames in, generated frames out. A session owns its KV cache,
-// history and scratch. They are allocated when the session is made; its frame loop allocates
-// nothing.
+// One sequence of an LM: known frames in, generated frames out. A session owns its KV cache, which
+// grows with its frames, and its history. Calls allocate before they begin; the frame loop
+// allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,9 @@ class LmSession final : public SessionState {
   // session, one that is guided itself, or a scale outside 0 .. 100.
   void set_guidance(const LmSession& unconditional, double scale);
 
+  // Frames that the cache of a session with this many frames has room for.
+  static int64_t held_frames(int64_t frames, int64_t capacity);
+
   void reset();  // to no frames and no guidance, same capacity
   std::unique_ptr<LmSession> fork() const;
   std::string save() const;  // std::invalid_argument where it is guided
@@ -66,12 +69,12 @@ class LmSession final : public SessionState {
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
   void append(const int32_t* frame);  // a generated one
+  void make_room(int64_t count);      // in the caches, for `count` more frames
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;
   Buffer<int32_t> history_;  // [capacity, K]
   Buffer<float> last_;       // embedding of the last known frame, the next step's input
-  LmScratch scratch_;
   Sampler::Scratch sampling_;
   std::unique_ptr<LmSession> unconditional_;  // under guidance
 };

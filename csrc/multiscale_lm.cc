@@ -102,6 +102,22 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
+ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool) {
+  const std::lock_guard lock(pool_.mutex_);
+  if (pool_.free_.empty()) {
+    scratch_ = std::make_unique<LmScratch>();
+    pool_.free_.reserve(++pool_.made_);  // so that giving it back allocates nothing
+  } else {
+    scratch_ = std::move(pool_.free_.back());
+    pool_.free_.pop_back();
+  }
+}
+
+ScratchPool::Loan::~Loan() {
+  const std::lock_guard lock(pool_.mutex_);
+  pool_.free_.push_back(std::move(scratch_));
+}
+
 MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads,
                            KvDType kv_dtype)
     : config_(c),

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,7 @@ struct LmDTypes {
   std::string name() const;  // the shortest text that parses to this
 };
 
-// A pass's working memory; owned by a session, reserved outside the frame loop.
+// A pass's working memory, reserved outside the frame loop.
 struct LmScratch {
   TransformerScratch global, local;
   LinearScratch linear;
@@ -52,6 +53,29 @@ struct LmScratch {
   void reserve(const MultiScaleLm& lm, int64_t rows, int64_t local_rows, int64_t capacity);
 };
 
+// Working memory for the calls in progress. It is lent for one call and kept for the next, so that
+// there is as much of it as there are calls at the same time, not sessions.
+class ScratchPool {
+ public:
+  class Loan {
+   public:
+    explicit Loan(ScratchPool& pool);
+    ~Loan();
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+    LmScratch& operator*() const { return *scratch_; }
+
+   private:
+    ScratchPool& pool_;
+    std::unique_ptr<LmScratch> scratch_;
+  };
+
+ private:
+  std::mutex mutex_;
+  size_t made_ = 0;
+  std::vector<std::unique_ptr<LmScratch>> free_;
+};
+
 class MultiScaleLm {
  public:
   // std::invalid_argument on weights that do not fit the config.
@@ -63,6 +87,7 @@ class MultiScaleLm {
   // of the global stack's caches; the local stack's are short and stay float32
   KvDType kv_dtype() const { return kv_dtype_; }
   ThreadPool& pool() const { return *pool_; }
+  ScratchPool& scratch() const { return *scratch_; }
   const Transformer& global() const { return global_; }
   const Transformer& local() const { return local_; }
   // of config, dtypes and weights: identifies the model of a saved session
@@ -102,6 +127,7 @@ class MultiScaleLm {
   KvDType kv_dtype_;
   uint64_t fingerprint_ = 0;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ScratchPool> scratch_ = std::make_unique<ScratchPool>();
   Transformer global_, local_;
   int64_t embed_width_;
   Buffer<float> global_embed_, local_embed_, aligned_;

@@ -47,6 +47,13 @@ KvCache::KvCache(const StackConfig& c, int64_t capacity, KvDType dtype)
   value_scale_.allocate(heads() * size_.scales / sizeof(float));
 }
 
+void KvCache::grow(int64_t length) {
+  if (length <= capacity_) return;
+  KvCache larger(config_, length, dtype_);
+  larger.copy_from(*this, capacity_);
+  *this = std::move(larger);
+}
+
 KvCache::Head KvCache::head(int layer, int head) {
   const size_t i = size_t(layer) * size_t(config_.kv_heads) + size_t(head),
                scales = i * size_.scales / sizeof(float);

@@ -15,7 +15,7 @@ const char* kv_dtype_name(KvDType dtype);
 // std::invalid_argument unless "float32", "bfloat16" or "int8"
 KvDType parse_kv_dtype(const char* name);
 
-// Keys and values of one sequence for every layer, allocated once.  Layouts: kernel_table.h.
+// Keys and values of one sequence for every layer.  Layouts: kernel_table.h.
 class KvCache {
  public:
   // Where one key head's keys and values are; scales are null but for int8.
@@ -29,6 +29,8 @@ class KvCache {
 
   int64_t capacity() const { return capacity_; }
   KvDType dtype() const { return dtype_; }
+  // Room for `length` positions; those that are there stay. Allocates where there is less.
+  void grow(int64_t length);
   Head head(int layer, int head);
 
   static size_t bytes(const StackConfig& config, int64_t capacity,

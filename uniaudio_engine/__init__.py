@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .audio import Audio, AudioChunk, EncodedAudio, Voice, read_audio
     from .backends.token_lm import Sampling
     from .engine import Engine
-    from .errors import InputError
+    from .errors import Busy, InputError
     from .request.batch import Answer
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "Answer",
     "Audio",
     "AudioChunk",
+    "Busy",
     "EncodedAudio",
     "Engine",
     "InputError",
@@ -32,6 +33,7 @@ _HOME = {
     "Answer": "request.batch",
     "Audio": "audio",
     "AudioChunk": "audio",
+    "Busy": "errors",
     "read_audio": "audio",
     "EncodedAudio": "audio",
     "Engine": "engine",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from .backends.protocols import Codec
 from .backends.token_lm import TokenLM
 from .errors import InputError, shown
 from .model import Model
+from .request.astream import MAX_AHEAD_SECONDS, AsyncAudioStream
 from .request.batch import Answer, generate_together, run_tokens
 from .request.plan import Plan, make_plan
+from .request.scheduler import Scheduler
 from .request.sequence import Layout
-from .request.stream import AudioStream, collect
+from .request.stream import AudioStream, ChunkSizes, collect
 from .request.tasks import Task
 from .storage.config import ModelConfig
 from .tokenizers.semantic import SemanticEncoder, SemanticStream
@@ -41,6 +44,7 @@ class Engine(Verbs):
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.scheduler = Scheduler(model)
 
     @classmethod
     def from_pretrained(
@@ -200,7 +204,35 @@ class Engine(Verbs):
         """
         begin = time.perf_counter()
         plan = self._audio_plan(task, voice=voice, **inputs)
-        return AudioStream(self.model, plan, chunk_frames, time.perf_counter() - begin)
+        return AudioStream(self.scheduler, plan, chunk_frames, time.perf_counter() - begin)
+
+    def astream(
+        self,
+        task: str,
+        *,
+        chunk_frames: Sequence[int] | None = None,
+        max_ahead_seconds: float = MAX_AHEAD_SECONDS,
+        voice: Any = None,
+        **inputs: Any,
+    ) -> AsyncAudioStream:
+        """:meth:`stream` for asyncio: ``async for`` over the result for :class:`AudioChunk`.
+
+            async with engine.astream("tts", text="Hello.") as stream:
+                async for chunk in stream:
+                    await play(chunk.samples)
+
+        Streams of any number of event loops are stepped together, without a thread for each.
+        Inputs are checked on entering the block, or with the first chunk, in a thread of the
+        loop's executor. Cancelling the task that iterates frees the session.
+
+        ``max_ahead_seconds``: chunks are made in advance while fewer seconds of sound than this
+        wait to be taken; 0 makes each when it is asked for.
+
+        Raises :class:`InputError` there for bad inputs, and here for bad options of the stream.
+        """
+        sizes = ChunkSizes(chunk_frames)
+        plan = partial(self._audio_plan, task, voice=voice, **inputs)
+        return AsyncAudioStream(self.scheduler, plan, sizes, max_ahead_seconds)
 
     def generate(self, task: str, **inputs: Any) -> Audio:
         """Do a task in one call: :meth:`stream`, concatenated.
@@ -221,13 +253,13 @@ class Engine(Verbs):
 
     def run_plans(self, plans: Sequence[Plan]) -> list[Audio]:
         """Run what :meth:`plan` returned, stepped together."""
-        return generate_together(self.model, plans)
+        return generate_together(self.scheduler, plans)
 
     def understand(self, task: str, **inputs: Any) -> Answer:
         """Do a task whose answer is not sound, such as ``asr`` or ``sv`` of an imported model."""
         if self.task(task).target == "audio":
             raise InputError(f"{task} makes sound; ask for it with generate or stream")
-        return run_tokens(self.model, self.plan(task, **inputs))
+        return run_tokens(self.scheduler, self.plan(task, **inputs))
 
     def _audio_plan(self, task: str, **inputs: Any) -> Plan:
         if self.task(task).target != "audio":

@@ -1,4 +1,4 @@
-"""The error for anything a caller can correct: what was expected, what came, what to do."""
+"""The errors that a caller can act on: inputs to correct, and work to ask for again later."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ class InputError(ValueError):
 
     The message is one line. Nothing has been changed or written.
     """
+
+
+class Busy(RuntimeError):
+    """There is no room for another session now.
+
+    Nothing has begun. ``retry_after``: seconds after which one is likely to have ended.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -20,6 +20,7 @@ from .backends.token_lm import TokenLM
 from .errors import InputError, first_few, shown
 from .request.sequence import Layout, Prefix
 from .request.tasks import Task
+from .request.work import Prefill
 from .storage.config import ModelConfig
 from .text import PAUSE, Sentence, iter_sentences
 from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
@@ -28,7 +29,7 @@ from .tokenizers.captions import CaptionTokenizer
 from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
 from .tokenizers.semantic import SemanticEncoder
 
-_CACHED_PREFIXES = 4  # voices whose KV prefix is kept
+CACHED_PREFIXES = 4  # voices whose KV prefix is kept
 # Phone and duration tokens per second of fast speech. They share the KV cache with the frames.
 _TEXT_RATE = 30
 
@@ -73,7 +74,7 @@ class Model:
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": self.folder.phones} | self.folder.labels
         self._label_ids: dict[str, dict[str, int]] = {}
-        self._prefixes: OrderedDict[bytes, Session] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, Prefill] = OrderedDict()
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
@@ -153,22 +154,34 @@ class Model:
             )
         return self._semantic
 
-    def fork_prefix(self, shared: Prefix) -> Session:
-        """A new session with ``shared`` [T, K] prefilled.
+    def prefix(self, shared: Prefix) -> Prefill:
+        """The work of reading ``shared`` [T, K] into a session that others are forked from.
 
-        The prefill runs once for each of the last few prefixes; sessions are forks of it.
+        It is over where that was done; the last few prefixes are kept.
         """
         key = shared.key()
         with self._lock:
-            base = self._prefixes.get(key)
-            if base is None:
-                base = self.lm.session(self.capacity)
-                base.prefill(shared.frames, None, shared.continuous or None)
-                self._prefixes[key] = base
-                if len(self._prefixes) > _CACHED_PREFIXES:
+            prefill = self._prefixes.get(key)
+            if prefill is None:
+                session = self.lm.session(self.capacity)
+                prefill = Prefill(session, shared.frames, None, shared.continuous or None)
+                self._prefixes[key] = prefill
+                if len(self._prefixes) > CACHED_PREFIXES:
                     self._prefixes.popitem(last=False)
             self._prefixes.move_to_end(key)
-            return base.fork()
+            return prefill
+
+    def fork_prefix(self, shared: Prefix) -> Session:
+        """A new session with ``shared`` [T, K] prefilled; see :meth:`prefix`."""
+        prefill = self.prefix(shared)
+        prefill.advance()
+        with prefill.lock:
+            return prefill.session.fork()
+
+    def after_fork(self) -> None:
+        """Make a copy in a forked process usable: other threads' work on it stopped midway."""
+        self._lock = threading.Lock()
+        self._prefixes.clear()
 
     # Vocabulary and text
 

@@ -125,7 +125,8 @@ class LMSession(SessionRules):
         self._log[self.frames : end] = frames
         self._aligned[self.frames : end] = -1 if aligned is None else aligned
         self.frames = end
-        self.heard = (self.heard * 31 + int(frames.sum())) % 997
+        for frame in frames:  # one by one: it does not depend on how a prefill is cut
+            self.heard = (self.heard * 41 + int(frame.sum())) % 997
 
     def prefill(self, frames: np.ndarray, aligned: Any = None, continuous: Any = None) -> None:
         assert frames.dtype == np.int32 and (aligned is None or aligned.dtype == np.int32)

@@ -99,7 +99,7 @@ def test_seeds(engine: Engine) -> None:
 def test_sentences_of_one_text_differ(engine: Engine) -> None:
     codes = codes_of(engine, phones="pau hh\npau hh", seed=4)
     plan = engine.plan("tts", phones="pau hh", seed=4)
-    first = run_together(engine.model, [plan])[0][0][1][0]
+    first = run_together(engine.scheduler, [plan])[0][0][1][0]
     assert np.array_equal(codes[: len(first)], engine.layout.frames_to_codes(first))
     assert not np.array_equal(codes[len(first) : 2 * len(first)], codes[: len(first)])
 
@@ -158,14 +158,22 @@ def test_cancel_before_the_start(engine: Engine) -> None:
     assert list(stream) == []
 
 
-def test_closing_frees_the_sessions(engine: Engine) -> None:
+def test_closing_frees_the_sessions(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Any]] = []
+    original = Model.fork_prefix
+
+    def seen(self: Model, shared: seq.Ids) -> Any:
+        session = original(self, shared)
+        made.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(Model, "fork_prefix", seen)
     with engine.stream("tts", text=TEXT, seed=1) as stream:
         next(stream)
-        session = weakref.ref(stream._session)
+        assert made[-1]() is not None
     assert next(stream, None) is None
-    stream._session = None
     gc.collect()
-    assert session() is None
+    assert made[-1]() is None
 
 
 def test_several_threads(engine: Engine) -> None:

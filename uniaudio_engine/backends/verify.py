@@ -191,6 +191,7 @@ def _native(
 ) -> Iterator[Row]:
     from ..model import Model
     from ..request.plan import make_plan
+    from ..request.scheduler import Scheduler
     from ..request.stream import AudioStream, collect
 
     native = Model.load(folder, dtype="float32", threads=threads)
@@ -249,7 +250,7 @@ def _native(
     for task, inputs in requests:
         progress(f"{task}: native backend")
         a, b = (
-            collect(AudioStream(m, make_plan(m, task, {**inputs, "seed": 7})))
+            collect(AudioStream(Scheduler(m), make_plan(m, task, {**inputs, "seed": 7})))
             for m in (native, graphs)
         )
         yield _audio(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,11 @@ from ..audio.sound import Audio
 from ..model import Model
 from .decoding import Decoding
 from .plan import Piece, Plan
+from .scheduler import Run, Scheduler
 from .sequence import Ids
-from .steps import Step, Steps, piece_steps
+from .steps import piece_work, run_work
 from .stream import ChunkSizes
-
-# Sessions that are stepped together. Beyond about eight, arithmetic is the limit, not memory.
-BATCH = 8
-# Frames between checks for sessions that have ended and others that may begin.
-_FRAMES_TOGETHER = 50
+from .work import Prefill, Work
 
 
 @dataclass(frozen=True)
@@ -42,58 +40,53 @@ class Answer:
 
 Made = list[tuple[Piece, list[Ids]]]  # the pieces of a plan, and the target frames [n, K] of each
 
+# Frames after which a piece's place among the others is decided again.
+_FRAMES = 50
 
-def run_together(model: Model, plans: Sequence[Plan], batch: int = BATCH) -> list[Made]:
-    """Run all pieces of all plans, up to ``batch`` sessions at a time.
+
+def run_together(scheduler: Scheduler, plans: Sequence[Plan]) -> list[Made]:
+    """Run all pieces of all plans, as many at a time as the scheduler steps together.
 
     Returns for each plan its pieces with their target frames. Tokens are identical to running each
     plan alone.
     """
-    pieces = [
-        (i, j, plan, piece) for i, plan in enumerate(plans) for j, piece in enumerate(plan.pieces)
-    ]
-    waiting = [(i, j, piece_steps(model, plan, piece)) for i, j, plan, piece in reversed(pieces)]
-    made: dict[tuple[int, int], list[Ids]] = {}
-    active: list[tuple[int, int, Steps, Step]] = []
-
-    def advance(i: int, j: int, steps: Steps, reply: Ids | None) -> None:
-        try:
-            step = next(steps) if reply is None else steps.send(reply)
-        except StopIteration:
-            return
-        active.append((i, j, steps, step))
-
-    while waiting or active:
-        while waiting and len(active) < batch:
-            advance(*waiting.pop(), None)
-        # a session that ends sooner waits for the others
-        n = min(_FRAMES_TOGETHER, *(step.n - step.done for *_, step in active))
-        frames_of_all = model.lm.generate_batch(
-            [s.session for *_, s in active],
-            n,
-            [s.sampling for *_, s in active],
-            [s.rows(n) for *_, s in active],
-        )
-        running, active = active, []
-        for (i, j, steps, step), frames in zip(running, frames_of_all, strict=True):
-            step.add(frames)
-            if not step.over:
-                active.append((i, j, steps, step))
-                continue
-            if step.is_target:
-                made.setdefault((i, j), []).append(step.result())
-            advance(i, j, steps, step.result())
-    results: list[Made] = [[] for _ in plans]
-    for i, j, _, piece in pieces:
-        results[i].append((piece, made[i, j]))
-    return results
+    made: list[Made] = [[(piece, []) for piece in plan.pieces] for plan in plans]
+    waiting = deque(
+        (plan, piece, frames)
+        for plan, pieces in zip(plans, made, strict=True)
+        for piece, frames in pieces
+    )
+    runs: list[Run[None]] = []
+    while waiting or runs:
+        while waiting and len(runs) < scheduler.slots:
+            runs.append(Run(_piece_run(scheduler.model, *waiting.popleft())))
+        scheduler.wait(runs)
+        for run in [run for run in runs if run.over]:
+            scheduler.take(run)
+            runs.remove(run)
+    return made
 
 
-def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
+def _piece_run(
+    model: Model, plan: Plan, piece: Piece, frames: list[Ids]
+) -> Generator[Work, None, None]:
+    """The work of one piece; its target frames are appended to ``frames``."""
+    for unit in run_work(piece_work(model, plan, piece)):
+        if isinstance(unit, Prefill) or not unit.is_target:
+            yield unit
+            continue
+        while not unit.over:
+            unit.until = min(unit.done + _FRAMES, unit.n)
+            yield unit
+            unit.take()
+        frames.append(unit.result())
+
+
+def generate_together(scheduler: Scheduler, plans: Sequence[Plan]) -> list[Audio]:
     """The sounds of several plans, run together."""
-    begin = time.perf_counter()
+    begin, model = time.perf_counter(), scheduler.model
     results = []
-    for plan, pieces in zip(plans, run_together(model, plans), strict=True):
+    for plan, pieces in zip(plans, run_together(scheduler, plans), strict=True):
         samples = decode_frames(model, plan, pieces)
         meta = plan.describe(model)
         words = plan.word_times(model.frame_rate)
@@ -110,10 +103,10 @@ def generate_together(model: Model, plans: Sequence[Plan]) -> list[Audio]:
     return results
 
 
-def run_tokens(model: Model, plan: Plan) -> Answer:
+def run_tokens(scheduler: Scheduler, plan: Plan) -> Answer:
     """The answer of a plan whose target is not sound."""
-    target = plan.task.target
-    (pieces,) = run_together(model, [plan])
+    model, target = scheduler.model, plan.task.target
+    (pieces,) = run_together(scheduler, [plan])
     frames = np.concatenate([f for _, parts in pieces for f in parts])
     start = model.layout.vocabulary.span(target).start
     tokens = tuple(int(t) - start for t in frames[:, 0])

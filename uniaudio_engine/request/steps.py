@@ -1,16 +1,11 @@
-"""What a piece of a plan asks of the language model, one generation at a time.
+"""What a piece of a plan asks of the language model, one unit of work at a time.
 
-A stream runs the steps of one piece after another (``stream.py``); a batch runs the steps of
-several pieces together (``batch.py``).
+The scheduler runs the work of several pieces together (``scheduler.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..backends.protocols import Session
 from ..errors import InputError
@@ -19,93 +14,80 @@ from .plan import Piece, Plan, split_phones
 from .sampling import audio_sampling, duration_sampling, target_sampling
 from .sequence import Ids, scale_durations, token_durations
 from .sequence_builder import Guided
+from .work import Prefill, Step, Work
 
-if TYPE_CHECKING:
-    from .._C import Sampling
-
-
-@dataclass
-class Step:
-    """Generate up to ``n`` frames in ``session``; fewer where the model ends them.
-
-    ``aligned`` [n, S]: the aligned rows of these frames. ``is_target``: the frames are what was
-    asked for; otherwise they are durations.
-    """
-
-    session: Session
-    n: int
-    sampling: Sampling
-    aligned: Ids | None
-    is_target: bool
-    parts: list[Ids] = field(default_factory=list)
-    done: int = 0
-
-    def rows(self, n: int) -> Ids | None:
-        """The aligned rows of the next ``n`` frames."""
-        return None if self.aligned is None else self.aligned[self.done : self.done + n]
-
-    def add(self, frames: Ids) -> None:
-        self.parts.append(frames)
-        self.done += len(frames)
-
-    @property
-    def over(self) -> bool:
-        return self.done == self.n or self.session.finished
-
-    def result(self) -> Ids:
-        return np.concatenate(self.parts)
-
-
+PieceWork = Generator[Work, Ids | None, None]
 Steps = Generator[Step, Ids, None]
 
 
-def piece_steps(model: Model, plan: Plan, piece: Piece) -> Steps:
-    """The steps of one piece: yields each, and is sent its frames."""
-    session = _prefilled(model, plan, piece.sequence)
+def piece_work(model: Model, plan: Plan, piece: Piece) -> PieceWork:
+    """The work of one piece in order.
+
+    Yields each unit once the one before it is over, and is sent the frames [n, K] of each
+    :class:`Step`.
+    """
+    session = yield from _prefilled(model, plan, piece.sequence)
     if piece.sequence.conditional.spoken is None:
-        yield _target_step(session, plan, piece)
+        yield from _target_work(session, plan, piece)
     else:
-        yield from _spoken_steps(model, session, plan, piece)
+        yield from _spoken_work(model, session, plan, piece)
 
 
-def run_steps(steps: Steps) -> Iterator[Step]:
-    """The steps one by one; each must be over before the next is requested."""
-    step = next(steps, None)
-    while step is not None:
-        yield step
+def run_work(work: PieceWork) -> Iterator[Work]:
+    """The units of a piece one by one; each must be over before the next is requested."""
+    frames: Ids | None = None
+    while True:
         try:
-            step = steps.send(step.result())
+            unit = work.send(frames)
         except StopIteration:
             return
+        yield unit
+        frames = unit.result() if isinstance(unit, Step) else None
 
 
-def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Session:
+def piece_steps(model: Model, plan: Plan, piece: Piece) -> Steps:
+    """As :func:`piece_work` without its prefills, which are done before the step is yielded."""
+    work, frames = piece_work(model, plan, piece), None
+    while True:
+        try:
+            unit = work.send(frames)
+        except StopIteration:
+            return
+        if isinstance(unit, Prefill):
+            unit.advance()
+            frames = None
+        else:
+            frames = yield unit
+
+
+def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Generator[Work, Ids | None, Session]:
     """A session that has read the known part of a sequence, guided where the plan says so."""
+    yield model.prefix(sequence.conditional.shared)
     session = model.fork_prefix(sequence.conditional.shared)
     unconditional = None if sequence.unconditional is None else session.fork()
     for one, known in ((session, sequence.conditional), (unconditional, sequence.unconditional)):
         if one is not None and known is not None:
-            one.prefill(known.body.frames, None, known.body.continuous or None)
+            yield Prefill(one, known.body.frames, None, known.body.continuous or None)
     if unconditional is not None:
         session.set_guidance(unconditional, plan.options["guidance"])
     return session
 
 
-def _target_step(session: Session, plan: Plan, piece: Piece) -> Step:
+def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
     """The target of a piece without spoken phones."""
     sequence = piece.sequence.conditional
     rows = sequence.target_rows(piece.frames) if sequence.is_aligned else None
     begin, end = sequence.predicted(piece.frames)
     if begin and rows is not None:  # an edit continues the source's own frames
-        session.prefill(sequence.known_target(piece.frames), rows[:begin])
+        yield Prefill(session, sequence.known_target(piece.frames), rows[:begin])
     sampling = target_sampling(
         sequence.layout, plan.task, plan.options, piece.seed, piece.min_frames
     )
     rows = None if rows is None else rows[begin:end]
-    return Step(session, end - begin, sampling, rows, True)
+    yield Step(session, end - begin, sampling, rows, True)
 
 
-def _spoken_steps(model: Model, session: Session, plan: Plan, piece: Piece) -> Steps:
+def _spoken_work(model: Model, session: Session, plan: Plan, piece: Piece) -> PieceWork:
     """Durations for the phones of a piece, then as many audio frames as they say."""
     sequence, options = piece.sequence.conditional, plan.options
     layout, spoken = sequence.layout, sequence.spoken
@@ -117,6 +99,7 @@ def _spoken_steps(model: Model, session: Session, plan: Plan, piece: Piece) -> S
     speed = options["speed"] * piece.rate
     planner = session if speed == 1.0 and piece.pause is None else session.fork()
     planned = yield Step(planner, n, duration_sampling(layout, options, piece.seed), rows, False)
+    assert planned is not None
     durations = scale_durations(token_durations(layout, planned), speed)
     if piece.pause is not None:
         durations[-1] = max(1, round(piece.pause * model.frame_rate))
@@ -129,13 +112,13 @@ def _spoken_steps(model: Model, session: Session, plan: Plan, piece: Piece) -> S
         begin = 0
         for i, half in enumerate(halves):
             part = piece.part(i, begin, half, i == len(halves) - 1)
-            yield from piece_steps(model, plan, part)
+            yield from piece_work(model, plan, part)
             begin += len(half)
         return
     plan.spoken[piece.order] = piece.labels, durations
     sequence = sequence.with_durations(durations)
     if planner is not session:
-        session.prefill(sequence.duration_frames(), rows)
-    session.prefill(sequence.after_durations())
+        yield Prefill(session, sequence.duration_frames(), rows)
+    yield Prefill(session, sequence.after_durations())
     sampling = audio_sampling(layout, options, piece.seed)
     yield Step(session, frames, sampling, sequence.target_rows(frames), True)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..audio.sound import Audio, AudioChunk, concatenate
-from ..backends.protocols import Session
 from ..errors import InputError, shown
 from ..model import Model
 from .decoding import Decoding
 from .plan import Plan
-from .sequence import Ids
-from .steps import Step, piece_steps, run_steps
+from .scheduler import Run, Scheduler
+from .steps import piece_work, run_work
+from .work import Prefill, Work
 
 # Frames of successive chunks: the first is small for a quick start; the last size repeats.
 CHUNK_FRAMES = (4, 8, 16, 32, 50)
@@ -43,36 +43,102 @@ class ChunkSizes:
         return size
 
 
+def audio_chunks(
+    model: Model, plan: Plan, sizes: ChunkSizes, meta: dict[str, Any], planned: float = 0.0
+) -> Generator[Work | AudioChunk, None, None]:
+    """The work of a plan, and its chunks as they are complete; fills ``meta``.
+
+    ``planned``: seconds that making the plan took.
+    """
+    begin, paused = time.perf_counter() - planned, 0.0
+    decoding = Decoding(model, plan)
+    no_codes = np.zeros((0, model.layout.num_codebooks), np.int32)
+    rate = model.sample_rate
+    position, frames_made = 0, 0
+    head = decoding.head()
+    if len(head):
+        now = time.perf_counter()
+        meta["first_chunk_ms"] = round(1000 * (now - begin), 3)
+        yield AudioChunk(head, rate, 0, no_codes)
+        paused += time.perf_counter() - now
+        position = len(head)
+    for piece in plan.pieces:
+        samples = decoding.begin(piece)
+        if len(samples):
+            yield AudioChunk(samples, rate, position, no_codes)
+            position += len(samples)
+        work = piece_work(model, plan, piece)
+        for unit in run_work(work):
+            if isinstance(unit, Prefill) or not unit.is_target:
+                yield unit
+                continue
+            while not unit.over:
+                unit.until = min(unit.done + sizes.next(), unit.n)
+                yield unit
+                frames = unit.take()
+                if not len(frames):
+                    continue
+                codes = model.layout.frames_to_codes(frames)
+                samples = decoding.push(codes)
+                frames_made += len(frames)
+                now = time.perf_counter()
+                meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
+                yield AudioChunk(samples, rate, position, codes)
+                paused += time.perf_counter() - now
+                position += len(samples)
+    samples = decoding.flush()
+    compute = time.perf_counter() - begin - paused
+    seconds = (position + len(samples)) / rate
+    words = plan.word_times(model.frame_rate)
+    meta.update(
+        **plan.meta,
+        **({"words": words} if words else {}),
+        frames=frames_made,
+        seconds=seconds,
+        compute_seconds=round(compute, 6),
+        realtime_factor=round(seconds / max(compute, 1e-9), 3),
+    )
+    yield AudioChunk(samples, rate, position, no_codes, last=True)
+
+
 class AudioStream:
     """Iterator over :class:`AudioChunk`.
 
     ``close()``, leaving the ``with`` block or garbage collection stops the work; ``cancel()`` does
     so from any thread, within a frame. ``meta`` is complete once the iterator ends. Its
     ``first_chunk_ms`` and ``compute_seconds`` include the ``planned`` seconds (text to phones, the
-    voice), but not the time that the consumer takes.
+    voice) and the time given to other streams meanwhile, but not the time that the consumer takes.
     """
 
     def __init__(
         self,
-        model: Model,
+        scheduler: Scheduler,
         plan: Plan,
         chunk_frames: Sequence[int] | None = None,
         planned: float = 0.0,
     ) -> None:
+        model = scheduler.model
         self.sample_rate = model.sample_rate
         self.meta: dict[str, Any] = plan.describe(model)
-        self.cancelled = False
         # Seconds of the source, where it is long; for a progress bar.
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
-        self._session: Session | None = None
-        self._planned = planned
-        self._chunks = self._run(model, plan, ChunkSizes(chunk_frames))
+        self._scheduler = scheduler
+        self._run = audio_run(model, plan, ChunkSizes(chunk_frames), self.meta, planned)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._run.cancelled
 
     def __iter__(self) -> Iterator[AudioChunk]:
         return self
 
     def __next__(self) -> AudioChunk:
-        return next(self._chunks)
+        chunk = self._scheduler.take(self._run)
+        if chunk is None:
+            if self.cancelled:
+                self.meta["cancelled"] = True
+            raise StopIteration
+        return chunk
 
     def __enter__(self) -> AudioStream:
         return self
@@ -80,83 +146,30 @@ class AudioStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_run"):
+            self._run.stop()
+
     def cancel(self) -> None:
         """Stop after the current frame; the iterator then ends. Callable from any thread."""
-        self.cancelled = True
-        session = self._session
-        if session is not None:
-            session.cancel()
+        self._scheduler.cancel(self._run)
 
     def close(self) -> None:
-        """Stop and free the sessions. Call it from the thread that iterates."""
-        self._chunks.close()
+        """Stop and free the sessions."""
+        self._scheduler.close(self._run)
 
-    def _run(
-        self, model: Model, plan: Plan, sizes: ChunkSizes
-    ) -> Generator[AudioChunk, None, None]:
-        begin, paused = time.perf_counter() - self._planned, 0.0
-        decoding = Decoding(model, plan)
-        no_codes = np.zeros((0, model.layout.num_codebooks), np.int32)
-        position, frames_made = 0, 0
-        head = decoding.head()
-        if len(head):
-            self.meta["first_chunk_ms"] = round(1000 * (time.perf_counter() - begin), 3)
-            now = time.perf_counter()
-            yield AudioChunk(head, self.sample_rate, 0, no_codes)
-            paused += time.perf_counter() - now
-            position = len(head)
-        for piece in plan.pieces:
-            samples = decoding.begin(piece)
-            if len(samples):
-                yield AudioChunk(samples, self.sample_rate, position, no_codes)
-                position += len(samples)
-            steps = piece_steps(model, plan, piece)
-            for step in run_steps(steps):
-                while not step.over:
-                    frames = self._generate(step, sizes)
-                    if frames is None:
-                        break
-                    step.add(frames)
-                    if not step.is_target or not len(frames):
-                        continue
-                    codes = model.layout.frames_to_codes(frames)
-                    samples = decoding.push(codes)
-                    frames_made += len(frames)
-                    now = time.perf_counter()
-                    self.meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
-                    yield AudioChunk(samples, self.sample_rate, position, codes)
-                    paused += time.perf_counter() - now
-                    position += len(samples)
-                if self.cancelled:
-                    steps.close()
-                    self.meta["cancelled"] = True
-                    return
-        samples = decoding.flush()
-        compute = time.perf_counter() - begin - paused
-        seconds = (position + len(samples)) / self.sample_rate
-        words = plan.word_times(model.frame_rate)
-        self.meta.update(
-            **plan.meta,
-            **({"words": words} if words else {}),
-            frames=frames_made,
-            seconds=seconds,
-            compute_seconds=round(compute, 6),
-            realtime_factor=round(seconds / max(compute, 1e-9), 3),
-        )
-        yield AudioChunk(samples, self.sample_rate, position, no_codes, last=True)
 
-    def _generate(self, step: Step, sizes: ChunkSizes) -> Ids | None:
-        """The frames [n, K] of the next chunk, or of all durations; None once it is cancelled."""
-        left = step.n - step.done
-        n = min(sizes.next(), left) if step.is_target else left
-        # cancel() sets the flag first and then looks for the session; here the order is reversed
-        self._session = step.session
-        if self.cancelled:
-            return None
-        frames = step.session.generate(n, step.sampling, step.rows(n))
-        if len(frames) < n and not step.session.finished:
-            self.cancelled = True
-        return None if self.cancelled else frames
+def audio_run(
+    model: Model,
+    plan: Plan,
+    sizes: ChunkSizes,
+    meta: dict[str, Any],
+    planned: float,
+    ahead: float = 0.0,
+) -> Run[AudioChunk]:
+    """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them."""
+    work = audio_chunks(model, plan, sizes, meta, planned)
+    return Run(work, lambda chunk: len(chunk.samples) / chunk.sample_rate, ahead)
 
 
 def collect(stream: AudioStream) -> Audio:

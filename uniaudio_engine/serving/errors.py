@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
-from ..errors import InputError
+from ..errors import Busy, InputError
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {
@@ -74,8 +74,8 @@ def as_api_error(e: BaseException) -> ApiError:
     """Any exception as an answer; what is not the client's fault is not described to it."""
     if isinstance(e, ApiError):
         return e
-    if hasattr(e, "retry_after"):  # the scheduler is full
-        return ApiError(429, str(e), retry_after=float(e.retry_after))
+    if isinstance(e, Busy):
+        return ApiError(429, str(e), retry_after=e.retry_after)
     if isinstance(e, InputError):
         param = str(e).partition(":")[0]
         return ApiError(400, str(e), param=param if param.isidentifier() else None)

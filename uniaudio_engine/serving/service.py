@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ..audio.sound import AudioChunk
 from ..engine import Engine
 from ..errors import InputError
+from ..request.astream import AsyncAudioStream
 from ..request.tasks import Task
 from .admission import Admission
-from .bridge import Bridge, ThreadStream
 from .errors import ApiError, as_api_error
 from .inputs import InputReader
 from .logs import LOGGER
 from .metrics import Metrics
 from .settings import Settings
 from .voices import Voices
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,8 +49,13 @@ class Service:
         self.reader = InputReader(engine, settings, self.voices)
         self.admission = Admission(settings.max_sessions, settings.max_queue)
         self.metrics = Metrics(self.admission)
-        # Some threads more than sessions, so that a session can end while all others compute.
-        self.bridge = Bridge(engine, settings.max_sessions + 4)
+        # For decoding sounds and making voices; streams have threads of their own.
+        self._threads = ThreadPoolExecutor(settings.max_sessions, "uniaudio-read")
+
+    async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call a function that takes long."""
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def task(self, name: str) -> Task:
         """A task of the model. Raises :class:`ApiError` for one that it does not do."""
@@ -65,13 +74,10 @@ class Service:
         try:
             async with self.admission.slot():
                 begin = time.monotonic()
-                values = await self.bridge.run(self.reader.read, job.task, job.given, job.owner)
-                stream = await self.bridge.open(job.task.name, values)
-                try:
+                values = await self.in_thread(self.reader.read, job.task, job.given, job.owner)
+                async with self.engine.astream(job.task.name, **values) as stream:
                     yield Sound(self, stream, job, begin)
                     end = "done"
-                finally:
-                    await stream.aclose()
         except (asyncio.CancelledError, GeneratorExit):
             end = "cancelled"
             raise
@@ -83,13 +89,13 @@ class Service:
             self.metrics.sessions.labels(job.task.name, end).inc()
 
     def close(self) -> None:
-        self.bridge.close()
+        self._threads.shutdown(cancel_futures=True)
 
 
 class Sound:
     """The chunks of a session, counted."""
 
-    def __init__(self, service: Service, stream: ThreadStream, job: Job, begin: float) -> None:
+    def __init__(self, service: Service, stream: AsyncAudioStream, job: Job, begin: float) -> None:
         self._service, self._stream, self._job, self._begin = service, stream, job, begin
         self.samples = 0
 

@@ -127,13 +127,13 @@ def routes(service: Service) -> APIRouter:
             service.voices.add(engine.encode_voice(sample, name), owner)
 
         async with service.admission.slot():
-            await service.bridge.run(make)
+            await service.in_thread(make)
         return _voice(name, True)
 
     @router.delete("/v1/audio/voices/{name}")
     async def delete_voice(request: Request, name: Annotated[str, VOICE_NAME]) -> dict[str, Any]:
         """Forget an uploaded voice."""
-        await service.bridge.run(service.voices.delete, name, owner_of(request))
+        await service.in_thread(service.voices.delete, name, owner_of(request))
         return {"id": name, "object": "audio.voice.deleted", "deleted": True}
 
     @router.post("/v1/audio/transcriptions", response_class=JSONResponse)

@@ -19,6 +19,7 @@ from .service import Job, Service, public_meta
 
 _MAX_FILES = 8
 _MAX_FIELDS = 64
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _FORM_FIELDS = ("response_format", "stream_format", "sample_rate")
 # Form fields have strings only; those of these modalities may be JSON.
 _JSON_MODALITIES = ("lexicon", "phones", "score", "tokens", "states", "span")
@@ -76,8 +77,8 @@ async def _answer(service: Service, job: Job, request: Request) -> Response:
 
     async def work() -> None:
         async with service.admission.slot():
-            values = await service.bridge.run(service.reader.read, job.task, job.given, job.owner)
-            answer = await service.bridge.run(service.engine.understand, job.task.name, **values)
+            values = await service.in_thread(service.reader.read, job.task, job.given, job.owner)
+            answer = await service.in_thread(service.engine.understand, job.task.name, **values)
             answers.append(
                 {
                     "tokens": list(answer.tokens),
@@ -101,10 +102,10 @@ async def read_body(request: Request) -> dict[str, Any]:
         if not isinstance(body, dict):
             raise ApiError(400, f"expected a JSON object, got {shown(body)}")
         return body
-    if kind != "multipart/form-data":
+    if kind not in _FORMS:
         raise ApiError(
             415,
-            "Content-Type: expected application/json or multipart/form-data, got "
+            f"Content-Type: expected application/json or {' or '.join(_FORMS)}, got "
             f"{shown(kind) if kind else 'none'}",
         )
     values: dict[str, Any] = {}
