@@ -17,9 +17,9 @@ export function wavBlob(samples, rate) {
   view.setUint16(34, 16, true);
   text(36, 'data');
   view.setUint32(40, 2 * samples.length, true);
+  // The scale of PcmReader, so that what came as 16-bit numbers is written as the same ones.
   samples.forEach((x, i) => {
-    const value = Math.max(-1, Math.min(1, x));
-    view.setInt16(44 + 2 * i, Math.round(value < 0 ? value * 32768 : value * 32767), true);
+    view.setInt16(44 + 2 * i, Math.max(-32768, Math.min(32767, Math.round(32768 * x))), true);
   });
   return new Blob([bytes], { type: 'audio/wav' });
 }
