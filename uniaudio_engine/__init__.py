@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import Busy, InputError
     from .request.batch import Answer
     from .request.heard import Interrupted
+    from .request.live import Live
     from .request.live_text import FLUSH
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ __all__ = [
     "FLUSH",
     "InputError",
     "Interrupted",
+    "Live",
     "Sampling",
     "Voice",
     "read_audio",
@@ -44,6 +46,7 @@ _HOME = {
     "InputError": "errors",
     "FLUSH": "request.live_text",
     "Interrupted": "request.heard",
+    "Live": "request.live",
     "Sampling": "backends.token_lm",
     "Voice": "audio",
 }

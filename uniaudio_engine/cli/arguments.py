@@ -15,6 +15,7 @@ from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Input, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
+from .live import add_arguments as add_live
 from .serve import add_arguments as add_serve
 
 
@@ -54,6 +55,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_verbs(add)
     _add_stream(add)
+    add_live(
+        _with_model(
+            add(
+                "live",
+                "enhance, convert, extract or dereverb a sound while it is being made",
+                "uniaudio live enhance",
+            )
+        )
+    )
     _add_say_as(add)
     _add_run(add)
     add_serve(

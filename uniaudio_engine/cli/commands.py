@@ -40,6 +40,7 @@ from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
+from .live import run_live
 from .plot import open_plot, write_plot
 from .requests import in_line, read_requests
 from .say_as import say_as_command, standard_input, standard_input_pieces
@@ -51,6 +52,7 @@ __all__ = [
     "doctor_command",
     "examples_command",
     "info_command",
+    "live_command",
     "quantize_command",
     "run_command",
     "say_as_command",
@@ -161,6 +163,11 @@ def stream_command(args: argparse.Namespace) -> int:
         write_times(args.times, stream.meta.get("words", []))
     _report(args, stream.meta | {"output": args.output})
     return 0
+
+
+def live_command(args: argparse.Namespace) -> int:
+    """``uniaudio live``: a sound that is still being made."""
+    return run_live(args, lambda: load_engine(args))
 
 
 def run_command(args: argparse.Namespace) -> int:
