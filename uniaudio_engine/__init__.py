@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .errors import Busy, InputError
     from .request.batch import Answer
+    from .request.heard import Interrupted
+    from .request.live import Live
+    from .request.live_text import FLUSH
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,7 +25,10 @@ __all__ = [
     "Busy",
     "EncodedAudio",
     "Engine",
+    "FLUSH",
     "InputError",
+    "Interrupted",
+    "Live",
     "Sampling",
     "Voice",
     "read_audio",
@@ -38,6 +44,9 @@ _HOME = {
     "EncodedAudio": "audio",
     "Engine": "engine",
     "InputError": "errors",
+    "FLUSH": "request.live_text",
+    "Interrupted": "request.heard",
+    "Live": "request.live",
     "Sampling": "backends.token_lm",
     "Voice": "audio",
 }

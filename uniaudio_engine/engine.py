@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from .errors import InputError, shown
 from .model import Model
 from .request.astream import MAX_AHEAD_SECONDS, AsyncAudioStream
 from .request.batch import Answer, generate_together, run_tokens
+from .request.live import Live, run_live
 from .request.plan import Plan, make_plan
 from .request.scheduler import Scheduler
 from .request.sequence import Layout
@@ -237,9 +238,35 @@ class Engine(Verbs):
     def generate(self, task: str, **inputs: Any) -> Audio:
         """Do a task in one call: :meth:`stream`, concatenated.
 
+        ``causal``: hear the source as :meth:`open` does, without knowing its end; the samples are
+        those of the live stream, bit for bit. ``level`` is then an option too.
+
         ``meta`` has the seed, timings and notes.
         """
+        if inputs.pop("causal", False):
+            return run_live(self.model, task, _with_voice(inputs))
         return collect(self.stream(task, **inputs))
+
+    def open(
+        self,
+        task: str,
+        *,
+        sample_rate: int | None = None,
+        level: float | Literal["auto"] = "auto",
+        **inputs: Any,
+    ) -> Live:
+        """Do a task on a sound that is still being made: push samples in, get samples out.
+
+        For tasks whose result follows their source frame by frame, such as ``se``, ``sd``, ``vc``
+        and ``tse``. Other inputs and options are as for :meth:`stream`.
+
+        ``sample_rate``: Hz of input and output; the model's by default. ``level``: of the source, in
+        dBFS (RMS of its louder parts); "auto" measures it as the sound comes. With the level that
+        the whole source turns out to have, the result is that of :meth:`generate`, up to 12 s.
+
+        Raises :class:`InputError` for bad inputs, and for a task that cannot be done live.
+        """
+        return Live(self.model, task, _with_voice(inputs), sample_rate=sample_rate, level=level)
 
     def generate_batch(
         self, requests: Sequence[Mapping[str, Any]], task: str = "tts"
@@ -266,13 +293,9 @@ class Engine(Verbs):
             raise InputError(f"{task} makes no sound; ask for its answer with understand")
         return self.plan(task, **inputs)
 
-    def plan(self, task: str, voice: Any = None, **inputs: Any) -> Plan:
+    def plan(self, task: str, **inputs: Any) -> Plan:
         """Check a request and lay it out, without running the language model."""
-        if voice is not None:
-            if inputs.get("prompt") is not None:
-                raise InputError("expected either voice or prompt, got both")
-            inputs["prompt"] = voice
-        return make_plan(self.model, task, inputs)
+        return make_plan(self.model, task, _with_voice(inputs))
 
     # Codec, units and voices
 
@@ -359,6 +382,16 @@ class Engine(Verbs):
     def voice(self, name: str) -> Voice:
         """A voice of the model folder. Raises :class:`InputError` for an unknown name."""
         return self.model.voice(name)
+
+
+def _with_voice(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A request in which ``voice``, the other name for ``prompt``, is called so."""
+    request = {k: v for k, v in inputs.items() if k != "voice"}
+    if inputs.get("voice") is not None:
+        if request.get("prompt") is not None:
+            raise InputError("expected either voice or prompt, got both")
+        request["prompt"] = inputs["voice"]
+    return request
 
 
 def _is_number(value: Any) -> bool:

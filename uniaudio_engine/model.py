@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .audio.voice import Voice
@@ -22,8 +23,8 @@ from .request.sequence import Layout, Prefix
 from .request.tasks import Task
 from .request.work import Prefill
 from .storage.config import ModelConfig
-from .text import PAUSE, Sentence, iter_sentences
-from .text.positions import SILENCE, parse_lexicon, position_sentences, uses_positions
+from .text import PAUSE, LiveSentences, Sentence, iter_sentences
+from .text.positions import SILENCE, parse_lexicon, positioned_sentence, uses_positions
 from .tokenizers.audio import AudioTokenizer
 from .tokenizers.captions import CaptionTokenizer
 from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
@@ -222,6 +223,24 @@ class Model:
 
         Raises :class:`InputError` where the model has no phones for English.
         """
+        own, convert = self._english(lexicon)
+        found = iter_sentences(text, markup=markup, lexicon=own, paragraph_pause=paragraph_pause)
+        return found if convert is None else map(convert, found)
+
+    def live_sentences(
+        self,
+        *,
+        markup: str = "auto",
+        lexicon: Mapping[str, Sequence[str]] | None = None,
+        paragraph_pause: float | None = None,
+    ) -> LiveSentences:
+        """:meth:`sentences` of a text that arrives."""
+        return LiveSentences(markup, *self._english(lexicon), paragraph_pause)
+
+    def _english(
+        self, lexicon: Mapping[str, Sequence[str]] | None
+    ) -> tuple[Mapping[str, Sequence[str]] | None, Callable[[Sentence], Sentence] | None]:
+        """The pronunciations that go before ours, and what brings phones to this model's labels."""
         labels = self.label_ids("phone")
         if uses_positions(labels):
             if self._lexicon is None:
@@ -229,15 +248,13 @@ class Model:
                     self.folder.lexicon, str(self.folder.path / "lexicon.txt")
                 )
             own = {**self._lexicon, **(lexicon or {})}
-            return position_sentences(
-                text, labels, own, markup=markup, paragraph_pause=paragraph_pause
-            )
+            return own, partial(positioned_sentence, labels=labels)
         if PAUSE not in labels:
             raise InputError(
                 f"model {self.config.name} has no phone labels for English text; give phones=, or "
                 "import it with its phone dictionary (uniaudio import uniaudio --phones FILE)"
             )
-        return iter_sentences(text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause)
+        return lexicon, None
 
     @property
     def captions(self) -> CaptionTokenizer:

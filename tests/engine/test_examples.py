@@ -36,6 +36,9 @@ from uniaudio_engine.storage.folder import find_folder, load_config
 
 README = Path(__file__).parents[2] / "README.md"
 VERBS = {t.verb: t for t in TASKS.values()}
+# Commands whose examples need foreign checkpoints, or pipes and devices: tested in
+# test_import_command.py and test_live_cli.py.
+ELSEWHERE = ("import", "live")
 
 
 def commands() -> list[str]:
@@ -85,9 +88,9 @@ def after(words: list[str], flag: str) -> str:
     [
         pytest.param(c, marks=pytest.mark.slow) if c == "export" else c
         for c in commands()
-        if c != "import"
+        if c not in ELSEWHERE
     ],
-)  # foreign checkpoints: test_import_command.py makes such and runs its examples
+)
 def test_every_help_has_an_example_that_runs(
     command: str, joint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "voices").mkdir(exist_ok=True)
     for name, hertz in (("one", 220.0), ("two", 330.0)):
         engine.encode_voice(tone(1.0, hertz), name).save(path / "voices" / f"{name}.safetensors")
+    tone(1.0, 440.0).save(path / "sample.wav")
     return path
 
 

@@ -78,7 +78,8 @@ class AudioChunk:
     ``start``, at ``sample_rate`` Hz.
 
     ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes
-    samples lag behind); ``last`` is true for the stream's final chunk only.
+    samples lag behind); ``last`` is true for the stream's final chunk only. ``words``: those whose
+    speech begins in it, as in ``meta["words"]`` of the whole; their times are those of the stream.
     """
 
     samples: Samples
@@ -86,6 +87,7 @@ class AudioChunk:
     start: int
     codes: NDArray[np.int32]
     last: bool = False
+    words: list[dict[str, Any]] = field(default_factory=list)
 
 
 def trim_silence(audio: Audio, floor_db: float = -50.0) -> Audio:

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import InputError
 from ..request.task_table import TASKS
-from ..request.tasks import TEXT_INPUTS, Task
+from ..request.tasks import TEXT_INPUTS, Input, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
+from .live import add_arguments as add_live
 from .serve import add_arguments as add_serve
 
 
@@ -54,6 +55,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_verbs(add)
     _add_stream(add)
+    add_live(
+        _with_model(
+            add(
+                "live",
+                "enhance, convert, extract or dereverb a sound while it is being made",
+                "uniaudio live enhance",
+            )
+        )
+    )
     _add_say_as(add)
     _add_run(add)
     add_serve(
@@ -89,7 +99,8 @@ def _add_stream(add: Add) -> None:
         add(
             "stream",
             "speak a text, with the sound written as it is generated",
-            'uniaudio stream "Hello there." -o hello.wav',
+            'uniaudio stream "Hello there." -o hello.wav\n'
+            '  echo "Hello there." | uniaudio stream - -o - | cat > piped.wav',
         )
     )
     p.set_defaults(task="tts")
@@ -325,13 +336,14 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
                     i.name,
                     nargs="?",
                     metavar=i.name.upper(),
-                    help=f"{i.help}; - reads standard input",
+                    help=f"{i.help}; - reads standard input"
+                    + (", as it arrives if the sound goes to a pipe" * _arrives(task, i)),
                 )
             else:
                 p.add_argument(flag, help=i.help)
             if i.modality == "text":
                 for name, help in TEXT_INPUTS.items():
-                    p.add_argument(f"--{name}", help=help)
+                    p.add_argument(f"--{name.replace('_', '-')}", help=help)
                 p.add_argument(
                     "--times",
                     metavar="FILE",
@@ -346,6 +358,10 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
     for o in task.options:
         default = "" if o.default is None else f" (default {o.default:g})"
         p.add_argument(f"--{o.name.replace('_', '-')}", metavar="N", help=f"{o.help}{default}")
+
+
+def _arrives(task: Task, spec: Input) -> bool:
+    return spec.modality == "text" and not task.finish
 
 
 def _add_output(

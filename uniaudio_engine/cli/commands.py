@@ -29,6 +29,7 @@ from ..audio.sound import (
 from ..audio.voice import Voice
 from ..engine import Engine
 from ..errors import InputError, first_few, shown
+from ..request.live_text import is_live
 from ..request.options import Option
 from ..request.stream import AudioStream
 from ..request.task_table import TASKS
@@ -39,9 +40,10 @@ from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
+from .live import run_live
 from .plot import open_plot, write_plot
 from .requests import in_line, read_requests
-from .say_as import say_as_command, standard_input
+from .say_as import say_as_command, standard_input, standard_input_pieces
 from .serve import run_server
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "doctor_command",
     "examples_command",
     "info_command",
+    "live_command",
     "quantize_command",
     "run_command",
     "say_as_command",
@@ -160,6 +163,11 @@ def stream_command(args: argparse.Namespace) -> int:
         write_times(args.times, stream.meta.get("words", []))
     _report(args, stream.meta | {"output": args.output})
     return 0
+
+
+def live_command(args: argparse.Namespace) -> int:
+    """``uniaudio live``: a sound that is still being made."""
+    return run_live(args, lambda: load_engine(args))
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -384,10 +392,13 @@ def _generate(
 ) -> tuple[Audio | None, dict[str, Any]]:
     """Do a task and write its sound; returns what the result says about itself, and the sound.
 
-    The result of a long source is written as it is made, and returned only on ``keep``.
+    The result of a long source, or of a text that arrives, is written as it is made, and returned
+    only on ``keep``.
     """
+    spec = task.text_input
+    arrives = spec is not None and is_live(values.get(spec.name))
     with engine.stream(task.name, **values) as stream:
-        if stream.expected_seconds is not None and not keep:
+        if (arrives or stream.expected_seconds is not None) and not keep:
             write_audio_stream(f, _watched(stream), engine.sample_rate, kind)
             return None, stream.meta
         chunks = [c.samples for c in _watched(stream)]
@@ -441,14 +452,18 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
         values.update({name: getattr(args, name) for name in TEXT_INPUTS})
-    values.update(
-        {
-            i.name: standard_input()
-            for i in flags.inputs
-            if i.modality in ("text", "caption") and values[i.name] == "-"
-        }
-    )
+    # What is spoken into a pipe is spoken as it arrives.
+    arriving = None if task.finish or not _is_pipe(args.output) else task.text_input
+    for i in flags.inputs:
+        if i.modality in ("text", "caption") and values[i.name] == "-":
+            is_arriving = arriving is not None and arriving.name == i.name
+            values[i.name] = standard_input_pieces() if is_arriving else standard_input()
     return {k: v for k, v in values.items() if v is not None}
+
+
+def _is_pipe(output: str) -> bool:
+    """Whether the sound goes to another program."""
+    return output == "-" and not sys.stdout.isatty() and not sys.stdout.buffer.seekable()
 
 
 def _encoders(given: list[str] | None) -> dict[str, str]:

@@ -7,9 +7,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from ..text import Sentence, decode, iter_sentences, read_pronunciations
+from ..text import Sentence, decode, decode_pieces, iter_sentences, read_pronunciations
+
+_PIECE = 1 << 16  # bytes
 
 
 def standard_input() -> str:
@@ -19,6 +22,17 @@ def standard_input() -> str:
     """
     raw = getattr(sys.stdin, "buffer", None)
     return sys.stdin.read() if raw is None else decode(raw.read(), "standard input")
+
+
+def standard_input_pieces() -> Iterator[str]:
+    """Standard input as text, as it arrives. Raises as :func:`standard_input` does."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:
+        yield from sys.stdin
+        return
+    # Unbuffered: a thread that waits here must hold no lock when the program ends.
+    source = getattr(buffer, "raw", buffer)
+    yield from decode_pieces(iter(lambda: source.read(_PIECE), b""), "standard input")
 
 
 def say_as_command(args: argparse.Namespace) -> int:

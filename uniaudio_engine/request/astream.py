@@ -9,6 +9,8 @@ from typing import Any
 
 from ..audio.sound import AudioChunk
 from ..errors import InputError, shown
+from .heard import Heard, Interrupted
+from .live_text import in_loop
 from .plan import Plan
 from .scheduler import Run, Scheduler
 from .stream import ChunkSizes, audio_run
@@ -46,6 +48,7 @@ class AsyncAudioStream:
         self._plan = plan
         self._sizes = sizes
         self._ahead = float(max_ahead_seconds)
+        self._heard = Heard()
         self._run: Run[AudioChunk] | None = None
         self._stopped = False
 
@@ -73,6 +76,7 @@ class AsyncAudioStream:
                 raise
             chunk = self._scheduler.take(run)
             if chunk is not None:
+                self._heard.add(chunk)
                 return chunk
         if self.cancelled:
             self.meta["cancelled"] = True
@@ -82,6 +86,7 @@ class AsyncAudioStream:
         run = getattr(self, "_run", None)
         if run is not None:
             run.stop()
+            self._heard.close()
 
     def cancel(self) -> None:
         """Stop after the current frame; the iterator then ends. Callable from any thread."""
@@ -89,6 +94,12 @@ class AsyncAudioStream:
         run = self._run
         if run is not None:
             self._scheduler.cancel(run)
+        self._heard.close()
+
+    def interrupt(self, played: float | None = None) -> Interrupted:
+        """:meth:`cancel`, and say what was spoken; as :meth:`.stream.AudioStream.interrupt`."""
+        self.cancel()
+        return self._heard.until(played)
 
     async def aclose(self) -> None:
         """Stop, and return once the session is free."""
@@ -107,7 +118,8 @@ class AsyncAudioStream:
         if self._run is None and not self._stopped:
             begin = time.perf_counter()
             loop = asyncio.get_running_loop()
-            plan = await loop.run_in_executor(None, self._plan)
+            plan = await loop.run_in_executor(None, in_loop, loop, self._plan)
+            self._heard.plan = plan
             model = self._scheduler.model
             self.meta.update(plan.describe(model))
             planned = time.perf_counter() - begin
@@ -115,6 +127,7 @@ class AsyncAudioStream:
             self._run = run
             if self._stopped:
                 self._scheduler.cancel(run)
+                self._heard.close()
             else:
                 self._scheduler.start(run)
         return self._run

@@ -8,22 +8,26 @@ is ``steps.py``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..audio.sound import AudioChunk
 from ..errors import InputError, first_few, shown
 from ..model import Model
-from ..text import Sentence, read_pronunciations
+from ..text import NothingToSpeak, Sentence, read_pronunciations
 from .inputs import RequestInputs, SourceSound, read_inputs, window_values
+from .live_text import FLUSH_AFTER, LiveText, Playback, is_live, read_flush_after
 from .options import MAX_SEED
 from .sequence import Ids
 from .sequence_builder import Guided, Spoken, Values, build
 from .tasks import Input, Task
-from .timing import Label, phone_labels, word_times
+from .timing import Label, WordClock, phone_labels
 from .windows import SourceWindows, Window
+from .work import Wait
 
 # Before a sentence's durations are known, each phone is assumed to take this many frames (0.2 s at
 # 50 Hz); a sentence that would not fit is split.
@@ -69,7 +73,8 @@ class Piece:
 @dataclass
 class Plan:
     """``pieces`` in order. Iterate over them once: a long text is turned into phones while its
-    beginning is spoken.
+    beginning is spoken. Of a text that arrives while it is spoken, iterating over ``pieces`` waits
+    for the text; ``arriving`` yields :class:`Wait` instead.
 
     ``options``: all options of the task with their values. ``meta``: what the result says about its
     inputs. ``source`` and ``span``: for tasks whose result is fitted to a source, the sound and the
@@ -85,16 +90,52 @@ class Plan:
     span: tuple[int, int] | None = None
     windows: SourceWindows | None = None  # of a source that is too long to be heard at once
     spoken: dict[tuple[int, ...], tuple[tuple[Label, ...], Ids]] = field(default_factory=dict)
+    arriving: Iterable[Piece | Wait] = ()
+    live: LiveText | None = None  # the text, where it arrives while it is spoken
+    playback: Playback = field(default_factory=Playback)  # of what was made so far
+
+    def __post_init__(self) -> None:
+        self.arriving = self.arriving or self.pieces
+
+    @property
+    def text(self) -> str:
+        """The text to be spoken, as far as it is known; empty where there is none."""
+        return self.meta.get("text", "") if self.live is None else self.live.text
+
+    def close(self) -> None:
+        """Take no more from the source of the text. Any thread."""
+        if self.live is not None:
+            self.live.close()
 
     def word_times(self, frame_rate: float) -> list[dict[str, Any]]:
         """When each word of a plan that was run is spoken; see :func:`timing.word_times`."""
-        parts = [self.spoken[order] for order in sorted(self.spoken)]
-        if not parts:
-            return []
-        labels = [label for part, _ in parts for label in part]
-        durations = np.concatenate([frames for _, frames in parts])
-        begin = self.span[0] / frame_rate if self.span is not None else 0.0
-        return word_times(labels, durations, frame_rate, begin)
+        clock = self._word_clock(frame_rate)
+        for order in sorted(self.spoken):
+            clock.add(*self.spoken[order])
+        return clock.words
+
+    def _word_clock(self, frame_rate: float) -> WordClock:
+        return WordClock(frame_rate, self.span[0] / frame_rate if self.span is not None else 0.0)
+
+    def timed(
+        self, work: Generator[Any, None, None], frame_rate: float
+    ) -> Generator[Any, None, None]:
+        """The plan's work and chunks, run in order; with the words of each chunk."""
+        clock, added = self._word_clock(frame_rate), 0
+        try:
+            for item in work:
+                if isinstance(item, AudioChunk):
+                    new = itertools.islice(reversed(self.spoken.values()), len(self.spoken) - added)
+                    for labels, durations in reversed(list(new)):
+                        clock.add(labels, durations)
+                    added = len(self.spoken)
+                    end = (item.start + item.samples.shape[-1]) / item.sample_rate
+                    item.words = clock.take(math.inf if item.last else end)
+                    self.playback.add(item.samples.shape[-1] / item.sample_rate)
+                yield item
+        finally:
+            work.close()
+            self.close()
 
     def describe(self, model: Model) -> dict[str, Any]:
         """What a result says about how it was made."""
@@ -130,6 +171,7 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
         task.check_options({k: v for k, v in request.items() if k in names})
     )
     meta: dict[str, Any] = {"notes": []}
+    flush_after = read_flush_after(given.pop("flush_after", FLUSH_AFTER))
     inputs = read_inputs(model, task, given, meta)
     pieces: Iterable[Piece]
     if task.text_input is None:
@@ -140,8 +182,7 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
             windowed = _window_pieces(model, options, sequence, inputs.windows)
             pieces = itertools.chain([next(windowed)], windowed)
     else:
-        spoken = _spoken_pieces(model, task, options, inputs, given, task.text_input)
-        pieces = itertools.chain([next(spoken)], spoken)  # the first at once: it shows bad input
+        return _spoken_plan(model, task, options, inputs, given, flush_after)
     return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows)
 
 
@@ -190,22 +231,62 @@ def _window_pieces(
 # Spoken text
 
 
-def _spoken_pieces(
+def _spoken_plan(
     model: Model,
     task: Task,
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     inputs: RequestInputs,
-    given: Mapping[str, Any],
-    spec: Input,
-) -> Iterator[Piece]:
+    given: dict[str, Any],
+    flush_after: float,
+) -> Plan:
+    spec = task.text_input
+    assert spec is not None
+    plan = Plan(task, options, (), inputs.meta, inputs.source, inputs.span, inputs.windows)
+    text: Any = given.get(spec.name)
+    if is_live(text):
+        if task.finish or task.target != "audio":
+            raise InputError(
+                f"{task.name}: {spec.name}: expected a string, got {type(text).__name__}; this task "
+                "needs the whole text at once"
+            )
+        plan.live = given[spec.name] = LiveText(text, spec.name, flush_after)
+    try:
+        spoken = _spoken_pieces(model, plan, inputs, given, spec)
+        # The first at once: it shows bad input.
+        plan.arriving = itertools.chain([next(spoken)], spoken)
+    except BaseException:
+        plan.close()
+        raise
+    plan.pieces = _blocking(plan)
+    return plan
+
+
+def _blocking(plan: Plan) -> Iterator[Piece]:
+    try:
+        for piece in plan.arriving:
+            if isinstance(piece, Wait):
+                piece.block()
+            else:
+                yield piece
+    finally:
+        plan.close()
+
+
+def _spoken_pieces(
+    model: Model, plan: Plan, inputs: RequestInputs, given: Mapping[str, Any], spec: Input
+) -> Iterator[Piece | Wait]:
     """A piece for each sentence of the text; several where a sentence is too long for the KV cache."""
+    task, options = plan.task, plan.options
     inputs.meta["sentences"] = 0
     no_phones = Spoken(np.zeros(0, np.int32))
     sequence = _sequence(model, task, options, {**inputs.values, spec.name: no_phones})
     room = model.capacity - len(sequence.conditional) - 2
     most = room // (1 + 1 + _FRAMES_PER_PHONE)  # a phone, its duration, its frames
     seed, index = int(options["seed"]), itertools.count()
-    for sentence in _sentences(model, given, spec, options, inputs.meta):
+    for sentence in _sentences(model, plan, given, spec):
+        if isinstance(sentence, Wait):
+            yield sentence
+            continue
         # An edit speaks words in the middle of a sentence, without pauses around them.
         is_edit = inputs.span is not None and given.get("phones") is None
         labels = phone_labels(sentence, inputs.meta["sentences"])
@@ -247,12 +328,8 @@ def split_phones(phones: Ids, most: int, pause: int) -> list[Ids]:
 
 
 def _sentences(
-    model: Model,
-    given: Mapping[str, Any],
-    spec: Input,
-    options: Mapping[str, Any],
-    meta: dict[str, Any],
-) -> Iterator[Sentence]:
+    model: Model, plan: Plan, given: Mapping[str, Any], spec: Input
+) -> Iterator[Sentence | Wait]:
     """The sentences of the text, or of ``phones``: a string with one sentence per line, or a list."""
     phones = given.get("phones")
     if phones is not None:
@@ -271,19 +348,22 @@ def _sentences(
                 "ax0 l ow1'"
             )
         return iter([Sentence("", line) for line in lines if line])
-    text = given[spec.name]
-    if not isinstance(text, str):
-        raise InputError(f"{spec.name}: expected a string, got {type(text).__name__}")
-    if not text.strip():
-        raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
-    meta["text"] = text
-    sentences = model.sentences(
-        text,
-        markup=given.get("markup", "auto"),
-        lexicon=read_pronunciations(given["lexicon"]) if "lexicon" in given else None,
-        paragraph_pause=options.get("paragraph_pause"),
-    )
-    return _checked(sentences, spec.name, meta)
+    text, meta = given[spec.name], plan.meta
+    if plan.live is None:
+        if not isinstance(text, str):
+            raise InputError(f"{spec.name}: expected a string, got {type(text).__name__}")
+        if not text.strip():
+            raise InputError(f"{spec.name}: expected words to speak, got an empty text; write some")
+        meta["text"] = text
+    how: dict[str, Any] = {
+        "markup": given.get("markup", "auto"),
+        "lexicon": read_pronunciations(given["lexicon"]) if "lexicon" in given else None,
+        "paragraph_pause": plan.options.get("paragraph_pause"),
+    }
+    if plan.live is None:
+        return _checked(model.sentences(text, **how), spec.name, plan)
+    sentences = plan.live.sentences(plan.playback, model.live_sentences(**how))
+    return _checked(sentences, spec.name, plan)
 
 
 def _without_pauses(labels: list[Label]) -> list[Label]:
@@ -293,22 +373,26 @@ def _without_pauses(labels: list[Label]) -> list[Label]:
     return labels[begin:end]
 
 
-def _checked(sentences: Iterable[Sentence], name: str, meta: dict[str, Any]) -> Iterator[Sentence]:
+def _checked(
+    sentences: Iterable[Sentence | Wait], name: str, plan: Plan
+) -> Iterator[Sentence | Wait]:
     """The sentences; notes what was left out of them."""
     unread, at = "", 0
     try:
         for sentence in sentences:
-            if sentence.unread and len(unread) < _MOST_UNREAD:
-                notes: list[str] = meta["notes"]
+            if not isinstance(sentence, Wait) and sentence.unread and len(unread) < _MOST_UNREAD:
+                notes: list[str] = plan.meta["notes"]
                 at = len(notes) if not unread else at
                 unread += sentence.unread[: _MOST_UNREAD - len(unread)]
                 note = f"{name}: left out {shown(unread)}, which has no English reading"
                 notes[at : at + 1] = [note]
             yield sentence
-    except InputError:
-        raise
-    except ValueError as e:  # nothing in it can be spoken
+    except ValueError as e:
+        if isinstance(e, InputError) or not (plan.live is None or isinstance(e, NothingToSpeak)):
+            raise  # as it is, if it is the source's own
         raise InputError(f"{name}: {e}") from None
+    if plan.live is not None:
+        plan.meta["text"] = plan.live.text
 
 
 def _phone_ids(model: Model, phones: Iterable[str]) -> Ids:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ..model import Model
-from .work import Prefill, Step, Work
+from .work import Prefill, Step, Wait, Work
 
 T = TypeVar("T")
 
@@ -55,14 +55,14 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        work: Generator[Work | T, None, None],
+        work: Generator[Work | Wait | T, None, None],
         length: Callable[[T], float] = lambda _: 0.0,
         ahead: float = 0.0,
     ) -> None:
         self._work = work
         self._length = length
         self.ahead = ahead
-        self.unit: Work | None = None  # what the generator waits for
+        self.unit: Work | Wait | None = None  # what the generator waits for
         self.outputs: deque[T] = deque()
         self.error: BaseException | None = None
         self.over = False  # no output will follow those that wait
@@ -102,7 +102,7 @@ class Run(Generic[T]):
         except BaseException as e:
             self.fail(e)
         else:
-            if isinstance(item, (Prefill, Step)):
+            if isinstance(item, (Prefill, Step, Wait)):
                 self.unit = item
             else:
                 self.outputs.append(item)
@@ -177,7 +177,7 @@ class Scheduler:
             ready = threading.Condition(self._lock)
             try:
                 while not any(run.is_ready for run in runs):
-                    if not self._driver and mine.issuperset(self._active):
+                    if not self._driver and self._active and mine.issuperset(self._active):
                         self._take_turn()
                         continue
                     self._call_worker()
@@ -234,7 +234,7 @@ class Scheduler:
             gone.wait_for(lambda: run not in self._turn)
 
     def _want(self, run: Run[T]) -> None:
-        if not run.has_room or run in self._active:
+        if not run.has_room or run in self._active or isinstance(run.unit, Wait):
             return
         # a listener that was slow to ask has not been kept waiting
         run.deadline = max(run.deadline, time.monotonic())
@@ -291,6 +291,8 @@ class Scheduler:
                 self._turn_seconds += 0.1 * (time.monotonic() - begin - self._turn_seconds)
             for run in chosen:
                 self._settle(run)
+                if isinstance(run.unit, Wait):
+                    self._park(run, run.unit)
             if self._worker is not None:
                 self._work.notify()
 
@@ -303,6 +305,25 @@ class Scheduler:
         if run.is_ready and run.notify is not None:
             notify, run.notify = run.notify, None
             notify()
+
+    def _park(self, run: Run[Any], unit: Wait) -> None:
+        """Leave a run out until there is something for it to do."""
+        self._active.pop(run, None)
+        scheduler, parked = weakref.ref(self), weakref.ref(run)
+
+        def wake() -> None:
+            mine, its = scheduler(), parked()
+            if mine is not None and its is not None:
+                mine._unpark(its, unit)
+
+        unit.subscribe(wake)
+
+    def _unpark(self, run: Run[Any], unit: Wait) -> None:
+        with self._lock:
+            if run.unit is unit:
+                run.unit = None
+                self._want(run)
+                self._call_worker()
 
     def _chosen(self) -> list[Run[Any]]:
         active = list(self._active)

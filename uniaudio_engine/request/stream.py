@@ -16,10 +16,11 @@ from ..audio.sound import Audio, AudioChunk, concatenate
 from ..errors import InputError, shown
 from ..model import Model
 from .decoding import Decoding
+from .heard import Heard, Interrupted
 from .plan import Plan
 from .scheduler import Run, Scheduler
 from .steps import piece_work, run_work
-from .work import Prefill, Work
+from .work import Prefill, Wait, Work
 
 # Frames of successive chunks: the first is small for a quick start; the last size repeats.
 CHUNK_FRAMES = (4, 8, 16, 32, 50)
@@ -45,7 +46,7 @@ class ChunkSizes:
 
 def audio_chunks(
     model: Model, plan: Plan, sizes: ChunkSizes, meta: dict[str, Any], planned: float = 0.0
-) -> Generator[Work | AudioChunk, None, None]:
+) -> Generator[Work | Wait | AudioChunk, None, None]:
     """The work of a plan, and its chunks as they are complete; fills ``meta``.
 
     ``planned``: seconds that making the plan took.
@@ -62,7 +63,12 @@ def audio_chunks(
         yield AudioChunk(head, rate, 0, no_codes)
         paused += time.perf_counter() - now
         position = len(head)
-    for piece in plan.pieces:
+    for piece in plan.arriving:
+        if isinstance(piece, Wait):
+            now = time.perf_counter()
+            yield piece
+            paused += time.perf_counter() - now
+            continue
         samples = decoding.begin(piece)
         if len(samples):
             yield AudioChunk(samples, rate, position, no_codes)
@@ -82,7 +88,7 @@ def audio_chunks(
                 samples = decoding.push(codes)
                 frames_made += len(frames)
                 now = time.perf_counter()
-                meta.setdefault("first_chunk_ms", round(1000 * (now - begin), 3))
+                meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
                 yield AudioChunk(samples, rate, position, codes)
                 paused += time.perf_counter() - now
                 position += len(samples)
@@ -107,7 +113,8 @@ class AudioStream:
     ``close()``, leaving the ``with`` block or garbage collection stops the work; ``cancel()`` does
     so from any thread, within a frame. ``meta`` is complete once the iterator ends. Its
     ``first_chunk_ms`` and ``compute_seconds`` include the ``planned`` seconds (text to phones, the
-    voice) and the time given to other streams meanwhile, but not the time that the consumer takes.
+    voice) and the time given to other streams meanwhile, but not the time that the consumer takes
+    and not the time in which no text comes.
     """
 
     def __init__(
@@ -123,6 +130,7 @@ class AudioStream:
         # Seconds of the source, where it is long; for a progress bar.
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
+        self._heard = Heard(plan)
         self._run = audio_run(model, plan, ChunkSizes(chunk_frames), self.meta, planned)
 
     @property
@@ -138,6 +146,7 @@ class AudioStream:
             if self.cancelled:
                 self.meta["cancelled"] = True
             raise StopIteration
+        self._heard.add(chunk)
         return chunk
 
     def __enter__(self) -> AudioStream:
@@ -149,14 +158,25 @@ class AudioStream:
     def __del__(self) -> None:
         if hasattr(self, "_run"):
             self._run.stop()
+            self._heard.close()
 
     def cancel(self) -> None:
         """Stop after the current frame; the iterator then ends. Callable from any thread."""
         self._scheduler.cancel(self._run)
+        self._heard.close()
+
+    def interrupt(self, played: float | None = None) -> Interrupted:
+        """:meth:`cancel`, and say what was spoken; see :class:`Interrupted`.
+
+        ``played``: how many seconds the listener has heard; by default all that was given out.
+        """
+        self.cancel()
+        return self._heard.until(played)
 
     def close(self) -> None:
         """Stop and free the sessions."""
         self._scheduler.close(self._run)
+        self._heard.close()
 
 
 def audio_run(
@@ -168,7 +188,7 @@ def audio_run(
     ahead: float = 0.0,
 ) -> Run[AudioChunk]:
     """The run of :func:`audio_chunks`, ``ahead`` seconds in advance of whoever takes them."""
-    work = audio_chunks(model, plan, sizes, meta, planned)
+    work = plan.timed(audio_chunks(model, plan, sizes, meta, planned), model.frame_rate)
     return Run(work, lambda chunk: len(chunk.samples) / chunk.sample_rate, ahead)
 
 

@@ -29,6 +29,8 @@ TEXT_INPUTS = {
     "phones": "phones separated by spaces, instead of the text",
     "markup": "how the text is written: auto, plain, markdown or ssml",
     "lexicon": "your own pronunciations: a file with WORD PHONE PHONE … on each line",
+    "flush_after": "of a text that arrives while it is spoken: seconds without more of it after "
+    "which what is there is spoken (default 0.4); inf speaks whole sentences only",
 }
 
 

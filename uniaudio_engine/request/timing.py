@@ -47,28 +47,62 @@ def word_times(
 
     ``durations`` [P] in frames of the phones ``labels``; ``begin``: seconds before the first.
     """
-    words: list[dict[str, Any]] = []
-    spoken: Word | None = None
-    frames = 0
-    for (word, phone, sentence), length in zip(labels, np.asarray(durations).tolist(), strict=True):
-        start = round(begin + frames / frame_rate, 6)
-        frames += length
-        end = round(begin + frames / frame_rate, 6)
-        if word is not spoken:
-            spoken = word
-            words.append(
-                {
-                    "word": word.text,
-                    "start": start,
-                    "end": end,
-                    "characters": [word.begin, word.end],
-                    "sentence": sentence,
-                    "phones": [],
-                }
-            )
-        words[-1]["end"] = end
-        words[-1]["phones"].append({"phone": phone, "start": start, "end": end})
-    return words
+    clock = WordClock(frame_rate, begin)
+    clock.add(labels, durations)
+    return clock.words
+
+
+class WordClock:
+    """:func:`word_times` as the durations become known.
+
+    ``words``: all of them. ``begin``: seconds before the first phone.
+    """
+
+    def __init__(self, frame_rate: float, begin: float = 0.0) -> None:
+        self.words: list[dict[str, Any]] = []
+        self._rate = frame_rate
+        self._begin = begin
+        self._frames = 0
+        self._word: Word | None = None  # that of the last phone
+        self._taken = 0
+
+    def add(self, labels: Sequence[Label], durations: ArrayLike) -> None:
+        """More phones, and their durations [P] in frames."""
+        for (word, phone, number), length in zip(
+            labels, np.asarray(durations).tolist(), strict=True
+        ):
+            start = self._seconds()
+            self._frames += length
+            end = self._seconds()
+            if word is not self._word:
+                self._word = word
+                self.words.append(
+                    {
+                        "word": word.text,
+                        "start": start,
+                        "end": end,
+                        "characters": [word.begin, word.end],
+                        "sentence": number,
+                        "phones": [],
+                    }
+                )
+            self.words[-1]["end"] = end
+            self.words[-1]["phones"].append({"phone": phone, "start": start, "end": end})
+
+    def _seconds(self) -> float:
+        return round(self._begin + self._frames / self._rate, 6)
+
+    def take(self, until: float) -> list[dict[str, Any]]:
+        """The next words that begin before ``until`` seconds; without one whose end is not known
+        yet, because the model's memory ends in the middle of it.
+        """
+        begin, words = self._taken, self.words
+        while self._taken < len(words) and words[self._taken]["start"] < until:
+            is_last = self._taken == len(words) - 1
+            if is_last and self._word and len(words[-1]["phones"]) < len(self._word.phones):
+                break
+            self._taken += 1
+        return words[begin : self._taken]
 
 
 def check_times_file(path: str | os.PathLike[str]) -> None:

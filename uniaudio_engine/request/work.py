@@ -1,4 +1,5 @@
-"""Units of work for the language model: known frames to read, or frames to generate.
+"""Units of work for the language model: known frames to read, or frames to generate; or none, until
+something comes.
 
 Whoever runs them decides how many frames are done at a time. That never changes a result.
 """
@@ -6,6 +7,7 @@ Whoever runs them decides how many frames are done at a time. That never changes
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,6 +115,23 @@ class Step:
         if len(self.parts) > 1:
             self.parts = [np.concatenate(self.parts)]
         return self.parts[0]
+
+
+@dataclass
+class Wait:
+    """Nothing to do until something comes.
+
+    ``subscribe``: takes a function, which is then called once, from any thread: when there is
+    something to do, or perhaps sooner.
+    """
+
+    subscribe: Callable[[Callable[[], object]], object]
+
+    def block(self) -> None:
+        """Return when there is something to do."""
+        event = threading.Event()
+        self.subscribe(event.set)
+        event.wait()
 
 
 Work = Prefill | Step

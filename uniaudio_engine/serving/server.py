@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -50,7 +51,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=1,
             )
         )
         self._service = service
@@ -77,13 +77,15 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         log("draining", sessions=self._service.admission.active)
-        draining = asyncio.ensure_future(
-            self._service.admission.drain(self._service.settings.drain_seconds)
-        )
+        begin, most = time.monotonic(), self._service.settings.drain_seconds
+        draining = asyncio.ensure_future(self._service.admission.drain(most))
         while not draining.done() and not self.force_exit:
             await asyncio.wait({draining}, timeout=0.1)
         ended = draining.done() and draining.result()
         draining.cancel()
+        # The last of the sound may still wait for its client.
+        left = most - (time.monotonic() - begin) if ended else 0.0
+        self.config.timeout_graceful_shutdown = max(1, round(left))
         self.force_exit = False  # uvicorn would leave without ending the application
         await super().shutdown(sockets)
         log("stopped", all_sessions_ended=ended)

@@ -6,8 +6,17 @@
 Nothing is loaded at import; the lexicon is read at the first call.
 """
 
-from .decode import decode
-from .frontend import MAX_PHONES, Sentence, Word, iter_sentences, phonemize, sentence_words
+from .decode import decode, decode_pieces
+from .frontend import (
+    MAX_PHONES,
+    NothingToSpeak,
+    Sentence,
+    Word,
+    iter_sentences,
+    phonemize,
+    sentence_words,
+)
+from .live import LiveSentences
 from .normalize import normalize
 from .phones import PAUSE, PHONES
 from .pronunciations import read_pronunciations
@@ -15,11 +24,14 @@ from .sentences import split_sentences
 
 __all__ = [
     "MAX_PHONES",
+    "LiveSentences",
+    "NothingToSpeak",
     "PAUSE",
     "PHONES",
     "Sentence",
     "Word",
     "decode",
+    "decode_pieces",
     "iter_sentences",
     "normalize",
     "phonemize",

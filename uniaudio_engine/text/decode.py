@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import itertools
+from collections.abc import Iterable, Iterator
 
 from ..errors import InputError
 
@@ -20,17 +22,41 @@ def decode(data: bytes, what: str) -> str:
 
     Raises :class:`InputError` where it is in no encoding that can be told.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    if encoding is None:
-        encoding = _without_mark(data)
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as e:
-        got = f"byte 0x{data[e.start]:02x} at {e.start}" if e.start < len(data) else "a part of it"
-        raise InputError(
-            f"{what}: expected text in UTF-8 or UTF-16, got {got} that is not {encoding}; convert "
-            "it first, for example with iconv -f LATIN1 -t UTF-8"
-        ) from None
+    return "".join(decode_pieces([data], what))
+
+
+def decode_pieces(pieces: Iterable[bytes], what: str) -> Iterator[str]:
+    """The text of bytes that arrive in pieces, each as soon as its characters are whole.
+
+    The encoding follows from the first of them. Raises :class:`InputError` as :func:`decode` does.
+    """
+    begin, head = 0, b""
+    decoder: codecs.IncrementalDecoder | None = None
+    for piece in itertools.chain(pieces, [None]):
+        head += piece or b""
+        if decoder is None:
+            if piece is not None and any(m.startswith(head) and m != head for m, _ in _MARKS):
+                continue  # too few to tell
+            decoder = codecs.getincrementaldecoder(_encoding(head))()
+        try:
+            text = decoder.decode(head, piece is None)
+        except UnicodeDecodeError as e:
+            got = "a part of it"
+            if e.start < len(e.object):
+                place = begin + len(head) - len(e.object) + e.start
+                got = f"byte 0x{e.object[e.start]:02x} at {place}"
+            raise InputError(
+                f"{what}: expected text in UTF-8 or UTF-16, got {got} that is not {e.encoding}; "
+                "convert it first, for example with iconv -f LATIN1 -t UTF-8"
+            ) from None
+        begin, head = begin + len(head), b""
+        if text:
+            yield text
+
+
+def _encoding(data: bytes) -> str:
+    found = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    return found or _without_mark(data)
 
 
 def _without_mark(data: bytes) -> str:

@@ -21,11 +21,16 @@ def blocks(text: str, markup: str = "auto") -> Iterator[Block]:
 
     Raises :class:`InputError` for a command that cannot be followed.
     """
-    if markup not in MARKUPS:
-        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
+    check_markup(markup)
     if markup == "ssml" or (markup == "auto" and is_ssml(text)):
         return ssml_blocks(text)
     return plain_blocks(text) if markup == "plain" else markdown_blocks(text)
+
+
+def check_markup(markup: str) -> None:
+    """Raise :class:`InputError` unless ``markup`` is one of `MARKUPS`."""
+    if markup not in MARKUPS:
+        raise InputError(f"markup: expected {', '.join(MARKUPS)}, got {shown(markup)}")
 
 
 def is_ssml(text: str) -> bool:

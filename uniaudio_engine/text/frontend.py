@@ -259,7 +259,7 @@ def sentence_phones(text: str) -> list[str]:
     return [phone for word in sentence_words(text) for phone in word]
 
 
-def _speakable(
+def speakable(
     block: Block, begin: int, end: int, own: Mapping[str, Sequence[str]]
 ) -> Iterator[Sentence]:
     """`block.text[begin:end]` as one sentence, or halved until no part is too long."""
@@ -298,8 +298,8 @@ def _speakable(
                 )
             return
     cut = cut_near_middle(block.text, begin, end)
-    yield from _speakable(block, begin, cut, own)
-    yield from _speakable(block, cut, end, own)
+    yield from speakable(block, begin, cut, own)
+    yield from speakable(block, cut, end, own)
 
 
 def _end(block: Block, begin: int, end: int) -> int:
@@ -324,49 +324,74 @@ def iter_sentences(
     each paragraph but where the text itself says otherwise.
 
     Any unicode is accepted: accents are folded, and what has no English reading is left out and
-    named in ``unread``. Raises ValueError, in one line, at the end when nothing at all could be
+    named in ``unread``. Raises :class:`NothingToSpeak`, a ValueError, at the end when nothing at all could be
     spoken; :class:`InputError` for markup that cannot be followed; TypeError when `text` is not a
     string.
     """
     if not isinstance(text, str):
         raise TypeError(f"expected text as str, got {type(text).__name__}; decode bytes first")
-    found = False
-    for sentence in _sentences(text, markup, lexicon or {}, paragraph_pause):
+    found, held = False, Held(paragraph_pause)
+    for block in blocks(text, markup):
+        for begin, end in sentence_spans(block.text):
+            for sentence in speakable(block, begin, end, lexicon or {}):
+                for one in held.add(sentence):
+                    found = True
+                    yield one
+        held.end(block.pause, block.paragraph, block.origin[0])
+    for one in held.take():
         found = True
-        yield sentence
+        yield one
     if not found:
+        raise NothingToSpeak(text)
+
+
+class NothingToSpeak(ValueError):
+    """A text without anything that can be spoken."""
+
+    def __init__(self, text: str) -> None:
         shown = "empty text" if not text.strip() else ascii(text.strip()[:20])
-        raise ValueError(
+        super().__init__(
             f"expected text with letters or digits, got {shown}; write the words to be spoken"
         )
 
 
-def _sentences(
-    text: str, markup: str, own: Mapping[str, Sequence[str]], paragraph_pause: float | None
-) -> Iterator[Sentence]:
-    """A sentence is held back until it is known whether a pause follows it."""
-    held: Sentence | None = None
-    asked: float | None = None  # seconds of silence after the held one
-    for block in blocks(text, markup):
-        for begin, end in sentence_spans(block.text):
-            for sentence in _speakable(block, begin, end, own):
-                if not sentence.words:  # nothing in it can be said: noted beside its neighbour
-                    if held is not None:
-                        held = replace(held, unread=held.unread + sentence.unread)
-                    continue
-                if held is not None:
-                    yield held
-                held, asked = sentence, None
-        if block.pause is not None:
-            asked = min(MAX_PAUSE, (asked or 0.0) + block.pause)
-            if held is None:  # silence before the first word
-                pause = Word("", (PAUSE,), block.origin[0], block.origin[0])
-                held = Sentence("", [PAUSE], (pause,), block.origin[0], block.origin[0])
-            held = replace(held, pause=asked)
-        elif block.paragraph and held is not None and asked is None:
-            held = replace(held, pause=paragraph_pause)
-    if held is not None:
-        yield held
+class Held:
+    """Holds a sentence back until it is known whether a pause follows it."""
+
+    def __init__(self, paragraph_pause: float | None) -> None:
+        self.paragraph_pause = paragraph_pause
+        self.sentence: Sentence | None = None
+        self._asked: float | None = None  # seconds of silence after it
+        self._early = False  # whether the last one was taken before that was known
+
+    def add(self, sentence: Sentence) -> Iterator[Sentence]:
+        """The next sentence; yields the one before it."""
+        if not sentence.words:  # nothing in it can be said: noted beside its neighbour
+            if self.sentence is not None:
+                unread = self.sentence.unread + sentence.unread
+                self.sentence = replace(self.sentence, unread=unread)
+            return
+        yield from self.take()
+        self.sentence, self._early = sentence, False
+
+    def end(self, pause: float | None, paragraph: bool, place: int) -> None:
+        """A block that begins at ``place`` ends."""
+        if pause is not None:
+            self._asked = min(MAX_PAUSE, (self._asked or 0.0) + pause)
+        elif paragraph and self._asked is None and (self.sentence or self._early):
+            pause = self.paragraph_pause
+        if pause is None:
+            return
+        if self.sentence is None:  # silence on its own, as before the first word
+            silence = Word("", (PAUSE,), place, place)
+            self.sentence = Sentence("", [PAUSE], (silence,), place, place)
+        self.sentence = replace(self.sentence, pause=pause if self._asked is None else self._asked)
+
+    def take(self, early: bool = False) -> Iterator[Sentence]:
+        """Yields the sentence that is held; ``early``: a pause may still follow."""
+        sentence, self.sentence, self._asked, self._early = self.sentence, None, None, early
+        if sentence is not None:
+            yield sentence
 
 
 def phonemize(text: str) -> list[Sentence]:

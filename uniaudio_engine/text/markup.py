@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InputError, shown
@@ -108,29 +108,55 @@ _OPEN_END = re.compile(
     r"(?:[,;:(–—-]|\b(?:a|an|the|of|to|in|on|at|by|for|from|with|and|or|but|nor|as|than|that|which|"
     r"who|is|are|was|were|be|my|your|his|her|its|our|their|Mr\.|Mrs\.|Dr\.|Ms\.))$"
 )
+_MARK_WIDTH = 6  # characters that tell whether a line begins with a mark
 _MARKED = re.compile(r"[-*+•‣▪●○–—]\s|\d{1,3}[.)]\s|[a-z][.)]\s")
 
 
-def _goes_on(text: str, line: tuple[int, int], following: tuple[int, int]) -> bool:
-    """Whether a sentence runs from one line into the next."""
+def goes_on(
+    text: str,
+    line: tuple[int, int],
+    following: tuple[int, int],
+    cut: tuple[int, int] = (0, 0),
+    whole: bool = True,
+) -> bool | None:
+    """Whether a sentence runs from one line into the next.
+
+    ``cut``: how many characters, and spaces among them, the first line had before ``line``. Where
+    the following line is not ``whole`` yet, the answer is None if the rest of it may decide.
+    """
     a, b = line
     c, d = following
+    if not whole and (text[c] == ">" or d - c < _MARK_WIDTH):
+        return None
     quoted = _QUOTE.match(text, c, d)
     c = quoted.end() if quoted else c
     if _OPEN_END.search(text, max(a, b - 12), b):
         return text[b - 1] != ":" or not _MARKED.match(text, c, d)
-    words, next_words = text.count(" ", a, b) + 1, text.count(" ", c, d) + 1
-    first = text[c : min(d, c + 30)].split(" ", 1)[0]
+    first, space, _ = text[c : min(d, c + 30)].partition(" ")
+    if not whole and not space and d - c < 30:
+        return None
     if first.lstrip("\"'“‘(")[:1].islower():
-        return words > 3 or next_words > 3
-    return b - a + 1 + len(first) > max(_LEAST_WIDTH, d - c)
+        if text.count(" ", a, b) + cut[1] >= 3 or text.count(" ", c, d) >= 3:
+            return True
+        return False if whole else None
+    longer = b - a + cut[0] + 1 + len(first) > max(_LEAST_WIDTH, d - c)
+    return None if longer and not whole else longer
+
+
+def _joined(
+    text: str, kind: Callable[[str, int, int], bool], line: tuple[int, int], other: tuple[int, int]
+) -> bool:
+    """Whether one sentence may run through two lines; lines of a `kind` stand alone, but a list
+    item goes on in the next line where its sentence does."""
+    if kind(text, *other) or (text[line[0]] in "#|" and kind(text, *line)):
+        return False
+    return bool(goes_on(text, line, other))
 
 
 def _paragraphs(
     text: str, kind: Callable[[str, int, int], bool]
 ) -> Iterator[tuple[list[tuple[int, int]], bool]]:
-    """Runs of lines that one sentence may run through, and whether a blank line follows; lines of
-    a `kind` stand alone."""
+    """Runs of lines that one sentence may run through, and whether a blank line follows."""
     run: list[tuple[int, int]] = []
     for line in _lines(text):
         if line[0] == line[1]:
@@ -138,12 +164,9 @@ def _paragraphs(
                 yield run, True
                 run = []
             continue
-        if run and (kind(text, *line) or kind(text, *run[-1]) or not _goes_on(text, run[-1], line)):
-            # A list item goes on in the next line where its sentence does.
-            item = kind(text, *run[-1]) and not kind(text, *line)
-            if not (item and text[run[-1][0]] not in "#|" and _goes_on(text, run[-1], line)):
-                yield run, False
-                run = []
+        if run and not _joined(text, kind, run[-1], line):
+            yield run, False
+            run = []
         run.append(line)
     if run:
         yield run, True
@@ -158,26 +181,26 @@ def plain_blocks(text: str) -> Iterator[Block]:
 
 # Markdown
 
-_ITEM = re.compile(r"[-*+•‣▪●○]\s+(?:\[[ xX]\]\s+)?")
-_NUMBERED = re.compile(r"\d{1,3}([.)])\s+")
+ITEM = re.compile(r"[-*+•‣▪●○]\s+(?:\[[ xX]\]\s+)?")
+NUMBERED = re.compile(r"\d{1,3}([.)])\s+")
 _HEADING = re.compile(r"#{1,6}\s+")
 _HEADING_END = re.compile(r"\s+#+$")
 _QUOTE = re.compile(r"(?:>\s?)*>(?:\s+|(?=[A-Za-z\"'*_\[(]))")
 _RULE = re.compile(r"(?:[-*_=]\s?){3,}$|=+$|-{2,}$")
 _TABLE_RULE = re.compile(r"\|?(?:\s*:?-{2,}:?\s*\|)+\s*:?-*:?\s*$")
-_FENCE = re.compile(r"(?:```|~~~)")
+FENCE = re.compile(r"(?:```|~~~)")
 _REFERENCE = re.compile(r"\[[^\]^\s][^\]]{0,80}\]:\s+\S+")
 
 
-def _own_line(text: str, a: int, b: int) -> bool:
+def own_line(text: str, a: int, b: int) -> bool:
     """Whether a line is a list item, heading, table row or rule."""
     c = text[a]
     if c in "-*+•‣▪●○":
-        return bool(_ITEM.match(text, a, b) or _RULE.match(text, a, b))
+        return bool(ITEM.match(text, a, b) or _RULE.match(text, a, b))
     if c == "#":
         return bool(_HEADING.match(text, a, b))
     if c.isdigit():
-        return bool(_NUMBERED.match(text, a, b))
+        return bool(NUMBERED.match(text, a, b))
     if c in "=_":
         return bool(_RULE.match(text, a, b))
     return c == "|" or (c == "[" and bool(_REFERENCE.match(text, a, b)))
@@ -186,18 +209,18 @@ def _own_line(text: str, a: int, b: int) -> bool:
 def markdown_blocks(text: str) -> Iterator[Block]:
     text = text.replace(OVERRIDE, "\x00")
     fenced = False
-    inline = _Inline(text)
+    inline = Inline(text)
     for run, paragraph in _paragraphs(
-        text, lambda t, a, b: _own_line(t, a, b) or bool(_FENCE.match(t, a, b))
+        text, lambda t, a, b: own_line(t, a, b) or bool(FENCE.match(t, a, b))
     ):
         made: list[Block] = []
         a, b = run[0]
-        if _FENCE.match(text, a, b):
+        if FENCE.match(text, a, b):
             fenced = not fenced
             run = run[1:]
         if fenced:
             made = [
-                Block(text[a:b], range(a, b + 1)) for a, b in run if not _FENCE.match(text, a, b)
+                Block(text[a:b], range(a, b + 1)) for a, b in run if not FENCE.match(text, a, b)
             ]
         else:
             for i, (a, b) in enumerate(run):
@@ -217,9 +240,9 @@ _INLINE_TAGS = frozenset(
     "img input label button time center tt strike wbr iframe video audio source svg path details "
     "summary meta link".split()
 )
-_SILENT_START = re.compile(r"(?i)<!--|<(?:script|style)\b")
+SILENT_START = re.compile(r"(?i)<!--|<(?:script|style)\b")
 _SSML_TAGS = frozenset("speak break say-as phoneme prosody".split())
-_PIECE = re.compile(
+PIECE = re.compile(
     r"(?P<escape>\\[\\`*_{}\[\]()#+.!|<>~-])"
     r"|(?P<code>`{1,2})(?![^`]*?\w'(?!\w))(?P<coded>[^`]+)(?P=code)"
     r"|\[pause(?:[ :=]\s*(?P<pause>[^\]\n]{0,20}))?\]"
@@ -238,7 +261,13 @@ _PIECE = re.compile(
 )
 
 
-class _Inline:
+def closing(opened: re.Match[str]) -> str:
+    """What ends a match of ``SILENT_START``."""
+    name = opened.group().lower()
+    return "-->" if name == "<!--" else f"</{name[1:]}>"
+
+
+class Inline:
     """Lines of Markdown to blocks."""
 
     def __init__(self, text: str) -> None:
@@ -264,17 +293,23 @@ class _Inline:
 
     def line(self, a: int, b: int, first: bool) -> None:
         """One line's text; `first` of its run, where a mark may stand."""
+        rest = self.marks(a, b, first)
+        if rest is not None:
+            self.inline(*rest)
+
+    def marks(self, a: int, b: int, first: bool) -> tuple[int, int] | None:
+        """What a line's marks say; where its text begins and ends, None if it has none."""
         if b <= self.silent_to:
-            return
+            return None
         text = self.text
         if not first:
             self.builder.put(" ", a, 0)
         quote = _QUOTE.match(text, a, b)
         a = quote.end() if quote else a
         if _RULE.match(text, a, b) or _TABLE_RULE.match(text, a, b) or _REFERENCE.match(text, a, b):
-            return
+            return None
         row = text[a : a + 1] == "|"
-        heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, _ITEM, _NUMBERED))
+        heading, item, numbered = (p.match(text, a, b) for p in (_HEADING, ITEM, NUMBERED))
         if heading:
             a = heading.end()
             closing = _HEADING_END.search(text, max(a, b - 12), b)
@@ -289,32 +324,31 @@ class _Inline:
             a = numbered.end()
         elif row:
             a, b = a + 1, b - (text[b - 1] == "|" and b > a + 1)
-        self.inline(a, b)
+        return a, b
 
-    def inline(self, a: int, b: int) -> None:
-        """`text[a:b]` without its marks."""
+    def inline(self, a: int, b: int, pieces: Iterable[re.Match[str]] | None = None) -> None:
+        """`text[a:b]` without its marks; ``pieces``: those that were found already."""
         a = max(a, self.silent_to)
         if a >= b:
             return
         place = a
-        for m in _PIECE.finditer(self.text, a, b):
+        for m in PIECE.finditer(self.text, a, b) if pieces is None else pieces:
             if m.start() < place:
                 continue
-            if m["tag"] and (opened := _SILENT_START.match(m.group())) and self._silence(opened, m):
+            if m["tag"] and (opened := SILENT_START.match(m.group())) and self._silence(opened, m):
                 b = m.start()
                 break
             self.builder.put(self.text[place : m.start()], place)
             place = m.end()
             self._piece(m)
-        opened = _SILENT_START.search(self.text, place, b)
+        opened = SILENT_START.search(self.text, place, b)
         if opened and self._silence(opened, opened):
             b = opened.start()
         self.builder.put(self.text[place:b], place)
 
     def _silence(self, opened: re.Match[str], whole: re.Match[str]) -> bool:
         """Whether what is opened here ends in a later line; nothing is heard until there."""
-        name = opened.group().lower()
-        close = "-->" if name == "<!--" else f"</{name[1:]}>"
+        close = closing(opened)
         if close in self.unclosed:
             return False
         end = self.text.find(close, whole.end())

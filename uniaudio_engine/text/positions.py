@@ -74,16 +74,24 @@ def position_sentences(
     for sentence in iter_sentences(
         text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause
     ):
-        words = tuple(
-            replace(word, phones=tuple(_labels(word.phones, labels))) for word in sentence.words
+        yield positioned_sentence(sentence, labels)
+
+
+def positioned_sentence(sentence: Sentence, labels: Mapping[str, int]) -> Sentence:
+    """A sentence of our phones in a model's labels.
+
+    Raises :class:`InputError` for a label that the model lacks.
+    """
+    words = tuple(
+        replace(word, phones=tuple(_labels(word.phones, labels))) for word in sentence.words
+    )
+    phones = [phone for word in words for phone in word.phones]
+    unknown = sorted({p for p in phones if p not in labels})
+    if unknown:
+        raise InputError(
+            f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
         )
-        phones = [phone for word in words for phone in word.phones]
-        unknown = sorted({p for p in phones if p not in labels})
-        if unknown:
-            raise InputError(
-                f"text: the model's phones.txt has no {first_few(unknown)}; give phones= instead"
-            )
-        yield replace(sentence, phones=phones, words=words)
+    return replace(sentence, phones=phones, words=words)
 
 
 def _labels(phones: Sequence[str], labels: Mapping[str, int]) -> list[str]:

@@ -17,6 +17,7 @@ _END = re.compile(
     rf"(?<![.?!…])[.?!…]+{_CLOSERS}(?=\s)|(?<=[a-z0-9)\]\"”][.?!])(?=[\"“]?[A-Z])"
     r"|[。！？]+[\"'”’»)\]」』]*"
 )
+_LAST_STOP = re.compile(rf"(?<![.?!…])(?:[.?!]|[。！？]+){_CLOSERS}\Z")
 _BLANK_LINE = re.compile(r"\s*\n\s*\n\s*")
 _DOTTED = frozenset(tables.DOTTED) | {"Mon", "Sun"}
 _OPENERS = "\"'“‘«([¿¡"
@@ -26,9 +27,15 @@ _FIRST_WORD = re.compile(
     r"In|On|At|But|And|So|If|When|While|What|Why|Who|How|Where|After|Before|Now|Here|Please|Yes|"
     r"However|Also|Some|Many|Most|All|No|Not|As|For|From|Let|Do|Did|Is|Are|Was|Were)\b"
 )
-_NEXT = re.compile(r"\s*(\S.{0,20})")
+_WINDOW = 21  # characters looked at after a stop
+_NEXT = re.compile(rf"\s*(\S.{{0,{_WINDOW - 1}}})")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
-_TOKEN_END = re.compile(r"\S{0,80}")
+_TOKEN = 80  # characters looked at after a stop without space
+_TOKEN_END = re.compile(rf"\S{{0,{_TOKEN}}}")
+_LOWER_NEXT = ("e.g", "i.e", "a.k.a")  # abbreviations in the middle of a sentence
+_TIMES = ("a.m", "p.m")
+_INITIALS = re.compile(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]")
+_STOPS = frozenset(".?!…。！？\"'“”’»)]」』")
 _NO_TEXT = re.compile(r"://|www\.|@|\\|/")
 _LONGEST_ABBREVIATION = 20  # characters looked at before a stop
 _SPACE = re.compile(r"\s+")
@@ -46,8 +53,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
     first = following[:1]
     if stop[:1] and stop[0] in "。！？":
         return True
-    word = _LAST_WORD.search(text, max(0, match.start() - _LONGEST_ABBREVIATION), match.start())
-    before = re.split("[–—/-]", word.group())[-1] if word else ""
+    before = _word_before(text, match.start())
     if not stop:
         return _ends_without_space(text, match.end(), before, following)
     if stop.rstrip("\"'”’»)]") != ".":
@@ -55,7 +61,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return not first.islower()
     if first.islower():
         return False
-    if before in _DOTTED or before.lower() in ("e.g", "i.e", "a.k.a"):
+    if before in _DOTTED or before.lower() in _LOWER_NEXT:
         return (
             before in tables.MAY_END
             and before not in ("St", "Ave", "Jr", "Sr")
@@ -64,13 +70,13 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         )
     if before in tables.NUMBERED or (before in units.STOPPED_UNITS and first.isdigit()):
         return False
-    if before.lower() in ("a.m", "p.m"):
+    if before.lower() in _TIMES:
         return re.split(r"\W", following)[0] not in _DATE_NAMES
     # An initial ("J. Smith") or letters with stops ("the U.S. Senate"), unless a usual first word
     # follows.
     if _FIRST_WORD.match(following):
         return True
-    return not re.fullmatch(r"[B-HJ-Z]|(?:[A-Za-z]\.)+[A-Za-z]", before)
+    return not _INITIALS.fullmatch(before)
 
 
 def _ends_without_space(text: str, place: int, before: str, following: str) -> bool:
@@ -106,6 +112,71 @@ def sentence_spans(text: str, begin: int = 0, end: int | None = None) -> Iterato
             yield from _trimmed(text, start, match.end())
             start = match.end()
     yield from _trimmed(text, start, end)
+
+
+def certain_spans(text: str, begin: int, scan: int) -> tuple[list[tuple[int, int]], int, int]:
+    """The spans of :func:`sentence_spans` in a text that goes on, as far as they are certain.
+
+    ``begin``: where the next sentence begins. ``scan``: where to look for ends from. Returns the
+    spans, and both places for the next time.
+    """
+    spans: list[tuple[int, int]] = []
+    for match in _END.finditer(text, scan):
+        if match.end() <= begin:
+            continue
+        if not _is_decided(text, match):
+            return spans, begin, match.start()
+        if _is_end(text, match):
+            spans += _trimmed(text, begin, match.end())
+            begin = match.end()
+    tail = len(text)  # stops at the very end are not all there yet
+    while tail > scan and text[tail - 1] in _STOPS:
+        tail -= 1
+    return spans, begin, max(begin, tail)
+
+
+def _is_decided(text: str, match: re.Match[str]) -> bool:
+    """Whether :func:`_is_end` says the same whatever follows the text."""
+    after = _NEXT.match(text, match.end())
+    if after is None:
+        return False
+    stop, following = match.group(), after.group(1).lstrip(_OPENERS)
+    if not stop:
+        token = _TOKEN_END.match(text, match.end())
+        return token is not None and (token.end() < len(text) or len(token.group()) == _TOKEN)
+    if len(after.group(1)) == _WINDOW or after.end() < len(text) or stop[0] in "。！？":
+        return True
+    if not following:
+        return False
+    if stop.rstrip("\"'”’»)]") != "." or following[0].islower():
+        return True
+    # What follows an abbreviation or an initial is looked at as a word, else only how it begins.
+    return _is_word(_word_before(text, match.start())) or not re.fullmatch(r"\w*", following)
+
+
+def stops(text: str, begin: int) -> bool:
+    """Whether ``text[begin:]`` ends with a stop that is hardly anything but a sentence's end."""
+    match = _LAST_STOP.search(text, max(begin, len(text) - _LONGEST_ABBREVIATION))
+    if match is None:
+        return False
+    before = _word_before(text, match.start())
+    is_word = before[-1:].isalpha() and _is_word(before)
+    return is_word and before not in tables.NUMBERED
+
+
+def _is_word(before: str) -> bool:
+    """Whether what stands before a stop is no abbreviation or initial."""
+    return not (
+        before in _DOTTED
+        or before.lower() in (*_LOWER_NEXT, *_TIMES)
+        or _INITIALS.fullmatch(before)
+    )
+
+
+def _word_before(text: str, place: int) -> str:
+    """The word that a stop at ``place`` belongs to."""
+    word = _LAST_WORD.search(text, max(0, place - _LONGEST_ABBREVIATION), place)
+    return re.split("[–—/-]", word.group())[-1] if word else ""
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
