@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from starlette.websockets import WebSocketDisconnect
+
 from ..audio.sound import AudioChunk
 from ..engine import Engine
 from ..errors import InputError
@@ -105,7 +107,7 @@ class Service:
             async with self.admission.slot():
                 yield
                 end = "done"
-        except (asyncio.CancelledError, GeneratorExit):
+        except (asyncio.CancelledError, GeneratorExit, WebSocketDisconnect):
             end = "cancelled"
             raise
         except Exception as e:
