@@ -147,19 +147,68 @@ def test_cancel_ends_an_utterance_and_not_the_connection(server: Running, engine
     run(server, scenario)
 
 
+def test_live_sound_is_answered_while_it_comes(server: Running, engine: Engine) -> None:
+    sound = np.frombuffer(to_pcm16(tone(2.0).samples), "<i2")
+
+    async def scenario(client: Client) -> None:
+        await client.send(type="start", task="se", inputs={"seed": 3}, live=True)
+        assert (await client.until("listening"))["latency"] > 0
+        half = len(sound) // 2
+        for i in range(0, half, 1000):
+            await client.socket.send(sound[i : min(half, i + 1000)].tobytes())
+        await client.until("audio")  # before the sound has ended
+        await client.socket.send(sound[half:].tobytes())
+        await client.send(type="end")
+        await client.until("done")
+
+    async def checked(client: Client) -> None:
+        await scenario(client)
+        with engine.open("se", seed=3) as live:
+            x = sound.astype(np.float32) / np.float32(32768)
+            own = np.concatenate((live.push(x), live.flush()))
+        np.testing.assert_array_equal(client.samples(), to_int16(own))
+
+    run(server, checked)
+
+
+def test_live_sound_can_be_cancelled(server: Running) -> None:
+    async def scenario(client: Client) -> None:
+        await client.send(type="start", id="a", task="se", live=True)
+        await client.until("listening")
+        await client.socket.send(to_pcm16(tone(1.0).samples))
+        await client.send(type="cancel")
+        assert (await client.until("done"))["cancelled"]
+        await client.send(type="start", id="b", inputs={**ONE, "text": "Hello."})
+        assert not (await client.until("done"))["cancelled"]
+
+    run(server, scenario)
+
+
+def heard(event: dict[str, Any], words: list[dict[str, Any]]) -> None:
+    """An interruption tells the words that had begun, and the text until then."""
+    begun = [w for w in words if w["start"] < event["played"]]
+    assert event["words"] == begun and event["played"] <= 1.0
+    assert event["text"] == ("Hello there. "[: begun[-1]["characters"][1]] if begun else "")
+
+
 def test_an_interruption_says_what_was_heard(server: Running) -> None:
     async def scenario(client: Client) -> None:
         await client.send(type="start", id="a", inputs=ONE, window=60)
         await client.send(type="text", text="Hello there. ")
-        await client.until("audio")
-        await asyncio.sleep(0.5)  # all of the sentence has been made
+        while len(client.samples("a")) < 16000:
+            await client.until("audio")
         await client.send(type="interrupt", played=1.0)
         event = await client.until("interrupted")
-        assert event["played"] <= 1.0
-        assert all(w["start"] < event["played"] for w in event["spoken"])
+        heard(event, [w for e in client.events for w in e.get("words", ()) if e["type"] == "audio"])
         assert (await client.until("done"))["cancelled"]
-        await client.send(type="start", id="b", inputs={**ONE, "text": "Hello."})
-        assert not (await client.until("done"))["cancelled"]
+        await client.send(type="start", id="b", inputs={**ONE, "text": "Hello there. Again."})
+        done = await client.until("done")
+        assert not done["cancelled"]
+        # All of it was sent, but it is still being played.
+        await client.send(type="interrupt", id="b", played=0.5)
+        heard(await client.until("interrupted"), done["words"])
+        await client.send(type="interrupt", id="unknown", played=0.5)
+        await client.until("error")
 
     run(server, scenario)
 
@@ -211,6 +260,10 @@ def test_a_window_bounds_what_is_sent(server: Running) -> None:
         {"type": "start", "inputs": {"text": "Hello.", "voice": "/etc/passwd"}},
         {"type": "start", "inputs": {"text": "Hello.", "voice": "one", "nonsense": 1}},
         {"type": "interrupt", "played": -1},
+        {"type": "start", "live": True},
+        {"type": "start", "live": 5},
+        {"type": "start", "inputs": {"text": ["Hello."]}},
+        {"type": "start", "inputs": {"text": "Hello.", "flush_after": []}},
         b"\0\0",
     ],
 )

@@ -63,7 +63,6 @@ __all__ = [
     "voices_command",
 ]
 
-
 _BARE = (".pcm", ".raw")  # names of files without a header
 
 

@@ -28,6 +28,7 @@ from ..score.reading import SUFFIXES, read_score
 from ..score.text_form import parse_score
 from ..text.decode import decode
 from ..text.pronunciations import parse_pronunciations, read_pronunciations
+from .pieces import TextPieces
 from .settings import Settings
 from .voices import Voices
 
@@ -53,8 +54,11 @@ class InputReader:
     def __init__(self, engine: Engine, settings: Settings, voices: Voices) -> None:
         self._engine, self._settings, self._voices = engine, settings, voices
 
-    def read(self, task: Task, given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    def read(
+        self, task: Task, given: Mapping[str, Any], owner: str, complete: bool = True
+    ) -> dict[str, Any]:
         """Inputs and options by name, as :meth:`Engine.stream` takes them; takes long for sounds.
+        ``complete``: none that is required may be missing.
 
         Raises :class:`InputError` for values that cannot be used and for unknown names.
         """
@@ -78,7 +82,8 @@ class InputReader:
                     values[name] = _READERS[spec.modality](self, spec, value)
             else:
                 values[name] = _TEXT_READERS[name](self, name, value)
-        task.check_inputs({k: v for k, v in values.items() if k not in options})
+        if complete:
+            task.check_inputs({k: v for k, v in values.items() if k not in options})
         return values
 
     def _option(self, option: Option, value: Any) -> int | float | None:
@@ -117,9 +122,16 @@ class InputReader:
             return self._voices.find(value, owner)
         return self.sound(spec.name, value)
 
+    def _flush_after(self, name: str, value: Any) -> Any:
+        if isinstance(value, str) or _is_number(value):
+            return value
+        raise InputError(f"{name}: expected seconds, got {shown(value)}")
+
     def text(self, name: str, value: Any) -> str:
         if isinstance(value, Upload):
             value = decode(value.data, name)
+        if isinstance(value, TextPieces):  # checked as they come
+            return value  # type: ignore[return-value]
         if not isinstance(value, str):
             raise InputError(f"{name}: expected a string, got {type(value).__name__}")
         try:
@@ -214,6 +226,7 @@ _TEXT_READERS: dict[str, Callable[[InputReader, str, Any], Any]] = {
     "phones": InputReader._phones,
     "markup": InputReader.text,
     "lexicon": InputReader._lexicon,
+    "flush_after": InputReader._flush_after,
 }
 
 

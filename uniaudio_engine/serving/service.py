@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from starlette.websockets import WebSocketDisconnect
+
 from ..audio.sound import AudioChunk
 from ..engine import Engine
 from ..errors import InputError
 from ..request.astream import AsyncAudioStream
+from ..request.heard import Interrupted
+from ..request.live import Live
 from ..request.tasks import Task
 from .admission import Admission
 from .errors import ApiError, as_api_error
@@ -70,18 +74,43 @@ class Service:
 
         Raises :class:`ApiError` when the server is full, :class:`InputError` for bad inputs.
         """
+        async with self._session(job):
+            begin = time.monotonic()
+            values = await self.in_thread(self.reader.read, job.task, job.given, job.owner)
+            async with self.engine.astream(job.task.name, **values) as stream:
+                yield Sound(self, stream, job, begin)
+
+    @asynccontextmanager
+    async def live(self, job: Job, sample_rate: int) -> AsyncIterator[Live]:
+        """A session on a sound that is still being made; it ends with the block.
+
+        Push in a thread. Raises as :meth:`sound` does.
+        """
+
+        def begin() -> Live:
+            values = self.reader.read(job.task, job.given, job.owner, complete=False)
+            return self.engine.open(job.task.name, sample_rate=sample_rate, **values)
+
+        async with self._session(job):
+            live = await self.in_thread(begin)
+            try:
+                yield live
+            finally:
+                live.close()
+                self.metrics.audio_seconds.inc(live.meta.get("seconds", 0.0))
+
+    @asynccontextmanager
+    async def _session(self, job: Job) -> AsyncIterator[None]:
+        """A slot, and how the session ended."""
         end = "failed"
         try:
             async with self.admission.slot():
-                begin = time.monotonic()
-                values = await self.in_thread(self.reader.read, job.task, job.given, job.owner)
-                async with self.engine.astream(job.task.name, **values) as stream:
-                    yield Sound(self, stream, job, begin)
-                    end = "done"
-        except (asyncio.CancelledError, GeneratorExit):
+                yield
+                end = "done"
+        except (asyncio.CancelledError, GeneratorExit, WebSocketDisconnect):
             end = "cancelled"
             raise
-        except BaseException as e:
+        except Exception as e:
             if as_api_error(e).status == 500:
                 LOGGER.error("failed", exc_info=e, extra={"fields": {"task": job.task.name}})
             raise
@@ -114,6 +143,10 @@ class Sound:
 
     def cancel(self) -> None:
         self._stream.cancel()
+
+    def interrupt(self, played: float | None) -> Interrupted:
+        """Cancel, and say what was heard after ``played`` seconds; also after the end."""
+        return self._stream.interrupt(played)
 
     def __aiter__(self) -> AsyncIterator[AudioChunk]:
         return self

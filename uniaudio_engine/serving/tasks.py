@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
 
@@ -37,13 +37,15 @@ _BODY: dict[str, Any] = {
 def routes(service: Service) -> APIRouter:
     router = APIRouter()
 
+    name: Any = Path(json_schema_extra={"enum": list(service.engine.model.tasks)})
+
     @router.get("/v1/tasks")
     async def tasks() -> dict[str, Any]:
         """The tasks with their inputs and options, as ``engine.tasks()`` has them."""
         return {"object": "list", "data": service.engine.tasks()}
 
     @router.get("/v1/tasks/{task}")
-    async def task_schema(task: str) -> dict[str, Any]:
+    async def task_schema(task: str = name) -> dict[str, Any]:
         return service.task(task).schema()
 
     @router.post(
@@ -52,7 +54,7 @@ def routes(service: Service) -> APIRouter:
         responses=SOUND_RESPONSES,
         openapi_extra=_BODY,
     )
-    async def run_task(task: str, request: Request) -> Response:
+    async def run_task(request: Request, task: str = name) -> Response:
         """Do a task. Inputs and options by name, as JSON or as a form with files; besides them
         ``response_format`` (default wav), ``stream_format`` (audio or sse) and ``sample_rate``.
         """

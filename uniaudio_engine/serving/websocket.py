@@ -1,26 +1,28 @@
 """``/v1/stream``: text in pieces and sound in, sound out. docs/serving.md has the protocol.
 
-A connection has one reader, which never waits for anything but messages, so that a cancel or a lost
-connection is noticed at once; and one speaker, which does the utterances one after another.
+A connection has one reader, which waits for nothing but messages (and for sound that comes faster
+than it can be heard), so that a cancel or a lost connection is noticed at once; and one speaker,
+which does the utterances one after another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..audio.sound import AudioChunk, to_pcm16
-from ..errors import InputError, shown
+from ..audio.sound import Samples, to_pcm16
+from ..errors import Busy, InputError, shown
 from .errors import ApiError, as_api_error
 from .guard import Keys, owner_of
 from .logs import LOGGER
-from .service import Job, Service, Sound, public_meta
-from .utterance import Utterance
+from .service import Job, Service, public_meta
+from .utterance import Utterance, is_number, plain_words
 
 VERSION = 1
 MAX_UTTERANCES = 8  # that wait on one connection
@@ -42,6 +44,7 @@ class Connection:
         self._service, self._socket = service, socket
         self._owner = owner_of(socket)
         self._utterances: deque[Utterance] = deque()  # the first one is spoken
+        self._spoken: deque[Utterance] = deque(maxlen=MAX_UTTERANCES)
         self._more = asyncio.Event()
         self._sending = asyncio.Lock()
         self._mistakes = 0
@@ -106,21 +109,34 @@ class Connection:
         async with self._sending:
             await self._socket.send_text(json.dumps(message))
 
-    async def _send_chunk(self, utterance: Utterance, sound: Sound, chunk: AudioChunk) -> None:
+    async def _send_sound(
+        self, utterance: Utterance, samples: Samples, words: list[dict[str, Any]]
+    ) -> None:
         """A line about the samples, then the samples."""
+        await self._window(utterance)
+        if not len(samples) or utterance.cancelled:
+            return
         about = {
             "type": "audio",
             "id": utterance.id,
             "start": utterance.samples,
-            "samples": len(chunk.samples),
+            "samples": len(samples),
+            "words": plain_words(words),
         }
-        words = getattr(chunk, "words", None)
-        if words:
-            about["words"] = list(words)
+        utterance.samples += len(samples)
         async with self._sending:
             await self._socket.send_text(json.dumps(about))
-            await self._socket.send_bytes(to_pcm16(chunk.samples))
-        utterance.sent(chunk, sound.sample_rate)
+            await self._socket.send_bytes(to_pcm16(samples))
+
+    async def _window(self, utterance: Utterance) -> None:
+        """Wait until the client has played enough of what was sent."""
+        patience = (utterance.window or 0.0) + self._service.settings.stall_seconds
+        while not utterance.may_send():
+            try:
+                await asyncio.wait_for(utterance.wait(), patience)
+            except asyncio.TimeoutError:
+                self._service.metrics.cut.labels("no ack").inc()
+                raise Close(1008, f"expected ack within {patience:g} s, got none") from None
 
     async def _error(self, e: BaseException, utterance: Utterance | None = None) -> None:
         error = as_api_error(e)
@@ -150,16 +166,19 @@ class Connection:
         while True:
             message = await self._message()
             try:
-                self._take(message)
+                await self._take(message)
             except (ApiError, InputError) as e:
                 self._mistakes += 1
                 if self._mistakes > _MAX_MISTAKES:
                     raise Close(1008, "too many messages that cannot be used") from None
                 await self._error(e)
 
-    def _take(self, message: Any) -> None:
+    async def _take(self, message: Any) -> None:
         if isinstance(message, bytes):
-            self._latest().add_sound(message)
+            utterance = self._latest()
+            utterance.add_sound(message)
+            assert utterance.sound is not None
+            await utterance.sound.room()
             return
         kind = message.get("type") if isinstance(message, dict) else None
         handler = _HANDLERS.get(kind) if isinstance(kind, str) else None
@@ -168,7 +187,7 @@ class Connection:
                 f"type: expected one of {', '.join(_HANDLERS)}, got "
                 f"{shown(kind if isinstance(message, dict) else message)}"
             )
-        handler(self, message)
+        await handler(self, message)
 
     def _latest(self) -> Utterance:
         """The utterance that text and sound belong to."""
@@ -176,42 +195,49 @@ class Connection:
             raise InputError("expected start first, got a part of an utterance")
         return self._utterances[-1]
 
-    def _start(self, message: dict[str, Any]) -> None:
+    async def _start(self, message: dict[str, Any]) -> None:
         if len(self._utterances) > MAX_UTTERANCES:
             raise ApiError(
                 429, f"expected at most {MAX_UTTERANCES} waiting utterances", retry_after=1
             )
-        if self._utterances and not self._utterances[-1].complete:
+        utterance = Utterance.of(message, self._service)
+        if self._utterances:
             self._utterances[-1].end()
-        self._utterances.append(Utterance.of(message, self._service))
+        self._utterances.append(utterance)
         self._more.set()
 
-    def _text(self, message: dict[str, Any]) -> None:
+    async def _text(self, message: dict[str, Any]) -> None:
         self._latest().add_text(message.get("text"))
 
-    def _flush(self, message: dict[str, Any]) -> None:
+    async def _flush(self, message: dict[str, Any]) -> None:
         self._latest().flush()
 
-    def _end(self, message: dict[str, Any]) -> None:
+    async def _end(self, message: dict[str, Any]) -> None:
         self._latest().end()
 
-    def _cancel(self, message: dict[str, Any]) -> None:
+    async def _cancel(self, message: dict[str, Any]) -> None:
         """Without an id: everything."""
         for utterance in self._utterances:
             if message.get("id") in (None, utterance.id):
                 utterance.cancel()
 
-    def _interrupt(self, message: dict[str, Any]) -> None:
-        """The listener spoke: everything stops, and what was heard is reported."""
-        played = message.get("played")
-        if played is not None and (
-            isinstance(played, bool) or not isinstance(played, (int, float)) or not played >= 0
-        ):
-            raise InputError(f"played: expected seconds, got {shown(played)}")
-        for utterance in self._utterances:
-            utterance.interrupt(played)
+    async def _interrupt(self, message: dict[str, Any]) -> None:
+        """The listener spoke: everything stops, and what was heard is reported.
 
-    def _ack(self, message: dict[str, Any]) -> None:
+        The utterance that is being played may have been sent long ago.
+        """
+        played, identity = message.get("played"), message.get("id")
+        if played is not None and not (is_number(played) and 0 <= played < math.inf):
+            raise InputError(f"played: expected seconds from 0 up, got {shown(played)}")
+        for utterance in self._utterances:
+            utterance.cancel()
+        known = [*self._utterances, *reversed(self._spoken)]
+        heard = next((u for u in known if identity in (None, u.id)), None)
+        if heard is None:
+            raise InputError(f"id: expected one of the last utterances, got {shown(identity)}")
+        await self._send(type="interrupted", id=heard.id, **heard.heard(played))
+
+    async def _ack(self, message: dict[str, Any]) -> None:
         if self._utterances:
             self._utterances[0].acknowledge(message.get("played"))
 
@@ -225,55 +251,67 @@ class Connection:
             utterance = self._utterances[0]
             try:
                 await self._speak(utterance)
-            except (ApiError, InputError) as e:
+            except (ApiError, InputError, Busy) as e:
                 await self._error(e, utterance)
                 if as_api_error(e).status in (429, 503):
                     raise Close(1013, "busy; try again later") from None
             finally:
                 utterance.cancel()
-                self._utterances.popleft()
+                self._spoken.append(self._utterances.popleft())
 
     async def _speak(self, utterance: Utterance) -> None:
+        await self._send(
+            type="started",
+            id=utterance.id,
+            task=utterance.task.name,
+            sample_rate=utterance.sample_rate,
+        )
         meta: dict[str, Any] = {}
-        await self._send(type="started", id=utterance.id, task=utterance.task.name)
-        async for given in utterance.requests():
-            job = Job(utterance.task, given, self._owner)
-            async with self._service.sound(job) as sound:
-                utterance.running(sound)
-                async for chunk in sound:
-                    if utterance.cancelled:
-                        break
-                    await self._window(utterance)
-                    if len(chunk.samples) and not utterance.cancelled:
-                        await self._send_chunk(utterance, sound, chunk)
-                meta = utterance.finished(sound)
-            if utterance.cancelled:
-                break
-        if utterance.interrupted:
-            await self._send(type="interrupted", id=utterance.id, **utterance.heard())
+        if not utterance.cancelled:
+            speak = self._speak_live if utterance.live else self._speak_stream
+            meta = await speak(utterance)
+        words = plain_words(meta.pop("words", []))
         await self._send(
             type="done",
             id=utterance.id,
             cancelled=utterance.cancelled,
             seconds=round(utterance.seconds, 4),
-            words=utterance.words,
-            meta=public_meta(meta),
+            words=words,
+            meta=meta,
         )
 
-    async def _window(self, utterance: Utterance) -> None:
-        """Wait until the client has played enough of what was sent."""
-        if utterance.window is None:
-            return
-        patience = utterance.window + self._service.settings.stall_seconds
-        while not utterance.may_send():
+    async def _speak_stream(self, utterance: Utterance) -> dict[str, Any]:
+        inputs = await utterance.inputs()
+        if utterance.cancelled:
+            return {}
+        async with self._service.sound(Job(utterance.task, inputs, self._owner)) as sound:
+            utterance.running(sound)
+            async for chunk in sound:
+                await self._send_sound(utterance, chunk.samples, chunk.words)
+                if utterance.cancelled:
+                    break
+            return public_meta(sound.meta)
+
+    async def _speak_live(self, utterance: Utterance) -> dict[str, Any]:
+        """A sound that is answered while it comes."""
+        service, pieces = self._service, utterance.sound
+        assert pieces is not None
+        job = Job(utterance.task, utterance.given, self._owner)
+        async with service.live(job, pieces.rate) as live:
+            utterance.running(live)
+            await self._send(type="listening", id=utterance.id, latency=live.latency_seconds)
             try:
-                await asyncio.wait_for(utterance.wait(), patience)
-            except asyncio.TimeoutError:
-                self._service.metrics.cut.labels("no ack").inc()
-                raise Close(1008, f"expected ack within {patience:g} s, got none") from None
+                async for block in pieces.blocks():
+                    samples = await service.in_thread(live.push, block)
+                    await self._send_sound(utterance, samples, [])
+                await self._send_sound(utterance, await service.in_thread(live.flush), [])
+            except InputError:
+                if not utterance.cancelled:  # a cancelled stream takes no more
+                    raise
+            return public_meta(live.meta)
 
 
-_HANDLERS: dict[str, Callable[[Connection, dict[str, Any]], None]] = {
+_HANDLERS: dict[str, Callable[[Connection, dict[str, Any]], Awaitable[None]]] = {
     "start": Connection._start,
     "text": Connection._text,
     "flush": Connection._flush,
