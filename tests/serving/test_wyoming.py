@@ -63,6 +63,13 @@ async def read_until(client: AsyncTcpClient, kind: str) -> list[Event]:
     return events
 
 
+async def write(client: AsyncTcpClient, event: Event) -> None:
+    """As the client does, for texts that are no Unicode, too."""
+    assert client._writer is not None
+    client._writer.write(json.dumps({"type": event.type, "data": event.data}).encode() + b"\n")
+    await client._writer.drain()
+
+
 def samples(events: list[Event]) -> np.ndarray:
     """int16 of all audio events; their time stamps must say where they belong."""
     made = b""
@@ -157,6 +164,7 @@ def test_a_text_waits_for_the_one_before(server: Running) -> None:
         (Synthesize(" ", voice=VOICE).event(), "text"),
         (Synthesize("x" * 10_001, voice=VOICE).event(), "at most 10000 characters"),
         (SynthesizeChunk("x").event(), "synthesize-start"),
+        (Event("synthesize", {"text": "\ud800"}), "expected Unicode"),
         (Event("synthesize", {"text": 1}), "expected a string"),
         (Event("synthesize", {}), "expected its fields"),
         (Event("synthesize", {"text": "Hi.", "voice": 3}), "expected its fields"),
@@ -166,7 +174,7 @@ def test_an_error_is_one_line_and_ends_the_connection(
     server: Running, event: Event, message: str
 ) -> None:
     async def conversation(client: AsyncTcpClient) -> tuple[Event, Event | None]:
-        await client.write_event(event)
+        await write(client, event)
         return await read(client), await client.read_event()
 
     error, end = talk(server, conversation)

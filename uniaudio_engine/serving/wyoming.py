@@ -34,8 +34,8 @@ from ..audio.sound import to_pcm16
 from ..errors import InputError, shown
 from .connections import StallWatch
 from .errors import ApiError, as_api_error
-from .live_text import LiveText
 from .logs import log
+from .pieces import TextPieces
 from .service import Job, Service
 from .settings import is_loopback
 
@@ -49,19 +49,10 @@ _ATTRIBUTION = Attribution("uniaudio-engine", "")
 
 @dataclass
 class _Utterance:
-    """A text to speak; ``live``: it comes in pieces."""
+    """A text to speak, whole or in pieces that come."""
 
+    text: str | TextPieces
     inputs: dict[str, Any]
-    whole: str = ""
-    live: LiveText | None = None
-
-    async def texts(self) -> AsyncIterator[str]:
-        """What to speak, one request after another."""
-        if self.live is None:
-            yield self.whole
-            return
-        async for sentence in self.live.sentences():
-            yield sentence
 
 
 class Wyoming:
@@ -160,7 +151,7 @@ class _Connection:
         self._waiting: deque[_Utterance] = deque()  # the first one is spoken
         self._more = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._open: LiveText | None = None  # takes the text that comes in pieces
+        self._open: TextPieces | None = None  # takes the text that comes in pieces
 
     async def run(self) -> None:
         tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._speak_all())]
@@ -171,10 +162,11 @@ class _Connection:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         for end in ends:
-            if isinstance(end, (ApiError, InputError)):
-                await self._refuse(end)
-            elif isinstance(end, Exception) and not isinstance(end, OSError):
-                log("wyoming failed", logging.ERROR, error=type(end).__name__)
+            if isinstance(end, Exception) and not isinstance(end, OSError):
+                error = as_api_error(end)
+                if error.status >= 500:
+                    log("wyoming failed", logging.ERROR, error=type(end).__name__)
+                await self._refuse(error)
 
     # In
 
@@ -212,14 +204,14 @@ class _Connection:
             return  # clients repeat a text that they have sent in pieces as a whole
         request = Synthesize.from_event(event)
         self._check_text(request.text)
-        self._queue(_Utterance(_inputs(request), whole=request.text))
+        self._queue(_Utterance(request.text, _inputs(request)))
 
     async def _start(self, event: Event) -> None:
         if self._open is not None:
             self._open.end()
-        live = LiveText()
-        self._queue(_Utterance(_inputs(SynthesizeStart.from_event(event)), live=live))
-        self._open = live
+        pieces = TextPieces(self._service.settings.idle_seconds)
+        self._queue(_Utterance(pieces, _inputs(SynthesizeStart.from_event(event))))
+        self._open = pieces
 
     async def _chunk(self, event: Event) -> None:
         if self._open is None:
@@ -243,6 +235,10 @@ class _Connection:
         """``before``: characters that it goes on from."""
         if not isinstance(text, str):
             raise InputError(f"text: expected a string, got {shown(text)}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError("text: expected Unicode, got half of a surrogate pair") from None
         most = self._service.settings.max_text
         if before + len(text) > most:
             raise InputError(f"text: expected at most {most} characters, got more")
@@ -260,28 +256,26 @@ class _Connection:
     async def _speak(self, utterance: _Utterance) -> None:
         service, task = self._service, self._service.task("tts")
         form = {"rate": service.engine.sample_rate, "width": 2, "channels": 1}
-        made, started = 0, False
-        async for text in utterance.texts():
-            job = Job(task, {**utterance.inputs, "text": text}, _OWNER)
-            async with service.sound(job) as sound:
-                async for chunk in sound:
-                    if not started:
+        if isinstance(utterance.text, TextPieces):
+            await utterance.text.wait()
+        job = Job(task, {**utterance.inputs, "text": utterance.text}, _OWNER)
+        made = 0
+        async with service.sound(job) as sound:
+            async for chunk in sound:
+                if len(chunk.samples):
+                    if not made:
                         await self._send(AudioStart(**form))
-                        started = True
-                    if len(chunk.samples):
-                        at = round(1000 * made / form["rate"])
-                        data = to_pcm16(chunk.samples)
-                        await self._send(AudioChunk(**form, audio=data, timestamp=at))
-                        made += len(chunk.samples)
-        if not started:
-            raise InputError("text: expected words to speak, got none")
+                    at = round(1000 * made / form["rate"])
+                    await self._send(
+                        AudioChunk(**form, audio=to_pcm16(chunk.samples), timestamp=at)
+                    )
+                    made += len(chunk.samples)
         await self._send(AudioStop(timestamp=round(1000 * made / form["rate"])))
-        if utterance.live is not None:
+        if isinstance(utterance.text, TextPieces):
             await self._send(SynthesizeStopped())
 
-    async def _refuse(self, e: Exception) -> None:
+    async def _refuse(self, error: ApiError) -> None:
         """Say why, and leave: clients wait for sound, not for errors."""
-        error = as_api_error(e)
         try:
             await self._send(Error(text=error.message, code=error.code))
         except OSError:
