@@ -94,6 +94,10 @@ SCRIPTS = {
         "at which it came"
     ),
     "convert_folder.py": "says every recording of a folder in another voice, several at once",
+    "voice_agent.py": (
+        "speaks a language model's words as they come, over the WebSocket of `uniaudio serve`, and "
+        "can be interrupted"
+    ),
 }
 
 
@@ -176,7 +180,7 @@ def readme() -> str:
         + "\n".join(rows)
         + "\n\nLicences of what they are made from:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n\nPrograms on the public API alone, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
