@@ -93,6 +93,10 @@ SCRIPTS = {
         "speaks a text while it is made, as an app that plays it would: every chunk with the time "
         "at which it came"
     ),
+    "speak_reply.py": (
+        "speaks a language model's reply while it is written, and says what was heard of it when "
+        "the user interrupts"
+    ),
     "convert_folder.py": "says every recording of a folder in another voice, several at once",
     "voice_agent.py": (
         "speaks a language model's words as they come, over the WebSocket of `uniaudio serve`, and "
