@@ -138,12 +138,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/audio/transcriptions", response_class=JSONResponse)
     async def transcriptions(request: Request) -> Response:
-        """Refused: no model of this engine transcribes yet."""
-        raise ApiError(
-            501,
-            f"model {engine.config.name} does not transcribe; it does "
-            f"{', '.join(engine.model.tasks)}",
-        )
+        """Refused: no model of this engine writes down words yet."""
+        does = f"it does {', '.join(engine.model.tasks)}"
+        if "asr" in engine.model.tasks:
+            does = "POST /v1/tasks/asr has its tokens for a sound"
+        raise ApiError(501, f"model {engine.config.name} does not transcribe; {does}")
 
     return router
 
