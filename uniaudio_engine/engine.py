@@ -197,7 +197,9 @@ class Engine(Verbs):
         """Start a task; iterate over the result for :class:`AudioChunk`.
 
         Inputs and options are listed by ``tasks()``; ``voice`` is another name for ``prompt``.
-        Inputs are checked here, before the first chunk is requested. ``chunk_frames``: sizes of the
+        Inputs are checked here, before the first chunk is requested. A text to be spoken may be an
+        iterator or asynchronous iterator of strings, which is spoken while it is written; what it
+        raises is raised with a chunk. ``chunk_frames``: sizes of the
         chunks in frames, small first by default; the last size repeats. They decide when samples
         arrive, never which tokens they are made of.
 

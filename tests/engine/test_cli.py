@@ -56,6 +56,12 @@ def test_all_ways_give_the_same_sound(
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello there."))
     assert main(["tts", "-", "--seed", "7", "-o", "d.wav"]) == 0
     assert Path("d.wav").read_bytes() == expected
+    with open("text.txt", "wb") as f:
+        f.write("\ufeffHello there.".encode("utf-16-le"))
+    with open("text.txt") as f:
+        monkeypatch.setattr(sys, "stdin", f)
+        assert main(["stream", "-", "--seed", "7", "-o", "e.wav"]) == 0
+    assert Path("e.wav").read_bytes() == expected
 
 
 def test_jsonl(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -311,6 +311,27 @@ def test_a_stream_is_written_as_it_comes(joint: Path, capsys: pytest.CaptureFixt
         assert not out and err.startswith("play_stream: ") and err.count("\n") == 1
 
 
+def test_a_reply_is_spoken_as_it_is_written(
+    joint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(model_for(TASKS["tts"], joint))
+    how = ["-o", "reply.wav", "--seed", "7", "--token-seconds", "0.001", "--model", model]
+    assert run_program("speak_reply.py", "Sure, it is. Bye.", *how) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    found = [re.fullmatch(r" *(\w+)  came +\d+\.\d\d s, is heard at +[\d.]+ s", i) for i in lines]
+    assert [m and m[1] for m in found] == ["sure", "it", "is", "bye"]
+    seconds = soundfile.info("reply.wav").duration
+    assert last == f"reply.wav: {seconds:.2f} s"
+    reply = "One two three four five six seven. " * 3
+    assert run_program("speak_reply.py", reply, *how, "--interrupt", "0.5") == 0
+    (heard,) = re.findall(r"the listener heard: '(.*)'", capsys.readouterr().out)
+    assert heard and reply.startswith(heard) and len(heard) < len(reply) / 2
+    for bad in (["Hi.", "-o", "a.txt"], ["Hi.", "-o", "b.wav", "--model", "none"], ["", *how]):
+        assert run_program("speak_reply.py", *bad) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith("speak_reply: ") and err.count("\n") == 1
+
+
 def test_a_folder_is_converted(joint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(model_for(TASKS["vc"], joint))
     os.mkdir("recordings")

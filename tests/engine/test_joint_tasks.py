@@ -149,6 +149,19 @@ def test_no_sample_outside_an_edit_changes(task: str, real_one: Engine) -> None:
     assert abs(float(made.samples[begin] - source[begin])) < 0.1  # faded in
 
 
+def test_an_instructed_text_may_arrive(engine: Engine) -> None:
+    text, how = "Hello there. And a second one. ", {"instruction": "a low voice", "seed": 4}
+    whole = engine.generate("i_tts", text=text, **how)
+    pieces = engine.generate("i_tts", text=iter(text), flush_after="inf", **how)
+    assert np.array_equal(pieces.samples, whole.samples)
+
+
+def test_words_of_an_edit_come_with_it(engine: Engine) -> None:
+    stream = engine.stream("s_edit", seed=3, source=tone(2.0), span=(1.1, 1.4), text="one")
+    words = [w for chunk in stream for w in chunk.words]
+    assert words == stream.meta["words"] and words[0]["start"] == 1.1
+
+
 def test_words_of_an_edit_have_no_pauses_around_them(
     engine: Engine, sessions: list[fake_core.LMSession]
 ) -> None:
@@ -185,6 +198,19 @@ def test_verbs_are_the_tasks(real_one: Engine) -> None:
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no caption": ("t2s", {"text": "  "}, "expected words that describe the sound"),
     "a long caption": ("t2s", {"text": "knock " * 300}, "expected at most 96 pieces"),
+    "a caption in pieces": ("t2s", {"text": iter("rain")}, "text: expected a string, got str_asc"),
+    "an instruction in pieces": (
+        "i_tts",
+        {"instruction": iter("low"), "text": "Hello."},
+        "instruction: expected a string",
+    ),
+    "an edit in pieces": (
+        "s_edit",
+        {"source": tone(1.0), "span": "0.2:0.5", "text": iter("one")},
+        "s_edit: text: expected a string, got str_ascii_iterator; this task needs the whole text",
+    ),
+    "a source in pieces": ("se", {"source": iter("ab")}, "source: expected a path"),
+    "a score in pieces": ("svs", {"score": iter("ab")}, "score: expected notes"),
     "a caption of numbers": ("t2s", {"text": 7}, "text: expected a string, got int"),
     "no score": ("svs", {"score": "la la"}, "score line 1"),
     "a span backwards": (

@@ -7,12 +7,12 @@ from __future__ import annotations
 import pytest
 
 from uniaudio_engine import InputError
-from uniaudio_engine.text import PHONES, sentence_words
+from uniaudio_engine.text import PHONES, LiveSentences, iter_sentences, sentence_words
 from uniaudio_engine.text.frontend import sentence_phones
 from uniaudio_engine.text.positions import (
     parse_lexicon,
-    position_sentences,
     positioned,
+    positioned_sentence,
     uses_positions,
 )
 
@@ -24,10 +24,12 @@ LABELS = {
 
 
 def said(text: str, lexicon: str = "") -> list[str]:
-    return [
-        " ".join(s.phones)
-        for s in position_sentences(text, LABELS, parse_lexicon(lexicon, "lexicon.txt"))
-    ]
+    own = parse_lexicon(lexicon, "lexicon.txt")
+    found = [positioned_sentence(s, LABELS) for s in iter_sentences(text, lexicon=own)]
+    live = LiveSentences(lexicon=own, convert=lambda s: positioned_sentence(s, LABELS))
+    live.push(text)
+    assert [*live.ready(), *live.end()] == found
+    return [" ".join(s.phones) for s in found]
 
 
 def test_our_own_lexicon() -> None:
@@ -74,7 +76,7 @@ def test_which_models_have_such_labels() -> None:
 def test_labels_that_a_model_lacks() -> None:
     few = {k: v for k, v in LABELS.items() if not k.startswith("OW1")}
     with pytest.raises(InputError, match="phones.txt has no OW1_E; give phones= instead"):
-        list(position_sentences("Hello.", few))
+        [positioned_sentence(s, few) for s in iter_sentences("Hello.")]
 
 
 def test_a_lexicon_with_empty_words() -> None:

@@ -142,6 +142,15 @@ async def many(server: Running, seed: int, connections: int, together: int) -> N
     await asyncio.gather(*map(one, range(connections)))
 
 
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Errors, and that asyncio writes to clients that have long left."""
+    return [
+        r.getMessage()
+        for r in caplog.records
+        if r.levelname == "ERROR" or (r.name == "asyncio" and r.levelname == "WARNING")
+    ]
+
+
 def small(engine: Engine) -> Any:
     return running(
         engine, max_sessions=4, max_queue=4, send_buffer=32 << 10, stall_seconds=0.5, idle_seconds=1
@@ -152,7 +161,7 @@ def test_random_messages(engine: Engine, caplog: pytest.LogCaptureFixture) -> No
     with small(engine) as server:
         asyncio.run(many(server, 1, 40, 4))
         works(server)
-    assert not [r for r in caplog.records if r.levelname == "ERROR"], caplog.text
+    assert not complaints(caplog)
 
 
 def test_random_disconnects(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
@@ -161,7 +170,7 @@ def test_random_disconnects(engine: Engine, caplog: pytest.LogCaptureFixture) ->
         for _ in range(200):
             leave_http(server, rng)
         works(server)
-    assert not [r for r in caplog.records if r.levelname == "ERROR"], caplog.text
+    assert not complaints(caplog)
 
 
 @pytest.mark.slow
@@ -169,11 +178,11 @@ def test_thousands_of_clients_leave_no_memory_behind(engine: Engine) -> None:
     """Of the same work again, memory does not grow."""
     with small(engine) as server:
         sizes = []
-        for round_ in range(6):
+        for round_ in range(8):
             rng = random.Random(round_)
-            for _ in range(400):
+            for _ in range(250):
                 leave_http(server, rng)
-            asyncio.run(many(server, round_, 100, 8))
+            asyncio.run(many(server, round_, 50, 8))
             works(server)
             gc.collect()
             sizes.append(resident())

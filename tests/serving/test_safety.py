@@ -172,6 +172,19 @@ def test_a_body_is_bounded(engine: Engine) -> None:
         assert http.post("/v1/audio/speech", json=SAY).status_code == 200
 
 
+def test_all_bodies_together_are_bounded(engine: Engine) -> None:
+    with running(engine, max_body=10_000, max_sessions=1) as server, server.client() as http:
+        half = speech_request("x" * 9000)[:-10]
+        first = server.socket()
+        first.sendall(half)
+        until(lambda: server.metric("body_bytes") > 8000)
+        refused = http.post("/v1/audio/speech", json=SAY | {"input": "x" * 5000})
+        assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
+        first.close()
+        until(lambda: server.metric("body_bytes") == 0)
+        assert http.post("/v1/audio/speech", json=SAY).status_code == 200
+
+
 def test_a_full_server_says_when_to_come_again(engine: Engine) -> None:
     with running(engine, max_sessions=1, max_queue=1, stall_seconds=PATIENCE) as server:
         slow = stopped_reader(server)
@@ -270,6 +283,12 @@ def test_an_upload_that_stops_is_given_up(engine: Engine) -> None:
         silent = server.socket()
         assert silent.recv(100) == b""  # nothing was ever asked for
         silent.close()
+        slow = server.socket()
+        with pytest.raises(OSError):  # a head that never ends
+            for _ in range(1000):
+                slow.sendall(b"G")
+                time.sleep(0.02)
+        slow.close()
 
 
 # Logs

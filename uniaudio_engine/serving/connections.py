@@ -66,6 +66,8 @@ def make_protocols(
 
     class Http(H11Protocol):
         watch: StallWatch | None = None
+        head: asyncio.TimerHandle | None = None  # runs while the head of a request is incomplete
+        upgraded = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -79,7 +81,21 @@ def make_protocols(
                 settings.idle_seconds, self.timeout_keep_alive_handler
             )
 
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if answering or self.upgraded:
+                self.stop_waiting()
+            elif self.head is None:
+                self.head = self.loop.call_later(settings.idle_seconds, self.transport.abort)
+
+        def stop_waiting(self) -> None:
+            if self.head is not None:
+                self.head.cancel()
+                self.head = None
+
         def connection_lost(self, exc: Exception | None) -> None:
+            self.stop_waiting()
             if self.watch is not None:
                 self.watch.stop()
             super().connection_lost(exc)

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,12 +51,20 @@ def owner_of(request: HTTPConnection) -> str:
     return str(request.scope.get(_OWNER) or "")
 
 
+@dataclass
+class _Body:
+    """How much of a request's body has come."""
+
+    bytes: int = 0
+
+
 class Guard:
     """ASGI middleware."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service, self._settings = app, service, service.settings
         self.keys = Keys(service.settings.api_keys)
+        self._held = 0  # bytes of the bodies of all requests that are being answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -69,6 +78,7 @@ class Guard:
         begin, status = time.monotonic(), 0
         identity = secrets.token_hex(8)
         fields: dict[str, Any] = scope.setdefault("uniaudio.log", {})
+        body = _Body()
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -79,14 +89,14 @@ class Guard:
                     (b"x-request-id", identity.encode()),
                     (b"x-content-type-options", b"nosniff"),
                 ]
-                if status in (408, 413):  # the rest of the body is not read
+                if status in (408, 413, 503):  # the rest of the body is not read
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
             self._check(scope)
-            await self._app(scope, self._bounded(scope, receive), sent)
+            await self._app(scope, self._bounded(scope, receive, body), sent)
         except BrokenOff:
             raise
         except Exception as e:
@@ -97,6 +107,8 @@ class Guard:
                 raise BrokenOff from None
             await error.response()(scope, receive, sent)
         finally:
+            self._held -= body.bytes
+            self._service.metrics.body_bytes.set(self._held)
             route = getattr(scope.get("route"), "path", "unknown")
             self._service.metrics.requests.labels(route, str(status)).inc()
             log(
@@ -135,17 +147,18 @@ class Guard:
                 401, "expected Authorization: Bearer with a valid API key, got another or none"
             )
 
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, receive: Receive, body: _Body) -> Receive:
         """``receive`` with limits of the body's size and of the time between its parts."""
         most, patience = self._settings.max_body, self._settings.idle_seconds
+        most_of_all = most * self._settings.max_sessions
         too_large = ApiError(413, f"expected a body of at most {most} bytes, got more")
         for name, value in scope["headers"]:
             if name == b"content-length" and (not value.isdigit() or int(value[:20]) > most):
                 raise too_large
-        received, complete = 0, False
+        complete = False
 
         async def bounded() -> Message:
-            nonlocal received, complete
+            nonlocal complete
             if complete:
                 return await receive()
             try:
@@ -154,10 +167,15 @@ class Guard:
                 self._service.metrics.cut.labels("upload").inc()
                 raise ApiError(408, f"expected the body, got nothing for {patience:g} s") from None
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                body.bytes += size
+                self._held += size
+                self._service.metrics.body_bytes.set(self._held)
                 complete = not message.get("more_body", False)
-                if received > most:
+                if body.bytes > most:
                     raise too_large
+                if self._held > most_of_all:
+                    raise ApiError(503, "too many large requests at once", retry_after=2)
             return message
 
         return bounded

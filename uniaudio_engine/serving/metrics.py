@@ -30,6 +30,9 @@ class Metrics:
         self.websockets = Gauge(
             "uniaudio_websockets", "Open WebSocket connections", registry=registry
         )
+        self.body_bytes = Gauge(
+            "uniaudio_body_bytes", "Bytes of requests that are being answered", registry=registry
+        )
         self.requests = Counter(
             "uniaudio_requests", "HTTP requests", ("route", "status"), registry=registry
         )

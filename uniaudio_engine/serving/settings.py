@@ -21,7 +21,7 @@ class Settings:
 
     ``api_keys``: any of them opens the server; needed unless ``host`` is a loopback address.
     ``max_sessions``: requests that run at once; ``max_queue``: requests that wait for one of them.
-    ``max_body``: bytes of a request; ``max_text``: characters of a text.
+    ``max_body``: bytes of a request (of all at once: so many for each session); ``max_text``: characters of a text.
     ``max_input_seconds`` and ``max_output_seconds``: of each sound in and out.
     ``stall_seconds``: a client that takes nothing for so long while ``send_buffer`` bytes wait for
     it is cut. ``drain_seconds``: how long running streams may go on after SIGTERM.
@@ -50,7 +50,6 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     model_aliases: tuple[str, ...] = ()
     voice_aliases: Mapping[str, str] = field(default_factory=dict)
-    log_texts: bool = False
     wyoming: str | None = None
 
     def __post_init__(self) -> None:

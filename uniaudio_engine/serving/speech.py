@@ -34,7 +34,9 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(max_length=200, description="an id that GET /v1/models lists")
     input: str = Field(description="the text to speak")
-    voice: str | VoiceId = Field("default", description="a name that GET /v1/audio/voices lists")
+    voice: str | VoiceId | None = Field(
+        None, description="a name that GET /v1/audio/voices lists; by default the model's own"
+    )
     instructions: str | None = Field(
         None, description="how to speak, in English; it decides the voice, too"
     )
@@ -76,10 +78,8 @@ def routes(service: Service) -> APIRouter:
                 )
             task, given["instruction"] = service.task("i_tts"), body.instructions
         else:
-            voice = body.voice if isinstance(body.voice, str) else body.voice.id
             task = service.task("tts")
-            if voice != "default" or "default" in engine.voices():
-                given["prompt"] = voice
+            given["prompt"] = body.voice.id if isinstance(body.voice, VoiceId) else body.voice
 
         def usage(made: Sound) -> dict[str, Any]:
             counts = {"input_tokens": len(body.input), "output_tokens": made.meta.get("frames", 0)}
@@ -138,12 +138,11 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/audio/transcriptions", response_class=JSONResponse)
     async def transcriptions(request: Request) -> Response:
-        """Refused: no model of this engine transcribes yet."""
-        raise ApiError(
-            501,
-            f"model {engine.config.name} does not transcribe; it does "
-            f"{', '.join(engine.model.tasks)}",
-        )
+        """Refused: no model of this engine writes down words yet."""
+        does = f"it does {', '.join(engine.model.tasks)}"
+        if "asr" in engine.model.tasks:
+            does = "POST /v1/tasks/asr has its tokens for a sound"
+        raise ApiError(501, f"model {engine.config.name} does not transcribe; {does}")
 
     return router
 

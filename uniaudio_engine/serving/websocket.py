@@ -105,9 +105,15 @@ class Connection:
 
     # Out
 
-    async def _send(self, **message: Any) -> None:
+    async def _send(self, samples: bytes | None = None, /, **message: Any) -> None:
+        """A message, and the samples that it is about."""
         async with self._sending:
-            await self._socket.send_text(json.dumps(message))
+            try:
+                await self._socket.send_text(json.dumps(message))
+                if samples is not None:
+                    await self._socket.send_bytes(samples)
+            except RuntimeError:  # the other task has seen before that the client is gone
+                raise WebSocketDisconnect(1006) from None
 
     async def _send_sound(
         self, utterance: Utterance, samples: Samples, words: list[dict[str, Any]]
@@ -116,17 +122,16 @@ class Connection:
         await self._window(utterance)
         if not len(samples) or utterance.cancelled:
             return
-        about = {
-            "type": "audio",
-            "id": utterance.id,
-            "start": utterance.samples,
-            "samples": len(samples),
-            "words": plain_words(words),
-        }
+        start = utterance.samples
         utterance.samples += len(samples)
-        async with self._sending:
-            await self._socket.send_text(json.dumps(about))
-            await self._socket.send_bytes(to_pcm16(samples))
+        await self._send(
+            to_pcm16(samples),
+            type="audio",
+            id=utterance.id,
+            start=start,
+            samples=len(samples),
+            words=plain_words(words),
+        )
 
     async def _window(self, utterance: Utterance) -> None:
         """Wait until the client has played enough of what was sent."""

@@ -30,10 +30,12 @@ _CLAUSE_LENGTH = 60  # characters of several short clauses that are spoken in on
 _CLAUSE_END = 0.02  # seconds of the pause at its end: the next clause begins with one
 _MOST_WORDS = 14  # words without punctuation, after which a clause is cut
 _FEWEST_WORDS = 6  # words of a clause that is cut without punctuation
-_BEFORE = re.compile(
-    r"\s(?=(?:and|but|or|because|so|that|which|who|where|when|while|if|as|than|with|without|for|from|"
-    r"into|in|on|at|by|to|of|about|after|before|until|is|are|was|were)\s)"
+_JOINING = (
+    "and|but|or|because|so|that|which|who|where|when|while|if|as|than|with|without|for|from|into|in|on|"
+    "at|by|to|of|about|after|before|until|is|are|was|were"
 )
+_BEFORE = re.compile(rf"\s(?=(?:{_JOINING})\s)")
+_AFTER = re.compile(rf"\b(?:{_JOINING}|a|an|the)\Z")  # no end of a clause
 
 
 class LiveSentences:
@@ -176,6 +178,7 @@ class LiveSentences:
             m.end()
             for m in _BEFORE.finditer(text, begin, whole)
             if len(text[begin : m.start()].split()) >= _FEWEST_WORDS
+            and not _AFTER.search(text, max(begin, m.start() - 10), m.start())
         ]
         return max(ends, default=whole + 1)
 

@@ -40,6 +40,7 @@ _OPEN = re.compile(
     r"|(?<![\w/])_{1,3}(?:[^\s_][^\n]{0,520})?\Z"
     r"|~(?:~(?:\S[^~]{0,510}~?)?)?\Z"
 )
+_AFTER_PIECE = 2  # characters after a piece that decide about it
 _OPENERS = re.compile(r"[\\`!\[<&*_~]")
 _RULE_ONLY = re.compile(r"[-*_=\s|:]*\Z")
 _NUMBER_ONLY = re.compile(r"\d{1,3}[.)]?\Z")
@@ -114,7 +115,8 @@ class LiveBlocks:
     @property
     def at_space(self) -> bool:
         """Whether all was read but the space at the end."""
-        return not self._size and self._text[self._at :].isspace()
+        unread = self._size or self._text[self._at :].strip()
+        return not unread and self._text[-1:].isspace()
 
     def read(self, flush: bool = False, end: bool = False) -> Iterator[Part]:
         """The parts that are certain now. ``flush``: all that is there, whose block is closed.
@@ -289,7 +291,7 @@ class LiveBlocks:
         place = at
         for m in PIECE.finditer(text, at, end):
             opened = None if whole or flush else self._opened(place, m.start(), end)
-            if opened is None and not (whole or flush) and m.end() == end:
+            if opened is None and not (whole or flush) and m.end() + _AFTER_PIECE > end:
                 opened = m.start()
             if opened is not None or m.end() > safe:
                 safe = min(safe, m.start() if opened is None else opened)

@@ -11,11 +11,11 @@ letters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import InputError, first_few
-from .frontend import Sentence, iter_sentences
+from .frontend import Sentence
 from .phones import PAUSE
 
 SILENCE = "SIL"
@@ -57,24 +57,6 @@ def positioned(phones: list[str], labels: Mapping[str, int]) -> list[str]:
 def _cmu(phone: str) -> str:
     """Our phone in CMUdict's letters: the schwa is an unstressed AH."""
     return "AH0" if phone == "ax0" else phone.upper()
-
-
-def position_sentences(
-    text: str,
-    labels: Mapping[str, int],
-    lexicon: Mapping[str, Sequence[str]] | None = None,
-    *,
-    markup: str = "auto",
-    paragraph_pause: float | None = None,
-) -> Iterator[Sentence]:
-    """The sentences of ``text`` in a model's labels; see :func:`iter_sentences` for the options.
-
-    Raises :class:`InputError` for a label that the model lacks.
-    """
-    for sentence in iter_sentences(
-        text, markup=markup, lexicon=lexicon, paragraph_pause=paragraph_pause
-    ):
-        yield positioned_sentence(sentence, labels)
 
 
 def positioned_sentence(sentence: Sentence, labels: Mapping[str, int]) -> Sentence:

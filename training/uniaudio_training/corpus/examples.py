@@ -93,7 +93,15 @@ SCRIPTS = {
         "speaks a text while it is made, as an app that plays it would: every chunk with the time "
         "at which it came"
     ),
+    "speak_reply.py": (
+        "speaks a language model's reply while it is written, and says what was heard of it when "
+        "the user interrupts"
+    ),
     "convert_folder.py": "says every recording of a folder in another voice, several at once",
+    "voice_agent.py": (
+        "speaks a language model's words as they come, over the WebSocket of `uniaudio serve`, and "
+        "can be interrupted"
+    ),
 }
 
 
@@ -176,7 +184,7 @@ def readme() -> str:
         + "\n".join(rows)
         + "\n\nLicences of what they are made from:\n\n"
         + "\n".join(licences)
-        + "\n\nTwo programs on the public API alone, each with its own `--help`:\n\n"
+        + "\n\nPrograms on the public API alone, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
