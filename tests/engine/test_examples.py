@@ -36,8 +36,8 @@ from uniaudio_engine.storage.folder import find_folder, load_config
 README = Path(__file__).parents[2] / "README.md"
 VERBS = {t.verb: t for t in TASKS.values()}
 # Commands whose examples need foreign checkpoints, or pipes and devices: tested in
-# test_import_command.py and test_live_cli.py.
-ELSEWHERE = ("import", "live")
+# test_import_command.py, test_live_cli.py and tests/serving.
+ELSEWHERE = ("import", "live", "serve")
 
 
 def commands() -> list[str]:

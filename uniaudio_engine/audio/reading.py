@@ -34,6 +34,7 @@ AudioSource = Any
 MIN_RATE, MAX_RATE = 1000, 768000  # Hz
 MAX_CHANNELS = 256
 MAX_PIPE_BYTES = 2 << 30  # a pipe is read into memory
+_UNKNOWN = 1 << 62  # frames; a stream that was saved, such as a FLAC, does not say how many it has
 _SILENT_DB = -50.0  # a channel this far below the loudest one carries no sound
 _CANCELLED = 0.01  # of the loudest channel's power is left by channels that cancel
 
@@ -45,13 +46,15 @@ def read_audio(
     what: str = "audio",
     min_seconds: float = 0.0,
     channels: int = 1,
+    max_values: int | None = None,
 ) -> Audio:
     """Any sound file or array at ``sample_rate`` Hz: mono [N], or with ``channels`` above 1 that
     many, [C, N].
 
     A source of as many channels is taken as it is; any other is averaged to mono, which every
     channel then gets. Other rates are resampled, peaks above 1 scaled to 1, and anything after
-    ``max_seconds`` is not even read; ``meta["notes"]`` says so. Raises one :class:`InputError` line
+    ``max_seconds`` is not even read; ``meta["notes"]`` says so. ``max_values`` bounds the memory of
+    a file from elsewhere: samples times channels that may be decoded. Raises one :class:`InputError` line
     for a source that is missing, empty, truncated, no sound, shorter than ``min_seconds``, or holds
     NaN or infinity.
     """
@@ -64,7 +67,7 @@ def read_audio(
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
         source, "read"
     ):
-        x, rate, notes, name = _from_file(source, max_seconds, what)
+        x, rate, notes, name = _from_file(source, max_seconds, what, max_values)
     else:
         raise InputError(
             f"{what}: expected a path, the bytes of a sound file, a file object, or (samples, rate "
@@ -167,7 +170,7 @@ def _from_array(
 
 
 def _from_file(
-    source: Any, max_seconds: float | None, what: str
+    source: Any, max_seconds: float | None, what: str, max_values: int | None
 ) -> tuple[NDArray[np.float32], int, list[str], str]:
     import soundfile
 
@@ -179,7 +182,7 @@ def _from_file(
         try:
             with _quiet(), contextlib.ExitStack() as opened:
                 sounds = [opened.enter_context(soundfile.SoundFile(p)) for p in parts]
-                x, rate, more = _read_sounds(sounds, max_seconds, name)
+                x, rate, more = _read_sounds(sounds, max_seconds, name, max_values)
         except soundfile.SoundFileError as e:
             reason = " ".join(getattr(e, "error_string", str(e)).split()).rstrip(".")
             raise InputError(
@@ -258,7 +261,10 @@ def _all_of(file: BinaryIO, name: str) -> io.BytesIO:
 
 
 def _read_sounds(
-    sounds: Sequence[soundfile.SoundFile], max_seconds: float | None, name: str
+    sounds: Sequence[soundfile.SoundFile],
+    max_seconds: float | None,
+    name: str,
+    max_values: int | None,
 ) -> tuple[NDArray[np.float32], int, list[str]]:
     """The sounds one after the other, up to ``max_seconds``."""
     first = sounds[0]
@@ -275,15 +281,25 @@ def _read_sounds(
         notes.append(f"{len(sounds)} sounds in one file, joined")
     total = sum(s.frames for s in sounds)
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
-    if limit < total:
+    if limit < total < _UNKNOWN:
         notes.append(_cut_note(limit, total, rate))
-    # As read, joined and changed. A few bytes can stand for hours of silence.
-    require_memory(3 * 4.0 * limit * first.channels, name, "cut the sound into shorter ones")
+    most = limit if max_values is None else max_values // first.channels
+    if limit < _UNKNOWN:
+        # As read, joined and changed. A few bytes can stand for hours of silence.
+        remedy = "cut the sound into shorter ones"
+        require_memory(3 * 4.0 * min(limit, most) * first.channels, name, remedy)
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)
         while got < end:  # in blocks: memory is not set aside for what a header claims
             block = sound.read(min(_BLOCK, end - got), dtype="float32", always_2d=True)
+            if not len(block) and sound.frames >= _UNKNOWN:
+                break
+            if got + len(block) > most:
+                raise InputError(
+                    f"{name}: expected at most {max_values} samples in all channels, got more; "
+                    "send a shorter sound, fewer channels or a lower rate"
+                )
             if not len(block):
                 raise InputError(
                     f"{name}: expected {total} samples, got {got}; the file is truncated, copy it "

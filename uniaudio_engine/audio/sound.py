@@ -5,6 +5,7 @@ Not responsible for codes or models. Heavy readers (soundfile, soxr) are importe
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -165,35 +166,59 @@ def write_audio_stream(
         _encode(f, (c.samples for c in chunks), sample_rate, 1, kind)
 
 
+class SoundWriter:
+    """Encodes blocks of samples [n] or [C, n] into ``f``, at a rate that the format can hold.
+
+    ``kind``: a format of :data:`FORMATS` values. Close it after the last block.
+    """
+
+    def __init__(self, f: BinaryIO, sample_rate: int, channels: int, kind: str) -> None:
+        import soundfile
+        import soxr
+
+        rate = sample_rate
+        if rate not in _RATES.get(kind, (rate,)):
+            rate = next((r for r in _RATES[kind] if r > rate), _RATES[kind][-1])
+        self._resampler = (
+            soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
+            if rate != sample_rate
+            else None
+        )
+        self._kind, self._channels = kind, channels
+        container, subtype = ("OGG", "OPUS") if kind == "OPUS" else (kind, None)
+        try:
+            self._sound = soundfile.SoundFile(
+                f, "w", rate, channels, format=container, subtype=subtype
+            )
+        except soundfile.SoundFileError:
+            raise InputError(
+                f"expected a sound that {kind} can hold, got {channels} channels at {sample_rate} "
+                "Hz; choose .wav or .flac"
+            ) from None
+
+    def write(self, x: Samples) -> None:
+        if self._resampler is not None:
+            self._sound.write(self._resampler.resample_chunk(np.ascontiguousarray(x.T)))
+        else:  # libsndfile's own rounding to 16 bits is one off here and there
+            self._sound.write(to_int16(x) if self._kind == "FLAC" else x.T)
+
+    def finish(self) -> None:
+        """Write what the resampler still holds."""
+        if self._resampler is not None:
+            end = np.zeros((0, self._channels) if self._channels > 1 else 0, np.float32)
+            self._sound.write(self._resampler.resample_chunk(end, last=True))
+
+    def close(self) -> None:
+        self._sound.close()
+
+
 def _encode(
     f: BinaryIO, blocks: Iterable[Samples], sample_rate: int, channels: int, kind: str
 ) -> None:
-    """Encode blocks of samples [n] or [C, n]; at a rate that the format can hold."""
-    import soundfile
-    import soxr
-
-    rate = sample_rate
-    if rate not in _RATES.get(kind, (rate,)):
-        rate = next((r for r in _RATES[kind] if r > rate), _RATES[kind][-1])
-    resampler = soxr.ResampleStream(sample_rate, rate, channels, dtype="float32")
-    container, subtype = ("OGG", "OPUS") if kind == "OPUS" else (kind, None)
-    try:
-        with soundfile.SoundFile(
-            f, "w", rate, channels, format=container, subtype=subtype
-        ) as sound:
-            for x in blocks:
-                if rate != sample_rate:
-                    sound.write(resampler.resample_chunk(np.ascontiguousarray(x.T)))
-                else:  # libsndfile's own rounding to 16 bits is one off here and there
-                    sound.write(to_int16(x) if kind == "FLAC" else x.T)
-            if rate != sample_rate:
-                end = np.zeros((0, channels) if channels > 1 else 0, np.float32)
-                sound.write(resampler.resample_chunk(end, last=True))
-    except soundfile.SoundFileError:
-        raise InputError(
-            f"expected a sound that {kind} can hold, got {channels} channels at {sample_rate} Hz; "
-            "choose .wav or .flac"
-        ) from None
+    with contextlib.closing(SoundWriter(f, sample_rate, channels, kind)) as writer:
+        for x in blocks:
+            writer.write(x)
+        writer.finish()
 
 
 def write_wav_stream(

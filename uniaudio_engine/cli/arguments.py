@@ -16,6 +16,7 @@ from ..request.tasks import TEXT_INPUTS, Input, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
 from .live import add_arguments as add_live
+from .serve import add_arguments as add_serve
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_say_as(add)
     _add_run(add)
+    add_serve(
+        _with_model(add("serve", "serve the model over HTTP and WebSockets", "uniaudio serve"))
+    )
     _add_codec(add)
     _add_voices(add)
     _add_bench(add)

@@ -45,6 +45,7 @@ from .live import run_live
 from .plot import open_plot, write_plot
 from .requests import in_line, read_requests
 from .say_as import say_as_command, standard_input, standard_input_pieces
+from .serve import run_server
 
 __all__ = [
     "bench_command",
@@ -56,12 +57,12 @@ __all__ = [
     "quantize_command",
     "run_command",
     "say_as_command",
+    "serve_command",
     "stream_command",
     "task_command",
     "tasks_command",
     "voices_command",
 ]
-
 
 _BARE = (".pcm", ".raw")  # names of files without a header
 
@@ -77,6 +78,11 @@ def load_engine(args: argparse.Namespace) -> Engine:
         kv_dtype=args.kv_dtype,
         encoders=_encoders(args.encoder),
     )
+
+
+def serve_command(args: argparse.Namespace) -> int:
+    """``uniaudio serve``: until SIGTERM or Ctrl-C."""
+    return run_server(args, lambda: load_engine(args))
 
 
 def model_task(model: str | None, name: str) -> Task:

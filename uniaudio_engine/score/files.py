@@ -30,9 +30,16 @@ def read_file(path: Path, name: str) -> list[Note]:
         data = read_regular(path, _MAX_MIDI_BYTES if midi else _MAX_BYTES, where=where)
     except OSError as e:
         raise InputError(f"{where}: expected a readable score, got: {e.strerror or e}") from None
-    if midi:
+    return read_bytes(data, path.suffix, where)
+
+
+def read_bytes(data: bytes, suffix: str, where: str) -> list[Note]:
+    """Notes of the contents of a score file whose name ends in ``suffix``; ``where`` is what an
+    error calls it.
+    """
+    if suffix.lower() in _MIDI:
         return read_midi(data, where)
-    if path.suffix.lower() == ".txt":
+    if suffix.lower() == ".txt":
         return parse_score(decode(data), where)
     return read_musicxml(_unpacked(data, where) if data[:2] == b"PK" else data, where)
 

@@ -36,16 +36,21 @@ def read_pronunciations(
         }
     path = Path(source)
     try:
-        text = decode(read_regular(path, _MAX_BYTES, where=f"lexicon: {path}"), str(path))
+        data = read_regular(path, _MAX_BYTES, where=f"lexicon: {path}")
     except OSError as e:
         raise InputError(
             f"lexicon: expected a file of words and phones, got {path}: {e.strerror}"
         ) from None
+    return parse_pronunciations(decode(data, str(path)), str(path))
+
+
+def parse_pronunciations(text: str, name: str = "lexicon") -> dict[str, tuple[str, ...]]:
+    """The text of such a file -> the same; ``name`` is what an error calls it."""
     words = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith(_COMMENTS):
             continue
-        where = f"{path} line {number}"
+        where = f"{name} line {number}"
         word, _, phones = line.strip().replace("\t", " ").partition(" ")
         if not phones.strip():
             raise InputError(

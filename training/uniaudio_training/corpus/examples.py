@@ -100,6 +100,10 @@ SCRIPTS = {
     "convert_folder.py": (
         "converts every recording of a folder to another voice, several at a time"
     ),
+    "voice_agent.py": (
+        "speaks a language model's words as they arrive, over the WebSocket of `uniaudio serve`, and "
+        "can be interrupted"
+    ),
 }
 
 
@@ -181,7 +185,7 @@ def readme() -> str:
         + "\n".join(rows)
         + "\n\nLicences of the sources:\n\n"
         + "\n".join(licences)
-        + "\n\nThree programs that use the public API only, each with its own `--help`:\n\n"
+        + "\n\nPrograms that use the public API only, each with its own `--help`:\n\n"
         + "\n".join(scripts)
         + "\n"
     )
