@@ -11,10 +11,10 @@ namespace {
 void rope(float* x, const float* c, const float* s, int64_t half) {
   for (int64_t i = 0; i < half; i += 16) {
     const int64_t n = half - i < 16 ? half - i : 16;
-    const F16 a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n),
+    const Vec a = load_n(x + i, n), b = load_n(x + half + i, n), cv = load_n(c + i, n),
               sv = load_n(s + i, n);
-    store_n(x + i, sub(mul(a, cv), mul(b, sv)), n);
-    store_n(x + half + i, add(mul(b, cv), mul(a, sv)), n);
+    store_n(x + i, a * cv - b * sv, n);
+    store_n(x + half + i, b * cv + a * sv, n);
   }
 }
 
@@ -33,7 +33,7 @@ UNIAUDIO_INLINE uint16_t narrow_bf16(float x) {
 
 // What int8 elements are multiplied by before rounding; *scale is what brings them back.
 UNIAUDIO_INLINE float scale_i8(const float* x, int64_t n, float* scale) {
-  F16 most = set1(0.0f);
+  Vec most = set(0.0f);
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) most = max(most, abs(load(x + i)));
   if (i < n) most = max(most, abs(load_n(x + i, n - i)));
@@ -89,34 +89,34 @@ template <KvDType T, int M, int B>
 UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
   const AttentionArgs& a = s.a;
   const float* q = s.q + row;  // of dimension d
-  F16 acc[M][B];
+  Vec acc[M][B];
   for (int m = 0; m < M; ++m) {
-    for (int b = 0; b < B; ++b) acc[m][b] = set1(0.0f);
+    for (int b = 0; b < B; ++b) acc[m][b] = set(0.0f);
   }
   if constexpr (T == KvDType::bfloat16) {
     const int64_t size = (a.dim + 1) / 2 * 32;
     const uint16_t* keys = static_cast<const uint16_t*>(a.keys) + block * size;
     int64_t d = 0;
     for (; d + 2 <= a.dim; d += 2, q += 2 * a.rows) {
-      F16 k[2][B];
+      Vec k[2][B];
       for (int b = 0; b < B; ++b) load_bf16_pairs(keys + b * size + d * 16, k[0][b], k[1][b]);
       for (int m = 0; m < M; ++m) {
-        const F16 even = set1(q[m]), odd = set1(q[a.rows + m]);
+        const Vec even = set(q[m]), odd = set(q[a.rows + m]);
         for (int b = 0; b < B; ++b)
-          acc[m][b] = fused_exactly(odd, k[1][b], fused_exactly(even, k[0][b], acc[m][b]));
+          acc[m][b] = fma_exactly(odd, k[1][b], fma_exactly(even, k[0][b], acc[m][b]));
       }
     }
     if (d < a.dim) {
       for (int b = 0; b < B; ++b) {
-        F16 k, none;
+        Vec k, none;
         load_bf16_pairs(keys + b * size + d * 16, k, none);
-        for (int m = 0; m < M; ++m) acc[m][b] = fused_exactly(set1(q[m]), k, acc[m][b]);
+        for (int m = 0; m < M; ++m) acc[m][b] = fma_exactly(set(q[m]), k, acc[m][b]);
       }
     }
   } else {
     const int64_t size = a.dim * 16, at = block * size;
     for (int64_t d = 0; d < a.dim; ++d, q += a.rows) {
-      F16 k[B];
+      Vec k[B];
       for (int b = 0; b < B; ++b) {
         if constexpr (T == KvDType::float32)
           k[b] = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
@@ -124,15 +124,15 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
           k[b] = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
       }
       for (int m = 0; m < M; ++m) {
-        const F16 x = set1(q[m]);
-        for (int b = 0; b < B; ++b) acc[m][b] = fused_exactly(x, k[b], acc[m][b]);
+        const Vec x = set(q[m]);
+        for (int b = 0; b < B; ++b) acc[m][b] = fma_exactly(x, k[b], acc[m][b]);
       }
     }
   }
   for (int b = 0; b < B; ++b) {
     for (int m = 0; m < M; ++m) {
       if constexpr (T == KvDType::int8)
-        acc[m][b] = mul(acc[m][b], load(a.key_scale + (block + b) * 16));
+        acc[m][b] = acc[m][b] * load(a.key_scale + (block + b) * 16);
       store(a.scratch + (row + m) * a.scratch_stride + (block + b) * 16, acc[m][b]);
     }
   }
@@ -162,7 +162,7 @@ UNIAUDIO_INLINE void scores_tail(const Scoring& s, int64_t row) {
 // P vectors of position t, from element d on.
 template <KvDType T, int P>
 UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t t, int64_t d,
-                                 F16 (&v)[P]) {
+                                 Vec (&v)[P]) {
   const int64_t at = t * stride + d;
   if constexpr (T == KvDType::float32) {
     for (int p = 0; p < P; ++p) v[p] = load(static_cast<const float*>(a.values) + at + 16 * p);
@@ -180,34 +180,33 @@ UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, in
                                 int64_t row, int64_t d) {
   const int64_t stride = T == KvDType::bfloat16 ? (a.dim + 31) / 32 * 32 : (a.dim + 15) / 16 * 16;
   const float* p = a.scratch + row * a.scratch_stride;
-  F16 even[M][P], odd[M][P];
+  Vec even[M][P], odd[M][P];
   for (int m = 0; m < M; ++m) {
-    for (int i = 0; i < P; ++i) even[m][i] = odd[m][i] = set1(0.0f);
+    for (int i = 0; i < P; ++i) even[m][i] = odd[m][i] = set(0.0f);
   }
   int64_t t = 0;
   for (; t + 2 <= length; t += 2) {
-    F16 v[P], w[P];
+    Vec v[P], w[P];
     load_values<T, P>(a, stride, t, d, v);
     load_values<T, P>(a, stride, t + 1, d, w);
     for (int m = 0; m < M; ++m) {
-      const F16 x = set1(p[m * a.scratch_stride + t]), y = set1(p[m * a.scratch_stride + t + 1]);
+      const Vec x = set(p[m * a.scratch_stride + t]), y = set(p[m * a.scratch_stride + t + 1]);
       for (int i = 0; i < P; ++i)
-        even[m][i] = fused_exactly(x, v[i], even[m][i]),
-        odd[m][i] = fused_exactly(y, w[i], odd[m][i]);
+        even[m][i] = fma_exactly(x, v[i], even[m][i]), odd[m][i] = fma_exactly(y, w[i], odd[m][i]);
     }
   }
   if (t < length) {
-    F16 v[P];
+    Vec v[P];
     load_values<T, P>(a, stride, t, d, v);
     for (int m = 0; m < M; ++m) {
       for (int i = 0; i < P; ++i)
-        even[m][i] = fused_exactly(set1(p[m * a.scratch_stride + t]), v[i], even[m][i]);
+        even[m][i] = fma_exactly(set(p[m * a.scratch_stride + t]), v[i], even[m][i]);
     }
   }
   for (int m = 0; m < M; ++m) {
     for (int i = 0; i < P; ++i) {
       const int64_t left = a.dim - d - 16 * i;
-      const F16 y = mul(add(even[m][i], odd[m][i]), set1(inverse[row + m]));
+      const Vec y = (even[m][i] + odd[m][i]) * set(inverse[row + m]);
       float* out = a.row[row + m].out + d + 16 * i;
       if (left >= 16) {
         store(out, y);
@@ -263,8 +262,7 @@ void attend(const AttentionArgs& a) {
     inverse[m] = 1.0f / exp_sum(p, max_of(p, n), p, n);
     for (int64_t t = n; t < length; ++t) p[t] = 0.0f;  // positions that only later rows see
     if constexpr (T == KvDType::int8) {
-      for (int64_t t = 0; t < length; t += 16)
-        store(p + t, mul(load(p + t), load(a.value_scale + t)));
+      for (int64_t t = 0; t < length; t += 16) store(p + t, load(p + t) * load(a.value_scale + t));
     }
   }
 

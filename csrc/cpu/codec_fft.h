@@ -1,47 +1,48 @@
-// The FFT's loops; included by codec_kernels_body.h inside its namespace. Vectors and single floats
-// go through the same operations, so results don't depend on the ISA's width.
+// The FFT's loops, compiled once per ISA inside that ISA's namespace. Vectors and single floats go
+// through the same operations, so results don't depend on the ISA's width.
+#include "cpu/codec_kernels.h"
 
-UA_INLINE Native fetch(const float* p) { return *reinterpret_cast<const NativeLoose*>(p); }
-UA_INLINE void put_native(float* p, Native x) { *reinterpret_cast<NativeLoose*>(p) = x; }
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
+namespace {
 
 template <int...>
 struct Sequence {};
-#if UA_LANES == 16
+#if UNIAUDIO_LANES == 16
 using LaneNumbers = Sequence<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
-#elif UA_LANES == 8
+#elif UNIAUDIO_LANES == 8
 using LaneNumbers = Sequence<0, 1, 2, 3, 4, 5, 6, 7>;
 #else
 using LaneNumbers = Sequence<0, 1, 2, 3>;
 #endif
 #if __has_builtin(__builtin_shufflevector)
-#define UA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define UNIAUDIO_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else  // GCC before 12
-#define UA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, NativeInt{__VA_ARGS__})
+#define UNIAUDIO_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, NativeInt{__VA_ARGS__})
 #endif
 
 // Pairs of lanes, counted through a and then b: start, start + second; then both by `step` on.
 template <int kStart, int kStep, int kSecond, int... I>
-UA_INLINE Native pairs(Native a, Native b, Sequence<I...>) {
-  return UA_SHUFFLE(a, b, (kStart + I / 2 * kStep + I % 2 * kSecond)...);
+UNIAUDIO_INLINE Native pairs(Native a, Native b, Sequence<I...>) {
+  return UNIAUDIO_SHUFFLE(a, b, (kStart + I / 2 * kStep + I % 2 * kSecond)...);
 }
 template <int... I>
-UA_INLINE Native reversed(Native a, Sequence<I...>) {
-  return UA_SHUFFLE(a, a, (UA_LANES - 1 - I)...);
+UNIAUDIO_INLINE Native reversed(Native a, Sequence<I...>) {
+  return UNIAUDIO_SHUFFLE(a, a, (kLanes - 1 - I)...);
 }
 // a0 b0 a1 b1 ..., first and second half
-UA_INLINE Native low_pairs(Native a, Native b) {
-  return pairs<0, 1, UA_LANES>(a, b, LaneNumbers{});
+UNIAUDIO_INLINE Native low_pairs(Native a, Native b) {
+  return pairs<0, 1, kLanes>(a, b, LaneNumbers{});
 }
-UA_INLINE Native high_pairs(Native a, Native b) {
-  return pairs<UA_LANES / 2, 1, UA_LANES>(a, b, LaneNumbers{});
+UNIAUDIO_INLINE Native high_pairs(Native a, Native b) {
+  return pairs<kLanes / 2, 1, kLanes>(a, b, LaneNumbers{});
 }
-UA_INLINE Native evens(Native a, Native b) { return pairs<0, 4, 2>(a, b, LaneNumbers{}); }
-UA_INLINE Native odds(Native a, Native b) { return pairs<1, 4, 2>(a, b, LaneNumbers{}); }
-UA_INLINE Native reversed(Native a) { return reversed(a, LaneNumbers{}); }
+UNIAUDIO_INLINE Native evens(Native a, Native b) { return pairs<0, 4, 2>(a, b, LaneNumbers{}); }
+UNIAUDIO_INLINE Native odds(Native a, Native b) { return pairs<1, 4, 2>(a, b, LaneNumbers{}); }
+UNIAUDIO_INLINE Native reversed(Native a) { return reversed(a, LaneNumbers{}); }
 
 // v -> u: a transform of R points, V one float or a register of them.
 template <int R, class V>
-UA_INLINE void butterfly(const float* roots, const V* vr, const V* vi, V* ur, V* ui) {
+UNIAUDIO_INLINE void butterfly(const float* roots, const V* vr, const V* vi, V* ur, V* ui) {
   if constexpr (R == 2) {
     ur[0] = vr[0] + vr[1], ui[0] = vi[0] + vi[1];
     ur[1] = vr[0] - vr[1], ui[1] = vi[0] - vi[1];
@@ -86,7 +87,7 @@ void fft_radix(const FftStage& f, const float* __restrict xr, const float* __res
         if constexpr (sizeof(V) == 4) {
           vr[r] = ar[k + r * step], vi[r] = ai[k + r * step];
         } else {
-          vr[r] = fetch(ar + k + r * step), vi[r] = fetch(ai + k + r * step);
+          vr[r] = load_native(ar + k + r * step), vi[r] = load_native(ai + k + r * step);
         }
       }
       butterfly<R, V>(f.roots, vr, vi, ur, ui);
@@ -99,12 +100,12 @@ void fft_radix(const FftStage& f, const float* __restrict xr, const float* __res
         if constexpr (sizeof(V) == 4) {
           br[k + r * s] = pr, bi[k + r * s] = pi;
         } else {
-          put_native(br + k + r * s, pr), put_native(bi + k + r * s, pi);
+          store_native(br + k + r * s, pr), store_native(bi + k + r * s, pi);
         }
       }
     };
     int k = 0;
-    for (; k + UA_LANES <= s; k += UA_LANES) points(k, Native{});
+    for (; k + kLanes <= s; k += kLanes) points(k, Native{});
     for (; k < s; ++k) points(k, 0.0f);
   }
 }
@@ -115,17 +116,18 @@ template <int S>
 void fft_short(const FftStage& f, const float* __restrict xr, const float* __restrict xi,
                float* __restrict yr, float* __restrict yi) {
   const int step = S * f.rest;
-  for (int start = 0; start < step; start += UA_LANES) {
+  for (int start = 0; start < step; start += kLanes) {
     // the last vector may redo some of the one before
-    const int i = start + UA_LANES <= step ? start : step - UA_LANES;
+    const int i = start + kLanes <= step ? start : step - kLanes;
     Native vr[4], vi[4], ur[4], ui[4];
-    UA_UNROLL
-    for (int r = 0; r < 4; ++r) vr[r] = fetch(xr + i + r * step), vi[r] = fetch(xi + i + r * step);
+    UNIAUDIO_UNROLL
+    for (int r = 0; r < 4; ++r)
+      vr[r] = load_native(xr + i + r * step), vi[r] = load_native(xi + i + r * step);
     butterfly<4, Native>(f.roots, vr, vi, ur, ui);
-    UA_UNROLL
+    UNIAUDIO_UNROLL
     for (int r = 1; r < 4; ++r) {
-      const Native c = fetch(f.wide + (2 * r - 2) * step + i),
-                   z = fetch(f.wide + (2 * r - 1) * step + i);
+      const Native c = load_native(f.wide + (2 * r - 2) * step + i),
+                   z = load_native(f.wide + (2 * r - 1) * step + i);
       const Native pr = ur[r] * c - ui[r] * z, pi = ur[r] * z + ui[r] * c;
       ur[r] = pr, ui[r] = pi;
     }
@@ -133,13 +135,14 @@ void fft_short(const FftStage& f, const float* __restrict xr, const float* __res
       if constexpr (S == 1) {
         const Native a = low_pairs(u[0], u[2]), b = high_pairs(u[0], u[2]),
                      c = low_pairs(u[1], u[3]), d = high_pairs(u[1], u[3]);
-        put_native(y + 4 * i, low_pairs(a, c)), put_native(y + 4 * i + UA_LANES, high_pairs(a, c));
-        put_native(y + 4 * i + 2 * UA_LANES, low_pairs(b, d)),
-            put_native(y + 4 * i + 3 * UA_LANES, high_pairs(b, d));
+        store_native(y + 4 * i, low_pairs(a, c)),
+            store_native(y + 4 * i + kLanes, high_pairs(a, c));
+        store_native(y + 4 * i + 2 * kLanes, low_pairs(b, d)),
+            store_native(y + 4 * i + 3 * kLanes, high_pairs(b, d));
       } else {  // blocks of four
-        UA_UNROLL
+        UNIAUDIO_UNROLL
         for (int r = 0; r < 4; ++r)
-          for (int b = 0; b < UA_LANES / 4; ++b)
+          for (int b = 0; b < kLanes / 4; ++b)
             __builtin_memcpy(y + 4 * i + b * 16 + r * 4,
                              reinterpret_cast<const char*>(&u[r]) + b * 16, 16);
       }
@@ -174,7 +177,7 @@ void fft_any(const FftStage& f, const float* xr, const float* xi, float* yr, flo
 }
 
 void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, float* yi) {
-  if (f.wide && f.stride < UA_LANES && f.rest * f.stride >= UA_LANES) {
+  if (f.wide && f.stride < kLanes && f.rest * f.stride >= kLanes) {
     if (f.stride == 1) return fft_short<1>(f, xr, xi, yr, yi);
     if (f.stride == 4) return fft_short<4>(f, xr, xi, yr, yi);
   }
@@ -189,18 +192,18 @@ void fft_stage(const FftStage& f, const float* xr, const float* xi, float* yr, f
 
 void fft_split(const float* x, float* re, float* im, int n) {
   int i = 0;
-  for (; i + UA_LANES <= n; i += UA_LANES) {
-    const Native a = fetch(x + 2 * i), b = fetch(x + 2 * i + UA_LANES);
-    put_native(re + i, evens(a, b)), put_native(im + i, odds(a, b));
+  for (; i + kLanes <= n; i += kLanes) {
+    const Native a = load_native(x + 2 * i), b = load_native(x + 2 * i + kLanes);
+    store_native(re + i, evens(a, b)), store_native(im + i, odds(a, b));
   }
   for (; i < n; ++i) re[i] = x[2 * i], im[i] = x[2 * i + 1];
 }
 
 void fft_join(const float* re, const float* im, float scale, float* x, int n) {
   int i = 0;
-  for (; i + UA_LANES <= n; i += UA_LANES) {
-    const Native a = fetch(re + i) * scale, b = fetch(im + i) * scale;
-    put_native(x + 2 * i, low_pairs(a, b)), put_native(x + 2 * i + UA_LANES, high_pairs(a, b));
+  for (; i + kLanes <= n; i += kLanes) {
+    const Native a = load_native(re + i) * scale, b = load_native(im + i) * scale;
+    store_native(x + 2 * i, low_pairs(a, b)), store_native(x + 2 * i + kLanes, high_pairs(a, b));
   }
   for (; i < n; ++i) x[2 * i] = re[i] * scale, x[2 * i + 1] = im[i] * scale;
 }
@@ -208,12 +211,12 @@ void fft_join(const float* re, const float* im, float scale, float* x, int n) {
 // f(k, mirror) for k in [1, half) with mirror = half - k: registers, the last of which may redo
 // some of the one before, or floats.
 template <class Vectors, class Floats>
-UA_INLINE void mirrored(int half, Vectors vectors, Floats floats) {
-  if (half - 1 < UA_LANES) {
+UNIAUDIO_INLINE void mirrored(int half, Vectors vectors, Floats floats) {
+  if (half - 1 < kLanes) {
     for (int k = 1; k < half; ++k) floats(k);
     return;
   }
-  for (int k = 1; k < half; k += UA_LANES) vectors(k + UA_LANES <= half ? k : half - UA_LANES);
+  for (int k = 1; k < half; k += kLanes) vectors(k + kLanes <= half ? k : half - kLanes);
 }
 
 void fft_forward_end(const float* zr, const float* zi, const float* cosine, const float* sine,
@@ -231,11 +234,12 @@ void fft_forward_end(const float* zr, const float* zi, const float* cosine, cons
   mirrored(
       half,
       [&](int k) {
-        const int back = half - k - UA_LANES + 1;
+        const int back = half - k - kLanes + 1;
         Native xr, xi;
-        turn(fetch(zr + k), fetch(zi + k), reversed(fetch(zr + back)), reversed(fetch(zi + back)),
-             fetch(cosine + k), fetch(sine + k), xr, xi);
-        put_native(re + k, xr), put_native(im + k, xi);
+        turn(load_native(zr + k), load_native(zi + k), reversed(load_native(zr + back)),
+             reversed(load_native(zi + back)), load_native(cosine + k), load_native(sine + k), xr,
+             xi);
+        store_native(re + k, xr), store_native(im + k, xi);
       },
       [&](int k) {
         turn(zr[k], zi[k], zr[half - k], zi[half - k], cosine[k], sine[k], re[k], im[k]);
@@ -255,13 +259,17 @@ void fft_inverse_begin(const float* re, const float* im, const float* cosine, co
   mirrored(
       half,
       [&](int k) {
-        const int back = half - k - UA_LANES + 1;
+        const int back = half - k - kLanes + 1;
         Native xr, xi;
-        turn(fetch(re + k), fetch(im + k), reversed(fetch(re + back)), reversed(fetch(im + back)),
-             fetch(cosine + k), fetch(sine + k), xr, xi);
-        put_native(zr + k, xr), put_native(zi + k, xi);
+        turn(load_native(re + k), load_native(im + k), reversed(load_native(re + back)),
+             reversed(load_native(im + back)), load_native(cosine + k), load_native(sine + k), xr,
+             xi);
+        store_native(zr + k, xr), store_native(zi + k, xi);
       },
       [&](int k) {
         turn(re[k], im[k], re[half - k], im[half - k], cosine[k], sine[k], zr[k], zi[k]);
       });
 }
+
+}  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

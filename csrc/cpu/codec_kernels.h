@@ -9,9 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace uniaudio {
+#include "cpu/panel.h"
 
-constexpr int kPanel = 16;  // columns of a packed weight panel
+namespace uniaudio {
 
 // C[m, n] (+)= A[m, k] W[k, n] over the rows [k0, k1) of the packed weights and the panels [p0,
 // p1).
@@ -127,7 +127,11 @@ struct CodecKernels {
   int64_t (*fma_burn)(int64_t steps, float* sink);
 };
 
-// The table for the ISA in force (see isa.h).
-const CodecKernels& codec_kernels();
+const CodecKernels& codec_kernels();  // of the current ISA
+
+const CodecKernels* plain_codec_kernels();
+const CodecKernels* avx2_codec_kernels();  // also for AVX-VNNI: the codecs have no use for it
+const CodecKernels* neon_codec_kernels();
+const CodecKernels* avx512_codec_kernels();
 
 }  // namespace uniaudio

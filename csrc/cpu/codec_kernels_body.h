@@ -1,9 +1,15 @@
-// The body of the codec kernels; compiled once per ISA (codec_kernels_<isa>.cc defines UA_* and
-// includes this).
+// The body of the codec kernels, compiled once per ISA inside that ISA's namespace; see
+// codec_kernels.h for what each one does.
+#include "cpu/codec_fft.h"
+#include "cpu/codec_kernels.h"
+#include "cpu/gemm_body.h"
+#include "cpu/math_body.h"
+#if UNIAUDIO_LANES == 16
+#include "cpu/codec_vnni.h"
+#endif
 
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
-
-#include "codec_vec.h"
 
 // One tile: R rows by P panels. The sums run over k in order, each a chain of fused multiply-adds.
 // `fetch`: these weights were not read just now by another tile, and the hardware's prefetchers
@@ -15,49 +21,37 @@ void gemm_tile(const GemmBlock& g, int panel, int row) {
   const float* bias = g.bias ? g.bias + panel * kPanel : nullptr;
   float* c = g.c + row * g.ldc + panel * kPanel;
   const int columns = g.columns - panel * kPanel;
-  const int depth = g.k1 - g.k0;
   const ptrdiff_t panel_step = static_cast<ptrdiff_t>(g.k_total) * kPanel;
   Vec acc[R][P];
   const bool whole = columns >= P * kPanel;
-  UA_UNROLL
+  UNIAUDIO_UNROLL
   for (int p = 0; p < P; ++p) {
     if (g.first) {
       const Vec start = bias ? load(bias + p * kPanel) : set(0.0f);
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int r = 0; r < R; ++r) acc[r][p] = start;
     } else if (whole || p < P - 1) {
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int r = 0; r < R; ++r) acc[r][p] = load(c + r * g.ldc + p * kPanel);
     } else {
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int r = 0; r < R; ++r)
-        acc[r][p] = load_part(c + r * g.ldc + p * kPanel, columns - p * kPanel);
+        acc[r][p] = load_n(c + r * g.ldc + p * kPanel, columns - p * kPanel);
     }
   }
-  for (int k = 0; k < depth; ++k) {
-    Vec b[P];
-    UA_UNROLL
-    for (int p = 0; p < P; ++p) {
-      const float* from = w + p * panel_step + static_cast<ptrdiff_t>(k) * kPanel;
-      b[p] = load(from);
-      if constexpr (fetch) __builtin_prefetch(from + 16 * kPanel);
-    }
-    UA_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const Native x = splat(a[r * g.lda + k]);
-      UA_UNROLL
-      for (int p = 0; p < P; ++p) UA_EACH acc[r][p].v[i] = UA_FMA(x, b[p].v[i], acc[r][p].v[i]);
-    }
-  }
-  UA_UNROLL
+  multiply_panels(a, g.lda, w, panel_step, g.k1 - g.k0, acc,
+                  [&](int64_t k, int p) __attribute__((always_inline)) {
+                    if constexpr (fetch) __builtin_prefetch(w + p * panel_step + (k + 16) * kPanel);
+                  });
+  UNIAUDIO_UNROLL
   for (int p = 0; p < P; ++p) {
     if (whole || p < P - 1) {
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int r = 0; r < R; ++r) store(c + r * g.ldc + p * kPanel, acc[r][p]);
     } else {
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int r = 0; r < R; ++r)
-        store_part(c + r * g.ldc + p * kPanel, acc[r][p], columns - p * kPanel);
+        store_n(c + r * g.ldc + p * kPanel, acc[r][p], columns - p * kPanel);
     }
   }
 }
@@ -67,34 +61,35 @@ using GemmTile = void (*)(const GemmBlock&, int panel, int row);
 // The tile of R rows by P panels, or null where it would need more registers than there are.
 template <int R, int P, bool fetch>
 constexpr GemmTile tile_of() {
-  if constexpr (R * P <= UA_TILE)
+  if constexpr (R * P <= kTile)
     return gemm_tile<R, P, fetch>;
   else
     return nullptr;
 }
-#define UA_TILES_3(R, P) {tile_of<R, P, false>(), tile_of<R, P, true>()}
-#define UA_TILES_2(R) {UA_TILES_3(R, 1), UA_TILES_3(R, 2), UA_TILES_3(R, 4), UA_TILES_3(R, 8)}
+#define UNIAUDIO_TILES_3(R, P) {tile_of<R, P, false>(), tile_of<R, P, true>()}
+#define UNIAUDIO_TILES_2(R) \
+  {UNIAUDIO_TILES_3(R, 1), UNIAUDIO_TILES_3(R, 2), UNIAUDIO_TILES_3(R, 4), UNIAUDIO_TILES_3(R, 8)}
 constexpr GemmTile kTiles[13][4][2] = {{},
-                                       UA_TILES_2(1),
-                                       UA_TILES_2(2),
-                                       UA_TILES_2(3),
-                                       UA_TILES_2(4),
-                                       UA_TILES_2(5),
-                                       UA_TILES_2(6),
-                                       UA_TILES_2(7),
-                                       UA_TILES_2(8),
-                                       UA_TILES_2(9),
-                                       UA_TILES_2(10),
-                                       UA_TILES_2(11),
-                                       UA_TILES_2(12)};
+                                       UNIAUDIO_TILES_2(1),
+                                       UNIAUDIO_TILES_2(2),
+                                       UNIAUDIO_TILES_2(3),
+                                       UNIAUDIO_TILES_2(4),
+                                       UNIAUDIO_TILES_2(5),
+                                       UNIAUDIO_TILES_2(6),
+                                       UNIAUDIO_TILES_2(7),
+                                       UNIAUDIO_TILES_2(8),
+                                       UNIAUDIO_TILES_2(9),
+                                       UNIAUDIO_TILES_2(10),
+                                       UNIAUDIO_TILES_2(11),
+                                       UNIAUDIO_TILES_2(12)};
 
 void gemm(const GemmBlock& g) {
   // Tiles of equal height, as few as the registers allow; few rows: wide tiles, so that enough sums
   // run side by side, many rows: tall ones, so that weights are reused.
-  const int tiles = (g.rows + UA_TILE_ROWS - 1) / UA_TILE_ROWS, height = g.rows / tiles,
+  const int tiles = (g.rows + kTallRows - 1) / kTallRows, height = g.rows / tiles,
             taller = g.rows % tiles;
   const int most = taller ? height + 1 : height;
-  int wide = most <= UA_ROWS_8 ? 3 : most <= UA_ROWS_4 ? 2 : most <= UA_ROWS_2 ? 1 : 0;
+  int wide = most <= kRowsOf8 ? 3 : most <= kRowsOf4 ? 2 : most <= kRowsOf2 ? 1 : 0;
   for (int panel = g.p0; panel < g.p1; panel += 1 << wide) {
     while (panel + (1 << wide) > g.p1) --wide;
     int row = 0;
@@ -106,62 +101,31 @@ void gemm(const GemmBlock& g) {
   }
 }
 
-template <class F>
-UA_INLINE void each(size_t n, F f) {  // f(offset, lanes): whole vectors, then the rest
-  size_t i = 0;
-  for (; i + 16 <= n; i += 16) f(i, 16);
-  if (i < n) f(i, static_cast<int>(n - i));
-}
-UA_INLINE Vec get(const float* p, int n) { return n == 16 ? load(p) : load_part(p, n); }
-UA_INLINE void put(float* p, Vec x, int n) {
-  if (n == 16)
-    store(p, x);
-  else
-    store_part(p, x, n);
-}
-
 void elu_all(const float* x, float* y, size_t n) {
-  each(n, [&](size_t i, int k) { put(y + i, elu(get(x + i, k)), k); });
+  each(n, [&](int64_t i, int64_t k) { put(y + i, elu(get(x + i, k)), k); });
 }
 void gelu_all(float* x, size_t n) {
-  each(n, [&](size_t i, int k) { put(x + i, gelu(get(x + i, k)), k); });
+  each(n, [&](int64_t i, int64_t k) { put(x + i, gelu<Fused>(get(x + i, k)), k); });
 }
 void add_all(const float* x, float* y, size_t n) {
-  each(n, [&](size_t i, int k) { put(y + i, get(y + i, k) + get(x + i, k), k); });
+  each(n, [&](int64_t i, int64_t k) { put(y + i, get(y + i, k) + get(x + i, k), k); });
 }
 void subtract_all(const float* x, float* y, size_t n) {
-  each(n, [&](size_t i, int k) { put(y + i, get(y + i, k) - get(x + i, k), k); });
+  each(n, [&](int64_t i, int64_t k) { put(y + i, get(y + i, k) - get(x + i, k), k); });
 }
 void multiply_all(const float* x, const float* w, float* y, size_t n) {
-  each(n, [&](size_t i, int k) { put(y + i, get(x + i, k) * get(w + i, k), k); });
+  each(n, [&](int64_t i, int64_t k) { put(y + i, get(x + i, k) * get(w + i, k), k); });
 }
 void multiply_add_all(const float* x, const float* w, float* y, size_t n) {
-  each(n,
-       [&](size_t i, int k) { put(y + i, fma(get(x + i, k), get(w + i, k), get(y + i, k)), k); });
+  each(n, [&](int64_t i, int64_t k) {
+    put(y + i, fma(get(x + i, k), get(w + i, k), get(y + i, k)), k);
+  });
 }
 
 void layer_norm(const float* x, float* y, const float* weight, const float* bias, int rows,
                 int width, float eps) {
-  for (int r = 0; r < rows; ++r, x += width, y += width) {
-    Vec total = set(0.0f);
-    each(width, [&](size_t i, int k) { total = total + get(x + i, k); });
-    const Vec mean = set(sum(total) / static_cast<float>(width));
-    Vec squares = set(0.0f);
-    each(width, [&](size_t i, int k) {
-      Vec d = get(x + i, k) - mean;
-      if (k < 16) {
-        float t[16];
-        store(t, d);
-        d = load_part(t, k);  // the absent lanes are zero, not -mean
-      }
-      squares = fma(d, d, squares);
-    });
-    const Vec scale = set(1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(width) + eps));
-    each(width, [&](size_t i, int k) {
-      const Vec d = (get(x + i, k) - mean) * scale;
-      put(y + i, fma(d, get(weight + i, k), get(bias + i, k)), k);
-    });
-  }
+  for (int r = 0; r < rows; ++r, x += width, y += width)
+    normalize<Fused>(x, y, weight, bias, width, eps);
 }
 
 void moments(const float* x, size_t n, double* sum, double* squares) {
@@ -189,7 +153,7 @@ void moments(const float* x, size_t n, double* sum, double* squares) {
 template <bool add, bool activate>
 void affine_rows(const float* x, const float* a, const float* b, float* y, int rows, int width) {
   for (int r = 0; r < rows; ++r, x += width, y += width)
-    each(width, [&](size_t i, int k) {
+    each(width, [&](int64_t i, int64_t k) {
       Vec v = fma(get(x + i, k), get(a + i, k), get(b + i, k));
       if constexpr (add) v = get(y + i, k) + v;
       if constexpr (activate) v = elu(v);
@@ -207,7 +171,7 @@ void affine(const float* x, const float* a, const float* b, float* y, int rows, 
 void depthwise(const float* x, float* y, const float* w, const float* bias, int rows, int taps,
                int width) {
   for (int t = 0; t < rows; ++t, x += width, y += width)
-    each(width, [&](size_t i, int k) {
+    each(width, [&](int64_t i, int64_t k) {
       Vec acc = get(bias + i, k);
       for (int j = 0; j < taps; ++j)
         acc = fma(get(w + static_cast<size_t>(j) * width + i, k),
@@ -227,32 +191,33 @@ void lstm_cell(const float* gates, float* cell, float* hidden, int units) {
 // The recurrent products of B blocks at once, so that enough sums run side by side, G of their
 // gates at a time.
 template <int B, int G>
-UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
+UNIAUDIO_INLINE void lstm_blocks(const LstmStep& s, int block) {
   const ptrdiff_t block_size = static_cast<ptrdiff_t>(s.width) * 64;
   const float *w = s.w + block * block_size, *start = s.gates + block * 64;
   float gates[B * 64];
   for (int g = 0; g < 4; g += G) {
     Vec acc[B][G];
-    UA_UNROLL
-    for (int b = 0; b < B; ++b) UA_UNROLL
+    UNIAUDIO_UNROLL
+    for (int b = 0; b < B; ++b) UNIAUDIO_UNROLL
     for (int j = 0; j < G; ++j) acc[b][j] = load(start + b * 64 + (g + j) * 16);
     for (int k = 0; k < s.width; ++k) {
       const Native x = splat(s.before[k]);
       // The hardware's prefetchers leave a fifth of the cache's bandwidth; the end of a block is
       // followed by the next one.
-      UA_UNROLL
-      for (int b = 0; b < B; ++b) UA_UNROLL
+      UNIAUDIO_UNROLL
+      for (int b = 0; b < B; ++b) UNIAUDIO_UNROLL
       for (int j = 0; j < G; ++j)
         __builtin_prefetch(w + b * block_size + (k + 12) * 64 + (g + j) * 16);
-      UA_UNROLL
-      for (int b = 0; b < B; ++b) UA_UNROLL
+      UNIAUDIO_UNROLL
+      for (int b = 0; b < B; ++b) UNIAUDIO_UNROLL
       for (int j = 0; j < G; ++j) {
         const Vec v = load(w + b * block_size + k * 64 + (g + j) * 16);
-        UA_EACH acc[b][j].v[i] = UA_FMA(x, v.v[i], acc[b][j].v[i]);
+        UNIAUDIO_EACH
+        acc[b][j].v[i] = fma(x, v.v[i], acc[b][j].v[i]);
       }
     }
-    UA_UNROLL
-    for (int b = 0; b < B; ++b) UA_UNROLL
+    UNIAUDIO_UNROLL
+    for (int b = 0; b < B; ++b) UNIAUDIO_UNROLL
     for (int j = 0; j < G; ++j) store(gates + b * 64 + (g + j) * 16, acc[b][j]);
   }
   for (int b = 0; b < B; ++b) {
@@ -262,17 +227,17 @@ UA_INLINE void lstm_blocks(const LstmStep& s, int block) {
 }
 
 void lstm_step(const LstmStep& s) {
-  const int n = s.b1 - s.b0, groups = n / UA_LSTM_BLOCKS;
+  const int n = s.b1 - s.b0, groups = n / kLstmBlocks;
   for (int i = 0; i < groups; ++i)
-    lstm_blocks<UA_LSTM_BLOCKS, UA_LSTM_GATES>(
-        s, s.b0 + (s.backwards ? groups - 1 - i : i) * UA_LSTM_BLOCKS);
-  for (int block = s.b0 + groups * UA_LSTM_BLOCKS; block < s.b1; ++block)
-    lstm_blocks<1, UA_LSTM_GATES>(s, block);
+    lstm_blocks<kLstmBlocks, kLstmGates>(s,
+                                         s.b0 + (s.backwards ? groups - 1 - i : i) * kLstmBlocks);
+  for (int block = s.b0 + groups * kLstmBlocks; block < s.b1; ++block)
+    lstm_blocks<1, kLstmGates>(s, block);
 }
 
 int argmax(const float* x, int n) {
   Vec best = set(-__builtin_inff());
-  each(n, [&](size_t i, int k) {
+  each(n, [&](int64_t i, int64_t k) {
     Vec v;
     if (k == 16) {
       v = load(x + i);
@@ -292,7 +257,7 @@ int argmax(const float* x, int n) {
 }
 
 void sum_rows(const float* const* rows, int n, float* y, int width) {
-  each(width, [&](size_t i, int k) {
+  each(width, [&](int64_t i, int64_t k) {
     Vec total = get(rows[0] + i, k);
     for (int r = 1; r < n; ++r) total = total + get(rows[r] + i, k);
     put(y + i, total, k);
@@ -301,14 +266,11 @@ void sum_rows(const float* const* rows, int n, float* y, int width) {
 
 void spectrum_features(const float* re, const float* im, float* out, int n, float scale,
                        float floor) {
-  each(n, [&](size_t i, int k) {
+  each(n, [&](int64_t i, int64_t k) {
     const Vec a = get(re + i, k), b = get(im + i, k);
-    Vec magnitude = fma(a, a, b * b);
-    for (int j = 0; j < kParts; ++j) magnitude.v[j] = UA_SQRT(magnitude.v[j]);
+    const Vec magnitude = sqrt(fma(a, a, b * b));
     const Vec f = fma(magnitude, set(scale), set(floor));
-    Vec root = f;
-    for (int j = 0; j < kParts; ++j) root.v[j] = UA_SQRT(root.v[j]);
-    const Vec c = set(8.0f * scale) / root;
+    const Vec c = set(8.0f * scale) / sqrt(f);
     put(out + i, fma(set(0.25f), log(f), set(1.25f)), k);
     put(out + n + i, a * c, k);
     put(out + 2 * size_t(n) + i, b * c, k);
@@ -316,37 +278,28 @@ void spectrum_features(const float* re, const float* im, float* out, int n, floa
 }
 
 void apply_gain(const float* y, float ceiling, float* re, float* im, int n) {
-  each(n, [&](size_t i, int k) {
-    const Vec gain = exp(min(get(y + i, k), set(ceiling)));
+  each(n, [&](int64_t i, int64_t k) {
+    const Vec gain = exp<Fused>(min(get(y + i, k), set(ceiling)));
     put(re + i, gain * get(y + n + i, k), k);
     put(im + i, gain * get(y + 2 * size_t(n) + i, k), k);
   });
 }
 
-#include "codec_fft.h"
-
 int64_t fma_burn(int64_t steps, float* sink) {
-  constexpr int kChains = UA_LANES == 16 ? 24 : 12;
+  constexpr int kChains = kLanes == 16 ? 24 : 12;
   Native chain[kChains], x = splat(sink[0]), y = splat(sink[1]);
   _Pragma("GCC unroll 24")
   for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i));
   for (int64_t step = 0; step < steps; ++step) {
     _Pragma("GCC unroll 24")
-    for (int i = 0; i < kChains; ++i) chain[i] = UA_FMA(chain[i], x, y);
+    for (int i = 0; i < kChains; ++i) chain[i] = fma(chain[i], x, y);
   }
   for (int i = 1; i < kChains; ++i) chain[0] = chain[0] + chain[i];
-  *reinterpret_cast<NativeLoose*>(sink) = chain[0];
-  return steps * kChains * UA_LANES * 2;
+  store_native(sink, chain[0]);
+  return steps * kChains * kLanes * 2;
 }
 
-}  // namespace
-
-#ifdef UA_EXTRA  // what only this ISA has
-#include UA_EXTRA
-#endif
-
-extern const CodecKernels UA_TABLE;
-const CodecKernels UA_TABLE = {
+const CodecKernels codec_table = {
     .gemm = gemm,
     .elu = elu_all,
     .gelu = gelu_all,
@@ -361,7 +314,11 @@ const CodecKernels UA_TABLE = {
     .lstm_cell = lstm_cell,
     .lstm_step = lstm_step,
     .argmax = argmax,
-    .rvq_search = UA_RVQ_SEARCH,
+#if UNIAUDIO_LANES == 16
+    .rvq_search = rvq_search,
+#else
+    .rvq_search = nullptr,
+#endif
     .sum_rows = sum_rows,
     .spectrum_features = spectrum_features,
     .apply_gain = apply_gain,
@@ -372,3 +329,6 @@ const CodecKernels UA_TABLE = {
     .fft_inverse_begin = fft_inverse_begin,
     .fma_burn = fma_burn,
 };
+
+}  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -1,12 +1,13 @@
-// Codebook search with 8-bit products (AVX-512 VNNI); included by codec_kernels_avx512.cc inside
-// its namespace.
+// Codebook search with 8-bit products (AVX-512 VNNI).
 //
 // A first pass scores every codeword with the residual and the codewords rounded to 8 bits. What
 // that may be off by is bounded for each codeword (Cauchy-Schwarz over both rounding errors, plus
 // the rounding of the float32 chain itself), so only codewords whose upper bound reaches the best
 // lower bound can win; those get the exact score. The result is that of the full search, ties
 // included.
+#include "cpu/codec_kernels.h"
 
+namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
 struct SearchRow {
@@ -64,34 +65,34 @@ void search_tile(const RvqSearch& s, int panel, const int8_t* q, const SearchRow
   const int quads = s.padded / 4;
   const uint8_t* w = s.q + static_cast<ptrdiff_t>(panel) * quads * 64;
   __m512i acc[R][P];
-  UA_UNROLL
-  for (int r = 0; r < R; ++r) UA_UNROLL
+  UNIAUDIO_UNROLL
+  for (int r = 0; r < R; ++r) UNIAUDIO_UNROLL
   for (int p = 0; p < P; ++p) acc[r][p] = _mm512_set1_epi32(rows[r].start);
   for (int k = 0; k < quads; ++k) {
     __m512i e[P];
-    UA_UNROLL
+    UNIAUDIO_UNROLL
     for (int p = 0; p < P; ++p) {
       const uint8_t* from = w + (static_cast<ptrdiff_t>(p) * quads + k) * 64;
       e[p] = _mm512_loadu_si512(from);
       __builtin_prefetch(from + 16 * 64);
     }
-    UA_UNROLL
+    UNIAUDIO_UNROLL
     for (int r = 0; r < R; ++r) {
       int four;
       __builtin_memcpy(&four, q + r * s.padded + 4 * k, 4);
       const __m512i x = _mm512_set1_epi32(four);
       // Not the intrinsic: GCC 12 copies and spills the sums around it.
-      UA_UNROLL
+      UNIAUDIO_UNROLL
       for (int p = 0; p < P; ++p) asm("vpdpbusd %2, %1, %0" : "+v"(acc[r][p]) : "v"(e[p]), "v"(x));
     }
   }
-  UA_UNROLL
+  UNIAUDIO_UNROLL
   for (int p = 0; p < P; ++p) {
     const int at = (panel + p) * 16;
     const __m512 scale = _mm512_loadu_ps(s.scale + at), bias = _mm512_loadu_ps(s.bias + at),
                  norm = _mm512_loadu_ps(s.norm + at);
     const __m512 error = _mm512_loadu_ps(s.error + at), slack = _mm512_loadu_ps(s.slack + at);
-    UA_UNROLL
+    UNIAUDIO_UNROLL
     for (int r = 0; r < R; ++r) {
       const __m512 score = _mm512_fmadd_ps(
           _mm512_cvtepi32_ps(acc[r][p]), _mm512_mul_ps(scale, _mm512_set1_ps(rows[r].scale)), bias);
@@ -139,7 +140,7 @@ struct SearchPairs {
       e[j] = s.codewords + static_cast<ptrdiff_t>(code[i]) * s.dim;
       score[j] = s.bias[code[i]];
     }
-    for (int d = 0; d < s.dim; ++d) UA_UNROLL
+    for (int d = 0; d < s.dim; ++d) UNIAUDIO_UNROLL
     for (int j = 0; j < kMost; ++j) score[j] = __builtin_fmaf(x[j][d], e[j][d], score[j]);
     for (int j = 0; j < n; ++j)
       if (score[j] > best[row[j]]) best[row[j]] = score[j], s.best[row[j] * s.stride] = code[j];
@@ -193,3 +194,4 @@ void rvq_search(const RvqSearch& s) {
 }
 
 }  // namespace
+}  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

@@ -13,6 +13,7 @@
 #include <sys/auxv.h>
 #endif
 
+#include "cpu/codec_kernels.h"
 #include "cpu/kernel_table.h"
 
 namespace uniaudio {
@@ -58,17 +59,27 @@ Isa choose() {
                            forced + "; unset it to choose the best");
 }
 
-const Kernels* pick() {
+struct Tables {
+  const Kernels* kernels;
+  const CodecKernels* codec;
+};
+
+Tables pick() {
   switch (current_isa()) {  // throws on a bad UNIAUDIO_ISA
 #if defined(UNIAUDIO_X86)
-    case Isa::avx512: return avx512_kernels();
-    case Isa::avxvnni: return avxvnni_kernels();
-    case Isa::avx2: return avx2_kernels();
+    case Isa::avx512: return {avx512_kernels(), avx512_codec_kernels()};
+    case Isa::avxvnni: return {avxvnni_kernels(), avx2_codec_kernels()};
+    case Isa::avx2: return {avx2_kernels(), avx2_codec_kernels()};
 #elif defined(UNIAUDIO_ARM64)
-    case Isa::neon: return neon_kernels();
+    case Isa::neon: return {neon_kernels(), neon_codec_kernels()};
 #endif
-    default: return plain_kernels();
+    default: return {plain_kernels(), plain_codec_kernels()};
   }
+}
+
+const Tables& tables() {
+  static const Tables picked = pick();
+  return picked;
 }
 
 }  // namespace
@@ -105,9 +116,7 @@ int64_t last_level_cache() {
   return int64_t{16} << 20;
 }
 
-const Kernels& kernels() {
-  static const Kernels* const table = pick();
-  return *table;
-}
+const Kernels& kernels() { return *tables().kernels; }
+const CodecKernels& codec_kernels() { return *tables().codec; }
 
 }  // namespace uniaudio

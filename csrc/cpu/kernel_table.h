@@ -11,10 +11,9 @@
 
 #include <cstdint>
 
-namespace uniaudio {
+#include "cpu/panel.h"
 
-// output rows that one packed weight panel holds, and lanes of the vector wrapper
-constexpr int kPanel = 16;
+namespace uniaudio {
 
 enum class Epilogue : int {
   store,   // y = v

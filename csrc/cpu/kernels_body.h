@@ -10,64 +10,27 @@ namespace {
 
 // --- norms and elementwise -----------------------------------------------------------------------
 
-float sum_of_squares(const float* x, float mean, int64_t n) {
-  F16 s = set1(0.0f);
-  const F16 m = set1(mean);
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const F16 d = sub(load(x + i), m);
-    s = add(s, mul(d, d));
-  }
-  if (i < n) {
-    float t[16];
-    store(t, sub(load_n(x + i, n - i), m));
-    const F16 d = load_n(t, n - i);  // lanes beyond the end are zero again
-    s = add(s, mul(d, d));
-  }
-  return sum(s);
-}
-
 void layernorm(const float* x, const float* weight, const float* bias, float eps, float* y,
                int64_t n) {
-  F16 s = set1(0.0f);
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) s = add(s, load(x + i));
-  if (i < n) s = add(s, load_n(x + i, n - i));
-  const float mean = sum(s) / float(n);
-  const F16 m = set1(mean),
-            r = set1(1.0f / square_root(sum_of_squares(x, mean, n) / float(n) + eps));
-  for (i = 0; i + 16 <= n; i += 16)
-    store(y + i, add(mul(mul(sub(load(x + i), m), r), load(weight + i)), load(bias + i)));
-  if (i < n) {
-    const int64_t left = n - i;
-    store_n(y + i,
-            add(mul(mul(sub(load_n(x + i, left), m), r), load_n(weight + i, left)),
-                load_n(bias + i, left)),
-            left);
-  }
+  normalize<Separate>(x, y, weight, bias, n, eps);
 }
 
 void rmsnorm(const float* x, const float* weight, float eps, float* y, int64_t n) {
-  const F16 r = set1(1.0f / square_root(sum_of_squares(x, 0.0f, n) / float(n) + eps));
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(y + i, mul(mul(load(x + i), r), load(weight + i)));
-  if (i < n) store_n(y + i, mul(mul(load_n(x + i, n - i), r), load_n(weight + i, n - i)), n - i);
+  const Vec scale =
+      set(1.0f / __builtin_sqrtf(sum(square_sum<Separate>(x, 0.0f, n)) / float(n) + eps));
+  each(n, [&](int64_t i, int64_t k) { put(y + i, get(x + i, k) * scale * get(weight + i, k), k); });
 }
 
-void gelu(const float* x, float* y, int64_t n) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(y + i, gelu16(load(x + i)));
-  if (i < n) store_n(y + i, gelu16(load_n(x + i, n - i)), n - i);
+void gelu_all(const float* x, float* y, int64_t n) {
+  each(n, [&](int64_t i, int64_t k) { put(y + i, gelu<Separate>(get(x + i, k)), k); });
 }
 
-void add_to(const float* x, float* y, int64_t n) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(y + i, add(load(y + i), load(x + i)));
-  if (i < n) store_n(y + i, add(load_n(y + i, n - i), load_n(x + i, n - i)), n - i);
+void add_all(const float* x, float* y, int64_t n) {
+  each(n, [&](int64_t i, int64_t k) { put(y + i, get(y + i, k) + get(x + i, k), k); });
 }
 
 float max_of(const float* x, int64_t n) {
-  F16 m = set1(x[0]);
+  Vec m = set(x[0]);
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) m = max(m, load(x + i));
   float best = largest(m);
@@ -76,18 +39,12 @@ float max_of(const float* x, int64_t n) {
 }
 
 float exp_sum(const float* x, float shift, float* y, int64_t n) {
-  const F16 s = set1(shift);
-  F16 total = set1(0.0f);
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const F16 e = exp16(sub(load(x + i), s));
-    store(y + i, e);
-    total = add(total, e);
-  }
-  if (i < n) {
-    store_n(y + i, exp16(sub(load_n(x + i, n - i), s)), n - i);
-    total = add(total, load_n(y + i, n - i));
-  }
+  const Vec s = set(shift);
+  Vec total = set(0.0f);
+  each(n, [&](int64_t i, int64_t k) {
+    put(y + i, exp<Separate>(get(x + i, k) - s), k);
+    total = total + get(y + i, k);  // lanes beyond the end are zero
+  });
   return sum(total);
 }
 
@@ -108,8 +65,8 @@ const Kernels table = {
     .group_sums = group_sums,
     .layernorm = layernorm,
     .rmsnorm = rmsnorm,
-    .gelu = gelu,
-    .add = add_to,
+    .gelu = gelu_all,
+    .add = add_all,
     .place = place,
     .attention = attention,
     .max = max_of,

@@ -3,6 +3,7 @@
 // accumulator a (row, panel): the weights of a panel are read once for all rows of the tile. Each
 // output's sum has one order (k ascending), whatever M and P are, so a row's result never depends
 // on the rows beside it. No include guard: each ISA's kernel file includes it once.
+#include "cpu/gemm_body.h"
 #include "cpu/kernel_table.h"
 #include "cpu/math_body.h"
 
@@ -36,22 +37,16 @@ struct Ahead {
 struct Float32 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
   template <int M, int P>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
     const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4, a.stream};
     for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+      for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
-    for (int64_t k = 0; k < a.k; ++k) {
-      F16 wk[P];
-      for (int p = 0; p < P; ++p)
-        wk[p] = load(w + (p * a.k + k) * kPanel), next.line(next, k * 64, p);
-      for (int m = 0; m < M; ++m) {
-        const F16 xk = set1(x[m * a.xstride + k]);
-        for (int p = 0; p < P; ++p) out[m][p] = fused(xk, wk[p], out[m][p]);
-      }
-    }
+    multiply_panels(x, a.xstride, w, a.k * kPanel, a.k, out,
+                    [&](int64_t k, int p)
+                        __attribute__((always_inline)) { next.line(next, k * 64, p); });
   }
 };
 
@@ -60,15 +55,15 @@ struct Float32 {
 struct Bfloat16 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
   template <int M, int P>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
     const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2, a.stream};
     for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+      for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
     for (int64_t k = 0; k < a.k; k += 2) {
-      F16 even[P] = {}, odd[P] = {};
+      Vec even[P] = {}, odd[P] = {};
       for (int p = 0; p < P; ++p) {
         const uint16_t* line = w + (p * a.k + k) * kPanel;
         next.line(next, k * 32, p);
@@ -77,8 +72,8 @@ struct Bfloat16 {
       for (int m = 0; m < M; ++m) {
         const float* xm = x + m * a.xstride + k;
         // An odd width ends in a zero weight, whose x must not be read.
-        const F16 x0 = set1(xm[0]), x1 = set1(k + 1 < a.k_used ? xm[1] : 0.0f);
-        for (int p = 0; p < P; ++p) out[m][p] = fused(x1, odd[p], fused(x0, even[p], out[m][p]));
+        const Vec x0 = set(xm[0]), x1 = set(k + 1 < a.k_used ? xm[1] : 0.0f);
+        for (int p = 0; p < P; ++p) out[m][p] = fma(x1, odd[p], fma(x0, even[p], out[m][p]));
       }
     }
   }
@@ -87,7 +82,7 @@ struct Bfloat16 {
 struct Int8 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels;
   template <int M, int P>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
     const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel, a.stream};
@@ -103,10 +98,10 @@ struct Int8 {
       }
     }
     for (int p = 0; p < P; ++p) {
-      const F16 wscale = load(a.wscale + (panel + p) * kPanel);
+      const Vec wscale = load(a.wscale + (panel + p) * kPanel);
       for (int m = 0; m < M; ++m) {
-        out[m][p] = mul(finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel),
-                        mul(wscale, set1(a.xscale[row + m])));
+        out[m][p] = finish_dot(acc[m][p], a.wsum + (panel + p) * kPanel) *
+                    (wscale * set(a.xscale[row + m]));
       }
     }
   }
@@ -116,14 +111,14 @@ struct Int8 {
 struct Int4 {
   static constexpr int kRows = kTileRows, kPanels = kTilePanels > 1 ? 2 : 1;
   template <int M, int P>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, F16 (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int64_t groups = a.k / kGroup, panel_bytes = groups * kGroupBytes;
     const int32_t* xsum = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
     const Ahead<P> next{reinterpret_cast<const char*>(w), panel_bytes, a.stream};
     for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) out[m][p] = set1(0.0f);
+      for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
     for (int64_t g = 0; g < groups; ++g) {
       // Two groups share nine lines: four and four of nibbles, one of scales.
@@ -147,43 +142,43 @@ struct Int4 {
         }
       }
       for (int p = 0; p < P; ++p) {
-        const F16 scale = load_bf16(
+        const Vec scale = load_bf16(
             reinterpret_cast<const uint16_t*>(w + at + p * panel_bytes + 512 + g % 2 * 32));
         for (int m = 0; m < M; ++m)
-          out[m][p] = add(out[m][p], mul(finish_group(acc[m][p], xsum[m * groups + g]), scale));
+          out[m][p] = out[m][p] + finish_group(acc[m][p], xsum[m * groups + g]) * scale;
       }
     }
     for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) out[m][p] = mul(out[m][p], set1(a.xscale[row + m]));
+      for (int p = 0; p < P; ++p) out[m][p] = out[m][p] * set(a.xscale[row + m]);
     }
   }
 };
 
-UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, F16 v) {
+UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v) {
   const int64_t left = a.n - column;
   if (left >= kPanel) {
-    store(y + column, a.epilogue == Epilogue::add ? add(load(y + column), v) : v);
+    store(y + column, a.epilogue == Epilogue::add ? load(y + column) + v : v);
   } else if (left > 0) {
-    store_n(y + column, a.epilogue == Epilogue::add ? add(load_n(y + column, left), v) : v, left);
+    store_n(y + column, a.epilogue == Epilogue::add ? load_n(y + column, left) + v : v, left);
   }
 }
 
 // P panels from `panel` on, for M rows from `row` on.
 template <class Format, int M, int P>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
-  F16 out[M][P];
+  Vec out[M][P];
   Format::template tile<M, P>(a, row, panel, out);
   for (int m = 0; m < M; ++m) {
     float* y = a.y + (row + m) * a.ystride;
     for (int p = 0; p < P; ++p) {
-      if (a.bias) out[m][p] = add(out[m][p], load(a.bias + (panel + p) * kPanel));
-      if (a.epilogue == Epilogue::gelu) out[m][p] = gelu16(out[m][p]);
+      if (a.bias) out[m][p] = out[m][p] + load(a.bias + (panel + p) * kPanel);
+      if (a.epilogue == Epilogue::gelu) out[m][p] = gelu<Separate>(out[m][p]);
       if (a.epilogue != Epilogue::swiglu) write(a, y, (panel + p) * kPanel, out[m][p]);
     }
     if constexpr (P % 2 == 0) {
       if (a.epilogue == Epilogue::swiglu) {
         for (int p = 0; p < P; p += 2)
-          write(a, y, (panel + p) / 2 * kPanel, mul(silu16(out[m][p]), out[m][p + 1]));
+          write(a, y, (panel + p) / 2 * kPanel, silu(out[m][p]) * out[m][p + 1]);
       }
     }
   }
@@ -231,16 +226,16 @@ void linear(const LinearArgs& a) {
 }
 
 float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {
-  F16 most = set1(0.0f);
+  Vec most = set(0.0f);
   int64_t i = 0;
   for (; i + 16 <= k; i += 16) most = max(most, abs(load(x + i)));
   if (i < k) most = max(most, abs(load_n(x + i, k - i)));
   const float peak = largest(most);
-  const F16 inverse = set1(peak > 1e-30f ? 127.0f / peak : 0.0f);
-  for (i = 0; i + 16 <= k; i += 16) store_quantized(q + i, mul(load(x + i), inverse));
+  const Vec inverse = set(peak > 1e-30f ? 127.0f / peak : 0.0f);
+  for (i = 0; i + 16 <= k; i += 16) store_quantized(q + i, load(x + i) * inverse);
   if (i < k) {
     uint8_t t[16];
-    store_quantized(t, mul(load_n(x + i, k - i), inverse));
+    store_quantized(t, load_n(x + i, k - i) * inverse);
     for (int64_t j = 0; i < k; ++i, ++j) q[i] = t[j];
   }
   for (; i < k_padded; ++i) q[i] = 128;

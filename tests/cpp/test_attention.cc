@@ -218,8 +218,8 @@ TEST(fused_without_the_instruction) {
         c[i] = sign * float(random.below(1 << 24) | 1 << 23);
       }
     }
-    plain_again::store(y, plain_again::fused_exactly(plain_again::load(a), plain_again::load(b),
-                                                     plain_again::load(c)));
+    plain_again::store(y, plain_again::fma_exactly(plain_again::load(a), plain_again::load(b),
+                                                   plain_again::load(c)));
     for (int i = 0; i < 16; ++i) {
       differs += y[i] != std::fma(a[i], b[i], c[i]);
       rounds_otherwise += y[i] != float(double(a[i]) * double(b[i]) + double(c[i]));
@@ -229,10 +229,10 @@ TEST(fused_without_the_instruction) {
   CHECK(rounds_otherwise > 0);  // the doubtful cases came up
   const float huge = 3e38f, infinity = std::numeric_limits<float>::infinity();
   float y[16];
-  const auto all = [](float x) { return plain_again::set1(x); };
-  plain_again::store(y, plain_again::fused_exactly(all(huge), all(huge), all(1.0f)));
+  const auto all = [](float x) { return plain_again::set(x); };
+  plain_again::store(y, plain_again::fma_exactly(all(huge), all(huge), all(1.0f)));
   CHECK(y[3] == infinity);
-  plain_again::store(y, plain_again::fused_exactly(all(infinity), all(1.0f), all(-infinity)));
+  plain_again::store(y, plain_again::fma_exactly(all(infinity), all(1.0f), all(-infinity)));
   CHECK(std::isnan(y[3]));
 }
 
