@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, shown
-from ..storage.available import require_memory
+from ..storage.available import available_bytes, require_memory
 from ..storage.opening import open_regular
 from .containers import pieces
 from .sound import Audio
@@ -283,11 +283,14 @@ def _read_sounds(
     limit = total if max_seconds is None else min(total, math.ceil(max_seconds * rate))
     if limit < total < _UNKNOWN:
         notes.append(_cut_note(limit, total, rate))
-    most = limit if max_values is None else max_values // first.channels
+    # As read, joined and changed. A few bytes can stand for hours of silence.
+    size = 3 * 4.0 * first.channels
     if limit < _UNKNOWN:
-        # As read, joined and changed. A few bytes can stand for hours of silence.
         remedy = "cut the sound into shorter ones"
-        require_memory(3 * 4.0 * min(limit, most) * first.channels, name, remedy)
+        require_memory(size * limit if max_values is None else 0, name, remedy)
+    elif max_values is None and math.isfinite(left := available_bytes()):
+        max_values = int(left / size) * first.channels
+    most = limit if max_values is None else max_values // first.channels
     blocks, got = [], 0
     for sound in sounds:
         end = min(limit, got + sound.frames)
