@@ -63,9 +63,11 @@ class RequestInputs:
     span: tuple[int, int] | None = None
     windows: SourceWindows | None = None
 
-    def level_gain(self, samples: NDArray[np.float32]) -> float:
-        """What brings samples [N] to the level that the model was trained on."""
-        return gain_to(samples, self.model.sample_rate, self.model.config.level)
+    def level_gain(self, spec: Input, samples: NDArray[np.float32]) -> float:
+        """What brings samples [N] of an input to the level that the model was trained on."""
+        config = self.model.config
+        level = config.source_level(self.task.name) if spec.name == "source" else config.level
+        return gain_to(samples, self.model.sample_rate, level)
 
     def sound(self, spec: Input, value: Any, rate: int | None = None) -> Audio:
         """A sound at ``rate`` Hz (None: the model's), within the input's limits."""
@@ -201,7 +203,7 @@ def _audio(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     model = inputs.model
     if spec.place == "sequence":
         sound = inputs.sound(spec, value)
-        gain = inputs.level_gain(sound.samples)
+        gain = inputs.level_gain(spec, sound.samples)
         if spec.name == "source" and gain != 1.0:
             inputs.source = SourceSound(sound.samples, None, gain)
         heard = Audio(scaled(sound.samples, gain), model.sample_rate)
@@ -212,7 +214,7 @@ def _audio(inputs: RequestInputs, spec: Input, value: Any) -> Value:
 def _context(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     """All of the sound's codes; they are cut to the surroundings of the span once it is known."""
     sound = inputs.sound(spec, value)
-    gain = inputs.level_gain(sound.samples)
+    gain = inputs.level_gain(spec, sound.samples)
     heard = Audio(scaled(sound.samples, gain), inputs.model.sample_rate)
     codes = np.ascontiguousarray(inputs.model.audio.encode(heard).T)
     inputs.source = SourceSound(sound.samples, codes, gain)
@@ -224,13 +226,14 @@ def _aligned(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     model = inputs.model
     if inputs.task.finish != "length" or spec.max_seconds:
         sound = inputs.sound(spec, value)
-        gain = inputs.level_gain(sound.samples)
+        gain = inputs.level_gain(spec, sound.samples)
         window = Window(sound.samples, gain, True, True)
     else:
         reader = open_sound(value, model.sample_rate, spec.name, spec.min_seconds)
         inputs.meta["notes"] += reader.notes
         frame_size = model.config.codec.frame_size
-        windows = SourceWindows(reader, model.sample_rate, frame_size, model.config.level)
+        level = model.config.source_level(inputs.task.name)
+        windows = SourceWindows(reader, model.sample_rate, frame_size, level)
         window = windows.first
         if not window.is_last:
             inputs.windows = windows

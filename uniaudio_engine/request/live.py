@@ -186,7 +186,9 @@ class Live:
     def _begin(self) -> None:
         """The state of a sound of which nothing has been heard."""
         model, frame = self._model, self._model.config.codec.frame_size
-        self._gain = RunningGain(model.sample_rate, frame, model.config.level, self._level)
+        self._gain = RunningGain(
+            model.sample_rate, frame, model.config.source_level(self._plan.task.name), self._level
+        )
         self._gains = np.zeros(0)  # of samples that were heard and not yet returned
         self._frame = np.zeros(0, np.float32)  # the beginning of the next one
         self._received = self._returned = 0  # samples at the caller's rate

@@ -7,7 +7,7 @@ core receives the same JSON.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..request.task_table import task_table
 from ..request.tasks import Task
@@ -47,6 +47,8 @@ class ModelConfig:
     semantic: SemanticConfig | None = None
     # dBFS that sources and voice prompts are brought to, as in training; None: they stay as they are
     level: float | None = None
+    # The same for the sources of single tasks whose training had another level
+    source_levels: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         require_within(
@@ -67,6 +69,9 @@ class ModelConfig:
             self.semantic.check(self.codec)
         if self.level is not None:
             require_within("level", -60, self.level, 0, "dBFS")
+        for task, level in self.source_levels.items():
+            require(task in self.task_table, "source_levels", "names of the model's tasks", task)
+            require_within(f"source_levels.{task}", -60, level, 0, "dBFS")
         require(
             (self.lm is None) == (self.vocabulary is None),
             "vocabulary",
@@ -80,6 +85,10 @@ class ModelConfig:
         require(len(set(names)) == len(names), "tasks", "distinct names", names)
         for task in self.task_table.values():
             task.check()
+
+    def source_level(self, task: str) -> float | None:
+        """dBFS that the source of a task is brought to; None: it stays as it is."""
+        return self.source_levels.get(task, self.level)
 
     @property
     def task_table(self) -> dict[str, Task]:
