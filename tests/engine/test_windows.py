@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,12 @@ from uniaudio_engine.audio.level import gain_to, level_db
 from uniaudio_engine.audio.reading import read_audio
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.request.windows import Joiner, SourceWindows
+from uniaudio_engine.storage.config import ConfigError
 from uniaudio_engine.storage.folder import load_config
 
 RATE, FRAME = 16000, 320
 LEVEL = -24.0
+SD_LEVEL = -12.0
 
 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:
@@ -134,7 +137,8 @@ def test_missing_and_short_sources_are_refused(tmp_path: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_joint_model(tmp_path_factory.mktemp("models") / "joint")
     config = load_config(folder)
-    (folder / "config.json").write_text(dataclasses.replace(config, level=LEVEL).to_json())
+    config = dataclasses.replace(config, level=LEVEL, source_levels={"sd": SD_LEVEL})
+    (folder / "config.json").write_text(config.to_json())
     return folder
 
 
@@ -165,6 +169,24 @@ def test_the_answer_does_not_depend_on_the_level(engine: Engine, task: str) -> N
             continue
         got = engine.generate(task, source=(y, RATE), seed=5, **REQUESTS[task])
         assert np.allclose(got.samples, expected.samples * 2.0**exponent, rtol=1e-4, atol=1e-7)
+
+
+def test_a_task_may_have_a_level_of_its_own(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    """Its source is brought to that one, and no other task's is."""
+    source = (speech(1.6), RATE)
+    own = engine.generate("sd", source=source, seed=5)
+    config = load_config(folder)
+    for name, level, sources in (("same", SD_LEVEL, {}), ("other", LEVEL, {})):
+        other = tmp_path / name
+        shutil.copytree(folder, other)
+        changed = dataclasses.replace(config, level=level, source_levels=sources)
+        (other / "config.json").write_text(changed.to_json())
+        loaded = Engine.from_pretrained(other, dtype="float32", threads=2)
+        got = loaded.generate("sd", source=source, seed=5).samples
+        assert np.array_equal(got, own.samples) == (name == "same")
+    for wrong in ({"nothing": -20.0}, {"sd": 3.0}):
+        with pytest.raises(ConfigError, match="source_levels"):
+            dataclasses.replace(config, source_levels=wrong).check()
 
 
 @given(st.floats(-54, 0))

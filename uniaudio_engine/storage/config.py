@@ -69,9 +69,9 @@ class ModelConfig:
             self.semantic.check(self.codec)
         if self.level is not None:
             require_within("level", -60, self.level, 0, "dBFS")
-        for task, level in self.source_levels.items():
-            require(task in self.task_table, "source_levels", "names of the model's tasks", task)
-            require_within(f"source_levels.{task}", -60, level, 0, "dBFS")
+        for name, level in self.source_levels.items():
+            require(name in self.task_table, "source_levels", "names of the model's tasks", name)
+            require_within(f"source_levels.{name}", -60, level, 0, "dBFS")
         require(
             (self.lm is None) == (self.vocabulary is None),
             "vocabulary",
