@@ -1,6 +1,4 @@
-"""The engine's own rules, on the fake core: plans, chunks, seeds, voices, cancelling, and rejected
-input.
-"""
+"""The engine's own rules, on the fake core: plans, chunks, seeds, cancelling, and rejected input."""
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import dataclasses
 import gc
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,12 @@ from conftest import tone
 from sequences import tts_sequence, voice_prefix
 from tiny import make_tiny_model, tiny_config
 
-from uniaudio_engine import Audio, Engine, InputError, Sampling, Voice
+from uniaudio_engine import Audio, Engine, InputError, Sampling
 from uniaudio_engine.model import Model
 from uniaudio_engine.request import sequence as seq
 from uniaudio_engine.request.batch import run_together
 from uniaudio_engine.request.plan import piece_seed, split_phones
 from uniaudio_engine.request.tasks import Input, Task
-from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 
 TEXT = "Hello there. This is a second sentence, and it is longer."
 
@@ -323,72 +319,6 @@ def test_unknown_tasks(engine: Engine) -> None:
 
 
 # Voices and codes
-
-
-def test_voices_are_saved_and_checked(engine: Engine, tmp_path: Path) -> None:
-    voice = engine.encode_voice(tone(5.0), "anna", licence="CC0-1.0")
-    assert voice.seconds == 3.0 and voice.codes.dtype == np.int32
-    path = tmp_path / "anna.safetensors"
-    voice.save(path)
-    loaded = Voice.load(path)
-    assert np.array_equal(loaded.codes, voice.codes)
-    assert dataclasses.replace(loaded, codes=voice.codes) == dataclasses.replace(voice, notes=())
-    expected = codes_of(engine, text="Hello.", voice=voice, seed=1)
-    for same in (loaded, path, str(path)):
-        assert np.array_equal(codes_of(engine, text="Hello.", voice=same, seed=1), expected)
-    assert not np.array_equal(codes_of(engine, text="Hello.", seed=1)[:20], expected[:20])
-    with pytest.raises(InputError, match=r"\.safetensors"):
-        voice.save(tmp_path / "anna.wav")
-
-
-def damage(path: Path, change: Callable[[dict[str, Any], dict[str, str]], Any]) -> None:
-    tensors, metadata = load_tensors(path)
-    change(tensors, metadata)
-    save_tensors(path, tensors, metadata)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda t, m: m.pop("format"), "expected a voice file"),
-        (lambda t, m: m.update(extra="1"), "expected a voice file"),
-        (lambda t, m: t.update(more=np.zeros(1, np.int32)), "expected a voice file"),
-        (lambda t, m: t.update(codes=np.zeros((3, 0), np.int32)), "expected codes"),
-        (lambda t, m: t.update(codes=np.zeros((3, 9), np.float32)), "expected codes"),
-        (lambda t, m: t.update(codes=np.full((3, 9), -1, np.int32)), "expected codes"),
-        (lambda t, m: t.update(codes=np.full((3, 9), 16, np.int32)), "3 codebooks of 16"),
-        (lambda t, m: t.update(codes=np.zeros((1, 9), np.int32)), "2 to 3 codebooks"),
-        (lambda t, m: t.update(codes=np.zeros((3, 9999), np.int32)), "expected at most"),
-        (lambda t, m: m.update(codec="0123"), "another codec"),
-        (lambda t, m: m.update(frame_rate="often"), "frame rate"),
-        (lambda t, m: m.update(frame_rate="nan"), "frame rate"),
-    ],
-)
-def test_damaged_voices(change: Any, words: str, engine: Engine, tmp_path: Path) -> None:
-    path = tmp_path / "v.safetensors"
-    engine.encode_voice(tone(1.0)).save(path)
-    damage(path, change)
-    with pytest.raises(InputError) as e:
-        engine.stream("tts", text="Hello.", voice=path)
-    assert words in str(e.value) and "\n" not in str(e.value)
-
-
-def test_bundled_voices(fake: None, tmp_path: Path) -> None:
-    folder = make_tiny_model(tmp_path / "m")
-    (folder / "voices").mkdir()
-    engine = Engine.from_pretrained(folder)
-    for name, hertz in (("ben", 110.0), ("anna", 220.0)):
-        engine.encode_voice(tone(1.0, hertz=hertz), name).save(
-            folder / "voices" / f"{name}.safetensors"
-        )
-    engine = Engine.from_pretrained(folder)
-    assert engine.voices() == ["anna", "ben"]
-    by_default = engine.tts("Hello.", seed=1)
-    assert by_default.meta["voice"] == "anna"
-    assert np.array_equal(by_default.samples, engine.tts("Hello.", voice="anna", seed=1).samples)
-    assert engine.tts("Hello.", voice="ben", seed=1).meta["voice"] == "ben"
-    with pytest.raises(InputError, match="anna, ben"):
-        engine.tts("Hello.", voice="carl")
 
 
 def test_codes_there_and_back(engine: Engine) -> None:

@@ -8,20 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from ..audio.encoded import EncodedAudio
 from ..audio.reading import read_audio
 from ..audio.sound import (
-    FORMATS,
-    Audio,
-    AudioChunk,
     check_output,
     write_audio,
     write_audio_stream,
@@ -30,9 +24,7 @@ from ..audio.sound import (
 from ..audio.voice import Voice
 from ..engine import Engine
 from ..errors import InputError, first_few, shown
-from ..request.live_text import is_live
 from ..request.options import Option
-from ..request.stream import AudioStream
 from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Task
 from ..request.timing import check_times_file, write_times
@@ -42,6 +34,15 @@ from ..storage.quantize import quantize_folder
 from .bench import bench_command, doctor_command
 from .examples import examples_command
 from .live import run_live
+from .output import (
+    file_kind,
+    generate_into,
+    open_output,
+    print_about,
+    report,
+    show_progress,
+    with_progress,
+)
 from .plot import open_plot, write_plot
 from .requests import in_line, read_requests
 from .say_as import say_as_command, standard_input, standard_input_pieces
@@ -125,14 +126,16 @@ def task_command(args: argparse.Namespace) -> int:
             if picture is not None and "source" in values
             else {}
         )
-        audio, meta = _generate(engine, task, values, f, _kind(args.output), picture is not None)
+        audio, meta = generate_into(
+            engine, task, values, f, file_kind(args.output), picture is not None
+        )
         if picture is not None and audio is not None:
             write_plot(
                 picture, {**before, "after" if before else task.name: audio}, meta.get("span")
             )
     if times is not None:
         write_times(times, meta.get("words", []))
-    _report(args, meta | {"output": args.output})
+    report(args, meta | {"output": args.output})
     return 0
 
 
@@ -156,12 +159,14 @@ def stream_command(args: argparse.Namespace) -> int:
         engine = load_engine(args)
         with engine.stream(task.name, chunk_frames=sizes, **values) as stream:
             if args.raw:
-                write_wav_stream(f, _watched(stream), engine.sample_rate, header=False)
+                write_wav_stream(f, with_progress(stream), engine.sample_rate, header=False)
             else:
-                write_audio_stream(f, _watched(stream), engine.sample_rate, _kind(args.output))
+                write_audio_stream(
+                    f, with_progress(stream), engine.sample_rate, file_kind(args.output)
+                )
     if args.times is not None:
         write_times(args.times, stream.meta.get("words", []))
-    _report(args, stream.meta | {"output": args.output})
+    report(args, stream.meta | {"output": args.output})
     return 0
 
 
@@ -186,8 +191,8 @@ def run_command(args: argparse.Namespace) -> int:
     if task.target != "audio":
         return _answer(args, task, values)
     with open_output(args.output) as f:
-        _, meta = _generate(load_engine(args), task, values, f, _kind(args.output), False)
-    _report(args, meta | {"output": args.output})
+        _, meta = generate_into(load_engine(args), task, values, f, file_kind(args.output), False)
+    report(args, meta | {"output": args.output})
     return 0
 
 
@@ -248,9 +253,9 @@ def _run_file(args: argparse.Namespace, task: Task) -> int:
         group = plans[at : at + args.batch]
         for target, audio in zip(targets[at:], engine.run_plans(group), strict=False):
             audio.save(target)
-            _report(args, audio.meta | {"output": str(target)})
-        _progress(f"{at + len(group)} of {len(plans)}")
-    _progress("")
+            report(args, audio.meta | {"output": str(target)})
+        show_progress(f"{at + len(group)} of {len(plans)}")
+    show_progress("")
     return 0
 
 
@@ -271,7 +276,7 @@ def codec_command(args: argparse.Namespace) -> int:
             if args.codebooks or args.bandwidth is not None:
                 encoded = encoded.first(engine.num_codebooks(args.codebooks, args.bandwidth))
             audio = engine.decode(encoded)
-            write_audio(f, audio, _kind(args.output))
+            write_audio(f, audio, file_kind(args.output))
         seconds = audio.seconds
     k, t = encoded.codes.shape
     about = {
@@ -281,7 +286,7 @@ def codec_command(args: argparse.Namespace) -> int:
         "samples": encoded.samples,
         "seconds": seconds,
     }
-    _report(args, about | {"notes": list(encoded.notes)})
+    report(args, about | {"notes": list(encoded.notes)})
     return 0
 
 
@@ -301,7 +306,7 @@ def voices_command(args: argparse.Namespace) -> int:
             raise InputError("expected an output for the voice; add -o NAME.safetensors")
         voice = load_engine(args).encode_voice(args.input, args.name, licence=args.licence)
         voice.save(args.output)
-        _report(
+        report(
             args,
             {
                 "output": args.output,
@@ -322,7 +327,7 @@ def voices_command(args: argparse.Namespace) -> int:
         {"name": v.name, "seconds": v.seconds, "licence": v.licence, "source": v.source}
         for v in voices
     ]
-    _print(
+    print_about(
         args,
         rows,
         [f"{v.name}  {v.seconds:.2f} s  {v.licence}".rstrip() for v in voices] or ["no voices"],
@@ -348,14 +353,14 @@ def tasks_command(args: argparse.Namespace) -> int:
                 f"  {o['name']} ({o['min']:g} to {o['max']:g}, default {o['default']}): {o['help']}"
             )
         lines.append(f"  example: {s['example']}")
-    _print(args, schemas, lines)
+    print_about(args, schemas, lines)
     return 0
 
 
 def info_command(args: argparse.Namespace) -> int:
     """``uniaudio info``: load a model and describe it."""
     about = load_engine(args).info()
-    _print(
+    print_about(
         args,
         about,
         [f"{k}: {', '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in about.items()],
@@ -364,83 +369,6 @@ def info_command(args: argparse.Namespace) -> int:
 
 
 # Output and arguments
-
-
-@contextlib.contextmanager
-def open_output(path: str) -> Iterator[BinaryIO]:
-    """The output file, or standard output for -; refused before any work if it is not writable."""
-    if path == "-":
-        if getattr(sys.stdout, "name", "") == os.devnull:
-            raise InputError("expected standard output for the sound, but it is closed")
-        if sys.stdout.isatty():
-            raise InputError(
-                "expected a pipe or file for the sound, got a terminal; redirect it, or use -o "
-                "NAME.wav"
-            )
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    check_output(path)
-    with atomic_write(path) as f:
-        yield f
-
-
-def _kind(path: str) -> str:
-    return FORMATS.get(Path(path).suffix.lower(), "WAV")
-
-
-def _generate(
-    engine: Engine, task: Task, values: dict[str, Any], f: BinaryIO, kind: str, keep: bool
-) -> tuple[Audio | None, dict[str, Any]]:
-    """Do a task and write its sound; returns what the result says about itself, and the sound.
-
-    The result of a long source, or of a text that arrives, is written as it is made, and returned
-    only on ``keep``.
-    """
-    spec = task.text_input
-    arrives = spec is not None and is_live(values.get(spec.name))
-    with engine.stream(task.name, **values) as stream:
-        if (arrives or stream.expected_seconds is not None) and not keep:
-            write_audio_stream(f, _watched(stream), engine.sample_rate, kind)
-            return None, stream.meta
-        chunks = [c.samples for c in _watched(stream)]
-    audio = Audio(np.concatenate(chunks), engine.sample_rate, stream.meta)
-    write_audio(f, audio, kind)
-    return audio, stream.meta
-
-
-def _watched(stream: AudioStream) -> Iterator[AudioChunk]:
-    """The chunks; progress is shown on standard error if that is a terminal."""
-    for chunk in stream:
-        yield chunk
-        done = f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f}"
-        whole = stream.expected_seconds
-        _progress(f"{done} s of sound" if whole is None else f"{done} of {whole:.1f} s of sound")
-    _progress("")
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _report(args: argparse.Namespace, meta: dict[str, Any]) -> None:
-    """Report a result: as JSON on standard output, or on standard error if the sound goes to
-    standard output; without --json as one line on standard error.
-    """
-    if args.json:
-        print(json.dumps(meta), file=sys.stderr if meta["output"] == "-" else sys.stdout)
-        return
-    for note in meta.get("notes", ()):
-        print(f"uniaudio: note: {note}", file=sys.stderr)
-    parts = [f"{meta['seconds']:.2f} s"]
-    parts += [f"seed {meta['seed']}"] if "seed" in meta else []
-    parts += [f"{meta['realtime_factor']:.1f} x realtime"] if "realtime_factor" in meta else []
-    print(f"{meta['output']}: {', '.join(parts)}", file=sys.stderr)
-
-
-def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
-    print(json.dumps(value, indent=2) if args.json else "\n".join(lines))
 
 
 def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
