@@ -69,6 +69,10 @@ def real(tiny_folder: Path) -> Engine:
     return Engine.from_pretrained(tiny_folder, dtype="float32", threads=2)
 
 
+def codes_of(engine: Engine, **inputs: Any) -> np.ndarray:
+    return np.concatenate([c.codes for c in engine.stream("tts", **inputs)])
+
+
 def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio:
     """A tone that swells a little, so that no two of its frames are the same."""
     t = np.arange(round(seconds * rate)) / rate

@@ -12,7 +12,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import tone
+from conftest import codes_of, tone
 from sequences import tts_sequence, voice_prefix
 from tiny import make_tiny_model, tiny_config
 
@@ -24,10 +24,6 @@ from uniaudio_engine.request.plan import piece_seed, split_phones
 from uniaudio_engine.request.tasks import Input, Task
 
 TEXT = "Hello there. This is a second sentence, and it is longer."
-
-
-def codes_of(engine: Engine, **inputs: Any) -> np.ndarray:
-    return np.concatenate([c.codes for c in engine.stream("tts", **inputs)])
 
 
 def test_generate_is_the_stream(engine: Engine) -> None:
