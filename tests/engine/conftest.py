@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import fake_core
-import numpy as np
 import pytest
 from cuda_host import host, host_file  # noqa: F401  fixtures of the CUDA module's tests
+from sounds import tone
 from tiny import make_tiny_model
 
 import uniaudio_engine.backends.core
 import uniaudio_engine.storage.folder
-from uniaudio_engine import Audio, Engine
+from uniaudio_engine import Engine
 from uniaudio_engine.model import Model
 
 
@@ -67,17 +67,6 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[fake_core.LMSession]:
 def real(tiny_folder: Path) -> Engine:
     """The engine on the compiled core, exact."""
     return Engine.from_pretrained(tiny_folder, dtype="float32", threads=2)
-
-
-def codes_of(engine: Engine, **inputs: Any) -> np.ndarray:
-    return np.concatenate([c.codes for c in engine.stream("tts", **inputs)])
-
-
-def tone(seconds: float = 1.0, rate: int = 16000, hertz: float = 220.0) -> Audio:
-    """A tone that swells a little, so that no two of its frames are the same."""
-    t = np.arange(round(seconds * rate)) / rate
-    x = 0.3 * np.sin(2 * np.pi * hertz * t) * (1 + 0.3 * np.sin(2 * np.pi * 1.7 * t))
-    return Audio(x.astype(np.float32), rate)
 
 
 @pytest.fixture(scope="session", autouse=True)

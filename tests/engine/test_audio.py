@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
+from sounds import tone
 
 from uniaudio_engine import Audio, AudioChunk, InputError, read_audio
 from uniaudio_engine.audio.sound import concatenate, trim_silence, wav_header, write_wav_stream

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from cli_tools import SAY, bad_files, everything
-from conftest import tone
+from sounds import tone
 
 from uniaudio_engine import read_audio
 from uniaudio_engine.cli.main import main

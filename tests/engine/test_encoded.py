@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tone
+from sounds import tone
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import EncodedAudio, Engine, InputError

@@ -12,8 +12,8 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import codes_of, tone
 from sequences import tts_sequence, voice_prefix
+from sounds import codes_of, tone
 from tiny import make_tiny_model, tiny_config
 
 from uniaudio_engine import Audio, Engine, InputError, Sampling

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import codes_of, tone
+from sounds import codes_of, tone
 from tiny import make_tiny_model
 
 from uniaudio_engine import Engine, InputError, Voice

@@ -10,8 +10,8 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import tone
 from joint import make_joint_model
+from sounds import tone
 from uniaudio_training.lm.items import Item
 
 from uniaudio_engine import Audio, Engine, InputError

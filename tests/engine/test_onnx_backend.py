@@ -21,12 +21,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from conftest import tone
 from encodec_case import PUBLISHED, codec_of, hf_state, write_hf
 from import_tools import token_list, write_codec, write_lm
 from joint import make_joint_model
 from reference_codec import ReferenceCodec
 from reference_lm import ReferenceLM
+from sounds import tone
 from tiny import make_tiny_model, random_weights
 from uniaudio_training.export.write import export_onnx
 

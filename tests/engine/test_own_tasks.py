@@ -12,8 +12,8 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import tone
 from joint import CAPTIONS, UNITS, K, joint_config
+from sounds import tone
 from tiny import random_weights
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.lm.caption_tokenizer import train_captions

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tone
 from sequences import tts_sequence, voice_prefix
+from sounds import tone
 
 import uniaudio_engine
 from uniaudio_engine import Engine, Sampling

@@ -15,7 +15,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import tone
+from sounds import tone
 from tiny import random_weights, tiny_config
 
 from uniaudio_engine import Engine, InputError

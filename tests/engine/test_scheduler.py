@@ -16,7 +16,7 @@ from typing import Any
 import fake_core
 import numpy as np
 import pytest
-from conftest import tone
+from sounds import tone
 
 from uniaudio_engine import Busy, Engine, InputError
 from uniaudio_engine.model import Model

@@ -20,8 +20,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 import fake_tensorrt
-from conftest import tone
 from joint import make_joint_model
+from sounds import tone
 from uniaudio_training.export.tensorrt import OPERATORS, export_tensorrt, unsupported
 from uniaudio_training.export.write import export_onnx
 

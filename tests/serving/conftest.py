@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 for needed in ("fastapi", "uvicorn", "multipart", "prometheus_client", "websockets", "httpx"):
@@ -15,16 +14,9 @@ for needed in ("fastapi", "uvicorn", "multipart", "prometheus_client", "websocke
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from joint import make_joint_model
-from server_tools import Running, running
+from server_tools import Running, running, tone
 
-from uniaudio_engine import Audio, Engine
-
-
-def tone(seconds: float = 1.0, hertz: float = 220.0, rate: int = 16000) -> Audio:
-    """A tone that swells, so that no two of its frames are the same."""
-    t = np.arange(round(seconds * rate)) / rate
-    x = 0.3 * np.sin(2 * np.pi * hertz * t) * (1 + 0.3 * np.sin(2 * np.pi * 1.7 * t))
-    return Audio(x.astype(np.float32), rate)
+from uniaudio_engine import Engine
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 
-from uniaudio_engine import Engine
+from uniaudio_engine import Audio, Engine
 from uniaudio_engine.serving.app import create_app
 from uniaudio_engine.serving.server import Server
 from uniaudio_engine.serving.settings import Settings
 
 PATIENCE = 60.0  # seconds for what must happen at last
 LONG_TEXT = "One more sentence, which is spoken after all the others. " * 150
+
+
+def tone(seconds: float = 1.0, hertz: float = 220.0, rate: int = 16000) -> Audio:
+    """A tone that swells, so that no two of its frames are the same."""
+    t = np.arange(round(seconds * rate)) / rate
+    x = 0.3 * np.sin(2 * np.pi * hertz * t) * (1 + 0.3 * np.sin(2 * np.pi * 1.7 * t))
+    return Audio(x.astype(np.float32), rate)
 
 
 class Running:

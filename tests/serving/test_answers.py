@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tone
-from server_tools import Running, running
+from server_tools import Running, running, tone
 from test_faults import random_value
 from test_reference_tasks import LABELS, STATES, reference_config
 from test_tasks_http import REQUESTS

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tone
-from server_tools import LONG_TEXT, Running, running, speech_request, until
+from server_tools import LONG_TEXT, Running, running, speech_request, tone, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tone
-from server_tools import LONG_TEXT, PATIENCE, Running, running, speech_request, until
+from server_tools import LONG_TEXT, PATIENCE, Running, running, speech_request, tone, until
 
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine.serving.settings import Settings, is_loopback, read_api_keys

@@ -11,8 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
-from server_tools import Running
+from server_tools import Running, tone
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.reading import read_audio
@@ -80,6 +79,10 @@ def test_events(server: Running, engine: Engine) -> None:
     assert {e["type"] for e in events[:-1]} == {"speech.audio.delta"} and len(events) > 2
     data = b"".join(base64.b64decode(e["audio"]) for e in events[:-1])
     np.testing.assert_array_equal(read(data), wanted(engine))
+    words = [word for e in events for word in e.get("words", [])]
+    own = engine.tts(TEXT, voice="one", seed=7).meta["words"]
+    assert words == [{k: w[k] for k in words[0]} for w in own if w["word"]]
+    assert sum("words" in e for e in events) > 1
     usage = events[-1]["usage"]
     assert events[-1]["type"] == "speech.audio.done"
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > len(TEXT)

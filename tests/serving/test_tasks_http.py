@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import tone
-from server_tools import Running
+from server_tools import Running, tone
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.reading import read_audio

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tone
-from server_tools import LONG_TEXT, PATIENCE, Running, running
+from server_tools import LONG_TEXT, PATIENCE, Running, running, tone
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -108,7 +108,11 @@ class AsyncAudioStream:
 
     async def _until_ready(self, run: Run[AudioChunk]) -> None:
         waiting = _Waiting()
-        if not self._scheduler.poll(run, waiting):
+        if self._scheduler.poll(run, waiting):
+            # Not to wait would let nobody else have a turn: no other task, nor the news that a
+            # client has left.
+            await asyncio.sleep(0)
+        else:
             await waiting.future
 
     async def _started(self) -> Run[AudioChunk] | None:

@@ -128,6 +128,8 @@ def server_sent_event(event: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(event, separators=(',', ':'))}\n\n".encode()
 
 
-def audio_event(data: bytes) -> dict[str, Any]:
-    """A piece of sound as OpenAI's event."""
-    return {"type": "speech.audio.delta", "audio": base64.b64encode(data).decode("ascii")}
+def audio_event(data: bytes, words: list[dict[str, Any]]) -> dict[str, Any]:
+    """A piece of sound as OpenAI's event; ``words`` begin in it, or soon after it."""
+    audio = base64.b64encode(data).decode("ascii")
+    event: dict[str, Any] = {"type": "speech.audio.delta", "audio": audio}
+    return {**event, "words": words} if words else event

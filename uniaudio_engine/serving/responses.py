@@ -15,6 +15,7 @@ from ..audio.sound import AudioChunk
 from .encoding import MEDIA_TYPES, Encoder, audio_event, server_sent_event
 from .errors import BrokenOff, as_api_error
 from .service import Job, Service, Sound, public_meta
+from .utterance import plain_words
 
 # For the OpenAPI description.
 SOUND_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -91,23 +92,26 @@ class SoundResponse(Response):
         form = self._form
         with closing(Encoder(form.kind, sound.sample_rate, form.sample_rate)) as encoder:
             chunks = aiter(sound)
-            data = b""
+            data, words = b"", []
             while not sound.samples:
                 chunk: AudioChunk | None = await anext(chunks, None)
                 if chunk is None:
                     break
                 data += encoder.push(chunk.samples)
-            yield self._packed(data)
+                words += chunk.words
+            yield self._packed(data, words)
             async for chunk in chunks:
-                yield self._packed(encoder.push(chunk.samples))
-            yield self._packed(encoder.finish())
+                yield self._packed(encoder.push(chunk.samples), chunk.words)
+            yield self._packed(encoder.finish(), [])
         if form.events:
             last: dict[str, Any] = {"type": "speech.audio.done"}
             last |= form.usage(sound) if form.usage else {"meta": public_meta(sound.meta)}
             yield server_sent_event(last)
 
-    def _packed(self, data: bytes) -> bytes:
-        return server_sent_event(audio_event(data)) if self._form.events and data else data
+    def _packed(self, data: bytes, words: list[dict[str, Any]]) -> bytes:
+        if not self._form.events or not (data or words):
+            return data
+        return server_sent_event(audio_event(data, plain_words(words)))
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> bool:

@@ -152,9 +152,6 @@ class Sound:
         return self
 
     async def __anext__(self) -> AudioChunk:
-        # Chunks that are ready do not wait, and would let nobody else have a turn: no other client,
-        # nor the news that this one has left.
-        await asyncio.sleep(0)
         chunk = await self._stream.__anext__()
         metrics, most = self._service.metrics, self._service.settings.max_output_seconds
         if not self.samples and len(chunk.samples):
