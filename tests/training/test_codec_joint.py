@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uniaudio_training.checkpoints import load_codec
+from uniaudio_training.checkpoints import load_codec, read_codec
 from uniaudio_training.codec import joint
 from uniaudio_training.codec.adversarial import Discriminators, contest
 from uniaudio_training.codec.losses import SpectralLoss
@@ -219,7 +219,7 @@ def test_going_on_from_a_run(corpus, tmp_path):
         small(corpus, steps=1, codec=LARGE, init=str(tmp_path / "a")), tmp_path / "b", "cpu"
     )
     joint.export(tmp_path / "b", tmp_path / "warm.safetensors")
-    found, weights = joint.read_weights(tmp_path / "warm.safetensors")
+    found, weights = read_codec(tmp_path / "warm.safetensors")
     assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10
     averaged, plain = load_codec(tmp_path / "b"), load_codec(tmp_path / "b", averaged=False)
     assert averaged.config == plain.config == found

@@ -19,13 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict, to_dict
-from uniaudio_engine.storage.folder import load_folder
-from uniaudio_engine.storage.tensors import from_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, to_dict
 from uniaudio_engine.text.phones import PHONES
 
 from .. import packed
-from ..checkpoints import load_codec, write_codec_config
+from ..checkpoints import read_codec, write_codec_config
 from ..corpus.reading import Examples, open_corpus
 from ..loop import Run, Stateful, Trainer, fit, pick_device
 from ..models.spectral import SpectralCodec
@@ -224,26 +222,9 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state)
 
 
-def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Config and float32 weights of a model folder, of a codec run (its average, if it has one), or
-    of a file that :func:`export` wrote."""
-    if Path(init).suffix == ".safetensors":
-        weights, about = packed.load(Path(init))
-        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
-    if (Path(init) / "config.json").exists():
-        folder = load_folder(Path(init))
-        arrays = {
-            k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
-            for k, v in folder.codec.items()
-        }
-        return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
-    model = load_codec(init)
-    return model.config, {k: v.float() for k, v in model.state_dict().items()}
-
-
 def export(run: str | Path, out: str | Path) -> list[Path]:
     """A run's averaged weights in few bytes (``packed.py``), to go on from elsewhere."""
-    config, weights = read_weights(run)
+    config, weights = read_codec(run)
     state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
     about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
     return packed.save(weights, Path(out), about=about)
@@ -374,7 +355,7 @@ class JointTrainer(Trainer[Batch]):
     def begin(self, run: Run, resumed: bool) -> None:
         write_codec_config(self.settings.codec, run.folder)
         if not resumed and self.settings.init:
-            grown(self.model, read_weights(self.settings.init)[1])
+            grown(self.model, read_codec(self.settings.init)[1])
             self.average.restart()
 
     def batch(self, rng: np.random.Generator) -> Batch:
