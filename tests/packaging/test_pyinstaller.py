@@ -25,6 +25,9 @@ def test_an_app_speaks(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     build = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN", "app.py"]
     subprocess.run(build, check=True, cwd=tmp_path)
+    inside = {path.name for path in (tmp_path / "dist" / "app" / "_internal").iterdir()}
+    assert "uniaudio_engine" in inside
+    assert not inside & {"matplotlib", "onnxruntime", "tensorrt", "torch", "transformers"}
     subprocess.run([tmp_path / "dist" / "app" / "app"], check=True, cwd=tmp_path, env={})
     about = soundfile.info(tmp_path / "app.wav")
     assert about.samplerate == 16000 and about.duration > 0.5

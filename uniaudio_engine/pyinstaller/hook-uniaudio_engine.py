@@ -10,6 +10,9 @@ from PyInstaller.utils.hooks import (
 hiddenimports = collect_submodules(
     "uniaudio_engine", filter=lambda name: ".pyinstaller" not in name
 )
+# Optional, imported where they are used, and large: torch alone would add gigabytes. An app that
+# imports one of them, or names it by --hidden-import, has it all the same.
+excludedimports = ["matplotlib", "onnxruntime", "tensorrt", "torch", "transformers"]
 datas = collect_data_files("uniaudio_engine", excludes=["**/*.cc", "**/*.pyi", "pyinstaller"])
 datas += copy_metadata("uniaudio-engine")
 binaries = collect_dynamic_libs("uniaudio_engine")  # the CUDA library, which is opened by path
