@@ -128,6 +128,12 @@ def test_rnnoise_keeps_length_and_quietens_noise():
     assert len(out) == len(noise) and (out[RATE:] ** 2).mean() < 0.2 * (noise[RATE:] ** 2).mean()
 
 
+def test_too_few_clips_to_enrol_a_reader(monkeypatch, capsys):
+    monkeypatch.setattr(voices, "readings", lambda corpus, count: READERS[:3])
+    assert voices.main(["--task", "tse", "--readers", "x"]) == 2
+    assert "two clips of a reader" in capsys.readouterr().err
+
+
 def test_arguments(capsys):
     assert voices.main(["--task", "svs"]) == 2 and "expected some of tts" in capsys.readouterr().err
     assert voices.main(["--task", "vc"]) == 2 and "--readers" in capsys.readouterr().err

@@ -348,6 +348,10 @@ def main(argv: list[str] | None = None) -> int:
         listen = whisper(args.whisper) if args.whisper else None
         texts = [t[:1].upper() + t[1:] for t in originals.open_sentences(args.count, 0)]
         clips = readings(args.readers, args.count) if args.readers else []
+        if set(tasks) & {"clone", "vc", "tse"} and not by_reader(clips):
+            raise ValueError(
+                f"clone, vc and tse need two clips of a reader, --count {args.count} gives one of each"
+            )
         rows: dict[str, Judgement] = {}
         if clips:
             rows["readers' own clips"] = judge_speech([(c.text, c.samples) for c in clips], listen)
