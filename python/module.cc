@@ -26,7 +26,8 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   m.def("read_bandwidth", &uniaudio::read_bandwidth, py::arg("threads"), py::arg("megabytes"),
-        py::call_guard<uniaudio::python::WithoutGil>(), "Memory read bandwidth measured now, in GB/s.");
+        py::call_guard<uniaudio::python::WithoutGil>(),
+        "Memory read bandwidth measured now, in GB/s.");
   m.def("fma_peak", &uniaudio::fma_peak, py::arg("threads"),
         py::call_guard<uniaudio::python::WithoutGil>(),
         "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can "

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from uniaudio_training.checkpoints import load_codec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uniaudio_training.checkpoints import load_codec, read_codec
 from uniaudio_training.codec import joint
+from uniaudio_training.codec.adversarial import Discriminators, contest
 from uniaudio_training.codec.losses import SpectralLoss
 from uniaudio_training.corpus.schema import Label, Phone, Track
 from uniaudio_training.models.spectral import SpectralCodec
+from uniaudio_training.precision import Arithmetic
 from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict
@@ -122,6 +126,40 @@ def test_paired_losses_are_the_losses():
         assert torch.allclose(a, b, rtol=1e-4)
 
 
+def test_a_contest_gives_the_gradient_of_its_losses_and_teaches_the_judges():
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 2, 3000) * 0.1
+    judge = Discriminators(4, (256, 128))
+    optimizer = torch.optim.SGD(judge.parameters(), lr=0.05)
+    arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
+    copy = fake.clone().requires_grad_(True)
+    fool = -sum(score.mean() for score, _ in judge(copy)) / 2
+    feature = sum(
+        (a.detach() - b).abs().mean() / a.detach().abs().mean()
+        for (_, want), (_, made) in zip(judge(real), judge(copy), strict=True)
+        for a, b in zip(want, made, strict=True)
+    )
+    (expected,) = torch.autograd.grad(fool + 3 * feature / 2, copy)
+    first = contest(judge, optimizer, real, fake, 3.0, arithmetic)
+    assert torch.allclose(first.gradient, expected, rtol=1e-3, atol=1e-7)
+    assert torch.allclose(first.fool, fool) and torch.allclose(first.feature, feature / 2)
+    for _ in range(20):
+        last = contest(judge, optimizer, real, fake, 3.0, arithmetic)
+    assert last.judge < first.judge
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1e-2, 1e2), st.floats(1e-2, 1e2))
+def test_the_discriminators_pull_is_balanced_at_any_scale(ours, theirs):
+    balance, again = joint.Balance(), joint.Balance()
+    x = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        ratio = balance(x * ours, x * theirs)
+    assert ratio == pytest.approx(theirs / ours, rel=1e-4)
+    again.load_state_dict(balance.state_dict())
+    assert again(x * ours, x * theirs) == pytest.approx(ratio)
+
+
 def small(corpus, **more):
     return settings_from(
         joint.JointSettings,
@@ -181,7 +219,7 @@ def test_going_on_from_a_run(corpus, tmp_path):
         small(corpus, steps=1, codec=LARGE, init=str(tmp_path / "a")), tmp_path / "b", "cpu"
     )
     joint.export(tmp_path / "b", tmp_path / "warm.safetensors")
-    found, weights = joint.read_weights(tmp_path / "warm.safetensors")
+    found, weights = read_codec(tmp_path / "warm.safetensors")
     assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10
     averaged, plain = load_codec(tmp_path / "b"), load_codec(tmp_path / "b", averaged=False)
     assert averaged.config == plain.config == found

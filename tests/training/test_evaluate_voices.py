@@ -83,16 +83,32 @@ def test_clean_up(tmp_path):
         "t2s-test-0000-0000", "t2s", "test", {"target": Track(0, RATE)}, caption="rain"
     ).line()
     (tmp_path / "t2s-test-0000.jsonl").write_text(line + "\n")
-    pairs = voices.noisy(READERS[:2], tmp_path)
-    for clip, mixed in pairs:
-        noise = mixed - clip.samples
-        assert 10 * np.log10((clip.samples**2).sum() / (noise**2).sum()) == pytest.approx(
-            5, abs=0.1
-        )
-    rows = voices.se({"half": lambda x: x / 2}, pairs, None)
-    assert rows["se, half"]["OVRL gain"] == pytest.approx(
-        -rows["se, input at 5 dB"]["OVRL"] / 2, abs=1e-3
+    pairs = voices.noisy(READERS[:2], tmp_path, 5.0)
+    for pair in pairs:
+        noise = pair.mixed - pair.clip.samples
+        snr = 10 * np.log10((pair.clip.samples**2).sum() / (noise**2).sum())
+        assert snr == pytest.approx(5, abs=0.1)
+    rows = voices.clean_up(
+        "se",
+        {"half": lambda p: p.mixed / 2, "perfect": lambda p: p.clip.samples[:-100]},
+        pairs,
+        None,
     )
+    assert rows["se, half"]["OVRL gain"] == pytest.approx(-rows["se, input"]["OVRL"] / 2, abs=1e-3)
+    assert rows["se, half"]["ESTOI gain"] == pytest.approx(0, abs=1e-3)
+    assert rows["se, perfect"]["ESTOI gain"] > 0.05
+
+
+def test_two_readers_at_once():
+    pairs = voices.overlapped(READERS)
+    assert [p.clip.id for p in pairs] == [r.id for r in READERS]
+    for pair in pairs:
+        other = pair.mixed - pair.clip.samples
+        level = 10 * np.log10((pair.clip.samples**2).sum() / (other**2).sum())
+        assert level == pytest.approx(0, abs=0.1)
+        assert Ear().embed(pair.prompt).argmax() == Ear().embed(pair.clip.samples).argmax()
+        assert Ear().embed(other).argmax() != Ear().embed(pair.clip.samples).argmax()
+    assert voices.overlapped(READERS[:3]) == []  # a reader's only clip leaves none to enrol with
 
 
 def test_pitch_spread_of_a_glide():
@@ -112,6 +128,16 @@ def test_rnnoise_keeps_length_and_quietens_noise():
     assert len(out) == len(noise) and (out[RATE:] ** 2).mean() < 0.2 * (noise[RATE:] ** 2).mean()
 
 
+def test_too_few_clips_to_enrol_a_reader(monkeypatch, capsys):
+    monkeypatch.setattr(voices, "readings", lambda corpus, count: READERS[:3])
+    assert voices.main(["--task", "tse", "--readers", "x"]) == 2
+    assert "two clips of a reader" in capsys.readouterr().err
+
+
 def test_arguments(capsys):
     assert voices.main(["--task", "svs"]) == 2 and "expected some of tts" in capsys.readouterr().err
     assert voices.main(["--task", "vc"]) == 2 and "--readers" in capsys.readouterr().err
+    assert (
+        voices.main(["--task", "tts", "--peers", "piper"]) == 2
+        and "--piper" in capsys.readouterr().err
+    )

@@ -24,8 +24,10 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import add_semantic, load_folder, save_folder
 from uniaudio_engine.text.phones import PHONES
 
-from .checkpoints import load_codec, load_semantic
+from .checkpoints import load_semantic, read_codec
 from .corpus import speech
+from .corpus.reading import CorpusError, Example, open_corpus
+from .corpus.shards import MANIFEST
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
@@ -68,8 +70,8 @@ def write_folder(
     and so is the caption tokenizer unless ``captions`` is given.
     """
     if codec_run is not None:
-        codec = load_codec(codec_run)
-        codec_config, weights = codec.config, {k: v.numpy() for k, v in codec.state_dict().items()}
+        codec_config, tensors = read_codec(codec_run)
+        weights = {k: v.numpy() for k, v in tensors.items()}
         semantic_config, semantic = None, None
     else:
         assert base is not None
@@ -108,27 +110,59 @@ def write_folder(
 
 
 def add_semantic_run(folder: Path, run: str) -> None:
-    """Adds a finished semantic run to a model folder, with bfloat16 weights."""
+    """Adds the semantic tokenizer of a finished run or of a model folder, in bfloat16."""
+    if (Path(run) / "config.json").exists():
+        other = load_folder(Path(run))
+        if other.config.semantic is None:
+            raise ValueError(f"{run}: expected a folder with a semantic tokenizer, it has none")
+        add_semantic(folder, other.config.semantic, other.semantic)
+        return
     config, model = load_semantic(run)
     add_semantic(
         folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
     )
 
 
-def write_voices(folder: Path, base: Path | None) -> None:
-    """Writes the voices of ``base``, which has the same codec, or else those of corpus speakers."""
+def write_voices(folder: Path, base: Path | None, corpus: Path | None = None) -> None:
+    """Writes the voices: the speakers of ``corpus`` under the licence of its first source, else the
+    voices of ``base``, which has the same codec, else speakers of the procedural corpus. The first
+    is the default.
+    """
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
-    kept = [] if base is None else sorted((base / "voices").glob("*.safetensors"))
+    kept = [] if base is None or corpus else sorted((base / "voices").glob("*.safetensors"))
     for path in kept:
         (voices / path.name).write_bytes(path.read_bytes())
     if kept:
         return
     engine = Engine.from_pretrained(folder)
-    for file, name in (("default", VOICES[0]), *zip(VOICES, VOICES, strict=True)):
-        engine.encode_voice((voice_prompt(name), 16000), name, licence="Apache-2.0").save(
+    prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
+    if corpus:
+        prompts = speakers(corpus)
+        sources = json.loads((corpus / MANIFEST).read_text(encoding="utf-8"))["sources"]
+        licence = next(iter(sources.values()))["licence"]
+    first = next(iter(prompts))
+    for file, name in (("default", first), *((name, name) for name in prompts)):
+        engine.encode_voice((prompts[name], 16000), name, licence=licence).save(
             voices / f"{file}.safetensors"
         )
+
+
+def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
+    """Each speaker's prompt from the tts training split of a corpus: the first ``seconds`` of the
+    clip whose length is nearest to that from above, float32 [N] at 16 kHz."""
+    found: dict[str, Example] = {}
+    for example in open_corpus(corpus)["tts", "train"]:
+        track = example.track()
+        best = found.get(track.speaker)
+        if track.seconds >= seconds and (best is None or track.seconds < best.track().seconds):
+            found[track.speaker] = example
+    if not found:
+        raise CorpusError(f"{corpus}: expected tts clips of {seconds:g} s or more, found none")
+    return {
+        name.removeprefix("kokoro-"): example.audio()[: int(seconds * 16000)]
+        for name, example in sorted(found.items())
+    }
 
 
 def _card(args: argparse.Namespace) -> str:
@@ -155,8 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--codec",
         help=(
-            "codec run; without it, --base provides the codec, or --semantic alone is added to the "
-            "existing folder --out"
+            "codec run, or a file such as training/warm/codec.safetensors; without it, --base "
+            "provides the codec, or --semantic alone is added to the existing folder --out"
         ),
     )
     parser.add_argument(
@@ -165,7 +199,12 @@ def main(argv: list[str] | None = None) -> int:
         help="a model folder that provides the codec, semantic and caption tokenizers",
     )
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
-    parser.add_argument("--semantic", help="semantic run")
+    parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
+    parser.add_argument(
+        "--voices",
+        type=Path,
+        help="a corpus whose speakers become the voices (default: those of --base)",
+    )
     parser.add_argument("--lm", help="LM run (default: no LM in the folder)")
     parser.add_argument("--name", default="base", help="name of the model (default: base)")
     parser.add_argument("--out", required=True, type=Path, help="the model folder")
@@ -189,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
         if args.lm:
-            write_voices(args.out, args.base if args.codec is None else None)
+            write_voices(args.out, args.base if args.codec is None else None, args.voices)
     except (OSError, ValueError, RuntimeError) as e:
         print(f"uniaudio-train bundle: error: {e}", file=sys.stderr)
         return 2

@@ -1,14 +1,19 @@
-"""Loads finished codec and semantic-tokenizer runs as modules."""
+"""Reads codecs and semantic tokenizers from runs, model folders and files of weights."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, from_dict, to_dict
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16
 
+from . import packed
 from .models.spectral import SpectralCodec
 
 _CODEC, _SEMANTIC = "codec.json", "semantic.json"  # next to checkpoint.pt of a run
@@ -32,6 +37,27 @@ def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
     """
     text = (Path(folder) / _CODEC).read_text()
     return _load(from_dict(CodecConfig, json.loads(text), "codec"), folder, averaged)
+
+
+def read_codec(path: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
+    """Config and float32 weights of a codec: of a run (averaged, if it keeps an average), of a
+    model folder, or of a file that ``codec.joint.export`` wrote.
+
+    Raises OSError where there is nothing to read.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        weights, about = packed.load(path)
+        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
+    if (path / "config.json").exists():
+        folder = load_folder(path)
+        arrays = {
+            k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
+            for k, v in folder.codec.items()
+        }
+        return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
+    model = load_codec(path)
+    return model.config, {k: v.float() for k, v in model.state_dict().items()}
 
 
 def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:

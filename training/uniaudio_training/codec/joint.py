@@ -20,20 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict, to_dict
-from uniaudio_engine.storage.folder import load_folder
-from uniaudio_engine.storage.tensors import from_bfloat16
+from uniaudio_engine.storage.config import CodecConfig, to_dict
 from uniaudio_engine.text.phones import PHONES
 
 from .. import packed
-from ..checkpoints import load_codec, write_codec_config
+from ..checkpoints import read_codec, write_codec_config
 from ..corpus.reading import Examples, open_corpus
 from ..loop import Run, Stateful, Trainer, fit, pick_device
 from ..models.spectral import SpectralCodec
 from ..precision import Arithmetic, choose
 from ..schedules import decay_groups, trapezoid
 from ..settings import RunSettings, require
-from .adversarial import Discriminators, judged, learn_to_judge
+from .adversarial import Discriminators, contest
 from .crops import NO_PHONE
 from .losses import SpectralLoss, waveform_loss
 from .train_codec import Averages, draw_stages, phone_loss
@@ -65,7 +63,8 @@ class JointSettings(RunSettings):
     ``few_stages``: how many codebooks the LM will model, used alone in a share ``few_share`` of the
     steps. ``wide_share``: of clips at any level from -60 to -3 dB, the others lie around -23.
     ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
-    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``decay_share``: of
+    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``judge_pull``: the
+    norm of their gradient at the decoder's output, over that of the spectral losses. ``decay_share``: of
     the run, over which the learning rate falls. ``average``: the decay of the averaged weights.
     """
 
@@ -83,12 +82,12 @@ class JointSettings(RunSettings):
     magnitude_weight: float = 8.0
     waveform_weight: float = 0.5
     commit_weight: float = 0.25
-    spectral_weight: float = 15.0
     feature_weight: float = 2.0
     judge_from: int = 1200
     judge_warmup: int = 300
+    judge_pull: float = 1.0
     judged_clips: int = 6
-    channels: int = 64
+    channels: int = 16
     windows: tuple[int, ...] = (1024, 512, 256)
     encoder_until: int = 1_000_000
     few_stages: int = 4
@@ -229,29 +228,11 @@ def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state)
 
 
-def read_weights(init: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Config and float32 weights of a model folder, of a codec run (averaged where it has an
-    average), or of a file of :func:`export`.
-    """
-    if Path(init).suffix == ".safetensors":
-        weights, about = packed.load(Path(init))
-        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
-    if (Path(init) / "config.json").exists():
-        folder = load_folder(Path(init))
-        arrays = {
-            k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
-            for k, v in folder.codec.items()
-        }
-        return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
-    model = load_codec(init)
-    return model.config, {k: v.float() for k, v in model.state_dict().items()}
-
-
 def export(run: str | Path, out: str | Path) -> list[Path]:
     """Writes the averaged weights of a run in compact form (``packed.py``), as a start for other
     runs.
     """
-    config, weights = read_weights(run)
+    config, weights = read_codec(run)
     state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
     about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
     return packed.save(weights, Path(out), about=about)
@@ -314,6 +295,26 @@ class PairedLoss(SpectralLoss):
         return mel_loss / n, magnitude_loss / n
 
 
+class Balance:
+    """How much larger the gradient of the discriminators is than that of the spectral losses: a
+    running ratio of their norms, a part of the checkpoint."""
+
+    def __init__(self) -> None:
+        self.norms = torch.zeros(2, dtype=torch.float64)
+
+    def __call__(self, ours: Tensor, theirs: Tensor) -> float:
+        """The ratio of the norms of ``theirs`` and ``ours`` [B, N], these ones counted in."""
+        new = torch.stack([x.double().square().mean() for x in (ours, theirs)]).cpu()
+        self.norms = torch.where(self.norms == 0, new, self.norms.lerp(new, 0.01))
+        return max(float((self.norms[1] / self.norms[0].clamp(min=1e-30)).sqrt()), 1e-6)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"norms": self.norms}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.norms = state["norms"].clone()
+
+
 AVERAGED_EVERY = 10  # steps
 Batch = tuple[
     Tensor, Tensor, Tensor, int
@@ -346,6 +347,7 @@ class JointTrainer(Trainer[Batch]):
         self.optimizers = [(self.optimizer, s.lr)]
         self.inner_optimizers = [(self.judge_optimizer, s.discriminator_lr)]
         self.average = Average(self.model, s.average)
+        self.balance = Balance()
 
     def parts(self) -> dict[str, Stateful]:
         return {
@@ -354,6 +356,7 @@ class JointTrainer(Trainer[Batch]):
             "average": self.average,
             "phone_head": self.phone_head,
             "judge": self.judge,
+            "balance": self.balance,
             "optimizer": self.optimizer,
             "optimizer_judge": self.judge_optimizer,
         }
@@ -364,7 +367,7 @@ class JointTrainer(Trainer[Batch]):
     def begin(self, run: Run, resumed: bool) -> None:
         write_codec_config(self.settings.codec, run.folder)
         if not resumed and self.settings.init:
-            grown(self.model, read_weights(self.settings.init)[1])
+            grown(self.model, read_codec(self.settings.init)[1])
             self.average.restart()
 
     def batch(self, rng: np.random.Generator) -> Batch:
@@ -386,31 +389,37 @@ class JointTrainer(Trainer[Batch]):
         z, commit, phone = self._quantized(samples, phones, stages, step >= s.encoder_until)
         with self.arithmetic.autocast():
             fake = self.model.synthesize(z)
-        real, fake = samples * gains, fake * gains
-        mel, magnitude = self.spectral_loss(real, fake)
-        wave = waveform_loss(real, fake)
-        loss = mel + s.magnitude_weight * magnitude
+        copy = fake.detach().requires_grad_(True)
+        mel, magnitude = self.spectral_loss(samples * gains, copy * gains)
+        likeness = mel + s.magnitude_weight * magnitude
+        values: dict[str, Tensor | float] = {"joint/mel": mel, "joint/mag": magnitude}
         if stages == s.codec.num_codebooks:  # fewer stages have no bits for exact phases
-            loss = loss + s.waveform_weight * wave
-        loss = loss + s.commit_weight * commit + s.phone_weight * phone
-        values: dict[str, Tensor | float] = {
-            "joint/mel": mel,
-            "joint/mag": magnitude,
-            "joint/wave": wave,
-            "joint/phone": phone,
-            "joint/commit": commit,
-        }
+            values["joint/wave"] = waveform_loss(samples * gains, copy * gains)
+            likeness = likeness + s.waveform_weight * values["joint/wave"]
+        (gradient,) = torch.autograd.grad(likeness, [copy])
+        values |= {"joint/phone": phone, "joint/commit": commit}
         if step >= s.judge_from:
             few = slice(0, s.judged_clips)
-            values["joint/judge"] = learn_to_judge(
-                self.judge, self.judge_optimizer, real[few], fake[few].detach(), self.arithmetic
+            found = contest(
+                self.judge,
+                self.judge_optimizer,
+                (samples * gains)[few],
+                (copy.detach() * gains)[few],
+                s.feature_weight,
+                self.arithmetic,
             )
-            fool, feature = judged(self.judge, real[few], fake[few], self.arithmetic)
-            values |= {"joint/fool": fool, "joint/feature": feature}
+            pull = found.gradient * gains[few]
+            ratio = self.balance(gradient[few], pull)
             ramp = min(1.0, (step - s.judge_from + 1) / s.judge_warmup)
-            # divided by spectral_weight instead of multiplying all others by it: the clipping of
-            # gradients keeps the meaning that it has without discriminators
-            loss = loss + ramp * (fool + s.feature_weight * feature) / s.spectral_weight
+            gradient[few] += (s.judge_pull * ramp / ratio) * pull
+            values |= {
+                "joint/judge": found.judge,
+                "joint/fool": found.fool,
+                "joint/feature": found.feature,
+                "joint/ratio": ratio,
+            }
+        # has the gradient that was found at the decoder's output
+        loss = (fake * gradient).sum() + s.commit_weight * commit + s.phone_weight * phone
         return loss, values
 
     def _quantized(

@@ -30,13 +30,17 @@ from numpy.typing import NDArray
 
 from uniaudio_engine.text import sentence_words
 
+from ..precision import time_products
 from . import sentences
+from .kokoro_generator import Generator, prune
 from .public import LEVEL_DB
 from .reading import CorpusError
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Phone, Track, Word
 from .shards import MANIFEST
 from .speech import set_level
 
+# named by the exporter: the summed and clipped durations of the tokens
+_DURATIONS = "/encoder/Clip_output_0"
 FRAME = 600 / 24000  # s per unit of duration
 # s by which sound is ahead of the boundaries given by the durations: the median over 121
 # vowel-fricative boundaries of six voices
@@ -211,11 +215,15 @@ def place(
 
 
 class Kokoro:
-    """Kokoro-82M through onnxruntime. Raises CorpusError where ``folder`` lacks its files."""
+    """Kokoro-82M through onnxruntime, its generator through torch.
+
+    Raises CorpusError where ``folder`` lacks its files.
+    """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         import onnx
         import onnxruntime as ort
+        import torch
 
         for name in ("kokoro.onnx", "config.json", "voices"):
             if not (folder / name).exists():
@@ -224,12 +232,15 @@ class Kokoro:
                     f"{name} is missing"
                 )
         model = onnx.load(str(folder / "kokoro.onnx"))
-        # named by the exporter: the summed and clipped durations of the tokens
-        model.graph.output.append(
-            onnx.helper.make_tensor_value_info(
-                "/encoder/Clip_output_0", onnx.TensorProto.FLOAT, None
+        torch.set_num_threads(threads)
+        times = time_products(torch.device("cpu"))
+        self._generator = Generator(model.graph, min(times, key=lambda dtype: times[dtype]))
+        del model.graph.output[:]
+        for name in (_DURATIONS, *self._generator.inputs):
+            model.graph.output.append(
+                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
             )
-        )
+        prune(model.graph)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = ort.InferenceSession(
@@ -253,16 +264,18 @@ class Kokoro:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """float32 [N] at 16 kHz, and each token's duration in units (begin and end included)."""
         tokens = [self._vocab[c] for c in s.symbols]
-        samples, units = self._session.run(
-            None,
+        names = [_DURATIONS, *self._generator.inputs]
+        found = self._session.run(
+            names,
             {
                 "tokens": np.array([[0, *tokens, 0]], np.int64),
                 "style": self.style(voice)[len(tokens)][None],
                 "speed": np.array([speed], np.float32),
             },
         )
-        pcm = soxr.resample(samples.ravel(), 24000, SAMPLE_RATE).astype(np.float32)
-        return pcm, np.rint(units.ravel()).astype(np.int64)
+        samples = self._generator(dict(zip(names, found, strict=True)))
+        pcm = soxr.resample(samples, 24000, SAMPLE_RATE).astype(np.float32)
+        return pcm, np.rint(found[0].ravel()).astype(np.int64)
 
 
 @dataclass(frozen=True)

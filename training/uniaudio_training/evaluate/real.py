@@ -61,14 +61,18 @@ def readings(corpus: str | Path, count: int, task: str = "tts") -> list[Reading]
     return found
 
 
-def of_run(folder: str | Path, codebooks: int, averaged: bool = True) -> Copy:
-    """A codec run's copy of a clip through its first ``codebooks``, weights averaged if it has an
-    average."""
+def of_run(path: str | Path, codebooks: int) -> Copy:
+    """A codec's copy of a clip through its first ``codebooks``; ``path``: a run, whose averaged
+    weights are taken if it has them, or a file of weights."""
     import torch
 
-    from ..checkpoints import load_codec
+    from ..checkpoints import read_codec
+    from ..models.spectral import SpectralCodec
 
-    model = load_codec(folder, averaged)
+    config, weights = read_codec(path)
+    model = SpectralCodec(config)
+    model.load_state_dict(weights)
+    model.eval()
 
     def copy(samples: Samples) -> Samples:
         with torch.no_grad():
@@ -198,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--model", nargs="*", default=[], help='model folders ("bundled": the bundled one)'
     )
-    parser.add_argument("--run", nargs="*", default=[], help="codec runs")
+    parser.add_argument("--run", nargs="*", default=[], help="codec runs, or files of weights")
     parser.add_argument("--codebooks", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--opus", type=float, nargs="*", default=[], metavar="KBIT/S")
     parser.add_argument("--whisper", type=Path, help="whisper's folder; left out: no word errors")

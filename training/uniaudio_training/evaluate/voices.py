@@ -3,6 +3,8 @@
     uniaudio-train evaluate voices --readers data/real --noises data/noises \
         --whisper whisper-base --peers flite espeak rnnoise --json voices.json
 
+Readers' own clips are judged too: what a perfect system would have.
+
 ============  =====================================================================================================
 task          judged
 ============  =====================================================================================================
@@ -11,7 +13,8 @@ tts           sentences that no training had, by every bundled voice: distillMOS
 clone         the same by held-out readers, from 3 s of each: cosine to another clip of the reader, and that over the
               reader's own ceiling (two clips of the reader)
 vc            a reader's sentence in another's voice: WER, cosine to the target's voice less that to the source's
-se            real noise over readers at 5 dB: OVRL gained, WER beside that of the input; RNNoise as a peer
+se            real noise over readers at 5 and 0 dB: OVRL and ESTOI gained, WER beside the input's; RNNoise as a peer
+tse           two readers at once, equally loud, and 3 s of one of them: ESTOI gained, WER beside the input's
 ============  =====================================================================================================
 """
 
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +41,14 @@ from ..corpus import degrade
 from ..corpus.pitch import f0_track
 from ..corpus.reading import CorpusError, open_corpus
 from . import originals
-from .judges import SAMPLE_RATE, JudgeMissing, Samples, at_16k, speaker_encoder
+from .judges import SAMPLE_RATE, JudgeMissing, Samples, at_16k, estoi, speaker_encoder
 from .metrics import Errors, cosine, edit_errors, error_rate
 from .mos import distillmos, dnsmos, heard_words, whisper
 from .real import Judgement, Reading, readings, table
 
 PROMPT_SECONDS = 3.0
-NOISE_DB = 5.0
-TASKS = ("tts", "clone", "vc", "se")
+NOISE_DB = (5.0, 0.0)
+TASKS = ("tts", "clone", "vc", "se", "tse")
 Say = Callable[[str, int], Samples]
 Listen = Callable[[Samples], list[str]]
 
@@ -102,6 +106,24 @@ def espeak(text: str, seed: int) -> Samples:
         subprocess.run(["espeak-ng", "-v", "en-us", "-w", str(path), "--", text], check=True)
         samples, rate = sf.read(str(path), dtype="float32")
     return at_16k(samples, rate)
+
+
+def piper(model: Path) -> Say:
+    """A voice of piper, an ``.onnx`` file with its ``.onnx.json`` beside it."""
+    try:
+        from piper import PiperVoice
+    except ImportError as e:
+        raise JudgeMissing(
+            f"this peer needs piper-tts ({e}); install it: pip install --no-deps piper-tts"
+        ) from None
+    voice = PiperVoice.load(str(model))
+
+    def say(text: str, seed: int) -> Samples:
+        chunks = list(voice.synthesize(text))
+        samples = np.concatenate([np.asarray(c.audio_float_array, np.float32) for c in chunks])
+        return at_16k(samples, chunks[0].sample_rate)
+
+    return say
 
 
 def kokoro(folder: Path, voice: str) -> Say:
@@ -225,35 +247,70 @@ def vc(
     return {"vc, held-out readers": row}
 
 
-def noisy(
-    clips: Sequence[Reading], noises: str | Path, seed: int = 0
-) -> list[tuple[Reading, Samples]]:
-    """Each clip with a noise of the test split over it at ``NOISE_DB``."""
+@dataclass(frozen=True)
+class Pair:
+    """A reader's clip, what is heard of it in ``mixed`` [N], and 3 s of another clip of the reader."""
+
+    clip: Reading
+    mixed: Samples
+    prompt: Samples
+
+
+def noisy(clips: Sequence[Reading], noises: str | Path, snr: float, seed: int = 0) -> list[Pair]:
+    """Each clip with a noise of the test split over it at ``snr`` dB."""
     sounds = open_corpus(noises)["t2s", "test"]
     rng = np.random.default_rng(seed)
     out = []
     for clip in clips:
         noise = degrade.loop(rng, len(clip.samples), sounds[int(rng.integers(len(sounds)))].audio())
-        _, mixed = degrade.mix_at(clip.samples, noise, NOISE_DB)
-        out.append((clip, (mixed / 32767).astype(np.float32)))
+        clean, mixed = (x / np.float32(32767) for x in degrade.mix_at(clip.samples, noise, snr))
+        out.append(Pair(replace(clip, samples=clean), mixed, np.zeros(0, np.float32)))
     return out
 
 
-def se(
-    enhance: dict[str, Callable[[Samples], Samples]],
-    pairs: Sequence[tuple[Reading, Samples]],
+def overlapped(clips: Sequence[Reading], seed: int = 0) -> list[Pair]:
+    """Each clip with one of another reader over it, equally loud."""
+    rng = np.random.default_rng(seed)
+    readers = by_reader(clips)
+    out = []
+    for clip in clips:
+        others = [c for c in clips if c.speaker != clip.speaker]
+        mine = [c for c in readers.get(clip.speaker, []) if c.id != clip.id]
+        if not others or not mine:
+            continue
+        other = others[int(rng.integers(len(others)))].samples
+        over = degrade.loop(rng, len(clip.samples), other)
+        clean, mixed = (x / np.float32(32767) for x in degrade.mix_at(clip.samples, over, 0.0))
+        prompt = mine[0].samples[: int(PROMPT_SECONDS * SAMPLE_RATE)]
+        out.append(Pair(replace(clip, samples=clean), mixed, prompt))
+    return out
+
+
+def clean_up(
+    what: str,
+    systems: dict[str, Callable[[Pair], Samples]],
+    pairs: Sequence[Pair],
     listen: Listen | None,
 ) -> dict[str, Judgement]:
-    """The input, and what each system makes of it; OVRL gained over the input."""
-    rows = {"se, input at 5 dB": judge_speech([(c.text, x) for c, x in pairs], listen)}
-    before = rows["se, input at 5 dB"]["OVRL"]
-    for name, f in enhance.items():
-        made = [
-            (c.text, np.asarray(f(x), np.float32)) for c, x in tqdm(pairs, desc=name, mininterval=5)
-        ]
-        rows[f"se, {name}"] = judge_speech(made, listen)
-        rows[f"se, {name}"]["OVRL gain"] = round(rows[f"se, {name}"]["OVRL"] - before, 4)
+    """The input, and what each system makes of it, with the OVRL and ESTOI gained over the input."""
+
+    def judged(made: Sequence[Samples]) -> Judgement:
+        row = judge_speech([(p.clip.text, x) for p, x in zip(pairs, made, strict=True)], listen)
+        likeness = [estoi(p.clip.samples, x) for p, x in zip(pairs, made, strict=True)]
+        return row | {"ESTOI": round(float(np.mean(likeness)), 4)}
+
+    before = judged([p.mixed for p in pairs])
+    rows = {f"{what}, input": before}
+    for name, f in systems.items():
+        made = [np.asarray(f(p), np.float32) for p in tqdm(pairs, desc=name, mininterval=5)]
+        row = judged([_of_length(x, len(p.mixed)) for x, p in zip(made, pairs, strict=True)])
+        gains = {f"{k} gain": round(row[k] - before[k], 4) for k in ("OVRL", "ESTOI")}
+        rows[f"{what}, {name}"] = row | gains
     return rows
+
+
+def _of_length(samples: Samples, count: int) -> Samples:
+    return np.pad(samples[:count], (0, max(0, count - len(samples))))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -268,8 +325,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--whisper", type=Path, help="whisper's folder; left out: no word errors")
     parser.add_argument("--count", type=int, default=24, help="sentences or clips of a task")
     parser.add_argument(
-        "--peers", nargs="*", default=[], help="some of flite, espeak, kokoro, rnnoise"
+        "--peers", nargs="*", default=[], help="some of flite, espeak, piper, kokoro, rnnoise"
     )
+    parser.add_argument("--piper", type=Path, help="a voice of piper, an .onnx file")
     parser.add_argument("--kokoro", type=Path, help="Kokoro's folder")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -280,22 +338,34 @@ def main(argv: list[str] | None = None) -> int:
                 f"--task: expected some of {', '.join(TASKS)}, got {sorted(unknown)[0]!r}"
             )
         if args.readers is None and set(tasks) - {"tts"}:
-            raise ValueError("clone, vc and se need --readers")
+            raise ValueError("clone, vc, se and tse need --readers")
+        for peer, where in (("piper", args.piper), ("kokoro", args.kokoro)):
+            if peer in args.peers and where is None:
+                raise ValueError(f"the peer {peer} needs --{peer}")
         from uniaudio_engine import Engine
 
         engine = Engine.from_pretrained(args.model)
         listen = whisper(args.whisper) if args.whisper else None
         texts = [t[:1].upper() + t[1:] for t in originals.open_sentences(args.count, 0)]
         clips = readings(args.readers, args.count) if args.readers else []
+        if set(tasks) & {"clone", "vc", "tse"} and not by_reader(clips):
+            raise ValueError(
+                f"clone, vc and tse need two clips of a reader, --count {args.count} gives one of each"
+            )
         rows: dict[str, Judgement] = {}
+        if clips:
+            rows["readers' own clips"] = judge_speech([(c.text, c.samples) for c in clips], listen)
         if "tts" in tasks:
             peers: dict[str, Say] = {}
             if "flite" in args.peers:
                 peers |= {f"flite {v}": flite_voice(v) for v in ("slt", "rms")}
             if "espeak" in args.peers:
                 peers["espeak-ng"] = espeak
+            if "piper" in args.peers:
+                peers[f"piper {args.piper.stem}"] = piper(args.piper)
             if "kokoro" in args.peers:
-                peers["Kokoro af_heart"] = kokoro(args.kokoro, "af_heart")
+                for voice in ("af_heart", "am_michael"):
+                    peers[f"Kokoro {voice}"] = kokoro(args.kokoro, voice)
             rows |= tts(engine, texts, listen, peers)
         if "clone" in tasks:
             rows |= clone(engine, clips, texts, listen)
@@ -304,12 +374,22 @@ def main(argv: list[str] | None = None) -> int:
         if "se" in tasks:
             if args.noises is None:
                 raise ValueError("se needs --noises")
-            systems: dict[str, Callable[[Samples], Samples]] = {
-                "model": lambda x: engine.enhance((x, SAMPLE_RATE), seed=0).samples
+            systems: dict[str, Callable[[Pair], Samples]] = {
+                "model": lambda p: engine.enhance((p.mixed, SAMPLE_RATE), seed=0).samples
             }
             if "rnnoise" in args.peers:
-                systems["RNNoise"] = RNNoise()
-            rows |= se(systems, noisy(clips, args.noises), listen)
+                denoise = RNNoise()
+                systems["RNNoise"] = lambda p: denoise(p.mixed)
+            for snr in NOISE_DB:
+                pairs = noisy(clips, args.noises, snr)
+                rows |= clean_up(f"se at {snr:g} dB", systems, pairs, listen)
+        if "tse" in tasks:
+            extract: dict[str, Callable[[Pair], Samples]] = {
+                "model": lambda p: (
+                    engine.extract((p.mixed, SAMPLE_RATE), (p.prompt, SAMPLE_RATE), seed=0).samples
+                )
+            }
+            rows |= clean_up("tse", extract, overlapped(clips), listen)
     except (CorpusError, JudgeMissing, ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -1,0 +1,64 @@
+"""Model folders from parts of others: a codec's file, another folder's semantic tokenizer, a corpus' voices."""
+
+import json
+
+import numpy as np
+import pytest
+from uniaudio_training import bundle, packed
+from uniaudio_training.checkpoints import read_codec
+from uniaudio_training.corpus.reading import CorpusError
+from uniaudio_training.corpus.schema import Label, Track
+
+from uniaudio_engine.storage.config import to_dict
+from uniaudio_engine.storage.folder import bundled_models, load_folder
+
+RATE = 16000
+
+
+def corpus(folder, clips):
+    """A corpus of tts training clips, (speaker, seconds) each, that sound like their number."""
+    labels, pcm, at = [], [], 0
+    for i, (speaker, seconds) in enumerate(clips):
+        n = round(seconds * RATE)
+        name = f"tts-train-0000-{i:04d}"
+        track = Track(at, n, text="one", speaker=speaker)
+        labels.append(Label(name, "tts", "train", {"target": track}).line())
+        pcm.append(np.full(n, 1000 * (i + 1), np.int16))
+        at += n
+    np.save(folder / "tts-train-0000.npy", np.concatenate(pcm))
+    (folder / "tts-train-0000.jsonl").write_text("\n".join(labels) + "\n")
+    return folder
+
+
+def test_a_speakers_prompt_is_the_clip_that_is_just_long_enough(tmp_path):
+    clips = [("kokoro-b", 9.0), ("kokoro-b", 3.5), ("a", 2.0), ("a", 4.0), ("a", 5.0), ("c", 1.0)]
+    prompts = bundle.speakers(corpus(tmp_path, clips))
+    assert list(prompts) == ["a", "b"]
+    assert all(len(p) == 3 * RATE for p in prompts.values())
+    assert np.allclose(prompts["a"], 4000 / 32768, atol=1e-4)
+    assert np.allclose(prompts["b"], 2000 / 32768, atol=1e-4)
+
+
+def test_a_corpus_of_short_clips_gives_no_voices(tmp_path):
+    with pytest.raises(CorpusError, match="3 s or more"):
+        bundle.speakers(corpus(tmp_path, [("a", 2.0)]))
+
+
+def test_tokenizers_from_a_codecs_file_and_a_folders_semantic_tokenizer(tmp_path, capsys):
+    base = next(iter(bundled_models().values()))
+    config, weights = read_codec(base)
+    packed.save(
+        weights, tmp_path / "codec.safetensors", about={"codec": json.dumps(to_dict(config))}
+    )
+    out = tmp_path / "tokenizers"
+    given = ["--codec", str(tmp_path / "codec.safetensors"), "--semantic", str(base)]
+    assert bundle.main([*given, "--out", str(out)]) == 0
+    made, old = load_folder(out), load_folder(base)
+    assert made.config.codec == old.config.codec and made.config.semantic == old.config.semantic
+    assert set(made.semantic) == set(old.semantic)
+    assert all(np.array_equal(v, old.semantic[k]) for k, v in made.semantic.items())
+    found = read_codec(out)[1]
+    for name, value in weights.items():
+        assert float((found[name] - value).norm()) <= 0.02 * float(value.norm()), name
+    assert bundle.main(["--semantic", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert "none" in capsys.readouterr().err
