@@ -131,7 +131,9 @@ def check_encoders(folders: Mapping[str, str | os.PathLike[str]]) -> dict[str, P
     """Folders by encoder name. Raises :class:`InputError` for unknown names and missing weights."""
     if not isinstance(folders, Mapping):
         raise InputError(f"encoders: expected folders by name, got {shown(folders)}")
-    unknown = sorted(shown(name) for name in folders if name not in ENCODERS)
+    unknown = sorted(
+        name if isinstance(name, str) else shown(name) for name in folders if name not in ENCODERS
+    )
     if unknown:
         raise InputError(f"encoders: expected {', '.join(ENCODERS)}, got {first_few(unknown)}")
     for name, folder in folders.items():
