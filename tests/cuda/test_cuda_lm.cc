@@ -19,7 +19,7 @@ struct Both {
         gpu(std::make_shared<Lm>(cuda::open_device(0), m.config, m.weights, dtype, kv)) {}
 };
 
-// Under compute-sanitizer, which is slow: a fifth of the frames.
+// Under sanitizers, which are slow: a fifth of the frames.
 int64_t some(int64_t frames) { return std::getenv("SANITIZED") ? (frames + 4) / 5 : frames; }
 
 void blocks(int n) { setenv("UNIAUDIO_CUDA_HOST_BLOCKS", std::to_string(n).c_str(), 1); }
