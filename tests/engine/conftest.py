@@ -22,13 +22,14 @@ from uniaudio_engine.model import Model
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Ctrl-C and hang-up as from a terminal: a shell starts what it puts into the background deaf
-    to the one, nohup to the other, and that is handed on to all children.
+    """Signals as from a terminal: a shell starts what it puts into the background deaf to Ctrl-C
+    and Ctrl-backslash, nohup to hang-up, and that is handed on to all children.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from uniaudio_engine.request.sampling import audio_sampling
 from uniaudio_engine.request.sequence_builder import units_key
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Input, Task
-from uniaudio_engine.storage.config import ModelConfig
+from uniaudio_engine.storage.folder import load_config
 
 RATE, FRAME, LEVEL = 16000, 320, -24.0
 # Enhancement as an instruction says: a live task with classifier-free guidance.
@@ -58,7 +58,7 @@ TASK_INPUTS: dict[str, dict[str, Any]] = {
 def make_live_model(path: Path) -> Path:
     """The joint model with a level, and with the task :data:`GUIDED`."""
     folder = make_joint_model(path)
-    config = ModelConfig.load(folder / "config.json")
+    config = load_config(folder)
     changed = dataclasses.replace(config, level=LEVEL, tasks=(*TASKS, GUIDED))
     (folder / "config.json").write_text(changed.to_json())
     return folder

@@ -243,8 +243,8 @@ def two_roots(path: Path) -> None:
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda p: None, "No such file"),
     "folder": (lambda p: p.mkdir(), "got a folder"),
-    "pipe": (lambda p: os.mkfifo(p), "got something else"),
-    "device": (lambda p: p.symlink_to("/dev/zero"), "got something else"),
+    "pipe": (lambda p: os.mkfifo(p), "got a pipe"),
+    "device": (lambda p: p.symlink_to("/dev/zero"), "got a device"),
     "empty": (lambda p: p.write_bytes(b""), "an empty file"),
     "web page": (lambda p: p.write_text("<!DOCTYPE html><html>"), "a web page"),
     "large file's pointer": (

@@ -112,7 +112,7 @@ def test_json_and_refusals(place: Path, capsys: pytest.CaptureFixture[str]) -> N
         (changed("-o", "no/where"), "does not exist"),
         (changed("--phones", "none"), "No such file"),
         (changed("--lexicon", "phone_dict"), "name them with --phones"),
-        (changed("--config", "."), "expected a YAML file"),
+        (changed("--config", "."), "expected a file, got a folder"),
         (changed("--config", "phone_dict"), "expected a YAML"),
         (changed("--labels", "x"), "expected SPAN=FILE"),
         (changed("--labels", "none=phone_dict"), "expected the name of a span"),

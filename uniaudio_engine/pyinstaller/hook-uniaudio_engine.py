@@ -8,11 +8,20 @@ from PyInstaller.utils.hooks import (
 )
 
 hiddenimports = collect_submodules(
-    "uniaudio_engine", filter=lambda name: ".pyinstaller" not in name
+    "uniaudio_engine",
+    filter=lambda name: name.split(".")[1:2] not in (["pyinstaller"], ["serving"]),
 )
 # Optional, imported where they are used, and large: torch alone would add gigabytes. An app that
 # imports one of them, or names it by --hidden-import, has it all the same.
-excludedimports = ["matplotlib", "onnxruntime", "tensorrt", "torch", "transformers"]
+excludedimports = [
+    "matplotlib",
+    "onnxruntime",
+    "sounddevice",
+    "tensorrt",
+    "torch",
+    "transformers",
+    "uniaudio_engine.serving",
+]
 datas = collect_data_files("uniaudio_engine", excludes=["**/*.cc", "**/*.pyi", "pyinstaller"])
 datas += copy_metadata("uniaudio-engine")
 binaries = collect_dynamic_libs("uniaudio_engine")  # the CUDA library, which is opened by path

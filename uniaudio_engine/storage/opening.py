@@ -53,7 +53,8 @@ def open_regular(
 def read_regular(path: str | os.PathLike[str], most: int, *, where: str | None = None) -> bytes:
     """The contents of a regular file of at most ``most`` bytes; raises as :func:`open_regular`."""
     with open_regular(path, most=most, where=where) as file:
-        data = file.read(most + 1)  # it may have grown since
+        size = os.fstat(file.fileno()).st_size  # read() sets aside as much as it is asked for
+        data = file.read(min(most, size) + 1)  # it may have grown since
     if len(data) > most:
         raise InputError(f"{Path(path) if where is None else where}: expected at most {most} bytes")
     return data
