@@ -11,8 +11,8 @@ hiddenimports = collect_submodules(
     "uniaudio_engine",
     filter=lambda name: name.split(".")[1:2] not in (["pyinstaller"], ["serving"]),
 )
-# Optional, imported where they are used, and large: torch alone would add gigabytes. An app that
-# imports one of them, or names it by --hidden-import, has it all the same.
+# Optional, imported where they are used, and large: the CPU build of torch alone has 750 MB. An
+# app that imports one of them, or names it by --hidden-import, has it all the same.
 excludedimports = [
     "matplotlib",
     "onnxruntime",
