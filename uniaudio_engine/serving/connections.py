@@ -59,13 +59,35 @@ class StallWatch:
         self._timer = self._loop.call_later(settings.stall_seconds / _LOOKS, self._look)
 
 
+class Watched(asyncio.Protocol):
+    """A protocol, mixed in before asyncio's or uvicorn's own, whose ``watch`` is told when the buffer
+    fills; whoever connects sets it.
+    """
+
+    watch: StallWatch | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.watch is not None:
+            self.watch.stop()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.watch is not None:
+            self.watch.full(True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.watch is not None:
+            self.watch.full(False)
+
+
 def make_protocols(
     settings: Settings, metrics: Metrics
 ) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
     """Protocols for HTTP and WebSockets, for uvicorn's configuration."""
 
-    class Http(H11Protocol):
-        watch: StallWatch | None = None
+    class Http(Watched, H11Protocol):
         head: asyncio.TimerHandle | None = None  # runs while the head of a request is incomplete
         upgraded = False
 
@@ -96,44 +118,16 @@ def make_protocols(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.stop_waiting()
-            if self.watch is not None:
-                self.watch.stop()
             super().connection_lost(exc)
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            if self.watch is not None:
-                self.watch.full(True)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            if self.watch is not None:
-                self.watch.full(False)
-
         def handle_websocket_upgrade(self, event: Any) -> None:
-            if (
-                self.watch is not None
-            ):  # the connection gets another protocol, with a watch of its own
+            if self.watch is not None:  # the next protocol has a watch of its own
                 self.watch.stop()
             super().handle_websocket_upgrade(event)
 
-    class WebSockets(WebSocketsSansIOProtocol):
-        watch: StallWatch
-
+    class WebSockets(Watched, WebSocketsSansIOProtocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self.watch = StallWatch(transport, settings, metrics)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.watch.stop()
-            super().connection_lost(exc)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self.watch.full(True)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self.watch.full(False)
 
     return Http, cast("type[asyncio.Protocol]", WebSockets)

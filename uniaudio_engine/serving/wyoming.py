@@ -32,7 +32,7 @@ from wyoming.tts import (
 from .. import __version__
 from ..audio.sound import to_pcm16
 from ..errors import InputError, shown
-from .connections import StallWatch
+from .connections import StallWatch, Watched
 from .errors import ApiError, as_api_error
 from .logs import log
 from .pieces import TextPieces
@@ -113,32 +113,16 @@ class Wyoming:
             writer.close()
 
 
-class _Watched(asyncio.StreamReaderProtocol):
+class _Watched(Watched, asyncio.StreamReaderProtocol):
     """asyncio's streams, with a limit to what a client may keep waiting."""
 
     def __init__(self, reader: asyncio.StreamReader, serve: Any, service: Service) -> None:
         super().__init__(reader, serve)
         self._service = service
-        self._watch: StallWatch | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._watch = StallWatch(transport, self._service.settings, self._service.metrics)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._watch is not None:
-            self._watch.full(True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._watch is not None:
-            self._watch.full(False)
+        self.watch = StallWatch(transport, self._service.settings, self._service.metrics)
 
 
 class _Connection:
