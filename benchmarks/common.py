@@ -172,8 +172,8 @@ def write_section(doc: Path, name: str, text: str) -> None:
 # Command lines
 
 
-def add_common(parser: argparse.ArgumentParser, results: str) -> None:
-    """Adds the options that every benchmark has."""
+def add_common(parser: argparse.ArgumentParser, results: str, rounds: bool = True) -> None:
+    """Adds the options that every benchmark has; ``rounds``: it compares engines in rounds."""
     parser.add_argument(
         "--threads",
         type=_positive,
@@ -183,12 +183,13 @@ def add_common(parser: argparse.ArgumentParser, results: str) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, inputs and sampling (0)"
     )
-    parser.add_argument(
-        "--rounds",
-        type=_positive,
-        default=5,
-        help="number of rounds; engines take turns in each (5)",
-    )
+    if rounds:
+        parser.add_argument(
+            "--rounds",
+            type=_positive,
+            default=5,
+            help="number of rounds; engines take turns in each (5)",
+        )
     parser.add_argument(
         "--results",
         type=Path,

@@ -146,6 +146,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "seed": args.seed,
         "seconds": args.seconds,
+        "command": (
+            f"python benchmarks/serving.py --clients {','.join(map(str, args.clients))} "
+            f"--seconds {args.seconds:g} --format {args.format} --threads {args.threads} "
+            f"--seed {args.seed} --most-stutters {args.most_stutters:g}"
+        ),
         "version": __version__,
         "format": engine.dtype,
         "session_bytes": engine.memory(1, 5.0).session,
@@ -180,7 +185,7 @@ def section(results: dict[str, Any]) -> str:
             f"chunk {single['first_chunk_ms']:.0f} ms, {single['realtime_factor']:.1f} × realtime.",
             common.table(head, rows),
             f"Most clients without a stutter: {results['most_without_stutter']}.",
-            "Command: `python benchmarks/serving.py`, then the same with `--write`.",
+            f"Command: `{results['command']}`, then the same with `--write`.",
         ]
     )
 
@@ -203,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=0.05,
         help="the part of chunks that may come late before larger loads are left out (0.05)",
     )
-    common.add_common(parser, "serving.json")
+    common.add_common(parser, "serving.json", rounds=False)
     args = parser.parse_args(argv)
     if args.write:
         common.write_section(args.docs, "serving", section(common.load_results(args.results)))

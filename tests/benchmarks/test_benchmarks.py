@@ -214,6 +214,7 @@ def test_serving(tmp_path: Path) -> None:
     assert all(r["sentences"] >= r["clients"] and r["chunks"] > 0 for r in rows)
     ok("serving.py", *where, "--write", where=tmp_path)
     assert "<!-- begin serving" in docs.read_text()
+    assert "--clients 1,3 --seconds 1 --format int8 --threads 1" in docs.read_text()
 
 
 def test_first_chunk(tmp_path: Path) -> None:
