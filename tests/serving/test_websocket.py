@@ -305,6 +305,20 @@ def test_a_full_server_closes_with_1013(engine: Engine) -> None:
         asyncio.run(main(server))
 
 
+def test_a_connection_outlives_the_limits_of_a_request(engine: Engine) -> None:
+    """Those of how long its head may take, and of how long it may be idle."""
+
+    async def main(server: Running) -> None:
+        async with connected(server) as client:
+            await client.until("ready")
+            await asyncio.sleep(1.0)
+            await client.send(type="start", inputs={**ONE, "text": "Hello."})
+            await client.until("done")
+
+    with running(engine, idle_seconds=0.4) as server:
+        asyncio.run(main(server))
+
+
 def test_keys_and_origins(engine: Engine) -> None:
     key = "k" * 20
 

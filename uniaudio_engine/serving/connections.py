@@ -121,6 +121,7 @@ def make_protocols(
             super().connection_lost(exc)
 
         def handle_websocket_upgrade(self, event: Any) -> None:
+            self.upgraded = True
             if self.watch is not None:  # the next protocol has a watch of its own
                 self.watch.stop()
             super().handle_websocket_upgrade(event)
