@@ -93,9 +93,7 @@ async def listen(
         turn += 1
 
 
-async def load(
-    speakers: Sequence[Callable[[str, int], Sound]], seconds: float, seed: int
-) -> Heard:
+async def load(speakers: Sequence[Callable[[str, int], Sound]], seconds: float, seed: int) -> Heard:
     """All listeners at once; each has its own way to speak."""
     heard, begin = Heard(), time.monotonic()
     await asyncio.gather(

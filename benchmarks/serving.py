@@ -219,7 +219,9 @@ def section(results: dict[str, Any]) -> str:
             f"One stream alone in a plain loop: first chunk {single['first_chunk_ms']:.0f} ms, "
             f"{single['realtime_factor']:.1f} × realtime."
         )
-    memory = [f"{NAMES[w]} {ways[w]['megabytes']:.0f}" for w in NAMES if "megabytes" in ways.get(w, {})]
+    memory = [
+        f"{NAMES[w]} {ways[w]['megabytes']:.0f}" for w in NAMES if "megabytes" in ways.get(w, {})
+    ]
     if memory:
         lines.append(f"Memory of the server after it, MB: {', '.join(memory)}.")
     peers = [ways[w]["version"] for w in ("piper", "kokoro") if w in ways]

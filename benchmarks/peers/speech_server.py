@@ -110,8 +110,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", type=Path, default=Path(), help="folder of Kokoro's weights")
     args = parser.parse_args()
-    speak, about = piper(args.threads) if args.engine == "piper" else kokoro(
-        args.threads, args.model
+    speak, about = (
+        piper(args.threads) if args.engine == "piper" else kokoro(args.threads, args.model)
     )
     uvicorn.run(application(speak, about), port=args.port, log_level="warning")
 
