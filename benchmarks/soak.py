@@ -172,9 +172,16 @@ async def status(port: int, request: bytes) -> int:
 
 
 def metric(server: SpeechServer, name: str) -> float:
-    """A gauge or counter of the server, summed over its labels."""
+    """A gauge of the server."""
     lines = server.get("/metrics").decode().splitlines()
-    return sum(float(x.split()[-1]) for x in lines if x.startswith(f"uniaudio_{name}"))
+    return float(next(x.split()[-1] for x in lines if x.startswith(f"uniaudio_{name} ")))
+
+
+def ended(server: SpeechServer, end: str) -> int:
+    """How many sessions ended so; ``failed`` are those that were refused, too."""
+    lines = server.get("/metrics").decode().splitlines()
+    mine = [x for x in lines if x.startswith("uniaudio_sessions_total") and f'end="{end}"' in x]
+    return int(sum(float(x.split()[-1]) for x in mine))
 
 
 def settled(server: SpeechServer, fields: dict[str, Any]) -> None:
@@ -188,6 +195,8 @@ def settled(server: SpeechServer, fields: dict[str, Any]) -> None:
     found = asyncio.run(status(server.port, clients.request(input="Hello.")))
     if found != 200:
         raise InputError(f"expected speech, got status {found}")
+    if errors := server.errors():
+        raise InputError(f"the server logged {len(errors)} errors, the first: {errors[0][:300]}")
 
 
 @contextmanager
@@ -214,17 +223,9 @@ def of_disconnects(args: argparse.Namespace) -> dict[str, Any]:
         return {
             "clients": args.disconnects,
             "minutes": round((time.monotonic() - begin) / 60, 1),
-            "sessions_begun": int(metric(server, "sessions_total")),
-            "cancelled": ended(server, "cancelled"),
-            "failed": ended(server, "failed"),
+            "sessions": {end: ended(server, end) for end in ("done", "cancelled", "failed")},
             "megabytes": memory,
         }
-
-
-def ended(server: SpeechServer, end: str) -> int:
-    lines = server.get("/metrics").decode().splitlines()
-    mine = [x for x in lines if x.startswith("uniaudio_sessions_total") and f'end="{end}"' in x]
-    return int(sum(float(x.split()[-1]) for x in mine))
 
 
 def of_malformed(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ class SpeechServer:
 
     process: subprocess.Popen[bytes]
     port: int
+    log: Path
     version: str = ""
     listener: list[str] = field(default_factory=list)
 
@@ -36,6 +38,11 @@ class SpeechServer:
         """Bytes of the process in memory."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def errors(self) -> list[str]:
+        """The lines of its log about errors, where it logs JSON."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if '"level": "error"' in line]
 
     def get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
@@ -67,33 +74,39 @@ def free_port() -> int:
 def started(command: Sequence[str], port: int, ready: str) -> Iterator[SpeechServer]:
     """Runs a command until it answers ``GET ready``, and ends it with the block."""
     paths = [str(_ENGINE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    try:
-        server, deadline = SpeechServer(process, port), time.monotonic() + _PATIENCE
-        while True:
-            try:
-                server.get(ready)
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise InputError(
-                        f"{' '.join(command[:4])}: expected a server on port {port}, got none; run "
-                        "the command by hand to see why"
-                    ) from None
-                time.sleep(0.1)
-        yield server
-    finally:
-        process.terminate()
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            server = SpeechServer(process, port, Path(log.name))
+            _wait_for(server, ready)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_for(server: SpeechServer, ready: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            server.get(ready)
+            return
+        except OSError:
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                said = server.log.read_text(encoding="utf-8", errors="replace").strip()[-300:]
+                raise InputError(
+                    f"expected a server on port {server.port}, got none: {said}"
+                ) from None
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
