@@ -131,13 +131,18 @@ class Http:
         self._target, self._number = target, number
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection; a new one where the server has closed the last one, idle for long."""
+        if self._streams is None or self._streams[0].at_eof():
+            target = self._target
+            self._streams = await asyncio.open_connection(target.host, target.port)
+        return self._streams
+
     async def speak(self, text: str, seed: int) -> Sound:
         target = self._target
         fields = {**target.fields, **target.voice(self._number), **target.seed(seed)}
         body = json.dumps({**fields, "input": text, "response_format": "pcm"}).encode()
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(target.host, target.port)
-        reader, writer = self._streams
+        reader, writer = await self.open()
         writer.write(
             b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
@@ -215,7 +220,7 @@ class WebSocket:
                 raise RuntimeError(message)
 
 
-WAYS = {"http": Http, "websocket": WebSocket}
+WAYS: dict[str, type[Http] | type[WebSocket]] = {"http": Http, "websocket": WebSocket}
 CLAUSES = (
     "after a long and quiet winter,",
     "when the light of the morning came,",
@@ -264,8 +269,8 @@ async def main_async(args: argparse.Namespace) -> dict[str, Any]:
     if args.words:
         return {"words_ms": await speak_words(target, args.words, args.pause, args.seed)}
     ways = [WAYS[args.way](target, i) for i in range(args.clients)]
-    if args.way == "websocket":
-        await asyncio.gather(*(way.open() for way in ways))
+    for way in ways:
+        await way.open()
     return asdict(await load([way.speak for way in ways], args.seconds, args.seed))
 
 
