@@ -142,12 +142,22 @@ class Http:
         target = self._target
         fields = {**target.fields, **target.voice(self._number), **target.seed(seed)}
         body = json.dumps({**fields, "input": text, "response_format": "pcm"}).encode()
-        reader, writer = await self.open()
-        writer.write(
+        request = (
             b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         )
-        status, headers = await read_head(reader)
+        kept = self._streams is not None
+        reader, writer = await self.open()
+        writer.write(request)
+        try:
+            status, headers = await read_head(reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if not kept:
+                raise
+            self._streams = None  # the server closed the idle connection at this moment
+            reader, writer = await self.open()
+            writer.write(request)
+            status, headers = await read_head(reader)
         odd = 0
         async for size in read_body(reader, headers):
             if status != 200:

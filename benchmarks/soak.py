@@ -257,6 +257,7 @@ def of_load(args: argparse.Namespace) -> dict[str, Any]:
         while any(process.poll() is None for process in running):
             time.sleep(every)
             memory.append(megabytes(server))
+            say(f"{(time.monotonic() - begin) / 60:.1f} minutes: {memory[-1]} MB")
         heard = []
         for process in running:
             assert process.stdout is not None

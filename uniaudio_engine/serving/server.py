@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, log_level: int = logging.INFO) -> None:
         service: Service = app.state.service
         settings = service.settings
-        http, websockets = make_protocols(settings, service.metrics)
+        http, websockets = make_protocols(settings, service.metrics, service.engine.sample_rate)
         super().__init__(
             uvicorn.Config(
                 app,
