@@ -43,6 +43,7 @@ PATIENCE = 60.0  # seconds until a server must be idle
 EPILOG = """examples:
   python benchmarks/soak.py                                   (40 minutes)
   python benchmarks/soak.py --disconnects 500 --minutes 1
+  python benchmarks/soak.py --write                           the section into docs/serving.md
 """
 
 
@@ -294,6 +295,38 @@ def of_kill(args: argparse.Namespace) -> dict[str, Any]:
         return {"seconds_to_speech": round(time.monotonic() - begin, 1)}
 
 
+def section(results: dict[str, Any]) -> str:
+    rows = []
+    if found := results.get("disconnects"):
+        memory, ends = found["megabytes"], found.get("sessions", {})
+        said = ", ".join(f"{n} {end}" for end, n in ends.items())
+        rows.append(
+            f"- {found['clients']} clients left at a random moment over HTTP and WebSocket, "
+            f"{TOGETHER} at a time, in {found['minutes']} minutes. Sessions: {said}; failed ones "
+            f"were refused or had no text. Memory: {memory[0]:.0f} MB before, "
+            f"{memory[len(memory) // 2]:.0f} MB half way, {memory[-1]:.0f} MB after."
+        )
+    if found := results.get("malformed"):
+        rows.append(
+            f"- {found['requests']} oversized and malformed requests: each got its error, none a 500."
+        )
+    if found := results.get("load"):
+        memory = found["megabytes"]
+        rows.append(
+            f"- {found['clients']} listeners for {found['minutes']} minutes, half over HTTP, half "
+            f"over WebSocket: {found['sentences']} sentences, {found['seconds_of_sound']} s of "
+            f"sound. Memory: {memory[len(memory) // 6]:.0f} MB after a sixth of the time, "
+            f"{memory[len(memory) // 2]:.0f} MB half way, {memory[-1]:.0f} MB at the end."
+        )
+    if found := results.get("kill"):
+        rows.append(
+            "- SIGKILL under load, and the same command again: speech after "
+            f"{found['seconds_to_speech']} s."
+        )
+    about = f"{results['date']}, {common.machine_line(results['machine'])}, other work beside it."
+    return "\n\n".join([about, "\n".join(rows)])
+
+
 PARTS = {
     "malformed": of_malformed,
     "kill": of_kill,
@@ -313,7 +346,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", type=lambda text: text.split(","), default=list(PARTS), help=",".join(PARTS)
     )
     common.add_common(parser, "soak.json", rounds=False)
+    parser.set_defaults(docs=common.DOCS.with_name("serving.md"))
     args = parser.parse_args(argv)
+    if args.write:
+        common.write_section(args.docs, "soak", section(common.load_results(args.results)))
+        return 0
     results = common.load_results(args.results)
     for name in args.only:
         if name not in PARTS:
