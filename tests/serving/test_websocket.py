@@ -333,6 +333,8 @@ def test_a_client_that_reads_as_it_plays_is_not_cut(
             await asyncio.sleep(1.5)
             client.socket.transport.resume_reading()
             await client.until("done")
+            await client.send(type="start", id="after", inputs={**ONE, "text": "Hello."})
+            await client.until("done")
 
     def slow(settings: Any, metrics: Any, sample_rate: float) -> Any:
         return make_protocols(settings, metrics, sample_rate / 100)  # the sound counts as longer
