@@ -204,19 +204,6 @@ def test_accuracy(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_serving(tmp_path: Path) -> None:
-    results, docs = tmp_path / "serving.json", tmp_path / "page.md"
-    where = ["--results", results, "--docs", docs]
-    load = ["--clients", "1,3", "--seconds", "1", "--most-stutters", "1", "--threads", "1"]
-    assert "Many listeners" in ok("serving.py", *load, *where, where=tmp_path)
-    rows = json.loads(results.read_text())["rows"]
-    assert [r["clients"] for r in rows] == [1, 3]
-    assert all(r["sentences"] >= r["clients"] and r["chunks"] > 0 for r in rows)
-    ok("serving.py", *where, "--write", where=tmp_path)
-    assert "<!-- begin serving" in docs.read_text()
-    assert "--clients 1,3 --seconds 1 --format int8 --threads 1" in docs.read_text()
-
-
 def test_first_chunk(tmp_path: Path) -> None:
     results, docs = tmp_path / "first.json", tmp_path / "page.md"
     options = [

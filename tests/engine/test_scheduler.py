@@ -231,6 +231,52 @@ def test_the_most_urgent_come_first(engine: Engine) -> None:
     assert scheduler._chosen() == [runs[4]]
 
 
+def test_a_gap_is_worse_than_a_late_start(engine: Engine) -> None:
+    """Who is about to run dry goes before who has just come, but not for ever."""
+
+    def nothing() -> Iterator[Any]:
+        yield Prefill(engine.lm.session(10), np.zeros((1, 2), np.int32))
+
+    scheduler = Scheduler(engine.model, slots=1)
+    playing, new = Run(nothing()), Run(nothing())
+    scheduler._active.update(dict.fromkeys((new, playing)))
+    now = time.monotonic()
+    playing.deadline = now + scheduling.PATIENCE / 2
+    assert scheduler._chosen() == [playing]
+    playing.deadline = now + 2 * scheduling.PATIENCE
+    assert scheduler._chosen() == [new]
+
+
+def test_the_clock_of_a_listener_starts_with_its_first_chunk(engine: Engine) -> None:
+    stream = engine.stream("tts", text=TEXT, seed=1, chunk_frames=[4])
+    run = stream._run
+    assert run.deadline == run.began + scheduling.PATIENCE
+    begin = time.monotonic()
+    next(stream)
+    sound = 4 / engine.model.frame_rate
+    assert begin + sound <= run.deadline <= time.monotonic() + sound
+    before = run.deadline
+    next(stream)
+    assert run.deadline >= before + sound
+    stream.close()
+
+
+def test_shared_turns_are_short(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for more than a few frames of the others."""
+    asked: list[int] = []
+    generate = fake_core.LM.generate_batch
+
+    def made(sessions: list[Any], n: int, *rest: Any) -> Any:
+        asked.append(n)
+        return generate(sessions, n, *rest)
+
+    monkeypatch.setattr(fake_core, "FRAME_SECONDS", 0.001)
+    monkeypatch.setattr(fake_core.LM, "generate_batch", staticmethod(made))
+    with others(engine, 3):
+        engine.tts("Hello.", seed=3)
+    assert asked and max(asked) == scheduling.FRAMES
+
+
 def test_limits(engine: Engine) -> None:
     engine.scheduler.limit(max_sessions=2)
     a, b = engine.stream("tts", text=TEXT), engine.stream("tts", text=TEXT)

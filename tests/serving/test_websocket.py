@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server_tools import LONG_TEXT, PATIENCE, Running, running, tone
+from server_tools import LONG_TEXT, PATIENCE, Running, running, tone, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.sound import to_int16, to_pcm16
+from uniaudio_engine.serving.connections import make_protocols
 
 ONE = {"voice": "one", "seed": 3}
 
@@ -302,6 +303,60 @@ def test_a_full_server_closes_with_1013(engine: Engine) -> None:
             assert e.value.rcvd is not None and e.value.rcvd.code == 1013
 
     with running(engine, max_sessions=1, max_queue=0) as server:
+        asyncio.run(main(server))
+
+
+def test_a_connection_outlives_the_limits_of_a_request(engine: Engine) -> None:
+    """Those of how long its head may take, and of how long it may be idle."""
+
+    async def main(server: Running) -> None:
+        async with connected(server) as client:
+            await client.until("ready")
+            await asyncio.sleep(1.0)
+            await client.send(type="start", inputs={**ONE, "text": "Hello."})
+            await client.until("done")
+
+    with running(engine, idle_seconds=0.4) as server:
+        asyncio.run(main(server))
+
+
+def test_a_client_that_reads_as_it_plays_is_not_cut(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer to a ping waits behind sound that it has not played yet."""
+
+    async def main(server: Running) -> None:
+        async with connected(server, ping_interval=None) as client:
+            await client.send(type="start", inputs={**ONE, "text": "Hello there."})
+            await client.until("audio")
+            client.socket.transport.pause_reading()
+            await asyncio.sleep(1.5)
+            client.socket.transport.resume_reading()
+            await client.until("done")
+            await client.send(type="start", id="after", inputs={**ONE, "text": "Hello."})
+            await client.until("done")
+
+    def slow(settings: Any, metrics: Any, sample_rate: float) -> Any:
+        return make_protocols(settings, metrics, sample_rate / 100)  # the sound counts as longer
+
+    monkeypatch.setattr("uniaudio_engine.serving.server._PING_SECONDS", 0.2)
+    monkeypatch.setattr("uniaudio_engine.serving.server.make_protocols", slow)
+    with running(engine) as server:
+        asyncio.run(main(server))
+
+
+def test_a_client_that_answers_no_ping_is_cut(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniaudio_engine.serving.server._PING_SECONDS", 0.2)
+
+    async def main(server: Running) -> None:
+        async with connected(server) as client:
+            await client.until("ready")
+            client.socket.transport.pause_reading()
+            await asyncio.to_thread(until, lambda: server.metric("websockets") == 0)
+
+    with running(engine) as server:
         asyncio.run(main(server))
 
 

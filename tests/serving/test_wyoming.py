@@ -225,7 +225,10 @@ def test_a_client_that_leaves_ends_its_session(server: Running) -> None:
     until(server.idle, 2.0)
 
 
-def test_a_client_that_takes_nothing_is_cut(engine: Engine) -> None:
+def test_a_client_that_takes_nothing_is_cut(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its session counts as cancelled; it is no failure of the server's."""
     limits = {"stall_seconds": 0.2, "send_buffer": 4096}
     with running(engine, wyoming="0", **limits) as server:
         with connected(server, receive_buffer=4096) as s:
@@ -234,6 +237,8 @@ def test_a_client_that_takes_nothing_is_cut(engine: Engine) -> None:
             s.sendall(head + b"\n" + text)
             until(lambda: server.metric("clients_cut_total") == 1)
             until(server.idle, 2.0)
+        assert 'end="cancelled",task="tts"} 1.0' in server.service.metrics.text().decode()
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
 def test_a_silent_client_is_let_go(engine: Engine) -> None:

@@ -7,11 +7,13 @@ S aligned ids, ``target m`` and m lines of S aligned ids: those of each frame to
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 
 from ..errors import InputError
 from ..model import Model
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .steps import piece_steps
 
 
@@ -20,7 +22,11 @@ def spoken_request(model: Model, text: str, seed: int = 0) -> str:
 
     Raises :class:`InputError` where the model does not plan durations.
     """
-    plan = make_plan(model, "tts", {"text": text, "seed": seed})
+    with closing(make_plan(model, "tts", {"text": text, "seed": seed})) as plan:
+        return _first_sentence(model, plan)
+
+
+def _first_sentence(model: Model, plan: Plan) -> str:
     piece = next(iter(plan.pieces))
     layout, sequence = model.layout, piece.sequence.conditional
     if sequence.spoken is None or not layout.aligned_slots:

@@ -2,10 +2,11 @@
 
 A :class:`Run` is one stream's work: a generator that yields units of work for the language model
 (:class:`Prefill`, :class:`Step`) and outputs. The scheduler takes turns. In a turn it reads some
-known frames and generates one frame in each of the chosen sessions, with one pass over the weights
-for all. Runs join and leave between turns, so that none waits for another to end.
+known frames and generates a few frames in each of the chosen sessions, with one pass over the
+weights for a frame of all. Runs join and leave between turns, so that none waits for another to end.
 
 Who is chosen: a run's deadline is the time at which its listener has played all that it was given.
+One that has given nothing yet has a little longer, because a late start is heard less than a gap.
 Runs that must go on now are stepped without those that can wait; otherwise the ones with the
 earliest deadlines are. Long prefills are cut into pieces, so that they delay nobody else by more
 than a few frames.
@@ -38,16 +39,19 @@ from .work import Prefill, Step, Wait, Work
 
 T = TypeVar("T")
 
-# Sessions that are stepped together. Beyond about eight, arithmetic is the limit on CPUs.
-SLOTS = 8
+# Sessions that are stepped together. With more, a frame takes longer in proportion on CPUs.
+SLOTS = 12
 DEVICE_SLOTS = 32
 # Known frames that are read between two generated ones while several runs are wanted.
 PREFILL_ROWS = 32
 PREFILL_ROWS_ALONE = 128
-# Frames that one session generates in a turn of its own while the others can wait.
+# Frames that the chosen sessions generate in a turn while others wait for theirs.
 FRAMES = 4
-# Seconds before a run must go on at which it counts as urgent.
-SLACK = 0.1
+# Seconds before a run must go on at which it counts as urgent. With fewer, turns have fewer sessions,
+# and cost more for each.
+SLACK = 0.4
+# Seconds within which a new run is to begin.
+PATIENCE = 0.3
 # Seconds that an idle worker stays.
 LINGER = 0.2
 
@@ -76,7 +80,9 @@ class Run(Generic[T]):
         self.over = False  # no output will follow those that wait
         self.cancelled = False
         self.memory = memory  # bytes, at most
-        self.began = self.deadline = time.monotonic()
+        self.began = time.monotonic()
+        self.deadline = self.began + PATIENCE
+        self.is_heard = False  # a part of its sound was made
         self.notify: Callable[[], object] | None = None  # called once there is something to take
 
     @property
@@ -157,7 +163,7 @@ class Scheduler:
         self._is_alone = False  # nobody else waits for its end
         self._driver = 0  # the thread that runs it
         self._worker: threading.Thread | None = None
-        self._turn_seconds = 0.0  # of late
+        self._frame_time = 0.0  # seconds of a turn per frame of each session, of late
         self._open: weakref.WeakSet[Run[Any]] = weakref.WeakSet()  # that are not over
         self._life = 0.0  # seconds that a run took, of late
 
@@ -348,9 +354,9 @@ class Scheduler:
         self._is_alone = alone
         self._driver = threading.get_ident()
         self._lock.release()
-        begin = time.monotonic()
+        begin, frames = time.monotonic(), 0
         try:
-            self._run_turn(chosen, alone)
+            frames = self._run_turn(chosen, alone)
         except BaseException as e:
             for run in chosen:
                 run.fail(e)
@@ -362,8 +368,9 @@ class Scheduler:
                     run.close()
             self._lock.acquire()
             self._driver, self._turn = 0, ()
-            if len(chosen) > 1:
-                self._turn_seconds += 0.1 * (time.monotonic() - begin - self._turn_seconds)
+            if len(chosen) > 1 and frames:
+                took = (time.monotonic() - begin) / frames
+                self._frame_time += 0.1 * (took - self._frame_time)
             for run in chosen:
                 self._settle(run)
                 if isinstance(run.unit, Wait):
@@ -418,9 +425,10 @@ class Scheduler:
         """When a run must begin with its next output to have it in time."""
         unit = run.unit
         left = unit.left if isinstance(unit, Step) else 0
-        return run.deadline - left * self._turn_seconds
+        return run.deadline - left * self._frame_time
 
-    def _run_turn(self, runs: Sequence[Run[Any]], alone: bool) -> None:
+    def _run_turn(self, runs: Sequence[Run[Any]], alone: bool) -> int:
+        """Returns the frames that each session was asked for."""
         # A prefill is not interrupted: an open stream may ask for its next chunk meanwhile.
         others = len(self._open) > len(runs)
         rows = PREFILL_ROWS_ALONE if alone and not others else PREFILL_ROWS
@@ -439,10 +447,12 @@ class Scheduler:
                 else:
                     if unit.over:
                         run.resume()
-        if steps:
-            # Beside others one frame: where a session cannot go on, they have lost nothing.
-            n = min(run.unit.left for run in steps if isinstance(run.unit, Step))
-            self._generate(steps, n if alone else min(n, FRAMES if len(steps) == 1 else 1))
+        if not steps:
+            return 0
+        n = min(run.unit.left for run in steps if isinstance(run.unit, Step))
+        n = n if alone else min(n, FRAMES)
+        self._generate(steps, n)
+        return n
 
     def _generate(self, runs: Sequence[Run[Any]], n: int) -> None:
         """Up to ``n`` frames of each of these runs, whose units are steps."""
@@ -471,8 +481,9 @@ class Scheduler:
             if unit.left or run.cancelled:
                 continue
             if unit.is_target:
-                new = (unit.done - unit.taken) * self._frame_seconds
-                run.deadline = max(run.deadline, time.monotonic()) + new
+                new, now = (unit.done - unit.taken) * self._frame_seconds, time.monotonic()
+                run.deadline = (max(run.deadline, now) if run.is_heard else now) + new
+                run.is_heard = True
             run.resume()
 
 

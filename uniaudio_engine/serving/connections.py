@@ -13,6 +13,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from ..request.live_text import Playback
 from .metrics import Metrics
 from .settings import Settings
 
@@ -83,9 +84,11 @@ class Watched(asyncio.Protocol):
 
 
 def make_protocols(
-    settings: Settings, metrics: Metrics
+    settings: Settings, metrics: Metrics, sample_rate: float
 ) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
-    """Protocols for HTTP and WebSockets, for uvicorn's configuration."""
+    """Protocols for HTTP and WebSockets, for uvicorn's configuration. ``sample_rate``: Hz of the
+    16-bit samples that WebSockets send.
+    """
 
     class Http(Watched, H11Protocol):
         head: asyncio.TimerHandle | None = None  # runs while the head of a request is incomplete
@@ -121,6 +124,7 @@ def make_protocols(
             super().connection_lost(exc)
 
         def handle_websocket_upgrade(self, event: Any) -> None:
+            self.upgraded = True
             if self.watch is not None:  # the next protocol has a watch of its own
                 self.watch.stop()
             super().handle_websocket_upgrade(event)
@@ -129,5 +133,19 @@ def make_protocols(
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self.watch = StallWatch(transport, settings, metrics)
+            self.playback = Playback()
+
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            self.playback.add(len(message.get("bytes") or b"") / 2 / sample_rate)
+
+        def keepalive_timeout(self) -> None:
+            """A client that reads as it plays answers a ping when it has played what came before."""
+            left = self.playback.left
+            if left > 0 and not self.transport.is_closing():
+                wait = left + (self.ping_timeout or 0.0)
+                self.pong_timer = self.loop.call_later(wait, self.keepalive_timeout)
+            else:
+                super().keepalive_timeout()
 
     return Http, cast("type[asyncio.Protocol]", WebSockets)

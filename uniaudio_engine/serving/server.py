@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from .settings import Settings
 
 _MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message
 _PING_SECONDS = 10.0
+# Seconds after which a thread that runs Python lets another one run. The scheduler needs Python for a
+# moment between two turns; with Python's 5 ms, every listener would wait so long for the event loop.
+_SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -34,7 +38,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, log_level: int = logging.INFO) -> None:
         service: Service = app.state.service
         settings = service.settings
-        http, websockets = make_protocols(settings, service.metrics)
+        http, websockets = make_protocols(settings, service.metrics, service.engine.sample_rate)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -112,6 +116,7 @@ class Server(uvicorn.Server):
 def serve(engine: Engine, settings: Settings) -> int:
     """Run until a signal; returns the exit code."""
     set_up_logs()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = Server(create_app(engine, settings))
     try:
         asyncio.run(server.serve())

@@ -29,6 +29,8 @@ from .settings import Settings
 from .voices import Voices
 
 T = TypeVar("T")
+# How a session learns that its client has left.
+_GONE = (asyncio.CancelledError, GeneratorExit, WebSocketDisconnect, ConnectionError)
 
 
 @dataclass
@@ -107,7 +109,7 @@ class Service:
             async with self.admission.slot():
                 yield
                 end = "done"
-        except (asyncio.CancelledError, GeneratorExit, WebSocketDisconnect):
+        except _GONE:
             end = "cancelled"
             raise
         except Exception as e:
