@@ -30,6 +30,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = read_regular(path, MAX_CONFIG).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        got = getattr(e, "strerror", None) or e
+        raise InputError(f"{path}: expected a readable YAML file, got: {got}") from None
+    try:
         nodes = depth = 0
         for event in yaml.parse(text, Loader=loader):  # only events: nothing is built yet
             nodes += 1
@@ -48,16 +52,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         data = yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
     except InputError:
         raise
-    except OSError as e:
-        raise InputError(f"{path}: expected a readable YAML file, got: {e.strerror or e}") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as e:
+    except Exception as e:  # PyYAML's constructors index and convert what they have not checked
         line = " ".join(str(e).split())[:120]
         raise InputError(
             f"{path}: expected a YAML file, got: {line}; is it the right file?"

@@ -34,6 +34,10 @@ def read_pronunciations(
             )
             for word, phones in source.items()
         }
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"lexicon: expected a file, or a mapping of words to phones, got {shown(source)}"
+        )
     path = Path(source)
     try:
         data = read_regular(path, _MAX_BYTES, where=f"lexicon: {path}")

@@ -227,10 +227,10 @@ def _range(m: Match) -> str | None:
     low, high, dash = m["low"], m["high"], m["dash"]
     if re.match(r"\s?=", after(m)) or (dash.strip() == "-" and re.search(r"[=+*/]\s?$", before(m))):
         return f"{integer(low)} minus {integer(high)}"
-    if low.isdigit() and high.isdigit() and len(low) > 2 and int(high) < int(low):
+    if low.isdecimal() and high.isdecimal() and len(low) > 2 and int(high) < int(low):
         return f"{pairs(low)} {pairs(high)}"
-    return f"{integer(low) if low.isdigit() else number(low)} to " + (
-        integer(high) if high.isdigit() else number(high)
+    return f"{integer(low) if low.isdecimal() else number(low)} to " + (
+        integer(high) if high.isdecimal() else number(high)
     )
 
 
@@ -296,9 +296,9 @@ def _power(m: Match) -> str:
     if words is None:
         sign = "minus " if exponent[0] == "-" else ""
         name = exponent.lstrip("-")
-        words = f"to the power of {sign}{cardinal(name) if name.isdigit() else name.upper()}"
+        words = f"to the power of {sign}{cardinal(name) if name.isdecimal() else name.upper()}"
     # After a word it is a note's number.
-    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdigit():
+    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdecimal():
         return ", " + cardinal(exponent)
     return " " + words
 
@@ -310,9 +310,9 @@ def _scientific(m: Match) -> str:
 
 def _scaled(m: Match) -> str | None:
     amount, scale = m.groups()
-    if scale in "kK" and amount.isdigit():
+    if scale in "kK" and amount.isdecimal():
         return f"{cardinal(amount)} K"
-    if scale in ("m", "b", "T") or (amount.isdigit() and scale != "bn"):
+    if scale in ("m", "b", "T") or (amount.isdecimal() and scale != "bn"):
         return None
     return f"{number(amount)} {units.MAGNITUDES[scale]}"
 
