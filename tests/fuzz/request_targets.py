@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections import deque
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -75,8 +77,7 @@ def calls(folder: Path) -> Target:
 
     def use(given: tuple[str, dict[str, Any]]) -> None:
         task, request = given
-        for _chunk in zip(range(3), engine.stream(task, **request)):
-            pass
+        deque(islice(engine.stream(task, **request), 3), 0)
 
     return Target(make, use)
 
@@ -129,7 +130,9 @@ def live(folder: Path) -> Target:
         for _ in range(draw.randrange(1, 5)):
             sound = _NOISE[: draw.choice((0, 1, 100, 3200))]
             gain = draw.choice((0.0, 1.0, 1.0, 1e30, float("nan")))
-            pieces.append(draw.choice((sound * np.float32(gain), sound.astype(np.float64), "x", None)))
+            pieces.append(
+                draw.choice((sound * np.float32(gain), sound.astype(np.float64), "x", None))
+            )
         return [draw.choice((None, 1, 8000, 16000, 44100, 10**9, "16k")), *pieces]
 
     def use(given: list[Any]) -> None:

@@ -3,6 +3,7 @@
     python tests/fuzz/run.py                       every target for a minute
     python tests/fuzz/run.py midi yaml --seconds 5
     python tests/fuzz/run.py midi --seed 3 --only 1234     one input again, in this process
+    python tests/fuzz/run.py --programs build/fuzz         the C++ targets too (cmake --target fuzz)
 
 An input follows from seed, target and number alone. Each target runs in a process of its own. An
 input is a fault if an exception other than a refusal escapes, a refusal has several lines, the
@@ -38,6 +39,7 @@ sys.path[:0] = [str(TESTS / "fuzz"), str(TESTS / "engine")]
 from target import Target
 from targets import TARGETS
 
+SANITIZER = "max_allocation_size_mb=512"
 COMPUTING, WAITING = 5.0, 60.0  # seconds for one input
 MEMORY = 512 << 20  # bytes for one input, above what the process had before the first
 SHOWN = 3  # inputs that are named for one kind of fault
@@ -48,12 +50,15 @@ ENDS = {
 
 
 class Counts:
-    """Counters that outlive the process that counts: its last input's number is known."""
+    """Counters in a file, which outlive the process that counts: its last input's number is known."""
 
-    _FORMAT = struct.Struct("QQQd")  # number, done, accepted, slowest in seconds
+    _FORMAT = struct.Struct("QQQd")  # number, done, accepted, slowest in seconds; fuzz.h has it too
 
-    def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, self._FORMAT.size)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(bytes(self._FORMAT.size))
+        with path.open("r+b") as file:
+            self._shared = mmap.mmap(file.fileno(), self._FORMAT.size)
 
     def get(self) -> tuple[int, int, int, float]:
         number, done, accepted, slowest = self._FORMAT.unpack(self._shared[:])
@@ -125,25 +130,39 @@ def work(name: str, seed: int, first: int, end: float, counts: Counts, log: Path
                 out.write(f"FAULT {number} {fault}\n".encode())
 
 
-def run(name: str, seed: int, seconds: float) -> dict[str, Any]:
-    """Runs one target for so long; returns its counts and faults."""
-    end, first, counts = time.monotonic() + seconds, 0, Counts()
+def start(
+    name: str, program: Path | None, seed: int, first: int, end: float, counts: Counts, log: Path
+) -> int:
+    """A child process that does the work; its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        if program is not None:
+            with log.open("ab") as out:
+                os.dup2(out.fileno(), 2)
+            seconds = f"{max(0.0, end - time.monotonic()):.3f}"
+            argv = [str(program), str(counts.path), seconds, str(seed), str(first)]
+            os.execve(program, argv, {**os.environ, "ASAN_OPTIONS": SANITIZER})
+        work(name, seed, first, end, counts, log)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def run(name: str, program: Path | None, seed: int, seconds: float) -> dict[str, Any]:
+    """Runs one target for so long; returns its counts and faults. ``program``: a C++ target's."""
+    end, first = time.monotonic() + seconds, 0
     place = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    log = place / "log"
+    log, counts = place / "log", Counts(place / "counts")
     log.touch()
     faults: dict[str, list[int]] = {}
     try:
         while time.monotonic() < end:
-            child = os.fork()
-            if not child:
-                status = 1
-                try:
-                    work(name, seed, first, end, counts, log)
-                    status = 0
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(status)
+            child = start(name, program, seed, first, end, counts, log)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             number, done, accepted, slowest = counts.get()
             lines = log.read_text(errors="replace").splitlines()
@@ -154,13 +173,9 @@ def run(name: str, seed: int, seconds: float) -> dict[str, Any]:
                     faults.setdefault(fault, []).append(int(at))
             if code == 0:
                 break
-            if code > 0:
+            if code > 0 and program is None:
                 raise SystemExit(f"{name}: not ready, or an input could not be made")
-            number_of_signal = signal.Signals(-code)
-            fault = ENDS.get(number_of_signal, f"ends by {number_of_signal.name}")
-            frames = [line.strip() for line in lines if line.lstrip().startswith("File ")]
-            ours = [f for f in frames if "uniaudio_engine" in f] or frames
-            faults.setdefault(f"{fault} {ours[0] if ours else ''}".strip(), []).append(number)
+            faults.setdefault(end_of(code, lines), []).append(number)
             counts.set(number, done + 1, accepted, slowest)
             first = number + 1
     finally:
@@ -172,6 +187,17 @@ def run(name: str, seed: int, seconds: float) -> dict[str, Any]:
         "slowest_seconds": round(slowest, 3),
         "faults": {f: {"count": len(n), "inputs": n[:SHOWN]} for f, n in faults.items()},
     }
+
+
+def end_of(code: int, log: list[str]) -> str:
+    """What a process that ended within an input says about it."""
+    if code > 0:  # a sanitizer's report
+        return next((line.strip() for line in log if "ERROR" in line), f"ends with {code}")
+    ended = signal.Signals(-code)
+    fault = ENDS.get(ended, f"ends by {ended.name}")
+    frames = [line.strip() for line in log if line.lstrip().startswith(("File ", "expected "))]
+    ours = [f for f in frames if "uniaudio_engine" in f] or frames
+    return f"{fault} {ours[0]}" if ours else fault
 
 
 def again(name: str, seed: int, number: int) -> None:
@@ -189,19 +215,22 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run this input alone")
+    parser.add_argument("--programs", type=Path, help="build folder of the C++ targets")
     parser.add_argument("--output", type=Path, help="JSON file of the counts")
     args = parser.parse_args()
-    unknown = sorted(set(args.target) - set(TARGETS))
+    programs = {p.stem: p.resolve() for p in (args.programs or Path("no")).glob("fuzz_*[a-z]")}
+    known = [*programs, *TARGETS]
+    unknown = sorted(set(args.target) - set(known))
     if unknown:
-        parser.error(f"no target {unknown[0]}; there are {', '.join(TARGETS)}")
-    names = args.target or list(TARGETS)
+        parser.error(f"no target {unknown[0]}; there are {', '.join(known)}")
+    names = args.target or known
     if args.only is not None:
         for name in names:
             again(name, args.seed, args.only)
         return 0
     results: dict[str, Any] = {"seed": args.seed, "targets": {}}
     for name in names:
-        result = results["targets"][name] = run(name, args.seed, args.seconds)
+        result = results["targets"][name] = run(name, programs.get(name), args.seed, args.seconds)
         print(
             f"{name:16} {result['inputs']:8} inputs, {result['accepted']:8} accepted, slowest "
             f"{result['slowest_seconds']:.2f} s",

@@ -14,8 +14,8 @@ from score_tools import bars, lyric, meta, metronome, midi, note, off, on, repea
 from score_tools import text as word
 from target import Target
 
-from uniaudio_engine.audio.sound import trim_silence
 from uniaudio_engine.audio.reading import read_audio
+from uniaudio_engine.audio.sound import trim_silence
 from uniaudio_engine.score.reading import lay_out, read_score
 
 _FORMATS = (
@@ -99,7 +99,22 @@ def written(folder: Path) -> Target:
     """The text form of scores, changed and made up."""
     path = folder / "song.txt"
     original = b"tempo 132\nG#3 0.5 hel-  # a comment\nC4 0.5 -\nR 1\nD4 1 _\n67 1.5 you\n"
-    pieces = ("C4 ", "R ", "0.5 ", "60 ", "hel-", "lo", " ", "\n", "#", "_", "-", "1e9", "b", "tempo ")
+    pieces = (
+        "C4 ",
+        "R ",
+        "0.5 ",
+        "60 ",
+        "hel-",
+        "lo",
+        " ",
+        "\n",
+        "#",
+        "_",
+        "-",
+        "1e9",
+        "b",
+        "tempo ",
+    )
 
     def make(draw: Random) -> bytes:
         if draw.random() < 0.5:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -50,8 +52,7 @@ def sentences(folder: Path) -> Target:
 
     def use(given: tuple[str, str]) -> None:
         document, markup = given
-        for _sentence in zip(range(_MOST_SENTENCES), iter_sentences(document, markup=markup)):
-            pass
+        deque(islice(iter_sentences(document, markup=markup), _MOST_SENTENCES), 0)
 
     return Target(make, use, _REFUSALS)
 

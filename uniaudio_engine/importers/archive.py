@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from ..errors import InputError, first_few, shown
 from ..storage.opening import open_regular
-from .checkpoint import MAX_BYTES
 from ..storage.zips import open_zip, unpacked
+from .checkpoint import MAX_BYTES
 
 MAX_RATIO = 20  # maximum compression ratio; weights are hardly compressible
 MAX_CONFIG = 4 << 20  # bytes

@@ -69,7 +69,9 @@ def _unpacked(data: bytes, where: str) -> bytes:
     ]
     if not scores:
         raise InputError(f"{where}: expected a score in the compressed file, got none")
-    score = _first(archive, entries[named] if named in entries else scores[0], where, _MAX_BYTES + 1)
+    score = _first(
+        archive, entries[named] if named in entries else scores[0], where, _MAX_BYTES + 1
+    )
     if len(score) > _MAX_BYTES:
         raise InputError(f"{where}: expected at most {_MAX_BYTES} bytes unpacked, got more")
     return score
