@@ -65,6 +65,13 @@ def test_the_next_run_removes_what_a_killed_one_left(
     assert (tmp_path / "out").read_bytes() == b"again"
 
 
+def test_a_folder_that_was_left_before_its_lock(tmp_path: Path) -> None:
+    (tmp_path / ".out.12345678.part").mkdir()
+    with atomic_folder(tmp_path / "out") as work:
+        (work / "new" / "x").write_text("")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def test_what_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:
     names = [".out.part", ".out.12345678.partial", ".out.123.part", "out.12345678.part"]
     for name in names:

@@ -225,13 +225,12 @@ MEASURES: list[Rule] = [
 
 def _range(m: Match) -> str | None:
     low, high, dash = m["low"], m["high"], m["dash"]
+    first, second = (integer(n) if n.isdecimal() else number(n) for n in (low, high))
     if re.match(r"\s?=", after(m)) or (dash.strip() == "-" and re.search(r"[=+*/]\s?$", before(m))):
-        return f"{integer(low)} minus {integer(high)}"
+        return f"{first} minus {second}"
     if low.isdecimal() and high.isdecimal() and len(low) > 2 and int(high) < int(low):
         return f"{pairs(low)} {pairs(high)}"
-    return f"{integer(low) if low.isdecimal() else number(low)} to " + (
-        integer(high) if high.isdecimal() else number(high)
-    )
+    return f"{first} to {second}"
 
 
 _SINCE = re.compile(r"(?i)\b(?:in|since|until|year|from|by|after|before|around|circa)\s$")

@@ -26,6 +26,7 @@ class CaptionTokenizer:
 
         try:
             self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._model.encode("a")  # some damage only shows at use
         except (RuntimeError, ValueError, TypeError):
             raise InputError(
                 f"{where}: expected a sentencepiece model, got {len(model)} bytes of something else"
