@@ -116,7 +116,7 @@ inline int run(int argc, char** argv, Use use) {
   for (uint64_t number = strtoull(argv[4], nullptr, 10); Clock::now() < end; ++number) {
     counts->number = number;
     // Seconds of computing (SIGPROF) and of waiting (SIGALRM) that end the process.
-    const itimerval computing{{}, {5, 0}}, waiting{{}, {60, 0}};
+    const itimerval computing{{}, {5, 0}}, waiting{{}, {120, 0}};
     setitimer(ITIMER_PROF, &computing, nullptr);
     setitimer(ITIMER_REAL, &waiting, nullptr);
     const clock_t begin = clock();

@@ -7,7 +7,7 @@
 
 An input follows from seed, target and number alone. Each target runs in a process of its own. An
 input is a fault if an exception other than a refusal escapes, a refusal has several lines, the
-process ends, computes for more than 5 s, waits for more than 60 s, or asks for more than 512 MB.
+process ends, computes for more than 5 s, waits for more than 120 s, or asks for more than 512 MB.
 Exit code 1: there was a fault.
 """
 
@@ -18,6 +18,7 @@ import faulthandler
 import itertools
 import json
 import mmap
+import multiprocessing
 import os
 import re
 import resource
@@ -29,6 +30,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,7 +42,7 @@ from target import Target
 from targets import TARGETS
 
 SANITIZER = "max_allocation_size_mb=512"
-COMPUTING, WAITING = 5.0, 60.0  # seconds for one input
+COMPUTING, WAITING = 5.0, 120.0  # seconds for one input
 MEMORY = 512 << 20  # bytes for one input, above what the process had before the first
 SHOWN = 3  # inputs that are named for one kind of fault
 ENDS = {
@@ -174,7 +176,7 @@ def run(name: str, program: Path | None, seed: int, seconds: float) -> dict[str,
             if code == 0:
                 break
             if code > 0 and program is None:
-                raise SystemExit(f"{name}: not ready, or an input could not be made")
+                raise RuntimeError(f"{name}: not ready, or an input could not be made")
             faults.setdefault(end_of(code, lines), []).append(number)
             counts.set(number, done + 1, accepted, slowest)
             first = number + 1
@@ -215,6 +217,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run this input alone")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default 1)")
     parser.add_argument("--programs", type=Path, help="build folder of the C++ targets")
     parser.add_argument("--output", type=Path, help="JSON file of the counts")
     args = parser.parse_args()
@@ -229,17 +232,20 @@ def main() -> int:
             again(name, args.seed, args.only)
         return 0
     results: dict[str, Any] = {"seed": args.seed, "targets": {}}
-    for name in names:
-        result = results["targets"][name] = run(name, programs.get(name), args.seed, args.seconds)
-        print(
-            f"{name:16} {result['inputs']:8} inputs, {result['accepted']:8} accepted, slowest "
-            f"{result['slowest_seconds']:.2f} s",
-            flush=True,
-        )
-        for fault, where in result["faults"].items():
-            print(f"    {where['count']} x {fault}  --only {where['inputs']}", flush=True)
-        if args.output:
-            args.output.write_text(json.dumps(results, indent=2) + "\n")
+    ask = partial(run, seed=args.seed, seconds=args.seconds)
+    with multiprocessing.Pool(args.jobs) as pool:
+        asked = [(name, pool.apply_async(ask, (name, programs.get(name)))) for name in names]
+        for name, answer in asked:
+            result = results["targets"][name] = answer.get()
+            print(
+                f"{name:16} {result['inputs']:8} inputs, {result['accepted']:8} accepted, slowest "
+                f"{result['slowest_seconds']:.2f} s",
+                flush=True,
+            )
+            for fault, where in result["faults"].items():
+                print(f"    {where['count']} x {fault}  --only {where['inputs']}", flush=True)
+            if args.output:
+                args.output.write_text(json.dumps(results, indent=2) + "\n")
     total = sum(r["inputs"] for r in results["targets"].values())
     faults = sum(f["count"] for r in results["targets"].values() for f in r["faults"].values())
     print(f"{total} inputs, {faults} faults")

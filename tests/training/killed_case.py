@@ -111,9 +111,16 @@ def started(do: Do, number: int) -> int:
     os._exit(1)
 
 
-def ended(child: int, seconds: float) -> bool:
-    """Whether the child ends well within so many seconds; else it is killed."""
-    limit = time.monotonic() + seconds
+def parts() -> set[str]:
+    """The temporary files and folders that are there."""
+    return {p.name for p in (*Path().iterdir(), *Path("out").glob(".*")) if p.suffix == ".part"}
+
+
+def ended(child: int, seconds: float, writing: float | None = None) -> bool:
+    """Whether the child ends well within so many seconds; else it is killed. ``writing``: it is
+    killed so many seconds after it has begun to write.
+    """
+    limit, before = time.monotonic() + seconds, parts()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -121,7 +128,9 @@ def ended(child: int, seconds: float) -> bool:
             return True
         if time.monotonic() >= limit:
             break
-        time.sleep(min(0.002, seconds / 100))
+        if writing is not None and parts() - before:
+            limit, writing = min(limit, time.monotonic() + writing), None
+        time.sleep(0.0005)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False
@@ -142,13 +151,16 @@ def kill(operation: str, kills: int) -> tuple[int, int]:
         whole.add(contents(output))
     if output.is_file() or operation == "train":
         before.add(output.name)
+    inside = {p.name for p in output.iterdir()} if output.is_dir() else set()
     draw, killed, left = random.Random(operation), 0, 0
     while killed < kills:
         number += 1
         if output.name not in before:
             _remove(output)
         begin = time.monotonic()
-        if ended(started(do, number), draw.uniform(0, 1.1) * seconds):
+        writing = draw.uniform(0, 0.02) if number % 2 else None
+        limit = 10 * seconds if writing else draw.uniform(0, 1.1) * seconds
+        if ended(started(do, number), limit, writing):
             seconds = time.monotonic() - begin
         else:
             killed += 1
@@ -164,8 +176,7 @@ def kill(operation: str, kills: int) -> tuple[int, int]:
     names = {p.name for p in Path().iterdir()}
     assert names == before | {output.name}, f"left behind: {sorted(names - before)}"
     if operation == "train":
-        inside = {p.name for p in output.iterdir()}
-        assert inside == {"checkpoint.pt", "tensorboard"}, inside
+        assert {p.name for p in output.iterdir()} == inside
     return killed, left
 
 
