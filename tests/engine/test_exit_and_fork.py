@@ -32,7 +32,7 @@ time.sleep({seconds})
 def run(program: str, **values: object) -> subprocess.CompletedProcess[str]:
     program = program.format(**values)
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def exits_cleanly(work: str, runs: int) -> None:

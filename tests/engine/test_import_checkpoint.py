@@ -22,8 +22,8 @@ from torch_files import DEEP, SIX, mapping, name, number, numbers, refused, row,
 
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.importers import checkpoint as checkpoint_module
-from uniaudio_engine.importers import zips
 from uniaudio_engine.importers.checkpoint import StandIn, load_checkpoint
+from uniaudio_engine.storage import zips
 
 # What can be read
 

@@ -6,7 +6,6 @@ stopped by Ctrl-C, SIGTERM or a power cut resumes bit-exactly from its last chec
 
 from __future__ import annotations
 
-import os
 import queue
 import random
 import signal
@@ -24,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from uniaudio_engine.storage.files import atomic_write
 
 from .data_parallel import Team
 from .precision import Arithmetic, name
@@ -205,9 +206,8 @@ class Run:
                 "python": random.getstate(),
             },
         }
-        temporary = self.path.with_suffix(f".{os.getpid()}")
-        torch.save(state, temporary)
-        temporary.replace(self.path)
+        with atomic_write(self.path) as file:
+            torch.save(state, file)
         self._saved = time.monotonic()
 
     def progress(self) -> tqdm[Any]:

@@ -13,22 +13,20 @@ import os
 import shutil
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..errors import InputError, first_few, shown
 from ..storage.opening import open_regular
+from ..storage.zips import open_zip, unpacked
 from .checkpoint import MAX_BYTES
-from .zips import open_zip
 
 MAX_RATIO = 20  # maximum compression ratio; weights are hardly compressible
 MAX_CONFIG = 4 << 20  # bytes
 _MAX_ENTRIES = 10_000
 _MAX_DEPTH = 8
-_CHUNK = 1 << 20
 
 Progress = Callable[[str], None]
 _T = TypeVar("_T")
@@ -238,21 +236,12 @@ def _extract(
             "not as much free"
         )
     done = 0
-    try:
-        with archive.open(e) as packed, target.open("xb") as out:
-            while chunk := packed.read(_CHUNK):
-                done += len(chunk)
-                if done > e.file_size:
-                    raise InputError(f"{what} is larger than the zip says; do not use this file")
-                out.write(chunk)
-                progress(f"unpacking {e.filename}: {done / max(1, e.file_size):.0%}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"{what} cannot be unpacked: {_line(error)}; download the zip again"
-        ) from None
+    with target.open("xb") as out:
+        for chunk in unpacked(archive, e, what):
+            done += len(chunk)
+            if done > e.file_size:
+                raise InputError(f"{what} is larger than the zip says; do not use this file")
+            out.write(chunk)
+            progress(f"unpacking {e.filename}: {done / max(1, e.file_size):.0%}")
     if done != e.file_size:
         raise InputError(f"{what} is truncated; download the zip again")
-
-
-def _line(e: Any) -> str:
-    return " ".join(str(e).split()) or type(e).__name__

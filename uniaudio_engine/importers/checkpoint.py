@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, shown
 from ..storage.opening import open_regular
 from ..storage.tensors import from_bfloat16, load_tensors
+from ..storage.zips import data_begin, open_zip
 from .pickle_machine import Global, PickleError, StandIn, brief, unpickle
-from .zips import data_begin, open_zip
 
 __all__ = ["MAX_BYTES", "StandIn", "load_checkpoint"]
 

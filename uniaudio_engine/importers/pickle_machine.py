@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_OPCODES = 4_000_000
+# A call may go over all that it is handed, and a pickle can hand the same list to every call.
+# Without such sharing a value takes at least one opcode; the sizes of tensors are shared.
+_HANDED, _FREE = 4, 1000
 _KEYS = (str, int, float, bool, bytes, type(None))
 
 
@@ -91,11 +94,13 @@ class _Machine:
         self, known: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any]
     ) -> None:
         self.known, self.persistent = known, persistent
+        self.steps = self.handed = 0  # opcodes, and values that calls were handed
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
 
     def step(self, name: str, arg: Any) -> None:
+        self.steps += 1
         stack = self.stack
         if name in _PUSH:
             stack.append(arg)
@@ -170,9 +175,12 @@ class _Machine:
         if not isinstance(function, Global):
             return StandIn(type(function).__name__)
         call = self.known.get(function.name)
-        return (
-            StandIn(function.name) if call is None or not isinstance(args, tuple) else call(*args)
-        )
+        if call is None or not isinstance(args, tuple):
+            return StandIn(function.name)
+        self.handed += sum(len(a) for a in args if isinstance(a, (list, tuple, dict)))
+        if self.handed > _HANDED * self.steps + _FREE:
+            raise PickleError("calls that go over the same values again and again")
+        return call(*args)
 
 
 def _global(module: Any, name: Any) -> Global:

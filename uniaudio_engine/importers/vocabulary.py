@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, first_few, shown
+from ..errors import InputError, first_few, first_repeated, shown
 from ..storage.config import Span, VocabularyConfig
 from ..storage.folder import MAX_TEXT_BYTES
 from ..storage.opening import read_regular
@@ -80,8 +80,8 @@ def _specials(tokens: list[str], where: str) -> tuple[str, ...]:
         if name == _UNUSED:
             name, unused = f"{_UNUSED}_{unused}", unused + 1
         names.append(name)
-    if len(set(names)) != len(names):
-        twice = next(n for n in names if names.count(n) > 1)
+    twice = first_repeated(names)
+    if twice is not None:
         raise InputError(
             f"{where}: token_list: <{twice}> is there twice, with no way to tell which is meant"
         )

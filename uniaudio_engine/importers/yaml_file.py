@@ -29,7 +29,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        text = read_regular(path, MAX_CONFIG).decode("utf-8")
+        data = read_regular(path, MAX_CONFIG)
+    except OSError as e:
+        raise InputError(f"{path}: expected a readable YAML file, got: {e.strerror or e}") from None
+    try:
+        text = data.decode("utf-8")
         nodes = depth = 0
         for event in yaml.parse(text, Loader=loader):  # only events: nothing is built yet
             nodes += 1
@@ -45,25 +49,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
                     f"{path}: expected at most {_MAX_NODES} values, nested at most {_MAX_DEPTH} "
                     "deep, got more"
                 )
-        data = yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
+        found = yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
     except InputError:
         raise
-    except OSError as e:
-        raise InputError(f"{path}: expected a readable YAML file, got: {e.strerror or e}") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as e:
+    except Exception as e:  # PyYAML's constructors index and convert what they have not checked
         line = " ".join(str(e).split())[:120]
         raise InputError(
             f"{path}: expected a YAML file, got: {line}; is it the right file?"
         ) from None
-    if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
+    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
         raise InputError(
-            f"{path}: expected a YAML mapping, got {type(data).__name__}; is it the right file?"
+            f"{path}: expected a YAML mapping, got {type(found).__name__}; is it the right file?"
         )
-    return data
+    return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..storage.opening import read_regular
+from ..storage.zips import open_zip, unpacked
 from .lyrics import decode
 from .midi import read_midi
 from .musicxml import read_musicxml
@@ -20,6 +20,8 @@ _MAX_BYTES = 16 << 20  # of a file, and of a score in a compressed one
 _MAX_MIDI_BYTES = 4 << 20
 _MIDI = (".mid", ".midi", ".kar", ".rmi")
 _MAX_ENTRIES = 1000
+_MAX_CONTAINER = 65536
+_ROOT_FILE = re.compile(r"""<rootfile\b[^<>]{0,1000}?full-path\s*=\s*["']([^"']*)""")
 
 
 def read_file(path: Path, name: str) -> list[Note]:
@@ -48,41 +50,38 @@ def _unpacked(data: bytes, where: str) -> bytes:
     """The score in a compressed MusicXML file: what its container names first, else its first
     .xml or .musicxml file.
     """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            if len(entries) > _MAX_ENTRIES:
-                raise InputError(
-                    f"{where}: expected a compressed score of at most {_MAX_ENTRIES} files, got "
-                    f"{len(entries)}"
-                )
-            named = next(
-                (_root_file(archive, e) for e in entries if e.filename == "META-INF/container.xml"),
-                "",
-            )
-            scores = [
-                e
-                for e in entries
-                if e.filename.lower().endswith((".xml", ".musicxml"))
-                and not e.filename.startswith("META-INF/")
-            ]
-            scores.sort(key=lambda e: e.filename != named)
-            if not scores:
-                raise InputError(f"{where}: expected a score in the compressed file, got none")
-            with archive.open(scores[0]) as file:
-                score = file.read(_MAX_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError):
+    archive = open_zip(io.BytesIO(data), where)
+    entries = {e.filename: e for e in archive.infolist()}
+    if len(entries) > _MAX_ENTRIES:
         raise InputError(
-            f"{where}: expected a compressed MusicXML score, got a broken archive"
-        ) from None
+            f"{where}: expected a compressed score of at most {_MAX_ENTRIES} files, got "
+            f"{len(entries)}"
+        )
+    named = ""
+    if (container := entries.get("META-INF/container.xml")) is not None:
+        text = decode(_first(archive, container, where, _MAX_CONTAINER))
+        found = _ROOT_FILE.search(text)
+        named = found[1] if found else ""
+    scores = [
+        e
+        for name, e in entries.items()
+        if name.lower().endswith((".xml", ".musicxml")) and not name.startswith("META-INF/")
+    ]
+    if not scores:
+        raise InputError(f"{where}: expected a score in the compressed file, got none")
+    score = _first(
+        archive, entries[named] if named in entries else scores[0], where, _MAX_BYTES + 1
+    )
     if len(score) > _MAX_BYTES:
         raise InputError(f"{where}: expected at most {_MAX_BYTES} bytes unpacked, got more")
     return score
 
 
-def _root_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
-    with archive.open(entry) as file:
-        found = re.search(
-            r"""<rootfile\b[^<>]{0,1000}?full-path\s*=\s*["']([^"']*)""", decode(file.read(65536))
-        )
-    return found[1] if found else ""
+def _first(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str, most: int) -> bytes:
+    """The first ``most`` bytes of an entry."""
+    data = bytearray()
+    for piece in unpacked(archive, entry, f"{where}: entry {shown(entry.filename)}"):
+        data += piece
+        if len(data) >= most:
+            break
+    return bytes(data[:most])

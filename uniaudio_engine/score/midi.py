@@ -24,6 +24,7 @@ _ALIKE = 0.8  # of the best fit of lyrics and notes is as good
 _MOST_STREAMS = 8  # lyrics of this many tracks are looked at
 _NOT_SUNG = re.compile(rb"\s*(@|\(c\)|\xa9|\xc2\xa9|copyright)", re.IGNORECASE)
 _LANGUAGE = re.compile(rb"\{@([A-Za-z0-9_-]{1,12})\}")  # RP-026
+_BETWEEN = b"\1"  # no sign of any text
 _ENCODINGS = {b"LATIN": "cp1252", b"JP": "shift_jis"}
 
 
@@ -142,8 +143,9 @@ def _is_sung(text: bytes) -> bool:
 
 def _decoded(texts: list[bytes]) -> list[str]:
     language = next((m[1].upper() for t in texts if (m := _LANGUAGE.search(t))), b"")
-    whole = b"\0".join(_LANGUAGE.sub(b"", t).replace(b"\0", b"") for t in texts)
-    return decode(whole, _ENCODINGS.get(language, "")).split("\0")
+    # The first byte of the whole is the mark between texts: none of them decides the encoding.
+    whole = b"".join(_BETWEEN + _LANGUAGE.sub(b"", t).translate(None, b"\0\1") for t in texts)
+    return decode(whole, _ENCODINGS.get(language, "")).split(_BETWEEN.decode())[1:]
 
 
 def _one_voice(line: list[Sung], lyrics: list[float]) -> list[Sung]:

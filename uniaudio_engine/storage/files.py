@@ -157,11 +157,14 @@ def _remove_leftover(path: Path) -> None:
     is_folder = stat.S_ISDIR(found.st_mode)
     if not is_folder and not stat.S_ISREG(found.st_mode):
         return
-    with (path / "lock" if is_folder else path).open("rb") as f:
-        try:
-            fcntl.flock(f.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    with contextlib.ExitStack() as opened:
+        # Without its lock a folder was left between two steps of its begin, or of its removal.
+        with contextlib.suppress(FileNotFoundError):
+            lock = opened.enter_context((path / "lock" if is_folder else path).open("rb"))
+            try:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
         if is_folder:
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -157,7 +157,7 @@ def _entries(
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise InputError(f"{what}: expected dtype, shape and data_offsets, got {shown(entry)}")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if dtype not in DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
             raise InputError(f"{what}: expected dtype {', '.join(DTYPES)}, got {shown(dtype)}")
         if not _whole(shape) or len(shape) > 8 or not _whole(offsets) or len(offsets) != 2:
             raise InputError(

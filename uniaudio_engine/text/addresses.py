@@ -32,7 +32,7 @@ _SIGNS = {
 
 def spell(text: str) -> str:
     """Letter names and digits: "mp3" is "M P three"."""
-    return " ".join(digits(c) if c.isdigit() else c.upper() for c in text if c.isalnum())
+    return " ".join(digits(c) if c.isdecimal() else c.upper() for c in text if c.isalnum())
 
 
 def sign_by_sign(text: str) -> str:
@@ -51,7 +51,7 @@ def sign_by_sign(text: str) -> str:
                 )
             )
             words.append(spell(part) if spelled else lower)
-        elif part.isdigit():
+        elif part.isdecimal():
             words.append(pairs(part) if len(part) < 5 and part[0] != "0" else digits(part))
         else:
             words.append(_SIGNS.get(part, ""))
@@ -101,7 +101,7 @@ def _vanity(m: Match) -> str | None:
     for part in parts:
         if part in ("800", "900"):
             words.append(cardinal(part))
-        elif part.isdigit() or len(part) == 1 or not part.isalpha():
+        elif part.isdecimal() or len(part) == 1 or not part.isalpha():
             words.append(spell(part))
         else:
             words.append(part.lower() if lexicon().pronounceable(part.lower()) else spell(part))

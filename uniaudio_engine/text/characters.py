@@ -179,7 +179,7 @@ def fold(text: str) -> Folded:
     at: list[int] = []
     unread: list[str] = []
     for i, c in enumerate(text):
-        if c in _THIN_SPACES and text[i - 1 : i].isdigit() and text[i + 1 : i + 4].isdigit():
+        if c in _THIN_SPACES and text[i - 1 : i].isdecimal() and text[i + 1 : i + 4].isdecimal():
             piece = ","  # between groups of three digits
         elif c.isascii():
             piece = c if c.isprintable() else " "

@@ -91,7 +91,7 @@ def _one(name: str) -> str | None:
     lower = name.lower()
     if lower in PHONES:
         return lower
-    bare, digit = (lower[:-1], lower[-1]) if lower[-1:].isdigit() else (lower, "0")
+    bare, digit = (lower[:-1], lower[-1]) if lower[-1:].isdecimal() else (lower, "0")
     return _stressed(bare, "1" if digit == "1" else "0") if bare in _VOWELS else None
 
 

@@ -199,7 +199,7 @@ def own_line(text: str, a: int, b: int) -> bool:
         return bool(ITEM.match(text, a, b) or _RULE.match(text, a, b))
     if c == "#":
         return bool(_HEADING.match(text, a, b))
-    if c.isdigit():
+    if c.isdecimal():
         return bool(NUMBERED.match(text, a, b))
     if c in "=_":
         return bool(_RULE.match(text, a, b))

@@ -29,11 +29,13 @@ def read_pronunciations(
     """
     if isinstance(source, Mapping):
         return {
-            _word(word, "lexicon"): read_phones(
-                phones if isinstance(phones, str) else " ".join(phones), f"lexicon: {word}"
-            )
+            _word(word, "lexicon"): read_phones(_joined(phones, word), f"lexicon: {word}")
             for word, phones in source.items()
         }
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"lexicon: expected a file, or a mapping of words to phones, got {shown(source)}"
+        )
     path = Path(source)
     try:
         data = read_regular(path, _MAX_BYTES, where=f"lexicon: {path}")
@@ -59,6 +61,14 @@ def parse_pronunciations(text: str, name: str = "lexicon") -> dict[str, tuple[st
             )
         words[_word(word, where)] = read_phones(phones.strip(), where)
     return words
+
+
+def _joined(phones: str | Sequence[str], word: str) -> str:
+    if isinstance(phones, str):
+        return phones
+    if not isinstance(phones, Sequence) or not all(isinstance(p, str) for p in phones):
+        raise InputError(f"lexicon: {word}: expected a string of phones, got {shown(phones)}")
+    return " ".join(phones)
 
 
 def _word(word: str, where: str) -> str:

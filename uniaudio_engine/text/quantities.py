@@ -225,13 +225,12 @@ MEASURES: list[Rule] = [
 
 def _range(m: Match) -> str | None:
     low, high, dash = m["low"], m["high"], m["dash"]
+    first, second = (integer(n) if n.isdecimal() else number(n) for n in (low, high))
     if re.match(r"\s?=", after(m)) or (dash.strip() == "-" and re.search(r"[=+*/]\s?$", before(m))):
-        return f"{integer(low)} minus {integer(high)}"
-    if low.isdigit() and high.isdigit() and len(low) > 2 and int(high) < int(low):
+        return f"{first} minus {second}"
+    if low.isdecimal() and high.isdecimal() and len(low) > 2 and int(high) < int(low):
         return f"{pairs(low)} {pairs(high)}"
-    return f"{integer(low) if low.isdigit() else number(low)} to " + (
-        integer(high) if high.isdigit() else number(high)
-    )
+    return f"{first} to {second}"
 
 
 _SINCE = re.compile(r"(?i)\b(?:in|since|until|year|from|by|after|before|around|circa)\s$")
@@ -296,9 +295,9 @@ def _power(m: Match) -> str:
     if words is None:
         sign = "minus " if exponent[0] == "-" else ""
         name = exponent.lstrip("-")
-        words = f"to the power of {sign}{cardinal(name) if name.isdigit() else name.upper()}"
+        words = f"to the power of {sign}{cardinal(name) if name.isdecimal() else name.upper()}"
     # After a word it is a note's number.
-    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdigit():
+    if re.search(r"[A-Za-z]{3}$", before(m)) and exponent.isdecimal():
         return ", " + cardinal(exponent)
     return " " + words
 
@@ -310,9 +309,9 @@ def _scientific(m: Match) -> str:
 
 def _scaled(m: Match) -> str | None:
     amount, scale = m.groups()
-    if scale in "kK" and amount.isdigit():
+    if scale in "kK" and amount.isdecimal():
         return f"{cardinal(amount)} K"
-    if scale in ("m", "b", "T") or (amount.isdigit() and scale != "bn"):
+    if scale in ("m", "b", "T") or (amount.isdecimal() and scale != "bn"):
         return None
     return f"{number(amount)} {units.MAGNITUDES[scale]}"
 

@@ -16,7 +16,11 @@ from .quantities import number
 
 def _characters(text: str, _: str) -> str:
     names = [
-        digits(c) if c.isdigit() and c.isascii() else c.upper() if c.isalpha() else sign_by_sign(c)
+        digits(c)
+        if c.isdecimal() and c.isascii()
+        else c.upper()
+        if c.isalpha()
+        else sign_by_sign(c)
         for c in text
     ]
     return ", ".join(" ".join(normalize(n) if not n.isascii() else n for n in names).split(","))

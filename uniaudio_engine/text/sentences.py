@@ -65,10 +65,10 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
         return (
             before in tables.MAY_END
             and before not in ("St", "Ave", "Jr", "Sr")
-            and not first.isdigit()
+            and not first.isdecimal()
             or (before in tables.BEFORE_DIGIT and not tables.is_counted(before, following))
         )
-    if before in tables.NUMBERED or (before in units.STOPPED_UNITS and first.isdigit()):
+    if before in tables.NUMBERED or (before in units.STOPPED_UNITS and first.isdecimal()):
         return False
     if before.lower() in _TIMES:
         return re.split(r"\W", following)[0] not in _DATE_NAMES

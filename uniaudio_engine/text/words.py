@@ -136,7 +136,7 @@ def _letters_digits(m: Match) -> str:
     """Model names and the like: "Cox2", "B747", "mp3", "4K"."""
     words = []
     for part in re.findall(r"[A-Za-z]+|\d+", m.group()):
-        if part.isdigit():
+        if part.isdecimal():
             words.append(pairs(part) if len(part) <= 4 and part[0] != "0" else digits(part))
         elif len(part) > 2 and not part.isupper() and lexicon().pronounceable(part.lower()):
             words.append(part.lower())

@@ -26,6 +26,7 @@ class CaptionTokenizer:
 
         try:
             self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._model.encode("a")  # some damage only shows at use
         except (RuntimeError, ValueError, TypeError):
             raise InputError(
                 f"{where}: expected a sentencepiece model, got {len(model)} bytes of something else"
@@ -42,7 +43,10 @@ class CaptionTokenizer:
         plain = plain_caption(text)
         if not plain:
             raise InputError(f"{name}: expected words that describe the sound, got {shown(text)}")
-        ids = self._model.encode(plain)
+        try:
+            ids = self._model.encode(plain.encode())
+        except UnicodeEncodeError:  # half a surrogate pair
+            raise InputError(f"{name}: expected text, got {shown(text)}, which is cut") from None
         if len(ids) > MAX_PIECES:
             raise InputError(
                 f"{name}: expected at most {MAX_PIECES} pieces of text, got {len(ids)}; use "

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from uniaudio_engine.backends.tensorrt import (
 )
 from uniaudio_engine.backends.trt_api import Api
 from uniaudio_engine.errors import InputError, first_few
+from uniaudio_engine.storage.files import atomic_folder
 
 OPERATORS = frozenset(
     """Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose
@@ -120,9 +120,9 @@ def export_tensorrt(
         else b""
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
-        folder_out = Path(work) / "plans"
-        shutil.copytree(source, folder_out)
+    with atomic_folder(target) as work:
+        folder_out = work / "new"
+        shutil.copytree(source, folder_out, dirs_exist_ok=True)
         plans: dict[str, Any] = {}
         sums = about["sha256"]
         for name in names:
@@ -154,5 +154,4 @@ def export_tensorrt(
         (folder_out / "plans.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         if timing_cache is not None:
             Path(timing_cache).write_bytes(cache)
-        os.rename(folder_out, target)
     return made

@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from uniaudio_engine import __version__
 from uniaudio_engine.audio.voice import codec_fingerprint
 from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError, shown
+from uniaudio_engine.storage.files import atomic_folder
 from uniaudio_engine.storage.folder import ModelFolder, load_folder
 from uniaudio_engine.storage.tensors import save_tensors
 
@@ -101,12 +101,8 @@ def export_onnx(
             "the folder that was quantized"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as work:
-        about = _write(folder, Path(work), dtype, progress)
-        os.chmod(work, 0o755)
-        os.rename(work, target)
-        Path(work).mkdir()  # for the context manager to remove
-    return about
+    with atomic_folder(target) as work:
+        return _write(folder, work / "new", dtype, progress)
 
 
 def _write(

@@ -1,0 +1,202 @@
+"""Other projects' files: checkpoints, archives, YAML, vocabularies, and whole imports."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch_files
+from changes import changed, changed_json
+from target import Target
+
+from uniaudio_engine.importers.archive import CHECKPOINT, CONFIG, find_members
+from uniaudio_engine.importers.checkpoint import load_checkpoint
+from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.importers.vocabulary import read_labels, read_lexicon, read_vocabulary
+from uniaudio_engine.importers.yaml_file import load_yaml
+from uniaudio_engine.storage.config import Span
+from uniaudio_engine.storage.weight_shapes import codec_shapes
+
+_OBJECT = torch_files.mapping(
+    model=torch_files.mapping(w=torch_files.tensor(), v=torch_files.tensor((3,), (2,), 1)),
+    epoch=torch_files.number(5),
+    names=b"](" + torch_files.text("a") + b"K\1K\2\x86e",
+    time=torch_files.name("datetime", "timedelta") + torch_files.numbers(3) + b"R",
+)
+
+
+def _legacy() -> bytes:
+    """The layout of torch before 1.6, with one storage of six numbers."""
+    body = _OBJECT.replace(torch_files.number(6) + b"t" + b"Q", torch_files.number(6) + b"NtQ")
+    system = b"\x80\x02}(" + torch_files.text("little_endian") + b"\x88u."
+    return b"".join(
+        (
+            b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",
+            system,
+            b"\x80\x02" + body + b".",
+            b"\x80\x02]" + torch_files.text("0") + b"a.",
+            (6).to_bytes(8, "little") + torch_files.SIX,
+        )
+    )
+
+
+def checkpoint(folder: Path) -> Target:
+    """Torch files: the pickle, the zip around it, and the old layout."""
+    path = folder / "x.pt"
+    zipped, legacy = torch_files.write(path, _OBJECT).read_bytes(), _legacy()
+    for good in (zipped, legacy):
+        path.write_bytes(good)
+        assert load_checkpoint(path)["model"]["w"].shape == (2, 3)
+
+    def make(draw: Random) -> bytes:
+        kind = draw.random()
+        if kind < 0.5:
+            return torch_files.write(path, changed(draw, _OBJECT)).read_bytes()
+        return changed(draw, zipped if kind < 0.75 else legacy)
+
+    def use(data: bytes) -> None:
+        path.write_bytes(data)
+        load_checkpoint(path)
+
+    return Target(make, use)
+
+
+def archive(folder: Path) -> Target:
+    """Zips of a checkpoint and its configuration; nothing may be written outside."""
+    path, scratch = folder / "a.zip", folder / "scratch"
+    files = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as z:
+            z.writestr("m/x.pth", bytes(range(256)) * 4)
+            z.writestr("m/config.yaml", b"a: 1\n" * 50)
+            z.writestr("m/notes/", b"")
+        files.append(file.getvalue())
+
+    def use(data: bytes) -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        path.write_bytes(data)
+        find_members(path, {"checkpoint": CHECKPOINT, "config": CONFIG}, scratch)
+        assert {p.name for p in folder.iterdir()} == {"a.zip", "scratch"}
+
+    return Target(lambda draw: changed(draw, draw.choice(files)), use)
+
+
+_YAML = b"""a: 1
+b: [1, 2, {c: d}]
+e: !!python/object:os.system x
+f: &x [1]
+g: 2020-01-01 10:00:00
+h: 0x1F
+i: 1_000
+j: 12:30:45
+k: |
+  text
+l: .inf
+"""
+_MORE_YAML = b"""? x
+: y
+m: !!binary aGk=
+n: !!set {a, b}
+o: !!float 1
+<<: {z: 1}
+p: 0o17
+"""
+
+
+def yaml(folder: Path) -> Target:
+    path = folder / "config.yaml"
+
+    def use(data: bytes) -> None:
+        path.write_bytes(data)
+        load_yaml(path)
+
+    return Target(lambda draw: changed(draw, draw.choice((_YAML, _MORE_YAML))), use)
+
+
+def vocabulary(folder: Path) -> Target:
+    """Token lists, label files and lexicons of UniAudio's trainings."""
+    specials = "pad start end mega_global mega_local audio_start audio_end phone_start".split()
+    tokens = [f"<{s}>" for s in specials] + [f"<audio_{i}>" for i in range(13)]
+    tokens += [f"<phone_{i}>" for i in range(5)]
+    labels, lexicon = b"SIL 0\nHH 1\nAH0 2\nOW1 3\n", b"HELLO HH AH0 OW1\nOH 0.5 OW1\n"
+    path = folder / "labels"
+
+    def make(draw: Random) -> tuple[str, Any]:
+        kind = draw.choice(("tokens", "labels", "lexicon"))
+        if kind == "tokens":
+            return kind, changed_json(draw, tokens)
+        return kind, changed(draw, labels if kind == "labels" else lexicon)
+
+    def use(given: tuple[str, Any]) -> None:
+        kind, value = given
+        if kind == "tokens":
+            read_vocabulary(value, 3, 4, "config.yaml")
+            return
+        path.write_bytes(value)
+        if kind == "labels":
+            read_labels(path, "phone", {"phone": Span("phone", 21, 5)})
+        else:
+            read_lexicon(path, ["SIL", "HH", "AH0", "OW1"])
+
+    return Target(make, use)
+
+
+def encodec(folder: Path) -> Target:
+    """Imports of an EnCodec checkpoint whose configuration and weights are changed."""
+    from encodec_case import COMMON, codec_of, hf_state, write_hf
+
+    small = {
+        "num_filters": 2,
+        "hidden_size": 5,
+        "codebook_dim": 5,
+        "codebook_size": 16,
+        "upsampling_ratios": [3, 2],
+        "sampling_rate": 6000,
+        "target_bandwidths": [4.0, 12.0],
+    }
+    config = COMMON | small
+    codec = codec_of(config, folder)
+    rng = np.random.default_rng(0)
+    ours = {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}
+    source, output = folder / "source", folder / "output"
+    write_hf(source, config, hf_state(codec, ours))
+    weights = (source / "model.safetensors").read_bytes()
+
+    def make(draw: Random) -> tuple[bytes, bytes]:
+        if draw.random() < 0.7:
+            return json.dumps(changed_json(draw, config)).encode(), weights
+        length = int.from_bytes(weights[:8], "little")
+        header = json.dumps(changed_json(draw, json.loads(weights[8 : 8 + length]))).encode()
+        return (
+            json.dumps(config).encode(),
+            len(header).to_bytes(8, "little") + header + weights[8 + length :],
+        )
+
+    def use(given: tuple[bytes, bytes]) -> None:
+        (source / "config.json").write_bytes(given[0])
+        (source / "model.safetensors").write_bytes(given[1])
+        before = {p.name for p in folder.iterdir()}
+        try:
+            import_encodec(source, output)
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+            assert {p.name for p in folder.iterdir()} == before
+
+    return Target(make, use)
+
+
+TARGETS = {
+    "checkpoint": checkpoint,
+    "archive": archive,
+    "yaml": yaml,
+    "vocabulary": vocabulary,
+    "encodec": encodec,
+}
