@@ -34,6 +34,7 @@ from ..settings import RunSettings, require
 from .adversarial import Discriminators, contest
 from .crops import NO_PHONE
 from .losses import SpectralLoss, waveform_loss
+from .loudness import LoudnessLoss
 from .train_codec import Averages, draw_stages, phone_loss
 
 LEVEL_DB = -23.0  # level of the corpora, and of the comparison in the losses
@@ -63,9 +64,10 @@ class JointSettings(RunSettings):
     ``few_stages``: how many codebooks the LM will model, used alone in a share ``few_share`` of the
     steps. ``wide_share``: of clips at any level from -60 to -3 dB, the others lie around -23.
     ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
-    codes. ``judged_clips``: how many clips of a batch the discriminators hear. ``judge_pull``: the
-    norm of their gradient at the decoder's output, over that of the spectral losses. ``decay_share``: of
-    the run, over which the learning rate falls. ``average``: the decay of the averaged weights.
+    codes. ``judged_clips``: how many clips of a batch the discriminators hear, speech first.
+    ``judge_pull``: the norm of their gradient at the decoder's output, over that of the other
+    losses. ``loudness_weight``: of the loss that hears as PESQ does. ``decay_share``: of the run,
+    over which the learning rate falls. ``average``: the decay of the averaged weights.
     """
 
     init: str = ""
@@ -81,6 +83,7 @@ class JointSettings(RunSettings):
     phone_weight: float = 0.3
     magnitude_weight: float = 8.0
     waveform_weight: float = 0.5
+    loudness_weight: float = 0.15
     commit_weight: float = 0.25
     feature_weight: float = 2.0
     judge_from: int = 1200
@@ -147,9 +150,13 @@ class Mixture:
         return out, phones
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples [B, N] in [-1, 1], gains [B, 1] that normalise their level, phone ids [B, T]."""
+        """Samples [B, N] in [-1, 1], gains [B, 1] that normalise their level, phone ids [B, T].
+
+        Speech comes first: the discriminators hear the first clips.
+        """
         rows = []
-        for source in rng.choice(len(self.sources), size, p=self.shares):
+        drawn = rng.choice(len(self.sources), size, p=self.shares)
+        for source in sorted(drawn, key=lambda i: not self.sources[i].speech):
             x, phones = self.crop(rng, source)
             if self.sources[source].speech:
                 if self._sounds and rng.random() < 0.15:
@@ -334,6 +341,7 @@ class JointTrainer(Trainer[Batch]):
         self.phone_head = nn.Linear(c.codebook_dim, len(self.data.phones)).to(device)
         self.judge = Discriminators(s.channels, s.windows).to(device)
         self.spectral_loss = PairedLoss(c.sample_rate).to(device)
+        self.loudness_loss = LoudnessLoss().to(device)
         adamw = torch.optim.AdamW
         groups = [*decay_groups(self.model, 0.01), {"params": list(self.phone_head.parameters())}]
         self.optimizer = adamw(groups, lr=s.lr, betas=(0.8, 0.99), fused=True)
@@ -397,6 +405,13 @@ class JointTrainer(Trainer[Batch]):
             values["joint/wave"] = waveform_loss(samples * gains, copy * gains)
             likeness = likeness + s.waveform_weight * values["joint/wave"]
         (gradient,) = torch.autograd.grad(likeness, [copy])
+        if s.loudness_weight:
+            heard = self.loudness_loss(samples * gains, copy * gains)
+            values["joint/loudness"] = heard
+            (pull,) = torch.autograd.grad(s.loudness_weight * heard, [copy])
+            # limited, since it is steep where a clip is almost silent or lacks whole bands
+            most = gradient.norm(dim=1, keepdim=True) / pull.norm(dim=1, keepdim=True).clamp(1e-12)
+            gradient += pull * most.clamp(max=1)
         values |= {"joint/phone": phone, "joint/commit": commit}
         if step >= s.judge_from:
             few = slice(0, s.judged_clips)

@@ -209,11 +209,11 @@ def task_batch(
         by_speaker: dict[str, list[Item]] = {}
         for item in pool:
             by_speaker.setdefault(item.speaker, []).append(item)
-        speakers = sorted(by_speaker)
         n = max(1, round(items / (rows * length)))
         chosen = []
         for _ in range(rows):
-            speaker = speakers[int(rng.integers(len(speakers)))]
+            # speakers by the number of their clips
+            speaker = pool[int(rng.integers(len(pool)))].speaker
             prompt = data.prompt(rng, speaker, frames) if frames else None
             chosen.append(
                 (

@@ -28,8 +28,13 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
         if self.bias is not None:
-            return F.layer_norm(y, y.shape[-1:], self.weight, self.bias, self.eps).to(x.dtype)
-        return F.rms_norm(y, y.shape[-1:], self.weight, self.eps).to(x.dtype)
+            y = F.layer_norm(y, y.shape[-1:], self.weight, self.bias, self.eps)
+        else:
+            y = F.rms_norm(y, y.shape[-1:], self.weight, self.eps)
+        # under autocast one copy for the several products that read it
+        device = x.device.type
+        narrow = torch.is_autocast_enabled(device)
+        return y.to(torch.get_autocast_dtype(device) if narrow else x.dtype)
 
 
 def rope_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
@@ -61,8 +66,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     # as fast on a CPU as the fused kernel.
     if gqa:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-    return scores.masked_fill(~mask, -torch.inf).softmax(-1).to(v.dtype) @ v
+    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, -torch.inf)
+    # the kernel of softmax computes in float32 whatever it reads: copies would only cost time
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).add_(bias).softmax(-1) @ v
 
 
 class Attention(nn.Module):
