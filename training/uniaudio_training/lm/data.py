@@ -35,6 +35,8 @@ BUCKETS = (
     352,
     448,
     560,
+    720,
+    900,
 )  # sentence lengths in items; longer sentences are dropped
 PROMPT = 150  # frames of a voice prompt
 
