@@ -32,7 +32,8 @@ constexpr int kGroupBytes = 288;  // of one panel: 16 x 32 nibbles and 16 scales
 // panel of 16 output rows:
 //   float32   [k][16]
 //   bfloat16  [k / 2][16][2], k even
-//   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q + 128
+//   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q (signed), or to q + 128 where
+//             the ISA multiplies unsigned by signed bytes
 //   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs
 //             8 i .. 8 i + 3 and high ones the next four, each the value + 8; then 2 x 16 bfloat16
 //             scales }, k a multiple of 64; x is quantized to q, signed
@@ -40,8 +41,8 @@ struct LinearArgs {
   const float* x;       // float32 and bfloat16
   const uint8_t* xq;    // int8 and int4
   const float* xscale;  // int8 and int4: one per row
-  const int32_t* xsum;  // int4: [rows][k / 32], 8 x the sum of a group's q
-  int64_t xstride;      // elements from row to row of x or xq
+  const int32_t* xsum;  // int4: [rows][k / 32], where a group's sum starts
+  int64_t xstride;      // elements from row to row of x, xq or xpairs
   const void* w;
   const float* wscale;  // int8 only: one per output row, padded to whole panels
   const int32_t* wsum;  // int8 only: 128 x the sum of each output row's weights
@@ -112,11 +113,11 @@ struct LinearKernels {  // by the weights' DType
 
 struct Kernels {
   LinearKernels linear;
-  // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded. Returns the scale
-  // max|x| / 127.
+  // q[i] = round(x[i] * 127 / max|x|), signed or + 128 as int8 products of this ISA take it, and
+  // zeros up to k_padded. Returns the scale max|x| / 127.
   float (*quantize)(const float* x, int64_t k, int64_t k_padded, uint8_t* q);
-  // For int4: q + 128 becomes q in place, and sums[g] = 8 x the sum of group g. k is a multiple of
-  // 32.
+  // For int4: q becomes signed in place, and sums[g] is where the sum over group g starts: minus 8 x
+  // the sum of its q, as the ISA holds it. k is a multiple of 32.
   void (*group_sums)(uint8_t* q, int64_t k, int32_t* sums);
   void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y,
                     int64_t n);

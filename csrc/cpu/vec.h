@@ -17,8 +17,10 @@
 #define UNIAUDIO_INLINE static UNIAUDIO_MEMBER
 #if defined(__clang__)
 #define UNIAUDIO_UNROLL _Pragma("clang loop unroll(full)")
+#define UNIAUDIO_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define UNIAUDIO_UNROLL _Pragma("GCC unroll 32")
+#define UNIAUDIO_ROLLED _Pragma("GCC unroll 1")
 #endif
 // For each register of a Vec; the loop is unrolled, so that arrays of Vec stay in registers.
 #define UNIAUDIO_EACH \

@@ -7,8 +7,7 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 2;
-constexpr int kTilePanels = 1;
+constexpr int kTileRows[] = {2, 2, 2, 2}, kTilePanels = 1;  // of a product: rows by DType, panels
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 2, kTallRows = 2, kRowsOf8 = 0, kRowsOf4 = 0, kRowsOf2 = 1;
@@ -60,24 +59,21 @@ UNIAUDIO_INLINE Native fma_exactly(Native x, Native y, Native z) {
   return z;
 }
 
-struct I16 {
-  NativeInt v[4];
-};
-UNIAUDIO_INLINE I16 zero_i() { return I16{}; }
+constexpr int kOffset = 0;  // of quantized x
 struct Quad {
   int32_t x[4];
 };
 UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
-  return {{p[0] - 128, p[1] - 128, p[2] - 128, p[3] - 128}};
+  return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}};
 }
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
+template <bool kAlone>
+UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
   for (int r = 0; r < 16; ++r) {
     acc.v[r / 4][r % 4] +=
         x.x[0] * w[4 * r] + x.x[1] * w[4 * r + 1] + x.x[2] * w[4 * r + 2] + x.x[3] * w[4 * r + 3];
   }
-  return acc;
 }
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t*) {
+UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t*) {
   Vec f;
   UNIAUDIO_EACH
   f.v[i] = __builtin_convertvector(acc.v[i], Native);
@@ -89,7 +85,7 @@ UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec a) {
   for (int i = 0; i < 16; ++i) {
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
     const volatile float rounded = t[i] + magic;
-    p[i] = uint8_t(int32_t(rounded - magic) + 128);
+    p[i] = uint8_t(int32_t(rounded - magic) + kOffset);
   }
 }
 
@@ -127,17 +123,22 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
 struct G16 {
   NativeInt v[4];
 };  // sums over one group of 32 inputs
-UNIAUDIO_INLINE G16 zero_group() { return G16{}; }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
+// even, odd: over the first and the last two of every four inputs
+UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) { return -8 * (even + odd); }
+UNIAUDIO_INLINE G16 start_group(int32_t sum) {
+  G16 r;
+  UNIAUDIO_EACH r.v[i] = NativeInt{sum, sum, sum, sum};
+  return r;
+}
+UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
   for (int r = 0; r < 16; ++r) {
     acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] +
                            x.x[3] * w.v[4 * r + 3];
   }
-  return acc;
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  Vec f{};
-  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = float(acc.v[r / 4][r % 4] - sum8);
+UNIAUDIO_INLINE Vec finish_group(G16 acc) {
+  Vec f;
+  UNIAUDIO_EACH f.v[i] = __builtin_convertvector(acc.v[i], Native);
   return f;
 }
 

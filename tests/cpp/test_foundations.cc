@@ -234,18 +234,20 @@ TEST(linear_int8_is_exact_integers) {
     const Linear l(w.data(), nullptr, n, k, DType::int8);
     LinearScratch scratch;
     scratch.reserve(rows, k);
-    std::vector<float> y(size_t(rows * n));
-    l.forward(pool, &scratch, x.data(), k, rows, y.data(), n);
-    bool exact = true;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < n; ++i) {
-        int64_t dot = 0;
-        for (int64_t j = 0; j < k; ++j)
-          dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
-        exact = exact && y[size_t(r * n + i)] == float(dot);
+    for (int64_t count = 1; count <= rows; ++count) {  // each has its own tiles
+      std::vector<float> y(size_t(count * n));
+      l.forward(pool, &scratch, x.data(), k, count, y.data(), n);
+      bool exact = true;
+      for (int64_t r = 0; r < count; ++r) {
+        for (int64_t i = 0; i < n; ++i) {
+          int64_t dot = 0;
+          for (int64_t j = 0; j < k; ++j)
+            dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
+          exact = exact && y[size_t(r * n + i)] == float(dot);
+        }
       }
+      CHECK(exact);
     }
-    CHECK(exact);
   }
 }
 
