@@ -6,36 +6,16 @@
 #include "cpu/gemm_body.h"
 #include "cpu/kernel_table.h"
 #include "cpu/math_body.h"
+#include "cpu/prefetch_body.h"
+#if defined(UNIAUDIO_SPLIT_INT8)
+#include "cpu/int8_avx2.h"
+#endif
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-#if !defined(UNIAUDIO_INT4_LINES)
-#define UNIAUDIO_INT4_LINES  // how the loop over a group's four lines is unrolled
-#endif
-
 // rows of x that stay in the second-level cache while the weights pass by
 constexpr int kRowBlock = 96;
-// bytes of each panel that are asked for before they are needed
-constexpr int64_t kAhead = 2048;
-
-// Where a tile's weights go: they stay in the caches for the next tile of rows, or pass through.
-enum class Reuse { keep, stream };
-
-// Software prefetch for P panels that are read side by side: hardware follows that many streams
-// badly (int4 from memory: half the speed). Near the end of its panel each stream goes on in the
-// panel that is next in its place.
-template <int P, Reuse kReuse>
-struct Ahead {
-  const char* first;  // the first panel
-  int64_t panel_bytes;
-  UNIAUDIO_MEMBER void line(int64_t offset, int p) const {
-    int64_t at = p * panel_bytes + offset + kAhead;
-    if (P > 1 && offset + kAhead >= panel_bytes) at += (P - 1) * panel_bytes;
-    __builtin_prefetch(first + at, 0, kReuse == Reuse::stream ? 0 : 3);
-  }
-};
-
 struct Float32 {
   static constexpr int kRows = kTileRows[0], kPanels = kTilePanels;
   template <int M, int P, Reuse kReuse>
@@ -80,6 +60,9 @@ struct Bfloat16 {
   }
 };
 
+#if !defined(UNIAUDIO_SPLIT_INT8)
+constexpr int64_t (*split)(uint8_t*, int64_t, int32_t, int32_t*, Rest*) = nullptr;
+
 struct Int8 {
   static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;
   template <int M, int P, Reuse kReuse>
@@ -87,13 +70,12 @@ struct Int8 {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
     const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel};
-    constexpr bool kAlone = M == 1;
     IntVec acc[M][P] = {};
     for (int64_t k = 0; k < a.k; k += 4) {
       for (int p = 0; p < P; ++p) next.line(k * 16, p);
       for (int m = 0; m < M; ++m) {
         const Quad xk = load_quad(x + m * a.xstride + k);
-        for (int p = 0; p < P; ++p) dot<kAlone>(acc[m][p], xk, w + (p * a.k + k) * kPanel);
+        for (int p = 0; p < P; ++p) dot(acc[m][p], xk, w + (p * a.k + k) * kPanel);
       }
     }
     for (int p = 0; p < P; ++p) {
@@ -105,6 +87,7 @@ struct Int8 {
     }
   }
 };
+#endif
 
 // Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
 struct Int4 {
@@ -127,7 +110,7 @@ struct Int4 {
       for (int m = 0; m < M; ++m) {
         for (int p = 0; p < P; ++p) acc[m][p] = start_group(xsum[m * groups + g]);
       }
-      UNIAUDIO_INT4_LINES
+      UNIAUDIO_UNROLL
       for (int line = 0; line < 4; ++line) {
         Bytes low[P] = {}, high[P] = {};
         for (int p = 0; p < P; ++p) {
@@ -166,7 +149,8 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v)
 template <class Format, int M, int P, Reuse kReuse>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   Vec out[M][P];
-  if constexpr (M > 1 && P > Format::kPanels) {  // more sums than registers: panel by panel
+  if constexpr (M > 1 && M * P > Format::kRows *
+                                     Format::kPanels) {  // more sums than registers: panel by panel
     for (int p = 0; p < P; ++p) {
       Vec one[M][1];
       Format::template tile<M, 1, kReuse>(a, row, panel + p, one);
@@ -222,7 +206,8 @@ void several_rows(const LinearArgs& a) {
   for (int64_t row = 0; row < a.rows; row += kRowBlock) {
     const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
     int64_t panel = a.panel_begin;
-    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu) {
+    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu ||
+        2 * (row_end - row) <= Format::kRows) {
       for (; panel + 2 <= a.panel_end; panel += 2)
         all_rows<Format, 2, kReuse>(a, row, row_end, panel);
     }
@@ -271,7 +256,7 @@ void group_sums(uint8_t* q, int64_t k, int32_t* sums) {
       q[g * kGroup + i] = uint8_t(q[g * kGroup + i] - kOffset);
       s[i % 4] += int8_t(q[g * kGroup + i]);
     }
-    sums[g] = group_start(s[0] + s[1], s[2] + s[3]);
+    sums[g] = group_start(8, s[0] + s[1], s[2] + s[3]);
   }
 }
 

@@ -41,6 +41,11 @@ struct Vec {
 struct IntVec {
   NativeInt v[kParts];
 };
+// From here on what `p` points to is in memory, not in registers, whatever the compiler prefers.
+template <class T>
+UNIAUDIO_INLINE void in_memory(T*& p) {
+  asm("" : "+r"(p) : : "memory");
+}
 
 // What vec_<isa>.h defines. min and max are those of x86: the second where the comparison fails.
 UNIAUDIO_INLINE Native splat(float x);

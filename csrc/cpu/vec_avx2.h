@@ -15,9 +15,6 @@ constexpr int kTileRows[] = {6, 6, 4, 4}, kTilePanels = 1;
 constexpr int kTile = 6, kTallRows = 6, kRowsOf8 = 0, kRowsOf4 = 1, kRowsOf2 = 2;
 constexpr int kLstmBlocks = 1, kLstmGates = 4;  // of a recurrent product, side by side
 
-// Unrolled, GCC moves the loads of all four lines up and spills sums to make room.
-#define UNIAUDIO_INT4_LINES UNIAUDIO_ROLLED
-
 UNIAUDIO_INLINE Native splat(float x) { return _mm256_set1_ps(x); }
 UNIAUDIO_INLINE Native fma(Native a, Native b, Native c) { return _mm256_fmadd_ps(a, b, c); }
 UNIAUDIO_INLINE Native fma_exactly(Native a, Native b, Native c) { return fma(a, b, c); }
@@ -33,7 +30,7 @@ UNIAUDIO_INLINE Vec to_float(NativeInt a, NativeInt b) {
 }
 
 #if defined(__AVXVNNI__)
-constexpr int kOffset = 128;  // of quantized x
+constexpr int kOffset = 128, kWeightOffset = 0;  // of quantized x, of int8 weights
 // Four consecutive x (stored + 128), repeated for all 16 output rows; the 128 is taken out again by
 // finish_dot.
 struct Quad {
@@ -44,41 +41,18 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm256_set1_epi32(x)};
 }
-template <bool kAlone>
-UNIAUDIO_INLINE NativeInt dot(NativeInt acc, Quad x, const int8_t* w) {
-  return (NativeInt)_mm256_dpbusd_avx_epi32((__m256i)acc, x.v, load_bytes(w));
+UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
+  UNIAUDIO_EACH acc.v[i] =
+      (NativeInt)_mm256_dpbusd_avx_epi32((__m256i)acc.v[i], x.v, load_bytes(w + 32 * i));
 }
 UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t* wsum) {
   return to_float(acc.v[0] - (NativeInt)load_bytes(wsum),
                   acc.v[1] - (NativeInt)load_bytes(wsum + 8));
 }
 #else
-constexpr int kOffset = 0;
-struct Quad {
-  __m256i v;
-};
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
-  int32_t x;
-  __builtin_memcpy(&x, p, 4);
-  return {_mm256_set1_epi32(x)};
-}
-// maddubs adds two products in 16 bits; of a magnitude and a number that took the other's sign,
-// with |x|, |w| <= 127, that is at most 32258, so nothing saturates, as x + 128 (up to 255) would.
-// |x| serves all panels of a row that is alone, |w| all rows of a tile.
-template <bool kAlone>
-UNIAUDIO_INLINE NativeInt dot(NativeInt acc, Quad x, const int8_t* from) {
-  const __m256i w = load_bytes(from);
-  const __m256i pairs = kAlone
-                            ? _mm256_maddubs_epi16(_mm256_abs_epi8(x.v), _mm256_sign_epi8(w, x.v))
-                            : _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x.v, w));
-  return acc + (NativeInt)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t*) { return to_float(acc.v[0], acc.v[1]); }
+#define UNIAUDIO_SPLIT_INT8  // see int8_avx2.h
+constexpr int kOffset = 0, kWeightOffset = 128;
 #endif
-template <bool kAlone>
-UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
-  UNIAUDIO_EACH acc.v[i] = dot<kAlone>(acc.v[i], x, w + 32 * i);
-}
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec x) {
   alignas(32) int32_t t[16];
   _mm256_store_si256(reinterpret_cast<__m256i*>(t), _mm256_cvtps_epi32(x.v[0]));
@@ -123,20 +97,25 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
 // Sums over one group of 32 inputs; even, odd: over the first and the last two of every four.
 #if defined(__AVXVNNI__)
 using GroupSum = NativeInt;
-UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) { return -8 * (even + odd); }
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
+}
 UNIAUDIO_INLINE GroupSum dot(GroupSum acc, __m256i w, SignedQuad x) {
   return (GroupSum)_mm256_dpbusd_avx_epi32((__m256i)acc, w, x.v);
 }
 UNIAUDIO_INLINE NativeInt whole(GroupSum acc) { return acc; }
 #else
-// Two sums a row, in 16 bits: each is at most 16 x 8 x 127 = 16256 in the end; what comes before
-// may wrap around.
+// Two sums a row, in 16 bits: in int4 each is at most 16 x 8 x 127 = 16256 in the end; what comes
+// before may wrap around.
 typedef uint16_t GroupSum __attribute__((vector_size(32), may_alias));
-UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) {
-  return int32_t((uint32_t(-8 * even) & 0xFFFFu) | uint32_t(-8 * odd) << 16);
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return int32_t((uint32_t(-offset * even) & 0xFFFFu) | uint32_t(-offset * odd) << 16);
 }
 UNIAUDIO_INLINE GroupSum dot(GroupSum acc, __m256i w, SignedQuad x) {
-  return acc + (GroupSum)_mm256_maddubs_epi16(w, x.v);
+  acc = acc + (GroupSum)_mm256_maddubs_epi16(w, x.v);
+  // Otherwise GCC adds in another order: it computes many products first, and spills them.
+  asm("" : "+x"(acc));
+  return acc;
 }
 UNIAUDIO_INLINE NativeInt whole(GroupSum acc) {
   return (NativeInt)_mm256_madd_epi16((__m256i)acc, _mm256_set1_epi16(1));

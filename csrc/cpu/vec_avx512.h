@@ -22,7 +22,7 @@ UNIAUDIO_INLINE Native min(Native a, Native b) { return _mm512_min_ps(a, b); }
 UNIAUDIO_INLINE Native max(Native a, Native b) { return _mm512_max_ps(a, b); }
 UNIAUDIO_INLINE Native sqrt(Native a) { return _mm512_sqrt_ps(a); }
 
-constexpr int kOffset = 128;  // of quantized x
+constexpr int kOffset = 128, kWeightOffset = 0;  // of quantized x, of int8 weights
 // Four consecutive x (stored + 128), repeated for all 16 output rows.
 struct Quad {
   __m512i v;
@@ -33,7 +33,6 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   return {_mm512_set1_epi32(x)};
 }
 // acc[row] += sum over the four of (x + 128) * w: the 128 is taken out again by finish_dot.
-template <bool kAlone>
 UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
   acc.v[0] = (NativeInt)_mm512_dpbusd_epi32((__m512i)acc.v[0], x.v, _mm512_loadu_si512(w));
 }
@@ -76,7 +75,9 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
 }
 // Sums over one group of 32 inputs; even, odd: over the first and the last two of every four.
 using G16 = IntVec;
-UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) { return -8 * (even + odd); }
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
+}
 UNIAUDIO_INLINE G16 start_group(int32_t sum) { return {{(NativeInt)_mm512_set1_epi32(sum)}}; }
 UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
   acc.v[0] = (NativeInt)_mm512_dpbusd_epi32((__m512i)acc.v[0], w.v, x.v);

@@ -34,13 +34,12 @@ UNIAUDIO_INLINE int8x16_t four_times(const uint8_t* p) {
   return vreinterpretq_s8_s32(vdupq_n_s32(raw));
 }
 
-constexpr int kOffset = 0;  // of quantized x
+constexpr int kOffset = 0, kWeightOffset = 0;  // of quantized x, of int8 weights
 // Four consecutive x, repeated.
 struct Quad {
   int8x16_t v;
 };
 UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {four_times(p)}; }
-template <bool kAlone>
 UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
   UNIAUDIO_EACH acc.v[i] = vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v);
 }
@@ -85,7 +84,9 @@ struct G16 {
   int32x4_t v[4];
 };  // sums over one group of 32 inputs
 // even, odd: over the first and the last two of every four inputs
-UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) { return -8 * (even + odd); }
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
+}
 UNIAUDIO_INLINE G16 start_group(int32_t sum) { UNIAUDIO_EACH_OF(G16, vdupq_n_s32(sum)); }
 UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
   UNIAUDIO_EACH acc.v[i] = vdotq_s32(acc.v[i], w.v[i], x.v);

@@ -59,14 +59,13 @@ UNIAUDIO_INLINE Native fma_exactly(Native x, Native y, Native z) {
   return z;
 }
 
-constexpr int kOffset = 0;  // of quantized x
+constexpr int kOffset = 0, kWeightOffset = 0;  // of quantized x, of int8 weights
 struct Quad {
   int32_t x[4];
 };
 UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}};
 }
-template <bool kAlone>
 UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
   for (int r = 0; r < 16; ++r) {
     acc.v[r / 4][r % 4] +=
@@ -124,7 +123,9 @@ struct G16 {
   NativeInt v[4];
 };  // sums over one group of 32 inputs
 // even, odd: over the first and the last two of every four inputs
-UNIAUDIO_INLINE int32_t group_start(int32_t even, int32_t odd) { return -8 * (even + odd); }
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
+}
 UNIAUDIO_INLINE G16 start_group(int32_t sum) {
   G16 r;
   UNIAUDIO_EACH r.v[i] = NativeInt{sum, sum, sum, sum};
