@@ -70,7 +70,7 @@ struct Int8 {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
     const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel};
-    IntVec acc[M][P] = {};
+    DotSum acc[M][P] = {};
     for (int64_t k = 0; k < a.k; k += 4) {
       for (int p = 0; p < P; ++p) next.line(k * 16, p);
       for (int m = 0; m < M; ++m) {
@@ -196,7 +196,8 @@ void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) 
 template <class Format, Reuse kReuse>
 void one_row(const LinearArgs& a) {
   int64_t panel = a.panel_begin;
-  for (; panel + 4 <= a.panel_end; panel += 4) tile<Format, 1, 4, kReuse>(a, 0, panel);
+  for (; panel + kAlonePanels <= a.panel_end; panel += kAlonePanels)
+    tile<Format, 1, kAlonePanels, kReuse>(a, 0, panel);
   for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2, kReuse>(a, 0, panel);
   if (panel < a.panel_end) tile<Format, 1, 1, kReuse>(a, 0, panel);
 }

@@ -10,6 +10,7 @@ namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
 // Of a product with several rows: rows by DType (12 or 8 accumulators of the 16 registers), panels.
 constexpr int kTileRows[] = {6, 6, 4, 4}, kTilePanels = 1;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 6, kTallRows = 6, kRowsOf8 = 0, kRowsOf4 = 1, kRowsOf2 = 2;
@@ -41,11 +42,12 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm256_set1_epi32(x)};
 }
-UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
   UNIAUDIO_EACH acc.v[i] =
       (NativeInt)_mm256_dpbusd_avx_epi32((__m256i)acc.v[i], x.v, load_bytes(w + 32 * i));
 }
-UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t* wsum) {
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t* wsum) {
   return to_float(acc.v[0] - (NativeInt)load_bytes(wsum),
                   acc.v[1] - (NativeInt)load_bytes(wsum + 8));
 }

@@ -10,6 +10,7 @@ namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
 // Of a product with several rows: rows by DType (16 accumulators of the 32 registers), panels.
 constexpr int kTileRows[] = {8, 8, 8, 8}, kTilePanels = 2;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 24, kTallRows = 12, kRowsOf8 = 2, kRowsOf4 = 6, kRowsOf2 = 12;
@@ -33,10 +34,11 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   return {_mm512_set1_epi32(x)};
 }
 // acc[row] += sum over the four of (x + 128) * w: the 128 is taken out again by finish_dot.
-UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
   acc.v[0] = (NativeInt)_mm512_dpbusd_epi32((__m512i)acc.v[0], x.v, _mm512_loadu_si512(w));
 }
-UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t* wsum) {
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t* wsum) {
   return {{_mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc.v[0], _mm512_loadu_si512(wsum)))}};
 }
 // Rounds to nearest even, adds 128, stores 16 bytes.

@@ -10,6 +10,7 @@ namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
 // Of a product with several rows: rows by DType (24 or 16 accumulators of the 32 registers), panels.
 constexpr int kTileRows[] = {6, 4, 4, 4}, kTilePanels = 1;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels (24 of the 32 registers), most rows, and most
 // rows of a tile that is 8, 4 or 2 panels wide.
 constexpr int kTile = 6, kTallRows = 6, kRowsOf8 = 0, kRowsOf4 = 1, kRowsOf2 = 3;
@@ -40,10 +41,11 @@ struct Quad {
   int8x16_t v;
 };
 UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {four_times(p)}; }
-UNIAUDIO_INLINE void dot(IntVec& acc, Quad x, const int8_t* w) {
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
   UNIAUDIO_EACH acc.v[i] = vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v);
 }
-UNIAUDIO_INLINE Vec finish_dot(IntVec acc, const int32_t*) {
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t*) {
   UNIAUDIO_EACH_OF(Vec, vcvtq_f32_s32(acc.v[i]));
 }
 // Rounds to nearest even, stores 16 bytes.
