@@ -37,8 +37,8 @@ def shapes(name: str) -> dict[str, tuple[int, int]]:
     return {
         "q, k, v": (c.width, qkv),
         "attention output": (c.width, c.width),
-        "MLP up": (c.width, gates * c.mlp_width),
-        "MLP down": (c.mlp_width, c.width),
+        "MLP up": (c.width, gates * c.hidden),
+        "MLP down": (c.hidden, c.width),
         "head of a slot": (model.config.local.width, len(model.rows(0))),
     }
 

@@ -7,8 +7,8 @@
 //   the squares over a lane's eight inputs add up to at most 32767^2 / `norm`, where `norm` is the
 //   largest such sum of the weights: by the Cauchy-Schwarz inequality the lane's sum of w x is at
 //   most 32767. Intermediate sums may wrap around.
-// Pairs that break a bound are set to zero and multiplied apart, in 32 bits: one or two in a
-// hundred where x is normally distributed.
+// Pairs that break a bound are set to zero and multiplied apart, in 32 bits: where x is normally
+// distributed, they are in seven of a hundred fours.
 #pragma once
 
 #include "cpu/kernel_table.h"

@@ -6,33 +6,34 @@
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
-// Products of bytes on registers, enough of them side by side to hide their latency: every one of
-// kBurn weights with every one of kBurn inputs.
+// Products of bytes on registers, of each weight with each input: as many side by side as hide their
+// latency and stay in registers.
 int64_t byte_burn(int64_t steps, float* sink) {
-  constexpr int kBurn = kLanes == 16 ? 4 : 2, kInputs = 16;
-  uint8_t zeros[kBurn * 64 + kInputs * 4] = {};
+  constexpr int kWeights = kLanes == 16 ? 2 : 1, kInputs = sizeof(G16) > 64 ? 1 : 6, kTurns = 8;
+  uint8_t zeros[kWeights * 64 + kTurns * kInputs * 4] = {};
   uint8_t* numbers = zeros;
   in_memory(numbers);  // they could be anything
-  Bytes w[kBurn], high;
-  for (int i = 0; i < kBurn; ++i) load_nibbles(numbers + 64 * i, w[i], high);
-  G16 sums[kBurn][kBurn];
+  const uint8_t* inputs = numbers + kWeights * 64;
+  Bytes w[kWeights], high;
+  for (int i = 0; i < kWeights; ++i) load_nibbles(numbers + 64 * i, w[i], high);
+  G16 sums[kWeights][kInputs];
   UNIAUDIO_UNROLL
-  for (int i = 0; i < kBurn; ++i) UNIAUDIO_UNROLL
-  for (int j = 0; j < kBurn; ++j) sums[i][j] = start_group(i + j);
+  for (int i = 0; i < kWeights; ++i) UNIAUDIO_UNROLL
+  for (int j = 0; j < kInputs; ++j) sums[i][j] = start_group(i + j);
   for (int64_t step = 0; step < steps; ++step) {
     UNIAUDIO_UNROLL
-    for (int j = 0; j < kBurn; ++j) {
-      const SignedQuad x = load_signed_quad(numbers + (step * kBurn + j) % kInputs * 4);
+    for (int j = 0; j < kInputs; ++j) {
+      const SignedQuad x = load_signed_quad(inputs + (step % kTurns * kInputs + j) * 4);
       UNIAUDIO_UNROLL
-      for (int i = 0; i < kBurn; ++i) dot_group(sums[i][j], w[i], x);
+      for (int i = 0; i < kWeights; ++i) dot_group(sums[i][j], w[i], x);
     }
   }
   Vec total = set(0.0f);
-  for (int i = 0; i < kBurn; ++i) {
-    for (int j = 0; j < kBurn; ++j) total = total + finish_group(sums[i][j]);
+  for (int i = 0; i < kWeights; ++i) {
+    for (int j = 0; j < kInputs; ++j) total = total + finish_group(sums[i][j]);
   }
   store(sink, total);
-  return steps * kBurn * kBurn * kPanel * 4 * 2;
+  return steps * kWeights * kInputs * kPanel * 4 * 2;
 }
 
 uint32_t read(const void* p, int64_t bytes) {
