@@ -80,15 +80,13 @@ def bandwidth(threads: int, megabytes: int = BANDWIDTH_MB) -> float:
 
 
 def arithmetic(threads: int, size: int = 1536) -> dict[str, float]:
-    """Measured arithmetic peaks by name, in GFLOP/s (GOP/s for int8).
-
-    From the core's peak loops where it has them (``fma_peak``, ``vnni_peak``), and always NumPy's
-    float32 matrix product, with the threads that the environment allows.
+    """Measured arithmetic peaks by name, in GFLOP/s (GOP/s for bytes): the core's loops on
+    registers, and NumPy's float32 matrix product with the threads that the environment allows.
     """
-    out = {}
-    for name, label in (("fma_peak", "float32 FMA"), ("vnni_peak", "int8 dot product")):
-        if hasattr(core(), name):
-            out[label] = round(float(getattr(core(), name)(threads)), 1)
+    out = {
+        "float32 multiply-adds": round(core().fma_peak(threads), 1),
+        "byte multiply-adds": round(core().byte_peak(threads), 1),
+    }
     a = np.ones((size, size), np.float32)
     best = min(timed(lambda: a @ a) for _ in range(3))
     out["NumPy float32 product"] = round(2 * size**3 / best / 1e9, 1)

@@ -13,6 +13,7 @@ best.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from models import NAMES, find_model
 from peers.base import Spec
 from peers.worker import KINDS, Worker, missing, workers
 
+from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError
 
 ROWS = (
@@ -64,6 +66,7 @@ EPILOG = """examples:
   python benchmarks/lm.py --model base --rows 1@150
   python benchmarks/lm.py --prepare                           make weights and peer files only
   python benchmarks/lm.py --rows 4@150 --rounds 2 --append    two more rounds
+  python benchmarks/lm.py --tier avx2                         all engines held to AVX2
   python benchmarks/lm.py --write                             write tables to docs/benchmarks.md
 rows:
   STREAMS@CONTEXT
@@ -273,6 +276,32 @@ class Neighbour:
         self.process.communicate()
 
 
+def hold_to_avx2(cache: Path) -> None:
+    """Starts this program again so that it and every engine find a processor with AVX2 only.
+
+    Raises InputError where the processor or the system cannot do that.
+    """
+    if "UNIAUDIO_ONLY_AVX2" in os.environ:
+        if core().isa() != "avx2":
+            raise InputError(
+                f"--tier avx2: expected avx2 to be found, got {core().isa()}; this needs Linux and "
+                "a processor with the flag cpuid_fault"
+            )
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    library = cache.resolve() / "only_avx2.so"
+    source = common.HERE / "peers" / "only_avx2.c"
+    compiler = [os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC"]
+    try:
+        subprocess.run([*compiler, str(source), "-o", str(library)], check=True)
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise InputError(
+            f"--tier avx2: expected a C compiler for {source.name}, got: {e}"
+        ) from None
+    environment = {**os.environ, "LD_PRELOAD": str(library), "UNIAUDIO_ONLY_AVX2": "1"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
 def run(args: argparse.Namespace) -> None:
     rows = [Row.parse(r) for r in args.rows.split(",")]
     chosen = choose(
@@ -312,7 +341,11 @@ def run(args: argparse.Namespace) -> None:
             checks = check(ready, reference, args.seed)
             results.setdefault("checks", {}).update(checks)
             results.update(
-                model=args.model, machine=common.machine(), threads=args.threads, seed=args.seed
+                tier=args.tier,
+                model=args.model,
+                machine=common.machine(),
+                threads=args.threads,
+                seed=args.seed,
             )
             for row in rows:
                 measured = measure_row(row, ready, args)
@@ -331,6 +364,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_common(parser, "lm-MODEL.json")
+    parser.add_argument(
+        "--tier",
+        choices=("best", "avx2"),
+        default="best",
+        help="avx2: hold all engines, peers included, to AVX2 without VNNI (Linux, Intel); the "
+        "results and the table are apart",
+    )
     parser.add_argument(
         "--model",
         choices=NAMES,
@@ -366,11 +406,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--prepare", action="store_true", help="fill --cache and measure nothing")
     args = parser.parse_args(argv)
-    args.results = Path(str(args.results).replace("MODEL", args.model))
+    label = args.model if args.tier == "best" else f"{args.model}-{args.tier}"
+    args.results = Path(str(args.results).replace("MODEL", label))
     if args.write:
         lm_table.write(args.docs, args.results)
         say(f"wrote the section of {args.results.name} into {args.docs}")
         return 0
+    if args.tier == "avx2":
+        hold_to_avx2(args.cache)
     run(args)
     return 0
 

@@ -29,6 +29,8 @@ TITLES = {
     "tiny": "tiny model (a test of the benchmark)",
 }
 
+HELD = {"best": "", "avx2": ", all engines held to AVX2"}  # by --tier
+
 REFERENCES = ("native-int8", "native-int4")  # the engines that peers are compared with
 
 
@@ -103,6 +105,7 @@ def row_text(name: str, row: Mapping[str, Any], checks: Mapping[str, Any]) -> st
 
 def section(results: Mapping[str, Any]) -> str:
     """Markdown section of a model: times, ratios, fraction of the bandwidth, correctness."""
+    tier = results.get("tier", "best")
     rows: dict[str, Any] = results["rows"]
     checks: dict[str, Any] = results["checks"]
     engines = [e for e in checks if any(e in r["engines"] for r in rows.values())]
@@ -119,7 +122,7 @@ def section(results: Mapping[str, Any]) -> str:
     bandwidths = [b for r in rows.values() for b in r["bandwidth"]]
     rounds = sorted({len(r["bandwidth"]) for r in rows.values()})
     out = [
-        f"### Language model: {TITLES[results['model']]}",
+        f"### Language model: {TITLES[results['model']]}{HELD[tier]}",
         f"{dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'}, "
         f"{common.machine_line(results['machine'])}; "
         f"{results['threads']} threads, seed {results['seed']}, {' or '.join(map(str, rounds))} "
@@ -192,8 +195,8 @@ def section(results: Mapping[str, Any]) -> str:
                 for e in engines
             ],
         ),
-        f"Command: `python benchmarks/lm.py --model {results['model']}`, then the same with "
-        "`--write`.",
+        f"Command: `python benchmarks/lm.py --model {results['model']}"
+        f"{'' if tier == 'best' else f' --tier {tier}'}`, then the same with `--write`.",
     ]
     return "\n\n".join(out)
 
@@ -207,4 +210,6 @@ def write(docs: Path, path: Path) -> None:
     results = common.load_results(path)
     if not results.get("rows"):
         raise InputError(f"{path}: no results yet; run the command without --write first")
-    common.write_section(docs, f"lm-{results['model']}", section(results))
+    tier = results.get("tier", "best")
+    name = f"lm-{results['model']}{'' if tier == 'best' else f'-{tier}'}"
+    common.write_section(docs, name, section(results))

@@ -26,7 +26,28 @@ Packing packing(DType dtype) {
   return {2 * kGroup, kGroup, kGroupBytes, &LinearKernels::int4};
 }
 
+// The largest sum of squares over the weights that one lane of a group sums: the first or the last
+// two of every four inputs.
+int32_t group_norm(const int8_t* q, int64_t in) {
+  int32_t largest = 0;
+  for (int64_t g = 0; g < in; g += kSplitGroup) {
+    int32_t lane[2] = {};
+    for (int64_t k = g; k < std::min(in, g + kSplitGroup); ++k) lane[k / 2 % 2] += q[k] * q[k];
+    largest = std::max({largest, lane[0], lane[1]});
+  }
+  return largest;
+}
+
 }  // namespace
+
+void LinearScratch::reserve(int64_t rows, int64_t max_in) {
+  const int64_t width = round_up(max_in, 2 * kGroup);
+  q.reserve(size_t(rows * (width + 16)));
+  scale.reserve(size_t(rows));
+  const bool split = kernels().split != nullptr;
+  sums.reserve(size_t(rows * width / (split ? kSplitGroup : kGroup)));
+  if (split) rest.reserve(size_t(rows * width / 4)), rests.reserve(size_t(rows));
+}
 
 Linear::Linear(const std::vector<Part>& parts, DType dtype)
     : dtype_(dtype), in_(parts.at(0).weight->in) {
@@ -87,9 +108,11 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
   packed_.allocate(size_t(panels_ * panel_bytes()));
   const size_t padded = size_t(panels_ * kPanel);
   if (bias) bias_.allocate(padded);
+  // Zeros; int4's scales are set below.
+  const uint8_t offset = dtype_ == DType::int8 ? kernels().weight_offset : 0;
+  const uint8_t zero = dtype_ == DType::int4 ? 0x88 : offset;
+  if (zero) std::fill_n(packed_.data(), packed_.size(), zero);
   if (dtype_ == DType::int8) scale_.allocate(padded), sum_.allocate(padded);
-  // zeros; their scales are set below
-  if (dtype_ == DType::int4) std::fill_n(packed_.data(), packed_.size(), uint8_t{0x88});
   for (int64_t r = 0; r < panels_ * kPanel; ++r) {
     const Row row = r < count ? rows[size_t(r)] : Row{};
     if (bias) bias_[size_t(r)] = row.bias;
@@ -107,7 +130,8 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
     } else if (dtype_ == DType::int8) {
       int32_t sum = 0;
       for (int64_t k = 0; k < in; ++k)
-        panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k]), sum += q[k];
+        panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k] + offset), sum += q[k];
+      if (kernels().split) norm_ = std::max(norm_, group_norm(q, in));
       scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
       sum_[size_t(r)] = 128 * sum;
     } else {
@@ -139,11 +163,17 @@ void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, 
   uint8_t* q = scratch->q.data();
   float* scale = scratch->scale.data();
   int32_t* sums = scratch->sums.data();
+  const auto split = dtype_ == DType::int8 ? kernel.split : nullptr;
   pool.run(rows, 1 + 16384 / in_, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       scale[r] = kernel.quantize(x + r * xstride, in_, padded_in_, q + r * padded_in_);
       if (dtype_ == DType::int4)
         kernel.group_sums(q + r * padded_in_, padded_in_, sums + r * (padded_in_ / kGroup));
+      if (split) {
+        scratch->rests[size_t(r)] =
+            split(q + r * padded_in_, padded_in_, norm_, sums + r * (padded_in_ / kSplitGroup),
+                  scratch->rest.data() + r * (padded_in_ / 4));
+      }
     }
   });
 }
@@ -159,6 +189,8 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
     args.xq = scratch->q.data();
     args.xscale = scratch->scale.data();
     args.xsum = scratch->sums.data();
+    args.rest = scratch->rest.data();
+    args.rests = scratch->rests.data();
     args.wscale = scale_.data();
     args.wsum = sum_.data();
   }

@@ -18,11 +18,9 @@ struct LinearScratch {
   Buffer<uint8_t> q;
   Buffer<float> scale;
   Buffer<int32_t> sums;
-  void reserve(int64_t rows, int64_t max_in) {
-    q.reserve(size_t(rows * (round_up(max_in, 2 * kGroup) + 16)));
-    scale.reserve(size_t(rows));
-    sums.reserve(size_t(rows * round_up(max_in, 2 * kGroup) / kGroup));
-  }
+  Buffer<Rest> rest;
+  Buffer<int64_t> rests;
+  void reserve(int64_t rows, int64_t max_in);
 };
 
 class Linear {
@@ -82,6 +80,7 @@ class Linear {
   Buffer<uint8_t> packed_;
   Buffer<float> scale_, bias_;
   Buffer<int32_t> sum_;
+  int32_t norm_ = 0;  // int8 where x is split: see Kernels::split
 };
 
 }  // namespace uniaudio

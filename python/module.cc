@@ -2,11 +2,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "bandwidth.h"
 #include "bindings.h"
 #include "cpu/isa.h"
 #include "errors.h"
 #include "gil.h"
+#include "matrix.h"
+#include "peaks.h"
 
 namespace py = pybind11;
 
@@ -32,6 +33,21 @@ PYBIND11_MODULE(_C, m) {
         py::call_guard<uniaudio::python::WithoutGil>(),
         "Float32 multiply-adds on registers measured now, in GFLOP/s: what a matrix product can "
         "reach at most.");
+  m.def("byte_peak", &uniaudio::byte_peak, py::arg("threads"),
+        py::call_guard<uniaudio::python::WithoutGil>(),
+        "Multiply-adds of bytes on registers measured now, in GOP/s.");
+  m.def(
+      "product_seconds",
+      [](int threads, const std::string& dtype, int64_t rows, int64_t in, int64_t out,
+         int megabytes, double seconds) {
+        return uniaudio::product_seconds(threads, uniaudio::parse_dtype(dtype), rows, in, out,
+                                         megabytes, seconds);
+      },
+      py::arg("threads"), py::arg("dtype"), py::arg("rows"), py::arg("width"), py::arg("out"),
+      py::arg("megabytes") = 0, py::arg("seconds") = 0.1,
+      py::call_guard<uniaudio::python::WithoutGil>(),
+      "Median seconds of x [rows, width] times the transpose of a matrix [out, width]; matrices of "
+      "`megabytes` MiB in all take turns.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);
 }

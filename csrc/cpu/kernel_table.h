@@ -27,12 +27,19 @@ enum class DType : int { float32, bfloat16, int8, int4 };
 
 constexpr int kGroup = 32;        // inputs that share a scale in int4
 constexpr int kGroupBytes = 288;  // of one panel: 16 x 32 nibbles and 16 scales
+constexpr int kSplitGroup = 16;   // inputs whose int8 products are summed in 16 bits
+
+// Four quantized x from input `at` on, one a byte, that are multiplied apart.
+struct Rest {
+  int32_t at, x;
+};
 
 // y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w. Per
 // panel of 16 output rows:
 //   float32   [k][16]
 //   bfloat16  [k / 2][16][2], k even
-//   int8      [k / 4][16][4], k a multiple of 4; x is quantized to q + 128
+//   int8      [k / 4][16][4], k a multiple of 4, each the value + Kernels::weight_offset; x is
+//             quantized to q (signed), or to q + 128 where the ISA multiplies x unsigned
 //   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs
 //             8 i .. 8 i + 3 and high ones the next four, each the value + 8; then 2 x 16 bfloat16
 //             scales }, k a multiple of 64; x is quantized to q, signed
@@ -40,8 +47,11 @@ struct LinearArgs {
   const float* x;       // float32 and bfloat16
   const uint8_t* xq;    // int8 and int4
   const float* xscale;  // int8 and int4: one per row
-  const int32_t* xsum;  // int4: [rows][k / 32], 8 x the sum of a group's q
-  int64_t xstride;      // elements from row to row of x or xq
+  // int4 [rows][k / 32], int8 that is split [rows][k / 16]: where a group's sum starts
+  const int32_t* xsum;
+  const Rest* rest;      // int8 that is split: [rows][k / 4], of which
+  const int64_t* rests;  // row r has rests[r]
+  int64_t xstride;       // elements from row to row of x, xq or xpairs
   const void* w;
   const float* wscale;  // int8 only: one per output row, padded to whole panels
   const int32_t* wsum;  // int8 only: 128 x the sum of each output row's weights
@@ -112,12 +122,17 @@ struct LinearKernels {  // by the weights' DType
 
 struct Kernels {
   LinearKernels linear;
-  // q[i] = round(x[i] * 127 / max|x|) + 128; q is padded with 128 to k_padded. Returns the scale
-  // max|x| / 127.
+  // q[i] = round(x[i] * 127 / max|x|), signed or + 128 as int8 products of this ISA take it, and
+  // zeros up to k_padded. Returns the scale max|x| / 127.
   float (*quantize)(const float* x, int64_t k, int64_t k_padded, uint8_t* q);
-  // For int4: q + 128 becomes q in place, and sums[g] = 8 x the sum of group g. k is a multiple of
-  // 32.
+  // For int4: q becomes signed in place, and sums[g] is where the sum over group g starts: minus 8 x
+  // the sum of its q, as the ISA holds it. k is a multiple of 32.
   void (*group_sums)(uint8_t* q, int64_t k, int32_t* sums);
+  // For int8, where the ISA keeps sums in 16 bits; null elsewhere. Moves what could overflow from q
+  // to `rest` [k / 4] and returns how many entries it has; sums [k / 16] is where the sums start.
+  // norm: the largest sum of squares over the eight weights of a lane, see group_norm in linear.cc.
+  int64_t (*split)(uint8_t* q, int64_t k, int32_t norm, int32_t* sums, Rest* rest);
+  uint8_t weight_offset;  // of stored int8 weights
   void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y,
                     int64_t n);
   void (*rmsnorm)(const float* x, const float* weight, float eps, float* y, int64_t n);
@@ -128,6 +143,11 @@ struct Kernels {
   float (*max)(const float* x, int64_t n);  // n >= 1
   // y = exp(x - shift); returns the sum of y
   float (*exp_sum)(const float* x, float shift, float* y, int64_t n);
+  // Nothing but products of bytes on registers: what an integer product can reach at most. sink
+  // [16] takes a result. Returns how many operations (a multiply-add is two) were done.
+  int64_t (*byte_burn)(int64_t steps, float* sink);
+  // Reads `bytes`, a multiple of 512; returns their exclusive or, so that none is left out.
+  uint32_t (*read)(const void* p, int64_t bytes);
 };
 
 const Kernels& kernels();  // of the current ISA

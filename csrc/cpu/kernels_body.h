@@ -4,6 +4,7 @@
 // machines.
 #include "cpu/kernel_table.h"
 #include "cpu/linear_body.h"
+#include "cpu/peaks_body.h"
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
@@ -63,6 +64,8 @@ const Kernels table = {
                .int4 = linear<Int4>},
     .quantize = quantize,
     .group_sums = group_sums,
+    .split = split,
+    .weight_offset = kWeightOffset,
     .layernorm = layernorm,
     .rmsnorm = rmsnorm,
     .gelu = gelu_all,
@@ -71,6 +74,8 @@ const Kernels table = {
     .attention = attention,
     .max = max_of,
     .exp_sum = exp_sum,
+    .byte_burn = byte_burn,
+    .read = read,
 };
 
 }  // namespace

@@ -6,59 +6,40 @@
 #include "cpu/gemm_body.h"
 #include "cpu/kernel_table.h"
 #include "cpu/math_body.h"
+#include "cpu/prefetch_body.h"
+#if defined(UNIAUDIO_SPLIT_INT8)
+#include "cpu/int8_avx2.h"
+#endif
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 namespace {
 
 // rows of x that stay in the second-level cache while the weights pass by
 constexpr int kRowBlock = 96;
-// bytes of each panel that are asked for before they are needed
-constexpr int64_t kAhead = 2048;
-
-// Software prefetch for P panels that are read side by side: hardware follows that many streams
-// badly (int4 from memory: half the speed). Near the end of its panel each stream goes on in the
-// panel that is next in its place. With `stream` they get no stay in the outer caches.
-template <int P>
-struct Ahead {
-  const char* first;  // the first panel
-  int64_t panel_bytes;
-  bool stream;
-  UNIAUDIO_INLINE void line(const Ahead& a, int64_t offset, int p) {
-    const int64_t at = p * a.panel_bytes + offset + kAhead +
-                       (offset + kAhead >= a.panel_bytes ? (P - 1) * a.panel_bytes : 0);
-    if (a.stream) {
-      __builtin_prefetch(a.first + at, 0, 0);
-    } else {
-      __builtin_prefetch(a.first + at, 0, 3);
-    }
-  }
-};
-
 struct Float32 {
-  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P>
+  static constexpr int kRows = kTileRows[0], kPanels = kTilePanels;
+  template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4, a.stream};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
     multiply_panels(x, a.xstride, w, a.k * kPanel, a.k, out,
-                    [&](int64_t k, int p)
-                        __attribute__((always_inline)) { next.line(next, k * 64, p); });
+                    [&](int64_t k, int p) __attribute__((always_inline)) { next.line(k * 64, p); });
   }
 };
 
 // The same sums as Float32 over the rounded weights: where they were stored as bfloat16 the results
 // are float32's, bit for bit.
 struct Bfloat16 {
-  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P>
+  static constexpr int kRows = kTileRows[1], kPanels = kTilePanels;
+  template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2, a.stream};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -66,7 +47,7 @@ struct Bfloat16 {
       Vec even[P] = {}, odd[P] = {};
       for (int p = 0; p < P; ++p) {
         const uint16_t* line = w + (p * a.k + k) * kPanel;
-        next.line(next, k * 32, p);
+        next.line(k * 32, p);
         load_bf16_pairs(line, even[p], odd[p]);
       }
       for (int m = 0; m < M; ++m) {
@@ -79,22 +60,22 @@ struct Bfloat16 {
   }
 };
 
+#if !defined(UNIAUDIO_SPLIT_INT8)
+constexpr int64_t (*split)(uint8_t*, int64_t, int32_t, int32_t*, Rest*) = nullptr;
+
 struct Int8 {
-  static constexpr int kRows = kTileRows, kPanels = kTilePanels;
-  template <int M, int P>
+  static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;
+  template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P> next{reinterpret_cast<const char*>(w), a.k * kPanel, a.stream};
-    I16 acc[M][P];
-    for (int m = 0; m < M; ++m) {
-      for (int p = 0; p < P; ++p) acc[m][p] = zero_i();
-    }
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel};
+    DotSum acc[M][P] = {};
     for (int64_t k = 0; k < a.k; k += 4) {
-      for (int p = 0; p < P; ++p) next.line(next, k * 16, p);
+      for (int p = 0; p < P; ++p) next.line(k * 16, p);
       for (int m = 0; m < M; ++m) {
         const Quad xk = load_quad(x + m * a.xstride + k);
-        for (int p = 0; p < P; ++p) acc[m][p] = dot(acc[m][p], xk, w + (p * a.k + k) * kPanel);
+        for (int p = 0; p < P; ++p) dot(acc[m][p], xk, w + (p * a.k + k) * kPanel);
       }
     }
     for (int p = 0; p < P; ++p) {
@@ -106,17 +87,18 @@ struct Int8 {
     }
   }
 };
+#endif
 
 // Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
 struct Int4 {
-  static constexpr int kRows = kTileRows, kPanels = kTilePanels > 1 ? 2 : 1;
-  template <int M, int P>
+  static constexpr int kRows = kTileRows[3], kPanels = kTilePanels;
+  template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int64_t groups = a.k / kGroup, panel_bytes = groups * kGroupBytes;
     const int32_t* xsum = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
-    const Ahead<P> next{reinterpret_cast<const char*>(w), panel_bytes, a.stream};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_bytes};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -126,26 +108,26 @@ struct Int4 {
       const uint8_t* base = w + at + g % 2 * 256;
       G16 acc[M][P] = {};
       for (int m = 0; m < M; ++m) {
-        for (int p = 0; p < P; ++p) acc[m][p] = zero_group();
+        for (int p = 0; p < P; ++p) acc[m][p] = start_group(xsum[m * groups + g]);
       }
+      UNIAUDIO_UNROLL
       for (int line = 0; line < 4; ++line) {
         Bytes low[P] = {}, high[P] = {};
         for (int p = 0; p < P; ++p) {
-          next.line(next, at + g % 2 * 256 + line * 64, p);
+          next.line(at + g % 2 * 256 + line * 64, p);
           load_nibbles(base + p * panel_bytes + line * 64, low[p], high[p]);
         }
         for (int m = 0; m < M; ++m) {
           const uint8_t* xm = x + m * a.xstride + g * kGroup + line * 8;
           const SignedQuad x0 = load_signed_quad(xm), x1 = load_signed_quad(xm + 4);
           for (int p = 0; p < P; ++p)
-            acc[m][p] = dot_group(dot_group(acc[m][p], low[p], x0), high[p], x1);
+            dot_group(acc[m][p], low[p], x0), dot_group(acc[m][p], high[p], x1);
         }
       }
       for (int p = 0; p < P; ++p) {
         const Vec scale = load_bf16(
             reinterpret_cast<const uint16_t*>(w + at + p * panel_bytes + 512 + g % 2 * 32));
-        for (int m = 0; m < M; ++m)
-          out[m][p] = out[m][p] + finish_group(acc[m][p], xsum[m * groups + g]) * scale;
+        for (int m = 0; m < M; ++m) out[m][p] = out[m][p] + finish_group(acc[m][p]) * scale;
       }
     }
     for (int m = 0; m < M; ++m) {
@@ -164,10 +146,19 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v)
 }
 
 // P panels from `panel` on, for M rows from `row` on.
-template <class Format, int M, int P>
+template <class Format, int M, int P, Reuse kReuse>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   Vec out[M][P];
-  Format::template tile<M, P>(a, row, panel, out);
+  if constexpr (M > 1 && M * P > Format::kRows *
+                                     Format::kPanels) {  // more sums than registers: panel by panel
+    for (int p = 0; p < P; ++p) {
+      Vec one[M][1];
+      Format::template tile<M, 1, kReuse>(a, row, panel + p, one);
+      for (int m = 0; m < M; ++m) out[m][p] = one[m][0];
+    }
+  } else {
+    Format::template tile<M, P, kReuse>(a, row, panel, out);
+  }
   for (int m = 0; m < M; ++m) {
     float* y = a.y + (row + m) * a.ystride;
     for (int p = 0; p < P; ++p) {
@@ -184,45 +175,62 @@ UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   }
 }
 
-template <class Format, int P, int M>
-UNIAUDIO_INLINE void rows_tail(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+template <class Format, int P, Reuse kReuse, int M = Format::kRows>
+UNIAUDIO_INLINE void some_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
   if constexpr (M > 0) {
-    if (rows == M) return tile<Format, M, P>(a, row, panel);
-    rows_tail<Format, P, M - 1>(a, row, rows, panel);
+    if (rows == M) return tile<Format, M, P, kReuse>(a, row, panel);
+    some_rows<Format, P, kReuse, M - 1>(a, row, rows, panel);
   }
 }
 
-template <class Format, int P>
-UNIAUDIO_INLINE void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
-  constexpr int M = Format::kRows;
-  for (; row + M <= row_end; row += M) tile<Format, M, P>(a, row, panel);
-  rows_tail<Format, P, M - 1>(a, row, row_end - row, panel);
+// Tiles of equal height, as few as the registers allow.
+template <class Format, int P, Reuse kReuse>
+void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
+  for (int64_t tiles = (row_end - row + Format::kRows - 1) / Format::kRows; tiles > 0; --tiles) {
+    const int64_t rows = (row_end - row) / tiles;
+    some_rows<Format, P, kReuse>(a, row, rows, panel);
+    row += rows;
+  }
 }
 
-template <class Format>
-void linear(const LinearArgs& a) {
+template <class Format, Reuse kReuse>
+void one_row(const LinearArgs& a) {
   int64_t panel = a.panel_begin;
-  if (a.rows == 1) {
-    for (; panel + 4 <= a.panel_end; panel += 4) tile<Format, 1, 4>(a, 0, panel);
-    for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2>(a, 0, panel);
-    if (panel < a.panel_end) tile<Format, 1, 1>(a, 0, panel);
-    return;
-  }
+  for (; panel + kAlonePanels <= a.panel_end; panel += kAlonePanels)
+    tile<Format, 1, kAlonePanels, kReuse>(a, 0, panel);
+  for (; panel + 2 <= a.panel_end; panel += 2) tile<Format, 1, 2, kReuse>(a, 0, panel);
+  if (panel < a.panel_end) tile<Format, 1, 1, kReuse>(a, 0, panel);
+}
+
+template <class Format, Reuse kReuse>
+void several_rows(const LinearArgs& a) {
   for (int64_t row = 0; row < a.rows; row += kRowBlock) {
     const int64_t row_end = row + kRowBlock < a.rows ? row + kRowBlock : a.rows;
-    panel = a.panel_begin;
-    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu) {
-      for (; panel + 2 <= a.panel_end; panel += 2) all_rows<Format, 2>(a, row, row_end, panel);
+    int64_t panel = a.panel_begin;
+    if (Format::kPanels == 2 || a.epilogue == Epilogue::swiglu ||
+        2 * (row_end - row) <= Format::kRows) {
+      for (; panel + 2 <= a.panel_end; panel += 2)
+        all_rows<Format, 2, kReuse>(a, row, row_end, panel);
     }
     for (; panel < a.panel_end; ++panel) {
       // the odd last one: not worth code of its own for every number of rows
       if constexpr (Format::kPanels == 2) {
-        for (int64_t r = row; r < row_end; ++r) tile<Format, 1, 1>(a, r, panel);
+        for (int64_t r = row; r < row_end; ++r) tile<Format, 1, 1, kReuse>(a, r, panel);
       } else {
-        all_rows<Format, 1>(a, row, row_end, panel);
+        all_rows<Format, 1, kReuse>(a, row, row_end, panel);
       }
     }
   }
+}
+
+template <class Format>
+void linear(const LinearArgs& a) {
+  if (a.rows == 1)
+    return a.stream ? one_row<Format, Reuse::stream>(a) : one_row<Format, Reuse::keep>(a);
+  // A tile of one panel has few rows: more tiles read the panel again, from a cache.
+  constexpr Reuse kStreamed = kTilePanels > 1 ? Reuse::stream : Reuse::keep;
+  if (a.stream) return several_rows<Format, kStreamed>(a);
+  several_rows<Format, Reuse::keep>(a);
 }
 
 float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {
@@ -238,18 +246,18 @@ float quantize(const float* x, int64_t k, int64_t k_padded, uint8_t* q) {
     store_quantized(t, load_n(x + i, k - i) * inverse);
     for (int64_t j = 0; i < k; ++i, ++j) q[i] = t[j];
   }
-  for (; i < k_padded; ++i) q[i] = 128;
+  for (; i < k_padded; ++i) q[i] = kOffset;
   return peak > 1e-30f ? peak * (1.0f / 127.0f) : 0.0f;
 }
 
 void group_sums(uint8_t* q, int64_t k, int32_t* sums) {
   for (int64_t g = 0; g < k / kGroup; ++g) {
-    int32_t s = 0;
+    int32_t s[4] = {};
     for (int i = 0; i < kGroup; ++i) {
-      q[g * kGroup + i] ^= 128;
-      s += int8_t(q[g * kGroup + i]);
+      q[g * kGroup + i] = uint8_t(q[g * kGroup + i] - kOffset);
+      s[i % 4] += int8_t(q[g * kGroup + i]);
     }
-    sums[g] = 8 * s;
+    sums[g] = group_start(8, s[0] + s[1], s[2] + s[3]);
   }
 }
 

@@ -115,8 +115,7 @@ UNIAUDIO_INLINE Vec log(Vec x) {
   return fma(e, set(0.693359375f), f + y);
 }
 
-// y = ((x - mean) * scale) * weight + bias over each of `rows` rows, scale = 1 / sqrt(variance +
-// eps); y may be x.
+// Sixteen partial sums of (x - mean)^2.
 template <class Rounding>
 UNIAUDIO_INLINE Vec square_sum(const float* x, float mean, int64_t n) {
   Vec s = set(0.0f);
@@ -132,6 +131,7 @@ UNIAUDIO_INLINE Vec square_sum(const float* x, float mean, int64_t n) {
   });
   return s;
 }
+// One row: y = ((x - mean) * scale) * weight + bias, scale = 1 / sqrt(variance + eps); y may be x.
 template <class Rounding>
 UNIAUDIO_INLINE void normalize(const float* x, float* y, const float* weight, const float* bias,
                                int64_t width, float eps) {

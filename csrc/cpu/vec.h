@@ -17,8 +17,10 @@
 #define UNIAUDIO_INLINE static UNIAUDIO_MEMBER
 #if defined(__clang__)
 #define UNIAUDIO_UNROLL _Pragma("clang loop unroll(full)")
+#define UNIAUDIO_ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define UNIAUDIO_UNROLL _Pragma("GCC unroll 32")
+#define UNIAUDIO_ROLLED _Pragma("GCC unroll 1")
 #endif
 // For each register of a Vec; the loop is unrolled, so that arrays of Vec stay in registers.
 #define UNIAUDIO_EACH \
@@ -39,6 +41,11 @@ struct Vec {
 struct IntVec {
   NativeInt v[kParts];
 };
+// From here on what `p` points to is in memory, not in registers, whatever the compiler prefers.
+template <class T>
+UNIAUDIO_INLINE void in_memory(T*& p) {
+  asm("" : "+r"(p) : : "memory");
+}
 
 // What vec_<isa>.h defines. min and max are those of x86: the second where the comparison fails.
 UNIAUDIO_INLINE Native splat(float x);

@@ -8,8 +8,9 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 4;  // 4 rows x 1 panel: 8 accumulators of the 16 registers
-constexpr int kTilePanels = 1;
+// Of a product with several rows: rows by DType (12 or 8 accumulators of the 16 registers), panels.
+constexpr int kTileRows[] = {6, 6, 4, 4}, kTilePanels = 1;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 6, kTallRows = 6, kRowsOf8 = 0, kRowsOf4 = 1, kRowsOf2 = 2;
@@ -25,15 +26,12 @@ UNIAUDIO_INLINE Native sqrt(Native a) { return _mm256_sqrt_ps(a); }
 UNIAUDIO_INLINE __m256i load_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
-UNIAUDIO_INLINE Vec to_float(__m256i a, __m256i b) {
-  return {{_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)}};
+UNIAUDIO_INLINE Vec to_float(NativeInt a, NativeInt b) {
+  return {{__builtin_convertvector(a, Native), __builtin_convertvector(b, Native)}};
 }
 
-struct I16 {
-  __m256i a, b;
-};
-UNIAUDIO_INLINE I16 zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 #if defined(__AVXVNNI__)
+constexpr int kOffset = 128, kWeightOffset = 0;  // of quantized x, of int8 weights
 // Four consecutive x (stored + 128), repeated for all 16 output rows; the 128 is taken out again by
 // finish_dot.
 struct Quad {
@@ -44,42 +42,24 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm256_set1_epi32(x)};
 }
-UNIAUDIO_INLINE __m256i dot_half(__m256i acc, Quad x, const int8_t* w) {
-  return _mm256_dpbusd_avx_epi32(acc, x.v, load_bytes(w));
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
+  UNIAUDIO_EACH acc.v[i] =
+      (NativeInt)_mm256_dpbusd_avx_epi32((__m256i)acc.v[i], x.v, load_bytes(w + 32 * i));
 }
-UNIAUDIO_INLINE __m256 finish_half(__m256i acc, const int32_t* wsum) {
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, load_bytes(wsum)));
-}
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t* wsum) {
-  return {{finish_half(acc.a, wsum), finish_half(acc.b, wsum + 8)}};
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t* wsum) {
+  return to_float(acc.v[0] - (NativeInt)load_bytes(wsum),
+                  acc.v[1] - (NativeInt)load_bytes(wsum + 8));
 }
 #else
-// |x| and x of four consecutive activations. maddubs adds two products in 16 bits; with |x|, |w| <=
-// 127 that is at most 32258, so nothing saturates, as x + 128 (up to 255) would.
-struct Quad {
-  __m256i magnitude, x;
-};
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
-  int32_t raw;
-  __builtin_memcpy(&raw, p, 4);
-  const __m256i x = _mm256_xor_si256(_mm256_set1_epi32(raw), _mm256_set1_epi8(-128));
-  return {_mm256_abs_epi8(x), x};
-}
-UNIAUDIO_INLINE __m256i dot_half(__m256i acc, Quad x, const int8_t* w) {
-  const __m256i signed_w = _mm256_sign_epi8(load_bytes(w), x.x);
-  const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, signed_w);
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t*) { return to_float(acc.a, acc.b); }
+#define UNIAUDIO_SPLIT_INT8  // see int8_avx2.h
+constexpr int kOffset = 0, kWeightOffset = 128;
 #endif
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
-  return {dot_half(acc.a, x, w), dot_half(acc.b, x, w + 32)};
-}
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec x) {
   alignas(32) int32_t t[16];
   _mm256_store_si256(reinterpret_cast<__m256i*>(t), _mm256_cvtps_epi32(x.v[0]));
   _mm256_store_si256(reinterpret_cast<__m256i*>(t + 8), _mm256_cvtps_epi32(x.v[1]));
-  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + 128);
+  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + kOffset);
 }
 
 // bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
@@ -116,34 +96,44 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm256_set1_epi32(x)};
 }
+// Sums over one group of 32 inputs; even, odd: over the first and the last two of every four.
 #if defined(__AVXVNNI__)
-struct G16 {
-  __m256i a, b;
-};  // sums over one group of 32 inputs
-UNIAUDIO_INLINE G16 zero_group() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
-  return {_mm256_dpbusd_avx_epi32(acc.a, w.a, x.v), _mm256_dpbusd_avx_epi32(acc.b, w.b, x.v)};
+using GroupSum = NativeInt;
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  const __m256i s = _mm256_set1_epi32(sum8);
-  return to_float(_mm256_sub_epi32(acc.a, s), _mm256_sub_epi32(acc.b, s));
+UNIAUDIO_INLINE GroupSum dot(GroupSum acc, __m256i w, SignedQuad x) {
+  return (GroupSum)_mm256_dpbusd_avx_epi32((__m256i)acc, w, x.v);
 }
+UNIAUDIO_INLINE NativeInt whole(GroupSum acc) { return acc; }
 #else
-// Sums over one group of 32 inputs, two a row, in 16 bits: at most 8 x 2 x 15 x 127 = 30480.
-struct G16 {
-  __m256i a, b;
-};
-UNIAUDIO_INLINE G16 zero_group() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
-  return {_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(w.a, x.v)),
-          _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(w.b, x.v))};
+// Two sums a row, in 16 bits: in int4 each is at most 16 x 8 x 127 = 16256 in the end; what comes
+// before may wrap around.
+typedef uint16_t GroupSum __attribute__((vector_size(32), may_alias));
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return int32_t((uint32_t(-offset * even) & 0xFFFFu) | uint32_t(-offset * odd) << 16);
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  const __m256i one = _mm256_set1_epi16(1), s = _mm256_set1_epi32(sum8);
-  return to_float(_mm256_sub_epi32(_mm256_madd_epi16(acc.a, one), s),
-                  _mm256_sub_epi32(_mm256_madd_epi16(acc.b, one), s));
+UNIAUDIO_INLINE GroupSum dot(GroupSum acc, __m256i w, SignedQuad x) {
+  acc = acc + (GroupSum)_mm256_maddubs_epi16(w, x.v);
+  // Otherwise GCC adds in another order: it computes many products first, and spills them.
+  asm("" : "+x"(acc));
+  return acc;
+}
+UNIAUDIO_INLINE NativeInt whole(GroupSum acc) {
+  return (NativeInt)_mm256_madd_epi16((__m256i)acc, _mm256_set1_epi16(1));
 }
 #endif
+struct G16 {
+  GroupSum a, b;
+};
+UNIAUDIO_INLINE G16 start_group(int32_t sum) {
+  const GroupSum s = (GroupSum)_mm256_set1_epi32(sum);
+  return {s, s};
+}
+UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
+  acc.a = dot(acc.a, w.a, x), acc.b = dot(acc.b, w.b, x);
+}
+UNIAUDIO_INLINE Vec finish_group(G16 acc) { return to_float(whole(acc.a), whole(acc.b)); }
 
 // --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
 // values; then the same for a single row

@@ -8,8 +8,9 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 8;    // rows of x that one pass over a weight panel serves
-constexpr int kTilePanels = 2;  // panels at a time when there are several rows
+// Of a product with several rows: rows by DType (16 accumulators of the 32 registers), panels.
+constexpr int kTileRows[] = {8, 8, 8, 8}, kTilePanels = 2;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 24, kTallRows = 12, kRowsOf8 = 2, kRowsOf4 = 6, kRowsOf2 = 12;
@@ -22,10 +23,7 @@ UNIAUDIO_INLINE Native min(Native a, Native b) { return _mm512_min_ps(a, b); }
 UNIAUDIO_INLINE Native max(Native a, Native b) { return _mm512_max_ps(a, b); }
 UNIAUDIO_INLINE Native sqrt(Native a) { return _mm512_sqrt_ps(a); }
 
-struct I16 {
-  __m512i v;
-};
-UNIAUDIO_INLINE I16 zero_i() { return {_mm512_setzero_si512()}; }
+constexpr int kOffset = 128, kWeightOffset = 0;  // of quantized x, of int8 weights
 // Four consecutive x (stored + 128), repeated for all 16 output rows.
 struct Quad {
   __m512i v;
@@ -36,15 +34,16 @@ UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
   return {_mm512_set1_epi32(x)};
 }
 // acc[row] += sum over the four of (x + 128) * w: the 128 is taken out again by finish_dot.
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
-  return {_mm512_dpbusd_epi32(acc.v, x.v, _mm512_loadu_si512(w))};
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
+  acc.v[0] = (NativeInt)_mm512_dpbusd_epi32((__m512i)acc.v[0], x.v, _mm512_loadu_si512(w));
 }
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t* wsum) {
-  return {{_mm512_cvtepi32_ps(_mm512_sub_epi32(acc.v, _mm512_loadu_si512(wsum)))}};
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t* wsum) {
+  return {{_mm512_cvtepi32_ps(_mm512_sub_epi32((__m512i)acc.v[0], _mm512_loadu_si512(wsum)))}};
 }
 // Rounds to nearest even, adds 128, stores 16 bytes.
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec a) {
-  const __m512i i = _mm512_add_epi32(_mm512_cvtps_epi32(a.v[0]), _mm512_set1_epi32(128));
+  const __m512i i = _mm512_add_epi32(_mm512_cvtps_epi32(a.v[0]), _mm512_set1_epi32(kOffset));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(i));
 }
 
@@ -76,16 +75,16 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
   __builtin_memcpy(&x, p, 4);
   return {_mm512_set1_epi32(x)};
 }
-struct G16 {
-  __m512i v;
-};  // sums over one group of 32 inputs
-UNIAUDIO_INLINE G16 zero_group() { return {_mm512_setzero_si512()}; }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
-  return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)};
+// Sums over one group of 32 inputs; even, odd: over the first and the last two of every four.
+using G16 = IntVec;
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  return {{_mm512_cvtepi32_ps(_mm512_sub_epi32(acc.v, _mm512_set1_epi32(sum8)))}};
+UNIAUDIO_INLINE G16 start_group(int32_t sum) { return {{(NativeInt)_mm512_set1_epi32(sum)}}; }
+UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
+  acc.v[0] = (NativeInt)_mm512_dpbusd_epi32((__m512i)acc.v[0], w.v, x.v);
 }
+UNIAUDIO_INLINE Vec finish_group(G16 acc) { return {{_mm512_cvtepi32_ps((__m512i)acc.v[0])}}; }
 
 // --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
 // values; then the same for a single row

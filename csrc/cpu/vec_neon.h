@@ -8,8 +8,9 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 4;  // 4 rows x 1 panel: 16 accumulators of the 32 registers
-constexpr int kTilePanels = 1;
+// Of a product with several rows: rows by DType (24 or 16 accumulators of the 32 registers), panels.
+constexpr int kTileRows[] = {6, 4, 4, 4}, kTilePanels = 1;
+constexpr int kAlonePanels = 4;  // of a row that is alone
 // Tiles of the codecs' products: most rows x panels (24 of the 32 registers), most rows, and most
 // rows of a tile that is 8, 4 or 2 panels wide.
 constexpr int kTile = 6, kTallRows = 6, kRowsOf8 = 0, kRowsOf4 = 1, kRowsOf2 = 3;
@@ -22,9 +23,6 @@ UNIAUDIO_INLINE Native min(Native a, Native b) { return vbslq_f32(vcltq_f32(a, b
 UNIAUDIO_INLINE Native max(Native a, Native b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 UNIAUDIO_INLINE Native sqrt(Native a) { return vsqrtq_f32(a); }
 
-struct I16 {
-  int32x4_t v[4];
-};
 #define UNIAUDIO_EACH_OF(type, expression) \
   type r;                                  \
   UNIAUDIO_EACH                            \
@@ -37,26 +35,24 @@ UNIAUDIO_INLINE int8x16_t four_times(const uint8_t* p) {
   return vreinterpretq_s8_s32(vdupq_n_s32(raw));
 }
 
-UNIAUDIO_INLINE I16 zero_i() { UNIAUDIO_EACH_OF(I16, vdupq_n_s32(0)); }
-// Four consecutive activations (stored + 128), repeated; signed again, since that is what the
-// instruction takes.
+constexpr int kOffset = 0, kWeightOffset = 0;  // of quantized x, of int8 weights
+// Four consecutive x, repeated.
 struct Quad {
   int8x16_t v;
 };
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
-  return {veorq_s8(four_times(p), vdupq_n_s8(-128))};
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {four_times(p)}; }
+using DotSum = IntVec;
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
+  UNIAUDIO_EACH acc.v[i] = vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v);
 }
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
-  UNIAUDIO_EACH_OF(I16, vdotq_s32(acc.v[i], vld1q_s8(w + 16 * i), x.v));
-}
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t*) {
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t*) {
   UNIAUDIO_EACH_OF(Vec, vcvtq_f32_s32(acc.v[i]));
 }
-// Rounds to nearest even, adds 128, stores 16 bytes.
+// Rounds to nearest even, stores 16 bytes.
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec a) {
   int32_t t[16];
   for (int i = 0; i < 4; ++i) vst1q_s32(t + 4 * i, vcvtnq_s32_f32(a.v[i]));
-  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + 128);
+  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + kOffset);
 }
 
 // bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
@@ -89,13 +85,15 @@ UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {four_tim
 struct G16 {
   int32x4_t v[4];
 };  // sums over one group of 32 inputs
-UNIAUDIO_INLINE G16 zero_group() { UNIAUDIO_EACH_OF(G16, vdupq_n_s32(0)); }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
-  UNIAUDIO_EACH_OF(G16, vdotq_s32(acc.v[i], w.v[i], x.v));
+// even, odd: over the first and the last two of every four inputs
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  UNIAUDIO_EACH_OF(Vec, vcvtq_f32_s32(vsubq_s32(acc.v[i], vdupq_n_s32(sum8))));
+UNIAUDIO_INLINE G16 start_group(int32_t sum) { UNIAUDIO_EACH_OF(G16, vdupq_n_s32(sum)); }
+UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
+  UNIAUDIO_EACH acc.v[i] = vdotq_s32(acc.v[i], w.v[i], x.v);
 }
+UNIAUDIO_INLINE Vec finish_group(G16 acc) { UNIAUDIO_EACH_OF(Vec, vcvtq_f32_s32(acc.v[i])); }
 
 // --- attention: what a tile takes: rows of queries and blocks of 16 keys, rows and vectors of
 // values; then the same for a single row

@@ -7,8 +7,8 @@
 
 namespace uniaudio::UNIAUDIO_ISA_NAMESPACE {
 
-constexpr int kTileRows = 2;
-constexpr int kTilePanels = 1;
+constexpr int kTileRows[] = {2, 2, 1, 2}, kTilePanels = 1;  // of a product: rows by DType, panels
+constexpr int kAlonePanels = 2;                             // of a row that is alone
 // Tiles of the codecs' products: most rows x panels, most rows, and most rows of a tile that is 8,
 // 4 or 2 panels wide.
 constexpr int kTile = 2, kTallRows = 2, kRowsOf8 = 0, kRowsOf4 = 0, kRowsOf2 = 1;
@@ -26,118 +26,157 @@ UNIAUDIO_INLINE Native sqrt(Native a) {
                 __builtin_sqrtf(a[3])};
 }
 
-// a * b + c, rounded once, without the instruction. The product of two floats is exact in a double.
-// Rounding the sum to double and then to float is right unless the first lands in the middle
-// between two floats (or below their normal range): there it is rounded to odd first, which can't
-// fall on a middle (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+// What is right where the first rounding of `fma_exactly` may have landed in the middle between two
+// floats (or below their normal range): there the sum is rounded to odd first, which can't fall on
+// a middle (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). Rare, so out
+// of line.
+[[gnu::noinline, gnu::cold]] static void fma_to_odd(const float* x, const float* y, float* z) {
+  for (int i = 0; i < kLanes; ++i) {
+    const double p = double(x[i]) * double(y[i]), w = double(z[i]), t = p + w, u = t - p;
+    const double error = (p - (t - u)) + (w - u);
+    uint64_t bits;
+    __builtin_memcpy(&bits, &t, 8);
+    if ((error > 0 || error < 0) && bits % 2 == 0)
+      bits += (error > 0) == (t > 0) ? uint64_t{1} : ~uint64_t{0};
+    double odd;
+    __builtin_memcpy(&odd, &bits, 8);
+    z[i] = float(odd);
+  }
+}
+
+// a * b + c, rounded once, without the instruction: the product of two floats is exact in a double,
+// and rounding the sum to double and then to float is right but for what `fma_to_odd` does.
 UNIAUDIO_INLINE Native fma_exactly(Native x, Native y, Native z) {
 #if defined(__FP_FAST_FMAF)
   UNIAUDIO_UNROLL
   for (int i = 0; i < 4; ++i) z[i] = __builtin_fmaf(x[i], y[i], z[i]);
-#else
-  double s[4];
-  for (int i = 0; i < 4; ++i) s[i] = double(x[i]) * double(y[i]) + double(z[i]);
-  uint32_t doubtful = 0;
-  for (int i = 0; i < 4; ++i) {
-    uint64_t bits;
-    __builtin_memcpy(&bits, &s[i], 8);
-    doubtful |= uint32_t((uint32_t(bits) & 0x1FFFFFFFu) == 0x10000000u) |
-                uint32_t((uint32_t(bits >> 32) & 0x7FFFFFFFu) < 0x38100000u);
-  }
-  if (doubtful) {
-    for (int i = 0; i < 4; ++i) {
-      const double p = double(x[i]) * double(y[i]), w = double(z[i]), t = s[i] - p;
-      const double error = (p - (s[i] - t)) + (w - t);
-      uint64_t bits;
-      __builtin_memcpy(&bits, &s[i], 8);
-      if ((error > 0 || error < 0) && bits % 2 == 0)
-        bits += (error > 0) == (s[i] > 0) ? uint64_t{1} : ~uint64_t{0};
-      __builtin_memcpy(&s[i], &bits, 8);
-    }
-  }
-  for (int i = 0; i < 4; ++i) z[i] = float(s[i]);
-#endif
   return z;
+#else
+  typedef double Doubles __attribute__((vector_size(32)));
+  typedef int32_t Words __attribute__((vector_size(32)));  // of doubles, the lower one first
+  const Doubles s = __builtin_convertvector(x, Doubles) * __builtin_convertvector(y, Doubles) +
+                    __builtin_convertvector(z, Doubles);
+  const Words half = {0x1FFFFFFF, 0, 0x1FFFFFFF, 0, 0x1FFFFFFF, 0, 0x1FFFFFFF, 0},
+              middle = {0x10000000, -1, 0x10000000, -1, 0x10000000, -1, 0x10000000, -1},
+              size = {0, 0x7FFFFFFF, 0, 0x7FFFFFFF, 0, 0x7FFFFFFF, 0, 0x7FFFFFFF},
+              least = {0, 0x38100000, 0, 0x38100000, 0, 0x38100000, 0, 0x38100000};
+  const Words bits = (Words)s;
+  const Words doubtful = ((bits & half) == middle) | ((bits & size) < least);
+  uint64_t any[4];
+  __builtin_memcpy(any, &doubtful, 32);
+  if ((any[0] | any[1] | any[2] | any[3]) == 0) return __builtin_convertvector(s, Native);
+  float a[4], b[4], c[4];
+  store_native(a, x), store_native(b, y), store_native(c, z);
+  fma_to_odd(a, b, c);
+  return load_native(c);
+#endif
 }
 
-struct I16 {
-  NativeInt v[4];
-};
-UNIAUDIO_INLINE I16 zero_i() { return I16{}; }
+// Products of bytes fit into 16 bits, and so does the sum of two: |x|, |w| <= 127.
+typedef int16_t Shorts __attribute__((vector_size(16), may_alias));
+typedef int8_t EightBytes __attribute__((vector_size(8), may_alias, aligned(1)));
+typedef uint8_t LineBytes __attribute__((vector_size(16), may_alias, aligned(1)));
+
+UNIAUDIO_INLINE Shorts widen(const int8_t* p) {
+  return __builtin_convertvector(*reinterpret_cast<const EightBytes*>(p), Shorts);
+}
+UNIAUDIO_INLINE Shorts twice(const uint8_t* p) {
+  const int16_t a = int8_t(p[0]), b = int8_t(p[1]), c = int8_t(p[2]), d = int8_t(p[3]);
+  return Shorts{a, b, c, d, a, b, c, d};
+}
+// Sums of neighbours: four of eight, and four of four and four.
+UNIAUDIO_INLINE NativeInt add_pairs(Shorts v) {
+  const NativeInt pairs = (NativeInt)v;
+  return (pairs << 16 >> 16) + (pairs >> 16);
+}
+UNIAUDIO_INLINE Native join_pairs(NativeInt a, NativeInt b) {
+  return __builtin_convertvector(
+      __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7),
+      Native);
+}
+
+constexpr int kOffset = 0, kWeightOffset = 0;  // of quantized x, of int8 weights
 struct Quad {
-  int32_t x[4];
+  Shorts v;
 };
-UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) {
-  return {{p[0] - 128, p[1] - 128, p[2] - 128, p[3] - 128}};
+UNIAUDIO_INLINE Quad load_quad(const uint8_t* p) { return {twice(p)}; }
+// Two sums for each of 16 outputs: over the first and the last two of every four inputs.
+struct DotSum {
+  NativeInt v[8];
+};
+UNIAUDIO_INLINE void dot(DotSum& acc, Quad x, const int8_t* w) {
+  UNIAUDIO_UNROLL
+  for (int i = 0; i < 8; ++i) acc.v[i] = acc.v[i] + add_pairs(widen(w + 8 * i) * x.v);
 }
-UNIAUDIO_INLINE I16 dot(I16 acc, Quad x, const int8_t* w) {
-  for (int r = 0; r < 16; ++r) {
-    acc.v[r / 4][r % 4] +=
-        x.x[0] * w[4 * r] + x.x[1] * w[4 * r + 1] + x.x[2] * w[4 * r + 2] + x.x[3] * w[4 * r + 3];
-  }
-  return acc;
-}
-UNIAUDIO_INLINE Vec finish_dot(I16 acc, const int32_t*) {
+UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t*) {
   Vec f;
   UNIAUDIO_EACH
-  f.v[i] = __builtin_convertvector(acc.v[i], Native);
+  f.v[i] = join_pairs(acc.v[2 * i], acc.v[2 * i + 1]);
   return f;
 }
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec a) {
-  float t[16];
-  store(t, a);
-  for (int i = 0; i < 16; ++i) {
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
-    const volatile float rounded = t[i] + magic;
-    p[i] = uint8_t(int32_t(rounded - magic) + 128);
+  const Native magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to nearest even
+  UNIAUDIO_EACH {
+    // the whole number is in the low bits
+    const NativeInt bits = (NativeInt)(a.v[i] + magic);
+    UNIAUDIO_UNROLL
+    for (int j = 0; j < 4; ++j) p[4 * i + j] = uint8_t(bits[j]);
   }
 }
 
 // bfloat16 is the upper half of a float32.  `line` holds 16 pairs.
-UNIAUDIO_INLINE float from_bf16(uint16_t x) {
-  const uint32_t bits = uint32_t(x) << 16;
-  float f;
-  __builtin_memcpy(&f, &bits, 4);
-  return f;
-}
 UNIAUDIO_INLINE void load_bf16_pairs(const uint16_t* line, Vec& even, Vec& odd) {
-  float e[16], o[16];
-  for (int r = 0; r < 16; ++r) e[r] = from_bf16(line[2 * r]), o[r] = from_bf16(line[2 * r + 1]);
-  even = load(e), odd = load(o);
+  UNIAUDIO_EACH {
+    const NativeInt w = (NativeInt)load_native(reinterpret_cast<const float*>(line) + kLanes * i);
+    even.v[i] = (Native)(w << 16);
+    odd.v[i] = (Native)(w & int32_t(0xFFFF0000));
+  }
 }
 UNIAUDIO_INLINE Vec load_bf16(const uint16_t* p) {
-  Vec f{};
-  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = from_bf16(p[r]);
+  typedef uint16_t FourShorts __attribute__((vector_size(8), may_alias, aligned(2)));
+  Vec f;
+  UNIAUDIO_EACH
+  f.v[i] =
+      (Native)(__builtin_convertvector(*reinterpret_cast<const FourShorts*>(p + 4 * i), NativeInt)
+               << 16);
   return f;
 }
 
 // int4: 16 rows x 4 inputs of unsigned nibbles, one a byte.
 struct Bytes {
-  uint8_t v[64];
+  Shorts v[8];
 };
 UNIAUDIO_INLINE void load_nibbles(const uint8_t* p, Bytes& low, Bytes& high) {
-  for (int i = 0; i < 64; ++i) low.v[i] = p[i] & 15, high.v[i] = p[i] >> 4;
+  UNIAUDIO_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    const Shorts both = widen(reinterpret_cast<const int8_t*>(p) + 8 * i);
+    low.v[i] = both & 15;
+    high.v[i] = both >> 4 & 15;
+  }
 }
 struct SignedQuad {
-  int32_t x[4];
+  Shorts v;
 };
-UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) {
-  return {{int8_t(p[0]), int8_t(p[1]), int8_t(p[2]), int8_t(p[3])}};
-}
+UNIAUDIO_INLINE SignedQuad load_signed_quad(const uint8_t* p) { return {twice(p)}; }
+// Sums over one group of 32 inputs, four for each output: each is at most 8 x 15 x 127 = 15240.
 struct G16 {
-  NativeInt v[4];
-};  // sums over one group of 32 inputs
-UNIAUDIO_INLINE G16 zero_group() { return G16{}; }
-UNIAUDIO_INLINE G16 dot_group(G16 acc, Bytes w, SignedQuad x) {
-  for (int r = 0; r < 16; ++r) {
-    acc.v[r / 4][r % 4] += x.x[0] * w.v[4 * r] + x.x[1] * w.v[4 * r + 1] + x.x[2] * w.v[4 * r + 2] +
-                           x.x[3] * w.v[4 * r + 3];
-  }
-  return acc;
+  Shorts v[8];
+  int32_t start;
+};
+// even, odd: over the first and the last two of every four inputs
+UNIAUDIO_INLINE int32_t group_start(int32_t offset, int32_t even, int32_t odd) {
+  return -offset * (even + odd);
 }
-UNIAUDIO_INLINE Vec finish_group(G16 acc, int32_t sum8) {
-  Vec f{};
-  for (int r = 0; r < 16; ++r) f.v[r / 4][r % 4] = float(acc.v[r / 4][r % 4] - sum8);
+UNIAUDIO_INLINE G16 start_group(int32_t sum) { return {{}, sum}; }
+UNIAUDIO_INLINE void dot_group(G16& acc, Bytes w, SignedQuad x) {
+  UNIAUDIO_UNROLL
+  for (int i = 0; i < 8; ++i) acc.v[i] = acc.v[i] + w.v[i] * x.v;
+}
+UNIAUDIO_INLINE Vec finish_group(G16 acc) {
+  Vec f;
+  UNIAUDIO_EACH
+  f.v[i] =
+      join_pairs(add_pairs(acc.v[2 * i]), add_pairs(acc.v[2 * i + 1])) + splat(float(acc.start));
   return f;
 }
 
@@ -147,9 +186,11 @@ constexpr int kScoreRows = 2, kScoreBlocks = 1, kValueRows = 2, kValueVectors = 
               kAloneVectors = 2;
 
 UNIAUDIO_INLINE Vec widen_i8(const int8_t* p) {
-  float t[16];
-  for (int i = 0; i < 16; ++i) t[i] = float(p[i]);
-  return load(t);
+  typedef int8_t FourBytes __attribute__((vector_size(4), may_alias, aligned(1)));
+  Vec f;
+  UNIAUDIO_EACH
+  f.v[i] = __builtin_convertvector(*reinterpret_cast<const FourBytes*>(p + 4 * i), Native);
+  return f;
 }
 
 }  // namespace uniaudio::UNIAUDIO_ISA_NAMESPACE

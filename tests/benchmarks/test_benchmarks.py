@@ -232,9 +232,41 @@ def test_first_chunk(tmp_path: Path) -> None:
     assert "| int8 |" in docs.read_text()
 
 
+def test_kernels(tmp_path: Path) -> None:
+    options = ["--model", "tiny", "--rows", "1,5", "--seconds", 0.001, "--threads", 1]
+    found = json.loads(ok("kernels.py", *options, "--megabytes", 1, "--json", where=tmp_path))
+    assert min(found["peaks"].values()) > 0
+    assert len(found["products"]) == 4 * 2 * 5  # formats, rows, products
+    assert all(p["us"] > 0 and p["gops"] > 0 for p in found["products"])
+    text = ok("kernels.py", *options, "--megabytes", 0, "--dtypes", "int8", where=tmp_path)
+    assert "MLP down, 384 × 96" in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "cpuid_fault" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    if Path("/proc/cpuinfo").exists()
+    else True,
+    reason="needs a processor with CPUID faulting",
+)
+def test_every_engine_is_held_to_avx2(tmp_path: Path) -> None:
+    results, docs = tmp_path / "lm-MODEL.json", tmp_path / "page.md"
+    common = [*LM, "--tier", "avx2", "--results", results, "--docs", docs]
+    rows = ["--cache", tmp_path / "cache", "--engines", "native-int8", "--rows", "2@20"]
+    ok("lm.py", *common, *rows, where=tmp_path)
+    found = json.loads((tmp_path / "lm-tiny-avx2.json").read_text())
+    assert found["machine"]["isa"] == "avx2" and found["tier"] == "avx2"
+    ok("lm.py", *common, "--write", where=tmp_path)
+    page = docs.read_text()
+    assert "begin lm-tiny-avx2" in page and "all engines held to AVX2" in page
+
+
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
+        ("kernels.py", ["--dtypes", "int3"], "--dtypes: expected float32"),
+        ("kernels.py", ["--rows", "many"], "--rows: expected whole numbers"),
+        ("kernels.py", ["--model", "tiny", "--rows", "0"], "rows: expected 1 to 4096, got 0"),
         ("lm.py", ["--rows", "fast"], "--rows: expected STREAMS@CONTEXT"),
         ("lm.py", ["--rows", "0@10"], "--rows: expected STREAMS@CONTEXT"),
         ("lm.py", ["--engines", "jax"], "--engines: expected native, torch"),
@@ -258,7 +290,7 @@ def test_errors_are_one_line(
     done = run(
         command,
         *options,
-        *(["--cache", "cache"] if command != "first_chunk.py" else []),
+        *(["--cache", "cache"] if command not in ("first_chunk.py", "kernels.py") else []),
         where=tmp_path,
     )
     if message is None:  # a format that the engine lacks is left out and named, as a peer would be
@@ -269,7 +301,9 @@ def test_errors_are_one_line(
     assert last.startswith("error: ") and message in last
 
 
-@pytest.mark.parametrize("command", ["lm.py", "accuracy.py", "first_chunk.py", "all.py"])
+@pytest.mark.parametrize(
+    "command", ["lm.py", "kernels.py", "accuracy.py", "first_chunk.py", "all.py"]
+)
 def test_help_has_examples(command: str, tmp_path: Path) -> None:
     assert f"python benchmarks/{command}" in ok(command, "--help", where=tmp_path)
 

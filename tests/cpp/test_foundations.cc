@@ -217,35 +217,48 @@ TEST(linear_float32) {
   }
 }
 
+// Whole numbers from -127 to 127 with peak 127 in every row, so that quantization is exact: extreme
+// values, nothing but the most extreme, or normally distributed ones.
+std::vector<float> whole_numbers(check::Random& random, int kind, int64_t rows, int64_t k) {
+  std::vector<float> v = random.normals(size_t(rows * k));
+  for (size_t i = 0; i < v.size(); ++i) {
+    const int64_t row = int64_t(i) / k;
+    if (kind == 0 && random.below(3) > 0) v[i] = float(random.below(255) - 127);
+    if (kind == 0 && random.below(3) == 0) v[i] = random.below(2) ? 127.0f : -127.0f;
+    if (kind == 1) v[i] = row % 2 ? 127.0f : row % 3 ? -127.0f : i % 4 < 2 ? 127.0f : -127.0f;
+    if (kind == 2) v[i] = 40.0f * v[i];
+    v[i] = std::rint(std::min(127.0f, std::max(-127.0f, v[i])));
+    if (int64_t(i) % k == 0) v[i] = 127.0f;
+  }
+  return v;
+}
+
 TEST(linear_int8_is_exact_integers) {
   check::Random random(2);
   ThreadPool pool(2);
-  for (int64_t k : {3, 16, 70}) {
-    const int64_t n = 37, rows = 11;
-    // Whole numbers with peak 127 in every row: quantization is exact, so the product must be too
-    // (extreme values included).
-    std::vector<float> w(size_t(n * k)), x(size_t(rows * k));
-    for (auto* v : {&w, &x}) {
-      for (size_t i = 0; i < v->size(); ++i)
-        (*v)[i] = i % size_t(k) == 0 ? 127.0f
-                                     : float(random.below(3) == 0 ? (random.below(2) ? 127 : -127)
-                                                                  : random.below(255) - 127);
-    }
-    const Linear l(w.data(), nullptr, n, k, DType::int8);
-    LinearScratch scratch;
-    scratch.reserve(rows, k);
-    std::vector<float> y(size_t(rows * n));
-    l.forward(pool, &scratch, x.data(), k, rows, y.data(), n);
-    bool exact = true;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < n; ++i) {
-        int64_t dot = 0;
-        for (int64_t j = 0; j < k; ++j)
-          dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
-        exact = exact && y[size_t(r * n + i)] == float(dot);
+  for (int64_t k : {3, 16, 70, 1000}) {
+    for (int kind = 0; kind < 9; ++kind) {
+      const int64_t n = 37, rows = 11;
+      const auto w = whole_numbers(random, kind / 3, n, k),
+                 x = whole_numbers(random, kind % 3, rows, k);
+      const Linear l(w.data(), nullptr, n, k, DType::int8);
+      LinearScratch scratch;
+      scratch.reserve(rows, k);
+      std::vector<float> exact(size_t(rows * n));
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t i = 0; i < n; ++i) {
+          int64_t dot = 0;
+          for (int64_t j = 0; j < k; ++j)
+            dot += int64_t(x[size_t(r * k + j)]) * int64_t(w[size_t(i * k + j)]);
+          exact[size_t(r * n + i)] = float(dot);
+        }
+      }
+      for (int64_t count = 1; count <= rows; ++count) {  // each has its own tiles
+        std::vector<float> y(size_t(count * n));
+        l.forward(pool, &scratch, x.data(), k, count, y.data(), n);
+        CHECK(std::equal(y.begin(), y.end(), exact.begin()));
       }
     }
-    CHECK(exact);
   }
 }
 

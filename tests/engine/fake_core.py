@@ -39,6 +39,16 @@ def isa_available() -> list[str]:
     return ["avx2", "plain"]
 
 
+def fma_peak(threads: int) -> float:
+    if not 1 <= threads <= 256:
+        raise ValueError(f"threads: expected 1 to 256, got {threads}")
+    return 100.0
+
+
+def byte_peak(threads: int) -> float:
+    return 4 * fma_peak(threads)
+
+
 def read_bandwidth(threads: int, megabytes: int) -> float:
     return 10.0
 

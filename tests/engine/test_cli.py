@@ -136,6 +136,16 @@ def test_bench_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["seed"] == 3
 
 
+def test_bench_measures_the_machine_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--peaks", "--json", "--threads", "2", "-m", "absent"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["threads"] == 2 and figures["isa"]
+    rates = [v for k, v in figures.items() if k.endswith("per_s")]
+    assert len(rates) > 5 and min(rates) > 0
+    assert main(["bench", "--peaks", "--threads", "1000"]) == 2
+    assert "threads: expected" in capsys.readouterr().err
+
+
 def test_doctor_info_tasks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

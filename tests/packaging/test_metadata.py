@@ -82,7 +82,7 @@ def test_extras_that_errors_and_pages_name_exist() -> None:
 
 
 def test_without_the_trainer_export_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "entry_points", lambda **_: ())
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     with pytest.raises(
         InputError, match=r"export onnx: expected the training package.*pip install"
     ):

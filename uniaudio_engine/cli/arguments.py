@@ -213,6 +213,12 @@ def _add_bench(add: Add) -> None:
     p.add_argument(
         "--repeat", type=int, default=5, help="number of runs; medians are reported (default 5)"
     )
+    p.add_argument(
+        "--peaks",
+        action="store_true",
+        help="measure what the machine can do at most, without a model: multiply-adds on "
+        "registers, and reads by the size of what is read",
+    )
 
 
 def _add_folders(add: Add) -> None:

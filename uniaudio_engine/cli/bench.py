@@ -30,6 +30,7 @@ from ..request.sequence_builder import TaskSequence
 from ..storage.folder import bundled_models, find_folder, load_config
 
 _BANDWIDTH_MB = 256  # read per measurement; far larger than any last-level cache
+_READ_MB = (1, 4, 16, 64, 256, 1024)
 _TEXT = "The quick brown fox jumps over the lazy dog while seven small birds watch from the old stone wall."
 
 
@@ -96,7 +97,31 @@ def measure(
     }
 
 
+def peaks(threads: int) -> dict[str, Any]:
+    """What the machine can do at most: the bounds of every model on it.
+
+    Multiply-adds on registers (a multiply-add is two operations) of float32 and of bytes, and reads
+    of blocks that are spread over all threads, by the block's size in MiB.
+    """
+    native = core()
+    try:
+        return {
+            "isa": native.isa(),
+            "threads": threads,
+            "float32_gflop_per_s": round(native.fma_peak(threads), 1),
+            "bytes_gop_per_s": round(native.byte_peak(threads), 1),
+            **{
+                f"read_{size}_mib_gb_per_s": round(native.read_bandwidth(threads, size), 1)
+                for size in _READ_MB
+            },
+        }
+    except ValueError as e:
+        raise InputError(str(e)) from None
+
+
 def bench_command(args: argparse.Namespace) -> int:
+    if args.peaks:
+        return _show(peaks(args.threads or default_threads()), args.json)
     seed = 0 if args.seed is None else _seed(args.seed)
     if not (1 <= args.repeat <= 1000 and 0.1 <= args.seconds <= 3600):
         got = f"{args.repeat} and {args.seconds}"
@@ -110,12 +135,12 @@ def bench_command(args: argparse.Namespace) -> int:
         threads=args.threads,
         kv_dtype=args.kv_dtype,
     )
-    figures = measure(engine, args.seconds, args.repeat, seed)
-    print(
-        json.dumps(figures, indent=2)
-        if args.json
-        else "\n".join(f"{k}: {v}" for k, v in figures.items())
-    )
+    return _show(measure(engine, args.seconds, args.repeat, seed), args.json)
+
+
+def _show(figures: dict[str, Any], as_json: bool) -> int:
+    lines = "\n".join(f"{k}: {v}" for k, v in figures.items())
+    print(json.dumps(figures, indent=2) if as_json else lines)
     return 0
 
 

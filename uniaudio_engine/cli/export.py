@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
 from ..errors import InputError
@@ -119,6 +118,8 @@ def _exporter(name: str) -> Callable[..., Any]:
 
     Raises :class:`InputError` where there is none, or where it lacks a required package.
     """
+    from importlib.metadata import entry_points  # here: a tenth of all imports of the command
+
     for point in entry_points(group="uniaudio.exporters", name=name):
         try:
             found: Callable[..., Any] = point.load()
