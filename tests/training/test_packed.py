@@ -1,5 +1,8 @@
 """Packed weights are restored approximately."""
 
+import os
+import stat
+
 import pytest
 import torch
 from uniaudio_training import packed
@@ -35,6 +38,15 @@ def test_parts(tmp_path):
     files[0].unlink()
     with pytest.raises(ValueError, match="number of parts"):
         packed.load(tmp_path / "w.safetensors")
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o022)
+    try:
+        (path,) = packed.save(state(), tmp_path / "w.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_nothing_there(tmp_path):

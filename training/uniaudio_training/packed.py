@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
+
+from uniaudio_engine.storage.files import atomic_write
 
 _SCALE = ":scale"
 _LEAST = 4096  # elements; smaller matrices are stored as float16
@@ -78,10 +80,19 @@ def save(
         else [path.with_stem(f"{path.stem}-{i}") for i in range(len(parts))]
     )
     for part, file in zip(parts, names, strict=True):
-        unfinished = file.with_name(f".{file.name}.part")
-        save_file(part, str(unfinished), {"parts": str(len(parts)), **(about or {})})
-        unfinished.replace(file)
+        write_tensors(file, part, {"parts": str(len(parts)), **(about or {})})
     return names
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]
+) -> None:
+    """Writes a safetensors file that is complete or absent.
+
+    The library's own ``save_file`` leaves a file that only its owner can read.
+    """
+    with atomic_write(path) as out:
+        out.write(serialised(dict(tensors), dict(about)))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -32,6 +32,7 @@ from uniaudio_engine.text.phones import PAUSE, PHONES
 from ..evaluate.recogniser import BANDS, HOP, mel_power
 from ..evaluate.train_recogniser import augment
 from ..loop import Stateful, Trainer, fit, pick_device
+from ..packed import write_tensors
 from ..precision import Arithmetic, choose
 from ..schedules import cosine, decay_groups
 from ..settings import RunSettings
@@ -120,11 +121,8 @@ class Aligner(nn.Module):
 
     def save(self, path: Path) -> None:
         """Writes the weights as float16."""
-        from safetensors.torch import save_file
-
-        save_file(
-            {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}, str(path)
-        )
+        state = {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}
+        write_tensors(path, state, {})
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from ..corpus.music import INSTRUMENTS
 from ..corpus.reading import Corpus, CorpusError, open_corpus
 from ..corpus.recipes import EVENTS
 from ..corpus.sounds import CLASSES
+from ..packed import write_tensors
 from .engines import Subject, load_subject
 from .metrics import band_powers, mel_filters
 
@@ -225,8 +226,6 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> int:
-    from safetensors.torch import save_file
-
     p = argparse.ArgumentParser(
         prog="uniaudio-train evaluate classifiers",
         description="Train the classifiers for sounds, events and instruments.",
@@ -275,9 +274,9 @@ def main(argv: list[str] | None = None) -> int:
     except (CorpusError, OSError, ValueError) as e:
         print(f"uniaudio-train evaluate classifiers: error: {e}", file=sys.stderr)
         return 2
-    save_file(
+    write_tensors(
+        args.out,
         tensors,
-        str(args.out),
         {
             "format": "uniaudio-classifiers-1",
             **{name: ",".join(labels) for name, labels in LABELS.items()},

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from uniaudio_engine.text.phones import PAUSE, PHONES
 
+from ..packed import write_tensors
 from .metrics import band_powers, mel_filters
 
 SAMPLE_RATE = 16000
@@ -119,12 +120,10 @@ class Recogniser(nn.Module):
 
     def save(self, path: str | Path, **about: str) -> None:
         """Writes the weights as float16, with the phones in the metadata."""
-        from safetensors.torch import save_file
-
         state = {k: v.detach().half().contiguous() for k, v in self.state_dict().items()}
-        save_file(
+        write_tensors(
+            path,
             state,
-            str(path),
             {"format": "uniaudio-recogniser-1", "phones": " ".join(self.phones), **about},
         )
 
