@@ -16,7 +16,7 @@ from tiny import make_tiny_model, random_weights, tiny_config
 
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, StackConfig
-from uniaudio_engine.storage.folder import find_folder, load_folder
+from uniaudio_engine.storage.folder import check_model, find_folder, load_config, load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
@@ -314,3 +314,23 @@ def test_saving_wrong_weights_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="missing head"):
         save_folder(tmp_path / "m", config, random_weights(codec_shapes(config.codec)), lm, PHONES)
     assert not (tmp_path / "m").exists()
+
+
+BUNDLED = load_config(find_folder("base"))
+
+
+@pytest.mark.parametrize("name", [s.name for s in BUNDLED.vocabulary.aligned_spans])  # type: ignore[union-attr]
+def test_a_task_whose_aligned_span_is_missing_is_refused_at_load(name: str) -> None:
+    assert BUNDLED.vocabulary is not None
+    spans = tuple(
+        dataclasses.replace(s, name="other") if s.name == name else s
+        for s in BUNDLED.vocabulary.aligned_spans
+    )
+    changed = dataclasses.replace(
+        BUNDLED, vocabulary=dataclasses.replace(BUNDLED.vocabulary, aligned_spans=spans)
+    )
+    if name == "time_left":  # counted where the model knows it
+        check_model(changed, (), Path("model"))
+        return
+    with pytest.raises(InputError, match=f"needs .*{name}, which|needs {name}"):
+        check_model(changed, (), Path("model"))

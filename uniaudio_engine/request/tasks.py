@@ -75,11 +75,13 @@ class Input:
     units: bool = False  # aligned audio: also align its semantic units, which say what is spoken
 
 
-# What a task's sequence needs of the vocabulary for an aligned input.
+# What a task's sequence needs of the vocabulary for phones with durations, and for aligned inputs.
+_PHONE_NEEDS = {"phone_now", "phone_next", "phone_next2", "frames_left"}
+_UNIT_NEEDS = {"unit", "unit_next"}
 _ALIGNED_NEEDS = {
-    "audio": {"source0", "ahead0"},
-    "units": {"unit"},
-    "score": {"note", "phone_now"},
+    "audio": {"source0", "ahead0"},  # and those of the codec's other codebooks
+    "units": _UNIT_NEEDS,
+    "score": {"note", "note_left", *_PHONE_NEEDS},
 }
 
 
@@ -173,7 +175,7 @@ class Task:
         names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
             if i.place == "aligned":
-                names |= _ALIGNED_NEEDS[i.modality] | ({"unit"} if i.units else set())
+                names |= _ALIGNED_NEEDS[i.modality] | (_UNIT_NEEDS if i.units else set())
             elif i.modality == "span":
                 hidden = next((o for o in self.inputs if o.name == i.segment), None)
                 if hidden is not None and hidden.modality == "audio":
@@ -185,7 +187,7 @@ class Task:
                 if i.modality == "states":
                     names.add("continuous_token")
         if self.length == "durations":
-            names |= {"duration", "duration_start", "duration_end"}
+            names |= {"duration", "duration_start", "duration_end", *_PHONE_NEEDS}
         return names
 
     # Checks
