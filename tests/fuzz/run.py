@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import itertools
 import json
 import mmap
 import multiprocessing
@@ -96,8 +95,10 @@ def _place(e: BaseException) -> str:
     return f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
-def work(name: str, seed: int, first: int, end: float, counts: Counts, log: Path) -> None:
-    """Runs inputs from number ``first`` until ``end``; in a child process."""
+def work(
+    name: str, seed: int, first: int, last: int, end: float, counts: Counts, log: Path
+) -> None:
+    """Runs inputs from number ``first`` up to ``last`` or until ``end``; in a child process."""
     folder = log.parent / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -113,7 +114,7 @@ def work(name: str, seed: int, first: int, end: float, counts: Counts, log: Path
         for number in (signal.SIGPROF, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
             faulthandler.register(number, out, all_threads=False, chain=True)
-        for number in itertools.count(first):
+        for number in range(first, last):
             if time.monotonic() > end:
                 return
             counts.set(number, done, accepted, slowest)
@@ -133,7 +134,14 @@ def work(name: str, seed: int, first: int, end: float, counts: Counts, log: Path
 
 
 def start(
-    name: str, program: Path | None, seed: int, first: int, end: float, counts: Counts, log: Path
+    name: str,
+    program: Path | None,
+    seed: int,
+    first: int,
+    last: int,
+    end: float,
+    counts: Counts,
+    log: Path,
 ) -> int:
     """A child process that does the work; its id."""
     child = os.fork()
@@ -147,7 +155,7 @@ def start(
             seconds = f"{max(0.0, end - time.monotonic()):.3f}"
             argv = [str(program), str(counts.path), seconds, str(seed), str(first)]
             os.execve(program, argv, {**os.environ, "ASAN_OPTIONS": SANITIZER})
-        work(name, seed, first, end, counts, log)
+        work(name, seed, first, last, end, counts, log)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -155,8 +163,10 @@ def start(
         os._exit(status)
 
 
-def run(name: str, program: Path | None, seed: int, seconds: float) -> dict[str, Any]:
-    """Runs one target for so long; returns its counts and faults. ``program``: a C++ target's."""
+def run(name: str, program: Path | None, seed: int, seconds: float, inputs: int) -> dict[str, Any]:
+    """Runs one target for so long; returns its counts and faults. ``program``: a C++ target's.
+    ``inputs``: the most that a Python target takes.
+    """
     end, first = time.monotonic() + seconds, 0
     place = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     log, counts = place / "log", Counts(place / "counts")
@@ -164,7 +174,7 @@ def run(name: str, program: Path | None, seed: int, seconds: float) -> dict[str,
     faults: dict[str, list[int]] = {}
     try:
         while time.monotonic() < end:
-            child = start(name, program, seed, first, end, counts, log)
+            child = start(name, program, seed, first, inputs, end, counts, log)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             number, done, accepted, slowest = counts.get()
             lines = log.read_text(errors="replace").splitlines()
@@ -215,6 +225,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
+    parser.add_argument(
+        "--inputs", type=int, default=sys.maxsize, help="the most for each Python target"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run this input alone")
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default 1)")
@@ -232,7 +245,7 @@ def main() -> int:
             again(name, args.seed, args.only)
         return 0
     results: dict[str, Any] = {"seed": args.seed, "targets": {}}
-    ask = partial(run, seed=args.seed, seconds=args.seconds)
+    ask = partial(run, seed=args.seed, seconds=args.seconds, inputs=args.inputs)
     with multiprocessing.Pool(args.jobs) as pool:
         asked = [(name, pool.apply_async(ask, (name, programs.get(name)))) for name in names]
         for name, answer in asked:

@@ -62,11 +62,16 @@ FAULTS: dict[str, tuple[Callable[[int], Any], str]] = {
 }
 
 
-def ran(monkeypatch: pytest.MonkeyPatch, use: Callable[[int], Any], seconds: float) -> Any:
+def ran(
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[int], Any],
+    seconds: float,
+    inputs: int = sys.maxsize,
+) -> Any:
     target = Target(lambda draw: draw.randrange(3), use)
     monkeypatch.setattr(runner, "TARGETS", {"x": lambda folder: target})
     monkeypatch.setattr(runner, "COMPUTING", 0.2)
-    return runner.run("x", None, 0, seconds)
+    return runner.run("x", None, 0, seconds, inputs)
 
 
 @pytest.mark.parametrize("kind", list(FAULTS))
@@ -103,3 +108,7 @@ def test_changes_follow_from_the_seed() -> None:
         once, again = ([change(Random(i)) for i in range(50)] for _ in range(2))
         assert once == again and len(set(once)) > 25
     assert value == {"a": [1, 2, {"b": "c"}], "d": None}
+
+
+def test_no_more_inputs_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ran(monkeypatch, lambda value: None, 60.0, inputs=30)["inputs"] == 30
