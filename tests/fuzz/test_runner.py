@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import sys
 import time
@@ -41,8 +42,7 @@ def allocate(value: int) -> object:
 
 
 def compute(value: int) -> None:
-    while True:
-        pass
+    all(itertools.repeat(True))  # one line, so that every hang is at the same place
 
 
 def crash(value: int) -> None:
