@@ -21,6 +21,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -245,14 +246,17 @@ def of_load(args: argparse.Namespace) -> dict[str, Any]:
     with serving(args) as (server, fields), ExitStack() as stack:
         begin, memory = time.monotonic(), list[float]()
         given = ["--clients", str(SESSIONS // 2), "--seconds", str(60 * args.minutes)]
+        # files, since nobody reads while they run and a pipe holds 64 KiB
+        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
         running = [
             stack.enter_context(
                 subprocess.Popen(
-                    [*listeners(server), *given, "--way", way, "--seed", str(seed)],
-                    stdout=subprocess.PIPE,
+                    [*listeners(server), *given, "--way", way, "--seed", str(seed)], stdout=output
                 )
             )
-            for seed, way in enumerate(("http", "websocket"), start=args.seed)
+            for seed, (way, output) in enumerate(
+                zip(("http", "websocket"), outputs, strict=True), start=args.seed
+            )
         ]
         every = max(1.0, min(30.0, 6 * args.minutes))
         while any(process.poll() is None for process in running):
@@ -260,11 +264,11 @@ def of_load(args: argparse.Namespace) -> dict[str, Any]:
             memory.append(megabytes(server))
             say(f"{(time.monotonic() - begin) / 60:.1f} minutes: {memory[-1]} MB")
         heard = []
-        for process in running:
-            assert process.stdout is not None
+        for process, output in zip(running, outputs, strict=True):
             if process.wait():
                 raise InputError("listeners.py failed, see above")
-            heard.append(json.load(process.stdout))
+            output.seek(0)
+            heard.append(json.load(output))
         settled(server, fields)
         memory.append(megabytes(server))
         first = [ms for one in heard for ms in one["first"]]
