@@ -361,7 +361,7 @@ def test_what_a_model_lacks_is_named():
     with pytest.raises(
         ValueError,
         match=(
-            "needs unit, which the model does not have; start from a model with a semantic "
+            "needs unit, unit_next, which the model does not have; start from a model with a semantic "
             "tokenizer"
         ),
     ):
