@@ -5,6 +5,7 @@
 #include <climits>
 #include <cmath>
 
+#include "cat.h"
 #include "chunked.h"
 #include "codec_ops.h"
 #include "seanet.h"
@@ -23,10 +24,27 @@ uint64_t mix(uint64_t h, uint64_t v) {  // FNV-1a over eight bytes
 
 uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
   uint64_t h = 14695981039346656037ull;
-  for (int v : {int(c.is_spectral), c.sample_rate, c.frame_size, c.num_codebooks, c.codebook_size,
+  for (int v : {int(c.family), c.sample_rate, c.frame_size, c.num_codebooks, c.codebook_size,
                 c.codebook_dim})
     h = mix(h, uint64_t(v));
-  if (c.is_spectral) {
+  const auto transformer = [&](const TransformerConfig& t) {
+    for (int v : {t.layers, t.width, t.heads, t.mlp_width, t.window}) h = mix(h, uint64_t(v));
+    h = mix(h, std::bit_cast<uint64_t>(t.rope_base));
+  };
+  if (c.quantizer)
+    for (int v : {int(c.quantizer->factorised), c.quantizer->latent_dim,
+                  c.quantizer->semantic_codebooks, c.quantizer->rvq_dim})
+      h = mix(h, uint64_t(v));
+  if (c.is(CodecFamily::cat)) {
+    h = mix(h, uint64_t(c.cat->channels));
+    for (const CatSide* side : {&c.cat->encoder, &c.cat->decoder}) {
+      for (int v : side->patches) h = mix(h, uint64_t(v));
+      for (const CatSide::Stage& stage : side->stages) {
+        h = mix(h, uint64_t(stage.output));
+        transformer(stage.transformer);
+      }
+    }
+  } else if (c.is(CodecFamily::spectral)) {
     const SpectralConfig& s = *c.spectral;
     for (int v : {s.encoder_window, s.encoder_subframes, s.encoder_width, s.encoder_blocks,
                   s.encoder_hidden, s.decoder_window, s.decoder_subframes, s.decoder_width,
@@ -44,6 +62,10 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
     // others keep the fingerprint that they had before there were chunks
     if (s.chunk_size > 0 || s.normalize)
       for (int v : {s.chunk_size, s.chunk_stride, int(s.normalize)}) h = mix(h, uint64_t(v));
+    if (s.bottleneck) {
+      h = mix(h, uint64_t(s.bottleneck->stride));
+      transformer(s.bottleneck->transformer);
+    }
   }
   for (size_t i = 0; i < codebooks.size(); ++i) h = mix(h, std::bit_cast<uint32_t>(codebooks[i]));
   return h;
@@ -166,10 +188,12 @@ int64_t DecoderStream::lookahead() const { return codec().decoder_lookahead(); }
 std::shared_ptr<const Codec> Codec::create(const CodecConfig& config, const Weights& weights,
                                            int threads) {
   std::shared_ptr<Codec> codec;
-  if (config.is_spectral)
+  if (config.is(CodecFamily::spectral))
     codec = std::make_shared<SpectralCodec>(config, weights, threads);
-  else
+  else if (config.is(CodecFamily::seanet))
     codec = std::make_shared<SeanetCodec>(config, weights, threads);
+  else
+    codec = std::make_shared<CatCodec>(config, weights, threads);
   codec->fingerprint_ = fingerprint(
       config, weights.get("quantizer.codebooks",
                           {config.num_codebooks, config.codebook_size, config.codebook_dim}));
@@ -177,7 +201,7 @@ std::shared_ptr<const Codec> Codec::create(const CodecConfig& config, const Weig
 }
 
 int Codec::chunk_frames() const {
-  const int size = config_.is_spectral ? 0 : config_.seanet->chunk_size;
+  const int size = seanet() ? seanet()->chunk_size : 0;
   return (size + config_.frame_size - 1) / config_.frame_size;
 }
 

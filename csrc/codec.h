@@ -104,11 +104,11 @@ class Codec : public std::enable_shared_from_this<Codec> {
   virtual ~Codec() = default;
 
   const CodecConfig& config() const { return config_; }
-  int channels() const { return config_.is_spectral ? 1 : config_.seanet->channels; }
+  int channels() const { return config_.channels(); }
   int threads() const { return pool_.threads(); }
   int64_t encoder_lookahead() const { return encoder_lookahead_; }
   int64_t decoder_lookahead() const { return decoder_lookahead_; }
-  bool normalizes() const { return !config_.is_spectral && config_.seanet->normalize; }
+  bool normalizes() const { return seanet() && seanet()->normalize; }
   // Frames of a chunk, or 0: this codec works on whole clips.
   int chunk_frames() const;
   // Frames of a clip of n samples: ceil(n / frame_size), or of a codec in chunks ceil(n /
@@ -150,6 +150,10 @@ class Codec : public std::enable_shared_from_this<Codec> {
   size_t even_chunk(size_t frames) const {
     const size_t most = size_t(chunk_), chunks = (frames + most - 1) / most;
     return chunks == 0 ? 1 : (frames + chunks - 1) / chunks;
+  }
+
+  const SeanetConfig* seanet() const {
+    return config_.is(CodecFamily::seanet) ? &*config_.seanet : nullptr;
   }
 
   CodecConfig config_;

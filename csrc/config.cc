@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <map>
 #include <set>
 #include <stdexcept>
 
@@ -152,6 +153,121 @@ SpectralConfig parse_spectral(const Json& json, int frame_size) {
   return c;
 }
 
+TransformerConfig parse_transformer(const Json* json, const std::string& where) {
+  if (!json) throw std::invalid_argument("config: " + where + " is missing");
+  TransformerConfig c;
+  Object o(*json, where);
+  o.integer("layers", c.layers, 1, 64, true);
+  o.integer("width", c.width, 1, 4096, true);
+  o.integer("heads", c.heads, 1, 256, true);
+  o.integer("mlp_width", c.mlp_width, 1, 65536, true);
+  o.integer("window", c.window, 1, 65536, true);
+  o.real("rope_base", c.rope_base);
+  o.real("norm_eps", c.norm_eps);
+  o.done();
+  o.require(c.width % (2 * c.heads) == 0, "heads",
+            "a divisor of half of width " + std::to_string(c.width), std::to_string(c.heads));
+  o.require(int64_t{c.layers} * c.width * c.window <= 1 << 28, "window",
+            "at most 268435456 / (layers x width)", std::to_string(c.window));  // keys of a stream
+  o.require(c.rope_base > 1, "rope_base", "above 1", number(c.rope_base));
+  o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1",
+            number(double(c.norm_eps)));
+  return c;
+}
+
+BottleneckConfig parse_bottleneck(const Json& json) {
+  BottleneckConfig c;
+  Object o(json, "codec.seanet.bottleneck");
+  o.integer("stride", c.stride, 1, 64);
+  c.transformer = parse_transformer(o.get("transformer"), "codec.seanet.bottleneck.transformer");
+  o.done();
+  return c;
+}
+
+CatSide parse_cat_side(const Json* json, const std::string& where) {
+  if (!json) throw std::invalid_argument("config: " + where + " is missing");
+  CatSide c;
+  Object o(*json, where);
+  const auto list = [&](const char* key) {
+    const Json* v = o.get(key);
+    o.require(v && v->is(Json::Kind::array) && v->array.size() <= 17, key, "a list of at most 17",
+              v ? v->kind_name() : "nothing");
+    return v;
+  };
+  for (const Json& v : list("patches")->array) {
+    o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 65536, "patches",
+              "1 to 65536 each", v.kind_name());
+    c.patches.push_back(int(v.integer));
+  }
+  for (const Json& v : list("stages")->array) {
+    const std::string name = where + ".stages[" + std::to_string(c.stages.size()) + "]";
+    Object stage(v, name);
+    CatSide::Stage& made = c.stages.emplace_back();
+    stage.integer("output", made.output, 1, 65536, true);
+    made.transformer = parse_transformer(stage.get("transformer"), name + ".transformer");
+    stage.done();
+  }
+  o.done();
+  o.require(!c.stages.empty() && c.patches.size() == c.stages.size() + 1, "patches",
+            "one more than stages, of which there is at least one",
+            std::to_string(c.patches.size()));
+  return c;
+}
+
+CatConfig parse_cat(const Json& json, const CodecConfig& codec) {
+  CatConfig c;
+  Object o(json, "codec.cat");
+  o.integer("channels", c.channels, 1, 64);
+  c.encoder = parse_cat_side(o.get("encoder"), "codec.cat.encoder");
+  c.decoder = parse_cat_side(o.get("decoder"), "codec.cat.decoder");
+  o.done();
+  for (const bool encoder : {true, false}) {
+    const CatSide& side = encoder ? c.encoder : c.decoder;
+    const std::string name = encoder ? "encoder" : "decoder";
+    double product = 1;
+    for (int patch : side.patches) product *= patch;
+    o.require(product == double(codec.frame_size) * c.channels, name + ".patches",
+              "a product of frame_size x channels " +
+                  std::to_string(int64_t{codec.frame_size} * c.channels),
+              number(product));
+    const int outer = encoder ? side.patches.front() : side.patches.back();
+    o.require(outer % c.channels == 0, name + ".patches",
+              "a multiple of channels at the samples' end", std::to_string(outer));
+    // widths: the encoder's grow by each patch, the decoder's shrink
+    int64_t width = encoder ? 1 : codec.latent_dim();
+    for (size_t i = 0; i < side.patches.size(); ++i) {
+      const int patch = side.patches[i];
+      o.require(encoder || width % patch == 0, name + ".patches",
+                "a divisor of the width " + std::to_string(width) + " before it",
+                std::to_string(patch));
+      width = encoder ? width * patch : width / patch;
+      o.require(width <= 65536, name + ".stages", "widths up to 65536", std::to_string(width));
+      if (i < side.stages.size()) width = side.stages[i].output;
+    }
+    const int64_t last = encoder ? codec.latent_dim() : 1;
+    o.require(width == last, name + ".stages", "a last width of " + std::to_string(last),
+              std::to_string(width));
+  }
+  return c;
+}
+
+QuantizerConfig parse_quantizer(const Json& json, int num_codebooks) {
+  QuantizerConfig c;
+  Object o(json, "codec.quantizer");
+  o.choice("kind", c.factorised, "factorised", "split", true);
+  o.integer("latent_dim", c.latent_dim, 1, 4096, true);
+  o.integer("semantic_codebooks", c.semantic_codebooks, 0, 64);
+  o.integer("rvq_dim", c.rvq_dim, 0, 4096);
+  o.done();
+  o.require(c.factorised ? c.semantic_codebooks == 0
+                         : c.semantic_codebooks >= 1 && c.semantic_codebooks < num_codebooks,
+            "semantic_codebooks", "1 to num_codebooks - 1 where kind is split, else 0",
+            std::to_string(c.semantic_codebooks));
+  o.require((c.rvq_dim > 0) == c.factorised, "rvq_dim", "above 0 exactly where kind is factorised",
+            std::to_string(c.rvq_dim));
+  return c;
+}
+
 SeanetConfig parse_seanet(const Json& json, int frame_size) {
   SeanetConfig c;
   Object o(json, "codec.seanet");
@@ -185,8 +301,12 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
             std::to_string(c.chunk_size));  // a layer's rows are all in memory
   o.integer("chunk_stride", c.chunk_stride, (c.chunk_size + 7) / 8, c.chunk_size, c.chunk_size > 0);
   o.boolean("normalize", c.normalize);
+  if (const Json* v = o.get("bottleneck")) c.bottleneck = parse_bottleneck(*v);
   o.done();
-  double product = 1;
+  o.require(!c.bottleneck || (c.causal && c.trim_right_ratio == 1 && !c.group_norm &&
+                              !c.normalize && c.chunk_size == 0),
+            "bottleneck", "causal convolutions without norm, chunks or loudness", "others");
+  double product = c.bottleneck ? c.bottleneck->stride : 1;
   for (int r : c.ratios) product *= r;
   o.require(product == frame_size, "ratios",
             "a product of frame_size " + std::to_string(frame_size), number(product));
@@ -232,14 +352,24 @@ CodecConfig parse_codec_config(std::string_view text) {
   const Json root = parse_json(text);
   CodecConfig c;
   Object o(root, "codec");
-  o.choice("family", c.is_spectral, "spectral", "seanet", true);
+  const std::map<std::string, CodecFamily> families = {{"spectral", CodecFamily::spectral},
+                                                       {"seanet", CodecFamily::seanet},
+                                                       {"cat", CodecFamily::cat}};
+  const Json* family = o.get("family");
+  if (!family) throw std::invalid_argument("config: codec: key \"family\" is missing");
+  const std::string name = family->is(Json::Kind::string) ? family->string : family->kind_name();
+  o.require(family->is(Json::Kind::string) && families.count(name), "family",
+            "\"spectral\", \"seanet\" or \"cat\"", "\"" + name + "\"");
+  c.family = families.at(name);
   o.integer("sample_rate", c.sample_rate, 1000, 384000);
   o.integer("frame_size", c.frame_size, 1, 65536);
   o.integer("num_codebooks", c.num_codebooks, 1, 64);
   o.integer("codebook_size", c.codebook_size, 2, 65536);
   o.integer("codebook_dim", c.codebook_dim, 1, 4096);
+  if (const Json* v = o.get("quantizer")) c.quantizer = parse_quantizer(*v, c.num_codebooks);
   if (const Json* v = o.get("spectral")) c.spectral = parse_spectral(*v, c.frame_size);
   if (const Json* v = o.get("seanet")) c.seanet = parse_seanet(*v, c.frame_size);
+  if (const Json* v = o.get("cat")) c.cat = parse_cat(*v, c);
   if (const Json* list = o.get("bandwidths")) {
     o.require(list->is(Json::Kind::array) && list->array.size() <= 64, "bandwidths",
               "a list of at most 64", list->kind_name());
@@ -252,9 +382,12 @@ CodecConfig parse_codec_config(std::string_view text) {
     }
   }
   o.done();
-  const bool there = c.is_spectral ? c.spectral.has_value() : c.seanet.has_value();
-  const std::string family = c.is_spectral ? "spectral" : "seanet";
-  o.require(there, family, "a section for family \"" + family + "\"", "none");
+  const bool there = c.is(CodecFamily::spectral) ? c.spectral.has_value()
+                     : c.is(CodecFamily::seanet) ? c.seanet.has_value()
+                                                 : c.cat.has_value();
+  o.require(there, name, "a section for family \"" + name + "\"", "none");
+  o.require(!c.quantizer || !c.is(CodecFamily::spectral), "quantizer",
+            "none for family \"spectral\"", "one");
   return c;
 }
 

@@ -48,6 +48,20 @@ struct SpectralConfig {
   bool has_decoder() const { return decoder_blocks > 0; }
 };
 
+// Causal transformer layers of a codec: rotary positions, LayerNorm, gelu (erf), no biases.
+struct TransformerConfig {
+  int layers = 0, width = 0, heads = 0, mlp_width = 0;
+  int window = 0;  // positions that a row sees, itself among them
+  double rope_base = 10000.0;
+  float norm_eps = 1e-5f;
+};
+
+// Mimi's: a transformer and a change of rate between the convolutions and the quantizer.
+struct BottleneckConfig {
+  int stride = 2;  // rows of the convolutions per frame
+  TransformerConfig transformer;
+};
+
 struct SeanetConfig {
   int channels = 1, filters = 32;
   std::vector<int> ratios = {8, 5, 4, 2};
@@ -61,14 +75,49 @@ struct SeanetConfig {
   bool group_norm = false;               // norm == "group"
   int chunk_size = 0, chunk_stride = 0;  // samples; 0: the whole clip is one chunk
   bool normalize = false;                // each chunk is divided by its loudness
+  std::optional<BottleneckConfig> bottleneck;
 };
+
+// One side of a CAT codec: patches[0], stage 0, patches[1], .. patches[stages]. The encoder joins
+// patches[i] rows to one, the decoder splits a row into as many.
+struct CatSide {
+  struct Stage {
+    int output = 0;  // width of the rows that it makes
+    TransformerConfig transformer;
+  };
+  std::vector<int> patches;
+  std::vector<Stage> stages;
+};
+
+struct CatConfig {
+  int channels = 1;
+  CatSide encoder, decoder;
+};
+
+// See quantizer.h. Without one, the latent itself is quantized.
+struct QuantizerConfig {
+  bool factorised = false;  // else split
+  int latent_dim = 0;
+  int semantic_codebooks = 0;  // split: those of the first projection
+  int rvq_dim = 0;             // factorised: width of the residual
+};
+
+enum class CodecFamily : int { seanet = 0, spectral = 1, cat = 2 };
 
 struct CodecConfig {
   int sample_rate = 16000, frame_size = 320, num_codebooks = 8, codebook_size = 1024,
       codebook_dim = 64;
   std::optional<SpectralConfig> spectral;  // exactly the one that `family` names is used
   std::optional<SeanetConfig> seanet;
-  bool is_spectral = true;
+  std::optional<CatConfig> cat;
+  std::optional<QuantizerConfig> quantizer;
+  CodecFamily family = CodecFamily::spectral;
+
+  bool is(CodecFamily f) const { return family == f; }
+  int latent_dim() const { return quantizer ? quantizer->latent_dim : codebook_dim; }
+  int channels() const {
+    return is(CodecFamily::seanet) ? seanet->channels : is(CodecFamily::cat) ? cat->channels : 1;
+  }
   // kbit/s, ascending; CodecConfig.codebooks_for in Python uses them
   std::vector<double> bandwidths;
 };

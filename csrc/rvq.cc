@@ -33,7 +33,10 @@ ResidualVQ::ResidualVQ(const Buffer<float>& codebooks, int num_codebooks, int co
   }
   if (codec_kernels().rvq_search && bounded && dim_ <= kRvqDim) {
     coarse_.resize(num_);
-    for (int s = 0; s < num_; ++s) make_coarse(s);
+    for (int s = 0; s < num_; ++s) {
+      make_coarse(s);
+      scores_[s].w = Buffer<float>();  // the search reads the codewords themselves
+    }
   }
 }
 

@@ -43,7 +43,8 @@ class ResidualVQ {
   };
   void make_coarse(int stage);
 
-  std::vector<PackedMatrix> scores_;  // per stage: codewords as columns, bias -e^2 / 2
+  std::vector<PackedMatrix> scores_;  // per stage: codewords as columns where they are searched as
+                                      // floats, bias -e^2 / 2
   std::vector<Coarse> coarse_;        // per stage, or empty
 };
 

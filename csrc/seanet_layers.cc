@@ -21,37 +21,6 @@ void elu_rows(ThreadPool& pool, const float* x, float* y, int64_t count) {
 
 }  // namespace
 
-// --- state ---------------------------------------------------------------------------------------
-
-void LayerState::copy_from(const LayerState& o) {
-  std::copy_n(o.kept.data(), o.kept.size(), kept.data());
-  rows = o.rows;
-  skip = o.skip;
-  received = o.received;
-  started = o.started;
-}
-
-void Layer::write(const LayerState& s, StateWriter& w) const {
-  w.integer(s.rows);
-  w.integer(s.skip);
-  w.integer(s.received);
-  w.integer(s.started);
-  w.floats(s.kept.data(), s.kept.size());
-}
-
-void Layer::read(LayerState& s, StateReader& r) const {
-  s.rows = static_cast<int>(r.integer(0, INT32_MAX));
-  s.skip = static_cast<int>(r.integer(0, INT32_MAX));
-  s.received = r.integer(0, INT64_MAX / 4);
-  s.started = r.integer(0, 1) != 0;
-  r.floats(s.kept.data(), s.kept.size());
-}
-
-Buffer<float> LayerSource::get(const std::string& name, const std::vector<int64_t>& shape) const {
-  if (specs) specs->push_back({name, shape});
-  return weights ? weights->get(name, shape) : Buffer<float>();
-}
-
 void ClipNorm::load(const LayerSource& source, const std::string& prefix, int width) {
   if (!source.config->group_norm) return;
   weight = source.get(prefix + ".norm.weight", {width});
@@ -95,23 +64,24 @@ void ClipNorm::run(ThreadPool& pool, const float* x, int64_t rows, int width, fl
 
 // --- convolution ---------------------------------------------------------------------------------
 
-ConvLayer::ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out,
-                     int kernel, int stride, int dilation, bool elu_first)
-    : in_(in),
-      out_(out),
-      kernel_(kernel),
-      stride_(stride),
-      dilation_(dilation),
-      span_((kernel - 1) * dilation + 1),
-      reflect_(source.config->reflect),
-      elu_first_(elu_first) {
+ConvLayer::ConvLayer(const LayerSource& source, const std::string& prefix, const ConvShape& shape)
+    : in_(shape.in),
+      out_(shape.out),
+      kernel_(shape.kernel),
+      stride_(shape.stride),
+      dilation_(shape.dilation),
+      span_((shape.kernel - 1) * shape.dilation + 1),
+      elu_first_(shape.elu_first),
+      pad_(shape.pad.value_or(source.config->reflect ? Pad::reflect : Pad::zero)) {
+  const int in = in_, out = out_, kernel = kernel_, stride = stride_, dilation = dilation_;
   const int total = span_ - stride_;
   right_ = source.config->causal ? 0 : total / 2;
   left_ = total - right_;
-  retain_ = reflect_ ? std::max(left_, right_ + stride_ - 1) + 1 : 0;
+  retain_ = pad_ == Pad::reflect ? std::max(left_, right_ + stride_ - 1) + 1 : 0;
   capacity_ = std::max(span_, retain_);
   const Buffer<float> weight = source.get(prefix + ".weight", {out, in, kernel});
-  const Buffer<float> bias = source.get(prefix + ".bias", {out});
+  const Buffer<float> bias =
+      shape.bias ? source.get(prefix + ".bias", {out}) : Buffer<float>(size_t(out));
   norm_.load(source, prefix, out);
   if (!source.weights) return;
   const auto at = [&](int o, int i, int k) { return weight[(size_t(o) * in + i) * kernel + k]; };
@@ -167,11 +137,13 @@ ConvLayer::Window ConvLayer::open(LayerState& s, int n, bool last) const {
   copy_rows(s.kept.data(), s.rows, in_, base);
   s.received += n;
   int64_t rows = s.rows + int64_t{n};
-  if (!s.started && s.received > 0 && (!reflect_ || last || s.received > left_)) {
+  if (!s.started && s.received > 0 && (pad_ != Pad::reflect || last || s.received > left_)) {
     // all rows are still there, so row i of the clip is row i of base
     for (int i = 1; i <= left_; ++i) {
       float* to = base - int64_t{i} * in_;
-      if (reflect_ && i < s.received)
+      if (pad_ == Pad::replicate)
+        copy_rows(base, 1, in_, to);
+      else if (pad_ == Pad::reflect && i < s.received)
         copy_rows(base + int64_t{i} * in_, 1, in_, to);
       else
         std::fill_n(to, in_, 0.0f);
@@ -189,7 +161,9 @@ ConvLayer::Window ConvLayer::open(LayerState& s, int n, bool last) const {
     for (int i = 0; i < pad; ++i) {
       const int64_t mirror = 2 * (extended - 1) - (length + i);
       float* to = base + (rows + i) * in_;
-      if (reflect_ && length + i >= extended && mirror < length)
+      if (pad_ == Pad::replicate)
+        copy_rows(base + (rows - 1) * in_, 1, in_, to);
+      else if (pad_ == Pad::reflect && length + i >= extended && mirror < length)
         copy_rows(base + (rows - (length - mirror)) * in_, 1, in_, to);
       else
         std::fill_n(to, in_, 0.0f);
@@ -252,7 +226,7 @@ void ConvLayer::convolve(ThreadPool& pool, const float* first, int rows, float* 
 }
 
 int64_t ConvLayer::ready(int64_t received) const {
-  if (received == 0 || (reflect_ && received <= left_)) return 0;
+  if (received == 0 || (pad_ == Pad::reflect && received <= left_)) return 0;
   const int64_t rows = received + left_;
   return rows < span_ ? 0 : (rows - span_) / stride_ + 1;
 }
@@ -260,7 +234,7 @@ int64_t ConvLayer::ready(int64_t received) const {
 bool ConvLayer::plausible(const LayerState& s) const {
   if (s.rows > capacity_) return false;
   if (!s.started)
-    return s.skip == 0 && s.rows == s.received && s.received <= (reflect_ ? left_ : 0);
+    return s.skip == 0 && s.rows == s.received && s.received <= (pad_ == Pad::reflect ? left_ : 0);
   const int64_t seen = s.received + left_, next = ready(s.received) * stride_;
   const int64_t first = std::max<int64_t>(0, std::min(next, seen - retain_));
   return s.received > 0 && s.rows == seen - first && s.skip == next - first;
@@ -342,14 +316,59 @@ bool UpsampleLayer::plausible(const LayerState& s) const {
          s.skip == std::max<int64_t>(0, trim_left_ - s.received * stride_);
 }
 
+DepthwiseUpsample::DepthwiseUpsample(const LayerSource& source, const std::string& prefix,
+                                     int width, int stride)
+    : width_(width), stride_(stride) {
+  const Buffer<float> weight = source.get(prefix + ".weight", {width, 2 * stride});
+  if (!source.weights) return;
+  weight_.allocate(weight.size());
+  for (int c = 0; c < width; ++c)
+    for (int j = 0; j < 2 * stride; ++j)
+      weight_[size_t(j) * width + c] = weight[size_t(c) * 2 * stride + j];
+}
+
+std::unique_ptr<LayerState> DepthwiseUpsample::make_state() const {
+  auto s = std::make_unique<LayerState>();
+  s->kept.allocate(width_);  // the row before
+  return s;
+}
+
+void DepthwiseUpsample::reset(LayerState& s) const {
+  std::fill_n(s.kept.data(), s.kept.size(), 0.0f);
+  s.received = 0;
+}
+
+float* DepthwiseUpsample::input(LayerState& s, int64_t n) const {
+  s.work.reserve(size_t(n + 1) * width_);
+  return s.work.data() + width_;
+}
+
+int DepthwiseUpsample::run(ThreadPool&, LayerState& s, int n, bool, float* out) const {
+  const CodecKernels& kernels = codec_kernels();
+  const size_t width = size_t(width_);
+  float* x = s.work.data();
+  copy_rows(s.kept.data(), 1, width_, x);
+  for (int u = 0; u < n; ++u, x += width)
+    for (int j = 0; j < stride_; ++j, out += width) {
+      kernels.multiply(x + width, weight_.data() + j * width, out, width);
+      kernels.multiply_add(x, weight_.data() + (stride_ + j) * width, out, width);
+    }
+  copy_rows(x, 1, width_, s.kept.data());
+  s.received += n;
+  return n * stride_;
+}
+
 // --- residual block ------------------------------------------------------------------------------
 
 ResidualLayer::ResidualLayer(const LayerSource& source, const std::string& prefix, int width,
                              int dilation, bool elu_after)
     : width_(width),
       hidden_(width / source.config->compress),
-      first_(source, prefix + ".first", width, hidden_, source.config->residual_kernel_size, 1,
-             dilation, false),
+      first_(source, prefix + ".first",
+             {.in = width,
+              .out = hidden_,
+              .kernel = source.config->residual_kernel_size,
+              .dilation = dilation}),
       conv_shortcut_(source.config->conv_shortcut),
       elu_after_(elu_after) {
   const auto pointwise = [&](const std::string& name, int in, int out, ClipNorm& norm) {

@@ -1,64 +1,15 @@
-// The layers of the SEANet codec as streams over rows (time-major). A chain hands each layer its
-// rows; a layer keeps the rows that later outputs need and returns how many it wrote. Padding rules
-// are those of EnCodec (arXiv 2210.13438): every layer pads its own input, so the right edge is
-// handled layer by layer when the clip ends.
+// The layers of the SEANet codec. Padding rules are those of EnCodec (arXiv 2210.13438): every layer
+// pads its own input, so the right edge is handled layer by layer when the clip ends.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "codec_ops.h"
-#include "config.h"
-#include "weights.h"
+#include "codec_layers.h"
 
 namespace uniaudio {
-
-// One layer's state in one stream, and its working memory.
-struct LayerState {
-  Buffer<float> kept;  // rows that later outputs need
-  int rows = 0;        // how many of them there are
-  // rows of `kept` before the next output's first one; upsampling: output rows still to trim
-  int skip = 0;
-  int64_t received = 0;       // input rows so far
-  bool started = false;       // the left padding is there
-  Buffer<float> work, work2;  // not state
-
-  void copy_from(const LayerState& o);
-};
-
-class Layer {
- public:
-  virtual ~Layer() = default;
-  virtual std::unique_ptr<LayerState> make_state() const = 0;
-  virtual void reset(LayerState& s) const = 0;
-  virtual int width_in() const = 0;
-  virtual int width_out() const = 0;
-  // Most rows that `run` may write for n rows.
-  virtual int64_t bound(int64_t n) const = 0;
-  // Where to write the next (at most) n input rows before calling run.
-  virtual float* input(LayerState& s, int64_t n) const = 0;
-  // Takes n rows from there, writes the outputs that are complete; last: pads the right edge and
-  // writes all that is left.
-  virtual int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const = 0;
-  // Rows out after `received` rows in, before the end of the clip.
-  virtual int64_t ready(int64_t received) const = 0;
-  // Whether a restored state could have been left by `run`.
-  virtual bool plausible(const LayerState& s) const = 0;
-
-  void write(const LayerState& s, StateWriter& w) const;
-  void read(LayerState& s, StateReader& r) const;
-};
-
-// What a layer is made from: names are looked up under `prefix`, shapes are noted for the check
-// that comes first.
-struct LayerSource {
-  const Weights* weights = nullptr;  // null: only note the shapes
-  std::vector<TensorSpec>* specs = nullptr;
-  const SeanetConfig* config = nullptr;
-
-  Buffer<float> get(const std::string& name, const std::vector<int64_t>& shape) const;
-};
 
 // GroupNorm over all rows and channels of a clip; absent with weight norm.
 struct ClipNorm {
@@ -71,10 +22,18 @@ struct ClipNorm {
            bool activate = false) const;
 };
 
+// How a convolution extends its input: zeros, a reflection, or the row at the end repeated.
+enum class Pad { zero, reflect, replicate };
+
+struct ConvShape {
+  int in = 0, out = 0, kernel = 1, stride = 1, dilation = 1;
+  bool elu_first = false, bias = true;
+  std::optional<Pad> pad = std::nullopt;  // else the configuration's
+};
+
 class ConvLayer final : public Layer {
  public:
-  ConvLayer(const LayerSource& source, const std::string& prefix, int in, int out, int kernel,
-            int stride, int dilation, bool elu_first);
+  ConvLayer(const LayerSource& source, const std::string& prefix, const ConvShape& shape);
   std::unique_ptr<LayerState> make_state() const override;
   void reset(LayerState& s) const override;
   int width_in() const override { return in_; }
@@ -108,7 +67,8 @@ class ConvLayer final : public Layer {
 
  private:
   int in_, out_, kernel_, stride_, dilation_, span_, left_, right_;
-  bool reflect_, elu_first_;
+  bool elu_first_;
+  Pad pad_;
   int capacity_;  // rows kept at most
   int retain_;    // rows kept at least, for reflection at the right edge
   PackedMatrix matrix_;
@@ -141,6 +101,28 @@ class UpsampleLayer final : public Layer {
   bool elu_first_;
   PackedMatrix matrix_;  // [2 in, stride x out]
   ClipNorm norm_;
+};
+
+// The same with one filter for each channel, without bias; nothing is trimmed but the last row's
+// tail.
+class DepthwiseUpsample final : public Layer {
+ public:
+  DepthwiseUpsample(const LayerSource& source, const std::string& prefix, int width, int stride);
+  std::unique_ptr<LayerState> make_state() const override;
+  void reset(LayerState& s) const override;
+  int width_in() const override { return width_; }
+  int width_out() const override { return width_; }
+  int64_t bound(int64_t n) const override { return n * stride_; }
+  float* input(LayerState& s, int64_t n) const override;
+  int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
+  int64_t ready(int64_t received) const override { return received * stride_; }
+  bool plausible(const LayerState& s) const override {
+    return s.rows == 0 && s.skip == 0 && !s.started;
+  }
+
+ private:
+  int width_, stride_;
+  Buffer<float> weight_;  // [2 stride][width]
 };
 
 // shortcut(x) + second(elu(first(elu(x)))), with a last elu where the next layer starts with one.

@@ -98,6 +98,9 @@ struct CodecKernels {
   // 16 units: gates [i16 f16 g16 o16] -> cell and hidden state
   void (*lstm_cell)(const float* gates, float* cell, float* hidden, int units);
   void (*lstm_step)(const LstmStep&);
+  // A row of scores [n], n a multiple of 16: e^(x - largest) over [from, to), which is not empty,
+  // zeros elsewhere. Returns their sum: sixteen lanes side by side, then a tree.
+  float (*window_softmax)(float* x, int from, int to, int n);
   // index of the first largest of n values (n >= 1); NaN never wins
   int (*argmax)(const float* x, int n);
   // first largest exact score of each row; null where the ISA has no 8-bit products that pay

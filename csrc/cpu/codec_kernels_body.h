@@ -256,6 +256,32 @@ int argmax(const float* x, int n) {
   return 0;
 }
 
+// The lanes of v, which is at x + i, that are in [from, to), and `other` in place of the rest.
+UNIAUDIO_INLINE Vec within(Vec v, int i, int from, int to, float other) {
+  if (i >= from && i + 16 <= to) return v;
+  float t[16];
+  store(t, v);
+  for (int j = 0; j < 16; ++j)
+    if (i + j < from || i + j >= to) t[j] = other;
+  return load(t);
+}
+
+float window_softmax(float* x, int from, int to, int n) {
+  const int low = from & ~15, high = (to + 15) & ~15;  // the vectors that the window touches
+  Vec top = set(-__builtin_inff()), total = set(0.0f);
+  for (int i = low; i < high; i += 16)
+    top = max(within(load(x + i), i, from, to, -__builtin_inff()), top);
+  const Vec shift = set(largest(top));
+  for (int i = 0; i < low; i += 16) store(x + i, total);
+  for (int i = high; i < n; i += 16) store(x + i, total);
+  for (int i = low; i < high; i += 16) {
+    const Vec v = within(exp<Fused>(load(x + i) - shift), i, from, to, 0.0f);
+    store(x + i, v);
+    total = total + v;
+  }
+  return sum(total);
+}
+
 void sum_rows(const float* const* rows, int n, float* y, int width) {
   each(width, [&](int64_t i, int64_t k) {
     Vec total = get(rows[0] + i, k);
@@ -313,6 +339,7 @@ const CodecKernels codec_table = {
     .multiply_add = multiply_add_all,
     .lstm_cell = lstm_cell,
     .lstm_step = lstm_step,
+    .window_softmax = window_softmax,
     .argmax = argmax,
 #if UNIAUDIO_LANES == 16
     .rvq_search = rvq_search,

@@ -63,8 +63,10 @@ Codec::Codec(std::shared_ptr<Device> device, const CodecConfig& config, const We
 
 std::shared_ptr<const Codec> Codec::create(std::shared_ptr<Device> device,
                                            const CodecConfig& config, const Weights& weights) {
-  if (config.is_spectral)
+  if (config.is(CodecFamily::spectral))
     return std::make_shared<SpectralCodec>(std::move(device), config, weights);
+  if (!config.is(CodecFamily::seanet))
+    throw std::invalid_argument("cuda: codecs of transformers run on the CPU; use device cpu");
   return std::make_shared<SeanetCodec>(std::move(device), config, weights);
 }
 

@@ -10,9 +10,10 @@ constexpr int kSamplesAtOnce = 40960;
 
 const CodecConfig& supported(const CodecConfig& c) {
   const SeanetConfig& s = *c.seanet;
-  if (s.channels != 1 || s.group_norm || s.normalize || s.chunk_size > 0) {
+  if (s.bottleneck || s.channels != 1 || s.group_norm || s.normalize || s.chunk_size > 0) {
     throw std::invalid_argument(
-        "cuda: expected a mono codec without chunks, group norm and loudness; use device cpu");
+        "cuda: expected a mono codec without transformer, chunks, group norm and loudness; use "
+        "device cpu");
   }
   return c;
 }

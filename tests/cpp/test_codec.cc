@@ -33,7 +33,7 @@ struct Golden {
       for (size_t j = 0; j < t; ++j) codes[j * k + i] = stored[i * t + j];
     n = samples.size() / size_t(channels());
   }
-  int channels() const { return config.is_spectral ? 1 : config.seanet->channels; }
+  int channels() const { return config.channels(); }
   std::shared_ptr<const Codec> codec(int threads = 1) const {
     return Codec::create(config, file.weights("weights."), threads);
   }
@@ -127,7 +127,7 @@ TEST(stream_equals_offline) {
   check::Random random(7);
   for (const char* name : kNames) {
     const Golden g(name);
-    if (!g.config.is_spectral && g.config.seanet->group_norm) continue;
+    if (g.config.is(CodecFamily::seanet) && g.config.seanet->group_norm) continue;
     const size_t frame = size_t(g.config.frame_size);
     for (int threads : {1, 2, 3}) {
       const auto codec = g.codec(threads);
@@ -176,7 +176,7 @@ TEST(stream_equals_offline) {
 TEST(fork_save_restore) {
   for (const char* name : kNames) {
     const Golden g(name);
-    if (!g.config.is_spectral && g.config.seanet->group_norm) continue;
+    if (g.config.is(CodecFamily::seanet) && g.config.seanet->group_norm) continue;
     const auto codec = g.codec(2);
     const size_t frame = size_t(g.config.frame_size), k = size_t(g.config.num_codebooks),
                  n = 40 * frame + 3;

@@ -74,7 +74,7 @@ struct Seanet : Tensors {
   explicit Seanet(const SeanetConfig& s, uint64_t first_seed) {
     seed = first_seed;
     CodecConfig& c = config;
-    c.is_spectral = false, c.seanet = s;
+    c.family = CodecFamily::seanet, c.seanet = s;
     c.num_codebooks = 3, c.codebook_size = 16, c.codebook_dim = 6, c.frame_size = 1;
     for (int r : s.ratios) c.frame_size *= r;
     const auto conv = [&](const std::string& name, int in, int out, int kernel) {
@@ -267,7 +267,7 @@ TEST(seanet_is_the_cpus) {
   SeanetConfig stereo;
   stereo.channels = 2;
   CodecConfig c;
-  c.is_spectral = false, c.seanet = stereo;
+  c.family = CodecFamily::seanet, c.seanet = stereo;
   CHECK_THROWS(std::invalid_argument, cuda::Codec::create(cuda::open_device(0), c, Weights()),
                "mono codec");
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -85,20 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN=FILE",
         help="labels of other tokens, such as sing_phone=dict_phone.txt",
     )
-    p = add(
-        "encodec",
-        "an EnCodec codec, as transformers stores it",
-        "uniaudio import encodec encodec_24khz -o encodec-24khz",
-        _encodec,
-    )
-    p.add_argument(
-        "source",
-        metavar="DIR_OR_FILE",
-        help="folder or zip with config.json and weights, or weights with config.json next to them",
-    )
-    p.add_argument(
-        "--licence", default="", help="licence to store in the new folder; the files state none"
-    )
+    for family, what, name in (
+        ("encodec", "an EnCodec codec, as transformers stores it", "encodec_24khz"),
+        ("mimi", "a Mimi codec, as transformers stores it", "mimi"),
+    ):
+        p = add(family, what, f"uniaudio import {family} {name} -o my-{family}", _codec_of(family))
+        p.add_argument(
+            "source",
+            metavar="DIR_OR_FILE",
+            help="folder or zip with config.json and weights, or weights with config.json next to "
+            "them",
+        )
+        p.add_argument(
+            "--licence", default="", help="licence to store in the new folder; the files state none"
+        )
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
@@ -129,16 +130,20 @@ def _uniaudio(args: argparse.Namespace) -> int:
     return 0
 
 
-def _encodec(args: argparse.Namespace) -> int:
-    from ..importers.encodec import import_encodec
+def _codec_of(family: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        # imported late, so that --help is fast
+        module = importlib.import_module(f"..importers.{family}", __package__)
+        importer = getattr(module, f"import_{family}")
+        report(
+            args,
+            importer(
+                args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
+            ),
+        )
+        return 0
 
-    report(
-        args,
-        import_encodec(
-            args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
-        ),
-    )
-    return 0
+    return run
 
 
 def progress(text: str) -> None:

@@ -9,49 +9,21 @@ none of its code).
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from ..backends.core import core
 from ..errors import InputError, first_few, shown
-from ..storage.config import (
-    FORMAT_VERSION,
-    CodecConfig,
-    ConfigError,
-    ModelConfig,
-    SeanetConfig,
-    to_dict,
-)
-from ..storage.folder import load_folder, save_folder
-from ..storage.opening import read_regular
+from ..storage.config import CodecConfig, ConfigError, SeanetConfig
 from ..storage.tensors import Tensors
-from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
-from .card import Origin, write_card
-from .checkpoint import load_checkpoint
-from .output import new_folder, sha256
-from .pickle_machine import brief
+from .archive import Member, Progress, quiet
+from .codec_folder import Family, Kinds, State, import_codec, read_fields
 from .seanet import seanet_tensors
 
-LICENCE = "see the source of these weights; the files do not state a licence"
-MAX_WEIGHTS = 4 << 30  # bytes; the published ones have at most 240 MB
-_CONFIG = Role("config.json", names=("config.json",), max_bytes=MAX_CONFIG)
-_WEIGHTS = Role(
-    "checkpoint of EnCodec",
-    names=("model.safetensors", "pytorch_model.bin"),
-    max_bytes=MAX_WEIGHTS,
-    ranked=True,
-)
-
-_Kinds = tuple[type, ...]
-_NUMBER: _Kinds = (int, float)
+_NUMBER: Kinds = (int, float)
 # Required keys with their types: the weights alone do not determine them.
-_NEEDED: dict[str, _Kinds] = {
+_NEEDED: dict[str, Kinds] = {
     "sampling_rate": (int,),
     "audio_channels": (int,),
     "target_bandwidths": (list,),
@@ -72,27 +44,13 @@ _NEEDED: dict[str, _Kinds] = {
     "use_causal_conv": (bool,),
 }
 # Optional keys, absent in some published files, with the defaults of transformers.
-_OPTIONAL: dict[str, tuple[_Kinds, Any]] = {
+_OPTIONAL: dict[str, tuple[Kinds, Any]] = {
     "codebook_dim": ((int, type(None)), None),
     "chunk_length_s": ((*_NUMBER, type(None)), None),
     "overlap": ((*_NUMBER, type(None)), None),
     "trim_right_ratio": (_NUMBER, 1.0),
     "use_conv_shortcut": ((bool,), True),
 }
-# Keys of every transformers configuration, unrelated to the model.
-_IGNORED = (
-    "architectures",
-    "auto_map",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "model_type",
-    "_name_or_path",
-    "_commit_hash",
-    "return_dict",
-    "output_attentions",
-    "output_hidden_states",
-)
 _NORMS: dict[str, Literal["none", "group"]] = {"weight_norm": "none", "time_group_norm": "group"}
 _PADS: dict[str, Literal["zero", "reflect"]] = {"reflect": "reflect", "constant": "zero"}
 
@@ -114,51 +72,8 @@ def import_encodec(
     configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
     in one line; no partial output remains.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
-    with new_folder(output) as shop:
-        members = _members(Path(source), shop.files, progress)
-        codec, notes = read_config(members["config"])
-        where = members["weights"].name
-        progress("reading the weights")
-        tensors = _tensors(codec, members["weights"], where)
-        codec = _with_codebooks(codec, tensors, where)
-        target = Path(output)
-        model = ModelConfig(FORMAT_VERSION, target.name, codec, licence=licence or LICENCE)
-        progress("writing")
-        save_folder(shop.model, model, tensors, dtype=dtype)
-        origins = [
-            Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress))
-            for k, m in members.items()
-        ]
-        write_card(
-            shop.model,
-            target.name,
-            about(codec),
-            origins,
-            [f"Weights are stored as {dtype}.", *notes],
-            model.licence,
-        )
-        progress("checking what was written")
-        written = load_folder(shop.model)
-        try:
-            core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
-        except ValueError as e:  # checks that only the core does, such as an excessive dilation
-            raise InputError(f"{members['config'].name}: {e}") from None
-        progress("")
-    return {
-        "output": str(target),
-        "model": target.name,
-        "dtype": dtype,
-        "parameters": sum(int(a.size) for a in tensors.values()),
-        "sample_rate": codec.sample_rate,
-        "channels": codec.channels,
-        "num_codebooks": codec.num_codebooks,
-        "codebook_size": codec.codebook_size,
-        "bandwidths": list(codec.bandwidths),
-        "files": [vars(o) for o in origins],
-        "notes": notes,
-    }
+    family = Family("EnCodec", read_config, _tensors, about)
+    return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
 
 
 def about(c: CodecConfig) -> str:
@@ -188,26 +103,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     ``num_codebooks`` follows from the bandwidths. Raises one :class:`InputError` line that names
     the first differences from what is expected.
     """
-    data = _json(member)
-    family = data.get("model_type")
-    if family != "encodec":
-        raise InputError(
-            f"{member.name}: expected model_type encodec, got {shown(family)}; is it an EnCodec "
-            "model of transformers?"
-        )
-    missing = [k for k in _NEEDED if k not in data]
-    if missing:
-        raise InputError(
-            f"{member.name}: expected the configuration of an EnCodec model, missing "
-            f"{first_few(missing)}"
-        )
-    kinds = _NEEDED | {k: v[0] for k, v in _OPTIONAL.items()}
-    values = {k: v[1] for k, v in _OPTIONAL.items()} | {k: v for k, v in data.items() if k in kinds}
-    wrong = [
-        f"{k}: expected {_names(kinds[k])}, got {shown(v)}"
-        for k, v in values.items()
-        if type(v) not in kinds[k]
-    ]
+    values, wrong, notes = read_fields(member, "encodec", "an EnCodec model", _NEEDED, _OPTIONAL)
     for key, known in (("norm_type", _NORMS), ("pad_mode", _PADS)):
         if type(values[key]) is str and values[key] not in known:
             wrong.append(f"{key}: expected {' or '.join(known)}, got {shown(values[key])}")
@@ -221,15 +117,6 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
         wrong = _contradictions(values)
     if wrong:
         raise InputError(f"{member.name}: {first_few(wrong)}")
-    extra = sorted(shown(k)[1:-1] for k in data if k not in kinds and k not in _IGNORED)
-    notes = (
-        [
-            "config.json says more than this version knows, which was left out: "
-            f"{first_few(extra, 5)}"
-        ]
-        if extra
-        else []
-    )
     try:
         config = _codec_config(values)
         config.check()
@@ -319,25 +206,14 @@ def _quantizers(bandwidth: float, sample_rate: int, hop: int, bits: int) -> int:
     return int(1000 * bandwidth // (math.ceil(sample_rate / hop) * bits))
 
 
-def _tensors(codec: CodecConfig, member: Member, where: str) -> Tensors:
-    """float32 tensors by our names, from a safetensors file or a torch checkpoint."""
-    state = load_checkpoint(member.path, MAX_WEIGHTS)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    other = (
-        [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
-        if isinstance(state, dict)
-        else []
-    )
-    if not isinstance(state, dict) or not state or other:
-        raise InputError(
-            f"{where}: expected tensors by name, got "
-            f"{brief(state) if not other else brief(other[0])}; is it the right file?"
-        )
+def _tensors(codec: CodecConfig, state: State, where: str) -> tuple[CodecConfig, Tensors]:
+    """The configuration with the actual codebooks, and float32 tensors by our names."""
     assert codec.seanet is not None
     try:
-        return seanet_tensors(codec.seanet, "transformers", state)
+        tensors = seanet_tensors(codec.seanet, "transformers", state)
     except InputError as e:
         raise InputError(f"{where}: {e}") from None
+    return _with_codebooks(codec, tensors, where), tensors
 
 
 def _with_codebooks(c: CodecConfig, tensors: Tensors, where: str) -> CodecConfig:
@@ -362,45 +238,3 @@ def _with_codebooks(c: CodecConfig, tensors: Tensors, where: str) -> CodecConfig
     if wrong:
         raise InputError(f"{where}: config.json is of another codec: {first_few(wrong)}")
     return CodecConfig(**(vars(c) | {"num_codebooks": k}))
-
-
-def _members(source: Path, scratch: Path, progress: Progress) -> dict[str, Member]:
-    """``weights`` and ``config`` of a folder or zip, or of a file and its neighbours."""
-    found = find_members(source, {"weights": _WEIGHTS, "config": _CONFIG}, scratch, progress)
-    beside = found["weights"].path.with_name("config.json")
-    if "config" not in found and beside.is_file():
-        found["config"] = Member(beside, beside.name, beside)
-    if "config" not in found:
-        raise InputError(
-            f"{source}: expected config.json next to {found['weights'].name}, found none; take it "
-            "from where the weights came"
-        )
-    return found
-
-
-def _json(member: Member) -> dict[str, Any]:
-    try:
-        data = json.loads(read_regular(member.path, MAX_CONFIG, where=member.name).decode("utf-8"))
-    except OSError as e:
-        raise InputError(
-            f"{member.name}: expected a readable file, got: {e.strerror or e}"
-        ) from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{member.name}: expected JSON, got: {shown(str(e))}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{member.name}: expected an object, got {shown(data)}")
-    return data
-
-
-def _names(kinds: _Kinds) -> str:
-    words = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list: "a list",
-        type(None): "null",
-    }
-    return " or ".join(words[k] for k in kinds if not (k is int and float in kinds))

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from .codec_layers import BottleneckConfig, CatConfig, QuantizerConfig
 from .json_config import ConfigError, require, require_within
 
 MAX_CHUNK = 1 << 20  # samples
@@ -100,9 +101,22 @@ class SeanetConfig:
     chunk_stride: int = 0
     # divide each chunk by its loudness (RMS of the channels' mean), which is stored with its codes
     normalize: bool = False
+    # Mimi: a transformer and a change of rate between the convolutions and the quantizer
+    bottleneck: BottleneckConfig | None = None
 
-    def check(self, frame_size: int) -> None:
-        product = 1
+    def check(self, frame_size: int, latent_dim: int) -> None:
+        if self.bottleneck is not None:
+            self.bottleneck.check(latent_dim)
+            require(
+                self.causal
+                and self.trim_right_ratio == 1
+                and self.norm == "none"
+                and not (self.normalize or self.chunk_size),
+                "codec.seanet.bottleneck",
+                "causal convolutions without norm, chunks or loudness",
+                "others",
+            )
+        product = self.bottleneck.stride if self.bottleneck is not None else 1
         for r in self.ratios:
             require_within("codec.seanet.ratios", 1, r, 64, "each")
             product *= r
@@ -146,7 +160,7 @@ class SeanetConfig:
 class CodecConfig:
     """A neural codec: ``codes`` [K, T] at ``sample_rate / frame_size`` frames a second."""
 
-    family: Literal["spectral", "seanet"]
+    family: Literal["spectral", "seanet", "cat"]
     sample_rate: int = 16000
     frame_size: int = 320
     num_codebooks: int = 8
@@ -156,6 +170,13 @@ class CodecConfig:
     seanet: SeanetConfig | None = None
     # kbit/s it was trained for, ascending; choosing one chooses the number of codebooks
     bandwidths: tuple[float, ...] = ()
+    cat: CatConfig | None = None
+    quantizer: QuantizerConfig | None = None  # none: the latent itself is quantized
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of what the encoder hands to the quantizer."""
+        return self.quantizer.latent_dim if self.quantizer is not None else self.codebook_dim
 
     @property
     def frame_rate(self) -> float:
@@ -164,7 +185,8 @@ class CodecConfig:
 
     @property
     def channels(self) -> int:
-        return self.seanet.channels if self.family == "seanet" and self.seanet is not None else 1
+        part = {"seanet": self.seanet, "cat": self.cat}.get(self.family)
+        return part.channels if part is not None else 1
 
     @property
     def normalizes(self) -> bool:
@@ -220,13 +242,29 @@ class CodecConfig:
             "at most 64 ascending numbers of kbit/s",
             self.bandwidths,
         )
-        part = self.spectral if self.family == "spectral" else self.seanet
+        if self.quantizer is not None:
+            require(self.family != "spectral", "codec.quantizer", "none for spectral", "one")
+            self.quantizer.check(self.num_codebooks)
+        part = {"spectral": self.spectral, "seanet": self.seanet, "cat": self.cat}[self.family]
         if part is None:
             raise ConfigError(
                 f"config: codec.{self.family} is missing for family {self.family!r}; add that "
                 "section"
             )
-        part.check(self.frame_size)
+        if isinstance(part, SpectralConfig):
+            part.check(self.frame_size)
+        else:
+            part.check(self.frame_size, self.latent_dim)
+
+    @property
+    def has_transformers(self) -> bool:
+        """Whether it needs what only the CPU core has: transformers, or another quantizer."""
+        seanet = self.seanet if self.family == "seanet" else None
+        return (
+            self.family == "cat"
+            or self.quantizer is not None
+            or (seanet is not None and seanet.bottleneck is not None)
+        )
 
     @property
     def has_decoder(self) -> bool:

@@ -12,10 +12,24 @@ from dataclasses import dataclass, field
 from ..request.task_table import task_table
 from ..request.tasks import Task
 from .codec_config import CodecConfig, SeanetConfig, SemanticConfig, SpectralConfig
+from .codec_layers import (
+    BottleneckConfig,
+    CatConfig,
+    CatSide,
+    CatStage,
+    QuantizerConfig,
+    TransformerConfig,
+)
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
 
 __all__ = [
+    "TransformerConfig",
+    "QuantizerConfig",
+    "CatStage",
+    "CatSide",
+    "CatConfig",
+    "BottleneckConfig",
     "CodecConfig",
     "ConfigError",
     "LMConfig",

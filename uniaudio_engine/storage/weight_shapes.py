@@ -6,7 +6,16 @@ The frozen weight contract of the model folder. The names are the state-dict nam
 
 from __future__ import annotations
 
-from .config import CodecConfig, LMConfig, SeanetConfig, StackConfig
+from typing import Literal
+
+from .config import (
+    CodecConfig,
+    LMConfig,
+    QuantizerConfig,
+    SeanetConfig,
+    StackConfig,
+    TransformerConfig,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -68,8 +77,19 @@ def codec_shapes(c: CodecConfig) -> Shapes:
     ``semantic``.
     """
     shapes: Shapes = {"quantizer.codebooks": (c.num_codebooks, c.codebook_size, c.codebook_dim)}
+    if c.quantizer is not None:
+        _quantizer(shapes, c.quantizer, c.num_codebooks, c.codebook_dim)
     if c.seanet is not None and c.family == "seanet":
-        _seanet(shapes, c.seanet, c.codebook_dim)
+        _seanet(shapes, c.seanet, c.latent_dim)
+    elif c.cat is not None and c.family == "cat":
+        sides: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+        for side in sides:
+            widths = c.cat.widths(side, c.latent_dim)
+            for i, stage in enumerate(getattr(c.cat, side).stages):
+                name = f"{side}.stages.{i}"
+                _linear(shapes, f"{name}.input", widths[i], stage.transformer.width, False)
+                _transformer(shapes, name, stage.transformer)
+                _linear(shapes, f"{name}.output", stage.transformer.width, stage.output, False)
     elif c.spectral is not None:
         s = c.spectral
         e, k = c.codebook_dim, s.kernel_size
@@ -117,6 +137,30 @@ def _stack(
             _linear(shapes, f"{layer}.mlp.gate", c.width, c.hidden, c.mlp_bias)
         _linear(shapes, f"{layer}.mlp.down", c.hidden, c.width, c.mlp_bias)
     _norm(shapes, f"{name}.norm", c.width, norm_bias)
+
+
+def _transformer(shapes: Shapes, name: str, c: TransformerConfig) -> None:
+    for i in range(c.layers):
+        layer = f"{name}.layers.{i}"
+        _norm(shapes, f"{layer}.attn_norm", c.width)
+        for part in "qkvo":
+            _linear(shapes, f"{layer}.attn.{part}", c.width, c.width, False)
+        _norm(shapes, f"{layer}.mlp_norm", c.width)
+        _linear(shapes, f"{layer}.mlp.up", c.width, c.mlp_width, False)
+        _linear(shapes, f"{layer}.mlp.down", c.mlp_width, c.width, False)
+
+
+def _quantizer(shapes: Shapes, c: QuantizerConfig, codebooks: int, dim: int) -> None:
+    if c.kind == "split":
+        for part in ("semantic", "acoustic"):
+            _linear(shapes, f"quantizer.{part}.input", c.latent_dim, dim, False)
+            _linear(shapes, f"quantizer.{part}.output", dim, c.latent_dim, False)
+        return
+    _linear(shapes, "quantizer.input", c.latent_dim, c.rvq_dim)
+    _linear(shapes, "quantizer.output", c.rvq_dim, c.latent_dim)
+    for part, inputs, outputs in (("input", c.rvq_dim, dim), ("output", dim, c.rvq_dim)):
+        shapes[f"quantizer.stages.{part}.weight"] = (codebooks, outputs, inputs)
+        shapes[f"quantizer.stages.{part}.bias"] = (codebooks, outputs)
 
 
 def _convnext(
@@ -172,6 +216,12 @@ def _seanet(shapes: Shapes, c: SeanetConfig, dim: int) -> None:
         width *= 2
     lstm("encoder.lstm", width)
     conv("encoder.output", width, dim, c.last_kernel_size)
+    if c.bottleneck is not None:
+        taps = 2 * c.bottleneck.stride
+        _transformer(shapes, "encoder.transformer", c.bottleneck.transformer)
+        shapes["encoder.down.weight"] = (dim, dim, taps)
+        shapes["decoder.up.weight"] = (dim, taps)
+        _transformer(shapes, "decoder.transformer", c.bottleneck.transformer)
     conv("decoder.input", dim, width, c.kernel_size)
     lstm("decoder.lstm", width)
     for i, ratio in enumerate(c.ratios):

@@ -1,0 +1,289 @@
+"""A codec of Hugging Face transformers' layout (``config.json`` and weights) -> a model folder with a
+codec only.
+
+What the families have in common: the files, the fields of the configuration, the writing and the
+check of what was written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.core import core
+from ..errors import InputError, first_few, shown
+from ..storage.config import FORMAT_VERSION, CodecConfig, ModelConfig, to_dict
+from ..storage.folder import load_folder, save_folder
+from ..storage.opening import read_regular
+from ..storage.tensors import Tensors, from_bfloat16
+from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
+from .card import Origin, write_card
+from .checkpoint import load_checkpoint
+from .output import new_folder, sha256
+from .pickle_machine import brief
+
+LICENCE = "see the source of these weights; the files do not state a licence"
+MAX_WEIGHTS = 4 << 30  # bytes; the published ones have at most 400 MB
+
+State = Mapping[str, NDArray[Any]]  # tensors by their names
+Kinds = tuple[type, ...]
+
+# Keys of every transformers configuration, unrelated to the model.
+_IGNORED = (
+    "architectures",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "model_type",
+    "_name_or_path",
+    "_commit_hash",
+    "_frame_rate",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family is read. All three raise :class:`InputError`, in one line.
+
+    ``read_config``: ``config.json`` -> (codec, notes). ``tensors``: (codec, their tensors, their
+    file's name) -> (codec, float32 tensors by our names). ``about``: a paragraph for the card.
+    """
+
+    what: str
+    read_config: Callable[[Member], tuple[CodecConfig, list[str]]]
+    tensors: Callable[[CodecConfig, State, str], tuple[CodecConfig, Tensors]]
+    about: Callable[[CodecConfig], str]
+
+
+def import_codec(
+    family: Family,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    licence: str = "",
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Writes the model folder ``output``; returns plain JSON values about it.
+
+    Raises :class:`InputError`, in one line; no partial output remains.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
+    with new_folder(output) as shop:
+        members = _members(family, Path(source), shop.files, progress)
+        codec, notes = family.read_config(members["config"])
+        where = members["weights"].name
+        progress("reading the weights")
+        codec, tensors = family.tensors(codec, _state(members["weights"], where), where)
+        target = Path(output)
+        model = ModelConfig(FORMAT_VERSION, target.name, codec, licence=licence or LICENCE)
+        progress("writing")
+        save_folder(shop.model, model, tensors, dtype=dtype)
+        origins = [
+            Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress))
+            for k, m in members.items()
+        ]
+        write_card(
+            shop.model,
+            target.name,
+            family.about(codec),
+            origins,
+            [f"Weights are stored as {dtype}.", *notes],
+            model.licence,
+        )
+        progress("checking what was written")
+        written = load_folder(shop.model)
+        try:
+            core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
+        except ValueError as e:  # checks that only the core does, such as an excessive dilation
+            raise InputError(f"{members['config'].name}: {e}") from None
+        progress("")
+    return {
+        "output": str(target),
+        "model": target.name,
+        "dtype": dtype,
+        "parameters": sum(int(a.size) for a in tensors.values()),
+        "sample_rate": codec.sample_rate,
+        "channels": codec.channels,
+        "num_codebooks": codec.num_codebooks,
+        "codebook_size": codec.codebook_size,
+        "bandwidths": list(codec.bandwidths),
+        "files": [vars(o) for o in origins],
+        "notes": notes,
+    }
+
+
+def read_fields(
+    member: Member,
+    model_type: str,
+    what: str,
+    needed: Mapping[str, Kinds],
+    optional: Mapping[str, tuple[Kinds, Any]],
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(values, wrong types, notes) of a ``config.json``: the needed keys with their types, and the
+    optional ones with their types and defaults.
+
+    Raises :class:`InputError` for another ``model_type`` or a missing key.
+    """
+    data = read_json(member)
+    found = data.get("model_type")
+    if found != model_type:
+        raise InputError(
+            f"{member.name}: expected model_type {model_type}, got {shown(found)}; is it {what} of "
+            "transformers?"
+        )
+    missing = [k for k in needed if k not in data]
+    if missing:
+        raise InputError(
+            f"{member.name}: expected the configuration of {what}, missing {first_few(missing)}"
+        )
+    kinds = {**needed, **{k: v[0] for k, v in optional.items()}}
+    values = {k: v[1] for k, v in optional.items()} | {k: v for k, v in data.items() if k in kinds}
+    wrong = [
+        f"{k}: expected {_names(kinds[k])}, got {shown(v)}"
+        for k, v in values.items()
+        if type(v) not in kinds[k]
+    ]
+    extra = sorted(shown(k)[1:-1] for k in data if k not in kinds and k not in _IGNORED)
+    notes = (
+        [
+            "config.json says more than this version knows, which was left out: "
+            f"{first_few(extra, 5)}"
+        ]
+        if extra
+        else []
+    )
+    return values, wrong, notes
+
+
+def read_json(member: Member) -> dict[str, Any]:
+    """The object in a file. Raises :class:`InputError` where it is something else."""
+    try:
+        data = json.loads(read_regular(member.path, MAX_CONFIG, where=member.name).decode("utf-8"))
+    except OSError as e:
+        raise InputError(
+            f"{member.name}: expected a readable file, got: {e.strerror or e}"
+        ) from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as e:
+        raise InputError(f"{member.name}: expected JSON, got: {shown(str(e))}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{member.name}: expected an object, got {shown(data)}")
+    return data
+
+
+class Reader:
+    """Takes tensors out of a state as float32 and remembers which; the rest is left over.
+
+    Every error is one :class:`InputError` line that names the first few tensors.
+    """
+
+    def __init__(self, state: State, where: str) -> None:
+        self._state, self.where = state, where
+        self._used: set[str] = set()
+        self._missing: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._state
+
+    def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The tensor, checked for shape, type and finiteness; zeros where it is missing, which
+        :meth:`end` reports.
+        """
+        if name not in self._state:
+            self._missing.append(name)
+            return np.zeros(shape, np.float32)
+        self._used.add(name)
+        found = self._state[name]
+        if found.shape != shape:
+            raise InputError(
+                f"{self.where}: {name}: expected the shape {list(shape)}, got "
+                f"{list(found.shape)}; do configuration and weights belong together?"
+            )
+        if found.dtype == np.uint16:
+            found = from_bfloat16(found)
+        if found.dtype.kind != "f":
+            raise InputError(
+                f"{self.where}: {name}: expected floating-point numbers, got {found.dtype}"
+            )
+        with np.errstate(over="ignore"):
+            found = np.ascontiguousarray(found, np.float32)
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"{self.where}: {name}: NaN or infinity; download the checkpoint again"
+            )
+        return found
+
+    def end(self, ignored: Callable[[str], bool] = lambda name: False) -> None:
+        """Raises :class:`InputError` where tensors are missing or left over."""
+        left = [n for n in self._state if n not in self._used and not ignored(n)]
+        parts = [f"missing {first_few(self._missing)}"] if self._missing else []
+        parts += [f"left over {first_few(left)}"] if left else []
+        if parts:
+            raise InputError(
+                f"{self.where}: {'; '.join(parts)}; do configuration and weights belong together?"
+            )
+
+
+def _state(member: Member, where: str) -> State:
+    """The tensors of a safetensors file or a torch checkpoint."""
+    state = load_checkpoint(member.path, MAX_WEIGHTS)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    other = (
+        [k for k, v in state.items() if not (isinstance(k, str) and isinstance(v, np.ndarray))]
+        if isinstance(state, dict)
+        else []
+    )
+    if not isinstance(state, dict) or not state or other:
+        raise InputError(
+            f"{where}: expected tensors by name, got "
+            f"{brief(state) if not other else brief(other[0])}; is it the right file?"
+        )
+    return state
+
+
+def _members(family: Family, source: Path, scratch: Path, progress: Progress) -> dict[str, Member]:
+    """``weights`` and ``config`` of a folder or zip, or of a file and its neighbours."""
+    weights = Role(
+        f"checkpoint of {family.what}",
+        names=("model.safetensors", "pytorch_model.bin"),
+        max_bytes=MAX_WEIGHTS,
+        ranked=True,
+    )
+    config = Role("config.json", names=("config.json",), max_bytes=MAX_CONFIG)
+    found = find_members(source, {"weights": weights, "config": config}, scratch, progress)
+    beside = found["weights"].path.with_name("config.json")
+    if "config" not in found and beside.is_file():
+        found["config"] = Member(beside, beside.name, beside)
+    if "config" not in found:
+        raise InputError(
+            f"{source}: expected config.json next to {found['weights'].name}, found none; take it "
+            "from where the weights came"
+        )
+    return found
+
+
+def _names(kinds: Kinds) -> str:
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+        type(None): "null",
+    }
+    return " or ".join(words[k] for k in kinds if not (k is int and float in kinds))
