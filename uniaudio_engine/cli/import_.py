@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for family, what, name in (
         ("encodec", "an EnCodec codec, as transformers stores it", "encodec_24khz"),
         ("mimi", "a Mimi codec, as transformers stores it", "mimi"),
+        ("cat", "a CAT codec (MOSS-Audio-Tokenizer)", "MOSS-Audio-Tokenizer-Nano"),
     ):
         p = add(family, what, f"uniaudio import {family} {name} -o my-{family}", _codec_of(family))
         p.add_argument(

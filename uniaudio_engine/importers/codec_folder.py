@@ -127,7 +127,7 @@ def import_codec(
 
 def read_fields(
     member: Member,
-    model_type: str,
+    model_types: tuple[str, ...],
     what: str,
     needed: Mapping[str, Kinds],
     optional: Mapping[str, tuple[Kinds, Any]],
@@ -135,14 +135,14 @@ def read_fields(
     """(values, wrong types, notes) of a ``config.json``: the needed keys with their types, and the
     optional ones with their types and defaults.
 
-    Raises :class:`InputError` for another ``model_type`` or a missing key.
+    Raises :class:`InputError` for another model type or a missing key.
     """
     data = read_json(member)
     found = data.get("model_type")
-    if found != model_type:
+    if found not in model_types:
         raise InputError(
-            f"{member.name}: expected model_type {model_type}, got {shown(found)}; is it {what} of "
-            "transformers?"
+            f"{member.name}: expected model_type {' or '.join(model_types)}, got {shown(found)}; "
+            f"is it {what}?"
         )
     missing = [k for k in needed if k not in data]
     if missing:
@@ -150,10 +150,11 @@ def read_fields(
             f"{member.name}: expected the configuration of {what}, missing {first_few(missing)}"
         )
     kinds = {**needed, **{k: v[0] for k, v in optional.items()}}
-    values = {k: v[1] for k, v in optional.items()} | {k: v for k, v in data.items() if k in kinds}
+    given = {k: v for k, v in data.items() if k in kinds}
+    values = {k: v[1] for k, v in optional.items()} | given
     wrong = [
         f"{k}: expected {_names(kinds[k])}, got {shown(v)}"
-        for k, v in values.items()
+        for k, v in given.items()
         if type(v) not in kinds[k]
     ]
     extra = sorted(shown(k)[1:-1] for k in data if k not in kinds and k not in _IGNORED)

@@ -103,7 +103,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     ``num_codebooks`` follows from the bandwidths. Raises one :class:`InputError` line that names
     the first differences from what is expected.
     """
-    values, wrong, notes = read_fields(member, "encodec", "an EnCodec model", _NEEDED, _OPTIONAL)
+    values, wrong, notes = read_fields(member, ("encodec",), "an EnCodec model", _NEEDED, _OPTIONAL)
     for key, known in (("norm_type", _NORMS), ("pad_mode", _PADS)):
         if type(values[key]) is str and values[key] not in known:
             wrong.append(f"{key}: expected {' or '.join(known)}, got {shown(values[key])}")

@@ -127,7 +127,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
 
     Raises one :class:`InputError` line that names the first differences from what is expected.
     """
-    values, wrong, notes = read_fields(member, "mimi", "a Mimi model", _NEEDED, _OPTIONAL)
+    values, wrong, notes = read_fields(member, ("mimi",), "a Mimi model", _NEEDED, _OPTIONAL)
     ratios = values["upsampling_ratios"]
     if type(ratios) is list and not (
         1 <= len(ratios) <= 16 and all(type(x) is int and 0 < x <= 64 for x in ratios)
