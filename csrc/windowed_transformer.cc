@@ -199,8 +199,10 @@ void WindowedTransformer::place(LayerState& s, int block, float* qkv, const floa
         k[half + i] = kb * c + ka * n;
       }
       float* const to = s.kept.data() + head_at(block, h);
-      for (int d = 0; d < dim_; ++d) to[key_at(position + r, d)] = k[d];
-      for (int d = 0; d < dim_; ++d) to[value_at(position + r, d)] = v[d];
+      float *keys = to + key_at(position + r, 0), *values = to + value_at(position + r, 0);
+      for (int d = 0; d < dim_; ++d) keys[size_t(d) * kPanel] = k[d];
+      for (int d = 0; d < dim_; d += kPanel, values += size_t(capacity_) * kPanel)
+        std::copy_n(v + d, std::min(kPanel, dim_ - d), values);
     }
 }
 

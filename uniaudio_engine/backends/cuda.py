@@ -133,8 +133,10 @@ def fits(config: CodecConfig) -> bool:
     """Whether a device runs this codec.
 
     Chunks, group norm and loudness look at whole clips: those codecs run on the CPU, and so do
-    codecs of several channels.
+    codecs of several channels or with transformers.
     """
+    if config.has_transformers:
+        return False
     s = config.seanet
     return (
         s is None

@@ -98,14 +98,25 @@ def decoder_bytes(config: CodecConfig) -> int:
     decoded a large chunk.
     """
     n, size = DECODED_TOGETHER, config.frame_size
-    if config.seanet is not None and config.family == "seanet":
+    if config.cat is not None and config.family == "cat":
+        rows, floats = n, 2 * n * (size * config.channels + config.latent_dim)
+        for patch, stage in zip(
+            config.cat.decoder.patches, config.cat.decoder.stages, strict=False
+        ):
+            rows *= patch
+            floats += stage.transformer.stream_floats(rows) + 2 * rows * stage.output
+    elif config.seanet is not None and config.family == "seanet":
         s = config.seanet
         # Rows of a layer times its channels, for the widest one; a few such buffers each.
-        rows, channels, widest = n, s.filters << len(s.ratios), config.codebook_dim * n
+        rows, channels, widest = n, s.filters << len(s.ratios), config.latent_dim * n
+        held = 0
+        if s.bottleneck is not None:
+            rows *= s.bottleneck.stride
+            held = s.bottleneck.transformer.stream_floats(rows)
         for ratio in s.ratios:
             rows, channels = rows * ratio, channels // 2
             widest = max(widest, rows * channels)
-        floats = 4 * widest + sum(3 * s.kernel_size * (s.filters << i) for i in range(6))
+        floats = held + 4 * widest + sum(3 * s.kernel_size * (s.filters << i) for i in range(6))
     else:
         assert config.spectral is not None
         p = config.spectral

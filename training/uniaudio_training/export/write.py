@@ -78,7 +78,7 @@ def export_onnx(
     """Writes the folder ``out``, completely or not at all; returns the contents of ``export.json``.
 
     Raises :class:`InputError` where ``out`` exists, or for models without graphs: codecs with
-    several channels, chunks or loudness normalisation, and quantized weights.
+    several channels, chunks, transformers or loudness normalisation, and quantized weights.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected {', '.join(DTYPES)}, got {shown(dtype)}")
@@ -90,10 +90,10 @@ def export_onnx(
         )
     folder = load_folder(model)
     c = folder.config.codec
-    if c.channels != 1 or c.normalizes or c.chunk[0]:
+    if c.channels != 1 or c.normalizes or c.chunk[0] or c.has_transformers:
         raise InputError(
             f"{folder.path}: expected a mono codec of whole clips, got one of several channels, "
-            "in chunks or that normalises loudness; these have no graphs"
+            "in chunks, with transformers or that normalises loudness; these have no graphs"
         )
     if any(k.endswith("_scale") for k in folder.lm):
         raise InputError(
