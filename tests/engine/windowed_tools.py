@@ -43,6 +43,7 @@ MIMI: Config = {
     "num_hidden_layers": 2,
     "intermediate_size": 48,
     "num_attention_heads": 2,
+    "num_key_value_heads": 2,
     "sliding_window": 20,
     "upsample_groups": 32,
 }
