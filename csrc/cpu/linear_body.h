@@ -16,6 +16,7 @@ namespace {
 
 // rows of x that stay in the second-level cache while the weights pass by
 constexpr int kRowBlock = 96;
+
 struct Float32 {
   static constexpr int kRows = kTileRows[0], kPanels = kTilePanels;
   template <int M, int P, Reuse kReuse>
@@ -149,8 +150,8 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v)
 template <class Format, int M, int P, Reuse kReuse>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   Vec out[M][P];
-  if constexpr (M > 1 && M * P > Format::kRows *
-                                     Format::kPanels) {  // more sums than registers: panel by panel
+  // more sums than registers: panel by panel
+  if constexpr (M > 1 && M * P > Format::kRows * Format::kPanels) {
     for (int p = 0; p < P; ++p) {
       Vec one[M][1];
       Format::template tile<M, 1, kReuse>(a, row, panel + p, one);
