@@ -86,12 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN=FILE",
         help="labels of other tokens, such as sing_phone=dict_phone.txt",
     )
-    for family, what, name in (
-        ("encodec", "an EnCodec codec, as transformers stores it", "encodec_24khz"),
-        ("mimi", "a Mimi codec, as transformers stores it", "mimi"),
-        ("cat", "a CAT codec (MOSS-Audio-Tokenizer)", "MOSS-Audio-Tokenizer-Nano"),
+    for family, what, example in (
+        (
+            "encodec",
+            "an EnCodec codec, as transformers stores it",
+            "encodec_24khz -o encodec-24khz",
+        ),
+        ("mimi", "a Mimi codec, as transformers stores it", "mimi -o my-mimi"),
+        (
+            "cat",
+            "a CAT codec (MOSS-Audio-Tokenizer)",
+            "MOSS-Audio-Tokenizer-Nano -o my-codec",
+        ),
     ):
-        p = add(family, what, f"uniaudio import {family} {name} -o my-{family}", _codec_of(family))
+        p = add(family, what, f"uniaudio import {family} {example}", _codec_of(family))
         p.add_argument(
             "source",
             metavar="DIR_OR_FILE",
