@@ -88,7 +88,7 @@ def refused(tmp_path: Path, config: dict[str, Any], state: Any, words: str) -> N
         ({"sliding_window": 0}, "window: expected 1 to 65536, got 0"),
         ({"sliding_window": 10**30}, "window: expected 1 to 65536"),
         ({"num_hidden_layers": 10**6}, "layers: expected 1 to 64"),
-        ({"num_attention_heads": 3}, "heads: expected a divisor of half of width 32"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 3}, "a divisor of half of width 32"),
         ({"num_key_value_heads": 1}, "num_key_value_heads: expected 2, got 1"),
         ({"head_dim": 8}, "head_dim: expected 32, got 16"),
         ({"audio_channels": 2}, "audio_channels: expected 1, got 2"),
