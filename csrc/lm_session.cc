@@ -219,7 +219,8 @@ class LmSession::FrameLoop {
     needed_.clear();
     for (size_t i = 0; i < streams_.size(); ++i) {
       const Stream& stream = streams_[i];
-      if (stream.ended || (slot > 0 && stream.sampler->config().tie_slots)) continue;
+      const SamplingConfig& c = stream.sampler->config();
+      if ((stream.ended && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
       which_[size_t(own)] = int32_t(i);
       if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
       ++own;
@@ -268,7 +269,7 @@ class LmSession::FrameLoop {
       const int32_t id = sampler.sample(
           s.sampling_, logits, slot, uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
       int32_t* const codes = codes_.data() + i * size_t(k);
-      codes[slot] = id;
+      codes[slot] = sampler.final_id(slot, id);
       if (sampler.config().tie_slots) std::fill_n(codes, k, id);
       if (sampler.ends(slot, id)) stream.ended = true;
     }
@@ -288,7 +289,7 @@ class LmSession::FrameLoop {
       LmSession& s = *job.session;
       if (streams_[i].ended) {
         s.finished_ = true;
-        continue;
+        if (!streams_[i].sampler->config().keep_end_frame) continue;
       }
       const int32_t* frame = codes_.data() + i * size_t(k);
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));

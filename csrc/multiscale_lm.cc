@@ -24,13 +24,13 @@ uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ 
 std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   std::vector<TensorSpec> specs;
   const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
-  specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
+  specs.push_back({"global.embed.weight", {v, c.embed_width()}});
   Transformer::add_tensors(specs, "global", c.global, c.max_frames);
-  specs.push_back({"local.embed.weight", {v, c.local.width}});
+  if (!c.tied_local) specs.push_back({"local.embed.weight", {v, c.local.width}});
   Transformer::add_tensors(specs, "local", c.local, k);
   specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
   specs.push_back({"bridge.bias", {c.local.width}});
-  specs.push_back({"head.weight", {v, c.local.width}});
+  if (!c.tied_head) specs.push_back({"head.weight", {v, c.local.width}});
   for (const auto& [name, width] : c.continuous) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
     specs.push_back({"continuous." + name + ".bias", {d}});
@@ -126,14 +126,13 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
       pool_(std::make_unique<ThreadPool>(threads)),
       global_(checked(c, weights), "global", c.global, c.max_frames, dtypes.global, pool_.get()),
       local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
-      embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
+      global_embed_(weights, "global.embed", c.vocab_size, c.embed_width()) {
   const int64_t d = c.global.width, v = c.vocab_size;
-  global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
-  local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
-  if (c.aligned_slots) aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
+  if (!c.tied_local) local_embed_ = Table(weights, c.local_table(), v, c.local.width);
+  if (c.aligned_slots) aligned_ = Table(weights, "guide", c.aligned_vocab, d);
   bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
                         dtypes.head, pool_.get());
-  head_ = make_linear(weights, "head", v, c.local.width, false, dtypes.head, pool_.get());
+  head_ = make_linear(weights, c.head_table(), v, c.local.width, false, dtypes.head, pool_.get());
   for (const auto& [name, width] : c.continuous) {
     continuous_.emplace(name,
                         make_linear(weights, "continuous." + name, d, width, true, DType::float32));
@@ -175,13 +174,11 @@ size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
 }
 
 void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
-  const int64_t e = embed_width_;
   for (int k = 0; k < config_.num_codebooks; ++k) {
-    const float* row = global_embed_.data() + int64_t(ids[k]) * e;
     if (config_.concat || k == 0) {
-      std::memcpy(x + (config_.concat ? k * e : 0), row, size_t(e) * sizeof(float));
+      global_embed_.copy(ids[k], x + (config_.concat ? k * config_.embed_width() : 0));
     } else {
-      kernels().add(row, x, e);
+      global_embed_.add(ids[k], x);
     }
   }
 }
@@ -193,9 +190,8 @@ void MultiScaleLm::embed_start(float* x) const {
 }
 
 void MultiScaleLm::add_aligned(const int32_t* aligned, float* x) const {
-  const int64_t d = config_.global.width;
   for (int s = 0; s < config_.aligned_slots; ++s) {
-    if (aligned[s] >= 0) kernels().add(aligned_.data() + int64_t(aligned[s]) * d, x, d);
+    if (aligned[s] >= 0) aligned_.add(aligned[s], x);
   }
 }
 
@@ -218,11 +214,12 @@ void MultiScaleLm::bridge(LmScratch& s, int64_t count) const {
 void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame,
                               const int32_t* previous) const {
   const int64_t d = config_.local.width, k = config_.num_codebooks;
+  const Table& embed = config_.tied_local ? global_embed_ : local_embed_;
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
     if (config_.add || slot > 0) {
       const int64_t id = slot == 0 ? config_.local_start_id : previous[i];
-      std::memcpy(x, local_embed_.data() + id * d, size_t(d) * sizeof(float));
+      embed.copy(id, x);
       if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + slot) * d, x, d);
     } else {
       std::memcpy(x, s.bridged.data() + frame[i] * d, size_t(d) * sizeof(float));

@@ -131,8 +131,7 @@ class MultiScaleLm {
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<ScratchPool> scratch_ = std::make_unique<ScratchPool>();
   Transformer global_, local_;
-  int64_t embed_width_;
-  Buffer<float> global_embed_, local_embed_, aligned_;
+  Table global_embed_, local_embed_, aligned_;  // no local one where it is tied
   Linear bridge_, head_;
   // always float32: outside embeddings may have wide ranges
   std::map<std::string, Linear> continuous_;

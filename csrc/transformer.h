@@ -95,7 +95,7 @@ class Transformer {
   void set_stream(bool stream);  // see Linear::set_stream
 
   // x [rows, width] holds the rows' inputs; learned positions are added here. On return it holds
-  // the normalised hidden rows, or, when only the cache is wanted (`cache_only`), nothing of use.
+  // the hidden rows after the final norm, or, when only the cache is wanted (`cache_only`), nothing of use.
   // Each row sees the positions of its cache up to its own.
   void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows,
                int64_t count, float* x, bool cache_only) const;
@@ -103,6 +103,7 @@ class Transformer {
  private:
   struct Layer {
     Norm attn_norm, mlp_norm;
+    Buffer<float> q_norm, k_norm;  // [head_dim], or nothing
     Linear qkv, o, up, down;
   };
   void make_blocks(TransformerScratch& scratch, const SequenceRow* rows, int64_t count) const;
@@ -114,7 +115,8 @@ class Transformer {
   StackConfig config_;
   int64_t qkv_width_ = 0;
   std::vector<Layer> layers_;
-  Norm norm_;
+  Norm norm_;                                       // with final_norm
+  std::vector<double> frequencies_;                 // rope
   Buffer<float> positions_;                         // learned: [max_positions, width]
   int64_t table_rows_ = 0;                          // rope: positions whose cos and sin are kept
   Buffer<float> table_;                             // [table_rows][2][head_dim / 2]

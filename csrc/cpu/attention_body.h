@@ -49,6 +49,11 @@ UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) {
 
 void place(const PlaceArgs& a) {
   const int64_t dim = a.dim, t = a.position, block = t / 16, lane = t % 16;
+  if (a.q_norm) {
+    for (int64_t h = 0; h < a.query_heads; ++h)
+      rmsnorm(a.q + h * dim, a.q_norm, a.eps, a.q + h * dim, dim);
+    rmsnorm(a.k, a.k_norm, a.eps, a.k, dim);
+  }
   if (a.angles) {
     for (int64_t h = 0; h < a.query_heads; ++h)
       rope(a.q + h * dim, a.angles, a.angles + dim / 2, dim / 2);

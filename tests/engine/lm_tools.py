@@ -83,6 +83,58 @@ CONFIGS: dict[str, LMConfig] = {
             GLOBAL, width=36, heads=6, kv_heads=3, norm="layernorm", rope_base=500.0, **BIASES
         ),
     ),
+    "gelu_tanh": both(BASE, activation="gelu_tanh"),
+    "gelu_tanh_bias": both(BASE, activation="gelu_tanh", mlp_bias=True),
+    "head_width": replace(  # queries wider, and narrower, than the stack
+        BASE,
+        global_=replace(GLOBAL, head_width=14, kv_heads=1),
+        local=replace(LOCAL, heads=3, head_width=6),
+    ),
+    "qk_norm": both(BASE, qk_norm=True),
+    "qk_norm_grouped": replace(
+        BASE,
+        global_=replace(GLOBAL, width=40, heads=4, kv_heads=2, head_width=18, qk_norm=True),
+        local=replace(LOCAL, heads=4, kv_heads=2, head_width=6, qk_norm=True, positions="learned"),
+    ),
+    "no_final_norm": both(BASE, final_norm=False),
+    # all that models of other projects have
+    "others": replace(
+        BASE,
+        global_=replace(
+            GLOBAL,
+            heads=4,
+            kv_heads=2,
+            head_width=10,
+            activation="gelu_tanh",
+            qk_norm=True,
+            rope_frequencies=(1.0, 0.5, 0.2, 0.03, 0.001),
+        ),
+        local=replace(
+            LOCAL,
+            width=24,
+            head_width=14,
+            activation="gelu_tanh",
+            qk_norm=True,
+            final_norm=False,
+            positions="learned",
+        ),
+        tied_local=True,
+        tied_head=True,
+    ),
+    "rope_frequencies": replace(
+        BASE,
+        global_=replace(GLOBAL, rope_frequencies=(1.0, 0.3, 0.02, 0.0)),
+        local=replace(LOCAL, rope_frequencies=(0.5, 0.25, 0.125, 0.0625, 0.01)),
+    ),
+    "tied": replace(BASE, local=replace(LOCAL, width=24, heads=2), tied_local=True, tied_head=True),
+    "tied_head": replace(BASE, tied_head=True),
+    "tied_local_concat": replace(
+        BASE,
+        global_=replace(GLOBAL, width=60),
+        local=LOCAL,
+        embedding="concat",
+        tied_local=True,
+    ),
     "wide": replace(
         BASE,
         global_=replace(GLOBAL, width=192, heads=3, mlp_width=512),
@@ -112,6 +164,8 @@ def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:
                         else 1.5 * p.shape[1] ** -0.5
                     )
                 )
+        if not c.local.final_norm:  # the rows that the head reads are several times as large
+            model.head.weight *= 0.1
     return model.eval()
 
 

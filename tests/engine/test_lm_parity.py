@@ -75,7 +75,7 @@ def test_rounded_logits_and_perplexity(
     small = {model.bridge, model.head} if dtype == "int4" else set()  # int4 keeps these in int8
     weights = {
         m: rounded_matrix(m.weight.detach(), "int8" if m in small else dtype)
-        for m in model.modules()
+        for m in {*model.modules(), model.head}
         if isinstance(m, torch.nn.Linear)
     }
 

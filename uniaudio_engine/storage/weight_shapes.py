@@ -24,6 +24,7 @@ def matrix_part(name: str) -> str | None:
     if (
         stack in ("global", "local")
         and name.endswith(".weight")
+        and not name.endswith("_norm.weight")
         and (".attn." in name or ".mlp." in name)
     ):
         return stack
@@ -45,17 +46,14 @@ def lm_shapes(c: LMConfig) -> Shapes:
     """Tensors of ``lm.safetensors``."""
     d, k = c.global_.width, c.num_codebooks
     shapes: Shapes = {}
-    _stack(
-        shapes,
-        "global",
-        c.global_,
-        c.vocab_size,
-        d // k if c.embedding == "concat" else d,
-        c.max_frames,
-    )
-    _stack(shapes, "local", c.local, c.vocab_size, c.local.width, k)
+    shapes["global.embed.weight"] = (c.vocab_size, c.embed_width)
+    _stack(shapes, "global", c.global_, c.max_frames)
+    if not c.tied_local:
+        shapes["local.embed.weight"] = (c.vocab_size, c.local.width)
+    _stack(shapes, "local", c.local, k)
     _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
-    shapes["head.weight"] = (c.vocab_size, c.local.width)
+    if not c.tied_head:
+        shapes["head.weight"] = (c.vocab_size, c.local.width)
     for name, width in c.continuous.items():
         _linear(shapes, f"continuous.{name}", width, d)
     if c.aligned_slots:
@@ -96,10 +94,7 @@ def _norm(shapes: Shapes, name: str, width: int, bias: bool = True) -> None:
         shapes[f"{name}.bias"] = (width,)
 
 
-def _stack(
-    shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: int, positions: int
-) -> None:
-    shapes[f"{name}.embed.weight"] = (vocab, embed_width)
+def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int) -> None:
     if c.positions == "learned":
         shapes[f"{name}.positions.weight"] = (positions, c.width)
     norm_bias = c.norm == "layernorm"
@@ -107,16 +102,20 @@ def _stack(
     for i in range(c.layers):
         layer = f"{name}.layers.{i}"
         _norm(shapes, f"{layer}.attn_norm", c.width, norm_bias)
-        _linear(shapes, f"{layer}.attn.q", c.width, c.width, c.q_bias)
+        _linear(shapes, f"{layer}.attn.q", c.width, c.query_width, c.q_bias)
         _linear(shapes, f"{layer}.attn.k", c.width, kv, c.k_bias)
         _linear(shapes, f"{layer}.attn.v", c.width, kv, c.v_bias)
-        _linear(shapes, f"{layer}.attn.o", c.width, c.width, c.o_bias)
+        _linear(shapes, f"{layer}.attn.o", c.query_width, c.width, c.o_bias)
+        if c.qk_norm:
+            _norm(shapes, f"{layer}.attn.q_norm", c.head_dim, bias=False)
+            _norm(shapes, f"{layer}.attn.k_norm", c.head_dim, bias=False)
         _norm(shapes, f"{layer}.mlp_norm", c.width, norm_bias)
         _linear(shapes, f"{layer}.mlp.up", c.width, c.hidden, c.mlp_bias)
         if c.activation == "swiglu":
             _linear(shapes, f"{layer}.mlp.gate", c.width, c.hidden, c.mlp_bias)
         _linear(shapes, f"{layer}.mlp.down", c.hidden, c.width, c.mlp_bias)
-    _norm(shapes, f"{name}.norm", c.width, norm_bias)
+    if c.final_norm:
+        _norm(shapes, f"{name}.norm", c.width, norm_bias)
 
 
 def _convnext(

@@ -31,7 +31,7 @@ def attend_cache(
     caches.
     """
     n, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
-    q, k, v = attn.q(x).view(n, h, dim), attn.k(x).view(n, kv, dim), attn.v(x).view(n, kv, dim)
+    q, k, v = attn.project(x)
     if rope is not None:
         tables = rope[0][:, None], rope[1][:, None]
         q, k = apply_rope(q, *tables), apply_rope(k, *tables)
@@ -82,7 +82,7 @@ class GlobalSteps(nn.Module):
         self.stack, self.aligned, self.continuous = lm.global_, lm.guide, lm.continuous
         c = lm.config.global_
         if c.positions == "rope":
-            cos, sin = rope_tables(torch.arange(lm.config.max_frames), c.head_dim, c.rope_base)
+            cos, sin = rope_tables(torch.arange(lm.config.max_frames), c)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
@@ -133,7 +133,7 @@ class LocalStep(nn.Module):
         self.stack, self.bridge, self.head = lm.local, lm.bridge, lm.head
         c = lm.config.local
         if c.positions == "rope":
-            cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c.head_dim, c.rope_base)
+            cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
@@ -174,7 +174,7 @@ class LocalStep(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, width] at ``slot`` over caches [B, K, kv_heads, head_dim]."""
         b, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
-        q, k, v = attn.q(x).view(b, h, dim), attn.k(x).view(b, kv, dim), attn.v(x).view(b, kv, dim)
+        q, k, v = attn.project(x)
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         slots = torch.arange(keys.shape[1])
