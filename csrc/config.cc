@@ -139,6 +139,7 @@ StackConfig parse_stack(const Json* json, const std::string& where) {
   o.integer("head_width", c.head_width, 0, 1024);
   o.boolean("qk_norm", c.qk_norm);
   o.boolean("final_norm", c.final_norm);
+  o.integer("window", c.window, 0, 1 << 20);
   o.boolean("q_bias", c.q_bias);
   o.boolean("k_bias", c.k_bias);
   o.boolean("v_bias", c.v_bias);
@@ -269,6 +270,8 @@ LmConfig parse_lm_config(std::string_view text) {
   }
   o.boolean("tied_local", c.tied_local);
   o.boolean("tied_head", c.tied_head);
+  o.integer("global_head_start", c.global_head_start, 0, c.vocab_size);
+  o.integer("global_head_size", c.global_head_size, 0, c.vocab_size - c.global_head_start);
   o.done();
   o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
             std::to_string(c.local_start_id));

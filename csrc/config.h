@@ -26,6 +26,7 @@ struct StackConfig {
   int head_width = 0;                    // 0: width / heads
   bool qk_norm = false;                  // RMSNorm over each head's query and key, before rope
   bool final_norm = true;
+  int window = 0;  // positions that a query sees, its own included; 0: all before it
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false, mlp_bias = false;
 
   bool gated() const { return activation == Activation::swiglu; }
@@ -47,6 +48,8 @@ struct LmConfig {
   std::map<std::string, int> continuous;
   bool tied_local = false;  // the local stack embeds with the global stack's table
   bool tied_head = false;   // the output head is the local stack's table
+  // above 0: slot 0 is predicted from the global output, and is one of these ids
+  int global_head_start = 0, global_head_size = 0;
 
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors

@@ -68,8 +68,11 @@ class LmSession final : public SessionState {
   const void* model() const override { return lm_.get(); }
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
-  void append(const int32_t* frame);  // a generated one
-  void make_room(int64_t count);      // in the caches, for `count` more frames
+  void append(const int32_t* frame);   // a generated one
+  void make_room(int64_t count);       // in the caches, for `count` more frames
+  int64_t held(int64_t frames) const;  // positions that the cache has room for then
+  // Slides the cache, if need be, so that `rows` positions from `position` on fit.
+  void slide(int64_t position, int64_t rows);
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;

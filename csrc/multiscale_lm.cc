@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "cpu/isa.h"
@@ -31,6 +32,7 @@ std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
   specs.push_back({"bridge.bias", {c.local.width}});
   if (!c.tied_head) specs.push_back({"head.weight", {v, c.local.width}});
+  if (c.global_head_size) specs.push_back({"global_head.weight", {c.global_head_size, d}});
   for (const auto& [name, width] : c.continuous) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
     specs.push_back({"continuous." + name + ".bias", {d}});
@@ -133,6 +135,10 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
                         dtypes.head, pool_.get());
   head_ = make_linear(weights, c.head_table(), v, c.local.width, false, dtypes.head, pool_.get());
+  if (c.global_head_size) {
+    global_head_ =
+        make_linear(weights, "global_head", c.global_head_size, d, false, dtypes.head, pool_.get());
+  }
   for (const auto& [name, width] : c.continuous) {
     continuous_.emplace(name,
                         make_linear(weights, "continuous." + name, d, width, true, DType::float32));
@@ -165,11 +171,13 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
   const size_t head = head_rows > 0
                           ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows)
                           : head_.weight_bytes();
-  return global_.weight_bytes() + bridge_.weight_bytes() + k * (local_.weight_bytes() + head);
+  // where slot 0 has a head of its own, the common one is for the others
+  const size_t heads = has_first_head() ? global_head_.weight_bytes() + (k - 1) * head : k * head;
+  return global_.weight_bytes() + bridge_.weight_bytes() + k * local_.weight_bytes() + heads;
 }
 
 size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
-  return KvCache::bytes(config_.global, held, kv_dtype_) +
+  return KvCache::bytes(config_.global, std::min(held, most_held()), kv_dtype_) +
          size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 
@@ -239,6 +247,17 @@ void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int6
   }
 }
 
+void MultiScaleLm::first_head(LmScratch& s, int64_t count, const IdRange* ranges,
+                              int64_t num_ranges, float* logits) const {
+  const int64_t d = config_.global.width, first = config_.global_head_start;
+  global_head_.quantize(*pool_, &s.linear, s.x.data(), d, count);
+  for (int64_t i = 0; i < num_ranges; ++i) {
+    global_head_.forward_quantized(*pool_, &s.linear, s.x.data(), d, count, logits + first,
+                                   config_.vocab_size, ranges[i].begin - first,
+                                   ranges[i].end - first);
+  }
+}
+
 void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
                           const std::vector<ContinuousInput>& continuous, float* out) const {
   check_logits(config_, frames, count, aligned);
@@ -254,6 +273,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
   std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};
+  const IdRange first{config_.global_head_start,
+                      config_.global_head_start + config_.global_head_size};
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t n = std::min(chunk, count - begin);
     for (int64_t i = 0; i < n; ++i) {
@@ -276,7 +297,12 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
       for (int64_t i = 0; slot > 0 && i < n; ++i)
         previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
       local_pass(s, int(slot), n, which.data(), previous.data());
-      head(s, n, &all, 1, slot_logits.data());
+      if (slot == 0 && has_first_head()) {
+        std::fill(slot_logits.begin(), slot_logits.end(), -std::numeric_limits<float>::infinity());
+        first_head(s, n, &first, 1, slot_logits.data());
+      } else {
+        head(s, n, &all, 1, slot_logits.data());
+      }
       for (int64_t i = 0; i < n; ++i)
         std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v,
                     size_t(v) * sizeof(float));

@@ -153,6 +153,7 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     refuse("allowed", "a list of ranges for each of " + std::to_string(lm.num_codebooks) + " slots",
            std::to_string(c.allowed.size()) + " lists");
   }
+  const IdRange first{lm.global_head_start, lm.global_head_start + lm.global_head_size};
   for (int k = 0; k < num_codebooks_; ++k) {
     Slot slot;
     slot.end = c.end_id >= 0 &&
@@ -163,6 +164,7 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
       slot.without_end = {{slot.forced, slot.forced + 1}};  // nothing else need be computed
     } else if (c.allowed.empty()) {
       slot.without_end = {{0, int32_t(lm.vocab_size)}};
+      if (k == 0 && lm.global_head_size > 0) slot.without_end = {first};
     } else {
       for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
         if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
@@ -181,6 +183,14 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     if (slot.end) {
       slot.with_end.push_back({int32_t(c.end_id), int32_t(c.end_id) + 1});
       slot.with_end = merged(slot.with_end);
+    }
+    const IdRange last = slot.with_end.back();
+    if (k == 0 && lm.global_head_size > 0 &&
+        (slot.with_end[0].begin < first.begin || last.end > first.end)) {
+      refuse("slot 0",
+             "ids that its head has, " + std::to_string(first.begin) + " to " +
+                 std::to_string(first.end - 1),
+             std::to_string(slot.with_end[0].begin) + " to " + std::to_string(last.end - 1));
     }
     slots_.push_back(std::move(slot));
   }

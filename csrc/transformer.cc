@@ -51,7 +51,33 @@ void KvCache::grow(int64_t length) {
   if (length <= capacity_) return;
   KvCache larger(config_, length, dtype_);
   larger.copy_from(*this, capacity_);
+  larger.base_ = base_;
   *this = std::move(larger);
+}
+
+int64_t KvCache::base_of(const StackConfig& c, int64_t position) {
+  return c.window > 0 ? std::max<int64_t>(0, position - c.window + 1) / 16 * 16 : 0;
+}
+
+void KvCache::slide(int64_t position) {
+  const int64_t to = base_of(config_, position), kept = position - to;
+  if (to <= base_) return;
+  // Blocks of 16 positions stay whole: everything moves by a multiple of them.
+  const Run gone = run(to - base_), rest = run(round_up(kept, 16));
+  const auto move = [](void* at, size_t skipped, size_t bytes) {
+    std::memmove(at, static_cast<const char*>(at) + skipped, bytes);
+  };
+  for (size_t i = 0; i < heads(); ++i) {
+    move(keys_.data() + i * size_.keys, gone.keys, std::min(rest.keys, size_.keys - gone.keys));
+    move(values_.data() + i * size_.values, gone.values,
+         std::min(rest.values, size_.values - gone.values));
+    if (!gone.scales) continue;
+    const size_t scales = std::min(rest.scales, size_.scales - gone.scales),
+                 first = i * size_.scales / sizeof(float);
+    move(key_scale_.data() + first, gone.scales, scales);
+    move(value_scale_.data() + first, gone.scales, scales);
+  }
+  base_ = to;
 }
 
 KvCache::Head KvCache::head(int layer, int head) {
@@ -60,6 +86,14 @@ KvCache::Head KvCache::head(int layer, int head) {
   return {keys_.data() + i * size_.keys, values_.data() + i * size_.values,
           size_.scales ? key_scale_.data() + scales : nullptr,
           size_.scales ? value_scale_.data() + scales : nullptr};
+}
+
+KvCache::Head KvCache::skip(Head head, int64_t positions) const {
+  if (positions <= 0) return head;
+  const Run gone = run(positions);
+  const int64_t scales = head.key_scale ? positions : 0;
+  return {static_cast<char*>(head.keys) + gone.keys, static_cast<char*>(head.values) + gone.values,
+          head.key_scale + scales, head.value_scale + scales};
 }
 
 size_t KvCache::bytes(const StackConfig& c, int64_t capacity, KvDType dtype) {
@@ -290,7 +324,7 @@ void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* row
   a.angles = config_.rope ? s.angles.data() + row * dim : nullptr;
   a.dim = dim;
   a.dtype = rows[row].cache->dtype();
-  a.position = rows[row].position;
+  a.position = rows[row].position - rows[row].cache->base();
   a.keys = to.keys, a.values = to.values, a.key_scale = to.key_scale,
   a.value_scale = to.value_scale;
   kernels().place(a);
@@ -314,6 +348,7 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
   const Kernels& kernel = kernels();
   int64_t longest = 0;
   for (int64_t r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
+  if (c.window > 0) longest = std::min<int64_t>(longest, c.window);
   const int64_t work = (longest + 16) * dim * group * std::min<int64_t>(count, kAttentionRows);
   // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in
   // its cache.
@@ -325,9 +360,13 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
                KvCache& cache = *rows[block.first].cache;
                const KvCache::Head from = cache.head(layer, h);
                if (!apart) place(s, layer, rows, block.first, h);
+               // The positions before all rows' windows are passed over, sixteen at a time.
+               const int64_t position = rows[block.first].position, base = cache.base(),
+                             skipped = KvCache::base_of(c, position) - base;
+               const KvCache::Head at = cache.skip(from, skipped);
                AttentionArgs a;
-               a.keys = from.keys, a.values = from.values, a.key_scale = from.key_scale,
-               a.value_scale = from.value_scale;
+               a.keys = at.keys, a.values = at.values, a.key_scale = at.key_scale,
+               a.value_scale = at.value_scale;
                a.dim = dim;
                a.dtype = cache.dtype();
                a.scale = 1.0f / std::sqrt(float(dim));
@@ -336,9 +375,11 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
                a.rows = 0;
                for (int64_t r = block.first; r < block.first + block.rows; ++r) {
                  for (int64_t g = h * group; g < (h + 1) * group; ++g) {
+                   const int64_t own = rows[r].position - base - skipped,
+                                 begin = c.window > 0 ? own + 1 - c.window : 0;
                    a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim,
-                                      s.attended.data() + r * c.query_width() + g * dim,
-                                      rows[r].position + 1};
+                                      s.attended.data() + r * c.query_width() + g * dim, own + 1,
+                                      std::max<int64_t>(begin, 0)};
                    // groups larger than a block of rows
                    if (a.rows == kAttentionRows) kernel.attention(a), a.rows = 0;
                  }

@@ -99,8 +99,8 @@ constexpr int kAttentionRows = 8;
 
 struct AttentionRow {
   const float* q;
-  float* out;      // [dim]
-  int64_t length;  // sees positions [0, length), at least one
+  float* out;             // [dim]
+  int64_t length, begin;  // sees positions [begin, length), at least one
 };
 
 // Up to kAttentionRows queries that share one head's keys and values: these are read once for all.

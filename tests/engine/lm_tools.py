@@ -97,6 +97,8 @@ CONFIGS: dict[str, LMConfig] = {
         local=replace(LOCAL, heads=4, kv_heads=2, head_width=6, qk_norm=True, positions="learned"),
     ),
     "no_final_norm": both(BASE, final_norm=False),
+    "window": replace(BASE, global_=replace(GLOBAL, window=9), local=replace(LOCAL, window=2)),
+    "global_head": replace(BASE, global_head_start=11, global_head_size=30),
     # all that models of other projects have
     "others": replace(
         BASE,
@@ -108,6 +110,7 @@ CONFIGS: dict[str, LMConfig] = {
             activation="gelu_tanh",
             qk_norm=True,
             rope_frequencies=(1.0, 0.5, 0.2, 0.03, 0.001),
+            window=20,
         ),
         local=replace(
             LOCAL,
@@ -182,6 +185,8 @@ def random_inputs(
     """frames [T, K], aligned rows [T, S] or None, continuous inputs."""
     r = np.random.default_rng(seed)
     ids = r.integers(0, c.vocab_size, (frames, c.num_codebooks)).astype(np.int32)
+    if c.global_head_size:  # slot 0 is one of its head's ids
+        ids[:, 0] = c.global_head_start + ids[:, 0] % c.global_head_size
     aligned = (
         r.integers(-1, c.aligned_vocab, (frames, c.aligned_slots)).astype(np.int32)
         if c.aligned_slots
@@ -217,6 +222,11 @@ def torch_logits(
         )
         model.float()
     return out[0].numpy()
+
+
+def there(logits: np.ndarray) -> np.ndarray:
+    """0 in place of -inf, which ids have that a slot cannot be."""
+    return np.where(np.isneginf(logits), 0, logits)
 
 
 def truth_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any]) -> np.ndarray:

@@ -94,6 +94,7 @@ LM_CHANGES: list[dict[str, Any]] = [
         "tied_head": True,
     },
     {"tied_head": True},
+    {"global_head_start": 3, "global_head_size": 8},
 ]
 
 

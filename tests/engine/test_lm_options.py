@@ -30,6 +30,7 @@ ENDING = {"end_id": 4, "min_frames": 3, "seed": 3, "temperature": 3.0}
         ({"rope_frequencies": (9.0,) * 4}, "lm.global.rope_frequencies: expected 0 to 3.14"),
         ({"rope_frequencies": (float("nan"),) * 4}, "lm.global.rope_frequencies: expected"),
         ({"activation": "relu"}, "activation: expected"),
+        ({"window": -1}, "lm.global.window: expected 0 to 1048576"),
     ],
 )
 def test_both_readers_refuse_the_same_stacks(changes: dict[str, Any], message: str) -> None:
@@ -139,3 +140,58 @@ def test_a_forced_slot_ends_the_sequence_without_showing_it() -> None:
     out = session.generate(64, _C.Sampling(**options, keep_end_frame=True))
     assert session.finished and 3 < len(out) < 64
     assert (out[:, 0] == 5).all() and out[:, 1:].min() >= 10
+
+
+LONG = replace(BASE, global_=replace(GLOBAL, window=21), max_frames=600)
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
+def test_a_window_bounds_memory_and_changes_no_number(kv_dtype: str) -> None:
+    """The cache slides while a session reads and speaks; one pass over all frames does not."""
+    lm = native_lm(LONG, torch_lm(LONG), f"int8/{kv_dtype}")
+    frames = random_inputs(LONG, 300)[0]
+    assert (
+        lm.held_bytes(300, 600)
+        == lm.held_bytes(600, 600)
+        < native_lm(BASE, torch_lm(BASE), f"int8/{kv_dtype}").memory_bytes(64) * 3 + 600 * 3 * 4
+    )
+    greedy = _C.Sampling(greedy=True)
+    session = lm.session(600)
+    session.prefill(frames)
+    made = session.generate(290, greedy)
+    logits = lm.logits(np.concatenate((frames, made)))
+    np.testing.assert_array_equal(logits[300:].argmax(-1), made)
+    # in parts, from a fork, and from a saved state
+    parts = lm.session(600)
+    for at in (0, 7, 150, 151):
+        parts.prefill(frames[at : {0: 7, 7: 150, 150: 151}.get(at, 300)])
+    first = parts.generate(200, greedy)
+    fork, restored = parts.fork(), lm.session(600)
+    restored.restore(parts.save())
+    for each in (parts, fork, restored):
+        rest = each.generate(90, greedy)
+        np.testing.assert_array_equal(np.concatenate((first, rest)), made)
+    # beside a session that is elsewhere, and after a reset
+    other = lm.session(600)
+    other.prefill(frames[:40])
+    session.reset()
+    session.prefill(frames)
+    both = _C.LM.generate_batch([session, other], 290, [greedy, greedy])
+    np.testing.assert_array_equal(both[0], made)
+
+
+def test_a_head_on_the_global_stack_names_its_ids() -> None:
+    c = CONFIGS["global_head"]
+    lm = native_lm(c, torch_lm(c))
+    out = lm.session(30).generate(30, _C.Sampling(seed=2))
+    assert out[:, 0].min() >= 11 and out[:, 0].max() < 41
+    logits = lm.logits(out)
+    assert np.isneginf(logits[:, 0, :11]).all() and np.isneginf(logits[:, 0, 41:]).all()
+    assert np.isfinite(logits[:, 0, 11:41]).all() and np.isfinite(logits[:, 1:]).all()
+    for allowed in ([[(0, 20)], [(0, 53)], [(0, 53)]], [[(30, 20)], [(0, 53)], [(0, 53)]]):
+        with pytest.raises(ValueError, match="slot 0: expected ids that its head has, 11 to 40"):
+            lm.session(4).generate(1, _C.Sampling(allowed=allowed))
+    with pytest.raises(ValueError, match="slot 0: expected ids that its head has"):
+        lm.session(4).generate(1, _C.Sampling(end_id=4))
+    with pytest.raises(ConfigError, match="lm.global_head_size: expected 0 to 42"):
+        replace(c, global_head_size=43).check()

@@ -89,7 +89,8 @@ class GraphLM:
         return size * (
             stack(c.global_)
             + bridge
-            + c.num_codebooks * (stack(c.local) + c.vocab_size * c.local.width)
+            + c.num_codebooks
+            * (stack(c.local) + c.vocab_size * c.local.width + c.global_head_size * c.global_.width)
         )
 
     def logits(

@@ -29,6 +29,7 @@ class StackConfig:
     head_width: int = 0  # 0: width / heads
     qk_norm: bool = False  # RMSNorm over each head's query and key, before rope
     final_norm: bool = True  # after the last layer
+    window: int = 0  # positions that a query sees, its own included; 0: all before it
     q_bias: bool = False
     k_bias: bool = False
     v_bias: bool = False
@@ -75,6 +76,7 @@ class StackConfig:
             "an even number for rope",
             self.head_dim,
         )
+        require_within(f"{where}.window", 0, self.window, 1 << 20)
         require(0 < self.norm_eps < 1, f"{where}.norm_eps", "between 0 and 1", self.norm_eps)
         require(self.rope_base > 1, f"{where}.rope_base", "above 1", self.rope_base)
         require(
@@ -104,6 +106,8 @@ class LMConfig:
     predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
     that replace a frame's embedding through a linear map. ``tied_local``: the local stack embeds
     with the global stack's table; ``tied_head``: the output head is the local stack's table.
+    ``global_head_size``: above 0, slot 0 is predicted by a head on the global output itself, whose
+    rows are that many ids from ``global_head_start`` on, and can be no other.
     """
 
     vocab_size: int
@@ -121,6 +125,8 @@ class LMConfig:
     continuous: dict[str, int] = field(default_factory=dict)
     tied_local: bool = False
     tied_head: bool = False
+    global_head_start: int = 0
+    global_head_size: int = 0
 
     @property
     def embed_width(self) -> int:
@@ -176,6 +182,9 @@ class LMConfig:
             f"false, or a local width of {self.embed_width}, which a row of the shared table has",
             self.local.width,
         )
+        require_within("lm.global_head_start", 0, self.global_head_start, self.vocab_size)
+        most = self.vocab_size - self.global_head_start
+        require_within("lm.global_head_size", 0, self.global_head_size, most)
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)
 

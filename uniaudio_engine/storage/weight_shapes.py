@@ -16,7 +16,7 @@ PARTS = ("global", "local", "head")
 
 
 def matrix_part(name: str) -> str | None:
-    """The part of the LM whose ``dtype`` a matrix has; ``bridge`` belongs to the head.
+    """The part of the LM whose ``dtype`` a matrix has; ``bridge`` and ``global_head`` have the head's.
 
     None for tensors that are always floats: embeddings, vectors, continuous inputs.
     """
@@ -28,7 +28,8 @@ def matrix_part(name: str) -> str | None:
         and (".attn." in name or ".mlp." in name)
     ):
         return stack
-    return "head" if name in ("head.weight", "bridge.weight") else None
+    heads = ("head.weight", "global_head.weight", "bridge.weight")
+    return "head" if name in heads else None
 
 
 def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -54,6 +55,8 @@ def lm_shapes(c: LMConfig) -> Shapes:
     _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
     if not c.tied_head:
         shapes["head.weight"] = (c.vocab_size, c.local.width)
+    if c.global_head_size:
+        shapes["global_head.weight"] = (c.global_head_size, d)
     for name, width in c.continuous.items():
         _linear(shapes, f"continuous.{name}", width, d)
     if c.aligned_slots:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables
+from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables, visible
 
 
 def attend_cache(
@@ -36,7 +36,7 @@ def attend_cache(
         tables = rope[0][:, None], rope[1][:, None]
         q, k = apply_rope(q, *tables), apply_rope(k, *tables)
     keys, values = keys.index_put((positions,), k), values.index_put((positions,), v)
-    there = torch.arange(keys.shape[0])[None] <= positions[:, None]  # [n, C]
+    there = visible(positions, torch.arange(keys.shape[0]), attn.window)  # [n, C]
     q = q.view(n, kv, h // kv, dim).permute(1, 2, 0, 3)  # [kv, group, n, dim]
     scores = (q @ keys.permute(1, 2, 0)[:, None]).float() * dim**-0.5
     p = scores.masked_fill(~there, -torch.inf).softmax(-1).to(values.dtype)
@@ -131,6 +131,8 @@ class LocalStep(nn.Module):
         super().__init__()
         self.config = lm.config
         self.stack, self.bridge, self.head = lm.local, lm.bridge, lm.head
+        self.global_head = lm.global_head  # registered: it is traced with the rest
+        self.first_logits = lm.first_logits if lm.global_head is not None else None
         c = lm.config.local
         if c.positions == "rope":
             cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c)
@@ -167,7 +169,12 @@ class LocalStep(nn.Module):
             x = x + y
             x = x + block.mlp(block.mlp_norm(x))
             out += [keys, values]
-        return self.head(stack.norm(x)).float(), out
+        logits = self.head(stack.norm(x))
+        if self.first_logits is not None:
+            logits = torch.where(
+                slot[:, None] == 0, self.first_logits(hidden.to(logits.dtype)), logits
+            )
+        return logits.float(), out
 
     def attend(
         self, attn: Attention, x: Tensor, slot: Tensor, rope: Any, keys: Tensor, values: Tensor
@@ -182,7 +189,8 @@ class LocalStep(nn.Module):
         keys, values = torch.where(here, k[:, None], keys), torch.where(here, v[:, None], values)
         q = q.view(b, kv, h // kv, dim)
         scores = (q @ keys.permute(0, 2, 3, 1)).float() * dim**-0.5  # [B, kv, group, K]
-        p = scores.masked_fill(slots > slot, -torch.inf).softmax(-1).to(values.dtype)
+        there = visible(slot, slots, attn.window)  # [1, K]
+        p = scores.masked_fill(~there, -torch.inf).softmax(-1).to(values.dtype)
         return attn.o((p @ values.permute(0, 2, 1, 3)).reshape(b, h * dim)), keys, values
 
     def forward(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniaudio_engine.request.sequence import Layout
 
-from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
+from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables, visible
 from .data import AUDIO, DURATION, Batch
 
 
@@ -29,11 +29,12 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
             (model.embed_frames(batch.inputs) + model.embed_aligned(batch.aligned)).flatten(0, 2),
         )
     )
-    rope = rope_tables(torch.arange(p + length, device=x.device), c)
+    positions = torch.arange(p + length, device=x.device)
+    rope = rope_tables(positions, c)
     (cos, sin) = rope
     before, after = (cos[:p], sin[:p]), (cos[p:], sin[p:])
-    mask = torch.ones(length, p + length, dtype=torch.bool, device=x.device).tril(p)
-    causal = torch.ones(p, p, dtype=torch.bool, device=x.device).tril()
+    mask = visible(positions[p:], positions, c.window)
+    causal = visible(positions[:p], positions[:p], c.window)
     for layer in stack.blocks():
         a = layer.attn
         y = layer.attn_norm(x)
@@ -64,6 +65,7 @@ def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, T
     """Cross-entropy in nats of each codebook [K] and of the durations [] (nan where there are
     none).
     """
+    assert model.global_head is None, "expected a model whose local stack predicts slot 0"
     h = global_hidden(model, batch)
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]

@@ -55,6 +55,12 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Mask [L, S]: whether positions [L] see positions [S], at most ``window`` of them (0: any)."""
+    ahead = queries[:, None] - keys
+    return (ahead >= 0) & (ahead < window) if window else ahead >= 0
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention with softmax in float32.
 
@@ -82,6 +88,7 @@ class Attention(nn.Module):
         self.k = nn.Linear(c.width, kv, bias=c.k_bias)
         self.v = nn.Linear(c.width, kv, bias=c.v_bias)
         self.o = nn.Linear(c.query_width, c.width, bias=c.o_bias)
+        self.window = c.window
         self.q_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
         self.k_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
 
@@ -99,7 +106,8 @@ class Attention(nn.Module):
         q, k, v = (y.transpose(1, 2) for y in self.project(x))
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        y = attend(q, k, v, torch.ones(t, t, dtype=torch.bool, device=x.device).tril())
+        at = torch.arange(t, device=x.device)
+        y = attend(q, k, v, visible(at, at, self.window))
         return self.o(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -194,6 +202,9 @@ class MultiScaleLM(nn.Module):
             head.weight = self.local.embed.weight
         else:
             self._modules["head"] = head
+        self.global_head = (
+            nn.Linear(d, c.global_head_size, bias=False) if c.global_head_size else None
+        )
         self._head = (head,)  # in a tuple: a tied one is no parameter of its own
         self.continuous = nn.ModuleDict(
             {name: nn.Linear(width, d) for name, width in c.continuous.items()}
@@ -207,6 +218,15 @@ class MultiScaleLM(nn.Module):
     @property
     def head(self) -> nn.Linear:
         return self._head[0]
+
+    def first_logits(self, h: Tensor) -> Tensor:
+        """Slot 0's logits [..., V] of global outputs h [..., D], where they have a head of their
+        own; -inf beyond its ids.
+        """
+        assert self.global_head is not None
+        c = self.config
+        after = c.vocab_size - c.global_head_start - c.global_head_size
+        return F.pad(self.global_head(h), (c.global_head_start, after), value=-torch.inf)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """frames [..., K] ids -> [..., D]."""
@@ -271,7 +291,10 @@ class MultiScaleLM(nn.Module):
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
-        return self.head(y).view(b, t, k, -1)
+        logits = self.head(y).view(b, t, k, -1)
+        if self.global_head is None:
+            return logits
+        return torch.cat((self.first_logits(h)[:, :, None], logits[:, :, 1:]), dim=2)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
