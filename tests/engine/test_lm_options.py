@@ -195,3 +195,26 @@ def test_a_head_on_the_global_stack_names_its_ids() -> None:
         lm.session(4).generate(1, _C.Sampling(end_id=4))
     with pytest.raises(ConfigError, match="lm.global_head_size: expected 0 to 42"):
         replace(c, global_head_size=43).check()
+
+
+def test_a_head_on_the_global_stack_keeps_streams_apart() -> None:
+    """Several streams, a guided one among them, draw what each draws alone."""
+    c = CONFIGS["global_head"]
+    lm = native_lm(c, torch_lm(c), "int8")
+    frames = random_inputs(c, 20)[0]
+
+    def start(i: int) -> _C.LMSession:
+        session, other = lm.session(60), lm.session(60)
+        session.prefill(frames[: 5 + i])
+        other.prefill(frames[10:12])
+        if i % 3 == 1:
+            session.set_guidance(other, 2.0)
+        return session
+
+    samplings = [_C.Sampling(seed=i, top_k=9, greedy=i == 2) for i in range(5)]
+    alone = [start(i).generate(30, samplings[i]) for i in range(5)]
+    together = _C.LM.generate_batch([start(i) for i in range(5)], 30, samplings)
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+    greedy = lm.logits(np.concatenate((frames[:7], alone[2])))[7:].argmax(-1)
+    np.testing.assert_array_equal(greedy, alone[2])

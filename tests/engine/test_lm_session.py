@@ -26,7 +26,6 @@ NAMES = [
     "one_codebook",
     "wide",
     "others",
-    "global_head",
 ]
 # Of the weights, and of keys and values after a slash.
 DTYPES = [
