@@ -1,6 +1,8 @@
 #include "config.h"
 
+#include <cmath>
 #include <map>
+#include <numbers>
 #include <set>
 #include <stdexcept>
 
@@ -67,6 +69,37 @@ class Object {
     require(v->is(Json::Kind::boolean), key, "true or false", v->kind_name());
     out = v->boolean;
   }
+  // One of several names, in the order of the enum's values from 0 on.
+  template <class Enum, size_t N>
+  void name(const std::string& key, Enum& out, const char* const (&names)[N]) {
+    const Json* v = get(key);
+    if (!v) return;
+    const std::string got = v->is(Json::Kind::string) ? v->string : v->kind_name();
+    std::string expected;
+    for (size_t i = 0; i < N; ++i) {
+      if (v->is(Json::Kind::string) && got == names[i]) {
+        out = Enum(i);
+        return;
+      }
+      expected += (i == 0 ? "\"" : i + 1 < N ? ", \"" : " or \"") + std::string(names[i]) + "\"";
+    }
+    require(false, key, expected, "\"" + got + "\"");
+  }
+  // A list of numbers from `low` to `high`, at most `most` of them.
+  void reals(const std::string& key, std::vector<double>& out, size_t most, double low,
+             double high) {
+    const Json* list = get(key);
+    if (!list) return;
+    require(list->is(Json::Kind::array) && list->array.size() <= most, key,
+            "a list of at most " + std::to_string(most), list->kind_name());
+    out.clear();
+    for (const Json& v : list->array) {
+      require(v.is(Json::Kind::integer) || v.is(Json::Kind::real), key, "numbers", v.kind_name());
+      require(v.real >= low && v.real <= high, key, number(low) + " to " + number(high),
+              number(v.real));
+      out.push_back(v.real);
+    }
+  }
   // out = whether the value is `yes` rather than `no`.
   void choice(const std::string& key, bool& out, const std::string& yes, const std::string& no,
               bool needed = false) {
@@ -100,16 +133,22 @@ StackConfig parse_stack(const Json* json, const std::string& where) {
   o.integer("mlp_width", c.mlp_width, 0, 65536);
   o.choice("norm", c.rmsnorm, "rmsnorm", "layernorm");
   o.real("norm_eps", c.norm_eps);
-  o.choice("activation", c.swiglu, "swiglu", "gelu");
+  o.name("activation", c.activation, {"gelu", "gelu_tanh", "swiglu"});
   o.choice("positions", c.rope, "rope", "learned");
   o.real("rope_base", c.rope_base);
+  o.reals("rope_frequencies", c.rope_frequencies, 512, 0, std::numbers::pi);
+  o.integer("head_width", c.head_width, 0, 1024);
+  o.boolean("qk_norm", c.qk_norm);
+  o.boolean("final_norm", c.final_norm);
+  o.integer("window", c.window, 0, 1 << 20);
   o.boolean("q_bias", c.q_bias);
   o.boolean("k_bias", c.k_bias);
   o.boolean("v_bias", c.v_bias);
   o.boolean("o_bias", c.o_bias);
   o.boolean("mlp_bias", c.mlp_bias);
   o.done();
-  o.require(c.width % c.heads == 0, "heads", "a divisor of width " + std::to_string(c.width),
+  o.require(c.head_width > 0 || c.width % c.heads == 0, "heads",
+            "a divisor of width " + std::to_string(c.width) + ", or head_width given",
             std::to_string(c.heads));
   if (c.kv_heads == 0) c.kv_heads = c.heads;
   if (c.mlp_width == 0) c.mlp_width = 4 * c.width;
@@ -120,6 +159,10 @@ StackConfig parse_stack(const Json* json, const std::string& where) {
   o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1",
             number(double(c.norm_eps)));
   o.require(c.rope_base > 1, "rope_base", "above 1", number(c.rope_base));
+  const size_t pairs = size_t(c.head_dim() / 2);
+  o.require(c.rope_frequencies.empty() || c.rope_frequencies.size() == pairs, "rope_frequencies",
+            "none, or one for each of " + std::to_string(pairs) + " pairs",
+            std::to_string(c.rope_frequencies.size()));
   return c;
 }
 
@@ -317,6 +360,14 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
 
 }  // namespace
 
+std::vector<double> StackConfig::frequencies() const {
+  if (!rope_frequencies.empty()) return rope_frequencies;
+  std::vector<double> all(size_t(head_dim() / 2));
+  for (size_t i = 0; i < all.size(); ++i)
+    all[i] = std::pow(rope_base, -double(2 * i) / double(head_dim()));
+  return all;
+}
+
 LmConfig parse_lm_config(std::string_view text) {
   const Json root = parse_json(text);
   LmConfig c;
@@ -337,12 +388,20 @@ LmConfig parse_lm_config(std::string_view text) {
     for (const auto& [name, value] : m->object)
       sub.integer(name, c.continuous[name], 1, 65536, true);
   }
+  o.boolean("tied_local", c.tied_local);
+  o.boolean("tied_head", c.tied_head);
+  o.integer("global_head_start", c.global_head_start, 0, c.vocab_size);
+  o.integer("global_head_size", c.global_head_size, 0, c.vocab_size - c.global_head_start);
   o.done();
   o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
             std::to_string(c.local_start_id));
   o.require(!(c.concat || c.add) || c.global.width % c.num_codebooks == 0, "global.width",
             "a multiple of num_codebooks " + std::to_string(c.num_codebooks),
             std::to_string(c.global.width));
+  o.require(!c.tied_local || c.embed_width() == c.local.width, "tied_local",
+            "false, or a local width of " + std::to_string(c.embed_width()) +
+                ", which a row of the shared table has",
+            std::to_string(c.local.width));
   o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
             "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;

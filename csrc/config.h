@@ -11,18 +11,30 @@
 
 namespace uniaudio {
 
+enum class Activation { gelu, gelu_tanh, swiglu };
+
 struct StackConfig {
   int layers = 0, width = 0, heads = 0;
   int kv_heads = 0;   // resolved: never 0 after parsing
   int mlp_width = 0;  // resolved: never 0 after parsing
   bool rmsnorm = true;
   float norm_eps = 1e-5f;
-  bool swiglu = true;
+  Activation activation = Activation::swiglu;
   bool rope = true;  // else learned positions
   double rope_base = 10000.0;
+  std::vector<double> rope_frequencies;  // radians per position of each pair; empty: of rope_base
+  int head_width = 0;                    // 0: width / heads
+  bool qk_norm = false;                  // RMSNorm over each head's query and key, before rope
+  bool final_norm = true;
+  int window = 0;  // positions that a query sees, its own included; 0: all before it
   bool q_bias = false, k_bias = false, v_bias = false, o_bias = false, mlp_bias = false;
 
-  int head_dim() const { return width / heads; }
+  bool gated() const { return activation == Activation::swiglu; }
+  int head_dim() const { return head_width > 0 ? head_width : width / heads; }
+  int query_width() const { return heads * head_dim(); }
+  int key_width() const { return kv_heads * head_dim(); }  // and of values
+  // Of each pair of a head's dimensions, as given or else of rope_base.
+  std::vector<double> frequencies() const;
 };
 
 struct LmConfig {
@@ -34,6 +46,15 @@ struct LmConfig {
   int max_frames = 4096;
   int aligned_slots = 0, aligned_vocab = 0;
   std::map<std::string, int> continuous;
+  bool tied_local = false;  // the local stack embeds with the global stack's table
+  bool tied_head = false;   // the output head is the local stack's table
+  // above 0: slot 0 is predicted from the global output, and is one of these ids
+  int global_head_start = 0, global_head_size = 0;
+
+  int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
+  // tensors
+  std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }
+  std::string head_table() const { return tied_head ? local_table() : "head"; }
 };
 
 struct SpectralConfig {

@@ -9,7 +9,6 @@
 namespace uniaudio {
 namespace {
 
-constexpr int64_t kPrefillRows = 128;  // known frames that go through the global stack together
 constexpr auto kPollEvery = std::chrono::milliseconds(10);
 
 struct SavedHeader {
@@ -50,8 +49,16 @@ int64_t LmSession::held_frames(int64_t frames, int64_t capacity) {
 
 void LmSession::make_room(int64_t count) {
   const int64_t frames = count_ + count;
-  if (frames > cache_.capacity()) cache_.grow(held_frames(frames, capacity_));
+  if (std::min(frames, lm_->most_held()) > cache_.capacity()) cache_.grow(held(frames));
   if (unconditional_) unconditional_->make_room(count);
+}
+
+int64_t LmSession::held(int64_t frames) const {
+  return std::min(held_frames(frames, capacity_), lm_->most_held());
+}
+
+void LmSession::slide(int64_t position, int64_t rows) {
+  if (position + rows - cache_.base() > cache_.capacity()) cache_.slide(position);
 }
 
 void LmSession::append(const int32_t* frame) {
@@ -91,6 +98,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
     const ThreadPool::Stretch stretch(lm_->pool());
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t n = std::min(chunk, count - begin);
+      slide(count_ + begin, n);
       for (int64_t i = 0; i < n; ++i) {
         float* x = scratch.x.data() + i * d;
         std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
@@ -162,8 +170,12 @@ class LmSession::FrameLoop {
       if (slot_rows.own == 0) break;
       merge_needed(slot_rows.own);
       lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
-      lm_.head(scratch_, slot_rows.all, needed_.data(), int64_t(needed_.size()),
-               scratch_.logits.data());
+      const auto count = int64_t(needed_.size());
+      if (slot == 0 && lm_.has_first_head()) {  // rows are those of the global pass, in its order
+        lm_.first_head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
+      } else {
+        lm_.head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
+      }
       sample(slot, slot_rows.own);
     }
     append();
@@ -209,6 +221,7 @@ class LmSession::FrameLoop {
     float* x = scratch_.x.data() + row * d;
     std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
     if (job.aligned) lm_.add_aligned(job.aligned + frame * c_.aligned_slots, x);
+    s.slide(s.count_, 1);
     scratch_.rows[size_t(row)] = {&s.cache_, s.count_};
   }
 
@@ -219,7 +232,8 @@ class LmSession::FrameLoop {
     needed_.clear();
     for (size_t i = 0; i < streams_.size(); ++i) {
       const Stream& stream = streams_[i];
-      if (stream.ended || (slot > 0 && stream.sampler->config().tie_slots)) continue;
+      const SamplingConfig& c = stream.sampler->config();
+      if ((stream.ended && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
       which_[size_t(own)] = int32_t(i);
       if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
       ++own;
@@ -268,7 +282,7 @@ class LmSession::FrameLoop {
       const int32_t id = sampler.sample(
           s.sampling_, logits, slot, uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
       int32_t* const codes = codes_.data() + i * size_t(k);
-      codes[slot] = id;
+      codes[slot] = sampler.final_id(slot, id);
       if (sampler.config().tie_slots) std::fill_n(codes, k, id);
       if (sampler.ends(slot, id)) stream.ended = true;
     }
@@ -288,7 +302,7 @@ class LmSession::FrameLoop {
       LmSession& s = *job.session;
       if (streams_[i].ended) {
         s.finished_ = true;
-        continue;
+        if (!streams_[i].sampler->config().keep_end_frame) continue;
       }
       const int32_t* frame = codes_.data() + i * size_t(k);
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
@@ -330,6 +344,7 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
 void LmSession::reset() {
   const Use use(*this);
   clear();
+  cache_.set_base(0);
   unconditional_.reset();
   lm_->embed_start(last_.data());
 }
@@ -338,8 +353,9 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   const Use use(*this);
   auto s = std::make_unique<LmSession>(lm_, capacity_);
   s->copy_counts(*this);
-  s->cache_.grow(held_frames(count_, capacity_));
-  s->cache_.copy_from(cache_, count_);
+  s->cache_.grow(held(count_));
+  s->cache_.copy_from(cache_, count_ - cache_.base());
+  s->cache_.set_base(cache_.base());
   std::memcpy(s->history_.data(), history_.data(),
               size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
@@ -355,7 +371,17 @@ std::string LmSession::save() const {
         "save: expected a session without guidance; save it before set_guidance");
   const size_t history = size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t),
                last = last_.size() * sizeof(float);
-  const size_t cache = cache_.packed_bytes(count_);
+  // As it is where it has slid to this frame, which restore knows too.
+  KvCache slid;
+  const int64_t base = KvCache::base_of(lm_->config().global, count_), packed = count_ - base;
+  if (base > cache_.base()) {
+    slid = KvCache(lm_->config().global, count_ - cache_.base(), lm_->kv_dtype());
+    slid.copy_from(cache_, count_ - cache_.base());
+    slid.set_base(cache_.base());
+    slid.slide(count_);
+  }
+  const KvCache& kept = base > cache_.base() ? slid : cache_;
+  const size_t cache = kept.packed_bytes(packed);
   SavedHeader h{};
   std::memcpy(h.magic, kMagic, 8);
   h.fingerprint = lm_->fingerprint();
@@ -367,7 +393,7 @@ std::string LmSession::save() const {
   std::memcpy(p, &h, sizeof h);
   std::memcpy(p + sizeof h, history_.data(), history);
   std::memcpy(p + sizeof h + history, last_.data(), last);
-  cache_.pack(count_, p + sizeof h + history + last);
+  kept.pack(packed, p + sizeof h + history + last);
   const uint64_t sum = checksum(p, h.bytes - 8);
   std::memcpy(p + h.bytes - 8, &sum, 8);
   return out;
@@ -394,7 +420,8 @@ void LmSession::restore(const std::string& bytes) {
   const LmConfig& c = lm_->config();
   const size_t history = size_t(h.count * c.num_codebooks) * sizeof(int32_t),
                last = last_.size() * sizeof(float);
-  const size_t cache = cache_.packed_bytes(h.count);
+  const int64_t base = KvCache::base_of(c.global, h.count), held_positions = h.count - base;
+  const size_t cache = cache_.packed_bytes(held_positions);
   const size_t expected = sizeof h + history + last + cache + 8;
   uint64_t sum = 0;
   if (bytes.size() == expected) std::memcpy(&sum, bytes.data() + expected - 8, 8);
@@ -409,14 +436,15 @@ void LmSession::restore(const std::string& bytes) {
   const char* const packed = bytes.data() + sizeof h + history + last;
   std::vector<float> embedding(last_.size());
   std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last);
-  if (!cache_.all_finite(h.count, packed) ||
+  if (!cache_.all_finite(held_positions, packed) ||
       !std::all_of(embedding.begin(), embedding.end(), [](float v) { return std::isfinite(v); })) {
     refuse("the saved session holds infinite or NaN values; save it again");
   }
   if (history) std::memcpy(history_.data(), ids.data(), history);
   std::memcpy(last_.data(), embedding.data(), last);
-  cache_.grow(held_frames(h.count, capacity_));
-  cache_.unpack(h.count, packed);
+  cache_.grow(held(h.count));
+  cache_.set_base(base);
+  cache_.unpack(held_positions, packed);
   clear();
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset,
   finished_ = h.finished != 0;

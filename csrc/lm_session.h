@@ -30,7 +30,7 @@ class LmSession final : public SessionState {
                const std::vector<ContinuousInput>& continuous);
 
   // Generates up to `count` frames into out [count, K] and returns how many. Fewer come when the
-  // end id was drawn or `cancel` was called. aligned: rows [count, S], or null. `interrupted` (may
+  // end id was drawn, whose frame is left out unless the sampling keeps it, or `cancel` was called. aligned: rows [count, S], or null. `interrupted` (may
   // be empty) is called between frames, at most every 10 ms; it returns true to stop.
   int64_t generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                    int32_t* out, const std::function<bool()>& interrupted = {});
@@ -68,8 +68,11 @@ class LmSession final : public SessionState {
   const void* model() const override { return lm_.get(); }
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
-  void append(const int32_t* frame);  // a generated one
-  void make_room(int64_t count);      // in the caches, for `count` more frames
+  void append(const int32_t* frame);   // a generated one
+  void make_room(int64_t count);       // in the caches, for `count` more frames
+  int64_t held(int64_t frames) const;  // positions that the cache has room for then
+  // Slides the cache, if need be, so that `rows` positions from `position` on fit.
+  void slide(int64_t position, int64_t rows);
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;

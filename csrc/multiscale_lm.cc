@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "cpu/isa.h"
@@ -24,13 +25,14 @@ uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ 
 std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   std::vector<TensorSpec> specs;
   const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
-  specs.push_back({"global.embed.weight", {v, c.concat ? d / k : d}});
+  specs.push_back({"global.embed.weight", {v, c.embed_width()}});
   Transformer::add_tensors(specs, "global", c.global, c.max_frames);
-  specs.push_back({"local.embed.weight", {v, c.local.width}});
+  if (!c.tied_local) specs.push_back({"local.embed.weight", {v, c.local.width}});
   Transformer::add_tensors(specs, "local", c.local, k);
   specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
   specs.push_back({"bridge.bias", {c.local.width}});
-  specs.push_back({"head.weight", {v, c.local.width}});
+  if (!c.tied_head) specs.push_back({"head.weight", {v, c.local.width}});
+  if (c.global_head_size) specs.push_back({"global_head.weight", {c.global_head_size, d}});
   for (const auto& [name, width] : c.continuous) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
     specs.push_back({"continuous." + name + ".bias", {d}});
@@ -126,14 +128,17 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
       pool_(std::make_unique<ThreadPool>(threads)),
       global_(checked(c, weights), "global", c.global, c.max_frames, dtypes.global, pool_.get()),
       local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
-      embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
+      global_embed_(weights, "global.embed", c.vocab_size, c.embed_width()) {
   const int64_t d = c.global.width, v = c.vocab_size;
-  global_embed_ = weights.get("global.embed.weight", {v, embed_width_});
-  local_embed_ = weights.get("local.embed.weight", {v, c.local.width});
-  if (c.aligned_slots) aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
+  if (!c.tied_local) local_embed_ = Table(weights, c.local_table(), v, c.local.width);
+  if (c.aligned_slots) aligned_ = Table(weights, "guide", c.aligned_vocab, d);
   bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
                         dtypes.head, pool_.get());
-  head_ = make_linear(weights, "head", v, c.local.width, false, dtypes.head, pool_.get());
+  head_ = make_linear(weights, c.head_table(), v, c.local.width, false, dtypes.head, pool_.get());
+  if (c.global_head_size) {
+    global_head_ =
+        make_linear(weights, "global_head", c.global_head_size, d, false, dtypes.head, pool_.get());
+  }
   for (const auto& [name, width] : c.continuous) {
     continuous_.emplace(name,
                         make_linear(weights, "continuous." + name, d, width, true, DType::float32));
@@ -166,22 +171,22 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
   const size_t head = head_rows > 0
                           ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows)
                           : head_.weight_bytes();
-  return global_.weight_bytes() + bridge_.weight_bytes() + k * (local_.weight_bytes() + head);
+  // where slot 0 has a head of its own, the common one is for the others
+  const size_t heads = has_first_head() ? global_head_.weight_bytes() + (k - 1) * head : k * head;
+  return global_.weight_bytes() + bridge_.weight_bytes() + k * local_.weight_bytes() + heads;
 }
 
 size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
-  return KvCache::bytes(config_.global, held, kv_dtype_) +
+  return KvCache::bytes(config_.global, std::min(held, most_held()), kv_dtype_) +
          size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 
 void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
-  const int64_t e = embed_width_;
   for (int k = 0; k < config_.num_codebooks; ++k) {
-    const float* row = global_embed_.data() + int64_t(ids[k]) * e;
     if (config_.concat || k == 0) {
-      std::memcpy(x + (config_.concat ? k * e : 0), row, size_t(e) * sizeof(float));
+      global_embed_.copy(ids[k], x + (config_.concat ? k * config_.embed_width() : 0));
     } else {
-      kernels().add(row, x, e);
+      global_embed_.add(ids[k], x);
     }
   }
 }
@@ -193,9 +198,8 @@ void MultiScaleLm::embed_start(float* x) const {
 }
 
 void MultiScaleLm::add_aligned(const int32_t* aligned, float* x) const {
-  const int64_t d = config_.global.width;
   for (int s = 0; s < config_.aligned_slots; ++s) {
-    if (aligned[s] >= 0) kernels().add(aligned_.data() + int64_t(aligned[s]) * d, x, d);
+    if (aligned[s] >= 0) aligned_.add(aligned[s], x);
   }
 }
 
@@ -218,11 +222,12 @@ void MultiScaleLm::bridge(LmScratch& s, int64_t count) const {
 void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame,
                               const int32_t* previous) const {
   const int64_t d = config_.local.width, k = config_.num_codebooks;
+  const Table& embed = config_.tied_local ? global_embed_ : local_embed_;
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
     if (config_.add || slot > 0) {
       const int64_t id = slot == 0 ? config_.local_start_id : previous[i];
-      std::memcpy(x, local_embed_.data() + id * d, size_t(d) * sizeof(float));
+      embed.copy(id, x);
       if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + slot) * d, x, d);
     } else {
       std::memcpy(x, s.bridged.data() + frame[i] * d, size_t(d) * sizeof(float));
@@ -242,6 +247,17 @@ void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int6
   }
 }
 
+void MultiScaleLm::first_head(LmScratch& s, int64_t count, const IdRange* ranges,
+                              int64_t num_ranges, float* logits) const {
+  const int64_t d = config_.global.width, first = config_.global_head_start;
+  global_head_.quantize(*pool_, &s.linear, s.x.data(), d, count);
+  for (int64_t i = 0; i < num_ranges; ++i) {
+    global_head_.forward_quantized(*pool_, &s.linear, s.x.data(), d, count, logits + first,
+                                   config_.vocab_size, ranges[i].begin - first,
+                                   ranges[i].end - first);
+  }
+}
+
 void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
                           const std::vector<ContinuousInput>& continuous, float* out) const {
   check_logits(config_, frames, count, aligned);
@@ -257,6 +273,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
   std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};
+  const IdRange first{config_.global_head_start,
+                      config_.global_head_start + config_.global_head_size};
   for (int64_t begin = 0; begin < count; begin += chunk) {
     const int64_t n = std::min(chunk, count - begin);
     for (int64_t i = 0; i < n; ++i) {
@@ -279,7 +297,12 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
       for (int64_t i = 0; slot > 0 && i < n; ++i)
         previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
       local_pass(s, int(slot), n, which.data(), previous.data());
-      head(s, n, &all, 1, slot_logits.data());
+      if (slot == 0 && has_first_head()) {
+        std::fill(slot_logits.begin(), slot_logits.end(), -std::numeric_limits<float>::infinity());
+        first_head(s, n, &first, 1, slot_logits.data());
+      } else {
+        head(s, n, &all, 1, slot_logits.data());
+      }
       for (int64_t i = 0; i < n; ++i)
         std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v,
                     size_t(v) * sizeof(float));

@@ -22,6 +22,8 @@ struct IdRange {
 
 class MultiScaleLm;
 
+constexpr int64_t kPrefillRows = 128;  // known frames that go through the global stack together
+
 // The tensors that a model of this configuration consists of.
 std::vector<TensorSpec> lm_tensors(const LmConfig& config);
 
@@ -96,6 +98,11 @@ class MultiScaleLm {
   // Bytes of weights read for one frame when `head_rows` rows of the output head are used per slot
   // (0: all).
   size_t weight_bytes_per_frame(int64_t head_rows = 0) const;
+  // The most positions that a session's cache holds at once: with a window, it slides.
+  int64_t most_held() const {
+    const int64_t window = config_.global.window;
+    return window > 0 ? round_up(window + kPrefillRows + 15, 16) : INT64_MAX;
+  }
   // Of a session with room for `capacity` frames, when its caches have grown to `held` of them.
   size_t session_bytes(int64_t held, int64_t capacity) const;
   size_t session_bytes(int64_t capacity) const { return session_bytes(capacity, capacity); }
@@ -119,6 +126,12 @@ class MultiScaleLm {
   void head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges,
             float* logits) const;
 
+  // Of slot 0, where a head on the global output predicts it: after global_pass, of its first `count`
+  // rows. `ranges` lie within the head's ids.
+  void first_head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges,
+                  float* logits) const;
+  bool has_first_head() const { return config_.global_head_size > 0; }
+
   // Teacher-forced logits [T, K, V] of frames [T, K]; aligned rows [T, S] or null.
   void logits(const int32_t* frames, int64_t count, const int32_t* aligned,
               const std::vector<ContinuousInput>& continuous, float* out) const;
@@ -131,9 +144,8 @@ class MultiScaleLm {
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<ScratchPool> scratch_ = std::make_unique<ScratchPool>();
   Transformer global_, local_;
-  int64_t embed_width_;
-  Buffer<float> global_embed_, local_embed_, aligned_;
-  Linear bridge_, head_;
+  Table global_embed_, local_embed_, aligned_;  // no local one where it is tied
+  Linear bridge_, head_, global_head_;
   // always float32: outside embeddings may have wide ranges
   std::map<std::string, Linear> continuous_;
 };

@@ -1,5 +1,7 @@
 #include "ops.h"
 
+#include <cstring>
+
 namespace uniaudio {
 
 Norm::Norm(const Weights& weights, const std::string& name, int64_t width, bool rmsnorm, float eps)
@@ -20,6 +22,37 @@ void Norm::forward(ThreadPool& pool, const float* x, int64_t xstride, int64_t ro
       }
     }
   });
+}
+
+Table::Table(const Weights& weights, const std::string& name, int64_t rows, int64_t width)
+    : width_(width), halves_(weights.halves(name + ".weight", {rows, width})) {
+  if (halves_.size() == 0) values_ = weights.get(name + ".weight", {rows, width});
+}
+
+namespace {
+
+float widened(uint16_t half) {
+  const uint32_t bits = uint32_t(half) << 16;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+}  // namespace
+
+void Table::copy(int64_t row, float* x) const {
+  if (halves_.size() == 0) {
+    std::memcpy(x, values_.data() + row * width_, size_t(width_) * sizeof(float));
+    return;
+  }
+  const uint16_t* const from = halves_.data() + row * width_;
+  for (int64_t i = 0; i < width_; ++i) x[i] = widened(from[i]);
+}
+
+void Table::add(int64_t row, float* x) const {
+  if (halves_.size() == 0) return kernels().add(values_.data() + row * width_, x, width_);
+  const uint16_t* const from = halves_.data() + row * width_;
+  for (int64_t i = 0; i < width_; ++i) x[i] += widened(from[i]);
 }
 
 Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in,

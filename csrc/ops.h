@@ -29,6 +29,24 @@ class Norm {
   Buffer<float> weight_, bias_;
 };
 
+// A table of embeddings [rows, width], kept as it is stored: in float32, or in bfloat16, which is
+// widened, exactly, when a row is read.
+class Table {
+ public:
+  Table() = default;
+  Table(const Weights& weights, const std::string& name, int64_t rows, int64_t width);
+  void copy(int64_t row, float* x) const;  // x [width] = row
+  void add(int64_t row, float* x) const;   // x [width] += row
+  size_t bytes() const {
+    return values_.size() * sizeof(float) + halves_.size() * sizeof(uint16_t);
+  }
+
+ private:
+  int64_t width_ = 0;
+  Buffer<float> values_;
+  Buffer<uint16_t> halves_;
+};
+
 // NAME.weight [out, in] and, when `bias`, NAME.bias [out].
 Linear make_linear(const Weights& weights, const std::string& name, int64_t out, int64_t in,
                    bool bias, DType dtype, ThreadPool* pool = nullptr);

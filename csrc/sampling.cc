@@ -108,17 +108,42 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, std::array<uint32_t, 2
   return c;
 }
 
+namespace {
+
+void check_drawing(const Drawing& d, const std::string& where) {
+  const auto number = [](double v) { return std::to_string(v); };
+  if (!(d.temperature >= 0 && d.temperature <= 100))
+    refuse(where + "temperature", "0 to 100", number(d.temperature));
+  if (d.top_k < 0) refuse(where + "top_k", "0 (all) or more", std::to_string(d.top_k));
+  if (!(d.top_p > 0 && d.top_p <= 1))
+    refuse(where + "top_p", "above 0, at most 1", number(d.top_p));
+  if (d.repetition_window < 0)
+    refuse(where + "repetition_window", "0 (off) or more", std::to_string(d.repetition_window));
+  if (!(d.repetition_penalty >= 1 && d.repetition_penalty <= 100))
+    refuse(where + "repetition_penalty", "1 (off) to 100", number(d.repetition_penalty));
+}
+
+}  // namespace
+
 Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     : config_(c), num_codebooks_(lm.num_codebooks) {
-  const auto number = [](double v) { return std::to_string(v); };
-  if (!(c.temperature >= 0 && c.temperature <= 100))
-    refuse("temperature", "0 to 100", number(c.temperature));
-  if (c.top_k < 0) refuse("top_k", "0 (all) or more", std::to_string(c.top_k));
-  if (!(c.top_p > 0 && c.top_p <= 1)) refuse("top_p", "above 0, at most 1", number(c.top_p));
-  if (c.repetition_window < 0)
-    refuse("repetition_window", "0 (off) or more", std::to_string(c.repetition_window));
-  if (!(c.repetition_penalty >= 1 && c.repetition_penalty <= 100))
-    refuse("repetition_penalty", "1 (off) to 100", number(c.repetition_penalty));
+  check_drawing(c, "");
+  for (size_t k = 0; k < c.slots.size(); ++k)
+    check_drawing(c.slots[k], "slots[" + std::to_string(k) + "].");
+  const auto per_slot = [&](const char* what, size_t count) {
+    if (count != 0 && count != size_t(lm.num_codebooks))
+      refuse(what, "one for each of " + std::to_string(lm.num_codebooks) + " slots",
+             std::to_string(count));
+  };
+  per_slot("slots", c.slots.size());
+  per_slot("forced", c.forced.size());
+  for (int32_t id : c.forced) {
+    if (id < -1 || id >= lm.vocab_size)
+      refuse("forced", "-1 (drawn) or an id below " + std::to_string(lm.vocab_size),
+             std::to_string(id));
+  }
+  if (c.tie_slots && (!c.slots.empty() || !c.forced.empty()))
+    refuse("tie_slots", "false with slots or forced", "true");
   if (c.end_id < -1 || c.end_id >= lm.vocab_size)
     refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size),
            std::to_string(c.end_id));
@@ -128,13 +153,18 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     refuse("allowed", "a list of ranges for each of " + std::to_string(lm.num_codebooks) + " slots",
            std::to_string(c.allowed.size()) + " lists");
   }
+  const IdRange first{lm.global_head_start, lm.global_head_start + lm.global_head_size};
   for (int k = 0; k < num_codebooks_; ++k) {
     Slot slot;
     slot.end = c.end_id >= 0 &&
                (c.end_slots == EndSlots::any ||
                 k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
-    if (c.allowed.empty()) {
+    if (!c.forced.empty()) slot.forced = c.forced[size_t(k)];
+    if (slot.forced >= 0 && !slot.end) {
+      slot.without_end = {{slot.forced, slot.forced + 1}};  // nothing else need be computed
+    } else if (c.allowed.empty()) {
       slot.without_end = {{0, int32_t(lm.vocab_size)}};
+      if (k == 0 && lm.global_head_size > 0) slot.without_end = {first};
     } else {
       for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
         if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
@@ -153,6 +183,14 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     if (slot.end) {
       slot.with_end.push_back({int32_t(c.end_id), int32_t(c.end_id) + 1});
       slot.with_end = merged(slot.with_end);
+    }
+    const IdRange last = slot.with_end.back();
+    if (k == 0 && lm.global_head_size > 0 &&
+        (slot.with_end[0].begin < first.begin || last.end > first.end)) {
+      refuse("slot 0",
+             "ids that its head has, " + std::to_string(first.begin) + " to " +
+                 std::to_string(first.end - 1),
+             std::to_string(slot.with_end[0].begin) + " to " + std::to_string(last.end - 1));
     }
     slots_.push_back(std::move(slot));
   }
@@ -175,7 +213,7 @@ void Sampler::Scratch::reserve(int64_t vocab_size) {
 
 int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, const int32_t* history,
                         int64_t generated) const {
-  const SamplingConfig& c = config_;
+  const Drawing& c = drawing(slot);
   if (c.repetition_window > 0 && c.repetition_penalty != 1.0) {
     const float penalty = float(c.repetition_penalty);
     if (++s.stamp_now == 0) {  // wrapped around: old stamps could be taken for new ones
@@ -192,9 +230,10 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
 
   // Gather the ids that may be emitted. Before min_frames the end id is left out, in those slots
   // where it would end the sequence.
-  const bool greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
+  const int32_t end_id = int32_t(config_.end_id);
+  const bool greedy = c.is_greedy();
   const float temperature = greedy ? 1.0f : float(c.temperature);
-  const bool skip_end = c.end_id >= 0 && !may_end(slot, generated) && slots_[size_t(slot)].end;
+  const bool skip_end = end_id >= 0 && !may_end(slot, generated) && slots_[size_t(slot)].end;
   float* const value = s.value.data();
   int64_t n = 0;
   bool finite = true;
@@ -210,9 +249,9 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
     n += end - begin;
   };
   for (const IdRange r : slots_[size_t(slot)].with_end) {
-    if (skip_end && r.begin <= c.end_id && c.end_id < r.end) {
-      gather(r.begin, int32_t(c.end_id));
-      gather(int32_t(c.end_id) + 1, r.end);
+    if (skip_end && r.begin <= end_id && end_id < r.end) {
+      gather(r.begin, end_id);
+      gather(end_id + 1, r.end);
     } else {
       gather(r.begin, r.end);
     }
@@ -259,7 +298,7 @@ int32_t Sampler::sample(Scratch& s, float* logits, int slot, uint64_t frame, con
 
   double mass = 0;
   for (int64_t i = 0; i < n; ++i) mass += double(value[i]);
-  const double mark = uniform(c.seed, frame, slot) * mass;
+  const double mark = uniform(config_.seed, frame, slot) * mass;
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) {
     sum += double(value[i]);

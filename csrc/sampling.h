@@ -16,7 +16,8 @@ std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint3
 
 enum class EndSlots { first, last, any };
 
-struct SamplingConfig {
+// How an id is drawn from a slot's logits.
+struct Drawing {
   double temperature = 1.0;  // 0: greedy
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
@@ -25,12 +26,23 @@ struct SamplingConfig {
   int64_t repetition_window = 0;
   // logits of ids in the window are divided by it where positive, multiplied where negative
   double repetition_penalty = 1.0;
+
+  bool is_greedy() const { return greedy || temperature == 0 || top_k == 1; }
+};
+
+struct SamplingConfig : Drawing {
+  std::vector<Drawing> slots;  // of each slot; empty: the one above for all
   uint64_t seed = 0;
   std::vector<std::vector<IdRange>> allowed;  // per slot; empty: everything everywhere
   int64_t end_id = -1;                        // -1: none
   EndSlots end_slots = EndSlots::first;       // the slots in which the end id may come
   // frames to be generated (since the last prefill) before the end id is allowed
   int64_t min_frames = 0;
+  // the frame in which the end id is drawn is completed, and is the last one
+  bool keep_end_frame = false;
+  // per slot the id that it has, whatever is drawn, or -1: the one drawn; empty: all drawn. Where
+  // the end id may come, it is drawn nevertheless, and ends the sequence.
+  std::vector<int32_t> forced;
   bool tie_slots = false;  // sample slot 0 only and repeat its id in all slots
 };
 
@@ -44,6 +56,14 @@ class Sampler {
   const std::vector<IdRange>& needed(int slot) const { return slots_[size_t(slot)].with_end; }
   bool may_end(int slot, int64_t generated) const;
   bool ends(int slot, int32_t id) const { return id == config_.end_id && slots_[size_t(slot)].end; }
+  // The id that a slot has where `id` was drawn.
+  int32_t final_id(int slot, int32_t id) const {
+    const int32_t forced = slots_[size_t(slot)].forced;
+    return forced < 0 ? id : forced;
+  }
+  const Drawing& drawing(int slot) const {
+    return config_.slots.empty() ? config_ : config_.slots[size_t(slot)];
+  }
 
   // Buffers for `sample`, owned by the session.
   struct Scratch {
@@ -68,6 +88,7 @@ class Sampler {
   struct Slot {
     std::vector<IdRange> without_end, with_end;
     bool end = false;
+    int32_t forced = -1;
   };
   SamplingConfig config_;
   int num_codebooks_;

@@ -51,7 +51,33 @@ void KvCache::grow(int64_t length) {
   if (length <= capacity_) return;
   KvCache larger(config_, length, dtype_);
   larger.copy_from(*this, capacity_);
+  larger.base_ = base_;
   *this = std::move(larger);
+}
+
+int64_t KvCache::base_of(const StackConfig& c, int64_t position) {
+  return c.window > 0 ? std::max<int64_t>(0, position - c.window + 1) / 16 * 16 : 0;
+}
+
+void KvCache::slide(int64_t position) {
+  const int64_t to = base_of(config_, position), kept = position - to;
+  if (to <= base_) return;
+  // Blocks of 16 positions stay whole: everything moves by a multiple of them.
+  const Run gone = run(to - base_), rest = run(round_up(kept, 16));
+  const auto move = [](void* at, size_t skipped, size_t bytes) {
+    std::memmove(at, static_cast<const char*>(at) + skipped, bytes);
+  };
+  for (size_t i = 0; i < heads(); ++i) {
+    move(keys_.data() + i * size_.keys, gone.keys, std::min(rest.keys, size_.keys - gone.keys));
+    move(values_.data() + i * size_.values, gone.values,
+         std::min(rest.values, size_.values - gone.values));
+    if (!gone.scales) continue;
+    const size_t scales = std::min(rest.scales, size_.scales - gone.scales),
+                 first = i * size_.scales / sizeof(float);
+    move(key_scale_.data() + first, gone.scales, scales);
+    move(value_scale_.data() + first, gone.scales, scales);
+  }
+  base_ = to;
 }
 
 KvCache::Head KvCache::head(int layer, int head) {
@@ -60,6 +86,14 @@ KvCache::Head KvCache::head(int layer, int head) {
   return {keys_.data() + i * size_.keys, values_.data() + i * size_.values,
           size_.scales ? key_scale_.data() + scales : nullptr,
           size_.scales ? value_scale_.data() + scales : nullptr};
+}
+
+KvCache::Head KvCache::skip(Head head, int64_t positions) const {
+  if (positions <= 0) return head;
+  const Run gone = run(positions);
+  const int64_t scales = head.key_scale ? positions : 0;
+  return {static_cast<char*>(head.keys) + gone.keys, static_cast<char*>(head.values) + gone.values,
+          head.key_scale + scales, head.value_scale + scales};
 }
 
 size_t KvCache::bytes(const StackConfig& c, int64_t capacity, KvDType dtype) {
@@ -136,8 +170,8 @@ void KvCache::copy_from(const KvCache& o, int64_t length) {
 void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t capacity,
                                  int threads) {
   normed.reserve(size_t(rows * c.width));
-  qkv.reserve(size_t(rows * (c.width + 2 * c.kv_heads * c.head_dim())));
-  attended.reserve(size_t(rows * c.width));
+  qkv.reserve(size_t(rows * (c.query_width() + 2 * c.key_width())));
+  attended.reserve(size_t(rows * c.query_width()));
   hidden.reserve(size_t(rows * c.mlp_width));
   // Odd multiples of 16 floats: rows at a power of two's distance would share few places of the
   // first-level cache.
@@ -146,7 +180,7 @@ void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t cap
   attention.reserve(size_t(threads * attention_stride));
   if (int64_t(blocks.size()) < rows) blocks.resize(size_t(rows));
   angles.reserve(size_t(rows * c.head_dim()));
-  linear.reserve(rows, std::max(c.width, c.mlp_width));
+  linear.reserve(rows, std::max({c.width, c.query_width(), c.mlp_width}));
 }
 
 void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix,
@@ -159,28 +193,33 @@ void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string&
     specs.push_back({name + ".weight", {c.width}});
     if (!c.rmsnorm) specs.push_back({name + ".bias", {c.width}});
   };
-  const int64_t d = c.width, kv = int64_t(c.kv_heads) * c.head_dim();
+  const int64_t d = c.width, query = c.query_width(), kv = c.key_width();
   if (!c.rope) specs.push_back({prefix + ".positions.weight", {max_positions, d}});
   for (int i = 0; i < c.layers; ++i) {
     const std::string layer = prefix + ".layers." + std::to_string(i);
     norm(layer + ".attn_norm");
-    linear(layer + ".attn.q", d, d, c.q_bias);
+    linear(layer + ".attn.q", query, d, c.q_bias);
     linear(layer + ".attn.k", kv, d, c.k_bias);
     linear(layer + ".attn.v", kv, d, c.v_bias);
-    linear(layer + ".attn.o", d, d, c.o_bias);
+    linear(layer + ".attn.o", d, query, c.o_bias);
+    if (c.qk_norm) {
+      specs.push_back({layer + ".attn.q_norm.weight", {c.head_dim()}});
+      specs.push_back({layer + ".attn.k_norm.weight", {c.head_dim()}});
+    }
     norm(layer + ".mlp_norm");
     linear(layer + ".mlp.up", c.mlp_width, d, c.mlp_bias);
-    if (c.swiglu) linear(layer + ".mlp.gate", c.mlp_width, d, c.mlp_bias);
+    if (c.gated()) linear(layer + ".mlp.gate", c.mlp_width, d, c.mlp_bias);
     linear(layer + ".mlp.down", d, c.mlp_width, c.mlp_bias);
   }
-  norm(prefix + ".norm");
+  if (c.final_norm) norm(prefix + ".norm");
 }
 
 Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c,
                          int64_t max_positions, DType dtype, ThreadPool* pool)
-    : config_(c), norm_(weights, prefix + ".norm", c.width, c.rmsnorm, c.norm_eps) {
-  const int64_t d = c.width, kv = int64_t(c.kv_heads) * c.head_dim();
-  qkv_width_ = d + 2 * kv;
+    : config_(c), frequencies_(c.frequencies()) {
+  const int64_t d = c.width, query = c.query_width(), kv = c.key_width();
+  qkv_width_ = query + 2 * kv;
+  if (c.final_norm) norm_ = Norm(weights, prefix + ".norm", d, c.rmsnorm, c.norm_eps);
   if (!c.rope) {
     positions_ = weights.get(prefix + ".positions.weight", {max_positions, d});
   } else {
@@ -203,12 +242,16 @@ Transformer::Transformer(const Weights& weights, const std::string& prefix, cons
     Layer layer;
     layer.attn_norm = Norm(weights, name + ".attn_norm", d, c.rmsnorm, c.norm_eps);
     layer.mlp_norm = Norm(weights, name + ".mlp_norm", d, c.rmsnorm, c.norm_eps);
-    const Read q = read(".attn.q", d, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias),
+    if (c.qk_norm) {
+      layer.q_norm = weights.get(name + ".attn.q_norm.weight", {c.head_dim()});
+      layer.k_norm = weights.get(name + ".attn.k_norm.weight", {c.head_dim()});
+    }
+    const Read q = read(".attn.q", query, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias),
                v = read(".attn.v", kv, d, c.v_bias);
     layer.qkv = Linear({q.part(), k.part(), v.part()}, dtype);
-    layer.o = make_linear(weights, name + ".attn.o", d, d, c.o_bias, dtype, pool);
+    layer.o = make_linear(weights, name + ".attn.o", d, query, c.o_bias, dtype, pool);
     const Read up = read(".mlp.up", c.mlp_width, d, c.mlp_bias);
-    if (c.swiglu) {
+    if (c.gated()) {
       layer.up =
           Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), dtype);
     } else {
@@ -243,8 +286,7 @@ void Transformer::angles(int64_t position, float* out) const {
     return;
   }
   for (int64_t i = 0; i < half; ++i) {
-    const double angle =
-        double(position) * std::pow(config_.rope_base, -double(2 * i) / double(dim));
+    const double angle = double(position) * frequencies_[size_t(i)];
     out[i] = float(std::cos(angle));
     out[half + i] = float(std::sin(angle));
   }
@@ -270,15 +312,19 @@ void Transformer::place(TransformerScratch& s, int layer, const SequenceRow* row
   const int64_t dim = config_.head_dim(), group = config_.heads / config_.kv_heads;
   float* const qkv = s.qkv.data() + row * qkv_width_;
   const KvCache::Head to = rows[row].cache->head(layer, head);
-  PlaceArgs a;
+  PlaceArgs a{};
   a.q = qkv + head * group * dim;
-  a.k = qkv + config_.width + head * dim;
+  a.k = qkv + config_.query_width() + head * dim;
   a.v = a.k + config_.kv_heads * dim;
   a.query_heads = group;
+  if (config_.qk_norm) {
+    const Layer& l = layers_[size_t(layer)];
+    a.q_norm = l.q_norm.data(), a.k_norm = l.k_norm.data(), a.eps = config_.norm_eps;
+  }
   a.angles = config_.rope ? s.angles.data() + row * dim : nullptr;
   a.dim = dim;
   a.dtype = rows[row].cache->dtype();
-  a.position = rows[row].position;
+  a.position = rows[row].position - rows[row].cache->base();
   a.keys = to.keys, a.values = to.values, a.key_scale = to.key_scale,
   a.value_scale = to.value_scale;
   kernels().place(a);
@@ -302,6 +348,7 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
   const Kernels& kernel = kernels();
   int64_t longest = 0;
   for (int64_t r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
+  if (c.window > 0) longest = std::min<int64_t>(longest, c.window);
   const int64_t work = (longest + 16) * dim * group * std::min<int64_t>(count, kAttentionRows);
   // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in
   // its cache.
@@ -313,9 +360,13 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
                KvCache& cache = *rows[block.first].cache;
                const KvCache::Head from = cache.head(layer, h);
                if (!apart) place(s, layer, rows, block.first, h);
+               // The positions before all rows' windows are passed over, sixteen at a time.
+               const int64_t position = rows[block.first].position, base = cache.base(),
+                             skipped = KvCache::base_of(c, position) - base;
+               const KvCache::Head at = cache.skip(from, skipped);
                AttentionArgs a;
-               a.keys = from.keys, a.values = from.values, a.key_scale = from.key_scale,
-               a.value_scale = from.value_scale;
+               a.keys = at.keys, a.values = at.values, a.key_scale = at.key_scale,
+               a.value_scale = at.value_scale;
                a.dim = dim;
                a.dtype = cache.dtype();
                a.scale = 1.0f / std::sqrt(float(dim));
@@ -324,9 +375,11 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
                a.rows = 0;
                for (int64_t r = block.first; r < block.first + block.rows; ++r) {
                  for (int64_t g = h * group; g < (h + 1) * group; ++g) {
+                   const int64_t own = rows[r].position - base - skipped,
+                                 begin = c.window > 0 ? own + 1 - c.window : 0;
                    a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim,
-                                      s.attended.data() + r * c.width + g * dim,
-                                      rows[r].position + 1};
+                                      s.attended.data() + r * c.query_width() + g * dim, own + 1,
+                                      std::max<int64_t>(begin, 0)};
                    // groups larger than a block of rows
                    if (a.rows == kAttentionRows) kernel.attention(a), a.rows = 0;
                  }
@@ -347,7 +400,10 @@ void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const Sequenc
       kernels().add(positions_.data() + rows[r].position * d, x + r * d, d);
     }
   }
-  const Epilogue activation = config_.swiglu ? Epilogue::swiglu : Epilogue::gelu;
+  const int64_t query = config_.query_width();
+  const Epilogue activation = config_.activation == Activation::swiglu ? Epilogue::swiglu
+                              : config_.activation == Activation::gelu ? Epilogue::gelu
+                                                                       : Epilogue::gelu_tanh;
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& l = layers_[size_t(i)];
     // what follows its keys and values is not wanted
@@ -356,13 +412,13 @@ void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const Sequenc
     l.qkv.forward(pool, &s.linear, s.normed.data(), d, count, s.qkv.data(), qkv_width_);
     attend(pool, s, i, rows, count, last);
     if (last) return;
-    l.o.forward(pool, &s.linear, s.attended.data(), d, count, x, d, Epilogue::add);
+    l.o.forward(pool, &s.linear, s.attended.data(), query, count, x, d, Epilogue::add);
     l.mlp_norm.forward(pool, x, d, count, s.normed.data(), d);
     l.up.forward(pool, &s.linear, s.normed.data(), d, count, s.hidden.data(), config_.mlp_width,
                  activation);
     l.down.forward(pool, &s.linear, s.hidden.data(), config_.mlp_width, count, x, d, Epilogue::add);
   }
-  norm_.forward(pool, x, d, count, x, d);
+  if (config_.final_norm) norm_.forward(pool, x, d, count, x, d);
 }
 
 }  // namespace uniaudio

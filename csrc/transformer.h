@@ -28,20 +28,30 @@ class KvCache {
   KvCache(const StackConfig& config, int64_t capacity, KvDType dtype = KvDType::float32);
 
   int64_t capacity() const { return capacity_; }
+  // The first position that it has, a multiple of 16. Later ones lie at their distance from it.
+  int64_t base() const { return base_; }
+  // Drops the positions that queries from `position` on do not see, where the stack has a window.
+  // Those that are there end before `position`.
+  void slide(int64_t position);
+  // Where it is after sliding to `position` from anywhere before it.
+  static int64_t base_of(const StackConfig& config, int64_t position);
   KvDType dtype() const { return dtype_; }
   // Room for `length` positions; those that are there stay. Allocates where there is less.
   void grow(int64_t length);
   Head head(int layer, int head);
+  // From `positions` later on, a multiple of 16.
+  Head skip(Head head, int64_t positions) const;
 
   static size_t bytes(const StackConfig& config, int64_t capacity,
                       KvDType dtype = KvDType::float32);
 
-  // The first `length` positions as one run of bytes, for save, restore and fork.
+  // Its first `length` positions as one run of bytes, for save, restore and fork.
   size_t packed_bytes(int64_t length) const;
   void pack(int64_t length, char* out) const;
   void unpack(int64_t length, const char* in);
   bool all_finite(int64_t length, const char* packed) const;
   void copy_from(const KvCache& other, int64_t length);  // of the same stack and dtype
+  void set_base(int64_t base) { base_ = base; }
 
  private:
   // Bytes of one head's first `length` positions.
@@ -55,7 +65,7 @@ class KvCache {
 
   StackConfig config_;
   KvDType dtype_ = KvDType::float32;
-  int64_t capacity_ = 0;
+  int64_t capacity_ = 0, base_ = 0;
   Run size_{};  // of one head, in memory
   Buffer<char> keys_, values_;
   Buffer<float> key_scale_, value_scale_;
@@ -95,7 +105,7 @@ class Transformer {
   void set_stream(bool stream);  // see Linear::set_stream
 
   // x [rows, width] holds the rows' inputs; learned positions are added here. On return it holds
-  // the normalised hidden rows, or, when only the cache is wanted (`cache_only`), nothing of use.
+  // the hidden rows after the final norm, or, when only the cache is wanted (`cache_only`), nothing of use.
   // Each row sees the positions of its cache up to its own.
   void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows,
                int64_t count, float* x, bool cache_only) const;
@@ -103,6 +113,7 @@ class Transformer {
  private:
   struct Layer {
     Norm attn_norm, mlp_norm;
+    Buffer<float> q_norm, k_norm;  // [head_dim], or nothing
     Linear qkv, o, up, down;
   };
   void make_blocks(TransformerScratch& scratch, const SequenceRow* rows, int64_t count) const;
@@ -114,7 +125,8 @@ class Transformer {
   StackConfig config_;
   int64_t qkv_width_ = 0;
   std::vector<Layer> layers_;
-  Norm norm_;
+  Norm norm_;                                       // with final_norm
+  std::vector<double> frequencies_;                 // rope
   Buffer<float> positions_;                         // learned: [max_positions, width]
   int64_t table_rows_ = 0;                          // rope: positions whose cos and sin are kept
   Buffer<float> table_;                             // [table_rows][2][head_dim / 2]

@@ -131,6 +131,19 @@ Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType d
   return m;
 }
 
+Buffer<uint16_t> Weights::halves(const std::string& name, const std::vector<int64_t>& shape) const {
+  const StoredTensor& t = find(name);
+  if (t.type != StoredType::bfloat16 || t.shape != shape) return {};
+  size_t count = 1;
+  for (int64_t d : shape) count *= size_t(d);
+  Buffer<uint16_t> out(count);
+  if (count) std::memcpy(out.data(), t.data, count * sizeof(uint16_t));
+  int worst = 0;
+  for (size_t i = 0; i < count; ++i) worst = std::max(worst, out[i] & 0x7F80);
+  if (worst == 0x7F80) not_finite(name);
+  return out;
+}
+
 Buffer<float> Weights::get(const std::string& name, const std::vector<int64_t>& shape) const {
   const StoredTensor& t = find(name);
   if (integer(t.type)) {

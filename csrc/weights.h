@@ -45,6 +45,8 @@ class Weights {
   // Widened to float32 (bfloat16 exactly, quantized ones to what they stand for).
   // std::invalid_argument when absent, of another shape, or not finite.
   Buffer<float> get(const std::string& name, const std::vector<int64_t>& shape) const;
+  // A bfloat16 tensor as it is stored; nothing for one of another type. Throws as get does.
+  Buffer<uint16_t> halves(const std::string& name, const std::vector<int64_t>& shape) const;
   // [out, in] for a layer of `dtype`: as stored where that is its type, else rounded to it. Throws
   // as get does.
   Matrix matrix(const std::string& name, int64_t out, int64_t in, DType dtype,

@@ -16,11 +16,21 @@ SamplingConfig make_sampling(
     double temperature, int64_t top_k, double top_p, bool greedy, int64_t repetition_window,
     double repetition_penalty, uint64_t seed,
     const std::optional<std::vector<std::vector<std::pair<int64_t, int64_t>>>>& allowed,
-    int64_t end_id, const std::string& end_slots, int64_t min_frames, bool tie_slots) {
+    int64_t end_id, const std::string& end_slots, int64_t min_frames, bool tie_slots,
+    bool keep_end_frame, const std::optional<std::vector<int64_t>>& forced,
+    const std::optional<std::vector<SamplingConfig>>& slots) {
   SamplingConfig c;
   c.temperature = temperature, c.top_k = top_k, c.top_p = top_p, c.greedy = greedy;
   c.repetition_window = repetition_window, c.repetition_penalty = repetition_penalty;
   c.seed = seed, c.end_id = end_id, c.min_frames = min_frames, c.tie_slots = tie_slots;
+  c.keep_end_frame = keep_end_frame;
+  for (int64_t id : forced.value_or(std::vector<int64_t>())) {
+    if (id < -1 || id >= (1 << 20))
+      throw std::invalid_argument("sampling: forced: expected ids, or -1 for none, got " +
+                                  std::to_string(id));
+    c.forced.push_back(int32_t(id));
+  }
+  if (slots) c.slots.assign(slots->begin(), slots->end());
   if (end_slots != "first" && end_slots != "last" && end_slots != "any") {
     throw std::invalid_argument(
         "sampling: end_slots: expected \"first\", \"last\" or \"any\", got \"" + end_slots + "\"");
@@ -122,14 +132,21 @@ py::tuple quantize(const py::array_t<float, py::array::c_style | py::array::forc
 }  // namespace
 
 void bind_lm(py::module_& m) {
-  py::class_<SamplingConfig>(m, "Sampling",
-                             "How ids are chosen from logits.  `allowed`: per slot, (start, size) "
-                             "ranges of ids that may be emitted.")
+  py::class_<SamplingConfig>(
+      m, "Sampling",
+      "How ids are chosen from logits.  `allowed`: per slot, (start, size) "
+      "ranges of ids that may be emitted.  `forced`: per slot the id that it "
+      "has whatever is drawn, or -1.  `slots`: per slot a Sampling, of which "
+      "temperature, top_k, top_p, greedy and repetition count.  "
+      "`keep_end_frame`: the frame in which the end id is drawn is the last "
+      "one; else the one before it.")
       .def(py::init(&make_sampling), py::arg("temperature") = 1.0, py::arg("top_k") = 0,
            py::arg("top_p") = 1.0, py::arg("greedy") = false, py::arg("repetition_window") = 0,
            py::arg("repetition_penalty") = 1.0, py::arg("seed") = 0,
            py::arg("allowed") = py::none(), py::arg("end_id") = -1, py::arg("end_slots") = "first",
-           py::arg("min_frames") = 0, py::arg("tie_slots") = false)
+           py::arg("min_frames") = 0, py::arg("tie_slots") = false,
+           py::arg("keep_end_frame") = false, py::arg("forced") = py::none(),
+           py::arg("slots") = py::none())
       .def_readonly("temperature", &SamplingConfig::temperature)
       .def_readonly("top_k", &SamplingConfig::top_k)
       .def_readonly("top_p", &SamplingConfig::top_p)
@@ -140,6 +157,8 @@ void bind_lm(py::module_& m) {
       .def_readonly("end_id", &SamplingConfig::end_id)
       .def_readonly("min_frames", &SamplingConfig::min_frames)
       .def_readonly("tie_slots", &SamplingConfig::tie_slots)
+      .def_readonly("keep_end_frame", &SamplingConfig::keep_end_frame)
+      .def_readonly("forced", &SamplingConfig::forced)
       .def_property_readonly("end_slots",
                              [](const SamplingConfig& c) {
                                return std::string(c.end_slots == EndSlots::first  ? "first"
@@ -172,7 +191,11 @@ void bind_lm(py::module_& m) {
       .def(
           "ends",
           [](const DrawnSlots& s, int slot, int32_t id) { return s.sampler.ends(slot, id); },
-          py::arg("slot"), py::arg("id"));
+          py::arg("slot"), py::arg("id"), "Whether this id, drawn there, ends the sequence.")
+      .def(
+          "final_id",
+          [](const DrawnSlots& s, int slot, int32_t id) { return s.sampler.final_id(slot, id); },
+          py::arg("slot"), py::arg("id"), "The id that the slot has where this one was drawn.");
 
   m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
         "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales "

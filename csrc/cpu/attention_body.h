@@ -49,6 +49,11 @@ UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) {
 
 void place(const PlaceArgs& a) {
   const int64_t dim = a.dim, t = a.position, block = t / 16, lane = t % 16;
+  if (a.q_norm) {
+    for (int64_t h = 0; h < a.query_heads; ++h)
+      rmsnorm(a.q + h * dim, a.q_norm, a.eps, a.q + h * dim, dim);
+    rmsnorm(a.k, a.k_norm, a.eps, a.k, dim);
+  }
   if (a.angles) {
     for (int64_t h = 0; h < a.query_heads; ++h)
       rope(a.q + h * dim, a.angles, a.angles + dim / 2, dim / 2);
@@ -270,8 +275,10 @@ void attend(const AttentionArgs& a) {
   float inverse[kAttentionRows];
   for (int64_t m = 0; m < a.rows; ++m) {
     float* p = a.scratch + m * a.scratch_stride;
-    const int64_t n = a.row[m].length;
-    inverse[m] = 1.0f / exp_sum(p, max_of(p, n), p, n);
+    const int64_t n = a.row[m].length, begin = a.row[m].begin;
+    float* const seen = p + begin;
+    inverse[m] = 1.0f / exp_sum(seen, max_of(seen, n - begin), seen, n - begin);
+    for (int64_t t = 0; t < begin; ++t) p[t] = 0.0f;   // positions that only earlier rows see
     for (int64_t t = n; t < length; ++t) p[t] = 0.0f;  // positions that only later rows see
     if constexpr (T == KvDType::int8) {
       for (int64_t t = 0; t < length; t += 16) store(p + t, load(p + t) * load(a.value_scale + t));

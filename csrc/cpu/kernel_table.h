@@ -16,10 +16,11 @@
 namespace uniaudio {
 
 enum class Epilogue : int {
-  store,   // y = v
-  add,     // y += v
-  gelu,    // y = gelu(v), erf form
-  swiglu,  // panels alternate gate, up: y = silu(gate) * up, and y has half as many columns
+  store,      // y = v
+  add,        // y += v
+  gelu,       // y = gelu(v), erf form
+  gelu_tanh,  // its approximation by tanh
+  swiglu,     // panels alternate gate, up: y = silu(gate) * up, and y has half as many columns
 };
 
 // How weights are held.
@@ -77,13 +78,15 @@ struct LinearArgs {
 // Sixteen keys side by side, so that scores need no sums across lanes; padding is zero.
 enum class KvDType : int { float32, bfloat16, int8 };
 
-// Puts one position's key and value of one key head into the cache, after turning (rope) the key
-// and the queries that use it.
+// Puts one position's key and value of one key head into the cache, after normalising and turning
+// (rope) the key and the queries that use it.
 struct PlaceArgs {
   float* q;  // [query_heads][dim]
   float* k;  // [dim]
   const float* v;
   int64_t query_heads;
+  const float *q_norm, *k_norm;  // RMSNorm's weights [dim], or null
+  float eps;
   const float* angles;  // cos [dim / 2], sin [dim / 2], of pairs (i, i + dim / 2); null: no rope
   int64_t dim;
   KvDType dtype;
@@ -96,8 +99,8 @@ constexpr int kAttentionRows = 8;
 
 struct AttentionRow {
   const float* q;
-  float* out;      // [dim]
-  int64_t length;  // sees positions [0, length), at least one
+  float* out;             // [dim]
+  int64_t length, begin;  // sees positions [begin, length), at least one
 };
 
 // Up to kAttentionRows queries that share one head's keys and values: these are read once for all.

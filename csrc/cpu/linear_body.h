@@ -173,6 +173,7 @@ UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
     for (int p = 0; p < P; ++p) {
       if (a.bias) out[m][p] = out[m][p] + load(a.bias + (panel + p) * kPanel);
       if (a.epilogue == Epilogue::gelu) out[m][p] = gelu<Separate>(out[m][p]);
+      if (a.epilogue == Epilogue::gelu_tanh) out[m][p] = gelu_tanh(out[m][p]);
       if (a.epilogue != Epilogue::swiglu) write(a, y, (panel + p) * kPanel, out[m][p]);
     }
     if constexpr (P % 2 == 0) {

@@ -89,6 +89,12 @@ UNIAUDIO_INLINE Vec gelu(Vec x) {
   }
 }
 
+// (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + .044715 x^3)
+UNIAUDIO_INLINE Vec gelu_tanh(Vec x) {
+  const Vec u = x * (set(0.79788456080286536f) + set(0.79788456080286536f * 0.044715f) * (x * x));
+  return x / (set(1.0f) + exp<Separate>(set(-2.0f) * u));
+}
+
 UNIAUDIO_INLINE Vec silu(Vec x) { return x / (set(1.0f) + exp<Separate>(set(0.0f) - x)); }
 UNIAUDIO_INLINE Vec elu(Vec x) { return where_positive(x, x, exp_minus_one(min(x, set(0.0f)))); }
 UNIAUDIO_INLINE Vec sigmoid(Vec x) { return set(1.0f) / (set(1.0f) + exp<Fused>(set(0.0f) - x)); }

@@ -6,7 +6,7 @@
 // however the parts are laid over blocks.
 #pragma once
 
-#include "simt.h"
+#include "linear.h"
 
 namespace uniaudio::cuda {
 
@@ -32,6 +32,31 @@ UA_HD float turned(const float* x, int i, int dim, const float* angles) {  // ro
   const int half = dim / 2;
   return i < half ? x[i] * angles[i] - x[half + i] * angles[half + i]
                   : x[i] * angles[i - half] + x[i - half] * angles[i];
+}
+
+// RMSNorm over each head's query and key, before they are turned: weights [dim], or null for none.
+struct HeadNorm {
+  const float *q, *k;
+  float eps;
+};
+// In place, rows of `padded`: groups of `group` queries, a key and a value.
+UA_HD void normalise_heads(Block& block, const HeadNorm& norm, float* raw, int rows, int group,
+                           int padded, int dim) {
+  if (!norm.q) return;
+  block.warps([&](int warp) {
+    for (int r = warp; r < rows; r += kWarps) {
+      const int h = r % (group + 2);
+      if (h > group) continue;
+      float* const x = raw + r * padded;
+      const Norm own = {h < group ? norm.q : norm.k, nullptr, norm.eps, true};
+      float mean, inverse;
+      moments(x, dim, own, mean, inverse);
+      UA_LANES (lane) {
+        for (int i = lane; i < dim; i += 32) x[i] = normalised(own, x[i], i, mean, inverse);
+      }
+    }
+  });
+  block.sync();
 }
 
 // Keys and values of one head, from element base * padded_dim(dim) on.
@@ -167,28 +192,48 @@ UA_HD float of_splits(const float (&parts)[3][kSplits], int splits) {
 }
 
 // Head h of position `slot` over positions 0 to slot, by one warp: fetch(t, i) is element i of
-// position t's q, k, v (not turned).
+// position t's q, k, v (neither normalised nor turned).
 template <class Fetch>
-UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles, int slot, int h,
-                      float* out, Fetch fetch) {
+UA_HD void attend_few(int heads, int kv_heads, int dim, const HeadNorm& norm,
+                      const float* all_angles, int slot, int h, float* out, Fetch fetch) {
   constexpr int kVectors = kMaxHeadDim / 32;
   const float scale = 1.0f / square_root(float(dim));
   const int key = (heads + h / (heads / kv_heads)) * dim, val = key + kv_heads * dim,
             half = dim / 2;
-  const auto at_angle = [&](int t, int from, int i) {  // element i of a vector, turned
-    const float x = fetch(t, from + i);
+  const auto inverse_at = [&](int t, int from) {  // of a vector's deviation
+    if (!norm.q) return 1.0f;
+    Lane<float> squares;
+    UA_LANES (lane) {
+      float s = 0;
+      for (int i = lane; i < dim; i += 32) {
+        const float x = fetch(t, from + i);
+        s += x * x;
+      }
+      squares[lane] = s;
+    }
+    warp_sum(squares);
+    return 1.0f / square_root(squares[0] / float(dim) + norm.eps);
+  };
+  // element i of a vector, normalised and turned
+  const auto at_angle = [&](int t, int from, int i, const float* weight, float inverse) {
+    const auto value = [&](int at) {
+      const float v = fetch(t, from + at);
+      return weight ? (v * inverse) * weight[at] : v;
+    };
+    const float x = value(i);
     if (!all_angles) return x;
     const float* const angles = all_angles + t * dim;
-    const float other = fetch(t, from + (i < half ? i + half : i - half));
+    const float other = value(i < half ? i + half : i - half);
     return i < half ? x * angles[i] - other * angles[half + i]
                     : x * angles[i - half] + other * angles[i];
   };
   Lane<float> q[kVectors], o[kVectors];
+  const float q_inverse = inverse_at(slot, h * dim);
   UA_LANES (lane) {
     UA_UNROLL
     for (int j = 0; j < kVectors; ++j) {
       const int at = lane + 32 * j;
-      q[j][lane] = at < dim ? at_angle(slot, h * dim, at) * scale : 0.0f;
+      q[j][lane] = at < dim ? at_angle(slot, h * dim, at, norm.q, q_inverse) * scale : 0.0f;
       o[j][lane] = 0.0f;
     }
   }
@@ -197,6 +242,7 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles,
   for (int t = 0; t <= slot; ++t) {
     Lane<float> score;
     Lane<float> v[kVectors];
+    const float k_inverse = inverse_at(t, key);
     UA_LANES (lane) {
       float dot = 0;
       UA_UNROLL
@@ -205,7 +251,7 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const float* all_angles,
         v[j][lane] = 0.0f;
         if (at >= dim) continue;
         v[j][lane] = fetch(t, val + at);
-        dot = fused(q[j][lane], at_angle(t, key, at), dot);
+        dot = fused(q[j][lane], at_angle(t, key, at, norm.k, k_inverse), dot);
       }
       score[lane] = dot;
     }

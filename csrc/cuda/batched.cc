@@ -55,7 +55,7 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
   m.x = place(n * size_t(g.width)), m.local_x = place(n * size_t(l.width)),
   m.h = place(n * size_t(g.width));
   m.hidden = place(n * size_t(std::max(g.hidden, l.hidden))),
-  m.attended = place(n * size_t(std::max(g.width, l.width)));
+  m.attended = place(n * size_t(std::max(g.heads * g.dim, l.heads * l.dim)));
   m.known = place(n * size_t(k) * size_t(l.layers) * size_t(l.qkv));
   m.stats = place(n * kStats), m.slice_peaks = place(n * size_t(k)),
   m.state = place(n * size_t(state_stride(k)));
@@ -99,14 +99,16 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
       const Layer& layer = s.layers[i];
       const Norm attn = {layer.attn_norm.data(), layer.attn_norm_bias.data(), c.eps, c.rmsnorm},
                  mlp = {layer.mlp_norm.data(), layer.mlp_norm_bias.data(), c.eps, c.rmsnorm};
+      const HeadNorm head_norms = {layer.q_norm.data(), layer.k_norm.data(), c.eps};
       const Totals qkv = product(x, c.width, c.width, attn, c.format, layer.qkv.scale.data(),
                                  stats + kPeak, kStats);
       if (slot < 0) {
         BatchedAttend w{};
         w.qkv = qkv, w.bias = layer.qkv.bias.data(), w.columns = count, w.heads = c.heads,
         w.kv_heads = c.kv_heads, w.dim = c.dim, w.layer = int(i), w.codebooks = k;
-        w.angles = c.angles, w.column = p.column, w.state = state, w.half = p.kv_half,
-        w.write = true, w.attend = p.slots > 0, w.out = attended, w.stats = stats;
+        w.norm = head_norms, w.angles = c.angles, w.column = p.column, w.state = state,
+        w.half = p.kv_half, w.write = true, w.attend = p.slots > 0, w.out = attended,
+        w.stats = stats;
         ops.emplace_back(w);
         if (!w.attend) {
           w.write = false, w.attend = true;
@@ -116,17 +118,19 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
         BatchedAttendFew w{};
         w.qkv = qkv, w.bias = layer.qkv.bias.data(), w.columns = count, w.heads = c.heads,
         w.kv_heads = c.kv_heads, w.dim = c.dim, w.width = c.qkv, w.layer = int(i);
-        w.layers = c.layers, w.slot = slot, w.angles = c.angles, w.known = memory + m.known,
-        w.out = attended, w.stats = stats;
+        w.layers = c.layers, w.slot = slot, w.norm = head_norms, w.angles = c.angles,
+        w.known = memory + m.known, w.out = attended, w.stats = stats;
         ops.emplace_back(w);
       }
-      const Totals o = product(attended, c.width, c.width, Norm{}, c.format, layer.o.scale.data(),
-                               stats + kAttended, kStats);
+      const Totals o = product(attended, c.heads * c.dim, c.heads * c.dim, Norm{}, c.format,
+                               layer.o.scale.data(), stats + kAttended, kStats);
       ops.emplace_back(row(Row::add, c.width, o, layer.o.bias.data(), x, mlp, c.format));
       const Totals up =
           product(x, c.width, c.width, mlp, c.format, layer.up.scale.data(), stats + kPeak, kStats);
-      ops.emplace_back(row(c.swiglu ? Row::gated : Row::hidden, c.hidden, up, layer.up.bias.data(),
-                           hidden, Norm{}, c.format));
+      ops.emplace_back(row(c.swiglu      ? Row::gated
+                           : c.gelu_tanh ? Row::hidden_tanh
+                                         : Row::hidden,
+                           c.hidden, up, layer.up.bias.data(), hidden, Norm{}, c.format));
       const Totals down = product(hidden, c.hidden, c.hidden, Norm{}, c.format,
                                   layer.down.scale.data(), stats + kPeak, kStats);
       const bool more = i + 1 < s.layers.size();

@@ -36,7 +36,8 @@ enum class Row : int {
   slot,    // the local stack's input: of the bridge's product, the id before, or both
   add,     // x + product
   hidden,  // gelu(product)
-  gated,   // silu(gate) * up; a tile holds four gates and the four rows that they open
+  hidden_tanh,
+  gated,  // silu(gate) * up; a tile holds four gates and the four rows that they open
 };
 
 struct BatchedRow {
@@ -65,6 +66,7 @@ UA_HD float batched_value(const BatchedRow& p, int c, int i) {
   const size_t at = size_t(c) * p.width + i;
   if (p.how == Row::add) return p.x[at] + total_of(p.from, p.bias, c, i);
   if (p.how == Row::hidden) return gelu_of(total_of(p.from, p.bias, c, i));
+  if (p.how == Row::hidden_tanh) return gelu_tanh_of(total_of(p.from, p.bias, c, i));
   if (p.how == Row::gated) {
     const int row = i / 4 * kTileRows + i % 4;
     return silu_of(total_of(p.from, p.bias, c, row)) * total_of(p.from, p.bias, c, row + 4);
@@ -145,6 +147,7 @@ struct BatchedAttend {
   Totals qkv;
   const float* bias;
   int columns, heads, kv_heads, dim, layer, codebooks;
+  HeadNorm norm;
   const float* angles;
   const Column* column;
   const int32_t* state;
@@ -181,6 +184,7 @@ UA_HD void batched_run(Block& block, const BatchedAttend& p) {
     }
   });
   block.sync();
+  normalise_heads(block, p.norm, raw, group + 2, group, padded, dim);
   const float scale = 1.0f / square_root(float(dim));
   block.threads([&](int tid) {
     for (int i = tid; i < (group + 2) * padded; i += kThreads) {
@@ -230,6 +234,7 @@ struct BatchedAttendFew {
   Totals qkv;
   const float* bias;
   int columns, heads, kv_heads, dim, width, layer, layers, slot;
+  HeadNorm norm;
   const float* angles;
   float* known;        // [slots][layers][columns][qkv]: of this frame's slots
   float *out, *stats;  // [columns][heads dim]
@@ -250,7 +255,7 @@ UA_HD void batched_run(Block& block, const BatchedAttendFew& p) {
   float* const out = p.out + size_t(c) * p.heads * p.dim;
   block.warps([&](int warp) {
     for (int h = warp; h < p.heads; h += kWarps)
-      attend_few(p.heads, p.kv_heads, p.dim, p.angles, p.slot, h, out + h * p.dim,
+      attend_few(p.heads, p.kv_heads, p.dim, p.norm, p.angles, p.slot, h, out + h * p.dim,
                  [&](int t, int i) { return of_slot(t)[i]; });
   });
   block.sync();
@@ -304,11 +309,14 @@ UA_HD void batched_run(Block& block, const BatchedSample& p) {
   const bool tied = column.sampling.tie && p.slot > 0;
   int32_t id = tied ? own[0] : 0;
   uint32_t bad = 0;
+  bool over = false;
   if (!tied) {
     id = sample(block, scratch, marks, p.vocab, v, n, p.list, column.sampling, p.slot,
                 uint64_t(column.key_frame + t),
                 column.history + (t - generated) * p.codebooks + p.slot, p.codebooks, generated);
     bad = scratch.bad;
+    over = ends(column.sampling, p.slot, id);
+    id = final_id(column.sampling, p.slot, id);
   }
   block.sync();  // round and id are read
   const int both = column.unconditional >= 0 ? 2 : 1;
@@ -322,11 +330,10 @@ UA_HD void batched_run(Block& block, const BatchedSample& p) {
     for (int k = p.slot; k < (column.sampling.tie ? p.codebooks : p.slot + 1); ++k)
       ids[k] = past[k] = id;
     if (bad && place[kError] == 0) place[kError] = int32_t(bad);
-    if (id == column.sampling.end_id && column.sampling.end_slot[p.slot] &&
-        (p.slot == 0 || !column.sampling.tie))
-      place[kEnded] = 1;
+    if (over && place[kEnded] == kGoesOn) place[kEnded] = kEndsHere;
     if (!p.last) return;
-    if (!place[kEnded] && !place[kError]) ++place[kMade];
+    if (takes_frame(place[kEnded], column.sampling.keep_end != 0) && !place[kError]) ++place[kMade];
+    if (place[kEnded] == kEndsHere) place[kEnded] = kEndedBefore;
     ++place[kRound];
     for (int i = 0; i < 3; ++i) whose.result[i] = place[i];
   });
@@ -335,7 +342,7 @@ UA_HD void batched_run(Block& block, const BatchedSample& p) {
   for (int i = 0; i < both; ++i) {
     const int to = i == 0 ? c : column.unconditional;
     const int32_t* const ids = p.state + to * state_stride(p.codebooks);
-    if (ids[p.codebooks + kEnded] || ids[p.codebooks + kError]) continue;
+    if (ids[p.codebooks + kMade] != ids[p.codebooks + kRound]) continue;  // this frame was not made
     block.threads([&](int tid) {
       for (int at = tid; at < p.width; at += kThreads)
         p.column[to].last[at] = embedding(p.embed, ids, at);

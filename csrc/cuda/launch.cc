@@ -41,19 +41,26 @@ const T* at(const char* base, size_t offset) {
 
 // A step's arrays, by their place in the upload.
 struct StepArrays {
-  size_t ranges, range_begin, end_slot, aligned, forced;
+  size_t ranges, range_begin, end_slot, slots, aligned, forced;
 };
+
+int32_t narrow(int64_t v) { return int32_t(std::min<int64_t>(v, INT32_MAX)); }
 
 // All but the arrays.
 Sampling sampling_of(const SamplingConfig& c) {
-  const auto narrow = [](int64_t v) { return int32_t(std::min<int64_t>(v, INT32_MAX)); };
   Sampling s{};
-  s.greedy = c.greedy || c.temperature == 0 || c.top_k == 1;
-  s.temperature = s.greedy ? 1.0f : float(c.temperature);
-  s.top_k = narrow(c.top_k), s.top_p = c.top_p;
-  s.window = narrow(c.repetition_window), s.penalty = float(c.repetition_penalty);
   s.end_id = int32_t(c.end_id), s.min_frames = narrow(c.min_frames);
-  s.tie = c.tie_slots, s.seed = c.seed;
+  s.tie = c.tie_slots, s.seed = c.seed, s.keep_end = c.keep_end_frame;
+  return s;
+}
+
+SlotSampling slot_sampling_of(const Drawing& d, int32_t forced) {
+  SlotSampling s{};
+  s.greedy = d.is_greedy();
+  s.temperature = s.greedy ? 1.0f : float(d.temperature);
+  s.top_k = narrow(d.top_k), s.top_p = d.top_p;
+  s.window = narrow(d.repetition_window), s.penalty = float(d.repetition_penalty);
+  s.forced = forced;
   return s;
 }
 
@@ -62,13 +69,16 @@ StepArrays append_sampling(std::vector<char>& bytes, const SamplingConfig& c,
   std::vector<Range> ranges;
   std::vector<int32_t> begin;
   std::vector<uint8_t> ends;
+  std::vector<SlotSampling> drawn;
   for (int slot = 0; slot < slots; ++slot) {
     begin.push_back(int32_t(ranges.size()));
     for (IdRange r : sampler.needed(slot)) ranges.push_back({r.begin, r.end});
     ends.push_back(c.end_id >= 0 && sampler.ends(slot, int32_t(c.end_id)));
+    drawn.push_back(slot_sampling_of(sampler.drawing(slot), sampler.final_id(slot, -1)));
   }
   begin.push_back(int32_t(ranges.size()));
-  return {append(bytes, ranges), append(bytes, begin), append(bytes, ends), 0, 0};
+  return {
+      append(bytes, ranges), append(bytes, begin), append(bytes, ends), append(bytes, drawn), 0, 0};
 }
 
 }  // namespace
@@ -77,7 +87,8 @@ FrameParams Lm::params(int columns) const {
   FrameParams p{};
   p.global = global_.params, p.local = local_.params;
   p.embed = {global_embed_.data(), embed_width_, config_.num_codebooks, config_.concat};
-  p.local_embed = local_embed_.data(), p.aligned_embed = aligned_embed_.data();
+  p.local_embed = (config_.tied_local ? global_embed_ : local_embed_).data(),
+  p.aligned_embed = aligned_embed_.data();
   p.bridge_bias = bridge_.bias.data(), p.bridge_scale = bridge_.scale.data(),
   p.head_scale = head_.scale.data();
   p.vocab = config_.vocab_size, p.codebooks = config_.num_codebooks;
@@ -221,6 +232,7 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     s.ranges = at<Range>(base, arrays[i].ranges);
     s.range_begin = at<int32_t>(base, arrays[i].range_begin);
     s.end_slot = at<uint8_t>(base, arrays[i].end_slot);
+    s.slots = at<SlotSampling>(base, arrays[i].slots);
     if (steps[i]->aligned) columns[i].aligned = at<int32_t>(base, arrays[i].aligned);
     if (steps[i]->forced) columns[i].forced = at<int32_t>(base, arrays[i].forced);
   }

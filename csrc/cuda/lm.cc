@@ -80,7 +80,7 @@ Lm::Packed Lm::pack(const std::vector<Part>& parts, DType dtype, bool gated) con
 
 Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, const StackConfig& c,
                          int64_t max_positions, DType dtype) const {
-  const int64_t d = c.width, kv = int64_t(c.kv_heads) * c.head_dim();
+  const int64_t d = c.width, query = c.query_width(), kv = c.key_width();
   Stack s;
   StackParams& p = s.params;
   std::vector<LayerParams> table;
@@ -102,33 +102,39 @@ Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, cons
     l.attn_norm = vector(".attn_norm.weight"), l.mlp_norm = vector(".mlp_norm.weight");
     if (!c.rmsnorm)
       l.attn_norm_bias = vector(".attn_norm.bias"), l.mlp_norm_bias = vector(".mlp_norm.bias");
-    l.qkv = pack(list(read(".attn.q", d, d, c.q_bias), read(".attn.k", kv, d, c.k_bias),
+    if (c.qk_norm) {
+      const int64_t dim = c.head_dim();
+      l.q_norm = floats(weights.get(name + ".attn.q_norm.weight", {dim}));
+      l.k_norm = floats(weights.get(name + ".attn.k_norm.weight", {dim}));
+    }
+    l.qkv = pack(list(read(".attn.q", query, d, c.q_bias), read(".attn.k", kv, d, c.k_bias),
                       read(".attn.v", kv, d, c.v_bias)),
                  dtype, false);
-    l.o = pack(list(read(".attn.o", d, d, c.o_bias)), dtype, false);
-    l.up = c.swiglu ? pack(list(read(".mlp.gate", c.mlp_width, d, c.mlp_bias),
-                                read(".mlp.up", c.mlp_width, d, c.mlp_bias)),
-                           dtype, true)
-                    : pack(list(read(".mlp.up", c.mlp_width, d, c.mlp_bias)), dtype, false);
+    l.o = pack(list(read(".attn.o", d, query, c.o_bias)), dtype, false);
+    l.up = c.gated() ? pack(list(read(".mlp.gate", c.mlp_width, d, c.mlp_bias),
+                                 read(".mlp.up", c.mlp_width, d, c.mlp_bias)),
+                            dtype, true)
+                     : pack(list(read(".mlp.up", c.mlp_width, d, c.mlp_bias)), dtype, false);
     l.down = pack(list(read(".mlp.down", d, c.mlp_width, c.mlp_bias)), dtype, false);
     table.push_back({l.attn_norm.data(), l.attn_norm_bias.data(), l.mlp_norm.data(),
-                     l.mlp_norm_bias.data(), l.qkv.bias.data(), l.o.bias.data(), l.up.bias.data(),
-                     l.down.bias.data(), l.qkv.scale.data(), l.o.scale.data(), l.up.scale.data(),
-                     l.down.scale.data()});
+                     l.mlp_norm_bias.data(), l.q_norm.data(), l.k_norm.data(), l.qkv.bias.data(),
+                     l.o.bias.data(), l.up.bias.data(), l.down.bias.data(), l.qkv.scale.data(),
+                     l.o.scale.data(), l.up.scale.data(), l.down.scale.data()});
     p.up_rows = l.up.shape.row_tiles * kTileRows;
     s.layers.push_back(std::move(l));
   }
   s.table = {device_, table.data(), table.size()};
-  s.norm = floats(weights.get(prefix + ".norm.weight", {d}));
-  if (!c.rmsnorm) s.norm_bias = floats(weights.get(prefix + ".norm.bias", {d}));
+  if (c.final_norm) s.norm = floats(weights.get(prefix + ".norm.weight", {d}));
+  if (c.final_norm && !c.rmsnorm) s.norm_bias = floats(weights.get(prefix + ".norm.bias", {d}));
   if (!c.rope) {
     s.positions = floats(weights.get(prefix + ".positions.weight", {max_positions, d}));
   } else {  // in double, as the torch module does
     const int64_t dim = c.head_dim(), half = dim / 2;
+    const std::vector<double> frequencies = c.frequencies();
     Buffer<float> angles(size_t(max_positions * dim));
     for (int64_t t = 0; t < max_positions; ++t) {
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = double(t) * std::pow(c.rope_base, -double(2 * i) / double(dim));
+        const double angle = double(t) * frequencies[size_t(i)];
         angles[size_t(t * dim + i)] = float(std::cos(angle));
         angles[size_t(t * dim + half + i)] = float(std::sin(angle));
       }
@@ -140,8 +146,9 @@ Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, cons
   p.angles = s.angles.data();
   p.layers = c.layers, p.width = c.width, p.heads = c.heads, p.kv_heads = c.kv_heads,
   p.dim = c.head_dim(), p.hidden = c.mlp_width;
-  p.qkv = int(d + 2 * kv);
-  p.eps = c.norm_eps, p.rmsnorm = c.rmsnorm, p.swiglu = c.swiglu;
+  p.qkv = int(query + 2 * kv);
+  p.eps = c.norm_eps, p.rmsnorm = c.rmsnorm, p.swiglu = c.gated();
+  p.gelu_tanh = c.activation == Activation::gelu_tanh;
   p.format = format_of(dtype, prefix.c_str());
   return s;
 }
@@ -154,15 +161,22 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
       kv_dtype_(kv_dtype),
       formats_{format_of(dtypes.global, "global"), format_of(dtypes.local, "local"),
                format_of(dtypes.head, "head")},
-      embed_width_(c.concat ? c.global.width / c.num_codebooks : c.global.width) {
+      embed_width_(c.embed_width()) {
   if (kv_dtype == KvDType::int8)
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
+  if (c.global_head_size > 0 || c.global.window > 0 || c.local.window > 0) {
+    throw std::invalid_argument(
+        std::string("cuda: expected a model without ") +
+        (c.global_head_size > 0 ? "a head on the global stack" : "attention windows") +
+        ", which kernels do not have; use device cpu");
+  }
   weights.check("lm", lm_tensors(c));
   plan_ = make_plan(c, formats_, device_->limits());
   const int64_t d = c.global.width, v = c.vocab_size;
   host_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   global_embed_ = floats(host_embed_);
-  local_embed_ = floats(weights.get("local.embed.weight", {v, c.local.width}));
+  if (!c.tied_local)
+    local_embed_ = floats(weights.get(c.local_table() + ".weight", {v, c.local.width}));
   if (c.aligned_slots) {
     host_aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
     aligned_embed_ = floats(host_aligned_);
@@ -180,7 +194,7 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     return pack(parts, dtypes.head, false);
   };
   bridge_ = single("bridge", c.local.width, c.add ? d / c.num_codebooks : d, true);
-  head_ = single("head", v, c.local.width, false);
+  head_ = single(c.head_table(), v, c.local.width, false);
 
   // The exchanges, for the most columns.
   const size_t n = size_t(plan_.most_columns);

@@ -67,7 +67,7 @@ class Lm {
   };
   struct Layer {
     Packed qkv, o, up, down;
-    DeviceBuffer<float> attn_norm, attn_norm_bias, mlp_norm, mlp_norm_bias;
+    DeviceBuffer<float> attn_norm, attn_norm_bias, mlp_norm, mlp_norm_bias, q_norm, k_norm;
   };
   struct Stack {
     std::vector<Layer> layers;

@@ -12,6 +12,7 @@ namespace uniaudio::cuda {
 
 struct LayerParams {
   const float *attn_norm, *attn_norm_bias, *mlp_norm, *mlp_norm_bias;
+  const float *q_norm, *k_norm;  // [dim] or null
   // or null; of gated layers in the order of the tiles
   const float *qkv_bias, *o_bias, *up_bias, *down_bias;
   const float *qkv_scale, *o_scale, *up_scale, *down_scale;  // int8
@@ -24,10 +25,13 @@ struct StackParams {
   const float* angles;     // rope: [max][dim], cosines then sines, or null
   int layers, width, heads, kv_heads, dim, hidden, qkv, up_rows;
   float eps;
-  bool rmsnorm, swiglu;
+  bool rmsnorm, swiglu, gelu_tanh;
   Format format;
 };
 
+UA_HD HeadNorm head_norm_of(const StackParams& s, const LayerParams& l) {
+  return {l.q_norm, l.k_norm, s.eps};
+}
 UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias) {
   return {weight, bias, s.eps, s.rmsnorm};
 }
@@ -83,6 +87,14 @@ struct FrameParams {
   // attention and sampling work in the operand's place
   int at_x, at_local_x, at_operand, at_flat, at_parts, at_scale, at_codes, at_ring;
 };
+
+// Whether a column's sequence has ended: in the frame that is being made, or before it.
+enum { kGoesOn, kEndsHere, kEndedBefore };
+UA_HD bool takes_frame(int32_t ended, bool keep_end) {
+  return ended == kGoesOn || (ended == kEndsHere && keep_end);
+}
+// Beside an id: that it ends the sequence. The lower bits say what went wrong.
+constexpr uint32_t kEndSaid = 4;
 
 UA_HD int even(int n) { return n + n % 2; }
 

@@ -32,6 +32,8 @@ UA_HD bool Frames<kColumns, kDepth>::attend(Block& block, const FrameParams& p) 
       }
     }
     block.sync();
+    normalise_heads(block, head_norm_of(s, s.layer[layer]), raw, p.columns * (group + 2), group,
+                    padded, dim);
     const float scale = 1.0f / square_root(float(dim));
     block.threads([&](int tid) {
       for (int i = tid; i < p.columns * (group + 2) * padded; i += kThreads) {
@@ -160,8 +162,8 @@ UA_HD bool Frames<kColumns, kDepth>::attend_local(Block& block, const FrameParam
   block.warps([&](int warp) {
     for (int i = warp; i < p.columns * s.heads; i += kWarps) {
       const int c = i / s.heads, h = i % s.heads;
-      attend_few(s.heads, s.kv_heads, dim, s.angles, slot, h, flat + c * s.width + h * dim,
-                 [&](int t, int at) {
+      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, s.layer[layer]), s.angles, slot, h,
+                 flat + (c * s.heads + h) * dim, [&](int t, int at) {
                    return t == slot
                               ? now[c * stride + at]
                               : value_of(peek(

@@ -81,6 +81,12 @@ struct Frames {
   static UA_HD int32_t* made(Block& b, const FrameParams& p) {
     return fresh(b, p) + p.columns * p.codebooks;
   }
+  // What was said beside an id, into a column's (frames made, ended, error).
+  static UA_HD void hear(int32_t* state, uint32_t said) {
+    if (said & kEndSaid && state[1] == kGoesOn) state[1] = kEndsHere;
+    const int32_t error = int32_t(said & ~kEndSaid);
+    if (error && state[2] == 0) state[2] = error;
+  }
   static UA_HD int state_size(const FrameParams& p) { return p.columns * (2 * p.codebooks + 3); }
   UA_HD float* x_of(Block& b, const FrameParams& p) const {
     return reinterpret_cast<float*>(b.smem + (slot < 0 ? p.at_x : p.at_local_x));

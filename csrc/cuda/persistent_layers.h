@@ -171,11 +171,11 @@ UA_HD bool Frames<kColumns, kDepth>::output(Block& block, const FrameParams& p,
                                             const StackParams& s) {
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, s.format, j);
-  // [columns][width], attended
+  // [columns][heads * dim], attended
   float* const flat = reinterpret_cast<float*>(block.smem + p.at_flat);
   if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
   block.sync();
-  fill(block, p, o, j, flat, s.width, s.width, Norm{});
+  fill(block, p, o, j, flat, s.heads * s.dim, s.heads * s.dim, Norm{});
   return add(block, p, s, j, o, s.layer[layer].o_scale, s.layer[layer].o_bias, p.x1, Phase::kUp);
 }
 
@@ -207,7 +207,8 @@ UA_HD bool Frames<kColumns, kDepth>::up(Block& block, const FrameParams& p, cons
   fill(block, p, o, j, x, d, d, norm_of(s, l.mlp_norm, l.mlp_norm_bias));
   if (!s.swiglu) {
     multiply(block, p, j, o, l.up_scale, s.hidden, [&](int c, int row, float v) {
-      put(p.hidden + c * stride + row, gelu_of(l.up_bias ? v + l.up_bias[row] : v), epoch + 1);
+      const float x = l.up_bias ? v + l.up_bias[row] : v;
+      put(p.hidden + c * stride + row, s.gelu_tanh ? gelu_tanh_of(x) : gelu_of(x), epoch + 1);
     });
   } else {
     // A tile holds four gates and the four rows that they open.

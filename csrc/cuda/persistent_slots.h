@@ -95,7 +95,7 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
     int32_t* const history = column.history + t * p.codebooks;
     const bool tied = column.sampling.tie && slot > 0;
     int32_t id = tied ? ids[c * p.codebooks] : 0;
-    uint32_t bad = 0;
+    uint32_t said = 0;  // what went wrong, and kEndSaid
     if (column.forced) {
       id = column.forced[size_t(round) * p.codebooks + slot];
       float* const out = column.logits + (size_t(round) * p.codebooks + slot) * n;
@@ -106,17 +106,18 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
       id = sample(block, scratch, marks, p.vocab, v, n, j.list, column.sampling, slot,
                   uint64_t(column.key_frame + t), history - generated * p.codebooks + slot,
                   p.codebooks, generated);
-      bad = scratch.bad;
+      said = scratch.bad | (ends(column.sampling, slot, id) ? kEndSaid : 0u);
+      id = final_id(column.sampling, slot, id);
     }
     block.threads([&](int tid) {
       if (tid != 0) return;
       const auto tell = [&](int to, int32_t* past) {
         if (alone) {
           ids[slot] = id;
-          if (bad && state[2] == 0) state[2] = int32_t(bad);
+          hear(state, said);
         } else {
           put(p.ids + 2 * to, float_of(uint32_t(id)), epoch + 1);
-          put(p.ids + 2 * to + 1, float_of(bad), epoch + 1);
+          put(p.ids + 2 * to + 1, float_of(said), epoch + 1);
         }
         past[slot] = id;
         if (column.sampling.tie) {
@@ -141,7 +142,7 @@ UA_HD bool Frames<kColumns, kDepth>::gather_ids(Block& block, const FrameParams&
   if (p.columns > 1) {
     if (!gather(block, p.ids, p.columns, 2, 2, epoch, [&](int c, int i, float v) {
           if (i == 0) ids[c * p.codebooks + slot] = int32_t(bits_of(v));
-          if (i == 1 && bits_of(v) && state[3 * c + 2] == 0) state[3 * c + 2] = int32_t(bits_of(v));
+          if (i == 1) hear(state + 3 * c, bits_of(v));
         })) {
       return false;
     }
@@ -156,11 +157,14 @@ UA_HD bool Frames<kColumns, kDepth>::gather_ids(Block& block, const FrameParams&
     if (s.tie && slot == 0) {
       for (int k = 1; k < p.codebooks; ++k) ids[c * p.codebooks + k] = id;
     }
-    if (id == s.end_id && s.end_slot[slot] && (slot == 0 || !s.tie)) state[3 * c + 1] = 1;
-    if (!last || state[3 * c + 1] || state[3 * c + 2]) return;
+    if (!last) return;
+    int32_t* const own = state + 3 * c;
+    const bool made_now = takes_frame(own[1], s.keep_end != 0) && !own[2];
+    if (own[1] == kEndsHere) own[1] = kEndedBefore;
+    if (!made_now) return;
     for (int k = 0; k < p.codebooks; ++k)
       codes(block, p)[c * p.codebooks + k] = ids[c * p.codebooks + k];
-    ++state[3 * c];
+    ++own[0];
   });
   block.sync();
   if (!last) {

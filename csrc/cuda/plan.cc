@@ -51,10 +51,10 @@ TileShape gated_shape(int64_t out, int64_t in, Format format) {
 }
 
 StackShape stack_shape(const StackConfig& c, Format format) {
-  const int64_t kv = int64_t(c.kv_heads) * c.head_dim();
-  return {tile_shape(c.width + 2 * kv, c.width, format), tile_shape(c.width, c.width, format),
-          c.swiglu ? gated_shape(c.mlp_width, c.width, format)
-                   : tile_shape(c.mlp_width, c.width, format),
+  const int64_t query = c.query_width(), kv = c.key_width();
+  return {tile_shape(query + 2 * kv, c.width, format), tile_shape(c.width, query, format),
+          c.gated() ? gated_shape(c.mlp_width, c.width, format)
+                    : tile_shape(c.mlp_width, c.width, format),
           tile_shape(c.width, c.mlp_width, format)};
 }
 
@@ -86,12 +86,12 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   use(head, f.head, head_tiles);
   const int padded_head = padded_dim(c.global.head_dim()),
             group = c.global.heads / c.global.kv_heads;
-  const int local_qkv = even(c.local.width + 2 * c.local.kv_heads * c.local.head_dim());
+  const int local_qkv = even(c.local.query_width() + 2 * c.local.key_width());
   operand = std::max({operand,
                       4 * (2 * columns * (group + 2) * padded_head + kGroups * (padded_head + 4)),
                       4 * columns * local_qkv,
                       kSampleBytes + (c.vocab_size + 31) / 32 * 4 + head_tiles * kTileRows * 4});
-  const int flat = columns * std::max(c.global.width, c.local.width);
+  const int flat = columns * std::max(c.global.query_width(), c.local.query_width());
 
   SharedLayout s{};
   int at = 0;

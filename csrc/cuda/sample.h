@@ -14,16 +14,31 @@ struct Range {
   int32_t begin, end;
 };
 
+// How an id is drawn from a slot's logits.
+struct SlotSampling {
+  double top_p;
+  float temperature, penalty;  // temperature 1 where greedy
+  int32_t top_k, greedy, window;
+  int32_t forced;  // the id that the slot has, whatever is drawn, or -1
+};
+
 // A checked SamplingConfig, for the device.
 struct Sampling {
-  double top_p;
+  const SlotSampling* slots;  // [K]
   uint64_t seed;
-  float temperature, penalty;  // temperature 1 where greedy
-  int32_t top_k, greedy, window, end_id, min_frames, tie;
+  int32_t end_id, min_frames, tie, keep_end;
   const Range* ranges;         // all slots', end id included
   const int32_t* range_begin;  // [K + 1]
   const uint8_t* end_slot;     // [K]: whether the end id may come there
 };
+
+UA_HD bool ends(const Sampling& c, int slot, int32_t id) {
+  return id == c.end_id && c.end_slot[slot];
+}
+UA_HD int32_t final_id(const Sampling& c, int slot, int32_t id) {
+  const int32_t forced = c.slots[slot].forced;
+  return forced < 0 ? id : forced;
+}
 
 struct SampleScratch {
   uint64_t weights[kThreads];  // a histogram, or what each thread holds
@@ -171,7 +186,8 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
 UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab, float* v, int n,
                      const int32_t* list, const Sampling& c, int slot, uint64_t frame,
                      const int32_t* history, int stride, int64_t generated) {
-  const bool guard = c.window > 0 && c.penalty != 1.0f;
+  const SlotSampling own = c.slots[slot];
+  const bool guard = own.window > 0 && own.penalty != 1.0f;
   const bool skip_end = c.end_id >= 0 && c.end_slot[slot] && generated < c.min_frames;
   block.threads([&](int tid) {
     if (guard) {
@@ -182,7 +198,7 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   block.sync();
   if (guard) {
     block.threads([&](int tid) {
-      for (int64_t i = (generated > c.window ? generated - c.window : 0) + tid; i < generated;
+      for (int64_t i = (generated > own.window ? generated - own.window : 0) + tid; i < generated;
            i += kThreads) {
         const int32_t id = history[i * stride];
         or_shared(&marks[id / 32], 1u << (id % 32));
@@ -202,8 +218,9 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
         continue;
       }
       float x = v[i];
-      if (guard && (marks[id / 32] >> (id % 32) & 1u)) x = x > 0 ? x / c.penalty : x * c.penalty;
-      x = x / c.temperature;
+      if (guard && (marks[id / 32] >> (id % 32) & 1u))
+        x = x > 0 ? x / own.penalty : x * own.penalty;
+      x = x / own.temperature;
       v[i] = x;
       bad |= (bits_of(x) & 0x7F800000u) == 0x7F800000u;
       ++count;
@@ -236,7 +253,7 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   block.sync();
   float peak = s.peak[0];
   for (int w = 1; w < kWarps; ++w) peak = s.peak[w] > peak ? s.peak[w] : peak;
-  if (c.greedy) {
+  if (own.greedy) {
     block.threads([&](int tid) {
       for (int i = tid; i < n; i += kThreads) {
         if (v[i] == peak) min_shared(&s.chosen, uint32_t(i));
@@ -247,9 +264,9 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     block.sync();
     return list[i / 8] * 8 + i % 8;
   }
-  if (c.top_k > 0 && uint32_t(c.top_k) < allowed) {
+  if (own.top_k > 0 && uint32_t(own.top_k) < allowed) {
     keep_top(
-        block, s, n, uint64_t(c.top_k), [&](int i) { return ordered(v[i]); },
+        block, s, n, uint64_t(own.top_k), [&](int i) { return ordered(v[i]); },
         [&](int i) { return uint64_t(v[i] > -infinity()); }, [&](int i) { v[i] = -infinity(); });
   }
   block.threads([&](int tid) {
@@ -265,9 +282,9 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     });
     exclusive_sums(block, s);
   };
-  if (c.top_p < 1) {
+  if (own.top_p < 1) {
     add_up();
-    const double wanted = c.top_p * double(s.total);
+    const double wanted = own.top_p * double(s.total);
     const uint64_t whole = uint64_t(wanted), least = whole + (double(whole) < wanted ? 1 : 0);
     keep_top(
         block, s, n, least ? least : 1, [&](int i) { return bits_of(v[i]); },

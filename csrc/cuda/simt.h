@@ -199,6 +199,11 @@ UA_HD float gelu_of(float v) {
   return (0.5f * v) * (1.0f + (x * p) / q);
 }
 
+// csrc/cpu/math_body.h's
+UA_HD float gelu_tanh_of(float x) {
+  const float u = x * (0.79788456080286536f + 0.79788456080286536f * 0.044715f * (x * x));
+  return x / (1.0f + exp_of(-2.0f * u));
+}
 UA_HD float silu_of(float x) { return x / (1.0f + exp_of(0.0f - x)); }
 
 // --- warps ---------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ std::vector<float> attended(const Kernels& kernel, KvCache& cache, const std::ve
     AttentionArgs a{};
     a.rows = std::min(together, rows - r);
     for (int64_t i = 0; i < a.rows; ++i)
-      a.row[i] = {q.data() + (r + i) * dim, out.data() + (r + i) * dim, first + r + i};
+      a.row[i] = {q.data() + (r + i) * dim, out.data() + (r + i) * dim, first + r + i, 0};
     a.keys = head.keys, a.values = head.values, a.key_scale = head.key_scale,
     a.value_scale = head.value_scale;
     a.dim = dim, a.dtype = cache.dtype(), a.scale = 1.0f / std::sqrt(float(dim)),

@@ -39,8 +39,8 @@ TEST(config_reads_and_refuses) {
   const std::string stack = R"({"layers":2,"width":8,"heads":2})";
   const LmConfig c = parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack +
                                      R"(,"local":)" + stack + "}");
-  CHECK(c.global.kv_heads == 2 && c.global.mlp_width == 32 && c.global.rmsnorm && c.global.swiglu &&
-        c.global.rope && !c.concat);
+  CHECK(c.global.kv_heads == 2 && c.global.mlp_width == 32 && c.global.rmsnorm &&
+        c.global.gated() && c.global.rope && !c.concat);
   const auto lm = [&](const std::string& more) {
     return parse_lm_config(R"({"vocab_size":10,"num_codebooks":2,"global":)" + stack +
                            R"(,"local":)" + stack + more + "}");

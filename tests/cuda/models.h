@@ -33,7 +33,7 @@ inline LmConfig base() {
 inline LmConfig reference() {
   LmConfig c = base();
   for (StackConfig* s : {&c.global, &c.local}) {
-    s->rmsnorm = s->swiglu = s->rope = false;
+    s->rmsnorm = s->rope = false, s->activation = Activation::gelu;
     s->q_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
   }
   c.concat = c.add = true;
@@ -46,6 +46,20 @@ inline LmConfig grouped() {
   c.local = stack(3, 64, 4, 50), c.local.kv_heads = 1, c.local.rope = false;
   c.aligned_slots = 2, c.aligned_vocab = 7;
   c.vocab_size = 300;
+  return c;
+}
+
+// What models of other projects have: normalised queries and keys, heads of their own width, gelu
+// by tanh, rope frequencies, no final norm, one table of embeddings that is the head too.
+inline LmConfig others() {
+  LmConfig c = grouped();
+  c.aligned_slots = c.aligned_vocab = 0;
+  c.global.head_width = 28, c.global.rope_frequencies.assign(14, 0.1);
+  c.local.head_width = 12, c.local.rope = true;
+  c.local.final_norm = false;
+  c.local.width = c.global.width, c.tied_local = c.tied_head = true;
+  for (StackConfig* s : {&c.global, &c.local})
+    s->qk_norm = true, s->activation = Activation::gelu_tanh;
   return c;
 }
 

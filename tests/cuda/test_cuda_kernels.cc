@@ -56,7 +56,8 @@ LmConfig shape(int layers, int local_layers, int width, int heads, int codebooks
   LmConfig c;
   c.vocab_size = vocabulary, c.num_codebooks = codebooks;
   for (StackConfig* s : {&c.global, &c.local})
-    s->width = width, s->heads = s->kv_heads = heads, s->mlp_width = 4 * width, s->swiglu = false;
+    s->width = width, s->heads = s->kv_heads = heads, s->mlp_width = 4 * width,
+    s->activation = Activation::gelu;
   c.global.layers = layers, c.local.layers = local_layers;
   return c;
 }

@@ -81,6 +81,7 @@ TEST(float32_logits_are_the_cpus) {
     CHECK(logits_error(Model(models::base(), 1), DType::float32, 20) < 2e-6);
     CHECK(logits_error(Model(models::reference(), 2), DType::float32, 20) < 2e-6);
     CHECK(logits_error(Model(models::grouped(), 3), DType::float32, 20) < 2e-6);
+    CHECK(logits_error(Model(models::others(), 4), DType::float32, 20) < 2e-6);
   }
 }
 
@@ -89,6 +90,7 @@ TEST(bfloat16_logits_are_the_cpus_but_for_16_bits_of_the_activations) {
   CHECK(logits_error(Model(models::base(), 1), DType::bfloat16, 20) < 1e-4);
   CHECK(logits_error(Model(models::reference(), 2), DType::bfloat16, 20) < 1e-4);
   CHECK(logits_error(Model(models::grouped(), 3), DType::bfloat16, 20, KvDType::bfloat16) < 1e-3);
+  CHECK(logits_error(Model(models::others(), 4), DType::bfloat16, 20) < 1e-4);
 }
 
 TEST(int8_logits_are_the_cpus_but_for_roundings_that_fall_the_other_way) {
@@ -96,11 +98,13 @@ TEST(int8_logits_are_the_cpus_but_for_roundings_that_fall_the_other_way) {
   CHECK(logits_error(Model(models::base(), 1), DType::int8, 20) < 5e-3);
   CHECK(logits_error(Model(models::reference(), 2), DType::int8, 20) < 5e-3);
   CHECK(logits_error(Model(models::grouped(), 3), DType::int8, 20) < 5e-3);
+  CHECK(logits_error(Model(models::others(), 4), DType::int8, 20) < 5e-3);
 }
 
 TEST(greedy_and_drawn_tokens_are_the_cpus) {
   blocks(6);
-  for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+  for (const LmConfig& c :
+       {models::base(), models::reference(), models::grouped(), models::others()}) {
     const Model m(c, 11);
     const Both both(m, DType::float32);
     SamplingConfig greedy;
@@ -112,6 +116,29 @@ TEST(greedy_and_drawn_tokens_are_the_cpus) {
     SamplingConfig simple;
     simple.seed = 77;
     CHECK(gpu_tokens(both, m, simple, 1, some(40)) == cpu_tokens(both, m, simple, 1, some(40)));
+  }
+}
+
+TEST(rules_of_single_slots_forced_ids_and_kept_end_frames_are_the_cpus) {
+  for (int n : {1, 6}) {
+    blocks(n);
+    const Model m(models::base(), 31);
+    const Both both(m, DType::float32);
+    SamplingConfig s;
+    s.end_id = 4, s.min_frames = 3, s.seed = 3, s.temperature = 3.0;
+    for (bool keep : {false, true}) {
+      for (EndSlots where : {EndSlots::first, EndSlots::last, EndSlots::any}) {
+        s.keep_end_frame = keep, s.end_slots = where;
+        CHECK(gpu_tokens(both, m, s, 2, 50) == cpu_tokens(both, m, s, 2, 50));
+        CHECK(gpu_tokens(both, m, s, 2, 50).size() < 150);
+      }
+    }
+    s.end_slots = EndSlots::first;
+    s.forced = {5, -1, 7};
+    s.slots.assign(3, s);
+    s.slots[0].greedy = true, s.slots[1].top_k = 4;
+    s.slots[2].repetition_window = 4, s.slots[2].repetition_penalty = 1.3;
+    CHECK(gpu_tokens(both, m, s, 2, 50) == cpu_tokens(both, m, s, 2, 50));
   }
 }
 
@@ -177,7 +204,8 @@ TEST(batched_streams_give_what_each_gives_alone) {
 // the bits of the persistent kernel.
 TEST(the_batched_path_gives_the_same_bits) {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
-    for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+    for (const LmConfig& c :
+         {models::base(), models::reference(), models::grouped(), models::others()}) {
       blocks(5);
       const Model m(c, 91);
       const Both both(m, dtype, dtype == DType::int8 ? KvDType::bfloat16 : KvDType::float32);
@@ -194,8 +222,10 @@ TEST(the_batched_path_gives_the_same_bits) {
         for (int i = 0; i < streams; ++i) {
           SamplingConfig s = drawn(uint64_t(i));
           s.greedy = i % 7 == 3;
-          if (i % 4 == 1) s.end_id = 9, s.min_frames = 2;
-          s.tie_slots = i % 5 == 4;
+          if (i % 4 == 1) s.end_id = 9, s.min_frames = 2, s.keep_end_frame = i % 8 == 5;
+          if (i % 6 == 1) s.forced.assign(size_t(k), -1), s.forced[0] = 5;
+          if (i % 6 == 2) s.slots.assign(size_t(k), s), s.slots[0].temperature = 3.0;
+          s.tie_slots = i % 5 == 4 && s.forced.empty() && s.slots.empty();
           samplings.push_back(s);
         }
         for (int i = 0; i < streams; ++i) {
@@ -276,7 +306,8 @@ TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
 
 TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
   blocks(6);
-  for (const LmConfig& c : {models::base(), models::reference(), models::grouped()}) {
+  for (const LmConfig& c :
+       {models::base(), models::reference(), models::grouped(), models::others()}) {
     const Model m(c, 81);
     const Both both(m, DType::float32);
     const int64_t k = c.num_codebooks, count = 30;

@@ -14,7 +14,7 @@ from uniaudio_engine import _C
 
 print("isa", _C.isa())
 logits, tokens = hashlib.sha256(), hashlib.sha256()
-for name in ("base", "everything", "reference", "wide", "odd_widths"):
+for name in ("base", "everything", "reference", "wide", "odd_widths", "others"):
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 40)

@@ -83,6 +83,61 @@ CONFIGS: dict[str, LMConfig] = {
             GLOBAL, width=36, heads=6, kv_heads=3, norm="layernorm", rope_base=500.0, **BIASES
         ),
     ),
+    "gelu_tanh": both(BASE, activation="gelu_tanh"),
+    "gelu_tanh_bias": both(BASE, activation="gelu_tanh", mlp_bias=True),
+    "head_width": replace(  # queries wider, and narrower, than the stack
+        BASE,
+        global_=replace(GLOBAL, head_width=14, kv_heads=1),
+        local=replace(LOCAL, heads=3, head_width=6),
+    ),
+    "qk_norm": both(BASE, qk_norm=True),
+    "qk_norm_grouped": replace(
+        BASE,
+        global_=replace(GLOBAL, width=40, heads=4, kv_heads=2, head_width=18, qk_norm=True),
+        local=replace(LOCAL, heads=4, kv_heads=2, head_width=6, qk_norm=True, positions="learned"),
+    ),
+    "no_final_norm": both(BASE, final_norm=False),
+    "window": replace(BASE, global_=replace(GLOBAL, window=9), local=replace(LOCAL, window=2)),
+    "global_head": replace(BASE, global_head_start=11, global_head_size=30),
+    # all that models of other projects have
+    "others": replace(
+        BASE,
+        global_=replace(
+            GLOBAL,
+            heads=4,
+            kv_heads=2,
+            head_width=10,
+            activation="gelu_tanh",
+            qk_norm=True,
+            rope_frequencies=(1.0, 0.5, 0.2, 0.03, 0.001),
+            window=20,
+        ),
+        local=replace(
+            LOCAL,
+            width=24,
+            head_width=14,
+            activation="gelu_tanh",
+            qk_norm=True,
+            final_norm=False,
+            positions="learned",
+        ),
+        tied_local=True,
+        tied_head=True,
+    ),
+    "rope_frequencies": replace(
+        BASE,
+        global_=replace(GLOBAL, rope_frequencies=(1.0, 0.3, 0.02, 0.0)),
+        local=replace(LOCAL, rope_frequencies=(0.5, 0.25, 0.125, 0.0625, 0.01)),
+    ),
+    "tied": replace(BASE, local=replace(LOCAL, width=24, heads=2), tied_local=True, tied_head=True),
+    "tied_head": replace(BASE, tied_head=True),
+    "tied_local_concat": replace(
+        BASE,
+        global_=replace(GLOBAL, width=60),
+        local=LOCAL,
+        embedding="concat",
+        tied_local=True,
+    ),
     "wide": replace(
         BASE,
         global_=replace(GLOBAL, width=192, heads=3, mlp_width=512),
@@ -112,6 +167,8 @@ def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:
                         else 1.5 * p.shape[1] ** -0.5
                     )
                 )
+        if not c.local.final_norm:  # the rows that the head reads are several times as large
+            model.head.weight *= 0.1
     return model.eval()
 
 
@@ -128,6 +185,8 @@ def random_inputs(
     """frames [T, K], aligned rows [T, S] or None, continuous inputs."""
     r = np.random.default_rng(seed)
     ids = r.integers(0, c.vocab_size, (frames, c.num_codebooks)).astype(np.int32)
+    if c.global_head_size:  # slot 0 is one of its head's ids
+        ids[:, 0] = c.global_head_start + ids[:, 0] % c.global_head_size
     aligned = (
         r.integers(-1, c.aligned_vocab, (frames, c.aligned_slots)).astype(np.int32)
         if c.aligned_slots
@@ -163,6 +222,11 @@ def torch_logits(
         )
         model.float()
     return out[0].numpy()
+
+
+def there(logits: np.ndarray) -> np.ndarray:
+    """0 in place of -inf, which ids have that a slot cannot be."""
+    return np.where(np.isneginf(logits), 0, logits)
 
 
 def truth_logits(model: MultiScaleLM, inputs: tuple[Any, Any, Any]) -> np.ndarray:

@@ -87,6 +87,14 @@ LM_CHANGES: list[dict[str, Any]] = [
             STACK, q_bias=True, k_bias=True, v_bias=True, o_bias=True, mlp_bias=True
         )
     },
+    {
+        "global_": dataclasses.replace(STACK, head_width=10, qk_norm=True, kv_heads=2),
+        "local": dataclasses.replace(STACK, final_norm=False, activation="gelu_tanh"),
+        "tied_local": True,
+        "tied_head": True,
+    },
+    {"tied_head": True},
+    {"global_head_start": 3, "global_head_size": 8},
 ]
 
 

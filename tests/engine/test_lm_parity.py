@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits, truth_logits
+from lm_tools import CONFIGS, native_lm, random_inputs, there, torch_lm, torch_logits, truth_logits
 from uniaudio_training.models import lm
 
 from uniaudio_engine import _C
@@ -23,9 +23,9 @@ def test_float32_logits(name: str) -> None:
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 50)
-    truth = truth_logits(model, inputs)
-    own = np.abs(torch_logits(model, inputs, torch.float32) - truth)
-    error = np.abs(native_lm(c, model).logits(*inputs) - truth)
+    truth = there(truth_logits(model, inputs))
+    own = np.abs(there(torch_logits(model, inputs, torch.float32)) - truth)
+    error = np.abs(there(native_lm(c, model).logits(*inputs)) - truth)
     assert np.abs(truth).max() > 0.5
     # No worse than a small multiple of the module's own float32 error, at worst and on average.
     assert error.max() <= 4 * own.max(), (error.max(), own.max())
@@ -70,12 +70,14 @@ def test_rounded_logits_and_perplexity(
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 60)
-    exact = native_lm(c, model).logits(*inputs)
-    rounded = native_lm(c, model, dtype).logits(*inputs)
-    small = {model.bridge, model.head} if dtype == "int4" else set()  # int4 keeps these in int8
+    exact = there(native_lm(c, model).logits(*inputs))
+    rounded = there(native_lm(c, model, dtype).logits(*inputs))
+    small = (
+        {model.bridge, model.head, model.global_head} if dtype == "int4" else set()
+    )  # int4 keeps these in int8
     weights = {
         m: rounded_matrix(m.weight.detach(), "int8" if m in small else dtype)
-        for m in model.modules()
+        for m in {*model.modules(), model.head}
         if isinstance(m, torch.nn.Linear)
     }
 
@@ -95,7 +97,7 @@ def test_rounded_logits_and_perplexity(
             "forward",
             lambda self, x: real(self, x) if self in continuous else fake(self, x),
         )
-        expected = torch_logits(model, inputs, torch.float32)
+        expected = there(torch_logits(model, inputs, torch.float32))
     # The native arithmetic is the stated rounding and nothing worse: only values at the edge
     # between two steps may fall otherwise, which costs far less than the rounding itself.
     assert rms(rounded - expected) < 0.35 * rms(expected - exact), (
@@ -135,7 +137,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 50)
-    truth = torch_logits(model, inputs, torch.float32)
+    truth = there(torch_logits(model, inputs, torch.float32))
     real = lm.attend
 
     def attention(
@@ -147,8 +149,8 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as m:
         m.setattr(lm, "attend", attention)
-        expected = torch_logits(model, inputs, torch.float32)
-    got = native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs)
+        expected = there(torch_logits(model, inputs, torch.float32))
+    got = there(native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs))
     # Values at the edge between two steps may fall otherwise, which costs far less than the
     # rounding itself.
     rounding = rms(expected - truth)

@@ -18,7 +18,15 @@ from lm_tools import BASE, CONFIGS, native_lm, random_inputs, torch_lm
 
 from uniaudio_engine import _C
 
-NAMES = ["base", "reference", "aligned", "everything", "one_codebook", "wide"]
+NAMES = [
+    "base",
+    "reference",
+    "aligned",
+    "everything",
+    "one_codebook",
+    "wide",
+    "others",
+]
 # Of the weights, and of keys and values after a slash.
 DTYPES = [
     "float32",

@@ -19,8 +19,10 @@ std::string stack(Draw& draw, int times) {
          ",\"heads\":" + std::to_string(heads) +
          ",\"kv_heads\":" + std::to_string(draw.of({0, 1, heads})) +
          ",\"mlp_width\":" + std::to_string(draw.in(0, 70)) +
-         ",\"norm\":" + (draw.coin() ? "\"rmsnorm\"" : "\"layernorm\"") +
-         ",\"activation\":" + (draw.coin() ? "\"swiglu\"" : "\"gelu\"") +
+         ",\"norm\":" + (draw.coin() ? "\"rmsnorm\"" : "\"layernorm\"") + ",\"activation\":" +
+         (draw.coin()   ? "\"swiglu\""
+          : draw.coin() ? "\"gelu_tanh\""
+                        : "\"gelu\"") +
          ",\"positions\":" + (draw.coin() ? "\"rope\"" : "\"learned\"") +
          ",\"q_bias\":" + truth(draw.coin()) + "}";
 }

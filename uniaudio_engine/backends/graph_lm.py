@@ -81,7 +81,7 @@ class GraphLM:
             return (
                 s.layers
                 * s.width
-                * (2 * s.width + 2 * kv + (3 if s.activation == "swiglu" else 2) * s.hidden)
+                * (2 * s.query_width + 2 * kv + (3 if s.activation == "swiglu" else 2) * s.hidden)
             )
 
         size = {"float16": 2, "int8": 1}.get(self.exported.dtype, 4)
@@ -89,7 +89,8 @@ class GraphLM:
         return size * (
             stack(c.global_)
             + bridge
-            + c.num_codebooks * (stack(c.local) + c.vocab_size * c.local.width)
+            + c.num_codebooks
+            * (stack(c.local) + c.vocab_size * c.local.width + c.global_head_size * c.global_.width)
         )
 
     def logits(
@@ -218,9 +219,8 @@ class GraphSession(SessionRules):
                     break
                 row = None if g is None else g[i : i + 1]
                 hidden = [s._step(row) for s in self._sides()]
-                frame = self._draw(sampler, sampling, hidden)
-                if frame is None:
-                    self.finished = True
+                frame, self.finished = self._draw(sampler, sampling, hidden)
+                if self.finished and not sampling.keep_end_frame:
                     break
                 for s in self._sides():
                     s._append(frame[None])
@@ -230,27 +230,29 @@ class GraphSession(SessionRules):
 
     def _draw(
         self, sampler: Sampler, sampling: Sampling, hidden: list[NDArray[np.float32]]
-    ) -> Ids | None:
-        """The ids of the next frame [K], or None where the end id is among them.
+    ) -> tuple[Ids, bool]:
+        """The ids of the next frame [K], and whether the end id was drawn for one of them.
 
         ``hidden`` [1, D] of this session and, under guidance, of the unconditional one.
         """
         k, rows = self.lm.config.num_codebooks, len(hidden)
         h, caches = np.concatenate(hidden), self.lm.local_caches(rows)
         history = self._history[self.frames - self._generated : self.frames]
-        frame = np.zeros(k, np.int32)
+        frame, ended = np.zeros(k, np.int32), False
         for slot in range(k):
             code = np.full(rows, frame[max(0, slot - 1)])
             own, *unconditional = self.lm.local_step(h, code, slot, caches)
             for other in unconditional:
                 own = other + np.float32(self._scale) * (own - other)
-            frame[slot] = sampler.sample(own, slot, self._offset + self.frames, history)
-            if sampler.ends(slot, int(frame[slot])):
-                return None
+            drawn = sampler.sample(own, slot, self._offset + self.frames, history)
+            ended = ended or sampler.ends(slot, drawn)
+            if ended and not sampling.keep_end_frame:
+                break
+            frame[slot] = sampler.final_id(slot, drawn)
             if sampling.tie_slots:
                 frame[:] = frame[0]
                 break
-        return frame
+        return frame, ended
 
     def fork(self) -> GraphSession:
         """A copy that continues on its own."""

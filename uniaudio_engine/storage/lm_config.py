@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,9 +20,16 @@ class StackConfig:
     mlp_width: int = 0  # 0: 4 x width
     norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
     norm_eps: float = 1e-5
-    activation: Literal["gelu", "swiglu"] = "swiglu"  # gelu is the exact (erf) form
+    # gelu is the exact (erf) form, gelu_tanh its usual approximation
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "swiglu"
     positions: Literal["learned", "rope"] = "rope"
     rope_base: float = 10000.0
+    # radians per position of each pair of a head's dimensions; empty: those of rope_base
+    rope_frequencies: tuple[float, ...] = ()
+    head_width: int = 0  # 0: width / heads
+    qk_norm: bool = False  # RMSNorm over each head's query and key, before rope
+    final_norm: bool = True  # after the last layer
+    window: int = 0  # positions that a query sees, its own included; 0: all before it
     q_bias: bool = False
     k_bias: bool = False
     v_bias: bool = False
@@ -30,7 +38,11 @@ class StackConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.width // self.heads
+        return self.head_width or self.width // self.heads
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_dim
 
     @property
     def num_kv_heads(self) -> int:
@@ -43,10 +55,12 @@ class StackConfig:
     def check(self, where: str) -> None:
         require_within(f"{where}.layers", 1, self.layers, 256)
         require_within(f"{where}.width", 1, self.width, 16384)
+        require_within(f"{where}.heads", 1, self.heads, 256)
+        require_within(f"{where}.head_width", 0, self.head_width, 1024)
         require(
-            1 <= self.heads <= 256 and self.width % self.heads == 0,
+            self.head_width > 0 or self.width % self.heads == 0,
             f"{where}.heads",
-            "a divisor of width",
+            "a divisor of width, or head_width given",
             self.heads,
         )
         require(
@@ -62,8 +76,17 @@ class StackConfig:
             "an even number for rope",
             self.head_dim,
         )
+        require_within(f"{where}.window", 0, self.window, 1 << 20)
         require(0 < self.norm_eps < 1, f"{where}.norm_eps", "between 0 and 1", self.norm_eps)
         require(self.rope_base > 1, f"{where}.rope_base", "above 1", self.rope_base)
+        require(
+            len(self.rope_frequencies) in (0, self.head_dim // 2),
+            f"{where}.rope_frequencies",
+            f"none, or one for each of {self.head_dim // 2} pairs",
+            len(self.rope_frequencies),
+        )
+        for frequency in self.rope_frequencies:
+            require_within(f"{where}.rope_frequencies", 0, frequency, math.pi)
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,10 @@ class LMConfig:
     ``aligned_slots``/``aligned_vocab``: sources aligned with the target in time (phones, notes,
     units). S ids per frame are embedded, summed and added to the global input of the step that
     predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
-    that replace a frame's embedding through a linear map.
+    that replace a frame's embedding through a linear map. ``tied_local``: the local stack embeds
+    with the global stack's table; ``tied_head``: the output head is the local stack's table.
+    ``global_head_size``: above 0, slot 0 is predicted by a head on the global output itself, whose
+    rows are that many ids from ``global_head_start`` on, and can be no other.
     """
 
     vocab_size: int
@@ -97,6 +123,25 @@ class LMConfig:
     aligned_slots: int = 0
     aligned_vocab: int = 0
     continuous: dict[str, int] = field(default_factory=dict)
+    tied_local: bool = False
+    tied_head: bool = False
+    global_head_start: int = 0
+    global_head_size: int = 0
+
+    @property
+    def embed_width(self) -> int:
+        """Of a slot's row in the global stack's table."""
+        return self.global_.width // (self.num_codebooks if self.embedding == "concat" else 1)
+
+    @property
+    def local_table(self) -> str:
+        """The tensor that the local stack embeds with."""
+        return "global.embed.weight" if self.tied_local else "local.embed.weight"
+
+    @property
+    def head_table(self) -> str:
+        """The tensor of the output head."""
+        return self.local_table if self.tied_head else "head.weight"
 
     def check(self) -> None:
         self.global_.check("lm.global")
@@ -131,6 +176,15 @@ class LMConfig:
             "above 0 exactly when guide_slots is",
             self.aligned_vocab,
         )
+        require(
+            not self.tied_local or self.embed_width == self.local.width,
+            "lm.tied_local",
+            f"false, or a local width of {self.embed_width}, which a row of the shared table has",
+            self.local.width,
+        )
+        require_within("lm.global_head_start", 0, self.global_head_start, self.vocab_size)
+        most = self.vocab_size - self.global_head_start
+        require_within("lm.global_head_size", 0, self.global_head_size, most)
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)
 

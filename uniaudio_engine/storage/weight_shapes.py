@@ -25,7 +25,7 @@ PARTS = ("global", "local", "head")
 
 
 def matrix_part(name: str) -> str | None:
-    """The part of the LM whose ``dtype`` a matrix has; ``bridge`` belongs to the head.
+    """The part of the LM whose ``dtype`` a matrix has; ``bridge`` and ``global_head`` have the head's.
 
     None for tensors that are always floats: embeddings, vectors, continuous inputs.
     """
@@ -33,10 +33,12 @@ def matrix_part(name: str) -> str | None:
     if (
         stack in ("global", "local")
         and name.endswith(".weight")
+        and not name.endswith("_norm.weight")
         and (".attn." in name or ".mlp." in name)
     ):
         return stack
-    return "head" if name in ("head.weight", "bridge.weight") else None
+    heads = ("head.weight", "global_head.weight", "bridge.weight")
+    return "head" if name in heads else None
 
 
 def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -54,17 +56,16 @@ def lm_shapes(c: LMConfig) -> Shapes:
     """Tensors of ``lm.safetensors``."""
     d, k = c.global_.width, c.num_codebooks
     shapes: Shapes = {}
-    _stack(
-        shapes,
-        "global",
-        c.global_,
-        c.vocab_size,
-        d // k if c.embedding == "concat" else d,
-        c.max_frames,
-    )
-    _stack(shapes, "local", c.local, c.vocab_size, c.local.width, k)
+    shapes["global.embed.weight"] = (c.vocab_size, c.embed_width)
+    _stack(shapes, "global", c.global_, c.max_frames)
+    if not c.tied_local:
+        shapes["local.embed.weight"] = (c.vocab_size, c.local.width)
+    _stack(shapes, "local", c.local, k)
     _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
-    shapes["head.weight"] = (c.vocab_size, c.local.width)
+    if not c.tied_head:
+        shapes["head.weight"] = (c.vocab_size, c.local.width)
+    if c.global_head_size:
+        shapes["global_head.weight"] = (c.global_head_size, d)
     for name, width in c.continuous.items():
         _linear(shapes, f"continuous.{name}", width, d)
     if c.aligned_slots:
@@ -116,10 +117,7 @@ def _norm(shapes: Shapes, name: str, width: int, bias: bool = True) -> None:
         shapes[f"{name}.bias"] = (width,)
 
 
-def _stack(
-    shapes: Shapes, name: str, c: StackConfig, vocab: int, embed_width: int, positions: int
-) -> None:
-    shapes[f"{name}.embed.weight"] = (vocab, embed_width)
+def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int) -> None:
     if c.positions == "learned":
         shapes[f"{name}.positions.weight"] = (positions, c.width)
     norm_bias = c.norm == "layernorm"
@@ -127,16 +125,20 @@ def _stack(
     for i in range(c.layers):
         layer = f"{name}.layers.{i}"
         _norm(shapes, f"{layer}.attn_norm", c.width, norm_bias)
-        _linear(shapes, f"{layer}.attn.q", c.width, c.width, c.q_bias)
+        _linear(shapes, f"{layer}.attn.q", c.width, c.query_width, c.q_bias)
         _linear(shapes, f"{layer}.attn.k", c.width, kv, c.k_bias)
         _linear(shapes, f"{layer}.attn.v", c.width, kv, c.v_bias)
-        _linear(shapes, f"{layer}.attn.o", c.width, c.width, c.o_bias)
+        _linear(shapes, f"{layer}.attn.o", c.query_width, c.width, c.o_bias)
+        if c.qk_norm:
+            _norm(shapes, f"{layer}.attn.q_norm", c.head_dim, bias=False)
+            _norm(shapes, f"{layer}.attn.k_norm", c.head_dim, bias=False)
         _norm(shapes, f"{layer}.mlp_norm", c.width, norm_bias)
         _linear(shapes, f"{layer}.mlp.up", c.width, c.hidden, c.mlp_bias)
         if c.activation == "swiglu":
             _linear(shapes, f"{layer}.mlp.gate", c.width, c.hidden, c.mlp_bias)
         _linear(shapes, f"{layer}.mlp.down", c.hidden, c.width, c.mlp_bias)
-    _norm(shapes, f"{name}.norm", c.width, norm_bias)
+    if c.final_norm:
+        _norm(shapes, f"{name}.norm", c.width, norm_bias)
 
 
 def _transformer(shapes: Shapes, name: str, c: TransformerConfig) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables
+from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables, visible
 
 
 def attend_cache(
@@ -31,12 +31,12 @@ def attend_cache(
     caches.
     """
     n, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
-    q, k, v = attn.q(x).view(n, h, dim), attn.k(x).view(n, kv, dim), attn.v(x).view(n, kv, dim)
+    q, k, v = attn.project(x)
     if rope is not None:
         tables = rope[0][:, None], rope[1][:, None]
         q, k = apply_rope(q, *tables), apply_rope(k, *tables)
     keys, values = keys.index_put((positions,), k), values.index_put((positions,), v)
-    there = torch.arange(keys.shape[0])[None] <= positions[:, None]  # [n, C]
+    there = visible(positions, torch.arange(keys.shape[0]), attn.window)  # [n, C]
     q = q.view(n, kv, h // kv, dim).permute(1, 2, 0, 3)  # [kv, group, n, dim]
     scores = (q @ keys.permute(1, 2, 0)[:, None]).float() * dim**-0.5
     p = scores.masked_fill(~there, -torch.inf).softmax(-1).to(values.dtype)
@@ -82,7 +82,7 @@ class GlobalSteps(nn.Module):
         self.stack, self.aligned, self.continuous = lm.global_, lm.guide, lm.continuous
         c = lm.config.global_
         if c.positions == "rope":
-            cos, sin = rope_tables(torch.arange(lm.config.max_frames), c.head_dim, c.rope_base)
+            cos, sin = rope_tables(torch.arange(lm.config.max_frames), c)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
@@ -131,9 +131,11 @@ class LocalStep(nn.Module):
         super().__init__()
         self.config = lm.config
         self.stack, self.bridge, self.head = lm.local, lm.bridge, lm.head
+        self.global_head = lm.global_head  # registered: it is traced with the rest
+        self.first_logits = lm.first_logits if lm.global_head is not None else None
         c = lm.config.local
         if c.positions == "rope":
-            cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c.head_dim, c.rope_base)
+            cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
@@ -167,14 +169,19 @@ class LocalStep(nn.Module):
             x = x + y
             x = x + block.mlp(block.mlp_norm(x))
             out += [keys, values]
-        return self.head(stack.norm(x)).float(), out
+        logits = self.head(stack.norm(x))
+        if self.first_logits is not None:
+            logits = torch.where(
+                slot[:, None] == 0, self.first_logits(hidden.to(logits.dtype)), logits
+            )
+        return logits.float(), out
 
     def attend(
         self, attn: Attention, x: Tensor, slot: Tensor, rope: Any, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, width] at ``slot`` over caches [B, K, kv_heads, head_dim]."""
         b, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
-        q, k, v = attn.q(x).view(b, h, dim), attn.k(x).view(b, kv, dim), attn.v(x).view(b, kv, dim)
+        q, k, v = attn.project(x)
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         slots = torch.arange(keys.shape[1])
@@ -182,7 +189,8 @@ class LocalStep(nn.Module):
         keys, values = torch.where(here, k[:, None], keys), torch.where(here, v[:, None], values)
         q = q.view(b, kv, h // kv, dim)
         scores = (q @ keys.permute(0, 2, 3, 1)).float() * dim**-0.5  # [B, kv, group, K]
-        p = scores.masked_fill(slots > slot, -torch.inf).softmax(-1).to(values.dtype)
+        there = visible(slot, slots, attn.window)  # [1, K]
+        p = scores.masked_fill(~there, -torch.inf).softmax(-1).to(values.dtype)
         return attn.o((p @ values.permute(0, 2, 1, 3)).reshape(b, h * dim)), keys, values
 
     def forward(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniaudio_engine.request.sequence import Layout
 
-from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables
+from ..models.lm import MultiScaleLM, apply_rope, attend, rope_tables, visible
 from .data import AUDIO, DURATION, Batch
 
 
@@ -29,30 +29,27 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
             (model.embed_frames(batch.inputs) + model.embed_aligned(batch.aligned)).flatten(0, 2),
         )
     )
-    rope = rope_tables(torch.arange(p + length, device=x.device), c.head_dim, c.rope_base)
+    positions = torch.arange(p + length, device=x.device)
+    rope = rope_tables(positions, c)
     (cos, sin) = rope
     before, after = (cos[:p], sin[:p]), (cos[p:], sin[p:])
-    mask = torch.ones(length, p + length, dtype=torch.bool, device=x.device).tril(p)
-    causal = torch.ones(p, p, dtype=torch.bool, device=x.device).tril()
+    mask = visible(positions[p:], positions, c.window)
+    causal = visible(positions[:p], positions[:p], c.window)
     for layer in stack.blocks():
         a = layer.attn
         y = layer.attn_norm(x)
 
-        def heads(t: Tensor, rows: int, count: int) -> Tensor:
-            return t.view(rows, -1, count, c.head_dim).transpose(1, 2)
+        def heads(t: Tensor, rows: int) -> Tensor:
+            return t.unflatten(0, (rows, -1)).transpose(1, 2)
 
-        q, k, v = a.q(y), a.k(y), a.v(y)
-        kp, vp = (
-            apply_rope(heads(k[:split], b, a.kv_heads), *before),
-            heads(v[:split], b, a.kv_heads),
-        )
-        prompt = attend(apply_rope(heads(q[:split], b, a.heads), *before), kp, vp, causal)
+        q, k, v = a.project(y)
+        kp, vp = apply_rope(heads(k[:split], b), *before), heads(v[:split], b)
+        prompt = attend(apply_rope(heads(q[:split], b), *before), kp, vp, causal)
         ks = torch.cat(
-            (kp.repeat_interleave(n, 0), apply_rope(heads(k[split:], b * n, a.kv_heads), *after)),
-            dim=2,
+            (kp.repeat_interleave(n, 0), apply_rope(heads(k[split:], b * n), *after)), dim=2
         )
-        vs = torch.cat((vp.repeat_interleave(n, 0), heads(v[split:], b * n, a.kv_heads)), dim=2)
-        sentences = attend(apply_rope(heads(q[split:], b * n, a.heads), *after), ks, vs, mask)
+        vs = torch.cat((vp.repeat_interleave(n, 0), heads(v[split:], b * n)), dim=2)
+        sentences = attend(apply_rope(heads(q[split:], b * n), *after), ks, vs, mask)
         y = torch.cat(
             (
                 prompt.transpose(1, 2).reshape(split, -1),
@@ -68,6 +65,7 @@ def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, T
     """Cross-entropy in nats of each codebook [K] and of the durations [] (nan where there are
     none).
     """
+    assert model.global_head is None, "expected a model whose local stack predicts slot 0"
     h = global_hidden(model, batch)
     audio, duration = batch.kind == AUDIO, batch.kind == DURATION
     codes = batch.frames[audio]

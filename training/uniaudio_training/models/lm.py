@@ -37,10 +37,12 @@ class Norm(nn.Module):
         return y.to(torch.get_autocast_dtype(device) if narrow else x.dtype)
 
 
-def rope_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
     """cos and sin [..., head_dim/2] for positions [...]; pairs are (i, i + head_dim/2)."""
-    freq = base ** (
-        -torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float64) / head_dim
+    dim = c.head_dim
+    even = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float64)
+    freq = (
+        even.new_tensor(c.rope_frequencies) if c.rope_frequencies else c.rope_base ** (-even / dim)
     )
     angle = positions.double()[..., None] * freq
     return angle.cos().float(), angle.sin().float()
@@ -51,6 +53,12 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Mask [L, S]: whether positions [L] see positions [S], at most ``window`` of them (0: any)."""
+    ahead = queries[:, None] - keys
+    return (ahead >= 0) & (ahead < window) if window else ahead >= 0
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -76,19 +84,30 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = c.heads, c.num_kv_heads, c.head_dim
         kv = self.kv_heads * self.head_dim
-        self.q = nn.Linear(c.width, c.width, bias=c.q_bias)
+        self.q = nn.Linear(c.width, c.query_width, bias=c.q_bias)
         self.k = nn.Linear(c.width, kv, bias=c.k_bias)
         self.v = nn.Linear(c.width, kv, bias=c.v_bias)
-        self.o = nn.Linear(c.width, c.width, bias=c.o_bias)
+        self.o = nn.Linear(c.query_width, c.width, bias=c.o_bias)
+        self.window = c.window
+        self.q_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
+        self.k_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [..., D] -> q [..., heads, head_dim], k and v [..., kv_heads, head_dim], before rope."""
+        q, k, v = (
+            layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q, self.k, self.v)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         b, t, _ = x.shape
-        q = self.q(x).view(b, t, self.heads, self.head_dim).transpose(1, 2)
-        k = self.k(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v(x).view(b, t, self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k, v = (y.transpose(1, 2) for y in self.project(x))
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        y = attend(q, k, v, torch.ones(t, t, dtype=torch.bool, device=x.device).tril())
+        at = torch.arange(t, device=x.device)
+        y = attend(q, k, v, visible(at, at, self.window))
         return self.o(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -100,11 +119,13 @@ class MLP(nn.Module):
             nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
         )
         self.down = nn.Linear(c.hidden, c.width, bias=c.mlp_bias)
+        self.approximate = "tanh" if c.activation == "gelu_tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)
-        h = F.silu(self.gate(x)) * up if self.gate is not None else F.gelu(up)
-        return self.down(h)
+        if self.gate is not None:
+            return self.down(F.silu(self.gate(x)) * up)
+        return self.down(F.gelu(up, approximate=self.approximate))
 
 
 class Block(nn.Module):
@@ -123,31 +144,42 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks, final norm and, where configured, learned positions. ``embed`` is part of the stack
-    that it feeds.
+    """Blocks and, where configured, a final norm and learned positions. ``embed`` is part of the stack
+    that it feeds, unless it is given, as another stack's.
     """
 
     def __init__(
-        self, c: StackConfig, vocab_size: int, embed_width: int, max_positions: int
+        self,
+        c: StackConfig,
+        vocab_size: int,
+        embed_width: int,
+        max_positions: int,
+        embed: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
         self.config = c
-        self.embed = nn.Embedding(vocab_size, embed_width)
+        self._shared = (embed,)  # in a tuple: it is another stack's parameter
+        if embed is None:
+            self._modules["embed"] = nn.Embedding(vocab_size, embed_width)
         self.positions = nn.Embedding(max_positions, c.width) if c.positions == "learned" else None
         self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
-        self.norm = Norm(c.width, c.norm, c.norm_eps)
+        self.norm = Norm(c.width, c.norm, c.norm_eps) if c.final_norm else nn.Identity()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        return self._shared[0] or cast("nn.Embedding", self._modules["embed"])
 
     def blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> normalised hidden [B, T, D]; positions are 0..T-1."""
+        """x [B, T, D] -> hidden [B, T, D] after the final norm; positions are 0..T-1."""
         pos = torch.arange(x.shape[1], device=x.device)
         rope = None
         if self.positions is not None:
             x = x + self.positions(pos)
         else:
-            rope = rope_tables(pos, self.config.head_dim, self.config.rope_base)
+            rope = rope_tables(pos, self.config)
         for layer in self.blocks():
             x = layer(x, rope)
         return self.norm(x)
@@ -161,13 +193,19 @@ class MultiScaleLM(nn.Module):
         c.check()
         self.config = c
         d, k = c.global_.width, c.num_codebooks
-        self.add_module(
-            "global",
-            Stack(c.global_, c.vocab_size, d // k if c.embedding == "concat" else d, c.max_frames),
-        )
-        self.local = Stack(c.local, c.vocab_size, c.local.width, k)
+        self.add_module("global", Stack(c.global_, c.vocab_size, c.embed_width, c.max_frames))
+        shared = self.global_.embed if c.tied_local else None
+        self.local = Stack(c.local, c.vocab_size, c.local.width, k, shared)
         self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
-        self.head = nn.Linear(c.local.width, c.vocab_size, bias=False)
+        head = nn.Linear(c.local.width, c.vocab_size, bias=False)
+        if c.tied_head:
+            head.weight = self.local.embed.weight
+        else:
+            self._modules["head"] = head
+        self.global_head = (
+            nn.Linear(d, c.global_head_size, bias=False) if c.global_head_size else None
+        )
+        self._head = (head,)  # in a tuple: a tied one is no parameter of its own
         self.continuous = nn.ModuleDict(
             {name: nn.Linear(width, d) for name, width in c.continuous.items()}
         )
@@ -176,6 +214,19 @@ class MultiScaleLM(nn.Module):
     @property
     def global_(self) -> Stack:
         return self._modules["global"]  # type: ignore[return-value]
+
+    @property
+    def head(self) -> nn.Linear:
+        return self._head[0]
+
+    def first_logits(self, h: Tensor) -> Tensor:
+        """Slot 0's logits [..., V] of global outputs h [..., D], where they have a head of their
+        own; -inf beyond its ids.
+        """
+        assert self.global_head is not None
+        c = self.config
+        after = c.vocab_size - c.global_head_start - c.global_head_size
+        return F.pad(self.global_head(h), (c.global_head_start, after), value=-torch.inf)
 
     def embed_frames(self, frames: Tensor) -> Tensor:
         """frames [..., K] ids -> [..., D]."""
@@ -240,7 +291,10 @@ class MultiScaleLM(nn.Module):
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
-        return self.head(y).view(b, t, k, -1)
+        logits = self.head(y).view(b, t, k, -1)
+        if self.global_head is None:
+            return logits
+        return torch.cat((self.first_logits(h)[:, :, None], logits[:, :, 1:]), dim=2)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
