@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from uniaudio_engine.storage.files import atomic_write
 
+from . import kernels
 from .data_parallel import Team
 from .precision import Arithmetic, name
 from .settings import RunSettings
@@ -102,6 +103,7 @@ def fit(
 ) -> None:
     """Trains or resumes the run in ``folder``."""
     team = team or Team()
+    kernels.select(settings.kernels)
     clock = Clock(60 * settings.minutes)
     with Run(folder, settings, name(arithmetic.dtype), team.leads) as run:
         run.parts |= trainer.parts() | ({"clock": clock} if settings.minutes else {})
