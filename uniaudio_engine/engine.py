@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from .backends.protocols import Codec
 from .backends.token_lm import TokenLM
 from .errors import InputError, shown
 from .model import Model
-from .request.astream import MAX_AHEAD_SECONDS, AsyncAudioStream
 from .request.batch import Answer, generate_together, run_tokens
 from .request.latency import chunk_sizes
 from .request.live import Live, run_live
@@ -36,6 +35,9 @@ from .request.tasks import Task
 from .storage.config import ModelConfig
 from .tokenizers.semantic import SemanticEncoder, SemanticStream
 from .verbs import Verbs
+
+if TYPE_CHECKING:
+    from .request.astream import AsyncAudioStream
 
 MAX_THREADS = 256
 MAX_SECONDS = 3600.0
@@ -226,7 +228,7 @@ class Engine(Verbs):
         *,
         chunk_frames: Sequence[int] | None = None,
         max_latency_ms: float | None = None,
-        max_ahead_seconds: float = MAX_AHEAD_SECONDS,
+        max_ahead_seconds: float = 3.0,
         voice: Any = None,
         **inputs: Any,
     ) -> AsyncAudioStream:
@@ -249,6 +251,8 @@ class Engine(Verbs):
         def begin() -> tuple[Plan, ChunkSizes]:
             sizes = self._chunk_sizes(chunk_frames, max_latency_ms)
             return self._audio_plan(task, voice=voice, **inputs), sizes
+
+        from .request.astream import AsyncAudioStream  # asyncio only where it is used
 
         return AsyncAudioStream(self.scheduler, begin, max_ahead_seconds)
 

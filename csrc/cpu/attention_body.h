@@ -116,6 +116,14 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
   } else {
     const int64_t size = a.dim * 16, at = block * size;
     for (int64_t d = 0; d < a.dim; ++d, q += a.rows) {
+      // Blocks side by side are too many streams for hardware to follow; with several rows the
+      // loads are few.
+      if constexpr (T == KvDType::int8 && M == 1) {
+        if (d % 4 == 0) {
+          const int8_t* next = static_cast<const int8_t*>(a.keys) + at + B * size + d * 16;
+          for (int b = 0; b < B; ++b) __builtin_prefetch(next + b * size);
+        }
+      }
       Vec k[B];
       for (int b = 0; b < B; ++b) {
         if constexpr (T == KvDType::float32)
@@ -186,6 +194,10 @@ UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, in
   }
   int64_t t = 0;
   for (; t + 2 <= length; t += 2) {
+    if constexpr (T == KvDType::int8 && M == 1) {
+      const int8_t* next = static_cast<const int8_t*>(a.values) + t * stride + d + 2048;
+      __builtin_prefetch(next), __builtin_prefetch(next + stride);
+    }
     Vec v[P], w[P];
     load_values<T, P>(a, stride, t, d, v);
     load_values<T, P>(a, stride, t + 1, d, w);

@@ -51,7 +51,7 @@ struct LinearArgs {
   const int32_t* xsum;
   const Rest* rest;      // int8 that is split: [rows][k / 4], of which
   const int64_t* rests;  // row r has rests[r]
-  int64_t xstride;       // elements from row to row of x, xq or xpairs
+  int64_t xstride;       // elements from row to row of x or xq
   const void* w;
   const float* wscale;  // int8 only: one per output row, padded to whole panels
   const int32_t* wsum;  // int8 only: 128 x the sum of each output row's weights

@@ -16,13 +16,19 @@ namespace {
 
 // rows of x that stay in the second-level cache while the weights pass by
 constexpr int kRowBlock = 96;
+
+// What passes through the first-level cache alone: most of 32 KiB.
+constexpr int64_t kPassing = 24 << 10;
+
+// A format of weights has kRows x kPanels for its tiles, and the bytes of a panel.
 struct Float32 {
   static constexpr int kRows = kTileRows[0], kPanels = kTilePanels;
+  static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel * 4; }
   template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel * 4};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -35,11 +41,12 @@ struct Float32 {
 // are float32's, bit for bit.
 struct Bfloat16 {
   static constexpr int kRows = kTileRows[1], kPanels = kTilePanels;
+  static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel * 2; }
   template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel * 2};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -65,11 +72,12 @@ constexpr int64_t (*split)(uint8_t*, int64_t, int32_t, int32_t*, Rest*) = nullpt
 
 struct Int8 {
   static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;
+  static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel; }
   template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), a.k * kPanel};
+    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
     DotSum acc[M][P] = {};
     for (int64_t k = 0; k < a.k; k += 4) {
       for (int p = 0; p < P; ++p) next.line(k * 16, p);
@@ -92,10 +100,11 @@ struct Int8 {
 // Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
 struct Int4 {
   static constexpr int kRows = kTileRows[3], kPanels = kTilePanels;
+  static int64_t panel_size(const LinearArgs& a) { return a.k / kGroup * kGroupBytes; }
   template <int M, int P, Reuse kReuse>
   UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
-    const int64_t groups = a.k / kGroup, panel_bytes = groups * kGroupBytes;
+    const int64_t groups = a.k / kGroup, panel_bytes = panel_size(a);
     const int32_t* xsum = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
     const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_bytes};
@@ -149,8 +158,8 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v)
 template <class Format, int M, int P, Reuse kReuse>
 UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
   Vec out[M][P];
-  if constexpr (M > 1 && M * P > Format::kRows *
-                                     Format::kPanels) {  // more sums than registers: panel by panel
+  // more sums than registers: panel by panel
+  if constexpr (M > 1 && M * P > Format::kRows * Format::kPanels) {
     for (int p = 0; p < P; ++p) {
       Vec one[M][1];
       Format::template tile<M, 1, kReuse>(a, row, panel + p, one);
@@ -227,9 +236,12 @@ template <class Format>
 void linear(const LinearArgs& a) {
   if (a.rows == 1)
     return a.stream ? one_row<Format, Reuse::stream>(a) : one_row<Format, Reuse::keep>(a);
-  // A tile of one panel has few rows: more tiles read the panel again, from a cache.
-  constexpr Reuse kStreamed = kTilePanels > 1 ? Reuse::stream : Reuse::keep;
-  if (a.stream) return several_rows<Format, kStreamed>(a);
+  // With more rows than a tile has, the next tile reads the panels again, and wants them from a cache.
+  if constexpr (Format::kPanels > 1) {
+    const bool passes =
+        a.rows <= Format::kRows || Format::kPanels * Format::panel_size(a) <= kPassing;
+    if (a.stream && passes) return several_rows<Format, Reuse::stream>(a);
+  }
   several_rows<Format, Reuse::keep>(a);
 }
 

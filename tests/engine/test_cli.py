@@ -136,6 +136,15 @@ def test_bench_prints_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["seed"] == 3
 
 
+def test_bench_reads_no_blocks_that_do_not_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniaudio_engine.cli.bench.available_bytes", lambda: 40.0 * 2**20)
+    assert main(["bench", "--peaks", "--json", "--threads", "1"]) == 0
+    reads = [k for k in json.loads(capsys.readouterr().out) if k.startswith("read_")]
+    assert reads == [f"read_{size}_mib_gb_per_s" for size in (1, 4, 16)]
+
+
 def test_bench_measures_the_machine_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--peaks", "--json", "--threads", "2", "-m", "absent"]) == 0
     figures = json.loads(capsys.readouterr().out)

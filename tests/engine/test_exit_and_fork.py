@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+THOROUGH = os.environ.get("THOROUGH") == "1"  # the counts of docs/reliability.md
 
 # Each keeps a daemon thread inside compiled code while the main thread returns.
 WORK = {
@@ -49,7 +52,7 @@ def test_exit_while_a_daemon_thread_computes(work: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("work", list(WORK))
 def test_exit_at_many_moments(work: str) -> None:
-    exits_cleanly(work, 25)
+    exits_cleanly(work, 25 if THOROUGH else 8)
 
 
 FORK = """
@@ -103,4 +106,4 @@ def test_a_child_of_fork_works_while_another_thread_computes() -> None:
 
 @pytest.mark.slow
 def test_many_children_of_fork() -> None:
-    children_work(40)
+    children_work(200 if THOROUGH else 15)

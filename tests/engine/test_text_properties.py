@@ -73,6 +73,7 @@ def check(text: str, sentences: list[Sentence]) -> None:
 @CALM
 @given(documents(), st.sampled_from(["plain", "auto"]))
 @example("myapp.app the end.Next Yes,he Dr.Smith", "auto")
+@example("1,000'[U.S.A. He said 'ten'(see below)", "plain")
 @example("a_b*c#d\\e|f", "plain")
 def test_no_word_spans_two_tokens(text: str, markup: str) -> None:
     check(text, read(text, markup))

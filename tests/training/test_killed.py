@@ -1,7 +1,11 @@
-"""kill -9 at 200 random moments: what was there is whole, what is left is removed by the next run."""
+"""kill -9 at random moments: what was there is whole, what is left is removed by the next run.
+
+The slow tests kill a fifth as often as what docs/reliability.md reports; THOROUGH=1 kills 200 times.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,4 +35,5 @@ def test_killed_a_few_times(operation: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", list(KILLS))
 def test_killed_at_any_moment(operation: str) -> None:
-    killed(operation, KILLS[operation])
+    thorough = os.environ.get("THOROUGH") == "1"
+    killed(operation, KILLS[operation] if thorough else max(3, KILLS[operation] // 5))

@@ -198,13 +198,14 @@ def extend(
             for s in aligned_rows.joint_spans(0, layout.codebook_size, units)
             if s.size and s.name not in have
         ]
+        needs = task.needs()
         if not {s.name for s in beside} & (
-            task.needs | ({"time_left"} if task.length == "seconds" else set())
+            needs | ({"time_left"} if task.length == "seconds" else set())
         ):
             beside = []
         vocabulary = extend_vocabulary(vocabulary, specials, own, {s.name: s.size for s in beside})
         missing = sorted(
-            task.needs
+            needs
             - {
                 *vocabulary.specials,
                 *(s.name for s in (*vocabulary.spans, *vocabulary.aligned_spans)),

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
@@ -20,11 +21,11 @@ from ..storage.dtypes import KV_DTYPES, auto_kv_dtype, weight_format
 from ..storage.folder import ModelFolder, load_folder
 from . import cuda
 from .core import core
-from .graph_codec import GraphCodec
-from .graph_lm import GraphLM
 from .onnx_folder import Exported, OnnxFolder, is_exported
 from .protocols import Codec, LanguageModel
-from .tensorrt import TrtFolder
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 BACKENDS = ("native", "onnx", "tensorrt")
 
@@ -86,6 +87,8 @@ def load_parts(
             "uniaudio export onnx -o FOLDER"
         )
     if backend == "tensorrt":
+        from .tensorrt import TrtFolder
+
         return _graph_parts(
             TrtFolder(os.fspath(path), "cuda" if device == "auto" else device), backend
         )
@@ -133,16 +136,23 @@ def _native_parts(
             return cuda.module().Codec(text, dict(weights), index)
         return core().Codec(text, dict(weights), threads)
 
-    lm: LanguageModel | None = None
-    if config.lm is not None:
+    def lm() -> LanguageModel | None:
+        if config.lm is None:
+            return None
         text, weights = json.dumps(to_dict(config.lm)), dict(folder.lm)
         if index is None:
-            lm = core().LM(text, weights, dtype, threads, kv_dtype)
-        else:
-            lm = cuda.module().LM(text, weights, dtype, kv_dtype, index)
-    semantic = (
-        codec(config.semantic.encoder, folder.semantic) if config.semantic is not None else None
-    )
+            return core().LM(text, weights, dtype, threads, kv_dtype)
+        return cuda.module().LM(text, weights, dtype, kv_dtype, index)
+
+    def codecs() -> tuple[Codec, Codec | None]:
+        semantic = config.semantic
+        return (
+            codec(c, folder.codec),
+            None if semantic is None else codec(semantic.encoder, folder.semantic),
+        )
+
+    # Each arranges its weights on one core, without the GIL.
+    language_model, (audio, semantic) = _at_once(lm, codecs)
     parameters = sum(
         w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()
     )
@@ -153,16 +163,45 @@ def _native_parts(
         device,
         dtype,
         kv_dtype,
-        codec(c, folder.codec),
-        lm,
+        audio,
+        language_model,
         semantic,
         fingerprint,
         parameters,
     )
 
 
+def _at_once(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
+    """The results of both calls; the first runs in a thread of its own."""
+    results: list[A] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(one())
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=run, name="uniaudio-load")
+    try:
+        thread.start()
+    except RuntimeError:  # Python is exiting, and starts no more threads
+        run()
+    try:
+        second = other()
+    finally:
+        if thread.ident is not None:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return results[0], second
+
+
 def _graph_parts(exported: Exported, backend: str) -> Parts:
     """The graphs of an exported folder, by what runs them."""
+    from .graph_codec import GraphCodec
+    from .graph_lm import GraphLM
+
     folder, about = exported.folder, exported.about
     config = folder.config
     kv_dtype = "float16" if exported.dtype == "float16" else "float32"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NoReturn
 
 from .. import __version__
@@ -277,11 +278,15 @@ def _add_descriptions(add: Add) -> None:
     )
 
 
+# The modules of the subcommands that are not in commands.py.
+_MODULES = {"bench": "bench", "doctor": "bench", "examples": "examples"}
+
+
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
-        from . import commands  # imported late, so that --help is fast
-
-        return int(getattr(commands, f"{name}_command")(args))
+        # imported late, so that --help is fast
+        module = import_module(f".{_MODULES.get(name, 'commands')}", __package__)
+        return int(getattr(module, f"{name}_command")(args))
 
     return run
 

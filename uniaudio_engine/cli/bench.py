@@ -27,6 +27,7 @@ from ..request.plan import Plan
 from ..request.sampling import audio_sampling
 from ..request.sequence import Ids
 from ..request.sequence_builder import TaskSequence
+from ..storage.available import available_bytes
 from ..storage.folder import bundled_models, find_folder, load_config
 
 _BANDWIDTH_MB = 256  # read per measurement; far larger than any last-level cache
@@ -101,9 +102,11 @@ def peaks(threads: int) -> dict[str, Any]:
     """What the machine can do at most: the bounds of every model on it.
 
     Multiply-adds on registers (a multiply-add is two operations) of float32 and of bytes, and reads
-    of blocks that are spread over all threads, by the block's size in MiB.
+    of blocks that are spread over all threads, by the block's size in MiB; those that would take
+    more than half of the memory left are skipped.
     """
     native = core()
+    room = available_bytes() / 2
     try:
         return {
             "isa": native.isa(),
@@ -113,6 +116,7 @@ def peaks(threads: int) -> dict[str, Any]:
             **{
                 f"read_{size}_mib_gb_per_s": round(native.read_bandwidth(threads, size), 1)
                 for size in _READ_MB
+                if size << 20 <= room
             },
         }
     except ValueError as e:

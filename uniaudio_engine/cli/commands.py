@@ -31,8 +31,6 @@ from ..request.timing import check_times_file, write_times
 from ..storage.files import atomic_write
 from ..storage.folder import bundled_models, find_folder, load_config
 from ..storage.quantize import quantize_folder
-from .bench import bench_command, doctor_command
-from .examples import examples_command
 from .live import run_live
 from .output import (
     file_kind,
@@ -49,10 +47,7 @@ from .say_as import say_as_command, standard_input, standard_input_pieces
 from .serve import run_server
 
 __all__ = [
-    "bench_command",
     "codec_command",
-    "doctor_command",
-    "examples_command",
     "info_command",
     "live_command",
     "quantize_command",

@@ -191,4 +191,4 @@ def available_tasks(names: Collection[str]) -> tuple[Task, ...]:
 
     ``names``: its special tokens, spans and continuous inputs.
     """
-    return tuple(t for t in TASKS if t.needs <= set(names))
+    return tuple(t for t in TASKS if t.needs() <= set(names))

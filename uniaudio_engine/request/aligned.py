@@ -21,13 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..storage.config import Span
 from .sequence import ALIGNED_SLOTS, Ids, Layout, checked
+from .tasks import ALIGNED_CODEBOOKS
 
 _T = TypeVar("_T", bound=np.generic)
 LOOKAHEAD = 3  # frames that ``ahead*`` and ``unit_next`` look ahead of their row: 60 ms
 LOWEST_NOTE = 35  # note 1 is MIDI pitch 36; 0 is a rest
 CONTEXT_BEFORE, CONTEXT_AFTER = 100, 50  # frames around a speech edit that are its voice prompt
-# Codebooks of the source in a row: of its own frame, and of the frame LOOKAHEAD later.
-SOURCE, AHEAD = 8, 4
 
 
 def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
@@ -40,9 +39,8 @@ def joint_spans(start: int, codebook_size: int, units: int) -> tuple[Span, ...]:
         "unit": units,
         "unit_next": units,
     }
-    sizes |= {f"source{k}": codebook_size for k in range(SOURCE)} | {
-        f"ahead{k}": codebook_size for k in range(AHEAD)
-    }
+    for name, most in ALIGNED_CODEBOOKS.items():
+        sizes |= {f"{name}{k}": codebook_size for k in range(most)}
     spans = []
     for name, size in sizes.items():
         spans.append(Span(name, start, size))
@@ -104,18 +102,17 @@ def put_notes(layout: Layout, rows: Ids, pitches: ArrayLike, durations: ArrayLik
 def put_source(
     layout: Layout, rows: Ids, codes: ArrayLike, hidden: ArrayLike | None = None
 ) -> None:
-    """The first :data:`SOURCE` codebooks of a source's codes [T, K]; frames where ``hidden`` [T]
-    stay empty.
+    """A source's codes [T, K] and those of the frames that its rows look ahead to; frames where
+    ``hidden`` [T] stay empty.
     """
     c = np.asarray(codes, np.int64)
     c = np.where(
         np.zeros(len(c), bool)[:, None] if hidden is None else np.asarray(hidden)[:, None], -1, c
     )
     later = np.concatenate((c[LOOKAHEAD:], np.full((min(LOOKAHEAD, len(c)), c.shape[1]), -1)))
-    for k in range(min(SOURCE, c.shape[1])):
-        put(layout, rows, f"source{k}", c[:, k])
-    for k in range(min(AHEAD, c.shape[1])):
-        put(layout, rows, f"ahead{k}", later[:, k])
+    for name, values in (("source", c), ("ahead", later)):
+        for k in range(min(ALIGNED_CODEBOOKS[name], c.shape[1])):
+            put(layout, rows, f"{name}{k}", values[:, k])
 
 
 def edit_context(codes: NDArray[_T], begin: int, end: int) -> NDArray[_T]:

@@ -15,8 +15,6 @@ from .plan import Plan
 from .scheduler import Run, Scheduler
 from .stream import ChunkSizes, audio_run
 
-MAX_AHEAD_SECONDS = 3.0
-
 
 class AsyncAudioStream:
     """Asynchronous iterator over :class:`AudioChunk`.
@@ -33,7 +31,7 @@ class AsyncAudioStream:
         self,
         scheduler: Scheduler,
         begin: Callable[[], tuple[Plan, ChunkSizes]],
-        max_ahead_seconds: float = MAX_AHEAD_SECONDS,
+        max_ahead_seconds: float,
     ) -> None:
         """``begin``: makes the plan; called once, in a thread of the event loop's executor."""
         if type(max_ahead_seconds) not in (int, float) or not 0 <= max_ahead_seconds <= 3600:

@@ -7,7 +7,6 @@ Not responsible for where sentences and clauses end: that is ``text/live.py``.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
@@ -19,12 +18,15 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError, shown
 from ..text import Sentence
 from ..text.live import LiveSentences
 from .work import Wait
+
+if TYPE_CHECKING:
+    import asyncio  # otherwise imported where it is needed: it would slow the start of every process
 
 T = TypeVar("T")
 
@@ -122,6 +124,8 @@ class LiveText:
                 self._put(piece)
             self._end(None)
         elif isinstance(source, AsyncIterable):
+            import asyncio
+
             loop = _loop.get()
             if loop is not None:
                 self._stop = asyncio.run_coroutine_threadsafe(self._pump(source), loop).cancel
@@ -180,6 +184,8 @@ class LiveText:
 
     async def _pump(self, source: AsyncIterable[str]) -> None:
         """What reads an asynchronous iterator."""
+        import asyncio
+
         error: BaseException | None = None
         task = asyncio.current_task()
         if task is not None and self._stop is None:

@@ -78,8 +78,11 @@ class Input:
 # What a task's sequence needs of the vocabulary for phones with durations, and for aligned inputs.
 _PHONE_NEEDS = {"phone_now", "phone_next", "phone_next2", "frames_left"}
 _UNIT_NEEDS = {"unit", "unit_next"}
+# How many of the codec's codebooks a row holds of an aligned sound: of its own frame, and of the
+# frame that it looks ahead to.
+ALIGNED_CODEBOOKS = {"source": 8, "ahead": 4}
 _ALIGNED_NEEDS = {
-    "audio": {"source0", "ahead0"},  # and those of the codec's other codebooks
+    "audio": {f"{span}{k}" for span, most in ALIGNED_CODEBOOKS.items() for k in range(most)},
     "units": _UNIT_NEEDS,
     "score": {"note", "note_left", *_PHONE_NEEDS},
 }
@@ -167,10 +170,9 @@ class Task:
         """Whether ``span`` is a part of the aligned input."""
         return any(i.name == span.segment and i.place == "aligned" for i in self.inputs)
 
-    @property
-    def needs(self) -> set[str]:
+    def needs(self, codebooks: int | None = None) -> set[str]:
         """Names of the special tokens, spans, aligned spans and continuous inputs that a model
-        needs for this task.
+        needs for this task. ``codebooks``: those of its codec; None stands for enough.
         """
         names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
@@ -188,7 +190,11 @@ class Task:
                     names.add("continuous_token")
         if self.length == "durations":
             names |= {"duration", "duration_start", "duration_end", *_PHONE_NEEDS}
-        return names
+        if codebooks is None:
+            return names
+        return names - {
+            f"{span}{k}" for span, most in ALIGNED_CODEBOOKS.items() for k in range(codebooks, most)
+        }
 
     # Checks
 

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few
-from ..request.aligned import AHEAD, SOURCE
 from .config import ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
 from .opening import read_regular
@@ -304,11 +303,7 @@ def check_model(
         *(s.name for s in config.vocabulary.aligned_spans),
     }
     for task in config.task_table.values():
-        needs = set(task.needs)
-        for first, most in (("source", SOURCE), ("ahead", AHEAD)):
-            if f"{first}0" in needs:
-                needs |= {f"{first}{i}" for i in range(min(most, config.codec.num_codebooks))}
-        missing = sorted(needs - known)
+        missing = sorted(task.needs(config.codec.num_codebooks) - known)
         if missing:
             raise InputError(
                 f"{where}: task {task.name} needs {first_few(missing)}, which the vocabulary does "

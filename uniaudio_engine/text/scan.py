@@ -59,20 +59,31 @@ def after(m: Match, size: int = NEAR) -> str:
 
 
 class Rules:
-    """Compiled rules, tried in order."""
+    """Rules, tried in order. They are compiled when a text first has a character that they begin
+    with: all together take as long as a short sentence takes to be spoken.
+    """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._by_first: dict[str, list[tuple[re.Pattern[str], Action]]] = {}
+        self._by_first: dict[str, list[tuple[str, Action]]] = {}
+        self._compiled: dict[str, list[tuple[re.Pattern[str], Action]]] = {}
         for firsts, pattern, action in rules:
-            compiled = re.compile(pattern)
             for first in firsts:
-                self._by_first.setdefault(first, []).append((compiled, action))
+                self._by_first.setdefault(first, []).append((pattern, action))
+
+    def _of(self, first: str) -> list[tuple[re.Pattern[str], Action]]:
+        rules = self._compiled.get(first)
+        if rules is None:
+            uncompiled = self._by_first.get(first, ())
+            rules = [(re.compile(pattern), action) for pattern, action in uncompiled]
+            if uncompiled:  # any other character may come, and is not kept
+                self._compiled[first] = rules
+        return rules
 
     def apply(self, text: str, place: int) -> tuple[str, int] | None:
         """The words of what stands at `place`, and where it ends."""
         c = text[place]
-        for pattern, action in self._by_first.get(
-            "a" if c.isascii() and c.isalpha() else "0" if c in _DIGITS else c, ()
+        for pattern, action in self._of(
+            "a" if c.isascii() and c.isalpha() else "0" if c in _DIGITS else c
         ):
             m = pattern.match(text, place)
             if m and m.end() > place:
@@ -134,7 +145,7 @@ def scan(text: str, rules: Rules, given: Mapping[str, str] | None = None) -> Nor
         if c in _OPENING or (c in _QUOTES and (opened and not adjoining)):
             if adjoining:
                 _pause(out, ",", place)
-            if out.last not in "([{\"'`":
+            if out.last not in "([{\"'`" or _closed(out):
                 out.space(place)
             out.put(c, place, place + 1)
             opened = True
@@ -182,7 +193,7 @@ def _speak(out: _Output, words: str, end: int, place: int, text: str) -> None:
     if head == "-":  # the hyphen of a compound makes no pause
         out.put("-", place, place + 1)
         return
-    if out.last and (out.last not in " ([{\"'`-" or (out.last in "\"'`" and _closed(out))):
+    if out.last and (out.last not in " ([{\"'`-" or _closed(out)):
         out.space(place)
     out.put(head.rstrip(), place, end, exact)
     if head[-1] == " ":
@@ -190,8 +201,8 @@ def _speak(out: _Output, words: str, end: int, place: int, text: str) -> None:
 
 
 def _closed(out: _Output) -> bool:
-    """Whether the quotation mark just put out ends a word rather than begins one."""
-    return len(out.chars) > 1 and out.chars[-2] not in " ([{\"'`"
+    """Whether a quotation mark was just put out that ends a word rather than begins one."""
+    return len(out.chars) > 1 and out.last in "\"'`" and out.chars[-2] not in " ([{\"'`"
 
 
 def _pause(out: _Output, mark: str, place: int) -> None:

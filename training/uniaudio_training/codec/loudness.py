@@ -1,6 +1,7 @@
 """A loss that hears as PESQ does: by how much a copy is louder and softer than its original.
 
-PESQ itself (ITU-T P.862.2) also aligns both sounds in time, which a codec's output does not need.
+For 16 kHz. The tables are those of ITU-T P.862.2; the order of the steps follows torch-pesq
+(audiolabs, MIT). PESQ itself also aligns both sounds in time, which a codec's output does not need.
 """
 
 from __future__ import annotations
