@@ -69,7 +69,8 @@ def _forward(
         tl.store(out + at, o.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.autotune(configs=_CONFIGS, key=["K", "GROUP", "D"])
+# 128 rows of float32 need more shared memory than a multiprocessor has
+@triton.autotune(configs=_CONFIGS[:2], key=["K", "GROUP", "D"])
 @triton.jit
 def _backward(
     grad,
