@@ -4,6 +4,7 @@ tests.
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
 import resource
@@ -14,6 +15,10 @@ import pytest
 
 # Two workers of pytest-xdist with two threads each would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without a GPU, Triton's kernels run in its interpreter. Triton reads this when it is imported, which
+# torch may do long before the tests of the kernels.
+if not glob.glob("/dev/nvidia[0-9]*"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 LONG = 10.0  # seconds of computing, on all cores together
 _computing = pytest.StashKey[float]()

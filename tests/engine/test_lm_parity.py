@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lm_tools import CONFIGS, native_lm, random_inputs, there, torch_lm, torch_logits, truth_logits
-from uniaudio_training.models import lm
+from uniaudio_training.kernels import plain
 
 from uniaudio_engine import _C
 
@@ -138,7 +138,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     model = torch_lm(c)
     inputs = random_inputs(c, 50)
     truth = there(torch_logits(model, inputs, torch.float32))
-    real = lm.attend
+    real = plain.attend
 
     def attention(
         q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
@@ -148,7 +148,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
         return real(q, k, v, mask)
 
     with monkeypatch.context() as m:
-        m.setattr(lm, "attend", attention)
+        m.setattr(plain, "attend", attention)
         expected = there(torch_logits(model, inputs, torch.float32))
     got = there(native_lm(c, model, f"float32/{kv_dtype}").logits(*inputs))
     # Values at the edge between two steps may fall otherwise, which costs far less than the

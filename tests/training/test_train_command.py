@@ -18,7 +18,8 @@ from uniaudio_training.settings import read_settings
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 # a config's trainer is the longest name that its own begins with
 BY_CONFIG = {
-    path.name: max((t for t in train.TRAINERS if path.stem.startswith(t)), key=len)
+    # named after their trainer; whole models are language models
+    path.name: max((t for t in train.TRAINERS if path.stem.startswith(t)), key=len, default="lm")
     for path in sorted(CONFIGS.glob("*.yaml"))
 }
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from uniaudio_engine.storage.files import atomic_write
 
+from . import kernels
 from .data_parallel import Team
 from .precision import Arithmetic, name
 from .settings import RunSettings
@@ -102,28 +103,37 @@ def fit(
 ) -> None:
     """Trains or resumes the run in ``folder``."""
     team = team or Team()
+    kernels.select(settings.kernels)
     clock = Clock(60 * settings.minutes)
     with Run(folder, settings, name(arithmetic.dtype), team.leads) as run:
         run.parts |= trainer.parts() | ({"clock": clock} if settings.minutes else {})
         trainer.begin(run, run.resume())
         share = clock.share()
-        seed = team.seed(settings.seed)
-        with Prefetch(trainer.batch, seed, run.step) as batches, run.progress() as bar:
+        keys = team.keys(settings.seed, run.step)
+        with Prefetch(trainer.batch, keys) as batches, run.progress() as bar:
             while run.step < run.steps and share < 1:
                 rate = trainer.rate(run.step, max(run.step / run.steps, share))
                 for optimizer, peak in (*trainer.optimizers, *trainer.inner_optimizers):
                     set_learning_rate(optimizer, peak * rate)
-                loss, values = trainer.loss(batches.next(), run.step)
-                loss.backward()
+                total = torch.zeros(())
+                for _ in team.own_parts:
+                    loss, values = trainer.loss(batches.next(), run.step)
+                    loss.backward()
+                    total = total.to(loss.device) + loss.detach()
+                    run.add(values)
                 stopping = run.stopping or clock.over()
-                run.stopping, share = team.average(trainer.parameters(), stopping, clock.share())
+                run.stopping, share, mean = team.average(
+                    trainer.parameters(), stopping, clock.share(), total
+                )
+                if team.parts > 1:
+                    run.add({"train/loss": mean})
                 nn.utils.clip_grad_norm_(trainer.parameters(), trainer.clip)
                 for optimizer, _ in trainer.optimizers:
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 bar.update()
                 going = run.tick()
-                run.log(bar, values)
+                run.log(bar)
                 if team.leads and (run.step % settings.validate_every == 0 or not going):
                     run.report(bar, trainer.validate(run))
                 if not going:
@@ -221,11 +231,14 @@ class Run:
             disable=not self.leads,
         )
 
-    def log(self, bar: tqdm[Any], values: Mapping[str, Tensor | float]) -> None:
-        """Averages values over ``LOG_EVERY`` steps and writes the means."""
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """Adds values to the current points of the curves."""
         for tag, value in values.items():
             total, count = self._sums.get(tag, (0.0, 0))
             self._sums[tag] = (total + torch.as_tensor(value).detach(), count + 1)
+
+    def log(self, bar: tqdm[Any]) -> None:
+        """Writes the means of the values of ``LOG_EVERY`` steps."""
         if self.step % LOG_EVERY:
             return
         means = {tag: float(total) / count for tag, (total, count) in self._sums.items()}
@@ -281,25 +294,25 @@ class Clock:
 class Prefetch(Generic[B]):
     """Makes batches ahead of the steps, in a thread.
 
-    The batch of step i depends on (*seed, i) alone, so that a resume is exact.
+    A batch depends on its key alone, one of ``keys`` (see ``Team.keys``), so that a resume is
+    exact.
     """
 
     def __init__(
         self,
         make: Callable[[np.random.Generator], B],
-        seed: int | tuple[int, ...],
-        first: int,
+        keys: Iterator[tuple[int, ...]],
         depth: int = 4,
     ) -> None:
-        self._make, self._key = make, (seed,) if isinstance(seed, int) else seed
+        self._make = make
         self._queue: queue.Queue[B | Exception] = queue.Queue(depth)
         self._closed = threading.Event()
-        threading.Thread(target=self._work, args=(first,), daemon=True).start()
+        threading.Thread(target=self._work, args=(keys,), daemon=True).start()
 
-    def _work(self, step: int) -> None:
-        while not self._closed.is_set():
+    def _work(self, keys: Iterator[tuple[int, ...]]) -> None:
+        for key in keys:
             try:
-                rng = np.random.default_rng(np.random.SeedSequence((*self._key, step)))
+                rng = np.random.default_rng(np.random.SeedSequence(key))
                 item: B | Exception = self._make(rng)
             except Exception as e:
                 item = e
@@ -309,7 +322,8 @@ class Prefetch(Generic[B]):
                     break
                 except queue.Full:
                     continue
-            step += 1
+            if self._closed.is_set():
+                return
 
     def next(self) -> B:
         """The batch of the next step; re-raises exceptions of the thread."""

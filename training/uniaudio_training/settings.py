@@ -12,6 +12,8 @@ import yaml
 
 from uniaudio_engine.storage.config import ConfigError, from_dict
 
+from .kernels import Kernels
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -21,6 +23,7 @@ class RunSettings:
 
     ``minutes`` above 0 limits the run by time; the learning rate then follows steps or minutes,
     whichever is further. ``precision``: see ``precision.py``; ``auto`` measures the machine.
+    ``kernels``: ``auto`` takes the Triton kernels on a GPU; ``torch`` and ``triton`` force one.
     """
 
     steps: int = 20000
@@ -29,6 +32,7 @@ class RunSettings:
     checkpoint_minutes: float = 4.0
     validate_every: int = 500
     precision: Precision = "auto"
+    kernels: Kernels = "auto"
 
     def check(self) -> None:
         """Raises ConfigError for a value out of range."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "corpus": ("corpus.make", "make, convert, check or show corpora"),
     "tokenize": ("lm.tokenize", "convert corpus shards to token shards"),
     "captions": ("lm.caption_tokenizer", "train the caption tokenizer"),
+    "plan": ("plan", "memory, time and data rates of an LM run on a cluster"),
     "bundle": ("bundle", "build a model folder from finished runs"),
     "evaluate": ("evaluate.command", "evaluate a model folder, a codec run or semantic units"),
 }

@@ -50,7 +50,9 @@ class LMSettings(RunSettings):
     of the validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
     processes. ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions,
     which classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one
-    with all cores.
+    with all cores; with ``torchrun`` it says how many. ``parts``: batches of a step, which the
+    processes share (0: one each); their number decides the curve, the number of processes does not.
+    ``recompute``: recompute activations in the backward pass instead of keeping them.
     """
 
     lm: Stacks | None = None
@@ -79,12 +81,15 @@ class LMSettings(RunSettings):
     validate_every: int = 250
     validation_batches: int = 3
     processes: int = 1
+    parts: int = 0
+    recompute: bool = False
     threads: int = 0
 
     def check(self) -> None:
         super().check()
         for name in ("rows", "items", "warmup", "validation_batches", "processes"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        require(self.parts >= 0, "parts", "0 or more", self.parts)
         require(0 <= self.caption_dropout <= 1, "caption_dropout", "0 to 1", self.caption_dropout)
 
     @property

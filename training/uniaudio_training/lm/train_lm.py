@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from uniaudio_engine.request.sequence import Layout
 
-from ..data_parallel import Team, run_team
+from ..data_parallel import Team, launched, own_device, run_launched, run_team
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.lm import MultiScaleLM
 from ..precision import Arithmetic, Muon, choose
@@ -81,6 +81,8 @@ class LMTrainer(Trainer[Batch]):
     def _fresh(self) -> MultiScaleLM:
         model = MultiScaleLM(self.setup.lm)
         model.init_weights(self.settings.seed)
+        for block in (*model.global_.blocks(), *model.local.blocks()):
+            block.recompute = self.settings.recompute
         return model.to(self.arithmetic.device)
 
     def _start(self, model: MultiScaleLM) -> str:
@@ -116,14 +118,14 @@ class LMTrainer(Trainer[Batch]):
             self.record.add(0, self._measure())
 
     def batch(self, rng: np.random.Generator) -> Batch:
-        s, size = self.settings, self.team.size
+        s, parts = self.settings, self.team.parts
         return make_batch(
             self.setup.layout,
             self.data,
             self.setup.weights,
             rng,
-            max(1, s.rows // size),
-            s.items // size,
+            max(1, s.rows // parts),
+            s.items // parts,
             s.noise,
             s.caption_dropout,
         )
@@ -170,13 +172,27 @@ class LMTrainer(Trainer[Batch]):
 
 
 def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
-    """Trains or resumes an LM in the folder ``out``, in ``settings.processes`` processes.
+    """Trains or resumes an LM in the folder ``out``, in ``settings.processes`` processes, or in
+    those that ``torchrun`` started.
 
     A run with user-defined tasks ends with a report of the loss increase of the old tasks, which is
-    kept within ``settings.bound``.
+    kept within ``settings.bound``. Raises ValueError for ``processes`` above 1 under ``torchrun``.
     """
-    arithmetic = choose(settings.precision, pick_device(device), out)
-    run_team(_train, settings.processes, settings, out, arithmetic)
+    place = own_device(pick_device(device))
+    if not launched():
+        arithmetic = choose(settings.precision, place, out)
+        run_team(_train, settings.processes, settings.parts, settings, out, arithmetic)
+        return
+    if settings.processes != 1:
+        raise ValueError(
+            f"processes: expected 1 under torchrun, which starts them, got {settings.processes}"
+        )
+
+    def work(team: Team) -> None:
+        dtype = team.agree(lambda: choose(settings.precision, place, out).dtype)
+        _train(team, settings, out, Arithmetic(place, dtype))
+
+    run_launched(work, place, settings.parts)
 
 
 def _train(team: Team, s: LMSettings, out: str | Path, arithmetic: Arithmetic) -> None:

@@ -7,13 +7,18 @@ the tensor names of the native model folder.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from uniaudio_engine.storage.config import LMConfig, StackConfig
+
+from .. import kernels
+from ..kernels import plain
 
 
 class Norm(nn.Module):
@@ -26,15 +31,11 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width)) if kind == "layernorm" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        if self.bias is not None:
-            y = F.layer_norm(y, y.shape[-1:], self.weight, self.bias, self.eps)
-        else:
-            y = F.rms_norm(y, y.shape[-1:], self.weight, self.eps)
-        # under autocast one copy for the several products that read it
-        device = x.device.type
-        narrow = torch.is_autocast_enabled(device)
-        return y.to(torch.get_autocast_dtype(device) if narrow else x.dtype)
+        return self.add(x, None)[1]
+
+    def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x + branch, and the norm of that sum."""
+        return kernels.add_norm(x, branch, self.weight, self.bias, self.eps)
 
 
 def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
@@ -61,22 +62,18 @@ def visible(queries: Tensor, keys: Tensor, window: int) -> Tensor:
     return (ahead >= 0) & (ahead < window) if window else ahead >= 0
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention with softmax in float32.
+@dataclass(frozen=True)
+class SharedPrompt:
+    """Rows of several sentences that share one prompt, flattened to [b * p + b * n * length, D].
 
-    q [B, heads, L, d], k and v [B, kv_heads, S, d], mask [L, S], True where a query may attend ->
-    [B, heads, L, d].
+    b prompts of p items, then n sentences of ``length`` items for each. A sentence attends to its
+    prompt and itself, and its positions continue from the prompt.
     """
-    gqa = q.shape[1] != k.shape[1]
-    if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=gqa)
-    # Plain products: for sequences as short as the slots of a frame, or a few hundred frames, twice
-    # as fast on a CPU as the fused kernel.
-    if gqa:
-        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-    bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, -torch.inf)
-    # the kernel of softmax computes in float32 whatever it reads: copies would only cost time
-    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).add_(bias).softmax(-1) @ v
+
+    b: int
+    p: int
+    n: int
+    length: int
 
 
 class Attention(nn.Module):
@@ -101,14 +98,52 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        shared: SharedPrompt | None = None,
+    ) -> Tensor:
+        """x [B, T, D] -> [B, T, D]; with ``shared``, x is as that says."""
+        if shared is not None:
+            assert rope is not None
+            return self._shared(x, *rope, shared)
         b, t, _ = x.shape
-        q, k, v = (y.transpose(1, 2) for y in self.project(x))
+        q, k, v = self.project(x)
         if rope is not None:
-            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
-        at = torch.arange(t, device=x.device)
-        y = attend(q, k, v, visible(at, at, self.window))
-        return self.o(y.transpose(1, 2).reshape(b, t, -1))
+            cos, sin = (table[:, None] for table in rope)
+            q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
+        if self.window:
+            at = torch.arange(t, device=x.device)
+            q, k, v = (y.transpose(1, 2) for y in (q, k, v))
+            y = plain.attend(q, k, v, visible(at, at, self.window)).transpose(1, 2)
+        else:
+            y = kernels.slot_attention(q, k, v)
+        return self.o(y.reshape(b, t, -1))
+
+    def _shared(self, x: Tensor, cos: Tensor, sin: Tensor, s: SharedPrompt) -> Tensor:
+        def heads(t: Tensor, rows: int) -> Tensor:
+            return t.unflatten(0, (rows, -1)).transpose(1, 2)
+
+        split, sentences = s.b * s.p, s.b * s.n
+        before, after = (cos[: s.p], sin[: s.p]), (cos[s.p :], sin[s.p :])
+        positions = torch.arange(s.p + s.length, device=x.device)
+        q, k, v = self.project(x)
+        kp, vp = apply_rope(heads(k[:split], s.b), *before), heads(v[:split], s.b)
+        causal = visible(positions[: s.p], positions[: s.p], self.window)
+        prompt = plain.attend(apply_rope(heads(q[:split], s.b), *before), kp, vp, causal)
+        own = apply_rope(heads(k[split:], sentences), *after)
+        ks = torch.cat((kp.repeat_interleave(s.n, 0), own), dim=2)
+        vs = torch.cat((vp.repeat_interleave(s.n, 0), heads(v[split:], sentences)), dim=2)
+        mask = visible(positions[s.p :], positions, self.window)
+        said = plain.attend(apply_rope(heads(q[split:], sentences), *after), ks, vs, mask)
+        y = torch.cat(
+            (
+                prompt.transpose(1, 2).reshape(split, -1),
+                said.transpose(1, 2).reshape(sentences * s.length, -1),
+            )
+        )
+        return self.o(y)
 
 
 class MLP(nn.Module):
@@ -129,7 +164,12 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block.
+
+    ``recompute``: the backward pass computes the activations again instead of keeping them.
+    """
+
+    recompute = False
 
     def __init__(self, c: StackConfig) -> None:
         super().__init__()
@@ -138,9 +178,21 @@ class Block(nn.Module):
         self.mlp_norm = Norm(c.width, c.norm, c.norm_eps)
         self.mlp = MLP(c)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        x = x + self.attn(self.attn_norm(x), rope)
-        return x + self.mlp(self.mlp_norm(x))
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        shared: SharedPrompt | None = None,
+    ) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._run, x, rope, shared, use_reentrant=False)
+        return self._run(x, rope, shared)
+
+    def _run(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, shared: SharedPrompt | None
+    ) -> Tensor:
+        x, y = self.mlp_norm.add(x, self.attn(self.attn_norm(x), rope, shared))
+        return x + self.mlp(y)
 
 
 class Stack(nn.Module):

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
+from ..kernels.plain import nearest
+
 
 class ResidualVQ(nn.Module):
     """K stages of C codewords of width E, shared by both codec families.
@@ -33,15 +36,18 @@ class ResidualVQ(nn.Module):
 
     def nearest(self, x: Tensor, stage: int) -> Tensor:
         """x [N, E] -> indices [N]: arg-max of -(x^2 - 2 x.e + e^2)."""
-        e = self.codebooks[stage]
-        score = -(x.square().sum(1, keepdim=True) - 2 * x @ e.T + e.square().sum(1))
-        return score.argmax(1)
+        if kernels.fused(x):
+            return kernels.residual_vq(x.float(), self.codebooks[stage : stage + 1]).codes[0]
+        return nearest(x, self.codebooks[stage])
 
     @torch.no_grad()
     def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
         """z [B, E, T] -> codes [B, K, T]."""
         b, e, t = z.shape
         residual = z.transpose(1, 2).reshape(b * t, e)
+        if kernels.fused(z):
+            found = kernels.residual_vq(residual.float(), self.codebooks[:num_codebooks])
+            return found.codes.view(-1, b, t).transpose(0, 1)
         codes = []
         for k in range(num_codebooks or self.codebooks.shape[0]):
             codes.append(self.nearest(residual, k))
@@ -60,13 +66,20 @@ class ResidualVQ(nn.Module):
         Both quantized tensors have straight-through gradients.
         """
         b, e, t = z.shape
+        shape = lambda v: v.view(b, t, e).transpose(1, 2)  # noqa: E731
         with torch.autocast(z.device.type, enabled=False):
             x = z.float().transpose(1, 2).reshape(b * t, e)
+            if not self.training and kernels.fused(x):
+                # Fixed codebooks: all stages in one kernel. Below, each stage moves its codebook
+                # before the next stage sees the residual.
+                found = kernels.residual_vq(x, self.codebooks[:stages])
+                codes = found.codes.view(-1, b, t).transpose(0, 1)
+                return shape(found.value), shape(found.first), codes, found.commitment
             residual = x.detach()
             if self.training and not self.initialised:
                 self._init(residual)
             total = torch.zeros_like(residual)
-            codes, commit = [], x.new_zeros(())
+            indices, commit = [], x.new_zeros(())
             first = total
             for k in range(stages):
                 index = self.nearest(residual, k)
@@ -76,16 +89,15 @@ class ResidualVQ(nn.Module):
                 commit = commit + F.mse_loss(x - total, quantized)
                 residual = residual - quantized
                 total = total + quantized
-                codes.append(index)
+                indices.append(index)
                 if k == 0:
                     first = total
             straight = x + (total - x).detach()
             straight_first = x + (first - x).detach()
-        shape = lambda v: v.view(b, t, e).transpose(1, 2)  # noqa: E731
         return (
             shape(straight),
             shape(straight_first),
-            torch.stack(codes).view(-1, b, t).transpose(0, 1),
+            torch.stack(indices).view(-1, b, t).transpose(0, 1),
             commit / stages,
         )
 

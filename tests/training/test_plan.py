@@ -1,0 +1,114 @@
+"""The planner counts what the model has, and gpu_bench.py runs without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+from uniaudio_training import plan
+from uniaudio_training.flops import frame_flops, parameters
+from uniaudio_training.models.lm import MultiScaleLM
+
+from uniaudio_engine.storage.config import LMConfig, StackConfig
+
+TRAINING = Path(__file__).parents[2] / "training"
+CONFIG = str(TRAINING / "configs" / "uniaudio-1b.yaml")
+
+
+@st.composite
+def lm_configs(draw):
+    def stack(positions):
+        heads = draw(st.sampled_from([2, 4]))
+        return StackConfig(
+            draw(st.integers(1, 3)),
+            8 * heads,
+            heads,
+            draw(st.sampled_from([0, 1, 2])),
+            draw(st.sampled_from([0, 24])),
+            norm=draw(st.sampled_from(["layernorm", "rmsnorm"])),
+            activation=draw(st.sampled_from(["gelu", "swiglu"])),
+            positions=positions,
+            q_bias=draw(st.booleans()),
+            k_bias=draw(st.booleans()),
+            mlp_bias=draw(st.booleans()),
+        )
+
+    codebooks = draw(st.sampled_from([1, 4]))
+    aligned = draw(st.booleans())
+    return LMConfig(
+        50,
+        codebooks,
+        stack(draw(st.sampled_from(["rope", "learned"]))),
+        stack(draw(st.sampled_from(["rope", "learned"]))),
+        draw(st.sampled_from(["concat", "sum"])),
+        draw(st.sampled_from(["add", "prefix"])),
+        max_frames=40,
+        aligned_slots=2 * aligned,
+        aligned_vocab=9 * aligned,
+    )
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(lm_configs())
+def test_counts_are_those_of_the_model(c):
+    model, frames = MultiScaleLM(c), torch.zeros(2, 6, c.num_codebooks, dtype=torch.int64)
+    assert parameters(c) == sum(p.numel() for p in model.parameters())
+    with FlopCounterMode(display=False) as counter:
+        model(frames)
+    # what is computed: all pairs of frames and of slots, and all rows of the head
+    k, low = c.num_codebooks, c.local
+    counts = frame_flops(c, c.vocab_size, 6)
+    masked = 4 * low.layers * low.width * (k * k - k * (k + 1) / 2)
+    assert counter.get_total_flops() == 12 * (counts.forward + masked)
+
+
+def test_plan_of_the_papers_model(capsys):
+    assert plan.main(["--config", CONFIG, "--gpus", "64x8xH100", "--hours", "165000"]) == 0
+    text = capsys.readouterr().out
+    assert "954 M" in text and "0.40 (assumed)" in text and "512 H100" in text
+    one = ["--config", CONFIG, "--hours", "100", "--json", "--mfu", "0.5", "--gpus"]
+    found = []
+    for gpus in ("1x8xH100", "2x8xH100"):
+        assert plan.main([*one, gpus]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    # twice the GPUs, half the time; frames and FLOPs stay
+    assert found[0]["days"] == pytest.approx(2 * found[1]["days"])
+    assert found[0]["activations"] == pytest.approx(2 * found[1]["activations"])
+    seconds = found[0]["frames_per_step"] * found[0]["flops_per_frame"] / (8 * 989e12 * 0.5)
+    assert found[0]["step"] == pytest.approx(seconds)
+
+
+def test_plan_refuses_in_one_line(capsys, tmp_path):
+    good = ["--config", CONFIG, "--hours", "1", "--gpus", "1x1xH100"]
+    (tmp_path / "none.json").write_text("{}")
+    for change, named in (
+        (["--gpus", "8H100"], "NODESxGPUSxKIND"),
+        (["--gpus", "1x1xT4"], "a kind of"),
+        (["--mfu", "2"], "--mfu"),
+        (["--hours", "-1"], "--hours"),
+        (["--set", "items=1", "--gpus", "1x8xH100"], "one per GPU"),
+        (["--measured", str(tmp_path / "none.json")], "gpu_bench.py"),
+        (["--config", str(tmp_path / "no.yaml")], "no.yaml"),
+    ):
+        assert plan.main([*good, *change]) == 2
+        error = capsys.readouterr().err
+        assert named in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_gpu_bench_without_a_gpu(tmp_path):
+    command = [sys.executable, TRAINING / "gpu_bench.py", "--dry", "--out", tmp_path / "r.json"]
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert not result["left out"] and len(result["kernels"]) == 5 and len(result["steps"]) == 2
+    assert all(case["relative difference"] < 1e-4 for case in result["kernels"].values())
