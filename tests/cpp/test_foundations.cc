@@ -56,7 +56,8 @@ TEST(config_reads_and_refuses) {
                "lm.global is missing");
   const CodecConfig codec =
       parse_codec_config(R"({"family":"spectral","spectral":{"log_floor":0.01}})");
-  CHECK(codec.is(CodecFamily::spectral) && codec.frame_size == 320 && codec.spectral->log_floor == 0.01f);
+  CHECK(codec.is(CodecFamily::spectral) && codec.frame_size == 320 &&
+        codec.spectral->log_floor == 0.01f);
   CHECK_THROWS(std::invalid_argument, parse_codec_config(R"({"family":"seanet"})"), "codec.seanet");
   CHECK_THROWS(std::invalid_argument,
                parse_codec_config(R"({"family":"seanet","seanet":{"ratios":[8,5,4]}})"), "product");
