@@ -19,6 +19,7 @@ from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import token_durations
 from uniaudio_engine.request.sequence_builder import Spoken, Sung
 from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.request.tasks import ALIGNED_CODEBOOKS
 from uniaudio_engine.score.reading import lay_out, read_score
 
 SCORE = "C4 1 hello\nE4 1 -\nR 0.5\nG4 1 you\n"
@@ -104,7 +105,7 @@ def test_the_engine_lays_out_what_the_trainer_trains(
     assert np.array_equal(session.log, expected.frames)
     aligned = expected.aligned.copy()
     if task == "a_edit":  # the trainer's source ends where this one goes on
-        for k in range(aligned_rows.AHEAD):
+        for k in range(ALIGNED_CODEBOOKS["ahead"]):
             c = engine.layout.aligned_column(f"ahead{k}")
             aligned[-aligned_rows.LOOKAHEAD :, c] = session.aligned[-aligned_rows.LOOKAHEAD :, c]
             assert (session.aligned[-aligned_rows.LOOKAHEAD :, c] >= 0).all()
