@@ -70,9 +70,6 @@ class SplitRows final : public Layer {
     return n * ratio_;
   }
   int64_t ready(int64_t received) const override { return received * ratio_; }
-  bool plausible(const LayerState& s) const override {
-    return s.rows == 0 && s.skip == 0 && !s.started;
-  }
 
  private:
   int width_, ratio_;

@@ -41,8 +41,10 @@ class Layer {
   virtual int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const = 0;
   // Rows out after `received` rows in, before the end of the clip.
   virtual int64_t ready(int64_t received) const = 0;
-  // Whether a restored state could have been left by `run`.
-  virtual bool plausible(const LayerState& s) const = 0;
+  // Whether a restored state could have been left by `run`; here that of a layer that keeps no rows.
+  virtual bool plausible(const LayerState& s) const {
+    return s.rows == 0 && s.skip == 0 && !s.started;
+  }
 
   virtual void write(const LayerState& s, StateWriter& w) const;
   virtual void read(LayerState& s, StateReader& r) const;

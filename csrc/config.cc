@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <cmath>
-#include <map>
 #include <numbers>
 #include <set>
 #include <stdexcept>
@@ -71,8 +70,10 @@ class Object {
   }
   // One of several names, in the order of the enum's values from 0 on.
   template <class Enum, size_t N>
-  void name(const std::string& key, Enum& out, const char* const (&names)[N]) {
+  void name(const std::string& key, Enum& out, const char* const (&names)[N], bool needed = false) {
     const Json* v = get(key);
+    if (!v && needed)
+      throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
     if (!v) return;
     const std::string got = v->is(Json::Kind::string) ? v->string : v->kind_name();
     std::string expected;
@@ -101,18 +102,11 @@ class Object {
     }
   }
   // out = whether the value is `yes` rather than `no`.
-  void choice(const std::string& key, bool& out, const std::string& yes, const std::string& no,
+  void choice(const std::string& key, bool& out, const char* yes, const char* no,
               bool needed = false) {
-    const Json* v = get(key);
-    if (!v) {
-      if (needed)
-        throw std::invalid_argument("config: " + where_ + ": key \"" + key + "\" is missing");
-      return;
-    }
-    const std::string got = v->is(Json::Kind::string) ? v->string : v->kind_name();
-    require(v->is(Json::Kind::string) && (got == yes || got == no), key,
-            "\"" + yes + "\" or \"" + no + "\"", "\"" + got + "\"");
-    out = got == yes;
+    int at = out ? 0 : 1;
+    name(key, at, {yes, no}, needed);
+    out = at == 0;
   }
   const std::string& where() const { return where_; }
 
@@ -411,15 +405,8 @@ CodecConfig parse_codec_config(std::string_view text) {
   const Json root = parse_json(text);
   CodecConfig c;
   Object o(root, "codec");
-  const std::map<std::string, CodecFamily> families = {{"spectral", CodecFamily::spectral},
-                                                       {"seanet", CodecFamily::seanet},
-                                                       {"cat", CodecFamily::cat}};
-  const Json* family = o.get("family");
-  if (!family) throw std::invalid_argument("config: codec: key \"family\" is missing");
-  const std::string name = family->is(Json::Kind::string) ? family->string : family->kind_name();
-  o.require(family->is(Json::Kind::string) && families.count(name), "family",
-            "\"spectral\", \"seanet\" or \"cat\"", "\"" + name + "\"");
-  c.family = families.at(name);
+  static constexpr const char* kFamilies[] = {"seanet", "spectral", "cat"};
+  o.name("family", c.family, kFamilies, true);
   o.integer("sample_rate", c.sample_rate, 1000, 384000);
   o.integer("frame_size", c.frame_size, 1, 65536);
   o.integer("num_codebooks", c.num_codebooks, 1, 64);
@@ -441,10 +428,11 @@ CodecConfig parse_codec_config(std::string_view text) {
     }
   }
   o.done();
+  const std::string family = kFamilies[int(c.family)];
   const bool there = c.is(CodecFamily::spectral) ? c.spectral.has_value()
                      : c.is(CodecFamily::seanet) ? c.seanet.has_value()
                                                  : c.cat.has_value();
-  o.require(there, name, "a section for family \"" + name + "\"", "none");
+  o.require(there, family, "a section for family \"" + family + "\"", "none");
   o.require(!c.quantizer || !c.is(CodecFamily::spectral), "quantizer",
             "none for family \"spectral\"", "one");
   return c;

@@ -30,8 +30,9 @@ class LmSession final : public SessionState {
                const std::vector<ContinuousInput>& continuous);
 
   // Generates up to `count` frames into out [count, K] and returns how many. Fewer come when the
-  // end id was drawn, whose frame is left out unless the sampling keeps it, or `cancel` was called. aligned: rows [count, S], or null. `interrupted` (may
-  // be empty) is called between frames, at most every 10 ms; it returns true to stop.
+  // end id was drawn, whose frame is left out unless the sampling keeps it, or `cancel` was called.
+  // aligned: rows [count, S], or null. `interrupted` (may be empty) is called between frames, at
+  // most every 10 ms; it returns true to stop.
   int64_t generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
                    int32_t* out, const std::function<bool()>& interrupted = {});
 

@@ -116,9 +116,6 @@ class DepthwiseUpsample final : public Layer {
   float* input(LayerState& s, int64_t n) const override;
   int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
   int64_t ready(int64_t received) const override { return received * stride_; }
-  bool plausible(const LayerState& s) const override {
-    return s.rows == 0 && s.skip == 0 && !s.started;
-  }
 
  private:
   int width_, stride_;

@@ -105,8 +105,8 @@ class Transformer {
   void set_stream(bool stream);  // see Linear::set_stream
 
   // x [rows, width] holds the rows' inputs; learned positions are added here. On return it holds
-  // the hidden rows after the final norm, or, when only the cache is wanted (`cache_only`), nothing of use.
-  // Each row sees the positions of its cache up to its own.
+  // the hidden rows after the final norm, or, when only the cache is wanted (`cache_only`), nothing
+  // of use. Each row sees the positions of its cache up to its own.
   void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows,
                int64_t count, float* x, bool cache_only) const;
 

@@ -29,9 +29,6 @@ class WindowedTransformer final : public Layer {
   float* input(LayerState& s, int64_t n) const override;
   int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override;
   int64_t ready(int64_t received) const override { return received; }
-  bool plausible(const LayerState& s) const override {
-    return s.rows == 0 && s.skip == 0 && !s.started;
-  }
   // The ring's positions that a later row may see, oldest first.
   void write(const LayerState& s, StateWriter& w) const override;
   void read(LayerState& s, StateReader& r) const override;

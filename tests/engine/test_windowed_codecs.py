@@ -196,7 +196,7 @@ def test_instruction_sets_agree(case: Case) -> None:
 
 
 def test_other_backends_and_memory(case: Case) -> None:
-    assert case.config.has_transformers and not cuda.fits(case.config)
+    assert case.config.core_only and not cuda.fits(case.config)
     kept = 4 * decoder_bytes(case.config)
     assert kept > len(case.codec.decoder_stream().save())
 

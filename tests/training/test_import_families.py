@@ -193,9 +193,13 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("config.json", None, "expected JSON"),
     ("-acoustic_decoder.norm.weight", None, "acoustic_decoder.norm.weight is missing"),
     ("+stranger", torch.zeros(2), "left over stranger"),
-    ("+acoustic_decoder.norm.weight", torch.zeros(3), "expected shape"),
+    ("+acoustic_decoder.norm.weight", torch.zeros(3), "expected the shape"),
     ("+acoustic_decoder.norm.weight", torch.full((48,), torch.nan), "NaN or infinity"),
-    ("+acoustic_decoder.norm.weight", torch.zeros(48, dtype=torch.int32), "expected floats"),
+    (
+        "+acoustic_decoder.norm.weight",
+        torch.zeros(48, dtype=torch.int32),
+        "expected floating-point numbers",
+    ),
 ]
 
 

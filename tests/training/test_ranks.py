@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,10 +87,6 @@ def test_torchrun(tokens, tmp_path, count):
     assert_close(tmp_path / "one", tmp_path / "many")
 
 
-@pytest.mark.skipif(
-    os.environ.get("THOROUGH") != "1",
-    reason="Gloo's ranks sometimes wait for each other for ever after a restart; THOROUGH=1 tries it",
-)
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", ["one", "all"])
 def test_killed_ranks(tokens, tmp_path, kill):

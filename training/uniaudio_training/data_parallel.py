@@ -104,7 +104,11 @@ def run_launched(work: Callable[[Team], None], device: torch.device, parts: int)
     team = Team(rank, size, parts)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The store outlives a restart: under the same keys, processes would look for those that died.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", next(dist.rendezvous("env://"))[0])
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         work(team)
     finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
-from uniaudio_engine.storage.config import LMConfig, StackConfig
+from uniaudio_engine.storage.config import LMConfig
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part
 
 # Dense bfloat16 peak of a GPU in FLOP/s, and its memory in bytes (vendors' data sheets).
 PEAKS = {
@@ -35,10 +38,10 @@ class Counts:
         return 3 * self.forward
 
 
-def block_weights(c: StackConfig) -> int:
-    """Elements of the matrices of one block."""
-    attention = 2 * c.width * c.width + 2 * c.width * c.num_kv_heads * c.head_dim
-    return attention + (3 if c.activation == "swiglu" else 2) * c.width * c.hidden
+def stack_weights(c: LMConfig, stack: Literal["global", "local"]) -> int:
+    """Elements of the matrices of a stack's blocks."""
+    shapes = lm_shapes(c).items()
+    return sum(math.prod(shape) for name, shape in shapes if matrix_part(name) == stack)
 
 
 def frame_flops(c: LMConfig, head_rows: int, context: float) -> Counts:
@@ -48,30 +51,13 @@ def frame_flops(c: LMConfig, head_rows: int, context: float) -> Counts:
     the global stack attends to, on average. Embeddings, norms and activations are not counted.
     """
     g, low, k = c.global_, c.local, c.num_codebooks
-    bridge = g.width * low.width
-    products = g.layers * block_weights(g) + bridge
-    products += k * (low.layers * block_weights(low) + low.width * head_rows)
-    # scores and sums: 2 x 2 x width for each position attended to
-    seen = g.layers * context * g.width + low.layers * k * (k + 1) / 2 * low.width
+    products = stack_weights(c, "global") + g.width * low.width  # and the bridge
+    products += k * (stack_weights(c, "local") + low.width * head_rows)
+    # scores and sums: 2 x 2 x the queries' width for each position attended to
+    seen = g.layers * context * g.query_width + low.layers * k * (k + 1) / 2 * low.query_width
     return Counts(2 * products, 4 * seen)
 
 
 def parameters(c: LMConfig) -> int:
     """Elements of all weights of ``MultiScaleLM``."""
-    g, low, k = c.global_, c.local, c.num_codebooks
-    total = c.vocab_size * low.width  # the head
-    for stack, embed, positions in (
-        (g, g.width if c.embedding == "sum" else g.width // k, c.max_frames),
-        (low, low.width, k),
-    ):
-        norm = stack.width * (2 if stack.norm == "layernorm" else 1)
-        biases = stack.width * (stack.q_bias + stack.o_bias + stack.mlp_bias)
-        biases += stack.num_kv_heads * stack.head_dim * (stack.k_bias + stack.v_bias)
-        biases += stack.hidden * stack.mlp_bias * (2 if stack.activation == "swiglu" else 1)
-        total += stack.layers * (block_weights(stack) + 2 * norm + biases) + norm
-        total += c.vocab_size * embed
-        total += positions * stack.width if stack.positions == "learned" else 0
-    into = g.width // k if c.conditioning == "add" else g.width
-    total += into * low.width + low.width  # the bridge
-    total += sum(width * g.width + g.width for width in c.continuous.values())
-    return total + c.aligned_vocab * g.width
+    return sum(math.prod(shape) for shape in lm_shapes(c).values())

@@ -307,7 +307,8 @@ class Prefetch(Generic[B]):
         self._make = make
         self._queue: queue.Queue[B | Exception] = queue.Queue(depth)
         self._closed = threading.Event()
-        threading.Thread(target=self._work, args=(keys,), daemon=True).start()
+        self._thread = threading.Thread(target=self._work, args=(keys,), daemon=True)
+        self._thread.start()
 
     def _work(self, keys: Iterator[tuple[int, ...]]) -> None:
         for key in keys:
@@ -336,7 +337,11 @@ class Prefetch(Generic[B]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Waits for the batch that is being made: a thread that is still in torch when Python exits
+        aborts the process.
+        """
         self._closed.set()
+        self._thread.join()
 
 
 def pick_device(device: str = "auto") -> torch.device:

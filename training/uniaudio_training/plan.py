@@ -15,7 +15,7 @@ from pathlib import Path
 
 from uniaudio_engine.storage.config import LMConfig, StackConfig
 
-from .flops import PEAKS, block_weights, frame_flops, parameters
+from .flops import PEAKS, frame_flops, parameters, stack_weights
 from .lm.setup import LMSettings, build_config
 from .settings import read_settings
 
@@ -100,7 +100,7 @@ def plan(s: LMSettings, cluster: Cluster, hours: float, epochs: float, mfu: floa
         raise ValueError(f"items: expected {cluster.gpus} or more, one per GPU, got {s.items}")
     config, _ = build_config(s.lm, s.codebook_size, s.num_codebooks, CAPTIONS, s.units)
     count = parameters(config)
-    hidden = sum(x.layers * block_weights(x) for x in (config.global_, config.local))
+    hidden = stack_weights(config, "global") + stack_weights(config, "local")
     peak, memory = PEAKS[cluster.gpu]
     per_frame = frame_flops(config, s.codebook_size, CONTEXT).trained
     computed = per_frame * (4 / 3 if s.recompute else 1)

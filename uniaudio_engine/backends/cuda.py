@@ -135,7 +135,7 @@ def fits(config: CodecConfig) -> bool:
     Chunks, group norm and loudness look at whole clips: those codecs run on the CPU, and so do
     codecs of several channels or with transformers.
     """
-    if config.has_transformers:
+    if config.core_only:
         return False
     s = config.seanet
     return (

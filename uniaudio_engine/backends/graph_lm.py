@@ -10,6 +10,7 @@ ids, so the same seed gives the native backend's tokens wherever the logits agre
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import InputError
 from ..storage.config import LMConfig, StackConfig, to_dict
+from ..storage.weight_shapes import lm_shapes, matrix_part
 from .core import core
 from .onnx_folder import Exported, Graph, Memory
 from .protocols import Continuous, Ids, Session
@@ -75,23 +77,15 @@ class GraphLM:
         head's K times, of which the graph reads every row.
         """
         c = self.config
-
-        def stack(s: StackConfig) -> int:
-            kv = s.num_kv_heads * s.head_dim
-            return (
-                s.layers
-                * s.width
-                * (2 * s.query_width + 2 * kv + (3 if s.activation == "swiglu" else 2) * s.hidden)
-            )
-
-        size = {"float16": 2, "int8": 1}.get(self.exported.dtype, 4)
+        stacks = {"global": 0, "local": 0, "head": 0}
+        for name, shape in lm_shapes(c).items():
+            if (part := matrix_part(name)) is not None:
+                stacks[part] += math.prod(shape)
         bridge = c.local.width * c.global_.width  # whole, or in K parts
-        return size * (
-            stack(c.global_)
-            + bridge
-            + c.num_codebooks
-            * (stack(c.local) + c.vocab_size * c.local.width + c.global_head_size * c.global_.width)
-        )
+        once = stacks["global"] + bridge + c.global_head_size * c.global_.width
+        each = stacks["local"] + c.vocab_size * c.local.width
+        size = {"float16": 2, "int8": 1}.get(self.exported.dtype, 4)
+        return size * (once + c.num_codebooks * each)
 
     def logits(
         self,

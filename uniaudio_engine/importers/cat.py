@@ -25,14 +25,14 @@ from ..storage.config import (
     CatSide,
     CatStage,
     CodecConfig,
-    ConfigError,
     QuantizerConfig,
     TransformerConfig,
 )
 from ..storage.tensors import Tensors
 from ..storage.weight_shapes import codec_shapes
 from .archive import Member, Progress, quiet
-from .codec_folder import Family, Kinds, Reader, State, import_codec, read_fields
+from .codec_folder import Family, Kinds, checked_codec, import_codec, read_fields
+from .hub_files import Reader, State
 
 Floats = NDArray[np.float32]
 Side = Literal["encoder", "decoder"]
@@ -95,13 +95,8 @@ def import_cat(
     licence: str = "",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Writes the model folder ``output`` from a CAT checkpoint; returns plain JSON values about it.
-
-    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
-    float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
-    configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
-    in one line; no partial output remains.
+    """Writes the model folder ``output`` from a CAT checkpoint; returns plain JSON values about it;
+    see :func:`.codec_folder.import_codec`.
     """
     family = Family("a CAT codec", read_config, cat_tensors, about)
     return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
@@ -130,14 +125,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     rate = values["sampling_rate"] or values["sample_rate"]
     if not wrong:
         wrong = _unsupported(values, rate)
-    if wrong:
-        raise InputError(f"{member.name}: {first_few(wrong)}")
-    try:
-        config = _codec(values, rate)
-        config.check()
-    except (ConfigError, InputError) as e:
-        raise InputError(f"{member.name}: {e}") from None
-    return config, notes
+    return checked_codec(member, wrong, lambda: _codec(values, rate)), notes
 
 
 def _unsupported(v: Mapping[str, Any], rate: int | None) -> list[str]:

@@ -15,24 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..backends.core import core
 from ..errors import InputError, first_few, shown
-from ..storage.config import FORMAT_VERSION, CodecConfig, ModelConfig, to_dict
+from ..storage.config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, to_dict
 from ..storage.folder import load_folder, save_folder
-from ..storage.opening import read_regular
-from ..storage.tensors import Tensors, from_bfloat16
+from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
 from .checkpoint import load_checkpoint
+from .hub_files import State, read_json
 from .output import new_folder, sha256
 from .pickle_machine import brief
 
 LICENCE = "see the source of these weights; the files do not state a licence"
 MAX_WEIGHTS = 4 << 30  # bytes; the published ones have at most 400 MB
 
-State = Mapping[str, NDArray[Any]]  # tensors by their names
 Kinds = tuple[type, ...]
 
 # Keys of every transformers configuration, unrelated to the model.
@@ -75,9 +73,13 @@ def import_codec(
     licence: str = "",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Writes the model folder ``output``; returns plain JSON values about it.
+    """Writes the model folder ``output`` from a checkpoint; returns plain JSON values about it.
 
-    Raises :class:`InputError`, in one line; no partial output remains.
+    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
+    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
+    float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
+    configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
+    in one line; no partial output remains.
     """
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
@@ -137,7 +139,7 @@ def read_fields(
 
     Raises :class:`InputError` for another model type or a missing key.
     """
-    data = read_json(member)
+    data = read_json(member.path, member.name, MAX_CONFIG)
     found = data.get("model_type")
     if found not in model_types:
         raise InputError(
@@ -169,74 +171,20 @@ def read_fields(
     return values, wrong, notes
 
 
-def read_json(member: Member) -> dict[str, Any]:
-    """The object in a file. Raises :class:`InputError` where it is something else."""
-    try:
-        data = json.loads(read_regular(member.path, MAX_CONFIG, where=member.name).decode("utf-8"))
-    except OSError as e:
-        raise InputError(
-            f"{member.name}: expected a readable file, got: {e.strerror or e}"
-        ) from None
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{member.name}: expected JSON, got: {shown(str(e))}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{member.name}: expected an object, got {shown(data)}")
-    return data
+def checked_codec(member: Member, wrong: list[str], make: Callable[[], CodecConfig]) -> CodecConfig:
+    """The configuration that ``make`` describes, checked.
 
-
-class Reader:
-    """Takes tensors out of a state as float32 and remembers which; the rest is left over.
-
-    Every error is one :class:`InputError` line that names the first few tensors.
+    Raises one :class:`InputError` line: for the first of what is already known to be ``wrong``, or
+    for what the check finds.
     """
-
-    def __init__(self, state: State, where: str) -> None:
-        self._state, self.where = state, where
-        self._used: set[str] = set()
-        self._missing: list[str] = []
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._state
-
-    def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The tensor, checked for shape, type and finiteness; zeros where it is missing, which
-        :meth:`end` reports.
-        """
-        if name not in self._state:
-            self._missing.append(name)
-            return np.zeros(shape, np.float32)
-        self._used.add(name)
-        found = self._state[name]
-        if found.shape != shape:
-            raise InputError(
-                f"{self.where}: {name}: expected the shape {list(shape)}, got "
-                f"{list(found.shape)}; do configuration and weights belong together?"
-            )
-        if found.dtype == np.uint16:
-            found = from_bfloat16(found)
-        if found.dtype.kind != "f":
-            raise InputError(
-                f"{self.where}: {name}: expected floating-point numbers, got {found.dtype}"
-            )
-        with np.errstate(over="ignore"):
-            found = np.ascontiguousarray(found, np.float32)
-        if not np.isfinite(found).all():
-            raise InputError(
-                f"{self.where}: {name}: NaN or infinity; download the checkpoint again"
-            )
-        return found
-
-    def end(self, ignored: Callable[[str], bool] = lambda name: False) -> None:
-        """Raises :class:`InputError` where tensors are missing or left over."""
-        left = [n for n in self._state if n not in self._used and not ignored(n)]
-        parts = [f"missing {first_few(self._missing)}"] if self._missing else []
-        parts += [f"left over {first_few(left)}"] if left else []
-        if parts:
-            raise InputError(
-                f"{self.where}: {'; '.join(parts)}; do configuration and weights belong together?"
-            )
+    if wrong:
+        raise InputError(f"{member.name}: {first_few(wrong)}")
+    try:
+        config = make()
+        config.check()
+    except (ConfigError, InputError) as e:
+        raise InputError(f"{member.name}: {e}") from None
+    return config
 
 
 def _state(member: Member, where: str) -> State:

@@ -15,28 +15,22 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..errors import InputError, first_few, shown
-from ..storage.config import CodecConfig, ConfigError, SeanetConfig
+from ..storage.config import CodecConfig, SeanetConfig
 from ..storage.tensors import Tensors
 from .archive import Member, Progress, quiet
-from .codec_folder import Family, Kinds, State, import_codec, read_fields
-from .seanet import seanet_tensors
+from .codec_folder import Family, Kinds, checked_codec, import_codec, read_fields
+from .hub_files import State
+from .seanet import TRANSFORMERS_KEYS, seanet_tensors
 
 _NUMBER: Kinds = (int, float)
 # Required keys with their types: the weights alone do not determine them.
 _NEEDED: dict[str, Kinds] = {
     "sampling_rate": (int,),
-    "audio_channels": (int,),
+    **dict.fromkeys(TRANSFORMERS_KEYS, (int,)),
     "target_bandwidths": (list,),
     "upsampling_ratios": (list,),
     "hidden_size": (int,),
-    "num_filters": (int,),
-    "num_residual_layers": (int,),
     "num_lstm_layers": (int,),
-    "kernel_size": (int,),
-    "last_kernel_size": (int,),
-    "residual_kernel_size": (int,),
-    "dilation_growth_rate": (int,),
-    "compress": (int,),
     "codebook_size": (int,),
     "norm_type": (str,),
     "pad_mode": (str,),
@@ -64,13 +58,8 @@ def import_encodec(
     progress: Progress = quiet,
 ) -> dict[str, Any]:
     """Writes the model folder ``output`` from an EnCodec checkpoint; returns plain JSON values
-    about it.
-
-    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
-    float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
-    configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
-    in one line; no partial output remains.
+    about it;
+    see :func:`.codec_folder.import_codec`.
     """
     family = Family("EnCodec", read_config, _tensors, about)
     return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
@@ -115,14 +104,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
             wrong.append(f"{key}: expected 1 to {most} numbers above 0, got {shown(v)}")
     if not wrong:
         wrong = _contradictions(values)
-    if wrong:
-        raise InputError(f"{member.name}: {first_few(wrong)}")
-    try:
-        config = _codec_config(values)
-        config.check()
-    except ConfigError as e:
-        raise InputError(f"{member.name}: {e}") from None
-    return config, notes
+    return checked_codec(member, wrong, lambda: _codec_config(values)), notes
 
 
 def _contradictions(v: Mapping[str, Any]) -> list[str]:
@@ -163,15 +145,8 @@ def _contradictions(v: Mapping[str, Any]) -> list[str]:
 def _codec_config(v: Mapping[str, Any]) -> CodecConfig:
     chunk = int(v["chunk_length_s"] * v["sampling_rate"]) if v["chunk_length_s"] is not None else 0
     seanet = SeanetConfig(
-        channels=v["audio_channels"],
-        filters=v["num_filters"],
+        **{ours: v[theirs] for theirs, ours in TRANSFORMERS_KEYS.items()},
         ratios=tuple(v["upsampling_ratios"]),
-        kernel_size=v["kernel_size"],
-        last_kernel_size=v["last_kernel_size"],
-        residual_kernel_size=v["residual_kernel_size"],
-        residual_layers=v["num_residual_layers"],
-        dilation_base=v["dilation_growth_rate"],
-        compress=v["compress"],
         conv_shortcut=v["use_conv_shortcut"],
         lstm_layers=v["num_lstm_layers"],
         causal=v["use_causal_conv"],

@@ -1,4 +1,4 @@
-"""Checkpoints as model hubs hold them: a config.json and a model.safetensors, each value checked.
+"""Checkpoints as model hubs hold them: a config.json and tensors by name, each value checked.
 
 Not responsible for what the values mean: each family's importer knows its own names.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, first_few, shown
 from ..storage.opening import read_regular
 from ..storage.tensors import all_finite, from_bfloat16, load_tensors
+
+State = Mapping[str, NDArray[Any]]  # tensors by their names
 
 _MAX_JSON = 64 << 20
 
@@ -84,55 +86,88 @@ class Settings:
         raise InputError(f"{self.where}: {key}: expected {expected}, got {shown(value)}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises :class:`InputError` for anything else."""
+def read_json(path: Path, where: str = "", most: int = _MAX_JSON) -> dict[str, Any]:
+    """The object in a JSON file of at most ``most`` bytes; ``where``: its name in messages.
+
+    Raises :class:`InputError` for anything else.
+    """
+    where = where or str(path)
+    data = read_regular(path, most, where=where)
     try:
-        value = json.loads(read_regular(path, _MAX_JSON))
-    except OSError as e:
-        raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{path}: expected JSON, got: {shown(str(e))}") from None
+        raise InputError(f"{where}: expected JSON, got: {shown(str(e))}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        raise InputError(f"{where}: expected an object, got {shown(value)}")
     return value
 
 
-class Checkpoint:
-    """Tensors by another project's names. Each is taken once; :meth:`done` refuses what is left."""
+class Reader:
+    """Takes tensors out of a checkpoint as float32 and remembers which; the rest is left over.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._tensors, _ = load_tensors(self.path)
-        self._left = set(self._tensors)
+    Every error is one :class:`InputError` line that names the first few tensors.
+    """
+
+    def __init__(self, state: State, where: str) -> None:
+        self._state, self.where = state, where
+        self._used: set[str] = set()
+        self._missing: list[str] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._state
+
+    def get(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The tensor, checked for shape, type and finiteness; zeros where it is missing, which
+        :meth:`end` reports.
+        """
+        if name not in self._state:
+            self._missing.append(name)
+            return np.zeros(shape, np.float32)
+        self._used.add(name)
+        found = self._state[name]
+        if found.shape != shape:
+            raise InputError(
+                f"{self.where}: {name}: expected the shape {list(shape)}, got "
+                f"{list(found.shape)}; do configuration and weights belong together?"
+            )
+        if found.dtype == np.uint16:
+            found = from_bfloat16(found)
+        if found.dtype.kind != "f":
+            raise InputError(
+                f"{self.where}: {name}: expected floating-point numbers, got {found.dtype}"
+            )
+        with np.errstate(over="ignore"):
+            found = np.ascontiguousarray(found, np.float32)
+        if not all_finite(found):
+            raise InputError(
+                f"{self.where}: {name}: NaN or infinity; download the checkpoint again"
+            )
+        return found
 
     def take(self, name: str, *shape: int) -> NDArray[np.float32]:
-        """A float32 tensor of this shape.
+        """As :meth:`get`, but a missing tensor is refused at once: nothing is made of its zeros."""
+        if name not in self._state:
+            raise InputError(f"{self.where}: tensor {name} is missing; is it this family's model?")
+        return self.get(name, shape)
 
-        Raises :class:`InputError` where it is missing, of another shape or type, or not finite.
-        """
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            raise InputError(f"{self.path}: tensor {name} is missing; is it this family's model?")
-        if tensor.shape != shape:
+    def end(self, ignored: Callable[[str], bool] = lambda name: False) -> None:
+        """Raises :class:`InputError` where tensors are missing or left over."""
+        left = [n for n in self._state if n not in self._used and not ignored(n)]
+        parts = [f"missing {first_few(self._missing)}"] if self._missing else []
+        parts += [f"left over {first_few(left)}"] if left else []
+        if parts:
             raise InputError(
-                f"{self.path}: {name}: expected shape {list(shape)}, got {list(tensor.shape)}"
+                f"{self.where}: {'; '.join(parts)}; do configuration and weights belong together?"
             )
-        if tensor.dtype == np.uint16:
-            tensor = from_bfloat16(tensor)
-        elif tensor.dtype.kind != "f":
-            raise InputError(f"{self.path}: {name}: expected floats, got {tensor.dtype}")
-        if not all_finite(tensor):
-            raise InputError(f"{self.path}: NaN or infinity in {name}; download it again")
-        self._left.discard(name)
-        return np.ascontiguousarray(tensor, np.float32)
 
-    def done(self, copies: Collection[str] = ()) -> None:
-        """Raise :class:`InputError` where tensors were not taken, but for names that end in one of
-        ``copies``.
-        """
-        left = sorted(n for n in self._left if not n.endswith(tuple(copies)))
-        if left:
-            raise InputError(
-                f"{self.path}: left over {first_few([shown(n)[1:-1] for n in left])}; is it this "
-                "family's model?"
-            )
+
+def open_settings(folder: str | os.PathLike[str]) -> Settings:
+    """The ``config.json`` of a folder. Raises :class:`InputError` where there is none."""
+    path = Path(folder) / "config.json"
+    return Settings(read_json(path), str(path))
+
+
+def open_weights(folder: str | os.PathLike[str]) -> Reader:
+    """The ``model.safetensors`` of a folder. Raises :class:`InputError` where there is none."""
+    path = Path(folder) / "model.safetensors"
+    return Reader(load_tensors(path)[0], str(path))

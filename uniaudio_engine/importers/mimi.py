@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, first_few, shown
+from ..errors import InputError, shown
 from ..storage.config import (
     BottleneckConfig,
     CodecConfig,
-    ConfigError,
     QuantizerConfig,
     SeanetConfig,
     TransformerConfig,
@@ -29,23 +28,17 @@ from ..storage.config import (
 from ..storage.tensors import Tensors
 from ..storage.weight_shapes import codec_shapes
 from .archive import Member, Progress, quiet
-from .codec_folder import Family, Kinds, Reader, State, import_codec, read_fields
-from .seanet import seanet_names
+from .codec_folder import Family, Kinds, checked_codec, import_codec, read_fields
+from .hub_files import Reader, State
+from .seanet import TRANSFORMERS_KEYS, seanet_names
 
 _NUMBER: Kinds = (int, float)
 # Required keys with their types: the weights alone do not determine them.
 _NEEDED: dict[str, Kinds] = {
+    **dict.fromkeys(TRANSFORMERS_KEYS, (int,)),
     "sampling_rate": (int,),
-    "audio_channels": (int,),
     "hidden_size": (int,),
-    "num_filters": (int,),
-    "num_residual_layers": (int,),
     "upsampling_ratios": (list,),
-    "kernel_size": (int,),
-    "last_kernel_size": (int,),
-    "residual_kernel_size": (int,),
-    "dilation_growth_rate": (int,),
-    "compress": (int,),
     "codebook_size": (int,),
     "codebook_dim": (int,),
     "num_quantizers": (int,),
@@ -100,13 +93,8 @@ def import_mimi(
     licence: str = "",
     progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Writes the model folder ``output`` from a Mimi checkpoint; returns plain JSON values about it.
-
-    ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
-    float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
-    configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
-    in one line; no partial output remains.
+    """Writes the model folder ``output`` from a Mimi checkpoint; returns plain JSON values about it;
+    see :func:`.codec_folder.import_codec`.
     """
     family = Family("Mimi", read_config, mimi_tensors, about)
     return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
@@ -135,14 +123,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
         wrong.append(f"upsampling_ratios: expected 1 to 16 numbers, 1 to 64, got {shown(ratios)}")
     if not wrong:
         wrong = _unsupported(values)
-    if wrong:
-        raise InputError(f"{member.name}: {first_few(wrong)}")
-    try:
-        config = mimi_codec(values)
-        config.check()
-    except ConfigError as e:
-        raise InputError(f"{member.name}: {e}") from None
-    return config, notes
+    return checked_codec(member, wrong, lambda: mimi_codec(values)), notes
 
 
 def _unsupported(v: Mapping[str, Any]) -> list[str]:
@@ -195,15 +176,8 @@ def mimi_codec(v: Mapping[str, Any]) -> CodecConfig:
         norm_eps=float(v["norm_eps"]),
     )
     seanet = SeanetConfig(
-        channels=v["audio_channels"],
-        filters=v["num_filters"],
+        **{ours: v[theirs] for theirs, ours in TRANSFORMERS_KEYS.items()},
         ratios=tuple(v["upsampling_ratios"]),
-        kernel_size=v["kernel_size"],
-        last_kernel_size=v["last_kernel_size"],
-        residual_kernel_size=v["residual_kernel_size"],
-        residual_layers=v["num_residual_layers"],
-        dilation_base=v["dilation_growth_rate"],
-        compress=v["compress"],
         conv_shortcut=v["use_conv_shortcut"],
         lstm_layers=0,
         causal=True,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..storage.config import LMConfig, StackConfig, VocabularyConfig
 from ..storage.tensors import Tensors
-from .hub_files import Checkpoint, Settings, read_json
+from .hub_files import Reader, open_settings, open_weights
 from .text_slot import START, TEXT, Frames, TextSlot, checked, halves_first
 
 _COPIES = ("lm_head.weight",)  # of tied tables
@@ -73,12 +72,12 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> MossNanoLM:
 
     Raises :class:`InputError` in one line for files that are not this family's.
     """
-    settings = Settings(read_json(Path(folder) / "config.json"), str(Path(folder) / "config.json"))
+    settings = open_settings(folder)
     gpt2 = settings.section("gpt2_config")
     gpt2.expect("position_embedding_type", "rope")
     gpt2.expect("scale_attn_weights", True)
     gpt2.expect("scale_attn_by_inverse_layer_idx", False)
-    source = Checkpoint(Path(folder) / "model.safetensors")
+    source = open_weights(folder)
     d, codebooks = gpt2.integer("n_embd", 768), settings.integer("n_vq", 16)
     sizes = settings.integers(
         "audio_codebook_sizes", [settings.integer("audio_vocab_size", 1024)] * min(codebooks, 64)
@@ -131,7 +130,8 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> MossNanoLM:
     }
     _stack(tensors, source, "global", "transformer", config.global_)
     _stack(tensors, source, "local", "local_transformer", config.local)
-    source.done((*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(codebooks))))
+    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(codebooks)))
+    source.end(ignored=lambda name: name.endswith(copies))
     return MossNanoLM(
         config,
         ids.vocabulary(),
@@ -145,7 +145,7 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> MossNanoLM:
     )
 
 
-def _stack(tensors: Tensors, source: Checkpoint, ours: str, theirs: str, c: StackConfig) -> None:
+def _stack(tensors: Tensors, source: Reader, ours: str, theirs: str, c: StackConfig) -> None:
     d = c.width
     for i in range(c.layers):
         to, of = f"{ours}.layers.{i}", f"{theirs}.h.{i}"

@@ -29,6 +29,17 @@ from ..storage.weight_shapes import codec_shapes
 
 Layout = Literal["soundstream", "transformers"]
 
+# Keys of the configurations of Hugging Face transformers -> ours
+TRANSFORMERS_KEYS = {
+    "audio_channels": "channels",
+    "num_filters": "filters",
+    "kernel_size": "kernel_size",
+    "last_kernel_size": "last_kernel_size",
+    "residual_kernel_size": "residual_kernel_size",
+    "num_residual_layers": "residual_layers",
+    "dilation_growth_rate": "dilation_base",
+    "compress": "compress",
+}
 _QUANTIZER = {
     "soundstream": "quantizer.vq.layers.{}._codebook",
     "transformers": "quantizer.layers.{}.codebook",

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError, shown
 from ..storage.config import LMConfig, StackConfig, VocabularyConfig
 from ..storage.tensors import Tensors
-from .hub_files import Checkpoint, Settings, read_json
+from .hub_files import Reader, open_settings, open_weights, read_json
 from .text_slot import START, TEXT, Frames, TextSlot, checked
 
 _COPIES = ("embed_tokens.weight", "lm_head.weight")  # of tied tables, and ignored by upstream too
@@ -87,8 +87,8 @@ def read_vieneu(
 
     Raises :class:`InputError` in one line for files that are not this family's.
     """
-    settings = Settings(read_json(Path(folder) / "config.json"), str(Path(folder) / "config.json"))
-    source = Checkpoint(Path(folder) / "model.safetensors")
+    settings = open_settings(folder)
+    source = open_weights(folder)
     d = settings.integer("hidden_size", 768)
     ids = TextSlot(
         settings.integer("text_vocab_size", 419),
@@ -155,7 +155,8 @@ def read_vieneu(
     _local_stack(tensors, source, local)
     if vectors:
         tensors["guide.weight"] = _anchors(source, voices, vectors, d)
-    source.done((*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(ids.codebooks))))
+    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(ids.codebooks)))
+    source.end(ignored=lambda name: name.endswith(copies))
     return VieneuLM(
         config,
         ids.vocabulary(),
@@ -198,7 +199,7 @@ def read_voices(
     return voices
 
 
-def _global_stack(tensors: Tensors, source: Checkpoint, c: StackConfig) -> None:
+def _global_stack(tensors: Tensors, source: Reader, c: StackConfig) -> None:
     d, kv, q = c.width, c.num_kv_heads * c.head_dim, c.query_width
     for i in range(c.layers):
         ours, theirs = f"global.layers.{i}", f"semantic_backbone.layers.{i}"
@@ -219,7 +220,7 @@ def _global_stack(tensors: Tensors, source: Checkpoint, c: StackConfig) -> None:
     tensors["global.norm.weight"] = source.take("semantic_backbone.norm.weight", d)
 
 
-def _local_stack(tensors: Tensors, source: Checkpoint, c: StackConfig) -> None:
+def _local_stack(tensors: Tensors, source: Reader, c: StackConfig) -> None:
     d = c.width
     for i in range(c.layers):
         ours, theirs = f"local.layers.{i}", f"acoustic_decoder.layers.{i}"
@@ -241,7 +242,7 @@ def _local_stack(tensors: Tensors, source: Checkpoint, c: StackConfig) -> None:
 
 
 def _anchors(
-    source: Checkpoint, voices: Mapping[str, VieneuVoice], width: int, d: int
+    source: Reader, voices: Mapping[str, VieneuVoice], width: int, d: int
 ) -> NDArray[np.float32]:
     """The rows [voices, D] that the voices' vectors are mapped to: a linear map, a layer norm."""
     weight, bias = source.take("xvec_proj.0.weight", d, width), source.take("xvec_proj.0.bias", d)

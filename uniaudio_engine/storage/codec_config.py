@@ -257,8 +257,8 @@ class CodecConfig:
             part.check(self.frame_size, self.latent_dim)
 
     @property
-    def has_transformers(self) -> bool:
-        """Whether it needs what only the CPU core has: transformers, or another quantizer."""
+    def core_only(self) -> bool:
+        """Whether only the CPU core has its parts: transformers, or a quantizer of their kind."""
         seanet = self.seanet if self.family == "seanet" else None
         return (
             self.family == "cat"

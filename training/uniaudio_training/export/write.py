@@ -90,7 +90,7 @@ def export_onnx(
         )
     folder = load_folder(model)
     c = folder.config.codec
-    if c.channels != 1 or c.normalizes or c.chunk[0] or c.has_transformers:
+    if c.channels != 1 or c.normalizes or c.chunk[0] or c.core_only:
         raise InputError(
             f"{folder.path}: expected a mono codec of whole clips, got one of several channels, "
             "in chunks, with transformers or that normalises loudness; these have no graphs"
