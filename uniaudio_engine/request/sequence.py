@@ -189,6 +189,11 @@ class Layout:
             return ids
         return self._beside(np.full((len(ids), 1), self.text_id(text), np.int32), ids)
 
+    @property
+    def no_codes(self) -> Ids:
+        """[0, codebooks]."""
+        return np.zeros((0, self.num_codebooks), np.int32)
+
     def text_frames(self, ids: ArrayLike) -> Ids:
         """Text ids [n] -> frames [n, K] without codes."""
         size = self.vocabulary.span("text").size
@@ -245,11 +250,13 @@ class Layout:
 class Prefix:
     """Known frames [n, K], and the external states that replace some of them.
 
-    ``continuous``: name -> (values float32 [m, width], the indices of the m frames).
+    ``continuous``: name -> (values float32 [m, width], the indices of the m frames). ``condition``:
+    the row [D] that is added to every input from the first frame on, or None.
     """
 
     frames: Ids
     continuous: dict[str, tuple[NDArray[np.float32], Ids]] = field(default_factory=dict)
+    condition: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -263,6 +270,7 @@ class Prefix:
         return b"".join(
             [
                 self.frames.tobytes(),
+                b"" if self.condition is None else b"condition\0" + self.condition.tobytes(),
                 *(name.encode() + b"\0" + v + where for name, v, where in states),
             ]
         )

@@ -80,6 +80,8 @@ class TextSlotConfig:
         require_within("text_slot.speaking", -1, self.speaking, size - 1)
         require_within("text_slot.end", -1, self.end, size - 1)
         require(self.end < 0 or self.speaking >= 0, "text_slot.speaking", "an id, as end has", -1)
+        ends = self.end < 0 or self.position == "first"
+        require(ends, "text_slot.end", "-1 unless position is first", self.end)
         require_within("text_slot.temperature", 0, self.temperature, 5)
         require_within("text_slot.top_k", 0, self.top_k, 1 << 20)
         require_within("text_slot.top_p", 0.001, self.top_p, 1)
