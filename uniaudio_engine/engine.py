@@ -123,6 +123,11 @@ class Engine(Verbs):
         return self.model.sample_rate
 
     @property
+    def channels(self) -> int:
+        """Of the sound that is made: samples are [N] where it is 1, else [channels, N]."""
+        return self.config.codec.channels
+
+    @property
     def frame_rate(self) -> float:
         """Hz."""
         return self.model.frame_rate
@@ -324,7 +329,7 @@ class Engine(Verbs):
         self, chunk_frames: Sequence[int] | None, max_latency_ms: float | None
     ) -> ChunkSizes:
         if max_latency_ms is None:
-            return ChunkSizes(chunk_frames)
+            return ChunkSizes(chunk_frames, self.frame_rate)
         if chunk_frames is not None:
             raise InputError("expected either chunk_frames or max_latency_ms, got both")
         return chunk_sizes(self.model, max_latency_ms)
@@ -404,14 +409,19 @@ class Engine(Verbs):
         audio: AudioSource,
         name: str = "",
         *,
-        max_seconds: float = 3.0,
+        max_seconds: float | None = None,
         min_seconds: float = 0.5,
         licence: str = "",
     ) -> Voice:
-        """A voice from the first ``max_seconds`` of a sound, not counting leading silence.
+        """A voice from the first ``max_seconds`` of a sound, not counting leading silence; by
+        default as much as the model's tasks take.
 
         Raises :class:`InputError` where less than ``min_seconds`` of it is not silent.
         """
+        if max_seconds is None:
+            inputs = [i for t in self.model.tasks.values() for i in t.inputs]
+            most = [i.max_seconds for i in inputs if i.modality == "voice"]
+            max_seconds = max(most, default=0.0) or 3.0
         return self.model.audio.encode_voice(
             audio, name, max_seconds=max_seconds, min_seconds=min_seconds, licence=licence
         )

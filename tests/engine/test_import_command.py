@@ -311,4 +311,4 @@ def test_encodec_by_the_command(
         out, err = capsys.readouterr()
         assert not out and err.startswith("uniaudio: error: ") and err.count("\n") == 1
     assert sorted(os.listdir()) == ["encodec-24khz", "encodec_24khz"]
-    assert families().keys() == {"uniaudio", "encodec", "mimi", "cat"}
+    assert families().keys() == {"uniaudio", "encodec", "mimi", "cat", "vieneu", "moss-nano"}

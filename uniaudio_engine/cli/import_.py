@@ -109,6 +109,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         p.add_argument(
             "--licence", default="", help="licence to store in the new folder; the files state none"
         )
+    for family, what, example, voices in (
+        (
+            "vieneu",
+            "VieNeu-TTS v3 Turbo with its codec and voices",
+            "VieNeu-TTS-v3-Turbo --codec MOSS-Audio-Tokenizer-Nano --voices voices_v3_turbo.json "
+            "-o vieneu",
+            "the project's voices_v3_turbo.json (default: the one in DIR)",
+        ),
+        (
+            "moss-nano",
+            "MOSS-TTS-Nano with its codec",
+            "MOSS-TTS-Nano --codec MOSS-Audio-Tokenizer-Nano -o moss-nano",
+            "a JSON file with builtin_voices, from the project's ONNX release",
+        ),
+    ):
+        p = add(family, what, f"uniaudio import {family} {example}", _speech_of(family))
+        p.add_argument(
+            "source", metavar="DIR", help="folder with config.json, weights and tokenizer"
+        )
+        p.add_argument(
+            "--codec",
+            metavar="DIR",
+            help="folder of MOSS-Audio-Tokenizer-Nano (default: that name in DIR or next to it)",
+        )
+        p.add_argument("--voices", metavar="FILE", help=voices)
+        p.add_argument("--licence", default="", help="licence to store instead of the project's")
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
@@ -150,6 +176,19 @@ def _codec_of(family: str) -> Callable[[argparse.Namespace], int]:
                 args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
             ),
         )
+        return 0
+
+    return run
+
+
+def _speech_of(family: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        name = family.replace("-", "_")
+        module = importlib.import_module(f"..importers.{name}", __package__)
+        importer = getattr(module, f"import_{name}")
+        how = {"codec": args.codec, "voices": args.voices, "dtype": args.dtype}
+        about = importer(args.source, args.output, licence=args.licence, progress=progress, **how)
+        report(args, about)
         return 0
 
     return run
