@@ -24,7 +24,7 @@ from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
 from .checkpoint import load_checkpoint
-from .hub_files import State, read_json
+from .hub_files import INDEX, WEIGHTS, State, open_state, read_json, shards
 from .output import new_folder, sha256
 from .pickle_machine import brief
 
@@ -76,7 +76,8 @@ def import_codec(
     """Writes the model folder ``output`` from a checkpoint; returns plain JSON values about it.
 
     ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
+    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it; or a folder
+    in which ``model.safetensors.index.json`` lists several files. ``dtype``:
     float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
     configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
     in one line; no partial output remains.
@@ -94,8 +95,9 @@ def import_codec(
         progress("writing")
         save_folder(shop.model, model, tensors, dtype=dtype)
         origins = [
-            Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress))
+            Origin(k, name, path.stat().st_size, sha256(path, progress))
             for k, m in members.items()
+            for name, path in _files(m)
         ]
         write_card(
             shop.model,
@@ -188,7 +190,9 @@ def checked_codec(member: Member, wrong: list[str], make: Callable[[], CodecConf
 
 
 def _state(member: Member, where: str) -> State:
-    """The tensors of a safetensors file or a torch checkpoint."""
+    """The tensors of a safetensors file, of several with an index, or of a torch checkpoint."""
+    if member.path.name == INDEX:
+        return open_state(member.path)
     state = load_checkpoint(member.path, MAX_WEIGHTS)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     other = (
@@ -204,11 +208,17 @@ def _state(member: Member, where: str) -> State:
     return state
 
 
+def _files(member: Member) -> list[tuple[str, Path]]:
+    """A member's file, and those that it lists."""
+    listed = sorted(shards(member.path)) if member.path.name == INDEX else []
+    return [(member.name, member.source), *[(n, member.path.with_name(n)) for n in listed]]
+
+
 def _members(family: Family, source: Path, scratch: Path, progress: Progress) -> dict[str, Member]:
     """``weights`` and ``config`` of a folder or zip, or of a file and its neighbours."""
     weights = Role(
         f"checkpoint of {family.what}",
-        names=("model.safetensors", "pytorch_model.bin"),
+        names=(WEIGHTS, INDEX, "pytorch_model.bin"),
         max_bytes=MAX_WEIGHTS,
         ranked=True,
     )

@@ -240,7 +240,7 @@ def mimi_tensors(
 def _renamed(state: State, prefix: str, where: str) -> State:
     """The state under the names of files, without ``prefix``."""
     found: dict[str, NDArray[Any]] = {}
-    for name, x in state.items():
+    for name in state:
         if not name.startswith(prefix):
             continue
         short = name.removeprefix(prefix)
@@ -248,7 +248,7 @@ def _renamed(state: State, prefix: str, where: str) -> State:
             short = re.sub(pattern, spelling, short)
         if short in found:
             raise InputError(f"{where}: tensor {shown(short)} is there twice, in two spellings")
-        found[short] = x
+        found[short] = state[name]
     return found
 
 

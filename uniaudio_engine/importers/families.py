@@ -1,0 +1,125 @@
+"""The families of models that can be imported: how each is recognised, its files, who publishes it.
+
+Loading this module loads no importer.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..errors import InputError, shown
+from ..storage.config import CodecConfig, LMConfig
+from . import shapes
+from .hub_files import INDEX, WEIGHTS
+
+NATIVE = "uniaudio-engine"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model as its authors publish it. The configurations are what the importer makes of it."""
+
+    name: str  # on the hub
+    licence: str
+    codec: CodecConfig
+    lm: LMConfig | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """``name``: of ``uniaudio import NAME``, whose importer is ``importers.MODULE.import_MODULE``.
+
+    ``model_types``: what ``config.json`` calls it. ``files``: patterns of what the importer reads
+    besides ``config.json`` and the weights. ``parts``: keyword of the importer -> the model on the
+    hub that it takes from elsewhere.
+    """
+
+    name: str
+    what: str
+    example: str
+    model_types: tuple[str, ...]
+    published: tuple[Published, ...]
+    files: tuple[str, ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def importer(self) -> Callable[..., dict[str, Any]]:
+        """``import_X(source, output, *, dtype, licence, progress)``."""
+        module = self.name.replace("-", "_")
+        found = importlib.import_module(f".{module}", __package__)
+        importer: Callable[..., dict[str, Any]] = getattr(found, f"import_{module}")
+        return importer
+
+    def reads(self, file: str) -> bool:
+        """Whether the importer reads a file of this name, besides the weights."""
+        return any(fnmatchcase(file, pattern) for pattern in ("config.json", *self.files))
+
+
+FAMILIES = (
+    Family(
+        "encodec",
+        "an EnCodec codec, as transformers stores it",
+        "encodec_24khz -o encodec-24khz",
+        ("encodec",),
+        (
+            Published("facebook/encodec_24khz", "see its page", shapes.ENCODEC_24KHZ),
+            Published("facebook/encodec_32khz", "see its page", shapes.ENCODEC_32KHZ),
+            Published("facebook/encodec_48khz", "see its page", shapes.ENCODEC_48KHZ),
+        ),
+    ),
+    Family(
+        "mimi",
+        "a Mimi codec, as transformers stores it",
+        "mimi -o my-mimi",
+        ("mimi",),
+        (Published("kyutai/mimi", "CC-BY-4.0", shapes.MIMI),),
+    ),
+    Family(
+        "cat",
+        "a CAT codec (MOSS-Audio-Tokenizer)",
+        "MOSS-Audio-Tokenizer-Nano -o my-codec",
+        ("moss-audio-tokenizer", "moss_audio_tokenizer", "speech_tokenizer"),
+        (
+            Published(
+                "OpenMOSS-Team/MOSS-Audio-Tokenizer-Nano", "Apache-2.0", shapes.MOSS_TOKENIZER_NANO
+            ),
+        ),
+    ),
+)
+
+# A model folder of this engine is downloaded as it is. None of its weights is in two files.
+_NATIVE_FILES = (
+    *("codec.safetensors", "lm.safetensors", "semantic.safetensors"),
+    *("phones.txt", "lexicon.txt", "text.model", "labels/*.txt", "voices/*.safetensors"),
+)
+_NATIVE = Family(NATIVE, "a model folder of this engine", "", (), (), _NATIVE_FILES)
+
+
+def recognise(config: Mapping[str, Any], where: str) -> Family:
+    """The family of a ``config.json``, or ``native`` for a model folder.
+
+    Raises :class:`InputError`, which names the families, for any other.
+    """
+    if "format_version" in config and "codec" in config:
+        return _NATIVE
+    found = config.get("model_type")
+    for family in FAMILIES:
+        if isinstance(found, str) and found in family.model_types:
+            return family
+    known = ", ".join(t for f in FAMILIES for t in f.model_types)
+    raise InputError(
+        f"{where}: expected the config.json of a model that can be imported (model_type {known}), "
+        f"got {'none' if found is None else shown(found)}; see: uniaudio models"
+    )
+
+
+def weight_files(names: Mapping[str, int]) -> tuple[str, ...]:
+    """The first of the forms in which a folder with these files may have its weights."""
+    for name in (WEIGHTS, INDEX, "pytorch_model.bin"):
+        if name in names:
+            return (name,)
+    return ()
