@@ -245,6 +245,24 @@ void bind_lm(py::module_& m) {
   bind_session(session);
   session
       .def(
+          "set_condition",
+          [](LmSession& s, const py::object& row) {
+            const auto values = py::array_t < float,
+                       py::array::c_style | py::array::forcecast > ::ensure(row);
+            const int64_t width = s.lm().config().global.width;
+            if (!values) PyErr_Clear();
+            if (!values || values.ndim() != 1 || values.shape(0) != width) {
+              throw std::invalid_argument("set_condition: expected a row of " +
+                                          std::to_string(width) + " numbers" +
+                                          (values ? ", got " + array_shape(values) : ""));
+            }
+            s.set_condition(values.data());
+          },
+          py::arg("row"),
+          "From here on the row [D] is added to every input of the global stack; before the first "
+          "prefill.")
+      .def_property_readonly("conditioned", [](const LmSession& s) { return s.conditioned(); })
+      .def(
           "save",
           [](const LmSession& s) {
             std::string bytes;

@@ -130,6 +130,11 @@ class Engine(Verbs):
         return self.model.sample_rate
 
     @property
+    def channels(self) -> int:
+        """Of the sound that is made: samples are [N] where it is 1, else [channels, N]."""
+        return self.config.codec.channels
+
+    @property
     def frame_rate(self) -> float:
         """Hz."""
         return self.model.frame_rate

@@ -63,7 +63,7 @@ class Model:
         self.capacity = 0
         if parts.lm is not None and config.lm is not None and config.vocabulary is not None:
             if any(s.name == "audio" for s in config.vocabulary.spans):
-                self._layout = Layout.of(config.lm, config.vocabulary)
+                self._layout = Layout.of(config.lm, config.vocabulary, config.text_slot)
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
             self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:

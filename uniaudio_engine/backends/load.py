@@ -120,10 +120,10 @@ def _native_parts(
     folder = load_folder(path)
     config = folder.config
     c = config.codec
-    if config.lm is not None and (c.channels != 1 or c.normalizes or c.chunk[0]):
+    if config.lm is not None and (c.normalizes or c.chunk[0]):
         raise InputError(
-            f"{folder.path}: expected a mono codec of whole clips beside the language model, got "
-            "one of several channels, in chunks or without loudness"
+            f"{folder.path}: expected a codec of whole clips with their loudness beside the language "
+            "model, got one in chunks or without loudness"
         )
     dtype = weight_format(dtype, folder)[0]
     kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype

@@ -32,6 +32,8 @@ class Decoding:
         self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
         self._decoder = model.codec.decoder_stream()
+        channels = model.config.codec.channels
+        self._nothing = np.zeros((0,) if channels == 1 else (channels, 0), np.float32)
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
         self._gain = 1.0 if plan.source is None else plan.source.gain
@@ -47,14 +49,14 @@ class Decoding:
     def head(self) -> Samples:
         """Samples that exist before any frame: the source up to the edit."""
         if self.finish != "span" or self.plan.span is None:
-            return np.zeros(0, np.float32)
+            return self._nothing
         return self._source[: self.plan.span[0] * self.model.config.codec.frame_size]
 
     def begin(self, piece: Piece) -> Samples:
         """The samples that are complete now that a piece begins, perhaps none."""
         if self._joiner is None or piece.window is None:
-            return np.zeros(0, np.float32)
-        ended = np.zeros(0, np.float32) if piece.window.is_first else self.flush()
+            return self._nothing
+        ended = self._nothing if piece.window.is_first else self.flush()
         self._joiner.begin(piece.window)
         self._left, self._gain = len(piece.window.samples), piece.window.gain
         return ended
@@ -63,7 +65,7 @@ class Decoding:
         """codes [n, K] -> the samples that they complete, perhaps none."""
         if self.finish == "span":
             self._edit.append(codes)
-            return np.zeros(0, np.float32)
+            return self._nothing
         return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
 
     def flush(self) -> Samples:
@@ -78,8 +80,8 @@ class Decoding:
         """Decoded samples at the source's level, and not more than its own."""
         samples = np.clip(scaled(np.clip(samples, -1.0, 1.0), 1 / self._gain), -1.0, 1.0)
         if self._left is not None:
-            samples = samples[: self._left]
-            self._left -= len(samples)
+            samples = samples[..., : self._left]
+            self._left -= samples.shape[-1]
         return samples if self._joiner is None else self._joiner.push(samples)
 
     def _pasted(self) -> Samples:
@@ -120,7 +122,8 @@ class Decoding:
 
 def _ending_quietly(samples: Samples, sample_rate: int) -> Samples:
     """The last samples of speech, faded out where they break off in a loud sound."""
-    n = min(round(2 * _FADE * sample_rate), len(samples))
-    if not n or np.sqrt(np.square(samples[-n:], dtype=np.float64).mean()) < _LOUD:
+    n = min(round(2 * _FADE * sample_rate), samples.shape[-1])
+    if not n or np.sqrt(np.square(samples[..., -n:], dtype=np.float64).mean()) < _LOUD:
         return samples
-    return np.concatenate((samples[:-n], samples[-n:] * np.linspace(1, 0, n, dtype=np.float32)))
+    fade = np.linspace(1, 0, n, dtype=np.float32)
+    return np.concatenate((samples[..., :-n], samples[..., -n:] * fade), axis=-1)

@@ -57,12 +57,12 @@ def audio_chunks(
     rate = model.sample_rate
     position, frames_made = 0, 0
     head = decoding.head()
-    if len(head):
+    if head.shape[-1]:
         now = time.perf_counter()
         meta["first_chunk_ms"] = round(1000 * (now - begin), 3)
         yield AudioChunk(head, rate, 0, no_codes)
         paused += time.perf_counter() - now
-        position = len(head)
+        position = head.shape[-1]
     for piece in plan.arriving:
         if isinstance(piece, Wait):
             now = time.perf_counter()
@@ -70,9 +70,9 @@ def audio_chunks(
             paused += time.perf_counter() - now
             continue
         samples = decoding.begin(piece)
-        if len(samples):
+        if samples.shape[-1]:
             yield AudioChunk(samples, rate, position, no_codes)
-            position += len(samples)
+            position += samples.shape[-1]
         work = piece_work(model, plan, piece)
         for unit in run_work(work):
             if isinstance(unit, Prefill) or not unit.is_target:
@@ -91,10 +91,10 @@ def audio_chunks(
                 meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
                 yield AudioChunk(samples, rate, position, codes)
                 paused += time.perf_counter() - now
-                position += len(samples)
+                position += samples.shape[-1]
     samples = decoding.flush()
     compute = time.perf_counter() - begin - paused
-    seconds = (position + len(samples)) / rate
+    seconds = (position + samples.shape[-1]) / rate
     words = plan.word_times(model.frame_rate)
     meta.update(
         **plan.meta,
@@ -201,7 +201,7 @@ def audio_run(
 
 
 def _seconds(chunk: AudioChunk) -> float:
-    return len(chunk.samples) / chunk.sample_rate
+    return chunk.samples.shape[-1] / chunk.sample_rate
 
 
 def collect(stream: AudioStream) -> Audio:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few
+from ..request.tasks import HEARD
 from .config import ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
 from .opening import read_regular
@@ -266,11 +267,13 @@ def check_model(
     """Raise :class:`InputError` unless codec, LM, vocabulary, tasks and labels fit together."""
     if config.lm is None or config.vocabulary is None:
         return
-    k, c = config.lm.num_codebooks, config.codec.codebook_size
+    k, c = config.lm_codebooks, config.codec.codebook_size
     spans = {s.name: s.size for s in config.vocabulary.spans}
     if k > config.codec.num_codebooks:
+        beside = " beside the slot of text" if config.text_slot is not None else ""
         raise InputError(
-            f"{where}: lm.num_codebooks {k} is more than the codec's {config.codec.num_codebooks}"
+            f"{where}: lm.num_codebooks: expected up to the codec's "
+            f"{config.codec.num_codebooks}{beside}, got {k}"
         )
     if "audio" in spans and spans["audio"] != k * c:
         raise InputError(
@@ -294,6 +297,17 @@ def check_model(
         *(s.name for s in config.vocabulary.aligned_spans),
     }
     for task in config.task_table.values():
+        if (task.length == "text") != (config.text_slot is not None):
+            raise InputError(
+                f"{where}: task {task.name}: expected length text exactly where there is a "
+                f"text_slot, got {task.length}"
+            )
+        heard = next((i.name for i in task.inputs if i.modality in HEARD), None)
+        if config.codec.channels != 1 and heard is not None:
+            raise InputError(
+                f"{where}: task {task.name}: expected a mono codec with the input {heard}, got "
+                f"{config.codec.channels} channels"
+            )
         missing = sorted(task.needs(config.codec.num_codebooks) - known)
         if missing:
             raise InputError(
