@@ -65,7 +65,7 @@ def _frame_bytes(lm: LMConfig, codebook_size: int, sizes: Mapping[str, int]) -> 
         skipped = ("embed.weight", "positions.weight")
         return sum(b for n, b in sizes.items() if n.startswith(prefix) and not n.endswith(skipped))
 
-    head = sizes[lm.head_table] * codebook_size // lm.vocab_size
+    head = sizes[lm.head_table] * codebook_size // lm.local_rows
     first = sizes.get("global_head.weight", head)
     return of("global.") + of("bridge.") + k * of("local.") + first + (k - 1) * head
 
