@@ -136,22 +136,34 @@ def read_fields(
     needed: Mapping[str, Kinds],
     optional: Mapping[str, tuple[Kinds, Any]],
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """(values, wrong types, notes) of a ``config.json``: the needed keys with their types, and the
+    """:func:`checked_fields` of a ``config.json``."""
+    data = read_json(member.path, member.name, MAX_CONFIG)
+    return checked_fields(data, member.name, model_types, what, needed, optional)
+
+
+def checked_fields(
+    data: Mapping[str, Any],
+    where: str,
+    model_types: tuple[str, ...],
+    what: str,
+    needed: Mapping[str, Kinds],
+    optional: Mapping[str, tuple[Kinds, Any]],
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(values, wrong types, notes) of a configuration: the needed keys with their types, and the
     optional ones with their types and defaults.
 
     Raises :class:`InputError` for another model type or a missing key.
     """
-    data = read_json(member.path, member.name, MAX_CONFIG)
     found = data.get("model_type")
     if found not in model_types:
         raise InputError(
-            f"{member.name}: expected model_type {' or '.join(model_types)}, got {shown(found)}; "
+            f"{where}: expected model_type {' or '.join(model_types)}, got {shown(found)}; "
             f"is it {what}?"
         )
     missing = [k for k in needed if k not in data]
     if missing:
         raise InputError(
-            f"{member.name}: expected the configuration of {what}, missing {first_few(missing)}"
+            f"{where}: expected the configuration of {what}, missing {first_few(missing)}"
         )
     kinds = {**needed, **{k: v[0] for k, v in optional.items()}}
     given = {k: v for k, v in data.items() if k in kinds}
@@ -173,19 +185,19 @@ def read_fields(
     return values, wrong, notes
 
 
-def checked_codec(member: Member, wrong: list[str], make: Callable[[], CodecConfig]) -> CodecConfig:
+def checked_codec(where: str, wrong: list[str], make: Callable[[], CodecConfig]) -> CodecConfig:
     """The configuration that ``make`` describes, checked.
 
     Raises one :class:`InputError` line: for the first of what is already known to be ``wrong``, or
     for what the check finds.
     """
     if wrong:
-        raise InputError(f"{member.name}: {first_few(wrong)}")
+        raise InputError(f"{where}: {first_few(wrong)}")
     try:
         config = make()
         config.check()
     except (ConfigError, InputError) as e:
-        raise InputError(f"{member.name}: {e}") from None
+        raise InputError(f"{where}: {e}") from None
     return config
 
 

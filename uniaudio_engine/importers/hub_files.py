@@ -77,6 +77,14 @@ class Settings:
             self._refuse(key, "a list of whole numbers", value)
         return list(value)
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self._values
+
+    def optional(self, key: str) -> Settings | None:
+        """The object there, if there is one."""
+        return None if self._values.get(key) is None else self.section(key)
+
     def section(self, key: str) -> Settings:
         value = self._get(key, None)
         if not isinstance(value, dict):
@@ -123,6 +131,10 @@ class Reader:
         self._state, self.where = state, where
         self._used: set[str] = set()
         self._missing: list[str] = []
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     def __contains__(self, name: str) -> bool:
         return name in self._state
