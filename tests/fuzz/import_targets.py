@@ -20,14 +20,16 @@ from target import Target
 from uniaudio_engine.importers.archive import CHECKPOINT, CONFIG, find_members
 from uniaudio_engine.importers.cat import import_cat
 from uniaudio_engine.importers.checkpoint import load_checkpoint
+from uniaudio_engine.importers.csm import read_csm
 from uniaudio_engine.importers.encodec import import_encodec
 from uniaudio_engine.importers.hub_files import INDEX, WEIGHTS, Reader, open_split
 from uniaudio_engine.importers.mimi import import_mimi
 from uniaudio_engine.importers.moss_nano import read_moss_nano
-from uniaudio_engine.importers.vieneu import VieneuVoice, read_vieneu
+from uniaudio_engine.importers.vieneu import read_vieneu
 from uniaudio_engine.importers.vocabulary import read_labels, read_lexicon, read_vocabulary
 from uniaudio_engine.importers.yaml_file import load_yaml
 from uniaudio_engine.storage.config import Span
+from uniaudio_engine.storage.folder import MODELS
 from uniaudio_engine.storage.tensors import save_tensors
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
@@ -222,7 +224,7 @@ _MOSS = {
     "audio_user_slot_token_id": 8,
     "audio_assistant_slot_token_id": 9,
     "gpt2_config": {
-        "vocab_size": 50,
+        "vocab_size": 700,
         "n_embd": 48,
         "n_layer": 2,
         "n_head": 4,
@@ -235,18 +237,62 @@ _MOSS = {
 }
 
 
-def _with_weights(source: Path, config: dict[str, Any], read: Callable[[], object]) -> Path:
-    """``source`` with the tensors that ``read`` asks for, random."""
+_CSM = {
+    "model_type": "csm",
+    "num_codebooks": 5,
+    "vocab_size": 67,
+    "text_vocab_size": 50,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 400,
+    "bos_token_id": 40,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 0.125,
+        "high_freq_factor": 0.5,
+        "original_max_position_embeddings": 64,
+    },
+    "depth_decoder_config": {
+        "num_codebooks": 5,
+        "backbone_hidden_size": 48,
+        "vocab_size": 67,
+        "hidden_size": 40,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    },
+}
+
+
+def _with_weights(
+    source: Path,
+    config: dict[str, Any],
+    read: Callable[[], object],
+    tokenizer: str,
+    more: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """``source`` with the tensors that ``read`` asks for, random, and ``more`` of them."""
     source.mkdir()
     (source / "config.json").write_text(json.dumps(config))
-    save_tensors(source / WEIGHTS, {})
-    rng, asked = np.random.default_rng(0), {}
+    if tokenizer:
+        text = MODELS / "base" / "text.model"
+        (source / tokenizer).write_bytes(text.read_bytes())
+    rng, asked = np.random.default_rng(0), dict(more or {})
+    save_tensors(source / WEIGHTS, asked)
 
     def take(reader: Reader, name: str, *shape: int) -> np.ndarray:
         asked[name] = rng.standard_normal(shape).astype(np.float32)
         return asked[name]
 
-    with patch.object(Reader, "take", take):
+    with (
+        patch.object(Reader, "take", take),
+        patch.object(Reader, "__contains__", lambda *_: True),
+        patch.object(Reader, "end", lambda *_, **__: None),
+    ):
         read()
     save_tensors(source / WEIGHTS, asked)
     read()
@@ -254,12 +300,12 @@ def _with_weights(source: Path, config: dict[str, Any], read: Callable[[], objec
 
 
 def vieneu(folder: Path) -> Target:
-    source, voices = folder / "source", {"one": VieneuVoice(np.ones(10, np.float32))}
+    source = folder / "source"
 
     def read() -> object:
-        return read_vieneu(source, voices)
+        return read_vieneu(source)
 
-    return _changed_folder(_with_weights(source, _VIENEU, read), read)
+    return _changed_folder(_with_weights(source, _VIENEU, read, "tokenizer.json"), read)
 
 
 def moss_nano(folder: Path) -> Target:
@@ -268,7 +314,21 @@ def moss_nano(folder: Path) -> Target:
     def read() -> object:
         return read_moss_nano(source)
 
-    return _changed_folder(_with_weights(source, _MOSS, read), read)
+    return _changed_folder(_with_weights(source, _MOSS, read, "tokenizer.model"), read)
+
+
+def csm(folder: Path) -> Target:
+    from windowed_tools import MIMI, mimi_state
+
+    source, inside = folder / "source", "codec_model.{}".format
+    mimi = {inside(n): x for n, x in mimi_state(MIMI, folder).items()}
+
+    def read() -> object:
+        return read_csm(source)
+
+    return _changed_folder(
+        _with_weights(source, _CSM | {"codec_config": MIMI}, read, "", mimi), read
+    )
 
 
 def index(folder: Path) -> Target:
@@ -338,5 +398,6 @@ TARGETS = {
     "cat": cat,
     "vieneu": vieneu,
     "moss_nano": moss_nano,
+    "csm": csm,
     "index": index,
 }

@@ -18,8 +18,9 @@ transformers = pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from windowed_tools import MIMI
 
-from uniaudio_engine import _C, InputError
+from uniaudio_engine import _C
 from uniaudio_engine.importers.csm import CsmModel, Turn, read_csm
+from uniaudio_engine.request.sampling import target_sampling
 from uniaudio_engine.storage.config import to_dict
 from uniaudio_engine.storage.folder import check_weights
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
@@ -168,6 +169,10 @@ def test_logits_of_a_conversation(pair: tuple[Any, CsmModel, Path]) -> None:
         assert same >= least
 
 
+def greedy_sampling(model: CsmModel) -> _C.Sampling:
+    return target_sampling(model.layout, model.task, {"temperature": 0.0}, 0, 0)
+
+
 def greedy(model: Any, rows: Any, frames: int) -> np.ndarray:
     """What CSM's own ``generate`` says after these rows [1, T, D]: codes [n, K]."""
     model.depth_decoder.generation_config.suppress_tokens = UNUSED
@@ -190,7 +195,7 @@ def test_it_says_what_upstream_says_for_200_frames(pair: tuple[Any, CsmModel, Pa
     assert expected.shape == (200, 5) and len(np.unique(expected, axis=0)) > 20
     session = native(ours).session(400)
     session.prefill(ours.prompt(turns))
-    out = session.generate(200, _C.Sampling(**ours.sampling(greedy=True)))
+    out = session.generate(200, greedy_sampling(ours))
     np.testing.assert_array_equal(ours.layout.frames_to_codes(out), expected)
 
 
@@ -217,7 +222,7 @@ def test_it_ends_where_upstream_ends(tmp_path: Path) -> None:
     plain = [Turn(t.text) for t in turns]
     session = native(ours).session(100)
     session.prefill(ours.prompt(plain))
-    out = session.generate(60, _C.Sampling(**ours.sampling(greedy=True)))
+    out = session.generate(60, greedy_sampling(ours))
     expected = greedy(theirs, their_rows(theirs, plain, nothing), 60)
     ended = np.nonzero((expected[:, :-1] == 0).all(1))[0]
     np.testing.assert_array_equal(ours.layout.frames_to_codes(out), expected[: len(out)])

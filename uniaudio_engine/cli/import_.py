@@ -93,14 +93,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"uniaudio import {family.name} {family.example}",
             _importer(family.name),
         )
+        speaks = bool(family.parts or family.speaks)
         p.add_argument(
             "source",
-            metavar="DIR_OR_FILE",
-            help="folder or zip with config.json and weights, or weights with config.json next to "
+            metavar="DIR" if speaks else "DIR_OR_FILE",
+            help="folder with config.json, weights and tokenizer"
+            if speaks
+            else "folder or zip with config.json and weights, or weights with config.json next to "
             "them",
         )
+        for name, repository in family.parts:
+            p.add_argument(
+                f"--{name}",
+                metavar="DIR",
+                help=f"folder of {repository.rpartition('/')[2]} (default: that name in DIR or "
+                "next to it)",
+            )
+        if family.voices:
+            p.add_argument("--voices", metavar="FILE", help=family.voices)
         p.add_argument(
-            "--licence", default="", help="licence to store in the new folder; the files state none"
+            "--licence",
+            default="",
+            help="licence to store in the new folder; the files state none"
+            if not speaks
+            else "licence to store instead of the project's",
         )
     p = add(
         "auto",
@@ -148,12 +164,10 @@ def _uniaudio(args: argparse.Namespace) -> int:
 def _importer(name: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         family = next(f for f in FAMILIES if f.name == name)
-        report(
-            args,
-            family.importer(
-                args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
-            ),
-        )
+        given = ("codec", "voices")
+        options = {key: getattr(args, key) for key in given if getattr(args, key, None)}
+        options |= {"dtype": args.dtype, "licence": args.licence, "progress": progress}
+        report(args, family.importer(args.source, args.output, **options))
         return 0
 
     return run

@@ -98,8 +98,14 @@ def import_cat(
     """Writes the model folder ``output`` from a CAT checkpoint; returns plain JSON values about it;
     see :func:`.codec_folder.import_codec`.
     """
-    family = Family("a CAT codec", read_config, cat_tensors, about)
-    return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
+    return import_codec(
+        cat_family(), source, output, dtype=dtype, licence=licence, progress=progress
+    )
+
+
+def cat_family() -> Family:
+    """How a CAT codec is read."""
+    return Family("a CAT codec", read_config, cat_tensors, about)
 
 
 def about(c: CodecConfig) -> str:

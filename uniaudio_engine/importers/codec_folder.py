@@ -19,7 +19,7 @@ import numpy as np
 from ..backends.core import core
 from ..errors import InputError, first_few, shown
 from ..storage.config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, to_dict
-from ..storage.folder import load_folder, save_folder
+from ..storage.folder import ModelFolder, load_folder, save_folder
 from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
@@ -82,14 +82,9 @@ def import_codec(
     configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
     in one line; no partial output remains.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
+    check_dtype(dtype)
     with new_folder(output) as shop:
-        members = _members(family, Path(source), shop.files, progress)
-        codec, notes = family.read_config(members["config"])
-        where = members["weights"].name
-        progress("reading the weights")
-        codec, tensors = family.tensors(codec, _state(members["weights"], where), where)
+        codec, tensors, members, notes = read_codec(family, source, shop.files, progress)
         target = Path(output)
         model = ModelConfig(FORMAT_VERSION, target.name, codec, licence=licence or LICENCE)
         progress("writing")
@@ -108,11 +103,7 @@ def import_codec(
             model.licence,
         )
         progress("checking what was written")
-        written = load_folder(shop.model)
-        try:
-            core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
-        except ValueError as e:  # checks that only the core does, such as an excessive dilation
-            raise InputError(f"{members['config'].name}: {e}") from None
+        check_codec(load_folder(shop.model), members["config"].name)
         progress("")
     return {
         "output": str(target),
@@ -127,6 +118,34 @@ def import_codec(
         "files": [vars(o) for o in origins],
         "notes": notes,
     }
+
+
+def read_codec(
+    family: Family, source: str | os.PathLike[str], scratch: Path, progress: Progress = quiet
+) -> tuple[CodecConfig, Tensors, dict[str, Member], list[str]]:
+    """(codec, float32 tensors by our names, the files, notes) of a checkpoint; ``source`` as for
+    :func:`import_codec`, ``scratch`` a private folder.
+    """
+    members = _members(family, Path(source), scratch, progress)
+    codec, notes = family.read_config(members["config"])
+    where = members["weights"].name
+    progress("reading the weights")
+    codec, tensors = family.tensors(codec, _state(members["weights"], where), where)
+    return codec, tensors, members, notes
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise :class:`InputError` unless weights can be stored so."""
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
+
+
+def check_codec(written: ModelFolder, where: str) -> None:
+    """Raise :class:`InputError` for what only the core finds, such as an excessive dilation."""
+    try:
+        core().Codec(json.dumps(to_dict(written.config.codec)), dict(written.codec), 1)
+    except ValueError as e:
+        raise InputError(f"{where}: {e}") from None
 
 
 def read_fields(

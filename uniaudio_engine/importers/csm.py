@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, shown
-from ..request.sequence import Ids, Layout
-from ..storage.config import CodecConfig, LMConfig, PromptPart, TextSlotConfig, VocabularyConfig
+from ..request.sequence import Ids
+from ..request.tasks import Input, Task
+from ..storage.config import CodecConfig, LMConfig, PromptPart, TextSlotConfig
 from ..storage.tensors import Tensors
-from .hub_files import Reader, open_settings, open_weights
+from .archive import Progress, quiet
+from .hub_files import INDEX, WEIGHTS, Reader, open_settings, open_weights, shards
 from .llama import llama_stack, llama_tensors
 from .mimi import mimi_config, mimi_tensors
-from .text_slot import START, TextSlot, checked
+from .text_slot import (
+    START,
+    Project,
+    TextSlot,
+    TextSlotModel,
+    check_tokenizer,
+    checked,
+    read_file,
+    write_model,
+)
 
+_ABOUT = (
+    "CSM, a conversational speech model with its Mimi codec, converted for uniaudio-engine. The "
+    "weights are the authors'; the conversion folds a projection and scales into matrices and "
+    "changes names and layout only."
+)
 _CODEC = "codec_model."
 _END_OF_TEXT = 128001
 _AUDIO_TABLE = "backbone_model.embed_tokens.embed_audio_tokens.weight"
@@ -47,23 +63,12 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class CsmModel:
-    """The model as read. ``first``: the text id that every turn begins with. ``end_code``: the code
-    of the frame that ends a sound, in all codebooks.
-    """
+class CsmModel(TextSlotModel):
+    """The model as read, with its codec. ``first``: the text id that every turn begins with."""
 
-    config: LMConfig
-    vocabulary: VocabularyConfig
-    tensors: Tensors
-    text_slot: TextSlotConfig
-    codec: CodecConfig
-    codec_tensors: Tensors
-    first: int
-    end_code: int
-
-    @property
-    def layout(self) -> Layout:
-        return Layout.of(self.config, self.vocabulary, self.text_slot)
+    codec: CodecConfig = CodecConfig("seanet")
+    codec_tensors: Tensors = field(default_factory=dict)
+    first: int = 0
 
     def prompt(self, turns: Iterable[Turn]) -> Ids:
         """Frames [T, K] of a conversation: of each turn its text, its sound and the end of it.
@@ -81,7 +86,7 @@ class CsmModel:
             try:
                 parts.append(layout.text_frames(text))
                 if turn.codes is not None:
-                    end = np.full((1, layout.num_codebooks), self.end_code)
+                    end = np.full((1, layout.num_codebooks), self.text_slot.end_code)
                     codes = np.concatenate((np.asarray(turn.codes), end))
                     parts.append(layout.codes_to_frames(codes))
             except ValueError as e:
@@ -90,18 +95,34 @@ class CsmModel:
             raise InputError("prompt: expected one turn at least, got none")
         return np.concatenate(parts)[1:]
 
-    def sampling(self, **audio: Any) -> dict[str, Any]:
-        """Arguments of the core's ``Sampling``: frames of codes until one that is the end in every
-        codebook but the last, as upstream decides it.
-        """
-        layout, k = self.layout, self.layout.num_codebooks
-        end = layout.codes_to_frames(np.full((1, k), self.end_code))[0].tolist()
-        return {
-            "allowed": layout.audio_ranges(),
-            "forced": [*[-1] * k, layout.text_id(-1)],
-            "end_frame": [*end[: k - 1], -1, -1],
-            **audio,
-        }
+
+def import_csm(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    dtype: str = "float32",
+    licence: str = "",
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Writes the model folder ``output``; returns plain JSON values about it.
+
+    ``source``: a folder with config.json, safetensors in one file or several, and tokenizer.json.
+    ``dtype``: float32, or bfloat16, which halves the tables too. Raises :class:`InputError`, in one
+    line; no partial output remains.
+    """
+    folder = Path(source)
+    progress("reading the weights")
+    model = read_csm(folder)
+    tokenizer = read_file(folder, "tokenizer.json", "the model's tokenizer")
+    model = replace(model, tokenizer=tokenizer)
+    check_tokenizer(model, folder)
+    weights = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else INDEX)
+    files = {"configuration": folder / "config.json", "weights": weights}
+    files |= {n: weights.with_name(n) for n in (shards(weights) if weights.name == INDEX else ())}
+    files["tokenizer"] = folder / "tokenizer.json"
+    project = Project(_ABOUT, "Apache-2.0, as the project states", (), files)
+    codec = model.codec, model.codec_tensors
+    return write_model(model, project, output, codec, {}, dtype, licence, progress, folder)
 
 
 def read_csm(folder: str | os.PathLike[str]) -> CsmModel:
@@ -155,15 +176,35 @@ def read_csm(folder: str | os.PathLike[str]) -> CsmModel:
     tensors = _tensors(source, config, ids, rows, first)
     codec, codec_tensors = mimi_tensors(codec, source.state, source.where, _CODEC)
     source.end(ignored=lambda name: name.startswith(_CODEC))
-    end_of_text = min(_END_OF_TEXT, ids.text_size - 1)
     text_slot = TextSlotConfig(
         "tokenizers",
-        (PromptPart("text"), PromptPart("ids", (end_of_text,))),
+        (PromptPart("text"), PromptPart("ids", (min(_END_OF_TEXT, ids.text_size - 1),))),
         position="last",
-        forced=True,
+        end_code=end_code,
+        before="[0]",  # the first speaker
+        max_tokens=min(256, config.max_frames // 4),
+        max_frames_per_token=12,
     )
-    vocabulary = ids.vocabulary()
-    return CsmModel(config, vocabulary, tensors, text_slot, codec, codec_tensors, first, end_code)
+    task = Task(
+        "tts",
+        "speak a text",
+        (Input("text", "text", "text", "English text"),),
+        "text",
+        'uniaudio tts -m my-csm "Hello there." -o hello.wav',
+        verb="tts",
+        temperature=0.9,
+        top_k=50,
+    )
+    return CsmModel(
+        config,
+        ids.vocabulary(),
+        tensors,
+        text_slot,
+        task,
+        codec=codec,
+        codec_tensors=codec_tensors,
+        first=first,
+    )
 
 
 def _tensors(source: Reader, c: LMConfig, ids: TextSlot, rows: int, first: int) -> Tensors:

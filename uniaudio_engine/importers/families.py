@@ -16,6 +16,7 @@ from ..storage.config import CodecConfig, LMConfig
 from . import shapes
 from .hub_files import INDEX, WEIGHTS
 
+CONFIG = "config.json"
 NATIVE = "uniaudio-engine"
 
 
@@ -35,7 +36,8 @@ class Family:
 
     ``model_types``: what ``config.json`` calls it. ``files``: patterns of what the importer reads
     besides ``config.json`` and the weights. ``parts``: keyword of the importer -> the model on the
-    hub that it takes from elsewhere.
+    hub that it takes from elsewhere. ``voices``: help for its option of that name, if it has one.
+    ``speaks``: it is more than a codec.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Family:
     published: tuple[Published, ...]
     files: tuple[str, ...] = ()
     parts: tuple[tuple[str, str], ...] = ()
+    voices: str = ""
+    speaks: bool = False
 
     @property
     def importer(self) -> Callable[..., dict[str, Any]]:
@@ -56,9 +60,10 @@ class Family:
 
     def reads(self, file: str) -> bool:
         """Whether the importer reads a file of this name, besides the weights."""
-        return any(fnmatchcase(file, pattern) for pattern in ("config.json", *self.files))
+        return any(fnmatchcase(file, pattern) for pattern in (CONFIG, *self.files))
 
 
+_MOSS_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer-Nano"
 FAMILIES = (
     Family(
         "encodec",
@@ -83,11 +88,53 @@ FAMILIES = (
         "a CAT codec (MOSS-Audio-Tokenizer)",
         "MOSS-Audio-Tokenizer-Nano -o my-codec",
         ("moss-audio-tokenizer", "moss_audio_tokenizer", "speech_tokenizer"),
+        (Published(_MOSS_CODEC, "Apache-2.0", shapes.MOSS_TOKENIZER_NANO),),
+    ),
+    Family(
+        "vieneu",
+        "VieNeu-TTS v3 Turbo with its codec and voices",
+        "VieNeu-TTS-v3-Turbo --codec MOSS-Audio-Tokenizer-Nano --voices voices_v3_turbo.json "
+        "-o vieneu",
+        ("vieneu_v3",),
         (
             Published(
-                "OpenMOSS-Team/MOSS-Audio-Tokenizer-Nano", "Apache-2.0", shapes.MOSS_TOKENIZER_NANO
+                "pnnbao-ump/VieNeu-TTS-v3-Turbo",
+                "Apache-2.0",
+                shapes.MOSS_TOKENIZER_NANO,
+                shapes.VIENEU,
             ),
         ),
+        ("tokenizer.json", "voices_v3_turbo.json", "speaker_encoder.onnx"),
+        (("codec", _MOSS_CODEC),),
+        "the project's voices_v3_turbo.json (default: the one in DIR)",
+        speaks=True,
+    ),
+    Family(
+        "moss-nano",
+        "MOSS-TTS-Nano with its codec",
+        "MOSS-TTS-Nano --codec MOSS-Audio-Tokenizer-Nano -o moss-nano",
+        ("moss_tts_nano",),
+        (
+            Published(
+                "OpenMOSS-Team/MOSS-TTS-Nano",
+                "Apache-2.0",
+                shapes.MOSS_TOKENIZER_NANO,
+                shapes.MOSS_NANO,
+            ),
+        ),
+        ("tokenizer.model",),
+        (("codec", _MOSS_CODEC),),
+        "a JSON file with builtin_voices, from the project's ONNX release",
+        speaks=True,
+    ),
+    Family(
+        "csm",
+        "CSM with its codec, as transformers stores it",
+        "csm-1b -o my-csm",
+        ("csm",),
+        (Published("sesame/csm-1b", "Apache-2.0", shapes.MIMI, shapes.CSM_1B),),
+        ("tokenizer.json",),
+        speaks=True,
     ),
 )
 

@@ -10,8 +10,10 @@ from ..storage.config import (
     CatSide,
     CatStage,
     CodecConfig,
+    LMConfig,
     QuantizerConfig,
     SeanetConfig,
+    StackConfig,
     TransformerConfig,
 )
 
@@ -96,4 +98,57 @@ MOSS_TOKENIZER_NANO = CodecConfig(
         channels=2,
     ),
     quantizer=QuantizerConfig("factorised", 768, rvq_dim=512),
+)
+
+# Vocabularies: two special tokens, text, codes.
+_QWEN3 = StackConfig(
+    12,
+    768,
+    12,
+    kv_heads=4,
+    mlp_width=3072,
+    norm_eps=1e-6,
+    rope_base=1e6,
+    qk_norm=True,
+)
+VIENEU = LMConfig(
+    2 + 419 + 16 * 1024,
+    17,
+    _QWEN3,
+    StackConfig(2, 768, 8, mlp_width=2048, norm_eps=1e-6, positions="learned", qk_norm=True),
+    max_frames=2048,
+    tied_local=True,
+    tied_head=True,
+)
+
+
+def _gpt2(layers: int) -> StackConfig:
+    return StackConfig(
+        layers,
+        768,
+        12,
+        mlp_width=3072,
+        norm="layernorm",
+        activation="gelu_tanh",
+        q_bias=True,
+        k_bias=True,
+        v_bias=True,
+        o_bias=True,
+        mlp_bias=True,
+    )
+
+
+MOSS_NANO = LMConfig(
+    2 + 16384 + 16 * 1024, 17, _gpt2(12), _gpt2(1), tied_local=True, tied_head=True
+)
+CSM_1B = LMConfig(
+    2 + 128256 + 32 * 2048,
+    33,
+    StackConfig(16, 2048, 32, kv_heads=8, mlp_width=8192, rope_base=5e5),
+    StackConfig(4, 1024, 8, kv_heads=2, mlp_width=8192, rope_base=5e5),
+    max_frames=2048,
+    global_head_start=2 + 128256,
+    global_head_size=2048,
+    local_table_start=2 + 128256,
+    local_table_size=32 * 2048,
 )

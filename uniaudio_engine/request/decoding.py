@@ -36,6 +36,7 @@ class Decoding:
         self._nothing = np.zeros((0,) if channels == 1 else (channels, 0), np.float32)
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
+        self._pieces = 0
         self._gain = 1.0 if plan.source is None else plan.source.gain
         self._joiner: Joiner | None = None
         if plan.windows is not None:
@@ -55,11 +56,20 @@ class Decoding:
     def begin(self, piece: Piece) -> Samples:
         """The samples that are complete now that a piece begins, perhaps none."""
         if self._joiner is None or piece.window is None:
-            return self._nothing
+            return self._pause()
         ended = self._nothing if piece.window.is_first else self.flush()
         self._joiner.begin(piece.window)
         self._left, self._gain = len(piece.window.samples), piece.window.gain
         return ended
+
+    def _pause(self) -> Samples:
+        """The silence before a sentence that is not the first."""
+        slot = self.model.config.text_slot
+        seconds, self._pieces = 0.0 if slot is None else slot.pause, self._pieces + 1
+        if not seconds or self._pieces == 1:
+            return self._nothing
+        count = round(seconds * self.model.sample_rate)
+        return np.zeros((*self._nothing.shape[:-1], count), np.float32)
 
     def push(self, codes: Ids) -> Samples:
         """codes [n, K] -> the samples that they complete, perhaps none."""
@@ -92,11 +102,7 @@ class Decoding:
         plan, size = self.plan, self.model.config.codec.frame_size
         assert plan.span is not None and plan.source is not None and plan.source.codes is not None
         begin, end = plan.span
-        new = (
-            np.concatenate(self._edit)
-            if self._edit
-            else np.zeros((0, self.model.layout.num_codebooks), np.int32)
-        )
+        new = np.concatenate(self._edit) if self._edit else self.model.layout.no_codes
         codes = plan.source.codes[:, : new.shape[1]]
         before = codes[max(0, begin - _CONTEXT) : begin]
         around = np.concatenate((before, new, codes[end : end + _CONTEXT]))

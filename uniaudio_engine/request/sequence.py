@@ -189,12 +189,25 @@ class Layout:
             return ids
         return self._beside(np.full((len(ids), 1), self.text_id(text), np.int32), ids)
 
+    @property
+    def no_codes(self) -> Ids:
+        """[0, codebooks]."""
+        return np.zeros((0, self.num_codebooks), np.int32)
+
     def text_frames(self, ids: ArrayLike) -> Ids:
         """Text ids [n] -> frames [n, K] without codes."""
         size = self.vocabulary.span("text").size
         text = checked(np.asarray(ids, np.int64), size, "text ids") + self.text_id(0)
         codes = np.full((len(text), self.num_codebooks), self.text_id(-1))
         return self._beside(text[:, None], codes).astype(np.int32)
+
+    def end_frame(self) -> list[int]:
+        """Per slot the id of the frame that ends the sound by its codes, or -1 for any."""
+        assert self.text_slot is not None
+        row = self.codes_to_frames(np.full((1, self.num_codebooks), self.text_slot.end_code))[0]
+        last = self.num_codebooks - (self.text_slot.position == "last")
+        row[[last, -1 if self.text_slot.position == "last" else 0]] = -1
+        return [int(i) for i in row]
 
     def text_id(self, text: int) -> int:
         """The id of a text id; of -1, that of a slot without any."""
@@ -245,11 +258,13 @@ class Layout:
 class Prefix:
     """Known frames [n, K], and the external states that replace some of them.
 
-    ``continuous``: name -> (values float32 [m, width], the indices of the m frames).
+    ``continuous``: name -> (values float32 [m, width], the indices of the m frames). ``condition``:
+    the row [D] that is added to every input from the first frame on, or None.
     """
 
     frames: Ids
     continuous: dict[str, tuple[NDArray[np.float32], Ids]] = field(default_factory=dict)
+    condition: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -263,6 +278,7 @@ class Prefix:
         return b"".join(
             [
                 self.frames.tobytes(),
+                b"" if self.condition is None else b"condition\0" + self.condition.tobytes(),
                 *(name.encode() + b"\0" + v + where for name, v, where in states),
             ]
         )

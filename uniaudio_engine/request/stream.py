@@ -10,8 +10,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..audio.sound import Audio, AudioChunk, concatenate
 from ..errors import InputError, shown
 from ..model import Model
@@ -53,7 +51,7 @@ def audio_chunks(
     """
     begin, paused = time.perf_counter() - planned, 0.0
     decoding = Decoding(model, plan)
-    no_codes = np.zeros((0, model.layout.num_codebooks), np.int32)
+    no_codes = model.layout.no_codes
     rate = model.sample_rate
     position, frames_made = 0, 0
     head = decoding.head()

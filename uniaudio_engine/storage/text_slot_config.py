@@ -38,13 +38,16 @@ class TextSlotConfig:
     of it before that. ``prompt``: without its first row, which is the LM's start frame.
 
     ``speaking``: the text id of a generated frame (-1: ``pad``); ``end``: the one that ends them
-    (-1: none does). By default one of the two is drawn, as ``temperature``, ``top_k`` and ``top_p``
-    say. ``forced``: the likeliest of all text ids is looked at, and ``speaking`` goes on in any
-    case. ``keep_end_frame``: the frame in which the end comes is part of the sound.
+    (-1: none does). ``end_code``: a frame ends them too whose codes are all this one, except for
+    the last codebook's; it is not part of the sound (-1: none does). By default one of ``speaking``
+    and ``end`` is drawn, as ``temperature``, ``top_k`` and ``top_p`` say. ``forced``: the likeliest
+    of all text ids is looked at, and ``speaking`` goes on in any case. ``keep_end_frame``: the
+    frame in which the end comes is part of the sound.
 
-    ``voice_width``: of the vector that a voice has beside its recording; 0: none. ``max_tokens``:
-    text ids of a sentence, 0 for no limit; a longer one is split. ``max_frames_per_token``: a
-    sentence is ended after that many, and a few more. ``pause``: seconds between sentences.
+    ``before``: goes before each sentence's text. ``voice_width``: of the vector that a voice has
+    beside its recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer
+    one is split. ``max_frames_per_token``: a sentence is ended after that many, and a few more.
+    ``pause``: seconds between sentences.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -62,6 +65,8 @@ class TextSlotConfig:
     max_tokens: int = 0
     max_frames_per_token: float = 4.0
     pause: float = 0.0
+    end_code: int = -1
+    before: str = ""
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -80,10 +85,15 @@ class TextSlotConfig:
         require_within("text_slot.speaking", -1, self.speaking, size - 1)
         require_within("text_slot.end", -1, self.end, size - 1)
         require(self.end < 0 or self.speaking >= 0, "text_slot.speaking", "an id, as end has", -1)
+        ends = self.end < 0 or self.position == "first"
+        require(ends, "text_slot.end", "-1 unless position is first", self.end)
         require_within("text_slot.temperature", 0, self.temperature, 5)
         require_within("text_slot.top_k", 0, self.top_k, 1 << 20)
         require_within("text_slot.top_p", 0.001, self.top_p, 1)
         require_within("text_slot.voice_width", 0, self.voice_width, 16384)
         require_within("text_slot.max_tokens", 0, self.max_tokens, 1 << 16)
         require_within("text_slot.max_frames_per_token", 0, self.max_frames_per_token, 1000)
+        most = vocabulary.span("audio").size // (lm.num_codebooks - 1) - 1
+        require_within("text_slot.end_code", -1, self.end_code, most)
+        require_within("text_slot.before", 0, len(self.before), 100, "characters")
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")
