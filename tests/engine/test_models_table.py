@@ -43,10 +43,11 @@ def test_published_shapes_are_what_the_importers_read(tmp_path: Path) -> None:
                 published.lm.check()
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
-def test_bytes_per_frame_are_the_core_s(dtype: str) -> None:
+def test_bytes_per_frame_are_the_core_s(dtype: str, tied: bool) -> None:
     stack = StackConfig(layers=1, width=128, heads=2, mlp_width=256)  # multiples of the panels
-    config = tiny_config(phones=5, global_=stack, local=stack)
+    config = tiny_config(phones=5, global_=stack, local=stack, tied_local=tied, tied_head=tied)
     assert config.lm is not None
     weights = random_weights(lm_shapes(config.lm))
     lm = _C.LM(json.dumps(to_dict(config.lm)), weights, dtype)

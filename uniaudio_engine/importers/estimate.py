@@ -13,22 +13,33 @@ from ..storage.weight_shapes import codec_shapes, lm_shapes, matrix_part, quanti
 @dataclass(frozen=True)
 class Estimate:
     """``parameters``: numbers in all tensors. ``weight_bytes``: as they are run.
-    ``bytes_per_frame``: weights that the language model reads for a frame, 0 without one.
+    ``once_bytes``: weights that the language model reads once a frame. ``slot_bytes``: those that it
+    reads for each of the frame's ``slots``, which may stay in a cache. 0 without one.
     ``decoder_macs``: the codec decoder's multiply-adds for a frame, with full attention windows.
     """
 
     parameters: int
     weight_bytes: int
-    bytes_per_frame: int
+    once_bytes: int
+    slot_bytes: int
+    slots: int
     decoder_macs: int
     frame_rate: float
 
-    def realtime_bound(self, bandwidth: float, multiply_adds: float) -> float:
-        """Seconds of sound per second at most: ``bandwidth`` in bytes and ``multiply_adds`` of
-        float32 per second, with nothing else in the way.
+    @property
+    def bytes_per_frame(self) -> int:
+        return self.once_bytes + self.slots * self.slot_bytes
+
+    def realtime_bound(
+        self, bandwidth: float, slot_bandwidth: float, multiply_adds: float
+    ) -> float:
+        """Seconds of sound per second at most, with nothing else in the way.
+
+        Bytes per second of large reads and of repeated reads of ``slot_bytes``, and float32
+        multiply-adds per second.
         """
-        seconds = self.bytes_per_frame / bandwidth + self.decoder_macs / multiply_adds
-        return 1 / (self.frame_rate * seconds)
+        seconds = self.once_bytes / bandwidth + self.slots * self.slot_bytes / slot_bandwidth
+        return 1 / (self.frame_rate * (seconds + self.decoder_macs / multiply_adds))
 
 
 def estimate(codec: CodecConfig, lm: LMConfig | None, dtypes: Mapping[str, str]) -> Estimate:
@@ -41,7 +52,7 @@ def estimate(codec: CodecConfig, lm: LMConfig | None, dtypes: Mapping[str, str])
     return Estimate(
         sum(math.prod(s) for s in (*codec_shapes(codec).values(), *shapes.values())),
         sum(sizes.values()) + sum(lm_sizes.values()),
-        0 if lm is None else _frame_bytes(lm, codec.codebook_size, lm_sizes),
+        *((0, 0, 0) if lm is None else _frame_bytes(lm, codec.codebook_size, lm_sizes, dtypes)),
         _decoder_macs(codec),
         codec.frame_rate,
     )
@@ -55,19 +66,23 @@ def _bytes(shape: tuple[int, ...], dtype: str) -> int:
     return math.prod(stored) + (8 if dtype == "int8" else 2) * math.prod(scales)  # scale and sum
 
 
-def _frame_bytes(lm: LMConfig, codebook_size: int, sizes: Mapping[str, int]) -> int:
-    """The global stack and the bridge once; the local stack, and the rows of the output head that a
-    codebook has, for each codebook.
+def _frame_bytes(
+    lm: LMConfig, codebook_size: int, sizes: Mapping[str, int], dtypes: Mapping[str, str]
+) -> tuple[int, int, int]:
+    """Once: the global stack, the bridge, and what a first head saves or adds. For each slot: the
+    local stack, and the rows of the output head that a codebook has.
     """
-    k = lm.num_codebooks
 
     def of(prefix: str) -> int:
         skipped = ("embed.weight", "positions.weight")
         return sum(b for n, b in sizes.items() if n.startswith(prefix) and not n.endswith(skipped))
 
-    head = sizes[lm.head_table] * codebook_size // lm.local_rows
+    # a table that is the head too is held a second time as that
+    whole = _bytes((lm.local_rows, lm.local.width), dtypes.get("head", "float32"))
+    head = whole * codebook_size // lm.local_rows
     first = sizes.get("global_head.weight", head)
-    return of("global.") + of("bridge.") + k * of("local.") + first + (k - 1) * head
+    once = of("global.") + of("bridge.") + first - head
+    return once, of("local.") + head, lm.num_codebooks
 
 
 def _decoder_macs(c: CodecConfig) -> int:
