@@ -92,7 +92,7 @@ def _row(
                 machine.bandwidth(counted.slot_bytes),
                 machine.multiply_adds,
             ),
-            1,
+            2,
         ),
     }
 
@@ -114,7 +114,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
                 r["licence"],
                 f"{r['parameters'] / 1e6:.1f} M",
                 f"{r['weight_bytes'] / 1e6:.0f} MB",
-                f"{r['realtime_bound']:g}",
+                f"{r['realtime_bound']:.3g}",
             )
         )
     widths = [max(len(row[i]) for row in cells) for i in range(len(_HEADS))]
@@ -130,7 +130,7 @@ def _notes(about: dict[str, Any]) -> list[str]:
         f"× REALTIME is the most that {about['threads']} threads here can reach: "
         f"{about['read_gb_per_s']:g} GB/s of reads for the language model, more for what stays in a "
         f"cache, and {about['float32_gmac_per_s']:g} G multiply-adds a second for the codec's decoder "
-        "(measured now).",
+        "(measured now, beside whatever else runs here).",
         "What a model that speaks really reaches: uniaudio bench -m MODEL. To get one: uniaudio import auto "
         "MODEL -o FOLDER, or -m MODEL in any command.",
     ]
