@@ -25,6 +25,7 @@ from .errors import InputError, shown
 from .importers.auto import located
 from .model import Model
 from .request.batch import Answer, generate_together, run_tokens
+from .request.conversation import Conversation
 from .request.latency import chunk_sizes
 from .request.live import Live, run_live
 from .request.memory import MemoryPlan, plan_memory
@@ -310,6 +311,13 @@ class Engine(Verbs):
         A request is a mapping of ``generate``'s arguments; its key ``task`` overrides ``task``.
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
+
+    def conversation(self) -> Conversation:
+        """A conversation between speakers who hear each other.
+
+        Raises :class:`InputError` for a model that takes no turns.
+        """
+        return Conversation(self.model)
 
     def memory(
         self, sessions: int = 1, seconds: float | None = None, guided: bool = False

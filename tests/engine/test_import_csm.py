@@ -20,6 +20,7 @@ from uniaudio_engine import Engine, InputError
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.importers.auto import import_auto
 from uniaudio_engine.importers.csm import Turn, import_csm, read_csm
+from uniaudio_engine.request.sampling import target_sampling
 
 pytest.importorskip("tokenizers")
 
@@ -45,7 +46,7 @@ def test_a_text_is_spoken(folder: Path, tmp_path: Path) -> None:
     assert not np.array_equal(other.samples, audio.samples)
     plan = engine.plan("tts", text="Hi.", seed=3)
     model = read_csm(folder.with_name("theirs"))
-    ids = [298, *engine.model.text.ids("[0]Hi."), 299]
+    ids = [298, *engine.model.text.said("Hi."), 299]
     (piece,) = plan.pieces
     sequence = piece.sequence.conditional
     frames = np.concatenate((sequence.shared.frames, sequence.body.frames))
@@ -63,6 +64,58 @@ def test_it_is_recognised_and_bfloat16_halves_it(checkpoint: Path, tmp_path: Pat
         assert files[0].stat().st_size < 0.55 * files[1].stat().st_size
     engine = Engine.from_pretrained(tmp_path / "half")
     assert len(engine.generate("tts", text="Hi.", seed=1).samples)
+
+
+def test_speakers_hear_each_other(folder: Path) -> None:
+    engine = Engine.from_pretrained(folder, dtype="float32")
+    model = read_csm(folder.with_name("theirs"))
+    rng = np.random.default_rng(0)
+    heard = (rng.standard_normal(600) * 0.1).astype(np.float32), 2400
+    talk = engine.conversation()
+    talk.hear("What is this?", heard, speaker=1)
+    first = talk.say("A test.", seed=5, max_seconds=0.3)
+    second = list(talk.stream("Good.", speaker=1, seed=6, max_seconds=0.2))
+    assert second[-1].last and not any(c.last for c in second[:-1])
+    assert first.meta["seed"] == 5 and first.meta["speaker"] == 0
+
+    # The same turns in one prompt, each spoken in a session of its own.
+    def words(text: str, speaker: int) -> list[int]:
+        return [298, *engine.model.text.said(text, speaker), 299]
+
+    turns = [Turn(words("What is this?", 1), engine.encode(heard, 5).T)]
+    for text, speaker, seed, seconds in (("A test.", 0, 5, 0.3), ("Good.", 1, 6, 0.2)):
+        session = engine.lm.session(400)
+        session.prefill(model.prompt([*turns, Turn(words(text, speaker))]))
+        options = engine.task("tts").check_options({"seed": seed})
+        sampling = target_sampling(engine.layout, engine.task("tts"), options, seed, 0)
+        most = min(np.ceil(seconds * engine.frame_rate), 12 * (len(words(text, speaker)) - 1))
+        codes = engine.layout.frames_to_codes(session.generate(int(most), sampling))
+        turns.append(Turn(words(text, speaker), codes))
+    np.testing.assert_array_equal(np.concatenate([c.codes for c in second]), turns[-1].codes)
+    np.testing.assert_allclose(first.samples, engine.decode(turns[1].codes.T).samples, atol=1e-5)
+
+
+def test_a_conversation_ends_where_there_is_no_room(folder: Path) -> None:
+    engine = Engine.from_pretrained(folder)
+    talk, sound = engine.conversation(), (np.zeros(2400, np.float32), 2400)
+    for wrong in ({"speaker": 10}, {"speaker": "a"}, {"text": " "}, {"sound": b"no"}):
+        with pytest.raises(InputError):
+            talk.hear(**({"text": "Hello.", "sound": sound} | wrong))
+    assert talk.seconds_left == 400 / engine.frame_rate
+    stream = talk.stream("Hello.", seed=1, max_seconds=60)
+    next(stream)
+    with pytest.raises(InputError, match="somebody is speaking"):
+        talk.hear("Hello.", sound)
+    stream.close()  # type: ignore[attr-defined]
+    left = talk.seconds_left
+    talk.hear("Hello.", sound)
+    assert talk.seconds_left < left
+    with pytest.raises(InputError, match="which is the room left"):
+        for i in range(100):
+            talk.say("Hello there.", seed=i)
+    assert 0 <= talk.seconds_left < 60 / engine.frame_rate
+    with pytest.raises(InputError, match="takes no turns"):
+        Engine.from_pretrained().conversation()
 
 
 def _at(*path: str) -> Callable[[dict[str, Any], Any], None]:

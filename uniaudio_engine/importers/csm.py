@@ -181,7 +181,8 @@ def read_csm(folder: str | os.PathLike[str]) -> CsmModel:
         (PromptPart("text"), PromptPart("ids", (min(_END_OF_TEXT, ids.text_size - 1),))),
         position="last",
         end_code=end_code,
-        before="[0]",  # the first speaker
+        before="[{speaker}]",
+        first=first,
         max_tokens=min(256, config.max_frames // 4),
         max_frames_per_token=12,
     )

@@ -44,10 +44,12 @@ class TextSlotConfig:
     of all text ids is looked at, and ``speaking`` goes on in any case. ``keep_end_frame``: the
     frame in which the end comes is part of the sound.
 
-    ``before``: goes before each sentence's text. ``voice_width``: of the vector that a voice has
-    beside its recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer
-    one is split. ``max_frames_per_token``: a sentence is ended after that many, and a few more.
-    ``pause``: seconds between sentences.
+    ``before``: goes before each sentence's text; ``{speaker}`` in it is the speaker's number.
+    ``first``: the text id that a turn begins with; the start frame stands for that of the first
+    turn (-1: the model takes no turns). ``voice_width``: of the vector that a voice has beside its
+    recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
+    split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
+    seconds between sentences.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -67,6 +69,7 @@ class TextSlotConfig:
     pause: float = 0.0
     end_code: int = -1
     before: str = ""
+    first: int = -1
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -95,5 +98,12 @@ class TextSlotConfig:
         require_within("text_slot.max_frames_per_token", 0, self.max_frames_per_token, 1000)
         most = vocabulary.span("audio").size // (lm.num_codebooks - 1) - 1
         require_within("text_slot.end_code", -1, self.end_code, most)
+        require_within("text_slot.first", -1, self.first, size - 1)
+        require(
+            self.first < 0 or self.end_code >= 0,
+            "text_slot.end_code",
+            "a code, as turns have a first id",
+            self.end_code,
+        )
         require_within("text_slot.before", 0, len(self.before), 100, "characters")
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")
