@@ -104,14 +104,16 @@ Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_
   for (int64_t r = 0; r < out; ++r) {
     const uint8_t* row = bytes + r * expected.tensor[1];
     int8_t* q = m.q.data() + r * in;
-    for (int64_t k = 0; k < in; ++k) {
-      q[k] = m.dtype == DType::int8 ? int8_t(row[k]) : int8_t((row[k / 2] >> (k % 2 * 4) & 15) - 8);
-      // The product of quantized numbers is exact because no sum of it can overflow, which -128
-      // would break.
-      if (q[k] == -128)
-        throw std::invalid_argument("tensor " + name +
-                                    ": expected int8 values from -127 to 127, got -128");
+    if (m.dtype == DType::int4) {
+      for (int64_t k = 0; k < in; ++k) q[k] = int8_t((row[k / 2] >> (k % 2 * 4) & 15) - 8);
+      continue;
     }
+    std::memcpy(q, row, size_t(in));
+    // The product of quantized numbers is exact because no sum of it can overflow, which -128 would
+    // break.
+    if (std::memchr(q, 0x80, size_t(in)))
+      throw std::invalid_argument("tensor " + name +
+                                  ": expected int8 values from -127 to 127, got -128");
   }
   return m;
 }

@@ -344,7 +344,7 @@ class Engine(Verbs):
         self, chunk_frames: Sequence[int] | None, max_latency_ms: float | None
     ) -> ChunkSizes:
         if max_latency_ms is None:
-            return ChunkSizes(chunk_frames)
+            return ChunkSizes(chunk_frames, self.frame_rate)
         if chunk_frames is not None:
             raise InputError("expected either chunk_frames or max_latency_ms, got both")
         return chunk_sizes(self.model, max_latency_ms)

@@ -50,6 +50,16 @@ _FIELDS = ("Instruction", "Tokens", "Quality", "Sound Event", "Ambient Sound", "
 _BETWEEN = "".join(f"\n- {name}:\nNone" for name in _FIELDS) + "\n- Text:\n"
 _AFTER = "\n</user_inst>\n"
 _SPEAKS = "assistant\n"
+TASK = speaking_task(
+    20.0,
+    "Chinese, English, Japanese and other",
+    'uniaudio tts -m moss-nano "Hello there." --voice voice.wav -o hello.wav',
+    temperature=0.8,
+    top_k=25,
+    top_p=0.95,
+    repetition_window=4096,
+    repetition_penalty=1.2,
+)
 _ABOUT = (
     "MOSS-TTS-Nano, text to speech in 20 languages, with its codec, MOSS-Audio-Tokenizer-Nano, "
     "converted for uniaudio-engine.  The weights are the authors'; the conversion changes names and "
@@ -120,12 +130,39 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> TextSlotModel:
     Raises :class:`InputError` in one line for files that are not this family's.
     """
     settings = open_settings(folder)
-    gpt2 = settings.section("gpt2_config")
-    gpt2.expect("position_embedding_type", "rope")
-    gpt2.expect("scale_attn_weights", True)
-    gpt2.expect("scale_attn_by_inverse_layer_idx", False)
     source = open_weights(folder)
-    d, codebooks = gpt2.integer("n_embd", 768), settings.integer("n_vq", 16)
+    ids = vocabulary_of(settings)
+    config = checked(lm_config(settings, ids), settings.where)
+    d, codebooks = config.global_.width, ids.codebooks
+    text = source.take("transformer.wte.weight", ids.text_size, d)
+    codes = [
+        source.take(f"audio_embeddings.{i}.weight", ids.codebook_size, d) for i in range(codebooks)
+    ]
+    first = settings.integer("im_start_token_id")
+    tensors: Tensors = {
+        "global.embed.weight": ids.table(text, codes, first),
+        "bridge.weight": np.eye(d, dtype=np.float32),
+        "bridge.bias": np.zeros(d, np.float32),
+    }
+    _stack(tensors, source, "global", "transformer", config.global_)
+    _stack(tensors, source, "local", "local_transformer", config.local)
+    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(codebooks)))
+    source.end(ignored=lambda name: name.endswith(copies))
+    captions = read_file(Path(folder), "tokenizer.model", "the model's tokenizer")
+    bare = TextSlotModel(
+        config,
+        ids.vocabulary(),
+        tensors,
+        TextSlotConfig("sentencepiece", (PromptPart("text"),)),
+        TASK,
+        captions=captions,
+    )
+    tokenizer = check_tokenizer(bare, Path(folder))
+    return replace(bare, text_slot=text_slot(settings, first, tokenizer.ids))
+
+
+def vocabulary_of(settings: Settings) -> TextSlot:
+    codebooks = settings.integer("n_vq", 16)
     sizes = settings.integers(
         "audio_codebook_sizes", [settings.integer("audio_vocab_size", 1024)] * min(codebooks, 64)
     )
@@ -134,7 +171,18 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> TextSlotModel:
             f"{settings.where}: audio_codebook_sizes: expected {codebooks} equal sizes, got "
             f"{sizes[:64]}"
         )
-    ids = TextSlot(gpt2.integer("vocab_size", 16384), codebooks, sizes[0])
+    return TextSlot(
+        settings.section("gpt2_config").integer("vocab_size", 16384), codebooks, sizes[0]
+    )
+
+
+def lm_config(settings: Settings, ids: TextSlot) -> LMConfig:
+    """The language model's; what the settings leave out is as published."""
+    gpt2 = settings.section("gpt2_config")
+    gpt2.expect("position_embedding_type", "rope")
+    gpt2.expect("scale_attn_weights", True)
+    gpt2.expect("scale_attn_by_inverse_layer_idx", False)
+    d = gpt2.integer("n_embd", 768)
     activation = gpt2.choice("activation_function", _ACTIVATIONS, "gelu_new")
     stack = StackConfig(
         gpt2.integer("n_layer", 12),
@@ -151,60 +199,20 @@ def read_moss_nano(folder: str | os.PathLike[str]) -> TextSlotModel:
         o_bias=True,
         mlp_bias=True,
     )
-    config = checked(
-        LMConfig(
-            ids.size,
-            ids.slots,
-            stack,
-            replace(stack, layers=settings.integer("local_transformer_layers", 1)),
-            start_id=START,
-            local_start_id=START,
-            max_frames=min(_MOST_FRAMES, gpt2.integer("n_positions", 32768)),
-            tied_local=True,
-            tied_head=True,
-        ),
-        settings.where,
+    return LMConfig(
+        ids.size,
+        ids.slots,
+        stack,
+        replace(stack, layers=settings.integer("local_transformer_layers", 1)),
+        start_id=START,
+        local_start_id=START,
+        max_frames=min(_MOST_FRAMES, gpt2.integer("n_positions", 32768)),
+        tied_local=True,
+        tied_head=True,
     )
-    text = source.take("transformer.wte.weight", ids.text_size, d)
-    codes = [
-        source.take(f"audio_embeddings.{i}.weight", ids.codebook_size, d) for i in range(codebooks)
-    ]
-    first = settings.integer("im_start_token_id")
-    tensors: Tensors = {
-        "global.embed.weight": ids.table(text, codes, first),
-        "bridge.weight": np.eye(d, dtype=np.float32),
-        "bridge.bias": np.zeros(d, np.float32),
-    }
-    _stack(tensors, source, "global", "transformer", config.global_)
-    _stack(tensors, source, "local", "local_transformer", config.local)
-    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(codebooks)))
-    source.end(ignored=lambda name: name.endswith(copies))
-    task = speaking_task(
-        20.0,
-        "Chinese, English, Japanese and other",
-        'uniaudio tts -m moss-nano "Hello there." --voice voice.wav -o hello.wav',
-        temperature=0.8,
-        top_k=25,
-        top_p=0.95,
-        repetition_window=4096,
-        repetition_penalty=1.2,
-    )
-    captions = read_file(Path(folder), "tokenizer.model", "the model's tokenizer")
-    bare = TextSlotModel(
-        config,
-        ids.vocabulary(),
-        tensors,
-        TextSlotConfig("sentencepiece", (PromptPart("text"),)),
-        task,
-        captions=captions,
-    )
-    tokenizer = check_tokenizer(bare, Path(folder))
-    return replace(bare, text_slot=_text_slot(settings, first, tokenizer.ids))
 
 
-def _text_slot(
-    settings: Settings, first: int, encode: Callable[[str], list[int]]
-) -> TextSlotConfig:
+def text_slot(settings: Settings, first: int, encode: Callable[[str], list[int]]) -> TextSlotConfig:
     """The prompt: the first id, which is the start frame; what a user writes, with the recording
     and the text; what the assistant begins with.
     """

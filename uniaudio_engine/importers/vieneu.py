@@ -40,6 +40,16 @@ _LM_HEADS = "audio_lm_heads."
 
 _VOICES = "voices_v3_turbo.json"
 _PAUSE = 0.18  # seconds that the project puts between sentences
+TASK = speaking_task(
+    8.0,
+    "Vietnamese or English",
+    'uniaudio tts -m vieneu "Xin chào." -o hello.wav',
+    temperature=0.8,
+    top_k=25,
+    top_p=0.95,
+    repetition_window=64,
+    repetition_penalty=1.2,
+)
 _ABOUT = (
     "VieNeu-TTS v3 Turbo, text to speech in Vietnamese and English, with its codec, "
     "MOSS-Audio-Tokenizer-Nano, converted for uniaudio-engine.  The weights are the authors'; the "
@@ -105,13 +115,9 @@ def read_vieneu(folder: str | os.PathLike[str]) -> TextSlotModel:
     """
     settings = open_settings(folder)
     source = open_weights(folder)
-    d = settings.integer("hidden_size", 768)
-    ids = TextSlot(
-        settings.integer("text_vocab_size", 419),
-        settings.integer("n_vq", 16),
-        settings.integer("audio_vocab_size", 1024),
-    )
-    config = checked(_lm_config(settings, ids, d), settings.where)
+    ids = vocabulary_of(settings)
+    config = checked(lm_config(settings, ids), settings.where)
+    d = config.global_.width
     text = source.take("text_embeddings.weight", ids.text_size, d)
     codes = [
         source.take(f"audio_embeddings.{i}.weight", ids.codebook_size, d)
@@ -127,7 +133,7 @@ def read_vieneu(folder: str | os.PathLike[str]) -> TextSlotModel:
     _global_stack(tensors, source, config.global_)
     _local_stack(tensors, source, config.local)
     speaker: Tensors = {}
-    slot = _text_slot(settings)
+    slot = text_slot(settings)
     if slot.voice_width:
         speaker = {
             "weight": source.take("xvec_proj.0.weight", d, slot.voice_width),
@@ -137,23 +143,23 @@ def read_vieneu(folder: str | os.PathLike[str]) -> TextSlotModel:
         }
     copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(ids.codebooks)))
     source.end(ignored=lambda name: name.endswith(copies))
-    task = speaking_task(
-        8.0,
-        "Vietnamese or English",
-        'uniaudio tts -m vieneu "Xin chào." -o hello.wav',
-        temperature=0.8,
-        top_k=25,
-        top_p=0.95,
-        repetition_window=64,
-        repetition_penalty=1.2,
-    )
     tokenizer = read_file(Path(folder), "tokenizer.json", "the model's tokenizer")
     return TextSlotModel(
-        config, ids.vocabulary(), tensors, slot, task, speaker, tokenizer=tokenizer
+        config, ids.vocabulary(), tensors, slot, TASK, speaker, tokenizer=tokenizer
     )
 
 
-def _lm_config(settings: Settings, ids: TextSlot, d: int) -> LMConfig:
+def vocabulary_of(settings: Settings) -> TextSlot:
+    return TextSlot(
+        settings.integer("text_vocab_size", 419),
+        settings.integer("n_vq", 16),
+        settings.integer("audio_vocab_size", 1024),
+    )
+
+
+def lm_config(settings: Settings, ids: TextSlot) -> LMConfig:
+    """The language model's; what the settings leave out is as published."""
+    d = settings.integer("hidden_size", 768)
     eps = settings.real("rms_norm_eps", 1e-6)
     heads = settings.integer("num_attention_heads", 12)
     dim = settings.integer("head_dim", d // max(1, heads))
@@ -190,7 +196,7 @@ def _lm_config(settings: Settings, ids: TextSlot, d: int) -> LMConfig:
     )
 
 
-def _text_slot(settings: Settings) -> TextSlotConfig:
+def text_slot(settings: Settings) -> TextSlotConfig:
     """The prompt: the style, which is the start frame; text between its marks; the recording. The
     end is the text slot's likeliest id, and the frame in which it comes is the last one.
     """

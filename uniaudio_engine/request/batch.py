@@ -131,7 +131,7 @@ def decode_frames(
 
     They are decoded in the same chunks as in a stream.
     """
-    sizes, decoding = ChunkSizes(chunk_frames), Decoding(model, plan)
+    sizes, decoding = ChunkSizes(chunk_frames, model.frame_rate), Decoding(model, plan)
     out = [decoding.head()]
     for piece, parts in pieces:
         out.append(decoding.begin(piece))

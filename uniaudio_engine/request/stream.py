@@ -20,15 +20,20 @@ from .scheduler import Run, Scheduler
 from .steps import piece_work, run_work
 from .work import Prefill, Wait, Work
 
-# Frames of successive chunks: the first is small for a quick start; the last size repeats.
-CHUNK_FRAMES = (4, 8, 16, 32, 50)
+# Seconds of successive chunks: the first is small for a quick start; the last size repeats.
+_CHUNKS = (0.08, 0.16, 0.32, 0.64, 1.0)
+
+
+def chunk_frames(frame_rate: float) -> list[int]:
+    """Frames of successive chunks, of codecs with frames at ``frame_rate`` Hz."""
+    return [max(1, round(seconds * frame_rate)) for seconds in _CHUNKS]
 
 
 class ChunkSizes:
-    """Sizes of successive chunks in frames; see :data:`CHUNK_FRAMES`."""
+    """Sizes of successive chunks in frames; None: those of :func:`chunk_frames`."""
 
-    def __init__(self, sizes: Sequence[int] | None) -> None:
-        self.sizes = tuple(CHUNK_FRAMES if sizes is None else sizes)
+    def __init__(self, sizes: Sequence[int] | None, frame_rate: float) -> None:
+        self.sizes = tuple(chunk_frames(frame_rate) if sizes is None else sizes)
         if not self.sizes or not all(type(n) is int and n >= 1 for n in self.sizes):
             raise InputError(
                 "chunk_frames: expected whole numbers of frames, each at least 1, got "
@@ -129,7 +134,9 @@ class AudioStream:
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
         self._heard = Heard(plan)
-        self._run = audio_run(scheduler, plan, sizes or ChunkSizes(None), self.meta, planned)
+        self._run = audio_run(
+            scheduler, plan, sizes or ChunkSizes(None, model.frame_rate), self.meta, planned
+        )
 
     @property
     def cancelled(self) -> bool:

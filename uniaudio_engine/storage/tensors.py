@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 _NAMES = {v: k for k, v in DTYPES.items()}
 MAX_HEADER = 16 << 20  # bytes; 1 MB of names and shapes describes some ten thousand tensors
+
+_LARGE = 1 << 18  # bytes of a tensor in memory of its own
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -145,6 +148,8 @@ def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def all_finite(x: NDArray[Any]) -> bool:
     """Whether there is no NaN and no infinity; uint16 is read as bfloat16."""
+    if x.dtype.itemsize == 1:
+        return True
     if x.dtype == np.uint16:
         return not bool(((x & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(x).all())
@@ -258,7 +263,7 @@ def _whole(values: object) -> bool:
 def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     kind = DTYPES[dtype]
     try:
-        out = np.empty(shape, kind)
+        out = _memory(shape, kind)
     except ValueError:  # such as [2**61, 0]
         raise InputError(
             f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}"
@@ -269,6 +274,16 @@ def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]
             f"{path}: tensor {shown(name)} is truncated; copy or download the file again"
         )
     return out
+
+
+def _memory(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    """An array whose memory, where it is large, goes back to the system as soon as it is freed:
+    the heap would keep that of weights which are only read on the way to the backend.
+    """
+    size = math.prod(shape) * kind.itemsize
+    if size < _LARGE:
+        return np.empty(shape, kind)
+    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
 
 
 def require_names(got: Collection[str], expected: set[str], where: str) -> None:
