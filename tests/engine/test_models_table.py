@@ -11,9 +11,10 @@ from tiny import random_weights, tiny_config
 
 from uniaudio_engine import _C
 from uniaudio_engine.cli.main import main
-from uniaudio_engine.importers import shapes
+from uniaudio_engine.importers import moss_nano, shapes, vieneu
 from uniaudio_engine.importers.estimate import estimate
 from uniaudio_engine.importers.families import FAMILIES
+from uniaudio_engine.importers.hub_files import Settings
 from uniaudio_engine.storage.config import StackConfig, to_dict
 from uniaudio_engine.storage.weight_shapes import lm_shapes
 
@@ -41,6 +42,12 @@ def test_published_shapes_are_what_the_importers_read(tmp_path: Path) -> None:
             published.codec.check()
             if published.lm is not None:
                 published.lm.check()
+
+
+def test_published_language_models_are_what_the_importers_read() -> None:
+    read = Settings({"gpt2_config": {}}, "config.json")
+    assert vieneu.lm_config(read, vieneu.vocabulary_of(read)) == shapes.VIENEU
+    assert moss_nano.lm_config(read, moss_nano.vocabulary_of(read)) == shapes.MOSS_NANO
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -116,6 +116,7 @@ VIENEU = LMConfig(
     17,
     _QWEN3,
     StackConfig(2, 768, 8, mlp_width=2048, norm_eps=1e-6, positions="learned", qk_norm=True),
+    start_id=1,
     max_frames=2048,
     tied_local=True,
     tied_head=True,
@@ -139,13 +140,20 @@ def _gpt2(layers: int) -> StackConfig:
 
 
 MOSS_NANO = LMConfig(
-    2 + 16384 + 16 * 1024, 17, _gpt2(12), _gpt2(1), tied_local=True, tied_head=True
+    2 + 16384 + 16 * 1024,
+    17,
+    _gpt2(12),
+    _gpt2(1),
+    start_id=1,
+    tied_local=True,
+    tied_head=True,
 )
 CSM_1B = LMConfig(
     2 + 128256 + 32 * 2048,
     33,
     StackConfig(16, 2048, 32, kv_heads=8, mlp_width=8192, rope_base=5e5),
     StackConfig(4, 1024, 8, kv_heads=2, mlp_width=8192, rope_base=5e5),
+    start_id=1,
     max_frames=2048,
     global_head_start=2 + 128256,
     global_head_size=2048,
