@@ -82,7 +82,11 @@ class Conversation:
                 self._session.prefill(self._end())
 
     def _generated(self, sampling: Any, most: int) -> Iterator[AudioChunk]:
-        decoder, sizes, start = self._model.codec.decoder_stream(), ChunkSizes(None), 0
+        decoder, sizes, start = (
+            self._model.codec.decoder_stream(),
+            ChunkSizes(None, self._model.frame_rate),
+            0,
+        )
         session, rate = self._session, self._model.sample_rate
         while most > 0 and not session.finished:
             wanted = min(most, sizes.next())
