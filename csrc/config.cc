@@ -400,9 +400,8 @@ LmConfig parse_lm_config(std::string_view text) {
             std::to_string(c.local.width));
   o.require(c.local_table_size > 0 || c.local_table_start == 0, "local_table_start",
             "0 where local_table_size is", std::to_string(c.local_table_start));
-  o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || c.add),
-            "local_table_size", "0 with tied tables, or conditioning add",
-            std::to_string(c.local_table_size));
+  o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || c.add), "local_table_size",
+            "0 with tied tables, or conditioning add", std::to_string(c.local_table_size));
   o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
             "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;
