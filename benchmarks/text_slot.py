@@ -4,8 +4,8 @@ benchmarks/text_slot.py [--json] [--threads N] [--repeat N] [--seconds S] [--dty
 The published shapes with random weights and their codec, stored as ``uniaudio quantize`` stores them.
 Each model is measured in a process of its own: seconds of sound per second from text to samples,
 milliseconds from the request to the first samples of a stream, seconds to load the folder, and the
-process's memory: its peak, and what it holds in the end. The end is never drawn, so that the length is known. Phones
-are given to VieNeu as they are: what sea-g2p takes is not part of the figures.
+process's memory: its peak, and what it holds in the end. Phones are given to VieNeu as they are: what
+sea-g2p takes is not part of the figures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def write_folder(name: str, folder: Path) -> None:
         lm,
         ids.vocabulary(),
         (task,),
-        text_slot=replace(slot, end=-1),
+        text_slot=slot,
     )
     save_folder(
         folder / "whole",
@@ -141,8 +140,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     engine = Engine.from_pretrained(folder, dtype=args.dtype, threads=args.threads)
     load = time.perf_counter() - begin
     key = "phones" if engine.config.text_slot.phones else "text"  # type: ignore[union-attr]
-    request = {key: TEXT, "seed": 1, "max_seconds": args.seconds}
-    engine.tts(**{**request, "max_seconds": 0.5})  # warm
+    request = {key: TEXT, "seed": 1, "seconds": args.seconds}
+    engine.tts(**{**request, "seconds": 0.5})  # warm
     speeds, first = [], []
     for _ in range(args.repeat):
         begin = time.perf_counter()

@@ -424,14 +424,19 @@ class Engine(Verbs):
         audio: AudioSource,
         name: str = "",
         *,
-        max_seconds: float = 3.0,
+        max_seconds: float | None = None,
         min_seconds: float = 0.5,
         licence: str = "",
     ) -> Voice:
-        """A voice from the first ``max_seconds`` of a sound, not counting leading silence.
+        """A voice from the first ``max_seconds`` of a sound, not counting leading silence; by
+        default as much as the model's tasks take.
 
         Raises :class:`InputError` where less than ``min_seconds`` of it is not silent.
         """
+        if max_seconds is None:
+            inputs = [i for t in self.model.tasks.values() for i in t.inputs]
+            most = [i.max_seconds for i in inputs if i.modality == "voice"]
+            max_seconds = max(most, default=0.0) or 3.0
         return self.model.audio.encode_voice(
             audio, name, max_seconds=max_seconds, min_seconds=min_seconds, licence=licence
         )

@@ -404,7 +404,7 @@ class Model:
                     f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x "
                     f"{lm.local.width}"
                 ),
-                num_codebooks=lm.num_codebooks,
+                num_codebooks=self.config.lm_codebooks,
                 max_frames=self.capacity,
                 session_bytes=self.lm.core.memory_bytes(self.capacity),
                 weight_bytes_per_frame=self.lm.core.weight_bytes_per_frame,

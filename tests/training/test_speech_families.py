@@ -129,7 +129,9 @@ def test_text_to_sound(engines: dict[str, Engine], name: str) -> None:
     both = engine.generate_batch([said(name), said(name, voice="Đoan Trang")])
     np.testing.assert_array_equal(both[0].samples, audio.samples)
     np.testing.assert_array_equal(both[1].samples, other.samples)
-    assert engine.info()["channels"] == 2
+    assert engine.info()["channels"] == 2 and engine.info()["num_codebooks"] == 4
+    exact = engine.tts(**said(name, seconds=0.4))
+    assert exact.meta["frames"] == 40 * exact.meta["sentences"]
 
 
 @pytest.mark.parametrize("name", ["vieneu", "moss"])
@@ -249,7 +251,8 @@ def test_vieneu_reads_text(engines: dict[str, Engine], monkeypatch: pytest.Monke
         ({"phones": "a b"}, "phones: expected none, since this model reads text"),
         ({"text": "a\ud800"}, "which is cut"),
         ({"text": "hi", "speed": 2}, "unknown"),
-        ({"text": "hi", "max_seconds": 0}, "max_seconds: expected a number from 0.1"),
+        ({"text": "hi", "seconds": 0}, "seconds: expected a number from 0.02"),
+        ({"text": "hi", "seconds": 60}, "expected up to"),
     ],
 )
 def test_wrong_requests_are_refused(

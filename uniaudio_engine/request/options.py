@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat, SupportsIndex
 
 from ..errors import InputError, shown
@@ -112,14 +112,7 @@ LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "one": (),
     "text": (
-        Option(
-            "max_seconds",
-            "float",
-            30.0,
-            0.1,
-            3600.0,
-            "a sentence is ended here where the model does not end it sooner",
-        ),
+        replace(_SECONDS, help="exact length of each sentence; by default the model decides"),
     ),
 }
 

@@ -202,13 +202,11 @@ def _piece(model: Model, options: Mapping[str, Any], sequence: Guided, seed: int
         frames = 1
     elif task.length == "source":
         frames = known.source_frames
-    elif task.length == "text":
-        tokens = known.tokens
-        most = options["max_seconds"] * model.frame_rate
+    elif task.length == "text" and options["seconds"] is None:
         slot = model.layout.text_slot
         assert slot is not None
-        most = min(most, _MORE_FRAMES + slot.max_frames_per_token * tokens)
-        frames, min_frames = max(1, min(room, math.ceil(most))), 0
+        longest = _MORE_FRAMES + math.ceil(slot.max_frames_per_token * known.tokens)
+        frames, min_frames = max(1, min(room, longest)), 0
     elif options["seconds"] is not None:
         frames = max(1, round(options["seconds"] * model.frame_rate))
     else:  # of the known frames all but the target's start token count, as in UniAudio's inference

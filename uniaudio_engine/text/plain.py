@@ -132,6 +132,7 @@ def halves(text: str) -> tuple[str, str] | None:
     """A text cut at the clause's end that is nearest to its middle, or else at the space; None
     where there is neither.
     """
+    text = text.strip()
     middle = len(text) / 2
     clauses = [m.end() for m in _CLAUSE.finditer(text) if m.end() < len(text)]
     near = [c for c in clauses if len(text) / 5 <= c <= 4 * len(text) / 5]
