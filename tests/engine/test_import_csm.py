@@ -73,8 +73,8 @@ def test_speakers_hear_each_other(folder: Path) -> None:
     heard = (rng.standard_normal(600) * 0.1).astype(np.float32), 2400
     talk = engine.conversation()
     talk.hear("What is this?", heard, speaker=1)
-    first = talk.say("A test.", seed=5, max_seconds=0.3)
-    second = list(talk.stream("Good.", speaker=1, seed=6, max_seconds=0.2))
+    first = talk.say("A test.", seed=5, seconds=0.3)
+    second = list(talk.stream("Good.", speaker=1, seed=6))
     assert second[-1].last and not any(c.last for c in second[:-1])
     assert first.meta["seed"] == 5 and first.meta["speaker"] == 0
 
@@ -83,13 +83,14 @@ def test_speakers_hear_each_other(folder: Path) -> None:
         return [298, *engine.model.text.said(text, speaker), 299]
 
     turns = [Turn(words("What is this?", 1), engine.encode(heard, 5).T)]
-    for text, speaker, seed, seconds in (("A test.", 0, 5, 0.3), ("Good.", 1, 6, 0.2)):
+    for text, speaker, seed, seconds in (("A test.", 0, 5, 0.3), ("Good.", 1, 6, 0)):
         session = engine.lm.session(400)
         session.prefill(model.prompt([*turns, Turn(words(text, speaker))]))
-        options = engine.task("tts").check_options({"seed": seed})
-        sampling = target_sampling(engine.layout, engine.task("tts"), options, seed, 0)
-        most = min(np.ceil(seconds * engine.frame_rate), 12 * (len(words(text, speaker)) - 1))
-        codes = engine.layout.frames_to_codes(session.generate(int(most), sampling))
+        task, least = engine.task("tts"), None if seconds else 0
+        options = task.check_options({"seed": seed})
+        sampling = target_sampling(engine.layout, task, options, seed, least)
+        most = round(seconds * engine.frame_rate) or 12 * len(words(text, speaker))
+        codes = engine.layout.frames_to_codes(session.generate(most, sampling))
         turns.append(Turn(words(text, speaker), codes))
     np.testing.assert_array_equal(np.concatenate([c.codes for c in second]), turns[-1].codes)
     np.testing.assert_allclose(first.samples, engine.decode(turns[1].codes.T).samples, atol=1e-5)
@@ -102,7 +103,7 @@ def test_a_conversation_ends_where_there_is_no_room(folder: Path) -> None:
         with pytest.raises(InputError):
             talk.hear(**({"text": "Hello.", "sound": sound} | wrong))
     assert talk.seconds_left == 400 / engine.frame_rate
-    stream = talk.stream("Hello.", seed=1, max_seconds=60)
+    stream = talk.stream("Hello.", seed=1)
     next(stream)
     with pytest.raises(InputError, match="somebody is speaking"):
         talk.hear("Hello.", sound)

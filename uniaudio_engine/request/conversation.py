@@ -70,14 +70,21 @@ class Conversation:
         return self._turn(self._words(text, speaker), self._task.check_options(options))
 
     def _turn(self, words: Ids, options: Mapping[str, Any]) -> Iterator[AudioChunk]:
-        sampling = target_sampling(self._layout, self._task, options, int(options["seed"]), 0)
-        wanted = math.ceil(options["max_seconds"] * self._model.frame_rate)
-        most = max(1, min(wanted, math.ceil(self._slot.max_frames_per_token * len(words))))
+        seconds, least = options["seconds"], None  # None: the model does not decide the end
+        if seconds is None:
+            frames, least = 1, 0
+        else:
+            frames = max(1, round(seconds * self._model.frame_rate))
+        seed = int(options["seed"])
+        sampling = target_sampling(self._layout, self._task, options, seed, least)
         with self._held():
-            room = self._check_room(len(words) + 2) + 1  # its own end is a frame too
+            # The end of its own sound is a frame too.
+            room = self._check_room(len(words) + frames + 1) + frames
+            if seconds is None:
+                frames = min(room, math.ceil(self._slot.max_frames_per_token * len(words)))
             self._session.prefill(words)
             try:
-                yield from self._generated(sampling, min(most, room))
+                yield from self._generated(sampling, frames)
             finally:
                 self._session.prefill(self._end())
 
