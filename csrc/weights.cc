@@ -124,12 +124,35 @@ Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType d
   if ((t.type == StoredType::int8 && dtype == DType::int8) ||
       (t.type == StoredType::int4 && dtype == DType::int4))
     return quantized(name, t, out, in);
-  Buffer<float> values = get(name, {out, in});
-  if (dtype == DType::int8 || dtype == DType::int4)
-    return quantize_matrix(values.data(), out, in, dtype, pool);
+  if (dtype == DType::int8 || dtype == DType::int4) return rounded(name, t, out, in, dtype, pool);
   Matrix m;
   m.out = out, m.in = in;
-  m.values = std::move(values);
+  m.values = get(name, {out, in});
+  return m;
+}
+
+// Some rows at a time: a large vocabulary's table in float32 would be the peak of memory.
+Matrix Weights::rounded(const std::string& name, const StoredTensor& t, int64_t out, int64_t in,
+                        DType dtype, ThreadPool* pool) const {
+  constexpr int64_t kRows = 4096;
+  if (integer(t.type) || t.shape != std::vector<int64_t>{out, in} || out <= kRows)
+    return quantize_matrix(get(name, {out, in}).data(), out, in, dtype, pool);
+  const size_t row_bytes = size_t(in) * (t.type == StoredType::float32 ? 4 : 2);
+  Matrix m;
+  for (int64_t begin = 0; begin < out; begin += kRows) {
+    const int64_t n = std::min(kRows, out - begin);
+    Weights rows;
+    rows.add(name, {t.type, {n, in}, static_cast<const char*>(t.data) + size_t(begin) * row_bytes});
+    const Matrix part = quantize_matrix(rows.get(name, {n, in}).data(), n, in, dtype, pool);
+    const size_t scales = part.scale.size() / size_t(n);
+    if (begin == 0) {
+      m.dtype = dtype, m.out = out, m.in = in;
+      m.q.allocate(size_t(out * in));
+      m.scale.allocate(size_t(out) * scales);
+    }
+    std::copy_n(part.q.data(), part.q.size(), m.q.data() + begin * in);
+    std::copy_n(part.scale.data(), part.scale.size(), m.scale.data() + size_t(begin) * scales);
+  }
   return m;
 }
 

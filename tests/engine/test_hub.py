@@ -178,6 +178,26 @@ def test_a_model_folder_on_a_hub_is_used_as_it_is(hub: Hub, tmp_path: Path) -> N
     assert engine.config.licence == "mine" and COMMIT in str(engine.model.folder.path)
 
 
+def test_a_checkpoint_in_a_folder_of_the_model(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    folder = hub.models[NAME]
+    (folder / "update").mkdir()
+    for name in ("config.json", WEIGHTS):
+        (folder / name).rename(folder / "update" / name)
+    source = hub_module.hub_source(NAME)
+    assert source.folder.name == COMMIT and source.licence == "mit"
+    assert set(source.files) == {"update/config.json", f"update/{WEIGHTS}", "README.md"}
+    split(folder / "update")
+    shutil.rmtree(tmp_path / "cache")
+    again = hub_module.hub_source(NAME)
+    assert f"update/{INDEX}" in again.files and len(again.files) == 6
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub_module.hub_source(NAME) == again
+
+
 def refused(hub: Hub, tmp_path: Path, match: str, name: str = NAME, **options: str) -> None:
     with pytest.raises(InputError, match=match) as e:
         import_auto(name, tmp_path / "refused", **options)

@@ -134,6 +134,23 @@ def test_text_to_sound(engines: dict[str, Engine], name: str) -> None:
     assert exact.meta["frames"] == 40 * exact.meta["sentences"]
 
 
+def test_the_server_sends_one_channel(engines: dict[str, Engine]) -> None:
+    pytest.importorskip("fastapi")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+    from server_tools import running
+
+    engine = engines["moss"]
+    with running(engine) as server, server.client() as client:
+        asked = {"model": engine.config.name, "input": TEXT, "voice": "Adam", "seed": 3}
+        answer = client.post("/v1/audio/speech", json={**asked, "response_format": "wav"})
+        assert answer.status_code == 200, answer.text
+        mono = np.frombuffer(answer.content[44:], "<i2") / 32768
+        refused = client.post("/v1/audio/speech", json={**asked, "speed": 1.5})
+        assert refused.status_code == 400 and "unknown name speed" in refused.text
+    truth = engine.tts(text=TEXT, voice="Adam", seed=3).samples.mean(axis=0)
+    np.testing.assert_allclose(mono, truth, atol=2 / 32768)
+
+
 @pytest.mark.parametrize("name", ["vieneu", "moss"])
 def test_frames_are_those_of_the_core(engines: dict[str, Engine], name: str) -> None:
     """One sentence: the prompt in a session, greedily, and its codes decoded at once."""

@@ -135,9 +135,11 @@ def _convert(
     parts: Iterable[Source] | None = None,
 ) -> dict[str, Any]:
     family = source.family
-    if parts is None:
-        parts = [hub_source(name, None, progress) for _, name in family.parts]
-    options = {key: s.folder for (key, _), s in zip(family.parts, parts, strict=True)}
+    options: dict[str, Any] = {}
+    if source.name:  # beside a folder of the user's, the importer looks for them itself
+        if parts is None:
+            parts = [hub_source(name, None, progress) for _, name in family.parts]
+        options = {key: s.folder for (key, _), s in zip(family.parts, parts, strict=True)}
     licence = licence or source.licence
     about = family.importer(
         source.folder, output, dtype=dtype, licence=licence, progress=progress, **options

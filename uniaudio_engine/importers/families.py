@@ -6,7 +6,7 @@ Loading this module loads no importer.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,6 +17,7 @@ from . import shapes
 from .hub_files import INDEX, WEIGHTS
 
 CONFIG = "config.json"
+PLACES = ("", "update/")  # where in a model's folder its checkpoint may be
 NATIVE = "uniaudio-engine"
 
 
@@ -60,7 +61,8 @@ class Family:
 
     def reads(self, file: str) -> bool:
         """Whether the importer reads a file of this name, besides the weights."""
-        return any(fnmatchcase(file, pattern) for pattern in (CONFIG, *self.files))
+        patterns = (CONFIG, *self.files)
+        return any(fnmatchcase(file, place + p) for p in patterns for place in PLACES)
 
 
 _MOSS_CODEC = "OpenMOSS-Team/MOSS-Audio-Tokenizer-Nano"
@@ -164,9 +166,14 @@ def recognise(config: Mapping[str, Any], where: str) -> Family:
     )
 
 
-def weight_files(names: Mapping[str, int]) -> tuple[str, ...]:
+def place_of(names: Collection[str]) -> str | None:
+    """Where the checkpoint is in a folder with these files; none where there is no config.json."""
+    return next((p for p in PLACES if p + CONFIG in names), None)
+
+
+def weight_files(names: Collection[str], place: str = "") -> tuple[str, ...]:
     """The first of the forms in which a folder with these files may have its weights."""
     for name in (WEIGHTS, INDEX, "pytorch_model.bin"):
-        if name in names:
-            return (name,)
+        if place + name in names:
+            return (place + name,)
     return ()

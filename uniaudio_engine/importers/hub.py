@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..errors import InputError, first_few, shown
 from .archive import Progress, quiet
-from .families import NATIVE, Family, recognise, weight_files
+from .families import CONFIG, NATIVE, PLACES, Family, place_of, recognise, weight_files
 from .hub_files import INDEX, is_file_name, read_json, shards
 
 MAX_FILE = 64 << 30  # bytes of weights; the largest published file of a family has 7 GB
@@ -53,10 +53,13 @@ def is_hub_id(path: object) -> bool:
 def local_source(folder: str | os.PathLike[str]) -> Source:
     """The model in a folder. Raises :class:`InputError` for one of no known family."""
     folder = Path(folder)
-    names = {p.name: 0 for p in folder.iterdir() if p.is_file()} if folder.is_dir() else {}
-    if "config.json" not in names:
+    patterns = ("*", *(f"{p}*" for p in PLACES if p), "labels/*", "voices/*")
+    paths = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+    names = {p.relative_to(folder).as_posix(): 0 for p in paths}
+    place = place_of(names)
+    if place is None:
         raise InputError(f"{folder}: expected a folder with a config.json, found none")
-    config = folder / "config.json"
+    config = folder / f"{place}{CONFIG}"
     family = recognise(read_json(config), str(config))
     wanted = _wanted(family, names, lambda name: folder / name, str(folder))
     wanted |= {CARD} & names.keys()
@@ -97,12 +100,15 @@ def hub_source(name: str, revision: str | None = None, progress: Progress = quie
             )
         return found
 
-    if "config.json" not in sizes:
+    place = place_of(sizes)
+    if place is None:
         raise InputError(f"{name}: expected a config.json among its files, found none")
-    config = download("config.json", revision)  # by this name: the cache notes its commit
-    if config.parent.name != commit:
+    where = f"{place}{CONFIG}"
+    config = download(where, revision)  # by this name: the cache notes its commit
+    folder = config.parents[where.count("/")]
+    if folder.name != commit:
         raise InputError(f"{name}: changed while it was downloaded; try again")
-    family = recognise(read_json(config, f"{name}: config.json"), f"{name}: config.json")
+    family = recognise(read_json(config, f"{name}: {where}"), f"{name}: {where}")
     wanted = _wanted(family, sizes, download, name)
     wanted |= {CARD} & sizes.keys()
     for n in wanted:
@@ -111,7 +117,7 @@ def hub_source(name: str, revision: str | None = None, progress: Progress = quie
     files = {n: download(n) for n in sorted(wanted)}
     progress("")
     licence = _licence(files[CARD]) if CARD in files else ""
-    return Source(config.parent, family, files, name, commit, licence)
+    return Source(folder, family, files, name, commit, licence)
 
 
 def _wanted(
@@ -121,15 +127,16 @@ def _wanted(
     wanted = {n for n in names if family.reads(n)}
     if family.name == NATIVE:
         return wanted
-    weights = weight_files(names)
+    place = place_of(names) or ""
+    weights = weight_files(names, place)
     if not weights:
         raise InputError(
             f"{where}: expected model.safetensors among its files, found "
             f"{first_few(sorted(names)) or 'none'}"
         )
     wanted |= set(weights)
-    if weights == (INDEX,):
-        listed = set(shards(get(INDEX), f"{where}: {INDEX}"))
+    if weights == (place + INDEX,):
+        listed = {place + n for n in shards(get(place + INDEX), f"{where}: {INDEX}")}
         missing = sorted(listed - names.keys())
         if missing:
             raise InputError(f"{where}: {INDEX} lists {first_few(missing)}, which is not there")
@@ -163,17 +170,21 @@ def _listing(hub: Any, name: str, revision: str | None) -> tuple[str, dict[str, 
 
 def _cached_source(hub: Any, name: str, revision: str | None) -> Source:
     """The model as the cache has it."""
-    found = hub.try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(found, str):
+    tries = [
+        hub.try_to_load_from_cache(name, f"{place}{CONFIG}", revision=revision) for place in PLACES
+    ]
+    found = next(((f, p) for f, p in zip(tries, PLACES, strict=True) if isinstance(f, str)), None)
+    if found is None:
         raise InputError(
             f"{name}: the hub cannot be reached, and its cache does not have this model; go online, "
             "or unset HF_HUB_OFFLINE"
         )
     try:
-        source = local_source(Path(found).parent)
+        folder = Path(found[0]).parents[found[1].count("/")]
+        source = local_source(folder)
     except InputError as e:
         raise InputError(f"{e}; the hub cannot be reached, and the cache has no more") from None
-    commit = Path(found).parent.name
+    commit = folder.name
     return Source(source.folder, source.family, source.files, name, commit, licence=source.licence)
 
 

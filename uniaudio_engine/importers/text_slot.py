@@ -47,7 +47,7 @@ from .output import new_folder, sha256
 
 PAD, START, TEXT = 0, 1, 2
 _CODECS = ("MOSS-Audio-Tokenizer-Nano", "codec")  # folders beside or inside a model's
-_MAX_FILE = 64 << 20
+_MAX_FILE, _MAX_ENCODER = 64 << 20, 512 << 20  # bytes
 _MAX_NAME = 100  # bytes
 
 
@@ -225,7 +225,7 @@ def write_model(
                 shop.model / "voices" / f"{name}.safetensors"
             )
         if encoder := project.files.get("speaker encoder"):
-            (shop.model / "speaker.onnx").write_bytes(read_regular(encoder, _MAX_FILE))
+            (shop.model / "speaker.onnx").write_bytes(read_regular(encoder, _MAX_ENCODER))
         paths = {**project.files, **{f"codec {k}": m.source for k, m in members.items()}}
         origins = [
             Origin(role, path.name, path.stat().st_size, sha256(path, progress))
