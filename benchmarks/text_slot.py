@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from codec import cpu_name
 from encodec import random_weights
-from windowed_codecs import NANO
 
 from uniaudio_engine.audio.voice import Voice, codec_fingerprint
 from uniaudio_engine.importers import moss_nano, vieneu
 from uniaudio_engine.importers.hub_files import Settings
+from uniaudio_engine.importers.shapes import MOSS_TOKENIZER_NANO as NANO
 from uniaudio_engine.storage.config import LMConfig, ModelConfig
 from uniaudio_engine.storage.folder import save_folder
 from uniaudio_engine.storage.quantize import quantize_folder

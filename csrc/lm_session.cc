@@ -168,6 +168,8 @@ class LmSession::FrameLoop {
         most = std::max(most, sampler.needed(slot).size());
       ranges += most;
       job.made = 0;
+      for (int slot = drawn_slots_; slot < c_.num_codebooks; ++slot)
+        if (!sampler.is_fixed(slot)) drawn_slots_ = slot + 1;
     }
     scratch_.reserve(lm_, int64_t(rows), int64_t(rows), longest);
     codes_.resize(jobs.size() * size_t(c_.num_codebooks));
@@ -186,10 +188,13 @@ class LmSession::FrameLoop {
     for (int slot = 0; slot < c_.num_codebooks; ++slot) {
       const SlotRows slot_rows = choose_rows(slot);
       if (slot_rows.own == 0) break;
-      merge_needed(slot_rows.own);
-      lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
+      merge_needed();
+      if (slot < drawn_slots_)
+        lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
       const auto count = int64_t(needed_.size());
-      if (slot == 0 && lm_.has_first_head()) {  // rows are those of the global pass, in its order
+      if (count == 0) {
+        // every stream's id is fixed
+      } else if (slot == 0 && lm_.has_first_head()) {  // rows are those of the global pass, in its order
         lm_.first_head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
       } else {
         lm_.head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
@@ -254,6 +259,7 @@ class LmSession::FrameLoop {
       which_[size_t(own)] = int32_t(i);
       if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
       ++own;
+      if (stream.sampler->is_fixed(slot)) continue;
       const auto& ranges = stream.sampler->needed(slot);
       needed_.insert(needed_.end(), ranges.begin(), ranges.end());
     }
@@ -268,8 +274,8 @@ class LmSession::FrameLoop {
   }
 
   // The union of what the streams need: one pass over the head serves all.
-  void merge_needed(int64_t streams) {
-    if (streams < 2) return;
+  void merge_needed() {
+    if (needed_.size() < 2) return;
     std::sort(needed_.begin(), needed_.end(),
               [](IdRange a, IdRange b) { return a.begin < b.begin; });
     size_t last = 0;
@@ -291,6 +297,11 @@ class LmSession::FrameLoop {
       Stream& stream = streams_[i];
       const Sampler& sampler = *stream.sampler;
       LmSession& s = *stream.job->session;
+      if (sampler.is_fixed(slot)) {
+        codes_[i * size_t(k) + size_t(slot)] = sampler.final_id(slot, -1);
+        if (s.guided()) ++unconditional;
+        continue;
+      }
       float* logits = scratch_.logits.data() + j * v;
       if (s.guided())
         guide(logits, scratch_.logits.data() + unconditional++ * v, s.guidance_,
@@ -317,11 +328,12 @@ class LmSession::FrameLoop {
     for (size_t i = 0; i < streams_.size(); ++i) {
       Job& job = *streams_[i].job;
       LmSession& s = *job.session;
-      if (streams_[i].ended) {
-        s.finished_ = true;
-        if (!streams_[i].sampler->config().keep_end_frame) continue;
-      }
+      const Sampler& sampler = *streams_[i].sampler;
       const int32_t* frame = codes_.data() + i * size_t(k);
+      if (streams_[i].ended || sampler.ends_frame(frame, s.generated_)) {
+        s.finished_ = true;
+        if (!sampler.config().keep_end_frame) continue;
+      }
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
       s.append(frame);
@@ -338,6 +350,7 @@ class LmSession::FrameLoop {
   std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
   std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
   std::vector<IdRange> needed_;
+  int drawn_slots_ = 0;  // from this slot on, all streams' ids are fixed
 };
 
 void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,

@@ -22,8 +22,10 @@ from .backends.core import default_threads
 from .backends.protocols import Codec
 from .backends.token_lm import TokenLM
 from .errors import InputError, shown
+from .importers.auto import located
 from .model import Model
 from .request.batch import Answer, generate_together, run_tokens
+from .request.conversation import Conversation
 from .request.latency import chunk_sizes
 from .request.live import Live, run_live
 from .request.memory import MemoryPlan, plan_memory
@@ -55,6 +57,7 @@ class Engine(Verbs):
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
+        revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         backend: str = "native",
@@ -63,7 +66,12 @@ class Engine(Verbs):
         kv_dtype: str = "auto",
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> Engine:
-        """Load a model folder, a bundled model by name, or (None) the default bundled model.
+        """Load a model folder, a bundled model by name, a model on a hub by its id, or (None) the
+        default bundled model.
+
+        ``revision``: of a model on a hub, a branch, tag or commit. Such a model is downloaded and
+        converted the first time (extra ``hub``), and ``config.licence`` is what its page states; a
+        local folder of that name goes first. See :mod:`uniaudio_engine.importers.auto`.
 
         ``device``: auto, cpu, cuda or cuda:N; auto is the CPU. Under cuda, codecs that need the
         whole clip at once still run on the CPU.
@@ -100,7 +108,7 @@ class Engine(Verbs):
                 f"{shown(max_seconds)}"
             )
         model = Model.load(
-            path,
+            located(path, revision),
             device=device,
             dtype=dtype,
             backend=backend,
@@ -303,6 +311,13 @@ class Engine(Verbs):
         A request is a mapping of ``generate``'s arguments; its key ``task`` overrides ``task``.
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
+
+    def conversation(self) -> Conversation:
+        """A conversation between speakers who hear each other.
+
+        Raises :class:`InputError` for a model that takes no turns.
+        """
+        return Conversation(self.model)
 
     def memory(
         self, sessions: int = 1, seconds: float | None = None, guided: bool = False

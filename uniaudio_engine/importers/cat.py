@@ -131,7 +131,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     rate = values["sampling_rate"] or values["sample_rate"]
     if not wrong:
         wrong = _unsupported(values, rate)
-    return checked_codec(member, wrong, lambda: _codec(values, rate)), notes
+    return checked_codec(member.name, wrong, lambda: _codec(values, rate)), notes
 
 
 def _unsupported(v: Mapping[str, Any], rate: int | None) -> list[str]:

@@ -27,6 +27,7 @@ from ..request.sequence import Layout
 from ..request.tasks import Input, Task
 from ..storage.config import (
     FORMAT_VERSION,
+    CodecConfig,
     ConfigError,
     LMConfig,
     ModelConfig,
@@ -38,7 +39,7 @@ from ..storage.folder import load_folder, save_folder
 from ..storage.opening import read_regular
 from ..storage.tensors import Tensors
 from ..tokenizers.text import TextTokenizer
-from .archive import Progress
+from .archive import Member, Progress
 from .card import Origin, write_card
 from .cat import cat_family
 from .codec_folder import check_codec, check_dtype, read_codec
@@ -163,7 +164,7 @@ def write_model(
     model: TextSlotModel,
     project: Project,
     output: str | os.PathLike[str],
-    codec: str | os.PathLike[str] | None,
+    codec: str | os.PathLike[str] | tuple[CodecConfig, Tensors] | None,
     voices: Mapping[str, SpokenVoice],
     dtype: str,
     licence: str,
@@ -172,7 +173,7 @@ def write_model(
 ) -> dict[str, Any]:
     """Write the model folder ``output``; returns plain JSON values about it.
 
-    ``codec``: as for :func:`.cat.import_cat`; None: a folder of its usual name inside ``beside`` or
+    ``codec``: one as read, or as for :func:`.cat.import_cat`; None: a folder of its usual name inside ``beside`` or
     next to it. Raises :class:`InputError`, in one line; no partial output remains.
     """
     check_dtype(dtype)
@@ -181,8 +182,13 @@ def write_model(
         model.check_voice(name, voice)
     with new_folder(output) as shop:
         progress("reading the codec")
-        source = _codec_beside(beside) if codec is None else Path(codec)
-        own, tensors, members, notes = read_codec(cat_family(), source, shop.files, progress)
+        members: dict[str, Member] = {}
+        notes: list[str] = []
+        if isinstance(codec, tuple):
+            own, tensors = codec
+        else:
+            source = _codec_beside(beside) if codec is None else Path(codec)
+            own, tensors, members, notes = read_codec(cat_family(), source, shop.files, progress)
         target, licence = Path(output), licence or project.licence
         config = ModelConfig(
             FORMAT_VERSION,
@@ -228,7 +234,7 @@ def write_model(
         notes = [f"Weights are stored as {dtype}.", *project.notes, *notes]
         write_card(shop.model, target.name, project.about, origins, notes, licence)
         progress("checking what was written")
-        check_codec(load_folder(shop.model), members["config"].name)
+        check_codec(load_folder(shop.model), f"{beside}: the codec")
         progress("")
     count = sum(int(a.size) for part in (tensors, model.tensors) for a in part.values())
     return {

@@ -101,6 +101,10 @@ def _text_slot_sampling(
             span = layout.vocabulary.span("text")
             text, ranges[at] = {"greedy": True}, [(span.start, span.size)]
             forced[at] = layout.text_id(slot.speaking)
+    if slot.end < 0:
+        forced[at] = layout.text_id(slot.speaking)
+    if min_frames is not None and slot.end_code >= 0:
+        more |= {"end_frame": layout.end_frame(), "min_frames": min_frames}
     audio = core().Sampling(**_drawing(options, options["temperature"]))
     slots = [audio] * layout.num_codebooks
     slots.insert(at, core().Sampling(**text))

@@ -201,6 +201,14 @@ class Layout:
         codes = np.full((len(text), self.num_codebooks), self.text_id(-1))
         return self._beside(text[:, None], codes).astype(np.int32)
 
+    def end_frame(self) -> list[int]:
+        """Per slot the id of the frame that ends the sound by its codes, or -1 for any."""
+        assert self.text_slot is not None
+        row = self.codes_to_frames(np.full((1, self.num_codebooks), self.text_slot.end_code))[0]
+        last = self.num_codebooks - (self.text_slot.position == "last")
+        row[[last, -1 if self.text_slot.position == "last" else 0]] = -1
+        return [int(i) for i in row]
+
     def text_id(self, text: int) -> int:
         """The id of a text id; of -1, that of a slot without any."""
         if text < 0:

@@ -108,6 +108,23 @@ def atomic_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same file, which stays behind.
+
+    Not on Windows. Raises :class:`InputError` where the file cannot be written.
+    """
+    try:
+        f = open(path, "ab")
+    except OSError as e:
+        raise _unwritable(path, e) from None
+    with f:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(f.fileno(), fcntl.LOCK_EX)
+        yield
+
+
 def _unwritable(path: str | os.PathLike[str], e: Exception) -> InputError:
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
     return InputError(f"{path}: cannot write there: {reason}; choose another output")

@@ -87,15 +87,6 @@ def find_folder(path: str | os.PathLike[str] | None) -> Path:
     if str(path) in bundled:
         return bundled[str(path)]
     known = f"; bundled: {', '.join(bundled)}" if bundled else ""
-    if (
-        str(path).count("/") == 1
-        and not folder.exists()
-        and not str(path).startswith((".", "/", "~"))
-    ):
-        raise InputError(
-            f"{path}: there is no such folder, and loading from a model hub is not supported "
-            f"yet{known}"
-        )
     raise InputError(f"{path}: expected a model folder with a config.json, found none{known}")
 
 

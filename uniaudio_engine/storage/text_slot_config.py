@@ -38,13 +38,18 @@ class TextSlotConfig:
     of it before that. ``prompt``: without its first row, which is the LM's start frame.
 
     ``speaking``: the text id of a generated frame (-1: ``pad``); ``end``: the one that ends them
-    (-1: none does). By default one of the two is drawn, as ``temperature``, ``top_k`` and ``top_p``
-    say. ``forced``: the likeliest of all text ids is looked at, and ``speaking`` goes on in any
-    case. ``keep_end_frame``: the frame in which the end comes is part of the sound.
+    (-1: none does). ``end_code``: a frame ends them too whose codes are all this one, except for
+    the last codebook's; it is not part of the sound (-1: none does). By default one of ``speaking``
+    and ``end`` is drawn, as ``temperature``, ``top_k`` and ``top_p`` say. ``forced``: the likeliest
+    of all text ids is looked at, and ``speaking`` goes on in any case. ``keep_end_frame``: the
+    frame in which the end comes is part of the sound.
 
-    ``voice_width``: of the vector that a voice has beside its recording; 0: none. ``max_tokens``:
-    text ids of a sentence, 0 for no limit; a longer one is split. ``max_frames_per_token``: a
-    sentence is ended after that many, and a few more. ``pause``: seconds between sentences.
+    ``before``: goes before each sentence's text; ``{speaker}`` in it is the speaker's number.
+    ``first``: the text id that a turn begins with; the start frame stands for that of the first
+    turn (-1: the model takes no turns). ``voice_width``: of the vector that a voice has beside its
+    recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
+    split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
+    seconds between sentences.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -62,6 +67,9 @@ class TextSlotConfig:
     max_tokens: int = 0
     max_frames_per_token: float = 4.0
     pause: float = 0.0
+    end_code: int = -1
+    before: str = ""
+    first: int = -1
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -88,4 +96,14 @@ class TextSlotConfig:
         require_within("text_slot.voice_width", 0, self.voice_width, 16384)
         require_within("text_slot.max_tokens", 0, self.max_tokens, 1 << 16)
         require_within("text_slot.max_frames_per_token", 0, self.max_frames_per_token, 1000)
+        most = vocabulary.span("audio").size // (lm.num_codebooks - 1) - 1
+        require_within("text_slot.end_code", -1, self.end_code, most)
+        require_within("text_slot.first", -1, self.first, size - 1)
+        require(
+            self.first < 0 or self.end_code >= 0,
+            "text_slot.end_code",
+            "a code, as turns have a first id",
+            self.end_code,
+        )
+        require_within("text_slot.before", 0, len(self.before), 100, "characters")
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")

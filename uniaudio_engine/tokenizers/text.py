@@ -42,7 +42,7 @@ class TextTokenizer:
                 self._reader = self._phones()
             ids = self.ids(self._reader.phones(text))
         else:
-            ids = self.ids(text)
+            ids = self.said(text)
         most = self._config.max_tokens
         parts = halves(text) if most and len(ids) > most else None
         if parts is None:
@@ -52,6 +52,10 @@ class TextTokenizer:
         for part in parts:
             begin += sentence.text[begin - sentence.begin :].index(part)
             yield from self.read(Sentence(part, [], (), begin, begin + len(part)))
+
+    def said(self, text: str, speaker: int = 0) -> list[int]:
+        """:meth:`ids` of what a speaker says."""
+        return self.ids(self._config.before.replace("{speaker}", str(speaker)) + text)
 
     def spelled(self, phones: str) -> Sentence:
         """A sentence of phones. Raises :class:`InputError` for a model that reads text."""
