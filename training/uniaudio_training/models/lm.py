@@ -35,7 +35,9 @@ class Norm(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         """x + branch, and the norm of that sum."""
-        return kernels.add_norm(x, branch, self.weight, self.bias, self.eps)
+        # sharded weights may come in bfloat16
+        bias = None if self.bias is None else self.bias.float()
+        return kernels.add_norm(x, branch, self.weight.float(), bias, self.eps)
 
 
 def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
@@ -187,6 +189,12 @@ class Block(nn.Module):
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self._run, x, rope, shared, use_reentrant=False)
         return self._run(x, rope, shared)
+
+    def compile_run(self) -> None:
+        """Compiles what a call computes. What happens around it (recomputing, gathering of shards)
+        stays outside.
+        """
+        self.__dict__["_run"] = torch.compile(self._run, dynamic=True)
 
     def _run(
         self, x: Tensor, rope: tuple[Tensor, Tensor] | None, shared: SharedPrompt | None
