@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,11 +11,12 @@ import torch.distributed.checkpoint as dcp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ranks import EVEN, assert_close, ranks, tokens  # noqa: F401 - a fixture
-from test_resume import _equal, _weights, train_lm
+from test_resume import _equal, _folder, _weights, train_lm
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 from uniaudio_training import run_checkpoint
 from uniaudio_training.data_parallel import Team, run_team
+from uniaudio_training.lm.validation import FILE
 from uniaudio_training.muon import Muon, assign_owners, shard_rows
 from uniaudio_training.run_checkpoint import Piece, Writer, newest, read, read_run
 
@@ -170,6 +173,32 @@ def test_sharded_run_goes_on_from_a_file(tokens, tmp_path):  # noqa: F811
     train_lm({**more, "steps": 4}, tmp_path / "one")
     train_lm({**more, "steps": 2}, tmp_path / "two")
     train_lm({**more, "steps": 4, "processes": 2, "sharding": "node"}, tmp_path / "two")
+    assert_close(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_old_tasks_are_kept_with_shards(tokens, tmp_path):  # noqa: F811
+    """Start from a folder, validation and the way back to the bound, as alone."""
+    train_lm({**EVEN, **tokens, "steps": 2}, tmp_path / "first")
+    folder = _folder(tmp_path / "first", tmp_path / "folder")
+    settings = {
+        **EVEN,
+        "data": tokens["data"],
+        "tasks": {"se": 1.0},
+        "init": str(folder),
+        "old": 0.5,
+    }
+    settings |= {"lr": 1.0, "matrix_lr": 3.0, "warmup": 1, "steps": 2, "bound": 0.02}
+    train_lm(settings, tmp_path / "one")
+    train_lm({**settings, "processes": 2, "sharding": "all"}, tmp_path / "two")
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / FILE).read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    # before, after, and at least once on the way back
+    assert len(one) == len(two) > 2
+    for a, b in zip(one, two, strict=True):
+        assert a["losses"]["tts"] == pytest.approx(b["losses"]["tts"], rel=1e-3)
     assert_close(tmp_path / "one", tmp_path / "two")
 
 
