@@ -240,10 +240,3 @@ def test_killed_ranks_with_shards(tokens, tmp_path, kill):  # noqa: F811
     assert code == 0, errors
     assert (tmp_path / "killed/killed-1").exists()
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
-
-
-@pytest.mark.slow
-def test_compiled_blocks(tokens, tmp_path):  # noqa: F811
-    for name, more in (("eager", {}), ("compiled", {"compile": True})):
-        train_lm({**EVEN, **tokens, **more, "steps": 2}, tmp_path / name)
-    assert_close(tmp_path / "eager", tmp_path / "compiled")

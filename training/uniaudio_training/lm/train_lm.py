@@ -101,8 +101,6 @@ class LMTrainer(Trainer[Batch]):
         blocks = (*model.global_.blocks(), *model.local.blocks())
         for block in blocks:
             block.recompute = s.recompute
-            if s.compile:
-                block.compile_run()
         objective = Objective(model, layout, self.team.sharded)
         if self.mesh is not None:
             shard(objective, blocks, self.mesh, self.arithmetic)

@@ -190,12 +190,6 @@ class Block(nn.Module):
             return checkpoint(self._run, x, rope, shared, use_reentrant=False)
         return self._run(x, rope, shared)
 
-    def compile_run(self) -> None:
-        """Compiles what a call computes. What happens around it (recomputing, gathering of shards)
-        stays outside.
-        """
-        self.__dict__["_run"] = torch.compile(self._run, dynamic=True)
-
     def _run(
         self, x: Tensor, rope: tuple[Tensor, Tensor] | None, shared: SharedPrompt | None
     ) -> Tensor:
