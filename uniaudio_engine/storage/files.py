@@ -61,7 +61,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(f.fileno())
         os.replace(temporary, target)
         done = True
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as e:
         if e.filename is None:  # a failed write, such as a full disk; other errors pass through
             raise _unwritable(path, e) from None
@@ -100,7 +100,7 @@ def atomic_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
             (work / "new").mkdir()
             yield work
             (work / "new").rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as e:
         raise _unwritable(target, e) from None
     finally:
@@ -188,7 +188,7 @@ def _remove_leftover(path: Path) -> None:
             path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename in ``folder`` last through a power cut."""
     with contextlib.suppress(OSError):  # Windows, and file systems that cannot
         descriptor = os.open(folder, os.O_RDONLY)

@@ -35,7 +35,9 @@ class Norm(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         """x + branch, and the norm of that sum."""
-        return kernels.add_norm(x, branch, self.weight, self.bias, self.eps)
+        # sharded weights may come in bfloat16
+        bias = None if self.bias is None else self.bias.float()
+        return kernels.add_norm(x, branch, self.weight.float(), bias, self.eps)
 
 
 def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
