@@ -35,9 +35,10 @@ class Norm(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         """x + branch, and the norm of that sum."""
-        # sharded weights may come in bfloat16
-        bias = None if self.bias is None else self.bias.float()
-        return kernels.add_norm(x, branch, self.weight.float(), bias, self.eps)
+        # Sharded weights may come in bfloat16; a model in float64 keeps its own.
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return kernels.add_norm(x, branch, self.weight.to(dtype), bias, self.eps)
 
 
 def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
