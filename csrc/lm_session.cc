@@ -194,7 +194,8 @@ class LmSession::FrameLoop {
       const auto count = int64_t(needed_.size());
       if (count == 0) {
         // every stream's id is fixed
-      } else if (slot == 0 && lm_.has_first_head()) {  // rows are those of the global pass, in its order
+      } else if (slot == 0 && lm_.has_first_head()) {
+        // Rows are those of the global pass, in its order.
         lm_.first_head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
       } else {
         lm_.head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
