@@ -29,6 +29,7 @@ _LEFT_ALONE = re.compile(
     re.ASCII,
 )
 _LATIN = rf"(?:[{_HELD}]|(?=[A-Za-z0-9._/+:-]*[A-Za-z])[A-Za-z0-9])"
+_UNHEARD = ("Cc", "Cf", "Cn", "Co")  # half a surrogate pair stays, to be refused
 _COMMA, _STOP = "\x00", "\x01"  # of the text's script
 
 Rule = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
@@ -78,7 +79,7 @@ _INDENT = " " * 8
 
 def plain_written(text: str) -> str:
     """A sentence as such a model reads it; empty where there is nothing but marks and spaces."""
-    text = "".join(c for c in text if c.isspace() or not unicodedata.category(c).startswith("C"))
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _UNHEARD)
     text = _apply(_LINE, text)
     held: list[str] = []
 
