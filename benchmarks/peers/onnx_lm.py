@@ -4,6 +4,7 @@ bound once and updated in place.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,12 +61,17 @@ class Stepper:
         return self.binding.get_outputs()[-1].numpy()
 
 
+@functools.cache  # a process has one
+def make_thread_pool(threads: int) -> None:
+    ort.set_global_thread_pool_sizes(threads, 1)
+
+
 def open_sessions(paths: Mapping[str, Path], threads: int) -> dict[str, ort.InferenceSession]:
     """Sessions of graphs by their names, with one thread pool for all: otherwise every session would
     spin its own threads.
     """
     ort.set_default_logger_severity(3)
-    ort.set_global_thread_pool_sizes(threads, 1)
+    make_thread_pool(threads)
     options = ort.SessionOptions()
     options.use_per_session_threads = False
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
