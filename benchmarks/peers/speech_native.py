@@ -45,7 +45,8 @@ class SpeechNative:
 
     def first(self) -> float:
         begin = time.perf_counter()
-        with self.engine.stream("tts", **self.request) as stream:
+        # of a given length: random weights may end before they begin
+        with self.engine.stream("tts", **self.request, seconds=1.0) as stream:
             while not next(stream).samples.size:
                 pass
             return time.perf_counter() - begin
