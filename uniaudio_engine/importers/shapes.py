@@ -4,6 +4,8 @@ benchmarks fill with random weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..storage.config import (
     BottleneckConfig,
     CatConfig,
@@ -13,6 +15,7 @@ from ..storage.config import (
     LMConfig,
     QuantizerConfig,
     SeanetConfig,
+    SnakeDecoderConfig,
     StackConfig,
     TransformerConfig,
 )
@@ -67,6 +70,31 @@ MIMI = CodecConfig(
         bottleneck=BottleneckConfig(2, TransformerConfig(8, 512, 8, 2048, 250)),
     ),
     quantizer=QuantizerConfig("split", 512, semantic_codebooks=1),
+)
+
+assert MIMI.seanet is not None
+QWEN3_TOKENIZER = replace(
+    MIMI,
+    num_codebooks=16,
+    seanet=replace(
+        MIMI.seanet,
+        decoder=SnakeDecoderConfig(
+            512,
+            1024,
+            TransformerConfig(
+                8,
+                512,
+                16,
+                1024,
+                72,
+                norm="rmsnorm",
+                activation="swiglu",
+                head_width=64,
+                final_norm=True,
+            ),
+            1536,
+        ),
+    ),
 )
 
 
