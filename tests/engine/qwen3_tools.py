@@ -7,12 +7,13 @@ it in tests/training/test_qwen3_upstream.py, where the package qwen-tts is insta
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from windowed_tools import MIMI, mimi_state
+from windowed_tools import MIMI, mimi_state, write
 
 Config = dict[str, Any]
 State = dict[str, np.ndarray]
@@ -247,3 +248,137 @@ class DecoderDefinition:
         weights = np.exp(np.where(seen, scores, -np.inf))
         y = weights / weights.sum(-1, keepdims=True) @ heads("v", False)
         return self.linear(y.swapaxes(0, 1).reshape(steps, -1), f"{name}.o_proj")
+
+
+# --- the language model --------------------------------------------------------------------------
+
+LM: Config = {
+    "model_type": "qwen3_tts",
+    "tokenizer_type": "qwen3_tts_tokenizer_12hz",
+    "tts_model_size": "0b6",
+    "tts_model_type": "custom_voice",
+    "assistant_token_id": 270,
+    "im_start_token_id": 280,
+    "im_end_token_id": 281,
+    "tts_pad_token_id": 282,
+    "tts_bos_token_id": 283,
+    "tts_eos_token_id": 284,
+    "talker_config": {
+        "vocab_size": 1088,  # 64 codes, and the 1024 ids that are never spoken
+        "text_vocab_size": 290,
+        "text_hidden_size": 24,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 600,
+        "num_code_groups": 4,
+        "rope_theta": 1000000,
+        "rope_scaling": {
+            "interleaved": True,
+            "mrope_section": [2, 2, 2],
+            "rope_type": "default",
+        },
+        "codec_pad_id": 70,
+        "codec_bos_id": 71,
+        "codec_eos_token_id": 72,
+        "codec_think_id": 73,
+        "codec_nothink_id": 74,
+        "codec_think_bos_id": 75,
+        "codec_think_eos_id": 76,
+        "spk_id": {"vivian": 80, "ryan": 81},
+        "spk_is_dialect": {"vivian": False, "ryan": False},
+        "codec_language_id": {"chinese": 77, "english": 78},
+        "code_predictor_config": {
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_code_groups": 4,
+            "rope_theta": 1000000,
+        },
+    },
+}
+
+
+def lm_state(c: Config = LM, seed: int = 0) -> State:
+    """Random tensors of the talker and its predictor."""
+    rng = np.random.default_rng(seed)
+    t, p = c["talker_config"], c["talker_config"]["code_predictor_config"]
+    d, w, wide = t["hidden_size"], p["hidden_size"], t["text_hidden_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.codec_embedding.weight": (t["vocab_size"], d),
+        "model.text_embedding.weight": (t["text_vocab_size"], wide),
+        "text_projection.linear_fc1.weight": (wide, wide),
+        "text_projection.linear_fc1.bias": (wide,),
+        "text_projection.linear_fc2.weight": (d, wide),
+        "text_projection.linear_fc2.bias": (d,),
+        "codec_head.weight": (t["vocab_size"], d),
+    }
+    if w != d:
+        shapes["code_predictor.small_to_mtp_projection.weight"] = (w, d)
+        shapes["code_predictor.small_to_mtp_projection.bias"] = (w,)
+    for i in range(t["num_code_groups"] - 1):
+        shapes[f"code_predictor.model.codec_embedding.{i}.weight"] = (p["vocab_size"], d)
+        shapes[f"code_predictor.lm_head.{i}.weight"] = (p["vocab_size"], w)
+    for name, s in (("model", t), ("code_predictor.model", p)):
+        width, inner, dim = s["hidden_size"], s["intermediate_size"], s["head_dim"]
+        q, kv = s["num_attention_heads"] * dim, s["num_key_value_heads"] * dim
+        for i in range(s["num_hidden_layers"]):
+            layer = f"{name}.layers.{i}"
+            shapes |= {
+                f"{layer}.self_attn.q_proj.weight": (q, width),
+                f"{layer}.self_attn.k_proj.weight": (kv, width),
+                f"{layer}.self_attn.v_proj.weight": (kv, width),
+                f"{layer}.self_attn.o_proj.weight": (width, q),
+                f"{layer}.self_attn.q_norm.weight": (dim,),
+                f"{layer}.self_attn.k_norm.weight": (dim,),
+                f"{layer}.mlp.gate_proj.weight": (inner, width),
+                f"{layer}.mlp.up_proj.weight": (inner, width),
+                f"{layer}.mlp.down_proj.weight": (width, inner),
+                f"{layer}.input_layernorm.weight": (width,),
+                f"{layer}.post_attention_layernorm.weight": (width,),
+            }
+        shapes[f"{name}.norm.weight"] = (width,)
+    state: State = {}
+    for name, shape in shapes.items():
+        scale = 0.5 if "embedding" in name else 2.0 / math.sqrt(shape[-1])
+        x = rng.standard_normal(shape) * (0.2 if len(shape) == 1 else scale)
+        around = 1.0 if name.endswith("norm.weight") else 0.0
+        state[f"talker.{name}"] = (around + x).astype(np.float32)
+    return state
+
+
+def tokenizer_files(folder: Path) -> None:
+    """vocab.json, merges.txt and tokenizer_config.json of a few words."""
+    letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    alphabet = [chr(b) for b in letters] + [chr(256 + i) for i in range(256 - len(letters))]
+    vocab = {token: i for i, token in enumerate(alphabet)}
+    assert vocab["Ċ"] == 198
+    merges = []
+    for word in ("assistant", "hel"):
+        for n in range(2, len(word) + 1):
+            merges.append((word[: n - 1], word[n - 1]))
+            vocab.setdefault(word[:n], 270 if word[:n] == "assistant" else len(vocab))
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    names = {280: "<|im_start|>", 281: "<|im_end|>"}
+    added = {str(i): {"content": name, "special": True} for i, name in names.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+
+
+def write_lm(folder: Path, config: Config = LM, state: State | None = None) -> Path:
+    """A whole checkpoint with its tokenizers."""
+    write(folder, config, lm_state(config) if state is None else state)
+    tokenizer_files(folder)
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    write(folder / "speech_tokenizer", CODEC, codec_state(scratch))
+    scratch.rmdir()
+    return folder
