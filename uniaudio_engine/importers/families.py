@@ -145,6 +145,25 @@ FAMILIES = (
         ("tokenizer.json",),
         speaks=True,
     ),
+    Family(
+        "qwen3-tts",
+        "Qwen3-TTS with built-in speakers (CustomVoice) and its codec",
+        "Qwen3-TTS-12Hz-0.6B-CustomVoice -o my-qwen",
+        ("qwen3_tts",),
+        (
+            Published(
+                "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice",
+                "Apache-2.0",
+                shapes.QWEN3_TOKENIZER,
+                shapes.QWEN3_TTS,
+            ),
+        ),
+        (
+            *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
+            *("speech_tokenizer/config.json", "speech_tokenizer/*.safetensors"),
+        ),
+        speaks=True,
+    ),
 )
 
 # A model folder of this engine is downloaded as it is. None of its weights is in two files.

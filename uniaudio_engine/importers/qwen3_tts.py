@@ -124,9 +124,9 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
             f"speakers, got {shown(kind)}"
         )
     talker = settings.section("talker_config")
-    control = _Control.of(settings, talker)
+    control = Control.of(settings, talker)
     source = open_weights(folder)
-    config = checked(_lm_config(talker, control), settings.where)
+    config = checked(lm_config(talker, control), settings.where)
     tensors = _tensors(source, config, talker, control)
     source.end()
     first = control.text_rows
@@ -170,7 +170,7 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
     )
 
 
-def _task(control: _Control) -> Task:
+def _task(control: Control) -> Task:
     speakers, languages = list(control.speakers), list(control.languages)
     return Task(
         "tts",
@@ -205,7 +205,7 @@ def _task(control: _Control) -> Task:
 
 
 @dataclass(frozen=True)
-class _Control:
+class Control:
     """The ids that prompts are made of: of text, and of the talker's own table."""
 
     text_rows: int
@@ -222,7 +222,7 @@ class _Control:
     languages: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, talker: Settings) -> _Control:
+    def of(cls, settings: Settings, talker: Settings) -> Control:
         predictor = talker.section("code_predictor_config")
         codes = {
             name: talker.integer(f"codec_{name}_id")
@@ -319,7 +319,7 @@ def _stack(s: Settings, defaults: Mapping[str, Any]) -> StackConfig:
     return replace(llama_stack(Settings({**defaults, **given}, s.where)), qk_norm=True)
 
 
-def _lm_config(talker: Settings, c: _Control) -> LMConfig:
+def lm_config(talker: Settings, c: Control) -> LMConfig:
     shared = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000}
     global_ = _stack(talker, {**shared, "num_key_value_heads": 2})
     local = _stack(
@@ -340,7 +340,7 @@ def _lm_config(talker: Settings, c: _Control) -> LMConfig:
     )
 
 
-def _tensors(source: Reader, config: LMConfig, talker: Settings, c: _Control) -> Tensors:
+def _tensors(source: Reader, config: LMConfig, talker: Settings, c: Control) -> Tensors:
     d, w, k, size = config.global_.width, config.local.width, c.codebooks, c.size
     own = source.take("talker.model.codec_embedding.weight", c.rows, d)
     theirs = "talker.code_predictor"
@@ -374,7 +374,7 @@ def _tensors(source: Reader, config: LMConfig, talker: Settings, c: _Control) ->
 def _table(
     source: Reader,
     talker: Settings,
-    c: _Control,
+    c: Control,
     own: NDArray[np.float32],
     codes: list[NDArray[np.float32]],
 ) -> NDArray[np.float32]:
@@ -417,7 +417,7 @@ def _table(
     return table
 
 
-def _text_ids(c: _Control) -> dict[str, int]:
+def _text_ids(c: Control) -> dict[str, int]:
     """Text ids of a prompt by their names here."""
     return {
         "start": c.text_start,

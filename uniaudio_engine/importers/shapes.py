@@ -176,6 +176,39 @@ MOSS_NANO = LMConfig(
     tied_local=True,
     tied_head=True,
 )
+QWEN3_TTS = LMConfig(
+    # 9 control rows after the text ids, 9 speakers, 12 languages and dialects
+    3 + 16 * 2048 + 151936 + 9 + 9 + 12,
+    17,
+    StackConfig(
+        28,
+        1024,
+        16,
+        kv_heads=8,
+        mlp_width=3072,
+        norm_eps=1e-6,
+        rope_base=1e6,
+        head_width=128,
+        qk_norm=True,
+    ),
+    StackConfig(
+        5,
+        1024,
+        16,
+        kv_heads=8,
+        mlp_width=3072,
+        norm_eps=1e-6,
+        rope_base=1e6,
+        head_width=128,
+        qk_norm=True,
+    ),
+    start_id=1,
+    max_frames=8192,
+    global_head_start=2,
+    global_head_size=1 + 2048,
+    local_table_start=3,
+    local_table_size=16 * 2048,
+)
 CSM_1B = LMConfig(
     2 + 128256 + 32 * 2048,
     33,
