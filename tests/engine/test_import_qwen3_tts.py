@@ -1,6 +1,7 @@
 """Importing Qwen3-TTS: from files to speech, its tokenizer, and refused checkpoints.
 
-tests/training/test_qwen3_lm_upstream.py compares with the authors' own classes.
+tests/training/test_qwen3_lm_upstream.py compares with the authors' own classes, and
+test_qwen3_upstream.py the tokenizer with that of transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from uniaudio_engine import Engine, InputError
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.importers import qwen3_tts, shapes
 from uniaudio_engine.importers.auto import import_auto
-from uniaudio_engine.importers.byte_bpe import read_byte_bpe
 from uniaudio_engine.importers.hub_files import Settings
 from uniaudio_engine.importers.qwen3_tts import import_qwen3_tts, read_qwen3_tts
 from uniaudio_engine.request.sampling import target_sampling
@@ -157,22 +157,6 @@ def test_published_shape_is_what_the_importer_reads() -> None:
 
 
 # The tokenizer
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["hello assistant", "it's 2025, OK?\n\n  two", "naïve — 你好！", " a  b\t\tc \n", "é é 🙂"],
-)
-def test_byte_level_bpe_is_transformers_own(tmp_path: Path, text: str) -> None:
-    transformers = pytest.importorskip("transformers")
-    import tokenizers
-
-    tokenizer_files(tmp_path)
-    theirs = transformers.Qwen2Tokenizer.from_pretrained(tmp_path)
-    ours = tokenizers.Tokenizer.from_str(read_byte_bpe(tmp_path)[0].decode())
-    assert ours.encode(text).ids == theirs(text)["input_ids"]
-    marked = f"<|im_start|>{text}<|im_end|>"
-    assert ours.encode(marked).ids == theirs(marked)["input_ids"]
 
 
 @pytest.mark.parametrize(

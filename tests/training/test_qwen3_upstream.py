@@ -1,4 +1,6 @@
-"""Imported Qwen3-TTS against the authors' own classes (qwen-tts 0.1.1) with the same random weights."""
+"""The imported codec of Qwen3-TTS against the authors' own classes (qwen-tts 0.1.1) with the same
+random weights, and its text tokenizer against that of transformers.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from qwen3_upstream import upstream
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-from qwen3_tools import CODEC, DECODER, codec_state
+from qwen3_tools import CODEC, DECODER, codec_state, tokenizer_files
 
 from uniaudio_engine import Engine
+from uniaudio_engine.importers.byte_bpe import read_byte_bpe
 from uniaudio_engine.importers.qwen3_codec import import_qwen3_codec
 
 
@@ -67,3 +70,18 @@ def test_tokenizer_encodes(tmp_path: Path, samples: int) -> None:
     codes = codec.encode(x)
     assert codes.shape == expected.shape
     assert (codes == expected).mean() > 0.98  # near-ties may fall either way
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hello assistant", "it's 2025, OK?\n\n  two", "naïve — 你好！", " a  b\t\tc \n", "é é 🙂"],
+)
+def test_byte_level_bpe_is_transformers_own(tmp_path: Path, text: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer_files(tmp_path)
+    theirs = transformers.Qwen2Tokenizer.from_pretrained(tmp_path)
+    ours = tokenizers.Tokenizer.from_str(read_byte_bpe(tmp_path)[0].decode())
+    assert ours.encode(text).ids == theirs(text)["input_ids"]
+    marked = f"<|im_start|>{text}<|im_end|>"
+    assert ours.encode(marked).ids == theirs(marked)["input_ids"]
