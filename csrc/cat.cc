@@ -51,30 +51,6 @@ class JoinRows final : public Layer {
   int width_, ratio_, whole_;
 };
 
-// Splits each row into `ratio` rows.
-class SplitRows final : public Layer {
- public:
-  SplitRows(int width, int ratio) : width_(width), ratio_(ratio) {}
-  std::unique_ptr<LayerState> make_state() const override { return std::make_unique<LayerState>(); }
-  void reset(LayerState& s) const override { s.received = 0; }
-  int width_in() const override { return width_; }
-  int width_out() const override { return width_ / ratio_; }
-  int64_t bound(int64_t n) const override { return n * ratio_; }
-  float* input(LayerState& s, int64_t n) const override {
-    s.work.reserve(size_t(n) * width_);
-    return s.work.data();
-  }
-  int run(ThreadPool&, LayerState& s, int n, bool, float* out) const override {
-    std::copy_n(s.work.data(), size_t(n) * width_, out);
-    s.received += n;
-    return n * ratio_;
-  }
-  int64_t ready(int64_t received) const override { return received * ratio_; }
-
- private:
-  int width_, ratio_;
-};
-
 }  // namespace
 
 CatCodec::CatCodec(const CodecConfig& config, const Weights& weights, int threads)

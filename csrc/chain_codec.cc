@@ -59,7 +59,7 @@ class ChainDecoder final : public DecoderStream {
            std::span<const float>&) override {
     const ChainCodec& c = *codec_;
     float* to = c.decoder_.input(states_, t);
-    c.quantizer_->decode(c.pool(), codes, t, num_codebooks, to, scratch_);
+    c.decode_rows(codes, t, num_codebooks, to, scratch_);
     const int n = c.decoder_.run(c.pool(), states_, t, last, pcm_);
     samples.insert(samples.end(), pcm_.data(), pcm_.data() + size_t(n) * c.channels());
   }
@@ -85,12 +85,28 @@ void ChainCodec::load(const Weights& weights) {
     decoder_ = LayerChain();
     build(source);
     quantizer_ = make_quantizer(config_, source);
+    if (seanet && seanet->decoder)
+      codewords_ = source.get("decoder.codebooks", {config_.num_codebooks, config_.codebook_size,
+                                                    seanet->decoder->latent_dim});
   };
   std::vector<TensorSpec> specs;
   // first only the shapes, so that all that is wrong is said before anything is read
   all({nullptr, &specs, seanet});
   weights.check("codec", specs);
   all({&weights, nullptr, seanet});
+}
+
+void ChainCodec::decode_rows(const int32_t* codes, int rows, int stages, float* z,
+                             Quantizer::Scratch& scratch) const {
+  if (!config_.seanet || !config_.seanet->decoder)
+    return quantizer_->decode(pool(), codes, rows, stages, z, scratch);
+  const size_t width = size_t(config_.seanet->decoder->latent_dim);
+  const float* from[64];
+  for (int r = 0; r < rows; ++r, z += width) {
+    for (int k = 0; k < stages; ++k, ++codes)
+      from[k] = codewords_.data() + (size_t(k) * config_.codebook_size + *codes) * width;
+    codec_kernels().sum_rows(from, stages, z, int(width));
+  }
 }
 
 void ChainCodec::measure_lookahead() {

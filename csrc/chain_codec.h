@@ -29,7 +29,12 @@ class ChainCodec : public Codec {
   friend class ChainEncoder;
   friend class ChainDecoder;
 
+  // codes [rows, stages] -> z [rows, width] that the decoder begins with
+  void decode_rows(const int32_t* codes, int rows, int stages, float* z,
+                   Quantizer::Scratch& scratch) const;
+
   std::unique_ptr<Quantizer> quantizer_;
+  Buffer<float> codewords_;  // [K, C, D] of a decoder that has its own
 };
 
 }  // namespace uniaudio

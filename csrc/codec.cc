@@ -30,6 +30,10 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
   const auto transformer = [&](const TransformerConfig& t) {
     for (int v : {t.layers, t.width, t.heads, t.mlp_width, t.window}) h = mix(h, uint64_t(v));
     h = mix(h, std::bit_cast<uint64_t>(t.rope_base));
+    // others keep the fingerprint that they had before there were these
+    const int more[] = {t.rmsnorm, t.gated, t.head_width, t.final_norm};
+    if (std::any_of(std::begin(more), std::end(more), [](int v) { return v != 0; }))
+      for (int v : more) h = mix(h, uint64_t(v));
   };
   if (c.quantizer)
     for (int v : {int(c.quantizer->factorised), c.quantizer->latent_dim,
@@ -65,6 +69,14 @@ uint64_t fingerprint(const CodecConfig& c, const Buffer<float>& codebooks) {
     if (s.bottleneck) {
       h = mix(h, uint64_t(s.bottleneck->stride));
       transformer(s.bottleneck->transformer);
+    }
+    if (s.decoder) {
+      const SnakeDecoderConfig& d = *s.decoder;
+      for (int v : {d.latent_dim, d.width, d.filters, int(d.upsample.size())})
+        h = mix(h, uint64_t(v));
+      for (int v : d.upsample) h = mix(h, uint64_t(v));
+      for (int v : d.ratios) h = mix(h, uint64_t(v));
+      transformer(d.transformer);
     }
   }
   for (size_t i = 0; i < codebooks.size(); ++i) h = mix(h, std::bit_cast<uint32_t>(codebooks[i]));

@@ -201,10 +201,15 @@ TransformerConfig parse_transformer(const Json* json, const std::string& where) 
   o.integer("window", c.window, 1, 65536, true);
   o.real("rope_base", c.rope_base);
   o.real("norm_eps", c.norm_eps);
+  o.choice("norm", c.rmsnorm, "rmsnorm", "layernorm");
+  o.choice("activation", c.gated, "swiglu", "gelu");
+  o.integer("head_width", c.head_width, 0, 1024);
+  o.boolean("final_norm", c.final_norm);
   o.done();
-  o.require(c.width % (2 * c.heads) == 0, "heads",
+  o.require(c.head_width > 0 || c.width % (2 * c.heads) == 0, "heads",
             "a divisor of half of width " + std::to_string(c.width), std::to_string(c.heads));
-  o.require(int64_t{c.layers} * c.width * c.window <= 1 << 28, "window",
+  o.require(c.head_width % 2 == 0, "head_width", "an even number", std::to_string(c.head_width));
+  o.require(int64_t{c.layers} * c.query_width() * c.window <= 1 << 28, "window",
             "at most 268435456 / (layers x width)", std::to_string(c.window));  // keys of a stream
   o.require(c.rope_base > 1, "rope_base", "above 1", number(c.rope_base));
   o.require(c.norm_eps > 0 && c.norm_eps < 1, "norm_eps", "between 0 and 1",
@@ -305,21 +310,45 @@ QuantizerConfig parse_quantizer(const Json& json, int num_codebooks) {
   return c;
 }
 
+void parse_ratios(Object& o, const char* key, std::vector<int>& ratios) {
+  const Json* r = o.get(key);
+  if (!r) return;
+  o.require(r->is(Json::Kind::array) && r->array.size() <= 16, key, "a list of at most 16",
+            r->kind_name());
+  ratios.clear();
+  for (const Json& v : r->array) {
+    o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 64, key, "1 to 64 each",
+              std::to_string(v.integer));
+    ratios.push_back(int(v.integer));
+  }
+}
+
+SnakeDecoderConfig parse_snake_decoder(const Json& json, int frame_size) {
+  SnakeDecoderConfig c;
+  Object o(json, "codec.seanet.decoder");
+  o.integer("latent_dim", c.latent_dim, 1, 4096, true);
+  o.integer("width", c.width, 1, 4096, true);
+  c.transformer = parse_transformer(o.get("transformer"), "codec.seanet.decoder.transformer");
+  parse_ratios(o, "upsample", c.upsample);
+  o.integer("filters", c.filters, 1, 16384, true);
+  parse_ratios(o, "ratios", c.ratios);
+  o.done();
+  double product = 1;
+  for (int r : c.upsample) product *= r;
+  for (int r : c.ratios) product *= r;
+  o.require(product == frame_size, "ratios",
+            "with upsample a product of frame_size " + std::to_string(frame_size), number(product));
+  o.require(c.filters % (1 << c.ratios.size()) == 0, "filters",
+            "a multiple of " + std::to_string(1 << c.ratios.size()), std::to_string(c.filters));
+  return c;
+}
+
 SeanetConfig parse_seanet(const Json& json, int frame_size) {
   SeanetConfig c;
   Object o(json, "codec.seanet");
   o.integer("channels", c.channels, 1, 4096);
   o.integer("filters", c.filters, 1, 4096);
-  if (const Json* r = o.get("ratios")) {
-    o.require(r->is(Json::Kind::array) && r->array.size() <= 16, "ratios", "a list of at most 16",
-              r->kind_name());
-    c.ratios.clear();
-    for (const Json& v : r->array) {
-      o.require(v.is(Json::Kind::integer) && v.integer >= 1 && v.integer <= 64, "ratios",
-                "1 to 64 each", std::to_string(v.integer));
-      c.ratios.push_back(int(v.integer));
-    }
-  }
+  parse_ratios(o, "ratios", c.ratios);
   o.integer("kernel_size", c.kernel_size, 1, 4096);
   o.integer("last_kernel_size", c.last_kernel_size, 1, 4096);
   o.integer("residual_kernel_size", c.residual_kernel_size, 1, 4096);
@@ -339,7 +368,10 @@ SeanetConfig parse_seanet(const Json& json, int frame_size) {
   o.integer("chunk_stride", c.chunk_stride, (c.chunk_size + 7) / 8, c.chunk_size, c.chunk_size > 0);
   o.boolean("normalize", c.normalize);
   if (const Json* v = o.get("bottleneck")) c.bottleneck = parse_bottleneck(*v);
+  if (const Json* v = o.get("decoder")) c.decoder = parse_snake_decoder(*v, frame_size);
   o.done();
+  o.require(!c.decoder || (c.bottleneck && c.channels == 1), "decoder",
+            "a bottleneck and one channel with it", "others");
   o.require(!c.bottleneck || (c.causal && c.trim_right_ratio == 1 && !c.group_norm &&
                               !c.normalize && c.chunk_size == 0),
             "bottleneck", "causal convolutions without norm, chunks or loudness", "others");

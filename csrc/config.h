@@ -73,18 +73,37 @@ struct SpectralConfig {
   bool has_decoder() const { return decoder_blocks > 0; }
 };
 
-// Causal transformer layers of a codec: rotary positions, LayerNorm, gelu (erf), no biases.
+// Causal transformer layers of a codec, with rotary positions and without biases.
 struct TransformerConfig {
   int layers = 0, width = 0, heads = 0, mlp_width = 0;
   int window = 0;  // positions that a row sees, itself among them
   double rope_base = 10000.0;
   float norm_eps = 1e-5f;
+  bool rmsnorm = false;     // else LayerNorm
+  bool gated = false;       // swiglu, else gelu (erf)
+  int head_width = 0;       // 0: width / heads
+  bool final_norm = false;  // after the last layer
+
+  int head_dim() const { return head_width > 0 ? head_width : width / heads; }
+  int query_width() const { return heads * head_dim(); }
 };
 
 // Mimi's: a transformer and a change of rate between the convolutions and the quantizer.
 struct BottleneckConfig {
   int stride = 2;  // rows of the convolutions per frame
   TransformerConfig transformer;
+};
+
+// A decoder in place of SEANet's own (Qwen3-TTS's 12 Hz tokenizer): codewords, a convolution, a
+// transformer between projections, stages that repeat rows by a linear map and refine them by a
+// ConvNeXt block, then transposed convolutions with snake activations.
+struct SnakeDecoderConfig {
+  int latent_dim = 0;  // of its own codewords
+  int width = 0;       // of the rows around and after the transformer
+  TransformerConfig transformer;
+  std::vector<int> upsample = {2, 2};
+  int filters = 0;  // of the first transposed convolution; each halves them
+  std::vector<int> ratios = {8, 5, 4, 3};
 };
 
 struct SeanetConfig {
@@ -101,6 +120,7 @@ struct SeanetConfig {
   int chunk_size = 0, chunk_stride = 0;  // samples; 0: the whole clip is one chunk
   bool normalize = false;                // each chunk is divided by its loudness
   std::optional<BottleneckConfig> bottleneck;
+  std::optional<SnakeDecoderConfig> decoder;  // in place of the decoder that mirrors the encoder
 };
 
 // One side of a CAT codec: patches[0], stage 0, patches[1], .. patches[stages]. The encoder joins

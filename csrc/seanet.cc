@@ -1,5 +1,6 @@
 #include "seanet.h"
 
+#include "snake_decoder.h"
 #include "windowed_transformer.h"
 
 namespace uniaudio {
@@ -81,6 +82,7 @@ void SeanetCodec::build(const LayerSource& source) {
                                                        .stride = b.stride,
                                                        .bias = false,
                                                        .pad = Pad::replicate}));
+    if (s.decoder) return build_snake_decoder(decoder_, source, *s.decoder);
     decoder_.add(std::make_unique<DepthwiseUpsample>(source, "decoder.up", latent, b.stride));
     transformer(decoder_, "decoder.transformer");
   }

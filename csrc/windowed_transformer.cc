@@ -10,47 +10,57 @@ constexpr int kTile = 32;    // most rows whose scores are held at once
 }  // namespace
 
 WindowedTransformer::WindowedTransformer(const LayerSource& source, const std::string& prefix,
-                                         const TransformerConfig& c, int in, int out)
+                                         const TransformerConfig& c, int in, int out, bool biased)
     : c_(c),
       in_(in),
       out_(out),
-      dim_(c.width / c.heads),
+      dim_(c.head_dim()),
       panels_((dim_ + kPanel - 1) / kPanel),
       // from the panel of the first row's oldest position to the last row
       capacity_(static_cast<int>(round_up(c.window + kPlaced + kPanel, kPanel))),
+      query_width_(c.query_width()),
+      wide_((c.gated ? 2 : 1) * c.mlp_width),
       stride_(capacity_),
       blocks_(c.layers) {
-  const auto linear = [&](const std::string& name, int n, int k) {
+  const auto linear = [&](const std::string& name, int n, int k, bool bias = false) {
     const Buffer<float> weight = source.get(prefix + name + ".weight", {n, k});
-    return source.weights ? PackedMatrix::linear(weight, Buffer<float>(n), n, k) : PackedMatrix();
+    const Buffer<float> b = bias ? source.get(prefix + name + ".bias", {n}) : Buffer<float>(n);
+    return source.weights ? PackedMatrix::linear(weight, b, n, k) : PackedMatrix();
   };
   const auto norm = [&](const std::string& name) {
     Norm made;
     made.weight = source.get(prefix + name + ".weight", {c.width});
-    made.bias = source.get(prefix + name + ".bias", {c.width});
+    if (!c.rmsnorm) made.bias = source.get(prefix + name + ".bias", {c.width});
     return made;
   };
-  if (in_) input_ = linear(".input", c.width, in_);
+  // Matrices of the same inputs as the columns of one.
+  const auto joined = [&](PackedMatrix& to, const std::string& name,
+                          std::initializer_list<const char*> parts, int n) {
+    int column = 0;
+    for (const char* part : parts) {
+      const Buffer<float> w = source.get(prefix + name + part + ".weight", {n, c.width});
+      if (!source.weights) continue;
+      if (column == 0) to.allocate(c.width, int(parts.size()) * n);
+      for (int i = 0; i < n; ++i, ++column)
+        for (int k = 0; k < c.width; ++k) to.at(k, column) = w[size_t(i) * c.width + k];
+    }
+  };
+  if (in_) input_ = linear(".input", c.width, in_, biased);
   for (int i = 0; i < c.layers; ++i) {
     const std::string layer = ".layers." + std::to_string(i);
     Block& block = blocks_[i];
     block.attention_norm = norm(layer + ".attn_norm");
-    const char* const parts[] = {"q", "k", "v"};
-    for (int part = 0; part < 3; ++part) {
-      const Buffer<float> w =
-          source.get(prefix + layer + ".attn." + parts[part] + ".weight", {c.width, c.width});
-      if (!source.weights) continue;
-      if (part == 0) block.qkv.allocate(c.width, 3 * c.width);
-      for (int n = 0; n < c.width; ++n)
-        for (int k = 0; k < c.width; ++k)
-          block.qkv.at(k, part * c.width + n) = w[size_t(n) * c.width + k];
-    }
-    block.o = linear(layer + ".attn.o", c.width, c.width);
+    joined(block.qkv, layer + ".attn.", {"q", "k", "v"}, query_width_);
+    block.o = linear(layer + ".attn.o", c.width, query_width_);
     block.mlp_norm = norm(layer + ".mlp_norm");
-    block.up = linear(layer + ".mlp.up", c.mlp_width, c.width);
+    if (c.gated)
+      joined(block.up, layer + ".mlp.", {"gate", "up"}, c.mlp_width);
+    else
+      block.up = linear(layer + ".mlp.up", c.mlp_width, c.width);
     block.down = linear(layer + ".mlp.down", c.width, c.mlp_width);
   }
-  if (out_) output_ = linear(".output", out_, c.width);
+  if (c.final_norm) norm_ = norm(".norm");
+  if (out_) output_ = linear(".output", out_, c.width, biased);
   for (int i = 0; i < dim_ / 2; ++i) frequencies_.push_back(std::pow(c.rope_base, -2.0 * i / dim_));
 }
 
@@ -80,7 +90,7 @@ void WindowedTransformer::each_kept(int64_t received, F&& f) const {
 }
 
 size_t WindowedTransformer::kept_count(int64_t received) const {
-  return size_t(std::min<int64_t>(received, c_.window - 1)) * 2 * c_.width * c_.layers;
+  return size_t(std::min<int64_t>(received, c_.window - 1)) * 2 * query_width_ * c_.layers;
 }
 
 void WindowedTransformer::write(const LayerState& s, StateWriter& w) const {
@@ -108,14 +118,14 @@ float* WindowedTransformer::input(LayerState& s, int64_t n) const {
 
 int WindowedTransformer::run(ThreadPool& pool, LayerState& s, int n, bool, float* out) const {
   if (n == 0) return 0;
-  const int width = c_.width;
-  const size_t rows = size_t(n);
+  const int width = c_.width, qkv_width = 3 * query_width_;
+  const size_t rows = size_t(n), narrow = size_t(std::max(width, query_width_)),
+               most = size_t(std::max(qkv_width, wide_));
   const int64_t scores = int64_t{kTile} * stride_;
-  s.work2.reserve(rows * (size_t(2) * width + std::max(3 * width, c_.mlp_width) + dim_) +
-                  size_t(scores) * pool.threads());
-  float *y = s.work2.data() + size_t(scores) * pool.threads(), *wide = y + rows * width,
-        *angles = wide + rows * std::max(3 * width, c_.mlp_width), *x = out;
-  if (out_) x = angles + rows * dim_;
+  s.work2.reserve(rows * (narrow + width + most + dim_) + size_t(scores) * pool.threads());
+  float *y = s.work2.data() + size_t(scores) * pool.threads(), *wide = y + rows * narrow,
+        *angles = wide + rows * most, *x = out;
+  if (out_ || c_.final_norm) x = angles + rows * dim_;
   if (in_)
     multiply(pool, {.m = &input_, .a = s.work.data(), .lda = in_, .rows = n, .c = x, .ldc = width});
   else
@@ -129,18 +139,22 @@ int WindowedTransformer::run(ThreadPool& pool, LayerState& s, int n, bool, float
   for (int i = 0; i < c_.layers; ++i) {
     const Block& block = blocks_[i];
     normalise(pool, block.attention_norm, x, y, n);
-    multiply(
-        pool,
-        {.m = &block.qkv, .a = y, .lda = width, .rows = n, .c = wide, .ldc = int64_t{3} * width});
+    multiply(pool, {.m = &block.qkv, .a = y, .lda = width, .rows = n, .c = wide, .ldc = qkv_width});
     for (int a = 0; a < n; a += kPlaced) {
       const int count = std::min(kPlaced, n - a);
-      float* qkv = wide + size_t(a) * 3 * width;
+      float* qkv = wide + size_t(a) * qkv_width;
       place(s, i, qkv, angles + size_t(a) * dim_, s.received + a, count);
-      attend(pool, s, i, qkv, s.received + a, count, y + size_t(a) * width);
+      attend(pool, s, i, qkv, s.received + a, count, y + size_t(a) * query_width_);
     }
-    multiply(pool,
-             {.m = &block.o, .a = y, .lda = width, .rows = n, .c = x, .ldc = width, .add = true});
+    multiply(
+        pool,
+        {.m = &block.o, .a = y, .lda = query_width_, .rows = n, .c = x, .ldc = width, .add = true});
     mlp(pool, block, x, y, wide, n);
+  }
+  if (c_.final_norm) {
+    float* to = out_ ? y : out;
+    normalise(pool, norm_, x, to, n);
+    x = to;
   }
   if (out_) multiply(pool, {.m = &output_, .a = x, .lda = width, .rows = n, .c = out, .ldc = out_});
   s.received += n;
@@ -149,16 +163,27 @@ int WindowedTransformer::run(ThreadPool& pool, LayerState& s, int n, bool, float
 
 void WindowedTransformer::normalise(ThreadPool& pool, const Norm& norm, const float* x, float* y,
                                     int rows) const {
+  const CodecKernels& kernels = codec_kernels();
   split(pool, rows, 4 * c_.width, [&](int64_t a, int64_t b) {
-    codec_kernels().layer_norm(x + a * c_.width, y + a * c_.width, norm.weight.data(),
-                               norm.bias.data(), int(b - a), c_.width, c_.norm_eps);
+    const float* from = x + a * c_.width;
+    float* to = y + a * c_.width;
+    if (c_.rmsnorm)
+      kernels.rms_norm(from, to, norm.weight.data(), int(b - a), c_.width, c_.norm_eps);
+    else
+      kernels.layer_norm(from, to, norm.weight.data(), norm.bias.data(), int(b - a), c_.width,
+                         c_.norm_eps);
   });
 }
 
 void WindowedTransformer::mlp(ThreadPool& pool, const Block& block, float* x, float* y,
                               float* hidden, int rows) const {
   const CodecKernels& kernels = codec_kernels();
-  const int width = c_.width, wide = c_.mlp_width;
+  const int width = c_.width, wide = wide_, inner = c_.mlp_width;
+  // what is between the products, in place: the first `inner` of each row
+  const auto activate = [&](float* h, int64_t n) {
+    if (!c_.gated) return kernels.gelu(h, size_t(n) * wide);
+    for (int64_t r = 0; r < n; ++r, h += wide) kernels.silu_multiply(h, h + inner, size_t(inner));
+  };
   normalise(pool, block.mlp_norm, x, y, rows);
   const Product up{.m = &block.up, .a = y, .lda = width, .rows = rows, .c = hidden, .ldc = wide};
   const Product down{
@@ -170,14 +195,13 @@ void WindowedTransformer::mlp(ThreadPool& pool, const Block& block, float* x, fl
       u.a += a * width, u.c += a * wide;
       d.a += a * wide, d.c += a * width;
       multiply_here(u);
-      kernels.gelu(u.c, size_t(b - a) * wide);
+      activate(u.c, b - a);
       multiply_here(d);
     });
   }
   multiply(pool, up);
-  split(
-      pool, int64_t{rows} * wide, 20,
-      [&](int64_t a, int64_t b) { kernels.gelu(hidden + a, size_t(b - a)); }, kPanel);
+  split(pool, rows, 20 * int64_t{wide},
+        [&](int64_t a, int64_t b) { activate(hidden + a * wide, b - a); });
   multiply(pool, down);
 }
 
@@ -185,7 +209,7 @@ void WindowedTransformer::mlp(ThreadPool& pool, const Block& block, float* x, fl
 
 void WindowedTransformer::place(LayerState& s, int block, float* qkv, const float* angles,
                                 int64_t position, int rows) const {
-  const int width = c_.width, half = dim_ / 2;
+  const int width = query_width_, half = dim_ / 2;
   const float scale = static_cast<float>(1.0 / std::sqrt(double(dim_)));
   for (int r = 0; r < rows; ++r, qkv += 3 * width, angles += dim_)
     for (int h = 0; h < c_.heads; ++h) {
@@ -208,7 +232,7 @@ void WindowedTransformer::place(LayerState& s, int block, float* qkv, const floa
 
 void WindowedTransformer::attend(ThreadPool& pool, LayerState& s, int block, const float* qkv,
                                  int64_t position, int rows, float* out) const {
-  const int width = c_.width, tiles = (rows + kTile - 1) / kTile;
+  const int width = query_width_, tiles = (rows + kTile - 1) / kTile;
   const int tile = (rows + tiles - 1) / tiles;
   const auto work = [&](int64_t begin, int64_t end, int thread) {
     for (int64_t task = begin; task < end; ++task) {
@@ -241,7 +265,7 @@ void WindowedTransformer::attend_rows(const float* head, const float* q, int64_t
   pieces([&](int64_t at, int64_t slot, int64_t n) {
     GemmBlock g{};
     g.a = q;
-    g.lda = int64_t{3} * c_.width;
+    g.lda = int64_t{3} * query_width_;
     g.w = head + slot * dim_;
     g.c = scores + at;
     g.ldc = stride_;
@@ -267,7 +291,7 @@ void WindowedTransformer::attend_rows(const float* head, const float* q, int64_t
       g.lda = stride_;
       g.w = head + head_size();
       g.c = out;
-      g.ldc = c_.width;
+      g.ldc = query_width_;
       g.rows = rows;
       g.columns = dim_;
       g.k_total = capacity_;
@@ -279,7 +303,7 @@ void WindowedTransformer::attend_rows(const float* head, const float* q, int64_t
     }
   });
   for (int r = 0; r < rows; ++r)
-    for (int d = 0; d < dim_; ++d) out[r * int64_t{c_.width} + d] *= inverse[r];
+    for (int d = 0; d < dim_; ++d) out[r * int64_t{query_width_} + d] *= inverse[r];
 }
 
 }  // namespace uniaudio

@@ -1,6 +1,6 @@
 // Causal transformer layers whose attention sees a window of the newest positions, as one layer of a
-// codec. Without biases; LayerNorm before each half, gelu (erf) between the products of the MLP,
-// rotary positions.
+// codec. Rotary positions, no biases. LayerNorm or RMSNorm before each half, and after the last
+// layer where the configuration says so; an MLP with gelu (erf) or swiglu.
 //
 // A stream keeps the keys and values of the window in a ring of absolute positions. Keys lie as the
 // panels of a packed matrix [dim, positions], values as those of [positions, dim]: both products of
@@ -18,9 +18,11 @@ namespace uniaudio {
 
 class WindowedTransformer final : public Layer {
  public:
-  // in, out: the widths of projections before and after the layers; 0: none
+  // in, out: the widths of projections before and after the layers, with biases where `biased`; 0:
+  // none
   WindowedTransformer(const LayerSource& source, const std::string& prefix,
-                      const TransformerConfig& config, int in = 0, int out = 0);
+                      const TransformerConfig& config, int in = 0, int out = 0,
+                      bool biased = false);
   std::unique_ptr<LayerState> make_state() const override;
   void reset(LayerState& s) const override;
   int width_in() const override { return in_ ? in_ : c_.width; }
@@ -39,7 +41,7 @@ class WindowedTransformer final : public Layer {
   };
   struct Block {
     Norm attention_norm, mlp_norm;
-    PackedMatrix qkv, o, up, down;
+    PackedMatrix qkv, o, up, down;  // up of swiglu: [gate, up]
   };
   // Where in a state: the keys of one head of one block, and its values head_size() behind them.
   size_t head_at(int block, int h) const {
@@ -61,10 +63,10 @@ class WindowedTransformer final : public Layer {
   size_t kept_count(int64_t received) const;
 
   void normalise(ThreadPool& pool, const Norm& norm, const float* x, float* y, int rows) const;
-  // Puts the rows' keys and values into the ring and turns queries and keys; qkv [rows][3 width].
+  // Puts the rows' keys and values into the ring and turns queries and keys; qkv [rows][3 queries].
   void place(LayerState& s, int block, float* qkv, const float* angles, int64_t position,
              int rows) const;
-  // The same rows' attention, out [rows][width].
+  // The same rows' attention, out [rows][queries].
   void attend(ThreadPool& pool, LayerState& s, int block, const float* qkv, int64_t position,
               int rows, float* out) const;
   void attend_rows(const float* head, const float* q, int64_t position, int rows, float* scores,
@@ -73,10 +75,12 @@ class WindowedTransformer final : public Layer {
 
   TransformerConfig c_;
   int in_, out_, dim_, panels_, capacity_;
-  int64_t stride_;  // of a row of scores
+  int query_width_, wide_;  // of a row of queries; of the first product of the MLP
+  int64_t stride_;          // of a row of scores
   std::vector<double> frequencies_;
   PackedMatrix input_, output_;
   std::vector<Block> blocks_;
+  Norm norm_;  // after the last layer
 };
 
 }  // namespace uniaudio

@@ -78,6 +78,13 @@ struct CodecKernels {
   // rows [rows, width] -> y, mean and variance over each row; y may be x
   void (*layer_norm)(const float* x, float* y, const float* weight, const float* bias, int rows,
                      int width, float eps);
+  // rows [rows, width] -> y: divided by the root of their mean square, times weight; y may be x
+  void (*rms_norm)(const float* x, float* y, const float* weight, int rows, int width, float eps);
+  // x[i] = silu(x[i]) * w[i]
+  void (*silu_multiply)(float* x, const float* w, size_t n);
+  // rows [rows, width] -> y[r, c] = x + beta[c] sin(alpha[c] x)^2; y may be x
+  void (*snake)(const float* x, float* y, const float* alpha, const float* beta, int rows,
+                int width);
   // y[t, c] = bias[c] + sum_j w[j, c] x[t + j, c], w [taps, width]
   void (*depthwise)(const float* x, float* y, const float* w, const float* bias, int rows, int taps,
                     int width);

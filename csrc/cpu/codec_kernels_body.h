@@ -128,6 +128,34 @@ void layer_norm(const float* x, float* y, const float* weight, const float* bias
     normalize<Fused>(x, y, weight, bias, width, eps);
 }
 
+void rms_norm(const float* x, float* y, const float* weight, int rows, int width, float eps) {
+  for (int r = 0; r < rows; ++r, x += width, y += width) {
+    Vec squares = set(0.0f);
+    each(width, [&](int64_t i, int64_t k) {
+      const Vec v = get(x + i, k);
+      squares = fma(v, v, squares);
+    });
+    const Vec scale = set(1.0f / __builtin_sqrtf(sum(squares) / float(width) + eps));
+    each(width,
+         [&](int64_t i, int64_t k) { put(y + i, get(x + i, k) * scale * get(weight + i, k), k); });
+  }
+}
+
+void silu_multiply(float* x, const float* w, size_t n) {
+  each(n, [&](int64_t i, int64_t k) {
+    const Vec v = get(x + i, k);
+    put(x + i, v * sigmoid(v) * get(w + i, k), k);
+  });
+}
+
+void snake(const float* x, float* y, const float* alpha, const float* beta, int rows, int width) {
+  for (int r = 0; r < rows; ++r, x += width, y += width)
+    each(width, [&](int64_t i, int64_t k) {
+      const Vec v = get(x + i, k), s = sine_up_to_sign(v * get(alpha + i, k));
+      put(y + i, fma(get(beta + i, k), s * s, v), k);
+    });
+}
+
 void moments(const float* x, size_t n, double* sum, double* squares) {
   typedef double Doubles __attribute__((vector_size(64)));
   typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
@@ -330,6 +358,9 @@ const CodecKernels codec_table = {
     .elu = elu_all,
     .gelu = gelu_all,
     .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
+    .silu_multiply = silu_multiply,
+    .snake = snake,
     .depthwise = depthwise,
     .moments = moments,
     .affine = affine,

@@ -104,6 +104,20 @@ UNIAUDIO_INLINE Vec tanh(Vec x) {
   const Vec m = exp_minus_one(x + x);
   return m / (m + set(2.0f));
 }
+// sin(x) or -sin(x): x = n pi + r (Cody-Waite), then a minimax fit on [-pi / 2, pi / 2]. Where x is
+// so large that r is lost, the result is still within [-1, 1].
+UNIAUDIO_INLINE Vec sine_up_to_sign(Vec x) {
+  static constexpr float c[] = {-0.16666667f, 0.0083333300f, -0.00019840742f, 2.7519668e-06f,
+                                -2.3797629e-08f};
+  const Vec magic = set(12582912.0f), limit = set(1.5707964f);
+  const Vec n = fma(x, set(0.31830988618379067f), magic) - magic;
+  Vec r = fma(n, set(-3.140625f), x);
+  r = fma(n, set(-9.67502593994140625e-4f), r);
+  r = fma(n, set(-1.509957990978376432e-7f), r);
+  r = min(max(r, set(0.0f) - limit), limit);
+  const Vec rr = r * r;
+  return fma(r * rr, poly<Fused>(rr, c), r);
+}
 // natural logarithm of a positive normal number (own minimax fit)
 UNIAUDIO_INLINE Vec log(Vec x) {
   static constexpr float c[] = {0.33333298f,  -0.25000009f, 0.20002863f,  -0.16668537f, 0.14206944f,

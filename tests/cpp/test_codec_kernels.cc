@@ -41,6 +41,21 @@ TEST(elementwise) {
   };
   CHECK(worst(-12, 12, 1.0, gelu,
               [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }) < 8 * eps);
+  for (double top : {2.0, 300.0}) {  // of a snake's sine: some periods, and many
+    const auto snake = [&](const float* x, float* y, size_t n) {
+      const float alpha = 1.7f, beta = 0.6f;
+      k.snake(x, y, &alpha, &beta, int(n), 1);
+    };
+    CHECK(worst(-top, top, 1.0, snake, [](double x) {
+            const double s = std::sin(double{float(x) * 1.7f});
+            return x + double{0.6f} * s * s;
+          }) < 4 * eps);
+  }
+  const auto silu = [&](const float* x, float* y, size_t n) {
+    std::copy(x, x + n, y);
+    k.silu_multiply(y, x, n);
+  };
+  CHECK(worst(-30, 30, 1.0, silu, [](double x) { return x * x / (1 + std::exp(-x)); }) < 4 * eps);
   // features of spectra from silence to far beyond full scale: the log, and the two parts that keep
   // the phase
   for (double top : {4.0, 4000.0}) {

@@ -110,8 +110,13 @@ def test_a_slot_of_text_is_not_one_of_the_codecs() -> None:
 def test_tasks_and_slot_belong_together() -> None:
     with pytest.raises(InputError, match="length text exactly where there is a text_slot"):
         check_model(model(2, 2, tasks=("tts",)), (), Path("m"))
-    with pytest.raises(InputError, match="no inputs but a voice and a text"):
+    with pytest.raises(InputError, match="no inputs but a voice, tokens and a text"):
         replace(SPEAK, inputs=(*SPEAK.inputs, Input("a", "audio", "a", "a"))).check()
+    tokens = Input("mood", "tokens", "audio", "a mood")
+    task = replace(SPEAK, inputs=(*SPEAK.inputs, tokens))
+    task.check()
+    with pytest.raises(InputError, match="a part of the prompt for each input of tokens, got none"):
+        check_model(model(2, 2, tasks=(task,)), (), Path("m"))
     with pytest.raises(InputError, match="expected an input named source"):
         replace(SPEAK, inputs=SPEAK.inputs[:1]).check()
 
@@ -125,6 +130,19 @@ def test_tasks_and_slot_belong_together() -> None:
         ({"prompt": (PromptPart("text"), PromptPart("ids", (TEXT,)))}, "expected 0 to 10"),
         ({"prompt": (PromptPart("text", (1,)),)}, "expected 0 to 0 ids"),
         ({"prompt": (PromptPart("text"), *[PromptPart("voice")] * 2)}, "one voice at most"),
+        ({"prompt": (PromptPart("text"), PromptPart("input"))}, "input: expected a name"),
+        ({"prompt": (PromptPart("text", input="audio"),)}, "input: expected a name"),
+        ({"prompt": (PromptPart("text"), PromptPart("ids", (1,), "given"))}, "expected a name"),
+        (
+            {"prompt": (PromptPart("text"), PromptPart("input", input="mood"))},
+            "vocabulary has no span 'mood'",
+        ),
+        (
+            {"prompt": (PromptPart("text"), PromptPart("input", (16,), input="audio"))},
+            "expected 0 to 15, got 16",
+        ),
+        ({"end_token": True}, "vocabulary has no special token 'end'"),
+        ({"least_frames": -1}, "least_frames: expected 0 to"),
         ({"speaking": TEXT}, "speaking: expected -1 to 10"),
         ({"speaking": -1}, "speaking: expected an id, as end has"),
         ({"top_p": 0.0}, "top_p"),

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qwen3_tools import CODEC as QWEN3
+from qwen3_tools import codec_state
 from windowed_tools import CAT, MIMI, cat_state, mimi_state, write
 
 from uniaudio_engine import _C, Engine
 from uniaudio_engine.backends import cuda
 from uniaudio_engine.importers.cat import import_cat
 from uniaudio_engine.importers.mimi import import_mimi
+from uniaudio_engine.importers.qwen3_codec import import_qwen3_codec
 from uniaudio_engine.request.memory import decoder_bytes
 from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict, to_dict
 from uniaudio_engine.storage.folder import load_folder
@@ -34,9 +37,12 @@ class Case:
         if name == "mimi":
             source = write(folder / "theirs", MIMI, mimi_state(MIMI, folder))
             import_mimi(source, folder / "ours")
+        elif name == "qwen3":
+            source = write(folder / "theirs", QWEN3, codec_state(folder))
+            import_qwen3_codec(source, folder / "ours")
         else:
             import_cat(write(folder / "theirs", CAT, cat_state(CAT)), folder / "ours")
-        self.folder = folder / "ours"
+        self.name, self.folder = name, folder / "ours"
         self.engine = Engine.from_pretrained(self.folder, threads=2)
         self.config, self.codec = self.engine.config.codec, self.engine.codec
         n = FRAMES * self.config.frame_size - 5
@@ -53,7 +59,7 @@ class Case:
         return dict(load_folder(self.engine.model.folder.path).codec)
 
 
-@pytest.fixture(scope="module", params=["mimi", "cat"])
+@pytest.fixture(scope="module", params=["mimi", "cat", "qwen3"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(request.param, tmp_path_factory.mktemp(request.param))
 
@@ -253,11 +259,31 @@ REFUSED = {
         ("family", "spectral"),
     ],
 }
+REFUSED["qwen3"] = [
+    *REFUSED["mimi"],
+    *(
+        ("seanet.decoder.transformer." + k, v)
+        for k, v in ({**TRANSFORMER, "width": 0}).items()
+        if k != "heads"
+    ),
+    ("seanet.decoder.transformer.heads", 300),
+    ("seanet.decoder.transformer.head_width", 7),
+    ("seanet.decoder.transformer.norm", "batchnorm"),
+    ("seanet.decoder.transformer.activation", "relu"),
+    ("seanet.decoder.latent_dim", 0),
+    ("seanet.decoder.width", 5000),
+    ("seanet.decoder.filters", 15),
+    ("seanet.decoder.upsample", [2, 3]),
+    ("seanet.decoder.ratios", [65]),
+    ("seanet.decoder.ratios", [1] * 17),
+    ("seanet.channels", 2),
+    ("seanet.bottleneck", None),
+]
 
 
 def test_impossible_configurations_are_refused_twice(case: Case) -> None:
     """By Python and by the core, in one line."""
-    for path, value in REFUSED["cat" if case.config.family == "cat" else "mimi"]:
+    for path, value in REFUSED[case.name]:
         data = changed(case.config, path, value)
         with pytest.raises(ConfigError) as e:
             from_dict(CodecConfig, data, "codec").check()

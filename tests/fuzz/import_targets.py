@@ -18,6 +18,7 @@ from changes import changed, changed_json
 from target import Target
 
 from uniaudio_engine.importers.archive import CHECKPOINT, CONFIG, find_members
+from uniaudio_engine.importers.byte_bpe import read_byte_bpe
 from uniaudio_engine.importers.cat import import_cat
 from uniaudio_engine.importers.checkpoint import load_checkpoint
 from uniaudio_engine.importers.csm import read_csm
@@ -25,6 +26,8 @@ from uniaudio_engine.importers.encodec import import_encodec
 from uniaudio_engine.importers.hub_files import INDEX, WEIGHTS, Reader, open_split
 from uniaudio_engine.importers.mimi import import_mimi
 from uniaudio_engine.importers.moss_nano import read_moss_nano
+from uniaudio_engine.importers.qwen3_codec import import_qwen3_codec
+from uniaudio_engine.importers.qwen3_tts import read_qwen3_tts
 from uniaudio_engine.importers.vieneu import read_vieneu
 from uniaudio_engine.importers.vocabulary import read_labels, read_lexicon, read_vocabulary
 from uniaudio_engine.importers.yaml_file import load_yaml
@@ -331,6 +334,28 @@ def csm(folder: Path) -> Target:
     )
 
 
+def qwen3_codec(folder: Path) -> Target:
+    from qwen3_tools import CODEC, codec_state
+    from windowed_tools import write
+
+    source = write(folder / "source", CODEC, codec_state(folder))
+    return _changed_folder(source, lambda: import_qwen3_codec(source, folder / "output"))
+
+
+def qwen3_tts(folder: Path) -> Target:
+    """Its language model, and the files of its tokenizer."""
+    from qwen3_tools import LM, lm_state, tokenizer_files
+    from windowed_tools import write
+
+    source = write(folder / "source", LM, lm_state())
+    tokenizer_files(source)
+
+    def read() -> object:
+        return read_byte_bpe(source), read_qwen3_tts(source)
+
+    return _changed_folder(source, read)
+
+
 def index(folder: Path) -> Target:
     """The index of a checkpoint in several files."""
     good = {"metadata": {"total_size": 24}, "weight_map": {}}
@@ -399,5 +424,7 @@ TARGETS = {
     "vieneu": vieneu,
     "moss_nano": moss_nano,
     "csm": csm,
+    "qwen3_codec": qwen3_codec,
+    "qwen3_tts": qwen3_tts,
     "index": index,
 }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..storage.config import CodecConfig, LMConfig
+from ..storage.config import CodecConfig, LMConfig, SnakeDecoderConfig
 from ..storage.weight_shapes import codec_shapes, lm_shapes, matrix_part, quantized_shapes
 
 
@@ -105,6 +105,8 @@ def _decoder_rows(c: CodecConfig) -> dict[str, int]:
         return found
     if c.family == "seanet" and c.seanet is not None:
         s = c.seanet
+        if s.decoder is not None:
+            return _snake_rows(s.decoder)
         rows = 1 if s.bottleneck is None else s.bottleneck.stride
         names = ("up", "transformer.", "input.", "lstm.")
         found = {f"decoder.{n}": rows for n in names}
@@ -116,6 +118,20 @@ def _decoder_rows(c: CodecConfig) -> dict[str, int]:
     return {"decoder.": 1}
 
 
+def _snake_rows(d: SnakeDecoderConfig) -> dict[str, int]:
+    rows, found = 1, {"decoder.input.": 1, "decoder.transformer.": 1}
+    for i, ratio in enumerate(d.upsample):
+        found[f"decoder.upsample.{i}.rows."] = rows
+        rows *= ratio
+        found[f"decoder.upsample.{i}."] = rows
+    found["decoder.widen."] = rows
+    for i, ratio in enumerate(d.ratios):
+        found[f"decoder.stages.{i}.up."] = rows
+        rows *= ratio
+        found[f"decoder.stages.{i}.blocks."] = rows
+    return found | {"decoder.output.": rows}
+
+
 def _attention_macs(c: CodecConfig) -> int:
     """Queries with keys, and weights with values, over full windows."""
     if c.family == "cat" and c.cat is not None:
@@ -125,6 +141,8 @@ def _attention_macs(c: CodecConfig) -> int:
             macs += 2 * rows * t.layers * t.width * t.window
         return macs
     if c.seanet is not None and c.family == "seanet" and c.seanet.bottleneck is not None:
+        if (d := c.seanet.decoder) is not None:
+            return 2 * d.transformer.layers * d.transformer.query_width * d.transformer.window
         t = c.seanet.bottleneck.transformer
         return 2 * c.seanet.bottleneck.stride * t.layers * t.width * t.window
     return 0

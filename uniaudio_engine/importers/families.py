@@ -93,6 +93,13 @@ FAMILIES = (
         (Published(_MOSS_CODEC, "Apache-2.0", shapes.MOSS_TOKENIZER_NANO),),
     ),
     Family(
+        "qwen3-codec",
+        "the 12 Hz tokenizer of Qwen3-TTS, a codec",
+        "Qwen3-TTS-Tokenizer-12Hz -o my-codec",
+        ("qwen3_tts_tokenizer_12hz",),
+        (Published("Qwen/Qwen3-TTS-Tokenizer-12Hz", "Apache-2.0", shapes.QWEN3_TOKENIZER),),
+    ),
+    Family(
         "vieneu",
         "VieNeu-TTS v3 Turbo with its codec and voices",
         "VieNeu-TTS-v3-Turbo --codec MOSS-Audio-Tokenizer-Nano --voices voices_v3_turbo.json "
@@ -136,6 +143,25 @@ FAMILIES = (
         ("csm",),
         (Published("sesame/csm-1b", "Apache-2.0", shapes.MIMI, shapes.CSM_1B),),
         ("tokenizer.json",),
+        speaks=True,
+    ),
+    Family(
+        "qwen3-tts",
+        "Qwen3-TTS with built-in speakers (CustomVoice) and its codec",
+        "Qwen3-TTS-12Hz-0.6B-CustomVoice -o my-qwen",
+        ("qwen3_tts",),
+        (
+            Published(
+                "Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice",
+                "Apache-2.0",
+                shapes.QWEN3_TOKENIZER,
+                shapes.QWEN3_TTS,
+            ),
+        ),
+        (
+            *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
+            *("speech_tokenizer/config.json", "speech_tokenizer/*.safetensors"),
+        ),
         speaks=True,
     ),
 )

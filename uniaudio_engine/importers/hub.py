@@ -53,7 +53,7 @@ def is_hub_id(path: object) -> bool:
 def local_source(folder: str | os.PathLike[str]) -> Source:
     """The model in a folder. Raises :class:`InputError` for one of no known family."""
     folder = Path(folder)
-    patterns = ("*", *(f"{p}*" for p in PLACES if p), "labels/*", "voices/*")
+    patterns = ("*", *(f"{p}*" for p in PLACES if p), "labels/*", "voices/*", "speech_tokenizer/*")
     paths = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
     names = {p.relative_to(folder).as_posix(): 0 for p in paths}
     place = place_of(names)

@@ -55,6 +55,9 @@ def llama_tensors(tensors: Tensors, source: Reader, ours: str, theirs: str, c: S
             ("mlp.down", "mlp.down_proj", (d, c.hidden)),
         ):
             tensors[f"{to}.{name}.weight"] = source.take(f"{of}.{other}.weight", *shape)
+        for part in ("q", "k") if c.qk_norm else ():
+            norm = source.take(f"{of}.self_attn.{part}_norm.weight", c.head_dim)
+            tensors[f"{to}.attn.{part}_norm.weight"] = norm
     tensors[f"{ours}.norm.weight"] = source.take(f"{theirs}.norm.weight", d)
 
 

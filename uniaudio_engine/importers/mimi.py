@@ -206,30 +206,35 @@ def mimi_codec(v: Mapping[str, Any]) -> CodecConfig:
 
 
 def mimi_tensors(
-    codec: CodecConfig, state: State, where: str, prefix: str = ""
+    codec: CodecConfig, state: State, where: str, prefix: str = "", trained: int = 0
 ) -> tuple[CodecConfig, Tensors]:
     """(``codec``, float32 tensors by our names) of a ``MimiModel``.
 
     ``prefix`` is that of its names where it is part of another model; other names are then left
-    alone. Raises :class:`InputError`, in one line, for tensors that are missing, left over, of a
-    wrong shape or type, NaN or infinite.
+    alone. ``trained``: codebooks of the checkpoint, where ``codec`` has only the first of them. The
+    decoder of a ``codec`` that has another one is not read. Raises :class:`InputError`, in one line,
+    for tensors that are missing, left over, of a wrong shape or type, NaN or infinite.
     """
     reader = Reader(_renamed(state, prefix, where), where)
     shapes = codec_shapes(codec)
     out: Tensors = {}
     assert codec.seanet is not None and codec.quantizer is not None
+    sides = ("encoder",) if codec.seanet.decoder is not None else ("encoder", "decoder")
     for ours, theirs in seanet_names(codec.seanet, "transformers"):
+        if not ours.startswith(sides):
+            continue
         for part in ("weight", "bias"):
             out[f"{ours}.{part}"] = reader.get(f"{theirs}.{part}", shapes[f"{ours}.{part}"])
     bottleneck = codec.seanet.bottleneck
     assert bottleneck is not None
-    for side in ("encoder", "decoder"):
+    for side in sides:
         for i in range(bottleneck.transformer.layers):
             _layer(reader, shapes, out, f"{side}.transformer", f"{side}_transformer", i)
     out["encoder.down.weight"] = reader.get("downsample.conv.weight", shapes["encoder.down.weight"])
-    width, taps = shapes["decoder.up.weight"]
-    up = reader.get("upsample.conv.weight", (width, 1, taps))
-    out["decoder.up.weight"] = up.reshape(width, taps)
+    if "decoder" in sides:
+        width, taps = shapes["decoder.up.weight"]
+        up = reader.get("upsample.conv.weight", (width, 1, taps))
+        out["decoder.up.weight"] = up.reshape(width, taps)
     books = []
     semantic = codec.quantizer.semantic_codebooks
     for kind, count in (("semantic", semantic), ("acoustic", codec.num_codebooks - semantic)):
@@ -240,7 +245,9 @@ def mimi_tensors(
             out[f"quantizer.{kind}.{part}.weight"] = x.reshape(rows, columns)
         books += [_codebook(reader, codec, f"{theirs}.layers.{i}.codebook") for i in range(count)]
     out["quantizer.codebooks"] = np.stack(books)
-    reader.end(ignored=lambda name: name.endswith(".codebook.initialized"))
+    count = codec.num_codebooks - semantic
+    beyond = tuple(f"{theirs}.layers.{i}." for i in range(count, trained - semantic))
+    reader.end(ignored=lambda n: n.endswith(".codebook.initialized") or n.startswith(beyond))
     return codec, out
 
 

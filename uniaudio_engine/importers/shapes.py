@@ -4,6 +4,8 @@ benchmarks fill with random weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..storage.config import (
     BottleneckConfig,
     CatConfig,
@@ -13,6 +15,7 @@ from ..storage.config import (
     LMConfig,
     QuantizerConfig,
     SeanetConfig,
+    SnakeDecoderConfig,
     StackConfig,
     TransformerConfig,
 )
@@ -67,6 +70,31 @@ MIMI = CodecConfig(
         bottleneck=BottleneckConfig(2, TransformerConfig(8, 512, 8, 2048, 250)),
     ),
     quantizer=QuantizerConfig("split", 512, semantic_codebooks=1),
+)
+
+assert MIMI.seanet is not None
+QWEN3_TOKENIZER = replace(
+    MIMI,
+    num_codebooks=16,
+    seanet=replace(
+        MIMI.seanet,
+        decoder=SnakeDecoderConfig(
+            512,
+            1024,
+            TransformerConfig(
+                8,
+                512,
+                16,
+                1024,
+                72,
+                norm="rmsnorm",
+                activation="swiglu",
+                head_width=64,
+                final_norm=True,
+            ),
+            1536,
+        ),
+    ),
 )
 
 
@@ -147,6 +175,39 @@ MOSS_NANO = LMConfig(
     start_id=1,
     tied_local=True,
     tied_head=True,
+)
+QWEN3_TTS = LMConfig(
+    # 9 control rows after the text ids, 9 speakers, 12 languages and dialects
+    3 + 16 * 2048 + 151936 + 9 + 9 + 12,
+    17,
+    StackConfig(
+        28,
+        1024,
+        16,
+        kv_heads=8,
+        mlp_width=3072,
+        norm_eps=1e-6,
+        rope_base=1e6,
+        head_width=128,
+        qk_norm=True,
+    ),
+    StackConfig(
+        5,
+        1024,
+        16,
+        kv_heads=8,
+        mlp_width=3072,
+        norm_eps=1e-6,
+        rope_base=1e6,
+        head_width=128,
+        qk_norm=True,
+    ),
+    start_id=1,
+    max_frames=8192,
+    global_head_start=2,
+    global_head_size=1 + 2048,
+    local_table_start=3,
+    local_table_size=16 * 2048,
 )
 CSM_1B = LMConfig(
     2 + 128256 + 32 * 2048,

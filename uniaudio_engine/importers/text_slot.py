@@ -42,7 +42,7 @@ from ..tokenizers.text import TextTokenizer
 from .archive import Member, Progress
 from .card import Origin, write_card
 from .cat import cat_family
-from .codec_folder import check_codec, check_dtype, read_codec
+from .codec_folder import Family, check_codec, check_dtype, read_codec
 from .output import new_folder, sha256
 
 PAD, START, TEXT = 0, 1, 2
@@ -109,6 +109,7 @@ class TextSlotModel:
     speaker: Tensors = field(default_factory=dict)
     captions: bytes = b""  # text.model
     tokenizer: bytes = b""  # tokenizer.json
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of spans, in order
 
     @property
     def layout(self) -> Layout:
@@ -170,11 +171,13 @@ def write_model(
     licence: str,
     progress: Progress,
     beside: Path,
+    family: Family | None = None,
 ) -> dict[str, Any]:
     """Write the model folder ``output``; returns plain JSON values about it.
 
-    ``codec``: one as read, or as for :func:`.cat.import_cat`; None: a folder of its usual name inside ``beside`` or
-    next to it. Raises :class:`InputError`, in one line; no partial output remains.
+    ``codec``: one as read, or as for :func:`.cat.import_cat`; None: a folder of its usual name
+    inside ``beside`` or next to it. ``family``: how a codec in files is read; None: as CAT. Raises
+    :class:`InputError`, in one line; no partial output remains.
     """
     check_dtype(dtype)
     for name, voice in voices.items():
@@ -188,7 +191,9 @@ def write_model(
             own, tensors = codec
         else:
             source = _codec_beside(beside) if codec is None else Path(codec)
-            own, tensors, members, notes = read_codec(cat_family(), source, shop.files, progress)
+            own, tensors, members, notes = read_codec(
+                family or cat_family(), source, shop.files, progress
+            )
         target, licence = Path(output), licence or project.licence
         config = ModelConfig(
             FORMAT_VERSION,
@@ -214,6 +219,7 @@ def write_model(
             captions=model.captions,
             tokenizer=model.tokenizer,
             speaker=model.speaker,
+            labels=model.labels,
         )
         fingerprint = codec_fingerprint(tensors["quantizer.codebooks"])
         (shop.model / "voices").mkdir()

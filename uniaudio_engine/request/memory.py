@@ -107,6 +107,8 @@ def decoder_bytes(config: CodecConfig) -> int:
             floats += stage.transformer.stream_floats(rows) + 2 * rows * stage.output
     elif config.seanet is not None and config.family == "seanet":
         s = config.seanet
+        if s.decoder is not None:
+            return 4 * s.decoder.stream_floats(n)
         # Rows of a layer times its channels, for the widest one; a few such buffers each.
         rows, channels, widest = n, s.filters << len(s.ratios), config.latent_dim * n
         held = 0

@@ -105,8 +105,14 @@ def _text_slot_sampling(
         forced[at] = layout.text_id(slot.speaking)
     if min_frames is not None and slot.end_code >= 0:
         more |= {"end_frame": layout.end_frame(), "min_frames": min_frames}
+    if min_frames is not None and slot.end_token:
+        least = max(min_frames, slot.least_frames)
+        more |= {"end_id": layout.vocabulary.special("end"), "min_frames": least}
     audio = core().Sampling(**_drawing(options, options["temperature"]))
     slots = [audio] * layout.num_codebooks
+    if slot.guard == "first":
+        free = {**options, "repetition_window": 0, "repetition_penalty": 1.0}
+        slots[1:] = [core().Sampling(**_drawing(free, options["temperature"]))] * (len(slots) - 1)
     slots.insert(at, core().Sampling(**text))
     return core().Sampling(
         seed=seed,

@@ -196,8 +196,12 @@ class Layout:
 
     def text_frames(self, ids: ArrayLike) -> Ids:
         """Text ids [n] -> frames [n, K] without codes."""
-        size = self.vocabulary.span("text").size
-        text = checked(np.asarray(ids, np.int64), size, "text ids") + self.text_id(0)
+        return self.slot_frames("text", ids)
+
+    def slot_frames(self, span: str, ids: ArrayLike) -> Ids:
+        """Ids [n] of a span -> frames [n, K] with them in the slot of the text, without codes."""
+        s = self.vocabulary.span(span)
+        text = checked(np.asarray(ids, np.int64), s.size, f"{span} ids") + s.start
         codes = np.full((len(text), self.num_codebooks), self.text_id(-1))
         return self._beside(text[:, None], codes).astype(np.int32)
 

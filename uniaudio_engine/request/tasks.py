@@ -187,7 +187,8 @@ class Task:
         needs for this task. ``codebooks``: those of its codec; None stands for enough.
         """
         if self.length == "text":
-            return {"pad", "text", self.target}
+            tokens = {i.segment for i in self.inputs if i.modality == "tokens"}
+            return {"pad", "text", self.target} | tokens
         names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
             if i.place == "aligned":
@@ -271,9 +272,9 @@ class Task:
                 f"length {self.length}: expected an input named source, or for durations and text "
                 "a text"
             )
-        others = [i for i in self.inputs if i.modality not in ("voice", "text")]
+        others = [i for i in self.inputs if i.modality not in ("voice", "text", "tokens")]
         if self.length == "text" and (others or self.target != "audio"):
-            yield "length text: expected no inputs but a voice and a text, and target audio"
+            yield "length text: expected no inputs but a voice, tokens and a text, and target audio"
         if len(aligned) > 1 or (aligned and (self.length != "source" or not aligned[0].required)):
             yield "expected at most one aligned input, required, and length source with it"
         if self.length == "source" and self.text_input:

@@ -23,8 +23,8 @@ def vector_key(spec: Input) -> str:
 def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefix, Prefix]:
     """What is before the text, and the rest.
 
-    ``values``: of the voice codes [T, K'] or None, of the text :class:`Spoken`, by the names of
-    their inputs; and the voice's row where it has one.
+    ``values``: of the voice codes [T, K'] or None, of the text :class:`Spoken`, of other inputs ids
+    [n] or None, by the names of their inputs; and the voice's row where it has one.
     """
     slot, text = layout.text_slot, task.text_input
     assert slot is not None and text is not None
@@ -35,13 +35,18 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
     nothing = Prefix(layout.text_frames(np.zeros(0, np.int64)))
     parts = [[nothing], [nothing]]
     for part in slot.prompt:
-        if part.when not in ("always", "voice" if heard else "no_voice"):
+        name = next((i.name for i in task.inputs if i.segment == part.input), "")
+        given = values.get(name) is not None
+        there = "always", "voice" if heard else "no_voice", "given" if given else "absent"
+        if part.when not in there:
             continue
         if part.kind == "ids":
             frames = layout.text_frames(part.ids)
         elif part.kind == "text":
             parts[0], parts[1] = parts[1], parts[0]
             frames = layout.text_frames(values[text.name].phones)
+        elif part.kind == "input":
+            frames = layout.slot_frames(part.input, values[name] if given else part.ids)
         elif heard:
             frames = layout.codes_to_frames(codes, part.ids[0] if part.ids else -1)
         else:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .codec_layers import BottleneckConfig, CatConfig, QuantizerConfig
+from .codec_layers import BottleneckConfig, CatConfig, QuantizerConfig, SnakeDecoderConfig
 from .json_config import ConfigError, require, require_within
 
 MAX_CHUNK = 1 << 20  # samples
@@ -103,6 +103,8 @@ class SeanetConfig:
     normalize: bool = False
     # Mimi: a transformer and a change of rate between the convolutions and the quantizer
     bottleneck: BottleneckConfig | None = None
+    # in place of the decoder that mirrors the encoder
+    decoder: SnakeDecoderConfig | None = None
 
     def check(self, frame_size: int, latent_dim: int) -> None:
         if self.bottleneck is not None:
@@ -116,6 +118,14 @@ class SeanetConfig:
                 "causal convolutions without norm, chunks or loudness",
                 "others",
             )
+        if self.decoder is not None:
+            require(
+                self.bottleneck is not None and self.channels == 1,
+                "codec.seanet.decoder",
+                "a bottleneck and one channel with it",
+                "others",
+            )
+            self.decoder.check(frame_size)
         product = self.bottleneck.stride if self.bottleneck is not None else 1
         for r in self.ratios:
             require_within("codec.seanet.ratios", 1, r, 64, "each")

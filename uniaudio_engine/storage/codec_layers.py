@@ -13,8 +13,8 @@ MAX_KEYS = 1 << 28  # layers x width x window: what a stream keeps
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Causal layers without biases: LayerNorm, attention with rotary positions over the newest
-    ``window`` rows, LayerNorm, MLP with gelu (erf).
+    """Causal layers without biases: a norm, attention with rotary positions over the newest
+    ``window`` rows, a norm, an MLP. ``gelu`` is the exact (erf) form.
     """
 
     layers: int
@@ -24,6 +24,14 @@ class TransformerConfig:
     window: int
     rope_base: float = 10000.0
     norm_eps: float = 1e-5
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    activation: Literal["gelu", "swiglu"] = "gelu"
+    head_width: int = 0  # 0: width / heads
+    final_norm: bool = False  # after the last layer
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_width or self.width
 
     def check(self, where: str) -> None:
         for name, most in (
@@ -34,14 +42,16 @@ class TransformerConfig:
             ("window", 65536),
         ):
             require_within(f"{where}.{name}", 1, getattr(self, name), most)
+        require_within(f"{where}.head_width", 0, self.head_width, 1024)
         require(
-            self.width % (2 * self.heads) == 0,
+            self.head_width > 0 or self.width % (2 * self.heads) == 0,
             f"{where}.heads",
             f"a divisor of half of width {self.width}",
             self.heads,
         )
+        require(self.head_width % 2 == 0, f"{where}.head_width", "an even number", self.head_width)
         require(
-            self.layers * self.width * self.window <= MAX_KEYS,
+            self.layers * self.query_width * self.window <= MAX_KEYS,
             f"{where}.window",
             f"at most {MAX_KEYS} / (layers x width)",
             self.window,
@@ -52,8 +62,9 @@ class TransformerConfig:
     def stream_floats(self, rows: int) -> int:
         """Floats of a stream: keys and values, and working memory for ``rows`` rows at once."""
         ring = self.window + 96
-        working = rows * (4 * self.width + max(3 * self.width, self.mlp_width))
-        return 2 * self.layers * self.width * ring + 64 * ring + working
+        inner = self.mlp_width * (2 if self.activation == "swiglu" else 1)
+        working = rows * (4 * self.width + max(3 * self.query_width, inner))
+        return 2 * self.layers * self.query_width * ring + 64 * ring + working
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,59 @@ class BottleneckConfig:
             f"the latent's {latent_dim}",
             self.transformer.width,
         )
+
+
+@dataclass(frozen=True)
+class SnakeDecoderConfig:
+    """A decoder in place of SEANet's own (the 12 Hz tokenizer of Qwen3-TTS); causal, without
+    look-ahead.
+
+    Its own codewords of ``latent_dim`` numbers are summed; a convolution makes rows of ``width``; a
+    transformer stands between two projections. Each of ``upsample`` splits a row into as many and
+    refines them by a ConvNeXt block. Then convolutions: ``filters`` channels, which each transposed
+    one of ``ratios`` halves, with snake activations.
+    """
+
+    latent_dim: int
+    width: int
+    transformer: TransformerConfig
+    filters: int
+    upsample: tuple[int, ...] = (2, 2)
+    ratios: tuple[int, ...] = (8, 5, 4, 3)
+
+    def check(self, frame_size: int) -> None:
+        where = "codec.seanet.decoder"
+        require_within(f"{where}.latent_dim", 1, self.latent_dim, 4096)
+        require_within(f"{where}.width", 1, self.width, 4096)
+        require_within(f"{where}.filters", 1, self.filters, 16384)
+        self.transformer.check(f"{where}.transformer")
+        for name in ("upsample", "ratios"):
+            require_within(f"{where}.{name}", 0, len(getattr(self, name)), 16, "numbers")
+            for ratio in getattr(self, name):
+                require_within(f"{where}.{name}", 1, ratio, 64, "each")
+        product = math.prod(self.upsample) * math.prod(self.ratios)
+        require(
+            product == frame_size,
+            f"{where}.ratios",
+            f"with upsample a product of frame_size {frame_size}",
+            product,
+        )
+        halved = 1 << len(self.ratios)
+        require(
+            self.filters % halved == 0, f"{where}.filters", f"a multiple of {halved}", self.filters
+        )
+
+    def stream_floats(self, frames: int) -> int:
+        """Floats of a stream: keys and values, and working memory for ``frames`` frames at once."""
+        rows, widest = frames, 6 * frames * self.width
+        for ratio in self.upsample:
+            rows *= ratio
+            widest = max(widest, 6 * rows * self.width)
+        channels = self.filters
+        for ratio in self.ratios:
+            rows, channels = rows * ratio, channels // 2
+            widest = max(widest, rows * channels)
+        return self.transformer.stream_floats(frames) + 5 * widest + 200 * self.filters
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .codec_layers import (
     CatSide,
     CatStage,
     QuantizerConfig,
+    SnakeDecoderConfig,
     TransformerConfig,
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
@@ -38,6 +39,7 @@ __all__ = [
     "PromptPart",
     "SeanetConfig",
     "SemanticConfig",
+    "SnakeDecoderConfig",
     "Span",
     "SpectralConfig",
     "StackConfig",

@@ -352,6 +352,16 @@ def check_model(
                 f"{where}: task {task.name}: expected length text exactly where there is a "
                 f"text_slot, got {task.length}"
             )
+        slot = config.text_slot
+        placed = {p.input for p in slot.prompt if p.kind == "input"} if slot is not None else set()
+        unplaced = [
+            i.segment for i in task.inputs if i.modality == "tokens" and i.segment not in placed
+        ]
+        if slot is not None and unplaced:
+            raise InputError(
+                f"{where}: task {task.name}: expected a part of the prompt for each input of "
+                f"tokens, got none for {first_few(unplaced)}"
+            )
         heard = next((i.name for i in task.inputs if i.modality in HEARD), None)
         if config.codec.channels != 1 and heard is not None:
             raise InputError(

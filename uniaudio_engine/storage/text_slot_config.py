@@ -19,14 +19,17 @@ _MAX_PROMPT = 4096  # ids
 class PromptPart:
     """A part of a prompt.
 
-    ``kind``: ``ids``, these text ids; ``text``, the ids of the text to be spoken; or ``voice``, the
-    codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``).
-    ``when``: whether the part is there only with a voice's recording, or only without one.
+    ``kind``: ``ids``, these text ids; ``text``, the ids of the text to be spoken; ``voice``, the
+    codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``); or
+    ``input``, the tokens of the task's input with the segment ``input`` (where it is absent, those
+    in ``ids``), each in the slot of the text. ``when``: whether the part is there only with a voice's recording, or
+    only without one; or only with that input (``given``), or only without it (``absent``).
     """
 
-    kind: Literal["ids", "text", "voice"]
+    kind: Literal["ids", "text", "voice", "input"]
     ids: tuple[int, ...] = ()
-    when: Literal["always", "voice", "no_voice"] = "always"
+    when: Literal["always", "voice", "no_voice", "given", "absent"] = "always"
+    input: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class TextSlotConfig:
 
     ``speaking``: the text id of a generated frame (-1: ``pad``); ``end``: the one that ends them
     (-1: none does). ``end_code``: a frame ends them too whose codes are all this one, except for
-    the last codebook's; it is not part of the sound (-1: none does). By default one of ``speaking``
+    the last codebook's; it is not part of the sound (-1: none does). ``end_token``: the special
+    token ``end`` ends them, drawn in place of the first codebook's code once there are
+    ``least_frames``. By default one of ``speaking``
     and ``end`` is drawn, as ``temperature``, ``top_k`` and ``top_p`` say. ``forced``: the likeliest
     of all text ids is looked at, and ``speaking`` goes on in any case. ``keep_end_frame``: the
     frame in which the end comes is part of the sound.
@@ -51,7 +56,7 @@ class TextSlotConfig:
     turn (-1: the model takes no turns). ``voice_width``: of the vector that a voice has beside its
     recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
     split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
-    seconds between sentences.
+    seconds between sentences. ``guard``: the codebooks that the option repetition_penalty is about.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -74,6 +79,9 @@ class TextSlotConfig:
     first: int = -1
     normalization: Literal["", "written"] = ""
     languages: tuple[str, ...] = ("en",)
+    end_token: bool = False
+    least_frames: int = 0
+    guard: Literal["all", "first"] = "all"
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -85,10 +93,13 @@ class TextSlotConfig:
         require(kinds.count("voice") <= 1, "text_slot.prompt", "one voice at most", kinds)
         for i, part in enumerate(self.prompt):
             where = f"text_slot.prompt[{i}]"
-            most = {"ids": _MAX_PROMPT, "text": 0, "voice": 1}[part.kind]
+            most = {"ids": _MAX_PROMPT, "text": 0, "voice": 1, "input": 1}[part.kind]
             require_within(f"{where}.ids", int(part.kind == "ids"), len(part.ids), most, "ids")
+            named = part.kind == "input" or part.when in ("given", "absent")
+            require(bool(part.input) == named, f"{where}.input", "a name where one is meant", part)
+            limit = vocabulary.span(part.input).size if part.kind == "input" else size
             for id in part.ids:
-                require_within(f"{where}.ids", 0, id, size - 1)
+                require_within(f"{where}.ids", 0, id, limit - 1)
         require_within("text_slot.speaking", -1, self.speaking, size - 1)
         require_within("text_slot.end", -1, self.end, size - 1)
         require(self.end < 0 or self.speaking >= 0, "text_slot.speaking", "an id, as end has", -1)
@@ -109,6 +120,15 @@ class TextSlotConfig:
             "a code, as turns have a first id",
             self.end_code,
         )
+        require_within("text_slot.least_frames", 0, self.least_frames, 1 << 16)
+        if self.end_token:
+            vocabulary.special("end")
+            require(
+                self.position == "last" and self.end < 0 and self.end_code < 0,
+                "text_slot.end_token",
+                "position last, and no other end",
+                self.position,
+            )
         require_within("text_slot.before", 0, len(self.before), 100, "characters")
         require_within("text_slot.languages", 1, len(self.languages), 200, "codes")
         for code in self.languages:

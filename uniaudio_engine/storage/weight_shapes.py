@@ -13,6 +13,7 @@ from .config import (
     LMConfig,
     QuantizerConfig,
     SeanetConfig,
+    SnakeDecoderConfig,
     StackConfig,
     TransformerConfig,
 )
@@ -82,6 +83,10 @@ def codec_shapes(c: CodecConfig) -> Shapes:
         _quantizer(shapes, c.quantizer, c.num_codebooks, c.codebook_dim)
     if c.seanet is not None and c.family == "seanet":
         _seanet(shapes, c.seanet, c.latent_dim)
+        if c.seanet.decoder is not None:
+            own = (c.num_codebooks, c.codebook_size, c.seanet.decoder.latent_dim)
+            shapes["decoder.codebooks"] = own
+            _snake_decoder(shapes, c.seanet.decoder)
     elif c.cat is not None and c.family == "cat":
         sides: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
         for side in sides:
@@ -142,14 +147,19 @@ def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int) -> None:
 
 
 def _transformer(shapes: Shapes, name: str, c: TransformerConfig) -> None:
+    norm_bias = c.norm == "layernorm"
     for i in range(c.layers):
         layer = f"{name}.layers.{i}"
-        _norm(shapes, f"{layer}.attn_norm", c.width)
-        for part in "qkvo":
-            _linear(shapes, f"{layer}.attn.{part}", c.width, c.width, False)
-        _norm(shapes, f"{layer}.mlp_norm", c.width)
-        _linear(shapes, f"{layer}.mlp.up", c.width, c.mlp_width, False)
+        _norm(shapes, f"{layer}.attn_norm", c.width, norm_bias)
+        for part in "qkv":
+            _linear(shapes, f"{layer}.attn.{part}", c.width, c.query_width, False)
+        _linear(shapes, f"{layer}.attn.o", c.query_width, c.width, False)
+        _norm(shapes, f"{layer}.mlp_norm", c.width, norm_bias)
+        for part in ("gate", "up") if c.activation == "swiglu" else ("up",):
+            _linear(shapes, f"{layer}.mlp.{part}", c.width, c.mlp_width, False)
         _linear(shapes, f"{layer}.mlp.down", c.mlp_width, c.width, False)
+    if c.final_norm:
+        _norm(shapes, f"{name}.norm", c.width, norm_bias)
 
 
 def _quantizer(shapes: Shapes, c: QuantizerConfig, codebooks: int, dim: int) -> None:
@@ -222,6 +232,8 @@ def _seanet(shapes: Shapes, c: SeanetConfig, dim: int) -> None:
         taps = 2 * c.bottleneck.stride
         _transformer(shapes, "encoder.transformer", c.bottleneck.transformer)
         shapes["encoder.down.weight"] = (dim, dim, taps)
+        if c.decoder is not None:
+            return
         shapes["decoder.up.weight"] = (dim, taps)
         _transformer(shapes, "decoder.transformer", c.bottleneck.transformer)
     conv("decoder.input", dim, width, c.kernel_size)
@@ -231,3 +243,42 @@ def _seanet(shapes: Shapes, c: SeanetConfig, dim: int) -> None:
         width //= 2
         blocks(f"decoder.stages.{i}", width)
     conv("decoder.output", width, c.channels, c.last_kernel_size)
+
+
+def _snake_decoder(shapes: Shapes, c: SnakeDecoderConfig) -> None:
+    def conv(name: str, dim_in: int, dim_out: int, kernel: int) -> None:
+        shapes[f"{name}.weight"] = (dim_out, dim_in, kernel)
+        shapes[f"{name}.bias"] = (dim_out,)
+
+    def snake(name: str, width: int) -> None:
+        for part in ("alpha", "beta"):
+            shapes[f"{name}.{part}"] = (width,)
+
+    conv("decoder.input", c.latent_dim, c.width, 3)
+    _linear(shapes, "decoder.transformer.input", c.width, c.transformer.width)
+    _transformer(shapes, "decoder.transformer", c.transformer)
+    _linear(shapes, "decoder.transformer.output", c.transformer.width, c.width)
+    for i, ratio in enumerate(c.upsample):
+        stage = f"decoder.upsample.{i}"
+        conv(f"{stage}.rows", c.width, ratio * c.width, 1)
+        shapes[f"{stage}.depthwise.weight"] = (c.width, 1, 7)
+        shapes[f"{stage}.depthwise.bias"] = (c.width,)
+        _norm(shapes, f"{stage}.norm", c.width)
+        _linear(shapes, f"{stage}.up", c.width, 4 * c.width)
+        _linear(shapes, f"{stage}.down", 4 * c.width, c.width)
+    width = c.filters
+    conv("decoder.widen", c.width, width, 7)
+    for i, ratio in enumerate(c.ratios):
+        stage, half = f"decoder.stages.{i}", width // 2
+        snake(f"{stage}.snake", width)
+        shapes[f"{stage}.up.weight"] = (width, half, 2 * ratio)
+        shapes[f"{stage}.up.bias"] = (half,)
+        for j in range(3):
+            block = f"{stage}.blocks.{j}"
+            snake(f"{block}.first_snake", half)
+            conv(f"{block}.first", half, half, 7)
+            snake(f"{block}.second_snake", half)
+            conv(f"{block}.second", half, half, 1)
+        width = half
+    snake("decoder.snake", width)
+    conv("decoder.output", width, 1, 7)
