@@ -130,8 +130,18 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
       for (int64_t k = 0; k < in; ++k) to[k / 2 * 2 * kPanel + k % 2] = to_bfloat16(w[k]);
     } else if (dtype_ == DType::int8) {
       int32_t sum = 0;
-      for (int64_t k = 0; k < in; ++k)
-        panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k] + offset), sum += q[k];
+      for (int64_t k = 0; k < in; ++k) sum += q[k];
+      uint8_t four[4];
+      for (int64_t k = 0; k < in; k += 4) {
+        uint8_t* const to = panel + k * kPanel + 4 * lane;
+        const int64_t n = std::min<int64_t>(4, in - k);
+        for (int64_t i = 0; i < n; ++i) four[i] = uint8_t(q[k + i] + offset);
+        if (n == 4) {
+          std::memcpy(to, four, 4);
+        } else {
+          std::copy_n(four, n, to);
+        }
+      }
       if (limits_.size()) raise_norms(q, in, limits_.data());
       scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
       sum_[size_t(r)] = 128 * sum;

@@ -44,7 +44,7 @@ class Table {
  private:
   int64_t width_ = 0;
   Buffer<float> values_;
-  Buffer<uint16_t> halves_;
+  Halves halves_;
 };
 
 // NAME.weight [out, in] and, when `bias`, NAME.bias [out].

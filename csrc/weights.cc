@@ -24,6 +24,28 @@ StoredShape stored_shape(StoredType type, const std::vector<int64_t>& shape) {
   return {shape, {}};
 }
 
+size_t count_of(const std::vector<int64_t>& shape) {
+  size_t count = 1;
+  for (int64_t d : shape) count *= size_t(d);
+  return count;
+}
+
+// Gives back the memory of a mapped tensor when it has been read.
+class Reading {
+ public:
+  explicit Reading(const StoredTensor& tensor) : tensor_(tensor) {}
+  ~Reading() {
+    const size_t width = tensor_.type == StoredType::float32    ? 4
+                         : tensor_.type == StoredType::bfloat16 ? 2
+                                                                : 1;
+    if (tensor_.mapped) Mapping::drop(tensor_.data, width * count_of(tensor_.shape));
+  }
+  Reading(const Reading&) = delete;
+
+ private:
+  const StoredTensor& tensor_;
+};
+
 bool integer(StoredType type) { return type == StoredType::int8 || type == StoredType::int4; }
 
 [[noreturn]] void not_finite(const std::string& name) {
@@ -95,6 +117,7 @@ Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_
     throw std::invalid_argument("tensor " + name + ": expected shape " +
                                 shape_string(expected.tensor) + ", got " + shape_string(t.shape));
   }
+  const Reading reading(t);
   Matrix m;
   m.dtype = t.type == StoredType::int8 ? DType::int8 : DType::int4;
   m.out = out, m.in = in;
@@ -137,6 +160,7 @@ Matrix Weights::rounded(const std::string& name, const StoredTensor& t, int64_t 
   constexpr int64_t kRows = 4096;
   if (integer(t.type) || t.shape != std::vector<int64_t>{out, in} || out <= kRows)
     return quantize_matrix(get(name, {out, in}).data(), out, in, dtype, pool);
+  const Reading reading(t);
   const size_t row_bytes = size_t(in) * (t.type == StoredType::float32 ? 4 : 2);
   Matrix m;
   for (int64_t begin = 0; begin < out; begin += kRows) {
@@ -156,15 +180,26 @@ Matrix Weights::rounded(const std::string& name, const StoredTensor& t, int64_t 
   return m;
 }
 
-Buffer<uint16_t> Weights::halves(const std::string& name, const std::vector<int64_t>& shape) const {
+Halves::Halves(const StoredTensor& tensor, size_t size) : size_(size) {
+  const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % alignof(uint16_t) == 0;
+  if (tensor.mapped && aligned) mapping_ = Mapping(tensor.data, size * sizeof(uint16_t));
+  if (mapping_.data() || size == 0) return;
+  own_.allocate(size);
+  std::memcpy(own_.data(), tensor.data, size * sizeof(uint16_t));
+}
+
+Halves Weights::halves(const std::string& name, const std::vector<int64_t>& shape) const {
   const StoredTensor& t = find(name);
   if (t.type != StoredType::bfloat16 || t.shape != shape) return {};
-  size_t count = 1;
-  for (int64_t d : shape) count *= size_t(d);
-  Buffer<uint16_t> out(count);
-  if (count) std::memcpy(out.data(), t.data, count * sizeof(uint16_t));
+  const Reading reading(t);
+  Halves out(t, count_of(shape));
+  const auto* const from = static_cast<const char*>(t.data);
   int worst = 0;
-  for (size_t i = 0; i < count; ++i) worst = std::max(worst, out[i] & 0x7F80);
+  for (size_t i = 0; i < out.size(); ++i) {
+    uint16_t half;
+    std::memcpy(&half, from + i * sizeof half, sizeof half);
+    worst = std::max(worst, half & 0x7F80);
+  }
   if (worst == 0x7F80) not_finite(name);
   return out;
 }
@@ -184,8 +219,8 @@ Buffer<float> Weights::get(const std::string& name, const std::vector<int64_t>& 
     throw std::invalid_argument("tensor " + name + ": expected shape " + shape_string(shape) +
                                 ", got " + shape_string(t.shape));
   }
-  size_t count = 1;
-  for (int64_t d : shape) count *= size_t(d);
+  const Reading reading(t);
+  const size_t count = count_of(shape);
   Buffer<float> out(count);
   uint32_t worst = 0;  // the largest exponent field seen: all ones means infinity or NaN
   for (size_t i = 0; i < count; ++i) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mapping.h"
 #include "tensor.h"
 
 namespace uniaudio {
@@ -25,6 +26,26 @@ struct StoredTensor {
   StoredType type = StoredType::float32;
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  // data is a shared read-only mapping of a file: what has been read of it leaves memory, and tables
+  // stay in it.
+  bool mapped = false;
+};
+
+// bfloat16 numbers: in memory of their own, or in a file.
+class Halves {
+ public:
+  Halves() = default;
+  Halves(const StoredTensor& tensor, size_t size);
+
+  const uint16_t* data() const {
+    return mapping_.data() ? static_cast<const uint16_t*>(mapping_.data()) : own_.data();
+  }
+  size_t size() const { return size_; }
+
+ private:
+  size_t size_ = 0;
+  Buffer<uint16_t> own_;
+  Mapping mapping_;
 };
 
 struct TensorSpec {
@@ -46,7 +67,7 @@ class Weights {
   // std::invalid_argument when absent, of another shape, or not finite.
   Buffer<float> get(const std::string& name, const std::vector<int64_t>& shape) const;
   // A bfloat16 tensor as it is stored; nothing for one of another type. Throws as get does.
-  Buffer<uint16_t> halves(const std::string& name, const std::vector<int64_t>& shape) const;
+  Halves halves(const std::string& name, const std::vector<int64_t>& shape) const;
   // [out, in] for a layer of `dtype`: as stored where that is its type, else rounded to it. Throws
   // as get does.
   Matrix matrix(const std::string& name, int64_t out, int64_t in, DType dtype,

@@ -63,6 +63,16 @@ inline IntMatrix int_matrix(const py::handle& object, const std::string& name, i
   return m;
 }
 
+// Whether an array lies in a read-only mapping of a file, which is a shared one.
+inline bool mapped(const py::array& a) {
+  if (a.writeable()) return false;
+  py::object base = a.base();
+  while (base && py::isinstance<py::array>(base)) base = base.attr("base");
+  if (base && py::isinstance<py::memoryview>(base)) base = base.attr("obj");
+  if (!base || !py::isinstance(base, py::module_::import("mmap").attr("mmap"))) return false;
+  return py::reinterpret_borrow<py::buffer>(base).request().readonly;
+}
+
 // Weights of a dict of arrays: float32, bfloat16 (as uint16), int8, or int4 (as uint8); `keep`
 // holds what the views point into.
 inline Weights weights_of(const py::dict& dict, std::vector<py::array>& keep) {
@@ -86,7 +96,8 @@ inline Weights weights_of(const py::dict& dict, std::vector<py::array>& keep) {
           (a ? std::string(py::str(a.dtype())) : std::string(py::str(py::type::of(value)))));
     }
     keep.push_back(a);
-    w.add(name, {type->second, std::vector<int64_t>(a.shape(), a.shape() + a.ndim()), a.data()});
+    w.add(name, {type->second, std::vector<int64_t>(a.shape(), a.shape() + a.ndim()), a.data(),
+                 mapped(a)});
   }
   return w;
 }

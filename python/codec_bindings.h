@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "arrays.h"
 #include "gil.h"
 #include "weights.h"
 
@@ -130,6 +131,7 @@ inline Weights weights_argument(const py::dict& dict) {
     t.type = f32 ? StoredType::float32 : StoredType::bfloat16;
     t.shape.assign(a.shape(), a.shape() + a.ndim());
     t.data = a.data();
+    t.mapped = mapped(a);
     weights.add(name, t);
   }
   return weights;

@@ -15,6 +15,17 @@ from models import Model, find_model
 from numpy.typing import NDArray
 
 
+class AnySpec(Protocol):
+    """``kind`` is one of ``worker.KINDS``."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Spec:
     """One engine of a run: ``kind`` is its family, ``dtype`` its weight format."""

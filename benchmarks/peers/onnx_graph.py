@@ -8,7 +8,9 @@ int4 and int8-blocks are ``MatMulNBits`` in blocks of 32 with int8 arithmetic (a
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +87,7 @@ class Graph:
         qkv = self.linear(self.norm(x, f"{name}.attn_norm", c), [f"{name}.attn.{p}" for p in "qkv"])
         y = self.op(
             "GroupQueryAttention",
-            qkv,
-            "",
-            "",
+            *(self.normed(qkv, f"{name}.attn", c) if c.qk_norm else (qkv, "", "")),
             *cache,
             "seqlens",
             "total",
@@ -111,11 +111,26 @@ class Graph:
             gate = self.linear(h, [f"{name}.mlp.gate"])
             h = self.op("Mul", self.op("Mul", gate, self.op("Sigmoid", gate)), up)
         else:
-            h = self.op("Gelu", up)
+            h = self.op("Gelu", up, approximate="tanh" if c.activation == "gelu_tanh" else "none")
         return self.op("Add", x, self.linear(h, [f"{name}.mlp.down"]))
 
+    def normed(self, qkv: str, name: str, c: StackConfig) -> list[str]:
+        """Queries and keys, each head with its norm, and values, of their joint projection."""
+        kv = c.num_kv_heads * c.head_dim
+        sizes = self.constant(f"{name}.sizes", np.array([c.query_width, kv, kv], np.int64))
+        parts = [self.op("Split", qkv, sizes, outputs=3, axis=-1)]
+        parts += self.nodes[-1].output[1:]
+        heads = self.constant("heads", np.array([0, 0, -1, c.head_dim], np.int64))
+        flat = self.constant("flat", np.array([0, 0, -1], np.int64))
+        for i, side in enumerate("qk"):
+            weight = self.constant(f"{name}.{side}_norm.w", self.w[f"{name}.{side}_norm.weight"])
+            x = self.op("Reshape", parts[i], heads)
+            x = self.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=c.norm_eps)
+            parts[i] = self.op("Reshape", x, flat)
+        return parts
+
     def stack(self, x: str, name: str, c: StackConfig, positions: int) -> str:
-        """Blocks and final norm; ``place`` [T] are the positions."""
+        """Blocks and, if there is one, the final norm; ``place`` [T] are the positions."""
         self.input("seqlens", TensorProto.INT32, ["B"])
         self.input("total", TensorProto.INT32, [])
         rope: list[str] = []
@@ -133,7 +148,7 @@ class Graph:
             ]
         for i in range(c.layers):
             x = self.block(x, f"{name}.layers.{i}", i, c, rope)
-        return self.norm(x, f"{name}.norm", c)
+        return self.norm(x, f"{name}.norm", c) if c.final_norm else x
 
     def save(self, path: Path) -> None:
         graph = helper.make_graph(
@@ -180,7 +195,8 @@ def local_graph(model: Model, w: Weights) -> Graph:
     ids = g.input("ids", TensorProto.INT64, ["B", 1])
     h = g.input("h", TensorProto.FLOAT, ["B", 1, c.local.width])
     scale = g.input("embed_scale", TensorProto.FLOAT, [1])
-    e = g.op("Gather", g.constant("embed", w["local.embed.weight"]), ids)
+    table = "global" if c.tied_local else "local"
+    e = g.op("Gather", g.constant("embed", w[f"{table}.embed.weight"]), ids)
     y = g.stack(g.op("Add", g.op("Mul", e, scale), h), "local", c.local, c.num_codebooks)
     g.output(y, "y", TensorProto.FLOAT, ["B", 1, c.local.width])
     return g
@@ -190,8 +206,11 @@ def head_graph(model: Model, w: Weights, slot: int) -> Graph:
     """y [B, 1, width] -> ``logits`` [B, R] of the ids that the slot may emit, and the ``best`` [B]
     of them.
     """
-    g = Graph({"head.weight": w["head.weight"][model.rows(slot)]})
-    y = g.input("y", TensorProto.FLOAT, ["B", 1, model.config.local.width])
+    c = model.config
+    tied = "global.embed" if c.tied_local else "local.embed"
+    head = w[f"{tied if c.tied_head else 'head'}.weight"]
+    g = Graph({"head.weight": head[model.rows(slot)]})
+    y = g.input("y", TensorProto.FLOAT, ["B", 1, c.local.width])
     logits = g.op("Squeeze", g.linear(y, ["head"]), g.constant("axis", np.array([1], np.int64)))
     g.output(logits, "logits", TensorProto.FLOAT, ["B", len(model.rows(slot))])
     g.output(g.op("ArgMax", logits, axis=-1, keepdims=0), "best", TensorProto.INT64, ["B"])
@@ -206,16 +225,24 @@ def graphs(model: Model, w: Weights, folder: Path, dtype: str) -> dict[str, Path
         for name in ("global", "local", *(f"head{k}" for k in slots))
     }
     for name, path in paths.items():
-        if path.exists():
-            continue
-        with whole_file(path) as part:
-            if dtype != "float32":
-                quantize(graphs(model, w, folder, "float32")[name], part, dtype)
-            elif name.startswith("head"):
-                head_graph(model, w, int(name[4:])).save(part)
-            else:
-                (global_graph if name == "global" else local_graph)(model, w).save(part)
+        if dtype != "float32":
+            whole = folder / f"{name}-float32.onnx"
+            if not path.exists():
+                graphs(model, w, folder, "float32")
+            save_once(path, functools.partial(quantize, whole, dtype=dtype))
+        elif name.startswith("head"):
+            save_once(path, lambda part, k=int(name[4:]): head_graph(model, w, k).save(part))
+        else:
+            made = global_graph if name == "global" else local_graph
+            save_once(path, lambda part, made=made: made(model, w).save(part))
     return paths
+
+
+def save_once(path: Path, save: Callable[[Path], None]) -> None:
+    """Writes a file that is not there yet."""
+    if not path.exists():
+        with whole_file(path) as part:
+            save(part)
 
 
 def quantize(source: Path, target: Path, dtype: str) -> None:

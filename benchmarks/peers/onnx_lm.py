@@ -4,11 +4,14 @@ bound once and updated in place.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from models import cache_folder, load_weights
+from models import Model, cache_folder, load_weights
 from numpy.typing import NDArray
 
 from uniaudio_engine.storage.config import StackConfig
@@ -58,45 +61,35 @@ class Stepper:
         return self.binding.get_outputs()[-1].numpy()
 
 
-class OnnxPeer:
-    def __init__(self, spec: Spec) -> None:
-        self.spec, self.model = spec, spec.find_model()
-        self.c = c = self.model.config
-        self.version = f"onnxruntime {ort.__version__}"
-        weights = load_weights(self.model, spec.seed, spec.cache)
-        paths = graphs(
-            self.model, weights, cache_folder(self.model, spec.seed, spec.cache), spec.dtype
-        )
-        ort.set_default_logger_severity(3)
-        ort.set_global_thread_pool_sizes(
-            spec.threads, 1
-        )  # otherwise every session would spin its own threads
-        options = ort.SessionOptions()
-        options.use_per_session_threads = False
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        sessions = {
-            n: ort.InferenceSession(str(p), options, ["CPUExecutionProvider"])
-            for n, p in paths.items()
-        }
+@functools.cache  # a process has one
+def make_thread_pool(threads: int) -> None:
+    ort.set_global_thread_pool_sizes(threads, 1)
+
+
+def open_sessions(paths: Mapping[str, Path], threads: int) -> dict[str, ort.InferenceSession]:
+    """Sessions of graphs by their names, with one thread pool for all: otherwise every session would
+    spin its own threads.
+    """
+    ort.set_default_logger_severity(3)
+    make_thread_pool(threads)
+    options = ort.SessionOptions()
+    options.use_per_session_threads = False
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return {
+        n: ort.InferenceSession(str(p), options, ["CPUExecutionProvider"]) for n, p in paths.items()
+    }
+
+
+class OnnxLM:
+    """The language model; ``step`` computes a whole frame for B streams."""
+
+    def __init__(self, model: Model, sessions: Mapping[str, ort.InferenceSession]) -> None:
+        self.model, self.c = model, model.config
+        c = model.config
         self.global_ = Stepper(sessions["global"], c.global_, "h")
         self.local = Stepper(sessions["local"], c.local, "y")
         self.heads = [sessions[f"head{k}"] for k in range(c.num_codebooks)]
-        self.rows = [self.model.rows(k) for k in range(c.num_codebooks)]
-        self.bytes = sum(self._weight_bytes(n, p) for n, p in paths.items())
-
-    def _weight_bytes(self, name: str, path) -> int:
-        """Bytes read per frame: the local graph runs K times; embeddings and positions are not read
-        whole.
-        """
-        uses = self.c.num_codebooks if name == "local" else 1
-        tables = ("embed", "positions", "aligned_rows", "cos", "sin")
-        import onnx
-
-        return uses * sum(
-            len(t.raw_data)
-            for t in onnx.load(str(path)).graph.initializer
-            if not t.name.endswith(tables)
-        )
+        self.rows = [model.rows(k) for k in range(c.num_codebooks)]
 
     def begin(self, streams: int, room: int) -> None:
         k = self.c.num_codebooks
@@ -141,33 +134,60 @@ class OnnxPeer:
             chosen.append(ids)
         self.last = np.stack(chosen, axis=2)
 
+
+class OnnxPeer:
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.model = spec, spec.find_model()
+        self.c = self.model.config
+        self.version = f"onnxruntime {ort.__version__}"
+        weights = load_weights(self.model, spec.seed, spec.cache)
+        paths = graphs(
+            self.model, weights, cache_folder(self.model, spec.seed, spec.cache), spec.dtype
+        )
+        self.lm = OnnxLM(self.model, open_sessions(paths, spec.threads))
+        self.bytes = sum(self._weight_bytes(n, p) for n, p in paths.items())
+
+    def _weight_bytes(self, name: str, path) -> int:
+        """Bytes read per frame: the local graph runs K times; embeddings and positions are not read
+        whole.
+        """
+        uses = self.c.num_codebooks if name == "local" else 1
+        tables = ("embed", "positions", "aligned_rows", "cos", "sin")
+        import onnx
+
+        return uses * sum(
+            len(t.raw_data)
+            for t in onnx.load(str(path)).graph.initializer
+            if not t.name.endswith(tables)
+        )
+
     def prepare(self, streams: int, context: int, count: int) -> None:
-        self.begin(streams, context + count + WARM_UP)
+        self.lm.begin(streams, context + count + WARM_UP)
         self.context = context
 
     def frames(self, count: int) -> float:
-        self.global_.at = self.context
+        self.lm.global_.at = self.context
         for _ in range(WARM_UP):
-            self.step()
+            self.lm.step()
         begin = time.perf_counter()
         for _ in range(count):
-            self.step()
+            self.lm.step()
         return time.perf_counter() - begin
 
     def prefill(self, count: int) -> float:
         frames = self.model.frames(count, self.spec.seed).astype(np.int64)
-        self.begin(1, count)
+        self.lm.begin(1, count)
         begin = time.perf_counter()
-        self.hear(frames)
+        self.lm.hear(frames)
         return time.perf_counter() - begin
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
         ids = frames.astype(np.int64)
-        self.begin(1, len(frames))
-        self.hear(ids[:known])
+        self.lm.begin(1, len(frames))
+        self.lm.hear(ids[:known])
         out: list[NDArray[np.float32]] = []
         for t in range(known, len(frames)):
-            self.step(ids[t : t + 1], out)
+            self.lm.step(ids[t : t + 1], out)
         return np.concatenate(out).reshape(len(frames) - known, frames.shape[1], -1)
 
     def weight_bytes(self) -> int:

@@ -74,13 +74,14 @@ def fused(w: dict[str, Tensor], names: list[str]) -> nn.Linear:
 
 
 class Norm(nn.Module):
+    """LayerNorm where there is a bias, else RMSNorm."""
+
     def __init__(self, w: dict[str, Tensor], name: str, c: StackConfig) -> None:
         super().__init__()
-        self.eps, self.shape = c.norm_eps, (c.width,)
         self.weight = nn.Parameter(w[f"{name}.weight"], requires_grad=False)
-        self.bias = (
-            nn.Parameter(w[f"{name}.bias"], requires_grad=False) if c.norm == "layernorm" else None
-        )
+        bias = w.get(f"{name}.bias")
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.eps, self.shape = c.norm_eps, tuple(self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None:
@@ -100,6 +101,8 @@ class Block(nn.Module):
         self.qkv = fused(w, [f"{name}.attn.{x}" for x in "qkv"])
         self.o, self.down = fused(w, [f"{name}.attn.o"]), fused(w, [f"{name}.mlp.down"])
         self.gated = c.activation == "swiglu"
+        self.approximate = "tanh" if c.activation == "gelu_tanh" else "none"
+        self.qk_norms = [Norm(w, f"{name}.attn.{x}_norm", c) for x in "qk" if c.qk_norm]
         self.up = fused(w, [f"{name}.mlp.{x}" for x in (["gate", "up"] if self.gated else ["up"])])
 
     def forward(
@@ -108,9 +111,11 @@ class Block(nn.Module):
         """x [B, T, D] at positions ``at`` .. ``at + T - 1``; keys and values [B, H, room, head_dim]
         are written there. T > 1 only from position 0.
         """
-        b, t, d = x.shape
+        b, t, _ = x.shape
         parts = self.qkv(self.attn_norm(x)).split(self.sizes, dim=-1)
         q, k, v = (p.view(b, t, -1, self.head_dim).transpose(1, 2) for p in parts)
+        if self.qk_norms:
+            q, k = (norm(y) for norm, y in zip(self.qk_norms, (q, k), strict=True))
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         keys[:, :, at : at + t], values[:, :, at : at + t] = k, v
@@ -118,13 +123,13 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(
             q, k, v, is_causal=t > 1, enable_gqa=self.kv_heads != self.heads
         )
-        x = x + self.o(y.transpose(1, 2).reshape(b, t, d))
+        x = x + self.o(y.transpose(1, 2).reshape(b, t, -1))
         h = self.up(self.mlp_norm(x))
         if self.gated:
             gate, up = h.chunk(2, dim=-1)
             h = F.silu(gate) * up
         else:
-            h = F.gelu(h)
+            h = F.gelu(h, approximate=self.approximate)
         return x + self.down(h)
 
 
@@ -137,19 +142,19 @@ class Stack(nn.Module):
     def __init__(self, w: dict[str, Tensor], name: str, c: StackConfig, positions: int) -> None:
         super().__init__()
         self.config = c
-        self.embed = w[f"{name}.embed.weight"]
         self.positions = w.get(f"{name}.positions.weight")
         self.layers = nn.ModuleList(Block(w, f"{name}.layers.{i}", c) for i in range(c.layers))
-        self.norm = Norm(w, f"{name}.norm", c)
+        self.norm = Norm(w, f"{name}.norm", c) if c.final_norm else nn.Identity()
+        self.dtype = w[f"{name}.layers.0.attn.q.weight"].dtype
         self.rope: tuple[Tensor, Tensor] | None = None
         if self.positions is None:
             half = torch.arange(0, c.head_dim, 2, dtype=torch.float64) / c.head_dim
             angle = torch.arange(positions, dtype=torch.float64)[:, None] * c.rope_base**-half
-            self.rope = (angle.cos().to(self.embed.dtype), angle.sin().to(self.embed.dtype))
+            self.rope = (angle.cos().to(self.dtype), angle.sin().to(self.dtype))
 
     def cache(self, streams: int, room: int) -> list[tuple[Tensor, Tensor]]:
         shape = (streams, self.config.num_kv_heads, room, self.config.head_dim)
-        some = torch.randn(shape, dtype=self.embed.dtype)
+        some = torch.randn(shape, dtype=self.dtype)
         return [(some.clone(), some.clone()) for _ in self.layers]
 
     def forward(self, x: Tensor, cache: list[tuple[Tensor, Tensor]], at: int) -> Tensor:
@@ -174,9 +179,12 @@ class TorchLM(nn.Module):
         w = {k: torch.from_numpy(np.array(v)).to(dtype) for k, v in weights.items()}
         self.global_ = Stack(w, "global", c.global_, c.max_frames)
         self.local = Stack(w, "local", c.local, c.num_codebooks)
+        self.table = w["global.embed.weight"]
+        self.local_table = self.table if c.tied_local else w["local.embed.weight"]
+        head = self.local_table if c.tied_head else w["head.weight"]
         self.bridge = fused(w, ["bridge"])
         self.rows = [torch.from_numpy(model.rows(k)) for k in range(c.num_codebooks)]
-        self.heads = nn.ModuleList(linear(w["head.weight"][rows], None) for rows in self.rows)
+        self.heads = nn.ModuleList(linear(head[rows], None) for rows in self.rows)
         self.aligned = w.get("guide.weight")
 
     def begin(self, streams: int, room: int) -> None:
@@ -192,7 +200,7 @@ class TorchLM(nn.Module):
 
     def embed(self, frames: Tensor) -> Tensor:
         """frames [B, T, K] -> [B, T, D]."""
-        e = F.embedding(frames, self.global_.embed)
+        e = F.embedding(frames, self.table)
         return e.flatten(-2) if self.c.embedding == "concat" else e.sum(-2)
 
     def hear(self, frames: Tensor, aligned: Tensor | None) -> None:
@@ -223,9 +231,9 @@ class TorchLM(nn.Module):
         chosen = []
         for k in range(c.num_codebooks):
             if c.conditioning == "add":
-                y = F.embedding(ids, self.local.embed)[:, None] + bridged[:, k : k + 1]
+                y = F.embedding(ids, self.local_table)[:, None] + bridged[:, k : k + 1]
             else:
-                y = bridged if k == 0 else F.embedding(ids, self.local.embed)[:, None]
+                y = bridged if k == 0 else F.embedding(ids, self.local_table)[:, None]
             logits = self.heads[k](self.local(y, self.local_cache, k)[:, 0])
             if out is not None:
                 out.append(logits)
@@ -237,6 +245,21 @@ class TorchLM(nn.Module):
         return frame
 
 
+def optimized(module: nn.Module, dtype: str) -> nn.Module:
+    """The module with its linear layers in int8 where ``dtype`` says so, else packed for oneDNN."""
+    if dtype == "int8":
+        engines = torch.backends.quantized.supported_engines
+        torch.backends.quantized.engine = "x86" if "x86" in engines else "qnnpack"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.ao.quantization.quantize_dynamic(
+                module, {nn.Linear}, dtype=torch.qint8, inplace=True
+            )
+    elif torch.backends.mkldnn.is_available():
+        pack(module)
+    return module.eval()
+
+
 class TorchPeer:
     def __init__(self, spec: Spec) -> None:
         torch.set_num_threads(spec.threads)
@@ -244,19 +267,8 @@ class TorchPeer:
         self.version = f"torch {torch.__version__}"
         weights: dict[str, Any] = load_weights(self.model, spec.seed, spec.cache)
         with torch.inference_mode():
-            lm: nn.Module = TorchLM(
-                self.model, weights, torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
-            )
-            if spec.dtype == "int8":
-                torch.backends.quantized.engine = (
-                    "x86" if "x86" in torch.backends.quantized.supported_engines else "qnnpack"
-                )
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    lm = torch.ao.quantization.quantize_dynamic(lm, {nn.Linear}, dtype=torch.qint8)
-            elif torch.backends.mkldnn.is_available():
-                pack(lm)
-            self.lm = lm.eval()
+            dtype = torch.bfloat16 if spec.dtype == "bfloat16" else torch.float32
+            self.lm: Any = optimized(TorchLM(self.model, weights, dtype), spec.dtype)
         aligned = self.model.aligned(1)
         self.aligned = None if aligned is None else torch.from_numpy(aligned).long()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from uniaudio_engine.errors import InputError
 
-from .base import Spec
+from .base import AnySpec
 
 # kind -> (module, class, required packages)
 KINDS = {
@@ -20,6 +20,9 @@ KINDS = {
     "torch": ("peers.torch_lm", "TorchPeer", ("torch",)),
     "onnx": ("peers.onnx_lm", "OnnxPeer", ("onnxruntime", "onnx")),
     "llama": ("peers.llama_lm", "LlamaPeer", ("llama_cpp", "gguf")),
+    "speech-native": ("peers.speech_native", "SpeechNative", ()),
+    "speech-torch": ("peers.speech_torch", "SpeechTorch", ("torch",)),
+    "speech-onnx": ("peers.speech_onnx", "SpeechOnnx", ("onnxruntime", "onnx")),
 }
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -31,7 +34,7 @@ def missing(kind: str) -> str:
     return next((p for p in KINDS[kind][2] if importlib.util.find_spec(p) is None), "")
 
 
-def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
+def serve(pipe: multiprocessing.connection.Connection, spec: AnySpec) -> None:
     """Child process: makes the engine, then answers (method, arguments) with (True, value) or
     (False, message).
     """
@@ -56,7 +59,7 @@ def serve(pipe: multiprocessing.connection.Connection, spec: Spec) -> None:
 class Worker:
     """The parent's side of an engine; methods of the peer are called by name."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: AnySpec) -> None:
         self.spec, self.name, self.version = spec, spec.name, ""
         context = multiprocessing.get_context("spawn")
         self.pipe, child = context.Pipe()
@@ -110,7 +113,7 @@ def _environment(threads: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def workers(specs: Sequence[Spec]) -> Iterator[tuple[list[Worker], dict[str, str]]]:
+def workers(specs: Sequence[AnySpec]) -> Iterator[tuple[list[Worker], dict[str, str]]]:
     """The workers that started, and for the others name -> reason."""
     started, failed = [Worker(s) for s in specs], {}
     try:

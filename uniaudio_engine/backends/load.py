@@ -120,7 +120,7 @@ def _native_parts(
             f"{path}: expected a model folder, got graphs that were exported; use backend onnx "
             "(or tensorrt)"
         )
-    folder = load_folder(path)
+    folder = load_folder(path, mapped=True)
     config = folder.config
     c = config.codec
     if config.lm is not None and (c.normalizes or c.chunk[0]):

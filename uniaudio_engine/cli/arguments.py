@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError
+from ..request.options import LENGTH_OPTIONS
 from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Input, Task
 from .export import add_arguments as add_export
@@ -381,7 +382,10 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
             p.add_argument(
                 flag, metavar="BEGIN:END" if i.modality == "span" else "FILE", help=i.help
             )
-    for o in task.options:
+    options = {o.name: o for o in task.options}
+    if any(i.modality == "text" for i in task.inputs):  # models of others may have these too
+        options = {o.name: o for o in LENGTH_OPTIONS["text"]} | options
+    for o in options.values():
         default = "" if o.default is None else f" (default {o.default:g})"
         p.add_argument(f"--{o.name.replace('_', '-')}", metavar="N", help=f"{o.help}{default}")
 

@@ -24,7 +24,7 @@ from ..audio.sound import (
 from ..audio.voice import Voice
 from ..engine import Engine
 from ..errors import InputError, first_few, shown
-from ..request.options import Option
+from ..request.options import LENGTH_OPTIONS, Option
 from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Task
 from ..request.timing import check_times_file, write_times
@@ -373,8 +373,13 @@ def _given(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     flags = TASKS[args.task]
     options = {o.name: o for o in (*flags.options, *task.options)}
     values: dict[str, Any] = {
-        o.name: _number(getattr(args, o.name), options[o.name]) for o in flags.options
+        name: _number(getattr(args, name, None), option) for name, option in options.items()
     }
+    for o in LENGTH_OPTIONS["text"]:
+        if o.name not in options and getattr(args, o.name, None) is not None:
+            raise InputError(
+                f"--{o.name}: expected none, since this model decides on its lengths; leave it out"
+            )
     values.update({i.name: getattr(args, i.name) for i in flags.inputs})
     if flags.text_input is not None:
         values.update({name: getattr(args, name) for name in TEXT_INPUTS})

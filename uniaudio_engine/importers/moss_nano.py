@@ -43,6 +43,7 @@ _LM_HEADS = "audio_lm_heads."
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
+LANGUAGES = tuple("zh en de es fr ja it hu ko ru fa ar pl pt cs da sv el tr".split())
 _MOST_FRAMES = 4096  # of a session; positions are rope's
 # What a prompt says around the voice and the text
 _BEFORE = "user\n<user_inst>\n- Reference(s):\n"
@@ -240,6 +241,8 @@ def text_slot(settings: Settings, first: int, encode: Callable[[str], list[int]]
         top_k=50,
         max_tokens=75,
         max_frames_per_token=5.0,
+        normalization="written",
+        languages=LANGUAGES,
     )
 
 

@@ -218,6 +218,7 @@ def text_slot(settings: Settings) -> TextSlotConfig:
         max_tokens=384,
         max_frames_per_token=3.0,
         pause=_PAUSE,
+        languages=("vi", "en"),
     )
 
 

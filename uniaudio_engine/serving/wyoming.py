@@ -43,7 +43,6 @@ MAX_WAITING = 8  # texts of one connection that wait for the one being spoken
 _MAX_LINE = 64 << 10  # bytes of an event's first line
 _MAX_PART = 1 << 20  # bytes of what follows it; sound is not taken
 _OWNER = ""  # voices uploaded without an API key; the protocol has none
-_LANGUAGES = ["en"]
 _ATTRIBUTION = Attribution("uniaudio-engine", "")
 
 
@@ -322,8 +321,10 @@ def describe(service: Service) -> Info:
             "version": __version__,
         }
 
+    slot = engine.config.text_slot  # a model without one reads English
+    languages = ["en"] if slot is None else list(slot.languages)
     voices = [
-        TtsVoice(**about(name, "uploaded" if uploaded else name), languages=_LANGUAGES)
+        TtsVoice(**about(name, "uploaded" if uploaded else name), languages=languages)
         for name, uploaded in service.voices.names(_OWNER)
     ]
     program = TtsProgram(

@@ -28,7 +28,16 @@ from ..request.tasks import HEARD
 from .config import ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
 from .opening import read_regular
-from .tensors import Tensors, all_finite, load_tensors, require_names, save_tensors, to_bfloat16
+from .tensors import (
+    Tensors,
+    all_finite,
+    drop_pages,
+    load_tensors,
+    map_tensors,
+    require_names,
+    save_tensors,
+    to_bfloat16,
+)
 from .weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 
 MAX_CONFIG_BYTES = 4 << 20
@@ -109,21 +118,23 @@ def load_config(folder: str | os.PathLike[str]) -> ModelConfig:
         raise InputError(f"{path}: expected JSON, got: {e}") from None
 
 
-def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
+def load_folder(path: str | os.PathLike[str] | None = None, *, mapped: bool = False) -> ModelFolder:
     """Load and check a model folder; see :func:`find_folder`.
+
+    ``mapped``: the weights stay in their files, as read-only arrays; see :func:`map_tensors`.
 
     Raises :class:`InputError` for anything wrong with it.
     """
     described = load_described(find_folder(path))
     folder, config = described.path, described.config
-    codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec))
+    codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec), mapped)
     lm: Tensors = {}
     if config.lm is not None:
-        lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm))
+        lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm), mapped)
     semantic: Tensors = {}
     if config.semantic is not None:
         semantic = load_weights(
-            folder / "semantic.safetensors", codec_shapes(config.semantic.encoder)
+            folder / "semantic.safetensors", codec_shapes(config.semantic.encoder), mapped
         )
     speaker: Tensors = {}
     if shapes := _speaker_shapes(config):
@@ -238,15 +249,20 @@ def add_semantic(
         f.write((config.to_json() + "\n").encode())
 
 
-def load_weights(path: Path, shapes: Shapes) -> Tensors:
+def load_weights(path: Path, shapes: Shapes, mapped: bool = False) -> Tensors:
     """The tensors of one file: exactly those in ``shapes``, and the scales of quantized ones.
+
+    ``mapped`` as in :func:`load_folder`.
 
     Raises :class:`InputError` where one is missing, left over, misshapen or not finite.
     """
     expected = sum(int(np.prod(s, dtype=object)) for s in shapes.values())
     # float32 is the widest type accepted: a larger file is refused before it is read
-    tensors, _ = load_tensors(path, max_bytes=4 * expected + 512 * len(shapes) + (1 << 20))
+    most = 4 * expected + 512 * len(shapes) + (1 << 20)
+    tensors = map_tensors(path, most) if mapped else load_tensors(path, most)[0]
     check_weights(tensors, shapes, str(path))
+    if mapped:
+        drop_pages(tensors)
     return tensors
 
 

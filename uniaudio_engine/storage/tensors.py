@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ _NAMES = {v: k for k, v in DTYPES.items()}
 MAX_HEADER = 16 << 20  # bytes; 1 MB of names and shapes describes some ten thousand tensors
 
 _LARGE = 1 << 18  # bytes of a tensor in memory of its own
+_BLOCK = 1 << 16  # numbers that are checked at once, within a core's cache
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -104,6 +106,39 @@ def load_tensors(
     return tensors, metadata
 
 
+def map_tensors(path: str | os.PathLike[str], max_bytes: int | None = None) -> Tensors:
+    """As :func:`load_tensors`, but read-only arrays in a mapping of the file, where the system has
+    such mappings (Linux): nothing is read before it is used. The file must not shrink meanwhile;
+    replacing it by another is safe.
+    """
+    if not sys.platform.startswith("linux"):
+        return load_tensors(path, max_bytes)[0]
+    path = Path(path)
+    with _opened(path, max_bytes) as f:
+        _, entries = _contents(f, path)
+        whole = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    tensors: Tensors = {}
+    for name, dtype, shape, begin in entries:
+        count = math.prod(shape)
+        if count == 0:
+            tensors[name] = _array(path, name, dtype, shape)
+        else:
+            tensors[name] = np.frombuffer(whole, DTYPES[dtype], count, begin).reshape(shape)
+    return tensors
+
+
+def drop_pages(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Give back the memory of mapped tensors; they are read again where they are used."""
+    for a in tensors.values():
+        base: object = a.base
+        while isinstance(base, np.ndarray):
+            base = base.base
+        base = base.obj if isinstance(base, memoryview) else base
+        if isinstance(base, mmap.mmap) and not a.flags.writeable:
+            base.madvise(mmap.MADV_DONTNEED)
+            return
+
+
 def save_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, NDArray[Any]],
@@ -150,9 +185,11 @@ def all_finite(x: NDArray[Any]) -> bool:
     """Whether there is no NaN and no infinity; uint16 is read as bfloat16."""
     if x.dtype.itemsize == 1:
         return True
+    flat = x.reshape(-1)
+    blocks = (flat[i : i + _BLOCK] for i in range(0, flat.size, _BLOCK))
     if x.dtype == np.uint16:
-        return not bool(((x & 0x7F80) == 0x7F80).any())
-    return bool(np.isfinite(x).all())
+        return all(int((b & 0x7FFF).max()) < 0x7F80 for b in blocks)
+    return all(bool(np.isfinite(b).all()) for b in blocks)
 
 
 @contextlib.contextmanager
@@ -260,14 +297,18 @@ def _whole(values: object) -> bool:
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 1 << 62 for v in values)
 
 
-def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    kind = DTYPES[dtype]
+def _array(path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Memory for a tensor."""
     try:
-        out = _memory(shape, kind)
+        return _memory(shape, DTYPES[dtype])
     except ValueError:  # such as [2**61, 0]
         raise InputError(
             f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}"
         ) from None
+
+
+def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    out = _array(path, name, dtype, shape)
     got = f.readinto(out.reshape(-1).view(np.uint8).data) if out.nbytes else 0  # type: ignore[attr-defined]
     if got != out.nbytes:
         raise InputError(

@@ -38,7 +38,9 @@ class TextSlotConfig:
 
     ``position``: of the text among a frame's slots. ``tokenizer``: what makes ids of a text:
     ``sentencepiece`` (text.model) or ``tokenizers`` (tokenizer.json). ``phones``: what makes phones
-    of it before that. ``prompt``: without its first row, which is the LM's start frame.
+    of it before that. ``normalization``: what is done to a sentence before its tokenizer, nothing or
+    ``written`` (text/written.py). ``languages``: codes of those that the model speaks. ``prompt``:
+    without its first row, which is the LM's start frame.
 
     ``speaking``: the text id of a generated frame (-1: ``pad``); ``end``: the one that ends them
     (-1: none does). ``end_code``: a frame ends them too whose codes are all this one, except for
@@ -75,6 +77,8 @@ class TextSlotConfig:
     end_code: int = -1
     before: str = ""
     first: int = -1
+    normalization: Literal["", "written"] = ""
+    languages: tuple[str, ...] = ("en",)
     end_token: bool = False
     least_frames: int = 0
     guard: Literal["all", "first"] = "all"
@@ -126,4 +130,8 @@ class TextSlotConfig:
                 self.position,
             )
         require_within("text_slot.before", 0, len(self.before), 100, "characters")
+        require_within("text_slot.languages", 1, len(self.languages), 200, "codes")
+        for code in self.languages:
+            known = code.isascii() and code.isalnum() and 2 <= len(code) <= 3 and code.islower()
+            require(known, "text_slot.languages", "codes of two or three letters", code)
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")

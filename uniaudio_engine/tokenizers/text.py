@@ -11,6 +11,7 @@ from ..storage.text_slot_config import TextSlotConfig
 from ..text import Sentence
 from ..text.plain import halves
 from ..text.vietnamese import SeaPhones
+from ..text.written import plain_written
 
 
 class TextTokenizer:
@@ -55,6 +56,8 @@ class TextTokenizer:
 
     def said(self, text: str, speaker: int = 0) -> list[int]:
         """:meth:`ids` of what a speaker says."""
+        if self._config.normalization == "written":
+            text = plain_written(text) or text
         return self.ids(self._config.before.replace("{speaker}", str(speaker)) + text)
 
     def spelled(self, phones: str) -> Sentence:
