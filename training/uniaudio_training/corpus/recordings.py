@@ -125,7 +125,7 @@ class _Files:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths: list[Path] = []
+        self.paths: dict[int, Path] = {}
         self._checked: dict[str, tuple[int, int]] = {}
 
     def __call__(self, track: Track) -> NDArray[np.int16]:
@@ -158,7 +158,7 @@ class _Files:
                     f"in {_shown(name)}"
                 )
             self._checked[name] = len(self.paths), _resampled_length(info.frames, info.samplerate)
-            self.paths.append(path)
+            self.paths[len(self.paths)] = path
         return Track(*self._checked[name], text, speaker, phones)
 
 
@@ -189,6 +189,13 @@ class Recordings(Examples):
 
     def __init__(self, name: str, labels: list[Label], files: _Files) -> None:
         self.name, self.labels, self.files = name, labels, files
+
+    def __reduce__(self) -> tuple[type[Recordings], tuple[str, list[Label], _Files]]:
+        """A worker gets the names of this shard's files, not of the whole manifest's."""
+        files = _Files(self.files.folder)
+        used = {track.offset for label in self.labels for track in label.tracks.values()}
+        files.paths = {n: self.files.paths[n] for n in used}
+        return Recordings, (self.name, self.labels, files)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,0 +1,83 @@
+"""Fixtures: a Ray cluster of several nodes on this machine, and a tiny model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray", reason="needs the ray extra")
+pytest.importorskip("scipy", reason="needs the trainers")
+pytest.importorskip("torch", reason="needs the trainers")
+
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("engine", "serving")]
+
+STORE = 100 << 20  # bytes of a node's object store
+# A dead node is noticed within seconds.
+QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all tests of this folder, so that there is one cluster."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+class Nodes:
+    """A head node without processors, and nodes of one processor each."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)  # of the workers
+        self._cluster = Cluster()
+        try:
+            self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
+            self.nodes = [self._add() for _ in range(count)]
+            ray.init(self.address, log_to_driver=False, logging_level="WARNING")
+        except BaseException:
+            self._cluster.shutdown()
+            raise
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE)
+
+    def kill(self) -> None:
+        """Kills a node with all that runs on it."""
+        self._cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+    def refill(self, count: int) -> None:
+        while len(self.nodes) < count:
+            self.nodes.append(self._add())
+        self._cluster.wait_for_nodes()
+
+    def shutdown(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Nodes]:
+    made = Nodes(2)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model of all tasks. Read only."""
+    from joint import make_joint_model
+
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
