@@ -14,6 +14,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .errors import InputError, first_few
@@ -112,8 +113,7 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-        _work,
-        fn_args=(pickle.dumps(make),),
+        partial(_work, make=pickle.dumps(make)),
         compute=ray.data.TaskPoolStrategy(workers.count or None),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
@@ -144,7 +144,7 @@ class _Failed:
 _made: dict[bytes, Callable[[Any], Any]] = {}  # in a worker's process: the last that was made
 
 
-def _work(row: dict[str, bytes], make: bytes) -> dict[str, bytes]:
+def _work(row: dict[str, Any], make: bytes) -> dict[str, Any]:
     """What Ray Data calls with each row."""
     # Exceptions are results: Ray would hide their message in a traceback.
     try:
