@@ -28,9 +28,9 @@ LOCAL = "local"
 _MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time
 
 
-def check_installed(*needed: str) -> None:
+def check_installed() -> None:
     """Raise :class:`InputError` where a package of the extra ``ray`` is missing."""
-    missing = [n for n in ("ray", *(needed or ("pyarrow",))) if importlib.util.find_spec(n) is None]
+    missing = [n for n in ("ray", "pyarrow") if importlib.util.find_spec(n) is None]
     if missing:
         raise InputError(
             f"--ray needs {first_few(missing)}, not installed here; install the extra: "

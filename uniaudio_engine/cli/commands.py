@@ -83,7 +83,7 @@ def engine_loader(args: argparse.Namespace) -> Callable[[], Engine]:
 
 def serve_command(args: argparse.Namespace) -> int:
     """``uniaudio serve``: until SIGTERM or Ctrl-C."""
-    return run_server(args, lambda: load_engine(args))
+    return run_server(args, engine_loader(args))
 
 
 def model_task(model: str | None, name: str) -> Task:
