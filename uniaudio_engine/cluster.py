@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ R = TypeVar("R")
 MakeWorker = Callable[[], Callable[[T], R]]
 
 LOCAL = "local"
+_KNOCK_SECONDS = 10.0
 _MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time
 
 
@@ -58,8 +60,9 @@ def connected(address: str) -> Iterator[None]:
     elif address == "auto":
         given["address"] = os.environ.get("RAY_ADDRESS", "auto")
     try:
+        _knock(given["address"])
         ray.init(**given, logging_level=logging.WARNING, log_to_driver=False)
-    except (ConnectionError, ValueError) as e:
+    except (OSError, ValueError) as e:
         raise InputError(
             f"--ray {address}: expected a running Ray cluster, got: {str(e)[:100]}; start one: ray "
             "start --head, or use --ray local"
@@ -68,6 +71,13 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at ``host:port``: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
 
 
 @dataclass(frozen=True)

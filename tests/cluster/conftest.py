@@ -67,7 +67,28 @@ class Nodes:
 
 
 @pytest.fixture(scope="session")
-def nodes() -> Iterator[Nodes]:
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket of a local S3 server, for this process and those it starts."""
+    pytest.importorskip("s3fs", reason="needs the s3 extra")
+    server = pytest.importorskip("moto.server", reason="needs moto and flask")
+    import boto3
+
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    boto3.client("s3").create_bucket(Bucket="tests")
+    yield "s3://tests"
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def nodes(bucket: str) -> Iterator[Nodes]:
     made = Nodes(2)
     try:
         yield made

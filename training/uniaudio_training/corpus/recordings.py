@@ -3,7 +3,7 @@
 =============  ====================================================================================
 key            meaning
 =============  ====================================================================================
-``audio``      path of the recording (required), relative to the manifest; at most 10 minutes
+``audio``      recording (required): a path relative to the manifest, or a URL; at most 10 minutes
 ``task``       task name; default: svs with ``score``, tts with ``text``, t2s with ``caption``
 ``split``      train (default), valid or test
 ``text``       what is said or sung (tts, vc, svs, i_tts, s_edit)
@@ -33,12 +33,13 @@ access.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile as sf
@@ -49,6 +50,7 @@ from uniaudio_engine.request.inputs import token_ids
 from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
 
+from ..places import is_url, place
 from ..user_tasks import UserTask
 from .reading import Corpus, CorpusError, Example, Examples, Joined
 from .schema import SAMPLE_RATE, SPLITS, TASK_ROLES, TASKS, Edit, Label, Note, Phone, Span, Track
@@ -137,7 +139,7 @@ class _Files:
         """The file as a track, with its length in samples at 16 kHz."""
         name = _text(name, key)
         if name not in self._checked:
-            path = self.folder / name
+            path = place(name) if is_url(name) else self.folder / name
             try:
                 regular = path.is_file()  # neither a device nor a pipe
             except OSError:
@@ -145,7 +147,8 @@ class _Files:
             if not regular:
                 raise _Bad(f"{key}: no file {_shown(name)}")
             try:
-                info = sf.info(str(path))
+                with path.open("rb") as f:
+                    info = sf.info(f)
             except (sf.LibsndfileError, RuntimeError, TypeError) as e:
                 raise _Bad(
                     f"{key}: no sound that can be read in {_shown(name)} "
@@ -169,7 +172,8 @@ def _resampled_length(frames: int, rate: int) -> int:
 @lru_cache(maxsize=16)
 def _read(path: Path) -> NDArray[np.int16]:
     try:
-        samples, rate = sf.read(str(path), dtype="float32", always_2d=True)
+        with path.open("rb") as f:
+            samples, rate = sf.read(f, dtype="float32", always_2d=True)
     except (sf.LibsndfileError, RuntimeError, OSError) as e:
         raise CorpusError(
             f"{path}: can no longer be read ({' '.join(str(e).split())[:80]})"
@@ -410,7 +414,8 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
         )
     files, users = _Files(path.parent), users or {}
     found: list[Label] = []
-    with path.open("rb") as f:
+    # fsspec's files have no limit of a line
+    with path.open("rb") as raw, io.BufferedReader(cast(io.RawIOBase, raw)) as f:
         for number, line in enumerate(iter(_lines(f), b""), 1):
             if not line.strip():
                 continue
