@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Nodes:
-    """A head node without processors, and nodes of one processor each."""
+    """A head node and others, of one processor each."""
 
     def __init__(self, count: int) -> None:
         from ray.cluster_utils import Cluster
@@ -56,8 +56,8 @@ class Nodes:
         """Kills a node with all that runs on it."""
         self._cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
 
-    def refill(self, count: int) -> None:
-        while len(self.nodes) < count:
+    def refill(self) -> None:
+        if not self.nodes:
             self.nodes.append(self._add())
         self._cluster.wait_for_nodes()
 
@@ -89,7 +89,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def nodes(bucket: str) -> Iterator[Nodes]:
-    made = Nodes(2)
+    made = Nodes(1)
     try:
         yield made
     finally:

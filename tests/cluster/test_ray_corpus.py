@@ -70,7 +70,7 @@ def test_tokens_made_on_a_cluster_that_loses_a_node(
         assert run(model, corpus, tmp_path, "--ray", nodes.address) == 0
     finally:
         killer.join()
-        nodes.refill(2)
+        nodes.refill()
     assert contents(tmp_path) == whole
     assert left and 0 < left[0] < len(SPECS) - 3, "killed before or after the work"
     kept = {n for n, t in before.items() if (tmp_path / n).stat().st_mtime_ns == t}

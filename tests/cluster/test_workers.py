@@ -49,7 +49,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(nodes: Nodes, tmp_path: 
         results = list(Workers(0, nodes.address).each(make, ITEMS))
     finally:
         killer.join()
-        nodes.refill(2)
+        nodes.refill()
     assert sorted(results) == [n**2 for n in ITEMS]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         ["log", *(f"{n}.out" for n in ITEMS)]
