@@ -35,6 +35,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_worker_niceness"] = "0"  # or other tests starve the workers
         os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)  # of the workers
         self._cluster = Cluster()
         try:

@@ -81,14 +81,13 @@ def load_array(path: Path) -> np.ndarray:
     """
     if not is_remote(path):
         return cast(np.ndarray, np.load(path, mmap_mode="r", allow_pickle=False))
-    return _read_array(path)
+    return cast(np.ndarray, np.load(io.BytesIO(read_bytes(path)), allow_pickle=False))
 
 
 @lru_cache(maxsize=_READ)
-def _read_array(path: Path) -> np.ndarray:
-    found: np.ndarray = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    found.setflags(write=False)
-    return found
+def read_bytes(path: Path) -> bytes:
+    """A remote file that does not change, of which some part will be needed again soon."""
+    return path.read_bytes()
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

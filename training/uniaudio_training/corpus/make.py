@@ -127,6 +127,7 @@ _ELSEWHERE = {
     "public": (".public", "convert public corpora to shards"),
     "teach": (".teacher", "synthesise speech with a text-to-speech model, with phone times"),
     "derive": (".derive", "derive paired data for other tasks from recordings"),
+    "copy": (".copy", "copy a corpus or a part of it; to and from WebDataset tar files"),
     "join": (".join", "join several corpora into one folder of shards"),
     "align": (".align_command", "forced alignment of recordings with their text"),
 }

@@ -203,7 +203,7 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """Opens a folder of shards, or a user's manifest of recordings (``.jsonl``, see
+    """Opens a folder of shards or tar files, or a user's manifest of recordings (``.jsonl``, see
     ``recordings.py``).
 
     ``users`` are the user-defined tasks that a manifest may use, by name.
@@ -221,7 +221,8 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
         )
     from .shards import parse_name
 
-    groups: dict[tuple[str, str], list[Shard]] = {}
+    groups: dict[tuple[str, str], list[Examples]] = {}
+    _add_tars(groups, listed(path, "*.tar"))
     for file in listed(path, "*.jsonl"):
         try:
             task, split, _ = parse_name(file.stem)
@@ -231,3 +232,18 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
     if not groups:
         raise CorpusError(f"{path}: no shards; make them: uniaudio-train corpus make --out {path}")
     return Corpus(path, {key: Joined(parts) for key, parts in groups.items()})
+
+
+def _add_tars(groups: dict[tuple[str, str], list[Examples]], files: list[Path]) -> None:
+    """Tar files with the names of shards, and those of others, which are all of train."""
+    from .shards import parse_name
+    from .tars import TarShard, task_of
+
+    for file in files:
+        try:
+            task, split, _ = parse_name(file.stem)
+            name = file.stem
+        except ValueError:
+            task, split = task_of(file), "train"
+            name = f"{task}-{split}-{len(groups.get((task, split), ())):04d}"
+        groups.setdefault((task, split), []).append(TarShard(file, name))

@@ -39,7 +39,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile as sf
@@ -160,12 +160,12 @@ class _Files:
                     f"{key}: expected a sound of 0.02 to {MAX_SECONDS:g} s, got {seconds:.6g} s "
                     f"in {_shown(name)}"
                 )
-            self._checked[name] = len(self.paths), _resampled_length(info.frames, info.samplerate)
+            self._checked[name] = len(self.paths), resampled_length(info.frames, info.samplerate)
             self.paths[len(self.paths)] = path
         return Track(*self._checked[name], text, speaker, phones)
 
 
-def _resampled_length(frames: int, rate: int) -> int:
+def resampled_length(frames: int, rate: int) -> int:
     return frames if rate == SAMPLE_RATE else -(-frames * SAMPLE_RATE // rate)
 
 
@@ -173,13 +173,18 @@ def _resampled_length(frames: int, rate: int) -> int:
 def _read(path: Path) -> NDArray[np.int16]:
     try:
         with path.open("rb") as f:
-            samples, rate = sf.read(f, dtype="float32", always_2d=True)
+            return decoded(f)
     except (sf.LibsndfileError, RuntimeError, OSError) as e:
         raise CorpusError(
             f"{path}: can no longer be read ({' '.join(str(e).split())[:80]})"
         ) from None
+
+
+def decoded(f: BinaryIO) -> NDArray[np.int16]:
+    """A sound file as int16 [N] at 16 kHz, mixed down, without infinite and undefined samples."""
+    samples, rate = sf.read(f, dtype="float32", always_2d=True)
     mono = np.nan_to_num(samples.mean(1), nan=0.0, posinf=0.0, neginf=0.0)
-    wanted = _resampled_length(len(mono), rate)
+    wanted = resampled_length(len(mono), rate)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     mono = np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))
