@@ -107,9 +107,9 @@ class Workers:
 def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterator[R]:
     """The result of every item, in any order; the first exception of an item ends it.
 
-    ``make``, items and results are pickled; ``make`` is imported by the workers, so this package
-    must be installed on all nodes. Call it inside :func:`connected`. Raises RuntimeError for an
-    item whose workers die again and again.
+    ``make``, items and results are pickled, and what they name is imported by the workers: this
+    package must be installed on all nodes. Call it inside :func:`connected`. Raises RuntimeError
+    for an item whose workers die again and again.
     """
     if not items:
         return
@@ -123,7 +123,7 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-        partial(_work, make=pickle.dumps(make)),
+        partial(_work, make=ray.cloudpickle.dumps(make)),
         compute=ray.data.TaskPoolStrategy(workers.count or None),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,

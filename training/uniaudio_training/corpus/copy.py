@@ -3,7 +3,7 @@ between shards and WebDataset tar files.
 
     uniaudio-train corpus copy data/corpus --out s3://bucket/tars --to tar --seconds 1:20 --ray
 
-A shard keeps its name and the order of its examples; one of which nothing is left is left out.
+A shard keeps its name and the order of its examples. A shard without wanted examples is left out.
 """
 
 from __future__ import annotations
