@@ -29,9 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Nodes:
-    """A head node and others, of one processor each."""
+    """A head node without processors, and two others of one processor each.
 
-    def __init__(self, count: int) -> None:
+    Ray Data does not work on the head of a cluster that has other nodes.
+    """
+
+    def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -40,7 +43,7 @@ class Nodes:
         self._cluster = Cluster()
         try:
             self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
-            self.nodes = [self._add() for _ in range(count)]
+            self.nodes = [self._add() for _ in range(2)]
             ray.init(self.address, log_to_driver=False, logging_level="WARNING")
         except BaseException:
             self._cluster.shutdown()
@@ -58,7 +61,7 @@ class Nodes:
         self._cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
 
     def refill(self) -> None:
-        if not self.nodes:
+        while len(self.nodes) < 2:
             self.nodes.append(self._add())
         self._cluster.wait_for_nodes()
 
@@ -90,7 +93,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def nodes(bucket: str) -> Iterator[Nodes]:
-    made = Nodes(1)
+    made = Nodes()
     try:
         yield made
     finally:
