@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ MakeWorker = Callable[[], Callable[[T], R]]
 
 LOCAL = "local"
 _KNOCK_SECONDS = 10.0
+_RETRIES = 3  # of an item whose worker dies: it may be the item that kills it
 _MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time
 
 
@@ -122,13 +124,18 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     rows = [{"item": pickle.dumps(item)} for item in items]
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
-    results = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map(
-        partial(_work, make=ray.cloudpickle.dumps(make)),
-        compute=ray.data.TaskPoolStrategy(workers.count or None),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus,
-        max_calls=0,  # a process with a GPU would end after one task
-    )
+    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    with warnings.catch_warnings():
+        # max_retries has no other place yet; the extra's versions of Ray have this one
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = data.map(
+            partial(_work, make=ray.cloudpickle.dumps(make)),
+            compute=ray.data.TaskPoolStrategy(workers.count or None),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            max_calls=0,  # a process with a GPU would end after one task
+            max_retries=_RETRIES,
+        )
     try:
         for row in results.iter_rows():
             result = pickle.loads(row["result"])
