@@ -17,42 +17,16 @@ import numpy as np
 from codec import V1, cpu_name, median, seanet_macs
 
 from uniaudio_engine import _C
-from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, to_dict
+from uniaudio_engine.importers.shapes import ENCODEC_24KHZ, ENCODEC_32KHZ, ENCODEC_48KHZ
+from uniaudio_engine.storage.config import CodecConfig, to_dict
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 SECONDS = 4.0
 SHAPES: dict[str, tuple[CodecConfig, int]] = {  # and the number of codebooks used
     "v1, 16 kHz": (V1, 3),
-    "EnCodec 24 kHz": (
-        CodecConfig("seanet", 24000, 320, 32, 1024, 128, seanet=SeanetConfig(causal=True)),
-        8,
-    ),
-    "EnCodec 32 kHz": (
-        CodecConfig(
-            "seanet",
-            32000,
-            640,
-            4,
-            2048,
-            128,
-            seanet=SeanetConfig(filters=64, ratios=(8, 5, 4, 4), conv_shortcut=False),
-        ),
-        4,
-    ),
-    "EnCodec 48 kHz, stereo": (
-        CodecConfig(
-            "seanet",
-            48000,
-            320,
-            16,
-            1024,
-            128,
-            seanet=SeanetConfig(
-                channels=2, norm="group", chunk_size=48000, chunk_stride=47520, normalize=True
-            ),
-        ),
-        4,
-    ),
+    "EnCodec 24 kHz": (ENCODEC_24KHZ, 8),
+    "EnCodec 32 kHz": (ENCODEC_32KHZ, 4),
+    "EnCodec 48 kHz, stereo": (ENCODEC_48KHZ, 4),
 }
 
 

@@ -21,69 +21,12 @@ from codec import cpu_name
 from encodec import random_weights
 
 from uniaudio_engine import _C
-from uniaudio_engine.storage.config import (
-    BottleneckConfig,
-    CatConfig,
-    CatSide,
-    CatStage,
-    CodecConfig,
-    QuantizerConfig,
-    SeanetConfig,
-    TransformerConfig,
-    to_dict,
-)
+from uniaudio_engine.importers.shapes import MIMI, MOSS_TOKENIZER_NANO
+from uniaudio_engine.storage.config import CodecConfig, to_dict
 
 SECONDS = 4.0
 
 
-def _stage(output: int, layers: int, window: int) -> CatStage:
-    return CatStage(output, TransformerConfig(layers, 256, 4, 1024, window))
-
-
-MIMI = CodecConfig(
-    "seanet",
-    24000,
-    1920,
-    32,
-    2048,
-    256,
-    seanet=SeanetConfig(
-        filters=64,
-        ratios=(8, 6, 5, 4),
-        last_kernel_size=3,
-        conv_shortcut=False,
-        lstm_layers=0,
-        causal=True,
-        pad_mode="zero",
-        bottleneck=BottleneckConfig(2, TransformerConfig(8, 512, 8, 2048, 250)),
-    ),
-    quantizer=QuantizerConfig("split", 512, semantic_codebooks=1),
-)
-NANO = CodecConfig(
-    "cat",
-    48000,
-    3840,
-    16,
-    1024,
-    8,
-    cat=CatConfig(
-        CatSide(
-            (240, 2, 2, 2, 4),
-            (_stage(384, 4, 1600), _stage(384, 2, 1200), _stage(384, 2, 800), _stage(192, 4, 500)),
-        ),
-        CatSide(
-            (4, 2, 2, 2, 240),
-            (
-                _stage(768, 4, 1000),
-                _stage(768, 2, 1600),
-                _stage(768, 2, 2400),
-                _stage(240, 4, 3200),
-            ),
-        ),
-        channels=2,
-    ),
-    quantizer=QuantizerConfig("factorised", 768, rvq_dim=512),
-)
 PAST = {"Mimi": 10.0, "MOSS-Audio-Tokenizer-Nano": 20.0}  # seconds that fill all windows
 
 
@@ -149,7 +92,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=5)
     a = parser.parse_args()
-    shapes = {"Mimi": MIMI, "MOSS-Audio-Tokenizer-Nano": NANO}
+    shapes = {"Mimi": MIMI, "MOSS-Audio-Tokenizer-Nano": MOSS_TOKENIZER_NANO}
     rows = [measure(name, c, a.threads, a.repeat) for name, c in shapes.items()]
     if a.torch:
         rows.append(measure_torch(a.threads, a.repeat))

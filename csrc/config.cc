@@ -386,6 +386,8 @@ LmConfig parse_lm_config(std::string_view text) {
   o.boolean("tied_head", c.tied_head);
   o.integer("global_head_start", c.global_head_start, 0, c.vocab_size);
   o.integer("global_head_size", c.global_head_size, 0, c.vocab_size - c.global_head_start);
+  o.integer("local_table_start", c.local_table_start, 0, c.vocab_size);
+  o.integer("local_table_size", c.local_table_size, 0, c.vocab_size - c.local_table_start);
   o.done();
   o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
             std::to_string(c.local_start_id));
@@ -396,6 +398,10 @@ LmConfig parse_lm_config(std::string_view text) {
             "false, or a local width of " + std::to_string(c.embed_width()) +
                 ", which a row of the shared table has",
             std::to_string(c.local.width));
+  o.require(c.local_table_size > 0 || c.local_table_start == 0, "local_table_start",
+            "0 where local_table_size is", std::to_string(c.local_table_start));
+  o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || c.add), "local_table_size",
+            "0 with tied tables, or conditioning add", std::to_string(c.local_table_size));
   o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
             "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;

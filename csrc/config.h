@@ -50,11 +50,15 @@ struct LmConfig {
   bool tied_head = false;   // the output head is the local stack's table
   // above 0: slot 0 is predicted from the global output, and is one of these ids
   int global_head_start = 0, global_head_size = 0;
+  // above 0: the ids that the local stack's own table and the output head have; any other has a row
+  // of zeros and is never drawn there
+  int local_table_start = 0, local_table_size = 0;
 
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors
   std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }
   std::string head_table() const { return tied_head ? local_table() : "head"; }
+  int local_rows() const { return local_table_size > 0 ? local_table_size : vocab_size; }
 };
 
 struct SpectralConfig {

@@ -14,8 +14,9 @@ constexpr auto kPollEvery = std::chrono::milliseconds(10);
 struct SavedHeader {
   char magic[8];
   uint64_t fingerprint, bytes;
-  int64_t count, generated, frame_offset, finished;
+  int64_t count, generated, frame_offset, flags;
 };
+constexpr int64_t kFinished = 1, kConditioned = 2;  // flags
 constexpr char kMagic[8] = {'U', 'A', 'S', 'E', 'S', 'S', '0', '1'};
 
 uint64_t checksum(const char* data, size_t size) {
@@ -69,6 +70,24 @@ void LmSession::append(const int32_t* frame) {
   ++generated_;
 }
 
+void LmSession::input_row(const int32_t* aligned, float* x) const {
+  std::memcpy(x, last_.data(), last_.size() * sizeof(float));
+  if (aligned) lm_->add_aligned(aligned, x);
+  for (size_t i = 0; i < condition_.size(); ++i) x[i] += condition_[i];
+}
+
+void LmSession::set_condition(const float* row) {
+  const Use use(*this);
+  if (count_ > 0) {
+    throw std::invalid_argument("set_condition: expected a session without frames, got " +
+                                std::to_string(count_) + "; set it before the first prefill");
+  }
+  const auto d = size_t(lm_->config().global.width);
+  if (!std::all_of(row, row + d, [](float v) { return std::isfinite(v); }))
+    throw std::invalid_argument("set_condition: expected finite values, got infinity or NaN");
+  condition_.assign(row, row + d);
+}
+
 void LmSession::set_guidance(const LmSession& unconditional, double scale) {
   check_guidance(unconditional, scale);
   std::unique_ptr<LmSession> fork = unconditional.fork();
@@ -101,8 +120,7 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
       slide(count_ + begin, n);
       for (int64_t i = 0; i < n; ++i) {
         float* x = scratch.x.data() + i * d;
-        std::memcpy(x, last_.data(), size_t(d) * sizeof(float));
-        if (aligned) lm_->add_aligned(aligned + (begin + i) * c.aligned_slots, x);
+        input_row(aligned ? aligned + (begin + i) * c.aligned_slots : nullptr, x);
         scratch.rows[size_t(i)] = {&cache_, count_ + begin + i};
         if (const float* const row = replaced.row(begin + i)) {
           std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
@@ -150,6 +168,8 @@ class LmSession::FrameLoop {
         most = std::max(most, sampler.needed(slot).size());
       ranges += most;
       job.made = 0;
+      for (int slot = drawn_slots_; slot < c_.num_codebooks; ++slot)
+        if (!sampler.is_fixed(slot)) drawn_slots_ = slot + 1;
     }
     scratch_.reserve(lm_, int64_t(rows), int64_t(rows), longest);
     codes_.resize(jobs.size() * size_t(c_.num_codebooks));
@@ -168,10 +188,14 @@ class LmSession::FrameLoop {
     for (int slot = 0; slot < c_.num_codebooks; ++slot) {
       const SlotRows slot_rows = choose_rows(slot);
       if (slot_rows.own == 0) break;
-      merge_needed(slot_rows.own);
-      lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
+      merge_needed();
+      if (slot < drawn_slots_)
+        lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
       const auto count = int64_t(needed_.size());
-      if (slot == 0 && lm_.has_first_head()) {  // rows are those of the global pass, in its order
+      if (count == 0) {
+        // every stream's id is fixed
+      } else if (slot == 0 && lm_.has_first_head()) {
+        // Rows are those of the global pass, in its order.
         lm_.first_head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
       } else {
         lm_.head(scratch_, slot_rows.all, needed_.data(), count, scratch_.logits.data());
@@ -219,8 +243,7 @@ class LmSession::FrameLoop {
   void embed_row(LmSession& s, const Job& job, int64_t frame, int64_t row) {
     const int64_t d = c_.global.width;
     float* x = scratch_.x.data() + row * d;
-    std::memcpy(x, s.last_.data(), size_t(d) * sizeof(float));
-    if (job.aligned) lm_.add_aligned(job.aligned + frame * c_.aligned_slots, x);
+    s.input_row(job.aligned ? job.aligned + frame * c_.aligned_slots : nullptr, x);
     s.slide(s.count_, 1);
     scratch_.rows[size_t(row)] = {&s.cache_, s.count_};
   }
@@ -237,6 +260,7 @@ class LmSession::FrameLoop {
       which_[size_t(own)] = int32_t(i);
       if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
       ++own;
+      if (stream.sampler->is_fixed(slot)) continue;
       const auto& ranges = stream.sampler->needed(slot);
       needed_.insert(needed_.end(), ranges.begin(), ranges.end());
     }
@@ -251,8 +275,8 @@ class LmSession::FrameLoop {
   }
 
   // The union of what the streams need: one pass over the head serves all.
-  void merge_needed(int64_t streams) {
-    if (streams < 2) return;
+  void merge_needed() {
+    if (needed_.size() < 2) return;
     std::sort(needed_.begin(), needed_.end(),
               [](IdRange a, IdRange b) { return a.begin < b.begin; });
     size_t last = 0;
@@ -274,6 +298,11 @@ class LmSession::FrameLoop {
       Stream& stream = streams_[i];
       const Sampler& sampler = *stream.sampler;
       LmSession& s = *stream.job->session;
+      if (sampler.is_fixed(slot)) {
+        codes_[i * size_t(k) + size_t(slot)] = sampler.final_id(slot, -1);
+        if (s.guided()) ++unconditional;
+        continue;
+      }
       float* logits = scratch_.logits.data() + j * v;
       if (s.guided())
         guide(logits, scratch_.logits.data() + unconditional++ * v, s.guidance_,
@@ -300,11 +329,12 @@ class LmSession::FrameLoop {
     for (size_t i = 0; i < streams_.size(); ++i) {
       Job& job = *streams_[i].job;
       LmSession& s = *job.session;
-      if (streams_[i].ended) {
-        s.finished_ = true;
-        if (!streams_[i].sampler->config().keep_end_frame) continue;
-      }
+      const Sampler& sampler = *streams_[i].sampler;
       const int32_t* frame = codes_.data() + i * size_t(k);
+      if (streams_[i].ended || sampler.ends_frame(frame, s.generated_)) {
+        s.finished_ = true;
+        if (!sampler.config().keep_end_frame) continue;
+      }
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
       s.append(frame);
@@ -321,6 +351,7 @@ class LmSession::FrameLoop {
   std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
   std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
   std::vector<IdRange> needed_;
+  int drawn_slots_ = 0;  // from this slot on, all streams' ids are fixed
 };
 
 void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
@@ -346,6 +377,7 @@ void LmSession::reset() {
   clear();
   cache_.set_base(0);
   unconditional_.reset();
+  condition_.clear();
   lm_->embed_start(last_.data());
 }
 
@@ -359,11 +391,12 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   std::memcpy(s->history_.data(), history_.data(),
               size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
+  s->condition_ = condition_;
   if (unconditional_) s->unconditional_ = unconditional_->fork();
   return s;
 }
 
-// Header, history, last embedding, cache, checksum of all before it.
+// Header, history, last embedding, condition if any, cache, checksum of all before it.
 std::string LmSession::save() const {
   const Use use(*this);
   if (guided())
@@ -381,19 +414,20 @@ std::string LmSession::save() const {
     slid.slide(count_);
   }
   const KvCache& kept = base > cache_.base() ? slid : cache_;
-  const size_t cache = kept.packed_bytes(packed);
+  const size_t cache = kept.packed_bytes(packed), condition = condition_.size() * sizeof(float);
   SavedHeader h{};
   std::memcpy(h.magic, kMagic, 8);
   h.fingerprint = lm_->fingerprint();
-  h.bytes = sizeof h + history + last + cache + 8;
+  h.bytes = sizeof h + history + last + condition + cache + 8;
   h.count = count_, h.generated = generated_, h.frame_offset = frame_offset_,
-  h.finished = finished_;
+  h.flags = (finished_ ? kFinished : 0) | (conditioned() ? kConditioned : 0);
   std::string out(h.bytes, '\0');
   char* p = out.data();
   std::memcpy(p, &h, sizeof h);
   std::memcpy(p + sizeof h, history_.data(), history);
   std::memcpy(p + sizeof h + history, last_.data(), last);
-  kept.pack(packed, p + sizeof h + history + last);
+  if (condition) std::memcpy(p + sizeof h + history + last, condition_.data(), condition);
+  kept.pack(packed, p + sizeof h + history + last + condition);
   const uint64_t sum = checksum(p, h.bytes - 8);
   std::memcpy(p + h.bytes - 8, &sum, 8);
   return out;
@@ -419,23 +453,24 @@ void LmSession::restore(const std::string& bytes) {
   }
   const LmConfig& c = lm_->config();
   const size_t history = size_t(h.count * c.num_codebooks) * sizeof(int32_t),
-               last = last_.size() * sizeof(float);
+               last = last_.size() * sizeof(float), condition = h.flags & kConditioned ? last : 0;
   const int64_t base = KvCache::base_of(c.global, h.count), held_positions = h.count - base;
   const size_t cache = cache_.packed_bytes(held_positions);
-  const size_t expected = sizeof h + history + last + cache + 8;
+  const size_t expected = sizeof h + history + last + condition + cache + 8;
   uint64_t sum = 0;
   if (bytes.size() == expected) std::memcpy(&sum, bytes.data() + expected - 8, 8);
   if (bytes.size() != expected || h.bytes != expected ||
       sum != checksum(bytes.data(), expected - 8))
     refuse("the saved session is cut short or damaged; save it again");
-  if (h.generated < 0 || h.generated > h.count || h.frame_offset < 0 || (h.finished & ~int64_t{1}))
+  if (h.generated < 0 || h.generated > h.count || h.frame_offset < 0 ||
+      (h.flags & ~(kFinished | kConditioned)))
     refuse("the saved session has impossible counts; save it again");
   std::vector<int32_t> ids(history / sizeof(int32_t));
   if (history) std::memcpy(ids.data(), bytes.data() + sizeof h, history);
   check_frames(c, ids.data(), h.count);
-  const char* const packed = bytes.data() + sizeof h + history + last;
-  std::vector<float> embedding(last_.size());
-  std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last);
+  const char* const packed = bytes.data() + sizeof h + history + last + condition;
+  std::vector<float> embedding((last + condition) / sizeof(float));  // and the condition
+  std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last + condition);
   if (!cache_.all_finite(held_positions, packed) ||
       !std::all_of(embedding.begin(), embedding.end(), [](float v) { return std::isfinite(v); })) {
     refuse("the saved session holds infinite or NaN values; save it again");
@@ -447,8 +482,9 @@ void LmSession::restore(const std::string& bytes) {
   cache_.unpack(held_positions, packed);
   clear();
   count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset,
-  finished_ = h.finished != 0;
+  finished_ = (h.flags & kFinished) != 0;
   unconditional_.reset();
+  condition_.assign(embedding.begin() + int64_t(last_.size()), embedding.end());
 }
 
 }  // namespace uniaudio

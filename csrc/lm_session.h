@@ -43,10 +43,15 @@ class LmSession final : public SessionState {
   // session, one that is guided itself, or a scale outside 0 .. 100.
   void set_guidance(const LmSession& unconditional, double scale);
 
+  // From now on the row [D] is added to every input of the global stack, as a speaker's embedding
+  // is. std::invalid_argument where there are frames already, or a value is not finite.
+  void set_condition(const float* row);
+  bool conditioned() const { return condition_.size() > 0; }
+
   // Frames that the cache of a session with this many frames has room for.
   static int64_t held_frames(int64_t frames, int64_t capacity);
 
-  void reset();  // to no frames and no guidance, same capacity
+  void reset();  // to no frames, no guidance and no condition, same capacity
   std::unique_ptr<LmSession> fork() const;
   std::string save() const;  // std::invalid_argument where it is guided
   // Ends guidance. std::invalid_argument, and no change, when the bytes are damaged, of another
@@ -69,7 +74,9 @@ class LmSession final : public SessionState {
   const void* model() const override { return lm_.get(); }
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
-  void append(const int32_t* frame);   // a generated one
+  void append(const int32_t* frame);  // a generated one
+  // x [D]: the global stack's next input, with the aligned row [S] or null.
+  void input_row(const int32_t* aligned, float* x) const;
   void make_room(int64_t count);       // in the caches, for `count` more frames
   int64_t held(int64_t frames) const;  // positions that the cache has room for then
   // Slides the cache, if need be, so that `rows` positions from `position` on fit.
@@ -77,8 +84,9 @@ class LmSession final : public SessionState {
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;
-  Buffer<int32_t> history_;  // [capacity, K]
-  Buffer<float> last_;       // embedding of the last known frame, the next step's input
+  Buffer<int32_t> history_;       // [capacity, K]
+  Buffer<float> last_;            // embedding of the last known frame, the next step's input
+  std::vector<float> condition_;  // [D], or empty
   Sampler::Scratch sampling_;
   std::unique_ptr<LmSession> unconditional_;  // under guidance
 };

@@ -27,11 +27,11 @@ std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
   specs.push_back({"global.embed.weight", {v, c.embed_width()}});
   Transformer::add_tensors(specs, "global", c.global, c.max_frames);
-  if (!c.tied_local) specs.push_back({"local.embed.weight", {v, c.local.width}});
+  if (!c.tied_local) specs.push_back({"local.embed.weight", {c.local_rows(), c.local.width}});
   Transformer::add_tensors(specs, "local", c.local, k);
   specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
   specs.push_back({"bridge.bias", {c.local.width}});
-  if (!c.tied_head) specs.push_back({"head.weight", {v, c.local.width}});
+  if (!c.tied_head) specs.push_back({"head.weight", {c.local_rows(), c.local.width}});
   if (c.global_head_size) specs.push_back({"global_head.weight", {c.global_head_size, d}});
   for (const auto& [name, width] : c.continuous) {
     specs.push_back({"continuous." + name + ".weight", {d, width}});
@@ -130,11 +130,13 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
       local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
       global_embed_(weights, "global.embed", c.vocab_size, c.embed_width()) {
   const int64_t d = c.global.width, v = c.vocab_size;
-  if (!c.tied_local) local_embed_ = Table(weights, c.local_table(), v, c.local.width);
+  const int64_t rows = c.local_rows();  // where one is tied, all of the vocabulary
+  if (!c.tied_local) local_embed_ = Table(weights, c.local_table(), rows, c.local.width);
   if (c.aligned_slots) aligned_ = Table(weights, "guide", c.aligned_vocab, d);
   bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
                         dtypes.head, pool_.get());
-  head_ = make_linear(weights, c.head_table(), v, c.local.width, false, dtypes.head, pool_.get());
+  head_ =
+      make_linear(weights, c.head_table(), rows, c.local.width, false, dtypes.head, pool_.get());
   if (c.global_head_size) {
     global_head_ =
         make_linear(weights, "global_head", c.global_head_size, d, false, dtypes.head, pool_.get());
@@ -169,7 +171,7 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
 size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
   const size_t k = size_t(config_.num_codebooks);
   const size_t head = head_rows > 0
-                          ? head_.weight_bytes() / size_t(config_.vocab_size) * size_t(head_rows)
+                          ? head_.weight_bytes() / size_t(config_.local_rows()) * size_t(head_rows)
                           : head_.weight_bytes();
   // where slot 0 has a head of its own, the common one is for the others
   const size_t heads = has_first_head() ? global_head_.weight_bytes() + (k - 1) * head : k * head;
@@ -226,8 +228,13 @@ void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
     if (config_.add || slot > 0) {
-      const int64_t id = slot == 0 ? config_.local_start_id : previous[i];
-      embed.copy(id, x);
+      const int64_t id =
+          (slot == 0 ? config_.local_start_id : previous[i]) - config_.local_table_start;
+      if (id >= 0 && id < config_.local_rows()) {
+        embed.copy(id, x);
+      } else {
+        std::fill_n(x, d, 0.0f);
+      }
       if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + slot) * d, x, d);
     } else {
       std::memcpy(x, s.bridged.data() + frame[i] * d, size_t(d) * sizeof(float));
@@ -241,9 +248,13 @@ void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int6
                         float* logits) const {
   const int64_t d = config_.local.width;
   head_.quantize(*pool_, &s.linear, s.local_x.data(), d, count);
+  const int64_t first = config_.local_table_start, rows = config_.local_rows();
   for (int64_t i = 0; i < num_ranges; ++i) {
-    head_.forward_quantized(*pool_, &s.linear, s.local_x.data(), d, count, logits,
-                            config_.vocab_size, ranges[i].begin, ranges[i].end);
+    const int64_t begin = std::max<int64_t>(ranges[i].begin - first, 0);
+    const int64_t end = std::min<int64_t>(ranges[i].end - first, rows);
+    if (begin >= end) continue;
+    head_.forward_quantized(*pool_, &s.linear, s.local_x.data(), d, count, logits + first,
+                            config_.vocab_size, begin, end);
   }
 }
 
@@ -273,6 +284,7 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
   std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
   const IdRange first{config_.global_head_start,
                       config_.global_head_start + config_.global_head_size};
   for (int64_t begin = 0; begin < count; begin += chunk) {
@@ -297,8 +309,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
       for (int64_t i = 0; slot > 0 && i < n; ++i)
         previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
       local_pass(s, int(slot), n, which.data(), previous.data());
+      if (slot <= 1) std::fill(slot_logits.begin(), slot_logits.end(), kNever);
       if (slot == 0 && has_first_head()) {
-        std::fill(slot_logits.begin(), slot_logits.end(), -std::numeric_limits<float>::infinity());
         first_head(s, n, &first, 1, slot_logits.data());
       } else {
         head(s, n, &all, 1, slot_logits.data());

@@ -121,8 +121,8 @@ class MultiScaleLm {
   // id in slot - 1 (unused at 0). scratch.local_x [count, local D] becomes the hidden rows.
   void local_pass(LmScratch& scratch, int slot, int64_t count, const int32_t* frame,
                   const int32_t* previous) const;
-  // Logits of the ids in `ranges` (ascending, disjoint) into logits [count, V]; others are left as
-  // they were.
+  // Logits of the ids in `ranges` (ascending, disjoint) that the head has into logits [count, V];
+  // others are left as they were.
   void head(LmScratch& scratch, int64_t count, const IdRange* ranges, int64_t num_ranges,
             float* logits) const;
 

@@ -64,6 +64,10 @@ bool spin(Clock::duration limit, F&& waiting, G&& look) {
 }
 
 #if defined(__linux__)
+// Whether a worker of any pool is moving threads between cores. Alone, because another one would
+// read the single core that a thread is on for a moment as all that it may run on, and leave it so.
+std::atomic<bool> moving{false};
+
 struct Identity {
   int id, clock;
 };
@@ -261,11 +265,13 @@ void ThreadPool::worker(int index) {
                            after - before < std::chrono::nanoseconds(kProof).count() / 4;
         before = after, since = passed;
         if (!still || time - last < std::chrono::nanoseconds(kHelpEvery).count() ||
-            !helped_.compare_exchange_strong(last, time))
+            !helped_.compare_exchange_strong(last, time) ||
+            moving.exchange(true, std::memory_order_acquire))
           return false;
         const int core = caller_core_.load(std::memory_order_relaxed);
         caller_core_.store(swap_cores(caller_id_.load(std::memory_order_relaxed), core),
                            std::memory_order_relaxed);
+        moving.store(false, std::memory_order_release);
         return false;
       });
 #else
@@ -283,8 +289,11 @@ void ThreadPool::worker(int index) {
       }
       sleepers_.fetch_sub(1);
     }
-    if (stop_.load()) return;
+    // In this order: the destructor sets the flag before it publishes the last loop, so who reads
+    // that loop's number sees the flag. The other way round a worker could take the last loop for
+    // work and then wait for one more.
     seen = uint32_t(shares_[index].next.load(std::memory_order_acquire) >> 32);
+    if (stop_.load()) return;
     take_part(index, seen);
   }
 }

@@ -136,12 +136,19 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
              std::to_string(count));
   };
   per_slot("slots", c.slots.size());
-  per_slot("forced", c.forced.size());
-  for (int32_t id : c.forced) {
-    if (id < -1 || id >= lm.vocab_size)
-      refuse("forced", "-1 (drawn) or an id below " + std::to_string(lm.vocab_size),
-             std::to_string(id));
-  }
+  const auto per_slot_ids = [&](const char* what, const std::vector<int32_t>& ids) {
+    per_slot(what, ids.size());
+    for (int32_t id : ids) {
+      if (id < -1 || id >= lm.vocab_size)
+        refuse(what, "-1 (any) or an id below " + std::to_string(lm.vocab_size),
+               std::to_string(id));
+    }
+  };
+  per_slot_ids("forced", c.forced);
+  per_slot_ids("end_frame", c.end_frame);
+  if (!c.end_frame.empty() &&
+      std::all_of(c.end_frame.begin(), c.end_frame.end(), [](int32_t id) { return id < 0; }))
+    refuse("end_frame", "at least one id", "none");
   if (c.tie_slots && (!c.slots.empty() || !c.forced.empty()))
     refuse("tie_slots", "false with slots or forced", "true");
   if (c.end_id < -1 || c.end_id >= lm.vocab_size)
@@ -154,17 +161,19 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
            std::to_string(c.allowed.size()) + " lists");
   }
   const IdRange first{lm.global_head_start, lm.global_head_start + lm.global_head_size};
+  const IdRange others{lm.local_table_start, lm.local_table_start + lm.local_rows()};
   for (int k = 0; k < num_codebooks_; ++k) {
     Slot slot;
     slot.end = c.end_id >= 0 &&
                (c.end_slots == EndSlots::any ||
                 k == (c.end_slots == EndSlots::first || c.tie_slots ? 0 : num_codebooks_ - 1));
     if (!c.forced.empty()) slot.forced = c.forced[size_t(k)];
+    const bool own_head = k == 0 && lm.global_head_size > 0;
+    const IdRange head = own_head ? first : others;
     if (slot.forced >= 0 && !slot.end) {
       slot.without_end = {{slot.forced, slot.forced + 1}};  // nothing else need be computed
     } else if (c.allowed.empty()) {
-      slot.without_end = {{0, int32_t(lm.vocab_size)}};
-      if (k == 0 && lm.global_head_size > 0) slot.without_end = {first};
+      slot.without_end = {head};
     } else {
       for (IdRange r : c.allowed[std::min(size_t(k), c.allowed.size() - 1)]) {
         if (r.begin < 0 || r.end > lm.vocab_size || r.begin >= r.end) {
@@ -185,15 +194,24 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
       slot.with_end = merged(slot.with_end);
     }
     const IdRange last = slot.with_end.back();
-    if (k == 0 && lm.global_head_size > 0 &&
-        (slot.with_end[0].begin < first.begin || last.end > first.end)) {
-      refuse("slot 0",
-             "ids that its head has, " + std::to_string(first.begin) + " to " +
-                 std::to_string(first.end - 1),
+    if ((slot.forced < 0 || slot.end) &&
+        (slot.with_end[0].begin < head.begin || last.end > head.end)) {
+      refuse("slot " + std::to_string(k),
+             "ids that its head has, " + std::to_string(head.begin) + " to " +
+                 std::to_string(head.end - 1),
              std::to_string(slot.with_end[0].begin) + " to " + std::to_string(last.end - 1));
     }
     slots_.push_back(std::move(slot));
   }
+}
+
+bool Sampler::ends_frame(const int32_t* frame, int64_t generated) const {
+  if (config_.end_frame.empty() || generated < config_.min_frames) return false;
+  for (int k = 0; k < num_codebooks_; ++k) {
+    const int32_t id = config_.end_frame[size_t(k)];
+    if (id >= 0 && frame[k] != id) return false;
+  }
+  return true;
 }
 
 bool Sampler::may_end(int slot, int64_t generated) const {

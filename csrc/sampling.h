@@ -43,6 +43,9 @@ struct SamplingConfig : Drawing {
   // per slot the id that it has, whatever is drawn, or -1: the one drawn; empty: all drawn. Where
   // the end id may come, it is drawn nevertheless, and ends the sequence.
   std::vector<int32_t> forced;
+  // per slot the id, or -1 for any: a frame with these ids ends the sequence as end_id does, once
+  // there are min_frames; empty: none does
+  std::vector<int32_t> end_frame;
   bool tie_slots = false;  // sample slot 0 only and repeat its id in all slots
 };
 
@@ -56,6 +59,12 @@ class Sampler {
   const std::vector<IdRange>& needed(int slot) const { return slots_[size_t(slot)].with_end; }
   bool may_end(int slot, int64_t generated) const;
   bool ends(int slot, int32_t id) const { return id == config_.end_id && slots_[size_t(slot)].end; }
+  // Whether the frame [K] that follows `generated` others ends the sequence by all of its ids.
+  bool ends_frame(const int32_t* frame, int64_t generated) const;
+  // Whether the slot's id is known without its logits.
+  bool is_fixed(int slot) const {
+    return slots_[size_t(slot)].forced >= 0 && !slots_[size_t(slot)].end;
+  }
   // The id that a slot has where `id` was drawn.
   int32_t final_id(int slot, int32_t id) const {
     const int32_t forced = slots_[size_t(slot)].forced;

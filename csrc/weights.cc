@@ -104,14 +104,16 @@ Matrix Weights::quantized(const std::string& name, const StoredTensor& t, int64_
   for (int64_t r = 0; r < out; ++r) {
     const uint8_t* row = bytes + r * expected.tensor[1];
     int8_t* q = m.q.data() + r * in;
-    for (int64_t k = 0; k < in; ++k) {
-      q[k] = m.dtype == DType::int8 ? int8_t(row[k]) : int8_t((row[k / 2] >> (k % 2 * 4) & 15) - 8);
-      // The product of quantized numbers is exact because no sum of it can overflow, which -128
-      // would break.
-      if (q[k] == -128)
-        throw std::invalid_argument("tensor " + name +
-                                    ": expected int8 values from -127 to 127, got -128");
+    if (m.dtype == DType::int4) {
+      for (int64_t k = 0; k < in; ++k) q[k] = int8_t((row[k / 2] >> (k % 2 * 4) & 15) - 8);
+      continue;
     }
+    std::memcpy(q, row, size_t(in));
+    // The product of quantized numbers is exact because no sum of it can overflow, which -128 would
+    // break.
+    if (std::memchr(q, 0x80, size_t(in)))
+      throw std::invalid_argument("tensor " + name +
+                                  ": expected int8 values from -127 to 127, got -128");
   }
   return m;
 }
@@ -122,12 +124,35 @@ Matrix Weights::matrix(const std::string& name, int64_t out, int64_t in, DType d
   if ((t.type == StoredType::int8 && dtype == DType::int8) ||
       (t.type == StoredType::int4 && dtype == DType::int4))
     return quantized(name, t, out, in);
-  Buffer<float> values = get(name, {out, in});
-  if (dtype == DType::int8 || dtype == DType::int4)
-    return quantize_matrix(values.data(), out, in, dtype, pool);
+  if (dtype == DType::int8 || dtype == DType::int4) return rounded(name, t, out, in, dtype, pool);
   Matrix m;
   m.out = out, m.in = in;
-  m.values = std::move(values);
+  m.values = get(name, {out, in});
+  return m;
+}
+
+// Some rows at a time: a large vocabulary's table in float32 would be the peak of memory.
+Matrix Weights::rounded(const std::string& name, const StoredTensor& t, int64_t out, int64_t in,
+                        DType dtype, ThreadPool* pool) const {
+  constexpr int64_t kRows = 4096;
+  if (integer(t.type) || t.shape != std::vector<int64_t>{out, in} || out <= kRows)
+    return quantize_matrix(get(name, {out, in}).data(), out, in, dtype, pool);
+  const size_t row_bytes = size_t(in) * (t.type == StoredType::float32 ? 4 : 2);
+  Matrix m;
+  for (int64_t begin = 0; begin < out; begin += kRows) {
+    const int64_t n = std::min(kRows, out - begin);
+    Weights rows;
+    rows.add(name, {t.type, {n, in}, static_cast<const char*>(t.data) + size_t(begin) * row_bytes});
+    const Matrix part = quantize_matrix(rows.get(name, {n, in}).data(), n, in, dtype, pool);
+    const size_t scales = part.scale.size() / size_t(n);
+    if (begin == 0) {
+      m.dtype = dtype, m.out = out, m.in = in;
+      m.q.allocate(size_t(out * in));
+      m.scale.allocate(size_t(out) * scales);
+    }
+    std::copy_n(part.q.data(), part.q.size(), m.q.data() + begin * in);
+    std::copy_n(part.scale.data(), part.scale.size(), m.scale.data() + size_t(begin) * scales);
+  }
   return m;
 }
 

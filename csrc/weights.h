@@ -56,6 +56,8 @@ class Weights {
   const StoredTensor& find(const std::string& name) const;
   Matrix quantized(const std::string& name, const StoredTensor& tensor, int64_t out,
                    int64_t in) const;
+  Matrix rounded(const std::string& name, const StoredTensor& tensor, int64_t out, int64_t in,
+                 DType dtype, ThreadPool* pool) const;
   std::map<std::string, StoredTensor> tensors_;
 };
 

@@ -12,24 +12,32 @@
 namespace uniaudio::python {
 namespace {
 
+std::vector<int32_t> slot_ids(const char* what, const std::optional<std::vector<int64_t>>& given) {
+  std::vector<int32_t> ids;
+  for (int64_t id : given.value_or(std::vector<int64_t>())) {
+    if (id < -1 || id >= (1 << 20))
+      throw std::invalid_argument(std::string("sampling: ") + what +
+                                  ": expected ids, or -1 for none, got " + std::to_string(id));
+    ids.push_back(int32_t(id));
+  }
+  return ids;
+}
+
 SamplingConfig make_sampling(
     double temperature, int64_t top_k, double top_p, bool greedy, int64_t repetition_window,
     double repetition_penalty, uint64_t seed,
     const std::optional<std::vector<std::vector<std::pair<int64_t, int64_t>>>>& allowed,
     int64_t end_id, const std::string& end_slots, int64_t min_frames, bool tie_slots,
     bool keep_end_frame, const std::optional<std::vector<int64_t>>& forced,
-    const std::optional<std::vector<SamplingConfig>>& slots) {
+    const std::optional<std::vector<SamplingConfig>>& slots,
+    const std::optional<std::vector<int64_t>>& end_frame) {
   SamplingConfig c;
   c.temperature = temperature, c.top_k = top_k, c.top_p = top_p, c.greedy = greedy;
   c.repetition_window = repetition_window, c.repetition_penalty = repetition_penalty;
   c.seed = seed, c.end_id = end_id, c.min_frames = min_frames, c.tie_slots = tie_slots;
   c.keep_end_frame = keep_end_frame;
-  for (int64_t id : forced.value_or(std::vector<int64_t>())) {
-    if (id < -1 || id >= (1 << 20))
-      throw std::invalid_argument("sampling: forced: expected ids, or -1 for none, got " +
-                                  std::to_string(id));
-    c.forced.push_back(int32_t(id));
-  }
+  c.forced = slot_ids("forced", forced);
+  c.end_frame = slot_ids("end_frame", end_frame);
   if (slots) c.slots.assign(slots->begin(), slots->end());
   if (end_slots != "first" && end_slots != "last" && end_slots != "any") {
     throw std::invalid_argument(
@@ -94,6 +102,13 @@ struct DrawnSlots {
     return sampler.sample(scratch, values.data(), slot, frame, known, history.shape(0));
   }
 
+  bool ends_frame(const std::vector<int32_t>& frame, int64_t generated) const {
+    if (int64_t(frame.size()) != codebooks)
+      throw std::invalid_argument("ends_frame: expected " + std::to_string(codebooks) +
+                                  " ids, got " + std::to_string(frame.size()));
+    return sampler.ends_frame(frame.data(), generated);
+  }
+
   Sampler sampler;
   Sampler::Scratch scratch;
   int codebooks, vocab;
@@ -138,7 +153,8 @@ void bind_lm(py::module_& m) {
       "ranges of ids that may be emitted.  `forced`: per slot the id that it "
       "has whatever is drawn, or -1.  `slots`: per slot a Sampling, of which "
       "temperature, top_k, top_p, greedy and repetition count.  "
-      "`keep_end_frame`: the frame in which the end id is drawn is the last "
+      "`end_frame`: per slot an id or -1; a frame with all of these ids ends "
+      "too.  `keep_end_frame`: the frame in which the end comes is the last "
       "one; else the one before it.")
       .def(py::init(&make_sampling), py::arg("temperature") = 1.0, py::arg("top_k") = 0,
            py::arg("top_p") = 1.0, py::arg("greedy") = false, py::arg("repetition_window") = 0,
@@ -146,7 +162,7 @@ void bind_lm(py::module_& m) {
            py::arg("allowed") = py::none(), py::arg("end_id") = -1, py::arg("end_slots") = "first",
            py::arg("min_frames") = 0, py::arg("tie_slots") = false,
            py::arg("keep_end_frame") = false, py::arg("forced") = py::none(),
-           py::arg("slots") = py::none())
+           py::arg("slots") = py::none(), py::arg("end_frame") = py::none())
       .def_readonly("temperature", &SamplingConfig::temperature)
       .def_readonly("top_k", &SamplingConfig::top_k)
       .def_readonly("top_p", &SamplingConfig::top_p)
@@ -159,6 +175,7 @@ void bind_lm(py::module_& m) {
       .def_readonly("tie_slots", &SamplingConfig::tie_slots)
       .def_readonly("keep_end_frame", &SamplingConfig::keep_end_frame)
       .def_readonly("forced", &SamplingConfig::forced)
+      .def_readonly("end_frame", &SamplingConfig::end_frame)
       .def_property_readonly("end_slots",
                              [](const SamplingConfig& c) {
                                return std::string(c.end_slots == EndSlots::first  ? "first"
@@ -195,7 +212,9 @@ void bind_lm(py::module_& m) {
       .def(
           "final_id",
           [](const DrawnSlots& s, int slot, int32_t id) { return s.sampler.final_id(slot, id); },
-          py::arg("slot"), py::arg("id"), "The id that the slot has where this one was drawn.");
+          py::arg("slot"), py::arg("id"), "The id that the slot has where this one was drawn.")
+      .def("ends_frame", &DrawnSlots::ends_frame, py::arg("frame"), py::arg("generated"),
+           "Whether this frame [K], after `generated` others, ends the sequence by its ids.");
 
   m.def("quantize", &quantize, py::arg("matrix"), py::arg("dtype"),
         "A float32 matrix [out, in] as it is stored in \"int8\" (int8 [out, in], float32 scales "
@@ -244,6 +263,24 @@ void bind_lm(py::module_& m) {
 
   bind_session(session);
   session
+      .def(
+          "set_condition",
+          [](LmSession& s, const py::object& row) {
+            const auto values = py::array_t < float,
+                       py::array::c_style | py::array::forcecast > ::ensure(row);
+            const int64_t width = s.lm().config().global.width;
+            if (!values) PyErr_Clear();
+            if (!values || values.ndim() != 1 || values.shape(0) != width) {
+              throw std::invalid_argument("set_condition: expected a row of " +
+                                          std::to_string(width) + " numbers" +
+                                          (values ? ", got " + array_shape(values) : ""));
+            }
+            s.set_condition(values.data());
+          },
+          py::arg("row"),
+          "From here on the row [D] is added to every input of the global stack; before the first "
+          "prefill.")
+      .def_property_readonly("conditioned", [](const LmSession& s) { return s.conditioned(); })
       .def(
           "save",
           [](const LmSession& s) {

@@ -35,8 +35,9 @@ stage() {
     "warmup=$((steps < 1000 ? steps / 10 : 100))" processes=1 rows=3 items=2400 corpus= "$@" \
     >> "$out.log" 2>&1
   python - "$out" "$steps" <<'PY' || return # stopped: it resumes next time
-import sys, torch
-sys.exit(torch.load(f"{sys.argv[1]}/checkpoint.pt", weights_only=False)["step"] < int(sys.argv[2]))
+import sys
+from uniaudio_training.run_checkpoint import read_run
+sys.exit(read_run(sys.argv[1], ())["step"] < int(sys.argv[2]))
 PY
   uniaudio-train bundle --base runs/tokenizers --lm "$out" --captions data/tokens/text.model \
     --out "$out-part"

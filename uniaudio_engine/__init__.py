@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .errors import Busy, InputError
     from .request.batch import Answer
+    from .request.conversation import Conversation
     from .request.heard import Interrupted
     from .request.live import Live
     from .request.live_text import FLUSH
@@ -23,6 +24,7 @@ __all__ = [
     "Audio",
     "AudioChunk",
     "Busy",
+    "Conversation",
     "EncodedAudio",
     "Engine",
     "FLUSH",
@@ -37,6 +39,7 @@ __all__ = [
 # The module of each public name; it is imported at first use.
 _HOME = {
     "Answer": "request.batch",
+    "Conversation": "request.conversation",
     "Audio": "audio",
     "AudioChunk": "audio",
     "Busy": "errors",

@@ -22,8 +22,10 @@ from .backends.core import default_threads
 from .backends.protocols import Codec
 from .backends.token_lm import TokenLM
 from .errors import InputError, shown
+from .importers.auto import located
 from .model import Model
 from .request.batch import Answer, generate_together, run_tokens
+from .request.conversation import Conversation
 from .request.latency import chunk_sizes
 from .request.live import Live, run_live
 from .request.memory import MemoryPlan, plan_memory
@@ -55,6 +57,7 @@ class Engine(Verbs):
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
+        revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         backend: str = "native",
@@ -63,7 +66,12 @@ class Engine(Verbs):
         kv_dtype: str = "auto",
         encoders: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> Engine:
-        """Load a model folder, a bundled model by name, or (None) the default bundled model.
+        """Load a model folder, a bundled model by name, a model on a hub by its id, or (None) the
+        default bundled model.
+
+        ``revision``: of a model on a hub, a branch, tag or commit. Such a model is downloaded and
+        converted the first time (extra ``hub``), and ``config.licence`` is what its page states; a
+        local folder of that name goes first. See :mod:`uniaudio_engine.importers.auto`.
 
         ``device``: auto, cpu, cuda or cuda:N; auto is the CPU. Under cuda, codecs that need the
         whole clip at once still run on the CPU.
@@ -100,7 +108,7 @@ class Engine(Verbs):
                 f"{shown(max_seconds)}"
             )
         model = Model.load(
-            path,
+            located(path, revision),
             device=device,
             dtype=dtype,
             backend=backend,
@@ -121,6 +129,11 @@ class Engine(Verbs):
     def sample_rate(self) -> int:
         """Hz."""
         return self.model.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of the sound that is made: samples are [N] where it is 1, else [channels, N]."""
+        return self.config.codec.channels
 
     @property
     def frame_rate(self) -> float:
@@ -299,6 +312,13 @@ class Engine(Verbs):
         """
         return self.run_plans([self._audio_plan(**{"task": task, **r}) for r in requests])
 
+    def conversation(self) -> Conversation:
+        """A conversation between speakers who hear each other.
+
+        Raises :class:`InputError` for a model that takes no turns.
+        """
+        return Conversation(self.model)
+
     def memory(
         self, sessions: int = 1, seconds: float | None = None, guided: bool = False
     ) -> MemoryPlan:
@@ -324,7 +344,7 @@ class Engine(Verbs):
         self, chunk_frames: Sequence[int] | None, max_latency_ms: float | None
     ) -> ChunkSizes:
         if max_latency_ms is None:
-            return ChunkSizes(chunk_frames)
+            return ChunkSizes(chunk_frames, self.frame_rate)
         if chunk_frames is not None:
             raise InputError("expected either chunk_frames or max_latency_ms, got both")
         return chunk_sizes(self.model, max_latency_ms)
@@ -404,14 +424,19 @@ class Engine(Verbs):
         audio: AudioSource,
         name: str = "",
         *,
-        max_seconds: float = 3.0,
+        max_seconds: float | None = None,
         min_seconds: float = 0.5,
         licence: str = "",
     ) -> Voice:
-        """A voice from the first ``max_seconds`` of a sound, not counting leading silence.
+        """A voice from the first ``max_seconds`` of a sound, not counting leading silence; by
+        default as much as the model's tasks take.
 
         Raises :class:`InputError` where less than ``min_seconds`` of it is not silent.
         """
+        if max_seconds is None:
+            inputs = [i for t in self.model.tasks.values() for i in t.inputs]
+            most = [i.max_seconds for i in inputs if i.modality == "voice"]
+            max_seconds = max(most, default=0.0) or 3.0
         return self.model.audio.encode_voice(
             audio, name, max_seconds=max_seconds, min_seconds=min_seconds, licence=licence
         )

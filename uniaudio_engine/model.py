@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .audio.voice import Voice
 from .backends.core import core
 from .backends.load import Parts, load_parts
@@ -24,11 +27,14 @@ from .request.tasks import Task
 from .request.work import Prefill
 from .storage.config import ModelConfig
 from .text import PAUSE, LiveSentences, Sentence, iter_sentences
+from .text.plain import PlainSentences, TextSentences, plain_sentences
 from .text.positions import SILENCE, parse_lexicon, positioned_sentence, uses_positions
 from .tokenizers.audio import AudioTokenizer
 from .tokenizers.captions import CaptionTokenizer
 from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
 from .tokenizers.semantic import SemanticEncoder
+from .tokenizers.speaker import Speaker
+from .tokenizers.text import TextTokenizer
 
 CACHED_PREFIXES = 4  # voices whose KV prefix is kept
 # Phone and duration tokens per second of fast speech. They share the KV cache with the frames.
@@ -57,13 +63,16 @@ class Model:
         self.dtype, self.kv_dtype = parts.dtype, parts.kv_dtype
         config = self.folder.config
         self.tasks: Mapping[str, Task] = config.task_table
-        self.audio = AudioTokenizer(config, parts.codec, parts.fingerprint)
+        self.speaker: Speaker | None = None
+        if self.folder.speaker:
+            self.speaker = Speaker(self.folder.speaker, self.folder.speaker_encoder)
+        self.audio = AudioTokenizer(config, parts.codec, parts.fingerprint, self.speaker)
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None
         self.capacity = 0
         if parts.lm is not None and config.lm is not None and config.vocabulary is not None:
             if any(s.name == "audio" for s in config.vocabulary.spans):
-                self._layout = Layout.of(config.lm, config.vocabulary)
+                self._layout = Layout.of(config.lm, config.vocabulary, config.text_slot)
             self._lm = TokenLM(parts.lm, config.lm, self._layout)
             self.capacity = min(config.lm.max_frames, parts.capacity or config.lm.max_frames)
             if max_seconds is not None:
@@ -79,6 +88,7 @@ class Model:
         self._voices: dict[str, Voice] = {}
         self._lexicon: dict[str, list[str]] | None = None
         self._captions: CaptionTokenizer | None = None
+        self._text: TextTokenizer | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -165,12 +175,23 @@ class Model:
             prefill = self._prefixes.get(key)
             if prefill is None:
                 session = self.lm.session(self.capacity)
+                if shared.condition is not None:
+                    self._set_condition(session, shared.condition)
                 prefill = Prefill(session, shared.frames, None, shared.continuous or None)
                 self._prefixes[key] = prefill
                 if len(self._prefixes) > CACHED_PREFIXES:
                     self._prefixes.popitem(last=False)
             self._prefixes.move_to_end(key)
             return prefill
+
+    def _set_condition(self, session: Session, row: NDArray[np.float32]) -> None:
+        set_condition = getattr(session, "set_condition", None)
+        if set_condition is None:
+            raise InputError(
+                f"model {self.config.name}: a voice's vector is supported on the CPU by backend "
+                f"native only, got backend {self.backend} on {self.device}; choose that"
+            )
+        set_condition(row)
 
     def fork_prefix(self, shared: Prefix) -> Session:
         """A new session with ``shared`` [T, K] prefilled; see :meth:`prefix`."""
@@ -221,8 +242,13 @@ class Model:
     ) -> Iterator[Sentence]:
         """The sentences of a text, in this model's phones; see :func:`text.iter_sentences`.
 
+        Models with a slot of text read it as it is written, in their own languages.
+
         Raises :class:`InputError` where the model has no phones for English.
         """
+        if self.config.text_slot is not None:
+            self._check_plain(markup, lexicon)
+            return plain_sentences(text, self.text.read)
         own, convert = self._english(lexicon)
         found = iter_sentences(text, markup=markup, lexicon=own, paragraph_pause=paragraph_pause)
         return found if convert is None else map(convert, found)
@@ -233,9 +259,36 @@ class Model:
         markup: str = "auto",
         lexicon: Mapping[str, Sequence[str]] | None = None,
         paragraph_pause: float | None = None,
-    ) -> LiveSentences:
+    ) -> TextSentences:
         """:meth:`sentences` of a text that arrives."""
+        if self.config.text_slot is not None:
+            self._check_plain(markup, lexicon)
+            return PlainSentences(self.text.read)
         return LiveSentences(markup, *self._english(lexicon), paragraph_pause)
+
+    def spelled(self, phones: Sequence[str]) -> Sentence:
+        """A sentence of phones in place of a text."""
+        if self.config.text_slot is not None:
+            return self.text.spelled(" ".join(phones))
+        return Sentence("", list(phones))
+
+    def _check_plain(self, markup: str, lexicon: Mapping[str, Sequence[str]] | None) -> None:
+        if markup not in ("auto", "plain") or lexicon:
+            raise InputError(
+                f"model {self.config.name} reads plain text by itself; expected no markup and no "
+                "lexicon; leave them out"
+            )
+
+    @property
+    def text(self) -> TextTokenizer:
+        """The tokenizer of a model with a slot of text."""
+        if self._text is None:
+            slot, folder = self.config.text_slot, self.folder
+            assert slot is not None
+            file = folder.tokenizer if slot.tokenizer == "tokenizers" else folder.captions
+            size = self.layout.vocabulary.span("text").size
+            self._text = TextTokenizer(slot, size, file, folder.path)
+        return self._text
 
     def _english(
         self, lexicon: Mapping[str, Sequence[str]] | None
@@ -351,7 +404,7 @@ class Model:
                     f"global {lm.global_.layers} x {lm.global_.width}, local {lm.local.layers} x "
                     f"{lm.local.width}"
                 ),
-                num_codebooks=lm.num_codebooks,
+                num_codebooks=self.config.lm_codebooks,
                 max_frames=self.capacity,
                 session_bytes=self.lm.core.memory_bytes(self.capacity),
                 weight_bytes_per_frame=self.lm.core.weight_bytes_per_frame,

@@ -82,6 +82,10 @@ void place(const PlaceArgs& a) {
 
 // --- scores --------------------------------------------------------------------------------------
 
+// Bytes of keys, and of values, that are asked for before a single row needs them. After the last
+// key come the first values.
+constexpr int64_t kKvAhead = 8192;
+
 // Queries lie transposed and scaled, [dim][rows].
 struct Scoring {
   const AttentionArgs& a;
@@ -121,12 +125,13 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
   } else {
     const int64_t size = a.dim * 16, at = block * size;
     for (int64_t d = 0; d < a.dim; ++d, q += a.rows) {
-      // Blocks side by side are too many streams for hardware to follow; with several rows the
-      // loads are few.
+      // Blocks side by side are too many streams for hardware to follow, so lines are asked for in
+      // the order of their addresses. With several rows the loads are few.
       if constexpr (T == KvDType::int8 && M == 1) {
-        if (d % 4 == 0) {
-          const int8_t* next = static_cast<const int8_t*>(a.keys) + at + B * size + d * 16;
-          for (int b = 0; b < B; ++b) __builtin_prefetch(next + b * size);
+        for (int64_t line = d * B / 4; line < (d + 1) * B / 4; ++line) {
+          const int64_t next = at + line * 64 + kKvAhead, beyond = next - s.blocks * size;
+          __builtin_prefetch(beyond < 0 ? static_cast<const int8_t*>(a.keys) + next
+                                        : static_cast<const int8_t*>(a.values) + beyond);
         }
       }
       Vec k[B];
@@ -200,8 +205,10 @@ UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, in
   int64_t t = 0;
   for (; t + 2 <= length; t += 2) {
     if constexpr (T == KvDType::int8 && M == 1) {
-      const int8_t* next = static_cast<const int8_t*>(a.values) + t * stride + d + 2048;
-      __builtin_prefetch(next), __builtin_prefetch(next + stride);
+      if (d % 64 == 0) {  // the first pass over a line
+        const int8_t* next = static_cast<const int8_t*>(a.values) + t * stride + d + kKvAhead;
+        __builtin_prefetch(next), __builtin_prefetch(next + stride);
+      }
     }
     Vec v[P], w[P];
     load_values<T, P>(a, stride, t, d, v);

@@ -164,11 +164,13 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
       embed_width_(c.embed_width()) {
   if (kv_dtype == KvDType::int8)
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
-  if (c.global_head_size > 0 || c.global.window > 0 || c.local.window > 0) {
-    throw std::invalid_argument(
-        std::string("cuda: expected a model without ") +
-        (c.global_head_size > 0 ? "a head on the global stack" : "attention windows") +
-        ", which kernels do not have; use device cpu");
+  const bool windows = c.global.window > 0 || c.local.window > 0;
+  if (c.global_head_size > 0 || c.local_table_size > 0 || windows) {
+    throw std::invalid_argument(std::string("cuda: expected a model without ") +
+                                (c.global_head_size > 0 ? "a head on the global stack"
+                                 : windows              ? "attention windows"
+                                                        : "local tables of some ids only") +
+                                ", which kernels do not have; use device cpu");
   }
   weights.check("lm", lm_tensors(c));
   plan_ = make_plan(c, formats_, device_->limits());

@@ -144,6 +144,9 @@ void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
   std::vector<Sampler> samplers;
   samplers.reserve(jobs.size());
   for (Job& r : jobs) {
+    if (!r.sampling->end_frame.empty())
+      throw std::invalid_argument(
+          "sampling: expected no end_frame on cuda, which does not have it; use device cpu");
     samplers.emplace_back(*r.sampling, lm.config());
     r.made = 0;
   }

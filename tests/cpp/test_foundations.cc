@@ -167,6 +167,20 @@ TEST(pool_shared_by_callers) {
   CHECK(total.load() == 4 * 500 * 16);
 }
 
+// A pool may end at any moment of its workers, also between the sight of a loop and a part in it.
+TEST(pool_ends_after_a_loop) {
+  check::Random random(2);
+  for (int i = 0; i < 2000; ++i) {
+    ThreadPool pool(3);
+    std::this_thread::sleep_for(std::chrono::microseconds(300));  // the workers sleep, too
+    pool.run(3, 1, [](int64_t, int64_t) {});
+    const auto end =
+        std::chrono::steady_clock::now() + std::chrono::nanoseconds(random.below(40000));
+    while (std::chrono::steady_clock::now() < end) {
+    }
+  }
+}
+
 namespace {
 
 // y and a bound on its rounding error, in double.

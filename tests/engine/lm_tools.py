@@ -100,6 +100,13 @@ CONFIGS: dict[str, LMConfig] = {
     "no_final_norm": both(BASE, final_norm=False),
     "window": replace(BASE, global_=replace(GLOBAL, window=9), local=replace(LOCAL, window=2)),
     "global_head": replace(BASE, global_head_start=11, global_head_size=30),
+    "local_table": replace(  # with ids of slot 0 that it lacks
+        BASE,
+        global_head_start=11,
+        global_head_size=30,
+        local_table_start=20,
+        local_table_size=31,
+    ),
     # all that models of other projects have
     "others": replace(
         BASE,
@@ -188,6 +195,8 @@ def random_inputs(
     ids = r.integers(0, c.vocab_size, (frames, c.num_codebooks)).astype(np.int32)
     if c.global_head_size:  # slot 0 is one of its head's ids
         ids[:, 0] = c.global_head_start + ids[:, 0] % c.global_head_size
+    if c.local_table_size:
+        ids[:, 1:] = c.local_table_start + ids[:, 1:] % c.local_table_size
     aligned = (
         r.integers(-1, c.aligned_vocab, (frames, c.aligned_slots)).astype(np.int32)
         if c.aligned_slots

@@ -298,7 +298,7 @@ def test_keys_and_values_are_held_as_asked(
         ({"threads": 1.5}, "threads: expected"),
         ({"max_seconds": 0}, "max_seconds: expected"),
         ({"max_seconds": float("nan")}, "max_seconds: expected"),
-        ({"path": "someone/their-model"}, "hub is not supported yet"),
+        ({"path": "someone/their-model"}, "someone/their-model: "),
     ],
 )
 def test_what_is_not_there_is_said(

@@ -308,7 +308,7 @@ def test_codec_only_folder(folder: Path) -> None:
 
 def test_no_such_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none", "expected a model folder")
-    with pytest.raises(InputError, match="hub is not supported yet"):
+    with pytest.raises(InputError, match="expected a model folder"):
         find_folder("somebody/model")
 
 

@@ -20,6 +20,7 @@ import pytest
 import uniaudio_engine
 from uniaudio_engine.cli.arguments import build_parser
 from uniaudio_engine.cli.main import main
+from uniaudio_engine.importers.families import FAMILIES
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("yaml")
@@ -311,4 +312,4 @@ def test_encodec_by_the_command(
         out, err = capsys.readouterr()
         assert not out and err.startswith("uniaudio: error: ") and err.count("\n") == 1
     assert sorted(os.listdir()) == ["encodec-24khz", "encodec_24khz"]
-    assert families().keys() == {"uniaudio", "encodec", "mimi", "cat"}
+    assert families().keys() == {"uniaudio", "auto", *(f.name for f in FAMILIES)}

@@ -15,9 +15,10 @@ import pytest
 import soundfile
 from windowed_tools import MIMI, mimi_state, write
 
-from uniaudio_engine import Audio, Engine, InputError
+from uniaudio_engine import Audio, InputError
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.importers.mimi import import_mimi, mimi_tensors
+from uniaudio_engine.storage.folder import load_folder
 
 BOOK = "quantizer.acoustic_residual_vector_quantizer.layers.0.codebook"
 LAYER = "encoder_transformer.layers.0"
@@ -42,7 +43,7 @@ def test_names_in_memory_are_read_too(tmp_path: Path) -> None:
     }
     assert len(spelled) == len(state) and spelled.keys() != state.keys()
     import_mimi(write(tmp_path / "b", MIMI, spelled), tmp_path / "two")
-    one, two = (Engine.from_pretrained(tmp_path / n).model.folder for n in ("one", "two"))
+    one, two = (load_folder(tmp_path / n) for n in ("one", "two"))
     assert all(np.array_equal(one.codec[n], two.codec[n]) for n in one.codec)
     assert one.codec.keys() == two.codec.keys()
 
@@ -50,7 +51,7 @@ def test_names_in_memory_are_read_too(tmp_path: Path) -> None:
 def test_mimi_inside_of_another_model(tmp_path: Path) -> None:
     state = mimi_state(MIMI, tmp_path)
     import_mimi(write(tmp_path / "a", MIMI, state), tmp_path / "one")
-    folder = Engine.from_pretrained(tmp_path / "one").model.folder
+    folder = load_folder(tmp_path / "one")
     inside = {f"codec_model.{k}": v for k, v in state.items()} | {"lm.weight": np.ones(2)}
     _, tensors = mimi_tensors(folder.config.codec, inside, "x", prefix="codec_model.")
     assert tensors.keys() == folder.codec.keys()

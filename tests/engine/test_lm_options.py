@@ -218,3 +218,75 @@ def test_a_head_on_the_global_stack_keeps_streams_apart() -> None:
         np.testing.assert_array_equal(a, b)
     greedy = lm.logits(np.concatenate((frames[:7], alone[2])))[7:].argmax(-1)
     np.testing.assert_array_equal(greedy, alone[2])
+
+
+def test_local_tables_may_have_some_ids_only() -> None:
+    c = CONFIGS["local_table"]
+    lm = native_lm(c, torch_lm(c))
+    out = lm.session(30).generate(30, _C.Sampling(seed=2))
+    assert out[:, 1:].min() >= 20 and out[:, 1:].max() < 51 and out[:, 0].min() < 20
+    logits = lm.logits(out)
+    assert np.isneginf(logits[:, 1:, :20]).all() and np.isneginf(logits[:, 1:, 51:]).all()
+    assert np.isfinite(logits[:, 1:, 20:51]).all()
+    with pytest.raises(ValueError, match="slot 1: expected ids that its head has, 20 to 50"):
+        lm.session(4).generate(1, _C.Sampling(allowed=[[(11, 9)], [(0, 53)], [(20, 5)]]))
+    for changes in (
+        {"local_table_size": 34},
+        {"local_table_size": 0},
+        {"conditioning": "add"},
+        {"tied_head": True},
+    ):
+        wrong = replace(c, **changes)
+        with pytest.raises(ConfigError, match="lm.local_table_s"):
+            wrong.check()
+        with pytest.raises(ValueError, match="local_table_s"):
+            _C.LM(json.dumps(to_dict(wrong)), {})
+
+
+@pytest.mark.parametrize("forced", [[-1, -1, 7], [-1, 25, 7], [30, -1, -1], [30, 25, 7]])
+def test_a_fixed_slot_needs_no_logits_and_changes_no_draw(forced: list[int]) -> None:
+    """What comes after a slot is drawn as if the slot's id had been drawn."""
+    c = CONFIGS["local_table"]
+    lm = native_lm(c, torch_lm(c))
+    sampling = _C.Sampling(seed=4, forced=forced)
+    alone = lm.session(40).generate(40, sampling)
+    for slot, id in enumerate(forced):
+        assert id < 0 or (alone[:, slot] == id).all()
+    logits = lm.logits(alone)
+    free = _C.Sampling(seed=4)
+    sampler = _C.Sampler(free, json.dumps(to_dict(c)))
+    for t in range(40):
+        for slot, id in enumerate(forced):
+            drawn = (
+                alone[t, slot] if id >= 0 else sampler.sample(logits[t, slot], slot, t, alone[:t])
+            )
+            assert drawn == alone[t, slot]
+    with_others = [_C.Sampling(seed=4, forced=forced), free, sampling]
+    together = _C.LM.generate_batch([lm.session(40) for _ in range(3)], 40, with_others)
+    for found in (together[0], together[2]):
+        np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_whole_frame_may_end_the_sequence(keep: bool) -> None:
+    c = CONFIGS["base"]
+    lm = native_lm(c, torch_lm(c))
+    free = lm.session(40).generate(40, _C.Sampling(seed=9))
+    at = 17
+    end = [int(free[at, 0]), -1, int(free[at, 2])]
+    same = (free[:, [0, 2]] == free[at, [0, 2]]).all(1)
+    first = int(np.nonzero(same)[0][0])
+    session = lm.session(40)
+    out = session.generate(40, _C.Sampling(seed=9, end_frame=end, keep_end_frame=keep))
+    np.testing.assert_array_equal(out, free[: first + keep])
+    assert session.finished
+    later = _C.Sampling(seed=9, end_frame=end, min_frames=first + 1)
+    ends = np.nonzero(same[first + 1 :])[0]
+    expected = first + 1 + int(ends[0]) if len(ends) else 40
+    assert len(lm.session(40).generate(40, later)) == expected
+    sampler = _C.Sampler(later, json.dumps(to_dict(c)))
+    assert sampler.ends_frame(free[first].tolist(), first + 1)
+    assert not sampler.ends_frame(free[first].tolist(), first)
+    for wrong, message in (([-1, -1, -1], "at least one id"), ([1], "one for each of 3 slots")):
+        with pytest.raises(ValueError, match=f"end_frame: expected {message}"):
+            lm.session(4).generate(1, _C.Sampling(end_frame=wrong))

@@ -20,6 +20,7 @@ from sounds import tone
 
 import uniaudio_engine
 from uniaudio_engine import Engine, Sampling
+from uniaudio_engine.storage.folder import load_folder
 
 TEXT = "Hello there. This is a second sentence."
 ROOT = Path(uniaudio_engine.__file__).parents[
@@ -118,7 +119,9 @@ def test_logits_are_torch_s(real: Engine) -> None:
     config = real.config.lm
     assert config is not None
     module = MultiScaleLM(config).eval()
-    module.load_state_dict({k: torch.from_numpy(v) for k, v in real.model.folder.lm.items()})
+    module.load_state_dict(
+        {k: torch.from_numpy(v) for k, v in load_folder(real.model.folder.path).lm.items()}
+    )
     rng = np.random.default_rng(0)
     sequence = tts_sequence(real.layout, [1, 2, 3], [4, 5, 6], rng.integers(0, 16, (15, 2)))
     with torch.no_grad():

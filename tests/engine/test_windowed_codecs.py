@@ -22,6 +22,7 @@ from uniaudio_engine.importers.cat import import_cat
 from uniaudio_engine.importers.mimi import import_mimi
 from uniaudio_engine.request.memory import decoder_bytes
 from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict, to_dict
+from uniaudio_engine.storage.folder import load_folder
 
 FRAMES = 75  # several windows, and more rows at once than the ring takes
 
@@ -46,7 +47,10 @@ class Case:
 
     def core(self, threads: int, **changes: Any) -> _C.Codec:
         config = dataclasses.replace(self.config, **changes)
-        return _C.Codec(json.dumps(to_dict(config)), self.engine.model.folder.codec, threads)
+        return _C.Codec(json.dumps(to_dict(config)), self.weights(), threads)
+
+    def weights(self) -> dict[str, Any]:
+        return dict(load_folder(self.engine.model.folder.path).codec)
 
 
 @pytest.fixture(scope="module", params=["mimi", "cat"])
@@ -259,5 +263,5 @@ def test_impossible_configurations_are_refused_twice(case: Case) -> None:
             from_dict(CodecConfig, data, "codec").check()
         assert "\n" not in str(e.value), path
         with pytest.raises(ValueError) as refused:
-            _C.Codec(json.dumps(data), case.engine.model.folder.codec, 1)
+            _C.Codec(json.dumps(data), case.weights(), 1)
         assert "\n" not in str(refused.value), path

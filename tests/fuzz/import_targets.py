@@ -6,9 +6,11 @@ import io
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch_files
@@ -16,11 +18,19 @@ from changes import changed, changed_json
 from target import Target
 
 from uniaudio_engine.importers.archive import CHECKPOINT, CONFIG, find_members
+from uniaudio_engine.importers.cat import import_cat
 from uniaudio_engine.importers.checkpoint import load_checkpoint
+from uniaudio_engine.importers.csm import read_csm
 from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.importers.hub_files import INDEX, WEIGHTS, Reader, open_split
+from uniaudio_engine.importers.mimi import import_mimi
+from uniaudio_engine.importers.moss_nano import read_moss_nano
+from uniaudio_engine.importers.vieneu import read_vieneu
 from uniaudio_engine.importers.vocabulary import read_labels, read_lexicon, read_vocabulary
 from uniaudio_engine.importers.yaml_file import load_yaml
 from uniaudio_engine.storage.config import Span
+from uniaudio_engine.storage.folder import MODELS
+from uniaudio_engine.storage.tensors import save_tensors
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 _OBJECT = torch_files.mapping(
@@ -168,7 +178,192 @@ def encodec(folder: Path) -> Target:
     ours = {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}
     source, output = folder / "source", folder / "output"
     write_hf(source, config, hf_state(codec, ours))
+    return _changed_folder(source, lambda: import_encodec(source, output))
+
+
+def mimi(folder: Path) -> Target:
+    """Imports of a Mimi checkpoint, changed alike."""
+    from windowed_tools import MIMI, mimi_state, write
+
+    source = write(folder / "source", MIMI, mimi_state(MIMI, folder))
+    return _changed_folder(source, lambda: import_mimi(source, folder / "output"))
+
+
+def cat(folder: Path) -> Target:
+    from windowed_tools import CAT, cat_state, write
+
+    source = write(folder / "source", CAT, cat_state(CAT))
+    return _changed_folder(source, lambda: import_cat(source, folder / "output"))
+
+
+_VIENEU = {
+    "text_vocab_size": 40,
+    "audio_vocab_size": 30,
+    "n_vq": 4,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "intermediate_size": 80,
+    "local_num_hidden_layers": 1,
+    "local_num_attention_heads": 3,
+    "local_intermediate_size": 64,
+    "use_speaker_embedding": True,
+    "speaker_embedding_dim": 10,
+    "max_position_embeddings": 256,
+}
+_MOSS = {
+    "n_vq": 4,
+    "audio_vocab_size": 30,
+    "audio_codebook_sizes": [30] * 4,
+    "local_transformer_layers": 1,
+    "im_start_token_id": 3,
+    "audio_start_token_id": 5,
+    "audio_end_token_id": 7,
+    "audio_user_slot_token_id": 8,
+    "audio_assistant_slot_token_id": 9,
+    "gpt2_config": {
+        "vocab_size": 700,
+        "n_embd": 48,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "position_embedding_type": "rope",
+        "rope_base": 10000.0,
+    },
+}
+
+
+_CSM = {
+    "model_type": "csm",
+    "num_codebooks": 5,
+    "vocab_size": 67,
+    "text_vocab_size": 50,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 400,
+    "bos_token_id": 40,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 0.125,
+        "high_freq_factor": 0.5,
+        "original_max_position_embeddings": 64,
+    },
+    "depth_decoder_config": {
+        "num_codebooks": 5,
+        "backbone_hidden_size": 48,
+        "vocab_size": 67,
+        "hidden_size": 40,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    },
+}
+
+
+def _with_weights(
+    source: Path,
+    config: dict[str, Any],
+    read: Callable[[], object],
+    tokenizer: str,
+    more: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """``source`` with the tensors that ``read`` asks for, random, and ``more`` of them."""
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(config))
+    if tokenizer:
+        text = MODELS / "base" / "text.model"
+        (source / tokenizer).write_bytes(text.read_bytes())
+    rng, asked = np.random.default_rng(0), dict(more or {})
+    save_tensors(source / WEIGHTS, asked)
+
+    def take(reader: Reader, name: str, *shape: int) -> np.ndarray:
+        asked[name] = rng.standard_normal(shape).astype(np.float32)
+        return asked[name]
+
+    with (
+        patch.object(Reader, "take", take),
+        patch.object(Reader, "__contains__", lambda *_: True),
+        patch.object(Reader, "end", lambda *_, **__: None),
+    ):
+        read()
+    save_tensors(source / WEIGHTS, asked)
+    read()
+    return source
+
+
+def vieneu(folder: Path) -> Target:
+    source = folder / "source"
+
+    def read() -> object:
+        return read_vieneu(source)
+
+    return _changed_folder(_with_weights(source, _VIENEU, read, "tokenizer.json"), read)
+
+
+def moss_nano(folder: Path) -> Target:
+    source = folder / "source"
+
+    def read() -> object:
+        return read_moss_nano(source)
+
+    return _changed_folder(_with_weights(source, _MOSS, read, "tokenizer.model"), read)
+
+
+def csm(folder: Path) -> Target:
+    from windowed_tools import MIMI, mimi_state
+
+    source, inside = folder / "source", "codec_model.{}".format
+    mimi = {inside(n): x for n, x in mimi_state(MIMI, folder).items()}
+
+    def read() -> object:
+        return read_csm(source)
+
+    return _changed_folder(
+        _with_weights(source, _CSM | {"codec_config": MIMI}, read, "", mimi), read
+    )
+
+
+def index(folder: Path) -> Target:
+    """The index of a checkpoint in several files."""
+    good = {"metadata": {"total_size": 24}, "weight_map": {}}
+    for i, name in enumerate(("a", "b", "c")):
+        file = f"model-{i % 2}.safetensors"
+        good["weight_map"][name] = file
+    for file in ("model-0.safetensors", "model-1.safetensors"):
+        names = [n for n, f in good["weight_map"].items() if f == file]
+        save_tensors(folder / file, {n: np.ones(2, np.float32) for n in names})
+    path = folder / INDEX
+
+    def use(data: bytes) -> None:
+        path.write_bytes(data)
+        state = open_split(path)
+        assert all(state[name].shape == (2,) for name in state)
+
+    text = json.dumps(good).encode()
+
+    def make(draw: Random) -> bytes:
+        if draw.random() < 0.5:
+            return changed(draw, text)
+        return json.dumps(changed_json(draw, good)).encode()
+
+    return Target(make, use)
+
+
+def _changed_folder(source: Path, convert: Callable[[], object]) -> Target:
+    """``convert`` reads ``source``, whose configuration or header of weights is changed; it leaves
+    nothing behind but ``output`` beside it.
+    """
+    config = json.loads((source / "config.json").read_text())
     weights = (source / "model.safetensors").read_bytes()
+    folder, output = source.parent, source.parent / "output"
 
     def make(draw: Random) -> tuple[bytes, bytes]:
         if draw.random() < 0.7:
@@ -185,7 +380,7 @@ def encodec(folder: Path) -> Target:
         (source / "model.safetensors").write_bytes(given[1])
         before = {p.name for p in folder.iterdir()}
         try:
-            import_encodec(source, output)
+            convert()
         finally:
             shutil.rmtree(output, ignore_errors=True)
             assert {p.name for p in folder.iterdir()} == before
@@ -199,4 +394,10 @@ TARGETS = {
     "yaml": yaml,
     "vocabulary": vocabulary,
     "encodec": encodec,
+    "mimi": mimi,
+    "cat": cat,
+    "vieneu": vieneu,
+    "moss_nano": moss_nano,
+    "csm": csm,
+    "index": index,
 }

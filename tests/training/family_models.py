@@ -6,12 +6,16 @@ B batch, T rows, K slots, D width. ``logits`` gives what each row's slots are pr
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sentencepiece
+import tokenizers
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -47,11 +51,11 @@ MOSS: dict[str, Any] = {
     "audio_user_slot_token_id": 8,
     "audio_assistant_slot_token_id": 9,
     "gpt2_config": {
-        "vocab_size": 50,
+        "vocab_size": 350,
         "n_embd": 48,
         "n_layer": 3,
         "n_head": 4,
-        "n_positions": 256,
+        "n_positions": 512,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
         "position_embedding_type": "rope",
@@ -60,11 +64,59 @@ MOSS: dict[str, Any] = {
 }
 
 
+# What MOSS-TTS-Nano's prompt says before a recording, after it, and after the text
+MOSS_PROMPT = (
+    "user\n<user_inst>\n- Reference(s):\n",
+    "".join(
+        f"\n- {name}:\nNone"
+        for name in ("Instruction", "Tokens", "Quality", "Sound Event", "Ambient Sound", "Language")
+    )
+    + "\n- Text:\n",
+    "\n</user_inst>\n",
+)
+
+
 def save(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """A checkpoint's folder, with the tokenizers of both projects' kinds."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    (folder / "tokenizer.json").write_text(phone_tokenizer(config.get("text_vocab_size", 40)))
     return folder
+
+
+@functools.cache
+def sentencepiece_model() -> bytes:
+    """Up to 340 pieces with byte fallback: every text has ids."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(MOSS_PROMPT), "None assistant hello there, 你好。"] * 9),
+        model_writer=out,
+        vocab_size=340,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    return out.getvalue()
+
+
+def pieces(text: str) -> list[int]:
+    return list(
+        sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model()).encode(text)
+    )
+
+
+def phone_tokenizer(size: int) -> str:
+    """A tokenizer's JSON: ids below 8 are marks, one is a cue, the others are characters."""
+    characters = "abcdefghijklmnopqrstuvwxyz .,"[: size - 11]
+    vocabulary = {f"<m{i}>": i for i in range(9)} | {"<unk>": 9, "<|emotion_1|>": 10}
+    vocabulary |= {c: 11 + i for i, c in enumerate(characters)}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    model.add_special_tokens(["<|emotion_1|>"])
+    return str(model.to_str())
 
 
 class Weights:

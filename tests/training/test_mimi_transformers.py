@@ -6,6 +6,7 @@ Codes must be equal except for proven near-ties, which are counted; audio within
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from codec_tools import check_near_ties
 from windowed_tools import MIMI
 
 from uniaudio_engine import Engine
-from uniaudio_engine.importers.mimi import import_mimi
+from uniaudio_engine.importers import shapes
+from uniaudio_engine.importers.archive import Member
+from uniaudio_engine.importers.mimi import import_mimi, read_config
 
 SMALL = {k: v for k, v in MIMI.items() if k != "model_type"} | {"layer_scale_initial_scale": 0.3}
 
@@ -138,3 +141,9 @@ def test_the_published_shape(tmp_path: Path) -> None:
     frames, ties, worst = pair.check(pair.sound(24000 * 12 + 77, 3), 32)
     print(f"{ties} near-ties in {frames} frames, audio off by {worst:.1e}")
     assert worst <= 1e-4 and ties <= max(2, frames // 50)
+
+
+def test_the_published_shape_is_the_default_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(transformers.MimiConfig().to_dict()))
+    assert read_config(Member(path, path.name, path))[0] == shapes.MIMI

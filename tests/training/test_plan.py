@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,10 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from uniaudio_training import plan
-from uniaudio_training.flops import frame_flops, parameters
+from uniaudio_training.flops import frame_flops, muon_flops, parameters
+from uniaudio_training.lm.setup import LMSettings, build_config
 from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.muon import ITERATIONS, orthogonal
+from uniaudio_training.settings import read_settings
 
 from uniaudio_engine.storage.config import LMConfig, StackConfig
+from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part
 
 TRAINING = Path(__file__).parents[2] / "training"
 CONFIG = str(TRAINING / "configs" / "uniaudio-1b.yaml")
@@ -82,11 +87,53 @@ def test_plan_of_the_papers_model(capsys):
     for gpus in ("1x8xH100", "2x8xH100"):
         assert plan.main([*one, gpus]) == 0
         found.append(json.loads(capsys.readouterr().out))
-    # twice the GPUs, half the time; frames and FLOPs stay
-    assert found[0]["days"] == pytest.approx(2 * found[1]["days"])
+    # twice the GPUs, half the time of the passes; frames and FLOPs stay
+    passes = [f["step"] - f["update"] for f in found]
+    assert passes[0] == pytest.approx(2 * passes[1])
     assert found[0]["activations"] == pytest.approx(2 * found[1]["activations"])
     seconds = found[0]["frames_per_step"] * found[0]["flops_per_frame"] / (8 * 989e12 * 0.5)
-    assert found[0]["step"] == pytest.approx(seconds)
+    assert passes[0] == pytest.approx(seconds)
+
+
+def planned(*changes):
+    s = read_settings(LMSettings, CONFIG, changes)
+    return plan.plan(s, plan.Cluster(4, 8, "H100"), 100, 1, 0.4)
+
+
+def test_plan_of_shards():
+    none, node, everywhere = (planned(f"sharding={kind}") for kind in ("none", "node", "all"))
+    for p, shards in ((none, 1), (node, 8), (everywhere, 32)):
+        assert p.shards == shards
+        assert p.weights * shards == 4 * p.parameters == none.weights
+        assert p.optimizer * shards == none.optimizer
+        assert p.checkpoint == none.checkpoint and p.activations == none.activations
+    assert none.memory > node.memory > everywhere.memory
+    assert none.update > 7 * node.update > 7 * everywhere.update
+    # copies on each machine exchange only sums of gradients with the other machines
+    assert node.network == pytest.approx(2 * 4 * node.parameters / 8 * 3 / 4)
+    assert node.network < node.exchanged and everywhere.network == everywhere.exchanged
+    # more parts: less of a pass is kept, and more passes gather the weights
+    more = planned("sharding=node", "parts=64")
+    assert (more.passes, node.passes) == (2, 1)
+    assert more.activations == pytest.approx(node.activations / 2)
+    assert node.exchanged < more.exchanged < 2 * node.exchanged
+
+
+def test_muon_flops_are_those_of_the_iterations():
+    c = build_config(read_settings(LMSettings, CONFIG).lm, 16, 2, 0, 8)[0]
+    small = dataclasses.replace(
+        c, global_=StackConfig(2, 16, 2, 0, 24), local=StackConfig(1, 16, 2, 0, 24)
+    )
+    shapes = [
+        shape
+        for name, shape in lm_shapes(small).items()
+        if matrix_part(name) in ("global", "local")
+    ]
+    with FlopCounterMode(display=False) as counter:
+        for shape in shapes:
+            orthogonal(torch.randn(shape), (1.0, 1.0, 1.0), ITERATIONS, 1e-7)
+    assert muon_flops(small, 1) == counter.get_total_flops()
+    assert muon_flops(small, 1) / 3 <= muon_flops(small, 3) < muon_flops(small, 1) / 2
 
 
 def test_plan_refuses_in_one_line(capsys, tmp_path):
@@ -97,6 +144,7 @@ def test_plan_refuses_in_one_line(capsys, tmp_path):
         (["--gpus", "1x1xT4"], "a kind of"),
         (["--mfu", "2"], "--mfu"),
         (["--hours", "-1"], "--hours"),
+        (["--set", "parts=3", "--gpus", "1x2xH100"], "parts: expected a multiple"),
         (["--set", "items=1", "--gpus", "1x8xH100"], "one per GPU"),
         (["--measured", str(tmp_path / "none.json")], "gpu_bench.py"),
         (["--config", str(tmp_path / "no.yaml")], "no.yaml"),

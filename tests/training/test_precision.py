@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch", reason="the trainers need torch")
 
 from uniaudio_training import precision
 from uniaudio_training.loop import Run
-from uniaudio_training.precision import Muon, checkpoint_precision, choose, orthogonal
+from uniaudio_training.muon import Muon, orthogonal
+from uniaudio_training.precision import checkpoint_precision, choose
 from uniaudio_training.settings import RunSettings
 
 CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ import torch
 from joint_items import write_shards
 from test_resume import LM, _equal, _weights, train_lm
 from uniaudio_training.data_parallel import Team
+from uniaudio_training.run_checkpoint import read_run
 
 CASE = Path(__file__).with_name("ranks_case.py")
 # no decay: its rate depends on the number of steps, which a resumed run here changes
@@ -97,7 +98,7 @@ def test_killed_ranks(tokens, tmp_path, kill):
     code, errors = ranks(settings, tmp_path / "killed", 2, kill, restarts=1)
     if kill == "all":
         assert code != 0
-        assert 0 < torch.load(tmp_path / "killed/checkpoint.pt", weights_only=False)["step"] < 5
+        assert 0 < read_run(tmp_path / "killed", ())["step"] < 5
         code, errors = ranks(settings, tmp_path / "killed", 2)
     assert code == 0, errors
     assert (tmp_path / "killed/killed-1").exists()

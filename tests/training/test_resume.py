@@ -11,6 +11,7 @@ from uniaudio_training.corpus.shards import ShardSpec, make_shard
 from uniaudio_training.lm import train_lm as lm_train
 from uniaudio_training.lm.setup import LMSettings
 from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.run_checkpoint import read_run
 from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.storage.config import (
@@ -83,7 +84,7 @@ def corpus(tmp_path_factory):
 
 
 def _weights(run):
-    return torch.load(run / "checkpoint.pt", weights_only=False)["parts"]
+    return read_run(run)["parts"]
 
 
 def _equal(a, b):

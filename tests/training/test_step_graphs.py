@@ -18,7 +18,17 @@ FRAMES = 14
 
 
 @pytest.mark.parametrize(
-    "name", ["base", "gelu_tanh", "qk_norm_grouped", "tied", "window", "global_head", "others"]
+    "name",
+    [
+        "base",
+        "gelu_tanh",
+        "qk_norm_grouped",
+        "tied",
+        "window",
+        "global_head",
+        "local_table",
+        "others",
+    ],
 )
 def test_steps_are_the_whole(name: str) -> None:
     c = CONFIGS[name]

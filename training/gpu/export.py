@@ -14,8 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-from uniaudio_training import packed
+from uniaudio_training import packed, run_checkpoint
 
 
 def export(run: Path, out: Path, name: str, most: int) -> list[Path]:
@@ -23,9 +22,9 @@ def export(run: Path, out: Path, name: str, most: int) -> list[Path]:
 
     Returns the files; [] where there is no checkpoint yet.
     """
-    if not (run / "checkpoint.pt").is_file():
+    if run_checkpoint.newest(run) is None:
         return []
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=False)
+    state = run_checkpoint.read_run(run, ("model", "average"))
     parts = state["parts"]
     about = {"steps": str(state["step"])}
     for described in ("codec", "lm"):

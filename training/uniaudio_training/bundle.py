@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from uniaudio_engine.engine import Engine
 from uniaudio_engine.request.tasks import Task
@@ -24,6 +23,7 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import add_semantic, load_folder, save_folder
 from uniaudio_engine.text.phones import PHONES
 
+from . import run_checkpoint
 from .checkpoints import load_semantic, read_codec
 from .corpus import speech
 from .corpus.reading import CorpusError, Example, open_corpus
@@ -89,10 +89,7 @@ def write_folder(
             t if isinstance(t, str) else from_dict(Task, t, "tasks") for t in described["tasks"]
         )
         labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
-        checkpoint = torch.load(
-            Path(lm_run) / "checkpoint.pt", map_location="cpu", weights_only=False
-        )
-        state = {k: v.numpy() for k, v in checkpoint["parts"]["model"].items()}
+        state = {k: v.numpy() for k, v in run_checkpoint.weights(lm_run, False).items()}
     config = ModelConfig(
         FORMAT_VERSION,
         name,

@@ -13,10 +13,10 @@ from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, from_dic
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
 
-from . import packed
+from . import packed, run_checkpoint
 from .models.spectral import SpectralCodec
 
-_CODEC, _SEMANTIC = "codec.json", "semantic.json"  # next to checkpoint.pt of a run
+_CODEC, _SEMANTIC = "codec.json", "semantic.json"  # next to the checkpoint of a run
 
 
 def write_codec_config(config: CodecConfig, folder: str | Path) -> None:
@@ -72,7 +72,5 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
 
 def _load(config: CodecConfig, folder: str | Path, averaged: bool = True) -> SpectralCodec:
     model = SpectralCodec(config)
-    state = torch.load(Path(folder) / "checkpoint.pt", map_location="cpu", weights_only=False)
-    parts = state["parts"]
-    model.load_state_dict(parts.get("average", parts["model"]) if averaged else parts["model"])
+    model.load_state_dict(run_checkpoint.weights(folder, averaged))
     return model.eval()

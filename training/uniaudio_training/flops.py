@@ -9,6 +9,8 @@ from typing import Literal
 from uniaudio_engine.storage.config import LMConfig
 from uniaudio_engine.storage.weight_shapes import lm_shapes, matrix_part
 
+from .muon import ITERATIONS, assign_owners
+
 # Dense bfloat16 peak of a GPU in FLOP/s, and its memory in bytes (vendors' data sheets).
 PEAKS = {
     "A100": (312e12, 80e9),
@@ -61,3 +63,17 @@ def frame_flops(c: LMConfig, head_rows: int, context: float) -> Counts:
 def parameters(c: LMConfig) -> int:
     """Elements of all weights of ``MultiScaleLM``."""
     return sum(math.prod(shape) for shape in lm_shapes(c).values())
+
+
+def muon_flops(c: LMConfig, shards: int) -> float:
+    """FLOPs of a step of Muon for the process that has most of them, of ``shards`` that divide the
+    blocks' matrices.
+    """
+    shapes = [s for name, s in lm_shapes(c).items() if matrix_part(name) in ("global", "local")]
+    matrices = [(rows, columns) for rows, columns in shapes]
+    work = [0.0] * shards
+    for shape, owner in zip(matrices, assign_owners(matrices, shards), strict=True):
+        m, n = sorted(shape)
+        # each iteration: the matrix by itself, that by itself, and that by the matrix
+        work[owner] += ITERATIONS * (4 * m * m * n + 2 * m**3)
+    return max(work)

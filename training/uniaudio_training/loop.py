@@ -6,6 +6,7 @@ stopped by Ctrl-C, SIGTERM or a power cut resumes bit-exactly from its last chec
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import signal
@@ -24,9 +25,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from uniaudio_engine.storage.files import atomic_write
-
-from . import kernels
+from . import kernels, run_checkpoint
 from .data_parallel import Team
 from .precision import Arithmetic, name
 from .settings import RunSettings
@@ -87,11 +86,11 @@ class Trainer(ABC, Generic[B]):
         """Called once, after the checkpoint, if any, was read."""
 
     def validate(self, run: Run) -> Validation | None:
-        """Called every ``validate_every`` steps and after the last one, in the leading process."""
+        """Called every ``validate_every`` steps and after the last one, in all processes."""
         return None
 
     def end(self, run: Run) -> None:
-        """Called in the leading process when the run is complete, not when it was stopped."""
+        """Called in all processes when the run is complete, not when it was stopped."""
 
 
 def fit(
@@ -105,7 +104,7 @@ def fit(
     team = team or Team()
     kernels.select(settings.kernels)
     clock = Clock(60 * settings.minutes)
-    with Run(folder, settings, name(arithmetic.dtype), team.leads) as run:
+    with Run(folder, settings, name(arithmetic.dtype), team) as run:
         run.parts |= trainer.parts() | ({"clock": clock} if settings.minutes else {})
         trainer.begin(run, run.resume())
         share = clock.share()
@@ -121,10 +120,9 @@ def fit(
                     loss.backward()
                     total = total.to(loss.device) + loss.detach()
                     run.add(values)
-                stopping = run.stopping or clock.over()
-                run.stopping, share, mean = team.average(
-                    trainer.parameters(), stopping, clock.share(), total
-                )
+                mine = run.stopping or clock.over(), run.due(), clock.share()
+                mean, (stopping, saving, share) = team.average(trainer.parameters(), total, mine)
+                run.stopping, run.saving = stopping > 0, saving > 0
                 if team.parts > 1:
                     run.add({"train/loss": mean})
                 nn.utils.clip_grad_norm_(trainer.parameters(), trainer.clip)
@@ -134,19 +132,20 @@ def fit(
                 bar.update()
                 going = run.tick()
                 run.log(bar)
-                if team.leads and (run.step % settings.validate_every == 0 or not going):
+                if run.step % settings.validate_every == 0 or not going:
                     run.report(bar, trainer.validate(run))
                 if not going:
                     break
-        if team.leads and (run.step >= run.steps or clock.over()):
+        if team.agree(lambda: run.step >= run.steps or clock.over()):
             trainer.end(run)
 
 
 class Run:
-    """A run folder: ``checkpoint.pt`` (all parts, step, random states) and ``tensorboard/``.
+    """A run folder: a checkpoint (all parts, step, random states) and ``tensorboard/``.
 
     As a context manager it handles SIGTERM and Ctrl-C: the run stops after the current step and
-    writes a last checkpoint. Only the process that ``leads`` writes.
+    writes a last checkpoint. Only the leading process of the ``team`` writes, but for shards, which
+    their processes write.
     """
 
     def __init__(
@@ -154,17 +153,18 @@ class Run:
         folder: str | Path,
         settings: RunSettings,
         precision: str = "float32",
-        leads: bool = True,
+        team: Team | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "checkpoint.pt"
         self.steps, self.minutes = settings.steps, settings.checkpoint_minutes
-        self.precision, self.leads = precision, leads
+        self.precision, self.team = precision, team or Team()
+        self.leads = self.team.leads
         self.step = 0
         self.parts: dict[str, Stateful] = {}
-        self.writer = SummaryWriter(str(self.folder / "tensorboard")) if leads else None
-        self.stopping = False
+        self.writer = SummaryWriter(str(self.folder / "tensorboard")) if self.leads else None
+        self.stopping = self.saving = False
+        self._checkpoints = run_checkpoint.Writer(self.folder, self.team)
         self._saved = time.monotonic()
         self._sums: dict[str, tuple[Tensor | float, int]] = {}
         self._handlers: dict[int, Any] = {}
@@ -184,16 +184,19 @@ class Run:
             signal.signal(s, handler)
         if self.writer is not None:
             self.writer.close()
+        # after an error the other processes may be gone, and the checkpoint with them
+        with contextlib.suppress(Exception) if error is not None else contextlib.nullcontext():
+            self._checkpoints.wait()
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
     def resume(self) -> bool:
         """Reads the checkpoint; False where there is none."""
-        if not self.path.exists():
+        path = self.team.agree(lambda: run_checkpoint.newest(self.folder))
+        if path is None:
             return False
-        # a trusted file, with optimizer and random states besides the weights
-        state = torch.load(self.path, map_location="cpu", weights_only=False)
+        state = run_checkpoint.read(path, like=run_checkpoint.placements(self.parts))
         for part, value in self.parts.items():
             value.load_state_dict(state["parts"][part])
         self.step = state["step"]
@@ -202,23 +205,30 @@ class Run:
         random.setstate(state["rng"]["python"])
         return True
 
-    def save(self) -> None:
-        """Writes the checkpoint atomically, in the leading process."""
-        if not self.leads:
-            return
-        state = {
-            "step": self.step,
-            "precision": self.precision,
-            "parts": {part: value.state_dict() for part, value in self.parts.items()},
-            "rng": {
-                "torch": torch.get_rng_state(),
-                "numpy": np.random.get_state(),
-                "python": random.getstate(),
-            },
-        }
-        with atomic_write(self.path) as file:
-            torch.save(state, file)
+    def save(self, wait: bool = False) -> None:
+        """Writes the checkpoint atomically. All processes call it. Shards are written in the
+        background; ``wait`` returns when the checkpoint can be read.
+        """
+        if self.leads or self.team.sharded:
+            self._checkpoints.write(
+                {
+                    "step": self.step,
+                    "precision": self.precision,
+                    "parts": {part: value.state_dict() for part, value in self.parts.items()},
+                    "rng": {
+                        "torch": torch.get_rng_state(),
+                        "numpy": np.random.get_state(),
+                        "python": random.getstate(),
+                    },
+                }
+            )
+        if wait:
+            self._checkpoints.wait()
         self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() - self._saved > 60 * self.minutes
 
     def progress(self) -> tqdm[Any]:
         """A progress bar over the steps, disabled unless this process leads."""
@@ -260,10 +270,10 @@ class Run:
                 self.writer.add_scalar(tag, value, self.step)
 
     def tick(self) -> bool:
-        """Counts one step and saves when it is time; False where the run should end."""
+        """Counts one step and saves if ``saving``; False where the run should end."""
         self.step += 1
         done = self.step >= self.steps or self.stopping
-        if done or time.monotonic() - self._saved > 60 * self.minutes:
+        if done or self.saving:
             self.save()
         return not done
 

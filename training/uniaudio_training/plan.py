@@ -10,12 +10,14 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uniaudio_engine.storage.config import LMConfig, StackConfig
 
-from .flops import PEAKS, frame_flops, parameters, stack_weights
+from .data_parallel import Team
+from .flops import PEAKS, frame_flops, muon_flops, parameters, stack_weights
 from .lm.setup import LMSettings, build_config
 from .settings import read_settings
 
@@ -53,22 +55,26 @@ class Plan:
     """Bytes are of one GPU unless they say otherwise; times are in seconds."""
 
     parameters: int
-    weights: int  # float32
-    gradients: int  # float32, and the buffer in which they are averaged
-    optimizer: int
-    copies: int  # bfloat16 weights of autocast
+    shards: int  # GPUs that hold one copy
+    weights: float  # float32
+    gradients: float  # float32, and the buffers in which they are averaged
+    optimizer: float
+    copies: float  # bfloat16 weights of autocast, or weights that are gathered
     activations: int
     available: float
     frames_per_step: int
+    passes: int  # forward and backward passes per step
     steps: int
     flops_per_frame: float
     step: float
+    update: float  # Muon's part of the step
     checkpoint: int  # in all
-    exchanged: float  # per step
+    exchanged: float  # sent to other GPUs per step
+    network: float  # what of that leaves the machine
     tokens: float  # in all
 
     @property
-    def memory(self) -> int:
+    def memory(self) -> float:
         return self.weights + self.gradients + self.optimizer + self.copies + self.activations
 
     @property
@@ -93,57 +99,107 @@ def activation_bytes(c: LMConfig, frames: int, recompute: bool) -> int:
 
 
 def plan(s: LMSettings, cluster: Cluster, hours: float, epochs: float, mfu: float) -> Plan:
-    """The plan of the run. Raises ValueError for a config without ``lm`` or for too many GPUs."""
+    """The plan of the run. Raises ValueError for a config without ``lm``, for too many GPUs, and
+    for ``parts`` that they cannot share.
+    """
+    n = cluster.gpus
     if s.lm is None:
         raise ValueError("lm: expected the model's stacks, global and local, in the config")
-    if s.items < cluster.gpus:
-        raise ValueError(f"items: expected {cluster.gpus} or more, one per GPU, got {s.items}")
+    if s.items < n:
+        raise ValueError(f"items: expected {n} or more, one per GPU, got {s.items}")
+    team = Team(0, n, s.parts, cluster.per_node, s.sharding)
+    shards, passes = team.shards, team.parts // n
     config, _ = build_config(s.lm, s.codebook_size, s.num_codebooks, CAPTIONS, s.units)
     count = parameters(config)
-    hidden = stack_weights(config, "global") + stack_weights(config, "local")
+    stacks = [stack_weights(config, name) for name in ("global", "local")]
+    hidden = sum(stacks)
+    rest = count - hidden  # gathered as one group, in float32
+    block = max(stacks[0] // config.global_.layers, stacks[1] // config.local.layers)
     peak, memory = PEAKS[cluster.gpu]
     per_frame = frame_flops(config, s.codebook_size, CONTEXT).trained
     computed = per_frame * (4 / 3 if s.recompute else 1)
     frames = hours * 3600 * FRAME_RATE * epochs
-    states = 4 * hidden + 8 * (count - hidden)  # Muon's momentum; the two moments of AdamW
-    n = cluster.gpus
+    states = 4 * hidden + 8 * rest  # Muon's momentum; the two moments of AdamW
+    update = muon_flops(config, shards) / (peak * mfu)
+    weights, gradients, copies = 4.0 * count, (8.0 if n > 1 else 4.0) * count, 2.0 * count
+    if shards > 1:
+        weights /= shards
+        # one block's gradient in bfloat16 and as a float32 sum, while the next one is computed
+        gradients = 4 * count / shards + 4 * rest + 12 * block
+        copies = 6 * rest + 4 * block  # a block, and the next one
+    exchanged, network = _exchange(cluster, shards, passes, stacks, rest)
     return Plan(
         parameters=count,
-        weights=4 * count,
-        gradients=8 * count if n > 1 else 4 * count,
-        optimizer=states,
-        copies=2 * count,
-        activations=activation_bytes(config, -(-s.items // n), s.recompute),
+        shards=shards,
+        weights=weights,
+        gradients=gradients,
+        optimizer=states / shards,
+        copies=copies,
+        activations=activation_bytes(config, -(-s.items // team.parts), s.recompute),
         available=memory,
         frames_per_step=s.items,
+        passes=passes,
         steps=-(-int(frames) // s.items),
         flops_per_frame=per_frame,
-        step=s.items * computed / (n * peak * mfu),
+        step=s.items * computed / (n * peak * mfu) + update,
+        update=update,
         checkpoint=4 * count + states,
-        exchanged=2 * 4 * count * (n - 1) / n,
+        exchanged=exchanged,
+        network=network,
         tokens=hours * 3600 * FRAME_RATE * 2 * s.num_codebooks,
     )
+
+
+def _exchange(
+    cluster: Cluster, shards: int, passes: int, stacks: Sequence[int], rest: int
+) -> tuple[float, float]:
+    """Bytes that a GPU sends per step, and what of them leaves the machine."""
+    copies, count = cluster.gpus // shards, sum(stacks) + rest
+    # sums of float32 gradients among the copies, after each pass where there are shards
+    among = 2 * 4 * count / shards * (copies - 1) / copies * (passes if shards > 1 else 1)
+    if shards == 1:
+        return among, among if cluster.nodes > 1 else 0.0
+    # each pass: blocks twice in bfloat16 and their float32 gradients, of the local stack for codes
+    # and for durations; the rest once, in float32. Muon sends bfloat16 there and back.
+    blocks = (2 * 2 + 4) * (stacks[0] + 2 * stacks[1])
+    within = (shards - 1) / shards * passes * (blocks + 8 * rest)
+    within += (shards - 1) / shards * 2 * 2 * sum(stacks) / shards
+    outside = among + (within if shards > cluster.per_node else 0.0)
+    return within + among, outside
 
 
 def report(p: Plan, cluster: Cluster, mfu: float, source: str) -> str:
     """The plan in lines, with units."""
     gb = 1e9
+
+    def rate(sent: float) -> str:
+        return f"{sent / gb:.1f} GB, {sent / p.step / gb:.0f} GB/s"
+
     rows = [
         ("parameters", f"{p.parameters / 1e6:.0f} M"),
+        ("GPUs that hold one copy", f"{p.shards}"),
         ("memory per GPU", f"{p.memory / gb:.1f} GB of {p.available / gb:.0f} GB"),
         ("  weights, float32", f"{p.weights / gb:.1f} GB"),
         ("  gradients and their exchange", f"{p.gradients / gb:.1f} GB"),
         ("  optimizers", f"{p.optimizer / gb:.1f} GB"),
-        ("  bfloat16 copies of weights", f"{p.copies / gb:.1f} GB"),
+        (
+            "  weights in use" if p.shards > 1 else "  bfloat16 copies of weights",
+            f"{p.copies / gb:.1f} GB",
+        ),
         ("  activations", f"{p.activations / gb:.1f} GB"),
-        ("frames per step", f"{p.frames_per_step} ({p.frames_per_step / FRAME_RATE:.0f} s)"),
+        (
+            "frames per step",
+            f"{p.frames_per_step} ({p.frames_per_step / FRAME_RATE:.0f} s), passes: {p.passes}",
+        ),
         ("FLOPs per frame", f"{p.flops_per_frame / 1e9:.2f} G, forward and backward"),
         ("MFU", f"{mfu:.2f} ({source})"),
-        ("step", f"{1e3 * p.step:.0f} ms without waiting for the exchange"),
         (
+            "step",
+            f"{1e3 * p.step:.0f} ms, {1e3 * p.update:.0f} of them Muon, without waiting for the "
             "exchange",
-            f"{p.exchanged / gb:.1f} GB per GPU and step, {p.exchanged / p.step / gb:.0f} GB/s",
         ),
+        ("exchange", f"{rate(p.exchanged)} per GPU and step"),
+        ("  between machines", rate(p.network)),
         ("steps", f"{p.steps}"),
         ("time", f"{p.days:.2f} days on {cluster.gpus} {cluster.gpu}"),
         ("GPU hours", f"{24 * p.days * cluster.gpus:.0f}"),
@@ -157,7 +213,7 @@ def report(p: Plan, cluster: Cluster, mfu: float, source: str) -> str:
     lines = [f"{name:{width}}  {value}" for name, value in rows]
     if p.memory > p.available:
         lines.append(
-            "This does not fit: every GPU holds all weights. Set recompute: true, or lower items."
+            "This does not fit. Set sharding: node or all, recompute: true, or more parts per step."
         )
     return "\n".join(lines)
 

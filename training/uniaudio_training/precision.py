@@ -7,15 +7,15 @@ choice is measured. A resumed run keeps its precision.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from . import run_checkpoint
 from .settings import Precision
 
 MARGIN = 0.9  # bfloat16 must be at least this much faster, since float32 is more accurate
@@ -100,61 +100,5 @@ def checkpoint_precision(folder: str | Path) -> str | None:
 
     Old checkpoints have no entry; they were trained in bfloat16.
     """
-    path = Path(folder) / "checkpoint.pt"
-    if not path.exists():
-        return None
-    state = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    return str(state.get("precision", "bfloat16"))
-
-
-class Muon(torch.optim.Muon):
-    """Muon with a configurable dtype of the orthogonalization.
-
-    torch's version always uses bfloat16 (the method: arXiv 2502.16982). With that ``dtype`` this
-    one gives the same bits. The state is that of torch's.
-    """
-
-    def __init__(
-        self, params: Sequence[Tensor], lr: float, weight_decay: float, dtype: torch.dtype
-    ):
-        super().__init__(list(params), lr=lr, momentum=0.95, weight_decay=weight_decay)
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Updates all parameters that have a gradient. Raises ValueError for a ``closure``."""
-        if closure is not None:
-            raise ValueError("Muon: expected no closure, got one")
-        if self.dtype == torch.bfloat16:
-            super().step()
-            return None
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(p.grad)
-                buffer = state["momentum_buffer"]
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
-                update = orthogonal(
-                    update.to(self.dtype), group["ns_coefficients"], group["ns_steps"], group["eps"]
-                )
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                rate = group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-                p.add_(update, alpha=-rate)
-        return None
-
-
-def orthogonal(
-    x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
-) -> Tensor:
-    """The nearest matrix [m, n] whose singular values are about 1, by Newton-Schulz iterations."""
-    a, b, c = coefficients
-    wide = x.T if x.shape[0] > x.shape[1] else x
-    wide = wide / wide.norm().clamp(min=eps)
-    for _ in range(steps):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide.T if x.shape[0] > x.shape[1] else wide
+    path = run_checkpoint.newest(folder)
+    return None if path is None else str(run_checkpoint.head(path).get("precision", "bfloat16"))

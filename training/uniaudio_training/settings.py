@@ -15,6 +15,7 @@ from uniaudio_engine.storage.config import ConfigError, from_dict
 from .kernels import Kernels
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Sharding = Literal["none", "node", "all"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class RunSettings:
         require(self.steps >= 1, "steps", "1 or more", self.steps)
         require(self.seed >= 0, "seed", "0 or more", self.seed)
         require(self.minutes >= 0, "minutes", "0 or more", self.minutes)
-        require(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more", self.minutes)
+        require(
+            self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more", self.checkpoint_minutes
+        )
         require(self.validate_every >= 1, "validate_every", "1 or more", self.validate_every)
 
 

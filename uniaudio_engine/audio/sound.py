@@ -157,13 +157,17 @@ def write_audio(f: BinaryIO, audio: Audio, kind: str = "WAV") -> None:
 
 
 def write_audio_stream(
-    f: BinaryIO, chunks: Iterable[AudioChunk], sample_rate: int, kind: str = "WAV"
+    f: BinaryIO,
+    chunks: Iterable[AudioChunk],
+    sample_rate: int,
+    kind: str = "WAV",
+    channels: int = 1,
 ) -> None:
-    """Write mono chunks as they come, in a format of :data:`FORMATS` values."""
+    """Write chunks as they come, in a format of :data:`FORMATS` values."""
     if kind == "WAV":
-        write_wav_stream(f, chunks, sample_rate)
+        write_wav_stream(f, chunks, sample_rate, channels=channels)
     else:
-        _encode(f, (c.samples for c in chunks), sample_rate, 1, kind)
+        _encode(f, (c.samples for c in chunks), sample_rate, channels, kind)
 
 
 class SoundWriter:

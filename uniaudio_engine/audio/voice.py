@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, shown
 from ..storage.config import CodecConfig
-from ..storage.tensors import from_bfloat16, load_tensors, save_tensors
+from ..storage.tensors import Tensors, from_bfloat16, load_tensors, save_tensors
 
 _FORMAT = "uniaudio-voice-1"
 _MAX_BYTES = 16 << 20
@@ -23,7 +23,11 @@ _KEYS = {"format", "name", "codec", "frame_rate", "licence", "source"}
 
 @dataclass(frozen=True)
 class Voice:
-    """``codes`` int32 [K, T] of a codec with this fingerprint, at ``frame_rate`` Hz."""
+    """``codes`` int32 [K, T] of a codec with this fingerprint, at ``frame_rate`` Hz.
+
+    ``vector`` float32 [W]: what an encoder of speakers makes of the voice, for models that speak
+    with one; with it, T may be 0.
+    """
 
     name: str
     codes: NDArray[np.int32]
@@ -32,6 +36,7 @@ class Voice:
     licence: str = ""
     source: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    vector: NDArray[np.float32] | None = None
 
     @property
     def seconds(self) -> float:
@@ -49,21 +54,33 @@ class Voice:
             "licence": self.licence,
             "source": self.source,
         }
-        save_tensors(path, {"codes": self.codes.astype(np.int32)}, metadata)
+        tensors: Tensors = {"codes": self.codes.astype(np.int32)}
+        if self.vector is not None:
+            tensors["vector"] = self.vector.astype(np.float32)
+        save_tensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:
         """Read a voice file.  Raises one :class:`InputError` line on anything that is no voice."""
         tensors, metadata = load_tensors(path, max_bytes=_MAX_BYTES)
-        if metadata.get("format") != _FORMAT or set(metadata) != _KEYS or set(tensors) != {"codes"}:
+        known = set(tensors) in ({"codes"}, {"codes", "vector"})
+        if metadata.get("format") != _FORMAT or set(metadata) != _KEYS or not known:
             raise InputError(
                 f"{path}: expected a voice file ({_FORMAT}), got another; make one: uniaudio voices"
             )
-        codes = tensors["codes"]
-        if codes.dtype != np.int32 or codes.ndim != 2 or 0 in codes.shape or codes.min() < 0:
+        codes, vector = tensors["codes"], tensors.get("vector")
+        empty = codes.ndim == 2 and 0 in codes.shape[: 2 if vector is None else 1]
+        if codes.dtype != np.int32 or codes.ndim != 2 or empty or codes.min(initial=0) < 0:
             raise InputError(
                 f"{path}: expected codes int32 [K, T] from 0 up, got {codes.dtype} "
                 f"{list(codes.shape)}"
+            )
+        if vector is not None and (
+            vector.dtype != np.float32 or vector.ndim != 1 or not np.isfinite(vector).all()
+        ):
+            raise InputError(
+                f"{path}: expected a vector of finite float32 numbers, got {vector.dtype} "
+                f"{list(vector.shape)}"
             )
         try:
             rate = float(metadata["frame_rate"])
@@ -80,22 +97,23 @@ class Voice:
             rate,
             metadata["licence"],
             metadata["source"],
+            vector=vector,
         )
 
     def check(self, codec: CodecConfig, fingerprint: str, min_codebooks: int) -> None:
         """That this voice's codes are codes of that codec."""
-        k = self.codes.shape[0]
+        k, top = self.codes.shape[0], self.codes.max(initial=0)
         if self.codec != fingerprint:
             raise InputError(
                 f"voice {shown(self.name)} was made with another codec ({self.codec}, this "
                 f"model's is {fingerprint}); "
                 "make it again from its sound: uniaudio voices SOUND -o VOICE.safetensors"
             )
-        if not min_codebooks <= k <= codec.num_codebooks or self.codes.max() >= codec.codebook_size:
+        if not min_codebooks <= k <= codec.num_codebooks or top >= codec.codebook_size:
             wanted = (
                 f"{min_codebooks} to {codec.num_codebooks} codebooks of {codec.codebook_size} codes"
             )
-            got = f"{k} with codes up to {self.codes.max()}"
+            got = f"{k} with codes up to {top}"
             raise InputError(f"voice {shown(self.name)}: expected {wanted}, got {got}")
 
 

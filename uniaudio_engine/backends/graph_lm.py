@@ -83,7 +83,7 @@ class GraphLM:
                 stacks[part] += math.prod(shape)
         bridge = c.local.width * c.global_.width  # whole, or in K parts
         once = stacks["global"] + bridge + c.global_head_size * c.global_.width
-        each = stacks["local"] + c.vocab_size * c.local.width
+        each = stacks["local"] + c.local_rows * c.local.width
         size = {"float16": 2, "int8": 1}.get(self.exported.dtype, 4)
         return size * (once + c.num_codebooks * each)
 
@@ -246,7 +246,7 @@ class GraphSession(SessionRules):
             if sampling.tie_slots:
                 frame[:] = frame[0]
                 break
-        return frame, ended
+        return frame, ended or sampler.ends_frame(frame.tolist(), self._generated)
 
     def fork(self) -> GraphSession:
         """A copy that continues on its own."""

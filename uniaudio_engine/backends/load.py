@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,10 @@ BACKENDS = ("native", "onnx", "tensorrt")
 
 @dataclass(frozen=True)
 class Parts:
-    """A loaded model.  ``dtype``, ``kv_dtype`` and ``device`` are what runs, never auto."""
+    """A loaded model.  ``dtype``, ``kv_dtype`` and ``device`` are what runs, never auto.
+
+    ``folder``: without the weights that the backend runs.
+    """
 
     folder: ModelFolder
     backend: str
@@ -120,10 +123,10 @@ def _native_parts(
     folder = load_folder(path)
     config = folder.config
     c = config.codec
-    if config.lm is not None and (c.channels != 1 or c.normalizes or c.chunk[0]):
+    if config.lm is not None and (c.normalizes or c.chunk[0]):
         raise InputError(
-            f"{folder.path}: expected a mono codec of whole clips beside the language model, got "
-            "one of several channels, in chunks or without loudness"
+            f"{folder.path}: expected a codec of whole clips with their loudness beside the language "
+            "model, got one in chunks or without loudness"
         )
     dtype = weight_format(dtype, folder)[0]
     kv_dtype = auto_kv_dtype(dtype, device) if kv_dtype == "auto" else kv_dtype
@@ -157,8 +160,10 @@ def _native_parts(
         w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()
     )
     fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
+    # The backends have the weights as they run them.
+    bare = replace(folder, codec={}, lm={}, semantic={})
     return Parts(
-        folder,
+        bare,
         "native",
         device,
         dtype,

@@ -134,7 +134,12 @@ class Session(Protocol):
 
 
 class SavableSession(Session, Protocol):
-    """A session whose state can leave the process: the compiled core's."""
+    """A session that takes a condition and whose state can leave the process: the compiled core's."""
+
+    def set_condition(self, row: ArrayLike) -> None:
+        """From here on ``row`` [D] is added to every input of the global stack, as a speaker's
+        embedding is; before the first prefill. :meth:`reset` ends it.
+        """
 
     def save(self) -> bytes:
         """The state without guidance; an error where it is guided."""

@@ -16,6 +16,7 @@ from ..request.task_table import TASKS
 from ..request.tasks import TEXT_INPUTS, Input, Task
 from .export import add_arguments as add_export
 from .import_ import add_arguments as add_import
+from .import_ import locate_model
 from .live import add_arguments as add_live
 from .serve import add_arguments as add_serve
 
@@ -287,6 +288,14 @@ def _add_examples(add: Add) -> None:
 
 
 def _add_descriptions(add: Add) -> None:
+    p = _with_json(
+        add(
+            "models",
+            "list the models of others that can be run: licence, size, memory, speed here",
+            "uniaudio models",
+        )
+    )
+    p.add_argument("--threads", type=int, help="default: the available processors")
     _with_model(
         add(
             "tasks", "list the model's tasks with their inputs and options", "uniaudio tasks --json"
@@ -299,13 +308,15 @@ def _add_descriptions(add: Add) -> None:
 
 
 # The modules of the subcommands that are not in commands.py.
-_MODULES = {"bench": "bench", "doctor": "bench", "examples": "examples"}
+_MODULES = {"bench": "bench", "doctor": "bench", "examples": "examples", "models": "models"}
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
         # imported late, so that --help is fast
         module = import_module(f".{_MODULES.get(name, 'commands')}", __package__)
+        if getattr(args, "model", None) is not None:
+            args.model = locate_model(args)
         return int(getattr(module, f"{name}_command")(args))
 
     return run
@@ -321,8 +332,12 @@ def _with_model(p: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _with_json(p)
     g = p.add_argument_group("model")
     g.add_argument(
-        "-m", "--model", metavar="FOLDER", help="model folder (default: the bundled model)"
+        "-m",
+        "--model",
+        metavar="FOLDER",
+        help="model folder, or a model on a hub such as kyutai/mimi (default: the bundled model)",
     )
+    g.add_argument("--revision", metavar="REV", help="branch, tag or commit of a model on a hub")
     g.add_argument(
         "--device",
         default="auto",

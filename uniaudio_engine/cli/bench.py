@@ -199,8 +199,9 @@ def _timed_frames(engine: Engine, plan: Plan, sequence: TaskSequence, n: int) ->
     """Generates n frames with aligned rows, as in speech; returns them and the ms per frame."""
     session = engine.model.fork_prefix(sequence.shared)
     session.prefill(sequence.body.frames)
-    aligned = engine.layout.no_aligned(n)
-    aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
+    aligned = engine.layout.no_aligned(n) if engine.layout.aligned_slots else None
+    if aligned is not None:
+        aligned[:] = [s.start for s in engine.layout.vocabulary.aligned_spans]
     seed = int(plan.options["seed"])
     sampling = audio_sampling(engine.layout, plan.task.check_options(plan.options), seed)
     begin = time.perf_counter()

@@ -161,8 +161,9 @@ def stream_command(args: argparse.Namespace) -> int:
             if args.raw:
                 write_wav_stream(f, with_progress(stream), engine.sample_rate, header=False)
             else:
+                kind = file_kind(args.output)
                 write_audio_stream(
-                    f, with_progress(stream), engine.sample_rate, file_kind(args.output)
+                    f, with_progress(stream), engine.sample_rate, kind, engine.channels
                 )
     if args.times is not None:
         write_times(args.times, stream.meta.get("words", []))

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import InputError, shown
+from ..importers.families import FAMILIES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,29 +86,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN=FILE",
         help="labels of other tokens, such as sing_phone=dict_phone.txt",
     )
-    for family, what, example in (
-        (
-            "encodec",
-            "an EnCodec codec, as transformers stores it",
-            "encodec_24khz -o encodec-24khz",
-        ),
-        ("mimi", "a Mimi codec, as transformers stores it", "mimi -o my-mimi"),
-        (
-            "cat",
-            "a CAT codec (MOSS-Audio-Tokenizer)",
-            "MOSS-Audio-Tokenizer-Nano -o my-codec",
-        ),
-    ):
-        p = add(family, what, f"uniaudio import {family} {example}", _codec_of(family))
+    for family in FAMILIES:
+        p = add(
+            family.name,
+            family.what,
+            f"uniaudio import {family.name} {family.example}",
+            _importer(family.name),
+        )
+        speaks = bool(family.parts or family.speaks)
         p.add_argument(
             "source",
-            metavar="DIR_OR_FILE",
-            help="folder or zip with config.json and weights, or weights with config.json next to "
+            metavar="DIR" if speaks else "DIR_OR_FILE",
+            help="folder with config.json, weights and tokenizer"
+            if speaks
+            else "folder or zip with config.json and weights, or weights with config.json next to "
             "them",
         )
+        for name, repository in family.parts:
+            p.add_argument(
+                f"--{name}",
+                metavar="DIR",
+                help=f"folder of {repository.rpartition('/')[2]} (default: that name in DIR or "
+                "next to it)",
+            )
+        if family.voices:
+            p.add_argument("--voices", metavar="FILE", help=family.voices)
         p.add_argument(
-            "--licence", default="", help="licence to store in the new folder; the files state none"
+            "--licence",
+            default="",
+            help="licence to store in the new folder; the files state none"
+            if not speaks
+            else "licence to store instead of the project's",
         )
+    p = add(
+        "auto",
+        "a model of any of these families, from a folder or a hub",
+        "uniaudio import auto kyutai/mimi -o my-mimi",
+        _auto,
+    )
+    p.add_argument(
+        "source", metavar="DIR_OR_NAME", help="a folder, or a model on a hub such as kyutai/mimi"
+    )
+    p.add_argument("--revision", metavar="REV", help="branch, tag or commit of a model on a hub")
+    p.add_argument(
+        "--licence", default="", help="licence to store in the new folder (default: its page's)"
+    )
 
 
 def _uniaudio(args: argparse.Namespace) -> int:
@@ -139,20 +161,46 @@ def _uniaudio(args: argparse.Namespace) -> int:
     return 0
 
 
-def _codec_of(family: str) -> Callable[[argparse.Namespace], int]:
+def _importer(name: str) -> Callable[[argparse.Namespace], int]:
     def run(args: argparse.Namespace) -> int:
-        # imported late, so that --help is fast
-        module = importlib.import_module(f"..importers.{family}", __package__)
-        importer = getattr(module, f"import_{family}")
-        report(
-            args,
-            importer(
-                args.source, args.output, dtype=args.dtype, licence=args.licence, progress=progress
-            ),
-        )
+        family = next(f for f in FAMILIES if f.name == name)
+        given = ("codec", "voices")
+        options = {key: getattr(args, key) for key in given if getattr(args, key, None)}
+        options |= {"dtype": args.dtype, "licence": args.licence, "progress": progress}
+        report(args, family.importer(args.source, args.output, **options))
         return 0
 
     return run
+
+
+def _auto(args: argparse.Namespace) -> int:
+    from ..importers.auto import import_auto
+
+    about = import_auto(
+        args.source,
+        args.output,
+        revision=args.revision,
+        dtype=args.dtype,
+        licence=args.licence,
+        progress=progress,
+    )
+    stated = about["licence"] or "none stated"
+    about["notes"] = [f"{args.source}: {about['family']}, licence: {stated}", *about["notes"]]
+    report(args, about)
+    return 0
+
+
+def locate_model(args: argparse.Namespace) -> str:
+    """The folder of ``-m``, where that names a model on a hub; its licence is shown."""
+    from ..importers.auto import located
+
+    folder = str(located(args.model, getattr(args, "revision", None), progress))
+    if folder != args.model:
+        from ..storage.folder import load_config
+
+        licence = load_config(folder).licence or "none stated"
+        print(f"uniaudio: note: {args.model}: licence: {licence}", file=sys.stderr)
+    return folder
 
 
 def progress(text: str) -> None:

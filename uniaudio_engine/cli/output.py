@@ -64,10 +64,10 @@ def generate_into(
     arrives = spec is not None and is_live(values.get(spec.name))
     with engine.stream(task.name, **values) as stream:
         if (arrives or stream.expected_seconds is not None) and not keep:
-            write_audio_stream(f, with_progress(stream), engine.sample_rate, kind)
+            write_audio_stream(f, with_progress(stream), engine.sample_rate, kind, engine.channels)
             return None, stream.meta
         chunks = [c.samples for c in with_progress(stream)]
-    audio = Audio(np.concatenate(chunks), engine.sample_rate, stream.meta)
+    audio = Audio(np.concatenate(chunks, axis=-1), engine.sample_rate, stream.meta)
     write_audio(f, audio, kind)
     return audio, stream.meta
 
@@ -76,7 +76,7 @@ def with_progress(stream: AudioStream) -> Iterator[AudioChunk]:
     """The chunks; progress is shown on standard error if that is a terminal."""
     for chunk in stream:
         yield chunk
-        done = f"{(chunk.start + len(chunk.samples)) / chunk.sample_rate:.1f}"
+        done = f"{(chunk.start + chunk.samples.shape[-1]) / chunk.sample_rate:.1f}"
         whole = stream.expected_seconds
         show_progress(
             f"{done} s of sound" if whole is None else f"{done} of {whole:.1f} s of sound"

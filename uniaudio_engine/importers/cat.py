@@ -98,8 +98,14 @@ def import_cat(
     """Writes the model folder ``output`` from a CAT checkpoint; returns plain JSON values about it;
     see :func:`.codec_folder.import_codec`.
     """
-    family = Family("a CAT codec", read_config, cat_tensors, about)
-    return import_codec(family, source, output, dtype=dtype, licence=licence, progress=progress)
+    return import_codec(
+        cat_family(), source, output, dtype=dtype, licence=licence, progress=progress
+    )
+
+
+def cat_family() -> Family:
+    """How a CAT codec is read."""
+    return Family("a CAT codec", read_config, cat_tensors, about)
 
 
 def about(c: CodecConfig) -> str:
@@ -125,7 +131,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
     rate = values["sampling_rate"] or values["sample_rate"]
     if not wrong:
         wrong = _unsupported(values, rate)
-    return checked_codec(member, wrong, lambda: _codec(values, rate)), notes
+    return checked_codec(member.name, wrong, lambda: _codec(values, rate)), notes
 
 
 def _unsupported(v: Mapping[str, Any], rate: int | None) -> list[str]:

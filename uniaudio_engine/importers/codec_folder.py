@@ -19,12 +19,12 @@ import numpy as np
 from ..backends.core import core
 from ..errors import InputError, first_few, shown
 from ..storage.config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, to_dict
-from ..storage.folder import load_folder, save_folder
+from ..storage.folder import ModelFolder, load_folder, save_folder
 from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card
 from .checkpoint import load_checkpoint
-from .hub_files import State, read_json
+from .hub_files import INDEX, WEIGHTS, State, open_state, read_json, shards
 from .output import new_folder, sha256
 from .pickle_machine import brief
 
@@ -76,26 +76,23 @@ def import_codec(
     """Writes the model folder ``output`` from a checkpoint; returns plain JSON values about it.
 
     ``source``: a folder or zip with ``config.json`` and ``model.safetensors`` or
-    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it. ``dtype``:
+    ``pytorch_model.bin``, or one of these weight files with ``config.json`` next to it; or a folder
+    in which ``model.safetensors.index.json`` lists several files. ``dtype``:
     float32, or bfloat16, which changes the codes. ``licence`` is stored in the card and the
     configuration. Needs no torch and executes nothing from the files. Raises :class:`InputError`,
     in one line; no partial output remains.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
+    check_dtype(dtype)
     with new_folder(output) as shop:
-        members = _members(family, Path(source), shop.files, progress)
-        codec, notes = family.read_config(members["config"])
-        where = members["weights"].name
-        progress("reading the weights")
-        codec, tensors = family.tensors(codec, _state(members["weights"], where), where)
+        codec, tensors, members, notes = read_codec(family, source, shop.files, progress)
         target = Path(output)
         model = ModelConfig(FORMAT_VERSION, target.name, codec, licence=licence or LICENCE)
         progress("writing")
         save_folder(shop.model, model, tensors, dtype=dtype)
         origins = [
-            Origin(k, m.name, m.source.stat().st_size, sha256(m.source, progress))
+            Origin(k, name, path.stat().st_size, sha256(path, progress))
             for k, m in members.items()
+            for name, path in _files(m)
         ]
         write_card(
             shop.model,
@@ -106,11 +103,7 @@ def import_codec(
             model.licence,
         )
         progress("checking what was written")
-        written = load_folder(shop.model)
-        try:
-            core().Codec(json.dumps(to_dict(written.config.codec)), written.codec, 1)
-        except ValueError as e:  # checks that only the core does, such as an excessive dilation
-            raise InputError(f"{members['config'].name}: {e}") from None
+        check_codec(load_folder(shop.model), members["config"].name)
         progress("")
     return {
         "output": str(target),
@@ -127,6 +120,34 @@ def import_codec(
     }
 
 
+def read_codec(
+    family: Family, source: str | os.PathLike[str], scratch: Path, progress: Progress = quiet
+) -> tuple[CodecConfig, Tensors, dict[str, Member], list[str]]:
+    """(codec, float32 tensors by our names, the files, notes) of a checkpoint; ``source`` as for
+    :func:`import_codec`, ``scratch`` a private folder.
+    """
+    members = _members(family, Path(source), scratch, progress)
+    codec, notes = family.read_config(members["config"])
+    where = members["weights"].name
+    progress("reading the weights")
+    codec, tensors = family.tensors(codec, _state(members["weights"], where), where)
+    return codec, tensors, members, notes
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise :class:`InputError` unless weights can be stored so."""
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype: expected float32 or bfloat16, got {shown(dtype)}")
+
+
+def check_codec(written: ModelFolder, where: str) -> None:
+    """Raise :class:`InputError` for what only the core finds, such as an excessive dilation."""
+    try:
+        core().Codec(json.dumps(to_dict(written.config.codec)), dict(written.codec), 1)
+    except ValueError as e:
+        raise InputError(f"{where}: {e}") from None
+
+
 def read_fields(
     member: Member,
     model_types: tuple[str, ...],
@@ -134,22 +155,34 @@ def read_fields(
     needed: Mapping[str, Kinds],
     optional: Mapping[str, tuple[Kinds, Any]],
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """(values, wrong types, notes) of a ``config.json``: the needed keys with their types, and the
+    """:func:`checked_fields` of a ``config.json``."""
+    data = read_json(member.path, member.name, MAX_CONFIG)
+    return checked_fields(data, member.name, model_types, what, needed, optional)
+
+
+def checked_fields(
+    data: Mapping[str, Any],
+    where: str,
+    model_types: tuple[str, ...],
+    what: str,
+    needed: Mapping[str, Kinds],
+    optional: Mapping[str, tuple[Kinds, Any]],
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """(values, wrong types, notes) of a configuration: the needed keys with their types, and the
     optional ones with their types and defaults.
 
     Raises :class:`InputError` for another model type or a missing key.
     """
-    data = read_json(member.path, member.name, MAX_CONFIG)
     found = data.get("model_type")
     if found not in model_types:
         raise InputError(
-            f"{member.name}: expected model_type {' or '.join(model_types)}, got {shown(found)}; "
+            f"{where}: expected model_type {' or '.join(model_types)}, got {shown(found)}; "
             f"is it {what}?"
         )
     missing = [k for k in needed if k not in data]
     if missing:
         raise InputError(
-            f"{member.name}: expected the configuration of {what}, missing {first_few(missing)}"
+            f"{where}: expected the configuration of {what}, missing {first_few(missing)}"
         )
     kinds = {**needed, **{k: v[0] for k, v in optional.items()}}
     given = {k: v for k, v in data.items() if k in kinds}
@@ -171,24 +204,26 @@ def read_fields(
     return values, wrong, notes
 
 
-def checked_codec(member: Member, wrong: list[str], make: Callable[[], CodecConfig]) -> CodecConfig:
+def checked_codec(where: str, wrong: list[str], make: Callable[[], CodecConfig]) -> CodecConfig:
     """The configuration that ``make`` describes, checked.
 
     Raises one :class:`InputError` line: for the first of what is already known to be ``wrong``, or
     for what the check finds.
     """
     if wrong:
-        raise InputError(f"{member.name}: {first_few(wrong)}")
+        raise InputError(f"{where}: {first_few(wrong)}")
     try:
         config = make()
         config.check()
     except (ConfigError, InputError) as e:
-        raise InputError(f"{member.name}: {e}") from None
+        raise InputError(f"{where}: {e}") from None
     return config
 
 
 def _state(member: Member, where: str) -> State:
-    """The tensors of a safetensors file or a torch checkpoint."""
+    """The tensors of a safetensors file, of several with an index, or of a torch checkpoint."""
+    if member.path.name == INDEX:
+        return open_state(member.path)
     state = load_checkpoint(member.path, MAX_WEIGHTS)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     other = (
@@ -204,11 +239,17 @@ def _state(member: Member, where: str) -> State:
     return state
 
 
+def _files(member: Member) -> list[tuple[str, Path]]:
+    """A member's file, and those that it lists."""
+    listed = sorted(shards(member.path)) if member.path.name == INDEX else []
+    return [(member.name, member.source), *[(n, member.path.with_name(n)) for n in listed]]
+
+
 def _members(family: Family, source: Path, scratch: Path, progress: Progress) -> dict[str, Member]:
     """``weights`` and ``config`` of a folder or zip, or of a file and its neighbours."""
     weights = Role(
         f"checkpoint of {family.what}",
-        names=("model.safetensors", "pytorch_model.bin"),
+        names=(WEIGHTS, INDEX, "pytorch_model.bin"),
         max_bytes=MAX_WEIGHTS,
         ranked=True,
     )

@@ -104,7 +104,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
             wrong.append(f"{key}: expected 1 to {most} numbers above 0, got {shown(v)}")
     if not wrong:
         wrong = _contradictions(values)
-    return checked_codec(member, wrong, lambda: _codec_config(values)), notes
+    return checked_codec(member.name, wrong, lambda: _codec_config(values)), notes
 
 
 def _contradictions(v: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,8 @@
 """Checkpoints as model hubs hold them: a config.json and tensors by name, each value checked.
 
+The tensors are in ``model.safetensors``, or in several files that ``model.safetensors.index.json``
+lists.
+
 Not responsible for what the values mean: each family's importer knows its own names.
 """
 
@@ -16,11 +19,19 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, first_few, shown
 from ..storage.opening import read_regular
-from ..storage.tensors import all_finite, from_bfloat16, load_tensors
+from ..storage.tensors import (
+    StoredTensors,
+    all_finite,
+    from_bfloat16,
+    open_tensors,
+    require_names,
+)
 
 State = Mapping[str, NDArray[Any]]  # tensors by their names
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_JSON = 64 << 20
+_MAX_SHARDS = 1000
 
 
 class Settings:
@@ -65,6 +76,14 @@ class Settings:
         if not isinstance(value, list) or not all(type(v) is int for v in value):
             self._refuse(key, "a list of whole numbers", value)
         return list(value)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self._values
+
+    def optional(self, key: str) -> Settings | None:
+        """The object there, if there is one."""
+        return None if self._values.get(key) is None else self.section(key)
 
     def section(self, key: str) -> Settings:
         value = self._get(key, None)
@@ -112,6 +131,10 @@ class Reader:
         self._state, self.where = state, where
         self._used: set[str] = set()
         self._missing: list[str] = []
+
+    @property
+    def state(self) -> State:
+        return self._state
 
     def __contains__(self, name: str) -> bool:
         return name in self._state
@@ -168,6 +191,64 @@ def open_settings(folder: str | os.PathLike[str]) -> Settings:
 
 
 def open_weights(folder: str | os.PathLike[str]) -> Reader:
-    """The ``model.safetensors`` of a folder. Raises :class:`InputError` where there is none."""
-    path = Path(folder) / "model.safetensors"
-    return Reader(load_tensors(path)[0], str(path))
+    """The weights of a folder, in one file or several.
+
+    Raises :class:`InputError` where there are none.
+    """
+    folder = Path(folder)
+    whole, index = folder / WEIGHTS, folder / INDEX
+    path = index if index.is_file() and not whole.is_file() else whole
+    return Reader(open_state(path), str(path))
+
+
+def open_state(path: Path) -> State:
+    """The tensors of a safetensors file, or of those that an index lists; read when asked for."""
+    return open_split(path) if path.name == INDEX else open_tensors(path)
+
+
+def shards(index: Path, where: str = "") -> dict[str, set[str]]:
+    """The files that an index lists, with the names of the tensors in each.
+
+    Raises :class:`InputError` for an index that is not one, or leads out of its folder.
+    """
+    where = where or str(index)
+    listed = read_json(index, where).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise InputError(f"{where}: expected files by tensor under weight_map, got {shown(listed)}")
+    files: dict[str, set[str]] = {}
+    for tensor, file in listed.items():
+        if not is_file_name(file) or not file.endswith(".safetensors"):
+            raise InputError(
+                f"{where}: {shown(tensor)}: expected the name of a safetensors file in the same "
+                f"folder, got {shown(file)}"
+            )
+        files.setdefault(file, set()).add(tensor)
+    if len(files) > _MAX_SHARDS:
+        raise InputError(f"{where}: expected at most {_MAX_SHARDS} files, got {len(files)}")
+    return files
+
+
+def open_split(index: Path) -> StoredTensors:
+    """The tensors of a checkpoint in several files; read when asked for.
+
+    Raises :class:`InputError` where a file is missing, or has other tensors than the index says.
+    """
+    found = StoredTensors({})
+    for file, expected in sorted(shards(index).items()):
+        tensors = open_tensors(index.with_name(file))
+        require_names(tensors, expected, str(index.with_name(file)))
+        found |= tensors
+    return found
+
+
+def is_file_name(name: object) -> bool:
+    """Whether it names a file of a folder: no path, nothing hidden, nothing that a terminal shows
+    as something else.
+    """
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 200
+        and name.isprintable()
+        and not name.startswith((".", "~"))
+        and not any(c in name for c in '/\\:*?"<>|')
+    )

@@ -27,9 +27,9 @@ from ..storage.config import (
 )
 from ..storage.tensors import Tensors
 from ..storage.weight_shapes import codec_shapes
-from .archive import Member, Progress, quiet
-from .codec_folder import Family, Kinds, checked_codec, import_codec, read_fields
-from .hub_files import Reader, State
+from .archive import MAX_CONFIG, Member, Progress, quiet
+from .codec_folder import Family, Kinds, checked_codec, checked_fields, import_codec
+from .hub_files import Reader, State, read_json
 from .seanet import TRANSFORMERS_KEYS, seanet_names
 
 _NUMBER: Kinds = (int, float)
@@ -115,7 +115,14 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
 
     Raises one :class:`InputError` line that names the first differences from what is expected.
     """
-    values, wrong, notes = read_fields(member, ("mimi",), "a Mimi model", _NEEDED, _OPTIONAL)
+    return mimi_config(read_json(member.path, member.name, MAX_CONFIG), member.name)
+
+
+def mimi_config(data: Mapping[str, Any], where: str) -> tuple[CodecConfig, list[str]]:
+    """:func:`read_config` of values that were read already, as another model's part."""
+    values, wrong, notes = checked_fields(
+        data, where, ("mimi",), "a Mimi model", _NEEDED, _OPTIONAL
+    )
     ratios = values["upsampling_ratios"]
     if type(ratios) is list and not (
         1 <= len(ratios) <= 16 and all(type(x) is int and 0 < x <= 64 for x in ratios)
@@ -123,7 +130,7 @@ def read_config(member: Member) -> tuple[CodecConfig, list[str]]:
         wrong.append(f"upsampling_ratios: expected 1 to 16 numbers, 1 to 64, got {shown(ratios)}")
     if not wrong:
         wrong = _unsupported(values)
-    return checked_codec(member, wrong, lambda: mimi_codec(values)), notes
+    return checked_codec(where, wrong, lambda: mimi_codec(values)), notes
 
 
 def _unsupported(v: Mapping[str, Any]) -> list[str]:
@@ -240,7 +247,7 @@ def mimi_tensors(
 def _renamed(state: State, prefix: str, where: str) -> State:
     """The state under the names of files, without ``prefix``."""
     found: dict[str, NDArray[Any]] = {}
-    for name, x in state.items():
+    for name in state:
         if not name.startswith(prefix):
             continue
         short = name.removeprefix(prefix)
@@ -248,7 +255,7 @@ def _renamed(state: State, prefix: str, where: str) -> State:
             short = re.sub(pattern, spelling, short)
         if short in found:
             raise InputError(f"{where}: tensor {shown(short)} is there twice, in two spellings")
-        found[short] = x
+        found[short] = state[name]
     return found
 
 

@@ -1,8 +1,8 @@
-"""VieNeu-TTS v3 Turbo's language model: its configuration, weights and voices under our names.
+"""VieNeu-TTS v3 Turbo: its language model, tokenizer and voices -> a model folder.
 
 A Qwen3 stack over frames and a small one over a frame's slots, which reads the frame's own text id
 (always the same) after the stack's output; tied heads. A voice's vector is mapped to one row that
-is added to every input. Here that row is an aligned one, so that a sequence names its voice.
+is added to every input. The codec is a CAT one.
 
 Source: github.com/pnnbao97/VieNeu-TTS, src/vieneu/_v3_turbo_engine (facts; none of its code).
 """
@@ -10,91 +10,156 @@ Source: github.com/pnnbao97/VieNeu-TTS, src/vieneu/_v3_turbo_engine (facts; none
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, shown
-from ..storage.config import LMConfig, StackConfig, VocabularyConfig
+from ..storage.config import LMConfig, PromptPart, StackConfig, TextSlotConfig
 from ..storage.tensors import Tensors
-from .hub_files import Reader, open_settings, open_weights, read_json
-from .text_slot import START, TEXT, Frames, TextSlot, checked
+from .archive import Progress, quiet
+from .hub_files import Reader, Settings, open_settings, open_weights, read_json
+from .text_slot import (
+    START,
+    Project,
+    SpokenVoice,
+    TextSlot,
+    TextSlotModel,
+    check_tokenizer,
+    checked,
+    codes_of,
+    read_file,
+    speaking_task,
+    write_model,
+)
 
 _COPIES = ("embed_tokens.weight", "lm_head.weight")  # of tied tables, and ignored by upstream too
 _LM_HEADS = "audio_lm_heads."
 
 
-@dataclass(frozen=True)
-class VieneuVoice:
-    """``vector``: float32 [W]; ``codes``: int [T, codebooks] of the recording, or none."""
-
-    vector: NDArray[np.float32]
-    codes: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
-
-
-@dataclass(frozen=True)
-class VieneuLM:
-    """The model as read. ``text_*``: the text ids of its prompts."""
-
-    config: LMConfig
-    vocabulary: VocabularyConfig
-    tensors: Tensors
-    ids: TextSlot
-    voices: tuple[str, ...]
-    text_begin: int
-    text_end: int
-    reference: int
-    speaking: int
-    speech_end: int
-
-    def prompt(self, phones: ArrayLike, codes: ArrayLike | None = None) -> Frames:
-        """Frames [T, K] of phone ids and, where given, a recording's codes [T, codebooks].
-
-        The style, with which every prompt begins, is the start frame.
-        """
-        inside = [self.text_begin, *np.asarray(phones, np.int64), self.text_end]
-        text = self.ids.text_frames(inside)
-        if codes is None:
-            return text
-        return np.concatenate((text, self.ids.audio_frames(codes, self.reference)))
-
-    def aligned(self, frames: int, voice: int) -> Frames:
-        """Aligned rows [frames, 1] that name the voice."""
-        return np.full((frames, 1), voice, np.int32)
-
-    def sampling(self, **audio: Any) -> dict[str, Any]:
-        """Arguments of the core's ``Sampling``: the end is the text slot's likeliest id, the frame
-        in which it comes is the last one, and the slot is the same id in every frame.
-        """
-        k = self.ids.codebooks
-        return {
-            "allowed": self.ids.allowed([(0, self.ids.text_size)]),
-            "end_id": TEXT + self.speech_end,
-            "keep_end_frame": True,
-            "forced": [TEXT + self.speaking, *[-1] * k],
-            "slots": [{"greedy": True}, *[dict(audio) for _ in range(k)]],
-        }
+_VOICES = "voices_v3_turbo.json"
+_PAUSE = 0.18  # seconds that the project puts between sentences
+TASK = speaking_task(
+    8.0,
+    "Vietnamese or English",
+    'uniaudio tts -m vieneu "Xin chào." -o hello.wav',
+    temperature=0.8,
+    top_k=25,
+    top_p=0.95,
+    repetition_window=64,
+    repetition_penalty=1.2,
+)
+_ABOUT = (
+    "VieNeu-TTS v3 Turbo, text to speech in Vietnamese and English, with its codec, "
+    "MOSS-Audio-Tokenizer-Nano, converted for uniaudio-engine.  The weights are the authors'; the "
+    "conversion changes names and layout only."
+)
 
 
-def read_vieneu(
-    folder: str | os.PathLike[str], voices: Mapping[str, VieneuVoice] | None = None
-) -> VieneuLM:
-    """The language model in a folder with config.json and model.safetensors, for these voices.
+def import_vieneu(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    codec: str | os.PathLike[str] | None = None,
+    voices: str | os.PathLike[str] | None = None,
+    dtype: str = "float32",
+    licence: str = "",
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Writes the model folder ``output``; returns plain JSON values about it.
+
+    ``source``: the project's folder on a model hub: config.json, model.safetensors and
+    tokenizer.json, in it or in its folder ``update``; and perhaps speaker_encoder.onnx. ``codec``:
+    the folder of MOSS-Audio-Tokenizer-Nano; by default one of that name in ``source`` or next to it.
+    ``voices``: the project's voices_v3_turbo.json; by default that in ``source``, if there is one.
+    ``dtype`` and ``licence`` as for :func:`.cat.import_cat`. Raises :class:`InputError`, in one
+    line; no partial output remains.
+    """
+    root = Path(source)
+    weights = next((f for f in (root, root / "update") if _is_model(f)), root)
+    progress("reading the weights")
+    model = read_vieneu(weights)
+    check_tokenizer(model, weights)
+    beside = root / _VOICES
+    path = Path(voices) if voices is not None else beside if beside.is_file() else None
+    found = {} if path is None else read_voices(path)
+    files = {
+        "configuration": weights / "config.json",
+        "weights": weights / "model.safetensors",
+        "tokenizer": weights / "tokenizer.json",
+    }
+    notes = []
+    if path is not None:
+        files["voices"] = path
+    elif model.text_slot.voice_width:
+        notes.append("There are no voices: every request needs a voice or a recording.")
+    encoder = root / "speaker_encoder.onnx"
+    if encoder.is_file() and model.text_slot.voice_width:
+        files["speaker encoder"] = encoder
+        notes.append("Recordings are heard as they are: the project's denoiser is not part of it.")
+    elif model.text_slot.voice_width:
+        notes.append("Without speaker_encoder.onnx only the voices here can speak.")
+    project = Project(_ABOUT, "Apache-2.0, as the project states", tuple(notes), files)
+    return write_model(model, project, output, codec, found, dtype, licence, progress, root)
+
+
+def _is_model(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+
+
+def read_vieneu(folder: str | os.PathLike[str]) -> TextSlotModel:
+    """The language model in a folder with config.json, model.safetensors and tokenizer.json.
 
     Raises :class:`InputError` in one line for files that are not this family's.
     """
     settings = open_settings(folder)
     source = open_weights(folder)
-    d = settings.integer("hidden_size", 768)
-    ids = TextSlot(
+    ids = vocabulary_of(settings)
+    config = checked(lm_config(settings, ids), settings.where)
+    d = config.global_.width
+    text = source.take("text_embeddings.weight", ids.text_size, d)
+    codes = [
+        source.take(f"audio_embeddings.{i}.weight", ids.codebook_size, d)
+        for i in range(ids.codebooks)
+    ]
+    style = settings.integer("default_style_token_id", 16)
+    tensors: Tensors = {
+        "global.embed.weight": ids.table(text, codes, style),
+        "bridge.weight": np.eye(d, dtype=np.float32),
+        "bridge.bias": np.zeros(d, np.float32),
+        "local.positions.weight": source.take("acoustic_decoder.slot_pos_emb.weight", ids.slots, d),
+    }
+    _global_stack(tensors, source, config.global_)
+    _local_stack(tensors, source, config.local)
+    speaker: Tensors = {}
+    slot = text_slot(settings)
+    if slot.voice_width:
+        speaker = {
+            "weight": source.take("xvec_proj.0.weight", d, slot.voice_width),
+            "bias": source.take("xvec_proj.0.bias", d),
+            "norm.weight": source.take("xvec_proj.1.weight", d),
+            "norm.bias": source.take("xvec_proj.1.bias", d),
+        }
+    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(ids.codebooks)))
+    source.end(ignored=lambda name: name.endswith(copies))
+    tokenizer = read_file(Path(folder), "tokenizer.json", "the model's tokenizer")
+    return TextSlotModel(
+        config, ids.vocabulary(), tensors, slot, TASK, speaker, tokenizer=tokenizer
+    )
+
+
+def vocabulary_of(settings: Settings) -> TextSlot:
+    return TextSlot(
         settings.integer("text_vocab_size", 419),
         settings.integer("n_vq", 16),
         settings.integer("audio_vocab_size", 1024),
     )
+
+
+def lm_config(settings: Settings, ids: TextSlot) -> LMConfig:
+    """The language model's; what the settings leave out is as published."""
+    d = settings.integer("hidden_size", 768)
     eps = settings.real("rms_norm_eps", 1e-6)
     heads = settings.integer("num_attention_heads", 12)
     dim = settings.integer("head_dim", d // max(1, heads))
@@ -118,85 +183,68 @@ def read_vieneu(
         positions="learned",
         qk_norm=True,
     )
+    return LMConfig(
+        ids.size,
+        ids.slots,
+        stack,
+        local,
+        start_id=START,
+        local_start_id=START,
+        max_frames=settings.integer("max_position_embeddings", 2048),
+        tied_local=True,
+        tied_head=True,
+    )
+
+
+def text_slot(settings: Settings) -> TextSlotConfig:
+    """The prompt: the style, which is the start frame; text between its marks; the recording. The
+    end is the text slot's likeliest id, and the frame in which it comes is the last one.
+    """
     anchored = settings.boolean("use_speaker_embedding", False)
-    vectors = settings.integer("speaker_embedding_dim", 192) if anchored else 0
-    voices = voices or {}
-    if vectors and not voices:
-        raise InputError(f"{folder}: this model speaks with a voice's vector; give it some voices")
-    config = checked(
-        LMConfig(
-            ids.size,
-            ids.slots,
-            stack,
-            local,
-            start_id=START,
-            local_start_id=START,
-            max_frames=settings.integer("max_position_embeddings", 2048),
-            aligned_slots=1 if vectors else 0,
-            aligned_vocab=len(voices) if vectors else 0,
-            tied_local=True,
-            tied_head=True,
+    return TextSlotConfig(
+        "tokenizers",
+        (
+            PromptPart("ids", (settings.integer("text_prompt_start_token_id", 3),)),
+            PromptPart("text"),
+            PromptPart("ids", (settings.integer("text_prompt_end_token_id", 4),)),
+            PromptPart("voice", (settings.integer("audio_ref_slot_token_id", 7),)),
         ),
-        settings.where,
-    )
-    text = source.take("text_embeddings.weight", ids.text_size, d)
-    codes = [
-        source.take(f"audio_embeddings.{i}.weight", ids.codebook_size, d)
-        for i in range(ids.codebooks)
-    ]
-    style = settings.integer("default_style_token_id", 16)
-    tensors: Tensors = {
-        "global.embed.weight": ids.table(text, codes, style),
-        "bridge.weight": np.eye(d, dtype=np.float32),
-        "bridge.bias": np.zeros(d, np.float32),
-        "local.positions.weight": source.take("acoustic_decoder.slot_pos_emb.weight", ids.slots, d),
-    }
-    _global_stack(tensors, source, stack)
-    _local_stack(tensors, source, local)
-    if vectors:
-        tensors["guide.weight"] = _anchors(source, voices, vectors, d)
-    copies = (*_COPIES, *(f"{_LM_HEADS}{i}.weight" for i in range(ids.codebooks)))
-    source.end(ignored=lambda name: name.endswith(copies))
-    return VieneuLM(
-        config,
-        ids.vocabulary(),
-        tensors,
-        ids,
-        tuple(voices),
-        settings.integer("text_prompt_start_token_id", 3),
-        settings.integer("text_prompt_end_token_id", 4),
-        settings.integer("audio_ref_slot_token_id", 7),
-        settings.integer("speech_generation_start_token_id", 5),
-        settings.integer("speech_generation_end_token_id", 6),
+        phones="sea_g2p",
+        speaking=settings.integer("speech_generation_start_token_id", 5),
+        end=settings.integer("speech_generation_end_token_id", 6),
+        forced=True,
+        keep_end_frame=True,
+        voice_width=settings.integer("speaker_embedding_dim", 192) if anchored else 0,
+        max_tokens=384,
+        max_frames_per_token=3.0,
+        pause=_PAUSE,
     )
 
 
-def read_voices(
-    path: str | os.PathLike[str], ids: TextSlot | None = None
-) -> dict[str, VieneuVoice]:
+def read_voices(path: str | os.PathLike[str]) -> dict[str, SpokenVoice]:
     """The voices of the project's own JSON file, by name.
 
-    Raises :class:`InputError` for other files, and with ``ids`` for codes out of their range.
+    Raises :class:`InputError` for other files.
     """
     presets = read_json(Path(path)).get("presets")
     if not isinstance(presets, dict):
         raise InputError(f'{path}: expected voices under "presets", got {shown(presets)}')
-    voices = {}
-    for name, preset in presets.items():
-        try:
-            vector = np.asarray(preset["speaker_emb"], np.float32)
-            codes = np.asarray(preset.get("codes", np.zeros((0, 0))), np.int32)
-            sane = vector.ndim == 1 and codes.ndim == 2 and bool(np.isfinite(vector).all())
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-            sane = False
-        if not sane or not vector.any():
-            raise InputError(
-                f"{path}: voice {shown(name)}: expected a vector and codes, got {shown(preset)}"
-            )
-        if ids is not None and codes.size:
-            ids.audio_frames(codes, 0)  # raises
-        voices[name] = VieneuVoice(vector, codes)
-    return voices
+    return {name: _voice(path, name, preset) for name, preset in presets.items()}
+
+
+def _voice(path: str | os.PathLike[str], name: str, preset: Any) -> SpokenVoice:
+    try:
+        vector = np.asarray(preset["speaker_emb"], np.float32)
+        codes = preset.get("codes")
+        found = np.zeros((0, 0), np.int32) if codes is None else codes_of(codes)
+        sane = vector.ndim == 1 and bool(np.isfinite(vector).all()) and bool(vector.any())
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        sane = False
+    if not sane:
+        raise InputError(
+            f"{path}: voice {shown(name)}: expected a vector and codes, got {shown(preset)}"
+        )
+    return SpokenVoice(found, vector)
 
 
 def _global_stack(tensors: Tensors, source: Reader, c: StackConfig) -> None:
@@ -239,20 +287,3 @@ def _local_stack(tensors: Tensors, source: Reader, c: StackConfig) -> None:
         ):
             tensors[f"{ours}.{name}.weight"] = source.take(f"{theirs}.{other}.weight", *shape)
     tensors["local.norm.weight"] = source.take("acoustic_decoder.norm.weight", d)
-
-
-def _anchors(
-    source: Reader, voices: Mapping[str, VieneuVoice], width: int, d: int
-) -> NDArray[np.float32]:
-    """The rows [voices, D] that the voices' vectors are mapped to: a linear map, a layer norm."""
-    weight, bias = source.take("xvec_proj.0.weight", d, width), source.take("xvec_proj.0.bias", d)
-    scale, shift = source.take("xvec_proj.1.weight", d), source.take("xvec_proj.1.bias", d)
-    rows = []
-    for name, voice in voices.items():
-        if voice.vector.shape != (width,):
-            raise InputError(
-                f"voice {name}: expected a vector of {width}, got {list(voice.vector.shape)}"
-            )
-        x = weight.astype(np.float64) @ voice.vector + bias
-        rows.append((x - x.mean()) / np.sqrt(x.var() + 1e-5) * scale + shift)
-    return np.asarray(rows, np.float32)

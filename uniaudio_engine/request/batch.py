@@ -102,7 +102,7 @@ def generate_together(scheduler: Scheduler, plans: Sequence[Plan]) -> list[Audio
         meta.update(
             {"words": words} if words else {},
             frames=sum(len(f) for _, parts in pieces for f in parts),
-            seconds=len(samples) / model.sample_rate,
+            seconds=samples.shape[-1] / model.sample_rate,
             batch=len(plans),
         )
         results.append(Audio(samples, model.sample_rate, meta))
@@ -127,12 +127,12 @@ def run_tokens(scheduler: Scheduler, plan: Plan) -> Answer:
 def decode_frames(
     model: Model, plan: Plan, pieces: Made, chunk_frames: Sequence[int] | None = None
 ) -> NDArray[np.float32]:
-    """Audio frames of a plan's successive pieces -> samples [N].
+    """Audio frames of a plan's successive pieces -> samples [N], or [C, N] of several channels.
 
     They are decoded in the same chunks as in a stream.
     """
-    sizes, decoding = ChunkSizes(chunk_frames), Decoding(model, plan)
-    out = [np.zeros(0, np.float32), decoding.head()]
+    sizes, decoding = ChunkSizes(chunk_frames, model.frame_rate), Decoding(model, plan)
+    out = [decoding.head()]
     for piece, parts in pieces:
         out.append(decoding.begin(piece))
         for frames in parts:
@@ -141,4 +141,4 @@ def decode_frames(
                 n = sizes.next()
                 out.append(decoding.push(model.layout.frames_to_codes(frames[at : at + n])))
                 at += n
-    return np.concatenate([*out, decoding.flush()])
+    return np.concatenate([*out, decoding.flush()], axis=-1)

@@ -32,8 +32,11 @@ class Decoding:
         self.model, self.plan = model, plan
         self.finish = plan.task.finish if plan.source is not None else ""
         self._decoder = model.codec.decoder_stream()
+        channels = model.config.codec.channels
+        self._nothing = np.zeros((0,) if channels == 1 else (channels, 0), np.float32)
         self._left = len(self._source) if self.finish == "length" else None
         self._edit: list[Ids] = []
+        self._pieces = 0
         self._gain = 1.0 if plan.source is None else plan.source.gain
         self._joiner: Joiner | None = None
         if plan.windows is not None:
@@ -47,23 +50,32 @@ class Decoding:
     def head(self) -> Samples:
         """Samples that exist before any frame: the source up to the edit."""
         if self.finish != "span" or self.plan.span is None:
-            return np.zeros(0, np.float32)
+            return self._nothing
         return self._source[: self.plan.span[0] * self.model.config.codec.frame_size]
 
     def begin(self, piece: Piece) -> Samples:
         """The samples that are complete now that a piece begins, perhaps none."""
         if self._joiner is None or piece.window is None:
-            return np.zeros(0, np.float32)
-        ended = np.zeros(0, np.float32) if piece.window.is_first else self.flush()
+            return self._pause()
+        ended = self._nothing if piece.window.is_first else self.flush()
         self._joiner.begin(piece.window)
         self._left, self._gain = len(piece.window.samples), piece.window.gain
         return ended
+
+    def _pause(self) -> Samples:
+        """The silence before a sentence that is not the first."""
+        slot = self.model.config.text_slot
+        seconds, self._pieces = 0.0 if slot is None else slot.pause, self._pieces + 1
+        if not seconds or self._pieces == 1:
+            return self._nothing
+        count = round(seconds * self.model.sample_rate)
+        return np.zeros((*self._nothing.shape[:-1], count), np.float32)
 
     def push(self, codes: Ids) -> Samples:
         """codes [n, K] -> the samples that they complete, perhaps none."""
         if self.finish == "span":
             self._edit.append(codes)
-            return np.zeros(0, np.float32)
+            return self._nothing
         return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
 
     def flush(self) -> Samples:
@@ -78,8 +90,8 @@ class Decoding:
         """Decoded samples at the source's level, and not more than its own."""
         samples = np.clip(scaled(np.clip(samples, -1.0, 1.0), 1 / self._gain), -1.0, 1.0)
         if self._left is not None:
-            samples = samples[: self._left]
-            self._left -= len(samples)
+            samples = samples[..., : self._left]
+            self._left -= samples.shape[-1]
         return samples if self._joiner is None else self._joiner.push(samples)
 
     def _pasted(self) -> Samples:
@@ -90,11 +102,7 @@ class Decoding:
         plan, size = self.plan, self.model.config.codec.frame_size
         assert plan.span is not None and plan.source is not None and plan.source.codes is not None
         begin, end = plan.span
-        new = (
-            np.concatenate(self._edit)
-            if self._edit
-            else np.zeros((0, self.model.layout.num_codebooks), np.int32)
-        )
+        new = np.concatenate(self._edit) if self._edit else self.model.layout.no_codes
         codes = plan.source.codes[:, : new.shape[1]]
         before = codes[max(0, begin - _CONTEXT) : begin]
         around = np.concatenate((before, new, codes[end : end + _CONTEXT]))
@@ -120,7 +128,8 @@ class Decoding:
 
 def _ending_quietly(samples: Samples, sample_rate: int) -> Samples:
     """The last samples of speech, faded out where they break off in a loud sound."""
-    n = min(round(2 * _FADE * sample_rate), len(samples))
-    if not n or np.sqrt(np.square(samples[-n:], dtype=np.float64).mean()) < _LOUD:
+    n = min(round(2 * _FADE * sample_rate), samples.shape[-1])
+    if not n or np.sqrt(np.square(samples[..., -n:], dtype=np.float64).mean()) < _LOUD:
         return samples
-    return np.concatenate((samples[:-n], samples[-n:] * np.linspace(1, 0, n, dtype=np.float32)))
+    fade = np.linspace(1, 0, n, dtype=np.float32)
+    return np.concatenate((samples[..., :-n], samples[..., -n:] * fade), axis=-1)

@@ -29,6 +29,7 @@ from .aligned import edit_context
 from .sequence import Ids
 from .sequence_builder import Sung, Value, units_key
 from .tasks import Input, Task
+from .text_slot import vector_key
 from .token_ids import read_file, token_ids
 from .windows import WINDOW_SECONDS, SourceWindows, Window
 
@@ -188,6 +189,13 @@ def _voice(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     model = inputs.model
     voice = find_voice(model, value, spec)
     inputs.meta["voice"] = None if voice is None else voice.name
+    if model.speaker is not None:
+        if voice is None or voice.vector is None:
+            raise InputError(
+                f"{spec.name}: model {model.config.name} speaks with a voice's vector; expected a "
+                "voice that has one"
+            )
+        inputs.values[vector_key(spec)] = model.speaker.row(voice.vector)
     if voice is None:
         return None
     inputs.meta["notes"] += voice.notes

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..errors import InputError, shown
 from ..model import Model
 from .sampling import audio_sampling
-from .stream import CHUNK_FRAMES, ChunkSizes
+from .stream import ChunkSizes, chunk_frames
 
 _FRAMES = 8  # of a measurement
 _ROUNDS = 3
@@ -52,8 +52,9 @@ def chunk_sizes(model: Model, max_latency_ms: float) -> ChunkSizes:
             f"ahead and {1000 * found.frame:.3g} ms to compute), got {shown(max_latency_ms)}; ask "
             "for more"
         )
-    most = min(frames, max(CHUNK_FRAMES))
-    return ChunkSizes([n for n in CHUNK_FRAMES if n < most] + [most])
+    sizes = chunk_frames(model.frame_rate)
+    most = min(frames, max(sizes))
+    return ChunkSizes([n for n in sizes if n < most] + [most], model.frame_rate)
 
 
 def speed(model: Model) -> Speed:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError, shown
 from ..text import Sentence
-from ..text.live import LiveSentences
+from ..text.plain import TextSentences
 from .work import Wait
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class LiveText:
 
     # The sentences
 
-    def sentences(self, playback: Playback, reader: LiveSentences) -> Iterator[Sentence | Wait]:
+    def sentences(self, playback: Playback, reader: TextSentences) -> Iterator[Sentence | Wait]:
         """The sentences; where none can be spoken yet, :class:`Wait` until the next look.
 
         ``playback``: of what was made so far. Raises what the source raised, after what came

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat, SupportsIndex
 
 from ..errors import InputError, shown
@@ -65,24 +65,6 @@ class Option:
 SEED = Option(
     "seed", "int", None, 0, MAX_SEED, "same seed, same sound; random by default, and reported"
 )
-REPETITION = (
-    Option(
-        "repetition_window",
-        "int",
-        0,
-        0,
-        4096,
-        "number of past frames whose codes are made less likely",
-    ),
-    Option(
-        "repetition_penalty",
-        "float",
-        1.0,
-        1.0,
-        10.0,
-        "how much less likely a repeated code is; 1 is off",
-    ),
-)
 _SECONDS = Option(
     "seconds", "float", None, 0.02, 3600.0, "exact length, instead of letting the model decide"
 )
@@ -129,6 +111,9 @@ LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
         _SECONDS,
     ),
     "one": (),
+    "text": (
+        replace(_SECONDS, help="exact length of each sentence; by default the model decides"),
+    ),
 }
 
 
@@ -144,7 +129,13 @@ def guidance_option(default: float) -> Option:
     )
 
 
-def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Option, ...]:
+def sampling_options(
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_window: int = 0,
+    repetition_penalty: float = 1.0,
+) -> tuple[Option, ...]:
     """The options of every task, with this task's defaults."""
     return (
         SEED,
@@ -172,5 +163,20 @@ def sampling_options(temperature: float, top_k: int, top_p: float) -> tuple[Opti
             1.0,
             "sample from the most probable codes of this total probability",
         ),
-        *REPETITION,
+        Option(
+            "repetition_window",
+            "int",
+            repetition_window,
+            0,
+            4096,
+            "number of past frames whose codes are made less likely",
+        ),
+        Option(
+            "repetition_penalty",
+            "float",
+            repetition_penalty,
+            1.0,
+            10.0,
+            "how much less likely a repeated code is; 1 is off",
+        ),
     )

@@ -32,6 +32,7 @@ from .work import Wait
 # Before a sentence's durations are known, each phone is assumed to take this many frames (0.2 s at
 # 50 Hz); a sentence that would not fit is split.
 _FRAMES_PER_PHONE = 10
+_MORE_FRAMES = 24  # that a sentence may take beyond those of its tokens, where the model ends it
 _MOST_UNREAD = 20  # characters that a note names
 
 
@@ -201,6 +202,11 @@ def _piece(model: Model, options: Mapping[str, Any], sequence: Guided, seed: int
         frames = 1
     elif task.length == "source":
         frames = known.source_frames
+    elif task.length == "text" and options["seconds"] is None:
+        slot = model.layout.text_slot
+        assert slot is not None
+        longest = _MORE_FRAMES + math.ceil(slot.max_frames_per_token * known.tokens)
+        frames, min_frames = max(1, min(room, longest)), 0
     elif options["seconds"] is not None:
         frames = max(1, round(options["seconds"] * model.frame_rate))
     else:  # of the known frames all but the target's start token count, as in UniAudio's inference
@@ -282,6 +288,8 @@ def _spoken_pieces(
     sequence = _sequence(model, task, options, {**inputs.values, spec.name: no_phones})
     room = model.capacity - len(sequence.conditional) - 2
     most = room // (1 + 1 + _FRAMES_PER_PHONE)  # a phone, its duration, its frames
+    if task.length == "text":  # the whole sentence, where there is room for its frames
+        most = room // 2
     seed, index = int(options["seed"]), itertools.count()
     for sentence in _sentences(model, plan, given, spec):
         if isinstance(sentence, Wait):
@@ -292,7 +300,9 @@ def _spoken_pieces(
         labels = phone_labels(sentence, inputs.meta["sentences"])
         labels = _without_pauses(labels) if is_edit else labels
         inputs.meta["sentences"] += 1
-        runs = split_phones(_phone_ids(model, [p for _, p, _ in labels]), most, model.pause_id)
+        runs = split_phones(
+            _phone_ids(model, spec, [p for _, p, _ in labels]), most, model.pause_id
+        )
         begin = 0
         for i, run in enumerate(runs):
             order = next(index)
@@ -347,7 +357,7 @@ def _sentences(
                 "phones: expected phones separated by spaces, got none; write for example 'hh "
                 "ax0 l ow1'"
             )
-        return iter([Sentence("", line) for line in lines if line])
+        return iter([model.spelled(line) for line in lines if line])
     text, meta = given[spec.name], plan.meta
     if plan.live is None:
         if not isinstance(text, str):
@@ -395,10 +405,10 @@ def _checked(
         plan.meta["text"] = plan.live.text
 
 
-def _phone_ids(model: Model, phones: Iterable[str]) -> Ids:
+def _phone_ids(model: Model, spec: Input, phones: Iterable[str]) -> Ids:
     """Ids of phones by label; whole numbers stand for themselves."""
-    index, phones = model.label_ids("phone"), list(phones)
-    size = model.layout.vocabulary.span("phone").size
+    index, phones = model.label_ids(spec.segment), list(phones)
+    size = model.layout.vocabulary.span(spec.segment).size
     numbers = [index.get(p, int(p) if p.isdecimal() and len(p) < 9 else -1) for p in phones]
     unknown = sorted({shown(p) for p, n in zip(phones, numbers, strict=True) if not 0 <= n < size})
     if not unknown:

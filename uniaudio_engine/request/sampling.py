@@ -19,6 +19,8 @@ Options = Mapping[str, Any]  # checked options of a request: whole numbers, floa
 
 def audio_sampling(layout: Layout, options: Options, seed: int) -> Sampling:
     """For audio frames of a known number."""
+    if layout.text_slot is not None:
+        return _text_slot_sampling(layout, options, seed, None)
     return make_sampling(options, seed, options["temperature"], layout.audio_ranges())
 
 
@@ -31,6 +33,8 @@ def target_sampling(
     in every slot, and the frame that holds it is not part of the result, as in UniAudio's own
     inference.
     """
+    if layout.text_slot is not None:
+        return _text_slot_sampling(layout, options, seed, min_frames)
     target = task.target
     ranges = layout.audio_ranges() if target == "audio" else layout.span_ranges(target)
     if min_frames is None:
@@ -66,15 +70,49 @@ def make_sampling(
 
     ``allowed``: per slot the id ranges (start, size) that may be drawn.
     """
+    return core().Sampling(seed=seed, allowed=allowed, **_drawing(options, temperature), **more)
+
+
+def _drawing(options: Options, temperature: float) -> dict[str, Any]:
+    """How an id is drawn from its logits."""
     greedy = temperature < _COLDEST
+    return {
+        "temperature": 1.0 if greedy else temperature,
+        "greedy": greedy,
+        "top_k": options.get("top_k", 0),
+        "top_p": options.get("top_p", 1.0),
+        "repetition_window": options.get("repetition_window", 0),
+        "repetition_penalty": options.get("repetition_penalty", 1.0),
+    }
+
+
+def _text_slot_sampling(
+    layout: Layout, options: Options, seed: int, min_frames: int | None
+) -> Sampling:
+    """For frames with a slot of text; see ``TextSlotConfig``."""
+    slot = layout.text_slot
+    assert slot is not None
+    ranges, at = layout.audio_ranges(), 0 if slot.position == "first" else layout.num_codebooks
+    forced, more = [-1] * layout.slots, dict[str, Any]()
+    text = _drawing({"top_k": slot.top_k, "top_p": slot.top_p}, slot.temperature)
+    if min_frames is not None and slot.end >= 0:
+        more = {"end_id": layout.text_id(slot.end), "min_frames": min_frames}
+        if slot.forced:
+            span = layout.vocabulary.span("text")
+            text, ranges[at] = {"greedy": True}, [(span.start, span.size)]
+            forced[at] = layout.text_id(slot.speaking)
+    if slot.end < 0:
+        forced[at] = layout.text_id(slot.speaking)
+    if min_frames is not None and slot.end_code >= 0:
+        more |= {"end_frame": layout.end_frame(), "min_frames": min_frames}
+    audio = core().Sampling(**_drawing(options, options["temperature"]))
+    slots = [audio] * layout.num_codebooks
+    slots.insert(at, core().Sampling(**text))
     return core().Sampling(
-        temperature=1.0 if greedy else temperature,
-        greedy=greedy,
-        top_k=options.get("top_k", 0),
-        top_p=options.get("top_p", 1.0),
-        repetition_window=options.get("repetition_window", 0),
-        repetition_penalty=options.get("repetition_penalty", 1.0),
         seed=seed,
-        allowed=allowed,
+        allowed=ranges,
+        keep_end_frame=slot.keep_end_frame,
+        forced=forced,
+        slots=slots,
         **more,
     )

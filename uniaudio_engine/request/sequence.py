@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..storage.config import ConfigError, LMConfig, Span, VocabularyConfig
+from ..storage.config import ConfigError, LMConfig, Span, TextSlotConfig, VocabularyConfig
 
 Ids = NDArray[np.int32]
 
@@ -124,10 +124,14 @@ def aligned_vocab(vocabulary: VocabularyConfig) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """A vocabulary together with the shape of its frames; see :meth:`of`."""
+    """A vocabulary together with the shape of its frames; see :meth:`of`.
+
+    A frame has K slots: ``num_codebooks`` codes and, with a ``text_slot``, a text id.
+    """
 
     vocabulary: VocabularyConfig
     num_codebooks: int
+    text_slot: TextSlotConfig | None = None
 
     def __post_init__(self) -> None:
         size = self.vocabulary.span("audio").size
@@ -138,8 +142,15 @@ class Layout:
             )
 
     @classmethod
-    def of(cls, lm: LMConfig, vocabulary: VocabularyConfig) -> Layout:
-        return cls(vocabulary, lm.num_codebooks)
+    def of(
+        cls, lm: LMConfig, vocabulary: VocabularyConfig, text_slot: TextSlotConfig | None = None
+    ) -> Layout:
+        return cls(vocabulary, lm.num_codebooks - (text_slot is not None), text_slot)
+
+    @property
+    def slots(self) -> int:
+        """K."""
+        return self.num_codebooks + (self.text_slot is not None)
 
     @property
     def codebook_size(self) -> int:
@@ -152,7 +163,7 @@ class Layout:
     def fill(self, ids: ArrayLike) -> Ids:
         """ids [n] -> frames [n, K], each id in all K slots."""
         column = np.asarray(ids, np.int32).reshape(-1, 1)
-        return np.repeat(column, self.num_codebooks, axis=1)
+        return np.repeat(column, self.slots, axis=1)
 
     def special(self, *names: str) -> Ids:
         """Special tokens by name -> frames [n, K]."""
@@ -163,17 +174,56 @@ class Layout:
         s = self.vocabulary.span(span)
         return self.fill(checked(values, s.size, f"{span} ids") + s.start)
 
-    def codes_to_frames(self, codes: ArrayLike) -> Ids:
-        """codes [T, K] in 0 .. codebook_size-1 -> audio frames [T, K] of ids."""
+    def codes_to_frames(self, codes: ArrayLike, text: int = -1) -> Ids:
+        """codes [T, codebooks] in 0 .. codebook_size-1 -> audio frames [T, K] of ids.
+
+        ``text``: the text id of all of them where there is a slot of text; -1: none.
+        """
         c = np.asarray(codes)
         if c.ndim != 2 or c.shape[1] != self.num_codebooks:
             raise ValueError(
                 f"codes: expected shape [T, {self.num_codebooks}], got {list(c.shape)}"
             )
-        return (checked(c, self.codebook_size, "codes") + self._offsets()).astype(np.int32)
+        ids = (checked(c, self.codebook_size, "codes") + self._offsets()).astype(np.int32)
+        if self.text_slot is None:
+            return ids
+        return self._beside(np.full((len(ids), 1), self.text_id(text), np.int32), ids)
+
+    @property
+    def no_codes(self) -> Ids:
+        """[0, codebooks]."""
+        return np.zeros((0, self.num_codebooks), np.int32)
+
+    def text_frames(self, ids: ArrayLike) -> Ids:
+        """Text ids [n] -> frames [n, K] without codes."""
+        size = self.vocabulary.span("text").size
+        text = checked(np.asarray(ids, np.int64), size, "text ids") + self.text_id(0)
+        codes = np.full((len(text), self.num_codebooks), self.text_id(-1))
+        return self._beside(text[:, None], codes).astype(np.int32)
+
+    def end_frame(self) -> list[int]:
+        """Per slot the id of the frame that ends the sound by its codes, or -1 for any."""
+        assert self.text_slot is not None
+        row = self.codes_to_frames(np.full((1, self.num_codebooks), self.text_slot.end_code))[0]
+        last = self.num_codebooks - (self.text_slot.position == "last")
+        row[[last, -1 if self.text_slot.position == "last" else 0]] = -1
+        return [int(i) for i in row]
+
+    def text_id(self, text: int) -> int:
+        """The id of a text id; of -1, that of a slot without any."""
+        if text < 0:
+            return self.vocabulary.special("pad")
+        return self.vocabulary.span("text").start + text
+
+    def _beside(self, text: Ids, codes: Ids) -> Ids:
+        first = self.text_slot is None or self.text_slot.position == "first"
+        return np.concatenate((text, codes) if first else (codes, text), axis=1)
 
     def frames_to_codes(self, frames: Ids) -> Ids:
-        """Audio frames [T, K] of ids -> codes [T, K]."""
+        """Audio frames [T, K] of ids -> codes [T, codebooks]."""
+        if self.text_slot is not None:
+            first = self.text_slot.position == "first"
+            frames = frames[:, 1:] if first else frames[:, :-1]
         return (frames - self._offsets()).astype(np.int32)
 
     def aligned_column(self, name: str) -> int:
@@ -188,12 +238,16 @@ class Layout:
     def audio_ranges(self) -> list[list[tuple[int, int]]]:
         """For each slot the id ranges (start, size) that an audio frame may hold."""
         start, size = self.vocabulary.span("audio").start, self.codebook_size
-        return [[(start + k * size, size)] for k in range(self.num_codebooks)]
+        codes = [[(start + k * size, size)] for k in range(self.num_codebooks)]
+        if self.text_slot is None:
+            return codes
+        text = [[(self.text_id(self.text_slot.speaking), 1)]]
+        return text + codes if self.text_slot.position == "first" else codes + text
 
     def span_ranges(self, name: str) -> list[list[tuple[int, int]]]:
         """For each slot the id range (start, size) of a span, for tokens that fill all slots."""
         s = self.vocabulary.span(name)
-        return [[(s.start, s.size)]] * self.num_codebooks
+        return [[(s.start, s.size)]] * self.slots
 
     def _offsets(self) -> Ids:
         start = self.vocabulary.span("audio").start
@@ -204,11 +258,13 @@ class Layout:
 class Prefix:
     """Known frames [n, K], and the external states that replace some of them.
 
-    ``continuous``: name -> (values float32 [m, width], the indices of the m frames).
+    ``continuous``: name -> (values float32 [m, width], the indices of the m frames). ``condition``:
+    the row [D] that is added to every input from the first frame on, or None.
     """
 
     frames: Ids
     continuous: dict[str, tuple[NDArray[np.float32], Ids]] = field(default_factory=dict)
+    condition: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -222,6 +278,7 @@ class Prefix:
         return b"".join(
             [
                 self.frames.tobytes(),
+                b"" if self.condition is None else b"condition\0" + self.condition.tobytes(),
                 *(name.encode() + b"\0" + v + where for name, v, where in states),
             ]
         )

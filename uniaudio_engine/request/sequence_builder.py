@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from . import aligned
 from .sequence import Ids, Layout, Prefix, duration_tokens, join, segment
 from .tasks import Input, Task
+from .text_slot import prompt, vector_key
 
 
 def _empty() -> Ids:
@@ -110,6 +111,13 @@ class TaskSequence:
         value = self.values[self.task.text_input.name]
         assert isinstance(value, Spoken)
         return value
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the spoken text, 0 where there is none."""
+        text = self.task.text_input
+        value = None if text is None else self.values.get(text.name)
+        return 0 if value is None else len(value)
 
     def duration_frames(self) -> Ids:
         """The duration tokens [P, K] of the phones."""
@@ -236,6 +244,12 @@ def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
     Inputs keep the order of the task's definition, except that phones whose durations are predicted
     come last. Raises ValueError for values out of range.
     """
+    if layout.text_slot is not None:
+        before, rest = prompt(layout, task, values)
+        for spec in task.inputs:
+            if vector_key(spec) in values:
+                before = replace(before, condition=_array(values[vector_key(spec)]))
+        return TaskSequence(layout, task, values, before, rest)
     shared = [Prefix(layout.special("start", task.special))]
     body: list[Prefix] = []
     planned: list[Prefix] = []

@@ -10,8 +10,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..audio.sound import Audio, AudioChunk, concatenate
 from ..errors import InputError, shown
 from ..model import Model
@@ -22,15 +20,20 @@ from .scheduler import Run, Scheduler
 from .steps import piece_work, run_work
 from .work import Prefill, Wait, Work
 
-# Frames of successive chunks: the first is small for a quick start; the last size repeats.
-CHUNK_FRAMES = (4, 8, 16, 32, 50)
+# Seconds of successive chunks: the first is small for a quick start; the last size repeats.
+_CHUNKS = (0.08, 0.16, 0.32, 0.64, 1.0)
+
+
+def chunk_frames(frame_rate: float) -> list[int]:
+    """Frames of successive chunks, of codecs with frames at ``frame_rate`` Hz."""
+    return [max(1, round(seconds * frame_rate)) for seconds in _CHUNKS]
 
 
 class ChunkSizes:
-    """Sizes of successive chunks in frames; see :data:`CHUNK_FRAMES`."""
+    """Sizes of successive chunks in frames; None: those of :func:`chunk_frames`."""
 
-    def __init__(self, sizes: Sequence[int] | None) -> None:
-        self.sizes = tuple(CHUNK_FRAMES if sizes is None else sizes)
+    def __init__(self, sizes: Sequence[int] | None, frame_rate: float) -> None:
+        self.sizes = tuple(chunk_frames(frame_rate) if sizes is None else sizes)
         if not self.sizes or not all(type(n) is int and n >= 1 for n in self.sizes):
             raise InputError(
                 "chunk_frames: expected whole numbers of frames, each at least 1, got "
@@ -53,16 +56,16 @@ def audio_chunks(
     """
     begin, paused = time.perf_counter() - planned, 0.0
     decoding = Decoding(model, plan)
-    no_codes = np.zeros((0, model.layout.num_codebooks), np.int32)
+    no_codes = model.layout.no_codes
     rate = model.sample_rate
     position, frames_made = 0, 0
     head = decoding.head()
-    if len(head):
+    if head.shape[-1]:
         now = time.perf_counter()
         meta["first_chunk_ms"] = round(1000 * (now - begin), 3)
         yield AudioChunk(head, rate, 0, no_codes)
         paused += time.perf_counter() - now
-        position = len(head)
+        position = head.shape[-1]
     for piece in plan.arriving:
         if isinstance(piece, Wait):
             now = time.perf_counter()
@@ -70,9 +73,9 @@ def audio_chunks(
             paused += time.perf_counter() - now
             continue
         samples = decoding.begin(piece)
-        if len(samples):
+        if samples.shape[-1]:
             yield AudioChunk(samples, rate, position, no_codes)
-            position += len(samples)
+            position += samples.shape[-1]
         work = piece_work(model, plan, piece)
         for unit in run_work(work):
             if isinstance(unit, Prefill) or not unit.is_target:
@@ -91,10 +94,10 @@ def audio_chunks(
                 meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
                 yield AudioChunk(samples, rate, position, codes)
                 paused += time.perf_counter() - now
-                position += len(samples)
+                position += samples.shape[-1]
     samples = decoding.flush()
     compute = time.perf_counter() - begin - paused
-    seconds = (position + len(samples)) / rate
+    seconds = (position + samples.shape[-1]) / rate
     words = plan.word_times(model.frame_rate)
     meta.update(
         **plan.meta,
@@ -131,7 +134,9 @@ class AudioStream:
         self.expected_seconds: float | None = plan.meta.get("source_seconds")
         self._scheduler = scheduler
         self._heard = Heard(plan)
-        self._run = audio_run(scheduler, plan, sizes or ChunkSizes(None), self.meta, planned)
+        self._run = audio_run(
+            scheduler, plan, sizes or ChunkSizes(None, model.frame_rate), self.meta, planned
+        )
 
     @property
     def cancelled(self) -> bool:
@@ -201,7 +206,7 @@ def audio_run(
 
 
 def _seconds(chunk: AudioChunk) -> float:
-    return len(chunk.samples) / chunk.sample_rate
+    return chunk.samples.shape[-1] / chunk.sample_rate
 
 
 def collect(stream: AudioStream) -> Audio:

@@ -24,6 +24,8 @@ Modality = Literal[
 ]
 
 
+HEARD = ("audio", "units", "context")  # modalities of sounds that tasks hear in one channel
+
 # What every task with a text also takes.
 TEXT_INPUTS = {
     "phones": "phones separated by spaces, instead of the text",
@@ -95,22 +97,24 @@ class Task:
     - ``durations``: one planned duration per phone, then exactly their sum;
     - ``source``: as many as the aligned input, or the input named source, has;
     - ``seconds``: the option of that name;
+    - ``text``: the model decides, up to a number of frames for each token of the text; of models
+      with a slot of text;
     - ``end``: the model decides, between ``min_ratio`` and ``max_ratio`` times the input's frames;
     - ``one``: a single token.
 
     ``target``: ``audio``, or the vocabulary span of the answer's tokens (``Engine.understand``).
-    ``token``: the task's special token, by default ``NAME_task``. ``temperature``, ``top_k`` and
-    ``top_p``: defaults of the sampling. ``guidance``: default scale of classifier-free guidance
-    (arXiv 2207.12598) for tasks with a caption; any value but 1 costs a second pass. ``finish``:
-    ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
-    source's span and leaves every other sample as it was. ``verb``: the task's name on the command
-    line and in Python.
+    ``token``: the task's special token, by default ``NAME_task``. ``temperature``, ``top_k``,
+    ``top_p``, ``repetition_window`` and ``repetition_penalty``: defaults of the sampling.
+    ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598) for tasks with a
+    caption; any value but 1 costs a second pass. ``finish``: ``length`` returns exactly as many
+    samples as the source; ``span`` puts the result into the source's span and leaves every other
+    sample as it was. ``verb``: the task's name on the command line and in Python.
     """
 
     name: str
     help: str
     inputs: tuple[Input, ...]
-    length: Literal["durations", "source", "seconds", "end", "one"]
+    length: Literal["durations", "source", "seconds", "end", "one", "text"]
     example: str
     temperature: float = 1.0
     top_k: int = 0
@@ -120,6 +124,8 @@ class Task:
     finish: Literal["", "length", "span"] = ""
     verb: str = ""
     guidance: float = 1.0
+    repetition_window: int = 0
+    repetition_penalty: float = 1.0
 
     @property
     def special(self) -> str:
@@ -130,7 +136,13 @@ class Task:
     def options(self) -> tuple[Option, ...]:
         guided = any(i.modality == "caption" for i in self.inputs)
         return (
-            sampling_options(self.temperature, self.top_k, self.top_p)
+            sampling_options(
+                self.temperature,
+                self.top_k,
+                self.top_p,
+                self.repetition_window,
+                self.repetition_penalty,
+            )
             + ((guidance_option(self.guidance),) if guided else ())
             + LENGTH_OPTIONS[self.length]
         )
@@ -174,6 +186,8 @@ class Task:
         """Names of the special tokens, spans, aligned spans and continuous inputs that a model
         needs for this task. ``codebooks``: those of its codec; None stands for enough.
         """
+        if self.length == "text":
+            return {"pad", "text", self.target}
         names = {"start", self.special, self.target, f"{self.target}_start", f"{self.target}_end"}
         for i in self.inputs:
             if i.place == "aligned":
@@ -251,9 +265,15 @@ class Task:
     def _length_problems(self, has_source: bool) -> Iterator[str]:
         aligned = [i for i in self.inputs if i.place == "aligned"]
         if (self.length == "source" and not has_source and not aligned) or (
-            self.length == "durations" and not self.text_input
+            self.length in ("durations", "text") and not self.text_input
         ):
-            yield (f"length {self.length}: expected an input named source, or for durations a text")
+            yield (
+                f"length {self.length}: expected an input named source, or for durations and text "
+                "a text"
+            )
+        others = [i for i in self.inputs if i.modality not in ("voice", "text")]
+        if self.length == "text" and (others or self.target != "audio"):
+            yield "length text: expected no inputs but a voice and a text, and target audio"
         if len(aligned) > 1 or (aligned and (self.length != "source" or not aligned[0].required)):
             yield "expected at most one aligned input, required, and length source with it"
         if self.length == "source" and self.text_input:

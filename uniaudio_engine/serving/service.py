@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.websockets import WebSocketDisconnect
 
 from ..audio.sound import AudioChunk
@@ -155,6 +156,8 @@ class Sound:
 
     async def __anext__(self) -> AudioChunk:
         chunk = await self._stream.__anext__()
+        if chunk.samples.ndim > 1:  # clients are sent one channel
+            chunk = replace(chunk, samples=chunk.samples.mean(axis=0, dtype=np.float32))
         metrics, most = self._service.metrics, self._service.settings.max_output_seconds
         if not self.samples and len(chunk.samples):
             waited = time.monotonic() - self._begin

@@ -68,7 +68,9 @@ def routes(service: Service) -> APIRouter:
         """Speak a text. The sound is sent while it is being made."""
         check_model(body.model)
         kind = check_format(body.response_format)
-        given: dict[str, Any] = {"text": body.input, "speed": body.speed, "seed": body.seed}
+        given: dict[str, Any] = {"text": body.input, "seed": body.seed}
+        if body.speed != 1.0:  # not every model has a speed
+            given["speed"] = body.speed
         if body.instructions and body.instructions.strip():
             if "i_tts" not in engine.model.tasks:
                 raise ApiError(

@@ -22,6 +22,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
+from .text_slot_config import PromptPart, TextSlotConfig
 
 __all__ = [
     "TransformerConfig",
@@ -34,11 +35,13 @@ __all__ = [
     "ConfigError",
     "LMConfig",
     "ModelConfig",
+    "PromptPart",
     "SeanetConfig",
     "SemanticConfig",
     "Span",
     "SpectralConfig",
     "StackConfig",
+    "TextSlotConfig",
     "VocabularyConfig",
     "from_dict",
     "to_dict",
@@ -63,6 +66,7 @@ class ModelConfig:
     level: float | None = None
     # The same for the sources of single tasks whose training had another level
     source_levels: dict[str, float] = field(default_factory=dict)
+    text_slot: TextSlotConfig | None = None  # of a frame's slots, one holds text
 
     def check(self) -> None:
         require_within(
@@ -83,6 +87,8 @@ class ModelConfig:
             self.semantic.check(self.codec)
         if self.level is not None:
             require_within("level", -60, self.level, 0, "dBFS")
+            channels = self.codec.channels
+            require(channels == 1, "level", "none with several channels", self.level)
         for name, level in self.source_levels.items():
             require(name in self.task_table, "source_levels", "names of the model's tasks", name)
             require_within(f"source_levels.{name}", -60, level, 0, "dBFS")
@@ -95,10 +101,20 @@ class ModelConfig:
         if self.lm is not None and self.vocabulary is not None:
             self.lm.check()
             self.vocabulary.check(self.lm)
+        if self.text_slot is not None:
+            require(self.lm is not None, "text_slot", "none without lm", "one")
+            assert self.lm is not None and self.vocabulary is not None
+            self.text_slot.check(self.lm, self.vocabulary)
         names = [t if isinstance(t, str) else t.name for t in self.tasks]
         require(len(set(names)) == len(names), "tasks", "distinct names", names)
         for task in self.task_table.values():
             task.check()
+
+    @property
+    def lm_codebooks(self) -> int:
+        """Codebooks of the codec that a frame of the LM holds; 0 without an LM."""
+        slots = 0 if self.lm is None else self.lm.num_codebooks
+        return slots - (self.text_slot is not None)
 
     def source_level(self, task: str) -> float | None:
         """dBFS that the source of a task is brought to; None: it stays as it is."""

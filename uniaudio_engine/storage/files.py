@@ -61,7 +61,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(f.fileno())
         os.replace(temporary, target)
         done = True
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as e:
         if e.filename is None:  # a failed write, such as a full disk; other errors pass through
             raise _unwritable(path, e) from None
@@ -100,12 +100,29 @@ def atomic_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
             (work / "new").mkdir()
             yield work
             (work / "new").rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as e:
         raise _unwritable(target, e) from None
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same file, which stays behind.
+
+    Not on Windows. Raises :class:`InputError` where the file cannot be written.
+    """
+    try:
+        f = open(path, "ab")
+    except OSError as e:
+        raise _unwritable(path, e) from None
+    with f:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(f.fileno(), fcntl.LOCK_EX)
+        yield
 
 
 def _unwritable(path: str | os.PathLike[str], e: Exception) -> InputError:
@@ -171,7 +188,7 @@ def _remove_leftover(path: Path) -> None:
             path.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename in ``folder`` last through a power cut."""
     with contextlib.suppress(OSError):  # Windows, and file systems that cannot
         descriptor = os.open(folder, os.O_RDONLY)

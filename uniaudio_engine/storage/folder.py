@@ -1,8 +1,9 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt,
 voices/*.safetensors, README.md.
 
-Optional: semantic.safetensors (the semantic tokenizer), text.model (the caption tokenizer,
-sentencepiece), labels/SPAN.txt (labels of another span's tokens, one per line) and lexicon.txt
+Optional: semantic.safetensors (the semantic tokenizer), text.model (the tokenizer of captions or
+text, sentencepiece), tokenizer.json (another tokenizer of text), speaker.safetensors and speaker.onnx
+(vectors of speakers), labels/SPAN.txt (labels of another span's tokens, one per line) and lexicon.txt
 (words in the labels of phones.txt).
 
 Loading checks everything first: a folder is complete and consistent, or raises one
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, first_few
+from ..request.tasks import HEARD
 from .config import ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
 from .opening import read_regular
@@ -43,8 +45,9 @@ class ModelFolder:
     """A checked model.
 
     ``codec``, ``lm``, ``semantic``: weights by tensor name. ``phones``: labels in order. ``voices``:
-    files by name. ``labels``: those of other spans. ``lexicon`` and ``captions``: contents of
-    lexicon.txt and text.model.
+    files by name. ``labels``: those of other spans. ``lexicon``, ``captions`` and ``tokenizer``:
+    contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors.
+    ``speaker_encoder``: the file that makes them, if there is one.
     """
 
     path: Path
@@ -57,6 +60,9 @@ class ModelFolder:
     lexicon: str = ""
     captions: bytes = b""
     semantic: Tensors = field(default_factory=dict)
+    tokenizer: bytes = b""
+    speaker: Tensors = field(default_factory=dict)
+    speaker_encoder: Path | None = None
 
 
 def bundled_models() -> dict[str, Path]:
@@ -81,15 +87,6 @@ def find_folder(path: str | os.PathLike[str] | None) -> Path:
     if str(path) in bundled:
         return bundled[str(path)]
     known = f"; bundled: {', '.join(bundled)}" if bundled else ""
-    if (
-        str(path).count("/") == 1
-        and not folder.exists()
-        and not str(path).startswith((".", "/", "~"))
-    ):
-        raise InputError(
-            f"{path}: there is no such folder, and loading from a model hub is not supported "
-            f"yet{known}"
-        )
     raise InputError(f"{path}: expected a model folder with a config.json, found none{known}")
 
 
@@ -128,13 +125,16 @@ def load_folder(path: str | os.PathLike[str] | None = None) -> ModelFolder:
         semantic = load_weights(
             folder / "semantic.safetensors", codec_shapes(config.semantic.encoder)
         )
+    speaker: Tensors = {}
+    if shapes := _speaker_shapes(config):
+        speaker = load_weights(folder / "speaker.safetensors", shapes)
     for part in ("lm", "semantic"):
         if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
             raise InputError(
                 f"{folder}: {part}.safetensors is left over: config.json has no {part} section; "
                 "remove the file"
             )
-    return dataclasses.replace(described, codec=codec, lm=lm, semantic=semantic)
+    return dataclasses.replace(described, codec=codec, lm=lm, semantic=semantic, speaker=speaker)
 
 
 def load_described(folder: Path) -> ModelFolder:
@@ -145,7 +145,28 @@ def load_described(folder: Path) -> ModelFolder:
     check_model(config, phones, folder, labels)
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
     texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
-    return ModelFolder(folder, config, {}, {}, phones, voices, labels, *texts)
+    encoder = folder / "speaker.onnx"
+    return ModelFolder(
+        folder,
+        config,
+        {},
+        phones=phones,
+        voices=voices,
+        labels=labels,
+        lexicon=texts[0],
+        captions=texts[1],
+        tokenizer=_read_bytes(folder / "tokenizer.json"),
+        speaker_encoder=encoder if encoder.is_file() else None,
+    )
+
+
+def _speaker_shapes(config: ModelConfig) -> Shapes:
+    """Of the tensors in speaker.safetensors; none where voices have no vectors."""
+    width = 0 if config.text_slot is None else config.text_slot.voice_width
+    if not width or config.lm is None:
+        return {}
+    d = config.lm.global_.width
+    return {"weight": (d, width), "bias": (d,), "norm.weight": (d,), "norm.bias": (d,)}
 
 
 def save_folder(
@@ -158,6 +179,8 @@ def save_folder(
     semantic: Mapping[str, NDArray[Any]] | None = None,
     captions: bytes = b"",
     labels: Mapping[str, tuple[str, ...]] | None = None,
+    tokenizer: bytes = b"",
+    speaker: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all
     but vectors and codebooks (a rounded codebook would give other codes than those the LM has
@@ -174,6 +197,8 @@ def save_folder(
         parts.append(
             ("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder))
         )
+    if shapes := _speaker_shapes(config):
+        parts.append(("speaker.safetensors", speaker or {}, shapes))
     for name, tensors, shapes in parts:
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,9 +207,10 @@ def save_folder(
     if phones:
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
-    if captions:
-        with atomic_write(folder / "text.model") as f:
-            f.write(captions)
+    for name, content in (("text.model", captions), ("tokenizer.json", tokenizer)):
+        if content:
+            with atomic_write(folder / name) as f:
+                f.write(content)
     for span, names in (labels or {}).items():
         (folder / "labels").mkdir(exist_ok=True)
         with atomic_write(folder / "labels" / f"{span}.txt") as f:
@@ -275,11 +301,13 @@ def check_model(
     """Raise :class:`InputError` unless codec, LM, vocabulary, tasks and labels fit together."""
     if config.lm is None or config.vocabulary is None:
         return
-    k, c = config.lm.num_codebooks, config.codec.codebook_size
+    k, c = config.lm_codebooks, config.codec.codebook_size
     spans = {s.name: s.size for s in config.vocabulary.spans}
     if k > config.codec.num_codebooks:
+        beside = " beside the slot of text" if config.text_slot is not None else ""
         raise InputError(
-            f"{where}: lm.num_codebooks {k} is more than the codec's {config.codec.num_codebooks}"
+            f"{where}: lm.num_codebooks: expected up to the codec's "
+            f"{config.codec.num_codebooks}{beside}, got {k}"
         )
     if "audio" in spans and spans["audio"] != k * c:
         raise InputError(
@@ -303,6 +331,17 @@ def check_model(
         *(s.name for s in config.vocabulary.aligned_spans),
     }
     for task in config.task_table.values():
+        if (task.length == "text") != (config.text_slot is not None):
+            raise InputError(
+                f"{where}: task {task.name}: expected length text exactly where there is a "
+                f"text_slot, got {task.length}"
+            )
+        heard = next((i.name for i in task.inputs if i.modality in HEARD), None)
+        if config.codec.channels != 1 and heard is not None:
+            raise InputError(
+                f"{where}: task {task.name}: expected a mono codec with the input {heard}, got "
+                f"{config.codec.channels} channels"
+            )
         missing = sorted(task.needs(config.codec.num_codebooks) - known)
         if missing:
             raise InputError(

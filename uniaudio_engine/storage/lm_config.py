@@ -108,6 +108,8 @@ class LMConfig:
     with the global stack's table; ``tied_head``: the output head is the local stack's table.
     ``global_head_size``: above 0, slot 0 is predicted by a head on the global output itself, whose
     rows are that many ids from ``global_head_start`` on, and can be no other.
+    ``local_table_size``: above 0, the local stack's table and the output head have rows for that
+    many ids from ``local_table_start`` on. Any other id has a row of zeros there and no logit.
     """
 
     vocab_size: int
@@ -127,6 +129,8 @@ class LMConfig:
     tied_head: bool = False
     global_head_start: int = 0
     global_head_size: int = 0
+    local_table_start: int = 0
+    local_table_size: int = 0
 
     @property
     def embed_width(self) -> int:
@@ -142,6 +146,11 @@ class LMConfig:
     def head_table(self) -> str:
         """The tensor of the output head."""
         return self.local_table if self.tied_head else "head.weight"
+
+    @property
+    def local_rows(self) -> int:
+        """Ids of the local stack's table and of the output head."""
+        return self.local_table_size or self.vocab_size
 
     def check(self) -> None:
         self.global_.check("lm.global")
@@ -185,6 +194,22 @@ class LMConfig:
         require_within("lm.global_head_start", 0, self.global_head_start, self.vocab_size)
         most = self.vocab_size - self.global_head_start
         require_within("lm.global_head_size", 0, self.global_head_size, most)
+        require_within("lm.local_table_start", 0, self.local_table_start, self.vocab_size)
+        most = self.vocab_size - self.local_table_start
+        require_within("lm.local_table_size", 0, self.local_table_size, most)
+        require(
+            self.local_table_size > 0 or self.local_table_start == 0,
+            "lm.local_table_start",
+            "0 where local_table_size is",
+            self.local_table_start,
+        )
+        untied = not (self.tied_local or self.tied_head or self.conditioning == "add")
+        require(
+            self.local_table_size == 0 or untied,
+            "lm.local_table_size",
+            "0 with tied tables, or conditioning add",
+            self.local_table_size,
+        )
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)
 

@@ -8,10 +8,13 @@ data_offsets), then the data, without gaps. Source: the format's own description
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +38,52 @@ DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {v: k for k, v in DTYPES.items()}
 MAX_HEADER = 16 << 20  # bytes; 1 MB of names and shapes describes some ten thousand tensors
 
+_LARGE = 1 << 18  # bytes of a tensor in memory of its own
+
 Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor is."""
+
+    path: Path
+    begin: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class StoredTensors(Mapping[str, NDArray[Any]]):
+    """Tensors by name, each read from its file when it is asked for, and again each time."""
+
+    def __init__(self, places: Mapping[str, _Place]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        place = self._places[name]
+        with _opened(place.path) as f:
+            f.seek(place.begin)
+            return _read(f, place.path, name, place.dtype, place.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __or__(self, other: StoredTensors) -> StoredTensors:
+        return StoredTensors(self._places | other._places)
+
+
+def open_tensors(path: str | os.PathLike[str]) -> StoredTensors:
+    """The tensors of a file, not yet read.
+
+    Raises :class:`InputError` for a file that is missing, truncated or inconsistent.
+    """
+    path = Path(path)
+    with _opened(path) as f:
+        _, entries = _contents(f, path)
+    return StoredTensors({name: _Place(path, at, d, s) for name, d, s, at in entries})
 
 
 def load_tensors(
@@ -47,20 +95,12 @@ def load_tensors(
     checked against the file before memory is allocated.
     """
     path = Path(path)
-    try:
-        with open_regular(path, most=max_bytes) as f:
-            size = os.fstat(f.fileno()).st_size
-            header, start = _header(f, path, size)
-            metadata = _metadata(header.pop("__metadata__", {}), path)
-            entries = _entries(header, path, size - start)
-            tensors: Tensors = {}
-            for name, dtype, shape, begin in entries:
-                f.seek(start + begin)
-                tensors[name] = _read(f, path, name, dtype, shape)
-    except OSError as e:
-        raise InputError(
-            f"{path}: expected a readable safetensors file, got: {e.strerror or e}"
-        ) from None
+    with _opened(path, max_bytes) as f:
+        metadata, entries = _contents(f, path)
+        tensors: Tensors = {}
+        for name, dtype, shape, begin in entries:
+            f.seek(begin)
+            tensors[name] = _read(f, path, name, dtype, shape)
     return tensors, metadata
 
 
@@ -108,9 +148,33 @@ def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def all_finite(x: NDArray[Any]) -> bool:
     """Whether there is no NaN and no infinity; uint16 is read as bfloat16."""
+    if x.dtype.itemsize == 1:
+        return True
     if x.dtype == np.uint16:
         return not bool(((x & 0x7F80) == 0x7F80).any())
     return bool(np.isfinite(x).all())
+
+
+@contextlib.contextmanager
+def _opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
+    try:
+        with open_regular(path, most=max_bytes) as f:
+            yield f
+    except OSError as e:
+        raise InputError(
+            f"{path}: expected a readable safetensors file, got: {e.strerror or e}"
+        ) from None
+
+
+def _contents(
+    f: BinaryIO, path: Path
+) -> tuple[dict[str, str], list[tuple[str, str, tuple[int, ...], int]]]:
+    """The metadata, and (name, dtype, shape, first byte) of each tensor in file order."""
+    size = os.fstat(f.fileno()).st_size
+    header, start = _header(f, path, size)
+    metadata = _metadata(header.pop("__metadata__", {}), path)
+    entries = _entries(header, path, size - start)
+    return metadata, [(name, dtype, shape, start + at) for name, dtype, shape, at in entries]
 
 
 def _header(f: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
@@ -199,7 +263,7 @@ def _whole(values: object) -> bool:
 def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     kind = DTYPES[dtype]
     try:
-        out = np.empty(shape, kind)
+        out = _memory(shape, kind)
     except ValueError:  # such as [2**61, 0]
         raise InputError(
             f"{path}: tensor {shown(name)}: expected a sane shape, got {shown(shape)}"
@@ -210,6 +274,16 @@ def _read(f: BinaryIO, path: Path, name: str, dtype: str, shape: tuple[int, ...]
             f"{path}: tensor {shown(name)} is truncated; copy or download the file again"
         )
     return out
+
+
+def _memory(shape: tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    """An array whose memory, where it is large, goes back to the system as soon as it is freed:
+    the heap would keep that of weights which are only read on the way to the backend.
+    """
+    size = math.prod(shape) * kind.itemsize
+    if size < _LARGE:
+        return np.empty(shape, kind)
+    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
 
 
 def require_names(got: Collection[str], expected: set[str], where: str) -> None:

@@ -59,11 +59,11 @@ def lm_shapes(c: LMConfig) -> Shapes:
     shapes["global.embed.weight"] = (c.vocab_size, c.embed_width)
     _stack(shapes, "global", c.global_, c.max_frames)
     if not c.tied_local:
-        shapes["local.embed.weight"] = (c.vocab_size, c.local.width)
+        shapes["local.embed.weight"] = (c.local_rows, c.local.width)
     _stack(shapes, "local", c.local, k)
     _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
     if not c.tied_head:
-        shapes["head.weight"] = (c.vocab_size, c.local.width)
+        shapes["head.weight"] = (c.local_rows, c.local.width)
     if c.global_head_size:
         shapes["global_head.weight"] = (c.global_head_size, d)
     for name, width in c.continuous.items():

@@ -20,6 +20,7 @@ from ..audio.voice import Voice
 from ..backends.protocols import Codec
 from ..errors import InputError, shown
 from ..storage.config import ConfigError, ModelConfig
+from .speaker import Speaker
 
 # Seconds read beyond the longest prompt, so that leading silence can be cut off.
 _PROMPT_SLACK = 4.0
@@ -28,10 +29,14 @@ _PROMPT_SLACK = 4.0
 class AudioTokenizer:
     """The codec of one model. Immutable; safe to share between threads."""
 
-    def __init__(self, config: ModelConfig, codec: Codec, fingerprint: str) -> None:
+    def __init__(
+        self, config: ModelConfig, codec: Codec, fingerprint: str, speaker: Speaker | None = None
+    ) -> None:
+        """``speaker``: makes the vectors of voices, where the model speaks with one."""
+        self._speaker = speaker
         self.config, self.codec, self.fingerprint = config.codec, codec, fingerprint
         self._model, self._level = config.name, config.level
-        self._lm_codebooks = config.lm.num_codebooks if config.lm is not None else 1
+        self._lm_codebooks = max(1, config.lm_codebooks)
 
     def encode(
         self, audio: AudioSource, num_codebooks: int = 0, bandwidth: float | None = None
@@ -127,29 +132,49 @@ class AudioTokenizer:
     ) -> Voice:
         """A voice from the beginning of a sound. See :meth:`Engine.encode_voice`."""
         config = self.config
-        if config.channels != 1 or config.normalizes:
+        if config.normalizes:
             raise InputError(
                 f"model {self._model} is a codec without a language model, so voices are of no "
                 "use to it; choose another model"
             )
         rate = config.sample_rate
-        sound = read_audio(audio, rate, max_seconds + _PROMPT_SLACK, "prompt", min_seconds)
+        most = max_seconds + _PROMPT_SLACK
+        sound = read_audio(audio, rate, most, "prompt", min_seconds, channels=config.channels)
         notes = list(sound.meta["notes"])
-        trimmed = trim_silence(sound).samples[: round(max_seconds * rate)]
-        if len(trimmed) < min_seconds * rate:
+        trimmed = trim_silence(sound).samples[..., : round(max_seconds * rate)]
+        count = trimmed.shape[-1]
+        if count < min_seconds * rate:
             raise InputError(
                 f"prompt: expected at least {min_seconds:g} s of sound, got "
-                f"{len(trimmed) / rate:.3g} s that is not silent"
+                f"{count / rate:.3g} s that is not silent"
             )
-        if len(trimmed) < len(sound.samples) and not notes:
-            notes.append(f"{len(trimmed) / rate:.3g} s of the prompt used")
+        if count < sound.samples.shape[-1] and not notes:
+            notes.append(f"{count / rate:.3g} s of the prompt used")
         source = os.path.basename(os.fspath(audio)) if isinstance(audio, (str, os.PathLike)) else ""
         codes = self.codec.encode(scaled(trimmed, gain_to(trimmed, rate, self._level)), 0)
+        vector = None if self._speaker is None else self._speaker.vector(trimmed, rate)
         name = name or Path(source).stem or "prompt"
         return Voice(
-            name, codes, self.fingerprint, config.frame_rate, licence, source, tuple(notes)
+            name,
+            codes,
+            self.fingerprint,
+            config.frame_rate,
+            licence,
+            source,
+            tuple(notes),
+            vector,
         )
 
     def check_voice(self, voice: Voice) -> None:
-        """Raise :class:`InputError` unless the voice consists of this codec's codes."""
+        """Raise :class:`InputError` unless the voice consists of this codec's codes, and has the
+        vector that the model speaks with.
+        """
         voice.check(self.config, self.fingerprint, self._lm_codebooks)
+        if self._speaker is not None and (
+            voice.vector is None or voice.vector.shape != (self._speaker.width,)
+        ):
+            got = "none" if voice.vector is None else f"one of {len(voice.vector)}"
+            raise InputError(
+                f"voice {shown(voice.name)}: expected a vector of {self._speaker.width} numbers, "
+                f"got {got}; make the voice again with this model"
+            )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from uniaudio_engine.storage.config import CodecConfig, to_dict
 from uniaudio_engine.text.phones import PHONES
 
-from .. import packed
+from .. import packed, run_checkpoint
 from ..checkpoints import read_codec, write_codec_config
 from ..corpus.reading import Examples, open_corpus
 from ..loop import Run, Stateful, Trainer, fit, pick_device
@@ -240,8 +240,8 @@ def export(run: str | Path, out: str | Path) -> list[Path]:
     runs.
     """
     config, weights = read_codec(run)
-    state = torch.load(Path(run) / "checkpoint.pt", map_location="cpu", weights_only=False)
-    about = {"codec": json.dumps(to_dict(config)), "steps": str(state["step"])}
+    steps = run_checkpoint.read_run(run, ())["step"]
+    about = {"codec": json.dumps(to_dict(config)), "steps": str(steps)}
     return packed.save(weights, Path(out), about=about)
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..loop import Run, Stateful, Trainer, Validation, fit
-from ..precision import Arithmetic, Muon, choose
+from ..muon import Muon
+from ..precision import Arithmetic, choose
 from ..schedules import cosine, decay_groups
 from ..settings import RunSettings
 from .metrics import Errors, edit_errors, error_rate, plain_phones

@@ -133,6 +133,7 @@ class LocalStep(nn.Module):
         self.stack, self.bridge, self.head = lm.local, lm.bridge, lm.head
         self.global_head = lm.global_head  # registered: it is traced with the rest
         self.first_logits = lm.first_logits if lm.global_head is not None else None
+        self.embed_slots, self.head_logits = lm.embed_slots, lm.head_logits
         c = lm.config.local
         if c.positions == "rope":
             cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c)
@@ -141,7 +142,7 @@ class LocalStep(nn.Module):
 
     def begin(self, hidden: Tensor, code: Tensor, slot: Tensor) -> Tensor:
         """The input of the slot, [B, local width]."""
-        c, embed = self.config, self.stack.embed
+        c, embed = self.config, self.embed_slots
         hidden = hidden.to(self.bridge.weight.dtype)
         first = slot == 0
         if c.conditioning == "add":
@@ -169,7 +170,7 @@ class LocalStep(nn.Module):
             x = x + y
             x = x + block.mlp(block.mlp_norm(x))
             out += [keys, values]
-        logits = self.head(stack.norm(x))
+        logits = self.head_logits(stack.norm(x))
         if self.first_logits is not None:
             logits = torch.where(
                 slot[:, None] == 0, self.first_logits(hidden.to(logits.dtype)), logits

@@ -5,7 +5,7 @@ and of the durations.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniaudio_engine.request.sequence import Layout
 
@@ -35,9 +35,25 @@ def global_hidden(model: MultiScaleLM, batch: Batch) -> Tensor:
     return stack.norm(x[b * p :]).view(b, n, length, -1)
 
 
-def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, Tensor]:
+class Objective(nn.Module):
+    """:func:`losses` as a module, the root of what is sharded."""
+
+    def __init__(self, model: MultiScaleLM, layout: Layout, alike: bool = False) -> None:
+        super().__init__()
+        self.model, self.layout, self.alike = model, layout, alike
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return losses(self.model, self.layout, batch, self.alike)
+
+
+def losses(
+    model: MultiScaleLM, layout: Layout, batch: Batch, alike: bool = False
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy in nats of each codebook [K] and of the durations [] (nan where there are
     none).
+
+    ``alike``: every batch calls the same modules, as processes with shards of them must. A batch
+    without durations then computes those of one frame, to no effect.
     """
     assert model.global_head is None, "expected a model whose local stack predicts slot 0"
     h = global_hidden(model, batch)
@@ -52,7 +68,11 @@ def losses(model: MultiScaleLM, layout: Layout, batch: Batch) -> tuple[Tensor, T
     target = target.masked_fill(ended[:, None], layout.codebook_size)
     per_codebook = kernels.codebook_losses(y, model.head.weight, ranges, extra, target)
     if not bool(duration.any()):
-        return per_codebook, torch.full((), torch.nan)
+        none = torch.full((), torch.nan)
+        if not alike:
+            return per_codebook, none
+        y = model.local_hidden(h[audio][:1], codes[:1, :1])
+        return per_codebook + 0 * y.sum(), none
     span = layout.vocabulary.span("duration")
     tokens = batch.frames[duration][:, :1]
     y = model.local_hidden(h[duration], tokens)

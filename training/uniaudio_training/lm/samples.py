@@ -41,8 +41,7 @@ class Samples:
         }
 
     def write(self, run: Run) -> list[str]:
-        """Writes the samples of the current step; returns a line for each task that failed."""
-        run.save()
+        """Writes samples of the run's checkpoint; returns a line for each task that failed."""
         trouble = []
         with tempfile.TemporaryDirectory(dir=run.folder) as folder:
             write_folder(

@@ -26,7 +26,7 @@ from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import TASKS as JOINT
-from ..settings import RunSettings, require
+from ..settings import RunSettings, Sharding, require
 from ..user_tasks import check_trainable, extend, read_user_tasks
 from .data import Noise
 
@@ -52,6 +52,8 @@ class LMSettings(RunSettings):
     which classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one
     with all cores; with ``torchrun`` it says how many. ``parts``: batches of a step, which the
     processes share (0: one each); their number decides the curve, the number of processes does not.
+    ``sharding``: what processes hold of weights, gradients and optimizer states: everything
+    (none), shares of one copy on each machine (node), or shares of one copy in all (all).
     ``recompute``: recompute activations in the backward pass instead of keeping them.
     """
 
@@ -82,6 +84,7 @@ class LMSettings(RunSettings):
     validation_batches: int = 3
     processes: int = 1
     parts: int = 0
+    sharding: Sharding = "none"
     recompute: bool = False
     threads: int = 0
 

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniaudio_engine.request.sequence import Layout
-
 from ..data_parallel import Team, launched, own_device, run_launched, run_team
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.lm import MultiScaleLM
-from ..precision import Arithmetic, Muon, choose
+from ..muon import Muon
+from ..precision import Arithmetic, choose
+from ..run_checkpoint import newest
 from ..schedules import trapezoid
+from ..sharding import make_mesh, shard
 from .data import Batch, TaskData, load_tasks, make_batch, task_batch
-from .objective import losses
+from .objective import Objective
 from .samples import Samples
 from .setup import LMSettings, set_up
 from .validation import Record, walk_back
@@ -39,59 +40,74 @@ def optimizers(
 
 @torch.no_grad()
 def validate(
-    model: MultiScaleLM,
-    layout: Layout,
+    objective: Objective,
     data: Mapping[str, TaskData],
     s: LMSettings,
     arithmetic: Arithmetic,
+    team: Team,
 ) -> dict[str, list[float]]:
     """Mean losses of each task over fixed validation batches, in nats: K codebooks, then the
-    durations (nan where a task has none).
+    durations (nan where a task has none). The processes share the batches.
     """
-    model.eval()
-    found = {}
-    for task, of_task in data.items():
-        total = np.zeros(layout.num_codebooks + 1)
-        for i in range(s.validation_batches):
-            rng = np.random.default_rng((12345, i))
-            batch = task_batch(layout, of_task, rng, s.rows, s.items).to(arithmetic.device)
-            with arithmetic.autocast():
-                codes, duration = losses(model, layout, batch)
-            total += np.array([*codes.tolist(), float(duration)])
-        found[task] = [float(v) for v in total / s.validation_batches]
-    model.train()
-    return found
+    objective.eval()
+    batches = [(task, i) for task in data for i in range(s.validation_batches)]
+    totals = torch.zeros(
+        len(data), objective.layout.num_codebooks + 1, dtype=torch.float64, device=arithmetic.device
+    )
+    for first in range(0, len(batches), team.size):
+        # at the end some compute what another counts: all must compute equally often
+        mine = first + team.rank
+        task, i = batches[min(mine, len(batches) - 1)]
+        rng = np.random.default_rng((12345, i))
+        batch = task_batch(objective.layout, data[task], rng, s.rows, s.items)
+        with arithmetic.autocast():
+            codes, duration = objective(batch.to(arithmetic.device))
+        if mine < len(batches):
+            totals[list(data).index(task)] += torch.cat((codes, duration.to(codes)[None]))
+    objective.train()
+    means = (team.total(totals) / s.validation_batches).tolist()
+    return dict(zip(data, means, strict=True))
 
 
 class LMTrainer(Trainer[Batch]):
     """One process of an LM run."""
 
-    def __init__(self, s: LMSettings, arithmetic: Arithmetic, team: Team) -> None:
+    def __init__(self, s: LMSettings, arithmetic: Arithmetic, team: Team, fresh: bool) -> None:
+        """``fresh``: there is no checkpoint, so the model starts from the folder ``init``, if any."""
         self.settings, self.arithmetic, self.team = s, arithmetic, team
         self.setup = setup = set_up(s)
         self.data, self.valid = (
             load_tasks(s.token_folders, split, setup.tasks.values(), setup.captions, setup.labels)
             for split in ("train", "valid")
         )
-        self.model = self._fresh().train()
+        self.mesh = make_mesh(team, arithmetic.device) if team.sharded else None
+        self.objective, self.taken = self._build(bool(s.init) and fresh)
+        self.model = self.objective.model
         self.optimizers = optimizers(self.model, s, arithmetic.dtype)
         self.seconds = 0.0  # of audio seen by this process
         self.samples: Samples | None = None
 
-    def _fresh(self) -> MultiScaleLM:
-        model = MultiScaleLM(self.setup.lm)
-        model.init_weights(self.settings.seed)
-        for block in (*model.global_.blocks(), *model.local.blocks()):
-            block.recompute = self.settings.recompute
-        return model.to(self.arithmetic.device)
+    def _build(self, start: bool) -> tuple[Objective, str]:
+        """A model, as it is trained, with ``start`` from the folder ``init``; and what was copied
+        from there, in one line.
 
-    def _start(self, model: MultiScaleLM) -> str:
-        """Initialises the model from the folder ``init``; returns what was copied, in one line."""
-        s = self.settings
-        return start_from(model, self.setup.layout.vocabulary, Path(s.init), s.seed)
+        Each process builds the whole model before it keeps its shards: 4 GB for the 1 B shape.
+        """
+        s, layout = self.settings, self.setup.layout
+        model = MultiScaleLM(self.setup.lm)
+        model.init_weights(s.seed)
+        model = model.to(self.arithmetic.device)
+        taken = start_from(model, layout.vocabulary, Path(s.init), s.seed) if start else ""
+        blocks = (*model.global_.blocks(), *model.local.blocks())
+        for block in blocks:
+            block.recompute = s.recompute
+        objective = Objective(model, layout, self.team.sharded)
+        if self.mesh is not None:
+            shard(objective, blocks, self.mesh, self.arithmetic)
+        return objective.train(), taken
 
     def _measure(self) -> dict[str, list[float]]:
-        return validate(self.model, self.setup.layout, self.valid, self.settings, self.arithmetic)
+        return validate(self.objective, self.valid, self.settings, self.arithmetic, self.team)
 
     def parts(self) -> dict[str, Stateful]:
         each = {f"optimizer{i}": o for i, (o, _) in enumerate(self.optimizers)}
@@ -102,20 +118,19 @@ class LMTrainer(Trainer[Batch]):
 
     def begin(self, run: Run, resumed: bool) -> None:
         s, setup = self.settings, self.setup
-        taken = self._start(self.model) if s.init and not resumed else ""
-        self.record = Record(run.folder, setup.old)
+        self.record = Record(run.folder, setup.old, self.team)
+        if run.step == 0 and setup.old:
+            self.record.add(0, self._measure())
         if not self.team.leads:
             return
         (run.folder / "lm.json").write_text(json.dumps(setup.about(), indent=2))
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         hours = ", ".join(map(str, self.data.values()))
-        if taken:
-            print(taken)
+        if self.taken:
+            print(self.taken)
         print(f"{millions:.1f} M parameters, {hours}, {self.arithmetic.device}")
         if s.corpus:
             self.samples = Samples(s.corpus, s.init, s.captions, setup.weights)
-        if run.step == 0 and setup.old:
-            self.record.add(0, self._measure())
 
     def batch(self, rng: np.random.Generator) -> Batch:
         s, parts = self.settings, self.team.parts
@@ -137,7 +152,7 @@ class LMTrainer(Trainer[Batch]):
         self.seconds += batch.seconds * self.team.size
         batch = batch.to(self.arithmetic.device)
         with self.arithmetic.autocast():
-            codes, duration = losses(self.model, self.setup.layout, batch)
+            codes, duration = self.objective(batch)
         loss = codes.mean() + self.settings.duration_weight * torch.nan_to_num(duration)
         hours = self.seconds / 3600
         return loss, {f"train/{batch.task}": codes.mean(), "train/hours": hours}
@@ -151,6 +166,8 @@ class LMTrainer(Trainer[Batch]):
             scalars |= {f"valid-{task}/{n}": v for n, v in zip(names, values, strict=True)}
         each = (f"{t} {' '.join(f'{v:.3f}' for v in vs if v == v)}" for t, vs in found.items())
         text = "valid " + "; ".join(each)
+        if self.settings.corpus:
+            run.save(wait=True)
         for line in self.samples.write(run) if self.samples else ():
             text += f"\nstep {run.step}: no sample of {line}"
         return Validation(scalars, text)
@@ -160,15 +177,15 @@ class LMTrainer(Trainer[Batch]):
         if not self.setup.old:
             return
         if s.bound:
-            start = self._fresh()
-            self._start(start)
+            start = self._build(True)[0].model
             kept = walk_back(run, self.model, start, self.record, s.bound, self._measure)
-            if kept < 1:
+            if kept < 1 and self.team.leads:
                 print(
                     f"the old tasks had lost more than {s.bound:g} nats a code: {kept:.0%} of the "
                     f"way from {s.init} kept"
                 )
-        print(self.record.summary())
+        if self.team.leads:
+            print(self.record.summary())
 
 
 def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
@@ -181,7 +198,9 @@ def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
     place = own_device(pick_device(device))
     if not launched():
         arithmetic = choose(settings.precision, place, out)
-        run_team(_train, settings.processes, settings.parts, settings, out, arithmetic)
+        run_team(
+            _train, settings.processes, settings.parts, settings.sharding, settings, out, arithmetic
+        )
         return
     if settings.processes != 1:
         raise ValueError(
@@ -192,11 +211,12 @@ def train(settings: LMSettings, out: str | Path, device: str = "auto") -> None:
         dtype = team.agree(lambda: choose(settings.precision, place, out).dtype)
         _train(team, settings, out, Arithmetic(place, dtype))
 
-    run_launched(work, place, settings.parts)
+    run_launched(work, place, settings.parts, settings.sharding)
 
 
 def _train(team: Team, s: LMSettings, out: str | Path, arithmetic: Arithmetic) -> None:
     if s.threads or team.size > 1:
         torch.set_num_threads(s.threads or 1)
     torch.manual_seed(s.seed)
-    fit(LMTrainer(s, arithmetic, team), s, out, arithmetic, team)
+    fresh = team.agree(lambda: newest(out) is None)
+    fit(LMTrainer(s, arithmetic, team, fresh), s, out, arithmetic, team)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..data_parallel import Team
 from ..loop import Run
 
 FILE = "validation.jsonl"
@@ -22,10 +23,13 @@ class Record:
     the losses before training.
     """
 
-    def __init__(self, folder: str | Path, old: Sequence[str]) -> None:
-        self.path, self.old = Path(folder) / FILE, tuple(old)
+    def __init__(self, folder: str | Path, old: Sequence[str], team: Team | None = None) -> None:
+        self.path, self.old, self.team = Path(folder) / FILE, tuple(old), team or Team()
 
     def add(self, step: int, losses: Mapping[str, Sequence[float]]) -> None:
+        """Adds a validation, in the leading process."""
+        if not self.team.leads:
+            return
         plain = {
             task: [round(v, 6) if math.isfinite(v) else None for v in values]
             for task, values in losses.items()
@@ -56,13 +60,16 @@ class Record:
             f"{task} {before:.3f} -> {after:.3f} ({after - before:+.3f})"
             for task, (before, after) in changes.items()
         )
-        return f"old tasks, nats a code: {each}; worst {self.worst():+.3f}"
+        worst = max(after - before for before, after in changes.values())
+        return f"old tasks, nats a code: {each}; worst {worst:+.3f}"
 
     def worst(self) -> float:
         """The largest loss increase of an old task, in nats per code; negative where all improved,
-        0 without any.
+        0 without any. All processes call it together.
         """
-        return max((after - before for before, after in self.changes().values()), default=0.0)
+        return self.team.agree(
+            lambda: max((after - before for before, after in self.changes().values()), default=0.0)
+        )
 
 
 def walk_back(
@@ -81,10 +88,8 @@ def walk_back(
     gets worse;
     docs/new-task.md has the numbers.
     """
-    begin, end = (
-        start.state_dict(),
-        {name: value.clone() for name, value in model.state_dict().items()},
-    )
+    begin = start.state_dict()
+    end = {name: value.clone() for name, value in model.state_dict().items()}
     kept = 1.0
     while (worst := record.worst()) > bound:
         kept *= 0.98 * math.sqrt(bound / worst)

@@ -35,7 +35,10 @@ class Norm(nn.Module):
 
     def add(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         """x + branch, and the norm of that sum."""
-        return kernels.add_norm(x, branch, self.weight, self.bias, self.eps)
+        # Sharded weights may come in bfloat16; a model in float64 keeps its own.
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return kernels.add_norm(x, branch, self.weight.to(dtype), bias, self.eps)
 
 
 def rope_tables(positions: Tensor, c: StackConfig) -> tuple[Tensor, Tensor]:
@@ -247,9 +250,9 @@ class MultiScaleLM(nn.Module):
         d, k = c.global_.width, c.num_codebooks
         self.add_module("global", Stack(c.global_, c.vocab_size, c.embed_width, c.max_frames))
         shared = self.global_.embed if c.tied_local else None
-        self.local = Stack(c.local, c.vocab_size, c.local.width, k, shared)
+        self.local = Stack(c.local, c.local_rows, c.local.width, k, shared)
         self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
-        head = nn.Linear(c.local.width, c.vocab_size, bias=False)
+        head = nn.Linear(c.local.width, c.local_rows, bias=False)
         if c.tied_head:
             head.weight = self.local.embed.weight
         else:
@@ -319,6 +322,22 @@ class MultiScaleLM(nn.Module):
             x = x + self.embed_aligned(aligned)
         return self.global_(x)
 
+    def embed_slots(self, codes: Tensor) -> Tensor:
+        """codes [...] -> rows [..., local width]; zeros where the table has none."""
+        if not self.config.local_table_size:
+            return self.local.embed(codes)
+        row = codes - self.config.local_table_start
+        inside = (row >= 0) & (row < self.config.local_rows)
+        return self.local.embed(row.where(inside, 0)) * inside[..., None]
+
+    def head_logits(self, y: Tensor) -> Tensor:
+        """Local outputs y [..., local width] -> logits [..., V]; -inf where the head has no id."""
+        c = self.config
+        if not c.local_table_size:
+            return self.head(y)
+        after = c.vocab_size - c.local_table_start - c.local_rows
+        return F.pad(self.head(y), (c.local_table_start, after), value=-torch.inf)
+
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
         """h [N, D] of N frames and their first n <= K codes [N, n] -> hidden states [N, n, local
         width] that predict each slot.
@@ -330,7 +349,7 @@ class MultiScaleLM(nn.Module):
             x = self.local.embed(torch.cat((first, codes[:, :-1]), dim=1))
             x = x + self.bridge(h.view(h.shape[0], c.num_codebooks, -1)[:, :n])
         else:
-            x = torch.cat((self.bridge(h)[:, None], self.local.embed(codes[:, :-1])), dim=1)
+            x = torch.cat((self.bridge(h)[:, None], self.embed_slots(codes[:, :-1])), dim=1)
         return self.local(x)
 
     def forward(
@@ -343,7 +362,7 @@ class MultiScaleLM(nn.Module):
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
-        logits = self.head(y).view(b, t, k, -1)
+        logits = self.head_logits(y).view(b, t, k, -1)
         if self.global_head is None:
             return logits
         return torch.cat((self.first_logits(h)[:, :, None], logits[:, :, 1:]), dim=2)

@@ -21,7 +21,8 @@ from ..checkpoints import write_semantic_config
 from ..codec.train_codec import Averages
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.spectral import SpectralCodec
-from ..precision import Arithmetic, Muon, choose
+from ..muon import Muon
+from ..precision import Arithmetic, choose
 from ..schedules import decay_groups, trapezoid
 from ..settings import RunSettings
 from .augment import VoiceWarp, sound_view

@@ -1,0 +1,109 @@
+"""The configuration of models whose frames have a slot of text beside the codec's codes.
+
+One slot of a frame holds a text id, the others one code of each codebook. A row of text has the
+special token ``pad`` in place of codes. Sequences follow the prompt that is written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .json_config import require, require_within
+from .lm_config import LMConfig, VocabularyConfig
+
+_MAX_PROMPT = 4096  # ids
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """A part of a prompt.
+
+    ``kind``: ``ids``, these text ids; ``text``, the ids of the text to be spoken; or ``voice``, the
+    codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``).
+    ``when``: whether the part is there only with a voice's recording, or only without one.
+    """
+
+    kind: Literal["ids", "text", "voice"]
+    ids: tuple[int, ...] = ()
+    when: Literal["always", "voice", "no_voice"] = "always"
+
+
+@dataclass(frozen=True)
+class TextSlotConfig:
+    """How a text is read, how a prompt is laid out, and how frames are drawn.
+
+    ``position``: of the text among a frame's slots. ``tokenizer``: what makes ids of a text:
+    ``sentencepiece`` (text.model) or ``tokenizers`` (tokenizer.json). ``phones``: what makes phones
+    of it before that. ``prompt``: without its first row, which is the LM's start frame.
+
+    ``speaking``: the text id of a generated frame (-1: ``pad``); ``end``: the one that ends them
+    (-1: none does). ``end_code``: a frame ends them too whose codes are all this one, except for
+    the last codebook's; it is not part of the sound (-1: none does). By default one of ``speaking``
+    and ``end`` is drawn, as ``temperature``, ``top_k`` and ``top_p`` say. ``forced``: the likeliest
+    of all text ids is looked at, and ``speaking`` goes on in any case. ``keep_end_frame``: the
+    frame in which the end comes is part of the sound.
+
+    ``before``: goes before each sentence's text; ``{speaker}`` in it is the speaker's number.
+    ``first``: the text id that a turn begins with; the start frame stands for that of the first
+    turn (-1: the model takes no turns). ``voice_width``: of the vector that a voice has beside its
+    recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
+    split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
+    seconds between sentences.
+    """
+
+    tokenizer: Literal["sentencepiece", "tokenizers"]
+    prompt: tuple[PromptPart, ...]
+    phones: Literal["", "sea_g2p"] = ""
+    position: Literal["first", "last"] = "first"
+    speaking: int = -1
+    end: int = -1
+    forced: bool = False
+    keep_end_frame: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    voice_width: int = 0
+    max_tokens: int = 0
+    max_frames_per_token: float = 4.0
+    pause: float = 0.0
+    end_code: int = -1
+    before: str = ""
+    first: int = -1
+
+    def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
+        """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
+        require(lm.num_codebooks >= 2, "lm.num_codebooks", "2 or more slots", lm.num_codebooks)
+        size = vocabulary.span("text").size
+        vocabulary.special("pad")
+        kinds = [p.kind for p in self.prompt]
+        require(kinds.count("text") == 1, "text_slot.prompt", "one part of kind text", kinds)
+        require(kinds.count("voice") <= 1, "text_slot.prompt", "one voice at most", kinds)
+        for i, part in enumerate(self.prompt):
+            where = f"text_slot.prompt[{i}]"
+            most = {"ids": _MAX_PROMPT, "text": 0, "voice": 1}[part.kind]
+            require_within(f"{where}.ids", int(part.kind == "ids"), len(part.ids), most, "ids")
+            for id in part.ids:
+                require_within(f"{where}.ids", 0, id, size - 1)
+        require_within("text_slot.speaking", -1, self.speaking, size - 1)
+        require_within("text_slot.end", -1, self.end, size - 1)
+        require(self.end < 0 or self.speaking >= 0, "text_slot.speaking", "an id, as end has", -1)
+        ends = self.end < 0 or self.position == "first"
+        require(ends, "text_slot.end", "-1 unless position is first", self.end)
+        require_within("text_slot.temperature", 0, self.temperature, 5)
+        require_within("text_slot.top_k", 0, self.top_k, 1 << 20)
+        require_within("text_slot.top_p", 0.001, self.top_p, 1)
+        require_within("text_slot.voice_width", 0, self.voice_width, 16384)
+        require_within("text_slot.max_tokens", 0, self.max_tokens, 1 << 16)
+        require_within("text_slot.max_frames_per_token", 0, self.max_frames_per_token, 1000)
+        most = vocabulary.span("audio").size // (lm.num_codebooks - 1) - 1
+        require_within("text_slot.end_code", -1, self.end_code, most)
+        require_within("text_slot.first", -1, self.first, size - 1)
+        require(
+            self.first < 0 or self.end_code >= 0,
+            "text_slot.end_code",
+            "a code, as turns have a first id",
+            self.end_code,
+        )
+        require_within("text_slot.before", 0, len(self.before), 100, "characters")
+        require_within("text_slot.pause", 0, self.pause, 10, "seconds")
