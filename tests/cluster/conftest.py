@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +20,51 @@ pytest.importorskip("torch", reason="needs the trainers")
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("engine", "serving")]
 
 STORE = 100 << 20  # bytes of a node's object store
-# A dead node is noticed within seconds.
-QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
+START_SECONDS = 120.0  # of a node, on a busy machine
+LONGEST = 300  # seconds of a test, or of its set-up or tear-down
+HARD = 60  # more seconds until the process ends, for a wait in C that no signal interrupts
+hung: list[str] = []
+
+
+@contextlib.contextmanager
+def bounded(item: pytest.Item, what: str) -> Iterator[None]:
+    """Fails what takes too long, and after that all other tests that use the cluster."""
+
+    def give_up(*_: object) -> None:
+        hung.append(item.nodeid)
+        pytest.fail(f"{what} took more than {LONGEST} s", pytrace=True)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LONGEST)
+    faulthandler.dump_traceback_later(
+        LONGEST + HARD, exit=True
+    )  # Ray's processes end with this one
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    if hung:
+        pytest.fail(f"not run: {hung[0]} hung", pytrace=False)
+    with bounded(item, "its set-up"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with bounded(item, "the test"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with bounded(item, "its tear-down"):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,27 +80,41 @@ class Nodes:
     Ray Data does not work on the head of a cluster that has other nodes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
+        """``environment``: variables of the nodes and their workers."""
         from ray.cluster_utils import Cluster
 
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["RAY_worker_niceness"] = "0"  # or other tests starve the workers
-        os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)  # of the workers
+        self._environment = environment | {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # or other tests starve the workers
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        }
         self._cluster = Cluster()
         try:
-            self._cluster.add_node(num_cpus=0, object_store_memory=STORE, include_dashboard=False)
-            self.nodes = [self._add() for _ in range(2)]
-            ray.init(self.address, log_to_driver=False, logging_level="WARNING")
+            self._add(num_cpus=0, include_dashboard=False)
+            self.nodes = [self._add(num_cpus=1) for _ in range(2)]
+            self._cluster.wait_for_nodes(START_SECONDS)
+            with self._variables():
+                ray.init(self.address, log_to_driver=False, logging_level="WARNING")
         except BaseException:
-            self._cluster.shutdown()
+            self.shutdown()
             raise
 
     @property
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    @contextlib.contextmanager
+    def _variables(self) -> Iterator[None]:
+        """Processes that are started here inherit them; tests of other folders do not."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            yield
+
+    def _add(self, **given: Any) -> Any:
+        with self._variables():
+            return self._cluster.add_node(wait=False, object_store_memory=STORE, **given)
 
     def kill(self) -> None:
         """Kills a node with all that runs on it."""
@@ -62,17 +122,19 @@ class Nodes:
 
     def refill(self) -> None:
         while len(self.nodes) < 2:
-            self.nodes.append(self._add())
-        self._cluster.wait_for_nodes()
+            self.nodes.append(self._add(num_cpus=1))
+        self._cluster.wait_for_nodes(START_SECONDS)
 
     def shutdown(self) -> None:
-        ray.shutdown()
-        self._cluster.shutdown()
+        try:
+            ray.shutdown()
+        finally:
+            self._cluster.shutdown()
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[str]:
-    """The URL of an empty bucket of a local S3 server, for this process and those it starts."""
+def store() -> Iterator[dict[str, str]]:
+    """A local S3 server with an empty bucket ``tests``: the variables of its clients."""
     pytest.importorskip("s3fs", reason="needs the s3 extra")
     server = pytest.importorskip("moto.server", reason="needs moto and flask")
     import boto3
@@ -80,20 +142,31 @@ def bucket() -> Iterator[str]:
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
-    os.environ |= {
+    variables = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    boto3.client("s3").create_bucket(Bucket="tests")
-    yield "s3://tests"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="tests")
+    yield variables
     running.stop()
 
 
+@pytest.fixture
+def bucket(store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of the bucket, which this process and those that it starts can use."""
+    for name, value in store.items():
+        monkeypatch.setenv(name, value)
+    return "s3://tests"
+
+
 @pytest.fixture(scope="session")
-def nodes(bucket: str) -> Iterator[Nodes]:
-    made = Nodes()
+def nodes(store: dict[str, str]) -> Iterator[Nodes]:
+    made = Nodes(store)
     try:
         yield made
     finally:

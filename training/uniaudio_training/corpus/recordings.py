@@ -46,6 +46,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from uniaudio_engine.audio.sound import to_int16
 from uniaudio_engine.request.inputs import token_ids
 from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
@@ -188,7 +189,8 @@ def decoded(f: BinaryIO) -> NDArray[np.int16]:
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     mono = np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))
-    pcm = np.round(np.clip(mono, -1, 1) * 32767).astype(np.int16)
+    # Samples of 16 bits stay what they are, except the lowest: corpora are symmetric.
+    pcm = np.maximum(to_int16(np.clip(mono, -1, 1)), -32767)
     pcm.setflags(write=False)
     return pcm
 
