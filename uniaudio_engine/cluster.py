@@ -145,11 +145,12 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     except ray.exceptions.RayError as e:
         raise RuntimeError(
             "--ray: the workers of an item died again and again, or the cluster is gone: "
-            f"{_short(str(e))}; what is done is kept"
+            f"{one_line(str(e))}; what is done is kept"
         ) from None
 
 
-def _short(text: str) -> str:
+def one_line(text: str) -> str:
+    """The beginning of an error of Ray, whose messages have many lines."""
     return " ".join(text.split())[:200]
 
 

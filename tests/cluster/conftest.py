@@ -87,6 +87,9 @@ class Nodes:
         self._environment = environment | {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # or other tests starve the workers
+            # Serve ends a proxy that is not ready within seconds, as on a busy machine.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(START_SECONDS),
+            "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": str(START_SECONDS),
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
         }
         self._cluster = Cluster()

@@ -59,7 +59,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(nodes: Nodes, tmp_path: 
     attempts = begun(tmp_path)
     assert done < len(ITEMS), "the node was killed after the end"
     assert len(attempts) > len(ITEMS), "no item was lost"
-    assert len({p for _, p in attempts}) > 2 and process in {p for _, p in attempts}
+    assert {p for _, p in attempts} > {process}, "nothing was done after the kill"
 
 
 def test_an_item_that_always_kills_its_worker_ends_the_run(nodes: Nodes) -> None:

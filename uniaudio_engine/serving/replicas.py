@@ -19,6 +19,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 
 from .. import cluster
@@ -164,15 +165,23 @@ def start(settings: Settings, location: str = "EveryNode") -> None:
 def serve_on(
     address: str, load: Callable[[], Engine], settings: Settings, replicas: Replicas
 ) -> int:
-    """Deploy on a cluster and wait for SIGTERM or Ctrl-C; then drain. Returns the exit code."""
+    """Deploy on a cluster and wait for SIGTERM or Ctrl-C; then drain. Returns the exit code.
+
+    Raises RuntimeError where the cluster cannot run Serve.
+    """
     set_up_logs()
     made = application(load, settings, replicas)
     stop = threading.Event()
     with cluster.connected(address):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        start(settings)
-        serve.run(made, name=NAME, route_prefix="/")
+        try:
+            start(settings)
+            serve.run(made, name=NAME, route_prefix="/")
+        except RayError as e:
+            raise RuntimeError(
+                f"--ray: expected Ray Serve to start, got: {cluster.one_line(str(e))}"
+            ) from None
         log("listening", host=settings.host, port=settings.port, replicas=replicas.least)
         stop.wait()
         log("draining")
