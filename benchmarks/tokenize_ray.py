@@ -1,9 +1,9 @@
 """Bulk tokenization on Ray against plain processes: sound per second, and what an item costs.
 
-Both make the token shards of the same corpus in as many workers, on this machine. The time counts
-from the begin of the first shard to the end of the last, once every worker has loaded the model;
-the start is given apart. The overhead of an item is the time in which its worker has nothing to do
-before the next one begins.
+Both make the token shards of the same corpus in as many workers, on this machine. The time of a
+worker counts from the beginning of its first shard, when it has loaded the model, to the end of the
+last shard of all; the start is given apart. The overhead of an item is the time until its worker begins
+the next one.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def main() -> int:
     p.add_argument("--seconds", type=float, default=600.0, help="of sound in a shard")
     p.add_argument("--corpus", type=Path, help="keep the corpus there; it is made once")
     args = p.parse_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # that of the plain processes
     with tempfile.TemporaryDirectory() as made:
         folder = args.corpus or Path(made)
         specs = [ShardSpec("t2s", "train", i, 0, args.seconds) for i in range(args.shards)]

@@ -46,6 +46,7 @@ def test_a_corpus_made_on_a_cluster(nodes: Nodes, corpus: Path, tmp_path: Path) 
     assert contents(tmp_path) == contents(corpus)
 
 
+@pytest.mark.slow
 def test_tokens_made_on_a_cluster_that_loses_a_node(
     nodes: Nodes, corpus: Path, tokens: Path, model: Path, tmp_path: Path
 ) -> None:

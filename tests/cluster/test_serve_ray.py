@@ -150,6 +150,7 @@ async def in_two(rest: asyncio.Event) -> AsyncIterator[str]:
     yield "This is the rest."
 
 
+@pytest.mark.slow
 def test_sessions_end_well_when_replicas_are_taken_away(served: Served) -> None:
     """Two replicas become one while two clients hear a text of which the rest comes later."""
 

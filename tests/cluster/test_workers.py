@@ -31,6 +31,7 @@ def wait(condition, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_node_lose_nothing(nodes: Nodes, tmp_path: Path) -> None:
     killed = []
 
@@ -62,6 +63,7 @@ def test_a_killed_worker_and_a_killed_node_lose_nothing(nodes: Nodes, tmp_path: 
     assert {p for _, p in attempts} > {process}, "nothing was done after the kill"
 
 
+@pytest.mark.slow
 def test_an_item_that_always_kills_its_worker_ends_the_run(nodes: Nodes) -> None:
     with pytest.raises(RuntimeError, match="the workers of an item died again and again") as e:
         list(Workers(1, nodes.address).each(partial(make_deadly, 1), [0, 1]))

@@ -375,6 +375,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus derive",
         description="Derive paired data for other tasks from recordings.",
+        epilog="example: uniaudio-train corpus derive data/real --tasks se=10,vc=10 --out data/derived "
+        "--ray",
     )
     parser.add_argument(
         "speech", help="tts shards of recordings; i_tts and s_edit need them aligned"
