@@ -67,6 +67,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs all tests of this folder, so that there is one cluster."""
     for item in items:
@@ -116,8 +117,14 @@ class Nodes:
             yield
 
     def _add(self, **given: Any) -> Any:
-        with self._variables():
-            return self._cluster.add_node(wait=False, object_store_memory=STORE, **given)
+        """Ray gives a node half a minute to start: not enough on a busy machine."""
+        for last in (False, False, True):
+            try:
+                with self._variables():
+                    return self._cluster.add_node(wait=False, object_store_memory=STORE, **given)
+            except Exception as e:
+                if last or "timed out" not in str(e):
+                    raise
 
     def kill(self) -> None:
         """Kills a node with all that runs on it."""
