@@ -14,6 +14,7 @@ hiddenimports = collect_submodules(
 # Optional, imported where they are used, and large: the CPU build of torch alone has 750 MB. An
 # app that imports one of them, or names it by --hidden-import, has it all the same.
 excludedimports = [
+    "huggingface_hub",
     "matplotlib",
     "onnxruntime",
     "sounddevice",
