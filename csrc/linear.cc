@@ -20,22 +20,20 @@ Packing packing(DType dtype) {
   switch (dtype) {
     case DType::float32: return {1, 1, 4 * kPanel, &LinearKernels::float32};
     case DType::bfloat16: return {2, 1, 2 * kPanel, &LinearKernels::bfloat16};
-    case DType::int8: return {4, 1, kPanel, &LinearKernels::int8};
+    case DType::int8: return {kSplitGroup, 1, kPanel, &LinearKernels::int8};
     case DType::int4: break;
   }
   return {2 * kGroup, kGroup, kGroupBytes, &LinearKernels::int4};
 }
 
-// The largest sum of squares over the weights that one lane of a group sums: the first or the last
-// two of every four inputs.
-int32_t group_norm(const int8_t* q, int64_t in) {
-  int32_t largest = 0;
-  for (int64_t g = 0; g < in; g += kSplitGroup) {
+// Raises norms[k / 16][2] to the sums of squares of a row's weights: over the first and the last two
+// of every four inputs of a group, which one lane sums.
+void raise_norms(const int8_t* q, int64_t in, int32_t* norms) {
+  for (int64_t g = 0; g < in; g += kSplitGroup, norms += 2) {
     int32_t lane[2] = {};
     for (int64_t k = g; k < std::min(in, g + kSplitGroup); ++k) lane[k / 2 % 2] += q[k] * q[k];
-    largest = std::max({largest, lane[0], lane[1]});
+    for (int h = 0; h < 2; ++h) norms[h] = std::max(norms[h], lane[h]);
   }
-  return largest;
 }
 
 }  // namespace
@@ -46,7 +44,7 @@ void LinearScratch::reserve(int64_t rows, int64_t max_in) {
   scale.reserve(size_t(rows));
   const bool split = kernels().split != nullptr;
   sums.reserve(size_t(rows * width / (split ? kSplitGroup : kGroup)));
-  if (split) rest.reserve(size_t(rows * width / 4)), rests.reserve(size_t(rows));
+  if (split) rest.reserve(size_t(rows * width / 2)), apart.reserve(size_t(rows));
 }
 
 Linear::Linear(const std::vector<Part>& parts, DType dtype)
@@ -113,6 +111,9 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
   const uint8_t zero = dtype_ == DType::int4 ? 0x88 : offset;
   if (zero) std::fill_n(packed_.data(), packed_.size(), zero);
   if (dtype_ == DType::int8) scale_.allocate(padded), sum_.allocate(padded);
+  // norms, until all rows are seen
+  if (dtype_ == DType::int8 && kernels().split)
+    limits_.allocate(size_t(padded_in_ / kSplitGroup * 2));
   for (int64_t r = 0; r < panels_ * kPanel; ++r) {
     const Row row = r < count ? rows[size_t(r)] : Row{};
     if (bias) bias_[size_t(r)] = row.bias;
@@ -131,7 +132,7 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
       int32_t sum = 0;
       for (int64_t k = 0; k < in; ++k)
         panel[k / 4 * 4 * kPanel + 4 * lane + k % 4] = uint8_t(q[k] + offset), sum += q[k];
-      if (kernels().split) norm_ = std::max(norm_, group_norm(q, in));
+      if (limits_.size()) raise_norms(q, in, limits_.data());
       scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
       sum_[size_t(r)] = 128 * sum;
     } else {
@@ -148,6 +149,8 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
       }
     }
   }
+  for (size_t i = 0; i < limits_.size(); ++i)
+    limits_.data()[i] = 32767 * 32767 / std::max(limits_.data()[i], 1);
 }
 
 size_t Linear::weight_bytes() const {
@@ -170,9 +173,9 @@ void Linear::quantize(ThreadPool& pool, LinearScratch* scratch, const float* x, 
       if (dtype_ == DType::int4)
         kernel.group_sums(q + r * padded_in_, padded_in_, sums + r * (padded_in_ / kGroup));
       if (split) {
-        scratch->rests[size_t(r)] =
-            split(q + r * padded_in_, padded_in_, norm_, sums + r * (padded_in_ / kSplitGroup),
-                  scratch->rest.data() + r * (padded_in_ / 4));
+        scratch->apart[size_t(r)] = split(q + r * padded_in_, padded_in_, limits_.data(),
+                                          sums + r * (padded_in_ / kSplitGroup),
+                                          scratch->rest.data() + r * (padded_in_ / 2));
       }
     }
   });
@@ -190,7 +193,7 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
     args.xscale = scratch->scale.data();
     args.xsum = scratch->sums.data();
     args.rest = scratch->rest.data();
-    args.rests = scratch->rests.data();
+    args.apart = scratch->apart.data();
     args.wscale = scale_.data();
     args.wsum = sum_.data();
   }

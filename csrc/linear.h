@@ -19,7 +19,7 @@ struct LinearScratch {
   Buffer<float> scale;
   Buffer<int32_t> sums;
   Buffer<Rest> rest;
-  Buffer<int64_t> rests;
+  Buffer<Apart> apart;
   void reserve(int64_t rows, int64_t max_in);
 };
 
@@ -80,7 +80,7 @@ class Linear {
   Buffer<uint8_t> packed_;
   Buffer<float> scale_, bias_;
   Buffer<int32_t> sum_;
-  int32_t norm_ = 0;  // int8 where x is split: see Kernels::split
+  Buffer<int32_t> limits_;  // int8 where x is split: see Kernels::split
 };
 
 }  // namespace uniaudio

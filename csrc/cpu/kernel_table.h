@@ -34,12 +34,16 @@ constexpr int kSplitGroup = 16;   // inputs whose int8 products are summed in 16
 struct Rest {
   int32_t at, x;
 };
+// What is multiplied apart in one row: the number of Rest, and the value that their sum starts from.
+struct Apart {
+  int32_t count, start;
+};
 
 // y[rows, n] = epilogue(x[rows, k] . w^T + bias) for panels [panel_begin, panel_end) of w. Per
 // panel of 16 output rows:
 //   float32   [k][16]
 //   bfloat16  [k / 2][16][2], k even
-//   int8      [k / 4][16][4], k a multiple of 4, each the value + Kernels::weight_offset; x is
+//   int8      [k / 4][16][4], k a multiple of 16, each the value + Kernels::weight_offset; x is
 //             quantized to q (signed), or to q + 128 where the ISA multiplies x unsigned
 //   int4      [k / 64] of { two groups of [4][16][4] bytes, whose low nibbles are inputs
 //             8 i .. 8 i + 3 and high ones the next four, each the value + 8; then 2 x 16 bfloat16
@@ -50,9 +54,9 @@ struct LinearArgs {
   const float* xscale;  // int8 and int4: one per row
   // int4 [rows][k / 32], int8 that is split [rows][k / 16]: where a group's sum starts
   const int32_t* xsum;
-  const Rest* rest;      // int8 that is split: [rows][k / 4], of which
-  const int64_t* rests;  // row r has rests[r]
-  int64_t xstride;       // elements from row to row of x or xq
+  const Rest* rest;    // int8 that is split: [rows][k / 2], of which
+  const Apart* apart;  // row r has apart[r].count
+  int64_t xstride;     // elements from row to row of x or xq
   const void* w;
   const float* wscale;  // int8 only: one per output row, padded to whole panels
   const int32_t* wsum;  // int8 only: 128 x the sum of each output row's weights
@@ -132,9 +136,9 @@ struct Kernels {
   // the sum of its q, as the ISA holds it. k is a multiple of 32.
   void (*group_sums)(uint8_t* q, int64_t k, int32_t* sums);
   // For int8, where the ISA keeps sums in 16 bits; null elsewhere. Moves what could overflow from q
-  // to `rest` [k / 4] and returns how many entries it has; sums [k / 16] is where the sums start.
-  // norm: the largest sum of squares over the eight weights of a lane, see group_norm in linear.cc.
-  int64_t (*split)(uint8_t* q, int64_t k, int32_t norm, int32_t* sums, Rest* rest);
+  // to `rest` [k / 2]; sums [k / 16] is where the sums start. limits [k / 16][2]: the largest sums
+  // of squares over the first and the last two of every four inputs of a group, see Linear::pack.
+  Apart (*split)(uint8_t* q, int64_t k, const int32_t* limits, int32_t* sums, Rest* rest);
   uint8_t weight_offset;  // of stored int8 weights
   void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, float* y,
                     int64_t n);

@@ -68,7 +68,7 @@ struct Bfloat16 {
 };
 
 #if !defined(UNIAUDIO_SPLIT_INT8)
-constexpr int64_t (*split)(uint8_t*, int64_t, int32_t, int32_t*, Rest*) = nullptr;
+constexpr Apart (*split)(uint8_t*, int64_t, const int32_t*, int32_t*, Rest*) = nullptr;
 
 struct Int8 {
   static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;

@@ -53,13 +53,18 @@ UNIAUDIO_INLINE Vec finish_dot(DotSum acc, const int32_t* wsum) {
 }
 #else
 #define UNIAUDIO_SPLIT_INT8  // see int8_avx2.h
-constexpr int kOffset = 0, kWeightOffset = 128;
+constexpr int kOffset = 0, kWeightOffset = 127;
 #endif
 UNIAUDIO_INLINE void store_quantized(uint8_t* p, Vec x) {
-  alignas(32) int32_t t[16];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(t), _mm256_cvtps_epi32(x.v[0]));
-  _mm256_store_si256(reinterpret_cast<__m256i*>(t + 8), _mm256_cvtps_epi32(x.v[1]));
-  for (int i = 0; i < 16; ++i) p[i] = uint8_t(t[i] + kOffset);
+  // the low bytes of each half of four: those of v[0], then those of v[1]
+  const __m256i low = _mm256_set1_epi64x(0x80808080'0C080400),
+                high = _mm256_set1_epi64x(0x0C080400'80808080);
+  const __m256i bytes = _mm256_or_si256(_mm256_shuffle_epi8(_mm256_cvtps_epi32(x.v[0]), low),
+                                        _mm256_shuffle_epi8(_mm256_cvtps_epi32(x.v[1]), high));
+  const __m256i ordered =
+      _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_add_epi8(_mm256_castsi256_si128(ordered), _mm_set1_epi8(int8_t(kOffset))));
 }
 
 // bfloat16 is the upper half of a float32.  `line` holds 16 pairs.

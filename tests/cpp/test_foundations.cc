@@ -233,14 +233,17 @@ TEST(linear_float32) {
 }
 
 // Whole numbers from -127 to 127 with peak 127 in every row, so that quantization is exact: extreme
-// values, nothing but the most extreme, or normally distributed ones.
+// values, nothing but the most extreme in several patterns of signs, or normally distributed ones.
 std::vector<float> whole_numbers(check::Random& random, int kind, int64_t rows, int64_t k) {
   std::vector<float> v = random.normals(size_t(rows * k));
   for (size_t i = 0; i < v.size(); ++i) {
     const int64_t row = int64_t(i) / k;
     if (kind == 0 && random.below(3) > 0) v[i] = float(random.below(255) - 127);
     if (kind == 0 && random.below(3) == 0) v[i] = random.below(2) ? 127.0f : -127.0f;
-    if (kind == 1) v[i] = row % 2 ? 127.0f : row % 3 ? -127.0f : i % 4 < 2 ? 127.0f : -127.0f;
+    if (kind == 1) {
+      const bool positive[] = {i % 4 < 2, true, false, i % 2 == 0, i % 2 == 1};
+      v[i] = positive[row % 5] ? 127.0f : -127.0f;
+    }
     if (kind == 2) v[i] = 40.0f * v[i];
     v[i] = std::rint(std::min(127.0f, std::max(-127.0f, v[i])));
     if (int64_t(i) % k == 0) v[i] = 127.0f;
