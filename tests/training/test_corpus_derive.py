@@ -48,10 +48,11 @@ def corpora(tmp_path_factory):
 @pytest.fixture(scope="module")
 def derived(corpora, tmp_path_factory):
     out = tmp_path_factory.mktemp("derived")
-    speech, sounds = (open_corpus(c) for c in corpora)
+    speech, sounds = map(str, corpora)
+    how = derive.Deriving(speech, (sounds,), str(out), 0)
     seconds, derive.SHARD_SECONDS = derive.SHARD_SECONDS, 20.0
     try:
-        derive.derive(speech, [sounds], dict.fromkeys(derive.TASKS, 0.001), out, ["train"], 0)
+        derive.derive(how, dict.fromkeys(derive.TASKS, 0.001), ["train"])
     finally:
         derive.SHARD_SECONDS = seconds
     return open_corpus(out)

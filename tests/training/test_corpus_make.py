@@ -35,6 +35,7 @@ from uniaudio_training.corpus.shards import (
     read_manifest,
     write_manifest,
 )
+from uniaudio_training.workers import Workers
 
 PLAIN = ("t2s", "a_edit")  # need nothing but NumPy
 SPOKEN = ("tts", "vc", "tse", "sd", "svs", "i_tts", "s_edit")
@@ -118,16 +119,18 @@ def _make(out, stop_at=0):
     ``stop_at``-th file.
     """
     code = f"""
-import os, pathlib, signal, sys
+import os, signal, sys
+from uniaudio_engine.storage import files
 from uniaudio_training.corpus import make, shards
 shards.SHARD_SECONDS["train"] = 20.0
-done, replace = [], pathlib.Path.replace
-def count(self, target):
+files._SETTLED = 0.0  # nothing else writes here
+done, replace = [], os.replace
+def count(part, target):
     done.append(target)
     if len(done) == {stop_at}:
         os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-pathlib.Path.replace = count
+    replace(part, target)
+os.replace = count
 sys.exit(make.main(sys.argv[1:]))
 """
     arguments = [
@@ -156,8 +159,8 @@ def _bytes(folder):
 
 def test_workers_change_nothing(tmp_path):
     specs = [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(3)]
-    make.make(tmp_path / "one", specs, 3, workers=1, progress=False)
-    make.make(tmp_path / "two", specs[::-1], 3, workers=2, progress=False)
+    make.make(tmp_path / "one", specs, 3, Workers(), progress=False)
+    make.make(tmp_path / "two", specs[::-1], 3, Workers(2), progress=False)
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
 
 
@@ -170,7 +173,7 @@ def test_a_killed_run_goes_on(stop_at, tmp_path):
         whole,
         [ShardSpec("t2s", "train", i, 3, 20.0) for i in range(27)],
         3,
-        workers=1,
+        Workers(),
         progress=False,
     )
     killed = _make(tmp_path / "killed", stop_at)

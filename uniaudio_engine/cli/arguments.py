@@ -136,7 +136,8 @@ def _add_run(add: Add) -> None:
         add(
             "run",
             "run a task, once or for each line of a file",
-            "uniaudio run tts text=Hello seed=7 -o hello.wav",
+            "uniaudio run tts text=Hello seed=7 -o hello.wav\n"
+            "  uniaudio run tts --jsonl lines.jsonl --seed 7 -o sounds --ray",
         )
     )
     p.add_argument("task", metavar="TASK", help="one of the tasks that uniaudio tasks lists")
@@ -149,6 +150,25 @@ def _add_run(add: Add) -> None:
     p.add_argument("--seed", help="seed of the requests that have none of their own")
     p.add_argument(
         "--batch", type=int, default=8, metavar="N", help="requests run together (default 8)"
+    )
+    p.add_argument(
+        "--resume",
+        action="store_true",
+        help="with --jsonl: leave out requests whose sound file exists",
+    )
+    p.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="with --jsonl: run on a Ray cluster: its HOST:PORT, auto (RAY_ADDRESS, or the cluster "
+        "of this machine), or local (a new cluster of this machine); needs the extra ray",
+    )
+    p.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="with --ray: workers, of --threads processors each (default: all that have room)",
     )
     _add_output(
         p, "sound file, or - for standard output; with --jsonl a folder for the sound files"

@@ -9,14 +9,14 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..audio.encoded import EncodedAudio
 from ..audio.reading import read_audio
 from ..audio.sound import (
-    check_output,
     write_audio,
     write_audio_stream,
     write_wav_stream,
@@ -38,11 +38,10 @@ from .output import (
     open_output,
     print_about,
     report,
-    show_progress,
     with_progress,
 )
 from .plot import open_plot, write_plot
-from .requests import in_line, read_requests
+from .run_file import run_file
 from .say_as import say_as_command, standard_input, standard_input_pieces
 from .serve import run_server
 
@@ -64,7 +63,13 @@ _BARE = (".pcm", ".raw")  # names of files without a header
 
 
 def load_engine(args: argparse.Namespace) -> Engine:
-    return Engine.from_pretrained(
+    return engine_loader(args)()
+
+
+def engine_loader(args: argparse.Namespace) -> Callable[[], Engine]:
+    """What loads the engine of the arguments; it can be pickled."""
+    return partial(
+        Engine.from_pretrained,
         args.model,
         device=args.device,
         dtype=args.dtype,
@@ -78,7 +83,7 @@ def load_engine(args: argparse.Namespace) -> Engine:
 
 def serve_command(args: argparse.Namespace) -> int:
     """``uniaudio serve``: until SIGTERM or Ctrl-C."""
-    return run_server(args, lambda: load_engine(args))
+    return run_server(args, engine_loader(args))
 
 
 def model_task(model: str | None, name: str) -> Task:
@@ -174,9 +179,13 @@ def live_command(args: argparse.Namespace) -> int:
 def run_command(args: argparse.Namespace) -> int:
     """``uniaudio run``: any task by name, once or for a file of requests."""
     task = model_task(args.model, args.task)
+    seed = None if args.seed is None else _number(args.seed, task.option("seed"))
     if args.jsonl is not None:
-        return _run_file(args, task)
-    values = {"seed": _number(args.seed, task.option("seed"))} if args.seed is not None else {}
+        return run_file(args, task, engine_loader(args), seed)
+    for flag in ("ray", "workers", "resume"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag}: expected --jsonl with it, got a single request")
+    values: dict[str, Any] = {} if seed is None else {"seed": seed}
     for pair in args.values:
         name, equals, value = pair.partition("=")
         if not equals:
@@ -212,46 +221,6 @@ def _answer(args: argparse.Namespace, task: Task, values: dict[str, Any]) -> int
             "output": args.output,
         }
         print(json.dumps(about), file=sys.stderr if args.output == "-" else sys.stdout)
-    return 0
-
-
-def _run_file(args: argparse.Namespace, task: Task) -> int:
-    """Check all requests first, then run them batch by batch; each file is complete or absent."""
-    if args.values:
-        raise InputError(
-            f"expected either NAME=VALUE or --jsonl, got both ({shown(args.values[0])})"
-        )
-    if not 1 <= args.batch <= 1024:
-        raise InputError(f"--batch: expected 1 to 1024, got {args.batch}")
-    folder = Path(args.output)
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: expected a folder for the sound files, got none; create it first"
-        )
-    requests = read_requests(args.jsonl)
-    engine = load_engine(args)
-    seen: set[str] = set()
-    targets, plans = [], []
-    for number, request in requests:
-        with in_line(args.jsonl, number):
-            name = request.pop("output", f"{number:05d}.wav")
-            if not isinstance(name, str) or Path(name).name != name or name in seen:
-                raise InputError(f"output: expected a file name without folders, got {shown(name)}")
-            seen.add(name)
-            check_output(name)
-            if args.seed is not None:
-                request.setdefault("seed", _number(args.seed, task.option("seed")))
-            if request.pop("task", task.name) != task.name:
-                raise InputError(f"task: expected {task.name} in every line of this run")
-            plans.append(engine.plan(task.name, **request))
-            targets.append(folder / name)
-    for at in range(0, len(plans), args.batch):
-        group = plans[at : at + args.batch]
-        for target, audio in zip(targets[at:], engine.run_plans(group), strict=False):
-            audio.save(target)
-            report(args, audio.meta | {"output": str(target)})
-        show_progress(f"{at + len(group)} of {len(plans)}")
-    show_progress("")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cluster import check_installed as check_ray
 from ..errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ EPILOG = """examples:
     -d '{"model": "base", "input": "Hello there.", "voice": "default"}' -o hello.mp3
 
   openssl rand -hex 24 > key && uniaudio serve --host 0.0.0.0 --api-key-file key
+  uniaudio serve --ray --replicas 2:8 --api-key-file key --host 0.0.0.0
 """
 _MIB = 1 << 20
 
@@ -53,6 +55,22 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         metavar="[HOST:]PORT",
         help="also speak the Wyoming protocol of Home Assistant there; it has no keys, and answers "
         "private networks only",
+    )
+    g = p.add_argument_group("cluster")
+    g.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="run replicas of the server on a Ray cluster, by Ray Serve: its HOST:PORT, auto "
+        "(RAY_ADDRESS, or the cluster of this machine), or local (a new cluster of this machine); "
+        "needs the extra ray on all nodes",
+    )
+    g.add_argument(
+        "--replicas",
+        metavar="N",
+        help="with --ray: replicas, of --threads processors each, or MIN:MAX for as many as the "
+        "load needs (default 1); the limits below are those of each",
     )
     g = p.add_argument_group("limits")
     for flag, kind, metavar, help in (
@@ -119,7 +137,17 @@ def run_server(args: argparse.Namespace, load_engine: Callable[[], Engine]) -> i
         wyoming=args.wyoming,
         **given,
     )
-    return serve(load_engine(), settings)
+    if args.ray is None:
+        if args.replicas is not None:
+            raise InputError("--replicas: expected --ray with it, got one server")
+        return serve(load_engine(), settings)
+    check_ray()
+    from ..serving.replicas import Replicas, serve_on
+
+    replicas = Replicas.parse(
+        args.replicas or "1", args.threads or 1, float(args.device.startswith("cuda"))
+    )
+    return serve_on(args.ray, load_engine, settings, replicas)
 
 
 def _pair(value: str) -> tuple[str, str]:

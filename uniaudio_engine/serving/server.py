@@ -27,7 +27,7 @@ _MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message
 _PING_SECONDS = 10.0
 # Seconds after which a thread that runs Python lets another one run. The scheduler needs Python for a
 # moment between two turns; with Python's 5 ms, every listener would wait so long for the event loop.
-_SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
 def serve(engine: Engine, settings: Settings) -> int:
     """Run until a signal; returns the exit code."""
     set_up_logs()
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     server = Server(create_app(engine, settings))
     try:
         asyncio.run(server.serve())

@@ -5,6 +5,7 @@ A voice belongs to the API key that it was uploaded with; other keys neither see
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -36,6 +37,7 @@ class Voices:
         self._engine, self._folder, self._most = engine, folder, most
         self._aliases = dict(aliases or {})
         self._uploaded: dict[str, dict[str, Voice]] = {}
+        self._read: dict[Path, int] = {}  # files that have been read, with their times
         self._lock = threading.Lock()
         unknown = sorted(set(self._aliases.values()) - set(engine.voices()))
         if unknown:
@@ -49,12 +51,14 @@ class Voices:
     def names(self, owner: str) -> list[tuple[str, bool]]:
         """Names of the voices of a key, each with whether it was uploaded."""
         with self._lock:
+            self._sync(owner)
             own = list(self._uploaded.get(owner, ()))
         return [(n, False) for n in self._engine.voices()] + [(n, True) for n in own]
 
     def find(self, name: str, owner: str) -> Voice:
         """A voice by its name. Raises :class:`ApiError` for an unknown one."""
         with self._lock:
+            self._sync(owner)
             voice = self._uploaded.get(owner, {}).get(name)
         if voice is not None:
             return voice
@@ -71,7 +75,10 @@ class Voices:
     def add(self, voice: Voice, owner: str) -> None:
         """Keep a voice; one of the same name and key is replaced."""
         self.check_name(voice.name)
+        if self._most == 0:
+            raise ApiError(403, "this server takes no voices; the operator may give it --voices")
         with self._lock:
+            self._sync(owner)
             own = self._uploaded.setdefault(owner, {})
             if voice.name not in own and len(own) >= self._most:
                 raise ApiError(
@@ -99,6 +106,7 @@ class Voices:
 
     def delete(self, name: str, owner: str) -> None:
         with self._lock:
+            self._sync(owner)
             if name in self._uploaded.get(owner, {}):
                 del self._uploaded[owner][name]
                 if self._folder is not None:
@@ -116,11 +124,28 @@ class Voices:
     def _load(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            files = sorted(folder.glob("*/*.safetensors"))
+            owners = [p.name for p in folder.iterdir() if p.is_dir()]
         except OSError as e:
             raise InputError(f"{folder}: expected a folder for voices, got: {e.strerror}") from None
-        for path in files:
+        for owner in sorted(owners):
+            self._sync("" if owner == "local" else owner)
+
+    def _sync(self, owner: str) -> None:
+        """Reads what has changed in the owner's folder: other servers may share it."""
+        if self._folder is None:
+            return
+        folder = self._folder / (owner or "local")
+        found: dict[Path, int] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            with contextlib.suppress(FileNotFoundError):  # deleted just now
+                found[path] = path.stat().st_mtime_ns
+        before = {p: t for p, t in self._read.items() if p.parent == folder}
+        if found == before:
+            return
+        voices = {}
+        for path in found:
             voice = Voice.load(path)
             self._engine.model.audio.check_voice(voice)
-            owner = "" if path.parent.name == "local" else path.parent.name
-            self._uploaded.setdefault(owner, {})[voice.name] = voice
+            voices[voice.name] = voice
+        self._uploaded[owner] = voices
+        self._read = {p: t for p, t in self._read.items() if p.parent != folder} | found

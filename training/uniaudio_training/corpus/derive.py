@@ -23,21 +23,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from ..places import make_folder, place, write_whole
+from ..workers import ONE, Workers, add_arguments
 from . import degrade, wordings
 from .degrade import to_pcm
-from .reading import Corpus, CorpusError, Example, Examples, open_corpus
+from .reading import CorpusError, Example, Examples, open_corpus
 from .recipes import F0_BINS, LEVEL_BINS, RATE_BINS, Draft, Take, bin_of, median_f0, phone_rate
 from .schema import (
     FORMAT,
@@ -51,7 +52,7 @@ from .schema import (
     Span,
     Track,
 )
-from .shards import MANIFEST
+from .shards import MANIFEST, write_shard
 from .speech import loud_level, set_level
 
 SHARD_SECONDS = 300.0
@@ -304,68 +305,93 @@ def draw_shard(
     return np.concatenate(stored), labels
 
 
+@dataclass(frozen=True)
+class Deriving:
+    """What the workers need to derive shards: folders or manifests, and the seed."""
+
+    speech: str
+    sounds: tuple[str, ...]
+    out: str
+    seed: int
+
+    def __call__(self) -> Callable[[tuple[str, str, int]], str]:
+        """What makes the shard of a task, split and index, unless it is there; returns its name."""
+        speech, sounds = open_corpus(self.speech), [open_corpus(s) for s in self.sounds]
+        out = place(self.out)
+
+        @lru_cache
+        def material(split: str) -> Material:
+            groups = [c["t2s", split] for c in sounds if ("t2s", split) in list(c)]
+            return Material(speech["tts", split], groups)
+
+        def work(shard: tuple[str, str, int]) -> str:
+            task, split, index = shard
+            path = out / f"{task}-{split}-{index:04d}.jsonl"
+            if not path.exists():
+                write_shard(path, *draw_shard(material(split), task, split, index, self.seed))
+            return path.stem
+
+        return work
+
+
 def derive(
-    speech: Corpus,
-    sounds: Sequence[Corpus],
-    hours: dict[str, float],
-    out: Path,
-    splits: Sequence[str],
-    seed: int,
+    how: Deriving, hours: dict[str, float], splits: Sequence[str], workers: Workers = ONE
 ) -> None:
     """Makes the missing shards: ``hours`` of train per task, and a twentieth of that per other
     split.
 
     Every split gets at least one shard.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for split in splits:
-        if ("tts", split) not in list(speech):
-            continue
-        groups = [c["t2s", split] for c in sounds if ("t2s", split) in list(c)]
-        material = Material(speech["tts", split], groups)
-        for task, wanted in hours.items():
-            share = wanted if split == "train" else wanted / 20
-            for index in range(max(1, math.ceil(share * 3600 / SHARD_SECONDS - 1e-9))):
-                path = out / f"{task}-{split}-{index:04d}.jsonl"
-                if path.exists():
-                    continue
-                pcm, labels = draw_shard(material, task, split, index, seed)
-                part = path.with_name(f".{path.name}.{os.getpid()}")
-                with part.open("wb") as f:
-                    np.save(f, pcm)
-                part.replace(path.with_suffix(".npy"))
-                part.write_text("\n".join(x.line() for x in labels) + "\n", encoding="utf-8")
-                part.replace(path)
+    corpora = [open_corpus(folder) for folder in (how.speech, *how.sounds)]
+    out = place(how.out)
+    make_folder(out)
+    todo = [
+        (task, split, index)
+        for split in splits
+        if ("tts", split) in list(corpora[0])
+        for task, wanted in hours.items()
+        for index in range(_count(wanted if split == "train" else wanted / 20))
+    ]
+    for _ in workers.each(how, todo):
+        pass
     sources: dict[str, Any] = {}
-    for corpus in (speech, *sounds):
-        described = Path(corpus.folder) / MANIFEST
+    for corpus in corpora:
+        described = corpus.folder / MANIFEST
         if described.exists():
-            sources |= json.loads(described.read_text(encoding="utf-8")).get("sources", {})
+            sources |= json.loads(described.read_bytes()).get("sources", {})
     text = json.dumps(
-        {"format": FORMAT, "seed": seed, "sample_rate": SAMPLE_RATE, "sources": sources}, indent=1
+        {"format": FORMAT, "seed": how.seed, "sample_rate": SAMPLE_RATE, "sources": sources},
+        indent=1,
     )
-    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_whole(out / MANIFEST, lambda f: f.write(f"{text}\n".encode()))
+
+
+def _count(hours: float) -> int:
+    """The number of shards for so many hours."""
+    return max(1, math.ceil(hours * 3600 / SHARD_SECONDS - 1e-9))
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train corpus derive",
         description="Derive paired data for other tasks from recordings.",
+        epilog="example: uniaudio-train corpus derive data/real --tasks se=10,vc=10 --out data/derived "
+        "--ray",
     )
     parser.add_argument(
-        "speech", type=Path, help="tts shards of recordings; i_tts and s_edit need them aligned"
+        "speech", help="tts shards of recordings; i_tts and s_edit need them aligned"
     )
     parser.add_argument(
         "--sounds",
         nargs="*",
         default=[],
-        type=Path,
         help="corpora with t2s examples, used as noise",
     )
     parser.add_argument("--tasks", default="se=1", help="TASK=HOURS, comma-separated")
     parser.add_argument("--splits", default=",".join(SPLITS))
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--out", required=True, help="folder of the shards; a path or a URL")
     parser.add_argument("--seed", type=int, default=0)
+    add_arguments(parser)
     args = parser.parse_args(argv)
     try:
         hours = {}
@@ -376,9 +402,9 @@ def main(argv: list[str] | None = None) -> int:
                     f"--tasks: expected some of {', '.join(TASKS)}, got {task[:40]!r}"
                 )
             hours[task] = float(value or 1)
-        sounds = [open_corpus(s) for s in args.sounds]
-        derive(open_corpus(args.speech), sounds, hours, args.out, args.splits.split(","), args.seed)
-    except (CorpusError, ValueError, OSError) as e:
+        how = Deriving(args.speech, tuple(args.sounds), args.out, args.seed)
+        derive(how, hours, args.splits.split(","), Workers.of(args))
+    except (ValueError, RuntimeError, OSError) as e:
         print(f"uniaudio-train corpus: error: {e}", file=sys.stderr)
         return 2
     return 0

@@ -7,16 +7,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-import multiprocessing as mp
 import os
-import re
-import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ..places import listed, make_folder, place
+from ..workers import Workers, add_arguments
 from . import sources
 from .reading import CorpusError, open_corpus
 from .schema import SPLITS, TASKS
@@ -69,45 +69,26 @@ def plan(hours: dict[str, float], splits: tuple[str, ...], seed: int) -> list[Sh
     return specs
 
 
-def _quiet_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
-
-
-def _clear_parts(folder: Path) -> None:
-    """Removes the partly written files of a killed run."""
-    for path in folder.glob(".*"):
-        found = re.fullmatch(
-            r"\.(?:manifest|[a-z0-9_]+-(?:train|valid|test)-\d+)\.(?:json|jsonl|npy)\.(\d+)",
-            path.name,
-        )
-        if found and not Path(f"/proc/{found[1]}").exists():
-            path.unlink(missing_ok=True)
-
-
 def make(
-    folder: Path, specs: list[ShardSpec], seed: int, workers: int, progress: bool = True
+    folder: Path, specs: list[ShardSpec], seed: int, workers: Workers, progress: bool = True
 ) -> None:
-    """Makes the missing or too short shards in ``workers`` processes, then writes the manifest.
+    """Makes the missing or too short shards, then writes the manifest.
 
     Raises RuntimeError, before any work, where a required program or package is missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     before = read_manifest(folder)
     if before is not None and before["seed"] != seed:
         raise CorpusError(
             f"{folder}: its shards were made with --seed {before['seed']}, got {seed}; use that "
             "seed or another folder"
         )
-    strangers = [
-        p.name
-        for p in folder.glob("*.jsonl")
-        if not p.name.startswith(".") and not _is_shard(p.stem)
-    ]
+    there = listed(folder, "*.jsonl")
+    strangers = [p.name for p in there if not _is_shard(p.stem)]
     if strangers:
         raise CorpusError(
             f"{folder}: expected shards only, found {strangers[0]!r}; use another folder"
         )
-    _clear_parts(folder)
     sources.require({s.task for s in specs})
     shards = write_manifest(folder, seed)["shards"]  # records the seed before any shard is written
     short = [s for s in specs if s.name in shards and shards[s.name]["seconds"] < s.wanted - 0.01]
@@ -115,7 +96,8 @@ def make(
         (folder / f"{spec.name}.jsonl").unlink()
     if short:
         write_manifest(folder, seed)
-    todo = [s for s in specs if not (folder / f"{s.name}.jsonl").exists()]
+    complete = {p.stem for p in there} - {s.name for s in short}
+    todo = [s for s in specs if s.name not in complete]
     with tqdm(
         total=len(specs),
         initial=len(specs) - len(todo),
@@ -123,15 +105,13 @@ def make(
         disable=not progress,
         mininterval=1,
     ) as bar:
-        if workers == 1 or len(todo) <= 1:
-            for spec in todo:
-                make_shard(spec, str(folder))
-                bar.update()
-        else:
-            with mp.get_context("spawn").Pool(min(workers, len(todo)), _quiet_worker) as pool:
-                for _ in pool.imap_unordered(partial(make_shard, folder=str(folder)), todo):
-                    bar.update()
+        for _ in workers.each(partial(_shard_maker, folder), todo):
+            bar.update()
     write_manifest(folder, seed)
+
+
+def _shard_maker(folder: Path) -> Callable[[ShardSpec], str]:
+    return partial(make_shard, folder=folder)
 
 
 def _is_shard(name: str) -> bool:
@@ -147,6 +127,7 @@ _ELSEWHERE = {
     "public": (".public", "convert public corpora to shards"),
     "teach": (".teacher", "synthesise speech with a text-to-speech model, with phone times"),
     "derive": (".derive", "derive paired data for other tasks from recordings"),
+    "copy": (".copy", "copy a corpus or a part of it; to and from WebDataset tar files"),
     "join": (".join", "join several corpora into one folder of shards"),
     "align": (".align_command", "forced alignment of recordings with their text"),
 }
@@ -170,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
             "Makes train, valid and test shards of each task. A stopped run "
             "resumes where it stopped."
         ),
-        epilog=f"example: {EXAMPLE}",
+        epilog=f"example: {EXAMPLE}\n  uniaudio-train corpus make --tasks tts=1000 --out "
+        "s3://bucket/corpus --ray",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
         "--tasks",
@@ -189,16 +172,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument(
         "--splits", default=",".join(SPLITS), help="splits to make (default: %(default)s)"
     )
-    p.add_argument("--out", required=True, type=Path, help="folder of the shards")
+    p.add_argument("--out", required=True, help="folder of the shards; a path or a URL")
     p.add_argument(
         "--seed", type=int, default=0, help="random seed of the corpus (default: %(default)s)"
     )
-    p.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="worker processes; the shards do not depend on it (default: %(default)s)",
-    )
+    add_arguments(p, os.cpu_count() or 1)
     p = sub.add_parser(
         "check",
         help="measure a corpus and compare it with its labels",
@@ -247,20 +225,15 @@ def main(argv: list[str] | None = None) -> int:
                 raise CorpusError(
                     f"--splits: expected some of {', '.join(SPLITS)}, got {args.splits[:40]!r}"
                 )
-            if args.seed < 0 or args.workers < 1:
-                raise CorpusError(
-                    f"expected --seed >= 0 and --workers >= 1, got {args.seed} and {args.workers}"
-                )
-            make(
-                args.out,
-                plan(_hours(args.tasks, args.hours), splits, args.seed),
-                args.seed,
-                args.workers,
-            )
-            manifest = read_manifest(args.out) or {}
+            if args.seed < 0:
+                raise CorpusError(f"--seed: expected 0 or more, got {args.seed}")
+            out = place(args.out)
+            specs = plan(_hours(args.tasks, args.hours), splits, args.seed)
+            make(out, specs, args.seed, Workers.of(args))
+            manifest = read_manifest(out) or {}
             for task, hours in manifest["hours"].items():
                 print(f"{task:8s}" + "".join(f"  {split} {hours[split]:.2f} h" for split in SPLITS))
-            print(f"{args.out / MANIFEST}: {len(manifest['shards'])} shards")
+            print(f"{out / MANIFEST}: {len(manifest['shards'])} shards")
         elif args.command == "check":
             from .check import check
 

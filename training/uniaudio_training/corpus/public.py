@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from .degrade import to_pcm
 from .reading import CorpusError
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Track
-from .shards import MANIFEST, SHARD_SECONDS, parse_name
+from .shards import MANIFEST, SHARD_SECONDS, parse_name, write_shard
 from .speech import loud_level, set_level
 
 LEVEL_DB = -23.0  # dBFS, RMS of the loud parts of a clip
@@ -361,13 +361,13 @@ class _Writer:
         by: dict[str, list[int]] = {}
         for i, (clip, _) in enumerate(self.rows):
             by.setdefault(clip.speaker, []).append(i)
-        lines = []
+        labels = []
         for i, (clip, _) in enumerate(self.rows):
             mates = by[clip.speaker]
             roles = {"target": tracks[i]}
             if clip.speaker and len(mates) > 1:
                 roles["prompt"] = tracks[mates[(mates.index(i) + 1) % len(mates)]]
-            lines.append(
+            labels.append(
                 Label(
                     f"{name}-{i:04d}",
                     self.task,
@@ -375,15 +375,10 @@ class _Writer:
                     roles,
                     clip.text if self.task == "t2s" else "",
                     parameters={"source": self.source, "clip": clip.id},
-                ).line()
+                )
             )
-        path = self.folder / f"{name}.jsonl"
-        part = self.folder / f".{name}.{os.getpid()}"
-        with part.open("wb") as f:
-            np.save(f, np.concatenate([pcm for _, pcm in self.rows]))
-        part.replace(path.with_suffix(".npy"))
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        part.replace(path)
+        whole = np.concatenate([pcm for _, pcm in self.rows])
+        write_shard(self.folder / f"{name}.jsonl", whole, labels)
         self.rows, self.total, self.index = [], 0, self.index + 1
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ..places import is_remote, listed, load_array, place
 from .schema import SPLITS, TASKS, Label, SchemaError, Track
 
 if TYPE_CHECKING:
@@ -62,7 +63,14 @@ class Example:
 
 
 class Examples(Sequence[Example]):
-    """Examples in a fixed order, loaded one at a time."""
+    """Examples in a fixed order, loaded one at a time. Those of one shard have its ``name``."""
+
+    name = ""
+
+    @property
+    def lines(self) -> Sequence[bytes]:
+        """The labels, as ``Label.line`` writes them."""
+        return [self.take(i).label.line().encode() for i in range(len(self))]
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -85,20 +93,27 @@ class Examples(Sequence[Example]):
 
 
 class Shard(Examples):
-    """One shard on disk; ``samples`` is a memory map, opened at first use."""
+    """One shard; its labels and its ``samples``, a memory map of a local file, are read on access."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
-        self.lines = path.read_bytes().splitlines()
+        self._map: NDArray[np.int16] | None = None
+
+    @cached_property
+    def lines(self) -> list[bytes]:
+        return self.path.read_bytes().splitlines()
 
     def __len__(self) -> int:
         return len(self.lines)
 
-    @cached_property
+    @property
     def samples(self) -> NDArray[np.int16]:
+        """int16 [N] at 16 kHz, all tracks one after another."""
+        if self._map is not None:
+            return self._map
         path = self.path.with_suffix(".npy")
         try:
-            pcm = np.load(path, mmap_mode="r", allow_pickle=False)
+            pcm = load_array(path)
         except (OSError, ValueError) as e:
             raise CorpusError(
                 f"{path}: expected the audio of a shard ({e}); remove {self.name}.* and make it "
@@ -106,10 +121,11 @@ class Shard(Examples):
             ) from None
         if pcm.dtype != np.int16 or pcm.ndim != 1:
             raise CorpusError(f"{path}: expected int16 [N], got {pcm.dtype} {list(pcm.shape)}")
+        self._map = None if is_remote(path) else pcm  # what is read takes memory
         return pcm
 
-    def __getstate__(self) -> dict[str, object]:  # a worker process maps the file itself
-        return {k: v for k, v in self.__dict__.items() if k != "samples"}
+    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:  # a worker reads the files itself
+        return Shard, (self.path,)
 
     def _load(self, track: Track) -> NDArray[np.int16]:
         if not 0 <= track.offset <= track.offset + track.samples <= len(self.samples):
@@ -131,7 +147,10 @@ class Joined(Examples):
 
     def __init__(self, parts: Sequence[Examples]) -> None:
         self.parts = parts
-        self._ends = list(np.cumsum([len(p) for p in parts])) if parts else []
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(np.cumsum([len(p) for p in self.parts]))
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._ends else 0
@@ -184,13 +203,13 @@ class Corpus:
 
 
 def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -> Corpus:
-    """Opens a folder of shards, or a user's manifest of recordings (``.jsonl``, see
+    """Opens a folder of shards or tar files, or a user's manifest of recordings (``.jsonl``, see
     ``recordings.py``).
 
     ``users`` are the user-defined tasks that a manifest may use, by name.
     Raises CorpusError where there is nothing to open, or a manifest is wrong.
     """
-    path = Path(path)
+    path = place(path)
     if path.is_file():
         from .recordings import open_recordings
 
@@ -202,10 +221,9 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
         )
     from .shards import parse_name
 
-    groups: dict[tuple[str, str], list[Shard]] = {}
-    for file in sorted(path.glob("*.jsonl")):
-        if file.name.startswith("."):
-            continue
+    groups: dict[tuple[str, str], list[Examples]] = {}
+    _add_tars(groups, listed(path, "*.tar"))
+    for file in listed(path, "*.jsonl"):
         try:
             task, split, _ = parse_name(file.stem)
         except ValueError as e:
@@ -214,3 +232,18 @@ def open_corpus(path: str | Path, users: Mapping[str, UserTask] | None = None) -
     if not groups:
         raise CorpusError(f"{path}: no shards; make them: uniaudio-train corpus make --out {path}")
     return Corpus(path, {key: Joined(parts) for key, parts in groups.items()})
+
+
+def _add_tars(groups: dict[tuple[str, str], list[Examples]], files: list[Path]) -> None:
+    """Tar files with the names of shards, and those of others, which are all of train."""
+    from .shards import parse_name
+    from .tars import TarShard, task_of
+
+    for file in files:
+        try:
+            task, split, _ = parse_name(file.stem)
+            name = file.stem
+        except ValueError:
+            task, split = task_of(file), "train"
+            name = f"{task}-{split}-{len(groups.get((task, split), ())):04d}"
+        groups.setdefault((task, split), []).append(TarShard(file, name))

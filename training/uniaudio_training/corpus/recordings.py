@@ -3,7 +3,7 @@
 =============  ====================================================================================
 key            meaning
 =============  ====================================================================================
-``audio``      path of the recording (required), relative to the manifest; at most 10 minutes
+``audio``      recording (required): a path relative to the manifest, or a URL; at most 10 minutes
 ``task``       task name; default: svs with ``score``, tts with ``text``, t2s with ``caption``
 ``split``      train (default), valid or test
 ``text``       what is said or sung (tts, vc, svs, i_tts, s_edit)
@@ -33,22 +33,25 @@ access.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from uniaudio_engine.audio.sound import to_int16
 from uniaudio_engine.request.inputs import token_ids
 from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
 
+from ..places import is_url, place
 from ..user_tasks import UserTask
 from .reading import Corpus, CorpusError, Example, Examples, Joined
 from .schema import SAMPLE_RATE, SPLITS, TASK_ROLES, TASKS, Edit, Label, Note, Phone, Span, Track
@@ -125,7 +128,7 @@ class _Files:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths: list[Path] = []
+        self.paths: dict[int, Path] = {}
         self._checked: dict[str, tuple[int, int]] = {}
 
     def __call__(self, track: Track) -> NDArray[np.int16]:
@@ -137,7 +140,7 @@ class _Files:
         """The file as a track, with its length in samples at 16 kHz."""
         name = _text(name, key)
         if name not in self._checked:
-            path = self.folder / name
+            path = place(name) if is_url(name) else self.folder / name
             try:
                 regular = path.is_file()  # neither a device nor a pipe
             except OSError:
@@ -145,7 +148,8 @@ class _Files:
             if not regular:
                 raise _Bad(f"{key}: no file {_shown(name)}")
             try:
-                info = sf.info(str(path))
+                with path.open("rb") as f:
+                    info = sf.info(f)
             except (sf.LibsndfileError, RuntimeError, TypeError) as e:
                 raise _Bad(
                     f"{key}: no sound that can be read in {_shown(name)} "
@@ -157,29 +161,36 @@ class _Files:
                     f"{key}: expected a sound of 0.02 to {MAX_SECONDS:g} s, got {seconds:.6g} s "
                     f"in {_shown(name)}"
                 )
-            self._checked[name] = len(self.paths), _resampled_length(info.frames, info.samplerate)
-            self.paths.append(path)
+            self._checked[name] = len(self.paths), resampled_length(info.frames, info.samplerate)
+            self.paths[len(self.paths)] = path
         return Track(*self._checked[name], text, speaker, phones)
 
 
-def _resampled_length(frames: int, rate: int) -> int:
+def resampled_length(frames: int, rate: int) -> int:
     return frames if rate == SAMPLE_RATE else -(-frames * SAMPLE_RATE // rate)
 
 
 @lru_cache(maxsize=16)
 def _read(path: Path) -> NDArray[np.int16]:
     try:
-        samples, rate = sf.read(str(path), dtype="float32", always_2d=True)
+        with path.open("rb") as f:
+            return decoded(f)
     except (sf.LibsndfileError, RuntimeError, OSError) as e:
         raise CorpusError(
             f"{path}: can no longer be read ({' '.join(str(e).split())[:80]})"
         ) from None
+
+
+def decoded(f: BinaryIO) -> NDArray[np.int16]:
+    """A sound file as int16 [N] at 16 kHz, mixed down, without infinite and undefined samples."""
+    samples, rate = sf.read(f, dtype="float32", always_2d=True)
     mono = np.nan_to_num(samples.mean(1), nan=0.0, posinf=0.0, neginf=0.0)
-    wanted = _resampled_length(len(mono), rate)
+    wanted = resampled_length(len(mono), rate)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     mono = np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))
-    pcm = np.round(np.clip(mono, -1, 1) * 32767).astype(np.int16)
+    # Samples of 16 bits stay what they are, except the lowest: corpora are symmetric.
+    pcm = np.maximum(to_int16(np.clip(mono, -1, 1)), -32767)
     pcm.setflags(write=False)
     return pcm
 
@@ -189,6 +200,13 @@ class Recordings(Examples):
 
     def __init__(self, name: str, labels: list[Label], files: _Files) -> None:
         self.name, self.labels, self.files = name, labels, files
+
+    def __reduce__(self) -> tuple[type[Recordings], tuple[str, list[Label], _Files]]:
+        """A worker gets the names of this shard's files, not of the whole manifest's."""
+        files = _Files(self.files.folder)
+        used = {track.offset for label in self.labels for track in label.tracks.values()}
+        files.paths = {n: self.files.paths[n] for n in used}
+        return Recordings, (self.name, self.labels, files)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -403,7 +421,8 @@ def open_recordings(path: Path, users: Mapping[str, UserTask] | None = None) -> 
         )
     files, users = _Files(path.parent), users or {}
     found: list[Label] = []
-    with path.open("rb") as f:
+    # fsspec's files have no limit of a line
+    with path.open("rb") as raw, io.BufferedReader(cast(io.RawIOBase, raw)) as f:
         for number, line in enumerate(iter(_lines(f), b""), 1):
             if not line.strip():
                 continue

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..places import listed, place, write_whole
 from . import recipes
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, TASKS, Label, Track
 from .sources import SOURCES
@@ -96,28 +97,22 @@ def draw_shard(spec: ShardSpec) -> tuple[NDArray[np.int16], list[Label]]:
     return np.concatenate(stored), labels
 
 
-def make_shard(spec: ShardSpec, folder: str) -> str:
-    """Makes one shard unless it exists; returns its name.
+def make_shard(spec: ShardSpec, folder: str | Path) -> str:
+    """Makes one shard unless it exists; returns its name."""
+    labels = place(folder) / f"{spec.name}.jsonl"
+    if not labels.exists():
+        write_shard(labels, *draw_shard(spec))
+    return spec.name
+
+
+def write_shard(path: Path, pcm: NDArray[np.int16], labels: Sequence[Label]) -> None:
+    """Writes the shard whose labels are ``path``.
 
     Labels are written last: a shard with labels is complete.
     """
-    labels_path = Path(folder) / f"{spec.name}.jsonl"
-    if labels_path.exists():
-        return spec.name
-    pcm, labels = draw_shard(spec)
-
-    def write(path: Path, save: Any) -> None:
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        with part.open("wb") as f:
-            save(f)
-        part.replace(path)
-
-    write(labels_path.with_suffix(".npy"), lambda f: np.save(f, pcm))
-    write(
-        labels_path,
-        lambda f: f.write(("\n".join(label.line() for label in labels) + "\n").encode()),
-    )
-    return spec.name
+    write_whole(path.with_suffix(".npy"), lambda f: np.save(f, pcm))
+    lines = "".join(label.line() + "\n" for label in labels)
+    write_whole(path, lambda f: f.write(lines.encode()))
 
 
 def describe_shard(folder: Path, name: str) -> dict[str, Any]:
@@ -169,7 +164,7 @@ def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
     """
     before = read_manifest(folder) or {}
     known = before.get("shards", {})
-    names = sorted(p.stem for p in folder.glob("*.jsonl") if not p.name.startswith("."))
+    names = [p.stem for p in listed(folder, "*.jsonl")]
     shards = {name: known.get(name) or describe_shard(folder, name) for name in names}
     hours: dict[str, dict[str, float]] = {}
     for name, entry in shards.items():
@@ -189,7 +184,6 @@ def write_manifest(folder: Path, seed: int) -> dict[str, Any]:
         "packages": {name: _package(name) for name in ("numpy", "scipy", "soxr", "tinysoundfont")},
         "shards": shards,
     }
-    part = folder / f".{MANIFEST}.{os.getpid()}"
-    part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    part.replace(folder / MANIFEST)
+    text = json.dumps(manifest, indent=1) + "\n"
+    write_whole(folder / MANIFEST, lambda f: f.write(text.encode()))
     return manifest

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from .kokoro_generator import Generator, prune
 from .public import LEVEL_DB
 from .reading import CorpusError
 from .schema import FORMAT, SAMPLE_RATE, SPLITS, Label, Phone, Track, Word
-from .shards import MANIFEST
+from .shards import MANIFEST, write_shard
 from .speech import set_level
 
 # named by the exporter: the summed and clipped durations of the tokens
@@ -392,12 +391,7 @@ def make(
         if path.exists():
             continue
         pcm, labels = draw_shard(teacher, split, index, seed, voices)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        with part.open("wb") as f:
-            np.save(f, pcm)
-        part.replace(path.with_suffix(".npy"))
-        part.write_text("\n".join(label.line() for label in labels) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_shard(path, pcm, labels)
         print(f"{path.name}: {len(labels)} sentences, {len(pcm) / SAMPLE_RATE:.0f} s", flush=True)
 
 

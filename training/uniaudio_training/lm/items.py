@@ -35,6 +35,7 @@ from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 from ..corpus.schema import Label, Phone
+from ..places import listed, load_arrays, place
 
 # Corpus tasks whose voice prompt may be any other clip of the speaker; the others bring their own.
 ANY_CLIP = ("tts", "vc", "svs")
@@ -297,16 +298,14 @@ def read_items(
     captions: CaptionTokenizer | None,
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Item]:
-    """All items of a task and split in folders of token shards.
+    """All items of a task and split in folders of token shards, which may be URLs.
 
     ``task``: a definition, or the name of a built-in task. ``labels``: the labels of the spans of
     its ``tokens`` inputs. Raises FileNotFoundError where there are no shards.
     """
     entry = TASKS[task] if isinstance(task, str) else task
     folders = [folders] if isinstance(folders, (str, Path)) else folders
-    paths = sorted(
-        p for folder in folders for p in Path(folder).glob(f"{entry.name}-{split}-*.npz")
-    )
+    paths = sorted(p for f in folders for p in listed(place(f), f"{entry.name}-{split}-*.npz"))
     if not paths:
         where = ", ".join(map(str, folders))
         raise FileNotFoundError(
@@ -314,10 +313,10 @@ def read_items(
         )
     for path in paths:
         found = [Label.parse(line) for line in path.with_suffix(".jsonl").read_bytes().splitlines()]
-        with np.load(path) as z:
-            cuts = np.cumsum(z["frames"])[:-1]
-            codes = iter(np.split(z["codes"], cuts))
-            units = iter(np.split(z["units"], cuts)) if "units" in z else None
+        z = load_arrays(path)
+        cuts = np.cumsum(z["frames"])[:-1]
+        codes = iter(np.split(z["codes"], cuts))
+        units = iter(np.split(z["units"], cuts)) if "units" in z else None
         for label in found:
             tracks = {role: next(codes) for role in label.tracks}
             spoken = {role: next(units) for role in label.tracks} if units is not None else {}

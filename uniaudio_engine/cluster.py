@@ -1,0 +1,183 @@
+"""Many independent items on a Ray cluster. It needs the extra ``ray``.
+
+Ray Data runs the items on workers, and repeats those that are lost when a worker or a node dies. An
+item can therefore run more than once. Its outputs are still there exactly once if they are complete
+or absent and a function of the item alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import pickle
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from .errors import InputError, first_few
+
+T = TypeVar("T")
+R = TypeVar("R")
+# Called once in each worker process: loads what all of its items need, and returns what does one item.
+MakeWorker = Callable[[], Callable[[T], R]]
+
+LOCAL = "local"
+_KNOCK_SECONDS = 10.0
+_RETRIES = 3  # of an item whose worker dies: it may be the item that kills it
+_MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time
+
+
+def check_installed() -> None:
+    """Raise :class:`InputError` where a package of the extra ``ray`` is missing."""
+    missing = [n for n in ("ray", "pyarrow") if importlib.util.find_spec(n) is None]
+    if missing:
+        raise InputError(
+            f"--ray needs {first_few(missing)}, not installed here; install the extra: "
+            "pip install 'uniaudio-engine[ray]'"
+        )
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to a cluster, closed with the block; one that is already open is left open.
+
+    ``address``: ``host:port``, ``auto`` for RAY_ADDRESS or the cluster of this machine, or
+    ``local`` for a new cluster of this machine alone that ends with the block.
+    Raises :class:`InputError` where there is no such cluster.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    given: dict[str, Any] = {"address": address}
+    if address == LOCAL:
+        given["include_dashboard"] = False
+    elif address == "auto":
+        given["address"] = os.environ.get("RAY_ADDRESS", "auto")
+    try:
+        _knock(given["address"])
+        ray.init(**given, logging_level=logging.WARNING, log_to_driver=False)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"--ray {address}: expected a running Ray cluster, got: {str(e)[:100]}; start one: ray "
+            "start --head, or use --ray local"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at ``host:port``: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers run, and what each of them reserves.
+
+    ``count``: 0 for as many as the cluster has room for now. ``cpus`` and ``gpus``: of each.
+    """
+
+    count: int = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def check(self) -> None:
+        """Raise :class:`InputError` where the cluster that this process uses has no room for one."""
+        import ray
+
+        have = ray.cluster_resources()
+        cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+        if cpus < self.cpus or gpus < self.gpus:
+            raise InputError(
+                f"--ray: expected a cluster with {self.cpus:g} CPUs and {self.gpus:g} GPUs for a "
+                f"worker, got {cpus:g} and {gpus:g}"
+            )
+
+
+def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterator[R]:
+    """The result of every item, in any order; the first exception of an item ends it.
+
+    ``make``, items and results are pickled, and what they name is imported by the workers: this
+    package must be installed on all nodes. Call it inside :func:`connected`. Raises RuntimeError
+    for an item whose workers die again and again.
+    """
+    if not items:
+        return
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, too
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    workers.check()
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
+    # reach. A task's process is used again, so what `make` loads is loaded once in each.
+    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
+    with warnings.catch_warnings():
+        # max_retries has no other place yet; the extra's versions of Ray have this one
+        warnings.simplefilter("ignore", DeprecationWarning)
+        results = data.map(
+            partial(_work, make=ray.cloudpickle.dumps(make)),
+            compute=ray.data.TaskPoolStrategy(workers.count or None),
+            num_cpus=workers.cpus,
+            num_gpus=workers.gpus,
+            max_calls=0,  # a process with a GPU would end after one task
+            max_retries=_RETRIES,
+        )
+    try:
+        for row in results.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, _Failed):
+                raise result.error
+            yield result
+    except ray.exceptions.RayError as e:
+        raise RuntimeError(
+            "--ray: the workers of an item died again and again, or the cluster is gone: "
+            f"{one_line(str(e))}; what is done is kept"
+        ) from None
+
+
+def one_line(text: str) -> str:
+    """The beginning of an error of Ray, whose messages have many lines."""
+    return " ".join(text.split())[:200]
+
+
+@dataclass
+class _Failed:
+    error: Exception
+
+
+_made: dict[bytes, Callable[[Any], Any]] = {}  # in a worker's process: the last that was made
+
+
+def _work(row: dict[str, Any], make: bytes) -> dict[str, Any]:
+    """What Ray Data calls with each row."""
+    # Exceptions are results: Ray would hide their message in a traceback.
+    try:
+        if make not in _made:
+            _made.clear()
+            _made[make] = pickle.loads(make)()
+        return {"result": pickle.dumps(_made[make](pickle.loads(row["item"])))}
+    except Exception as e:
+        return {"result": pickle.dumps(_Failed(_as_text(e)))}
+
+
+def _as_text(e: Exception) -> Exception:
+    """``e``, or a RuntimeError of the same text where it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(e))
+        return e
+    except Exception:
+        return RuntimeError(f"{type(e).__name__}: {e}")
