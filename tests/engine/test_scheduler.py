@@ -133,11 +133,11 @@ def test_a_batch_beside_streams(exact: Engine) -> None:
 
 
 def test_a_lone_stream_needs_no_thread(engine: Engine) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())  # some of other tests may end meanwhile
     for _ in engine.stream("tts", text=TEXT, seed=1):
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before
     engine.generate_batch([{"text": TEXT}] * 3)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_worker_leaves(engine: Engine) -> None:

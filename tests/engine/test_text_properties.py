@@ -28,6 +28,7 @@ TENS = {
 }
 SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SIGNS = " \t\n.,;:!?()[]{}<>/\\|@#$%^&*-_=+~`'\"–—…•€£°²→"
+LETTERS = r"(?:[^\W\d_]|[\u0300-\u036f])+"  # with accents, also those of their own
 WORDS = st.sampled_from(
     "alpha Beta GAMMA don't x A I 7 42 3.5 1,000 9:30 kg Dr e.g. in' U.S.A.".split()
 )
@@ -65,7 +66,7 @@ def check(text: str, sentences: list[Sentence]) -> None:
             assert word.begin >= place  # in the order of the input
             place = word.begin
             # A word of two of the input's letter runs would be a join over what is between them.
-            runs = re.findall(r"[A-Za-z]+", text[word.begin : word.end])
+            runs = re.findall(LETTERS, text[word.begin : word.end])
             for one, two in zip(runs, runs[1:], strict=False):
                 assert (one + two).lower() not in word.text.lower()
 
@@ -81,6 +82,8 @@ def test_no_word_spans_two_tokens(text: str, markup: str) -> None:
 
 @CALM
 @given(st.text(max_size=60), st.sampled_from(["plain", "auto", "markdown", "ssml"]))
+@example("A\u00c0a0", "plain")
+@example("AA\u0300a0", "plain")
 def test_any_text_is_read_or_refused_in_one_line(text: str, markup: str) -> None:
     check(text, read(text, markup))
 
