@@ -42,6 +42,7 @@ def test_a_text_is_spoken(folder: Path, tmp_path: Path) -> None:
     engine = Engine.from_pretrained(folder, dtype="float32", threads=1)
     given = {"text": "hello there. And again!", "seconds": 0.1}
     audio = engine.generate("tts", **given, seed=3, language="english")
+    assert engine.config.text_slot.languages == ("zh", "en")
     assert audio.sample_rate == 2400 and np.isfinite(audio.samples).all()
     chunks = [c.samples for c in engine.stream("tts", **given, seed=3, language="english")]
     np.testing.assert_array_equal(np.concatenate(chunks), audio.samples)

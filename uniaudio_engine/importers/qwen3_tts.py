@@ -56,6 +56,18 @@ _NEWLINE = 198  # the text id of a line's end in every byte-level BPE of this ki
 _CONTROL = 1024  # rows of the talker's table after those of codes
 _MOST_FRAMES = 8192  # of one sequence, as the authors' own default
 _ROWS = 4096  # text ids that are projected at once
+# Codes of the languages that checkpoints name; the other names are dialects of Chinese.
+LANGUAGES = {
+    "english": "en",
+    "french": "fr",
+    "german": "de",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "portuguese": "pt",
+    "russian": "ru",
+    "spanish": "es",
+}
 # Rows of the prompt after the text ids, in this order.
 PROMPT_ROWS = (
     *("assistant", "newline", "nothink", "think", "think_bos", "think_eos"),
@@ -158,6 +170,7 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
         end_token=True,
         least_frames=2,
         guard="first",
+        languages=tuple(dict.fromkeys(LANGUAGES.get(n, "zh") for n in control.languages)),
     )
     return Qwen3Model(
         config,
