@@ -17,6 +17,7 @@ excludedimports = [
     "huggingface_hub",
     "matplotlib",
     "onnxruntime",
+    "ray",
     "sounddevice",
     "tensorrt",
     "torch",
