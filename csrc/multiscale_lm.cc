@@ -1,5 +1,6 @@
 #include "multiscale_lm.h"
 
+#include <thread>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -104,8 +105,22 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
-ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool) {
-  const std::lock_guard lock(pool_.mutex_);
+// A child of fork() may find the lock taken by a thread that it does not have. Nobody holds it for
+// longer than a few instructions, so after this many tries the pool is left alone.
+static bool lock_in_time(std::mutex& mutex) {
+  for (int i = 0; i < 1000; ++i) {
+    if (mutex.try_lock()) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
+
+ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool), pooled_(lock_in_time(pool.mutex_)) {
+  if (!pooled_) {
+    scratch_ = std::make_unique<LmScratch>();
+    return;
+  }
+  const std::lock_guard lock(pool_.mutex_, std::adopt_lock);
   if (pool_.free_.empty()) {
     scratch_ = std::make_unique<LmScratch>();
     pool_.free_.reserve(++pool_.made_);  // so that giving it back allocates nothing
@@ -116,7 +131,8 @@ ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool) {
 }
 
 ScratchPool::Loan::~Loan() {
-  const std::lock_guard lock(pool_.mutex_);
+  if (!pooled_ || !lock_in_time(pool_.mutex_)) return;
+  const std::lock_guard lock(pool_.mutex_, std::adopt_lock);
   pool_.free_.push_back(std::move(scratch_));
 }
 

@@ -69,6 +69,7 @@ class ScratchPool {
 
    private:
     ScratchPool& pool_;
+    bool pooled_;  // whether it goes back
     std::unique_ptr<LmScratch> scratch_;
   };
 
