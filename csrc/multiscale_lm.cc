@@ -1,11 +1,11 @@
 #include "multiscale_lm.h"
 
-#include <thread>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <thread>
 
 #include "cpu/isa.h"
 
