@@ -14,6 +14,16 @@ namespace {
 
 constexpr int64_t kLogitRows = 32;  // frames at a time in the teacher-forced pass
 
+// A child of fork() may find the lock taken by a thread that it does not have. Nobody holds it for
+// longer than a few instructions, so after this many tries the pool is left alone.
+bool lock_in_time(std::mutex& mutex) {
+  for (int i = 0; i < 1000; ++i) {
+    if (mutex.try_lock()) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
+
 const Weights& checked(const LmConfig& c, const Weights& weights) {
   weights.check("lm", lm_tensors(c));
   return weights;
@@ -103,16 +113,6 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   while (int64_t(local_caches.size()) < local_rows)
     local_caches.emplace_back(c.local, c.num_codebooks);
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
-}
-
-// A child of fork() may find the lock taken by a thread that it does not have. Nobody holds it for
-// longer than a few instructions, so after this many tries the pool is left alone.
-static bool lock_in_time(std::mutex& mutex) {
-  for (int i = 0; i < 1000; ++i) {
-    if (mutex.try_lock()) return true;
-    std::this_thread::yield();
-  }
-  return false;
 }
 
 ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool), pooled_(lock_in_time(pool.mutex_)) {

@@ -134,6 +134,16 @@ class OnnxLM:
             chosen.append(ids)
         self.last = np.stack(chosen, axis=2)
 
+    def logits(self, frames: NDArray[np.int32], known: int) -> list[NDArray[np.float32]]:
+        """Logits of each slot of the frames after the first ``known``, one stream teacher-forced."""
+        ids = frames.astype(np.int64)
+        self.begin(1, len(frames))
+        self.hear(ids[:known])
+        out: list[NDArray[np.float32]] = []
+        for t in range(known, len(frames)):
+            self.step(ids[t : t + 1], out)
+        return out
+
 
 class OnnxPeer:
     def __init__(self, spec: Spec) -> None:
@@ -182,13 +192,9 @@ class OnnxPeer:
         return time.perf_counter() - begin
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        ids = frames.astype(np.int64)
-        self.lm.begin(1, len(frames))
-        self.lm.hear(ids[:known])
-        out: list[NDArray[np.float32]] = []
-        for t in range(known, len(frames)):
-            self.lm.step(ids[t : t + 1], out)
-        return np.concatenate(out).reshape(len(frames) - known, frames.shape[1], -1)
+        return np.concatenate(self.lm.logits(frames, known)).reshape(
+            len(frames) - known, frames.shape[1], -1
+        )
 
     def weight_bytes(self) -> int:
         return self.bytes

@@ -82,12 +82,7 @@ class SpeechOnnx(SpeechPeer):
         return np.concatenate(made).astype(np.int32)
 
     def logits(self, frames: NDArray[np.int32], known: int) -> NDArray[np.float32]:
-        ids = frames.astype(np.int64)
-        self.lm.begin(1, len(frames))
-        self.lm.hear(ids[:known])
-        out: list[NDArray[np.float32]] = []
-        for t in range(known, len(frames)):
-            self.lm.step(ids[t : t + 1], out)
+        out = self.lm.logits(frames, known)
         return np.concatenate(out, axis=1).reshape(len(frames) - known, -1)
 
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -9,8 +9,9 @@
 //   the squares over a lane's eight inputs add up to at most 32767^2 / norm, where `norm` is the
 //   largest such sum over the weights that meet these inputs: by the Cauchy-Schwarz inequality the
 //   lane's sum of w x is at most 32767. Intermediate sums may wrap around.
-// What breaks a bound is taken out and multiplied apart: also by maddubs, in pairs that obey the first
-// bound, and each product is widened to 32 bits. Where 768 inputs are normally distributed, that is five of a hundred fours.
+// What breaks a bound is taken out and multiplied apart: also by maddubs, in pairs that obey the
+// first bound, and each product is widened to 32 bits. Where 768 inputs are normally distributed,
+// that is five of a hundred fours.
 #pragma once
 
 #include "cpu/kernel_table.h"

@@ -9,6 +9,11 @@
 #include <stdexcept>
 #include <thread>
 
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 #include "check.h"
 #include "lm_session.h"
 #include "safetensors.h"
@@ -246,5 +251,30 @@ TEST(bad_calls_are_refused) {
   CHECK_THROWS(std::invalid_argument, MultiScaleLm(g.config, none, DType::float32, 1),
                "missing: global.embed.weight");
 }
+
+#if defined(__unix__)
+// A thread borrows scratch without a pause, so that many a child finds the lock of the pool taken.
+TEST(a_child_of_fork_borrows_scratch) {
+  ScratchPool pool;
+  std::atomic<bool> stop{false};
+  std::thread borrower([&] {
+    while (!stop) ScratchPool::Loan loan(pool);
+  });
+  bool all = true;
+  for (int i = 0; all && i < 100; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(10);  // a child that waits for the lock ends by a signal
+      for (int k = 0; k < 3; ++k) ScratchPool::Loan loan(pool);
+      _exit(0);
+    }
+    int status = 1;
+    all = child > 0 && waitpid(child, &status, 0) == child && status == 0;
+  }
+  stop = true;
+  borrower.join();
+  CHECK(all);
+}
+#endif
 
 MAIN

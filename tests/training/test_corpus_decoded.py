@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
-from uniaudio_training.corpus.recordings import decoded
+from uniaudio_training.corpus.sound_files import decoded
 
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])

@@ -39,14 +39,12 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 import soundfile as sf
-import soxr
 from numpy.typing import NDArray
 
-from uniaudio_engine.audio.sound import to_int16
 from uniaudio_engine.request.inputs import token_ids
 from uniaudio_engine.request.tasks import Input
 from uniaudio_engine.text.phones import PHONES
@@ -55,6 +53,7 @@ from ..places import is_url, place
 from ..user_tasks import UserTask
 from .reading import Corpus, CorpusError, Example, Examples, Joined
 from .schema import SAMPLE_RATE, SPLITS, TASK_ROLES, TASKS, Edit, Label, Note, Phone, Span, Track
+from .sound_files import decoded, resampled_length
 
 MAX_SECONDS = 600.0
 MAX_LINE = 1 << 20  # bytes
@@ -166,10 +165,6 @@ class _Files:
         return Track(*self._checked[name], text, speaker, phones)
 
 
-def resampled_length(frames: int, rate: int) -> int:
-    return frames if rate == SAMPLE_RATE else -(-frames * SAMPLE_RATE // rate)
-
-
 @lru_cache(maxsize=16)
 def _read(path: Path) -> NDArray[np.int16]:
     try:
@@ -179,20 +174,6 @@ def _read(path: Path) -> NDArray[np.int16]:
         raise CorpusError(
             f"{path}: can no longer be read ({' '.join(str(e).split())[:80]})"
         ) from None
-
-
-def decoded(f: BinaryIO) -> NDArray[np.int16]:
-    """A sound file as int16 [N] at 16 kHz, mixed down, without infinite and undefined samples."""
-    samples, rate = sf.read(f, dtype="float32", always_2d=True)
-    mono = np.nan_to_num(samples.mean(1), nan=0.0, posinf=0.0, neginf=0.0)
-    wanted = resampled_length(len(mono), rate)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    mono = np.pad(mono[:wanted], (0, max(0, wanted - len(mono))))
-    # Samples of 16 bits stay what they are, except the lowest: corpora are symmetric.
-    pcm = np.maximum(to_int16(np.clip(mono, -1, 1)), -32767)
-    pcm.setflags(write=False)
-    return pcm
 
 
 class Recordings(Examples):

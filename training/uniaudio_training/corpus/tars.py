@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ..places import is_remote, read_bytes
 from .reading import CorpusError, Example, Examples
-from .recordings import decoded, resampled_length
 from .schema import SAMPLE_RATE, Label, SchemaError, Track
+from .sound_files import decoded, resampled_length
 
 _SOUNDS = ("flac", "mp3", "ogg", "opus", "wav")
 Place = tuple[int, int]  # of a file in the tar: where its bytes begin, and how many
