@@ -60,19 +60,31 @@ struct LayerSource {
   Buffer<float> get(const std::string& name, const std::vector<int64_t>& shape) const;
 };
 
-// Splits each row into `ratio` rows.
-class SplitRows final : public Layer {
+// A layer whose rows depend on nothing but one row in each; no row is kept.
+class RowLayer : public Layer {
  public:
-  SplitRows(int width, int ratio) : width_(width), ratio_(ratio) {}
+  explicit RowLayer(int width) : width_(width) {}
   std::unique_ptr<LayerState> make_state() const override { return std::make_unique<LayerState>(); }
   void reset(LayerState& s) const override { s.received = 0; }
   int width_in() const override { return width_; }
-  int width_out() const override { return width_ / ratio_; }
-  int64_t bound(int64_t n) const override { return n * ratio_; }
+  int width_out() const override { return width_; }
+  int64_t bound(int64_t n) const override { return n; }
   float* input(LayerState& s, int64_t n) const override {
     s.work.reserve(size_t(n) * width_);
     return s.work.data();
   }
+  int64_t ready(int64_t received) const override { return received; }
+
+ protected:
+  int width_;
+};
+
+// Splits each row into `ratio` rows.
+class SplitRows final : public RowLayer {
+ public:
+  SplitRows(int width, int ratio) : RowLayer(width), ratio_(ratio) {}
+  int width_out() const override { return width_ / ratio_; }
+  int64_t bound(int64_t n) const override { return n * ratio_; }
   int run(ThreadPool&, LayerState& s, int n, bool, float* out) const override {
     std::copy_n(s.work.data(), size_t(n) * width_, out);
     s.received += n;
@@ -81,7 +93,7 @@ class SplitRows final : public Layer {
   int64_t ready(int64_t received) const override { return received * ratio_; }
 
  private:
-  int width_, ratio_;
+  int ratio_;
 };
 
 // Layers in a row, and their states in one stream.

@@ -21,11 +21,12 @@ class Mapping {
   Mapping() = default;
   Mapping(const void* data, size_t bytes) {
 #if defined(__linux__)
+    if (bytes == 0) return;
     const size_t page = size_t(sysconf(_SC_PAGESIZE));
     const uintptr_t at = reinterpret_cast<uintptr_t>(data), skip = at % page;
     void* const made =
         mremap(reinterpret_cast<void*>(at - skip), 0, bytes + skip, MREMAP_MAYMOVE);  // 0: copies
-    if (bytes == 0 || made == MAP_FAILED) return;
+    if (made == MAP_FAILED) return;
     pages_ = made, size_ = bytes + skip;
     data_ = static_cast<const char*>(made) + skip;
 #else

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
-#include <thread>
 
 #include "cpu/isa.h"
 
@@ -13,16 +12,6 @@ namespace uniaudio {
 namespace {
 
 constexpr int64_t kLogitRows = 32;  // frames at a time in the teacher-forced pass
-
-// A child of fork() may find the lock taken by a thread that it does not have. Nobody holds it for
-// longer than a few instructions, so after this many tries the pool is left alone.
-bool lock_in_time(std::mutex& mutex) {
-  for (int i = 0; i < 1000; ++i) {
-    if (mutex.try_lock()) return true;
-    std::this_thread::yield();
-  }
-  return false;
-}
 
 const Weights& checked(const LmConfig& c, const Weights& weights) {
   weights.check("lm", lm_tensors(c));
@@ -115,25 +104,33 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   rows.resize(std::max(rows.size(), size_t(std::max(max_rows, local_rows))));
 }
 
-ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool), pooled_(lock_in_time(pool.mutex_)) {
-  if (!pooled_) {
-    scratch_ = std::make_unique<LmScratch>();
-    return;
+ScratchPool::ScratchPool() : shared_(new Shared(this_process())) {}
+ScratchPool::~ScratchPool() { delete shared_.load(); }
+
+ScratchPool::Shared& ScratchPool::mine() {
+  Shared* found = shared_.load();
+  if (found->process != this_process()) {
+    auto fresh = std::make_unique<Shared>(this_process());
+    // The old one stays: a thread that this process does not have may have been changing it.
+    if (shared_.compare_exchange_strong(found, fresh.get())) found = fresh.release();
   }
-  const std::lock_guard lock(pool_.mutex_, std::adopt_lock);
-  if (pool_.free_.empty()) {
+  return *found;
+}
+
+ScratchPool::Loan::Loan(ScratchPool& pool) : pool_(pool.mine()) {
+  const std::lock_guard lock(pool_.mutex);
+  if (pool_.free.empty()) {
     scratch_ = std::make_unique<LmScratch>();
-    pool_.free_.reserve(++pool_.made_);  // so that giving it back allocates nothing
+    pool_.free.reserve(++pool_.made);  // so that giving it back allocates nothing
   } else {
-    scratch_ = std::move(pool_.free_.back());
-    pool_.free_.pop_back();
+    scratch_ = std::move(pool_.free.back());
+    pool_.free.pop_back();
   }
 }
 
 ScratchPool::Loan::~Loan() {
-  if (!pooled_ || !lock_in_time(pool_.mutex_)) return;
-  const std::lock_guard lock(pool_.mutex_, std::adopt_lock);
-  pool_.free_.push_back(std::move(scratch_));
+  const std::lock_guard lock(pool_.mutex);
+  pool_.free.push_back(std::move(scratch_));
 }
 
 MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes dtypes, int threads,

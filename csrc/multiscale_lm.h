@@ -2,6 +2,7 @@
 // Immutable and shared by sessions. Reference: MultiScaleLM in uniaudio_training/models/lm.py.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -58,6 +59,15 @@ struct LmScratch {
 // Working memory for the calls in progress. It is lent for one call and kept for the next, so that
 // there is as much of it as there are calls at the same time, not sessions.
 class ScratchPool {
+  // One process's. A child of fork() begins anew: a thread that it does not have may hold the lock.
+  struct Shared {
+    explicit Shared(int p) : process(p) {}
+    const int process;
+    std::mutex mutex;
+    size_t made = 0;
+    std::vector<std::unique_ptr<LmScratch>> free;
+  };
+
  public:
   class Loan {
    public:
@@ -68,15 +78,18 @@ class ScratchPool {
     LmScratch& operator*() const { return *scratch_; }
 
    private:
-    ScratchPool& pool_;
-    bool pooled_;  // whether it goes back
+    Shared& pool_;
     std::unique_ptr<LmScratch> scratch_;
   };
 
+  ScratchPool();
+  ~ScratchPool();
+  ScratchPool(const ScratchPool&) = delete;
+
  private:
-  std::mutex mutex_;
-  size_t made_ = 0;
-  std::vector<std::unique_ptr<LmScratch>> free_;
+  Shared& mine();
+
+  std::atomic<Shared*> shared_;
 };
 
 class MultiScaleLm {

@@ -15,6 +15,15 @@
 #endif
 
 namespace uniaudio {
+
+int this_process() {
+#if defined(__unix__) || defined(__APPLE__)
+  return int(getpid());
+#else
+  return 0;
+#endif
+}
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -31,14 +40,6 @@ constexpr auto kProof = microseconds(25);
 constexpr auto kOffer = microseconds(2000);
 constexpr auto kHelpEvery = microseconds(1000);
 constexpr int kChunksPerThread = 4;  // what a slowed thread leaves can be taken over in quarters
-
-int this_process() {
-#if defined(__unix__) || defined(__APPLE__)
-  return int(getpid());
-#else
-  return 0;
-#endif
-}
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)

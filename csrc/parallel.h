@@ -23,6 +23,9 @@
 
 namespace uniaudio {
 
+// The number of this process; 0 on systems without fork().
+int this_process();
+
 class ThreadPool {
  public:
   // 1 to 256, the caller included; std::invalid_argument otherwise

@@ -30,25 +30,6 @@ class Snake {
   Buffer<float> alpha_, beta_;
 };
 
-// A layer that keeps no rows.
-class RowLayer : public Layer {
- public:
-  explicit RowLayer(int width) : width_(width) {}
-  std::unique_ptr<LayerState> make_state() const override { return std::make_unique<LayerState>(); }
-  void reset(LayerState& s) const override { s.received = 0; }
-  int width_in() const override { return width_; }
-  int width_out() const override { return width_; }
-  int64_t bound(int64_t n) const override { return n; }
-  float* input(LayerState& s, int64_t n) const override {
-    s.work.reserve(size_t(n) * width_);
-    return s.work.data();
-  }
-  int64_t ready(int64_t received) const override { return received; }
-
- protected:
-  int width_;
-};
-
 class SnakeLayer final : public RowLayer {
  public:
   SnakeLayer(const LayerSource& source, const std::string& prefix, int width)

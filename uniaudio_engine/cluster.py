@@ -27,6 +27,11 @@ R = TypeVar("R")
 MakeWorker = Callable[[], Callable[[T], R]]
 
 LOCAL = "local"
+# What help texts say about an address.
+ADDRESS = (
+    "its HOST:PORT, auto (RAY_ADDRESS, or the cluster of this machine), or local (a new cluster of "
+    "this machine); needs the extra ray"
+)
 _KNOCK_SECONDS = 10.0
 _RETRIES = 3  # of an item whose worker dies: it may be the item that kills it
 _MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time

@@ -48,6 +48,23 @@ CSM: dict[str, Any] = {
 }
 
 
+def llama_layer(
+    of: str, width: int, queries: int, keys: int, inner: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a Llama layer's tensors; ``queries``, ``keys``: widths of all heads together."""
+    return {
+        f"{of}.self_attn.q_proj.weight": (queries, width),
+        f"{of}.self_attn.k_proj.weight": (keys, width),
+        f"{of}.self_attn.v_proj.weight": (keys, width),
+        f"{of}.self_attn.o_proj.weight": (width, queries),
+        f"{of}.mlp.gate_proj.weight": (inner, width),
+        f"{of}.mlp.up_proj.weight": (inner, width),
+        f"{of}.mlp.down_proj.weight": (width, inner),
+        f"{of}.input_layernorm.weight": (width,),
+        f"{of}.post_attention_layernorm.weight": (width,),
+    }
+
+
 def csm_state(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
     """All tensors of a checkpoint of :data:`CSM`; ``folder`` is scratch."""
     rng = np.random.default_rng(seed)
@@ -62,18 +79,7 @@ def csm_state(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
         d, m = c["hidden_size"], c["intermediate_size"]
         kv = d // c["num_attention_heads"] * c["num_key_value_heads"]
         for i in range(c["num_hidden_layers"]):
-            of = f"{name}.layers.{i}"
-            shapes |= {
-                f"{of}.self_attn.q_proj.weight": (d, d),
-                f"{of}.self_attn.k_proj.weight": (kv, d),
-                f"{of}.self_attn.v_proj.weight": (kv, d),
-                f"{of}.self_attn.o_proj.weight": (d, d),
-                f"{of}.mlp.gate_proj.weight": (m, d),
-                f"{of}.mlp.up_proj.weight": (m, d),
-                f"{of}.mlp.down_proj.weight": (d, m),
-                f"{of}.input_layernorm.weight": (d,),
-                f"{of}.post_attention_layernorm.weight": (d,),
-            }
+            shapes |= llama_layer(f"{name}.layers.{i}", d, d, kv, m)
         shapes[f"{name}.norm.weight"] = (d,)
     state = {}
     for name, shape in shapes.items():

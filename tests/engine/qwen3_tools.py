@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from csm_tools import llama_layer
 from windowed_tools import MIMI, mimi_state, write
 
 Config = dict[str, Any]
@@ -331,19 +332,8 @@ def lm_state(c: Config = LM, seed: int = 0) -> State:
         q, kv = s["num_attention_heads"] * dim, s["num_key_value_heads"] * dim
         for i in range(s["num_hidden_layers"]):
             layer = f"{name}.layers.{i}"
-            shapes |= {
-                f"{layer}.self_attn.q_proj.weight": (q, width),
-                f"{layer}.self_attn.k_proj.weight": (kv, width),
-                f"{layer}.self_attn.v_proj.weight": (kv, width),
-                f"{layer}.self_attn.o_proj.weight": (width, q),
-                f"{layer}.self_attn.q_norm.weight": (dim,),
-                f"{layer}.self_attn.k_norm.weight": (dim,),
-                f"{layer}.mlp.gate_proj.weight": (inner, width),
-                f"{layer}.mlp.up_proj.weight": (inner, width),
-                f"{layer}.mlp.down_proj.weight": (width, inner),
-                f"{layer}.input_layernorm.weight": (width,),
-                f"{layer}.post_attention_layernorm.weight": (width,),
-            }
+            shapes |= llama_layer(layer, width, q, kv, inner)
+            shapes |= {f"{layer}.self_attn.{n}_norm.weight": (dim,) for n in "qk"}
         shapes[f"{name}.norm.weight"] = (width,)
     state: State = {}
     for name, shape in shapes.items():

@@ -34,8 +34,7 @@ def add_arguments(p: argparse.ArgumentParser, default: int = 1) -> None:
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="run on a Ray cluster: its HOST:PORT, auto (RAY_ADDRESS, or the cluster of this "
-        "machine), or local (a new cluster of this machine); needs the extra ray",
+        help=f"run on a Ray cluster: {cluster.ADDRESS}",
     )
     p.set_defaults(default_workers=default)
 

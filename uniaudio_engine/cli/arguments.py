@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NoReturn
 
-from .. import __version__
+from .. import __version__, cluster
 from ..errors import InputError
 from ..request.options import LENGTH_OPTIONS
 from ..request.task_table import TASKS
@@ -161,8 +161,7 @@ def _add_run(add: Add) -> None:
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="with --jsonl: run on a Ray cluster: its HOST:PORT, auto (RAY_ADDRESS, or the cluster "
-        "of this machine), or local (a new cluster of this machine); needs the extra ray",
+        help=f"with --jsonl: run on a Ray cluster: {cluster.ADDRESS}",
     )
     p.add_argument(
         "--workers",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cluster import check_installed as check_ray
+from .. import cluster
 from ..errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="run replicas of the server on a Ray cluster, by Ray Serve: its HOST:PORT, auto "
-        "(RAY_ADDRESS, or the cluster of this machine), or local (a new cluster of this machine); "
-        "needs the extra ray on all nodes",
+        help=f"run replicas of the server on a Ray cluster, by Ray Serve: {cluster.ADDRESS}",
     )
     g.add_argument(
         "--replicas",
@@ -141,7 +139,7 @@ def run_server(args: argparse.Namespace, load_engine: Callable[[], Engine]) -> i
         if args.replicas is not None:
             raise InputError("--replicas: expected --ray with it, got one server")
         return serve(load_engine(), settings)
-    check_ray()
+    cluster.check_installed()
     from ..serving.replicas import Replicas, serve_on
 
     replicas = Replicas.parse(
