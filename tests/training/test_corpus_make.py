@@ -2,8 +2,10 @@
 sound.
 """
 
+import ctypes
 import importlib.util
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -89,6 +91,16 @@ def _all(corpus, task):
     return [e for split in corpus.splits(task) for e in corpus[task, split]]
 
 
+def _shared_draws(between):
+    """What the process's shared generators draw after ``between`` has run."""
+    libc = ctypes.CDLL(None)
+    random.seed(1)
+    np.random.seed(1)
+    libc.srand(1)
+    between()
+    return random.random(), np.random.random(), libc.rand()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_shard_is_a_function_of_its_spec(task, corpus, tmp_path):
     _need(corpus, task)
@@ -96,7 +108,9 @@ def test_a_shard_is_a_function_of_its_spec(task, corpus, tmp_path):
     draw_shard(
         ShardSpec(next(t for t in other if t != task), "valid", 3, seed=1, seconds=1)
     )  # whatever was made before
-    make_shard(ShardSpec(task, "train", 0, seed=5, seconds=20), str(tmp_path))
+    spec = ShardSpec(task, "train", 0, seed=5, seconds=20)
+    # A shared generator that a shard draws from is one that other threads draw from too.
+    assert _shared_draws(lambda: make_shard(spec, str(tmp_path))) == _shared_draws(lambda: None)
     for suffix in ("npy", "jsonl"):
         assert (tmp_path / f"{task}-train-0000.{suffix}").read_bytes() == (
             corpus.folder / f"{task}-train-0000.{suffix}"

@@ -2,12 +2,15 @@
 
 The base voices are CMU's, free to redistribute. Debian packages them as ``flite`` / ``libflite1``.
 Only the corpus needs flite; the engine never does.
+
+flite's noise comes from libc's ``rand()``, whose state belongs to the whole process. Threads of Ray
+and of ONNX Runtime draw from it too. So flite is loaded into a link namespace of its own, with a
+libc of its own: nothing else can reach that ``rand()``.
 """
 
 from __future__ import annotations
 
 import ctypes as C
-import ctypes.util
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +19,7 @@ import numpy as np
 # The voices at 16 kHz. Left out: kal (8 kHz) and awb_time (speaks only the time).
 VOICES = ("slt", "rms", "awb", "kal16")
 SAMPLE_RATE = 16000
+_F0 = b"int_f0_target_mean"
 
 
 class _Wave(C.Structure):
@@ -50,15 +54,41 @@ class Segment:
 VOWELS = frozenset("aa ae ah ao aw ax axr ay eh er ey ih iy ow oy uh uw".split())
 
 
+# glibc's dlfcn.h
+_LM_ID_NEWLM, _RTLD_DI_LMID, _RTLD_NOW = -1, 1, 2
+
+
+class _Namespace:
+    """Shared libraries that share no state with the rest of the process, libc's included."""
+
+    def __init__(self) -> None:
+        libc, p = C.CDLL(None), C.c_void_p
+        if not hasattr(libc, "dlmopen"):
+            raise RuntimeError("the corpus needs Linux with glibc: this libc has no dlmopen")
+        self._open, self._info, self._error = libc.dlmopen, libc.dlinfo, libc.dlerror
+        self._open.restype, self._open.argtypes = p, (C.c_long, C.c_char_p, C.c_int)
+        self._info.argtypes = (p, C.c_int, p)
+        self._error.restype = C.c_char_p
+        self._id = C.c_long(_LM_ID_NEWLM)
+
+    def load(self, name: str) -> C.CDLL:
+        handle = self._open(self._id, name.encode(), _RTLD_NOW)
+        if not handle:
+            raise RuntimeError(
+                f"the corpus needs flite 2.2: {self._error().decode()}; install it (Debian: "
+                "apt-get install libflite1)"
+            )
+        self._info(handle, _RTLD_DI_LMID, C.byref(self._id))
+        return C.CDLL(name, handle=handle)
+
+
 class Flite:
     """The flite library, one per process. Not thread-safe: flite has global parameters."""
 
     def __init__(self) -> None:
         p = C.c_void_p
-        lib = self._load("libflite.so.1")
-        for name in ("libflite_usenglish.so.1", "libflite_cmulex.so.1"):
-            self._load(name)
-        lib.flite_init()
+        namespace = _Namespace()
+        lib = namespace.load("libflite.so.1")
 
         def fn(name: str, result: object, *args: object):  # type: ignore[no-untyped-def]
             f = getattr(lib, name)
@@ -75,25 +105,25 @@ class Flite:
         self._fstring = fn("ffeature_string", C.c_char_p, p, C.c_char_p)
         self._set = fn("feat_set_float", None, p, C.c_char_p, C.c_float)
         self._remove = fn("feat_remove", C.c_int, p, C.c_char_p)
-        self._srand = C.CDLL(None).srand
-        self._srand.restype, self._srand.argtypes = None, (C.c_uint,)
+        self._srand = fn("srand", None, C.c_uint)  # of the namespace's libc
+        # That libc knows only the thread that loaded it. In any other, its tables of character
+        # classes are missing until this is called (glibc bug 19341).
+        self._enter_thread = fn("__ctype_init", None)
         self._delete = fn("delete_utterance", None, p)
-        self._voices = {}
+        parameter = fn("get_param_float", C.c_float, p, C.c_char_p, C.c_float)
+        lib.flite_init()
+        self._voices, self._f0 = {}, {}
         for voice in VOICES:
             register = getattr(
-                self._load(f"libflite_cmu_us_{voice}.so.1"), f"register_cmu_us_{voice}"
+                namespace.load(f"libflite_cmu_us_{voice}.so.1"), f"register_cmu_us_{voice}"
             )
             register.restype, register.argtypes = p, (C.c_char_p,)
-            self._voices[voice] = register(None)
+            self._voices[voice] = handle = register(None)
+            self._f0[voice] = parameter(self._features(handle), _F0, 0.0) or None
 
     @staticmethod
-    def _load(name: str) -> C.CDLL:
-        try:
-            return C.CDLL(name, mode=C.RTLD_GLOBAL)
-        except OSError as e:
-            raise RuntimeError(
-                f"the corpus needs flite 2.2: {e}; install it (Debian: apt-get install libflite1)"
-            ) from None
+    def _features(voice: int) -> int:
+        return C.cast(voice, C.POINTER(_Voice)).contents.features
 
     def say(
         self,
@@ -101,21 +131,24 @@ class Flite:
         voice: str,
         f0: float | None = None,
         stretch: float = 1.0,
-        noise_seed: int | None = None,
+        noise_seed: int = 1,
     ) -> tuple[np.ndarray, list[Segment]]:
         """Synthesises ``text``; returns float32 samples [N] at 16 kHz and their segments.
 
-        ``f0`` is the mean of the intonation in Hz (``rms`` ignores it). ``stretch`` multiplies
-        durations. ``noise_seed`` makes the samples a function of the arguments alone. Without it
-        flite's excitation depends on the state of libc's ``rand()``.
+        They are a function of the arguments alone. ``f0`` is the mean of the intonation in Hz
+        (``rms`` ignores it; None: the voice's own). ``stretch`` multiplies durations.
+        ``noise_seed`` draws the excitation's noise.
         """
-        if noise_seed is not None:
-            self._srand(noise_seed)
+        self._enter_thread()
+        self._srand(noise_seed)
         handle = self._voices[voice]
-        features = C.cast(handle, C.POINTER(_Voice)).contents.features
+        features = self._features(handle)
         self._set(features, b"duration_stretch", stretch)
-        if f0 is not None:
-            self._set(features, b"int_f0_target_mean", f0)
+        mean = self._f0[voice] if f0 is None else f0
+        if mean is None:
+            self._remove(features, _F0)
+        else:
+            self._set(features, _F0, mean)
         utterance = self._synth(text.encode("ascii", "ignore"), handle)
         if not utterance:
             raise RuntimeError(f"flite could not speak {text!r}")

@@ -104,12 +104,12 @@ def speak(
     f0_scale: float = 1.0,
     rate_scale: float = 1.0,
     level_db: float | None = -23.0,
-    noise_seed: int | None = None,
+    noise_seed: int = 1,
 ) -> Utterance:
     """One sentence by a virtual speaker, at ``level_db`` dBFS RMS over its loud parts (None:
     unscaled).
 
-    With ``noise_seed`` the samples are a function of the arguments alone.
+    A function of the arguments alone; ``noise_seed`` draws the excitation's noise.
     """
     f0 = speaker.f0 * f0_scale / speaker.alpha
     stretch = speaker.alpha / (speaker.rate * rate_scale)

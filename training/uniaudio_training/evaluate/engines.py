@@ -144,12 +144,14 @@ class FliteEngine:
                 if np.array_equal(originals.prompt(s.name), prompt[0])
             )
         who = next(s for s in SPEAKERS if s.name == voice)
-        rng = np.random.default_rng(inputs.get("seed", 0))
+        seed = inputs.get("seed", 0)
+        rng = np.random.default_rng(seed)
         u = speak(
             text,
             who,
             f0_scale=float(rng.uniform(0.98, 1.02)),
             rate_scale=float(rng.uniform(0.97, 1.03)),
+            noise_seed=seed,
         )
         return _Sound(u.samples)
 

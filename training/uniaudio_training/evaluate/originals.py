@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -50,12 +49,8 @@ def open_sentences(count: int, seed: int = 0) -> list[str]:
 
 @lru_cache(maxsize=512)
 def original(text: str, name: str) -> Utterance:
-    """The recording of a sentence by a virtual speaker; deterministic.
-
-    flite's excitation comes from libc's ``rand()``, so a seed is set for each recording.
-    """
-    ctypes.CDLL(None).srand(zlib.crc32(f"{name}: {text}".encode()))
-    return speak(text, _BY_NAME[name])
+    """The recording of a sentence by a virtual speaker, each with noise of its own."""
+    return speak(text, _BY_NAME[name], noise_seed=zlib.crc32(f"{name}: {text}".encode()))
 
 
 @lru_cache(maxsize=64)
