@@ -34,7 +34,8 @@ ADDRESS = (
 )
 _KNOCK_SECONDS = 10.0
 _RETRIES = 3  # of an item whose worker dies: it may be the item that kills it
-_MOST_BLOCKS = 10_000  # of items; more would only cost the scheduler time
+_MOST_ITEMS = 8  # of a task: what a lost one may have to do again
+_MOST_TASKS = 10_000  # about; of more items, tasks have more
 
 
 def check_installed() -> None:
@@ -110,6 +111,16 @@ class Workers:
                 f"worker, got {cpus:g} and {gpus:g}"
             )
 
+    def room(self) -> int:
+        """``count``, or how many the cluster has CPUs and GPUs for now; 1 or more."""
+        import ray
+
+        if self.count:
+            return self.count
+        have = ray.cluster_resources()
+        needs = {"CPU": self.cpus, "GPU": self.gpus}
+        return max(1, int(min(have.get(k, 0.0) / n for k, n in needs.items() if n)))
+
 
 def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterator[R]:
     """The result of every item, in any order; the first exception of an item ends it.
@@ -120,27 +131,31 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     """
     if not items:
         return
+    import pyarrow as pa
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, too
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
     workers.check()
-    rows = [{"item": pickle.dumps(item)} for item in items]
+    pickled = [pickle.dumps(item) for item in items]
+    blocks = [pa.table({"item": pickled[b]}) for b in _blocks(len(items), workers.room())]
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS))
     with warnings.catch_warnings():
         # max_retries has no other place yet; the extra's versions of Ray have this one
         warnings.simplefilter("ignore", DeprecationWarning)
-        results = data.map(
-            partial(_work, make=ray.cloudpickle.dumps(make)),
-            compute=ray.data.TaskPoolStrategy(workers.count or None),
-            num_cpus=workers.cpus,
-            num_gpus=workers.gpus,
-            max_calls=0,  # a process with a GPU would end after one task
-            max_retries=_RETRIES,
-        )
+        context = ray.data.DataContext.get_current().copy()
+        context.enable_progress_bars = False
+        # Bytes. A result comes with the next one, not with all of its task.
+        context.target_max_block_size = 1
+        with ray.data.DataContext.current(context):
+            results = ray.data.from_arrow(blocks).map(
+                partial(_work, make=ray.cloudpickle.dumps(make)),
+                compute=ray.data.TaskPoolStrategy(workers.count or None),
+                num_cpus=workers.cpus,
+                num_gpus=workers.gpus,
+                max_calls=0,  # a process with a GPU would end after one task
+                max_retries=_RETRIES,
+            )
     try:
         for row in results.iter_rows():
             result = pickle.loads(row["result"])
@@ -152,6 +167,19 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
             "--ray: the workers of an item died again and again, or the cluster is gone: "
             f"{one_line(str(e))}; what is done is kept"
         ) from None
+
+
+def _blocks(items: int, workers: int) -> Iterator[slice]:
+    """The items of each task.
+
+    Ray Data takes two tenths of a second to begin a task. So a task has several items, but at the
+    end fewer and fewer, and the workers end together.
+    """
+    begin, most = 0, max(_MOST_ITEMS, items // _MOST_TASKS)
+    while begin < items:
+        end = begin + min(most, -(-(items - begin) // (2 * workers)))
+        yield slice(begin, end)
+        begin = end
 
 
 def one_line(text: str) -> str:

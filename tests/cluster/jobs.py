@@ -41,3 +41,17 @@ def make_failing() -> Callable[[int], int]:
         raise ValueError(f"expected no work, got {n}")
 
     return work
+
+
+def make_waiting(folder: str) -> Callable[[int], int]:
+    """Each item waits until the caller has had the one before the last."""
+
+    def work(n: int) -> int:
+        limit = time.monotonic() + 60
+        while n > 1 and not (Path(folder) / f"{n - 2}.had").exists():
+            if time.monotonic() > limit:
+                raise TimeoutError(f"nobody had the result of item {n - 2}")
+            time.sleep(0.01)
+        return n
+
+    return work
