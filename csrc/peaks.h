@@ -28,4 +28,11 @@ double byte_peak(int threads);
 double product_seconds(int threads, DType dtype, int64_t rows, int64_t in, int64_t out,
                        int megabytes, double seconds);
 
+// Median seconds of the attention of one row to `positions` positions with `heads` heads of `dim`
+// dimensions, over at least `seconds` seconds. Caches that fill `megabytes` MiB take turns, as
+// above. std::invalid_argument unless 1 <= positions <= 65536, 1 <= heads <= 256, 1 <= dim <= 512,
+// and as above.
+double attention_seconds(int threads, KvDType dtype, int64_t positions, int64_t heads, int64_t dim,
+                         int megabytes, double seconds);
+
 }  // namespace uniaudio

@@ -8,6 +8,7 @@
 #include "gil.h"
 #include "matrix.h"
 #include "peaks.h"
+#include "transformer.h"
 
 namespace py = pybind11;
 
@@ -47,6 +48,18 @@ PYBIND11_MODULE(_C, m) {
       py::arg("megabytes") = 0, py::arg("seconds") = 0.1,
       py::call_guard<uniaudio::python::WithoutGil>(),
       "Median seconds of x [rows, width] times the transpose of a matrix [out, width]; matrices of "
+      "`megabytes` MiB in all take turns.");
+  m.def(
+      "attention_seconds",
+      [](int threads, const std::string& dtype, int64_t positions, int64_t heads, int64_t dim,
+         int megabytes, double seconds) {
+        return uniaudio::attention_seconds(threads, uniaudio::parse_kv_dtype(dtype.c_str()),
+                                           positions, heads, dim, megabytes, seconds);
+      },
+      py::arg("threads"), py::arg("dtype"), py::arg("positions"), py::arg("heads"), py::arg("dim"),
+      py::arg("megabytes") = 0, py::arg("seconds") = 0.1,
+      py::call_guard<uniaudio::python::WithoutGil>(),
+      "Median seconds of the attention of one row to `positions` positions; key-value caches of "
       "`megabytes` MiB in all take turns.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);

@@ -99,7 +99,9 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
   const AttentionArgs& a = s.a;
   const float* q = s.q + row;  // of dimension d
   Vec acc[M][B];
+  UNIAUDIO_UNROLL
   for (int m = 0; m < M; ++m) {
+    UNIAUDIO_UNROLL
     for (int b = 0; b < B; ++b) acc[m][b] = set(0.0f);
   }
   if constexpr (T == KvDType::bfloat16) {
@@ -108,17 +110,22 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
     int64_t d = 0;
     for (; d + 2 <= a.dim; d += 2, q += 2 * a.rows) {
       Vec k[2][B];
+      UNIAUDIO_UNROLL
       for (int b = 0; b < B; ++b) load_bf16_pairs(keys + b * size + d * 16, k[0][b], k[1][b]);
+      UNIAUDIO_UNROLL
       for (int m = 0; m < M; ++m) {
         const Vec even = set(q[m]), odd = set(q[a.rows + m]);
+        UNIAUDIO_UNROLL
         for (int b = 0; b < B; ++b)
           acc[m][b] = fma_exactly(odd, k[1][b], fma_exactly(even, k[0][b], acc[m][b]));
       }
     }
     if (d < a.dim) {
+      UNIAUDIO_UNROLL
       for (int b = 0; b < B; ++b) {
         Vec k, none;
         load_bf16_pairs(keys + b * size + d * 16, k, none);
+        UNIAUDIO_UNROLL
         for (int m = 0; m < M; ++m) acc[m][b] = fma_exactly(set(q[m]), k, acc[m][b]);
       }
     }
@@ -134,20 +141,24 @@ UNIAUDIO_INLINE void score_tile(const Scoring& s, int64_t row, int64_t block) {
                                         : static_cast<const int8_t*>(a.values) + beyond);
         }
       }
-      Vec k[B];
+      UNIAUDIO_UNROLL
       for (int b = 0; b < B; ++b) {
+        Vec k;
         if constexpr (T == KvDType::float32)
-          k[b] = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
+          k = load(static_cast<const float*>(a.keys) + at + b * size + d * 16);
         if constexpr (T == KvDType::int8)
-          k[b] = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
-      }
-      for (int m = 0; m < M; ++m) {
-        const Vec x = set(q[m]);
-        for (int b = 0; b < B; ++b) acc[m][b] = fma_exactly(x, k[b], acc[m][b]);
+          k = widen_i8(static_cast<const int8_t*>(a.keys) + at + b * size + d * 16);
+        UNIAUDIO_UNROLL
+        for (int m = 0; m < M; ++m) {
+          acc[m][b] = fma_exactly(set(q[m]), k, acc[m][b]);
+          settle(acc[m][b]);
+        }
       }
     }
   }
+  UNIAUDIO_UNROLL
   for (int b = 0; b < B; ++b) {
+    UNIAUDIO_UNROLL
     for (int m = 0; m < M; ++m) {
       if constexpr (T == KvDType::int8)
         acc[m][b] = acc[m][b] * load(a.key_scale + (block + b) * 16);
@@ -183,83 +194,112 @@ UNIAUDIO_INLINE void load_values(const AttentionArgs& a, int64_t stride, int64_t
                                  Vec (&v)[P]) {
   const int64_t at = t * stride + d;
   if constexpr (T == KvDType::float32) {
+    UNIAUDIO_UNROLL
     for (int p = 0; p < P; ++p) v[p] = load(static_cast<const float*>(a.values) + at + 16 * p);
   } else if constexpr (T == KvDType::int8) {
+    UNIAUDIO_UNROLL
     for (int p = 0; p < P; ++p) v[p] = widen_i8(static_cast<const int8_t*>(a.values) + at + 16 * p);
   } else {
     static_assert(P % 2 == 0);
+    UNIAUDIO_UNROLL
     for (int p = 0; p < P; p += 2)
       load_bf16_pairs(static_cast<const uint16_t*>(a.values) + at + 16 * p, v[p], v[p + 1]);
   }
 }
 
+// Bytes of values in int8 that are passed over once for each tile of dimensions: they stay in the
+// first-level cache, and memory is read all the time, not in every first pass alone.
+constexpr int64_t kValueBytes = 8192;
+
+// The part of a sum over `length` positions that is over [begin, end).
+struct Summing {
+  const AttentionArgs& a;
+  const float* inverse;
+  float* odd;  // [rows][dim]: sums over odd positions so far; those over even ones are in `out`
+  int64_t length, begin, end;
+  const int8_t* next;  // what is asked for next where a row is alone
+};
+
 template <KvDType T, int M, int P>
-UNIAUDIO_INLINE void value_tile(const AttentionArgs& a, const float* inverse, int64_t length,
-                                int64_t row, int64_t d) {
+UNIAUDIO_INLINE void value_tile(Summing& s, int64_t row, int64_t d) {
+  const AttentionArgs& a = s.a;
   const int64_t stride = T == KvDType::bfloat16 ? (a.dim + 31) / 32 * 32 : (a.dim + 15) / 16 * 16;
   const float* p = a.scratch + row * a.scratch_stride;
-  Vec even[M][P], odd[M][P];
+  const bool first = s.begin == 0, last = s.end == s.length;
+  Vec sums[2][M][P];  // over even and odd positions
+  UNIAUDIO_UNROLL
   for (int m = 0; m < M; ++m) {
-    for (int i = 0; i < P; ++i) even[m][i] = odd[m][i] = set(0.0f);
-  }
-  int64_t t = 0;
-  for (; t + 2 <= length; t += 2) {
-    if constexpr (T == KvDType::int8 && M == 1) {
-      if (d % 64 == 0) {  // the first pass over a line
-        const int8_t* next = static_cast<const int8_t*>(a.values) + t * stride + d + kKvAhead;
-        __builtin_prefetch(next), __builtin_prefetch(next + stride);
-      }
-    }
-    Vec v[P], w[P];
-    load_values<T, P>(a, stride, t, d, v);
-    load_values<T, P>(a, stride, t + 1, d, w);
-    for (int m = 0; m < M; ++m) {
-      const Vec x = set(p[m * a.scratch_stride + t]), y = set(p[m * a.scratch_stride + t + 1]);
-      for (int i = 0; i < P; ++i)
-        even[m][i] = fma_exactly(x, v[i], even[m][i]), odd[m][i] = fma_exactly(y, w[i], odd[m][i]);
+    UNIAUDIO_UNROLL
+    for (int i = 0; i < P; ++i) {
+      const int64_t at = d + 16 * i, n = a.dim - at < 16 ? a.dim - at : 16;
+      sums[0][m][i] = sums[1][m][i] = set(0.0f);
+      if (first || n <= 0) continue;
+      sums[0][m][i] = get(a.row[row + m].out + at, n);
+      sums[1][m][i] = get(s.odd + (row + m) * a.dim + at, n);
     }
   }
-  if (t < length) {
+  const auto add = [&](int64_t t, int odd) __attribute__((always_inline)) {
     Vec v[P];
     load_values<T, P>(a, stride, t, d, v);
+    UNIAUDIO_UNROLL
     for (int m = 0; m < M; ++m) {
-      for (int i = 0; i < P; ++i)
-        even[m][i] = fma_exactly(set(p[m * a.scratch_stride + t]), v[i], even[m][i]);
-    }
-  }
-  for (int m = 0; m < M; ++m) {
-    for (int i = 0; i < P; ++i) {
-      const int64_t left = a.dim - d - 16 * i;
-      const Vec y = (even[m][i] + odd[m][i]) * set(inverse[row + m]);
-      float* out = a.row[row + m].out + d + 16 * i;
-      if (left >= 16) {
-        store(out, y);
-      } else if (left > 0) {
-        store_n(out, y, left);
+      const Vec x = set(p[m * a.scratch_stride + t]);
+      UNIAUDIO_UNROLL
+      for (int i = 0; i < P; ++i) {
+        sums[odd][m][i] = fma_exactly(x, v[i], sums[odd][m][i]);
+        settle(sums[odd][m][i]);
       }
+    }
+  };
+  int64_t t = s.begin;
+  for (; t + 2 <= s.end; t += 2) {
+    if constexpr (T == KvDType::int8 && M == 1) {
+      // as many bytes as this tile takes of two positions
+      UNIAUDIO_UNROLL
+      for (int i = 0; i < P; i += 2) __builtin_prefetch(s.next + 32 * i);
+      s.next += 32 * P;
+    }
+    add(t, 0);
+    add(t + 1, 1);
+  }
+  if (t < s.end) add(t, 0);
+  UNIAUDIO_UNROLL
+  for (int m = 0; m < M; ++m) {
+    UNIAUDIO_UNROLL
+    for (int i = 0; i < P; ++i) {
+      const int64_t at = d + 16 * i, n = a.dim - at < 16 ? a.dim - at : 16;
+      if (n <= 0) continue;
+      const Vec even = sums[0][m][i], odd = sums[1][m][i];
+      put(a.row[row + m].out + at, last ? (even + odd) * set(s.inverse[row + m]) : even, n);
+      if (!last) put(s.odd + (row + m) * a.dim + at, odd, n);
     }
   }
 }
 
 template <KvDType T, int M, int P>
-UNIAUDIO_INLINE void all_dims(const AttentionArgs& a, const float* inverse, int64_t length,
-                              int64_t row) {
+UNIAUDIO_INLINE void all_dims(Summing& s, int64_t row) {
   constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
-  int64_t d = 0;
-  for (; d + 16 * P <= a.dim; d += 16 * P) value_tile<T, M, P>(a, inverse, length, row, d);
-  for (; d < a.dim; d += 16 * kLeast) value_tile<T, M, kLeast>(a, inverse, length, row, d);
+  const int64_t dim = s.a.dim;
+  // An even number, so that even positions stay even ones.
+  const bool once = T != KvDType::int8 || dim <= 16 * P;
+  const int64_t part = once ? s.length : kValueBytes / dim / 2 * 2 + 2;
+  s.next = static_cast<const int8_t*>(s.a.values) + kKvAhead;
+  for (s.begin = 0; s.begin < s.length; s.begin = s.end) {
+    s.end = s.begin + part < s.length ? s.begin + part : s.length;
+    int64_t d = 0;
+    for (; d + 16 * P <= dim; d += 16 * P) value_tile<T, M, P>(s, row, d);
+    for (; d < dim; d += 16 * kLeast) value_tile<T, M, kLeast>(s, row, d);
+  }
 }
 
 template <KvDType T, int M>
-UNIAUDIO_INLINE void values_tail(const AttentionArgs& a, const float* inverse, int64_t length,
-                                 int64_t row) {
+UNIAUDIO_INLINE void values_tail(Summing& s, int64_t row) {
   constexpr int kLeast = T == KvDType::bfloat16 ? 2 : 1;
   if constexpr (M > 0) {
-    if (a.rows - row == M)
+    if (s.a.rows - row == M)
       return all_dims < T, M,
-             M == 1 ? kAloneVectors
-                    : (kValueVectors > kLeast ? kValueVectors : kLeast) > (a, inverse, length, row);
-    values_tail<T, M - 1>(a, inverse, length, row);
+             M == 1 ? kAloneVectors : (kValueVectors > kLeast ? kValueVectors : kLeast) > (s, row);
+    values_tail<T, M - 1>(s, row);
   }
 }
 
@@ -296,9 +336,10 @@ void attend(const AttentionArgs& a) {
                             ? (kValueRows > 1 ? kValueRows / 2 : 1)
                             : kValueRows;
   constexpr int kVectors = T == KvDType::bfloat16 && kValueVectors < 2 ? 2 : kValueVectors;
+  Summing summing{a, inverse, q, length, 0, 0, nullptr};  // the queries are not needed any more
   for (row = 0; row + kRows <= a.rows; row += kRows)
-    all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(a, inverse, length, row);
-  values_tail<T, kRows - 1>(a, inverse, length, row);
+    all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(summing, row);
+  values_tail<T, kRows - 1>(summing, row);
 }
 
 void attention(const AttentionArgs& a) {

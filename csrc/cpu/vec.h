@@ -47,6 +47,16 @@ UNIAUDIO_INLINE void in_memory(T*& p) {
   asm("" : "+r"(p) : : "memory");
 }
 
+// x has been computed from here on. Where registers are few, GCC would widen many numbers first, and
+// spill the sums that wait for them.
+UNIAUDIO_INLINE void settle(Vec& x) {
+#if UNIAUDIO_LANES == 8
+  UNIAUDIO_EACH asm("" : "+x"(x.v[i]));
+#else
+  (void)x;
+#endif
+}
+
 // What vec_<isa>.h defines. min and max are those of x86: the second where the comparison fails.
 UNIAUDIO_INLINE Native splat(float x);
 UNIAUDIO_INLINE Native fma(Native a, Native b, Native c);          // a * b + c

@@ -234,10 +234,15 @@ def test_first_chunk(tmp_path: Path) -> None:
 
 def test_kernels(tmp_path: Path) -> None:
     options = ["--model", "tiny", "--rows", "1,5", "--seconds", 0.001, "--threads", 1]
+    options += ["--positions", "1,40"]
     found = json.loads(ok("kernels.py", *options, "--megabytes", 1, "--json", where=tmp_path))
     assert min(found["peaks"].values()) > 0
     assert len(found["products"]) == 4 * 2 * 5  # formats, rows, products
     assert all(p["us"] > 0 and p["gops"] > 0 for p in found["products"])
+    assert [(a["kv_dtype"], a["positions"]) for a in found["attention"]] == [
+        (dtype, count) for dtype in ("float32", "bfloat16", "int8") for count in (1, 40)
+    ]
+    assert all(a["us"] > 0 and a["gb_per_s"] > 0 for a in found["attention"])
     text = ok("kernels.py", *options, "--megabytes", 0, "--dtypes", "int8", where=tmp_path)
     assert "MLP down, 384 × 96" in text
 
@@ -266,6 +271,7 @@ def test_every_engine_is_held_to_avx2(tmp_path: Path) -> None:
     [
         ("kernels.py", ["--dtypes", "int3"], "--dtypes: expected float32"),
         ("kernels.py", ["--rows", "many"], "--rows: expected whole numbers"),
+        ("kernels.py", ["--rows", "", "--positions", "0"], "positions: expected 1 to 65536, got 0"),
         ("kernels.py", ["--model", "tiny", "--rows", "0"], "rows: expected 1 to 4096, got 0"),
         ("lm.py", ["--rows", "fast"], "--rows: expected STREAMS@CONTEXT"),
         ("lm.py", ["--rows", "0@10"], "--rows: expected STREAMS@CONTEXT"),

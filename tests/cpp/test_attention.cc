@@ -89,9 +89,22 @@ std::vector<float> attended(const Kernels& kernel, KvCache& cache, const std::ve
 struct Case {
   int64_t dim, first, rows;
 };
-const Case kCases[] = {{1, 1, 1},     {4, 1, 3},   {7, 15, 9},   {16, 16, 5},
-                       {24, 17, 13},  {33, 3, 8},  {48, 127, 4}, {64, 1, 20},
-                       {64, 250, 16}, {80, 65, 7}, {128, 90, 2}};
+const Case kCases[] = {{1, 1, 1},
+                       {4, 1, 3},
+                       {7, 15, 9},
+                       {16, 16, 5},
+                       {24, 17, 13},
+                       {33, 3, 8},
+                       {48, 127, 4},
+                       {64, 1, 20},
+                       {64, 250, 16},
+                       {80, 65, 7},
+                       {128, 90, 2},
+                       // longer than what is passed over at a time
+                       {33, 501, 2},
+                       {64, 389, 3},
+                       {80, 311, 2},
+                       {128, 257, 9}};
 
 }  // namespace
 
