@@ -175,7 +175,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="of the language model's weights")
     parser.add_argument("--models", default=",".join(NAMES))
     parser.add_argument("--folder", type=Path, help="where the models are, or will be, written")
-    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", type=Path, help="measure this model folder alone, such as an imported Qwen3-TTS"
+    )
     args = parser.parse_args()
     if args.one is not None:
         print(json.dumps(measure(args.one, args)))

@@ -141,10 +141,11 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
             started.append(worker)
             worker.version = worker.answer()
             record_load(worker)
+        for worker in started:  # before the check, for which the engine loads a second model
+            worker.call("speak", frames)
+            out[worker.name]["held_mb"] = round(worker.call("held"))
         reference = next(w for w in started if w.name == REFERENCE)
         checks = check(started, reference, Source(folder))
-        for worker in started:
-            worker.call("speak", frames)
         for n in range(args.rounds):
             for worker in started:
                 time.sleep(PAUSE)
@@ -153,8 +154,6 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
                 row["first_ms"].append(round(1e3 * worker.call("first"), 2))
             turns = (f"{w.name} {out[w.name]['clip_s'][-1]:.2f} s" for w in started)
             say(f"{name}: round {n + 1} of {args.rounds}: " + ", ".join(turns))
-        for worker in started:
-            out[worker.name]["held_mb"] = round(worker.call("held"))
     finally:
         for worker in started:
             worker.close()

@@ -1,10 +1,11 @@
 """Speed of codecs with windowed transformers: ``python benchmarks/windowed_codecs.py [--json]
 [--threads N] [--repeat N] [--torch]``.
 
-The published shapes of Mimi and of MOSS-Audio-Tokenizer-Nano with random weights, all codebooks. The
-attention windows are full before a measurement begins. One call takes 4 s of sound; streams take one
-frame a push. Every figure is the median of the repeats, in seconds of sound per second. ``--torch``
-measures ``MimiModel`` of transformers in the same run, whose clip of 4 s has no past.
+The published shapes of Mimi, of MOSS-Audio-Tokenizer-Nano and of Qwen3-TTS's tokenizer with random
+weights, all codebooks. The attention windows are full before a measurement begins. One call takes 4 s
+of sound; streams take one frame a push. Every figure is the median of the repeats, in seconds of sound
+per second. ``--torch`` measures ``MimiModel`` of transformers in the same run, whose clip of 4 s has no
+past.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from codec import cpu_name
 from encodec import random_weights
 
 from uniaudio_engine import _C
-from uniaudio_engine.importers.shapes import MIMI, MOSS_TOKENIZER_NANO
+from uniaudio_engine.importers.shapes import MIMI, MOSS_TOKENIZER_NANO, QWEN3_TOKENIZER
 from uniaudio_engine.storage.config import CodecConfig, to_dict
 
 SECONDS = 4.0
 
 
-PAST = {"Mimi": 10.0, "MOSS-Audio-Tokenizer-Nano": 20.0}  # seconds that fill all windows
+# seconds that fill all windows
+PAST = {"Mimi": 10.0, "MOSS-Audio-Tokenizer-Nano": 20.0, "Qwen3-TTS-Tokenizer-12Hz": 10.0}
 
 
 def realtime(run: Callable[[], Any], seconds: float, repeat: int) -> float:
@@ -92,7 +94,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=5)
     a = parser.parse_args()
-    shapes = {"Mimi": MIMI, "MOSS-Audio-Tokenizer-Nano": MOSS_TOKENIZER_NANO}
+    shapes = dict(zip(PAST, (MIMI, MOSS_TOKENIZER_NANO, QWEN3_TOKENIZER), strict=True))
     rows = [measure(name, c, a.threads, a.repeat) for name, c in shapes.items()]
     if a.torch:
         rows.append(measure_torch(a.threads, a.repeat))

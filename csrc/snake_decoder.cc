@@ -1,5 +1,6 @@
 #include "snake_decoder.h"
 
+#include "fast_fir.h"
 #include "seanet_layers.h"
 #include "windowed_transformer.h"
 
@@ -59,8 +60,11 @@ class ClampLayer final : public RowLayer {
 // rows of the first one's input.
 class SnakeResidual final : public Layer {
  public:
-  SnakeResidual(const LayerSource& source, const std::string& prefix, int width, int dilation)
+  // rows: of a frame, of which every push has a whole number
+  SnakeResidual(const LayerSource& source, const std::string& prefix, int width, int dilation,
+                int rows)
       : width_(width),
+        rows_(rows),
         before_first_(source, prefix + ".first_snake", width),
         first_(
             source, prefix + ".first",
@@ -68,22 +72,27 @@ class SnakeResidual final : public Layer {
         before_second_(source, prefix + ".second_snake", width) {
     const Buffer<float> weight = source.get(prefix + ".second.weight", {width, width, 1}),
                         bias = source.get(prefix + ".second.bias", {width});
-    if (source.weights) second_ = PackedMatrix::linear(weight, bias, width, width);
+    if (!source.weights) return;
+    second_ = PackedMatrix::linear(weight, bias, width, width);
+    if (FastFir::worth(dilation, rows))
+      fast_ = FastFir(source.weights->get(prefix + ".first.weight", {width, width, kTaps}),
+                      source.weights->get(prefix + ".first.bias", {width}), width, dilation, rows);
   }
   std::unique_ptr<LayerState> make_state() const override { return first_.make_state(); }
   void reset(LayerState& s) const override { first_.reset(s); }
   int width_in() const override { return width_; }
   int width_out() const override { return width_; }
   int64_t bound(int64_t n) const override { return n; }
-  float* input(LayerState& s, int64_t n) const override {  // [rows in][between the convolutions]
-    s.work2.reserve(size_t(2) * n * width_);
+  float* input(LayerState& s, int64_t n) const override {
+    // [rows in][between the convolutions][the fast filter's]
+    s.work2.reserve(size_t(2) * n * width_ + fast_.work_size(int(n / rows_)));
     return s.work2.data();
   }
   int run(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const override {
     const float* x = s.work2.data();
     float* between = s.work2.data() + size_t(n) * width_;
     before_first_.run(pool, x, first_.input(s, n), n);
-    first_.run(pool, s, n, last, between);
+    convolve(pool, s, n, last, between);
     before_second_.run(pool, between, between, n);
     split(pool, n, width_, [&](int64_t a, int64_t b) {
       for (int64_t r = a * width_; r < b * width_; r += width_) {
@@ -104,9 +113,25 @@ class SnakeResidual final : public Layer {
   bool plausible(const LayerState& s) const override { return first_.plausible(s); }
 
  private:
-  int width_;
+  void convolve(ThreadPool& pool, LayerState& s, int n, bool last, float* out) const {
+    const ConvLayer::Window window = first_.open(s, n, last);
+    const int covered = fast_.covered();
+    if (covered == 0) {
+      first_.convolve(pool, window.first, n, out);
+    } else {
+      fast_.run(pool, window.first, n / rows_, out, out + size_t(n) * width_);
+      for (int row = covered; row < n && covered < rows_; row += rows_) {
+        const size_t at = size_t(row) * width_;
+        first_.convolve(pool, window.first + at, rows_ - covered, out + at);
+      }
+    }
+    first_.close(s, window);
+  }
+
+  int width_, rows_;
   Snake before_first_;
   ConvLayer first_;
+  FastFir fast_;
   Snake before_second_;
   PackedMatrix second_;
 };
@@ -207,17 +232,19 @@ void build_snake_decoder(LayerChain& chain, const LayerSource& source,
     chain.add(std::make_unique<SplitRows>(c.upsample[i] * c.width, c.upsample[i]));
     chain.add(std::make_unique<ConvNextLayer>(source, name, c.width));
   }
-  int width = c.filters;
+  int width = c.filters, rows = 1;
+  for (const int ratio : c.upsample) rows *= ratio;
   conv("decoder.widen", c.width, width, kTaps);
   for (size_t i = 0; i < c.ratios.size(); ++i, width /= 2) {
     const std::string name = "decoder.stages." + std::to_string(i);
     chain.add(std::make_unique<SnakeLayer>(source, name + ".snake", width));
     chain.add(std::make_unique<UpsampleLayer>(source, name + ".up", width, width / 2, c.ratios[i],
                                               false));
+    rows *= c.ratios[i];
     int dilation = 1;
     for (int j = 0; j < 3; ++j, dilation *= 3)
       chain.add(std::make_unique<SnakeResidual>(source, name + ".blocks." + std::to_string(j),
-                                                width / 2, dilation));
+                                                width / 2, dilation, rows));
   }
   chain.add(std::make_unique<SnakeLayer>(source, "decoder.snake", width));
   conv("decoder.output", width, 1, kTaps);

@@ -71,6 +71,9 @@ struct RvqSearch {
   int rows, dim, padded, size, panels;  // padded: dim rounded up to 4
 };
 
+// A fast filter's rows out, rows in and products; see fast_fir.h.
+constexpr int kFirRows = 8, kFirInputs = 14, kFirProducts = 26;
+
 struct CodecKernels {
   void (*gemm)(const GemmBlock&);
   void (*elu)(const float* x, float* y, size_t n);
@@ -88,6 +91,11 @@ struct CodecKernels {
   // y[t, c] = bias[c] + sum_j w[j, c] x[t + j, c], w [taps, width]
   void (*depthwise)(const float* x, float* y, const float* w, const float* bias, int rows, int taps,
                     int width);
+  // kFirInputs rows of x, `step` floats apart -> the input of product p at v + p * stride
+  void (*fir_split)(const float* x, ptrdiff_t step, float* v, ptrdiff_t stride, int width);
+  // product p at m + p * stride -> kFirRows rows of y, `step` floats apart, plus bias [width]
+  void (*fir_join)(const float* m, ptrdiff_t stride, const float* bias, float* y, ptrdiff_t step,
+                   int width);
   // sum [1] and squares [1] of n values, in double precision: sixteen chains side by side, then
   // from the left
   void (*moments)(const float* x, size_t n, double* sum, double* squares);

@@ -1,6 +1,7 @@
 // The body of the codec kernels, compiled once per ISA inside that ISA's namespace; see
 // codec_kernels.h for what each one does.
 #include "cpu/codec_fft.h"
+#include "cpu/codec_fir.h"
 #include "cpu/codec_kernels.h"
 #include "cpu/gemm_body.h"
 #include "cpu/math_body.h"
@@ -362,6 +363,8 @@ const CodecKernels codec_table = {
     .silu_multiply = silu_multiply,
     .snake = snake,
     .depthwise = depthwise,
+    .fir_split = fir_split,
+    .fir_join = fir_join,
     .moments = moments,
     .affine = affine,
     .add = add_all,

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "codec_ops.h"
+#include "fast_fir.h"
 #include "fft.h"
 #include "rvq.h"
 
@@ -129,6 +130,49 @@ TEST(norm_and_depthwise) {
                        ((x[t * width + c] - mean) / std::sqrt(variance + 1e-6) * w[c] + b[c])) <
               2e-5);
     }
+  }
+}
+
+TEST(fast_filter) {
+  check::Random random(5);
+  struct Case {
+    int width, dilation, rows, frames;
+  };
+  // one block of a frame and rows that are left; several; more tiles than are taken at once
+  for (const Case c : {Case{3, 1, 8, 1}, {16, 3, 50, 3}, {20, 9, 160, 2}, {7, 1, 400, 3}}) {
+    const int taps = 7, rows = c.rows * c.frames;
+    const size_t width = size_t(c.width);
+    Buffer<float> w(width * width * taps), b(width), x((rows + 6 * c.dilation) * width);
+    for (Buffer<float>* filled : {&w, &b, &x}) {
+      const std::vector<float> values = random.normals(filled->size());
+      std::copy(values.begin(), values.end(), filled->data());
+    }
+    const FastFir fast(w, b, c.width, c.dilation, c.rows);
+    CHECK(fast.covered() == c.rows / (8 * c.dilation) * 8 * c.dilation);
+    std::vector<float> y(rows * width, 99.0f), alone(y);
+    Buffer<float> work(fast.work_size(c.frames));
+    ThreadPool two(2), one(1);
+    fast.run(two, x.data(), c.frames, y.data(), work.data());
+    for (int f = 0; f < c.frames; ++f)  // frame by frame: the same to the bit
+      fast.run(one, x.data() + f * c.rows * width, 1, alone.data() + f * c.rows * width,
+               work.data());
+    CHECK(y == alone);
+    for (int t = 0; t < rows; ++t)
+      for (size_t o = 0; o < width; ++o) {
+        double sum = b[o], size = 1;
+        for (int j = 0; j < taps; ++j)
+          for (size_t i = 0; i < width; ++i) {
+            const double product =
+                double{w[(o * width + i) * taps + j]} * x[(t + j * c.dilation) * width + i];
+            sum += product;
+            size += std::abs(product);
+          }
+        const float got = y[t * width + o];
+        if (t % c.rows < fast.covered())
+          CHECK(std::abs(got - sum) < 1e-6 * size);
+        else
+          CHECK(got == 99.0f);  // not written
+      }
   }
 }
 

@@ -49,6 +49,14 @@ CODEC: Config = {
     "encode_downsample_rate": 12,
     "decode_upsample_rate": 12,
 }
+# The same with frames of 80 samples: enough rows in a frame for the decoder's fast filters.
+LONG: Config = {
+    **CODEC,
+    "encoder_config": {**MIMI, "upsampling_ratios": [5, 4, 2], "num_quantizers": 6},
+    "decoder_config": {**DECODER, "upsample_rates": [4, 5]},
+    "encode_downsample_rate": 80,
+    "decode_upsample_rate": 80,
+}
 
 
 def decoder_state(c: Config, seed: int = 0) -> State:

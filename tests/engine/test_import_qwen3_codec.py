@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qwen3_tools import CODEC, DECODER, DecoderDefinition, codec_state
+from qwen3_tools import CODEC, DECODER, LONG, DecoderDefinition, codec_state
 from windowed_tools import MIMI, mimi_state, write
 
 from uniaudio_engine import Engine, InputError
@@ -55,6 +55,16 @@ def test_decoder_is_its_definition(tmp_path: Path, changes: dict[str, Any]) -> N
     codes = np.random.default_rng(0).integers(0, 64, (4, 40), dtype=np.int32)
     expected = DecoderDefinition(full, state)(codes)
     assert 0.01 < np.abs(expected).max() and (np.abs(expected) < 1).mean() > 0.5
+    assert np.abs(codec.decode(codes) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_decoder_of_long_frames_is_its_definition(tmp_path: Path) -> None:
+    state = codec_state(tmp_path, LONG)
+    import_qwen3_codec(write(tmp_path / "theirs", LONG, state), tmp_path / "ours")
+    codec = Engine.from_pretrained(tmp_path / "ours", threads=2).codec
+    codes = np.random.default_rng(0).integers(0, 64, (4, 40), dtype=np.int32)
+    expected = DecoderDefinition(LONG["decoder_config"], state)(codes)
+    assert expected.shape == (40 * 80,) and (np.abs(expected) < 1).mean() > 0.5
     assert np.abs(codec.decode(codes) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen3_tools import CODEC as QWEN3
-from qwen3_tools import codec_state
+from qwen3_tools import LONG, codec_state
 from windowed_tools import CAT, MIMI, cat_state, mimi_state, write
 
 from uniaudio_engine import _C, Engine
@@ -37,12 +37,13 @@ class Case:
         if name == "mimi":
             source = write(folder / "theirs", MIMI, mimi_state(MIMI, folder))
             import_mimi(source, folder / "ours")
-        elif name == "qwen3":
-            source = write(folder / "theirs", QWEN3, codec_state(folder))
+        elif name.startswith("qwen3"):
+            config = LONG if name == "qwen3-long" else QWEN3
+            source = write(folder / "theirs", config, codec_state(folder, config))
             import_qwen3_codec(source, folder / "ours")
         else:
             import_cat(write(folder / "theirs", CAT, cat_state(CAT)), folder / "ours")
-        self.name, self.folder = name, folder / "ours"
+        self.name, self.folder = name.removesuffix("-long"), folder / "ours"
         self.engine = Engine.from_pretrained(self.folder, threads=2)
         self.config, self.codec = self.engine.config.codec, self.engine.codec
         n = FRAMES * self.config.frame_size - 5
@@ -59,7 +60,7 @@ class Case:
         return dict(load_folder(self.engine.model.folder.path).codec)
 
 
-@pytest.fixture(scope="module", params=["mimi", "cat", "qwen3"])
+@pytest.fixture(scope="module", params=["mimi", "cat", "qwen3", "qwen3-long"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(request.param, tmp_path_factory.mktemp(request.param))
 

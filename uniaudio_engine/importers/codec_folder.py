@@ -103,7 +103,7 @@ def import_codec(
             model.licence,
         )
         progress("checking what was written")
-        check_codec(load_folder(shop.model), members["config"].name)
+        check_codec(load_folder(shop.model, mapped=True), members["config"].name)
         progress("")
     return {
         "output": str(target),

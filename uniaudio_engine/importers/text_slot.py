@@ -240,7 +240,7 @@ def write_model(
         notes = [f"Weights are stored as {dtype}.", *project.notes, *notes]
         write_card(shop.model, target.name, project.about, origins, notes, licence)
         progress("checking what was written")
-        check_codec(load_folder(shop.model), f"{beside}: the codec")
+        check_codec(load_folder(shop.model, mapped=True), f"{beside}: the codec")
         progress("")
     count = sum(int(a.size) for part in (tensors, model.tensors) for a in part.values())
     return {

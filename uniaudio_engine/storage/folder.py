@@ -36,7 +36,6 @@ from .tensors import (
     map_tensors,
     require_names,
     save_tensors,
-    to_bfloat16,
 )
 from .weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
 
@@ -214,7 +213,7 @@ def save_folder(
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors, _ in parts:
-        save_tensors(folder / name, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+        save_tensors(folder / name, tensors, rounded=_rounded(tensors, dtype))
     if phones:
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
@@ -244,7 +243,7 @@ def add_semantic(
     config.check()
     file = folder / "semantic.safetensors"
     check_weights(tensors, codec_shapes(semantic.encoder), str(file))
-    save_tensors(file, {k: _stored(k, v, dtype) for k, v in tensors.items()})
+    save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
     with atomic_write(folder / "config.json") as f:
         f.write((config.to_json() + "\n").encode())
 
@@ -401,13 +400,13 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
 
 
-def _stored(name: str, x: NDArray[Any], dtype: str) -> NDArray[Any]:
-    x = np.asarray(x)
-    if (
-        dtype == "bfloat16"
+def _rounded(tensors: Mapping[str, NDArray[Any]], dtype: str) -> set[str]:
+    """The tensors that a folder of this ``dtype`` stores as bfloat16."""
+    return {
+        name
+        for name, x in tensors.items()
+        if dtype == "bfloat16"
         and x.dtype == np.float32
         and x.ndim > 1
         and not name.startswith("quantizer.")
-    ):
-        return to_bfloat16(x)
-    return x
+    }

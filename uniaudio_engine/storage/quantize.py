@@ -33,7 +33,7 @@ def quantize_folder(
     Raises :class:`InputError` where ``output`` exists, or the source has no LM or is already
     quantized (it would be rounded twice); after any error nothing is left behind.
     """
-    folder, target = load_folder(source), Path(output)
+    folder, target = load_folder(source, mapped=True), Path(output)
     if folder.config.lm is None:
         raise InputError(
             f"{folder.path}: expected a model with an LM, found a codec only; there is nothing to "

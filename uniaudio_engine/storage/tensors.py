@@ -40,7 +40,7 @@ _NAMES = {v: k for k, v in DTYPES.items()}
 MAX_HEADER = 16 << 20  # bytes; 1 MB of names and shapes describes some ten thousand tensors
 
 _LARGE = 1 << 18  # bytes of a tensor in memory of its own
-_BLOCK = 1 << 16  # numbers that are checked at once, within a core's cache
+_BLOCK = 1 << 16  # numbers that are checked or rounded at once, within a core's cache
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -143,8 +143,13 @@ def save_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, NDArray[Any]],
     metadata: Mapping[str, str] | None = None,
+    rounded: Collection[str] = (),
 ) -> None:
-    """Write all or nothing (temporary file, then rename). uint16 arrays become BF16."""
+    """Write all or nothing (temporary file, then rename). uint16 arrays become BF16.
+
+    ``rounded``: names of float32 tensors that become BF16, each when it is written: there is never a
+    second copy of all.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     arrays, offset = [], 0
     for name in sorted(tensors):
@@ -154,31 +159,40 @@ def save_tensors(
             raise InputError(
                 f"tensor {name!r}: expected dtype {', '.join(map(str, _NAMES))}, got {a.dtype}"
             )
+        stored = "BF16" if name in rounded else kind
+        size = a.size * DTYPES[stored].itemsize
         header[name] = {
-            "dtype": kind,
+            "dtype": stored,
             "shape": list(a.shape),
-            "data_offsets": [offset, offset + a.nbytes],
+            "data_offsets": [offset, offset + size],
         }
-        offset += a.nbytes
-        arrays.append(a.astype(DTYPES[kind], copy=False))
+        offset += size
+        arrays.append((a.astype(DTYPES[kind], copy=False), name in rounded))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with atomic_write(path) as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        for a in arrays:
-            f.write(a.tobytes())
+        for a, narrow in arrays:
+            f.write((to_bfloat16(a) if narrow else a).reshape(-1).view(np.uint8).data)
 
 
 def to_bfloat16(x: NDArray[Any]) -> NDArray[np.uint16]:
     """float32 -> bits of the nearest bfloat16, ties to even. NaN stays NaN."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), np.uint32(0x7FC0), rounded).astype(np.uint16)
+    flat = np.ascontiguousarray(x, np.float32).reshape(-1).view(np.uint32)
+    out = np.empty(flat.size, np.uint16)
+    for i in range(0, flat.size, _BLOCK):
+        bits = flat[i : i + _BLOCK]
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+        out[i : i + _BLOCK] = np.where(is_nan, np.uint32(0x7FC0), rounded)
+    return out.reshape(np.shape(x))
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """bfloat16 bits -> the same numbers in float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    out = np.empty(bits.shape, np.uint32)
+    np.left_shift(bits, 16, out=out, dtype=np.uint32)
+    return out.view(np.float32)
 
 
 def all_finite(x: NDArray[Any]) -> bool:
