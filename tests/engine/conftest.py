@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -99,3 +100,28 @@ def joint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from joint import make_joint_model
 
     return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
+
+
+@pytest.fixture(scope="session")
+def joint_graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny random model of all tasks with a voice, and its graphs: the first of all workers
+    exports them, which takes half a minute of computing. Read only.
+    """
+    from joint import make_joint_model
+    from uniaudio_training.export.write import export_onnx
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of this run, for all workers
+    root = root / "joint-graphs"
+    root.mkdir(exist_ok=True)
+    model, graphs = root / "model", root / "graphs"
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not graphs.exists():  # written whole or not at all, after the model
+            make_joint_model(model)
+            (model / "voices").mkdir(exist_ok=True)
+            voice = Engine.from_pretrained(model, threads=1).encode_voice(tone(3.0), "somebody")
+            voice.save(model / "voices" / "somebody.safetensors")
+            export_onnx(model, graphs)
+    return model, graphs

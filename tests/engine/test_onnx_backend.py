@@ -23,7 +23,6 @@ pytest.importorskip("onnxruntime")
 
 from encodec_case import PUBLISHED, codec_of, hf_state, write_hf
 from import_tools import token_list, write_codec, write_lm
-from joint import make_joint_model
 from reference_codec import ReferenceCodec
 from reference_lm import ReferenceLM
 from sounds import tone
@@ -41,12 +40,9 @@ from uniaudio_engine.storage.weight_shapes import codec_shapes
 pytestmark = pytest.mark.slow  # exports of models
 
 
-@pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("joint")
-    model = make_joint_model(root / "model")
-    export_onnx(model, root / "graphs")
-    return model, root / "graphs"
+@pytest.fixture
+def joint(joint_graphs: tuple[Path, Path]) -> tuple[Path, Path]:
+    return joint_graphs
 
 
 @pytest.fixture(scope="module")
@@ -389,18 +385,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "got quantized ones" in capsys.readouterr().err
 
 
-def test_the_folders_own_program_speaks(tmp_path: Path) -> None:
-    model = make_tiny_model(tmp_path / "model")
-    engine = Engine.from_pretrained(model)
-    (model / "voices").mkdir()
-    engine.encode_voice(tone(3.0), "somebody").save(model / "voices/somebody.safetensors")
-    export_onnx(model, tmp_path / "graphs")
+def test_the_folders_own_program_speaks(joint: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "hello.wav"
     done = subprocess.run(
         [
             sys.executable,
             "-I",
-            str(tmp_path / "graphs/example.py"),
+            str(joint[1] / "example.py"),
             str(out),
             "--phones",
             "pau hh ow1 pau",
@@ -412,7 +403,7 @@ def test_the_folders_own_program_speaks(tmp_path: Path) -> None:
     import soundfile
 
     assert soundfile.info(str(out)).duration > 0.5
-    source = (tmp_path / "graphs/example.py").read_text()
+    source = (joint[1] / "example.py").read_text()
     assert "uniaudio_engine" not in source and "torch" not in source
 
 

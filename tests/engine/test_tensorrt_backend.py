@@ -20,10 +20,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 import fake_tensorrt
-from joint import make_joint_model
 from sounds import tone
 from uniaudio_training.export.tensorrt import OPERATORS, export_tensorrt, unsupported
-from uniaudio_training.export.write import export_onnx
 
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine.backends.tensorrt import (
@@ -54,12 +52,9 @@ def install(
     return cuda
 
 
-@pytest.fixture(scope="module")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("trt")
-    model = make_joint_model(root / "model")
-    export_onnx(model, root / "graphs")
-    return model, root / "graphs"
+@pytest.fixture
+def graphs(joint_graphs: tuple[Path, Path]) -> tuple[Path, Path]:
+    return joint_graphs
 
 
 def test_tasks_streams_and_sessions(

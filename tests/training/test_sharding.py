@@ -225,18 +225,28 @@ def test_bfloat16(tokens, tmp_path):  # noqa: F811
         assert (value - two[name]).norm() < 0.02 * value.norm(), name
 
 
+@pytest.fixture(scope="module")
+def not_killed(tokens, tmp_path_factory):  # noqa: F811
+    """Settings of a run that writes a checkpoint at each step, and its folder."""
+    settings = {**EVEN, **tokens, "steps": 5, "checkpoint_minutes": 1e-9, "sharding": "all"}
+    folder = tmp_path_factory.mktemp("whole")
+    code, errors = ranks(settings, folder, 2)
+    assert code == 0, errors
+    return settings, folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", ["one", "all"])
-def test_killed_ranks_with_shards(tokens, tmp_path, kill):  # noqa: F811
-    """SIGKILL while a checkpoint may be in writing: the same bits as without."""
-    settings = {**EVEN, **tokens, "steps": 5, "checkpoint_minutes": 1e-9, "sharding": "all"}
-    code, errors = ranks(settings, tmp_path / "whole", 2)
-    assert code == 0, errors
-    code, errors = ranks(settings, tmp_path / "killed", 2, kill, restarts=1)
+def test_killed_ranks(not_killed, tmp_path, kill):
+    """SIGKILL of a rank, or of all with their launcher, while a checkpoint may be in writing: the
+    same bits as without.
+    """
+    settings, whole = not_killed
+    code, errors = ranks(settings, tmp_path, 2, kill, restarts=1)
     if kill == "all":
         assert code != 0
-        assert 0 < read_run(tmp_path / "killed", ())["step"] < 5
-        code, errors = ranks(settings, tmp_path / "killed", 2)
+        assert 0 < read_run(tmp_path, ())["step"] < 5
+        code, errors = ranks(settings, tmp_path, 2)
     assert code == 0, errors
-    assert (tmp_path / "killed/killed-1").exists()
-    assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
+    assert (tmp_path / "killed-1").exists()
+    assert _equal(_weights(whole), _weights(tmp_path))
