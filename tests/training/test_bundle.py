@@ -1,9 +1,11 @@
 """Model folders from parts of others: a codec's file, another folder's semantic tokenizer, a corpus' voices."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from uniaudio_training import bundle, packed
 from uniaudio_training.checkpoints import read_codec
 from uniaudio_training.corpus.reading import CorpusError
@@ -62,3 +64,31 @@ def test_tokenizers_from_a_codecs_file_and_a_folders_semantic_tokenizer(tmp_path
         assert float((found[name] - value).norm()) <= 0.02 * float(value.norm()), name
     assert bundle.main(["--semantic", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert "none" in capsys.readouterr().err
+
+
+def test_a_decoder_replaces_that_of_a_folder_with_the_same_codes(tmp_path, capsys):
+    base = next(iter(bundled_models().values()))
+    out = tmp_path / "model"
+    shutil.copytree(base, out)
+    config, weights = read_codec(base)
+
+    def packed_codec(name, **changed):
+        file = tmp_path / f"{name}.safetensors"
+        packed.save({**weights, **changed}, file, about={"codec": json.dumps(to_dict(config))})
+        return str(file)
+
+    decoder = weights["decoder.output.weight"]
+    given = packed_codec("other", **{"decoder.output.weight": decoder * 2})
+    assert bundle.main(["--decoder", given, "--out", str(out)]) == 0
+    made, old = load_folder(out).codec, load_folder(base).codec
+    assert all(np.array_equal(v, made[k]) for k, v in old.items() if not k.startswith("decoder."))
+    found = read_codec(out)[1]["decoder.output.weight"]
+    assert torch.allclose(found, decoder * 2, rtol=1e-2, atol=1e-2 * float(decoder.abs().max()))
+    assert (out / "lm.safetensors").read_bytes() == (base / "lm.safetensors").read_bytes()
+
+    before = (out / "codec.safetensors").read_bytes()
+    encoder = weights["encoder.output.weight"]
+    wrong = packed_codec("wrong", **{"encoder.output.weight": encoder * 2})
+    assert bundle.main(["--decoder", wrong, "--out", str(out)]) == 2
+    assert "encoder.output.weight differs" in capsys.readouterr().err
+    assert (out / "codec.safetensors").read_bytes() == before

@@ -20,7 +20,7 @@ from uniaudio_engine.storage.config import (
     VocabularyConfig,
     from_dict,
 )
-from uniaudio_engine.storage.folder import add_semantic, load_folder, save_folder
+from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
 from uniaudio_engine.text.phones import PHONES
 
 from . import run_checkpoint
@@ -120,6 +120,29 @@ def add_semantic_run(folder: Path, run: str) -> None:
     )
 
 
+def replace_decoder(folder: Path, run: str) -> None:
+    """Replaces the codec's decoder in a model folder by that of a run with the same codes, in
+    bfloat16. The LM and the voices stay valid.
+
+    Raises ValueError where the run has another shape, encoder or codebooks.
+    """
+    config, tensors = read_codec(run)
+    old_config, old = read_codec(folder)
+    if config != old_config:
+        raise ValueError(f"{run}: expected a codec of the shape of {folder}, got another one")
+    made = dict(load_folder(folder).codec)
+    for name, tensor in tensors.items():
+        if name.startswith("decoder."):
+            made[name] = tensor.numpy()
+        # the same but for rounding to bfloat16 or int8
+        elif (tensor - old[name]).abs().max() > 0.01 * old[name].abs().max():
+            raise ValueError(
+                f"{run}: expected the encoder and the codebooks of {folder}, but {name} differs; "
+                "train the decoder alone: --set encoder_until=0"
+            )
+    replace_codec(folder, made)
+
+
 def write_voices(folder: Path, base: Path | None, corpus: Path | None = None) -> None:
     """Writes the voices: the speakers of ``corpus`` under the licence of its first source, else the
     voices of ``base``, which has the same codec, else speakers of the procedural corpus. The first
@@ -198,6 +221,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
     parser.add_argument(
+        "--decoder",
+        help="codec run whose decoder replaces that of the existing folder --out; its codes must "
+        "be the folder's",
+    )
+    parser.add_argument(
         "--voices",
         type=Path,
         help="a corpus whose speakers become the voices (default: those of --base)",
@@ -211,12 +239,13 @@ def main(argv: list[str] | None = None) -> int:
         help="model card (default: training/card.md of a checkout, else that of --base)",
     )
     args = parser.parse_args(argv)
+    changed = args.semantic is not None or args.decoder is not None
     if (args.codec is None) == (args.base is None) and (
-        args.semantic is None or args.lm is not None or args.codec is not None
+        not changed or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base, or --semantic alone, which is added to the "
-            "existing folder --out"
+            "expected one of --codec and --base, or --semantic or --decoder alone, which change "
+            "the existing folder --out"
         )
     try:
         if args.codec is not None or args.base is not None:
@@ -224,6 +253,8 @@ def main(argv: list[str] | None = None) -> int:
             write_folder(args.out, args.name, args.codec, args.lm, _card(args), args.base, captions)
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
+        if args.decoder is not None:
+            replace_decoder(args.out, args.decoder)
         if args.lm:
             write_voices(args.out, args.base if args.codec is None else None, args.voices)
     except (OSError, ValueError, RuntimeError) as e:
