@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, from_dict, to_dict
@@ -51,23 +54,36 @@ def read_codec(path: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
         return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
     if (path / "config.json").exists():
         folder = load_folder(path)
-        arrays = {
-            k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
-            for k, v in folder.codec.items()
-        }
-        return folder.config.codec, {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
+        return folder.config.codec, _float32(folder.codec)
     model = load_codec(path)
     return model.config, {k: v.float() for k, v in model.state_dict().items()}
 
 
 def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
-    """The semantic tokenizer of a run folder: its config, and its encoder in evaluation mode.
+    """The semantic tokenizer of a run or model folder: its config, and its encoder in evaluation
+    mode.
 
-    Raises FileNotFoundError where the folder has no checkpoint yet.
+    Raises FileNotFoundError where a run has no checkpoint yet, ValueError where a model has none.
     """
+    if (Path(folder) / "config.json").exists():
+        found = load_folder(folder)
+        if found.config.semantic is None:
+            raise ValueError(f"{folder}: expected a folder with a semantic tokenizer, it has none")
+        model = SpectralCodec(found.config.semantic.encoder)
+        model.load_state_dict(_float32(found.semantic))
+        return found.config.semantic, model.eval()
     text = (Path(folder) / _SEMANTIC).read_text()
     config = from_dict(SemanticConfig, json.loads(text), "semantic")
     return config, _load(config.encoder, folder)
+
+
+def _float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """The tensors of a model folder, which stores bfloat16 as uint16."""
+    arrays = {
+        k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
+        for k, v in tensors.items()
+    }
+    return {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
 
 
 def _load(config: CodecConfig, folder: str | Path, averaged: bool = True) -> SpectralCodec:

@@ -36,6 +36,7 @@ from .crops import NO_PHONE
 from .losses import SpectralLoss, waveform_loss
 from .loudness import LoudnessLoss
 from .train_codec import Averages, draw_stages, phone_loss
+from .units import UnitLoss
 
 LEVEL_DB = -23.0  # level of the corpora, and of the comparison in the losses
 _SPREAD_DB = 6.0  # standard deviation of the level of most clips
@@ -66,7 +67,8 @@ class JointSettings(RunSettings):
     ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
     codes. ``judged_clips``: how many clips of a batch the discriminators hear, speech first.
     ``judge_pull``: the norm of their gradient at the decoder's output, over that of the other
-    losses. ``loudness_weight``: of the loss that hears as PESQ does. ``decay_share``: of the run,
+    losses. ``loudness_weight``: of the loss that hears as PESQ does. ``units``: a folder with a
+    semantic tokenizer, whose latents should stay the same; ``units_weight``: of that loss. ``decay_share``: of the run,
     over which the learning rate falls. ``average``: the decay of the averaged weights.
     """
 
@@ -84,6 +86,8 @@ class JointSettings(RunSettings):
     magnitude_weight: float = 8.0
     waveform_weight: float = 0.5
     loudness_weight: float = 0.15
+    units: str = ""
+    units_weight: float = 1.0
     commit_weight: float = 0.25
     feature_weight: float = 2.0
     judge_from: int = 1200
@@ -342,6 +346,7 @@ class JointTrainer(Trainer[Batch]):
         self.judge = Discriminators(s.channels, s.windows).to(device)
         self.spectral_loss = PairedLoss(c.sample_rate).to(device)
         self.loudness_loss = LoudnessLoss().to(device)
+        self.unit_loss = UnitLoss(s.units).to(device) if s.units else None
         adamw = torch.optim.AdamW
         groups = [*decay_groups(self.model, 0.01), {"params": list(self.phone_head.parameters())}]
         self.optimizer = adamw(groups, lr=s.lr, betas=(0.8, 0.99), fused=True)
@@ -405,13 +410,17 @@ class JointTrainer(Trainer[Batch]):
             values["joint/wave"] = waveform_loss(samples * gains, copy * gains)
             likeness = likeness + s.waveform_weight * values["joint/wave"]
         (gradient,) = torch.autograd.grad(likeness, [copy])
-        if s.loudness_weight:
-            heard = self.loudness_loss(samples * gains, copy * gains)
-            values["joint/loudness"] = heard
-            (pull,) = torch.autograd.grad(s.loudness_weight * heard, [copy])
-            # limited, since it is steep where a clip is almost silent or lacks whole bands
-            most = gradient.norm(dim=1, keepdim=True) / pull.norm(dim=1, keepdim=True).clamp(1e-12)
-            gradient += pull * most.clamp(max=1)
+        size = gradient.norm(dim=1, keepdim=True)
+        for what, weight, compare in (
+            ("loudness", s.loudness_weight, self.loudness_loss),
+            ("units", s.units_weight, self.unit_loss),
+        ):
+            if weight and compare is not None:
+                heard = compare(samples * gains, copy * gains)
+                values[f"joint/{what}"] = heard
+                (pull,) = torch.autograd.grad(weight * heard, [copy])
+                # limited, since it is steep where a clip is almost silent or lacks whole bands
+                gradient += pull * (size / pull.norm(dim=1, keepdim=True).clamp(1e-12)).clamp(max=1)
         values |= {"joint/phone": phone, "joint/commit": commit}
         if step >= s.judge_from:
             few = slice(0, s.judged_clips)
