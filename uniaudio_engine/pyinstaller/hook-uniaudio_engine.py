@@ -17,6 +17,7 @@ excludedimports = [
     "huggingface_hub",
     "matplotlib",
     "onnxruntime",
+    "pyarrow",
     "ray",
     "sounddevice",
     "tensorrt",
