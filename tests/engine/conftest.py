@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -107,6 +106,8 @@ def joint_graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny random model of all tasks with a voice, and its graphs: the first of all workers
     exports them, which takes half a minute of computing. Read only.
     """
+    import fcntl  # not on Windows
+
     from joint import make_joint_model
     from uniaudio_training.export.write import export_onnx
 

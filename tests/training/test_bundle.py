@@ -81,6 +81,7 @@ def test_a_decoder_replaces_that_of_a_folder_with_the_same_codes(tmp_path, capsy
     given = packed_codec("other", **{"decoder.output.weight": decoder * 2})
     assert bundle.main(["--decoder", given, "--out", str(out)]) == 0
     made, old = load_folder(out).codec, load_folder(base).codec
+    assert {k: v.dtype for k, v in made.items()} == {k: v.dtype for k, v in old.items()}
     assert all(np.array_equal(v, made[k]) for k, v in old.items() if not k.startswith("decoder."))
     found = read_codec(out)[1]["decoder.output.weight"]
     assert torch.allclose(found, decoder * 2, rtol=1e-2, atol=1e-2 * float(decoder.abs().max()))

@@ -21,6 +21,7 @@ from uniaudio_engine.storage.config import (
     from_dict,
 )
 from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
+from uniaudio_engine.storage.tensors import to_bfloat16
 from uniaudio_engine.text.phones import PHONES
 
 from . import run_checkpoint
@@ -121,8 +122,8 @@ def add_semantic_run(folder: Path, run: str) -> None:
 
 
 def replace_decoder(folder: Path, run: str) -> None:
-    """Replaces the codec's decoder in a model folder by that of a run with the same codes, in
-    bfloat16. The LM and the voices stay valid.
+    """Replaces the codec's decoder in a model folder by that of a run with the same codes. It is
+    stored as the folder's was; the LM and the voices stay valid.
 
     Raises ValueError where the run has another shape, encoder or codebooks.
     """
@@ -133,7 +134,8 @@ def replace_decoder(folder: Path, run: str) -> None:
     made = dict(load_folder(folder).codec)
     for name, tensor in tensors.items():
         if name.startswith("decoder."):
-            made[name] = tensor.numpy()
+            new = tensor.numpy()
+            made[name] = to_bfloat16(new) if made[name].dtype == np.uint16 else new
         # the same but for rounding to bfloat16 or int8
         elif (tensor - old[name]).abs().max() > 0.01 * old[name].abs().max():
             raise ValueError(

@@ -248,16 +248,14 @@ def add_semantic(
         f.write((config.to_json() + "\n").encode())
 
 
-def replace_codec(
-    path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], dtype: str = "bfloat16"
-) -> None:
-    """Replace the weights of a model folder's codec by others of the same shapes (float32 arrays by
-    state-dict name).
+def replace_codec(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Replace the weights of a model folder's codec by others of the same shapes, which are stored
+    in the types they have: float32, or uint16 for the bits of bfloat16.
     """
     folder = find_folder(path)
     file = folder / "codec.safetensors"
     check_weights(tensors, codec_shapes(load_config(folder).codec), str(file))
-    save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
+    save_tensors(file, tensors)
 
 
 def load_weights(path: Path, shapes: Shapes, mapped: bool = False) -> Tensors:
