@@ -15,6 +15,7 @@ from uniaudio_training.precision import Arithmetic
 from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.storage.config import CodecConfig, ConfigError, from_dict
+from uniaudio_engine.storage.folder import bundled_models
 
 SMALL = {
     "family": "spectral",
@@ -223,3 +224,13 @@ def test_going_on_from_a_run(corpus, tmp_path):
     assert found == from_dict(CodecConfig, LARGE, "codec") and len(weights) > 10
     averaged, plain = load_codec(tmp_path / "b"), load_codec(tmp_path / "b", averaged=False)
     assert averaged.config == plain.config == found
+
+
+def test_units_change_what_is_learned(corpus, tmp_path):
+    tokenizer = str(next(iter(bundled_models().values())))
+    for name, units in (("with", tokenizer), ("without", "")):
+        joint.train(small(corpus, steps=2, units=units), tmp_path / name, "cpu")
+    heard, plain = parts(tmp_path / "with"), parts(tmp_path / "without")
+    assert set(heard) == set(plain)  # the tokenizer itself is no part of a checkpoint
+    name = "decoder.output.weight"
+    assert not torch.equal(heard["model"][name], plain["model"][name])

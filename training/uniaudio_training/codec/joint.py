@@ -68,8 +68,9 @@ class JointSettings(RunSettings):
     codes. ``judged_clips``: how many clips of a batch the discriminators hear, speech first.
     ``judge_pull``: the norm of their gradient at the decoder's output, over that of the other
     losses. ``loudness_weight``: of the loss that hears as PESQ does. ``units``: a folder with a
-    semantic tokenizer, whose latents should stay the same; ``units_weight``: of that loss. ``decay_share``: of the run,
-    over which the learning rate falls. ``average``: the decay of the averaged weights.
+    semantic tokenizer, whose latents should stay the same; ``units_weight``: of that loss.
+    ``decay_share``: of the run, over which the learning rate falls. ``average``: the decay of the
+    averaged weights.
     """
 
     init: str = ""
