@@ -45,13 +45,15 @@ class LMSettings(RunSettings):
 
     ``data``: one or more folders of tokens. ``tasks``: share of the batches by task. ``old``: total
     share of the other tasks of ``init``. ``init``: the model folder to start from; without ``lm``,
-    its shape and vocabulary are used. ``task_files``: user-defined tasks. ``bound``: maximum loss
-    increase of an old task, in nats per code. ``captions``: a caption tokenizer. ``corpus``: source
-    of the validation samples for TensorBoard. ``rows`` and ``items``: batch size per step, over all
-    processes. ``noise``: corrupted input frames. ``caption_dropout``: share of empty captions,
-    which classifier-free guidance needs. ``processes``: on a CPU, one per core is faster than one
-    with all cores; with ``torchrun`` it says how many. ``parts``: batches of a step, which the
-    processes share (0: one each); their number decides the curve, the number of processes does not.
+    its shape and vocabulary are used. ``init_data``: if ``init`` has another codec, folders with its
+    tokens of the corpora of ``data``, in the same order. ``task_files``: user-defined tasks.
+    ``bound``: maximum loss increase of an old task, in nats per code. ``captions``: a caption
+    tokenizer. ``corpus``: source of the validation samples for TensorBoard. ``rows`` and ``items``:
+    batch size per step, over all processes. ``noise``: corrupted input frames. ``caption_dropout``:
+    share of empty captions, which classifier-free guidance needs. ``processes``: on a CPU, one per
+    core is faster than one with all cores; with ``torchrun`` it says how many. ``parts``: batches of
+    a step, which the processes share (0: one each); their number decides the curve, the number of
+    processes does not.
     ``sharding``: what processes hold of weights, gradients and optimizer states: everything
     (none), shares of one copy on each machine (node), or shares of one copy in all (all).
     ``recompute``: recompute activations in the backward pass instead of keeping them.
@@ -59,6 +61,7 @@ class LMSettings(RunSettings):
 
     lm: Stacks | None = None
     init: str = ""
+    init_data: str | tuple[str, ...] = ()
     tasks: dict[str, float] = field(default_factory=dict)
     old: float = 0.0
     task_files: str | tuple[str, ...] = ()
@@ -93,11 +96,21 @@ class LMSettings(RunSettings):
         for name in ("rows", "items", "warmup", "validation_batches", "processes"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         require(self.parts >= 0, "parts", "0 or more", self.parts)
+        require(
+            len(self.init_folders) <= len(self.token_folders),
+            "init_data",
+            "at most as many folders as data",
+            len(self.init_folders),
+        )
         require(0 <= self.caption_dropout <= 1, "caption_dropout", "0 to 1", self.caption_dropout)
 
     @property
     def token_folders(self) -> tuple[str, ...]:
         return _listed(self.data)
+
+    @property
+    def init_folders(self) -> tuple[str, ...]:
+        return _listed(self.init_data)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..schedules import trapezoid
 from ..sharding import make_mesh, shard
 from .data import Batch, TaskData, load_tasks, make_batch, task_batch
 from .objective import Objective
+from .recode import read_pairs
 from .samples import Samples
 from .setup import LMSettings, set_up
 from .validation import Record, walk_back
@@ -97,7 +98,10 @@ class LMTrainer(Trainer[Batch]):
         model = MultiScaleLM(self.setup.lm)
         model.init_weights(s.seed)
         model = model.to(self.arithmetic.device)
-        taken = start_from(model, layout.vocabulary, Path(s.init), s.seed) if start else ""
+        taken = ""
+        if start:
+            pairs = read_pairs(s.init_folders, s.token_folders) if s.init_folders else None
+            taken = start_from(model, layout.vocabulary, Path(s.init), s.seed, pairs)
         blocks = (*model.global_.blocks(), *model.local.blocks())
         for block in blocks:
             block.recompute = s.recompute

@@ -20,17 +20,23 @@ from torch import Tensor
 from uniaudio_engine.storage.config import ModelConfig, VocabularyConfig
 
 from ..models.lm import MultiScaleLM
+from .recode import Pairs, recode
 
 _SOURCE_STD = 0.05  # standard deviation of a source frame's embedding, summed over codebooks
 
 
 @torch.no_grad()
 def start_from(
-    model: MultiScaleLM, vocabulary: VocabularyConfig, folder: Path, seed: int = 0
+    model: MultiScaleLM,
+    vocabulary: VocabularyConfig,
+    folder: Path,
+    seed: int = 0,
+    pairs: Pairs | None = None,
 ) -> str:
     """Initialises ``model`` from a model folder; returns a JSON line that says what was copied.
 
-    A folder without a language model provides the codec's codebooks only. Raises ValueError for
+    A folder without a language model provides the codec's codebooks only. With ``pairs``, the model
+    goes on with the codes of another codec than the folder's. Raises ValueError for
     other widths and for quantized weights.
     """
     old_config = ModelConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
@@ -82,12 +88,15 @@ def start_from(
             folder,
             g,
         )
+    if pairs is not None:
+        recode(model, vocabulary, pairs)
     return json.dumps(
         {
             "from": str(folder),
             "new layers": fresh,
             "rows taken": sum(n for *_, n in ids),
             "aligned rows taken": sum(n for *_, n in aligned_ids),
+            **({} if pairs is None else {"frames of both codecs": len(pairs.new)}),
         }
     )
 
