@@ -15,8 +15,15 @@ import torch
 from tiny import make_tiny_model, random_weights, tiny_config
 
 from uniaudio_engine.errors import InputError
+from uniaudio_engine.storage.codec_int8 import to_int8
 from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, StackConfig
-from uniaudio_engine.storage.folder import check_model, find_folder, load_config, load_folder
+from uniaudio_engine.storage.folder import (
+    check_model,
+    find_folder,
+    load_config,
+    load_folder,
+    replace_codec,
+)
 from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
@@ -55,6 +62,73 @@ def test_bfloat16_is_kept_as_bits(tmp_path: Path) -> None:
     assert (w == reference.view(torch.uint16).numpy()).all()
     assert (from_bfloat16(w) == reference.float().numpy()).all()
     assert np.isnan(from_bfloat16(to_bfloat16(np.array([np.nan], np.float32)))).all()
+
+
+def int8_codec(folder: Path) -> None:
+    """Stores the codec of a float32 folder in int8."""
+    model = load_folder(folder)
+    save_tensors(folder / "codec.safetensors", to_int8(model.codec))
+
+
+def test_a_codec_in_int8_is_loaded_in_float32(folder: Path) -> None:
+    exact = load_folder(folder).codec
+    size = (folder / "codec.safetensors").stat().st_size
+    int8_codec(folder)
+    assert (folder / "codec.safetensors").stat().st_size < 0.5 * size
+    for name, value in load_folder(folder).codec.items():
+        assert value.dtype == np.float32
+        if value.ndim == 1 or "codebooks" in name:
+            assert (value == exact[name]).all()
+        else:
+            rows = np.abs(exact[name]).max(axis=tuple(range(1, value.ndim)), keepdims=True)
+            assert (np.abs(value - exact[name]) <= rows / 253).all()
+    mapped = load_folder(folder, mapped=True).codec
+    assert all((mapped[n] == x).all() for n, x in load_folder(folder).codec.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_replaced_codec_keeps_its_types_and_unchanged_weights(tmp_path: Path, dtype: str) -> None:
+    folder = make_tiny_model(tmp_path / "m", PHONES, dtype="bfloat16")
+    if dtype != "bfloat16":
+        folder = make_tiny_model(tmp_path / "n", PHONES)
+    if dtype == "int8":
+        int8_codec(folder)
+    before, _ = load_tensors(folder / "codec.safetensors")
+    changed = {
+        n: from_bfloat16(x) if x.dtype == np.uint16 else x
+        for n, x in load_folder(folder).codec.items()
+    }
+    changed["decoder.output.weight"] = 2 * changed["decoder.output.weight"]
+    replace_codec(folder, changed)
+    after, _ = load_tensors(folder / "codec.safetensors")
+    assert before.keys() == after.keys()
+    assert all(before[n].dtype == x.dtype for n, x in after.items())
+    assert {n for n, x in after.items() if not np.array_equal(x, before[n])} == {
+        "decoder.output.weight_scale" if dtype == "int8" else "decoder.output.weight"
+    }
+
+
+def test_bad_codecs_in_int8_are_one_line(folder: Path) -> None:
+    int8_codec(folder)
+    good, _ = load_tensors(folder / "codec.safetensors")
+
+    def stored(**changes: Any) -> None:
+        made = good | changes
+        save_tensors(folder / "codec.safetensors", {n: x for n, x in made.items() if x is not None})
+
+    name = "decoder.output.weight"
+    stored(**{f"{name}_scale": None})
+    refused(folder, f"{name}_scale")
+    stored(**{f"{name}_scale": good[f"{name}_scale"][:-1]})
+    refused(folder, f"{name}_scale", "wrong shape")
+    stored(**{f"{name}_scale": good[f"{name}_scale"] * np.float32(np.nan)})
+    refused(folder, f"{name}_scale", "NaN")
+    stored(**{f"{name}_scale": good[f"{name}_scale"].astype(np.int32)})
+    refused(folder, f"{name}_scale", "wrong dtype")
+    stored(**{"quantizer.codebooks": good["quantizer.codebooks"].astype(np.int8)})
+    refused(folder, "quantizer.codebooks", "wrong dtype")
+    stored(**{"decoder.output.bias": good["decoder.output.bias"].astype(np.int8)})
+    refused(folder, "decoder.output.bias", "wrong dtype")
 
 
 def test_the_safetensors_library_agrees(tmp_path: Path) -> None:

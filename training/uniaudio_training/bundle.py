@@ -21,7 +21,6 @@ from uniaudio_engine.storage.config import (
     from_dict,
 )
 from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
-from uniaudio_engine.storage.tensors import to_bfloat16
 from uniaudio_engine.text.phones import PHONES
 
 from . import run_checkpoint
@@ -64,8 +63,9 @@ def write_folder(
     card: str,
     base: Path | None = None,
     captions: bytes = b"",
+    codec_dtype: str = "bfloat16",
 ) -> None:
-    """Writes a model folder with bfloat16 weights.
+    """Writes a model folder with bfloat16 weights, and those of the codec in ``codec_dtype``.
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
     and so is the caption tokenizer unless ``captions`` is given.
@@ -102,8 +102,20 @@ def write_folder(
         semantic=semantic_config,
     )
     save_folder(
-        out, config, weights, state, PHONES if lm else (), "bfloat16", semantic, captions, labels
+        out,
+        config,
+        weights,
+        state,
+        PHONES if lm else (),
+        "bfloat16",
+        semantic,
+        captions,
+        labels,
+        codec_dtype=codec_dtype,
     )
+    if base is not None and codec_run is None:  # as it is stored: its codes must not change
+        codec = "codec.safetensors"
+        (out / codec).write_bytes((base / codec).read_bytes())
     (out / "README.md").write_text(card)
 
 
@@ -131,18 +143,17 @@ def replace_decoder(folder: Path, run: str) -> None:
     old_config, old = read_codec(folder)
     if config != old_config:
         raise ValueError(f"{run}: expected a codec of the shape of {folder}, got another one")
-    made = dict(load_folder(folder).codec)
+    made = dict(old)
     for name, tensor in tensors.items():
         if name.startswith("decoder."):
-            new = tensor.numpy()
-            made[name] = to_bfloat16(new) if made[name].dtype == np.uint16 else new
+            made[name] = tensor
         # the same but for rounding to bfloat16 or int8
         elif (tensor - old[name]).abs().max() > 0.01 * old[name].abs().max():
             raise ValueError(
                 f"{run}: expected the encoder and the codebooks of {folder}, but {name} differs; "
                 "train the decoder alone: --set encoder_until=0"
             )
-    replace_codec(folder, made)
+    replace_codec(folder, {name: tensor.numpy() for name, tensor in made.items()})
 
 
 def write_voices(folder: Path, base: Path | None, corpus: Path | None = None) -> None:
@@ -220,6 +231,13 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         help="a model folder that provides the codec, semantic and caption tokenizers",
     )
+    parser.add_argument(
+        "--codec-dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="bfloat16",
+        help="how the weights of --codec are stored; int8 takes half the space of bfloat16, and all are "
+        "computed in float32 (default: bfloat16)",
+    )
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
     parser.add_argument(
@@ -252,7 +270,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.codec is not None or args.base is not None:
             captions = args.captions.read_bytes() if args.captions else b""
-            write_folder(args.out, args.name, args.codec, args.lm, _card(args), args.base, captions)
+            write_folder(
+                args.out,
+                args.name,
+                args.codec,
+                args.lm,
+                _card(args),
+                args.base,
+                captions,
+                args.codec_dtype,
+            )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
         if args.decoder is not None:

@@ -8,7 +8,8 @@ text, sentencepiece), tokenizer.json (another tokenizer of text), speaker.safete
 
 Loading checks everything first: a folder is complete and consistent, or raises one
 :class:`InputError`. Weights stay as they are stored: float32, bfloat16 as uint16 bits, and of the
-LM's matrices also int8, or int4 as uint8. Not responsible for what is computed with them.
+LM's matrices also int8, or int4 as uint8. Codecs may be stored in int8 to be small, and are loaded in
+float32. Not responsible for what is computed with them.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, first_few
 from ..request.tasks import HEARD
-from .config import ConfigError, ModelConfig, SemanticConfig
+from .codec_int8 import from_int8, to_int8
+from .config import CodecConfig, ConfigError, ModelConfig, SemanticConfig
 from .files import atomic_write
 from .opening import read_regular
 from .tensors import (
     Tensors,
     all_finite,
     drop_pages,
+    from_bfloat16,
     load_tensors,
     map_tensors,
     require_names,
     save_tensors,
 )
-from .weight_shapes import Shapes, codec_shapes, lm_shapes, matrix_part, quantized_shapes
+from .weight_shapes import Quantized, Shapes, codec_shapes, in_codec, in_lm, lm_shapes, matrix_part
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_TEXT_BYTES = 32 << 20
@@ -126,15 +129,13 @@ def load_folder(path: str | os.PathLike[str] | None = None, *, mapped: bool = Fa
     """
     described = load_described(find_folder(path))
     folder, config = described.path, described.config
-    codec = load_weights(folder / "codec.safetensors", codec_shapes(config.codec), mapped)
+    codec = load_codec(folder / "codec.safetensors", config.codec, mapped)
     lm: Tensors = {}
     if config.lm is not None:
         lm = load_weights(folder / "lm.safetensors", lm_shapes(config.lm), mapped)
     semantic: Tensors = {}
     if config.semantic is not None:
-        semantic = load_weights(
-            folder / "semantic.safetensors", codec_shapes(config.semantic.encoder), mapped
-        )
+        semantic = load_codec(folder / "semantic.safetensors", config.semantic.encoder, mapped)
     speaker: Tensors = {}
     if shapes := _speaker_shapes(config):
         speaker = load_weights(folder / "speaker.safetensors", shapes)
@@ -191,10 +192,11 @@ def save_folder(
     labels: Mapping[str, tuple[str, ...]] | None = None,
     tokenizer: bytes = b"",
     speaker: Mapping[str, NDArray[Any]] | None = None,
+    codec_dtype: str | None = None,
 ) -> None:
     """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all
     but vectors and codebooks (a rounded codebook would give other codes than those the LM has
-    learned).
+    learned). ``codec_dtype``: that of the codec, if it is another one; it may be int8.
     """
     folder = Path(path)
     phones = tuple(phones)
@@ -213,7 +215,9 @@ def save_folder(
         check_weights(tensors, shapes, str(folder / name))
     folder.mkdir(parents=True, exist_ok=True)
     for name, tensors, _ in parts:
-        save_tensors(folder / name, tensors, rounded=_rounded(tensors, dtype))
+        own = codec_dtype or dtype if name == "codec.safetensors" else dtype
+        stored = to_int8(tensors) if own == "int8" else tensors
+        save_tensors(folder / name, stored, rounded=_rounded(stored, own))
     if phones:
         with atomic_write(folder / "phones.txt") as f:
             f.write("".join(f"{p}\n" for p in phones).encode())
@@ -249,19 +253,38 @@ def add_semantic(
 
 
 def replace_codec(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Replace the weights of a model folder's codec by others of the same shapes, which are stored
-    in the types they have: float32, or uint16 for the bits of bfloat16.
+    """Replace the weights of a model folder's codec (float32 arrays by state-dict name).
+
+    They are stored in the types that the folder's have. Those that do not change keep their bits.
     """
     folder = find_folder(path)
-    file = folder / "codec.safetensors"
-    check_weights(tensors, codec_shapes(load_config(folder).codec), str(file))
-    save_tensors(file, tensors)
+    file, shapes = folder / "codec.safetensors", codec_shapes(load_config(folder).codec)
+    check_weights(tensors, shapes, str(file))
+    before = load_weights(file, shapes, quantized=in_codec)
+    int8 = any(x.dtype == np.int8 for x in before.values())
+    after = to_int8(tensors) if int8 else dict(tensors)
+    old = from_int8(before)
+    for name in tensors:
+        same = from_bfloat16(old[name]) if old[name].dtype == np.uint16 else old[name]
+        if np.array_equal(same, tensors[name]):
+            after |= {n: before[n] for n in (name, f"{name}_scale") if n in before}
+    rounded = {n for n, x in before.items() if x.dtype == np.uint16 and after[n].dtype != np.uint16}
+    save_tensors(file, after, rounded=rounded)
 
 
-def load_weights(path: Path, shapes: Shapes, mapped: bool = False) -> Tensors:
+def load_codec(path: Path, config: CodecConfig, mapped: bool = False) -> Tensors:
+    """The tensors of a codec's file, in float32 where they are stored in int8; see
+    :func:`load_weights`.
+    """
+    return from_int8(load_weights(path, codec_shapes(config), mapped, in_codec))
+
+
+def load_weights(
+    path: Path, shapes: Shapes, mapped: bool = False, quantized: Quantized = in_lm
+) -> Tensors:
     """The tensors of one file: exactly those in ``shapes``, and the scales of quantized ones.
 
-    ``mapped`` as in :func:`load_folder`.
+    ``mapped`` as in :func:`load_folder`; ``quantized`` as in :func:`check_weights`.
 
     Raises :class:`InputError` where one is missing, left over, misshapen or not finite.
     """
@@ -269,25 +292,30 @@ def load_weights(path: Path, shapes: Shapes, mapped: bool = False) -> Tensors:
     # float32 is the widest type accepted: a larger file is refused before it is read
     most = 4 * expected + 512 * len(shapes) + (1 << 20)
     tensors = map_tensors(path, most) if mapped else load_tensors(path, most)[0]
-    check_weights(tensors, shapes, str(path))
+    check_weights(tensors, shapes, str(path), quantized)
     if mapped:
         drop_pages(tensors)
     return tensors
 
 
-def check_weights(tensors: Mapping[str, NDArray[Any]], shapes: Shapes, where: str) -> None:
+def check_weights(
+    tensors: Mapping[str, NDArray[Any]],
+    shapes: Shapes,
+    where: str,
+    quantized: Quantized = in_lm,
+) -> None:
     """Check names, shapes, dtypes and finiteness.
+
+    ``quantized``: the stored shapes of a matrix and its scales, by name, shape and type.
 
     Raises :class:`InputError` that lists the first wrong tensors.
     """
     stored: dict[str, tuple[np.dtype[Any], ...]] = dict.fromkeys(shapes, _FLOATS)
     shapes = dict(shapes)
     for name, shape in list(shapes.items()):
-        dtype = (
-            _QUANTIZED.get(tensors[name].dtype) if name in tensors and matrix_part(name) else None
-        )
-        if dtype:
-            shapes[name], shapes[f"{name}_scale"] = quantized_shapes(shape, dtype)
+        dtype = _QUANTIZED.get(tensors[name].dtype) if name in tensors else None
+        if dtype and (found := quantized(name, shape, dtype)):
+            shapes[name], shapes[f"{name}_scale"] = found
             stored[name] = (tensors[name].dtype,)
             stored[f"{name}_scale"] = _FLOATS[:1] if dtype == "int8" else _FLOATS[1:]
     require_names(tensors, set(shapes), where)

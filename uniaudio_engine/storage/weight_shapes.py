@@ -6,6 +6,7 @@ The frozen weight contract of the model folder. The names are the state-dict nam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from .config import (
@@ -19,7 +20,8 @@ from .config import (
 )
 
 Shapes = dict[str, tuple[int, ...]]
-
+Stored = tuple[tuple[int, ...], tuple[int, ...]]  # a quantized matrix and its scales
+Quantized = Callable[[str, tuple[int, ...], str], Stored | None]
 
 GROUP = 32  # inputs that share a scale in int4
 PARTS = ("global", "local", "head")
@@ -42,7 +44,7 @@ def matrix_part(name: str) -> str | None:
     return "head" if name in heads else None
 
 
-def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def quantized_shapes(shape: tuple[int, ...], dtype: str) -> Stored:
     """Stored shapes of a quantized matrix [out, in] and of its scales (``NAME_scale``).
 
     int8: int8 [out, in] and float32 [out]. int4: uint8 [out, 16 G], G = ceil(in / 32), two inputs per
@@ -51,6 +53,20 @@ def quantized_shapes(shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...
     out, dim_in = shape
     groups = -(-dim_in // GROUP)
     return (shape, (out,)) if dtype == "int8" else ((out, groups * GROUP // 2), (out, groups))
+
+
+def in_lm(name: str, shape: tuple[int, ...], dtype: str) -> Stored | None:
+    """Stored shapes of an LM's matrix and of its scales; None where it cannot be quantized."""
+    return quantized_shapes(shape, dtype) if matrix_part(name) else None
+
+
+def in_codec(name: str, shape: tuple[int, ...], dtype: str) -> Stored | None:
+    """Stored shapes of a codec's tensor in int8 and of its scales, one for each of the first axis;
+    None for vectors, for what belongs to the quantizer (other codebooks give other codes), and for
+    other types.
+    """
+    codebooks = name.startswith("quantizer.") or "codebooks" in name
+    return (shape, shape[:1]) if dtype == "int8" and len(shape) > 1 and not codebooks else None
 
 
 def lm_shapes(c: LMConfig) -> Shapes:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from ..models.lm import MultiScaleLM
 from ..places import listed, load_arrays, place
 
 _PRIOR = 4.0  # frames with average codes, added to those of every code: rare codes are uncertain
+_CHUNK = 20_000  # frames that are in memory as vectors
 _MOST = 600_000  # frames, 3.3 h at 50 Hz
 
 Codes = NDArray[np.int64]
@@ -37,10 +39,11 @@ class Pairs:
     old: Codes
     new: Codes
 
-    def counts(self, slot: int, size: int) -> Tensor:
-        """How often codes of a slot are of one frame, float64 [new code, old code]."""
-        pair = self.new[:, slot] * size + self.old[:, slot]
-        return torch.from_numpy(np.bincount(pair, minlength=size * size)).double().view(size, size)
+
+def together(a: NDArray[np.int64], b: NDArray[np.int64], size: int) -> Tensor:
+    """How often codes a [N] and b [N] belong to one frame, float64 [size, size]."""
+    found = np.bincount(a * size + b, minlength=size * size)
+    return torch.from_numpy(found).double().view(size, size)
 
 
 def read_pairs(old: Sequence[str], new: Sequence[str]) -> Pairs:
@@ -72,7 +75,7 @@ def read_pairs(old: Sequence[str], new: Sequence[str]) -> Pairs:
 
 def alone(rows: Tensor, pairs: Pairs, slot: int) -> Tensor:
     """New rows [C, D] of a slot: means of its old rows [C, D] by co-occurrence."""
-    counts = pairs.counts(slot, len(rows))
+    counts = together(pairs.new[:, slot], pairs.old[:, slot], len(rows))
     prior = counts.sum(0) / counts.sum()
     counts += _PRIOR * prior
     return (counts / counts.sum(1, keepdim=True) @ rows.double()).to(rows.dtype)
@@ -88,20 +91,22 @@ def summed(rows: Sequence[Tensor], pairs: Pairs) -> list[Tensor]:
         return []
     size, count = len(rows[0]), len(rows)
     start = torch.cat([alone(r, pairs, k) for k, r in enumerate(rows)]).double()
-    offsets = np.arange(count) * size
-    new = torch.from_numpy(pairs.new[:, :count] + offsets)
-    target = sum(r[torch.from_numpy(pairs.old[:, k])] for k, r in enumerate(rows))
-    assert isinstance(target, Tensor)
-    rest = target.double() - start[new].sum(1)
-    gram = torch.zeros(count * size, count * size, dtype=torch.float64)
-    for k in range(count):
-        for j in range(count):
-            pair = (new[:, k] - k * size) * size + (new[:, j] - j * size)
-            block = torch.bincount(pair, minlength=size * size).view(size, size)
-            gram[k * size : (k + 1) * size, j * size : (j + 1) * size] = block.double()
+    stacked = torch.cat(list(rows)).double()
+    offsets = torch.arange(count) * size
     right = torch.zeros_like(start)
-    for k in range(count):
-        right.index_add_(0, new[:, k], rest)
+    for at in range(0, len(pairs.new), _CHUNK):
+        old, new = (
+            torch.from_numpy(c[at : at + _CHUNK, :count]) + offsets for c in (pairs.old, pairs.new)
+        )
+        rest = F.embedding_bag(old, stacked, mode="sum") - F.embedding_bag(new, start, mode="sum")
+        for k in range(count):
+            right.index_add_(0, new[:, k], rest)
+    gram = torch.cat(
+        [
+            torch.cat([together(a, b, size) for b in pairs.new.T[:count]], 1)
+            for a in pairs.new.T[:count]
+        ]
+    )
     gram.diagonal().add_(_PRIOR)
     solved = start + torch.cholesky_solve(right, torch.linalg.cholesky(gram))
     return [r.to(rows[0].dtype) for r in solved.split(size)]
