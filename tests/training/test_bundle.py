@@ -93,3 +93,16 @@ def test_a_decoder_replaces_that_of_a_folder_with_the_same_codes(tmp_path, capsy
     assert bundle.main(["--decoder", wrong, "--out", str(out)]) == 2
     assert "encoder.output.weight differs" in capsys.readouterr().err
     assert (out / "codec.safetensors").read_bytes() == before
+
+
+def test_a_codec_in_int8_is_kept_as_it_is_stored(tmp_path):
+    bundled = next(iter(bundled_models().values()))
+    first, second = tmp_path / "first", tmp_path / "second"
+    made = ["--codec", str(bundled), "--codec-dtype", "int8", "--out", str(first)]
+    assert bundle.main(made) == 0
+    model = load_folder(first)
+    size = (first / "codec.safetensors").stat().st_size
+    assert size < 1.3 * sum(x.size for x in model.codec.values())
+    assert model.config.level == bundle.LEVEL and not model.config.source_levels
+    assert bundle.main(["--base", str(first), "--out", str(second)]) == 0
+    assert (second / "codec.safetensors").read_bytes() == (first / "codec.safetensors").read_bytes()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,12 @@ from .corpus.shards import MANIFEST
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
-VOICES = (  # the first is the default
+# Levels of the corpora's sounds in dBFS, as the engine measures them, and of the sources whose
+# recipes make them quieter or louder
+LEVEL = -24.0
+SOURCE_LEVELS = {"a_edit": -31.0, "sd": -17.0}
+PROCEDURAL = "procedural"
+VOICES = (
     "slt-102-163",
     "slt-086-138",
     "slt-110-226",
@@ -91,6 +97,7 @@ def write_folder(
         )
         labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
         state = {k: v.numpy() for k, v in run_checkpoint.weights(lm_run, False).items()}
+    names = {t if isinstance(t, str) else t.name for t in tasks}
     config = ModelConfig(
         FORMAT_VERSION,
         name,
@@ -100,6 +107,8 @@ def write_folder(
         tasks,
         "Apache-2.0",
         semantic=semantic_config,
+        level=LEVEL,
+        source_levels={t: level for t, level in SOURCE_LEVELS.items() if t in names},
     )
     save_folder(
         out,
@@ -156,29 +165,32 @@ def replace_decoder(folder: Path, run: str) -> None:
     replace_codec(folder, {name: tensor.numpy() for name, tensor in made.items()})
 
 
-def write_voices(folder: Path, base: Path | None, corpus: Path | None = None) -> None:
-    """Writes the voices: the speakers of ``corpus`` under the licence of its first source, else the
-    voices of ``base``, which has the same codec, else speakers of the procedural corpus. The first
-    is the default.
+def write_voices(folder: Path, base: Path | None, corpora: Sequence[str] = ()) -> None:
+    """Writes the voices: the speakers of ``corpora``, each under the licence of its corpus' first
+    source; else the voices of ``base``, which has the same codec. The first is the default.
+
+    The corpus ``procedural`` stands for the generator's own speakers.
     """
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
-    kept = [] if base is None or corpus else sorted((base / "voices").glob("*.safetensors"))
+    kept = sorted((base / "voices").glob("*.safetensors")) if base and not corpora else []
     for path in kept:
         (voices / path.name).write_bytes(path.read_bytes())
     if kept:
         return
     engine = Engine.from_pretrained(folder)
-    prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
-    if corpus:
-        prompts = speakers(corpus)
-        sources = json.loads((corpus / MANIFEST).read_text(encoding="utf-8"))["sources"]
-        licence = next(iter(sources.values()))["licence"]
-    first = next(iter(prompts))
-    for file, name in (("default", first), *((name, name) for name in prompts)):
-        engine.encode_voice((prompts[name], 16000), name, licence=licence).save(
-            voices / f"{file}.safetensors"
-        )
+    default = True
+    for corpus in corpora or (PROCEDURAL,):
+        prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
+        if corpus != PROCEDURAL:
+            prompts = speakers(Path(corpus))
+            sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
+            licence = next(iter(sources.values()))["licence"]
+        for name, samples in prompts.items():
+            voice = engine.encode_voice((samples, 16000), name, licence=licence)
+            for file in ("default", name) if default else (name,):
+                voice.save(voices / f"{file}.safetensors")
+            default = False
 
 
 def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
@@ -247,8 +259,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--voices",
-        type=Path,
-        help="a corpus whose speakers become the voices (default: those of --base)",
+        nargs="+",
+        default=(),
+        metavar="CORPUS",
+        help="corpora whose speakers become the voices, the default voice first; `procedural` is the "
+        "generator's own speakers (default: the voices of --base)",
     )
     parser.add_argument("--lm", help="LM run (default: no LM in the folder)")
     parser.add_argument("--name", default="base", help="name of the model (default: base)")
