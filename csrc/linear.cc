@@ -217,15 +217,15 @@ void Linear::forward_quantized(ThreadPool& pool, const LinearScratch* scratch, c
   args.n = out_;
   args.epilogue = epilogue;
   const auto run = kernels().linear.*packing(dtype_).run;
-  // A unit is what may not be split: a panel, or a gate with its up panel.
-  const int64_t unit = gated_ ? 2 : 1;
-  const int64_t first = begin / kPanel, last = (end + kPanel - 1) / kPanel;
-  const int64_t unit_bytes = unit * panel_bytes();
-  const int64_t cost = unit_bytes + unit_bytes * (rows - 1) / (integer() ? 4 : 8);
-  pool.run(last - first, 1 + kGrainBytes / cost, [&](int64_t b, int64_t e) {
+  // Two panels are multiplied side by side, or are a gate and its up panel.
+  const int64_t halves = gated_ ? 2 : 1;
+  const int64_t first = halves * (begin / kPanel), last = halves * ((end + kPanel - 1) / kPanel);
+  const int64_t bytes = 2 * panel_bytes();
+  const int64_t cost = bytes + bytes * (rows - 1) / (integer() ? 4 : 8);
+  pool.run((last - first + 1) / 2, 1 + kGrainBytes / cost, [&](int64_t b, int64_t e) {
     LinearArgs part = args;
-    part.panel_begin = (first + b) * unit;
-    part.panel_end = (first + e) * unit;
+    part.panel_begin = first + 2 * b;
+    part.panel_end = std::min(first + 2 * e, last);
     run(part);
   });
 }

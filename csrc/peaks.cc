@@ -181,6 +181,7 @@ double attention_seconds(int threads, KvDType dtype, int64_t positions, int64_t 
         AttentionArgs a{};
         a.keys = from.keys, a.values = from.values;
         a.key_scale = from.key_scale, a.value_scale = from.value_scale;
+        a.then = cache.head(int(layer), int(h + 1 < end ? h + 1 : h)).keys;
         a.dim = dim, a.dtype = dtype, a.scale = 1.0f / std::sqrt(float(dim));
         a.scratch = scratch.data() + thread * scratch_size, a.scratch_stride = stride;
         a.rows = 1;

@@ -350,6 +350,13 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
   for (int64_t r = 0; r < count; ++r) longest = std::max(longest, rows[r].position + 1);
   if (c.window > 0) longest = std::min<int64_t>(longest, c.window);
   const int64_t work = (longest + 16) * dim * group * std::min<int64_t>(count, kAttentionRows);
+  // What a piece of the work reads. The positions before all rows' windows are passed over, sixteen
+  // at a time.
+  const auto seen = [&](int64_t i) {
+    const SequenceRow& row = rows[s.blocks[size_t(i % s.block_count)].first];
+    return row.cache->skip(row.cache->head(layer, int(i / s.block_count)),
+                           KvCache::base_of(c, row.position) - row.cache->base());
+  };
   // Heads outside: a thread's share of the blocks reads few heads' keys and values, which stay in
   // its cache.
   pool.run(s.block_count * c.kv_heads, 1 + kAttentionGrain / work,
@@ -357,16 +364,14 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
              for (int64_t i = begin; i < end; ++i) {
                const int h = int(i / s.block_count);
                const TransformerScratch::Block block = s.blocks[size_t(i % s.block_count)];
-               KvCache& cache = *rows[block.first].cache;
-               const KvCache::Head from = cache.head(layer, h);
+               const KvCache& cache = *rows[block.first].cache;
                if (!apart) place(s, layer, rows, block.first, h);
-               // The positions before all rows' windows are passed over, sixteen at a time.
-               const int64_t position = rows[block.first].position, base = cache.base(),
-                             skipped = KvCache::base_of(c, position) - base;
-               const KvCache::Head at = cache.skip(from, skipped);
+               const int64_t first = KvCache::base_of(c, rows[block.first].position);
+               const KvCache::Head at = seen(i);
                AttentionArgs a;
                a.keys = at.keys, a.values = at.values, a.key_scale = at.key_scale,
                a.value_scale = at.value_scale;
+               a.then = seen(i + 1 < end ? i + 1 : i).keys;
                a.dim = dim;
                a.dtype = cache.dtype();
                a.scale = 1.0f / std::sqrt(float(dim));
@@ -375,7 +380,7 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
                a.rows = 0;
                for (int64_t r = block.first; r < block.first + block.rows; ++r) {
                  for (int64_t g = h * group; g < (h + 1) * group; ++g) {
-                   const int64_t own = rows[r].position - base - skipped,
+                   const int64_t own = rows[r].position - first,
                                  begin = c.window > 0 ? own + 1 - c.window : 0;
                    a.row[a.rows++] = {s.qkv.data() + r * qkv_width_ + g * dim,
                                       s.attended.data() + r * c.query_width() + g * dim, own + 1,

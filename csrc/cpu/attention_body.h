@@ -42,9 +42,16 @@ UNIAUDIO_INLINE float scale_i8(const float* x, int64_t n, float* scale) {
   return peak > 1e-30f ? 127.0f / peak : 0.0f;
 }
 
-// To nearest even: adding 1.5 * 2^23 leaves the whole number in the low bits.
-UNIAUDIO_INLINE int8_t narrow_i8(float x, float inverse) {
-  return int8_t(bits_of(x * inverse + 12582912.0f));
+// to[i * stride] = x[i] * inverse to nearest even: adding 1.5 * 2^23 leaves the whole number in the
+// low bits.
+UNIAUDIO_INLINE void narrow_i8(const float* x, int64_t n, float inverse, int8_t* to,
+                               int64_t stride) {
+  const Vec scale = set(inverse), magic = set(12582912.0f);
+  each(n, [&](int64_t i, int64_t count) {
+    float t[kPanel];
+    store(t, get(x + i, count) * scale + magic);
+    for (int64_t j = 0; j < count; ++j) to[(i + j) * stride] = int8_t(bits_of(t[j]));
+  });
 }
 
 void place(const PlaceArgs& a) {
@@ -75,15 +82,15 @@ void place(const PlaceArgs& a) {
     int8_t* v = static_cast<int8_t*>(a.values) + t * ((dim + 15) / 16 * 16);
     const float k_inverse = scale_i8(a.k, dim, a.key_scale + t),
                 v_inverse = scale_i8(a.v, dim, a.value_scale + t);
-    for (int64_t d = 0; d < dim; ++d) k[d * 16] = narrow_i8(a.k[d], k_inverse);
-    for (int64_t d = 0; d < dim; ++d) v[d] = narrow_i8(a.v[d], v_inverse);
+    narrow_i8(a.k, dim, k_inverse, k, 16);
+    narrow_i8(a.v, dim, v_inverse, v, 1);
   }
 }
 
 // --- scores --------------------------------------------------------------------------------------
 
 // Bytes of keys, and of values, that are asked for before a single row needs them. After the last
-// key come the first values.
+// key come the first values, after the last value the first of what is attended to next.
 constexpr int64_t kKvAhead = 8192;
 
 // Queries lie transposed and scaled, [dim][rows].
@@ -218,6 +225,7 @@ struct Summing {
   float* odd;  // [rows][dim]: sums over odd positions so far; those over even ones are in `out`
   int64_t length, begin, end;
   const int8_t* next;  // what is asked for next where a row is alone
+  int64_t left;        // bytes of values from there on
 };
 
 template <KvDType T, int M, int P>
@@ -258,6 +266,7 @@ UNIAUDIO_INLINE void value_tile(Summing& s, int64_t row, int64_t d) {
       UNIAUDIO_UNROLL
       for (int i = 0; i < P; i += 2) __builtin_prefetch(s.next + 32 * i);
       s.next += 32 * P;
+      if (s.left > 0 && (s.left -= 32 * P) <= 0) s.next = static_cast<const int8_t*>(a.then);
     }
     add(t, 0);
     add(t + 1, 1);
@@ -283,7 +292,9 @@ UNIAUDIO_INLINE void all_dims(Summing& s, int64_t row) {
   // An even number, so that even positions stay even ones.
   const bool once = T != KvDType::int8 || dim <= 16 * P;
   const int64_t part = once ? s.length : kValueBytes / dim / 2 * 2 + 2;
-  s.next = static_cast<const int8_t*>(s.a.values) + kKvAhead;
+  s.left = s.length * ((dim + 15) / 16 * 16) - kKvAhead;
+  s.next = static_cast<const int8_t*>(s.left > 0 ? s.a.values : s.a.then);
+  if (s.left > 0) s.next += kKvAhead;
   for (s.begin = 0; s.begin < s.length; s.begin = s.end) {
     s.end = s.begin + part < s.length ? s.begin + part : s.length;
     int64_t d = 0;
@@ -336,7 +347,7 @@ void attend(const AttentionArgs& a) {
                             ? (kValueRows > 1 ? kValueRows / 2 : 1)
                             : kValueRows;
   constexpr int kVectors = T == KvDType::bfloat16 && kValueVectors < 2 ? 2 : kValueVectors;
-  Summing summing{a, inverse, q, length, 0, 0, nullptr};  // the queries are not needed any more
+  Summing summing{a, inverse, q, length, 0, 0, nullptr, 0};  // the queries are not needed any more
   for (row = 0; row + kRows <= a.rows; row += kRows)
     all_dims<T, kRows, kRows == 1 ? kAloneVectors : kVectors>(summing, row);
   values_tail<T, kRows - 1>(summing, row);

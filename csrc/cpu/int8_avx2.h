@@ -109,14 +109,16 @@ Apart split(uint8_t* q, int64_t k, const int32_t* limits, int32_t* sums, Rest* r
 
 struct Int8 {
   static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;
+  static constexpr bool kShares = true;
   static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel; }
   template <int M, int P, Reuse kReuse>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn,
+                            Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int64_t panel_bytes = panel_size(a), groups = a.k / kSplitGroup;
     const int32_t* start = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_bytes};
+    const Ahead<P, kReuse> next(w, panel_bytes, turn);
     IntVec room[M][P] = {};
     IntVec(*sums)[P] = room;
     in_memory(sums);  // the registers are for the sums of 16 bits

@@ -113,6 +113,7 @@ struct AttentionArgs {
   int64_t rows;
   const void *keys, *values;
   const float *key_scale, *value_scale;  // int8 only
+  const void* then;                      // the keys of the next call, to be brought near
   int64_t dim;
   KvDType dtype;
   float scale;

@@ -20,15 +20,18 @@ constexpr int kRowBlock = 96;
 // What passes through the first-level cache alone: most of 32 KiB.
 constexpr int64_t kPassing = 24 << 10;
 
-// A format of weights has kRows x kPanels for its tiles, and the bytes of a panel.
+// A format of weights has kRows x kPanels for its tiles, and the bytes of a panel. kShares: tiles of
+// several rows ask for the next panels by turns. int4 has few bytes, and no registers to spare.
 struct Float32 {
   static constexpr int kRows = kTileRows[0], kPanels = kTilePanels;
+  static constexpr bool kShares = true;
   static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel * 4; }
   template <int M, int P, Reuse kReuse>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn,
+                            Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const float* w = static_cast<const float*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
+    const Ahead<P, kReuse> next(w, panel_size(a), turn);
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -41,12 +44,14 @@ struct Float32 {
 // are float32's, bit for bit.
 struct Bfloat16 {
   static constexpr int kRows = kTileRows[1], kPanels = kTilePanels;
+  static constexpr bool kShares = true;
   static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel * 2; }
   template <int M, int P, Reuse kReuse>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn,
+                            Vec (&out)[M][P]) {
     const float* x = a.x + row * a.xstride;
     const uint16_t* w = static_cast<const uint16_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
+    const Ahead<P, kReuse> next(w, panel_size(a), turn);
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -72,12 +77,14 @@ constexpr Apart (*split)(uint8_t*, int64_t, const int32_t*, int32_t*, Rest*) = n
 
 struct Int8 {
   static constexpr int kRows = kTileRows[2], kPanels = kTilePanels;
+  static constexpr bool kShares = true;
   static int64_t panel_size(const LinearArgs& a) { return a.k * kPanel; }
   template <int M, int P, Reuse kReuse>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn,
+                            Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int8_t* w = static_cast<const int8_t*>(a.w) + panel * a.k * kPanel;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_size(a)};
+    const Ahead<P, kReuse> next(w, panel_size(a), turn);
     DotSum acc[M][P] = {};
     for (int64_t k = 0; k < a.k; k += 4) {
       for (int p = 0; p < P; ++p) next.line(k * 16, p);
@@ -100,14 +107,16 @@ struct Int8 {
 // Groups of 32 inputs: exact integer sums within, one multiply and one add of floats across.
 struct Int4 {
   static constexpr int kRows = kTileRows[3], kPanels = kTilePanels;
+  static constexpr bool kShares = false;
   static int64_t panel_size(const LinearArgs& a) { return a.k / kGroup * kGroupBytes; }
   template <int M, int P, Reuse kReuse>
-  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Vec (&out)[M][P]) {
+  UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn,
+                            Vec (&out)[M][P]) {
     const uint8_t* x = a.xq + row * a.xstride;
     const int64_t groups = a.k / kGroup, panel_bytes = panel_size(a);
     const int32_t* xsum = a.xsum + row * groups;
     const uint8_t* w = static_cast<const uint8_t*>(a.w) + panel * panel_bytes;
-    const Ahead<P, kReuse> next{reinterpret_cast<const char*>(w), panel_bytes};
+    const Ahead<P, kReuse> next(w, panel_bytes, turn);
     for (int m = 0; m < M; ++m) {
       for (int p = 0; p < P; ++p) out[m][p] = set(0.0f);
     }
@@ -156,17 +165,17 @@ UNIAUDIO_INLINE void write(const LinearArgs& a, float* y, int64_t column, Vec v)
 
 // P panels from `panel` on, for M rows from `row` on.
 template <class Format, int M, int P, Reuse kReuse>
-UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
+UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel, Turn turn = {}) {
   Vec out[M][P];
   // more sums than registers: panel by panel
   if constexpr (M > 1 && M * P > Format::kRows * Format::kPanels) {
     for (int p = 0; p < P; ++p) {
       Vec one[M][1];
-      Format::template tile<M, 1, kReuse>(a, row, panel + p, one);
+      Format::template tile<M, 1, kReuse>(a, row, panel + p, turn, one);
       for (int m = 0; m < M; ++m) out[m][p] = one[m][0];
     }
   } else {
-    Format::template tile<M, P, kReuse>(a, row, panel, out);
+    Format::template tile<M, P, kReuse>(a, row, panel, turn, out);
   }
   for (int m = 0; m < M; ++m) {
     float* y = a.y + (row + m) * a.ystride;
@@ -186,19 +195,21 @@ UNIAUDIO_INLINE void tile(const LinearArgs& a, int64_t row, int64_t panel) {
 }
 
 template <class Format, int P, Reuse kReuse, int M = Format::kRows>
-UNIAUDIO_INLINE void some_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel) {
+UNIAUDIO_INLINE void some_rows(const LinearArgs& a, int64_t row, int64_t rows, int64_t panel,
+                               Turn turn) {
   if constexpr (M > 0) {
-    if (rows == M) return tile<Format, M, P, kReuse>(a, row, panel);
-    some_rows<Format, P, kReuse, M - 1>(a, row, rows, panel);
+    if (rows == M) return tile<Format, M, P, kReuse>(a, row, panel, turn);
+    some_rows<Format, P, kReuse, M - 1>(a, row, rows, panel, turn);
   }
 }
 
 // Tiles of equal height, as few as the registers allow.
 template <class Format, int P, Reuse kReuse>
 void all_rows(const LinearArgs& a, int64_t row, int64_t row_end, int64_t panel) {
-  for (int64_t tiles = (row_end - row + Format::kRows - 1) / Format::kRows; tiles > 0; --tiles) {
-    const int64_t rows = (row_end - row) / tiles;
-    some_rows<Format, P, kReuse>(a, row, rows, panel);
+  const int64_t tiles = (row_end - row + Format::kRows - 1) / Format::kRows;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t rows = (row_end - row) / (tiles - i);
+    some_rows<Format, P, kReuse>(a, row, rows, panel, {i, tiles});
     row += rows;
   }
 }
@@ -225,7 +236,8 @@ void several_rows(const LinearArgs& a) {
     for (; panel < a.panel_end; ++panel) {
       // the odd last one: not worth code of its own for every number of rows
       if constexpr (Format::kPanels == 2) {
-        for (int64_t r = row; r < row_end; ++r) tile<Format, 1, 1, kReuse>(a, r, panel);
+        for (int64_t r = row; r < row_end; ++r)
+          tile<Format, 1, 1, kReuse>(a, r, panel, {r - row, row_end - row});
       } else {
         all_rows<Format, 1, kReuse>(a, row, row_end, panel);
       }
@@ -237,6 +249,9 @@ template <class Format>
 void linear(const LinearArgs& a) {
   if (a.rows == 1)
     return a.stream ? one_row<Format, Reuse::stream>(a) : one_row<Format, Reuse::keep>(a);
+  if constexpr (Format::kShares) {
+    if (a.rows > Format::kRows) return several_rows<Format, Reuse::share>(a);
+  }
   // With more rows than a tile has, the next tile reads the panels again, and wants them from a cache.
   if constexpr (Format::kPanels > 1) {
     const bool passes =

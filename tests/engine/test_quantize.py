@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from tiny import make_tiny_model
 
 from uniaudio_engine import _C, Engine, InputError
+from uniaudio_engine.storage import dtypes
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.quantize import quantize_folder
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
@@ -194,3 +196,12 @@ def test_refusals(source: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             quantize_folder(*arguments)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small", "source"]
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avxvnni", "avx2", "neon", "plain"])
+def test_the_default_is_what_the_instruction_set_is_fastest_with(
+    isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dtypes, "core", lambda: SimpleNamespace(isa=lambda: isa))
+    assert set(dtypes.FASTEST) <= {"avx512", "avxvnni", "avx2", "neon", "plain"}
+    assert dtypes.auto_dtype() == ("float32" if isa == "plain" else "int8")

@@ -8,6 +8,8 @@ from .folder import ModelFolder, stored_dtypes
 from .weight_shapes import PARTS
 
 KV_DTYPES = ("float32", "bfloat16", "int8")
+# By the instruction set, where it is not int8: the measured rules of docs/benchmarks.md, Defaults.
+FASTEST = {"plain": "float32"}
 
 
 def auto_dtype() -> str:
@@ -15,9 +17,10 @@ def auto_dtype() -> str:
     (docs/benchmarks.md).
 
     int8 reads a quarter of float32's bytes per frame. Without vector instructions float32 is
-    faster.
+    faster from a few streams on. Measured once, not at each start: the same machine always gives
+    the same ids.
     """
-    return "float32" if core().isa() == "plain" else "int8"
+    return FASTEST.get(core().isa(), "int8")
 
 
 def auto_kv_dtype(dtype: str, device: str = "cpu") -> str:
