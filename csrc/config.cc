@@ -403,7 +403,10 @@ LmConfig parse_lm_config(std::string_view text) {
   c.global = parse_stack(o.get("global"), "lm.global");
   c.local = parse_stack(o.get("local"), "lm.local");
   o.choice("embedding", c.concat, "concat", "sum");
-  o.choice("conditioning", c.add, "add", "prefix");
+  enum class Conditioning { add, prefix, project } conditioning = Conditioning::prefix;
+  o.name("conditioning", conditioning, {"add", "prefix", "project"});
+  c.add = conditioning != Conditioning::prefix;
+  c.project = conditioning == Conditioning::project;
   o.integer("start_id", c.start_id, 0, c.vocab_size - 1);
   o.integer("local_start_id", c.local_start_id, 0, c.vocab_size - 1);
   o.integer("max_frames", c.max_frames, 1, 1 << 20);
@@ -420,10 +423,12 @@ LmConfig parse_lm_config(std::string_view text) {
   o.integer("global_head_size", c.global_head_size, 0, c.vocab_size - c.global_head_start);
   o.integer("local_table_start", c.local_table_start, 0, c.vocab_size);
   o.integer("local_table_size", c.local_table_size, 0, c.vocab_size - c.local_table_start);
+  o.boolean("slot_weights", c.slot_weights);
   o.done();
   o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
             std::to_string(c.local_start_id));
-  o.require(!(c.concat || c.add) || c.global.width % c.num_codebooks == 0, "global.width",
+  const bool slices = c.add && !c.project;
+  o.require(!(c.concat || slices) || c.global.width % c.num_codebooks == 0, "global.width",
             "a multiple of num_codebooks " + std::to_string(c.num_codebooks),
             std::to_string(c.global.width));
   o.require(!c.tied_local || c.embed_width() == c.local.width, "tied_local",
@@ -432,8 +437,11 @@ LmConfig parse_lm_config(std::string_view text) {
             std::to_string(c.local.width));
   o.require(c.local_table_size > 0 || c.local_table_start == 0, "local_table_start",
             "0 where local_table_size is", std::to_string(c.local_table_start));
-  o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || c.add), "local_table_size",
+  o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || slices), "local_table_size",
             "0 with tied tables, or conditioning add", std::to_string(c.local_table_size));
+  o.require(c.local_slots() > 0, "num_codebooks",
+            "2 or more with conditioning project and global_head_size",
+            std::to_string(c.num_codebooks));
   o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
             "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));
   return c;

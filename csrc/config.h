@@ -40,8 +40,9 @@ struct StackConfig {
 struct LmConfig {
   int vocab_size = 0, num_codebooks = 0;
   StackConfig global, local;
-  bool concat = false;  // frame embedding: concat of K rows of D/K, else the sum of K rows of D
-  bool add = false;     // local conditioning: add slices of h, else h as prefix
+  bool concat = false;   // frame embedding: concat of K rows of D/K, else the sum of K rows of D
+  bool add = false;      // local conditioning: a part of h is added at each slot, else h as prefix
+  bool project = false;  // with add: each slot has its own map of the whole h, else its slice of h
   int start_id = 0, local_start_id = 1;
   int max_frames = 4096;
   int aligned_slots = 0, aligned_vocab = 0;
@@ -53,12 +54,22 @@ struct LmConfig {
   // above 0: the ids that the local stack's own table and the output head have; any other has a row
   // of zeros and is never drawn there
   int local_table_start = 0, local_table_size = 0;
+  bool slot_weights = false;  // the local stack's projections are others at each slot
 
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors
   std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }
   std::string head_table() const { return tied_head ? local_table() : "head"; }
   int local_rows() const { return local_table_size > 0 ? local_table_size : vocab_size; }
+  // The first slot that passes through the local stack, how many do, and how many sets of
+  // projections it has for them.
+  int first_local() const { return project && global_head_size > 0 ? 1 : 0; }
+  int local_slots() const { return num_codebooks - first_local(); }
+  int weight_sets() const { return slot_weights ? local_slots() : 1; }
+  // `bridge`, and the rows of the local width that it makes of one h.
+  int bridge_out() const { return local.width * (project ? local_slots() : 1); }
+  int bridge_in() const { return add && !project ? global.width / num_codebooks : global.width; }
+  int bridge_rows() const { return add ? local_slots() : 1; }
 };
 
 struct SpectralConfig {

@@ -52,8 +52,8 @@ Linear::Linear(const std::vector<Part>& parts, DType dtype)
   std::vector<Row> rows;
   bool bias = false;
   for (const Part& p : parts) {
-    append(p, 0, p.weight->out, rows);
-    out_ += p.weight->out;
+    append(p, 0, p.rows(), rows);
+    out_ += p.rows();
     bias = bias || p.bias;
   }
   pack(rows, bias);
@@ -72,7 +72,7 @@ Linear Linear::gated(const Part& gate, const Part& up, DType dtype) {
   Linear l;
   l.dtype_ = dtype;
   l.in_ = gate.weight->in;
-  l.out_ = gate.weight->out;
+  l.out_ = gate.rows();
   l.gated_ = true;
   std::vector<Row> rows;
   for (int64_t begin = 0; begin < l.out_; begin += kPanel) {
@@ -86,8 +86,8 @@ Linear Linear::gated(const Part& gate, const Part& up, DType dtype) {
 // Rows [begin, end) of a part; those beyond its last are zeros.
 void Linear::append(const Part& part, int64_t begin, int64_t end, std::vector<Row>& rows) {
   for (int64_t i = begin; i < end; ++i) {
-    if (i < part.weight->out) {
-      rows.push_back({part.weight, i, part.bias ? part.bias[i] : 0.0f});
+    if (i < part.rows()) {
+      rows.push_back({part.weight, part.first + i, part.bias ? part.bias[i] : 0.0f});
     } else {
       rows.push_back({});
     }

@@ -27,8 +27,10 @@ class Linear {
  public:
   // One block of output rows; several are fused into one product.  bias [out] or null.
   struct Part {
-    const Matrix* weight;  // float32, or of the layer's own dtype
-    const float* bias;
+    const Matrix* weight;           // float32, or of the layer's own dtype
+    const float* bias;              // [rows()], or null
+    int64_t first = 0, count = -1;  // rows of the matrix; -1: all from the first on
+    int64_t rows() const { return count < 0 ? weight->out - first : count; }
   };
 
   Linear() = default;

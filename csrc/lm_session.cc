@@ -189,7 +189,7 @@ class LmSession::FrameLoop {
       const SlotRows slot_rows = choose_rows(slot);
       if (slot_rows.own == 0) break;
       merge_needed();
-      if (slot < drawn_slots_)
+      if (slot >= c_.first_local() && slot < drawn_slots_)
         lm_.local_pass(scratch_, slot, slot_rows.all, which_.data(), previous_.data());
       const auto count = int64_t(needed_.size());
       if (count == 0) {

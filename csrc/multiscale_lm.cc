@@ -24,13 +24,13 @@ uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ 
 
 std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   std::vector<TensorSpec> specs;
-  const int64_t d = c.global.width, k = c.num_codebooks, v = c.vocab_size;
+  const int64_t d = c.global.width, v = c.vocab_size;
   specs.push_back({"global.embed.weight", {v, c.embed_width()}});
   Transformer::add_tensors(specs, "global", c.global, c.max_frames);
   if (!c.tied_local) specs.push_back({"local.embed.weight", {c.local_rows(), c.local.width}});
-  Transformer::add_tensors(specs, "local", c.local, k);
-  specs.push_back({"bridge.weight", {c.local.width, c.add ? d / k : d}});
-  specs.push_back({"bridge.bias", {c.local.width}});
+  Transformer::add_tensors(specs, "local", c.local, c.local_slots(), c.weight_sets());
+  specs.push_back({"bridge.weight", {c.bridge_out(), c.bridge_in()}});
+  specs.push_back({"bridge.bias", {c.bridge_out()}});
   if (!c.tied_head) specs.push_back({"head.weight", {c.local_rows(), c.local.width}});
   if (c.global_head_size) specs.push_back({"global_head.weight", {c.global_head_size, d}});
   for (const auto& [name, width] : c.continuous) {
@@ -93,10 +93,10 @@ void LmScratch::reserve(const MultiScaleLm& lm, int64_t max_rows, int64_t local_
   const int threads = lm.pool().threads();
   global.reserve(c.global, max_rows, capacity, threads);
   local.reserve(c.local, local_rows, c.num_codebooks, threads);
-  linear.reserve(std::max(max_rows, local_rows * c.num_codebooks),
+  linear.reserve(std::max(max_rows, local_rows * c.bridge_rows()),
                  std::max(c.global.width, c.local.width));
   x.reserve(size_t(max_rows * c.global.width));
-  bridged.reserve(size_t(local_rows * (c.add ? c.num_codebooks : 1) * c.local.width));
+  bridged.reserve(size_t(local_rows * c.bridge_rows() * c.local.width));
   local_x.reserve(size_t(local_rows * c.local.width));
   logits.reserve(size_t(local_rows * c.vocab_size));
   while (int64_t(local_caches.size()) < local_rows)
@@ -140,14 +140,15 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
       kv_dtype_(kv_dtype),
       pool_(std::make_unique<ThreadPool>(threads)),
       global_(checked(c, weights), "global", c.global, c.max_frames, dtypes.global, pool_.get()),
-      local_(weights, "local", c.local, c.num_codebooks, dtypes.local, pool_.get()),
+      local_(weights, "local", c.local, c.local_slots(), dtypes.local, pool_.get(),
+             c.weight_sets()),
       global_embed_(weights, "global.embed", c.vocab_size, c.embed_width()) {
   const int64_t d = c.global.width, v = c.vocab_size;
   const int64_t rows = c.local_rows();  // where one is tied, all of the vocabulary
   if (!c.tied_local) local_embed_ = Table(weights, c.local_table(), rows, c.local.width);
   if (c.aligned_slots) aligned_ = Table(weights, "guide", c.aligned_vocab, d);
-  bridge_ = make_linear(weights, "bridge", c.local.width, c.add ? d / c.num_codebooks : d, true,
-                        dtypes.head, pool_.get());
+  bridge_ =
+      make_linear(weights, "bridge", c.bridge_out(), c.bridge_in(), true, dtypes.head, pool_.get());
   head_ =
       make_linear(weights, c.head_table(), rows, c.local.width, false, dtypes.head, pool_.get());
   if (c.global_head_size) {
@@ -158,9 +159,10 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
     continuous_.emplace(name,
                         make_linear(weights, "continuous." + name, d, width, true, DType::float32));
   }
-  // The local stack is read K times a frame: where not all weights fit, those that are read once
-  // leave it the cache.
-  global_.set_stream(int64_t(global_.weight_bytes() + local_.weight_bytes()) > last_level_cache());
+  // Where the local stack is read several times a frame and not all weights fit, those that are read
+  // once leave it the cache.
+  global_.set_stream(c.weight_sets() < c.local_slots() &&
+                     int64_t(global_.weight_bytes() + local_.weight_bytes()) > last_level_cache());
   // A sample of the weights is enough to tell models apart.
   fingerprint_ =
       mix(mix(mix(1, uint64_t(v)), uint64_t(d)),
@@ -188,7 +190,9 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
                           : head_.weight_bytes();
   // where slot 0 has a head of its own, the common one is for the others
   const size_t heads = has_first_head() ? global_head_.weight_bytes() + (k - 1) * head : k * head;
-  return global_.weight_bytes() + bridge_.weight_bytes() + k * local_.weight_bytes() + heads;
+  const size_t locals =
+      local_.weight_bytes() * size_t(config_.local_slots() / config_.weight_sets());
+  return global_.weight_bytes() + bridge_.weight_bytes() + locals + heads;
 }
 
 size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
@@ -228,15 +232,16 @@ void MultiScaleLm::global_pass(LmScratch& s, int64_t count, bool cache_only) con
 }
 
 void MultiScaleLm::bridge(LmScratch& s, int64_t count) const {
-  // In `add` the K slices of each h are K rows, so that the weights are read once.
-  const int64_t rows = config_.add ? count * config_.num_codebooks : count;
+  // The K slices of each h are K rows, so that the weights are read once.
+  const int64_t rows = count * config_.global.width / bridge_.in();
   bridge_.forward(*pool_, &s.linear, s.x.data(), bridge_.in(), rows, s.bridged.data(),
-                  config_.local.width);
+                  bridge_.out());
 }
 
 void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32_t* frame,
                               const int32_t* previous) const {
-  const int64_t d = config_.local.width, k = config_.num_codebooks;
+  const int64_t d = config_.local.width, k = config_.bridge_rows();
+  const int at = slot - config_.first_local();
   const Table& embed = config_.tied_local ? global_embed_ : local_embed_;
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
@@ -248,13 +253,14 @@ void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32
       } else {
         std::fill_n(x, d, 0.0f);
       }
-      if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + slot) * d, x, d);
+      if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + at) * d, x, d);
     } else {
       std::memcpy(x, s.bridged.data() + frame[i] * d, size_t(d) * sizeof(float));
     }
-    s.rows[size_t(i)] = {&s.local_caches[size_t(frame[i])], slot};
+    s.rows[size_t(i)] = {&s.local_caches[size_t(frame[i])], at};
   }
-  local_.forward(*pool_, s.local, s.rows.data(), count, s.local_x.data(), false);
+  local_.forward(*pool_, s.local, s.rows.data(), count, s.local_x.data(), false,
+                 config_.slot_weights ? at : 0);
 }
 
 void MultiScaleLm::head(LmScratch& s, int64_t count, const IdRange* ranges, int64_t num_ranges,
@@ -321,7 +327,7 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
     for (int64_t slot = 0; slot < k; ++slot) {
       for (int64_t i = 0; slot > 0 && i < n; ++i)
         previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
-      local_pass(s, int(slot), n, which.data(), previous.data());
+      if (slot >= config_.first_local()) local_pass(s, int(slot), n, which.data(), previous.data());
       if (slot <= 1) std::fill(slot_logits.begin(), slot_logits.end(), kNever);
       if (slot == 0 && has_first_head()) {
         first_head(s, n, &first, 1, slot_logits.data());

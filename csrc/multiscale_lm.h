@@ -45,7 +45,7 @@ struct LmScratch {
   TransformerScratch global, local;
   LinearScratch linear;
   Buffer<float> x;        // [rows, D]: global inputs, then hidden
-  Buffer<float> bridged;  // [rows * K or rows, local D]
+  Buffer<float> bridged;  // [rows * bridge_rows, local D]
   Buffer<float> local_x;  // [local rows, local D]
   Buffer<float> logits;   // [local rows, V]
   std::vector<KvCache> local_caches;
@@ -132,7 +132,8 @@ class MultiScaleLm {
   // After global_pass: h of `count` frames to local inputs.
   void bridge(LmScratch& scratch, int64_t count) const;
   // Slot `slot` of `count` frames. frame[i] is the frame's row in the global pass, previous[i] the
-  // id in slot - 1 (unused at 0). scratch.local_x [count, local D] becomes the hidden rows.
+  // id in slot - 1 (unused at 0). scratch.local_x [count, local D] becomes the hidden rows. Not for
+  // slots before first_local.
   void local_pass(LmScratch& scratch, int slot, int64_t count, const int32_t* frame,
                   const int32_t* previous) const;
   // Logits of the ids in `ranges` (ascending, disjoint) that the head has into logits [count, V];

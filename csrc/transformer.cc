@@ -184,10 +184,10 @@ void TransformerScratch::reserve(const StackConfig& c, int64_t rows, int64_t cap
 }
 
 void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix,
-                              const StackConfig& c, int64_t max_positions) {
+                              const StackConfig& c, int64_t max_positions, int sets) {
   const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
-    specs.push_back({name + ".weight", {out, in}});
-    if (bias) specs.push_back({name + ".bias", {out}});
+    specs.push_back({name + ".weight", {sets * out, in}});
+    if (bias) specs.push_back({name + ".bias", {sets * out}});
   };
   const auto norm = [&](const std::string& name) {
     specs.push_back({name + ".weight", {c.width}});
@@ -215,7 +215,7 @@ void Transformer::add_tensors(std::vector<TensorSpec>& specs, const std::string&
 }
 
 Transformer::Transformer(const Weights& weights, const std::string& prefix, const StackConfig& c,
-                         int64_t max_positions, DType dtype, ThreadPool* pool)
+                         int64_t max_positions, DType dtype, ThreadPool* pool, int sets)
     : config_(c), frequencies_(c.frequencies()) {
   const int64_t d = c.width, query = c.query_width(), kv = c.key_width();
   qkv_width_ = query + 2 * kv;
@@ -230,14 +230,17 @@ Transformer::Transformer(const Weights& weights, const std::string& prefix, cons
   }
   for (int i = 0; i < c.layers; ++i) {
     const std::string name = prefix + ".layers." + std::to_string(i);
-    struct Read {
+    struct Read {  // those of all sets, one after the other
       Matrix weight;
       Buffer<float> bias;
-      Linear::Part part() const { return {&weight, bias.data()}; }
+      int64_t out;
+      Linear::Part part(int set) const {
+        return {&weight, bias.size() ? bias.data() + set * out : nullptr, set * out, out};
+      }
     };
     const auto read = [&](const std::string& part, int64_t out, int64_t in, bool bias) {
-      return Read{weights.matrix(name + part + ".weight", out, in, dtype, pool),
-                  bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>()};
+      return Read{weights.matrix(name + part + ".weight", sets * out, in, dtype, pool),
+                  bias ? weights.get(name + part + ".bias", {sets * out}) : Buffer<float>(), out};
     };
     Layer layer;
     layer.attn_norm = Norm(weights, name + ".attn_norm", d, c.rmsnorm, c.norm_eps);
@@ -246,25 +249,37 @@ Transformer::Transformer(const Weights& weights, const std::string& prefix, cons
       layer.q_norm = weights.get(name + ".attn.q_norm.weight", {c.head_dim()});
       layer.k_norm = weights.get(name + ".attn.k_norm.weight", {c.head_dim()});
     }
-    const Read q = read(".attn.q", query, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias),
-               v = read(".attn.v", kv, d, c.v_bias);
-    layer.qkv = Linear({q.part(), k.part(), v.part()}, dtype);
-    layer.o = make_linear(weights, name + ".attn.o", d, query, c.o_bias, dtype, pool);
-    const Read up = read(".mlp.up", c.mlp_width, d, c.mlp_bias);
-    if (c.gated()) {
-      layer.up =
-          Linear::gated(read(".mlp.gate", c.mlp_width, d, c.mlp_bias).part(), up.part(), dtype);
-    } else {
-      layer.up = Linear({up.part()}, dtype);
+    layer.sets.resize(size_t(sets));
+    const auto each = [&](const auto& make) {
+      for (int set = 0; set < sets; ++set) make(layer.sets[size_t(set)], set);
+    };
+    {
+      const Read q = read(".attn.q", query, d, c.q_bias), k = read(".attn.k", kv, d, c.k_bias),
+                 v = read(".attn.v", kv, d, c.v_bias);
+      each([&](Projections& p, int set) {
+        p.qkv = Linear({q.part(set), k.part(set), v.part(set)}, dtype);
+      });
     }
-    layer.down = make_linear(weights, name + ".mlp.down", d, c.mlp_width, c.mlp_bias, dtype, pool);
+    const Read o = read(".attn.o", d, query, c.o_bias);
+    each([&](Projections& p, int set) { p.o = Linear({o.part(set)}, dtype); });
+    {
+      const Read up = read(".mlp.up", c.mlp_width, d, c.mlp_bias),
+                 gate = c.gated() ? read(".mlp.gate", c.mlp_width, d, c.mlp_bias) : Read{};
+      each([&](Projections& p, int set) {
+        p.up = c.gated() ? Linear::gated(gate.part(set), up.part(set), dtype)
+                         : Linear({up.part(set)}, dtype);
+      });
+    }
+    const Read down = read(".mlp.down", d, c.mlp_width, c.mlp_bias);
+    each([&](Projections& p, int set) { p.down = Linear({down.part(set)}, dtype); });
     layers_.push_back(std::move(layer));
   }
 }
 
 void Transformer::set_stream(bool stream) {
   for (Layer& l : layers_) {
-    for (Linear* linear : {&l.qkv, &l.o, &l.up, &l.down}) linear->set_stream(stream);
+    for (Projections& p : l.sets)
+      for (Linear* linear : {&p.qkv, &p.o, &p.up, &p.down}) linear->set_stream(stream);
   }
 }
 
@@ -272,8 +287,9 @@ size_t Transformer::weight_bytes() const {
   size_t bytes = norm_.weight_bytes();
   for (const Layer& l : layers_) {
     bytes += l.attn_norm.weight_bytes() + l.mlp_norm.weight_bytes();
-    bytes +=
-        l.qkv.weight_bytes() + l.o.weight_bytes() + l.up.weight_bytes() + l.down.weight_bytes();
+    for (const Projections& p : l.sets)
+      bytes +=
+          p.qkv.weight_bytes() + p.o.weight_bytes() + p.up.weight_bytes() + p.down.weight_bytes();
   }
   return bytes;
 }
@@ -395,7 +411,7 @@ void Transformer::attend(ThreadPool& pool, TransformerScratch& s, int layer,
 }
 
 void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const SequenceRow* rows,
-                          int64_t count, float* x, bool cache_only) const {
+                          int64_t count, float* x, bool cache_only, int set) const {
   const int64_t d = config_.width;
   make_blocks(s, rows, count);
   for (int64_t r = 0; r < count; ++r) {
@@ -411,17 +427,18 @@ void Transformer::forward(ThreadPool& pool, TransformerScratch& s, const Sequenc
                                                                        : Epilogue::gelu_tanh;
   for (int i = 0; i < config_.layers; ++i) {
     const Layer& l = layers_[size_t(i)];
+    const Projections& p = l.sets[size_t(set)];
     // what follows its keys and values is not wanted
     const bool last = cache_only && i + 1 == config_.layers;
     l.attn_norm.forward(pool, x, d, count, s.normed.data(), d);
-    l.qkv.forward(pool, &s.linear, s.normed.data(), d, count, s.qkv.data(), qkv_width_);
+    p.qkv.forward(pool, &s.linear, s.normed.data(), d, count, s.qkv.data(), qkv_width_);
     attend(pool, s, i, rows, count, last);
     if (last) return;
-    l.o.forward(pool, &s.linear, s.attended.data(), query, count, x, d, Epilogue::add);
+    p.o.forward(pool, &s.linear, s.attended.data(), query, count, x, d, Epilogue::add);
     l.mlp_norm.forward(pool, x, d, count, s.normed.data(), d);
-    l.up.forward(pool, &s.linear, s.normed.data(), d, count, s.hidden.data(), config_.mlp_width,
+    p.up.forward(pool, &s.linear, s.normed.data(), d, count, s.hidden.data(), config_.mlp_width,
                  activation);
-    l.down.forward(pool, &s.linear, s.hidden.data(), config_.mlp_width, count, x, d, Epilogue::add);
+    p.down.forward(pool, &s.linear, s.hidden.data(), config_.mlp_width, count, x, d, Epilogue::add);
   }
   if (config_.final_norm) norm_.forward(pool, x, d, count, x, d);
 }

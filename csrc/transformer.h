@@ -95,26 +95,30 @@ struct TransformerScratch {
 
 class Transformer {
  public:
+  // `sets`: of projections, of which a pass uses one.
   Transformer(const Weights& weights, const std::string& prefix, const StackConfig& config,
-              int64_t max_positions, DType dtype, ThreadPool* pool = nullptr);
+              int64_t max_positions, DType dtype, ThreadPool* pool = nullptr, int sets = 1);
   static void add_tensors(std::vector<TensorSpec>& specs, const std::string& prefix,
-                          const StackConfig& config, int64_t max_positions);
+                          const StackConfig& config, int64_t max_positions, int sets = 1);
 
   const StackConfig& config() const { return config_; }
-  size_t weight_bytes() const;
+  size_t weight_bytes() const;   // of all sets
   void set_stream(bool stream);  // see Linear::set_stream
 
   // x [rows, width] holds the rows' inputs; learned positions are added here. On return it holds
   // the hidden rows after the final norm, or, when only the cache is wanted (`cache_only`), nothing
   // of use. Each row sees the positions of its cache up to its own.
   void forward(ThreadPool& pool, TransformerScratch& scratch, const SequenceRow* rows,
-               int64_t count, float* x, bool cache_only) const;
+               int64_t count, float* x, bool cache_only, int set = 0) const;
 
  private:
+  struct Projections {
+    Linear qkv, o, up, down;
+  };
   struct Layer {
     Norm attn_norm, mlp_norm;
     Buffer<float> q_norm, k_norm;  // [head_dim], or nothing
-    Linear qkv, o, up, down;
+    std::vector<Projections> sets;
   };
   void make_blocks(TransformerScratch& scratch, const SequenceRow* rows, int64_t count) const;
   void place(TransformerScratch& scratch, int layer, const SequenceRow* rows, int64_t row,

@@ -165,12 +165,18 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   if (kv_dtype == KvDType::int8)
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
   const bool windows = c.global.window > 0 || c.local.window > 0;
-  if (c.global_head_size > 0 || c.local_table_size > 0 || windows) {
-    throw std::invalid_argument(std::string("cuda: expected a model without ") +
-                                (c.global_head_size > 0 ? "a head on the global stack"
-                                 : windows              ? "attention windows"
-                                                        : "local tables of some ids only") +
-                                ", which kernels do not have; use device cpu");
+  const std::pair<bool, const char*> missing[] = {
+      {c.global_head_size > 0, "a head on the global stack"},
+      {windows, "attention windows"},
+      {c.local_table_size > 0, "local tables of some ids only"},
+      {c.slot_weights, "weights of each slot"},
+      {c.project, "conditioning project"},
+  };
+  for (const auto& [there, what] : missing) {
+    if (there) {
+      throw std::invalid_argument(std::string("cuda: expected a model without ") + what +
+                                  ", which kernels do not have; use device cpu");
+    }
   }
   weights.check("lm", lm_tensors(c));
   plan_ = make_plan(c, formats_, device_->limits());

@@ -400,6 +400,16 @@ TEST(refusals_are_one_line) {
   during([&] { session.known(0, 0); });
   during([&] { session.set_frame_offset(1); });
   during([&] { cuda::Session::generate_batch(one, 1, {}); });
+  LmConfig head = models::base(), window = head, table = head, slots = head, project = head;
+  head.global_head_size = 9, window.global.window = 20, table.local_table_size = 50;
+  slots.slot_weights = true, project.add = project.project = true;
+  const std::pair<LmConfig, const char*> missing[] = {{head, "a head on the global stack"},
+                                                      {window, "attention windows"},
+                                                      {table, "local tables of some ids only"},
+                                                      {slots, "weights of each slot"},
+                                                      {project, "conditioning project"}};
+  for (const auto& [config, what] : missing)
+    CHECK_THROWS(std::invalid_argument, Both(Model(config, 1), DType::float32), what);
   LmConfig odd = models::base();
   odd.global = models::stack(1, 260, 2, 40);
   const Model w(odd, 1);

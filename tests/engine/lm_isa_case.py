@@ -8,18 +8,18 @@ import hashlib
 
 import numpy as np
 import torch
-from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm, torch_logits
+from lm_tools import CONFIGS, native_lm, random_inputs, there, torch_lm, torch_logits
 
 from uniaudio_engine import _C
 
 print("isa", _C.isa())
 logits, tokens = hashlib.sha256(), hashlib.sha256()
-for name in ("base", "everything", "reference", "wide", "odd_widths", "others"):
+for name in ("base", "everything", "reference", "wide", "odd_widths", "others", "depth"):
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 40)
-    expected = torch_logits(model, inputs, torch.float32)
-    got = native_lm(c, model).logits(*inputs)
+    expected = there(torch_logits(model, inputs, torch.float32))
+    got = there(native_lm(c, model).logits(*inputs))
     assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max(), name
     if (
         name != "everything"

@@ -107,6 +107,34 @@ CONFIGS: dict[str, LMConfig] = {
         local_table_start=20,
         local_table_size=31,
     ),
+    "project": replace(BASE, conditioning="project"),
+    "project_head": replace(  # slot 0 does not pass through the local stack
+        BASE,
+        conditioning="project",
+        local=replace(LOCAL, positions="learned"),
+        global_head_start=11,
+        global_head_size=30,
+    ),
+    "slot_weights": replace(BASE, slot_weights=True),
+    "slot_weights_bias": replace(
+        BASE,
+        num_codebooks=4,
+        conditioning="add",
+        slot_weights=True,
+        local=replace(LOCAL, activation="gelu", qk_norm=True, kv_heads=1, **BIASES),
+    ),
+    # a depth transformer: text first, projections of each slot, no positions
+    "depth": replace(
+        BASE,
+        num_codebooks=4,
+        conditioning="project",
+        global_head_start=11,
+        global_head_size=9,
+        local_table_start=11,
+        local_table_size=40,
+        slot_weights=True,
+        local=replace(LOCAL, rope_frequencies=(0.0,) * 5, final_norm=False),
+    ),
     # all that models of other projects have
     "others": replace(
         BASE,

@@ -169,6 +169,15 @@ LM_CHANGES: list[dict[str, Any]] = [
     },
     {"tied_head": True},
     {"global_head_start": 3, "global_head_size": 8},
+    {"slot_weights": True, "conditioning": "project"},
+    {
+        "slot_weights": True,
+        "conditioning": "project",
+        "global_head_size": 8,
+        "local": dataclasses.replace(
+            STACK, q_bias=True, mlp_bias=True, activation="gelu", positions="learned"
+        ),
+    },
 ]
 
 

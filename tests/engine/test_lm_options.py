@@ -15,6 +15,7 @@ from lm_tools import BASE, CONFIGS, GLOBAL, native_lm, random_inputs, torch_lm
 
 from uniaudio_engine import _C
 from uniaudio_engine.storage.config import ConfigError, LMConfig, from_dict, to_dict
+from uniaudio_engine.storage.weight_shapes import matrix_part
 
 ENDING = {"end_id": 4, "min_frames": 3, "seed": 3, "temperature": 3.0}
 
@@ -197,9 +198,10 @@ def test_a_head_on_the_global_stack_names_its_ids() -> None:
         replace(c, global_head_size=43).check()
 
 
-def test_a_head_on_the_global_stack_keeps_streams_apart() -> None:
+@pytest.mark.parametrize("name", ["global_head", "project_head", "slot_weights", "depth"])
+def test_slots_with_weights_of_their_own_keep_streams_apart(name: str) -> None:
     """Several streams, a guided one among them, draw what each draws alone."""
-    c = CONFIGS["global_head"]
+    c = CONFIGS[name]
     lm = native_lm(c, torch_lm(c), "int8")
     frames = random_inputs(c, 20)[0]
 
@@ -218,6 +220,56 @@ def test_a_head_on_the_global_stack_keeps_streams_apart() -> None:
         np.testing.assert_array_equal(a, b)
     greedy = lm.logits(np.concatenate((frames[:7], alone[2])))[7:].argmax(-1)
     np.testing.assert_array_equal(greedy, alone[2])
+
+
+@pytest.mark.parametrize("name", ["slot_weights_bias", "depth"])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_weights_of_slots_are_stored_quantized_as_they_are_rounded(name: str, dtype: str) -> None:
+    c = CONFIGS[name]
+    model = torch_lm(c)
+    stored = {}
+    for key, value in model.state_dict().items():
+        part = matrix_part(key)
+        if part is None:
+            stored[key] = value.numpy()
+        else:
+            kept = "int8" if part == "head" else dtype
+            stored[key], stored[f"{key}_scale"] = _C.quantize(value.numpy(), kept)
+    inputs = random_inputs(c, 20)
+    read = _C.LM(json.dumps(to_dict(c)), stored, dtype)
+    np.testing.assert_array_equal(read.logits(*inputs), native_lm(c, model, dtype).logits(*inputs))
+
+
+def test_each_slot_has_weights_of_its_own() -> None:
+    """Those of one slot change the logits of that slot and, by its keys and values, of later ones."""
+    c = CONFIGS["depth"]
+    model = torch_lm(c)
+    inputs = random_inputs(c, 12)
+    before = native_lm(c, model).logits(*inputs)
+    rows = c.local.hidden  # of a slot; slot 2 is the second of the local stack
+    with torch.no_grad():
+        model.local.blocks()[0].mlp.up.weight[rows : 2 * rows] += 0.1
+    changed = (native_lm(c, model).logits(*inputs) != before).any((0, 2))
+    assert changed.tolist() == [False, False, True, True]
+
+
+def test_what_each_slot_reads() -> None:
+    """Projections of each slot are read once a frame, shared ones at each slot."""
+    shared = CONFIGS["base"]
+    own = replace(shared, slot_weights=True)
+    read = [native_lm(c, torch_lm(c)).weight_bytes_per_frame for c in (shared, own)]
+    norms = 4 * sum(p.numel() for p in torch_lm(own).local.parameters() if p.dim() == 1)
+    assert read[0] - read[1] == 2 * norms
+
+
+def test_conditioning_project_needs_a_local_slot() -> None:
+    c = replace(CONFIGS["project_head"], num_codebooks=1)
+    message = "num_codebooks: expected 2 or more with conditioning project"
+    with pytest.raises(ConfigError, match=message):
+        c.check()
+    with pytest.raises(ValueError, match=message) as e:
+        _C.LM(json.dumps(to_dict(c)), {})
+    assert "\n" not in str(e.value)
 
 
 def test_local_tables_may_have_some_ids_only() -> None:

@@ -59,6 +59,15 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "model", root / "graphs"
 
 
+@pytest.fixture(scope="module")
+def slots(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Projections and a part of the bridge for each slot."""
+    root = tmp_path_factory.mktemp("slots")
+    make_tiny_model(root / "model", slot_weights=True, conditioning="project")
+    export_onnx(root / "model", root / "graphs")
+    return root / "model", root / "graphs"
+
+
 def encodec(root: Path, name: str) -> tuple[Path, Path]:
     """One of EnCodec's shapes, with few filters."""
     config = PUBLISHED[name] | {
@@ -93,7 +102,7 @@ def engines(pair: tuple[Path, Path]) -> tuple[Engine, Engine]:
     )
 
 
-@pytest.mark.parametrize("which", ["joint", "imported", "causal", "ahead"])
+@pytest.mark.parametrize("which", ["joint", "imported", "slots", "causal", "ahead"])
 def test_the_graphs_are_the_torch_modules_and_the_native_backend(
     which: str, request: pytest.FixtureRequest
 ) -> None:
@@ -103,7 +112,7 @@ def test_the_graphs_are_the_torch_modules_and_the_native_backend(
     about = json.loads((graphs / "export.json").read_text())
     assert {r.what for r in rows if r.against == "golden vectors"} == set(about["graphs"])
     assert sum(r.against == "native float32" for r in rows) >= (
-        4 if which in ("joint", "imported") else 2
+        4 if which in ("joint", "imported", "slots") else 2
     )
     for file in graphs.glob("*.onnx"):
         assert (

@@ -181,8 +181,9 @@ bool use(Draw& draw) {
       "{\"vocab_size\":" + std::to_string(draw.in(2, 80)) +
       ",\"num_codebooks\":" + std::to_string(codebooks) + ",\"global\":" + stack(draw, codebooks) +
       ",\"local\":" + stack(draw, 1) +
-      ",\"embedding\":" + (draw.coin() ? "\"concat\"" : "\"sum\"") +
-      ",\"conditioning\":" + (draw.coin() ? "\"add\"" : "\"prefix\"") +
+      ",\"embedding\":" + (draw.coin() ? "\"concat\"" : "\"sum\"") + ",\"conditioning\":\"" +
+      draw.of({"add", "prefix", "project"}) +
+      "\",\"slot_weights\":" + (draw.coin() ? "true" : "false") +
       ",\"start_id\":0,\"local_start_id\":1,\"max_frames\":" + std::to_string(draw.in(1, 40));
   if (slots)
     json += ",\"guide_slots\":" + std::to_string(slots) +

@@ -27,6 +27,11 @@ FRAMES = 14
         "window",
         "global_head",
         "local_table",
+        "project",
+        "project_head",
+        "slot_weights",
+        "slot_weights_bias",
+        "depth",
         "others",
     ],
 )

@@ -53,8 +53,9 @@ def frame_flops(c: LMConfig, head_rows: int, context: float) -> Counts:
     the global stack attends to, on average. Embeddings, norms and activations are not counted.
     """
     g, low, k = c.global_, c.local, c.num_codebooks
-    products = stack_weights(c, "global") + g.width * low.width  # and the bridge
-    products += k * (stack_weights(c, "local") + low.width * head_rows)
+    bridge = math.prod(c.bridge_shape) * (k if c.conditioning == "add" else 1)
+    products = stack_weights(c, "global") + bridge
+    products += c.local_reads * stack_weights(c, "local") + k * low.width * head_rows
     # scores and sums: 2 x 2 x the queries' width for each position attended to
     seen = g.layers * context * g.query_width + low.layers * k * (k + 1) / 2 * low.query_width
     return Counts(2 * products, 4 * seen)

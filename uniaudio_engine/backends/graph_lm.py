@@ -73,19 +73,19 @@ class GraphLM:
         return self.weight_bytes()
 
     def weight_bytes(self, head_rows: int = 0) -> int:
-        """Bytes of matrices that a frame reads: the global stack's once, the local stack's and the
-        head's K times, of which the graph reads every row.
+        """Bytes of matrices that a frame reads: the global stack's once, the head's K times, of
+        which the graph reads every row, and the local stack's as often where slots share them.
         """
         c = self.config
         stacks = {"global": 0, "local": 0, "head": 0}
         for name, shape in lm_shapes(c).items():
             if (part := matrix_part(name)) is not None:
                 stacks[part] += math.prod(shape)
-        bridge = c.local.width * c.global_.width  # whole, or in K parts
+        bridge = math.prod(c.bridge_shape) * (c.num_codebooks if c.conditioning == "add" else 1)
         once = stacks["global"] + bridge + c.global_head_size * c.global_.width
-        each = stacks["local"] + c.local_rows * c.local.width
+        slots = c.local_reads * stacks["local"] + c.num_codebooks * c.local_rows * c.local.width
         size = {"float16": 2, "int8": 1}.get(self.exported.dtype, 4)
-        return size * (once + c.num_codebooks * each)
+        return size * (once + slots)
 
     def logits(
         self,

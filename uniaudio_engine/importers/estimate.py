@@ -81,8 +81,9 @@ def _frame_bytes(
     whole = _bytes((lm.local_rows, lm.local.width), dtypes.get("head", "float32"))
     head = whole * codebook_size // lm.local_rows
     first = sizes.get("global_head.weight", head)
-    once = of("global.") + of("bridge.") + first - head
-    return once, of("local.") + head, lm.num_codebooks
+    local = of("local.") // lm.weight_sets
+    once = of("global.") + of("bridge.") + first - head - lm.first_local * local
+    return once, local + head, lm.num_codebooks
 
 
 def _decoder_macs(c: CodecConfig) -> int:

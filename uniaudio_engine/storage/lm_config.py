@@ -101,6 +101,7 @@ class LMConfig:
     global output h [D]: ``add`` views h as K slices of D/K, maps each by ``bridge`` to the local
     width and adds it at its slot; the local input at slot 0 is the embedding of ``local_start_id``.
     ``prefix`` maps the whole h by ``bridge`` and uses it in place of that embedding at slot 0.
+    ``project`` maps the whole h for each slot by rows of ``bridge`` of its own and adds it there.
     ``aligned_slots``/``aligned_vocab``: sources aligned with the target in time (phones, notes,
     units). S ids per frame are embedded, summed and added to the global input of the step that
     predicts that frame; id -1 adds nothing. ``continuous``: name -> width of external embeddings
@@ -110,6 +111,8 @@ class LMConfig:
     rows are that many ids from ``global_head_start`` on, and can be no other.
     ``local_table_size``: above 0, the local stack's table and the output head have rows for that
     many ids from ``local_table_start`` on. Any other id has a row of zeros there and no logit.
+    ``slot_weights``: the local stack's projections are others at each slot; its norms are not. A
+    matrix holds those of all slots, one after the other: [slots x out, in].
     """
 
     vocab_size: int
@@ -117,7 +120,7 @@ class LMConfig:
     global_: StackConfig
     local: StackConfig
     embedding: Literal["concat", "sum"] = "sum"
-    conditioning: Literal["add", "prefix"] = "prefix"
+    conditioning: Literal["add", "prefix", "project"] = "prefix"
     start_id: int = 0
     local_start_id: int = 1
     # with learned positions the length of their table, with rope a limit on the KV cache only
@@ -131,6 +134,7 @@ class LMConfig:
     global_head_size: int = 0
     local_table_start: int = 0
     local_table_size: int = 0
+    slot_weights: bool = False
 
     @property
     def embed_width(self) -> int:
@@ -151,6 +155,37 @@ class LMConfig:
     def local_rows(self) -> int:
         """Ids of the local stack's table and of the output head."""
         return self.local_table_size or self.vocab_size
+
+    @property
+    def first_local(self) -> int:
+        """The first slot that passes through the local stack: 1 where slot 0 has a head of its own
+        and the next slot's input holds the global output.
+        """
+        return int(self.conditioning == "project" and self.global_head_size > 0)
+
+    @property
+    def local_slots(self) -> int:
+        """Slots that pass through the local stack."""
+        return self.num_codebooks - self.first_local
+
+    @property
+    def weight_sets(self) -> int:
+        """Sets of projections that the local stack has."""
+        return self.local_slots if self.slot_weights else 1
+
+    @property
+    def local_reads(self) -> int:
+        """How often a frame reads the local stack's matrices, each as a whole."""
+        return self.local_slots // self.weight_sets
+
+    @property
+    def bridge_shape(self) -> tuple[int, int]:
+        """Of ``bridge``, [out, in]."""
+        d, k = self.global_.width, self.num_codebooks
+        return (
+            self.local.width * (self.local_slots if self.conditioning == "project" else 1),
+            d // k if self.conditioning == "add" else d,
+        )
 
     def check(self) -> None:
         self.global_.check("lm.global")
@@ -209,6 +244,12 @@ class LMConfig:
             "lm.local_table_size",
             "0 with tied tables, or conditioning add",
             self.local_table_size,
+        )
+        require(
+            self.local_slots > 0,
+            "lm.num_codebooks",
+            "2 or more with conditioning project and global_head_size",
+            self.num_codebooks,
         )
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)

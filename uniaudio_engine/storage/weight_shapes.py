@@ -71,14 +71,14 @@ def in_codec(name: str, shape: tuple[int, ...], dtype: str) -> Stored | None:
 
 def lm_shapes(c: LMConfig) -> Shapes:
     """Tensors of ``lm.safetensors``."""
-    d, k = c.global_.width, c.num_codebooks
+    d = c.global_.width
     shapes: Shapes = {}
     shapes["global.embed.weight"] = (c.vocab_size, c.embed_width)
     _stack(shapes, "global", c.global_, c.max_frames)
     if not c.tied_local:
         shapes["local.embed.weight"] = (c.local_rows, c.local.width)
-    _stack(shapes, "local", c.local, k)
-    _linear(shapes, "bridge", d // k if c.conditioning == "add" else d, c.local.width)
+    _stack(shapes, "local", c.local, c.local_slots, c.weight_sets)
+    _linear(shapes, "bridge", c.bridge_shape[1], c.bridge_shape[0])
     if not c.tied_head:
         shapes["head.weight"] = (c.local_rows, c.local.width)
     if c.global_head_size:
@@ -138,7 +138,7 @@ def _norm(shapes: Shapes, name: str, width: int, bias: bool = True) -> None:
         shapes[f"{name}.bias"] = (width,)
 
 
-def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int) -> None:
+def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int, sets: int = 1) -> None:
     if c.positions == "learned":
         shapes[f"{name}.positions.weight"] = (positions, c.width)
     norm_bias = c.norm == "layernorm"
@@ -146,18 +146,18 @@ def _stack(shapes: Shapes, name: str, c: StackConfig, positions: int) -> None:
     for i in range(c.layers):
         layer = f"{name}.layers.{i}"
         _norm(shapes, f"{layer}.attn_norm", c.width, norm_bias)
-        _linear(shapes, f"{layer}.attn.q", c.width, c.query_width, c.q_bias)
-        _linear(shapes, f"{layer}.attn.k", c.width, kv, c.k_bias)
-        _linear(shapes, f"{layer}.attn.v", c.width, kv, c.v_bias)
-        _linear(shapes, f"{layer}.attn.o", c.query_width, c.width, c.o_bias)
+        _linear(shapes, f"{layer}.attn.q", c.width, sets * c.query_width, c.q_bias)
+        _linear(shapes, f"{layer}.attn.k", c.width, sets * kv, c.k_bias)
+        _linear(shapes, f"{layer}.attn.v", c.width, sets * kv, c.v_bias)
+        _linear(shapes, f"{layer}.attn.o", c.query_width, sets * c.width, c.o_bias)
         if c.qk_norm:
             _norm(shapes, f"{layer}.attn.q_norm", c.head_dim, bias=False)
             _norm(shapes, f"{layer}.attn.k_norm", c.head_dim, bias=False)
         _norm(shapes, f"{layer}.mlp_norm", c.width, norm_bias)
-        _linear(shapes, f"{layer}.mlp.up", c.width, c.hidden, c.mlp_bias)
+        _linear(shapes, f"{layer}.mlp.up", c.width, sets * c.hidden, c.mlp_bias)
         if c.activation == "swiglu":
-            _linear(shapes, f"{layer}.mlp.gate", c.width, c.hidden, c.mlp_bias)
-        _linear(shapes, f"{layer}.mlp.down", c.hidden, c.width, c.mlp_bias)
+            _linear(shapes, f"{layer}.mlp.gate", c.width, sets * c.hidden, c.mlp_bias)
+        _linear(shapes, f"{layer}.mlp.down", c.hidden, sets * c.width, c.mlp_bias)
     if c.final_norm:
         _norm(shapes, f"{name}.norm", c.width, norm_bias)
 

@@ -16,7 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.lm import Attention, Block, MultiScaleLM, Stack, apply_rope, rope_tables, visible
+from ..models.lm import (
+    Attention,
+    Block,
+    MultiScaleLM,
+    Stack,
+    apply_rope,
+    mapped,
+    rope_tables,
+    visible,
+)
 
 
 def attend_cache(
@@ -136,7 +145,7 @@ class LocalStep(nn.Module):
         self.embed_slots, self.head_logits = lm.embed_slots, lm.head_logits
         c = lm.config.local
         if c.positions == "rope":
-            cos, sin = rope_tables(torch.arange(lm.config.num_codebooks), c)
+            cos, sin = rope_tables(torch.arange(lm.config.local_slots), c)
             self.register_buffer("cos", cos)
             self.register_buffer("sin", sin)
 
@@ -145,6 +154,9 @@ class LocalStep(nn.Module):
         c, embed = self.config, self.embed_slots
         hidden = hidden.to(self.bridge.weight.dtype)
         first = slot == 0
+        if c.conditioning == "project":
+            before = embed(torch.where(first, c.local_start_id, code))
+            return before + mapped(self.bridge, hidden, self.position(slot))
         if c.conditioning == "add":
             slices = hidden.view(hidden.shape[0], c.num_codebooks, -1)
             return embed(torch.where(first, c.local_start_id, code)) + self.bridge(
@@ -152,23 +164,30 @@ class LocalStep(nn.Module):
             )
         return torch.where(first[:, None], self.bridge(hidden), embed(code))
 
+    def position(self, slot: Tensor) -> Tensor:
+        """Of a slot in the stack. What slot 0 puts at the first one, where it does not pass through
+        the stack, slot 1 replaces.
+        """
+        return (slot - self.config.first_local).clamp(min=0) if self.config.first_local else slot
+
     def step(
         self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         stack: Stack = self.stack
         x = self.begin(hidden, code, slot)
+        at = self.position(slot)
         rope = None
         if stack.positions is not None:
-            x = x + stack.positions(slot)
+            x = x + stack.positions(at)
         else:
-            rope = self.cos[slot], self.sin[slot]
+            rope = self.cos[at], self.sin[at]
         out = []
         for i, block in enumerate(stack.blocks()):
             y, keys, values = self.attend(
-                block.attn, block.attn_norm(x), slot, rope, caches[2 * i], caches[2 * i + 1]
+                block.attn, block.attn_norm(x), at, rope, caches[2 * i], caches[2 * i + 1]
             )
             x = x + y
-            x = x + block.mlp(block.mlp_norm(x))
+            x = x + block.mlp(block.mlp_norm(x), at)
             out += [keys, values]
         logits = self.head_logits(stack.norm(x))
         if self.first_logits is not None:
@@ -182,7 +201,7 @@ class LocalStep(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, width] at ``slot`` over caches [B, K, kv_heads, head_dim]."""
         b, (h, kv, dim) = x.shape[0], (attn.heads, attn.kv_heads, attn.head_dim)
-        q, k, v = attn.project(x)
+        q, k, v = attn.project(x, slot)
         if rope is not None:
             q, k = apply_rope(q, *rope), apply_rope(k, *rope)
         slots = torch.arange(keys.shape[1])
@@ -192,7 +211,8 @@ class LocalStep(nn.Module):
         scores = (q @ keys.permute(0, 2, 3, 1)).float() * dim**-0.5  # [B, kv, group, K]
         there = visible(slot, slots, attn.window)  # [1, K]
         p = scores.masked_fill(~there, -torch.inf).softmax(-1).to(values.dtype)
-        return attn.o((p @ values.permute(0, 2, 1, 3)).reshape(b, h * dim)), keys, values
+        y = (p @ values.permute(0, 2, 1, 3)).reshape(b, h * dim)
+        return mapped(attn.o, y, slot), keys, values
 
     def forward(
         self, hidden: Tensor, code: Tensor, slot: Tensor, caches: list[Tensor]

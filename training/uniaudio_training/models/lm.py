@@ -79,23 +79,61 @@ class SharedPrompt:
     length: int
 
 
+class SlotLinear(nn.Linear):
+    """A linear map of each of ``slots`` slots; ``weight`` [slots x out, in] has one after the
+    other.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, slots: int, bias: bool) -> None:
+        super().__init__(dim_in, slots * dim_out, bias)
+        self.slots = slots
+
+    def forward(self, x: Tensor, slot: Tensor | None = None) -> Tensor:
+        """x [N, n, in], of slots 0 .. n - 1, -> [N, n, out]; or x [N, in] of ``slot`` [1] alone."""
+        return self.product(x, self.weight, slot)
+
+    def product(self, x: Tensor, weight: Tensor, slot: Tensor | None = None) -> Tensor:
+        """The same with another ``weight``."""
+        weight = weight.view(self.slots, -1, self.in_features)
+        bias = None if self.bias is None else self.bias.view(self.slots, -1)
+        if slot is not None:
+            of = None if bias is None else bias.index_select(0, slot)[0]
+            return F.linear(x, weight.index_select(0, slot)[0], of)
+        n = x.shape[1]
+        y = torch.einsum("nki,koi->nko", x, weight[:n])
+        return y if bias is None else y + bias[:n]
+
+
+def linear(dim_in: int, dim_out: int, bias: bool, slots: int = 1) -> nn.Linear:
+    """One map, or with several ``slots`` one of each."""
+    if slots == 1:
+        return nn.Linear(dim_in, dim_out, bias)
+    return SlotLinear(dim_in, dim_out, slots, bias)
+
+
+def mapped(layer: nn.Linear, x: Tensor, slot: Tensor | None) -> Tensor:
+    """``layer(x)``; x is of ``slot`` [1], or where that is None of as many as x [N, n, in] has."""
+    return layer(x, slot) if isinstance(layer, SlotLinear) else layer(x)
+
+
 class Attention(nn.Module):
-    def __init__(self, c: StackConfig) -> None:
+    def __init__(self, c: StackConfig, slots: int = 1) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = c.heads, c.num_kv_heads, c.head_dim
         kv = self.kv_heads * self.head_dim
-        self.q = nn.Linear(c.width, c.query_width, bias=c.q_bias)
-        self.k = nn.Linear(c.width, kv, bias=c.k_bias)
-        self.v = nn.Linear(c.width, kv, bias=c.v_bias)
-        self.o = nn.Linear(c.query_width, c.width, bias=c.o_bias)
+        self.q = linear(c.width, c.query_width, c.q_bias, slots)
+        self.k = linear(c.width, kv, c.k_bias, slots)
+        self.v = linear(c.width, kv, c.v_bias, slots)
+        self.o = linear(c.query_width, c.width, c.o_bias, slots)
         self.window = c.window
         self.q_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
         self.k_norm = Norm(self.head_dim, "rmsnorm", c.norm_eps) if c.qk_norm else None
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, slot: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x [..., D] -> q [..., heads, head_dim], k and v [..., kv_heads, head_dim], before rope."""
         q, k, v = (
-            layer(x).unflatten(-1, (-1, self.head_dim)) for layer in (self.q, self.k, self.v)
+            mapped(layer, x, slot).unflatten(-1, (-1, self.head_dim))
+            for layer in (self.q, self.k, self.v)
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -150,20 +188,20 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, c: StackConfig) -> None:
+    def __init__(self, c: StackConfig, slots: int = 1) -> None:
         super().__init__()
-        self.up = nn.Linear(c.width, c.hidden, bias=c.mlp_bias)
+        self.up = linear(c.width, c.hidden, c.mlp_bias, slots)
         self.gate = (
-            nn.Linear(c.width, c.hidden, bias=c.mlp_bias) if c.activation == "swiglu" else None
+            linear(c.width, c.hidden, c.mlp_bias, slots) if c.activation == "swiglu" else None
         )
-        self.down = nn.Linear(c.hidden, c.width, bias=c.mlp_bias)
+        self.down = linear(c.hidden, c.width, c.mlp_bias, slots)
         self.approximate = "tanh" if c.activation == "gelu_tanh" else "none"
 
-    def forward(self, x: Tensor) -> Tensor:
-        up = self.up(x)
+    def forward(self, x: Tensor, slot: Tensor | None = None) -> Tensor:
+        up = mapped(self.up, x, slot)
         if self.gate is not None:
-            return self.down(F.silu(self.gate(x)) * up)
-        return self.down(F.gelu(up, approximate=self.approximate))
+            return mapped(self.down, F.silu(mapped(self.gate, x, slot)) * up, slot)
+        return mapped(self.down, F.gelu(up, approximate=self.approximate), slot)
 
 
 class Block(nn.Module):
@@ -174,12 +212,12 @@ class Block(nn.Module):
 
     recompute = False
 
-    def __init__(self, c: StackConfig) -> None:
+    def __init__(self, c: StackConfig, slots: int = 1) -> None:
         super().__init__()
         self.attn_norm = Norm(c.width, c.norm, c.norm_eps)
-        self.attn = Attention(c)
+        self.attn = Attention(c, slots)
         self.mlp_norm = Norm(c.width, c.norm, c.norm_eps)
-        self.mlp = MLP(c)
+        self.mlp = MLP(c, slots)
 
     def forward(
         self,
@@ -200,7 +238,8 @@ class Block(nn.Module):
 
 class Stack(nn.Module):
     """Blocks and, where configured, a final norm and learned positions. ``embed`` is part of the stack
-    that it feeds, unless it is given, as another stack's.
+    that it feeds, unless it is given, as another stack's. With several ``slots`` the projections of
+    position i are slot i's own.
     """
 
     def __init__(
@@ -210,6 +249,7 @@ class Stack(nn.Module):
         embed_width: int,
         max_positions: int,
         embed: nn.Embedding | None = None,
+        slots: int = 1,
     ) -> None:
         super().__init__()
         self.config = c
@@ -217,7 +257,7 @@ class Stack(nn.Module):
         if embed is None:
             self._modules["embed"] = nn.Embedding(vocab_size, embed_width)
         self.positions = nn.Embedding(max_positions, c.width) if c.positions == "learned" else None
-        self.layers = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(Block(c, slots) for _ in range(c.layers))
         self.norm = Norm(c.width, c.norm, c.norm_eps) if c.final_norm else nn.Identity()
 
     @property
@@ -247,11 +287,15 @@ class MultiScaleLM(nn.Module):
         super().__init__()
         c.check()
         self.config = c
-        d, k = c.global_.width, c.num_codebooks
+        d = c.global_.width
         self.add_module("global", Stack(c.global_, c.vocab_size, c.embed_width, c.max_frames))
         shared = self.global_.embed if c.tied_local else None
-        self.local = Stack(c.local, c.local_rows, c.local.width, k, shared)
-        self.bridge = nn.Linear(d // k if c.conditioning == "add" else d, c.local.width)
+        self.local = Stack(
+            c.local, c.local_rows, c.local.width, c.local_slots, shared, c.weight_sets
+        )
+        self.bridge = linear(
+            c.bridge_shape[1], c.local.width, True, c.bridge_shape[0] // c.local.width
+        )
         head = nn.Linear(c.local.width, c.local_rows, bias=False)
         if c.tied_head:
             head.weight = self.local.embed.weight
@@ -338,13 +382,21 @@ class MultiScaleLM(nn.Module):
         after = c.vocab_size - c.local_table_start - c.local_rows
         return F.pad(self.head(y), (c.local_table_start, after), value=-torch.inf)
 
+    def bridged(self, h: Tensor, n: int) -> Tensor:
+        """h [N, D] -> [N, n, local width], by each slot's own map."""
+        return mapped(self.bridge, h[:, None].expand(-1, n, -1), None)
+
     def local_hidden(self, h: Tensor, codes: Tensor) -> Tensor:
         """h [N, D] of N frames and their first n <= K codes [N, n] -> hidden states [N, n, local
-        width] that predict each slot.
+        width] that predict each slot; without slot 0 where that does not pass through the stack.
         """
         c = self.config
         n = codes.shape[1]
-        if c.conditioning == "add":
+        if c.conditioning == "project":
+            first = codes.new_full((codes.shape[0], 1), c.local_start_id)
+            before = torch.cat((first, codes[:, :-1]), dim=1)[:, c.first_local :]
+            x = self.embed_slots(before) + self.bridged(h, before.shape[1])
+        elif c.conditioning == "add":
             first = codes.new_full((codes.shape[0], 1), c.local_start_id)
             x = self.local.embed(torch.cat((first, codes[:, :-1]), dim=1))
             x = x + self.bridge(h.view(h.shape[0], c.num_codebooks, -1)[:, :n])
@@ -362,10 +414,10 @@ class MultiScaleLM(nn.Module):
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
-        logits = self.head_logits(y).view(b, t, k, -1)
         if self.global_head is None:
-            return logits
-        return torch.cat((self.first_logits(h)[:, :, None], logits[:, :, 1:]), dim=2)
+            return self.head_logits(y).view(b, t, k, -1)
+        others = self.head_logits(y[:, y.shape[1] - k + 1 :]).view(b, t, k - 1, -1)
+        return torch.cat((self.first_logits(h)[:, :, None], others), dim=2)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
