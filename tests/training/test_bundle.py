@@ -13,6 +13,7 @@ from uniaudio_training.corpus.schema import Label, Track
 
 from uniaudio_engine.storage.config import to_dict
 from uniaudio_engine.storage.folder import bundled_models, load_folder
+from uniaudio_engine.storage.tensors import from_bfloat16
 
 RATE = 16000
 
@@ -106,3 +107,24 @@ def test_a_codec_in_int8_is_kept_as_it_is_stored(tmp_path):
     assert model.config.level == bundle.LEVEL and not model.config.source_levels
     assert bundle.main(["--base", str(first), "--out", str(second)]) == 0
     assert (second / "codec.safetensors").read_bytes() == (first / "codec.safetensors").read_bytes()
+
+
+def test_an_lm_from_a_packed_file(tmp_path):
+    bundled = next(iter(bundled_models().values()))
+    model = load_folder(bundled)
+    described = {
+        "lm": to_dict(model.config.lm),
+        "vocabulary": to_dict(model.config.vocabulary),
+        "tasks": list(model.config.tasks),
+    }
+    lm = {k: from_bfloat16(v) if v.dtype == np.uint16 else v.copy() for k, v in model.lm.items()}
+    state = {k: torch.from_numpy(v) for k, v in lm.items()}
+    files = packed.save(state, tmp_path / "lm.safetensors", 10**9, {"lm": json.dumps(described)})
+    out = tmp_path / "model"
+    assert bundle.main(["--base", str(bundled), "--lm", str(files[0]), "--out", str(out)]) == 0
+    made = load_folder(out)
+    assert made.config.lm == model.config.lm and made.config.task_table == model.config.task_table
+    assert made.voices.keys() == model.voices.keys()
+    for name, value in made.lm.items():
+        found = from_bfloat16(value) if value.dtype == np.uint16 else value
+        assert np.abs(found - lm[name]).max() <= 0.01 * np.abs(lm[name]).max(), name

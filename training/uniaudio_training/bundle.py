@@ -24,8 +24,7 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
 from uniaudio_engine.text.phones import PHONES
 
-from . import run_checkpoint
-from .checkpoints import load_semantic, read_codec
+from .checkpoints import load_semantic, read_codec, read_lm
 from .corpus import speech
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
@@ -89,14 +88,14 @@ def write_folder(
     tasks: tuple[str | Task, ...] = ()
     labels: dict[str, tuple[str, ...]] = {}
     if lm_run is not None:
-        described = json.loads((Path(lm_run) / "lm.json").read_text())
+        described, trained = read_lm(lm_run)
         lm = from_dict(LMConfig, described["lm"], "lm")
         vocabulary = from_dict(VocabularyConfig, described["vocabulary"], "vocabulary")
         tasks = tuple(
             t if isinstance(t, str) else from_dict(Task, t, "tasks") for t in described["tasks"]
         )
         labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
-        state = {k: v.numpy() for k, v in run_checkpoint.weights(lm_run, False).items()}
+        state = {k: v.numpy() for k, v in trained.items()}
     names = {t if isinstance(t, str) else t.name for t in tasks}
     config = ModelConfig(
         FORMAT_VERSION,
@@ -265,7 +264,10 @@ def main(argv: list[str] | None = None) -> int:
         help="corpora whose speakers become the voices, the default voice first; `procedural` is the "
         "generator's own speakers (default: the voices of --base)",
     )
-    parser.add_argument("--lm", help="LM run (default: no LM in the folder)")
+    parser.add_argument(
+        "--lm",
+        help="LM run, or a file of training/gpu/export.py (default: no LM in the folder)",
+    )
     parser.add_argument("--name", default="base", help="name of the model (default: base)")
     parser.add_argument("--out", required=True, type=Path, help="the model folder")
     parser.add_argument(

@@ -77,6 +77,20 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
     return config, _load(config.encoder, folder)
 
 
+def read_lm(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What describes an LM (the contents of a run's ``lm.json``) and its weights: of a run, or of a
+    file that ``training/gpu/export.py`` wrote.
+
+    Raises OSError where there is nothing to read.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        weights, about = packed.load(path)
+        return json.loads(about["lm"]), weights
+    described = json.loads((path / "lm.json").read_text(encoding="utf-8"))
+    return described, run_checkpoint.weights(path, averaged=False)
+
+
 def _float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """The tensors of a model folder, which stores bfloat16 as uint16."""
     arrays = {
