@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from uniaudio_training import bundle, packed
-from uniaudio_training.checkpoints import read_codec
+from uniaudio_training.checkpoints import read_codec, read_lm
 from uniaudio_training.corpus.reading import CorpusError
 from uniaudio_training.corpus.schema import Label, Track
 
@@ -128,3 +129,16 @@ def test_an_lm_from_a_packed_file(tmp_path):
     for name, value in made.lm.items():
         found = from_bfloat16(value) if value.dtype == np.uint16 else value
         assert np.abs(found - lm[name]).max() <= 0.01 * np.abs(lm[name]).max(), name
+
+
+def test_the_weights_to_go_on_from_are_a_model(tmp_path):
+    warm = Path(__file__).parents[2] / "training" / "warm"
+    bundled = str(next(iter(bundled_models().values())))
+    out = tmp_path / "model"
+    bundle.write_folder(
+        out, "voices", str(warm / "codec.safetensors"), str(warm / "lm.safetensors"), "card"
+    )
+    bundle.add_semantic_run(out, bundled)
+    model = load_folder(out)
+    assert len(model.config.tasks) == 11
+    assert read_lm(warm / "lm.safetensors")[0]["lm"] == to_dict(model.config.lm)
