@@ -100,14 +100,15 @@ def test_a_decoder_replaces_that_of_a_folder_with_the_same_codes(tmp_path, capsy
 def test_a_codec_in_int8_is_kept_as_it_is_stored(tmp_path):
     bundled = next(iter(bundled_models().values()))
     first, second = tmp_path / "first", tmp_path / "second"
-    made = ["--codec", str(bundled), "--codec-dtype", "int8", "--out", str(first)]
-    assert bundle.main(made) == 0
+    made = ["--codec", str(bundled), "--codec-dtype", "int8", "--level", "-24"]
+    assert bundle.main([*made, "--out", str(first)]) == 0
     model = load_folder(first)
     size = (first / "codec.safetensors").stat().st_size
     assert size < 1.3 * sum(x.size for x in model.codec.values())
-    assert model.config.level == bundle.LEVEL and not model.config.source_levels
+    assert model.config.level == -24 and not model.config.source_levels
     assert bundle.main(["--base", str(first), "--out", str(second)]) == 0
     assert (second / "codec.safetensors").read_bytes() == (first / "codec.safetensors").read_bytes()
+    assert load_folder(second).config.level is None
 
 
 def test_an_lm_from_a_packed_file(tmp_path):
@@ -136,9 +137,15 @@ def test_the_weights_to_go_on_from_are_a_model(tmp_path):
     bundled = str(next(iter(bundled_models().values())))
     out = tmp_path / "model"
     bundle.write_folder(
-        out, "voices", str(warm / "codec.safetensors"), str(warm / "lm.safetensors"), "card"
+        out,
+        "voices",
+        str(warm / "codec.safetensors"),
+        str(warm / "lm.safetensors"),
+        "card",
+        level=bundle.LEVEL,
     )
     bundle.add_semantic_run(out, bundled)
     model = load_folder(out)
     assert len(model.config.tasks) == 11
+    assert model.config.source_levels == bundle.SOURCE_LEVELS
     assert read_lm(warm / "lm.safetensors")[0]["lm"] == to_dict(model.config.lm)

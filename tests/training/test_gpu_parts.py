@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_a_file_too_large_for_a_part(tmp_path):
         pack.pack(tmp_path / "parts", [("real", corpus(tmp_path / "real"))], [], [], most=1000)
 
 
+def python3(folder: Path) -> Path:
+    """A folder whose ``python3`` is the interpreter of the tests. A link to one in a virtual
+    environment would not find its packages.
+    """
+    folder.mkdir()
+    (folder / "python3").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (folder / "python3").chmod(0o755)
+    return folder
+
+
 @pytest.mark.slow
 def test_the_whole_run_dry(tmp_path):
     """Pack, unpack, both trainings and what comes back, in one go on the CPU."""
@@ -152,9 +163,7 @@ def test_the_whole_run_dry(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
     files = [tmp_path / "codec.yaml", tmp_path / "lm.yaml"]
     pack.pack(tmp_path / "parts", [("real", real)], [("all", tmp_path / "tokens")], files)
-    python = tmp_path / "bin"
-    python.mkdir()
-    (python / "python3").symlink_to(sys.executable)
+    python = python3(tmp_path / "bin")
     environment = {
         **os.environ,
         "PATH": f"{python}:{os.environ['PATH']}",
@@ -181,9 +190,7 @@ def test_the_whole_run_dry(tmp_path):
 
 def test_a_run_without_configs_says_so(tmp_path):
     pack.pack(tmp_path / "parts", [("real", corpus(tmp_path / "real", shards=1))], [], [])
-    python = tmp_path / "bin"
-    python.mkdir()
-    (python / "python3").symlink_to(sys.executable)
+    python = python3(tmp_path / "bin")
     environment = {
         **os.environ,
         "PATH": f"{python}:{os.environ['PATH']}",

@@ -31,8 +31,8 @@ from .corpus.shards import MANIFEST
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
-# Levels of the corpora's sounds in dBFS, as the engine measures them, and of the sources whose
-# recipes make them quieter or louder
+# Level of the sounds of `uniaudio-train corpus` in dBFS, as the engine measures it, and levels of the
+# sources that its recipes make quieter or louder
 LEVEL = -24.0
 SOURCE_LEVELS = {"a_edit": -31.0, "sd": -17.0}
 PROCEDURAL = "procedural"
@@ -69,8 +69,11 @@ def write_folder(
     base: Path | None = None,
     captions: bytes = b"",
     codec_dtype: str = "bfloat16",
+    level: float | None = None,
 ) -> None:
     """Writes a model folder with bfloat16 weights, and those of the codec in ``codec_dtype``.
+
+    ``level``: dBFS of the sounds of the training, to which the engine brings what it hears.
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
     and so is the caption tokenizer unless ``captions`` is given.
@@ -106,8 +109,8 @@ def write_folder(
         tasks,
         "Apache-2.0",
         semantic=semantic_config,
-        level=LEVEL,
-        source_levels={t: level for t, level in SOURCE_LEVELS.items() if t in names},
+        level=level,
+        source_levels={t: v for t, v in SOURCE_LEVELS.items() if level == LEVEL and t in names},
     )
     save_folder(
         out,
@@ -249,6 +252,13 @@ def main(argv: list[str] | None = None) -> int:
         help="how the weights of --codec are stored; int8 takes half the space of bfloat16, and all are "
         "computed in float32 (default: bfloat16)",
     )
+    parser.add_argument(
+        "--level",
+        type=float,
+        metavar="DBFS",
+        help="level of the sounds that the LM was trained on; the engine brings sources and voices to "
+        f"it. {LEVEL:g} for corpora of `uniaudio-train corpus` (default: sounds stay as they are)",
+    )
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
     parser.add_argument(
@@ -296,6 +306,7 @@ def main(argv: list[str] | None = None) -> int:
                 args.base,
                 captions,
                 args.codec_dtype,
+                args.level,
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
