@@ -17,6 +17,7 @@ from uniaudio_engine.storage.folder import bundled_models, load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
 
 RATE = 16000
+WARM = Path(__file__).parents[2] / "training" / "warm"
 
 
 def corpus(folder, clips):
@@ -111,7 +112,7 @@ def test_a_codec_in_int8_is_kept_as_it_is_stored(tmp_path):
     assert load_folder(second).config.level is None
 
 
-def test_an_lm_from_a_packed_file(tmp_path):
+def test_an_lm_from_a_packed_file(tmp_path, capsys):
     bundled = next(iter(bundled_models().values()))
     model = load_folder(bundled)
     described = {
@@ -125,6 +126,8 @@ def test_an_lm_from_a_packed_file(tmp_path):
     out = tmp_path / "model"
     assert bundle.main(["--base", str(bundled), "--lm", str(files[0]), "--out", str(out)]) == 0
     made = load_folder(out)
+    wrong = ["--base", str(bundled), "--lm", str(WARM / "codec.safetensors"), "--out", str(out)]
+    assert bundle.main(wrong) == 2 and "expected a packed lm" in capsys.readouterr().err
     assert made.config.lm == model.config.lm and made.config.task_table == model.config.task_table
     assert made.voices.keys() == model.voices.keys()
     for name, value in made.lm.items():
@@ -133,19 +136,18 @@ def test_an_lm_from_a_packed_file(tmp_path):
 
 
 def test_the_weights_to_go_on_from_are_a_model(tmp_path):
-    warm = Path(__file__).parents[2] / "training" / "warm"
     bundled = str(next(iter(bundled_models().values())))
     out = tmp_path / "model"
     bundle.write_folder(
         out,
         "voices",
-        str(warm / "codec.safetensors"),
-        str(warm / "lm.safetensors"),
+        str(WARM / "codec.safetensors"),
+        str(WARM / "lm.safetensors"),
         "card",
         level=bundle.LEVEL,
     )
     bundle.add_semantic_run(out, bundled)
     model = load_folder(out)
     assert len(model.config.tasks) == 11
-    assert model.config.source_levels == bundle.SOURCE_LEVELS
-    assert read_lm(warm / "lm.safetensors")[0]["lm"] == to_dict(model.config.lm)
+    assert model.config.source_levels == {"a_edit": -31.0, "sd": -17.0}
+    assert read_lm(WARM / "lm.safetensors")[0]["lm"] == to_dict(model.config.lm)

@@ -31,10 +31,10 @@ from .corpus.shards import MANIFEST
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
-# Level of the sounds of `uniaudio-train corpus` in dBFS, as the engine measures it, and levels of the
-# sources that its recipes make quieter or louder
+# Level of the sounds of `uniaudio-train corpus` in dBFS, as the engine measures it; and in dB, how much
+# louder its recipes make the sources of a task
 LEVEL = -24.0
-SOURCE_LEVELS = {"a_edit": -31.0, "sd": -17.0}
+SOURCE_GAINS = {"a_edit": -7.0, "sd": 7.0}
 PROCEDURAL = "procedural"
 VOICES = (
     "slt-102-163",
@@ -110,7 +110,9 @@ def write_folder(
         "Apache-2.0",
         semantic=semantic_config,
         level=level,
-        source_levels={t: v for t, v in SOURCE_LEVELS.items() if level == LEVEL and t in names},
+        source_levels={t: level + gain for t, gain in SOURCE_GAINS.items() if t in names}
+        if level is not None
+        else {},
     )
     save_folder(
         out,
@@ -183,8 +185,9 @@ def write_voices(folder: Path, base: Path | None, corpora: Sequence[str] = ()) -
     engine = Engine.from_pretrained(folder)
     default = True
     for corpus in corpora or (PROCEDURAL,):
-        prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
-        if corpus != PROCEDURAL:
+        if corpus == PROCEDURAL:
+            prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
+        else:
             prompts = speakers(Path(corpus))
             sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
             licence = next(iter(sources.values()))["licence"]
@@ -272,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
         default=(),
         metavar="CORPUS",
         help="corpora whose speakers become the voices, the default voice first; `procedural` is the "
-        "generator's own speakers (default: the voices of --base)",
+        "generator's own speakers (default: the voices of --base, else procedural)",
     )
     parser.add_argument(
         "--lm",
@@ -305,8 +308,8 @@ def main(argv: list[str] | None = None) -> int:
                 _card(args),
                 args.base,
                 captions,
-                args.codec_dtype,
-                args.level,
+                codec_dtype=args.codec_dtype,
+                level=args.level,
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)

@@ -46,12 +46,12 @@ def read_codec(path: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
     """Config and float32 weights of a codec: of a run (averaged, if it keeps an average), of a
     model folder, or of a file that ``codec.joint.export`` wrote.
 
-    Raises OSError where there is nothing to read.
+    Raises OSError where there is nothing to read, ValueError where a file holds something else.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        weights, about = packed.load(path)
-        return from_dict(CodecConfig, json.loads(about["codec"]), "codec"), weights
+        described, weights = _packed(path, "codec")
+        return from_dict(CodecConfig, described, "codec"), weights
     if (path / "config.json").exists():
         folder = load_folder(path)
         return folder.config.codec, _float32(folder.codec)
@@ -81,14 +81,23 @@ def read_lm(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What describes an LM (the contents of a run's ``lm.json``) and its weights: of a run, or of a
     file that ``training/gpu/export.py`` wrote.
 
-    Raises OSError where there is nothing to read.
+    Raises OSError where there is nothing to read, ValueError where the file holds something else.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        weights, about = packed.load(path)
-        return json.loads(about["lm"]), weights
+        return _packed(path, "lm")
     described = json.loads((path / "lm.json").read_text(encoding="utf-8"))
     return described, run_checkpoint.weights(path, averaged=False)
+
+
+def _packed(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description of a codec or lm in a packed file, and its weights."""
+    weights, about = packed.load(path)
+    if what not in about:
+        raise ValueError(
+            f"{path}: expected a packed {what}, got one of {', '.join(about) or 'no kind'}"
+        )
+    return json.loads(about[what]), weights
 
 
 def _float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

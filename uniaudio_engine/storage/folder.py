@@ -276,7 +276,11 @@ def load_codec(path: Path, config: CodecConfig, mapped: bool = False) -> Tensors
     """The tensors of a codec's file, in float32 where they are stored in int8; see
     :func:`load_weights`.
     """
-    return from_int8(load_weights(path, codec_shapes(config), mapped, in_codec))
+    stored = load_weights(path, codec_shapes(config), mapped, in_codec)
+    made = from_int8(stored)
+    if mapped:  # what was read to widen it
+        drop_pages(stored)
+    return made
 
 
 def load_weights(
