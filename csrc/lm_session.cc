@@ -88,12 +88,13 @@ void LmSession::set_condition(const float* row) {
   condition_.assign(row, row + d);
 }
 
-void LmSession::set_guidance(const LmSession& unconditional, double scale) {
+void LmSession::set_guidance(const LmSession& unconditional, double scale, bool aligned) {
   check_guidance(unconditional, scale);
   std::unique_ptr<LmSession> fork = unconditional.fork();
   const Use use(*this);
   unconditional_ = std::move(fork);
   guidance_ = float(scale);
+  guidance_aligned_ = aligned;
 }
 
 void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* aligned,
@@ -136,7 +137,8 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   count_ += count;
   generated_ = 0;
   finished_ = false;
-  if (unconditional_) unconditional_->prefill(frames, count, aligned, continuous);
+  if (unconditional_)
+    unconditional_->prefill(frames, count, guidance_aligned_ ? aligned : nullptr, continuous);
 }
 
 int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const int32_t* aligned,
@@ -233,17 +235,20 @@ class LmSession::FrameLoop {
     for (size_t i = 0; i < streams_.size(); ++i) {
       Stream& stream = streams_[i];
       LmSession& s = *stream.job->session;
-      embed_row(s, *stream.job, frame, int64_t(i));
+      embed_row(s, stream.job->aligned, frame, int64_t(i));
       stream.unconditional_row = s.guided() ? int32_t(rows) : -1;
-      if (s.guided()) embed_row(*s.unconditional_, *stream.job, frame, rows++);
+      if (s.guided()) {
+        embed_row(*s.unconditional_, s.guidance_aligned_ ? stream.job->aligned : nullptr, frame,
+                  rows++);
+      }
       stream.ended = false;
     }
     return rows;
   }
-  void embed_row(LmSession& s, const Job& job, int64_t frame, int64_t row) {
+  void embed_row(LmSession& s, const int32_t* aligned, int64_t frame, int64_t row) {
     const int64_t d = c_.global.width;
     float* x = scratch_.x.data() + row * d;
-    s.input_row(job.aligned ? job.aligned + frame * c_.aligned_slots : nullptr, x);
+    s.input_row(aligned ? aligned + frame * c_.aligned_slots : nullptr, x);
     s.slide(s.count_, 1);
     scratch_.rows[size_t(row)] = {&s.cache_, s.count_};
   }

@@ -39,9 +39,10 @@ class LmSession final : public SessionState {
   // Classifier-free guidance (arXiv 2207.12598): from now on ids are drawn from
   // u + scale (own - u), logit by logit, where u are the logits of the unconditional sequence.
   // `unconditional` holds the same sequence without the conditions. This session keeps a fork of
-  // it, which takes in every frame that this one does. std::invalid_argument on another LM's
-  // session, one that is guided itself, or a scale outside 0 .. 100.
-  void set_guidance(const LmSession& unconditional, double scale);
+  // it, which takes in every frame that this one does, and its aligned row if `aligned`.
+  // std::invalid_argument on another LM's session, one that is guided itself, or a scale outside
+  // 0 .. 100.
+  void set_guidance(const LmSession& unconditional, double scale, bool aligned = true);
 
   // From now on the row [D] is added to every input of the global stack, as a speaker's embedding
   // is. std::invalid_argument where there are frames already, or a value is not finite.

@@ -137,6 +137,7 @@ void SessionState::copy_counts(const SessionState& from) {
   frame_offset_ = from.frame_offset_;
   finished_ = from.finished_;
   guidance_ = from.guidance_;
+  guidance_aligned_ = from.guidance_aligned_;
 }
 
 std::vector<SessionState::Use> SessionState::begin_generate(

@@ -117,6 +117,7 @@ class SessionState {
   int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
   bool finished_ = false;
   float guidance_ = 1.0f;
+  bool guidance_aligned_ = true;  // whether the unconditional session takes in aligned rows too
 
  private:
   static std::vector<Use> begin_generate(const std::vector<const SessionState*>& sessions,

@@ -225,14 +225,15 @@ void bind_session(py::class_<S, Options...>& session) {
           "Stops a running generate within some frames, or else the next one at once; any thread.")
       .def(
           "set_guidance",
-          [](S& s, const S& unconditional, double scale) {
+          [](S& s, const S& unconditional, double scale, bool aligned) {
             const WithoutGil release;
-            s.set_guidance(unconditional, scale);
+            s.set_guidance(unconditional, scale, aligned);
           },
-          py::arg("unconditional"), py::arg("scale"),
+          py::arg("unconditional"), py::arg("scale"), py::arg("aligned") = true,
           "From here on ids are drawn from the logits unconditional + scale (own - "
           "unconditional).  The unconditional session holds the same sequence without the "
-          "condition; a fork of it takes in all that this session takes in.")
+          "condition; a fork of it takes in all that this session takes in, aligned rows only "
+          "if aligned.")
       .def(
           "reset", [](S& s) { s.reset(); }, "Back to no frames and no guidance.")
       .def(

@@ -155,7 +155,7 @@ class Session final : public SessionState {
                const std::vector<ContinuousInput>& continuous);
   // As LmSession::set_guidance. Also std::invalid_argument where the device takes one stream at a
   // time.
-  void set_guidance(const Session& unconditional, double scale);
+  void set_guidance(const Session& unconditional, double scale, bool aligned = true);
   void reset();  // ends guidance too
   std::unique_ptr<Session> fork() const;
   // A copy on the device of frames [first, first + count): int32 [count, K]. std::invalid_argument

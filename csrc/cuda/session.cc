@@ -87,10 +87,11 @@ void Session::prefill(const int32_t* frames, int64_t count, const int32_t* align
   }
   generated_ = 0;
   finished_ = false;
-  if (unconditional_) unconditional_->prefill(frames, count, aligned, continuous);
+  if (unconditional_)
+    unconditional_->prefill(frames, count, guidance_aligned_ ? aligned : nullptr, continuous);
 }
 
-void Session::set_guidance(const Session& unconditional, double scale) {
+void Session::set_guidance(const Session& unconditional, double scale, bool aligned) {
   check_guidance(unconditional, scale);
   if (lm_->most_columns() < 2)
     throw std::invalid_argument(
@@ -100,6 +101,7 @@ void Session::set_guidance(const Session& unconditional, double scale) {
   const Use use(*this);
   unconditional_ = std::move(fork);
   guidance_ = float(scale);
+  guidance_aligned_ = aligned;
 }
 
 std::unique_ptr<Session> Session::fork() const {
@@ -167,7 +169,8 @@ void Session::generate_batch(std::vector<Job>& jobs, int64_t count,
       steps.push_back({&s, jobs[i].sampling, &samplers[i], aligned});
       owner.push_back(i);
       if (s.guided()) {
-        steps.push_back({s.unconditional_.get(), jobs[i].sampling, &samplers[i], aligned});
+        steps.push_back({s.unconditional_.get(), jobs[i].sampling, &samplers[i],
+                         s.guidance_aligned_ ? aligned : nullptr});
         steps.back().unconditional = true;
         owner.push_back(i);
       }

@@ -151,9 +151,9 @@ class LMSession(SessionRules):
             self._append(f, aligned_matrix(aligned, config, len(f)))
             self.lm.prefilled += len(f)
 
-    def set_guidance(self, unconditional: LMSession, scale: float) -> None:
+    def set_guidance(self, unconditional: LMSession, scale: float, aligned: bool = True) -> None:
         """What it says then depends on both."""
-        super().set_guidance(unconditional, scale)
+        super().set_guidance(unconditional, scale, aligned)
         assert unconditional.frames < self.frames
         self.heard = (self.heard * 31 + unconditional.heard + round(1000 * scale)) % 997
         self._unconditional = None  # this session's tokens say enough

@@ -14,6 +14,7 @@ from uniaudio_engine.audio.level import RunningGain, scaled
 from uniaudio_engine.request.live import Live
 from uniaudio_engine.request.sampling import audio_sampling
 from uniaudio_engine.request.sequence_builder import units_key
+from uniaudio_engine.request.steps import guide_by_rows
 from uniaudio_engine.request.task_table import TASKS
 from uniaudio_engine.request.tasks import Input, Task
 from uniaudio_engine.storage.folder import load_config
@@ -105,6 +106,7 @@ def whole(
             session.prefill(np.concatenate((sequence.shared.frames, sequence.body.frames)))
         if len(sessions) == 2:
             sessions[0].set_guidance(sessions[1], plan.options["guidance"])
+        guide_by_rows(sessions[0], plan)
         if len(frames) > begin:
             sessions[0].prefill(frames[begin:], rows[begin : len(frames)])
         sessions[0].frame_offset = begin

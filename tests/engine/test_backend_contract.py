@@ -154,6 +154,22 @@ def test_guidance(parts: Parts, reference: Parts) -> None:
     assert not s.guided
 
 
+def test_guidance_without_the_aligned_rows(parts: Parts, reference: Parts) -> None:
+    made = []
+    for p in (reference, parts):
+        s = started(p)
+        s.set_guidance(s.fork(), 1.7, aligned=False)
+        s.prefill(frames(p, 2, 2), aligned(p, 2, 3))
+        twin = s.fork()
+        made.append(s.generate(12, sampling(), aligned(p, 12, 1)))
+        np.testing.assert_array_equal(twin.generate(12, sampling(), aligned(p, 12, 1)), made[-1])
+        both = started(p)
+        both.set_guidance(both.fork(), 1.7)
+        both.prefill(frames(p, 2, 2), aligned(p, 2, 3))
+        assert not np.array_equal(both.generate(12, sampling(), aligned(p, 12, 1)), made[-1])
+    np.testing.assert_array_equal(*made)
+
+
 def test_bad_guidance_changes_nothing(parts: Parts, reference: Parts) -> None:
     s, other = started(parts), started(parts)
     guided = s.fork()

@@ -1,9 +1,12 @@
 """Classifier-free guidance: ids are sampled from unconditional + scale (conditional -
-unconditional) logits, and the unconditional sequence of the engine lacks only the caption.
+unconditional) logits, and the unconditional sequence of the engine lacks only the caption, or in
+tasks without one the aligned rows of the target.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from lm_tools import CONFIGS, native_lm, random_inputs, torch_lm
 
 from uniaudio_engine import _C, Engine, InputError
 from uniaudio_engine.request.task_table import TASKS
+from uniaudio_engine.storage.config import ConfigError
+from uniaudio_engine.storage.folder import load_config
 
 GREEDY: dict[str, Any] = {"greedy": True}
 DRAWN: dict[str, Any] = {
@@ -66,6 +71,24 @@ def test_ids_follow_both_sides_logits(name: str, scale: float) -> None:
     if scale == 1.0:
         c, _, alone, *_ = pair(name)
         assert np.array_equal(alone.generate(20, _C.Sampling(**GREEDY), aligned), out)
+
+
+@pytest.mark.parametrize("name", ["aligned", "everything"])
+def test_the_unconditional_side_may_lack_the_aligned_rows(name: str) -> None:
+    c, lm, s, _, given, _ = pair(name)
+    rng = np.random.default_rng(9)
+    rows = rng.integers(0, c.aligned_vocab, (22, c.aligned_slots)).astype(np.int32)
+    s.set_guidance(s.fork(), 2.5, aligned=False)
+    known = random_inputs(c, 2, seed=4)[0]
+    s.prefill(known, rows[:2])  # that side hears the frames, and not the rows
+    out = s.fork().generate(20, _C.Sampling(**GREEDY), rows[2:])  # as does a fork's
+    frames, known_rows, continuous = given
+    whole = np.concatenate((frames, known, out))
+    with_rows = np.concatenate((known_rows, rows))
+    without = np.concatenate((known_rows, np.full_like(rows, -1)))
+    a, b = (lm.logits(whole, r, continuous)[len(frames) + 2 :] for r in (with_rows, without))
+    assert np.array_equal((b + np.float32(2.5) * (a - b)).argmax(-1), out)
+    assert not np.array_equal(a.argmax(-1), out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
@@ -134,6 +157,22 @@ def test_bad_guidance_is_refused_and_changes_nothing() -> None:
     assert not guided.guided and guided.frames == 0
 
 
+def tone(seconds: float) -> tuple[np.ndarray, int]:
+    t = np.arange(round(16000 * seconds)) / 16000
+    return (0.3 * np.sin(2 * np.pi * 220 * t)).astype(np.float32), 16000
+
+
+ALIGNED: dict[str, dict[str, Any]] = {
+    "tts": {"phones": "pau hh ax0 l ow1 pau", "prompt": tone(1.5)},
+    "vc": {"source": tone(0.7), "prompt": tone(1.5)},
+    "se": {"source": tone(0.7)},
+    "tse": {"source": tone(0.7), "prompt": tone(1.5)},
+    "svs": {"score": "C4 1 hello\nR 0.5\n", "prompt": tone(1.5)},
+    "sd": {"source": tone(0.7)},
+    "s_edit": {"source": tone(2.0), "span": (1.1, 1.4), "phones": "w ah1 n"},
+}
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine.from_pretrained(make_joint_model(tmp_path_factory.mktemp("guided") / "m"))
@@ -182,10 +221,35 @@ def test_tasks_with_a_caption_take_guidance(
     assert all(p.sequence.unconditional is None for p in unguided.pieces)
 
 
-def test_guidance_is_an_option_of_tasks_with_a_caption_only(engine: Engine) -> None:
-    able = {name for name, t in TASKS.items() if any(o.name == "guidance" for o in t.options)}
-    assert able == {"t2s", "t2m", "a_edit", "i_tts"}
-    with pytest.raises(InputError, match="unknown input guidance"):
-        engine.plan("tts", text="Hello.", guidance=2.0)
+@pytest.mark.parametrize("task", ["tts", "vc", "se", "tse", "svs", "sd", "s_edit"])
+def test_other_tasks_are_guided_by_what_is_aligned(task: str, engine: Engine) -> None:
+    """As by a session that never had the rows: the target's codes are drawn from both."""
+    request_ = {**ALIGNED[task], "seed": 1}
+    unguided, strong = (engine.generate(task, **request_, guidance=g) for g in (1.0, 4.0))
+    assert not np.array_equal(unguided.samples, strong.samples)
+    assert strong.samples.shape == unguided.samples.shape  # durations are not guided
+    with engine.stream(task, **request_, guidance=4.0, chunk_frames=(3, 5)) as stream:
+        assert np.array_equal(np.concatenate([c.samples for c in stream]), strong.samples)
+    (piece,) = engine.plan(task, **request_, guidance=4.0).pieces
+    assert piece.sequence.unconditional is None
+
+
+def test_a_model_has_its_own_defaults(engine: Engine, tmp_path: Path) -> None:
+    folder = make_joint_model(tmp_path / "m")
+    config = replace(load_config(folder), guidance={"tts": 4.0})
+    (folder / "config.json").write_text(config.to_json())
+    own = Engine.from_pretrained(folder)
+    assert own.model.tasks["tts"].option("guidance").default == 4.0
+    request_ = {**ALIGNED["tts"], "seed": 1}
+    expected = engine.generate("tts", **request_, guidance=4.0)
+    assert np.array_equal(own.generate("tts", **request_).samples, expected.samples)
+    assert own.model.tasks["t2s"] == TASKS["t2s"]
+    for wrong in ({"tts": 21.0}, {"nothing": 2.0}, {"tts": float("nan")}):
+        with pytest.raises(ConfigError, match="guidance"):
+            replace(config, guidance=wrong).check()
+
+
+def test_guidance_is_an_option_of_every_task(engine: Engine) -> None:
+    assert all(any(o.name == "guidance" for o in t.options) for t in TASKS.values())
     with pytest.raises(InputError, match="guidance: expected a number from 0 to 20"):
         engine.plan("t2s", text="a bell", guidance=21)

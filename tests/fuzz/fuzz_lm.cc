@@ -61,7 +61,10 @@ class Sessions {
       case 7:
         if (!saved_.empty()) session.restore(saved_);
         break;
-      case 8: session.set_guidance(any(), draw_.of({0.0, 1.0, 3.0, 100.0, 101.0, -1.0})); break;
+      case 8:
+        session.set_guidance(any(), draw_.of({0.0, 1.0, 3.0, 100.0, 101.0, -1.0}),
+                             draw_.bits() % 2 == 0);
+        break;
       case 9: session.reset(); break;
       case 10: batch(); break;
       default: session.cancel();

@@ -116,6 +116,31 @@ def test_sequences_stay_what_they_were(task, model):
     assert h.hexdigest()[:16] == SEEN[task]
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_target_may_lack_its_aligned_rows(task, model, captions):
+    """In tasks without a caption; nothing else of the batch differs."""
+    _, layout = model
+    data = TaskData(ENTRIES[task], random_items(task, captions))
+    whole, half, none = (
+        task_batch(layout, data, np.random.default_rng(1), 2, 600, aligned_dropout=p)
+        for p in (0.0, 0.5, 1.0)
+    )
+    for made in (half, none):
+        for name in ("prompt", "inputs", "frames", "kind"):
+            assert torch.equal(getattr(made, name), getattr(whole, name))
+    audio = whole.kind == AUDIO
+    assert torch.equal(none.aligned[~audio], whole.aligned[~audio])
+    if ENTRIES[task].has_caption:
+        assert torch.equal(none.aligned, whole.aligned)
+        return
+    assert (whole.aligned[audio] >= 0).any() and (none.aligned[audio] == -1).all()
+    lacks = [
+        bool((a[k] == -1).all())
+        for a, k in zip(half.aligned.flatten(0, 1), audio.flatten(0, 1), strict=True)
+    ]
+    assert 0 < sum(lacks) < len(lacks)
+
+
 def test_the_mix_follows_its_weights(model, captions):
     _, layout = model
     data = {t: TaskData(ENTRIES[t], random_items(t, captions)) for t in ("se", "t2s", "tts")}

@@ -72,6 +72,7 @@ def test_help_imports_no_torch():
         ("steps: 0", "steps: expected 1 or more, got 0"),
         ("precision: float16", "expected one of 'auto', 'float32', 'bfloat16'"),
         ("caption_dropout: 1.5", "caption_dropout: expected 0 to 1, got 1.5"),
+        ("aligned_dropout: -1", "aligned_dropout: expected 0 to 1, got -1"),
         ("noise: {beside: 0.5}", "unknown key 'beside'"),
         ("[1, 2]", "expected a mapping of settings"),
         ("tasks: {se: [", "expected YAML"),

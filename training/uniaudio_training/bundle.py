@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +70,12 @@ def write_folder(
     captions: bytes = b"",
     codec_dtype: str = "bfloat16",
     level: float | None = None,
+    guidance: Mapping[str, float] | None = None,
 ) -> None:
     """Writes a model folder with bfloat16 weights, and those of the codec in ``codec_dtype``.
 
     ``level``: dBFS of the sounds of the training, to which the engine brings what it hears.
+    ``guidance``: default scale of classifier-free guidance, by task.
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
     and so is the caption tokenizer unless ``captions`` is given.
@@ -113,6 +115,7 @@ def write_folder(
         source_levels={t: level + gain for t, gain in SOURCE_GAINS.items() if t in names}
         if level is not None
         else {},
+        guidance=dict(guidance or {}),
     )
     save_folder(
         out,
@@ -215,6 +218,18 @@ def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
     }
 
 
+def _scales(given: Sequence[str]) -> dict[str, float]:
+    """TASK=SCALE as a table."""
+    scales: dict[str, float] = {}
+    for one in given:
+        task, _, scale = one.partition("=")
+        try:
+            scales[task] = float(scale)
+        except ValueError:
+            raise ValueError(f"--guidance: expected TASK=SCALE, got {one}") from None
+    return scales
+
+
 def _card(args: argparse.Namespace) -> str:
     """The text of the model card: that of --card, of a checkout, or of --base."""
     if args.card is not None:
@@ -261,6 +276,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="DBFS",
         help="level of the sounds that the LM was trained on; the engine brings sources and voices to "
         f"it. {LEVEL:g} for corpora of `uniaudio-train corpus` (default: sounds stay as they are)",
+    )
+    parser.add_argument(
+        "--guidance",
+        nargs="+",
+        default=(),
+        metavar="TASK=SCALE",
+        help="default scale of classifier-free guidance of a task; the LM must have been trained with "
+        "caption_dropout for tasks with captions, with aligned_dropout for others",
     )
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
@@ -310,6 +333,7 @@ def main(argv: list[str] | None = None) -> int:
                 captions,
                 codec_dtype=args.codec_dtype,
                 level=args.level,
+                guidance=_scales(args.guidance),
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)

@@ -195,7 +195,9 @@ class GraphSession(SessionRules):
             self.advance(f, aligned, continuous)
             self._generated, self.finished = 0, False
             if self._unconditional is not None:
-                self._unconditional.prefill(f, aligned, continuous)
+                self._unconditional.prefill(
+                    f, aligned if self._guidance_aligned else None, continuous
+                )
 
     def generate(self, n: int, sampling: Sampling, aligned: ArrayLike | None = None) -> Ids:
         """Up to ``n`` new frames [m, K]; fewer when the end id came (``finished``) or after
@@ -212,7 +214,10 @@ class GraphSession(SessionRules):
                     self._cancelled = False
                     break
                 row = None if g is None else g[i : i + 1]
-                hidden = [s._step(row) for s in self._sides()]
+                hidden = [
+                    s._step(row if s is self or self._guidance_aligned else None)
+                    for s in self._sides()
+                ]
                 frame, self.finished = self._draw(sampler, sampling, hidden)
                 if self.finished and not sampling.keep_end_frame:
                     break

@@ -118,12 +118,13 @@ class Session(Protocol):
     def cancel(self) -> None:
         """Stop a running generate within a few frames, or else the next one at once.  Any thread."""
 
-    def set_guidance(self, unconditional: Session, scale: float) -> None:
+    def set_guidance(self, unconditional: Session, scale: float, aligned: bool = True) -> None:
         """Classifier-free guidance (arXiv 2207.12598): from here on ids are drawn from the logits
         unconditional + scale (own - unconditional).
 
         ``unconditional``: another session of the same model, whose sequence lacks the condition.
-        A fork of it takes in all that this session takes in. ``scale`` from 0 to 100.
+        A fork of it takes in all that this session takes in, aligned rows only if ``aligned``.
+        ``scale`` from 0 to 100.
         """
 
     def reset(self) -> None:

@@ -43,14 +43,14 @@ class SessionRules:
         self.frames, self.finished = 0, False
         self._generated, self._offset, self._cancelled = 0, 0, False
         self._unconditional: Self | None = None
-        self._scale = 1.0
+        self._scale, self._guidance_aligned = 1.0, True
 
     def _copied_to(self, other: Self) -> Self:
         """``other`` with this session's state, guidance included."""
         other.frames, other.finished = self.frames, self.finished
         other._generated, other._offset = self._generated, self._offset
         other._unconditional = None if self._unconditional is None else self._unconditional.fork()
-        other._scale = self._scale
+        other._scale, other._guidance_aligned = self._scale, self._guidance_aligned
         return other
 
     @property
@@ -76,10 +76,11 @@ class SessionRules:
         """Stop a running generate after its frame, or else the next one at once.  Any thread."""
         self._cancelled = True
 
-    def set_guidance(self, unconditional: Session, scale: float) -> None:
+    def set_guidance(self, unconditional: Session, scale: float, aligned: bool = True) -> None:
         """From here on ids are drawn from the logits unconditional + scale (own - unconditional).
 
-        Keeps a fork of ``unconditional``, which takes in all that this session takes in.
+        Keeps a fork of ``unconditional``, which takes in all that this session takes in, aligned
+        rows only if ``aligned``.
         """
         if (
             not isinstance(unconditional, type(self))
@@ -95,6 +96,7 @@ class SessionRules:
         fork = unconditional.fork()
         with self._use():
             self._unconditional, self._scale = cast("Self", fork), float(scale)
+            self._guidance_aligned = aligned
 
     def reset(self) -> None:
         """Back to no frames and no guidance."""

@@ -32,6 +32,7 @@ from .plan import Plan, make_plan
 from .sampling import audio_sampling
 from .sequence import Ids
 from .sequence_builder import TaskSequence, units_key
+from .steps import guide_by_rows
 from .tasks import Input, Task
 from .windows import WINDOW_SECONDS
 
@@ -339,6 +340,7 @@ class _Frames:
         self._base = sessions[0]
         if len(sessions) == 2:
             self._base.set_guidance(sessions[1], plan.options["guidance"])
+        guide_by_rows(self._base, plan)
         self.reset()
 
     def reset(self) -> None:

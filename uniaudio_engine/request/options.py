@@ -118,14 +118,14 @@ LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
 
 
 def guidance_option(default: float) -> Option:
-    """For tasks with a caption. The model must have been trained with caption dropout."""
+    """The model must have been trained with caption dropout, or dropout of aligned rows."""
     return Option(
         "guidance",
         "float",
         default,
         0.0,
         20.0,
-        "scale of classifier-free guidance by the caption; 1 is off",
+        "scale of classifier-free guidance by the caption, text, score or source; 1 is off",
     )
 
 

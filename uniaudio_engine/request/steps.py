@@ -73,11 +73,21 @@ def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Generator[Work, Id
     return session
 
 
+def guide_by_rows(session: Session, plan: Plan) -> None:
+    """Classifier-free guidance of a task without a caption: by the aligned rows of its target,
+    which begins here.
+    """
+    scale = plan.options.get("guidance", 1.0)
+    if scale != 1.0 and not plan.task.has_caption:
+        session.set_guidance(session.fork(), scale, aligned=False)
+
+
 def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
     """The target of a piece without spoken phones."""
     sequence = piece.sequence.conditional
     rows = sequence.target_rows(piece.frames) if sequence.is_aligned else None
     begin, end = sequence.predicted(piece.frames)
+    guide_by_rows(session, plan)
     if begin and rows is not None:  # an edit continues the source's own frames
         yield Prefill(session, sequence.known_target(piece.frames), rows[:begin])
     sampling = target_sampling(
@@ -120,5 +130,6 @@ def _spoken_work(model: Model, session: Session, plan: Plan, piece: Piece) -> Pi
     if planner is not session:
         yield Prefill(session, sequence.duration_frames(), rows)
     yield Prefill(session, sequence.after_durations())
+    guide_by_rows(session, plan)
     sampling = audio_sampling(layout, options, piece.seed)
     yield Step(session, frames, sampling, sequence.target_rows(frames), True)

@@ -105,8 +105,8 @@ class Task:
     ``target``: ``audio``, or the vocabulary span of the answer's tokens (``Engine.understand``).
     ``token``: the task's special token, by default ``NAME_task``. ``temperature``, ``top_k``,
     ``top_p``, ``repetition_window`` and ``repetition_penalty``: defaults of the sampling.
-    ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598) for tasks with a
-    caption; any value but 1 costs a second pass. ``finish``: ``length`` returns exactly as many
+    ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598), for tasks that are
+    :attr:`guided`; any value but 1 costs a second pass. ``finish``: ``length`` returns exactly as many
     samples as the source; ``span`` puts the result into the source's span and leaves every other
     sample as it was. ``verb``: the task's name on the command line and in Python.
     """
@@ -134,7 +134,6 @@ class Task:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        guided = any(i.modality == "caption" for i in self.inputs)
         return (
             sampling_options(
                 self.temperature,
@@ -143,7 +142,7 @@ class Task:
                 self.repetition_window,
                 self.repetition_penalty,
             )
-            + ((guidance_option(self.guidance),) if guided else ())
+            + ((guidance_option(self.guidance),) if self.guided else ())
             + LENGTH_OPTIONS[self.length]
         )
 
@@ -151,6 +150,17 @@ class Task:
         return next(o for o in self.options if o.name == name)
 
     # Inputs by role
+
+    @property
+    def has_caption(self) -> bool:
+        return any(i.modality == "caption" for i in self.inputs)
+
+    @property
+    def guided(self) -> bool:
+        """Whether it takes classifier-free guidance: by its caption, otherwise by what is aligned
+        with the target (phones, score, source).
+        """
+        return self.has_caption or self.length == "durations" or self.aligned_input is not None
 
     @property
     def text_input(self) -> Input | None:

@@ -7,7 +7,7 @@ core receives the same JSON.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..request.task_table import task_table
 from ..request.tasks import Task
@@ -68,6 +68,8 @@ class ModelConfig:
     level: float | None = None
     # The same for the sources of single tasks whose training had another level
     source_levels: dict[str, float] = field(default_factory=dict)
+    # Default scale of classifier-free guidance of tasks that this model does best at another one
+    guidance: dict[str, float] = field(default_factory=dict)
     text_slot: TextSlotConfig | None = None  # of a frame's slots, one holds text
 
     def check(self) -> None:
@@ -94,6 +96,10 @@ class ModelConfig:
         for name, level in self.source_levels.items():
             require(name in self.task_table, "source_levels", "names of the model's tasks", name)
             require_within(f"source_levels.{name}", -60, level, 0, "dBFS")
+        guided = {n for n, t in self.task_table.items() if t.guided}
+        for name, scale in self.guidance.items():
+            require(name in guided, "guidance", f"tasks that take it: {sorted(guided)}", name)
+            require_within(f"guidance.{name}", 0, scale, 20)
         require(
             (self.lm is None) == (self.vocabulary is None),
             "vocabulary",
@@ -125,7 +131,10 @@ class ModelConfig:
     @property
     def task_table(self) -> dict[str, Task]:
         """The tasks that this version can do with this model, by name."""
-        return task_table(self.tasks)
+        return {
+            name: replace(task, guidance=self.guidance[name]) if name in self.guidance else task
+            for name, task in task_table(self.tasks).items()
+        }
 
     def to_json(self) -> str:
         return json.dumps(to_dict(self), indent=2)

@@ -168,6 +168,7 @@ def make_batch(
     items: int,
     noise: Noise,
     caption_dropout: float = 0.0,
+    aligned_dropout: float = 0.0,
 ) -> Batch:
     """One batch of a random task: sentences of one length bucket, about ``items`` items in total,
     in ``rows`` rows where sentences share voices.
@@ -176,7 +177,7 @@ def make_batch(
     share = np.array([weights[n] for n in names], float)
     task = names[int(rng.choice(len(names), p=share / share.sum()))]
     return with_noise(
-        task_batch(layout, data[task], rng, rows, items, caption_dropout),
+        task_batch(layout, data[task], rng, rows, items, caption_dropout, aligned_dropout),
         rng,
         noise.of(data[task].task),
     )
@@ -202,8 +203,11 @@ def task_batch(
     rows: int,
     items: int,
     caption_dropout: float = 0.0,
+    aligned_dropout: float = 0.0,
 ) -> Batch:
-    """A batch of one task; ``caption_dropout``: the share of its examples with empty captions."""
+    """A batch of one task. ``caption_dropout``: the share of its examples with empty captions;
+    ``aligned_dropout``, of tasks without captions: whose target has no aligned rows.
+    """
     bucket = int(rng.choice(len(BUCKETS), p=data.share))
     pool, length = data.buckets[bucket], BUCKETS[bucket]
     frames = _prompt_frames(rng, data)
@@ -248,7 +252,11 @@ def task_batch(
             (voice, [i.without_captions() if rng.random() < caption_dropout else i for i in picked])
             for voice, picked in chosen
         ]
-    return _fill(layout, data, chosen, length, frames)
+    batch = _fill(layout, data, chosen, length, frames)
+    if aligned_dropout and not data.task.has_caption:
+        dropped = torch.from_numpy(rng.random(batch.kind.shape[:2]) < aligned_dropout)
+        batch.aligned[dropped[..., None] & (batch.kind == AUDIO)] = -1
+    return batch
 
 
 def _prompt_frames(rng: np.random.Generator, data: TaskData) -> int:

@@ -50,9 +50,10 @@ class LMSettings(RunSettings):
     ``bound``: maximum loss increase of an old task, in nats per code. ``captions``: a caption
     tokenizer. ``corpus``: source of the validation samples for TensorBoard. ``rows`` and ``items``:
     batch size per step, over all processes. ``noise``: corrupted input frames. ``caption_dropout``:
-    share of empty captions, which classifier-free guidance needs. ``processes``: on a CPU, one per
-    core is faster than one with all cores; with ``torchrun`` it says how many. ``parts``: batches of
-    a step, which the processes share (0: one each); their number decides the curve, the number of
+    share of empty captions, and ``aligned_dropout``, in tasks without captions, of targets without
+    aligned rows: classifier-free guidance needs them. ``processes``: on a CPU, one per core is
+    faster than one with all cores; with ``torchrun`` it says how many. ``parts``: batches of a
+    step, which the processes share (0: one each); their number decides the curve, the number of
     processes does not.
     ``sharding``: what processes hold of weights, gradients and optimizer states: everything
     (none), shares of one copy on each machine (node), or shares of one copy in all (all).
@@ -79,6 +80,7 @@ class LMSettings(RunSettings):
     duration_weight: float = 0.3
     noise: Noise = field(default_factory=Noise)
     caption_dropout: float = 0.0
+    aligned_dropout: float = 0.0
     bound: float = 0.0
     codebook_size: int = 1024
     num_codebooks: int = 4
@@ -102,7 +104,8 @@ class LMSettings(RunSettings):
             "at most as many folders as data",
             len(self.init_folders),
         )
-        require(0 <= self.caption_dropout <= 1, "caption_dropout", "0 to 1", self.caption_dropout)
+        for name in ("caption_dropout", "aligned_dropout"):
+            require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
 
     @property
     def token_folders(self) -> tuple[str, ...]:

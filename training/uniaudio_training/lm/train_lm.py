@@ -147,6 +147,7 @@ class LMTrainer(Trainer[Batch]):
             s.items // parts,
             s.noise,
             s.caption_dropout,
+            s.aligned_dropout,
         )
 
     def rate(self, step: int, done: float) -> float:
