@@ -18,11 +18,12 @@ from .steps import piece_steps
 
 
 def spoken_request(model: Model, text: str, seed: int = 0) -> str:
-    """The request file for the first sentence of a text; the model plans its durations.
+    """The request file for the first sentence of a text, unguided; the model plans its durations.
 
     Raises :class:`InputError` where the model does not plan durations.
     """
-    with closing(make_plan(model, "tts", {"text": text, "seed": seed})) as plan:
+    request = {"text": text, "seed": seed, "guidance": 1.0}  # one sequence, which a program runs
+    with closing(make_plan(model, "tts", request)) as plan:
         return _first_sentence(model, plan)
 
 
