@@ -2,7 +2,8 @@
 the module and runs this.
 
 ``--floors`` needs no GPU: it prints the bytes of weights that a frame has to read, and the time
-this takes at a given bandwidth. Parts that cannot run are skipped and reported.
+this takes at a given bandwidth. ``--dry`` runs every part with tiny shapes in the CPU emulator, so
+that a mistake here does not cost time on a GPU. Parts that cannot run are skipped and reported.
 """
 
 from __future__ import annotations
@@ -49,8 +50,10 @@ class Shape:
         return max(sum(size for _, size in slot) for slot in self.allowed)
 
 
-def shapes() -> list[Shape]:
-    """The UniAudio-v1 shape, that of the 1 B recipe, and that of the bundled model."""
+def shapes(dry: bool = False) -> list[Shape]:
+    """The UniAudio-v1 shape, that of the 1 B recipe, and that of the bundled model; ``dry``: of the
+    same kind, for the emulator.
+    """
     biases = {"q_bias": True, "v_bias": True, "o_bias": True, "mlp_bias": True}
     kind: dict[str, Any] = {
         "norm": "layernorm",
@@ -69,6 +72,10 @@ def shapes() -> list[Shape]:
         global_=StackConfig(layers=16, width=768, heads=12, **kind),
         local=StackConfig(layers=8, width=768, heads=12, **kind),
     )
+    if dry:
+        small = replace(v1.global_, layers=2, width=48, heads=3)
+        v1 = replace(v1, vocab_size=176, max_frames=512, global_=small, local=small)
+        return [Shape("v1", v1, tuple(((9, 1), (128 + k * 16, 16)) for k in range(3)))]
     wide = {"width": 1536, "heads": 16}
     large = replace(
         v1, global_=replace(v1.global_, layers=24, **wide), local=replace(v1.local, **wide)
@@ -186,9 +193,11 @@ def time_frames(lm: Any, shape: Shape, streams: int, frames: int, repeats: int) 
 
 
 def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
-    bandwidth = out["bandwidth_gb_per_s"] = round(cuda.module().bandwidth(), 1)
+    megabytes = 8 if args.dry else 1024
+    bandwidth = out["bandwidth_gb_per_s"] = round(cuda.module().bandwidth(0, megabytes), 1)
     rows = out["lm"] = []
-    for shape in shapes():
+    v1 = shapes(args.dry)[0]
+    for shape in shapes(args.dry):
         if args.models and shape.name not in args.models:
             continue
         weights = random_weights(shape.config, 7)
@@ -220,8 +229,8 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
                     )
                 rows.append(row)
                 print(json.dumps(row), flush=True)
-    local = replace(shapes()[0].config, global_=replace(shapes()[0].config.global_, layers=1))
-    alone = Shape("v1, one global layer", local, shapes()[0].allowed)
+    local = replace(v1.config, global_=replace(v1.config.global_, layers=1))
+    alone = Shape("v1, one global layer", local, v1.allowed)
     lm = cuda_lm(local, random_weights(local, 7), "bfloat16", "bfloat16")
     row = time_frames(lm, alone, 1, args.frames, args.repeats)
     out["local_loop"] = {
@@ -229,31 +238,32 @@ def measure(args: argparse.Namespace, out: dict[str, Any]) -> None:
         "fraction": frame_bytes(alone, "bfloat16") / bandwidth * 1e-3 / row["us"],
     }
     rng = np.random.default_rng(1)
-    rvq = cuda.module().ResidualVQ(rng.standard_normal((12, 1024, 64)).astype(np.float32))
+    stages, size, frames = (2, 32, 5) if args.dry else (12, 1024, 500)
+    rvq = cuda.module().ResidualVQ(rng.standard_normal((stages, size, 64)).astype(np.float32))
     out["rvq_encode_us"] = rvq.encode_microseconds(
-        rng.standard_normal((500, 64)).astype(np.float32), 12
+        rng.standard_normal((frames, 64)).astype(np.float32), stages
     )
 
 
-def soak(frames: int, out: dict[str, Any]) -> None:
+def soak(args: argparse.Namespace, out: dict[str, Any]) -> None:
     """Repeats the same thousand frames; the tokens of every run must equal those of the first."""
-    shape = shapes()[0]
+    shape, run = shapes(args.dry)[0], max(1, min(1000, args.soak // 2))
     lm = cuda_lm(shape.config, random_weights(shape.config, 7), "int8", "bfloat16")
-    session, first = lm.session(1200), None
+    session, first = lm.session(200 + run), None
     done, differ = 0, 0
-    while done < frames:
+    while done < args.soak:
         session.reset()
         session.prefill(prefix(shape, 150, 0))
-        made = session.generate(1000, sampling(shape, 5))
+        made = session.generate(run, sampling(shape, 5))
         first = made if first is None else first
         differ += not np.array_equal(made, first)
         done += len(made)
     out["soak"] = {"frames": done, "runs_that_differ": differ}
 
 
-def parity(out: dict[str, Any]) -> None:
+def parity(args: argparse.Namespace, out: dict[str, Any]) -> None:
     """Greedy tokens of 200 frames in float32, v1 shape, against the CPU core."""
-    shape = shapes()[0]
+    shape = shapes(args.dry)[0]
     weights = random_weights(shape.config, 7)
     known = prefix(shape, 20, 0)
     cpu = (
@@ -272,7 +282,7 @@ def parity(out: dict[str, Any]) -> None:
     }
 
 
-def first_audio(out: dict[str, Any]) -> None:
+def first_audio(args: argparse.Namespace, out: dict[str, Any]) -> None:
     try:
         from uniaudio_engine import Engine
 
@@ -281,7 +291,7 @@ def first_audio(out: dict[str, Any]) -> None:
         out["first_audio"] = f"left out: {e}"
         return
     times = []
-    for seed in range(7):
+    for seed in range(2 if args.dry else 7):
         with engine.stream("tts", text="The engine speaks.", seed=seed) as stream:
             next(iter(stream))
             times.append(float(stream.meta["first_chunk_ms"]))
@@ -300,13 +310,13 @@ def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
     from uniaudio_training.models.lm import MultiScaleLM
 
-    shape = shapes()[0]
+    shape, device = shapes(args.dry)[0], "cpu" if args.dry else "cuda"
     torch.set_grad_enabled(False)
-    model = MultiScaleLM(shape.config).eval().to("cuda", torch.bfloat16)
+    model = MultiScaleLM(shape.config).eval().to(device, torch.bfloat16)
     # A lower bound in torch's favour: each stack once over its newest rows, without caches.
-    x = torch.randn(1, 1, shape.config.global_.width, device="cuda", dtype=torch.bfloat16)
-    y = torch.randn(1, 1, shape.config.local.width, device="cuda", dtype=torch.bfloat16)
-    rows = torch.arange(shape.head_rows, device="cuda")
+    x = torch.randn(1, 1, shape.config.global_.width, device=device, dtype=torch.bfloat16)
+    y = torch.randn(1, 1, shape.config.local.width, device=device, dtype=torch.bfloat16)
+    rows = torch.arange(shape.head_rows, device=device)
 
     def frame() -> Any:
         h, logits = model.global_.norm(_through(model.global_, x)), None
@@ -327,6 +337,9 @@ def torch_steps(args: argparse.Namespace, out: dict[str, Any]) -> None:
 
     for _ in range(3):
         frame()
+    if args.dry:  # graphs and events are a GPU's
+        out["torch"] = "left out: a dry run"
+        return
     torch.cuda.synchronize()
     found = {"eager_us": clock(frame)}
     graph = torch.cuda.CUDAGraph()
@@ -366,6 +379,9 @@ def main() -> int:
     parser.add_argument(
         "--floors", action="store_true", help="print the bandwidth bounds and end; needs no GPU"
     )
+    parser.add_argument(
+        "--dry", type=Path, metavar="MODULE", help="tiny shapes in the emulator, a _cuda_host module"
+    )
     parser.add_argument("--models", nargs="*", help="of v1, 1B, bundled (default all)")
     parser.add_argument("--streams", nargs="*", type=int, default=[1, 4, 8, 16, 32, 64])
     parser.add_argument("--frames", type=int, default=40)
@@ -376,27 +392,24 @@ def main() -> int:
     if args.floors:
         print_floors(H100)
         return 0
+    if args.dry:
+        cuda._module = cuda.load(args.dry, "host")
+        args.streams, args.frames, args.repeats, args.soak = [1, 9], 2, 1, 40
     cuda.check_device("cuda")
     out: dict[str, Any] = {
         "device": cuda.status().partition(",")[0],
         "date": time.strftime("%Y-%m-%d"),
     }
     failed = 0
-    for part in (
-        parity,
-        lambda o: measure(args, o),
-        lambda o: torch_steps(args, o),
-        first_audio,
-        lambda o: soak(args.soak, o),
-    ):
+    for part in (parity, measure, torch_steps, first_audio, soak):
         begin = time.perf_counter()
         try:
-            part(out)
+            part(args, out)
         except Exception as e:  # keep the figures of the other parts
             failed += 1
             out.setdefault("failed", []).append(f"{type(e).__name__}: {e}")
             print(out["failed"][-1], flush=True)
-        print(f"{time.perf_counter() - begin:.1f} s", flush=True)
+        print(f"{part.__name__}: {time.perf_counter() - begin:.1f} s", flush=True)
         Path(args.out, "gpu.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
     table(out)
     return 1 if failed else 0
