@@ -380,7 +380,10 @@ def main() -> int:
         "--floors", action="store_true", help="print the bandwidth bounds and end; needs no GPU"
     )
     parser.add_argument(
-        "--dry", type=Path, metavar="MODULE", help="tiny shapes in the emulator, a _cuda_host module"
+        "--dry",
+        type=Path,
+        metavar="MODULE",
+        help="tiny shapes in the emulator, a _cuda_host module",
     )
     parser.add_argument("--models", nargs="*", help="of v1, 1B, bundled (default all)")
     parser.add_argument("--streams", nargs="*", type=int, default=[1, 4, 8, 16, 32, 64])
