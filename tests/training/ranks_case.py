@@ -3,8 +3,7 @@
     torchrun ... ranks_case.py SETTINGS OUT [KILL]
 
 SETTINGS: JSON. KILL: "one" or "all" ranks end by SIGKILL, once, before the gradients of step 3 are
-averaged; with "all" their launcher too. ``per_machine`` in SETTINGS: how many processes are to
-take themselves for those of one machine.
+averaged; with "all" their launcher too.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from uniaudio_training.lm.train_lm import train
 from uniaudio_training.settings import settings_from
 
 settings, out, kill = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-os.environ["LOCAL_WORLD_SIZE"] = str(settings.pop("per_machine", os.environ["LOCAL_WORLD_SIZE"]))
 average, calls = Team.average, 0
 
 

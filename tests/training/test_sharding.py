@@ -203,18 +203,6 @@ def test_old_tasks_are_kept_with_shards(tokens, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["all", "node"])
-def test_four_ranks(tokens, tmp_path, sharding):  # noqa: F811
-    """Four shards, or two machines with two shards each."""
-    settings = {**EVEN, **tokens, "steps": 3}
-    train_lm(settings, tmp_path / "one")
-    more = {"sharding": sharding, "per_machine": 2}
-    code, errors = ranks({**settings, **more}, tmp_path / "many", 4)
-    assert code == 0, errors
-    assert_close(tmp_path / "one", tmp_path / "many")
-
-
-@pytest.mark.slow
 def test_bfloat16(tokens, tmp_path):  # noqa: F811
     """Gathered in bfloat16, computed in it: near the run whose whole weights are cast."""
     settings = {**EVEN, **tokens, "steps": 3, "precision": "bfloat16"}

@@ -1,0 +1,44 @@
+"""The loss of every step of a run, on several numbers of processes, in one set of processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from uniaudio_training.data_parallel import Team
+from uniaudio_training.lm.setup import LMSettings
+from uniaudio_training.lm.train_lm import _train
+from uniaudio_training.precision import Arithmetic
+from uniaudio_training.settings import settings_from
+
+Case = tuple[int, str, int]  # processes, sharding, processes of a machine
+
+
+def curves(rank: int, folder: str, settings: dict[str, Any], cases: list[Case]) -> None:
+    """One of the processes; the leading one of each case writes ``curve-SIZE-SHARDING-MACHINE``."""
+    torch.set_num_threads(1)
+    place, average = Path(folder), Team.average
+    losses: list[float] = []
+
+    def noted(self, *args):
+        mean, values = average(self, *args)
+        losses.append(float(mean))
+        return mean, values
+
+    Team.average = noted
+    for size, sharding, machine in cases:
+        if rank >= size:
+            continue
+        name = f"{size}-{sharding}-{machine}"
+        losses.clear()
+        store = dist.FileStore(str(place / f"store-{name}"), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        team = Team(rank, size, settings["parts"], machine, sharding)
+        given = settings_from(LMSettings, {**settings, "sharding": sharding})
+        _train(team, given, place / name, Arithmetic(torch.device("cpu"), torch.float32))
+        dist.destroy_process_group()
+        if team.leads:
+            (place / f"curve-{name}").write_text(json.dumps(losses))
