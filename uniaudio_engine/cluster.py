@@ -59,6 +59,7 @@ def connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    _errors_to_stderr()
     if ray.is_initialized():
         yield
         return
@@ -79,6 +80,21 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _errors_to_stderr() -> None:
+    """Ray prints what goes wrong on a cluster, such as the death of a worker, to the standard output
+    of this process, between the results. It has no setting for that.
+    """
+    from ray._private import worker
+
+    show = getattr(worker, "print_to_stdstream", None)
+    if show is not None and not hasattr(show, "func"):
+        worker.print_to_stdstream = partial(_as_error, show)
+
+
+def _as_error(show: Callable[..., None], data: dict[str, Any], **given: Any) -> None:
+    show(data | {"is_err": True}, **given)
 
 
 def _knock(address: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from server_tools import tone
 
 from uniaudio_engine.cli.main import main
 
+REQUESTS = 48
 TEXTS = ["Yes.", "No. Perhaps.", "One, two, three.", "Four five six.", "Seven."]
 
 
@@ -50,6 +56,40 @@ def test_the_same_sounds_as_on_one_machine(
     seeds = {Path(m["output"]).name: m["seed"] for m in alone}
     assert {Path(m["output"]).name: m["seed"] for m in spread} == {n: seeds[n] for n in made}
     assert sorted(seeds.values()) == [3, 4, 5, 5, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_killed_worker_loses_nothing(
+    nodes: Nodes, model: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its requests are done again elsewhere: each sound is there, and reported, once."""
+    write([{"text": " ".join(TEXTS), "seed": i} for i in range(REQUESTS)])
+    assert run(model, "one") == 0
+    capsys.readouterr()
+    made_before = []
+
+    def kill() -> None:
+        limit = time.monotonic() + 120
+        while time.monotonic() < limit and not made_before:
+            done = len(list((here / "many").glob("*.wav")))
+            for process in nodes.busy()[:1] if done else ():
+                os.kill(process, signal.SIGKILL)
+                made_before.append(done)
+            time.sleep(0.002)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        assert run(model, "many", "--ray", nodes.address) == 0
+    finally:
+        killer.join()
+    assert made_before and made_before[0] < REQUESTS - 4, "killed at the end, or not at all"
+    reported = [json.loads(line)["output"] for line in capsys.readouterr().out.splitlines()]
+    names = sorted(f"{i:05d}.wav" for i in range(1, REQUESTS + 1))
+    assert sorted(Path(path).name for path in reported) == names
+    one, many = ({p.name: p.read_bytes() for p in (here / n).iterdir()} for n in ("one", "many"))
+    assert sorted(many) == names and many == one
 
 
 @pytest.mark.parametrize("bad", [{"text": "Yes.", "prompt": "none.wav"}, {"text": "Yes.", "x": 1}])
