@@ -1,5 +1,5 @@
 """Time and memory of the training kernels against eager torch and torch.compile, and the model
-FLOPs utilisation (MFU) of a training step.
+FLOPs utilisation (MFU) of a training step, eager and compiled by block.
 
     python training/gpu_bench.py --out results/gpu-training.json
     python training/gpu_bench.py --dry       tiny shapes on the CPU, in Triton's interpreter
@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import torch
 from torch import Tensor
-from uniaudio_training import kernels
+from uniaudio_training import compiling, kernels
 from uniaudio_training.flops import PEAKS, frame_flops, parameters
 from uniaudio_training.kernels import plain
 from uniaudio_training.lm.data import AUDIO, Batch
@@ -125,9 +125,8 @@ def measure(work: Callable[[], object], device: str) -> dict[str, float]:
 def compare(case: Case, device: str) -> dict[str, Any]:
     """Forward and backward of one kernel: eager, compiled and fused, with how far they differ."""
     _, eager, fused, inputs = case
-    # on a CPU, Inductor would only measure its own compiler
-    backend = "inductor" if device == "cuda" else "aot_eager"
-    versions = {"eager": eager, "compile": torch.compile(eager, backend=backend), "triton": fused}
+    whole = torch.compile(eager, backend=compiling.backend)
+    versions = {"eager": eager, "compile": whole, "triton": fused}
     found: dict[str, Any] = {}
     values = {}
     for name, function in versions.items():
@@ -149,8 +148,13 @@ def compare(case: Case, device: str) -> dict[str, Any]:
     return found
 
 
-def step(name: str, device: str, mode: kernels.Kernels, dry: bool) -> dict[str, Any]:
-    """One training step of a config on random codes: forward, backward, clipping and update."""
+def step(
+    name: str, device: str, mode: kernels.Kernels, compiled: bool, dry: bool
+) -> dict[str, Any]:
+    """One training step of a config on random codes: forward, backward, clipping and update.
+
+    ``compiled``: with the blocks compiled, which takes the warm-up's time.
+    """
     changes = [
         "lm={global: {layers: 1, width: 32, heads: 2}, local: {layers: 1, width: 32, heads: 2}}"
     ]
@@ -179,6 +183,8 @@ def step(name: str, device: str, mode: kernels.Kernels, dry: bool) -> dict[str, 
     model.init_weights()
     model.to(device).train()
     low = torch.float32 if dry else torch.bfloat16
+    if compiled:
+        compiling.compile_blocks((*model.global_.blocks(), *model.local.blocks()))
     each = optimizers(model, s, low)
 
     def work() -> None:
@@ -195,6 +201,7 @@ def step(name: str, device: str, mode: kernels.Kernels, dry: bool) -> dict[str, 
         found: dict[str, Any] = measure(work, device)
     finally:
         kernels.select("auto")
+        torch.compiler.reset()
     frames = rows * length
     # the prompt's two items are not counted
     flops = frames * frame_flops(config, s.codebook_size, 2 + (length + 1) / 2).trained
@@ -238,16 +245,19 @@ def main() -> int:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(text + "\n", encoding="utf-8")
 
+    if args.dry:  # Inductor would only measure its own compiler
+        compiling.backend = "aot_eager"
     configs = ("uniaudio-v1",) if args.dry else ("uniaudio-v1", "uniaudio-1b")
-    modes: tuple[kernels.Kernels, ...] = ("torch", "triton")
+    modes: tuple[tuple[kernels.Kernels, bool], ...]
+    modes = (("torch", False), ("triton", False), ("triton", True), ("torch", True))
     work: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []
     for config in configs:
-        for mode in modes:
+        for mode, compiled in modes:
             work.append(
                 (
                     "steps",
-                    f"{config}, {mode}",
-                    lambda c=config, m=mode: step(c, device, m, args.dry),  # type: ignore[misc]
+                    f"{config}, {mode}{', compiled' if compiled else ''}",
+                    lambda a=(config, device, mode, compiled): step(*a, args.dry),  # type: ignore[misc]
                 )
             )
     for shape, sizes in (DRY if args.dry else SHAPES).items():

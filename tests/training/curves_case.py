@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from uniaudio_training import compiling
 from uniaudio_training.data_parallel import Team
 from uniaudio_training.lm.setup import LMSettings
 from uniaudio_training.lm.train_lm import _train
@@ -20,6 +21,7 @@ Case = tuple[int, str, int]  # processes, sharding, processes of a machine
 def curves(rank: int, folder: str, settings: dict[str, Any], cases: list[Case]) -> None:
     """One of the processes; the leading one of each case writes ``curve-SIZE-SHARDING-MACHINE``."""
     torch.set_num_threads(1)
+    compiling.backend = "aot_eager"
     place, average = Path(folder), Team.average
     losses: list[float] = []
 
@@ -38,7 +40,8 @@ def curves(rank: int, folder: str, settings: dict[str, Any], cases: list[Case]) 
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
         team = Team(rank, size, settings["parts"], machine, sharding)
         given = settings_from(LMSettings, {**settings, "sharding": sharding})
-        _train(team, given, place / name, Arithmetic(torch.device("cpu"), torch.float32))
+        dtype = getattr(torch, given.precision)
+        _train(team, given, place / name, Arithmetic(torch.device("cpu"), dtype))
         dist.destroy_process_group()
         if team.leads:
             (place / f"curve-{name}").write_text(json.dumps(losses))

@@ -219,7 +219,7 @@ def test_the_switch(monkeypatch):
         assert not kernels.fused(on_cpu.to(DEVICE))
     finally:
         kernels.select("auto")
-    monkeypatch.setattr(kernels, "installed", lambda: False)
+    monkeypatch.setattr(kernels, "_installed", False)
     with pytest.raises(ValueError, match="pip install triton"):
         kernels.select("triton")
     assert kernels.selected() == "auto"

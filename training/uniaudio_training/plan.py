@@ -239,16 +239,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         cluster = Cluster.parse(args.gpus)
         mfu, source = args.mfu or 0.4, "given" if args.mfu else "assumed"
+        s = read_settings(LMSettings, args.config, args.set)
         if args.measured:
-            mfu, source = measured_mfu(args.measured, Path(args.config).stem), "measured"
+            mfu, source = measured_mfu(args.measured, Path(args.config).stem, s.compile), "measured"
         if not 0 < mfu <= 1 or args.hours <= 0 or args.epochs <= 0:
             raise ValueError(
                 f"expected --mfu in (0, 1], --hours and --epochs above 0, got {mfu}, "
                 f"{args.hours} and {args.epochs}"
             )
-        found = plan(
-            read_settings(LMSettings, args.config, args.set), cluster, args.hours, args.epochs, mfu
-        )
+        found = plan(s, cluster, args.hours, args.epochs, mfu)
     except (OSError, ValueError) as e:
         print(f"uniaudio-train plan: error: {e}", file=sys.stderr)
         return 2
@@ -259,11 +258,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measured_mfu(path: Path, config: str) -> float:
-    """The MFU of a config's step with the Triton kernels. Raises ValueError where there is none."""
+def measured_mfu(path: Path, config: str, compiled: bool) -> float:
+    """The MFU of a config's step with the Triton kernels, and ``compiled`` blocks. Raises ValueError
+    where there is none.
+    """
     try:
         steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
-        return float(steps[f"{config}, triton"]["mfu"])
+        return float(steps[f"{config}, triton{', compiled' if compiled else ''}"]["mfu"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"{path}: expected the MFU of {config} as gpu_bench.py writes it, found none"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import torch
@@ -30,18 +29,14 @@ MAX_SLOTS = 32  # of slot_attention
 MAX_DIM = 128  # of residual_vq: wider blocks of residuals and codewords do not fit on chip
 
 _mode: Kernels = "auto"
-
-
-@cache
-def installed() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+# Not a function: compiled code, which chooses too, cannot look for a package.
+_installed = importlib.util.find_spec("triton") is not None
 
 
 def select(mode: Kernels) -> None:
     """Chooses the kernels of this process. Raises ValueError for ``triton`` where it is missing."""
     global _mode
-    if mode == "triton" and not installed():
+    if mode == "triton" and not _installed:
         raise ValueError(
             "kernels: expected triton to be installed, found none; pip install triton, or set "
             "kernels=auto"
@@ -56,7 +51,7 @@ def selected() -> Kernels:
 
 def fused(x: Tensor) -> bool:
     """Whether the Triton kernels compute on this tensor."""
-    return _mode == "triton" or (_mode == "auto" and x.is_cuda and installed())
+    return _mode == "triton" or (_mode == "auto" and x.is_cuda and _installed)
 
 
 def residual_vq(x: Tensor, codebooks: Tensor) -> plain.Quantized:

@@ -58,6 +58,7 @@ class LMSettings(RunSettings):
     ``sharding``: what processes hold of weights, gradients and optimizer states: everything
     (none), shares of one copy on each machine (node), or shares of one copy in all (all).
     ``recompute``: recompute activations in the backward pass instead of keeping them.
+    ``compile``: each block by ``torch.compile``; needs a C++ compiler, and minutes at the beginning.
     """
 
     lm: Stacks | None = None
@@ -91,6 +92,7 @@ class LMSettings(RunSettings):
     parts: int = 0
     sharding: Sharding = "none"
     recompute: bool = False
+    compile: bool = False
     threads: int = 0
 
     def check(self) -> None:

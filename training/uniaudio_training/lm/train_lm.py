@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..compiling import compile_blocks
 from ..data_parallel import Team, launched, own_device, run_launched, run_team
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.lm import MultiScaleLM
@@ -105,6 +106,8 @@ class LMTrainer(Trainer[Batch]):
         blocks = (*model.global_.blocks(), *model.local.blocks())
         for block in blocks:
             block.recompute = s.recompute
+        if s.compile:
+            compile_blocks(blocks)
         objective = Objective(model, layout, self.team.sharded)
         if self.mesh is not None:
             shard(objective, blocks, self.mesh, self.arithmetic)

@@ -7,6 +7,7 @@ the tensor names of the native model folder.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -208,9 +209,11 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     ``recompute``: the backward pass computes the activations again instead of keeping them.
+    ``compiled``: computes what :meth:`run` does, where that was compiled.
     """
 
     recompute = False
+    compiled: Callable[..., Tensor] | None = None
 
     def __init__(self, c: StackConfig, slots: int = 1) -> None:
         super().__init__()
@@ -225,13 +228,15 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         shared: SharedPrompt | None = None,
     ) -> Tensor:
+        run = self.compiled or self.run
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._run, x, rope, shared, use_reentrant=False)
-        return self._run(x, rope, shared)
+            return checkpoint(run, x, rope, shared, use_reentrant=False)
+        return run(x, rope, shared)
 
-    def _run(
+    def run(
         self, x: Tensor, rope: tuple[Tensor, Tensor] | None, shared: SharedPrompt | None
     ) -> Tensor:
+        """The block itself: its forward pass, whose activations are kept."""
         x, y = self.mlp_norm.add(x, self.attn(self.attn_norm(x), rope, shared))
         return x + self.mlp(y)
 

@@ -1,0 +1,98 @@
+"""Compiled blocks compute what they compute otherwise, and new lengths compile nothing new.
+
+The backend is ``aot_eager``, which traces as Inductor does, and runs what it traced without
+generating code: that alone takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from curves_case import curves
+from joint_items import write_shards
+from test_ranks import EVEN
+from torch._dynamo.utils import counters
+from uniaudio_training import compiling
+from uniaudio_training.lm.data import AUDIO, DURATION, Batch
+from uniaudio_training.lm.objective import Objective
+from uniaudio_training.lm.setup import Stacks, build_config
+from uniaudio_training.models.lm import MultiScaleLM
+from uniaudio_training.run_checkpoint import read_run
+
+from uniaudio_engine.storage.config import StackConfig
+
+# rows, items of a row's prompt, its sentences, items of a sentence
+LENGTHS = [(2, 5, 3, 9), (3, 7, 2, 12), (2, 9, 4, 20), (4, 6, 2, 31), (2, 12, 3, 17)]
+LENGTHS += [(3, 8, 2, 25), (2, 4, 2, 40), (2, 5, 5, 11), (3, 3, 3, 14), (2, 10, 2, 50)]
+
+
+def random_batch(layout, b, p, n, length):
+    starts = torch.tensor([start for [(start, _)] in layout.audio_ranges()])
+
+    def codes(*shape):
+        return torch.randint(0, 16, (*shape, len(starts))) + starts
+
+    kind, frames = torch.full((b, n, length), AUDIO), codes(b, n, length)
+    kind[..., :2], frames[..., :2, :] = DURATION, layout.vocabulary.span("duration").start + 1
+    aligned = torch.zeros(b, n, length, layout.aligned_slots, dtype=torch.int64)
+    return Batch(codes(b, p), codes(b, n, length), frames, aligned, kind, "tts")
+
+
+def steps(objective):
+    """Loss and gradients of a batch of each length."""
+    torch.manual_seed(0)
+    for lengths in LENGTHS:
+        objective.zero_grad()
+        codes, duration = objective(random_batch(objective.layout, *lengths))
+        loss = codes.mean() + duration
+        loss.backward()
+        yield [loss.detach(), *(p.grad.clone() for p in objective.parameters())]
+
+
+@pytest.mark.slow
+def test_ten_lengths_share_their_code(monkeypatch):
+    monkeypatch.setattr(compiling, "backend", "aot_eager")
+    shape = StackConfig(2, 16, 2, 0, 24)
+    local = StackConfig(2, 16, 2, 0, 24, positions="learned")
+    config, layout = build_config(Stacks(shape, local), 16, 4, 0, 32)
+    model = MultiScaleLM(config)
+    model.init_weights()
+    names = list(model.state_dict())
+    objective = Objective(model, layout)
+    expected = list(steps(objective))
+    torch._dynamo.reset()
+    counters.clear()
+    compiling.compile_blocks((*model.global_.blocks(), *model.local.blocks()))
+    assert list(model.state_dict()) == names
+    for recompute in (False, True):
+        for block in (*model.global_.blocks(), *model.local.blocks()):
+            block.recompute = recompute
+        for found, wanted in zip(steps(objective), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+            # the global blocks; the local ones for codes, and for durations, whose slot is one
+            assert counters["stats"]["unique_graphs"] == 3
+    assert not counters["graph_break"] and counters["frames"]["total"] == 3
+
+
+@pytest.mark.slow
+def test_a_run_with_shards_in_bfloat16(tmp_path):
+    """Compiled, with shards of two processes and recomputation: curve and names of the plain run."""
+    write_shards(tmp_path, ("tts", "se"))
+    tokens = {"data": str(tmp_path), "tasks": {"tts": 1.0, "se": 1.0}}
+    settings = {**EVEN, **tokens, "parts": 2, "steps": 4, "lr": 1e-2, "recompute": True}
+    settings |= {"precision": "bfloat16", "validation_batches": 1}
+    found, states = [], []
+    for compiled in (False, True):
+        place = tmp_path / str(compiled)
+        place.mkdir()
+        cases = [(2, "all", 2)]
+        given = {**settings, "compile": compiled}
+        torch.multiprocessing.spawn(curves, (str(place), given, cases), nprocs=2)
+        found.append(json.loads((place / "curve-2-all-2").read_text()))
+        states.append(read_run(place / "2-all-2")["parts"]["model"])
+    assert len(found[0]) == 4 and found[1] == pytest.approx(found[0], rel=2e-3)
+    assert list(states[0]) == list(states[1])
+    for name, value in states[0].items():
+        assert (value - states[1][name]).norm() < 0.02 * value.norm(), name

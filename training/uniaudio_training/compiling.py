@@ -1,0 +1,32 @@
+"""``torch.compile`` for the blocks of the LM, each on its own.
+
+Blocks of one shape share their compiled code: weights are its arguments. Lengths are symbolic, so a
+batch of a new length runs what is there. Only numbers of 0 and 1 (no prompt, one sentence, one slot)
+have code of their own, as do passes without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from .models.lm import Block
+
+# What dynamo may compile of one function before it leaves the rest to eager torch. Two stacks, with
+# and without gradients, and of three numbers each either 0 or 1 or more: never that many at once.
+LIMIT = 64
+
+backend = "inductor"  # of all blocks compiled from now on; the tests' is faster to compile
+
+
+def compile_blocks(blocks: Iterable[Block]) -> None:
+    """Compiles the forward pass of each block, when it is first called.
+
+    What surrounds it stays eager: recomputation, which calls the compiled code again, and the hooks
+    of FSDP2, which gather the weights before it. Names of weights do not change.
+    """
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, LIMIT)
+    for block in blocks:
+        block.compiled = torch.compile(block.run, backend=backend, dynamic=True)
