@@ -252,7 +252,7 @@ def main() -> int:
     modes = (("torch", False), ("triton", False), ("triton", True), ("torch", True))
     work: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []
     for config in configs:
-        for mode, compiled in modes:
+        for mode, compiled in modes[:3] if args.dry else modes:
             work.append(
                 (
                     "steps",

@@ -79,20 +79,15 @@ def test_ten_lengths_share_their_code(monkeypatch):
 @pytest.mark.slow
 def test_a_run_with_shards_in_bfloat16(tmp_path):
     """Compiled, with shards of two processes and recomputation: curve and names of the plain run."""
-    write_shards(tmp_path, ("tts", "se"))
-    tokens = {"data": str(tmp_path), "tasks": {"tts": 1.0, "se": 1.0}}
-    settings = {**EVEN, **tokens, "parts": 2, "steps": 4, "lr": 1e-2, "recompute": True}
-    settings |= {"precision": "bfloat16", "validation_batches": 1}
-    found, states = [], []
-    for compiled in (False, True):
-        place = tmp_path / str(compiled)
-        place.mkdir()
-        cases = [(2, "all", 2)]
-        given = {**settings, "compile": compiled}
-        torch.multiprocessing.spawn(curves, (str(place), given, cases), nprocs=2)
-        found.append(json.loads((place / "curve-2-all-2").read_text()))
-        states.append(read_run(place / "2-all-2")["parts"]["model"])
-    assert len(found[0]) == 4 and found[1] == pytest.approx(found[0], rel=2e-3)
-    assert list(states[0]) == list(states[1])
-    for name, value in states[0].items():
-        assert (value - states[1][name]).norm() < 0.02 * value.norm(), name
+    write_shards(tmp_path, ("tts",))
+    settings = {**EVEN, "data": str(tmp_path), "tasks": {"tts": 1.0}, "parts": 2, "steps": 4}
+    settings |= {"lr": 1e-2, "precision": "bfloat16", "sharding": "all", "recompute": True}
+    cases = {"plain": (2, 2, {}), "compiled": (2, 2, {"compile": True})}
+    torch.multiprocessing.spawn(curves, (str(tmp_path), settings, cases), nprocs=2)
+    assert [(tmp_path / f"graphs-{case}").read_text() for case in cases] == ["0", "3"]
+    one, other = (json.loads((tmp_path / f"curve-{case}").read_text()) for case in cases)
+    assert len(one) == 4 and other == pytest.approx(one, rel=2e-3)
+    one, other = (read_run(tmp_path / case)["parts"]["model"] for case in cases)
+    assert list(one) == list(other)
+    for name, value in one.items():
+        assert (value - other[name]).norm() < 0.02 * value.norm(), name

@@ -1,8 +1,8 @@
 """``torch.compile`` for the blocks of the LM, each on its own.
 
 Blocks of one shape share their compiled code: weights are its arguments. Lengths are symbolic, so a
-batch of a new length runs what is there. Only numbers of 0 and 1 (no prompt, one sentence, one slot)
-have code of their own, as do passes without gradients.
+batch of a new length runs what is there. Only numbers of 0 and 1 (no prompt, one row, one sentence of
+a row, one slot) have code of their own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 
 from .models.lm import Block
 
-# What dynamo may compile of one function before it leaves the rest to eager torch. Two stacks, with
-# and without gradients, and of three numbers each either 0 or 1 or more: never that many at once.
+# What dynamo may compile of one function before it leaves the rest to eager torch: more than there
+# are kinds of batches, of which each stack has less than 20.
 LIMIT = 64
 
 backend = "inductor"  # of all blocks compiled from now on; the tests' is faster to compile

@@ -209,7 +209,8 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     ``recompute``: the backward pass computes the activations again instead of keeping them.
-    ``compiled``: computes what :meth:`run` does, where that was compiled.
+    ``compiled``: computes what :meth:`run` does, where that was compiled; passes without gradients
+    are few, and not worth compiling.
     """
 
     recompute = False
@@ -228,8 +229,10 @@ class Block(nn.Module):
         rope: tuple[Tensor, Tensor] | None,
         shared: SharedPrompt | None = None,
     ) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self.run(x, rope, shared)
         run = self.compiled or self.run
-        if self.recompute and torch.is_grad_enabled():
+        if self.recompute:
             return checkpoint(run, x, rope, shared, use_reentrant=False)
         return run(x, rope, shared)
 
