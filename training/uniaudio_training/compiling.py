@@ -21,7 +21,7 @@ backend = "inductor"  # of all blocks compiled from now on; the tests' is faster
 
 
 def compile_blocks(blocks: Iterable[Block]) -> None:
-    """Compiles the forward pass of each block, when it is first called.
+    """Compiles the forward pass of each block, when it is first called; shards come before.
 
     What surrounds it stays eager: recomputation, which calls the compiled code again, and the hooks
     of FSDP2, which gather the weights before it. Names of weights do not change.
@@ -29,4 +29,8 @@ def compile_blocks(blocks: Iterable[Block]) -> None:
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, LIMIT)
     for block in blocks:
+        for module in block.modules():
+            # FSDP2's mark, by which dynamo takes constants of a module, such as the width of a head,
+            # for variables. Its hooks are not in what is compiled, so nothing else depends on it.
+            module._is_fsdp_managed_module = False  # type: ignore[assignment]
         block.compiled = torch.compile(block.run, backend=backend, dynamic=True)

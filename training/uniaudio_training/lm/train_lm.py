@@ -106,11 +106,11 @@ class LMTrainer(Trainer[Batch]):
         blocks = (*model.global_.blocks(), *model.local.blocks())
         for block in blocks:
             block.recompute = s.recompute
-        if s.compile:
-            compile_blocks(blocks)
         objective = Objective(model, layout, self.team.sharded)
         if self.mesh is not None:
             shard(objective, blocks, self.mesh, self.arithmetic)
+        if s.compile:
+            compile_blocks(blocks)
         return objective.train(), taken
 
     def _measure(self) -> dict[str, list[float]]:
