@@ -2,7 +2,8 @@
 
 Blocks of one shape share their compiled code: weights are its arguments. Lengths are symbolic, so a
 batch of a new length runs what is there. Only numbers of 0 and 1 (no prompt, one row, one sentence of
-a row, one slot) have code of their own.
+a row, one slot) have code of their own. That is what dynamo traces; Inductor was seen to compile a
+second length again, and may ask for more.
 """
 
 from __future__ import annotations
