@@ -3,6 +3,8 @@
 // std::invalid_argument with the key's full name.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -55,7 +57,21 @@ struct LmConfig {
   // of zeros and is never drawn there
   int local_table_start = 0, local_table_size = 0;
   bool slot_weights = false;  // the local stack's projections are others at each slot
+  // Slot k of frame t is predicted at step t + delays[k]; empty: at step t.
+  std::vector<int> delays;
+  // [rows, K]: the ids of the places before a slot begins, by step; the last row is that of all
+  // later steps, and of the places after a slot's last frame.
+  std::vector<int32_t> delay_ids;
 
+  int delay(int slot) const { return delays.empty() ? 0 : delays[size_t(slot)]; }
+  int max_delay() const {
+    return delays.empty() ? 0 : *std::max_element(delays.begin(), delays.end());
+  }
+  int32_t delay_id(int64_t step, int slot) const {
+    const int64_t k = num_codebooks, rows = int64_t(delay_ids.size()) / k;
+    return delay_ids[size_t(std::min(step, rows - 1) * k + slot)];
+  }
+  int32_t after_id(int slot) const { return delay_id(INT64_MAX, slot); }
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors
   std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }

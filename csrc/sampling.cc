@@ -151,6 +151,8 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     refuse("end_frame", "at least one id", "none");
   if (c.tie_slots && (!c.slots.empty() || !c.forced.empty()))
     refuse("tie_slots", "false with slots or forced", "true");
+  if (c.tie_slots && !lm.delays.empty())
+    refuse("tie_slots", "false with delays, which set slots apart", "true");
   if (c.end_id < -1 || c.end_id >= lm.vocab_size)
     refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size),
            std::to_string(c.end_id));

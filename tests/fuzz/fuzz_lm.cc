@@ -188,6 +188,15 @@ bool use(Draw& draw) {
       draw.of({"add", "prefix", "project"}) +
       "\",\"slot_weights\":" + (draw.coin() ? "true" : "false") +
       ",\"start_id\":0,\"local_start_id\":1,\"max_frames\":" + std::to_string(draw.in(1, 40));
+  const bool delays = draw.in(0, 3) == 0;
+  if (delays) {
+    std::string steps, ids;
+    for (int k = 0; k < codebooks; ++k) {
+      steps += (k ? "," : "") + std::to_string(k ? draw.in(0, 3) : 0);
+      ids += (k ? ",1" : "1");
+    }
+    json += ",\"delays\":[" + steps + "],\"delay_ids\":[[" + ids + "]]";
+  }
   if (slots)
     json += ",\"guide_slots\":" + std::to_string(slots) +
             ",\"guide_vocab\":" + std::to_string(draw.in(1, 9));

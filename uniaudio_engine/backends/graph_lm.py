@@ -46,6 +46,10 @@ class GraphLM:
     def __init__(self, exported: Exported) -> None:
         assert exported.folder.config.lm is not None
         self.config: LMConfig = exported.folder.config.lm
+        if self.config.delays:
+            raise InputError(
+                "graphs: expected a model without delays of slots; use the native backend"
+            )
         self.exported = exported
         self.config_json = json.dumps(to_dict(self.config))
         self.prefill, self.step, self.local = (

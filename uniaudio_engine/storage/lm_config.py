@@ -8,6 +8,8 @@ from typing import Literal
 
 from .json_config import ConfigError, require, require_within
 
+MAX_DELAY = 256  # steps
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -113,6 +115,9 @@ class LMConfig:
     many ids from ``local_table_start`` on. Any other id has a row of zeros there and no logit.
     ``slot_weights``: the local stack's projections are others at each slot; its norms are not. A
     matrix holds those of all slots, one after the other: [slots x out, in].
+    ``delays``: slot k of frame t is predicted at step t + delays[k]; empty: at step t. The places
+    before a slot begins have ``delay_ids`` [rows][K], row by step; its last row is also that of all
+    later steps, and of the places after a slot's last frame. See ``storage/delays.py``.
     """
 
     vocab_size: int
@@ -135,6 +140,13 @@ class LMConfig:
     local_table_start: int = 0
     local_table_size: int = 0
     slot_weights: bool = False
+    delays: tuple[int, ...] = ()
+    delay_ids: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def max_delay(self) -> int:
+        """Steps from a frame's first id to its last."""
+        return max(self.delays, default=0)
 
     @property
     def embed_width(self) -> int:
@@ -253,6 +265,41 @@ class LMConfig:
         )
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)
+        self._check_delays()
+
+    def _check_delays(self) -> None:
+        k = self.num_codebooks
+        require(len(self.delays) in (0, k), "lm.delays", f"a list of {k}", len(self.delays))
+        for delay in self.delays:
+            require_within("lm.delays", 0, delay, MAX_DELAY)
+        require(
+            len(self.delay_ids) <= MAX_DELAY, "lm.delay_ids", "a list of rows", len(self.delay_ids)
+        )
+        for row in self.delay_ids:
+            require(len(row) == k, "lm.delay_ids", f"rows of {k} ids", len(row))
+            for id in row:
+                require_within("lm.delay_ids", 0, id, self.vocab_size - 1)
+        require(
+            bool(self.delays) == bool(self.delay_ids),
+            "lm.delay_ids",
+            "given exactly where delays are",
+            len(self.delay_ids),
+        )
+        if not self.delays:
+            return
+        require(
+            min(self.delays) == 0 < self.max_delay,
+            "lm.delays",
+            "0 for some slots, more for others",
+            self.delays,
+        )
+        others = self.aligned_slots or self.continuous or self.global_.positions == "learned"
+        require(
+            not others,
+            "lm.delays",
+            "none with guide_slots, continuous or learned global positions",
+            self.delays,
+        )
 
 
 @dataclass(frozen=True)
