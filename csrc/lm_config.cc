@@ -118,6 +118,7 @@ LmConfig parse_lm_config(std::string_view text) {
   o.integer("local_table_start", c.local_table_start, 0, c.vocab_size);
   o.integer("local_table_size", c.local_table_size, 0, c.vocab_size - c.local_table_start);
   o.boolean("slot_weights", c.slot_weights);
+  o.integer("given_slots", c.given_slots, 0, 8);
   parse_delays(o, c);
   o.done();
   o.require(c.local_start_id < c.vocab_size, "local_start_id", "an id below vocab_size",
@@ -134,8 +135,11 @@ LmConfig parse_lm_config(std::string_view text) {
             "0 where local_table_size is", std::to_string(c.local_table_start));
   o.require(c.local_table_size == 0 || !(c.tied_local || c.tied_head || slices), "local_table_size",
             "0 with tied tables, or conditioning add", std::to_string(c.local_table_size));
+  o.require(c.given_slots == 0 || c.first_local() > 0, "given_slots",
+            "0 without conditioning project and global_head_size", std::to_string(c.given_slots));
   o.require(c.local_slots() > 0, "num_codebooks",
-            "2 or more with conditioning project and global_head_size",
+            std::to_string(c.first_local() + 1) +
+                " or more with conditioning project and global_head_size",
             std::to_string(c.num_codebooks));
   o.require((c.aligned_slots == 0) == (c.aligned_vocab == 0), "guide_vocab",
             "above 0 exactly when guide_slots is", std::to_string(c.aligned_vocab));

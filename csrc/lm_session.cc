@@ -97,6 +97,38 @@ void LmSession::set_condition(const float* row) {
   condition_.assign(row, row + d);
 }
 
+void LmSession::set_words(const WordsConfig& words) {
+  const LmConfig& c = lm_->config();
+  const auto refuse = [](const std::string& expected, const std::string& got) {
+    throw std::invalid_argument("set_words: expected " + expected + ", got " + got);
+  };
+  const int second = words.ahead > 0 ? 1 : 0;
+  if (c.delay(0) > 0 || c.given_slots != second || (second && c.delay(1) > 0))
+    refuse("a model whose slot of text has no delay, and a given slot exactly with ahead",
+           std::to_string(c.given_slots) + " given slots");
+  const auto check = [&](int64_t id) {
+    if (id < 0 || id >= c.vocab_size)
+      refuse("ids below " + std::to_string(c.vocab_size), std::to_string(id));
+  };
+  const auto range = [&](const char* what, int64_t value) {
+    if (value < 0 || value > 1 << 20)
+      refuse(std::string(what) + " of 0 to 1048576", std::to_string(value));
+  };
+  const auto both = [&](int32_t id) {
+    check(id);
+    if (second) check(int64_t{id} + words.second_offset);
+  };
+  for (const Word& word : words.words) {
+    for (int32_t id : word.ids) both(id);
+    range("a padding", word.padding);
+  }
+  both(words.new_word), check(words.pad), check(words.none);
+  range("ahead", words.ahead), range("max_padding", words.max_padding);
+  range("initial_padding", words.initial_padding), range("final_frames", words.final_frames);
+  const Use use(*this);
+  words_ = std::make_unique<Words>(words);
+}
+
 void LmSession::set_guidance(const LmSession& unconditional, double scale, bool aligned) {
   check_guidance(unconditional, scale);
   std::unique_ptr<LmSession> fork = unconditional.fork();
@@ -186,6 +218,12 @@ class LmSession::FrameLoop {
       const LmSession& s = *job.session;
       const Sampler& sampler = samplers_.emplace_back(*job.sampling, c_);
       streams_.push_back({&job, &sampler});
+      for (int slot = 1; slot <= c_.given_slots; ++slot) {
+        if (!s.words_ && !sampler.is_fixed(slot))
+          throw std::invalid_argument("generate: slot " + std::to_string(slot) +
+                                      ": expected words or a forced id, since the model does not "
+                                      "predict it");
+      }
       longest = std::max(longest, s.capacity_ + c_.max_delay());
       if (s.guided())
         ++rows, longest = std::max(longest, s.unconditional_->capacity_ + c_.max_delay());
@@ -198,7 +236,7 @@ class LmSession::FrameLoop {
     scratch_.reserve(lm_, int64_t(rows), int64_t(rows), longest);
     codes_.resize(jobs.size() * size_t(c_.num_codebooks));
     which_.resize(rows);
-    previous_.resize(rows);
+    previous_.resize(rows * size_t(1 + c_.given_slots));
     needed_.reserve(ranges);
   }
 
@@ -260,6 +298,8 @@ class LmSession::FrameLoop {
       const int32_t known = stream.job->session->known_id(slot, sampler.config().keep_end_frame);
       if (known >= 0) return known;
     }
+    if (c_.is_given(slot) && stream.job->session->words_)
+      return stream.job->session->words_->second();
     return sampler.is_fixed(slot) ? sampler.final_id(slot, -1) : -1;
   }
   bool all_fixed(int slot) const {
@@ -294,6 +334,7 @@ class LmSession::FrameLoop {
   // The rows that draw an id at this slot, the ids before theirs, and the ids they may draw.
   SlotRows choose_rows(int slot) {
     const int64_t k = c_.num_codebooks;
+    const int64_t ids = c_.previous_ids(slot);
     int64_t own = 0;
     needed_.clear();
     for (size_t i = 0; i < streams_.size(); ++i) {
@@ -301,7 +342,8 @@ class LmSession::FrameLoop {
       const SamplingConfig& c = stream.sampler->config();
       if ((stream.ended && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
       which_[size_t(own)] = int32_t(i);
-      if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
+      for (int64_t j = 0; slot > 0 && j < ids; ++j)
+        previous_[size_t(own * ids + j)] = codes_[i * size_t(k) + size_t(slot - ids + j)];
       ++own;
       if (fixed_id(stream, slot) >= 0) continue;
       const auto& ranges = stream.sampler->needed(slot);
@@ -311,7 +353,9 @@ class LmSession::FrameLoop {
     for (int64_t j = 0; j < own; ++j) {
       if (const int32_t row = streams_[size_t(which_[size_t(j)])].unconditional_row; row >= 0) {
         which_[size_t(all)] = row;
-        previous_[size_t(all++)] = previous_[size_t(j)];
+        for (int64_t i = 0; i < ids; ++i)
+          previous_[size_t(all * ids + i)] = previous_[size_t(j * ids + i)];
+        ++all;
       }
     }
     return {own, all};
@@ -356,6 +400,7 @@ class LmSession::FrameLoop {
                          s.history_.data() + s.known() * k, frame - s.known());
       int32_t* const codes = codes_.data() + i * size_t(k);
       codes[slot] = sampler.final_id(slot, id);
+      if (slot == 0 && s.words_) codes[0] = s.words_->next(id, frame);
       if (sampler.config().tie_slots) std::fill_n(codes, k, id);
       if (!sampler.ends(slot, id)) continue;
       if (c_.delays.empty()) {
@@ -388,6 +433,7 @@ class LmSession::FrameLoop {
         s.finished_ = true;
         if (!sampler.config().keep_end_frame) continue;
       }
+      if (s.words_ && s.words_->end() >= 0 && s.count_ + 1 >= s.words_->end()) s.finished_ = true;
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
       s.append(frame);
@@ -411,7 +457,8 @@ class LmSession::FrameLoop {
         if (other) ++other->count_, ++other->generated_;
       }
     }
-    s.finished_ = s.end_ >= 0 && s.count_ >= s.end_ + keep;
+    s.finished_ = (s.end_ >= 0 && s.count_ >= s.end_ + keep) ||
+                  (s.words_ && s.words_->end() >= 0 && s.count_ >= s.words_->end());
   }
 
   const int64_t count_;  // frames that each stream makes
@@ -453,6 +500,7 @@ void LmSession::reset() {
   std::fill_n(history_.data(), history_.size(), 0);
   cache_.set_base(0);
   unconditional_.reset();
+  words_.reset();
   condition_.clear();
   lm_->embed_start(last_.data());
 }
@@ -468,6 +516,7 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   std::memcpy(s->history_.data(), history_.data(), history_bytes(count_));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
   s->condition_ = condition_;
+  if (words_) s->words_ = std::make_unique<Words>(*words_);
   if (unconditional_) s->unconditional_ = unconditional_->fork();
   return s;
 }

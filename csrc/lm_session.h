@@ -12,6 +12,7 @@
 #include "multiscale_lm.h"
 #include "sampling.h"
 #include "session_rules.h"
+#include "words.h"
 
 namespace uniaudio {
 
@@ -48,6 +49,11 @@ class LmSession final : public SessionState {
   // is. std::invalid_argument where there are frames already, or a value is not finite.
   void set_condition(const float* row);
   bool conditioned() const { return condition_.size() > 0; }
+
+  // From now on slot 0, and a given slot 1, follow the words; what is drawn in slot 0 is when the
+  // next one begins. std::invalid_argument on ids out of range, on a model whose slot 0 has a delay,
+  // or with `ahead` and no given slot.
+  void set_words(const WordsConfig& words);
 
   // Frames that the cache of a session with this many frames has room for; with delays, as many
   // steps more as the largest.
@@ -104,6 +110,7 @@ class LmSession final : public SessionState {
   std::vector<float> condition_;  // [D], or empty
   Sampler::Scratch sampling_;
   std::unique_ptr<LmSession> unconditional_;  // under guidance
+  std::unique_ptr<Words> words_;              // where text is spoken word by word
 };
 
 }  // namespace uniaudio

@@ -40,6 +40,8 @@ std::string LmSession::save() const {
     throw std::invalid_argument(
         "save: expected a session without guidance; save it before set_guidance");
   const size_t history = history_bytes(count_), last = last_.size() * sizeof(float);
+  if (words_)
+    throw std::invalid_argument("save: expected a session without words; save it before set_words");
   // As it is where it has slid to this frame, which restore knows too.
   KvCache slid;
   const int64_t base = KvCache::base_of(lm_->config().global, steps_), packed = steps_ - base;
@@ -132,6 +134,7 @@ void LmSession::restore(const std::string& bytes) {
   steps_ = ahead[0], end_ = ahead[1];
   finished_ = (h.flags & kFinished) != 0;
   unconditional_.reset();
+  words_.reset();
   condition_.assign(embedding.begin() + int64_t(last_.size()), embedding.end());
 }
 

@@ -261,15 +261,17 @@ void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32
   const int64_t d = config_.local.width, k = config_.bridge_rows();
   const int at = slot - config_.first_local();
   const Table& embed = config_.tied_local ? global_embed_ : local_embed_;
+  const int64_t ids = config_.previous_ids(slot);
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
     if (config_.add || slot > 0) {
-      const int64_t id =
-          (slot == 0 ? config_.local_start_id : previous[i]) - config_.local_table_start;
-      if (id >= 0 && id < config_.local_rows()) {
-        embed.copy(id, x);
-      } else {
-        std::fill_n(x, d, 0.0f);
+      for (int64_t j = 0; j < ids; ++j) {
+        const int64_t id = (slot == 0 ? config_.local_start_id : previous[i * ids + j]) -
+                           config_.local_table_start;
+        const bool inside = id >= 0 && id < config_.local_rows();
+        if (j == 0 && !inside) std::fill_n(x, d, 0.0f);
+        if (j == 0 && inside) embed.copy(id, x);
+        if (j > 0 && inside) embed.add(id, x);
       }
       if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + at) * d, x, d);
     } else {
@@ -321,7 +323,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t frame_count, const int3
   const int64_t chunk = std::min(kLogitRows, count);
   s.reserve(*this, chunk, chunk, count);
   KvCache cache(config_.global, count, kv_dtype_);
-  std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
+  std::vector<int32_t> which(static_cast<size_t>(chunk)),
+      previous(static_cast<size_t>(chunk * (1 + config_.given_slots)));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};
   constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -346,13 +349,16 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t frame_count, const int3
     global_pass(s, n, false);
     bridge(s, n);
     for (int64_t slot = 0; slot < k; ++slot) {
+      const int64_t ids = config_.previous_ids(int(slot));
       for (int64_t i = 0; slot > 0 && i < n; ++i)
-        previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
+        std::memcpy(&previous[size_t(i * ids)], frames + (begin + i) * k + slot - ids,
+                    size_t(ids) * sizeof(int32_t));
       if (slot >= config_.first_local()) local_pass(s, int(slot), n, which.data(), previous.data());
-      if (slot <= 1) std::fill(slot_logits.begin(), slot_logits.end(), kNever);
+      if (slot <= config_.given_slots + 1)
+        std::fill(slot_logits.begin(), slot_logits.end(), kNever);
       if (slot == 0 && has_first_head()) {
         first_head(s, n, &first, 1, slot_logits.data());
-      } else {
+      } else if (!config_.is_given(int(slot))) {
         head(s, n, &all, 1, slot_logits.data());
       }
       for (int64_t i = 0; i < n; ++i) {

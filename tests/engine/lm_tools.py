@@ -194,6 +194,18 @@ CONFIGS: dict[str, LMConfig] = {
         vocab_size=300,
     ),
 }
+# two slots of text, of which the second is never predicted
+GIVEN = replace(
+    BASE,
+    num_codebooks=5,
+    conditioning="project",
+    global_head_start=11,
+    global_head_size=9,
+    local_table_start=11,
+    local_table_size=40,
+    given_slots=1,
+    slot_weights=True,
+)
 
 
 def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:

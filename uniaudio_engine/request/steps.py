@@ -14,6 +14,7 @@ from .plan import Piece, Plan, split_phones
 from .sampling import audio_sampling, duration_sampling, target_sampling
 from .sequence import Ids, scale_durations, token_durations
 from .sequence_builder import Guided
+from .text_slot import feed_words
 from .work import Prefill, Step, Work
 
 PieceWork = Generator[Work, Ids | None, None]
@@ -94,6 +95,9 @@ def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
         sequence.layout, plan.task, plan.options, piece.seed, piece.min_frames
     )
     rows = None if rows is None else rows[begin:end]
+    slot, text = sequence.layout.text_slot, plan.task.text_input
+    if slot is not None and slot.words is not None and text is not None:
+        feed_words(session, sequence.layout, sequence.values[text.name].phones)
     yield Step(session, end - begin, sampling, rows, True)
 
 

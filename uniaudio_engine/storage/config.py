@@ -121,7 +121,7 @@ class ModelConfig:
     @property
     def lm_codebooks(self) -> int:
         """Codebooks of the codec that a frame of the LM holds; 0 without an LM."""
-        slots = 0 if self.lm is None else self.lm.num_codebooks
+        slots = 0 if self.lm is None else self.lm.num_codebooks - self.lm.given_slots
         return slots - (self.text_slot is not None)
 
     def source_level(self, task: str) -> float | None:

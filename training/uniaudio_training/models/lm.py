@@ -397,6 +397,8 @@ class MultiScaleLM(nn.Module):
             first = codes.new_full((codes.shape[0], 1), c.local_start_id)
             before = torch.cat((first, codes[:, :-1]), dim=1)[:, c.first_local :]
             x = self.embed_slots(before) + self.bridged(h, before.shape[1])
+            if c.given_slots and n > c.first_local:
+                x[:, 0] += self.embed_slots(codes[:, : c.given_slots]).sum(1)
         elif c.conditioning == "add":
             first = codes.new_full((codes.shape[0], 1), c.local_start_id)
             x = self.local.embed(torch.cat((first, codes[:, :-1]), dim=1))
@@ -442,8 +444,11 @@ class MultiScaleLM(nn.Module):
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
         if self.global_head is None:
             return self.head_logits(y).view(b, t, k, -1)
-        others = self.head_logits(y[:, y.shape[1] - k + 1 :]).view(b, t, k - 1, -1)
-        return torch.cat((self.first_logits(h)[:, :, None], others), dim=2)
+        given = self.config.given_slots
+        others = self.head_logits(y[:, y.shape[1] - k + 1 + given :]).view(b, t, k - 1 - given, -1)
+        first = self.first_logits(h)[:, :, None]
+        nothing = torch.full_like(first, -torch.inf).expand(-1, -1, given, -1)
+        return torch.cat((first, nothing, others), dim=2)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
