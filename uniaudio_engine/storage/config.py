@@ -23,7 +23,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
-from .text_slot_config import PromptPart, TextSlotConfig
+from .text_slot_config import PromptPart, TextSlotConfig, WordByWord
 
 __all__ = [
     "TransformerConfig",
@@ -45,6 +45,7 @@ __all__ = [
     "StackConfig",
     "TextSlotConfig",
     "VocabularyConfig",
+    "WordByWord",
     "from_dict",
     "to_dict",
 ]
