@@ -331,9 +331,10 @@ class LmSession::FrameLoop {
         continue;
       }
       float* logits = scratch_.logits.data() + j * v;
-      if (s.guided())
-        guide(logits, scratch_.logits.data() + unconditional++ * v, s.guidance_,
-              sampler.needed(slot));
+      if (s.guided()) {
+        const float* other = scratch_.logits.data() + unconditional++ * v;
+        if (slot > 0 || !s.words_) guide(logits, other, s.guidance_, sampler.needed(slot));
+      }
       const int64_t frame = s.frame_of(slot);
       const int32_t id =
           sampler.sample(s.sampling_, logits, slot, uint64_t(s.frame_offset_ + frame),
@@ -377,8 +378,16 @@ class LmSession::FrameLoop {
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
       s.append(frame);
-      if (s.guided()) s.unconditional_->append(frame);
+      if (s.guided()) s.unconditional_->append(unconditional_ids(s, frame));
     }
+  }
+
+  // What the unconditional session takes in of a step's ids [K]: without the text, where words say it.
+  const int32_t* unconditional_ids(const LmSession& s, const int32_t* ids) {
+    if (!s.words_) return ids;
+    std::copy_n(ids, c_.num_codebooks, without_text_);
+    std::fill_n(without_text_, 1 + c_.given_slots, s.words_->config().none);
+    return without_text_;
   }
 
   // A frame is complete max_delay steps after its first id.
@@ -386,7 +395,7 @@ class LmSession::FrameLoop {
     LmSession& s = *job.session;
     LmSession* const other = s.unconditional_.get();
     s.take_step(ids);
-    if (other) other->take_step(ids);
+    if (other) other->take_step(unconditional_ids(s, ids));
     const int64_t k = c_.num_codebooks, keep = sampler.config().keep_end_frame;
     if (s.steps_ - c_.max_delay() > s.count_) {
       const int32_t* frame = s.history_.data() + s.count_ * k;
@@ -411,6 +420,7 @@ class LmSession::FrameLoop {
   std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
   std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
   std::vector<IdRange> needed_;
+  int32_t without_text_[64];
   int drawn_slots_ = 0;  // from this slot on, all streams' ids of this step are fixed
 };
 

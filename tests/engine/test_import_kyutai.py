@@ -91,7 +91,13 @@ def test_streamed_and_batched_as_in_one_call(engine: Engine, voice: bool) -> Non
     chunks = [c.samples for c in engine.stream("tts", text=TEXT, seed=3, **names)]
     assert len(chunks) > 1
     np.testing.assert_array_equal(np.concatenate(chunks), whole.samples)
+    requests = [{"task": "tts", "text": t, "seed": 3, **names} for t in (TEXT, "The end.")]
+    both = engine.generate_batch(requests)
+    np.testing.assert_array_equal(both[0].samples, whole.samples)
+    free = engine.tts(TEXT, seed=3, guidance=1.0, **given)
+    assert not np.array_equal(free.samples, whole.samples)
     other = engine.tts("The end.", seed=3, **given)
+    np.testing.assert_array_equal(both[1].samples, other.samples)
     assert not np.array_equal(other.samples, whole.samples)
     silent = engine.tts(TEXT, seed=4, **given)
     assert not np.array_equal(silent.samples, whole.samples)

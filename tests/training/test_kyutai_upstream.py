@@ -59,19 +59,22 @@ class Pair:
     def lm(self, dtype: str = "float32") -> _C.LM:
         return _C.LM(json.dumps(to_dict(self.model.config)), self.model.tensors, dtype)
 
-    def spoken(self, words: list[list[int]], prefix: np.ndarray | None, steps: int) -> Any:
+    def spoken(
+        self, words: list[list[int]], prefix: np.ndarray | None, steps: int, guidance: float
+    ) -> Any:
         """(text [T], second text [T], codes [T, K], frames of the sound) of what theirs says,
         greedily.
         """
         tts, lm = upstream("tts"), self.theirs
         ahead = self.config["tts_config"]["second_stream_ahead"]
         rows = self.config["text_card"] + 1
-        lm.condition_provider = types.SimpleNamespace(prepare_and_provide=lambda _: {})
+        lm.condition_provider = types.SimpleNamespace(
+            prepare_and_provide=lambda _: {}, conditioners={}
+        )
         machine = tts.StateMachine(tts.TokenIds(rows), ahead, max_padding=8, initial_padding=2)
         codec = types.SimpleNamespace(frame_rate=12.5)
-        model = tts.TTSModel(
-            lm, codec, None, "", "", machine, LATE, n_q=self.config["n_q"], max_gen_length=steps
-        )
+        sizes = {"n_q": self.config["n_q"], "max_gen_length": steps}
+        model = tts.TTSModel(lm, codec, None, "", "", machine, LATE, cfg_coef=guidance, **sizes)
         entries = [tts.Entry(list(w), "w", padding=len(w)) for w in words]
         prefixes = None
         if prefix is not None:
@@ -150,21 +153,26 @@ def test_logits(pair: Pair) -> None:
 WORDS = [[7, 8], [9], [10, 11, 12], [13], [14, 15], [16, 17, 18, 19, 20], [21], [22, 23]]
 
 
-@pytest.mark.parametrize("heard", [0, 9])
-def test_greedy_codes(pair: Pair, heard: int) -> None:
+@pytest.mark.parametrize(("heard", "guidance"), [(0, 1.0), (9, 1.0), (0, 2.0), (9, 2.0)])
+def test_greedy_codes(pair: Pair, heard: int, guidance: float) -> None:
     """Over 200 frames: when each word begins, what is fed, every code, and where the sound ends."""
     layout, rng = pair.model.layout, np.random.default_rng(5)
     prefix = rng.integers(0, pair.config["card"], (heard, pair.config["n_q"])) if heard else None
     words = [list(w) for w in WORDS * 6]
-    text, second, codes, end = pair.spoken(words, prefix, 600)
+    text, second, codes, end = pair.spoken(words, prefix, 600, guidance)
     assert end is not None and end - heard > 200
     sampling = target_sampling(layout, pair.model.task, {**options(pair), "temperature": 0.0}, 0, 0)
     flat = [i for w in words for i in (*w, pair.config["text_card"])][:-1]
 
     def speak(parts: list[int]) -> tuple[np.ndarray, bool]:
-        session = pair.lm().session(600)
+        lm = pair.lm()
+        session, other = lm.session(600), lm.session(600)
         if prefix is not None:
-            session.prefill(layout.codes_to_frames(prefix))
+            known = layout.codes_to_frames(prefix)
+            session.prefill(known)
+            other.prefill(np.full_like(known, layout.text_id(-1)))
+        if guidance != 1.0:
+            session.set_guidance(other, guidance)
         feed_words(session, layout, np.array(flat))
         made = [session.generate(n, greedy(sampling, pair)) for n in parts]
         return np.concatenate(made), session.finished

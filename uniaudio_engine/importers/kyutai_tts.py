@@ -230,6 +230,7 @@ def read_kyutai_tts(folder: str | os.PathLike[str]) -> TextSlotModel:
         'uniaudio tts -m my-kyutai "Hello there." --voice voice.wav -o hello.wav',
         temperature=0.6,
         top_k=250,
+        guidance=2.0,
     )
     return TextSlotModel(config, ids.vocabulary(), tensors, text_slot, task, captions=tokenizer)
 
@@ -274,10 +275,10 @@ def _config(settings: Settings, ids: _Ids, delays: list[int], late: int) -> LMCo
     settings.expect("depformer_gating", "silu")
     eps = _eps(settings, "norm")
     heads = settings.integer("depformer_num_heads", settings.integer("num_heads"))
-    if heads < 1 or w % (2 * heads):
+    if not 1 <= heads <= w <= 16384 or w % (2 * heads):
         raise InputError(
-            f"{settings.where}: depformer_num_heads: expected a divisor of half of depformer_dim "
-            f"{w}, got {heads}"
+            f"{settings.where}: depformer_num_heads: expected a divisor of half of depformer_dim, "
+            f"which is up to 16384, got {heads} and {w}"
         )
     context = settings.values.get("context")
     codes = [late + x for x in delays]

@@ -53,8 +53,6 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
         else:
             continue
         parts[1].append(Prefix(frames))
-    if slot.words is not None:  # all of it is before the text
-        parts[0], parts[1] = parts[1], parts[0]
     return join(parts[0]), join(parts[1])
 
 
