@@ -161,7 +161,12 @@ class Task:
         with the target (phones, score, source); of models that are fed words by text and voice.
         """
         words = self.length == "text" and self.guidance != 1.0
-        return words or self.has_caption or self.length == "durations" or self.aligned_input is not None
+        return (
+            words
+            or self.has_caption
+            or self.length == "durations"
+            or self.aligned_input is not None
+        )
 
     @property
     def text_input(self) -> Input | None:
