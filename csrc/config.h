@@ -3,6 +3,8 @@
 // std::invalid_argument with the key's full name.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -55,7 +57,24 @@ struct LmConfig {
   // of zeros and is never drawn there
   int local_table_start = 0, local_table_size = 0;
   bool slot_weights = false;  // the local stack's projections are others at each slot
+  // Slots after slot 0 whose ids are given, never predicted. The local stack begins with the sum of
+  // theirs and slot 0's rows.
+  int given_slots = 0;
+  // Slot k of frame t is predicted at step t + delays[k]; empty: at step t.
+  std::vector<int> delays;
+  // [rows, K]: the ids of the places before a slot begins, by step; the last row is that of all
+  // later steps, and of the places after a slot's last frame.
+  std::vector<int32_t> delay_ids;
 
+  int delay(int slot) const { return delays.empty() ? 0 : delays[size_t(slot)]; }
+  int max_delay() const {
+    return delays.empty() ? 0 : *std::max_element(delays.begin(), delays.end());
+  }
+  int32_t delay_id(int64_t step, int slot) const {
+    const int64_t k = num_codebooks, rows = int64_t(delay_ids.size()) / k;
+    return delay_ids[size_t(std::min(step, rows - 1) * k + slot)];
+  }
+  int32_t after_id(int slot) const { return delay_id(INT64_MAX, slot); }
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors
   std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }
@@ -63,7 +82,10 @@ struct LmConfig {
   int local_rows() const { return local_table_size > 0 ? local_table_size : vocab_size; }
   // The first slot that passes through the local stack, how many do, and how many sets of
   // projections it has for them.
-  int first_local() const { return project && global_head_size > 0 ? 1 : 0; }
+  int first_local() const { return project && global_head_size > 0 ? 1 + given_slots : 0; }
+  // Ids before a slot of which the local stack's input at it is made.
+  int previous_ids(int slot) const { return slot > 0 && slot == first_local() ? slot : 1; }
+  bool is_given(int slot) const { return slot > 0 && slot <= given_slots; }
   int local_slots() const { return num_codebooks - first_local(); }
   int weight_sets() const { return slot_weights ? local_slots() : 1; }
   // `bridge`, and the rows of the local width that it makes of one h.

@@ -11,34 +11,14 @@ namespace {
 
 constexpr auto kPollEvery = std::chrono::milliseconds(10);
 
-struct SavedHeader {
-  char magic[8];
-  uint64_t fingerprint, bytes;
-  int64_t count, generated, frame_offset, flags;
-};
-constexpr int64_t kFinished = 1, kConditioned = 2;  // flags
-constexpr char kMagic[8] = {'U', 'A', 'S', 'E', 'S', 'S', '0', '1'};
-
-uint64_t checksum(const char* data, size_t size) {
-  uint64_t h = 0xCBF29CE484222325ull;
-  for (size_t i = 0; i + 8 <= size; i += 8) {
-    uint64_t v;
-    std::memcpy(&v, data + i, 8);
-    h = (h ^ v) * 0x100000001B3ull;
-    h ^= h >> 32;
-  }
-  for (size_t i = size / 8 * 8; i < size; ++i)
-    h = (h ^ uint64_t(uint8_t(data[i]))) * 0x100000001B3ull;
-  return h;
-}
-
 }  // namespace
 
 LmSession::LmSession(std::shared_ptr<const MultiScaleLm> lm, int64_t max_frames)
     : SessionState(lm->config(), max_frames), lm_(std::move(lm)) {
   const LmConfig& c = lm_->config();
   cache_ = KvCache(c.global, 0, lm_->kv_dtype());
-  history_.allocate(size_t(capacity_ * c.num_codebooks));
+  history_.allocate(size_t((capacity_ + c.max_delay()) * c.num_codebooks));
+  std::fill_n(history_.data(), history_.size(), 0);
   last_.allocate(size_t(c.global.width));
   sampling_.reserve(c.vocab_size);
   lm_->embed_start(last_.data());
@@ -49,13 +29,13 @@ int64_t LmSession::held_frames(int64_t frames, int64_t capacity) {
 }
 
 void LmSession::make_room(int64_t count) {
-  const int64_t frames = count_ + count;
-  if (std::min(frames, lm_->most_held()) > cache_.capacity()) cache_.grow(held(frames));
+  const int64_t frames = count_ + count, steps = frames + lm_->config().max_delay();
+  if (std::min(steps, lm_->most_held()) > cache_.capacity()) cache_.grow(held(frames));
   if (unconditional_) unconditional_->make_room(count);
 }
 
 int64_t LmSession::held(int64_t frames) const {
-  return std::min(held_frames(frames, capacity_), lm_->most_held());
+  return std::min(held_frames(frames, capacity_) + lm_->config().max_delay(), lm_->most_held());
 }
 
 void LmSession::slide(int64_t position, int64_t rows) {
@@ -68,6 +48,7 @@ void LmSession::append(const int32_t* frame) {
   std::memcpy(history_.data() + count_ * k, frame, size_t(k) * sizeof(int32_t));
   ++count_;
   ++generated_;
+  ++steps_;
 }
 
 void LmSession::input_row(const int32_t* aligned, float* x) const {
@@ -106,10 +87,17 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   check_frames(c, frames, count);
   check_aligned(c, aligned, count);
   check_continuous(c, continuous, count);
+  if (count > 0 && steps_ != count_) {
+    throw std::invalid_argument(
+        "prefill: expected known frames before generated ones, since this model's slots have "
+        "delays; reset the session, or fork it before generate");
+  }
   const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* out) {
     lm_->embed_continuous(in, out);
   });
   make_room(count);
+  if (count > 0)
+    std::memcpy(history_.data() + count_ * k, frames, size_t(count * k) * sizeof(int32_t));
   {  // the unconditional session below borrows the same scratch
     const ScratchPool::Loan loan(lm_->scratch());
     LmScratch& scratch = *loan;
@@ -125,16 +113,19 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
         scratch.rows[size_t(i)] = {&cache_, count_ + begin + i};
         if (const float* const row = replaced.row(begin + i)) {
           std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
-        } else {
+        } else if (c.delays.empty()) {
           embed_last(frames + (begin + i) * k);
+        } else {
+          int32_t row[64];
+          known_row(count_ + begin + i, row);
+          embed_last(row);
         }
       }
       lm_->global_pass(scratch, n, true);
     }
   }
-  if (count > 0)
-    std::memcpy(history_.data() + count_ * k, frames, size_t(count * k) * sizeof(int32_t));
   count_ += count;
+  steps_ += count;
   generated_ = 0;
   finished_ = false;
   if (unconditional_)
@@ -153,8 +144,12 @@ int64_t LmSession::generate(int64_t count, const SamplingConfig& sampling, const
 // unconditional sessions of those that are guided.
 class LmSession::FrameLoop {
  public:
-  explicit FrameLoop(std::vector<Job>& jobs)
-      : lm_(jobs[0].session->lm()), c_(lm_.config()), loan_(lm_.scratch()), scratch_(*loan_) {
+  FrameLoop(std::vector<Job>& jobs, int64_t count)
+      : count_(count),
+        lm_(jobs[0].session->lm()),
+        c_(lm_.config()),
+        loan_(lm_.scratch()),
+        scratch_(*loan_) {
     size_t rows = jobs.size(), ranges = 0;
     int64_t longest = 0;
     samplers_.reserve(jobs.size());
@@ -163,20 +158,25 @@ class LmSession::FrameLoop {
       const LmSession& s = *job.session;
       const Sampler& sampler = samplers_.emplace_back(*job.sampling, c_);
       streams_.push_back({&job, &sampler});
-      longest = std::max(longest, s.capacity_);
-      if (s.guided()) ++rows, longest = std::max(longest, s.unconditional_->capacity_);
+      for (int slot = 1; slot <= c_.given_slots; ++slot) {
+        if (!s.words_ && !sampler.is_fixed(slot))
+          throw std::invalid_argument("generate: slot " + std::to_string(slot) +
+                                      ": expected words or a forced id, since the model does not "
+                                      "predict it");
+      }
+      longest = std::max(longest, s.capacity_ + c_.max_delay());
+      if (s.guided())
+        ++rows, longest = std::max(longest, s.unconditional_->capacity_ + c_.max_delay());
       size_t most = 0;
       for (int slot = 0; slot < c_.num_codebooks; ++slot)
         most = std::max(most, sampler.needed(slot).size());
       ranges += most;
       job.made = 0;
-      for (int slot = drawn_slots_; slot < c_.num_codebooks; ++slot)
-        if (!sampler.is_fixed(slot)) drawn_slots_ = slot + 1;
     }
     scratch_.reserve(lm_, int64_t(rows), int64_t(rows), longest);
     codes_.resize(jobs.size() * size_t(c_.num_codebooks));
     which_.resize(rows);
-    previous_.resize(rows);
+    previous_.resize(rows * size_t(1 + c_.given_slots));
     needed_.reserve(ranges);
   }
 
@@ -184,6 +184,8 @@ class LmSession::FrameLoop {
   bool step(int64_t frame) {
     drop_finished();
     if (streams_.empty()) return false;
+    drawn_slots_ = c_.num_codebooks;
+    while (drawn_slots_ > 0 && all_fixed(drawn_slots_ - 1)) --drawn_slots_;
     const int64_t rows = embed(frame);
     lm_.global_pass(scratch_, rows, false);
     lm_.bridge(scratch_, rows);
@@ -223,10 +225,26 @@ class LmSession::FrameLoop {
     size_t kept = 0;
     for (const Stream& stream : streams_) {
       LmSession& s = *stream.job->session;
-      if (s.finished_ || s.take_cancel()) continue;
+      if (s.finished_ || stream.job->made == count_ || s.take_cancel()) continue;
       streams_[kept++] = stream;
     }
     streams_.resize(kept, Stream{});
+  }
+
+  // The id that the slot has whatever is drawn, or -1.
+  int32_t fixed_id(const Stream& stream, int slot) const {
+    const Sampler& sampler = *stream.sampler;
+    if (!c_.delays.empty()) {
+      const int32_t known = stream.job->session->known_id(slot, sampler.config().keep_end_frame);
+      if (known >= 0) return known;
+    }
+    if (c_.is_given(slot) && stream.job->session->words_)
+      return stream.job->session->words_->second();
+    return sampler.is_fixed(slot) ? sampler.final_id(slot, -1) : -1;
+  }
+  bool all_fixed(int slot) const {
+    return std::all_of(streams_.begin(), streams_.end(),
+                       [&](const Stream& s) { return fixed_id(s, slot) >= 0; });
   }
 
   // The inputs of the global pass; returns its rows.
@@ -249,13 +267,14 @@ class LmSession::FrameLoop {
     const int64_t d = c_.global.width;
     float* x = scratch_.x.data() + row * d;
     s.input_row(aligned ? aligned + frame * c_.aligned_slots : nullptr, x);
-    s.slide(s.count_, 1);
-    scratch_.rows[size_t(row)] = {&s.cache_, s.count_};
+    s.slide(s.steps_, 1);
+    scratch_.rows[size_t(row)] = {&s.cache_, s.steps_};
   }
 
   // The rows that draw an id at this slot, the ids before theirs, and the ids they may draw.
   SlotRows choose_rows(int slot) {
     const int64_t k = c_.num_codebooks;
+    const int64_t ids = c_.previous_ids(slot);
     int64_t own = 0;
     needed_.clear();
     for (size_t i = 0; i < streams_.size(); ++i) {
@@ -263,9 +282,10 @@ class LmSession::FrameLoop {
       const SamplingConfig& c = stream.sampler->config();
       if ((stream.ended && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
       which_[size_t(own)] = int32_t(i);
-      if (slot > 0) previous_[size_t(own)] = codes_[i * size_t(k) + size_t(slot) - 1];
+      for (int64_t j = 0; slot > 0 && j < ids; ++j)
+        previous_[size_t(own * ids + j)] = codes_[i * size_t(k) + size_t(slot - ids + j)];
       ++own;
-      if (stream.sampler->is_fixed(slot)) continue;
+      if (fixed_id(stream, slot) >= 0) continue;
       const auto& ranges = stream.sampler->needed(slot);
       needed_.insert(needed_.end(), ranges.begin(), ranges.end());
     }
@@ -273,7 +293,9 @@ class LmSession::FrameLoop {
     for (int64_t j = 0; j < own; ++j) {
       if (const int32_t row = streams_[size_t(which_[size_t(j)])].unconditional_row; row >= 0) {
         which_[size_t(all)] = row;
-        previous_[size_t(all++)] = previous_[size_t(j)];
+        for (int64_t i = 0; i < ids; ++i)
+          previous_[size_t(all * ids + i)] = previous_[size_t(j * ids + i)];
+        ++all;
       }
     }
     return {own, all};
@@ -303,22 +325,30 @@ class LmSession::FrameLoop {
       Stream& stream = streams_[i];
       const Sampler& sampler = *stream.sampler;
       LmSession& s = *stream.job->session;
-      if (sampler.is_fixed(slot)) {
-        codes_[i * size_t(k) + size_t(slot)] = sampler.final_id(slot, -1);
+      if (const int32_t fixed = fixed_id(stream, slot); fixed >= 0) {
+        codes_[i * size_t(k) + size_t(slot)] = fixed;
         if (s.guided()) ++unconditional;
         continue;
       }
       float* logits = scratch_.logits.data() + j * v;
-      if (s.guided())
-        guide(logits, scratch_.logits.data() + unconditional++ * v, s.guidance_,
-              sampler.needed(slot));
-      const int32_t* history = s.history_.data() + (s.count_ - s.generated_) * k;
-      const int32_t id = sampler.sample(
-          s.sampling_, logits, slot, uint64_t(s.frame_offset_ + s.count_), history, s.generated_);
+      if (s.guided()) {
+        const float* other = scratch_.logits.data() + unconditional++ * v;
+        if (slot > 0 || !s.words_) guide(logits, other, s.guidance_, sampler.needed(slot));
+      }
+      const int64_t frame = s.frame_of(slot);
+      const int32_t id =
+          sampler.sample(s.sampling_, logits, slot, uint64_t(s.frame_offset_ + frame),
+                         s.history_.data() + s.known() * k, frame - s.known());
       int32_t* const codes = codes_.data() + i * size_t(k);
       codes[slot] = sampler.final_id(slot, id);
+      if (slot == 0 && s.words_) codes[0] = s.words_->next(id, frame);
       if (sampler.config().tie_slots) std::fill_n(codes, k, id);
-      if (sampler.ends(slot, id)) stream.ended = true;
+      if (!sampler.ends(slot, id)) continue;
+      if (c_.delays.empty()) {
+        stream.ended = true;
+      } else if (s.end_ < 0 || frame < s.end_) {
+        s.end_ = frame;  // the slots that are behind go on to it
+      }
     }
   }
   static void guide(float* own, const float* unconditional, float scale,
@@ -336,17 +366,51 @@ class LmSession::FrameLoop {
       LmSession& s = *job.session;
       const Sampler& sampler = *streams_[i].sampler;
       const int32_t* frame = codes_.data() + i * size_t(k);
+      if (!c_.delays.empty()) {
+        append_delayed(job, sampler, frame);
+        continue;
+      }
       if (streams_[i].ended || sampler.ends_frame(frame, s.generated_)) {
         s.finished_ = true;
         if (!sampler.config().keep_end_frame) continue;
       }
+      if (s.words_ && s.words_->end() >= 0 && s.count_ + 1 >= s.words_->end()) s.finished_ = true;
       std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
       ++job.made;
       s.append(frame);
-      if (s.guided()) s.unconditional_->append(frame);
+      if (s.guided()) s.unconditional_->append(unconditional_ids(s, frame));
     }
   }
 
+  // What the unconditional session takes in of a step's ids [K]: without the text, where words say it.
+  const int32_t* unconditional_ids(const LmSession& s, const int32_t* ids) {
+    if (!s.words_) return ids;
+    std::copy_n(ids, c_.num_codebooks, without_text_);
+    std::fill_n(without_text_, 1 + c_.given_slots, s.words_->config().none);
+    return without_text_;
+  }
+
+  // A frame is complete max_delay steps after its first id.
+  void append_delayed(Job& job, const Sampler& sampler, const int32_t* ids) {
+    LmSession& s = *job.session;
+    LmSession* const other = s.unconditional_.get();
+    s.take_step(ids);
+    if (other) other->take_step(unconditional_ids(s, ids));
+    const int64_t k = c_.num_codebooks, keep = sampler.config().keep_end_frame;
+    if (s.steps_ - c_.max_delay() > s.count_) {
+      const int32_t* frame = s.history_.data() + s.count_ * k;
+      if (s.end_ < 0 && sampler.ends_frame(frame, s.generated_)) s.end_ = s.count_;
+      if (s.end_ < 0 || s.count_ < s.end_ + keep) {
+        std::memcpy(job.out + job.made++ * k, frame, size_t(k) * sizeof(int32_t));
+        ++s.count_, ++s.generated_;
+        if (other) ++other->count_, ++other->generated_;
+      }
+    }
+    s.finished_ = (s.end_ >= 0 && s.count_ >= s.end_ + keep) ||
+                  (s.words_ && s.words_->end() >= 0 && s.count_ >= s.words_->end());
+  }
+
+  const int64_t count_;  // frames that each stream makes
   const MultiScaleLm& lm_;
   const LmConfig& c_;
   const ScratchPool::Loan loan_;
@@ -356,7 +420,8 @@ class LmSession::FrameLoop {
   std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
   std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
   std::vector<IdRange> needed_;
-  int drawn_slots_ = 0;  // from this slot on, all streams' ids are fixed
+  int32_t without_text_[64];
+  int drawn_slots_ = 0;  // from this slot on, all streams' ids of this step are fixed
 };
 
 void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
@@ -365,10 +430,11 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
   const MultiScaleLm& lm = jobs[0].session->lm();
   const std::vector<Use> uses = begin_generate(jobs, lm.config(), count);
   for (const Job& job : jobs) job.session->make_room(count);
-  FrameLoop loop(jobs);
+  FrameLoop loop(jobs, count);
   const ThreadPool::Stretch stretch(lm.pool());
   auto polled = std::chrono::steady_clock::now();
-  for (int64_t f = 0; f < count; ++f) {
+  const int64_t steps = count > 0 ? count + lm.config().max_delay() : 0;
+  for (int64_t f = 0; f < steps; ++f) {
     if (interrupted && std::chrono::steady_clock::now() - polled >= kPollEvery) {
       if (interrupted()) return;
       polled = std::chrono::steady_clock::now();
@@ -380,8 +446,11 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
 void LmSession::reset() {
   const Use use(*this);
   clear();
+  steps_ = 0, end_ = -1;
+  std::fill_n(history_.data(), history_.size(), 0);
   cache_.set_base(0);
   unconditional_.reset();
+  words_.reset();
   condition_.clear();
   lm_->embed_start(last_.data());
 }
@@ -391,105 +460,20 @@ std::unique_ptr<LmSession> LmSession::fork() const {
   auto s = std::make_unique<LmSession>(lm_, capacity_);
   s->copy_counts(*this);
   s->cache_.grow(held(count_));
-  s->cache_.copy_from(cache_, count_ - cache_.base());
+  s->cache_.copy_from(cache_, steps_ - cache_.base());
   s->cache_.set_base(cache_.base());
-  std::memcpy(s->history_.data(), history_.data(),
-              size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t));
+  s->steps_ = steps_, s->end_ = end_;
+  std::memcpy(s->history_.data(), history_.data(), history_bytes(count_));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
   s->condition_ = condition_;
+  if (words_) s->words_ = std::make_unique<Words>(*words_);
   if (unconditional_) s->unconditional_ = unconditional_->fork();
   return s;
 }
 
-// Header, history, last embedding, condition if any, cache, checksum of all before it.
-std::string LmSession::save() const {
-  const Use use(*this);
-  if (guided())
-    throw std::invalid_argument(
-        "save: expected a session without guidance; save it before set_guidance");
-  const size_t history = size_t(count_ * lm_->config().num_codebooks) * sizeof(int32_t),
-               last = last_.size() * sizeof(float);
-  // As it is where it has slid to this frame, which restore knows too.
-  KvCache slid;
-  const int64_t base = KvCache::base_of(lm_->config().global, count_), packed = count_ - base;
-  if (base > cache_.base()) {
-    slid = KvCache(lm_->config().global, count_ - cache_.base(), lm_->kv_dtype());
-    slid.copy_from(cache_, count_ - cache_.base());
-    slid.set_base(cache_.base());
-    slid.slide(count_);
-  }
-  const KvCache& kept = base > cache_.base() ? slid : cache_;
-  const size_t cache = kept.packed_bytes(packed), condition = condition_.size() * sizeof(float);
-  SavedHeader h{};
-  std::memcpy(h.magic, kMagic, 8);
-  h.fingerprint = lm_->fingerprint();
-  h.bytes = sizeof h + history + last + condition + cache + 8;
-  h.count = count_, h.generated = generated_, h.frame_offset = frame_offset_,
-  h.flags = (finished_ ? kFinished : 0) | (conditioned() ? kConditioned : 0);
-  std::string out(h.bytes, '\0');
-  char* p = out.data();
-  std::memcpy(p, &h, sizeof h);
-  std::memcpy(p + sizeof h, history_.data(), history);
-  std::memcpy(p + sizeof h + history, last_.data(), last);
-  if (condition) std::memcpy(p + sizeof h + history + last, condition_.data(), condition);
-  kept.pack(packed, p + sizeof h + history + last + condition);
-  const uint64_t sum = checksum(p, h.bytes - 8);
-  std::memcpy(p + h.bytes - 8, &sum, 8);
-  return out;
-}
-
-void LmSession::restore(const std::string& bytes) {
-  const Use use(*this);
-  const auto refuse = [](const std::string& why) {
-    throw std::invalid_argument("restore: " + why);
-  };
-  SavedHeader h;
-  if (bytes.size() < sizeof h + 8)
-    refuse("expected a saved session, got " + std::to_string(bytes.size()) +
-           " bytes; save it again");
-  std::memcpy(&h, bytes.data(), sizeof h);
-  if (std::memcmp(h.magic, kMagic, 8) != 0)
-    refuse("expected a session saved by this version, got other bytes; save it again");
-  if (h.fingerprint != lm_->fingerprint())
-    refuse("expected a session of this model and dtype, got another's; load that model");
-  if (h.count < 0 || h.count > capacity_) {
-    refuse("expected at most " + std::to_string(capacity_) + " frames, got " +
-           std::to_string(h.count) + "; make the session with a larger max_frames");
-  }
+size_t LmSession::history_bytes(int64_t frames) const {
   const LmConfig& c = lm_->config();
-  const size_t history = size_t(h.count * c.num_codebooks) * sizeof(int32_t),
-               last = last_.size() * sizeof(float), condition = h.flags & kConditioned ? last : 0;
-  const int64_t base = KvCache::base_of(c.global, h.count), held_positions = h.count - base;
-  const size_t cache = cache_.packed_bytes(held_positions);
-  const size_t expected = sizeof h + history + last + condition + cache + 8;
-  uint64_t sum = 0;
-  if (bytes.size() == expected) std::memcpy(&sum, bytes.data() + expected - 8, 8);
-  if (bytes.size() != expected || h.bytes != expected ||
-      sum != checksum(bytes.data(), expected - 8))
-    refuse("the saved session is cut short or damaged; save it again");
-  if (h.generated < 0 || h.generated > h.count || h.frame_offset < 0 ||
-      (h.flags & ~(kFinished | kConditioned)))
-    refuse("the saved session has impossible counts; save it again");
-  std::vector<int32_t> ids(history / sizeof(int32_t));
-  if (history) std::memcpy(ids.data(), bytes.data() + sizeof h, history);
-  check_frames(c, ids.data(), h.count);
-  const char* const packed = bytes.data() + sizeof h + history + last + condition;
-  std::vector<float> embedding((last + condition) / sizeof(float));  // and the condition
-  std::memcpy(embedding.data(), bytes.data() + sizeof h + history, last + condition);
-  if (!cache_.all_finite(held_positions, packed) ||
-      !std::all_of(embedding.begin(), embedding.end(), [](float v) { return std::isfinite(v); })) {
-    refuse("the saved session holds infinite or NaN values; save it again");
-  }
-  if (history) std::memcpy(history_.data(), ids.data(), history);
-  std::memcpy(last_.data(), embedding.data(), last);
-  cache_.grow(held(h.count));
-  cache_.set_base(base);
-  cache_.unpack(held_positions, packed);
-  clear();
-  count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset,
-  finished_ = (h.flags & kFinished) != 0;
-  unconditional_.reset();
-  condition_.assign(embedding.begin() + int64_t(last_.size()), embedding.end());
+  return size_t((frames + c.max_delay()) * c.num_codebooks) * sizeof(int32_t);
 }
 
 }  // namespace uniaudio

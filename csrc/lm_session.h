@@ -12,6 +12,7 @@
 #include "multiscale_lm.h"
 #include "sampling.h"
 #include "session_rules.h"
+#include "words.h"
 
 namespace uniaudio {
 
@@ -49,7 +50,14 @@ class LmSession final : public SessionState {
   void set_condition(const float* row);
   bool conditioned() const { return condition_.size() > 0; }
 
-  // Frames that the cache of a session with this many frames has room for.
+  // From now on slot 0, and a given slot 1, follow the words; what is drawn in slot 0 is when the
+  // next one begins. Under guidance the unconditional session gets `none` in place of the text, and
+  // slot 0 is not guided. std::invalid_argument on ids out of range, on a model whose slot 0 has a delay,
+  // or with `ahead` and no given slot.
+  void set_words(const WordsConfig& words);
+
+  // Frames that the cache of a session with this many frames has room for; with delays, as many
+  // steps more as the largest.
   static int64_t held_frames(int64_t frames, int64_t capacity);
 
   void reset();  // to no frames, no guidance and no condition, same capacity
@@ -76,20 +84,34 @@ class LmSession final : public SessionState {
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
   void append(const int32_t* frame);  // a generated one
+  // With delays: the step that made these ids [K] is over. Places that are known keep their own.
+  void take_step(const int32_t* ids);
+  // With delays: the ids [K] of a step, of which slots all are known.
+  void known_row(int64_t step, int32_t* row) const;
+  int64_t known() const { return count_ - generated_; }  // frames that were not generated
+  // The frame whose id slot `slot` has at the next step, below 0 before the slot begins; and that
+  // id where it is known before the step, else -1. `keep`: the frame of the end is part of the
+  // sequence.
+  int64_t frame_of(int slot) const { return steps_ - lm_->config().delay(slot); }
+  int32_t known_id(int slot, bool keep) const;
   // x [D]: the global stack's next input, with the aligned row [S] or null.
   void input_row(const int32_t* aligned, float* x) const;
-  void make_room(int64_t count);       // in the caches, for `count` more frames
-  int64_t held(int64_t frames) const;  // positions that the cache has room for then
+  void make_room(int64_t count);               // in the caches, for `count` more frames
+  int64_t held(int64_t frames) const;          // positions that the cache has room for then
+  size_t history_bytes(int64_t frames) const;  // of these and what is drawn of later ones
   // Slides the cache, if need be, so that `rows` positions from `position` on fit.
   void slide(int64_t position, int64_t rows);
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;
-  Buffer<int32_t> history_;       // [capacity, K]
+  int64_t steps_ = 0;             // of the global stack; with delays, up to max_delay beyond count_
+  int64_t end_ = -1;              // with delays: the frame in which the end came
+  Buffer<int32_t> history_;       // [capacity + max_delay, K]
   Buffer<float> last_;            // embedding of the last known frame, the next step's input
   std::vector<float> condition_;  // [D], or empty
   Sampler::Scratch sampling_;
   std::unique_ptr<LmSession> unconditional_;  // under guidance
+  std::unique_ptr<Words> words_;              // where text is spoken word by word
 };
 
 }  // namespace uniaudio

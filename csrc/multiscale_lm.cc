@@ -18,6 +18,22 @@ const Weights& checked(const LmConfig& c, const Weights& weights) {
   return weights;
 }
 
+// The rows [count + max_delay, K] that the steps of frames [count, K] make; empty without delays.
+std::vector<int32_t> delayed_rows(const LmConfig& c, const int32_t* frames, int64_t count) {
+  if (c.delays.empty()) return {};
+  const int64_t k = c.num_codebooks, steps = count + c.max_delay();
+  std::vector<int32_t> rows(static_cast<size_t>(steps * k));
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int slot = 0; slot < k; ++slot) {
+      const int64_t frame = step - c.delay(slot);
+      rows[size_t(step * k + slot)] = frame < 0       ? c.delay_id(step, slot)
+                                      : frame < count ? frames[frame * k + slot]
+                                                      : c.after_id(slot);
+    }
+  }
+  return rows;
+}
+
 uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
 
 }  // namespace
@@ -171,6 +187,7 @@ MultiScaleLm::MultiScaleLm(const LmConfig& c, const Weights& weights, LmDTypes d
   for (int64_t i : {int64_t(c.global.layers), int64_t(c.num_codebooks), int64_t(c.local.width),
                     int64_t(c.global.heads)})
     fingerprint_ = mix(fingerprint_, uint64_t(i));
+  for (int delay : c.delays) fingerprint_ = mix(fingerprint_, uint64_t(delay));
   for (const TensorSpec& spec : lm_tensors(c)) {
     const Buffer<float> t = spec.shape.size() == 1 || spec.name == "head.weight"
                                 ? weights.get(spec.name, spec.shape)
@@ -196,8 +213,9 @@ size_t MultiScaleLm::weight_bytes_per_frame(int64_t head_rows) const {
 }
 
 size_t MultiScaleLm::session_bytes(int64_t held, int64_t capacity) const {
-  return KvCache::bytes(config_.global, std::min(held, most_held()), kv_dtype_) +
-         size_t(capacity) * size_t(config_.num_codebooks) * sizeof(int32_t);
+  const int64_t delay = config_.max_delay();
+  return KvCache::bytes(config_.global, std::min(held + delay, most_held()), kv_dtype_) +
+         size_t(capacity + delay) * size_t(config_.num_codebooks) * sizeof(int32_t);
 }
 
 void MultiScaleLm::embed_frame(const int32_t* ids, float* x) const {
@@ -243,15 +261,17 @@ void MultiScaleLm::local_pass(LmScratch& s, int slot, int64_t count, const int32
   const int64_t d = config_.local.width, k = config_.bridge_rows();
   const int at = slot - config_.first_local();
   const Table& embed = config_.tied_local ? global_embed_ : local_embed_;
+  const int64_t ids = config_.previous_ids(slot);
   for (int64_t i = 0; i < count; ++i) {
     float* x = s.local_x.data() + i * d;
     if (config_.add || slot > 0) {
-      const int64_t id =
-          (slot == 0 ? config_.local_start_id : previous[i]) - config_.local_table_start;
-      if (id >= 0 && id < config_.local_rows()) {
-        embed.copy(id, x);
-      } else {
-        std::fill_n(x, d, 0.0f);
+      for (int64_t j = 0; j < ids; ++j) {
+        const int64_t id = (slot == 0 ? config_.local_start_id : previous[i * ids + j]) -
+                           config_.local_table_start;
+        const bool inside = id >= 0 && id < config_.local_rows();
+        if (j == 0 && !inside) std::fill_n(x, d, 0.0f);
+        if (j == 0 && inside) embed.copy(id, x);
+        if (j > 0 && inside) embed.add(id, x);
       }
       if (config_.add) kernels().add(s.bridged.data() + (frame[i] * k + at) * d, x, d);
     } else {
@@ -288,10 +308,13 @@ void MultiScaleLm::first_head(LmScratch& s, int64_t count, const IdRange* ranges
   }
 }
 
-void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
+void MultiScaleLm::logits(const int32_t* frames, int64_t frame_count, const int32_t* aligned,
                           const std::vector<ContinuousInput>& continuous, float* out) const {
-  check_logits(config_, frames, count, aligned);
-  check_continuous(config_, continuous, count);
+  check_logits(config_, frames, frame_count, aligned);
+  check_continuous(config_, continuous, frame_count);
+  const std::vector<int32_t> delayed = delayed_rows(config_, frames, frame_count);
+  const int64_t count = frame_count + config_.max_delay();  // steps
+  if (config_.max_delay() > 0) frames = delayed.data();
   const int64_t d = config_.global.width, k = config_.num_codebooks, v = config_.vocab_size;
   const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* rows) {
     embed_continuous(in, rows);
@@ -300,7 +323,8 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
   const int64_t chunk = std::min(kLogitRows, count);
   s.reserve(*this, chunk, chunk, count);
   KvCache cache(config_.global, count, kv_dtype_);
-  std::vector<int32_t> which(static_cast<size_t>(chunk)), previous(static_cast<size_t>(chunk));
+  std::vector<int32_t> which(static_cast<size_t>(chunk)),
+      previous(static_cast<size_t>(chunk * (1 + config_.given_slots)));
   std::vector<float> slot_logits(size_t(chunk * v));
   const IdRange all{0, int32_t(v)};
   constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -325,18 +349,24 @@ void MultiScaleLm::logits(const int32_t* frames, int64_t count, const int32_t* a
     global_pass(s, n, false);
     bridge(s, n);
     for (int64_t slot = 0; slot < k; ++slot) {
+      const int64_t ids = config_.previous_ids(int(slot));
       for (int64_t i = 0; slot > 0 && i < n; ++i)
-        previous[size_t(i)] = frames[(begin + i) * k + slot - 1];
+        std::memcpy(&previous[size_t(i * ids)], frames + (begin + i) * k + slot - ids,
+                    size_t(ids) * sizeof(int32_t));
       if (slot >= config_.first_local()) local_pass(s, int(slot), n, which.data(), previous.data());
-      if (slot <= 1) std::fill(slot_logits.begin(), slot_logits.end(), kNever);
+      if (slot <= config_.given_slots + 1)
+        std::fill(slot_logits.begin(), slot_logits.end(), kNever);
       if (slot == 0 && has_first_head()) {
         first_head(s, n, &first, 1, slot_logits.data());
-      } else {
+      } else if (!config_.is_given(int(slot))) {
         head(s, n, &all, 1, slot_logits.data());
       }
-      for (int64_t i = 0; i < n; ++i)
-        std::memcpy(out + ((begin + i) * k + slot) * v, slot_logits.data() + i * v,
-                    size_t(v) * sizeof(float));
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t frame = begin + i - config_.delay(int(slot));
+        if (frame >= 0 && frame < frame_count)
+          std::memcpy(out + (frame * k + slot) * v, slot_logits.data() + i * v,
+                      size_t(v) * sizeof(float));
+      }
     }
   }
 }

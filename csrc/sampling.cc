@@ -151,6 +151,8 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     refuse("end_frame", "at least one id", "none");
   if (c.tie_slots && (!c.slots.empty() || !c.forced.empty()))
     refuse("tie_slots", "false with slots or forced", "true");
+  if (c.tie_slots && !lm.delays.empty())
+    refuse("tie_slots", "false with delays, which set slots apart", "true");
   if (c.end_id < -1 || c.end_id >= lm.vocab_size)
     refuse("end_id", "-1 (none) or an id below " + std::to_string(lm.vocab_size),
            std::to_string(c.end_id));
@@ -170,7 +172,9 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
     if (!c.forced.empty()) slot.forced = c.forced[size_t(k)];
     const bool own_head = k == 0 && lm.global_head_size > 0;
     const IdRange head = own_head ? first : others;
-    if (slot.forced >= 0 && !slot.end) {
+    if (lm.is_given(k)) {
+      slot.without_end = {{0, 1}};  // none of its logits are looked at
+    } else if (slot.forced >= 0 && !slot.end) {
       slot.without_end = {{slot.forced, slot.forced + 1}};  // nothing else need be computed
     } else if (c.allowed.empty()) {
       slot.without_end = {head};
@@ -194,7 +198,7 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
       slot.with_end = merged(slot.with_end);
     }
     const IdRange last = slot.with_end.back();
-    if ((slot.forced < 0 || slot.end) &&
+    if (!lm.is_given(k) && (slot.forced < 0 || slot.end) &&
         (slot.with_end[0].begin < head.begin || last.end > head.end)) {
       refuse("slot " + std::to_string(k),
              "ids that its head has, " + std::to_string(head.begin) + " to " +

@@ -171,6 +171,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
       {c.local_table_size > 0, "local tables of some ids only"},
       {c.slot_weights, "weights of each slot"},
       {c.project, "conditioning project"},
+      {!c.delays.empty(), "delays of slots"},
+      {c.given_slots > 0, "given slots"},
   };
   for (const auto& [there, what] : missing) {
     if (there) {

@@ -400,14 +400,16 @@ TEST(refusals_are_one_line) {
   during([&] { session.known(0, 0); });
   during([&] { session.set_frame_offset(1); });
   during([&] { cuda::Session::generate_batch(one, 1, {}); });
-  LmConfig head = models::base(), window = head, table = head, slots = head, project = head;
+  LmConfig head = models::base(), window = head, table = head, slots = head, project = head,
+           delays = head;
   head.global_head_size = 9, window.global.window = 20, table.local_table_size = 50;
   slots.slot_weights = true, project.add = project.project = true;
-  const std::pair<LmConfig, const char*> missing[] = {{head, "a head on the global stack"},
-                                                      {window, "attention windows"},
-                                                      {table, "local tables of some ids only"},
-                                                      {slots, "weights of each slot"},
-                                                      {project, "conditioning project"}};
+  delays.delays.assign(size_t(delays.num_codebooks), 0), delays.delays.back() = 1;
+  delays.delay_ids.assign(size_t(delays.num_codebooks), 0);
+  const std::pair<LmConfig, const char*> missing[] = {
+      {head, "a head on the global stack"},     {window, "attention windows"},
+      {table, "local tables of some ids only"}, {slots, "weights of each slot"},
+      {project, "conditioning project"},        {delays, "delays of slots"}};
   for (const auto& [config, what] : missing)
     CHECK_THROWS(std::invalid_argument, Both(Model(config, 1), DType::float32), what);
   LmConfig odd = models::base();

@@ -14,7 +14,8 @@ from uniaudio_engine import _C
 
 print("isa", _C.isa())
 logits, tokens = hashlib.sha256(), hashlib.sha256()
-for name in ("base", "everything", "reference", "wide", "odd_widths", "others", "depth"):
+NAMES = ("base", "everything", "reference", "wide", "odd_widths", "others", "depth", "delays")
+for name in NAMES:
     c = CONFIGS[name]
     model = torch_lm(c)
     inputs = random_inputs(c, 40)

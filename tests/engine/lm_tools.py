@@ -135,6 +135,19 @@ CONFIGS: dict[str, LMConfig] = {
         slot_weights=True,
         local=replace(LOCAL, rope_frequencies=(0.0,) * 5, final_norm=False),
     ),
+    "delays": replace(BASE, delays=(0, 1, 3), delay_ids=((5, 6, 7), (5, 6, 8))),
+    "delays_depth": replace(  # as depth transformers have them: text first, then the codes
+        BASE,
+        num_codebooks=4,
+        conditioning="project",
+        global_head_start=11,
+        global_head_size=9,
+        slot_weights=True,
+        local=replace(LOCAL, rope_frequencies=(0.0,) * 5),
+        global_=replace(GLOBAL, window=20),
+        delays=(1, 0, 2, 2),
+        delay_ids=((5, 6, 7, 8),),
+    ),
     # all that models of other projects have
     "others": replace(
         BASE,
@@ -181,6 +194,18 @@ CONFIGS: dict[str, LMConfig] = {
         vocab_size=300,
     ),
 }
+# two slots of text, of which the second is never predicted
+GIVEN = replace(
+    BASE,
+    num_codebooks=5,
+    conditioning="project",
+    global_head_start=11,
+    global_head_size=9,
+    local_table_start=11,
+    local_table_size=40,
+    given_slots=1,
+    slot_weights=True,
+)
 
 
 def torch_lm(c: LMConfig, seed: int = 0) -> MultiScaleLM:

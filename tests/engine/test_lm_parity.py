@@ -146,7 +146,7 @@ def test_kv_dtype_logits(name: str, kv_dtype: str, monkeypatch: pytest.MonkeyPat
     def attention(
         q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        if k.shape[-2] == 50:
+        if k.shape[-2] >= 50:
             k, v = cached(k, kv_dtype), cached(v, kv_dtype)
         return real(q, k, v, mask)
 

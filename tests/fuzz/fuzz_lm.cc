@@ -50,7 +50,7 @@ class Sessions {
 
   void step() {
     LmSession& session = any();
-    switch (draw_.in(0, 11)) {
+    switch (draw_.in(0, 12)) {
       case 0:
       case 1: prefill(session); break;
       case 2:
@@ -67,6 +67,7 @@ class Sessions {
         break;
       case 9: session.reset(); break;
       case 10: batch(); break;
+      case 11: words(session); break;
       default: session.cancel();
     }
   }
@@ -78,6 +79,19 @@ class Sessions {
       sessions_.push_back(std::move(session));
     else
       sessions_[draw_.bits() % sessions_.size()] = std::move(session);
+  }
+
+  void words(LmSession& session) {
+    const auto id = [&] { return draw_.in(0, 9) ? draw_.in(0, config_.vocab_size - 1) : -1; };
+    WordsConfig c;
+    for (int n = draw_.in(0, 4); n > 0; --n) {
+      c.words.push_back({{}, draw_.in(-1, 3)});
+      for (int i = draw_.in(0, 3); i > 0; --i) c.words.back().ids.push_back(id());
+    }
+    c.new_word = id(), c.pad = id(), c.none = id(), c.ahead = draw_.of({0, 0, 0, 1, 2});
+    c.max_padding = draw_.in(0, 3), c.initial_padding = draw_.in(0, 2);
+    c.final_frames = draw_.in(0, 3);
+    session.set_words(c);
   }
 
   std::vector<int32_t> rows(int count, int width, int limit, bool right) {
@@ -188,6 +202,15 @@ bool use(Draw& draw) {
       draw.of({"add", "prefix", "project"}) +
       "\",\"slot_weights\":" + (draw.coin() ? "true" : "false") +
       ",\"start_id\":0,\"local_start_id\":1,\"max_frames\":" + std::to_string(draw.in(1, 40));
+  const bool delays = draw.in(0, 3) == 0;
+  if (delays) {
+    std::string steps, ids;
+    for (int k = 0; k < codebooks; ++k) {
+      steps += (k ? "," : "") + std::to_string(k ? draw.in(0, 3) : 0);
+      ids += (k ? ",1" : "1");
+    }
+    json += ",\"delays\":[" + steps + "],\"delay_ids\":[[" + ids + "]]";
+  }
   if (slots)
     json += ",\"guide_slots\":" + std::to_string(slots) +
             ",\"guide_vocab\":" + std::to_string(draw.in(1, 9));

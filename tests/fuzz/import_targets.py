@@ -24,6 +24,7 @@ from uniaudio_engine.importers.checkpoint import load_checkpoint
 from uniaudio_engine.importers.csm import read_csm
 from uniaudio_engine.importers.encodec import import_encodec
 from uniaudio_engine.importers.hub_files import INDEX, WEIGHTS, Reader, open_split
+from uniaudio_engine.importers.kyutai_tts import read_kyutai_tts
 from uniaudio_engine.importers.mimi import import_mimi
 from uniaudio_engine.importers.moss_nano import read_moss_nano
 from uniaudio_engine.importers.qwen3_codec import import_qwen3_codec
@@ -320,6 +321,17 @@ def moss_nano(folder: Path) -> Target:
     return _changed_folder(_with_weights(source, _MOSS, read, "tokenizer.model"), read)
 
 
+def kyutai_tts(folder: Path) -> Target:
+    from kyutai_tools import lm_config
+
+    source = folder / "source"
+
+    def read() -> object:
+        return read_kyutai_tts(source)
+
+    return _changed_folder(_with_weights(source, lm_config(), read, "tokenizer.model"), read)
+
+
 def csm(folder: Path) -> Target:
     from windowed_tools import MIMI, mimi_state
 
@@ -424,6 +436,7 @@ TARGETS = {
     "vieneu": vieneu,
     "moss_nano": moss_nano,
     "csm": csm,
+    "kyutai_tts": kyutai_tts,
     "qwen3_codec": qwen3_codec,
     "qwen3_tts": qwen3_tts,
     "index": index,

@@ -46,6 +46,11 @@ class GraphLM:
     def __init__(self, exported: Exported) -> None:
         assert exported.folder.config.lm is not None
         self.config: LMConfig = exported.folder.config.lm
+        if self.config.delays or self.config.given_slots:
+            raise InputError(
+                "graphs: expected a model without delays of slots or given slots; use the native "
+                "backend"
+            )
         self.exported = exported
         self.config_json = json.dumps(to_dict(self.config))
         self.prefill, self.step, self.local = (

@@ -151,6 +151,26 @@ class SavableSession(Session, Protocol):
     def fork(self) -> SavableSession: ...
 
 
+class WordSession(Session, Protocol):
+    """A session that speaks a text word by word: the compiled core's."""
+
+    def set_words(
+        self,
+        words: list[tuple[list[int], int]],
+        new_word: int,
+        pad: int,
+        ahead: int = 0,
+        second_offset: int = 0,
+        none: int = 0,
+        max_padding: int = 6,
+        initial_padding: int = 2,
+        final_frames: int = 0,
+    ) -> None:
+        """From here on the text is these words: their ids, and the steps after each one's beginning
+        in which no other may begin; see ``WordByWord``. :meth:`reset` ends it.
+        """
+
+
 class Codec(Protocol):
     """A neural codec, or a tokenizer that ends at its codes.  Immutable; shared by threads."""
 

@@ -50,6 +50,7 @@ class Family:
     parts: tuple[tuple[str, str], ...] = ()
     voices: str = ""
     speaks: bool = False
+    weights: str = ""  # pattern of the file of the weights, where it has no usual name
 
     @property
     def importer(self) -> Callable[..., dict[str, Any]]:
@@ -61,7 +62,7 @@ class Family:
 
     def reads(self, file: str) -> bool:
         """Whether the importer reads a file of this name, besides the weights."""
-        patterns = (CONFIG, *self.files)
+        patterns = (CONFIG, *self.files, *((self.weights,) if self.weights else ()))
         return any(fnmatchcase(file, place + p) for p in patterns for place in PLACES)
 
 
@@ -163,6 +164,17 @@ FAMILIES = (
             *("speech_tokenizer/config.json", "speech_tokenizer/*.safetensors"),
         ),
         speaks=True,
+    ),
+    Family(
+        "kyutai-tts",
+        "Kyutai's delayed-streams TTS whose voice is a recording before the text",
+        "tts-0.75b-en-public --codec mimi -o my-kyutai",
+        ("tts",),
+        (Published("kyutai/tts-0.75b-en-public", "CC-BY-4.0", shapes.MIMI, shapes.KYUTAI_TTS),),
+        ("tokenizer*.model",),
+        (("codec", "kyutai/mimi"),),
+        speaks=True,
+        weights="dsm_tts*.safetensors",
     ),
 )
 

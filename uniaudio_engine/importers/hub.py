@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -129,6 +130,8 @@ def _wanted(
         return wanted
     place = place_of(names) or ""
     weights = weight_files(names, place)
+    if family.weights and any(fnmatchcase(n, family.weights) for n in wanted):
+        return wanted
     if not weights:
         raise InputError(
             f"{where}: expected model.safetensors among its files, found "

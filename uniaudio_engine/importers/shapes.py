@@ -212,3 +212,29 @@ CSM_1B = LMConfig(
     local_table_start=2 + 128256,
     local_table_size=32 * 2048,
 )
+# Of the sizes that its page states, 300 M and 450 M with shared sets, and the delays of its paper; its
+# config.json was not at hand. Each codebook has a set of its own here.
+KYUTAI_TTS = LMConfig(
+    2 + 2 * 8001 + 16 * 2048 + 16,
+    18,
+    StackConfig(24, 1024, 16, mlp_width=2816, norm_eps=1e-8, window=500),
+    StackConfig(
+        4,
+        1024,
+        16,
+        mlp_width=2048,
+        norm_eps=1e-8,
+        rope_frequencies=(0.0,) * 32,
+        final_norm=False,
+    ),
+    conditioning="project",
+    start_id=1,
+    global_head_start=2,
+    global_head_size=5,
+    local_table_start=2,
+    local_table_size=2 * 8001 + 16 * 2048 + 16,
+    slot_weights=True,
+    given_slots=1,
+    delays=(0, 0, 16, *[18] * 15),
+    delay_ids=((0,) * 18,),
+)

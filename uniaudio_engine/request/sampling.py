@@ -101,7 +101,7 @@ def _text_slot_sampling(
             span = layout.vocabulary.span("text")
             text, ranges[at] = {"greedy": True}, [(span.start, span.size)]
             forced[at] = layout.text_id(slot.speaking)
-    if slot.end < 0:
+    if slot.end < 0 and slot.words is None:
         forced[at] = layout.text_id(slot.speaking)
     if min_frames is not None and slot.end_code >= 0:
         more |= {"end_frame": layout.end_frame(), "min_frames": min_frames}
@@ -113,7 +113,7 @@ def _text_slot_sampling(
     if slot.guard == "first":
         free = {**options, "repetition_window": 0, "repetition_penalty": 1.0}
         slots[1:] = [core().Sampling(**_drawing(free, options["temperature"]))] * (len(slots) - 1)
-    slots.insert(at, core().Sampling(**text))
+    slots[at:at] = [core().Sampling(**text)] * (1 + layout.given_slots)
     return core().Sampling(
         seed=seed,
         allowed=ranges,

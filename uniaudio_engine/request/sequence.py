@@ -132,6 +132,8 @@ class Layout:
     vocabulary: VocabularyConfig
     num_codebooks: int
     text_slot: TextSlotConfig | None = None
+    given_slots: int = 0  # after the slot of text
+    text_head: int = 0  # text ids that are predicted; 0: all
 
     def __post_init__(self) -> None:
         size = self.vocabulary.span("audio").size
@@ -145,12 +147,13 @@ class Layout:
     def of(
         cls, lm: LMConfig, vocabulary: VocabularyConfig, text_slot: TextSlotConfig | None = None
     ) -> Layout:
-        return cls(vocabulary, lm.num_codebooks - (text_slot is not None), text_slot)
+        codebooks = lm.num_codebooks - (text_slot is not None) - lm.given_slots
+        return cls(vocabulary, codebooks, text_slot, lm.given_slots, lm.global_head_size)
 
     @property
     def slots(self) -> int:
         """K."""
-        return self.num_codebooks + (self.text_slot is not None)
+        return self.num_codebooks + (self.text_slot is not None) + self.given_slots
 
     @property
     def codebook_size(self) -> int:
@@ -221,13 +224,16 @@ class Layout:
 
     def _beside(self, text: Ids, codes: Ids) -> Ids:
         first = self.text_slot is None or self.text_slot.position == "first"
+        if self.given_slots:
+            given = np.full((len(text), self.given_slots), self.text_id(-1), np.int32)
+            text = np.concatenate((text, given), axis=1)
         return np.concatenate((text, codes) if first else (codes, text), axis=1)
 
     def frames_to_codes(self, frames: Ids) -> Ids:
         """Audio frames [T, K] of ids -> codes [T, codebooks]."""
         if self.text_slot is not None:
             first = self.text_slot.position == "first"
-            frames = frames[:, 1:] if first else frames[:, :-1]
+            frames = frames[:, 1 + self.given_slots :] if first else frames[:, :-1]
         return (frames - self._offsets()).astype(np.int32)
 
     def aligned_column(self, name: str) -> int:
@@ -245,6 +251,10 @@ class Layout:
         codes = [[(start + k * size, size)] for k in range(self.num_codebooks)]
         if self.text_slot is None:
             return codes
+        if self.text_slot.words is not None:
+            span = self.vocabulary.span("text")
+            given = [[(self.text_id(-1), 1)]] * self.given_slots
+            return [[(span.start, self.text_head or span.size)], *given, *codes]
         text = [[(self.text_id(self.text_slot.speaking), 1)]]
         return text + codes if self.text_slot.position == "first" else codes + text
 

@@ -98,7 +98,15 @@ class TaskSequence:
         return replace(self, values={**self.values, self.task.text_input.name: spoken})
 
     def unconditional(self) -> TaskSequence:
-        """The sequence without its captions, for classifier-free guidance."""
+        """The sequence without its captions, or without the voice where words are fed, for
+        classifier-free guidance.
+        """
+        slot = self.layout.text_slot
+        if slot is not None and slot.words is not None:
+            nothing = np.full(
+                (len(self.body), self.layout.slots), self.layout.text_id(-1), np.int32
+            )
+            return replace(self, body=Prefix(nothing))
         return self.changed(without_captions(self.task))
 
     # Durations, for tasks of length "durations"

@@ -13,7 +13,8 @@ from ..model import Model
 from .plan import Piece, Plan, split_phones
 from .sampling import audio_sampling, duration_sampling, target_sampling
 from .sequence import Ids, scale_durations, token_durations
-from .sequence_builder import Guided
+from .sequence_builder import Guided, Spoken
+from .text_slot import feed_words
 from .work import Prefill, Step, Work
 
 PieceWork = Generator[Work, Ids | None, None]
@@ -78,7 +79,8 @@ def guide_by_rows(session: Session, plan: Plan) -> None:
     which begins here.
     """
     scale = plan.options.get("guidance", 1.0)
-    if scale != 1.0 and not plan.task.has_caption:
+    by_rows = not plan.task.has_caption and plan.task.length != "text"
+    if scale != 1.0 and by_rows:
         session.set_guidance(session.fork(), scale, aligned=False)
 
 
@@ -94,6 +96,11 @@ def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
         sequence.layout, plan.task, plan.options, piece.seed, piece.min_frames
     )
     rows = None if rows is None else rows[begin:end]
+    slot, text = sequence.layout.text_slot, plan.task.text_input
+    if slot is not None and slot.words is not None and text is not None:
+        spoken = sequence.values[text.name]
+        assert isinstance(spoken, Spoken)
+        feed_words(session, sequence.layout, spoken.phones)
     yield Step(session, end - begin, sampling, rows, True)
 
 

@@ -158,9 +158,15 @@ class Task:
     @property
     def guided(self) -> bool:
         """Whether it takes classifier-free guidance: by its caption, otherwise by what is aligned
-        with the target (phones, score, source).
+        with the target (phones, score, source); of models that are fed words by text and voice.
         """
-        return self.has_caption or self.length == "durations" or self.aligned_input is not None
+        words = self.length == "text" and self.guidance != 1.0
+        return (
+            words
+            or self.has_caption
+            or self.length == "durations"
+            or self.aligned_input is not None
+        )
 
     @property
     def text_input(self) -> Input | None:

@@ -7,11 +7,12 @@ by all sentences of a request.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from .sequence import Layout, Prefix, join
+from ..backends.protocols import Session, WordSession
+from .sequence import Ids, Layout, Prefix, join
 from .tasks import Input, Task
 
 
@@ -53,3 +54,27 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
             continue
         parts[1].append(Prefix(frames))
     return join(parts[0]), join(parts[1])
+
+
+def feed_words(session: Session, layout: Layout, ids: Ids) -> None:
+    """Have a session speak text ids [P] word by word; see ``WordByWord``."""
+    assert layout.text_slot is not None and layout.text_slot.words is not None
+    words, span = layout.text_slot.words, layout.vocabulary.span("text")
+    said: list[list[int]] = [[]]
+    for id in ids.tolist():
+        if id == span.size - 1:
+            said.append([])
+        else:
+            said[-1].append(span.start + id)
+    second = layout.vocabulary.span("ahead").start - span.start if words.ahead else 0
+    cast("WordSession", session).set_words(
+        [(word, words.between + len(word) - 1 if words.between else 0) for word in said if word],
+        new_word=span.start + words.new_word,
+        pad=span.start + words.pad,
+        ahead=words.ahead,
+        second_offset=second,
+        none=layout.text_id(-1),
+        max_padding=words.max_padding,
+        initial_padding=words.initial_padding,
+        final_frames=words.final_frames,
+    )

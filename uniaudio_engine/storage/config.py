@@ -23,7 +23,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
-from .text_slot_config import PromptPart, TextSlotConfig
+from .text_slot_config import PromptPart, TextSlotConfig, WordByWord
 
 __all__ = [
     "TransformerConfig",
@@ -45,6 +45,7 @@ __all__ = [
     "StackConfig",
     "TextSlotConfig",
     "VocabularyConfig",
+    "WordByWord",
     "from_dict",
     "to_dict",
 ]
@@ -121,7 +122,7 @@ class ModelConfig:
     @property
     def lm_codebooks(self) -> int:
         """Codebooks of the codec that a frame of the LM holds; 0 without an LM."""
-        slots = 0 if self.lm is None else self.lm.num_codebooks
+        slots = 0 if self.lm is None else self.lm.num_codebooks - self.lm.given_slots
         return slots - (self.text_slot is not None)
 
     def source_level(self, task: str) -> float | None:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from .json_config import ConfigError, require, require_within
 
+MAX_DELAY = 256  # steps
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -113,6 +115,11 @@ class LMConfig:
     many ids from ``local_table_start`` on. Any other id has a row of zeros there and no logit.
     ``slot_weights``: the local stack's projections are others at each slot; its norms are not. A
     matrix holds those of all slots, one after the other: [slots x out, in].
+    ``given_slots``: as many slots after slot 0 have given ids and are never predicted. They do not
+    pass through the local stack, which begins with the sum of their rows and slot 0's.
+    ``delays``: slot k of frame t is predicted at step t + delays[k]; empty: at step t. The places
+    before a slot begins have ``delay_ids`` [rows][K], row by step; its last row is also that of all
+    later steps, and of the places after a slot's last frame. See ``storage/delays.py``.
     """
 
     vocab_size: int
@@ -135,6 +142,14 @@ class LMConfig:
     local_table_start: int = 0
     local_table_size: int = 0
     slot_weights: bool = False
+    given_slots: int = 0
+    delays: tuple[int, ...] = ()
+    delay_ids: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def max_delay(self) -> int:
+        """Steps from a frame's first id to its last."""
+        return max(self.delays, default=0)
 
     @property
     def embed_width(self) -> int:
@@ -158,10 +173,11 @@ class LMConfig:
 
     @property
     def first_local(self) -> int:
-        """The first slot that passes through the local stack: 1 where slot 0 has a head of its own
-        and the next slot's input holds the global output.
+        """The first slot that passes through the local stack: above 0 where slot 0 has a head of its
+        own and the next slot's input holds the global output.
         """
-        return int(self.conditioning == "project" and self.global_head_size > 0)
+        there = self.conditioning == "project" and self.global_head_size > 0
+        return 1 + self.given_slots if there else 0
 
     @property
     def local_slots(self) -> int:
@@ -245,14 +261,56 @@ class LMConfig:
             "0 with tied tables, or conditioning add",
             self.local_table_size,
         )
+        require_within("lm.given_slots", 0, self.given_slots, 8)
+        require(
+            self.given_slots == 0 or self.first_local > 0,
+            "lm.given_slots",
+            "0 without conditioning project and global_head_size",
+            self.given_slots,
+        )
         require(
             self.local_slots > 0,
             "lm.num_codebooks",
-            "2 or more with conditioning project and global_head_size",
+            f"{self.first_local + 1} or more with conditioning project and global_head_size",
             self.num_codebooks,
         )
         for name, width in self.continuous.items():
             require_within(f"lm.continuous.{name}", 1, width, 65536)
+        self._check_delays()
+
+    def _check_delays(self) -> None:
+        k = self.num_codebooks
+        require(len(self.delays) in (0, k), "lm.delays", f"a list of {k}", len(self.delays))
+        for delay in self.delays:
+            require_within("lm.delays", 0, delay, MAX_DELAY)
+        require(
+            len(self.delay_ids) <= MAX_DELAY, "lm.delay_ids", "a list of rows", len(self.delay_ids)
+        )
+        for row in self.delay_ids:
+            require(len(row) == k, "lm.delay_ids", f"rows of {k} ids", len(row))
+            for id in row:
+                require_within("lm.delay_ids", 0, id, self.vocab_size - 1)
+        require(
+            bool(self.delays) == bool(self.delay_ids),
+            "lm.delay_ids",
+            "given exactly where delays are",
+            len(self.delay_ids),
+        )
+        if not self.delays:
+            return
+        require(
+            min(self.delays) == 0 < self.max_delay,
+            "lm.delays",
+            "0 for some slots, more for others",
+            self.delays,
+        )
+        others = self.aligned_slots or self.continuous or self.global_.positions == "learned"
+        require(
+            not others,
+            "lm.delays",
+            "none with guide_slots, continuous or learned global positions",
+            self.delays,
+        )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,27 @@ class PromptPart:
 
 
 @dataclass(frozen=True)
+class WordByWord:
+    """A text that is fed while it is spoken (``csrc/words.h``): the text id ``new_word``, drawn in the
+    slot of text, says that the next word begins; ``pad`` that nothing does.
+
+    ``ahead``: above 0, the second slot, which is given, has the ids of the word that is so many later,
+    from the span ``ahead``. ``between``: steps without a new word after each word's ids, at least.
+    ``max_padding``: in a row, at most. ``initial_padding``: at first. ``final_frames``: of the sound,
+    after the step that asks for a word too many. The last id of the span ``text`` stands between two
+    words, wherever a text is one list of ids.
+    """
+
+    new_word: int
+    pad: int
+    ahead: int = 0
+    between: int = 0
+    max_padding: int = 6
+    initial_padding: int = 2
+    final_frames: int = 0
+
+
+@dataclass(frozen=True)
 class TextSlotConfig:
     """How a text is read, how a prompt is laid out, and how frames are drawn.
 
@@ -57,6 +78,7 @@ class TextSlotConfig:
     recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
     split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
     seconds between sentences. ``guard``: the codebooks that the option repetition_penalty is about.
+    ``words``: the text is not part of the prompt, but fed word by word.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -82,6 +104,7 @@ class TextSlotConfig:
     end_token: bool = False
     least_frames: int = 0
     guard: Literal["all", "first"] = "all"
+    words: WordByWord | None = None
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -89,7 +112,12 @@ class TextSlotConfig:
         size = vocabulary.span("text").size
         vocabulary.special("pad")
         kinds = [p.kind for p in self.prompt]
-        require(kinds.count("text") == 1, "text_slot.prompt", "one part of kind text", kinds)
+        if self.words is not None:
+            self._check_words(self.words, lm, vocabulary)
+            require("text" not in kinds, "text_slot.prompt", "no text, which words feed", kinds)
+        else:
+            require(kinds.count("text") == 1, "text_slot.prompt", "one part of kind text", kinds)
+            require(lm.given_slots == 0, "lm.given_slots", "0 without words", lm.given_slots)
         require(kinds.count("voice") <= 1, "text_slot.prompt", "one voice at most", kinds)
         for i, part in enumerate(self.prompt):
             where = f"text_slot.prompt[{i}]"
@@ -135,3 +163,27 @@ class TextSlotConfig:
             known = code.isascii() and code.isalnum() and 2 <= len(code) <= 3 and code.islower()
             require(known, "text_slot.languages", "codes of two or three letters", code)
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")
+
+    def _check_words(self, words: WordByWord, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
+        size = vocabulary.span("text").size
+        for name in ("new_word", "pad"):
+            require_within(f"text_slot.words.{name}", 0, getattr(words, name), size - 2)
+        for name in ("ahead", "between", "max_padding", "initial_padding", "final_frames"):
+            require_within(f"text_slot.words.{name}", 0, getattr(words, name), 1000)
+        second = int(words.ahead > 0)
+        require(
+            lm.given_slots == second and not any(lm.delays[: 1 + second]),
+            "text_slot.words.ahead",
+            "above 0 exactly with a given slot, and slots of text without delays",
+            words.ahead,
+        )
+        if second:
+            ahead = vocabulary.span("ahead").size
+            require(ahead == size, "vocabulary.spans.ahead", f"{size} ids, as of text", ahead)
+        ends = self.end < 0 and self.end_code < 0 and not self.end_token and self.speaking < 0
+        require(
+            ends and self.position == "first" and self.tokenizer == "sentencepiece",
+            "text_slot.words",
+            "position first, a sentencepiece tokenizer, and no other end or speaking",
+            self.position,
+        )

@@ -72,12 +72,21 @@ class TextTokenizer:
             text.encode()
         except UnicodeEncodeError:  # half a surrogate pair
             raise InputError(f"text: expected text, got {shown(text)}, which is cut") from None
-        ids = [int(i) for i in self._encode(text)]
+        if self._config.words is None:
+            ids = [int(i) for i in self._encode(text)]
+        else:  # each word by itself, with the last id between two
+            words = [[*self._encode(word), self._size - 1] for word in _words(text)]
+            ids = [int(i) for word in words for i in word][:-1]
         if not ids or max(ids) >= self._size:
             raise InputError(
                 f"text: expected text with tokens up to {self._size - 1}, got {shown(text)}"
             )
         return ids
+
+
+def _words(text: str) -> list[str]:
+    """As models that are fed word by word read a text."""
+    return text.translate({ord("’"): "'", ord(":"): " ", ord("("): "", ord(")"): ""}).split()
 
 
 def _sentencepiece(file: bytes, where: str) -> tuple[Any, int]:

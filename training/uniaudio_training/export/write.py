@@ -95,6 +95,11 @@ def export_onnx(
             f"{folder.path}: expected a mono codec of whole clips, got one of several channels, "
             "in chunks, with transformers or that normalises loudness; these have no graphs"
         )
+    if folder.config.lm is not None and (folder.config.lm.delays or folder.config.lm.given_slots):
+        raise InputError(
+            f"{folder.path}: expected a language model without delays of slots or given slots, which "
+            "graphs do not have; run it on the native backend"
+        )
     if any(k.endswith("_scale") for k in folder.lm):
         raise InputError(
             f"{folder.path}: expected weights in float32 or bfloat16, got quantized ones; export "

@@ -197,6 +197,8 @@ def set_up(s: LMSettings) -> Setup:
         captions = _captions(s.captions, base)
         assert base.config.lm is not None and base.config.vocabulary is not None
         lm, vocabulary, known = base.config.lm, base.config.vocabulary, base.config.task_table
+        others = lm.delays or lm.given_slots
+        require(not others, "init", "a model without delays of slots or given slots", s.init)
         semantic = base.config.semantic
         units = semantic.encoder.codebook_size if semantic is not None else 0
         labels |= base.labels

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from uniaudio_engine.storage.config import LMConfig, StackConfig
+from uniaudio_engine.storage.delays import places
 
 from .. import kernels
 from ..kernels import plain
@@ -404,6 +405,8 @@ class MultiScaleLM(nn.Module):
             first = codes.new_full((codes.shape[0], 1), c.local_start_id)
             before = torch.cat((first, codes[:, :-1]), dim=1)[:, c.first_local :]
             x = self.embed_slots(before) + self.bridged(h, before.shape[1])
+            if c.given_slots and n > c.first_local:
+                x[:, 0] += self.embed_slots(codes[:, : c.given_slots]).sum(1)
         elif c.conditioning == "add":
             first = codes.new_full((codes.shape[0], 1), c.local_start_id)
             x = self.local.embed(torch.cat((first, codes[:, :-1]), dim=1))
@@ -418,14 +421,42 @@ class MultiScaleLM(nn.Module):
         aligned: Tensor | None = None,
         continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
-        """Teacher-forced logits [B, T, K, V] of each slot, given all before it."""
+        """Teacher-forced logits [B, T, K, V] of each slot of frames [B, T, K], given all before it.
+
+        With delays, before it in steps: the frames are laid out as ``storage/delays.py`` says.
+        """
+        if self.config.delays:
+            count = frames.shape[1]
+            logits = self._logits(self.delayed(frames))
+            slots = [logits[:, d : d + count, k] for k, d in enumerate(self.config.delays)]
+            return torch.stack(slots, 2)
+        return self._logits(frames, aligned, continuous)
+
+    def delayed(self, frames: Tensor) -> Tensor:
+        """frames [B, T, K] -> the ids of each step [B, T + max delay, K]."""
+        frame, ids = (
+            torch.from_numpy(x).to(frames.device) for x in places(self.config, frames.shape[1])
+        )
+        there = frames.gather(1, frame.clamp(min=0).expand(len(frames), -1, -1))
+        return torch.where(frame >= 0, there, ids.to(frames.dtype))
+
+    def _logits(
+        self,
+        frames: Tensor,
+        aligned: Tensor | None = None,
+        continuous: dict[str, tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Logits [B, T, K, V] of the ids of T steps."""
         b, t, k = frames.shape
         h = self.global_hidden(frames, aligned, continuous)
         y = self.local_hidden(h.reshape(b * t, -1), frames.reshape(b * t, k))
         if self.global_head is None:
             return self.head_logits(y).view(b, t, k, -1)
-        others = self.head_logits(y[:, y.shape[1] - k + 1 :]).view(b, t, k - 1, -1)
-        return torch.cat((self.first_logits(h)[:, :, None], others), dim=2)
+        given = self.config.given_slots
+        others = self.head_logits(y[:, y.shape[1] - k + 1 + given :]).view(b, t, k - 1 - given, -1)
+        first = self.first_logits(h)[:, :, None]
+        nothing = torch.full_like(first, -torch.inf).expand(-1, -1, given, -1)
+        return torch.cat((first, nothing, others), dim=2)
 
     @torch.no_grad()
     def init_weights(self, seed: int = 0) -> None:
