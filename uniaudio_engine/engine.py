@@ -320,13 +320,14 @@ class Engine(Verbs):
         return Conversation(self.model)
 
     def memory(
-        self, sessions: int = 1, seconds: float | None = None, guided: bool = False
+        self, sessions: int = 1, seconds: float | None = None, guided: bool | None = None
     ) -> MemoryPlan:
         """Bytes that ``sessions`` streams take at the same time, said before any of them runs.
 
         ``seconds``: of the sentence that each is in (None: the longest that fits). ``guided``: with
-        classifier-free guidance. ``engine.scheduler.limit(max_sessions, max_bytes)`` refuses
-        streams beyond what there is room for.
+        classifier-free guidance (None: if any task has it by default).
+        ``engine.scheduler.limit(max_sessions, max_bytes)`` refuses streams beyond what there is room
+        for.
         """
         return plan_memory(self.model, sessions, seconds, guided)
 

@@ -70,7 +70,7 @@ def test_weights_are_counted_as_they_run(real: Engine) -> None:
 def test_a_session_grows_with_its_sentence(real: Engine) -> None:
     short, long, longest = (real.memory(1, s).session for s in (0.5, 4.0, None))
     assert short < long <= longest
-    assert real.memory(1, 2.0, guided=True).session > real.memory(1, 2.0).session
+    assert real.memory(1, 2.0, guided=True).session > real.memory(1, 2.0, guided=False).session
     core = real.lm.core
     assert core.held_bytes(real.capacity, real.capacity) == core.memory_bytes(real.capacity)
     held = [core.held_bytes(n, real.capacity) for n in range(0, real.capacity + 1, 16)]

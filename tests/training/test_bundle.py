@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from uniaudio_training import bundle, packed
-from uniaudio_training.checkpoints import read_codec, read_lm
+from uniaudio_training.checkpoints import read_codec
 from uniaudio_training.corpus.reading import CorpusError
 from uniaudio_training.corpus.schema import Label, Track
 
@@ -128,26 +128,41 @@ def test_an_lm_from_a_packed_file(tmp_path, capsys):
     made = load_folder(out)
     wrong = ["--base", str(bundled), "--lm", str(WARM / "codec.safetensors"), "--out", str(out)]
     assert bundle.main(wrong) == 2 and "expected a packed lm" in capsys.readouterr().err
-    assert made.config.lm == model.config.lm and made.config.task_table == model.config.task_table
+    assert made.config.lm == model.config.lm and made.config.tasks == model.config.tasks
     assert made.voices.keys() == model.voices.keys()
     for name, value in made.lm.items():
         found = from_bfloat16(value) if value.dtype == np.uint16 else value
         assert np.abs(found - lm[name]).max() <= 0.01 * np.abs(lm[name]).max(), name
 
 
-def test_the_weights_to_go_on_from_are_a_model(tmp_path):
+def test_levels_and_guidance_are_the_models(tmp_path, capsys):
     bundled = str(next(iter(bundled_models().values())))
+    model = load_folder(bundled)
+    described = {
+        "lm": to_dict(model.config.lm),
+        "vocabulary": to_dict(model.config.vocabulary),
+        "tasks": list(model.config.tasks),
+    }
+    zeros = {k: torch.zeros(v.shape) for k, v in model.lm.items()}
+    [lm] = packed.save(zeros, tmp_path / "lm.safetensors", 10**9, {"lm": json.dumps(described)})
     out = tmp_path / "model"
-    bundle.write_folder(
-        out,
-        "voices",
-        str(WARM / "codec.safetensors"),
-        str(WARM / "lm.safetensors"),
-        "card",
-        level=bundle.LEVEL,
-    )
-    bundle.add_semantic_run(out, bundled)
-    model = load_folder(out)
-    assert len(model.config.tasks) == 11
-    assert model.config.source_levels == {"a_edit": -31.0, "sd": -17.0}
-    assert read_lm(WARM / "lm.safetensors")[0]["lm"] == to_dict(model.config.lm)
+    made = ["--base", bundled, "--lm", str(lm), "--level", "-24", "--out", str(out), "--guidance"]
+    assert bundle.main([*made, "tts=1.5", "t2s=3.5", "--default-voice", "slt-102-163"]) == 0
+    config = load_folder(out).config
+    default, chosen = (out / "voices" / f"{n}.safetensors" for n in ("default", "slt-102-163"))
+    assert default.read_bytes() == chosen.read_bytes()
+    assert bundle.main([*made, "tts=1.5", "--default-voice", "nobody"]) == 2
+    assert "expected one of the voices, got nobody" in capsys.readouterr().err
+    assert config.source_levels == {"a_edit": -31.0, "sd": -17.0}
+    assert config.guidance == {"tts": 1.5, "t2s": 3.5}
+    for wrong in ("tts", "tts=loud", "nothing=2", "tts=21"):
+        assert bundle.main([*made, wrong]) == 2
+        assert "guidance" in capsys.readouterr().err
+
+
+def test_the_codec_to_go_on_from_is_the_bundled_one():
+    config, weights = read_codec(WARM / "codec.safetensors")
+    bundled, same = read_codec(next(iter(bundled_models().values())))
+    assert config == bundled and weights.keys() == same.keys()
+    for name, value in weights.items():
+        assert torch.allclose(value, same[name], rtol=0.01, atol=0.01 * value.abs().max()), name

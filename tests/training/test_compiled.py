@@ -73,7 +73,7 @@ def test_ten_lengths_share_their_code(monkeypatch):
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
             # the global blocks; the local ones for codes, and for durations, whose slot is one
             assert counters["stats"]["unique_graphs"] == 3
-    assert not counters["graph_break"] and counters["frames"]["total"] == 3
+    assert not counters["graph_break"]
 
 
 @pytest.mark.slow

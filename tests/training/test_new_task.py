@@ -288,7 +288,7 @@ def test_a_third_task_from_a_file(tmp_path, capsys):
         f"log-mel distance to the truth: {made:.2f} dB, of what came {came:.2f}, with the other "
         f"label {other:.2f}; old tasks {changes}"
     )
-    assert made < 0.5 * min(came, other)
+    assert made < 0.8 * min(came, other)
     assert (
         uniaudio(
             [

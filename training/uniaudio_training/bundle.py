@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,7 @@ def write_folder(
     """Writes a model folder with bfloat16 weights, and those of the codec in ``codec_dtype``.
 
     ``level``: dBFS of the sounds of the training, to which the engine brings what it hears.
-    ``guidance``: default scale of classifier-free guidance, by task.
+    ``guidance``: default scale of classifier-free guidance, by task (default: that of ``base``).
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
     and so is the caption tokenizer unless ``captions`` is given.
@@ -102,6 +102,8 @@ def write_folder(
         labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
         state = {k: v.numpy() for k, v in trained.items()}
     names = {t if isinstance(t, str) else t.name for t in tasks}
+    if not guidance and codec_run is None:
+        guidance = {t: g for t, g in old.config.guidance.items() if t in names}
     config = ModelConfig(
         FORMAT_VERSION,
         name,
@@ -172,33 +174,43 @@ def replace_decoder(folder: Path, run: str) -> None:
     replace_codec(folder, {name: tensor.numpy() for name, tensor in made.items()})
 
 
-def write_voices(folder: Path, base: Path | None, corpora: Sequence[str] = ()) -> None:
+def write_voices(
+    folder: Path, base: Path | None, corpora: Sequence[str] = (), default: str = ""
+) -> None:
     """Writes the voices: the speakers of ``corpora``, each under the licence of its corpus' first
-    source; else the voices of ``base``, which has the same codec. The first is the default.
+    source; else the voices of ``base``, which has the same codec. ``default``: the voice of requests
+    that name none; by default the first, or that of ``base``.
 
-    The corpus ``procedural`` stands for the generator's own speakers.
+    The corpus ``procedural`` stands for the generator's own speakers. Raises ValueError where there
+    is no voice of the name ``default``.
     """
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
     kept = sorted((base / "voices").glob("*.safetensors")) if base and not corpora else []
     for path in kept:
         (voices / path.name).write_bytes(path.read_bytes())
-    if kept:
-        return
-    engine = Engine.from_pretrained(folder)
-    default = True
-    for corpus in corpora or (PROCEDURAL,):
-        if corpus == PROCEDURAL:
-            prompts, licence = {name: voice_prompt(name) for name in VOICES}, "Apache-2.0"
-        else:
-            prompts = speakers(Path(corpus))
-            sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
-            licence = next(iter(sources.values()))["licence"]
-        for name, samples in prompts.items():
+    if not kept:
+        engine = Engine.from_pretrained(folder)
+        for name, samples, licence in _prompts(corpora or (PROCEDURAL,)):
             voice = engine.encode_voice((samples, 16000), name, licence=licence)
-            for file in ("default", name) if default else (name,):
-                voice.save(voices / f"{file}.safetensors")
-            default = False
+            voice.save(voices / f"{name}.safetensors")
+            default = default or name
+    chosen = voices / f"{default or 'default'}.safetensors"
+    if not chosen.is_file():
+        raise ValueError(f"--default-voice: expected one of the voices, got {default}")
+    (voices / "default.safetensors").write_bytes(chosen.read_bytes())
+
+
+def _prompts(corpora: Sequence[str]) -> Iterator[tuple[str, np.ndarray, str]]:
+    """The speakers of the corpora: name, prompt and licence."""
+    for corpus in corpora:
+        if corpus == PROCEDURAL:
+            yield from ((name, voice_prompt(name), "Apache-2.0") for name in VOICES)
+            continue
+        sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
+        licence = next(iter(sources.values()))["licence"]
+        for name, samples in speakers(Path(corpus)).items():
+            yield name, samples, licence
 
 
 def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
@@ -301,6 +313,12 @@ def main(argv: list[str] | None = None) -> int:
         "generator's own speakers (default: the voices of --base, else procedural)",
     )
     parser.add_argument(
+        "--default-voice",
+        default="",
+        metavar="NAME",
+        help="the voice of requests that name none (default: the first of the first corpus)",
+    )
+    parser.add_argument(
         "--lm",
         help="LM run, or a file of training/gpu/export.py (default: no LM in the folder)",
     )
@@ -340,7 +358,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.decoder is not None:
             replace_decoder(args.out, args.decoder)
         if args.lm:
-            write_voices(args.out, args.base if args.codec is None else None, args.voices)
+            base = args.base if args.codec is None else None
+            write_voices(args.out, base, args.voices, args.default_voice)
     except (OSError, ValueError, RuntimeError) as e:
         print(f"uniaudio-train bundle: error: {e}", file=sys.stderr)
         return 2

@@ -45,12 +45,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    model: Model, sessions: int = 1, seconds: float | None = None, guided: bool = False
+    model: Model, sessions: int = 1, seconds: float | None = None, guided: bool | None = None
 ) -> MemoryPlan:
     """What ``sessions`` sessions cost at the same time, each in a sentence of ``seconds`` seconds.
 
     ``seconds`` None: the longest that fits, which is the most that a session can cost. ``guided``:
-    with classifier-free guidance, which takes two sequences.
+    with classifier-free guidance, which takes two sequences (None: if any task has it by default).
 
     Raises :class:`InputError` for a number that is out of range.
     """
@@ -63,6 +63,8 @@ def plan_memory(
         if type(seconds) not in (int, float) or not (math.isfinite(seconds) and seconds > 0):
             raise InputError(f"seconds: expected a number above 0, got {shown(seconds)}")
         frames = min(frames, model.frames_for(seconds))
+    if guided is None:
+        guided = any(t.guided and t.guidance != 1 for t in model.tasks.values())
     weights, voices = base_bytes(model)
     return MemoryPlan(sessions, weights, voices, session_bytes(model, frames, guided))
 

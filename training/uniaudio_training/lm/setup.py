@@ -5,7 +5,7 @@ mix.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ class Setup:
 
     def about(self) -> dict[str, Any]:
         """The contents of the run's lm.json, which ``bundle.py`` needs besides the weights."""
-        entries = [t.name if TASKS.get(t.name) == t else to_dict(t) for t in self.tasks.values()]
+        entries = [t.name if _is_built_in(t) else to_dict(t) for t in self.tasks.values()]
         labels = {span: list(names) for span, names in self.labels.items() if span != "phone"}
         return {
             "lm": to_dict(self.lm),
@@ -175,6 +175,12 @@ def build_config(
         aligned_vocab=aligned_vocab(vocabulary),
     )
     return config, Layout.of(config, vocabulary)
+
+
+def _is_built_in(task: Task) -> bool:
+    """Whether it is the built-in task of its name; a model may have its own scale of guidance."""
+    known = TASKS.get(task.name)
+    return known is not None and replace(task, guidance=known.guidance) == known
 
 
 def set_up(s: LMSettings) -> Setup:
