@@ -52,8 +52,8 @@ class LmSession final : public SessionState {
 
   // From now on slot 0, and a given slot 1, follow the words; what is drawn in slot 0 is when the
   // next one begins. Under guidance the unconditional session gets `none` in place of the text, and
-  // slot 0 is not guided. std::invalid_argument on ids out of range, on a model whose slot 0 has a delay,
-  // or with `ahead` and no given slot.
+  // slot 0 is not guided. std::invalid_argument on ids out of range, on a model whose slot 0 has a
+  // delay, or with `ahead` and no given slot.
   void set_words(const WordsConfig& words);
 
   // Frames that the cache of a session with this many frames has room for; with delays, as many

@@ -132,8 +132,8 @@ class MultiScaleLm {
   // After global_pass: h of `count` frames to local inputs.
   void bridge(LmScratch& scratch, int64_t count) const;
   // Slot `slot` of `count` frames. frame[i] is the frame's row in the global pass, previous[i] the
-  // id in slot - 1 (unused at 0), or the previous_ids(slot) before it. scratch.local_x [count, local D] becomes the hidden rows. Not for
-  // slots before first_local.
+  // id in slot - 1 (unused at 0), or the previous_ids(slot) before it. scratch.local_x
+  // [count, local D] becomes the hidden rows. Not for slots before first_local.
   void local_pass(LmScratch& scratch, int slot, int64_t count, const int32_t* frame,
                   const int32_t* previous) const;
   // Logits of the ids in `ranges` (ascending, disjoint) that the head has into logits [count, V];

@@ -64,7 +64,7 @@ def plan_memory(
             raise InputError(f"seconds: expected a number above 0, got {shown(seconds)}")
         frames = min(frames, model.frames_for(seconds))
     if guided is None:
-        guided = any(t.guided and t.guidance != 1 for t in model.tasks.values())
+        guided = any(t.guided_by and t.guidance != 1 for t in model.tasks.values())
     weights, voices = base_bytes(model)
     return MemoryPlan(sessions, weights, voices, session_bytes(model, frames, guided))
 

@@ -189,7 +189,7 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
 
 def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:
     sequence = build(model.layout, task, values)
-    guided = (task.has_caption or task.length == "text") and options.get("guidance", 1.0) != 1.0
+    guided = task.guided_by == "prompt" and options["guidance"] != 1.0
     return Guided(sequence, sequence.unconditional() if guided else None)
 
 

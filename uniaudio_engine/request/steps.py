@@ -75,13 +75,9 @@ def _prefilled(model: Model, plan: Plan, sequence: Guided) -> Generator[Work, Id
 
 
 def guide_by_rows(session: Session, plan: Plan) -> None:
-    """Classifier-free guidance of a task without a caption: by the aligned rows of its target,
-    which begins here.
-    """
-    scale = plan.options.get("guidance", 1.0)
-    by_rows = not plan.task.has_caption and plan.task.length != "text"
-    if scale != 1.0 and by_rows:
-        session.set_guidance(session.fork(), scale, aligned=False)
+    """Classifier-free guidance by the aligned rows of the target, which begins here."""
+    if plan.task.guided_by == "rows" and plan.options["guidance"] != 1.0:
+        session.set_guidance(session.fork(), plan.options["guidance"], aligned=False)
 
 
 def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:

@@ -105,10 +105,11 @@ class Task:
     ``target``: ``audio``, or the vocabulary span of the answer's tokens (``Engine.understand``).
     ``token``: the task's special token, by default ``NAME_task``. ``temperature``, ``top_k``,
     ``top_p``, ``repetition_window`` and ``repetition_penalty``: defaults of the sampling.
-    ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598), for tasks that are
-    :attr:`guided`; any value but 1 costs a second pass. ``finish``: ``length`` returns exactly as many
-    samples as the source; ``span`` puts the result into the source's span and leaves every other
-    sample as it was. ``verb``: the task's name on the command line and in Python.
+    ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598), where it has
+    something to follow (:attr:`guided_by`); any value but 1 costs a second pass. ``finish``:
+    ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
+    source's span and leaves every other sample as it was. ``verb``: the task's name on the command
+    line and in Python.
     """
 
     name: str
@@ -142,7 +143,7 @@ class Task:
                 self.repetition_window,
                 self.repetition_penalty,
             )
-            + ((guidance_option(self.guidance),) if self.guided else ())
+            + ((guidance_option(self.guidance),) if self.guided_by else ())
             + LENGTH_OPTIONS[self.length]
         )
 
@@ -152,21 +153,14 @@ class Task:
     # Inputs by role
 
     @property
-    def has_caption(self) -> bool:
-        return any(i.modality == "caption" for i in self.inputs)
-
-    @property
-    def guided(self) -> bool:
-        """Whether it takes classifier-free guidance: by its caption, otherwise by what is aligned
-        with the target (phones, score, source); of models that are fed words by text and voice.
+    def guided_by(self) -> Literal["", "prompt", "rows"]:
+        """What classifier-free guidance follows: the caption, or text and voice of models that are fed
+        words (prompt); else what is aligned with the target: phones, score or source (rows).
         """
         words = self.length == "text" and self.guidance != 1.0
-        return (
-            words
-            or self.has_caption
-            or self.length == "durations"
-            or self.aligned_input is not None
-        )
+        if words or any(i.modality == "caption" for i in self.inputs):
+            return "prompt"
+        return "rows" if self.length == "durations" or self.aligned_input is not None else ""
 
     @property
     def text_input(self) -> Input | None:

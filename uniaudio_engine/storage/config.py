@@ -97,7 +97,7 @@ class ModelConfig:
         for name, level in self.source_levels.items():
             require(name in self.task_table, "source_levels", "names of the model's tasks", name)
             require_within(f"source_levels.{name}", -60, level, 0, "dBFS")
-        guided = {n for n, t in self.task_table.items() if t.guided}
+        guided = {n for n, t in self.task_table.items() if t.guided_by}
         for name, scale in self.guidance.items():
             require(name in guided, "guidance", f"tasks that take it: {sorted(guided)}", name)
             require_within(f"guidance.{name}", 0, scale, 20)

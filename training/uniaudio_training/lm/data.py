@@ -253,7 +253,7 @@ def task_batch(
             for voice, picked in chosen
         ]
     batch = _fill(layout, data, chosen, length, frames)
-    if aligned_dropout and not data.task.has_caption:
+    if aligned_dropout and data.task.guided_by == "rows":
         dropped = torch.from_numpy(rng.random(batch.kind.shape[:2]) < aligned_dropout)
         batch.aligned[dropped[..., None] & (batch.kind == AUDIO)] = -1
     return batch
