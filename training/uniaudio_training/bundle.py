@@ -195,10 +195,11 @@ def write_voices(
             voice = engine.encode_voice((samples, 16000), name, licence=licence)
             voice.save(voices / f"{name}.safetensors")
             default = default or name
-    chosen = voices / f"{default or 'default'}.safetensors"
-    if not chosen.is_file():
-        raise ValueError(f"--default-voice: expected one of the voices, got {default}")
-    (voices / "default.safetensors").write_bytes(chosen.read_bytes())
+    if default:
+        chosen = voices / f"{default}.safetensors"
+        if not chosen.is_file():
+            raise ValueError(f"--default-voice: expected one of the voices, got {default}")
+        (voices / "default.safetensors").write_bytes(chosen.read_bytes())
 
 
 def _prompts(corpora: Sequence[str]) -> Iterator[tuple[str, np.ndarray, str]]:
