@@ -406,6 +406,8 @@ def _add_inputs(p: argparse.ArgumentParser, task: Task) -> None:
         options = {o.name: o for o in LENGTH_OPTIONS["text"]} | options
     for o in options.values():
         default = "" if o.default is None else f" (default {o.default:g})"
+        if o.name == "guidance":  # which a model may have a default of its own for
+            default = " (default: the model's)"
         p.add_argument(f"--{o.name.replace('_', '-')}", metavar="N", help=f"{o.help}{default}")
 
 
