@@ -57,7 +57,7 @@ def tone(hz, n, rng):
     return np.sin(2 * np.pi * hz * np.arange(n) / 16000 + rng.uniform(0, 6)) * np.float32(0.5)
 
 
-def write_shard(folder, split, clips, seed):
+def write_shard(folder, split, clips, seed, shift=0.0):
     """A phone is a tone of its own (so that a test can read it back); speakers are a little sharper
     or flatter.
     """
@@ -72,7 +72,7 @@ def write_shard(folder, split, clips, seed):
             end += n
             phones.append(("pau" if p < 0 else SPOKEN[p], end / 16000))
             parts.append(
-                np.zeros(n) if p < 0 else tone((500 + 1000 * p) * (1 + 0.01 * who), n, rng)
+                np.zeros(n) if p < 0 else tone((500 + 1000 * p + shift) * (1 + 0.01 * who), n, rng)
             )
         x = np.round(np.concatenate(parts) * 32767).astype(np.int16)
         lines.append(
@@ -329,9 +329,9 @@ def test_degraded_crops_keep_their_place(corpus):
     did.
     """
     data = SemanticData(corpus, 320, 48)
-    clean, worse = (
-        robust_finetune.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24).numpy()
-    )
+    crops = robust_finetune.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24)
+    clean, worse = crops.clean.numpy(), crops.degraded.numpy()
+    assert (crops.phones == -1).all()
     assert clean.shape == worse.shape == (24, 48 * 320) and np.abs(worse).max() <= 1
     correlation = [
         np.corrcoef(x[:-40], y[k : len(y) - 40 + k])[0, 1]
@@ -339,8 +339,63 @@ def test_degraded_crops_keep_their_place(corpus):
         for k in (0, 40)
     ]
     assert np.mean(correlation[::2]) > 0.3 > abs(np.mean(correlation[1::2]))
-    same = robust_finetune.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4).numpy()
-    np.testing.assert_array_equal(same[0], same[1])
+    same = robust_finetune.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4)
+    assert torch.equal(same.clean, same.degraded)
+
+
+def phones_right(model, teacher, voices, known, delay):
+    """Share of frames of ``voices`` whose unit means, to the teacher on ``known``, their phone."""
+    best = robust_finetune.phone_counts(teacher, known, delay, 60).argmax(1)
+    table = robust_finetune.phone_counts(model, voices, delay, 60)
+    return table[np.arange(len(table)), best].sum() / table.sum()
+
+
+def test_other_voices_learn_phones(run, corpus, tmp_path_factory, tmp_path):
+    """Voices 400 Hz higher: half-way to the next phone of the known voices."""
+    other = tmp_path_factory.mktemp("higher")
+    for seed, split in enumerate(("train", "valid")):
+        write_shard(other, split, 40, 90 + seed, shift=400)
+    config, teacher = load_semantic(run)
+    settings = {
+        "init": str(run),
+        "data": str(corpus),
+        "recordings": [str(other)],
+        "recorded": 0.6,
+        "steps": 200,
+        "batch": 8,
+        "frames": 48,
+        "lr": 2e-3,
+        "warmup": 5,
+        "noisy": 0.2,
+        "reverberant": 0.0,
+        "validate_every": 1000,
+    }
+    robust_finetune.train(settings_from(RobustSettings, settings), tmp_path, "cpu")
+    again, model = load_semantic(tmp_path)
+    assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
+    known = SemanticData(corpus, config.encoder.frame_size, 48)
+    voices = SemanticData(other, config.encoder.frame_size, 48, "valid")
+    before, after = (
+        phones_right(m, teacher, voices, known, config.delay) for m in (teacher, model)
+    )
+    assert after > before + 0.1, (before, after)
+    kept, was = (phones_right(m, teacher, known, known, config.delay) for m in (model, teacher))
+    assert kept > was - 0.1, (kept, was)
+
+
+def test_loss_of_a_phone_counts_every_unit_that_stands_for_it():
+    choice = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]))
+    given = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])  # [units, phones]
+    loss = robust_finetune.phone_loss(choice, torch.log(given + 1e-30), torch.tensor([0, 1]))
+    expected = -(np.log(0.5 + 0.3 / 2) + np.log(0.1 / 2 + 0.8)) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_share_of_recordings_is_checked():
+    from uniaudio_engine.storage.config import ConfigError
+
+    with pytest.raises(ConfigError, match="recorded: expected 0 to 1"):
+        settings_from(RobustSettings, {"recorded": 1.5})
 
 
 def test_bundled_into_a_folder(run, tmp_path):

@@ -3,17 +3,23 @@
 Its output for degraded speech (noise down to -5 dB, babble, reverberation) is trained to match its
 output for the clean speech. The codebook is frozen, so that existing units stay valid. Distillation
 onto clean units follows WavLM's denoising targets (arXiv 2110.13900, section 3.1).
+
+Recordings of voices unlike those of the first training have no good units yet. They learn any unit
+that stands for the phone of the frame, as counted on the first voices. So a unit keeps its meaning,
+and models trained on units stay valid.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..checkpoints import load_semantic, write_semantic_config
@@ -22,16 +28,19 @@ from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.spectral import SpectralCodec
 from ..precision import Arithmetic, choose
 from ..schedules import decay_groups, trapezoid
-from ..settings import RunSettings
+from ..settings import RunSettings, require
 from .augment import place, room
-from .train_semantic import described, units
-from .views import SemanticData
+from .train_semantic import PLAIN_IDS, described, units
+from .views import SemanticData, frame_labels
+
+PLAIN = int(PLAIN_IDS.max()) + 1  # phones without stress
 
 
 @dataclass(frozen=True)
 class RobustSettings(RunSettings):
     """``init``: the semantic run to start from. ``noisy`` and ``reverberant``: shares of crops with
-    noise and with reverberation; a crop can have both.
+    noise and with reverberation; a crop can have both. ``recordings``: corpora with phone times
+    whose voices learn phones; ``recorded``: their share of crops.
     """
 
     init: str = "runs/semantic"
@@ -45,13 +54,41 @@ class RobustSettings(RunSettings):
     noisy: float = 0.7
     reverberant: float = 0.35
     pull_weight: float = 0.25
+    recordings: tuple[str, ...] = ()
+    recorded: float = 0.5
+
+    def check(self) -> None:
+        super().check()
+        require(0 <= self.recorded <= 1, "recorded", "0 to 1", self.recorded)
+
+
+@dataclass
+class Crops:
+    """clean, degraded [B, N]; phones without stress [B, T], or -1 where the unit is learned."""
+
+    clean: Tensor
+    degraded: Tensor
+    phones: Tensor
 
 
 class Degraded:
-    """Crops of speech, clean and degraded as in the corpus tasks se, tse and sd."""
+    """Crops of speech, clean and degraded as in the corpus tasks se, tse and sd.
 
-    def __init__(self, data: SemanticData, noisy: float, reverberant: float) -> None:
+    A share ``recorded`` of the crops is drawn from ``recordings``.
+    """
+
+    def __init__(
+        self,
+        data: SemanticData,
+        noisy: float,
+        reverberant: float,
+        recordings: Sequence[SemanticData] = (),
+        recorded: float = 0.0,
+    ) -> None:
         self.data, self.noisy, self.reverberant = data, noisy, reverberant
+        self.recordings, self.recorded = recordings, recorded if recordings else 0.0
+        hours = np.array([r.hours for r in recordings])
+        self.shares = hours / hours.sum() if recordings else hours
 
     def noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
         kind = int(rng.integers(6))
@@ -77,13 +114,24 @@ class Degraded:
                 )
         return x / np.float32(max(1.0, np.abs(x).max(initial=0) / 0.97))
 
-    def batch(self, rng: np.random.Generator, size: int) -> Tensor:
-        """[2, size, N]: clean speech at various levels, and the same speech degraded."""
-        rows = []
+    def batch(self, rng: np.random.Generator, size: int) -> Crops:
+        """Speech at various levels, and the same speech degraded."""
+        clean, degraded, phones = [], [], []
         for _ in range(size):
-            x = self.data.crop(rng)[0] * np.float32(10 ** (rng.uniform(-9, 3) / 20))
-            rows.append((x, self.degraded(rng, x)))
-        return torch.from_numpy(np.stack(rows).transpose(1, 0, 2).astype(np.float32))
+            recorded = rng.random() < self.recorded
+            data = (
+                self.recordings[rng.choice(len(self.recordings), p=self.shares)]
+                if recorded
+                else self.data
+            )
+            x, labels, _ = data.crop(rng)
+            x = x * np.float32(10 ** (rng.uniform(-9, 3) / 20))
+            clean.append(x)
+            degraded.append(self.degraded(rng, x).astype(np.float32))
+            now = PLAIN_IDS[torch.from_numpy(labels.now)]
+            phones.append(now if recorded else torch.full_like(now, -1))
+        stack = lambda rows: torch.from_numpy(np.stack(rows))  # noqa: E731
+        return Crops(stack(clean), stack(degraded), torch.stack(phones))
 
 
 def latents(model: SpectralCodec, samples: Tensor, delay: int, arithmetic: Arithmetic) -> Tensor:
@@ -119,7 +167,33 @@ def validate(
     return {name: count / total for name, count in counts.items()}
 
 
-class RobustTrainer(Trainer[Tensor]):
+def phone_counts(
+    model: SpectralCodec, data: SemanticData, delay: int, clips: int
+) -> NDArray[np.float64]:
+    """How often each unit stands for each phone without stress, [units, phones].
+
+    Counted on ``clips`` clips spread over the split.
+    """
+    table = np.zeros((model.config.codebook_size, PLAIN))
+    step = max(1, len(data.clips) // clips)
+    for spoken in data.clips[::step]:
+        found = units(model, spoken.samples(), delay)
+        now = frame_labels(spoken.phones, len(found)).now
+        np.add.at(table, (found, PLAIN_IDS.numpy()[now]), 1)
+    return table
+
+
+def phone_loss(choice: Tensor, likelihood: Tensor, phones: Tensor) -> Tensor:
+    """Negative log-probability of the phones, summed over the units that can stand for them.
+
+    ``choice`` [N, units]: logits of the unit; ``likelihood`` [units, phones]: log-probability of
+    the phone given the unit; ``phones`` [N].
+    """
+    units_given = F.log_softmax(choice, 1) + likelihood.T[phones]
+    return -torch.logsumexp(units_given, 1).mean()
+
+
+class RobustTrainer(Trainer[Crops]):
     """Trains a student on degraded speech; the frozen teacher is its initial state."""
 
     def __init__(self, s: RobustSettings, arithmetic: Arithmetic) -> None:
@@ -133,8 +207,17 @@ class RobustTrainer(Trainer[Tensor]):
         self.sharpness = nn.Parameter(torch.zeros((), device=device))
         frame = self.semantic.encoder.frame_size
         self.data = SemanticData(s.data, frame, s.frames)
-        self.pairs = Degraded(self.data, s.noisy, s.reverberant)
+        recordings = [SemanticData(f, frame, s.frames) for f in s.recordings]
+        self.pairs = Degraded(self.data, s.noisy, s.reverberant, recordings, s.recorded)
         self.valid = Degraded(SemanticData(s.data, frame, s.frames, "valid"), 1, 1)
+        self.heard = [SemanticData(f, frame, s.frames, "valid") for f in s.recordings]
+        delay = self.semantic.delay
+        table = (
+            phone_counts(self.teacher, self.data, delay, 400) if recordings else np.zeros((1, 1))
+        )
+        self.likelihood = torch.from_numpy(
+            np.log((table + 0.01) / (table + 0.01).sum(1, keepdims=True))
+        ).to(device, torch.float32)
         groups = [
             *decay_groups(self.model, 0.01),
             {"params": [self.sharpness], "weight_decay": 0.0},
@@ -160,28 +243,50 @@ class RobustTrainer(Trainer[Tensor]):
             f"{self.arithmetic.device}"
         )
 
-    def batch(self, rng: np.random.Generator) -> Tensor:
+    def batch(self, rng: np.random.Generator) -> Crops:
         return self.pairs.batch(rng, self.settings.batch)
 
     def rate(self, step: int, done: float) -> float:
         return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
 
-    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
-        clean, degraded = batch.to(self.arithmetic.device)
+    def loss(self, batch: Crops, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        device, s = self.arithmetic.device, self.settings
         delay, codebook = self.semantic.delay, self.codebook
+        # entry t of the latents describes frame t
+        phones = batch.phones[:, : batch.phones.shape[1] - delay].flatten().to(device)
         with torch.no_grad():
-            target = latents(self.teacher, clean, delay, self.arithmetic).flatten(0, 1)
-            wanted = self.model.quantizer.nearest(target, 0)
-        z = latents(self.model, degraded, delay, self.arithmetic).flatten(0, 1)
+            target = latents(self.teacher, batch.clean.to(device), delay, self.arithmetic)
+            wanted = self.model.quantizer.nearest(target.flatten(0, 1), 0)
+        z = latents(self.model, batch.degraded.to(device), delay, self.arithmetic).flatten(0, 1)
         distance = z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
-        choice = F.cross_entropy(-distance * (16 / self.spread * self.sharpness.exp()), wanted)
-        pull = F.mse_loss(z, codebook[wanted])
-        same = (distance.detach().argmin(1) == wanted).float().mean()
-        values = {"train/unit": choice, "train/pull": pull, "train/same": same}
-        return choice + self.settings.pull_weight * pull, dict(values)
+        choice = -distance * (16 / self.spread * self.sharpness.exp())
+        nearest = distance.detach().argmin(1)
+        unit, recorded = (phones < 0).nonzero()[:, 0], (phones >= 0).nonzero()[:, 0]
+        # a recording is pulled to the unit that it is nearest to
+        pull = F.mse_loss(z, codebook[torch.where(phones < 0, wanted, nearest)])
+        loss = s.pull_weight * pull
+        values: dict[str, Tensor | float] = {"train/pull": pull}
+        if len(unit):
+            by_unit = F.cross_entropy(choice[unit], wanted[unit])
+            loss = loss + by_unit * (len(unit) / len(phones))
+            values["train/unit"] = by_unit
+            values["train/same"] = (nearest[unit] == wanted[unit]).float().mean()
+        if len(recorded):
+            by_phone = phone_loss(choice[recorded], self.likelihood, phones[recorded])
+            loss = loss + by_phone * (len(recorded) / len(phones))
+            values["train/phone"] = by_phone
+        return loss, values
 
     def validate(self, run: Run) -> Validation | None:
-        found = validate(self.model.eval(), self.teacher, self.valid, self.semantic.delay)
+        self.model.eval()
+        delay = self.semantic.delay
+        found = validate(self.model, self.teacher, self.valid, delay)
+        best = self.likelihood.argmax(1).cpu().numpy()
+        for folder, data in zip(self.settings.recordings, self.heard, strict=True):
+            for name, model in (("", self.model), (" before", self.teacher)):
+                table = phone_counts(model, data, delay, 60)
+                right = table[np.arange(len(table)), best].sum()
+                found[f"phones of {Path(folder).name}{name}"] = float(right / table.sum())
         self.model.train()
         return described(found)
 
