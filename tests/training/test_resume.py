@@ -178,9 +178,8 @@ def test_settings_of_the_command_line(tokens, tmp_path, capsys):
         "cpu",
         "--set",
     ]
-    assert (
-        main([*command, "steps=1", "tasks={se: 1}", "lr=1e-3"]) == 0
-    )  # which YAML takes for a text
+    # YAML takes 1e-3 for a text; --set may be repeated
+    assert main([*command, "steps=1", "tasks={se: 1}", "--set", "lr=1e-3"]) == 0
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=False)["step"] == 1
     assert json.loads((tmp_path / "run" / "lm.json").read_text())["tasks"] == ["se"]
     for wrong, named in (

@@ -208,9 +208,25 @@ def main(argv: list[str] | None = None) -> int:
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("pack", help="write parts")
     p.add_argument("--out", required=True, type=Path)
-    p.add_argument("--corpus", nargs="*", default=[], metavar="NAME=FOLDER", help="PCM shards")
-    p.add_argument("--tokens", nargs="*", default=[], metavar="NAME=FOLDER", help="token shards")
-    p.add_argument("--file", nargs="*", default=[], type=Path, help="configs, weights, captions")
+    p.add_argument(
+        "--corpus", action="extend", nargs="*", default=[], metavar="NAME=FOLDER", help="PCM shards"
+    )
+    p.add_argument(
+        "--tokens",
+        action="extend",
+        nargs="*",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="token shards",
+    )
+    p.add_argument(
+        "--file",
+        action="extend",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="configs, weights, captions",
+    )
     p.add_argument(
         "--most", type=int, default=MOST, help="maximum bytes per part (default: %(default)s)"
     )

@@ -292,8 +292,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--guidance",
+        action="extend",
         nargs="+",
-        default=(),
+        default=[],
         metavar="TASK=SCALE",
         help="default scale of classifier-free guidance of a task; the LM must have been trained with "
         "caption_dropout for tasks with captions, with aligned_dropout for others",
@@ -307,8 +308,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--voices",
+        action="extend",
         nargs="+",
-        default=(),
+        default=[],
         metavar="CORPUS",
         help="corpora whose speakers become the voices, the default voice first; `procedural` is the "
         "generator's own speakers (default: the voices of --base, else procedural)",

@@ -227,7 +227,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="a YAML file of LM settings")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="override settings"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override settings",
     )
     parser.add_argument("--gpus", required=True, help=f"NODESxGPUSxKIND; kinds: {', '.join(PEAKS)}")
     parser.add_argument("--hours", type=float, required=True, help="hours of target audio")

@@ -93,6 +93,7 @@ def _train(name: str, argv: list[str]) -> int:
     parser.add_argument("--out", help="folder of the run; resumes its checkpoint")
     parser.add_argument(
         "--set",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",

@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     sub = parser.add_subparsers(dest="command", required=True)
     p = sub.add_parser("train", help="train the aligner on corpora with exact phone times")
-    p.add_argument("--exact", nargs="+", required=True, help="corpora with phone times")
+    p.add_argument(
+        "--exact", action="extend", nargs="+", required=True, help="corpora with phone times"
+    )
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--steps", type=int, default=3000)
     p.add_argument("--batch", type=int, default=16)

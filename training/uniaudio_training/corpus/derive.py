@@ -383,6 +383,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--sounds",
+        action="extend",
         nargs="*",
         default=[],
         help="corpora with t2s examples, used as noise",

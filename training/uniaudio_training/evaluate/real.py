@@ -200,11 +200,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--task", default="tts", help="tts: speech; t2s: sounds (no MOS, no WER)")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument(
-        "--model", nargs="*", default=[], help='model folders ("bundled": the bundled one)'
+        "--model",
+        action="extend",
+        nargs="*",
+        default=[],
+        help='model folders ("bundled": the bundled one)',
     )
-    parser.add_argument("--run", nargs="*", default=[], help="codec runs, or files of weights")
+    parser.add_argument(
+        "--run", action="extend", nargs="*", default=[], help="codec runs, or files of weights"
+    )
     parser.add_argument("--codebooks", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--opus", type=float, nargs="*", default=[], metavar="KBIT/S")
+    parser.add_argument(
+        "--opus", type=float, action="extend", nargs="*", default=[], metavar="KBIT/S"
+    )
     parser.add_argument("--whisper", type=Path, help="whisper's folder; left out: no word errors")
     parser.add_argument("--no-mos", action="store_true")
     parser.add_argument("--originals", action="store_true", help="judge them too")

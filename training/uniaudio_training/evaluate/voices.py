@@ -325,7 +325,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--whisper", type=Path, help="whisper's folder; left out: no word errors")
     parser.add_argument("--count", type=int, default=24, help="sentences or clips of a task")
     parser.add_argument(
-        "--peers", nargs="*", default=[], help="some of flite, espeak, piper, kokoro, rnnoise"
+        "--peers",
+        action="extend",
+        nargs="*",
+        default=[],
+        help="some of flite, espeak, piper, kokoro, rnnoise",
     )
     parser.add_argument("--piper", type=Path, help="a voice of piper, an .onnx file")
     parser.add_argument("--kokoro", type=Path, help="Kokoro's folder")

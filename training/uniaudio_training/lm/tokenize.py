@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     add_arguments(parser)
     parser.add_argument(
         "--task-files",
+        action="extend",
         nargs="+",
         default=[],
         metavar="FILE",
