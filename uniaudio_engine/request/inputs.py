@@ -199,6 +199,9 @@ def _voice(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     if voice is None:
         return None
     inputs.meta["notes"] += voice.notes
+    slot = model.config.text_slot
+    if slot is not None and all(p.kind != "voice" for p in slot.prompt):
+        return None  # its codes are not part of the prompt
     if voice.codes.shape[1] > model.capacity // 2:
         most = model.capacity // 2 / model.frame_rate
         raise InputError(
