@@ -84,6 +84,38 @@ def test_prompts_hold_the_vector(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(lm["continuous.speaker.weight"], np.eye(32))
 
 
+def test_a_recording_whose_words_are_known_is_heard(folder: Path, tmp_path: Path) -> None:
+    engine = Engine.from_pretrained(folder, dtype="float32", threads=1)
+    sound, file = recording(tmp_path, 90, 0.8), tmp_path / "said.safetensors"
+    command = ["voices", str(sound), "-m", str(folder), "-o", str(file)]
+    assert main([*command, "--text", "hello assistant"]) == 0
+    voice, silent = Voice.load(file), engine.encode_voice(sound)
+    assert voice.text == "hello assistant" and silent.text == ""
+    prompts = []
+    for given in (voice, silent):
+        (piece,) = engine.plan("tts", text="hello!", prompt=given, seed=0).pieces
+        sequence = piece.sequence.conditional
+        prompts.append(np.concatenate((sequence.shared.frames, sequence.body.frames)))
+    heard, plain = prompts
+    codes, layout = voice.codes.T[:, :4], engine.layout
+    spoken = layout.codes_to_frames(codes, engine.config.text_slot.speaking)
+    np.testing.assert_array_equal(heard[-len(codes) :], spoken)
+    words = layout.text_frames(engine.model.text.said("hello assistant"))
+    # Before the text, its end and codec_bos; the rest is as without them.
+    at = len(plain) - len(engine.model.text.said("hello!")) - 2
+    np.testing.assert_array_equal(heard[at : at + len(words)], words)
+    rest = np.concatenate((heard[:at], heard[at + len(words) : -len(codes)]))
+    np.testing.assert_array_equal(rest, plain)
+    request = {"text": "hello!", "seconds": 0.1, "seed": 3}
+    a, b = (engine.tts(**request, voice=v).samples for v in (voice, silent))
+    assert not np.array_equal(a, b)
+    chunks = [c.samples for c in engine.stream("tts", **request, voice=voice)]
+    np.testing.assert_array_equal(np.concatenate(chunks), a)
+    long = engine.encode_voice(recording(tmp_path, 91, 1.4), text="hel " * 60)
+    with pytest.raises(InputError, match="expected at most 0.905 s, got 1.4 s"):
+        engine.tts("hello", voice=long)
+
+
 def test_bfloat16_and_quantized_folders_clone(folder: Path, tmp_path: Path) -> None:
     theirs = folder.with_name("theirs")
     assert import_auto(theirs, tmp_path / "half", dtype="bfloat16")["family"] == "qwen3-tts"

@@ -30,7 +30,7 @@ from uniaudio_engine.tokenizers.ecapa import Ecapa
 
 END = BASE["talker_config"]["codec_eos_token_id"]
 SIZE, CODEBOOKS = 64, 4
-TEXT = "hello assistant, hel!"
+TEXT, SAID = "hello assistant, hel!", "assistant? hel lo."
 PUBLISHED = {
     "mel_dim": 128,
     "sample_rate": 24000,
@@ -93,22 +93,31 @@ class Pair:
             (folder / "saved" / name).replace(folder / "theirs" / name)
         import_qwen3_tts(folder / "theirs", folder / "ours")
         self.engine = Engine.from_pretrained(folder / "ours", threads=1, dtype="float32")
-        self.voice = self.engine.encode_voice(Audio(recording(48000), 24000))
+        sound = Audio(recording(24000), 24000)
+        self.voices = {
+            said: self.engine.encode_voice(sound, text=SAID if said else "")
+            for said in (False, True)
+        }
 
-    def says(self, frames: int, language: str) -> tuple[np.ndarray, Any]:
-        """(codes [T, K], hidden rows [T, D]) of what theirs says in the voice, greedily."""
+    def says(self, frames: int, language: str, said: bool) -> tuple[np.ndarray, Any]:
+        """(codes [T, K], hidden rows [T, D]) of what theirs says in the voice, greedily. ``said``: it
+        knows what is said in the recording.
+        """
         start, end, role = 280, 281, [270, 198]
-        text = self.engine.model.text.said(TEXT)
+        text, words = (self.engine.model.text.said(t) for t in (TEXT, SAID))
         ids = torch.tensor([[start, *role, *text, end, 198, start, *role]])
         voice = {
-            "ref_code": [None],
-            "ref_spk_embedding": [torch.from_numpy(self.voice.vector)],
-            "x_vector_only_mode": [True],
-            "icl_mode": [False],
+            "ref_code": [
+                torch.from_numpy(self.voices[said].codes.T.astype("i8")) if said else None
+            ],
+            "ref_spk_embedding": [torch.from_numpy(self.voices[said].vector)],
+            "x_vector_only_mode": [not said],
+            "icl_mode": [said],
         }
         with torch.no_grad():
             codes, hidden = self.theirs.generate(
                 input_ids=[ids],
+                ref_ids=[torch.tensor([[start, *role, *words, end, 198]])],
                 languages=[language],
                 voice_clone_prompt=voice,
                 non_streaming_mode=True,
@@ -118,10 +127,10 @@ class Pair:
             )
         return codes[0].numpy(), hidden[0]
 
-    def prompt(self, language: str) -> tuple[Any, Any]:
+    def prompt(self, language: str, said: bool) -> tuple[Any, Any]:
         """Our shared part and our body of the same prompt."""
         more = {} if language == "auto" else {"language": language}
-        plan = self.engine.plan("tts", text=TEXT, prompt=self.voice, seed=0, **more)
+        plan = self.engine.plan("tts", text=TEXT, prompt=self.voices[said], seed=0, **more)
         (piece,) = plan.pieces
         return piece.sequence.conditional.shared, piece.sequence.conditional.body
 
@@ -131,27 +140,30 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("qwen3-base"))
 
 
-@pytest.mark.parametrize("language", ["english", "auto"])
-def test_it_says_what_upstream_says_for_200_frames(pair: Pair, language: str) -> None:
-    expected, _ = pair.says(200, language)
-    assert expected.shape == (200, CODEBOOKS) and len(np.unique(expected, axis=0)) > 20
+@pytest.mark.parametrize(
+    "language, said", [("english", False), ("auto", False), ("english", True)], ids=str
+)
+def test_it_says_what_upstream_says_for_200_frames(pair: Pair, language: str, said: bool) -> None:
+    expected, _ = pair.says(200, language, said)
+    assert expected.shape == (200, CODEBOOKS) and len(np.unique(expected, axis=0)) > 10
     engine = pair.engine
-    task, session = engine.task("tts"), engine.lm.session(400)
-    for part in pair.prompt(language):
+    task, session = engine.task("tts"), engine.lm.session(500)
+    for part in pair.prompt(language, said):
         session.prefill(part.frames, None, part.continuous or None)
     options = task.check_options({"temperature": 0.0, "seed": 0})
     out = session.generate(200, target_sampling(engine.layout, task, options, 0, 0))
     np.testing.assert_array_equal(engine.layout.frames_to_codes(out), expected)
 
 
-def test_logits(pair: Pair) -> None:
-    codes, hidden = pair.says(60, "english")
+@pytest.mark.parametrize("said", [False, True])
+def test_logits(pair: Pair, said: bool) -> None:
+    codes, hidden = pair.says(60, "english", said)
     with torch.no_grad():
         first = pair.theirs.talker.codec_head(hidden)[:, None, :SIZE]
         rest, _ = pair.theirs.talker.forward_sub_talker_finetune(torch.from_numpy(codes), hidden)
     truth = torch.cat((first, rest), 1).numpy()
     layout, config = pair.engine.layout, pair.engine.config.lm
-    shared, body = pair.prompt("english")
+    shared, body = pair.prompt("english", said)
     frames = np.concatenate(
         (shared.frames, body.frames, layout.codes_to_frames(codes, layout.text_slot.speaking))
     )

@@ -12,7 +12,8 @@ into the table, and each sum that a prompt is made of is one row:
     speaker, language       each with tts_pad
 
 The Base checkpoints have an encoder of speakers in place of speakers. Its vector is a row of the
-prompt, to which a linear map's bias adds tts_pad.
+prompt, to which a linear map's bias adds tts_pad. Where the recording's words are known, they go
+before the text, and its codes, as spoken ones, after all of it.
 
 The text is in the prompt as a whole, as the authors' own call has it. Source: PyPI qwen-tts 0.1.1,
 qwen_tts/core/models and qwen_tts/inference (facts; none of its code).
@@ -167,9 +168,11 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
         ids("think_eos"),
         PromptPart("vector") if control.clones else PromptPart("input", (0,), input="speaker"),
         ids("text_bos"),
+        *((PromptPart("transcript"),) if control.clones else ()),
         PromptPart("text"),
         PromptPart("ids", (control.text_end,)),
         ids("speak"),
+        *((PromptPart("voice", (row["speaking"],)),) if control.clones else ()),
     )
     slot = TextSlotConfig(
         "tokenizers",

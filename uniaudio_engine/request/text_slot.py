@@ -22,11 +22,17 @@ def vector_key(spec: Input) -> str:
     return f"{spec.name}, vector"
 
 
+def transcript_key(spec: Input) -> str:
+    """The name of the value that holds the text ids [n] of what is said in a voice's recording."""
+    return f"{spec.name}, transcript"
+
+
 def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefix, Prefix]:
     """What is before the text, and the rest.
 
     ``values``: of the voice codes [T, K'] or None, of the text :class:`Spoken`, of other inputs ids
-    [n] or None, by the names of their inputs; and the voice's vector where the model has one.
+    [n] or None, by the names of their inputs; and the voice's vector and transcript where the model
+    takes them.
     """
     slot, text = layout.text_slot, task.text_input
     assert slot is not None and text is not None
@@ -47,6 +53,9 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
         elif part.kind == "text":
             parts[0], parts[1] = parts[1], parts[0]
             frames = layout.text_frames(values[text.name].phones)
+        elif part.kind == "transcript":
+            words = None if voice is None else values.get(transcript_key(voice))
+            frames = layout.text_frames([] if words is None else words)
         elif part.kind == "vector":
             assert voice is not None
             row = np.asarray(values[vector_key(voice)], np.float32)[None]

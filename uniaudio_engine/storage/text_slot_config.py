@@ -23,13 +23,15 @@ class PromptPart:
 
     ``kind``: ``ids``, these text ids; ``text``, the ids of the text to be spoken; ``voice``, the
     codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``);
-    ``vector``, one row, the voice's vector as the LM's continuous input :data:`VECTOR` maps it; or
-    ``input``, the tokens of the task's input with the segment ``input`` (where it is absent, those
-    in ``ids``), each in the slot of the text. ``when``: whether the part is there only with a voice's recording, or
-    only without one; or only with that input (``given``), or only without it (``absent``).
+    ``transcript``, the ids of what is said in that recording, where that is known; with such a part,
+    the recording is heard only then; ``vector``, one row, the voice's vector as the LM's continuous
+    input :data:`VECTOR` maps it; or ``input``, the tokens of the task's input with the segment
+    ``input`` (where it is absent, those in ``ids``), each in the slot of the text. ``when``: whether
+    the part is there only with a voice's recording, or only without one; or only with that input
+    (``given``), or only without it (``absent``).
     """
 
-    kind: Literal["ids", "text", "voice", "vector", "input"]
+    kind: Literal["ids", "text", "voice", "transcript", "vector", "input"]
     ids: tuple[int, ...] = ()
     when: Literal["always", "voice", "no_voice", "given", "absent"] = "always"
     input: str = ""
@@ -124,6 +126,8 @@ class TextSlotConfig:
             require(kinds.count("text") == 1, "text_slot.prompt", "one part of kind text", kinds)
             require(lm.given_slots == 0, "lm.given_slots", "0 without words", lm.given_slots)
         require(kinds.count("voice") <= 1, "text_slot.prompt", "one voice at most", kinds)
+        written = kinds.count("transcript")
+        require(written <= kinds.count("voice"), "text_slot.prompt", "a transcript's voice", kinds)
         for i, part in enumerate(self.prompt):
             where = f"text_slot.prompt[{i}]"
             most = {"ids": _MAX_PROMPT, "voice": 1, "input": 1}.get(part.kind, 0)
