@@ -146,9 +146,12 @@ def test_spectra(samples: int) -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_too_short_for_spectra() -> None:
+def test_too_short_for_spectra(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected at least 385"):
         log_mel(np.zeros(LEAST - 1, np.float32))
+    engine = Engine.from_pretrained(folder, threads=1)
+    with pytest.raises(InputError, match="prompt: samples: expected at least 385"):
+        engine.encode_voice(recording(tmp_path, 90, 0.01), min_seconds=0.001)
 
 
 # Refused checkpoints

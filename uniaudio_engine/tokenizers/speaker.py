@@ -57,7 +57,8 @@ class Speaker:
     def vector(self, samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
         """The vector [W] of a sound, samples [N] or [C, N].
 
-        Raises :class:`InputError` where the folder has no encoder, or ONNX Runtime is absent.
+        Raises :class:`InputError` for one that is too short, where the folder has no encoder, or ONNX
+        Runtime is absent.
         """
         import soxr
 
@@ -65,7 +66,12 @@ class Speaker:
         mono = mono[: round(_MAX_SECONDS * sample_rate)]
         rate = RATE if self._own is None else self._own.rate
         heard = np.asarray(soxr.resample(mono, sample_rate, rate), np.float32)
-        found = self._exported(heard) if self._own is None else self._own.vector(heard)
+        try:
+            found = self._exported(heard) if self._own is None else self._own.vector(heard)
+        except InputError:
+            raise
+        except ValueError as e:  # from the spectra
+            raise InputError(f"prompt: {e}") from None
         if found.shape != (self.width,) or not np.isfinite(found).all():
             raise InputError(
                 f"{self._encoder or 'speaker.safetensors'}: expected a vector of {self.width} finite "
