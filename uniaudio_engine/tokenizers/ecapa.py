@@ -24,14 +24,13 @@ class Ecapa:
 
     def vector(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The vector [width] of samples [N] at 24 kHz. Raises ValueError for 384 or fewer."""
-        c = self.config
-        sizes, dilations = c.kernel_sizes, c.dilations
+        blocks, dilations = self.config.blocks, self.config.dilations
         x = _relu(self._conv(log_mel(samples, BANDS), "first", dilations[0]))
         outputs = []
-        for i in range(c.blocks):
+        for i in range(blocks):
             x = self._block(x, f"blocks.{i}", dilations[1 + i])
             outputs.append(x)
-        x = _relu(self._conv(np.concatenate(outputs, axis=1), "join", dilations[len(sizes) - 1]))
+        x = _relu(self._conv(np.concatenate(outputs, axis=1), "join", dilations[-1]))
         return self._conv(self._pooled(x)[None], "last")[0]
 
     def _block(self, x: Rows, name: str, dilation: int) -> Rows:
