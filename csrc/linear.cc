@@ -36,6 +36,28 @@ void raise_norms(const int8_t* q, int64_t in, int32_t* norms) {
   }
 }
 
+// The values of a panel's int8 rows [in] in fours, those of all rows next to each other. A few cache
+// lines are filled at a time: row by row each line would be fetched once per row.
+void interleave(const int8_t* const (&rows)[kPanel], uint8_t offset, int64_t in, uint8_t* panel) {
+  constexpr int64_t kBlock = 32;
+  for (int64_t begin = 0; begin < in; begin += kBlock) {
+    const int64_t n = std::min(kBlock, in - begin);
+    for (int64_t lane = 0; lane < kPanel; ++lane) {
+      if (!rows[lane]) continue;
+      uint8_t block[kBlock];
+      for (int64_t k = 0; k < n; ++k) block[k] = uint8_t(rows[lane][begin + k] + offset);
+      uint8_t* const to = panel + begin * kPanel + 4 * lane;
+      for (int64_t k = 0; k < n; k += 4) {
+        if (n - k >= 4) {
+          std::memcpy(to + k * kPanel, block + k, 4);
+        } else {
+          std::copy_n(block + k, n - k, to + k * kPanel);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void LinearScratch::reserve(int64_t rows, int64_t max_in) {
@@ -114,6 +136,7 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
   // norms, until all rows are seen
   if (dtype_ == DType::int8 && kernels().split)
     limits_.allocate(size_t(padded_in_ / kSplitGroup * 2));
+  const int8_t* first[kPanel];  // of a panel's rows in int8, or null
   for (int64_t r = 0; r < panels_ * kPanel; ++r) {
     const Row row = r < count ? rows[size_t(r)] : Row{};
     if (bias) bias_[size_t(r)] = row.bias;
@@ -122,6 +145,7 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
     const float* w =
         row.matrix && !integer() ? row.matrix->values.data() + row.index * in_ : nullptr;
     const int8_t* q = row.matrix && integer() ? row.matrix->q.data() + row.index * in_ : nullptr;
+    first[lane] = q;
     if (dtype_ == DType::float32) {
       float* to = reinterpret_cast<float*>(panel) + lane;
       for (int64_t k = 0; k < in; ++k) to[k * kPanel] = w[k];
@@ -131,20 +155,10 @@ void Linear::pack(const std::vector<Row>& rows, bool bias) {
     } else if (dtype_ == DType::int8) {
       int32_t sum = 0;
       for (int64_t k = 0; k < in; ++k) sum += q[k];
-      uint8_t four[4];
-      for (int64_t k = 0; k < in; k += 4) {
-        uint8_t* const to = panel + k * kPanel + 4 * lane;
-        const int64_t n = std::min<int64_t>(4, in - k);
-        for (int64_t i = 0; i < n; ++i) four[i] = uint8_t(q[k + i] + offset);
-        if (n == 4) {
-          std::memcpy(to, four, 4);
-        } else {
-          std::copy_n(four, n, to);
-        }
-      }
       if (limits_.size()) raise_norms(q, in, limits_.data());
       scale_[size_t(r)] = row.matrix ? row.matrix->scale[size_t(row.index)] : 0.0f;
       sum_[size_t(r)] = 128 * sum;
+      if (lane == kPanel - 1) interleave(first, offset, in_, panel);
     } else {
       for (int64_t k = 0; k < in; ++k) {
         uint8_t& to = panel[k / 64 * 2 * kGroupBytes + k % 64 / 8 * 64 + 4 * lane + k % 4];

@@ -428,9 +428,11 @@ class Engine(Verbs):
         max_seconds: float | None = None,
         min_seconds: float = 0.5,
         licence: str = "",
+        text: str = "",
     ) -> Voice:
         """A voice from the first ``max_seconds`` of a sound, not counting leading silence; by
-        default as much as the model's tasks take.
+        default as much as the model's tasks take. ``text``: what is said in it, for models that
+        continue a recording with its words; others do without.
 
         Raises :class:`InputError` where less than ``min_seconds`` of it is not silent.
         """
@@ -439,7 +441,12 @@ class Engine(Verbs):
             most = [i.max_seconds for i in inputs if i.modality == "voice"]
             max_seconds = max(most, default=0.0) or 3.0
         return self.model.audio.encode_voice(
-            audio, name, max_seconds=max_seconds, min_seconds=min_seconds, licence=licence
+            audio,
+            name,
+            max_seconds=max_seconds,
+            min_seconds=min_seconds,
+            licence=licence,
+            text=text,
         )
 
     def voices(self) -> list[str]:

@@ -65,7 +65,8 @@ class Model:
         self.tasks: Mapping[str, Task] = config.task_table
         self.speaker: Speaker | None = None
         if self.folder.speaker:
-            self.speaker = Speaker(self.folder.speaker, self.folder.speaker_encoder)
+            own = None if config.text_slot is None else config.text_slot.speaker
+            self.speaker = Speaker(self.folder.speaker, self.folder.speaker_encoder, own)
         self.audio = AudioTokenizer(config, parts.codec, parts.fingerprint, self.speaker)
         self._lm: TokenLM | None = None
         self._layout: Layout | None = None

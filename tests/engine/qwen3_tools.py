@@ -314,9 +314,55 @@ LM: Config = {
     },
 }
 
+# The same with an encoder of speakers, as the Base checkpoints have, in place of speakers.
+ENCODER: Config = {
+    "mel_dim": 128,
+    "sample_rate": 24000,
+    "enc_dim": 32,
+    "enc_channels": [16, 16, 16, 16, 48],
+    "enc_kernel_sizes": [5, 3, 3, 4, 1],
+    "enc_dilations": [1, 2, 3, 4, 1],
+    "enc_res2net_scale": 4,
+    "enc_se_channels": 6,
+    "enc_attention_channels": 5,
+}
+BASE: Config = {
+    **LM,
+    "tts_model_type": "base",
+    "speaker_encoder_config": ENCODER,
+    "talker_config": {**LM["talker_config"], "spk_id": {}, "spk_is_dialect": {}},
+}
+
+
+def encoder_state(c: Config = ENCODER, seed: int = 0) -> State:
+    """Random tensors of an encoder of speakers."""
+    rng = np.random.default_rng(seed)
+    state: State = {}
+
+    def conv(name: str, out: int, inputs: int, taps: int = 1) -> None:
+        x = rng.standard_normal((out, inputs, taps)) * math.sqrt(2 / (inputs * taps))
+        state[f"speaker_encoder.{name}.weight"] = x.astype(np.float32)
+        state[f"speaker_encoder.{name}.bias"] = rng.standard_normal(out).astype(np.float32) / 10
+
+    *channels, joined = c["enc_channels"]
+    sizes, part = c["enc_kernel_sizes"], channels[0] // c["enc_res2net_scale"]
+    conv("blocks.0.conv", channels[0], c["mel_dim"], sizes[0])
+    for i, width in enumerate(channels[1:], 1):
+        conv(f"blocks.{i}.tdnn1.conv", width, width)
+        for j in range(c["enc_res2net_scale"] - 1):
+            conv(f"blocks.{i}.res2net_block.blocks.{j}.conv", part, part, sizes[i])
+        conv(f"blocks.{i}.tdnn2.conv", width, width)
+        conv(f"blocks.{i}.se_block.conv1", c["enc_se_channels"], width)
+        conv(f"blocks.{i}.se_block.conv2", width, c["enc_se_channels"])
+    conv("mfa.conv", joined, joined, sizes[-1])
+    conv("asp.tdnn.conv", c["enc_attention_channels"], 3 * joined)
+    conv("asp.conv", joined, c["enc_attention_channels"])
+    conv("fc", c["enc_dim"], 2 * joined)
+    return state
+
 
 def lm_state(c: Config = LM, seed: int = 0) -> State:
-    """Random tensors of the talker and its predictor."""
+    """Random tensors of the talker and its predictor, and of the encoder of speakers if any."""
     rng = np.random.default_rng(seed)
     t, p = c["talker_config"], c["talker_config"]["code_predictor_config"]
     d, w, wide = t["hidden_size"], p["hidden_size"], t["text_hidden_size"]
@@ -349,7 +395,8 @@ def lm_state(c: Config = LM, seed: int = 0) -> State:
         x = rng.standard_normal(shape) * (0.2 if len(shape) == 1 else scale)
         around = 1.0 if name.endswith("norm.weight") else 0.0
         state[f"talker.{name}"] = (around + x).astype(np.float32)
-    return state
+    encoder = c.get("speaker_encoder_config")
+    return state if encoder is None else state | encoder_state(encoder, seed)
 
 
 def tokenizer_files(folder: Path) -> None:

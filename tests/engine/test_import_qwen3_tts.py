@@ -207,7 +207,7 @@ T, P = "talker_config", "talker_config.code_predictor_config"
     "path, value, words",
     [
         ("model_type", "csm", "model_type: expected 'qwen3_tts'"),
-        ("tts_model_type", "base", "expected 'custom_voice', the kind with built-in speakers"),
+        ("tts_model_type", "design", "expected 'custom_voice', the kind with built-in speakers"),
         ("tokenizer_type", "qwen3_tts_tokenizer_25hz", "tokenizer_type: expected"),
         (T, 5, "talker_config: expected an object"),
         (P, None, "code_predictor_config"),

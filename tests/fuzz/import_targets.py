@@ -355,11 +355,11 @@ def qwen3_codec(folder: Path) -> Target:
 
 
 def qwen3_tts(folder: Path) -> Target:
-    """Its language model, and the files of its tokenizer."""
-    from qwen3_tools import LM, lm_state, tokenizer_files
+    """Its language model and encoder of speakers, and the files of its tokenizer."""
+    from qwen3_tools import BASE, lm_state, tokenizer_files
     from windowed_tools import write
 
-    source = write(folder / "source", LM, lm_state())
+    source = write(folder / "source", BASE, lm_state(BASE))
     tokenizer_files(source)
 
     def read() -> object:

@@ -135,9 +135,11 @@ def test_a_predictor_of_another_width(tmp_path: Path) -> None:
 
 def test_it_ends_where_upstream_ends(tmp_path: Path, pair: Pair) -> None:
     codes, _ = pair.says(40, "ryan", "english")
-    # The end takes the place of a code that is first spoken after some frames, and in the first two
-    # frames, where upstream does not let it come.
-    row = next(int(c) for i, c in enumerate(codes[:, 0]) if i > 5 and c not in codes[:i, 0])
+    # The end takes the place of the code that is first spoken after the most frames, and in the first
+    # two frames, where upstream does not let it come.
+    at = int(np.unique(codes[:, 0], return_index=True)[1].max())
+    assert at > 2
+    row = int(codes[at, 0])
 
     def swap(head: Any) -> None:
         head[END] = head[row] * 1.01

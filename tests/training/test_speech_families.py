@@ -223,6 +223,16 @@ def test_text_that_arrives(engines: dict[str, Engine]) -> None:
     np.testing.assert_array_equal(arriving.samples, whole.samples)
 
 
+def test_vieneu_in_bfloat16_maps_vectors(
+    downloads: Path, engines: dict[str, Engine], tmp_path: Path
+) -> None:
+    import_vieneu(downloads / "vieneu", tmp_path / "half", dtype="bfloat16")
+    half = Engine.from_pretrained(tmp_path / "half", threads=1)
+    vector = half.voice("Adam").vector
+    ours, exact = (e.model.speaker.row(vector) for e in (half, engines["vieneu"]))
+    assert 0 < np.abs(ours - exact).max() < 0.02 * np.abs(exact).max()
+
+
 def test_vieneu_reads_text(engines: dict[str, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
     """Through sea-g2p, sentence by sentence; cues become tokens."""
     asked = []

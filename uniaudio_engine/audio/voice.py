@@ -19,6 +19,7 @@ from ..storage.tensors import Tensors, from_bfloat16, load_tensors, save_tensors
 _FORMAT = "uniaudio-voice-1"
 _MAX_BYTES = 16 << 20
 _KEYS = {"format", "name", "codec", "frame_rate", "licence", "source"}
+_TEXT = "text"  # a key that is there only where there is a text
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Voice:
     """``codes`` int32 [K, T] of a codec with this fingerprint, at ``frame_rate`` Hz.
 
     ``vector`` float32 [W]: what an encoder of speakers makes of the voice, for models that speak
-    with one; with it, T may be 0.
+    with one; with it, T may be 0. ``text``: what is said in the recording, for models that continue
+    it; empty where that is not known.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Voice:
     source: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
     vector: NDArray[np.float32] | None = None
+    text: str = ""
 
     @property
     def seconds(self) -> float:
@@ -54,6 +57,8 @@ class Voice:
             "licence": self.licence,
             "source": self.source,
         }
+        if self.text:
+            metadata[_TEXT] = self.text
         tensors: Tensors = {"codes": self.codes.astype(np.int32)}
         if self.vector is not None:
             tensors["vector"] = self.vector.astype(np.float32)
@@ -64,7 +69,7 @@ class Voice:
         """Read a voice file.  Raises one :class:`InputError` line on anything that is no voice."""
         tensors, metadata = load_tensors(path, max_bytes=_MAX_BYTES)
         known = set(tensors) in ({"codes"}, {"codes", "vector"})
-        if metadata.get("format") != _FORMAT or set(metadata) != _KEYS or not known:
+        if metadata.get("format") != _FORMAT or set(metadata) - {_TEXT} != _KEYS or not known:
             raise InputError(
                 f"{path}: expected a voice file ({_FORMAT}), got another; make one: uniaudio voices"
             )
@@ -98,6 +103,7 @@ class Voice:
             metadata["licence"],
             metadata["source"],
             vector=vector,
+            text=metadata.get(_TEXT, ""),
         )
 
     def check(self, codec: CodecConfig, fingerprint: str, min_codebooks: int) -> None:

@@ -214,6 +214,11 @@ def _add_voices(add: Add) -> None:
     p.add_argument("input", nargs="?", metavar="SOUND", help="a sound to make a voice from")
     p.add_argument("--name", default="", help="name of the voice (default: name of the sound file)")
     p.add_argument("--licence", default="", help="licence to store in the voice file")
+    p.add_argument(
+        "--text",
+        default="",
+        help="what is said in the sound, for models that continue it (Qwen3-TTS)",
+    )
     p.add_argument("-o", "--output", metavar="FILE", help="voice file to write, .safetensors")
 
 

@@ -269,7 +269,9 @@ def voices_command(args: argparse.Namespace) -> int:
     if args.input is not None:
         if args.output is None:
             raise InputError("expected an output for the voice; add -o NAME.safetensors")
-        voice = load_engine(args).encode_voice(args.input, args.name, licence=args.licence)
+        voice = load_engine(args).encode_voice(
+            args.input, args.name, licence=args.licence, text=args.text
+        )
         voice.save(args.output)
         report(
             args,

@@ -148,7 +148,7 @@ FAMILIES = (
     ),
     Family(
         "qwen3-tts",
-        "Qwen3-TTS with built-in speakers (CustomVoice) and its codec",
+        "Qwen3-TTS with built-in speakers (CustomVoice) or cloning (Base), and its codec",
         "Qwen3-TTS-12Hz-0.6B-CustomVoice -o my-qwen",
         ("qwen3_tts",),
         (
@@ -157,6 +157,12 @@ FAMILIES = (
                 "Apache-2.0",
                 shapes.QWEN3_TOKENIZER,
                 shapes.QWEN3_TTS,
+            ),
+            Published(
+                "Qwen/Qwen3-TTS-12Hz-0.6B-Base",
+                "Apache-2.0",
+                shapes.QWEN3_TOKENIZER,
+                shapes.QWEN3_TTS_BASE,
             ),
         ),
         (
@@ -182,6 +188,7 @@ FAMILIES = (
 _NATIVE_FILES = (
     *("codec.safetensors", "lm.safetensors", "semantic.safetensors"),
     *("phones.txt", "lexicon.txt", "text.model", "labels/*.txt", "voices/*.safetensors"),
+    *("tokenizer.json", "speaker.safetensors", "speaker.onnx"),
 )
 _NATIVE = Family(NATIVE, "a model folder of this engine", "", (), (), _NATIVE_FILES)
 

@@ -1,5 +1,5 @@
-"""Qwen3-TTS with built-in speakers (``Qwen3TTSForConditionalGeneration``, CustomVoice) and its 12 Hz
-tokenizer -> a model folder.
+"""Qwen3-TTS (``Qwen3TTSForConditionalGeneration``) with built-in speakers (CustomVoice) or cloning
+(Base), and its 12 Hz tokenizer -> a model folder.
 
 A Qwen3 stack over frames (the talker), whose output predicts the first codebook, and a smaller one
 over a frame's codes (the predictor) for the others. Every row of the prompt is the sum of a text id's
@@ -10,6 +10,10 @@ into the table, and each sum that a prompt is made of is one row:
     3 ...                   codes, codebook by codebook
     text                    each text id with codec_pad, as spoken text has it; then the prompt's rows
     speaker, language       each with tts_pad
+
+The Base checkpoints have an encoder of speakers in place of speakers. Its vector is a row of the
+prompt, to which a linear map's bias adds tts_pad. Where the recording's words are known, they go
+before the text, and its codes, as spoken ones, after all of it.
 
 The text is in the prompt as a whole, as the authors' own call has it. Source: PyPI qwen-tts 0.1.1,
 qwen_tts/core/models and qwen_tts/inference (facts; none of its code).
@@ -37,23 +41,26 @@ from ..storage.config import (
     VocabularyConfig,
 )
 from ..storage.tensors import Tensors
+from ..storage.text_slot_config import VECTOR
 from .archive import Progress, quiet
 from .byte_bpe import read_byte_bpe
 from .hub_files import INDEX, WEIGHTS, Reader, Settings, open_settings, open_weights, shards
 from .llama import llama_stack, llama_tensors
 from .qwen3_codec import qwen3_codec_family
-from .text_slot import Project, TextSlotModel, check_tokenizer, checked, write_model
+from .qwen3_speaker import speaker_config, speaker_tensors
+from .text_slot import Project, TextSlotModel, check_tokenizer, checked, speaking_task, write_model
 
 CODEC = "speech_tokenizer"  # the codec's folder inside the model's
 AUDIO = 3  # the first code's id
 _SPECIALS = ("pad", "start", "end")
 _ABOUT = (
-    "Qwen3-TTS with built-in speakers and its 12 Hz tokenizer, converted for uniaudio-engine. The "
+    "Qwen3-TTS and its 12 Hz tokenizer, converted for uniaudio-engine. The "
     "weights are the authors'; the conversion folds a text projection and scales into matrices and "
     "changes names and layout only."
 )
 _NEWLINE = 198  # the text id of a line's end in every byte-level BPE of this kind
 _CONTROL = 1024  # rows of the talker's table after those of codes
+_MOST_SECONDS = 30.0  # of a voice's recording
 _MOST_FRAMES = 8192  # of one sequence, as the authors' own default
 _ROWS = 4096  # text ids that are projected at once
 # Codes of the languages that checkpoints name; the other names are dialects of Chinese.
@@ -130,16 +137,21 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
     settings.expect("model_type", "qwen3_tts")
     settings.expect("tokenizer_type", "qwen3_tts_tokenizer_12hz")
     kind = settings.values.get("tts_model_type")
-    if kind != "custom_voice":
+    if kind not in ("custom_voice", "base"):
         raise InputError(
             f"{settings.where}: tts_model_type: expected 'custom_voice', the kind with built-in "
-            f"speakers, got {shown(kind)}"
+            f"speakers, or 'base', the one that clones, got {shown(kind)}"
         )
     talker = settings.section("talker_config")
     control = Control.of(settings, talker)
     source = open_weights(folder)
     config = checked(lm_config(talker, control), settings.where)
+    own = None
+    if control.clones:
+        own = speaker_config(settings.section("speaker_encoder_config"), config.global_.width)
+        config = replace(config, continuous={VECTOR: own.width})
     tensors = _tensors(source, config, talker, control)
+    encoder = {} if own is None else speaker_tensors(source, own)
     source.end()
     first = control.text_rows
     row = {name: first + i for i, name in enumerate(PROMPT_ROWS)}
@@ -154,11 +166,13 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
         ids("think_bos"),
         PromptPart("input", when="given", input="language"),
         ids("think_eos"),
-        PromptPart("input", (0,), input="speaker"),
+        PromptPart("vector") if control.clones else PromptPart("input", (0,), input="speaker"),
         ids("text_bos"),
+        *((PromptPart("transcript"),) if control.clones else ()),
         PromptPart("text"),
         PromptPart("ids", (control.text_end,)),
         ids("speak"),
+        *((PromptPart("voice", (row["speaking"],)),) if control.clones else ()),
     )
     slot = TextSlotConfig(
         "tokenizers",
@@ -171,32 +185,35 @@ def read_qwen3_tts(folder: str | os.PathLike[str]) -> Qwen3Model:
         least_frames=2,
         guard="first",
         languages=tuple(dict.fromkeys(LANGUAGES.get(n, "zh") for n in control.languages)),
+        voice_width=0 if own is None else own.width,
+        speaker=own,
     )
+    labels = {"speaker": tuple(control.speakers), "language": tuple(control.languages)}
     return Qwen3Model(
         config,
         control.vocabulary(),
         tensors,
         slot,
         _task(control),
-        labels={"speaker": tuple(control.speakers), "language": tuple(control.languages)},
+        encoder,
+        labels={name: names for name, names in labels.items() if names},
         assistant=control.assistant,
     )
 
 
 def _task(control: Control) -> Task:
     speakers, languages = list(control.speakers), list(control.languages)
+    about, voice = "speak a text in the voice of a recording", "me.wav"
+    prompt = speaking_task(_MOST_SECONDS, "", "").inputs[0]
+    if not control.clones:
+        about, voice = "speak a text in the voice of one of the model's speakers", speakers[0]
+        known = f"one of {', '.join(speakers)} (default {voice})"
+        prompt = Input("prompt", "tokens", "speaker", known, False, max_count=1)
     return Task(
         "tts",
-        "speak a text in the voice of one of the model's speakers",
+        about,
         (
-            Input(
-                "prompt",
-                "tokens",
-                "speaker",
-                f"one of {', '.join(speakers)} (default {speakers[0]})",
-                False,
-                max_count=1,
-            ),
+            prompt,
             Input(
                 "language",
                 "tokens",
@@ -208,7 +225,7 @@ def _task(control: Control) -> Task:
             Input("text", "text", "text", "text"),
         ),
         "text",
-        f'uniaudio tts -m my-qwen "Hello there." --voice {speakers[0]} -o hello.wav',
+        f'uniaudio tts -m my-qwen "Hello there." --voice {voice} -o hello.wav',
         verb="tts",
         temperature=0.9,
         top_k=50,
@@ -233,10 +250,12 @@ class Control:
     codes: Mapping[str, int]
     speakers: Mapping[str, int] = field(default_factory=dict)
     languages: Mapping[str, int] = field(default_factory=dict)
+    clones: bool = False  # its voices are vectors, not speakers
 
     @classmethod
     def of(cls, settings: Settings, talker: Settings) -> Control:
         predictor = talker.section("code_predictor_config")
+        clones = settings.values.get("tts_model_type") == "base"
         codes = {
             name: talker.integer(f"codec_{name}_id")
             for name in ("pad", "bos", "think", "nothink", "think_bos", "think_eos")
@@ -253,8 +272,9 @@ class Control:
             predictor.integer("vocab_size", 2048),
             talker.integer("vocab_size", 3072),
             codes,
-            _names(talker, "spk_id"),
+            {} if clones else _names(talker, "spk_id"),
             _names(talker, "codec_language_id"),
+            clones,
         )
         found.check(settings.where, predictor)
         return found
@@ -293,7 +313,7 @@ class Control:
                 f"{predictor.where}: num_code_groups: expected {self.codebooks}, as the talker "
                 f"has, got {groups}"
             )
-        if not self.speakers or not self.languages:
+        if not (self.speakers or self.clones) or not self.languages:
             raise InputError(f"{where}: talker_config: expected speakers and languages, got none")
 
     @property
@@ -308,7 +328,7 @@ class Control:
             "language": len(self.languages),
         }
         spans, start = [Span("audio", AUDIO, self.codebooks * self.size)], self.text_at
-        for name, size in sizes.items():
+        for name, size in ((n, s) for n, s in sizes.items() if s):
             spans.append(Span(name, start, size))
             start += size
         return VocabularyConfig(_SPECIALS, tuple(spans))
@@ -379,6 +399,10 @@ def _tensors(source: Reader, config: LMConfig, talker: Settings, c: Control) -> 
         "head.weight": np.concatenate([np.zeros((size, w), np.float32), *heads]),
         "global_head.weight": np.concatenate((head[[c.codes["end"]]], head[:size])),
     }
+    if c.clones:
+        tensors[f"continuous.{VECTOR}.weight"] = np.eye(d, dtype=np.float32)
+        pad = c.text_at + c.text_rows + PROMPT_ROWS.index("speaking")
+        tensors[f"continuous.{VECTOR}.bias"] = tensors["global.embed.weight"][pad]
     llama_tensors(tensors, source, "global", "talker.model", config.global_)
     llama_tensors(tensors, source, "local", f"{theirs}.model", config.local)
     return tensors

@@ -200,6 +200,12 @@ QWEN3_TTS = LMConfig(
     local_table_start=3,
     local_table_size=16 * 2048,
 )
+# As 10 languages and no speakers, whose vectors come through an input of their own.
+QWEN3_TTS_BASE = replace(
+    QWEN3_TTS,
+    vocab_size=3 + 16 * 2048 + 151936 + 9 + 10,
+    continuous={"speaker": 1024},
+)
 CSM_1B = LMConfig(
     2 + 128256 + 32 * 2048,
     33,

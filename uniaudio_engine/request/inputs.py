@@ -29,7 +29,7 @@ from .aligned import edit_context
 from .sequence import Ids
 from .sequence_builder import Sung, Value, units_key
 from .tasks import Input, Task
-from .text_slot import vector_key
+from .text_slot import transcript_key, vector_key
 from .token_ids import read_file, token_ids
 from .windows import WINDOW_SECONDS, SourceWindows, Window
 
@@ -199,8 +199,15 @@ def _voice(inputs: RequestInputs, spec: Input, value: Any) -> Value:
     if voice is None:
         return None
     inputs.meta["notes"] += voice.notes
-    if voice.codes.shape[1] > model.capacity // 2:
-        most = model.capacity // 2 / model.frame_rate
+    slot = model.config.text_slot
+    if slot is not None and any(p.kind == "transcript" for p in slot.prompt):
+        if not (voice.text.strip() and voice.codes.size):
+            return None  # the vector is all that the model is given
+        inputs.values[transcript_key(spec)] = np.array(model.text.said(voice.text.strip()))
+    words = inputs.values.get(transcript_key(spec))
+    room = model.capacity // 2 - (len(words) if isinstance(words, np.ndarray) else 0)
+    if voice.codes.shape[1] > room:
+        most = max(0, room) / model.frame_rate
         raise InputError(
             f"voice {shown(voice.name)}: expected at most {most:.3g} s, got {voice.seconds:.3g} s"
         )

@@ -255,7 +255,7 @@ def build(layout: Layout, task: Task, values: Values) -> TaskSequence:
     if layout.text_slot is not None:
         before, rest = prompt(layout, task, values)
         for spec in task.inputs:
-            if vector_key(spec) in values:
+            if vector_key(spec) in values and layout.text_slot.speaker is None:
                 before = replace(before, condition=_array(values[vector_key(spec)]))
         return TaskSequence(layout, task, values, before, rest)
     shared = [Prefix(layout.special("start", task.special))]

@@ -12,20 +12,27 @@ from typing import Any, cast
 import numpy as np
 
 from ..backends.protocols import Session, WordSession
+from ..storage.text_slot_config import VECTOR
 from .sequence import Ids, Layout, Prefix, join
 from .tasks import Input, Task
 
 
 def vector_key(spec: Input) -> str:
-    """The name of the value that holds a voice's row [D]."""
+    """The name of the value that holds a voice's vector [W], or its row [D]."""
     return f"{spec.name}, vector"
+
+
+def transcript_key(spec: Input) -> str:
+    """The name of the value that holds the text ids [n] of what is said in a voice's recording."""
+    return f"{spec.name}, transcript"
 
 
 def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefix, Prefix]:
     """What is before the text, and the rest.
 
     ``values``: of the voice codes [T, K'] or None, of the text :class:`Spoken`, of other inputs ids
-    [n] or None, by the names of their inputs; and the voice's row where it has one.
+    [n] or None, by the names of their inputs; and the voice's vector and transcript where the model
+    takes them.
     """
     slot, text = layout.text_slot, task.text_input
     assert slot is not None and text is not None
@@ -46,6 +53,15 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
         elif part.kind == "text":
             parts[0], parts[1] = parts[1], parts[0]
             frames = layout.text_frames(values[text.name].phones)
+        elif part.kind == "transcript":
+            words = None if voice is None else values.get(transcript_key(voice))
+            frames = layout.text_frames([] if words is None else words)
+        elif part.kind == "vector":
+            assert voice is not None
+            row = np.asarray(values[vector_key(voice)], np.float32)[None]
+            place = layout.text_frames([0])  # whose embedding it replaces
+            parts[1].append(Prefix(place, {VECTOR: (row, np.zeros(1, np.int32))}))
+            continue
         elif part.kind == "input":
             frames = layout.slot_frames(part.input, values[name] if given else part.ids)
         elif heard:

@@ -23,6 +23,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
+from .speaker_config import EcapaConfig
 from .text_slot_config import PromptPart, TextSlotConfig, WordByWord
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "BottleneckConfig",
     "CodecConfig",
     "ConfigError",
+    "EcapaConfig",
     "LMConfig",
     "ModelConfig",
     "PromptPart",

@@ -57,7 +57,8 @@ class ModelFolder:
 
     ``codec``, ``lm``, ``semantic``: weights by tensor name. ``phones``: labels in order. ``voices``:
     files by name. ``labels``: those of other spans. ``lexicon``, ``captions`` and ``tokenizer``:
-    contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors.
+    contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors,
+    or their encoder.
     ``speaker_encoder``: the file that makes them, if there is one.
     """
 
@@ -176,6 +177,8 @@ def _speaker_shapes(config: ModelConfig) -> Shapes:
     width = 0 if config.text_slot is None else config.text_slot.voice_width
     if not width or config.lm is None:
         return {}
+    if config.text_slot is not None and config.text_slot.speaker is not None:
+        return config.text_slot.speaker.shapes
     d = config.lm.global_.width
     return {"weight": (d, width), "bias": (d,), "norm.weight": (d,), "norm.bias": (d,)}
 

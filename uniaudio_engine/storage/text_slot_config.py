@@ -11,8 +11,10 @@ from typing import Literal
 
 from .json_config import require, require_within
 from .lm_config import LMConfig, VocabularyConfig
+from .speaker_config import EcapaConfig
 
 _MAX_PROMPT = 4096  # ids
+VECTOR = "speaker"  # the LM's continuous input of a voice's vector
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class PromptPart:
     """A part of a prompt.
 
     ``kind``: ``ids``, these text ids; ``text``, the ids of the text to be spoken; ``voice``, the
-    codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``); or
-    ``input``, the tokens of the task's input with the segment ``input`` (where it is absent, those
-    in ``ids``), each in the slot of the text. ``when``: whether the part is there only with a voice's recording, or
-    only without one; or only with that input (``given``), or only without it (``absent``).
+    codes of the voice's recording, each frame with the one text id in ``ids`` (none: ``pad``);
+    ``transcript``, the ids of what is said in that recording, where that is known; with such a part,
+    the recording is heard only then; ``vector``, one row, the voice's vector as the LM's continuous
+    input :data:`VECTOR` maps it; or ``input``, the tokens of the task's input with the segment
+    ``input`` (where it is absent, those in ``ids``), each in the slot of the text. ``when``: whether
+    the part is there only with a voice's recording, or only without one; or only with that input
+    (``given``), or only without it (``absent``).
     """
 
-    kind: Literal["ids", "text", "voice", "input"]
+    kind: Literal["ids", "text", "voice", "transcript", "vector", "input"]
     ids: tuple[int, ...] = ()
     when: Literal["always", "voice", "no_voice", "given", "absent"] = "always"
     input: str = ""
@@ -78,7 +83,8 @@ class TextSlotConfig:
     recording; 0: none. ``max_tokens``: text ids of a sentence, 0 for no limit; a longer one is
     split. ``max_frames_per_token``: a sentence is ended after that many, and a few more. ``pause``:
     seconds between sentences. ``guard``: the codebooks that the option repetition_penalty is about.
-    ``words``: the text is not part of the prompt, but fed word by word.
+    ``words``: the text is not part of the prompt, but fed word by word. ``speaker``: what makes the
+    voice's vector, a part of the prompt; without one, a vector is added to every row.
     """
 
     tokenizer: Literal["sentencepiece", "tokenizers"]
@@ -105,6 +111,7 @@ class TextSlotConfig:
     least_frames: int = 0
     guard: Literal["all", "first"] = "all"
     words: WordByWord | None = None
+    speaker: EcapaConfig | None = None
 
     def check(self, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         """Raise :class:`ConfigError` unless it fits the language model and its vocabulary."""
@@ -119,9 +126,11 @@ class TextSlotConfig:
             require(kinds.count("text") == 1, "text_slot.prompt", "one part of kind text", kinds)
             require(lm.given_slots == 0, "lm.given_slots", "0 without words", lm.given_slots)
         require(kinds.count("voice") <= 1, "text_slot.prompt", "one voice at most", kinds)
+        written = kinds.count("transcript")
+        require(written <= kinds.count("voice"), "text_slot.prompt", "a transcript's voice", kinds)
         for i, part in enumerate(self.prompt):
             where = f"text_slot.prompt[{i}]"
-            most = {"ids": _MAX_PROMPT, "text": 0, "voice": 1, "input": 1}[part.kind]
+            most = {"ids": _MAX_PROMPT, "voice": 1, "input": 1}.get(part.kind, 0)
             require_within(f"{where}.ids", int(part.kind == "ids"), len(part.ids), most, "ids")
             named = part.kind == "input" or part.when in ("given", "absent")
             require(bool(part.input) == named, f"{where}.input", "a name where one is meant", part)
@@ -163,6 +172,18 @@ class TextSlotConfig:
             known = code.isascii() and code.isalnum() and 2 <= len(code) <= 3 and code.islower()
             require(known, "text_slot.languages", "codes of two or three letters", code)
         require_within("text_slot.pause", 0, self.pause, 10, "seconds")
+        self._check_speaker(lm, kinds.count("vector"))
+
+    def _check_speaker(self, lm: LMConfig, vectors: int) -> None:
+        wanted = int(self.speaker is not None)
+        require(vectors == wanted, "text_slot.prompt", f"{wanted} parts of kind vector", vectors)
+        if self.speaker is None:
+            return
+        self.speaker.check("text_slot.speaker")
+        width = self.speaker.width
+        require(self.voice_width == width, "text_slot.voice_width", str(width), self.voice_width)
+        got = lm.continuous.get(VECTOR)
+        require(got == width, f"lm.continuous.{VECTOR}", f"{width}, as of the vector", got)
 
     def _check_words(self, words: WordByWord, lm: LMConfig, vocabulary: VocabularyConfig) -> None:
         size = vocabulary.span("text").size

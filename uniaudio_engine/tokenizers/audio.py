@@ -129,6 +129,7 @@ class AudioTokenizer:
         max_seconds: float = 3.0,
         min_seconds: float = 0.5,
         licence: str = "",
+        text: str = "",
     ) -> Voice:
         """A voice from the beginning of a sound. See :meth:`Engine.encode_voice`."""
         config = self.config
@@ -163,6 +164,7 @@ class AudioTokenizer:
             source,
             tuple(notes),
             vector,
+            text,
         )
 
     def check_voice(self, voice: Voice) -> None:

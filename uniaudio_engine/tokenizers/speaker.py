@@ -1,7 +1,9 @@
-"""Vectors of speakers: from a recording, by an exported encoder, and into the language model.
+"""Vectors of speakers: from a recording, by an encoder of the model's own or an exported one, and into
+the language model.
 
-A model folder has ``speaker.safetensors``, a linear map and a layer norm that make a row of the
-language model's width of a vector; and perhaps ``speaker.onnx``, which makes a vector of a sound.
+A model folder has ``speaker.safetensors``: an encoder (``ecapa.py``) whose vectors are rows of the
+prompt; or a linear map and a layer norm that make a row of the language model's width of a vector, and
+perhaps ``speaker.onnx``, which makes a vector of a sound.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 
 from ..audio.fbank import RATE, fbank
 from ..errors import InputError, shown
-from ..storage.tensors import Tensors
+from ..storage.config import EcapaConfig
+from ..storage.tensors import Tensors, from_bfloat16
+from .ecapa import Ecapa
 
 _EPS = 1e-5
 _MAX_SECONDS = 30.0
@@ -23,18 +27,28 @@ _MAX_SECONDS = 30.0
 class Speaker:
     """Immutable; safe to share between threads."""
 
-    def __init__(self, tensors: Tensors, encoder: Path | None) -> None:
-        """``encoder``: speaker.onnx, which is loaded at first use; None: there is none."""
-        self._map, self._encoder = tensors, encoder
+    def __init__(
+        self, tensors: Tensors, encoder: Path | None, config: EcapaConfig | None = None
+    ) -> None:
+        """``config``: of the encoder whose tensors these are; None: they are a map. ``encoder``:
+        speaker.onnx, which is loaded at first use; None: there is none.
+        """
+        wide = {n: from_bfloat16(x) if x.dtype == np.uint16 else x for n, x in tensors.items()}
+        self._map, self._encoder = wide, encoder
+        self._own = None if config is None else Ecapa(config, wide)
         self._session: Any = None
 
     @property
     def width(self) -> int:
         """Of a vector."""
-        return int(self._map["weight"].shape[1])
+        return self._own.config.width if self._own is not None else self._map["weight"].shape[1]
 
     def row(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A vector [W] as a row [D]."""
+        """What the language model is given of a vector [W]: the vector, where its encoder is the
+        model's own, or a row [D].
+        """
+        if self._own is not None:
+            return vector
         m = self._map
         x = m["weight"].astype(np.float64) @ vector + m["bias"]
         x = (x - x.mean()) / np.sqrt(x.var() + _EPS)
@@ -43,23 +57,34 @@ class Speaker:
     def vector(self, samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
         """The vector [W] of a sound, samples [N] or [C, N].
 
-        Raises :class:`InputError` where the folder has no encoder, or ONNX Runtime is absent.
+        Raises :class:`InputError` for one that is too short, where the folder has no encoder, or ONNX
+        Runtime is absent.
         """
         import soxr
 
         mono = samples if samples.ndim == 1 else samples.mean(axis=0)
         mono = mono[: round(_MAX_SECONDS * sample_rate)]
-        features = fbank(np.asarray(soxr.resample(mono, sample_rate, RATE), np.float32))
+        rate = RATE if self._own is None else self._own.rate
+        heard = np.asarray(soxr.resample(mono, sample_rate, rate), np.float32)
+        try:
+            found = self._exported(heard) if self._own is None else self._own.vector(heard)
+        except InputError:
+            raise
+        except ValueError as e:  # from the spectra
+            raise InputError(f"prompt: {e}") from None
+        if found.shape != (self.width,) or not np.isfinite(found).all():
+            raise InputError(
+                f"{self._encoder or 'speaker.safetensors'}: expected a vector of {self.width} finite "
+                f"numbers, got {list(found.shape)}"
+            )
+        return found
+
+    def _exported(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        features = fbank(samples)
         features -= features.mean(axis=0)
         session = self._loaded()
         found = session.run(None, {session.get_inputs()[0].name: features[None]})[0]
-        vector = np.asarray(found, np.float32).reshape(-1)
-        if vector.shape != (self.width,) or not np.isfinite(vector).all():
-            raise InputError(
-                f"{self._encoder}: expected a vector of {self.width} finite numbers, got "
-                f"{list(vector.shape)}"
-            )
-        return vector
+        return np.asarray(found, np.float32).reshape(-1)
 
     def _loaded(self) -> Any:
         if self._session is not None:
