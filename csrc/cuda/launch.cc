@@ -89,7 +89,8 @@ FrameParams Lm::params(int columns) const {
   p.embed = {global_embed_.data(), embed_width_, config_.num_codebooks, config_.concat};
   p.local_embed = (config_.tied_local ? global_embed_ : local_embed_).data(),
   p.aligned_embed = aligned_embed_.data();
-  p.bridge_bias = bridge_.bias.data(), p.bridge_scale = bridge_.scale.data(),
+  p.bridge = bridge_table_.data(), p.slot_bridges = config_.project;
+  p.slices = config_.bridge_in() < config_.global.width ? config_.num_codebooks : 1;
   p.head_scale = head_.scale.data();
   p.vocab = config_.vocab_size, p.codebooks = config_.num_codebooks;
   p.aligned_slots = config_.aligned_slots, p.local_start = config_.local_start_id;
@@ -129,9 +130,10 @@ const char* Lm::reserve_arguments(size_t bytes) const {
   return arguments_.data();
 }
 
-void Lm::add_jobs(const Stack& stack, std::vector<Job>& jobs) const {
+void Lm::add_jobs(const Stack& stack, int slot, std::vector<Job>& jobs) const {
   for (const Layer& l : stack.layers) {
-    for (const Packed* m : {&l.qkv, &l.o, &l.up, &l.down}) jobs.push_back(m->job());
+    const Projections& w = l.at(slot);
+    for (const Packed* m : {&w.qkv, &w.o, &w.up, &w.down}) jobs.push_back(m->job());
   }
 }
 
@@ -152,7 +154,7 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
   p.slots = 0;
   p.rounds = int(count / columns);
   std::vector<Job> jobs;
-  add_jobs(global_, jobs);
+  add_jobs(global_, 0, jobs);
   std::vector<Column> list(size_t(columns), column_of(s));
   for (int c = 0; c < columns; ++c) {
     list[size_t(c)].rows = rows + c * config_.global.width;
@@ -174,10 +176,10 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
 // The head's rows: the union of what the columns need at each slot.
 Lm::Round Lm::make_round(const std::vector<Step*>& steps, int slots) const {
   Round round;
-  add_jobs(global_, round.jobs);
+  add_jobs(global_, 0, round.jobs);
   for (int slot = 0; slot < slots; ++slot) {
-    if (config_.add || slot == 0) round.jobs.push_back(bridge_.job());
-    add_jobs(local_, round.jobs);
+    if (config_.add || slot == 0) round.jobs.push_back(bridge_of(slot).job());
+    add_jobs(local_, slot, round.jobs);
     std::vector<IdRange> needed;
     for (const Step* s : steps)
       needed.insert(needed.end(), s->sampler->needed(slot).begin(), s->sampler->needed(slot).end());

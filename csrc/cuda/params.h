@@ -19,11 +19,12 @@ struct LayerParams {
 };
 
 struct StackParams {
-  const LayerParams* layer;
+  const LayerParams* layer;  // [layers], or [K][layers]
   const float *norm, *norm_bias;
-  const float* positions;  // learned: [max][width], or null
-  const float* angles;     // rope: [max][dim], cosines then sines, or null
-  int layers, width, heads, kv_heads, dim, hidden, qkv, up_rows;
+  const float* positions;   // learned: [max][width], or null
+  const float* angles;      // rope: [max][dim], cosines then sines, or null
+  int layers, slot_layers;  // slot_layers: from one slot's to the next one's; 0: they share them
+  int width, heads, kv_heads, dim, hidden, qkv, up_rows;
   float eps;
   bool rmsnorm, swiglu, gelu_tanh;
   Format format;
@@ -68,12 +69,19 @@ UA_HD float embedding(const Embedding& e, const int32_t* ids, int at) {
   return v;
 }
 
+// Of the map from the global stack to the local one: of all slots, or of one.
+struct BridgeParams {
+  const float *bias, *scale;
+};
+
 struct FrameParams {
   StackParams global, local;
   Embedding embed;
-  const float *local_embed, *aligned_embed, *bridge_bias, *bridge_scale, *head_scale;
+  const float *local_embed, *aligned_embed, *head_scale;
+  const BridgeParams* bridge;
+  int slices;  // of h, one for each slot; 1: each takes in all of it
   int vocab, codebooks, aligned_slots, local_start;
-  bool add, kv_half;
+  bool add, slot_bridges, kv_half;
   Format head_format;
 
   const Job* jobs;  // of a round

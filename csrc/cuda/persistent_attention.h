@@ -32,7 +32,7 @@ UA_HD bool Frames<kColumns, kDepth>::attend(Block& block, const FrameParams& p) 
       }
     }
     block.sync();
-    normalise_heads(block, head_norm_of(s, s.layer[layer]), raw, p.columns * (group + 2), group,
+    normalise_heads(block, head_norm_of(s, layer_of(s)), raw, p.columns * (group + 2), group,
                     padded, dim);
     const float scale = 1.0f / square_root(float(dim));
     block.threads([&](int tid) {
@@ -162,7 +162,7 @@ UA_HD bool Frames<kColumns, kDepth>::attend_local(Block& block, const FrameParam
   block.warps([&](int warp) {
     for (int i = warp; i < p.columns * s.heads; i += kWarps) {
       const int c = i / s.heads, h = i % s.heads;
-      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, s.layer[layer]), s.angles, slot, h,
+      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, layer_of(s)), s.angles, slot, h,
                  flat + (c * s.heads + h) * dim, [&](int t, int at) {
                    return t == slot
                               ? now[c * stride + at]

@@ -88,6 +88,9 @@ struct Frames {
     if (error && state[2] == 0) state[2] = error;
   }
   static UA_HD int state_size(const FrameParams& p) { return p.columns * (2 * p.codebooks + 3); }
+  UA_HD const LayerParams& layer_of(const StackParams& s) const {
+    return s.layer[layer + (slot > 0 ? slot * s.slot_layers : 0)];
+  }
   UA_HD float* x_of(Block& b, const FrameParams& p) const {
     return reinterpret_cast<float*>(b.smem + (slot < 0 ? p.at_x : p.at_local_x));
   }

@@ -152,7 +152,7 @@ UA_HD bool Frames<kColumns, kDepth>::qkv(Block& block, const FrameParams& p, con
     return false;
   }
   block.sync();
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(s);
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, s.format, j);
   fill(block, p, o, j, x, d, d, norm_of(s, l.attn_norm, l.attn_norm_bias));
@@ -176,7 +176,8 @@ UA_HD bool Frames<kColumns, kDepth>::output(Block& block, const FrameParams& p,
   if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
   block.sync();
   fill(block, p, o, j, flat, s.heads * s.dim, s.heads * s.dim, Norm{});
-  return add(block, p, s, j, o, s.layer[layer].o_scale, s.layer[layer].o_bias, p.x1, Phase::kUp);
+  const LayerParams& l = layer_of(s);
+  return add(block, p, s, j, o, l.o_scale, l.o_bias, p.x1, Phase::kUp);
 }
 
 // Puts x + product.
@@ -201,7 +202,7 @@ UA_HD bool Frames<kColumns, kDepth>::up(Block& block, const FrameParams& p, cons
               [&](int c, int i, float v) { x[c * d + i] = v; }))
     return false;
   block.sync();
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(s);
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, s.format, j);
   fill(block, p, o, j, x, d, d, norm_of(s, l.mlp_norm, l.mlp_norm_bias));
@@ -253,7 +254,7 @@ UA_HD bool Frames<kColumns, kDepth>::down(Block& block, const FrameParams& p,
   pad_operand(block, o, p.columns, n, j.k_tiles);
   block.sync();
   if (o.format == Format::int8) finish_scales(block, p, stats);
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(s);
   add(block, p, s, j, o, l.down_scale, l.down_bias, p.x2, Phase::kQkv);
   if (++layer == s.layers) layer = 0, phase = slot < 0 ? Phase::kEnd : Phase::kHead;
   return true;

@@ -11,13 +11,13 @@ UA_HD bool Frames<kColumns, kDepth>::bridge(Block& block, const FrameParams& p) 
   if (p.add || slot == 0) {
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, p.head_format, j);
-    const int n = p.add ? p.global.width / p.codebooks : p.global.width,
-              stride = even(p.local.width);
+    const int n = p.global.width / p.slices, stride = even(p.local.width);
     const float* const h =
-        reinterpret_cast<const float*>(block.smem + p.at_x) + (p.add ? slot * n : 0);
+        reinterpret_cast<const float*>(block.smem + p.at_x) + slot % p.slices * n;
+    const BridgeParams& bridge = p.bridge[p.slot_bridges ? slot : 0];
     fill(block, p, o, j, h, p.global.width, n, Norm{});
-    multiply(block, p, j, o, p.bridge_scale, p.local.width, [&](int c, int row, float v) {
-      put(p.bridged + c * stride + row, v + p.bridge_bias[row], epoch + 1);
+    multiply(block, p, j, o, bridge.scale, p.local.width, [&](int c, int row, float v) {
+      put(p.bridged + c * stride + row, v + bridge.bias[row], epoch + 1);
     });
   }
   phase = Phase::kQkv;

@@ -29,9 +29,7 @@ std::vector<Repeated> frame_jobs(const LmConfig& c, const Formats& f) {
   };
   stack(c.global, f.global, 1);
   stack(c.local, f.local, c.num_codebooks);
-  jobs.push_back(
-      {tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
-       c.add ? c.num_codebooks : 1});
+  jobs.push_back({tile_shape(c.local.width, c.bridge_in(), f.head), c.add ? c.num_codebooks : 1});
   // A slot typically emits one codebook's ids: the K-th part of the vocabulary.
   jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head),
                   c.num_codebooks});
@@ -71,9 +69,7 @@ std::vector<int64_t> block_bytes(const LmConfig& c, const Formats& f, int blocks
 SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int columns,
                            int head_tiles, int depth) {
   const StackShape g = stack_shape(c.global, f.global), l = stack_shape(c.local, f.local);
-  const TileShape bridge =
-                      tile_shape(c.local.width,
-                                 c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
+  const TileShape bridge = tile_shape(c.local.width, c.bridge_in(), f.head),
                   head = tile_shape(8, c.local.width, f.head);
   int operand = 0, tiles = 0;
   const auto use = [&](const TileShape& t, Format format, int row_tiles) {

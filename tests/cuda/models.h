@@ -63,6 +63,14 @@ inline LmConfig others() {
   return c;
 }
 
+// The projections of the local stack are others at each slot, and so is the map to it.
+inline LmConfig slotted() {
+  LmConfig c = base();
+  c.slot_weights = c.add = c.project = true, c.num_codebooks = 5;
+  c.local.v_bias = c.local.mlp_bias = true;
+  return c;
+}
+
 // Its weights, kept alive beside the views.
 struct Model {
   LmConfig config;
