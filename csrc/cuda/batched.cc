@@ -27,7 +27,8 @@ int Lm::most_batched_columns() const {
   };
   for (const TileShape& t : {g.qkv, g.o, g.up, g.down}) fit(t, formats_.global);
   for (const TileShape& t : {l.qkv, l.o, l.up, l.down}) fit(t, formats_.local);
-  fit(bridges_[0].shape, formats_.head), fit(head_.shape, formats_.head);
+  fit(bridges_[0].shape, formats_.head), fit(head_.shape, formats_.head),
+      fit(first_head_.shape, formats_.head);
   return columns > plan_.most_columns ? columns : 0;
 }
 
@@ -158,22 +159,29 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
   layers(global_, x, -1, norm_of(g, g.norm, g.norm_bias), p.head_format,
          [&](BatchedRow& w) { w.out = h, w.slice_peaks = peaks, w.slices = slices; });
   for (int slot = 0; slot < p.slots; ++slot) {
-    const bool bridged = p.add || slot == 0;
-    Totals bridge{};
-    if (bridged)
-      bridge = product(h + slot % slices * (g.width / slices), g.width, g.width / slices, Norm{},
-                       p.head_format, bridge_of(slot).scale.data(), peaks + slot % slices, slices);
-    BatchedRow in = row(Row::slot, l.width, bridge, bridge_of(slot).bias.data(), local_x,
-                        first_norm(local_), l.format);
-    in.positions = l.positions, in.embed = p.local_embed, in.slot = slot,
-    in.start_id = p.local_start, in.bridged = bridged, in.embedded = p.add || slot > 0;
-    ops.emplace_back(in);
     const Norm end = norm_of(l, l.norm, l.norm_bias);
-    layers(local_, local_x, slot, end, p.head_format, [](BatchedRow&) {});
+    if (const int at = slot - p.first_local; at >= 0) {
+      const bool bridged = p.add || slot == 0;
+      Totals bridge{};
+      if (bridged)
+        bridge =
+            product(h + slot % slices * (g.width / slices), g.width, g.width / slices, Norm{},
+                    p.head_format, bridge_of(slot).scale.data(), peaks + slot % slices, slices);
+      BatchedRow in = row(Row::slot, l.width, bridge, bridge_of(slot).bias.data(), local_x,
+                          first_norm(local_), l.format);
+      in.positions = l.positions, in.embed = p.local_table, in.slot = slot, in.local_slot = at,
+      in.start_id = p.local_start, in.bridged = bridged, in.embedded = p.add || slot > 0;
+      ops.emplace_back(in);
+      layers(local_, local_x, at, end, p.head_format, [](BatchedRow&) {});
+    }
     BatchedSample s{};
     s.list = jobs[job].list;
-    s.logits =
-        product(local_x, l.width, l.width, end, p.head_format, p.head_scale, stats + kPeak, kStats);
+    const HeadParams& head = p.heads[slot > 0];
+    s.logits = global_head(slot)
+                   ? product(h, g.width, g.width, Norm{}, p.head_format, head.scale, peaks, 1)
+                   : product(local_x, l.width, l.width, end, p.head_format, head.scale,
+                             stats + kPeak, kStats);
+    s.start = head.start;
     s.columns = count, s.vocab = p.vocab, s.codebooks = k, s.slot = slot, s.width = g.width,
     s.last = slot + 1 == p.slots;
     s.column = p.column, s.state = state, s.embed = p.embed;

@@ -175,9 +175,9 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
   const bool windows = c.global.window > 0 || c.local.window > 0;
   const std::pair<bool, const char*> missing[] = {
-      {c.global_head_size > 0, "a head on the global stack"},
       {windows, "attention windows"},
-      {c.local_table_size > 0, "local tables of some ids only"},
+      {c.global_head_size > 0 && c.add && !c.project,
+       "conditioning add and a head on the global stack"},
       {!c.delays.empty(), "delays of slots"},
       {c.given_slots > 0, "given slots"},
   };
@@ -193,7 +193,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   host_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   global_embed_ = floats(host_embed_);
   if (!c.tied_local)
-    local_embed_ = floats(weights.get(c.local_table() + ".weight", {v, c.local.width}));
+    local_embed_ =
+        floats(weights.get(c.local_table() + ".weight", {c.local_rows(), c.local.width}));
   if (c.aligned_slots) {
     host_aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
     aligned_embed_ = floats(host_aligned_);
@@ -203,7 +204,7 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
                                         weights.get("continuous." + name + ".bias", {d})));
   }
   global_ = make_stack(weights, "global", c.global, c.max_frames, dtypes.global, 1);
-  local_ = make_stack(weights, "local", c.local, c.num_codebooks, dtypes.local, c.weight_sets());
+  local_ = make_stack(weights, "local", c.local, c.local_slots(), dtypes.local, c.weight_sets());
   const auto single = [&](const std::string& name, int64_t out, int64_t in, bool bias, int set,
                           int sets) {
     std::vector<Part> parts;
@@ -219,7 +220,9 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     table.push_back({b.bias.data(), b.scale.data()});
   }
   bridge_table_ = {device_, table.data(), table.size()};
-  head_ = single(c.head_table(), v, c.local.width, false, 0, 1);
+  head_ = single(c.head_table(), c.local_rows(), c.local.width, false, 0, 1);
+  if (c.global_head_size > 0)
+    first_head_ = single("global_head", c.global_head_size, d, false, 0, 1);
 
   // The exchanges, for the most columns.
   const size_t n = size_t(plan_.most_columns);
@@ -241,7 +244,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   places_.local_qkv =
       place(n * size_t(c.num_codebooks) * size_t(c.local.layers) * size_t(even(local_.params.qkv)));
   places_.bridged = place(n * size_t(even(c.local.width)));
-  places_.logits = place(n * size_t(head_.shape.row_tiles) * kTileRows);
+  places_.logits =
+      place(n * size_t(std::max(head_.shape.row_tiles, first_head_.shape.row_tiles)) * kTileRows);
   places_.ids = place(n * 2);
   places_.all = at;
   batched_columns_ = most_batched_columns();
@@ -259,10 +263,21 @@ size_t Lm::weight_bytes(int64_t head_rows) const {
     }
     return bytes;
   };
-  const size_t k = size_t(config_.num_codebooks),
-               rows = head_rows > 0 ? size_t(head_rows) : size_t(config_.vocab_size);
-  return stack(global_) + bridges_[0].bytes * (config_.add ? k : 1) +
-         k * (stack(local_) + head_.bytes / size_t(head_.shape.row_tiles * kTileRows) * rows);
+  const size_t k = size_t(config_.num_codebooks), first = first_head_.bytes ? 1 : 0,
+               rows = head_rows > 0 ? size_t(head_rows) : size_t(config_.local_rows());
+  return stack(global_) + bridges_[0].bytes * size_t(config_.bridge_rows()) +
+         size_t(config_.local_slots()) * stack(local_) + first_head_.bytes +
+         (k - first) * (head_.bytes / size_t(head_.shape.row_tiles * kTileRows) * rows);
+}
+
+IdRange Lm::head_ids(int slot) const {
+  const int start = global_head(slot) ? config_.global_head_start : config_.local_table_start;
+  return {start, start + (global_head(slot) ? config_.global_head_size : config_.local_rows())};
+}
+
+std::vector<IdRange> Lm::needed(const Sampler& sampler, int slot) const {
+  const int32_t first = head_ids(slot).begin;
+  return sampler.is_fixed(slot) ? std::vector<IdRange>{{first, first + 1}} : sampler.needed(slot);
 }
 
 size_t Lm::session_bytes(int64_t capacity) const {

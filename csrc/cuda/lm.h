@@ -2,6 +2,7 @@
 // steps. csrc/multiscale_lm.h and csrc/lm_session.h are the reference.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -79,7 +80,18 @@ class Lm {
     DeviceBuffer<LayerParams> table;
     StackParams params{};
   };
-  const Packed& bridge_of(int slot) const { return bridges_[config_.project ? size_t(slot) : 0]; }
+  const Packed& bridge_of(int slot) const {  // one that passes through the local stack
+    return bridges_[config_.project ? size_t(slot - config_.first_local()) : 0];
+  }
+  // Slot 0's is the first one where the global stack predicts it.
+  bool global_head(int slot) const { return slot == 0 && config_.global_head_size > 0; }
+  const Packed& head_of(int slot) const { return global_head(slot) ? first_head_ : head_; }
+  IdRange head_ids(int slot) const;
+  int64_t logits_stride() const {
+    return int64_t{std::max(head_.shape.row_tiles, first_head_.shape.row_tiles)} * kTileRows;
+  }
+  // Of a slot, ids whose logits are computed. One that is fixed has to be drawn, too: from any.
+  std::vector<IdRange> needed(const Sampler& sampler, int slot) const;
   size_t cache_row() const;  // bytes of one head's position
   bool batched(int64_t columns) const { return columns >= batched_from_ && batched_columns_ > 0; }
   DeviceBuffer<float> floats(const Buffer<float>& b) const { return {device_, b.data(), b.size()}; }
@@ -139,7 +151,7 @@ class Lm {
   Stack global_, local_;
   std::vector<Packed> bridges_;  // one, or one of each slot
   DeviceBuffer<BridgeParams> bridge_table_;
-  Packed head_;
+  Packed head_, first_head_;
   DeviceBuffer<float> global_embed_, local_embed_, aligned_embed_;
 
   // What launches share; one launch at a time.
