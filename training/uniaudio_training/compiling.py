@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.fx import GraphModule
@@ -21,16 +22,23 @@ LIMIT = 64
 
 
 def inductor(graph: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-    """Inductor, without code for lengths of its own choice.
+    """Inductor, without a condition that it puts on lengths.
 
-    Where it may choose by a length, it asks for the length at hand, and that choice becomes a
-    condition of the code. On a CPU a sum over more than 4096 numbers is such a choice: a batch on the
-    other side would be compiled again. Here it takes the choice that is right for all lengths.
+    On a CPU it sums more than 4096 numbers otherwise than fewer. Where that number is symbolic it
+    decides by the batch at hand, so a batch on the other side would be compiled again. Here a
+    symbolic number takes the way of the fewer, which is right for any.
     """
+    from torch._inductor.codegen.cpp import CppKernel
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
-    def generate(*args: Any, **options: Any) -> Any:
+    chosen = CppKernel.need_use_acc_helper
+
+    def choose(*given: Any) -> bool:
         with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+            return bool(chosen(*given))
+
+    def generate(*args: Any, **options: Any) -> Any:
+        with mock.patch.object(CppKernel, "need_use_acc_helper", choose):
             return compile_fx_inner(*args, **options)
 
     return compile_fx(graph, inputs, inner_compile=generate)
