@@ -7,11 +7,12 @@ a row, one slot) have code of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 from unittest import mock
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from .models.lm import Block
@@ -21,7 +22,7 @@ from .models.lm import Block
 LIMIT = 64
 
 
-def inductor(graph: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """Inductor, without a condition that it puts on lengths.
 
     On a CPU it sums more than 4096 numbers otherwise than fewer. Where that number is symbolic it
@@ -41,7 +42,8 @@ def inductor(graph: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         with mock.patch.object(CppKernel, "need_use_acc_helper", choose):
             return compile_fx_inner(*args, **options)
 
-    return compile_fx(graph, inputs, inner_compile=generate)
+    made: Any = compile_fx(graph, inputs, inner_compile=generate)
+    return cast(Callable[..., Any], made)
 
 
 # Of all blocks compiled from now on; the tests' is faster to compile.
