@@ -3,7 +3,8 @@
 Both make the token shards of the same corpus in as many workers, on this machine. The time of a
 worker counts from the beginning of its first shard, when it has loaded the model, to the end of the
 last shard of all; the start is given apart. The overhead of an item is the time until its worker begins
-the next one.
+the next one. Rounds measure both, one after the other, and what is printed are medians of them; the
+ratio is that of the rounds' own ratios.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, median
 
 import common
 from uniaudio_training.corpus import make
@@ -27,7 +27,7 @@ from uniaudio_training.lm.tokenize import make_tokenizer
 from uniaudio_training.workers import ONE, Workers
 
 EPILOG = """example:
-  python benchmarks/tokenize_ray.py --workers 2 --shards 24 --seconds 600
+  python benchmarks/tokenize_ray.py --workers 2 --shards 24 --seconds 600 --rounds 3
 """
 Timed = tuple[int, float, float]  # process, begin and end of an item
 
@@ -71,6 +71,7 @@ def main() -> int:
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--shards", type=int, default=16)
     p.add_argument("--seconds", type=float, default=600.0, help="of sound in a shard")
+    p.add_argument("--rounds", type=int, default=1)
     p.add_argument("--corpus", type=Path, help="keep the corpus there; it is made once")
     args = p.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")  # that of the plain processes
@@ -79,20 +80,23 @@ def main() -> int:
         specs = [ShardSpec("t2s", "train", i, 0, args.seconds) for i in range(args.shards)]
         make.make(folder, specs, 0, ONE, progress=False)
         shards = list(open_corpus(folder).shards("t2s", "train"))[: args.shards]
-        found: dict[str, dict[str, Any]] = {
-            "processes": measure(Workers(args.workers), shards, args.model),
-            "ray": measure(Workers(args.workers, "local"), shards, args.model),
-        }
+        ways = {"processes": Workers(args.workers), "ray": Workers(args.workers, "local")}
+        rounds = [
+            {name: measure(workers, shards, args.model) for name, workers in ways.items()}
+            for _ in range(args.rounds)
+        ]
     sound = args.seconds * len(shards)
     print(common.machine_line(common.machine()))
-    for name, row in found.items():
+    for name in ways:
+        row = {key: median(r[name][key] for r in rounds) for key in rounds[0][name]}
         print(
             f"{name:10s} {sound / row['seconds']:7.0f} x realtime, start {row['start']:.1f} s, "
             f"an item {row['work']:.2f} s and {1000 * row['overhead']:.0f} ms of overhead, "
             f"{row['processes']:.0f} processes"
         )
-    ratio = found["processes"]["seconds"] / found["ray"]["seconds"]
-    print(f"ray / processes: {ratio:.2f}")
+    ratios = [r["processes"]["seconds"] / r["ray"]["seconds"] for r in rounds]
+    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"ray / processes: {median(ratios):.2f} (rounds: {each})")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Many independent items on a Ray cluster. It needs the extra ``ray``.
 
-Ray Data runs the items on workers, and repeats those that are lost when a worker or a node dies. An
-item can therefore run more than once. Its outputs are still there exactly once if they are complete
+Each item is a task. Ray repeats those that are lost when a worker or a node dies. An item can
+therefore run more than once. Its outputs are still there exactly once if they are complete
 or absent and a function of the item alone.
 """
 
@@ -13,13 +13,13 @@ import logging
 import os
 import pickle
 import socket
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
-from .errors import InputError, first_few
+from .errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,16 +34,14 @@ ADDRESS = (
 )
 _KNOCK_SECONDS = 10.0
 _RETRIES = 3  # of an item whose worker dies: it may be the item that kills it
-_MOST_ITEMS = 8  # of a task: what a lost one may have to do again
-_MOST_TASKS = 10_000  # about; of more items, tasks have more
+TASK = "uniaudio"  # what Ray calls the task of an item, and its process meanwhile
 
 
 def check_installed() -> None:
-    """Raise :class:`InputError` where a package of the extra ``ray`` is missing."""
-    missing = [n for n in ("ray", "pyarrow") if importlib.util.find_spec(n) is None]
-    if missing:
+    """Raise :class:`InputError` where the extra ``ray`` is missing."""
+    if importlib.util.find_spec("ray") is None:
         raise InputError(
-            f"--ray needs {first_few(missing)}, not installed here; install the extra: "
+            "--ray needs ray, not installed here; install the extra: "
             "pip install 'uniaudio-engine[ray]'"
         )
 
@@ -147,34 +145,32 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     """
     if not items:
         return
-    import pyarrow as pa
-    import ray.data
+    import ray
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its errors are raised, too
     workers.check()
-    pickled = [pickle.dumps(item) for item in items]
-    blocks = [pa.table({"item": pickled[b]}) for b in _blocks(len(items), workers.room())]
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
-    with warnings.catch_warnings():
-        # max_retries has no other place yet; the extra's versions of Ray have this one
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context = ray.data.DataContext.get_current().copy()
-        context.enable_progress_bars = False
-        # Bytes. A result comes with the next one, not with all of its task.
-        context.target_max_block_size = 1
-        with ray.data.DataContext.current(context):
-            results = ray.data.from_arrow(blocks).map(
-                partial(_work, make=ray.cloudpickle.dumps(make)),
-                compute=ray.data.TaskPoolStrategy(workers.count or None),
-                num_cpus=workers.cpus,
-                num_gpus=workers.gpus,
-                max_calls=0,  # a process with a GPU would end after one task
-                max_retries=_RETRIES,
-            )
+    task = ray.remote(
+        name=TASK,
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus,
+        max_calls=0,  # a process with a GPU would end after one task
+        max_retries=_RETRIES,
+    )(_work)
+    making = ray.cloudpickle.dumps(make)
+    left = iter(items)
+    running: list[Any] = []
+
+    def fill() -> None:
+        free = max(0, workers.room() - len(running))
+        running.extend(task.remote(making, pickle.dumps(item)) for item in islice(left, free))
+
+    fill()
     try:
-        for row in results.iter_rows():
-            result = pickle.loads(row["result"])
+        while running:
+            [done], running = ray.wait(running)
+            fill()  # before the caller uses the result: that may take long
+            result = pickle.loads(ray.get(done))
             if isinstance(result, _Failed):
                 raise result.error
             yield result
@@ -183,19 +179,10 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
             "--ray: the workers of an item died again and again, or the cluster is gone: "
             f"{one_line(str(e))}; what is done is kept"
         ) from None
-
-
-def _blocks(items: int, workers: int) -> Iterator[slice]:
-    """The items of each task.
-
-    Ray Data takes two tenths of a second to begin a task. So a task has several items, but at the
-    end fewer and fewer, and the workers end together.
-    """
-    begin, most = 0, max(_MOST_ITEMS, items // _MOST_TASKS)
-    while begin < items:
-        end = begin + min(most, -(-(items - begin) // (2 * workers)))
-        yield slice(begin, end)
-        begin = end
+    finally:
+        with contextlib.suppress(ray.exceptions.RayError):
+            for lost in running:
+                ray.cancel(lost)
 
 
 def one_line(text: str) -> str:
@@ -211,16 +198,16 @@ class _Failed:
 _made: dict[bytes, Callable[[Any], Any]] = {}  # in a worker's process: the last that was made
 
 
-def _work(row: dict[str, Any], make: bytes) -> dict[str, Any]:
-    """What Ray Data calls with each row."""
+def _work(make: bytes, item: bytes) -> bytes:
+    """The task of an item: its pickled result."""
     # Exceptions are results: Ray would hide their message in a traceback.
     try:
         if make not in _made:
             _made.clear()
             _made[make] = pickle.loads(make)()
-        return {"result": pickle.dumps(_made[make](pickle.loads(row["item"])))}
+        return pickle.dumps(_made[make](pickle.loads(item)))
     except Exception as e:
-        return {"result": pickle.dumps(_Failed(_as_text(e)))}
+        return pickle.dumps(_Failed(_as_text(e)))
 
 
 def _as_text(e: Exception) -> Exception:

@@ -27,7 +27,8 @@ int Lm::most_batched_columns() const {
   };
   for (const TileShape& t : {g.qkv, g.o, g.up, g.down}) fit(t, formats_.global);
   for (const TileShape& t : {l.qkv, l.o, l.up, l.down}) fit(t, formats_.local);
-  fit(bridge_.shape, formats_.head), fit(head_.shape, formats_.head);
+  fit(bridges_[0].shape, formats_.head), fit(head_.shape, formats_.head),
+      fit(first_head_.shape, formats_.head);
   return columns > plan_.most_columns ? columns : 0;
 }
 
@@ -97,14 +98,15 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
     float *const hidden = memory + m.hidden, *const attended = memory + m.attended;
     for (size_t i = 0; i < s.layers.size(); ++i) {
       const Layer& layer = s.layers[i];
+      const Projections& weights = layer.at(slot);
       const Norm attn = {layer.attn_norm.data(), layer.attn_norm_bias.data(), c.eps, c.rmsnorm},
                  mlp = {layer.mlp_norm.data(), layer.mlp_norm_bias.data(), c.eps, c.rmsnorm};
       const HeadNorm head_norms = {layer.q_norm.data(), layer.k_norm.data(), c.eps};
-      const Totals qkv = product(x, c.width, c.width, attn, c.format, layer.qkv.scale.data(),
+      const Totals qkv = product(x, c.width, c.width, attn, c.format, weights.qkv.scale.data(),
                                  stats + kPeak, kStats);
       if (slot < 0) {
         BatchedAttend w{};
-        w.qkv = qkv, w.bias = layer.qkv.bias.data(), w.columns = count, w.heads = c.heads,
+        w.qkv = qkv, w.bias = weights.qkv.bias.data(), w.columns = count, w.heads = c.heads,
         w.kv_heads = c.kv_heads, w.dim = c.dim, w.layer = int(i), w.codebooks = k;
         w.norm = head_norms, w.angles = c.angles, w.column = p.column, w.state = state,
         w.half = p.kv_half, w.write = true, w.attend = p.slots > 0, w.out = attended,
@@ -116,28 +118,28 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
         }
       } else {
         BatchedAttendFew w{};
-        w.qkv = qkv, w.bias = layer.qkv.bias.data(), w.columns = count, w.heads = c.heads,
+        w.qkv = qkv, w.bias = weights.qkv.bias.data(), w.columns = count, w.heads = c.heads,
         w.kv_heads = c.kv_heads, w.dim = c.dim, w.width = c.qkv, w.layer = int(i);
         w.layers = c.layers, w.slot = slot, w.norm = head_norms, w.angles = c.angles,
         w.known = memory + m.known, w.out = attended, w.stats = stats;
         ops.emplace_back(w);
       }
       const Totals o = product(attended, c.heads * c.dim, c.heads * c.dim, Norm{}, c.format,
-                               layer.o.scale.data(), stats + kAttended, kStats);
-      ops.emplace_back(row(Row::add, c.width, o, layer.o.bias.data(), x, mlp, c.format));
-      const Totals up =
-          product(x, c.width, c.width, mlp, c.format, layer.up.scale.data(), stats + kPeak, kStats);
+                               weights.o.scale.data(), stats + kAttended, kStats);
+      ops.emplace_back(row(Row::add, c.width, o, weights.o.bias.data(), x, mlp, c.format));
+      const Totals up = product(x, c.width, c.width, mlp, c.format, weights.up.scale.data(),
+                                stats + kPeak, kStats);
       ops.emplace_back(row(c.swiglu      ? Row::gated
                            : c.gelu_tanh ? Row::hidden_tanh
                                          : Row::hidden,
-                           c.hidden, up, layer.up.bias.data(), hidden, Norm{}, c.format));
+                           c.hidden, up, weights.up.bias.data(), hidden, Norm{}, c.format));
       const Totals down = product(hidden, c.hidden, c.hidden, Norm{}, c.format,
-                                  layer.down.scale.data(), stats + kPeak, kStats);
+                                  weights.down.scale.data(), stats + kPeak, kStats);
       const bool more = i + 1 < s.layers.size();
       const Norm next = more ? Norm{s.layers[i + 1].attn_norm.data(),
                                     s.layers[i + 1].attn_norm_bias.data(), c.eps, c.rmsnorm}
                              : end;
-      BatchedRow w = row(Row::add, c.width, down, layer.down.bias.data(), x, next,
+      BatchedRow w = row(Row::add, c.width, down, weights.down.bias.data(), x, next,
                          more ? c.format : end_format);
       if (!more) finish(w);
       ops.emplace_back(w);
@@ -153,26 +155,33 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
   begin.positions = g.positions, begin.aligned_embed = p.aligned_embed,
   begin.aligned_slots = p.aligned_slots, begin.prefill = p.slots == 0;
   ops.emplace_back(begin);
-  const int slices = p.add ? k : 1;
+  const int slices = p.slices;
   layers(global_, x, -1, norm_of(g, g.norm, g.norm_bias), p.head_format,
          [&](BatchedRow& w) { w.out = h, w.slice_peaks = peaks, w.slices = slices; });
   for (int slot = 0; slot < p.slots; ++slot) {
-    const bool bridged = p.add || slot == 0;
-    Totals bridge{};
-    if (bridged)
-      bridge = product(h + (p.add ? slot * (g.width / k) : 0), g.width, g.width / slices, Norm{},
-                       p.head_format, p.bridge_scale, peaks + (p.add ? slot : 0), slices);
-    BatchedRow in =
-        row(Row::slot, l.width, bridge, p.bridge_bias, local_x, first_norm(local_), l.format);
-    in.positions = l.positions, in.embed = p.local_embed, in.slot = slot,
-    in.start_id = p.local_start, in.bridged = bridged, in.embedded = p.add || slot > 0;
-    ops.emplace_back(in);
     const Norm end = norm_of(l, l.norm, l.norm_bias);
-    layers(local_, local_x, slot, end, p.head_format, [](BatchedRow&) {});
+    if (const int at = slot - p.first_local; at >= 0) {
+      const bool bridged = p.add || slot == 0;
+      Totals bridge{};
+      if (bridged)
+        bridge =
+            product(h + slot % slices * (g.width / slices), g.width, g.width / slices, Norm{},
+                    p.head_format, bridge_of(slot).scale.data(), peaks + slot % slices, slices);
+      BatchedRow in = row(Row::slot, l.width, bridge, bridge_of(slot).bias.data(), local_x,
+                          first_norm(local_), l.format);
+      in.positions = l.positions, in.embed = p.local_table, in.slot = slot, in.local_slot = at,
+      in.start_id = p.local_start, in.bridged = bridged, in.embedded = p.add || slot > 0;
+      ops.emplace_back(in);
+      layers(local_, local_x, at, end, p.head_format, [](BatchedRow&) {});
+    }
     BatchedSample s{};
     s.list = jobs[job].list;
-    s.logits =
-        product(local_x, l.width, l.width, end, p.head_format, p.head_scale, stats + kPeak, kStats);
+    const HeadParams& head = p.heads[slot > 0];
+    s.logits = global_head(slot)
+                   ? product(h, g.width, g.width, Norm{}, p.head_format, head.scale, peaks, 1)
+                   : product(local_x, l.width, l.width, end, p.head_format, head.scale,
+                             stats + kPeak, kStats);
+    s.start = head.start;
     s.columns = count, s.vocab = p.vocab, s.codebooks = k, s.slot = slot, s.width = g.width,
     s.last = slot + 1 == p.slots;
     s.column = p.column, s.state = state, s.embed = p.embed;

@@ -50,10 +50,11 @@ struct BatchedRow {
   bool peaks;
   float* stats;
   // begin, slot
-  const float *positions, *embed, *aligned_embed;
+  const float *positions, *aligned_embed;
+  LocalTable embed;
   const Column* column;
   const int32_t* state;
-  int codebooks, aligned_slots, slot, start_id;
+  int codebooks, aligned_slots, slot, local_slot, start_id;
   bool prefill, bridged, embedded;
   // the end of a stack: what is normalised itself, and the largest values of its slices
   float *out, *slice_peaks;
@@ -73,9 +74,10 @@ UA_HD float batched_value(const BatchedRow& p, int c, int i) {
   }
   const int32_t* const ids = p.state + c * state_stride(p.codebooks);
   float v = 0;
-  size_t position = size_t(p.slot);
+  size_t position = size_t(p.local_slot);
   if (p.how == Row::slot) {
-    if (p.embedded) v = p.embed[size_t(p.slot == 0 ? p.start_id : ids[p.slot - 1]) * p.width + i];
+    if (p.embedded)
+      v = local_embedding(p.embed, p.slot == 0 ? p.start_id : ids[p.slot - 1], p.width, i);
     if (p.bridged) {
       const float h = total_of(p.from, p.bias, c, i);
       v = p.embedded ? v + h : h;
@@ -274,6 +276,7 @@ UA_HD void batched_run(Block& block, const BatchedAttendFew& p) {
 struct BatchedSample {
   Totals logits;
   const int32_t* list;
+  int start;  // the id of the head's first row
   int columns, vocab, codebooks, slot, width;
   bool last;
   const Column* column;
@@ -311,7 +314,7 @@ UA_HD void batched_run(Block& block, const BatchedSample& p) {
   uint32_t bad = 0;
   bool over = false;
   if (!tied) {
-    id = sample(block, scratch, marks, p.vocab, v, n, p.list, column.sampling, p.slot,
+    id = sample(block, scratch, marks, p.vocab, v, n, p.list, p.start, column.sampling, p.slot,
                 uint64_t(column.key_frame + t),
                 column.history + (t - generated) * p.codebooks + p.slot, p.codebooks, generated);
     bad = scratch.bad;

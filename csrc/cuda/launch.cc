@@ -1,6 +1,7 @@
 // Launches of the LM: arguments for the device, put together and uploaded in one piece.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "lm.h"
@@ -10,11 +11,12 @@ namespace {
 
 constexpr uint32_t kLastEpoch = 0xF0000000u;
 
-// The row tiles of the head that hold `ranges`, ascending.
-std::vector<int32_t> tiles_of(const std::vector<IdRange>& ranges) {
+// The row tiles of a head from id `start` on that hold `ranges`, ascending.
+std::vector<int32_t> tiles_of(const std::vector<IdRange>& ranges, int32_t start) {
   std::vector<int32_t> tiles;
   for (IdRange r : ranges) {
-    for (int32_t t = r.begin / kTileRows; t <= (r.end - 1) / kTileRows; ++t) tiles.push_back(t);
+    for (int32_t t = (r.begin - start) / kTileRows; t <= (r.end - 1 - start) / kTileRows; ++t)
+      tiles.push_back(t);
   }
   std::sort(tiles.begin(), tiles.end());
   tiles.erase(std::unique(tiles.begin(), tiles.end()), tiles.end());
@@ -64,15 +66,17 @@ SlotSampling slot_sampling_of(const Drawing& d, int32_t forced) {
   return s;
 }
 
+// needed(slot): the ids to draw from.
+template <class Needed>
 StepArrays append_sampling(std::vector<char>& bytes, const SamplingConfig& c,
-                           const Sampler& sampler, int slots) {
+                           const Sampler& sampler, int slots, const Needed& needed) {
   std::vector<Range> ranges;
   std::vector<int32_t> begin;
   std::vector<uint8_t> ends;
   std::vector<SlotSampling> drawn;
   for (int slot = 0; slot < slots; ++slot) {
     begin.push_back(int32_t(ranges.size()));
-    for (IdRange r : sampler.needed(slot)) ranges.push_back({r.begin, r.end});
+    for (IdRange r : needed(slot)) ranges.push_back({r.begin, r.end});
     ends.push_back(c.end_id >= 0 && sampler.ends(slot, int32_t(c.end_id)));
     drawn.push_back(slot_sampling_of(sampler.drawing(slot), sampler.final_id(slot, -1)));
   }
@@ -87,10 +91,13 @@ FrameParams Lm::params(int columns) const {
   FrameParams p{};
   p.global = global_.params, p.local = local_.params;
   p.embed = {global_embed_.data(), embed_width_, config_.num_codebooks, config_.concat};
-  p.local_embed = (config_.tied_local ? global_embed_ : local_embed_).data(),
+  p.local_table = {(config_.tied_local ? global_embed_ : local_embed_).data(),
+                   config_.local_table_start, config_.local_rows()};
+  for (int i : {0, 1}) p.heads[i] = {head_of(i).scale.data(), head_ids(i).begin};
+  p.global_head = global_head(0), p.first_local = config_.first_local();
   p.aligned_embed = aligned_embed_.data();
-  p.bridge_bias = bridge_.bias.data(), p.bridge_scale = bridge_.scale.data(),
-  p.head_scale = head_.scale.data();
+  p.bridge = bridge_table_.data(), p.slot_bridges = config_.project;
+  p.slices = config_.bridge_in() < config_.global.width ? config_.num_codebooks : 1;
   p.vocab = config_.vocab_size, p.codebooks = config_.num_codebooks;
   p.aligned_slots = config_.aligned_slots, p.local_start = config_.local_start_id;
   p.add = config_.add, p.kv_half = kv_dtype_ == KvDType::bfloat16;
@@ -129,9 +136,10 @@ const char* Lm::reserve_arguments(size_t bytes) const {
   return arguments_.data();
 }
 
-void Lm::add_jobs(const Stack& stack, std::vector<Job>& jobs) const {
+void Lm::add_jobs(const Stack& stack, int slot, std::vector<Job>& jobs) const {
   for (const Layer& l : stack.layers) {
-    for (const Packed* m : {&l.qkv, &l.o, &l.up, &l.down}) jobs.push_back(m->job());
+    const Projections& w = l.at(slot);
+    for (const Packed* m : {&w.qkv, &w.o, &w.up, &w.down}) jobs.push_back(m->job());
   }
 }
 
@@ -152,7 +160,7 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
   p.slots = 0;
   p.rounds = int(count / columns);
   std::vector<Job> jobs;
-  add_jobs(global_, jobs);
+  add_jobs(global_, 0, jobs);
   std::vector<Column> list(size_t(columns), column_of(s));
   for (int c = 0; c < columns; ++c) {
     list[size_t(c)].rows = rows + c * config_.global.width;
@@ -174,15 +182,19 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
 // The head's rows: the union of what the columns need at each slot.
 Lm::Round Lm::make_round(const std::vector<Step*>& steps, int slots) const {
   Round round;
-  add_jobs(global_, round.jobs);
+  add_jobs(global_, 0, round.jobs);
   for (int slot = 0; slot < slots; ++slot) {
-    if (config_.add || slot == 0) round.jobs.push_back(bridge_.job());
-    add_jobs(local_, round.jobs);
-    std::vector<IdRange> needed;
-    for (const Step* s : steps)
-      needed.insert(needed.end(), s->sampler->needed(slot).begin(), s->sampler->needed(slot).end());
-    Job head = head_.job();
-    std::vector<int32_t> tiles = tiles_of(needed);
+    if (slot >= config_.first_local()) {
+      if (config_.add || slot == 0) round.jobs.push_back(bridge_of(slot).job());
+      add_jobs(local_, slot - config_.first_local(), round.jobs);
+    }
+    std::vector<IdRange> ids;
+    for (const Step* s : steps) {
+      const std::vector<IdRange> own = needed(*s->sampler, slot);
+      ids.insert(ids.end(), own.begin(), own.end());
+    }
+    Job head = head_of(slot).job();
+    std::vector<int32_t> tiles = tiles_of(ids, head_ids(slot).begin);
     head.row_tiles = int32_t(tiles.size());
     round.most_head_tiles = std::max(round.most_head_tiles, int(tiles.size()));
     round.heads.push_back({round.jobs.size(), std::move(tiles)});
@@ -210,13 +222,14 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
   std::vector<Column> columns;
   for (size_t i = 0; i < steps.size(); ++i) {
     const Step& step = *steps[i];
-    StepArrays a = append_sampling(bytes, *step.sampling, *step.sampler, k);
+    StepArrays a = append_sampling(bytes, *step.sampling, *step.sampler, k,
+                                   [&](int slot) { return needed(*step.sampler, slot); });
     if (step.aligned)
       a.aligned = append(bytes, step.aligned, size_t(rounds * config_.aligned_slots));
     if (step.forced) a.forced = append(bytes, step.forced, size_t(rounds * k));
     arrays.push_back(a);
     Column& column = columns.emplace_back(column_of(*step.session));
-    column.logits = step.logits;
+    column.logits = step.logits, column.logits_stride = int32_t(logits_stride());
     column.sampling = sampling_of(*step.sampling);
     if (i + 1 < steps.size() && steps[i + 1]->unconditional)
       column.unconditional = int32_t(i + 1), column.guidance = step.session->guidance_;
@@ -290,7 +303,7 @@ void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
         "logits: expected no continuous inputs on cuda, which does not take them; use device cpu");
   if (count == 0) return;
   const int k = config_.num_codebooks;
-  const int64_t v = config_.vocab_size, n = int64_t(head_.shape.row_tiles) * kTileRows;
+  const int64_t v = config_.vocab_size, n = logits_stride();
   // This shared pointer does not own: the session ends before this call does.
   Session session(std::shared_ptr<const Lm>(std::shared_ptr<const Lm>(), this), count);
   SamplingConfig all;
@@ -306,8 +319,12 @@ void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
     std::vector<Step*> steps = {&step};
     launch(steps, rounds);
     device_->download(host.data(), buffer.data(), size_t(rounds * k * n) * sizeof(float));
-    for (int64_t i = 0; i < rounds * k; ++i)
-      std::copy_n(host.data() + i * n, v, out + (first * k + i) * v);
+    for (int64_t i = 0; i < rounds * k; ++i) {
+      const IdRange ids = head_ids(int(i % k));
+      float* const to = out + (first * k + i) * v;
+      std::fill_n(to, v, -std::numeric_limits<float>::infinity());
+      std::copy_n(host.data() + i * n, ids.end - ids.begin, to + ids.begin);
+    }
   }
 }
 

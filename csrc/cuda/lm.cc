@@ -21,24 +21,29 @@ Format format_of(DType dtype, const char* part) {
 
 // --- weights -------------------------------------------------------------------------------------
 
-Lm::Packed Lm::pack(const std::vector<Part>& parts, DType dtype, bool gated) const {
+Lm::Packed Lm::pack(const std::vector<Part>& parts, DType dtype, bool gated, int set,
+                    int sets) const {
   struct Row {
     const Part* part;
     int64_t index;
   };
   std::vector<Row> rows;
+  const auto add = [&](const Part& p, int64_t i) {
+    const int64_t out = p.weight.out / sets;
+    rows.push_back({i < out ? &p : nullptr, set * out + i});
+  };
   const int64_t in = parts[0].weight.in;
   bool bias = false;
   for (const Part& p : parts) bias = bias || p.bias.size();
   if (gated) {  // four gates, then the four rows that they open
-    for (int64_t i = 0; i < parts[0].weight.out; i += 4) {
+    for (int64_t i = 0; i < parts[0].weight.out / sets; i += 4) {
       for (const Part& p : parts) {
-        for (int64_t j = i; j < i + 4; ++j) rows.push_back({j < p.weight.out ? &p : nullptr, j});
+        for (int64_t j = i; j < i + 4; ++j) add(p, j);
       }
     }
   } else {
     for (const Part& p : parts) {
-      for (int64_t i = 0; i < p.weight.out; ++i) rows.push_back({&p, i});
+      for (int64_t i = 0; i < p.weight.out / sets; ++i) add(p, i);
     }
   }
   const Format format = format_of(dtype, "all");
@@ -79,16 +84,16 @@ Lm::Packed Lm::pack(const std::vector<Part>& parts, DType dtype, bool gated) con
 }
 
 Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, const StackConfig& c,
-                         int64_t max_positions, DType dtype) const {
+                         int64_t max_positions, DType dtype, int sets) const {
   const int64_t d = c.width, query = c.query_width(), kv = c.key_width();
   Stack s;
   StackParams& p = s.params;
-  std::vector<LayerParams> table;
+  std::vector<LayerParams> table(size_t(sets * c.layers));
   for (int i = 0; i < c.layers; ++i) {
     const std::string name = prefix + ".layers." + std::to_string(i);
     const auto read = [&](const std::string& part, int64_t out, int64_t in, bool bias) {
-      return Part{weights.matrix(name + part + ".weight", out, in, dtype),
-                  bias ? weights.get(name + part + ".bias", {out}) : Buffer<float>()};
+      return Part{weights.matrix(name + part + ".weight", sets * out, in, dtype),
+                  bias ? weights.get(name + part + ".bias", {sets * out}) : Buffer<float>()};
     };
     const auto vector = [&](const std::string& part) {
       return floats(weights.get(name + part, {d}));
@@ -107,20 +112,24 @@ Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, cons
       l.q_norm = floats(weights.get(name + ".attn.q_norm.weight", {dim}));
       l.k_norm = floats(weights.get(name + ".attn.k_norm.weight", {dim}));
     }
-    l.qkv = pack(list(read(".attn.q", query, d, c.q_bias), read(".attn.k", kv, d, c.k_bias),
-                      read(".attn.v", kv, d, c.v_bias)),
-                 dtype, false);
-    l.o = pack(list(read(".attn.o", d, query, c.o_bias)), dtype, false);
-    l.up = c.gated() ? pack(list(read(".mlp.gate", c.mlp_width, d, c.mlp_bias),
-                                 read(".mlp.up", c.mlp_width, d, c.mlp_bias)),
-                            dtype, true)
-                     : pack(list(read(".mlp.up", c.mlp_width, d, c.mlp_bias)), dtype, false);
-    l.down = pack(list(read(".mlp.down", d, c.mlp_width, c.mlp_bias)), dtype, false);
-    table.push_back({l.attn_norm.data(), l.attn_norm_bias.data(), l.mlp_norm.data(),
-                     l.mlp_norm_bias.data(), l.q_norm.data(), l.k_norm.data(), l.qkv.bias.data(),
-                     l.o.bias.data(), l.up.bias.data(), l.down.bias.data(), l.qkv.scale.data(),
-                     l.o.scale.data(), l.up.scale.data(), l.down.scale.data()});
-    p.up_rows = l.up.shape.row_tiles * kTileRows;
+    const std::vector<Part> qkv = list(read(".attn.q", query, d, c.q_bias),
+                                       read(".attn.k", kv, d, c.k_bias),
+                                       read(".attn.v", kv, d, c.v_bias)),
+                            o = list(read(".attn.o", d, query, c.o_bias)),
+                            down = list(read(".mlp.down", d, c.mlp_width, c.mlp_bias));
+    std::vector<Part> up = list(read(".mlp.up", c.mlp_width, d, c.mlp_bias));
+    if (c.gated()) up.insert(up.begin(), read(".mlp.gate", c.mlp_width, d, c.mlp_bias));
+    for (int set = 0; set < sets; ++set) {
+      const Projections& w = l.sets.emplace_back(
+          Projections{pack(qkv, dtype, false, set, sets), pack(o, dtype, false, set, sets),
+                      pack(up, dtype, c.gated(), set, sets), pack(down, dtype, false, set, sets)});
+      table[size_t(set * c.layers + i)] = {
+          l.attn_norm.data(), l.attn_norm_bias.data(), l.mlp_norm.data(),  l.mlp_norm_bias.data(),
+          l.q_norm.data(),    l.k_norm.data(),         w.qkv.bias.data(),  w.o.bias.data(),
+          w.up.bias.data(),   w.down.bias.data(),      w.qkv.scale.data(), w.o.scale.data(),
+          w.up.scale.data(),  w.down.scale.data()};
+      p.up_rows = w.up.shape.row_tiles * kTileRows;
+    }
     s.layers.push_back(std::move(l));
   }
   s.table = {device_, table.data(), table.size()};
@@ -144,8 +153,8 @@ Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, cons
   p.layer = s.table.data();
   p.norm = s.norm.data(), p.norm_bias = s.norm_bias.data(), p.positions = s.positions.data(),
   p.angles = s.angles.data();
-  p.layers = c.layers, p.width = c.width, p.heads = c.heads, p.kv_heads = c.kv_heads,
-  p.dim = c.head_dim(), p.hidden = c.mlp_width;
+  p.layers = c.layers, p.slot_layers = sets > 1 ? c.layers : 0, p.width = c.width,
+  p.heads = c.heads, p.kv_heads = c.kv_heads, p.dim = c.head_dim(), p.hidden = c.mlp_width;
   p.qkv = int(query + 2 * kv);
   p.eps = c.norm_eps, p.rmsnorm = c.rmsnorm, p.swiglu = c.gated();
   p.gelu_tanh = c.activation == Activation::gelu_tanh;
@@ -166,11 +175,9 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
   const bool windows = c.global.window > 0 || c.local.window > 0;
   const std::pair<bool, const char*> missing[] = {
-      {c.global_head_size > 0, "a head on the global stack"},
       {windows, "attention windows"},
-      {c.local_table_size > 0, "local tables of some ids only"},
-      {c.slot_weights, "weights of each slot"},
-      {c.project, "conditioning project"},
+      {c.global_head_size > 0 && c.add && !c.project,
+       "conditioning add and a head on the global stack"},
       {!c.delays.empty(), "delays of slots"},
       {c.given_slots > 0, "given slots"},
   };
@@ -186,7 +193,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   host_embed_ = weights.get("global.embed.weight", {v, embed_width_});
   global_embed_ = floats(host_embed_);
   if (!c.tied_local)
-    local_embed_ = floats(weights.get(c.local_table() + ".weight", {v, c.local.width}));
+    local_embed_ =
+        floats(weights.get(c.local_table() + ".weight", {c.local_rows(), c.local.width}));
   if (c.aligned_slots) {
     host_aligned_ = weights.get("guide.weight", {c.aligned_vocab, d});
     aligned_embed_ = floats(host_aligned_);
@@ -195,16 +203,26 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     continuous_.emplace(name, std::pair(weights.get("continuous." + name + ".weight", {d, width}),
                                         weights.get("continuous." + name + ".bias", {d})));
   }
-  global_ = make_stack(weights, "global", c.global, c.max_frames, dtypes.global);
-  local_ = make_stack(weights, "local", c.local, c.num_codebooks, dtypes.local);
-  const auto single = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
+  global_ = make_stack(weights, "global", c.global, c.max_frames, dtypes.global, 1);
+  local_ = make_stack(weights, "local", c.local, c.local_slots(), dtypes.local, c.weight_sets());
+  const auto single = [&](const std::string& name, int64_t out, int64_t in, bool bias, int set,
+                          int sets) {
     std::vector<Part> parts;
     parts.push_back({weights.matrix(name + ".weight", out, in, dtypes.head),
                      bias ? weights.get(name + ".bias", {out}) : Buffer<float>()});
-    return pack(parts, dtypes.head, false);
+    return pack(parts, dtypes.head, false, set, sets);
   };
-  bridge_ = single("bridge", c.local.width, c.add ? d / c.num_codebooks : d, true);
-  head_ = single(c.head_table(), v, c.local.width, false);
+  const int bridges = c.bridge_out() / c.local.width;
+  std::vector<BridgeParams> table;
+  for (int i = 0; i < bridges; ++i) {
+    const Packed& b =
+        bridges_.emplace_back(single("bridge", c.bridge_out(), c.bridge_in(), true, i, bridges));
+    table.push_back({b.bias.data(), b.scale.data()});
+  }
+  bridge_table_ = {device_, table.data(), table.size()};
+  head_ = single(c.head_table(), c.local_rows(), c.local.width, false, 0, 1);
+  if (c.global_head_size > 0)
+    first_head_ = single("global_head", c.global_head_size, d, false, 0, 1);
 
   // The exchanges, for the most columns.
   const size_t n = size_t(plan_.most_columns);
@@ -226,7 +244,8 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   places_.local_qkv =
       place(n * size_t(c.num_codebooks) * size_t(c.local.layers) * size_t(even(local_.params.qkv)));
   places_.bridged = place(n * size_t(even(c.local.width)));
-  places_.logits = place(n * size_t(head_.shape.row_tiles) * kTileRows);
+  places_.logits =
+      place(n * size_t(std::max(head_.shape.row_tiles, first_head_.shape.row_tiles)) * kTileRows);
   places_.ids = place(n * 2);
   places_.all = at;
   batched_columns_ = most_batched_columns();
@@ -238,13 +257,27 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
 size_t Lm::weight_bytes(int64_t head_rows) const {
   const auto stack = [](const Stack& s) {
     size_t bytes = 0;
-    for (const Layer& l : s.layers) bytes += l.qkv.bytes + l.o.bytes + l.up.bytes + l.down.bytes;
+    for (const Layer& l : s.layers) {  // sets are alike
+      const Projections& w = l.at(0);
+      bytes += w.qkv.bytes + w.o.bytes + w.up.bytes + w.down.bytes;
+    }
     return bytes;
   };
-  const size_t k = size_t(config_.num_codebooks),
-               rows = head_rows > 0 ? size_t(head_rows) : size_t(config_.vocab_size);
-  return stack(global_) + bridge_.bytes * (config_.add ? k : 1) +
-         k * (stack(local_) + head_.bytes / size_t(head_.shape.row_tiles * kTileRows) * rows);
+  const size_t k = size_t(config_.num_codebooks), first = first_head_.bytes ? 1 : 0,
+               rows = head_rows > 0 ? size_t(head_rows) : size_t(config_.local_rows());
+  return stack(global_) + bridges_[0].bytes * size_t(config_.bridge_rows()) +
+         size_t(config_.local_slots()) * stack(local_) + first_head_.bytes +
+         (k - first) * (head_.bytes / size_t(head_.shape.row_tiles * kTileRows) * rows);
+}
+
+IdRange Lm::head_ids(int slot) const {
+  const int start = global_head(slot) ? config_.global_head_start : config_.local_table_start;
+  return {start, start + (global_head(slot) ? config_.global_head_size : config_.local_rows())};
+}
+
+std::vector<IdRange> Lm::needed(const Sampler& sampler, int slot) const {
+  const int32_t first = head_ids(slot).begin;
+  return sampler.is_fixed(slot) ? std::vector<IdRange>{{first, first + 1}} : sampler.needed(slot);
 }
 
 size_t Lm::session_bytes(int64_t capacity) const {

@@ -2,6 +2,7 @@
 // steps. csrc/multiscale_lm.h and csrc/lm_session.h are the reference.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -65,9 +66,13 @@ class Lm {
     Matrix weight;
     Buffer<float> bias;
   };
-  struct Layer {
+  struct Projections {
     Packed qkv, o, up, down;
+  };
+  struct Layer {
     DeviceBuffer<float> attn_norm, attn_norm_bias, mlp_norm, mlp_norm_bias, q_norm, k_norm;
+    std::vector<Projections> sets;  // one, or one of each slot
+    const Projections& at(int slot) const { return sets[slot > 0 && sets.size() > 1 ? slot : 0]; }
   };
   struct Stack {
     std::vector<Layer> layers;
@@ -75,12 +80,26 @@ class Lm {
     DeviceBuffer<LayerParams> table;
     StackParams params{};
   };
+  const Packed& bridge_of(int slot) const {  // one that passes through the local stack
+    return bridges_[config_.project ? size_t(slot - config_.first_local()) : 0];
+  }
+  // Slot 0's is the first one where the global stack predicts it.
+  bool global_head(int slot) const { return slot == 0 && config_.global_head_size > 0; }
+  const Packed& head_of(int slot) const { return global_head(slot) ? first_head_ : head_; }
+  IdRange head_ids(int slot) const;
+  int64_t logits_stride() const {
+    return int64_t{std::max(head_.shape.row_tiles, first_head_.shape.row_tiles)} * kTileRows;
+  }
+  // Of a slot, ids whose logits are computed. One that is fixed has to be drawn, too: from any.
+  std::vector<IdRange> needed(const Sampler& sampler, int slot) const;
   size_t cache_row() const;  // bytes of one head's position
   bool batched(int64_t columns) const { return columns >= batched_from_ && batched_columns_ > 0; }
   DeviceBuffer<float> floats(const Buffer<float>& b) const { return {device_, b.data(), b.size()}; }
-  Packed pack(const std::vector<Part>& parts, DType dtype, bool gated) const;
+  // The parts' rows of one of `sets` sets, which lie one after the other.
+  Packed pack(const std::vector<Part>& parts, DType dtype, bool gated, int set = 0,
+              int sets = 1) const;
   Stack make_stack(const Weights& weights, const std::string& name, const StackConfig& c,
-                   int64_t max_positions, DType dtype) const;
+                   int64_t max_positions, DType dtype, int sets) const;
   // Embeddings on the host: x [D] of a frame's ids [K]; out [count, D].
   void embed(const int32_t* ids, float* x) const;
   void embed_continuous(const ContinuousInput& input, float* out) const;
@@ -109,7 +128,7 @@ class Lm {
   void launch(std::vector<Step*>& steps, int64_t rounds) const;
   // rows: device
   void launch_prefill(Session& s, const float* rows, int64_t count, int columns) const;
-  void add_jobs(const Stack& stack, std::vector<Job>& jobs) const;
+  void add_jobs(const Stack& stack, int slot, std::vector<Job>& jobs) const;
   Round make_round(const std::vector<Step*>& steps, int slots) const;
   Column column_of(const Session& s) const;
   const char* reserve_arguments(size_t bytes) const;  // where a launch's arguments go
@@ -130,7 +149,9 @@ class Lm {
   Buffer<float> host_embed_, host_aligned_;
   std::map<std::string, std::pair<Buffer<float>, Buffer<float>>> continuous_;
   Stack global_, local_;
-  Packed bridge_, head_;
+  std::vector<Packed> bridges_;  // one, or one of each slot
+  DeviceBuffer<BridgeParams> bridge_table_;
+  Packed head_, first_head_;
   DeviceBuffer<float> global_embed_, local_embed_, aligned_embed_;
 
   // What launches share; one launch at a time.

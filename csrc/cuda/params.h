@@ -19,11 +19,12 @@ struct LayerParams {
 };
 
 struct StackParams {
-  const LayerParams* layer;
+  const LayerParams* layer;  // [layers], or [K][layers]
   const float *norm, *norm_bias;
-  const float* positions;  // learned: [max][width], or null
-  const float* angles;     // rope: [max][dim], cosines then sines, or null
-  int layers, width, heads, kv_heads, dim, hidden, qkv, up_rows;
+  const float* positions;   // learned: [max][width], or null
+  const float* angles;      // rope: [max][dim], cosines then sines, or null
+  int layers, slot_layers;  // slot_layers: from one slot's to the next one's; 0: they share them
+  int width, heads, kv_heads, dim, hidden, qkv, up_rows;
   float eps;
   bool rmsnorm, swiglu, gelu_tanh;
   Format format;
@@ -44,13 +45,14 @@ struct Column {
   const float* rows;       // prefill: inputs [rounds][columns][D] of all columns, this one's first
   const int32_t* aligned;  // [rounds][S] or null
   const int32_t* forced;   // [rounds][K], ids that are taken instead of sampled ones, or null
-  float* logits;           // with forced: [rounds][K][8 row tiles of the head's list]
+  float* logits;           // with forced: [rounds][K][logits_stride], those of the head's list
   int32_t* result;         // frames made, ended, error
   // position: of round 0; key_frame: added to the position for random numbers
   int64_t capacity, position, generated, key_frame;
   // Classifier-free guidance takes two columns, and each names the other: `unconditional` is set in
   // the conditional column, which draws the ids of both, `conditional` in the other one. Else -1.
   int32_t unconditional, conditional;
+  int32_t logits_stride;
   float guidance;  // with u the unconditional logits, ids are drawn from u + guidance (own - u)
   Sampling sampling;
 };
@@ -68,12 +70,39 @@ UA_HD float embedding(const Embedding& e, const int32_t* ids, int at) {
   return v;
 }
 
+// The local stack's, which may have rows for some ids only; any other has zeros.
+struct LocalTable {
+  const float* rows;
+  int start, count;
+};
+UA_HD float local_embedding(const LocalTable& t, int32_t id, int width, int at) {
+  const int row = id - t.start;
+  return row >= 0 && row < t.count ? t.rows[size_t(row) * width + at] : 0.0f;
+}
+
+// An output head, whose first row is that of id `start`.
+struct HeadParams {
+  const float* scale;
+  int start;
+};
+
+// Of the map from the global stack to the local one: of all slots, or of one.
+struct BridgeParams {
+  const float *bias, *scale;
+};
+
 struct FrameParams {
   StackParams global, local;
   Embedding embed;
-  const float *local_embed, *aligned_embed, *bridge_bias, *bridge_scale, *head_scale;
+  LocalTable local_table;
+  HeadParams heads[2];  // slot 0's, and that of all others
+  const float* aligned_embed;
+  const BridgeParams* bridge;
+  int slices;  // of h, one for each slot; 1: each takes in all of it
   int vocab, codebooks, aligned_slots, local_start;
-  bool add, kv_half;
+  int first_local;  // the first slot that passes through the local stack
+  bool add, slot_bridges, kv_half;
+  bool global_head;  // slot 0 is predicted from the global stack's output
   Format head_format;
 
   const Job* jobs;  // of a round

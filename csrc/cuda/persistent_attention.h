@@ -32,7 +32,7 @@ UA_HD bool Frames<kColumns, kDepth>::attend(Block& block, const FrameParams& p) 
       }
     }
     block.sync();
-    normalise_heads(block, head_norm_of(s, s.layer[layer]), raw, p.columns * (group + 2), group,
+    normalise_heads(block, head_norm_of(s, layer_of(p, s)), raw, p.columns * (group + 2), group,
                     padded, dim);
     const float scale = 1.0f / square_root(float(dim));
     block.threads([&](int tid) {
@@ -152,9 +152,9 @@ UA_HD bool Frames<kColumns, kDepth>::join(Block& block, const FrameParams& p, fl
 template <int kColumns, int kDepth>
 UA_HD bool Frames<kColumns, kDepth>::attend_local(Block& block, const FrameParams& p, float* flat) {
   const StackParams& s = p.local;
-  const int dim = s.dim, stride = even(s.qkv);
+  const int dim = s.dim, stride = even(s.qkv), own = local_slot(p);
   float* const now = reinterpret_cast<float*>(block.smem + p.at_operand);  // [columns][stride]
-  const Word* const here = p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
+  const Word* const here = p.local_qkv + size_t(own * s.layers + layer) * p.columns * stride;
   if (!gather(block, here, p.columns, s.qkv, stride, epoch,
               [&](int c, int i, float v) { now[c * stride + i] = v; }))
     return false;
@@ -162,9 +162,9 @@ UA_HD bool Frames<kColumns, kDepth>::attend_local(Block& block, const FrameParam
   block.warps([&](int warp) {
     for (int i = warp; i < p.columns * s.heads; i += kWarps) {
       const int c = i / s.heads, h = i % s.heads;
-      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, s.layer[layer]), s.angles, slot, h,
+      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, layer_of(p, s)), s.angles, own, h,
                  flat + (c * s.heads + h) * dim, [&](int t, int at) {
-                   return t == slot
+                   return t == own
                               ? now[c * stride + at]
                               : value_of(peek(
                                     p.local_qkv +

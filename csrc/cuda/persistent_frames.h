@@ -18,7 +18,7 @@
 //
 // After the global layers: kEnd (final norm). Then, for each slot: kBridge (where the slot takes h
 // in), the local layers, kHead (logits of the ids that the slot may emit), kSample and, with
-// several columns, kIds.
+// several columns, kIds. Slot 0 may begin at kHead (`first_local`).
 //
 // Who may still read an exchange buffer: kO and kDown have at least one row tile for every block
 // (plan.h). A block that has gathered x therefore knows that all others have put theirs, and so
@@ -88,6 +88,11 @@ struct Frames {
     if (error && state[2] == 0) state[2] = error;
   }
   static UA_HD int state_size(const FrameParams& p) { return p.columns * (2 * p.codebooks + 3); }
+  // The slot's place among those that pass through the local stack.
+  UA_HD int local_slot(const FrameParams& p) const { return slot - p.first_local; }
+  UA_HD const LayerParams& layer_of(const FrameParams& p, const StackParams& s) const {
+    return s.layer[layer + (slot < 0 ? 0 : local_slot(p) * s.slot_layers)];
+  }
   UA_HD float* x_of(Block& b, const FrameParams& p) const {
     return reinterpret_cast<float*>(b.smem + (slot < 0 ? p.at_x : p.at_local_x));
   }

@@ -128,10 +128,10 @@ UA_HD bool Frames<kColumns, kDepth>::begin_slot(Block& block, const FrameParams&
       const int c = i / d, at = i % d;
       float v = 0;
       if (embedded)
-        v = p.local_embed[size_t(slot == 0 ? p.local_start : ids[c * p.codebooks + slot - 1]) * d +
-                          at];
+        v = local_embedding(p.local_table,
+                            slot == 0 ? p.local_start : ids[c * p.codebooks + slot - 1], d, at);
       if (bridged) v = embedded ? v + x[i] : x[i];
-      if (p.local.positions) v = v + p.local.positions[size_t(slot) * d + at];
+      if (p.local.positions) v = v + p.local.positions[size_t(local_slot(p)) * d + at];
       x[i] = v;
     }
   });
@@ -152,13 +152,14 @@ UA_HD bool Frames<kColumns, kDepth>::qkv(Block& block, const FrameParams& p, con
     return false;
   }
   block.sync();
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(p, s);
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, s.format, j);
   fill(block, p, o, j, x, d, d, norm_of(s, l.attn_norm, l.attn_norm_bias));
   const int stride = even(s.qkv);
   Word* const to =
-      slot < 0 ? p.qkv : p.local_qkv + size_t(slot * s.layers + layer) * p.columns * stride;
+      slot < 0 ? p.qkv
+               : p.local_qkv + size_t(local_slot(p) * s.layers + layer) * p.columns * stride;
   multiply(block, p, j, o, l.qkv_scale, s.qkv, [&](int c, int row, float v) {
     put(to + c * stride + row, l.qkv_bias ? v + l.qkv_bias[row] : v, epoch + 1);
   });
@@ -176,7 +177,8 @@ UA_HD bool Frames<kColumns, kDepth>::output(Block& block, const FrameParams& p,
   if (slot < 0 ? !join(block, p, flat) : !attend_local(block, p, flat)) return false;
   block.sync();
   fill(block, p, o, j, flat, s.heads * s.dim, s.heads * s.dim, Norm{});
-  return add(block, p, s, j, o, s.layer[layer].o_scale, s.layer[layer].o_bias, p.x1, Phase::kUp);
+  const LayerParams& l = layer_of(p, s);
+  return add(block, p, s, j, o, l.o_scale, l.o_bias, p.x1, Phase::kUp);
 }
 
 // Puts x + product.
@@ -201,7 +203,7 @@ UA_HD bool Frames<kColumns, kDepth>::up(Block& block, const FrameParams& p, cons
               [&](int c, int i, float v) { x[c * d + i] = v; }))
     return false;
   block.sync();
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(p, s);
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, s.format, j);
   fill(block, p, o, j, x, d, d, norm_of(s, l.mlp_norm, l.mlp_norm_bias));
@@ -253,7 +255,7 @@ UA_HD bool Frames<kColumns, kDepth>::down(Block& block, const FrameParams& p,
   pad_operand(block, o, p.columns, n, j.k_tiles);
   block.sync();
   if (o.format == Format::int8) finish_scales(block, p, stats);
-  const LayerParams& l = s.layer[layer];
+  const LayerParams& l = layer_of(p, s);
   add(block, p, s, j, o, l.down_scale, l.down_bias, p.x2, Phase::kQkv);
   if (++layer == s.layers) layer = 0, phase = slot < 0 ? Phase::kEnd : Phase::kHead;
   return true;
@@ -271,7 +273,7 @@ UA_HD bool Frames<kColumns, kDepth>::end(Block& block, const FrameParams& p) {
   if (p.slots == 0) return next_round();
   normalise(block, p, s, x);
   slot = 0;
-  phase = Phase::kBridge;
+  phase = p.first_local > 0 ? Phase::kHead : Phase::kBridge;
   return true;
 }
 

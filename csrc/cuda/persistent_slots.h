@@ -11,13 +11,13 @@ UA_HD bool Frames<kColumns, kDepth>::bridge(Block& block, const FrameParams& p) 
   if (p.add || slot == 0) {
     const Job j = p.jobs[job];
     const Operand o = operand(block, p, p.head_format, j);
-    const int n = p.add ? p.global.width / p.codebooks : p.global.width,
-              stride = even(p.local.width);
+    const int n = p.global.width / p.slices, stride = even(p.local.width);
     const float* const h =
-        reinterpret_cast<const float*>(block.smem + p.at_x) + (p.add ? slot * n : 0);
+        reinterpret_cast<const float*>(block.smem + p.at_x) + slot % p.slices * n;
+    const BridgeParams& bridge = p.bridge[p.slot_bridges ? local_slot(p) : 0];
     fill(block, p, o, j, h, p.global.width, n, Norm{});
-    multiply(block, p, j, o, p.bridge_scale, p.local.width, [&](int c, int row, float v) {
-      put(p.bridged + c * stride + row, v + p.bridge_bias[row], epoch + 1);
+    multiply(block, p, j, o, bridge.scale, p.local.width, [&](int c, int row, float v) {
+      put(p.bridged + c * stride + row, v + bridge.bias[row], epoch + 1);
     });
   }
   phase = Phase::kQkv;
@@ -27,17 +27,25 @@ UA_HD bool Frames<kColumns, kDepth>::bridge(Block& block, const FrameParams& p) 
 template <int kColumns, int kDepth>
 UA_HD bool Frames<kColumns, kDepth>::head(Block& block, const FrameParams& p) {
   const StackParams& s = p.local;
+  const bool global = p.global_head && slot == 0;
+  const HeadParams& head = p.heads[slot > 0];
   float* const x = x_of(block, p);
   const int d = s.width;
-  if (!gather(block, p.x2, p.columns, d, even(d), epoch,
-              [&](int c, int i, float v) { x[c * d + i] = v; }))
+  // Where kEnd was the last phase, it has gathered what there was.
+  if (slot >= p.first_local && !gather(block, p.x2, p.columns, d, even(d), epoch,
+                                       [&](int c, int i, float v) { x[c * d + i] = v; }))
     return false;
   block.sync();
   const Job j = p.jobs[job];
   const Operand o = operand(block, p, p.head_format, j);
-  fill(block, p, o, j, x, d, d, norm_of(s, s.norm, s.norm_bias));
+  if (global) {
+    const int n = p.global.width;
+    fill(block, p, o, j, reinterpret_cast<const float*>(block.smem + p.at_x), n, n, Norm{});
+  } else {
+    fill(block, p, o, j, x, d, d, norm_of(s, s.norm, s.norm_bias));
+  }
   const int n = j.row_tiles * kTileRows;
-  // scales lie by id, logits by their place in the list
+  // scales lie by row, logits by their place in the list
   const float* const parts = parts_of(block, p);
   const int first = range_begin(block.index, block.count, j.row_tiles) * kTileRows;
   multiply(block, p, j, o, nullptr, 0, [](int, int, float) {});
@@ -46,7 +54,7 @@ UA_HD bool Frames<kColumns, kDepth>::head(Block& block, const FrameParams& p) {
     for (int i = tid; i < count * p.columns; i += kThreads) {
       const int c = i / count, r = i % count, at = first + r;
       put(p.logits + size_t(c) * n + at,
-          total<kColumns>(parts, o, r, c, p.head_scale,
+          total<kColumns>(parts, o, r, c, head.scale,
                           j.list[at / kTileRows] * kTileRows + at % kTileRows),
           epoch);
     }
@@ -98,14 +106,15 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
     uint32_t said = 0;  // what went wrong, and kEndSaid
     if (column.forced) {
       id = column.forced[size_t(round) * p.codebooks + slot];
-      float* const out = column.logits + (size_t(round) * p.codebooks + slot) * n;
+      float* const out =
+          column.logits + (size_t(round) * p.codebooks + slot) * column.logits_stride;
       block.threads([&](int tid) {
         for (int i = tid; i < n; i += kThreads) out[i] = v[i];
       });
     } else if (!tied) {
-      id = sample(block, scratch, marks, p.vocab, v, n, j.list, column.sampling, slot,
-                  uint64_t(column.key_frame + t), history - generated * p.codebooks + slot,
-                  p.codebooks, generated);
+      id = sample(block, scratch, marks, p.vocab, v, n, j.list, p.heads[slot > 0].start,
+                  column.sampling, slot, uint64_t(column.key_frame + t),
+                  history - generated * p.codebooks + slot, p.codebooks, generated);
       said = scratch.bad | (ends(column.sampling, slot, id) ? kEndSaid : 0u);
       id = final_id(column.sampling, slot, id);
     }

@@ -28,13 +28,15 @@ std::vector<Repeated> frame_jobs(const LmConfig& c, const Formats& f) {
       jobs.push_back({t, s.layers * times});
   };
   stack(c.global, f.global, 1);
-  stack(c.local, f.local, c.num_codebooks);
-  jobs.push_back(
-      {tile_shape(c.local.width, c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
-       c.add ? c.num_codebooks : 1});
+  stack(c.local, f.local, c.local_slots());
+  jobs.push_back({tile_shape(c.local.width, c.bridge_in(), f.head), c.bridge_rows()});
   // A slot typically emits one codebook's ids: the K-th part of the vocabulary.
-  jobs.push_back({tile_shape(std::max(1, c.vocab_size / c.num_codebooks), c.local.width, f.head),
-                  c.num_codebooks});
+  const int first = c.global_head_size > 0 ? 1 : 0;
+  if (first) jobs.push_back({tile_shape(c.global_head_size, c.global.width, f.head), 1});
+  if (c.num_codebooks > first)
+    jobs.push_back(
+        {tile_shape(std::max(1, c.local_rows() / c.num_codebooks), c.local.width, f.head),
+         c.num_codebooks - first});
   return jobs;
 }
 
@@ -71,9 +73,7 @@ std::vector<int64_t> block_bytes(const LmConfig& c, const Formats& f, int blocks
 SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int columns,
                            int head_tiles, int depth) {
   const StackShape g = stack_shape(c.global, f.global), l = stack_shape(c.local, f.local);
-  const TileShape bridge =
-                      tile_shape(c.local.width,
-                                 c.add ? c.global.width / c.num_codebooks : c.global.width, f.head),
+  const TileShape bridge = tile_shape(c.local.width, c.bridge_in(), f.head),
                   head = tile_shape(8, c.local.width, f.head);
   int operand = 0, tiles = 0;
   const auto use = [&](const TileShape& t, Format format, int row_tiles) {
@@ -84,6 +84,7 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   for (const TileShape& t : {l.qkv, l.o, l.up, l.down}) use(t, f.local, t.row_tiles);
   use(bridge, f.head, bridge.row_tiles);
   use(head, f.head, head_tiles);
+  if (c.global_head_size > 0) use(tile_shape(8, c.global.width, f.head), f.head, head_tiles);
   const int padded_head = padded_dim(c.global.head_dim()),
             group = c.global.heads / c.global.kv_heads;
   const int local_qkv = even(c.local.query_width() + 2 * c.local.key_width());
@@ -148,7 +149,8 @@ Plan make_plan(const LmConfig& c, const Formats& f, const DeviceLimits& limits) 
     plan.blocks = blocks;
     plan.balance = double(total) / double(blocks) / double(busiest);
   }
-  const int head_tiles = tile_shape(c.vocab_size, c.local.width, f.head).row_tiles;
+  const int head_tiles =
+      tile_shape(std::max(c.local_rows(), c.global_head_size), c.local.width, f.head).row_tiles;
   for (int columns = 1; columns <= kMaxColumns; ++columns) {
     if (ring_depth(c, f, limits, plan.blocks, columns, head_tiles)) plan.most_columns = columns;
   }

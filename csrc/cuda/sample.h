@@ -179,13 +179,14 @@ UA_HD void keep_top(Block& block, SampleScratch& s, int n, uint64_t wanted, Key 
   block.sync();
 }
 
-// The id of slot `slot` of frame `frame`. v [n]: logits of the ids 8 list[i / 8] + i % 8 (changed);
-// history: ids of this slot in the `generated` frames so far, `stride` apart. marks [(vocab + 31) /
-// 32]. All threads get the id; s.bad says that a logit was not finite, or that nothing may be
-// emitted.
+// The id of slot `slot` of frame `frame`. v [n]: logits of the ids start + 8 list[i / 8] + i % 8
+// (changed); history: ids of this slot in the `generated` frames so far, `stride` apart. marks
+// [(vocab + 31) / 32]. All threads get the id; s.bad says that a logit was not finite, or that
+// nothing may be emitted.
 UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab, float* v, int n,
-                     const int32_t* list, const Sampling& c, int slot, uint64_t frame,
+                     const int32_t* list, int start, const Sampling& c, int slot, uint64_t frame,
                      const int32_t* history, int stride, int64_t generated) {
+  const auto id_at = [&](int i) { return int32_t(start + list[i / 8] * 8 + i % 8); };
   const SlotSampling own = c.slots[slot];
   const bool guard = own.window > 0 && own.penalty != 1.0f;
   const bool skip_end = c.end_id >= 0 && c.end_slot[slot] && generated < c.min_frames;
@@ -209,7 +210,7 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   block.threads([&](int tid) {
     uint32_t count = 0, bad = 0;
     for (int i = tid; i < n; i += kThreads) {
-      const int32_t id = list[i / 8] * 8 + i % 8;
+      const int32_t id = id_at(i);
       bool in = false;
       for (int r = c.range_begin[slot]; r < c.range_begin[slot + 1]; ++r)
         in = in || (c.ranges[r].begin <= id && id < c.ranges[r].end);
@@ -262,7 +263,7 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
     block.sync();
     const int i = int(s.chosen);
     block.sync();
-    return list[i / 8] * 8 + i % 8;
+    return id_at(i);
   }
   if (own.top_k > 0 && uint32_t(own.top_k) < allowed) {
     keep_top(
@@ -305,7 +306,7 @@ UA_HD int32_t sample(Block& block, SampleScratch& s, uint32_t* marks, int vocab,
   block.sync();
   const int i = int(s.chosen);
   block.sync();
-  return list[i / 8] * 8 + i % 8;
+  return id_at(i);
 }
 
 }  // namespace uniaudio::cuda

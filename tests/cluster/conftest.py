@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from uniaudio_engine import cluster
+
 ray = pytest.importorskip("ray", reason="needs the ray extra")
 pytest.importorskip("scipy", reason="needs the trainers")
 pytest.importorskip("torch", reason="needs the trainers")
@@ -68,10 +70,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 class Nodes:
-    """A head node without processors, and two others of one processor each.
-
-    Ray Data does not work on the head of a cluster that has other nodes.
-    """
+    """A head node without processors, and two others of one processor each."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         """``environment``: variables of the nodes and their workers."""
@@ -123,14 +122,15 @@ class Nodes:
         self._cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
 
     def busy(self) -> list[int]:
-        """The worker processes that run a task of Ray Data now; Linux only."""
+        """The worker processes that do an item now; Linux only."""
         found = []
         for node in self.nodes:
             for raylet in node.all_processes["raylet"]:
                 for listed in Path(f"/proc/{raylet.process.pid}/task").glob("*/children"):
                     found += listed.read_text().split()
         titles = {pid: Path(f"/proc/{pid}/cmdline") for pid in found}
-        return [int(pid) for pid, t in titles.items() if t.read_bytes().startswith(b"ray::Map")]
+        busy = f"ray::{cluster.TASK}".encode()
+        return [int(pid) for pid, t in titles.items() if t.read_bytes().startswith(busy)]
 
     def refill(self) -> None:
         while len(self.nodes) < 2:

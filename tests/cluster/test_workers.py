@@ -14,8 +14,6 @@ from conftest import Nodes
 from jobs import make_deadly, make_failing, make_slow, make_waiting
 from uniaudio_training.workers import Workers
 
-from uniaudio_engine.cluster import _MOST_ITEMS, _MOST_TASKS, _blocks
-
 ITEMS = list(range(16))
 
 
@@ -79,25 +77,12 @@ def test_the_error_of_an_item_is_raised_as_it_is(nodes: Nodes, where: str) -> No
         list(workers[where].each(make_failing, [1, 2]))
 
 
-def test_results_come_while_their_task_goes_on(nodes: Nodes, tmp_path: Path) -> None:
+def test_results_come_while_other_items_are_done(nodes: Nodes, tmp_path: Path) -> None:
     had = []
     for n in Workers(1, nodes.address).each(partial(make_waiting, str(tmp_path)), ITEMS):
         (tmp_path / f"{n}.had").touch()
         had.append(n)
     assert had == ITEMS
-
-
-@pytest.mark.parametrize("workers", [1, 2, 7])
-@pytest.mark.parametrize("items", [1, 2, 3, 16, 1000, 200_000])
-def test_tasks_have_several_items_and_at_the_end_one(items: int, workers: int) -> None:
-    tasks = [range(items)[b] for b in _blocks(items, workers)]
-    sizes = [len(t) for t in tasks]
-    assert [n for t in tasks for n in t] == list(range(items))
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] <= max(
-        _MOST_ITEMS, items // _MOST_TASKS
-    )
-    assert sizes[-min(workers, items) :] == [1] * min(workers, items)
-    assert len(tasks) <= 1.1 * _MOST_TASKS
 
 
 def test_a_killed_process_ends_a_run_without_ray() -> None:

@@ -83,6 +83,9 @@ TEST(float32_logits_are_the_cpus) {
     CHECK(logits_error(Model(models::reference(), 2), DType::float32, some(20)) < 2e-6);
     CHECK(logits_error(Model(models::grouped(), 3), DType::float32, some(20)) < 2e-6);
     CHECK(logits_error(Model(models::others(), 4), DType::float32, some(20)) < 2e-6);
+    CHECK(logits_error(Model(models::slotted(), 5), DType::float32, some(20)) < 2e-6);
+    CHECK(logits_error(Model(models::headed(), 6), DType::float32, some(20)) < 2e-6);
+    CHECK(logits_error(Model(models::depth(), 7), DType::float32, some(20)) < 2e-6);
   }
 }
 
@@ -93,6 +96,9 @@ TEST(bfloat16_logits_are_the_cpus_but_for_16_bits_of_the_activations) {
   CHECK(logits_error(Model(models::grouped(), 3), DType::bfloat16, some(20), KvDType::bfloat16) <
         1e-3);
   CHECK(logits_error(Model(models::others(), 4), DType::bfloat16, some(20)) < 1e-4);
+  CHECK(logits_error(Model(models::slotted(), 5), DType::bfloat16, some(20)) < 1e-4);
+  CHECK(logits_error(Model(models::headed(), 6), DType::bfloat16, some(20)) < 1e-4);
+  CHECK(logits_error(Model(models::depth(), 7), DType::bfloat16, some(20)) < 1e-4);
 }
 
 TEST(int8_logits_are_the_cpus_but_for_roundings_that_fall_the_other_way) {
@@ -101,12 +107,16 @@ TEST(int8_logits_are_the_cpus_but_for_roundings_that_fall_the_other_way) {
   CHECK(logits_error(Model(models::reference(), 2), DType::int8, some(20)) < 5e-3);
   CHECK(logits_error(Model(models::grouped(), 3), DType::int8, some(20)) < 5e-3);
   CHECK(logits_error(Model(models::others(), 4), DType::int8, some(20)) < 5e-3);
+  CHECK(logits_error(Model(models::slotted(), 5), DType::int8, some(20)) < 5e-3);
+  CHECK(logits_error(Model(models::headed(), 6), DType::int8, some(20)) < 5e-3);
+  CHECK(logits_error(Model(models::depth(), 7), DType::int8, some(20)) < 5e-3);
 }
 
 TEST(greedy_and_drawn_tokens_are_the_cpus) {
   blocks(6);
   for (const LmConfig& c :
-       {models::base(), models::reference(), models::grouped(), models::others()}) {
+       {models::base(), models::reference(), models::grouped(), models::others(), models::slotted(),
+        models::headed(), models::depth()}) {
     const Model m(c, 11);
     const Both both(m, DType::float32);
     SamplingConfig greedy;
@@ -208,7 +218,8 @@ TEST(batched_streams_give_what_each_gives_alone) {
 TEST(the_batched_path_gives_the_same_bits) {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::int8}) {
     for (const LmConfig& c :
-         {models::base(), models::reference(), models::grouped(), models::others()}) {
+         {models::base(), models::reference(), models::grouped(), models::others(),
+          models::slotted(), models::headed(), models::depth()}) {
       blocks(5);
       const Model m(c, 91);
       const Both both(m, dtype, dtype == DType::int8 ? KvDType::bfloat16 : KvDType::float32);
@@ -310,7 +321,8 @@ TEST(chunks_forks_and_prefills_in_parts_give_the_same) {
 TEST(guided_tokens_are_the_cpus_alone_and_in_batches) {
   blocks(6);
   for (const LmConfig& c :
-       {models::base(), models::reference(), models::grouped(), models::others()}) {
+       {models::base(), models::reference(), models::grouped(), models::others(), models::slotted(),
+        models::headed(), models::depth()}) {
     const Model m(c, 81);
     const Both both(m, DType::float32);
     const int64_t k = c.num_codebooks, count = some(30);
@@ -400,16 +412,16 @@ TEST(refusals_are_one_line) {
   during([&] { session.known(0, 0); });
   during([&] { session.set_frame_offset(1); });
   during([&] { cuda::Session::generate_batch(one, 1, {}); });
-  LmConfig head = models::base(), window = head, table = head, slots = head, project = head,
-           delays = head;
-  head.global_head_size = 9, window.global.window = 20, table.local_table_size = 50;
-  slots.slot_weights = true, project.add = project.project = true;
+  LmConfig window = models::base(), delays = window, given = models::depth(),
+           slices = models::reference();
+  window.global.window = 20, given.given_slots = 1, slices.global_head_size = 9;
   delays.delays.assign(size_t(delays.num_codebooks), 0), delays.delays.back() = 1;
   delays.delay_ids.assign(size_t(delays.num_codebooks), 0);
   const std::pair<LmConfig, const char*> missing[] = {
-      {head, "a head on the global stack"},     {window, "attention windows"},
-      {table, "local tables of some ids only"}, {slots, "weights of each slot"},
-      {project, "conditioning project"},        {delays, "delays of slots"}};
+      {window, "attention windows"},
+      {slices, "conditioning add and a head on the global stack"},
+      {delays, "delays of slots"},
+      {given, "given slots"}};
   for (const auto& [config, what] : missing)
     CHECK_THROWS(std::invalid_argument, Both(Model(config, 1), DType::float32), what);
   LmConfig odd = models::base();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.request.sequence import Layout
 from uniaudio_engine.request.tasks import Input, Task
+from uniaudio_engine.request.text_slot import feed_words
 from uniaudio_engine.storage.config import (
     CodecConfig,
     ConfigError,
@@ -25,6 +26,7 @@ from uniaudio_engine.storage.config import (
     StackConfig,
     TextSlotConfig,
     VocabularyConfig,
+    WordByWord,
 )
 from uniaudio_engine.storage.folder import check_model
 
@@ -159,3 +161,9 @@ def test_wrong_prompts_are_refused(change: dict[str, Any], message: str) -> None
 def test_the_configuration_is_read_back() -> None:
     config = model(2, 2)
     assert ModelConfig.from_json(config.to_json()) == config
+
+
+def test_words_on_a_device_without_them() -> None:
+    slot = replace(SLOT, words=WordByWord(1, 2))
+    with pytest.raises(InputError, match="^text: expected device cpu and the core's backend"):
+        feed_words(cast(Any, object()), Layout(vocabulary(2, 4), 2, slot), np.zeros(3, np.int32))

@@ -1,7 +1,7 @@
 """Compiled blocks compute what they compute otherwise, and new lengths compile nothing new.
 
-The backend is ``aot_eager``, which traces as Inductor does, and runs what it traced without
-generating code: that alone takes minutes.
+Where blocks compute, the backend is ``aot_eager``, which traces as Inductor does, and runs what it
+traced without generating code: that alone takes minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from curves_case import curves
 from joint_items import write_shards
 from test_ranks import EVEN
 from torch._dynamo.utils import counters
+from torch._inductor import async_compile, cpu_vec_isa
 from uniaudio_training import compiling
 from uniaudio_training.lm.data import AUDIO, DURATION, Batch
 from uniaudio_training.lm.objective import Objective
@@ -74,6 +75,31 @@ def test_ten_lengths_share_their_code(monkeypatch):
             # the global blocks; the local ones for codes, and for durations, whose slot is one
             assert counters["stats"]["unique_graphs"] == 3
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(("backend", "graphs"), [("inductor", 2), (compiling.inductor, 1)])
+def test_inductor_chooses_nothing_by_a_length(monkeypatch, backend, graphs):
+    """Inductor sums more than 4096 rows otherwise, and keeps the condition; ours does not.
+
+    Only its conditions count here: no C++ is compiled, and kernels compute nothing.
+    """
+
+    class NoCompiler(async_compile.AsyncCompile):
+        def cpp_pybinding(self, argtypes, source_code):
+            assert "extern" in source_code
+            return lambda *_: None
+
+    monkeypatch.setattr(async_compile, "AsyncCompile", NoCompiler)
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", lambda: [])
+    torch._dynamo.reset()
+    counters.clear()
+    weight = torch.ones(8, requires_grad=True)
+    scaled = torch.compile(lambda x: x * weight, backend=backend, dynamic=True)
+    uncached = torch._functorch.config.patch(enable_autograd_cache=False)
+    with uncached, torch._inductor.config.patch(fx_graph_cache=False):
+        for rows in (10, 5000, 20):
+            scaled(torch.ones(rows, 8)).sum().backward()
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 @pytest.mark.slow

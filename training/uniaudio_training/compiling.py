@@ -2,15 +2,18 @@
 
 Blocks of one shape share their compiled code: weights are its arguments. Lengths are symbolic, so a
 batch of a new length runs what is there. Only numbers of 0 and 1 (no prompt, one row, one sentence of
-a row, one slot) have code of their own. That is what dynamo traces; Inductor was seen to compile a
-second length again, and may ask for more.
+a row, one slot) have code of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+from unittest import mock
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
 
 from .models.lm import Block
 
@@ -18,7 +21,33 @@ from .models.lm import Block
 # are kinds of batches, of which each stack has less than 20.
 LIMIT = 64
 
-backend = "inductor"  # of all blocks compiled from now on; the tests' is faster to compile
+
+def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Inductor, without a condition that it puts on lengths.
+
+    On a CPU it sums more than 4096 numbers otherwise than fewer. Where that number is symbolic it
+    decides by the batch at hand, so a batch on the other side would be compiled again. Here a
+    symbolic number takes the way of the fewer, which is right for any.
+    """
+    from torch._inductor.codegen.cpp import CppKernel
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    chosen = CppKernel.need_use_acc_helper
+
+    def choose(*given: Any) -> bool:
+        with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+            return bool(chosen(*given))
+
+    def generate(*args: Any, **options: Any) -> Any:
+        with mock.patch.object(CppKernel, "need_use_acc_helper", choose):
+            return compile_fx_inner(*args, **options)
+
+    made: Any = compile_fx(graph, inputs, inner_compile=generate)
+    return cast(Callable[..., Any], made)
+
+
+# Of all blocks compiled from now on; the tests' is faster to compile.
+backend: str | Callable[..., Any] = inductor
 
 
 def compile_blocks(blocks: Iterable[Block]) -> None:
