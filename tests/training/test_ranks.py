@@ -91,6 +91,17 @@ def test_torchrun(tokens, tmp_path):
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"))
 
 
+def test_an_error_of_two_processes_is_one_line(tmp_path, capfd):
+    from uniaudio_training.train import main
+
+    config = tmp_path / "lm.yaml"
+    config.write_text(json.dumps({**LM, "data": str(tmp_path / "nothing"), "processes": 2}))
+    out = str(tmp_path / "run")
+    assert main(["lm", "--config", str(config), "--out", out, "--device", "cpu"]) == 2
+    error = capfd.readouterr().err
+    assert "token shards in" in error and error.count("\n") == 1
+
+
 def test_processes_is_refused_under_torchrun(tokens, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(ValueError, match="expected 1 under torchrun"):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -158,7 +160,8 @@ def run_team(
 ) -> None:
     """Calls ``work(team, *args)`` in ``size`` processes; in this process where ``size`` is 1.
 
-    Raises ValueError for a size below 1 and for parts that are no multiple of it.
+    Raises ValueError for a size below 1 and for parts that are no multiple of it, and the OSError or
+    ValueError that ``work`` raised in a process.
     """
     if size < 1:
         raise ValueError(f"processes: expected at least 1, got {size}")
@@ -167,10 +170,15 @@ def run_team(
         work(team, *args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        store = os.path.join(folder, "store")
-        torch.multiprocessing.spawn(
-            _member, (size, parts, sharding, store, work, args), nprocs=size
-        )
+        try:
+            torch.multiprocessing.spawn(
+                _member, (size, parts, sharding, folder, work, args), nprocs=size
+            )
+        except torch.multiprocessing.ProcessRaisedException as e:
+            raised = _raised(Path(folder), e.error_index)
+            if raised is None:
+                raise
+            raise raised from None
 
 
 def _member(
@@ -178,13 +186,27 @@ def _member(
     size: int,
     parts: int,
     sharding: Sharding,
-    store: str,
+    folder: str,
     work: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
+    store = os.path.join(folder, "store")
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     try:
         work(Team(rank, size, parts, sharding=sharding), *args)
+    except (OSError, ValueError) as e:
+        # torch passes on a traceback, not the error
+        (Path(folder) / f"error-{rank}").write_bytes(pickle.dumps(e))
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _raised(folder: Path, rank: int) -> Exception | None:
+    """The error that a process left, if it did."""
+    path = folder / f"error-{rank}"
+    if not path.exists():
+        return None
+    error: Exception = pickle.loads(path.read_bytes())
+    return error
