@@ -150,13 +150,13 @@ def each(make: MakeWorker[T, R], items: Sequence[T], workers: Workers) -> Iterat
     workers.check()
     # Tasks, not actors: Ray repeats a lost task anywhere, but gives up on an actor that it cannot
     # reach. A task's process is used again, so what `make` loads is loaded once in each.
-    task = ray.remote(
-        name=TASK,
+    task: Any = ray.remote(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
         max_calls=0,  # a process with a GPU would end after one task
         max_retries=_RETRIES,
     )(_work)
+    task = task.options(name=TASK)
     making = ray.cloudpickle.dumps(make)
     left = iter(items)
     running: list[Any] = []

@@ -31,11 +31,12 @@ def inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """
     from torch._inductor.codegen.cpp import CppKernel
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch.fx.experimental import _config
 
     chosen = CppKernel.need_use_acc_helper
 
     def choose(*given: Any) -> bool:
-        with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return bool(chosen(*given))
 
     def generate(*args: Any, **options: Any) -> Any:
