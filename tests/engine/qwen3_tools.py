@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from csm_tools import llama_layer
 from windowed_tools import MIMI, mimi_state, write
+
+from uniaudio_engine.errors import InputError
+from uniaudio_engine.importers.qwen3_tts import read_qwen3_tts
 
 Config = dict[str, Any]
 State = dict[str, np.ndarray]
@@ -427,3 +431,10 @@ def write_lm(folder: Path, config: Config = LM, state: State | None = None) -> P
     write(folder / "speech_tokenizer", CODEC, codec_state(scratch))
     scratch.rmdir()
     return folder
+
+
+def check_refused(folder: Path, words: str) -> None:
+    """Importing the language model of ``folder`` fails with one line that has ``words``."""
+    with pytest.raises(InputError) as e:
+        read_qwen3_tts(folder)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 500 and words in str(e.value), e.value

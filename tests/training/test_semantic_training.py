@@ -297,21 +297,24 @@ def test_learns_and_the_core_says_the_same(run, corpus):
     assert np.mean(agree) > 0.99  # near-ties may differ
 
 
-def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
-    config, teacher = load_semantic(run)
+def harden(run, corpus, out, **more):
+    """A short run of the tokenizer of ``run`` into ``out``, without rooms."""
     settings = {
         "init": str(run),
         "data": str(corpus),
-        "steps": 250,
         "batch": 8,
         "frames": 48,
         "lr": 2e-3,
         "warmup": 5,
-        "noisy": 0.6,
         "reverberant": 0.0,
         "validate_every": 1000,
     }
-    robust_finetune.train(settings_from(RobustSettings, settings), tmp_path, "cpu")
+    robust_finetune.train(settings_from(RobustSettings, settings | more), out, "cpu")
+
+
+def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
+    config, teacher = load_semantic(run)
+    harden(run, corpus, tmp_path, steps=250, noisy=0.6)
     again, model = load_semantic(tmp_path)
     assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
     valid = robust_finetune.Degraded(
@@ -356,21 +359,8 @@ def test_other_voices_learn_phones(run, corpus, tmp_path_factory, tmp_path):
     for seed, split in enumerate(("train", "valid")):
         write_shard(other, split, 40, 90 + seed, shift=400)
     config, teacher = load_semantic(run)
-    settings = {
-        "init": str(run),
-        "data": str(corpus),
-        "recordings": [str(other)],
-        "recorded": 0.6,
-        "steps": 200,
-        "batch": 8,
-        "frames": 48,
-        "lr": 2e-3,
-        "warmup": 5,
-        "noisy": 0.2,
-        "reverberant": 0.0,
-        "validate_every": 1000,
-    }
-    robust_finetune.train(settings_from(RobustSettings, settings), tmp_path, "cpu")
+    recordings = {"recordings": [str(other)], "recorded": 0.6}
+    harden(run, corpus, tmp_path, steps=200, noisy=0.2, **recordings)
     again, model = load_semantic(tmp_path)
     assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
     known = SemanticData(corpus, config.encoder.frame_size, 48)
