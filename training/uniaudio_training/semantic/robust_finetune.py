@@ -5,7 +5,7 @@ output for the clean speech. The codebook is frozen, so that existing units stay
 onto clean units follows WavLM's denoising targets (arXiv 2110.13900, section 3.1).
 
 Recordings of voices unlike those of the first training have no good units yet. They learn any unit
-that stands for the phone of the frame, as counted on the first voices. So the first voices keep their
+that stands for the phone of the frame, as counted on the first voices, which keep most of their
 units. A language model that has heard such recordings must learn their new units.
 """
 
