@@ -70,10 +70,7 @@ recordings() {
   step aligned uniaudio-train corpus align run data/real --out data/aligned \
     --aligner "$root/training/warm/aligner.safetensors"
 }
-made() {
-  make made 1 "$(hours tts=1.3 t2s=0.3 svs=0.5 vc=0.6 sd=0.4 se=0.5 s_edit=0.4 tse=0.6)"
-  make captions 2 "$(hours t2s=2 t2m=4 a_edit=2 i_tts=2)"
-}
+made() { make made 1 "$(hours tts=1.3 t2s=0.3 svs=0.5 vc=0.6 sd=0.4 se=0.5 s_edit=0.4 tse=0.6)"; }
 both recordings made
 
 tokenizers() {
@@ -82,11 +79,11 @@ tokenizers() {
   uniaudio-train bundle --semantic runs/semantic --out runs/tokenizers
 }
 units() {
+  make captions 2 "$(hours t2s=2 t2m=4 a_edit=2 i_tts=2)"
   step semantic uniaudio-train semantic-robust --config "$root/training/configs/semantic-robust-voices.yaml" \
     --set init="$base" data=data/made "recordings=[data/aligned]" \
     "steps=$(scaled 5000)" --out runs/semantic
   step tokenizers tokenizers
-  tokens made captions aligned
 }
 others() {
   local sounds=(data/made)
@@ -98,7 +95,10 @@ others() {
       --seed "$seed" --hours "$(scaled 1.3)" --out data/kokoro
 }
 both units others
-tokens derived kokoro
+
+synthetic() { tokens made captions; }
+recorded() { tokens aligned derived kokoro; }
+both synthetic recorded
 
 step lm uniaudio-train lm --config "$root/training/configs/lm-further.yaml" \
   --set init="$base" "minutes=$minutes" "data=[$(tokens_made)]" --out runs/lm
