@@ -26,7 +26,8 @@ class Fake:
         return ["one", "two"]
 
     def tts(self, text, voice=None, prompt=None, seed=0):
-        return Sound(tone(120) if prompt is None else prompt[0])
+        hz = {"one": 110, "two": 210, None: 120}[voice]
+        return Sound(tone(hz) if prompt is None else prompt[0])
 
     def convert(self, source, prompt, seed=0):
         return Sound(prompt[0])
@@ -60,11 +61,30 @@ READERS = [
 
 def test_tts_beside_a_peer():
     rows = voices.tts(
-        Fake(), ["one two", "three"], lambda x: ["one"], {"peer": lambda text, seed: tone(200)}
+        ["one two", "three"],
+        lambda x: ["one"],
+        {"model": voices.bundled(Fake(), ["one"]), "peer": lambda text, seed: tone(200)},
     )
-    assert set(rows) == {"tts, bundled voices", "peer"}
+    assert set(rows) == {"model", "peer"}
     assert rows["peer"]["WER"] == pytest.approx(2 / 3, abs=1e-3) and rows["peer"]["clips"] == 2
     assert rows["peer"]["pitch spread"] < 0.1
+
+
+def test_bundled_voices_take_turns():
+    say = voices.bundled(Fake(), ["two", "one"])
+    loudest = [int(np.abs(np.fft.rfft(say("", i), RATE)).argmax()) for i in range(3)]
+    assert loudest == [210, 110, 210]
+
+
+def test_the_codec_of_a_peer_uses_the_codebooks_of_the_model():
+    from uniaudio_engine import Engine
+
+    engine = Engine.from_pretrained()
+    clip = tone(200)
+    made = voices.through_codec(engine, lambda text, seed: clip)("", 0)
+    codes = engine.encode((clip, RATE), engine.config.lm.num_codebooks)
+    assert codes.shape[0] < engine.num_codebooks()
+    np.testing.assert_array_equal(made, engine.decode(codes).samples)
 
 
 def test_clone_and_conversion_by_likeness():
@@ -140,4 +160,12 @@ def test_arguments(capsys):
     assert (
         voices.main(["--task", "tts", "--peers", "piper"]) == 2
         and "--piper" in capsys.readouterr().err
+    )
+    assert (
+        voices.main(["--task", "tts", "--peers", "kokoro-codec"]) == 2
+        and "needs --kokoro" in capsys.readouterr().err
+    )
+    assert (
+        voices.main(["--task", "tts", "--voices", "nobody"]) == 2
+        and "got 'nobody'" in capsys.readouterr().err
     )

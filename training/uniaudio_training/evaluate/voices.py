@@ -126,12 +126,22 @@ def piper(model: Path) -> Say:
     return say
 
 
-def kokoro(folder: Path, voice: str) -> Say:
-    """Kokoro-82M fed with our phones (``corpus/teacher.py``)."""
-    from ..corpus.teacher import Kokoro, speak
+def kokoro(folder: Path) -> Say:
+    """Kokoro-82M fed with our phones (``corpus/teacher.py``), its six voices in turn."""
+    from ..corpus.teacher import VOICES, Kokoro, speak
 
     teacher = Kokoro(folder)
-    return lambda text, seed: speak(teacher, text, voice).samples
+    return lambda text, seed: speak(teacher, text, VOICES[seed % len(VOICES)]).samples
+
+
+def through_codec(engine: Any, say: Say) -> Say:
+    """What ``say`` would be if the language model made no mistake: the codec with its codebooks."""
+
+    def coded(text: str, seed: int) -> Samples:
+        codes = engine.encode((say(text, seed), SAMPLE_RATE), engine.config.lm.num_codebooks)
+        return np.asarray(engine.decode(codes).samples, np.float32)
+
+    return coded
 
 
 class RNNoise:
@@ -177,17 +187,17 @@ def speak_all(say: Say, texts: Sequence[str], name: str) -> list[tuple[str, Samp
     ]
 
 
+def bundled(engine: Any, names: Sequence[str]) -> Say:
+    """The model's own voices in turn."""
+    return lambda text, seed: engine.tts(text, voice=names[seed % len(names)], seed=seed).samples
+
+
 def tts(
-    engine: Any, texts: Sequence[str], listen: Listen | None, peers: dict[str, Say]
+    texts: Sequence[str], listen: Listen | None, systems: dict[str, Say]
 ) -> dict[str, Judgement]:
-    """Each bundled voice says its share of ``texts``; each peer all of them."""
-    names = engine.voices()
-    clips = [
-        (t, np.asarray(engine.tts(t, voice=names[i % len(names)], seed=i).samples, np.float32))
-        for i, t in enumerate(tqdm(texts, desc="tts", mininterval=5))
-    ]
-    rows = {"tts, bundled voices": judge_speech(clips, listen)}
-    for name, say in peers.items():
+    """Each system says all of ``texts``."""
+    rows = {}
+    for name, say in systems.items():
         rows[name] = judge_speech(speak_all(say, texts, name), listen)
     return rows
 
@@ -329,10 +339,14 @@ def main(argv: list[str] | None = None) -> int:
         action="extend",
         nargs="*",
         default=[],
-        help="some of flite, espeak, piper, kokoro, rnnoise",
+        help="some of flite, espeak, piper, kokoro, kokoro-codec (its speech through the model's "
+        "codec), rnnoise",
     )
     parser.add_argument("--piper", type=Path, help="a voice of piper, an .onnx file")
     parser.add_argument("--kokoro", type=Path, help="Kokoro's folder")
+    parser.add_argument(
+        "--voices", action="extend", nargs="+", help="some of the model's voices, for tts (all)"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     tasks = args.task.split(",")
@@ -343,9 +357,13 @@ def main(argv: list[str] | None = None) -> int:
             )
         if args.readers is None and set(tasks) - {"tts"}:
             raise ValueError("clone, vc, se and tse need --readers")
-        for peer, where in (("piper", args.piper), ("kokoro", args.kokoro)):
+        for peer, where in (
+            ("piper", args.piper),
+            ("kokoro", args.kokoro),
+            ("kokoro-codec", args.kokoro),
+        ):
             if peer in args.peers and where is None:
-                raise ValueError(f"the peer {peer} needs --{peer}")
+                raise ValueError(f"the peer {peer} needs --{peer.partition('-')[0]}")
         from uniaudio_engine import Engine
 
         engine = Engine.from_pretrained(args.model)
@@ -360,17 +378,23 @@ def main(argv: list[str] | None = None) -> int:
         if clips:
             rows["readers' own clips"] = judge_speech([(c.text, c.samples) for c in clips], listen)
         if "tts" in tasks:
-            peers: dict[str, Say] = {}
+            names = args.voices or engine.voices()
+            if unknown := set(names) - set(engine.voices()):
+                raise ValueError(
+                    f"--voices: expected some of {', '.join(engine.voices())}, got {sorted(unknown)[0]!r}"
+                )
+            said = {"tts, bundled voices": bundled(engine, names)}
             if "flite" in args.peers:
-                peers |= {f"flite {v}": flite_voice(v) for v in ("slt", "rms")}
+                said |= {f"flite {v}": flite_voice(v) for v in ("slt", "rms")}
             if "espeak" in args.peers:
-                peers["espeak-ng"] = espeak
+                said["espeak-ng"] = espeak
             if "piper" in args.peers:
-                peers[f"piper {args.piper.stem}"] = piper(args.piper)
+                said[f"piper {args.piper.stem}"] = piper(args.piper)
             if "kokoro" in args.peers:
-                for voice in ("af_heart", "am_michael"):
-                    peers[f"Kokoro {voice}"] = kokoro(args.kokoro, voice)
-            rows |= tts(engine, texts, listen, peers)
+                said["Kokoro"] = kokoro(args.kokoro)
+            if "kokoro-codec" in args.peers:
+                said["Kokoro, through the codec"] = through_codec(engine, kokoro(args.kokoro))
+            rows |= tts(texts, listen, said)
         if "clone" in tasks:
             rows |= clone(engine, clips, texts, listen)
         if "vc" in tasks:
