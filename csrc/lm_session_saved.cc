@@ -100,8 +100,10 @@ void LmSession::restore(const std::string& bytes) {
   const size_t delays = c.delays.empty() ? 0 : sizeof ahead;
   if (bytes.size() >= sizeof h + delays + 8)
     std::memcpy(ahead, bytes.data() + bytes.size() - 8 - delays, delays);
-  if (ahead[0] < h.count || ahead[0] > h.count + c.max_delay() || ahead[1] < -1 ||
-      ahead[1] > ahead[0])
+  // The step that completes a frame of the end which is not kept is one more.
+  const int64_t left_out = h.flags & kFinished ? 1 : 0,
+                most = std::min(h.count + left_out, capacity_) + c.max_delay();
+  if (ahead[0] < h.count || ahead[0] > most || ahead[1] < -1 || ahead[1] > ahead[0])
     refuse("the saved session has impossible counts; save it again");
   const int64_t base = KvCache::base_of(c.global, ahead[0]), held_positions = ahead[0] - base;
   const size_t cache = cache_.packed_bytes(held_positions);
