@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "step_rules.h"
+
 namespace uniaudio {
 
 enum class Activation { gelu, gelu_tanh, swiglu };
@@ -70,11 +72,10 @@ struct LmConfig {
   int max_delay() const {
     return delays.empty() ? 0 : *std::max_element(delays.begin(), delays.end());
   }
-  int32_t delay_id(int64_t step, int slot) const {
-    const int64_t k = num_codebooks, rows = int64_t(delay_ids.size()) / k;
-    return delay_ids[size_t(std::min(step, rows - 1) * k + slot)];
+  Delays delay_rules() const {
+    return {delays.empty() ? nullptr : delays.data(), delay_ids.data(),
+            int32_t(delay_ids.size()) / num_codebooks, num_codebooks, max_delay()};
   }
-  int32_t after_id(int slot) const { return delay_id(INT64_MAX, slot); }
   int embed_width() const { return concat ? global.width / num_codebooks : global.width; }
   // tensors
   std::string local_table() const { return tied_local ? "global.embed" : "local.embed"; }

@@ -29,7 +29,7 @@ int64_t LmSession::held_frames(int64_t frames, int64_t capacity) {
 }
 
 void LmSession::make_room(int64_t count) {
-  const int64_t frames = count_ + count, steps = frames + lm_->config().max_delay();
+  const int64_t frames = now_.count + count, steps = frames + lm_->config().max_delay();
   if (std::min(steps, lm_->most_held()) > cache_.capacity()) cache_.grow(held(frames));
   if (unconditional_) unconditional_->make_room(count);
 }
@@ -42,13 +42,19 @@ void LmSession::slide(int64_t position, int64_t rows) {
   if (position + rows - cache_.base() > cache_.capacity()) cache_.slide(position);
 }
 
-void LmSession::append(const int32_t* frame) {
-  const int64_t k = lm_->config().num_codebooks;
-  embed_last(frame);
-  std::memcpy(history_.data() + count_ * k, frame, size_t(k) * sizeof(int32_t));
-  ++count_;
-  ++generated_;
-  ++steps_;
+void LmSession::take_ids(const int32_t* ids, int32_t* row) {
+  const Delays delays = config().delay_rules();
+  for (int slot = 0; slot < delays.codebooks; ++slot)
+    row[slot] = take_id(delays, now_, slot, ids[slot], true, history_.data());
+}
+
+void LmSession::follow(const int32_t* ids, bool taken, int64_t frames) {
+  if (!taken) return;
+  int32_t row[64];
+  take_ids(ids, row);
+  embed_last(row);
+  ++now_.steps;
+  now_.count += frames, now_.generated += frames;
 }
 
 void LmSession::input_row(const int32_t* aligned, float* x) const {
@@ -59,14 +65,19 @@ void LmSession::input_row(const int32_t* aligned, float* x) const {
 
 void LmSession::set_condition(const float* row) {
   const Use use(*this);
-  if (count_ > 0) {
+  if (now_.count > 0) {
     throw std::invalid_argument("set_condition: expected a session without frames, got " +
-                                std::to_string(count_) + "; set it before the first prefill");
+                                std::to_string(now_.count) + "; set it before the first prefill");
   }
   const auto d = size_t(lm_->config().global.width);
   if (!std::all_of(row, row + d, [](float v) { return std::isfinite(v); }))
     throw std::invalid_argument("set_condition: expected finite values, got infinity or NaN");
   condition_.assign(row, row + d);
+}
+
+void LmSession::set_words(const WordsConfig& words) {
+  const Use use(*this);
+  SessionState::set_words(words);
 }
 
 void LmSession::set_guidance(const LmSession& unconditional, double scale, bool aligned) {
@@ -87,17 +98,13 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
   check_frames(c, frames, count);
   check_aligned(c, aligned, count);
   check_continuous(c, continuous, count);
-  if (count > 0 && steps_ != count_) {
-    throw std::invalid_argument(
-        "prefill: expected known frames before generated ones, since this model's slots have "
-        "delays; reset the session, or fork it before generate");
-  }
+  check_prefill(count);
   const ReplacedRows replaced(continuous, count, d, [&](const ContinuousInput& in, float* out) {
     lm_->embed_continuous(in, out);
   });
   make_room(count);
   if (count > 0)
-    std::memcpy(history_.data() + count_ * k, frames, size_t(count * k) * sizeof(int32_t));
+    std::memcpy(history_.data() + now_.count * k, frames, size_t(count * k) * sizeof(int32_t));
   {  // the unconditional session below borrows the same scratch
     const ScratchPool::Loan loan(lm_->scratch());
     LmScratch& scratch = *loan;
@@ -106,28 +113,25 @@ void LmSession::prefill(const int32_t* frames, int64_t count, const int32_t* ali
     const ThreadPool::Stretch stretch(lm_->pool());
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t n = std::min(chunk, count - begin);
-      slide(count_ + begin, n);
+      slide(now_.count + begin, n);
       for (int64_t i = 0; i < n; ++i) {
         float* x = scratch.x.data() + i * d;
         input_row(aligned ? aligned + (begin + i) * c.aligned_slots : nullptr, x);
-        scratch.rows[size_t(i)] = {&cache_, count_ + begin + i};
+        scratch.rows[size_t(i)] = {&cache_, now_.count + begin + i};
         if (const float* const row = replaced.row(begin + i)) {
           std::memcpy(last_.data(), row, size_t(d) * sizeof(float));
         } else if (c.delays.empty()) {
           embed_last(frames + (begin + i) * k);
         } else {
           int32_t row[64];
-          known_row(count_ + begin + i, row);
+          step_row(c.delay_rules(), now_.count + begin + i, history_.data(), 0, row);
           embed_last(row);
         }
       }
       lm_->global_pass(scratch, n, true);
     }
   }
-  count_ += count;
-  steps_ += count;
-  generated_ = 0;
-  finished_ = false;
+  add_known(count);
   if (unconditional_)
     unconditional_->prefill(frames, count, guidance_aligned_ ? aligned : nullptr, continuous);
 }
@@ -158,12 +162,7 @@ class LmSession::FrameLoop {
       const LmSession& s = *job.session;
       const Sampler& sampler = samplers_.emplace_back(*job.sampling, c_);
       streams_.push_back({&job, &sampler});
-      for (int slot = 1; slot <= c_.given_slots; ++slot) {
-        if (!s.words_ && !sampler.is_fixed(slot))
-          throw std::invalid_argument("generate: slot " + std::to_string(slot) +
-                                      ": expected words or a forced id, since the model does not "
-                                      "predict it");
-      }
+      s.check_given(sampler);
       longest = std::max(longest, s.capacity_ + c_.max_delay());
       if (s.guided())
         ++rows, longest = std::max(longest, s.unconditional_->capacity_ + c_.max_delay());
@@ -215,7 +214,6 @@ class LmSession::FrameLoop {
     Job* job;
     const Sampler* sampler;
     int32_t unconditional_row = -1;  // in the global pass; -1: not guided
-    bool ended = false;              // the end id came in this frame
   };
   struct SlotRows {
     int64_t own, all;  // rows of the local pass: the streams', and with the unconditional ones
@@ -225,7 +223,7 @@ class LmSession::FrameLoop {
     size_t kept = 0;
     for (const Stream& stream : streams_) {
       LmSession& s = *stream.job->session;
-      if (s.finished_ || stream.job->made == count_ || s.take_cancel()) continue;
+      if (s.now_.finished || stream.job->made == count_ || s.take_cancel()) continue;
       streams_[kept++] = stream;
     }
     streams_.resize(kept, Stream{});
@@ -234,12 +232,11 @@ class LmSession::FrameLoop {
   // The id that the slot has whatever is drawn, or -1.
   int32_t fixed_id(const Stream& stream, int slot) const {
     const Sampler& sampler = *stream.sampler;
-    if (!c_.delays.empty()) {
-      const int32_t known = stream.job->session->known_id(slot, sampler.config().keep_end_frame);
-      if (known >= 0) return known;
-    }
-    if (c_.is_given(slot) && stream.job->session->words_)
-      return stream.job->session->words_->second();
+    const LmSession& s = *stream.job->session;
+    const int32_t known =
+        known_id(delays_, s.now_, slot, sampler.config().keep_end_frame, s.history_.data());
+    if (known >= 0) return known;
+    if (c_.is_given(slot) && s.words_) return s.words_->state.second;
     return sampler.is_fixed(slot) ? sampler.final_id(slot, -1) : -1;
   }
   bool all_fixed(int slot) const {
@@ -259,7 +256,6 @@ class LmSession::FrameLoop {
         embed_row(*s.unconditional_, s.guidance_aligned_ ? stream.job->aligned : nullptr, frame,
                   rows++);
       }
-      stream.ended = false;
     }
     return rows;
   }
@@ -267,8 +263,8 @@ class LmSession::FrameLoop {
     const int64_t d = c_.global.width;
     float* x = scratch_.x.data() + row * d;
     s.input_row(aligned ? aligned + frame * c_.aligned_slots : nullptr, x);
-    s.slide(s.steps_, 1);
-    scratch_.rows[size_t(row)] = {&s.cache_, s.steps_};
+    s.slide(s.now_.steps, 1);
+    scratch_.rows[size_t(row)] = {&s.cache_, s.now_.steps};
   }
 
   // The rows that draw an id at this slot, the ids before theirs, and the ids they may draw.
@@ -280,7 +276,9 @@ class LmSession::FrameLoop {
     for (size_t i = 0; i < streams_.size(); ++i) {
       const Stream& stream = streams_[i];
       const SamplingConfig& c = stream.sampler->config();
-      if ((stream.ended && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
+      // without delays, the rest of a frame that is left out is not wanted
+      const bool over = c_.delays.empty() && stream.job->session->now_.end >= 0;
+      if ((over && !c.keep_end_frame) || (slot > 0 && c.tie_slots)) continue;
       which_[size_t(own)] = int32_t(i);
       for (int64_t j = 0; slot > 0 && j < ids; ++j)
         previous_[size_t(own * ids + j)] = codes_[i * size_t(k) + size_t(slot - ids + j)];
@@ -335,20 +333,15 @@ class LmSession::FrameLoop {
         const float* other = scratch_.logits.data() + unconditional++ * v;
         if (slot > 0 || !s.words_) guide(logits, other, s.guidance_, sampler.needed(slot));
       }
-      const int64_t frame = s.frame_of(slot);
+      const int64_t frame = frame_at(delays_, s.now_.steps, slot), known = known_frames(s.now_);
       const int32_t id =
           sampler.sample(s.sampling_, logits, slot, uint64_t(s.frame_offset_ + frame),
-                         s.history_.data() + s.known() * k, frame - s.known());
+                         s.history_.data() + known * k, frame - known);
       int32_t* const codes = codes_.data() + i * size_t(k);
       codes[slot] = sampler.final_id(slot, id);
-      if (slot == 0 && s.words_) codes[0] = s.words_->next(id, frame);
+      if (slot == 0 && s.words_) codes[0] = next_id(s.words_->rules(), s.words_->state, id, frame);
       if (sampler.config().tie_slots) std::fill_n(codes, k, id);
-      if (!sampler.ends(slot, id)) continue;
-      if (c_.delays.empty()) {
-        stream.ended = true;
-      } else if (s.end_ < 0 || frame < s.end_) {
-        s.end_ = frame;  // the slots that are behind go on to it
-      }
+      if (sampler.ends(slot, id)) note_end(s.now_, frame);
     }
   }
   static void guide(float* own, const float* unconditional, float scale,
@@ -365,20 +358,21 @@ class LmSession::FrameLoop {
       Job& job = *streams_[i].job;
       LmSession& s = *job.session;
       const Sampler& sampler = *streams_[i].sampler;
-      const int32_t* frame = codes_.data() + i * size_t(k);
-      if (!c_.delays.empty()) {
-        append_delayed(job, sampler, frame);
-        continue;
-      }
-      if (streams_[i].ended || sampler.ends_frame(frame, s.generated_)) {
-        s.finished_ = true;
-        if (!sampler.config().keep_end_frame) continue;
-      }
-      if (s.words_ && s.words_->end() >= 0 && s.count_ + 1 >= s.words_->end()) s.finished_ = true;
-      std::memcpy(job.out + job.made * k, frame, size_t(k) * sizeof(int32_t));
-      ++job.made;
-      s.append(frame);
-      if (s.guided()) s.unconditional_->append(unconditional_ids(s, frame));
+      const int32_t* const ids = codes_.data() + i * size_t(k);
+      const int64_t before = s.now_.count;
+      int32_t row[64];
+      s.take_ids(ids, row);
+      const bool taken =
+          end_step(s.now_, delays_.most, sampler.config().keep_end_frame,
+                   s.words_ ? s.words_->state.end : -1, [&](int64_t frame, int64_t generated) {
+                     return sampler.ends_frame(s.history_.data() + frame * k, generated);
+                   });
+      if (taken) s.embed_last(row);
+      const int64_t made = s.now_.count - before;
+      std::memcpy(job.out + job.made * k, s.history_.data() + before * k,
+                  size_t(made * k) * sizeof(int32_t));
+      job.made += made;
+      if (s.guided()) s.unconditional_->follow(unconditional_ids(s, ids), taken, made);
     }
   }
 
@@ -386,28 +380,8 @@ class LmSession::FrameLoop {
   const int32_t* unconditional_ids(const LmSession& s, const int32_t* ids) {
     if (!s.words_) return ids;
     std::copy_n(ids, c_.num_codebooks, without_text_);
-    std::fill_n(without_text_, 1 + c_.given_slots, s.words_->config().none);
+    std::fill_n(without_text_, 1 + c_.given_slots, s.words_->rules().none);
     return without_text_;
-  }
-
-  // A frame is complete max_delay steps after its first id.
-  void append_delayed(Job& job, const Sampler& sampler, const int32_t* ids) {
-    LmSession& s = *job.session;
-    LmSession* const other = s.unconditional_.get();
-    s.take_step(ids);
-    if (other) other->take_step(unconditional_ids(s, ids));
-    const int64_t k = c_.num_codebooks, keep = sampler.config().keep_end_frame;
-    if (s.steps_ - c_.max_delay() > s.count_) {
-      const int32_t* frame = s.history_.data() + s.count_ * k;
-      if (s.end_ < 0 && sampler.ends_frame(frame, s.generated_)) s.end_ = s.count_;
-      if (s.end_ < 0 || s.count_ < s.end_ + keep) {
-        std::memcpy(job.out + job.made++ * k, frame, size_t(k) * sizeof(int32_t));
-        ++s.count_, ++s.generated_;
-        if (other) ++other->count_, ++other->generated_;
-      }
-    }
-    s.finished_ = (s.end_ >= 0 && s.count_ >= s.end_ + keep) ||
-                  (s.words_ && s.words_->end() >= 0 && s.count_ >= s.words_->end());
   }
 
   const int64_t count_;  // frames that each stream makes
@@ -416,6 +390,7 @@ class LmSession::FrameLoop {
   const ScratchPool::Loan loan_;
   LmScratch& scratch_;
   std::vector<Sampler> samplers_;
+  const Delays delays_ = c_.delay_rules();
   std::vector<Stream> streams_;            // sessions still generating
   std::vector<int32_t> codes_;             // [streams, K]: the frame's ids
   std::vector<int32_t> which_, previous_;  // by row of the local pass: row of the global pass, id
@@ -446,11 +421,9 @@ void LmSession::generate_batch(std::vector<Job>& jobs, int64_t count,
 void LmSession::reset() {
   const Use use(*this);
   clear();
-  steps_ = 0, end_ = -1;
   std::fill_n(history_.data(), history_.size(), 0);
   cache_.set_base(0);
   unconditional_.reset();
-  words_.reset();
   condition_.clear();
   lm_->embed_start(last_.data());
 }
@@ -458,15 +431,13 @@ void LmSession::reset() {
 std::unique_ptr<LmSession> LmSession::fork() const {
   const Use use(*this);
   auto s = std::make_unique<LmSession>(lm_, capacity_);
-  s->copy_counts(*this);
-  s->cache_.grow(held(count_));
-  s->cache_.copy_from(cache_, steps_ - cache_.base());
+  s->copy_state(*this);
+  s->cache_.grow(held(now_.count));
+  s->cache_.copy_from(cache_, now_.steps - cache_.base());
   s->cache_.set_base(cache_.base());
-  s->steps_ = steps_, s->end_ = end_;
-  std::memcpy(s->history_.data(), history_.data(), history_bytes(count_));
+  std::memcpy(s->history_.data(), history_.data(), history_bytes(now_.count));
   std::memcpy(s->last_.data(), last_.data(), last_.size() * sizeof(float));
   s->condition_ = condition_;
-  if (words_) s->words_ = std::make_unique<Words>(*words_);
   if (unconditional_) s->unconditional_ = unconditional_->fork();
   return s;
 }

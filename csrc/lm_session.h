@@ -12,7 +12,6 @@
 #include "multiscale_lm.h"
 #include "sampling.h"
 #include "session_rules.h"
-#include "words.h"
 
 namespace uniaudio {
 
@@ -83,17 +82,12 @@ class LmSession final : public SessionState {
   const void* model() const override { return lm_.get(); }
   const LmSession* unconditional() const override { return unconditional_.get(); }
   void embed_last(const int32_t* ids) { lm_->embed_frame(ids, last_.data()); }
-  void append(const int32_t* frame);  // a generated one
-  // With delays: the step that made these ids [K] is over. Places that are known keep their own.
-  void take_step(const int32_t* ids);
-  // With delays: the ids [K] of a step, of which slots all are known.
-  void known_row(int64_t step, int32_t* row) const;
-  int64_t known() const { return count_ - generated_; }  // frames that were not generated
-  // The frame whose id slot `slot` has at the next step, below 0 before the slot begins; and that
-  // id where it is known before the step, else -1. `keep`: the frame of the end is part of the
-  // sequence.
-  int64_t frame_of(int slot) const { return steps_ - lm_->config().delay(slot); }
-  int32_t known_id(int slot, bool keep) const;
+  const LmConfig& config() const override { return lm_->config(); }
+  // Takes in the ids [K] of a step. row [K] becomes those that the next step hears.
+  void take_ids(const int32_t* ids, int32_t* row);
+  // The unconditional half: the same, of a step that may be part of the sequence and may have
+  // completed frames.
+  void follow(const int32_t* ids, bool taken, int64_t frames);
   // x [D]: the global stack's next input, with the aligned row [S] or null.
   void input_row(const int32_t* aligned, float* x) const;
   void make_room(int64_t count);               // in the caches, for `count` more frames
@@ -104,14 +98,11 @@ class LmSession final : public SessionState {
 
   std::shared_ptr<const MultiScaleLm> lm_;
   KvCache cache_;
-  int64_t steps_ = 0;             // of the global stack; with delays, up to max_delay beyond count_
-  int64_t end_ = -1;              // with delays: the frame in which the end came
   Buffer<int32_t> history_;       // [capacity + max_delay, K]
-  Buffer<float> last_;            // embedding of the last known frame, the next step's input
+  Buffer<float> last_;            // embedding of the last step's ids, the next step's input
   std::vector<float> condition_;  // [D], or empty
   Sampler::Scratch sampling_;
   std::unique_ptr<LmSession> unconditional_;  // under guidance
-  std::unique_ptr<Words> words_;              // where text is spoken word by word
 };
 
 }  // namespace uniaudio

@@ -39,28 +39,29 @@ std::string LmSession::save() const {
   if (guided())
     throw std::invalid_argument(
         "save: expected a session without guidance; save it before set_guidance");
-  const size_t history = history_bytes(count_), last = last_.size() * sizeof(float);
+  const size_t history = history_bytes(now_.count), last = last_.size() * sizeof(float);
   if (words_)
     throw std::invalid_argument("save: expected a session without words; save it before set_words");
   // As it is where it has slid to this frame, which restore knows too.
   KvCache slid;
-  const int64_t base = KvCache::base_of(lm_->config().global, steps_), packed = steps_ - base;
+  const int64_t base = KvCache::base_of(lm_->config().global, now_.steps),
+                packed = now_.steps - base;
   if (base > cache_.base()) {
-    slid = KvCache(lm_->config().global, steps_ - cache_.base(), lm_->kv_dtype());
-    slid.copy_from(cache_, steps_ - cache_.base());
+    slid = KvCache(lm_->config().global, now_.steps - cache_.base(), lm_->kv_dtype());
+    slid.copy_from(cache_, now_.steps - cache_.base());
     slid.set_base(cache_.base());
-    slid.slide(steps_);
+    slid.slide(now_.steps);
   }
   const KvCache& kept = base > cache_.base() ? slid : cache_;
   const size_t cache = kept.packed_bytes(packed), condition = condition_.size() * sizeof(float);
-  const int64_t ahead[2] = {steps_, end_};
+  const int64_t ahead[2] = {now_.steps, now_.end};
   const size_t delays = lm_->config().delays.empty() ? 0 : sizeof ahead;
   SavedHeader h{};
   std::memcpy(h.magic, kMagic, 8);
   h.fingerprint = lm_->fingerprint();
   h.bytes = sizeof h + history + last + condition + cache + delays + 8;
-  h.count = count_, h.generated = generated_, h.frame_offset = frame_offset_,
-  h.flags = (finished_ ? kFinished : 0) | (conditioned() ? kConditioned : 0);
+  h.count = now_.count, h.generated = now_.generated, h.frame_offset = frame_offset_,
+  h.flags = (now_.finished ? kFinished : 0) | (conditioned() ? kConditioned : 0);
   std::string out(h.bytes, '\0');
   char* p = out.data();
   std::memcpy(p, &h, sizeof h);
@@ -99,8 +100,10 @@ void LmSession::restore(const std::string& bytes) {
   const size_t delays = c.delays.empty() ? 0 : sizeof ahead;
   if (bytes.size() >= sizeof h + delays + 8)
     std::memcpy(ahead, bytes.data() + bytes.size() - 8 - delays, delays);
-  if (ahead[0] < h.count || ahead[0] > h.count + c.max_delay() || ahead[1] < -1 ||
-      ahead[1] > ahead[0])
+  // The step that completes a frame of the end which is not kept is one more.
+  const int64_t left_out = h.flags & kFinished ? 1 : 0,
+                most = std::min(h.count + left_out, capacity_) + c.max_delay();
+  if (ahead[0] < h.count || ahead[0] > most || ahead[1] < -1 || ahead[1] > ahead[0])
     refuse("the saved session has impossible counts; save it again");
   const int64_t base = KvCache::base_of(c.global, ahead[0]), held_positions = ahead[0] - base;
   const size_t cache = cache_.packed_bytes(held_positions);
@@ -130,11 +133,10 @@ void LmSession::restore(const std::string& bytes) {
   cache_.set_base(base);
   cache_.unpack(held_positions, packed);
   clear();
-  count_ = h.count, generated_ = h.generated, frame_offset_ = h.frame_offset;
-  steps_ = ahead[0], end_ = ahead[1];
-  finished_ = (h.flags & kFinished) != 0;
+  now_.count = h.count, now_.generated = h.generated, frame_offset_ = h.frame_offset;
+  now_.steps = ahead[0], now_.end = ahead[1];
+  now_.finished = (h.flags & kFinished) != 0;
   unconditional_.reset();
-  words_.reset();
   condition_.assign(embedding.begin() + int64_t(last_.size()), embedding.end());
 }
 

@@ -18,25 +18,25 @@ const Weights& checked(const LmConfig& c, const Weights& weights) {
   return weights;
 }
 
-// The rows [count + max_delay, K] that the steps of frames [count, K] make; empty without delays.
+uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
+
+}  // namespace
+
 std::vector<int32_t> delayed_rows(const LmConfig& c, const int32_t* frames, int64_t count) {
   if (c.delays.empty()) return {};
-  const int64_t k = c.num_codebooks, steps = count + c.max_delay();
+  const Delays delays = c.delay_rules();
+  const int64_t k = c.num_codebooks, steps = count + delays.most;
   std::vector<int32_t> rows(static_cast<size_t>(steps * k));
   for (int64_t step = 0; step < steps; ++step) {
     for (int slot = 0; slot < k; ++slot) {
-      const int64_t frame = step - c.delay(slot);
-      rows[size_t(step * k + slot)] = frame < 0       ? c.delay_id(step, slot)
+      const int64_t frame = frame_at(delays, step, slot);
+      rows[size_t(step * k + slot)] = frame < 0       ? delay_id(delays, step, slot)
                                       : frame < count ? frames[frame * k + slot]
-                                                      : c.after_id(slot);
+                                                      : after_id(delays, slot);
     }
   }
   return rows;
 }
-
-uint64_t mix(uint64_t h, uint64_t v) { return (h ^ v) * 0x9E3779B97F4A7C15ull ^ (h >> 29); }
-
-}  // namespace
 
 std::vector<TensorSpec> lm_tensors(const LmConfig& c) {
   std::vector<TensorSpec> specs;

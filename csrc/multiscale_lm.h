@@ -28,6 +28,9 @@ constexpr int64_t kPrefillRows = 128;  // known frames that go through the globa
 // The tensors that a model of this configuration consists of.
 std::vector<TensorSpec> lm_tensors(const LmConfig& config);
 
+// The rows [count + max_delay, K] that the steps of frames [count, K] make; empty without delays.
+std::vector<int32_t> delayed_rows(const LmConfig& config, const int32_t* frames, int64_t count);
+
 // How the weights of each part are held. The bridge, which is small too, follows the head.
 struct LmDTypes {
   DType global = DType::float32, local = DType::float32, head = DType::float32;

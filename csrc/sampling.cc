@@ -211,11 +211,7 @@ Sampler::Sampler(const SamplingConfig& c, const LmConfig& lm)
 
 bool Sampler::ends_frame(const int32_t* frame, int64_t generated) const {
   if (config_.end_frame.empty() || generated < config_.min_frames) return false;
-  for (int k = 0; k < num_codebooks_; ++k) {
-    const int32_t id = config_.end_frame[size_t(k)];
-    if (id >= 0 && frame[k] != id) return false;
-  }
-  return true;
+  return has_ids(frame, config_.end_frame.data(), num_codebooks_);
 }
 
 bool Sampler::may_end(int slot, int64_t generated) const {

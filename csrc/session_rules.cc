@@ -3,6 +3,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "sampling.h"
+
 namespace uniaudio {
 
 // --- inputs --------------------------------------------------------------------------------------
@@ -106,13 +108,61 @@ void SessionState::set_frame_offset(int64_t offset) {
 }
 
 void SessionState::check_room(const char* what, int64_t count) const {
-  if (count > capacity_ - count_) {
+  if (count > capacity_ - now_.count) {
     throw std::invalid_argument(
-        std::string(what) + ": expected at most " + std::to_string(capacity_ - count_) +
-        " more frames (capacity " + std::to_string(capacity_) + ", " + std::to_string(count_) +
+        std::string(what) + ": expected at most " + std::to_string(capacity_ - now_.count) +
+        " more frames (capacity " + std::to_string(capacity_) + ", " + std::to_string(now_.count) +
         " used), got " + std::to_string(count) + "; make the session with a larger max_frames");
   }
   if (guided()) unconditional()->check_room(what, count);
+}
+
+void SessionState::check_prefill(int64_t count) const {
+  if (count > 0 && now_.steps != now_.count) {
+    throw std::invalid_argument(
+        "prefill: expected known frames before generated ones, since this model's slots have "
+        "delays; reset the session, or fork it before generate");
+  }
+}
+
+void SessionState::check_given(const Sampler& sampler) const {
+  for (int slot = 1; slot <= config().given_slots; ++slot) {
+    if (!words_ && !sampler.is_fixed(slot))
+      throw std::invalid_argument("generate: slot " + std::to_string(slot) +
+                                  ": expected words or a forced id, since the model does not "
+                                  "predict it");
+  }
+}
+
+void SessionState::set_words(const WordsConfig& words) {
+  const LmConfig& c = config();
+  const auto refuse = [](const std::string& expected, const std::string& got) {
+    throw std::invalid_argument("set_words: expected " + expected + ", got " + got);
+  };
+  const int second = words.ahead > 0 ? 1 : 0;
+  if (c.delay(0) > 0 || c.given_slots != second || (second && c.delay(1) > 0))
+    refuse("a model whose slot of text has no delay, and a given slot exactly with ahead",
+           std::to_string(c.given_slots) + " given slots");
+  const auto check = [&](int64_t id) {
+    if (id < 0 || id >= c.vocab_size)
+      refuse("ids below " + std::to_string(c.vocab_size), std::to_string(id));
+  };
+  const auto range = [&](const char* what, int64_t value) {
+    if (value < 0 || value > 1 << 20)
+      refuse(std::string(what) + " of 0 to 1048576", std::to_string(value));
+  };
+  const auto both = [&](int32_t id) {
+    check(id);
+    if (second) check(int64_t{id} + words.second_offset);
+  };
+  for (const Word& word : words.words) {
+    for (int32_t id : word.ids) both(id);
+    range("a padding", word.padding);
+  }
+  both(words.new_word), check(words.pad), check(words.none);
+  range("ahead", words.ahead), range("max_padding", words.max_padding);
+  range("initial_padding", words.initial_padding), range("final_frames", words.final_frames);
+  words_ = std::make_unique<Words>(words);
 }
 
 void SessionState::check_guidance(const SessionState& unconditional, double scale) const {
@@ -126,16 +176,24 @@ void SessionState::check_guidance(const SessionState& unconditional, double scal
 }
 
 void SessionState::clear() {
-  count_ = generated_ = frame_offset_ = 0;
-  finished_ = false;
+  now_ = {};
+  words_.reset();
+  frame_offset_ = 0;
   cancel_.store(false);
 }
 
-void SessionState::copy_counts(const SessionState& from) {
-  count_ = from.count_;
-  generated_ = from.generated_;
+void SessionState::add_known(int64_t count) {
+  now_.count += count;
+  now_.steps += count;
+  now_.generated = 0;
+  if (now_.steps == now_.count) now_.end = -1;
+  now_.finished = false;
+}
+
+void SessionState::copy_state(const SessionState& from) {
+  now_ = from.now_;
+  words_ = from.words_ ? std::make_unique<Words>(*from.words_) : nullptr;
   frame_offset_ = from.frame_offset_;
-  finished_ = from.finished_;
   guidance_ = from.guidance_;
   guidance_aligned_ = from.guidance_aligned_;
 }

@@ -5,10 +5,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "config.h"
+#include "step_rules.h"
+#include "words.h"
 
 namespace uniaudio {
 
@@ -53,16 +56,18 @@ class ReplacedRows {
   std::vector<const float*> rows_;
 };
 
+class Sampler;
+
 // What a session counts, and its rules. Derived sessions hold the caches.
 class SessionState {
  public:
   SessionState(const SessionState&) = delete;
   SessionState& operator=(const SessionState&) = delete;
 
-  int64_t frames() const { return count_; }         // known and generated so far
-  int64_t generated() const { return generated_; }  // since the last prefill
+  int64_t frames() const { return now_.count; }         // known and generated so far
+  int64_t generated() const { return now_.generated; }  // since the last prefill
   int64_t capacity() const { return capacity_; }
-  bool finished() const { return finished_; }  // the end id came; prefill or reset starts anew
+  bool finished() const { return now_.finished; }  // the end came; prefill or reset starts anew
   bool guided() const { return unconditional() != nullptr; }
   int64_t frame_offset() const { return frame_offset_; }
   // Added to the frame index that keys the random numbers; std::invalid_argument below 0.
@@ -80,6 +85,7 @@ class SessionState {
 
   virtual const void* model() const = 0;                  // sessions of one LM have the same
   virtual const SessionState* unconditional() const = 0;  // the other half under guidance, or null
+  virtual const LmConfig& config() const = 0;
 
   // A call in progress. std::invalid_argument where another thread is in one.
   class Use {
@@ -97,8 +103,20 @@ class SessionState {
   // unconditional one.
   void check_room(const char* what, int64_t count) const;
   void check_guidance(const SessionState& unconditional, double scale) const;
-  void clear();  // no frames, no offset, no pending cancel
-  void copy_counts(const SessionState& from);
+  // std::invalid_argument where `count` frames are given after others were generated, and slots have
+  // delays.
+  void check_prefill(int64_t count) const;
+  // std::invalid_argument where a given slot has neither words nor a forced id.
+  void check_given(const Sampler& sampler) const;
+  // std::invalid_argument on words that the model cannot be given.
+  void set_words(const WordsConfig& words);
+  void clear();                   // no frames, no words, no offset, no pending cancel
+  void add_known(int64_t count);  // frames, after which the sequence goes on
+  void copy_state(const SessionState& from);
+  // Steps until there are `count` more frames.
+  int64_t steps_to(int64_t count) const {
+    return now_.count + count + config().max_delay() - now_.steps;
+  }
   bool take_cancel() { return cancel_.exchange(false, std::memory_order_relaxed); }
 
   // What a call has to satisfy that generates `count` frames in each job's session: distinct
@@ -114,8 +132,9 @@ class SessionState {
     return uses;
   }
 
-  int64_t capacity_, count_ = 0, generated_ = 0, frame_offset_ = 0;
-  bool finished_ = false;
+  int64_t capacity_, frame_offset_ = 0;
+  Progress now_;
+  std::unique_ptr<Words> words_;  // where text is spoken word by word
   float guidance_ = 1.0f;
   bool guidance_aligned_ = true;  // whether the unconditional session takes in aligned rows too
 

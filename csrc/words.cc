@@ -1,65 +1,37 @@
 #include "words.h"
 
-#include <utility>
-
 namespace uniaudio {
 
-Words::Words(WordsConfig config)
-    : config_(std::move(config)),
-      may_pad_(config_.initial_padding),
-      must_pad_(config_.initial_padding),
-      second_(config_.none) {}
-
-bool Words::begins(int32_t drawn) const {
-  if (!ids_.empty() || must_pad_ > 0) return false;
-  return may_pad_ <= 0 || drawn == config_.new_word;
+Words::Words(const WordsConfig& c) {
+  rules_.words = int32_t(c.words.size()), rules_.new_word = c.new_word, rules_.pad = c.pad;
+  rules_.ahead = int32_t(c.ahead), rules_.second_offset = c.second_offset, rules_.none = c.none;
+  rules_.max_padding = int32_t(c.max_padding), rules_.final_frames = int32_t(c.final_frames);
+  std::vector<int32_t> ends;  // of the words that are no pauses
+  for (const Word& word : c.words) {
+    ids_.insert(ids_.end(), word.ids.begin(), word.ids.end());
+    if (!word.ids.empty()) ends.push_back(int32_t(ids_.size()));
+  }
+  // What slot 1 has next is all of them from one word on: its queue is a range of `ids`.
+  const auto ahead_end = [&](size_t word) {
+    return word < ends.size() ? ends[word] : int32_t(ids_.size());
+  };
+  const auto ahead = size_t(c.ahead);
+  size_t spoken = 0;
+  int32_t end = 0;
+  for (const Word& word : c.words) {
+    end += int32_t(word.ids.size());
+    places_.push_back({end, ahead_end(spoken + ahead), int32_t(word.padding)});
+    spoken += !word.ids.empty();
+  }
+  if (ahead > 0) state.ahead_at = state.ahead_until = ahead_end(ahead - 1);
+  state.may_pad = state.must_pad = int32_t(c.initial_padding);
+  state.second = c.none;
 }
 
-void Words::look_ahead() {
-  int64_t left = config_.ahead;
-  for (size_t i = word_; i < config_.words.size(); ++i) {
-    const std::vector<int32_t>& ids = config_.words[i].ids;
-    if (ids.empty() || --left > 0) continue;
-    for (int32_t id : ids) ahead_.push_back(id + config_.second_offset);
-    return;
-  }
-}
-
-int32_t Words::fed() {
-  if (ids_.empty()) return config_.pad;
-  const int32_t id = ids_.front();
-  ids_.pop_front();
-  return id;
-}
-
-int32_t Words::next(int32_t drawn, int64_t frame) {
-  bool marked = begins(drawn);  // this step says that a word begins
-  if (marked && word_ < config_.words.size()) {
-    const Word& word = config_.words[word_++];
-    marked = !word.ids.empty();
-    if (marked) {
-      ids_.assign(word.ids.begin(), word.ids.end());
-      if (config_.ahead > 0) look_ahead();
-      may_pad_ = config_.max_padding;
-    }
-    must_pad_ = word.padding;
-  } else if (marked) {
-    marked = config_.ahead > 0 && end_ < 0;
-    if (end_ < 0) end_ = frame + config_.final_frames;
-  }
-  if (!marked) {
-    if (may_pad_ > 0) --may_pad_;
-    if (must_pad_ > 0) --must_pad_;
-  }
-  second_ = config_.none;
-  if (config_.ahead == 0) return marked ? config_.new_word : fed();
-  if (marked) {
-    second_ = config_.new_word + config_.second_offset;
-  } else if (!ahead_.empty()) {
-    second_ = ahead_.front();
-    ahead_.pop_front();
-  }
-  return fed();
+WordRules Words::rules() const {
+  WordRules r = rules_;
+  r.ids = ids_.data(), r.places = places_.data();
+  return r;
 }
 
 }  // namespace uniaudio

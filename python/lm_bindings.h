@@ -235,6 +235,21 @@ void bind_session(py::class_<S, Options...>& session) {
           "condition; a fork of it takes in all that this session takes in, aligned rows only "
           "if aligned.")
       .def(
+          "set_words",
+          [](S& s, const std::vector<std::pair<std::vector<int32_t>, int64_t>>& words,
+             int32_t new_word, int32_t pad, int64_t ahead, int32_t second_offset, int32_t none,
+             int64_t max_padding, int64_t initial_padding, int64_t final_frames) {
+            WordsConfig c{{},          new_word,        pad,         ahead, second_offset, none,
+                          max_padding, initial_padding, final_frames};
+            for (const auto& [ids, padding] : words) c.words.push_back({ids, padding});
+            s.set_words(c);
+          },
+          py::arg("words"), py::arg("new_word"), py::arg("pad"), py::arg("ahead") = 0,
+          py::arg("second_offset") = 0, py::arg("none") = 0, py::arg("max_padding") = 6,
+          py::arg("initial_padding") = 2, py::arg("final_frames") = 0,
+          "From here on the text is these words [(ids, padding)], each begun where the id new_word "
+          "is drawn in slot 0.")
+      .def(
           "reset", [](S& s) { s.reset(); }, "Back to no frames and no guidance.")
       .def(
           "fork",

@@ -63,6 +63,7 @@ UA_HD void normalise_heads(Block& block, const HeadNorm& norm, float* raw, int r
 struct HeadCache {
   const char *keys, *values;
   size_t base;
+  int64_t held;  // positions of it; position t lies at t % held
   int dim;
   bool half;  // bfloat16
 };
@@ -89,13 +90,19 @@ UA_HD void load_cache4(const char* at, size_t i, bool half, float (&v)[4]) {
   }
 }
 
-// One query [padded_dim] over a split's positions below `length`: subs [kGroups][4 + padded_dim] =
-// (largest score, sum, -, -, weighted values). Ends with a barrier.
-UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t length,
-                       const float* query, float* subs) {
+// The first position that a query at position t sees.
+UA_HD int64_t first_seen(int window, int64_t t) {
+  return window > 0 && t >= window ? t + 1 - window : 0;
+}
+
+// One query [padded_dim] over a split's positions from `first` on and below `length`: subs
+// [kGroups][4 + padded_dim] = (largest score, sum, -, -, weighted values). Ends with a barrier.
+UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t first,
+                       int64_t length, const float* query, float* subs) {
   const int padded = padded_dim(cache.dim);
-  const int64_t count = owned(length, split);
-  constexpr int kVectors = kMaxHeadDim / 32;  // of four values, a lane
+  const int64_t begin = owned(first, split), count = owned(length, split);
+  const int64_t newest = (length - 1) / cache.held * cache.held;  // of the latest time round
+  constexpr int kVectors = kMaxHeadDim / 32;                      // of four values, a lane
   block.warps([&](int warp) {
     Lane<float> most, sum, q[kVectors][4], o[kVectors][4];
     UA_LANES (lane) {
@@ -109,19 +116,20 @@ UA_HD void attend_head(Block& block, const HeadCache& cache, int split, int64_t 
       }
     }
     UA_ROLLED
-    for (int64_t i0 = warp * 4; i0 < count; i0 += kGroups) {
+    for (int64_t i0 = begin + warp * 4; i0 < count; i0 += kGroups) {
       Lane<float> score, val[kVectors][4];
       UA_LANES (lane) {
         const int64_t i = i0 + lane / 8 < count ? i0 + lane / 8 : count - 1;
-        const int64_t t = (i / kChunk * kSplits + split) * kChunk + i % kChunk;
+        const int64_t t = (i / kChunk * kSplits + split) * kChunk + i % kChunk - newest,
+                      place = t < 0 ? t + cache.held : t;
         float dot = 0;
         UA_UNROLL
         for (int j = 0; j < kVectors; ++j) {
           const int at = 32 * j + 4 * (lane % 8);
           float k4[4] = {0, 0, 0, 0}, v4[4] = {0, 0, 0, 0};
           if (at < padded) {
-            load_cache4(cache.keys, (cache.base + size_t(t)) * padded + at, cache.half, k4);
-            load_cache4(cache.values, (cache.base + size_t(t)) * padded + at, cache.half, v4);
+            load_cache4(cache.keys, (cache.base + size_t(place)) * padded + at, cache.half, k4);
+            load_cache4(cache.values, (cache.base + size_t(place)) * padded + at, cache.half, v4);
           }
           UA_UNROLL
           for (int e = 0; e < 4; ++e)
@@ -191,11 +199,12 @@ UA_HD float of_splits(const float (&parts)[3][kSplits], int splits) {
   return above / below;
 }
 
-// Head h of position `slot` over positions 0 to slot, by one warp: fetch(t, i) is element i of
+// Head h of position `slot` over positions `first` to slot, by one warp: fetch(t, i) is element i of
 // position t's q, k, v (neither normalised nor turned).
 template <class Fetch>
 UA_HD void attend_few(int heads, int kv_heads, int dim, const HeadNorm& norm,
-                      const float* all_angles, int slot, int h, float* out, Fetch fetch) {
+                      const float* all_angles, int first, int slot, int h, float* out,
+                      Fetch fetch) {
   constexpr int kVectors = kMaxHeadDim / 32;
   const float scale = 1.0f / square_root(float(dim));
   const int key = (heads + h / (heads / kv_heads)) * dim, val = key + kv_heads * dim,
@@ -239,7 +248,7 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const HeadNorm& norm,
   }
   float most = -infinity(), sum = 0;
   UA_ROLLED
-  for (int t = 0; t <= slot; ++t) {
+  for (int t = first; t <= slot; ++t) {
     Lane<float> score;
     Lane<float> v[kVectors];
     const float k_inverse = inverse_at(t, key);
@@ -257,7 +266,7 @@ UA_HD void attend_few(int heads, int kv_heads, int dim, const HeadNorm& norm,
     }
     warp_sum(score);
     const float next = score[0] > most ? score[0] : most;
-    const float keep = t > 0 ? exp_of(most - next) : 0.0f, weight = exp_of(score[0] - next);
+    const float keep = t > first ? exp_of(most - next) : 0.0f, weight = exp_of(score[0] - next);
     most = next;
     sum = sum * keep + weight;
     UA_LANES (lane) {

@@ -10,7 +10,7 @@ namespace uniaudio::cuda {
 namespace {
 
 struct Memory {  // floats from the start of batched_memory_, for `columns`
-  size_t x, local_x, h, hidden, attended, known, stats, slice_peaks, state, parts, all;
+  size_t x, local_x, h, hidden, attended, known, stats, slice_peaks, state, ids, parts, all;
 };
 
 }  // namespace
@@ -59,15 +59,19 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
   m.attended = place(n * size_t(std::max(g.heads * g.dim, l.heads * l.dim)));
   m.known = place(n * size_t(k) * size_t(l.layers) * size_t(l.qkv));
   m.stats = place(n * kStats), m.slice_peaks = place(n * size_t(k)),
-  m.state = place(n * size_t(state_stride(k)));
+  m.state = place(n * sizeof(StreamState) / sizeof(float)), m.ids = place(n * size_t(k));
   m.parts = place(size_t(kWarps) * n * size_t(rows));
   if (batched_memory_.size() < m.all * sizeof(float))
     batched_memory_ = DeviceBuffer<char>(device_, m.all * sizeof(float));
   float* const memory = reinterpret_cast<float*>(batched_memory_.data());
   float *const stats = memory + m.stats, *const parts = memory + m.parts,
                *const peaks = memory + m.slice_peaks;
-  int32_t* const state = reinterpret_cast<int32_t*>(memory + m.state);
-  device_->zero(state, n * size_t(state_stride(k)) * sizeof(int32_t));
+  const Streams streams = {p.column, reinterpret_cast<StreamState*>(memory + m.state),
+                           reinterpret_cast<int32_t*>(memory + m.ids), p.rules};
+  std::vector<StreamState> state(n);
+  for (size_t c = 0; c < n; ++c)
+    state[c].now = columns[c].now, state[c].words = columns[c].word_state;
+  device_->upload(streams.state, state.data(), n * sizeof(StreamState));
 
   std::vector<BatchedOp> ops;
   size_t job = 0;
@@ -88,7 +92,7 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
     BatchedRow w{};
     w.how = how, w.columns = count, w.width = width, w.from = from, w.bias = bias, w.x = x,
     w.norm = next, w.peaks = next_format == Format::int8;
-    w.stats = stats, w.column = p.column, w.state = state, w.codebooks = k;
+    w.stats = stats, w.streams = streams;
     return w;
   };
   // All layers but what comes before the first product; `last` is the row after the last one.
@@ -107,10 +111,9 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
       if (slot < 0) {
         BatchedAttend w{};
         w.qkv = qkv, w.bias = weights.qkv.bias.data(), w.columns = count, w.heads = c.heads,
-        w.kv_heads = c.kv_heads, w.dim = c.dim, w.layer = int(i), w.codebooks = k;
-        w.norm = head_norms, w.angles = c.angles, w.column = p.column, w.state = state,
-        w.half = p.kv_half, w.write = true, w.attend = p.slots > 0, w.out = attended,
-        w.stats = stats;
+        w.kv_heads = c.kv_heads, w.dim = c.dim, w.layer = int(i), w.window = c.window;
+        w.norm = head_norms, w.angles = c.angles, w.streams = streams, w.half = p.kv_half,
+        w.write = true, w.attend = p.slots > 0, w.out = attended, w.stats = stats;
         ops.emplace_back(w);
         if (!w.attend) {
           w.write = false, w.attend = true;
@@ -120,8 +123,8 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
         BatchedAttendFew w{};
         w.qkv = qkv, w.bias = weights.qkv.bias.data(), w.columns = count, w.heads = c.heads,
         w.kv_heads = c.kv_heads, w.dim = c.dim, w.width = c.qkv, w.layer = int(i);
-        w.layers = c.layers, w.slot = slot, w.norm = head_norms, w.angles = c.angles,
-        w.known = memory + m.known, w.out = attended, w.stats = stats;
+        w.layers = c.layers, w.window = c.window, w.slot = slot, w.norm = head_norms,
+        w.angles = c.angles, w.known = memory + m.known, w.out = attended, w.stats = stats;
         ops.emplace_back(w);
       }
       const Totals o = product(attended, c.heads * c.dim, c.heads * c.dim, Norm{}, c.format,
@@ -158,9 +161,9 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
   const int slices = p.slices;
   layers(global_, x, -1, norm_of(g, g.norm, g.norm_bias), p.head_format,
          [&](BatchedRow& w) { w.out = h, w.slice_peaks = peaks, w.slices = slices; });
-  for (int slot = 0; slot < p.slots; ++slot) {
+  for (int slot = 0; slot < p.slots; slot = p.rules.next(slot)) {
     const Norm end = norm_of(l, l.norm, l.norm_bias);
-    if (const int at = slot - p.first_local; at >= 0) {
+    if (const int at = slot - p.rules.first_local; at >= 0) {
       const bool bridged = p.add || slot == 0;
       Totals bridge{};
       if (bridged)
@@ -182,9 +185,9 @@ void Lm::run_batched(const FrameParams& p, const std::vector<Job>& jobs,
                    : product(local_x, l.width, l.width, end, p.head_format, head.scale,
                              stats + kPeak, kStats);
     s.start = head.start;
-    s.columns = count, s.vocab = p.vocab, s.codebooks = k, s.slot = slot, s.width = g.width,
-    s.last = slot + 1 == p.slots;
-    s.column = p.column, s.state = state, s.embed = p.embed;
+    s.columns = count, s.vocab = p.vocab, s.slot = slot, s.width = g.width,
+    s.last = slot + 1 >= p.slots;
+    s.streams = streams, s.embed = p.embed;
     ops.emplace_back(s);
   }
   device_->sequence(ops, p.rounds);

@@ -27,9 +27,16 @@ namespace uniaudio::cuda {
 
 // --- the row of a column -------------------------------------------------------------------------
 
-// A column's place in its launch, in device memory: the new ids [K], then these.
-enum { kMade, kEnded, kError, kRound, kPlaces };
-UA_HD int state_stride(int codebooks) { return codebooks + kPlaces; }
+// Of the columns, in device memory: the step's ids [columns][K], and where each one is.
+struct Streams {
+  const Column* column;
+  StreamState* state;
+  int32_t* ids;
+  SlotRules rules;
+
+  UA_HD int32_t* ids_of(int c) const { return ids + c * rules.codebooks; }
+  UA_HD int64_t step(int c) const { return step_of(column[c], state[c].round); }
+};
 
 enum class Row : int {
   begin,   // the frame's input
@@ -52,9 +59,8 @@ struct BatchedRow {
   // begin, slot
   const float *positions, *aligned_embed;
   LocalTable embed;
-  const Column* column;
-  const int32_t* state;
-  int codebooks, aligned_slots, slot, local_slot, start_id;
+  Streams streams;
+  int aligned_slots, slot, local_slot, start_id;
   bool prefill, bridged, embedded;
   // the end of a stack: what is normalised itself, and the largest values of its slices
   float *out, *slice_peaks;
@@ -72,20 +78,22 @@ UA_HD float batched_value(const BatchedRow& p, int c, int i) {
     const int row = i / 4 * kTileRows + i % 4;
     return silu_of(total_of(p.from, p.bias, c, row)) * total_of(p.from, p.bias, c, row + 4);
   }
-  const int32_t* const ids = p.state + c * state_stride(p.codebooks);
   float v = 0;
   size_t position = size_t(p.local_slot);
   if (p.how == Row::slot) {
+    const int previous = p.streams.rules.previous(p.slot);
     if (p.embedded)
-      v = local_embedding(p.embed, p.slot == 0 ? p.start_id : ids[p.slot - 1], p.width, i);
+      v = p.slot == 0 ? local_embedding(p.embed, p.start_id, p.width, i)
+                      : local_embedding(p.embed, p.streams.ids_of(c) + p.slot - previous, previous,
+                                        p.width, i);
     if (p.bridged) {
       const float h = total_of(p.from, p.bias, c, i);
       v = p.embedded ? v + h : h;
     }
   } else {
-    const Column& column = p.column[c];
-    const int round = ids[p.codebooks + kRound];
-    position = size_t(column.position + round);
+    const Column& column = p.streams.column[c];
+    const int round = p.streams.state[c].round;
+    position = size_t(p.streams.step(c));
     v = p.prefill ? column.rows[i] : column.last[i];
     if (!p.prefill && column.aligned) {
       for (int g = 0; g < p.aligned_slots; ++g) {
@@ -148,11 +156,10 @@ UA_HD void batched_run(Block& block, const BatchedRow& p) {
 struct BatchedAttend {
   Totals qkv;
   const float* bias;
-  int columns, heads, kv_heads, dim, layer, codebooks;
+  int columns, heads, kv_heads, dim, layer, window;
   HeadNorm norm;
   const float* angles;
-  const Column* column;
-  const int32_t* state;
+  Streams streams;
   // of positions of one stream, all are written before any is attended to
   bool half, write, attend;
   float *out, *stats;  // [columns][heads dim]
@@ -171,9 +178,9 @@ UA_HD void batched_run(Block& block, const BatchedAttend& p) {
   float* const ready = raw + (group + 2) * padded;     // the same, turned
   float* const subs = ready + (group + 2) * padded;    // [kGroups][padded + 4]
   float* const parts = subs + kGroups * (padded + 4);  // [kSplits][dim + 2]
-  const Column& column = p.column[c];
-  const int64_t t = column.position + p.state[c * state_stride(p.codebooks) + p.codebooks + kRound];
-  const size_t base = (size_t(p.layer) * p.kv_heads + kv) * size_t(column.capacity);
+  const Column& column = p.streams.column[c];
+  const int64_t t = p.streams.step(c);
+  const size_t base = (size_t(p.layer) * p.kv_heads + kv) * size_t(column.held);
   block.threads([&](int tid) {
     for (int i = tid; i < (group + 2) * padded; i += kThreads) {
       const int h = i / padded, at = i % padded;
@@ -197,8 +204,8 @@ UA_HD void batched_run(Block& block, const BatchedAttend& p) {
                           : 0.0f;
       ready[i] = h < group ? v * scale : v;
       if (p.write && h >= group)
-        store_cache(h == group ? column.keys : column.values, (base + size_t(t)) * padded + at,
-                    p.half, v);
+        store_cache(h == group ? column.keys : column.values,
+                    (base + size_t(t % column.held)) * padded + at, p.half, v);
     }
   });
   block.sync();
@@ -206,8 +213,8 @@ UA_HD void batched_run(Block& block, const BatchedAttend& p) {
   const int splits = splits_at(t);
   for (int g = 0; g < group; ++g) {
     for (int split = 0; split < splits; ++split) {
-      attend_head(block, {column.keys, column.values, base, dim, p.half}, split, t + 1,
-                  ready + g * padded, subs);
+      attend_head(block, {column.keys, column.values, base, column.held, dim, p.half}, split,
+                  first_seen(p.window, t), t + 1, ready + g * padded, subs);
       block.threads([&](int tid) {
         for (int at = tid; at < dim + 2; at += kThreads)
           parts[split * (dim + 2) + at] = of_groups(subs, padded, dim, at);
@@ -235,7 +242,7 @@ UA_HD void batched_run(Block& block, const BatchedAttend& p) {
 struct BatchedAttendFew {
   Totals qkv;
   const float* bias;
-  int columns, heads, kv_heads, dim, width, layer, layers, slot;
+  int columns, heads, kv_heads, dim, width, layer, layers, window, slot;
   HeadNorm norm;
   const float* angles;
   float* known;        // [slots][layers][columns][qkv]: of this frame's slots
@@ -257,8 +264,8 @@ UA_HD void batched_run(Block& block, const BatchedAttendFew& p) {
   float* const out = p.out + size_t(c) * p.heads * p.dim;
   block.warps([&](int warp) {
     for (int h = warp; h < p.heads; h += kWarps)
-      attend_few(p.heads, p.kv_heads, p.dim, p.norm, p.angles, p.slot, h, out + h * p.dim,
-                 [&](int t, int i) { return of_slot(t)[i]; });
+      attend_few(p.heads, p.kv_heads, p.dim, p.norm, p.angles, int(first_seen(p.window, p.slot)),
+                 p.slot, h, out + h * p.dim, [&](int t, int i) { return of_slot(t)[i]; });
   });
   block.sync();
   block.threads([&](int tid) {
@@ -277,10 +284,9 @@ struct BatchedSample {
   Totals logits;
   const int32_t* list;
   int start;  // the id of the head's first row
-  int columns, vocab, codebooks, slot, width;
+  int columns, vocab, slot, width;
   bool last;
-  const Column* column;
-  int32_t* state;
+  Streams streams;
   Embedding embed;
 };
 inline int batched_blocks(const BatchedSample& p) { return p.columns; }
@@ -290,67 +296,81 @@ inline size_t batched_smem(const BatchedSample& p) {
 
 UA_HD void batched_run(Block& block, const BatchedSample& p) {
   const int c = block.index, n = p.logits.rows;
-  const Column& column = p.column[c];
+  const Streams& streams = p.streams;
+  const SlotRules& rules = streams.rules;
+  const Column& column = streams.column[c];
   if (column.conditional >= 0) return;
   SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem);
   uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + kSampleBytes);
   float* const v = reinterpret_cast<float*>(marks + (p.vocab + 31) / 32);
-  block.threads([&](int tid) {
-    for (int i = tid; i < n; i += kThreads) {
-      const int row = p.list[i / kTileRows] * kTileRows + i % kTileRows;
-      v[i] = total_of(p.logits, c, i, row);
-      if (column.unconditional >= 0) {
-        const float x = total_of(p.logits, column.unconditional, i, row);
-        v[i] = x + column.guidance * (v[i] - x);
+  StreamState& state = streams.state[c];
+  const int k = rules.codebooks, round = state.round;
+  const int32_t fixed = column.sampling.tie && p.slot > 0 ? streams.ids_of(c)[0]
+                                                          : fixed_id(rules, column, state, p.slot);
+  int32_t id = fixed;
+  uint32_t bad = 0;
+  if (fixed < 0) {
+    // slot 0 is not guided where it only says when words begin
+    const bool guided = column.unconditional >= 0 && !(column.speaks && p.slot == 0);
+    block.threads([&](int tid) {
+      for (int i = tid; i < n; i += kThreads) {
+        const int row = p.list[i / kTileRows] * kTileRows + i % kTileRows;
+        v[i] = total_of(p.logits, c, i, row);
+        if (guided) {
+          const float x = total_of(p.logits, column.unconditional, i, row);
+          v[i] = x + column.guidance * (v[i] - x);
+        }
       }
+    });
+    block.sync();
+    const int64_t known = known_frames(column.now),
+                  frame = frame_at(rules.delays, streams.step(c), p.slot);
+    id = sample(block, scratch, marks, p.vocab, v, n, p.list, p.start, column.sampling, p.slot,
+                uint64_t(column.key_frame + frame), column.history + known * k + p.slot, k,
+                frame - known);
+    bad = scratch.bad;
+  }
+  block.sync();  // the state is read
+  const int both = column.unconditional >= 0 ? 2 : 1;
+  const auto column_at = [&](int i) { return i == 0 ? c : column.unconditional; };
+  block.threads([&](int tid) {
+    if (tid != 0) return;
+    if (bad && state.error == 0) state.error = int32_t(bad);
+    const int32_t own = fixed < 0 ? settle(rules, column, state, p.slot, id) : id;
+    const int end = column.sampling.tie ? k : rules.next(p.slot);
+    for (int slot = p.slot; slot < end; ++slot) {
+      const int32_t here =
+          slot == p.slot || column.sampling.tie ? own : fixed_id(rules, column, state, slot);
+      for (int i = 0; i < both; ++i) streams.ids_of(column_at(i))[slot] = here;
     }
   });
   block.sync();
-  int32_t* const own = p.state + c * state_stride(p.codebooks);
-  const int round = own[p.codebooks + kRound];
-  const int64_t t = column.position + round, generated = column.generated + round;
-  const bool tied = column.sampling.tie && p.slot > 0;
-  int32_t id = tied ? own[0] : 0;
-  uint32_t bad = 0;
-  bool over = false;
-  if (!tied) {
-    id = sample(block, scratch, marks, p.vocab, v, n, p.list, p.start, column.sampling, p.slot,
-                uint64_t(column.key_frame + t),
-                column.history + (t - generated) * p.codebooks + p.slot, p.codebooks, generated);
-    bad = scratch.bad;
-    over = ends(column.sampling, p.slot, id);
-    id = final_id(column.sampling, p.slot, id);
-  }
-  block.sync();  // round and id are read
-  const int both = column.unconditional >= 0 ? 2 : 1;
+  if (!p.last) return;
+  const bool keep = !state.now.finished;
   block.threads([&](int tid) {
-    if (tid >= both) return;
-    const int to = tid == 0 ? c : column.unconditional;
-    const Column& whose = p.column[to];
-    int32_t* const ids = p.state + to * state_stride(p.codebooks);
-    int32_t* const place = ids + p.codebooks;
-    int32_t* const past = whose.history + (whose.position + round) * p.codebooks;
-    for (int k = p.slot; k < (column.sampling.tie ? p.codebooks : p.slot + 1); ++k)
-      ids[k] = past[k] = id;
-    if (bad && place[kError] == 0) place[kError] = int32_t(bad);
-    if (over && place[kEnded] == kGoesOn) place[kEnded] = kEndsHere;
-    if (!p.last) return;
-    if (takes_frame(place[kEnded], column.sampling.keep_end != 0) && !place[kError]) ++place[kMade];
-    if (place[kEnded] == kEndsHere) place[kEnded] = kEndedBefore;
-    ++place[kRound];
-    for (int i = 0; i < 3; ++i) whose.result[i] = place[i];
+    for (int i = tid; i < both * k; i += kThreads) {
+      const int to = column_at(i / k);
+      int32_t* const ids = streams.ids_of(to);
+      ids[i % k] = hear(rules, streams.column[to], column, round, i % k, ids[i % k], keep);
+    }
   });
   block.sync();
-  if (!p.last) return;
-  for (int i = 0; i < both; ++i) {
-    const int to = i == 0 ? c : column.unconditional;
-    const int32_t* const ids = p.state + to * state_stride(p.codebooks);
-    if (ids[p.codebooks + kMade] != ids[p.codebooks + kRound]) continue;  // this frame was not made
-    block.threads([&](int tid) {
-      for (int at = tid; at < p.width; at += kThreads)
-        p.column[to].last[at] = embedding(p.embed, ids, at);
-    });
-  }
+  block.threads([&](int tid) {
+    if (tid != 0) return;
+    finish_step(rules, column, state, both > 1 ? streams.state + column.unconditional : nullptr,
+                false);
+    // Which round is the last one is not known here.
+    for (int i = 0; i < both; ++i)
+      *streams.column[column_at(i)].result = streams.state[column_at(i)];
+  });
+  block.sync();
+  if (!state.taken) return;
+  block.threads([&](int tid) {
+    for (int i = tid; i < both * p.width; i += kThreads) {
+      const int to = column_at(i / p.width);
+      streams.column[to].last[i % p.width] = embedding(p.embed, streams.ids_of(to), i % p.width);
+    }
+  });
 }
 
 using BatchedOp =

@@ -43,7 +43,7 @@ const T* at(const char* base, size_t offset) {
 
 // A step's arrays, by their place in the upload.
 struct StepArrays {
-  size_t ranges, range_begin, end_slot, slots, aligned, forced;
+  size_t ranges, range_begin, end_slot, slots, end_frame, aligned, forced;
 };
 
 int32_t narrow(int64_t v) { return int32_t(std::min<int64_t>(v, INT32_MAX)); }
@@ -56,13 +56,13 @@ Sampling sampling_of(const SamplingConfig& c) {
   return s;
 }
 
-SlotSampling slot_sampling_of(const Drawing& d, int32_t forced) {
+SlotSampling slot_sampling_of(const Drawing& d, int32_t forced, bool fixed) {
   SlotSampling s{};
   s.greedy = d.is_greedy();
   s.temperature = s.greedy ? 1.0f : float(d.temperature);
   s.top_k = narrow(d.top_k), s.top_p = d.top_p;
   s.window = narrow(d.repetition_window), s.penalty = float(d.repetition_penalty);
-  s.forced = forced;
+  s.forced = forced, s.fixed = fixed ? forced : -1;
   return s;
 }
 
@@ -78,11 +78,15 @@ StepArrays append_sampling(std::vector<char>& bytes, const SamplingConfig& c,
     begin.push_back(int32_t(ranges.size()));
     for (IdRange r : needed(slot)) ranges.push_back({r.begin, r.end});
     ends.push_back(c.end_id >= 0 && sampler.ends(slot, int32_t(c.end_id)));
-    drawn.push_back(slot_sampling_of(sampler.drawing(slot), sampler.final_id(slot, -1)));
+    drawn.push_back(slot_sampling_of(sampler.drawing(slot), sampler.final_id(slot, -1),
+                                     sampler.is_fixed(slot)));
   }
   begin.push_back(int32_t(ranges.size()));
-  return {
-      append(bytes, ranges), append(bytes, begin), append(bytes, ends), append(bytes, drawn), 0, 0};
+  StepArrays a{};
+  a.ranges = append(bytes, ranges), a.range_begin = append(bytes, begin);
+  a.end_slot = append(bytes, ends), a.slots = append(bytes, drawn);
+  a.end_frame = append(bytes, c.end_frame);
+  return a;
 }
 
 }  // namespace
@@ -94,7 +98,12 @@ FrameParams Lm::params(int columns) const {
   p.local_table = {(config_.tied_local ? global_embed_ : local_embed_).data(),
                    config_.local_table_start, config_.local_rows()};
   for (int i : {0, 1}) p.heads[i] = {head_of(i).scale.data(), head_ids(i).begin};
-  p.global_head = global_head(0), p.first_local = config_.first_local();
+  p.global_head = global_head(0);
+  const Delays delays = config_.delay_rules();
+  p.rules = {{delays_.data(), delay_ids_.data(), delays.rows, delays.codebooks, delays.most},
+             config_.num_codebooks,
+             config_.given_slots,
+             config_.first_local()};
   p.aligned_embed = aligned_embed_.data();
   p.bridge = bridge_table_.data(), p.slot_bridges = config_.project;
   p.slices = config_.bridge_in() < config_.global.width ? config_.num_codebooks : 1;
@@ -148,8 +157,13 @@ Column Lm::column_of(const Session& s) const {
   column.keys = s.keys_.data(), column.values = s.values_.data();
   column.history = s.history_.data(), column.last = s.last_.data();
   column.result = s.result_.data();
-  column.capacity = s.capacity_, column.position = s.count_, column.generated = s.generated_;
+  column.held = held(s.capacity_), column.now = s.now_;
   column.key_frame = s.frame_offset_;
+  if (s.words_ && s.spoken_) {
+    column.speaks = true;
+    column.words = s.words_->rules(), column.word_state = s.words_->state;
+    column.words.ids = s.spoken_->ids.data(), column.words.places = s.spoken_->places.data();
+  }
   column.unconditional = column.conditional = -1;
   return column;
 }
@@ -164,7 +178,7 @@ void Lm::launch_prefill(Session& s, const float* rows, int64_t count, int column
   std::vector<Column> list(size_t(columns), column_of(s));
   for (int c = 0; c < columns; ++c) {
     list[size_t(c)].rows = rows + c * config_.global.width;
-    list[size_t(c)].position += c;
+    list[size_t(c)].now.steps += c;
   }
   std::vector<char> bytes;
   const size_t at_jobs = append(bytes, jobs), at_columns = append(bytes, list);
@@ -184,6 +198,7 @@ Lm::Round Lm::make_round(const std::vector<Step*>& steps, int slots) const {
   Round round;
   add_jobs(global_, 0, round.jobs);
   for (int slot = 0; slot < slots; ++slot) {
+    if (config_.is_given(slot)) continue;
     if (slot >= config_.first_local()) {
       if (config_.add || slot == 0) round.jobs.push_back(bridge_of(slot).job());
       add_jobs(local_, slot - config_.first_local(), round.jobs);
@@ -246,6 +261,8 @@ void Lm::launch(std::vector<Step*>& steps, int64_t rounds) const {
     s.range_begin = at<int32_t>(base, arrays[i].range_begin);
     s.end_slot = at<uint8_t>(base, arrays[i].end_slot);
     s.slots = at<SlotSampling>(base, arrays[i].slots);
+    if (!steps[i]->sampling->end_frame.empty())
+      s.end_frame = at<int32_t>(base, arrays[i].end_frame);
     if (steps[i]->aligned) columns[i].aligned = at<int32_t>(base, arrays[i].aligned);
     if (steps[i]->forced) columns[i].forced = at<int32_t>(base, arrays[i].forced);
   }
@@ -277,22 +294,21 @@ void Lm::launch_all(std::vector<Step>& steps, int64_t rounds) const {
   }
 }
 
-// Frames made, whether the end id came, what went wrong.
+// Where its sequence is, or what went wrong.
 void Lm::take_result(Step& step) const {
   Session& s = *step.session;
-  int32_t result[3];
-  device_->download(result, s.result_.data(), sizeof result);
-  if (result[2]) {
-    throw std::runtime_error(result[2] == 1
+  StreamState result;
+  device_->download(&result, s.result_.data(), sizeof result);
+  if (result.error) {
+    throw std::runtime_error(result.error == 1
                                  ? "the model gave infinite or NaN logits; its weights are "
                                    "damaged or the temperature is too small"
                                  : "sampling: nothing may be emitted before min_frames but the "
                                    "end id; allow more ids");
   }
-  step.made = result[0];
-  s.count_ += result[0];
-  s.generated_ += result[0];
-  if (result[1]) s.finished_ = true;
+  step.made = result.now.count - s.now_.count;
+  s.now_ = result.now;
+  if (s.words_) s.words_->state = result.words;
 }
 
 void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
@@ -311,18 +327,28 @@ void Lm::logits(const int32_t* frames, int64_t count, const int32_t* aligned,
   const Sampler sampler(all, config_);
   const DeviceBuffer<float> buffer(device_, size_t(kRounds * k * n));
   std::vector<float> host(size_t(kRounds * k * n));
-  for (int64_t first = 0; first < count; first += kRounds) {
-    const int64_t rounds = std::min(kRounds, count - first);
-    Step step{&session,           &all,
-              &sampler,           aligned ? aligned + first * config_.aligned_slots : nullptr,
-              frames + first * k, buffer.data()};
+  const std::vector<int32_t> delayed = delayed_rows(config_, frames, count);
+  const int32_t* const ids_of_steps = delayed.empty() ? frames : delayed.data();
+  const int64_t all_steps = count + config_.max_delay();
+  for (int64_t first = 0; first < all_steps; first += kRounds) {
+    const int64_t rounds = std::min(kRounds, all_steps - first);
+    Step step{&session,
+              &all,
+              &sampler,
+              aligned ? aligned + first * config_.aligned_slots : nullptr,
+              ids_of_steps + first * k,
+              buffer.data()};
     std::vector<Step*> steps = {&step};
     launch(steps, rounds);
     device_->download(host.data(), buffer.data(), size_t(rounds * k * n) * sizeof(float));
     for (int64_t i = 0; i < rounds * k; ++i) {
-      const IdRange ids = head_ids(int(i % k));
-      float* const to = out + (first * k + i) * v;
+      const int slot = int(i % k);
+      const int64_t frame = first + i / k - config_.delay(slot);
+      if (frame < 0 || frame >= count) continue;
+      const IdRange ids = head_ids(slot);
+      float* const to = out + (frame * k + slot) * v;
       std::fill_n(to, v, -std::numeric_limits<float>::infinity());
+      if (config_.is_given(slot)) continue;
       std::copy_n(host.data() + i * n, ids.end - ids.begin, to + ids.begin);
     }
   }

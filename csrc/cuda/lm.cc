@@ -155,7 +155,7 @@ Lm::Stack Lm::make_stack(const Weights& weights, const std::string& prefix, cons
   p.angles = s.angles.data();
   p.layers = c.layers, p.slot_layers = sets > 1 ? c.layers : 0, p.width = c.width,
   p.heads = c.heads, p.kv_heads = c.kv_heads, p.dim = c.head_dim(), p.hidden = c.mlp_width;
-  p.qkv = int(query + 2 * kv);
+  p.qkv = int(query + 2 * kv), p.window = c.window;
   p.eps = c.norm_eps, p.rmsnorm = c.rmsnorm, p.swiglu = c.gated();
   p.gelu_tanh = c.activation == Activation::gelu_tanh;
   p.format = format_of(dtype, prefix.c_str());
@@ -173,19 +173,10 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
       embed_width_(c.embed_width()) {
   if (kv_dtype == KvDType::int8)
     throw std::invalid_argument("cuda: expected kv_dtype float32 or bfloat16, got int8");
-  const bool windows = c.global.window > 0 || c.local.window > 0;
-  const std::pair<bool, const char*> missing[] = {
-      {windows, "attention windows"},
-      {c.global_head_size > 0 && c.add && !c.project,
-       "conditioning add and a head on the global stack"},
-      {!c.delays.empty(), "delays of slots"},
-      {c.given_slots > 0, "given slots"},
-  };
-  for (const auto& [there, what] : missing) {
-    if (there) {
-      throw std::invalid_argument(std::string("cuda: expected a model without ") + what +
-                                  ", which kernels do not have; use device cpu");
-    }
+  if (c.global_head_size > 0 && c.add && !c.project) {
+    throw std::invalid_argument(
+        "cuda: expected a model without conditioning add and a head on the global stack, which "
+        "kernels do not have; use device cpu");
   }
   weights.check("lm", lm_tensors(c));
   plan_ = make_plan(c, formats_, device_->limits());
@@ -203,7 +194,9 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
     continuous_.emplace(name, std::pair(weights.get("continuous." + name + ".weight", {d, width}),
                                         weights.get("continuous." + name + ".bias", {d})));
   }
-  global_ = make_stack(weights, "global", c.global, c.max_frames, dtypes.global, 1);
+  delays_ = {device_, c.delays.data(), c.delays.size()};
+  delay_ids_ = {device_, c.delay_ids.data(), c.delay_ids.size()};
+  global_ = make_stack(weights, "global", c.global, c.max_frames + c.max_delay(), dtypes.global, 1);
   local_ = make_stack(weights, "local", c.local, c.local_slots(), dtypes.local, c.weight_sets());
   const auto single = [&](const std::string& name, int64_t out, int64_t in, bool bias, int set,
                           int sets) {
@@ -246,7 +239,7 @@ Lm::Lm(std::shared_ptr<Device> device, const LmConfig& c, const Weights& weights
   places_.bridged = place(n * size_t(even(c.local.width)));
   places_.logits =
       place(n * size_t(std::max(head_.shape.row_tiles, first_head_.shape.row_tiles)) * kTileRows);
-  places_.ids = place(n * 2);
+  places_.ids = place(n * size_t(even(1 + c.given_slots)));
   places_.all = at;
   batched_columns_ = most_batched_columns();
   batched_from_ = plan_.most_columns + 1;
@@ -280,10 +273,20 @@ std::vector<IdRange> Lm::needed(const Sampler& sampler, int slot) const {
   return sampler.is_fixed(slot) ? std::vector<IdRange>{{first, first + 1}} : sampler.needed(slot);
 }
 
+int64_t Lm::held(int64_t capacity) const {
+  const int64_t steps = capacity + config_.max_delay(), window = config_.global.window;
+  if (window == 0) return steps;
+  // All positions of a launch may be written before the first of them is attended to. A block that
+  // reads a position writes it too, whichever time round the ring it is, since a ring holds whole
+  // chunks of each split.
+  constexpr int64_t kWhole = kChunk * kSplits;
+  return std::min(steps, (window + kBatchedColumns - 1 + kWhole - 1) / kWhole * kWhole);
+}
+
 size_t Lm::session_bytes(int64_t capacity) const {
   const StackConfig& c = config_.global;
-  return size_t(capacity) * (2 * size_t(c.layers) * size_t(c.kv_heads) * cache_row() +
-                             size_t(config_.num_codebooks) * 4);
+  return size_t(held(capacity)) * 2 * size_t(c.layers) * size_t(c.kv_heads) * cache_row() +
+         size_t(capacity + config_.max_delay()) * size_t(config_.num_codebooks) * 4;
 }
 
 size_t Lm::cache_row() const {

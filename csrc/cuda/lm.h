@@ -93,6 +93,8 @@ class Lm {
   // Of a slot, ids whose logits are computed. One that is fixed has to be drawn, too: from any.
   std::vector<IdRange> needed(const Sampler& sampler, int slot) const;
   size_t cache_row() const;  // bytes of one head's position
+  // Positions that a session's cache has: with a window it is a ring.
+  int64_t held(int64_t capacity) const;
   bool batched(int64_t columns) const { return columns >= batched_from_ && batched_columns_ > 0; }
   DeviceBuffer<float> floats(const Buffer<float>& b) const { return {device_, b.data(), b.size()}; }
   // The parts' rows of one of `sets` sets, which lie one after the other.
@@ -153,6 +155,7 @@ class Lm {
   DeviceBuffer<BridgeParams> bridge_table_;
   Packed head_, first_head_;
   DeviceBuffer<float> global_embed_, local_embed_, aligned_embed_;
+  DeviceBuffer<int32_t> delays_, delay_ids_;
 
   // What launches share; one launch at a time.
   mutable std::mutex mutex_;
@@ -177,7 +180,8 @@ class Session final : public SessionState {
   // As LmSession::set_guidance. Also std::invalid_argument where the device takes one stream at a
   // time.
   void set_guidance(const Session& unconditional, double scale, bool aligned = true);
-  void reset();  // ends guidance too
+  void set_words(const WordsConfig& words);  // as LmSession::set_words
+  void reset();                              // ends guidance too
   std::unique_ptr<Session> fork() const;
   // A copy on the device of frames [first, first + count): int32 [count, K]. std::invalid_argument
   // where they are not known yet.
@@ -198,6 +202,7 @@ class Session final : public SessionState {
   friend class Lm;
   const void* model() const override { return lm_.get(); }
   const Session* unconditional() const override { return unconditional_.get(); }
+  const LmConfig& config() const override { return lm_->config(); }
   // The global stack's inputs of `count` frames and, after them, the input that the next step will
   // have: [count + 1, D].
   std::vector<float> input_rows(const int32_t* frames, int64_t count, const int32_t* aligned,
@@ -206,8 +211,14 @@ class Session final : public SessionState {
 
   std::shared_ptr<const Lm> lm_;
   DeviceBuffer<char> keys_, values_;
-  DeviceBuffer<int32_t> history_, result_;
+  DeviceBuffer<int32_t> history_;
+  DeviceBuffer<StreamState> result_;
   DeviceBuffer<float> last_;
+  struct Spoken {
+    DeviceBuffer<int32_t> ids;
+    DeviceBuffer<WordPlace> places;
+  };
+  std::shared_ptr<const Spoken> spoken_;    // the words, which forks share
   std::unique_ptr<Session> unconditional_;  // under guidance
 };
 

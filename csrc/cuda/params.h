@@ -7,6 +7,7 @@
 #include "exchange.h"
 #include "linear.h"
 #include "sample.h"
+#include "stream.h"
 
 namespace uniaudio::cuda {
 
@@ -24,7 +25,7 @@ struct StackParams {
   const float* positions;   // learned: [max][width], or null
   const float* angles;      // rope: [max][dim], cosines then sines, or null
   int layers, slot_layers;  // slot_layers: from one slot's to the next one's; 0: they share them
-  int width, heads, kv_heads, dim, hidden, qkv, up_rows;
+  int width, heads, kv_heads, dim, hidden, qkv, up_rows, window;
   float eps;
   bool rmsnorm, swiglu, gelu_tanh;
   Format format;
@@ -36,26 +37,6 @@ UA_HD HeadNorm head_norm_of(const StackParams& s, const LayerParams& l) {
 UA_HD Norm norm_of(const StackParams& s, const float* weight, const float* bias) {
   return {weight, bias, s.eps, s.rmsnorm};
 }
-
-// A stream of a launch, or a position of the one stream that is being prefilled.
-struct Column {
-  char *keys, *values;     // [layers][kv heads][capacity][dim padded to 8], float32 or bfloat16
-  int32_t* history;        // [capacity][K]
-  float* last;             // [D]: embedding of the last known frame
-  const float* rows;       // prefill: inputs [rounds][columns][D] of all columns, this one's first
-  const int32_t* aligned;  // [rounds][S] or null
-  const int32_t* forced;   // [rounds][K], ids that are taken instead of sampled ones, or null
-  float* logits;           // with forced: [rounds][K][logits_stride], those of the head's list
-  int32_t* result;         // frames made, ended, error
-  // position: of round 0; key_frame: added to the position for random numbers
-  int64_t capacity, position, generated, key_frame;
-  // Classifier-free guidance takes two columns, and each names the other: `unconditional` is set in
-  // the conditional column, which draws the ids of both, `conditional` in the other one. Else -1.
-  int32_t unconditional, conditional;
-  int32_t logits_stride;
-  float guidance;  // with u the unconditional logits, ids are drawn from u + guidance (own - u)
-  Sampling sampling;
-};
 
 // Of a frame's ids, for the global stack.
 struct Embedding {
@@ -80,6 +61,13 @@ UA_HD float local_embedding(const LocalTable& t, int32_t id, int width, int at) 
   return row >= 0 && row < t.count ? t.rows[size_t(row) * width + at] : 0.0f;
 }
 
+// Of several ids, the sum of their rows.
+UA_HD float local_embedding(const LocalTable& t, const int32_t* ids, int count, int width, int at) {
+  float v = local_embedding(t, ids[0], width, at);
+  for (int i = 1; i < count; ++i) v = v + local_embedding(t, ids[i], width, at);
+  return v;
+}
+
 // An output head, whose first row is that of id `start`.
 struct HeadParams {
   const float* scale;
@@ -100,7 +88,7 @@ struct FrameParams {
   const BridgeParams* bridge;
   int slices;  // of h, one for each slot; 1: each takes in all of it
   int vocab, codebooks, aligned_slots, local_start;
-  int first_local;  // the first slot that passes through the local stack
+  SlotRules rules;
   bool add, slot_bridges, kv_half;
   bool global_head;  // slot 0 is predicted from the global stack's output
   Format head_format;
@@ -116,14 +104,6 @@ struct FrameParams {
   // attention and sampling work in the operand's place
   int at_x, at_local_x, at_operand, at_flat, at_parts, at_scale, at_codes, at_ring;
 };
-
-// Whether a column's sequence has ended: in the frame that is being made, or before it.
-enum { kGoesOn, kEndsHere, kEndedBefore };
-UA_HD bool takes_frame(int32_t ended, bool keep_end) {
-  return ended == kGoesOn || (ended == kEndsHere && keep_end);
-}
-// Beside an id: that it ends the sequence. The lower bits say what went wrong.
-constexpr uint32_t kEndSaid = 4;
 
 UA_HD int even(int n) { return n + n % 2; }
 

@@ -55,7 +55,9 @@ UA_HD bool Frames<kColumns, kDepth>::attend(Block& block, const FrameParams& p) 
         if (t / kChunk % kSplits != split) continue;
         const Column& column = p.column[c];
         const size_t to =
-            ((size_t(layer) * s.kv_heads + kv) * size_t(column.capacity) + size_t(t)) * padded + at;
+            ((size_t(layer) * s.kv_heads + kv) * size_t(column.held) + size_t(t % column.held)) *
+                padded +
+            at;
         store_cache(which ? column.values : column.keys, to, p.kv_half,
                     ready[c * (group + 2) * padded + (group + which) * padded + at]);
       }
@@ -65,9 +67,10 @@ UA_HD bool Frames<kColumns, kDepth>::attend(Block& block, const FrameParams& p) 
       const int64_t t = position(p, c);
       if (split >= splits_at(t)) continue;
       for (int g = 0; g < group; ++g) {
-        const size_t base = (size_t(layer) * s.kv_heads + kv) * size_t(p.column[c].capacity);
-        attend_head(block, {p.column[c].keys, p.column[c].values, base, dim, p.kv_half}, split,
-                    t + 1, ready + (c * (group + 2) + g) * padded, subs);
+        const Column& column = p.column[c];
+        const size_t base = (size_t(layer) * s.kv_heads + kv) * size_t(column.held);
+        attend_head(block, {column.keys, column.values, base, column.held, dim, p.kv_half}, split,
+                    first_seen(s.window, t), t + 1, ready + (c * (group + 2) + g) * padded, subs);
         Word* const to = p.part + (size_t(c * s.heads + kv * group + g) * kSplits + split) * part;
         block.threads([&](int tid) {
           for (int at = tid; at < dim + 2; at += kThreads)
@@ -162,8 +165,9 @@ UA_HD bool Frames<kColumns, kDepth>::attend_local(Block& block, const FrameParam
   block.warps([&](int warp) {
     for (int i = warp; i < p.columns * s.heads; i += kWarps) {
       const int c = i / s.heads, h = i % s.heads;
-      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, layer_of(p, s)), s.angles, own, h,
-                 flat + (c * s.heads + h) * dim, [&](int t, int at) {
+      attend_few(s.heads, s.kv_heads, dim, head_norm_of(s, layer_of(p, s)), s.angles,
+                 int(first_seen(s.window, own)), own, h, flat + (c * s.heads + h) * dim,
+                 [&](int t, int at) {
                    return t == own
                               ? now[c * stride + at]
                               : value_of(peek(

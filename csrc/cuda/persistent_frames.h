@@ -43,9 +43,11 @@ struct Frames {
     epoch = p.epoch;
     round = 0, slot = -1, layer = 0, job = 0;
     phase = Phase::kQkv;
-    int32_t* const state = codes(block, p);
     block.threads([&](int tid) {
-      for (int i = tid; i < state_size(p); i += kThreads) state[i] = 0;
+      if (tid >= p.columns) return;
+      StreamState state;
+      state.now = p.column[tid].now, state.words = p.column[tid].word_state;
+      states(block, p)[tid] = state;
     });
     block.sync();
   }
@@ -70,26 +72,27 @@ struct Frames {
 
  private:
   // --- shared memory -----------------------------------------------------------------------------
-  // int32: the last finished frame's ids [columns][K], the new frame's [columns][K], and for each
-  // column: frames made, ended, error.
+  // Of each column: where its stream is (known to the block that samples it); the ids that this
+  // step hears [columns][K], and those that it makes [columns][K].
+  static UA_HD StreamState* states(Block& b, const FrameParams& p) {
+    return reinterpret_cast<StreamState*>(b.smem + p.at_codes);
+  }
   static UA_HD int32_t* codes(Block& b, const FrameParams& p) {
-    return reinterpret_cast<int32_t*>(b.smem + p.at_codes);
+    return reinterpret_cast<int32_t*>(states(b, p) + p.columns);
   }
   static UA_HD int32_t* fresh(Block& b, const FrameParams& p) {
     return codes(b, p) + p.columns * p.codebooks;
   }
-  static UA_HD int32_t* made(Block& b, const FrameParams& p) {
-    return fresh(b, p) + p.columns * p.codebooks;
+  // The column that draws a column's ids, and whether this block does: with one column every block
+  // does, which saves an exchange.
+  static UA_HD int lead_of(const FrameParams& p, int c) {
+    return p.column[c].conditional < 0 ? c : p.column[c].conditional;
   }
-  // What was said beside an id, into a column's (frames made, ended, error).
-  static UA_HD void hear(int32_t* state, uint32_t said) {
-    if (said & kEndSaid && state[1] == kGoesOn) state[1] = kEndsHere;
-    const int32_t error = int32_t(said & ~kEndSaid);
-    if (error && state[2] == 0) state[2] = error;
+  static UA_HD bool draws(const Block& b, const FrameParams& p, int c) {
+    return p.columns == 1 || lead_of(p, c) % b.count == b.index;
   }
-  static UA_HD int state_size(const FrameParams& p) { return p.columns * (2 * p.codebooks + 3); }
   // The slot's place among those that pass through the local stack.
-  UA_HD int local_slot(const FrameParams& p) const { return slot - p.first_local; }
+  UA_HD int local_slot(const FrameParams& p) const { return slot - p.rules.first_local; }
   UA_HD const LayerParams& layer_of(const FrameParams& p, const StackParams& s) const {
     return s.layer[layer + (slot < 0 ? 0 : local_slot(p) * s.slot_layers)];
   }
@@ -108,8 +111,11 @@ struct Frames {
     return {b.smem + p.at_operand, scale_of(b, p), operand_stride(j.k_tiles), format};
   }
 
+  // Ids that the sampling of this slot gives: those of given slots come with slot 0's.
+  UA_HD int told_ids(const FrameParams& p) const { return slot == 0 ? 1 + p.rules.given : 1; }
+
   UA_HD int64_t position(const FrameParams& p, int c) const {
-    return p.column[c].position + int64_t(round) * (p.slots == 0 ? p.columns : 1);
+    return step_of(p.column[c], round * (p.slots == 0 ? p.columns : 1));
   }
   UA_HD bool next_round() {
     ++round;
@@ -148,6 +154,7 @@ struct Frames {
   UA_HD bool head(Block& block, const FrameParams& p);
   UA_HD bool sample_slot(Block& block, const FrameParams& p);
   UA_HD bool gather_ids(Block& block, const FrameParams& p);
+  UA_HD void finish_frame(Block& block, const FrameParams& p);
 };
 
 }  // namespace uniaudio::cuda

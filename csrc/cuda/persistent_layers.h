@@ -97,9 +97,7 @@ UA_HD void Frames<kColumns, kDepth>::begin_frame(Block& block, const FrameParams
       if (p.slots == 0) {
         x[i] = column.rows[size_t(round) * p.columns * d + at];
       } else {
-        float v = round == 0 || made(block, p)[3 * c] == 0
-                      ? column.last[at]
-                      : embedding(p.embed, ids + c * p.codebooks, at);
+        float v = round == 0 ? column.last[at] : embedding(p.embed, ids + c * p.codebooks, at);
         if (column.aligned) {
           for (int g = 0; g < p.aligned_slots; ++g) {
             const int32_t id = column.aligned[size_t(round) * p.aligned_slots + g];
@@ -119,6 +117,7 @@ UA_HD bool Frames<kColumns, kDepth>::begin_slot(Block& block, const FrameParams&
   const int d = p.local.width;
   const bool bridged = p.add || slot == 0, embedded = p.add || slot > 0;
   const int32_t* const ids = fresh(block, p);
+  const int previous = p.rules.previous(slot);
   if (bridged && !gather(block, p.bridged, p.columns, d, even(d), epoch,
                          [&](int c, int i, float v) { x[c * d + i] = v; }))
     return false;
@@ -128,8 +127,9 @@ UA_HD bool Frames<kColumns, kDepth>::begin_slot(Block& block, const FrameParams&
       const int c = i / d, at = i % d;
       float v = 0;
       if (embedded)
-        v = local_embedding(p.local_table,
-                            slot == 0 ? p.local_start : ids[c * p.codebooks + slot - 1], d, at);
+        v = slot == 0 ? local_embedding(p.local_table, p.local_start, d, at)
+                      : local_embedding(p.local_table, ids + c * p.codebooks + slot - previous,
+                                        previous, d, at);
       if (bridged) v = embedded ? v + x[i] : x[i];
       if (p.local.positions) v = v + p.local.positions[size_t(local_slot(p)) * d + at];
       x[i] = v;
@@ -273,7 +273,7 @@ UA_HD bool Frames<kColumns, kDepth>::end(Block& block, const FrameParams& p) {
   if (p.slots == 0) return next_round();
   normalise(block, p, s, x);
   slot = 0;
-  phase = p.first_local > 0 ? Phase::kHead : Phase::kBridge;
+  phase = p.rules.first_local > 0 ? Phase::kHead : Phase::kBridge;
   return true;
 }
 

@@ -32,8 +32,8 @@ UA_HD bool Frames<kColumns, kDepth>::head(Block& block, const FrameParams& p) {
   float* const x = x_of(block, p);
   const int d = s.width;
   // Where kEnd was the last phase, it has gathered what there was.
-  if (slot >= p.first_local && !gather(block, p.x2, p.columns, d, even(d), epoch,
-                                       [&](int c, int i, float v) { x[c * d + i] = v; }))
+  if (slot >= p.rules.first_local && !gather(block, p.x2, p.columns, d, even(d), epoch,
+                                             [&](int c, int i, float v) { x[c * d + i] = v; }))
     return false;
   block.sync();
   const Job j = p.jobs[job];
@@ -71,12 +71,11 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
   SampleScratch& scratch = *reinterpret_cast<SampleScratch*>(block.smem + p.at_operand);
   uint32_t* const marks = reinterpret_cast<uint32_t*>(block.smem + p.at_operand + kSampleBytes);
   float* const v = reinterpret_cast<float*>(marks + (p.vocab + 31) / 32);
-  int32_t *const ids = fresh(block, p), *const state = made(block, p);
-  const bool alone = p.columns == 1;  // then every block samples, which saves an exchange
+  int32_t* const ids = fresh(block, p);
+  const bool alone = p.columns == 1;
+  const int told = told_ids(p);
   // Nothing below may run twice: all of a block's columns have to be there.
-  const auto here = [&](int c) {
-    return p.column[c].conditional < 0 && (alone || c % block.count == block.index);
-  };
+  const auto here = [&](int c) { return p.column[c].conditional < 0 && draws(block, p, c); };
   for (int c = 0; c < p.columns; ++c) {
     if (!here(c)) continue;
 #ifndef UA_DEVICE
@@ -91,52 +90,55 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
   for (int c = 0; c < p.columns; ++c) {
     if (!here(c)) continue;
     const Column& column = p.column[c];
-    gather(block, p.logits + size_t(c) * n, 1, n, n, epoch, [&](int, int i, float x) { v[i] = x; });
-    block.sync();
-    if (column.unconditional >= 0) {
-      const float scale = column.guidance;
-      gather(block, p.logits + size_t(column.unconditional) * n, 1, n, n, epoch,
-             [&](int, int i, float x) { v[i] = x + scale * (v[i] - x); });
+    StreamState& state = states(block, p)[c];
+    const bool tied = column.sampling.tie && slot > 0;
+    const int32_t fixed = column.forced ? column.forced[size_t(round) * p.codebooks + slot]
+                          : tied        ? ids[c * p.codebooks]
+                                        : fixed_id(p.rules, column, state, slot);
+    int32_t id = fixed;
+    uint32_t bad = 0;
+    if (fixed < 0 || column.forced) {
+      gather(block, p.logits + size_t(c) * n, 1, n, n, epoch,
+             [&](int, int i, float x) { v[i] = x; });
       block.sync();
     }
-    const int64_t t = position(p, c), generated = column.generated + round;
-    int32_t* const history = column.history + t * p.codebooks;
-    const bool tied = column.sampling.tie && slot > 0;
-    int32_t id = tied ? ids[c * p.codebooks] : 0;
-    uint32_t said = 0;  // what went wrong, and kEndSaid
     if (column.forced) {
-      id = column.forced[size_t(round) * p.codebooks + slot];
       float* const out =
           column.logits + (size_t(round) * p.codebooks + slot) * column.logits_stride;
       block.threads([&](int tid) {
         for (int i = tid; i < n; i += kThreads) out[i] = v[i];
       });
-    } else if (!tied) {
+    } else if (fixed < 0) {
+      // slot 0 is not guided where it only says when words begin
+      if (column.unconditional >= 0 && !(column.speaks && slot == 0)) {
+        const float scale = column.guidance;
+        gather(block, p.logits + size_t(column.unconditional) * n, 1, n, n, epoch,
+               [&](int, int i, float x) { v[i] = x + scale * (v[i] - x); });
+        block.sync();
+      }
+      const int64_t known = known_frames(column.now),
+                    frame = frame_at(p.rules.delays, position(p, c), slot);
       id = sample(block, scratch, marks, p.vocab, v, n, j.list, p.heads[slot > 0].start,
-                  column.sampling, slot, uint64_t(column.key_frame + t),
-                  history - generated * p.codebooks + slot, p.codebooks, generated);
-      said = scratch.bad | (ends(column.sampling, slot, id) ? kEndSaid : 0u);
-      id = final_id(column.sampling, slot, id);
+                  column.sampling, slot, uint64_t(column.key_frame + frame),
+                  column.history + known * p.codebooks + slot, p.codebooks, frame - known);
+      bad = scratch.bad;
     }
     block.threads([&](int tid) {
       if (tid != 0) return;
-      const auto tell = [&](int to, int32_t* past) {
+      if (bad && state.error == 0) state.error = int32_t(bad);
+      for (int i = 0; i < told; ++i) {
+        int32_t own = id;
+        if (i == 0 && fixed < 0) own = settle(p.rules, column, state, slot, id);
+        if (i > 0 && column.forced) own = column.forced[size_t(round) * p.codebooks + i];
+        if (i > 0 && !column.forced) own = fixed_id(p.rules, column, state, i);
         if (alone) {
-          ids[slot] = id;
-          hear(state, said);
-        } else {
-          put(p.ids + 2 * to, float_of(uint32_t(id)), epoch + 1);
-          put(p.ids + 2 * to + 1, float_of(said), epoch + 1);
+          ids[slot + i] = own;
+          continue;
         }
-        past[slot] = id;
-        if (column.sampling.tie) {
-          for (int k = slot; k < p.codebooks; ++k) past[k] = id;
-        }
-      };
-      tell(c, history);
-      if (column.unconditional >= 0)
-        tell(column.unconditional, p.column[column.unconditional].history +
-                                       position(p, column.unconditional) * p.codebooks);
+        put(p.ids + even(told) * c + i, float_of(uint32_t(own)), epoch + 1);
+        if (column.unconditional >= 0)
+          put(p.ids + even(told) * column.unconditional + i, float_of(uint32_t(own)), epoch + 1);
+      }
     });
     block.sync();
   }
@@ -147,53 +149,70 @@ UA_HD bool Frames<kColumns, kDepth>::sample_slot(Block& block, const FrameParams
 
 template <int kColumns, int kDepth>
 UA_HD bool Frames<kColumns, kDepth>::gather_ids(Block& block, const FrameParams& p) {
-  int32_t *const ids = fresh(block, p), *const state = made(block, p);
+  int32_t* const ids = fresh(block, p);
   if (p.columns > 1) {
-    if (!gather(block, p.ids, p.columns, 2, 2, epoch, [&](int c, int i, float v) {
-          if (i == 0) ids[c * p.codebooks + slot] = int32_t(bits_of(v));
-          if (i == 1) hear(state + 3 * c, bits_of(v));
+    const int told = told_ids(p);
+    if (!gather(block, p.ids, p.columns, told, even(told), epoch, [&](int c, int i, float v) {
+          ids[c * p.codebooks + slot + i] = int32_t(bits_of(v));
         })) {
       return false;
     }
     block.sync();
   }
-  const bool last = slot + 1 == p.slots;
-  block.threads([&](int tid) {
-    if (tid >= p.columns) return;
-    const int c = tid;
-    const Sampling& s = p.column[c].sampling;
-    const int32_t id = ids[c * p.codebooks + slot];
-    if (s.tie && slot == 0) {
-      for (int k = 1; k < p.codebooks; ++k) ids[c * p.codebooks + k] = id;
-    }
-    if (!last) return;
-    int32_t* const own = state + 3 * c;
-    const bool made_now = takes_frame(own[1], s.keep_end != 0) && !own[2];
-    if (own[1] == kEndsHere) own[1] = kEndedBefore;
-    if (!made_now) return;
-    for (int k = 0; k < p.codebooks; ++k)
-      codes(block, p)[c * p.codebooks + k] = ids[c * p.codebooks + k];
-    ++own[0];
-  });
-  block.sync();
-  if (!last) {
-    ++slot;
+  if (slot == 0) {
+    block.threads([&](int tid) {
+      if (tid >= p.columns || !p.column[tid].sampling.tie) return;
+      for (int k = 1; k < p.codebooks; ++k) ids[tid * p.codebooks + k] = ids[tid * p.codebooks];
+    });
+    block.sync();
+  }
+  if (slot + 1 < p.slots) {
+    slot = p.rules.next(slot);
     phase = Phase::kBridge;
     return true;
   }
-  const bool finished = round + 1 == p.rounds;
-  if (finished && block.index == 0) {
-    const int d = p.global.width;
-    block.threads([&](int tid) {
-      for (int i = tid; i < p.columns * d; i += kThreads) {
-        if (state[i / d * 3] > 0)
-          p.column[i / d].last[i % d] =
-              embedding(p.embed, codes(block, p) + i / d * p.codebooks, i % d);
-      }
-      for (int i = tid; i < p.columns * 3; i += kThreads) p.column[i / 3].result[i % 3] = state[i];
-    });
-  }
+  finish_frame(block, p);
   return next_round();
+}
+
+// All ids of the step are known to all blocks.
+template <int kColumns, int kDepth>
+UA_HD void Frames<kColumns, kDepth>::finish_frame(Block& block, const FrameParams& p) {
+  int32_t *const heard = codes(block, p), *const ids = fresh(block, p);
+  StreamState* const state = states(block, p);
+  const int k = p.codebooks, d = p.global.width;
+  block.threads([&](int tid) {
+    for (int i = tid; i < p.columns * k; i += kThreads) {
+      const int c = i / k, lead = lead_of(p, c);
+      const bool keep = draws(block, p, c) && !state[lead].now.finished;
+      ids[i] = hear(p.rules, p.column[c], p.column[lead], round, i % k, ids[i], keep);
+    }
+  });
+  block.sync();
+  block.threads([&](int tid) {
+    if (tid >= p.columns || p.column[tid].conditional >= 0 || !draws(block, p, tid)) return;
+    const Column& column = p.column[tid];
+    finish_step(p.rules, column, state[tid],
+                column.unconditional >= 0 ? state + column.unconditional : nullptr,
+                round + 1 == p.rounds);
+  });
+  block.sync();
+  block.threads([&](int tid) {
+    for (int c = 0; c < p.columns; ++c) {
+      const Column& column = p.column[c];
+      const bool writes = p.columns == 1 ? block.index == 0 : draws(block, p, c);
+      if (!writes || !state[c].closes) continue;
+      if (tid == 0) *column.result = state[c];
+      if (state[c].now.steps == column.now.steps) continue;
+      const int32_t* const row = (state[c].taken ? ids : heard) + c * k;
+      for (int i = tid; i < d; i += kThreads) column.last[i] = embedding(p.embed, row, i);
+    }
+  });
+  block.sync();
+  block.threads([&](int tid) {
+    for (int i = tid; i < p.columns * k; i += kThreads) heard[i] = ids[i];
+  });
+  block.sync();
 }
 
 }  // namespace uniaudio::cuda

@@ -104,7 +104,7 @@ SharedLayout shared_layout(const LmConfig& c, const Formats& f, int blocks, int 
   s.x = place(columns * c.global.width * 4);
   s.local_x = place(columns * c.local.width * 4);
   s.scale = place(3 * kMaxColumns * 4);
-  s.codes = place(columns * (2 * c.num_codebooks + 3) * 4);
+  s.codes = place(columns * (2 * c.num_codebooks * 4 + int(sizeof(StreamState))));
   const int padded = columns > 1 ? kMaxColumns : 1;
   s.parts = place(tiles * kWarps * padded * kTileRows * 4);
   s.operand = place(operand);

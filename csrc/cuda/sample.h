@@ -20,6 +20,7 @@ struct SlotSampling {
   float temperature, penalty;  // temperature 1 where greedy
   int32_t top_k, greedy, window;
   int32_t forced;  // the id that the slot has, whatever is drawn, or -1
+  int32_t fixed;   // the same where nothing need be drawn
 };
 
 // A checked SamplingConfig, for the device.
@@ -30,6 +31,7 @@ struct Sampling {
   const Range* ranges;         // all slots', end id included
   const int32_t* range_begin;  // [K + 1]
   const uint8_t* end_slot;     // [K]: whether the end id may come there
+  const int32_t* end_frame;    // [K] or null: SamplingConfig::end_frame
 };
 
 UA_HD bool ends(const Sampling& c, int slot, int32_t id) {

@@ -12,12 +12,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "host_device.h"
+
 #if defined(__CUDACC__)
-#define UA_HD __host__ __device__ __forceinline__
 #define UA_UNROLL _Pragma("unroll")
 #define UA_ROLLED _Pragma("unroll 1")
 #else
-#define UA_HD inline
 #define UA_UNROLL
 #define UA_ROLLED
 #endif

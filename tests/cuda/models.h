@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -88,13 +89,76 @@ inline LmConfig depth() {
   return c;
 }
 
+// Windows in both stacks: the cache of a long sequence is a ring that goes round.
+inline LmConfig windowed() {
+  LmConfig c = grouped();
+  c.global.window = 20, c.local.window = 2;
+  return c;
+}
+
+// Slots with delays.
+inline LmConfig delayed() {
+  LmConfig c = base();
+  c.delays = {0, 1, 3}, c.delay_ids = {5, 6, 7, 5, 6, 8};
+  return c;
+}
+
+// Two slots whose ids are given.
+inline LmConfig given() {
+  LmConfig c = depth();
+  c.given_slots = 2;
+  return c;
+}
+
+// A configuration, and the words that its sequences speak.
+struct Kind {
+  LmConfig config;
+  std::optional<WordsConfig> words = {};
+};
+
+inline WordsConfig words(int64_t ahead) {
+  WordsConfig w;
+  for (int i = 0; i < 150; ++i) {
+    Word word;
+    for (int j = 0; j < i % 4; ++j) word.ids.push_back(13 + (i + j) % 6);
+    word.padding = i % 4 > 0 ? i % 3 : 4;
+    w.words.push_back(std::move(word));
+  }
+  w.new_word = 11, w.pad = 12, w.ahead = ahead, w.second_offset = 20, w.max_padding = 5;
+  w.final_frames = 3;
+  return w;
+}
+
+// Text that is spoken word by word.
+inline Kind spoken() {
+  LmConfig c = depth();
+  c.global_head_start = 6, c.global_head_size = 14;
+  return {c, words(0)};
+}
+
+// All that Kyutai's TTS has: a given slot with the text that is to come, delays, a window.
+inline Kind spoken_ahead() {
+  LmConfig c = spoken().config;
+  c.given_slots = 1, c.global.window = 20;
+  c.delays = {0, 0, 2, 3, 3}, c.delay_ids = {12, 0, 0, 0, 0};
+  return {c, words(2)};
+}
+
+inline std::vector<Kind> all() {
+  return {{base()},  {reference()}, {grouped()}, {others()}, {slotted()}, {headed()},
+          {depth()}, {windowed()},  {delayed()}, {given()},  spoken(),    spoken_ahead()};
+}
+
 // Its weights, kept alive beside the views.
 struct Model {
   LmConfig config;
+  std::optional<WordsConfig> words;
   std::vector<std::vector<float>> data;
   Weights weights;
 
-  Model(const LmConfig& c, uint64_t seed) : config(c) {
+  Model(const LmConfig& c, uint64_t seed) : Model(Kind{c}, seed) {}
+  Model(const Kind& kind, uint64_t seed) : config(kind.config), words(kind.words) {
+    const LmConfig& c = config;
     check::Random random(seed);
     for (const TensorSpec& s : lm_tensors(c)) {
       size_t n = 1;
@@ -112,6 +176,17 @@ struct Model {
       data.push_back(std::move(x));
       weights.add(s.name, {StoredType::float32, s.shape, data.back().data()});
     }
+  }
+  // A session's words, and the ids of given slots where there are none.
+  template <class S>
+  void start(S& session) const {
+    if (words) session.set_words(*words);
+  }
+  SamplingConfig fitted(SamplingConfig s) const {
+    if (words || config.given_slots == 0) return s;
+    if (s.forced.empty()) s.forced.assign(size_t(config.num_codebooks), -1);
+    for (int slot = 1; slot <= config.given_slots; ++slot) s.forced[size_t(slot)] = 12 + slot;
+    return s;
   }
   std::vector<int32_t> frames(int64_t count, uint64_t seed) const {
     check::Random random(seed);

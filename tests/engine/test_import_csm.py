@@ -56,6 +56,18 @@ def test_a_text_is_spoken(folder: Path, tmp_path: Path) -> None:
     assert len(soundfile.read(wav)[0]) > 0
 
 
+@pytest.mark.slow
+def test_speech_on_a_device_is_the_cpus(host: Any, folder: Path) -> None:
+    cpu, gpu = (
+        Engine.from_pretrained(folder, device=d, threads=1, dtype="float32")
+        for d in ("cpu", "cuda")
+    )
+    for seed in (3, 4):
+        a, b = (e.generate("tts", text="Hello there.", seed=seed) for e in (cpu, gpu))
+        assert b.meta["device"] == "cuda" and len(a.samples)
+        np.testing.assert_array_equal(a.samples, b.samples)
+
+
 def test_it_is_recognised_and_bfloat16_halves_it(checkpoint: Path, tmp_path: Path) -> None:
     about = import_auto(checkpoint, tmp_path / "half", dtype="bfloat16")
     assert about["family"] == "csm" and about["sample_rate"] == 2400

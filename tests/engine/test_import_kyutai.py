@@ -103,6 +103,15 @@ def test_streamed_and_batched_as_in_one_call(engine: Engine, voice: bool) -> Non
     assert not np.array_equal(silent.samples, whole.samples)
 
 
+@pytest.mark.slow
+def test_speech_on_a_device_is_the_cpus(host: Any, engine: Engine, download: Path) -> None:
+    gpu = Engine.from_pretrained(download / "ours", device="cuda", threads=1, dtype="float32")
+    for options in ({"seed": 3}, {"seed": 4, "guidance": 1.0}):
+        a, b = (e.generate("tts", text="The end.", **options) for e in (engine, gpu))
+        assert b.meta["device"] == "cuda" and np.abs(a.samples).max() > 0
+        np.testing.assert_array_equal(a.samples, b.samples)
+
+
 def changed(**values: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"

@@ -122,6 +122,9 @@ def test_where_a_sequence_ends(name: str, keep: bool) -> None:
         np.testing.assert_array_equal(session.generate(30, sampling), expected)
         assert session.finished and session.frames == len(expected)
         assert len(session.generate(2, sampling)) == 0
+        restored = lm.session(40)
+        restored.restore(session.save())
+        assert restored.finished and restored.frames == len(expected)
         pieces = lm.session(40)
         parts = [pieces.generate(n, sampling) for n in (1, 3, 2, 1, 9, 14)]
         np.testing.assert_array_equal(np.concatenate(parts), expected)

@@ -163,7 +163,7 @@ def test_the_configuration_is_read_back() -> None:
     assert ModelConfig.from_json(config.to_json()) == config
 
 
-def test_words_on_a_device_without_them() -> None:
+def test_words_in_a_session_without_them() -> None:
     slot = replace(SLOT, words=WordByWord(1, 2))
-    with pytest.raises(InputError, match="^text: expected device cpu and the core's backend"):
+    with pytest.raises(InputError, match="^text: expected backend native"):
         feed_words(cast(Any, object()), Layout(vocabulary(2, 4), 2, slot), np.zeros(3, np.int32))

@@ -152,7 +152,7 @@ class SavableSession(Session, Protocol):
 
 
 class WordSession(Session, Protocol):
-    """A session that speaks a text word by word: the compiled core's."""
+    """A session that speaks a text word by word: the compiled core's, on any device."""
 
     def set_words(
         self,

@@ -76,13 +76,10 @@ def prompt(layout: Layout, task: Task, values: Mapping[str, Any]) -> tuple[Prefi
 def feed_words(session: Session, layout: Layout, ids: Ids) -> None:
     """Have a session speak text ids [P] word by word; see ``WordByWord``.
 
-    Raises :class:`InputError` where the session is not the compiled core's.
+    Raises :class:`InputError` where the session is a graph's.
     """
     if not hasattr(session, "set_words"):
-        raise InputError(
-            "text: expected device cpu and the core's backend, which alone speak a text "
-            "word by word"
-        )
+        raise InputError("text: expected backend native, which alone speaks a text word by word")
     assert layout.text_slot is not None and layout.text_slot.words is not None
     words, span = layout.text_slot.words, layout.vocabulary.span("text")
     said: list[list[int]] = [[]]
