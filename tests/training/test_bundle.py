@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from uniaudio_training import bundle, packed
-from uniaudio_training.checkpoints import read_codec
+from uniaudio_training.checkpoints import float32_tensors, read_codec
 from uniaudio_training.corpus.reading import CorpusError
 from uniaudio_training.corpus.schema import Label, Track
 
@@ -112,19 +112,24 @@ def test_a_codec_in_int8_is_kept_as_it_is_stored(tmp_path):
     assert load_folder(second).config.level is None
 
 
-def test_an_lm_from_a_packed_file(tmp_path, capsys):
-    bundled = next(iter(bundled_models().values()))
-    model = load_folder(bundled)
+def packed_lm(folder, model, state):
+    """A file of an LM like the model's with these weights."""
     described = {
         "lm": to_dict(model.config.lm),
         "vocabulary": to_dict(model.config.vocabulary),
         "tasks": list(model.config.tasks),
     }
-    lm = {k: from_bfloat16(v) if v.dtype == np.uint16 else v.copy() for k, v in model.lm.items()}
-    state = {k: torch.from_numpy(v) for k, v in lm.items()}
-    files = packed.save(state, tmp_path / "lm.safetensors", 10**9, {"lm": json.dumps(described)})
+    [file] = packed.save(state, folder / "lm.safetensors", 10**9, {"lm": json.dumps(described)})
+    return file
+
+
+def test_an_lm_from_a_packed_file(tmp_path, capsys):
+    bundled = next(iter(bundled_models().values()))
+    model = load_folder(bundled)
+    lm = {k: v.numpy() for k, v in float32_tensors(model.lm).items()}
+    file = packed_lm(tmp_path, model, float32_tensors(model.lm))
     out = tmp_path / "model"
-    assert bundle.main(["--base", str(bundled), "--lm", str(files[0]), "--out", str(out)]) == 0
+    assert bundle.main(["--base", str(bundled), "--lm", str(file), "--out", str(out)]) == 0
     made = load_folder(out)
     wrong = ["--base", str(bundled), "--lm", str(WARM / "codec.safetensors"), "--out", str(out)]
     assert bundle.main(wrong) == 2 and "expected a packed lm" in capsys.readouterr().err
@@ -135,16 +140,27 @@ def test_an_lm_from_a_packed_file(tmp_path, capsys):
         assert np.abs(found - lm[name]).max() <= 0.01 * np.abs(lm[name]).max(), name
 
 
+def test_an_lm_between_its_run_and_where_it_began(tmp_path, capsys):
+    bundled = next(iter(bundled_models().values()))
+    model = load_folder(bundled)
+    begin = float32_tensors(model.lm)
+    file, out = packed_lm(tmp_path, model, {k: v + 1 for k, v in begin.items()}), tmp_path / "model"
+    made = ["--base", str(bundled), "--lm", str(file), "--out", str(out), "--lm-share"]
+    assert bundle.main([*made, "0.25"]) == 0
+    for name, value in float32_tensors(load_folder(out).lm).items():
+        assert torch.allclose(value, begin[name] + 0.25, atol=0.02), name
+    codec = ["--codec", str(WARM / "codec.safetensors"), *made[2:]]
+    assert bundle.main([*codec, "0.25"]) == 2
+    assert "the LM that the run began with" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bundle.main([*made, "1.5"])
+    assert "expected 0 to 1, got 1.5" in capsys.readouterr().err
+
+
 def test_levels_and_guidance_are_the_models(tmp_path, capsys):
     bundled = str(next(iter(bundled_models().values())))
     model = load_folder(bundled)
-    described = {
-        "lm": to_dict(model.config.lm),
-        "vocabulary": to_dict(model.config.vocabulary),
-        "tasks": list(model.config.tasks),
-    }
-    zeros = {k: torch.zeros(v.shape) for k, v in model.lm.items()}
-    [lm] = packed.save(zeros, tmp_path / "lm.safetensors", 10**9, {"lm": json.dumps(described)})
+    lm = packed_lm(tmp_path, model, {k: torch.zeros(v.shape) for k, v in model.lm.items()})
     out = tmp_path / "model"
     made = ["--base", bundled, "--lm", str(lm), "--level", "-24", "--out", str(out), "--guidance"]
     assert bundle.main([*made, "tts=1.5", "t2s=3.5", "--default-voice", "slt-102-163"]) == 0

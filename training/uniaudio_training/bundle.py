@@ -24,7 +24,7 @@ from uniaudio_engine.storage.config import (
 from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
 from uniaudio_engine.text.phones import PHONES
 
-from .checkpoints import load_semantic, read_codec, read_lm
+from .checkpoints import float32_tensors, load_semantic, read_codec, read_lm
 from .corpus import speech
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
@@ -71,11 +71,13 @@ def write_folder(
     codec_dtype: str = "bfloat16",
     level: float | None = None,
     guidance: Mapping[str, float] | None = None,
+    lm_share: float = 1.0,
 ) -> None:
     """Writes a model folder with bfloat16 weights, and those of the codec in ``codec_dtype``.
 
     ``level``: dBFS of the sounds of the training, to which the engine brings what it hears.
     ``guidance``: default scale of classifier-free guidance, by task (default: that of ``base``).
+    ``lm_share``: share of the run's weights in those of the LM; the rest are those of ``base``.
 
     Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
     and so is the caption tokenizer unless ``captions`` is given.
@@ -101,6 +103,8 @@ def write_folder(
         )
         labels = {span: tuple(names) for span, names in described.get("labels", {}).items()}
         state = {k: v.numpy() for k, v in trained.items()}
+        if lm_share != 1:
+            state = _mean(state, lm, vocabulary, base, lm_share)
     names = {t if isinstance(t, str) else t.name for t in tasks}
     if not guidance and codec_run is None:
         guidance = {t: g for t, g in old.config.guidance.items() if t in names}
@@ -135,6 +139,28 @@ def write_folder(
         codec = "codec.safetensors"
         (out / codec).write_bytes((base / codec).read_bytes())
     (out / "README.md").write_text(card)
+
+
+def _mean(
+    state: dict[str, np.ndarray],
+    lm: LMConfig,
+    vocabulary: VocabularyConfig,
+    base: Path | None,
+    share: float,
+) -> dict[str, np.ndarray]:
+    """Weights between those of the LM of ``base`` (share 0) and ``state`` (share 1).
+
+    A run that went on from a trained model is often better there than at its end
+    (arXiv 2109.01903).
+    """
+    old = load_folder(base) if base is not None else None
+    if old is None or (old.config.lm, old.config.vocabulary) != (lm, vocabulary):
+        raise ValueError(
+            f"--lm-share {share:g}: expected --base to have the LM that the run began with, "
+            f"got {base or 'no --base'}"
+        )
+    begin = float32_tensors(old.lm)
+    return {k: share * v + (1 - share) * begin[k].numpy() for k, v in state.items()}
 
 
 def add_semantic_run(folder: Path, run: str) -> None:
@@ -325,6 +351,14 @@ def main(argv: list[str] | None = None) -> int:
         "--lm",
         help="LM run, or a file of training/gpu/export.py (default: no LM in the folder)",
     )
+    parser.add_argument(
+        "--lm-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the run's weights in those of the LM, 0 to 1; the rest are those of --base, from "
+        "which the run went on (default: 1)",
+    )
     parser.add_argument("--name", default="base", help="name of the model (default: base)")
     parser.add_argument("--out", required=True, type=Path, help="the model folder")
     parser.add_argument(
@@ -341,6 +375,8 @@ def main(argv: list[str] | None = None) -> int:
             "expected one of --codec and --base, or --semantic or --decoder alone, which change "
             "the existing folder --out"
         )
+    if not 0 <= args.lm_share <= 1:
+        parser.error(f"--lm-share: expected 0 to 1, got {args.lm_share:g}")
     try:
         if args.codec is not None or args.base is not None:
             captions = args.captions.read_bytes() if args.captions else b""
@@ -355,6 +391,7 @@ def main(argv: list[str] | None = None) -> int:
                 codec_dtype=args.codec_dtype,
                 level=args.level,
                 guidance=_scales(args.guidance),
+                lm_share=args.lm_share,
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)

@@ -54,7 +54,7 @@ def read_codec(path: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
         return from_dict(CodecConfig, described, "codec"), weights
     if (path / "config.json").exists():
         folder = load_folder(path)
-        return folder.config.codec, _float32(folder.codec)
+        return folder.config.codec, float32_tensors(folder.codec)
     model = load_codec(path)
     return model.config, {k: v.float() for k, v in model.state_dict().items()}
 
@@ -70,7 +70,7 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
         if found.config.semantic is None:
             raise ValueError(f"{folder}: expected a folder with a semantic tokenizer, it has none")
         model = SpectralCodec(found.config.semantic.encoder)
-        model.load_state_dict(_float32(found.semantic))
+        model.load_state_dict(float32_tensors(found.semantic))
         return found.config.semantic, model.eval()
     text = (Path(folder) / _SEMANTIC).read_text()
     config = from_dict(SemanticConfig, json.loads(text), "semantic")
@@ -100,7 +100,7 @@ def _packed(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return json.loads(about[what]), weights
 
 
-def _float32(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+def float32_tensors(tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """The tensors of a model folder, which stores bfloat16 as uint16."""
     arrays = {
         k: from_bfloat16(v) if v.dtype == np.uint16 else np.asarray(v, np.float32)
