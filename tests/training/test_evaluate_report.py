@@ -2,14 +2,18 @@
 models.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the judges need torch")
 pytest.importorskip("scipy", reason="the judges need scipy")
 
-from uniaudio_training.evaluate import joint, report
+from uniaudio_training.evaluate import engines, joint, report
 from uniaudio_training.evaluate import metrics as m
+
+from uniaudio_engine.storage.folder import bundled_models
 
 
 def test_errors_of_a_part():
@@ -95,3 +99,14 @@ def test_the_gain_is_of_the_same_items():
         score.low,
         score.high,
     ) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_another_model_in_the_same_folder_is_evaluated_again(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(next(iter(bundled_models().values())), folder)
+    bundled = engines.load_subject("bundled", 1)
+    assert report.digest(bundled) == report.digest(engines.load_subject(str(folder), 1))
+    with (folder / "lm.safetensors").open("r+b") as f:
+        f.seek(-2, 2)
+        f.write(b"\x80\x3f")
+    assert report.digest(engines.load_subject(str(folder), 1)) != report.digest(bundled)

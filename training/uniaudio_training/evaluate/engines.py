@@ -54,7 +54,8 @@ class _Sound:
 class Subject:
     """A model under evaluation.
 
-    ``lm_codebooks`` is how many of its ``codebooks`` the LM uses; 0: there is no LM.
+    ``lm_codebooks`` is how many of its ``codebooks`` the LM uses; 0: there is no LM. ``folder`` has its
+    weights; None: it is a fake.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Subject:
     codebook_size: int
     lm_codebooks: int
     sample_rate: int = 16000
+    folder: Path | None = None
 
     def say(
         self,
@@ -276,6 +278,7 @@ def load_subject(
             c.codebook_size,
             min(lm_codebooks, c.num_codebooks),
             c.sample_rate,
+            Path(model),
         )
     from uniaudio_engine import Engine
 
@@ -290,6 +293,7 @@ def load_subject(
         c.codebook_size,
         lm.num_codebooks if lm else 0,
         c.sample_rate,
+        engine.model.folder.path,
     )
 
 

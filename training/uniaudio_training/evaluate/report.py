@@ -30,22 +30,20 @@ from .joint import (
     lower_is_better,
 )
 
+_MODEL_FILES = (".safetensors", ".json", ".model", ".txt", ".pt")
 VERSION = 2  # version of the metrics; results of other versions are measured again
 QUALITY = Path(__file__).resolve().parents[3] / "docs" / "quality.md"
 BEGIN, END = "<!-- judged: begin; written by the command below -->", "<!-- judged: end -->"
 
 
 def digest(subject: Subject | None) -> str:
-    """Digest of a model folder's weights and configuration; the name of a fake."""
+    """Digest of the weights and configuration in a model's or a run's folder; the name of a fake."""
     if subject is None:
         return ""
-    folder = getattr(getattr(subject.engine, "folder", None), "path", None)
-    if folder is None:
+    if subject.folder is None:
         return subject.name
     h = hashlib.sha256()
-    for path in sorted(
-        p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".json", ".model", ".txt")
-    ):
+    for path in sorted(p for p in subject.folder.iterdir() if p.suffix in _MODEL_FILES):
         h.update(path.name.encode())
         with path.open("rb") as f:
             while block := f.read(1 << 20):
