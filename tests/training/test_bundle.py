@@ -155,6 +155,9 @@ def test_an_lm_between_its_run_and_where_it_began(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bundle.main([*made, "1.5"])
     assert "expected 0 to 1, got 1.5" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        bundle.main(["--base", str(bundled), "--out", str(out), "--lm-share", "0.5"])
+    assert "expected --lm with it" in capsys.readouterr().err
 
 
 def test_levels_and_guidance_are_the_models(tmp_path, capsys):

@@ -377,6 +377,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     if not 0 <= args.lm_share <= 1:
         parser.error(f"--lm-share: expected 0 to 1, got {args.lm_share:g}")
+    if args.lm is None and args.lm_share != 1:
+        parser.error("--lm-share: expected --lm with it")
     try:
         if args.codec is not None or args.base is not None:
             captions = args.captions.read_bytes() if args.captions else b""
