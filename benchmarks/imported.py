@@ -32,7 +32,7 @@ from uniaudio_engine.storage.config import (
     Span,
     VocabularyConfig,
 )
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
 # The special ids that the generation tasks of the repository use, and the spans of its vocabulary.

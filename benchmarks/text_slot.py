@@ -29,7 +29,7 @@ from uniaudio_engine.importers import moss_nano, vieneu
 from uniaudio_engine.importers.hub_files import Settings
 from uniaudio_engine.importers.shapes import MOSS_TOKENIZER_NANO as NANO
 from uniaudio_engine.storage.config import LMConfig, ModelConfig
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.quantize import quantize_folder
 from uniaudio_engine.storage.weight_shapes import lm_shapes
 

@@ -7,6 +7,13 @@
 
 namespace uniaudio {
 
+Buffer<float> hann(int length) {
+  Buffer<float> w(length);
+  for (int i = 0; i < length; ++i)
+    w[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / length));
+  return w;
+}
+
 RealFft::RealFft(int length) : half_(length / 2) {
   if (length < 2 || length % 2)
     throw std::invalid_argument("FFT length: expected an even number from 2, got " +

@@ -10,6 +10,8 @@
 
 namespace uniaudio {
 
+Buffer<float> hann(int length);  // periodic, as torch.hann_window
+
 class RealFft {
  public:
   explicit RealFft(int length);  // even, at least 2; std::invalid_argument otherwise

@@ -1,7 +1,6 @@
 #include "spectral.h"
 
 #include <cmath>
-#include <numbers>
 
 namespace uniaudio {
 
@@ -12,13 +11,6 @@ constexpr float kMaxLogGain = 5.0f;
 constexpr double kEnvelopeFloor = 0.1;
 // frames at once: enough to read each weight for many rows, few enough to stay in cache
 constexpr int kChunk = 128;
-
-Buffer<float> hann(int n) {  // periodic, as torch.hann_window
-  Buffer<float> w(n);
-  for (int i = 0; i < n; ++i)
-    w[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * std::numbers::pi * i / n));
-  return w;
-}
 
 ConvNeXt::Shape encoder_shape(const CodecConfig& c) {
   const SpectralConfig& s = *c.spectral;

@@ -63,4 +63,5 @@ PYBIND11_MODULE(_C, m) {
       "`megabytes` MiB in all take turns.");
   uniaudio::python::bind_lm(m);
   uniaudio::python::bind_codec(m);
+  uniaudio::python::bind_postfilter(m);
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .audio.voice import Voice
 from .backends.core import core
 from .backends.load import Parts, load_parts
-from .backends.protocols import Codec, Session
+from .backends.protocols import Codec, PostFilter, Session
 from .backends.token_lm import TokenLM
 from .errors import InputError, first_few, shown
 from .request.sequence import Layout, Prefix
@@ -81,6 +81,7 @@ class Model:
         self._semantic: SemanticEncoder | None = None
         if config.semantic is not None and parts.semantic is not None:
             self._semantic = SemanticEncoder(config.semantic, parts.semantic)
+        self._postfilter = parts.postfilter
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": self.folder.phones} | self.folder.labels
@@ -165,6 +166,13 @@ class Model:
                 f"model {self.config.name} has no semantic tokenizer; choose another model"
             )
         return self._semantic
+
+    @property
+    def postfilter(self) -> PostFilter:
+        """The filter of clean-up. Raises :class:`InputError` where the model has none."""
+        if self._postfilter is None:
+            raise InputError(f"model {self.config.name} has no post-filter; choose another model")
+        return self._postfilter
 
     def prefix(self, shared: Prefix) -> Prefill:
         """The work of reading ``shared`` [T, K] into a session that others are forked from.
@@ -399,6 +407,8 @@ class Model:
             about["semantic"] = (
                 f"{self._semantic.num_units} units, look-ahead {self._semantic.lookahead} samples"
             )
+        if self._postfilter is not None:
+            about["postfilter"] = f"delay {self._postfilter.delay} samples"
         if lm is not None:
             about.update(
                 lm=(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from uniaudio_engine._C import (  # noqa: F401  as good here as a fake
+    PostFilter,
     lm_dtype,
     quantize,
     sampling_layout,

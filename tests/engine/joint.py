@@ -12,13 +12,20 @@ from uniaudio_training.lm.caption_tokenizer import train_captions
 from uniaudio_engine.request import aligned as aligned_rows
 from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
 from uniaudio_engine.request.task_table import TASKS
-from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SemanticConfig, SpectralConfig
-from uniaudio_engine.storage.folder import save_folder
-from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    ModelConfig,
+    PostFilterConfig,
+    SemanticConfig,
+    SpectralConfig,
+)
+from uniaudio_engine.storage.folder_writing import add_postfilter, save_folder
+from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes, postfilter_shapes
 from uniaudio_engine.text import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 K, SIZE, UNITS = 4, 16, 20
+POSTFILTER = PostFilterConfig(width=16, hidden=24, blocks=2, kernel_size=3)
 CAPTIONS = [
     "a low voice, slowly",
     "three knocks on wood",
@@ -66,7 +73,9 @@ def joint_config(captions: int) -> ModelConfig:
 
 
 def make_joint_model(path: Path) -> Path:
-    """Write the folder: 4 of 8 codebooks of 16, 20 semantic units, a caption tokenizer of its own."""
+    """Write the folder: 4 of 8 codebooks of 16, 20 semantic units, a caption tokenizer of its own, and
+    a post-filter.
+    """
     model = train_captions(CAPTIONS, 300)
     config = joint_config(CaptionTokenizer(model).size)
     assert config.lm is not None and config.semantic is not None
@@ -81,4 +90,5 @@ def make_joint_model(path: Path) -> Path:
         captions=model,
         semantic=random_weights(codec_shapes(config.semantic.encoder), 2),
     )
+    add_postfilter(path, POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
     return path

@@ -13,7 +13,7 @@ from tiny import random_weights, tiny_config
 
 from uniaudio_engine import EncodedAudio, Engine, InputError
 from uniaudio_engine.storage.config import CodecConfig, SeanetConfig
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 

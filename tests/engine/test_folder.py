@@ -17,13 +17,8 @@ from tiny import make_tiny_model, random_weights, tiny_config
 from uniaudio_engine.errors import InputError
 from uniaudio_engine.storage.codec_int8 import to_int8
 from uniaudio_engine.storage.config import CodecConfig, SeanetConfig, StackConfig
-from uniaudio_engine.storage.folder import (
-    check_model,
-    find_folder,
-    load_config,
-    load_folder,
-    replace_codec,
-)
+from uniaudio_engine.storage.folder import check_model, find_folder, load_config, load_folder
+from uniaudio_engine.storage.folder_writing import replace_codec
 from uniaudio_engine.storage.tensors import from_bfloat16, load_tensors, save_tensors, to_bfloat16
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
@@ -396,7 +391,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 
 def test_saving_wrong_weights_writes_nothing(tmp_path: Path) -> None:
-    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.folder_writing import save_folder
 
     config = tiny_config(4)
     assert config.lm is not None

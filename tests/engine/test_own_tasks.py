@@ -23,7 +23,7 @@ from uniaudio_training.user_tasks import extend, read_user_tasks
 from uniaudio_engine import Engine
 from uniaudio_engine.request.sequence import Layout, aligned_vocab, token_durations, vocab_size
 from uniaudio_engine.request.task_table import TASKS
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer

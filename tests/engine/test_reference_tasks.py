@@ -22,7 +22,7 @@ from uniaudio_engine import Engine, InputError
 from uniaudio_engine.cli.main import main
 from uniaudio_engine.importers.uniaudio_tasks import available_tasks
 from uniaudio_engine.storage.config import ModelConfig, Span, StackConfig, VocabularyConfig
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 LABELS = ("<unk>", "SIL", "HH_B", "AH0_I", "L_I", "OW1_E", "AY1_S", "<UNK>")

@@ -22,7 +22,8 @@ from uniaudio_engine.storage.config import (
     SemanticConfig,
     SpectralConfig,
 )
-from uniaudio_engine.storage.folder import load_folder, save_folder
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 from uniaudio_engine.text import PHONES
 from uniaudio_engine.tokenizers.semantic import SemanticEncoder

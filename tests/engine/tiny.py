@@ -16,7 +16,7 @@ from uniaudio_engine.storage.config import (
     SpectralConfig,
     StackConfig,
 )
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import Shapes, codec_shapes, lm_shapes
 
 

@@ -21,7 +21,7 @@ from uniaudio_engine.audio.reading import read_audio
 from uniaudio_engine.audio.sound import to_int16
 from uniaudio_engine.serving.errors import ApiError
 from uniaudio_engine.serving.inputs import Upload
-from uniaudio_engine.storage.folder import save_folder
+from uniaudio_engine.storage.folder_writing import save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
 
 

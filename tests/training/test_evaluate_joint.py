@@ -239,7 +239,7 @@ def random_model(corpus, tmp_path_factory):
     from uniaudio_engine.request import aligned as aligned_rows
     from uniaudio_engine.request.sequence import aligned_vocab, make_vocabulary, vocab_size
     from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, SpectralConfig
-    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.folder_writing import save_folder
     from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes
     from uniaudio_engine.text import PHONES
     from uniaudio_engine.tokenizers.captions import CaptionTokenizer

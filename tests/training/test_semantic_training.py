@@ -393,7 +393,7 @@ def test_bundled_into_a_folder(run, tmp_path):
 
     from uniaudio_engine import Engine
     from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SpectralConfig
-    from uniaudio_engine.storage.folder import save_folder
+    from uniaudio_engine.storage.folder_writing import save_folder
     from uniaudio_engine.storage.weight_shapes import codec_shapes
 
     codec = CodecConfig(

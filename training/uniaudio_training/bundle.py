@@ -21,10 +21,16 @@ from uniaudio_engine.storage.config import (
     VocabularyConfig,
     from_dict,
 )
-from uniaudio_engine.storage.folder import add_semantic, load_folder, replace_codec, save_folder
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.folder_writing import (
+    add_postfilter,
+    add_semantic,
+    replace_codec,
+    save_folder,
+)
 from uniaudio_engine.text.phones import PHONES
 
-from .checkpoints import float32_tensors, load_semantic, read_codec, read_lm
+from .checkpoints import float32_tensors, load_postfilter, load_semantic, read_codec, read_lm
 from .corpus import speech
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
@@ -79,8 +85,8 @@ def write_folder(
     ``guidance``: default scale of classifier-free guidance, by task (default: that of ``base``).
     ``lm_share``: share of the run's weights in those of the LM; the rest are those of ``base``.
 
-    Without ``codec_run``, codec and semantic tokenizer are copied from the model folder ``base``,
-    and so is the caption tokenizer unless ``captions`` is given.
+    Without ``codec_run``, codec, semantic tokenizer and post-filter are copied from the model folder
+    ``base``, and so is the caption tokenizer unless ``captions`` is given.
     """
     if codec_run is not None:
         codec_config, tensors = read_codec(codec_run)
@@ -138,6 +144,8 @@ def write_folder(
     if base is not None and codec_run is None:  # as it is stored: its codes must not change
         codec = "codec.safetensors"
         (out / codec).write_bytes((base / codec).read_bytes())
+        if old.config.postfilter is not None and lm is not None:
+            add_postfilter_run(out, str(base))
     (out / "README.md").write_text(card)
 
 
@@ -175,6 +183,12 @@ def add_semantic_run(folder: Path, run: str) -> None:
     add_semantic(
         folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
     )
+
+
+def add_postfilter_run(folder: Path, run: str) -> None:
+    """Adds the post-filter of a finished run or of a model folder, in bfloat16."""
+    config, tensors = load_postfilter(run)
+    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()})
 
 
 def replace_decoder(folder: Path, run: str) -> None:
@@ -328,6 +342,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
     parser.add_argument(
+        "--postfilter",
+        help="post-filter run, or a model folder that has one (default: that of --base)",
+    )
+    parser.add_argument(
         "--decoder",
         help="codec run whose decoder replaces that of the existing folder --out; its codes must "
         "be the folder's",
@@ -367,13 +385,13 @@ def main(argv: list[str] | None = None) -> int:
         help="model card (default: training/card.md of a checkout, else that of --base)",
     )
     args = parser.parse_args(argv)
-    changed = args.semantic is not None or args.decoder is not None
+    changed = any(x is not None for x in (args.semantic, args.postfilter, args.decoder))
     if (args.codec is None) == (args.base is None) and (
         not changed or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base, or --semantic or --decoder alone, which change "
-            "the existing folder --out"
+            "expected one of --codec and --base, or --semantic, --postfilter or --decoder alone, "
+            "which change the existing folder --out"
         )
     if not 0 <= args.lm_share <= 1:
         parser.error(f"--lm-share: expected 0 to 1, got {args.lm_share:g}")
@@ -397,6 +415,8 @@ def main(argv: list[str] | None = None) -> int:
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
+        if args.postfilter is not None:
+            add_postfilter_run(args.out, args.postfilter)
         if args.decoder is not None:
             replace_decoder(args.out, args.decoder)
         if args.lm:

@@ -1,4 +1,4 @@
-"""Reads codecs and semantic tokenizers from runs, model folders and files of weights."""
+"""Reads codecs, semantic tokenizers and post-filters from runs, model folders and files of weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uniaudio_engine.storage.config import CodecConfig, SemanticConfig, from_dict, to_dict
+from uniaudio_engine.storage.config import (
+    CodecConfig,
+    PostFilterConfig,
+    SemanticConfig,
+    from_dict,
+    to_dict,
+)
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
 
 from . import packed, run_checkpoint
 from .models.spectral import SpectralCodec
 
-_CODEC, _SEMANTIC = "codec.json", "semantic.json"  # next to the checkpoint of a run
+# Next to the checkpoint of a run:
+_CODEC, _SEMANTIC, _POSTFILTER = "codec.json", "semantic.json", "postfilter.json"
 
 
 def write_codec_config(config: CodecConfig, folder: str | Path) -> None:
@@ -30,6 +37,11 @@ def write_codec_config(config: CodecConfig, folder: str | Path) -> None:
 def write_semantic_config(config: SemanticConfig, folder: str | Path) -> None:
     """Writes ``semantic.json``, the architecture of the run's checkpoint."""
     (Path(folder) / _SEMANTIC).write_text(json.dumps(to_dict(config), indent=2))
+
+
+def write_postfilter_config(config: PostFilterConfig, folder: str | Path) -> None:
+    """Writes ``postfilter.json``, the architecture of the run's checkpoint."""
+    (Path(folder) / _POSTFILTER).write_text(json.dumps(to_dict(config), indent=2))
 
 
 def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
@@ -75,6 +87,22 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
     text = (Path(folder) / _SEMANTIC).read_text()
     config = from_dict(SemanticConfig, json.loads(text), "semantic")
     return config, _load(config.encoder, folder)
+
+
+def load_postfilter(folder: str | Path) -> tuple[PostFilterConfig, dict[str, Tensor]]:
+    """The post-filter of a run or model folder: its config and float32 weights.
+
+    Raises OSError where a run has no checkpoint yet, ValueError where a model has none.
+    """
+    if (Path(folder) / "config.json").exists():
+        found = load_folder(folder)
+        if found.config.postfilter is None:
+            raise ValueError(f"{folder}: expected a folder with a post-filter, it has none")
+        return found.config.postfilter, float32_tensors(found.postfilter)
+    text = (Path(folder) / _POSTFILTER).read_text()
+    config = from_dict(PostFilterConfig, json.loads(text), "postfilter")
+    weights = run_checkpoint.weights(folder, averaged=False)
+    return config, {name: w.float() for name, w in weights.items()}
 
 
 def read_lm(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

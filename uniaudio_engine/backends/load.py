@@ -22,7 +22,7 @@ from ..storage.folder import ModelFolder, load_folder
 from . import cuda
 from .core import core
 from .onnx_folder import Exported, OnnxFolder, is_exported
-from .protocols import Codec, LanguageModel
+from .protocols import Codec, LanguageModel, PostFilter
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -46,6 +46,7 @@ class Parts:
     lm: LanguageModel | None
     semantic: Codec | None
     """Runs the semantic tokenizer's encoder."""
+    postfilter: PostFilter | None
     fingerprint: str
     """Of the codec, as voices are marked with it."""
     parameters: int
@@ -93,7 +94,7 @@ def load_parts(
         from .tensorrt import TrtFolder
 
         return _graph_parts(
-            TrtFolder(os.fspath(path), "cuda" if device == "auto" else device), backend
+            TrtFolder(os.fspath(path), "cuda" if device == "auto" else device), backend, threads
         )
     if not is_exported(path):
         raise InputError(
@@ -102,7 +103,9 @@ def load_parts(
     if device not in ("auto", "cpu"):
         cuda.device_index(device)  # raises unless it names one
     return _graph_parts(
-        OnnxFolder(os.fspath(path), "cpu" if device == "auto" else device, threads), backend
+        OnnxFolder(os.fspath(path), "cpu" if device == "auto" else device, threads),
+        backend,
+        threads,
     )
 
 
@@ -154,14 +157,15 @@ def _native_parts(
             None if semantic is None else codec(semantic.encoder, folder.semantic),
         )
 
+    def codecs_and_filter() -> tuple[tuple[Codec, Codec | None], PostFilter | None]:
+        return codecs(), _postfilter(folder, threads)
+
     # Each arranges its weights on one core, without the GIL.
-    language_model, (audio, semantic) = _at_once(lm, codecs)
-    parameters = sum(
-        w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()
-    )
+    language_model, ((audio, semantic), postfilter) = _at_once(lm, codecs_and_filter)
+    parameters = sum(w.size for part in folder.weights for w in part.values())
     fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
     # The backends have the weights as they run them.
-    bare = replace(folder, codec={}, lm={}, semantic={})
+    bare = replace(folder, codec={}, lm={}, semantic={}, postfilter={})
     return Parts(
         bare,
         "native",
@@ -171,9 +175,18 @@ def _native_parts(
         audio,
         language_model,
         semantic,
+        postfilter,
         fingerprint,
         parameters,
     )
+
+
+def _postfilter(folder: ModelFolder, threads: int) -> PostFilter | None:
+    """The post-filter of a model that has one. It is small: every backend runs it on the CPU."""
+    config = folder.config.postfilter
+    if config is None:
+        return None
+    return core().PostFilter(json.dumps(to_dict(config)), dict(folder.postfilter), threads)
 
 
 def _at_once(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
@@ -202,7 +215,7 @@ def _at_once(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
     return results[0], second
 
 
-def _graph_parts(exported: Exported, backend: str) -> Parts:
+def _graph_parts(exported: Exported, backend: str, threads: int) -> Parts:
     """The graphs of an exported folder, by what runs them."""
     from .graph_codec import GraphCodec
     from .graph_lm import GraphLM
@@ -227,6 +240,7 @@ def _graph_parts(exported: Exported, backend: str) -> Parts:
         codec,
         lm,
         semantic,
+        _postfilter(folder, threads),
         fingerprint,
         parameters,
         exported.capacity,

@@ -171,6 +171,32 @@ class WordSession(Session, Protocol):
         """
 
 
+class PostFilterStream(Protocol):
+    """Sources and their answers in, filtered samples out."""
+
+    def push(self, source: ArrayLike, answer: ArrayLike) -> Samples:
+        """source, answer float32 [n] -> the samples that are complete.
+
+        An error for NaN, infinity and different lengths; nothing has then changed.
+        """
+
+    def flush(self) -> Samples:
+        """The samples that are still missing; the next push starts a new clip."""
+
+    def reset(self) -> None:
+        """Forget the clip."""
+
+
+class PostFilter(Protocol):
+    """Filters a source by what a model made of it.  Immutable; shared by threads."""
+
+    @property
+    def delay(self) -> int:
+        """Samples that must follow a sample before it comes out."""
+
+    def stream(self) -> PostFilterStream: ...
+
+
 class Codec(Protocol):
     """A neural codec, or a tokenizer that ends at its codes.  Immutable; shared by threads."""
 

@@ -19,7 +19,8 @@ import numpy as np
 from ..backends.core import core
 from ..errors import InputError, first_few, shown
 from ..storage.config import FORMAT_VERSION, CodecConfig, ConfigError, ModelConfig, to_dict
-from ..storage.folder import ModelFolder, load_folder, save_folder
+from ..storage.folder import ModelFolder, load_folder
+from ..storage.folder_writing import save_folder
 from ..storage.tensors import Tensors
 from .archive import MAX_CONFIG, Member, Progress, Role, find_members, quiet
 from .card import Origin, write_card

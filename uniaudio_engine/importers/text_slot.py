@@ -35,7 +35,8 @@ from ..storage.config import (
     TextSlotConfig,
     VocabularyConfig,
 )
-from ..storage.folder import load_folder, save_folder
+from ..storage.folder import load_folder
+from ..storage.folder_writing import save_folder
 from ..storage.opening import read_regular
 from ..storage.tensors import Tensors
 from ..tokenizers.text import TextTokenizer

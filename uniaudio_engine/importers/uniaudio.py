@@ -15,7 +15,8 @@ from ..backends.core import core
 from ..errors import InputError, shown
 from ..storage.config import ConfigError, ModelConfig, to_dict
 from ..storage.files import atomic_write
-from ..storage.folder import load_folder, save_folder
+from ..storage.folder import load_folder
+from ..storage.folder_writing import save_folder
 from .archive import CHECKPOINT, CONFIG, Member, Progress, find_members, quiet
 from .card import LICENCE_UNKNOWN, Origin, write_card
 from .output import new_folder, sha256

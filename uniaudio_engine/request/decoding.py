@@ -1,5 +1,5 @@
-"""From a plan's audio frames to samples: decoded as they come, cut to the source's length, or put
-into the source.
+"""From a plan's audio frames to samples: decoded as they come, cut to the source's length, put into
+the source, or a filter of the source.
 
 One decoder stream runs through all pieces of a plan, so that sentences join as smoothly as frames.
 """
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..audio.level import scaled
 from ..model import Model
 from .plan import Piece, Plan
+from .postfilter import source_filter
 from .sequence import Ids
 from .windows import Joiner
 
@@ -38,6 +39,9 @@ class Decoding:
         self._edit: list[Ids] = []
         self._pieces = 0
         self._gain = 1.0 if plan.source is None else plan.source.gain
+        self._filter = source_filter(model, plan)
+        if self._filter is not None and plan.windows is None:
+            self._filter.hear(scaled(self._source, self._gain))
         self._joiner: Joiner | None = None
         if plan.windows is not None:
             self._joiner = Joiner(plan.windows.overlap, model.sample_rate)
@@ -60,6 +64,8 @@ class Decoding:
         ended = self._nothing if piece.window.is_first else self.flush()
         self._joiner.begin(piece.window)
         self._left, self._gain = len(piece.window.samples), piece.window.gain
+        if self._filter is not None:
+            self._filter.hear(scaled(piece.window.samples, self._gain))
         return ended
 
     def _pause(self) -> Samples:
@@ -82,16 +88,23 @@ class Decoding:
         """The remaining samples."""
         if self.finish == "span":
             return self._pasted()
-        rest = self._fitted(self._decoder.flush())
+        rest = self._fitted(self._decoder.flush(), last=True)
         spoken = self.plan.task.length == "durations" and not self.finish
         return _ending_quietly(rest, self.model.sample_rate) if spoken else rest
 
-    def _fitted(self, samples: Samples) -> Samples:
-        """Decoded samples at the source's level, and not more than its own."""
-        samples = np.clip(scaled(np.clip(samples, -1.0, 1.0), 1 / self._gain), -1.0, 1.0)
+    def _fitted(self, samples: Samples, last: bool = False) -> Samples:
+        """Decoded samples, or the source filtered by them, at the source's level and not more than
+        its own.
+        """
+        samples = np.clip(samples, -1.0, 1.0)
         if self._left is not None:
             samples = samples[..., : self._left]
             self._left -= samples.shape[-1]
+        if self._filter is not None:
+            samples = self._filter.push(samples)
+            if last:
+                samples = np.concatenate((samples, self._filter.flush()))
+        samples = np.clip(scaled(samples, 1 / self._gain), -1.0, 1.0)
         return samples if self._joiner is None else self._joiner.push(samples)
 
     def _pasted(self) -> Samples:

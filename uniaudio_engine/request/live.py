@@ -29,6 +29,7 @@ from ..model import Model
 from .aligned import LOOKAHEAD
 from .options import Option
 from .plan import Plan, make_plan
+from .postfilter import source_filter
 from .sampling import audio_sampling
 from .sequence import Ids
 from .sequence_builder import TaskSequence, units_key
@@ -84,6 +85,7 @@ class Live:
         self._rows = _Rows(model, spec, piece.sequence.conditional)
         self._frames = _Frames(model, plan)
         self._decoder = model.codec.decoder_stream()
+        self._filter = source_filter(model, plan)
         self._level = None if fixed is None else float(fixed)
         self._busy = threading.Lock()
         self._closed = self._cancelled = self._over = False
@@ -93,12 +95,14 @@ class Live:
     @property
     def latency(self) -> int:
         """Samples between the input and the output of a sample, at most: a frame, what the encoders
-        and the rows look ahead, what the decoder holds back, and the filters of other rates.
+        and the rows look ahead, what the decoder and the post-filter hold back, and the filters of
+        other rates.
         """
         frame = self._model.config.codec.frame_size
         model_rate, rate = self._model.sample_rate, self.sample_rate
         waits = frame * (1 + LOOKAHEAD + math.ceil(self._rows.lookahead / frame))
         waits += self._model.codec.decoder_lookahead
+        waits += 0 if self._filter is None else self._model.postfilter.delay
         if rate == model_rate:
             return waits
         waits += self._out.lookahead
@@ -130,8 +134,10 @@ class Live:
                 self._begin()
             parts = list(self._hear(self._into.flush(), last=True))
             if not self._cancelled:
-                held = self._fitted(self._decoder.flush())
-                parts += [self._out.push(held), self._out.flush()]
+                held = [self._fitted(self._decoder.flush())]
+                if self._filter is not None:
+                    held.append(self._at_own_level(self._filter.flush()))
+                parts += [*map(self._out.push, held), self._out.flush()]
             self._over = True
             return self._join(iter(parts))
 
@@ -191,11 +197,14 @@ class Live:
             model.sample_rate, frame, model.config.source_level(self._plan.task.name), self._level
         )
         self._gains = np.zeros(0)  # of samples that were heard and not yet returned
+        self._unanswered = 0  # samples that were heard and not yet answered
         self._frame = np.zeros(0, np.float32)  # the beginning of the next one
         self._received = self._returned = 0  # samples at the caller's rate
         self._compute, self._made, self._over = 0.0, 0, False
         for part in (self._into, self._out, self._rows, self._frames, self._decoder):
             part.reset()
+        if self._filter is not None:
+            self._filter.reset()
 
     def _hear(self, samples: Samples, last: bool = False) -> Iterator[Samples]:
         """Samples at the model's rate -> those of the result, frame by frame."""
@@ -215,7 +224,11 @@ class Live:
     def _levelled(self, frame: Samples) -> Samples:
         gains = self._gain.push(frame)
         self._gains = np.concatenate((self._gains, gains))
-        return scaled(frame, gains)
+        self._unanswered += len(frame)
+        levelled = scaled(frame, gains)
+        if self._filter is not None:
+            self._filter.hear(levelled)
+        return levelled
 
     def _answer(self, rows: Ids) -> Iterator[Samples]:
         """Aligned rows [n, S] -> the samples of their frames."""
@@ -228,10 +241,17 @@ class Live:
             yield self._out.push(self._fitted(self._decoder.push(np.ascontiguousarray(codes.T))))
 
     def _fitted(self, samples: Samples) -> Samples:
-        """Decoded samples at the source's level, and not more than its own."""
-        n = min(len(samples), len(self._gains))  # the last frame is longer than its source
+        """Decoded samples, or the source filtered by them, at the source's level and not more than
+        its own.
+        """
+        samples = np.clip(samples[: self._unanswered], -1.0, 1.0)  # the last frame may be too long
+        self._unanswered -= len(samples)
+        return self._at_own_level(samples if self._filter is None else self._filter.push(samples))
+
+    def _at_own_level(self, samples: Samples) -> Samples:
+        n = len(samples)
         gains, self._gains = self._gains[:n], self._gains[n:]
-        return np.clip(scaled(np.clip(samples[:n], -1.0, 1.0), 1 / gains), -1.0, 1.0)
+        return np.clip(scaled(samples, 1 / gains), -1.0, 1.0)
 
     def _join(self, parts: Iterator[Samples]) -> Samples:
         joined = np.concatenate([np.zeros(0, np.float32), *parts])

@@ -68,6 +68,15 @@ SEED = Option(
 _SECONDS = Option(
     "seconds", "float", None, 0.02, 3600.0, "exact length, instead of letting the model decide"
 )
+POSTFILTER = Option(
+    "postfilter",
+    "int",
+    1,
+    0,
+    1,
+    "1 filters the source by what the model made of it, which keeps its words; 0 returns what the "
+    "model made",
+)
 # What a caller may set, by the task's length rule.
 LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
     "durations": (

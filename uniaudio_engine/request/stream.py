@@ -10,6 +10,8 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..audio.sound import Audio, AudioChunk, concatenate
 from ..errors import InputError, shown
 from ..model import Model
@@ -17,6 +19,7 @@ from .decoding import Decoding
 from .heard import Heard, Interrupted
 from .plan import Plan
 from .scheduler import Run, Scheduler
+from .sequence import Ids
 from .steps import piece_work, run_work
 from .work import Prefill, Wait, Work
 
@@ -59,6 +62,7 @@ def audio_chunks(
     no_codes = model.layout.no_codes
     rate = model.sample_rate
     position, frames_made = 0, 0
+    silent: list[Ids] = []  # codes whose samples are still held back
     head = decoding.head()
     if head.shape[-1]:
         now = time.perf_counter()
@@ -90,9 +94,13 @@ def audio_chunks(
                 codes = model.layout.frames_to_codes(frames)
                 samples = decoding.push(codes)
                 frames_made += len(frames)
+                silent.append(codes)
+                if not samples.shape[-1]:
+                    continue
                 now = time.perf_counter()
                 meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
-                yield AudioChunk(samples, rate, position, codes)
+                yield AudioChunk(samples, rate, position, np.concatenate(silent))
+                silent.clear()
                 paused += time.perf_counter() - now
                 position += samples.shape[-1]
     samples = decoding.flush()
@@ -107,7 +115,8 @@ def audio_chunks(
         compute_seconds=round(compute, 6),
         realtime_factor=round(seconds / max(compute, 1e-9), 3),
     )
-    yield AudioChunk(samples, rate, position, no_codes, last=True)
+    codes = np.concatenate(silent) if silent else no_codes
+    yield AudioChunk(samples, rate, position, codes, last=True)
 
 
 class AudioStream:

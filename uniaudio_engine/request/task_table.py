@@ -63,6 +63,7 @@ TASKS: dict[str, Task] = {
             64,
             0.95,
             finish="length",
+            postfilter=True,
             verb="enhance",
         ),
         Task(
@@ -76,6 +77,7 @@ TASKS: dict[str, Task] = {
             64,
             0.95,
             finish="length",
+            postfilter=True,
             verb="extract",
         ),
         Task(
@@ -146,6 +148,7 @@ TASKS: dict[str, Task] = {
             64,
             0.95,
             finish="length",
+            postfilter=True,
             verb="dereverb",
         ),
         Task(

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import InputError, first_few, shown
-from .options import LENGTH_OPTIONS, Number, Option, guidance_option, sampling_options
+from .options import (
+    LENGTH_OPTIONS,
+    POSTFILTER,
+    Number,
+    Option,
+    guidance_option,
+    sampling_options,
+)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
@@ -108,8 +115,9 @@ class Task:
     ``guidance``: default scale of classifier-free guidance (arXiv 2207.12598), where it has
     something to follow (:attr:`guided_by`); any value but 1 costs a second pass. ``finish``:
     ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
-    source's span and leaves every other sample as it was. ``verb``: the task's name on the command
-    line and in Python.
+    source's span and leaves every other sample as it was. ``postfilter``: what comes back is by
+    default the source, filtered by what the model made of it, where the model has such a filter.
+    ``verb``: the task's name on the command line and in Python.
     """
 
     name: str
@@ -123,6 +131,7 @@ class Task:
     target: str = "audio"
     token: str = ""
     finish: Literal["", "length", "span"] = ""
+    postfilter: bool = False
     verb: str = ""
     guidance: float = 1.0
     repetition_window: int = 0
@@ -144,6 +153,7 @@ class Task:
                 self.repetition_penalty,
             )
             + ((guidance_option(self.guidance),) if self.guided_by else ())
+            + ((POSTFILTER,) if self.postfilter else ())
             + LENGTH_OPTIONS[self.length]
         )
 
@@ -294,6 +304,8 @@ class Task:
             )
 
     def _finish_problems(self, source: Input | None) -> Iterator[str]:
+        if self.postfilter and (self.finish != "length" or self.aligned_sound is None):
+            yield "postfilter: expected finish length and an aligned sound"
         if not self.finish:
             return
         good = source is not None and (source.place == "aligned" or source.modality == "context")

@@ -23,6 +23,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
+from .postfilter_config import PostFilterConfig
 from .speaker_config import EcapaConfig
 from .text_slot_config import PromptPart, TextSlotConfig, WordByWord
 
@@ -38,6 +39,7 @@ __all__ = [
     "EcapaConfig",
     "LMConfig",
     "ModelConfig",
+    "PostFilterConfig",
     "PromptPart",
     "SeanetConfig",
     "SemanticConfig",
@@ -74,6 +76,7 @@ class ModelConfig:
     # Default scale of classifier-free guidance of tasks that this model does best at another one
     guidance: dict[str, float] = field(default_factory=dict)
     text_slot: TextSlotConfig | None = None  # of a frame's slots, one holds text
+    postfilter: PostFilterConfig | None = None
 
     def check(self) -> None:
         require_within(
@@ -92,6 +95,10 @@ class ModelConfig:
         )
         if self.semantic is not None:
             self.semantic.check(self.codec)
+        if self.postfilter is not None:
+            self.postfilter.check()
+            channels = self.codec.channels
+            require(channels == 1, "postfilter", "none with several channels", channels)
         if self.level is not None:
             require_within("level", -60, self.level, 0, "dBFS")
             channels = self.codec.channels
@@ -135,7 +142,11 @@ class ModelConfig:
     def task_table(self) -> dict[str, Task]:
         """The tasks that this version can do with this model, by name."""
         return {
-            name: replace(task, guidance=self.guidance[name]) if name in self.guidance else task
+            name: replace(
+                task,
+                guidance=self.guidance.get(name, task.guidance),
+                postfilter=task.postfilter and self.postfilter is not None,
+            )
             for name, task in task_table(self.tasks).items()
         }
 

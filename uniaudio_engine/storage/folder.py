@@ -3,8 +3,8 @@ voices/*.safetensors, README.md.
 
 Optional: semantic.safetensors (the semantic tokenizer), text.model (the tokenizer of captions or
 text, sentencepiece), tokenizer.json (another tokenizer of text), speaker.safetensors and speaker.onnx
-(vectors of speakers), labels/SPAN.txt (labels of another span's tokens, one per line) and lexicon.txt
-(words in the labels of phones.txt).
+(vectors of speakers), postfilter.safetensors (the filter of clean-up), labels/SPAN.txt (labels of
+another span's tokens, one per line) and lexicon.txt (words in the labels of phones.txt).
 
 Loading checks everything first: a folder is complete and consistent, or raises one
 :class:`InputError`. Weights stay as they are stored: float32, bfloat16 as uint16 bits, and of the
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,27 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, first_few
 from ..request.tasks import HEARD
-from .codec_int8 import from_int8, to_int8
-from .config import CodecConfig, ConfigError, ModelConfig, SemanticConfig
-from .files import atomic_write
+from .codec_int8 import from_int8
+from .config import CodecConfig, ConfigError, ModelConfig
 from .opening import read_regular
 from .tensors import (
     Tensors,
     all_finite,
     drop_pages,
-    from_bfloat16,
     load_tensors,
     map_tensors,
     require_names,
-    save_tensors,
 )
-from .weight_shapes import Quantized, Shapes, codec_shapes, in_codec, in_lm, lm_shapes, matrix_part
+from .weight_shapes import (
+    Quantized,
+    Shapes,
+    codec_shapes,
+    in_codec,
+    in_lm,
+    lm_shapes,
+    matrix_part,
+    postfilter_shapes,
+)
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_TEXT_BYTES = 32 << 20
@@ -55,7 +61,7 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 class ModelFolder:
     """A checked model.
 
-    ``codec``, ``lm``, ``semantic``: weights by tensor name. ``phones``: labels in order. ``voices``:
+    ``codec``, ``lm``, ``semantic``, ``postfilter``: weights by tensor name. ``phones``: labels in order. ``voices``:
     files by name. ``labels``: those of other spans. ``lexicon``, ``captions`` and ``tokenizer``:
     contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors,
     or their encoder.
@@ -75,6 +81,12 @@ class ModelFolder:
     tokenizer: bytes = b""
     speaker: Tensors = field(default_factory=dict)
     speaker_encoder: Path | None = None
+    postfilter: Tensors = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple[Tensors, ...]:
+        """The weights of the models that were trained for this folder."""
+        return self.codec, self.lm, self.semantic, self.postfilter
 
 
 def bundled_models() -> dict[str, Path]:
@@ -138,9 +150,9 @@ def load_folder(path: str | os.PathLike[str] | None = None, *, mapped: bool = Fa
     if config.semantic is not None:
         semantic = load_codec(folder / "semantic.safetensors", config.semantic.encoder, mapped)
     speaker: Tensors = {}
-    if shapes := _speaker_shapes(config):
+    if shapes := speaker_shapes(config):
         speaker = load_weights(folder / "speaker.safetensors", shapes)
-    for part in ("lm", "semantic"):
+    for part in ("lm", "semantic", "postfilter"):
         if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
             raise InputError(
                 f"{folder}: {part}.safetensors is left over: config.json has no {part} section; "
@@ -150,7 +162,7 @@ def load_folder(path: str | os.PathLike[str] | None = None, *, mapped: bool = Fa
 
 
 def load_described(folder: Path) -> ModelFolder:
-    """All of a folder except its weights, checked."""
+    """All of a folder except the weights of its models, checked."""
     config = load_config(folder)
     phones = _load_labels(folder / "phones.txt")
     labels = {p.stem: _load_labels(p) for p in sorted((folder / "labels").glob("*.txt"))}
@@ -158,6 +170,10 @@ def load_described(folder: Path) -> ModelFolder:
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
     texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
     encoder = folder / "speaker.onnx"
+    postfilter: Tensors = {}
+    if config.postfilter is not None:  # small, and run by the core on every backend
+        file = folder / "postfilter.safetensors"
+        postfilter = load_weights(file, postfilter_shapes(config.postfilter))
     return ModelFolder(
         folder,
         config,
@@ -169,10 +185,11 @@ def load_described(folder: Path) -> ModelFolder:
         captions=texts[1],
         tokenizer=_read_bytes(folder / "tokenizer.json"),
         speaker_encoder=encoder if encoder.is_file() else None,
+        postfilter=postfilter,
     )
 
 
-def _speaker_shapes(config: ModelConfig) -> Shapes:
+def speaker_shapes(config: ModelConfig) -> Shapes:
     """Of the tensors in speaker.safetensors; none where voices have no vectors."""
     width = 0 if config.text_slot is None else config.text_slot.voice_width
     if not width or config.lm is None:
@@ -181,98 +198,6 @@ def _speaker_shapes(config: ModelConfig) -> Shapes:
         return config.text_slot.speaker.shapes
     d = config.lm.global_.width
     return {"weight": (d, width), "bias": (d,), "norm.weight": (d,), "norm.bias": (d,)}
-
-
-def save_folder(
-    path: str | os.PathLike[str],
-    config: ModelConfig,
-    codec: Mapping[str, NDArray[Any]],
-    lm: Mapping[str, NDArray[Any]] | None = None,
-    phones: Iterable[str] = (),
-    dtype: str = "float32",
-    semantic: Mapping[str, NDArray[Any]] | None = None,
-    captions: bytes = b"",
-    labels: Mapping[str, tuple[str, ...]] | None = None,
-    tokenizer: bytes = b"",
-    speaker: Mapping[str, NDArray[Any]] | None = None,
-    codec_dtype: str | None = None,
-) -> None:
-    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all
-    but vectors and codebooks (a rounded codebook would give other codes than those the LM has
-    learned). ``codec_dtype``: that of the codec, if it is another one; it may be int8.
-    """
-    folder = Path(path)
-    phones = tuple(phones)
-    config.check()
-    check_model(config, phones, folder, labels)
-    parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
-    if config.lm is not None:
-        parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
-    if config.semantic is not None:
-        parts.append(
-            ("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder))
-        )
-    if shapes := _speaker_shapes(config):
-        parts.append(("speaker.safetensors", speaker or {}, shapes))
-    for name, tensors, shapes in parts:
-        check_weights(tensors, shapes, str(folder / name))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors, _ in parts:
-        own = codec_dtype or dtype if name == "codec.safetensors" else dtype
-        stored = to_int8(tensors) if own == "int8" else tensors
-        save_tensors(folder / name, stored, rounded=_rounded(stored, own))
-    if phones:
-        with atomic_write(folder / "phones.txt") as f:
-            f.write("".join(f"{p}\n" for p in phones).encode())
-    for name, content in (("text.model", captions), ("tokenizer.json", tokenizer)):
-        if content:
-            with atomic_write(folder / name) as f:
-                f.write(content)
-    for span, names in (labels or {}).items():
-        (folder / "labels").mkdir(exist_ok=True)
-        with atomic_write(folder / "labels" / f"{span}.txt") as f:
-            f.write("".join(f"{name}\n" for name in names).encode())
-    with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
-        f.write((config.to_json() + "\n").encode())
-
-
-def add_semantic(
-    path: str | os.PathLike[str],
-    semantic: SemanticConfig,
-    tensors: Mapping[str, NDArray[Any]],
-    dtype: str = "bfloat16",
-) -> None:
-    """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace
-    the one that is there.
-    """
-    folder = find_folder(path)
-    config = dataclasses.replace(load_config(folder), semantic=semantic)
-    config.check()
-    file = folder / "semantic.safetensors"
-    check_weights(tensors, codec_shapes(semantic.encoder), str(file))
-    save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
-    with atomic_write(folder / "config.json") as f:
-        f.write((config.to_json() + "\n").encode())
-
-
-def replace_codec(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Replace the weights of a model folder's codec (float32 arrays by state-dict name).
-
-    They are stored in the types that the folder's have. Those that do not change keep their bits.
-    """
-    folder = find_folder(path)
-    file, shapes = folder / "codec.safetensors", codec_shapes(load_config(folder).codec)
-    check_weights(tensors, shapes, str(file))
-    before = load_weights(file, shapes, quantized=in_codec)
-    int8 = any(x.dtype == np.int8 for x in before.values())
-    after = to_int8(tensors) if int8 else dict(tensors)
-    old = from_int8(before)
-    for name in tensors:
-        same = from_bfloat16(old[name]) if old[name].dtype == np.uint16 else old[name]
-        if np.array_equal(same, tensors[name]):
-            after |= {n: before[n] for n in (name, f"{name}_scale") if n in before}
-    rounded = {n for n, x in before.items() if x.dtype == np.uint16 and after[n].dtype != np.uint16}
-    save_tensors(file, after, rounded=rounded)
 
 
 def load_codec(path: Path, config: CodecConfig, mapped: bool = False) -> Tensors:
@@ -443,15 +368,3 @@ def _read_bytes(path: Path) -> bytes:
         return read_regular(path, MAX_TEXT_BYTES)
     except OSError as e:
         raise InputError(f"{path}: expected a readable file, got: {e.strerror or e}") from None
-
-
-def _rounded(tensors: Mapping[str, NDArray[Any]], dtype: str) -> set[str]:
-    """The tensors that a folder of this ``dtype`` stores as bfloat16."""
-    return {
-        name
-        for name, x in tensors.items()
-        if dtype == "bfloat16"
-        and x.dtype == np.float32
-        and x.ndim > 1
-        and not name.startswith("quantizer.")
-    }

@@ -12,6 +12,7 @@ from typing import Literal
 from .config import (
     CodecConfig,
     LMConfig,
+    PostFilterConfig,
     QuantizerConfig,
     SeanetConfig,
     SnakeDecoderConfig,
@@ -123,6 +124,13 @@ def codec_shapes(c: CodecConfig) -> Shapes:
             _convnext(
                 shapes, "decoder", e, s.decoder_width, s.decoder_hidden, s.decoder_blocks, out, k
             )
+    return shapes
+
+
+def postfilter_shapes(c: PostFilterConfig) -> Shapes:
+    """Tensors of ``postfilter.safetensors``."""
+    shapes: Shapes = {}
+    _convnext(shapes, "net", 2 * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
     return shapes
 
 

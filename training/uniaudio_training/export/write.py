@@ -44,7 +44,16 @@ OPSET = 20
 DTYPES = ("float32", "float16", "int8")
 LARGE = 1024  # bytes; larger tensors are stored in the shared file
 ALIGN = 4096  # bytes, so that a runtime can map the tensors
-COPIED = ("config.json", "phones.txt", "text.model", "lexicon.txt", "README.md", "labels", "voices")
+COPIED = (
+    "config.json",
+    "phones.txt",
+    "text.model",
+    "lexicon.txt",
+    "README.md",
+    "labels",
+    "voices",
+    "postfilter.safetensors",
+)
 
 
 class Weights:
@@ -155,9 +164,7 @@ def _write(
         **metadata,
         "opset": OPSET,
         "codec": codec_fingerprint(folder.codec["quantizer.codebooks"]),
-        "parameters": sum(
-            w.size for part in (folder.codec, folder.lm, folder.semantic) for w in part.values()
-        ),
+        "parameters": sum(w.size for part in folder.weights for w in part.values()),
         "source": {p.name: _sha256(p) for p in sorted(folder.path.glob("*.safetensors"))},
         "graphs": graphs,
         "sha256": sums,

@@ -1,0 +1,210 @@
+#include "postfilter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "codec_ops.h"
+#include "config_object.h"
+
+namespace uniaudio {
+
+namespace {
+
+// frames at once: enough to read each weight for many rows, few enough to stay in cache
+constexpr int kChunk = 128;
+
+ConvNeXt::Shape net_shape(const PostFilterConfig& c) {
+  return {2 * c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
+}
+
+void check_finite(const float* x, size_t n, const char* name) {
+  for (size_t i = 0; i < n; ++i)
+    if (!std::isfinite(x[i]))
+      throw std::invalid_argument(std::string(name) + ": expected finite samples, got NaN or "
+                                  "infinity at sample " + std::to_string(i));
+}
+
+}  // namespace
+
+PostFilterConfig parse_postfilter_config(std::string_view text) {
+  const Json root = parse_json(text);
+  PostFilterConfig c;
+  Object o(root, "postfilter");
+  o.integer("window", c.window, 4, 16384);
+  o.integer("hop", c.hop, 1, 8192);
+  o.integer("width", c.width, 1, 16384);
+  o.integer("hidden", c.hidden, 1, 16384);
+  o.integer("blocks", c.blocks, 1, 64);
+  o.integer("kernel_size", c.kernel_size, 1, 63);
+  o.integer("lookahead", c.lookahead, 0, 64);
+  o.real("log_floor", c.log_floor);
+  o.done();
+  o.require(c.window % 2 == 0, "window", "an even number", std::to_string(c.window));
+  o.require(c.hop <= c.window / 2, "hop", "at most half of window", std::to_string(c.hop));
+  o.require(c.log_floor > 0, "log_floor", "above 0", number(double(c.log_floor)));
+  return c;
+}
+
+PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, int threads)
+    : config_(config), pool_(threads), fft_(config.window), window_(hann(config.window)) {
+  const ConvNeXt::Shape shape = net_shape(config);
+  std::vector<TensorSpec> specs;
+  ConvNeXt::specs("net", shape, specs);
+  weights.check("postfilter", specs);
+  net_ = std::make_unique<ConvNeXt>(weights, "net", shape);
+  steady_.allocate(config.hop);
+  for (int p = 0; p < config.hop; ++p) {
+    double sum = 0;
+    for (int i = p; i < config.window; i += config.hop) sum += double{window_[i]} * window_[i];
+    steady_[p] = float(1 / sum);
+  }
+}
+
+std::unique_ptr<PostFilterStream> PostFilter::stream() const {
+  return std::make_unique<PostFilterStream>(shared_from_this());
+}
+
+PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter)
+    : filter_(std::move(filter)) {
+  const PostFilterConfig& c = filter_->config();
+  for (Buffer<float>& held : held_) held.allocate(c.window);
+  spectra_.allocate(size_t(c.lookahead) * 2 * c.bins());
+  overlap_.allocate(c.window);
+  state_.history.allocate(filter_->net_->history_size());
+  reset();
+}
+
+void PostFilterStream::reset() {
+  for (Buffer<float>* b : {&held_[0], &held_[1], &spectra_, &overlap_, &state_.history})
+    std::fill_n(b->data(), b->size(), 0.0f);
+  pending_ = 0;
+  pushed_ = given_ = frames_ = 0;
+}
+
+std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
+  auto copy = std::make_unique<PostFilterStream>(filter_);
+  const auto same = [](const Buffer<float>& from, Buffer<float>& to) {
+    std::copy_n(from.data(), from.size(), to.data());
+  };
+  for (int i = 0; i < kInputs; ++i) same(held_[i], copy->held_[i]);
+  same(spectra_, copy->spectra_);
+  same(overlap_, copy->overlap_);
+  same(state_.history, copy->state_.history);
+  copy->pending_ = pending_;
+  copy->pushed_ = pushed_;
+  copy->given_ = given_;
+  copy->frames_ = frames_;
+  return copy;
+}
+
+void PostFilterStream::push(const float* source, const float* answer, size_t n,
+                            std::vector<float>& out) {
+  check_finite(source, n, "source");
+  check_finite(answer, n, "answer");
+  pushed_ += int64_t(n);
+  const size_t most = size_t(kChunk) * filter_->config().hop;
+  for (size_t at = 0; at < n; at += most)
+    run({source + at, answer + at}, int(std::min(most, n - at)), out);
+}
+
+void PostFilterStream::flush(std::vector<float>& out) {
+  const PostFilterConfig& c = filter_->config();
+  const int64_t wanted = pushed_;
+  // the frames with all samples, then those that the network hears early
+  const int64_t frames = (wanted + c.past() + c.hop - 1) / c.hop + c.lookahead;
+  const std::vector<float> silence(size_t(frames * c.hop - wanted));
+  const size_t before = out.size();
+  const int64_t missing = wanted - given_;
+  run({silence.data(), silence.data()}, int(silence.size()), out);
+  out.resize(before + size_t(missing));
+  reset();
+}
+
+void PostFilterStream::run(const float* const (&samples)[kInputs], int n,
+                           std::vector<float>& out) {
+  const PostFilterConfig& c = filter_->config();
+  const int total = pending_ + n, frames = total / c.hop, before = c.past() + pending_;
+  for (int i = 0; i < kInputs; ++i) {
+    work_[i].reserve(size_t(before) + n);
+    std::copy_n(held_[i].data(), before, work_[i].data());
+    std::copy_n(samples[i], n, work_[i].data() + before);
+  }
+  if (frames > 0) {
+    analyse(frames);
+    filter_->net_->run(filter_->pool_, state_, scratch_, features_.data(), frames, gains_.data());
+    synthesize(frames, out);
+  }
+  pending_ = total - frames * c.hop;
+  for (int i = 0; i < kInputs; ++i)
+    std::copy_n(work_[i].data() + size_t(frames) * c.hop, c.past() + pending_, held_[i].data());
+}
+
+// work_ -> features_ [frames][2][bins], and the source's spectra behind those that wait
+void PostFilterStream::analyse(int frames) {
+  const PostFilter& f = *filter_;
+  const PostFilterConfig& c = f.config();
+  const CodecKernels& kernels = codec_kernels();
+  const int bins = c.bins(), window = c.window;
+  const size_t waiting = size_t(c.lookahead) * 2 * bins;
+  const size_t each = size_t(window) + 2 * size_t(bins) +
+                      std::max<size_t>(f.fft_.scratch_size(), 3 * size_t(bins));
+  waiting_.reserve(waiting + size_t(frames) * 2 * bins);
+  std::copy_n(spectra_.data(), waiting, waiting_.data());
+  features_.reserve(size_t(frames) * kInputs * bins);
+  gains_.reserve(size_t(frames) * bins);
+  segments_.reserve(each * frames);
+  split(f.pool_, frames, 60 * window, [&](int64_t a, int64_t b) {
+    float *x = segments_.data() + a * each, *own = x + window, *scratch = own + 2 * bins;
+    for (int64_t t = a; t < b; ++t) {
+      for (int i = 0; i < kInputs; ++i) {
+        float* re = i == 0 ? waiting_.data() + waiting + t * 2 * bins : own;
+        float* im = re + bins;
+        kernels.multiply(work_[i].data() + t * c.hop, f.window_.data(), x, window);
+        f.fft_.forward(kernels, x, re, im, scratch);
+        kernels.spectrum_features(re, im, scratch, bins, 4.0f / float(window), c.log_floor);
+        std::copy_n(scratch, bins, features_.data() + (t * kInputs + i) * bins);
+      }
+    }
+  });
+  std::copy_n(waiting_.data() + size_t(frames) * 2 * bins, waiting, spectra_.data());
+}
+
+// waiting_ and gains_ -> samples
+void PostFilterStream::synthesize(int frames, std::vector<float>& out) {
+  const PostFilter& f = *filter_;
+  const PostFilterConfig& c = f.config();
+  const CodecKernels& kernels = codec_kernels();
+  const int bins = c.bins(), window = c.window;
+  const size_t each = 2 * size_t(bins) + f.fft_.scratch_size();
+  made_.reserve(size_t(frames) * window);
+  segments_.reserve(each * frames);
+  split(f.pool_, frames, 60 * window, [&](int64_t a, int64_t b) {
+    float *re = segments_.data() + a * each, *im = re + bins, *scratch = im + bins;
+    for (int64_t t = a; t < b; ++t) {
+      float* gains = gains_.data() + t * bins;
+      for (int i = 0; i < bins; ++i) gains[i] = 1.0f / (1.0f + std::exp(-gains[i]));
+      const float* spectrum = waiting_.data() + t * 2 * bins;
+      kernels.multiply(spectrum, gains, re, bins);
+      kernels.multiply(spectrum + bins, gains, im, bins);
+      f.fft_.inverse(kernels, re, im, made_.data() + t * window, scratch);
+    }
+  });
+  for (int t = 0; t < frames; ++t, ++frames_) {
+    const int64_t frame = frames_ - c.lookahead;
+    if (frame < 0) continue;  // the network has not yet heard what comes after the first one
+    kernels.multiply_add(made_.data() + size_t(t) * window, f.window_.data(), overlap_.data(),
+                         size_t(window));
+    const int64_t begin = (frame + 1) * c.hop - window;
+    for (int i = 0; i < c.hop; ++i)
+      if (begin + i >= 0) {
+        out.push_back(overlap_[i] * f.steady_[i]);
+        ++given_;
+      }
+    std::copy_n(overlap_.data() + c.hop, c.past(), overlap_.data());
+    std::fill_n(overlap_.data() + c.past(), c.hop, 0.0f);
+  }
+}
+
+}  // namespace uniaudio

@@ -1,0 +1,88 @@
+// The post-filter: a source times the gains that a causal ConvNeXt gives each bin of its spectrum.
+// It hears the source and what the language model made of it. Reference:
+// training/uniaudio_training/models/postfilter.py.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "fft.h"
+#include "parallel.h"
+#include "spectral.h"
+#include "weights.h"
+
+namespace uniaudio {
+
+struct PostFilterConfig {
+  int window = 512, hop = 160, width = 160, hidden = 480, blocks = 7, kernel_size = 7;
+  int lookahead = 2;  // frames
+  float log_floor = 1e-4f;
+
+  int bins() const { return window / 2 + 1; }
+  // samples of a window before its newest hop
+  int past() const { return window - hop; }
+};
+
+PostFilterConfig parse_postfilter_config(std::string_view json);
+
+class PostFilterStream;
+
+// Immutable, shared between threads and streams.
+class PostFilter : public std::enable_shared_from_this<PostFilter> {
+ public:
+  // std::invalid_argument when the weights do not fit the configuration. threads >= 1.
+  PostFilter(const PostFilterConfig& config, const Weights& weights, int threads);
+
+  const PostFilterConfig& config() const { return config_; }
+  int threads() const { return pool_.threads(); }
+  // Samples that must follow a sample before it comes out.
+  int64_t delay() const { return config_.past() + int64_t{config_.lookahead} * config_.hop; }
+  std::unique_ptr<PostFilterStream> stream() const;
+
+ private:
+  friend class PostFilterStream;
+
+  PostFilterConfig config_;
+  mutable ThreadPool pool_;
+  RealFft fft_;
+  std::unique_ptr<ConvNeXt> net_;
+  Buffer<float> window_;
+  Buffer<float> steady_;  // [hop]: 1 / the sum of the squared windows over a sample
+};
+
+// Sources and answers in, filtered samples out: as many in all as went in. Chunk sizes and thread
+// counts never change a sample. One stream belongs to one thread at a time.
+class PostFilterStream {
+ public:
+  explicit PostFilterStream(std::shared_ptr<const PostFilter> filter);
+
+  // source, answer [n]; appends the samples that are complete. std::invalid_argument on NaN or
+  // infinity, before anything changes.
+  void push(const float* source, const float* answer, size_t n, std::vector<float>& out);
+  // Appends the samples that are still missing and starts a new clip.
+  void flush(std::vector<float>& out);
+  void reset();
+  std::unique_ptr<PostFilterStream> fork() const;
+
+ private:
+  static constexpr int kInputs = 2;  // source, answer
+
+  void run(const float* const (&samples)[kInputs], int n, std::vector<float>& out);
+  void analyse(int frames);
+  void synthesize(int frames, std::vector<float>& out);
+
+  std::shared_ptr<const PostFilter> filter_;
+  int pending_ = 0;                // samples since the newest whole hop
+  int64_t pushed_ = 0, given_ = 0;  // samples
+  int64_t frames_ = 0;             // that the network has heard
+  Buffer<float> held_[kInputs];    // [past + hop]: the samples before the next frame, and pending
+  Buffer<float> spectra_;          // [lookahead][2][bins]: of the source, not yet filtered
+  Buffer<float> overlap_;          // [window]: sums over the next samples
+  ConvNeXt::State state_;
+  ConvNeXt::Scratch scratch_;
+  Buffer<float> work_[kInputs], segments_, features_, gains_, waiting_, made_;
+};
+
+}  // namespace uniaudio

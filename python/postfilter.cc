@@ -1,0 +1,92 @@
+// PostFilter and its streams for Python: NumPy in and out, arguments checked, GIL released while
+// computing.
+#include "postfilter.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include "bindings.h"
+#include "codec_bindings.h"
+
+namespace uniaudio::python {
+
+namespace {
+
+using Stream = Guarded<PostFilter, PostFilterStream>;
+
+// Both are checked, and as long as each other.
+std::pair<Floats, Floats> sounds(const py::object& source, const py::object& answer) {
+  Floats s = samples_argument(source, 1), a = samples_argument(answer, 1);
+  if (s.size() != a.size())
+    throw py::value_error("answer: expected as many samples as the source's " +
+                          std::to_string(s.size()) + ", got " + std::to_string(a.size()));
+  return {std::move(s), std::move(a)};
+}
+
+}  // namespace
+
+void bind_postfilter(py::module_& m) {
+  py::class_<Stream> stream(
+      m, "PostFilterStream",
+      "Sources and answers in, filtered samples out; concatenated pushes and flush equal apply().");
+  bind_stream(stream);
+  stream
+      .def(
+          "push",
+          [](Stream& s, const py::object& source, const py::object& answer) {
+            const auto [x, y] = sounds(source, answer);
+            const float *from = x.data(), *heard = y.data();
+            const size_t n = size_t(x.size());
+            std::vector<float> out;
+            s.with([&](PostFilterStream& f) { f.push(from, heard, n, out); });
+            return samples_result(out, 1);
+          },
+          py::arg("source"), py::arg("answer"),
+          "source and answer float32 [n] -> the samples float32 [m] that are complete.  ValueError "
+          "on NaN, infinity or different lengths; nothing changes then.")
+      .def(
+          "flush",
+          [](Stream& s) {
+            std::vector<float> out;
+            s.with([&](PostFilterStream& f) { f.flush(out); });
+            return samples_result(out, 1);
+          },
+          "Ends the clip: the samples that are still missing.  The next push starts a new clip.");
+
+  py::class_<PostFilter, std::shared_ptr<PostFilter>>(
+      m, "PostFilter",
+      "A source times gains of its spectrum; immutable, shared between threads and streams.")
+      .def(py::init([](const std::string& config_json, const py::dict& weights, int threads) {
+             const PostFilterConfig config = parse_postfilter_config(config_json);
+             const Weights w = weights_argument(weights);
+             const WithoutGil release;
+             return std::make_shared<PostFilter>(config, w, threads);
+           }),
+           py::arg("config_json"), py::arg("weights"), py::arg("threads"))
+      .def(
+          "apply",
+          [](const PostFilter& f, const py::object& source, const py::object& answer) {
+            const auto [x, y] = sounds(source, answer);
+            const float *from = x.data(), *heard = y.data();
+            const size_t n = size_t(x.size());
+            std::vector<float> out;
+            {
+              const WithoutGil release;
+              const auto stream = f.stream();
+              stream->push(from, heard, n, out);
+              stream->flush(out);
+            }
+            return samples_result(out, 1);
+          },
+          py::arg("source"), py::arg("answer"),
+          "source and answer float32 [N] -> the filtered source float32 [N].")
+      .def("stream",
+           [](const std::shared_ptr<PostFilter>& f) {
+             return std::make_unique<Stream>(f, f->stream());
+           })
+      .def_property_readonly("delay", &PostFilter::delay,
+                             "Samples that must follow a sample before it comes out.")
+      .def_property_readonly("threads", &PostFilter::threads);
+}
+
+}  // namespace uniaudio::python

@@ -1,0 +1,200 @@
+"""The post-filter's answers, training and bundling, on a tiny model and artificial sounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from joint import POSTFILTER, make_joint_model
+from live_tools import speech
+from uniaudio_training import bundle
+from uniaudio_training.checkpoints import load_postfilter
+from uniaudio_training.corpus.schema import Label, Track
+from uniaudio_training.corpus.shards import write_shard
+from uniaudio_training.postfilter import answers, train_postfilter
+from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of
+from uniaudio_training.settings import ConfigError
+
+from uniaudio_engine import Engine
+from uniaudio_engine.audio.level import level_db
+
+SECONDS = 2.0
+
+
+def pcm(x: np.ndarray) -> np.ndarray:
+    return np.round(np.clip(x, -1, 1) * 32767).astype(np.int16)
+
+
+def shard(folder: Path, task: str, split: str, clips: int, seed: int) -> None:
+    """Clips of a harmonic sound; their sources have noise as loud as it."""
+    folder.mkdir(exist_ok=True)
+    sounds, labels, at = [], [], 0
+    for i in range(clips):
+        rng = np.random.default_rng((seed, i))
+        clean = speech(SECONDS, seed + i)
+        noisy = clean + 0.05 * rng.standard_normal(len(clean)).astype(np.float32)
+        tracks = {}
+        roles = {"target": clean, "source": noisy} if task == "se" else {"target": clean}
+        for role, x in roles.items():
+            sounds.append(pcm(x))
+            tracks[role] = Track(at, len(x), "words", f"speaker{i % 2}")
+            at += len(x)
+        labels.append(Label(f"{task}-{split}-0000-{i:04d}", task, split, tracks))
+    write_shard(folder / f"{task}-{split}-0000.jsonl", np.concatenate(sounds), labels)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A corpus, and in ``answers`` what the model says to it."""
+    folder = tmp_path_factory.mktemp("data")
+    shard(folder / "corpus", "se", "train", 6, 10)
+    shard(folder / "corpus", "se", "valid", 2, 20)
+    shard(folder / "corpus", "tts", "train", 4, 30)
+    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1"]
+    assert answers.main([*made, "--out", str(folder / "answers")]) == 0
+    return folder
+
+
+def small(data: Path, **more: object) -> PostFilterSettings:
+    return PostFilterSettings(
+        **{  # type: ignore[arg-type]
+            "postfilter": POSTFILTER,
+            "data": (str(data / "answers"),),
+            "steps": 40,
+            "batch": 4,
+            "seconds": 0.5,
+            "precision": "float32",
+            "validate_every": 1000,
+            **more,
+        }
+    )
+
+
+def test_answers_are_the_models_own(data: Path, model: Path) -> None:
+    clips = answers.read_answers(data / "answers", "train")
+    assert len(clips) == 6 and {c.task for c in clips} == {"se"}
+    engine = Engine.from_pretrained(model, threads=1)
+    from uniaudio_training.corpus.reading import open_corpus
+
+    for clip, example in zip(clips, open_corpus(data / "corpus")["se", "train"], strict=True):
+        assert clip.level == engine.model.config.source_level("se")
+        assert np.array_equal(clip.rows[0], example.pcm("source"))
+        assert np.array_equal(clip.rows[2], example.pcm("target"))
+        own = engine.generate("se", **answers.request(example))
+        assert own.meta["postfilter"] == 0
+        assert np.abs(clip.rows[1].astype(int) - pcm(own.samples)).max() <= 1  # rounded
+
+
+def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:
+    made = ["--model", str(model), "--corpus", str(data / "corpus"), "--hours", "se=1"]
+    out = tmp_path / "answers"
+    assert answers.main([*made, "--splits", "valid", "--out", str(out)]) == 0
+    (kept,) = out.glob("*.json")
+    before = kept.stat().st_mtime_ns
+    assert answers.main([*made, "--out", str(out)]) == 0
+    assert kept.stat().st_mtime_ns == before and len(list(out.glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--hours", "tts=1"], "--hours: expected se, tse, sd, got 'tts'"),
+        (["--hours", "se"], "not enough values"),
+        (["--corpus", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_requests_get_one_line(
+    argv: list[str],
+    said: str,
+    data: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = ["--model", str(model), "--corpus", str(data / "corpus"), "--out", str(tmp_path / "out")]
+    assert answers.main([*base, *argv]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_no_answers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no answers of the split train"):
+        answers.read_answers(tmp_path, "train")
+
+
+def test_what_is_missing_counts_more() -> None:
+    target = torch.full((1, 1, 4), 0.5, dtype=torch.complex64)
+    less, more = (float(loss_of(g * target, target, 3.0, 0.0)) for g in (0.5, 2.0))
+    same = float(loss_of(target, target, 3.0, 1.0))
+    softer = (0.5**0.3 - 0.25**0.3) ** 2
+    assert same == 0 and less == pytest.approx(3 * softer, rel=1e-5)
+    assert more == pytest.approx((1.0 - 0.5**0.3) ** 2, rel=1e-5)
+
+
+def test_training_takes_noise_away_and_the_model_uses_it(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_postfilter.train(small(data, steps=250), run, "cpu")
+    folder = tmp_path / "folder"
+    assert bundle.main(["--base", str(model), "--out", str(folder)]) == 0  # no LM: no filter
+    for path in model.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    assert bundle.main(["--postfilter", str(run), "--out", str(folder)]) == 0
+    config, weights = load_postfilter(run)
+    assert config == POSTFILTER
+    stored = load_postfilter(folder)[1]
+    assert all(torch.allclose(w, stored[k], atol=0.02, rtol=0.01) for k, w in weights.items())
+    clean = speech(2.0, 77)
+    noisy = clean + 0.05 * np.random.default_rng(1).standard_normal(len(clean)).astype(np.float32)
+    made = Engine.from_pretrained(folder, threads=1).enhance((noisy, 16000), seed=1).samples
+    pauses = clean.reshape(-1, 320)[np.abs(clean.reshape(-1, 320)).max(1) < 0.01].size
+    assert pauses > 3200
+    quiet = np.abs(clean) < 0.01
+    before, after = level_db(noisy[quiet], 16000), level_db(made[quiet], 16000)
+    assert before is not None and (after is None or after < before - 6)  # dB
+
+
+def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
+    from uniaudio_training.precision import Arithmetic
+
+    arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
+    s = small(data, mixed=1.0, speech=str(data / "corpus"), snr=(0.0, 0.0))
+    batch = train_postfilter.PostFilterTrainer(s, arithmetic).batch(np.random.default_rng(3))
+    assert not batch.answer.any()
+    noise = batch.source - batch.target
+    for x, n in zip(batch.target, noise, strict=True):
+        snr = 10 * torch.log10(x.square().sum() / n.square().sum())
+        assert abs(float(snr)) < 0.5
+        level = level_db((x + n).numpy(), 16000)
+        assert level is not None and -31 < level < -17
+    with pytest.raises(ConfigError, match="speech: expected a corpus for mixed"):
+        small(data, mixed=0.5).check()
+
+
+def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    train_postfilter.train(small(data, steps=3), first, "cpu")
+    train_postfilter.train(
+        small(data, steps=1, init=str(first), lr=0.0, matrix_lr=0.0), second, "cpu"
+    )
+    a, b = load_postfilter(first)[1], load_postfilter(second)[1]
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    other = dataclasses.replace(POSTFILTER, width=8)
+    with pytest.raises(ConfigError, match="init: expected a filter of the shape of postfilter"):
+        train_postfilter.train(
+            small(data, postfilter=other, init=str(first)), tmp_path / "x", "cpu"
+        )
+    assert json.loads((first / "postfilter.json").read_text())["width"] == POSTFILTER.width

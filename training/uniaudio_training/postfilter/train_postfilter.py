@@ -1,0 +1,221 @@
+"""Trains the post-filter on a model's answers to sources whose clean targets are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from uniaudio_engine.audio.level import gain_to
+from uniaudio_engine.storage.config import PostFilterConfig
+
+from ..checkpoints import load_postfilter, write_postfilter_config
+from ..corpus import degrade
+from ..corpus.derive import Material
+from ..corpus.reading import open_corpus
+from ..corpus.schema import SAMPLE_RATE
+from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
+from ..models.postfilter import PostFilter
+from ..muon import Muon
+from ..precision import Arithmetic, choose
+from ..schedules import decay_groups, trapezoid
+from ..settings import RunSettings, require
+from .answers import Clip, read_answers
+
+_EXPONENT = 0.3  # of magnitudes in the loss: soft sounds count, too
+_LEVEL = -24.0  # dBFS of what is mixed anew, as of the corpora
+_LEVEL_DB = 6.0  # of random gain, either way
+
+
+@dataclass(frozen=True)
+class PostFilterSettings(RunSettings):
+    """``data``: folders of answers. ``init``: a run or model folder whose filter to start from.
+    ``unanswered``: share of their crops without an answer, and ``crossed``: with the answer to
+    another source, so that the filter doesn't trust it blindly. ``mixed``: share of crops without
+    one that are mixed anew each time, of the recordings of ``speech`` and the sounds of ``noises``,
+    at ``snr`` dB. ``softened``: how many times worse a sound that was taken away is than one that
+    was left.
+    """
+
+    postfilter: PostFilterConfig = field(default_factory=PostFilterConfig)
+    data: tuple[str, ...] = ("data/answers",)
+    init: str = ""
+    speech: str = ""
+    noises: tuple[str, ...] = ()
+    mixed: float = 0.0
+    snr: tuple[float, float] = (-5.0, 20.0)
+    steps: int = 4000
+    batch: int = 16
+    seconds: float = 2.0
+    lr: float = 2e-3
+    matrix_lr: float = 2e-2
+    warmup: int = 50
+    decay_share: float = 0.5
+    weight_decay: float = 0.05
+    softened: float = 2.0
+    complex_weight: float = 0.3
+    unanswered: float = 0.1
+    crossed: float = 0.05
+
+    def check(self) -> None:
+        super().check()
+        self.postfilter.check()
+        require(self.batch >= 1, "batch", "1 or more", self.batch)
+        require(self.seconds > 0, "seconds", "above 0", self.seconds)
+        require(not self.mixed or bool(self.speech), "speech", "a corpus for mixed", self.speech)
+        require(self.snr[0] <= self.snr[1], "snr", "lowest and highest", self.snr)
+        for name in ("unanswered", "crossed", "mixed"):
+            require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """float32 [B, N] each, at the level that the filter hears."""
+
+    source: Tensor
+    answer: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device))
+
+
+def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: float) -> Tensor:
+    """Spectra [B, T, F] -> the mean squared difference of compressed magnitudes, in which what is
+    missing counts ``softened`` times, and of compressed complex values.
+    """
+    size, wanted = (x.abs().clamp(min=1e-6) for x in (estimate, target))
+    less = size.pow(_EXPONENT) - wanted.pow(_EXPONENT)
+    magnitudes = (less.square() * torch.where(less < 0, softened, 1.0)).mean()
+    apart = estimate * size.pow(_EXPONENT - 1) - target * wanted.pow(_EXPONENT - 1)
+    return magnitudes + complex_weight * apart.abs().square().mean()
+
+
+class PostFilterTrainer(Trainer[Batch]):
+    """The filter sees crops of sources, answers and targets."""
+
+    def __init__(self, s: PostFilterSettings, arithmetic: Arithmetic) -> None:
+        self.settings, self.arithmetic = s, arithmetic
+        self.model = PostFilter(s.postfilter)
+        if s.init:
+            config, weights = load_postfilter(s.init)
+            require(config == s.postfilter, "init", "a filter of the shape of postfilter", config)
+            self.model.load_state_dict(weights)
+        self.model.to(arithmetic.device).train()
+        self.material: Material | None = None
+        if s.mixed:
+            sounds = [open_corpus(folder)["t2s", "train"] for folder in s.noises]
+            self.material = Material(open_corpus(s.speech)["tts", "train"], sounds)
+        self.clips, self.valid = (
+            [c for folder in s.data for c in read_answers(folder, split)]
+            for split in ("train", "valid")
+        )
+        self.gains = [self._gain(c) for c in self.clips]
+        tasks = sorted({c.task for c in self.clips})
+        self.by_task = {t: [i for i, c in enumerate(self.clips) if c.task == t] for t in tasks}
+        hidden = [p for n, p in self.model.named_parameters() if p.dim() == 2 and ".blocks." in n]
+        ids = {id(p) for p in hidden}
+        rest = decay_groups(self.model, 0.01)
+        for group in rest:
+            group["params"] = [p for p in group["params"] if id(p) not in ids]
+        muon = Muon(hidden, s.matrix_lr, s.weight_decay, arithmetic.dtype)
+        adamw = torch.optim.AdamW(rest, s.lr, betas=(0.9, 0.98))
+        self.optimizers = [(muon, s.matrix_lr), (adamw, s.lr)]
+
+    @staticmethod
+    def _gain(clip: Clip) -> float:
+        return gain_to(clip.rows[0] / np.float32(32767), SAMPLE_RATE, clip.level)
+
+    def parts(self) -> dict[str, Stateful]:
+        each = {f"optimizer{i}": o for i, (o, _) in enumerate(self.optimizers)}
+        return {"model": self.model, **each}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
+
+    def begin(self, run: Run, resumed: bool) -> None:
+        write_postfilter_config(self.settings.postfilter, run.folder)
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        hours = sum(c.rows.shape[1] for c in self.clips) / SAMPLE_RATE / 3600
+        print(f"{millions:.2f} M parameters, {hours:.1f} h, {self.arithmetic.device}")
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        s = self.settings
+        n = round(s.seconds * SAMPLE_RATE)
+        rows = np.zeros((s.batch, 3, n), np.float32)
+        tasks = list(self.by_task.values())
+        for row in rows:
+            if self.material is not None and rng.random() < s.mixed:
+                row[:] = self._mixed(self.material, rng, n)
+                continue
+            mine = tasks[int(rng.integers(len(tasks)))]
+            i = mine[int(rng.integers(len(mine)))]
+            clip, chance = self.clips[i].rows, rng.random()
+            at = int(rng.integers(max(1, clip.shape[1] - n + 1)))
+            cut = clip[:, at : at + n]
+            gain = self.gains[i] * 10 ** (rng.uniform(-_LEVEL_DB, _LEVEL_DB) / 20)
+            row[:, : cut.shape[1]] = cut * np.float32(gain / 32767)
+            if chance < s.unanswered:
+                row[1] = 0
+            elif chance < s.unanswered + s.crossed:
+                other = self.clips[int(rng.integers(len(self.clips)))].rows[1, :n]
+                row[1] = 0
+                row[1, : len(other)] = other * np.float32(gain / 32767)
+        source, answer, target = (torch.from_numpy(rows[:, i].copy()) for i in range(3))
+        return Batch(source, answer, target)
+
+    def _mixed(self, material: Material, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
+        """A recording with noise over it: float32 [3, n], without an answer."""
+        example = material.draw(rng)
+        clip = example.audio()
+        at = int(rng.integers(max(1, len(clip) - n + 1)))
+        clean = np.zeros(n)
+        clean[: len(clip[at : at + n])] = clip[at : at + n]
+        noise, _, _ = material.noise(rng, n, example.track().speaker)
+        target, source = degrade.mix_at(clean, noise, rng.uniform(*self.settings.snr))
+        rows = np.stack([source, np.zeros(n), target]).astype(np.float32) / np.float32(32767)
+        level = _LEVEL + rng.uniform(-_LEVEL_DB, _LEVEL_DB)
+        return rows * np.float32(gain_to(rows[0], SAMPLE_RATE, level))
+
+    def rate(self, step: int, done: float) -> float:
+        return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
+
+    def _loss(self, batch: Batch) -> Tensor:
+        source, answer, target = map(
+            self.model.spectrum, (batch.source, batch.answer, batch.target)
+        )
+        with self.arithmetic.autocast():
+            gains = self.model.gains(source, answer)
+        s = self.settings
+        return loss_of(source * gains, target, s.softened, s.complex_weight)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
+        loss = self._loss(batch.to(self.arithmetic.device))
+        return loss, {"train/loss": loss}
+
+    @torch.no_grad()
+    def validate(self, run: Run) -> Validation:
+        """The loss of whole clips by task, with their answers and without."""
+        self.model.eval()
+        found: dict[str, list[float]] = {}
+        for clip in self.valid:
+            gain = self._gain(clip)
+            rows = torch.from_numpy(clip.rows * np.float32(gain / 32767))[:, None]
+            source, answer, target = rows.to(self.arithmetic.device)
+            for name, heard in ((clip.task, answer), (f"{clip.task}-alone", 0 * answer)):
+                found.setdefault(name, []).append(float(self._loss(Batch(source, heard, target))))
+        self.model.train()
+        means = {name: float(np.mean(v)) for name, v in sorted(found.items())}
+        text = "valid " + " ".join(f"{k} {v:.5f}" for k, v in means.items())
+        return Validation({f"valid/{k}": v for k, v in means.items()}, text)
+
+
+def train(settings: PostFilterSettings, out: str | Path, device: str = "auto") -> None:
+    """Trains or resumes a post-filter in the folder ``out``."""
+    arithmetic = choose(settings.precision, pick_device(device), out)
+    torch.manual_seed(settings.seed)
+    fit(PostFilterTrainer(settings, arithmetic), settings, out, arithmetic)

@@ -1,0 +1,155 @@
+"""Writes model folders, and replaces parts of them. What is in one: ``folder.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codec_int8 import from_int8, to_int8
+from .config import ModelConfig, PostFilterConfig, SemanticConfig
+from .files import atomic_write
+from .folder import (
+    check_model,
+    check_weights,
+    find_folder,
+    load_config,
+    load_weights,
+    speaker_shapes,
+)
+from .tensors import from_bfloat16, save_tensors
+from .weight_shapes import Shapes, codec_shapes, in_codec, lm_shapes, postfilter_shapes
+
+
+def save_folder(
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    codec: Mapping[str, NDArray[Any]],
+    lm: Mapping[str, NDArray[Any]] | None = None,
+    phones: Iterable[str] = (),
+    dtype: str = "float32",
+    semantic: Mapping[str, NDArray[Any]] | None = None,
+    captions: bytes = b"",
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+    tokenizer: bytes = b"",
+    speaker: Mapping[str, NDArray[Any]] | None = None,
+    codec_dtype: str | None = None,
+) -> None:
+    """Write a model folder of float32 arrays by state-dict name; ``dtype`` "bfloat16" rounds all
+    but vectors and codebooks (a rounded codebook would give other codes than those the LM has
+    learned). ``codec_dtype``: that of the codec, if it is another one; it may be int8.
+    """
+    folder = Path(path)
+    phones = tuple(phones)
+    config.check()
+    check_model(config, phones, folder, labels)
+    parts = [("codec.safetensors", codec, codec_shapes(config.codec))]
+    if config.lm is not None:
+        parts.append(("lm.safetensors", lm or {}, lm_shapes(config.lm)))
+    if config.semantic is not None:
+        parts.append(
+            ("semantic.safetensors", semantic or {}, codec_shapes(config.semantic.encoder))
+        )
+    if shapes := speaker_shapes(config):
+        parts.append(("speaker.safetensors", speaker or {}, shapes))
+    for name, tensors, shapes in parts:
+        check_weights(tensors, shapes, str(folder / name))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors, _ in parts:
+        own = codec_dtype or dtype if name == "codec.safetensors" else dtype
+        stored = to_int8(tensors) if own == "int8" else tensors
+        save_tensors(folder / name, stored, rounded=_rounded(stored, own))
+    if phones:
+        with atomic_write(folder / "phones.txt") as f:
+            f.write("".join(f"{p}\n" for p in phones).encode())
+    for name, content in (("text.model", captions), ("tokenizer.json", tokenizer)):
+        if content:
+            with atomic_write(folder / name) as f:
+                f.write(content)
+    for span, names in (labels or {}).items():
+        (folder / "labels").mkdir(exist_ok=True)
+        with atomic_write(folder / "labels" / f"{span}.txt") as f:
+            f.write("".join(f"{name}\n" for name in names).encode())
+    with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
+        f.write((config.to_json() + "\n").encode())
+
+
+def add_semantic(
+    path: str | os.PathLike[str],
+    semantic: SemanticConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    dtype: str = "bfloat16",
+) -> None:
+    """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace
+    the one that is there.
+    """
+    folder = find_folder(path)
+    config = dataclasses.replace(load_config(folder), semantic=semantic)
+    _add_part(folder, config, "semantic", tensors, codec_shapes(semantic.encoder), dtype)
+
+
+def add_postfilter(
+    path: str | os.PathLike[str],
+    postfilter: PostFilterConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    dtype: str = "bfloat16",
+) -> None:
+    """Put a post-filter (float32 arrays by state-dict name) into a model folder, or replace the one
+    that is there.
+    """
+    folder = find_folder(path)
+    config = dataclasses.replace(load_config(folder), postfilter=postfilter)
+    _add_part(folder, config, "postfilter", tensors, postfilter_shapes(postfilter), dtype)
+
+
+def _add_part(
+    folder: Path,
+    config: ModelConfig,
+    part: str,
+    tensors: Mapping[str, NDArray[Any]],
+    shapes: Shapes,
+    dtype: str,
+) -> None:
+    config.check()
+    file = folder / f"{part}.safetensors"
+    check_weights(tensors, shapes, str(file))
+    save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
+    with atomic_write(folder / "config.json") as f:
+        f.write((config.to_json() + "\n").encode())
+
+
+def replace_codec(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Replace the weights of a model folder's codec (float32 arrays by state-dict name).
+
+    They are stored in the types that the folder's have. Those that do not change keep their bits.
+    """
+    folder = find_folder(path)
+    file, shapes = folder / "codec.safetensors", codec_shapes(load_config(folder).codec)
+    check_weights(tensors, shapes, str(file))
+    before = load_weights(file, shapes, quantized=in_codec)
+    int8 = any(x.dtype == np.int8 for x in before.values())
+    after = to_int8(tensors) if int8 else dict(tensors)
+    old = from_int8(before)
+    for name in tensors:
+        same = from_bfloat16(old[name]) if old[name].dtype == np.uint16 else old[name]
+        if np.array_equal(same, tensors[name]):
+            after |= {n: before[n] for n in (name, f"{name}_scale") if n in before}
+    rounded = {n for n, x in before.items() if x.dtype == np.uint16 and after[n].dtype != np.uint16}
+    save_tensors(file, after, rounded=rounded)
+
+
+def _rounded(tensors: Mapping[str, NDArray[Any]], dtype: str) -> set[str]:
+    """The tensors that a folder of this ``dtype`` stores as bfloat16."""
+    return {
+        name
+        for name, x in tensors.items()
+        if dtype == "bfloat16"
+        and x.dtype == np.float32
+        and x.ndim > 1
+        and not name.startswith("quantizer.")
+    }

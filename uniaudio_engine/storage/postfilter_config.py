@@ -1,0 +1,47 @@
+"""The configuration of the post-filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .json_config import require, require_within
+
+
+@dataclass(frozen=True)
+class PostFilterConfig:
+    """The post-filter: the gains of a source's spectrum, from it and from the model's answer.
+
+    Its frames have ``window`` samples every ``hop`` samples. A causal ConvNeXt of ``blocks`` blocks
+    (``width``, ``hidden``, ``kernel_size`` frames) hears a frame of both ``lookahead`` frames early.
+    ``log_floor``: added to magnitudes before their logarithm.
+    """
+
+    window: int = 512
+    hop: int = 160
+    width: int = 160
+    hidden: int = 480
+    blocks: int = 7
+    kernel_size: int = 7
+    lookahead: int = 2
+    log_floor: float = 1e-4
+
+    @property
+    def bins(self) -> int:
+        return self.window // 2 + 1
+
+    @property
+    def delay(self) -> int:
+        """Samples that must follow a sample before it comes out."""
+        return self.window - self.hop + self.lookahead * self.hop
+
+    def check(self) -> None:
+        require_within("postfilter.window", 4, self.window, 16384, "samples")
+        require(self.window % 2 == 0, "postfilter.window", "an even number", self.window)
+        # Hann windows that overlap by half or more: their squares never add up to zero
+        require_within("postfilter.hop", 1, self.hop, self.window // 2, "samples")
+        for name in ("width", "hidden"):
+            require_within(f"postfilter.{name}", 1, getattr(self, name), 16384)
+        require_within("postfilter.blocks", 1, self.blocks, 64)
+        require_within("postfilter.kernel_size", 1, self.kernel_size, 63)
+        require_within("postfilter.lookahead", 0, self.lookahead, 64, "frames")
+        require_within("postfilter.log_floor", 1e-9, self.log_floor, 1)
