@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Goes on with the bundled model: makes data, semantic units of real voices, tokens and an LM.
+# Goes on with the bundled model: makes data, semantic units of real voices, tokens, an LM and a
+# post-filter.
 # usage: [SEED=1] [SHARE=1] training/voices.sh SOURCES [MINUTES]
 # Run it in a work folder of its own; two commands run at a time. A stopped run resumes.
 # SOURCES has what there is of librispeech, libritts, vctk, kathleen, wake-words, unlabelled and esc10
@@ -45,14 +46,14 @@ tokens() {
         --out "data/tokens-$corpus" --units
   done
 }
+joined() { local IFS=,; echo "$*"; }
 # The folders of tokens, Kokoro's three times: there is little of it, and it is to be the voice.
 tokens_made() {
   local corpus found=()
   for corpus in made captions aligned derived kokoro kokoro kokoro; do
     [[ ! -d data/tokens-$corpus ]] || found+=("data/tokens-$corpus")
   done
-  local IFS=,
-  echo "${found[*]}"
+  joined "${found[@]}"
 }
 # Runs two functions side by side; fails where one does.
 both() {
@@ -106,4 +107,16 @@ voices=(procedural)
 [[ ! -d data/kokoro ]] || voices=(data/kokoro procedural --default-voice am_michael)
 step model uniaudio-train bundle --base runs/tokenizers --lm runs/lm --lm-share 0.7 --voices "${voices[@]}" \
   --level -24 --out runs/voices
+
+mixed=(mixed=0) noises=(data/made)
+[[ ! -d data/aligned ]] || mixed=(mixed=0.5 speech=data/aligned)
+[[ ! -d data/real-other ]] || noises+=(data/real-other)
+answered=(data/made)
+[[ ! -d data/derived ]] || answered=(data/derived data/made)
+step answers uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
+  --hours "$(hours se=0.6 tse=0.7 sd=0.3)" --threads 2 --out data/answers
+step postfilter uniaudio-train postfilter --config "$root/training/configs/postfilter.yaml" \
+  --set data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
+  "steps=$(scaled 4000)" --out runs/postfilter
+step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
 echo "runs/voices"

@@ -296,6 +296,21 @@ def overlapped(clips: Sequence[Reading], seed: int = 0) -> list[Pair]:
     return out
 
 
+def answers_of(engine: Any, task: str) -> dict[str, Callable[[Pair], Samples]]:
+    """The model, and what it is without its post-filter, where it has one."""
+
+    def answer(pair: Pair, **more: Any) -> Samples:
+        heard = {"source": (pair.mixed, SAMPLE_RATE), "seed": 0, **more}
+        if len(pair.prompt):
+            heard["prompt"] = (pair.prompt, SAMPLE_RATE)
+        return np.asarray(engine.generate(task, **heard).samples, np.float32)
+
+    systems: dict[str, Callable[[Pair], Samples]] = {"model": answer}
+    if engine.task(task).postfilter:
+        systems["model without its post-filter"] = lambda pair: answer(pair, postfilter=0)
+    return systems
+
+
 def clean_up(
     what: str,
     systems: dict[str, Callable[[Pair], Samples]],
@@ -402,9 +417,7 @@ def main(argv: list[str] | None = None) -> int:
         if "se" in tasks:
             if args.noises is None:
                 raise ValueError("se needs --noises")
-            systems: dict[str, Callable[[Pair], Samples]] = {
-                "model": lambda p: engine.enhance((p.mixed, SAMPLE_RATE), seed=0).samples
-            }
+            systems = answers_of(engine, "se")
             if "rnnoise" in args.peers:
                 denoise = RNNoise()
                 systems["RNNoise"] = lambda p: denoise(p.mixed)
@@ -412,12 +425,7 @@ def main(argv: list[str] | None = None) -> int:
                 pairs = noisy(clips, args.noises, snr)
                 rows |= clean_up(f"se at {snr:g} dB", systems, pairs, listen)
         if "tse" in tasks:
-            extract: dict[str, Callable[[Pair], Samples]] = {
-                "model": lambda p: (
-                    engine.extract((p.mixed, SAMPLE_RATE), (p.prompt, SAMPLE_RATE), seed=0).samples
-                )
-            }
-            rows |= clean_up("tse", extract, overlapped(clips), listen)
+            rows |= clean_up("tse", answers_of(engine, "tse"), overlapped(clips), listen)
     except (CorpusError, JudgeMissing, ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
