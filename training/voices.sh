@@ -114,7 +114,7 @@ mixed=(mixed=0) noises=(data/made)
 answered=(data/made)
 [[ ! -d data/derived ]] || answered=(data/derived data/made)
 step answers uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
-  --hours "$(hours se=0.6 tse=0.7 sd=0.3)" --threads 2 --out data/answers
+  --hours "$(hours se=0.8 sd=0.4)" --threads 2 --out data/answers
 step postfilter uniaudio-train postfilter --config "$root/training/configs/postfilter.yaml" \
   --set data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
   "steps=$(scaled 4000)" --out runs/postfilter

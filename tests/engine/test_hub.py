@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,9 @@ from uniaudio_engine.errors import InputError
 from uniaudio_engine.importers import hub as hub_module
 from uniaudio_engine.importers.auto import import_auto, located
 from uniaudio_engine.importers.encodec import import_encodec
+from uniaudio_engine.importers.families import recognise
 from uniaudio_engine.importers.hub_files import INDEX, WEIGHTS
+from uniaudio_engine.storage.folder import find_folder
 from uniaudio_engine.storage.tensors import load_tensors, save_tensors
 from uniaudio_engine.storage.weight_shapes import codec_shapes
 
@@ -169,6 +172,14 @@ def test_import_auto_of_a_folder(
     assert f"uniaudio import auto {checkpoint} -o FOLDER" in capsys.readouterr().err
     assert main(["import", "auto", output, "-o", str(tmp_path / "again")]) == 2
     assert "is a model folder of this engine already" in capsys.readouterr().err
+
+
+def test_every_file_of_the_bundled_model_would_be_downloaded() -> None:
+    folder = find_folder(None)
+    about = {"config.json", "README.md"}  # read first, and not read
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - about
+    wanted = recognise({"format_version": 1, "codec": {}}, "").files
+    assert not [f for f in files if not any(fnmatch(f, pattern) for pattern in wanted)]
 
 
 def test_a_model_folder_on_a_hub_is_used_as_it_is(hub: Hub, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from uniaudio_training import bundle
 from uniaudio_training.checkpoints import load_postfilter
 from uniaudio_training.corpus.schema import Label, Track
 from uniaudio_training.corpus.shards import write_shard
+from uniaudio_training.models.postfilter import PostFilter
 from uniaudio_training.postfilter import answers, train_postfilter
 from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of
 from uniaudio_training.settings import ConfigError
@@ -109,7 +110,7 @@ def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--hours", "tts=1"], "--hours: expected se, tse, sd, got 'tts'"),
+        (["--hours", "tts=1"], "--hours: expected se, sd, got 'tts'"),
         (["--hours", "se"], "not enough values"),
         (["--corpus", "nowhere"], "nowhere"),
     ],
@@ -192,6 +193,19 @@ def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:
     )
     a, b = load_postfilter(first)[1], load_postfilter(second)[1]
     assert all(torch.equal(a[k], b[k]) for k in a)
+    longer = dataclasses.replace(POSTFILTER, kernel_size=7)
+    more = small(
+        data, steps=1, postfilter=longer, init=str(first), lr=0.0, matrix_lr=0.0, weight_decay=0.0
+    )
+    train_postfilter.train(more, tmp_path / "longer", "cpu")
+    models = []
+    for run in (first, tmp_path / "longer"):
+        config, weights = load_postfilter(run)
+        models.append(PostFilter(config).eval())
+        models[-1].load_state_dict(weights)
+    x = torch.from_numpy(speech(1.0, 3))[None]
+    with torch.no_grad():
+        assert torch.allclose(models[0](x, x), models[1](x, x), atol=1e-6)
     other = dataclasses.replace(POSTFILTER, width=8)
     with pytest.raises(ConfigError, match="init: expected a filter of the shape of postfilter"):
         train_postfilter.train(

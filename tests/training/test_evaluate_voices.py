@@ -1,5 +1,7 @@
 """Judging a model's voices beside peers, with judges and a model that answer at once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from uniaudio_training.corpus.schema import Label, Track
@@ -129,6 +131,53 @@ def test_two_readers_at_once():
         assert Ear().embed(pair.prompt).argmax() == Ear().embed(pair.clip.samples).argmax()
         assert Ear().embed(other).argmax() != Ear().embed(pair.clip.samples).argmax()
     assert voices.overlapped(READERS[:3]) == []  # a reader's only clip leaves none to enrol with
+
+
+def test_readers_in_rooms():
+    pairs = voices.reverberant(READERS)
+    assert [p.clip.id for p in pairs] == [r.id for r in READERS]
+    for pair, again in zip(pairs, voices.reverberant(READERS), strict=True):
+        assert np.array_equal(pair.mixed, again.mixed)
+        assert len(pair.mixed) == len(pair.clip.samples)
+        # the room adds what follows the direct sound, and begins where that does
+        first = np.flatnonzero(np.abs(pair.clip.samples) > 0.01)[0]
+        assert np.abs(pair.mixed[: first - 1]).max(initial=0) < 0.02
+        tail = pair.mixed - pair.clip.samples
+        assert 0.01 < (tail**2).sum() / (pair.clip.samples**2).sum() < 100
+
+
+class Filtered:
+    """An engine whose task has a post-filter, or none; it answers with what it was asked for."""
+
+    def __init__(self, postfilter):
+        self.postfilter, self.asked = postfilter, []
+
+    def task(self, name):
+        return SimpleNamespace(postfilter=self.postfilter)
+
+    def generate(self, task, **inputs):
+        self.asked.append((task, inputs))
+        return SimpleNamespace(samples=inputs["source"][0])
+
+
+def test_a_model_is_judged_with_its_post_filter_and_without():
+    pair = voices.reverberant(READERS[:1])[0]
+    both = Filtered(True)
+    systems = voices.answers_of(both, "se")
+    assert list(systems) == ["model", "model without its post-filter"]
+    for system in systems.values():
+        assert np.array_equal(system(pair), pair.mixed)
+    assert [("postfilter" in i, i.get("postfilter")) for _, i in both.asked] == [
+        (False, None),
+        (True, 0),
+    ]
+    assert all("prompt" not in inputs for _, inputs in both.asked)
+    one = Filtered(False)
+    enrolled = voices.overlapped(READERS)[0]
+    for system in voices.answers_of(one, "tse").values():
+        system(enrolled)
+    ((task, inputs),) = one.asked
+    assert task == "tse" and np.array_equal(inputs["prompt"][0], enrolled.prompt)
 
 
 def test_pitch_spread_of_a_glide():

@@ -77,7 +77,6 @@ TASKS: dict[str, Task] = {
             64,
             0.95,
             finish="length",
-            postfilter=True,
             verb="extract",
         ),
         Task(

@@ -14,6 +14,7 @@ clone         the same by held-out readers, from 3 s of each: cosine to another 
               reader's own ceiling (two clips of the reader)
 vc            a reader's sentence in another's voice: WER, cosine to the target's voice less that to the source's
 se            real noise over readers at 5 and 0 dB: OVRL and ESTOI gained, WER beside the input's; RNNoise as a peer
+sd            readers in simulated rooms: OVRL and ESTOI gained, WER beside the input's
 tse           two readers at once, equally loud, and 3 s of one of them: ESTOI gained, WER beside the input's
 ============  =====================================================================================================
 """
@@ -48,7 +49,7 @@ from .real import Judgement, Reading, readings, table
 
 PROMPT_SECONDS = 3.0
 NOISE_DB = (5.0, 0.0)
-TASKS = ("tts", "clone", "vc", "se", "tse")
+TASKS = ("tts", "clone", "vc", "se", "sd", "tse")
 Say = Callable[[str, int], Samples]
 Listen = Callable[[Samples], list[str]]
 
@@ -278,6 +279,17 @@ def noisy(clips: Sequence[Reading], noises: str | Path, snr: float, seed: int = 
     return out
 
 
+def reverberant(clips: Sequence[Reading], seed: int = 0) -> list[Pair]:
+    """Each clip in a simulated room."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for clip in clips:
+        made = degrade.reverberate(clip.samples, degrade.room(rng))
+        clean, mixed = (x / np.float32(32767) for x in made)
+        out.append(Pair(replace(clip, samples=clean), mixed, np.zeros(0, np.float32)))
+    return out
+
+
 def overlapped(clips: Sequence[Reading], seed: int = 0) -> list[Pair]:
     """Each clip with one of another reader over it, equally loud."""
     rng = np.random.default_rng(seed)
@@ -371,7 +383,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"--task: expected some of {', '.join(TASKS)}, got {sorted(unknown)[0]!r}"
             )
         if args.readers is None and set(tasks) - {"tts"}:
-            raise ValueError("clone, vc, se and tse need --readers")
+            raise ValueError("clone, vc, se, sd and tse need --readers")
         for peer, where in (
             ("piper", args.piper),
             ("kokoro", args.kokoro),
@@ -424,6 +436,8 @@ def main(argv: list[str] | None = None) -> int:
             for snr in NOISE_DB:
                 pairs = noisy(clips, args.noises, snr)
                 rows |= clean_up(f"se at {snr:g} dB", systems, pairs, listen)
+        if "sd" in tasks:
+            rows |= clean_up("sd", answers_of(engine, "sd"), reverberant(clips), listen)
         if "tse" in tasks:
             rows |= clean_up("tse", answers_of(engine, "tse"), overlapped(clips), listen)
     except (CorpusError, JudgeMissing, ValueError, OSError) as e:

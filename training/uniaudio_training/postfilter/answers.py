@@ -1,7 +1,7 @@
 """The language model's answers to corpora, from which a post-filter learns what to trust.
 
     uniaudio-train answers --model uniaudio_engine/models/base --corpus data/derived data/corpus \
-        --hours se=1,tse=1,sd=0.4 --out data/answers
+        --hours se=1,sd=0.4 --out data/answers
 
 A shard of a corpus becomes ``<name>.npy``, int16 [3, N]: source, answer and target of all its clips,
 one after another; and ``<name>.json`` with where each clip ends and the level of such sources.
@@ -28,7 +28,7 @@ from ..corpus.reading import CorpusError, Example, Examples, open_corpus
 from ..corpus.schema import SAMPLE_RATE
 from ..places import make_folder, write_whole
 
-TASKS = ("se", "tse", "sd")
+TASKS = ("se", "sd")  # that have a post-filter
 ROWS = ("source", "answer", "target")
 _TOGETHER = 8  # requests at once
 
@@ -84,14 +84,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="uniaudio-train answers",
         description="A model's own speech for sources of a corpus: what a post-filter learns from.",
-        epilog="example: uniaudio-train answers --corpus data/derived --hours se=1,tse=1 "
+        epilog="example: uniaudio-train answers --corpus data/derived --hours se=1,sd=0.4 "
         "--out data/answers",
     )
     parser.add_argument("--model", help="a model folder (the bundled one)")
     parser.add_argument("--corpus", nargs="+", required=True)
-    parser.add_argument(
-        "--hours", default="se=1,tse=1,sd=0.4", help="by task and corpus (%(default)s)"
-    )
+    parser.add_argument("--hours", default="se=1,sd=0.4", help="by task and corpus (%(default)s)")
     parser.add_argument("--splits", default="train,valid")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from uniaudio_engine.audio.level import gain_to
 from uniaudio_engine.storage.config import PostFilterConfig
@@ -84,6 +85,23 @@ class Batch:
         return Batch(self.source.to(device), self.answer.to(device), self.target.to(device))
 
 
+def _started(s: PostFilterSettings) -> dict[str, Tensor]:
+    """The weights of ``init``; longer kernels begin with zeros for what lies further back."""
+    config, weights = load_postfilter(s.init)
+    more = s.postfilter.kernel_size - config.kernel_size
+    like = replace(config, kernel_size=s.postfilter.kernel_size)
+    require(
+        more >= 0 and like == s.postfilter,
+        "init",
+        "a filter of the shape of postfilter, or with shorter kernels",
+        config,
+    )
+    return {
+        name: functional.pad(w, (more, 0)) if name.endswith("depthwise.weight") else w
+        for name, w in weights.items()
+    }
+
+
 def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: float) -> Tensor:
     """Spectra [B, T, F] -> the mean squared difference of compressed magnitudes, in which what is
     missing counts ``softened`` times, and of compressed complex values.
@@ -102,9 +120,7 @@ class PostFilterTrainer(Trainer[Batch]):
         self.settings, self.arithmetic = s, arithmetic
         self.model = PostFilter(s.postfilter)
         if s.init:
-            config, weights = load_postfilter(s.init)
-            require(config == s.postfilter, "init", "a filter of the shape of postfilter", config)
-            self.model.load_state_dict(weights)
+            self.model.load_state_dict(_started(s))
         self.model.to(arithmetic.device).train()
         self.material: Material | None = None
         if s.mixed:
