@@ -22,8 +22,10 @@ ConvNeXt::Shape net_shape(const PostFilterConfig& c) {
 void check_finite(const float* x, size_t n, const char* name) {
   for (size_t i = 0; i < n; ++i)
     if (!std::isfinite(x[i]))
-      throw std::invalid_argument(std::string(name) + ": expected finite samples, got NaN or "
-                                  "infinity at sample " + std::to_string(i));
+      throw std::invalid_argument(std::string(name) +
+                                  ": expected finite samples, got NaN or "
+                                  "infinity at sample " +
+                                  std::to_string(i));
 }
 
 }  // namespace
@@ -122,8 +124,7 @@ void PostFilterStream::flush(std::vector<float>& out) {
   reset();
 }
 
-void PostFilterStream::run(const float* const (&samples)[kInputs], int n,
-                           std::vector<float>& out) {
+void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::vector<float>& out) {
   const PostFilterConfig& c = filter_->config();
   const int total = pending_ + n, frames = total / c.hop, before = c.past() + pending_;
   for (int i = 0; i < kInputs; ++i) {
@@ -148,8 +149,8 @@ void PostFilterStream::analyse(int frames) {
   const CodecKernels& kernels = codec_kernels();
   const int bins = c.bins(), window = c.window;
   const size_t waiting = size_t(c.lookahead) * 2 * bins;
-  const size_t each = size_t(window) + 2 * size_t(bins) +
-                      std::max<size_t>(f.fft_.scratch_size(), 3 * size_t(bins));
+  const size_t each =
+      size_t(window) + 2 * size_t(bins) + std::max<size_t>(f.fft_.scratch_size(), 3 * size_t(bins));
   waiting_.reserve(waiting + size_t(frames) * 2 * bins);
   std::copy_n(spectra_.data(), waiting, waiting_.data());
   features_.reserve(size_t(frames) * kInputs * bins);

@@ -74,12 +74,12 @@ class PostFilterStream {
   void synthesize(int frames, std::vector<float>& out);
 
   std::shared_ptr<const PostFilter> filter_;
-  int pending_ = 0;                // samples since the newest whole hop
+  int pending_ = 0;                 // samples since the newest whole hop
   int64_t pushed_ = 0, given_ = 0;  // samples
-  int64_t frames_ = 0;             // that the network has heard
-  Buffer<float> held_[kInputs];    // [past + hop]: the samples before the next frame, and pending
-  Buffer<float> spectra_;          // [lookahead][2][bins]: of the source, not yet filtered
-  Buffer<float> overlap_;          // [window]: sums over the next samples
+  int64_t frames_ = 0;              // that the network has heard
+  Buffer<float> held_[kInputs];     // [past + hop]: the samples before the next frame, and pending
+  Buffer<float> spectra_;           // [lookahead][2][bins]: of the source, not yet filtered
+  Buffer<float> overlap_;           // [window]: sums over the next samples
   ConvNeXt::State state_;
   ConvNeXt::Scratch scratch_;
   Buffer<float> work_[kInputs], segments_, features_, gains_, waiting_, made_;
