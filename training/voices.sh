@@ -116,7 +116,7 @@ answered=(data/made)
 step answers uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
   --hours "$(hours se=0.8 sd=0.4)" --threads 2 --out data/answers
 step postfilter uniaudio-train postfilter --config "$root/training/configs/postfilter.yaml" \
-  --set data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
+  --set init="$base" data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
   "steps=$(scaled 4000)" --out runs/postfilter
 step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
 echo "runs/voices"
