@@ -26,11 +26,14 @@ class Verbs:
         return self.generate("vc", source=source, prompt=prompt, **inputs)
 
     def enhance(self, source: Any, **inputs: Any) -> Audio:
-        """Speech without its noise, as long as ``source``."""
+        """Speech without its noise, as long as ``source``.
+
+        It is the recording, filtered by what the model made of it; ``postfilter=0`` returns that.
+        """
         return self.generate("se", source=source, **inputs)
 
     def dereverb(self, source: Any, **inputs: Any) -> Audio:
-        """Speech without its room, as long as ``source``."""
+        """Speech without its room, as long as ``source``; made as in :meth:`enhance`."""
         return self.generate("sd", source=source, **inputs)
 
     def extract(self, source: Any, prompt: Any = None, **inputs: Any) -> Audio:

@@ -1,0 +1,135 @@
+// The post-filter against itself: pieces, threads, copies, hostile input. Its values: the torch
+// module, in tests/engine/test_postfilter.py.
+#include "postfilter.h"
+
+#include <algorithm>
+#include <limits>
+#include <list>
+
+#include "check.h"
+
+using namespace uniaudio;
+
+namespace {
+
+// Random weights by name, and the memory behind them.
+struct Net {
+  PostFilterConfig config;
+  std::list<std::vector<float>> memory;
+  Weights weights;
+
+  explicit Net(const std::string& json) : config(parse_postfilter_config(json)) {
+    check::Random random(7);
+    std::vector<TensorSpec> specs;
+    const ConvNeXt::Shape shape = {2 * config.bins(), config.width,  config.hidden,
+                                   config.blocks,     config.bins(), config.kernel_size};
+    ConvNeXt::specs("net", shape, specs);
+    for (const TensorSpec& spec : specs) {
+      size_t size = 1;
+      for (int64_t d : spec.shape) size *= size_t(d);
+      memory.push_back(random.normals(size));
+      for (float& x : memory.back()) x *= 0.3f;
+      StoredTensor t;
+      t.shape = spec.shape;
+      t.data = memory.back().data();
+      weights.add(spec.name, t);
+    }
+  }
+  std::shared_ptr<PostFilter> filter(int threads) const {
+    return std::make_shared<PostFilter>(config, weights, threads);
+  }
+};
+
+const char* const kConfigs[] = {
+    R"({"window": 64, "hop": 20, "width": 12, "hidden": 16, "blocks": 2, "kernel_size": 3})",
+    R"({"window": 32, "hop": 16, "width": 8, "hidden": 8, "blocks": 1, "lookahead": 0})",
+    R"({"window": 14, "hop": 3, "width": 8, "hidden": 9, "blocks": 1, "kernel_size": 9, "lookahead": 5})",
+};
+
+std::vector<float> noise(size_t n, int seed) {
+  check::Random random(uint64_t(seed) + 100);
+  std::vector<float> v = random.normals(n);
+  for (float& x : v) x *= 0.3f;
+  return v;
+}
+
+std::vector<float> whole(const PostFilter& f, const std::vector<float>& x,
+                         const std::vector<float>& y) {
+  std::vector<float> out;
+  const auto stream = f.stream();
+  stream->push(x.data(), y.data(), x.size(), out);
+  stream->flush(out);
+  return out;
+}
+
+}  // namespace
+
+TEST(pieces_threads_and_copies_change_nothing) {
+  for (const char* json : kConfigs) {
+    const Net net(json);
+    for (size_t n : {size_t(0), size_t(1), size_t(63), size_t(5000)}) {
+      const std::vector<float> x = noise(n, 1), y = noise(n, 2);
+      const auto one = net.filter(1), three = net.filter(3);
+      const std::vector<float> expected = whole(*one, x, y);
+      CHECK(expected.size() == n);
+      CHECK(whole(*three, x, y) == expected);
+      check::Random random(n);
+      const auto stream = three->stream();
+      std::vector<float> got;
+      for (size_t at = 0; at < n;) {
+        const size_t m = std::min(n - at, size_t(random.below(200)));
+        stream->push(x.data() + at, y.data() + at, m, got);
+        at += m;
+        CHECK(int64_t(got.size()) >= int64_t(at) - three->delay() - net.config.hop);
+        if (random.below(9) == 0) {
+          std::vector<float> rest = got;
+          const auto copy = stream->fork();
+          copy->push(x.data() + at, y.data() + at, n - at, rest);
+          copy->flush(rest);
+          CHECK(rest == expected);
+        }
+      }
+      stream->flush(got);
+      CHECK(got == expected);
+      got.clear();  // the next clip
+      stream->push(x.data(), y.data(), n, got);
+      stream->flush(got);
+      CHECK(got == expected);
+    }
+  }
+}
+
+TEST(hostile_input_changes_nothing) {
+  const Net net(kConfigs[0]);
+  const auto filter = net.filter(1);
+  const std::vector<float> x = noise(900, 1), y = noise(900, 2);
+  std::vector<float> bad = y, got;
+  const auto stream = filter->stream();
+  stream->push(x.data(), y.data(), 500, got);
+  for (float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    bad[700] = value;
+    const std::vector<float> before = got;
+    CHECK_THROWS(std::invalid_argument, stream->push(x.data() + 500, bad.data() + 500, 400, got),
+                 "expected finite samples");
+    CHECK_THROWS(std::invalid_argument, stream->push(bad.data() + 500, y.data() + 500, 400, got),
+                 "expected finite samples");
+    CHECK(got == before);
+  }
+  stream->push(x.data() + 500, y.data() + 500, 400, got);
+  stream->flush(got);
+  CHECK(got == whole(*filter, x, y));
+}
+
+TEST(configurations_and_weights_that_do_not_fit) {
+  for (const char* json :
+       {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})", R"({"blocks": 0})",
+        R"({"log_floor": 0})", R"({"kernel": 3})", "[]", "{"})
+    CHECK_THROWS(std::invalid_argument, parse_postfilter_config(json), "");
+  const Net net(kConfigs[0]);
+  PostFilterConfig other = net.config;
+  other.width = 16;
+  CHECK_THROWS(std::invalid_argument, PostFilter(other, net.weights, 1), "postfilter");
+}
+
+MAIN
