@@ -2,6 +2,7 @@
 #include "config.h"
 #include "fuzz.h"
 #include "json.h"
+#include "postfilter.h"
 
 namespace {
 
@@ -18,6 +19,8 @@ const char* const kExamples[] = {
     R"({"family":"seanet","frame_size":320,"num_codebooks":3,"codebook_size":16,)"
     R"("codebook_dim":8,"bandwidths":[1.5,3],"seanet":{"filters":4,"ratios":[8,5,4,2],)"
     R"("causal":true,"pad_mode":"zero","norm":"none","trim_right_ratio":0.5}})",
+    R"({"window":512,"hop":160,"width":160,"hidden":480,"blocks":7,"kernel_size":25,"lookahead":2,)"
+    R"("log_floor":1e-4})",
     R"(["é 😀",-0.0,1e-400,{"a":[[],{},null,true,false,"\n"]}])",
 };
 const char* const kTokens[] = {"null",     "-1",    "0",      "1e400",       "NaN",
@@ -53,6 +56,7 @@ bool use(fuzz::Draw& draw) {
   read(parse_json);
   read(parse_lm_config);
   read(parse_codec_config);
+  read(parse_postfilter_config);
   return accepted;
 }
 
