@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,15 @@ def make_joint_model(path: Path) -> Path:
     )
     add_postfilter(path, POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
     return path
+
+
+def without_filter(folder: Path, out: Path) -> Path:
+    """A copy of the model ``folder`` that has no post-filter."""
+    out.mkdir()
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in ("config.json", "postfilter.safetensors"):
+            (out / path.name).write_bytes(path.read_bytes())
+    about = json.loads((folder / "config.json").read_text())
+    about["postfilter"] = None
+    (out / "config.json").write_text(json.dumps(about))
+    return out

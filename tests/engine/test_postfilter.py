@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joint import POSTFILTER, make_joint_model
+from joint import POSTFILTER, make_joint_model, without_filter
 from live_tools import RATE, speech
 from tiny import random_weights
 from uniaudio_training.models.postfilter import PostFilter as Reference
@@ -198,17 +198,6 @@ def test_silence_stays_silence(engine: Engine) -> None:
 def test_a_live_stream_waits_for_the_filter(engine: Engine) -> None:
     with engine.open("se") as live, engine.open("se", postfilter=0) as own:
         assert live.latency == own.latency + POSTFILTER.delay
-
-
-def without_filter(folder: Path, out: Path) -> Path:
-    out.mkdir()
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in ("config.json", "postfilter.safetensors"):
-            (out / path.name).write_bytes(path.read_bytes())
-    about = json.loads((folder / "config.json").read_text())
-    about["postfilter"] = None
-    (out / "config.json").write_text(json.dumps(about))
-    return out
 
 
 def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Path) -> None:

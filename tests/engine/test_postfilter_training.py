@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from joint import POSTFILTER, make_joint_model
+from joint import POSTFILTER, make_joint_model, without_filter
 from live_tools import speech
 from uniaudio_training import bundle
 from uniaudio_training.checkpoints import load_postfilter
@@ -92,9 +92,23 @@ def test_answers_are_the_models_own(data: Path, model: Path) -> None:
         assert clip.level == engine.model.config.source_level("se")
         assert np.array_equal(clip.rows[0], example.pcm("source"))
         assert np.array_equal(clip.rows[2], example.pcm("target"))
-        own = engine.generate("se", **answers.request(example))
+        own = engine.generate("se", **answers.request(engine, "se", example))
         assert own.meta["postfilter"] == 0
         assert np.abs(clip.rows[1].astype(int) - pcm(own.samples)).max() <= 1  # rounded
+
+
+def test_a_model_without_a_post_filter_answers_the_same(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    bare = without_filter(model, tmp_path / "bare")
+    made = ["--model", str(bare), "--corpus", str(data / "corpus"), "--hours", "se=1"]
+    assert answers.main([*made, "--splits", "valid", "--out", str(tmp_path / "answers")]) == 0
+    for one, other in zip(
+        answers.read_answers(tmp_path / "answers", "valid"),
+        answers.read_answers(data / "answers", "valid"),
+        strict=True,
+    ):
+        assert np.array_equal(one.rows, other.rows)
 
 
 def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:

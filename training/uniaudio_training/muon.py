@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from .schedules import decay_groups
 
 ITERATIONS = 5  # of the orthogonalization
 
@@ -162,3 +164,27 @@ def shard_rows(rows: int, size: int) -> list[int]:
     """How many of so many rows each of ``size`` processes holds (as ``torch.chunk``)."""
     most = -(-rows // size)
     return [max(0, min(most, rows - most * rank)) for rank in range(size)]
+
+
+class _Rates(Protocol):
+    @property
+    def lr(self) -> float: ...
+    @property
+    def matrix_lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def block_optimizers(
+    model: nn.Module, s: _Rates, dtype: torch.dtype, *beside: nn.Module
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices of the model's blocks, which needs far fewer steps; AdamW for the rest, and
+    for the modules ``beside`` it. Each with its peak learning rate.
+    """
+    hidden = [p for n, p in model.named_parameters() if p.dim() == 2 and ".blocks." in n]
+    ids = {id(p) for p in hidden}
+    groups = [g for module in (model, *beside) for g in decay_groups(module, 0.01)]
+    for g in groups:
+        g["params"] = [p for p in g["params"] if id(p) not in ids]
+    muon = Muon(hidden, s.matrix_lr, s.weight_decay, dtype)
+    return [(muon, s.matrix_lr), (torch.optim.AdamW(groups, s.lr, betas=(0.9, 0.98)), s.lr)]

@@ -29,7 +29,6 @@ from ..corpus.schema import SAMPLE_RATE
 from ..places import make_folder, write_whole
 
 TASKS = ("se", "sd")  # that have a post-filter
-ROWS = ("source", "answer", "target")
 _TOGETHER = 8  # requests at once
 
 
@@ -63,17 +62,18 @@ def read_answers(folder: str | Path, split: str) -> list[Clip]:
     return clips
 
 
-def request(example: Example) -> dict[str, Any]:
-    """What the engine is asked for."""
-    asked = {r: (example.audio(r), SAMPLE_RATE) for r in ("source", "prompt") if r in example.roles}
-    return asked | {"seed": zlib.crc32(example.id.encode()), "postfilter": 0}
+def request(engine: Any, task: str, example: Example) -> dict[str, Any]:
+    """What the engine is asked for: the model's own answer, whether it has a post-filter yet or not."""
+    own = {"postfilter": 0} if engine.task(task).postfilter else {}
+    source = example.audio("source"), SAMPLE_RATE
+    return {"source": source, "seed": zlib.crc32(example.id.encode()), **own}
 
 
 def answered(engine: Any, task: str, examples: Sequence[Example]) -> Iterator[NDArray[np.int16]]:
     """int16 [3, n] of each example."""
     for i in range(0, len(examples), _TOGETHER):
         some = examples[i : i + _TOGETHER]
-        sounds = engine.generate_batch([request(e) for e in some], task=task)
+        sounds = engine.generate_batch([request(engine, task, e) for e in some], task=task)
         for e, sound in zip(some, sounds, strict=True):
             rows = [e.pcm("source"), to_pcm(np.asarray(sound.samples, np.float64)), e.pcm()]
             n = min(map(len, rows))

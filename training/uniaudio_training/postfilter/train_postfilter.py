@@ -21,9 +21,9 @@ from ..corpus.reading import open_corpus
 from ..corpus.schema import SAMPLE_RATE
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.postfilter import PostFilter
-from ..muon import Muon
+from ..muon import block_optimizers
 from ..precision import Arithmetic, choose
-from ..schedules import decay_groups, trapezoid
+from ..schedules import trapezoid
 from ..settings import RunSettings, require
 from .answers import Clip, read_answers
 
@@ -34,11 +34,11 @@ _LEVEL_DB = 6.0  # of random gain, either way
 
 @dataclass(frozen=True)
 class PostFilterSettings(RunSettings):
-    """``data``: folders of answers. ``init``: a run or model folder whose filter to start from.
-    ``unanswered``: share of their crops without an answer, and ``crossed``: with the answer to
-    another source, so that the filter doesn't trust it blindly. ``mixed``: share of crops without
-    one that are mixed anew each time, of the recordings of ``speech`` and the sounds of ``noises``,
-    at ``snr`` dB. ``softened``: how many times worse a sound that was taken away is than one that
+    """``init``: a run or model folder whose filter to start from. ``data``: folders of answers.
+    ``unanswered``: share of their crops without the answer, and ``crossed``: with the answer to
+    another source, so that the filter doesn't trust it blindly. ``mixed``: share of all crops that
+    are mixed anew, of the recordings of ``speech`` and the sounds of ``noises`` at ``snr`` dB (lowest
+    and highest); they have no answer. ``softened``: how many times worse a sound that was taken away is than one that
     was left.
     """
 
@@ -133,14 +133,7 @@ class PostFilterTrainer(Trainer[Batch]):
         self.gains = [self._gain(c) for c in self.clips]
         tasks = sorted({c.task for c in self.clips})
         self.by_task = {t: [i for i, c in enumerate(self.clips) if c.task == t] for t in tasks}
-        hidden = [p for n, p in self.model.named_parameters() if p.dim() == 2 and ".blocks." in n]
-        ids = {id(p) for p in hidden}
-        rest = decay_groups(self.model, 0.01)
-        for group in rest:
-            group["params"] = [p for p in group["params"] if id(p) not in ids]
-        muon = Muon(hidden, s.matrix_lr, s.weight_decay, arithmetic.dtype)
-        adamw = torch.optim.AdamW(rest, s.lr, betas=(0.9, 0.98))
-        self.optimizers = [(muon, s.matrix_lr), (adamw, s.lr)]
+        self.optimizers = block_optimizers(self.model, s, arithmetic.dtype)
 
     @staticmethod
     def _gain(clip: Clip) -> float:

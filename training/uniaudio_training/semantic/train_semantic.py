@@ -21,9 +21,9 @@ from ..checkpoints import write_semantic_config
 from ..codec.train_codec import Averages
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.spectral import SpectralCodec
-from ..muon import Muon
+from ..muon import block_optimizers
 from ..precision import Arithmetic, choose
-from ..schedules import decay_groups, trapezoid
+from ..schedules import trapezoid
 from ..settings import RunSettings
 from .augment import VoiceWarp, sound_view
 from .views import Batch, SemanticData, frame_labels
@@ -200,18 +200,7 @@ class SemanticTrainer(Trainer[Batch]):
         assert c.spectral is not None
         self.warp = VoiceWarp(c.spectral.encoder_window // 2 + 1).to(device)
         self.heads = Heads(c.codebook_dim, len(self.data.speakers)).to(device)
-        self.optimizers = self._optimizers()
-
-    def _optimizers(self) -> list[tuple[torch.optim.Optimizer, float]]:
-        """Muon for the matrices of the blocks, which needs far fewer steps; AdamW for the rest."""
-        s, named = self.settings, self.model.named_parameters()
-        hidden = [p for n, p in named if p.dim() == 2 and ".blocks." in n]
-        ids = {id(p) for p in hidden}
-        groups = decay_groups(self.model, 0.01) + decay_groups(self.heads, 0.01)
-        for g in groups:
-            g["params"] = [p for p in g["params"] if id(p) not in ids]
-        muon = Muon(hidden, s.matrix_lr, s.weight_decay, self.arithmetic.dtype)
-        return [(muon, s.matrix_lr), (torch.optim.AdamW(groups, s.lr, betas=(0.9, 0.98)), s.lr)]
+        self.optimizers = block_optimizers(self.model, s, arithmetic.dtype, self.heads)
 
     def parts(self) -> dict[str, Stateful]:
         return {
