@@ -64,12 +64,14 @@ PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, i
   }
 }
 
-std::unique_ptr<PostFilterStream> PostFilter::stream() const {
-  return std::make_unique<PostFilterStream>(shared_from_this());
+std::unique_ptr<PostFilterStream> PostFilter::stream(float least_gain) const {
+  return std::make_unique<PostFilterStream>(shared_from_this(), least_gain);
 }
 
-PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter)
-    : filter_(std::move(filter)) {
+PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain)
+    : filter_(std::move(filter)), least_gain_(least_gain) {
+  if (!(least_gain >= 0 && least_gain <= 1))
+    throw std::invalid_argument("least_gain: expected 0 to 1, got " + number(double{least_gain}));
   const PostFilterConfig& c = filter_->config();
   for (Buffer<float>& held : held_) held.allocate(c.window);
   spectra_.allocate(size_t(c.lookahead) * 2 * c.bins());
@@ -86,7 +88,7 @@ void PostFilterStream::reset() {
 }
 
 std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
-  auto copy = std::make_unique<PostFilterStream>(filter_);
+  auto copy = std::make_unique<PostFilterStream>(filter_, least_gain_);
   const auto same = [](const Buffer<float>& from, Buffer<float>& to) {
     std::copy_n(from.data(), from.size(), to.data());
   };
@@ -185,7 +187,8 @@ void PostFilterStream::synthesize(int frames, std::vector<float>& out) {
     float *re = segments_.data() + a * each, *im = re + bins, *scratch = im + bins;
     for (int64_t t = a; t < b; ++t) {
       float* gains = gains_.data() + t * bins;
-      for (int i = 0; i < bins; ++i) gains[i] = 1.0f / (1.0f + std::exp(-gains[i]));
+      for (int i = 0; i < bins; ++i)
+        gains[i] = least_gain_ + (1.0f - least_gain_) / (1.0f + std::exp(-gains[i]));
       const float* spectrum = waiting_.data() + t * 2 * bins;
       kernels.multiply(spectrum, gains, re, bins);
       kernels.multiply(spectrum + bins, gains, im, bins);

@@ -39,7 +39,8 @@ class PostFilter : public std::enable_shared_from_this<PostFilter> {
   int threads() const { return pool_.threads(); }
   // Samples that must follow a sample before it comes out.
   int64_t delay() const { return config_.past() + int64_t{config_.lookahead} * config_.hop; }
-  std::unique_ptr<PostFilterStream> stream() const;
+  // least_gain: the gains are between it and 1. std::invalid_argument when it is not in 0 to 1.
+  std::unique_ptr<PostFilterStream> stream(float least_gain = 0) const;
 
  private:
   friend class PostFilterStream;
@@ -56,7 +57,7 @@ class PostFilter : public std::enable_shared_from_this<PostFilter> {
 // counts never change a sample. One stream belongs to one thread at a time.
 class PostFilterStream {
  public:
-  explicit PostFilterStream(std::shared_ptr<const PostFilter> filter);
+  explicit PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain = 0);
 
   // source, answer [n]; appends the samples that are complete. std::invalid_argument on NaN or
   // infinity, before anything changes.
@@ -74,6 +75,7 @@ class PostFilterStream {
   void synthesize(int frames, std::vector<float>& out);
 
   std::shared_ptr<const PostFilter> filter_;
+  float least_gain_;
   int pending_ = 0;                 // samples since the newest whole hop
   int64_t pushed_ = 0, given_ = 0;  // samples
   int64_t frames_ = 0;              // that the network has heard

@@ -65,25 +65,30 @@ void bind_postfilter(py::module_& m) {
            py::arg("config_json"), py::arg("weights"), py::arg("threads"))
       .def(
           "apply",
-          [](const PostFilter& f, const py::object& source, const py::object& answer) {
+          [](const PostFilter& f, const py::object& source, const py::object& answer,
+             float least_gain) {
             const auto [x, y] = sounds(source, answer);
             const float *from = x.data(), *heard = y.data();
             const size_t n = size_t(x.size());
             std::vector<float> out;
             {
               const WithoutGil release;
-              const auto stream = f.stream();
+              const auto stream = f.stream(least_gain);
               stream->push(from, heard, n, out);
               stream->flush(out);
             }
             return samples_result(out, 1);
           },
-          py::arg("source"), py::arg("answer"),
-          "source and answer float32 [N] -> the filtered source float32 [N].")
-      .def("stream",
-           [](const std::shared_ptr<PostFilter>& f) {
-             return std::make_unique<Stream>(f, f->stream());
-           })
+          py::arg("source"), py::arg("answer"), py::arg("least_gain") = 0.0f,
+          "source and answer float32 [N] -> the filtered source float32 [N].  Its gains are "
+          "between "
+          "least_gain and 1.  ValueError when that is not in 0 to 1.")
+      .def(
+          "stream",
+          [](const std::shared_ptr<PostFilter>& f, float least_gain) {
+            return std::make_unique<Stream>(f, f->stream(least_gain));
+          },
+          py::arg("least_gain") = 0.0f, "As apply(), in chunks.")
       .def_property_readonly("delay", &PostFilter::delay,
                              "Samples that must follow a sample before it comes out.")
       .def_property_readonly("threads", &PostFilter::threads);

@@ -104,7 +104,7 @@ both synthetic recorded
 step lm uniaudio-train lm --config "$root/training/configs/lm-further.yaml" \
   --set init="$base" "minutes=$minutes" "data=[$(tokens_made)]" --out runs/lm
 voices=(procedural)
-[[ ! -d data/kokoro ]] || voices=(data/kokoro procedural --default-voice am_michael)
+[[ ! -d $sources/kokoro ]] || voices=("$sources/kokoro" --default-voice am_michael)
 step model uniaudio-train bundle --base runs/tokenizers --lm runs/lm --lm-share 0.6 --voices "${voices[@]}" \
   --level -24 --out runs/voices
 

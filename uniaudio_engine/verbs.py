@@ -29,6 +29,7 @@ class Verbs:
         """Speech without its noise, as long as ``source``.
 
         It is the recording, filtered by what the model made of it; ``postfilter=0`` returns that.
+        ``attenuation_limit``: the most, in dB, by which a part of the spectrum is turned down (20).
         """
         return self.generate("se", source=source, **inputs)
 

@@ -3,6 +3,7 @@
 #include "postfilter.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <list>
 
@@ -54,9 +55,9 @@ std::vector<float> noise(size_t n, int seed) {
 }
 
 std::vector<float> whole(const PostFilter& f, const std::vector<float>& x,
-                         const std::vector<float>& y) {
+                         const std::vector<float>& y, float least_gain = 0) {
   std::vector<float> out;
-  const auto stream = f.stream();
+  const auto stream = f.stream(least_gain);
   stream->push(x.data(), y.data(), x.size(), out);
   stream->flush(out);
   return out;
@@ -96,6 +97,18 @@ TEST(pieces_threads_and_copies_change_nothing) {
       stream->flush(got);
       CHECK(got == expected);
     }
+  }
+}
+
+TEST(a_least_gain_mixes_the_source_in) {
+  const std::vector<float> x = noise(700, 1), y = noise(700, 2);
+  for (const char* json : kConfigs) {
+    const auto filter = Net(json).filter(2);
+    const std::vector<float> filtered = whole(*filter, x, y), mixed = whole(*filter, x, y, 0.25f);
+    for (size_t i = 0; i < x.size(); ++i)
+      CHECK(std::abs(mixed[i] - (0.75f * filtered[i] + 0.25f * x[i])) < 1e-5f);
+    for (float wrong : {-0.1f, 1.1f, std::numeric_limits<float>::quiet_NaN()})
+      CHECK_THROWS(std::invalid_argument, filter->stream(wrong), "least_gain: expected 0 to 1");
   }
 }
 

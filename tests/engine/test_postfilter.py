@@ -72,21 +72,39 @@ def test_gains_of_one_give_the_source_back() -> None:
     assert np.abs(core(POSTFILTER, weights).apply(x, y) - x).max() < 2e-7
 
 
+@pytest.mark.parametrize("c", SHAPES[1:], ids=lambda c: f"{c.window}/{c.hop}")
+@pytest.mark.parametrize("least", [0.1, 0.5, 1.0])
+def test_a_least_gain_mixes_the_source_in(c: PostFilterConfig, least: float) -> None:
+    f = core(c, sharp(c))
+    x, y = sounds(3000)
+    expected = (1 - least) * f.apply(x, y) + least * x
+    assert np.abs(f.apply(x, y, least) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("least", [-0.01, 1.01, np.nan, np.inf])
+def test_a_least_gain_is_a_share(least: float) -> None:
+    f = core(POSTFILTER, sharp(POSTFILTER))
+    for make in (f.stream, lambda g: f.apply(*sounds(10), g)):
+        with pytest.raises(ValueError, match="least_gain: expected 0 to 1, got"):
+            make(least)
+
+
 @given(
     st.sampled_from(SHAPES[1:]),
     st.integers(0, 30000),
     st.lists(st.integers(0, 4000), min_size=1, max_size=5),
     st.integers(1, 3),
+    st.sampled_from([0.0, 0.1, 1.0]),
 )
 @settings(max_examples=30, deadline=None)
 def test_no_splitting_changes_a_sample(
-    c: PostFilterConfig, n: int, sizes: list[int], threads: int
+    c: PostFilterConfig, n: int, sizes: list[int], threads: int, least: float
 ) -> None:
     weights = sharp(c)
     x, y = sounds(n, 3)
-    whole = core(c, weights).apply(x, y)
+    whole = core(c, weights).apply(x, y, least)
     f = core(c, weights, threads)
-    stream, parts, at, i = f.stream(), [], 0, 0
+    stream, parts, at, i = f.stream(least), [], 0, 0
     sizes = [*sizes, 777]
     while at < n:
         size = sizes[i % len(sizes)]
@@ -169,8 +187,13 @@ def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: floa
 
         gain = gain_to(x, RATE, engine.model.config.source_level(task))
         f = core(POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
-        expected = f.apply(x * np.float32(gain), own.samples * np.float32(gain)) / gain
-        assert np.abs(made.samples - expected).max() < 1e-3  # weights in bfloat16
+        for limit, least in ((20.0, 0.1), (6.0, 10**-0.3)):
+            expected = f.apply(x * np.float32(gain), own.samples * np.float32(gain), least) / gain
+            heard = engine.generate(task, attenuation_limit=limit, **inputs).samples
+            assert np.abs(heard - expected).max() < 1e-3  # weights in bfloat16
+            assert np.array_equal(heard, made.samples) == (limit == 20)
+        same = engine.generate(task, attenuation_limit=0, **inputs).samples
+        assert np.abs(same - x).max() < 1e-5
 
 
 @pytest.mark.parametrize("task", CLEAN_UP)
@@ -202,7 +225,8 @@ def test_a_live_stream_waits_for_the_filter(engine: Engine) -> None:
 
 def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Path) -> None:
     engine = Engine.from_pretrained(without_filter(folder, tmp_path / "bare"), threads=1)
-    assert all(o["name"] != "postfilter" for t in engine.tasks() for o in t["options"])
+    for name in ("postfilter", "attenuation_limit"):
+        assert all(o["name"] != name for t in engine.tasks() for o in t["options"])
     x = (speech(0.5, 2), RATE)
     engine.enhance(x, seed=1)
     with pytest.raises(InputError, match="unknown input postfilter"):

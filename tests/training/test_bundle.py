@@ -9,9 +9,11 @@ import pytest
 import torch
 from uniaudio_training import bundle, packed
 from uniaudio_training.checkpoints import float32_tensors, read_codec
+from uniaudio_training.corpus import teacher
 from uniaudio_training.corpus.reading import CorpusError
 from uniaudio_training.corpus.schema import Label, Track
 
+from uniaudio_engine.engine import Engine
 from uniaudio_engine.storage.config import to_dict
 from uniaudio_engine.storage.folder import bundled_models, load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
@@ -185,3 +187,30 @@ def test_the_codec_to_go_on_from_is_the_bundled_one():
     assert config == bundled and weights.keys() == same.keys()
     for name, value in weights.items():
         assert torch.allclose(value, same[name], rtol=0.01, atol=0.01 * value.abs().max()), name
+
+
+def test_the_voices_of_a_teacher_replace_those_of_a_folder(tmp_path, monkeypatch, capsys):
+    pitches = {"af_anna": 0.09, "bm_ben": 0.05}
+    kokoro, out = tmp_path / "kokoro", tmp_path / "model"
+
+    def hum(who, text, name):
+        x = 0.1 * np.sin(np.arange(70000) * pitches[name])
+        return teacher.Spoken(x.astype(np.float32), text, (), ())
+
+    (kokoro / "voices").mkdir(parents=True)
+    for name in (teacher.MODEL, *(f"voices/{n}.bin" for n in (*pitches, "jf_yumi"))):
+        (kokoro / name).touch()
+    shutil.copytree(next(iter(bundled_models().values())), out)
+    lm = (out / "lm.safetensors").read_bytes()
+    monkeypatch.setattr(teacher, "Kokoro", lambda folder: folder)
+    monkeypatch.setattr(teacher, "speak", hum)
+    given = ["--voices", str(kokoro), "--out", str(out), "--default-voice"]
+    assert bundle.main([*given, "bm_ben"]) == 0
+    engine = Engine.from_pretrained(out)
+    assert engine.voices() == [*pitches, "default"]
+    codes = {n: engine.voice(n).codes for n in engine.voices()}
+    assert codes["bm_ben"].shape[-1] == 150 and np.array_equal(codes["default"], codes["bm_ben"])
+    assert not np.array_equal(codes["af_anna"], codes["bm_ben"])
+    assert (out / "lm.safetensors").read_bytes() == lm
+    assert bundle.main([*given, "nobody"]) == 2
+    assert "expected one of the voices, got nobody" in capsys.readouterr().err

@@ -31,12 +31,13 @@ from uniaudio_engine.storage.folder_writing import (
 from uniaudio_engine.text.phones import PHONES
 
 from .checkpoints import float32_tensors, load_postfilter, load_semantic, read_codec, read_lm
-from .corpus import speech
+from .corpus import speech, teacher
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
+PROMPT_SAMPLES = 3 * 16000
 # Level of the sounds of `uniaudio-train corpus` in dBFS, as the engine measures it; and in dB, how much
 # louder its recipes make the sources of a task
 LEVEL = -24.0
@@ -60,10 +61,10 @@ VOICES = (
 )
 
 
-def voice_prompt(name: str, seconds: float = 3.0) -> np.ndarray:
-    """The first ``seconds`` of PROMPT_TEXT by a speaker of the corpus, float32 [N] at 16 kHz."""
+def voice_prompt(name: str) -> np.ndarray:
+    """The beginning of PROMPT_TEXT by a speaker of the corpus, float32 [N] at 16 kHz."""
     who = next(s for s in speech.SPEAKERS if s.name == name)
-    return speech.speak(PROMPT_TEXT, who).samples[: int(seconds * 16000)]
+    return speech.speak(PROMPT_TEXT, who).samples[:PROMPT_SAMPLES]
 
 
 def write_folder(
@@ -218,11 +219,12 @@ def write_voices(
     folder: Path, base: Path | None, corpora: Sequence[str] = (), default: str = ""
 ) -> None:
     """Writes the voices: the speakers of ``corpora``, each under the licence of its corpus' first
-    source; else the voices of ``base``, which has the same codec. ``default``: the voice of requests
-    that name none; by default the first, or that of ``base``.
+    source, in place of those that ``folder`` has; else the voices of ``base``, which has the same
+    codec. ``default``: the voice of requests that name none; by default the first, or that of
+    ``base``.
 
-    The corpus ``procedural`` stands for the generator's own speakers. Raises ValueError where there
-    is no voice of the name ``default``.
+    The corpus ``procedural`` stands for the generator's own speakers, a folder of Kokoro for its
+    English voices. Raises ValueError where there is no voice of the name ``default``.
     """
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
@@ -231,10 +233,15 @@ def write_voices(
         (voices / path.name).write_bytes(path.read_bytes())
     if not kept:
         engine = Engine.from_pretrained(folder)
+        names = set()
         for name, samples, licence in _prompts(corpora or (PROCEDURAL,)):
             voice = engine.encode_voice((samples, 16000), name, licence=licence)
             voice.save(voices / f"{name}.safetensors")
+            names.add(name)
             default = default or name
+        for path in voices.glob("*.safetensors"):
+            if path.stem not in {*names, "default"}:
+                path.unlink()
     if default:
         chosen = voices / f"{default}.safetensors"
         if not chosen.is_file():
@@ -248,15 +255,22 @@ def _prompts(corpora: Sequence[str]) -> Iterator[tuple[str, np.ndarray, str]]:
         if corpus == PROCEDURAL:
             yield from ((name, voice_prompt(name), "Apache-2.0") for name in VOICES)
             continue
+        if (Path(corpus) / teacher.MODEL).is_file():
+            kokoro = teacher.Kokoro(Path(corpus))
+            for name in teacher.english_voices(Path(corpus)):
+                said = teacher.speak(kokoro, PROMPT_TEXT, name)
+                yield name, said.samples[:PROMPT_SAMPLES], "Apache-2.0"
+            continue
         sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
         licence = next(iter(sources.values()))["licence"]
         for name, samples in speakers(Path(corpus)).items():
             yield name, samples, licence
 
 
-def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
-    """Each speaker's prompt from the tts training split of a corpus: the first ``seconds`` of the
+def speakers(corpus: Path) -> dict[str, np.ndarray]:
+    """Each speaker's prompt from the tts training split of a corpus: the first three seconds of the
     clip whose length is nearest to that from above, float32 [N] at 16 kHz."""
+    seconds = PROMPT_SAMPLES / 16000
     found: dict[str, Example] = {}
     for example in open_corpus(corpus)["tts", "train"]:
         track = example.track()
@@ -266,7 +280,7 @@ def speakers(corpus: Path, seconds: float = 3.0) -> dict[str, np.ndarray]:
     if not found:
         raise CorpusError(f"{corpus}: expected tts clips of {seconds:g} s or more, found none")
     return {
-        name.removeprefix("kokoro-"): example.audio()[: int(seconds * 16000)]
+        name.removeprefix("kokoro-"): example.audio()[:PROMPT_SAMPLES]
         for name, example in sorted(found.items())
     }
 
@@ -357,7 +371,8 @@ def main(argv: list[str] | None = None) -> int:
         default=[],
         metavar="CORPUS",
         help="corpora whose speakers become the voices, the default voice first; `procedural` is the "
-        "generator's own speakers (default: the voices of --base, else procedural)",
+        "generator's own speakers, a folder of Kokoro gives its English voices; without --lm they "
+        "replace those of the existing folder --out (default: the voices of --base, else procedural)",
     )
     parser.add_argument(
         "--default-voice",
@@ -385,13 +400,15 @@ def main(argv: list[str] | None = None) -> int:
         help="model card (default: training/card.md of a checkout, else that of --base)",
     )
     args = parser.parse_args(argv)
-    changed = any(x is not None for x in (args.semantic, args.postfilter, args.decoder))
+    changed = bool(args.voices) or any(
+        x is not None for x in (args.semantic, args.postfilter, args.decoder)
+    )
     if (args.codec is None) == (args.base is None) and (
         not changed or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base, or --semantic, --postfilter or --decoder alone, "
-            "which change the existing folder --out"
+            "expected one of --codec and --base, or --semantic, --postfilter, --decoder or --voices "
+            "alone, which change the existing folder --out"
         )
     if not 0 <= args.lm_share <= 1:
         parser.error(f"--lm-share: expected 0 to 1, got {args.lm_share:g}")
@@ -419,7 +436,7 @@ def main(argv: list[str] | None = None) -> int:
             add_postfilter_run(args.out, args.postfilter)
         if args.decoder is not None:
             replace_decoder(args.out, args.decoder)
-        if args.lm:
+        if args.lm or args.voices:
             base = args.base if args.codec is None else None
             write_voices(args.out, base, args.voices, args.default_voice)
     except (OSError, ValueError, RuntimeError) as e:

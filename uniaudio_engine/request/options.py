@@ -68,14 +68,25 @@ SEED = Option(
 _SECONDS = Option(
     "seconds", "float", None, 0.02, 3600.0, "exact length, instead of letting the model decide"
 )
-POSTFILTER = Option(
-    "postfilter",
-    "int",
-    1,
-    0,
-    1,
-    "1 filters the source by what the model made of it, which keeps its words; 0 returns what the "
-    "model made",
+POSTFILTER_OPTIONS = (
+    Option(
+        "postfilter",
+        "int",
+        1,
+        0,
+        1,
+        "1 filters the source by what the model made of it, which keeps its words; 0 returns what "
+        "the model made",
+    ),
+    Option(
+        "attenuation_limit",
+        "float",
+        20.0,
+        0.0,
+        100.0,
+        "the most, in dB, by which the post-filter turns a part of the spectrum down; more removes "
+        "more noise, and more words with it",
+    ),
 )
 # What a caller may set, by the task's length rule.
 LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {

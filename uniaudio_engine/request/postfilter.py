@@ -20,8 +20,9 @@ class SourceFilter:
     that the model hears, and aligned: sample n of the answers is about sample n of the source.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._stream = model.postfilter.stream()
+    def __init__(self, model: Model, attenuation_limit: float) -> None:
+        """``attenuation_limit``: of a part of the spectrum, in dB."""
+        self._stream = model.postfilter.stream(10 ** (-attenuation_limit / 20))
         self._source = np.zeros(0, np.float32)  # samples without an answer yet
 
     def hear(self, source: Samples) -> None:
@@ -47,4 +48,6 @@ class SourceFilter:
 
 def source_filter(model: Model, plan: Plan) -> SourceFilter | None:
     """The filter of a plan that asks for one, else None."""
-    return SourceFilter(model) if plan.options.get("postfilter") else None
+    if not plan.options.get("postfilter"):
+        return None
+    return SourceFilter(model, plan.options["attenuation_limit"])

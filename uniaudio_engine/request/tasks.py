@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..errors import InputError, first_few, shown
 from .options import (
     LENGTH_OPTIONS,
-    POSTFILTER,
+    POSTFILTER_OPTIONS,
     Number,
     Option,
     guidance_option,
@@ -153,7 +153,7 @@ class Task:
                 self.repetition_penalty,
             )
             + ((guidance_option(self.guidance),) if self.guided_by else ())
-            + ((POSTFILTER,) if self.postfilter else ())
+            + (POSTFILTER_OPTIONS if self.postfilter else ())
             + LENGTH_OPTIONS[self.length]
         )
 

@@ -53,6 +53,7 @@ SHARD_SECONDS = 240.0
 GROUP = 5  # consecutive sentences by one voice; they are each other's prompts
 PAUSE = "pau"
 
+MODEL = "kokoro.onnx"
 VOICES = ("af_heart", "af_bella", "am_michael", "am_fenrir", "bf_emma", "bm_george")
 # Equal mixtures of two voices, used as further speakers.
 MIXTURES = (
@@ -213,6 +214,11 @@ def place(
     return [(phone, float(t)) for (phone, _, _), t in zip(out, times, strict=True)]
 
 
+def english_voices(folder: Path) -> list[str]:
+    """The names of the voices of American and British English in Kokoro's folder."""
+    return sorted(p.stem for p in (folder / "voices").glob("[ab][fm]_*.bin"))
+
+
 class Kokoro:
     """Kokoro-82M through onnxruntime, its generator through torch.
 
@@ -224,13 +230,13 @@ class Kokoro:
         import onnxruntime as ort
         import torch
 
-        for name in ("kokoro.onnx", "config.json", "voices"):
+        for name in (MODEL, "config.json", "voices"):
             if not (folder / name).exists():
                 raise CorpusError(
                     f"{folder}: expected kokoro.onnx, config.json and voices/*.bin of Kokoro-82M, "
                     f"{name} is missing"
                 )
-        model = onnx.load(str(folder / "kokoro.onnx"))
+        model = onnx.load(str(folder / MODEL))
         torch.set_num_threads(threads)
         times = time_products(torch.device("cpu"))
         self._generator = Generator(model.graph, min(times, key=lambda dtype: times[dtype]))

@@ -44,7 +44,7 @@ class PostFilter(nn.Module):
         return torch.fft.rfft(segments.float(), dim=-1) * (4.0 / c.window)
 
     def gains(self, source: Tensor, answer: Tensor) -> Tensor:
-        """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1."""
+        """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1, without a limit of the attenuation."""
         c = self.config
         logs = [0.25 * (x.abs() + c.log_floor).log() + 1.25 for x in (source, answer)]
         x = F.pad(torch.cat(logs, -1), (0, 0, 0, c.lookahead))
