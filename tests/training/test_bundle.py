@@ -92,6 +92,13 @@ def test_a_decoder_replaces_that_of_a_folder_with_the_same_codes(tmp_path, capsy
     assert torch.allclose(found, decoder * 2, rtol=1e-2, atol=1e-2 * float(decoder.abs().max()))
     assert (out / "lm.safetensors").read_bytes() == (base / "lm.safetensors").read_bytes()
 
+    half = tmp_path / "half"
+    shutil.copytree(base, half)
+    between = ["--decoder", given, "--decoder-share", "0.5", "--out", str(half)]
+    assert bundle.main(between) == 0
+    found = read_codec(half)[1]["decoder.output.weight"]
+    assert torch.allclose(found, decoder * 1.5, rtol=1e-2, atol=1e-2 * float(decoder.abs().max()))
+
     before = (out / "codec.safetensors").read_bytes()
     encoder = weights["encoder.output.weight"]
     wrong = packed_codec("wrong", **{"encoder.output.weight": encoder * 2})
@@ -157,9 +164,10 @@ def test_an_lm_between_its_run_and_where_it_began(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bundle.main([*made, "1.5"])
     assert "expected 0 to 1, got 1.5" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        bundle.main(["--base", str(bundled), "--out", str(out), "--lm-share", "0.5"])
-    assert "expected --lm with it" in capsys.readouterr().err
+    for part in ("lm", "decoder"):
+        with pytest.raises(SystemExit):
+            bundle.main(["--base", str(bundled), "--out", str(out), f"--{part}-share", "0.5"])
+        assert f"expected --{part} with it" in capsys.readouterr().err
 
 
 def test_levels_and_guidance_are_the_models(tmp_path, capsys):

@@ -192,9 +192,10 @@ def add_postfilter_run(folder: Path, run: str) -> None:
     add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()})
 
 
-def replace_decoder(folder: Path, run: str) -> None:
-    """Replaces the codec's decoder in a model folder by that of a run with the same codes. It is
-    stored as the folder's was; the LM and the voices stay valid.
+def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:
+    """Replaces the codec's decoder in a model folder by that of a run with the same codes, or by the
+    weights between both (``share`` 1 is the run's). It is stored as the folder's was; the LM and the
+    voices stay valid.
 
     Raises ValueError where the run has another shape, encoder or codebooks.
     """
@@ -205,7 +206,7 @@ def replace_decoder(folder: Path, run: str) -> None:
     made = dict(old)
     for name, tensor in tensors.items():
         if name.startswith("decoder."):
-            made[name] = tensor
+            made[name] = share * tensor + (1 - share) * old[name]
         # the same but for rounding to bfloat16 or int8
         elif (tensor - old[name]).abs().max() > 0.01 * old[name].abs().max():
             raise ValueError(
@@ -365,6 +366,14 @@ def main(argv: list[str] | None = None) -> int:
         "be the folder's",
     )
     parser.add_argument(
+        "--decoder-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="0 to 1: weights between those of the folder's decoder (0) and --decoder (1), from which "
+        "it went on (default: 1)",
+    )
+    parser.add_argument(
         "--voices",
         action="extend",
         nargs="+",
@@ -410,10 +419,12 @@ def main(argv: list[str] | None = None) -> int:
             "expected one of --codec and --base, or --semantic, --postfilter, --decoder or --voices "
             "alone, which change the existing folder --out"
         )
-    if not 0 <= args.lm_share <= 1:
-        parser.error(f"--lm-share: expected 0 to 1, got {args.lm_share:g}")
-    if args.lm is None and args.lm_share != 1:
-        parser.error("--lm-share: expected --lm with it")
+    for part in ("lm", "decoder"):
+        share = getattr(args, f"{part}_share")
+        if not 0 <= share <= 1:
+            parser.error(f"--{part}-share: expected 0 to 1, got {share:g}")
+        if getattr(args, part) is None and share != 1:
+            parser.error(f"--{part}-share: expected --{part} with it")
     try:
         if args.codec is not None or args.base is not None:
             captions = args.captions.read_bytes() if args.captions else b""
@@ -435,7 +446,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.postfilter is not None:
             add_postfilter_run(args.out, args.postfilter)
         if args.decoder is not None:
-            replace_decoder(args.out, args.decoder)
+            replace_decoder(args.out, args.decoder, args.decoder_share)
         if args.lm or args.voices:
             base = args.base if args.codec is None else None
             write_voices(args.out, base, args.voices, args.default_voice)

@@ -194,7 +194,8 @@ class PostFilter(Protocol):
     def delay(self) -> int:
         """Samples that must follow a sample before it comes out."""
 
-    def stream(self) -> PostFilterStream: ...
+    def stream(self, least_gain: float = 0.0) -> PostFilterStream:
+        """A stream whose gains are between ``least_gain`` and 1."""
 
 
 class Codec(Protocol):
