@@ -14,7 +14,7 @@ import soundfile
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "samples"
-VOICE = "rms-102-102"
+VOICE = "bf_emma"
 BIRDS = "around the middle, add birdsong, 2 falling chirps"
 # heading, the files that go in, the command without its output
 COMMANDS = (

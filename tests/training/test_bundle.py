@@ -176,9 +176,9 @@ def test_levels_and_guidance_are_the_models(tmp_path, capsys):
     lm = packed_lm(tmp_path, model, {k: torch.zeros(v.shape) for k, v in model.lm.items()})
     out = tmp_path / "model"
     made = ["--base", bundled, "--lm", str(lm), "--level", "-24", "--out", str(out), "--guidance"]
-    assert bundle.main([*made, "tts=1.5", "t2s=3.5", "--default-voice", "slt-102-163"]) == 0
+    assert bundle.main([*made, "tts=1.5", "t2s=3.5", "--default-voice", "bm_george"]) == 0
     config = load_folder(out).config
-    default, chosen = (out / "voices" / f"{n}.safetensors" for n in ("default", "slt-102-163"))
+    default, chosen = (out / "voices" / f"{n}.safetensors" for n in ("default", "bm_george"))
     assert default.read_bytes() == chosen.read_bytes()
     assert bundle.main([*made, "tts=1.5", "--default-voice", "nobody"]) == 2
     assert "expected one of the voices, got nobody" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Synthesises speech with the graphs in this folder. Needs numpy, soundfile and onnxruntime only.
 
     python example.py hello.wav
-    python example.py hello.wav --phones "pau hh ax0 l ow1 pau" --voice slt-102-163 --seed 7
+    python example.py hello.wav --phones "pau hh ax0 l ow1 pau" --voice bm_george --seed 7
 
 The sequence: the codes of the voice, the phones (of phones.txt), their durations, then the sound, a
 frame of K codes per 20 ms. Each predicted frame is conditioned on its phone, the next two phones,
