@@ -189,12 +189,15 @@ def test_levels_and_guidance_are_the_models(tmp_path, capsys):
         assert "guidance" in capsys.readouterr().err
 
 
-def test_the_codec_to_go_on_from_is_the_bundled_one():
+def test_the_codec_to_go_on_from_has_the_codes_of_the_bundled_one():
     config, weights = read_codec(WARM / "codec.safetensors")
     bundled, same = read_codec(next(iter(bundled_models().values())))
     assert config == bundled and weights.keys() == same.keys()
     for name, value in weights.items():
-        assert torch.allclose(value, same[name], rtol=0.01, atol=0.01 * value.abs().max()), name
+        assert value.shape == same[name].shape, name
+        if not name.startswith("decoder."):
+            close = 0.01 * value.abs().max()
+            assert torch.allclose(value, same[name], rtol=0.01, atol=close), name
 
 
 def test_the_voices_of_a_teacher_replace_those_of_a_folder(tmp_path, monkeypatch, capsys):
