@@ -81,8 +81,7 @@ void bind_postfilter(py::module_& m) {
           },
           py::arg("source"), py::arg("answer"), py::arg("least_gain") = 0.0f,
           "source and answer float32 [N] -> the filtered source float32 [N].  Its gains are "
-          "between "
-          "least_gain and 1.  ValueError when that is not in 0 to 1.")
+          "between least_gain and 1.  ValueError when that is not in 0 to 1.")
       .def(
           "stream",
           [](const std::shared_ptr<PostFilter>& f, float least_gain) {

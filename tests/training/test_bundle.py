@@ -223,5 +223,10 @@ def test_the_voices_of_a_teacher_replace_those_of_a_folder(tmp_path, monkeypatch
     assert codes["bm_ben"].shape[-1] == 150 and np.array_equal(codes["default"], codes["bm_ben"])
     assert not np.array_equal(codes["af_anna"], codes["bm_ben"])
     assert (out / "lm.safetensors").read_bytes() == lm
-    assert bundle.main([*given, "nobody"]) == 2
+    for name in pitches:
+        (kokoro / "voices" / f"{name}.bin").rename(kokoro / "voices" / f"j{name}.bin")
+    assert bundle.main([*given, "bm_ben"]) == 2
+    assert "expected English voices such as voices/af_heart.bin" in capsys.readouterr().err
+    assert bundle.main(["--voices", "procedural", *given[2:], "nobody"]) == 2
     assert "expected one of the voices, got nobody" in capsys.readouterr().err
+    assert Engine.from_pretrained(out).voices() == [*pitches, "default"]

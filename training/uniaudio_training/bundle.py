@@ -225,28 +225,29 @@ def write_voices(
     ``base``.
 
     The corpus ``procedural`` stands for the generator's own speakers, a folder of Kokoro for its
-    English voices. Raises ValueError where there is no voice of the name ``default``.
+    English voices. Raises ValueError where there is no voice of the name ``default``, and CorpusError
+    where a corpus has none; the folder is then as it was.
     """
+    kept = sorted((base / "voices").glob("*.safetensors")) if base and not corpora else []
+    prompts = [] if kept else list(_prompts(corpora or (PROCEDURAL,)))
+    names = [p.stem for p in kept] or [name for name, _, _ in prompts]
+    if default and default not in names:
+        raise ValueError(f"--default-voice: expected one of the voices, got {default}")
     voices = folder / "voices"
     voices.mkdir(exist_ok=True)
-    kept = sorted((base / "voices").glob("*.safetensors")) if base and not corpora else []
     for path in kept:
         (voices / path.name).write_bytes(path.read_bytes())
-    if not kept:
+    if prompts:
+        default = default or names[0]
         engine = Engine.from_pretrained(folder)
-        names = set()
-        for name, samples, licence in _prompts(corpora or (PROCEDURAL,)):
+        for name, samples, licence in prompts:
             voice = engine.encode_voice((samples, 16000), name, licence=licence)
             voice.save(voices / f"{name}.safetensors")
-            names.add(name)
-            default = default or name
         for path in voices.glob("*.safetensors"):
-            if path.stem not in {*names, "default"}:
+            if path.stem not in names:
                 path.unlink()
     if default:
         chosen = voices / f"{default}.safetensors"
-        if not chosen.is_file():
-            raise ValueError(f"--default-voice: expected one of the voices, got {default}")
         (voices / "default.safetensors").write_bytes(chosen.read_bytes())
 
 
@@ -260,7 +261,7 @@ def _prompts(corpora: Sequence[str]) -> Iterator[tuple[str, np.ndarray, str]]:
             kokoro = teacher.Kokoro(Path(corpus))
             for name in teacher.english_voices(Path(corpus)):
                 said = teacher.speak(kokoro, PROMPT_TEXT, name)
-                yield name, said.samples[:PROMPT_SAMPLES], "Apache-2.0"
+                yield name, said.samples[:PROMPT_SAMPLES], teacher.LICENCE
             continue
         sources = json.loads((Path(corpus) / MANIFEST).read_text(encoding="utf-8"))["sources"]
         licence = next(iter(sources.values()))["licence"]

@@ -54,6 +54,7 @@ GROUP = 5  # consecutive sentences by one voice; they are each other's prompts
 PAUSE = "pau"
 
 MODEL = "kokoro.onnx"
+LICENCE = "Apache-2.0"  # of the model and of its voices
 VOICES = ("af_heart", "af_bella", "am_michael", "am_fenrir", "bf_emma", "bm_george")
 # Equal mixtures of two voices, used as further speakers.
 MIXTURES = (
@@ -215,8 +216,15 @@ def place(
 
 
 def english_voices(folder: Path) -> list[str]:
-    """The names of the voices of American and British English in Kokoro's folder."""
-    return sorted(p.stem for p in (folder / "voices").glob("[ab][fm]_*.bin"))
+    """The names of the voices of American and British English in Kokoro's folder. Raises CorpusError
+    where there is none.
+    """
+    found = sorted(p.stem for p in (folder / "voices").glob("[ab][fm]_*.bin"))
+    if not found:
+        raise CorpusError(
+            f"{folder}: expected English voices such as voices/af_heart.bin, found none"
+        )
+    return found
 
 
 class Kokoro:
@@ -385,7 +393,7 @@ def make(
         "sources": {
             "kokoro": {
                 "what": "speech synthesised by Kokoro-82M v1.0 from the engine's phones",
-                "licence": "Apache-2.0",
+                "licence": LICENCE,
                 "voices": list(voices),
             },
             "wordnet": {"what": "sentences", "licence": "WordNet licence"},

@@ -38,8 +38,8 @@ class PostFilterSettings(RunSettings):
     ``unanswered``: share of their crops without the answer, and ``crossed``: with the answer to
     another source, so that the filter doesn't trust it blindly. ``mixed``: share of all crops that
     are mixed anew, of the recordings of ``speech`` and the sounds of ``noises`` at ``snr`` dB (lowest
-    and highest); they have no answer. ``softened``: how many times worse a sound that was taken away is than one that
-    was left.
+    and highest); they have no answer. ``softened``: how many times worse a sound that was taken
+    away is than one that was left.
     """
 
     postfilter: PostFilterConfig = field(default_factory=PostFilterConfig)
