@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from uniaudio_training.checkpoints import load_codec, read_codec
-from uniaudio_training.codec import joint
+from uniaudio_training.codec import growth, joint
 from uniaudio_training.codec.adversarial import Discriminators, contest
 from uniaudio_training.codec.losses import SpectralLoss
 from uniaudio_training.corpus.schema import Label, Phone, Track
@@ -77,7 +77,7 @@ def sources(corpus):
 
 def test_a_grown_decoder_says_nearly_the_same():
     old, new = codec(SMALL, 1), codec(LARGE, 2)
-    joint.grown(new, old.state_dict())
+    growth.grown(new, old.state_dict())
     codes = torch.randint(8, (2, 3, 40))
     with torch.no_grad():
         a, b, other = old.decode(codes), new.decode(codes), codec(LARGE, 3).decode(codes)
@@ -85,15 +85,39 @@ def test_a_grown_decoder_says_nearly_the_same():
     assert (a - other).square().mean() > 0.5 * a.square().mean()
 
 
+OTHER_WINDOWS = {**SMALL, "spectral": {**SMALL["spectral"], "decoder_window": 320}}
+
+
+def test_a_decoder_with_other_windows_says_what_the_old_one_says():
+    old, new = codec(SMALL, 1), codec(OTHER_WINDOWS, 2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        old.decoder.output.weight *= 3  # louder than what its bias says
+    state = old.state_dict()
+    growth.grown(new, {k: v for k, v in state.items() if not k.startswith("decoder.output")})
+    batches = [torch.randn(2, 320 * 40) * 0.1 for _ in range(8)]
+    fresh = [x.clone() for x in new.decoder.output.parameters()]
+    codes = torch.randint(8, (2, 3, 40))
+    with torch.no_grad():
+        want, first = old.decode(codes), new.decode(codes)
+        growth.fit_head(new, old, batches, 3)
+        found = new.decode(codes)
+    assert not any(
+        torch.equal(x, y) for x, y in zip(new.decoder.output.parameters(), fresh, strict=True)
+    )
+    likeness = [float(joint.PairedLoss(16000)(want, x)[0]) for x in (first, found)]
+    assert likeness[1] < 0.5 * likeness[0], likeness
+
+
 def test_growth_of_the_same_shape_is_a_copy():
     old, new = codec(SMALL, 1), codec(SMALL, 2)
-    joint.grown(new, old.state_dict())
+    growth.grown(new, old.state_dict())
     assert all(torch.equal(v, new.state_dict()[k]) for k, v in old.state_dict().items())
 
 
 def test_a_codec_cannot_shrink():
     with pytest.raises(ValueError, match="only grow"):
-        joint.grown(codec(SMALL, 1), codec(LARGE, 2).state_dict())
+        growth.grown(codec(SMALL, 1), codec(LARGE, 2).state_dict())
 
 
 def test_levels_vary_and_gains_undo_them(corpus):
@@ -130,14 +154,15 @@ def test_paired_losses_are_the_losses():
 def test_a_contest_gives_the_gradient_of_its_losses_and_teaches_the_judges():
     torch.manual_seed(0)
     real, fake = torch.randn(2, 2, 3000) * 0.1
-    judge = Discriminators(4, (256, 128))
-    optimizer = torch.optim.SGD(judge.parameters(), lr=0.05)
+    discriminators = Discriminators(4, (256, 128))
+    judge = discriminators.all()
+    optimizer = torch.optim.SGD(discriminators.parameters(), lr=0.05)
     arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
     copy = fake.clone().requires_grad_(True)
-    fool = -sum(score.mean() for score, _ in judge(copy)) / 2
+    fool = -sum(score.mean() for score, _ in [part(copy) for part in judge]) / 2
     feature = sum(
         (a.detach() - b).abs().mean() / a.detach().abs().mean()
-        for (_, want), (_, made) in zip(judge(real), judge(copy), strict=True)
+        for (_, want), (_, made) in [(part(real), part(copy)) for part in judge]
         for a, b in zip(want, made, strict=True)
     )
     (expected,) = torch.autograd.grad(fool + 3 * feature / 2, copy)
@@ -147,6 +172,23 @@ def test_a_contest_gives_the_gradient_of_its_losses_and_teaches_the_judges():
     for _ in range(20):
         last = contest(judge, optimizer, real, fake, 3.0, arithmetic)
     assert last.judge < first.judge
+
+
+def test_the_judges_of_a_step_are_drawn_and_the_others_learn_nothing():
+    torch.manual_seed(0)
+    judge = Discriminators(4, (256, 128, 64))
+    drawn = [judge.some(2, np.random.default_rng((7, step))) for step in range(40)]
+    assert all(len({*map(id, some)}) == 2 for some in drawn)
+    assert {id(part) for some in drawn for part in some} == {*map(id, judge.all())}
+    assert judge.some(0, np.random.default_rng(0)) == judge.all()
+    [left_out] = [part for part in judge.all() if part not in drawn[0]]
+    before = [[x.clone() for x in part.parameters()] for part in judge.all()]
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=0.05)
+    real, fake = torch.randn(2, 2, 3000) * 0.1
+    contest(drawn[0], optimizer, real, fake, 1.0, Arithmetic(torch.device("cpu"), torch.float32))
+    for part, old in zip(judge.all(), before, strict=True):
+        same = [torch.equal(x, y) for x, y in zip(part.parameters(), old, strict=True)]
+        assert all(same) if part is left_out else not any(same)
 
 
 @settings(max_examples=30, deadline=None)
@@ -186,6 +228,19 @@ def small(corpus, **more):
 
 def parts(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=False)["parts"]
+
+
+def test_a_run_begins_with_the_codes_and_the_judges_of_another(corpus, tmp_path):
+    joint.train(small(corpus), tmp_path / "first", "cpu")
+    more = {"codec": OTHER_WINDOWS, "init": str(tmp_path / "first"), "encoder_until": 0}
+    more |= {"judges": str(tmp_path / "first"), "judges_a_step": 1, "steps": 1}
+    joint.train(small(corpus, **more), tmp_path / "second", "cpu")
+    first, second = parts(tmp_path / "first"), parts(tmp_path / "second")
+    for name, value in first["average"].items():
+        if name.startswith(("encoder.", "quantizer.")):
+            assert torch.equal(value, second["average"][name]), name
+    assert second["model"]["decoder.output.weight"].shape == (161 * 3 * 2, 8)
+    assert all(torch.equal(v, second["judge"][k]) for k, v in first["judge"].items())
 
 
 def test_resume_is_exact_and_the_encoder_stops(corpus, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from uniaudio_engine.engine import Engine
 from uniaudio_engine.request.tasks import Task
 from uniaudio_engine.storage.config import (
     FORMAT_VERSION,
+    CodecConfig,
     LMConfig,
     ModelConfig,
+    SpectralConfig,
     VocabularyConfig,
     from_dict,
 )
@@ -197,23 +200,36 @@ def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:
     weights between both (``share`` 1 is the run's). It is stored as the folder's was; the LM and the
     voices stay valid.
 
-    Raises ValueError where the run has another shape, encoder or codebooks.
+    Raises ValueError where the run has another encoder or other codebooks, or a decoder of another
+    shape for a share below 1.
     """
     config, tensors = read_codec(run)
     old_config, old = read_codec(folder)
-    if config != old_config:
-        raise ValueError(f"{run}: expected a codec of the shape of {folder}, got another one")
-    made = dict(old)
+    if share < 1 and config != old_config:
+        raise ValueError(f"--decoder-share: expected a decoder of the shape of {folder} in {run}")
+    if _codes(config) != _codes(old_config):
+        raise ValueError(f"{run}: expected the encoder and the codebooks of {folder}, got others")
+    made = {name: x for name, x in old.items() if not name.startswith("decoder.")}
     for name, tensor in tensors.items():
         if name.startswith("decoder."):
-            made[name] = share * tensor + (1 - share) * old[name]
+            made[name] = tensor if share == 1 else share * tensor + (1 - share) * old[name]
         # the same but for rounding to bfloat16 or int8
         elif (tensor - old[name]).abs().max() > 0.01 * old[name].abs().max():
             raise ValueError(
                 f"{run}: expected the encoder and the codebooks of {folder}, but {name} differs; "
                 "train the decoder alone: --set encoder_until=0"
             )
-    replace_codec(folder, {name: tensor.numpy() for name, tensor in made.items()})
+    replace_codec(folder, {name: tensor.numpy() for name, tensor in made.items()}, config)
+
+
+def _codes(config: CodecConfig) -> CodecConfig:
+    """What the codes depend on: the config without its decoder."""
+    plain = SpectralConfig()
+    decoder = {
+        f.name: getattr(plain, f.name) for f in fields(plain) if f.name.startswith("decoder_")
+    }
+    spectral = config.spectral and replace(config.spectral, **decoder)
+    return replace(config, spectral=spectral)
 
 
 def write_voices(
@@ -323,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--codec",
         help=(
-            "codec run, or a file such as training/warm/codec.safetensors; without it, --base "
+            "codec run, model folder, or file of packed weights; without it, --base "
             "provides the codec, or --semantic alone is added to the existing folder --out"
         ),
     )

@@ -19,7 +19,8 @@ from uniaudio_engine.storage.config import (
     from_dict,
     to_dict,
 )
-from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.folder import load_codec as load_stored_codec
+from uniaudio_engine.storage.folder import load_config, load_folder
 from uniaudio_engine.storage.tensors import from_bfloat16
 
 from . import packed, run_checkpoint
@@ -56,17 +57,21 @@ def load_codec(folder: str | Path, averaged: bool = True) -> SpectralCodec:
 
 def read_codec(path: str | Path) -> tuple[CodecConfig, dict[str, Tensor]]:
     """Config and float32 weights of a codec: of a run (averaged, if it keeps an average), of a
-    model folder, or of a file that ``codec.joint.export`` wrote.
+    model folder or its ``codec.safetensors`` with ``config.json`` beside it, or of a file that
+    ``codec.joint.export`` wrote.
 
     Raises OSError where there is nothing to read, ValueError where a file holds something else.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    is_file = path.suffix == ".safetensors"
+    folder = path.parent if is_file else path
+    if (folder / "config.json").exists():
+        config = load_config(folder).codec
+        file = path if is_file else folder / "codec.safetensors"
+        return config, float32_tensors(load_stored_codec(file, config, False))
+    if is_file:
         described, weights = _packed(path, "codec")
         return from_dict(CodecConfig, described, "codec"), weights
-    if (path / "config.json").exists():
-        folder = load_folder(path)
-        return folder.config.codec, float32_tensors(folder.codec)
     model = load_codec(path)
     return model.config, {k: v.float() for k, v in model.state_dict().items()}
 

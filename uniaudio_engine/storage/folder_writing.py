@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codec_int8 import from_int8, to_int8
-from .config import ModelConfig, PostFilterConfig, SemanticConfig
+from .config import CodecConfig, ModelConfig, PostFilterConfig, SemanticConfig
 from .files import atomic_write
 from .folder import (
     check_model,
@@ -123,24 +123,40 @@ def _add_part(
         f.write((config.to_json() + "\n").encode())
 
 
-def replace_codec(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Replace the weights of a model folder's codec (float32 arrays by state-dict name).
+def replace_codec(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, NDArray[Any]],
+    codec: CodecConfig | None = None,
+) -> None:
+    """Replace the weights of a model folder's codec (float32 arrays by state-dict name), and its
+    config by ``codec`` if that is given.
 
     They are stored in the types that the folder's have. Those that do not change keep their bits.
     """
     folder = find_folder(path)
-    file, shapes = folder / "codec.safetensors", codec_shapes(load_config(folder).codec)
-    check_weights(tensors, shapes, str(file))
-    before = load_weights(file, shapes, quantized=in_codec)
-    int8 = any(x.dtype == np.int8 for x in before.values())
-    after = to_int8(tensors) if int8 else dict(tensors)
+    config = load_config(folder)
+    made = dataclasses.replace(config, codec=codec or config.codec)
+    made.check()
+    file = folder / "codec.safetensors"
+    check_weights(tensors, codec_shapes(made.codec), str(file))
+    before = load_weights(file, codec_shapes(config.codec), quantized=in_codec)
+    dtypes = {x.dtype for x in before.values()}
+    after = to_int8(tensors) if np.dtype(np.int8) in dtypes else dict(tensors)
     old = from_int8(before)
-    for name in tensors:
+    for name in tensors.keys() & old.keys():
         same = from_bfloat16(old[name]) if old[name].dtype == np.uint16 else old[name]
         if np.array_equal(same, tensors[name]):
             after |= {n: before[n] for n in (name, f"{name}_scale") if n in before}
-    rounded = {n for n, x in before.items() if x.dtype == np.uint16 and after[n].dtype != np.uint16}
+    half = np.dtype(np.uint16)
+    rounded = {
+        n
+        for n in _rounded(after, "bfloat16")
+        if (before[n].dtype == half if n in before else half in dtypes)
+    }
     save_tensors(file, after, rounded=rounded)
+    if made != config:
+        with atomic_write(folder / "config.json") as f:
+            f.write((made.to_json() + "\n").encode())
 
 
 def _rounded(tensors: Mapping[str, NDArray[Any]], dtype: str) -> set[str]:

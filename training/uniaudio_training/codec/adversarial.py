@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -117,8 +118,13 @@ class Discriminators(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(SpectrogramDiscriminator(w, channels) for w in windows)
 
-    def forward(self, x: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        return [p(x) for p in self.parts]
+    def all(self) -> list[SpectrogramDiscriminator]:
+        return cast("list[SpectrogramDiscriminator]", list(self.parts))
+
+    def some(self, count: int, rng: np.random.Generator) -> list[SpectrogramDiscriminator]:
+        """``count`` of them, drawn; all where ``count`` is 0."""
+        parts = self.all()
+        return [parts[i] for i in rng.permutation(len(parts))[:count]] if count else parts
 
 
 @dataclass(frozen=True)
@@ -137,19 +143,19 @@ class Verdict:
 
 
 def contest(
-    judge: Discriminators,
+    judge: Sequence[SpectrogramDiscriminator],
     optimizer: torch.optim.Optimizer,
     real: Tensor,
     fake: Tensor,
     feature_weight: float,
     arithmetic: Arithmetic,
 ) -> Verdict:
-    """The discriminators' step and the decoder's gradient, both from one pass over real [B, N] and
-    fake [B, N]."""
+    """The step of the discriminators in ``judge`` and the decoder's gradient, both from one pass over
+    real [B, N] and fake [B, N]."""
     copy = fake.detach().requires_grad_(True)
     hinge = fool = feature = real.new_zeros(())
     with arithmetic.autocast():
-        for (yes, want), (no, made) in zip(judge(real), judge(copy), strict=True):
+        for (yes, want), (no, made) in ((part(real), part(copy)) for part in judge):
             hinge = hinge + (1 - yes.float()).relu().mean() + (1 + no.float()).relu().mean()
             fool = fool - no.float().mean()
             for a, b in zip(want, made, strict=True):
@@ -157,9 +163,9 @@ def contest(
                 feature = feature + (a - b).abs().mean(dtype=torch.float32) / a.abs().mean(
                     dtype=torch.float32
                 )
-    n = len(judge.parts)
+    n = len(judge)
     hinge, fool, feature = hinge / n, fool / n, feature / n
-    parameters = list(judge.parameters())
+    parameters = [p for part in judge for p in part.parameters()]
     gradients = torch.autograd.grad(hinge, parameters, retain_graph=True)
     (gradient,) = torch.autograd.grad(fool + feature_weight * feature, [copy])
     for parameter, its in zip(parameters, gradients, strict=True):
@@ -229,7 +235,12 @@ class FinishTrainer(Trainer[Batch]):
         values: dict[str, Tensor | float] = {"finish/mel": mel, "finish/mag": magnitude}
         if step >= s.judge_from:
             found = contest(
-                self.judge, self.judge_optimizer, samples, fake, s.feature_weight, self.arithmetic
+                self.judge.all(),
+                self.judge_optimizer,
+                samples,
+                fake,
+                s.feature_weight,
+                self.arithmetic,
             )
             values |= {
                 "finish/judge": found.judge,

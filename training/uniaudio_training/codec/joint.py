@@ -2,7 +2,7 @@
 well.
 
 Training starts from a model folder or a run (``init``), whose networks may be smaller:
-:func:`grown` copies the old weights into the new shapes such that the output hardly changes at
+``growth.py`` copies the old weights into the new shapes such that the output hardly changes at
 first. Each clip gets a random level. The losses compare sounds normalised to one level, so that
 quiet clips count as much as loud ones. After ``encoder_until`` encoder and codebooks are frozen:
 codes no longer change, and only the decoder learns.
@@ -11,7 +11,7 @@ codes no longer change, and only the decoder learns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ..schedules import decay_groups, trapezoid
 from ..settings import RunSettings, require
 from .adversarial import Discriminators, contest
 from .crops import NO_PHONE
+from .growth import start_from
 from .losses import SpectralLoss, waveform_loss
 from .loudness import LoudnessLoss
 from .train_codec import Averages, draw_stages, phone_loss
@@ -67,10 +68,11 @@ class JointSettings(RunSettings):
     ``judge_from``, ``encoder_until``: the first step with discriminators, and the first with fixed
     codes. ``judged_clips``: how many clips of a batch the discriminators hear, speech first.
     ``judge_pull``: the norm of their gradient at the decoder's output, over that of the other
-    losses. ``loudness_weight``: of the loss that hears as PESQ does. ``units``: a folder with a
-    semantic tokenizer, whose latents should stay the same; ``units_weight``: of that loss.
-    ``decay_share``: of the run, over which the learning rate falls. ``average``: the decay of the
-    averaged weights.
+    losses. ``judges``: a run whose discriminators go on; "" begins with new ones.
+    ``judges_a_step``: how many of them, drawn, hear a batch; 0 is all. ``loudness_weight``: of the
+    loss that hears as PESQ does. ``units``: a folder with a semantic tokenizer, whose latents should
+    stay the same; ``units_weight``: of that loss. ``decay_share``: of the run, over which the
+    learning rate falls. ``average``: the decay of the averaged weights.
     """
 
     init: str = ""
@@ -97,6 +99,8 @@ class JointSettings(RunSettings):
     judged_clips: int = 6
     channels: int = 16
     windows: tuple[int, ...] = (1024, 512, 256)
+    judges: str = ""
+    judges_a_step: int = 0
     encoder_until: int = 1_000_000
     few_stages: int = 4
     few_share: float = 0.55
@@ -190,54 +194,6 @@ class Mixture:
             torch.from_numpy(gains.astype(np.float32)),
             torch.from_numpy(phones),
         )
-
-
-def _grow(new: Tensor, old: Tensor, inputs: bool) -> Tensor:
-    """``old`` in the leading part of ``new``; with ``inputs``, weights that read new channels are
-    zero.
-    """
-    out = new.clone()
-    if inputs:
-        out[: old.shape[0], old.shape[1] :] = 0
-    out[tuple(slice(0, n) for n in old.shape)] = old
-    return out
-
-
-def grown(model: SpectralCodec, old: Mapping[str, Tensor]) -> None:
-    """Copies the weights of a smaller codec with the same windows into ``model``.
-
-    New channels are written with fresh weights and not read at first. Gains of norms are scaled by
-    the square root of the ratio of widths, since channels near zero reduce the deviation that a
-    norm divides by. New blocks are the identity at first. Raises ValueError where a shape would
-    shrink.
-    """
-    state = model.state_dict()
-    for name, value in state.items():
-        before = old.get(name)
-        if before is None:
-            if name.endswith("down.weight"):  # of a new block
-                value = value * 0
-        elif before.shape == value.shape:
-            value = before.clone()
-        elif len(before.shape) != len(value.shape) or any(
-            a > b for a, b in zip(before.shape, value.shape, strict=True)
-        ):
-            raise ValueError(
-                f"{name}: expected at most {list(value.shape)}, got {list(before.shape)}; "
-                "a codec can only grow"
-            )
-        elif "norm.weight" in name:
-            value = value.clone()
-            value[: len(before)] = before * (len(before) / len(value)) ** 0.5
-        elif "norm.bias" in name or name.endswith(".bias"):
-            value = _grow(value * 0, before, False)
-        else:
-            inner = "depthwise" not in name and not name.endswith("input.weight")
-            value = _grow(value, before, inner)
-            if name.endswith("input.weight") or name.endswith("down.weight"):
-                value[before.shape[0] :] *= 0.1
-        state[name] = value
-    model.load_state_dict(state)
 
 
 def export(run: str | Path, out: str | Path) -> list[Path]:
@@ -380,9 +336,17 @@ class JointTrainer(Trainer[Batch]):
 
     def begin(self, run: Run, resumed: bool) -> None:
         write_codec_config(self.settings.codec, run.folder)
-        if not resumed and self.settings.init:
-            grown(self.model, read_codec(self.settings.init)[1])
+        s = self.settings
+        if resumed:
+            return
+        if s.init:
+            rng = np.random.default_rng(s.seed)
+            start_from(s.init, self.model, lambda: self.data.batch(rng, s.batch)[0], s.few_stages)
             self.average.restart()
+        if s.judges:
+            self.judge.load_state_dict(
+                run_checkpoint.read_run(s.judges, ("judge",))["parts"]["judge"]
+            )
 
     def batch(self, rng: np.random.Generator) -> Batch:
         s = self.settings
@@ -426,7 +390,7 @@ class JointTrainer(Trainer[Batch]):
         if step >= s.judge_from:
             few = slice(0, s.judged_clips)
             found = contest(
-                self.judge,
+                self.judge.some(s.judges_a_step, np.random.default_rng((s.seed, step))),
                 self.judge_optimizer,
                 (samples * gains)[few],
                 (copy.detach() * gains)[few],

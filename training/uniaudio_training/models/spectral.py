@@ -70,10 +70,14 @@ class ConvNeXt(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, dim_in] -> [B, T, dim_out]."""
+        return self.output(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the output layer reads: x [B, T, dim_in] -> [B, T, width]."""
         x = self.input_norm(self.input(x))
         for block in self.blocks:
             x = block(x)
-        return self.output(self.norm(x))
+        return self.norm(x)
 
     def each_block(self) -> list[ConvNeXtBlock]:
         return cast("list[ConvNeXtBlock]", list(self.blocks))
