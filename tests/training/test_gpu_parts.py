@@ -11,10 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from joint_items import write_shards
 from uniaudio_training import packed
+from uniaudio_training.checkpoints import read_codec
 from uniaudio_training.corpus.schema import Label, Track
+
+from uniaudio_engine.storage.config import CodecConfig, from_dict
+from uniaudio_engine.storage.folder import bundled_models
 
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "training" / "gpu"
@@ -212,3 +217,18 @@ def test_the_configs_for_a_card_are_read():
 
     read_settings(JointSettings, GPU / "codec.yaml")
     read_settings(LMSettings, GPU / "lm.yaml")
+
+
+def test_the_codec_config_begins_from_the_bundled_codec_in_the_parts(tmp_path, monkeypatch):
+    bundled = next(iter(bundled_models().values()))
+    files = [GPU / "codec.yaml", bundled / "config.json", bundled / "codec.safetensors"]
+    pack.pack(tmp_path / "parts", [], [], files)
+    monkeypatch.chdir(tmp_path)
+    pack.unpack(sorted((tmp_path / "parts").iterdir()), Path("work"))
+    monkeypatch.chdir("work")
+    settings = yaml.safe_load(Path("codec.yaml").read_text())
+    config, weights = read_codec(settings["init"])
+    assert config == from_dict(CodecConfig, settings["codec"], "codec")
+    expected, same = read_codec(bundled)
+    assert config == expected and weights.keys() == same.keys()
+    assert all(torch.equal(x, same[name]) for name, x in weights.items())
