@@ -240,6 +240,8 @@ def test_a_run_begins_with_the_codes_and_the_judges_of_another(corpus, tmp_path)
         if name.startswith(("encoder.", "quantizer.")):
             assert torch.equal(value, second["average"][name]), name
     assert second["model"]["decoder.output.weight"].shape == (161 * 3 * 2, 8)
+    with pytest.raises(ValueError, match="judges: expected discriminators of these windows"):
+        joint.train(small(corpus, **more, windows=[128]), tmp_path / "third", "cpu")
     assert all(torch.equal(v, second["judge"][k]) for k, v in first["judge"].items())
 
 

@@ -16,10 +16,12 @@ import yaml
 from joint_items import write_shards
 from uniaudio_training import packed
 from uniaudio_training.checkpoints import read_codec
+from uniaudio_training.codec.joint import JointSettings
 from uniaudio_training.corpus.schema import Label, Track
+from uniaudio_training.lm.train_lm import LMSettings
+from uniaudio_training.settings import read_settings
 
-from uniaudio_engine.storage.config import CodecConfig, from_dict
-from uniaudio_engine.storage.folder import bundled_models
+from uniaudio_engine.storage.folder import bundled_models, load_config
 
 ROOT = Path(__file__).parents[2]
 GPU = ROOT / "training" / "gpu"
@@ -210,13 +212,9 @@ def test_a_run_without_configs_says_so(tmp_path):
     assert done.returncode == 2 and "codec.yaml or lm.yaml" in done.stderr
 
 
-def test_the_configs_for_a_card_are_read():
-    from uniaudio_training.codec.joint import JointSettings
-    from uniaudio_training.lm.train_lm import LMSettings
-    from uniaudio_training.settings import read_settings
-
-    read_settings(JointSettings, GPU / "codec.yaml")
-    read_settings(LMSettings, GPU / "lm.yaml")
+def test_the_lm_config_for_a_card_has_the_tasks_of_the_bundled_model():
+    settings = read_settings(LMSettings, GPU / "lm.yaml")
+    assert {*settings.tasks} == {*load_config(next(iter(bundled_models().values()))).tasks}
 
 
 def test_the_codec_config_begins_from_the_bundled_codec_in_the_parts(tmp_path, monkeypatch):
@@ -226,9 +224,9 @@ def test_the_codec_config_begins_from_the_bundled_codec_in_the_parts(tmp_path, m
     monkeypatch.chdir(tmp_path)
     pack.unpack(sorted((tmp_path / "parts").iterdir()), Path("work"))
     monkeypatch.chdir("work")
-    settings = yaml.safe_load(Path("codec.yaml").read_text())
-    config, weights = read_codec(settings["init"])
-    assert config == from_dict(CodecConfig, settings["codec"], "codec")
+    settings = read_settings(JointSettings, Path("codec.yaml"))
+    config, weights = read_codec(settings.init)
+    assert config == settings.codec
     expected, same = read_codec(bundled)
     assert config == expected and weights.keys() == same.keys()
     assert all(torch.equal(x, same[name]) for name, x in weights.items())

@@ -205,10 +205,10 @@ def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:
     """
     config, tensors = read_codec(run)
     old_config, old = read_codec(folder)
-    if share < 1 and config != old_config:
-        raise ValueError(f"--decoder-share: expected a decoder of the shape of {folder} in {run}")
     if _codes(config) != _codes(old_config):
         raise ValueError(f"{run}: expected the encoder and the codebooks of {folder}, got others")
+    if share < 1 and config != old_config:
+        raise ValueError(f"--decoder-share: expected a decoder of the shape of {folder} in {run}")
     made = {name: x for name, x in old.items() if not name.startswith("decoder.")}
     for name, tensor in tensors.items():
         if name.startswith("decoder."):

@@ -75,8 +75,7 @@ def save_folder(
         (folder / "labels").mkdir(exist_ok=True)
         with atomic_write(folder / "labels" / f"{span}.txt") as f:
             f.write("".join(f"{name}\n" for name in names).encode())
-    with atomic_write(folder / "config.json") as f:  # last: a folder without it is no model yet
-        f.write((config.to_json() + "\n").encode())
+    _write_config(folder, config)  # last: a folder without it is no model yet
 
 
 def add_semantic(
@@ -119,8 +118,7 @@ def _add_part(
     file = folder / f"{part}.safetensors"
     check_weights(tensors, shapes, str(file))
     save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
-    with atomic_write(folder / "config.json") as f:
-        f.write((config.to_json() + "\n").encode())
+    _write_config(folder, config)
 
 
 def replace_codec(
@@ -155,8 +153,12 @@ def replace_codec(
     }
     save_tensors(file, after, rounded=rounded)
     if made != config:
-        with atomic_write(folder / "config.json") as f:
-            f.write((made.to_json() + "\n").encode())
+        _write_config(folder, made)
+
+
+def _write_config(folder: Path, config: ModelConfig) -> None:
+    with atomic_write(folder / "config.json") as f:
+        f.write((config.to_json() + "\n").encode())
 
 
 def _rounded(tensors: Mapping[str, NDArray[Any]], dtype: str) -> set[str]:

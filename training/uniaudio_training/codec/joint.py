@@ -344,9 +344,11 @@ class JointTrainer(Trainer[Batch]):
             start_from(s.init, self.model, lambda: self.data.batch(rng, s.batch)[0], s.few_stages)
             self.average.restart()
         if s.judges:
-            self.judge.load_state_dict(
-                run_checkpoint.read_run(s.judges, ("judge",))["parts"]["judge"]
-            )
+            found = run_checkpoint.read_run(s.judges, ("judge",))["parts"].get("judge", {})
+            shapes = [{k: v.shape for k, v in x.items()} for x in (found, self.judge.state_dict())]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"judges: expected discriminators of these windows in {s.judges}")
+            self.judge.load_state_dict(found)
 
     def batch(self, rng: np.random.Generator) -> Batch:
         s = self.settings
