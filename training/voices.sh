@@ -119,4 +119,7 @@ step postfilter uniaudio-train postfilter --config "$root/training/configs/postf
   --set init="$base" data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
   "steps=$(scaled 4000)" --out runs/postfilter
 step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
+heard=(data/made)
+[[ ! -d data/aligned ]] || heard+=(data/aligned)
+step heard uniaudio-train bundle --unit-phones "${heard[@]}" --out runs/voices
 echo "runs/voices"

@@ -275,7 +275,8 @@ class Engine(Verbs):
         ``causal``: hear the source as :meth:`open` does, without knowing its end; the samples are
         those of the live stream, bit for bit. ``level`` is then an option too.
 
-        ``meta`` has the seed, timings and notes.
+        ``meta`` has the seed, timings and notes. With the option ``best_of`` it has ``chosen``: which
+        try was kept, from 0, of each sentence.
         """
         if inputs.pop("causal", False):
             return run_live(self.model, task, _with_voice(inputs))

@@ -32,6 +32,7 @@ from .text.positions import SILENCE, parse_lexicon, positioned_sentence, uses_po
 from .tokenizers.audio import AudioTokenizer
 from .tokenizers.captions import CaptionTokenizer
 from .tokenizers.encoders import ENCODERS, Encoder, check_encoders
+from .tokenizers.phone_hearing import PhoneHearing
 from .tokenizers.semantic import SemanticEncoder
 from .tokenizers.speaker import Speaker
 from .tokenizers.text import TextTokenizer
@@ -81,6 +82,10 @@ class Model:
         self._semantic: SemanticEncoder | None = None
         if config.semantic is not None and parts.semantic is not None:
             self._semantic = SemanticEncoder(config.semantic, parts.semantic)
+        self._hearing: PhoneHearing | None = None
+        if self._semantic is not None and len(self.folder.unit_phones):
+            pauses = [i for i, p in enumerate(self.folder.phones) if p in (PAUSE, SILENCE)]
+            self._hearing = PhoneHearing(self._semantic, self.folder.unit_phones, pauses)
         self._postfilter = parts.postfilter
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
@@ -166,6 +171,16 @@ class Model:
                 f"model {self.config.name} has no semantic tokenizer; choose another model"
             )
         return self._semantic
+
+    @property
+    def hearing(self) -> PhoneHearing:
+        """Which phones a sound has. Raises :class:`InputError` where the model cannot hear them."""
+        if self._hearing is None:
+            raise InputError(
+                f"best_of: model {self.config.name} does not hear which phones are spoken, it has no "
+                "unit_phones.safetensors; leave best_of out"
+            )
+        return self._hearing
 
     @property
     def postfilter(self) -> PostFilter:

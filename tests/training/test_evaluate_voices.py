@@ -27,7 +27,10 @@ class Fake:
     def voices(self):
         return ["one", "two"]
 
-    def tts(self, text, voice=None, prompt=None, seed=0):
+    asked = 0
+
+    def tts(self, text, voice=None, prompt=None, seed=0, best_of=1):
+        Fake.asked = best_of
         hz = {"one": 110, "two": 210, None: 120}[voice]
         return Sound(tone(hz) if prompt is None else prompt[0])
 
@@ -73,9 +76,9 @@ def test_tts_beside_a_peer():
 
 
 def test_bundled_voices_take_turns():
-    say = voices.bundled(Fake(), ["two", "one"])
+    say = voices.bundled(Fake(), ["two", "one"], best_of=3)
     loudest = [int(np.abs(np.fft.rfft(say("", i), RATE)).argmax()) for i in range(3)]
-    assert loudest == [210, 110, 210]
+    assert loudest == [210, 110, 210] and Fake.asked == 3
 
 
 def test_the_codec_of_a_peer_uses_the_codebooks_of_the_model():
@@ -90,8 +93,9 @@ def test_the_codec_of_a_peer_uses_the_codebooks_of_the_model():
 
 
 def test_clone_and_conversion_by_likeness():
-    row = voices.clone(Fake(), READERS, ["one two"] * 3, None)["clone, held-out readers"]
+    row = voices.clone(Fake(), READERS, ["one two"] * 3, None, best_of=2)
     assert row["over ceiling"] == 1.0 and "WER" not in row
+    assert Fake.asked == 2
     row = voices.vc(Fake(), READERS, 6, lambda x: ["one", "two"])["vc, held-out readers"]
     assert row["cosine gain"] == 1.0 and row["WER"] == 0.0
 

@@ -381,17 +381,51 @@ def test_loss_of_a_phone_counts_every_unit_that_stands_for_it():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_share_of_recordings_is_checked():
+@pytest.mark.parametrize("name", ["recorded", "warped"])
+def test_shares_are_checked(name):
     from uniaudio_engine.storage.config import ConfigError
 
-    with pytest.raises(ConfigError, match="recorded: expected 0 to 1"):
-        settings_from(RobustSettings, {"recorded": 1.5})
+    with pytest.raises(ConfigError, match=f"{name}: expected 0 to 1"):
+        settings_from(RobustSettings, {name: 1.5})
 
 
-def test_bundled_into_a_folder(run, tmp_path):
-    from uniaudio_training.bundle import main
+def test_a_deeper_encoder_gives_the_same_units_at_first(run, corpus):
+    config, model = load_semantic(run)
+    more, grown = robust_finetune.deeper(config, model, 3)
+    assert more.encoder.spectral.encoder_blocks == 3 > config.encoder.spectral.encoder_blocks
+    assert len(list(grown.parameters())) > len(list(model.parameters()))
+    for spoken in SemanticData(corpus, 320, 48).clips[:8]:
+        x = spoken.samples()
+        assert (trainer.units(grown, x, 2) == trainer.units(model, x, 2)).all()
+    same, copied = robust_finetune.deeper(config, model, 0)
+    assert same == config and copied is not model
+    with pytest.raises(ValueError, match="blocks: expected 0 or at least 1, got -1"):
+        robust_finetune.deeper(config, model, -1)
 
-    from uniaudio_engine import Engine
+
+def test_a_deeper_encoder_learns_without_validation_recordings(
+    run, corpus, tmp_path_factory, tmp_path
+):
+    """A folder without a valid split is learned from; the config that is saved has the new depth."""
+    other = tmp_path_factory.mktemp("train only")
+    write_shard(other, "train", 10, 91, shift=400)
+    recordings = {"recordings": [str(other)], "blocks": 2, "validate_every": 4}
+    harden(run, corpus, tmp_path, steps=8, noisy=0.2, **recordings)
+    config, model = load_semantic(tmp_path)
+    assert config.encoder.spectral.encoder_blocks == len(model.encoder.blocks) == 2
+    assert model.encoder.blocks[1].down.weight.abs().max() > 0
+
+
+def test_voices_of_crops_are_warped():
+    from uniaudio_training.semantic.augment import random_factors
+
+    factors = random_factors(np.random.default_rng(3), 4000, 0.4)
+    assert factors.dtype == np.float32 and abs((factors == 1).all(1).mean() - 0.4) < 0.04
+    assert 0.7 < factors.min() < 0.8 and 1.3 < factors.max() < 1.4
+
+
+def write_codec_folder(folder):
+    """A codec with phones, without a language model."""
     from uniaudio_engine.storage.config import CodecConfig, ModelConfig, SpectralConfig
     from uniaudio_engine.storage.folder_writing import save_folder
     from uniaudio_engine.storage.weight_shapes import codec_shapes
@@ -412,13 +446,53 @@ def test_bundled_into_a_folder(run, tmp_path):
     )
     rng = np.random.default_rng(0)
     weights = {k: rng.standard_normal(s).astype(np.float32) for k, s in codec_shapes(codec).items()}
-    save_folder(tmp_path / "m", ModelConfig(1, "m", codec), weights)
+    save_folder(folder, ModelConfig(1, "m", codec), weights, phones=PHONES)
+
+
+def test_bundled_into_a_folder(run, tmp_path):
+    from uniaudio_training.bundle import main
+
+    from uniaudio_engine import Engine
+
+    write_codec_folder(tmp_path / "m")
     for _ in range(2):  # again replaces it
         assert main(["--semantic", str(run), "--out", str(tmp_path / "m")]) == 0
     engine = Engine.from_pretrained(tmp_path / "m")
     assert engine.semantic((np.zeros(16000, np.float32), 16000)).shape == (50,)
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "m")])
+
+
+def test_what_units_stand_for_is_counted(run, corpus, tmp_path, capsys):
+    from uniaudio_training.bundle import main
+
+    from uniaudio_engine import Engine
+
+    folder = tmp_path / "m"
+    write_codec_folder(folder)
+    assert main(["--unit-phones", str(corpus), "--out", str(folder)]) == 2
+    assert "has no semantic tokenizer" in capsys.readouterr().err
+    assert main(["--semantic", str(run), "--out", str(folder)]) == 0
+    assert main(["--unit-phones", str(tmp_path), "--out", str(folder)]) == 2
+    assert "no train speech" in capsys.readouterr().err
+    assert main(["--unit-phones", str(corpus), "--out", str(folder)]) == 0
+    model = Engine.from_pretrained(folder).model
+    table = model.folder.unit_phones
+    one_of_each = [PHONES.index(p) for p in {q.rstrip("012"): q for q in PHONES}.values()]
+    assert table[:, one_of_each].sum(1) == pytest.approx(np.ones(len(table)), rel=1e-2)
+    for label in SPOKEN:  # whatever the stress
+        variants = [i for i, p in enumerate(PHONES) if p.rstrip("012") == label.rstrip("012")]
+        assert (table[:, variants] == table[:, variants[:1]]).all()
+    right, wrong = [], []
+    for spoken in SemanticData(corpus, 320, 48, "valid").clips[:12]:
+        ids = [PHONES.index(p) for p, _ in spoken.phones]
+        others = [
+            PHONES.index(SPOKEN[(SPOKEN.index(p) + 1) % 5]) if p in SPOKEN else PAUSE_ID
+            for p, _ in spoken.phones
+        ]
+        right.append(model.hearing(spoken.samples(), ids).missed)
+        wrong.append(model.hearing(spoken.samples(), others).missed)
+    assert np.mean(right) < 0.35 < np.mean(wrong)
 
 
 # Judging

@@ -28,6 +28,7 @@ from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.folder_writing import (
     add_postfilter,
     add_semantic,
+    add_unit_phones,
     replace_codec,
     save_folder,
 )
@@ -37,6 +38,7 @@ from .checkpoints import float32_tensors, load_postfilter, load_semantic, read_c
 from .corpus import speech, teacher
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
+from .semantic import unit_phones
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
 PROMPT_TEXT = "The early morning light came over the quiet water, and we walked home slowly."
@@ -150,6 +152,8 @@ def write_folder(
         (out / codec).write_bytes((base / codec).read_bytes())
         if old.config.postfilter is not None and lm is not None:
             add_postfilter_run(out, str(base))
+        if len(old.unit_phones) and lm is not None:
+            add_unit_phones(out, old.unit_phones)
     (out / "README.md").write_text(card)
 
 
@@ -374,6 +378,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--captions", type=Path, help="file of the caption tokenizer")
     parser.add_argument("--semantic", help="semantic run, or a model folder that has one")
     parser.add_argument(
+        "--unit-phones",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="CORPUS",
+        help="corpora with phone times, on which it is counted which phones the units of the semantic "
+        "tokenizer stand for; the engine's option best_of needs it (default: that of --base)",
+    )
+    parser.add_argument(
         "--postfilter",
         help="post-filter run, or a model folder that has one (default: that of --base)",
     )
@@ -426,15 +439,15 @@ def main(argv: list[str] | None = None) -> int:
         help="model card (default: training/card.md of a checkout, else that of --base)",
     )
     args = parser.parse_args(argv)
-    changed = bool(args.voices) or any(
+    changed = bool(args.voices or args.unit_phones) or any(
         x is not None for x in (args.semantic, args.postfilter, args.decoder)
     )
     if (args.codec is None) == (args.base is None) and (
         not changed or args.lm is not None or args.codec is not None
     ):
         parser.error(
-            "expected one of --codec and --base, or --semantic, --postfilter, --decoder or --voices "
-            "alone, which change the existing folder --out"
+            "expected one of --codec and --base, or --semantic, --unit-phones, --postfilter, --decoder "
+            "or --voices alone, which change the existing folder --out"
         )
     for part in ("lm", "decoder"):
         share = getattr(args, f"{part}_share")
@@ -460,6 +473,8 @@ def main(argv: list[str] | None = None) -> int:
             )
         if args.semantic is not None:
             add_semantic_run(args.out, args.semantic)
+        if args.unit_phones:
+            add_unit_phones(args.out, unit_phones.count(args.out, args.unit_phones))
         if args.postfilter is not None:
             add_postfilter_run(args.out, args.postfilter)
         if args.decoder is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..audio.sound import Audio
 from ..errors import Busy
 from ..model import Model
+from .best_of import best_work, tries
 from .decoding import Decoding
 from .plan import Piece, Plan
 from .scheduler import Run, Scheduler
@@ -80,6 +81,9 @@ def _piece_run(
     model: Model, plan: Plan, piece: Piece, frames: list[Ids]
 ) -> Generator[Work, None, None]:
     """The work of one piece; its target frames are appended to ``frames``."""
+    if tries(plan) > 1:
+        frames += yield from best_work(model, plan, piece)
+        return
     for unit in run_work(piece_work(model, plan, piece)):
         if isinstance(unit, Prefill) or not unit.is_target:
             yield unit

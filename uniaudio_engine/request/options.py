@@ -92,6 +92,14 @@ POSTFILTER_OPTIONS = (
 LENGTH_OPTIONS: dict[str, tuple[Option, ...]] = {
     "durations": (
         Option(
+            "best_of",
+            "int",
+            1,
+            1,
+            16,
+            "make each sentence so many times, with successive seeds, and keep the clearest",
+        ),
+        Option(
             "duration_temperature",
             "float",
             0.3,

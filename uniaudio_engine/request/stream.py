@@ -15,9 +15,10 @@ import numpy as np
 from ..audio.sound import Audio, AudioChunk, concatenate
 from ..errors import InputError, shown
 from ..model import Model
+from .best_of import best_work, tries
 from .decoding import Decoding
 from .heard import Heard, Interrupted
-from .plan import Plan
+from .plan import Piece, Plan
 from .scheduler import Run, Scheduler
 from .sequence import Ids
 from .steps import piece_work, run_work
@@ -80,29 +81,22 @@ def audio_chunks(
         if samples.shape[-1]:
             yield AudioChunk(samples, rate, position, no_codes)
             position += samples.shape[-1]
-        work = piece_work(model, plan, piece)
-        for unit in run_work(work):
-            if isinstance(unit, Prefill) or not unit.is_target:
-                yield unit
+        for made in _piece_frames(model, plan, piece, sizes):
+            if not isinstance(made, np.ndarray):
+                yield made
                 continue
-            while not unit.over:
-                unit.until = min(unit.done + sizes.next(), unit.n)
-                yield unit
-                frames = unit.take()
-                if not len(frames):
-                    continue
-                codes = model.layout.frames_to_codes(frames)
-                samples = decoding.push(codes)
-                frames_made += len(frames)
-                silent.append(codes)
-                if not samples.shape[-1]:
-                    continue
-                now = time.perf_counter()
-                meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
-                yield AudioChunk(samples, rate, position, np.concatenate(silent))
-                silent.clear()
-                paused += time.perf_counter() - now
-                position += samples.shape[-1]
+            codes = model.layout.frames_to_codes(made)
+            samples = decoding.push(codes)
+            frames_made += len(made)
+            silent.append(codes)
+            if not samples.shape[-1]:
+                continue
+            now = time.perf_counter()
+            meta.setdefault("first_chunk_ms", round(1000 * (now - begin - paused), 3))
+            yield AudioChunk(samples, rate, position, np.concatenate(silent))
+            silent.clear()
+            paused += time.perf_counter() - now
+            position += samples.shape[-1]
     samples = decoding.flush()
     compute = time.perf_counter() - begin - paused
     seconds = (position + samples.shape[-1]) / rate
@@ -117,6 +111,30 @@ def audio_chunks(
     )
     codes = np.concatenate(silent) if silent else no_codes
     yield AudioChunk(samples, rate, position, codes, last=True)
+
+
+def _piece_frames(
+    model: Model, plan: Plan, piece: Piece, sizes: ChunkSizes
+) -> Generator[Work | Ids, None, None]:
+    """The work of one piece, and its target frames [n, K] in chunks as they are complete."""
+    if tries(plan) > 1:
+        for frames in (yield from best_work(model, plan, piece)):
+            at = 0
+            while at < len(frames):
+                n = sizes.next()
+                yield frames[at : at + n]
+                at += n
+        return
+    for unit in run_work(piece_work(model, plan, piece)):
+        if isinstance(unit, Prefill) or not unit.is_target:
+            yield unit
+            continue
+        while not unit.over:
+            unit.until = min(unit.done + sizes.next(), unit.n)
+            yield unit
+            frames = unit.take()
+            if len(frames):
+                yield frames
 
 
 class AudioStream:

@@ -1,7 +1,8 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt,
 voices/*.safetensors, README.md.
 
-Optional: semantic.safetensors (the semantic tokenizer), text.model (the tokenizer of captions or
+Optional: semantic.safetensors (the semantic tokenizer), unit_phones.safetensors (which phones its units
+stand for), text.model (the tokenizer of captions or
 text, sentencepiece), tokenizer.json (another tokenizer of text), speaker.safetensors and speaker.onnx
 (vectors of speakers), postfilter.safetensors (the filter of clean-up), labels/SPAN.txt (labels of
 another span's tokens, one per line) and lexicon.txt (words in the labels of phones.txt).
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from .tensors import (
     Tensors,
     all_finite,
     drop_pages,
+    from_bfloat16,
     load_tensors,
     map_tensors,
     require_names,
@@ -48,6 +50,7 @@ from .weight_shapes import (
     postfilter_shapes,
 )
 
+UNIT_PHONES = "unit_phones.safetensors"
 MAX_CONFIG_BYTES = 4 << 20
 MAX_TEXT_BYTES = 32 << 20
 MODELS = Path(__file__).parents[1] / "models"  # one folder per bundled model
@@ -65,7 +68,8 @@ class ModelFolder:
     files by name. ``labels``: those of other spans. ``lexicon``, ``captions`` and ``tokenizer``:
     contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors,
     or their encoder.
-    ``speaker_encoder``: the file that makes them, if there is one.
+    ``speaker_encoder``: the file that makes them, if there is one. ``unit_phones`` [units, phones]:
+    the probability of the phone given the semantic unit, or [0, 0].
     """
 
     path: Path
@@ -82,6 +86,7 @@ class ModelFolder:
     speaker: Tensors = field(default_factory=dict)
     speaker_encoder: Path | None = None
     postfilter: Tensors = field(default_factory=dict)
+    unit_phones: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def weights(self) -> tuple[Tensors, ...]:
@@ -186,7 +191,32 @@ def load_described(folder: Path) -> ModelFolder:
         tokenizer=_read_bytes(folder / "tokenizer.json"),
         speaker_encoder=encoder if encoder.is_file() else None,
         postfilter=postfilter,
+        unit_phones=_load_unit_phones(folder / UNIT_PHONES, config, phones),
     )
+
+
+def unit_phones_shape(config: ModelConfig, phones: Sequence[str]) -> tuple[int, int]:
+    """[units, phones]; (0, 0) where a model lacks either."""
+    if config.semantic is None or not phones:
+        return 0, 0
+    return config.semantic.encoder.codebook_size, len(phones)
+
+
+def _load_unit_phones(
+    path: Path, config: ModelConfig, phones: Sequence[str]
+) -> NDArray[np.float32]:
+    shape = unit_phones_shape(config, phones)
+    if not path.exists():
+        return np.zeros((0, 0), np.float32)
+    if not all(shape):
+        raise InputError(
+            f"{path} is left over: the model has no semantic tokenizer or no phones; remove the file"
+        )
+    stored = load_weights(path, {"probability": shape})["probability"]
+    table = from_bfloat16(stored) if stored.dtype == np.uint16 else stored
+    if table.min() < 0:
+        raise InputError(f"{path}: expected probabilities from 0 up, got {table.min():.3g}")
+    return table
 
 
 def speaker_shapes(config: ModelConfig) -> Shapes:

@@ -15,12 +15,15 @@ from .codec_int8 import from_int8, to_int8
 from .config import CodecConfig, ModelConfig, PostFilterConfig, SemanticConfig
 from .files import atomic_write
 from .folder import (
+    UNIT_PHONES,
     check_model,
     check_weights,
     find_folder,
     load_config,
+    load_described,
     load_weights,
     speaker_shapes,
+    unit_phones_shape,
 )
 from .tensors import from_bfloat16, save_tensors
 from .weight_shapes import Shapes, codec_shapes, in_codec, lm_shapes, postfilter_shapes
@@ -85,11 +88,25 @@ def add_semantic(
     dtype: str = "bfloat16",
 ) -> None:
     """Put a semantic tokenizer (float32 arrays by state-dict name) into a model folder, or replace
-    the one that is there.
+    the one that is there. What the units of that one stand for is removed.
     """
     folder = find_folder(path)
     config = dataclasses.replace(load_config(folder), semantic=semantic)
+    (folder / UNIT_PHONES).unlink(missing_ok=True)
     _add_part(folder, config, "semantic", tensors, codec_shapes(semantic.encoder), dtype)
+
+
+def add_unit_phones(path: str | os.PathLike[str], probability: NDArray[np.float32]) -> None:
+    """Put the probability [units, phones] of each phone given each semantic unit into a model folder.
+
+    Raises :class:`InputError` where the shape is not that of its tokenizer and phones.
+    """
+    described = load_described(find_folder(path))
+    file = described.path / UNIT_PHONES
+    shape = unit_phones_shape(described.config, described.phones)
+    tensors = {"probability": np.asarray(probability, np.float32)}
+    check_weights(tensors, {"probability": shape}, str(file))
+    save_tensors(file, tensors, rounded={"probability"})
 
 
 def add_postfilter(

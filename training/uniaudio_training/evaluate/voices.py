@@ -188,9 +188,14 @@ def speak_all(say: Say, texts: Sequence[str], name: str) -> list[tuple[str, Samp
     ]
 
 
-def bundled(engine: Any, names: Sequence[str]) -> Say:
+def bundled(engine: Any, names: Sequence[str], **options: Any) -> Say:
     """The model's own voices in turn."""
-    return lambda text, seed: engine.tts(text, voice=names[seed % len(names)], seed=seed).samples
+
+    def say(text: str, seed: int) -> Samples:
+        made = engine.tts(text, voice=names[seed % len(names)], seed=seed, **options)
+        return np.asarray(made.samples, np.float32)
+
+    return say
 
 
 def tts(
@@ -211,8 +216,12 @@ def by_reader(clips: Sequence[Reading]) -> dict[str, list[Reading]]:
 
 
 def clone(
-    engine: Any, clips: Sequence[Reading], texts: Sequence[str], listen: Listen | None
-) -> dict[str, Judgement]:
+    engine: Any,
+    clips: Sequence[Reading],
+    texts: Sequence[str],
+    listen: Listen | None,
+    **options: Any,
+) -> Judgement:
     """Every reader says its share of ``texts`` in the voice of the first 3 s of a clip."""
     encoder = speaker_encoder()
     readers = by_reader(clips)
@@ -220,7 +229,7 @@ def clone(
     for i, text in enumerate(tqdm(texts, desc="clone", mininterval=5)):
         mine = list(readers.values())[i % len(readers)]
         prompt = mine[0].samples[: int(PROMPT_SECONDS * SAMPLE_RATE)]
-        samples = engine.tts(text, prompt=(prompt, SAMPLE_RATE), seed=i).samples
+        samples = engine.tts(text, prompt=(prompt, SAMPLE_RATE), seed=i, **options).samples
         made.append((text, np.asarray(samples, np.float32)))
         other = encoder.embed(mine[1].samples)
         likeness.append(cosine(encoder.embed(made[-1][1]), other))
@@ -228,7 +237,7 @@ def clone(
     row = judge_speech(made, listen)
     row["cosine"] = round(float(np.mean(likeness)), 4)
     row["over ceiling"] = round(float(np.mean(likeness) / np.mean(ceilings)), 4)
-    return {"clone, held-out readers": row}
+    return row
 
 
 def vc(
@@ -374,6 +383,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--voices", action="extend", nargs="+", help="some of the model's voices, for tts (all)"
     )
+    parser.add_argument(
+        "--best-of",
+        type=int,
+        default=1,
+        metavar="N",
+        help="also tts and clone with the engine's option best_of",
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     tasks = args.task.split(",")
@@ -401,6 +417,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"clone, vc and tse need two clips of a reader, --count {args.count} gives one of each"
             )
+        ways: dict[str, dict[str, int]] = {"": {}}
+        if args.best_of > 1:
+            ways[f", clearest of {args.best_of}"] = {"best_of": args.best_of}
         rows: dict[str, Judgement] = {}
         if clips:
             rows["readers' own clips"] = judge_speech([(c.text, c.samples) for c in clips], listen)
@@ -410,7 +429,10 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(
                     f"--voices: expected some of {', '.join(engine.voices())}, got {sorted(unknown)[0]!r}"
                 )
-            said = {"tts, bundled voices": bundled(engine, names)}
+            said = {
+                f"tts, bundled voices{name}": bundled(engine, names, **options)
+                for name, options in ways.items()
+            }
             if "flite" in args.peers:
                 said |= {f"flite {v}": flite_voice(v) for v in ("slt", "rms")}
             if "espeak" in args.peers:
@@ -423,7 +445,10 @@ def main(argv: list[str] | None = None) -> int:
                 said["Kokoro, through the codec"] = through_codec(engine, kokoro(args.kokoro))
             rows |= tts(texts, listen, said)
         if "clone" in tasks:
-            rows |= clone(engine, clips, texts, listen)
+            for name, options in ways.items():
+                rows[f"clone, held-out readers{name}"] = clone(
+                    engine, clips, texts, listen, **options
+                )
         if "vc" in tasks:
             rows |= vc(engine, clips, args.count, listen)
         if "se" in tasks:

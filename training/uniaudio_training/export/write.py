@@ -34,7 +34,7 @@ from uniaudio_engine.audio.voice import codec_fingerprint
 from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError, shown
 from uniaudio_engine.storage.files import atomic_folder
-from uniaudio_engine.storage.folder import ModelFolder, load_folder
+from uniaudio_engine.storage.folder import UNIT_PHONES, ModelFolder, load_folder
 from uniaudio_engine.storage.tensors import save_tensors
 
 from .graphs import Graph, model_graphs
@@ -53,6 +53,7 @@ COPIED = (
     "labels",
     "voices",
     "postfilter.safetensors",
+    UNIT_PHONES,
 )
 
 

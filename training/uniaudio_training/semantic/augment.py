@@ -123,6 +123,17 @@ def sound_view(
     return x / max(1.0, peak / 0.99)
 
 
+def random_factors(rng: np.random.Generator, size: int, unchanged: float = 0.25) -> np.ndarray:
+    """Factors of harmonics and formants for :class:`VoiceWarp`, float32 [size, 2].
+
+    Harmonics are shifted by -5 to +5 semitones, formants by -14 to +16 %; a share ``unchanged`` of
+    the voices is not.
+    """
+    factors = np.exp(np.stack((rng.uniform(-0.29, 0.29, size), rng.uniform(-0.15, 0.15, size)), 1))
+    factors[rng.random(size) < unchanged] = 1.0
+    return factors.astype(np.float32)
+
+
 class VoiceWarp(nn.Module):
     """Scales the frequencies of harmonics and formants in log-magnitudes by independent factors."""
 

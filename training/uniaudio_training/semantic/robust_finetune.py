@@ -7,13 +7,16 @@ onto clean units follows WavLM's denoising targets (arXiv 2110.13900, section 3.
 Recordings of voices unlike those of the first training have no good units yet. They learn any unit
 that stands for the phone of the frame, as counted on the first voices, which keep most of their
 units. A language model that has heard such recordings must learn their new units.
+
+The encoder can grow: new blocks are the identity at first. Voices are warped as in the first
+training, since recordings are of few speakers.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +25,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from uniaudio_engine.storage.config import SemanticConfig
+
 from ..checkpoints import load_semantic, write_semantic_config
+from ..codec.growth import grown
 from ..corpus import degrade
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.spectral import SpectralCodec
+from ..muon import block_optimizers
 from ..precision import Arithmetic, choose
-from ..schedules import decay_groups, trapezoid
+from ..schedules import trapezoid
 from ..settings import RunSettings, require
-from .augment import place, room
-from .train_semantic import PLAIN_IDS, described, units
+from .augment import VoiceWarp, place, random_factors, room
+from .train_semantic import PLAIN_IDS, described, latents, units
 from .views import SemanticData, frame_labels
 
 PLAIN = int(PLAIN_IDS.max()) + 1  # phones without stress
@@ -38,9 +45,10 @@ PLAIN = int(PLAIN_IDS.max()) + 1  # phones without stress
 
 @dataclass(frozen=True)
 class RobustSettings(RunSettings):
-    """``init``: the semantic run to start from. ``noisy`` and ``reverberant``: shares of crops with
-    noise and with reverberation; a crop can have both. ``recordings``: corpora with phone times
-    whose voices learn phones; ``recorded``: their share of crops.
+    """``init``: the semantic run to start from. ``blocks``: of the encoder, 0 for those of ``init``;
+    new ones are added after them. ``noisy`` and ``reverberant``: shares of crops with noise and with
+    reverberation; a crop can have both. ``recordings``: corpora with phone times whose voices learn
+    phones; ``recorded``: their share of crops. ``warped``: share of crops with changed voices.
     """
 
     init: str = "runs/semantic"
@@ -48,7 +56,10 @@ class RobustSettings(RunSettings):
     steps: int = 6000
     batch: int = 16
     frames: int = 112
+    blocks: int = 0
     lr: float = 7e-4
+    matrix_lr: float = 7e-3
+    weight_decay: float = 0.01
     warmup: int = 50
     decay_share: float = 0.6
     noisy: float = 0.7
@@ -56,19 +67,24 @@ class RobustSettings(RunSettings):
     pull_weight: float = 0.25
     recordings: tuple[str, ...] = ()
     recorded: float = 0.5
+    warped: float = 0.6
 
     def check(self) -> None:
         super().check()
         require(0 <= self.recorded <= 1, "recorded", "0 to 1", self.recorded)
+        require(0 <= self.warped <= 1, "warped", "0 to 1", self.warped)
 
 
 @dataclass
 class Crops:
-    """clean, degraded [B, N]; phones without stress [B, T], or -1 where the unit is learned."""
+    """clean, degraded [B, N]; phones without stress [B, T], or -1 where the unit is learned;
+    factors [B, 2] of harmonics and formants.
+    """
 
     clean: Tensor
     degraded: Tensor
     phones: Tensor
+    factors: Tensor
 
 
 class Degraded:
@@ -84,8 +100,9 @@ class Degraded:
         reverberant: float,
         recordings: Sequence[SemanticData] = (),
         recorded: float = 0.0,
+        warped: float = 0.0,
     ) -> None:
-        self.data, self.noisy, self.reverberant = data, noisy, reverberant
+        self.data, self.noisy, self.reverberant, self.warped = data, noisy, reverberant, warped
         self.recordings, self.recorded = recordings, recorded if recordings else 0.0
         hours = np.array([r.hours for r in recordings])
         self.shares = hours / hours.sum() if recordings else hours
@@ -131,13 +148,28 @@ class Degraded:
             now = PLAIN_IDS[torch.from_numpy(labels.now)]
             phones.append(now if recorded else torch.full_like(now, -1))
         stack = lambda rows: torch.from_numpy(np.stack(rows))  # noqa: E731
-        return Crops(stack(clean), stack(degraded), torch.stack(phones))
+        factors = torch.from_numpy(random_factors(rng, size, 1 - self.warped))
+        return Crops(stack(clean), stack(degraded), torch.stack(phones), factors)
 
 
-def latents(model: SpectralCodec, samples: Tensor, delay: int, arithmetic: Arithmetic) -> Tensor:
-    """Samples [B, N] -> latents [B, T - delay, E], as in the engine."""
-    with arithmetic.autocast():
-        return model.encoder(model.features(samples))[:, delay:].float()
+def deeper(
+    semantic: SemanticConfig, teacher: SpectralCodec, blocks: int
+) -> tuple[SemanticConfig, SpectralCodec]:
+    """A copy of ``teacher`` whose encoder has ``blocks`` blocks, or as many as it has for 0, and its
+    config. It gives the same units.
+
+    Raises ValueError for fewer blocks than it has.
+    """
+    has = teacher.spectral.encoder_blocks
+    if blocks in (0, has):
+        return semantic, copy.deepcopy(teacher)
+    if blocks < has:
+        raise ValueError(f"blocks: expected 0 or at least {has}, got {blocks}")
+    spectral = replace(teacher.spectral, encoder_blocks=blocks)
+    semantic = replace(semantic, encoder=replace(semantic.encoder, spectral=spectral))
+    model = SpectralCodec(semantic.encoder)
+    grown(model, teacher.state_dict())
+    return semantic, model
 
 
 def validate(
@@ -199,8 +231,10 @@ class RobustTrainer(Trainer[Crops]):
     def __init__(self, s: RobustSettings, arithmetic: Arithmetic) -> None:
         self.settings, self.arithmetic, device = s, arithmetic, arithmetic.device
         self.semantic, self.teacher = load_semantic(s.init)
-        self.model = copy.deepcopy(self.teacher).to(device).train()
+        self.semantic, self.model = deeper(self.semantic, self.teacher, s.blocks)
+        self.model.to(device).train()
         self.teacher.to(device).requires_grad_(False)
+        self.warp = VoiceWarp(self.model.spectral.encoder_window // 2 + 1).to(device)
         self.codebook = self.model.quantizer.codebooks[0]
         self.spread = self.codebook.var(0).sum()
         # of the choice among codewords; learned
@@ -208,9 +242,14 @@ class RobustTrainer(Trainer[Crops]):
         frame = self.semantic.encoder.frame_size
         self.data = SemanticData(s.data, frame, s.frames)
         recordings = [SemanticData(f, frame, s.frames) for f in s.recordings]
-        self.pairs = Degraded(self.data, s.noisy, s.reverberant, recordings, s.recorded)
+        self.pairs = Degraded(self.data, s.noisy, s.reverberant, recordings, s.recorded, s.warped)
         self.valid = Degraded(SemanticData(s.data, frame, s.frames, "valid"), 1, 1)
-        self.heard = [SemanticData(f, frame, s.frames, "valid") for f in s.recordings]
+        # a teacher's corpus may have no other splits
+        self.heard = {
+            Path(f).name: SemanticData(f, frame, s.frames, "valid")
+            for f in s.recordings
+            if any(Path(f).glob("*-valid-*.jsonl"))
+        }
         delay = self.semantic.delay
         table = (
             phone_counts(self.teacher, self.data, delay, 400) if recordings else np.zeros((1, 1))
@@ -218,18 +257,14 @@ class RobustTrainer(Trainer[Crops]):
         self.likelihood = torch.from_numpy(
             np.log((table + 0.01) / (table + 0.01).sum(1, keepdims=True))
         ).to(device, torch.float32)
-        groups = [
-            *decay_groups(self.model, 0.01),
-            {"params": [self.sharpness], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.98))
-        self.optimizers = [(self.optimizer, s.lr)]
+        beside = nn.ParameterList([self.sharpness])
+        self.optimizers = block_optimizers(self.model, s, arithmetic.dtype, beside)
 
     def parts(self) -> dict[str, Stateful]:
         return {
             "model": self.model,
             "sharpness": nn.ParameterList([self.sharpness]),
-            "optimizer": self.optimizer,
+            **{f"optimizer{i}": o for i, (o, _) in enumerate(self.optimizers)},
         }
 
     def parameters(self) -> list[nn.Parameter]:
@@ -257,7 +292,8 @@ class RobustTrainer(Trainer[Crops]):
         with torch.no_grad():
             target = latents(self.teacher, batch.clean.to(device), delay, self.arithmetic)
             wanted = self.model.quantizer.nearest(target.flatten(0, 1), 0)
-        z = latents(self.model, batch.degraded.to(device), delay, self.arithmetic).flatten(0, 1)
+        samples, factors = batch.degraded.to(device), batch.factors.to(device)
+        z = latents(self.model, samples, delay, self.arithmetic, self.warp, factors).flatten(0, 1)
         distance = z.square().sum(1, keepdim=True) - 2 * z @ codebook.T + codebook.square().sum(1)
         choice = -distance * (16 / self.spread * self.sharpness.exp())
         nearest = distance.detach().argmin(1)
@@ -282,11 +318,11 @@ class RobustTrainer(Trainer[Crops]):
         delay = self.semantic.delay
         found = validate(self.model, self.teacher, self.valid, delay)
         best = self.likelihood.argmax(1).cpu().numpy()
-        for folder, data in zip(self.settings.recordings, self.heard, strict=True):
+        for corpus, data in self.heard.items():
             for name, model in (("", self.model), (" before", self.teacher)):
                 table = phone_counts(model, data, delay, 60)
                 right = table[np.arange(len(table)), best].sum()
-                found[f"phones of {Path(folder).name}{name}"] = float(right / table.sum())
+                found[f"phones of {corpus}{name}"] = float(right / table.sum())
         self.model.train()
         return described(found)
 

@@ -109,18 +109,26 @@ class Heads(nn.Module):
 
 
 def latents(
-    model: SpectralCodec, batch: Batch, warp: VoiceWarp, delay: int, arithmetic: Arithmetic
+    model: SpectralCodec,
+    samples: Tensor,
+    delay: int,
+    arithmetic: Arithmetic,
+    warp: VoiceWarp | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
-    """Outputs of the encoder for the warped clips, [B, T - delay, E].
+    """Outputs of the encoder for samples [B, N], [B, T - delay, E]; with ``factors`` [B, 2] the voices
+    are warped first.
 
     Entry t is the output at frame t + ``delay``, which describes frame t.
     """
-    sub = model.spectral.encoder_subframes
-    features = model.features(batch.samples)
-    b, t, width = features.shape
-    warped = warp(features.view(b, t * sub, width // sub), batch.factors[:, 0], batch.factors[:, 1])
+    features = model.features(samples)
+    if warp is not None and factors is not None:
+        sub = model.spectral.encoder_subframes
+        b, t, width = features.shape
+        split = features.view(b, t * sub, width // sub)
+        features = warp(split, factors[:, 0], factors[:, 1]).view(b, t, width)
     with arithmetic.autocast():
-        return model.encoder(warped.view(b, t, width))[:, delay:].float()
+        return model.encoder(features)[:, delay:].float()
 
 
 def other_view(x: Tensor) -> Tensor:
@@ -230,7 +238,7 @@ class SemanticTrainer(Trainer[Batch]):
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         s, delay = self.settings, self.settings.semantic.delay
         batch = batch.to(self.arithmetic.device)
-        z = latents(self.model, batch, self.warp, delay, self.arithmetic)
+        z = latents(self.model, batch.samples, delay, self.arithmetic, self.warp, batch.factors)
         if step < s.unquantized:
             q, commit, same = z, z.new_zeros(()), z.new_zeros(())
             pair = F.mse_loss(z, other_view(z))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from uniaudio_engine.text.phones import PAUSE, PHONES
 
-from .augment import SAMPLE_RATE, Chances, sound_view
+from .augment import SAMPLE_RATE, Chances, random_factors, sound_view
 from .speech_clips import open_noises, open_speech
 
 _IDS = {p: i for i, p in enumerate(PHONES)}
@@ -132,12 +132,6 @@ class SemanticData:
                 rows.append(sound_view(rng, x, lambda: self.other(rng), self.chances))
                 labels.append(label)
                 speakers.append(who)
-        # Harmonics are shifted by -5 to +5 semitones, formants by -14 to +16 %; some voices are
-        # unchanged.
-        factors = np.exp(
-            np.stack((rng.uniform(-0.29, 0.29, size), rng.uniform(-0.15, 0.15, size)), 1)
-        )
-        factors[rng.random(size) < 0.25] = 1.0
         stack = lambda name: torch.from_numpy(np.stack([getattr(x, name) for x in labels]))  # noqa: E731
         return Batch(
             torch.from_numpy(np.stack(rows)),
@@ -145,5 +139,5 @@ class SemanticData:
             stack("before"),
             stack("after"),
             torch.tensor(speakers),
-            torch.from_numpy(factors.astype(np.float32)),
+            torch.from_numpy(random_factors(rng, size)),
         )
