@@ -95,6 +95,20 @@ def test_only_common_shards_are_read(tmp_path):
     np.testing.assert_array_equal(pairs.new, codes + 1)
 
 
+def test_frames_come_from_all_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr("uniaudio_training.lm.recode._MOST", 80)
+    old, new = [], []
+    for i in range(2):
+        for j in range(12):
+            codes = np.full((10, 4), i * 12 + j)
+            for folders, which in ((old, "old"), (new, "new")):
+                folders.append(write(tmp_path / f"{which}{i}", codes, [10], f"tts-train-{j:04}"))
+    pairs = read_pairs(old, new)  # a folder named several times counts once
+    assert len(pairs.old) == len(set(pairs.old[:, 0])) * 10 == 80
+    assert 0 < (pairs.old[:, 0] < 12).sum() < 80
+    np.testing.assert_array_equal(pairs.old, pairs.new)
+
+
 def test_folders_that_do_not_belong_together(tmp_path):
     codes = np.zeros((10, 4))
     old = write(tmp_path / "old", codes, [4, 6])

@@ -27,7 +27,7 @@ from ..places import listed, load_arrays, place
 
 _PRIOR = 4.0  # frames with average codes, added to those of every code: rare codes are uncertain
 _CHUNK = 20_000  # frames that are in memory as vectors
-_MOST = 600_000  # frames, 3.3 h at 50 Hz
+_MOST = 1_500_000  # frames, 8.3 h at 50 Hz
 
 Codes = NDArray[np.int64]
 
@@ -47,24 +47,28 @@ def together(a: NDArray[np.int64], b: NDArray[np.int64], size: int) -> Tensor:
 
 
 def read_pairs(old: Sequence[str], new: Sequence[str]) -> Pairs:
-    """The frames of the shards that are in both lists of token folders.
+    """The frames of shards that are in both lists of token folders, drawn from all of them.
 
     Folders are paired in order (``new`` may have more), shards by name. Raises ValueError where
     there are none, or where the clips of a shard differ.
     """
-    found: list[tuple[NDArray[np.generic], NDArray[np.generic]]] = []
+    both = {}
     for a, b in zip(old, new, strict=False):
         ours = {p.name: p for p in listed(place(b), "*.npz")}
-        for path in listed(place(a), "*.npz"):
-            if path.name not in ours or sum(len(x) for x, _ in found) >= _MOST:
-                continue
-            x, y = load_arrays(path), load_arrays(ours[path.name])
-            if not np.array_equal(x["frames"], y["frames"]):
-                raise ValueError(
-                    f"{path}: expected the clips of {ours[path.name]}, got others; tokenize one "
-                    "corpus with both models"
-                )
-            found.append((x["codes"], y["codes"]))
+        both |= {path: ours[path.name] for path in listed(place(a), "*.npz") if path.name in ours}
+    shards = list(both.items())
+    found: list[tuple[NDArray[np.generic], NDArray[np.generic]]] = []
+    for i in np.random.default_rng(0).permutation(len(shards)):
+        path, other = shards[i]
+        x, y = load_arrays(path), load_arrays(other)
+        if not np.array_equal(x["frames"], y["frames"]):
+            raise ValueError(
+                f"{path}: expected the clips of {other}, got others; tokenize one corpus with both "
+                "models"
+            )
+        found.append((x["codes"], y["codes"]))
+        if sum(len(codes) for codes, _ in found) >= _MOST:
+            break
     if not found:
         raise ValueError(
             f"{', '.join(old)}: expected shards that {', '.join(new)} has too, got none"
