@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tiny import random_weights, tiny_config
 from uniaudio_training.lm.caption_tokenizer import train_captions
 
@@ -20,7 +21,7 @@ from uniaudio_engine.storage.config import (
     SemanticConfig,
     SpectralConfig,
 )
-from uniaudio_engine.storage.folder_writing import add_postfilter, save_folder
+from uniaudio_engine.storage.folder_writing import add_postfilter, add_unit_phones, save_folder
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes, postfilter_shapes
 from uniaudio_engine.text import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
@@ -74,8 +75,8 @@ def joint_config(captions: int) -> ModelConfig:
 
 
 def make_joint_model(path: Path) -> Path:
-    """Write the folder: 4 of 8 codebooks of 16, 20 semantic units, a caption tokenizer of its own, and
-    a post-filter.
+    """Write the folder: 4 of 8 codebooks of 16, 20 semantic units and what they stand for, a caption
+    tokenizer of its own, and a post-filter.
     """
     model = train_captions(CAPTIONS, 300)
     config = joint_config(CaptionTokenizer(model).size)
@@ -92,7 +93,14 @@ def make_joint_model(path: Path) -> Path:
         semantic=random_weights(codec_shapes(config.semantic.encoder), 2),
     )
     add_postfilter(path, POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
+    add_unit_phones(path, unit_phones())
     return path
+
+
+def unit_phones() -> np.ndarray:
+    """Random probabilities [units, phones] of phones given units."""
+    share = np.random.default_rng(0).dirichlet(np.full(len(PHONES), 0.3), UNITS)
+    return np.asarray(share, np.float32)
 
 
 def without_filter(folder: Path, out: Path) -> Path:

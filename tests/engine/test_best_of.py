@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joint import UNITS, make_joint_model
+from joint import make_joint_model, unit_phones
 
 from uniaudio_engine import Engine
 from uniaudio_engine.errors import InputError
@@ -88,16 +88,9 @@ def test_missed_phones_are_counted_and_pauses_are_not() -> None:
 # In a model
 
 
-def table(seed: int = 0) -> np.ndarray:
-    share = np.random.default_rng(seed).dirichlet(np.full(len(PHONES), 0.3), UNITS)
-    return share.astype(np.float32)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = make_joint_model(tmp_path_factory.mktemp("models") / "joint")
-    add_unit_phones(path, table())
-    return path
+    return make_joint_model(tmp_path_factory.mktemp("models") / "joint")
 
 
 @pytest.fixture(scope="module")
@@ -190,23 +183,25 @@ def test_the_number_is_checked(engine: Engine, value: object) -> None:
 
 
 def test_models_without_the_table_say_so(tmp_path: Path) -> None:
-    engine = Engine.from_pretrained(make_joint_model(tmp_path / "bare"), threads=1)
+    bare = make_joint_model(tmp_path / "bare")
+    (bare / UNIT_PHONES).unlink()
+    engine = Engine.from_pretrained(bare, threads=1)
     assert len(engine.tts("Hello.", seed=1, best_of=1).samples)
     with pytest.raises(InputError, match="does not hear which phones are spoken"):
         engine.stream("tts", text="Hello.", best_of=2)
 
 
 def test_the_table_is_stored_and_checked(folder: Path, tmp_path: Path) -> None:
-    assert load_folder(folder).unit_phones == pytest.approx(table(), rel=1e-2)
+    assert load_folder(folder).unit_phones == pytest.approx(unit_phones(), rel=1e-2)
     with pytest.raises(InputError, match="wrong shape: probability"):
-        add_unit_phones(folder, table()[:-1])
+        add_unit_phones(folder, unit_phones()[:-1])
     copy = tmp_path / "copy"
     make_joint_model(copy)
     for wrong, message in (
-        ({"probability": -table()}, "expected probabilities from 0 up"),
-        ({"probability": table() * np.float32(np.nan)}, "NaN or infinity"),
-        ({"probability": table()[:, 1:]}, "wrong shape"),
-        ({"other": table()}, "missing"),
+        ({"probability": -unit_phones()}, "expected probabilities from 0 up"),
+        ({"probability": unit_phones() * np.float32(np.nan)}, "NaN or infinity"),
+        ({"probability": unit_phones()[:, 1:]}, "wrong shape"),
+        ({"other": unit_phones()}, "missing"),
     ):
         save_tensors(copy / UNIT_PHONES, wrong)
         with pytest.raises(InputError, match=message):
@@ -215,7 +210,6 @@ def test_the_table_is_stored_and_checked(folder: Path, tmp_path: Path) -> None:
 
 def test_another_tokenizer_takes_the_table_away(tmp_path: Path) -> None:
     folder = make_joint_model(tmp_path / "joint")
-    add_unit_phones(folder, table())
     loaded = load_folder(folder)
     semantic = loaded.config.semantic
     assert isinstance(semantic, SemanticConfig) and len(loaded.unit_phones)

@@ -154,7 +154,7 @@ def test_every_task(joint: tuple[Path, Path]) -> None:
         "t2m": {"text": "slow piano", "seconds": 0.5},
         "a_edit": {"instruction": "add a bell", "source": sound, "span": (0.3, 0.6)},
         "sd": {"source": sound},
-        "i_tts": {"instruction": "a low voice", "text": "Hello."},
+        "i_tts": {"instruction": "a low voice", "text": "Hello.", "best_of": 3},
         "s_edit": {"text": "hello", "source": sound, "span": (0.3, 0.6)},
     }
     assert set(given) == {t["name"] for t in native.tasks()}
@@ -165,6 +165,7 @@ def test_every_task(joint: tuple[Path, Path]) -> None:
             pytest.fail(f"{task}: {e}")
         b = graphs.generate(task, seed=3, **inputs)
         np.testing.assert_allclose(a.samples, b.samples, atol=1e-4, err_msg=task)
+        assert a.meta.get("chosen") == b.meta.get("chosen"), task
         with graphs.stream(task, seed=3, chunk_frames=(2, 5), **inputs) as stream:
             np.testing.assert_allclose(
                 np.concatenate([c.samples for c in stream]), b.samples, atol=1e-6, err_msg=task

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def read_pairs(old: Sequence[str], new: Sequence[str]) -> Pairs:
     Folders are paired in order (``new`` may have more), shards by name. Raises ValueError where
     there are none, or where the clips of a shard differ.
     """
-    both = {}
+    both: dict[Path, Path] = {}
     for a, b in zip(old, new, strict=False):
         ours = {p.name: p for p in listed(place(b), "*.npz")}
         both |= {path: ours[path.name] for path in listed(place(a), "*.npz") if path.name in ours}
