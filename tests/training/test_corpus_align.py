@@ -9,6 +9,8 @@ from uniaudio_training.corpus import align, align_command
 from uniaudio_training.corpus.reading import open_corpus
 from uniaudio_training.corpus.schema import Label, Phone, Track
 
+from uniaudio_engine.tokenizers.alignment import best_path
+
 
 def scores_of(classes: list[int], noise: float = 0.0, seed: int = 0) -> np.ndarray:
     x = np.full((len(classes), len(align.PLAIN)), -6.0, np.float32)
@@ -40,7 +42,7 @@ def test_the_path_is_the_best_one():
         scores = rng.standard_normal((9, 4)).astype(np.float32)
         states = [0, 1, 0, 2, 0][: 3 + 2 * (trial % 2)]
         optional = [s == 0 for s in states]
-        path = align.best_path(scores, states, optional, least=2)
+        path = best_path(scores, states, optional, least=2)
         total = sum(
             scores[a:b, s].sum() for s, (a, b) in zip(states, itertools.pairwise(path), strict=True)
         )
@@ -52,7 +54,7 @@ def test_the_path_is_the_best_one():
 
 def test_no_room():
     scores = np.zeros((3, 4), np.float32)
-    assert align.best_path(scores, [1, 2], [False, False], least=2) is None
+    assert best_path(scores, [1, 2], [False, False], least=2) is None
 
 
 def test_align_finds_borders_and_pauses():

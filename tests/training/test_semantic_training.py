@@ -1,6 +1,4 @@
-"""Training and evaluation of the semantic tokenizer on an artificial language: phone p is a noise
-band, its speakers are levels.
-"""
+"""Training, bundling and evaluation of the semantic tokenizer on an artificial language."""
 
 import json
 
@@ -9,96 +7,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from semantic_tools import SETTINGS, SPOKEN, train
 from uniaudio_training.checkpoints import load_semantic
 from uniaudio_training.evaluate import unit_measures
 from uniaudio_training.evaluate import units as judge
-from uniaudio_training.semantic import robust_finetune
 from uniaudio_training.semantic import train_semantic as trainer
 from uniaudio_training.semantic.augment import Chances, VoiceWarp, add_at, sound_view
-from uniaudio_training.semantic.robust_finetune import RobustSettings
 from uniaudio_training.semantic.speech_clips import open_noises, open_speech
-from uniaudio_training.semantic.train_semantic import SemanticSettings
 from uniaudio_training.semantic.views import PAUSE_ID, SemanticData, frame_labels
-from uniaudio_training.settings import settings_from
 
 from uniaudio_engine.text.phones import PHONES
 from uniaudio_engine.tokenizers.semantic import SemanticEncoder
-
-SPOKEN = ("s", "m", "ah1", "iy0", "sh")
-SETTINGS = {
-    "precision": "float32",
-    "batch": 4,
-    "frames": 24,
-    "warmup": 2,
-    "unquantized": 2,
-    "validate_every": 100,
-    "speaker_weight": 0.1,
-    "semantic": {
-        "delay": 2,
-        "encoder": {
-            "family": "spectral",
-            "num_codebooks": 1,
-            "codebook_size": 24,
-            "codebook_dim": 8,
-            "spectral": {
-                "encoder_window": 400,
-                "encoder_width": 24,
-                "encoder_blocks": 1,
-                "encoder_hidden": 32,
-                "encoder_phases": False,
-                "decoder_blocks": 0,
-            },
-        },
-    },
-}
-
-
-def tone(hz, n, rng):
-    return np.sin(2 * np.pi * hz * np.arange(n) / 16000 + rng.uniform(0, 6)) * np.float32(0.5)
-
-
-def write_shard(folder, split, clips, seed, shift=0.0):
-    """A phone is a tone of its own (so that a test can read it back); speakers are a little sharper
-    or flatter.
-    """
-    rng = np.random.default_rng(seed)
-    pcm, lines, offset = [], [], 0
-    for c in range(clips):
-        who = c % 3
-        phones, parts, end = [], [], 0
-        for _ in range(12):
-            p = int(rng.integers(-1, len(SPOKEN)))
-            n = int(rng.integers(900, 2600))
-            end += n
-            phones.append(("pau" if p < 0 else SPOKEN[p], end / 16000))
-            parts.append(
-                np.zeros(n) if p < 0 else tone((500 + 1000 * p + shift) * (1 + 0.01 * who), n, rng)
-            )
-        x = np.round(np.concatenate(parts) * 32767).astype(np.int16)
-        lines.append(
-            json.dumps(
-                {
-                    "offset": offset,
-                    "samples": len(x),
-                    "text": "",
-                    "speaker": f"tone-{who}",
-                    "phones": phones,
-                }
-            )
-        )
-        pcm.append(x)
-        offset += len(x)
-    np.save(folder / f"speech-{split}-0000.npy", np.concatenate(pcm))
-    (folder / f"speech-{split}-0000.jsonl").write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    for seed, (split, clips) in enumerate((("train", 60), ("valid", 6), ("test", 30))):
-        write_shard(folder, split, clips, seed)
-    return folder
-
 
 # Data
 
@@ -120,23 +39,24 @@ def test_frame_labels():
     assert fast.now.tolist() == [PAUSE_ID, s, ah, ah, ah, PAUSE_ID]
 
 
-def test_reads_tracks(corpus, tmp_path):
+def test_reads_tracks(semantic_corpus, tmp_path):
     """The same shard as the labels of tasks have it: clips as tracks, some of them twice."""
-    pcm = np.load(corpus / "speech-valid-0000.npy")
+    pcm = np.load(semantic_corpus / "speech-valid-0000.npy")
     np.save(tmp_path / "tts-valid-0000.npy", pcm)
     np.save(tmp_path / "t2s-valid-0000.npy", pcm[:500])
     (tmp_path / "t2s-valid-0000.jsonl").write_text(
         '{"tracks": {"target": {"offset": 0, "samples": 500}}}\n'
     )
     clips = [
-        json.loads(line) for line in (corpus / "speech-valid-0000.jsonl").read_text().splitlines()
+        json.loads(line)
+        for line in (semantic_corpus / "speech-valid-0000.jsonl").read_text().splitlines()
     ]
     rows = [
         {"id": "x", "task": "tts", "tracks": {"target": a, "prompt": b}}
         for a, b in zip(clips, clips[1:], strict=False)
     ]
     (tmp_path / "tts-valid-0000.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    plain, tracks = open_speech(corpus, "valid"), open_speech(tmp_path, "valid")
+    plain, tracks = open_speech(semantic_corpus, "valid"), open_speech(tmp_path, "valid")
     assert len(plain) == len(tracks) == len(clips) == 6
     for a, b in zip(plain, tracks, strict=True):
         assert a.speaker == b.speaker and a.phones == b.phones
@@ -146,9 +66,9 @@ def test_reads_tracks(corpus, tmp_path):
         open_speech(tmp_path, "test")
 
 
-def test_crops_keep_their_labels(corpus):
+def test_crops_keep_their_labels(semantic_corpus):
     """At any speed and start: the frames that a label calls a phone hold that phone's tone."""
-    data = SemanticData(corpus, 320, 40)
+    data = SemanticData(semantic_corpus, 320, 40)
     rng = np.random.default_rng(0)
     right = total = 0
     for _ in range(40):
@@ -167,8 +87,8 @@ def test_crops_keep_their_labels(corpus):
     assert total > 300 and right > 0.97 * total
 
 
-def test_batches_are_pairs_and_the_seeds_alone(corpus):
-    data = SemanticData(corpus, 320, 24)
+def test_batches_are_pairs_and_the_seeds_alone(semantic_corpus):
+    data = SemanticData(semantic_corpus, 320, 24)
     a, b = (data.batch(np.random.default_rng(5), 6) for _ in range(2))
     for name, value in vars(a).items():
         assert torch.equal(value, getattr(b, name)), name
@@ -217,8 +137,8 @@ def test_harmonics_and_formants_move_apart():
 # Training
 
 
-def _weights(run):
-    return torch.load(run / "checkpoint.pt", weights_only=False)["parts"]
+def _weights(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=False)["parts"]
 
 
 def _equal(a, b):
@@ -230,12 +150,8 @@ def _equal(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def train(settings, folder):
-    trainer.train(settings_from(SemanticSettings, settings), folder, "cpu")
-
-
-def test_resume_is_exact(corpus, tmp_path, monkeypatch):
-    config = {**SETTINGS, "data": str(corpus), "steps": 6}
+def test_resume_is_exact(semantic_corpus, tmp_path, monkeypatch):
+    config = {**SETTINGS, "data": str(semantic_corpus), "steps": 6}
     train(config, tmp_path / "whole")
 
     from uniaudio_training.loop import Run
@@ -257,171 +173,27 @@ def test_resume_is_exact(corpus, tmp_path, monkeypatch):
     assert _equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
 
 
-def test_unknown_setting_is_refused(tmp_path, corpus):
+def test_unknown_setting_is_refused(tmp_path, semantic_corpus):
     with pytest.raises(ValueError, match="pair_wait"):
         train({**SETTINGS, "pair_wait": 1}, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
-def run(corpus, tmp_path_factory):
-    """120 steps, enough for tones."""
-    folder = tmp_path_factory.mktemp("run")
-    config = {
-        **SETTINGS,
-        "data": str(corpus),
-        "steps": 120,
-        "unquantized": 20,
-        "warmup": 5,
-        "lr": 4e-3,
-        "frames": 48,
-    }
-    train(config, folder)
-    return folder
-
-
-def test_learns_and_the_core_says_the_same(run, corpus):
-    config, model = load_semantic(run)
+def test_learns_and_the_core_says_the_same(semantic_run, semantic_corpus):
+    config, model = load_semantic(semantic_run)
     encoder = SemanticEncoder.native(
         config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}, 1
     )
-    clips = unit_measures.read_clips(corpus, "test", 30)
+    clips = unit_measures.read_clips(semantic_corpus, "test", 30)
     units = lambda x: encoder.encode(x).astype(np.int64)  # noqa: E731
     fitted = unit_measures.Map(
-        unit_measures.tokenized(unit_measures.read_clips(corpus, "train", 60), units), 24
+        unit_measures.tokenized(unit_measures.read_clips(semantic_corpus, "train", 60), units), 24
     )
     heard = unit_measures.tokenized(clips, units)
     hits = np.array([fitted.right(c, True) for c in heard]).sum(0)
     assert hits[0] > 0.75 * hits[1]
     agree = [np.mean(c.ids == trainer.units(model, c.samples, config.delay)) for c in heard]
     assert np.mean(agree) > 0.99  # near-ties may differ
-
-
-def harden(run, corpus, out, **more):
-    """A short run of the tokenizer of ``run`` into ``out``, without rooms."""
-    settings = {
-        "init": str(run),
-        "data": str(corpus),
-        "batch": 8,
-        "frames": 48,
-        "lr": 2e-3,
-        "warmup": 5,
-        "reverberant": 0.0,
-        "validate_every": 1000,
-    }
-    robust_finetune.train(settings_from(RobustSettings, settings | more), out, "cpu")
-
-
-def test_hardened_in_noise_and_the_codebook_stays(run, corpus, tmp_path):
-    config, teacher = load_semantic(run)
-    harden(run, corpus, tmp_path, steps=250, noisy=0.6)
-    again, model = load_semantic(tmp_path)
-    assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
-    valid = robust_finetune.Degraded(
-        SemanticData(corpus, config.encoder.frame_size, 48, "valid"), 1, 1
-    )
-    before, after = (
-        robust_finetune.validate(m, teacher, valid, config.delay) for m in (teacher, model)
-    )
-    assert before["clean"] == 1.0 and after["clean"] > 0.6, (before, after)
-    assert after["white0"] > before["white0"] + 0.05, (before, after)
-
-
-def test_degraded_crops_keep_their_place(corpus):
-    """Noise and rooms come over the speech and do not move it: a unit goes with the frame that it
-    did.
-    """
-    data = SemanticData(corpus, 320, 48)
-    crops = robust_finetune.Degraded(data, 1.0, 1.0).batch(np.random.default_rng(0), 24)
-    clean, worse = crops.clean.numpy(), crops.degraded.numpy()
-    assert (crops.phones == -1).all()
-    assert clean.shape == worse.shape == (24, 48 * 320) and np.abs(worse).max() <= 1
-    correlation = [
-        np.corrcoef(x[:-40], y[k : len(y) - 40 + k])[0, 1]
-        for x, y in zip(clean, worse, strict=True)
-        for k in (0, 40)
-    ]
-    assert np.mean(correlation[::2]) > 0.3 > abs(np.mean(correlation[1::2]))
-    same = robust_finetune.Degraded(data, 0.0, 0.0).batch(np.random.default_rng(0), 4)
-    assert torch.equal(same.clean, same.degraded)
-
-
-def phones_right(model, teacher, voices, known, delay):
-    """Share of frames of ``voices`` whose unit means, to the teacher on ``known``, their phone."""
-    best = robust_finetune.phone_counts(teacher, known, delay, 60).argmax(1)
-    table = robust_finetune.phone_counts(model, voices, delay, 60)
-    return table[np.arange(len(table)), best].sum() / table.sum()
-
-
-def test_other_voices_learn_phones(run, corpus, tmp_path_factory, tmp_path):
-    """Voices 400 Hz higher: half-way to the next phone of the known voices."""
-    other = tmp_path_factory.mktemp("higher")
-    for seed, split in enumerate(("train", "valid")):
-        write_shard(other, split, 40, 90 + seed, shift=400)
-    config, teacher = load_semantic(run)
-    recordings = {"recordings": [str(other)], "recorded": 0.6}
-    harden(run, corpus, tmp_path, steps=200, noisy=0.2, **recordings)
-    again, model = load_semantic(tmp_path)
-    assert again == config and torch.equal(model.quantizer.codebooks, teacher.quantizer.codebooks)
-    known = SemanticData(corpus, config.encoder.frame_size, 48)
-    voices = SemanticData(other, config.encoder.frame_size, 48, "valid")
-    before, after = (
-        phones_right(m, teacher, voices, known, config.delay) for m in (teacher, model)
-    )
-    assert after > before + 0.1, (before, after)
-    kept, was = (phones_right(m, teacher, known, known, config.delay) for m in (model, teacher))
-    assert kept > was - 0.1, (kept, was)
-
-
-def test_loss_of_a_phone_counts_every_unit_that_stands_for_it():
-    choice = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]))
-    given = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])  # [units, phones]
-    loss = robust_finetune.phone_loss(choice, torch.log(given + 1e-30), torch.tensor([0, 1]))
-    expected = -(np.log(0.5 + 0.3 / 2) + np.log(0.1 / 2 + 0.8)) / 2
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["recorded", "warped"])
-def test_shares_are_checked(name):
-    from uniaudio_engine.storage.config import ConfigError
-
-    with pytest.raises(ConfigError, match=f"{name}: expected 0 to 1"):
-        settings_from(RobustSettings, {name: 1.5})
-
-
-def test_a_deeper_encoder_gives_the_same_units_at_first(run, corpus):
-    config, model = load_semantic(run)
-    more, grown = robust_finetune.deeper(config, model, 3)
-    assert more.encoder.spectral.encoder_blocks == 3 > config.encoder.spectral.encoder_blocks
-    assert len(list(grown.parameters())) > len(list(model.parameters()))
-    for spoken in SemanticData(corpus, 320, 48).clips[:8]:
-        x = spoken.samples()
-        assert (trainer.units(grown, x, 2) == trainer.units(model, x, 2)).all()
-    same, copied = robust_finetune.deeper(config, model, 0)
-    assert same == config and copied is not model
-    with pytest.raises(ValueError, match="blocks: expected 0 or at least 1, got -1"):
-        robust_finetune.deeper(config, model, -1)
-
-
-def test_a_deeper_encoder_learns_without_validation_recordings(
-    run, corpus, tmp_path_factory, tmp_path
-):
-    """A folder without a valid split is learned from; the config that is saved has the new depth."""
-    other = tmp_path_factory.mktemp("train only")
-    write_shard(other, "train", 10, 91, shift=400)
-    recordings = {"recordings": [str(other)], "blocks": 2, "validate_every": 4}
-    harden(run, corpus, tmp_path, steps=8, noisy=0.2, **recordings)
-    config, model = load_semantic(tmp_path)
-    assert config.encoder.spectral.encoder_blocks == len(model.encoder.blocks) == 2
-    assert model.encoder.blocks[1].down.weight.abs().max() > 0
-
-
-def test_voices_of_crops_are_warped():
-    from uniaudio_training.semantic.augment import random_factors
-
-    factors = random_factors(np.random.default_rng(3), 4000, 0.4)
-    assert factors.dtype == np.float32 and abs((factors == 1).all(1).mean() - 0.4) < 0.04
-    assert 0.7 < factors.min() < 0.8 and 1.3 < factors.max() < 1.4
 
 
 def write_codec_folder(folder):
@@ -449,33 +221,33 @@ def write_codec_folder(folder):
     save_folder(folder, ModelConfig(1, "m", codec), weights, phones=PHONES)
 
 
-def test_bundled_into_a_folder(run, tmp_path):
+def test_bundled_into_a_folder(semantic_run, tmp_path):
     from uniaudio_training.bundle import main
 
     from uniaudio_engine import Engine
 
     write_codec_folder(tmp_path / "m")
     for _ in range(2):  # again replaces it
-        assert main(["--semantic", str(run), "--out", str(tmp_path / "m")]) == 0
+        assert main(["--semantic", str(semantic_run), "--out", str(tmp_path / "m")]) == 0
     engine = Engine.from_pretrained(tmp_path / "m")
     assert engine.semantic((np.zeros(16000, np.float32), 16000)).shape == (50,)
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "m")])
 
 
-def test_what_units_stand_for_is_counted(run, corpus, tmp_path, capsys):
+def test_what_units_stand_for_is_counted(semantic_run, semantic_corpus, tmp_path, capsys):
     from uniaudio_training.bundle import main
 
     from uniaudio_engine import Engine
 
     folder = tmp_path / "m"
     write_codec_folder(folder)
-    assert main(["--unit-phones", str(corpus), "--out", str(folder)]) == 2
+    assert main(["--unit-phones", str(semantic_corpus), "--out", str(folder)]) == 2
     assert "has no semantic tokenizer" in capsys.readouterr().err
-    assert main(["--semantic", str(run), "--out", str(folder)]) == 0
+    assert main(["--semantic", str(semantic_run), "--out", str(folder)]) == 0
     assert main(["--unit-phones", str(tmp_path), "--out", str(folder)]) == 2
     assert "no train speech" in capsys.readouterr().err
-    assert main(["--unit-phones", str(corpus), "--out", str(folder)]) == 0
+    assert main(["--unit-phones", str(semantic_corpus), "--out", str(folder)]) == 0
     model = Engine.from_pretrained(folder).model
     table = model.folder.unit_phones
     one_of_each = [PHONES.index(p) for p in {q.rstrip("012"): q for q in PHONES}.values()]
@@ -484,7 +256,7 @@ def test_what_units_stand_for_is_counted(run, corpus, tmp_path, capsys):
         variants = [i for i, p in enumerate(PHONES) if p.rstrip("012") == label.rstrip("012")]
         assert (table[:, variants] == table[:, variants[:1]]).all()
     right, wrong = [], []
-    for spoken in SemanticData(corpus, 320, 48, "valid").clips[:12]:
+    for spoken in SemanticData(semantic_corpus, 320, 48, "valid").clips[:12]:
         ids = [PHONES.index(p) for p, _ in spoken.phones]
         others = [
             PHONES.index(SPOKEN[(SPOKEN.index(p) + 1) % 5]) if p in SPOKEN else PAUSE_ID
@@ -498,7 +270,7 @@ def test_what_units_stand_for_is_counted(run, corpus, tmp_path, capsys):
 # Judging
 
 
-def test_the_report_of_a_perfect_and_a_deaf_tokenizer(corpus, monkeypatch):
+def test_the_report_of_a_perfect_and_a_deaf_tokenizer(semantic_corpus, monkeypatch):
     from uniaudio_training.corpus import speech
 
     who = [
@@ -520,7 +292,7 @@ def test_the_report_of_a_perfect_and_a_deaf_tokenizer(corpus, monkeypatch):
         lambda x: np.zeros(-(-len(x) // 320), np.int64),
         6,
         3,
-        corpus,
+        semantic_corpus,
         judge.Sizes(60, 20, 4, 60, 1),
         lambda s: None,
     )

@@ -248,7 +248,7 @@ def _spoken_plan(
     spec = task.text_input
     assert spec is not None
     if options.get("best_of", 1) > 1:
-        model.hearing  # noqa: B018  # raises where the model cannot choose
+        _ = model.hearing  # raises where the model cannot choose
     plan = Plan(task, options, (), inputs.meta, inputs.source, inputs.span, inputs.windows)
     text: Any = given.get(spec.name)
     if is_live(text):

@@ -1,11 +1,11 @@
 """The model folder: config.json, lm.safetensors, codec.safetensors, phones.txt,
 voices/*.safetensors, README.md.
 
-Optional: semantic.safetensors (the semantic tokenizer), unit_phones.safetensors (which phones its units
-stand for), text.model (the tokenizer of captions or
-text, sentencepiece), tokenizer.json (another tokenizer of text), speaker.safetensors and speaker.onnx
-(vectors of speakers), postfilter.safetensors (the filter of clean-up), labels/SPAN.txt (labels of
-another span's tokens, one per line) and lexicon.txt (words in the labels of phones.txt).
+Optional: semantic.safetensors (the semantic tokenizer), unit_phones.safetensors (which phones its
+units stand for), text.model (the tokenizer of captions or text, sentencepiece), tokenizer.json
+(another tokenizer of text), speaker.safetensors and speaker.onnx (vectors of speakers),
+postfilter.safetensors (the filter of clean-up), labels/SPAN.txt (labels of another span's tokens, one
+per line) and lexicon.txt (words in the labels of phones.txt).
 
 Loading checks everything first: a folder is complete and consistent, or raises one
 :class:`InputError`. Weights stay as they are stored: float32, bfloat16 as uint16 bits, and of the

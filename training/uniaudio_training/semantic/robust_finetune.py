@@ -57,10 +57,10 @@ class RobustSettings(RunSettings):
     batch: int = 16
     frames: int = 112
     blocks: int = 0
-    lr: float = 7e-4
-    matrix_lr: float = 7e-3
+    lr: float = 5e-4
+    matrix_lr: float = 5e-3
     weight_decay: float = 0.01
-    warmup: int = 50
+    warmup: int = 100
     decay_share: float = 0.6
     noisy: float = 0.7
     reverberant: float = 0.35
