@@ -11,8 +11,8 @@ from uniaudio_engine.backends.verify import drawn_alike
 
 
 class Drawn:
-    """Draws ids that follow from all before them; in ``borders`` the numbers of frames, counted from
-    the prefix of three, that come out otherwise.
+    """Ids that follow from all before them. ``borders``: frames, counted from the end of a prefix of
+    three, that come out otherwise.
     """
 
     def __init__(self, *borders: int) -> None:

@@ -261,14 +261,14 @@ def _native(
 
 
 def drawn_alike(one: TokenLM, other: TokenLM, past: Ids, count: int) -> float:
-    """The share of ``count`` frames after ``past`` that both models draw alike.
+    """The share of ``count`` frames after ``past`` [T, K] that both models draw alike.
 
-    Of two equal models a random number may fall on a border between two ids that rounding moves, and
-    nothing is alike after that. So behind such a frame both go on from the same past, up to
-    :data:`BORDERS` times; what would come after one more counts as different.
+    Equal models may differ by rounding, where a random number falls on the border between two ids.
+    No later frame would be alike. So after such a frame both go on from the same past, up to
+    :data:`BORDERS` times. What follows one more counts as different.
     """
-    left = count
-    for borders in range(BORDERS + 1):
+    left, borders = count, 0
+    while left and borders <= BORDERS:
         a, b = (
             lm.generate(past, left, Sampling(0.8, 50, 0.95), seed=5 + borders)
             for lm in (one, other)
@@ -277,10 +277,8 @@ def drawn_alike(one: TokenLM, other: TokenLM, past: Ids, count: int) -> float:
         if not len(differ):
             return 1 - borders / count
         end = int(differ[0]) + 1
-        past, left = np.concatenate([past, a[:end]]), left - end
-        if not left and borders < BORDERS:
-            return 1 - (borders + 1) / count
-    return 1 - (BORDERS + 1 + left) / count
+        past, left, borders = np.concatenate([past, a[:end]]), left - end, borders + 1
+    return 1 - (borders + left) / count
 
 
 def _audio(
