@@ -176,7 +176,7 @@ def measure_postfilter(folder: ModelFolder, threads: int, repeat: int) -> dict[s
     """The bundled model's post-filter, on a clip and frame by frame as after the codec."""
     c = folder.config.postfilter
     assert c is not None
-    f = _C.PostFilter(json.dumps(to_dict(c)), dict(folder.postfilter), threads)
+    f = _C.PostFilter(json.dumps(to_dict(c)), dict(folder.filters["postfilter"]), threads)
     rate, frame = folder.config.codec.sample_rate, folder.config.codec.frame_size
     x, y = (
         np.random.default_rng(1).standard_normal((2, int(SECONDS * rate))).astype(np.float32) / 10

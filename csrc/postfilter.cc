@@ -19,6 +19,13 @@ ConvNeXt::Shape net_shape(const PostFilterConfig& c) {
   return {2 * c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
 }
 
+// frames that the network of the voice sees at once (storage/weight_shapes.py)
+constexpr int kVoiceTaps = 7;
+
+ConvNeXt::Shape voice_shape(const PostFilterConfig& c) {
+  return {c.bins(), c.voice, 2 * c.voice, c.voice_blocks, c.voice, kVoiceTaps};
+}
+
 void check_finite(const float* x, size_t n, const char* name) {
   for (size_t i = 0; i < n; ++i)
     if (!std::isfinite(x[i]))
@@ -42,6 +49,8 @@ PostFilterConfig parse_postfilter_config(std::string_view text) {
   o.integer("kernel_size", c.kernel_size, 1, 63);
   o.integer("lookahead", c.lookahead, 0, 64);
   o.real("log_floor", c.log_floor);
+  o.integer("voice", c.voice, 0, 16384);
+  o.integer("voice_blocks", c.voice_blocks, 1, 64);
   o.done();
   o.require(c.window % 2 == 0, "window", "an even number", std::to_string(c.window));
   o.require(c.hop <= c.window / 2, "hop", "at most half of window", std::to_string(c.hop));
@@ -54,8 +63,21 @@ PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, i
   const ConvNeXt::Shape shape = net_shape(config);
   std::vector<TensorSpec> specs;
   ConvNeXt::specs("net", shape, specs);
+  const ConvNeXt::Shape heard = voice_shape(config);
+  const int factors = 2 * (config.blocks + 1) * config.width;
+  if (config.voice > 0) {
+    ConvNeXt::specs("voice", heard, specs);
+    specs.push_back({"modulation.weight", {factors, config.voice}});
+    specs.push_back({"modulation.bias", {factors}});
+  }
   weights.check("postfilter", specs);
   net_ = std::make_unique<ConvNeXt>(weights, "net", shape);
+  if (config.voice > 0) {
+    voice_ = std::make_unique<ConvNeXt>(weights, "voice", heard);
+    modulation_ = PackedMatrix::linear(weights.get("modulation.weight", {factors, config.voice}),
+                                       weights.get("modulation.bias", {factors}), factors,
+                                       config.voice);
+  }
   steady_.allocate(config.hop);
   for (int p = 0; p < config.hop; ++p) {
     double sum = 0;
@@ -64,12 +86,72 @@ PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, i
   }
 }
 
-std::unique_ptr<PostFilterStream> PostFilter::stream(float least_gain) const {
-  return std::make_unique<PostFilterStream>(shared_from_this(), least_gain);
+std::vector<float> PostFilter::voice(const float* samples, size_t n) const {
+  check_finite(samples, n, "voice");
+  std::vector<float> mean(size_t(config_.voice));
+  if (!voice_) return mean;
+  const CodecKernels& kernels = codec_kernels();
+  const int bins = config_.bins(), window = config_.window, hop = config_.hop;
+  const int64_t past = config_.past(), frames = (int64_t(n) + past + hop - 1) / hop;
+  std::vector<float> x(size_t(frames * hop + past));  // silence around the samples
+  std::copy_n(samples, n, x.data() + past);
+  Buffer<float> segment, work, features, out;
+  segment.allocate(size_t(window));
+  work.allocate(2 * size_t(bins) + std::max<size_t>(fft_.scratch_size(), 3 * size_t(bins)));
+  features.allocate(size_t(kChunk) * bins);
+  out.allocate(size_t(kChunk) * mean.size());
+  ConvNeXt::State state;
+  state.history.allocate(voice_->history_size());
+  std::fill_n(state.history.data(), state.history.size(), 0.0f);
+  ConvNeXt::Scratch scratch;
+  std::vector<double> sums(mean.size());
+  for (int64_t from = 0; from < frames; from += kChunk) {
+    const int rows = int(std::min<int64_t>(kChunk, frames - from));
+    for (int t = 0; t < rows; ++t) {
+      float *re = work.data(), *im = re + bins, *free = im + bins;
+      kernels.multiply(x.data() + (from + t) * hop, window_.data(), segment.data(), window);
+      fft_.forward(kernels, segment.data(), re, im, free);
+      kernels.spectrum_features(re, im, free, bins, 4.0f / float(window), config_.log_floor);
+      std::copy_n(free, bins, features.data() + size_t(t) * bins);
+    }
+    voice_->run(pool_, state, scratch, features.data(), rows, out.data());
+    for (int t = 0; t < rows; ++t)
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += out[size_t(t) * sums.size() + i];
+  }
+  for (size_t i = 0; i < sums.size(); ++i) mean[i] = float(sums[i] / double(frames));
+  return mean;
 }
 
-PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain)
-    : filter_(std::move(filter)), least_gain_(least_gain) {
+std::unique_ptr<PostFilterStream> PostFilter::stream(float least_gain,
+                                                     std::span<const float> vector) const {
+  return std::make_unique<PostFilterStream>(shared_from_this(), least_gain, vector);
+}
+
+// What the vector of a voice makes of the norms; null for a filter that hears none.
+std::shared_ptr<const std::vector<ConvNeXt::Norm>> PostFilter::norms(
+    std::span<const float> vector) const {
+  if (vector.size() != size_t(config_.voice))
+    throw std::invalid_argument("voice: expected a vector of " + std::to_string(config_.voice) +
+                                " numbers, got " + std::to_string(vector.size()));
+  check_finite(vector.data(), vector.size(), "voice");
+  if (!voice_) return nullptr;
+  std::vector<float> factors(size_t(2) * (config_.blocks + 1) * config_.width);
+  multiply(pool_, {.m = &modulation_,
+                   .a = vector.data(),
+                   .lda = config_.voice,
+                   .rows = 1,
+                   .c = factors.data(),
+                   .ldc = int(factors.size())});
+  return std::make_shared<const std::vector<ConvNeXt::Norm>>(net_->modulated(factors.data()));
+}
+
+PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain,
+                                   std::span<const float> vector)
+    : PostFilterStream(filter, least_gain, filter->norms(vector)) {}
+
+PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain,
+                                   Norms norms)
+    : filter_(std::move(filter)), least_gain_(least_gain), norms_(std::move(norms)) {
   if (!(least_gain >= 0 && least_gain <= 1))
     throw std::invalid_argument("least_gain: expected 0 to 1, got " + number(double{least_gain}));
   const PostFilterConfig& c = filter_->config();
@@ -88,7 +170,7 @@ void PostFilterStream::reset() {
 }
 
 std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
-  auto copy = std::make_unique<PostFilterStream>(filter_, least_gain_);
+  std::unique_ptr<PostFilterStream> copy(new PostFilterStream(filter_, least_gain_, norms_));
   const auto same = [](const Buffer<float>& from, Buffer<float>& to) {
     std::copy_n(from.data(), from.size(), to.data());
   };
@@ -136,7 +218,8 @@ void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::v
   }
   if (frames > 0) {
     analyse(frames);
-    filter_->net_->run(filter_->pool_, state_, scratch_, features_.data(), frames, gains_.data());
+    filter_->net_->run(filter_->pool_, state_, scratch_, features_.data(), frames, gains_.data(),
+                       norms_.get());
     synthesize(frames, out);
   }
   pending_ = total - frames * c.hop;

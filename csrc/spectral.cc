@@ -93,8 +93,24 @@ void ConvNeXt::normalise(ThreadPool& pool, const Norm& norm, const float* x, flo
   });
 }
 
+std::vector<ConvNeXt::Norm> ConvNeXt::modulated(const float* factors) const {
+  const int width = shape_.width;
+  std::vector<Norm> norms(blocks_.size() + 1);
+  for (size_t i = 0; i < norms.size(); ++i) {
+    const Norm& own = i == 0 ? input_norm_ : blocks_[i - 1].norm;
+    const float *scale = factors + i * 2 * width, *shift = scale + width;
+    norms[i].weight.allocate(width);
+    norms[i].bias.allocate(width);
+    for (int c = 0; c < width; ++c) {
+      norms[i].weight[c] = own.weight[c] * (1 + scale[c]);
+      norms[i].bias[c] = own.bias[c] * (1 + scale[c]) + shift[c];
+    }
+  }
+  return norms;
+}
+
 void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows,
-                   float* out) const {
+                   float* out, const std::vector<Norm>* norms) const {
   const CodecKernels& kernels = codec_kernels();
   const int width = shape_.width, hidden = shape_.hidden, past = shape_.taps - 1;
   const size_t kept = size_t(past) * width;
@@ -105,17 +121,18 @@ void ConvNeXt::run(ThreadPool& pool, State& state, Scratch& scratch, const float
   float *x = behind + kept, *y = scratch.y.data(), *h = scratch.hidden.data();
 
   multiply(pool, {.m = &input_, .a = in, .lda = shape_.in, .rows = rows, .c = x, .ldc = width});
-  normalise(pool, input_norm_, x, x, rows);
+  normalise(pool, norms ? norms->front() : input_norm_, x, x, rows);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& block = blocks_[i];
+    const Norm& norm = norms ? (*norms)[i + 1] : block.norm;
     float* history = state.history.data() + i * kept;
     std::copy_n(history, kept, behind);
     split(pool, rows, int64_t{width} * (shape_.taps + 4), [&](int64_t a, int64_t b) {
       const int n = int(b - a);
       kernels.depthwise(behind + a * width, y + a * width, block.depthwise.data(),
                         block.depthwise_bias.data(), n, shape_.taps, width);
-      kernels.layer_norm(y + a * width, y + a * width, block.norm.weight.data(),
-                         block.norm.bias.data(), n, width, kNormEps);
+      kernels.layer_norm(y + a * width, y + a * width, norm.weight.data(), norm.bias.data(), n,
+                         width, kNormEps);
     });
     std::copy_n(behind + size_t(rows) * width, kept, history);  // before x changes below
     const Product up{.m = &block.up, .a = y, .lda = width, .rows = rows, .c = h, .ldc = hidden};

@@ -19,6 +19,9 @@ class ConvNeXt {
   struct Shape {
     int in, width, hidden, blocks, out, taps;
   };
+  struct Norm {
+    Buffer<float> weight, bias;
+  };
   // One stream's state and working memory.
   struct State {
     Buffer<float> history;  // [blocks][taps - 1][width]
@@ -31,14 +34,14 @@ class ConvNeXt {
   static void specs(const std::string& prefix, const Shape& shape, std::vector<TensorSpec>& out);
 
   size_t history_size() const { return size_t(shape_.blocks) * (shape_.taps - 1) * shape_.width; }
-  // in [rows, shape.in] -> out [rows, shape.out]
-  void run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows,
-           float* out) const;
+  // The norms of the input and of each block, with FiLM (arXiv 1709.07871) folded into them: factors
+  // [blocks + 1][2][width], what is added to a scale of 1, and a shift.
+  std::vector<Norm> modulated(const float* factors) const;
+  // in [rows, shape.in] -> out [rows, shape.out]. norms: those of modulated(), or null for its own.
+  void run(ThreadPool& pool, State& state, Scratch& scratch, const float* in, int rows, float* out,
+           const std::vector<Norm>* norms = nullptr) const;
 
  private:
-  struct Norm {
-    Buffer<float> weight, bias;
-  };
   struct Block {
     Buffer<float> depthwise, depthwise_bias;  // [taps][width], [width]
     Norm norm;

@@ -5,6 +5,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <span>
+
 #include "bindings.h"
 #include "codec_bindings.h"
 
@@ -13,6 +15,13 @@ namespace uniaudio::python {
 namespace {
 
 using Stream = Guarded<PostFilter, PostFilterStream>;
+
+// The vector of a voice; none for None.
+Floats voice_vector(const py::object& voice) {
+  return voice.is_none() ? Floats(py::ssize_t{0}) : samples_argument(voice, 1);
+}
+
+std::span<const float> numbers(const Floats& x) { return {x.data(), size_t(x.size())}; }
 
 // Both are checked, and as long as each other.
 std::pair<Floats, Floats> sounds(const py::object& source, const py::object& answer) {
@@ -66,28 +75,48 @@ void bind_postfilter(py::module_& m) {
       .def(
           "apply",
           [](const PostFilter& f, const py::object& source, const py::object& answer,
-             float least_gain) {
+             float least_gain, const py::object& voice) {
             const auto [x, y] = sounds(source, answer);
+            const Floats v = voice_vector(voice);
+            const std::span<const float> vector = numbers(v);
             const float *from = x.data(), *heard = y.data();
             const size_t n = size_t(x.size());
             std::vector<float> out;
             {
               const WithoutGil release;
-              const auto stream = f.stream(least_gain);
+              const auto stream = f.stream(least_gain, vector);
               stream->push(from, heard, n, out);
               stream->flush(out);
             }
             return samples_result(out, 1);
           },
           py::arg("source"), py::arg("answer"), py::arg("least_gain") = 0.0f,
+          py::arg("voice") = py::none(),
           "source and answer float32 [N] -> the filtered source float32 [N].  Its gains are "
-          "between least_gain and 1.  ValueError when that is not in 0 to 1.")
+          "between least_gain and 1.  voice: the vector float32 [V] of the voice to keep.  "
+          "ValueError when least_gain is not in 0 to 1, or the vector of another size.")
+      .def(
+          "voice",
+          [](const PostFilter& f, const py::object& samples) {
+            const Floats x = samples_argument(samples, 1);
+            const std::span<const float> heard = numbers(x);
+            std::vector<float> vector;
+            {
+              const WithoutGil release;
+              vector = f.voice(heard.data(), heard.size());
+            }
+            return samples_result(vector, 1);
+          },
+          py::arg("samples"),
+          "samples float32 [n] of a voice -> the vector float32 [V] that stands for it, [0] of a "
+          "filter that hears none.  ValueError on NaN or infinity.")
       .def(
           "stream",
-          [](const std::shared_ptr<PostFilter>& f, float least_gain) {
-            return std::make_unique<Stream>(f, f->stream(least_gain));
+          [](const std::shared_ptr<PostFilter>& f, float least_gain, const py::object& voice) {
+            const Floats v = voice_vector(voice);
+            return std::make_unique<Stream>(f, f->stream(least_gain, numbers(v)));
           },
-          py::arg("least_gain") = 0.0f, "As apply(), in chunks.")
+          py::arg("least_gain") = 0.0f, py::arg("voice") = py::none(), "As apply(), in chunks.")
       .def_property_readonly("delay", &PostFilter::delay,
                              "Samples that must follow a sample before it comes out.")
       .def_property_readonly("threads", &PostFilter::threads);

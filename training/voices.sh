@@ -109,7 +109,7 @@ step model uniaudio-train bundle --base runs/tokenizers --lm runs/lm --lm-share 
   --level -24 --out runs/voices
 
 mixed=(mixed=0) noises=(data/made)
-[[ ! -d data/aligned ]] || mixed=(mixed=0.5 speech=data/aligned)
+[[ ! -d data/aligned ]] || mixed=(mixed=0.5 "speech=[data/aligned]")
 [[ ! -d data/real-other ]] || noises+=(data/real-other)
 answered=(data/made)
 [[ ! -d data/derived ]] || answered=(data/derived data/made)

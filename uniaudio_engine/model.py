@@ -86,7 +86,7 @@ class Model:
         if self._semantic is not None and len(self.folder.unit_phones):
             pauses = [i for i, p in enumerate(self.folder.phones) if p in (PAUSE, SILENCE)]
             self._hearing = PhoneHearing(self._semantic, self.folder.unit_phones, pauses)
-        self._postfilter = parts.postfilter
+        self._filters = parts.filters
         self._encoder_folders = check_encoders(encoders or {})
         self._encoders: dict[str, Encoder] = {}
         self._labels = {"phone": self.folder.phones} | self.folder.labels
@@ -182,12 +182,12 @@ class Model:
             )
         return self._hearing
 
-    @property
-    def postfilter(self) -> PostFilter:
-        """The filter of clean-up. Raises :class:`InputError` where the model has none."""
-        if self._postfilter is None:
-            raise InputError(f"model {self.config.name} has no post-filter; choose another model")
-        return self._postfilter
+    def filter_of(self, task: Task) -> PostFilter:
+        """The filter of a task's results. Raises :class:`InputError` where the model has none."""
+        found = self._filters.get(task.filter)
+        if found is None:
+            raise InputError(f"model {self.config.name} has no {task.filter}; choose another model")
+        return found
 
     def prefix(self, shared: Prefix) -> Prefill:
         """The work of reading ``shared`` [T, K] into a session that others are forked from.
@@ -422,8 +422,8 @@ class Model:
             about["semantic"] = (
                 f"{self._semantic.num_units} units, look-ahead {self._semantic.lookahead} samples"
             )
-        if self._postfilter is not None:
-            about["postfilter"] = f"delay {self._postfilter.delay} samples"
+        for name, each in self._filters.items():
+            about[name] = f"delay {each.delay} samples"
         if lm is not None:
             about.update(
                 lm=(

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,10 +51,11 @@ class Served:
         self.client = httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
         replicas.start(self.settings, "HeadOnly")  # all nodes here share one address
 
-    def deploy(self, count: int) -> None:
+    def deploy(self, count: int, wait: bool = True) -> None:
         # A replica takes half a processor: a new one can start while an old one drains.
         made = application(self.load, self.settings, Replicas(count, count, cpus=0.5))
-        serve.run(made, name=NAME, route_prefix="/")
+        target = serve.RunTarget(made, name=NAME, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=wait)
 
     def active(self) -> float:
         """Running sessions of the replica that answers."""
@@ -163,17 +163,15 @@ def test_sessions_end_well_when_replicas_are_taken_away(served: Served) -> None:
         rest.set()
         return list(await asyncio.gather(*sessions))
 
-    deploying = threading.Thread(target=served.deploy, args=(1,))
-
     def scale_down() -> None:
-        deploying.start()  # it waits for the sessions
+        # Not in a thread: Serve's configurations may not be made in two threads at once.
+        served.deploy(1, wait=False)
         until(lambda: states().count("STOPPING") >= 1)
         time.sleep(2.0)  # a replica that does not wait would be gone
         assert states().count("STOPPING") >= 1
 
     (want,) = asyncio.run(speak(1, lambda: None))
     assert asyncio.run(speak(2, scale_down)) == [want, want]
-    deploying.join()
     until(lambda: states() == ["RUNNING"])
     assert served.active() == 0
 

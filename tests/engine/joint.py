@@ -22,12 +22,16 @@ from uniaudio_engine.storage.config import (
     SpectralConfig,
 )
 from uniaudio_engine.storage.folder_writing import add_postfilter, add_unit_phones, save_folder
+from uniaudio_engine.storage.postfilter_config import FILTERS
 from uniaudio_engine.storage.weight_shapes import codec_shapes, lm_shapes, postfilter_shapes
 from uniaudio_engine.text import PHONES
 from uniaudio_engine.tokenizers.captions import CaptionTokenizer
 
 K, SIZE, UNITS = 4, 16, 20
 POSTFILTER = PostFilterConfig(width=16, hidden=24, blocks=2, kernel_size=3)
+VOICE_FILTER = PostFilterConfig(
+    width=16, hidden=24, blocks=2, kernel_size=3, voice=12, voice_blocks=1
+)
 CAPTIONS = [
     "a low voice, slowly",
     "three knocks on wood",
@@ -76,7 +80,7 @@ def joint_config(captions: int) -> ModelConfig:
 
 def make_joint_model(path: Path) -> Path:
     """Write the folder: 4 of 8 codebooks of 16, 20 semantic units and what they stand for, a caption
-    tokenizer of its own, and a post-filter.
+    tokenizer of its own, and both filters.
     """
     model = train_captions(CAPTIONS, 300)
     config = joint_config(CaptionTokenizer(model).size)
@@ -92,7 +96,8 @@ def make_joint_model(path: Path) -> Path:
         captions=model,
         semantic=random_weights(codec_shapes(config.semantic.encoder), 2),
     )
-    add_postfilter(path, POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
+    for c in (POSTFILTER, VOICE_FILTER):
+        add_postfilter(path, c, random_weights(postfilter_shapes(c), 3))
     add_unit_phones(path, unit_phones())
     return path
 
@@ -104,12 +109,13 @@ def unit_phones() -> np.ndarray:
 
 
 def without_filter(folder: Path, out: Path) -> Path:
-    """A copy of the model ``folder`` that has no post-filter."""
+    """A copy of the model ``folder`` that has no filters."""
+    files = {f"{name}.safetensors" for name in FILTERS}
     out.mkdir()
     for path in folder.iterdir():
-        if path.is_file() and path.name not in ("config.json", "postfilter.safetensors"):
+        if path.is_file() and path.name not in {"config.json", *files}:
             (out / path.name).write_bytes(path.read_bytes())
     about = json.loads((folder / "config.json").read_text())
-    about["postfilter"] = None
+    about |= dict.fromkeys(FILTERS)
     (out / "config.json").write_text(json.dumps(about))
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joint import POSTFILTER, make_joint_model, without_filter
+from joint import POSTFILTER, VOICE_FILTER, make_joint_model, without_filter
 from live_tools import RATE, speech
 from tiny import random_weights
 from uniaudio_training.models.postfilter import PostFilter as Reference
 
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine._C import PostFilter
-from uniaudio_engine.storage.config import ConfigError, PostFilterConfig, to_dict
+from uniaudio_engine.storage.config import ConfigError, ModelConfig, PostFilterConfig, to_dict
+from uniaudio_engine.storage.folder import load_folder
+from uniaudio_engine.storage.folder_writing import add_postfilter
+from uniaudio_engine.storage.postfilter_config import FILTERS
+from uniaudio_engine.storage.tensors import from_bfloat16
 from uniaudio_engine.storage.weight_shapes import postfilter_shapes
 
 SHAPES = [
@@ -28,8 +33,11 @@ SHAPES = [
     PostFilterConfig(window=640, hop=128, width=24, hidden=40, blocks=1, lookahead=0),
     PostFilterConfig(window=320, hop=160, width=8, hidden=9, blocks=3, kernel_size=1, lookahead=7),
     PostFilterConfig(window=14, hop=3, width=8, hidden=9, blocks=1, kernel_size=63),
+    VOICE_FILTER,
+    PostFilterConfig(window=64, hop=20, width=8, hidden=9, blocks=1, voice=5, voice_blocks=2),
 ]
-CLEAN_UP = ("se", "sd")
+VOICE = (speech(2.0, 9), RATE)
+CLEAN_UP = {"se": {}, "sd": {}, "tse": {"prompt": VOICE}}
 
 
 def sharp(c: PostFilterConfig, seed: int = 0) -> dict[str, np.ndarray]:
@@ -37,6 +45,11 @@ def sharp(c: PostFilterConfig, seed: int = 0) -> dict[str, np.ndarray]:
     weights = random_weights(postfilter_shapes(c), seed)
     weights["net.output.weight"] *= 4
     return weights
+
+
+def vector_of(f: PostFilter, seconds: float = 0.7, seed: int = 5) -> np.ndarray:
+    """What a filter makes of a voice."""
+    return f.voice(speech(seconds, seed))
 
 
 def core(c: PostFilterConfig, weights: dict[str, np.ndarray], threads: int = 1) -> PostFilter:
@@ -55,11 +68,13 @@ def test_core_is_the_reference(c: PostFilterConfig, n: int) -> None:
     model = Reference(c).eval()
     model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
     x, y = sounds(n)
-    made = core(c, weights).apply(x, y)
+    f, voice = core(c, weights), speech(0.7, 5)
+    made = f.apply(x, y, voice=vector_of(f))
     assert made.dtype == np.float32 and made.shape == (n,)
     if n:
         with torch.no_grad():
-            expected = model(torch.from_numpy(x)[None], torch.from_numpy(y)[None])[0].numpy()
+            heard = torch.from_numpy(voice)[None] if c.voice else None
+            expected = model(torch.from_numpy(x)[None], torch.from_numpy(y)[None], heard)[0].numpy()
         assert np.abs(made - expected).max() < 2e-6
         assert np.abs(made - x).max() > 1e-3  # it did something
 
@@ -72,13 +87,58 @@ def test_gains_of_one_give_the_source_back() -> None:
     assert np.abs(core(POSTFILTER, weights).apply(x, y) - x).max() < 2e-7
 
 
+@pytest.mark.parametrize("c", [s for s in SHAPES if s.voice], ids=lambda c: f"{c.window}")
+@pytest.mark.parametrize("n", [0, 1, 700, 50_000])
+def test_the_vector_of_a_voice_is_the_references(c: PostFilterConfig, n: int) -> None:
+    weights = sharp(c)
+    model = Reference(c).eval()
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
+    x = speech(4.0, 1)[:n]
+    with torch.no_grad():
+        expected = model.vector(model.spectrum(torch.from_numpy(x)[None]))[0].numpy()
+    made = core(c, weights, 2).voice(x)
+    assert np.abs(made - expected).max() < 2e-5
+    assert np.array_equal(made, core(c, weights, 1).voice(x))
+
+
+def test_another_voice_is_another_sound() -> None:
+    f = core(VOICE_FILTER, sharp(VOICE_FILTER))
+    x, y = sounds(9000)
+    one, other = (f.apply(x, y, voice=vector_of(f, seed=s)) for s in (1, 2))
+    assert np.abs(one - other).max() > 1e-4
+
+
+@pytest.mark.parametrize("size", [0, 11, 13])
+def test_a_vector_has_the_filters_size(size: int) -> None:
+    f = core(VOICE_FILTER, sharp(VOICE_FILTER))
+    with pytest.raises(ValueError, match=f"voice: expected a vector of 12 numbers, got {size}"):
+        f.stream(voice=np.zeros(size, np.float32))
+    plain = core(POSTFILTER, sharp(POSTFILTER))
+    assert len(plain.voice(speech(0.5, 1))) == 0
+    if size:
+        with pytest.raises(ValueError, match=f"voice: expected a vector of 0 numbers, got {size}"):
+            plain.apply(*sounds(10), voice=np.zeros(size, np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_voice_is_finite(bad: float) -> None:
+    f = core(VOICE_FILTER, sharp(VOICE_FILTER))
+    vector, sound = vector_of(f), speech(0.5, 1)
+    vector[3] = sound[100] = bad
+    with pytest.raises(ValueError, match="voice: expected finite samples"):
+        f.stream(voice=vector)
+    with pytest.raises(ValueError, match="voice: expected finite samples"):
+        f.voice(sound)
+
+
 @pytest.mark.parametrize("c", SHAPES[1:], ids=lambda c: f"{c.window}/{c.hop}")
 @pytest.mark.parametrize("least", [0.1, 0.5, 1.0])
 def test_a_least_gain_mixes_the_source_in(c: PostFilterConfig, least: float) -> None:
     f = core(c, sharp(c))
     x, y = sounds(3000)
-    expected = (1 - least) * f.apply(x, y) + least * x
-    assert np.abs(f.apply(x, y, least) - expected).max() < 1e-6
+    voice = vector_of(f)
+    expected = (1 - least) * f.apply(x, y, voice=voice) + least * x
+    assert np.abs(f.apply(x, y, least, voice) - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize("least", [-0.01, 1.01, np.nan, np.inf])
@@ -102,9 +162,10 @@ def test_no_splitting_changes_a_sample(
 ) -> None:
     weights = sharp(c)
     x, y = sounds(n, 3)
-    whole = core(c, weights).apply(x, y, least)
     f = core(c, weights, threads)
-    stream, parts, at, i = f.stream(least), [], 0, 0
+    voice = vector_of(f)
+    whole = core(c, weights).apply(x, y, least, voice)
+    stream, parts, at, i = f.stream(least, voice), [], 0, 0
     sizes = [*sizes, 777]
     while at < n:
         size = sizes[i % len(sizes)]
@@ -149,6 +210,8 @@ def test_bad_sounds_are_refused_and_change_nothing() -> None:
         ({"blocks": 0}, "blocks"),
         ({"lookahead": -1}, "lookahead"),
         ({"log_floor": 0.0}, "log_floor"),
+        ({"voice": -1}, "voice"),
+        ({"voice_blocks": 0}, "voice_blocks"),
     ],
 )
 def test_bad_configurations_are_refused_on_both_sides(change: dict[str, Any], why: str) -> None:
@@ -176,7 +239,7 @@ def engine(folder: Path) -> Engine:
 @pytest.mark.parametrize("seconds", [0.01, 1.3, 27.0])
 def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: float) -> None:
     x = speech(seconds, 2)
-    inputs = {"source": (x, RATE), "seed": 4}
+    inputs = {"source": (x, RATE), "seed": 4, **CLEAN_UP[task]}
     own = engine.generate(task, postfilter=0, **inputs)
     made = engine.generate(task, **inputs)
     assert made.meta["postfilter"] == 1 and own.meta["postfilter"] == 0
@@ -186,9 +249,16 @@ def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: floa
         from uniaudio_engine.audio.level import gain_to
 
         gain = gain_to(x, RATE, engine.model.config.source_level(task))
-        f = core(POSTFILTER, random_weights(postfilter_shapes(POSTFILTER), 3))
+        c, voice = POSTFILTER, None
+        if "prompt" in inputs:
+            c = VOICE_FILTER
+            codes = engine.encode_voice(VOICE).codes[: engine.config.lm.num_codebooks]
+        f = core(c, random_weights(postfilter_shapes(c), 3))
+        if c.voice:
+            voice = f.voice(engine.model.codec.decode(codes))
         for limit, least in ((100.0, 0.0), (20.0, 0.1), (6.0, 10**-0.3)):
-            expected = f.apply(x * np.float32(gain), own.samples * np.float32(gain), least) / gain
+            heard_by_it = x * np.float32(gain), own.samples * np.float32(gain)
+            expected = f.apply(*heard_by_it, least, voice) / gain
             heard = engine.generate(task, attenuation_limit=limit, **inputs).samples
             assert np.abs(heard - expected).max() < 1e-3  # weights in bfloat16
             assert np.array_equal(heard, made.samples) == (limit == 100)
@@ -200,7 +270,7 @@ def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: floa
 @pytest.mark.parametrize("chunks", [[1], [4, 8], [3, 50], [500]])
 def test_streams_are_the_whole(engine: Engine, task: str, chunks: list[int]) -> None:
     x = speech(2.7, 2)
-    inputs = {"source": (x, RATE), "seed": 4}
+    inputs = {"source": (x, RATE), "seed": 4, **CLEAN_UP[task]}
     whole = engine.generate(task, **inputs).samples
     with engine.stream(task, chunk_frames=chunks, **inputs) as stream:
         parts = list(stream)
@@ -219,8 +289,20 @@ def test_silence_stays_silence(engine: Engine) -> None:
 
 
 def test_a_live_stream_waits_for_the_filter(engine: Engine) -> None:
-    with engine.open("se") as live, engine.open("se", postfilter=0) as own:
-        assert live.latency == own.latency + POSTFILTER.delay
+    for task, more in CLEAN_UP.items():
+        with engine.open(task, **more) as live, engine.open(task, postfilter=0, **more) as own:
+            assert live.latency == own.latency + POSTFILTER.delay
+
+
+def test_a_live_stream_hears_the_voice(engine: Engine) -> None:
+    x = speech(1.5, 2)
+    made = []
+    for seed in (9, 10):
+        prompt = speech(2.0, seed), RATE
+        with engine.open("tse", prompt=prompt, level=-24.0, seed=1) as live:
+            made.append(np.concatenate([live.push(x), live.flush()]))
+        assert len(made[-1]) == len(x)
+    assert not np.array_equal(*made)
 
 
 def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Path) -> None:
@@ -231,19 +313,49 @@ def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Pat
     engine.enhance(x, seed=1)
     with pytest.raises(InputError, match="unknown input postfilter"):
         engine.enhance(x, postfilter=1)
-    with pytest.raises(InputError, match="has no post-filter"):
-        _ = engine.model.postfilter
+    for task, name in (("se", "postfilter"), ("tse", "voice_filter")):
+        with pytest.raises(InputError, match=f"has no {name}"):
+            engine.model.filter_of(engine.model.task(task))
 
 
-def test_a_folder_has_the_filter_that_it_names(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_folder_has_the_filters_that_it_names(folder: Path, tmp_path: Path, name: str) -> None:
     bare = without_filter(folder, tmp_path / "bare")
-    (bare / "postfilter.safetensors").write_bytes((folder / "postfilter.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"postfilter.safetensors is left over"):
+    file = f"{name}.safetensors"
+    (bare / file).write_bytes((folder / file).read_bytes())
+    with pytest.raises(InputError, match=rf"{file} is left over"):
         Engine.from_pretrained(bare)
-    (bare / "postfilter.safetensors").unlink()
-    (bare / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(InputError, match=r"postfilter.safetensors"):
+    (bare / file).unlink()
+    about = json.loads((bare / "config.json").read_text())
+    about[name] = json.loads((folder / "config.json").read_text())[name]
+    (bare / "config.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=file):
         Engine.from_pretrained(bare)
+
+
+def test_only_the_voice_filter_hears_a_voice(folder: Path, tmp_path: Path) -> None:
+    both = json.loads((folder / "config.json").read_text())
+    for wrong, why in (
+        ({"postfilter": both["voice_filter"]}, "postfilter.voice: expected 0, got 12"),
+        ({"voice_filter": both["postfilter"]}, "voice_filter.voice: expected above 0, got 0"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            ModelConfig.from_json(json.dumps(both | wrong))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_filters_are_stored_in_three_types(folder: Path, tmp_path: Path, dtype: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    weights = random_weights(postfilter_shapes(VOICE_FILTER), 3)
+    add_postfilter(copy, VOICE_FILTER, weights, dtype)
+    stored = load_folder(copy).filters["voice_filter"]
+    error = {"float32": 0, "bfloat16": 2**-8, "int8": 1 / 127}[dtype]
+    for name, w in weights.items():
+        got = from_bfloat16(stored[name]) if stored[name].dtype == np.uint16 else stored[name]
+        assert np.abs(got - w).max() <= error * np.abs(w).max()
+    x = speech(0.5, 2)
+    assert len(Engine.from_pretrained(copy).extract((x, RATE), VOICE, seed=1).samples) == len(x)
 
 
 def test_own_tasks_may_ask_for_it() -> None:

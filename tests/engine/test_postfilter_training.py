@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from joint import POSTFILTER, make_joint_model, without_filter
+from joint import POSTFILTER, VOICE_FILTER, make_joint_model, without_filter
 from live_tools import speech
 from uniaudio_training import bundle
 from uniaudio_training.checkpoints import load_postfilter
+from uniaudio_training.corpus.reading import CorpusError, open_corpus
 from uniaudio_training.corpus.schema import Label, Track
 from uniaudio_training.corpus.shards import write_shard
 from uniaudio_training.models.postfilter import PostFilter
 from uniaudio_training.postfilter import answers, train_postfilter
+from uniaudio_training.postfilter.mixtures import TwoVoices
 from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of
 from uniaudio_training.settings import ConfigError
 
@@ -41,7 +44,11 @@ def shard(folder: Path, task: str, split: str, clips: int, seed: int) -> None:
         clean = speech(SECONDS, seed + i)
         noisy = clean + 0.05 * rng.standard_normal(len(clean)).astype(np.float32)
         tracks = {}
-        roles = {"target": clean, "source": noisy} if task == "se" else {"target": clean}
+        roles = {"target": clean}
+        if task in ("se", "tse"):
+            roles["source"] = noisy
+        if task == "tse":
+            roles["prompt"] = speech(1.0, seed + i + 40)
         for role, x in roles.items():
             sounds.append(pcm(x))
             tracks[role] = Track(at, len(x), "words", f"speaker{i % 2}")
@@ -62,16 +69,20 @@ def data(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     shard(folder / "corpus", "se", "train", 6, 10)
     shard(folder / "corpus", "se", "valid", 2, 20)
     shard(folder / "corpus", "tts", "train", 4, 30)
-    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1"]
+    shard(folder / "corpus", "tse", "train", 3, 50)
+    shard(folder / "corpus", "tse", "valid", 2, 60)
+    shard(folder / "corpus", "tts", "valid", 4, 70)
+    shard(folder / "corpus", "t2s", "train", 2, 80)
+    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1,tse=1"]
     assert answers.main([*made, "--out", str(folder / "answers")]) == 0
     return folder
 
 
-def small(data: Path, **more: object) -> PostFilterSettings:
+def small(folder: Path, **more: object) -> PostFilterSettings:
     return PostFilterSettings(
         **{  # type: ignore[arg-type]
             "postfilter": POSTFILTER,
-            "data": (str(data / "answers"),),
+            "data": (str(folder / "answers"),),
             "steps": 40,
             "batch": 4,
             "seconds": 0.5,
@@ -84,17 +95,23 @@ def small(data: Path, **more: object) -> PostFilterSettings:
 
 def test_answers_are_the_models_own(data: Path, model: Path) -> None:
     clips = answers.read_answers(data / "answers", "train")
-    assert len(clips) == 6 and {c.task for c in clips} == {"se"}
+    assert [c.task for c in clips] == ["se"] * 6 + ["tse"] * 3
     engine = Engine.from_pretrained(model, threads=1)
-    from uniaudio_training.corpus.reading import open_corpus
-
-    for clip, example in zip(clips, open_corpus(data / "corpus")["se", "train"], strict=True):
-        assert clip.level == engine.model.config.source_level("se")
+    corpus = open_corpus(data / "corpus")
+    examples = [e for task in ("se", "tse") for e in corpus[task, "train"]]
+    for clip, example in zip(clips, examples, strict=True):
+        assert clip.level == engine.model.config.source_level(clip.task)
         assert np.array_equal(clip.rows[0], example.pcm("source"))
         assert np.array_equal(clip.rows[2], example.pcm("target"))
-        own = engine.generate("se", **answers.request(engine, "se", example))
+        own = engine.generate(clip.task, **answers.request(engine, clip.task, example))
         assert own.meta["postfilter"] == 0
         assert np.abs(clip.rows[1].astype(int) - pcm(own.samples)).max() <= 1  # rounded
+        if clip.task == "se":
+            assert not len(clip.voice)
+            continue
+        codes = engine.encode_voice((example.audio("prompt"), 16000)).codes
+        used = engine.config.lm.num_codebooks
+        assert np.array_equal(clip.voice, pcm(engine.model.codec.decode(codes[:used])))
 
 
 def test_a_model_without_a_post_filter_answers_the_same(
@@ -105,7 +122,7 @@ def test_a_model_without_a_post_filter_answers_the_same(
     assert answers.main([*made, "--splits", "valid", "--out", str(tmp_path / "answers")]) == 0
     for one, other in zip(
         answers.read_answers(tmp_path / "answers", "valid"),
-        answers.read_answers(data / "answers", "valid"),
+        answers.read_answers(data / "answers", "valid")[:2],  # of se
         strict=True,
     ):
         assert np.array_equal(one.rows, other.rows)
@@ -124,7 +141,7 @@ def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--hours", "tts=1"], "--hours: expected se, sd, got 'tts'"),
+        (["--hours", "tts=1"], "--hours: expected se, sd, tse, got 'tts'"),
         (["--hours", "se"], "not enough values"),
         (["--corpus", "nowhere"], "nowhere"),
     ],
@@ -186,7 +203,7 @@ def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
     from uniaudio_training.precision import Arithmetic
 
     arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
-    s = small(data, mixed=1.0, speech=str(data / "corpus"), snr=(0.0, 0.0))
+    s = small(data, mixed=1.0, speech=(str(data / "corpus"),), snr=(0.0, 0.0))
     batch = train_postfilter.PostFilterTrainer(s, arithmetic).batch(np.random.default_rng(3))
     assert not batch.answer.any()
     noise = batch.source - batch.target
@@ -195,8 +212,88 @@ def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
         assert abs(float(snr)) < 0.5
         level = level_db((x + n).numpy(), 16000)
         assert level is not None and -31 < level < -17
-    with pytest.raises(ConfigError, match="speech: expected a corpus for mixed"):
+    with pytest.raises(ConfigError, match="speech: expected corpora for mixed"):
         small(data, mixed=0.5).check()
+
+
+def of_voices(folder: Path, **more: object) -> PostFilterSettings:
+    corpus = str(folder / "corpus")
+    return small(folder, postfilter=VOICE_FILTER, speech=(corpus,), noises=(corpus,), **more)
+
+
+def test_two_voices_are_mixed(data: Path, model: Path) -> None:
+    corpus = open_corpus(data / "corpus")
+    engine = Engine.from_pretrained(model, threads=1)
+    speech_, sounds = [corpus["tts", "train"]], [corpus["t2s", "train"]]
+    rng = np.random.default_rng(3)
+    mixed = TwoVoices(speech_, sounds, (3.0, 3.0), engine, alone=0, absent=0, noisy=0)
+    for _ in range(5):
+        m = mixed.draw(rng, 12000, 9000)
+        assert m.source.shape == m.target.shape == (12000,) and m.voice.shape == (9000,)
+        other = m.source - m.target
+        assert 10 * np.log10((m.target**2).sum() / (other**2).sum()) == pytest.approx(3, abs=0.1)
+        for x in (m.source, m.voice):
+            level = level_db(x, 16000)
+            assert level is not None and -31 < level < -17
+    same = mixed.draw(np.random.default_rng(8), 4000, 4000)
+    again = mixed.draw(np.random.default_rng(8), 4000, 4000)
+    assert np.array_equal(same.source, again.source) and np.array_equal(same.voice, again.voice)
+    alone = TwoVoices(speech_, sounds, (0.0, 0.0), engine, alone=1, absent=1, noisy=0)
+    m = alone.draw(rng, 12000, 9000)
+    assert np.array_equal(m.source, m.target) and m.target.any()
+    absent = TwoVoices(speech_, sounds, (0.0, 0.0), engine, alone=0, absent=1, noisy=0)
+    m = absent.draw(rng, 12000, 9000)
+    assert m.source.any() and not m.target.any()
+    noisy = TwoVoices(speech_, sounds, (0.0, 0.0), engine, alone=1, absent=0, noisy=1)
+    m = noisy.draw(rng, 12000, 9000)
+    snr = 10 * np.log10((m.target**2).sum() / ((m.source - m.target) ** 2).sum())
+    assert 4.9 < snr < 25.1
+
+
+def test_two_voices_need_two_speakers(data: Path, model: Path, tmp_path: Path) -> None:
+    shard(tmp_path / "one", "tts", "train", 1, 1)
+    engine = Engine.from_pretrained(model, threads=1)
+    with pytest.raises(CorpusError, match="two speakers with two recordings each"):
+        TwoVoices([open_corpus(tmp_path / "one")["tts", "train"]], [], (0.0, 0.0), engine)
+
+
+@pytest.mark.parametrize("mixed", [0.0, 0.5, 1.0])
+def test_a_voice_filter_is_trained_and_bundled(
+    data: Path, model: Path, tmp_path: Path, mixed: float
+) -> None:
+    s = of_voices(data, mixed=mixed, model=str(model), steps=3)
+    train_postfilter.train(s, tmp_path / "run", "cpu")
+    config, weights = load_postfilter(tmp_path / "run")
+    assert config == VOICE_FILTER and "modulation.weight" in weights
+    folder = tmp_path / "folder"
+    shutil.copytree(model, folder)
+    before = (folder / "postfilter.safetensors").read_bytes()
+    assert bundle.main(["--postfilter", str(tmp_path / "run"), "--out", str(folder)]) == 0
+    assert (folder / "postfilter.safetensors").read_bytes() == before
+    stored = load_postfilter(folder, "voice_filter")[1]
+    for name, w in weights.items():
+        assert (w - stored[name]).abs().max() <= w.abs().max() / 127
+    x = speech(1.0, 3)
+    made = Engine.from_pretrained(folder, threads=1).extract((x, 16000), (x, 16000), seed=1)
+    assert made.meta["postfilter"] == 1 and len(made.samples) == len(x)
+
+
+def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    train_postfilter.train(small(data, steps=3), first, "cpu")
+    s = of_voices(data, steps=1, init=str(first), lr=0.0, matrix_lr=0.0)
+    train_postfilter.train(s, tmp_path / "second", "cpu")
+    (_, a), (_, b) = (load_postfilter(tmp_path / n) for n in ("first", "second"))
+    assert all(torch.equal(a[k], b[k]) for k in a) and set(b) > set(a)
+
+
+def test_answers_are_those_of_the_filters_tasks(data: Path, tmp_path: Path) -> None:
+    only_se = tmp_path / "se"
+    only_se.mkdir()
+    for path in (data / "answers").glob("se-*"):
+        (only_se / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="data: expected answers to tse"):
+        train_postfilter.train(of_voices(data, data=(str(only_se),)), tmp_path / "x", "cpu")
 
 
 def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:

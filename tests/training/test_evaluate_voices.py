@@ -184,6 +184,17 @@ def test_a_model_is_judged_with_its_post_filter_and_without():
     assert task == "tse" and np.array_equal(inputs["prompt"][0], enrolled.prompt)
 
 
+def test_limits_of_the_attenuation_are_judged_too():
+    engine = Filtered(True)
+    pair = voices.reverberant(READERS[:1])[0]
+    systems = voices.answers_of(engine, "se", [20, 14.5])
+    assert list(systems)[1:3] == ["model, at most 20 dB", "model, at most 14.5 dB"]
+    for system in systems.values():
+        system(pair)
+    assert [i.get("attenuation_limit") for _, i in engine.asked] == [None, 20, 14.5, None]
+    assert list(voices.answers_of(Filtered(False), "vc", [20])) == ["model"]
+
+
 def test_pitch_spread_of_a_glide():
     t = np.arange(2 * RATE) / RATE
     glide = np.sin(2 * np.pi * np.cumsum(120 * 2 ** (t / 4)) / RATE).astype(np.float32)

@@ -150,8 +150,8 @@ def write_folder(
     if base is not None and codec_run is None:  # as it is stored: its codes must not change
         codec = "codec.safetensors"
         (out / codec).write_bytes((base / codec).read_bytes())
-        if old.config.postfilter is not None and lm is not None:
-            add_postfilter_run(out, str(base))
+        for name in old.config.filters if lm is not None else ():
+            add_postfilter_run(out, str(base), name)
         if len(old.unit_phones) and lm is not None:
             add_unit_phones(out, old.unit_phones)
     (out / "README.md").write_text(card)
@@ -193,10 +193,10 @@ def add_semantic_run(folder: Path, run: str) -> None:
     )
 
 
-def add_postfilter_run(folder: Path, run: str) -> None:
-    """Adds the post-filter of a finished run or of a model folder, in bfloat16."""
-    config, tensors = load_postfilter(run)
-    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()})
+def add_postfilter_run(folder: Path, run: str, name: str = "postfilter") -> None:
+    """Adds the post-filter of a finished run, or the filter ``name`` of a model folder, in int8."""
+    config, tensors = load_postfilter(run, name)
+    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()}, "int8")
 
 
 def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:
@@ -388,7 +388,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--postfilter",
-        help="post-filter run, or a model folder that has one (default: that of --base)",
+        help="post-filter run, or a model folder that has one (default: that of --base); one that "
+        "hears a voice becomes the folder's voice filter",
     )
     parser.add_argument(
         "--decoder",

@@ -94,16 +94,19 @@ def load_semantic(folder: str | Path) -> tuple[SemanticConfig, SpectralCodec]:
     return config, _load(config.encoder, folder)
 
 
-def load_postfilter(folder: str | Path) -> tuple[PostFilterConfig, dict[str, Tensor]]:
-    """The post-filter of a run or model folder: its config and float32 weights.
+def load_postfilter(
+    folder: str | Path, name: str = "postfilter"
+) -> tuple[PostFilterConfig, dict[str, Tensor]]:
+    """The post-filter of a run, or the filter ``name`` of a model folder: its config and float32
+    weights.
 
     Raises OSError where a run has no checkpoint yet, ValueError where a model has none.
     """
     if (Path(folder) / "config.json").exists():
         found = load_folder(folder)
-        if found.config.postfilter is None:
-            raise ValueError(f"{folder}: expected a folder with a post-filter, it has none")
-        return found.config.postfilter, float32_tensors(found.postfilter)
+        if name not in found.config.filters:
+            raise ValueError(f"{folder}: expected a folder with a {name}, it has none")
+        return found.config.filters[name], float32_tensors(found.filters[name])
     text = (Path(folder) / _POSTFILTER).read_text()
     config = from_dict(PostFilterConfig, json.loads(text), "postfilter")
     weights = run_checkpoint.weights(folder, averaged=False)

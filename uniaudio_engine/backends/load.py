@@ -46,7 +46,8 @@ class Parts:
     lm: LanguageModel | None
     semantic: Codec | None
     """Runs the semantic tokenizer's encoder."""
-    postfilter: PostFilter | None
+    filters: Mapping[str, PostFilter]
+    """By name."""
     fingerprint: str
     """Of the codec, as voices are marked with it."""
     parameters: int
@@ -157,15 +158,15 @@ def _native_parts(
             None if semantic is None else codec(semantic.encoder, folder.semantic),
         )
 
-    def codecs_and_filter() -> tuple[tuple[Codec, Codec | None], PostFilter | None]:
-        return codecs(), _postfilter(folder, threads)
+    def codecs_and_filters() -> tuple[tuple[Codec, Codec | None], dict[str, PostFilter]]:
+        return codecs(), _filters(folder, threads)
 
     # Each arranges its weights on one core, without the GIL.
-    language_model, ((audio, semantic), postfilter) = _at_once(lm, codecs_and_filter)
+    language_model, ((audio, semantic), filters) = _at_once(lm, codecs_and_filters)
     parameters = sum(w.size for part in folder.weights for w in part.values())
     fingerprint = codec_fingerprint(folder.codec["quantizer.codebooks"])
     # The backends have the weights as they run them.
-    bare = replace(folder, codec={}, lm={}, semantic={}, postfilter={})
+    bare = replace(folder, codec={}, lm={}, semantic={}, filters={})
     return Parts(
         bare,
         "native",
@@ -175,18 +176,18 @@ def _native_parts(
         audio,
         language_model,
         semantic,
-        postfilter,
+        filters,
         fingerprint,
         parameters,
     )
 
 
-def _postfilter(folder: ModelFolder, threads: int) -> PostFilter | None:
-    """The post-filter of a model that has one. It is small: every backend runs it on the CPU."""
-    config = folder.config.postfilter
-    if config is None:
-        return None
-    return core().PostFilter(json.dumps(to_dict(config)), dict(folder.postfilter), threads)
+def _filters(folder: ModelFolder, threads: int) -> dict[str, PostFilter]:
+    """The filters that a model has. They are small: every backend runs them on the CPU."""
+    return {
+        name: core().PostFilter(json.dumps(to_dict(c)), dict(folder.filters[name]), threads)
+        for name, c in folder.config.filters.items()
+    }
 
 
 def _at_once(one: Callable[[], A], other: Callable[[], B]) -> tuple[A, B]:
@@ -240,7 +241,7 @@ def _graph_parts(exported: Exported, backend: str, threads: int) -> Parts:
         codec,
         lm,
         semantic,
-        _postfilter(folder, threads),
+        _filters(folder, threads),
         fingerprint,
         parameters,
         exported.capacity,

@@ -194,8 +194,15 @@ class PostFilter(Protocol):
     def delay(self) -> int:
         """Samples that must follow a sample before it comes out."""
 
-    def stream(self, least_gain: float = 0.0) -> PostFilterStream:
-        """A stream whose gains are between ``least_gain`` and 1."""
+    def voice(self, samples: ArrayLike) -> Samples:
+        """samples float32 [n] of a voice -> the vector [V] that stands for it, [0] of a filter that
+        hears none.
+        """
+
+    def stream(self, least_gain: float = 0.0, voice: ArrayLike | None = None) -> PostFilterStream:
+        """A stream whose gains are between ``least_gain`` and 1, and that keeps the speech of the
+        vector ``voice``.
+        """
 
 
 class Codec(Protocol):

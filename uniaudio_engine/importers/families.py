@@ -189,7 +189,7 @@ _NATIVE_FILES = (
     *("codec.safetensors", "lm.safetensors", "semantic.safetensors"),
     *("phones.txt", "lexicon.txt", "text.model", "labels/*.txt", "voices/*.safetensors"),
     *("tokenizer.json", "speaker.safetensors", "speaker.onnx", "postfilter.safetensors"),
-    "unit_phones.safetensors",
+    *("voice_filter.safetensors", "unit_phones.safetensors"),
 )
 _NATIVE = Family(NATIVE, "a model folder of this engine", "", (), (), _NATIVE_FILES)
 

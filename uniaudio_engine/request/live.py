@@ -102,7 +102,7 @@ class Live:
         model_rate, rate = self._model.sample_rate, self.sample_rate
         waits = frame * (1 + LOOKAHEAD + math.ceil(self._rows.lookahead / frame))
         waits += self._model.codec.decoder_lookahead
-        waits += 0 if self._filter is None else self._model.postfilter.delay
+        waits += 0 if self._filter is None else self._filter.delay
         if rate == model_rate:
             return waits
         waits += self._out.lookahead

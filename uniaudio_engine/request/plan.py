@@ -79,7 +79,8 @@ class Plan:
 
     ``options``: all options of the task with their values. ``meta``: what the result says about its
     inputs. ``source`` and ``span``: for tasks whose result is fitted to a source, the sound and the
-    frames [begin, end) of it that are replaced. ``spoken``: filled while the plan is run, by the
+    frames [begin, end) of it that are replaced. ``voice``: codes [T, K] of the voice whose speech in
+    the source is kept. ``spoken``: filled while the plan is run, by the
     order of its pieces, with the phones and their durations in frames.
     """
 
@@ -90,6 +91,7 @@ class Plan:
     source: SourceSound | None = None
     span: tuple[int, int] | None = None
     windows: SourceWindows | None = None  # of a source that is too long to be heard at once
+    voice: Ids | None = None
     spoken: dict[tuple[int, ...], tuple[tuple[Label, ...], Ids]] = field(default_factory=dict)
     arriving: Iterable[Piece | Wait] = ()
     live: LiveText | None = None  # the text, where it arrives while it is spoken
@@ -184,7 +186,10 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
             pieces = itertools.chain([next(windowed)], windowed)
     else:
         return _spoken_plan(model, task, options, inputs, given, flush_after)
-    return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows)
+    voice: Any = None
+    if task.filter == "voice_filter" and task.shared_prompt is not None:
+        voice = inputs.values[task.shared_prompt.name]
+    return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows, voice)
 
 
 def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:

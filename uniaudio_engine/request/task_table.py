@@ -77,6 +77,7 @@ TASKS: dict[str, Task] = {
             64,
             0.95,
             finish="length",
+            postfilter=True,
             verb="extract",
         ),
         Task(

@@ -116,7 +116,8 @@ class Task:
     something to follow (:attr:`guided_by`); any value but 1 costs a second pass. ``finish``:
     ``length`` returns exactly as many samples as the source; ``span`` puts the result into the
     source's span and leaves every other sample as it was. ``postfilter``: what comes back is by
-    default the source, filtered by what the model made of it, where the model has such a filter.
+    default the source, filtered by what the model made of it, where the model has such a filter;
+    tasks that keep one voice have a filter of their own (:attr:`filter`).
     ``verb``: the task's name on the command line and in Python.
     """
 
@@ -186,6 +187,15 @@ class Task:
         """The aligned input, where it is a sound that the model hears as codes."""
         spec = self.aligned_input
         return spec if spec is not None and spec.modality == "audio" else None
+
+    @property
+    def filter(self) -> str:
+        """The model's filter for the results: ``voice_filter`` where they are what one voice says in
+        a sound, else ``postfilter``.
+        """
+        prompt = self.shared_prompt
+        keeps_voice = prompt is not None and prompt.modality == "voice" and prompt.required
+        return "voice_filter" if keeps_voice else "postfilter"
 
     @property
     def shared_prompt(self) -> Input | None:

@@ -1,4 +1,4 @@
-"""Codecs in int8: half the size of bfloat16 in a file, and computed in float32.
+"""Codecs and filters in int8: half the size of bfloat16 in a file, and computed in float32.
 
 A matrix [N, ...] is int8 of that shape and ``NAME_scale`` float32 [N]: the weight is their product.
 """

@@ -23,7 +23,7 @@ from .codec_layers import (
 )
 from .json_config import ConfigError, from_dict, require, require_within, to_dict
 from .lm_config import LMConfig, Span, StackConfig, VocabularyConfig
-from .postfilter_config import PostFilterConfig
+from .postfilter_config import FILTERS, PostFilterConfig
 from .speaker_config import EcapaConfig
 from .text_slot_config import PromptPart, TextSlotConfig, WordByWord
 
@@ -76,7 +76,8 @@ class ModelConfig:
     # Default scale of classifier-free guidance of tasks that this model does best at another one
     guidance: dict[str, float] = field(default_factory=dict)
     text_slot: TextSlotConfig | None = None  # of a frame's slots, one holds text
-    postfilter: PostFilterConfig | None = None
+    postfilter: PostFilterConfig | None = None  # of tasks without a voice
+    voice_filter: PostFilterConfig | None = None  # of tasks that keep one voice
 
     def check(self) -> None:
         require_within(
@@ -95,10 +96,12 @@ class ModelConfig:
         )
         if self.semantic is not None:
             self.semantic.check(self.codec)
-        if self.postfilter is not None:
-            self.postfilter.check()
+        for name, config in self.filters.items():
+            config.check(name)
+            expected = "above 0" if name == "voice_filter" else "0"
+            require(config.name == name, f"{name}.voice", expected, config.voice)
             channels = self.codec.channels
-            require(channels == 1, "postfilter", "none with several channels", channels)
+            require(channels == 1, name, "none with several channels", channels)
         if self.level is not None:
             require_within("level", -60, self.level, 0, "dBFS")
             channels = self.codec.channels
@@ -139,13 +142,19 @@ class ModelConfig:
         return self.source_levels.get(task, self.level)
 
     @property
+    def filters(self) -> dict[str, PostFilterConfig]:
+        """The filters that there are, by name; the weights of each are NAME.safetensors."""
+        found = {name: getattr(self, name) for name in FILTERS}
+        return {name: config for name, config in found.items() if config is not None}
+
+    @property
     def task_table(self) -> dict[str, Task]:
         """The tasks that this version can do with this model, by name."""
         return {
             name: replace(
                 task,
                 guidance=self.guidance.get(name, task.guidance),
-                postfilter=task.postfilter and self.postfilter is not None,
+                postfilter=task.postfilter and task.filter in self.filters,
             )
             for name, task in task_table(self.tasks).items()
         }

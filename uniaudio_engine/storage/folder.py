@@ -4,13 +4,14 @@ voices/*.safetensors, README.md.
 Optional: semantic.safetensors (the semantic tokenizer), unit_phones.safetensors (which phones its
 units stand for), text.model (the tokenizer of captions or text, sentencepiece), tokenizer.json
 (another tokenizer of text), speaker.safetensors and speaker.onnx (vectors of speakers),
-postfilter.safetensors (the filter of clean-up), labels/SPAN.txt (labels of another span's tokens, one
-per line) and lexicon.txt (words in the labels of phones.txt).
+postfilter.safetensors (the filter of clean-up), voice_filter.safetensors (the one that keeps a
+voice), labels/SPAN.txt (labels of another span's tokens, one per line) and lexicon.txt (words in the
+labels of phones.txt).
 
 Loading checks everything first: a folder is complete and consistent, or raises one
 :class:`InputError`. Weights stay as they are stored: float32, bfloat16 as uint16 bits, and of the
-LM's matrices also int8, or int4 as uint8. Codecs may be stored in int8 to be small, and are loaded in
-float32. Not responsible for what is computed with them.
+LM's matrices also int8, or int4 as uint8. Codecs and filters may be stored in int8 to be small, and
+are loaded in float32. Not responsible for what is computed with them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ..request.tasks import HEARD
 from .codec_int8 import from_int8
 from .config import CodecConfig, ConfigError, ModelConfig
 from .opening import read_regular
+from .postfilter_config import FILTERS
 from .tensors import (
     Tensors,
     all_finite,
@@ -64,10 +66,10 @@ _QUANTIZED = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "int4"}
 class ModelFolder:
     """A checked model.
 
-    ``codec``, ``lm``, ``semantic``, ``postfilter``: weights by tensor name. ``phones``: labels in order. ``voices``:
-    files by name. ``labels``: those of other spans. ``lexicon``, ``captions`` and ``tokenizer``:
-    contents of lexicon.txt, text.model and tokenizer.json. ``speaker``: the map of voices' vectors,
-    or their encoder.
+    ``codec``, ``lm``, ``semantic``: weights by tensor name; ``filters``: those of each filter by its
+    name. ``phones``: labels in order. ``voices``: files by name. ``labels``: those of other spans.
+    ``lexicon``, ``captions`` and ``tokenizer``: contents of lexicon.txt, text.model and
+    tokenizer.json. ``speaker``: the map of voices' vectors, or their encoder.
     ``speaker_encoder``: the file that makes them, if there is one. ``unit_phones`` [units, phones]:
     the probability of the phone given the semantic unit, or [0, 0].
     """
@@ -85,13 +87,13 @@ class ModelFolder:
     tokenizer: bytes = b""
     speaker: Tensors = field(default_factory=dict)
     speaker_encoder: Path | None = None
-    postfilter: Tensors = field(default_factory=dict)
+    filters: dict[str, Tensors] = field(default_factory=dict)
     unit_phones: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def weights(self) -> tuple[Tensors, ...]:
         """The weights of the models that were trained for this folder."""
-        return self.codec, self.lm, self.semantic, self.postfilter
+        return self.codec, self.lm, self.semantic, *self.filters.values()
 
 
 def bundled_models() -> dict[str, Path]:
@@ -157,7 +159,7 @@ def load_folder(path: str | os.PathLike[str] | None = None, *, mapped: bool = Fa
     speaker: Tensors = {}
     if shapes := speaker_shapes(config):
         speaker = load_weights(folder / "speaker.safetensors", shapes)
-    for part in ("lm", "semantic", "postfilter"):
+    for part in ("lm", "semantic", *FILTERS):
         if getattr(config, part) is None and (folder / f"{part}.safetensors").exists():
             raise InputError(
                 f"{folder}: {part}.safetensors is left over: config.json has no {part} section; "
@@ -175,10 +177,12 @@ def load_described(folder: Path) -> ModelFolder:
     voices = {p.stem: p for p in sorted((folder / "voices").glob("*.safetensors"))}
     texts = _read_text(folder / "lexicon.txt"), _read_bytes(folder / "text.model")
     encoder = folder / "speaker.onnx"
-    postfilter: Tensors = {}
-    if config.postfilter is not None:  # small, and run by the core on every backend
-        file = folder / "postfilter.safetensors"
-        postfilter = load_weights(file, postfilter_shapes(config.postfilter))
+    filters = {  # small, and run by the core on every backend
+        name: from_int8(
+            load_weights(folder / f"{name}.safetensors", postfilter_shapes(c), quantized=in_codec)
+        )
+        for name, c in config.filters.items()
+    }
     return ModelFolder(
         folder,
         config,
@@ -190,7 +194,7 @@ def load_described(folder: Path) -> ModelFolder:
         captions=texts[1],
         tokenizer=_read_bytes(folder / "tokenizer.json"),
         speaker_encoder=encoder if encoder.is_file() else None,
-        postfilter=postfilter,
+        filters=filters,
         unit_phones=_load_unit_phones(folder / UNIT_PHONES, config, phones),
     )
 

@@ -116,11 +116,13 @@ def add_postfilter(
     dtype: str = "bfloat16",
 ) -> None:
     """Put a post-filter (float32 arrays by state-dict name) into a model folder, or replace the one
-    that is there.
+    that is there: its voice filter where ``postfilter`` hears a voice, else the one of clean-up.
+    ``dtype``: float32, bfloat16 or int8.
     """
     folder = find_folder(path)
-    config = dataclasses.replace(load_config(folder), postfilter=postfilter)
-    _add_part(folder, config, "postfilter", tensors, postfilter_shapes(postfilter), dtype)
+    change: dict[str, Any] = {postfilter.name: postfilter}
+    config = dataclasses.replace(load_config(folder), **change)
+    _add_part(folder, config, postfilter.name, tensors, postfilter_shapes(postfilter), dtype)
 
 
 def _add_part(
@@ -134,7 +136,8 @@ def _add_part(
     config.check()
     file = folder / f"{part}.safetensors"
     check_weights(tensors, shapes, str(file))
-    save_tensors(file, tensors, rounded=_rounded(tensors, dtype))
+    stored = to_int8(tensors) if dtype == "int8" else tensors
+    save_tensors(file, stored, rounded=_rounded(stored, dtype))
     _write_config(folder, config)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .json_config import require, require_within
 
+FILTERS = ("postfilter", "voice_filter")  # of tasks without a voice, and of those that keep one
+
 
 @dataclass(frozen=True)
 class PostFilterConfig:
@@ -14,6 +16,10 @@ class PostFilterConfig:
     Its frames have ``window`` samples every ``hop`` samples. A causal ConvNeXt of ``blocks`` blocks
     (``width``, ``hidden``, ``kernel_size`` frames) hears a frame of both ``lookahead`` frames early.
     ``log_floor``: added to magnitudes before their logarithm.
+
+    ``voice`` above 0: it is told whose speech to keep. A second ConvNeXt of that width and
+    ``voice_blocks`` blocks hears a recording of the voice; the mean of its frames, a vector of that
+    width, modulates every block of the first.
     """
 
     window: int = 512
@@ -24,6 +30,8 @@ class PostFilterConfig:
     kernel_size: int = 7
     lookahead: int = 2
     log_floor: float = 1e-4
+    voice: int = 0
+    voice_blocks: int = 3
 
     @property
     def bins(self) -> int:
@@ -34,14 +42,22 @@ class PostFilterConfig:
         """Samples that must follow a sample before it comes out."""
         return self.window - self.hop + self.lookahead * self.hop
 
-    def check(self) -> None:
-        require_within("postfilter.window", 4, self.window, 16384, "samples")
-        require(self.window % 2 == 0, "postfilter.window", "an even number", self.window)
+    @property
+    def name(self) -> str:
+        """What a model folder calls it: one of FILTERS."""
+        return FILTERS[self.voice > 0]
+
+    def check(self, where: str = "postfilter") -> None:
+        """Raise ConfigError for a value out of range; ``where``: the section of config.json."""
+        require_within(f"{where}.window", 4, self.window, 16384, "samples")
+        require(self.window % 2 == 0, f"{where}.window", "an even number", self.window)
         # Hann windows that overlap by half or more: their squares never add up to zero
-        require_within("postfilter.hop", 1, self.hop, self.window // 2, "samples")
+        require_within(f"{where}.hop", 1, self.hop, self.window // 2, "samples")
         for name in ("width", "hidden"):
-            require_within(f"postfilter.{name}", 1, getattr(self, name), 16384)
-        require_within("postfilter.blocks", 1, self.blocks, 64)
-        require_within("postfilter.kernel_size", 1, self.kernel_size, 63)
-        require_within("postfilter.lookahead", 0, self.lookahead, 64, "frames")
-        require_within("postfilter.log_floor", 1e-9, self.log_floor, 1)
+            require_within(f"{where}.{name}", 1, getattr(self, name), 16384)
+        require_within(f"{where}.blocks", 1, self.blocks, 64)
+        require_within(f"{where}.kernel_size", 1, self.kernel_size, 63)
+        require_within(f"{where}.voice", 0, self.voice, 16384)
+        require_within(f"{where}.voice_blocks", 1, self.voice_blocks, 64)
+        require_within(f"{where}.lookahead", 0, self.lookahead, 64, "frames")
+        require_within(f"{where}.log_floor", 1e-9, self.log_floor, 1)

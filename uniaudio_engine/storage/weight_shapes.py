@@ -26,6 +26,7 @@ Quantized = Callable[[str, tuple[int, ...], str], Stored | None]
 
 GROUP = 32  # inputs that share a scale in int4
 PARTS = ("global", "local", "head")
+VOICE_KERNEL = 7  # frames that the part of a voice filter that hears the voice sees at once
 
 
 def matrix_part(name: str) -> str | None:
@@ -128,9 +129,14 @@ def codec_shapes(c: CodecConfig) -> Shapes:
 
 
 def postfilter_shapes(c: PostFilterConfig) -> Shapes:
-    """Tensors of ``postfilter.safetensors``."""
+    """Tensors of ``postfilter.safetensors`` and ``voice_filter.safetensors``."""
     shapes: Shapes = {}
     _convnext(shapes, "net", 2 * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
+    if c.voice:
+        _convnext(
+            shapes, "voice", c.bins, c.voice, 2 * c.voice, c.voice_blocks, c.voice, VOICE_KERNEL
+        )
+        _linear(shapes, "modulation", c.voice, (c.blocks + 1) * 2 * c.width)
     return shapes
 
 

@@ -30,6 +30,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -317,8 +318,12 @@ def overlapped(clips: Sequence[Reading], seed: int = 0) -> list[Pair]:
     return out
 
 
-def answers_of(engine: Any, task: str) -> dict[str, Callable[[Pair], Samples]]:
-    """The model, and what it is without its post-filter, where it has one."""
+def answers_of(
+    engine: Any, task: str, limits: Sequence[float] = ()
+) -> dict[str, Callable[[Pair], Samples]]:
+    """The model, and where it has a post-filter: what it is with each of the attenuation ``limits``
+    in dB, and without its post-filter.
+    """
 
     def answer(pair: Pair, **more: Any) -> Samples:
         heard = {"source": (pair.mixed, SAMPLE_RATE), "seed": 0, **more}
@@ -328,6 +333,8 @@ def answers_of(engine: Any, task: str) -> dict[str, Callable[[Pair], Samples]]:
 
     systems: dict[str, Callable[[Pair], Samples]] = {"model": answer}
     if engine.task(task).postfilter:
+        for limit in limits:
+            systems[f"model, at most {limit:g} dB"] = partial(answer, attenuation_limit=limit)
         systems["model without its post-filter"] = lambda pair: answer(pair, postfilter=0)
     return systems
 
@@ -389,6 +396,14 @@ def main(argv: list[str] | None = None) -> int:
         default=1,
         metavar="N",
         help="also tts and clone with the engine's option best_of",
+    )
+    parser.add_argument(
+        "--attenuation-limit",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="DB",
+        help="also se, sd and tse with these values of the engine's option attenuation_limit",
     )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
@@ -454,7 +469,7 @@ def main(argv: list[str] | None = None) -> int:
         if "se" in tasks:
             if args.noises is None:
                 raise ValueError("se needs --noises")
-            systems = answers_of(engine, "se")
+            systems = answers_of(engine, "se", args.attenuation_limit)
             if "rnnoise" in args.peers:
                 denoise = RNNoise()
                 systems["RNNoise"] = lambda p: denoise(p.mixed)
@@ -462,9 +477,13 @@ def main(argv: list[str] | None = None) -> int:
                 pairs = noisy(clips, args.noises, snr)
                 rows |= clean_up(f"se at {snr:g} dB", systems, pairs, listen)
         if "sd" in tasks:
-            rows |= clean_up("sd", answers_of(engine, "sd"), reverberant(clips), listen)
+            rows |= clean_up(
+                "sd", answers_of(engine, "sd", args.attenuation_limit), reverberant(clips), listen
+            )
         if "tse" in tasks:
-            rows |= clean_up("tse", answers_of(engine, "tse"), overlapped(clips), listen)
+            rows |= clean_up(
+                "tse", answers_of(engine, "tse", args.attenuation_limit), overlapped(clips), listen
+            )
     except (CorpusError, JudgeMissing, ValueError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -35,6 +35,7 @@ from uniaudio_engine.backends.core import core
 from uniaudio_engine.errors import InputError, shown
 from uniaudio_engine.storage.files import atomic_folder
 from uniaudio_engine.storage.folder import UNIT_PHONES, ModelFolder, load_folder
+from uniaudio_engine.storage.postfilter_config import FILTERS
 from uniaudio_engine.storage.tensors import save_tensors
 
 from .graphs import Graph, model_graphs
@@ -52,7 +53,7 @@ COPIED = (
     "README.md",
     "labels",
     "voices",
-    "postfilter.safetensors",
+    *(f"{name}.safetensors" for name in FILTERS),
     UNIT_PHONES,
 )
 

@@ -2,9 +2,10 @@
 
 A generated answer is clean and says who speaks when, but loses words that the source still has. The
 source times gains keeps them. A mask of a spectrum is the oldest way to clean speech; what is new
-here is one of its two inputs.
+here is one of its two inputs. A filter that is to keep one voice of several also hears a recording of
+it, whose vector modulates the network.
 
-B batch, N samples, T frames, F bins.
+B batch, N samples, T frames, F bins, V numbers of a voice's vector.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniaudio_engine.storage.config import PostFilterConfig
+from uniaudio_engine.storage.weight_shapes import VOICE_KERNEL
 
 from .spectral import ConvNeXt
 
@@ -28,6 +30,13 @@ class PostFilter(nn.Module):
         config.check()
         self.config = c = config
         self.net = ConvNeXt(2 * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
+        if c.voice:
+            self.voice = ConvNeXt(
+                c.bins, c.voice, 2 * c.voice, c.voice_blocks, c.voice, VOICE_KERNEL
+            )
+            self.modulation = nn.Linear(c.voice, (c.blocks + 1) * 2 * c.width)
+            nn.init.normal_(self.modulation.weight, std=0.05)
+            nn.init.zeros_(self.modulation.bias)
         self.register_buffer("window", torch.hann_window(c.window), persistent=False)
 
     def spectrum(self, samples: Tensor) -> Tensor:
@@ -43,20 +52,35 @@ class PostFilter(nn.Module):
         segments = x.unfold(1, c.window, c.hop) * self.window
         return torch.fft.rfft(segments.float(), dim=-1) * (4.0 / c.window)
 
-    def gains(self, source: Tensor, answer: Tensor) -> Tensor:
-        """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1, without a limit of the attenuation."""
+    def logs(self, spectrum: Tensor) -> Tensor:
+        """What the networks hear of a spectrum [B, T, F]."""
+        return 0.25 * (spectrum.abs() + self.config.log_floor).log() + 1.25
+
+    def vector(self, voice: Tensor) -> Tensor:
+        """Spectra [B, T, F] of a voice -> what stands for it [B, V]."""
+        return self.voice(self.logs(voice)).float().mean(1)
+
+    def gains(self, source: Tensor, answer: Tensor, vector: Tensor | None = None) -> Tensor:
+        """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1, without a limit of the attenuation.
+
+        ``vector`` [B, V]: of the voice to keep, for a filter that hears one.
+        """
         c = self.config
-        logs = [0.25 * (x.abs() + c.log_floor).log() + 1.25 for x in (source, answer)]
-        x = F.pad(torch.cat(logs, -1), (0, 0, 0, c.lookahead))
+        x = F.pad(torch.cat([self.logs(source), self.logs(answer)], -1), (0, 0, 0, c.lookahead))
         if c.lookahead:  # what silence sounds like
             silence = 0.25 * torch.log(torch.tensor(c.log_floor)) + 1.25
             x[:, -c.lookahead :] = silence
-        return self.net(x)[:, c.lookahead :].float().sigmoid()
+        factors = None
+        if vector is not None:
+            factors = self.modulation(vector).float().view(-1, c.blocks + 1, 2, c.width)
+        return self.net(x, factors)[:, c.lookahead :].float().sigmoid()
 
-    def forward(self, source: Tensor, answer: Tensor) -> Tensor:
+    def forward(self, source: Tensor, answer: Tensor, voice: Tensor | None = None) -> Tensor:
+        """``voice`` [B, n]: samples of the voice to keep, for a filter that hears one."""
         c, n = self.config, source.shape[1]
         x = self.spectrum(source)
-        y = torch.fft.irfft(x * self.gains(x, self.spectrum(answer)), n=c.window, dim=-1)
+        vector = None if voice is None else self.vector(self.spectrum(voice))
+        y = torch.fft.irfft(x * self.gains(x, self.spectrum(answer), vector), n=c.window, dim=-1)
         y = y * self.window * (c.window / 4.0)
         total = (y.shape[1] - 1) * c.hop + c.window
         added, envelope = (

@@ -40,13 +40,22 @@ class ConvNeXtBlock(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, D] -> [B, T, D]."""
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """x [B, T, D] -> [B, T, D]; ``modulation`` [B, 2, D] is applied to the norm's output."""
         y = F.pad(x.transpose(1, 2), (self.pad, 0))
         y = F.conv1d(y, self.depthwise.weight, self.depthwise.bias, groups=y.shape[1]).transpose(
             1, 2
         )
-        return x + self.down(F.gelu(self.up(self.norm(y))))
+        return x + self.down(F.gelu(self.up(modulated(self.norm(y), modulation))))
+
+
+def modulated(x: Tensor, modulation: Tensor | None) -> Tensor:
+    """Feature-wise affine conditioning (FiLM, arXiv 1709.07871): x [B, T, D] times 1 + the first row
+    of ``modulation`` [B, 2, D], plus the second; x itself where there is none.
+    """
+    if modulation is None:
+        return x
+    return x * (1 + modulation[:, :1]) + modulation[:, 1:]
 
 
 class ConvNeXt(nn.Module):
@@ -68,15 +77,18 @@ class ConvNeXt(nn.Module):
             nn.init.trunc_normal_(block.down.weight, std=0.02 / blocks**0.5)
             nn.init.zeros_(block.down.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, dim_in] -> [B, T, dim_out]."""
-        return self.output(self.hidden(x))
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """x [B, T, dim_in] -> [B, T, dim_out]; ``modulation`` [B, blocks + 1, 2, width]: of the norm
+        of the input, then of each block.
+        """
+        return self.output(self.hidden(x, modulation))
 
-    def hidden(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         """What the output layer reads: x [B, T, dim_in] -> [B, T, width]."""
-        x = self.input_norm(self.input(x))
-        for block in self.blocks:
-            x = block(x)
+        each = [None] * (len(self.blocks) + 1) if modulation is None else modulation.unbind(1)
+        x = modulated(self.input_norm(self.input(x)), each[0])
+        for block, own in zip(self.blocks, each[1:], strict=True):
+            x = block(x, own)
         return self.norm(x)
 
     def each_block(self) -> list[ConvNeXtBlock]:

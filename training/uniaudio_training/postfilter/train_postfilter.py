@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from uniaudio_engine import Engine
 from uniaudio_engine.audio.level import gain_to
 from uniaudio_engine.storage.config import PostFilterConfig
 
 from ..checkpoints import load_postfilter, write_postfilter_config
-from ..corpus import degrade
-from ..corpus.derive import Material
-from ..corpus.reading import open_corpus
+from ..corpus.reading import CorpusError, Examples, open_corpus
 from ..corpus.schema import SAMPLE_RATE
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
 from ..models.postfilter import PostFilter
@@ -26,10 +26,10 @@ from ..precision import Arithmetic, choose
 from ..schedules import trapezoid
 from ..settings import RunSettings, require
 from .answers import Clip, read_answers
+from .mixtures import LEVEL_DB, Mixtures, NoisySpeech, TwoVoices
 
 _EXPONENT = 0.3  # of magnitudes in the loss: soft sounds count, too
-_LEVEL = -24.0  # dBFS of what is mixed anew, as of the corpora
-_LEVEL_DB = 6.0  # of random gain, either way
+_UNHEARD = 64  # mixtures of a validation
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,16 @@ class PostFilterSettings(RunSettings):
     are mixed anew, of the recordings of ``speech`` and the sounds of ``noises`` at ``snr`` dB (lowest
     and highest); they have no answer. ``softened``: how many times worse a sound that was taken
     away is than one that was left.
+
+    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from answers to tse, and
+    from mixtures of two speakers. ``model``: the folder whose codec the voices go through (the
+    bundled one). ``voice_seconds``: lengths of the voices, shortest and longest.
     """
 
     postfilter: PostFilterConfig = field(default_factory=PostFilterConfig)
     data: tuple[str, ...] = ("data/answers",)
     init: str = ""
-    speech: str = ""
+    speech: tuple[str, ...] = ()
     noises: tuple[str, ...] = ()
     mixed: float = 0.0
     snr: tuple[float, float] = (-5.0, 20.0)
@@ -61,35 +65,54 @@ class PostFilterSettings(RunSettings):
     complex_weight: float = 0.3
     unanswered: float = 0.1
     crossed: float = 0.05
+    model: str = ""
+    voice_seconds: tuple[float, float] = (1.5, 3.0)
 
     def check(self) -> None:
         super().check()
         self.postfilter.check()
         require(self.batch >= 1, "batch", "1 or more", self.batch)
         require(self.seconds > 0, "seconds", "above 0", self.seconds)
-        require(not self.mixed or bool(self.speech), "speech", "a corpus for mixed", self.speech)
+        require(not self.mixed or bool(self.speech), "speech", "corpora for mixed", self.speech)
         require(self.snr[0] <= self.snr[1], "snr", "lowest and highest", self.snr)
+        shortest, longest = self.voice_seconds
+        require(0 < shortest <= longest, "voice_seconds", "above 0", self.voice_seconds)
+        require(self.mixed == 1 or bool(self.data), "data", "folders of answers", self.data)
         for name in ("unanswered", "crossed", "mixed"):
             require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """float32 [B, N] each, at the level that the filter hears."""
+    """float32 [B, N] each, at the level that the filter hears; ``voice`` [B, M], of a filter that
+    hears one.
+    """
 
     source: Tensor
     answer: Tensor
     target: Tensor
+    voice: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device))
+        voice = None if self.voice is None else self.voice.to(device)
+        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device), voice)
+
+
+def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
+    """The examples of those of the corpora that have them."""
+    return [c[task, split] for c in map(open_corpus, folders) if split in c.splits(task)]
 
 
 def _started(s: PostFilterSettings) -> dict[str, Tensor]:
-    """The weights of ``init``; longer kernels begin with zeros for what lies further back."""
-    config, weights = load_postfilter(s.init)
+    """The weights of ``init``; longer kernels begin with zeros for what lies further back. Without
+    those of a voice, where ``init`` hears none.
+    """
+    has_own = (Path(s.init) / f"{s.postfilter.name}.safetensors").exists()
+    config, weights = load_postfilter(s.init, s.postfilter.name if has_own else "postfilter")
     more = s.postfilter.kernel_size - config.kernel_size
     like = replace(config, kernel_size=s.postfilter.kernel_size)
+    if not config.voice:
+        like = replace(like, voice=s.postfilter.voice, voice_blocks=s.postfilter.voice_blocks)
     require(
         more >= 0 and like == s.postfilter,
         "init",
@@ -120,20 +143,39 @@ class PostFilterTrainer(Trainer[Batch]):
         self.settings, self.arithmetic = s, arithmetic
         self.model = PostFilter(s.postfilter)
         if s.init:
-            self.model.load_state_dict(_started(s))
+            self.model.load_state_dict(self.model.state_dict() | _started(s))
         self.model.to(arithmetic.device).train()
-        self.material: Material | None = None
-        if s.mixed:
-            sounds = [open_corpus(folder)["t2s", "train"] for folder in s.noises]
-            self.material = Material(open_corpus(s.speech)["tts", "train"], sounds)
+        self.mixtures = self._mixtures("train") if s.mixed else None
+        self.unheard: Mixtures | None = None
+        if s.mixed and s.postfilter.voice:
+            with suppress(CorpusError):  # of fewer than two voices
+                self.unheard = self._mixtures("valid")
         self.clips, self.valid = (
-            [c for folder in s.data for c in read_answers(folder, split)]
+            [
+                c
+                for folder in s.data
+                for c in read_answers(folder, split)
+                if bool(len(c.voice)) == bool(s.postfilter.voice)
+            ]
             for split in ("train", "valid")
+        )
+        require(
+            s.mixed == 1 or bool(self.clips),
+            "data",
+            "answers to tse" if s.postfilter.voice else "answers to se or sd",
+            s.data,
         )
         self.gains = [self._gain(c) for c in self.clips]
         tasks = sorted({c.task for c in self.clips})
         self.by_task = {t: [i for i, c in enumerate(self.clips) if c.task == t] for t in tasks}
         self.optimizers = block_optimizers(self.model, s, arithmetic.dtype)
+
+    def _mixtures(self, split: str) -> Mixtures:
+        s = self.settings
+        speech, sounds = _split(s.speech, "tts", split), _split(s.noises, "t2s", "train")
+        if not s.postfilter.voice:
+            return NoisySpeech(speech, sounds, s.snr)
+        return TwoVoices(speech, sounds, s.snr, Engine.from_pretrained(s.model or None, threads=1))
 
     @staticmethod
     def _gain(clip: Clip) -> float:
@@ -156,18 +198,23 @@ class PostFilterTrainer(Trainer[Batch]):
         s = self.settings
         n = round(s.seconds * SAMPLE_RATE)
         rows = np.zeros((s.batch, 3, n), np.float32)
+        m = round(rng.uniform(*s.voice_seconds) * SAMPLE_RATE) if s.postfilter.voice else 0
+        voices = np.zeros((s.batch, m), np.float32)
         tasks = list(self.by_task.values())
-        for row in rows:
-            if self.material is not None and rng.random() < s.mixed:
-                row[:] = self._mixed(self.material, rng, n)
+        for row, voice in zip(rows, voices, strict=True):
+            if self.mixtures is not None and rng.random() < s.mixed:
+                mixture = self.mixtures.draw(rng, n, m)
+                row[0], row[2], voice[:] = mixture.source, mixture.target, mixture.voice
                 continue
             mine = tasks[int(rng.integers(len(tasks)))]
             i = mine[int(rng.integers(len(mine)))]
             clip, chance = self.clips[i].rows, rng.random()
             at = int(rng.integers(max(1, clip.shape[1] - n + 1)))
             cut = clip[:, at : at + n]
-            gain = self.gains[i] * 10 ** (rng.uniform(-_LEVEL_DB, _LEVEL_DB) / 20)
+            gain = self.gains[i] * 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
             row[:, : cut.shape[1]] = cut * np.float32(gain / 32767)
+            if m:
+                voice[:] = np.resize(self.clips[i].voice, m) / np.float32(32767)
             if chance < s.unanswered:
                 row[1] = 0
             elif chance < s.unanswered + s.crossed:
@@ -175,20 +222,7 @@ class PostFilterTrainer(Trainer[Batch]):
                 row[1] = 0
                 row[1, : len(other)] = other * np.float32(gain / 32767)
         source, answer, target = (torch.from_numpy(rows[:, i].copy()) for i in range(3))
-        return Batch(source, answer, target)
-
-    def _mixed(self, material: Material, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
-        """A recording with noise over it: float32 [3, n], without an answer."""
-        example = material.draw(rng)
-        clip = example.audio()
-        at = int(rng.integers(max(1, len(clip) - n + 1)))
-        clean = np.zeros(n)
-        clean[: len(clip[at : at + n])] = clip[at : at + n]
-        noise, _, _ = material.noise(rng, n, example.track().speaker)
-        target, source = degrade.mix_at(clean, noise, rng.uniform(*self.settings.snr))
-        rows = np.stack([source, np.zeros(n), target]).astype(np.float32) / np.float32(32767)
-        level = _LEVEL + rng.uniform(-_LEVEL_DB, _LEVEL_DB)
-        return rows * np.float32(gain_to(rows[0], SAMPLE_RATE, level))
+        return Batch(source, answer, target, torch.from_numpy(voices) if m else None)
 
     def rate(self, step: int, done: float) -> float:
         return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
@@ -198,7 +232,10 @@ class PostFilterTrainer(Trainer[Batch]):
             self.model.spectrum, (batch.source, batch.answer, batch.target)
         )
         with self.arithmetic.autocast():
-            gains = self.model.gains(source, answer)
+            vector = None
+            if batch.voice is not None:
+                vector = self.model.vector(self.model.spectrum(batch.voice))
+            gains = self.model.gains(source, answer, vector)
         s = self.settings
         return loss_of(source * gains, target, s.softened, s.complex_weight)
 
@@ -206,17 +243,31 @@ class PostFilterTrainer(Trainer[Batch]):
         loss = self._loss(batch.to(self.arithmetic.device))
         return loss, {"train/loss": loss}
 
-    @torch.no_grad()
-    def validate(self, run: Run) -> Validation:
-        """The loss of whole clips by task, with their answers and without."""
-        self.model.eval()
-        found: dict[str, list[float]] = {}
+    def _validation(self) -> Iterator[tuple[str, Batch]]:
+        if self.unheard is not None:
+            rng = np.random.default_rng(1)
+            for _ in range(_UNHEARD):
+                mixture = self.unheard.draw(rng, 4 * SAMPLE_RATE, 3 * SAMPLE_RATE)
+                source, target = torch.from_numpy(np.stack([mixture.source, mixture.target]))
+                voice = torch.from_numpy(mixture.voice)[None]
+                yield "two voices", Batch(source[None], 0 * source[None], target[None], voice)
         for clip in self.valid:
             gain = self._gain(clip)
             rows = torch.from_numpy(clip.rows * np.float32(gain / 32767))[:, None]
-            source, answer, target = rows.to(self.arithmetic.device)
-            for name, heard in ((clip.task, answer), (f"{clip.task}-alone", 0 * answer)):
-                found.setdefault(name, []).append(float(self._loss(Batch(source, heard, target))))
+            heard = torch.from_numpy(clip.voice / np.float32(32767))[None]
+            source, answer, target = rows
+            for name, said in ((clip.task, answer), (f"{clip.task}-alone", 0 * answer)):
+                yield name, Batch(source, said, target, heard if heard.shape[1] else None)
+
+    @torch.no_grad()
+    def validate(self, run: Run) -> Validation:
+        """The loss of whole clips by task, with their answers and without; and of two unheard voices
+        that are mixed anew.
+        """
+        self.model.eval()
+        found: dict[str, list[float]] = {}
+        for name, batch in self._validation():
+            found.setdefault(name, []).append(float(self._loss(batch.to(self.arithmetic.device))))
         self.model.train()
         means = {name: float(np.mean(v)) for name, v in sorted(found.items())}
         text = "valid " + " ".join(f"{k} {v:.5f}" for k, v in means.items())

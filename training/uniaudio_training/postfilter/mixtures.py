@@ -1,0 +1,173 @@
+"""What a post-filter learns from besides answers: speech that is mixed anew for each crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from uniaudio_engine import Engine
+from uniaudio_engine.audio.level import gain_to
+from uniaudio_engine.request.postfilter import heard_voice
+
+from ..corpus import degrade
+from ..corpus.derive import Material
+from ..corpus.reading import CorpusError, Example, Examples
+from ..corpus.schema import SAMPLE_RATE
+
+LEVEL = -24.0  # dBFS of what is mixed, as of the corpora
+LEVEL_DB = 6.0  # of random gain, either way
+_PROMPTS = 24  # recordings of a speaker that are used as the voice to keep
+_WARP = 0.16  # the largest natural logarithm of a factor of pitch, formants and pace
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """float32 [N] at the level that the filter hears; ``voice`` [M]: the voice to keep, or empty."""
+
+    source: Floats
+    target: Floats
+    voice: Floats
+
+
+class Mixtures(Protocol):
+    """Draws mixtures of ``samples`` samples, and ``voice`` samples of the voice to keep."""
+
+    def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture: ...
+
+
+class NoisySpeech:
+    """Recordings with noise over them, at signal-to-noise ratios between two limits in dB."""
+
+    def __init__(
+        self, speech: Sequence[Examples], sounds: Sequence[Examples], snr: tuple[float, float]
+    ) -> None:
+        self.materials, self.snr = [Material(s, sounds) for s in speech], snr
+        self.shares = _shares([len(m.by) for m in self.materials])
+
+    def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
+        material = self.materials[int(rng.choice(len(self.materials), p=self.shares))]
+        example = material.draw(rng)
+        clean = _crop(rng, example.audio(), samples)
+        noise, _, _ = material.noise(rng, samples, example.track().speaker)
+        target, source = degrade.mix_at(clean, noise, rng.uniform(*self.snr))
+        rows = np.stack([source, target]).astype(np.float32) / np.float32(32767)
+        rows *= np.float32(gain_to(rows[0], SAMPLE_RATE, _level(rng)))
+        return Mixture(rows[0], rows[1], np.zeros(0, np.float32))
+
+
+class TwoVoices:
+    """Two speakers at once, and another recording of the one to keep.
+
+    Both are warped by factors of their own, so that there are more voices than speakers. The voice
+    to keep went through the codec, as the engine hears it. ``alone``: share without a second
+    speaker; ``absent``: share with the second one alone; ``noisy``: share with noise over both.
+    """
+
+    def __init__(
+        self,
+        speech: Sequence[Examples],
+        sounds: Sequence[Examples],
+        snr: tuple[float, float],
+        engine: Engine,
+        alone: float = 0.08,
+        absent: float = 0.06,
+        noisy: float = 0.3,
+    ) -> None:
+        """Raises CorpusError unless there are two speakers with two recordings each."""
+        self.by: dict[str, list[Example]] = {}
+        for examples in speech:
+            for speaker, found in Material(examples, ()).by.items():
+                self.by.setdefault(speaker, []).extend(examples[i] for i in found)
+        self.by = {name: found for name, found in sorted(self.by.items()) if len(found) > 1}
+        if len(self.by) < 2:
+            raise CorpusError("a voice filter needs two speakers with two recordings each")
+        self.names, self.sounds, self.snr, self.engine = list(self.by), sounds, snr, engine
+        self.alone, self.absent, self.noisy = alone, absent, noisy
+        self._voices: dict[str, NDArray[np.int16]] = {}  # by the recording's id
+
+    def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
+        mine, others = (self.names[int(i)] for i in rng.choice(len(self.names), 2, replace=False))
+        clip, prompt = self._two(rng, mine)
+        warp = _warp(rng)
+        target = _warped(rng, clip.pcm(), samples, warp)
+        wanted = _warped(rng, self._heard(prompt), voice, warp)
+        other = np.zeros(samples, np.float32)
+        if rng.random() >= self.alone:
+            theirs = self.by[others]
+            clip = theirs[int(rng.integers(len(theirs)))]
+            other = _warped(rng, clip.pcm(), samples, _warp(rng))
+        other = _at(other, target, rng.uniform(*self.snr))
+        source = target + other
+        if len(self.sounds) and rng.random() < self.noisy:
+            group = self.sounds[int(rng.integers(len(self.sounds)))]
+            sound = group[int(rng.integers(len(group)))].audio()
+            noise = degrade.loop(rng, samples, sound).astype(np.float32)
+            source = source + _at(noise, source, rng.uniform(5.0, 25.0))
+        if other.any() and rng.random() < self.absent:
+            source, target = source - target, np.zeros_like(target)
+        gain = np.float32(gain_to(source, SAMPLE_RATE, _level(rng)))
+        level = np.float32(gain_to(wanted, SAMPLE_RATE, _level(rng)))
+        return Mixture(source * gain, target * gain, wanted * level)
+
+    def _two(self, rng: np.random.Generator, speaker: str) -> tuple[Example, Example]:
+        """Another recording of a speaker, and one of the few that are used as voices."""
+        found = self.by[speaker]
+        k = int(rng.integers(min(_PROMPTS, len(found))))
+        i = (k + 1 + int(rng.integers(len(found) - 1))) % len(found)
+        return found[i], found[k]
+
+    def _heard(self, prompt: Example) -> NDArray[np.int16]:
+        if prompt.id not in self._voices:
+            self._voices[prompt.id] = through_codec(self.engine, prompt.audio())
+        return self._voices[prompt.id]
+
+
+def through_codec(engine: Any, samples: Floats) -> NDArray[np.int16]:
+    """A voice prompt as the engine's filter hears it."""
+    codes = engine.encode_voice((samples, SAMPLE_RATE)).codes.T
+    return degrade.to_pcm(heard_voice(engine.model, codes))
+
+
+def _shares(counts: Sequence[int]) -> NDArray[np.float64]:
+    return np.array(counts) / sum(counts)
+
+
+def _level(rng: np.random.Generator) -> float:
+    return LEVEL + rng.uniform(-LEVEL_DB, LEVEL_DB)
+
+
+def _warp(rng: np.random.Generator) -> float:
+    """A factor of pitch, formants and pace; often none."""
+    return float(np.exp(rng.uniform(-_WARP, _WARP))) if rng.random() < 0.7 else 1.0
+
+
+def _crop(rng: np.random.Generator, clip: Floats, samples: int) -> Floats:
+    at = int(rng.integers(max(1, len(clip) - samples + 1)))
+    cut = clip[at : at + samples]
+    return np.pad(cut, (0, samples - len(cut)))
+
+
+def _warped(
+    rng: np.random.Generator, pcm: NDArray[np.int16], samples: int, warp: float
+) -> NDArray[np.float32]:
+    """A crop of a recording that is played ``warp`` times as fast; repeated where it is too short."""
+    need = round(samples * warp) + 32
+    at = int(rng.integers(max(1, len(pcm) - need + 1)))
+    cut = np.resize(pcm[at : at + need], need).astype(np.float32) / np.float32(32767)
+    if warp != 1.0:
+        cut = soxr.resample(cut, SAMPLE_RATE * warp, SAMPLE_RATE, quality="QQ")
+    return np.pad(cut[:samples], (0, max(0, samples - len(cut))))
+
+
+def _at(sound: NDArray[np.float32], beside: NDArray[np.float32], snr: float) -> NDArray[np.float32]:
+    """``sound`` at a level of ``snr`` dB below that of ``beside``; as it is where that is silent."""
+    power, own = float((beside**2).sum()), float((sound**2).sum())
+    if power < 1e-6 or own < 1e-9:
+        return sound
+    return sound * np.float32(np.sqrt(power / own) * 10 ** (-snr / 20))
