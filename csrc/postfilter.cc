@@ -26,6 +26,9 @@ ConvNeXt::Shape voice_shape(const PostFilterConfig& c) {
   return {c.bins(), c.voice, 2 * c.voice, c.voice_blocks, c.voice, kVoiceTaps};
 }
 
+// numbers that a voice's vector makes: a scale and a shift for the input and each block
+int factors(const PostFilterConfig& c) { return 2 * (c.blocks + 1) * c.width; }
+
 void check_finite(const float* x, size_t n, const char* name) {
   for (size_t i = 0; i < n; ++i)
     if (!std::isfinite(x[i]))
@@ -58,25 +61,26 @@ PostFilterConfig parse_postfilter_config(std::string_view text) {
   return c;
 }
 
+std::vector<TensorSpec> PostFilter::specs(const PostFilterConfig& c) {
+  std::vector<TensorSpec> specs;
+  ConvNeXt::specs("net", net_shape(c), specs);
+  if (c.voice > 0) {
+    ConvNeXt::specs("voice", voice_shape(c), specs);
+    specs.push_back({"modulation.weight", {factors(c), c.voice}});
+    specs.push_back({"modulation.bias", {factors(c)}});
+  }
+  return specs;
+}
+
 PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, int threads)
     : config_(config), pool_(threads), fft_(config.window), window_(hann(config.window)) {
-  const ConvNeXt::Shape shape = net_shape(config);
-  std::vector<TensorSpec> specs;
-  ConvNeXt::specs("net", shape, specs);
-  const ConvNeXt::Shape heard = voice_shape(config);
-  const int factors = 2 * (config.blocks + 1) * config.width;
+  weights.check("postfilter", specs(config));
+  net_ = std::make_unique<ConvNeXt>(weights, "net", net_shape(config));
   if (config.voice > 0) {
-    ConvNeXt::specs("voice", heard, specs);
-    specs.push_back({"modulation.weight", {factors, config.voice}});
-    specs.push_back({"modulation.bias", {factors}});
-  }
-  weights.check("postfilter", specs);
-  net_ = std::make_unique<ConvNeXt>(weights, "net", shape);
-  if (config.voice > 0) {
-    voice_ = std::make_unique<ConvNeXt>(weights, "voice", heard);
-    modulation_ = PackedMatrix::linear(weights.get("modulation.weight", {factors, config.voice}),
-                                       weights.get("modulation.bias", {factors}), factors,
-                                       config.voice);
+    const int n = factors(config), k = config.voice;
+    voice_ = std::make_unique<ConvNeXt>(weights, "voice", voice_shape(config));
+    modulation_ = PackedMatrix::linear(weights.get("modulation.weight", {n, k}),
+                                       weights.get("modulation.bias", {n}), n, k);
   }
   steady_.allocate(config.hop);
   for (int p = 0; p < config.hop; ++p) {
@@ -135,14 +139,15 @@ std::shared_ptr<const std::vector<ConvNeXt::Norm>> PostFilter::norms(
                                 " numbers, got " + std::to_string(vector.size()));
   check_finite(vector.data(), vector.size(), "voice");
   if (!voice_) return nullptr;
-  std::vector<float> factors(size_t(2) * (config_.blocks + 1) * config_.width);
+  const int n = factors(config_);
+  std::vector<float> made(static_cast<size_t>(n));
   multiply(pool_, {.m = &modulation_,
                    .a = vector.data(),
                    .lda = config_.voice,
                    .rows = 1,
-                   .c = factors.data(),
-                   .ldc = int(factors.size())});
-  return std::make_shared<const std::vector<ConvNeXt::Norm>>(net_->modulated(factors.data()));
+                   .c = made.data(),
+                   .ldc = n});
+  return std::make_shared<const std::vector<ConvNeXt::Norm>>(net_->modulated(made.data()));
 }
 
 PostFilterStream::PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain,

@@ -38,6 +38,7 @@ class PostFilter : public std::enable_shared_from_this<PostFilter> {
   // std::invalid_argument when the weights do not fit the configuration. threads >= 1.
   PostFilter(const PostFilterConfig& config, const Weights& weights, int threads);
 
+  static std::vector<TensorSpec> specs(const PostFilterConfig& config);
   const PostFilterConfig& config() const { return config_; }
   int threads() const { return pool_.threads(); }
   // Samples that must follow a sample before it comes out.

@@ -29,8 +29,8 @@ class Verbs:
         """Speech without its noise, as long as ``source``.
 
         It is the recording, filtered by what the model made of it; ``postfilter=0`` returns that.
-        ``attenuation_limit``: the most, in dB, by which a part of the spectrum is turned down (100);
-        20 leaves a little of the noise, and more of the words of recordings in strong noise.
+        ``attenuation_limit``: the most, in dB, by which a part of the spectrum is turned down (20).
+        It leaves a little of the noise, and more of the words in it; 100 is no limit.
         """
         return self.generate("se", source=source, **inputs)
 
@@ -39,7 +39,7 @@ class Verbs:
         return self.generate("sd", source=source, **inputs)
 
     def extract(self, source: Any, prompt: Any = None, **inputs: Any) -> Audio:
-        """Only the speaker of ``prompt``, out of the mixture ``source``."""
+        """Only the speaker of ``prompt``, out of the mixture ``source``; made as in :meth:`enhance`."""
         return self.generate("tse", source=source, prompt=prompt, **inputs)
 
     def sing(self, score: Any, **inputs: Any) -> Audio:

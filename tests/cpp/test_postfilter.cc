@@ -21,11 +21,7 @@ struct Net {
 
   explicit Net(const std::string& json) : config(parse_postfilter_config(json)) {
     check::Random random(7);
-    std::vector<TensorSpec> specs;
-    const ConvNeXt::Shape shape = {2 * config.bins(), config.width,  config.hidden,
-                                   config.blocks,     config.bins(), config.kernel_size};
-    ConvNeXt::specs("net", shape, specs);
-    for (const TensorSpec& spec : specs) {
+    for (const TensorSpec& spec : PostFilter::specs(config)) {
       size_t size = 1;
       for (int64_t d : spec.shape) size *= size_t(d);
       memory.push_back(random.normals(size));
@@ -45,6 +41,7 @@ const char* const kConfigs[] = {
     R"({"window": 64, "hop": 20, "width": 12, "hidden": 16, "blocks": 2, "kernel_size": 3})",
     R"({"window": 32, "hop": 16, "width": 8, "hidden": 8, "blocks": 1, "lookahead": 0})",
     R"({"window": 14, "hop": 3, "width": 8, "hidden": 9, "blocks": 1, "kernel_size": 9, "lookahead": 5})",
+    R"({"window": 64, "hop": 20, "width": 12, "hidden": 16, "blocks": 2, "voice": 6})",
 };
 
 std::vector<float> noise(size_t n, int seed) {
@@ -54,10 +51,16 @@ std::vector<float> noise(size_t n, int seed) {
   return v;
 }
 
+// What a filter makes of some voice.
+std::vector<float> voice_of(const PostFilter& f) {
+  const std::vector<float> x = noise(3000, 3);
+  return f.voice(x.data(), x.size());
+}
+
 std::vector<float> whole(const PostFilter& f, const std::vector<float>& x,
                          const std::vector<float>& y, float least_gain = 0) {
   std::vector<float> out;
-  const auto stream = f.stream(least_gain);
+  const auto stream = f.stream(least_gain, voice_of(f));
   stream->push(x.data(), y.data(), x.size(), out);
   stream->flush(out);
   return out;
@@ -75,7 +78,7 @@ TEST(pieces_threads_and_copies_change_nothing) {
       CHECK(expected.size() == n);
       CHECK(whole(*three, x, y) == expected);
       check::Random random(n);
-      const auto stream = three->stream();
+      const auto stream = three->stream(0, voice_of(*one));
       std::vector<float> got;
       for (size_t at = 0; at < n;) {
         const size_t m = std::min(n - at, size_t(random.below(200)));
@@ -108,8 +111,23 @@ TEST(a_least_gain_mixes_the_source_in) {
     for (size_t i = 0; i < x.size(); ++i)
       CHECK(std::abs(mixed[i] - (0.75f * filtered[i] + 0.25f * x[i])) < 1e-5f);
     for (float wrong : {-0.1f, 1.1f, std::numeric_limits<float>::quiet_NaN()})
-      CHECK_THROWS(std::invalid_argument, filter->stream(wrong), "least_gain: expected 0 to 1");
+      CHECK_THROWS(std::invalid_argument, filter->stream(wrong, voice_of(*filter)),
+                   "least_gain: expected 0 to 1");
   }
+}
+
+TEST(a_voice_is_a_vector_of_finite_numbers) {
+  const auto filter = Net(kConfigs[3]).filter(1);
+  std::vector<float> vector = voice_of(*filter);
+  CHECK(vector.size() == 6);
+  CHECK(Net(kConfigs[3]).filter(3)->voice(noise(3000, 3).data(), 3000) == vector);
+  CHECK(filter->voice(nullptr, 0).size() == 6);  // silence
+  CHECK_THROWS(std::invalid_argument, filter->stream(), "expected a vector of 6 numbers, got 0");
+  CHECK_THROWS(std::invalid_argument, Net(kConfigs[0]).filter(1)->stream(0, vector),
+               "expected a vector of 0 numbers, got 6");
+  vector[2] = std::numeric_limits<float>::quiet_NaN();
+  CHECK_THROWS(std::invalid_argument, filter->stream(0, vector), "voice: expected finite");
+  CHECK_THROWS(std::invalid_argument, filter->voice(vector.data(), 6), "voice: expected finite");
 }
 
 TEST(hostile_input_changes_nothing) {
@@ -135,9 +153,9 @@ TEST(hostile_input_changes_nothing) {
 }
 
 TEST(configurations_and_weights_that_do_not_fit) {
-  for (const char* json :
-       {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})", R"({"blocks": 0})",
-        R"({"log_floor": 0})", R"({"kernel": 3})", "[]", "{"})
+  for (const char* json : {R"({"window": 63})", R"({"hop": 400})", R"({"hop": 0})",
+                           R"({"blocks": 0})", R"({"log_floor": 0})", R"({"kernel": 3})",
+                           R"({"voice": -1})", R"({"voice_blocks": 0})", "[]", "{"})
     CHECK_THROWS(std::invalid_argument, parse_postfilter_config(json), "");
   const Net net(kConfigs[0]);
   PostFilterConfig other = net.config;

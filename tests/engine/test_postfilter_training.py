@@ -22,7 +22,9 @@ from uniaudio_training.corpus.shards import write_shard
 from uniaudio_training.models.postfilter import PostFilter
 from uniaudio_training.postfilter import answers, train_postfilter
 from uniaudio_training.postfilter.mixtures import TwoVoices
-from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of
+from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of, snr_loss
+from uniaudio_training.postfilter.voices import contrast, learn_voices
+from uniaudio_training.precision import Arithmetic
 from uniaudio_training.settings import ConfigError
 
 from uniaudio_engine import Engine
@@ -200,8 +202,6 @@ def test_training_takes_noise_away_and_the_model_uses_it(
 
 
 def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
-    from uniaudio_training.precision import Arithmetic
-
     arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
     s = small(data, mixed=1.0, speech=(str(data / "corpus"),), snr=(0.0, 0.0))
     batch = train_postfilter.PostFilterTrainer(s, arithmetic).batch(np.random.default_rng(3))
@@ -250,18 +250,25 @@ def test_two_voices_are_mixed(data: Path, model: Path) -> None:
     assert 4.9 < snr < 25.1
 
 
+def test_telling_voices_apart_needs_mixtures(data: Path) -> None:
+    with pytest.raises(ConfigError, match="voice_steps: expected 0 without mixtures of voices"):
+        of_voices(data, voice_steps=1).check()
+
+
 def test_two_voices_need_two_speakers(data: Path, model: Path, tmp_path: Path) -> None:
     shard(tmp_path / "one", "tts", "train", 1, 1)
     engine = Engine.from_pretrained(model, threads=1)
     with pytest.raises(CorpusError, match="two speakers with two recordings each"):
-        TwoVoices([open_corpus(tmp_path / "one")["tts", "train"]], [], (0.0, 0.0), engine)
+        TwoVoices([open_corpus(tmp_path / "one")["tts", "train"]], [], (0.0, 0.0), engine, 0, 0, 0)
 
 
 @pytest.mark.parametrize("mixed", [0.0, 0.5, 1.0])
 def test_a_voice_filter_is_trained_and_bundled(
     data: Path, model: Path, tmp_path: Path, mixed: float
 ) -> None:
-    s = of_voices(data, mixed=mixed, model=str(model), steps=3)
+    s = of_voices(
+        data, mixed=mixed, model=str(model), steps=3, snr_weight=0.01, voice_steps=2 * (mixed > 0)
+    )
     train_postfilter.train(s, tmp_path / "run", "cpu")
     config, weights = load_postfilter(tmp_path / "run")
     assert config == VOICE_FILTER and "modulation.weight" in weights
@@ -276,6 +283,45 @@ def test_a_voice_filter_is_trained_and_bundled(
     x = speech(1.0, 3)
     made = Engine.from_pretrained(folder, threads=1).extract((x, 16000), (x, 16000), seed=1)
     assert made.meta["postfilter"] == 1 and len(made.samples) == len(x)
+
+
+def test_voices_are_told_apart(data: Path, model: Path) -> None:
+    corpus = open_corpus(data / "corpus")
+    engine = Engine.from_pretrained(model, threads=1)
+    mixed = TwoVoices([corpus["tts", "train"]], [], (0.0, 0.0), engine, 0, 0, 0)
+    pairs = mixed.pairs(np.random.default_rng(1), 5, 3000)
+    assert pairs.shape == (2, 5, 3000) and not np.array_equal(pairs[0], pairs[1])
+    torch.manual_seed(0)
+    network = PostFilter(VOICE_FILTER)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    arithmetic = Arithmetic(torch.device("cpu"), torch.float32)
+    assert 0 <= learn_voices(network, mixed, 2, 0, arithmetic) <= 1
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and all(k.startswith("voice.") for k in changed)
+    with pytest.raises(SystemExit, match="run it again"):
+        learn_voices(network, mixed, 2, 0, arithmetic, lambda: True)
+
+
+def test_contrast_finds_the_pairs() -> None:
+    vectors = torch.eye(4)
+    loss, found = contrast(vectors, 3 * vectors, torch.tensor(3.0))
+    assert float(loss) < 0.01 and float(found) == 1
+    loss, found = contrast(vectors, vectors.roll(1, 0), torch.tensor(3.0))
+    assert float(loss) > 10 and float(found) == 0
+
+
+def test_the_ratio_of_error_to_target() -> None:
+    target = torch.ones(1, 2, 3, dtype=torch.complex64)
+    source = 2 * target
+    same = float(snr_loss(target, target, source))
+    half = float(snr_loss(0.5 * target, target, source))
+    assert half == pytest.approx(10 * np.log10((0.25 + 0.04) / (1 + 0.4)), abs=1e-4)
+    assert same < half - 8
+    silent = float(snr_loss(0 * target, 0 * target, 0 * source))
+    assert np.isfinite(silent)
+    assert float(snr_loss(source, 0 * target, source)) > float(
+        snr_loss(0 * target, 0 * target, source)
+    )
 
 
 def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ const char* const kExamples[] = {
     R"("codebook_dim":8,"bandwidths":[1.5,3],"seanet":{"filters":4,"ratios":[8,5,4,2],)"
     R"("causal":true,"pad_mode":"zero","norm":"none","trim_right_ratio":0.5}})",
     R"({"window":512,"hop":160,"width":160,"hidden":480,"blocks":7,"kernel_size":25,"lookahead":2,)"
-    R"("log_floor":1e-4})",
+    R"("log_floor":1e-4,"voice":64,"voice_blocks":3})",
     R"(["é 😀",-0.0,1e-400,{"a":[[],{},null,true,false,"\n"]}])",
 };
 const char* const kTokens[] = {"null",     "-1",    "0",      "1e400",       "NaN",

@@ -81,11 +81,11 @@ POSTFILTER_OPTIONS = (
     Option(
         "attenuation_limit",
         "float",
-        100.0,
+        20.0,
         0.0,
         100.0,
-        "the most, in dB, by which the post-filter turns a part of the spectrum down; 20 leaves a "
-        "little of the noise, and more of the words in it",
+        "the most, in dB, by which the post-filter turns a part of the spectrum down; 100 takes more "
+        "of the noise, and more of the words in it",
     ),
 )
 # What a caller may set, by the task's length rule.

@@ -75,9 +75,9 @@ class TwoVoices:
         sounds: Sequence[Examples],
         snr: tuple[float, float],
         engine: Engine,
-        alone: float = 0.08,
-        absent: float = 0.06,
-        noisy: float = 0.3,
+        alone: float,
+        absent: float,
+        noisy: float,
     ) -> None:
         """Raises CorpusError unless there are two speakers with two recordings each."""
         self.by: dict[str, list[Example]] = {}
@@ -114,6 +114,20 @@ class TwoVoices:
         gain = np.float32(gain_to(source, SAMPLE_RATE, _level(rng)))
         level = np.float32(gain_to(wanted, SAMPLE_RATE, _level(rng)))
         return Mixture(source * gain, target * gain, wanted * level)
+
+    def pairs(self, rng: np.random.Generator, count: int, samples: int) -> Floats:
+        """Two recordings each of ``count`` voices, float32 [2, count, samples]."""
+        out = np.zeros((2, count, samples), np.float32)
+        few = count > len(self.names)
+        for i, n in enumerate(rng.choice(len(self.names), count, replace=few)):
+            warp = _warp(rng)
+            for row, clip in zip(out[:, i], self._two(rng, self.names[int(n)]), strict=True):
+                sound = _warped(rng, clip.pcm(), samples, warp)
+                if rng.random() < 0.3:
+                    noise = rng.standard_normal(samples).astype(np.float32)
+                    sound = sound + noise * np.float32(10 ** rng.uniform(-4, -2))
+                row[:] = sound * np.float32(gain_to(sound, SAMPLE_RATE, _level(rng)))
+        return out
 
     def _two(self, rng: np.random.Generator, speaker: str) -> tuple[Example, Example]:
         """Another recording of a speaker, and one of the few that are used as voices."""

@@ -24,12 +24,15 @@ from ..models.postfilter import PostFilter
 from ..muon import block_optimizers
 from ..precision import Arithmetic, choose
 from ..schedules import trapezoid
+from ..semantic.augment import VoiceWarp
 from ..settings import RunSettings, require
 from .answers import Clip, read_answers
 from .mixtures import LEVEL_DB, Mixtures, NoisySpeech, TwoVoices
+from .voices import learn_voices
 
 _EXPONENT = 0.3  # of magnitudes in the loss: soft sounds count, too
 _UNHEARD = 64  # mixtures of a validation
+_UNCHANGED = 0.25  # share of voices whose formants stay
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class PostFilterSettings(RunSettings):
 
     A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from answers to tse, and
     from mixtures of two speakers. ``model``: the folder whose codec the voices go through (the
-    bundled one). ``voice_seconds``: lengths of the voices, shortest and longest.
+    bundled one). ``voice_seconds``: lengths of the voices, shortest and longest. ``voice_steps``:
+    steps in which it learns to tell voices apart, before all others. ``formants``: the largest
+    natural logarithm of a factor of formants, of both speakers. ``alone``, ``absent`` and ``noisy``:
+    shares of mixtures without a second speaker, with the second one alone, and with noise.
+    ``snr_weight``: of the signal-to-noise ratio in dB of each crop, which learns to separate sooner.
     """
 
     postfilter: PostFilterConfig = field(default_factory=PostFilterConfig)
@@ -67,6 +74,12 @@ class PostFilterSettings(RunSettings):
     crossed: float = 0.05
     model: str = ""
     voice_seconds: tuple[float, float] = (1.5, 3.0)
+    voice_steps: int = 0
+    snr_weight: float = 0.0
+    formants: float = 0.15
+    alone: float = 0.08
+    absent: float = 0.04
+    noisy: float = 0.3
 
     def check(self) -> None:
         super().check()
@@ -77,25 +90,32 @@ class PostFilterSettings(RunSettings):
         require(self.snr[0] <= self.snr[1], "snr", "lowest and highest", self.snr)
         shortest, longest = self.voice_seconds
         require(0 < shortest <= longest, "voice_seconds", "above 0", self.voice_seconds)
+        require(
+            not self.voice_steps or (self.postfilter.voice > 0 and self.mixed > 0),
+            "voice_steps",
+            "0 without mixtures of voices",
+            self.voice_steps,
+        )
         require(self.mixed == 1 or bool(self.data), "data", "folders of answers", self.data)
-        for name in ("unanswered", "crossed", "mixed"):
+        for name in ("unanswered", "crossed", "mixed", "alone", "absent", "noisy"):
             require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class Batch:
     """float32 [B, N] each, at the level that the filter hears; ``voice`` [B, M], of a filter that
-    hears one.
+    hears one. ``formants`` [B, 2]: factors of the wanted voice's formants, and of all others'.
     """
 
     source: Tensor
     answer: Tensor
     target: Tensor
     voice: Tensor | None = None
+    formants: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        voice = None if self.voice is None else self.voice.to(device)
-        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device), voice)
+        moved = (None if x is None else x.to(device) for x in (self.voice, self.formants))
+        return Batch(self.source.to(device), self.answer.to(device), self.target.to(device), *moved)
 
 
 def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
@@ -136,6 +156,19 @@ def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: f
     return magnitudes + complex_weight * apart.abs().square().mean()
 
 
+def snr_loss(estimate: Tensor, target: Tensor, source: Tensor) -> Tensor:
+    """Spectra [B, T, F] -> the mean over the batch of the error's energy over the target's, in dB.
+
+    A tenth of the source's energy is added to the target's and a hundredth to the error's, so that
+    silence can be a target without outweighing all else.
+    """
+    error, wanted, heard = (
+        x.abs().square().sum((1, 2)) for x in (estimate - target, target, source)
+    )
+    ratio = (error + 0.01 * heard) / (wanted + 0.1 * heard).clamp(min=1e-9)
+    return 10 * ratio.clamp(min=1e-9).log10().mean()
+
+
 class PostFilterTrainer(Trainer[Batch]):
     """The filter sees crops of sources, answers and targets."""
 
@@ -145,6 +178,7 @@ class PostFilterTrainer(Trainer[Batch]):
         if s.init:
             self.model.load_state_dict(self.model.state_dict() | _started(s))
         self.model.to(arithmetic.device).train()
+        self.warp = VoiceWarp(s.postfilter.bins).to(arithmetic.device)
         self.mixtures = self._mixtures("train") if s.mixed else None
         self.unheard: Mixtures | None = None
         if s.mixed and s.postfilter.voice:
@@ -175,7 +209,8 @@ class PostFilterTrainer(Trainer[Batch]):
         speech, sounds = _split(s.speech, "tts", split), _split(s.noises, "t2s", "train")
         if not s.postfilter.voice:
             return NoisySpeech(speech, sounds, s.snr)
-        return TwoVoices(speech, sounds, s.snr, Engine.from_pretrained(s.model or None, threads=1))
+        engine = Engine.from_pretrained(s.model or None, threads=1)
+        return TwoVoices(speech, sounds, s.snr, engine, s.alone, s.absent, s.noisy)
 
     @staticmethod
     def _gain(clip: Clip) -> float:
@@ -190,6 +225,17 @@ class PostFilterTrainer(Trainer[Batch]):
 
     def begin(self, run: Run, resumed: bool) -> None:
         write_postfilter_config(self.settings.postfilter, run.folder)
+        s = self.settings
+        if s.voice_steps and not resumed and isinstance(self.mixtures, TwoVoices):
+            share = learn_voices(
+                self.model,
+                self.mixtures,
+                s.voice_steps,
+                s.seed,
+                self.arithmetic,
+                lambda: run.stopping,
+            )
+            print(f"{share:.2f} of the voices found")
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         hours = sum(c.rows.shape[1] for c in self.clips) / SAMPLE_RATE / 3600
         print(f"{millions:.2f} M parameters, {hours:.1f} h, {self.arithmetic.device}")
@@ -222,7 +268,12 @@ class PostFilterTrainer(Trainer[Batch]):
                 row[1] = 0
                 row[1, : len(other)] = other * np.float32(gain / 32767)
         source, answer, target = (torch.from_numpy(rows[:, i].copy()) for i in range(3))
-        return Batch(source, answer, target, torch.from_numpy(voices) if m else None)
+        if not m:
+            return Batch(source, answer, target)
+        factors = np.exp(rng.uniform(-s.formants, s.formants, (s.batch, 2)))
+        factors[rng.random(s.batch) < _UNCHANGED] = 1.0
+        formants = torch.from_numpy(factors.astype(np.float32))
+        return Batch(source, answer, target, torch.from_numpy(voices), formants)
 
     def rate(self, step: int, done: float) -> float:
         return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
@@ -231,13 +282,24 @@ class PostFilterTrainer(Trainer[Batch]):
         source, answer, target = map(
             self.model.spectrum, (batch.source, batch.answer, batch.target)
         )
+        voice = None if batch.voice is None else self.model.spectrum(batch.voice)
+        if batch.formants is not None and voice is not None:
+            mine, others = batch.formants.unbind(1)
+            rest = self.warp.with_formants(source - target, others)
+            target, answer, voice = (
+                self.warp.with_formants(x, mine) for x in (target, answer, voice)
+            )
+            source = target + rest
         with self.arithmetic.autocast():
             vector = None
-            if batch.voice is not None:
-                vector = self.model.vector(self.model.spectrum(batch.voice))
+            if voice is not None:
+                vector = self.model.vector(voice)
             gains = self.model.gains(source, answer, vector)
         s = self.settings
-        return loss_of(source * gains, target, s.softened, s.complex_weight)
+        loss = loss_of(source * gains, target, s.softened, s.complex_weight)
+        if s.snr_weight:
+            loss = loss + s.snr_weight * snr_loss(source * gains, target, source)
+        return loss
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
         loss = self._loss(batch.to(self.arithmetic.device))

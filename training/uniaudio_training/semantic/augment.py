@@ -162,6 +162,14 @@ class VoiceWarp(nn.Module):
         envelope = x @ self.lifter
         return _stretch(envelope, formants) + _stretch(x - envelope, harmonics)
 
+    def with_formants(self, spectrum: Tensor, factors: Tensor) -> Tensor:
+        """Complex spectra [B, T, bins] and positive factors [B] -> the spectra with the frequencies of
+        the formants multiplied by the factors; phases and harmonics stay.
+        """
+        envelope = (spectrum.abs() + 1e-5).log() @ self.lifter
+        gain = (_stretch(envelope, factors) - envelope).clamp(-4.0, 4.0)
+        return spectrum * gain.exp()
+
 
 def _stretch(x: Tensor, factor: Tensor) -> Tensor:
     bins = x.shape[-1]
