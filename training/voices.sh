@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Goes on with the bundled model: makes data, semantic units of real voices, tokens, an LM and a
-# post-filter.
+# Goes on with the bundled model: makes data, semantic units of real voices, tokens, an LM and the
+# filters.
 # usage: [SEED=1] [SHARE=1] training/voices.sh SOURCES [MINUTES]
 # Run it in a work folder of its own; two commands run at a time. A stopped run resumes.
 # SOURCES has what there is of librispeech, libritts, vctk, kathleen, wake-words, unlabelled and esc10
@@ -119,6 +119,16 @@ step postfilter uniaudio-train postfilter --config "$root/training/configs/postf
   --set init="$base" data=[data/answers] "${mixed[@]}" "noises=[$(joined "${noises[@]}")]" \
   "steps=$(scaled 4000)" --out runs/postfilter
 step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voices
+
+# Two speakers at once; without recordings, those of the synthesizers.
+spoken=(data/made)
+for corpus in aligned kokoro; do [[ ! -d data/$corpus ]] || spoken+=("data/$corpus"); done
+step mixtures uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
+  --hours "$(hours tse=0.8)" --threads 2 --out data/answers-voice
+step voice-filter uniaudio-train postfilter --config "$root/training/configs/voice-filter.yaml" \
+  --set init="$base" voice_steps=0 data=[data/answers-voice] "speech=[$(joined "${spoken[@]}")]" \
+  "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/voice-filter
+step voice-filtered uniaudio-train bundle --postfilter runs/voice-filter --out runs/voices
 heard=(data/made)
 [[ ! -d data/aligned ]] || heard+=(data/aligned)
 step heard uniaudio-train bundle --unit-phones "${heard[@]}" --out runs/voices

@@ -64,7 +64,8 @@ class NoisySpeech:
 class TwoVoices:
     """Two speakers at once, and another recording of the one to keep.
 
-    Both are warped by factors of their own, so that there are more voices than speakers. The voice
+    A speaker is drawn as often as the square root of the number of its recordings says. Both are
+    warped by factors of their own, so that there are more voices than speakers. The voice
     to keep went through the codec, as the engine hears it. ``alone``: share without a second
     speaker; ``absent``: share with the second one alone; ``noisy``: share with noise over both.
     """
@@ -88,11 +89,13 @@ class TwoVoices:
         if len(self.by) < 2:
             raise CorpusError("a voice filter needs two speakers with two recordings each")
         self.names, self.sounds, self.snr, self.engine = list(self.by), sounds, snr, engine
+        self.shares = _shares([len(found) ** 0.5 for found in self.by.values()])
         self.alone, self.absent, self.noisy = alone, absent, noisy
         self._voices: dict[str, NDArray[np.int16]] = {}  # by the recording's id
 
     def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
-        mine, others = (self.names[int(i)] for i in rng.choice(len(self.names), 2, replace=False))
+        drawn = rng.choice(len(self.names), 2, replace=False, p=self.shares)
+        mine, others = (self.names[int(i)] for i in drawn)
         clip, prompt = self._two(rng, mine)
         warp = _warp(rng)
         target = _warped(rng, clip.pcm(), samples, warp)
@@ -148,7 +151,7 @@ def through_codec(engine: Any, samples: Floats) -> NDArray[np.int16]:
     return degrade.to_pcm(heard_voice(engine.model, codes))
 
 
-def _shares(counts: Sequence[int]) -> NDArray[np.float64]:
+def _shares(counts: Sequence[float]) -> NDArray[np.float64]:
     return np.array(counts) / sum(counts)
 
 
