@@ -327,10 +327,19 @@ def test_the_ratio_of_error_to_target() -> None:
 def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     train_postfilter.train(small(data, steps=3), first, "cpu")
-    s = of_voices(data, steps=1, init=str(first), lr=0.0, matrix_lr=0.0)
+    still = {"steps": 1, "lr": 0.0, "matrix_lr": 0.0, "weight_decay": 0.0}
+    s = of_voices(data, init=str(first), **still)
     train_postfilter.train(s, tmp_path / "second", "cpu")
     (_, a), (_, b) = (load_postfilter(tmp_path / n) for n in ("first", "second"))
     assert all(torch.equal(a[k], b[k]) for k in a) and set(b) > set(a)
+    s = of_voices(data, init=str(tmp_path / "second"), **still)
+    s = dataclasses.replace(s, postfilter=dataclasses.replace(VOICE_FILTER, kernel_size=5))
+    train_postfilter.train(s, tmp_path / "longer", "cpu")
+    c = load_postfilter(tmp_path / "longer")[1]
+    assert {k for k in c if c[k].shape != b[k].shape} == {
+        f"net.blocks.{i}.depthwise.weight" for i in range(VOICE_FILTER.blocks)
+    }
+    assert all(torch.equal(c[k], b[k]) for k in c if c[k].shape == b[k].shape)
 
 
 def test_answers_are_those_of_the_filters_tasks(data: Path, tmp_path: Path) -> None:

@@ -139,10 +139,8 @@ def _started(s: PostFilterSettings) -> dict[str, Tensor]:
         "a filter of the shape of postfilter, or with shorter kernels",
         config,
     )
-    return {
-        name: functional.pad(w, (more, 0)) if name.endswith("depthwise.weight") else w
-        for name, w in weights.items()
-    }
+    longer = {n for n in weights if n.startswith("net.") and n.endswith("depthwise.weight")}
+    return {n: functional.pad(w, (more, 0)) if n in longer else w for n, w in weights.items()}
 
 
 def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: float) -> Tensor:
