@@ -125,7 +125,7 @@ spoken=(data/made)
 for corpus in aligned kokoro; do [[ ! -d data/$corpus ]] || spoken+=("data/$corpus"); done
 step mixtures uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
   --hours "$(hours tse=0.8)" --threads 2 --out data/answers-voice
-step voice-filter uniaudio-train postfilter --config "$root/training/configs/voice-filter.yaml" \
+step voice-filter uniaudio-train postfilter --config "$root/training/configs/postfilter-voice.yaml" \
   --set init="$base" voice_steps=0 data=[data/answers-voice] "speech=[$(joined "${spoken[@]}")]" \
   "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/voice-filter
 step voice-filtered uniaudio-train bundle --postfilter runs/voice-filter --out runs/voices
