@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from uniaudio_training.corpus.schema import Label, Track
 from uniaudio_training.corpus.shards import write_shard
 from uniaudio_training.models.postfilter import PostFilter
 from uniaudio_training.postfilter import answers, train_postfilter
-from uniaudio_training.postfilter.mixtures import TwoVoices
+from uniaudio_training.postfilter.mixtures import TwoVoices, through_codec
 from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of, snr_loss
 from uniaudio_training.postfilter.voices import contrast, learn_voices
 from uniaudio_training.precision import Arithmetic
@@ -253,6 +254,30 @@ def test_two_voices_are_mixed(data: Path, model: Path) -> None:
 def test_telling_voices_apart_needs_mixtures(data: Path) -> None:
     with pytest.raises(ConfigError, match="voice_steps: expected 0 without mixtures of voices"):
         of_voices(data, voice_steps=1).check()
+
+
+def test_corpora_may_have_the_same_ids(data: Path, model: Path, tmp_path: Path) -> None:
+    """The voice that is heard is one of the speaker's, whatever its recordings are called."""
+    shard(tmp_path / "other", "tts", "train", 4, 90)
+    file = tmp_path / "other" / "tts-train-0000.jsonl"
+    file.write_text(re.sub(r"speaker(\d)", r"other\1", file.read_text()))
+    speech_ = [open_corpus(f)["tts", "train"] for f in (data / "corpus", tmp_path / "other")]
+    engine = Engine.from_pretrained(model, threads=1)
+    mixed = TwoVoices(speech_, [], (0.0, 0.0), engine, 0, 0, 0)
+    assert len({e.id for found in mixed.by.values() for e in found}) == 4  # of eight
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        mixed.draw(rng, 800, 800)
+    assert len(mixed._voices) == 8
+    for (speaker, k), heard in mixed._voices.items():
+        assert np.array_equal(heard, through_codec(engine, mixed.by[speaker][k].audio()))
+
+
+def test_speech_of_no_corpus(data: Path, tmp_path: Path) -> None:
+    shard(tmp_path / "valid", "tts", "valid", 2, 1)
+    s = small(data, mixed=1.0, speech=(str(tmp_path / "valid"),))
+    with pytest.raises(CorpusError, match="no tts of the split train"):
+        train_postfilter.train(s, tmp_path / "x", "cpu")
 
 
 def test_two_voices_need_two_speakers(data: Path, model: Path, tmp_path: Path) -> None:

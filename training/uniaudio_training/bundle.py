@@ -151,7 +151,8 @@ def write_folder(
         codec = "codec.safetensors"
         (out / codec).write_bytes((base / codec).read_bytes())
         for name in old.config.filters if lm is not None else ():
-            add_postfilter_run(out, str(base), name)
+            rounded = any(w.dtype == np.uint16 for w in old.filters[name].values())
+            add_postfilter_run(out, str(base), name, "bfloat16" if rounded else "int8")
         if len(old.unit_phones) and lm is not None:
             add_unit_phones(out, old.unit_phones)
     (out / "README.md").write_text(card)
@@ -193,10 +194,12 @@ def add_semantic_run(folder: Path, run: str) -> None:
     )
 
 
-def add_postfilter_run(folder: Path, run: str, name: str = "postfilter") -> None:
-    """Adds the post-filter of a finished run, or the filter ``name`` of a model folder, in int8."""
+def add_postfilter_run(
+    folder: Path, run: str, name: str = "postfilter", dtype: str = "int8"
+) -> None:
+    """Adds the post-filter of a finished run, or the filter ``name`` of a model folder."""
     config, tensors = load_postfilter(run, name)
-    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()}, "int8")
+    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()}, dtype)
 
 
 def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:

@@ -91,15 +91,16 @@ class TwoVoices:
         self.names, self.sounds, self.snr, self.engine = list(self.by), sounds, snr, engine
         self.shares = _shares([len(found) ** 0.5 for found in self.by.values()])
         self.alone, self.absent, self.noisy = alone, absent, noisy
-        self._voices: dict[str, NDArray[np.int16]] = {}  # by the recording's id
+        self._voices: dict[tuple[str, int], NDArray[np.int16]] = {}  # ids are of one corpus alone
 
     def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
         drawn = rng.choice(len(self.names), 2, replace=False, p=self.shares)
         mine, others = (self.names[int(i)] for i in drawn)
-        clip, prompt = self._two(rng, mine)
+        i, k = self._two(rng, mine)
+        clip = self.by[mine][i]
         warp = _warp(rng)
         target = _warped(rng, clip.pcm(), samples, warp)
-        wanted = _warped(rng, self._heard(prompt), voice, warp)
+        wanted = _warped(rng, self._heard(mine, k), voice, warp)
         other = np.zeros(samples, np.float32)
         if rng.random() >= self.alone:
             theirs = self.by[others]
@@ -124,25 +125,26 @@ class TwoVoices:
         few = count > len(self.names)
         for i, n in enumerate(rng.choice(len(self.names), count, replace=few)):
             warp = _warp(rng)
-            for row, clip in zip(out[:, i], self._two(rng, self.names[int(n)]), strict=True):
-                sound = _warped(rng, clip.pcm(), samples, warp)
+            speaker = self.names[int(n)]
+            for row, k in zip(out[:, i], self._two(rng, speaker), strict=True):
+                sound = _warped(rng, self.by[speaker][k].pcm(), samples, warp)
                 if rng.random() < 0.3:
                     noise = rng.standard_normal(samples).astype(np.float32)
                     sound = sound + noise * np.float32(10 ** rng.uniform(-4, -2))
                 row[:] = sound * np.float32(gain_to(sound, SAMPLE_RATE, _level(rng)))
         return out
 
-    def _two(self, rng: np.random.Generator, speaker: str) -> tuple[Example, Example]:
+    def _two(self, rng: np.random.Generator, speaker: str) -> tuple[int, int]:
         """Another recording of a speaker, and one of the few that are used as voices."""
-        found = self.by[speaker]
-        k = int(rng.integers(min(_PROMPTS, len(found))))
-        i = (k + 1 + int(rng.integers(len(found) - 1))) % len(found)
-        return found[i], found[k]
+        count = len(self.by[speaker])
+        k = int(rng.integers(min(_PROMPTS, count)))
+        return (k + 1 + int(rng.integers(count - 1))) % count, k
 
-    def _heard(self, prompt: Example) -> NDArray[np.int16]:
-        if prompt.id not in self._voices:
-            self._voices[prompt.id] = through_codec(self.engine, prompt.audio())
-        return self._voices[prompt.id]
+    def _heard(self, speaker: str, k: int) -> NDArray[np.int16]:
+        key = speaker, k
+        if key not in self._voices:
+            self._voices[key] = through_codec(self.engine, self.by[speaker][k].audio())
+        return self._voices[key]
 
 
 def through_codec(engine: Any, samples: Floats) -> NDArray[np.int16]:

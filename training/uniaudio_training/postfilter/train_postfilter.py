@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +120,11 @@ class Batch:
 
 
 def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
-    """The examples of those of the corpora that have them."""
-    return [c[task, split] for c in map(open_corpus, folders) if split in c.splits(task)]
+    """The examples of those of the corpora that have them. Raises CorpusError where none does."""
+    found = [c[task, split] for c in map(open_corpus, folders) if split in c.splits(task)]
+    if folders and not found:
+        raise CorpusError(f"{', '.join(folders)}: no {task} of the split {split}")
+    return found
 
 
 def _started(s: PostFilterSettings) -> dict[str, Tensor]:
@@ -207,8 +211,11 @@ class PostFilterTrainer(Trainer[Batch]):
         speech, sounds = _split(s.speech, "tts", split), _split(s.noises, "t2s", "train")
         if not s.postfilter.voice:
             return NoisySpeech(speech, sounds, s.snr)
-        engine = Engine.from_pretrained(s.model or None, threads=1)
-        return TwoVoices(speech, sounds, s.snr, engine, s.alone, s.absent, s.noisy)
+        return TwoVoices(speech, sounds, s.snr, self.engine, s.alone, s.absent, s.noisy)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return Engine.from_pretrained(self.settings.model or None, threads=1)
 
     @staticmethod
     def _gain(clip: Clip) -> float:
