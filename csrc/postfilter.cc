@@ -16,7 +16,7 @@ namespace {
 constexpr int kChunk = 128;
 
 ConvNeXt::Shape net_shape(const PostFilterConfig& c) {
-  return {2 * c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
+  return {c.inputs() * c.bins(), c.width, c.hidden, c.blocks, c.bins(), c.kernel_size};
 }
 
 // frames that the network of the voice sees at once (storage/weight_shapes.py)
@@ -52,6 +52,7 @@ PostFilterConfig parse_postfilter_config(std::string_view text) {
   o.integer("kernel_size", c.kernel_size, 1, 63);
   o.integer("lookahead", c.lookahead, 0, 64);
   o.real("log_floor", c.log_floor);
+  o.boolean("answer", c.answer);
   o.integer("voice", c.voice, 0, 16384);
   o.integer("voice_blocks", c.voice_blocks, 1, 64);
   o.done();
@@ -193,7 +194,7 @@ std::unique_ptr<PostFilterStream> PostFilterStream::fork() const {
 void PostFilterStream::push(const float* source, const float* answer, size_t n,
                             std::vector<float>& out) {
   check_finite(source, n, "source");
-  check_finite(answer, n, "answer");
+  if (filter_->config().answer) check_finite(answer, n, "answer");
   pushed_ += int64_t(n);
   const size_t most = size_t(kChunk) * filter_->config().hop;
   for (size_t at = 0; at < n; at += most)
@@ -216,7 +217,7 @@ void PostFilterStream::flush(std::vector<float>& out) {
 void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::vector<float>& out) {
   const PostFilterConfig& c = filter_->config();
   const int total = pending_ + n, frames = total / c.hop, before = c.past() + pending_;
-  for (int i = 0; i < kInputs; ++i) {
+  for (int i = 0; i < c.inputs(); ++i) {
     work_[i].reserve(size_t(before) + n);
     std::copy_n(held_[i].data(), before, work_[i].data());
     std::copy_n(samples[i], n, work_[i].data() + before);
@@ -228,34 +229,34 @@ void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::v
     synthesize(frames, out);
   }
   pending_ = total - frames * c.hop;
-  for (int i = 0; i < kInputs; ++i)
+  for (int i = 0; i < c.inputs(); ++i)
     std::copy_n(work_[i].data() + size_t(frames) * c.hop, c.past() + pending_, held_[i].data());
 }
 
-// work_ -> features_ [frames][2][bins], and the source's spectra behind those that wait
+// work_ -> features_ [frames][inputs][bins], and the source's spectra behind those that wait
 void PostFilterStream::analyse(int frames) {
   const PostFilter& f = *filter_;
   const PostFilterConfig& c = f.config();
   const CodecKernels& kernels = codec_kernels();
-  const int bins = c.bins(), window = c.window;
+  const int bins = c.bins(), window = c.window, inputs = c.inputs();
   const size_t waiting = size_t(c.lookahead) * 2 * bins;
   const size_t each =
       size_t(window) + 2 * size_t(bins) + std::max<size_t>(f.fft_.scratch_size(), 3 * size_t(bins));
   waiting_.reserve(waiting + size_t(frames) * 2 * bins);
   std::copy_n(spectra_.data(), waiting, waiting_.data());
-  features_.reserve(size_t(frames) * kInputs * bins);
+  features_.reserve(size_t(frames) * inputs * bins);
   gains_.reserve(size_t(frames) * bins);
   segments_.reserve(each * frames);
   split(f.pool_, frames, 60 * window, [&](int64_t a, int64_t b) {
     float *x = segments_.data() + a * each, *own = x + window, *scratch = own + 2 * bins;
     for (int64_t t = a; t < b; ++t) {
-      for (int i = 0; i < kInputs; ++i) {
+      for (int i = 0; i < inputs; ++i) {
         float* re = i == 0 ? waiting_.data() + waiting + t * 2 * bins : own;
         float* im = re + bins;
         kernels.multiply(work_[i].data() + t * c.hop, f.window_.data(), x, window);
         f.fft_.forward(kernels, x, re, im, scratch);
         kernels.spectrum_features(re, im, scratch, bins, 4.0f / float(window), c.log_floor);
-        std::copy_n(scratch, bins, features_.data() + (t * kInputs + i) * bins);
+        std::copy_n(scratch, bins, features_.data() + (t * inputs + i) * bins);
       }
     }
   });

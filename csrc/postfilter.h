@@ -1,6 +1,6 @@
 // The post-filter: a source times the gains that a causal ConvNeXt gives each bin of its spectrum.
-// It hears the source and what the language model made of it; a voice filter also hears whose
-// speech it is to keep. Reference:
+// It hears the source and, where its configuration says so, what the language model made of it; a voice
+// filter also hears whose speech it is to keep. Reference:
 // training/uniaudio_training/models/postfilter.py.
 #pragma once
 
@@ -21,9 +21,11 @@ struct PostFilterConfig {
   int window = 512, hop = 160, width = 160, hidden = 480, blocks = 7, kernel_size = 7;
   int lookahead = 2;  // frames
   float log_floor = 1e-4f;
+  bool answer = true;  // hears the answer, beside the source
   int voice = 0, voice_blocks = 3;  // voice: width of the vector of a voice; 0: hears none
 
   int bins() const { return window / 2 + 1; }
+  int inputs() const { return answer ? 2 : 1; }
   // samples of a window before its newest hop
   int past() const { return window - hop; }
 };
@@ -74,8 +76,8 @@ class PostFilterStream {
   explicit PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain = 0,
                             std::span<const float> vector = {});
 
-  // source, answer [n]; appends the samples that are complete. std::invalid_argument on NaN or
-  // infinity, before anything changes.
+  // source, answer [n]; appends the samples that are complete. The answer is not read by a filter that
+  // hears none. std::invalid_argument on NaN or infinity, before anything changes.
   void push(const float* source, const float* answer, size_t n, std::vector<float>& out);
   // Appends the samples that are still missing and starts a new clip.
   void flush(std::vector<float>& out);
@@ -83,7 +85,7 @@ class PostFilterStream {
   std::unique_ptr<PostFilterStream> fork() const;
 
  private:
-  static constexpr int kInputs = 2;  // source, answer
+  static constexpr int kInputs = 2;  // at most: source, answer
   using Norms = std::shared_ptr<const std::vector<ConvNeXt::Norm>>;
 
   PostFilterStream(std::shared_ptr<const PostFilter> filter, float least_gain, Norms norms);

@@ -195,7 +195,7 @@ def test_a_push_that_broke_off_is_not_continued(
     with opened(engine, "se") as live:
         expected = pushed(live, x, [FRAME])
         with monkeypatch.context() as patch:
-            patch.setattr(live._frames, "next", interrupted)
+            patch.setattr(live._answers._frames, "next", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 live.push(x)
         with pytest.raises(InputError, match="cancelled; reset it"):
@@ -210,7 +210,9 @@ def test_close_from_another_thread_frees_the_sessions(engine: Engine) -> None:
     thread = running(live, made)
     live.close()
     thread.join(60)
-    assert not thread.is_alive() and len(made[0]) < 200 * RATE and live._frames._base is None
+    assert (
+        not thread.is_alive() and len(made[0]) < 200 * RATE and live._answers._frames._base is None
+    )
     for call in (lambda: live.push(speech(0.1)), live.flush, live.reset):
         with pytest.raises(InputError, match="closed; open another"):
             call()

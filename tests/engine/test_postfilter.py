@@ -20,6 +20,9 @@ from uniaudio_training.models.postfilter import PostFilter as Reference
 
 from uniaudio_engine import Engine, InputError
 from uniaudio_engine._C import PostFilter
+from uniaudio_engine.audio.level import gain_to
+from uniaudio_engine.request.memory import run_bytes
+from uniaudio_engine.request.plan import make_plan
 from uniaudio_engine.storage.config import ConfigError, ModelConfig, PostFilterConfig, to_dict
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.folder_writing import add_postfilter
@@ -35,6 +38,8 @@ SHAPES = [
     PostFilterConfig(window=14, hop=3, width=8, hidden=9, blocks=1, kernel_size=63),
     VOICE_FILTER,
     PostFilterConfig(window=64, hop=20, width=8, hidden=9, blocks=1, voice=5, voice_blocks=2),
+    dataclasses.replace(POSTFILTER, answer=False),
+    dataclasses.replace(VOICE_FILTER, answer=False, lookahead=1),
 ]
 VOICE = (speech(2.0, 9), RATE)
 CLEAN_UP = {"se": {}, "sd": {}, "tse": {"prompt": VOICE}}
@@ -201,6 +206,13 @@ def test_bad_sounds_are_refused_and_change_nothing() -> None:
     assert np.array_equal(np.concatenate((first, rest, stream.flush())), f.apply(x, y))
 
 
+def test_a_filter_without_the_answer_does_not_read_it() -> None:
+    c = dataclasses.replace(POSTFILTER, answer=False)
+    f = core(c, sharp(c))
+    x, y = sounds(3000)
+    assert np.array_equal(f.apply(x, y), f.apply(x, np.full_like(x, np.nan)))
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -246,8 +258,6 @@ def test_the_source_comes_back_filtered(engine: Engine, task: str, seconds: floa
     assert len(made.samples) == len(own.samples) == len(x)
     assert not np.array_equal(made.samples, own.samples)
     if seconds < 10:  # one window: the filter of the whole, at the level that the model hears
-        from uniaudio_engine.audio.level import gain_to
-
         gain = gain_to(x, RATE, engine.model.config.source_level(task))
         c, voice = POSTFILTER, None
         if "prompt" in inputs:
@@ -316,6 +326,91 @@ def test_models_without_a_filter_have_no_such_option(folder: Path, tmp_path: Pat
     for task, name in (("se", "postfilter"), ("tse", "voice_filter")):
         with pytest.raises(InputError, match=f"has no {name}"):
             engine.model.filter_of(engine.model.task(task))
+
+
+# Filters that need no answer
+
+
+@pytest.fixture(scope="module")
+def unanswered(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine whose filters do without the language model's answer."""
+    copy = tmp_path_factory.mktemp("models") / "unanswered"
+    shutil.copytree(folder, copy)
+    for c in (POSTFILTER, VOICE_FILTER):
+        c = dataclasses.replace(c, answer=False)
+        add_postfilter(copy, c, random_weights(postfilter_shapes(c), 3))
+    return Engine.from_pretrained(copy, dtype="float32", threads=1)
+
+
+@pytest.mark.parametrize("task", CLEAN_UP)
+@pytest.mark.parametrize("seconds", [0.01, 1.3, 27.0])
+def test_the_language_model_rests(
+    unanswered: Engine, task: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = speech(seconds, 2)
+    inputs = {**CLEAN_UP[task], "source": (x, RATE), "seed": 4}
+    own = unanswered.generate(task, postfilter=0, **inputs)
+    assert own.meta["frames"]
+    if "prompt" in inputs:
+        inputs["prompt"] = unanswered.encode_voice(inputs["prompt"])
+
+    def not_now(*_: Any, **__: Any) -> None:
+        raise AssertionError("the language model was asked")
+
+    model = unanswered.model
+    for part, name in ((model, "prefix"), (model.audio, "encode"), (model.semantic, "encode")):
+        monkeypatch.setattr(part, name, not_now)
+    made = unanswered.generate(task, **inputs)
+    assert made.meta["frames"] == 0 and made.meta["seconds"] == len(x) / RATE
+    assert len(made.samples) == len(x) and not np.array_equal(made.samples, own.samples)
+    for chunks in ([1], [3, 50], [5000]):
+        with unanswered.stream(task, chunk_frames=chunks, **inputs) as stream:
+            parts = list(stream)
+        assert np.array_equal(np.concatenate([c.samples for c in parts]), made.samples)
+        assert all(len(c.samples) for c in parts[:-1])
+        assert all(c.codes.shape == (0, model.layout.num_codebooks) for c in parts)
+    both = unanswered.generate_batch([inputs, inputs], task)
+    assert all(np.array_equal(one.samples, made.samples) for one in both)
+
+
+@pytest.mark.parametrize("task", CLEAN_UP)
+def test_it_is_the_filter_of_the_source(unanswered: Engine, task: str) -> None:
+    x, c = speech(1.3, 2), VOICE_FILTER if task == "tse" else POSTFILTER
+    c = dataclasses.replace(c, answer=False)
+    f, voice = core(c, random_weights(postfilter_shapes(c), 3)), None
+    if c.voice:
+        codes = unanswered.encode_voice(VOICE).codes[: unanswered.config.lm.num_codebooks]
+        voice = f.voice(unanswered.model.codec.decode(codes))
+    gain = np.float32(gain_to(x, RATE, unanswered.config.source_level(task)))
+    made = unanswered.generate(task, attenuation_limit=100, source=(x, RATE), **CLEAN_UP[task])
+    expected = f.apply(x * gain, x, 1e-5, voice) / gain
+    assert np.abs(made.samples - expected).max() < 1e-3  # weights in bfloat16
+
+
+@pytest.mark.parametrize("task", CLEAN_UP)
+def test_a_live_filter_waits_for_itself_alone(unanswered: Engine, task: str) -> None:
+    x, more = speech(1.5, 2), {**CLEAN_UP[task], "seed": 4}
+    with unanswered.open(task, **more) as live:
+        assert live.latency == unanswered.config.codec.frame_size + POSTFILTER.delay
+        whole = np.concatenate([live.push(x), live.flush()])
+        parts = [live.push(x[at : at + 333]) for at in range(0, len(x), 333)]
+        assert np.array_equal(np.concatenate([*parts, live.flush()]), whole)
+        assert len(whole) == len(x) and live.meta["frames"] == 0
+        live.push(x)
+        live.cancel()
+        live.reset()
+        assert np.array_equal(np.concatenate([live.push(x), live.flush()]), whole)
+    with unanswered.open(task, postfilter=0, **more) as own:
+        assert own.latency > live.latency
+
+
+def test_it_takes_no_session(unanswered: Engine) -> None:
+    source = speech(0.5, 2), RATE
+    few, many = (
+        run_bytes(unanswered.model, make_plan(unanswered.model, "se", {"source": source, **own}))
+        for own in ({}, {"postfilter": 0})
+    )
+    assert 0 < few < many
 
 
 @pytest.mark.parametrize("name", FILTERS)

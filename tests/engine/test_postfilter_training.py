@@ -22,7 +22,7 @@ from uniaudio_training.corpus.schema import Label, Track
 from uniaudio_training.corpus.shards import write_shard
 from uniaudio_training.models.postfilter import PostFilter
 from uniaudio_training.postfilter import answers, train_postfilter
-from uniaudio_training.postfilter.mixtures import TwoVoices, through_codec
+from uniaudio_training.postfilter.mixtures import TwoVoices, through_codec, voices_of
 from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of, snr_loss
 from uniaudio_training.postfilter.voices import contrast, learn_voices
 from uniaudio_training.precision import Arithmetic
@@ -38,13 +38,15 @@ def pcm(x: np.ndarray) -> np.ndarray:
     return np.round(np.clip(x, -1, 1) * 32767).astype(np.int16)
 
 
-def shard(folder: Path, task: str, split: str, clips: int, seed: int) -> None:
+def shard(
+    folder: Path, task: str, split: str, clips: int, seed: int, seconds: float = SECONDS
+) -> None:
     """Clips of a harmonic sound; their sources have noise as loud as it."""
     folder.mkdir(exist_ok=True)
     sounds, labels, at = [], [], 0
     for i in range(clips):
         rng = np.random.default_rng((seed, i))
-        clean = speech(SECONDS, seed + i)
+        clean = speech(seconds, seed + i)
         noisy = clean + 0.05 * rng.standard_normal(len(clean)).astype(np.float32)
         tracks = {}
         roles = {"target": clean}
@@ -264,13 +266,45 @@ def test_corpora_may_have_the_same_ids(data: Path, model: Path, tmp_path: Path) 
     speech_ = [open_corpus(f)["tts", "train"] for f in (data / "corpus", tmp_path / "other")]
     engine = Engine.from_pretrained(model, threads=1)
     mixed = TwoVoices(speech_, [], (0.0, 0.0), engine, 0, 0, 0)
-    assert len({e.id for found in mixed.by.values() for e in found}) == 4  # of eight
+    assert len({p.example.id for v in mixed.voices for p in v}) == 4  # of eight
     rng = np.random.default_rng(1)
-    for _ in range(40):
+    for _ in range(60):
         mixed.draw(rng, 800, 800)
-    assert len(mixed._voices) == 8
-    for (speaker, k), heard in mixed._voices.items():
-        assert np.array_equal(heard, through_codec(engine, mixed.by[speaker][k].audio()))
+    assert len(mixed._heard_voices) == 8
+    for (voice, k), heard in mixed._heard_voices.items():
+        said = mixed.voices[voice][k].example.audio()[: 5 * 16000]
+        assert np.array_equal(heard, through_codec(engine, said))
+
+
+def test_most_mixtures_are_of_one_corpus(data: Path, model: Path, tmp_path: Path) -> None:
+    shard(tmp_path / "other", "tts", "train", 8, 90)
+    speech_ = [open_corpus(f)["tts", "train"] for f in (data / "corpus", tmp_path / "other")]
+    engine = Engine.from_pretrained(model, threads=1)
+    mixed = TwoVoices(speech_, [], (0.0, 0.0), engine, 0, 0, 0)
+    rng = np.random.default_rng(1)
+    pairs = np.array([mixed._both(rng) for _ in range(600)])
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    corpus_of = np.concatenate([np.full(len(g.voices), i) for i, g in enumerate(mixed.groups)])
+    alike = (corpus_of[pairs[:, 0]] == corpus_of[pairs[:, 1]]).mean()
+    assert 0.75 < alike < 0.97  # the rest are drawn from any
+    assert set(pairs.flatten()) == set(range(len(mixed.voices)))
+
+
+def test_a_recording_of_nobody_is_a_voice(data: Path, model: Path, tmp_path: Path) -> None:
+    shard(tmp_path / "other", "tts", "train", 4, 90, 3.2)
+    file = tmp_path / "other" / "tts-train-0000.jsonl"
+    file.write_text(re.sub(r',"speaker":"[^"]*"', "", file.read_text()))
+    (unknown,) = [open_corpus(tmp_path / "other")["tts", "train"]]
+    voices = voices_of(unknown)
+    assert len(voices) == 4
+    for one, other in voices:
+        assert one.example is not None and one.example.id == other.example.id
+        assert np.array_equal(np.concatenate((one.pcm(), other.pcm())), one.example.pcm())
+    engine = Engine.from_pretrained(model, threads=1)
+    m = TwoVoices([unknown], [], (0.0, 0.0), engine, 0, 0, 0).draw(
+        np.random.default_rng(1), 800, 800
+    )
+    assert m.target.any() and m.voice.any()
 
 
 def test_speech_of_no_corpus(data: Path, tmp_path: Path) -> None:
@@ -365,6 +399,26 @@ def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: P
         f"net.blocks.{i}.depthwise.weight" for i in range(VOICE_FILTER.blocks)
     }
     assert all(torch.equal(c[k], b[k]) for k in c if c[k].shape == b[k].shape)
+
+
+def test_a_filter_without_the_answer_goes_on_from_one_with_it(data: Path, tmp_path: Path) -> None:
+    """As if the answer were silence."""
+    train_postfilter.train(small(data, steps=3), tmp_path / "first", "cpu")
+    config = dataclasses.replace(POSTFILTER, answer=False)
+    still = {"steps": 1, "lr": 0.0, "matrix_lr": 0.0, "weight_decay": 0.0}
+    s = small(data, postfilter=config, init=str(tmp_path / "first"), **still)
+    train_postfilter.train(s, tmp_path / "second", "cpu")
+    x = torch.randn(2, 1, 3000) * 0.1
+    made = []
+    for run in ("first", "second"):
+        c, weights = load_postfilter(tmp_path / run)
+        network = PostFilter(c)
+        network.load_state_dict(weights)
+        with torch.no_grad():
+            made.append([network(x[0], answer) for answer in (0 * x[0], x[1])])
+    (silent, said), (one, other) = made
+    assert torch.equal(one, other) and not torch.equal(silent, said)
+    assert (one - silent).abs().max() < 1e-6
 
 
 def test_answers_are_those_of_the_filters_tasks(data: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def measure(
     options = {"seed": seed}
     plan = engine.plan("tts", text=_TEXT, **options)
     piece = next(iter(plan.pieces))
-    sequence = piece.sequence.conditional
+    sequence = piece.asked.conditional
     frames = max(
         8,
         min(

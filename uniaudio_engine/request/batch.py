@@ -81,6 +81,8 @@ def _piece_run(
     model: Model, plan: Plan, piece: Piece, frames: list[Ids]
 ) -> Generator[Work, None, None]:
     """The work of one piece; its target frames are appended to ``frames``."""
+    if not plan.answered:
+        return
     if tries(plan) > 1:
         frames += yield from best_work(model, plan, piece)
         return
@@ -139,6 +141,8 @@ def decode_frames(
     out = [decoding.head()]
     for piece, parts in pieces:
         out.append(decoding.begin(piece))
+        if not plan.answered:
+            out.append(decoding.skip(piece.frames))
         for frames in parts:
             at = 0
             while at < len(frames):

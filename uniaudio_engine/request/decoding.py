@@ -26,7 +26,8 @@ _LOUD = 0.003  # RMS (-50 dBFS); speech must not break off above it
 class Decoding:
     """Frames in, samples out, fitted to the source as the plan's task says.
 
-    Call ``head`` once, ``begin`` for each piece and ``push`` for its frames, then ``flush``.
+    Call ``head`` once, ``begin`` for each piece and ``push`` for its frames, or ``skip`` where it is
+    not answered, then ``flush``.
     """
 
     def __init__(self, model: Model, plan: Plan) -> None:
@@ -83,6 +84,10 @@ class Decoding:
             self._edit.append(codes)
             return self._nothing
         return self._fitted(self._decoder.push(np.ascontiguousarray(codes.T)))
+
+    def skip(self, frames: int) -> Samples:
+        """The samples that ``frames`` more complete without an answer; of a filter that needs none."""
+        return self._fitted(np.zeros(frames * self.model.config.codec.frame_size, np.float32))
 
     def flush(self) -> Samples:
         """The remaining samples."""

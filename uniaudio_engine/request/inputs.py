@@ -54,11 +54,13 @@ class RequestInputs:
 
     ``meta``: what the result says about its inputs. ``span``: frames [begin, end) of the source
     that are replaced. ``windows``: those of a source that is too long to be heard at once.
+    ``answered``: whether the language model hears the source; else only its samples are read.
     """
 
     model: Model
     task: Task
     meta: dict[str, Any]
+    answered: bool = True
     values: dict[str, Value] = field(default_factory=dict)
     source: SourceSound | None = None
     span: tuple[int, int] | None = None
@@ -84,10 +86,14 @@ class RequestInputs:
 
 
 def read_inputs(
-    model: Model, task: Task, given: Mapping[str, Any], meta: dict[str, Any]
+    model: Model,
+    task: Task,
+    given: Mapping[str, Any],
+    meta: dict[str, Any],
+    answered: bool = True,
 ) -> RequestInputs:
     """Read all inputs but spoken text; an absent optional one has the value None."""
-    inputs = RequestInputs(model, task, meta)
+    inputs = RequestInputs(model, task, meta, answered)
     for spec in task.inputs:
         if spec.modality in ("text", "span"):  # a span is read with the sound that it is a part of
             continue
@@ -253,6 +259,9 @@ def _aligned(inputs: RequestInputs, spec: Input, value: Any) -> Value:
         if not window.is_last:
             inputs.windows = windows
             inputs.meta["source_seconds"] = round(windows.seconds, 3)
+    if not inputs.answered:
+        inputs.source = SourceSound(window.samples, None, window.gain)
+        return None
     values = window_values(model, spec, window)
     inputs.values |= values
     codes = values[spec.name] if spec.modality == "audio" else None

@@ -3,7 +3,8 @@
 The target's frame t follows from the source's frames up to t + :data:`~.aligned.LOOKAHEAD`, so it
 can be generated that soon. All work is done frame by frame, in the same way however the source is
 split; the result is therefore a function of the source alone. An offline request of the whole
-source hears the same (:func:`run_live`). Memory and the work for each frame are bounded.
+source hears the same (:func:`run_live`). Memory and the work for each frame are bounded. What the
+language model answers is in ``live_answers.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,25 +23,16 @@ from ..audio.blocks import open_sound
 from ..audio.level import RunningGain, scaled
 from ..audio.resampling import Resampler, check_rate
 from ..audio.sound import Audio
-from ..backends.protocols import Session
 from ..errors import InputError, shown
 from ..model import Model
-from .aligned import LOOKAHEAD
+from .live_answers import Answers, ModelAnswers, Silence
 from .options import Option
-from .plan import Plan, make_plan
+from .plan import make_plan
 from .postfilter import source_filter
-from .sampling import audio_sampling
-from .sequence import Ids
-from .sequence_builder import TaskSequence, units_key
-from .steps import guide_by_rows
 from .tasks import Input, Task
-from .windows import WINDOW_SECONDS
 
 Samples = NDArray[np.float32]
 _BLOCK = 1 << 14  # samples of a whole source that are pushed at once
-# A session holds as many frames as an offline window. The next one begins with the last third of
-# them as its context, read this many at a time so that no frame has to wait.
-_CONTEXT_SHARE, _CATCH_UP = 3, 8
 _FIXED_LEVEL = Option("level", "float", None, -90.0, 0.0, "")
 
 
@@ -78,13 +69,10 @@ class Live:
         short = max(model.config.codec.frame_size, math.ceil(spec.min_seconds * rate))
         silence = (np.zeros(short, np.float32), rate)
         plan = make_plan(model, task, {**request, spec.name: silence})
-        (piece,) = plan.pieces
         self._model, self._plan = model, plan
         self._into = Resampler(self.sample_rate, rate)
         self._out = Resampler(rate, self.sample_rate)
-        self._rows = _Rows(model, spec, piece.sequence.conditional)
-        self._frames = _Frames(model, plan)
-        self._decoder = model.codec.decoder_stream()
+        self._answers: Answers = ModelAnswers(model, plan, spec) if plan.answered else Silence()
         self._filter = source_filter(model, plan)
         self._level = None if fixed is None else float(fixed)
         self._busy = threading.Lock()
@@ -98,10 +86,8 @@ class Live:
         and the rows look ahead, what the decoder and the post-filter hold back, and the filters of
         other rates.
         """
-        frame = self._model.config.codec.frame_size
         model_rate, rate = self._model.sample_rate, self.sample_rate
-        waits = frame * (1 + LOOKAHEAD + math.ceil(self._rows.lookahead / frame))
-        waits += self._model.codec.decoder_lookahead
+        waits = self._model.config.codec.frame_size + self._answers.wait
         waits += 0 if self._filter is None else self._filter.delay
         if rate == model_rate:
             return waits
@@ -134,10 +120,9 @@ class Live:
                 self._begin()
             parts = list(self._hear(self._into.flush(), last=True))
             if not self._cancelled:
-                held = [self._fitted(self._decoder.flush())]
                 if self._filter is not None:
-                    held.append(self._at_own_level(self._filter.flush()))
-                parts += [*map(self._out.push, held), self._out.flush()]
+                    parts.append(self._out.push(self._at_own_level(self._filter.flush())))
+                parts.append(self._out.flush())
             self._over = True
             return self._join(iter(parts))
 
@@ -151,7 +136,7 @@ class Live:
         anew. Any thread may call it.
         """
         self._cancelled = True
-        self._frames.cancel()
+        self._answers.cancel()
 
     def close(self) -> None:
         """Cancel, for good, and free the sessions. Any thread may call it."""
@@ -200,8 +185,8 @@ class Live:
         self._unanswered = 0  # samples that were heard and not yet answered
         self._frame = np.zeros(0, np.float32)  # the beginning of the next one
         self._received = self._returned = 0  # samples at the caller's rate
-        self._compute, self._made, self._over = 0.0, 0, False
-        for part in (self._into, self._out, self._rows, self._frames, self._decoder):
+        self._compute, self._over = 0.0, False
+        for part in (self._into, self._out, self._answers):
             part.reset()
         if self._filter is not None:
             self._filter.reset()
@@ -214,12 +199,20 @@ class Live:
         for at in range(0, whole, size):
             if self._cancelled:
                 return
-            yield from self._answer(self._rows.push(self._levelled(x[at : at + size].copy())))
+            yield from self._heard(x[at : at + size].copy())
         self._frame = x[whole:].copy()
         if last and not self._cancelled:
             if len(self._frame):
-                yield from self._answer(self._rows.push(self._levelled(self._frame)))
-            yield from self._answer(self._rows.flush())
+                yield from self._heard(self._frame)
+            for answer in self._answers.flush():
+                if self._cancelled:
+                    return
+                yield self._out.push(self._fitted(answer))
+
+    def _heard(self, frame: Samples) -> Iterator[Samples]:
+        """A frame [n] of the source -> samples of the result that are known now."""
+        for answer in self._answers.push(self._levelled(frame)):
+            yield self._out.push(self._fitted(answer))
 
     def _levelled(self, frame: Samples) -> Samples:
         gains = self._gain.push(frame)
@@ -229,16 +222,6 @@ class Live:
         if self._filter is not None:
             self._filter.hear(levelled)
         return levelled
-
-    def _answer(self, rows: Ids) -> Iterator[Samples]:
-        """Aligned rows [n, S] -> the samples of their frames."""
-        for row in rows:
-            frame = self._frames.next(row)
-            if frame is None:
-                return
-            self._made += 1
-            codes = self._model.layout.frames_to_codes(frame)
-            yield self._out.push(self._fitted(self._decoder.push(np.ascontiguousarray(codes.T))))
 
     def _fitted(self, samples: Samples) -> Samples:
         """Decoded samples, or the source filtered by them, at the source's level and not more than
@@ -266,7 +249,7 @@ class Live:
             **self._plan.describe(self._model),
             "latency": self.latency,
             "latency_seconds": round(self.latency_seconds, 6),
-            "frames": self._made,
+            "frames": self._answers.frames,
             "seconds": heard,
             "compute_seconds": round(self._compute, 6),
             "realtime_factor": round(heard / max(self._compute, 1e-9), 3),
@@ -275,146 +258,8 @@ class Live:
     def _free(self) -> None:
         """Free the sessions; a call that is running does so at its end."""
         if self._busy.acquire(blocking=False):
-            self._frames.free()
+            self._answers.free()
             self._busy.release()
-
-
-class _Rows:
-    """Samples of the source in, aligned rows of the target out, as soon as they are known."""
-
-    def __init__(self, model: Model, spec: Input, sequence: TaskSequence) -> None:
-        self._sequence = sequence
-        self._streams: dict[str, Any] = {}
-        self.lookahead = 0  # samples that an encoder needs after a frame
-        if spec.modality == "audio":
-            self._streams[spec.name] = model.codec.encoder_stream()
-            self.lookahead = model.codec.encoder_lookahead
-        if spec.modality == "units" or spec.units:
-            name = spec.name if spec.modality == "units" else units_key(spec)
-            self._streams[name] = model.semantic.stream()
-            wait = model.semantic.lookahead + model.semantic.core.encoder_lookahead
-            self.lookahead = max(self.lookahead, wait)
-        self.reset()
-
-    def reset(self) -> None:
-        for stream in self._streams.values():
-            stream.reset()
-        self._values: dict[str, NDArray[Any]] = {}
-
-    def push(self, frame: Samples) -> Ids:
-        """A frame [n] of samples -> rows [m, S]. Only the last frame of a sound may be short."""
-        self._take({name: s.push(frame) for name, s in self._streams.items()})
-        return self._known(LOOKAHEAD)
-
-    def flush(self) -> Ids:
-        """The rows of the last frames."""
-        self._take({name: s.flush() for name, s in self._streams.items()})
-        return self._known(0)
-
-    def _take(self, values: dict[str, Ids]) -> None:
-        """Codes [K', t] and units [t] -> one value a frame."""
-        new = {name: v.T for name, v in values.items()}
-        old = self._values or {name: v[:0] for name, v in new.items()}
-        self._values = {name: np.concatenate((old[name], v)) for name, v in new.items()}
-
-    def _known(self, ahead: int) -> Ids:
-        """The rows of all frames that ``ahead`` more follow; they are then forgotten."""
-        n = min(map(len, self._values.values()))
-        values = {name: v[:n] for name, v in self._values.items()}
-        sequence = replace(self._sequence, values={**self._sequence.values, **values})
-        rows = sequence.target_rows(n)[: max(0, n - ahead)]
-        self._values = {name: v[len(rows) :] for name, v in self._values.items()}
-        return rows
-
-
-class _Frames:
-    """Aligned rows in, the target's frames out, without end.
-
-    A session's KV cache is bounded, and the model was trained on sequences of limited length. When
-    a session is full, the next one goes on: it has read the task, the voice and the last frames of
-    the target with their rows, as if it had begun with them. The frames of two sessions follow each
-    other as those of one, so nothing has to be cross-faded. Random numbers stay keyed by the frame's
-    number in the whole sound.
-    """
-
-    def __init__(self, model: Model, plan: Plan) -> None:
-        (piece,) = plan.pieces
-        known = piece.sequence.conditional
-        window = min(round(WINDOW_SECONDS * model.frame_rate), model.capacity - len(known))
-        if window < 2 * _CONTEXT_SHARE:
-            raise InputError(
-                f"{plan.task.name}: expected room for {2 * _CONTEXT_SHARE} frames, got {window}; "
-                "load the model with more max_seconds"
-            )
-        self._window, self._context = window, window // _CONTEXT_SHARE
-        self._ahead = math.ceil(self._context / _CATCH_UP)  # frames that catching up may take
-        self._sampling = audio_sampling(model.layout, plan.options, piece.seed)
-        self._base: Session | None = None
-        sessions = []
-        for one in (known, piece.sequence.unconditional):
-            if one is not None:
-                session = model.lm.session(len(one) + window)
-                for part in (one.shared, one.body):
-                    session.prefill(part.frames, None, part.continuous or None)
-                sessions.append(session)
-        self._base = sessions[0]
-        if len(sessions) == 2:
-            self._base.set_guidance(sessions[1], plan.options["guidance"])
-        guide_by_rows(self._base, plan)
-        self.reset()
-
-    def reset(self) -> None:
-        assert self._base is not None
-        self._session: Session | None = self._base.fork()
-        self._next: Session | None = None
-        self._made, self._held = 0, 0  # frames in all, and in this session
-        self._frames: list[Ids] = []  # the context of the next session, and its rows
-        self._rows: list[Ids] = []
-        self._read = 0  # frames of it that the next session has read
-
-    def next(self, row: Ids) -> Ids | None:
-        """The aligned row [S] of a frame -> the frame [1, K]; None once it is cancelled."""
-        session = self._session
-        if session is None:
-            return None
-        frame = session.generate(1, self._sampling, row[None])
-        if not len(frame):
-            return None
-        self._made, self._held = self._made + 1, self._held + 1
-        left = self._window - self._held
-        if left < self._context:
-            self._frames.append(frame)
-            self._rows.append(row)
-        if left < self._ahead:
-            self._catch_up()
-        if not left:
-            self._hand_over()
-        return frame
-
-    def _catch_up(self) -> None:
-        """Let the next session read a part of its context."""
-        if self._next is None:
-            assert self._base is not None
-            self._next = self._base.fork()
-        part = slice(self._read, self._read + _CATCH_UP)
-        self._next.prefill(np.concatenate(self._frames[part]), np.stack(self._rows[part]))
-        self._read = min(part.stop, len(self._frames))
-
-    def _hand_over(self) -> None:
-        assert self._next is not None and self._read == self._context
-        self._session, self._next = self._next, None
-        self._session.frame_offset = self._made - self._context
-        self._held, self._read = self._context, 0
-        self._frames, self._rows = [], []
-
-    def cancel(self) -> None:
-        session = self._session
-        if session is not None:
-            session.cancel()
-
-    def free(self) -> None:
-        self._session = self._next = self._base = None
-        self._frames, self._rows = [], []
 
 
 def run_live(model: Model, task: str, request: Mapping[str, Any]) -> Audio:

@@ -70,7 +70,11 @@ def plan_memory(
 
 
 def run_bytes(model: Model, plan: Plan) -> int:
-    """The most that a plan's session can come to: that of the longest sentence that fits."""
+    """The most that a plan's session can come to: that of the longest sentence that fits; where the
+    language model does not answer, none.
+    """
+    if not plan.answered:
+        return decoder_bytes(model.config.codec) + _OVERHEAD
     return session_bytes(model, model.capacity, plan.options.get("guidance", 1.0) != 1.0)
 
 

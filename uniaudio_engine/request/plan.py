@@ -40,6 +40,7 @@ _MOST_UNREAD = 20  # characters that a note names
 class Piece:
     """One run of the model.
 
+    ``sequence``: what the model reads before it answers; None of a piece that a filter alone makes.
     A sequence with spoken phones is followed by a duration for each, then by the audio. Any other
     is followed by a target of exactly ``frames`` frames; or, with ``min_frames``, by one of
     ``min_frames`` to ``frames``, which the model ends.
@@ -49,7 +50,7 @@ class Piece:
     is given. ``order`` sorts the pieces of a plan.
     """
 
-    sequence: Guided
+    sequence: Guided | None
     seed: int
     frames: int = 0
     min_frames: int | None = None
@@ -59,11 +60,17 @@ class Piece:
     pause: float | None = None
     order: tuple[int, ...] = ()
 
+    @property
+    def asked(self) -> Guided:
+        """The sequence of a piece that the language model answers."""
+        assert self.sequence is not None
+        return self.sequence
+
     def part(self, i: int, begin: int, phones: Ids, is_last: bool) -> Piece:
         """The piece of the phones from ``begin`` on; ``i`` counts the parts."""
         return replace(
             self,
-            sequence=self.sequence.with_phones(phones),
+            sequence=self.asked.with_phones(phones),
             seed=piece_seed(self.seed, i),
             labels=self.labels[begin : begin + len(phones)],
             pause=self.pause if is_last else None,
@@ -80,8 +87,9 @@ class Plan:
     ``options``: all options of the task with their values. ``meta``: what the result says about its
     inputs. ``source`` and ``span``: for tasks whose result is fitted to a source, the sound and the
     frames [begin, end) of it that are replaced. ``voice``: codes [T, K] of the voice whose speech in
-    the source is kept. ``spoken``: filled while the plan is run, by the
-    order of its pieces, with the phones and their durations in frames.
+    the source is kept. ``answered``: whether the language model answers; else a filter makes the
+    result of the source alone. ``spoken``: filled while the plan is run, by the order of its pieces,
+    with the phones and their durations in frames.
     """
 
     task: Task
@@ -92,6 +100,7 @@ class Plan:
     span: tuple[int, int] | None = None
     windows: SourceWindows | None = None  # of a source that is too long to be heard at once
     voice: Ids | None = None
+    answered: bool = True
     spoken: dict[tuple[int, ...], tuple[tuple[Label, ...], Ids]] = field(default_factory=dict)
     arriving: Iterable[Piece | Wait] = ()
     live: LiveText | None = None  # the text, where it arrives while it is spoken
@@ -175,9 +184,12 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
     )
     meta: dict[str, Any] = {"notes": []}
     flush_after = read_flush_after(given.pop("flush_after", FLUSH_AFTER))
-    inputs = read_inputs(model, task, given, meta)
+    answered = model.answers(task, options)
+    inputs = read_inputs(model, task, given, meta, answered)
     pieces: Iterable[Piece]
-    if task.text_input is None:
+    if not answered:
+        pieces = _filtered_pieces(model, options, inputs)
+    elif task.text_input is None:
         sequence = _sequence(model, task, options, inputs.values)
         if inputs.windows is None:
             pieces = [_piece(model, options, sequence, int(options["seed"]))]
@@ -189,7 +201,9 @@ def make_plan(model: Model, task_name: str, request: Mapping[str, Any]) -> Plan:
     voice: Any = None
     if task.filter == "voice_filter" and task.shared_prompt is not None:
         voice = inputs.values[task.shared_prompt.name]
-    return Plan(task, options, pieces, meta, inputs.source, inputs.span, inputs.windows, voice)
+    return Plan(
+        task, options, pieces, meta, inputs.source, inputs.span, inputs.windows, voice, answered
+    )
 
 
 def _sequence(model: Model, task: Task, options: Mapping[str, Any], values: Values) -> Guided:
@@ -237,6 +251,19 @@ def _window_pieces(
             sequence = sequence.changed(window_values(model, spec, window))
         piece = _piece(model, options, sequence, piece_seed(int(options["seed"]), index))
         yield replace(piece, window=window)
+
+
+def _filtered_pieces(
+    model: Model, options: Mapping[str, Any], inputs: RequestInputs
+) -> Iterator[Piece]:
+    """A piece of the source, or of each of its windows, that the language model does not answer."""
+    assert inputs.source is not None
+    size, seed = model.config.codec.frame_size, int(options["seed"])
+    if inputs.windows is None:
+        yield Piece(None, seed, math.ceil(len(inputs.source.samples) / size))
+        return
+    for window in inputs.windows:
+        yield Piece(None, seed, math.ceil(len(window.samples) / size), window=window)
 
 
 # Spoken text

@@ -29,7 +29,7 @@ def spoken_request(model: Model, text: str, seed: int = 0) -> str:
 
 def _first_sentence(model: Model, plan: Plan) -> str:
     piece = next(iter(plan.pieces))
-    layout, sequence = model.layout, piece.sequence.conditional
+    layout, sequence = model.layout, piece.asked.conditional
     if sequence.spoken is None or not layout.aligned_slots:
         raise InputError(
             f"model {model.config.name}: expected one that plans durations, which a request file "

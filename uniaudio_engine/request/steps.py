@@ -27,8 +27,8 @@ def piece_work(model: Model, plan: Plan, piece: Piece) -> PieceWork:
     Yields each unit once the one before it is over, and is sent the frames [n, K] of each
     :class:`Step`.
     """
-    session = yield from _prefilled(model, plan, piece.sequence)
-    if piece.sequence.conditional.spoken is None:
+    session = yield from _prefilled(model, plan, piece.asked)
+    if piece.asked.conditional.spoken is None:
         yield from _target_work(session, plan, piece)
     else:
         yield from _spoken_work(model, session, plan, piece)
@@ -82,7 +82,7 @@ def guide_by_rows(session: Session, plan: Plan) -> None:
 
 def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
     """The target of a piece without spoken phones."""
-    sequence = piece.sequence.conditional
+    sequence = piece.asked.conditional
     rows = sequence.target_rows(piece.frames) if sequence.is_aligned else None
     begin, end = sequence.predicted(piece.frames)
     guide_by_rows(session, plan)
@@ -102,7 +102,7 @@ def _target_work(session: Session, plan: Plan, piece: Piece) -> PieceWork:
 
 def _spoken_work(model: Model, session: Session, plan: Plan, piece: Piece) -> PieceWork:
     """Durations for the phones of a piece, then as many audio frames as they say."""
-    sequence, options = piece.sequence.conditional, plan.options
+    sequence, options = piece.asked.conditional, plan.options
     layout, spoken = sequence.layout, sequence.spoken
     assert spoken is not None
     n = len(spoken)

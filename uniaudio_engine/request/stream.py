@@ -82,12 +82,15 @@ def audio_chunks(
             yield AudioChunk(samples, rate, position, no_codes)
             position += samples.shape[-1]
         for made in _piece_frames(model, plan, piece, sizes):
-            if not isinstance(made, np.ndarray):
+            if isinstance(made, int):
+                samples, codes = decoding.skip(made), no_codes
+            elif isinstance(made, np.ndarray):
+                codes = model.layout.frames_to_codes(made)
+                samples = decoding.push(codes)
+            else:
                 yield made
                 continue
-            codes = model.layout.frames_to_codes(made)
-            samples = decoding.push(codes)
-            frames_made += len(made)
+            frames_made += len(codes)
             silent.append(codes)
             if not samples.shape[-1]:
                 continue
@@ -115,8 +118,17 @@ def audio_chunks(
 
 def _piece_frames(
     model: Model, plan: Plan, piece: Piece, sizes: ChunkSizes
-) -> Generator[Work | Ids, None, None]:
-    """The work of one piece, and its target frames [n, K] in chunks as they are complete."""
+) -> Generator[Work | Ids | int, None, None]:
+    """The work of one piece, and its target frames [n, K] in chunks as they are complete; of a piece
+    that is not answered only their number.
+    """
+    if not plan.answered:
+        at = 0
+        while at < piece.frames:
+            n = min(sizes.next(), piece.frames - at)
+            yield n
+            at += n
+        return
     if tries(plan) > 1:
         for frames in (yield from best_work(model, plan, piece)):
             at = 0

@@ -11,11 +11,12 @@ FILTERS = ("postfilter", "voice_filter")  # of tasks without a voice, and of tho
 
 @dataclass(frozen=True)
 class PostFilterConfig:
-    """The post-filter: the gains of a source's spectrum, from it and from the model's answer.
+    """A post-filter: the gains of a source's spectrum, from it and, with ``answer``, from the model's.
 
     Its frames have ``window`` samples every ``hop`` samples. A causal ConvNeXt of ``blocks`` blocks
     (``width``, ``hidden``, ``kernel_size`` frames) hears a frame of both ``lookahead`` frames early.
-    ``log_floor``: added to magnitudes before their logarithm.
+    ``log_floor``: added to magnitudes before their logarithm. Without ``answer`` the language model
+    need not answer.
 
     ``voice`` above 0: it is told whose speech to keep. A second ConvNeXt of that width and
     ``voice_blocks`` blocks hears a recording of the voice; the mean of its frames, a vector of that
@@ -30,12 +31,18 @@ class PostFilterConfig:
     kernel_size: int = 7
     lookahead: int = 2
     log_floor: float = 1e-4
+    answer: bool = True
     voice: int = 0
     voice_blocks: int = 3
 
     @property
     def bins(self) -> int:
         return self.window // 2 + 1
+
+    @property
+    def inputs(self) -> int:
+        """Spectra that it hears at a time: of the source, and of the answer."""
+        return 1 + self.answer
 
     @property
     def delay(self) -> int:

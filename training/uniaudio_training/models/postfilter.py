@@ -10,6 +10,8 @@ B batch, N samples, T frames, F bins, V numbers of a voice's vector.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class PostFilter(nn.Module):
         super().__init__()
         config.check()
         self.config = c = config
-        self.net = ConvNeXt(2 * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
+        self.net = ConvNeXt(c.inputs * c.bins, c.width, c.hidden, c.blocks, c.bins, c.kernel_size)
         if c.voice:
             self.voice = ConvNeXt(
                 c.bins, c.voice, 2 * c.voice, c.voice_blocks, c.voice, VOICE_KERNEL
@@ -60,16 +62,20 @@ class PostFilter(nn.Module):
         """Spectra [B, T, F] of a voice -> what stands for it [B, V]."""
         return self.voice(self.logs(voice)).float().mean(1)
 
+    @property
+    def silence(self) -> float:
+        """What ``logs`` makes of silence."""
+        return 0.25 * math.log(self.config.log_floor) + 1.25
+
     def gains(self, source: Tensor, answer: Tensor, vector: Tensor | None = None) -> Tensor:
         """Spectra [B, T, F] -> gains [B, T, F] in 0 to 1, without a limit of the attenuation.
 
-        ``vector`` [B, V]: of the voice to keep, for a filter that hears one.
+        ``answer`` is not used by a filter that hears none. ``vector`` [B, V]: of the voice to keep,
+        for a filter that hears one.
         """
         c = self.config
-        x = F.pad(torch.cat([self.logs(source), self.logs(answer)], -1), (0, 0, 0, c.lookahead))
-        if c.lookahead:  # what silence sounds like
-            silence = 0.25 * torch.log(torch.tensor(c.log_floor)) + 1.25
-            x[:, -c.lookahead :] = silence
+        heard = [self.logs(x) for x in (source, answer)[: c.inputs]]
+        x = F.pad(torch.cat(heard, -1), (0, 0, 0, c.lookahead), value=self.silence)
         factors = None
         if vector is not None:
             factors = self.modulation(vector).float().view(-1, c.blocks + 1, 2, c.width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,9 @@ from ..corpus.schema import SAMPLE_RATE
 
 LEVEL = -24.0  # dBFS of what is mixed, as of the corpora
 LEVEL_DB = 6.0  # of random gain, either way
+_LEAST_HALF = round(1.5 * SAMPLE_RATE)
+_ALIKE = 0.75  # share of mixtures of one corpus
+_MOST_HEARD = 5 * SAMPLE_RATE
 _PROMPTS = 24  # recordings of a speaker that are used as the voice to keep
 _WARP = 0.16  # the largest natural logarithm of a factor of pitch, formants and pace
 Floats = NDArray[np.float32]
@@ -61,10 +64,54 @@ class NoisySpeech:
         return Mixture(rows[0], rows[1], np.zeros(0, np.float32))
 
 
+@dataclass(frozen=True)
+class Piece:
+    """The samples of a recording from ``start`` on, up to ``stop``."""
+
+    example: Example
+    start: int
+    stop: int
+
+    def pcm(self) -> NDArray[np.int16]:
+        return self.example.pcm()[self.start : self.stop]
+
+
+def voices_of(speech: Examples) -> list[list[Piece]]:
+    """The recordings of each speaker that has two, and the halves of each recording whose speaker is
+    not known.
+    """
+    voices = []
+    for speaker, found in sorted(Material(speech, ()).by.items()):
+        pieces = [Piece(speech[i], 0, speech[i].track().samples) for i in found]
+        if speaker:
+            voices += [pieces] * (len(pieces) > 1)
+            continue
+        for piece in pieces:
+            half = piece.stop // 2
+            if half >= _LEAST_HALF:
+                voices.append([replace(piece, stop=half), replace(piece, start=half)])
+    return voices
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The voices of a corpus by their numbers, and how often each is drawn."""
+
+    voices: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    recordings: float
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.choice(self.voices, p=self.shares))
+
+
 class TwoVoices:
     """Two speakers at once, and another recording of the one to keep.
 
-    A speaker is drawn as often as the square root of the number of its recordings says. Both are
+    A corpus is drawn as often as the square root of the number of its recordings says, then a speaker
+    likewise. Mostly both are of one corpus: microphones and rooms alike are harder to tell apart.
+    A recording whose speaker is not known is a voice of its own: one half says what the other half
+    sounds like. Both speakers are
     warped by factors of their own, so that there are more voices than speakers. The voice
     to keep went through the codec, as the engine hears it. ``alone``: share without a second
     speaker; ``absent``: share with the second one alone; ``noisy``: share with noise over both.
@@ -81,29 +128,32 @@ class TwoVoices:
         noisy: float,
     ) -> None:
         """Raises CorpusError unless there are two speakers with two recordings each."""
-        self.by: dict[str, list[Example]] = {}
+        self.voices: list[list[Piece]] = []
+        self.groups: list[_Group] = []
         for examples in speech:
-            for speaker, found in Material(examples, ()).by.items():
-                self.by.setdefault(speaker, []).extend(examples[i] for i in found)
-        self.by = {name: found for name, found in sorted(self.by.items()) if len(found) > 1}
-        if len(self.by) < 2:
+            first = len(self.voices)
+            self.voices += voices_of(examples)
+            counts = np.array([len(v) for v in self.voices[first:]])
+            if len(counts):
+                ids = np.arange(first, len(self.voices))
+                self.groups.append(_Group(ids, _shares(counts**0.5), float(counts.sum())))
+        if len(self.voices) < 2:
             raise CorpusError("a voice filter needs two speakers with two recordings each")
-        self.names, self.sounds, self.snr, self.engine = list(self.by), sounds, snr, engine
-        self.shares = _shares([len(found) ** 0.5 for found in self.by.values()])
+        self.shares = _shares([g.recordings**0.5 for g in self.groups])
+        self.sounds, self.snr, self.engine = sounds, snr, engine
         self.alone, self.absent, self.noisy = alone, absent, noisy
-        self._voices: dict[tuple[str, int], NDArray[np.int16]] = {}  # ids are of one corpus alone
+        self._heard_voices: dict[tuple[int, int], NDArray[np.int16]] = {}
 
     def draw(self, rng: np.random.Generator, samples: int, voice: int) -> Mixture:
-        drawn = rng.choice(len(self.names), 2, replace=False, p=self.shares)
-        mine, others = (self.names[int(i)] for i in drawn)
+        mine, others = self._both(rng)
         i, k = self._two(rng, mine)
-        clip = self.by[mine][i]
+        clip = self.voices[mine][i]
         warp = _warp(rng)
         target = _warped(rng, clip.pcm(), samples, warp)
         wanted = _warped(rng, self._heard(mine, k), voice, warp)
         other = np.zeros(samples, np.float32)
         if rng.random() >= self.alone:
-            theirs = self.by[others]
+            theirs = self.voices[others]
             clip = theirs[int(rng.integers(len(theirs)))]
             other = _warped(rng, clip.pcm(), samples, _warp(rng))
         other = _at(other, target, rng.uniform(*self.snr))
@@ -122,29 +172,40 @@ class TwoVoices:
     def pairs(self, rng: np.random.Generator, count: int, samples: int) -> Floats:
         """Two recordings each of ``count`` voices, float32 [2, count, samples]."""
         out = np.zeros((2, count, samples), np.float32)
-        few = count > len(self.names)
-        for i, n in enumerate(rng.choice(len(self.names), count, replace=few)):
+        few = count > len(self.voices)
+        for i, n in enumerate(rng.choice(len(self.voices), count, replace=few)):
             warp = _warp(rng)
-            speaker = self.names[int(n)]
-            for row, k in zip(out[:, i], self._two(rng, speaker), strict=True):
-                sound = _warped(rng, self.by[speaker][k].pcm(), samples, warp)
+            for row, k in zip(out[:, i], self._two(rng, int(n)), strict=True):
+                sound = _warped(rng, self.voices[int(n)][k].pcm(), samples, warp)
                 if rng.random() < 0.3:
                     noise = rng.standard_normal(samples).astype(np.float32)
                     sound = sound + noise * np.float32(10 ** rng.uniform(-4, -2))
                 row[:] = sound * np.float32(gain_to(sound, SAMPLE_RATE, _level(rng)))
         return out
 
-    def _two(self, rng: np.random.Generator, speaker: str) -> tuple[int, int]:
-        """Another recording of a speaker, and one of the few that are used as voices."""
-        count = len(self.by[speaker])
+    def _both(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Two voices."""
+        group = self.groups[int(rng.choice(len(self.groups), p=self.shares))]
+        mine = other = group.draw(rng)
+        alike = len(group.voices) > 1 and (len(self.groups) == 1 or rng.random() < _ALIKE)
+        while other == mine:
+            if not alike:
+                group = self.groups[int(rng.choice(len(self.groups), p=self.shares))]
+            other = group.draw(rng)
+        return mine, other
+
+    def _two(self, rng: np.random.Generator, voice: int) -> tuple[int, int]:
+        """Another recording of a voice, and one of the few that say what it sounds like."""
+        count = len(self.voices[voice])
         k = int(rng.integers(min(_PROMPTS, count)))
         return (k + 1 + int(rng.integers(count - 1))) % count, k
 
-    def _heard(self, speaker: str, k: int) -> NDArray[np.int16]:
-        key = speaker, k
-        if key not in self._voices:
-            self._voices[key] = through_codec(self.engine, self.by[speaker][k].audio())
-        return self._voices[key]
+    def _heard(self, voice: int, k: int) -> NDArray[np.int16]:
+        key = voice, k
+        if key not in self._heard_voices:
+            said = self.voices[voice][k].pcm()[:_MOST_HEARD] / np.float32(32767)
+            self._heard_voices[key] = through_codec(self.engine, said)
+        return self._heard_voices[key]
 
 
 def through_codec(engine: Any, samples: Floats) -> NDArray[np.int16]:
@@ -153,8 +214,8 @@ def through_codec(engine: Any, samples: Floats) -> NDArray[np.int16]:
     return degrade.to_pcm(heard_voice(engine.model, codes))
 
 
-def _shares(counts: Sequence[float]) -> NDArray[np.float64]:
-    return np.array(counts) / sum(counts)
+def _shares(counts: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(counts) / np.sum(counts)
 
 
 def _level(rng: np.random.Generator) -> float:

@@ -129,7 +129,8 @@ def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
 
 def _started(s: PostFilterSettings) -> dict[str, Tensor]:
     """The weights of ``init``; longer kernels begin with zeros for what lies further back. Without
-    those of a voice, where ``init`` hears none.
+    those of a voice, where ``init`` hears none. A filter without the answer begins as ``init`` was
+    with a silent one.
     """
     has_own = (Path(s.init) / f"{s.postfilter.name}.safetensors").exists()
     config, weights = load_postfilter(s.init, s.postfilter.name if has_own else "postfilter")
@@ -137,6 +138,14 @@ def _started(s: PostFilterSettings) -> dict[str, Tensor]:
     like = replace(config, kernel_size=s.postfilter.kernel_size)
     if not config.voice:
         like = replace(like, voice=s.postfilter.voice, voice_blocks=s.postfilter.voice_blocks)
+    if not s.postfilter.answer and config.answer:
+        like = replace(like, answer=False)
+        heard, answer = weights["net.input.weight"].split(config.bins, 1)
+        silence = answer.sum(1) * PostFilter(s.postfilter).silence
+        weights |= {
+            "net.input.weight": heard,
+            "net.input.bias": weights["net.input.bias"] + silence,
+        }
     require(
         more >= 0 and like == s.postfilter,
         "init",
@@ -275,6 +284,8 @@ class PostFilterTrainer(Trainer[Batch]):
         source, answer, target = (torch.from_numpy(rows[:, i].copy()) for i in range(3))
         if not m:
             return Batch(source, answer, target)
+        if not s.formants:
+            return Batch(source, answer, target, torch.from_numpy(voices))
         factors = np.exp(rng.uniform(-s.formants, s.formants, (s.batch, 2)))
         factors[rng.random(s.batch) < _UNCHANGED] = 1.0
         formants = torch.from_numpy(factors.astype(np.float32))
@@ -284,16 +295,15 @@ class PostFilterTrainer(Trainer[Batch]):
         return trapezoid(step, done, self.settings.warmup, self.settings.decay_share)
 
     def _loss(self, batch: Batch) -> Tensor:
-        source, answer, target = map(
-            self.model.spectrum, (batch.source, batch.answer, batch.target)
-        )
+        source, target = map(self.model.spectrum, (batch.source, batch.target))
+        answer = self.model.spectrum(batch.answer) if self.settings.postfilter.answer else target
         voice = None if batch.voice is None else self.model.spectrum(batch.voice)
         if batch.formants is not None and voice is not None:
             mine, others = batch.formants.unbind(1)
             rest = self.warp.with_formants(source - target, others)
-            target, answer, voice = (
-                self.warp.with_formants(x, mine) for x in (target, answer, voice)
-            )
+            if self.settings.postfilter.answer:
+                answer = self.warp.with_formants(answer, mine)
+            target, voice = (self.warp.with_formants(x, mine) for x in (target, voice))
             source = target + rest
         with self.arithmetic.autocast():
             vector = None
