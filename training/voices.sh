@@ -122,11 +122,11 @@ step filtered uniaudio-train bundle --postfilter runs/postfilter --out runs/voic
 
 # Two speakers at once; without recordings, those of the synthesizers.
 spoken=(data/made)
-for corpus in aligned kokoro; do [[ ! -d data/$corpus ]] || spoken+=("data/$corpus"); done
-step mixtures uniaudio-train answers --model runs/voices --corpus "${answered[@]}" \
-  --hours "$(hours tse=0.8)" --threads 2 --out data/answers-voice
+for corpus in aligned real-other kokoro; do
+  [[ ! -d data/$corpus ]] || spoken+=("data/$corpus")
+done
 step voice-filter uniaudio-train postfilter --config "$root/training/configs/postfilter-voice.yaml" \
-  --set init="$base" voice_steps=0 data=[data/answers-voice] "speech=[$(joined "${spoken[@]}")]" \
+  --set init="$base" voice_steps=0 "speech=[$(joined "${spoken[@]}")]" \
   "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/voice-filter
 step voice-filtered uniaudio-train bundle --postfilter runs/voice-filter --out runs/voices
 heard=(data/made)

@@ -13,7 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from joint import POSTFILTER, VOICE_FILTER, make_joint_model, without_filter
+import joint
+from joint import POSTFILTER, make_joint_model, without_filter
 from live_tools import speech
 from uniaudio_training import bundle
 from uniaudio_training.checkpoints import load_postfilter
@@ -30,7 +31,9 @@ from uniaudio_training.settings import ConfigError
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.level import level_db
+from uniaudio_engine.storage.postfilter_config import PostFilterConfig
 
+VOICE_FILTER = dataclasses.replace(joint.VOICE_FILTER, answer=False)
 SECONDS = 2.0
 
 
@@ -50,10 +53,8 @@ def shard(
         noisy = clean + 0.05 * rng.standard_normal(len(clean)).astype(np.float32)
         tracks = {}
         roles = {"target": clean}
-        if task in ("se", "tse"):
+        if task in ("se", "sd"):
             roles["source"] = noisy
-        if task == "tse":
-            roles["prompt"] = speech(1.0, seed + i + 40)
         for role, x in roles.items():
             sounds.append(pcm(x))
             tracks[role] = Track(at, len(x), "words", f"speaker{i % 2}")
@@ -74,11 +75,11 @@ def data(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     shard(folder / "corpus", "se", "train", 6, 10)
     shard(folder / "corpus", "se", "valid", 2, 20)
     shard(folder / "corpus", "tts", "train", 4, 30)
-    shard(folder / "corpus", "tse", "train", 3, 50)
-    shard(folder / "corpus", "tse", "valid", 2, 60)
+    shard(folder / "corpus", "sd", "train", 3, 50)
+    shard(folder / "corpus", "sd", "valid", 2, 60)
     shard(folder / "corpus", "tts", "valid", 4, 70)
     shard(folder / "corpus", "t2s", "train", 2, 80)
-    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1,tse=1"]
+    made = ["--model", str(model), "--corpus", str(folder / "corpus"), "--hours", "se=1,sd=1"]
     assert answers.main([*made, "--out", str(folder / "answers")]) == 0
     return folder
 
@@ -100,10 +101,10 @@ def small(folder: Path, **more: object) -> PostFilterSettings:
 
 def test_answers_are_the_models_own(data: Path, model: Path) -> None:
     clips = answers.read_answers(data / "answers", "train")
-    assert [c.task for c in clips] == ["se"] * 6 + ["tse"] * 3
+    assert [c.task for c in clips] == ["sd"] * 3 + ["se"] * 6
     engine = Engine.from_pretrained(model, threads=1)
     corpus = open_corpus(data / "corpus")
-    examples = [e for task in ("se", "tse") for e in corpus[task, "train"]]
+    examples = [e for task in ("sd", "se") for e in corpus[task, "train"]]
     for clip, example in zip(clips, examples, strict=True):
         assert clip.level == engine.model.config.source_level(clip.task)
         assert np.array_equal(clip.rows[0], example.pcm("source"))
@@ -111,12 +112,6 @@ def test_answers_are_the_models_own(data: Path, model: Path) -> None:
         own = engine.generate(clip.task, **answers.request(engine, clip.task, example))
         assert own.meta["postfilter"] == 0
         assert np.abs(clip.rows[1].astype(int) - pcm(own.samples)).max() <= 1  # rounded
-        if clip.task == "se":
-            assert not len(clip.voice)
-            continue
-        codes = engine.encode_voice((example.audio("prompt"), 16000)).codes
-        used = engine.config.lm.num_codebooks
-        assert np.array_equal(clip.voice, pcm(engine.model.codec.decode(codes[:used])))
 
 
 def test_a_model_without_a_post_filter_answers_the_same(
@@ -127,7 +122,7 @@ def test_a_model_without_a_post_filter_answers_the_same(
     assert answers.main([*made, "--splits", "valid", "--out", str(tmp_path / "answers")]) == 0
     for one, other in zip(
         answers.read_answers(tmp_path / "answers", "valid"),
-        answers.read_answers(data / "answers", "valid")[:2],  # of se
+        answers.read_answers(data / "answers", "valid")[2:],  # of se
         strict=True,
     ):
         assert np.array_equal(one.rows, other.rows)
@@ -146,7 +141,7 @@ def test_answers_resume(data: Path, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--hours", "tts=1"], "--hours: expected se, sd, tse, got 'tts'"),
+        (["--hours", "tts=1"], "--hours: expected se, sd, got 'tts'"),
         (["--hours", "se"], "not enough values"),
         (["--corpus", "nowhere"], "nowhere"),
     ],
@@ -221,7 +216,8 @@ def test_mixtures_are_made_anew(data: Path, tmp_path: Path) -> None:
 
 def of_voices(folder: Path, **more: object) -> PostFilterSettings:
     corpus = str(folder / "corpus")
-    return small(folder, postfilter=VOICE_FILTER, speech=(corpus,), noises=(corpus,), **more)
+    mixed = {"postfilter": VOICE_FILTER, "mixed": 1.0, "data": ()}
+    return small(folder, speech=(corpus,), noises=(corpus,), **{**mixed, **more})
 
 
 def test_two_voices_are_mixed(data: Path, model: Path) -> None:
@@ -253,9 +249,23 @@ def test_two_voices_are_mixed(data: Path, model: Path) -> None:
     assert 4.9 < snr < 25.1
 
 
-def test_telling_voices_apart_needs_mixtures(data: Path) -> None:
-    with pytest.raises(ConfigError, match="voice_steps: expected 0 without mixtures of voices"):
-        of_voices(data, voice_steps=1).check()
+@pytest.mark.parametrize(
+    ("postfilter", "wrong", "said"),
+    [
+        (POSTFILTER, {"voice_steps": 1}, "voice_steps: expected 0 without a voice, got 1"),
+        (VOICE_FILTER, {"mixed": 0.5}, "mixed: expected 1 with a voice, got 0.5"),
+        (
+            dataclasses.replace(VOICE_FILTER, answer=True),
+            {},
+            "postfilter.answer: expected false with a voice, got True",
+        ),
+    ],
+)
+def test_a_voice_filter_learns_from_mixtures_alone(
+    data: Path, postfilter: PostFilterConfig, wrong: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        of_voices(data, **{"postfilter": postfilter, **wrong}).check()
 
 
 def test_corpora_may_have_the_same_ids(data: Path, model: Path, tmp_path: Path) -> None:
@@ -321,12 +331,12 @@ def test_two_voices_need_two_speakers(data: Path, model: Path, tmp_path: Path) -
         TwoVoices([open_corpus(tmp_path / "one")["tts", "train"]], [], (0.0, 0.0), engine, 0, 0, 0)
 
 
-@pytest.mark.parametrize("mixed", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("formants", [0.0, 0.1])
 def test_a_voice_filter_is_trained_and_bundled(
-    data: Path, model: Path, tmp_path: Path, mixed: float
+    data: Path, model: Path, tmp_path: Path, formants: float
 ) -> None:
     s = of_voices(
-        data, mixed=mixed, model=str(model), steps=3, snr_weight=0.01, voice_steps=2 * (mixed > 0)
+        data, model=str(model), steps=3, snr_weight=0.01, voice_steps=2, formants=formants
     )
     train_postfilter.train(s, tmp_path / "run", "cpu")
     config, weights = load_postfilter(tmp_path / "run")
@@ -385,7 +395,8 @@ def test_the_ratio_of_error_to_target() -> None:
 
 def test_a_voice_filter_begins_as_the_filter_of_clean_up(data: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
-    train_postfilter.train(small(data, steps=3), first, "cpu")
+    unanswered = dataclasses.replace(POSTFILTER, answer=False)
+    train_postfilter.train(small(data, postfilter=unanswered, steps=3), first, "cpu")
     still = {"steps": 1, "lr": 0.0, "matrix_lr": 0.0, "weight_decay": 0.0}
     s = of_voices(data, init=str(first), **still)
     train_postfilter.train(s, tmp_path / "second", "cpu")
@@ -419,15 +430,6 @@ def test_a_filter_without_the_answer_goes_on_from_one_with_it(data: Path, tmp_pa
     (silent, said), (one, other) = made
     assert torch.equal(one, other) and not torch.equal(silent, said)
     assert (one - silent).abs().max() < 1e-6
-
-
-def test_answers_are_those_of_the_filters_tasks(data: Path, tmp_path: Path) -> None:
-    only_se = tmp_path / "se"
-    only_se.mkdir()
-    for path in (data / "answers").glob("se-*"):
-        (only_se / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ConfigError, match="data: expected answers to tse"):
-        train_postfilter.train(of_voices(data, data=(str(only_se),)), tmp_path / "x", "cpu")
 
 
 def test_a_run_goes_on_from_another(data: Path, tmp_path: Path) -> None:

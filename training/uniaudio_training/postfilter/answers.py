@@ -4,8 +4,7 @@
         --hours se=1,sd=0.4 --out data/answers
 
 A shard of a corpus becomes ``<name>.npy``, int16 [3, N]: source, answer and target of all its clips,
-one after another; and ``<name>.json`` with where each clip ends and the level of such sources. Of tse
-there is also ``<name>-voice.npy``, int16 [M]: the voices as the filter hears them.
+one after another; and ``<name>.json`` with where each clip ends and the level of such sources.
 Existing shards are kept, so that a run can be resumed.
 """
 
@@ -29,23 +28,20 @@ from ..corpus.degrade import to_pcm
 from ..corpus.reading import CorpusError, Example, Examples, open_corpus
 from ..corpus.schema import SAMPLE_RATE
 from ..places import make_folder, write_whole
-from .mixtures import through_codec
 
-TASKS = ("se", "sd", "tse")  # that have a post-filter
+TASKS = ("se", "sd")  # whose filter hears the answer
 _TOGETHER = 8  # requests at once
 
 
 @dataclass(frozen=True)
 class Clip:
     """``rows`` int16 [3, n]: source, answer and target. ``level``: dBFS that the engine brings such
-    sources to; None: they stay as they are. ``voice`` int16 [m]: the voice to keep; empty where the
-    task has none.
+    sources to; None: they stay as they are.
     """
 
     task: str
     rows: NDArray[np.int16]
     level: float | None
-    voice: NDArray[np.int16]
 
 
 def read_answers(folder: str | Path, split: str) -> list[Clip]:
@@ -54,15 +50,9 @@ def read_answers(folder: str | Path, split: str) -> list[Clip]:
     for path in sorted(Path(folder).glob(f"*-{split}-*.json")):
         pcm = np.load(path.with_suffix(".npy"), mmap_mode="r")
         about = json.loads(path.read_text(encoding="utf-8"))
-        task, spans = path.name.split("-")[0], _spans(about["ends"])
-        voices = [np.zeros(0, np.int16)] * len(spans)
-        if "voice_ends" in about:
-            heard = np.load(_voice_path(path), mmap_mode="r")
-            voices = [heard[a:b] for a, b in _spans(about["voice_ends"])]
-        clips += [
-            Clip(task, pcm[:, a:b], about["level"], voice)
-            for (a, b), voice in zip(spans, voices, strict=True)
-        ]
+        task, ends = path.name.split("-")[0], about["ends"]
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+            clips.append(Clip(task, pcm[:, begin:end], about["level"]))
     if not clips:
         raise CorpusError(
             f"{folder}: no answers of the split {split}; make them: uniaudio-train answers --out "
@@ -71,21 +61,11 @@ def read_answers(folder: str | Path, split: str) -> list[Clip]:
     return clips
 
 
-def _spans(ends: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _voice_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}-voice.npy")
-
-
 def request(engine: Any, task: str, example: Example) -> dict[str, Any]:
     """What the engine is asked for: the model's own answer, whether it has a post-filter yet or not."""
-    own: dict[str, Any] = {"postfilter": 0} if engine.task(task).postfilter else {}
-    for name in example.roles:
-        if name in ("source", "prompt"):
-            own[name] = example.audio(name), SAMPLE_RATE
-    return {"seed": zlib.crc32(example.id.encode()), **own}
+    own = {"postfilter": 0} if engine.task(task).postfilter else {}
+    source = example.audio("source"), SAMPLE_RATE
+    return {"seed": zlib.crc32(example.id.encode()), "source": source, **own}
 
 
 def answered(engine: Any, task: str, examples: Sequence[Example]) -> Iterator[NDArray[np.int16]]:
@@ -108,9 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="a model folder (the bundled one)")
     parser.add_argument("--corpus", nargs="+", required=True)
-    parser.add_argument(
-        "--hours", default="se=1,sd=0.4,tse=1", help="by task and corpus (%(default)s)"
-    )
+    parser.add_argument("--hours", default="se=1,sd=0.4", help="by task and corpus (%(default)s)")
     parser.add_argument("--splits", default="train,valid")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
@@ -151,20 +129,16 @@ def _answer(
         rows = list(tqdm(made, path.stem, len(shard), unit="clip", mininterval=5))
         ends = np.cumsum([r.shape[1] for r in rows]).tolist()
         about = {"ends": ends, "level": engine.config.source_level(task)}
-        voices = [through_codec(engine, e.audio("prompt")) for e in shard if "prompt" in e.roles]
-        if voices:
-            about["voice_ends"] = np.cumsum([len(v) for v in voices]).tolist()
-            _save(_voice_path(path), np.concatenate(voices))
-        _save(path.with_suffix(".npy"), np.concatenate(rows, axis=1))
+        write_whole(path.with_suffix(".npy"), partial(_save, np.concatenate(rows, axis=1)))
         write_whole(path, partial(_write, json.dumps(about).encode()))
+
+
+def _save(pcm: NDArray[np.int16], file: Any) -> None:
+    np.save(file, pcm)
 
 
 def _write(data: bytes, file: Any) -> None:
     file.write(data)
-
-
-def _save(path: Path, pcm: NDArray[np.int16]) -> None:
-    write_whole(path, lambda f: np.save(f, pcm))
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class PostFilterSettings(RunSettings):
     and highest); they have no answer. ``softened``: how many times worse a sound that was taken
     away is than one that was left.
 
-    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from answers to tse, and
-    from mixtures of two speakers. ``model``: the folder whose codec the voices go through (the
+    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from mixtures of two
+    speakers alone, without answers. ``model``: the folder whose codec the voices go through (the
     bundled one). ``voice_seconds``: lengths of the voices, shortest and longest. ``voice_steps``:
     steps in which it learns to tell voices apart, before all others. ``formants``: the largest
     natural logarithm of a factor of formants, of both speakers. ``alone``, ``absent`` and ``noisy``:
@@ -91,12 +91,11 @@ class PostFilterSettings(RunSettings):
         require(self.snr[0] <= self.snr[1], "snr", "lowest and highest", self.snr)
         shortest, longest = self.voice_seconds
         require(0 < shortest <= longest, "voice_seconds", "above 0", self.voice_seconds)
-        require(
-            not self.voice_steps or (self.postfilter.voice > 0 and self.mixed > 0),
-            "voice_steps",
-            "0 without mixtures of voices",
-            self.voice_steps,
-        )
+        if self.postfilter.voice:
+            require(not self.postfilter.answer, "postfilter.answer", "false with a voice", True)
+            require(self.mixed == 1, "mixed", "1 with a voice", self.mixed)
+        else:
+            require(not self.voice_steps, "voice_steps", "0 without a voice", self.voice_steps)
         require(self.mixed == 1 or bool(self.data), "data", "folders of answers", self.data)
         for name in ("unanswered", "crossed", "mixed", "alone", "absent", "noisy"):
             require(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
@@ -195,20 +194,10 @@ class PostFilterTrainer(Trainer[Batch]):
         if s.mixed and s.postfilter.voice:
             with suppress(CorpusError):  # of fewer than two voices
                 self.unheard = self._mixtures("valid")
+        folders = () if s.postfilter.voice else s.data
         self.clips, self.valid = (
-            [
-                c
-                for folder in s.data
-                for c in read_answers(folder, split)
-                if bool(len(c.voice)) == bool(s.postfilter.voice)
-            ]
+            [c for folder in folders for c in read_answers(folder, split)]
             for split in ("train", "valid")
-        )
-        require(
-            s.mixed == 1 or bool(self.clips),
-            "data",
-            "answers to tse" if s.postfilter.voice else "answers to se or sd",
-            s.data,
         )
         self.gains = [self._gain(c) for c in self.clips]
         tasks = sorted({c.task for c in self.clips})
@@ -273,8 +262,6 @@ class PostFilterTrainer(Trainer[Batch]):
             cut = clip[:, at : at + n]
             gain = self.gains[i] * 10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20)
             row[:, : cut.shape[1]] = cut * np.float32(gain / 32767)
-            if m:
-                voice[:] = np.resize(self.clips[i].voice, m) / np.float32(32767)
             if chance < s.unanswered:
                 row[1] = 0
             elif chance < s.unanswered + s.crossed:
@@ -296,13 +283,11 @@ class PostFilterTrainer(Trainer[Batch]):
 
     def _loss(self, batch: Batch) -> Tensor:
         source, target = map(self.model.spectrum, (batch.source, batch.target))
-        answer = self.model.spectrum(batch.answer) if self.settings.postfilter.answer else target
+        answer = self.model.spectrum(batch.answer)
         voice = None if batch.voice is None else self.model.spectrum(batch.voice)
         if batch.formants is not None and voice is not None:
             mine, others = batch.formants.unbind(1)
             rest = self.warp.with_formants(source - target, others)
-            if self.settings.postfilter.answer:
-                answer = self.warp.with_formants(answer, mine)
             target, voice = (self.warp.with_formants(x, mine) for x in (target, voice))
             source = target + rest
         with self.arithmetic.autocast():
@@ -331,10 +316,9 @@ class PostFilterTrainer(Trainer[Batch]):
         for clip in self.valid:
             gain = self._gain(clip)
             rows = torch.from_numpy(clip.rows * np.float32(gain / 32767))[:, None]
-            heard = torch.from_numpy(clip.voice / np.float32(32767))[None]
             source, answer, target = rows
             for name, said in ((clip.task, answer), (f"{clip.task}-alone", 0 * answer)):
-                yield name, Batch(source, said, target, heard if heard.shape[1] else None)
+                yield name, Batch(source, said, target)
 
     @torch.no_grad()
     def validate(self, run: Run) -> Validation:
