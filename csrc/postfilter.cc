@@ -91,18 +91,33 @@ PostFilter::PostFilter(const PostFilterConfig& config, const Weights& weights, i
   }
 }
 
+size_t PostFilter::work() const {
+  const size_t bins = size_t(config_.bins());
+  return size_t(config_.window) + std::max<size_t>(fft_.scratch_size(), 3 * bins);
+}
+
+void PostFilter::hear(const float* samples, float* re, float* im, float* features,
+                      float* work) const {
+  const CodecKernels& kernels = codec_kernels();
+  const int bins = config_.bins(), window = config_.window;
+  float* scratch = work + window;
+  kernels.multiply(samples, window_.data(), work, window);
+  fft_.forward(kernels, work, re, im, scratch);
+  kernels.spectrum_features(re, im, scratch, bins, 4.0f / float(window), config_.log_floor);
+  std::copy_n(scratch, bins, features);
+}
+
 std::vector<float> PostFilter::voice(const float* samples, size_t n) const {
   check_finite(samples, n, "voice");
   std::vector<float> mean(size_t(config_.voice));
   if (!voice_) return mean;
-  const CodecKernels& kernels = codec_kernels();
-  const int bins = config_.bins(), window = config_.window, hop = config_.hop;
+  const int bins = config_.bins(), hop = config_.hop;
   const int64_t past = config_.past(), frames = (int64_t(n) + past + hop - 1) / hop;
   std::vector<float> x(size_t(frames * hop + past));  // silence around the samples
   std::copy_n(samples, n, x.data() + past);
-  Buffer<float> segment, work, features, out;
-  segment.allocate(size_t(window));
-  work.allocate(2 * size_t(bins) + std::max<size_t>(fft_.scratch_size(), 3 * size_t(bins)));
+  Buffer<float> spectrum, free, features, out;
+  spectrum.allocate(2 * size_t(bins));
+  free.allocate(work());
   features.allocate(size_t(kChunk) * bins);
   out.allocate(size_t(kChunk) * mean.size());
   ConvNeXt::State state;
@@ -112,13 +127,9 @@ std::vector<float> PostFilter::voice(const float* samples, size_t n) const {
   std::vector<double> sums(mean.size());
   for (int64_t from = 0; from < frames; from += kChunk) {
     const int rows = int(std::min<int64_t>(kChunk, frames - from));
-    for (int t = 0; t < rows; ++t) {
-      float *re = work.data(), *im = re + bins, *free = im + bins;
-      kernels.multiply(x.data() + (from + t) * hop, window_.data(), segment.data(), window);
-      fft_.forward(kernels, segment.data(), re, im, free);
-      kernels.spectrum_features(re, im, free, bins, 4.0f / float(window), config_.log_floor);
-      std::copy_n(free, bins, features.data() + size_t(t) * bins);
-    }
+    for (int t = 0; t < rows; ++t)
+      hear(x.data() + (from + t) * hop, spectrum.data(), spectrum.data() + bins,
+           features.data() + size_t(t) * bins, free.data());
     voice_->run(pool_, state, scratch, features.data(), rows, out.data());
     for (int t = 0; t < rows; ++t)
       for (size_t i = 0; i < sums.size(); ++i) sums[i] += out[size_t(t) * sums.size() + i];
@@ -237,26 +248,20 @@ void PostFilterStream::run(const float* const (&samples)[kInputs], int n, std::v
 void PostFilterStream::analyse(int frames) {
   const PostFilter& f = *filter_;
   const PostFilterConfig& c = f.config();
-  const CodecKernels& kernels = codec_kernels();
-  const int bins = c.bins(), window = c.window, inputs = c.inputs();
-  const size_t waiting = size_t(c.lookahead) * 2 * bins;
-  const size_t each =
-      size_t(window) + 2 * size_t(bins) + std::max<size_t>(f.fft_.scratch_size(), 3 * size_t(bins));
+  const int bins = c.bins(), inputs = c.inputs();
+  const size_t waiting = size_t(c.lookahead) * 2 * bins, each = 2 * size_t(bins) + f.work();
   waiting_.reserve(waiting + size_t(frames) * 2 * bins);
   std::copy_n(spectra_.data(), waiting, waiting_.data());
   features_.reserve(size_t(frames) * inputs * bins);
   gains_.reserve(size_t(frames) * bins);
   segments_.reserve(each * frames);
-  split(f.pool_, frames, 60 * window, [&](int64_t a, int64_t b) {
-    float *x = segments_.data() + a * each, *own = x + window, *scratch = own + 2 * bins;
+  split(f.pool_, frames, 60 * c.window, [&](int64_t a, int64_t b) {
+    float *own = segments_.data() + a * each, *free = own + 2 * bins;
     for (int64_t t = a; t < b; ++t) {
       for (int i = 0; i < inputs; ++i) {
         float* re = i == 0 ? waiting_.data() + waiting + t * 2 * bins : own;
-        float* im = re + bins;
-        kernels.multiply(work_[i].data() + t * c.hop, f.window_.data(), x, window);
-        f.fft_.forward(kernels, x, re, im, scratch);
-        kernels.spectrum_features(re, im, scratch, bins, 4.0f / float(window), c.log_floor);
-        std::copy_n(scratch, bins, features_.data() + (t * inputs + i) * bins);
+        f.hear(work_[i].data() + t * c.hop, re, re + bins,
+               features_.data() + (t * inputs + i) * bins, free);
       }
     }
   });

@@ -21,7 +21,7 @@ struct PostFilterConfig {
   int window = 512, hop = 160, width = 160, hidden = 480, blocks = 7, kernel_size = 7;
   int lookahead = 2;  // frames
   float log_floor = 1e-4f;
-  bool answer = true;  // hears the answer, beside the source
+  bool answer = true;               // hears the answer, beside the source
   int voice = 0, voice_blocks = 3;  // voice: width of the vector of a voice; 0: hears none
 
   int bins() const { return window / 2 + 1; }
@@ -57,6 +57,10 @@ class PostFilter : public std::enable_shared_from_this<PostFilter> {
  private:
   friend class PostFilterStream;
 
+  // Floats that `hear` works in, without the spectrum.
+  size_t work() const;
+  // samples [window] -> their spectrum re, im [bins], and what a network hears of it [bins]
+  void hear(const float* samples, float* re, float* im, float* features, float* work) const;
   std::shared_ptr<const std::vector<ConvNeXt::Norm>> norms(std::span<const float> vector) const;
 
   PostFilterConfig config_;
