@@ -39,7 +39,11 @@ class Verbs:
         return self.generate("sd", source=source, **inputs)
 
     def extract(self, source: Any, prompt: Any = None, **inputs: Any) -> Audio:
-        """Only the speaker of ``prompt``, out of the mixture ``source``; made as in :meth:`enhance`."""
+        """Only the speaker of ``prompt``, out of the mixture ``source``, as long as that.
+
+        It is the recording, filtered by a network that hears the speaker's voice. ``postfilter=0``
+        returns what the language model makes of both. ``attenuation_limit`` as in :meth:`enhance`.
+        """
         return self.generate("tse", source=source, prompt=prompt, **inputs)
 
     def sing(self, score: Any, **inputs: Any) -> Audio:

@@ -75,8 +75,7 @@ POSTFILTER_OPTIONS = (
         1,
         0,
         1,
-        "1 filters the source by what the model made of it, which keeps its words; 0 returns what "
-        "the model made",
+        "1 filters the source, which keeps its words; 0 returns what the language model makes of it",
     ),
     Option(
         "attenuation_limit",
