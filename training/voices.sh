@@ -126,9 +126,10 @@ for corpus in aligned real-other kokoro; do
   [[ ! -d data/$corpus ]] || spoken+=("data/$corpus")
 done
 step voice-filter uniaudio-train postfilter --config "$root/training/configs/postfilter-voice.yaml" \
-  --set init="$base" voice_steps=0 "speech=[$(joined "${spoken[@]}")]" \
+  --set init="$base" voice_steps=0 lr=1.3e-3 matrix_lr=1.3e-2 "speech=[$(joined "${spoken[@]}")]" \
   "noises=[$(joined "${noises[@]}")]" "steps=$(scaled 4000)" --out runs/voice-filter
-step voice-filtered uniaudio-train bundle --postfilter runs/voice-filter --out runs/voices
+step voice-filtered uniaudio-train bundle --postfilter runs/voice-filter --postfilter-share 0.75 \
+  --out runs/voices
 heard=(data/made)
 [[ ! -d data/aligned ]] || heard+=(data/aligned)
 step heard uniaudio-train bundle --unit-phones "${heard[@]}" --out runs/voices

@@ -26,6 +26,7 @@ from uniaudio_training.postfilter import answers, train_postfilter
 from uniaudio_training.postfilter.mixtures import TwoVoices, through_codec, voices_of
 from uniaudio_training.postfilter.train_postfilter import PostFilterSettings, loss_of, snr_loss
 from uniaudio_training.postfilter.voices import contrast, learn_voices
+from uniaudio_training.postfilter.weights import started
 from uniaudio_training.precision import Arithmetic
 from uniaudio_training.settings import ConfigError
 
@@ -352,6 +353,30 @@ def test_a_voice_filter_is_trained_and_bundled(
     x = speech(1.0, 3)
     made = Engine.from_pretrained(folder, threads=1).extract((x, 16000), (x, 16000), seed=1)
     assert made.meta["postfilter"] == 1 and len(made.samples) == len(x)
+
+
+def test_weights_between_two_filters(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = tmp_path / "folder", tmp_path / "run"
+    shutil.copytree(model, folder)
+    s = of_voices(data, model=str(model), init=str(folder), steps=2)
+    train_postfilter.train(s, run, "cpu")
+    begin, end = started(folder, VOICE_FILTER), load_postfilter(run)[1]
+    put = ["--postfilter", str(run), "--postfilter-share", "0.25", "--out", str(folder)]
+    assert bundle.main(put) == 0
+    stored = load_postfilter(folder, "voice_filter")[1]
+    for name, w in stored.items():
+        between = 0.75 * begin[name] + 0.25 * end[name]
+        assert (w - between).abs().max() <= between.abs().max() / 127
+    other = of_voices(data, model=str(model), steps=1)
+    other = dataclasses.replace(other, postfilter=dataclasses.replace(VOICE_FILTER, width=12))
+    train_postfilter.train(other, tmp_path / "other", "cpu")
+    put[1] = str(tmp_path / "other")
+    capsys.readouterr()
+    assert bundle.main(put) == 2
+    error = capsys.readouterr().err
+    assert "init: expected a filter of the shape" in error and error.count("\n") == 1
 
 
 def test_voices_are_told_apart(data: Path, model: Path) -> None:

@@ -26,7 +26,6 @@ from uniaudio_engine.storage.config import (
 )
 from uniaudio_engine.storage.folder import load_folder
 from uniaudio_engine.storage.folder_writing import (
-    add_postfilter,
     add_semantic,
     add_unit_phones,
     replace_codec,
@@ -34,10 +33,11 @@ from uniaudio_engine.storage.folder_writing import (
 )
 from uniaudio_engine.text.phones import PHONES
 
-from .checkpoints import float32_tensors, load_postfilter, load_semantic, read_codec, read_lm
+from .checkpoints import float32_tensors, load_semantic, read_codec, read_lm
 from .corpus import speech, teacher
 from .corpus.reading import CorpusError, Example, open_corpus
 from .corpus.shards import MANIFEST
+from .postfilter.weights import put_in_folder
 from .semantic import unit_phones
 
 # Characterises a voice in three seconds: many vowels, rising and falling pitch.
@@ -152,7 +152,7 @@ def write_folder(
         (out / codec).write_bytes((base / codec).read_bytes())
         for name in old.config.filters if lm is not None else ():
             rounded = any(w.dtype == np.uint16 for w in old.filters[name].values())
-            add_postfilter_run(out, str(base), name, "bfloat16" if rounded else "int8")
+            put_in_folder(out, str(base), name, "bfloat16" if rounded else "int8")
         if len(old.unit_phones) and lm is not None:
             add_unit_phones(out, old.unit_phones)
     (out / "README.md").write_text(card)
@@ -192,14 +192,6 @@ def add_semantic_run(folder: Path, run: str) -> None:
     add_semantic(
         folder, config, {k: np.ascontiguousarray(v.numpy()) for k, v in model.state_dict().items()}
     )
-
-
-def add_postfilter_run(
-    folder: Path, run: str, name: str = "postfilter", dtype: str = "int8"
-) -> None:
-    """Adds the post-filter of a finished run, or the filter ``name`` of a model folder."""
-    config, tensors = load_postfilter(run, name)
-    add_postfilter(folder, config, {k: v.numpy() for k, v in tensors.items()}, dtype)
 
 
 def replace_decoder(folder: Path, run: str, share: float = 1.0) -> None:
@@ -395,6 +387,13 @@ def main(argv: list[str] | None = None) -> int:
         "hears a voice becomes the folder's voice filter",
     )
     parser.add_argument(
+        "--postfilter-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="as --decoder-share, of the filter",
+    )
+    parser.add_argument(
         "--decoder",
         help="codec run whose decoder replaces that of the existing folder --out; its codes must "
         "be the folder's",
@@ -453,7 +452,7 @@ def main(argv: list[str] | None = None) -> int:
             "expected one of --codec and --base, or --semantic, --unit-phones, --postfilter, --decoder "
             "or --voices alone, which change the existing folder --out"
         )
-    for part in ("lm", "decoder"):
+    for part in ("lm", "decoder", "postfilter"):
         share = getattr(args, f"{part}_share")
         if not 0 <= share <= 1:
             parser.error(f"--{part}-share: expected 0 to 1, got {share:g}")
@@ -480,7 +479,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.unit_phones:
             add_unit_phones(args.out, unit_phones.count(args.out, args.unit_phones))
         if args.postfilter is not None:
-            add_postfilter_run(args.out, args.postfilter)
+            put_in_folder(args.out, args.postfilter, share=args.postfilter_share)
         if args.decoder is not None:
             replace_decoder(args.out, args.decoder, args.decoder_share)
         if args.lm or args.voices:

@@ -78,8 +78,9 @@ class AudioChunk:
     ``start``, at ``sample_rate`` Hz.
 
     ``codes`` int32 [t, K] are the frames that were decoded for it (the decoder's look-ahead makes
-    samples lag behind), none where a filter alone made it; ``last`` is true for the stream's final chunk only. ``words``: those whose
-    speech begins in it, as in ``meta["words"]`` of the whole; their times are those of the stream.
+    samples lag behind), none where a filter alone made it; ``last`` is true for the stream's final
+    chunk only. ``words``: those whose speech begins in it, as in ``meta["words"]`` of the whole; their
+    times are those of the stream.
     """
 
     samples: Samples

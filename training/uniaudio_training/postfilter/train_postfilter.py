@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from uniaudio_engine import Engine
 from uniaudio_engine.audio.level import gain_to
 from uniaudio_engine.storage.config import PostFilterConfig
 
-from ..checkpoints import load_postfilter, write_postfilter_config
+from ..checkpoints import write_postfilter_config
 from ..corpus.reading import CorpusError, Examples, open_corpus
 from ..corpus.schema import SAMPLE_RATE
 from ..loop import Run, Stateful, Trainer, Validation, fit, pick_device
@@ -30,6 +29,7 @@ from ..settings import RunSettings, require
 from .answers import Clip, read_answers
 from .mixtures import LEVEL_DB, Mixtures, NoisySpeech, TwoVoices
 from .voices import learn_voices
+from .weights import started
 
 _EXPONENT = 0.3  # of magnitudes in the loss: soft sounds count, too
 _UNHEARD = 64  # mixtures of a validation
@@ -126,35 +126,6 @@ def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
     return found
 
 
-def _started(s: PostFilterSettings) -> dict[str, Tensor]:
-    """The weights of ``init``; longer kernels begin with zeros for what lies further back. Without
-    those of a voice, where ``init`` hears none. A filter without the answer begins as ``init`` was
-    with a silent one.
-    """
-    has_own = (Path(s.init) / f"{s.postfilter.name}.safetensors").exists()
-    config, weights = load_postfilter(s.init, s.postfilter.name if has_own else "postfilter")
-    more = s.postfilter.kernel_size - config.kernel_size
-    like = replace(config, kernel_size=s.postfilter.kernel_size)
-    if not config.voice:
-        like = replace(like, voice=s.postfilter.voice, voice_blocks=s.postfilter.voice_blocks)
-    if not s.postfilter.answer and config.answer:
-        like = replace(like, answer=False)
-        heard, answer = weights["net.input.weight"].split(config.bins, 1)
-        silence = answer.sum(1) * PostFilter(s.postfilter).silence
-        weights |= {
-            "net.input.weight": heard,
-            "net.input.bias": weights["net.input.bias"] + silence,
-        }
-    require(
-        more >= 0 and like == s.postfilter,
-        "init",
-        "a filter of the shape of postfilter, or with shorter kernels",
-        config,
-    )
-    longer = {n for n in weights if n.startswith("net.") and n.endswith("depthwise.weight")}
-    return {n: functional.pad(w, (more, 0)) if n in longer else w for n, w in weights.items()}
-
-
 def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: float) -> Tensor:
     """Spectra [B, T, F] -> the mean squared difference of compressed magnitudes, in which what is
     missing counts ``softened`` times, and of compressed complex values.
@@ -186,7 +157,7 @@ class PostFilterTrainer(Trainer[Batch]):
         self.settings, self.arithmetic = s, arithmetic
         self.model = PostFilter(s.postfilter)
         if s.init:
-            self.model.load_state_dict(self.model.state_dict() | _started(s))
+            self.model.load_state_dict(self.model.state_dict() | started(s.init, s.postfilter))
         self.model.to(arithmetic.device).train()
         self.warp = VoiceWarp(s.postfilter.bins).to(arithmetic.device)
         self.mixtures = self._mixtures("train") if s.mixed else None
