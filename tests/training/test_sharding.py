@@ -188,7 +188,7 @@ def test_old_tasks_are_kept_with_shards(tokens, tmp_path):  # noqa: F811
         "init": str(folder),
         "old": 0.5,
     }
-    settings |= {"lr": 1.0, "matrix_lr": 3.0, "warmup": 1, "steps": 2, "bound": 0.02}
+    settings |= {"lr": 0.8, "matrix_lr": 2.4, "warmup": 1, "steps": 2, "bound": 0.02}
     train_lm(settings, tmp_path / "one")
     train_lm({**settings, "processes": 2, "sharding": "all"}, tmp_path / "two")
     one, two = (
