@@ -2,7 +2,7 @@
 [--repeat N]``.
 
 Measures the v1-shaped SEANet codec (random weights), the bundled spectral codec and the bundled
-post-filter on 4 s clips and on single 20 ms frames, residual vector quantization alone, and the
+filters on 4 s clips and on single 20 ms frames, residual vector quantization alone, and the
 real FFT. The latter is compared with pocketfft in NumPy (one transform at a time, as in the codec)
 and in SciPy, if installed (several at a time). Every figure is the median of the repeats. GFLOP/s
 count a multiply-add as two, and are compared with the peak of multiply-adds on registers measured in
@@ -172,26 +172,25 @@ def measure_codec(
     return result
 
 
-def measure_postfilter(folder: ModelFolder, threads: int, repeat: int) -> dict[str, Any]:
-    """The bundled model's post-filter, on a clip and frame by frame as after the codec."""
-    c = folder.config.postfilter
-    assert c is not None
-    f = _C.PostFilter(json.dumps(to_dict(c)), dict(folder.filters["postfilter"]), threads)
+def measure_filter(folder: ModelFolder, name: str, threads: int, repeat: int) -> dict[str, Any]:
+    """A filter of the bundled model, on a clip and frame by frame as after the codec."""
+    c = folder.config.filters[name]
+    f = _C.PostFilter(json.dumps(to_dict(c)), dict(folder.filters[name]), threads)
     rate, frame = folder.config.codec.sample_rate, folder.config.codec.frame_size
     x, y = (
         np.random.default_rng(1).standard_normal((2, int(SECONDS * rate))).astype(np.float32) / 10
     )
-    ms = median(lambda: f.apply(x, y), repeat)
-    stream, each, parts = f.stream(), [], []
+    voice = f.voice(x)  # of a filter that hears none: no numbers
+    ms = median(lambda: f.apply(x, y, voice=voice), repeat)
+    stream, each, parts = f.stream(voice=voice), [], []
     for at in range(0, len(x), frame):
         part = slice(at, at + frame)
         each.append(timed(lambda part=part: parts.append(stream.push(x[part], y[part]))))
     parts.append(stream.flush())
-    if not np.array_equal(np.concatenate(parts), f.apply(x, y)):
+    if not np.array_equal(np.concatenate(parts), f.apply(x, y, voice=voice)):
         raise SystemExit("samples of the stream differ from the one-shot call's")
-    macs = (
-        rate / c.hop * (3 * c.bins * c.width + c.blocks * c.width * (2 * c.hidden + c.kernel_size))
-    )
+    ends, block = (c.inputs + 1) * c.bins * c.width, c.width * (2 * c.hidden + c.kernel_size)
+    macs = rate / c.hop * (ends + c.blocks * block)
     return {
         "ms": round(ms, 3),
         "realtime": round(SECONDS * 1e3 / ms, 1),
@@ -264,7 +263,7 @@ def measure(threads: int, repeat: int) -> dict[str, Any]:
         "repeat": repeat,
         "v1": measure_codec("v1", V1, v1_weights(), threads, repeat),
         "bundled": measure_codec("bundled", folder.config.codec, folder.codec, threads, repeat),
-        "postfilter": measure_postfilter(folder, threads, repeat),
+        "filters": {n: measure_filter(folder, n, threads, repeat) for n in folder.config.filters},
         "rvq": measure_rvq(threads, repeat),
         "fft": measure_fft(repeat),
     }
@@ -279,7 +278,7 @@ def measure(threads: int, repeat: int) -> dict[str, Any]:
     }
     for part in (
         *(result[name][p] for name in ("v1", "bundled") for p in ("encode", "decode")),
-        result["postfilter"],
+        *result["filters"].values(),
         *result["rvq"],
     ):
         part["of_peak"] = round(part["gflops"] / peak, 3)
@@ -307,11 +306,11 @@ def show(r: dict[str, Any]) -> None:
             f"| {name}, encode and decode of each frame in turn | | | | | "
             f"{r[name]['frame_ms']['both']} |"
         )
-    p = r["postfilter"]
-    print(
-        f"| bundled, post-filter | {p['ms']} | {p['realtime']} | {p['gflops']} | {p['of_peak']} | "
-        f"{p['frame_ms']} |"
-    )
+    for name, p in r["filters"].items():
+        print(
+            f"| bundled, {name} | {p['ms']} | {p['realtime']} | {p['gflops']} | {p['of_peak']} | "
+            f"{p['frame_ms']} |"
+        )
     print(
         "\n| RVQ encode, 1500 × 128, 1024 codewords | ms | GFLOP/s of the full search | of the "
         "peak | codes equal the plain kernel's |\n|---|---|---|---|---|"
