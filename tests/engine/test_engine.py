@@ -252,6 +252,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "speed infinite": ({"text": "a", "speed": float("inf")}, "speed: expected"),
     "chunks": ({"text": "a", "chunk_frames": [0]}, "chunk_frames: expected"),
     "no chunks": ({"text": "a", "chunk_frames": []}, "chunk_frames: expected"),
+    "one number": ({"text": "a", "chunk_frames": 3}, "chunk_frames: expected whole numbers"),
 }
 
 

@@ -7,7 +7,7 @@ samples (``decoding.py``).
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ class ChunkSizes:
     """Sizes of successive chunks in frames; None: those of :func:`chunk_frames`."""
 
     def __init__(self, sizes: Sequence[int] | None, frame_rate: float) -> None:
-        self.sizes = tuple(chunk_frames(frame_rate) if sizes is None else sizes)
+        found = chunk_frames(frame_rate) if sizes is None else sizes
+        self.sizes = tuple(found) if isinstance(found, Iterable) else ()
         if not self.sizes or not all(type(n) is int and n >= 1 for n in self.sizes):
             raise InputError(
                 "chunk_frames: expected whole numbers of frames, each at least 1, got "
