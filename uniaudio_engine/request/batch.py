@@ -144,9 +144,6 @@ def decode_frames(
         if not plan.answered:
             out.append(decoding.skip(piece.frames))
         for frames in parts:
-            at = 0
-            while at < len(frames):
-                n = sizes.next()
-                out.append(decoding.push(model.layout.frames_to_codes(frames[at : at + n])))
-                at += n
+            for part in sizes.slices(len(frames)):
+                out.append(decoding.push(model.layout.frames_to_codes(frames[part])))
     return np.concatenate([*out, decoding.flush()], axis=-1)

@@ -51,6 +51,14 @@ class ChunkSizes:
         self.used += 1
         return size
 
+    def slices(self, count: int) -> Iterator[slice]:
+        """Those of the next chunks that make up ``count`` frames."""
+        at = 0
+        while at < count:
+            end = min(count, at + self.next())
+            yield slice(at, end)
+            at = end
+
 
 def audio_chunks(
     model: Model, plan: Plan, sizes: ChunkSizes, meta: dict[str, Any], planned: float = 0.0
@@ -124,19 +132,13 @@ def _piece_frames(
     that is not answered only their number.
     """
     if not plan.answered:
-        at = 0
-        while at < piece.frames:
-            n = min(sizes.next(), piece.frames - at)
-            yield n
-            at += n
+        for part in sizes.slices(piece.frames):
+            yield part.stop - part.start
         return
     if tries(plan) > 1:
         for frames in (yield from best_work(model, plan, piece)):
-            at = 0
-            while at < len(frames):
-                n = sizes.next()
-                yield frames[at : at + n]
-                at += n
+            for part in sizes.slices(len(frames)):
+                yield frames[part]
         return
     for unit in run_work(piece_work(model, plan, piece)):
         if isinstance(unit, Prefill) or not unit.is_target:

@@ -21,9 +21,9 @@ from ..corpus.schema import SAMPLE_RATE
 
 LEVEL = -24.0  # dBFS of what is mixed, as of the corpora
 LEVEL_DB = 6.0  # of random gain, either way
-_LEAST_HALF = round(1.5 * SAMPLE_RATE)
+_LEAST_HALF = round(1.5 * SAMPLE_RATE)  # samples, of a recording whose speaker is not known
 _ALIKE = 0.75  # share of mixtures of one corpus
-_MOST_HEARD = 5 * SAMPLE_RATE
+_MOST_HEARD = 5 * SAMPLE_RATE  # samples of a recording that says what a voice sounds like
 _PROMPTS = 24  # recordings of a speaker that are used as the voice to keep
 _WARP = 0.16  # the largest natural logarithm of a factor of pitch, formants and pace
 Floats = NDArray[np.float32]

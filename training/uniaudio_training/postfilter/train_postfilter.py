@@ -45,8 +45,8 @@ class PostFilterSettings(RunSettings):
     and highest); they have no answer. ``softened``: how many times worse a sound that was taken
     away is than one that was left.
 
-    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns from mixtures of two
-    speakers alone, without answers. ``model``: the folder whose codec the voices go through (the
+    A filter that hears a voice (``postfilter`` with ``voice`` above 0) learns only from mixtures of
+    two speakers, without answers. ``model``: the folder whose codec the voices go through (the
     bundled one). ``voice_seconds``: lengths of the voices, shortest and longest. ``voice_steps``:
     steps in which it learns to tell voices apart, before all others. ``formants``: the largest
     natural logarithm of a factor of formants, of both speakers. ``alone``, ``absent`` and ``noisy``:
