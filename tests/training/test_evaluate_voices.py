@@ -101,6 +101,7 @@ def test_clone_and_conversion_by_likeness():
 
 
 def test_clean_up(tmp_path):
+    pytest.importorskip("pystoi")
     np.save(
         tmp_path / "t2s-test-0000.npy",
         np.random.default_rng(0).integers(-3000, 3000, RATE).astype(np.int16),
