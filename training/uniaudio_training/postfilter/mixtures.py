@@ -21,7 +21,9 @@ from ..corpus.schema import SAMPLE_RATE
 
 LEVEL = -24.0  # dBFS of what is mixed, as of the corpora
 LEVEL_DB = 6.0  # of random gain, either way
-_LEAST_HALF = round(1.5 * SAMPLE_RATE)  # samples, of a recording whose speaker is not known
+_LEAST_HALF = 0.7  # seconds of sound, of a recording whose speaker is not known
+_SOUND_DB = -35.0  # of a frame below the loudest, from which on it is sound
+_FRAME = SAMPLE_RATE // 50  # samples
 _ALIKE = 0.75  # share of mixtures of one corpus
 _MOST_HEARD = 5 * SAMPLE_RATE  # samples of a recording that says what a voice sounds like
 _PROMPTS = 24  # recordings of a speaker that are used as the voice to keep
@@ -86,11 +88,22 @@ def voices_of(speech: Examples) -> list[list[Piece]]:
         if speaker:
             voices += [pieces] * (len(pieces) > 1)
             continue
-        for piece in pieces:
-            half = piece.stop // 2
-            if half >= _LEAST_HALF:
-                voices.append([replace(piece, stop=half), replace(piece, start=half)])
+        voices += [both for piece in pieces if (both := _halves(piece))]
     return voices
+
+
+def _halves(piece: Piece) -> list[Piece]:
+    """Two parts of a recording with as much sound each; none where there is too little of it."""
+    frames = piece.pcm().astype(np.float64)
+    frames = frames[: len(frames) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    energy = (frames**2).sum(1)
+    sound = np.flatnonzero(energy > energy.max(initial=0.0) * 10 ** (_SOUND_DB / 10))
+    if len(sound) * _FRAME < 2 * _LEAST_HALF * SAMPLE_RATE:
+        return []
+    first, middle, last = (
+        piece.start + int(f) * _FRAME for f in (sound[0], sound[len(sound) // 2], sound[-1] + 1)
+    )
+    return [replace(piece, start=first, stop=middle), replace(piece, start=middle, stop=last)]
 
 
 @dataclass(frozen=True)

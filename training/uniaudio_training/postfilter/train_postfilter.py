@@ -126,25 +126,47 @@ def _split(folders: Sequence[str], task: str, split: str) -> list[Examples]:
     return found
 
 
-def loss_of(estimate: Tensor, target: Tensor, softened: float, complex_weight: float) -> Tensor:
-    """Spectra [B, T, F] -> the mean squared difference of compressed magnitudes, in which what is
+@dataclass(frozen=True)
+class Pair:
+    """What the losses need of a source's and a target's spectrum: their magnitudes, and the real part of
+    one times the other's conjugate, [B, T, F] each. Gains times the source then need no complex numbers.
+    """
+
+    source: Tensor
+    target: Tensor
+    product: Tensor
+
+    @classmethod
+    def of(cls, source: Tensor, target: Tensor) -> Pair:
+        a, b = map(torch.view_as_real, (source, target))
+        return cls(a.square().sum(-1).sqrt(), b.square().sum(-1).sqrt(), (a * b).sum(-1))
+
+    def error(self, gains: Tensor) -> Tensor:
+        """The squared magnitude of gains times the source minus the target."""
+        kept = gains * self.source
+        return (kept.square() - 2 * gains * self.product + self.target.square()).clamp(min=0)
+
+
+def loss_of(gains: Tensor, pair: Pair, softened: float, complex_weight: float) -> Tensor:
+    """Gains [B, T, F] -> the mean squared difference of compressed magnitudes, in which what is
     missing counts ``softened`` times, and of compressed complex values.
     """
-    size, wanted = (x.abs().clamp(min=1e-6) for x in (estimate, target))
-    less = size.pow(_EXPONENT) - wanted.pow(_EXPONENT)
-    magnitudes = (less.square() * torch.where(less < 0, softened, 1.0)).mean()
-    apart = estimate * size.pow(_EXPONENT - 1) - target * wanted.pow(_EXPONENT - 1)
-    return magnitudes + complex_weight * apart.abs().square().mean()
+    heard, wanted = (x.clamp(min=1e-6) for x in (pair.source, pair.target))
+    size, full = (gains * heard).clamp(min=1e-6).pow(_EXPONENT), wanted.pow(_EXPONENT)
+    magnitudes = ((size - full).square() * torch.where(size < full, softened, 1.0)).mean()
+    # The squared difference of two values at an angle, whose cosine is that of source and target.
+    apart = size.square() + full.square() - 2 * size * full * (pair.product / (heard * wanted))
+    return magnitudes + complex_weight * apart.mean()
 
 
-def snr_loss(estimate: Tensor, target: Tensor, source: Tensor) -> Tensor:
-    """Spectra [B, T, F] -> the mean over the batch of the error's energy over the target's, in dB.
+def snr_loss(gains: Tensor, pair: Pair) -> Tensor:
+    """Gains [B, T, F] -> the mean over the batch of the error's energy over the target's, in dB.
 
     A tenth of the source's energy is added to the target's and a hundredth to the error's, so that
     silence can be a target without outweighing all else.
     """
     error, wanted, heard = (
-        x.abs().square().sum((1, 2)) for x in (estimate - target, target, source)
+        x.sum((1, 2)) for x in (pair.error(gains), pair.target.square(), pair.source.square())
     )
     ratio = (error + 0.01 * heard) / (wanted + 0.1 * heard).clamp(min=1e-9)
     return 10 * ratio.clamp(min=1e-9).log10().mean()
@@ -267,9 +289,10 @@ class PostFilterTrainer(Trainer[Batch]):
                 vector = self.model.vector(voice)
             gains = self.model.gains(source, answer, vector)
         s = self.settings
-        loss = loss_of(source * gains, target, s.softened, s.complex_weight)
+        pair = Pair.of(source, target)
+        loss = loss_of(gains, pair, s.softened, s.complex_weight)
         if s.snr_weight:
-            loss = loss + s.snr_weight * snr_loss(source * gains, target, source)
+            loss = loss + s.snr_weight * snr_loss(gains, pair)
         return loss
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor | float]]:
